@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target sets up what it needs in .venv, at the versions of constraints.txt, and says nothing to the rest of the
+# machine. With a C++ compiler the extension is built; without one the package is pure Python.
+PYTHON ?= python3
+CXX ?= c++
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*.h csrc/*/*.cpp)
+
+.NOTPARALLEL:
+.PHONY: help sample test lint typecheck ctest pytest format clean distclean
+
+help:
+	@echo "make sample     generate 64 images of digits-ve into samples/"
+	@echo "make test       lint, type-check, C++ tests, Python tests"
+	@echo "make lint | typecheck | ctest | pytest   one part of it"
+	@echo "make format     rewrite the sources as lint wants them"
+	@echo "make clean      remove what was built; distclean: and .venv"
+
+sample: .venv/installed
+	$(BIN)/scoresde-fast sample digits-ve --seeds 0-63 --out samples
+
+test: lint typecheck ctest pytest
+
+lint: .venv/tested
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	find csrc -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
+
+typecheck: .venv/tested
+	$(BIN)/mypy
+
+# Ninja comes from .venv, and CMake looks for it on PATH.
+ctest: export PATH := $(CURDIR)/$(BIN):$(PATH)
+ctest: .venv/tested
+	@if ! command -v $(CXX) >/dev/null; then echo "ctest: skipped, there is no C++ compiler ($(CXX))"; else \
+	cmake -S . -B build/ctest -GNinja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python >build/ctest.log 2>&1 \
+	  || { cat build/ctest.log; exit 1; }; \
+	cmake --build build/ctest && ctest --test-dir build/ctest --output-on-failure; fi
+
+# One thread in each of two processes: faster than two threads in one, on networks this small.
+pytest: export OMP_NUM_THREADS := 1
+pytest: .venv/tested ctest
+	$(BIN)/pytest --numprocesses 2
+
+format: .venv/tested
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	find csrc -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format -i
+
+.venv/python: constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "scoresde_fast needs Python >= 3.10 and \
+	$(PYTHON) is %d.%d: give another with make PYTHON=python3.12" % v[:2] or 0)'
+	$(PYTHON) -m venv .venv
+	$(PIP) torch==2.13.0 numpy setuptools cmake ninja
+	@mkdir -p build
+	@touch $@
+
+.venv/installed: .venv/python $(SOURCES)
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+.venv/tested: .venv/installed
+	$(PIP) --no-build-isolation --editable '.[train,test]'
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache scoresde_fast/_C*.so .venv/installed .venv/tested
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score-based SDE models: fast sampling, evaluation and training.
+
+The public names are loaded on first use, so that importing the package costs little beside PyTorch.
+"""
+
+from importlib import import_module as _import_module
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scoresde_fast.checkpoints import load
+    from scoresde_fast.mixture import GaussianMixture
+    from scoresde_fast.model import ScoreModel, create
+    from scoresde_fast.sampler import Sampler, sample
+
+__version__ = "0.1.0"
+
+# A source checkout keeps the Triton kernels in ../kernels; wheels carry them as scoresde_fast/kernels (setup.py).
+_root = _Path(__file__).resolve().parent.parent
+if (_root / "setup.py").is_file() and (_root / "kernels" / "__init__.py").is_file():
+    __path__.append(str(_root))
+
+_HOME = {
+    "GaussianMixture": "mixture",
+    "Sampler": "sampler",
+    "ScoreModel": "model",
+    "create": "model",
+    "load": "checkpoints",
+    "sample": "sampler",
+}
+
+__all__ = ["GaussianMixture", "Sampler", "ScoreModel", "__version__", "create", "load", "sample"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

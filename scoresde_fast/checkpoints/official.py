@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints as the official PyTorch program writes them: read without running their code, loaded strictly."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core.multiarray import scalar
+from torch import Tensor
+
+from scoresde_fast.checkpoints.fitting import fitting_presets, has_noise_levels
+from scoresde_fast.checkpoints.weights import Weight, misfit, official_weights
+from scoresde_fast.model import ScoreModel
+
+# The original's warm-up leaves numpy numbers in the optimizer's section. These names rebuild plain numbers and nothing
+# else; files written with numpy 1 know the module without the underscore.
+_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    scalar,
+    (scalar, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64")),
+]
+
+
+@dataclass(frozen=True)
+class OfficialCheckpoint:
+    """What an official checkpoint holds of a network: ``model`` by official name, ``shadow`` in the EMA's order."""
+
+    path: Path
+    model: dict[str, Tensor]
+    shadow: list[Tensor]
+
+
+def read_official(path: str | Path) -> OfficialCheckpoint:
+    """Read an official ``.pth`` file onto the CPU; nothing in it is executed.
+
+    Raises ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is empty, truncated, no checkpoint,
+    or that holds anything but tensors and numbers.
+    """
+    path = Path(path)
+    content = _read(path)
+    sections = content if isinstance(content, Mapping) else {}
+    model, ema = sections.get("model"), sections.get("ema")
+    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    if (
+        not isinstance(model, Mapping)
+        or not isinstance(shadow, list)
+        or not all(isinstance(value, Tensor) for value in (*model.values(), *shadow))
+    ):
+        found = ", ".join(map(repr, sections)) or f"a {type(content).__name__}"
+        raise ValueError(
+            f"{str(path)!r} is not an official checkpoint: it must hold the weights 'model' and the list "
+            f"'shadow_params' in 'ema', but holds {found}"
+        )
+    # The original trains inside DataParallel, which puts "module." before every name.
+    weights = {str(name).removeprefix("module."): tensor for name, tensor in model.items()}
+    return OfficialCheckpoint(path, weights, shadow)
+
+
+def load_official(model: ScoreModel, path: str | Path, ema: bool = True) -> None:
+    """Copy an official checkpoint into ``model``: with ``ema`` the averaged weights, else the raw ones.
+
+    Strict: raises ``ValueError`` that names missing, unexpected and misshapen weights or noise levels that differ, and
+    the preset that would fit.
+    """
+    copy_official(model, read_official(path), ema)
+
+
+def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool = True) -> None:
+    """As `load_official`, from a checkpoint that has been read."""
+    weights = official_weights(model.network)
+    problem = misfit({w.name: w.tensor.shape for w in weights}, {k: v.shape for k, v in checkpoint.model.items()})
+    if problem:
+        raise ValueError(f"{str(checkpoint.path)!r} does not fit the configuration ({problem}){_advice(checkpoint)}")
+    if not has_noise_levels(model.config, checkpoint.model):
+        sigmas, ours = checkpoint.model["sigmas"], model.config.model
+        raise ValueError(
+            f"{str(checkpoint.path)!r} is of another model: its noise levels run from {sigmas[-1]:.5g} to "
+            f"{sigmas[0]:.5g}, the configuration's from {ours.sigma_min:.5g} to {ours.sigma_max:.5g}"
+            f"{_advice(checkpoint)}"
+        )
+    values = dict(checkpoint.model)
+    if ema:
+        values |= _averaged(checkpoint, [weight for weight in weights if weight.trainable])
+    with torch.no_grad():
+        for weight in weights:
+            weight.tensor.copy_(values[weight.name])
+
+
+def _averaged(checkpoint: OfficialCheckpoint, trainable: list[Weight]) -> dict[str, Tensor]:
+    """The EMA list by name; it has no names of its own, so its length and every shape must agree."""
+    if len(checkpoint.shadow) != len(trainable):
+        raise ValueError(
+            f"{str(checkpoint.path)!r} has {len(checkpoint.shadow)} averaged weights for {len(trainable)} trainable "
+            "ones; ema=False loads the raw weights"
+        )
+    averaged = {weight.name: tensor for weight, tensor in zip(trainable, checkpoint.shadow, strict=True)}
+    problem = misfit({w.name: w.tensor.shape for w in trainable}, {k: v.shape for k, v in averaged.items()})
+    if problem:
+        raise ValueError(f"the averaged weights of {str(checkpoint.path)!r} do not fit ({problem})")
+    return averaged
+
+
+def _advice(checkpoint: OfficialCheckpoint) -> str:
+    names = fitting_presets(checkpoint.model)
+    return f"; it fits {' or '.join(map(repr, names))}" if names else "; it fits no preset either"
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint file {str(path)!r}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{str(path)!r} is empty: no checkpoint was written to it")
+    try:
+        # Not mapped: a training program that writes the file again would pull the weights from under its reader.
+        with torch.serialization.safe_globals(_NUMBERS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise ValueError(
+                f"{str(path)!r} holds more than tensors and numbers ({refused[1]}), which could run code when read; "
+                "save its weights alone and load that file"
+            ) from error
+        raise ValueError(_unreadable(path)) from error
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes make the reader fail in any way
+        raise ValueError(_unreadable(path)) from error
+
+
+def _unreadable(path: Path) -> str:
+    return f"{str(path)!r} is no PyTorch checkpoint, or is truncated or damaged"

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``scoresde-fast``: one frozen dataclass a subcommand, parsed by tyro, then ``run()``.
+
+This module and the dataclasses import no torch, so that ``--help`` and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import tyro
+
+from scoresde_fast import __version__
+from scoresde_fast.cli.convert import Convert
+from scoresde_fast.cli.env import Env
+from scoresde_fast.cli.sample import Sample
+
+PROGRAM = "scoresde-fast"
+
+
+class Command(Protocol):
+    """A subcommand: its fields are the options, its docstring the help."""
+
+    def run(self) -> None: ...
+
+
+COMMANDS: dict[str, Callable[..., Command]] = {"sample": Sample, "convert": Convert, "env": Env}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 2 after one line that says what is wrong, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments == ["--version"]:
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    command: Command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog=PROGRAM,
+        description="Sample from, evaluate and train score-based SDE models. --version prints the version.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName),
+    )
+    try:
+        command.run()
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"{PROGRAM}: {_sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())

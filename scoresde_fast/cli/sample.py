@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``scoresde-fast sample``: from a model and seeds to images on the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+FLAG = arg(help_behavior_hint="")
+FROM_MODEL = arg(help_behavior_hint="(default: the model's)")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Write one image for each seed, a grid to look at, and samples.json. Images that are there already are kept."""
+
+    model: Positional[str]
+    """An embedded model (digits-ve), a saved folder, or an official checkpoint (.pth, with --config)."""
+    seeds: str = "0-63"
+    """Which images: numbers and ranges, 0-63,100,200-203. A seed always gives the same image."""
+    out: Path = Path("samples")
+    """A folder of PNGs, or one file: .npz (arr_0, NHWC uint8) or .zip (PNGs)."""
+
+    solver: str = "pc"
+    """The method: pc is predictor and corrector; an unknown name lists the others."""
+    steps: Annotated[int | None, FROM_MODEL] = None
+    """Time steps."""
+    corrector: Annotated[str | None, FROM_MODEL] = None
+    """What corrects after each predictor step: langevin, ald (annealed) or none."""
+    corrector_steps: int = 1
+    """Corrector steps after each predictor step."""
+    snr: Annotated[float | None, FROM_MODEL] = None
+    """Signal-to-noise ratio of the corrector."""
+    grid: str = "uniform"
+    """How the times are spaced: uniform (as published), quadratic or karras."""
+    flow: Annotated[bool, FLAG] = False
+    """Follow the probability flow: no noise after the prior."""
+    denoise: Annotated[bool, FLAG] = True
+    """Leave the noise of the last step in."""
+    langevin_norm: Literal["sample", "batch"] = "sample"
+    """Langevin's step size from each image, or from the mean over its batch, as published."""
+    run_seed: int = 0
+    """Another run seed gives other images for the same seeds."""
+
+    batch_size: int = 64
+    """Images computed together."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:1."""
+    threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
+    """CPU threads."""
+
+    config: Annotated[str | None, FLAG] = None
+    """For a .pth: the preset it belongs to (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    raw: Annotated[bool, FLAG] = False
+    """For a .pth: the raw weights instead of their moving average."""
+    rounding: Literal["floor", "round"] = "floor"
+    """How [0, 1] becomes 8 bits: floor of 255 x as in the original programs, or round to the nearest."""
+
+    def run(self) -> None:
+        from scoresde_fast.generate import generate, parse_seeds
+
+        seeds = parse_seeds(self.seeds)  # a mistake here need not wait for the model
+        import torch
+
+        import scoresde_fast as sf
+
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ValueError(f"--threads {self.threads} cannot compute; it is at least 1")
+            torch.set_num_threads(self.threads)
+        model = sf.load(self.model, config=self.config, ema=not self.raw)
+        sampler = sf.Sampler(model, **self._sampler_options())
+        print(generate(sampler, seeds, self.out, batch_size=self.batch_size, rounding=self.rounding))
+
+    def _sampler_options(self) -> dict[str, Any]:
+        """What the user chose; the sampler and the model know the rest."""
+        names = ("solver", "steps", "corrector", "corrector_steps", "snr", "grid", "flow", "denoise", "langevin_norm")
+        chosen = {name: getattr(self, name) for name in (*names, "run_seed", "device")}
+        return {name: value for name, value in chosen.items() if value is not None}

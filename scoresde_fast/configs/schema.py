@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Typed configurations in the form of the official score_sde configuration files: five sections of options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from itertools import pairwise
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from scoresde_fast.errors import unknown
+
+SDEName = Literal["vesde", "vpsde", "subvpsde"]
+
+IGNORED: dict[str, frozenset[str]] = {
+    "": frozenset({"eval", "seed", "device"}),
+    "data": frozenset({"category", "tfrecords_path"}),
+    "model": frozenset({"conv_size", "sigma_begin"}),
+    "training": frozenset({"eval_freq", "snapshot_freq_for_preemption", "snapshot_sampling"}),
+    "sampling": frozenset(),
+    "optim": frozenset({"amsgrad"}),
+}
+"""Options of the official files that are accepted and dropped, by section ("" holds whole sections): they steer the
+original's input pipeline and job scripts, or (``conv_size``, ``sigma_begin``, ``amsgrad``) nothing of it reads them."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The images a model is trained on; ``centered`` says whether the network sees [-1, 1] (else [0, 1])."""
+
+    dataset: str = "CIFAR10"
+    image_size: int = 32
+    num_channels: int = 3
+    centered: bool = False
+    random_flip: bool = True
+    uniform_dequantization: bool = False
+
+    def __post_init__(self) -> None:
+        _positive("data", self, "image_size", "num_channels")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network and its SDE's noise scales; the ``ddpm`` network is always positional and has one kind of block."""
+
+    name: Literal["ncsnpp", "ddpm"]
+    nf: int = 128
+    ch_mult: tuple[int, ...] = (1, 2, 2, 2)
+    num_res_blocks: int = 4
+    attn_resolutions: tuple[int, ...] = (16,)
+    resblock_type: Literal["ddpm", "biggan"] = "biggan"
+    embedding_type: Literal["fourier", "positional"] = "fourier"
+    fourier_scale: float = 16.0
+    conditional: bool = True
+    progressive: Literal["none", "output_skip", "residual"] = "none"
+    progressive_input: Literal["none", "input_skip", "residual"] = "none"
+    progressive_combine: Literal["sum", "cat"] = "sum"
+    fir: bool = True
+    fir_kernel: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
+    resamp_with_conv: bool = True
+    skip_rescale: bool = True
+    scale_by_sigma: bool = False
+    attention_type: Literal["ddpm"] = "ddpm"
+    normalization: Literal["GroupNorm"] = "GroupNorm"
+    nonlinearity: Literal["swish", "elu", "relu", "lrelu"] = "swish"
+    init_scale: float = 0.0
+    dropout: float = 0.1
+    ema_rate: float = 0.9999
+    num_scales: int = 1000
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        _positive("model", self, "nf", "ch_mult", "num_res_blocks", "attn_resolutions", "fir_kernel", "fourier_scale")
+        _positive("model", self, "num_scales", "sigma_min", "beta_min")
+        _require(bool(self.ch_mult), "model.ch_mult is empty; it needs a number for every level of the network")
+        _require(bool(self.fir_kernel), "model.fir_kernel is empty; the usual filter is [1, 3, 3, 1]")
+        _require(self.init_scale >= 0, f"model.init_scale is {self.init_scale}; it must not be negative")
+        _require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; it must be at least 0 and below 1")
+        _require(0 <= self.ema_rate < 1, f"model.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
+        for low, high in (("sigma_min", "sigma_max"), ("beta_min", "beta_max")):
+            a, b = getattr(self, low), getattr(self, high)
+            _require(a < b, f"model.{low} is {a} and model.{high} is {b}; the first must be the smaller")
+        for width in self._normalised_widths():
+            groups = 32 if self.name == "ddpm" else min(max(width // 4, 1), 32)
+            _require(
+                width % groups == 0,
+                f"model.nf {self.nf} with model.ch_mult {list(self.ch_mult)} makes a layer of {width} channels, which "
+                f"cannot be normalised in {groups} groups; an nf that is a multiple of 32 always fits",
+            )
+
+    def _normalised_widths(self) -> list[int]:
+        """Channel counts that are group-normalised: every level's, and those of its skips joined on the way up."""
+        widths = [self.nf, *(self.nf * mult for mult in self.ch_mult)]
+        return [*widths, *(2 * w for w in widths), *(a + b for a, b in pairwise(widths))]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The SDE, the objective and the run; ``continuous`` is False for the models of a finite number of noise scales."""
+
+    sde: SDEName
+    continuous: bool = True
+    likelihood_weighting: bool = False
+    reduce_mean: bool = False
+    batch_size: int = 128
+    n_iters: int = 1300001
+    log_freq: int = 50
+    snapshot_freq: int = 50000
+
+    def __post_init__(self) -> None:
+        _positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """The sampler the model's authors chose for it."""
+
+    method: Literal["pc", "ode"] = "pc"
+    predictor: Literal["none", "euler_maruyama", "reverse_diffusion", "ancestral_sampling"] = "euler_maruyama"
+    corrector: Literal["none", "langevin", "ald"] = "none"
+    n_steps_each: int = 1
+    noise_removal: bool = True
+    probability_flow: bool = False
+    snr: float = 0.16
+
+    def __post_init__(self) -> None:
+        _positive("sampling", self, "n_steps_each", "snr")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam with a linear warm-up of ``warmup`` steps; a negative ``grad_clip`` clips nothing."""
+
+    optimizer: Literal["Adam"] = "Adam"
+    lr: float = 2e-4
+    beta1: float = 0.9
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 5000
+    grad_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive("optim", self, "lr", "eps")
+        _require(0 <= self.beta1 < 1, f"optim.beta1 is {self.beta1}; it must be at least 0 and below 1")
+        for name in ("weight_decay", "warmup"):
+            _require(getattr(self, name) >= 0, f"optim.{name} is {getattr(self, name)}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole configuration; ``model.name`` and ``training.sde`` must be given; the defaults are the original's."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        halvings = len(self.model.ch_mult) - 1
+        _require(
+            self.data.image_size % 2**halvings == 0,
+            f"data.image_size is {self.data.image_size}; the {halvings + 1} levels of model.ch_mult halve it "
+            f"{halvings} times, so it must be a multiple of {2**halvings}",
+        )
+        _require(
+            self.training.continuous or self.model.name == "ddpm" or self.model.embedding_type == "positional",
+            "model.embedding_type 'fourier' embeds a continuous noise level; with training.continuous false it must be "
+            "'positional'",
+        )
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> Config:
+        """Build from ``{section: {option: value}}``; a mistake is a ``ValueError`` naming it and what is allowed."""
+        sections = get_type_hints(cls)
+        built = {}
+        for name, values in options.items():
+            if name in IGNORED[""]:
+                continue
+            if name not in sections:
+                raise ValueError(unknown("section of a configuration", name, sections))
+            if not isinstance(values, Mapping):
+                raise ValueError(f"section {name!r} of a configuration must hold options by name, but is {values!r}")
+            built[name] = _section(name, sections[name], values)
+        for name in sections:
+            if name not in built:
+                built[name] = _section(name, sections[name], {})
+        return cls(**built)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The options as plain values that JSON can hold; ``Config.from_dict`` takes them back."""
+        return {
+            section: {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+            for section, options in asdict(self).items()
+        }
+
+
+def _section(section: str, cls: type, options: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(cls)
+    for name in options:
+        if name not in hints and name not in IGNORED[section]:
+            raise ValueError(unknown(f"option of section {section!r}", name, hints))
+    for option in fields(cls):
+        if option.default is MISSING and option.name not in options:
+            allowed = ", ".join(repr(choice) for choice in get_args(hints[option.name]))
+            raise ValueError(f"a configuration must say {section}.{option.name}: one of {allowed}")
+    return cls(**{name: _checked(f"{section}.{name}", hints[name], v) for name, v in options.items() if name in hints})
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """``value`` as the type ``kind`` of an option, or a ValueError."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(unknown(name, value, get_args(kind)))
+        return value
+    if get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} must be a list of numbers, but is {value!r}")
+        return tuple(_checked(name, get_args(kind)[0], item) for item in value)
+    # bool is an int to Python, but a count of `true` is a mistake.
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        if not whole and not (isinstance(value, float) and math.isfinite(value)):
+            raise ValueError(f"{name} must be a finite number, but is {value!r}")
+        return float(value)
+    if not (whole if kind is int else isinstance(value, kind)):
+        wanted = {int: "a whole number", bool: "true or false", str: "a text"}[kind]
+        raise ValueError(f"{name} must be {wanted}, but is {value!r}")
+    return value
+
+
+def _positive(section: str, options: object, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            _require(number > 0, f"{section}.{name} must be greater than 0, but is {number}")
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run depends on here: versions, devices, and the backends of each operation with why one is absent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from scoresde_fast import __version__
+from scoresde_fast.ops import operations
+
+LIBRARIES = ("torch", "triton", "numpy", "safetensors", "huggingface-hub", "pillow", "tqdm", "tyro", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """``str`` of it is the report; ``as_dict`` the same for JSON.
+
+    Attributes:
+        versions: of this package, Python and the libraries; "absent" where one is not installed.
+        platform: the operating system and the processor's architecture.
+        devices: what tensors can live on, in words.
+        backends: for each operation, for each backend, "present" or why it is absent.
+    """
+
+    versions: dict[str, str]
+    platform: str
+    devices: dict[str, str]
+    backends: dict[str, dict[str, str]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain dicts and strings."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        sections = {"versions": self.versions, "devices": {"platform": self.platform, **self.devices}}
+        sections |= {f"backends of {name}": backends for name, backends in self.backends.items()}
+        return "\n".join(
+            line
+            for title, rows in sections.items()
+            for line in (title, *(f"  {key:<16} {value}" for key, value in rows.items()))
+        )
+
+
+def environment() -> Environment:
+    """The environment of this process."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Environment(
+        versions={"scoresde-fast": __version__, "python": python, **{name: _version(name) for name in LIBRARIES}},
+        platform=f"{platform.system()} {platform.release()} {platform.machine()}",
+        devices=_devices(),
+        backends={
+            operation.name: {
+                "reference": "present",
+                **{name: backend.missing or "present" for name, backend in operation.backends.items()},
+            }
+            for operation in operations.values()
+        },
+    )
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _devices() -> dict[str, str]:
+    capability = torch.backends.cpu.get_cpu_capability()
+    devices = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {capability}"}
+    if not torch.cuda.is_available():
+        why = "no GPU or driver was found" if torch.version.cuda else "this torch is built without CUDA"
+        return devices | {"cuda": f"absent: {why}"}
+    for index in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(index)
+        size = f"{found.total_memory / 2**30:.0f} GiB"
+        devices[f"cuda:{index}"] = f"{found.name}, {size}, sm_{found.major}{found.minor}, CUDA {torch.version.cuda}"
+    return devices

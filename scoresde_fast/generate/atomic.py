@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that appear whole or not at all, whatever ends the program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+UNFINISHED = ".unfinished"
+
+
+def unfinished(path: Path) -> Path:
+    """The hidden name beside ``path`` that its bytes have until they are all on the disk."""
+    return path.with_name(f".{path.name}{UNFINISHED}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that becomes ``path`` when the block ends well; a block that fails leaves ``path`` as it was.
+
+    Raises:
+        OSError: it could not be written (disk full, read-only, ...); the sentence names ``path`` and the way on.
+    """
+    temporary = unfinished(path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # before the rename: a crash must not leave the final name on missing bytes
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise _not_written(path, error) from error
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """Create ``path`` and its parents where they are missing; raises ``OSError`` as :func:`replacing` does."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def sync_folder(path: Path) -> None:
+    """Put the renames done in ``path`` on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _not_written(path: Path, error: OSError) -> OSError:
+    reason = error.strerror or str(error)
+    hint = "what is finished is kept, and the same command goes on from there"
+    return OSError(error.errno, f"could not be written ({reason}); {hint}", str(path))

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seeds as users write them, ``0-63,100,200-203``, and as lists of sample ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+
+LARGEST = 2**63 - 1  # a seed is the 64-bit sample id of the noise contract, stored as int64
+MOST = 10**8
+_PART = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds that ``text`` names, in its order: numbers and inclusive ranges, separated by commas.
+
+    Raises:
+        ValueError: a part is no number or range, a range is reversed, or a seed occurs twice.
+    """
+    ranges = [_parse_part(part.strip(), text) for part in text.split(",")]
+    for before, after in pairwise(sorted(ranges, key=lambda seeds: seeds.start)):
+        if after.start < before.stop:
+            raise ValueError(f"seeds {text!r} name {after.start} twice; each seed makes one image, so name it once")
+    if (count := sum(seeds.stop - seeds.start for seeds in ranges)) > MOST:
+        raise ValueError(f"seeds {text!r} are {count} images; one run takes at most {MOST}, so split the range")
+    return [seed for seeds in ranges for seed in seeds]
+
+
+def _parse_part(part: str, text: str) -> range:
+    if not (match := _PART.fullmatch(part)):
+        raise ValueError(
+            f"seeds {text!r}: {part!r} is neither a number nor a range; write whole numbers >= 0 like 0-63,100,200-203"
+        )
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise ValueError(f"seeds {text!r}: the range {part!r} is reversed; write {last}-{first}")
+    if last > LARGEST:
+        raise ValueError(f"seeds {text!r}: {last} is too large; a seed is at most {LARGEST}")
+    return range(first, last + 1)
+
+
+def format_seeds(seeds: Iterable[int]) -> str:
+    """The shortest text that :func:`parse_seeds` reads back as ``seeds``, order included."""
+    ranges: list[range] = []
+    for seed in seeds:
+        if ranges and ranges[-1].stop == seed:
+            ranges[-1] = range(ranges[-1].start, seed + 1)
+        else:
+            ranges.append(range(seed, seed + 1))
+    return ",".join(str(r.start) if len(r) == 1 else f"{r.start}-{r.stop - 1}" for r in ranges)
+
+
+def check_seeds(seeds: Iterable[int]) -> list[int]:
+    """``seeds`` as a list of distinct integers >= 0.
+
+    Raises:
+        ValueError: there is none, one is negative or too large, or one occurs twice.
+    """
+    checked = [int(seed) for seed in seeds]
+    if not checked:
+        raise ValueError("no seeds: name at least one, for instance 0-63")
+    if not 0 <= min(checked) <= max(checked) <= LARGEST:
+        wrong = next(seed for seed in checked if not 0 <= seed <= LARGEST)
+        raise ValueError(f"seed {wrong} is out of range: seeds are whole numbers from 0 to {LARGEST}")
+    seen: set[int] = set()
+    for seed in checked:
+        if seed in seen:
+            raise ValueError(f"seed {seed} occurs twice; each seed makes one image, so name it once")
+        seen.add(seed)
+    return checked

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The building blocks of NCSN++: two kinds of residual block, self-attention, and the joining of pyramids."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scoresde_fast.networks.layers import NIN, Activation, conv1x1, conv3x3, dense, group_norm
+from scoresde_fast.networks.resampling import Taps, downsample, upsample
+
+
+def join(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
+    """x + h, divided by sqrt(2) to keep the variance when ``rescale``."""
+    return (x + h) / math.sqrt(2.0) if rescale else x + h
+
+
+class ResnetBlock(nn.Module):
+    """Residual block: norm, activation, [resampling,] convolution, time shift, norm, activation, dropout, convolution.
+
+    ``kind="biggan"`` may resample inside (``resample="up" | "down"``, filtered by ``taps``) and has a 1x1
+    convolution as shortcut where the shape changes; ``kind="ddpm"`` keeps the size and has a `NIN` there.
+    """
+
+    OFFICIAL_NAMES: ClassVar = {
+        "norm0": "GroupNorm_0",
+        "conv0": "Conv_0",
+        "time": "Dense_0",
+        "norm1": "GroupNorm_1",
+        "conv1": "Conv_1",
+        "shortcut_conv": "Conv_2",
+        "shortcut_nin": "NIN_0",
+    }
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        kind: str,
+        act: Activation,
+        time_channels: int | None,
+        dropout: float,
+        init_scale: float,
+        skip_rescale: bool,
+        resample: str | None = None,
+        taps: Taps = None,
+        groups: int | None = None,
+    ) -> None:
+        super().__init__()
+        out_channels = out_channels or in_channels
+        self.act, self.skip_rescale, self.resample, self.taps = act, skip_rescale, resample, taps
+        self.norm0 = group_norm(in_channels, groups)
+        self.conv0 = conv3x3(in_channels, out_channels)
+        self.time = None if time_channels is None else dense(time_channels, out_channels)
+        self.norm1 = group_norm(out_channels, groups)
+        self.dropout = nn.Dropout(dropout)
+        self.conv1 = conv3x3(out_channels, out_channels, init_scale)
+        changes = in_channels != out_channels or resample is not None
+        self.shortcut_conv = conv1x1(in_channels, out_channels) if changes and kind == "biggan" else None
+        self.shortcut_nin = NIN(in_channels, out_channels) if changes and kind == "ddpm" else None
+
+    def forward(self, x: Tensor, temb: Tensor | None) -> Tensor:
+        """(B, in, H, W), (B, time_channels) or None -> (B, out, H', W')."""
+        h = self.act(self.norm0(x))
+        if self.resample is not None:
+            change_size = upsample if self.resample == "up" else downsample
+            h, x = change_size(h, self.taps), change_size(x, self.taps)
+        h = self.conv0(h)
+        if self.time is not None and temb is not None:
+            h = h + self.time(self.act(temb))[:, :, None, None]
+        h = self.conv1(self.dropout(self.act(self.norm1(h))))
+        if self.shortcut_conv is not None:
+            x = self.shortcut_conv(x)
+        elif self.shortcut_nin is not None:
+            x = self.shortcut_nin(x)
+        return join(x, h, self.skip_rescale)
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over pixels with a residual connection."""
+
+    OFFICIAL_NAMES: ClassVar = {
+        "norm": "GroupNorm_0",
+        "query": "NIN_0",
+        "key": "NIN_1",
+        "value": "NIN_2",
+        "out": "NIN_3",
+    }
+
+    def __init__(
+        self, channels: int, *, init_scale: float, skip_rescale: bool, groups: int | None = None
+    ) -> None:
+        super().__init__()
+        self.skip_rescale = skip_rescale
+        self.norm = group_norm(channels, groups)
+        self.query, self.key, self.value = NIN(channels, channels), NIN(channels, channels), NIN(channels, channels)
+        self.out = NIN(channels, channels, init_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        h = self.norm(x)
+        q, k, v = (layer(h).flatten(2).mT[:, None] for layer in (self.query, self.key, self.value))
+        h = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
+        return join(x, self.out(h), self.skip_rescale)
+
+
+class Combine(nn.Module):
+    """Brings the input pyramid into the network: a 1x1 convolution of it, then ``sum`` or ``cat`` with the features."""
+
+    OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0"}
+
+    def __init__(self, pyramid_channels: int, channels: int, method: str) -> None:
+        super().__init__()
+        self.method = method
+        self.conv = conv1x1(pyramid_channels, channels)
+
+    def forward(self, pyramid: Tensor, h: Tensor) -> Tensor:
+        """(B, P, H, W), (B, C, H, W) -> (B, C, H, W), or (B, 2C, H, W) for ``cat``."""
+        projected = self.conv(pyramid)
+        return projected + h if self.method == "sum" else torch.cat([projected, h], dim=1)

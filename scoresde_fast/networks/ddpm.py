@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DDPM network (Ho et al. 2020) as Song et al. 2021 use it: a U-Net with plain resampling and positional labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from scoresde_fast.networks.blocks import AttentionBlock, ResnetBlock
+from scoresde_fast.networks.layers import (
+    ACTIVATIONS,
+    Section,
+    conv3x3,
+    dense,
+    geometric_sigmas,
+    group_norm,
+    positional_embedding,
+)
+from scoresde_fast.networks.resampling import Downsample, Upsample
+
+GROUPS = 32
+
+
+class Level(Section):
+    """One resolution: residual blocks, attention after each (going down) or after all (going up), then resampling."""
+
+    def __init__(self, modules: list[nn.Module], resample: nn.Module | None) -> None:
+        super().__init__()
+        self.steps, self.resample = nn.ModuleList(modules), resample
+
+
+class DDPM(nn.Module):
+    """The DDPM score network; arguments are named as in the original's configuration, see `NCSNpp`.
+
+    With ``scale_by_sigma`` labels are indices into ``num_scales`` noise levels counted from the largest.
+    """
+
+    sigmas: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_channels: int = 3,
+        centered: bool = True,
+        nf: int = 128,
+        ch_mult: Sequence[int] = (1, 2, 2, 2),
+        num_res_blocks: int = 2,
+        attn_resolutions: Sequence[int] = (16,),
+        dropout: float = 0.1,
+        resamp_with_conv: bool = True,
+        conditional: bool = True,
+        nonlinearity: str = "swish",
+        scale_by_sigma: bool = False,
+        sigma_min: float = 0.01,
+        sigma_max: float = 50.0,
+        num_scales: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.act = ACTIVATIONS[nonlinearity]
+        self.nf, self.centered, self.scale_by_sigma = nf, centered, scale_by_sigma
+        self.register_buffer("sigmas", geometric_sigmas(sigma_min, sigma_max, num_scales))
+        self.time0 = dense(nf, 4 * nf) if conditional else None
+        self.time1 = dense(4 * nf, 4 * nf) if conditional else None
+        block = partial(
+            ResnetBlock,
+            kind="ddpm",
+            act=self.act,
+            time_channels=4 * nf if conditional else None,
+            dropout=dropout,
+            init_scale=0.0,
+            skip_rescale=False,
+            groups=GROUPS,
+        )
+        attention = partial(AttentionBlock, init_scale=0.0, skip_rescale=False, groups=GROUPS)
+        resampler = {"with_conv": resamp_with_conv, "taps": None}
+        has_attention = [image_size // 2**level in attn_resolutions for level in range(len(ch_mult))]
+
+        self.stem = conv3x3(num_channels, nf)
+        channels, kept, down = nf, [nf], []
+        for level, multiplier in enumerate(ch_mult):
+            steps: list[nn.Module] = []
+            for _ in range(num_res_blocks):
+                steps.append(block(channels, nf * multiplier))
+                channels = nf * multiplier
+                if has_attention[level]:
+                    steps.append(attention(channels))
+                kept.append(channels)
+            last = level == len(ch_mult) - 1
+            down.append(Level(steps, None if last else Downsample(channels, channels, **resampler)))
+            if not last:
+                kept.append(channels)
+        self.down = nn.ModuleList(down)
+
+        self.middle0 = block(channels)
+        self.middle_attention = attention(channels)
+        self.middle1 = block(channels)
+
+        up = []
+        for level, multiplier in reversed(list(enumerate(ch_mult))):
+            steps = []
+            for _ in range(num_res_blocks + 1):
+                steps.append(block(channels + kept.pop(), nf * multiplier))
+                channels = nf * multiplier
+            if has_attention[level]:
+                steps.append(attention(channels))
+            up.append(Level(steps, None if level == 0 else Upsample(channels, channels, **resampler)))
+        self.up = nn.ModuleList(up)
+        self.norm = group_norm(channels, GROUPS)
+        self.head = conv3x3(channels, num_channels, 0.0)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(B, C, H, W), (B,) -> (B, C, H, W)."""
+        temb = None
+        if self.time0 is not None and self.time1 is not None:
+            temb = self.time1(self.act(self.time0(positional_embedding(labels, self.nf))))
+        h = self.stem(x if self.centered else 2 * x - 1)
+        kept = [h]
+        for level in self.down:
+            for step in level.steps:
+                if isinstance(step, ResnetBlock):
+                    h = step(h, temb)
+                    kept.append(h)
+                else:
+                    h = kept[-1] = step(h)
+            if level.resample is not None:
+                h = level.resample(h)
+                kept.append(h)
+        h = self.middle1(self.middle_attention(self.middle0(h, temb)), temb)
+        for level in self.up:
+            for step in level.steps:
+                h = step(torch.cat([h, kept.pop()], dim=1), temb) if isinstance(step, ResnetBlock) else step(h)
+            if level.resample is not None:
+                h = level.resample(h)
+        h = self.head(self.act(self.norm(h)))
+        return h / self.sigmas[labels.long()][:, None, None, None] if self.scale_by_sigma else h

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small layers shared by the networks: initialisation, 1x1 linear maps, norms and time embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "swish": F.silu,
+    "relu": F.relu,
+    "elu": F.elu,
+    "lrelu": lambda x: F.leaky_relu(x, negative_slope=0.2),
+}
+
+
+class Section(nn.Module):
+    """Groups layers for reading; it has no counterpart in the flat module list of official checkpoints."""
+
+
+def official_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules in the order of the original's ``all_modules`` list: registration order, sections opened."""
+    for child in module.children():
+        if isinstance(child, Section | nn.ModuleList):
+            yield from official_modules(child)
+        else:
+            yield child
+
+
+def variance_scaling_(weight: Tensor, scale: float = 1.0, *, fan_in: int, fan_out: int) -> Tensor:
+    """Uniform initialisation with variance scale / mean(fan_in, fan_out) (scale 0 stands for 1e-10), in place."""
+    bound = math.sqrt(3.0 * (scale or 1e-10) / ((fan_in + fan_out) / 2))
+    with torch.no_grad():
+        return weight.uniform_(-bound, bound)
+
+
+def init_conv(conv: nn.Conv2d, scale: float = 1.0) -> nn.Conv2d:
+    """Variance-scaled weight and zero bias, in place."""
+    receptive = conv.kernel_size[0] * conv.kernel_size[1]
+    variance_scaling_(
+        conv.weight, scale, fan_in=conv.in_channels * receptive, fan_out=conv.out_channels * receptive
+    )
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+def conv3x3(in_channels: int, out_channels: int, scale: float = 1.0) -> nn.Conv2d:
+    """3x3 convolution that keeps the size."""
+    return init_conv(nn.Conv2d(in_channels, out_channels, 3, padding=1), scale)
+
+
+def conv1x1(in_channels: int, out_channels: int, scale: float = 1.0) -> nn.Conv2d:
+    """1x1 convolution."""
+    return init_conv(nn.Conv2d(in_channels, out_channels, 1), scale)
+
+
+def dense(in_features: int, out_features: int) -> nn.Linear:
+    """Linear map with variance-scaled weight and zero bias."""
+    layer = nn.Linear(in_features, out_features)
+    variance_scaling_(layer.weight, fan_in=in_features, fan_out=out_features)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
+    """GroupNorm with ``groups`` groups; by default at most 32 of at least four channels, as everywhere in NCSN++."""
+    return nn.GroupNorm(groups or min(channels // 4, 32), channels, eps=1e-6)
+
+
+class NIN(nn.Module):
+    """The linear map of channels, ``W`` (in, out) and ``b`` (out), at every pixel ("network in network")."""
+
+    def __init__(self, in_channels: int, out_channels: int, scale: float = 0.1) -> None:
+        super().__init__()
+        self.W = nn.Parameter(torch.empty(in_channels, out_channels))
+        self.b = nn.Parameter(torch.zeros(out_channels))
+        variance_scaling_(self.W, scale, fan_in=in_channels, fan_out=out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H, W)."""
+        return F.conv2d(x, self.W.t()[:, :, None, None], self.b)
+
+
+class FourierEmbedding(nn.Module):
+    """Gaussian Fourier features (sin, cos) of 2 pi W log(label), with fixed random frequencies ``W``."""
+
+    def __init__(self, size: int, scale: float) -> None:
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(size) * scale, requires_grad=False)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """(B,) positive noise levels -> (B, 2 size)."""
+        angles = 2 * math.pi * labels.log()[:, None] * self.W[None, :]
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def positional_embedding(labels: Tensor, size: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal embedding (sin, cos) of time labels, (B,) -> (B, size), frequencies 1 to 1/max_period."""
+    half = size // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=labels.device) * (-math.log(max_period) / (half - 1))
+    angles = labels.float()[:, None] * exponents.exp()[None, :]
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=-1), (0, size % 2))
+
+
+def geometric_sigmas(sigma_min: float, sigma_max: float, count: int) -> Tensor:
+    """``count`` noise levels from the largest to the smallest, geometric; float32."""
+    levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), count, dtype=torch.float64)
+    return levels.exp().float()

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NCSN++ (Song et al. 2021, appendix H); DDPM++ is a configuration of it.
+
+A U-Net of residual blocks with attention at some resolutions.  Two optional pyramids run beside it: one brings the
+downsampled input into the descending path, one gathers the output on the ascending path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from scoresde_fast.networks.blocks import AttentionBlock, Combine, ResnetBlock, join
+from scoresde_fast.networks.layers import (
+    ACTIVATIONS,
+    Activation,
+    FourierEmbedding,
+    Section,
+    conv3x3,
+    dense,
+    geometric_sigmas,
+    group_norm,
+    positional_embedding,
+)
+from scoresde_fast.networks.resampling import Downsample, Upsample, downsample, upsample
+
+
+class Stage(Section):
+    """A residual block, then attention where the resolution has it."""
+
+    def __init__(self, block: ResnetBlock, attention: AttentionBlock | None) -> None:
+        super().__init__()
+        self.block, self.attention = block, attention
+
+    def forward(self, h: Tensor, temb: Tensor | None) -> Tensor:
+        h = self.block(h, temb)
+        return h if self.attention is None else self.attention(h)
+
+
+class Head(Section):
+    """Norm, activation and 3x3 convolution: features -> output channels."""
+
+    def __init__(self, channels: int, out_channels: int, act: Activation, init_scale: float = 1.0) -> None:
+        super().__init__()
+        self.act = act
+        self.norm = group_norm(channels)
+        self.conv = conv3x3(channels, out_channels, init_scale)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.conv(self.act(self.norm(h)))
+
+
+class DownLevel(Section):
+    """One resolution of the descending path; every feature map is kept for the ascending path."""
+
+    def __init__(self, stages: list[Stage], shrink: nn.Module | None, pyramid: nn.Module | None) -> None:
+        super().__init__()
+        self.stages, self.shrink, self.pyramid = nn.ModuleList(stages), shrink, pyramid
+
+
+class UpLevel(Section):
+    """One resolution of the ascending path."""
+
+    def __init__(
+        self,
+        blocks: list[ResnetBlock],
+        attention: AttentionBlock | None,
+        pyramid: nn.Module | None,
+        grow: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        self.blocks, self.attention, self.pyramid, self.grow = nn.ModuleList(blocks), attention, pyramid, grow
+
+
+class NCSNpp(nn.Module):
+    """The NCSN++ score network.
+
+    Every argument has the name and meaning of the option in the original's configuration.  ``embedding_type``
+    "fourier" takes labels sigma(t); "positional" takes time labels, which with ``scale_by_sigma`` are indices into
+    ``num_scales`` levels counted from the largest.  ``centered``: inputs are in [-1, 1] already; else [0, 1].
+    """
+
+    sigmas: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_channels: int = 3,
+        centered: bool = False,
+        nf: int = 128,
+        ch_mult: Sequence[int] = (1, 2, 2, 2),
+        num_res_blocks: int = 4,
+        attn_resolutions: Sequence[int] = (16,),
+        dropout: float = 0.1,
+        resamp_with_conv: bool = True,
+        conditional: bool = True,
+        fir: bool = True,
+        fir_kernel: Sequence[float] = (1, 3, 3, 1),
+        skip_rescale: bool = True,
+        resblock_type: str = "biggan",
+        progressive: str = "none",
+        progressive_input: str = "residual",
+        progressive_combine: str = "sum",
+        embedding_type: str = "fourier",
+        fourier_scale: float = 16.0,
+        init_scale: float = 0.0,
+        nonlinearity: str = "swish",
+        scale_by_sigma: bool = True,
+        sigma_min: float = 0.01,
+        sigma_max: float = 50.0,
+        num_scales: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.act = act = ACTIVATIONS[nonlinearity]
+        self.nf, self.centered, self.scale_by_sigma, self.skip_rescale = nf, centered, scale_by_sigma, skip_rescale
+        self.progressive, self.progressive_input = progressive, progressive_input
+        self.taps = tuple(fir_kernel) if fir else None
+        self.register_buffer("sigmas", geometric_sigmas(sigma_min, sigma_max, num_scales))
+
+        self.fourier = FourierEmbedding(nf, fourier_scale) if embedding_type == "fourier" else None
+        embedding_size = 2 * nf if self.fourier is not None else nf
+        self.time0 = dense(embedding_size, 4 * nf) if conditional else None
+        self.time1 = dense(4 * nf, 4 * nf) if conditional else None
+
+        block = partial(
+            ResnetBlock,
+            kind=resblock_type,
+            act=act,
+            time_channels=4 * nf if conditional else None,
+            dropout=dropout,
+            init_scale=init_scale,
+            skip_rescale=skip_rescale,
+        )
+        resampling_block = partial(block, taps=self.taps)
+        resampler = {"with_conv": resamp_with_conv, "taps": self.taps}
+        attention = partial(AttentionBlock, init_scale=init_scale, skip_rescale=skip_rescale)
+        has_attention = [image_size // 2**level in attn_resolutions for level in range(len(ch_mult))]
+        lowest = len(ch_mult) - 1
+
+        self.stem = conv3x3(num_channels, nf)
+        channels, pyramid_channels = nf, num_channels
+        kept = [nf]
+        down = []
+        for level, multiplier in enumerate(ch_mult):
+            stages = []
+            for _ in range(num_res_blocks):
+                residual = block(channels, nf * multiplier)
+                channels = nf * multiplier
+                stages.append(Stage(residual, attention(channels) if has_attention[level] else None))
+                kept.append(channels)
+            shrink: nn.Module | None = None
+            pyramid: nn.Module | None = None
+            if level != lowest:
+                if resblock_type == "biggan":
+                    shrink = resampling_block(channels, resample="down")
+                else:
+                    shrink = Downsample(channels, channels, **resampler)
+                if progressive_input == "input_skip":
+                    pyramid = Combine(pyramid_channels, channels, progressive_combine)
+                    channels *= 2 if progressive_combine == "cat" else 1
+                elif progressive_input == "residual":
+                    pyramid = Downsample(pyramid_channels, channels, with_conv=True, taps=self.taps)
+                    pyramid_channels = channels
+                kept.append(channels)
+            down.append(DownLevel(stages, shrink, pyramid))
+        self.down = nn.ModuleList(down)
+
+        self.middle0 = block(channels)
+        self.middle_attention = attention(channels)
+        self.middle1 = block(channels)
+
+        up = []
+        for level, multiplier in reversed(list(enumerate(ch_mult))):
+            blocks = []
+            for _ in range(num_res_blocks + 1):
+                blocks.append(block(channels + kept.pop(), nf * multiplier))
+                channels = nf * multiplier
+            level_attention = attention(channels) if has_attention[level] else None
+            pyramid = None
+            if progressive == "output_skip":
+                pyramid = Head(channels, num_channels, act, init_scale)
+            elif progressive == "residual" and level == lowest:
+                pyramid = Head(channels, channels, act)
+            elif progressive == "residual":
+                pyramid = Upsample(pyramid_channels, channels, with_conv=True, taps=self.taps)
+            pyramid_channels = channels
+            grow: nn.Module | None = None
+            if level != 0:
+                if resblock_type == "biggan":
+                    grow = resampling_block(channels, resample="up")
+                else:
+                    grow = Upsample(channels, channels, **resampler)
+            up.append(UpLevel(blocks, level_attention, pyramid, grow))
+        self.up = nn.ModuleList(up)
+        self.head = None if progressive == "output_skip" else Head(channels, num_channels, act, init_scale)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(B, C, H, W), (B,) -> (B, C, H, W)."""
+        temb = self._embed(labels)
+        x = x if self.centered else 2 * x - 1
+        kept = self._descend(x, temb)
+        h = self.middle0(kept[-1], temb)
+        h = self.middle1(self.middle_attention(h), temb)
+        h = self._ascend(h, kept, temb)
+        if self.scale_by_sigma:
+            h = h / self._noise_level(labels)[:, None, None, None]
+        return h
+
+    def _noise_level(self, labels: Tensor) -> Tensor:
+        return labels if self.fourier is not None else self.sigmas[labels.long()]
+
+    def _embed(self, labels: Tensor) -> Tensor | None:
+        if self.time0 is None or self.time1 is None:
+            return None
+        temb = self.fourier(labels) if self.fourier is not None else positional_embedding(labels, self.nf)
+        return self.time1(self.act(self.time0(temb)))
+
+    def _descend(self, x: Tensor, temb: Tensor | None) -> list[Tensor]:
+        """Every feature map of the descending path, the last one the input of the middle."""
+        kept = [self.stem(x)]
+        pyramid = x
+        for level in self.down:
+            for stage in level.stages:
+                kept.append(stage(kept[-1], temb))
+            if level.shrink is None:
+                continue
+            h = level.shrink(kept[-1], temb) if isinstance(level.shrink, ResnetBlock) else level.shrink(kept[-1])
+            if self.progressive_input == "input_skip":
+                pyramid = downsample(pyramid, self.taps)
+                h = level.pyramid(pyramid, h)
+            elif self.progressive_input == "residual":
+                h = pyramid = join(level.pyramid(pyramid), h, self.skip_rescale)
+            kept.append(h)
+        return kept
+
+    def _ascend(self, h: Tensor, kept: list[Tensor], temb: Tensor | None) -> Tensor:
+        pyramid: Tensor | None = None
+        for level in self.up:
+            for block in level.blocks:
+                h = block(torch.cat([h, kept.pop()], dim=1), temb)
+            if level.attention is not None:
+                h = level.attention(h)
+            if pyramid is None:
+                pyramid = None if level.pyramid is None else level.pyramid(h)
+            elif self.progressive == "output_skip":
+                pyramid = upsample(pyramid, self.taps) + level.pyramid(h)
+            else:
+                h = pyramid = join(level.pyramid(pyramid), h, self.skip_rescale)
+            if level.grow is not None:
+                h = level.grow(h, temb) if isinstance(level.grow, ResnetBlock) else level.grow(h)
+        if self.head is not None:
+            return self.head(h)
+        assert pyramid is not None  # progressive == "output_skip": every level adds to the pyramid
+        return pyramid

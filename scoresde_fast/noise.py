@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The noise of a run, bound to its seed and to the samples of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scoresde_fast.ops import normal
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Normal fields of a batch that depend on (run seed, sample id, draw, element) alone, as `scoresde_fast.rng` says.
+
+    Args:
+        run_seed: the run's seed, an integer in [0, 2^64).
+        sample_ids: (B,) int64, each in [0, 2^63): the seeds the user names, on the device where noise is wanted.
+        backend: as in ``Operation.choose`` of `scoresde_fast.ops`; chosen here, once.
+
+    Raises:
+        ValueError: the run seed, a sample id, their type or the backend is none of these.
+        RuntimeError: the backend cannot run here.
+    """
+
+    run_seed: int
+    sample_ids: Tensor
+    backend: str | None = None
+    _implementation: Callable[..., Tensor] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.run_seed, bool) or not isinstance(self.run_seed, int) or not 0 <= self.run_seed < 2**64:
+            raise ValueError(f"run seed {self.run_seed!r} is out of range: choose an integer from 0 to 2^64 - 1")
+        ids = self.sample_ids
+        if ids.dtype != torch.int64 or ids.ndim != 1:
+            raise ValueError(
+                f"sample ids are {tuple(ids.shape)} {ids.dtype}: give a one-dimensional int64 tensor, one id a sample"
+            )
+        if ids.numel() and (lowest := int(ids.min())) < 0:
+            raise ValueError(f"sample id {lowest} is negative: choose integers from 0 to 2^63 - 1")
+        chosen = normal.operation.choose(ids.device, self.backend)
+        object.__setattr__(self, "_implementation", chosen)
+
+    def normal(self, draw: int, shape: tuple[int, ...]) -> Tensor:
+        """Field number ``draw`` of the run (the prior is 0) for one sample's ``shape`` -> (B, *shape) float32."""
+        return normal.normal(self.sample_ids, self.run_seed, draw, shape, self._implementation)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The step table: a solver written as rows of coefficients, in float64, before any tensor exists.
+
+A row is one step of a general linear method.  It may evaluate the network at a time t and derive an output from it,
+
+    d_0 = derive[0] x + derive[1] score(x, t),
+
+then combines the registers,
+
+    x <- state x + saved x_saved + sum_j outputs[j] d_j + noise z,
+
+where d_1, d_2, d_3 are the outputs of the evaluations before, newest first, and z is a fresh normal field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from scoresde_fast.sdes import Array
+
+HISTORY = 4
+"""How many derived outputs a row can combine: the newest and three before it."""
+
+SCORE = (0.0, 1.0)
+"""The derived output that is the score itself."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step.
+
+    Attributes:
+        t: the time of the evaluation; of the state, where the row has none.
+        derive: coefficients of (x, score) in the newest derived output; None: the network is not evaluated.
+        state, saved, outputs, noise: coefficients of the registers in the next state.
+        save: keep the state from before this row as the saved state.
+        langevin: 2 alpha snr^2 of a Langevin corrector step, whose size depends on the data; the coefficients of the
+            score and the noise are then multiplied by that size and by the root of twice that size.
+    """
+
+    t: float
+    derive: tuple[float, float] | None = SCORE
+    state: float = 1.0
+    saved: float = 0.0
+    outputs: tuple[float, ...] = ()
+    noise: float = 0.0
+    save: bool = False
+    langevin: float | None = None
+
+    def coefficients(self) -> list[float]:
+        """[state, saved, outputs (4), noise]."""
+        outputs = [*self.outputs, *[0.0] * (HISTORY - len(self.outputs))]
+        return [self.state, self.saved, *outputs, self.noise]
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """A whole run of a solver.
+
+    Attributes:
+        rows: the steps in order.
+        coefficients: (rows, 7) float64, as `Row.coefficients`.
+        draws: for each row the number of its normal field, None where it has no noise; the prior is draw 0.
+    """
+
+    rows: tuple[Row, ...]
+    coefficients: Array
+    draws: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> StepTable:
+        """Number the draws and check that every coefficient is a number.
+
+        Raises:
+            ValueError: a coefficient is not finite; names the row and its time.
+        """
+        rows = tuple(rows)
+        coefficients = np.array([row.coefficients() for row in rows])
+        for index, row in enumerate(rows):
+            factors = [*coefficients[index], row.langevin or 0.0, *(row.derive or ())]
+            if not np.isfinite(factors).all():
+                raise ValueError(
+                    f"the coefficients of row {index + 1} of {len(rows)}, at t = {row.t:.4g}, are not finite: "
+                    "the steps are too long for this solver; take more steps or another grid"
+                )
+        draws: list[int | None] = []
+        drawn = 0
+        for row in rows:
+            drawn += row.noise != 0
+            draws.append(drawn if row.noise != 0 else None)
+        return cls(rows, coefficients, tuple(draws))
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations: every row that evaluates, correctors and denoising included."""
+        return sum(row.derive is not None for row in self.rows)
+
+    @property
+    def times(self) -> Array:
+        """(rows,) the time of every row."""
+        return np.array([row.t for row in self.rows])

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Denoising score matching: continuous in time, and the two discrete objectives it grew from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scoresde_fast.model import ScoreFunction
+from scoresde_fast.sdes import VESDE, VPSDE, Array
+
+TRAINING_EPS = 1e-5
+"""The smallest time that training draws."""
+
+
+def training_times(u: Array, T: float = 1.0) -> Array:
+    """Times uniform in [1e-5, T] from ``u`` uniform in [0, 1]."""
+    return u * (T - TRAINING_EPS) + TRAINING_EPS
+
+
+def score_matching_loss(
+    model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, *, likelihood_weighting: bool, reduce_mean: bool
+) -> Tensor:
+    """Continuous denoising score matching (Song et al. 2021, equation 7), averaged over the batch.
+
+    Args:
+        x0: (B, ...) data in the model's range.
+        t: (B,) float64 times.
+        z: normal noise shaped as ``x0``.
+        likelihood_weighting: weight g(t)^2, the bound on the likelihood; else std(t)^2.
+        reduce_mean: mean over a sample's dimensions, else half their sum.
+    """
+    sde = model.sde
+    scale, std = (_column(value, x0) for value in sde.marginal(t))
+    score = model.score(scale * x0 + std * z, torch.from_numpy(t))
+    if not likelihood_weighting:
+        return _reduce((score * std + z) ** 2, reduce_mean).mean()
+    weight = torch.from_numpy(sde.diffusion(t) ** 2).to(x0.device, x0.dtype)
+    return (weight * _reduce((score + z / std) ** 2, reduce_mean)).mean()
+
+
+def smld_loss(
+    network: nn.Module, sde: VESDE, num_scales: int, x0: Tensor, labels: Tensor, z: Tensor, *, reduce_mean: bool
+) -> Tensor:
+    """Score matching at ``num_scales`` noise levels, ``labels`` (B,) counted from the largest (Song & Ermon 2019)."""
+    sigma = _column(sde.levels(num_scales)[num_scales - 1 - labels.cpu().numpy()], x0)
+    score = network(x0 + sigma * z, labels)
+    return (_reduce((score + z / sigma) ** 2, reduce_mean) * sigma.flatten() ** 2).mean()
+
+
+def ddpm_loss(
+    network: nn.Module, sde: VPSDE, num_scales: int, x0: Tensor, labels: Tensor, z: Tensor, *, reduce_mean: bool
+) -> Tensor:
+    """Noise prediction at ``num_scales`` steps, ``labels`` (B,) from the smallest noise (Ho et al. 2020)."""
+    std = sde.discrete_std(labels.cpu().numpy(), num_scales)
+    x = _column(np.sqrt(1 - std**2), x0) * x0 + _column(std, x0) * z
+    return _reduce((network(x, labels) - z) ** 2, reduce_mean).mean()
+
+
+def _column(values: Array, like: Tensor) -> Tensor:
+    """(B,) host numbers -> a (B, 1, ...) tensor that multiplies ``like``."""
+    return torch.from_numpy(values).to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
+
+
+def _reduce(losses: Tensor, reduce_mean: bool) -> Tensor:
+    flat = losses.flatten(1)
+    return flat.mean(1) if reduce_mean else 0.5 * flat.sum(1)

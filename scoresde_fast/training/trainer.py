@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: score matching with Adam, warm-up, clipping, EMA, and snapshots that survive a kill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde_fast.configs import Config
+from scoresde_fast.data import load_dataset
+from scoresde_fast.model import ScoreModel
+from scoresde_fast.training.ema import EMA
+from scoresde_fast.training.losses import score_matching_loss, training_times
+
+
+@dataclass
+class Batch:
+    """One training step's randomness, drawn for the step's number alone, so that a resumed run repeats none of it."""
+
+    index: Tensor
+    flip: Tensor
+    dequantization: Tensor
+    u: np.ndarray
+    z: Tensor
+
+    @classmethod
+    def draw(cls, seed: int, step: int, size: int, count: int, shape: tuple[int, ...]) -> Batch:
+        """``size`` of ``count`` images of ``shape``, at step ``step`` of the run ``seed``."""
+        generator = torch.Generator().manual_seed((seed << 32) + step)
+        return cls(
+            torch.randint(count, (size,), generator=generator),
+            torch.rand(size, generator=generator) < 0.5,
+            torch.rand(size, *shape, generator=generator),
+            torch.rand(size, generator=generator, dtype=torch.float64).numpy(),
+            torch.randn(size, *shape, generator=generator),
+        )
+
+
+@dataclass
+class Trainer:
+    """Trains the model of a configuration on its data set, and can stop and go on at any step.
+
+    Args:
+        config: the whole run: data, model, objective, optimiser, number of steps, snapshot interval.
+        folder: where ``state.pt`` is kept; a run found there goes on.
+        seed: of the initial weights and of every step's randomness.
+        device: where to train.
+
+    Raises:
+        ValueError: the configuration is discrete in time, or ``folder`` holds a run with another configuration or seed.
+        FloatingPointError: the loss is not finite; names the step.
+    """
+
+    config: Config
+    folder: Path
+    seed: int = 0
+    device: str = "cpu"
+    step: int = field(default=0, init=False)
+    curve: list[tuple[int, float]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.config.training.continuous:
+            raise ValueError("training.continuous is false: only continuous score matching is trained; set it to true")
+        torch.manual_seed(self.seed)
+        self.model = ScoreModel(self.config).to(self.device)
+        optim = self.config.optim
+        self.optimizer = torch.optim.Adam(
+            self.model.network.parameters(),
+            lr=optim.lr,
+            betas=(optim.beta1, 0.999),
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
+        )
+        self.ema = EMA(self.model.network.parameters(), self.config.model.ema_rate)
+        self.images = load_dataset(self.config.data.dataset)[0]
+        if self.state_path.exists():
+            self._resume()
+
+    @property
+    def state_path(self) -> Path:
+        """The snapshot from which a stopped run goes on."""
+        return self.folder / "state.pt"
+
+    def run(self, on_snapshot: Callable[[Trainer], None] | None = None) -> Iterator[tuple[int, float]]:
+        """Train to the last step, yielding (step, loss); a snapshot is saved every ``snapshot_freq`` steps and at the end."""
+        training = self.config.training
+        running: list[float] = []
+        while self.step < training.n_iters:
+            loss = self._train_step()
+            running.append(loss)
+            if self.step % training.log_freq == 0:
+                self.curve.append((self.step, sum(running) / len(running)))
+                running.clear()
+            if self.step % training.snapshot_freq == 0 or self.step == training.n_iters:
+                self.save()
+                if on_snapshot is not None:
+                    on_snapshot(self)
+            yield self.step, loss
+
+    def _train_step(self) -> float:
+        training, optim, data = self.config.training, self.config.optim, self.config.data
+        batch = Batch.draw(self.seed, self.step, training.batch_size, len(self.images), self.model.image_shape)
+        torch.manual_seed((self.seed << 32) + self.step)  # dropout
+        images = self.images[batch.index].float()
+        images = (images + batch.dequantization) / 256 if data.uniform_dequantization else images / 255
+        if data.random_flip:
+            images = torch.where(batch.flip[:, None, None, None], images.flip(-1), images)
+        self.model.train()
+        self.optimizer.zero_grad()
+        loss = score_matching_loss(
+            self.model,
+            self.model.from_images(images.to(self.device)),
+            training_times(batch.u, self.model.sde.T),
+            batch.z.to(self.device),
+            likelihood_weighting=training.likelihood_weighting,
+            reduce_mean=training.reduce_mean,
+        )
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = optim.lr * (min((self.step + 1) / optim.warmup, 1.0) if optim.warmup else 1.0)
+        if optim.grad_clip >= 0:
+            torch.nn.utils.clip_grad_norm_(self.model.network.parameters(), optim.grad_clip)
+        value = loss.item()
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} at step {self.step + 1}; the last snapshot is whole: lower optim.lr and train anew"
+            )
+        self.optimizer.step()
+        self.ema.update()
+        self.step += 1
+        return value
+
+    def save(self) -> None:
+        """Write the snapshot aside, then rename: a kill leaves the old one or the new one, never half of one."""
+        state = {
+            "config": self.config.to_dict(),
+            "seed": self.seed,
+            "step": self.step,
+            "curve": self.curve,
+            "network": self.model.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = self.state_path.with_suffix(".tmp")
+        with aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self.state_path)
+
+    def _resume(self) -> None:
+        state: dict[str, Any] = torch.load(self.state_path, weights_only=True, map_location=self.device)
+        for name, mine in (("config", self.config.to_dict()), ("seed", self.seed)):
+            if state[name] != mine:
+                raise ValueError(
+                    f"{self.state_path} is a run with another {name}: choose another folder, or that run's {name}"
+                )
+        self.step, self.curve = state["step"], [tuple(point) for point in state["curve"]]
+        self.model.network.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])

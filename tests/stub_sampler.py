@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sampler without a network: known images at once, for tests of everything around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class StubSampler:
+    """Images that their seed decides, or with ``batch_dependent`` the whole batch; ``batches`` records the calls."""
+
+    steps: int = 3
+    batch_dependent: bool = False
+    nan_in: int | None = None
+    channels: int = 3
+    batches: list[list[int]] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def nfe(self) -> int:
+        return 2 * self.steps
+
+    def describe(self) -> dict[str, object]:
+        return {"model": {"name": "stub"}, "solver": "pc", "steps": self.steps, "grid": (0.0, 1.0)}
+
+    def stream(
+        self, seeds: Sequence[int], batch_size: int, on_step: Callable[[int, int], None] | None = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        for start in range(0, len(seeds), batch_size):
+            batch = list(seeds[start : start + batch_size])
+            self.batches.append(batch)
+            for step in range(self.steps):
+                if self.nan_in in batch and step == 1:
+                    raise FloatingPointError(f"the network returned NaN at step {step} (t = 0.5)")
+                if on_step:
+                    on_step(2 * step + 2, self.nfe)
+            shared = sum(batch) if self.batch_dependent else 0
+            yield batch, torch.stack([self.image(seed + shared) for seed in batch])
+
+    def image(self, number: int) -> Tensor:
+        levels = torch.arange(self.channels * 20).reshape(self.channels, 4, 5) * (number + 1) % 256
+        return levels.float() / 255

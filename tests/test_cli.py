@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what reaches the sampler, exit codes, and mistakes answered in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stub_sampler import StubSampler
+
+import scoresde_fast
+from scoresde_fast.cli import COMMANDS, main
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A stub in place of model and sampler; what they were called with."""
+    recorded: dict[str, Any] = {"stub": StubSampler()}
+
+    def load(name: str, **options: object) -> str:
+        recorded["load"] = (name, options)
+        return f"model {name}"
+
+    def sampler(model: object, **options: object) -> StubSampler:
+        recorded["sampler"] = (model, options)
+        return recorded["stub"]
+
+    monkeypatch.setattr(scoresde_fast, "load", load, raising=False)
+    monkeypatch.setattr(scoresde_fast, "Sampler", sampler, raising=False)
+    return recorded
+
+
+def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The plain command loads the model by name, leaves its own defaults alone, and ends with one line."""
+    assert main(["sample", "digits-ve", "--seeds", "0-2,9", "--out", str(tmp_path / "set")]) == 0
+    assert calls["load"] == ("digits-ve", {"config": None, "ema": True})
+    model, options = calls["sampler"]
+    assert model == "model digits-ve"
+    assert options == {
+        "solver": "pc",
+        "corrector_steps": 1,
+        "grid": "uniform",
+        "flow": False,
+        "denoise": True,
+        "langevin_norm": "sample",
+        "run_seed": 0,
+        "device": "cpu",
+    }
+    assert len(list((tmp_path / "set").glob("*.png"))) == 5
+    printed = capsys.readouterr()
+    assert printed.out.startswith("4 images (6 NFE each) in ")
+    assert printed.out.endswith(f"images/s -> {tmp_path / 'set' / 'grid.png'}\n")
+    assert printed.out.count("\n") == 1
+    assert printed.err == ""
+
+
+def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
+    """Every option reaches its place."""
+    options = "--seeds 5 --solver euler --steps 7 --corrector none --corrector-steps 2 --snr 0.2 --grid karras --flow"
+    options += " --no-denoise --langevin-norm batch --run-seed 3 --batch-size 2 --device cpu --threads 1"
+    options += " --config ve/preset --raw --rounding round"
+    assert main(["sample", "a.pth", *options.split(), "--out", str(tmp_path / "set.npz")]) == 0
+    assert calls["load"] == ("a.pth", {"config": "ve/preset", "ema": False})
+    assert calls["sampler"][1] == {
+        "solver": "euler",
+        "steps": 7,
+        "corrector": "none",
+        "corrector_steps": 2,
+        "snr": 0.2,
+        "grid": "karras",
+        "flow": True,
+        "denoise": False,
+        "langevin_norm": "batch",
+        "run_seed": 3,
+        "device": "cpu",
+    }
+    manifest = json.loads((tmp_path / "set.samples.json").read_text())
+    assert manifest["configuration"]["rounding"] == "round"
+    assert manifest["environments"][0]["batch_size"] == 2
+
+
+def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finished set is said to be finished; a larger one counts what is new and what was there."""
+    command = ["sample", "digits-ve", "--out", str(tmp_path)]
+    for seeds, says in [
+        ("0-2", "3 images ("),
+        ("0-2", "nothing to do, 3 images were"),
+        ("0-4", ", 3 images were there"),
+    ]:
+        assert main([*command, "--seeds", seeds]) == 0
+        assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--seeds", "9-5"], "the range '9-5' is reversed; write 5-9"),
+        (["--seeds", "1,1"], "name 1 twice"),
+        (["--threads", "0"], "--threads 0"),
+        (["--batch-size", "0"], "batch size 0"),
+        (["--out", "set.tar"], "no format has the suffix '.tar'"),
+    ],
+)
+def test_mistake(calls: dict[str, Any], options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistake is one line on stderr and exit code 2."""
+    assert main(["sample", "digits-ve", *options]) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.err.startswith("scoresde-fast: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def fail(error: BaseException) -> Callable[..., Any]:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (ValueError("unknown solver 'ssc'"), 2, "scoresde-fast: unknown solver 'ssc'"),
+        (
+            FileNotFoundError("there is no checkpoint file 'a.pth'"),
+            2,
+            "scoresde-fast: there is no checkpoint file 'a.pth'",
+        ),
+        (OSError(28, "could not be written", "a/000001.png"), 2, "scoresde-fast: a/000001.png: could not be written"),
+        (FloatingPointError("NaN at step 3"), 2, "scoresde-fast: NaN at step 3"),
+        (KeyboardInterrupt(), 130, "scoresde-fast: interrupted; the same command goes on from what is finished"),
+    ],
+    ids=["value", "missing", "write", "nan", "ctrl-c"],
+)
+def test_failure(
+    calls: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    says: str,
+) -> None:
+    """Errors of the library and Ctrl-C become one line and an exit code, never a traceback."""
+    monkeypatch.setattr(scoresde_fast, "load", fail(error), raising=False)
+    assert main(["sample", "a.pth"]) == code
+    assert capsys.readouterr().err.strip() == says
+
+
+def test_other_options_for_the_same_out(
+    calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second run with other options says which differ and what to do."""
+    command = ["sample", "digits-ve", "--seeds", "0", "--out", str(tmp_path / "set")]
+    assert main(command) == 0
+    calls["stub"] = StubSampler(steps=5)
+    assert main(command) == 2
+    sentence = capsys.readouterr().err
+    assert "sampler.steps: 3 there, 5 asked" in sentence
+    assert "choose another --out" in sentence
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["sampel"], ["sample"], ["sample", "x", "--step", "3"], ["sample", "x", "--steps", "a"]]
+)
+def test_usage(arguments: list[str]) -> None:
+    """Wrong usage ends with exit code 2."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every subcommand explains itself."""
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"usage: scoresde-fast {command}" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version is the package's."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"scoresde-fast {scoresde_fast.__version__}\n"
+
+
+def test_env(capsys: pytest.CaptureFixture[str]) -> None:
+    """env prints the versions that a bug report needs."""
+    assert main(["env"]) == 0
+    assert "torch" in capsys.readouterr().out
+
+
+def test_starts_without_torch() -> None:
+    """Parsing loads no torch beyond what the package itself does, so that --help answers at once."""
+    program = "import scoresde_fast, sys; before = 'torch' in sys.modules; import scoresde_fast.cli"
+    program += "; sys.exit(before != ('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

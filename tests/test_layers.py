@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom, read from the sources themselves; and what every source file looks like."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "scoresde_fast"
+
+# From the lowest to the highest: a layer imports itself and lower ones.
+LAYERS = (
+    "errors",
+    "_extension",
+    "rng",
+    "ops",
+    "noise",
+    "environment",
+    "sdes",
+    "solvers",
+    "networks",
+    "configs",
+    "data",
+    "model",
+    "mixture",
+    "loop",
+    "sampler",
+    "checkpoints",
+    "training",
+    "evaluation",
+    "generate",
+    "cli",
+)
+# Layers that know less than everything below them.
+ONLY = {
+    "rng": {"errors"},
+    "ops": {"errors", "_extension", "rng"},
+    "noise": {"errors", "ops", "rng"},
+    "sdes": {"errors"},
+    "solvers": {"errors", "sdes"},
+    "networks": {"errors", "ops"},
+    "configs": {"errors"},
+    "data": {"errors"},
+    "mixture": {"errors", "sdes"},
+    "loop": {"errors", "ops", "rng", "noise", "solvers"},
+}
+INCLUDES = {"core": {"core"}, "cpu": {"core", "cpu"}, "torch": {"core", "cpu", "torch"}}
+INCLUDES["tests"] = {"core", "cpu", "tests"}
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+HEADERS_AND_SOURCES = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in {".h", ".cpp", ".cu"})
+SOURCES = [
+    *(ROOT / name for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "Makefile")),
+    *HEADERS_AND_SOURCES,
+    *(path for folder in ("scoresde_fast", "kernels", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def layer(path: Path) -> str:
+    """The layer a module belongs to: its folder or its own name below the package; "" for the package itself."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name below the package) of everything a module imports from the package."""
+    package = ["scoresde_fast", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            found = [".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names]
+        else:
+            continue
+        for dotted in found:
+            top, _, rest = dotted.partition(".")
+            if top == "scoresde_fast":
+                yield node.lineno, rest
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_imports_go_downwards(path: Path) -> None:
+    """No module imports a higher layer, nor one that its own is to know nothing of."""
+    here = layer(path)
+    if not here:
+        pytest.skip("the package itself gathers the public names")
+    assert here in LAYERS, f"{name(path)} belongs to no layer: give it a place in LAYERS"
+    allowed = ONLY.get(here, set(LAYERS[: LAYERS.index(here)])) | {here, "__version__"}
+    # The command line is the one user of the public interface.
+    allowed |= {""} if here == "cli" else set()
+    wrong = [f"line {line}: {dotted}" for line, dotted in imported(path) if dotted.split(".")[0] not in allowed]
+    assert not wrong, f"{name(path)} ({here}) may import {sorted(allowed)}, but has {wrong}"
+
+
+@pytest.mark.parametrize("path", HEADERS_AND_SOURCES, ids=name)
+def test_includes_go_downwards(path: Path) -> None:
+    """The core knows the standard library, the kernels know the core, and torch's headers appear in csrc/torch only."""
+    folder = path.relative_to(ROOT / "csrc").parts[0]
+    included = re.findall(r'#include ([<"])([^>"]+)', path.read_text())
+    ours = {target.split("/")[0] for mark, target in included if mark == '"'}
+    assert ours <= INCLUDES[folder]
+    theirs = {target.split("/")[0] for mark, target in included if mark == "<" and "/" in target}
+    assert theirs <= {"torch": {"torch"}, "tests": {"pybind11"}}.get(folder, set())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_source_files_are_short_and_licensed(path: Path) -> None:
+    """At most 400 lines, and the licence in the first line."""
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 400, f"{name(path)} has {len(lines)} lines"
+    assert "SPDX-License-Identifier: Apache-2.0" in lines[0], f"{name(path)} does not begin with the SPDX line"

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every target sets up what it needs in .venv, at the versions of constraints.txt, and says nothing to the rest of the
-# machine. With a C++ compiler the extension is built; without one the package is pure Python.
+# Every target sets up what it needs in .venv, at the versions of constraints.txt, and touches nothing outside the
+# checkout. With a C++ compiler the extension is built; without one the package is pure Python.
 PYTHON ?= python3
-CXX ?= c++
+ifeq ($(origin CXX), default)
+CXX := c++
+endif
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*.h csrc/*/*.cpp)
@@ -33,6 +35,7 @@ typecheck: .venv/tested
 # Ninja comes from .venv, and CMake looks for it on PATH.
 ctest: export PATH := $(CURDIR)/$(BIN):$(PATH)
 ctest: .venv/tested
+	@mkdir -p build
 	@if ! command -v $(CXX) >/dev/null; then echo "ctest: skipped, there is no C++ compiler ($(CXX))"; else \
 	cmake -S . -B build/ctest -GNinja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python >build/ctest.log 2>&1 \
 	  || { cat build/ctest.log; exit 1; }; \
@@ -53,7 +56,6 @@ format: .venv/tested
 	$(PYTHON) is %d.%d: give another with make PYTHON=python3.12" % v[:2] or 0)'
 	$(PYTHON) -m venv .venv
 	$(PIP) torch==2.13.0 numpy setuptools cmake ninja
-	@mkdir -p build
 	@touch $@
 
 .venv/installed: .venv/python $(SOURCES)

@@ -32,8 +32,7 @@ class Noise:
     _implementation: Callable[..., Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.run_seed, bool) or not isinstance(self.run_seed, int) or not 0 <= self.run_seed < 2**64:
-            raise ValueError(f"run seed {self.run_seed!r} is out of range: choose an integer from 0 to 2^64 - 1")
+        normal.require("run seed", self.run_seed, 64)
         ids = self.sample_ids
         if ids.dtype != torch.int64 or ids.ndim != 1:
             raise ValueError(

@@ -79,6 +79,6 @@ def standard_normals(sample_ids: Tensor, run_seed: int, draw: int, elements: int
     """The normal field ``draw`` of each sample: ``sample_ids`` (B,) int64 -> (B, elements) float32 on their device."""
     calls = torch.arange((elements + 3) // 4, device=sample_ids.device)
     low, high = (sample_ids & WORD)[:, None], (sample_ids >> 32 & WORD)[:, None]
-    w0, w1, w2, w3 = philox_words((calls, calls.new_tensor(draw), low, high), split64(run_seed))
+    w0, w1, w2, w3 = philox_words((calls, calls.new_full((), draw), low, high), split64(run_seed))
     normals = torch.stack((*box_muller(w0, w1), *box_muller(w2, w3)), dim=-1)
     return normals.flatten(1)[:, :elements].contiguous()

@@ -31,9 +31,9 @@ LAYERS = (
     "loop",
     "sampler",
     "checkpoints",
+    "generate",
     "training",
     "evaluation",
-    "generate",
     "cli",
 )
 # Layers that know less than everything below them.
@@ -46,7 +46,7 @@ ONLY = {
     "networks": {"errors", "ops"},
     "configs": {"errors"},
     "data": {"errors"},
-    "mixture": {"errors", "sdes"},
+    "mixture": {"errors", "sdes", "model"},
     "loop": {"errors", "ops", "rng", "noise", "solvers"},
 }
 INCLUDES = {"core": {"core"}, "cpu": {"core", "cpu"}, "torch": {"core", "cpu", "torch"}}

@@ -57,6 +57,7 @@ def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
     batch = Noise(SEED, IDS, backend).normal(5, shape)
     order = torch.tensor([4, 0, 5, 2])
     assert torch.equal(batch[order], Noise(SEED, IDS[order], backend).normal(5, shape))
+    assert torch.equal(batch[::2], Noise(SEED, IDS[::2], backend).normal(5, shape))
     assert torch.equal(batch[1:2], Noise(SEED, IDS[1:2], backend).normal(5, shape))
 
 

@@ -58,15 +58,16 @@ def normal(
         ValueError: the run seed or ``draw`` is out of range, or a sample has 2^34 elements or more.
     """
     elements = math.prod(shape)
-    _require("run seed", run_seed, 64)
-    _require("draw", draw, 32)
-    _require("number of elements", elements, 34)
+    require("run seed", run_seed, 64)
+    require("draw", draw, 32)
+    require("number of elements", elements, 34)
     implementation = implementation or operation.choose(sample_ids.device)
     # Operator schemas carry signed 64-bit integers: the upper half of the seeds goes as its two's complement.
     signed = run_seed - 2**64 if run_seed >= 2**63 else run_seed
-    return implementation(sample_ids, signed, draw, elements).view(len(sample_ids), *shape)
+    return implementation(sample_ids.contiguous(), signed, draw, elements).view(len(sample_ids), *shape)
 
 
-def _require(name: str, value: int, bits: int) -> None:
-    if not 0 <= value < 2**bits:
-        raise ValueError(f"{name} {value} is out of range: choose an integer from 0 to 2^{bits} - 1")
+def require(name: str, value: int, bits: int) -> None:
+    """Raises ValueError unless ``value`` is an unsigned integer of that many bits."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**bits:
+        raise ValueError(f"{name} {value!r} is out of range: choose an integer from 0 to 2^{bits} - 1")

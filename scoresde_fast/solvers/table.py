@@ -89,7 +89,7 @@ class StepTable:
         draws: list[int | None] = []
         drawn = 0
         for row in rows:
-            drawn += row.noise != 0
+            drawn += bool(row.noise != 0)
             draws.append(drawn if row.noise != 0 else None)
         return cls(rows, coefficients, tuple(draws))
 

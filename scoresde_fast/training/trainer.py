@@ -64,6 +64,7 @@ class Trainer:
     device: str = "cpu"
     step: int = field(default=0, init=False)
     curve: list[tuple[int, float]] = field(default_factory=list, init=False)
+    since_log: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if not self.config.training.continuous:
@@ -91,13 +92,12 @@ class Trainer:
     def run(self, on_snapshot: Callable[[Trainer], None] | None = None) -> Iterator[tuple[int, float]]:
         """Train to the last step, yielding (step, loss); a snapshot is saved every ``snapshot_freq`` steps and at the end."""
         training = self.config.training
-        running: list[float] = []
         while self.step < training.n_iters:
             loss = self._train_step()
-            running.append(loss)
+            self.since_log.append(loss)
             if self.step % training.log_freq == 0:
-                self.curve.append((self.step, sum(running) / len(running)))
-                running.clear()
+                self.curve.append((self.step, sum(self.since_log) / len(self.since_log)))
+                self.since_log.clear()
             if self.step % training.snapshot_freq == 0 or self.step == training.n_iters:
                 self.save()
                 if on_snapshot is not None:
@@ -144,6 +144,7 @@ class Trainer:
             "seed": self.seed,
             "step": self.step,
             "curve": self.curve,
+            "since_log": self.since_log,
             "network": self.model.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -164,6 +165,7 @@ class Trainer:
                     f"{self.state_path} is a run with another {name}: choose another folder, or that run's {name}"
                 )
         self.step, self.curve = state["step"], [tuple(point) for point in state["curve"]]
+        self.since_log = list(state.get("since_log", []))
         self.model.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``scoresde-fast train``: an embedded model anew, a preset, or a configuration of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model, or go on with a run that was stopped; the same command does both."""
+
+    recipe: Positional[str]
+    """An embedded model (digits-ve), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
+    """The folder of the run: snapshots, sample grids, and the trained model in its folder "model"."""
+    seed: int = 0
+    """Seed of the initial weights and of every step."""
+    device: str = "cpu"
+    """Where to train: cpu or cuda."""
+    half: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Keep the trained weights in half precision."""
+    tensorboard: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Write TensorBoard events too."""
+
+    def run(self) -> None:
+        out = self.out or Path("runs") / Path(self.recipe).stem
+        if self.recipe == "digits-features":
+            from scoresde_fast.training.features import train_features_to
+
+            train_features_to(out / "model", seed=self.seed)
+            print(out / "model")
+            return
+        from scoresde_fast.training import load_recipe, train
+
+        config = load_recipe(self.recipe)
+        print(
+            train(
+                config, out, seed=self.seed, device=self.device, half=self.half, tensorboard=self.tensorboard
+            )
+        )

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training run as a user starts it: progress, sample grids on the way, and the trained model at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from scoresde_fast import __version__
+from scoresde_fast.checkpoints import save
+from scoresde_fast.configs import Config
+from scoresde_fast.generate.grid import compose
+from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.sampler import Sampler
+from scoresde_fast.training.trainer import Trainer
+
+GRID_IMAGES = 16
+GRID_STEPS = 100
+
+
+def train(
+    config: Config,
+    out: Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    half: bool = False,
+    tensorboard: bool = False,
+    progress: bool | None = None,
+) -> Path:
+    """Train, or go on training, and return the folder of the trained model, ``out/model``.
+
+    ``out`` then also holds ``state.pt`` (from which a stopped run goes on), ``grids/`` (samples at every snapshot, the
+    seeds always the same), and with ``tensorboard`` the folder ``events/``.  The model is the moving average of the
+    weights; beside it ``recipe.json`` records configuration, seed, versions and the curve of the loss.
+
+    Args:
+        half: keep the trained weights in half precision.
+        progress: show a bar; None shows it on a terminal.
+
+    Raises:
+        ValueError: ``out`` holds a run with another configuration or seed, or the data set is unknown.
+        FloatingPointError: the loss is not finite.
+        ModuleNotFoundError: ``tensorboard`` is asked for and not installed.
+    """
+    trainer = Trainer(config, out, seed, device)
+    writer = None
+    if tensorboard:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(out / "events"))
+    total = config.training.n_iters
+    bar = tqdm(
+        total=total,
+        initial=trainer.step,
+        unit="step",
+        disable=None if progress is None else not progress,
+        dynamic_ncols=True,
+    )
+    with bar:
+        for step, loss in trainer.run(on_snapshot=write_grid):
+            bar.update()
+            if step % config.training.log_freq == 0:
+                bar.set_postfix(loss=f"{trainer.curve[-1][1]:.4g}")
+                if writer is not None:
+                    writer.add_scalar("loss", loss, step)
+    if writer is not None:
+        writer.close()
+    return export(trainer, half=half)
+
+
+def write_grid(trainer: Trainer) -> Path:
+    """Samples of the averaged weights as ``grids/step-NNNNNN.png`` in the run's folder."""
+    trainer.ema.swap()
+    try:
+        sampler = Sampler(trainer.model, steps=GRID_STEPS, device=trainer.device)
+        images = to_pixels(sampler.sample(range(GRID_IMAGES)), "floor")
+    finally:
+        trainer.ema.swap()
+    path = trainer.folder / "grids" / f"step-{trainer.step:06d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_png(compose(list(images))))
+    return path
+
+
+def export(trainer: Trainer, *, half: bool) -> Path:
+    """Write the averaged weights, the configuration and the record of the run to ``model`` in the run's folder."""
+    folder = trainer.folder / "model"
+    trainer.ema.swap()
+    try:
+        save(trainer.model, folder, torch.float16 if half else torch.float32)
+    finally:
+        trainer.ema.swap()
+    record = {
+        "seed": trainer.seed,
+        "steps": trainer.step,
+        "versions": {"scoresde_fast": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "device": trainer.device,
+        "loss": trainer.curve,
+    }
+    text = json.dumps(record, indent=1)
+    aside = folder / "recipe.json.tmp"
+    aside.write_text(text + "\n", encoding="utf-8")
+    os.replace(aside, folder / "recipe.json")
+    return folder

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sampler: the same seed gives the same image, whatever is around it, and what cannot work is said at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde_fast as sf
+from scoresde_fast.loop import NonFiniteError
+from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.noise import Noise
+from scoresde_fast.sdes import VESDE, VPSDE
+
+TINY = {
+    "data": {"image_size": 8, "centered": False},
+    "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]},
+    "training": {"sde": "vesde"},
+    "sampling": {"predictor": "reverse_diffusion", "corrector": "langevin"},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> sf.ScoreModel:
+    torch.manual_seed(0)
+    model = sf.create({**TINY, "model": {**TINY["model"], "scale_by_sigma": True, "init_scale": 1.0}})
+    return model.eval()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+def test_noise_does_not_depend_on_the_batch(batch_size: int) -> None:
+    """The normal fields of a seed are the same bits in every batch."""
+    seeds = torch.tensor([5, 2, 9, 2**40, 0])
+    whole = Noise(7, seeds).normal(3, (3, 5, 7))
+    parts = [Noise(7, part).normal(3, (3, 5, 7)) for part in seeds.split(batch_size)]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_images_do_not_depend_on_the_batch(tiny: sf.ScoreModel, batch_size: int) -> None:
+    """With per-sample Langevin norms the images of PC sampling agree to float32 rounding over batch sizes and orders."""
+    together = sf.sample(tiny, seeds=range(8), solver="pc", steps=6, batch_size=8)
+    apart = sf.sample(tiny, seeds=range(7, -1, -1), solver="pc", steps=6, batch_size=batch_size)
+    assert together.shape == (8, 3, 8, 8) and together.dtype == torch.float32
+    assert 0 <= together.min() and together.max() <= 1 and together.std() > 0.05
+    torch.testing.assert_close(together, apart.flip(0), rtol=0, atol=2e-5)
+
+
+def test_batch_norm_depends_on_the_batch(tiny: sf.ScoreModel) -> None:
+    """The published form is there too, and is what it is said to be: dependent on the batch."""
+    sampler = sf.Sampler(tiny, "pc", 6, langevin_norm="batch")
+    alone, together = sampler.sample([3]), sampler.sample([3, 4])[:1]
+    assert sampler.batch_dependent and not torch.allclose(alone, together, atol=1e-4)
+
+
+def test_run_seed_changes_the_images(tiny: sf.ScoreModel) -> None:
+    """Another run seed gives other images for the same seeds."""
+    first, second = (sf.sample(tiny, seeds=[1], steps=4, run_seed=seed) for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_defaults_are_the_models_own(tiny: sf.ScoreModel) -> None:
+    """Without options the configuration decides; with a solver its corrector is left alone."""
+    own = sf.Sampler(tiny)
+    assert (own.options.solver, own.options.corrector, own.options.steps) == ("reverse_diffusion", "langevin", 1000)
+    assert own.nfe == 2000
+    assert sf.Sampler(tiny, "euler_maruyama", 10).nfe == 10
+
+
+def test_stream_yields_every_seed_in_order(tiny: sf.ScoreModel) -> None:
+    """The batches carry their seeds; progress counts evaluations."""
+    calls: list[tuple[int, int]] = []
+    sampler = sf.Sampler(tiny, "euler_maruyama", 3)
+    batches = list(sampler.stream([4, 2, 8], batch_size=2, on_step=lambda *call: calls.append(call)))
+    assert [seeds for seeds, _ in batches] == [[4, 2], [8]]
+    assert [len(images) for _, images in batches] == [2, 1]
+    assert calls == [(1, 3), (2, 3), (3, 3)] * 2
+
+
+def test_description_names_the_weights(tiny: sf.ScoreModel) -> None:
+    """Two models that differ in one weight have different descriptions."""
+    before = sf.Sampler(tiny, steps=2).describe()
+    other = sf.create(tiny.config)
+    other.load_state_dict(tiny.state_dict())
+    assert sf.Sampler(other, steps=2).describe() == before
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1
+    assert sf.Sampler(other, steps=2).describe()["model"]["weights_sha256"] != before["model"]["weights_sha256"]
+
+
+class BreaksAt(nn.Module):
+    """Returns NaN below a time."""
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return torch.where(labels[:, None, None, None] < 500, torch.nan, -x)
+
+
+def test_nan_stops_the_run_and_names_step_and_time() -> None:
+    """A network that returns NaN half-way stops the run with the step and the time of it."""
+    model = ScoreFunction(BreaksAt(), Parametrisation(VPSDE()), (1, 2, 2), centered=True)
+    with pytest.raises(NonFiniteError, match=r"after step 21 of 40, at t = 0\.48"):
+        sf.sample(model, seeds=[0, 1], solver="em", steps=40)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"langevin_norm": "batches"}, "unknown langevin_norm 'batches' - did you mean 'batch'"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"run_seed": -1}, "run seed -1"),
+        ({"seeds": [-4]}, "sample id -4 is negative"),
+    ],
+)
+def test_bad_input(tiny: sf.ScoreModel, options: dict[str, object], sentence: str) -> None:
+    """One clear sentence with the value."""
+    with pytest.raises(ValueError, match=sentence):
+        sf.sample(tiny, **{"seeds": [0], "steps": 2, **options})
+
+
+def test_mixture_samples_have_the_mixtures_moments() -> None:
+    """A two-component mixture with the exact score comes back with its mean, variance and weights."""
+    means = torch.tensor([-1.0, 2.0]).view(2, 1, 1, 1)
+    model = sf.GaussianMixture(VESDE(0.01, 20.0), [0.3, 0.7], means, [0.2, 0.1])
+    sampler = sf.Sampler(model, "reverse_diffusion", 200, batch_size=4000)
+    model.to_images = lambda x: x  # samples of a mixture are no images: keep them unclipped
+    x = sampler.sample(range(4000)).flatten()
+    share = (x > 0.5).float().mean()
+    assert share == pytest.approx(0.7, abs=4 * (0.21 / 4000) ** 0.5)
+    assert x[x > 0.5].mean() == pytest.approx(2.0, abs=0.02) and x[x < 0.5].mean() == pytest.approx(-1.0, abs=0.03)

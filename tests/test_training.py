@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: what is learnt, what a kill leaves behind, and that a resumed run is the uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from scoresde_fast.checkpoints import load
+from scoresde_fast.configs import Config
+from scoresde_fast.training import Trainer, load_recipe, recipe_names, train
+from scoresde_fast.training.ema import EMA
+
+pytest.importorskip("sklearn")
+
+TINY = {
+    "data": {"dataset": "digits", "image_size": 16, "random_flip": True, "uniform_dequantization": True},
+    "model": {
+        "name": "ncsnpp",
+        "nf": 8,
+        "ch_mult": [1, 1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [8],
+        "dropout": 0.1,
+        "scale_by_sigma": True,
+        "sigma_max": 10,
+        "num_scales": 4,
+    },
+    "training": {"sde": "vesde", "batch_size": 8, "n_iters": 9, "log_freq": 3, "snapshot_freq": 4, "reduce_mean": True},
+    "sampling": {"predictor": "reverse_diffusion"},
+    "optim": {"lr": 1e-3, "warmup": 5},
+}
+
+
+def config(**training: object) -> Config:
+    return Config.from_dict({**TINY, "training": {**TINY["training"], **training}})
+
+
+def finish(trainer: Trainer) -> list[float]:
+    return [loss for _, loss in trainer.run()]
+
+
+def test_ema_warms_up() -> None:
+    """The first averages follow the weights with decay (1 + n) / (10 + n), later ones with the configured decay."""
+    weight = nn.Parameter(torch.tensor([0.0]))
+    ema = EMA([weight], decay=0.25)
+    with torch.no_grad():
+        weight.fill_(1.0)
+    expected = 0.0
+    for n in range(1, 6):
+        ema.update()
+        decay = min(0.25, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay)
+        assert ema.shadow[0].item() == pytest.approx(expected, rel=1e-6)
+    ema.swap()
+    assert weight.item() == pytest.approx(expected) and ema.shadow[0].item() == 1.0
+
+
+def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    """Stopped after a snapshot and gone on with, a run ends with the same weights, averages and curve, bit for bit."""
+    whole = Trainer(config(), tmp_path / "whole")
+    losses = finish(whole)
+    first = Trainer(config(), tmp_path / "parts")
+    for step, _ in first.run():
+        if step == 6:  # two steps after the snapshot: they are lost, and made again
+            break
+    second = Trainer(config(), tmp_path / "parts")
+    assert second.step == 4
+    assert finish(second) == losses[4:]
+    assert second.curve == whole.curve
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
+    assert all(torch.equal(a, b) for a, b in zip(whole.ema.shadow, second.ema.shadow, strict=True))
+
+
+def test_kill_leaves_a_whole_snapshot(tmp_path: Path) -> None:
+    """kill -9 in the middle of a run: the snapshot loads, at most the last interval is lost."""
+    code = (
+        "import sys, json; from pathlib import Path; from scoresde_fast.configs import Config;"
+        "from scoresde_fast.training import Trainer;"
+        "t = Trainer(Config.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]));"
+        "[print(step, flush=True) for step, _ in t.run()]"
+    )
+    options = json.dumps(config(n_iters=100_000, snapshot_freq=1).to_dict())
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, options, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    done = [int(process.stdout.readline()) for _ in range(5)]
+    time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    done += [int(line) for line in process.stdout.read().split()]
+    process.wait()
+    resumed = Trainer(Config.from_dict(json.loads(options)), tmp_path)
+    assert resumed.step >= done[-1] - 1
+
+
+def test_other_configuration_is_refused(tmp_path: Path) -> None:
+    """A folder holds one run: another configuration or seed is refused, not mixed in."""
+    finish(Trainer(config(), tmp_path))
+    with pytest.raises(ValueError, match="another config"):
+        Trainer(config(batch_size=4), tmp_path)
+    with pytest.raises(ValueError, match="another seed"):
+        Trainer(config(), tmp_path, seed=1)
+
+
+def test_not_a_number_stops_before_it_spreads(tmp_path: Path) -> None:
+    """A loss that is not finite stops the run, names the step, and leaves weights and snapshot as they were."""
+    trainer = Trainer(config(), tmp_path)
+    trainer.save()
+    with torch.no_grad():
+        next(trainer.model.network.parameters()).fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="at step 1"):
+        finish(trainer)
+    assert Trainer(config(), tmp_path).step == 0
+
+
+def test_train_leaves_a_model_that_loads(tmp_path: Path) -> None:
+    """The run's folder ends with a half-precision model of the averaged weights, its record, and sample grids."""
+    folder = train(config(), tmp_path, half=True, progress=False)
+    record = json.loads((folder / "recipe.json").read_text())
+    assert (record["seed"], record["steps"]) == (0, 9) and len(record["loss"]) == 3
+    assert sorted(path.name for path in (tmp_path / "grids").iterdir()) == [f"step-00000{n}.png" for n in (4, 8, 9)]
+    averages = Trainer(config(), tmp_path).ema.shadow
+    trained = [p for p in load(folder).parameters() if p.requires_grad]
+    assert all(torch.equal(a.half().float(), b) for a, b in zip(averages, trained, strict=True))
+
+
+def test_learns(tmp_path: Path) -> None:
+    """Sixty steps bring the loss well below what predicting nothing gives."""
+    losses = finish(Trainer(config(n_iters=60, batch_size=16), tmp_path))
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_are_configurations(name: str) -> None:
+    """Every recipe is valid and trains on the digits."""
+    assert load_recipe(name).data.dataset == "digits"
+
+
+def test_unknown_recipe() -> None:
+    """A misspelt recipe gets the nearest name."""
+    with pytest.raises(ValueError, match="did you mean 'digits-ve'"):
+        load_recipe("digit-ve")
+
+
+def test_discrete_models_are_refused(tmp_path: Path) -> None:
+    """Only continuous score matching is trained; the discrete presets say so at once."""
+    with pytest.raises(ValueError, match=r"training\.continuous is false"):
+        Trainer(load_recipe("ve/cifar10_ncsnpp"), tmp_path)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from scoresde_fast.ops.affine_step import affine_step, derive
 from scoresde_fast.ops.langevin_step import LangevinNorm, langevin_step
-from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import StepTable
 from scoresde_fast.solvers.table import HISTORY
 
@@ -47,7 +48,13 @@ class Program:
     langevin: Tensor
 
     @classmethod
-    def of(cls, table: StepTable, labels: Array, output_scale: Array, device: torch.device | str) -> Program:
+    def of(
+        cls,
+        table: StepTable,
+        labels: npt.NDArray[np.float64],
+        output_scale: npt.NDArray[np.float64],
+        device: torch.device | str,
+    ) -> Program:
         """Join a table with a model's labels and output scale (rows,) at the table's times."""
 
         def on_device(values: object) -> Tensor:
@@ -121,6 +128,7 @@ def _check(finite: Tensor, table: StepTable, first: int) -> None:
     if len(bad):
         index = first + int(bad[0])
         raise NonFiniteError(
-            f"the samples are not finite after step {index + 1} of {len(table.rows)}, at t = {table.rows[index].t:.6g}: "
-            "the network returned NaN or infinity there, or the steps are too long; check the weights or take more steps"
+            f"the samples are not finite after step {index + 1} of {len(table.rows)}, "
+            f"at t = {table.rows[index].t:.6g}: "
+            "the network returned NaN or infinity, or the steps are too long; check the weights or take more steps"
         )

@@ -81,7 +81,7 @@ class GaussianMixture(ScoreFunction):
     def __init__(self, sde: SDE, weights: Sequence[float], means: Tensor, stds: Sequence[float]) -> None:
         if not len(weights) == len(means) == len(stds):
             raise ValueError(
-                f"{len(weights)} weights, {len(means)} means and {len(stds)} stds: a mixture needs one of each a component"
+                f"{len(weights)} weights, {len(means)} means and {len(stds)} stds: a component has one of each"
             )
         if min(*weights, *stds, 1.0) <= 0:
             raise ValueError(f"weights {list(weights)} and stds {list(stds)} of a mixture must all be greater than 0")

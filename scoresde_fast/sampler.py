@@ -139,9 +139,7 @@ class Sampler:
     def _sample_batch(self, seeds: list[int], on_step: OnStep | None) -> Tensor:
         noise = Noise(self.run_seed, torch.tensor(seeds, dtype=torch.int64, device=self.device))
         prior = self.model.sde.prior_std * noise.normal(0, self.model.image_shape)
-        x = run(
-            self.program, self.model.network, prior, noise, langevin_norm=self.langevin_norm, on_step=on_step
-        )
+        x = run(self.program, self.model.network, prior, noise, langevin_norm=self.langevin_norm, on_step=on_step)
         return self.model.to_images(x)
 
 

@@ -89,9 +89,7 @@ class Recorded:
         return self.fields[draw]
 
 
-def run_recorded(
-    sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray], norm: str = "batch"
-) -> Tensor:
+def run_recorded(sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray], norm: str = "batch") -> Tensor:
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, x.shape[1:])
     times = table.times
     program = Program.of(table, model.parametrisation.labels(times), model.parametrisation.output_scale(times), "cpu")
@@ -117,7 +115,9 @@ SINGLE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "solver", "flow"), SINGLE, ids=[f"{n}-{s}-{'flow' if f else 'sde'}" for n, s, f in SINGLE])
+@pytest.mark.parametrize(
+    ("name", "solver", "flow"), SINGLE, ids=[f"{n}-{s}-{'flow' if f else 'sde'}" for n, s, f in SINGLE]
+)
 def test_predictor_step(steps: dict[str, np.ndarray], name: str, solver: str, flow: bool) -> None:
     """One predictor step of each sample at its own time, with and without its noise, to 1e-5."""
     sde = SDE_OF[name]

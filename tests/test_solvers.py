@@ -14,7 +14,6 @@ from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import GRIDS, SOLVERS, Row, SolverOptions, StepTable, build_table
 from scoresde_fast.solvers.moments import propagate
 
-
 MEAN, STD = 0.3, 0.5
 SDE_OF: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE()}
 

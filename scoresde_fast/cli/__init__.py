@@ -16,6 +16,7 @@ from scoresde_fast import __version__
 from scoresde_fast.cli.convert import Convert
 from scoresde_fast.cli.env import Env
 from scoresde_fast.cli.sample import Sample
+from scoresde_fast.cli.train import Train
 
 PROGRAM = "scoresde-fast"
 
@@ -26,7 +27,7 @@ class Command(Protocol):
     def run(self) -> None: ...
 
 
-COMMANDS: dict[str, Callable[..., Command]] = {"sample": Sample, "convert": Convert, "env": Env}
+COMMANDS: dict[str, Callable[..., Command]] = {"sample": Sample, "train": Train, "convert": Convert, "env": Env}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,8 +38,4 @@ class Train:
         from scoresde_fast.training import load_recipe, train
 
         config = load_recipe(self.recipe)
-        print(
-            train(
-                config, out, seed=self.seed, device=self.device, half=self.half, tensorboard=self.tensorboard
-            )
-        )
+        print(train(config, out, seed=self.seed, device=self.device, half=self.half, tensorboard=self.tensorboard))

@@ -19,7 +19,7 @@ SPLITS = ("all", "test", "train")
 
 
 def hsv_to_rgb(hue: Tensor, saturation: float, value: Tensor) -> Tensor:
-    """Colours of ``hue`` (N,) in turns and ``value`` (N, H, W) in [0, 1] as RGB (N, 3, H, W); the largest channel is ``value``."""
+    """Hues (N,) in turns and values (N, H, W) in [0, 1] -> RGB (N, 3, H, W), whose largest channel is the value."""
     turns = (hue[:, None] + torch.tensor([0.0, 2 / 3, 1 / 3], dtype=hue.dtype)) % 1
     pure = ((6 * turns - 3).abs() - 1).clamp(0, 1)
     return value[:, None] * (1 - saturation * (1 - pure))[:, :, None, None]
@@ -28,9 +28,9 @@ def hsv_to_rgb(hue: Tensor, saturation: float, value: Tensor) -> Tensor:
 def digits(split: str = "all") -> tuple[Tensor, Tensor]:
     """The 1 797 digits as uint8 images (N, 3, 16, 16) and int64 labels (N,), in scikit-learn's order.
 
-    The gray digit is the largest of an image's channels; its hue is class / 10 with a jitter of at most 0.02 turns. ``split`` is
-    "all", "train" or "test"; the held-out "test" takes every fifth digit of each class. Nothing here is random: the same images
-    come back everywhere, at every call.
+    The gray digit is the largest of an image's channels; its hue is class / 10 with a jitter of at most 0.02 turns.
+    ``split`` is "all", "train" or "test"; the held-out "test" takes every fifth digit of each class.  Nothing here is
+    random: the same images come back everywhere, at every call.
 
     Raises ValueError for an unknown split.
     """

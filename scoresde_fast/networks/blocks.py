@@ -92,9 +92,7 @@ class AttentionBlock(nn.Module):
         "out": "NIN_3",
     }
 
-    def __init__(
-        self, channels: int, *, init_scale: float, skip_rescale: bool, groups: int | None = None
-    ) -> None:
+    def __init__(self, channels: int, *, init_scale: float, skip_rescale: bool, groups: int | None = None) -> None:
         super().__init__()
         self.skip_rescale = skip_rescale
         self.norm = group_norm(channels, groups)

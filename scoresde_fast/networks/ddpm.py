@@ -24,12 +24,37 @@ from scoresde_fast.networks.resampling import Downsample, Upsample
 GROUPS = 32
 
 
-class Level(Section):
-    """One resolution: residual blocks, attention after each (going down) or after all (going up), then resampling."""
+class DownLevel(Section):
+    """One resolution of the descending path: residual blocks, each with its attention, then a step down."""
 
-    def __init__(self, modules: list[nn.Module], resample: nn.Module | None) -> None:
+    def __init__(self, modules: list[nn.Module], shrink: nn.Module | None) -> None:
         super().__init__()
-        self.steps, self.resample = nn.ModuleList(modules), resample
+        self.steps, self.shrink = nn.ModuleList(modules), shrink
+
+    def forward(self, h: Tensor, temb: Tensor | None) -> list[Tensor]:
+        """The feature maps made here, all kept for the ascending path."""
+        kept: list[Tensor] = []
+        for step in self.steps:
+            if isinstance(step, ResnetBlock):
+                h = step(h, temb)
+                kept.append(h)
+            else:
+                h = kept[-1] = step(h)
+        return kept if self.shrink is None else [*kept, self.shrink(h)]
+
+
+class UpLevel(Section):
+    """One resolution of the ascending path: residual blocks that take back kept features, attention, a step up."""
+
+    def __init__(self, modules: list[nn.Module], grow: nn.Module | None) -> None:
+        super().__init__()
+        self.steps, self.grow = nn.ModuleList(modules), grow
+
+    def forward(self, h: Tensor, kept: list[Tensor], temb: Tensor | None) -> Tensor:
+        """The features at the next resolution; takes from the end of ``kept``."""
+        for step in self.steps:
+            h = step(torch.cat([h, kept.pop()], dim=1), temb) if isinstance(step, ResnetBlock) else step(h)
+        return h if self.grow is None else self.grow(h)
 
 
 class DDPM(nn.Module):
@@ -76,7 +101,6 @@ class DDPM(nn.Module):
             groups=GROUPS,
         )
         attention = partial(AttentionBlock, init_scale=0.0, skip_rescale=False, groups=GROUPS)
-        resampler = {"with_conv": resamp_with_conv, "taps": None}
         has_attention = [image_size // 2**level in attn_resolutions for level in range(len(ch_mult))]
 
         self.stem = conv3x3(num_channels, nf)
@@ -90,7 +114,11 @@ class DDPM(nn.Module):
                     steps.append(attention(channels))
                 kept.append(channels)
             last = level == len(ch_mult) - 1
-            down.append(Level(steps, None if last else Downsample(channels, channels, **resampler)))
+            down.append(
+                DownLevel(
+                    steps, None if last else Downsample(channels, channels, with_conv=resamp_with_conv, taps=None)
+                )
+            )
             if not last:
                 kept.append(channels)
         self.down = nn.ModuleList(down)
@@ -107,7 +135,11 @@ class DDPM(nn.Module):
                 channels = nf * multiplier
             if has_attention[level]:
                 steps.append(attention(channels))
-            up.append(Level(steps, None if level == 0 else Upsample(channels, channels, **resampler)))
+            up.append(
+                UpLevel(
+                    steps, None if level == 0 else Upsample(channels, channels, with_conv=resamp_with_conv, taps=None)
+                )
+            )
         self.up = nn.ModuleList(up)
         self.norm = group_norm(channels, GROUPS)
         self.head = conv3x3(channels, num_channels, 0.0)
@@ -117,23 +149,11 @@ class DDPM(nn.Module):
         temb = None
         if self.time0 is not None and self.time1 is not None:
             temb = self.time1(self.act(self.time0(positional_embedding(labels, self.nf))))
-        h = self.stem(x if self.centered else 2 * x - 1)
-        kept = [h]
+        kept = [self.stem(x if self.centered else 2 * x - 1)]
         for level in self.down:
-            for step in level.steps:
-                if isinstance(step, ResnetBlock):
-                    h = step(h, temb)
-                    kept.append(h)
-                else:
-                    h = kept[-1] = step(h)
-            if level.resample is not None:
-                h = level.resample(h)
-                kept.append(h)
-        h = self.middle1(self.middle_attention(self.middle0(h, temb)), temb)
+            kept += level(kept[-1], temb)
+        h = self.middle1(self.middle_attention(self.middle0(kept[-1], temb)), temb)
         for level in self.up:
-            for step in level.steps:
-                h = step(torch.cat([h, kept.pop()], dim=1), temb) if isinstance(step, ResnetBlock) else step(h)
-            if level.resample is not None:
-                h = level.resample(h)
+            h = level(h, kept, temb)
         h = self.head(self.act(self.norm(h)))
         return h / self.sigmas[labels.long()][:, None, None, None] if self.scale_by_sigma else h

@@ -43,9 +43,7 @@ def variance_scaling_(weight: Tensor, scale: float = 1.0, *, fan_in: int, fan_ou
 def init_conv(conv: nn.Conv2d, scale: float = 1.0) -> nn.Conv2d:
     """Variance-scaled weight and zero bias, in place."""
     receptive = conv.kernel_size[0] * conv.kernel_size[1]
-    variance_scaling_(
-        conv.weight, scale, fan_in=conv.in_channels * receptive, fan_out=conv.out_channels * receptive
-    )
+    variance_scaling_(conv.weight, scale, fan_in=conv.in_channels * receptive, fan_out=conv.out_channels * receptive)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv

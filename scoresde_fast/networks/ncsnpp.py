@@ -25,7 +25,7 @@ from scoresde_fast.networks.layers import (
     group_norm,
     positional_embedding,
 )
-from scoresde_fast.networks.resampling import Downsample, Upsample, downsample, upsample
+from scoresde_fast.networks.resampling import Downsample, Taps, Upsample, downsample, upsample
 
 
 class Stage(Section):
@@ -54,15 +54,34 @@ class Head(Section):
 
 
 class DownLevel(Section):
-    """One resolution of the descending path; every feature map is kept for the ascending path."""
+    """One resolution of the descending path: stages, then the step to the next, joined by the input pyramid."""
 
-    def __init__(self, stages: list[Stage], shrink: nn.Module | None, pyramid: nn.Module | None) -> None:
+    def __init__(
+        self, stages: list[Stage], shrink: nn.Module | None, pyramid: nn.Module | None, *, taps: Taps, rescale: bool
+    ) -> None:
         super().__init__()
         self.stages, self.shrink, self.pyramid = nn.ModuleList(stages), shrink, pyramid
+        self.taps, self.rescale = taps, rescale
+
+    def forward(self, h: Tensor, pyramid: Tensor, temb: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """The feature maps made here, all kept for the ascending path, and the pyramid at the next resolution."""
+        kept = []
+        for stage in self.stages:
+            h = stage(h, temb)
+            kept.append(h)
+        if self.shrink is not None:
+            h = self.shrink(h, temb) if isinstance(self.shrink, ResnetBlock) else self.shrink(h)
+            if isinstance(self.pyramid, Combine):
+                pyramid = downsample(pyramid, self.taps)
+                h = self.pyramid(pyramid, h)
+            elif self.pyramid is not None:
+                h = pyramid = join(self.pyramid(pyramid), h, self.rescale)
+            kept.append(h)
+        return kept, pyramid
 
 
 class UpLevel(Section):
-    """One resolution of the ascending path."""
+    """One resolution of the ascending path: blocks that take back kept features, and a contribution to the output."""
 
     def __init__(
         self,
@@ -70,9 +89,30 @@ class UpLevel(Section):
         attention: AttentionBlock | None,
         pyramid: nn.Module | None,
         grow: nn.Module | None,
+        *,
+        taps: Taps,
+        rescale: bool,
     ) -> None:
         super().__init__()
         self.blocks, self.attention, self.pyramid, self.grow = nn.ModuleList(blocks), attention, pyramid, grow
+        self.taps, self.rescale = taps, rescale
+
+    def forward(
+        self, h: Tensor, kept: list[Tensor], pyramid: Tensor | None, temb: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The features at the next resolution and the output pyramid at this one; takes from the end of ``kept``."""
+        for block in self.blocks:
+            h = block(torch.cat([h, kept.pop()], dim=1), temb)
+        if self.attention is not None:
+            h = self.attention(h)
+        if isinstance(self.pyramid, Upsample) and pyramid is not None:
+            h = pyramid = join(self.pyramid(pyramid), h, self.rescale)
+        elif self.pyramid is not None:
+            here = self.pyramid(h)
+            pyramid = here if pyramid is None else upsample(pyramid, self.taps) + here
+        if self.grow is not None:
+            h = self.grow(h, temb) if isinstance(self.grow, ResnetBlock) else self.grow(h)
+        return h, pyramid
 
 
 class NCSNpp(nn.Module):
@@ -116,9 +156,8 @@ class NCSNpp(nn.Module):
     ) -> None:
         super().__init__()
         self.act = act = ACTIVATIONS[nonlinearity]
-        self.nf, self.centered, self.scale_by_sigma, self.skip_rescale = nf, centered, scale_by_sigma, skip_rescale
-        self.progressive, self.progressive_input = progressive, progressive_input
-        self.taps = tuple(fir_kernel) if fir else None
+        self.nf, self.centered, self.scale_by_sigma = nf, centered, scale_by_sigma
+        taps = tuple(fir_kernel) if fir else None
         self.register_buffer("sigmas", geometric_sigmas(sigma_min, sigma_max, num_scales))
 
         self.fourier = FourierEmbedding(nf, fourier_scale) if embedding_type == "fourier" else None
@@ -135,8 +174,7 @@ class NCSNpp(nn.Module):
             init_scale=init_scale,
             skip_rescale=skip_rescale,
         )
-        resampling_block = partial(block, taps=self.taps)
-        resampler = {"with_conv": resamp_with_conv, "taps": self.taps}
+        resampling_block = partial(block, taps=taps)
         attention = partial(AttentionBlock, init_scale=init_scale, skip_rescale=skip_rescale)
         has_attention = [image_size // 2**level in attn_resolutions for level in range(len(ch_mult))]
         lowest = len(ch_mult) - 1
@@ -158,15 +196,15 @@ class NCSNpp(nn.Module):
                 if resblock_type == "biggan":
                     shrink = resampling_block(channels, resample="down")
                 else:
-                    shrink = Downsample(channels, channels, **resampler)
+                    shrink = Downsample(channels, channels, with_conv=resamp_with_conv, taps=taps)
                 if progressive_input == "input_skip":
                     pyramid = Combine(pyramid_channels, channels, progressive_combine)
                     channels *= 2 if progressive_combine == "cat" else 1
                 elif progressive_input == "residual":
-                    pyramid = Downsample(pyramid_channels, channels, with_conv=True, taps=self.taps)
+                    pyramid = Downsample(pyramid_channels, channels, with_conv=True, taps=taps)
                     pyramid_channels = channels
                 kept.append(channels)
-            down.append(DownLevel(stages, shrink, pyramid))
+            down.append(DownLevel(stages, shrink, pyramid, taps=taps, rescale=skip_rescale))
         self.down = nn.ModuleList(down)
 
         self.middle0 = block(channels)
@@ -186,15 +224,15 @@ class NCSNpp(nn.Module):
             elif progressive == "residual" and level == lowest:
                 pyramid = Head(channels, channels, act)
             elif progressive == "residual":
-                pyramid = Upsample(pyramid_channels, channels, with_conv=True, taps=self.taps)
+                pyramid = Upsample(pyramid_channels, channels, with_conv=True, taps=taps)
             pyramid_channels = channels
             grow: nn.Module | None = None
             if level != 0:
                 if resblock_type == "biggan":
                     grow = resampling_block(channels, resample="up")
                 else:
-                    grow = Upsample(channels, channels, **resampler)
-            up.append(UpLevel(blocks, level_attention, pyramid, grow))
+                    grow = Upsample(channels, channels, with_conv=resamp_with_conv, taps=taps)
+            up.append(UpLevel(blocks, level_attention, pyramid, grow, taps=taps, rescale=skip_rescale))
         self.up = nn.ModuleList(up)
         self.head = None if progressive == "output_skip" else Head(channels, num_channels, act, init_scale)
 
@@ -202,10 +240,20 @@ class NCSNpp(nn.Module):
         """(B, C, H, W), (B,) -> (B, C, H, W)."""
         temb = self._embed(labels)
         x = x if self.centered else 2 * x - 1
-        kept = self._descend(x, temb)
+        kept, pyramid = [self.stem(x)], x
+        for level in self.down:
+            features, pyramid = level(kept[-1], pyramid, temb)
+            kept += features
         h = self.middle0(kept[-1], temb)
         h = self.middle1(self.middle_attention(h), temb)
-        h = self._ascend(h, kept, temb)
+        output: Tensor | None = None
+        for level in self.up:
+            h, output = level(h, kept, output, temb)
+        if self.head is not None:
+            h = self.head(h)
+        else:
+            assert output is not None  # "output_skip": every level has added to it
+            h = output
         if self.scale_by_sigma:
             h = h / self._noise_level(labels)[:, None, None, None]
         return h
@@ -218,41 +266,3 @@ class NCSNpp(nn.Module):
             return None
         temb = self.fourier(labels) if self.fourier is not None else positional_embedding(labels, self.nf)
         return self.time1(self.act(self.time0(temb)))
-
-    def _descend(self, x: Tensor, temb: Tensor | None) -> list[Tensor]:
-        """Every feature map of the descending path, the last one the input of the middle."""
-        kept = [self.stem(x)]
-        pyramid = x
-        for level in self.down:
-            for stage in level.stages:
-                kept.append(stage(kept[-1], temb))
-            if level.shrink is None:
-                continue
-            h = level.shrink(kept[-1], temb) if isinstance(level.shrink, ResnetBlock) else level.shrink(kept[-1])
-            if self.progressive_input == "input_skip":
-                pyramid = downsample(pyramid, self.taps)
-                h = level.pyramid(pyramid, h)
-            elif self.progressive_input == "residual":
-                h = pyramid = join(level.pyramid(pyramid), h, self.skip_rescale)
-            kept.append(h)
-        return kept
-
-    def _ascend(self, h: Tensor, kept: list[Tensor], temb: Tensor | None) -> Tensor:
-        pyramid: Tensor | None = None
-        for level in self.up:
-            for block in level.blocks:
-                h = block(torch.cat([h, kept.pop()], dim=1), temb)
-            if level.attention is not None:
-                h = level.attention(h)
-            if pyramid is None:
-                pyramid = None if level.pyramid is None else level.pyramid(h)
-            elif self.progressive == "output_skip":
-                pyramid = upsample(pyramid, self.taps) + level.pyramid(h)
-            else:
-                h = pyramid = join(level.pyramid(pyramid), h, self.skip_rescale)
-            if level.grow is not None:
-                h = level.grow(h, temb) if isinstance(level.grow, ResnetBlock) else level.grow(h)
-        if self.head is not None:
-            return self.head(h)
-        assert pyramid is not None  # progressive == "output_skip": every level adds to the pyramid
-        return pyramid

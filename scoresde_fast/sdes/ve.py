@@ -48,7 +48,7 @@ class VESDE(SDE):
         return Marginal(np.ones_like(sigma), sigma)
 
     def levels(self, n: int) -> Array:
-        """The noise levels of the ``n``-step process, ascending, with 0 for "before the first" at index -1: (n + 1,)."""
+        """(n + 1,) noise levels of the ``n``-step process, ascending, with 0 for "before the first" at index -1."""
         return np.append(self.sigma(table_times(n, self.T)), 0.0)
 
     def discretise(self, t: Time, n: int) -> Discretisation:

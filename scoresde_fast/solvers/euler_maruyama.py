@@ -22,7 +22,5 @@ from scoresde_fast.solvers.table import Row
 def euler_maruyama(sde: SDE, grid: TimeGrid, *, flow: bool) -> list[Row]:
     """x <- x - [f(t) x - g(t)^2 score] dt + g(t) sqrt(dt) z; with ``flow`` half the score and no noise."""
     drift_x, drift_score, diffusion = sde.reverse(grid.times, flow=flow)
-    columns = zip(
-        grid.times, 1 - drift_x * grid.dt, -drift_score * grid.dt, diffusion * np.sqrt(grid.dt), strict=True
-    )
+    columns = zip(grid.times, 1 - drift_x * grid.dt, -drift_score * grid.dt, diffusion * np.sqrt(grid.dt), strict=True)
     return [Row(t, state=x, outputs=(score,), noise=noise) for t, x, score, noise in columns]

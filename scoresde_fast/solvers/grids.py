@@ -65,7 +65,7 @@ def karras(sde: SDE, steps: int, eps: float, rho: float = 7.0) -> TimeGrid:
         return std / scale
 
     ends = noise_to_signal(np.array([sde.T, eps])) ** (1 / rho)
-    wanted = np.linspace(*ends, steps + 1) ** rho
+    wanted = np.linspace(ends[0], ends[1], steps + 1) ** rho
     edges = _invert(noise_to_signal, wanted, eps, sde.T)
     edges[0], edges[-1] = sde.T, eps
     return _between(edges)

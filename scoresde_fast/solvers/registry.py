@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from scoresde_fast.errors import unknown
 from scoresde_fast.sdes import SDE
-from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.table import Row
 
 Fill = Callable[..., list[Row]]

@@ -17,7 +17,10 @@ from scoresde_fast.solvers.table import Row
     source="Song et al. 2021, appendix E",
 )
 def reverse_diffusion(sde: SDE, grid: TimeGrid, *, flow: bool) -> list[Row]:
-    """x <- x - f_i x + G_i^2 score + G_i z for the forward step x + f_i x + G_i z; ``flow``: half the score, no noise."""
+    """x <- x - f_i x + G_i^2 score + G_i z for the forward step x + f_i x + G_i z.
+
+    The probability flow takes half the score and no noise.
+    """
     drift, diffusion = grid.discretise(sde)
     gain = (0.5 if flow else 1.0) * diffusion**2
     columns = zip(grid.times, 1 - drift, gain, diffusion * (not flow), strict=True)

@@ -15,7 +15,7 @@ class EMA:
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.parameters = [p for p in parameters if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in parameters if p.requires_grad]
         self.shadow = [p.detach().clone() for p in self.parameters]
 
     @torch.no_grad()

@@ -89,8 +89,8 @@ class Trainer:
         """The snapshot from which a stopped run goes on."""
         return self.folder / "state.pt"
 
-    def run(self, on_snapshot: Callable[[Trainer], None] | None = None) -> Iterator[tuple[int, float]]:
-        """Train to the last step, yielding (step, loss); a snapshot is saved every ``snapshot_freq`` steps and at the end."""
+    def run(self, on_snapshot: Callable[[Trainer], object] | None = None) -> Iterator[tuple[int, float]]:
+        """Train to the last step, yielding (step, loss); snapshots every ``snapshot_freq`` steps and at the end."""
         training = self.config.training
         while self.step < training.n_iters:
             loss = self._train_step()
@@ -130,7 +130,7 @@ class Trainer:
         value = loss.item()
         if not np.isfinite(value):
             raise FloatingPointError(
-                f"the loss is {value} at step {self.step + 1}; the last snapshot is whole: lower optim.lr and train anew"
+                f"the loss is {value} at step {self.step + 1}; the last snapshot is whole; lower optim.lr"
             )
         self.optimizer.step()
         self.ema.update()

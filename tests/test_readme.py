@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README says what is so: its blocks run, its files exist, its table is the registry's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import scoresde_fast as sf
+from scoresde_fast.cli import main
+from scoresde_fast.sdes import VESDE, VPSDE, SubVPSDE
+from scoresde_fast.solvers import SOLVERS
+from scoresde_fast.solvers.registry import ALIASES
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
+CHECKPOINT_PRESET = "ve/cifar10_ncsnpp_continuous"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the official checkpoint that the README speaks of: its layout and shapes, fresh weights."""
+    folder = tmp_path_factory.mktemp("readme")
+    model = sf.create(CHECKPOINT_PRESET)
+    names = {id(module): name for name, module in model.network.named_modules()}
+    state, shadow = {"module.sigmas": model.network.sigmas}, []
+    from scoresde_fast.networks import official_modules
+
+    for index, module in enumerate(official_modules(model.network)):
+        official = getattr(module, "OFFICIAL_NAMES", {})
+        for name, tensor in module.state_dict().items():
+            first, *rest = name.split(".")
+            state[".".join([f"module.all_modules.{index}", official.get(first, first), *rest])] = tensor
+        shadow += [p.detach() for p in module.parameters() if p.requires_grad]
+    assert len(state) == len(model.network.state_dict()) and names
+    ema = {"decay": 0.999, "num_updates": 1, "shadow_params": shadow}
+    torch.save({"model": state, "ema": ema, "optimizer": {}, "step": 1}, folder / "checkpoint_8.pth")
+    return folder
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=[f"block-{n}" for n in range(1, len(PYTHON) + 1)])
+def test_python_blocks_run(code: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python block runs as it stands."""
+    monkeypatch.chdir(workplace)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("line", COMMANDS, ids=[line.split("#")[0].strip() for line in COMMANDS])
+def test_commands_run(line: str, root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command line runs as it stands; make's as a dry run, and training is stopped after its first steps."""
+    program, *arguments = shlex.split(line, comments=True)
+    if program == "make":
+        subprocess.run(["make", "--dry-run", *arguments], cwd=root, check=True, capture_output=True)
+        return
+    assert program == "scoresde-fast"
+    monkeypatch.chdir(workplace)
+    if arguments[0] == "train":
+        from scoresde_fast.training import run, trainer
+
+        pytest.importorskip("sklearn")
+        monkeypatch.setattr(run, "write_grid", lambda trainer: None)
+        steps = trainer.Trainer.run
+        monkeypatch.setattr(trainer.Trainer, "run", lambda *a, **k: (pair for pair, _ in zip(steps(*a, **k), "ab")))
+    assert main(arguments) == 0
+
+
+def test_pictures_and_links_exist(root: Path) -> None:
+    """Every file that the README shows or points to is in the repository."""
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not (root / target).is_file()] == []
+
+
+def test_solver_table_is_the_registry() -> None:
+    """The table has a row for each registered solver, with its SDEs, its flow, its order and its source."""
+    marks = {True: "yes", False: "-"}
+    for name, solver in SOLVERS.items():
+        title = f"`{name}`" + "".join(
+            f" (`{alias}`)" for alias, of in ALIASES.items() if of == name and len(alias) < len(name)
+        )
+        cells = [title, *(marks[sde in solver.sdes] for sde in (VESDE, VPSDE, SubVPSDE)), marks[solver.flow]]
+        assert "| " + " | ".join([*cells, str(solver.order), solver.source]) + " |" in README

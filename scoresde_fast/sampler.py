@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.errors import unknown
+from scoresde_fast.lanes import OnStep, lane_count, run_in_lanes
 from scoresde_fast.loop import Program, run
 from scoresde_fast.model import ScoreFunction, ScoreModel
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops.langevin_step import LangevinNorm
 from scoresde_fast.solvers import SolverOptions, build_table
-
-OnStep = Callable[[int, int], None]
 
 
 class Sampler:
@@ -135,8 +134,12 @@ class Sampler:
             batch = list(seeds[start : start + batch_size])
             yield batch, self._sample_batch(batch, on_step)
 
-    @torch.inference_mode()
     def _sample_batch(self, seeds: list[int], on_step: OnStep | None) -> Tensor:
+        lanes = 1 if self.batch_dependent else lane_count(len(seeds), self.device)
+        return self._run(seeds, on_step) if lanes == 1 else run_in_lanes(self._run, seeds, lanes, on_step)
+
+    @torch.inference_mode()
+    def _run(self, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
         noise = Noise(self.run_seed, torch.tensor(seeds, dtype=torch.int64, device=self.device))
         prior = self.model.sde.prior_std * noise.normal(0, self.model.image_shape)
         x = run(self.program, self.model.network, prior, noise, langevin_norm=self.langevin_norm, on_step=on_step)

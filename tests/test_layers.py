@@ -29,6 +29,7 @@ LAYERS = (
     "model",
     "mixture",
     "loop",
+    "lanes",
     "sampler",
     "checkpoints",
     "generate",
@@ -48,6 +49,7 @@ ONLY = {
     "data": {"errors"},
     "mixture": {"errors", "sdes", "model"},
     "loop": {"errors", "ops", "rng", "noise", "solvers"},
+    "lanes": {"errors"},
 }
 INCLUDES = {"core": {"core"}, "cpu": {"core", "cpu"}, "torch": {"core", "cpu", "torch"}}
 INCLUDES["tests"] = {"core", "cpu", "tests"}

@@ -84,14 +84,11 @@ def main() -> None:
     result = measure(arguments.model, arguments.samples, options)
     out = arguments.out or RESULTS / f"embedded-{arguments.model}.json"
     out.write_text(json.dumps(result, indent=1) + "\n")
-    shares = result["generated"]["class_shares"]
+    made, real = result["generated"], result["real_held_out"]
+    shares = made["class_shares"]
     print(f"{arguments.samples} images of {arguments.model}, {result['nfe']} NFE each, {result['images_per_second']}/s")
-    print(
-        f"recognised   {result['generated']['recognised']:.1%}   (real held-out {result['real_held_out']['recognised']:.1%})"
-    )
-    print(
-        f"tint matches {result['generated']['tint_matches']:.1%}   (real held-out {result['real_held_out']['tint_matches']:.1%})"
-    )
+    print(f"recognised   {made['recognised']:.1%}   (real held-out {real['recognised']:.1%})")
+    print(f"tint matches {made['tint_matches']:.1%}   (real held-out {real['tint_matches']:.1%})")
     print(f"class shares {min(shares):.1%} to {max(shares):.1%}")
     print(
         f"Frechet      {result['frechet_to_data']:.2f}   "

@@ -57,7 +57,7 @@ def train_features(seed: int = 0) -> tuple[FeatureNet, dict[str, Any]]:
 
 
 def train_features_to(folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Train and write ``features.safetensors`` (half precision) and ``recipe.json`` to ``folder``; returns the record."""
+    """Train, write ``features.safetensors`` (half precision) and ``recipe.json`` to ``folder``, return the record."""
     network, record = train_features(seed)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}

@@ -44,7 +44,7 @@ class Sampler:
         batch_size: images at once.
 
     Raises:
-        ValueError: an option is unknown or out of range, or does not fit the model's SDE.
+        ValueError: an option is unknown or out of range, does not fit the model's SDE, or the device is not there.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Sampler:
         given = {name: value for name, value in chosen.items() if value is not None}
         self.options = SolverOptions(**{**own, **given, "grid": grid, "eps": eps})
         self.table = build_table(model.sde, self.options)
-        self.model = model.to(device).eval()
+        self.device = usable_device(device)
+        self.model = model.to(self.device).eval()
         self.langevin_norm: LangevinNorm = langevin_norm
         self.run_seed = run_seed
-        self.device = torch.device(device)
         self.batch_size = batch_size
         parametrisation, times = model.parametrisation, self.table.times
         self.program = Program.of(
@@ -181,6 +181,21 @@ def weights_sha256(model: torch.nn.Module) -> str:
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def usable_device(name: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ValueError(f"device {str(name)!r} is not usable here; choose from: {', '.join(there)}") from error
+    return device
 
 
 def _require_batch_size(batch_size: int) -> None:

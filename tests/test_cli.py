@@ -41,16 +41,7 @@ def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFix
     assert calls["load"] == ("digits-ve", {"config": None, "ema": True})
     model, options = calls["sampler"]
     assert model == "model digits-ve"
-    assert options == {
-        "solver": "pc",
-        "corrector_steps": 1,
-        "grid": "uniform",
-        "flow": False,
-        "denoise": True,
-        "langevin_norm": "sample",
-        "run_seed": 0,
-        "device": "cpu",
-    }
+    assert options == {"grid": "uniform", "langevin_norm": "sample", "run_seed": 0, "device": "cpu"}
     assert len(list((tmp_path / "set").glob("*.png"))) == 5
     printed = capsys.readouterr()
     assert printed.out.startswith("4 images (6 NFE each) in ")

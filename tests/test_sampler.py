@@ -146,6 +146,8 @@ def test_nan_stops_the_run_and_names_step_and_time() -> None:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"run_seed": -1}, "run seed -1"),
         ({"seeds": [-4]}, "sample id -4 is negative"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not usable here; choose from: cpu"),
+        ({"device": "gpu"}, "device 'gpu' is not usable here"),
     ],
 )
 def test_bad_input(tiny: sf.ScoreModel, options: dict[str, object], sentence: str) -> None:

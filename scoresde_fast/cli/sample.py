@@ -24,22 +24,22 @@ class Sample:
     out: Path = Path("samples")
     """A folder of PNGs, or one file: .npz (arr_0, NHWC uint8) or .zip (PNGs)."""
 
-    solver: str = "pc"
-    """The method: pc is predictor and corrector; an unknown name lists the others."""
+    solver: Annotated[str | None, FROM_MODEL] = None
+    """The method: pc (reverse diffusion and Langevin), euler_maruyama, reverse_diffusion or ancestral."""
     steps: Annotated[int | None, FROM_MODEL] = None
     """Time steps."""
     corrector: Annotated[str | None, FROM_MODEL] = None
-    """What corrects after each predictor step: langevin, ald (annealed) or none."""
-    corrector_steps: int = 1
-    """Corrector steps after each predictor step."""
+    """What corrects before each predictor step: langevin, ald (annealed) or none."""
+    corrector_steps: Annotated[int | None, FROM_MODEL] = None
+    """Corrector steps before each predictor step."""
     snr: Annotated[float | None, FROM_MODEL] = None
     """Signal-to-noise ratio of the corrector."""
     grid: str = "uniform"
     """How the times are spaced: uniform (as published), quadratic or karras."""
     flow: Annotated[bool, FLAG] = False
     """Follow the probability flow: no noise after the prior."""
-    denoise: Annotated[bool, FLAG] = True
-    """Leave the noise of the last step in."""
+    no_denoise: Annotated[bool, FLAG] = False
+    """Keep the noise of the last step."""
     langevin_norm: Literal["sample", "batch"] = "sample"
     """Langevin's step size from each image, or from the mean over its batch, as published."""
     run_seed: int = 0
@@ -77,6 +77,17 @@ class Sample:
 
     def _sampler_options(self) -> dict[str, Any]:
         """What the user chose; the sampler and the model know the rest."""
-        names = ("solver", "steps", "corrector", "corrector_steps", "snr", "grid", "flow", "denoise", "langevin_norm")
-        chosen = {name: getattr(self, name) for name in (*names, "run_seed", "device")}
+        names = (
+            "solver",
+            "steps",
+            "corrector",
+            "corrector_steps",
+            "snr",
+            "grid",
+            "langevin_norm",
+            "run_seed",
+            "device",
+        )
+        chosen = {name: getattr(self, name) for name in names}
+        chosen |= {"flow": self.flow or None, "denoise": False if self.no_denoise else None}
         return {name: value for name, value in chosen.items() if value is not None}

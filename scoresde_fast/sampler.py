@@ -165,7 +165,7 @@ def model_defaults(model: ScoreFunction) -> dict[str, Any]:
     sampling = model.config.sampling
     return {
         "solver": PREDICTORS.get(sampling.predictor, "reverse_diffusion"),
-        "steps": model.config.model.num_scales,
+        "steps": sampling.steps or model.config.model.num_scales,
         "corrector": sampling.corrector,
         "corrector_steps": sampling.n_steps_each,
         "snr": sampling.snr,

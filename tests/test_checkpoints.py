@@ -225,11 +225,10 @@ class TestFolder:
         save(ScoreModel(SMALL), tmp_path)
         before = load(tmp_path).state_dict()
 
-        def full_disk(tensors: Any, path: Path, metadata: Any) -> None:
-            path.write_bytes(b"half")
+        def full_disk(descriptor: int) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("scoresde_fast.checkpoints.folder.save_file", full_disk)
+        monkeypatch.setattr("scoresde_fast.files.os.fsync", full_disk)
         with pytest.raises(OSError, match="No space left"):
             save(ScoreModel(SMALL), tmp_path)
         torch.testing.assert_close(load(tmp_path).state_dict(), before, rtol=0, atol=0)

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "scoresde_fast"
 # From the lowest to the highest: a layer imports itself and lower ones.
 LAYERS = (
     "errors",
+    "files",
     "_extension",
     "rng",
     "ops",
@@ -54,7 +55,7 @@ ONLY = {
 INCLUDES = {"core": {"core"}, "cpu": {"core", "cpu"}, "torch": {"core", "cpu", "torch"}}
 INCLUDES["tests"] = {"core", "cpu", "tests"}
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")  # it gathers the names
 HEADERS_AND_SOURCES = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in {".h", ".cpp", ".cu"})
 SOURCES = [
     *(ROOT / name for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "Makefile")),
@@ -94,8 +95,6 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 def test_imports_go_downwards(path: Path) -> None:
     """No module imports a higher layer, nor one that its own is to know nothing of."""
     here = layer(path)
-    if not here:
-        pytest.skip("the package itself gathers the public names")
     assert here in LAYERS, f"{name(path)} belongs to no layer: give it a place in LAYERS"
     allowed = ONLY.get(here, set(LAYERS[: LAYERS.index(here)])) | {here, "__version__"}
     # The command line is the one user of the public interface.

@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from scoresde_fast.checkpoints.weights import misfit
 from scoresde_fast.configs import Config, load_config
+from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.model import ScoreModel
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -32,7 +31,7 @@ def save(model: ScoreModel, folder: str | Path, dtype: torch.dtype = torch.float
     holds a model of another configuration.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if is_saved(folder):
         _refuse_other(folder, model.config)
     trainable = {name for name, weight in model.named_parameters() if weight.requires_grad}
@@ -41,8 +40,10 @@ def save(model: ScoreModel, folder: str | Path, dtype: torch.dtype = torch.float
         for name, tensor in model.state_dict().items()
     }
     options = json.dumps(model.config.to_dict(), indent=2) + "\n"
-    _replace(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    _replace(folder / CONFIG, lambda path: path.write_text(options, encoding="utf-8"))
+    with replacing(folder / WEIGHTS) as file:
+        file.write(to_bytes(tensors, metadata={"format": "pt"}))
+    with replacing(folder / CONFIG) as file:
+        file.write(options.encode())
 
 
 def load(folder: str | Path) -> ScoreModel:
@@ -76,13 +77,3 @@ def _refuse_other(folder: Path, config: Config) -> None:
                     f"{str(folder)!r} holds a model of another configuration: {section}.{name} is "
                     f"{there[section][name]!r} there and {value!r} here; choose another folder"
                 )
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name beside ``path`` and rename it, so that ``path`` is never half-made."""
-    temporary = path.with_name(f".{path.name}.unfinished")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import pairwise
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from scoresde_fast.errors import unknown
@@ -117,18 +118,20 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """The sampler the model's authors chose for it."""
+    """The sampler that the model's authors chose; ``steps`` is this package's own, None takes ``num_scales`` steps."""
 
     method: Literal["pc", "ode"] = "pc"
     predictor: Literal["none", "euler_maruyama", "reverse_diffusion", "ancestral_sampling"] = "euler_maruyama"
     corrector: Literal["none", "langevin", "ald"] = "none"
     n_steps_each: int = 1
+    steps: int | None = None
     noise_removal: bool = True
     probability_flow: bool = False
     snr: float = 0.16
 
     def __post_init__(self) -> None:
         _positive("sampling", self, "n_steps_each", "snr")
+        _require(self.steps is None or self.steps > 0, f"sampling.steps must be greater than 0, but is {self.steps}")
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,8 @@ def _section(section: str, cls: type, options: Mapping[str, Any]) -> Any:
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
     """``value`` as the type ``kind`` of an option, or a ValueError."""
+    if get_origin(kind) is UnionType:
+        return None if value is None else _checked(name, get_args(kind)[0], value)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise ValueError(unknown(name, value, get_args(kind)))

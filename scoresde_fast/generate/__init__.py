@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.errors import unknown
+from scoresde_fast.files import replacing
 from scoresde_fast.generate.archives import NpzArchive, ZipArchive
-from scoresde_fast.generate.atomic import replacing
 from scoresde_fast.generate.folder import PngFolder
 from scoresde_fast.generate.grid import MOST as GRID_MOST
 from scoresde_fast.generate.grid import compose

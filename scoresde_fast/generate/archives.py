@@ -12,7 +12,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from scoresde_fast.generate.atomic import replacing, sync_folder, unfinished
+from scoresde_fast.files import replacing, sync_folder, unfinished
 from scoresde_fast.generate.folder import PngFolder, png_name, png_seed
 from scoresde_fast.generate.pixels import Pixels, decode_png
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from scoresde_fast.generate.atomic import UNFINISHED, make_folder, replacing
+from scoresde_fast.files import UNFINISHED, make_folder, replacing
 from scoresde_fast.generate.pixels import Pixels, decode_png, encode_png
 
 _NAME = re.compile(r"(\d{6,})\.png", re.ASCII)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from scoresde_fast import __version__
-from scoresde_fast.generate.atomic import replacing
+from scoresde_fast.files import replacing
 from scoresde_fast.generate.seeds import format_seeds, parse_seeds
 
 Json = dict[str, Any]

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from scoresde_fast.data import digits
+from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.networks.feature_net import FeatureNet
 
 EPOCHS = 12
@@ -59,8 +60,10 @@ def train_features(seed: int = 0) -> tuple[FeatureNet, dict[str, Any]]:
 def train_features_to(folder: Path, seed: int = 0) -> dict[str, Any]:
     """Train, write ``features.safetensors`` (half precision) and ``recipe.json`` to ``folder``, return the record."""
     network, record = train_features(seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(weights, folder / "features.safetensors")
-    (folder / "recipe.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with replacing(folder / "features.safetensors") as file:
+        file.write(save(weights))
+    with replacing(folder / "recipe.json") as file:
+        file.write(json.dumps(record).encode() + b"\n")
     return record

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from scoresde_fast import __version__
 from scoresde_fast.checkpoints import save
 from scoresde_fast.configs import Config
+from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png, to_pixels
 from scoresde_fast.sampler import Sampler
@@ -83,8 +83,9 @@ def write_grid(trainer: Trainer) -> Path:
     finally:
         trainer.ema.swap()
     path = trainer.folder / "grids" / f"step-{trainer.step:06d}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_png(compose(list(images))))
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write(encode_png(compose(list(images))))
     return path
 
 
@@ -103,8 +104,6 @@ def export(trainer: Trainer, *, half: bool) -> Path:
         "device": trainer.device,
         "loss": trainer.curve,
     }
-    text = json.dumps(record, indent=1)
-    aside = folder / "recipe.json.tmp"
-    aside.write_text(text + "\n", encoding="utf-8")
-    os.replace(aside, folder / "recipe.json")
+    with replacing(folder / "recipe.json") as file:
+        file.write(json.dumps(record).encode() + b"\n")
     return folder

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from scoresde_fast.configs import Config
 from scoresde_fast.data import load_dataset
+from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.training.ema import EMA
 from scoresde_fast.training.losses import score_matching_loss, training_times
@@ -149,13 +149,9 @@ class Trainer:
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        aside = self.state_path.with_suffix(".tmp")
-        with aside.open("wb") as file:
+        make_folder(self.folder)
+        with replacing(self.state_path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.state_path)
 
     def _resume(self) -> None:
         state: dict[str, Any] = torch.load(self.state_path, weights_only=True, map_location=self.device)
@@ -165,7 +161,7 @@ class Trainer:
                     f"{self.state_path} is a run with another {name}: choose another folder, or that run's {name}"
                 )
         self.step, self.curve = state["step"], [tuple(point) for point in state["curve"]]
-        self.since_log = list(state.get("since_log", []))
+        self.since_log = list(state["since_log"])
         self.model.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

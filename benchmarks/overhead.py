@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sampling costs beside the network, on a CPU: python benchmarks/overhead.py
+
+Measures the import of the package beside PyTorch's own, 64 images of digits-ve by predictor-corrector sampling at 300
+steps (600 evaluations), and the share of that time that is not spent in the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from embedded import RESULTS, cpu_name
+from torch import Tensor, nn
+
+import scoresde_fast as sf
+
+REPEATS = 5
+
+
+def import_seconds() -> dict[str, float]:
+    """Median seconds to import torch, and to import the package and every public name after it."""
+    code = (
+        "import time; a = time.perf_counter(); import torch; b = time.perf_counter(); import scoresde_fast as sf;"
+        "c = time.perf_counter(); [getattr(sf, n) for n in sf.__all__]; d = time.perf_counter();"
+        "print(b - a, c - b, d - c)"
+    )
+    runs = [
+        [float(word) for word in subprocess.check_output([sys.executable, "-c", code], text=True).split()]
+        for _ in range(REPEATS)
+    ]
+    torch_seconds, package, names = (statistics.median(column) for column in zip(*runs, strict=True))
+    return {"torch": torch_seconds, "scoresde_fast": package, "public_names": names}
+
+
+class Timed(nn.Module):
+    """A network that adds up the seconds spent in it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.seconds = network, 0.0
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        start = time.perf_counter()
+        result: Tensor = self.network(x, labels)
+        self.seconds += time.perf_counter() - start
+        return result
+
+
+def share_outside_network(steps: int) -> float:
+    """Median share of a single-core run's time that is not the network's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one lane, so that the seconds in and outside the network add up
+    model = sf.load("digits-ve")
+    sampler = sf.Sampler(model, "pc", steps)
+    model.network = timed = Timed(model.network)
+    shares = []
+    for _ in range(REPEATS):
+        timed.seconds, start = 0.0, time.perf_counter()
+        sampler.sample(range(32))
+        shares.append(1 - timed.seconds / (time.perf_counter() - start))
+    torch.set_num_threads(threads)
+    return statistics.median(shares)
+
+
+def main() -> None:
+    imports = import_seconds()
+    share = share_outside_network(steps=15)
+    start = time.perf_counter()
+    sampler = sf.Sampler(sf.load("digits-ve"), "pc", 300)
+    sampler.sample(range(64))
+    seconds = time.perf_counter() - start
+    result: dict[str, Any] = {
+        "import_seconds": {name: round(value, 3) for name, value in imports.items()},
+        "share_outside_network": round(share, 4),
+        "digits_ve_64_images": {"nfe": sampler.nfe, "seconds": round(seconds, 1)},
+        "command": "python benchmarks/overhead.py",
+        "versions": {"scoresde_fast": sf.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+        "device": f"{cpu_name()}, {os.cpu_count()} cores",
+        "date": date.today().isoformat(),
+    }
+    out: Path = RESULTS / "overhead.json"
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

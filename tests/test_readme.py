@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -89,3 +90,11 @@ def test_solver_table_is_the_registry() -> None:
         )
         cells = [title, *(marks[sde in solver.sdes] for sde in (VESDE, VPSDE, SubVPSDE)), marks[solver.flow]]
         assert "| " + " | ".join([*cells, str(solver.order), solver.source]) + " |" in README
+
+
+@pytest.mark.parametrize("table", ["embedded", "overhead"])
+def test_figures_come_from_results(table: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables of figures are those that benchmarks/tables.py makes from the committed results."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    rows = getattr(importlib.import_module("tables"), table)()
+    assert "\n".join(rows) in README

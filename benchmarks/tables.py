@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the README, made from benchmarks/results alone: python benchmarks/tables.py"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+MODELS = ("digits-ve", "digits-vp", "digits-subvp")
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def embedded() -> list[str]:
+    """Quality of the embedded models' samples beside the same measures of real digits."""
+    rows = [
+        "| | solver | NFE | recognised | tint matches | class shares | Frechet distance |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for model in MODELS:
+        result = load(f"embedded-{model}")
+        options, made = result["options"], result["generated"]
+        pair = "" if options["corrector"] in (None, "none") else f" + {options['corrector']}"
+        cells = [f"`{model}`", f"{options['solver']}{pair}, {options['steps']} steps", str(result["nfe"])]
+        rows.append(_row([*cells, *_measures(made), f"{result['frechet_to_data']:.2f}"]))
+    result = load(f"embedded-{MODELS[0]}")
+    halves = f"{result['frechet_between_halves_of_data']:.2f} (half to half)"
+    rows.append(_row(["real, held out", "", "", *_measures(result["real_held_out"]), halves]))
+    return rows
+
+
+def overhead() -> list[str]:
+    """What a user waits for beside the network, on the CPU that the result names."""
+    result = load("overhead")
+    run, imports = result["digits_ve_64_images"], result["import_seconds"]
+    added = imports["scoresde_fast"] + imports["public_names"]
+    return [
+        f"| {result['device']} | |",
+        "| --- | --- |",
+        f"| 64 images of `digits-ve`, predictor-corrector, {run['nfe']} NFE | {run['seconds']:.1f} s |",
+        f"| share of a run outside the network | {result['share_outside_network']:.1%} |",
+        f"| `import scoresde_fast` beside torch's own {imports['torch']:.1f} s | {imports['scoresde_fast']:.2f} s |",
+        f"| the same with every public name | {added:.2f} s |",
+    ]
+
+
+def _measures(report: dict[str, Any]) -> list[str]:
+    shares = report["class_shares"]
+    return [f"{report['recognised']:.1%}", f"{report['tint_matches']:.1%}", f"{min(shares):.1%} to {max(shares):.1%}"]
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    for table in (embedded(), overhead()):
+        print("\n".join(table), end="\n\n")

@@ -19,6 +19,7 @@ from scoresde_fast.checkpoints import load
 from scoresde_fast.configs import Config
 from scoresde_fast.training import Trainer, load_recipe, recipe_names, train
 from scoresde_fast.training.ema import EMA
+from scoresde_fast.training.trainer import learning_rate
 
 pytest.importorskip("sklearn")
 
@@ -148,6 +149,14 @@ def test_learns(tmp_path: Path) -> None:
 def test_recipes_are_configurations(name: str) -> None:
     """Every recipe is valid and trains on the digits."""
     assert load_recipe(name).data.dataset == "digits"
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    """Linear up over the warm-up, flat, linear down to the last step; without either it is flat."""
+    rising = Config.from_dict({**TINY, "optim": {"lr": 1.0, "warmup": 4, "decay": 2}})
+    assert [learning_rate(rising, step) for step in range(9)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 0.5]
+    flat = Config.from_dict({**TINY, "optim": {"lr": 1.0, "warmup": 0}})
+    assert {learning_rate(flat, step) for step in range(9)} == {1.0}
 
 
 def test_unknown_recipe() -> None:

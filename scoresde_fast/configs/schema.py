@@ -136,7 +136,10 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam with a linear warm-up of ``warmup`` steps; a negative ``grad_clip`` clips nothing."""
+    """Adam with a linear warm-up of ``warmup`` steps; a negative ``grad_clip`` clips nothing.
+
+    ``decay`` is this package's own: the rate falls linearly to 0 over that many last steps; 0 keeps it to the end.
+    """
 
     optimizer: Literal["Adam"] = "Adam"
     lr: float = 2e-4
@@ -144,12 +147,13 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     warmup: int = 5000
+    decay: int = 0
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:
         _positive("optim", self, "lr", "eps")
         _require(0 <= self.beta1 < 1, f"optim.beta1 is {self.beta1}; it must be at least 0 and below 1")
-        for name in ("weight_decay", "warmup"):
+        for name in ("weight_decay", "warmup", "decay"):
             _require(getattr(self, name) >= 0, f"optim.{name} is {getattr(self, name)}; it must not be negative")
 
 

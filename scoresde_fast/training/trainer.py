@@ -43,6 +43,14 @@ class Batch:
         )
 
 
+def learning_rate(config: Config, step: int) -> float:
+    """The rate of step number ``step`` (from 0): a linear rise over the first steps, a linear fall over the last."""
+    optim = config.optim
+    rise = (step + 1) / optim.warmup if optim.warmup else 1.0
+    fall = (config.training.n_iters - step) / optim.decay if optim.decay else 1.0
+    return optim.lr * min(rise, fall, 1.0)
+
+
 @dataclass
 class Trainer:
     """Trains the model of a configuration on its data set, and can stop and go on at any step.
@@ -124,7 +132,7 @@ class Trainer:
         )
         loss.backward()
         for group in self.optimizer.param_groups:
-            group["lr"] = optim.lr * (min((self.step + 1) / optim.warmup, 1.0) if optim.warmup else 1.0)
+            group["lr"] = learning_rate(self.config, self.step)
         if optim.grad_clip >= 0:
             torch.nn.utils.clip_grad_norm_(self.model.network.parameters(), optim.grad_clip)
         value = loss.item()

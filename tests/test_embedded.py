@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded models: small, recorded, what their recipes say, and able to draw digits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import scoresde_fast as sf
+from scoresde_fast.checkpoints.loading import EMBEDDED, embedded_names
+from scoresde_fast.training import load_recipe, recipe_names
+
+pytest.importorskip("sklearn")
+
+from scoresde_fast.evaluation import Recogniser
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_every_recipe_has_its_model() -> None:
+    """What is embedded is what can be trained anew."""
+    assert embedded_names() == recipe_names() == ["digits-subvp", "digits-ve", "digits-vp"]
+
+
+@pytest.mark.parametrize("name", [*recipe_names(), "digits-features"])
+def test_small_and_recorded(name: str) -> None:
+    """At most 4 MB each, with the seed and the curve of the training."""
+    assert size(EMBEDDED / name) <= 4_000_000
+    record = json.loads((EMBEDDED / name / "recipe.json").read_text())
+    assert record["seed"] == 0 and len(record["loss"]) > 10
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_is_what_the_recipe_says(name: str) -> None:
+    """The configuration is the recipe's, and the training went to its last step."""
+    assert sf.load(name).config == load_recipe(name)
+    record = json.loads((EMBEDDED / name / "recipe.json").read_text())
+    assert record["steps"] == load_recipe(name).training.n_iters
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_draws_digits(name: str) -> None:
+    """Few and short runs are recognised, in several classes (benchmarks/embedded.py measures this in full)."""
+    images = sf.sample(sf.load(name), seeds=range(12), steps=30)
+    report = Recogniser().report(images)
+    assert report.recognised >= 0.9 and sum(share > 0 for share in report.class_shares) >= 4

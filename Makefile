@@ -20,7 +20,7 @@ help:
 	@echo "make clean      remove what was built; distclean: and .venv"
 
 sample: .venv/installed
-	$(BIN)/scoresde-fast sample digits-ve --seeds 0-63 --out samples
+	$(BIN)/scoresde-fast sample digits-ve --solver pc --steps 300 --seeds 0-63 --out samples
 
 test: lint typecheck ctest pytest
 

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--solver")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch-size", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--out", type=Path, help="JSON (default: benchmarks/results/embedded-MODEL.json)")
     arguments = parser.parse_args()

@@ -66,7 +66,9 @@ class Sample:
         import torch
 
         import scoresde_fast as sf
+        from scoresde_fast.cli.memory import keep_freed_memory
 
+        keep_freed_memory()
         if self.threads is not None:
             if self.threads < 1:
                 raise ValueError(f"--threads {self.threads} cannot compute; it is at least 1")

@@ -16,7 +16,7 @@ from scoresde_fast.networks.resampling import Taps, downsample, upsample
 
 def join(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
     """x + h, divided by sqrt(2) to keep the variance when ``rescale``."""
-    return (x + h) / math.sqrt(2.0) if rescale else x + h
+    return (x + h).mul_(1 / math.sqrt(2.0)) if rescale else x + h
 
 
 class ResnetBlock(nn.Module):

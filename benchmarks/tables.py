@@ -41,7 +41,7 @@ def overhead() -> list[str]:
     return [
         f"| {result['device']} | |",
         "| --- | --- |",
-        f"| 64 images of `digits-ve`, predictor-corrector, {run['nfe']} NFE | {run['seconds']:.1f} s |",
+        f"| 64 images of `digits-ve`, predictor-corrector, {run['nfe']} NFE, start included | {run['seconds_with_start']:.1f} s |",
         f"| share of a run outside the network | {result['share_outside_network']:.1%} |",
         f"| `import scoresde_fast` beside torch's own {imports['torch']:.1f} s | {imports['scoresde_fast']:.2f} s |",
         f"| the same with every public name | {added:.2f} s |",

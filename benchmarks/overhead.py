@@ -75,7 +75,7 @@ def share_outside_network(steps: int) -> float:
 def command_line_run() -> tuple[float, str]:
     """Seconds of the whole process of `make sample`, and the line it closes with."""
     with tempfile.TemporaryDirectory() as folder:
-        options = "--solver pc --steps 300 --seeds 0-63 --out set".split()
+        options = ["--solver", "pc", "--steps", "300", "--seeds", "0-63", "--out", "set"]
         command = [sys.executable, "-m", "scoresde_fast.cli", "sample", "digits-ve", *options]
         start = time.perf_counter()
         said = subprocess.check_output(command, text=True, cwd=folder)

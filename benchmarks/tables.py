@@ -38,10 +38,11 @@ def overhead() -> list[str]:
     result = load("overhead")
     run, imports = result["digits_ve_64_images"], result["import_seconds"]
     added = imports["scoresde_fast"] + imports["public_names"]
+    seconds = run["seconds_with_start"]
     return [
         f"| {result['device']} | |",
         "| --- | --- |",
-        f"| 64 images of `digits-ve`, predictor-corrector, {run['nfe']} NFE, start included | {run['seconds_with_start']:.1f} s |",
+        f"| 64 images of `digits-ve`, predictor-corrector, {run['nfe']} NFE, start included | {seconds:.1f} s |",
         f"| share of a run outside the network | {result['share_outside_network']:.1%} |",
         f"| `import scoresde_fast` beside torch's own {imports['torch']:.1f} s | {imports['scoresde_fast']:.2f} s |",
         f"| the same with every public name | {added:.2f} s |",

@@ -44,7 +44,7 @@ def test_is_what_the_recipe_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_draws_digits(name: str) -> None:
-    """Few and short runs are digits in the tint of their class, of several classes (benchmarks/embedded.py has more)."""
+    """Few and short runs are digits of several classes in their tints (benchmarks/embedded.py measures in full)."""
     images = sf.sample(sf.load(name), seeds=range(12), steps=60)
     report = Recogniser().report(images)
     assert report.recognised >= 0.9 and report.tint_matches >= 0.75

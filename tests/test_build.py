@@ -81,6 +81,9 @@ def test_pure_wheel(root: Path, tmp_path: Path) -> None:
         "scoresde_fast/py.typed",
         "scoresde_fast/kernels/__init__.py",
         "scoresde_fast/configs/official.json",
+        "scoresde_fast/training/recipes/digits-ve.json",
+        *(f"scoresde_fast/embedded/digits-{name}/model.safetensors" for name in ("ve", "vp", "subvp")),
+        "scoresde_fast/embedded/digits-features/features.safetensors",
     } <= files
     assert {file.split("/")[0] for file in files} == {"scoresde_fast", "scoresde_fast-0.1.0.dist-info"}
 

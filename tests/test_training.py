@@ -129,8 +129,10 @@ def test_not_a_number_stops_before_it_spreads(tmp_path: Path) -> None:
 
 
 def test_train_leaves_a_model_that_loads(tmp_path: Path) -> None:
-    """The run's folder ends with a half-precision model of the averaged weights, its record, and sample grids."""
-    folder = train(config(), tmp_path, half=True, progress=False)
+    """The run's folder ends with a half-precision model of the averaged weights, its record, grids and events."""
+    pytest.importorskip("tensorboard")
+    folder = train(config(), tmp_path, half=True, tensorboard=True, progress=False)
+    assert list((tmp_path / "events").iterdir())
     record = json.loads((folder / "recipe.json").read_text())
     assert (record["seed"], record["steps"]) == (0, 9) and len(record["loss"]) == 3
     assert sorted(path.name for path in (tmp_path / "grids").iterdir()) == [f"step-00000{n}.png" for n in (4, 8, 9)]

@@ -63,12 +63,12 @@ def train(
         dynamic_ncols=True,
     )
     with bar:
-        for step, loss in trainer.run(on_snapshot=write_grid):
+        for step, _ in trainer.run(on_snapshot=write_grid):
             bar.update()
             if step % config.training.log_freq == 0:
                 bar.set_postfix(loss=f"{trainer.curve[-1][1]:.4g}")
                 if writer is not None:
-                    writer.add_scalar("loss", loss, step)
+                    writer.add_scalar("loss", trainer.curve[-1][1], step)
     if writer is not None:
         writer.close()
     return export(trainer, half=half)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks beyond the golden ones: every option builds, keeps the shape and learns; resampling is what it claims."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde_fast.networks import DDPM, NCSNpp
+from scoresde_fast.networks.blocks import Combine
+from scoresde_fast.networks.resampling import Downsample, Upsample
+from scoresde_fast.ops.fir_resample import fir_down, fir_up
+
+SIZES = {"image_size": 8, "nf": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "init_scale": 1.0}
+PYRAMIDS = list(
+    product(("biggan", "ddpm"), ("none", "output_skip", "residual"), ("none", "input_skip", "residual"), ("sum", "cat"))
+)
+SWITCHES = [
+    {"fir": False},
+    {"fir": False, "progressive": "residual", "progressive_input": "residual"},
+    {"resamp_with_conv": False, "resblock_type": "ddpm"},
+    {"resamp_with_conv": False, "resblock_type": "ddpm", "fir": False},
+    {"conditional": False},
+    {"embedding_type": "positional"},
+    {"skip_rescale": False},
+    {"scale_by_sigma": False},
+    {"centered": True},
+    {"nonlinearity": "elu"},
+    {"fir_kernel": (1, 2, 1)},
+]
+
+
+def check(network: torch.nn.Module) -> None:
+    """Shape kept, finite, depends on its input, and every trainable weight has a gradient."""
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([3.0, 700.0])
+    out = network(x, labels)
+    assert out.shape == x.shape and out.isfinite().all() and out.std() > 0
+    out.square().sum().backward()
+    without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize(("block", "progressive", "pyramid", "combine"), PYRAMIDS, ids=map("-".join, PYRAMIDS))
+def test_pyramids(block: str, progressive: str, pyramid: str, combine: str) -> None:
+    """Each residual block with each output and input pyramid and each way to combine them."""
+    torch.manual_seed(0)
+    options = {"resblock_type": block, "progressive": progressive, "progressive_input": pyramid}
+    check(NCSNpp(**SIZES, **options, progressive_combine=combine))
+
+
+@pytest.mark.parametrize("options", SWITCHES, ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items()))
+def test_switches(options: dict[str, object]) -> None:
+    """The other options, one or a few at a time."""
+    torch.manual_seed(0)
+    check(NCSNpp(**SIZES, **options))
+
+
+@pytest.mark.parametrize("with_conv", [True, False])
+def test_ddpm(with_conv: bool) -> None:
+    """The DDPM network with and without convolutions in its resampling."""
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in SIZES.items() if name != "init_scale"}
+    check(DDPM(**{**sizes, "nf": 32}, resamp_with_conv=with_conv))
+
+
+def test_dropout_is_for_training_only() -> None:
+    """In evaluation mode the network is a function; in training mode dropout makes it random."""
+    torch.manual_seed(0)
+    network = NCSNpp(**SIZES, dropout=0.5)
+    x, labels = torch.rand(1, 3, 8, 8), torch.tensor([2.0])
+    assert not torch.equal(network(x, labels), network(x, labels))
+    network.eval()
+    assert torch.equal(network(x, labels), network(x, labels))
+
+
+@pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 1), (1, 1), (1, 2, 3, 4)], ids=str)
+@pytest.mark.parametrize("size", [(8, 6), (5, 7)], ids=str)
+def test_fir_resampling_is_upfirdn(taps: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Up and down agree with SciPy's upfirdn along each axis, cropped so that the image stays centred."""
+    signal = pytest.importorskip("scipy.signal")
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    line = np.array(taps) / sum(taps)
+
+    def axis(values: np.ndarray, dim: int, up: int, down: int) -> np.ndarray:
+        length = values.shape[dim]
+        # Padding of the original: up pads (K - 1) // 2 + 1 in front, down (K - 1) // 2, before a full convolution.
+        if up == 2:
+            full = signal.upfirdn(2 * line, values, up=2, axis=dim)
+            lead = len(taps) - 1 - ((len(taps) - 1) // 2 + 1)
+            wanted = [
+                full.take(i, dim) if i < full.shape[dim] else 0 * full.take(0, dim)
+                for i in range(lead, lead + 2 * length)
+            ]
+            return np.stack(wanted, dim)
+        full = signal.upfirdn(line, values, axis=dim)
+        lead = len(taps) - 1 - (len(taps) - 1) // 2
+        return full.take(range(lead, lead + length - (length % 2), 2), dim)
+
+    up = axis(axis(x.numpy(), 2, 2, 1), 3, 2, 1)
+    np.testing.assert_allclose(fir_up(x, taps).numpy(), up, atol=1e-12)
+    if not any(n % 2 for n in size):
+        np.testing.assert_allclose(fir_down(x, taps).numpy(), axis(axis(x.numpy(), 2, 1, 2), 3, 1, 2), atol=1e-12)
+
+
+@pytest.mark.parametrize("taps", [None, (1, 3, 3, 1)], ids=["plain", "fir"])
+def test_resampling_layers_halve_and_double(taps: tuple[int, ...] | None) -> None:
+    """With and without convolution, down halves and up doubles the size."""
+    x = torch.randn(1, 4, 6, 6)
+    for with_conv in (True, False):
+        assert Downsample(4, 4, with_conv=with_conv, taps=taps)(x).shape == (1, 4, 3, 3)
+        assert Upsample(4, 4, with_conv=with_conv, taps=taps)(x).shape == (1, 4, 12, 12)
+
+
+def test_combine_methods() -> None:
+    """``sum`` keeps the channels, ``cat`` doubles them, projection first."""
+    pyramid, h = torch.randn(1, 3, 4, 4), torch.randn(1, 8, 4, 4)
+    assert Combine(3, 8, "sum")(pyramid, h).shape == (1, 8, 4, 4)
+    assert torch.equal(Combine(3, 8, "cat")(pyramid, h)[:, 8:], h)

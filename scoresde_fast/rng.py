@@ -75,10 +75,21 @@ def _uniform(word: Tensor) -> Tensor:
     return (word >> 8).double().add_(0.5).mul_(2.0**-24)
 
 
-def standard_normals(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
-    """The normal field ``draw`` of each sample: ``sample_ids`` (B,) int64 -> (B, elements) float32 on their device."""
+def field_words(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Words:
+    """The words of the field ``draw`` of each sample, four of (B, calls) int64 with calls = ceil(elements / 4)."""
     calls = torch.arange((elements + 3) // 4, device=sample_ids.device)
     low, high = (sample_ids & WORD)[:, None], (sample_ids >> 32 & WORD)[:, None]
-    w0, w1, w2, w3 = philox_words((calls, calls.new_full((), draw), low, high), split64(run_seed))
+    return philox_words((calls, calls.new_full((), draw), low, high), split64(run_seed))
+
+
+def standard_normals(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
+    """The normal field ``draw`` of each sample: ``sample_ids`` (B,) int64 -> (B, elements) float32 on their device."""
+    w0, w1, w2, w3 = field_words(sample_ids, run_seed, draw, elements)
     normals = torch.stack((*box_muller(w0, w1), *box_muller(w2, w3)), dim=-1)
     return normals.flatten(1)[:, :elements].contiguous()
+
+
+def random_signs(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
+    """The field ``draw`` of signs: as `standard_normals`, each 1 or -1 by the top bit, 0 or 1, of the element's word."""
+    words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
+    return (1 - 2 * (words >> 31)).float()

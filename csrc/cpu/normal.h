@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
+#include "cpu/noise.h"
 
 namespace ssf::cpu {
 
 // Elements [begin, end) of one sample's normal field; `out` is the field's first element. `begin` is a multiple of 4.
 // Ranges are independent of each other, so that threads may share a field.
-void normal(float* out, int64_t begin, int64_t end, uint64_t run_seed, uint32_t draw, uint64_t sample_id);
+void normal(float* out, int64_t begin, int64_t end, const Field& field);
 
 }  // namespace ssf::cpu

@@ -12,20 +12,29 @@ import torch
 
 from scoresde_fast.errors import unknown
 
-BACKENDS = ("auto", "reference", "cpu")
+BACKENDS = ("auto", "reference", "triton", "cuda", "cpu")
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A faster implementation: the device type it runs on, and why it is absent here (None: it is present)."""
+    """A faster implementation: the device types it runs on, and why it is absent here (None: it is present).
+
+    Attributes:
+        function: called with the arguments of the operation's schema.
+        devices: the device types that "auto" uses it for.
+        on_request: device types it runs on too, when asked for by name: Triton's interpreter on a CPU.
+        missing: one sentence, or None.
+    """
 
     function: Callable[..., Any]
-    device: str
+    devices: tuple[str, ...]
+    on_request: tuple[str, ...] = ()
     missing: str | None = None
 
-    def refusal(self, device: str) -> str | None:
+    def refusal(self, device: str, *, by_name: bool = False) -> str | None:
         """Why it cannot run on tensors of this device type, or None."""
-        return self.missing or (None if device == self.device else f"it runs on {self.device} tensors, not on {device}")
+        allowed = self.devices + (self.on_request if by_name else ())
+        return self.missing or (None if device in allowed else f"it runs on {allowed[0]} tensors, not on {device}")
 
 
 @dataclass(frozen=True)
@@ -40,18 +49,19 @@ class Operation:
         """The implementation for tensors on ``device``.
 
         ``backend`` is one of `BACKENDS`; None takes the environment variable SCORESDE_FAST_BACKEND, else "auto": the
-        fastest that is present. Raises ValueError for an unknown name, RuntimeError for one that cannot run here.
+        fastest that is present. Raises ValueError for an unknown name, RuntimeError for one that cannot run here; the
+        variable speaks of all operations at once, so one that never had such a backend takes its reference.
         """
         name = backend or os.environ.get("SCORESDE_FAST_BACKEND") or "auto"
         kind = torch.device(device).type
         if name not in BACKENDS:
             raise ValueError(unknown("backend", name, BACKENDS))
-        if name == "reference":
+        if name == "reference" or (backend is None and name not in ("auto", *self.backends)):
             return self.reference
         if name == "auto":
             return next((b.function for b in self.backends.values() if b.refusal(kind) is None), self.reference)
         chosen = self.backends.get(name)
-        why = chosen.refusal(kind) if chosen else "there is no such implementation"
+        why = chosen.refusal(kind, by_name=True) if chosen else "there is no such implementation"
         if chosen is None or why:
             raise RuntimeError(f"backend {name!r} of {self.name} cannot be used: {why}; choose 'auto' or 'reference'")
         return chosen.function

@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resampling by two with a separable FIR filter, the anti-aliased resampling of NCSN++ (Song et al. 2021, appendix H).
+"""``fir_resample``: resampling by two with a separable FIR filter, the anti-aliased resampling of NCSN++.
 
-``fir_up`` inserts zeros and filters, ``fir_down`` filters and drops; both keep the image centred.  These are the plain
-PyTorch definitions; they carry gradients.
+Song et al. 2021, appendix H.  ``fir_up`` inserts zeros and filters, ``fir_down`` filters and drops; both keep the image
+centred.  With h the normalised taps and o the offset, along each axis:
+
+    up:    y[n] = sum_i x[i] h[n + o - 2 i]        down:    y[m] = sum_j x[j] h[2 m + o - j]
+
+Each is the adjoint of the other with the taps reversed and the offset K - 1 - o, so one operation is its own gradient,
+its own double gradient and, being linear, its own tangent.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from scoresde_fast.ops import checks
+from scoresde_fast.ops.library import define, library
+
+Direction = Literal["up", "down"]
+DIRECTIONS = get_args(Direction)
+SCHEMA = "fir_resample(Tensor x, float[] taps, str direction, int offset, float gain) -> Tensor"
 
 
 def _filter(taps: Sequence[float], gain: float, x: Tensor) -> Tensor:
@@ -21,19 +35,139 @@ def _filter(taps: Sequence[float], gain: float, x: Tensor) -> Tensor:
     return (gain * square / square.sum()).to(x.device, x.dtype).expand(x.shape[1], 1, -1, -1)
 
 
+def _layout(x: Tensor) -> torch.memory_format:
+    """The format of ``x``, kept by the operation; what is both, one pixel or one channel, goes by its last stride."""
+    last = x.stride(3) != 1 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _fake(x: Tensor, taps: Sequence[float], direction: Direction, offset: int, gain: float) -> Tensor:
+    size = [2 * n if direction == "up" else n // 2 for n in x.shape[2:]]
+    return torch.empty([*x.shape[:2], *size], dtype=x.dtype, device=x.device, memory_format=_layout(x))
+
+
+def _reference(x: Tensor, taps: Sequence[float], direction: Direction, offset: int, gain: float) -> Tensor:
+    if x.numel() == 0:
+        return _fake(x, taps, direction, offset, gain)
+    kernel, channels = _filter(taps, gain, x), x.shape[1]
+    # What the convolution crops or pads on both sides alike; the rest is cropped or padded apart.
+    if direction == "up":
+        front, back = offset, len(taps) - 2 - offset
+        both = max(0, min(front, back))
+        y = F.conv_transpose2d(x, kernel, stride=2, padding=both, groups=channels)
+        y = y if front == back else F.pad(y, (both - front, both - back) * 2)
+    else:
+        front, back = len(taps) - 1 - offset, offset - 1
+        both = max(0, min(front, back))
+        padded = x if front == back else F.pad(x, (front - both, back - both) * 2)
+        y = F.conv2d(padded, kernel.flip(2, 3), stride=2, padding=both, groups=channels)
+    return y.contiguous(memory_format=_layout(x))
+
+
+operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"))
+
+
+class _Resample(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, taps: list[float], direction: Direction, offset: int, gain: float) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.scoresde_fast.fir_resample.default(x, taps, direction, offset, gain)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.arguments = inputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        taps, direction, offset, gain = ctx.arguments
+        other = "down" if direction == "up" else "up"
+        adjoint = torch.ops.scoresde_fast.fir_resample.default
+        return adjoint(_dense(grads[0]), taps[::-1], other, len(taps) - 1 - offset, gain), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return torch.ops.scoresde_fast.fir_resample.default(_dense(tangents[0]), *ctx.arguments)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """``x`` itself where it is contiguous or channels_last; gradients and tangents may come expanded or sliced."""
+    return x.contiguous(memory_format=_layout(x))
+
+
+def _over_batches(
+    info: Any, in_dims: tuple[int | None, ...], x: Tensor, taps: list[float], direction: str, offset: int, gain: float
+) -> tuple[Tensor, int]:
+    """The rule of ``torch.func.vmap``: one more dimension of the batch."""
+    moved = x.movedim(in_dims[0] or 0, 0)
+    merged = _dense(moved.flatten(0, 1))
+    y = torch.ops.scoresde_fast.fir_resample.default(merged, taps, direction, offset, gain)
+    return y.unflatten(0, moved.shape[:2]), 0
+
+
+library.impl("fir_resample", _Resample.apply, "Autograd")
+torch.library.register_vmap("scoresde_fast::fir_resample", _over_batches, lib=library)
+
+
+def fir_resample(
+    x: Tensor, taps: Sequence[float], direction: Direction, *, offset: int | None = None, gain: float | None = None
+) -> Tensor:
+    """Resample by two along height and width.
+
+    Args:
+        x: (B, C, H, W), float32, bfloat16, float16 or float64, contiguous or channels_last; sums are float32, of float64
+            float64.  "down" wants even H and W.
+        taps: the filter of each axis, 2 to 12 numbers, normalised to the sum 1.
+        direction: "up" or "down".
+        offset: o of the module's formula, in [0, K); None keeps the image centred.
+        gain: of both axes together; None keeps the mean: 4 up, 1 down.
+
+    Returns:
+        (B, C, 2H, 2W) or (B, C, H/2, W/2), in the dtype and memory format of ``x``.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, stride, direction, offset or filter is not as above.
+    """
+    checks.require_choice("direction", direction, DIRECTIONS)
+    _require_image(x, direction)
+    _require_taps(taps)
+    count, up = len(taps), direction == "up"
+    if offset is None:
+        offset = count - 2 - (count - 1) // 2 if up else count // 2
+    if not 0 <= offset < count:
+        raise ValueError(f"offset {offset} is outside the filter; with {count} taps it is 0 to {count - 1}")
+    gain = (4.0 if up else 1.0) if gain is None else gain
+    return torch.ops.scoresde_fast.fir_resample.default(x, [float(tap) for tap in taps], direction, offset, gain)
+
+
+def _require_image(x: Tensor, direction: Direction) -> None:
+    checks.require_dtype("x", x, (*checks.NETWORK_DTYPES, torch.float64))
+    if x.ndim != 4:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, C, H, W)")
+    if not x.is_contiguous(memory_format=_layout(x)):
+        raise ValueError(
+            f"x has strides {tuple(x.stride())} for shape {tuple(x.shape)}; it must be contiguous (NCHW) or "
+            "channels_last: call .contiguous()"
+        )
+    if direction == "down" and (x.shape[2] % 2 or x.shape[3] % 2):
+        raise ValueError(f"x has shape {tuple(x.shape)}; only even heights and widths can be halved: pad or crop it")
+
+
+def _require_taps(taps: Sequence[float]) -> None:
+    if not 2 <= len(taps) <= 12:
+        raise ValueError(f"taps {tuple(taps)} are {len(taps)}; a filter has 2 to 12")
+    total = math.fsum(taps)
+    if total == 0 or not math.isfinite(total):
+        raise ValueError(f"taps {tuple(taps)} sum to {total:g} and cannot be normalised: choose others")
+
+
 def fir_up(x: Tensor, taps: Sequence[float]) -> Tensor:
     """(B, C, H, W) -> (B, C, 2H, 2W) by zero insertion and the filter ``taps`` with gain 4, so that means are kept."""
-    lead = len(taps) - 2 - (len(taps) - 1) // 2
-    height, width = 2 * x.shape[-2], 2 * x.shape[-1]
-    # The full convolution is 2H + K - 2 long; it is cropped in the transposed convolution where that can be even.
-    crop = min(lead, len(taps) - 2 - lead)
-    y = F.conv_transpose2d(x, _filter(taps, 4.0, x), stride=2, padding=crop, groups=x.shape[1])
-    return y[..., lead - crop : lead - crop + height, lead - crop : lead - crop + width]
+    return fir_resample(x, taps, "up")
 
 
 def fir_down(x: Tensor, taps: Sequence[float]) -> Tensor:
     """(B, C, H, W) -> (B, C, H/2, W/2) by the filter ``taps`` with gain 1 and every second pixel."""
-    return fir_filter(x, taps, pad=len(taps) - 2, stride=2)
+    return fir_resample(x, taps, "down")
 
 
 def fir_filter(x: Tensor, taps: Sequence[float], *, pad: int, gain: float = 1.0, stride: int = 1) -> Tensor:

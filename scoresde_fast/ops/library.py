@@ -1,10 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator namespace ``scoresde_fast``: schemas, references and fakes, defined in Python.
+"""Operator namespaces, and how an operation enters them.
 
-The C++ operators live in a namespace of their own, ``scoresde_fast_C``, so that a missing or older extension can never
-clash with a schema defined here.
+``scoresde_fast::X`` is what the package calls: it hands over to the backend that `Operation.choose` names.  The
+backends are operators too, of the same schema, each in a namespace of its own, so that none can clash with another
+and each can be compiled through, checked and timed alone: ``scoresde_fast_reference`` (plain PyTorch),
+``scoresde_fast_triton``, and ``scoresde_fast_C`` (C++ and CUDA, defined by the extension).
 """
 
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
 from torch.library import Library
 
+from scoresde_fast import _extension
+from scoresde_fast.ops.backends import Backend, Operation, register
+
 library = Library("scoresde_fast", "DEF")
+_reference = Library("scoresde_fast_reference", "DEF")
+_triton = Library("scoresde_fast_triton", "DEF")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton kernels run in Triton's interpreter, on a CPU: for tests."""
+
+
+def define(
+    schema: str,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    *,
+    order: Sequence[str] = ("cuda", "triton", "cpu"),
+) -> Operation:
+    """Define an operation in every namespace that has it.
+
+    Args:
+        schema: "name(Tensor x, ...) -> Tensor".
+        reference: the meaning, in plain PyTorch, on any device.
+        fake: shapes, dtypes and strides of what it returns.
+        order: the backends it has, the fastest first; ``kernels/NAME.py`` has a launcher of the operation's name.
+    """
+    name = schema.partition("(")[0]
+    for namespace, implementation in (library, None), (_reference, reference):
+        namespace.define(schema)
+        if implementation is not None:
+            namespace.impl(name, implementation, "CompositeExplicitAutograd")
+    backends = {}
+    for backend in order:
+        make = _triton_backend if backend == "triton" else _extension_backend
+        backends[backend] = make(name, schema, backend)
+    operation = register(Operation(name, getattr(torch.ops.scoresde_fast_reference, name).default, backends))
+    for key in ("CPU", "CUDA"):
+        library.impl(name, _chooser(operation, key.lower()), key)
+    for namespace in ("scoresde_fast", "scoresde_fast_reference", "scoresde_fast_triton", "scoresde_fast_C"):
+        if _defined(namespace, name):
+            torch.library.register_fake(f"{namespace}::{name}", fake)
+    return operation
+
+
+def _chooser(operation: Operation, device: str) -> Callable[..., Any]:
+    return lambda *arguments: operation.choose(device)(*arguments)
+
+
+def _defined(namespace: str, name: str) -> bool:
+    return hasattr(getattr(torch.ops, namespace), name)
+
+
+def _extension_backend(name: str, _schema: str, backend: str) -> Backend:
+    """A kernel of the C++ extension for the device type that the backend is named after."""
+    why = _extension.why_missing
+    if why is None and not _defined("scoresde_fast_C", name):
+        why = "the C++ extension was built from other sources (build it again: pip install --no-build-isolation -e .)"
+    if why is None and not torch._C._dispatch_has_kernel_for_dispatch_key(f"scoresde_fast_C::{name}", backend.upper()):
+        why = "the C++ extension was built without CUDA (needs nvcc on PATH when it is built)"
+    if why is not None:
+        return Backend(_absent, (backend,), missing=why)
+    return Backend(getattr(torch.ops.scoresde_fast_C, name).default, (backend,))
+
+
+def _triton_backend(name: str, schema: str, _backend: str) -> Backend:
+    """The launcher of ``kernels/NAME.py``, imported at its first call: Triton is slow to import."""
+    if find_spec("triton") is None:
+        return Backend(_absent, ("cuda",), missing="Triton is not installed (pip install triton, on Linux)")
+    if not INTERPRETED and torch.version.cuda is None:
+        return Backend(_absent, ("cuda",), missing="this torch is built without CUDA")
+
+    def launch(*arguments: Any) -> Any:
+        launcher = getattr(import_module(f"scoresde_fast.kernels.{name}"), name)
+        device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
+        if device.type != "cuda":
+            return launcher(*arguments)
+        with torch.cuda.device(device):
+            return launcher(*arguments)
+
+    _triton.define(schema)
+    for key in ("CUDA", "CPU") if INTERPRETED else ("CUDA",):
+        _triton.impl(name, launch, key)
+    function = getattr(torch.ops.scoresde_fast_triton, name).default
+    return Backend(function, ("cuda",), on_request=("cpu",) if INTERPRETED else ())
+
+
+def _absent(*_arguments: Any) -> Any:
+    raise RuntimeError("this backend is absent")

@@ -5,34 +5,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoresde_fast import _extension
-from scoresde_fast.ops.backends import Backend, Operation, register
-from scoresde_fast.ops.library import library
+from scoresde_fast.ops import checks
+from scoresde_fast.ops.library import define
 from scoresde_fast.rng import standard_normals
 
-library.define("normal(Tensor sample_ids, int run_seed, int draw, SymInt elements) -> Tensor")
-library.impl("normal", standard_normals, "CompositeExplicitAutograd")
+SCHEMA = "normal(Tensor sample_ids, int run_seed, int draw, SymInt elements, bool precise) -> Tensor"
 
 
-def _fake(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
+def _reference(sample_ids: Tensor, run_seed: int, draw: int, elements: int, precise: bool) -> Tensor:
+    return standard_normals(sample_ids, run_seed, draw, elements)
+
+
+def fake_field(sample_ids: Tensor, run_seed: int, draw: int, elements: int, *_precise: Any) -> Tensor:
+    """(B, elements) float32."""
     return sample_ids.new_empty((sample_ids.shape[0], elements), dtype=torch.float32)
 
 
-torch.library.register_fake("scoresde_fast::normal", _fake)
-
-
-def _cpu() -> Backend:
-    if _extension.why_missing is not None:
-        return Backend(standard_normals, "cpu", _extension.why_missing)
-    torch.library.register_fake("scoresde_fast_C::normal", _fake)
-    return Backend(torch.ops.scoresde_fast_C.normal.default, "cpu")
-
-
-operation = register(Operation("normal", torch.ops.scoresde_fast.normal.default, {"cpu": _cpu()}))
+operation = define(SCHEMA, _reference, fake_field)
 
 
 def normal(
@@ -40,6 +34,8 @@ def normal(
     run_seed: int,
     draw: int,
     shape: tuple[int, ...],
+    *,
+    precise: bool = False,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """The normal field ``draw`` of each sample.
@@ -49,6 +45,7 @@ def normal(
         run_seed: the run's seed, in [0, 2^64).
         draw: the field's number in the run, in [0, 2^32); the prior is draw 0.
         shape: one sample's shape; the position in its contiguous memory is the element index of the contract.
+        precise: on a GPU, within 2 ulp of the contract rather than by the faster approximation.
         implementation: what ``operation.choose`` returned; None chooses now.
 
     Returns:
@@ -57,17 +54,19 @@ def normal(
     Raises:
         ValueError: the run seed or ``draw`` is out of range, or a sample has 2^34 elements or more.
     """
+    elements = require_field(sample_ids, run_seed, draw, shape)
+    implementation = implementation or torch.ops.scoresde_fast.normal.default
+    field = implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements, precise)
+    return field.view(len(sample_ids), *shape)
+
+
+def require_field(sample_ids: Tensor, run_seed: int, draw: int, shape: tuple[int, ...]) -> int:
+    """The number of elements of one sample; raises unless the arguments of a field are in order."""
     elements = math.prod(shape)
-    require("run seed", run_seed, 64)
-    require("draw", draw, 32)
-    require("number of elements", elements, 34)
-    implementation = implementation or operation.choose(sample_ids.device)
-    # Operator schemas carry signed 64-bit integers: the upper half of the seeds goes as its two's complement.
-    signed = run_seed - 2**64 if run_seed >= 2**63 else run_seed
-    return implementation(sample_ids.contiguous(), signed, draw, elements).view(len(sample_ids), *shape)
-
-
-def require(name: str, value: int, bits: int) -> None:
-    """Raises ValueError unless ``value`` is an unsigned integer of that many bits."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**bits:
-        raise ValueError(f"{name} {value!r} is out of range: choose an integer from 0 to 2^{bits} - 1")
+    checks.require_dtype("sample_ids", sample_ids, [torch.int64])
+    if sample_ids.ndim != 1:
+        raise ValueError(f"sample_ids have shape {tuple(sample_ids.shape)}; give a one-dimensional int64 tensor")
+    checks.require_unsigned("run seed", run_seed, 64)
+    checks.require_unsigned("draw", draw, 32)
+    checks.require_unsigned("number of elements", elements, 34)
+    return elements

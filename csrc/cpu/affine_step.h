@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/network_dtype.h"
+#include "cpu/noise.h"
+
+namespace ssf::cpu {
+
+// One step of every sample, as scoresde_fast/ops/affine_step.py defines it; absent registers are null.
+struct AffineStep {
+  float *state, *saved, *history;
+  const void* output;
+  Dtype output_dtype;
+  const float* row;        // its coefficients, by Columns or PairColumns
+  const int32_t* control;  // and integers, by Control
+  const int64_t* sample_ids;
+  int64_t samples, elements;  // of a sample; of a pair, both halves
+  int64_t ring;               // derived outputs that `history` holds
+  int earlier;
+  uint64_t run_seed;
+
+  Field field(int64_t sample) const {
+    return {run_seed, static_cast<uint64_t>(sample_ids[sample]), static_cast<uint32_t>(control[0])};
+  }
+};
+
+// Elements [begin, end) of one sample; `begin` is a multiple of 4. Ranges are independent of each other.
+void affine_step(const AffineStep& step, int64_t sample, int64_t begin, int64_t end);
+
+// The same on pairs: elements [begin, end) of each half, which has elements / 2.
+void affine_step_pair(const AffineStep& step, int64_t sample, int64_t begin, int64_t end);
+
+}  // namespace ssf::cpu

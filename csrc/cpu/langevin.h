@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/network_dtype.h"
+#include "cpu/noise.h"
+
+namespace ssf::cpu {
+
+// The network's output of one sample, which times `factor` is the score, and the row's noise.
+struct Score {
+  const void* output;  // of the whole batch
+  Dtype dtype;
+  int64_t base;  // the sample's first element in it
+  float factor;
+  Field field;
+};
+
+struct Norms {
+  double score, noise;
+};
+
+// Sums of squares over elements [begin, end) of the sample; `begin` is a multiple of 4.
+Norms langevin_norms(const Score& score, int64_t begin, int64_t end);
+
+// state += size score + sqrt(2 size) noise, elements [begin, end); `state` is the sample's.
+void langevin_step(float* state, const Score& score, float size, int64_t begin, int64_t end);
+
+}  // namespace ssf::cpu

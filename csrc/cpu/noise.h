@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Noise in blocks, for the kernels that use it where it is made: word by word, so that loops become vector
+// instructions.
+#pragma once
+
+#include <cstdint>
+
+#include "core/box_muller.h"
+#include "core/philox.h"
+
+namespace ssf::cpu {
+
+constexpr int kCalls = 64;          // Philox calls of one block,
+constexpr int kBlock = 4 * kCalls;  // and its elements
+
+// One sample's field.
+struct Field {
+  uint64_t run_seed, sample_id;
+  uint32_t draw;
+};
+
+// Words of the calls of a block, apart: words[k][i] is word k of call first_call + i.
+using Block = uint32_t[4][kCalls];
+void make_words(Block& words, const Field& field, uint32_t first_call);
+
+// The normals of the elements `first` (a multiple of 4) ... first + kBlock - 1.
+SSF_HD void make_normals(float (&out)[kBlock], const Field& field, int64_t first) {
+  Block words;
+  make_words(words, field, static_cast<uint32_t>(first / 4));
+  float normals[4][kCalls];
+  for (int k = 0; k < 4; k += 2) {
+    for (int i = 0; i < kCalls; ++i) {
+      const NormalPair pair = box_muller(words[k][i], words[k + 1][i]);
+      normals[k][i] = pair.cosine;
+      normals[k + 1][i] = pair.sine;
+    }
+  }
+  for (int i = 0; i < kCalls; ++i)
+    for (int k = 0; k < 4; ++k) out[4 * i + k] = normals[k][i];
+}
+
+// The signs of the same elements: 1 or -1 by the top bit of each element's word.
+SSF_HD void make_signs(float (&out)[kBlock], const Field& field, int64_t first) {
+  Block words;
+  make_words(words, field, static_cast<uint32_t>(first / 4));
+  for (int i = 0; i < kCalls; ++i)
+    for (int k = 0; k < 4; ++k) out[4 * i + k] = words[k][i] >> 31 ? -1.0f : 1.0f;
+}
+
+}  // namespace ssf::cpu

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/noise.h"
+
+namespace ssf::cpu {
+
+// Elements [begin, end) of one sample's field of signs, as `normal` makes its normals.
+void rademacher(float* out, int64_t begin, int64_t end, const Field& field);
+
+}  // namespace ssf::cpu

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sums over a block in a fixed order: lanes in float, which become one vector, then the lanes in double.
+#pragma once
+
+#include <cstdint>
+
+#include "core/box_muller.h"
+
+namespace ssf::cpu {
+
+// a . b over `count` elements; the arrays hold a whole number of lanes, zeros past `count`.
+template <int kSize>
+SSF_HD double dot(const float (&a)[kSize], const float (&b)[kSize]) {
+  constexpr int kLanes = 32;
+  static_assert(kSize % kLanes == 0);
+  float lanes[kLanes] = {};
+  for (int i = 0; i < kSize; i += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = fused(a[i + lane], b[i + lane], lanes[lane]);
+  double sum = 0;
+  for (const float lane : lanes) sum += lane;
+  return sum;
+}
+
+}  // namespace ssf::cpu

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the registrations share: tensors to pointers, rows of the step table, and work split over threads. The Python
+// wrappers refuse bad input with a sentence; the checks here only keep a direct call from touching foreign memory.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "core/step_table.h"
+#include "cpu/network_dtype.h"
+
+namespace ssf::torch_side {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+// What one thread takes at a time, in elements: about 100 us of work. A multiple of every block.
+constexpr int64_t kPiece = 1 << 15;
+
+inline void require(const Tensor& tensor, ScalarType dtype, const char* name) {
+  STD_TORCH_CHECK(tensor.scalar_type() == dtype && tensor.is_contiguous(), name, " has the wrong dtype or strides");
+}
+
+inline cpu::Dtype network_dtype(const Tensor& tensor) {
+  const ScalarType dtype = tensor.scalar_type();
+  STD_TORCH_CHECK(tensor.is_contiguous(), "the network's output must be contiguous");
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
+                  "the network's output must be float32, bfloat16 or float16");
+  if (dtype == ScalarType::Float) return cpu::Dtype::float32;
+  return dtype == ScalarType::BFloat16 ? cpu::Dtype::bfloat16 : cpu::Dtype::float16;
+}
+
+inline RowIndex row_index(const Tensor& table, const MaybeTensor& counter, int64_t offset) {
+  STD_TORCH_CHECK(offset >= 0 && table.size(0) > 0, "the row is outside the step table");
+  const bool wide = counter && counter->scalar_type() == ScalarType::Long;
+  STD_TORCH_CHECK(!counter || wide || counter->scalar_type() == ScalarType::Int, "counter must be int32 or int64");
+  return {counter ? counter->const_data_ptr() : nullptr, wide, offset, table.size(0)};
+}
+
+// The row's first coefficient, of a table that has `width` columns and lies on the host.
+inline const float* host_row(const Tensor& coefficients, int64_t width, const RowIndex& index) {
+  require(coefficients, ScalarType::Float, "coefficients");
+  STD_TORCH_CHECK(coefficients.size(1) == width, "coefficients have the wrong number of columns");
+  return coefficients.const_data_ptr<float>() + index() * width;
+}
+
+inline const int32_t* host_control(const Tensor& control, const RowIndex& index) {
+  require(control, ScalarType::Int, "control");
+  return control.const_data_ptr<int32_t>() + index() * Control::width;
+}
+
+inline const int64_t* sample_ids(const Tensor& ids, int64_t samples) {
+  require(ids, ScalarType::Long, "sample_ids");
+  STD_TORCH_CHECK(ids.numel() == samples, "there must be one sample id a sample");
+  return ids.const_data_ptr<int64_t>();
+}
+
+// Elements of one sample of a batch (B, ...).
+inline int64_t sample_elements(const Tensor& batch) { return batch.size(0) ? batch.numel() / batch.size(0) : 0; }
+
+// work(sample, begin, end) over pieces of every sample's elements, on the threads that PyTorch has.
+template <class Work>
+void over_pieces(int64_t samples, int64_t elements, const Work& work) {
+  const int64_t pieces = (elements + kPiece - 1) / kPiece;
+  const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, elements));
+  torch::stable::parallel_for(0, samples * pieces, grain, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t begin = i % pieces * kPiece;
+      work(i / pieces, begin, std::min(begin + kPiece, elements));
+    }
+  });
+}
+
+}  // namespace ssf::torch_side

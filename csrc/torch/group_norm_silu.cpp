@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// Registers group_norm_silu and its derivatives: arguments in, pieces of work out. Their meaning is in
+// scoresde_fast/ops/group_norm_silu.py, which also refuses bad input with a sentence of its own.
+#include "cpu/group_norm_silu.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/MemoryFormat.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+namespace {
+
+// A block of channels is at least this many elements: about 20 us of work.
+constexpr int64_t kPiece = 1 << 14;
+
+bool is_channels_last(const Tensor& x) {
+  const int64_t channels = x.size(1), width = x.size(3);
+  return (channels == 1 || x.stride(1) == 1) && (width == 1 || x.stride(3) == channels) &&
+         (x.size(2) == 1 || x.stride(2) == width * channels) &&
+         (x.size(0) == 1 || x.stride(0) == x.size(2) * width * channels);
+}
+
+Tensor image(const Tensor& like, int64_t height, int64_t width, bool channels_last) {
+  const std::array<int64_t, 4> shape{like.size(0), like.size(1), height, width};
+  return torch::stable::empty({shape.data(), shape.size()}, like.scalar_type(), std::nullopt, like.device(),
+                              std::nullopt, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+
+template <class T>
+void widen_all(const void* data, std::vector<float>& out) {
+  const T* values = static_cast<const T*>(data);
+  for (size_t i = 0; i < out.size(); ++i) out[i] = ssf::cpu::widen(values[i]);
+}
+
+std::vector<float> floats(const Tensor& vector) {
+  STD_TORCH_CHECK(vector.is_cpu() && vector.is_contiguous(), "group_norm_silu: a vector is not contiguous CPU memory");
+  std::vector<float> out(vector.numel());
+  switch (vector.scalar_type()) {
+    case ScalarType::Float:
+      widen_all<float>(vector.const_data_ptr(), out);
+      break;
+    case ScalarType::BFloat16:
+      widen_all<ssf::cpu::BFloat16>(vector.const_data_ptr(), out);
+      break;
+    case ScalarType::Half:
+      widen_all<ssf::cpu::Half>(vector.const_data_ptr(), out);
+      break;
+    default:
+      STD_TORCH_CHECK(false, "group_norm_silu: a vector is not float32, bfloat16 or float16");
+  }
+  return out;
+}
+
+ssf::cpu::Resample resample_kind(const std::string& name) {
+  STD_TORCH_CHECK(name == "none" || name == "up" || name == "down", "group_norm_silu: resample is ", name);
+  return name == "up"     ? ssf::cpu::Resample::kUp
+         : name == "down" ? ssf::cpu::Resample::kDown
+                          : ssf::cpu::Resample::kNone;
+}
+
+// Divides the groups of every sample among the threads: whole samples where there are enough of them.
+template <class Work>
+void for_each_block(const Tensor& x, int64_t groups, const Work& work) {
+  const int64_t batch = x.size(0), sample = x.numel() / batch, threads = torch::stable::get_num_threads();
+  const int64_t wanted = batch % threads == 0 ? 1 : (4 * threads + batch - 1) / batch;
+  const int64_t blocks = std::clamp<int64_t>(std::min(wanted, sample / kPiece), 1, groups);
+  torch::stable::parallel_for(0, batch * blocks, std::max<int64_t>(1, kPiece * blocks / sample),
+                              [&](int64_t first, int64_t last) {
+                                for (int64_t i = first; i < last; ++i) {
+                                  const int64_t block = i % blocks;
+                                  work(i / blocks, block * groups / blocks, (block + 1) * groups / blocks);
+                                }
+                              });
+}
+
+// Calls `work` with a value of the storage type.
+template <class Work>
+void with_element(ScalarType type, const Work& work) {
+  switch (type) {
+    case ScalarType::Float:
+      work(float{});
+      break;
+    case ScalarType::BFloat16:
+      work(ssf::cpu::BFloat16{});
+      break;
+    case ScalarType::Half:
+      work(ssf::cpu::Half{});
+      break;
+    default:
+      STD_TORCH_CHECK(false, "group_norm_silu: the images are not float32, bfloat16 or float16");
+  }
+}
+
+std::tuple<Tensor, Tensor, Tensor> group_norm_silu_cpu(const Tensor x, const Tensor weight, const Tensor bias,
+                                                       int64_t groups, double eps, std::optional<Tensor> shift,
+                                                       std::optional<Tensor> residual, double scale, bool silu,
+                                                       std::string resample, std::vector<double> taps) {
+  STD_TORCH_CHECK(x.dim() == 4 && groups > 0 && x.size(1) % groups == 0, "group_norm_silu: x is not (B, C, H, W)");
+  const bool channels_last = !x.is_contiguous();
+  STD_TORCH_CHECK(!channels_last || is_channels_last(x), "group_norm_silu: x is neither contiguous nor channels_last");
+  const ssf::cpu::FirWindow window{resample_kind(resample), static_cast<int64_t>(taps.size())};
+  const int64_t height = x.size(2), width = x.size(3);
+  const Tensor y = image(x, window.output_size(height), window.output_size(width), channels_last);
+  const Tensor joined = residual ? image(x, height, width, channels_last) : torch::stable::new_empty(x, {0});
+  const std::array<int64_t, 3> shape{x.size(0), groups, 2};
+  const Tensor statistics = torch::stable::new_empty(x, {shape.data(), shape.size()}, ScalarType::Float);
+  if (x.numel() == 0) {
+    std::fill_n(statistics.mutable_data_ptr<float>(), statistics.numel(), 0.0f);
+    return {y, joined, statistics};
+  }
+  const std::vector<float> weights = floats(weight), biases = floats(bias);
+  const std::vector<float> shifts = shift ? floats(*shift) : std::vector<float>{};
+  double total = 0;
+  for (const double tap : taps) total += tap;
+  const double gain = window.kind == ssf::cpu::Resample::kUp ? 2.0 / total : 1.0 / total;
+  with_element(x.scalar_type(), [&]<class T>(T) {
+    ssf::cpu::GroupNormSilu<T> op{};
+    op.x = static_cast<const T*>(x.const_data_ptr());
+    op.residual = residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr;
+    op.shift = shift ? shifts.data() : nullptr;
+    op.shift_stride = shift && shift->dim() == 2 ? x.size(1) : 0;
+    op.weight = weights.data();
+    op.bias = biases.data();
+    op.y = static_cast<T*>(y.mutable_data_ptr());
+    op.joined = static_cast<T*>(joined.mutable_data_ptr());
+    op.statistics = statistics.mutable_data_ptr<float>();
+    op.channels = x.size(1);
+    op.height = height;
+    op.width = width;
+    op.groups = groups;
+    op.channels_last = channels_last;
+    op.eps = static_cast<float>(eps);
+    op.scale = static_cast<float>(scale);
+    op.silu = silu;
+    op.resample = window.kind;
+    for (const double tap : taps) op.taps.push_back(static_cast<float>(tap * gain));
+    for_each_block(x, groups, [&](int64_t sample, int64_t first, int64_t last) {
+      ssf::cpu::group_norm_silu(op, sample, first, last);
+    });
+  });
+  return {y, joined, statistics};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(scoresde_fast_C, m) {
+  m.def(
+      "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, float eps, Tensor? shift, Tensor? residual, "
+      "float scale, bool silu, str resample, float[] taps) -> (Tensor, Tensor, Tensor)");
+}
+STABLE_TORCH_LIBRARY_IMPL(scoresde_fast_C, CPU, m) { m.impl("group_norm_silu", TORCH_BOX(&group_norm_silu_cpu)); }

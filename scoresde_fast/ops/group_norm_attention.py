@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``group_norm_attention``: GroupNorm, single-head self-attention over pixels and the residual join, as one operation.
+
+The four projections of the block (q = n Wq + bq, k = n Wk + bk, v = n Wv + bv, out = o Wo + bo, matrices (in, out)) are
+merged into two.  With n_i the normalised pixels, the logits are q_i . k_j / sqrt(C) = (n_i S + u) . n_j + terms of i alone,
+where S = Wq Wk^T / sqrt(C) and u = Wk bq / sqrt(C); the softmax over j drops those terms, and bk with them.  Its weights
+p_ij add up to one, so that sum_j p_ij v_j Wo + bo = (sum_j p_ij n_j) V + b, where V = Wv Wo and b = bv Wo + bo.  Queries
+are n S + u; keys and values are n itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from scoresde_fast.ops import checks
+from scoresde_fast.ops.library import define
+
+SCHEMA = (
+    "group_norm_attention(Tensor x, Tensor norm_weight, Tensor norm_bias, int groups, float eps, Tensor score, "
+    "Tensor key_bias, Tensor value, Tensor bias, float scale) -> Tensor"
+)
+
+#: (pixels, channels) for which the fused kernels take 16-bit inputs by default; the plain form has every other shape.
+#: Chosen by the work of each until benchmarks/results/DEVICE-DATE.json has both forms measured.
+FASTER_FUSED = frozenset({(256, 256), (64, 256), (16, 256)})
+
+
+@dataclass(frozen=True)
+class MergedAttention:
+    """The projections of an attention block, merged.
+
+    Attributes:
+        score: S, (C, C), in the network's dtype; 1 / sqrt(C) is folded in.
+        key_bias: u, (C,), float32; what the bias of the queries adds to the logits of each key.
+        value: V, (C, C), in the network's dtype.
+        bias: b, (C,), float32.
+    """
+
+    score: Tensor
+    key_bias: Tensor
+    value: Tensor
+    bias: Tensor
+
+
+def merge_attention(
+    query_weight: Tensor,
+    query_bias: Tensor,
+    key_weight: Tensor,
+    value_weight: Tensor,
+    value_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> MergedAttention:
+    """Merge the projections, in float64, and round once.
+
+    Args:
+        query_weight, key_weight, value_weight, out_weight: (C, C), (in, out).
+        query_bias, value_bias, out_bias: (C,); the bias of the keys has no effect.
+        dtype: the network's dtype; the biases stay in float32, or float64 where this is.
+    """
+    wide = (t.double() for t in (query_weight, query_bias, key_weight, value_weight, value_bias, out_weight, out_bias))
+    wq, bq, wk, wv, bv, wo, bo = wide
+    root = math.sqrt(len(wq))
+    bias_dtype = torch.promote_types(dtype, torch.float32)
+    return MergedAttention(
+        score=(wq @ wk.mT / root).to(dtype),
+        key_bias=(wk @ bq / root).to(bias_dtype),
+        value=(wv @ wo).to(dtype),
+        bias=(bv @ wo + bo).to(bias_dtype),
+    )
+
+
+def _reference(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    groups: int,
+    eps: float,
+    score: Tensor,
+    key_bias: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    scale: float,
+) -> Tensor:
+    normalised = F.group_norm(x, groups, norm_weight.to(x.dtype), norm_bias.to(x.dtype), eps)
+    keys = normalised.flatten(2).mT  # (B, H W, C)
+    queries = F.linear(keys, score.mT, key_bias.to(x.dtype))
+    attended = F.scaled_dot_product_attention(queries[:, None], keys[:, None], keys[:, None], scale=1.0)[:, 0]
+    out = F.linear(attended, value.mT, bias.to(x.dtype)).mT.unflatten(2, x.shape[2:])
+    return (x + out).mul_(scale)
+
+
+def _fake(x: Tensor, *_arguments: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+operation = define(SCHEMA, _reference, _fake, order=("triton",))
+
+
+def group_norm_attention(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    groups: int,
+    eps: float,
+    weights: MergedAttention,
+    scale: float = 1.0,
+    implementation: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """(x + attention(GroupNorm(x))) * scale.
+
+    Gradients and forward-mode tangents are carried, by the plain PyTorch form.
+
+    Args:
+        x: (B, C, H, W), contiguous or channels_last; float32, bfloat16 or float16 (float64: the reference only).
+        norm_weight, norm_bias: (C,), of any floating dtype.
+        groups: of the norm; divides C.
+        eps: of the norm.
+        weights: what `merge_attention` made, in the dtype of ``x``.
+        scale: 1 / sqrt(2) where the block keeps the variance, else 1.
+        implementation: what ``operation.choose`` returned; None takes the faster form for the shape.
+
+    Returns:
+        Shape, dtype and strides of ``x``.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, stride, device or number of groups is not as above; a kernel asked for by
+            name does not have the shape.
+    """
+    _require(x, norm_weight, norm_bias, groups, weights)
+    arguments = (x, norm_weight, norm_bias, weights.score, weights.key_bias, weights.value, weights.bias)
+    fused = implementation or torch.ops.scoresde_fast.group_norm_attention.default
+    by_default = x.dtype.itemsize == 2 and (x.shape[2] * x.shape[3], x.shape[1]) in FASTER_FUSED
+    plain = any(map(_differentiated, arguments)) or (implementation is None and not by_default)
+    return (_reference if plain else fused)(
+        x, norm_weight, norm_bias, groups, eps, weights.score, weights.key_bias, weights.value, weights.bias, scale
+    )
+
+
+def _differentiated(tensor: Tensor) -> bool:
+    tangent = forward_ad.unpack_dual(tensor).tangent
+    return tangent is not None or (torch.is_grad_enabled() and tensor.requires_grad)
+
+
+def _require(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, groups: int, weights: MergedAttention) -> None:
+    checks.require_dtype("x", x, (*checks.NETWORK_DTYPES, torch.float64))
+    if x.ndim != 4:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, C, H, W)")
+    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+        raise ValueError(
+            f"x has strides {tuple(x.stride())} for shape {tuple(x.shape)}; it must be contiguous or channels_last: "
+            "call .contiguous()"
+        )
+    channels = x.shape[1]
+    if groups < 1 or channels % groups:
+        raise ValueError(f"{groups} groups do not divide {channels} channels: choose a divisor")
+    for name, matrix in (("score", weights.score), ("value", weights.value)):
+        checks.require_dtype(name, matrix, [x.dtype])
+        _require_shape(name, matrix, (channels, channels), x)
+        checks.require_contiguous(name, matrix)
+    vectors = {"norm_weight": norm_weight, "norm_bias": norm_bias, "key_bias": weights.key_bias, "bias": weights.bias}
+    for name, vector in vectors.items():
+        checks.require_dtype(name, vector, (*checks.NETWORK_DTYPES, torch.float64))
+        _require_shape(name, vector, (channels,), x)
+        checks.require_contiguous(name, vector)
+
+
+def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; for x of shape {tuple(x.shape)} it must be {shape}")
+    checks.require_device(name, tensor, "x", x)

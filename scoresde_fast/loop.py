@@ -1,28 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: runs any step table with any network, one operation a row beside the network's evaluation."""
+"""The loop: runs any program with any network, one operation a row beside the network's evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from scoresde_fast.ops.affine_step import affine_step, derive
-from scoresde_fast.ops.langevin_step import LangevinNorm, langevin_step
+from scoresde_fast.noise import Noise
+from scoresde_fast.ops import affine_step, langevin_norms, langevin_step
+from scoresde_fast.ops.langevin_step import LangevinNorm
+from scoresde_fast.program import Program
 from scoresde_fast.solvers import StepTable
-from scoresde_fast.solvers.table import HISTORY
-
-
-class NoiseSource(Protocol):
-    """What the loop asks of noise; `scoresde_fast.noise.Noise` is the one that runs use."""
-
-    def normal(self, draw: int, shape: tuple[int, ...]) -> Tensor:
-        """Field number ``draw`` of the run, (B, *shape) float32."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -30,41 +22,18 @@ class NonFiniteError(FloatingPointError):
 
 
 @dataclass(frozen=True)
-class Program:
-    """A step table made ready for a device: every coefficient that a run needs, float32, by row.
+class StepBackends:
+    """The implementation of each step operation, chosen once for a run."""
 
-    Attributes:
-        table: the rows, on the host.
-        labels: (rows,) the network's time labels.
-        derive: (rows, 2) coefficients of (state, network output) in the derived output.
-        coefficients: (rows, 7) as `affine_step` takes them.
-        langevin: (rows,) the factor of Langevin rows, 0 elsewhere.
-    """
-
-    table: StepTable
-    labels: Tensor
-    derive: Tensor
-    coefficients: Tensor
-    langevin: Tensor
+    affine_step: Callable[..., Any]
+    langevin_norms: Callable[..., Any]
+    langevin_step: Callable[..., Any]
 
     @classmethod
-    def of(
-        cls,
-        table: StepTable,
-        labels: npt.NDArray[np.float64],
-        output_scale: npt.NDArray[np.float64],
-        device: torch.device | str,
-    ) -> Program:
-        """Join a table with a model's labels and output scale (rows,) at the table's times."""
-
-        def on_device(values: object) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float64).to(device, torch.float32)
-
-        # The score is output_scale * network output; solvers speak of scores, the loop of network outputs.
-        pairs = [row.derive or (0.0, 0.0) for row in table.rows]
-        derived = [(x, score * float(scale)) for (x, score), scale in zip(pairs, output_scale, strict=True)]
-        factors = [row.langevin or 0.0 for row in table.rows]
-        return cls(table, on_device(labels), on_device(derived), on_device(table.coefficients), on_device(factors))
+    def choose(cls, device: torch.device | str, backend: str | None = None) -> StepBackends:
+        """``backend`` as in `scoresde_fast.ops.Operation.choose`, with its errors."""
+        modules = (affine_step, langevin_norms, langevin_step)
+        return cls(*(module.operation.choose(device, backend) for module in modules))
 
 
 CHECK_EVERY = 16
@@ -75,9 +44,10 @@ def run(
     program: Program,
     network: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
-    noise: NoiseSource,
+    noise: Noise,
     *,
     langevin_norm: LangevinNorm = "sample",
+    backends: StepBackends | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Run a program from the prior sample to the data.
@@ -85,35 +55,43 @@ def run(
     Args:
         program: the table and its coefficients.
         network: ``network(x, labels)``, (B, ...), (B,) -> (B, ...).
-        x: (B, ...) float32, the state at T.
+        x: (B, ...) float32, the state at T; it is left as it is.
         noise: the run's normal fields.
         langevin_norm: see `langevin_step`.
+        backends: what makes the steps; None chooses now.
         on_step: called with (evaluations done, evaluations in all) after each row.
 
     Raises:
         NonFiniteError: the state became NaN or infinite; names the row and its time.
     """
-    rows = program.table.rows
-    shape = tuple(x.shape[1:])
-    keeps_state = any(row.save for row in rows)
-    saved: Tensor | None = x if keeps_state else None
-    outputs: list[Tensor] = []
+    rows, table = program.table.rows, program.device_table
+    backends = backends or StepBackends.choose(x.device)
+    x = x.clone(memory_format=torch.contiguous_format)
+    saved = x.clone() if program.keeps_state else None
+    history = x.new_zeros(program.history, *x.shape) if program.history else None
     finite = torch.ones(len(rows), dtype=torch.bool, device=x.device)
     done = checked = 0
-    for index, (row, draw) in enumerate(zip(rows, program.table.draws, strict=True)):
-        before = x
+    for index, row in enumerate(rows):
+        output = None
         if row.derive is not None:
-            output = network(x, program.labels[index].expand(len(x)))
-            outputs = [derive(x, output, program.derive[index]), *outputs[: HISTORY - 1]]
+            output = network(x, program.labels[index].expand(len(x))).contiguous()
             done += 1
-        z = None if draw is None else noise.normal(draw, shape)
-        if row.langevin is None:
-            x = affine_step(x, saved, outputs, z, program.coefficients[index])
+        if row.langevin is not None:
+            assert output is not None  # a Langevin row evaluates the score
+            seed, ids = noise.run_seed, noise.sample_ids
+            norms = langevin_norms.langevin_norms(
+                output, ids, table, index, run_seed=seed, implementation=backends.langevin_norms
+            )
+            langevin_step.langevin_step(
+                x, output, norms, ids, table, index, norm=langevin_norm, run_seed=seed,
+                implementation=backends.langevin_step,
+            )  # fmt: skip
         else:
-            assert z is not None  # Langevin rows carry noise: correctors come before a predictor
-            x = langevin_step(x, outputs[0], z, program.langevin[index], langevin_norm)
-        if row.save:
-            saved = before
+            affine_step.affine_step(
+                x, table, index, saved=saved, history=history, network_output=output, earlier=program.earlier[index],
+                sample_ids=noise.sample_ids if row.noise != 0 else None, run_seed=noise.run_seed,
+                implementation=backends.affine_step,
+            )  # fmt: skip
         finite[index] = x.sum().isfinite()
         if index + 1 - checked >= CHECK_EVERY or index + 1 == len(rows):
             _check(finite[checked : index + 1], program.table, checked)

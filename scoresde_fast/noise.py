@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from scoresde_fast.ops import normal
+from scoresde_fast.ops import checks, normal
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Noise:
     _implementation: Callable[..., Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        normal.require("run seed", self.run_seed, 64)
+        checks.require_unsigned("run seed", self.run_seed, 64)
         ids = self.sample_ids
         if ids.dtype != torch.int64 or ids.ndim != 1:
             raise ValueError(
@@ -45,4 +45,4 @@ class Noise:
 
     def normal(self, draw: int, shape: tuple[int, ...]) -> Tensor:
         """Field number ``draw`` of the run (the prior is 0) for one sample's ``shape`` -> (B, *shape) float32."""
-        return normal.normal(self.sample_ids, self.run_seed, draw, shape, self._implementation)
+        return normal.normal(self.sample_ids, self.run_seed, draw, shape, implementation=self._implementation)

@@ -90,6 +90,6 @@ def standard_normals(sample_ids: Tensor, run_seed: int, draw: int, elements: int
 
 
 def random_signs(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
-    """The field ``draw`` of signs: as `standard_normals`, each 1 or -1 by the top bit, 0 or 1, of the element's word."""
+    """The field ``draw`` of signs, as `standard_normals`: 1 or -1 where the top bit of the element's word is 0 or 1."""
     words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
     return (1 - 2 * (words >> 31)).float()

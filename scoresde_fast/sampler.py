@@ -14,10 +14,11 @@ from torch import Tensor
 
 from scoresde_fast.errors import unknown
 from scoresde_fast.lanes import OnStep, lane_count, run_in_lanes
-from scoresde_fast.loop import Program, run
+from scoresde_fast.loop import StepBackends, run
 from scoresde_fast.model import ScoreFunction, ScoreModel
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops.langevin_step import LangevinNorm
+from scoresde_fast.program import Program
 from scoresde_fast.solvers import SolverOptions, build_table
 
 
@@ -42,9 +43,12 @@ class Sampler:
         run_seed: seed of the whole run, 0 to 2^64 - 1: another one gives other images for the same seeds.
         device: where to sample.
         batch_size: images at once.
+        backend: what makes noise and steps: "auto" (the fastest that is there), "triton", "cuda", "cpu" or "reference";
+            None takes the environment variable SCORESDE_FAST_BACKEND, else "auto".
 
     Raises:
         ValueError: an option is unknown or out of range, does not fit the model's SDE, or the device is not there.
+        RuntimeError: the backend cannot run here; says why.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Sampler:
         run_seed: int = 0,
         device: torch.device | str = "cpu",
         batch_size: int = 64,
+        backend: str | None = None,
     ) -> None:
         if langevin_norm not in get_args(LangevinNorm):
             raise ValueError(unknown("langevin_norm", langevin_norm, get_args(LangevinNorm)))
@@ -88,6 +93,8 @@ class Sampler:
         self.langevin_norm: LangevinNorm = langevin_norm
         self.run_seed = run_seed
         self.batch_size = batch_size
+        self.backend = backend
+        self.step_backends = StepBackends.choose(self.device, backend)
         parametrisation, times = model.parametrisation, self.table.times
         self.program = Program.of(
             self.table, parametrisation.labels(times), parametrisation.output_scale(times), self.device
@@ -140,9 +147,17 @@ class Sampler:
 
     @torch.inference_mode()
     def _run(self, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
-        noise = Noise(self.run_seed, torch.tensor(seeds, dtype=torch.int64, device=self.device))
+        noise = Noise(self.run_seed, torch.tensor(seeds, dtype=torch.int64, device=self.device), self.backend)
         prior = self.model.sde.prior_std * noise.normal(0, self.model.image_shape)
-        x = run(self.program, self.model.network, prior, noise, langevin_norm=self.langevin_norm, on_step=on_step)
+        x = run(
+            self.program,
+            self.model.network,
+            prior,
+            noise,
+            langevin_norm=self.langevin_norm,
+            backends=self.step_backends,
+            on_step=on_step,
+        )
         return self.model.to_images(x)
 
 

@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.loop import Program, run
+from scoresde_fast.loop import StepBackends, run
 from scoresde_fast.mixture import GaussianMixture
+from scoresde_fast.noise import Noise
+from scoresde_fast.ops import affine_step, langevin_norms, langevin_step
+from scoresde_fast.ops.step_table import CONTROL
+from scoresde_fast.program import Program
 from scoresde_fast.sdes import SDE, SDES, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, TimeGrid, build_table
 from scoresde_fast.solvers.correctors import CORRECTORS
@@ -79,21 +85,21 @@ def test_reverse_functions(steps: dict[str, np.ndarray], name: str, flow: bool) 
         assert_close(reverse.diffusion**2, expected**2, 1e-6, levels)
 
 
-class Recorded:
-    """The normal fields that the original drew, in the run's order, the prior first."""
-
-    def __init__(self, fields: list[np.ndarray]) -> None:
-        self.fields = [torch.from_numpy(field) for field in fields]
-
-    def normal(self, draw: int, shape: tuple[int, ...]) -> Tensor:
-        return self.fields[draw]
-
-
 def run_recorded(sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray], norm: str = "batch") -> Tensor:
+    """A run of the loop on the reference backend, with the normal fields that the original drew, the prior first."""
+
+    def recorded(state: Tensor, _ids: Tensor, _seed: int, control: Tensor) -> Tensor:
+        return torch.from_numpy(draws[int(control[CONTROL.draw])]).to(state.dtype)
+
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, x.shape[1:])
-    times = table.times
-    program = Program.of(table, model.parametrisation.labels(times), model.parametrisation.output_scale(times), "cpu")
-    return run(program, model.network, x, Recorded(draws), langevin_norm=norm)
+    labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
+    backends = StepBackends.choose("cpu", "reference")
+    noise = Noise(0, torch.arange(len(x)))
+    with ExitStack() as stack:
+        for operation in (affine_step, langevin_norms, langevin_step):
+            stack.enter_context(patch.object(operation, "row_noise", recorded))
+        program = Program.of(table, labels, scale, "cpu")
+        return run(program, model.network, x, noise, langevin_norm=norm, backends=backends)
 
 
 def one_time(t: float) -> TimeGrid:

@@ -29,6 +29,7 @@ LAYERS = (
     "data",
     "model",
     "mixture",
+    "program",
     "loop",
     "lanes",
     "sampler",
@@ -49,14 +50,21 @@ ONLY = {
     "configs": {"errors"},
     "data": {"errors"},
     "mixture": {"errors", "sdes", "model"},
-    "loop": {"errors", "ops", "rng", "noise", "solvers"},
+    "program": {"errors", "ops", "solvers"},
+    "loop": {"errors", "ops", "noise", "program", "solvers"},
     "lanes": {"errors"},
 }
-INCLUDES = {"core": {"core"}, "cpu": {"core", "cpu"}, "torch": {"core", "cpu", "torch"}}
-INCLUDES["tests"] = {"core", "cpu", "tests"}
+INCLUDES = {
+    "core": {"core"},
+    "cpu": {"core", "cpu"},
+    "cuda": {"core", "cuda"},
+    "torch": {"core", "cpu", "cuda", "torch"},
+    "tests": {"core", "cpu", "cuda", "tests"},
+}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")  # it gathers the names
-HEADERS_AND_SOURCES = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in {".h", ".cpp", ".cu"})
+CXX_SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
+HEADERS_AND_SOURCES = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in CXX_SUFFIXES)
 SOURCES = [
     *(ROOT / name for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "Makefile")),
     *HEADERS_AND_SOURCES,

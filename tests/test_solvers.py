@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from torch import Tensor, arange
 
-from scoresde_fast.loop import Program, run
+from scoresde_fast.loop import run
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
+from scoresde_fast.program import Program
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import GRIDS, SOLVERS, Row, SolverOptions, StepTable, build_table
 from scoresde_fast.solvers.moments import propagate

@@ -2,7 +2,7 @@
 // Box-Muller on two Philox words, the precise form: float arithmetic only, and the same bits on every machine.
 //
 // u = ((word >> 8) + 1/2) 2^-24; normals r cos(2 pi u1) and r sin(2 pi u1) with r = sqrt(-2 ln u0). Every intermediate
-// result carries what its rounding lost ("low" parts), so that the normals are within 0.6 ulp. There is no branch and
+// result carries what its rounding lost ("low" parts), so that the normals are within 0.9 ulp. There is no branch and
 // no library call but sqrt, so that a loop over words becomes vector instructions. The polynomials are minimax fits.
 #pragma once
 

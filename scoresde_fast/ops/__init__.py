@@ -1,7 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations: schema, PyTorch reference, fake and faster backends of each; the only place that knows backends."""
+"""Operations: schema, PyTorch reference, fake and faster backends of each; the only place that knows backends.
 
-from scoresde_fast.ops import normal
+One file an operation; the wrapper in it checks its arguments and calls the backend that was chosen.
+"""
+
+from scoresde_fast.ops import (
+    affine_step,
+    affine_step_pair,
+    hutchinson_dot,
+    langevin_norms,
+    langevin_step,
+    normal,
+    rademacher,
+)
 from scoresde_fast.ops.backends import BACKENDS, Operation, operations
 
-__all__ = ["BACKENDS", "Operation", "normal", "operations"]
+__all__ = [
+    "BACKENDS",
+    "Operation",
+    "affine_step",
+    "affine_step_pair",
+    "hutchinson_dot",
+    "langevin_norms",
+    "langevin_step",
+    "normal",
+    "operations",
+    "rademacher",
+]

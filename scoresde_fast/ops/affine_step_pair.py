@@ -63,9 +63,9 @@ def _reference(
         xx, vx, vv = row[columns.noise : columns.noise + 3]
         result += _act(torch.stack([xx, 0 * xx, vx, vv]), row_noise(state, sample_ids, run_seed, integers))
     if history is not None and output is not None:
-        first, last = row[columns.derive_output], row[columns.derive_output + 1]
+        to_x, to_v = row[columns.derive_output], row[columns.derive_output + 1]
         derived = _act(row[columns.derive_state : columns.derive_state + 4], state)
-        history[slot % len(history)].copy_(derived + torch.cat([first * output, last * output], dim=1))
+        history[slot % len(history)].copy_(derived + torch.cat([to_x * output, to_v * output], dim=1))
     if saved is not None and int(integers[CONTROL.save]):
         saved.copy_(state)
     state.copy_(result)

@@ -45,10 +45,9 @@ def define(
         order: the backends it has, the fastest first; ``kernels/NAME.py`` has a launcher of the operation's name.
     """
     name = schema.partition("(")[0]
-    for namespace, implementation in (library, None), (_reference, reference):
-        namespace.define(schema)
-        if implementation is not None:
-            namespace.impl(name, implementation, "CompositeExplicitAutograd")
+    library.define(schema)
+    _reference.define(schema)
+    _reference.impl(name, reference, "CompositeExplicitAutograd")
     backends = {}
     for backend in order:
         make = _triton_backend if backend == "triton" else _extension_backend

@@ -32,4 +32,4 @@ def rademacher(
     """
     elements = require_field(sample_ids, run_seed, draw, shape)
     implementation = implementation or torch.ops.scoresde_fast.rademacher.default
-    return implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements).view(-1, *shape)
+    return implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements).view(len(sample_ids), *shape)

@@ -38,7 +38,8 @@ class Row:
         state, saved, outputs, noise: coefficients of the registers in the next state.
         save: keep the state from before this row as the saved state.
         langevin: 2 alpha snr^2 of a Langevin corrector step, whose size depends on the data; the coefficients of the
-            score and the noise are then multiplied by that size and by the root of twice that size.
+            score and the noise are then multiplied by that size and by the root of twice that size.  Such a row's
+            output is not among those that later rows combine.
     """
 
     t: float

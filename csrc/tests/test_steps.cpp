@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading half precision, sums in a fixed order, and the places of a ring.
+#include <vector>
+
+#include "core/step_table.h"
+#include "cpu/network_dtype.h"
+#include "cpu/sums.h"
+#include "tests/check.h"
+
+using ssf::test::check;
+
+int main() {
+  check(ssf::cpu::from_float16(0x3C00) == 1.0f && ssf::cpu::from_float16(0xC500) == -5.0f, "float16: numbers");
+  check(ssf::cpu::from_float16(0x7BFF) == 65504.0f, "float16: the largest");
+  check(ssf::cpu::from_float16(0x0001) == 0x1p-24f && ssf::cpu::from_float16(0x83FF) == -0x3FFp-24f, "subnormals");
+  check(std::isinf(ssf::cpu::from_float16(0x7C00)) && ssf::cpu::from_float16(0xFC00) < 0, "float16: infinities");
+  check(std::isnan(ssf::cpu::from_float16(0x7E01)) && std::isnan(ssf::cpu::from_bfloat16(0x7FC0)), "NaN");
+  check(std::signbit(ssf::cpu::from_float16(0x8000)), "float16: minus zero");
+  check(ssf::cpu::from_bfloat16(0x3F80) == 1.0f && ssf::cpu::from_bfloat16(0xC0A0) == -5.0f, "bfloat16");
+
+  float a[64], b[64];
+  double exact = 0;
+  for (int i = 0; i < 64; ++i) {
+    a[i] = 0.25f * i;
+    b[i] = 3.0f - i;
+    exact += static_cast<double>(a[i]) * b[i];
+  }
+  check(ssf::cpu::dot(a, b) == exact, "a dot product without rounding");
+
+  for (int32_t slot = 0; slot < 9; ++slot)
+    for (int64_t length = 1; length <= 3; ++length)
+      for (int k = 0; k <= 3; ++k)
+        check(ssf::ring_place(slot + 3, k, length) == (slot + 3 - k) % length, "places of a ring");
+  check(ssf::ring_place(0, 1, 1) == 0 && ssf::ring_place(0, 3, 2) == 1, "before the first output");
+
+  const int64_t counter = 7;
+  const ssf::RowIndex inside{&counter, true, 2, 10}, past{&counter, true, 3, 10}, fixed{nullptr, false, 4, 10};
+  check(inside() == 9 && past() == 9 && fixed() == 4, "rows, held inside the table");
+  return ssf::test::failures;
+}

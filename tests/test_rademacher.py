@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operation ``rademacher``: the contract's signs, bit for bit on every backend, and their distribution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from steps import RUN_SEED, SAMPLE_IDS, backends
+
+from scoresde_fast.ops.rademacher import operation, rademacher
+from scoresde_fast.rng import WORD, philox
+
+
+@pytest.mark.parametrize("elements", [0, 1, 3, 63, 256, 500, 40_001])
+@pytest.mark.parametrize("backend", backends(operation))
+def test_bits(backend: str, elements: int) -> None:
+    """Every backend's signs are the reference's."""
+    fields = [
+        rademacher(SAMPLE_IDS, RUN_SEED, 2**32 - 1, (elements,), implementation=operation.choose("cpu", name))
+        for name in (backend, "reference")
+    ]
+    assert torch.equal(*fields) and fields[0].dtype == torch.float32
+
+
+def test_layout() -> None:
+    """An element's sign is the top bit of its word of the contract."""
+    field = rademacher(SAMPLE_IDS, RUN_SEED, 5, (2, 5)).flatten(1)
+    for sample, sample_id in enumerate(SAMPLE_IDS.tolist()):
+        for index in range(10):
+            counter = torch.tensor([index // 4, 5, sample_id & WORD, sample_id >> 32])
+            word = int(philox(counter, (RUN_SEED & WORD, RUN_SEED >> 32))[index % 4])
+            assert field[sample, index] == (-1 if word >> 31 else 1)
+
+
+def test_distribution() -> None:
+    """Signs of a million elements are fair and uncorrelated, within four deviations."""
+    field = rademacher(torch.arange(4), 1, 0, (250_000,)).view(-1, 4)
+    assert (field.abs() == 1).all()
+    assert field.mean().abs() < 4e-3
+    correlation = field.T @ field / len(field) - torch.eye(4)
+    assert correlation.abs().max() < 4 / len(field) ** 0.5
+
+
+@pytest.mark.parametrize("backend", backends(operation))
+def test_opcheck(backend: str) -> None:
+    """Schema, fake and dispatch of the operators hold together."""
+    torch.library.opcheck(operation.choose("cpu", backend), (SAMPLE_IDS, 1, 2, 63))
+
+
+def test_bad_input() -> None:
+    """What does not fit the contract is refused, as for ``normal``."""
+    with pytest.raises(ValueError, match="draw 4294967296 is out of range"):
+        rademacher(SAMPLE_IDS, 0, 2**32, (4,))
+    with pytest.raises(TypeError, match="sample_ids is float32; it must be int64"):
+        rademacher(SAMPLE_IDS.float(), 0, 0, (4,))

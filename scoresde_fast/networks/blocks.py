@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde_fast.networks.layers import NIN, Activation, conv1x1, conv3x3, dense, group_norm
+from scoresde_fast.networks.layers import NIN, Activation, conv1x1, conv3x3, dense, group_norm, norm_act
 from scoresde_fast.networks.resampling import Taps, downsample, upsample
 
 
@@ -66,14 +66,13 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, temb: Tensor | None) -> Tensor:
         """(B, in, H, W), (B, time_channels) or None -> (B, out, H', W')."""
-        h = self.act(self.norm0(x))
+        h = norm_act(self.norm0, self.act, x)
         if self.resample is not None:
             change_size = upsample if self.resample == "up" else downsample
             h, x = change_size(h, self.taps), change_size(x, self.taps)
-        h = self.conv0(h)
-        if self.time is not None and temb is not None:
-            h = h + self.time(self.act(temb))[:, :, None, None]
-        h = self.conv1(self.dropout(self.act(self.norm1(h))))
+        shift = self.time(self.act(temb)) if self.time is not None and temb is not None else None
+        h = norm_act(self.norm1, self.act, self.conv0(h), shift)
+        h = self.conv1(self.dropout(h))
         if self.shortcut_conv is not None:
             x = self.shortcut_conv(x)
         elif self.shortcut_nin is not None:

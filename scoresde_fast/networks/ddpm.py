@@ -17,6 +17,7 @@ from scoresde_fast.networks.layers import (
     dense,
     geometric_sigmas,
     group_norm,
+    norm_act,
     positional_embedding,
 )
 from scoresde_fast.networks.resampling import Downsample, Upsample
@@ -155,5 +156,5 @@ class DDPM(nn.Module):
         h = self.middle1(self.middle_attention(self.middle0(kept[-1], temb)), temb)
         for level in self.up:
             h = level(h, kept, temb)
-        h = self.head(self.act(self.norm(h)))
+        h = self.head(norm_act(self.norm, self.act, h))
         return h / self.sigmas[labels.long()][:, None, None, None] if self.scale_by_sigma else h

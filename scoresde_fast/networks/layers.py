@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde_fast.ops.group_norm_silu import group_norm_silu
+
 Activation = Callable[[Tensor], Tensor]
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -70,6 +72,13 @@ def dense(in_features: int, out_features: int) -> nn.Linear:
 def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
     """GroupNorm with ``groups`` groups; by default at most 32 of at least four channels, as everywhere in NCSN++."""
     return nn.GroupNorm(groups or min(channels // 4, 32), channels, eps=1e-6)
+
+
+def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | None = None) -> Tensor:
+    """act(norm(x + shift)), ``shift`` (B, C) for every pixel: one fused operation where the activation is SiLU."""
+    if act is F.silu:
+        return group_norm_silu(x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, shift=shift)[0]
+    return act(norm(x if shift is None else x + shift[:, :, None, None]))
 
 
 class NIN(nn.Module):

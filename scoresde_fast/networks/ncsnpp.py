@@ -23,6 +23,7 @@ from scoresde_fast.networks.layers import (
     dense,
     geometric_sigmas,
     group_norm,
+    norm_act,
     positional_embedding,
 )
 from scoresde_fast.networks.resampling import Downsample, Taps, Upsample, downsample, upsample
@@ -50,7 +51,7 @@ class Head(Section):
         self.conv = conv3x3(channels, out_channels, init_scale)
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.conv(self.act(self.norm(h)))
+        return self.conv(norm_act(self.norm, self.act, h))
 
 
 class DownLevel(Section):

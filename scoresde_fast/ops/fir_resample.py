@@ -19,6 +19,8 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.library import define, library
@@ -35,10 +37,13 @@ def _filter(taps: Sequence[float], gain: float, x: Tensor) -> Tensor:
     return (gain * square / square.sum()).to(x.device, x.dtype).expand(x.shape[1], 1, -1, -1)
 
 
+def _channels_last(x: Tensor) -> bool:
+    """Whether the operation keeps channels_last; what is both, one pixel or one channel, goes by its last stride."""
+    return x.stride(3) != 1 and x.permute(0, 2, 3, 1).is_contiguous()
+
+
 def _layout(x: Tensor) -> torch.memory_format:
-    """The format of ``x``, kept by the operation; what is both, one pixel or one channel, goes by its last stride."""
-    last = x.stride(3) != 1 and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+    return torch.channels_last if _channels_last(x) else torch.contiguous_format
 
 
 def _fake(x: Tensor, taps: Sequence[float], direction: Direction, offset: int, gain: float) -> Tensor:
@@ -70,7 +75,8 @@ operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"))
 class _Resample(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, taps: list[float], direction: Direction, offset: int, gain: float) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
+        # Recording is off in here, but the outer levels of nested transforms have yet to see the operation.
+        with torch.enable_grad(), _set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
             return torch.ops.scoresde_fast.fir_resample.default(x, taps, direction, offset, gain)
 
     @staticmethod
@@ -86,12 +92,13 @@ class _Resample(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return torch.ops.scoresde_fast.fir_resample.default(_dense(tangents[0]), *ctx.arguments)
+        with _set_fwd_grad_enabled(True):
+            return torch.ops.scoresde_fast.fir_resample.default(_dense(tangents[0]), *ctx.arguments)
 
 
 def _dense(x: Tensor) -> Tensor:
     """``x`` itself where it is contiguous or channels_last; gradients and tangents may come expanded or sliced."""
-    return x.contiguous(memory_format=_layout(x))
+    return x if _channels_last(x) else x.contiguous()
 
 
 def _over_batches(
@@ -104,7 +111,14 @@ def _over_batches(
     return y.unflatten(0, moved.shape[:2]), 0
 
 
-library.impl("fir_resample", _Resample.apply, "Autograd")
+def _differentiable(*arguments: Any) -> Tensor:
+    # Inside a transform of torch.func, its level has been entered before this key is reached: `apply` would enter it
+    # again, the method it overrides only records.
+    with enable_single_level_autograd_function():
+        return super(torch.autograd.Function, _Resample).apply(*arguments)
+
+
+library.impl("fir_resample", _differentiable, "Autograd")
 torch.library.register_vmap("scoresde_fast::fir_resample", _over_batches, lib=library)
 
 
@@ -114,8 +128,8 @@ def fir_resample(
     """Resample by two along height and width.
 
     Args:
-        x: (B, C, H, W), float32, bfloat16, float16 or float64, contiguous or channels_last; sums are float32, of float64
-            float64.  "down" wants even H and W.
+        x: (B, C, H, W), float32, bfloat16, float16 or float64, contiguous or channels_last; "down" wants even H and W.
+            Sums are float32, of float64 float64.
         taps: the filter of each axis, 2 to 12 numbers, normalised to the sum 1.
         direction: "up" or "down".
         offset: o of the module's formula, in [0, K); None keeps the image centred.
@@ -143,7 +157,7 @@ def _require_image(x: Tensor, direction: Direction) -> None:
     checks.require_dtype("x", x, (*checks.NETWORK_DTYPES, torch.float64))
     if x.ndim != 4:
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, C, H, W)")
-    if not x.is_contiguous(memory_format=_layout(x)):
+    if not (_channels_last(x) or x.is_contiguous()):
         raise ValueError(
             f"x has strides {tuple(x.stride())} for shape {tuple(x.shape)}; it must be contiguous (NCHW) or "
             "channels_last: call .contiguous()"

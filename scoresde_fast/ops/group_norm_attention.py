@@ -2,10 +2,10 @@
 """``group_norm_attention``: GroupNorm, single-head self-attention over pixels and the residual join, as one operation.
 
 The four projections of the block (q = n Wq + bq, k = n Wk + bk, v = n Wv + bv, out = o Wo + bo, matrices (in, out)) are
-merged into two.  With n_i the normalised pixels, the logits are q_i . k_j / sqrt(C) = (n_i S + u) . n_j + terms of i alone,
-where S = Wq Wk^T / sqrt(C) and u = Wk bq / sqrt(C); the softmax over j drops those terms, and bk with them.  Its weights
-p_ij add up to one, so that sum_j p_ij v_j Wo + bo = (sum_j p_ij n_j) V + b, where V = Wv Wo and b = bv Wo + bo.  Queries
-are n S + u; keys and values are n itself.
+merged into two.  With n_i the normalised pixels, the logits are q_i . k_j / sqrt(C) = (n_i S + u) . n_j plus terms of i
+alone, where S = Wq Wk^T / sqrt(C) and u = Wk bq / sqrt(C); the softmax over j drops those terms, and bk with them.  Its
+weights p_ij add up to one, so that sum_j p_ij v_j Wo + bo = (sum_j p_ij n_j) V + b, where V = Wv Wo and b = bv Wo + bo.
+Queries are n S + u; keys and values are n itself.
 """
 
 from __future__ import annotations
@@ -79,6 +79,30 @@ def merge_attention(
     )
 
 
+def _normalise(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    if _tangent(x) is None:
+        return F.group_norm(x, groups, weight, bias, eps)
+    # torch's own forward-mode rule of group_norm neither compiles nor takes channels_last.
+    grouped = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(1, (groups, -1))
+    variance, mean = torch.var_mean(grouped, (2, 3, 4), correction=0, keepdim=True)
+    unit = ((grouped - mean) * torch.rsqrt(variance + eps)).flatten(1, 2)
+    return (unit * weight[:, None, None] + bias[:, None, None]).to(x.dtype)
+
+
+def _project(rows: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    # On a CPU without instructions for 16 bits, their products are five times slower with a transposed matrix.
+    weight = matrix.mT.contiguous() if rows.device.type == "cpu" else matrix.mT
+    return F.linear(rows, weight, bias.to(rows.dtype))
+
+
+def _attend(queries: Tensor, keys: Tensor) -> Tensor:
+    if _tangent(queries) is None:
+        return F.scaled_dot_product_attention(queries[:, None], keys[:, None], keys[:, None], scale=1.0)[:, 0]
+    # Torch's fused attention has no forward-mode rule; logits of 16 bits would not do.
+    wide = keys.to(torch.promote_types(keys.dtype, torch.float32))
+    return (torch.softmax(queries.to(wide.dtype) @ wide.mT, -1) @ wide).to(keys.dtype)
+
+
 def _reference(
     x: Tensor,
     norm_weight: Tensor,
@@ -91,11 +115,10 @@ def _reference(
     bias: Tensor,
     scale: float,
 ) -> Tensor:
-    normalised = F.group_norm(x, groups, norm_weight.to(x.dtype), norm_bias.to(x.dtype), eps)
+    normalised = _normalise(x, norm_weight.to(x.dtype), norm_bias.to(x.dtype), groups, eps)
     keys = normalised.flatten(2).mT  # (B, H W, C)
-    queries = F.linear(keys, score.mT, key_bias.to(x.dtype))
-    attended = F.scaled_dot_product_attention(queries[:, None], keys[:, None], keys[:, None], scale=1.0)[:, 0]
-    out = F.linear(attended, value.mT, bias.to(x.dtype)).mT.unflatten(2, x.shape[2:])
+    queries = _project(keys, score, key_bias)
+    out = _project(_attend(queries, keys), value, bias).mT.unflatten(2, x.shape[2:])
     return (x + out).mul_(scale)
 
 
@@ -146,9 +169,12 @@ def group_norm_attention(
     )
 
 
+def _tangent(tensor: Tensor) -> Tensor | None:
+    return forward_ad.unpack_dual(tensor).tangent
+
+
 def _differentiated(tensor: Tensor) -> bool:
-    tangent = forward_ad.unpack_dual(tensor).tangent
-    return tangent is not None or (torch.is_grad_enabled() and tensor.requires_grad)
+    return (torch.is_grad_enabled() and tensor.requires_grad) or _tangent(tensor) is not None
 
 
 def _require(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, groups: int, weights: MergedAttention) -> None:

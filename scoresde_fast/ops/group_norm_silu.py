@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``group_norm_silu``: what a residual block of NCSN++ does between two convolutions, in one pass over memory.
 
-``h = (x + shift + residual) * scale``, GroupNorm (Wu & He, 2018), SiLU and, where the block resamples, the FIR filter of
-`scoresde_fast.ops.fir_resample`.  ``shift`` is the time bias of a sample's channels; ``residual`` and ``scale`` are the
+``h = (x + shift + residual) * scale``, GroupNorm (Wu & He, 2018), SiLU and, where the block resamples, the FIR
+filter of `scoresde_fast.ops.fir_resample`.  ``shift`` is the time bias of a sample's channels; ``residual`` and ``scale`` are the
 block's join, whose result the network needs too.
 """
 
@@ -15,10 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scoresde_fast.errors import unknown
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.fir_resample import fir_down, fir_up
-from scoresde_fast.ops.group_norm_silu_gradients import joined_input, memory_format, register_autograd
+from scoresde_fast.ops.group_norm_silu_gradients import (
+    joined_input,
+    memory_format,
+    needs_derivatives,
+    register_autograd,
+)
 from scoresde_fast.ops.library import define, library
 
 SCHEMA = (
@@ -115,8 +119,8 @@ def group_norm_silu(
         residual: like ``x``, dtype and memory format included.
         scale: the factor of the sum.
         silu: False leaves the activation out.
-        resample: "none", "up" or "down".
-        taps: the FIR filter of "up" and "down", two values or more.
+        resample: "none", "up" or, of even H and W, "down".
+        taps: the FIR filter of "up" and "down", 2 to 12 numbers.
         implementation: what ``operation.choose`` returned, which carries no gradients; None chooses now.
 
     Returns:
@@ -131,7 +135,11 @@ def group_norm_silu(
     arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, list(taps))
     if x.dtype == torch.float64:
         return _reference(*arguments)
-    return (implementation or torch.ops.scoresde_fast.group_norm_silu.default)(*arguments)
+    if implementation is None:
+        # The dispatcher is for derivatives and for tracing; its two layers of Python cost as much as a small image.
+        through = torch.compiler.is_compiling() or needs_derivatives(x, weight, bias, shift, residual)
+        implementation = torch.ops.scoresde_fast.group_norm_silu.default if through else operation.choose(x.device)
+    return implementation(*arguments)
 
 
 def _require(
@@ -174,9 +182,8 @@ def _require(
                 f"residual has strides {tuple(residual.stride())}; it must have the memory format of x, whose strides "
                 f"are {tuple(x.stride())}: call .contiguous(memory_format=...)"
             )
-    if resample not in RESAMPLES:
-        raise ValueError(unknown("resample", resample, RESAMPLES))
-    if resample != "none" and (len(taps) < 2 or sum(taps) == 0):
-        raise ValueError(f"taps are {list(taps)}; a filter has two values or more and a sum other than 0")
-    if resample == "down" and min(height, width) < 2:
-        raise ValueError(f"x has shape {tuple(x.shape)}; resample 'down' needs a height and width of 2 or more")
+    checks.require_choice("resample", resample, RESAMPLES)
+    if resample != "none" and (not 2 <= len(taps) <= 12 or sum(taps) == 0):
+        raise ValueError(f"taps are {list(taps)}; a filter has 2 to 12 values and a sum other than 0")
+    if resample == "down" and (height % 2 or width % 2):
+        raise ValueError(f"x has shape {tuple(x.shape)}; only even heights and widths can be halved: pad or crop it")

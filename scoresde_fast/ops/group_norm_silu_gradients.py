@@ -10,19 +10,21 @@ else x, from which h = (x + shift) * scale is made again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch._functorch.autograd_function import enable_single_level_autograd_function
+from torch._functorch.autograd_function import (  # type: ignore[attr-defined]
+    enable_single_level_autograd_function,
+)
 from torch.autograd import forward_ad
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction, once_differentiable
 from torch.library import Library
 
-from scoresde_fast.ops.fir_resample import fir_down, fir_up
 from scoresde_fast.ops.library import define
 
+Triple: TypeAlias = tuple[Tensor, Tensor, Tensor]
 BACKWARD = (
     "group_norm_silu_backward(Tensor grad_y, Tensor? grad_h, Tensor source, Tensor? shift, Tensor statistics, "
     "Tensor weight, Tensor bias, int groups, float scale, bool joined, bool silu) -> (Tensor, Tensor, Tensor, Tensor)"
@@ -148,13 +150,13 @@ tangent = define(TANGENT, _tangent_reference, _tangent_fake, order=("triton", "c
 
 
 class _GroupNormSilu(_SingleLevelFunction):
-    """The operation without its resampling; (y, h, statistics).
+    """The operation with its derivatives; that of the filter, which is linear, is the filter or its adjoint.
 
     It runs inside the dispatcher's autograd key, which sees one level of nested transforms at a time.
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -164,14 +166,16 @@ class _GroupNormSilu(_SingleLevelFunction):
         residual: Tensor | None,
         scale: float,
         silu: bool,
+        resample: str,
+        taps: Sequence[float],
     ) -> Any:
         # A Function switches both modes off; the levels of torch.func below this one need them.
         with torch.enable_grad(), _set_fwd_grad_enabled(True):
-            return _below_autograd(x, weight, bias, groups, eps, shift, residual, scale, silu, "none", [])
+            return _below_autograd(x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        x, weight, bias, ctx.groups, _, shift, residual, ctx.scale, ctx.silu = inputs
+        x, weight, bias, ctx.groups, _, shift, residual, ctx.scale, ctx.silu, ctx.resample, ctx.taps = inputs
         _, h, statistics = output
         ctx.joined = residual is not None
         ctx.shift_dims = 0 if shift is None else shift.ndim
@@ -184,11 +188,13 @@ class _GroupNormSilu(_SingleLevelFunction):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _statistics: None) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _statistics: None) -> Any:
         source, shift, statistics, weight, bias = ctx.saved_tensors
         layout = memory_format(source)
         if grad_y is None:
             grad_y = torch.zeros_like(source, memory_format=layout)
+        elif ctx.resample != "none":
+            grad_y = _filter(grad_y.contiguous(memory_format=layout), ctx.resample, ctx.taps, adjoint=True)
         grad_x, grad_weight, grad_bias, grad_shift = torch.ops.scoresde_fast.group_norm_silu_backward(
             grad_y.contiguous(memory_format=layout),
             None if grad_h is None or not ctx.joined else grad_h.contiguous(memory_format=layout),
@@ -198,13 +204,16 @@ class _GroupNormSilu(_SingleLevelFunction):
             grad_shift = grad_shift.sum(0)
         shift_grad = grad_shift.to(ctx.shift_dtype) if ctx.shift_dims else None
         grad_bias = grad_bias.to(bias.dtype)
-        return grad_x, grad_weight, grad_bias, None, None, shift_grad, grad_x if ctx.joined else None, None, None
+        grad_residual = grad_x if ctx.joined else None
+        return grad_x, grad_weight, grad_bias, None, None, shift_grad, grad_residual, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        x, weight, bias, _, _, shift, residual, _, _ = tangents
+        x, weight, bias, _, _, shift, residual, *_ = tangents
         if weight is not None or bias is not None:
-            raise NotImplementedError("group_norm_silu has no tangent in weight or bias: make only x, shift or residual dual")
+            raise NotImplementedError(
+                "group_norm_silu has no tangent in weight or bias: make only x, shift or residual dual"
+            )
         source, saved_shift, *parameters = ctx.saved_tensors
         layout = memory_format(source)
         total = torch.zeros_like(source) if x is None else x
@@ -212,7 +221,28 @@ class _GroupNormSilu(_SingleLevelFunction):
         y = torch.ops.scoresde_fast.group_norm_silu_tangent(
             t, source, saved_shift, *parameters, ctx.groups, ctx.scale, ctx.joined, ctx.silu
         )
+        if ctx.resample != "none":
+            y = _filter(y, ctx.resample, ctx.taps).contiguous(memory_format=layout)
         return y, t if ctx.joined else None, None
+
+
+def needs_derivatives(*tensors: Tensor | None) -> bool:
+    """Whether an operation on these tensors may be asked for a gradient or a tangent."""
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        return True
+    # A compiled graph enters torch.func's levels without a word to `forward_ad`.
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def _filter(x: Tensor, resample: str, taps: Sequence[float], *, adjoint: bool = False) -> Tensor:
+    """`fir_resample` with its defaults, or its adjoint, below autograd."""
+    up, count = resample == "up", len(taps)
+    offset = count - 2 - (count - 1) // 2 if up else count // 2
+    if adjoint:
+        taps, offset = taps[::-1], count - 1 - offset
+    with torch._C._AutoDispatchBelowAutograd():
+        direction = "up" if up != adjoint else "down"
+        return torch.ops.scoresde_fast.fir_resample.default(x, taps, direction, offset, 4.0 if up else 1.0)
 
 
 def _below_autograd(*arguments: Any) -> Any:
@@ -233,18 +263,11 @@ def _autograd(
     resample: str,
     taps: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The operation where gradients may be asked for: the filter is linear and keeps its own derivatives."""
-    tensors = [tensor for tensor in (x, weight, bias, shift, residual) if tensor is not None]
-    reverse = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    # A compiled graph enters torch.func's levels without a word to `forward_ad`.
-    if not reverse and forward_ad._current_level < 0 and not torch._C._are_functorch_transforms_active():
-        return _below_autograd(x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
+    arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
+    if not needs_derivatives(x, weight, bias, shift, residual):
+        return _below_autograd(*arguments)
     with enable_single_level_autograd_function():
-        y, h, statistics = _GroupNormSilu.apply(x, weight, bias, groups, eps, shift, residual, scale, silu)
-    if resample != "none":
-        y = fir_up(y, taps) if resample == "up" else fir_down(y, taps)
-        y = y.contiguous(memory_format=memory_format(x))
-    return y, h, statistics
+        return cast(Triple, _GroupNormSilu.apply(*arguments))
 
 
 def register_autograd(library: Library) -> None:

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+// Polyphase: every output is a sum over the taps of its own parity (up) or over all taps (down), one axis after the
+// other, through float lines small enough for the first caches. Rows are contiguous, and so are columns when `inner` is
+// large (channels_last). When it is small, a block of rows is laid out with zeros between them, so that shifted sums
+// over the whole block make the columns; even and odd columns are interleaved (up) or split (down) in passes of their
+// own.
+#include "cpu/fir_resample.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/element.h"
+#include "cpu/vectorize.h"
+
+// What a vectorised function calls must be compiled into each of its clones, for their instructions.
+#if defined(__GNUC__)
+#define SSF_INLINE inline __attribute__((always_inline))
+#else
+#define SSF_INLINE inline
+#endif
+
+namespace ssf::cpu {
+namespace {
+
+using cpu::narrow;
+using cpu::widen;
+inline double widen(double value) { return value; }
+inline void narrow(double value, double& out) { out = value; }
+
+// One axis: output n reads the inputs first(n), first(n) - 1, ... with the taps tap(n), tap(n) + step(), ...
+struct Axis {
+  bool up;
+  int taps, offset;
+
+  int step() const { return up ? 2 : 1; }
+  int tap(int64_t n) const { return up ? static_cast<int>((n + offset) & 1) : 0; }
+  int count(int64_t n) const { return up ? (taps + 1 - tap(n)) / 2 : taps; }
+  int64_t first(int64_t n) const { return up ? (n + offset) >> 1 : 2 * n + offset; }
+  int64_t last(int64_t n) const { return first(n) - count(n) + 1; }
+
+  // How many zeros the outputs [0, size) read in front of the inputs, and behind them.
+  int64_t front() const { return std::max<int64_t>(0, -std::min(last(0), last(1))); }
+  int64_t back(int64_t length, int64_t size) const {
+    return std::max<int64_t>(0, std::max(first(size - 1), first(std::max<int64_t>(size - 2, 0))) - length + 1);
+  }
+};
+
+// out[i] = sum_t weight[t] in[t][i], of `count` lines.
+template <class In, class Acc>
+struct Sum {
+  int count = 0;
+  const In* in[kMaxTaps];
+  Acc weight[kMaxTaps];
+
+  void add(const In* line, Acc w) {
+    in[count] = line;
+    weight[count++] = w;
+  }
+};
+
+// Output rows [begin, end), numbered through all planes, of n elements: from input rows `in_stride` apart, of which
+// `in` is number `origin`, to rows of `out`, which begins with row `begin`.
+template <class In, class Acc, class Out>
+struct Rows {
+  Axis axis;
+  const Acc* taps;
+  int64_t height, out_height, begin, end, n;
+  const In* in;
+  int64_t origin, in_stride;
+  const In* zeros;  // n of them, instead of rows outside the plane
+  Out* out;
+  int64_t out_stride;
+};
+
+template <int kCount, class In, class Acc, class Out>
+SSF_INLINE void sum_of(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
+  const In *a = sum.in[0], *b = sum.in[kCount > 1 ? 1 : 0], *c = sum.in[kCount > 2 ? 2 : 0],
+           *d = sum.in[kCount > 3 ? 3 : 0];
+  const Acc wa = sum.weight[0], wb = sum.weight[1], wc = sum.weight[2], wd = sum.weight[3];
+  for (int64_t i = 0; i < n; ++i) {
+    Acc value = wa * widen(a[i]);
+    if constexpr (kCount > 1) value += wb * widen(b[i]);
+    if constexpr (kCount > 2) value += wc * widen(c[i]);
+    if constexpr (kCount > 3) value += wd * widen(d[i]);
+    narrow(value, out[i]);
+  }
+}
+
+template <class In, class Acc, class Out>
+SSF_INLINE void sum_of_many(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
+  constexpr int64_t kPiece = 64;
+  for (int64_t first = 0; first < n; first += kPiece) {
+    const int64_t length = std::min(kPiece, n - first);
+    Acc value[kPiece] = {};
+    for (int t = 0; t < sum.count; ++t) {
+      const In* line = sum.in[t] + first;
+      for (int64_t i = 0; i < length; ++i) value[i] += sum.weight[t] * widen(line[i]);
+    }
+    for (int64_t i = 0; i < length; ++i) narrow(value[i], out[first + i]);
+  }
+}
+
+template <class In, class Acc, class Out>
+SSF_INLINE void sum_lines(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
+  switch (sum.count) {
+    case 1:
+      return sum_of<1>(sum, n, out);
+    case 2:
+      return sum_of<2>(sum, n, out);
+    case 3:
+      return sum_of<3>(sum, n, out);
+    case 4:
+      return sum_of<4>(sum, n, out);
+    default:
+      return sum_of_many(sum, n, out);
+  }
+}
+
+// kCount: the most rows that an output row is made of; 0: as many as it happens to be.
+template <int kCount, class In, class Acc, class Out>
+SSF_INLINE void sum_rows_of(const Rows<In, Acc, Out>& rows) {
+  const Axis axis = rows.axis;
+  int64_t plane = rows.begin / rows.out_height, y = rows.begin % rows.out_height;
+  Out* out = rows.out;
+  Sum<In, Acc> sum;
+  for (int64_t row = rows.begin; row < rows.end; ++row, out += rows.out_stride) {
+    const int64_t first = axis.first(y);
+    const In* line = rows.in + (plane * rows.height - rows.origin + first) * rows.in_stride;
+    int tap = axis.tap(y);
+    sum.count = kCount ? kCount : axis.count(y);
+    if (first >= sum.count - 1 && first < rows.height && tap + (sum.count - 1) * axis.step() < axis.taps) {
+      for (int t = 0; t < sum.count; ++t, tap += axis.step()) {
+        sum.in[t] = line - t * rows.in_stride;
+        sum.weight[t] = rows.taps[tap];
+      }
+    } else {
+      for (int t = 0; t < sum.count; ++t, tap += axis.step()) {
+        const bool inside = tap < axis.taps && first - t >= 0 && first - t < rows.height;
+        sum.in[t] = inside ? line - t * rows.in_stride : rows.zeros;
+        sum.weight[t] = inside ? rows.taps[tap] : Acc{0};
+      }
+    }
+    if constexpr (kCount)
+      sum_of<kCount>(sum, rows.n, out);
+    else
+      sum_of_many(sum, rows.n, out);
+    if (++y == rows.out_height) y = 0, ++plane;
+  }
+}
+
+template <class In, class Acc, class Out>
+SSF_INLINE void sum_rows(const Rows<In, Acc, Out>& rows) {
+  const int count = std::max(rows.axis.count(0), rows.axis.count(1));
+  if (count <= 2) return sum_rows_of<2>(rows);
+  if (count <= 4) return sum_rows_of<4>(rows);
+  return sum_rows_of<0>(rows);
+}
+
+template <class In, class Out>
+SSF_INLINE void copy_lines(const In* in, int64_t in_stride, Out* __restrict out, int64_t out_stride, int64_t n,
+                           int64_t lines) {
+  for (int64_t line = 0; line < lines; ++line)
+    for (int64_t i = 0; i < n; ++i) narrow(widen(in[line * in_stride + i]), out[line * out_stride + i]);
+}
+
+// Runs of n elements, those of `even` and `odd` in turn; kRun: n where it is known.
+template <int kRun, class Acc>
+SSF_INLINE void interleave_of(const Acc* even, const Acc* odd, int64_t runs, int64_t n, Acc* __restrict both) {
+  n = kRun ? kRun : n;
+  for (int64_t j = 0; j < runs; ++j)
+    for (int64_t c = 0; c < n; ++c) both[2 * j * n + c] = even[j * n + c], both[(2 * j + 1) * n + c] = odd[j * n + c];
+}
+
+template <class Acc>
+SSF_INLINE void interleave(const Acc* even, const Acc* odd, int64_t runs, int64_t n, Acc* both) {
+  if (n == 1) return interleave_of<1>(even, odd, runs, n, both);
+  if (n == 3) return interleave_of<3>(even, odd, runs, n, both);
+  interleave_of<0>(even, odd, runs, n, both);
+}
+
+// Rows of every second column: out[j] = sum_t taps[count - 1 - t] in[2 j + t], in runs of n elements.
+template <class Acc, class Out>
+struct Decimate {
+  const Acc* taps;
+  int count;
+  int64_t rows, columns, n;
+  const Acc* in;
+  int64_t in_stride;
+  Out* out;
+};
+
+// kCount, kRun: `count` and `n` where they are known, 0 otherwise.
+template <int kCount, int kRun, class Acc, class Out>
+SSF_INLINE void decimate_of(const Decimate<Acc, Out>& op) {
+  const int count = kCount ? kCount : op.count;
+  const int64_t n = kRun ? kRun : op.n;
+  Acc taps[kMaxTaps];
+  for (int t = 0; t < count; ++t) taps[t] = op.taps[count - 1 - t];
+  for (int64_t row = 0; row < op.rows; ++row) {
+    const Acc* in = op.in + row * op.in_stride;
+    Out* __restrict out = op.out + row * op.columns * n;
+    for (int64_t j = 0; j < op.columns; ++j) {
+      for (int64_t c = 0; c < n; ++c) {
+        Acc value = taps[0] * in[2 * j * n + c];
+        for (int t = 1; t < count; ++t) value += taps[t] * in[(2 * j + t) * n + c];
+        narrow(value, out[j * n + c]);
+      }
+    }
+  }
+}
+
+template <class Acc, class Out>
+SSF_INLINE void decimate(const Decimate<Acc, Out>& op) {
+  if (op.n == 1 && op.count == 4) return decimate_of<4, 1>(op);
+  if (op.n == 3 && op.count == 4) return decimate_of<4, 3>(op);
+  if (op.n == 1) return decimate_of<0, 1>(op);
+  decimate_of<0, 0>(op);
+}
+
+}  // namespace
+
+// What is vectorised, for every element type T and the type Acc of its sums.
+#define SSF_FIR_LINES(T, Acc)                                                                          \
+  SSF_VECTORIZE void fir_sum(const Sum<Acc, Acc>& sum, int64_t n, T* out) { sum_lines(sum, n, out); }  \
+  SSF_VECTORIZE void fir_rows(const Rows<T, Acc, Acc>& rows) { sum_rows(rows); }                       \
+  SSF_VECTORIZE void fir_decimate(const Decimate<Acc, T>& op) { decimate(op); }                        \
+  SSF_VECTORIZE void fir_copy(const T* in, int64_t in_stride, Acc* out, int64_t out_stride, int64_t n, \
+                              int64_t lines) {                                                         \
+    copy_lines(in, in_stride, out, out_stride, n, lines);                                              \
+  }
+// Where T is not Acc, rows of sums too.
+#define SSF_FIR_LINES_BACK(T, Acc) \
+  SSF_VECTORIZE void fir_rows(const Rows<Acc, Acc, T>& rows) { sum_rows(rows); }
+SSF_FIR_LINES(float, float)
+SSF_FIR_LINES(BFloat16, float)
+SSF_FIR_LINES_BACK(BFloat16, float)
+SSF_FIR_LINES(Half, float)
+SSF_FIR_LINES_BACK(Half, float)
+SSF_FIR_LINES(double, double)
+#undef SSF_FIR_LINES
+#undef SSF_FIR_LINES_BACK
+SSF_VECTORIZE void fir_interleave(const float* even, const float* odd, int64_t runs, int64_t n, float* both) {
+  interleave(even, odd, runs, n, both);
+}
+SSF_VECTORIZE void fir_interleave(const double* even, const double* odd, int64_t runs, int64_t n, double* both) {
+  interleave(even, odd, runs, n, both);
+}
+namespace {
+
+template <class T, class Acc>
+struct Kernel {
+  const FirResample& op;
+  const T* x;
+  T* out;
+  Axis axis;
+  int64_t out_height, out_width, line, out_line;  // lines: elements of a row
+  Acc column_taps[kMaxTaps], row_taps[kMaxTaps];
+
+  Kernel(const FirResample& o, const void* input, void* output)
+      : op(o),
+        x(static_cast<const T*>(input)),
+        out(static_cast<T*>(output)),
+        axis{o.up, o.taps, o.offset},
+        out_height(o.out_height()),
+        out_width(o.out_width()),
+        line(o.width * o.inner),
+        out_line(out_width * o.inner) {
+    for (int t = 0; t < op.taps; ++t) {
+      column_taps[t] = static_cast<Acc>(op.column_taps[t]);
+      row_taps[t] = static_cast<Acc>(op.row_taps[t]);
+    }
+  }
+
+  // Output column n of a line that begins with input column `origin`.
+  Sum<Acc, Acc> columns(int64_t n, const Acc* values, int64_t origin) const {
+    Sum<Acc, Acc> sum;
+    const Acc* column = values + (axis.first(n) - origin) * op.inner;
+    for (int t = axis.tap(n); t < op.taps; t += axis.step(), column -= op.inner) sum.add(column, row_taps[t]);
+    return sum;
+  }
+
+  // Columns are contiguous runs of `inner`: rows first, into a line with zeros at its ends, then column by column.
+  void wide(int64_t begin, int64_t end) const {
+    const int64_t inner = op.inner, piece = std::max<int64_t>(2, 8192 / inner & ~int64_t{1});
+    std::vector<Acc> scratch((2 * piece + 2 * kMaxTaps) * inner);
+    const std::vector<T> zeros(std::min<int64_t>(op.width, 2 * piece + kMaxTaps) * inner, T{});
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t n0 = 0; n0 < out_width; n0 += piece) {
+        const int64_t n1 = std::min(n0 + piece, out_width);
+        const int64_t low = std::min(axis.last(n0), axis.last(n0 + 1));
+        const int64_t high = std::max(axis.first(n1 - 1), axis.first(std::max<int64_t>(n1 - 2, n0))) + 1;
+        const int64_t from = std::clamp<int64_t>(low, 0, op.width), to = std::clamp<int64_t>(high, from, op.width);
+        Acc* values = scratch.data();
+        std::fill(values, values + (from - low) * inner, Acc{0});
+        fir_rows(Rows<T, Acc, Acc>{axis, column_taps, op.height, out_height, row, row + 1, (to - from) * inner,
+                                   x + from * inner, 0, line, zeros.data(), values + (from - low) * inner, 0});
+        std::fill(values + (to - low) * inner, values + (high - low) * inner, Acc{0});
+        for (int64_t n = n0; n < n1; ++n) fir_sum(columns(n, values, low), inner, out + (row * out_width + n) * inner);
+      }
+    }
+  }
+
+  // up with few elements a column: columns first, of all input rows that the block needs, then rows.
+  void narrow_up(int64_t begin, int64_t end) const {
+    const int64_t inner = op.inner, front = axis.front();
+    const int64_t stride = (op.width + std::max(front, axis.back(op.width, out_width))) * inner;
+    const int64_t block = 2 * std::max<int64_t>(8, 1024 / stride), edge = front * inner;
+    const std::vector<Acc> zeros(out_line, Acc{0});
+    std::vector<Acc> padded, result;
+    for (int64_t b0 = begin; b0 < end; b0 += block) {
+      const int64_t b1 = std::min(b0 + block, end);
+      const int64_t top = std::clamp<int64_t>(axis.last(b0 % out_height) - 1, 0, op.height - 1);
+      const int64_t bottom = std::clamp<int64_t>(axis.first((b1 - 1) % out_height), 0, op.height - 1);
+      const int64_t g0 = b0 / out_height * op.height + top, g1 = (b1 - 1) / out_height * op.height + bottom + 1;
+      const int64_t count = (g1 - g0) * stride;
+      // The zeros between rows stay as they are from block to block.
+      padded.resize(std::max<size_t>(padded.size(), edge + count + kMaxTaps * inner), Acc{0});
+      result.resize(std::max<size_t>(result.size(), 4 * count));
+      fir_copy(x + g0 * line, line, padded.data() + edge, stride, line, g1 - g0);
+      Acc *even = result.data(), *odd = even + count, *both = odd + count;
+      fir_sum(columns(0, padded.data(), -front), count, even);
+      fir_sum(columns(1, padded.data(), -front), count, odd);
+      fir_interleave(even, odd, count / inner, inner, both);
+      fir_rows(Rows<Acc, Acc, T>{axis, column_taps, op.height, out_height, b0, b1, out_line, both, g0, 2 * stride,
+                                 zeros.data(), out + b0 * out_line, out_line});
+    }
+  }
+
+  // down with few elements a column: rows first, for a block of output rows, then columns.
+  void narrow_down(int64_t begin, int64_t end) const {
+    const int64_t inner = op.inner, front = axis.front();
+    const int64_t stride = (op.width + std::max(front, axis.back(op.width, out_width))) * inner;
+    const int64_t block = std::min(std::max<int64_t>(8, 2048 / stride), end - begin);
+    const std::vector<T> zeros(line, T{});
+    // The zeros between rows stay as they are from block to block.
+    std::vector<Acc> padded(block * stride + front * inner, Acc{0});
+    for (int64_t b0 = begin; b0 < end; b0 += block) {
+      const int64_t rows = std::min(block, end - b0);
+      fir_rows(Rows<T, Acc, Acc>{axis, column_taps, op.height, out_height, b0, b0 + rows, line, x, 0, line,
+                                 zeros.data(), padded.data() + front * inner, stride});
+      const Acc* first = padded.data() + (front + axis.last(0)) * inner;
+      fir_decimate(Decimate<Acc, T>{row_taps, op.taps, rows, out_width, inner, first, stride, out + b0 * out_line});
+    }
+  }
+
+  void run(int64_t begin, int64_t end) const {
+    if (op.inner >= 8) return wide(begin, end);
+    return op.up ? narrow_up(begin, end) : narrow_down(begin, end);
+  }
+};
+
+}  // namespace
+
+void fir_resample(const FirResample& op, Scalar scalar, const void* x, void* out, int64_t begin, int64_t end) {
+  switch (scalar) {
+    case Scalar::kFloat:
+      return Kernel<float, float>(op, x, out).run(begin, end);
+    case Scalar::kBFloat16:
+      return Kernel<BFloat16, float>(op, x, out).run(begin, end);
+    case Scalar::kHalf:
+      return Kernel<Half, float>(op, x, out).run(begin, end);
+    case Scalar::kDouble:
+      return Kernel<double, double>(op, x, out).run(begin, end);
+  }
+}
+
+}  // namespace ssf::cpu

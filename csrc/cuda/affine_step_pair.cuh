@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cuda/noise.cuh"
+#include "cuda/quads.cuh"
+#include "cuda/row.cuh"
+#include "cuda/step.h"
+
+namespace ssf::cuda {
+
+struct QuadPair {
+  Quad x, v;
+};
+
+// sum += matrix (2x2, row by row) values
+__device__ __forceinline__ void add(QuadPair& sum, const float* matrix, const QuadPair& values) {
+  add(sum.x, matrix[0], values.x);
+  add(sum.x, matrix[1], values.v);
+  add(sum.v, matrix[2], values.x);
+  add(sum.v, matrix[3], values.v);
+}
+// sum += (factors[0] values, factors[1] values)
+__device__ __forceinline__ void add(QuadPair& sum, const float* factors, const Quad& values) {
+  add(sum.x, factors[0], values);
+  add(sum.v, factors[1], values);
+}
+
+// As `affine_step_kernel`; a thread's places are in x, and the same in v lie half a sample further.
+template <Noise NOISE, Type OUTPUT, bool LEAN, bool VECTOR, int THREADS>
+__global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step step, const PhiloxKeys keys) {
+  const int64_t sample = block_sample();
+  if (sample >= step.samples) return;
+  const int64_t half = step.elements / 2;
+  const Place<VECTOR, THREADS> place(sample, half, blockIdx.x);
+  // Places count samples of half the pair's size: in batches of pairs this sample begins as much later again.
+  const int64_t skip = sample * half;
+  const auto load = [&](const float* batch, int k) {
+    return QuadPair{place.load(batch + skip, k), place.load(batch + skip + half, k)};
+  };
+  const auto store = [&](float* batch, int k, const QuadPair& values) {
+    place.store(batch + skip, k, values.x);
+    place.store(batch + skip + half, k, values.v);
+  };
+  QuadPair u[2], next[2] = {};
+  Quad o[2];
+  SSF_UNROLL
+  for (int k = 0; k < 2; ++k) u[k] = load(step.state, k);
+  place.template load_both<OUTPUT>(o, step.output);
+
+  const Row<PairColumns> row(step.table);
+  const Ring ring(step, row.control);
+  const bool save = !LEAN && step.saved && row.control[Control::save];
+  const SampleField field = sample_field<NOISE>(keys, step.field, sample, row.draw());
+  SSF_UNROLL
+  for (int k = 0; k < 2; ++k) {
+    add(next[k], row.coefficients + PairColumns::state, u[k]);
+    if (!LEAN && step.saved) add(next[k], row.coefficients + PairColumns::saved, load(step.saved, k));
+    if constexpr (OUTPUT != Type::none) add(next[k], row.coefficients + PairColumns::output, o[k]);
+    if constexpr (!LEAN) {
+      SSF_UNROLL
+      for (int e = 1; e <= 3; ++e)
+        if (e <= step.earlier)
+          add(next[k], row.coefficients + PairColumns::earlier + 4 * (e - 1), load(step.history + ring.offset(e), k));
+    }
+    if constexpr (NOISE != Noise::none) {
+      const float* factors = row.coefficients + PairColumns::noise;
+      const Quad x = noise_call<NOISE>(field, place.call(k));
+      // The field runs over the whole pair, and v's part of it need not begin with a call.
+      const Quad v = VECTOR ? noise_call<NOISE>(field, static_cast<uint32_t>(half / 4) + place.call(k))
+                            : noise_from<NOISE>(field, half + int64_t{place.call(k)} * 4);
+      add(next[k].x, factors[0], x);
+      add(next[k].v, factors[1], x);
+      add(next[k].v, factors[2], v);
+    }
+  }
+  if constexpr (!LEAN) {
+    if (OUTPUT != Type::none && step.history) {
+      QuadPair derived[2] = {};
+      SSF_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        add(derived[k], row.coefficients + PairColumns::derive_state, u[k]);
+        add(derived[k], row.coefficients + PairColumns::derive_output, o[k]);
+      }
+      SSF_UNROLL
+      for (int k = 0; k < 2; ++k) store(step.history + ring.offset(0), k, derived[k]);
+    }
+    if (save) {
+      SSF_UNROLL
+      for (int k = 0; k < 2; ++k) store(step.saved, k, u[k]);
+    }
+  }
+  SSF_UNROLL
+  for (int k = 0; k < 2; ++k) store(step.state, k, next[k]);
+}
+
+}  // namespace ssf::cuda

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cuda/step.h"
+
+namespace ssf::cuda {
+
+struct HutchinsonDot {
+  double *divergence, *parts;  // (samples); (samples, hutchinson_dot_parts(elements)), null where that is 1
+  const void* tangent;
+  Type tangent_type;
+  int64_t samples, elements;
+  const float* coefficients;  // (rows, 2)
+  RowIndex index;
+  Field field;
+};
+
+// How many pieces a sample is summed in: a function of its size alone, so that its sum is too.
+int64_t hutchinson_dot_parts(int64_t elements);
+
+// divergence += constant + factor (probe . tangent); see `scoresde_fast/ops/hutchinson_dot.py`.
+int hutchinson_dot(const HutchinsonDot& arguments, void* stream);
+
+}  // namespace ssf::cuda

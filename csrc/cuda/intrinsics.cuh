@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// The instructions that C++ has no name for. Host builds of the kernels take them from csrc/tests/cuda_on_host.h.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+
+// Where an array is indexed by the loop's counter: unrolled, it is a set of registers.
+#define SSF_UNROLL _Pragma("unroll")
+
+namespace ssf::cuda {
+
+// Sixteen bytes of global memory in one instruction: left to itself the compiler takes some of these accesses apart.
+// The clobber keeps them in the order of the program, which overwrites what it has read.
+__device__ __forceinline__ float4 load16(const float* first) {
+  float4 values;
+  asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(values.x), "=f"(values.y), "=f"(values.z), "=f"(values.w)
+               : "l"(first)
+               : "memory");
+  return values;
+}
+__device__ __forceinline__ uint4 load16(const uint16_t* first) {
+  uint4 values;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(values.x), "=r"(values.y), "=r"(values.z), "=r"(values.w)
+               : "l"(first)
+               : "memory");
+  return values;
+}
+__device__ __forceinline__ void store16(float* first, float4 values) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(first), "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w)
+               : "memory");
+}
+
+__device__ __forceinline__ uint64_t multiply_wide(uint32_t a, uint32_t b) {
+  uint64_t product;
+  asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
+  return product;
+}
+
+// ftz: none of these ever meets a subnormal number, and without it each carries code for them.
+__device__ __forceinline__ float log2_approx(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float sqrt_approx(float x) {
+  float y;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+// Within 2 ulp over the whole range of float32.
+__device__ __forceinline__ float divide_approx(float a, float b) {
+  float y;
+  asm("div.full.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+__device__ __forceinline__ float sin_approx(float x) {
+  float y;
+  asm("sin.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float cos_approx(float x) {
+  float y;
+  asm("cos.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ float float_of_half(uint16_t bits) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(bits));
+  return y;
+}
+
+// The value of the lane whose number differs in `mask`; every lane of the warp takes part.
+template <class T>
+__device__ __forceinline__ T shuffle_xor(T value, int mask) {
+  return __shfl_xor_sync(0xffffffff, value, mask);
+}
+
+}  // namespace ssf::cuda
+
+#endif

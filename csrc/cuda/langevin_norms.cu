@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "cuda/langevin_norms.cuh"
+#include "cuda/langevin_norms.h"
+#include "cuda/launch.cuh"
+
+namespace ssf::cuda {
+namespace {
+
+// 4096 elements a block: an image of 32 x 32 and three colours is one block's, and there are enough of larger ones.
+constexpr int kRounds = 4;
+
+}  // namespace
+
+int64_t langevin_norms_parts(int64_t elements) {
+  return std::max<int64_t>(1, ceil_divide(elements, 8 * kThreads * kRounds));
+}
+
+int langevin_norms(const LangevinNorms& at, void* stream) {
+  const bool vector = whole_quads(at.elements, at.output_type, at.output);
+  const int error = choose<Noise::fast, Noise::precise>(at.field.noise, [&](auto noise) {
+    constexpr Noise NOISE = decltype(noise)::value;
+    return choose<Type::float32, Type::bfloat16, Type::float16>(at.output_type, [&](auto type) {
+      constexpr Type OUTPUT = decltype(type)::value;
+      const auto kernel = vector ? langevin_norms_kernel<NOISE, OUTPUT, true, kRounds, kThreads>
+                                 : langevin_norms_kernel<NOISE, OUTPUT, false, kRounds, kThreads>;
+      // A sample without elements has a sum too.
+      const int64_t elements = std::max<int64_t>(1, at.elements);
+      return launch_over(at.samples, elements, kRounds, kThreads, stream, kernel, at, PhiloxKeys(at.field.run_seed));
+    });
+  });
+  if (error || !at.parts) return error;
+  return launch_warps(at.samples, stream, langevin_norms_sum_kernel<kThreads>, at.norms,
+                      static_cast<const float*>(at.parts), at.samples, langevin_norms_parts(at.elements));
+}
+
+}  // namespace ssf::cuda

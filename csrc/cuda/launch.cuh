@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Grids, and the way from run-time arguments to a kernel's template parameters.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/step.h"
+
+namespace ssf::cuda {
+
+constexpr int kThreads = 128;
+
+// Calls `launch` with the constant among VALUES that `value` equals.
+template <auto... VALUES, class T, class Launch>
+int choose(T value, Launch&& launch) {
+  int error = cudaErrorInvalidValue;
+  ((value == VALUES ? static_cast<void>(error = launch(std::integral_constant<T, VALUES>{})) : void()), ...);
+  return error;
+}
+
+// Whether samples of `elements` numbers can be read 16 bytes at a time from these addresses.
+template <class... Pointers>
+bool whole_quads(int64_t elements, Type type, Pointers... pointers) {
+  const bool narrow = type == Type::bfloat16 || type == Type::float16;
+  return elements % (narrow ? 8 : 4) == 0 && ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+}
+
+constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A grid for `block_sample`, with `rounds` rounds of two quads a thread in every block. A field numbers its quads by 32
+// bits: samples that have more are refused.
+template <class... Parameters, class... Arguments>
+int launch_over(int64_t samples, int64_t elements, int rounds, int threads, void* stream, void (*kernel)(Parameters...),
+                const Arguments&... arguments) {
+  constexpr int64_t kAxis = 65535;
+  const int64_t block = int64_t{8} * threads * rounds, blocks = ceil_divide(elements, block);
+  if (samples * blocks == 0) return cudaSuccess;
+  if (blocks * block > int64_t{1} << 34) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(std::min(samples, kAxis)),
+                  static_cast<unsigned>(ceil_divide(samples, kAxis)));
+  kernel<<<grid, threads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
+  return cudaGetLastError();
+}
+
+// A warp for each sample; see `warp_sample`.
+template <class... Parameters, class... Arguments>
+int launch_warps(int64_t samples, void* stream, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  const int64_t blocks = ceil_divide(samples, kThreads / 32);
+  if (blocks == 0) return cudaSuccess;
+  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
+  return cudaGetLastError();
+}
+
+}  // namespace ssf::cuda

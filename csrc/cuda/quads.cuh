@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// How threads share a batch: each takes two quads of four neighbouring elements of one sample, a block apart, so that
+// every access is of 16 bytes and a warp's are contiguous.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "cuda/intrinsics.cuh"
+#include "cuda/step.h"
+
+namespace ssf::cuda {
+
+struct Quad {
+  float v[4];
+};
+
+__device__ __forceinline__ Quad quad_of(const float4& values) { return {{values.x, values.y, values.z, values.w}}; }
+
+// A grid is (blocks of a sample, samples, samples): the second axis alone ends at 65535.
+__device__ __forceinline__ int64_t block_sample() { return int64_t{blockIdx.z} * gridDim.y + blockIdx.y; }
+
+// The rounds of two quads a thread in which a block takes its part of a sample, ROUNDS of them or what is left.
+struct Rounds {
+  uint32_t begin, end;
+};
+template <int ROUNDS, int THREADS>
+__device__ __forceinline__ Rounds block_rounds(int64_t elements) {
+  const auto all = static_cast<uint32_t>((static_cast<uint64_t>(elements) + 8 * THREADS - 1) / (8 * THREADS));
+  const uint32_t begin = blockIdx.x * ROUNDS, end = begin + ROUNDS;
+  return {begin, end < all ? end : all};
+}
+
+template <Type TYPE>
+__device__ __forceinline__ float widen(uint16_t bits) {
+  return TYPE == Type::bfloat16 ? float_of_bits(uint32_t{bits} << 16) : float_of_half(bits);
+}
+
+// A thread's two quads, `quad` and `quad + THREADS`. VECTOR: samples are whole quads, aligned to 16 bytes. Elements
+// past the sample's end are read as zero and not written.
+template <bool VECTOR, int THREADS>
+struct Place {
+  int64_t elements, offset;  // of a sample; of this thread's first element in the batch
+  uint32_t quad;
+
+  __device__ __forceinline__ Place(int64_t sample, int64_t elements, uint32_t round)
+      : elements(elements), quad(round * (2 * THREADS) + threadIdx.x) {
+    offset = sample * elements + int64_t{quad} * 4;
+  }
+
+  __device__ __forceinline__ uint32_t call(int k) const { return quad + k * THREADS; }
+
+  __device__ __forceinline__ bool inside(int k, int i) const {
+    if (VECTOR) return call(k) < static_cast<uint32_t>(static_cast<uint64_t>(elements) / 4);
+    return int64_t{call(k)} * 4 + i < elements;
+  }
+
+  __device__ __forceinline__ Quad load(const float* batch, int k) const {
+    const float* first = batch + offset + k * (4 * THREADS);
+    Quad values = {};
+    if constexpr (VECTOR) {
+      if (inside(k, 0)) values = quad_of(load16(first));
+    } else {
+      SSF_UNROLL
+      for (int i = 0; i < 4; ++i)
+        if (inside(k, i)) values.v[i] = first[i];
+    }
+    return values;
+  }
+
+  __device__ __forceinline__ void store(float* batch, int k, const Quad& values) const {
+    float* first = batch + offset + k * (4 * THREADS);
+    if constexpr (VECTOR) {
+      if (inside(k, 0)) store16(first, {values.v[0], values.v[1], values.v[2], values.v[3]});
+    } else {
+      SSF_UNROLL
+      for (int i = 0; i < 4; ++i)
+        if (inside(k, i)) first[i] = values.v[i];
+    }
+  }
+
+  // Both quads of a tensor of any type, as float32. Every thread of the block must call this.
+  template <Type TYPE>
+  __device__ __forceinline__ void load_both(Quad (&values)[2], const void* batch) const {
+    if constexpr (TYPE == Type::float32) {
+      SSF_UNROLL
+      for (int k = 0; k < 2; ++k) values[k] = load(static_cast<const float*>(batch), k);
+    } else if constexpr (TYPE != Type::none) {
+      const uint16_t* first = static_cast<const uint16_t*>(batch) + offset;
+      if constexpr (VECTOR) {
+        load_swapped<TYPE>(values, first);
+      } else {
+        SSF_UNROLL
+        for (int k = 0; k < 2; ++k) SSF_UNROLL
+        for (int i = 0; i < 4; ++i) values[k].v[i] = inside(k, i) ? widen<TYPE>(first[k * (4 * THREADS) + i]) : 0.0f;
+      }
+    }
+  }
+
+ private:
+  // Sixteen bytes hold two neighbouring quads of 16 bits an element: of a pair of lanes, the even one loads both first
+  // quads and the odd one both second quads, and they swap what is the other's.
+  template <Type TYPE>
+  __device__ __forceinline__ void load_swapped(Quad (&values)[2], const uint16_t* first) const {
+    const bool odd = threadIdx.x & 1;
+    uint4 both = {};
+    if (inside(odd, 0)) both = load16(first + (odd ? 4 * THREADS - 4 : 0));
+    const uint32_t lower[2] = {both.x, both.y}, upper[2] = {both.z, both.w};
+    SSF_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const uint32_t other = shuffle_xor(odd ? lower[i] : upper[i], 1);
+      const uint32_t words[2] = {odd ? other : lower[i], odd ? upper[i] : other};
+      SSF_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        values[k].v[2 * i] = widen<TYPE>(static_cast<uint16_t>(words[k]));
+        values[k].v[2 * i + 1] = widen<TYPE>(static_cast<uint16_t>(words[k] >> 16));
+      }
+    }
+  }
+};
+
+// sum += factor values
+__device__ __forceinline__ void add(Quad& sum, float factor, const Quad& values) {
+  SSF_UNROLL
+  for (int i = 0; i < 4; ++i) sum.v[i] = std::fmaf(factor, values.v[i], sum.v[i]);
+}
+__device__ __forceinline__ Quad scaled(float factor, const Quad& values) {
+  return {{factor * values.v[0], factor * values.v[1], factor * values.v[2], factor * values.v[3]}};
+}
+
+}  // namespace ssf::cuda

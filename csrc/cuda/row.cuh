@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cuda/intrinsics.cuh"
+#include "cuda/step.h"
+
+namespace ssf::cuda {
+
+// A table's row in registers: the coefficients that a kernel does not use are never loaded.
+template <class COLUMNS>
+struct Row {
+  float coefficients[COLUMNS::width];
+  const int32_t* control;
+
+  __device__ __forceinline__ explicit Row(const Table& table) {
+    const int64_t index = table.index();
+    SSF_UNROLL
+    for (int i = 0; i < COLUMNS::width; ++i) coefficients[i] = table.coefficients[index * COLUMNS::width + i];
+    control = table.control + index * Control::width;
+  }
+
+  __device__ __forceinline__ float operator[](int column) const { return coefficients[column]; }
+  __device__ __forceinline__ uint32_t draw() const { return static_cast<uint32_t>(control[Control::draw]); }
+};
+
+// `ring_place` of core/step_table.h with one 32-bit remainder: 64-bit ones are a subroutine on a GPU.
+struct Ring {
+  int64_t stride;
+  uint32_t newest, length;
+
+  __device__ __forceinline__ Ring(const Step& step, const int32_t* control)
+      : stride(step.samples * step.elements), newest(0), length(static_cast<uint32_t>(step.history_length)) {
+    if (step.history) newest = static_cast<uint32_t>(control[Control::slot]) % length;
+  }
+
+  // Where in the history the derived output of `k` evaluations ago lies, k <= length; 0 is where this row's goes.
+  __device__ __forceinline__ int64_t offset(uint32_t k) const {
+    return (newest >= k ? newest - k : newest + length - k) * stride;
+  }
+};
+
+}  // namespace ssf::cuda

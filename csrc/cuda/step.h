@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the launch functions of the steps are given: raw pointers and sizes; no torch, no CUDA header.
+#pragma once
+
+#include <cstdint>
+
+#include "core/step_table.h"
+
+namespace ssf::cuda {
+
+enum class Noise { none, fast, precise, signs };
+enum class Type { none, float32, bfloat16, float16 };
+
+// Launch functions return a cudaError_t as an int; 0 is success.
+const char* describe(int error);
+
+// Which numbers a field is made of; the draw may instead be the table's.
+struct Field {
+  const int64_t* sample_ids;
+  uint64_t run_seed;
+  uint32_t draw;
+  Noise noise;
+};
+
+struct Table {
+  const float* coefficients;
+  const int32_t* control;
+  RowIndex index;
+};
+
+// A row on states of `samples` times `elements` contiguous numbers. A null pointer is a register that the row has not.
+struct Step {
+  float *state, *saved, *history;
+  const void* output;
+  Type output_type;
+  int earlier;
+  int64_t samples, elements, history_length;
+  Table table;
+  Field field;
+};
+
+}  // namespace ssf::cuda

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the registrations of the CUDA kernels share. The extension links libtorch_cpu alone, so that one build serves
+// every torch: what is in libtorch_cuda is found by name when a kernel first runs.
+#pragma once
+
+#include <dlfcn.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include "cuda/step.h"
+#include "torch/arguments.h"
+
+namespace ssf::torch_side {
+
+// The stream that PyTorch is using on a device.
+inline void* current_stream(int32_t device) {
+  using Function = AOTITorchError (*)(int32_t, void**);
+  static const auto function = [] {
+    constexpr const char* kName = "aoti_torch_get_current_cuda_stream";
+    void* symbol = dlsym(RTLD_DEFAULT, kName);
+    // Python loads torch's libraries for themselves, not for all: then one that is there already must be named.
+    if (!symbol)
+      if (void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD)) symbol = dlsym(library, kName);
+    return reinterpret_cast<Function>(symbol);
+  }();
+  STD_TORCH_CHECK(function, "this torch has no CUDA streams: install a CUDA build of torch 2.11 or newer");
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(function(device, &stream));
+  return stream;
+}
+
+// launch(stream) on the tensor's device.
+template <class Launch>
+void launch_on(const Tensor& tensor, const char* operation, const Launch& launch) {
+  const int32_t device = tensor.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const int error = launch(current_stream(device));
+  STD_TORCH_CHECK(error == 0, operation, ": CUDA error ", error, ": ", cuda::describe(error));
+}
+
+// Foreign memory is what a kernel must not touch.
+inline void require_with(const Tensor& first, const Tensor& tensor, const char* name) {
+  STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == first.get_device_index(), name,
+                  " is on another device");
+}
+
+inline cuda::Type network_type(const Tensor& tensor) {
+  switch (network_dtype(tensor)) {
+    case cpu::Dtype::float32:
+      return cuda::Type::float32;
+    case cpu::Dtype::bfloat16:
+      return cuda::Type::bfloat16;
+    default:
+      return cuda::Type::float16;
+  }
+}
+
+inline cuda::Field field(const Tensor& first, const Tensor& ids, int64_t samples, int64_t run_seed, int64_t draw,
+                         cuda::Noise noise) {
+  require_with(first, ids, "sample_ids");
+  return {sample_ids(ids, samples), static_cast<uint64_t>(run_seed), static_cast<uint32_t>(draw), noise};
+}
+inline cuda::Noise normal_noise(bool precise) { return precise ? cuda::Noise::precise : cuda::Noise::fast; }
+
+inline RowIndex device_row(const Tensor& first, const Tensor& coefficients, int64_t width, const MaybeTensor& counter,
+                           int64_t offset) {
+  require(coefficients, ScalarType::Float, "coefficients");
+  require_with(first, coefficients, "coefficients");
+  STD_TORCH_CHECK(coefficients.size(1) == width, "coefficients have the wrong number of columns");
+  if (counter) require_with(first, *counter, "counter");
+  return row_index(coefficients, counter, offset);
+}
+
+inline cuda::Table device_table(const Tensor& first, const Tensor& coefficients, const Tensor& control, int64_t width,
+                                const MaybeTensor& counter, int64_t offset) {
+  const RowIndex index = device_row(first, coefficients, width, counter, offset);
+  require(control, ScalarType::Int, "control");
+  require_with(first, control, "control");
+  STD_TORCH_CHECK(control.size(0) == coefficients.size(0) && control.size(1) == Control::width,
+                  "control must have a row of three for every row of the coefficients");
+  return {coefficients.const_data_ptr<float>(), control.const_data_ptr<int32_t>(), index};
+}
+
+inline Tensor new_matrix(const Tensor& like, int64_t rows, int64_t columns, ScalarType dtype) {
+  const std::array<int64_t, 2> shape{rows, columns};
+  return torch::stable::new_empty(like, {shape.data(), shape.size()}, dtype);
+}
+
+}  // namespace ssf::torch_side

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fir_resample``: resampling by two with a separable filter, polyphase, in one pass.
+
+Along an axis, output N i + n reads input M i + s with the tap A n + OFFSET - B s, where there is such a tap; up A = 1 and
+B = 2, down A = 2 and B = 1, and M = A N / B.  A thread makes N neighbouring outputs of each axis, which share their
+inputs; the inputs that threads share come from the first cache.  Sums are float32, or float64 of float64.
+"""
+
+# ruff: noqa: RUF005 - Triton's tuples have no unpacking
+
+import triton
+import triton.language as tl
+
+from scoresde_fast.kernels.specialisation import Specialisation
+
+
+@triton.jit
+def _weighted(b_sums, b_values, TAPS: tl.constexpr, A: tl.constexpr, FIRST: tl.constexpr):
+    """The n-th group of as many sums as there are values, plus the tap A n + FIRST times those, where there is one."""
+    b_new = ()
+    for k in tl.static_range(len(b_sums)):
+        if A * (k // len(b_values)) + FIRST >= 0 and A * (k // len(b_values)) + FIRST < len(TAPS):
+            b_term = b_values[k % len(b_values)] * TAPS[A * (k // len(b_values)) + FIRST]
+            b_new = b_new + (b_sums[k] + b_term,)
+        else:
+            b_new = b_new + (b_sums[k],)
+    return b_new
+
+
+@triton.jit
+def _lanes(b_x, BLOCK: tl.constexpr, V: tl.constexpr):
+    """[BLOCK, V] as V registers of a thread."""
+    b_lanes = (b_x,)
+    for level in tl.static_range(V.bit_length() - 1):
+        b_even, b_odd = (), ()
+        for k in tl.static_range(len(b_lanes)):
+            b_first, b_second = tl.split(tl.reshape(b_lanes[k], [BLOCK, (V >> level) // 2, 2]))
+            b_even, b_odd = b_even + (b_first,), b_odd + (b_second,)
+        b_lanes = b_even + b_odd
+    b_flat = ()
+    for k in tl.static_range(V):
+        b_flat = b_flat + (tl.reshape(b_lanes[k], [BLOCK]),)
+    return b_flat
+
+
+@triton.jit
+def _joined(b_lanes, FIRST: tl.constexpr, BLOCK: tl.constexpr, V: tl.constexpr):
+    """V of the lanes, from FIRST on, as [BLOCK, V]."""
+    b_parts = ()
+    for k in tl.static_range(V):
+        b_parts = b_parts + (tl.reshape(b_lanes[FIRST + k], [BLOCK, 1]),)
+    for level in tl.static_range(V.bit_length() - 1):
+        b_wider = ()
+        for k in tl.static_range((V >> level) // 2):
+            b_pair = tl.join(b_parts[k], b_parts[k + (V >> level) // 2])
+            b_wider = b_wider + (tl.reshape(b_pair, [BLOCK, 2 << level]),)
+        b_parts = b_wider
+    return b_parts[0]
+
+
+@triton.jit
+def fir_resample_channels_last_kernel(
+    p_x,
+    p_out,
+    C: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    UP: tl.constexpr,
+    COLUMN_TAPS: tl.constexpr,
+    ROW_TAPS: tl.constexpr,
+    OFFSET: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    A: tl.constexpr = 1 if UP else 2
+    B: tl.constexpr = 2 if UP else 1
+    COLUMNS: tl.constexpr = 2 if UP else 1
+    OUT_H: tl.constexpr = 2 * H if UP else H // 2
+    OUT_W: tl.constexpr = 2 * W if UP else W // 2
+    GRID_W: tl.constexpr = OUT_W // COLUMNS
+    PIXELS: tl.constexpr = (OUT_H + 1) // 2 * GRID_W
+    LOW: tl.constexpr = -((len(ROW_TAPS) - 1 - OFFSET) // B)
+    accumulate = tl.float64 if p_x.dtype.element_ty == tl.float64 else tl.float32
+
+    pid = tl.program_id(0)
+    i_c = pid % tl.cdiv(C, BLOCK_C)
+    i_p = pid // tl.cdiv(C, BLOCK_C) % tl.cdiv(PIXELS, BLOCK_P)
+    i_image = (pid // (tl.cdiv(C, BLOCK_C) * tl.cdiv(PIXELS, BLOCK_P))).to(tl.int64)
+    p_x += i_image * H * W * C
+    p_out += i_image * OUT_H * OUT_W * C
+
+    c = i_c * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]  # [1, BLOCK_C]
+    pixel = i_p * BLOCK_P + tl.arange(0, BLOCK_P)[:, None]  # [BLOCK_P, 1]
+    if WIDE:
+        pixel = pixel.to(tl.int64)
+    i, j = pixel // GRID_W, pixel % GRID_W
+    inside = (pixel < PIXELS) & (c < C)
+
+    b_zero = tl.zeros([BLOCK_P, BLOCK_C], accumulate)
+    b_out = (b_zero,) * (2 * COLUMNS)  # two rows
+    for r in tl.static_range(LOW, (A + OFFSET) // B + 1):
+        b_row = (b_zero,) * COLUMNS
+        for s in tl.static_range(LOW, (A * (COLUMNS - 1) + OFFSET) // B + 1):
+            y, x = 2 * A // B * i + r, COLUMNS * A // B * j + s
+            mask = inside & (y >= 0) & (y < H) & (x >= 0) & (x < W)
+            b_x = tl.load(p_x + (y * W + x) * C + c, mask, other=0.0).to(accumulate)
+            b_row = _weighted(b_row, (b_x,), ROW_TAPS, A, OFFSET - B * s)
+        b_out = _weighted(b_out, b_row, COLUMN_TAPS, A, OFFSET - B * r)
+    for k in tl.static_range(2 * COLUMNS):
+        y, x = 2 * i + k // COLUMNS, COLUMNS * j + k % COLUMNS
+        tl.store(p_out + (y * OUT_W + x) * C + c, b_out[k].to(p_out.dtype.element_ty), inside & (y < OUT_H))
+
+
+@triton.jit(do_not_specialize=["planes"])
+def fir_resample_kernel(
+    p_x,
+    p_out,
+    planes: tl.int64,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    UP: tl.constexpr,
+    COLUMN_TAPS: tl.constexpr,
+    ROW_TAPS: tl.constexpr,
+    OFFSET: tl.constexpr,
+    BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    V: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    A: tl.constexpr = 1 if UP else 2
+    B: tl.constexpr = 2 if UP else 1
+    OUT_H: tl.constexpr = 2 * H if UP else H // 2
+    OUT_W: tl.constexpr = 2 * W if UP else W // 2
+    GRID_H: tl.constexpr = (OUT_H + 1) // 2
+    GRID_W: tl.constexpr = OUT_W // COLUMNS
+    LOW: tl.constexpr = -((len(ROW_TAPS) - 1 - OFFSET) // B)
+    HIGH: tl.constexpr = (A * (COLUMNS - 1) + OFFSET) // B
+    accumulate = tl.float64 if p_x.dtype.element_ty == tl.float64 else tl.float32
+
+    if WIDE:
+        group = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    else:
+        group = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    j, row = group % GRID_W, group // GRID_W
+    i, plane = row % GRID_H, row // GRID_H
+    lane = tl.arange(0, V)[None, :]  # [1, V]
+
+    b_zero = tl.zeros([BLOCK], accumulate)
+    b_out = (b_zero,) * (2 * COLUMNS)  # two rows
+    for r in tl.static_range(LOW, (A + OFFSET) // B + 1):
+        y = 2 * A // B * i + r
+        b_row = (b_zero,) * COLUMNS
+        for v in tl.static_range(LOW // V, HIGH // V + 1):
+            x = COLUMNS * A // B * j + v * V
+            mask = (plane < planes) & (y >= 0) & (y < H) & (x >= 0) & (x < W)
+            b_x = tl.load(p_x + ((plane * H + y) * W + x)[:, None] + lane, mask[:, None], other=0.0)  # [BLOCK, V]
+            b_lanes = _lanes(b_x.to(accumulate), BLOCK, V)
+            for k in tl.static_range(V):
+                b_row = _weighted(b_row, (b_lanes[k],), ROW_TAPS, A, OFFSET - B * (v * V + k))
+        b_out = _weighted(b_out, b_row, COLUMN_TAPS, A, OFFSET - B * r)
+    for n in tl.static_range(2):
+        y = 2 * i + n
+        at = ((plane * OUT_H + y) * OUT_W + COLUMNS * j)[:, None] + lane
+        mask = ((plane < planes) & (y < OUT_H))[:, None]
+        for v in tl.static_range(COLUMNS // V):
+            b_part = _joined(b_out, n * COLUMNS + v * V, BLOCK, V).to(p_out.dtype.element_ty)
+            tl.store(p_out + at + v * V, b_part, mask)
+
+
+def fir_resample(x, taps, direction, offset, gain):
+    """Launch a kernel; arguments and result as in the schema of ``scoresde_fast.ops.fir_resample``."""
+    batch, channels, height, width = x.shape
+    up, last = direction == "up", x.stride(1) == 1 and x.stride(3) != 1
+    out_height, out_width = (2 * height, 2 * width) if up else (height // 2, width // 2)
+    if last:
+        out = x.new_empty((batch, out_height, out_width, channels)).permute(0, 3, 1, 2)
+    else:
+        out = x.new_empty((batch, channels, out_height, out_width))
+    if not out.numel():
+        return out
+    row_taps = tuple(tap / sum(taps) for tap in taps)
+    filters = {"COLUMN_TAPS": tuple(gain * tap for tap in row_taps), "ROW_TAPS": row_taps, "OFFSET": offset}
+    size = x.element_size()
+    if last:
+        constants, programs = _channels_last(channels, height, width, up, size)
+        fir_resample_channels_last_kernel[(batch * programs,)](
+            x, out, **constants, **filters, num_warps=WARPS, enable_fp_fusion=True
+        )  # fmt: skip
+    else:
+        planes = batch * channels
+        constants, programs = _contiguous(planes, height, width, up, size)
+        fir_resample_kernel[(programs,)](
+            x, out, planes, **constants, **filters, num_warps=WARPS, enable_fp_fusion=True
+        )  # fmt: skip
+    return out
+
+
+WARPS = 4
+
+
+def _channels_last(channels, height, width, up, size):
+    """The constants of the channels_last kernel, and its programs an image: 16 bytes a thread, 64 of neighbours."""
+    elements, most_c = WARPS * 32 * 16 // size, triton.next_power_of_2(channels)
+    pixels = height * width if up else (height // 2 + 1) // 2 * (width // 2)
+    block_p = min(elements // min(64 // size, most_c), triton.next_power_of_2(pixels))
+    block_c = min(elements // block_p, most_c)
+    constants = {"C": channels, "H": height, "W": width, "UP": up, "BLOCK_P": block_p, "BLOCK_C": block_c}
+    constants["WIDE"] = channels * (2 * height + 12) * (2 * width + 12) >= 2**31
+    return constants, triton.cdiv(channels, block_c) * triton.cdiv(pixels, block_p)
+
+
+def _contiguous(planes, height, width, up, size):
+    """The constants of the NCHW kernel, and its programs: a thread makes up to 32 bytes of each of two rows, up 64."""
+    out_width, most = (2 * width, 64 // size) if up else (width // 2, 32 // size)
+    columns = min(most, out_width & -out_width)
+    vector = min(16 // size, columns // 2 if up else columns)
+    groups = planes * (height if up else (height // 2 + 1) // 2) * (out_width // columns)
+    block = min(WARPS * 32, triton.next_power_of_2(groups))
+    wide = 4 * (groups + block) * columns * 4 >= 2**31
+    constants = {"H": height, "W": width, "UP": up, "BLOCK": block, "COLUMNS": columns, "V": vector, "WIDE": wide}
+    return constants, triton.cdiv(groups, block)
+
+
+def specialisations():
+    """NCSN++ on CIFAR-10, bf16 and float32, both formats; the images of its pyramids; a long odd filter."""
+    shapes = [(128, 32, False), (256, 16, False), (256, 8, False), (256, 4, True), (256, 8, True), (256, 16, True)]
+    forms = []
+    for kind in ("bf16", "fp32"):
+        forms += [_form(channels, size, up, kind, True) for channels, size, up in shapes]
+        # Rows of less than 16 bytes, 4 of bf16, cannot be moved in pieces of 16.
+        shortest = 8 if kind == "bf16" else 4
+        wide = [shape for shape in shapes if shape[1] // (1 if shape[2] else 2) >= shortest]
+        forms += [_form(channels, size, up, kind, False) for channels, size, up in wide]
+    forms += [_form(3, 16, up, "fp32", False) for up in (True, False)]
+    forms += [_form(128, 32, up, "bf16", True, taps=(1, 2, 3, 4, 5)) for up in (True, False)]
+    return forms
+
+
+def _form(channels, size, up, kind, last, taps=(1, 3, 3, 1)):
+    row_taps = tuple(tap / sum(taps) for tap in taps)
+    bytes_each = 2 if kind == "bf16" else 4
+    if last:
+        kernel, signature = fir_resample_channels_last_kernel, {}
+        constants, _programs = _channels_last(channels, size, size, up, bytes_each)
+        grid = constants["BLOCK_P"] * constants["BLOCK_C"]
+        elements = grid * (4 if up else 2)
+    else:
+        kernel, signature = fir_resample_kernel, {"planes": "i64"}
+        constants, _programs = _contiguous(512 * channels, size, size, up, bytes_each)
+        elements = constants["BLOCK"] * constants["COLUMNS"] * 2
+    offset = len(taps) - 2 - (len(taps) - 1) // 2 if up else len(taps) // 2
+    filters = {"COLUMN_TAPS": tuple((4.0 if up else 1.0) * tap for tap in row_taps), "ROW_TAPS": row_taps}
+    return Specialisation(
+        f"fir_resample, {'up' if up else 'down'} {channels}x{size}x{size} {kind}, "
+        f"{'channels_last' if last else 'NCHW'}{'' if len(taps) == 4 else f', {len(taps)} taps'}",
+        kernel,
+        {"p_x": f"*{kind}", "p_out": f"*{kind}", **signature},
+        constants | filters | {"OFFSET": offset},
+        elements,
+        aligned=("p_x", "p_out"),
+        warps=WARPS,
+        budget=(16.0 if up else 55.0) if last and len(taps) == 4 else None,
+    )

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GroupNorm, single-head attention over pixels with merged projections, and the residual join, in two kernels.
+
+The first writes the normalised pixels n, (B, T, C); the second makes queries n S + u for a tile of pixels, attends over
+the pixels of the same image with n as keys and values, projects by V and joins.  Images smaller than a tile share one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import triton
+import triton.language as tl
+from scoresde_fast.kernels.specialisation import Specialisation
+
+MAX_CHANNELS, MAX_TOKENS, MAX_SLAB = 512, 1024, 32768
+LOG2_E = tl.constexpr(1.4426950408889634)
+# Finite, so that a row whose keys are all masked in one block has weights, which the next block's maximum wipes out.
+MASKED = tl.constexpr(-1e30)
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def matmul(a, b, accumulator):
+    """accumulator + a b, in float32."""
+    if INTERPRETED:  # the interpreter would multiply the bit patterns of bfloat16 as integers
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, accumulator, input_precision="ieee")
+
+
+@triton.jit
+def narrow(values, dtype: tl.constexpr):
+    """float32 ``values`` rounded to nearest, ties to even."""
+    if INTERPRETED and dtype == tl.bfloat16:  # the interpreter would round towards zero
+        bits = values.to(tl.int32, bitcast=True)
+        values = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+    return values.to(dtype)
+
+
+@triton.jit
+def group_total(values, SLAB: tl.constexpr, GROUP_CHANNELS: tl.constexpr):
+    """For each channel of a slab, the sum of ``values`` over its group."""
+    group = tl.arange(0, SLAB) // GROUP_CHANNELS
+    same = group[:, None] == group[None, :]  # [SLAB, SLAB]
+    return tl.sum(tl.where(same, values[None, :], 0.0), 1)
+
+
+@triton.jit
+def normalise_tokens_kernel(
+    p_n,
+    p_x,
+    p_weight,
+    p_bias,
+    EPS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUP_CHANNELS: tl.constexpr,
+    SLAB_CHANNELS: tl.constexpr,
+    TOKEN_STRIDE: tl.constexpr,
+    CHANNEL_STRIDE: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    SLAB: tl.constexpr,
+):
+    """n of one slab of whole groups of one image; the statistics take two passes over registers."""
+    SLABS: tl.constexpr = (CHANNELS + SLAB_CHANNELS - 1) // SLAB_CHANNELS
+    i_program = tl.program_id(0).to(tl.int64)
+    image = (i_program // SLABS) * (TOKENS * CHANNELS)
+    in_slab = tl.arange(0, SLAB)
+    channel = (i_program % SLABS).to(tl.int32) * SLAB_CHANNELS + in_slab
+    channel_mask = (in_slab < SLAB_CHANNELS) & (channel < CHANNELS)
+    token = tl.arange(0, BLOCK_T)
+    mask = (token < TOKENS)[:, None] & channel_mask[None, :]
+    offset = token[:, None] * TOKEN_STRIDE + channel[None, :] * CHANNEL_STRIDE
+    b_x = tl.load(p_x + image + offset, mask=mask, other=0.0).to(tl.float32)  # [BLOCK_T, SLAB]
+    b_weight = tl.load(p_weight + channel, mask=channel_mask, other=0.0).to(tl.float32)
+    b_bias = tl.load(p_bias + channel, mask=channel_mask, other=0.0).to(tl.float32)
+    share: tl.constexpr = 1.0 / (TOKENS * GROUP_CHANNELS)
+    mean = group_total(tl.sum(b_x, 0), SLAB, GROUP_CHANNELS) * share
+    centred = tl.where(mask, b_x - mean[None, :], 0.0)
+    variance = group_total(tl.sum(centred * centred, 0), SLAB, GROUP_CHANNELS) * share
+    b_n = centred * (tl.rsqrt(variance + EPS) * b_weight)[None, :] + b_bias[None, :]
+    # Images that share a tile meet with weights of zero, and 0 NaN is NaN; an image that has one keeps it by its x.
+    b_n = tl.where((variance < float("inf"))[None, :], b_n, 0.0)
+    p_rows = p_n + image + token[:, None] * CHANNELS + channel[None, :]
+    tl.store(p_rows, narrow(b_n, p_n.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["batch"])
+def group_norm_attention_kernel(
+    p_out,
+    p_x,
+    p_n,
+    p_score,
+    p_key_bias,
+    p_value,
+    p_bias,
+    batch,
+    SCALE: tl.constexpr,
+    TOKENS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    TOKEN_STRIDE: tl.constexpr,
+    CHANNEL_STRIDE: tl.constexpr,
+    PACKED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """(x + attention) * SCALE for BLOCK_M pixels: of one image, or of BLOCK_M / TOKENS whole images where PACKED."""
+    dtype: tl.constexpr = p_n.dtype.element_ty
+    TILES: tl.constexpr = (TOKENS + BLOCK_M - 1) // BLOCK_M
+    i_tile = tl.program_id(0).to(tl.int64)
+    row = tl.arange(0, BLOCK_M)
+    if PACKED:
+        first_image = i_tile * (BLOCK_M // TOKENS)
+        token = row
+        row_mask = row < (batch - first_image) * TOKENS
+    else:
+        first_image = i_tile // TILES
+        token = (i_tile % TILES).to(tl.int32) * BLOCK_M + row
+        row_mask = token < TOKENS if TOKENS % BLOCK_M else tl.full([BLOCK_M], True, tl.int1)
+    p_keys = p_n + first_image * (TOKENS * CHANNELS)
+    channel = tl.arange(0, BLOCK_C)
+    channel_mask = channel < CHANNELS if CHANNELS != BLOCK_C else tl.full([BLOCK_C], True, tl.int1)
+
+    queries = tl.zeros([BLOCK_M, BLOCK_C], tl.float32)
+    for k in range(0, CHANNELS, BLOCK_K):
+        inner = k + tl.arange(0, BLOCK_K)
+        inner_mask = inner < CHANNELS if CHANNELS % BLOCK_K else tl.full([BLOCK_K], True, tl.int1)
+        p_rows = p_keys + token[:, None] * CHANNELS + inner[None, :]
+        b_n = tl.load(p_rows, mask=row_mask[:, None] & inner_mask[None, :], other=0.0)  # [BLOCK_M, BLOCK_K]
+        p_matrix = p_score + inner[:, None] * CHANNELS + channel[None, :]
+        b_score = tl.load(p_matrix, mask=inner_mask[:, None] & channel_mask[None, :], other=0.0)  # [BLOCK_K, BLOCK_C]
+        queries = matmul(b_n, b_score, queries)
+    key_bias = tl.load(p_key_bias + channel, mask=channel_mask, other=0.0).to(tl.float32)
+    # The softmax is to base 2, so its factor goes into the queries before they are rounded.
+    b_queries = narrow((queries + key_bias[None, :]) * LOG2_E, dtype)  # [BLOCK_M, BLOCK_C]
+
+    SPAN: tl.constexpr = BLOCK_M if PACKED else TOKENS
+    maximum = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    attended = tl.zeros([BLOCK_M, BLOCK_C], tl.float32)
+    for j in range(0, SPAN, BLOCK_N):
+        key = j + tl.arange(0, BLOCK_N)
+        if PACKED:
+            key_mask = key < (batch - first_image) * TOKENS
+        else:
+            key_mask = key < TOKENS if TOKENS % BLOCK_N else tl.full([BLOCK_N], True, tl.int1)
+        p_rows = p_keys + key[:, None] * CHANNELS + channel[None, :]
+        b_keys = tl.load(p_rows, mask=key_mask[:, None] & channel_mask[None, :], other=0.0)  # [BLOCK_N, BLOCK_C]
+        logits = matmul(b_queries, tl.trans(b_keys), tl.zeros([BLOCK_M, BLOCK_N], tl.float32))  # [BLOCK_M, BLOCK_N]
+        if PACKED:
+            logits = tl.where((row // TOKENS)[:, None] == (key // TOKENS)[None, :], logits, MASKED)
+        elif TOKENS % BLOCK_N:
+            logits = tl.where(key_mask[None, :], logits, MASKED)
+        new_maximum = tl.maximum(maximum, tl.max(logits, 1))
+        weights = tl.exp2(logits - new_maximum[:, None])
+        shrink = tl.exp2(maximum - new_maximum)
+        total = total * shrink + tl.sum(weights, 1)
+        attended = matmul(narrow(weights, dtype), b_keys, attended * shrink[:, None])
+        maximum = new_maximum
+    b_attended = narrow(attended * (1.0 / total)[:, None], dtype)  # [BLOCK_M, BLOCK_C]
+
+    image_of_row = token // TOKENS if PACKED else tl.zeros_like(token)
+    local = image_of_row * (TOKENS * CHANNELS) + (token - image_of_row * TOKENS) * TOKEN_STRIDE
+    p_from = p_x + first_image * (TOKENS * CHANNELS)
+    p_to = p_out + first_image * (TOKENS * CHANNELS)
+    for c in range(0, CHANNELS, BLOCK_K):
+        outer = c + tl.arange(0, BLOCK_K)
+        outer_mask = outer < CHANNELS if CHANNELS % BLOCK_K else tl.full([BLOCK_K], True, tl.int1)
+        p_matrix = p_value + channel[:, None] * CHANNELS + outer[None, :]
+        b_value = tl.load(p_matrix, mask=channel_mask[:, None] & outer_mask[None, :], other=0.0)  # [BLOCK_C, BLOCK_K]
+        projected = matmul(b_attended, b_value, tl.zeros([BLOCK_M, BLOCK_K], tl.float32))  # [BLOCK_M, BLOCK_K]
+        b_bias = tl.load(p_bias + outer, mask=outer_mask, other=0.0).to(tl.float32)
+        offset = local[:, None] + outer[None, :] * CHANNEL_STRIDE
+        mask = row_mask[:, None] & outer_mask[None, :]
+        b_x = tl.load(p_from + offset, mask=mask, other=0.0).to(tl.float32)
+        b_out = (b_x + projected + b_bias[None, :]) * SCALE
+        tl.store(p_to + offset, narrow(b_out, dtype), mask=mask)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Block sizes and launch options of the attention kernel for one shape."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+
+def tiles(tokens: int, channels: int, itemsize: int) -> Tiles:
+    """Tiles whose accumulators fit the registers and whose operands fit the shared memory of sm_80."""
+    if itemsize == 4:
+        return Tiles(16, 16, 16, 4, 1)
+    if channels > 256:
+        return Tiles(64, 32, 32, 8, 2)
+    if tokens <= 64:
+        return Tiles(64, 32, 32, 4, 3)
+    # 64 keys of 256 channels would cost sm_90 the overlap of its matrix instructions: registers run out.
+    return Tiles(128, 64 if channels <= 128 else 32, 64, 8, 3)
+
+
+def slab_channels(channels: int, groups: int) -> int:
+    """Channels that one program normalises: whole groups, at least 32 channels and a multiple of 16 where there are."""
+    group_channels = channels // groups
+    slab = group_channels
+    while slab < channels and (slab < 32 or slab % 16):
+        slab += group_channels
+    return min(slab, channels)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the two kernels are compiled for: constexpr arguments, launch options and programs of each."""
+
+    tokens: int
+    channels: int
+    groups: int
+    itemsize: int
+    channels_last: bool
+    eps: float
+    scale: float
+
+    def __post_init__(self) -> None:
+        norm = self.norm_constants()
+        tile = norm["BLOCK_T"] * norm["SLAB"]
+        if self.channels % 16 or self.channels > MAX_CHANNELS or self.tokens > MAX_TOKENS or tile > MAX_SLAB:
+            raise ValueError(
+                f"the fused attention kernel has no form for {self.channels} channels in {self.groups} groups and "
+                f"{self.tokens} pixels: it takes multiples of 16 up to {MAX_CHANNELS} channels, up to {MAX_TOKENS} "
+                f"pixels and slabs of whole groups up to {MAX_SLAB} elements; use the reference"
+            )
+
+    @property
+    def tile(self) -> Tiles:
+        """Of the attention kernel."""
+        return tiles(self.tokens, self.channels, self.itemsize)
+
+    @property
+    def packed(self) -> bool:
+        """Whether a tile of the attention kernel holds several whole images."""
+        return self.tokens < self.tile.m and self.tile.m % self.tokens == 0
+
+    def shape_constants(self) -> dict[str, Any]:
+        """Those that both kernels take."""
+        token_stride, channel_stride = (self.channels, 1) if self.channels_last else (1, self.tokens)
+        return {
+            "TOKENS": self.tokens,
+            "CHANNELS": self.channels,
+            "TOKEN_STRIDE": token_stride,
+            "CHANNEL_STRIDE": channel_stride,
+        }
+
+    def norm_constants(self) -> dict[str, Any]:
+        """Those of `normalise_tokens_kernel`."""
+        slab = slab_channels(self.channels, self.groups)
+        return self.shape_constants() | {
+            "EPS": self.eps,
+            "GROUP_CHANNELS": self.channels // self.groups,
+            "SLAB_CHANNELS": slab,
+            "BLOCK_T": triton.next_power_of_2(self.tokens),
+            "SLAB": triton.next_power_of_2(slab),
+        }
+
+    def norm_warps(self) -> int:
+        """Warps of `normalise_tokens_kernel`: about 32 elements a thread."""
+        norm = self.norm_constants()
+        return min(8, max(1, norm["BLOCK_T"] * norm["SLAB"] // 1024))
+
+    def attention_constants(self) -> dict[str, Any]:
+        """Those of `group_norm_attention_kernel`."""
+        tile = self.tile
+        return self.shape_constants() | {
+            "SCALE": self.scale,
+            "PACKED": self.packed,
+            "BLOCK_M": tile.m,
+            "BLOCK_N": tile.n,
+            "BLOCK_K": tile.k,
+            "BLOCK_C": triton.next_power_of_2(self.channels),
+        }
+
+
+def group_norm_attention(
+    x: Any,
+    norm_weight: Any,
+    norm_bias: Any,
+    groups: int,
+    eps: float,
+    score: Any,
+    key_bias: Any,
+    value: Any,
+    bias: Any,
+    scale: float,
+) -> Any:
+    """Launch both kernels; ValueError for a shape that they have no form for."""
+    batch, channels, height, width = x.shape
+    out = x.new_empty_strided(x.shape, x.stride())
+    if not x.numel():
+        return out
+    plan = Plan(height * width, channels, groups, x.element_size(), x.stride(1) == 1, eps, scale)
+    n = x.new_empty((batch, plan.tokens, channels))
+    norm = plan.norm_constants()
+    slabs = triton.cdiv(channels, norm["SLAB_CHANNELS"])
+    normalise_tokens_kernel[(batch * slabs,)](
+        n, x, norm_weight, norm_bias, **norm, num_warps=plan.norm_warps(), enable_fp_fusion=True
+    )
+    tile = plan.tile
+    programs = triton.cdiv(batch * plan.tokens, tile.m) if plan.packed else batch * triton.cdiv(plan.tokens, tile.m)
+    group_norm_attention_kernel[(programs,)](
+        out,
+        x,
+        n,
+        score,
+        key_bias,
+        value,
+        bias,
+        batch,
+        **plan.attention_constants(),
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+        enable_fp_fusion=True,
+    )
+    return out
+
+
+def specialisations() -> list[Specialisation]:
+    """The shapes of NCSN++ and DDPM: 256 channels at 16x16, 8x8 and 4x4, in channels_last."""
+    forms = []
+    for dtype in ("bf16", "fp16"):
+        for tokens in (256, 64, 16):
+            plan = Plan(tokens, 256, 32, 2, True, 1e-6, 0.5**0.5)
+            norm, tile = plan.norm_constants(), plan.tile
+            pointers = {"p_n": f"*{dtype}", "p_x": f"*{dtype}", "p_weight": "*fp32", "p_bias": "*fp32"}
+            forms.append(
+                Specialisation(
+                    label=f"group_norm_attention: normalise, {tokens} pixels, {dtype}",
+                    kernel=normalise_tokens_kernel,
+                    signature=pointers,
+                    constants=norm,
+                    elements=tokens * norm["SLAB_CHANNELS"],
+                    aligned=tuple(pointers),
+                    warps=plan.norm_warps(),
+                )
+            )
+            names = ("p_out", "p_x", "p_n", "p_score", "p_key_bias", "p_value", "p_bias")
+            pointers = {name: "*fp32" if name in ("p_key_bias", "p_bias") else f"*{dtype}" for name in names}
+            forms.append(
+                Specialisation(
+                    label=f"group_norm_attention: attend, {tokens} pixels, {dtype}",
+                    kernel=group_norm_attention_kernel,
+                    signature=pointers | {"batch": "i32"},
+                    constants=plan.attention_constants(),
+                    elements=tile.m * 256,
+                    aligned=tuple(pointers),
+                    warps=tile.warps,
+                    stages=tile.stages,
+                )
+            )
+    return forms

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GroupNorm and SiLU of slabs that registers do not hold, in three kernels: moments of pieces, statistics, the norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from scoresde_fast.kernels.group_norm_plan import PIECE, Plan
+from scoresde_fast.kernels.group_norm_tiles import (
+    affine,
+    first_pixel,
+    load_tiles,
+    moments,
+    narrow,
+    silu,
+    slab_channels,
+)
+
+
+@triton.jit
+def group_moments_kernel(
+    p_x,
+    p_residual,
+    p_shift,
+    p_joined,
+    p_moments,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    SLAB: tl.constexpr,
+    PIXEL_STRIDE: tl.constexpr,
+    CHANNEL_STRIDE: tl.constexpr,
+    JOIN: tl.constexpr,
+    SHIFT: tl.constexpr,
+    SCALE: tl.constexpr,
+    ROWS: tl.constexpr,
+    TILES: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Mean and variance of x + shift, or of h, of a group in ROWS x TILES pixels: (B, G, pieces, 2)."""
+    SLABS: tl.constexpr = CHANNELS // SLAB
+    PIECE: tl.constexpr = ROWS * TILES
+    PIECES: tl.constexpr = (PIXELS + PIECE - 1) // PIECE
+    i_program = tl.program_id(0).to(tl.int64)
+    sample, i_slab, i_piece = i_program // (SLABS * PIECES), i_program // PIECES % SLABS, i_program % PIECES
+    channel, channel_mask, b_shift = slab_channels(p_shift, sample, i_slab, SLAB, CHANNELS, SHIFT, BLOCK_C)
+    start = sample * (CHANNELS * PIXELS) + i_piece * (PIECE * PIXEL_STRIDE)
+    count = tl.minimum(PIXELS - i_piece * PIECE, PIECE).to(tl.int32)
+    p_x += start
+    p_residual += start
+    p_joined += start
+    pixel = tl.arange(0, ROWS)
+    origin = channel.to(tl.int64) * CHANNEL_STRIDE
+    offset = pixel[:, None] * PIXEL_STRIDE + origin[None, :]
+    pivot = first_pixel(p_x, p_residual, b_shift, origin, channel_mask, JOIN, SHIFT, SCALE)
+    tiles = load_tiles(
+        p_x, p_residual, p_joined, b_shift, offset, pixel, count, channel_mask,
+        JOIN, SHIFT, SCALE, PIXEL_STRIDE, TILES, False,
+    )  # fmt: skip
+    b_shift = b_shift * 0.0 if JOIN else b_shift
+    mean, variance = moments(tiles, pivot, b_shift, pixel, count, channel_mask, False, GROUP)
+    p_group = p_moments + ((sample * (CHANNELS // GROUP) + channel // GROUP) * PIECES + i_piece) * 2
+    channel_mask &= channel % GROUP == 0
+    tl.store(p_group, mean, mask=channel_mask)
+    tl.store(p_group + 1, variance, mask=channel_mask)
+
+
+@triton.jit
+def group_statistics_kernel(
+    p_moments,
+    p_statistics,
+    PIXELS: tl.constexpr,
+    SCALE: tl.constexpr,
+    EPS: tl.constexpr,
+    PIECE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Statistics of one group of h from the moments of its pieces."""
+    PIECES: tl.constexpr = (PIXELS + PIECE - 1) // PIECE
+    i_group = tl.program_id(0).to(tl.int64)
+    i_piece = tl.arange(0, BLOCK)
+    p_piece = p_moments + (i_group * PIECES + i_piece) * 2
+    means = tl.load(p_piece, mask=i_piece < PIECES, other=0.0)
+    variances = tl.load(p_piece + 1, mask=i_piece < PIECES, other=0.0)
+    pivot = tl.load(p_moments + i_group * PIECES * 2)
+    share = tl.maximum(tl.minimum(PIXELS - i_piece * PIECE, PIECE), 0).to(tl.float32) * (1.0 / PIXELS)
+    mean = pivot + tl.sum((means - pivot) * share, 0)
+    variance = tl.sum((variances + (means - mean) * (means - mean)) * share, 0)
+    tl.store(p_statistics + i_group * 2, mean * SCALE)
+    tl.store(p_statistics + i_group * 2 + 1, 1.0 / tl.sqrt_rn(variance * (SCALE * SCALE) + EPS))
+
+
+@triton.jit
+def group_apply_kernel(
+    p_source,
+    p_shift,
+    p_weight,
+    p_bias,
+    p_y,
+    p_statistics,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    SLAB: tl.constexpr,
+    PIXEL_STRIDE: tl.constexpr,
+    CHANNEL_STRIDE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    SCALE: tl.constexpr,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """ROWS pixels of a slab of x or, with neither shift nor scale, of the stored h."""
+    SLABS: tl.constexpr = CHANNELS // SLAB
+    PIECES: tl.constexpr = (PIXELS + ROWS - 1) // ROWS
+    i_program = tl.program_id(0).to(tl.int64)
+    sample, i_slab, i_piece = i_program // (SLABS * PIECES), i_program // PIECES % SLABS, i_program % PIECES
+    channel, channel_mask, b_shift = slab_channels(p_shift, sample, i_slab, SLAB, CHANNELS, SHIFT, BLOCK_C)
+    p_group = p_statistics + (sample * (CHANNELS // GROUP) + channel // GROUP) * 2
+    mean = tl.load(p_group, mask=channel_mask, other=0.0)
+    reciprocal = tl.load(p_group + 1, mask=channel_mask, other=0.0)
+    factor, addend = affine(p_weight, p_bias, channel, channel_mask, reciprocal)
+    start = sample * (CHANNELS * PIXELS) + i_piece * (ROWS * PIXEL_STRIDE)
+    pixel = tl.arange(0, ROWS)
+    offset = pixel[:, None] * PIXEL_STRIDE + channel[None, :].to(tl.int64) * CHANNEL_STRIDE
+    mask = (pixel < PIXELS - i_piece * ROWS)[:, None] & channel_mask[None, :]
+    b_h = tl.load(p_source + start + offset, mask=mask, other=0.0).to(tl.float32)  # [ROWS, BLOCK_C]
+    if SHIFT:
+        b_h += b_shift[None, :]
+    b_z = (b_h * SCALE - mean[None, :]) * factor[None, :] + addend[None, :]
+    if SILU:
+        b_z = silu(b_z)
+    tl.store(p_y + start + offset, narrow(b_z, p_y.dtype.element_ty), mask=mask)
+
+
+def normalise_in_pieces(
+    plan: Plan,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    y: Any,
+    joined: Any,
+    statistics: Any,
+    shift: Any,
+    residual: Any,
+    scale: float,
+    eps: float,
+    silu: bool,
+) -> None:
+    """Launch the three kernels; fills ``y``, ``statistics`` and, where there is a residual, ``joined``."""
+    slabs, join = x.shape[0] * (plan.channels // plan.slab), residual is not None
+    piece = plan.piece(PIECE)
+    pieces = triton.cdiv(plan.pixels, piece)
+    moments_of_pieces = statistics.new_empty((x.shape[0], plan.groups, pieces, 2))
+    shift_kind = 0 if shift is None else shift.ndim
+    tiles, warps = plan.tiles(piece)
+    group_moments_kernel[(slabs * pieces,)](
+        x, residual if join else x, x if shift is None else shift, joined, moments_of_pieces,
+        **plan.image(), **tiles, JOIN=join, SHIFT=shift_kind, SCALE=scale, num_warps=warps, enable_fp_fusion=True,
+    )  # fmt: skip
+    group_statistics_kernel[(x.shape[0] * plan.groups,)](
+        moments_of_pieces, statistics, PIXELS=plan.pixels, SCALE=1.0 if join else scale, EPS=eps, PIECE=piece,
+        BLOCK=triton.next_power_of_2(pieces), num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    rows = plan.piece(PIECE // 2)
+    group_apply_kernel[(slabs * triton.cdiv(plan.pixels, rows),)](
+        joined if join else x, x if shift is None else shift, weight, bias, y, statistics, **plan.image(),
+        SHIFT=0 if join else shift_kind, SCALE=1.0 if join else scale, SILU=silu, ROWS=rows, num_warps=4,
+        enable_fp_fusion=True,
+    )  # fmt: skip

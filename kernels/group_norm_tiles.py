@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the GroupNorm kernels are made of: tiles of a slab, their moments, the norm and SiLU."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def narrow(values, dtype: tl.constexpr):
+    """float32 ``values`` rounded to nearest, ties to even."""
+    if INTERPRETED and dtype == tl.bfloat16:  # the interpreter would round towards zero
+        bits = values.to(tl.int32, bitcast=True)
+        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+        values = tl.where(values == values, rounded, values)
+    return values.to(dtype)
+
+
+@triton.jit
+def silu(z):
+    """z / (1 + e^-z); the square of a reciprocal root takes fewer instructions than a division and is as exact."""
+    root = tl.rsqrt(1.0 + tl.exp2(z * -LOG2_E))
+    return z * root * root
+
+
+@triton.jit
+def group_mean(values, GROUP: tl.constexpr):
+    """For each channel of a slab, the mean of ``values`` over its group of GROUP channels."""
+    BLOCK: tl.constexpr = values.shape[0]
+    if GROUP & (GROUP - 1) == 0:
+        sums = tl.sum(tl.reshape(values, [BLOCK // GROUP, GROUP]), 1)  # [BLOCK / GROUP]
+        sums = tl.reshape(tl.broadcast_to(sums[:, None], [BLOCK // GROUP, GROUP]), [BLOCK])
+    else:
+        group = tl.arange(0, BLOCK) // GROUP
+        same = group[:, None] == group[None, :]  # [BLOCK, BLOCK]
+        sums = tl.sum(tl.where(same, values[None, :], 0.0), 1)
+    return sums * (1.0 / GROUP)
+
+
+@triton.jit
+def packed(values):
+    """``values``, so that no one sees that they were converted before: a slab fits into registers as it is stored, but
+    not as float32."""
+    if not INTERPRETED and values.dtype.primitive_bitwidth == 16:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [values], values.dtype, is_pure=False, pack=2)
+    return values
+
+
+@triton.jit
+def tile_mask(pixel, i_tile: tl.constexpr, count, channel_mask):
+    """The elements of a tile that there are."""
+    return (pixel + i_tile * pixel.shape[0] < count)[:, None] & channel_mask[None, :]
+
+
+@triton.jit
+def load(pointers, mask, FULL: tl.constexpr):
+    """A tile, with zeros outside the mask; without a look at it where the tile is FULL."""
+    if FULL:
+        return tl.load(pointers)
+    else:
+        return tl.load(pointers, mask=mask, other=0.0)
+
+
+@triton.jit
+def store(pointers, values, mask, FULL: tl.constexpr):
+    """Stores a tile."""
+    if FULL:
+        tl.store(pointers, values)
+    else:
+        tl.store(pointers, values, mask=mask)
+
+
+@triton.jit
+def load_tiles(
+    p_x, p_residual, p_joined, b_shift, offset, pixel, count, channel_mask,
+    JOIN: tl.constexpr, SHIFT: tl.constexpr, SCALE: tl.constexpr, PIXEL_STRIDE: tl.constexpr, TILES: tl.constexpr,
+    FULL: tl.constexpr,
+):  # fmt: skip
+    """A slab's x or, where there is a residual, h, which is stored too: in TILES tiles, one below the other, which are
+    worked on one after the other, so that few numbers are float32 at a time."""
+    tiles = ()
+    for i_tile in tl.static_range(TILES):
+        mask = tile_mask(pixel, i_tile, count, channel_mask)
+        tiles = tiles + (load(p_x + offset + i_tile * pixel.shape[0] * PIXEL_STRIDE, mask, FULL),)  # noqa: RUF005
+    if not JOIN:
+        return tiles
+    joined = ()
+    for i_tile in tl.static_range(TILES):
+        mask = tile_mask(pixel, i_tile, count, channel_mask)
+        b_r = load(p_residual + offset + i_tile * pixel.shape[0] * PIXEL_STRIDE, mask, FULL)
+        b_h = packed(tiles[i_tile]).to(tl.float32) + b_r.to(tl.float32)
+        if SHIFT:
+            b_h += b_shift[None, :]
+        joined = joined + (packed(narrow(b_h * SCALE, p_joined.dtype.element_ty)),)  # noqa: RUF005
+    # After the last load, which no store is to wait for.
+    for i_tile in tl.static_range(TILES):
+        mask = tile_mask(pixel, i_tile, count, channel_mask)
+        store(p_joined + offset + i_tile * pixel.shape[0] * PIXEL_STRIDE, joined[i_tile], mask, FULL)
+    return joined
+
+
+@triton.jit
+def first_pixel(
+    p_x, p_residual, b_shift, origin, channel_mask, JOIN: tl.constexpr, SHIFT: tl.constexpr, SCALE: tl.constexpr
+):
+    """What `load_tiles` has in its first pixel, but for the rounding."""
+    b_first = tl.load(p_x + origin, mask=channel_mask, other=0.0).to(tl.float32)
+    if JOIN:
+        b_first += tl.load(p_residual + origin, mask=channel_mask, other=0.0).to(tl.float32)
+        if SHIFT:
+            b_first += b_shift
+        b_first *= SCALE
+    return b_first
+
+
+@triton.jit
+def moments(tiles, pivot, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROUP: tl.constexpr):
+    """For each channel, mean and variance of source + shift over its group and ``count`` pixels: by sums of deviations
+    from ``pivot``, one of the channel's values, which one pass can make and a mean far from zero does not harm."""
+    sums = tl.zeros([pixel.shape[0], pivot.shape[0]], tl.float32)
+    squares = tl.zeros([pixel.shape[0], pivot.shape[0]], tl.float32)
+    for i_tile in tl.static_range(len(tiles)):
+        deviation = packed(tiles[i_tile]).to(tl.float32) - pivot[None, :]
+        if not FULL:
+            deviation = tl.where(tile_mask(pixel, i_tile, count, channel_mask), deviation, 0.0)
+        sums += deviation
+        squares += deviation * deviation
+    apart = tl.sum(sums, 0) / count
+    within = tl.maximum(tl.sum(squares, 0) / count - apart * apart, 0.0)
+    means = pivot + apart + b_shift
+    mean = group_mean(means, GROUP)
+    return mean, group_mean(within + (means - mean) * (means - mean), GROUP)
+
+
+@triton.jit
+def normalised(b_source, centre, factor, addend, SILU: tl.constexpr):
+    """(source - centre) factor + addend and its SiLU; 16 bits hold no digits that a cancellation could cost."""
+    if b_source.dtype.primitive_bitwidth == 16:
+        b_z = b_source.to(tl.float32) * factor[None, :] + (addend - centre * factor)[None, :]
+    else:
+        b_z = (b_source - centre[None, :]) * factor[None, :] + addend[None, :]
+    return silu(b_z) if SILU else b_z
+
+
+@triton.jit
+def store_statistics(
+    p_statistics, sample, channel, mask, mean, reciprocal, CHANNELS: tl.constexpr, GROUP: tl.constexpr
+):
+    """One pair a group, by the lane of its first channel."""
+    p_group = p_statistics + (sample * (CHANNELS // GROUP) + channel // GROUP) * 2
+    mask &= channel % GROUP == 0
+    tl.store(p_group, mean, mask=mask)
+    tl.store(p_group + 1, reciprocal, mask=mask)
+
+
+@triton.jit
+def slab_channels(p_shift, sample, i_slab, SLAB: tl.constexpr, CHANNELS: tl.constexpr, SHIFT: tl.constexpr,
+                  BLOCK_C: tl.constexpr):  # fmt: skip
+    """Channels of a slab, their mask and their shifts: SHIFT is 0 for none, 1 for one a channel, 2 for one a sample."""
+    in_slab = tl.arange(0, BLOCK_C)
+    channel, mask = i_slab.to(tl.int32) * SLAB + in_slab, in_slab < SLAB
+    b_shift = tl.zeros([BLOCK_C], tl.float32)
+    if SHIFT:
+        row = sample * CHANNELS if SHIFT == 2 else 0
+        b_shift = tl.load(p_shift + row + channel, mask=mask, other=0.0).to(tl.float32)
+    return channel, mask, b_shift
+
+
+@triton.jit
+def affine(p_weight, p_bias, channel, mask, reciprocal):
+    """The norm's factor and offset of each channel."""
+    b_weight = tl.load(p_weight + channel, mask=mask, other=0.0).to(tl.float32)
+    return reciprocal * b_weight, tl.load(p_bias + channel, mask=mask, other=0.0).to(tl.float32)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``hutchinson_dot``: a probe's product with a tangent, the probe made where it is used.
+
+A program takes 4096 elements of a sample; where a sample has more, a second kernel adds the partial sums in order.
+The order depends on the sample's size alone: not on the batch, and never on timing.
+"""
+
+import triton
+import triton.language as tl
+from scoresde_fast.kernels.noise import element_mask, form, join4, join8, normal4, passes, row_index, sign4
+
+
+@triton.jit
+def _accumulate(p_divergence, dot, p_coefficients, p_counter, offset, rows):
+    """divergence += constant + factor dot, in float64."""
+    p_row = p_coefficients + 2 * row_index(p_counter, offset, rows)
+    term = tl.load(p_row).to(tl.float64) + tl.load(p_row + 1).to(tl.float64) * dot
+    tl.store(p_divergence, tl.load(p_divergence) + term)
+
+
+@triton.jit
+def _probe(i_row, draw, sample_id, run_seed, WIDTH: tl.constexpr, SIGNS: tl.constexpr, PRECISE: tl.constexpr):
+    """The probe's elements [N, WIDTH] of rows [N] of 4 or 8 elements."""
+    if WIDTH == 4:
+        e0, e1, e2, e3 = _probe4(i_row, draw, sample_id, run_seed, SIGNS, PRECISE)
+        return join4(e0, e1, e2, e3)
+    else:
+        e0, e1, e2, e3 = _probe4(2 * i_row, draw, sample_id, run_seed, SIGNS, PRECISE)
+        e4, e5, e6, e7 = _probe4(2 * i_row + 1, draw, sample_id, run_seed, SIGNS, PRECISE)
+        return join8(e0, e1, e2, e3, e4, e5, e6, e7)
+
+
+@triton.jit
+def _probe4(call, draw, sample_id, run_seed, SIGNS: tl.constexpr, PRECISE: tl.constexpr):
+    if SIGNS:
+        return sign4(call.to(tl.uint32), draw.to(tl.uint32), sample_id, run_seed)
+    else:
+        return normal4(call.to(tl.uint32), draw.to(tl.uint32), sample_id, run_seed, PRECISE)
+
+
+@triton.jit(do_not_specialize=["offset", "rows", "draw", "run_seed"])
+def hutchinson_dot_kernel(
+    p_divergence,
+    p_sums,
+    p_tangent,
+    p_ids,
+    p_coefficients,
+    p_counter,
+    offset: tl.int64,
+    rows: tl.int64,
+    draw: tl.int64,
+    run_seed: tl.int64,
+    ELEMENTS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    PRECISE: tl.constexpr,
+    PASSES: tl.constexpr,
+    BLOCK: tl.constexpr = 1024,
+):
+    SPAN: tl.constexpr = BLOCK * PASSES
+    PARTS: tl.constexpr = (ELEMENTS + SPAN - 1) // SPAN if ELEMENTS > 0 else 1
+    # A thread's row is one access of 16 bytes, and one or two calls of the noise.
+    WIDTH: tl.constexpr = 8 if p_tangent.dtype.element_ty.primitive_bitwidth == 16 else 4
+    ROWS: tl.constexpr = BLOCK // WIDTH
+    i_program = tl.program_id(0).to(tl.int64)
+    i_sample = i_program // PARTS
+    sample_id = tl.load(p_ids + i_sample)
+    wide = tl.float64 if p_tangent.dtype.element_ty == tl.float64 else tl.float32
+    products = tl.zeros([ROWS, WIDTH], wide)
+    for i_pass in range(PASSES):
+        i_row = (i_program % PARTS * PASSES + i_pass) * ROWS + tl.arange(0, ROWS)  # [ROWS]
+        i_element = i_row[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]  # [ROWS, WIDTH]
+        mask = element_mask(i_row, i_element, ELEMENTS, SPAN, WIDTH)
+        b_tangent = tl.load(p_tangent + i_sample * ELEMENTS + i_element, mask, other=0.0).to(wide)
+        products += _probe(i_row, draw, sample_id, run_seed, WIDTH, SIGNS, PRECISE).to(wide) * b_tangent
+    dot = tl.sum(products).to(tl.float64)
+    if p_sums is None:
+        _accumulate(p_divergence + i_sample, dot, p_coefficients, p_counter, offset, rows)
+    else:
+        tl.store(p_sums + i_program, dot)
+
+
+@triton.jit(do_not_specialize=["offset", "rows"])
+def add_dots_kernel(
+    p_divergence,
+    p_sums,
+    p_coefficients,
+    p_counter,
+    offset: tl.int64,
+    rows: tl.int64,
+    PARTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    i_sample = tl.program_id(0).to(tl.int64)
+    sums = tl.zeros([BLOCK], tl.float64)
+    for start in range(0, PARTS, BLOCK):
+        i_part = start + tl.arange(0, BLOCK)  # [BLOCK]
+        sums += tl.load(p_sums + i_sample * PARTS + i_part, i_part < PARTS, other=0.0)
+    _accumulate(p_divergence + i_sample, tl.sum(sums), p_coefficients, p_counter, offset, rows)
+
+
+def hutchinson_dot(
+    divergence, tangent, sample_ids, coefficients, counter, offset, draw, signs, run_seed, precise
+):  # fmt: skip
+    """Launch the kernels; arguments as in the schema of ``scoresde_fast.ops.hutchinson_dot``."""
+    batch = len(divergence)
+    if not batch:
+        return
+    elements = tangent.numel() // batch
+    count, parts = passes(elements)
+    sums = None if parts == 1 else divergence.new_empty((batch, parts))
+    hutchinson_dot_kernel[(batch * parts,)](
+        divergence, sums, tangent, sample_ids, coefficients, counter, offset, len(coefficients), draw, run_seed,
+        ELEMENTS=elements, SIGNS=signs, PRECISE=precise, PASSES=count, enable_fp_fusion=True,
+    )  # fmt: skip
+    if sums is not None:
+        add_dots_kernel[(batch,)](
+            divergence, sums, coefficients, counter, offset, len(coefficients), PARTS=parts, BLOCK=64, num_warps=1
+        )
+
+
+def specialisations():
+    """Both probes on CIFAR-10's 3x32x32, a sample of many programs, an odd size, and the sum of the parts."""
+    forms = [("bf16", 3072, True), ("bf16", 3072, False), ("fp32", 3 * 256 * 256, True), ("bf16", 3 * 7 * 5, True)]
+    return [_form(*options) for options in forms] + [
+        form(
+            "hutchinson_dot, sum of parts",
+            add_dots_kernel,
+            {"p_divergence": "*fp64", "p_sums": "*fp64", "p_coefficients": "*fp32", "p_counter": "*i64"},
+            {"PARTS": 48, "BLOCK": 64},
+            elements=1,
+            aligned=False,
+            warps=1,
+        )
+    ]
+
+
+def _form(dtype, elements, signs):
+    count, parts = passes(elements)
+    return form(
+        f"hutchinson_dot, {dtype} tangent, {elements} elements, {'signs' if signs else 'normals'}",
+        hutchinson_dot_kernel,
+        {
+            "p_divergence": "*fp64",
+            **({"p_sums": "*fp64"} if parts > 1 else {}),
+            "p_tangent": f"*{dtype}",
+            "p_ids": "*i64",
+            "p_coefficients": "*fp32",
+            "p_counter": "*i64",
+        },
+        {"ELEMENTS": elements, "SIGNS": signs, "PRECISE": False, "PASSES": count, "BLOCK": 1024},
+        elements=1024 * count,
+        aligned=elements % 4 == 0,
+    )

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``normal``: a field of standard normals for each sample, made where it is stored."""
+
+import triton
+import triton.language as tl
+from scoresde_fast.kernels.noise import form, join4, normal4, sample_block, tile
+
+
+@triton.jit(do_not_specialize=["run_seed", "draw"])
+def normal_kernel(
+    p_out,
+    p_ids,
+    run_seed: tl.int64,
+    draw: tl.int64,
+    ELEMENTS: tl.constexpr,
+    PRECISE: tl.constexpr,
+    CALLS: tl.constexpr,
+):
+    i_sample, i_call, at, mask = sample_block(tl.program_id(0), ELEMENTS, CALLS)  # [CALLS, 4]
+    sample_id = tl.load(p_ids + i_sample)
+    z0, z1, z2, z3 = normal4(i_call.to(tl.uint32), draw.to(tl.uint32), sample_id, run_seed, PRECISE)
+    tl.store(p_out + at, join4(z0, z1, z2, z3), mask)
+
+
+def normal(sample_ids, run_seed, draw, elements, precise):
+    """Launch `normal_kernel`; arguments and result as in the schema of ``scoresde_fast.ops.normal``."""
+    out = sample_ids.new_empty(0).float().new_empty((len(sample_ids), elements))
+    if out.numel():
+        calls, blocks, warps = tile(elements)
+        normal_kernel[(len(sample_ids) * blocks,)](
+            out, sample_ids, run_seed, draw,
+            ELEMENTS=elements, PRECISE=precise, CALLS=calls, num_warps=warps, enable_fp_fusion=True,
+        )  # fmt: skip
+    return out
+
+
+def specialisations():
+    """Both forms on CIFAR-10's 3x32x32."""
+    calls, _blocks, warps = tile(3072)
+    return [
+        form(
+            f"normal, {'precise' if precise else 'fast'}",
+            normal_kernel,
+            {"p_out": "*fp32", "p_ids": "*i64"},
+            {"ELEMENTS": 3072, "PRECISE": precise, "CALLS": calls},
+            elements=4 * calls,
+            warps=warps,
+            budget=None if precise else 40.0,
+        )
+        for precise in (False, True)
+    ]

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rademacher``: a field of signs for each sample."""
+
+import triton
+import triton.language as tl
+from scoresde_fast.kernels.noise import form, join4, sample_block, sign4, tile
+
+
+@triton.jit(do_not_specialize=["run_seed", "draw"])
+def rademacher_kernel(
+    p_out,
+    p_ids,
+    run_seed: tl.int64,
+    draw: tl.int64,
+    ELEMENTS: tl.constexpr,
+    CALLS: tl.constexpr,
+):
+    i_sample, i_call, at, mask = sample_block(tl.program_id(0), ELEMENTS, CALLS)  # [CALLS, 4]
+    s0, s1, s2, s3 = sign4(i_call.to(tl.uint32), draw.to(tl.uint32), tl.load(p_ids + i_sample), run_seed)
+    tl.store(p_out + at, join4(s0, s1, s2, s3), mask)
+
+
+def rademacher(sample_ids, run_seed, draw, elements):
+    """Launch `rademacher_kernel`; arguments and result as in the schema of ``scoresde_fast.ops.rademacher``."""
+    out = sample_ids.new_empty(0).float().new_empty((len(sample_ids), elements))
+    if out.numel():
+        calls, blocks, warps = tile(elements)
+        rademacher_kernel[(len(sample_ids) * blocks,)](
+            out, sample_ids, run_seed, draw, ELEMENTS=elements, CALLS=calls, num_warps=warps
+        )
+    return out
+
+
+def specialisations():
+    """On CIFAR-10's 3x32x32."""
+    calls, _blocks, warps = tile(3072)
+    return [
+        form(
+            "rademacher",
+            rademacher_kernel,
+            {"p_out": "*fp32", "p_ids": "*i64"},
+            {"ELEMENTS": 3072, "CALLS": calls},
+            elements=4 * calls,
+            warps=warps,
+            budget=20.0,
+        )
+    ]

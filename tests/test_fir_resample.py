@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operation ``fir_resample``: its formula, every backend against the reference, gradients, tangents, refusals."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+from scoresde_fast.ops.fir_resample import DIRECTIONS, fir_down, fir_resample, fir_up, operation
+
+TAPS = [1.0, 3.0, 3.0, 1.0]
+FILTERS = [TAPS, [1.0, 2.0], [1.0, 2.0, 1.0], [1.0, 2.0, 5.0, -1.0, 0.5], [float(k % 5 + 1) for k in range(12)]]
+FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def _backend(name: str) -> object:
+    missing = operation.backends[name].refusal("cpu", by_name=True)
+    return pytest.param(name, marks=pytest.mark.skipif(missing is not None, reason=str(missing)))
+
+
+@pytest.fixture(params=["reference", _backend("cpu"), _backend("triton")])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each implementation that is present here."""
+    return str(request.param)
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """New memory is full of NaN, so that an element that is not written shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def image(*shape: int, dtype: torch.dtype = torch.float32, layout: str = "nchw", seed: int = 0) -> torch.Tensor:
+    """Normal numbers, rounded to ``dtype``."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x.to(dtype).contiguous(memory_format=FORMATS[layout])
+
+
+def spelled_out(x: torch.Tensor, taps: list[float], direction: str, offset: int, gain: float) -> torch.Tensor:
+    """The formula of the module, as a matrix for each axis."""
+
+    def matrix(length: int) -> torch.Tensor:
+        size = 2 * length if direction == "up" else length // 2
+        m = torch.zeros(size, length, dtype=torch.float64)
+        for n, i in itertools.product(range(size), range(length)):
+            tap = n + offset - 2 * i if direction == "up" else 2 * n + offset - i
+            m[n, i] = taps[tap] / sum(taps) if 0 <= tap < len(taps) else 0.0
+        return m
+
+    return gain * matrix(x.shape[2]) @ x.double() @ matrix(x.shape[3]).T
+
+
+@pytest.mark.parametrize("taps", FILTERS, ids=len)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_reference_is_the_formula(taps: list[float], direction: str) -> None:
+    """At every offset, for odd and even filters, wider than the image too."""
+    x = image(2, 3, 4, 6, dtype=torch.float64)
+    for offset in range(len(taps)):
+        ours = operation.reference(x, taps, direction, offset, 2.5)
+        torch.testing.assert_close(ours, spelled_out(x, taps, direction, offset, 2.5), rtol=1e-12, atol=1e-13)
+
+
+def agrees(x: torch.Tensor, taps: list[float], direction: str, offset: int, backend: str) -> None:
+    """The backend's error against float64 is at most twice the reference's, and one ulp of the largest value."""
+    arguments = (taps, direction, offset, 4.0 if direction == "up" else 1.0)
+    exact = spelled_out(x, *arguments)
+    ours, reference = operation.choose("cpu", backend)(x, *arguments), operation.reference(x, *arguments)
+    assert ours.shape == exact.shape
+    assert ours.dtype == x.dtype
+    assert ours.stride() == reference.stride()
+    error, bound = ((y.double() - exact).abs().max() for y in (ours, reference))
+    assert error <= 2 * bound + torch.finfo(x.dtype).eps * exact.abs().max()
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_backends_agree_with_the_reference(direction: str, dtype: torch.dtype, layout: str, backend: str) -> None:
+    """NCSN++'s filter, on sizes that fill vectors and sizes that do not."""
+    shapes = [(2, 3, 6, 10), (1, 16, 8, 8), (2, 9, 2, 34)]
+    for shape in shapes[: 2 if backend == "triton" else 3]:
+        agrees(image(*shape, dtype=dtype, layout=layout), TAPS, direction, 1 if direction == "up" else 2, backend)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("taps", FILTERS[1:], ids=len)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_backends_take_every_filter(direction: str, taps: list[float], layout: str, backend: str) -> None:
+    """2 to 12 taps, odd and even, not symmetric, at the offsets of the forward and the adjoint."""
+    for offset in {0, (len(taps) - 1) // 2, len(taps) - 1} if backend != "triton" else {len(taps) // 2}:
+        agrees(image(1, 8, 2, 4, layout=layout), taps, direction, offset, backend)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_cpu_kernel_splits_rows_over_blocks_and_columns(direction: str) -> None:
+    """Images larger than the kernel's lines: many rows, rows of many channels, blocks that end inside an image."""
+    for shape, layout in [
+        ((1, 2, 70, 66), "nchw"),
+        ((1, 3, 30, 70), "channels_last"),
+        ((1, 520, 4, 40), "channels_last"),
+    ]:
+        for taps in (TAPS, FILTERS[3]):
+            agrees(image(*shape, layout=layout), taps, direction, len(taps) // 2, _present("cpu"))
+
+
+def _present(name: str) -> str:
+    missing = operation.backends[name].refusal("cpu")
+    if missing is not None:
+        pytest.skip(missing)
+    return name
+
+
+def test_means_are_kept(backend: str) -> None:
+    """A constant stays the same constant, away from the borders."""
+    x = torch.ones(1, 1, 6, 6)
+    choose = operation.choose("cpu", backend)
+    torch.testing.assert_close(choose(x, TAPS, "up", 1, 4.0)[..., 1:-1, 1:-1], torch.ones(1, 1, 10, 10))
+    torch.testing.assert_close(choose(x, TAPS, "down", 2, 1.0)[..., 1:-1, 1:-1], torch.ones(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("taps", [TAPS, [1.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0, 7.0]], ids=len)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_gradients(direction: str, taps: list[float]) -> None:
+    """First and second derivatives, backward, forward and forward over backward, against finite differences."""
+    x = image(1, 2, 2, 4, dtype=torch.float64).requires_grad_()
+    for layout in FORMATS.values():
+
+        def resample(x: torch.Tensor, layout: torch.memory_format = layout) -> torch.Tensor:
+            return fir_resample(x.contiguous(memory_format=layout), taps, direction)
+
+        assert torch.autograd.gradcheck(resample, x, check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(resample, x, check_fwd_over_rev=True)
+
+
+def test_transforms() -> None:
+    """torch.func's transforms, nested too, see the linear map that it is."""
+    x, v = image(2, 3, 4, 4), image(2, 3, 4, 4, seed=1)
+
+    def ours(x: torch.Tensor) -> torch.Tensor:
+        return fir_down(fir_up(x * x, TAPS).sin(), TAPS)
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        return operation.reference(operation.reference(x * x, TAPS, "up", 1, 4.0).sin(), TAPS, "down", 2, 1.0)
+
+    def jvp(f: object, x: torch.Tensor) -> torch.Tensor:
+        return torch.func.jvp(f, (x,), (v,))[1]
+
+    for transform in (
+        lambda f: jvp(f, x),
+        lambda f: jvp(lambda x: jvp(f, x), x),
+        lambda f: torch.func.grad(lambda x: f(x).square().sum())(x),
+        lambda f: jvp(torch.func.grad(lambda x: f(x).sum()), x),
+        lambda f: torch.func.grad(lambda x: jvp(f, x).sum())(x),
+        lambda f: torch.func.vmap(f, in_dims=1, out_dims=1)(torch.stack([x, v], 1)),
+    ):
+        torch.testing.assert_close(transform(ours), transform(plain))
+
+
+def test_tangents_without_gradients() -> None:
+    """Dual tensors carry their tangent where gradients are off."""
+    x, v = image(1, 2, 4, 4), image(1, 2, 4, 4, seed=1)
+    with torch.no_grad(), forward_ad.dual_level():
+        y = fir_up(forward_ad.make_dual(x, v), TAPS)
+        assert torch.equal(forward_ad.unpack_dual(y).tangent, fir_up(v, TAPS))
+
+
+def test_compiles() -> None:
+    """One graph, forward and backward."""
+    x = image(1, 3, 4, 4, layout="channels_last").requires_grad_()
+    compiled = torch.compile(lambda x: fir_down(fir_up(x, TAPS).sin(), TAPS), fullgraph=True, backend="aot_eager")
+    y = compiled(x)
+    (gradient,) = torch.autograd.grad(y.square().sum(), x)
+    expected = fir_down(fir_up(x, TAPS).sin(), TAPS)
+    assert torch.equal(y, expected)
+    assert torch.equal(gradient, torch.autograd.grad(expected.square().sum(), x)[0])
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_opcheck(layout: str, backend: str) -> None:
+    """Schema, fake and dispatch of the registered operators hold together."""
+    x = image(2, 3, 4, 4, layout=layout)
+    torch.library.opcheck(operation.choose("cpu", backend), (x, TAPS, "up", 1, 4.0))
+    torch.library.opcheck(torch.ops.scoresde_fast.fir_resample.default, (x.requires_grad_(), TAPS, "down", 2, 1.0))
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_memory_format_is_kept(layout: str, backend: str) -> None:
+    """Down to one pixel, and up from it."""
+    choose = operation.choose("cpu", backend)
+    pixel = choose(image(2, 4, 2, 2, layout=layout), TAPS, "down", 2, 1.0)
+    assert pixel.shape == (2, 4, 1, 1)
+    assert choose(pixel, TAPS, "up", 1, 4.0).is_contiguous(memory_format=FORMATS[layout])
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4)], ids=str)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_empty(direction: str, shape: tuple[int, ...], backend: str) -> None:
+    """No images, channels or rows are no error."""
+    y = operation.choose("cpu", backend)(torch.empty(shape), TAPS, direction, 1, 1.0)
+    factor = 2.0 if direction == "up" else 0.5
+    assert y.shape == (*shape[:2], int(factor * shape[2]), int(factor * shape[3]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ((torch.ones(1, 1, 4, 4).int(), TAPS, "up"), TypeError, "x is int32; it must be float32"),
+        ((torch.ones(4, 4), TAPS, "up"), ValueError, r"x has shape \(4, 4\); it must be \(B, C, H, W\)"),
+        ((torch.ones(1, 2, 4, 4)[..., ::2], TAPS, "up"), ValueError, "must be contiguous .NCHW. or channels_last"),
+        ((torch.ones(1, 1, 4, 5), TAPS, "down"), ValueError, r"\(1, 1, 4, 5\); only even heights and widths"),
+        ((torch.ones(1, 1, 4, 4), TAPS, "upp"), ValueError, "unknown direction 'upp' - did you mean 'up'"),
+        ((torch.ones(1, 1, 4, 4), [1.0], "up"), ValueError, r"taps \(1.0,\) are 1; a filter has 2 to 12"),
+        ((torch.ones(1, 1, 4, 4), [1.0] * 13, "up"), ValueError, "are 13; a filter has 2 to 12"),
+        ((torch.ones(1, 1, 4, 4), [1.0, -1.0], "up"), ValueError, "sum to 0 and cannot be normalised"),
+    ],
+    ids=["dtype", "dimensions", "strides", "odd", "direction", "one tap", "13 taps", "zero sum"],
+)
+def test_refusals(arguments: tuple[torch.Tensor, list[float], str], error: type[Exception], sentence: str) -> None:
+    """One sentence with the value and what is allowed."""
+    with pytest.raises(error, match=sentence):
+        fir_resample(*arguments)
+
+
+def test_offset_outside_the_filter() -> None:
+    """An offset at which nothing but zeros would be read is refused."""
+    with pytest.raises(ValueError, match="offset 4 is outside the filter; with 4 taps it is 0 to 3"):
+        fir_resample(torch.ones(1, 1, 4, 4), TAPS, "up", offset=4)

@@ -7,7 +7,7 @@ CXX := c++
 endif
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*.h csrc/*/*.cpp)
+SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*)
 
 .NOTPARALLEL:
 .PHONY: help sample test lint typecheck ctest pytest format clean distclean
@@ -27,7 +27,7 @@ test: lint typecheck ctest pytest
 lint: .venv/tested
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	find csrc -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
+	find csrc -type f | xargs $(BIN)/clang-format --dry-run -Werror
 
 typecheck: .venv/tested
 	$(BIN)/mypy
@@ -49,7 +49,7 @@ pytest: .venv/tested ctest
 format: .venv/tested
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	find csrc -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format -i
+	find csrc -type f | xargs $(BIN)/clang-format -i
 
 .venv/python: constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "scoresde_fast needs Python >= 3.10 and \

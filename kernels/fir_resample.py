@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fir_resample``: resampling by two with a separable filter, polyphase, in one pass.
 
-Along an axis, output N i + n reads input M i + s with the tap A n + OFFSET - B s, where there is such a tap; up A = 1 and
-B = 2, down A = 2 and B = 1, and M = A N / B.  A thread makes N neighbouring outputs of each axis, which share their
+Along an axis, output N i + n reads input M i + s with the tap A n + OFFSET - B s, where there is such a tap; up A = 1
+and B = 2, down A = 2 and B = 1, and M = A N / B.  A thread makes N neighbouring outputs of each axis, which share their
 inputs; the inputs that threads share come from the first cache.  Sums are float32, or float64 of float64.
 """
 
@@ -10,7 +10,6 @@ inputs; the inputs that threads share come from the first cache.  Sums are float
 
 import triton
 import triton.language as tl
-
 from scoresde_fast.kernels.specialisation import Specialisation
 
 

@@ -10,7 +10,6 @@ import triton.language as tl
 from scoresde_fast.kernels.group_norm_plan import PIECE, Plan
 from scoresde_fast.kernels.group_norm_tiles import (
     affine,
-    first_pixel,
     load_tiles,
     moments,
     narrow,
@@ -54,13 +53,12 @@ def group_moments_kernel(
     pixel = tl.arange(0, ROWS)
     origin = channel.to(tl.int64) * CHANNEL_STRIDE
     offset = pixel[:, None] * PIXEL_STRIDE + origin[None, :]
-    pivot = first_pixel(p_x, p_residual, b_shift, origin, channel_mask, JOIN, SHIFT, SCALE)
     tiles = load_tiles(
         p_x, p_residual, p_joined, b_shift, offset, pixel, count, channel_mask,
         JOIN, SHIFT, SCALE, PIXEL_STRIDE, TILES, False,
     )  # fmt: skip
     b_shift = b_shift * 0.0 if JOIN else b_shift
-    mean, variance = moments(tiles, pivot, b_shift, pixel, count, channel_mask, False, GROUP)
+    mean, variance = moments(tiles, b_shift, pixel, count, channel_mask, False, GROUP)
     p_group = p_moments + ((sample * (CHANNELS // GROUP) + channel // GROUP) * PIECES + i_piece) * 2
     channel_mask &= channel % GROUP == 0
     tl.store(p_group, mean, mask=channel_mask)

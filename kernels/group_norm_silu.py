@@ -17,7 +17,6 @@ from scoresde_fast.kernels.group_norm_pieces import normalise_in_pieces
 from scoresde_fast.kernels.group_norm_plan import Plan, empty_image
 from scoresde_fast.kernels.group_norm_tiles import (
     affine,
-    first_pixel,
     load,
     load_tiles,
     moments,
@@ -71,7 +70,6 @@ def group_norm_silu_kernel(
     pixel = tl.arange(0, ROWS)
     origin = channel * CHANNEL_STRIDE
     offset = pixel[:, None] * PIXEL_STRIDE + origin[None, :]
-    pivot = first_pixel(p_x, p_residual, b_shift, origin, channel_mask, JOIN, SHIFT, SCALE)
     tiles = load_tiles(
         p_x, p_residual, p_joined, b_shift, offset, pixel, PIXELS, channel_mask,
         JOIN, SHIFT, SCALE, PIXEL_STRIDE, TILES, FULL,
@@ -79,7 +77,7 @@ def group_norm_silu_kernel(
     # Without a residual these are the moments of x + shift; the scale and the shift go into the norm's coefficients.
     RESCALE: tl.constexpr = 1.0 if JOIN else SCALE
     b_shift = b_shift * 0.0 if JOIN else b_shift
-    mean, variance = moments(tiles, pivot, b_shift, pixel, PIXELS, channel_mask, FULL, GROUP)
+    mean, variance = moments(tiles, b_shift, pixel, PIXELS, channel_mask, FULL, GROUP)
     reciprocal = 1.0 / tl.sqrt_rn(variance * (RESCALE * RESCALE) + EPS)
     store_statistics(p_statistics, sample, channel, channel_mask, mean * RESCALE, reciprocal, CHANNELS, GROUP)
     factor, addend = affine(p_weight, p_bias, channel, channel_mask, reciprocal * RESCALE)

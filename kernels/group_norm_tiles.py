@@ -104,25 +104,17 @@ def load_tiles(
 
 
 @triton.jit
-def first_pixel(
-    p_x, p_residual, b_shift, origin, channel_mask, JOIN: tl.constexpr, SHIFT: tl.constexpr, SCALE: tl.constexpr
-):
-    """What `load_tiles` has in its first pixel, but for the rounding."""
-    b_first = tl.load(p_x + origin, mask=channel_mask, other=0.0).to(tl.float32)
-    if JOIN:
-        b_first += tl.load(p_residual + origin, mask=channel_mask, other=0.0).to(tl.float32)
-        if SHIFT:
-            b_first += b_shift
-        b_first *= SCALE
-    return b_first
+def moments(tiles, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROUP: tl.constexpr):
+    """For each channel, mean and variance of source + shift over its group and ``count`` pixels.
 
-
-@triton.jit
-def moments(tiles, pivot, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROUP: tl.constexpr):
-    """For each channel, mean and variance of source + shift over its group and ``count`` pixels: by sums of deviations
-    from ``pivot``, one of the channel's values, which one pass can make and a mean far from zero does not harm."""
-    sums = tl.zeros([pixel.shape[0], pivot.shape[0]], tl.float32)
-    squares = tl.zeros([pixel.shape[0], pivot.shape[0]], tl.float32)
+    By sums of the deviations from the channel's mean in the first tile, which a mean far from zero does not harm: two
+    passes would convert everything once more.
+    """
+    ROWS: tl.constexpr = pixel.shape[0]
+    first = tl.sum(packed(tiles[0]).to(tl.float32), 0)
+    pivot = first * (1.0 / ROWS) if FULL else first / tl.minimum(count, ROWS)  # [BLOCK_C]
+    sums = tl.zeros([ROWS, pivot.shape[0]], tl.float32)
+    squares = tl.zeros([ROWS, pivot.shape[0]], tl.float32)
     for i_tile in tl.static_range(len(tiles)):
         deviation = packed(tiles[i_tile]).to(tl.float32) - pivot[None, :]
         if not FULL:

@@ -106,6 +106,8 @@ def hutchinson_dot(
     if not batch:
         return
     elements = tangent.numel() // batch
+    if not elements:
+        tangent = divergence  # nothing is read from it, but it has an address
     count, parts = passes(elements)
     sums = None if parts == 1 else divergence.new_empty((batch, parts))
     hutchinson_dot_kernel[(batch * parts,)](

@@ -36,7 +36,7 @@ def langevin_norms_kernel(
     CALLS: tl.constexpr = 256,
 ):
     SPAN: tl.constexpr = 4 * CALLS * PASSES
-    PARTS: tl.constexpr = (ELEMENTS + SPAN - 1) // SPAN if ELEMENTS > 0 else 1
+    PARTS: tl.constexpr = (ELEMENTS + SPAN - 1) // SPAN
     i_program = tl.program_id(0).to(tl.int64)
     i_sample = i_program // PARTS
     row = row_index(p_counter, offset, rows)
@@ -82,9 +82,9 @@ def langevin_norms(network_output, sample_ids, coefficients, control, counter, o
     """Launch the kernels; arguments and result as in the schema of ``scoresde_fast.ops.langevin_norms``."""
     batch = len(sample_ids)
     like = network_output if network_output.element_size() == 8 else coefficients
+    if not network_output.numel():
+        return like.new_zeros((batch, 2))
     norms = like.new_empty((batch, 2))
-    if not batch:
-        return norms
     elements = network_output.numel() // batch
     count, parts = passes(elements)
     sums = norms if parts == 1 else like.new_empty((batch, parts, 2))

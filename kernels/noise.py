@@ -181,7 +181,7 @@ def sample_block(i_program, ELEMENTS: tl.constexpr, CALLS: tl.constexpr):
 @triton.jit
 def element_mask(i_row, i_element, ELEMENTS: tl.constexpr, SPAN: tl.constexpr, WIDTH: tl.constexpr = 4):
     """Which of the elements [N, WIDTH] exist, in programs of ``SPAN``; by row where rows are whole: one predicate."""
-    if ELEMENTS % SPAN == 0:
+    if ELEMENTS > 0 and ELEMENTS % SPAN == 0:
         return tl.full([i_row.shape[0], 1], True, tl.int1)
     elif ELEMENTS % WIDTH == 0:
         return (i_row * WIDTH < ELEMENTS)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -34,6 +34,13 @@ class StepBackends:
         """``backend`` as in `scoresde_fast.ops.Operation.choose`, with its errors."""
         modules = (affine_step, langevin_norms, langevin_step)
         return cls(*(module.operation.choose(device, backend) for module in modules))
+
+
+class _Contract(TypedDict):
+    """What decides the noise of a run, beside the samples' ids."""
+
+    run_seed: int
+    precise: bool
 
 
 CHECK_EVERY = 16
@@ -66,6 +73,7 @@ def run(
     """
     rows, table = program.table.rows, program.device_table
     backends = backends or StepBackends.choose(x.device)
+    ids, contract = noise.sample_ids, _Contract(run_seed=noise.run_seed, precise=noise.precise)
     x = x.clone(memory_format=torch.contiguous_format)
     saved = x.clone() if program.keeps_state else None
     history = x.new_zeros(program.history, *x.shape) if program.history else None
@@ -78,19 +86,17 @@ def run(
             done += 1
         if row.langevin is not None:
             assert output is not None  # a Langevin row evaluates the score
-            seed, ids = noise.run_seed, noise.sample_ids
             norms = langevin_norms.langevin_norms(
-                output, ids, table, index, run_seed=seed, implementation=backends.langevin_norms
+                output, ids, table, index, **contract, implementation=backends.langevin_norms
             )
             langevin_step.langevin_step(
-                x, output, norms, ids, table, index, norm=langevin_norm, run_seed=seed,
+                x, output, norms, ids, table, index, norm=langevin_norm, **contract,
                 implementation=backends.langevin_step,
             )  # fmt: skip
         else:
             affine_step.affine_step(
                 x, table, index, saved=saved, history=history, network_output=output, earlier=program.earlier[index],
-                sample_ids=noise.sample_ids if row.noise != 0 else None, run_seed=noise.run_seed,
-                implementation=backends.affine_step,
+                sample_ids=ids if row.noise != 0 else None, **contract, implementation=backends.affine_step,
             )  # fmt: skip
         finite[index] = x.sum().isfinite()
         if index + 1 - checked >= CHECK_EVERY or index + 1 == len(rows):

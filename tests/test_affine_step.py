@@ -107,6 +107,17 @@ def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
+def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -> None:
+    """A replay too many reads no foreign memory; the wrapper cannot see a counter on a GPU, so the kernels must."""
+    table, states = random_table(kind.width), [torch.ones(3, 8) for _ in range(2)]
+    implementation = kind.module.operation.choose("cpu", backend)
+    for state, counter in zip(states, (7, 3), strict=True):
+        implementation(state, None, None, None, None, table.coefficients, table.control, torch.tensor([counter]), 0, 0,
+                       5, True)  # fmt: skip
+    assert torch.equal(*states) and not torch.equal(states[0], torch.ones(3, 8))
+
+
+@pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
     """With every coefficient 0 but the noise's 1, the state becomes the normal field of the row's draw."""
     first = PAIR_COLUMNS.noise if kind is PAIR else COLUMNS.noise

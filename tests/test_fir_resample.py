@@ -84,8 +84,8 @@ def agrees(x: torch.Tensor, taps: list[float], direction: str, offset: int, back
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_backends_agree_with_the_reference(direction: str, dtype: torch.dtype, layout: str, backend: str) -> None:
     """NCSN++'s filter, on sizes that fill vectors and sizes that do not."""
-    shapes = [(2, 3, 6, 10), (1, 16, 8, 8), (2, 9, 2, 34)]
-    for shape in shapes[: 2 if backend == "triton" else 3]:
+    shapes = [(1, 9, 4, 8)] if backend == "triton" else [(2, 3, 6, 10), (1, 16, 8, 8), (2, 9, 2, 34)]
+    for shape in shapes:
         agrees(image(*shape, dtype=dtype, layout=layout), TAPS, direction, 1 if direction == "up" else 2, backend)
 
 
@@ -143,13 +143,13 @@ def test_gradients(direction: str, taps: list[float]) -> None:
 
 def test_transforms() -> None:
     """torch.func's transforms, nested too, see the linear map that it is."""
-    x, v = image(2, 3, 4, 4), image(2, 3, 4, 4, seed=1)
+    x, v = (image(2, 3, 4, 4, dtype=torch.float64, seed=seed) for seed in (0, 1))
 
     def ours(x: torch.Tensor) -> torch.Tensor:
         return fir_down(fir_up(x * x, TAPS).sin(), TAPS)
 
     def plain(x: torch.Tensor) -> torch.Tensor:
-        return operation.reference(operation.reference(x * x, TAPS, "up", 1, 4.0).sin(), TAPS, "down", 2, 1.0)
+        return spelled_out(spelled_out(x * x, TAPS, "up", 1, 4.0).sin(), TAPS, "down", 2, 1.0)
 
     def jvp(f: object, x: torch.Tensor) -> torch.Tensor:
         return torch.func.jvp(f, (x,), (v,))[1]
@@ -160,7 +160,7 @@ def test_transforms() -> None:
         lambda f: torch.func.grad(lambda x: f(x).square().sum())(x),
         lambda f: jvp(torch.func.grad(lambda x: f(x).sum()), x),
         lambda f: torch.func.grad(lambda x: jvp(f, x).sum())(x),
-        lambda f: torch.func.vmap(f, in_dims=1, out_dims=1)(torch.stack([x, v], 1)),
+        lambda f: torch.func.vmap(f)(torch.stack([x, v])),
     ):
         torch.testing.assert_close(transform(ours), transform(plain))
 

@@ -12,6 +12,7 @@ from scipy import stats
 from steps import backends
 
 from scoresde_fast.noise import Noise
+from scoresde_fast.ops.library import INTERPRETED
 from scoresde_fast.ops.normal import normal, operation
 from scoresde_fast.rng import WORD, box_muller, philox
 
@@ -37,15 +38,17 @@ def element(sample_id: int, draw: int, index: int) -> torch.Tensor:
 
 def test_layout(backend: str) -> None:
     """Element, draw, sample id and run seed enter the counter and the key as the contract says."""
-    field = Noise(SEED, IDS, backend).normal(3, (2, 5))
+    field = Noise(SEED, IDS, backend, precise=True).normal(3, (2, 5))
     expected = [[element(sample, 3, index) for index in range(10)] for sample in IDS.tolist()]
     torch.testing.assert_close(field.flatten(1), torch.tensor(expected), rtol=2.4e-7, atol=0)
 
 
-@pytest.mark.parametrize("elements", [1, 3, 63, 127, 128, 500, 768, 40_001])
+@pytest.mark.parametrize("elements", [1, 3, 63, 127, 128, 500, 768, 5001, 40_001])
 @pytest.mark.parametrize("backend", PRESENT)
 def test_agrees_with_the_reference(backend: str, elements: int) -> None:
     """Every backend's precise form is within 2 ulp of the reference whatever the length, over several pieces."""
+    if backend == "triton" and INTERPRETED and elements > 10_000:
+        pytest.skip("the interpreter takes half a minute, and pieces of this size are the C++ kernel's")
     ours = normal(IDS, SEED, 2**32 - 1, (elements,), precise=True, implementation=operation.choose("cpu", backend))
     reference = Noise(SEED, IDS, "reference").normal(2**32 - 1, (elements,))
     unit = torch.nextafter(reference.abs(), torch.tensor(math.inf)) - reference.abs()

@@ -11,7 +11,7 @@ from scoresde_fast.ops.rademacher import operation, rademacher
 from scoresde_fast.rng import WORD, philox
 
 
-@pytest.mark.parametrize("elements", [0, 1, 3, 63, 256, 500, 40_001])
+@pytest.mark.parametrize("elements", [0, 1, 3, 63, 256, 500, 5001])
 @pytest.mark.parametrize("backend", backends(operation))
 def test_bits(backend: str, elements: int) -> None:
     """Every backend's signs are the reference's."""

@@ -9,23 +9,25 @@
 namespace ssf::cuda {
 
 // LEAN: a row with neither saved state nor history. Everything is read before anything is written, and no pointer is
-// __restrict__: the newest derived output may take the place of the oldest one read.
+// __restrict__: the newest derived output may take the place of the oldest one read. Without noise one element is like
+// another, and the batch comes as a single sample.
 template <Noise NOISE, Type OUTPUT, bool LEAN, bool VECTOR, int THREADS>
 __global__ void __launch_bounds__(THREADS) affine_step_kernel(const Step step, const PhiloxKeys keys) {
-  const int64_t sample = block_sample();
-  if (sample >= step.samples) return;
-  const Place<VECTOR, THREADS> place(sample, step.elements, blockIdx.x);
-  Quad x[2], o[2], next[2];
+  constexpr int QUADS = kStepQuads<NOISE>;
+  const int64_t sample = NOISE == Noise::none ? 0 : block_sample();
+  if (NOISE != Noise::none && sample >= step.samples) return;
+  const Place<VECTOR, THREADS, QUADS> place(sample, step.elements, blockIdx.x);
+  Quad x[QUADS], o[QUADS], next[QUADS];
   SSF_UNROLL
-  for (int k = 0; k < 2; ++k) x[k] = place.load(step.state, k);
-  place.template load_both<OUTPUT>(o, step.output);
+  for (int k = 0; k < QUADS; ++k) x[k] = place.load(step.state, k);
+  place.template load_all<OUTPUT>(o, step.output);
 
   const Row<Columns> row(step.table);
   const Ring ring(step, row.control);
   const bool save = !LEAN && step.saved && row.control[Control::save];
   const SampleField field = sample_field<NOISE>(keys, step.field, sample, row.draw());
   SSF_UNROLL
-  for (int k = 0; k < 2; ++k) {
+  for (int k = 0; k < QUADS; ++k) {
     next[k] = scaled(row[Columns::state], x[k]);
     if (!LEAN && step.saved) add(next[k], row[Columns::saved], place.load(step.saved, k));
     if constexpr (OUTPUT != Type::none) add(next[k], row[Columns::output], o[k]);
@@ -40,7 +42,7 @@ __global__ void __launch_bounds__(THREADS) affine_step_kernel(const Step step, c
   if constexpr (!LEAN) {
     if (OUTPUT != Type::none && step.history) {
       SSF_UNROLL
-      for (int k = 0; k < 2; ++k) {
+      for (int k = 0; k < QUADS; ++k) {
         Quad derived = scaled(row[Columns::derive_state], x[k]);
         add(derived, row[Columns::derive_output], o[k]);
         place.store(step.history + ring.offset(0), k, derived);
@@ -48,11 +50,11 @@ __global__ void __launch_bounds__(THREADS) affine_step_kernel(const Step step, c
     }
     if (save) {
       SSF_UNROLL
-      for (int k = 0; k < 2; ++k) place.store(step.saved, k, x[k]);
+      for (int k = 0; k < QUADS; ++k) place.store(step.saved, k, x[k]);
     }
   }
   SSF_UNROLL
-  for (int k = 0; k < 2; ++k) place.store(step.state, k, next[k]);
+  for (int k = 0; k < QUADS; ++k) place.store(step.state, k, next[k]);
 }
 
 }  // namespace ssf::cuda

@@ -28,10 +28,11 @@ __device__ __forceinline__ void add(QuadPair& sum, const float* factors, const Q
 // As `affine_step_kernel`; a thread's places are in x, and the same in v lie half a sample further.
 template <Noise NOISE, Type OUTPUT, bool LEAN, bool VECTOR, int THREADS>
 __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step step, const PhiloxKeys keys) {
+  constexpr int QUADS = kStepQuads<NOISE>;
   const int64_t sample = block_sample();
   if (sample >= step.samples) return;
   const int64_t half = step.elements / 2;
-  const Place<VECTOR, THREADS> place(sample, half, blockIdx.x);
+  const Place<VECTOR, THREADS, QUADS> place(sample, half, blockIdx.x);
   // Places count samples of half the pair's size: in batches of pairs this sample begins as much later again.
   const int64_t skip = sample * half;
   const auto load = [&](const float* batch, int k) {
@@ -41,18 +42,18 @@ __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step st
     place.store(batch + skip, k, values.x);
     place.store(batch + skip + half, k, values.v);
   };
-  QuadPair u[2], next[2] = {};
-  Quad o[2];
+  QuadPair u[QUADS], next[QUADS] = {};
+  Quad o[QUADS];
   SSF_UNROLL
-  for (int k = 0; k < 2; ++k) u[k] = load(step.state, k);
-  place.template load_both<OUTPUT>(o, step.output);
+  for (int k = 0; k < QUADS; ++k) u[k] = load(step.state, k);
+  place.template load_all<OUTPUT>(o, step.output);
 
   const Row<PairColumns> row(step.table);
   const Ring ring(step, row.control);
   const bool save = !LEAN && step.saved && row.control[Control::save];
   const SampleField field = sample_field<NOISE>(keys, step.field, sample, row.draw());
   SSF_UNROLL
-  for (int k = 0; k < 2; ++k) {
+  for (int k = 0; k < QUADS; ++k) {
     add(next[k], row.coefficients + PairColumns::state, u[k]);
     if (!LEAN && step.saved) add(next[k], row.coefficients + PairColumns::saved, load(step.saved, k));
     if constexpr (OUTPUT != Type::none) add(next[k], row.coefficients + PairColumns::output, o[k]);
@@ -75,22 +76,22 @@ __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step st
   }
   if constexpr (!LEAN) {
     if (OUTPUT != Type::none && step.history) {
-      QuadPair derived[2] = {};
+      QuadPair derived[QUADS] = {};
       SSF_UNROLL
-      for (int k = 0; k < 2; ++k) {
+      for (int k = 0; k < QUADS; ++k) {
         add(derived[k], row.coefficients + PairColumns::derive_state, u[k]);
         add(derived[k], row.coefficients + PairColumns::derive_output, o[k]);
       }
       SSF_UNROLL
-      for (int k = 0; k < 2; ++k) store(step.history + ring.offset(0), k, derived[k]);
+      for (int k = 0; k < QUADS; ++k) store(step.history + ring.offset(0), k, derived[k]);
     }
     if (save) {
       SSF_UNROLL
-      for (int k = 0; k < 2; ++k) store(step.saved, k, u[k]);
+      for (int k = 0; k < QUADS; ++k) store(step.saved, k, u[k]);
     }
   }
   SSF_UNROLL
-  for (int k = 0; k < 2; ++k) store(step.state, k, next[k]);
+  for (int k = 0; k < QUADS; ++k) store(step.state, k, next[k]);
 }
 
 }  // namespace ssf::cuda

@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(THREADS) hutchinson_dot_kernel(const Hutchinso
   for (uint32_t round = rounds.begin; round < rounds.end; ++round) {
     const Place<VECTOR, THREADS> place(sample, at.elements, round);
     Quad tangent[2];  // zero past the sample's end, so that the probe there does not count
-    place.template load_both<TANGENT>(tangent, at.tangent);
+    place.template load_all<TANGENT>(tangent, at.tangent);
     SSF_UNROLL
     for (int k = 0; k < 2; ++k) {
       const Quad probe = noise_call<NOISE>(field, place.call(k));

@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(THREADS) langevin_norms_kernel(const LangevinN
   for (uint32_t round = rounds.begin; round < rounds.end; ++round) {
     const Place<VECTOR, THREADS> place(sample, at.elements, round);
     Quad output[2];
-    place.template load_both<OUTPUT>(output, at.output);
+    place.template load_all<OUTPUT>(output, at.output);
     SSF_UNROLL
     for (int k = 0; k < 2; ++k) {
       const Quad noise = noise_call<NOISE>(field, place.call(k));

@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(THREADS) langevin_step_kernel(const LangevinSt
   Quad x[2], o[2];
   SSF_UNROLL
   for (int k = 0; k < 2; ++k) x[k] = place.load(at.state, k);
-  place.template load_both<OUTPUT>(o, at.output);
+  place.template load_all<OUTPUT>(o, at.output);
 
   const Row<Columns> row(at.table);
   const SampleField field = sample_field<NOISE>(keys, at.field, sample, row.draw());

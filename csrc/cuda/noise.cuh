@@ -10,6 +10,10 @@
 
 namespace ssf::cuda {
 
+// How many quads a thread of a step takes: without noise there is little to do for each but to wait for memory.
+template <Noise NOISE>
+constexpr int kStepQuads = NOISE == Noise::none ? 4 : 2;
+
 struct SampleField {
   const PhiloxKeys& keys;
   uint64_t sample_id;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How threads share a batch: each takes two quads of four neighbouring elements of one sample, a block apart, so that
+// How threads share a batch: each takes a few quads of four neighbouring elements of one sample, a block apart, so that
 // every access is of 16 bytes and a warp's are contiguous.
 #pragma once
 
@@ -36,24 +36,24 @@ __device__ __forceinline__ float widen(uint16_t bits) {
   return TYPE == Type::bfloat16 ? float_of_bits(uint32_t{bits} << 16) : float_of_half(bits);
 }
 
-// A thread's two quads, `quad` and `quad + THREADS`. VECTOR: samples are whole quads, aligned to 16 bytes. Elements
-// past the sample's end are read as zero and not written.
-template <bool VECTOR, int THREADS>
+// A thread's QUADS quads, THREADS apart. VECTOR: samples are whole quads, aligned to 16 bytes. Elements past the
+// sample's end are read as zero and not written.
+template <bool VECTOR, int THREADS, int QUADS = 2>
 struct Place {
-  int64_t elements, offset;  // of a sample; of this thread's first element in the batch
-  uint32_t quad;
+  int64_t offset;  // of this thread's first element in the batch
+  uint32_t quad;   // of the sample
+  int left;        // elements of the sample from there on, as far as the block goes
 
   __device__ __forceinline__ Place(int64_t sample, int64_t elements, uint32_t round)
-      : elements(elements), quad(round * (2 * THREADS) + threadIdx.x) {
-    offset = sample * elements + int64_t{quad} * 4;
+      : quad(round * (QUADS * THREADS) + threadIdx.x) {
+    constexpr int kBlock = 4 * QUADS * THREADS;
+    const int64_t begin = int64_t{round} * kBlock, rest = elements - begin;
+    offset = sample * elements + begin + threadIdx.x * 4;
+    left = static_cast<int>(rest < kBlock ? rest : kBlock) - static_cast<int>(threadIdx.x * 4);
   }
 
   __device__ __forceinline__ uint32_t call(int k) const { return quad + k * THREADS; }
-
-  __device__ __forceinline__ bool inside(int k, int i) const {
-    if (VECTOR) return call(k) < static_cast<uint32_t>(static_cast<uint64_t>(elements) / 4);
-    return int64_t{call(k)} * 4 + i < elements;
-  }
+  __device__ __forceinline__ bool inside(int k, int i) const { return k * (4 * THREADS) + i < left; }
 
   __device__ __forceinline__ Quad load(const float* batch, int k) const {
     const float* first = batch + offset + k * (4 * THREADS);
@@ -79,32 +79,34 @@ struct Place {
     }
   }
 
-  // Both quads of a tensor of any type, as float32. Every thread of the block must call this.
+  // All quads of a tensor of any type, as float32. Every thread of the block must call this.
   template <Type TYPE>
-  __device__ __forceinline__ void load_both(Quad (&values)[2], const void* batch) const {
+  __device__ __forceinline__ void load_all(Quad (&values)[QUADS], const void* batch) const {
     if constexpr (TYPE == Type::float32) {
       SSF_UNROLL
-      for (int k = 0; k < 2; ++k) values[k] = load(static_cast<const float*>(batch), k);
+      for (int k = 0; k < QUADS; ++k) values[k] = load(static_cast<const float*>(batch), k);
     } else if constexpr (TYPE != Type::none) {
       const uint16_t* first = static_cast<const uint16_t*>(batch) + offset;
       if constexpr (VECTOR) {
-        load_swapped<TYPE>(values, first);
+        SSF_UNROLL
+        for (int k = 0; k < QUADS; k += 2) load_swapped<TYPE>(values, first, k);
       } else {
         SSF_UNROLL
-        for (int k = 0; k < 2; ++k) SSF_UNROLL
+        for (int k = 0; k < QUADS; ++k) SSF_UNROLL
         for (int i = 0; i < 4; ++i) values[k].v[i] = inside(k, i) ? widen<TYPE>(first[k * (4 * THREADS) + i]) : 0.0f;
       }
     }
   }
 
  private:
-  // Sixteen bytes hold two neighbouring quads of 16 bits an element: of a pair of lanes, the even one loads both first
-  // quads and the odd one both second quads, and they swap what is the other's.
+  // Sixteen bytes hold two neighbouring quads of 16 bits an element: of a pair of lanes, the even one loads both quads
+  // `begin` and the odd one both that follow, and they swap what is the other's.
   template <Type TYPE>
-  __device__ __forceinline__ void load_swapped(Quad (&values)[2], const uint16_t* first) const {
+  __device__ __forceinline__ void load_swapped(Quad (&values)[QUADS], const uint16_t* first, int begin) const {
     const bool odd = threadIdx.x & 1;
     uint4 both = {};
-    if (inside(odd, 0)) both = load16(first + (odd ? 4 * THREADS - 4 : 0));
+    if (left > begin * (4 * THREADS) + (odd ? 4 * THREADS : 0))
+      both = load16(first + (odd ? 4 * THREADS - 4 : 0) + begin * (4 * THREADS));
     const uint32_t lower[2] = {both.x, both.y}, upper[2] = {both.z, both.w};
     SSF_UNROLL
     for (int i = 0; i < 2; ++i) {
@@ -112,8 +114,8 @@ struct Place {
       const uint32_t words[2] = {odd ? other : lower[i], odd ? upper[i] : other};
       SSF_UNROLL
       for (int k = 0; k < 2; ++k) {
-        values[k].v[2 * i] = widen<TYPE>(static_cast<uint16_t>(words[k]));
-        values[k].v[2 * i + 1] = widen<TYPE>(static_cast<uint16_t>(words[k] >> 16));
+        values[begin + k].v[2 * i] = widen<TYPE>(static_cast<uint16_t>(words[k]));
+        values[begin + k].v[2 * i + 1] = widen<TYPE>(static_cast<uint16_t>(words[k] >> 16));
       }
     }
   }

@@ -12,11 +12,16 @@ struct Row {
   float coefficients[COLUMNS::width];
   const int32_t* control;
 
+  // `RowIndex` in 32 bits, of which a table is never short: the low half of a wide counter comes first.
   __device__ __forceinline__ explicit Row(const Table& table) {
-    const int64_t index = table.index();
+    auto index = static_cast<uint32_t>(table.index.offset);
+    if (table.index.counter) index += *static_cast<const uint32_t*>(table.index.counter);
+    const auto last = static_cast<uint32_t>(table.index.rows - 1);
+    if (index > last) index = last;
+    const float* first = table.coefficients + uint64_t{index} * COLUMNS::width;
     SSF_UNROLL
-    for (int i = 0; i < COLUMNS::width; ++i) coefficients[i] = table.coefficients[index * COLUMNS::width + i];
-    control = table.control + index * Control::width;
+    for (int i = 0; i < COLUMNS::width; ++i) coefficients[i] = first[i];
+    control = table.control + uint64_t{index} * Control::width;
   }
 
   __device__ __forceinline__ float operator[](int column) const { return coefficients[column]; }

@@ -64,6 +64,8 @@ format: .venv/tested
 
 .venv/tested: .venv/installed
 	$(PIP) --no-build-isolation --editable '.[train,test]'
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) triton==3.6.0 \
+	  || echo "tests: there is no Triton for this machine; its kernels are not tested"
 	@touch $@
 
 clean:

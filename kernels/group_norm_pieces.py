@@ -58,10 +58,10 @@ def group_moments_kernel(
         JOIN, SHIFT, SCALE, PIXEL_STRIDE, TILES, False,
     )  # fmt: skip
     b_shift = b_shift * 0.0 if JOIN else b_shift
-    mean, variance = moments(tiles, b_shift, pixel, count, channel_mask, False, GROUP)
+    mean, rest, variance = moments(tiles, b_shift, pixel, count, channel_mask, False, GROUP)
     p_group = p_moments + ((sample * (CHANNELS // GROUP) + channel // GROUP) * PIECES + i_piece) * 2
     channel_mask &= channel % GROUP == 0
-    tl.store(p_group, mean, mask=channel_mask)
+    tl.store(p_group, mean + rest, mask=channel_mask)
     tl.store(p_group + 1, variance, mask=channel_mask)
 
 
@@ -129,7 +129,7 @@ def group_apply_kernel(
         b_h += b_shift[None, :]
     b_z = (b_h * SCALE - mean[None, :]) * factor[None, :] + addend[None, :]
     if SILU:
-        b_z = silu(b_z)
+        b_z = silu(b_z, p_y.dtype.element_ty == tl.float32)
     tl.store(p_y + start + offset, narrow(b_z, p_y.dtype.element_ty), mask=mask)
 
 

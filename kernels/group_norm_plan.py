@@ -22,6 +22,7 @@ class Plan:
     groups: int
     itemsize: int
     channels_last: bool
+    join: bool
 
     @property
     def group(self) -> int:
@@ -44,9 +45,9 @@ class Plan:
         return next((size for size in reversed(fitting) if 2 * size >= row), smallest)
 
     def fits(self, slab: int) -> bool:
-        """Whether registers hold a slab of this many channels."""
+        """Whether registers hold a slab of this many channels and, for a join, as much of the residual beside it."""
         elements = triton.next_power_of_2(slab) * triton.next_power_of_2(self.pixels)
-        return elements * self.itemsize <= MAX_SLAB_BYTES
+        return elements * self.itemsize * (2 if self.join else 1) <= MAX_SLAB_BYTES
 
     def image(self) -> dict[str, Any]:
         """The constants that every kernel has."""

@@ -77,9 +77,9 @@ def group_norm_silu_kernel(
     # Without a residual these are the moments of x + shift; the scale and the shift go into the norm's coefficients.
     RESCALE: tl.constexpr = 1.0 if JOIN else SCALE
     b_shift = b_shift * 0.0 if JOIN else b_shift
-    mean, variance = moments(tiles, b_shift, pixel, PIXELS, channel_mask, FULL, GROUP)
+    mean, rest, variance = moments(tiles, b_shift, pixel, PIXELS, channel_mask, FULL, GROUP)
     reciprocal = 1.0 / tl.sqrt_rn(variance * (RESCALE * RESCALE) + EPS)
-    store_statistics(p_statistics, sample, channel, channel_mask, mean * RESCALE, reciprocal, CHANNELS, GROUP)
+    store_statistics(p_statistics, sample, channel, channel_mask, (mean + rest) * RESCALE, reciprocal, CHANNELS, GROUP)
     factor, addend = affine(p_weight, p_bias, channel, channel_mask, reciprocal * RESCALE)
     sources = ()
     for i_tile in tl.static_range(TILES):
@@ -93,14 +93,14 @@ def group_norm_silu_kernel(
                 again = tile_mask(pixel, i_again, PIXELS, channel_mask)
                 at = offset + i_again * ROWS * PIXEL_STRIDE
                 sources = sources + (load(p_joined + at if JOIN else p_x + at, again, FULL),)  # noqa: RUF005
-        b_y = normalised(packed(sources[i_tile]), mean - b_shift, factor, addend, SILU)  # [ROWS, BLOCK_C]
+        b_y = normalised(packed(sources[i_tile]), mean, rest, b_shift, factor, addend, SILU)  # [ROWS, BLOCK_C]
         b_y = narrow(b_y, p_y.dtype.element_ty)
         store(p_y + start + offset + i_tile * ROWS * PIXEL_STRIDE, b_y, mask, FULL)
 
 
-def kept_tiles(tiles: int, join: bool) -> int:
+def kept_tiles(tiles: int) -> int:
     """How many of a slab's tiles stay in the 128 registers of a thread beside the work."""
-    return tiles if tiles < 16 else 6 if join else 12
+    return min(tiles, 12)
 
 
 def group_norm_silu(
@@ -118,9 +118,9 @@ def group_norm_silu(
 ) -> tuple[Any, Any, Any]:
     """Launch the kernels; the filter is one of its own."""
     batch, channels, height, width = x.shape
-    plan = Plan(channels, height * width, groups, x.element_size(), not x.is_contiguous())
-    y = empty_image(x, plan.channels_last)
     join = residual is not None
+    plan = Plan(channels, height * width, groups, x.element_size(), not x.is_contiguous(), join)
+    y = empty_image(x, plan.channels_last)
     joined = empty_image(x, plan.channels_last) if join else x.new_empty(0)
     statistics = x.new_empty((batch, groups, 2), dtype=x.new_empty(0).float().dtype)
     shift_kind = 0 if shift is None else shift.ndim
@@ -130,7 +130,7 @@ def group_norm_silu(
         tiles, warps = plan.tiles(plan.pixels)
         group_norm_silu_kernel[(batch * (channels // plan.slab),)](
             x, residual if join else x, x if shift is None else shift, weight, bias, y, joined, statistics,
-            **plan.image(), **tiles, KEPT=kept_tiles(tiles["TILES"], join), JOIN=join, SHIFT=shift_kind, SCALE=scale,
+            **plan.image(), **tiles, KEPT=kept_tiles(tiles["TILES"]), JOIN=join, SHIFT=shift_kind, SCALE=scale,
             EPS=eps, SILU=silu, num_warps=warps, maxnreg=128, enable_fp_fusion=True,
         )  # fmt: skip
     else:
@@ -149,7 +149,7 @@ def specialisations() -> list[Specialisation]:
     for channels, size in shapes:
         for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
             for join in (False, True):
-                plan = Plan(channels, size * size, min(channels // 4, 32), itemsize, True)
+                plan = Plan(channels, size * size, min(channels // 4, 32), itemsize, True, join)
                 tiles, warps = plan.tiles(plan.pixels)
                 images = ("p_x", "p_residual", "p_y", "p_joined")
                 names = ("p_x", "p_residual", "p_shift", "p_weight", "p_bias", "p_y", "p_joined", "p_statistics")
@@ -162,7 +162,7 @@ def specialisations() -> list[Specialisation]:
                         constants={
                             **plan.image(),
                             **tiles,
-                            "KEPT": kept_tiles(tiles["TILES"], join),
+                            "KEPT": kept_tiles(tiles["TILES"]),
                             **options,
                             "EPS": 1e-6,
                             "SILU": True,

@@ -21,10 +21,14 @@ def narrow(values, dtype: tl.constexpr):
 
 
 @triton.jit
-def silu(z):
-    """z / (1 + e^-z); the square of a reciprocal root takes fewer instructions than a division and is as exact."""
-    root = tl.rsqrt(1.0 + tl.exp2(z * -LOG2_E))
-    return z * root * root
+def silu(z, PRECISE: tl.constexpr):
+    """z / (1 + e^-z); the square of a reciprocal root takes fewer instructions than a division and loses two bits."""
+    one_more = 1.0 + tl.exp2(z * -LOG2_E)
+    if PRECISE:
+        return z / one_more
+    else:
+        root = tl.rsqrt(one_more)
+        return z * root * root
 
 
 @triton.jit
@@ -104,11 +108,19 @@ def load_tiles(
 
 
 @triton.jit
+def two_sum(a, b):
+    """a + b rounded, and what the rounding left over."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+@triton.jit
 def moments(tiles, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROUP: tl.constexpr):
     """For each channel, mean and variance of source + shift over its group and ``count`` pixels.
 
     By sums of the deviations from the channel's mean in the first tile, which a mean far from zero does not harm: two
-    passes would convert everything once more.
+    passes would convert everything once more.  The mean comes as two numbers whose sum it is.
     """
     ROWS: tl.constexpr = pixel.shape[0]
     first = tl.sum(packed(tiles[0]).to(tl.float32), 0)
@@ -123,19 +135,25 @@ def moments(tiles, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROU
         squares += deviation * deviation
     apart = tl.sum(sums, 0) / count
     within = tl.maximum(tl.sum(squares, 0) / count - apart * apart, 0.0)
-    means = pivot + apart + b_shift
-    mean = group_mean(means, GROUP)
-    return mean, group_mean(within + (means - mean) * (means - mean), GROUP)
+    shifted, left = two_sum(pivot, b_shift)
+    mean = group_mean(shifted, GROUP)
+    apart += (shifted - mean) + left
+    rest = group_mean(apart, GROUP)
+    return mean, rest, group_mean(within + (apart - rest) * (apart - rest), GROUP)
 
 
 @triton.jit
-def normalised(b_source, centre, factor, addend, SILU: tl.constexpr):
-    """(source - centre) factor + addend and its SiLU; 16 bits hold no digits that a cancellation could cost."""
-    if b_source.dtype.primitive_bitwidth == 16:
-        b_z = b_source.to(tl.float32) * factor[None, :] + (addend - centre * factor)[None, :]
+def normalised(b_source, mean, rest, b_shift, factor, addend, SILU: tl.constexpr):
+    """(source + shift - mean - rest) factor + addend and its SiLU, in float32; for sources of 16 bits, which have no
+    digits that a cancellation could cost, with fewer instructions."""
+    centre, left = two_sum(mean, -b_shift)
+    rest += left
+    NARROW: tl.constexpr = b_source.dtype.primitive_bitwidth == 16
+    if NARROW:
+        b_z = b_source.to(tl.float32) * factor[None, :] + (addend - (centre + rest) * factor)[None, :]
     else:
-        b_z = (b_source - centre[None, :]) * factor[None, :] + addend[None, :]
-    return silu(b_z) if SILU else b_z
+        b_z = ((b_source - centre[None, :]) - rest[None, :]) * factor[None, :] + addend[None, :]
+    return silu(b_z, not NARROW) if SILU else b_z
 
 
 @triton.jit

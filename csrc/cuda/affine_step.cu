@@ -5,7 +5,13 @@
 
 namespace ssf::cuda {
 
-int affine_step(const Step& step, void* stream) {
+int affine_step(const Step& given, void* stream) {
+  Step step = given;
+  // See the kernel: without noise the batch is one sample.
+  if (step.field.noise == Noise::none) {
+    step.elements *= step.samples;
+    step.samples = 1;
+  }
   const bool vector = whole_quads(step.elements, step.output_type, step.state, step.saved, step.history, step.output);
   const bool lean = !step.saved && !step.history;
   return choose<Noise::none, Noise::fast, Noise::precise>(step.field.noise, [&](auto noise) {
@@ -15,8 +21,11 @@ int affine_step(const Step& step, void* stream) {
       const auto kernel = !vector ? affine_step_kernel<NOISE, OUTPUT, false, false, kThreads>
                           : lean  ? affine_step_kernel<NOISE, OUTPUT, true, true, kThreads>
                                   : affine_step_kernel<NOISE, OUTPUT, false, true, kThreads>;
-      return launch_over(step.samples, step.elements, 1, kThreads, stream, kernel, step,
-                         PhiloxKeys(step.field.run_seed));
+      const PhiloxKeys keys(step.field.run_seed);
+      if constexpr (NOISE == Noise::none)
+        return launch_blocks(ceil_divide(step.elements, 4 * kStepQuads<NOISE> * kThreads), stream, kernel, step, keys);
+      else
+        return launch_over(step.samples, step.elements, kStepQuads<NOISE>, kThreads, stream, kernel, step, keys);
     });
   });
 }

@@ -16,7 +16,8 @@ int affine_step_pair(const Step& step, void* stream) {
       const auto kernel = !vector ? affine_step_pair_kernel<NOISE, OUTPUT, false, false, kThreads>
                           : lean  ? affine_step_pair_kernel<NOISE, OUTPUT, true, true, kThreads>
                                   : affine_step_pair_kernel<NOISE, OUTPUT, false, true, kThreads>;
-      return launch_over(step.samples, half, 1, kThreads, stream, kernel, step, PhiloxKeys(step.field.run_seed));
+      return launch_over(step.samples, half, kStepQuads<NOISE>, kThreads, stream, kernel, step,
+                         PhiloxKeys(step.field.run_seed));
     });
   });
 }

@@ -23,18 +23,19 @@ __global__ void __launch_bounds__(THREADS) hutchinson_dot_kernel(const Hutchinso
   const Rounds rounds = block_rounds<ROUNDS, THREADS>(at.elements);
   for (uint32_t round = rounds.begin; round < rounds.end; ++round) {
     const Place<VECTOR, THREADS> place(sample, at.elements, round);
-    Quad tangent[2];  // zero past the sample's end, so that the probe there does not count
+    Quad tangent[2];
     place.template load_all<TANGENT>(tangent, at.tangent);
     SSF_UNROLL
     for (int k = 0; k < 2; ++k) {
       const Quad probe = noise_call<NOISE>(field, place.call(k));
       SSF_UNROLL
       for (int i = 0; i < 4; ++i) {
+        const float dx = place.inside(k, i) ? tangent[k].v[i] : 0.0f;
         // A sign times a float is exact in float32.
         if constexpr (NOISE == Noise::signs)
-          sum[0] += static_cast<double>(probe.v[i] * tangent[k].v[i]);
+          sum[0] += static_cast<double>(probe.v[i] * dx);
         else
-          sum[0] = std::fma(static_cast<double>(probe.v[i]), static_cast<double>(tangent[k].v[i]), sum[0]);
+          sum[0] = std::fma(static_cast<double>(probe.v[i]), static_cast<double>(dx), sum[0]);
       }
     }
   }

@@ -12,27 +12,28 @@
 namespace ssf::cuda {
 
 // Sixteen bytes of global memory in one instruction: left to itself the compiler takes some of these accesses apart.
-// The clobber keeps them in the order of the program, which overwrites what it has read.
-__device__ __forceinline__ float4 load16(const float* first) {
+// The clobber keeps them in the order of the program, which overwrites what it has read. What is not read, because
+// `inside` is false, is any number: to make it zero would cost an instruction for each.
+__device__ __forceinline__ float4 load16(const float* first, bool inside) {
   float4 values;
-  asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %5, 0; @p ld.global.v4.f32 {%0, %1, %2, %3}, [%4]; }"
                : "=f"(values.x), "=f"(values.y), "=f"(values.z), "=f"(values.w)
-               : "l"(first)
+               : "l"(first), "r"(uint32_t{inside})
                : "memory");
   return values;
 }
-__device__ __forceinline__ uint4 load16(const uint16_t* first) {
+__device__ __forceinline__ uint4 load16(const uint16_t* first, bool inside) {
   uint4 values;
-  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %5, 0; @p ld.global.v4.u32 {%0, %1, %2, %3}, [%4]; }"
                : "=r"(values.x), "=r"(values.y), "=r"(values.z), "=r"(values.w)
-               : "l"(first)
+               : "l"(first), "r"(uint32_t{inside})
                : "memory");
   return values;
 }
-__device__ __forceinline__ void store16(float* first, float4 values) {
-  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};"
+__device__ __forceinline__ void store16(float* first, float4 values, bool inside) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %5, 0; @p st.global.v4.f32 [%0], {%1, %2, %3, %4}; }"
                :
-               : "l"(first), "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w)
+               : "l"(first), "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w), "r"(uint32_t{inside})
                : "memory");
 }
 

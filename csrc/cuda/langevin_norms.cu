@@ -27,7 +27,8 @@ int langevin_norms(const LangevinNorms& at, void* stream) {
                                  : langevin_norms_kernel<NOISE, OUTPUT, false, kRounds, kThreads>;
       // A sample without elements has a sum too.
       const int64_t elements = std::max<int64_t>(1, at.elements);
-      return launch_over(at.samples, elements, kRounds, kThreads, stream, kernel, at, PhiloxKeys(at.field.run_seed));
+      return launch_over(at.samples, elements, 2 * kRounds, kThreads, stream, kernel, at,
+                         PhiloxKeys(at.field.run_seed));
     });
   });
   if (error || !at.parts) return error;

@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(THREADS) langevin_norms_kernel(const LangevinN
       const Quad noise = noise_call<NOISE>(field, place.call(k));
       SSF_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const float score = factor * output[k].v[i], z = place.inside(k, i) ? noise.v[i] : 0.0f;
+        const bool inside = place.inside(k, i);
+        const float score = inside ? factor * output[k].v[i] : 0.0f, z = inside ? noise.v[i] : 0.0f;
         sums[0] = std::fmaf(score, score, sums[0]);
         sums[1] = std::fmaf(z, z, sums[1]);
       }

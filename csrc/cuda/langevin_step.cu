@@ -18,7 +18,7 @@ int langevin_step(const LangevinStep& at, void* stream) {
       constexpr Type OUTPUT = decltype(type)::value;
       const auto kernel = vector ? langevin_step_kernel<NOISE, OUTPUT, true, kThreads>
                                  : langevin_step_kernel<NOISE, OUTPUT, false, kThreads>;
-      return launch_over(at.samples, at.elements, 1, kThreads, stream, kernel, at, PhiloxKeys(at.field.run_seed));
+      return launch_over(at.samples, at.elements, 2, kThreads, stream, kernel, at, PhiloxKeys(at.field.run_seed));
     });
   });
 }

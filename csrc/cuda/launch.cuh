@@ -31,13 +31,13 @@ bool whole_quads(int64_t elements, Type type, Pointers... pointers) {
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A grid for `block_sample`, with `rounds` rounds of two quads a thread in every block. A field numbers its quads by 32
-// bits: samples that have more are refused.
+// A grid for `block_sample`, with `quads` quads for each thread of every block. A field numbers its quads by 32 bits:
+// samples that have more are refused.
 template <class... Parameters, class... Arguments>
-int launch_over(int64_t samples, int64_t elements, int rounds, int threads, void* stream, void (*kernel)(Parameters...),
+int launch_over(int64_t samples, int64_t elements, int quads, int threads, void* stream, void (*kernel)(Parameters...),
                 const Arguments&... arguments) {
   constexpr int64_t kAxis = 65535;
-  const int64_t block = int64_t{8} * threads * rounds, blocks = ceil_divide(elements, block);
+  const int64_t block = int64_t{4} * quads * threads, blocks = ceil_divide(elements, block);
   if (samples * blocks == 0) return cudaSuccess;
   if (blocks * block > int64_t{1} << 34) return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(std::min(samples, kAxis)),
@@ -46,13 +46,19 @@ int launch_over(int64_t samples, int64_t elements, int rounds, int threads, void
   return cudaGetLastError();
 }
 
+// `blocks` blocks of `kThreads`.
+template <class... Parameters, class... Arguments>
+int launch_blocks(int64_t blocks, void* stream, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  if (blocks == 0) return cudaSuccess;
+  if (blocks > INT32_MAX) return cudaErrorInvalidValue;
+  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
+  return cudaGetLastError();
+}
+
 // A warp for each sample; see `warp_sample`.
 template <class... Parameters, class... Arguments>
 int launch_warps(int64_t samples, void* stream, void (*kernel)(Parameters...), const Arguments&... arguments) {
-  const int64_t blocks = ceil_divide(samples, kThreads / 32);
-  if (blocks == 0) return cudaSuccess;
-  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
-  return cudaGetLastError();
+  return launch_blocks(ceil_divide(samples, kThreads / 32), stream, kernel, arguments...);
 }
 
 }  // namespace ssf::cuda

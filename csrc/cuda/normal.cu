@@ -10,7 +10,7 @@ int normal(float* out, int64_t samples, int64_t elements, const Field& field, vo
     constexpr Noise NOISE = decltype(noise)::value;
     const auto kernel = whole_quads(elements, Type::float32, out) ? field_kernel<NOISE, true, kThreads>
                                                                   : field_kernel<NOISE, false, kThreads>;
-    return launch_over(samples, elements, 1, kThreads, stream, kernel, out, samples, elements, field,
+    return launch_over(samples, elements, 2, kThreads, stream, kernel, out, samples, elements, field,
                        PhiloxKeys(field.run_seed));
   });
 }

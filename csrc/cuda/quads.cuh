@@ -37,7 +37,7 @@ __device__ __forceinline__ float widen(uint16_t bits) {
 }
 
 // A thread's QUADS quads, THREADS apart. VECTOR: samples are whole quads, aligned to 16 bytes. Elements past the
-// sample's end are read as zero and not written.
+// sample's end are read as any number and not written.
 template <bool VECTOR, int THREADS, int QUADS = 2>
 struct Place {
   int64_t offset;  // of this thread's first element in the batch
@@ -53,13 +53,13 @@ struct Place {
   }
 
   __device__ __forceinline__ uint32_t call(int k) const { return quad + k * THREADS; }
-  __device__ __forceinline__ bool inside(int k, int i) const { return k * (4 * THREADS) + i < left; }
+  __device__ __forceinline__ bool inside(int k, int i) const { return left > k * (4 * THREADS) + (VECTOR ? 0 : i); }
 
   __device__ __forceinline__ Quad load(const float* batch, int k) const {
     const float* first = batch + offset + k * (4 * THREADS);
     Quad values = {};
     if constexpr (VECTOR) {
-      if (inside(k, 0)) values = quad_of(load16(first));
+      values = quad_of(load16(first, inside(k, 0)));
     } else {
       SSF_UNROLL
       for (int i = 0; i < 4; ++i)
@@ -71,7 +71,7 @@ struct Place {
   __device__ __forceinline__ void store(float* batch, int k, const Quad& values) const {
     float* first = batch + offset + k * (4 * THREADS);
     if constexpr (VECTOR) {
-      if (inside(k, 0)) store16(first, {values.v[0], values.v[1], values.v[2], values.v[3]});
+      store16(first, {values.v[0], values.v[1], values.v[2], values.v[3]}, inside(k, 0));
     } else {
       SSF_UNROLL
       for (int i = 0; i < 4; ++i)
@@ -104,9 +104,9 @@ struct Place {
   template <Type TYPE>
   __device__ __forceinline__ void load_swapped(Quad (&values)[QUADS], const uint16_t* first, int begin) const {
     const bool odd = threadIdx.x & 1;
-    uint4 both = {};
-    if (left > begin * (4 * THREADS) + (odd ? 4 * THREADS : 0))
-      both = load16(first + (odd ? 4 * THREADS - 4 : 0) + begin * (4 * THREADS));
+    const int64_t skip = odd ? 4 * THREADS - 4 : 0;
+    const int next = begin * (4 * THREADS), own = left - (odd ? 4 * THREADS : 0);
+    const uint4 both = load16(first + next + skip, own > next);
     const uint32_t lower[2] = {both.x, both.y}, upper[2] = {both.z, both.w};
     SSF_UNROLL
     for (int i = 0; i < 2; ++i) {

@@ -14,9 +14,9 @@ struct Row {
 
   // `RowIndex` in 32 bits, of which a table is never short: the low half of a wide counter comes first.
   __device__ __forceinline__ explicit Row(const Table& table) {
-    auto index = static_cast<uint32_t>(table.index.offset);
-    if (table.index.counter) index += *static_cast<const uint32_t*>(table.index.counter);
+    const auto* counter = static_cast<const uint32_t*>(table.index.counter);
     const auto last = static_cast<uint32_t>(table.index.rows - 1);
+    uint32_t index = (counter ? *counter : 0) + static_cast<uint32_t>(table.index.offset);
     if (index > last) index = last;
     const float* first = table.coefficients + uint64_t{index} * COLUMNS::width;
     SSF_UNROLL

@@ -71,13 +71,18 @@ inline const void* aligned(const void* address) {
   if (reinterpret_cast<uintptr_t>(address) % 16) std::abort();
   return address;
 }
-inline float4 load16(const float* first) { return *static_cast<const float4*>(aligned(first)); }
-inline uint4 load16(const uint16_t* first) {
-  uint4 values;
-  std::memcpy(&values, aligned(first), sizeof values);
+// What is not read is NaN here, in each of its types.
+inline float4 load16(const float* first, bool inside) {
+  return inside ? *static_cast<const float4*>(aligned(first)) : float4{NAN, NAN, NAN, NAN};
+}
+inline uint4 load16(const uint16_t* first, bool inside) {
+  uint4 values = {0x7fff7fff, 0x7fff7fff, 0x7fff7fff, 0x7fff7fff};
+  if (inside) std::memcpy(&values, aligned(first), sizeof values);
   return values;
 }
-inline void store16(float* first, float4 values) { std::memcpy(const_cast<void*>(aligned(first)), &values, 16); }
+inline void store16(float* first, float4 values, bool inside) {
+  if (inside) std::memcpy(const_cast<void*>(aligned(first)), &values, 16);
+}
 
 template <class T>
 T shuffle_xor(T value, int mask) {

@@ -92,8 +92,9 @@ struct HostTable {
   }
 };
 
-Index3 grid(int64_t elements, int rounds = 1) {
-  const int64_t block = 8 * kThreads * rounds;
+// `quads` for each thread of a block.
+Index3 grid(int64_t elements, int quads = 2) {
+  const int64_t block = 4 * kThreads * quads;
   // Two by two places for three samples: the third axis is used, and one place is nobody's.
   return {static_cast<unsigned>(std::max<int64_t>(1, (elements + block - 1) / block)), 2, 2};
 }
@@ -135,7 +136,13 @@ void test_affine_step(int64_t n, bool saved, bool history, int earlier) {
             history ? kLength : 0,
             table.table(saved),
             {kIds, kSeed, 0, NOISE}};
-  run(grid(n), kThreads, &affine_step_kernel<NOISE, OUTPUT, LEAN, VECTOR, kThreads>, step, PhiloxKeys(kSeed));
+  Index3 blocks = grid(n, kStepQuads<NOISE>);
+  if (NOISE == Noise::none) {
+    step.samples = 1;
+    step.elements = count;
+    blocks = {grid(count, kStepQuads<NOISE>).x, 1, 1};
+  }
+  run(blocks, kThreads, &affine_step_kernel<NOISE, OUTPUT, LEAN, VECTOR, kThreads>, step, PhiloxKeys(kSeed));
 
   using C = ssf::Columns;
   const int64_t newest = ssf::ring_place(table.control[4], 0, kLength) * count;
@@ -177,7 +184,8 @@ void test_affine_step_pair(int64_t half, bool saved, bool history, int earlier) 
             history ? kLength : 0,
             table.table(saved),
             {kIds, kSeed, 0, NOISE}};
-  run(grid(half), kThreads, &affine_step_pair_kernel<NOISE, OUTPUT, LEAN, VECTOR, kThreads>, step, PhiloxKeys(kSeed));
+  run(grid(half, kStepQuads<NOISE>), kThreads, &affine_step_pair_kernel<NOISE, OUTPUT, LEAN, VECTOR, kThreads>, step,
+      PhiloxKeys(kSeed));
 
   using C = ssf::PairColumns;
   const int64_t newest = ssf::ring_place(table.control[4], 0, kLength) * count;
@@ -233,11 +241,11 @@ void test_langevin(int64_t n) {
   const HostTable<ssf::Columns> table;
   Register x(Type::float32, kSamples * n, 0, offset), o(OUTPUT, kSamples * n, 3, offset);
   const Field field{kIds, kSeed, 0, NOISE};
-  const auto blocks = static_cast<int64_t>(grid(n, kRounds).x);
+  const auto blocks = static_cast<int64_t>(grid(n, 2 * kRounds).x);
   std::vector<float> norms(kSamples * 2, NAN), parts(kSamples * blocks * 2, NAN), mean(2, NAN);
   LangevinNorms at{o.data(), OUTPUT, norms.data(),      blocks > 1 ? parts.data() : nullptr,
                    kSamples, n,      table.table(true), field};
-  run(grid(n, kRounds), kThreads, &langevin_norms_kernel<NOISE, OUTPUT, VECTOR, kRounds, kThreads>, at,
+  run(grid(n, 2 * kRounds), kThreads, &langevin_norms_kernel<NOISE, OUTPUT, VECTOR, kRounds, kThreads>, at,
       PhiloxKeys(kSeed));
   if (blocks > 1)
     run({2, 1, 1}, kThreads, &langevin_norms_sum_kernel<kThreads>, norms.data(),
@@ -283,12 +291,12 @@ template <Noise NOISE, Type TANGENT, bool VECTOR>
 void test_hutchinson(int64_t n) {
   Register tangent(TANGENT, kSamples * n, 3, VECTOR ? 0 : 1);
   const float rows[4] = {NAN, NAN, 0.5f, 0.25f};
-  const auto blocks = static_cast<int64_t>(grid(n, kRounds).x);
+  const auto blocks = static_cast<int64_t>(grid(n, 2 * kRounds).x);
   std::vector<double> divergence(kSamples, 2), parts(kSamples * blocks, NAN);
   HutchinsonDot at{
       divergence.data(),         blocks > 1 ? parts.data() : nullptr, tangent.data(), TANGENT, kSamples, n, rows,
       {nullptr, false, kRow, 2}, {kIds, kSeed, kDraw, NOISE}};
-  run(grid(n, kRounds), kThreads, &hutchinson_dot_kernel<NOISE, TANGENT, VECTOR, kRounds, kThreads>, at,
+  run(grid(n, 2 * kRounds), kThreads, &hutchinson_dot_kernel<NOISE, TANGENT, VECTOR, kRounds, kThreads>, at,
       PhiloxKeys(kSeed));
   if (blocks > 1) run({2, 1, 1}, kThreads, &hutchinson_dot_sum_kernel<kThreads>, at, blocks);
   bool close = true;

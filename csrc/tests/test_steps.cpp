@@ -9,14 +9,21 @@
 
 using ssf::test::check;
 
+namespace {
+
+float half(uint16_t bits) { return ssf::cpu::widen(ssf::cpu::Half{bits}); }
+float bfloat16(uint16_t bits) { return ssf::cpu::widen(ssf::cpu::BFloat16{bits}); }
+
+}  // namespace
+
 int main() {
-  check(ssf::cpu::from_float16(0x3C00) == 1.0f && ssf::cpu::from_float16(0xC500) == -5.0f, "float16: numbers");
-  check(ssf::cpu::from_float16(0x7BFF) == 65504.0f, "float16: the largest");
-  check(ssf::cpu::from_float16(0x0001) == 0x1p-24f && ssf::cpu::from_float16(0x83FF) == -0x3FFp-24f, "subnormals");
-  check(std::isinf(ssf::cpu::from_float16(0x7C00)) && ssf::cpu::from_float16(0xFC00) < 0, "float16: infinities");
-  check(std::isnan(ssf::cpu::from_float16(0x7E01)) && std::isnan(ssf::cpu::from_bfloat16(0x7FC0)), "NaN");
-  check(std::signbit(ssf::cpu::from_float16(0x8000)), "float16: minus zero");
-  check(ssf::cpu::from_bfloat16(0x3F80) == 1.0f && ssf::cpu::from_bfloat16(0xC0A0) == -5.0f, "bfloat16");
+  check(half(0x3C00) == 1.0f && half(0xC500) == -5.0f, "float16: numbers");
+  check(half(0x7BFF) == 65504.0f, "float16: the largest");
+  check(half(0x0001) == 0x1p-24f && half(0x83FF) == -0x3FFp-24f, "subnormals");
+  check(std::isinf(half(0x7C00)) && half(0xFC00) < 0, "float16: infinities");
+  check(std::isnan(half(0x7E01)) && std::isnan(bfloat16(0x7FC0)), "NaN");
+  check(std::signbit(half(0x8000)), "float16: minus zero");
+  check(bfloat16(0x3F80) == 1.0f && bfloat16(0xC0A0) == -5.0f, "bfloat16");
 
   float a[64], b[64];
   double exact = 0;

@@ -44,6 +44,7 @@ class Operation:
     name: str
     reference: Callable[..., Any]
     backends: dict[str, Backend] = field(default_factory=dict)
+    _chosen: dict[tuple[str, str, bool], Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def choose(self, device: torch.device | str = "cpu", backend: str | None = None) -> Callable[..., Any]:
         """The implementation for tensors on ``device``.
@@ -53,10 +54,17 @@ class Operation:
         variable speaks of all operations at once, so one that never had such a backend takes its reference.
         """
         name = backend or os.environ.get("SCORESDE_FAST_BACKEND") or "auto"
-        kind = torch.device(device).type
+        kind = device.type if isinstance(device, torch.device) else torch.device(device).type
+        # Small images are resampled in microseconds: the same question is answered from memory.
+        key = (kind, name, backend is None)
+        if key not in self._chosen:
+            self._chosen[key] = self._find(kind, name, from_environment=backend is None)
+        return self._chosen[key]
+
+    def _find(self, kind: str, name: str, *, from_environment: bool) -> Callable[..., Any]:
         if name not in BACKENDS:
             raise ValueError(unknown("backend", name, BACKENDS))
-        if name == "reference" or (backend is None and name not in ("auto", *self.backends)):
+        if name == "reference" or (from_environment and name not in ("auto", *self.backends)):
             return self.reference
         if name == "auto":
             return next((b.function for b in self.backends.values() if b.refusal(kind) is None), self.reference)

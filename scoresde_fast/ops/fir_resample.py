@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd.forward_ad import _set_fwd_grad_enabled
+from torch.autograd import forward_ad
 
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.library import define, library
@@ -76,7 +76,7 @@ class _Resample(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, taps: list[float], direction: Direction, offset: int, gain: float) -> Tensor:
         # Recording is off in here, but the outer levels of nested transforms have yet to see the operation.
-        with torch.enable_grad(), _set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
             return torch.ops.scoresde_fast.fir_resample.default(x, taps, direction, offset, gain)
 
     @staticmethod
@@ -92,7 +92,7 @@ class _Resample(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        with _set_fwd_grad_enabled(True):
+        with forward_ad._set_fwd_grad_enabled(True):
             return torch.ops.scoresde_fast.fir_resample.default(_dense(tangents[0]), *ctx.arguments)
 
 
@@ -111,11 +111,15 @@ def _over_batches(
     return y.unflatten(0, moved.shape[:2]), 0
 
 
-def _differentiable(*arguments: Any) -> Tensor:
+def _differentiable(x: Tensor, *options: Any) -> Tensor:
+    recorded = x.requires_grad and torch.is_grad_enabled()
+    if not (recorded or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()):
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.scoresde_fast.fir_resample.default(x, *options)
     # Inside a transform of torch.func, its level has been entered before this key is reached: `apply` would enter it
     # again, the method it overrides only records.
     with enable_single_level_autograd_function():
-        return super(torch.autograd.Function, _Resample).apply(*arguments)
+        return super(torch.autograd.Function, _Resample).apply(x, *options)
 
 
 library.impl("fir_resample", _differentiable, "Autograd")

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernels are compiled to, without a GPU: python benchmarks/sass.py [--arch sm_90] [--only LABEL]
+"""What the kernels are compiled to, without a GPU: python benchmarks/sass.py [--arch sm_90] [--only LABEL] [--quick]
 
-Compiles every form that ``scoresde_fast.kernels`` names, and with nvcc, where there is one, every csrc/cuda/*.cu;
-disassembles them and prints one row a kernel. It fails (exit status 1) where a kernel spills or has local memory, where
-a form costs more static instructions an element on sm_90 than its budget, and where a form whose pointers are all
-aligned moves its data in pieces narrower than 16 bytes: a thread's neighbours must fill 16 bytes of the widest tensor.
+Compiles every form that ``scoresde_fast.kernels`` names and, with nvcc where there is one, the forms of csrc/cuda that
+samplers use; disassembles them and prints one row a form. It fails (exit status 1) where a kernel spills or has local
+memory, where a form costs more static instructions an element on sm_90 than its budget, and where a form whose pointers
+are all aligned moves its data in pieces narrower than 16 bytes: a thread's neighbours must fill 16 bytes of the widest
+tensor. What nvcc made is kept in build/sass; tests/test_cuda_build.py looks for spills in all of csrc/cuda.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import math
@@ -19,11 +21,12 @@ import pkgutil
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cache
@@ -41,10 +44,12 @@ from scoresde_fast import __version__, kernels
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 BUDGET_ARCHITECTURE = "sm_90"
+#: Those of CMakeLists.txt.
+NVCC_OPTIONS = ("-std=c++17", "-O3", "-fmad=false")
 #: Scalars and short vectors beside the data may be narrow: at most this share of the bytes.
 NARROW_SHARE = 0.1
 COLUMNS = (
-    "label", "arch", "registers", "spills", "local", "shared", "instructions", "per_element", "budget", "widest",
+    "label", "arch", "instructions", "per_element", "budget", "registers", "spills", "local", "shared", "widest",
     "narrowest", "barriers",
 )  # fmt: skip
 
@@ -82,22 +87,47 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Code:
-    """A disassembled function: opcodes with their modifiers in order, and what it holds."""
+class Compiled:
+    """One function's machine code, what it holds (bytes), and what is known of its form.
 
-    name: str
-    opcodes: list[str]
+    ``thread_elements`` is how many elements a thread makes; ``least`` the bits in which its data must move at least,
+    and ``small`` the bytes of the scalars and short vectors beside it.
+    """
+
+    label: str
+    arch: str
+    code: bytes
     registers: int
     local: int
     shared: int
+    thread_elements: float | None
+    budget: float | None
+    least: int | None
+    small: float
 
-    def count(self, *stems: str) -> int:
-        return sum(opcode.split(".")[0] in stems for opcode in self.opcodes)
-
-    def accesses(self) -> list[int]:
-        """The width in bits of every access to global memory."""
-        found = (re.match(r"(?:LDG|STG|LDGSTS|LD|ST)\.", opcode) and opcode for opcode in self.opcodes)
-        return [_width(opcode) for opcode in found if opcode]
+    def row(self, opcodes: list[str]) -> Row:
+        """The row of this function, whose instructions these are."""
+        stems = [opcode.split(".")[0] for opcode in opcodes]
+        widths = [_width(opcode) for opcode in opcodes if re.match(r"(?:LDG|STG|LDGSTS|LD|ST)\.", opcode)] or [0]
+        share = None
+        if self.least is not None:
+            narrow = max(0.0, sum(width for width in widths if width < self.least) / 8 - self.small)
+            share = round(narrow / max(1.0, sum(widths) / 8 - self.small), 3)
+        return Row(
+            label=self.label,
+            arch=self.arch,
+            registers=self.registers,
+            spills=stems.count("LDL") + stems.count("STL"),
+            local=self.local,
+            shared=self.shared,
+            instructions=len(opcodes),
+            per_element=round(len(opcodes) / self.thread_elements, 2) if self.thread_elements else None,
+            budget=self.budget,
+            widest=max(widths),
+            narrowest=min(widths),
+            barriers=stems.count("BAR"),
+            narrow_share=share,
+        )
 
 
 def _width(opcode: str) -> int:
@@ -108,31 +138,45 @@ def _width(opcode: str) -> int:
     return 32
 
 
-def disassemble(cubin: bytes) -> list[Code]:
-    """Every function of a cubin."""
+def functions(cubin: bytes) -> Iterator[tuple[str, bytes, int, int, int]]:
+    """Of every function of a cubin, an ELF file: name, code, registers, and bytes of local and of shared memory."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        tool = triton.knobs.nvidia.cuobjdump.path
-        text, usage = (
-            subprocess.run([tool, option, file.name], check=True, capture_output=True, text=True).stdout
-            for option in ("-sass", "-res-usage")
-        )
-    held = {
-        name: [int(number) for number in numbers]
-        for name, *numbers in re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
-    }
-    codes = []
-    for part in re.split(r"Function : ", text)[1:]:
-        name = part.split(maxsplit=1)[0]
-        opcodes = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", part)
-        registers, stack, shared, local = held[name]
-        codes.append(Code(name, [code for code in opcodes if code != "NOP"], registers, stack + local, shared))
-    return codes
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    held = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
+    (start,) = struct.unpack_from("<Q", cubin, 0x28)
+    size, count, names = struct.unpack_from("<3H", cubin, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, start + i * size) for i in range(count)]
+    code = {}
+    for name, _, _, _, offset, length in sections:
+        first = sections[names][4] + name
+        code[cubin[first : cubin.index(b"\0", first)].decode()] = cubin[offset : offset + length]
+    for name, registers, stack, shared, local in held:
+        yield name, code[f".text.{name}"], int(registers), int(stack) + int(local), int(shared)
 
 
-def narrow_share(ttgir: str, code: Code, threads: int) -> float:
-    """The share of the bytes of large tensors that a thread moves in pieces narrower than these must be.
+def disassemble(arch: str, codes: Iterable[bytes]) -> list[list[str]]:
+    """The opcodes with their modifiers of several functions, in order, without what only fills up.
+
+    The disassembler takes half a second to begin with, so it is given all of them as one.
+    """
+    codes = list(codes)
+    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+        file.write(b"".join(codes))
+        file.flush()
+        command = [triton.knobs.nvidia.nvdisasm.path, "--binary", arch.replace("sm_", "SM"), file.name]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", text)
+    assert 16 * len(found) == sum(map(len, codes))
+    rest = iter(found)
+    split = [[next(rest) for _ in range(len(code) // 16)] for code in codes]
+    return [[opcode for opcode in opcodes if opcode != "NOP"] for opcodes in split]
+
+
+def data_width(ttgir: str, threads: int) -> tuple[int, float]:
+    """``least`` and ``small`` of `Compiled` for a Triton kernel.
 
     Triton's own program tells what the machine code does not: which accesses are scalars or short vectors.
     """
@@ -148,28 +192,33 @@ def narrow_share(ttgir: str, code: Code, threads: int) -> float:
         elif tensor:
             tensors.append((math.prod(int(size) for size in tensor[1].split("x")), bits.get(tensor[2], 8)))
     if not tensors:
-        return 0.0
+        return 0, small
     largest = max(size for size, _ in tensors)
     large = [width for size, width in tensors if 4 * size >= largest]
     small += sum(max(1, size // threads) * width / 8 for size, width in tensors if 4 * size < largest)
-    least = 128 * min(large) // max(large)
-    accesses = code.accesses()
-    narrow = max(0.0, sum(width for width in accesses if width < least) / 8 - small)
-    return narrow / max(1.0, sum(accesses) / 8 - small)
+    return 128 * min(large) // max(large), small
 
 
-def forms(only: str) -> list[tuple[str, int]]:
-    """(module, index) of every form whose label has ``only`` in it."""
+def triton_forms(only: str, quick: bool) -> list[tuple[str, int]]:
+    """(module, index) of every form whose label has ``only`` in it.
+
+    ``quick``: of each kernel, the forms that have a budget, or else its first.
+    """
     found = []
     for module in pkgutil.iter_modules(kernels.__path__):
-        list_forms = getattr(import_module(f"scoresde_fast.kernels.{module.name}"), "specialisations", None)
-        for index, form in enumerate(list_forms() if list_forms else []):
-            if only.lower() in form.label.lower():
+        list_forms = getattr(import_module(f"scoresde_fast.kernels.{module.name}"), "specialisations", list)
+        every: list[Any] = list_forms()
+        budgeted = {form.kernel for form in every if form.budget}
+        seen: set[Any] = set()
+        for index, form in enumerate(every):
+            chosen = form.budget or form.kernel not in budgeted | seen
+            seen.add(form.kernel)
+            if only.lower() in form.label.lower() and (chosen or not quick):
                 found.append((module.name, index))
     return found
 
 
-def compile_form(module: str, index: int, arch: str) -> list[Row]:
+def compile_triton(module: str, index: int, arch: str) -> list[Compiled]:
     """Compile one form with Triton."""
     form = import_module(f"scoresde_fast.kernels.{module}").specialisations()[index]
     names = form.kernel.arg_names
@@ -181,49 +230,92 @@ def compile_form(module: str, index: int, arch: str) -> list[Row]:
     )
     options = {"num_warps": form.warps, "num_stages": form.stages, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=GPUTarget("cuda", int(arch[3:]), 32), options=options)
-    (code,) = disassemble(compiled.asm["cubin"])
+    ((_, code, registers, local, _),) = functions(compiled.asm["cubin"])
     pointers = {name for name, kind in form.signature.items() if kind.startswith("*")}
-    aligned = pointers <= set(form.aligned)
     threads = 32 * form.warps
-    per_element = round(len(code.opcodes) * threads / form.elements, 2) if form.elements >= threads else None
-    share = narrow_share(compiled.asm["ttgir"], code, threads) if aligned else None
-    return [_row(form.label, arch, code, compiled.metadata.shared, per_element, form.budget, share)]
+    least, small = data_width(compiled.asm["ttgir"], threads) if pointers <= set(form.aligned) else (None, 0.0)
+    elements = form.elements / threads if form.elements >= threads else None
+    shared = compiled.metadata.shared
+    return [Compiled(form.label, arch, code, registers, local, shared, elements, form.budget, least, small)]
 
 
-def compile_source(source: str, arch: str) -> list[Row]:
-    """Compile one file of csrc/cuda with nvcc."""
+@dataclass(frozen=True)
+class CudaForm:
+    """A form of a CUDA kernel.
+
+    Attributes:
+        source: csrc/cuda/SOURCE.cuh.
+        kernel: the function's template with its arguments but the last, which is the number of threads.
+        thread_elements: what a thread makes; of the sums, what one turn of its loop takes.
+        scalars: bytes that every thread reads of the row and the sample, or writes of a sum.
+    """
+
+    label: str
+    source: str
+    kernel: str
+    thread_elements: int
+    scalars: int
+    budget: float | None = None
+
+    def mangled(self) -> re.Pattern[str]:
+        """What this form's name in a cubin has in it."""
+        values = {"false": 0, "true": 1, "none": 0, "fast": 1, "precise": 2, "signs": 3, "float32": 1, "bfloat16": 2}
+        name, _, arguments = self.kernel.partition("<")
+        numbers = [values.get(word.split("::")[-1], word) for word in arguments.split(", ")]
+        return re.compile(name + "I" + "".join(rf"L[^L]*?{number}E" for number in numbers))
+
+
+def cuda_forms() -> list[CudaForm]:
+    """The forms that samplers use most: whole quads, and of steps a row that has the state alone."""
+    found = [
+        CudaForm("normal, fast, CUDA", "normal", "field_kernel<Noise::fast, true", 8, 8, 40.0),
+        CudaForm("rademacher, CUDA", "normal", "field_kernel<Noise::signs, true", 8, 8, 20.0),
+    ]
+    # Two coefficients and the counter; a third, the draw and the sample's id; of pairs, six and nine coefficients.
+    listed: list[tuple[str, str, str, int, int, bool]] = [
+        ("affine_step", "no noise, {} score", "none, {}, true, true", 16, 12, True),
+        ("affine_step", "{} score", "fast, {}, true, true", 8, 28, True),
+        ("affine_step", "every register, {} score", "fast, {}, false, true", 8, 60, False),
+        ("affine_step_pair", "no noise, {} score", "none, {}, true, true", 32, 28, True),
+        ("affine_step_pair", "{} score", "fast, {}, true, true", 16, 52, True),
+        ("affine_step_pair", "every register, {} score", "fast, {}, false, true", 16, 148, False),
+        ("langevin_step", "{} score", "fast, {}, true", 8, 40, True),
+        ("langevin_norms", "{} score", "fast, {}, true, 4", 8, 40, False),
+        ("hutchinson_dot", "{} tangent, signs", "signs, {}, true, 4", 8, 64, False),
+    ]
+    for operation, label, arguments, elements, scalars, held in listed:
+        for bits, kind, noisy in [("fp32", "float32", 45.0), ("bf16", "bfloat16", 48.0)]:
+            budget = None if not held else 8.0 if arguments.startswith("none") else noisy
+            kernel = f"{operation}_kernel<Noise::{arguments.format(f'Type::{kind}')}"
+            title = f"{operation}, {label.format(bits)}, CUDA"
+            found.append(CudaForm(title, operation, kernel, elements, scalars, budget))
+    return found
+
+
+def compile_cuda(forms: list[CudaForm], arch: str) -> list[Compiled]:
+    """Compile forms of one source of csrc/cuda with nvcc."""
     nvcc = find_nvcc()
     assert nvcc is not None
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernels.cubin"
-        options = ["-std=c++17", "-O3", f"-arch={arch}", f"-I{ROOT / 'csrc'}", "--expt-relaxed-constexpr"]
-        subprocess.run([nvcc, "-cubin", *options, "-o", str(cubin), source], check=True)
-        codes = disassemble(cubin.read_bytes())
-    return [_row(f"{Path(source).name}: {_readable(code.name)}", arch, code, code.shared) for code in codes]
-
-
-def _row(
-    label: str,
-    arch: str,
-    code: Code,
-    shared: int,
-    per_element: float | None = None,
-    budget: float | None = None,
-    share: float | None = None,
-) -> Row:
-    widths, spills, barriers = code.accesses() or [0], code.count("LDL", "STL"), code.count("BAR")
-    return Row(
-        label, arch, code.registers, spills, code.local, shared, len(code.opcodes), per_element, budget, max(widths),
-        min(widths), barriers, share,
-    )  # fmt: skip
-
-
-def _readable(name: str) -> str:
-    """A C++ function's name without its arguments, where c++filt is there to tell."""
-    tool = shutil.which("c++filt")
-    plain = subprocess.run([tool, name], capture_output=True, text=True).stdout.strip() if tool else name
-    plain = re.sub(r"\((bool|int|unsigned int|long)\)", "", plain.replace("(anonymous namespace)::", ""))
-    return plain.partition("(")[0].removeprefix("void ")
+    lines = [f"auto form{i} = &{form.kernel}, 128>;" for i, form in enumerate(forms)]
+    source = f'#include "cuda/{forms[0].source}.cuh"\nnamespace ssf::cuda {{\n' + "\n".join(lines) + "\n}\n"
+    command = [nvcc, *NVCC_OPTIONS, f"-I{ROOT / 'csrc'}", f"-arch={arch}", "-cubin"]
+    headers = sorted(path for path in (ROOT / "csrc").glob("c*/*.*h") if path.parent.name in ("core", "cuda"))
+    made_of = "".join([source, *command, nvcc_version(), *(path.read_text() for path in headers)])
+    cubin = ROOT / "build" / "sass" / f"{hashlib.sha256(made_of.encode()).hexdigest()}.cubin"
+    if not cubin.exists():
+        cubin.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cubin.parent) as folder:
+            text, result = Path(folder) / "forms.cu", Path(folder) / "forms.cubin"
+            text.write_text(source)
+            subprocess.run([*command, "-o", str(result), str(text)], check=True)
+            result.rename(cubin)
+    compiled = list(functions(cubin.read_bytes()))
+    found = []
+    for form in forms:
+        ((_, code, registers, local, shared),) = (item for item in compiled if form.mangled().search(item[0]))
+        known = (form.thread_elements, form.budget, 128, form.scalars)
+        found.append(Compiled(form.label, arch, code, registers, local, shared, *known))
+    return found
 
 
 @cache
@@ -235,16 +327,31 @@ def find_nvcc() -> str | None:
     return shutil.which(named) or next((str(path / "nvcc") for path in folders if (path / "nvcc").is_file()), None)
 
 
-def measure(architectures: list[str], only: str) -> list[Row]:
-    """Compile everything whose label or file name has ``only`` in it, in two processes."""
-    sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu")) if find_nvcc() else []
-    wanted = [str(source) for source in sources if only.lower() in source.name.lower()]
-    labels, results = forms(only), list[Future[list[Row]]]()
+@cache
+def nvcc_version() -> str:
+    """Empty where there is no nvcc."""
+    nvcc = find_nvcc()
+    return subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout.split("\n")[-2] if nvcc else ""
+
+
+def measure(architectures: list[str], only: str, quick: bool) -> list[Row]:
+    """Compile every form whose label has ``only`` in it, in two processes; ``quick``: see `triton_forms`."""
+    sources: dict[str, list[CudaForm]] = {}
+    for form in cuda_forms() if find_nvcc() else []:
+        if only.lower() in form.label.lower() and (form.budget or not quick):
+            sources.setdefault(form.source, []).append(form)
+    labels, rows = triton_forms(only, quick), list[Row]()
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for arch in architectures:
-            results += [pool.submit(compile_source, source, arch) for source in wanted]
-            results += [pool.submit(compile_form, module, index, arch) for module, index in labels]
-    return sorted((row for result in results for row in result.result()), key=lambda row: row.label)
+        results = {
+            arch: [pool.submit(compile_cuda, forms, arch) for forms in sources.values()]
+            + [pool.submit(compile_triton, module, index, arch) for module, index in labels]
+            for arch in architectures
+        }
+        for arch, pending in results.items():
+            compiled = [item for future in pending for item in future.result()]
+            opcodes = disassemble(arch, (item.code for item in compiled))
+            rows += [item.row(codes) for item, codes in zip(compiled, opcodes, strict=True)]
+    return sorted(rows, key=lambda row: row.label)
 
 
 def show(rows: list[Row]) -> str:
@@ -259,33 +366,32 @@ def show(rows: list[Row]) -> str:
 
 def versions() -> dict[str, str]:
     """What compiled: the results hold for these alone."""
-    nvcc, said = find_nvcc(), ""
-    if nvcc:
-        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout.strip().splitlines()[-1]
-    return {"scoresde_fast": __version__, "triton": triton.__version__, "python": sys.version.split()[0], "nvcc": said}
+    python = sys.version.split()[0]
+    return {"scoresde_fast": __version__, "triton": triton.__version__, "python": python, "nvcc": nvcc_version()}
 
 
 def main() -> int:
     """Print the table and what failed; the exit status is 1 where anything did."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="default: all of them")
-    parser.add_argument("--only", default="", help="part of a label or of a file's name")
+    parser.add_argument("--only", default="", help="part of a label")
+    parser.add_argument("--quick", action="store_true", help="of each kernel, the forms with a budget or one form")
     parser.add_argument("--json", type=Path, help="write the rows there")
     options = parser.parse_args()
-    rows = measure(options.arch or list(ARCHITECTURES), options.only)
+    rows = measure(options.arch or list(ARCHITECTURES), options.only, options.quick)
     failures = [f"{row.label}, {row.arch}: {reason}" for row in rows for reason in row.failures()]
     print(show(rows))
     for failure in failures:
         print(f"FAILED {failure}")
     if options.json:
         result: dict[str, Any] = {
-            "rows": [asdict(row) for row in rows],
-            "failures": failures,
             "command": shlex.join(["python", "benchmarks/sass.py", *sys.argv[1:]]),
             "versions": versions(),
             "date": date.today().isoformat(),
+            "failures": failures,
         }
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
+        options.json.write_text(f'{json.dumps(result)[:-1]}, "rows": [\n{lines}\n]}}\n')
     return int(bool(failures))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,37 @@ def overhead() -> list[str]:
     ]
 
 
+#: The rows of the table of CPU kernels: title, part of the results, what the cases' names hold, against what.
+CPU_KERNELS = (
+    ("`affine_step` with noise, 256 x 3x32x32", "steps", "affine_step", "eager"),
+    ("the same", "steps", "affine_step", "inductor"),
+    ("`langevin_norms` + `langevin_step`", "steps", "langevin", "eager"),
+    ("`group_norm_silu`, float32 channels_last", "group_norm_silu", "float32 channels_last", "eager"),
+    ("`group_norm_silu`, bfloat16 channels_last", "group_norm_silu", "bfloat16 channels_last", "eager"),
+    ("`group_norm_silu`, both", "group_norm_silu", "channels_last", "inductor"),
+    ("`fir_resample`, float32 NCHW", "fir_resample", "float32 contiguous", "grouped convolution"),
+    ("`fir_resample`, float32 channels_last", "fir_resample", "float32 channels_last", "grouped convolution"),
+    ("`fir_resample`, bfloat16", "fir_resample", "bfloat16", "grouped convolution"),
+)
+
+
+def cpu_kernels() -> list[str]:
+    """Our kernels against eager PyTorch and torch.compile on a CPU: the worst and the median of the shapes."""
+    result = load("cpu-kernels")
+    rows = [f"| {result['device']} | against | worst shape | median |", "| --- | --- | --- | --- |"]
+    for title, part, within, against in CPU_KERNELS:
+        ratios = [case[f"against {against}"] for name, case in result[part].items() if within in name]
+        rows.append(_row([title, against, f"{min(ratios):.2f}x", f"{statistics.median(ratios):.2f}x"]))
+    return rows
+
+
+def instructions() -> list[str]:
+    """Static instructions an element on sm_90 of the forms that have a budget."""
+    found = [row for row in load("sass")["rows"] if row["budget"] is not None and row["arch"] == "sm_90"]
+    rows = ["| form, on sm_90 | instructions an element | budget |", "| --- | --- | --- |"]
+    return rows + [_row([row["label"], f"{row['per_element']:.1f}", f"{row['budget']:g}"]) for row in found]
+
+
 def _measures(report: dict[str, Any]) -> list[str]:
     shares = report["class_shares"]
     return [f"{report['recognised']:.1%}", f"{report['tint_matches']:.1%}", f"{min(shares):.1%} to {max(shares):.1%}"]
@@ -59,5 +91,5 @@ def _row(cells: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    for table in (embedded(), overhead()):
+    for table in (embedded(), overhead(), cpu_kernels(), instructions()):
         print("\n".join(table), end="\n\n")

@@ -65,7 +65,7 @@ class Plan:
         """(the constants ROWS and TILES of that many pixels of a slab, warps): a thread has 8 elements of each tile."""
         pixels, block = triton.next_power_of_2(pixels), triton.next_power_of_2(self.slab)
         elements = pixels * block
-        warps = min(8, max(4, elements // 2048))
+        warps = min(8, max(1, elements // 2048))
         tiles = min(pixels, max(1, elements // (warps * 256)))
         return {"ROWS": pixels // tiles, "TILES": tiles}, warps
 

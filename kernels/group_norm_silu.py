@@ -150,6 +150,8 @@ def specialisations() -> list[Specialisation]:
         for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
             for join in (False, True):
                 plan = Plan(channels, size * size, min(channels // 4, 32), itemsize, True, join)
+                if not plan.fits(plan.slab):
+                    continue
                 tiles, warps = plan.tiles(plan.pixels)
                 images = ("p_x", "p_residual", "p_y", "p_joined")
                 names = ("p_x", "p_residual", "p_shift", "p_weight", "p_bias", "p_y", "p_joined", "p_statistics")

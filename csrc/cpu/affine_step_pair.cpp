@@ -45,15 +45,16 @@ void affine_step_pair(const AffineStep& step, int64_t sample, int64_t begin, int
   const int32_t slot = step.control[Control::slot];
   const int64_t half = step.elements / 2, base = sample * step.elements, ring_stride = step.samples * step.elements;
   PairBlock next, derived, noise;
-  float output[kBlock];
+  float buffer[kBlock];
   for (int64_t first = begin; first < end; first += kBlock) {
     const int64_t count = std::min<int64_t>(end - first, kBlock), x_at = base + first, v_at = x_at + half;
     float *x = step.state + x_at, *v = step.state + v_at;
     std::fill_n(&next[0][0], 2 * kBlock, 0.0f);
     add(next, row + PairColumns::state, x, v, count);
     if (step.saved) add(next, row + PairColumns::saved, step.saved + x_at, step.saved + v_at, count);
+    const float* output = nullptr;
     if (step.output) {
-      read(output, step.output, step.output_dtype, sample * half + first, count);
+      output = as_float(buffer, step.output, step.output_dtype, sample * half + first, count);
       add(next, row + PairColumns::output, output, count);
     }
     for (int k = 1; k <= step.earlier; ++k) {
@@ -67,7 +68,7 @@ void affine_step_pair(const AffineStep& step, int64_t sample, int64_t begin, int
       make_unaligned(noise[1], step.field(sample), half + first, count);
       add(next, factor, noise[0], noise[1], count);
     }
-    if (step.history && step.output) {
+    if (step.history && output) {
       std::fill_n(&derived[0][0], 2 * kBlock, 0.0f);
       add(derived, row + PairColumns::derive_state, x, v, count);
       add(derived, row + PairColumns::derive_output, output, count);

@@ -12,13 +12,14 @@ SSF_VECTORIZE
 double hutchinson_dot(const void* tangent, Dtype dtype, int64_t base, const Field& field, bool signs, int64_t begin,
                       int64_t end) {
   double sum = 0;
-  float values[kBlock], probe[kBlock];
+  float buffer[kBlock], padded[kBlock], probe[kBlock];
   for (int64_t first = begin; first < end; first += kBlock) {
     const int64_t count = std::min<int64_t>(end - first, kBlock);
-    read(values, tangent, dtype, base + first, count);
-    std::fill(values + count, values + kBlock, 0.0f);
+    const float* values = as_float(buffer, tangent, dtype, base + first, count);
     signs ? make_signs(probe, field, first) : make_normals(probe, field, first);
-    sum += dot(values, probe);
+    std::copy_n(values, count, padded);
+    std::fill(padded + count, padded + kBlock, 0.0f);
+    sum += dot(padded, probe);
   }
   return sum;
 }

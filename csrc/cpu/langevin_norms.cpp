@@ -16,8 +16,8 @@ SSF_HD double noise_squares(const Field& field, int64_t first) {
   make_words(words, field, static_cast<uint32_t>(first / 4));
   float squares[2][kCalls], ones[kCalls];
   for (int i = 0; i < kCalls; ++i) {
-    squares[0][i] = minus_two_log(words[0][i]).high;
-    squares[1][i] = minus_two_log(words[2][i]).high;
+    squares[0][i] = minus_two_log(words[0][i]);
+    squares[1][i] = minus_two_log(words[2][i]);
     ones[i] = 1.0f;
   }
   return dot(squares[0], ones) + dot(squares[1], ones);
@@ -28,12 +28,12 @@ SSF_HD double noise_squares(const Field& field, int64_t first) {
 SSF_VECTORIZE
 Norms langevin_norms(const Score& score, int64_t begin, int64_t end) {
   Norms sums{0, 0};
-  float output[kBlock], noise[kBlock];
+  float buffer[kBlock], output[kBlock], noise[kBlock];
   for (int64_t first = begin; first < end; first += kBlock) {
     const int64_t count = std::min<int64_t>(end - first, kBlock);
-    read(output, score.output, score.dtype, score.base + first, count);
+    const float* values = as_float(buffer, score.output, score.dtype, score.base + first, count);
+    for (int64_t i = 0; i < count; ++i) output[i] = score.factor * values[i];
     std::fill(output + count, output + kBlock, 0.0f);
-    for (float& value : output) value *= score.factor;
     sums.score += dot(output, output);
     if (count == kBlock) {
       sums.noise += noise_squares(score.field, first);

@@ -12,18 +12,16 @@ namespace ssf::cpu {
 enum class Dtype { float32, bfloat16, float16 };
 
 template <class Element>
-SSF_HD void read_as(float* out, const Element* from, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) out[i] = widen(from[i]);
+SSF_HD const float* widened(float* buffer, const Element* from, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) buffer[i] = widen(from[i]);
+  return buffer;
 }
 
-// `count` numbers from element `first` on.
-SSF_HD void read(float* out, const void* from, Dtype dtype, int64_t first, int64_t count) {
-  if (dtype == Dtype::float32)
-    read_as(out, static_cast<const float*>(from) + first, count);
-  else if (dtype == Dtype::bfloat16)
-    read_as(out, static_cast<const BFloat16*>(from) + first, count);
-  else
-    read_as(out, static_cast<const Half*>(from) + first, count);
+// `count` numbers from element `first` on, where they are or in `buffer`.
+SSF_HD const float* as_float(float* buffer, const void* from, Dtype dtype, int64_t first, int64_t count) {
+  if (dtype == Dtype::float32) return static_cast<const float*>(from) + first;
+  if (dtype == Dtype::bfloat16) return widened(buffer, static_cast<const BFloat16*>(from) + first, count);
+  return widened(buffer, static_cast<const Half*>(from) + first, count);
 }
 
 }  // namespace ssf::cpu

@@ -11,8 +11,8 @@ namespace ssf::cpu {
 // comparisons below into two versions of all that follows, and keep both.
 inline const volatile float exp_bound = 87.0f;
 
-// silu(-u) = -u / (1 + e^u) within 2 ulp; e^u = 2^n e^r with |r| <= ln(2) / 2 and e^r by its minimax polynomial (3e-9).
-inline float silu_of_negative(float u, float bound) {
+// -1 / (1 + e^u) within 2 ulp; e^u = 2^n e^r with |r| <= ln(2) / 2 and e^r by its minimax polynomial (3e-9).
+inline float negative_sigmoid_of_negative(float u, float bound) {
   constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
   float v = u < bound ? u : bound;
   v = v > -bound ? v : -bound;
@@ -26,7 +26,15 @@ inline float silu_of_negative(float u, float bound) {
   q = q * r + 0x1.fffffcp-2f;
   const float e = (q * r * r + r) + 1.0f;
   const uint32_t power = std::bit_cast<uint32_t>(e) + (std::bit_cast<uint32_t>(shifted) << 23);
-  return u * (-1.0f / (1.0f + std::bit_cast<float>(power)));
+  return -1.0f / (1.0f + std::bit_cast<float>(power));
+}
+
+inline float silu_of_negative(float u, float bound) { return u * negative_sigmoid_of_negative(u, bound); }
+
+// The derivative of SiLU at z.
+inline float silu_slope(float z, float bound) {
+  const float sigmoid = -negative_sigmoid_of_negative(-z, bound);
+  return sigmoid * (1.0f + z * (1.0f - sigmoid));
 }
 
 }  // namespace ssf::cpu

@@ -15,7 +15,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 // Blocks follow each other, and so may share what the threads of one share.
 #define __shared__ static
 #define SSF_UNROLL

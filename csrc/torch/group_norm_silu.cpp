@@ -17,6 +17,8 @@
 #include <tuple>
 #include <vector>
 
+#include "cpu/group_norm_silu_gradients.h"
+
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -154,11 +156,112 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_cpu(const Tensor x, const Ten
   return {y, joined, statistics};
 }
 
+// What the gradient and the tangent share; `change` is the gradient of y, or the tangent of h.
+struct Derivative {
+  const Tensor& change;
+  const std::optional<Tensor>& grad_h;
+  const Tensor& source;
+  const std::optional<Tensor>& shift;
+  const Tensor &statistics, &weight, &bias;
+  int64_t groups;
+  double scale;
+  bool joined, silu;
+};
+
+Tensor channel_sums(const Tensor& source) {
+  const std::array<int64_t, 2> shape{source.size(0), source.size(1)};
+  return torch::stable::new_zeros(source, {shape.data(), shape.size()}, ScalarType::Float);
+}
+
+// `sums`: where the gradients of weight, bias and shift of each sample go; null for a tangent.
+Tensor differentiate(const Derivative& of, float* const* sums) {
+  const Tensor& source = of.source;
+  const bool channels_last = !source.is_contiguous();
+  const auto same = [&](const Tensor& other) {
+    const bool format = channels_last ? other.dim() == 4 && is_channels_last(other) : other.is_contiguous();
+    return format && other.scalar_type() == source.scalar_type() && other.numel() == source.numel();
+  };
+  STD_TORCH_CHECK(source.dim() == 4 && of.groups > 0 && source.size(1) % of.groups == 0 && same(source) &&
+                      same(of.change) && (!of.grad_h || same(*of.grad_h)),
+                  "group_norm_silu: the images of a derivative are not alike");
+  STD_TORCH_CHECK(of.statistics.scalar_type() == ScalarType::Float && of.statistics.is_contiguous(),
+                  "group_norm_silu: the statistics are not contiguous float32");
+  const Tensor out = image(source, source.size(2), source.size(3), channels_last);
+  if (source.numel() == 0) return out;
+  const std::vector<float> weights = floats(of.weight), biases = floats(of.bias);
+  const bool shifted = of.shift && !of.joined;
+  const std::vector<float> shifts = shifted ? floats(*of.shift) : std::vector<float>{};
+  with_element(source.scalar_type(), [&]<class T>(T) {
+    ssf::cpu::GroupNormGradient<T> op{};
+    op.source = static_cast<const T*>(source.const_data_ptr());
+    op.change = static_cast<const T*>(of.change.const_data_ptr());
+    op.grad_h = of.grad_h ? static_cast<const T*>(of.grad_h->const_data_ptr()) : nullptr;
+    op.shift = shifted ? shifts.data() : nullptr;
+    op.shift_stride = shifted && of.shift->dim() == 2 ? source.size(1) : 0;
+    op.statistics = of.statistics.const_data_ptr<float>();
+    op.weight = weights.data();
+    op.bias = biases.data();
+    op.out = static_cast<T*>(out.mutable_data_ptr());
+    op.channels = source.size(1);
+    op.pixels = source.size(2) * source.size(3);
+    op.groups = of.groups;
+    op.channels_last = channels_last;
+    op.scale = of.joined ? 1.0f : static_cast<float>(of.scale);
+    op.out_scale = static_cast<float>(of.scale);
+    op.silu = of.silu;
+    if (sums) {
+      op.grad_weight = sums[0];
+      op.grad_bias = sums[1];
+      op.grad_shift = sums[2];
+    }
+    for_each_block(source, of.groups, [&](int64_t sample, int64_t first, int64_t last) {
+      sums ? ssf::cpu::group_norm_silu_backward(op, sample, first, last)
+           : ssf::cpu::group_norm_silu_tangent(op, sample, first, last);
+    });
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> group_norm_silu_backward_cpu(
+    const Tensor grad_y, std::optional<Tensor> grad_h, const Tensor source, std::optional<Tensor> shift,
+    const Tensor statistics, const Tensor weight, const Tensor bias, int64_t groups, double scale, bool joined,
+    bool silu) {
+  const Tensor of_weight = channel_sums(source), of_bias = channel_sums(source), of_shift = channel_sums(source);
+  float* const sums[3] = {of_weight.mutable_data_ptr<float>(), of_bias.mutable_data_ptr<float>(),
+                          of_shift.mutable_data_ptr<float>()};
+  const Tensor grad_x =
+      differentiate({grad_y, grad_h, source, shift, statistics, weight, bias, groups, scale, joined, silu}, sums);
+  const std::array<int64_t, 1> batch{0};
+  const auto total = [&](const Tensor& part) {
+    return torch::stable::to(torch::stable::sum(part, torch::headeronly::IntHeaderOnlyArrayRef(batch.data(), 1)),
+                             weight.scalar_type());
+  };
+  return {grad_x, total(of_weight), total(of_bias), of_shift};
+}
+
+Tensor group_norm_silu_tangent_cpu(const Tensor tangent, const Tensor source, std::optional<Tensor> shift,
+                                   const Tensor statistics, const Tensor weight, const Tensor bias, int64_t groups,
+                                   double scale, bool joined, bool silu) {
+  return differentiate({tangent, std::nullopt, source, shift, statistics, weight, bias, groups, scale, joined, silu},
+                       nullptr);
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(scoresde_fast_C, m) {
   m.def(
       "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, float eps, Tensor? shift, Tensor? residual, "
       "float scale, bool silu, str resample, float[] taps) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "group_norm_silu_backward(Tensor grad_y, Tensor? grad_h, Tensor source, Tensor? shift, Tensor statistics, "
+      "Tensor weight, Tensor bias, int groups, float scale, bool joined, bool silu) -> (Tensor, Tensor, Tensor, "
+      "Tensor)");
+  m.def(
+      "group_norm_silu_tangent(Tensor tangent, Tensor source, Tensor? shift, Tensor statistics, Tensor weight, "
+      "Tensor bias, int groups, float scale, bool joined, bool silu) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(scoresde_fast_C, CPU, m) { m.impl("group_norm_silu", TORCH_BOX(&group_norm_silu_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(scoresde_fast_C, CPU, m) {
+  m.impl("group_norm_silu", TORCH_BOX(&group_norm_silu_cpu));
+  m.impl("group_norm_silu_backward", TORCH_BOX(&group_norm_silu_backward_cpu));
+  m.impl("group_norm_silu_tangent", TORCH_BOX(&group_norm_silu_tangent_cpu));
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/group_norm_silu_gradients.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/silu.h"
+#include "cpu/vectorize.h"
+
+namespace ssf::cpu {
+namespace {
+
+constexpr int64_t kChunk = 32;  // rows that are summed in float32
+constexpr int64_t kLanes = 32;  // neighbours of a plane that are summed apart
+
+// What a lane has: n = (x - centre) gain, z = n weight + bias. The lanes of channels_last images are channels; all
+// those of an NCHW image are one channel at a time.
+struct Lanes {
+  const float *centre, *gain, *weight, *bias;
+};
+
+// Sums of d, n d, n and the gradient of h, lane by lane.
+struct Sums {
+  float *d, *product, *n, *grad_h;
+};
+
+template <bool kBackward, bool kPlane, class T>
+[[gnu::always_inline]] inline void add_row(const T* __restrict source, const T* __restrict change,
+                                           const T* __restrict grad_h, int64_t count, const Lanes& lanes, bool silu,
+                                           const Sums& sums) {
+  const float *centre = lanes.centre, *gain = lanes.gain, *weight = lanes.weight, *bias = lanes.bias;
+  float* __restrict sum_d = sums.d, * __restrict sum_product = sums.product, * __restrict sum_n = sums.n;
+  const float bound = exp_bound;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t c = kPlane ? 0 : i;
+    const float n = (widen(source[i]) - centre[c]) * gain[c];
+    float d = widen(change[i]);
+    if constexpr (kBackward) {
+      const float slope = silu_slope(n * weight[c] + bias[c], bound);
+      d = silu ? d * slope : d;
+      sum_n[i] += n;
+    }
+    sum_d[i] += d;
+    sum_product[i] += n * d;
+  }
+  for (int64_t i = 0; kBackward && grad_h && i < count; ++i) sums.grad_h[i] += widen(grad_h[i]);
+}
+
+// The mean of weight d (or of the tangent) over the group, that of its product with n, and the reciprocal deviation.
+struct Group {
+  const float *mean, *product, *reciprocal;
+};
+
+template <bool kBackward, bool kPlane, class T>
+[[gnu::always_inline]] inline void write_row(const T* __restrict source, const T* __restrict change,
+                                             const T* __restrict grad_h, int64_t count, const Lanes& lanes,
+                                             const Group& group, bool silu, float out_scale, T* __restrict out) {
+  const float *centre = lanes.centre, *gain = lanes.gain, *weight = lanes.weight, *bias = lanes.bias;
+  const float *mean = group.mean, *product = group.product, *reciprocal = group.reciprocal;
+  const float bound = exp_bound;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t c = kPlane ? 0 : i;
+    const float n = (widen(source[i]) - centre[c]) * gain[c];
+    const float slope = silu_slope(n * weight[c] + bias[c], bound);
+    const float factor = (silu ? slope : 1.0f) * weight[c];
+    const float d = kBackward ? widen(change[i]) * factor : widen(change[i]);
+    float value = (d - mean[c] - n * product[c]) * reciprocal[c];
+    if constexpr (kBackward) {
+      value = (grad_h ? value + widen(grad_h[i]) : value) * out_scale;
+    } else {
+      value *= factor;
+    }
+    narrow(value, out[i]);
+  }
+}
+
+// Everything of a block of channels that is one number a channel.
+struct Channels {
+  std::vector<float> centre, gain, mean, product, reciprocal;
+  std::vector<double> d, products, n, grad_h;
+
+  explicit Channels(int64_t count)
+      : centre(count),
+        gain(count),
+        mean(count),
+        product(count),
+        reciprocal(count),
+        d(count),
+        products(count),
+        n(count),
+        grad_h(count) {}
+};
+
+template <bool kBackward, class T>
+[[gnu::always_inline]] inline void add_up(const GroupNormGradient<T>& op, int64_t start, int64_t count,
+                                          const Lanes& lanes, Channels& channels) {
+  const int64_t width = op.channels_last ? count : kLanes;
+  std::vector<float> memory(4 * width);
+  const Sums sums{memory.data(), memory.data() + width, memory.data() + 2 * width, memory.data() + 3 * width};
+  const auto row = [&]<bool kPlane>(int64_t at, int64_t lanes_of_row, const Lanes& of) __attribute__((always_inline)) {
+    add_row<kBackward, kPlane>(op.source + at, op.change + at, op.grad_h ? op.grad_h + at : nullptr, lanes_of_row, of,
+                               op.silu, sums);
+  };
+  const auto flush = [&](int64_t lane, int64_t channel) {
+    channels.d[channel] += sums.d[lane];
+    channels.products[channel] += sums.product[lane];
+    channels.n[channel] += sums.n[lane];
+    channels.grad_h[channel] += sums.grad_h[lane];
+  };
+  if (op.channels_last) {
+    for (int64_t first = 0; first < op.pixels; first += kChunk) {
+      std::fill(memory.begin(), memory.end(), 0.0f);
+      for (int64_t p = first; p < std::min(first + kChunk, op.pixels); ++p) {
+        row.template operator()<false>(start + p * op.channels, count, lanes);
+      }
+      for (int64_t c = 0; c < count; ++c) flush(c, c);
+    }
+    return;
+  }
+  for (int64_t c = 0; c < count; ++c) {
+    const Lanes of{lanes.centre + c, lanes.gain + c, lanes.weight + c, lanes.bias + c};
+    for (int64_t first = 0; first < op.pixels; first += kChunk * kLanes) {
+      std::fill(memory.begin(), memory.end(), 0.0f);
+      const int64_t end = std::min(first + kChunk * kLanes, op.pixels);
+      for (int64_t p = first; p < end; p += kLanes) {
+        row.template operator()<true>(start + c * op.pixels + p, std::min(kLanes, end - p), of);
+      }
+      for (int64_t lane = 0; lane < kLanes; ++lane) flush(lane, c);
+    }
+  }
+}
+
+template <bool kBackward, class T>
+[[gnu::always_inline]] inline void run(const GroupNormGradient<T>& op, int64_t sample, int64_t first, int64_t last) {
+  const int64_t group = op.channels / op.groups, begin = first * group, count = (last - first) * group;
+  const int64_t start = sample * op.channels * op.pixels + begin * (op.channels_last ? 1 : op.pixels);
+  Channels channels(count);
+  for (int64_t c = 0; c < count; ++c) {
+    const float* statistics = op.statistics + 2 * (sample * op.groups + first + c / group);
+    const double shift = op.shift ? op.shift[sample * op.shift_stride + begin + c] : 0.0f;
+    channels.centre[c] = op.scale == 0 ? 0.0f : static_cast<float>(statistics[0] / double{op.scale} - shift);
+    channels.gain[c] = op.scale * statistics[1];
+    channels.reciprocal[c] = statistics[1];
+  }
+  const Lanes lanes{channels.centre.data(), channels.gain.data(), op.weight + begin, op.bias + begin};
+  add_up<kBackward>(op, start, count, lanes, channels);
+  const double pixels = static_cast<double>(op.pixels), elements = pixels * static_cast<double>(group);
+  for (int64_t from = 0; from < count; from += group) {
+    double mean = 0, product = 0;
+    for (int64_t c = from; c < from + group; ++c) {
+      const double weight = kBackward ? lanes.weight[c] : 1.0f;
+      mean += weight * channels.d[c] / elements;
+      product += weight * channels.products[c] / elements;
+    }
+    for (int64_t c = from; c < from + group; ++c) {
+      channels.mean[c] = static_cast<float>(mean);
+      channels.product[c] = static_cast<float>(product);
+      if constexpr (kBackward) {
+        const int64_t at = sample * op.channels + begin + c;
+        const double sum = lanes.weight[c] * channels.d[c] - mean * pixels - product * channels.n[c];
+        op.grad_weight[at] = static_cast<float>(channels.products[c]);
+        op.grad_bias[at] = static_cast<float>(channels.d[c]);
+        op.grad_shift[at] = static_cast<float>((channels.reciprocal[c] * sum + channels.grad_h[c]) * op.out_scale);
+      }
+    }
+  }
+  for (int64_t i = 0; i < (op.channels_last ? op.pixels : count); ++i) {
+    const int64_t at = start + i * (op.channels_last ? op.channels : op.pixels), c = op.channels_last ? 0 : i;
+    const Lanes of{lanes.centre + c, lanes.gain + c, lanes.weight + c, lanes.bias + c};
+    const Group means{channels.mean.data() + c, channels.product.data() + c, channels.reciprocal.data() + c};
+    const T* grad_h = op.grad_h ? op.grad_h + at : nullptr;
+    if (op.channels_last) {
+      write_row<kBackward, false>(op.source + at, op.change + at, grad_h, count, of, means, op.silu, op.out_scale,
+                                  op.out + at);
+    } else {
+      write_row<kBackward, true>(op.source + at, op.change + at, grad_h, op.pixels, of, means, op.silu, op.out_scale,
+                                 op.out + at);
+    }
+  }
+}
+
+}  // namespace
+
+#define SSF_GRADIENTS(T)                                                                                       \
+  SSF_VECTORIZE                                                                                                \
+  void group_norm_silu_backward(const GroupNormGradient<T>& op, int64_t sample, int64_t first, int64_t last) { \
+    run<true>(op, sample, first, last);                                                                        \
+  }                                                                                                            \
+  SSF_VECTORIZE                                                                                                \
+  void group_norm_silu_tangent(const GroupNormGradient<T>& op, int64_t sample, int64_t first, int64_t last) {  \
+    run<false>(op, sample, first, last);                                                                       \
+  }
+SSF_GRADIENTS(float)
+SSF_GRADIENTS(BFloat16)
+SSF_GRADIENTS(Half)
+#undef SSF_GRADIENTS
+
+}  // namespace ssf::cpu

@@ -267,7 +267,7 @@ def _autograd(
     if not needs_derivatives(x, weight, bias, shift, residual):
         return _below_autograd(*arguments)
     with enable_single_level_autograd_function():
-        return cast(Triple, _GroupNormSilu.apply(*arguments))
+        return cast(Triple, _GroupNormSilu.apply(*arguments))  # type: ignore[attr-defined]
 
 
 def register_autograd(library: Library) -> None:

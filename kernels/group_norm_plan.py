@@ -15,14 +15,17 @@ ROW_BYTES, MAX_SLAB_BYTES, MIN_SLAB, PIECE = 64, 65536, 4096, 8192
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is divided: into slabs of ``slab`` channels and, where these are too large, into pieces of them."""
+    """How an image is divided: into slabs of ``slab`` channels and, where these are too large, into pieces of them.
+
+    ``images`` is how many of them a program holds in registers: 2 for a join, 0 where it works in pieces anyway.
+    """
 
     channels: int
     pixels: int
     groups: int
     itemsize: int
     channels_last: bool
-    join: bool
+    images: int
 
     @property
     def group(self) -> int:
@@ -45,9 +48,9 @@ class Plan:
         return next((size for size in reversed(fitting) if 2 * size >= row), smallest)
 
     def fits(self, slab: int) -> bool:
-        """Whether registers hold a slab of this many channels and, for a join, as much of the residual beside it."""
+        """Whether registers hold a slab of this many channels of every image."""
         elements = triton.next_power_of_2(slab) * triton.next_power_of_2(self.pixels)
-        return elements * self.itemsize * (2 if self.join else 1) <= MAX_SLAB_BYTES
+        return elements * self.itemsize * self.images <= MAX_SLAB_BYTES
 
     def image(self) -> dict[str, Any]:
         """The constants that every kernel has."""

@@ -119,7 +119,7 @@ def group_norm_silu(
     """Launch the kernels; the filter is one of its own."""
     batch, channels, height, width = x.shape
     join = residual is not None
-    plan = Plan(channels, height * width, groups, x.element_size(), not x.is_contiguous(), join)
+    plan = Plan(channels, height * width, groups, x.element_size(), not x.is_contiguous(), 2 if join else 1)
     y = empty_image(x, plan.channels_last)
     joined = empty_image(x, plan.channels_last) if join else x.new_empty(0)
     statistics = x.new_empty((batch, groups, 2), dtype=x.new_empty(0).float().dtype)
@@ -149,7 +149,7 @@ def specialisations() -> list[Specialisation]:
     for channels, size in shapes:
         for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
             for join in (False, True):
-                plan = Plan(channels, size * size, min(channels // 4, 32), itemsize, True, join)
+                plan = Plan(channels, size * size, min(channels // 4, 32), itemsize, True, 2 if join else 1)
                 if not plan.fits(plan.slab):
                     continue
                 tiles, warps = plan.tiles(plan.pixels)

@@ -160,7 +160,7 @@ def differentiate(
 ) -> tuple[Any, Any]:
     """Launch both kernels: (the gradient of x or the tangent of y, the sums (B, 4, C) float32 over the pixels)."""
     batch, channels, height, width = source.shape
-    plan = Plan(channels, height * width, groups, source.element_size(), not source.is_contiguous(), False)
+    plan = Plan(channels, height * width, groups, source.element_size(), not source.is_contiguous(), 0)
     out = empty_image(source, plan.channels_last)
     rows = plan.piece(PIECE // 2)
     pieces = triton.cdiv(plan.pixels, rows)
@@ -196,7 +196,7 @@ def specialisations() -> list[Specialisation]:
     for channels, size in ((128, 32), (256, 32), (384, 32), (256, 16), (256, 8), (256, 4)):
         for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
             for backward in (False, True):
-                plan = Plan(channels, size * size, min(channels // 4, 32), itemsize, True, False)
+                plan = Plan(channels, size * size, min(channels // 4, 32), itemsize, True, 0)
                 names = ["p_source", "p_change", "p_grad_h", "p_shift", "p_statistics", "p_weight", "p_bias", "p_sums"]
                 images = ("p_source", "p_change", "p_grad_h", "p_out")
                 rows = plan.piece(PIECE // 2)

@@ -76,7 +76,7 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_against_float64(kind: Kind, backend: str, shape: tuple[int, ...], form: dict[str, Any]) -> None:
     """Every combination of registers that solvers use, on odd shapes, with rows that save and rows that do not."""
-    for row in range(4):
+    for row in (0, 1) if backend == "triton" else range(4):  # the interpreter is slow; one of these saves the state
         options = {"precise": True, **form}
         assert_as_exact(lambda r, b, row=row, o=options: kind.take(r, b, row, **o), kind.registers(shape), backend)
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "cpu/moments.h"
 #include "cpu/silu.h"
@@ -25,21 +26,27 @@ template <bool kSilu>
   return kSilu ? silu_of_negative(z, bound) : z;
 }
 
-template <bool kSilu, class In, class Out>
-[[gnu::always_inline]] inline void activate_pixel(const In* __restrict x, int64_t channels,
-                                                  const float* __restrict centre, const float* __restrict gain,
-                                                  const float* __restrict offset, Out* __restrict y) {
+// y[i] = activate(x[i]) with the coefficients of lane i, or, for pixels of one channel (kPlane), with the first ones.
+template <bool kSilu, bool kPlane, class In, class Out>
+[[gnu::always_inline]] inline void activate_all(const In* __restrict x, int64_t count, const float* __restrict centre,
+                                                const float* __restrict gain, const float* __restrict offset,
+                                                Out* __restrict y) {
   const float bound = exp_bound;
-  for (int64_t c = 0; c < channels; ++c) {
-    narrow(activate<kSilu>(widen(x[c]), centre[c], gain[c], offset[c], bound), y[c]);
+  if constexpr (std::is_same_v<Out, float>) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t c = kPlane ? 0 : i;
+      y[i] = activate<kSilu>(widen(x[i]), centre[c], gain[c], offset[c], bound);
+    }
+    return;
   }
-}
-
-template <bool kSilu, class In, class Out>
-[[gnu::always_inline]] inline void activate_plane(const In* __restrict x, int64_t pixels, float centre, float gain,
-                                                  float offset, Out* __restrict y) {
-  const float bound = exp_bound;
-  for (int64_t i = 0; i < pixels; ++i) narrow(activate<kSilu>(widen(x[i]), centre, gain, offset, bound), y[i]);
+  // Narrowing in a loop of its own leaves more registers to the first.
+  constexpr int64_t kPiece = 256;
+  float values[kPiece];
+  for (int64_t first = 0; first < count; first += kPiece) {
+    const int64_t size = std::min(kPiece, count - first), lane = kPlane ? 0 : first;
+    activate_all<kSilu, kPlane>(x + first, size, centre + lane, gain + lane, offset + lane, values);
+    for (int64_t i = 0; i < size; ++i) narrow(values[i], y[first + i]);
+  }
 }
 
 // Channels [begin, end) of a sample.
@@ -142,11 +149,11 @@ template <bool kSilu, class T>
   const float *centre = affine.centre.data(), *gain = affine.gain.data(), *offset = affine.offset.data();
   if (op.channels_last) {
     for (int64_t p = 0; p < pixels; ++p) {
-      activate_pixel<kSilu>(x + p * op.channels, channels, centre, gain, offset, y + p * op.channels);
+      activate_all<kSilu, false>(x + p * op.channels, channels, centre, gain, offset, y + p * op.channels);
     }
   } else {
     for (int64_t c = 0; c < channels; ++c) {
-      activate_plane<kSilu>(x + c * pixels, pixels, centre[c], gain[c], offset[c], y + c * pixels);
+      activate_all<kSilu, true>(x + c * pixels, pixels, centre + c, gain + c, offset + c, y + c * pixels);
     }
   }
 }
@@ -159,7 +166,7 @@ template <bool kSilu, class T>
   const float *offset = affine.offset.data() + first, bound = exp_bound;
   const int64_t pixels = op.height * op.width;
   for (int64_t w = 0; op.channels_last && w < op.width; ++w) {
-    activate_pixel<kSilu>(x + w * op.channels, channels, centre, gain, offset, row + w * channels);
+    activate_all<kSilu, false>(x + w * op.channels, channels, centre, gain, offset, row + w * channels);
   }
   for (int64_t c = 0; !op.channels_last && c < channels; ++c) {
     for (int64_t w = 0; w < op.width; ++w) {

@@ -2,8 +2,8 @@
 """``group_norm_silu``: what a residual block of NCSN++ does between two convolutions, in one pass over memory.
 
 ``h = (x + shift + residual) * scale``, GroupNorm (Wu & He, 2018), SiLU and, where the block resamples, the FIR
-filter of `scoresde_fast.ops.fir_resample`.  ``shift`` is the time bias of a sample's channels; ``residual`` and ``scale`` are the
-block's join, whose result the network needs too.
+filter of `scoresde_fast.ops.fir_resample`.  ``shift`` is the time bias of a sample's channels; ``residual`` and
+``scale`` are the block's join, whose result the network needs too.
 """
 
 from __future__ import annotations

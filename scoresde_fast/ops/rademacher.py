@@ -32,4 +32,5 @@ def rademacher(
     """
     elements = require_field(sample_ids, run_seed, draw, shape)
     implementation = implementation or torch.ops.scoresde_fast.rademacher.default
-    return implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements).view(len(sample_ids), *shape)
+    field = implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements)
+    return field.view(len(sample_ids), *shape)

@@ -23,7 +23,6 @@ from network_shapes import CIFAR10, shapes
 from timing import device_info, interleaved
 from torch import Tensor
 
-from scoresde_fast.cli.memory import keep_freed_memory
 from scoresde_fast.ops.affine_step import affine_step
 from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
@@ -140,7 +139,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="measure these alone")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
-    keep_freed_memory()  # as the command line does; without it each alternative pays for page faults
     out: Path = RESULTS / "cpu-kernels.json"
     result = json.loads(out.read_text()) if options.only and out.exists() else {}
     result |= {

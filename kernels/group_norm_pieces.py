@@ -10,6 +10,7 @@ import triton.language as tl
 from scoresde_fast.kernels.group_norm_plan import PIECE, Plan
 from scoresde_fast.kernels.group_norm_tiles import (
     affine,
+    load_statistics,
     load_tiles,
     moments,
     narrow,
@@ -116,9 +117,7 @@ def group_apply_kernel(
     i_program = tl.program_id(0).to(tl.int64)
     sample, i_slab, i_piece = i_program // (SLABS * PIECES), i_program // PIECES % SLABS, i_program % PIECES
     channel, channel_mask, b_shift = slab_channels(p_shift, sample, i_slab, SLAB, CHANNELS, SHIFT, BLOCK_C)
-    p_group = p_statistics + (sample * (CHANNELS // GROUP) + channel // GROUP) * 2
-    mean = tl.load(p_group, mask=channel_mask, other=0.0)
-    reciprocal = tl.load(p_group + 1, mask=channel_mask, other=0.0)
+    mean, reciprocal = load_statistics(p_statistics, sample, channel, channel_mask, CHANNELS, GROUP)
     factor, addend = affine(p_weight, p_bias, channel, channel_mask, reciprocal)
     start = sample * (CHANNELS * PIXELS) + i_piece * (ROWS * PIXEL_STRIDE)
     pixel = tl.arange(0, ROWS)

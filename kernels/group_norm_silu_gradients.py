@@ -10,7 +10,7 @@ from typing import Any
 import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_plan import PIECE, Plan, empty_image
-from scoresde_fast.kernels.group_norm_tiles import LOG2_E, group_mean, narrow, slab_channels
+from scoresde_fast.kernels.group_norm_tiles import LOG2_E, group_mean, load_statistics, narrow, slab_channels
 from scoresde_fast.kernels.specialisation import Specialisation
 
 
@@ -34,9 +34,7 @@ def piece(
     i_program = tl.program_id(0).to(tl.int64)
     sample, i_slab, i_piece = i_program // (SLABS * PIECES), i_program // PIECES % SLABS, i_program % PIECES
     channel, channel_mask, b_shift = slab_channels(p_shift, sample, i_slab, SLAB, CHANNELS, SHIFT, BLOCK_C)
-    p_group = p_statistics + (sample * (CHANNELS // GROUP) + channel // GROUP) * 2
-    mean = tl.load(p_group, mask=channel_mask, other=0.0)
-    reciprocal = tl.load(p_group + 1, mask=channel_mask, other=0.0)
+    mean, reciprocal = load_statistics(p_statistics, sample, channel, channel_mask, CHANNELS, GROUP)
     b_weight = tl.load(p_weight + channel, mask=channel_mask, other=0.0).to(tl.float32)
     pixel = tl.arange(0, ROWS)
     offset = sample * (CHANNELS * PIXELS) + i_piece * (ROWS * PIXEL_STRIDE)

@@ -12,6 +12,7 @@ import torch
 
 from scoresde_fast.errors import unknown
 
+VARIABLE = "SCORESDE_FAST_BACKEND"
 BACKENDS = ("auto", "reference", "triton", "cuda", "cpu")
 
 
@@ -53,9 +54,10 @@ class Operation:
         fastest that is present. Raises ValueError for an unknown name, RuntimeError for one that cannot run here; the
         variable speaks of all operations at once, so one that never had such a backend takes its reference.
         """
-        name = backend or os.environ.get("SCORESDE_FAST_BACKEND") or "auto"
+        # Small images are normalised in microseconds: a missing variable is looked for without an exception inside, and
+        # the same question is answered from memory.
+        name = backend or (VARIABLE in os.environ and os.environ[VARIABLE]) or "auto"
         kind = device.type if isinstance(device, torch.device) else torch.device(device).type
-        # Small images are resampled in microseconds: the same question is answered from memory.
         key = (kind, name, backend is None)
         if key not in self._chosen:
             self._chosen[key] = self._find(kind, name, from_environment=backend is None)

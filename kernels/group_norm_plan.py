@@ -38,8 +38,8 @@ class Plan:
         counts = [count for count in range(1, self.groups + 1) if self.groups % count == 0]
         sizes = [count * self.group for count in counts]
         if self.group & (self.group - 1):
-            # Groups that are no power of two are summed through a matrix of channels and groups.
-            sizes = [size for size in sizes if size <= max(256, self.group)]
+            # Groups that are no power of two are summed through a square matrix.
+            sizes = [size for size in sizes if size <= max(64, self.group)]
         row = ROW_BYTES // self.itemsize if self.channels_last else 1
         good = [size for size in sizes if size >= row and size * self.pixels >= MIN_SLAB]
         smallest = next(iter(good), sizes[-1])

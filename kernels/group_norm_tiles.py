@@ -32,13 +32,6 @@ def silu(z, PRECISE: tl.constexpr):
 
 
 @triton.jit
-def membership(BLOCK: tl.constexpr, GROUP: tl.constexpr):
-    """Which of BLOCK channels are in which group, for groups of GROUP channels that are no power of two."""
-    GROUPS: tl.constexpr = BLOCK // (2 if GROUP < 4 else 4 if GROUP < 8 else 8 if GROUP < 16 else 16)
-    return (tl.arange(0, BLOCK) // GROUP)[:, None] == tl.arange(0, GROUPS)[None, :]  # [BLOCK, GROUPS]
-
-
-@triton.jit
 def group_mean(values, GROUP: tl.constexpr):
     """For each channel of a slab, the mean of ``values`` over its group of GROUP channels."""
     BLOCK: tl.constexpr = values.shape[0]
@@ -46,9 +39,9 @@ def group_mean(values, GROUP: tl.constexpr):
         sums = tl.sum(tl.reshape(values, [BLOCK // GROUP, GROUP]), 1)  # [BLOCK / GROUP]
         sums = tl.reshape(tl.broadcast_to(sums[:, None], [BLOCK // GROUP, GROUP]), [BLOCK])
     else:
-        member = membership(BLOCK, GROUP)
-        sums = tl.sum(tl.where(member, values[:, None], 0.0), 0)  # [GROUPS]
-        sums = tl.sum(tl.where(member, sums[None, :], 0.0), 1)
+        group = tl.arange(0, BLOCK) // GROUP
+        same = group[:, None] == group[None, :]  # [BLOCK, BLOCK]
+        sums = tl.sum(tl.where(same, values[None, :], 0.0), 1)
     return sums * (1.0 / GROUP)
 
 
@@ -184,8 +177,9 @@ def load_statistics(p_statistics, sample, channel, mask, CHANNELS: tl.constexpr,
         return tl.load(p_group, mask=mask, other=0.0), tl.load(p_group + 1, mask=mask, other=0.0)
     else:
         # Group by group: every thread would load the same few numbers channel by channel.
-        member = membership(BLOCK, GROUP)
-        group = tl.min(channel, 0) // GROUP + tl.arange(0, member.shape[1])
+        GROUPS: tl.constexpr = BLOCK // (2 if GROUP < 4 else 4 if GROUP < 8 else 8 if GROUP < 16 else 16)
+        group = tl.min(channel, 0) // GROUP + tl.arange(0, GROUPS)
+        member = (channel // GROUP)[:, None] == group[None, :]  # [BLOCK, GROUPS]
         means = tl.load(p_sample + group * 2, mask=group < CHANNELS // GROUP, other=0.0)
         reciprocals = tl.load(p_sample + group * 2 + 1, mask=group < CHANNELS // GROUP, other=0.0)
         mean = tl.sum(tl.where(member, means[None, :], 0.0), 1)

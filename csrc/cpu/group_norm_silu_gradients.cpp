@@ -51,22 +51,23 @@ struct Group {
   const float *mean, *product, *reciprocal;
 };
 
-template <bool kBackward, bool kPlane, class T>
+template <bool kBackward, bool kPlane, bool kSilu, bool kGradH, class T>
 [[gnu::always_inline]] inline void write_row(const T* __restrict source, const T* __restrict change,
                                              const T* __restrict grad_h, int64_t count, const Lanes& lanes,
-                                             const Group& group, bool silu, float out_scale, T* __restrict out) {
+                                             const Group& group, float out_scale, T* __restrict out) {
   const float *centre = lanes.centre, *gain = lanes.gain, *weight = lanes.weight, *bias = lanes.bias;
   const float *mean = group.mean, *product = group.product, *reciprocal = group.reciprocal;
   const float bound = exp_bound;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t c = kPlane ? 0 : i;
     const float n = (widen(source[i]) - centre[c]) * gain[c];
-    const float slope = silu_slope(n * weight[c] + bias[c], bound);
-    const float factor = (silu ? slope : 1.0f) * weight[c];
+    float factor = weight[c];
+    if constexpr (kSilu) factor *= silu_slope(n * weight[c] + bias[c], bound);
     const float d = kBackward ? widen(change[i]) * factor : widen(change[i]);
     float value = (d - mean[c] - n * product[c]) * reciprocal[c];
     if constexpr (kBackward) {
-      value = (grad_h ? value + widen(grad_h[i]) : value) * out_scale;
+      if constexpr (kGradH) value += widen(grad_h[i]);
+      value *= out_scale;
     } else {
       value *= factor;
     }
@@ -164,18 +165,24 @@ template <bool kBackward, class T>
       }
     }
   }
-  for (int64_t i = 0; i < (op.channels_last ? op.pixels : count); ++i) {
-    const int64_t at = start + i * (op.channels_last ? op.channels : op.pixels), c = op.channels_last ? 0 : i;
-    const Lanes of{lanes.centre + c, lanes.gain + c, lanes.weight + c, lanes.bias + c};
-    const Group means{channels.mean.data() + c, channels.product.data() + c, channels.reciprocal.data() + c};
-    const T* grad_h = op.grad_h ? op.grad_h + at : nullptr;
-    if (op.channels_last) {
-      write_row<kBackward, false>(op.source + at, op.change + at, grad_h, count, of, means, op.silu, op.out_scale,
-                                  op.out + at);
-    } else {
-      write_row<kBackward, true>(op.source + at, op.change + at, grad_h, op.pixels, of, means, op.silu, op.out_scale,
-                                 op.out + at);
+  const auto write = [&]<bool kSilu, bool kGradH>() __attribute__((always_inline)) {
+    for (int64_t i = 0; i < (op.channels_last ? op.pixels : count); ++i) {
+      const int64_t at = start + i * (op.channels_last ? op.channels : op.pixels), c = op.channels_last ? 0 : i;
+      const Lanes of{lanes.centre + c, lanes.gain + c, lanes.weight + c, lanes.bias + c};
+      const Group means{channels.mean.data() + c, channels.product.data() + c, channels.reciprocal.data() + c};
+      const T *source = op.source + at, *change = op.change + at, *grad_h = kGradH ? op.grad_h + at : nullptr;
+      if (op.channels_last) {
+        write_row<kBackward, false, kSilu, kGradH>(source, change, grad_h, count, of, means, op.out_scale, op.out + at);
+      } else {
+        write_row<kBackward, true, kSilu, kGradH>(source, change, grad_h, op.pixels, of, means, op.out_scale,
+                                                  op.out + at);
+      }
     }
+  };
+  if (kBackward && op.grad_h) {
+    op.silu ? write.template operator()<true, kBackward>() : write.template operator()<false, kBackward>();
+  } else {
+    op.silu ? write.template operator()<true, false>() : write.template operator()<false, false>();
   }
 }
 

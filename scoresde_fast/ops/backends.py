@@ -45,7 +45,7 @@ class Operation:
     name: str
     reference: Callable[..., Any]
     backends: dict[str, Backend] = field(default_factory=dict)
-    _chosen: dict[tuple[str, str, bool], Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
+    _default: dict[str, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def choose(self, device: torch.device | str = "cpu", backend: str | None = None) -> Callable[..., Any]:
         """The implementation for tensors on ``device``.
@@ -54,19 +54,11 @@ class Operation:
         fastest that is present. Raises ValueError for an unknown name, RuntimeError for one that cannot run here; the
         variable speaks of all operations at once, so one that never had such a backend takes its reference.
         """
-        # Small images are normalised in microseconds: a missing variable is looked for without an exception inside, and
-        # the same question is answered from memory.
-        name = backend or (VARIABLE in os.environ and os.environ[VARIABLE]) or "auto"
-        kind = device.type if isinstance(device, torch.device) else torch.device(device).type
-        key = (kind, name, backend is None)
-        if key not in self._chosen:
-            self._chosen[key] = self._find(kind, name, from_environment=backend is None)
-        return self._chosen[key]
-
-    def _find(self, kind: str, name: str, *, from_environment: bool) -> Callable[..., Any]:
+        name = backend or os.environ.get(VARIABLE) or "auto"
+        kind = torch.device(device).type
         if name not in BACKENDS:
             raise ValueError(unknown("backend", name, BACKENDS))
-        if name == "reference" or (from_environment and name not in ("auto", *self.backends)):
+        if name == "reference" or (backend is None and name not in ("auto", *self.backends)):
             return self.reference
         if name == "auto":
             return next((b.function for b in self.backends.values() if b.refusal(kind) is None), self.reference)
@@ -75,6 +67,13 @@ class Operation:
         if chosen is None or why:
             raise RuntimeError(f"backend {name!r} of {self.name} cannot be used: {why}; choose 'auto' or 'reference'")
         return chosen.function
+
+    def default(self, device: torch.device) -> Callable[..., Any]:
+        """What `choose` said for the device when it was first asked: small images take less time than asking it."""
+        kind = device.type
+        if kind not in self._default:
+            self._default[kind] = self.choose(device)
+        return self._default[kind]
 
 
 #: Every operation by its name, for `scoresde_fast.environment`.

@@ -23,6 +23,7 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from scoresde_fast.ops import checks
+from scoresde_fast.ops.derivatives import needs_derivatives
 from scoresde_fast.ops.library import define, library
 
 Direction = Literal["up", "down"]
@@ -154,7 +155,9 @@ def fir_resample(
     if not 0 <= offset < count:
         raise ValueError(f"offset {offset} is outside the filter; with {count} taps it is 0 to {count - 1}")
     gain = (4.0 if up else 1.0) if gain is None else gain
-    return torch.ops.scoresde_fast.fir_resample.default(x, [float(tap) for tap in taps], direction, offset, gain)
+    recorded = torch.compiler.is_compiling() or needs_derivatives(x)
+    function = torch.ops.scoresde_fast.fir_resample.default if recorded else operation.default(x.device)
+    return function(x, [float(tap) for tap in taps], direction, offset, gain)
 
 
 def _require_image(x: Tensor, direction: Direction) -> None:

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch._functorch.autograd_function import (  # type: ignore[attr-defined]
     enable_single_level_autograd_function,
 )
-from torch.autograd import forward_ad
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction, once_differentiable
 from torch.library import Library
 
+from scoresde_fast.ops.derivatives import needs_derivatives
 from scoresde_fast.ops.library import define
 
 Triple: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -224,14 +224,6 @@ class _GroupNormSilu(_SingleLevelFunction):
         if ctx.resample != "none":
             y = _filter(y, ctx.resample, ctx.taps).contiguous(memory_format=layout)
         return y, t if ctx.joined else None, None
-
-
-def needs_derivatives(*tensors: Tensor | None) -> bool:
-    """Whether an operation on these tensors may be asked for a gradient or a tangent."""
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        return True
-    # A compiled graph enters torch.func's levels without a word to `forward_ad`.
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def _filter(x: Tensor, resample: str, taps: Sequence[float], *, adjoint: bool = False) -> Tensor:

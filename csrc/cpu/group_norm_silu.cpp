@@ -12,8 +12,6 @@
 namespace ssf::cpu {
 namespace {
 
-constexpr int64_t kSlice = 32;  // channels that are filtered together, so that their rows stay in the cache
-
 // y = (x - centre) gain + offset or, with the signs of both turned, its SiLU: the norm of one channel or of each, with
 // shift, scale, weight and bias folded in.
 struct Affine {
@@ -78,7 +76,7 @@ template <class T>
 // NCHW images without a shift of their own, of each group, whose elements are neighbours.
 template <class T>
 [[gnu::always_inline]] inline Moments measure(const GroupNormSilu<T>& op, const Block& block, const float* shift) {
-  const int64_t pixels = op.height * op.width, start = block.offset(op, pixels), channels = block.size();
+  const int64_t pixels = op.pixels, start = block.offset(op, pixels), channels = block.size();
   const T* source = op.residual ? op.joined : op.x;
   if (!op.channels_last) {
     const int64_t group = op.shift && !op.residual ? 1 : op.channels / op.groups;
@@ -112,7 +110,7 @@ template <class T>
   const int64_t group = op.channels / op.groups, channels = block.size();
   // Sets of numbers a group, and how many numbers each has.
   const int64_t sets = static_cast<int64_t>(moments.mean.size()) * group / channels;
-  const double parts = static_cast<double>(sets), elements = static_cast<double>(op.height * op.width * group);
+  const double parts = static_cast<double>(sets), elements = static_cast<double>(op.pixels * group);
   // Where there is no residual the moments are those of x, and h = (x + shift) * scale.
   const double scale = op.residual ? 1.0 : op.scale;
   const float sign = op.silu ? -1.0f : 1.0f;
@@ -143,7 +141,7 @@ template <class T>
 
 template <bool kSilu, class T>
 [[gnu::always_inline]] inline void apply(const GroupNormSilu<T>& op, const Block& block, const Affine& affine) {
-  const int64_t pixels = op.height * op.width, start = block.offset(op, pixels), channels = block.size();
+  const int64_t pixels = op.pixels, start = block.offset(op, pixels), channels = block.size();
   const T* x = (op.residual ? op.joined : op.x) + start;
   T* y = op.y + start;
   const float *centre = affine.centre.data(), *gain = affine.gain.data(), *offset = affine.offset.data();
@@ -158,75 +156,6 @@ template <bool kSilu, class T>
   }
 }
 
-// One row of the image, pixel by pixel with `channels` neighbours each.
-template <bool kSilu, class T>
-[[gnu::always_inline]] inline void activate_row(const GroupNormSilu<T>& op, const T* x, int64_t first, int64_t channels,
-                                                const Affine& affine, float* __restrict row) {
-  const float *centre = affine.centre.data() + first, *gain = affine.gain.data() + first;
-  const float *offset = affine.offset.data() + first, bound = exp_bound;
-  const int64_t pixels = op.height * op.width;
-  for (int64_t w = 0; op.channels_last && w < op.width; ++w) {
-    activate_all<kSilu, false>(x + w * op.channels, channels, centre, gain, offset, row + w * channels);
-  }
-  for (int64_t c = 0; !op.channels_last && c < channels; ++c) {
-    for (int64_t w = 0; w < op.width; ++w) {
-      row[w * channels + c] = activate<kSilu>(widen(x[c * pixels + w]), centre[c], gain[c], offset[c], bound);
-    }
-  }
-}
-
-[[gnu::always_inline]] inline void add_scaled(float* __restrict out, const float* __restrict in, int64_t n, float tap) {
-  for (int64_t i = 0; i < n; ++i) out[i] += tap * in[i];
-}
-
-// Channels [first, last) of the block through both axes of the filter: rows as they come, then the last few of them.
-template <bool kSilu, class T>
-[[gnu::always_inline]] inline void apply_filtered(const GroupNormSilu<T>& op, const Block& block, const Affine& affine,
-                                                  int64_t first, int64_t last) {
-  const FirWindow window{op.resample, static_cast<int64_t>(op.taps.size())};
-  const int64_t height = window.output_size(op.height), width = window.output_size(op.width), channels = last - first;
-  const Block slice{block.sample, block.begin + first, block.begin + last};
-  const T* x = (op.residual ? op.joined : op.x) + slice.offset(op, op.height * op.width);
-  T* y = op.y + slice.offset(op, height * width);
-  const int64_t pixel = op.channels_last ? op.channels : 1, channel = op.channels_last ? 1 : height * width;
-  std::vector<float> row(op.width * channels), total(width * channels), ring(window.taps * width * channels);
-  int64_t next = 0;
-  for (int64_t o = 0; o < height; ++o) {
-    const int64_t begin = std::max<int64_t>(0, window.begin(o)), end = std::min(op.height, window.end(o));
-    for (; next < end; ++next) {
-      activate_row<kSilu>(op, x + next * op.width * pixel, first, channels, affine, row.data());
-      float* filtered = ring.data() + next % window.taps * width * channels;
-      std::fill_n(filtered, width * channels, 0.0f);
-      for (int64_t w = 0; w < width; ++w) {
-        const int64_t right = std::min(op.width, window.end(w));
-        for (int64_t i = std::max<int64_t>(0, window.begin(w)); i < right; ++i) {
-          add_scaled(filtered + w * channels, row.data() + i * channels, channels, op.taps[window.tap(w, i)]);
-        }
-      }
-    }
-    std::fill(total.begin(), total.end(), 0.0f);
-    for (int64_t i = begin; i < end; ++i) {
-      add_scaled(total.data(), ring.data() + i % window.taps * width * channels, width * channels,
-                 op.taps[window.tap(o, i)]);
-    }
-    for (int64_t w = 0; w < width; ++w) {
-      T* out = y + (o * width + w) * pixel;
-      for (int64_t c = 0; c < channels; ++c) narrow(total[w * channels + c], out[c * channel]);
-    }
-  }
-}
-
-template <bool kSilu, class T>
-[[gnu::always_inline]] inline void finish(const GroupNormSilu<T>& op, const Block& block, const Affine& affine) {
-  if (op.resample == Resample::kNone) {
-    apply<kSilu>(op, block, affine);
-    return;
-  }
-  for (int64_t first = 0; first < block.size(); first += kSlice) {
-    apply_filtered<kSilu>(op, block, affine, first, std::min(first + kSlice, block.size()));
-  }
-}
-
 template <class T>
 [[gnu::always_inline]] inline void run(const GroupNormSilu<T>& op, int64_t sample, int64_t first, int64_t last) {
   const int64_t group = op.channels / op.groups;
@@ -234,7 +163,7 @@ template <class T>
   std::vector<float> shift(block.size());
   if (op.shift) std::copy_n(op.shift + sample * op.shift_stride + block.begin, block.size(), shift.begin());
   const Affine affine = normalise(op, block, shift.data(), measure(op, block, shift.data()));
-  op.silu ? finish<true>(op, block, affine) : finish<false>(op, block, affine);
+  op.silu ? apply<true>(op, block, affine) : apply<false>(op, block, affine);
 }
 
 }  // namespace

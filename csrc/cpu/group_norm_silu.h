@@ -2,14 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "cpu/element.h"
-#include "cpu/fir_window.h"
 
 namespace ssf::cpu {
 
-// h = (x + shift + residual) * scale, y = resample(silu(group_norm(h))); the images are NCHW or channels_last alike.
+// h = (x + shift + residual) * scale, y = silu(group_norm(h)); the images are NCHW or channels_last alike.
 template <class T>
 struct GroupNormSilu {
   const T* x;
@@ -21,12 +19,10 @@ struct GroupNormSilu {
   T* y;
   T* joined;          // h, where there is a residual
   float* statistics;  // (batch, groups, 2): mean and reciprocal deviation of h
-  int64_t channels, height, width, groups;
+  int64_t channels, pixels, groups;
   bool channels_last;
   float eps, scale;
   bool silu;
-  Resample resample;
-  std::vector<float> taps;  // of one axis, with its gain
 };
 
 // Groups [first, last) of one sample. What it writes does not depend on how the groups were divided.

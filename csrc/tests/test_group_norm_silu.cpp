@@ -41,7 +41,7 @@ double silu_error() {
   return worst;
 }
 
-constexpr int64_t kChannels = 12, kHeight = 5, kWidth = 7, kPixels = kHeight * kWidth, kGroups = 3;
+constexpr int64_t kChannels = 12, kPixels = 35, kGroups = 3;
 
 struct Image {
   std::vector<float> x = std::vector<float>(kChannels * kPixels), y = std::vector<float>(kChannels * kPixels + 1, -99),
@@ -61,14 +61,12 @@ struct Image {
     op.bias = bias.data();
     op.statistics = statistics.data();
     op.channels = kChannels;
-    op.height = kHeight;
-    op.width = kWidth;
+    op.pixels = kPixels;
     op.groups = kGroups;
     op.channels_last = channels_last;
     op.eps = 1e-6f;
     op.scale = 1;
     op.silu = true;
-    op.resample = ssf::cpu::Resample::kNone;
   }
 
   int64_t at(int64_t c, int64_t pixel) const { return op.channels_last ? pixel * kChannels + c : c * kPixels + pixel; }

@@ -35,10 +35,9 @@ bool is_channels_last(const Tensor& x) {
          (x.size(0) == 1 || x.stride(0) == x.size(2) * width * channels);
 }
 
-Tensor image(const Tensor& like, int64_t height, int64_t width, bool channels_last) {
-  const std::array<int64_t, 4> shape{like.size(0), like.size(1), height, width};
-  return torch::stable::empty({shape.data(), shape.size()}, like.scalar_type(), std::nullopt, like.device(),
-                              std::nullopt, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+Tensor image(const Tensor& like, bool channels_last) {
+  return torch::stable::empty(like.sizes(), like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
 template <class T>
@@ -66,11 +65,17 @@ std::vector<float> floats(const Tensor& vector) {
   return out;
 }
 
-ssf::cpu::Resample resample_kind(const std::string& name) {
-  STD_TORCH_CHECK(name == "none" || name == "up" || name == "down", "group_norm_silu: resample is ", name);
-  return name == "up"     ? ssf::cpu::Resample::kUp
-         : name == "down" ? ssf::cpu::Resample::kDown
-                          : ssf::cpu::Resample::kNone;
+// fir_resample with its defaults: centred, and the mean kept.
+Tensor filtered(const Tensor& x, const std::vector<double>& taps, const std::string& direction) {
+  const auto count = static_cast<int64_t>(taps.size());
+  const bool up = direction == "up";
+  const int64_t offset = up ? count - 2 - (count - 1) / 2 : count / 2;
+  std::array<StableIValue, 5> stack{torch::stable::detail::from(x), torch::stable::detail::from(taps),
+                                    torch::stable::detail::from(direction), torch::stable::detail::from(offset),
+                                    torch::stable::detail::from(up ? 4.0 : 1.0)};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("scoresde_fast_C::fir_resample", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 // Divides the groups of every sample among the threads: whole samples where there are enough of them.
@@ -113,21 +118,16 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_cpu(const Tensor x, const Ten
   STD_TORCH_CHECK(x.dim() == 4 && groups > 0 && x.size(1) % groups == 0, "group_norm_silu: x is not (B, C, H, W)");
   const bool channels_last = !x.is_contiguous();
   STD_TORCH_CHECK(!channels_last || is_channels_last(x), "group_norm_silu: x is neither contiguous nor channels_last");
-  const ssf::cpu::FirWindow window{resample_kind(resample), static_cast<int64_t>(taps.size())};
-  const int64_t height = x.size(2), width = x.size(3);
-  const Tensor y = image(x, window.output_size(height), window.output_size(width), channels_last);
-  const Tensor joined = residual ? image(x, height, width, channels_last) : torch::stable::new_empty(x, {0});
+  const Tensor y = image(x, channels_last);
+  const Tensor joined = residual ? image(x, channels_last) : torch::stable::new_empty(x, {0});
   const std::array<int64_t, 3> shape{x.size(0), groups, 2};
   const Tensor statistics = torch::stable::new_empty(x, {shape.data(), shape.size()}, ScalarType::Float);
   if (x.numel() == 0) {
     std::fill_n(statistics.mutable_data_ptr<float>(), statistics.numel(), 0.0f);
-    return {y, joined, statistics};
+    return {resample == "none" ? y : filtered(y, taps, resample), joined, statistics};
   }
   const std::vector<float> weights = floats(weight), biases = floats(bias);
   const std::vector<float> shifts = shift ? floats(*shift) : std::vector<float>{};
-  double total = 0;
-  for (const double tap : taps) total += tap;
-  const double gain = window.kind == ssf::cpu::Resample::kUp ? 2.0 / total : 1.0 / total;
   with_element(x.scalar_type(), [&]<class T>(T) {
     ssf::cpu::GroupNormSilu<T> op{};
     op.x = static_cast<const T*>(x.const_data_ptr());
@@ -140,20 +140,17 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_cpu(const Tensor x, const Ten
     op.joined = static_cast<T*>(joined.mutable_data_ptr());
     op.statistics = statistics.mutable_data_ptr<float>();
     op.channels = x.size(1);
-    op.height = height;
-    op.width = width;
+    op.pixels = x.size(2) * x.size(3);
     op.groups = groups;
     op.channels_last = channels_last;
     op.eps = static_cast<float>(eps);
     op.scale = static_cast<float>(scale);
     op.silu = silu;
-    op.resample = window.kind;
-    for (const double tap : taps) op.taps.push_back(static_cast<float>(tap * gain));
     for_each_block(x, groups, [&](int64_t sample, int64_t first, int64_t last) {
       ssf::cpu::group_norm_silu(op, sample, first, last);
     });
   });
-  return {y, joined, statistics};
+  return {resample == "none" ? y : filtered(y, taps, resample), joined, statistics};
 }
 
 // What the gradient and the tangent share; `change` is the gradient of y, or the tangent of h.
@@ -186,7 +183,7 @@ Tensor differentiate(const Derivative& of, float* const* sums) {
                   "group_norm_silu: the images of a derivative are not alike");
   STD_TORCH_CHECK(of.statistics.scalar_type() == ScalarType::Float && of.statistics.is_contiguous(),
                   "group_norm_silu: the statistics are not contiguous float32");
-  const Tensor out = image(source, source.size(2), source.size(3), channels_last);
+  const Tensor out = image(source, channels_last);
   if (source.numel() == 0) return out;
   const std::vector<float> weights = floats(of.weight), biases = floats(of.bias);
   const bool shifted = of.shift && !of.joined;

@@ -26,8 +26,7 @@ from torch import Tensor
 from scoresde_fast.ops.affine_step import affine_step
 from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
-from scoresde_fast.ops.langevin_norms import langevin_norms
-from scoresde_fast.ops.langevin_step import langevin_step
+from scoresde_fast.ops.langevin import langevin
 from scoresde_fast.ops.step_table import COLUMNS, WIDTH, DeviceTable
 
 THREADS = 2
@@ -61,10 +60,6 @@ def steps() -> dict[str, Any]:
         size = 0.05 * (z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()) ** 2
         return x + size * score + (2 * size).sqrt() * z
 
-    def our_langevin(state: Tensor) -> None:
-        norms = langevin_norms(score, ids, table)
-        langevin_step(state, score, norms, ids, table, norm="batch")
-
     step, pair = torch.compile(eager_step), torch.compile(eager_langevin)
     state = x.clone()
     return {
@@ -75,11 +70,11 @@ def steps() -> dict[str, Any]:
                 "ours": lambda: affine_step(state, table, network_output=score, sample_ids=ids),
             }
         ),
-        "langevin_norms + langevin_step": measure(
+        "langevin, norms and step": measure(
             {
                 "eager": lambda: eager_langevin(x, score),
                 "inductor": lambda: pair(x, score),
-                "ours": lambda: our_langevin(state),
+                "ours": lambda: langevin(state, score, ids, table, norm="batch"),
             }
         ),
     }

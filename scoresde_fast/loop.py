@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops import affine_step, langevin_norms, langevin_step
+from scoresde_fast.ops import affine_step, langevin
 from scoresde_fast.ops.langevin_step import LangevinNorm
 from scoresde_fast.program import Program
 from scoresde_fast.solvers import StepTable
@@ -26,14 +26,12 @@ class StepBackends:
     """The implementation of each step operation, chosen once for a run."""
 
     affine_step: Callable[..., Any]
-    langevin_norms: Callable[..., Any]
-    langevin_step: Callable[..., Any]
+    langevin: Callable[..., Any]
 
     @classmethod
     def choose(cls, device: torch.device | str, backend: str | None = None) -> StepBackends:
         """``backend`` as in `scoresde_fast.ops.Operation.choose`, with its errors."""
-        modules = (affine_step, langevin_norms, langevin_step)
-        return cls(*(module.operation.choose(device, backend) for module in modules))
+        return cls(*(module.operation.choose(device, backend) for module in (affine_step, langevin)))
 
 
 class _Contract(TypedDict):
@@ -86,13 +84,9 @@ def run(
             done += 1
         if row.langevin is not None:
             assert output is not None  # a Langevin row evaluates the score
-            norms = langevin_norms.langevin_norms(
-                output, ids, table, index, **contract, implementation=backends.langevin_norms
+            langevin.langevin(
+                x, output, ids, table, index, norm=langevin_norm, **contract, implementation=backends.langevin
             )
-            langevin_step.langevin_step(
-                x, output, norms, ids, table, index, norm=langevin_norm, **contract,
-                implementation=backends.langevin_step,
-            )  # fmt: skip
         else:
             affine_step.affine_step(
                 x, table, index, saved=saved, history=history, network_output=output, earlier=program.earlier[index],

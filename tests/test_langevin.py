@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations ``langevin_norms`` and ``langevin_step``: every backend against float64, and what they refuse."""
+"""The operation ``langevin`` and its halves: every backend against float64, and what they refuse."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from steps import (
 )
 from torch import Tensor
 
+from scoresde_fast.ops.langevin import langevin, operation
 from scoresde_fast.ops.langevin_norms import langevin_norms
 from scoresde_fast.ops.langevin_norms import operation as norms_operation
 from scoresde_fast.ops.langevin_step import langevin_step
@@ -74,6 +75,25 @@ def test_step_against_float64(backend: str, shape: tuple[int, ...], norm: Any, t
     assert_as_exact(step, Registers.random(shape, shape, torch.float32), backend)
 
 
+@pytest.mark.parametrize("norm", ["sample", "batch"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_whole_step_against_float64(
+    backend: str, shape: tuple[int, ...], dtype: torch.dtype, norm: Any, table: DeviceTable
+) -> None:
+    """Norms and step as one operation, in every dtype of the network's output."""
+
+    def step(registers: Registers, name: str) -> list[Tensor]:
+        langevin(
+            registers.state, registers.output, SAMPLE_IDS, table, 2, norm=norm, run_seed=RUN_SEED, precise=True,
+            implementation=operation.choose("cpu", name),
+        )  # fmt: skip
+        return [registers.state]
+
+    assert_as_exact(step, Registers.random(shape, shape, dtype), backend)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_norms_are_the_same_bits_whatever_the_batch(backend: str, table: DeviceTable) -> None:
     """One sample alone, and again: nothing depends on the order in which threads finish."""
@@ -120,6 +140,7 @@ def test_opcheck_and_compile(backend: str, table: DeviceTable) -> None:
     torch.library.opcheck(make_norms, (registers.output, *row, 5, False))
     norms = norms_of(registers.output, table, 1, backend)
     torch.library.opcheck(take_step, (registers.state, registers.output, norms, *row, True, 5, False))
+    torch.library.opcheck(operation.choose("cpu", backend), (registers.state, registers.output, *row, True, 5, False))
     torch._dynamo.reset()
 
     def correct(state: Tensor, output: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ struct Norms {
   double score, noise;
 };
 
-// Sums of squares over elements [begin, end) of the sample; `begin` is a multiple of 4.
-Norms langevin_norms(const Score& score, int64_t begin, int64_t end);
+// Sums of squares over elements [begin, end) of the sample; `begin` is a multiple of 4. The noise is written to `kept`,
+// the sample's, unless that is null.
+Norms langevin_norms(const Score& score, float* kept, int64_t begin, int64_t end);
 
-// state += size score + sqrt(2 size) noise, elements [begin, end); `state` is the sample's.
-void langevin_step(float* state, const Score& score, float size, int64_t begin, int64_t end);
+// state += size score + sqrt(2 size) noise, elements [begin, end); `state` and `kept` are the sample's. The noise is
+// made again where none was kept.
+void langevin_step(float* state, const Score& score, const float* kept, float size, int64_t begin, int64_t end);
 
 }  // namespace ssf::cpu

@@ -26,7 +26,7 @@ SSF_HD double noise_squares(const Field& field, int64_t first) {
 }  // namespace
 
 SSF_VECTORIZE
-Norms langevin_norms(const Score& score, int64_t begin, int64_t end) {
+Norms langevin_norms(const Score& score, float* kept, int64_t begin, int64_t end) {
   Norms sums{0, 0};
   float buffer[kBlock], output[kBlock], noise[kBlock];
   for (int64_t first = begin; first < end; first += kBlock) {
@@ -35,10 +35,11 @@ Norms langevin_norms(const Score& score, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < count; ++i) output[i] = score.factor * values[i];
     std::fill(output + count, output + kBlock, 0.0f);
     sums.score += dot(output, output);
-    if (count == kBlock) {
+    if (count == kBlock && !kept) {
       sums.noise += noise_squares(score.field, first);
     } else {
       make_normals(noise, score.field, first);
+      if (kept) std::copy_n(noise, count, kept + first);
       std::fill(noise + count, noise + kBlock, 0.0f);
       sums.noise += dot(noise, noise);
     }

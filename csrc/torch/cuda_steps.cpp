@@ -90,6 +90,12 @@ void langevin_step_cuda(Tensor state, const Tensor output, const Tensor norms, c
   launch_on(state, "langevin_step", [&](void* stream) { return cuda::langevin_step(at, stream); });
 }
 
+void langevin_cuda(Tensor state, const Tensor output, const Tensor ids, const Tensor coefficients, const Tensor control,
+                   const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed, bool precise) {
+  const Tensor norms = norms_cuda(output, ids, coefficients, control, counter, offset, run_seed, precise);
+  langevin_step_cuda(state, output, norms, ids, coefficients, control, counter, offset, per_sample, run_seed, precise);
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(scoresde_fast_C, CUDA, m) {
@@ -97,6 +103,7 @@ STABLE_TORCH_LIBRARY_IMPL(scoresde_fast_C, CUDA, m) {
   m.impl("affine_step_pair", TORCH_BOX((&step_cuda<cuda::affine_step_pair, PairColumns::width, 2>)));
   m.impl("langevin_norms", TORCH_BOX(&norms_cuda));
   m.impl("langevin_step", TORCH_BOX(&langevin_step_cuda));
+  m.impl("langevin", TORCH_BOX(&langevin_cuda));
 }
 
 }  // namespace ssf::torch_side

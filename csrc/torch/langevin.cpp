@@ -41,25 +41,49 @@ struct Scores {
   }
 };
 
+// Every sample's sums, and its noise in `kept` unless that is null.
+std::vector<cpu::Norms> sums_of(const Scores& scores, float* kept) {
+  const int64_t pieces = std::max<int64_t>(1, (scores.elements + kPiece - 1) / kPiece);
+  std::vector<cpu::Norms> partial(scores.samples * pieces), sums(scores.samples);
+  over_pieces(scores.samples, scores.elements, [&](int64_t sample, int64_t begin, int64_t end) {
+    float* noise = kept ? kept + sample * scores.elements : nullptr;
+    partial[sample * pieces + begin / kPiece] = cpu::langevin_norms(scores(sample), noise, begin, end);
+  });
+  for (int64_t i = 0; i < static_cast<int64_t>(partial.size()); ++i) {
+    sums[i / pieces].score += partial[i].score;
+    sums[i / pieces].noise += partial[i].noise;
+  }
+  return sums;
+}
+
+void step_by(const Scores& scores, const std::vector<cpu::Norms>& sums, const float* kept, bool per_sample,
+             Tensor& state) {
+  require(state, ScalarType::Float, "state");
+  STD_TORCH_CHECK(state.numel() == scores.samples * scores.elements, "the state must be like the network's output");
+  double score = 0, noise = 0;
+  for (const cpu::Norms& sum : sums) {
+    score += std::sqrt(sum.score);
+    noise += std::sqrt(sum.noise);
+  }
+  const double batch_ratio = noise / score, factor = scores.row[Columns::langevin];
+  float* values = state.mutable_data_ptr<float>();
+  over_pieces(scores.samples, scores.elements, [&](int64_t sample, int64_t begin, int64_t end) {
+    const double square = per_sample ? sums[sample].noise / sums[sample].score : batch_ratio * batch_ratio;
+    const int64_t base = sample * scores.elements;
+    const float size = static_cast<float>(factor * square);
+    cpu::langevin_step(values + base, scores(sample), kept ? kept + base : nullptr, size, begin, end);
+  });
+}
+
 Tensor norms_cpu(const Tensor output, const Tensor ids, const Tensor coefficients, const Tensor control,
                  const MaybeTensor counter, int64_t offset, int64_t run_seed, bool) {
   const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);
-  const int64_t pieces = std::max<int64_t>(1, (scores.elements + kPiece - 1) / kPiece);
-  std::vector<cpu::Norms> partial(scores.samples * pieces);
-  over_pieces(scores.samples, scores.elements, [&](int64_t sample, int64_t begin, int64_t end) {
-    partial[sample * pieces + begin / kPiece] = cpu::langevin_norms(scores(sample), begin, end);
-  });
   const std::array<int64_t, 2> shape{scores.samples, 2};
   Tensor out = torch::stable::new_empty(output, {shape.data(), shape.size()}, ScalarType::Float);
-  float* sums = out.mutable_data_ptr<float>();
-  for (int64_t sample = 0; sample < scores.samples; ++sample) {
-    cpu::Norms total{0, 0};
-    for (int64_t piece = sample * pieces; piece < (sample + 1) * pieces; ++piece) {
-      total.score += partial[piece].score;
-      total.noise += partial[piece].noise;
-    }
-    sums[2 * sample] = static_cast<float>(total.score);
-    sums[2 * sample + 1] = static_cast<float>(total.noise);
+  float* norms = out.mutable_data_ptr<float>();
+  for (const cpu::Norms& sum : sums_of(scores, nullptr)) {
+    *norms++ = static_cast<float>(sum.score);
+    *norms++ = static_cast<float>(sum.noise);
   }
   return out;
 }
@@ -68,22 +92,23 @@ void step_cpu(Tensor state, const Tensor output, const Tensor norms, const Tenso
               const Tensor control, const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed,
               bool) {
   const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);
-  require(state, ScalarType::Float, "state");
   require(norms, ScalarType::Float, "norms");
-  STD_TORCH_CHECK(state.numel() == output.numel() && norms.numel() == 2 * scores.samples, "langevin_step: wrong sizes");
-  const float* sums = norms.const_data_ptr<float>();
-  double mean_score = 0, mean_noise = 0;
-  for (int64_t sample = 0; sample < scores.samples; ++sample) {
-    mean_score += std::sqrt(static_cast<double>(sums[2 * sample]));
-    mean_noise += std::sqrt(static_cast<double>(sums[2 * sample + 1]));
-  }
-  const double batch_ratio = mean_noise / mean_score, factor = scores.row[Columns::langevin];
-  float* values = state.mutable_data_ptr<float>();
-  over_pieces(scores.samples, scores.elements, [&](int64_t sample, int64_t begin, int64_t end) {
-    const double own = static_cast<double>(sums[2 * sample + 1]) / sums[2 * sample];
-    const double size = factor * (per_sample ? own : batch_ratio * batch_ratio);
-    cpu::langevin_step(values + sample * scores.elements, scores(sample), static_cast<float>(size), begin, end);
-  });
+  STD_TORCH_CHECK(norms.numel() == 2 * scores.samples, "langevin_step: there must be two norms a sample");
+  const float* values = norms.const_data_ptr<float>();
+  std::vector<cpu::Norms> sums(scores.samples);
+  for (int64_t sample = 0; sample < scores.samples; ++sample)
+    sums[sample] = {values[2 * sample], values[2 * sample + 1]};
+  step_by(scores, sums, nullptr, per_sample, state);
+}
+
+// Noise is made once and kept between the norms and the step: a core makes it slower than its caches give it back.
+void langevin_cpu(Tensor state, const Tensor output, const Tensor ids, const Tensor coefficients, const Tensor control,
+                  const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed, bool) {
+  const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);
+  const std::array<int64_t, 2> shape{scores.samples, scores.elements};
+  const Tensor noise = torch::stable::new_empty(output, {shape.data(), shape.size()}, ScalarType::Float);
+  float* kept = noise.mutable_data_ptr<float>();
+  step_by(scores, sums_of(scores, kept), kept, per_sample, state);
 }
 
 }  // namespace
@@ -95,10 +120,14 @@ STABLE_TORCH_LIBRARY_FRAGMENT(scoresde_fast_C, m) {
   m.def(
       "langevin_step(Tensor(a!) state, Tensor network_output, Tensor norms, Tensor sample_ids, Tensor coefficients, "
       "Tensor control, Tensor? counter, int offset, bool per_sample, int run_seed, bool precise) -> ()");
+  m.def(
+      "langevin(Tensor(a!) state, Tensor network_output, Tensor sample_ids, Tensor coefficients, Tensor control, "
+      "Tensor? counter, int offset, bool per_sample, int run_seed, bool precise) -> ()");
 }
 STABLE_TORCH_LIBRARY_IMPL(scoresde_fast_C, CPU, m) {
   m.impl("langevin_norms", TORCH_BOX(&norms_cpu));
   m.impl("langevin_step", TORCH_BOX(&step_cpu));
+  m.impl("langevin", TORCH_BOX(&langevin_cpu));
 }
 
 }  // namespace ssf::torch_side

@@ -46,7 +46,8 @@ class CMakeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Configures and builds the target ``_C`` into the folder where setuptools expects it."""
-        build = Path(self.build_temp).resolve()
+        # In the checkout, not in setuptools' temporary folder: an install after the first compiles what has changed.
+        build = ROOT / "build" / "extension"
         output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         definitions = {
             "SSF_TESTS": "OFF",

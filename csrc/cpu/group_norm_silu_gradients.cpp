@@ -24,24 +24,26 @@ struct Sums {
   float *d, *product, *n, *grad_h;
 };
 
-template <bool kBackward, bool kPlane, class T>
+template <bool kBackward, bool kPlane, bool kSilu, class T>
 [[gnu::always_inline]] inline void add_row(const T* __restrict source, const T* __restrict change,
-                                           const T* __restrict grad_h, int64_t count, const Lanes& lanes, bool silu,
+                                           const T* __restrict grad_h, int64_t count, const Lanes& lanes,
                                            const Sums& sums) {
   const float *centre = lanes.centre, *gain = lanes.gain, *weight = lanes.weight, *bias = lanes.bias;
-  float* __restrict sum_d = sums.d, * __restrict sum_product = sums.product, * __restrict sum_n = sums.n;
   const float bound = exp_bound;
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t c = kPlane ? 0 : i;
-    const float n = (widen(source[i]) - centre[c]) * gain[c];
-    float d = widen(change[i]);
-    if constexpr (kBackward) {
-      const float slope = silu_slope(n * weight[c] + bias[c], bound);
-      d = silu ? d * slope : d;
-      sum_n[i] += n;
+  // Memory that can only be its own, between loops of few pointers: more of them and compilers do not vectorise.
+  constexpr int64_t kPiece = 256;
+  float n[kPiece], d[kPiece];
+  for (int64_t first = 0; first < count; first += kPiece) {
+    const int64_t size = std::min(kPiece, count - first);
+    for (int64_t i = 0; i < size; ++i) {
+      const int64_t c = kPlane ? 0 : first + i;
+      n[i] = (widen(source[first + i]) - centre[c]) * gain[c];
+      d[i] = widen(change[first + i]);
+      if constexpr (kSilu) d[i] *= silu_slope(n[i] * weight[c] + bias[c], bound);
     }
-    sum_d[i] += d;
-    sum_product[i] += n * d;
+    for (int64_t i = 0; i < size; ++i) sums.d[first + i] += d[i];
+    for (int64_t i = 0; i < size; ++i) sums.product[first + i] += n[i] * d[i];
+    for (int64_t i = 0; kBackward && i < size; ++i) sums.n[first + i] += n[i];
   }
   for (int64_t i = 0; kBackward && grad_h && i < count; ++i) sums.grad_h[i] += widen(grad_h[i]);
 }
@@ -92,15 +94,15 @@ struct Channels {
         grad_h(count) {}
 };
 
-template <bool kBackward, class T>
+template <bool kBackward, bool kSilu, class T>
 [[gnu::always_inline]] inline void add_up(const GroupNormGradient<T>& op, int64_t start, int64_t count,
                                           const Lanes& lanes, Channels& channels) {
   const int64_t width = op.channels_last ? count : kLanes;
   std::vector<float> memory(4 * width);
   const Sums sums{memory.data(), memory.data() + width, memory.data() + 2 * width, memory.data() + 3 * width};
   const auto row = [&]<bool kPlane>(int64_t at, int64_t lanes_of_row, const Lanes& of) __attribute__((always_inline)) {
-    add_row<kBackward, kPlane>(op.source + at, op.change + at, op.grad_h ? op.grad_h + at : nullptr, lanes_of_row, of,
-                               op.silu, sums);
+    add_row<kBackward, kPlane, kSilu>(op.source + at, op.change + at, op.grad_h ? op.grad_h + at : nullptr,
+                                      lanes_of_row, of, sums);
   };
   const auto flush = [&](int64_t lane, int64_t channel) {
     channels.d[channel] += sums.d[lane];
@@ -144,7 +146,11 @@ template <bool kBackward, class T>
     channels.reciprocal[c] = statistics[1];
   }
   const Lanes lanes{channels.centre.data(), channels.gain.data(), op.weight + begin, op.bias + begin};
-  add_up<kBackward>(op, start, count, lanes, channels);
+  if (kBackward && op.silu) {
+    add_up<kBackward, kBackward>(op, start, count, lanes, channels);
+  } else {
+    add_up<kBackward, false>(op, start, count, lanes, channels);
+  }
   const double pixels = static_cast<double>(op.pixels), elements = pixels * static_cast<double>(group);
   for (int64_t from = 0; from < count; from += group) {
     double mean = 0, product = 0;

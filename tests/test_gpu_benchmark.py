@@ -24,6 +24,7 @@ def modules(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, Mo
     import gpu_checks
     import gpu_figures
 
+    torch.manual_seed(0)
     monkeypatch.setattr(gpu_checks, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_checks, "STATES", {"odd": ((3, 3, 5), (2,)), "even": ((2, 4, 4), (1,))})
     small = {"group_norm_silu": [((32, 4, 4), "shift"), ((16, 8, 8), "")], "fir_resample": [((8, 4, 4), "up")]}
@@ -64,7 +65,7 @@ def test_without_a_gpu(root: Path) -> None:
 def test_checks_run_and_pass(modules: tuple[ModuleType, ModuleType], part: str) -> None:
     """The checks compare every backend that is here, and pass."""
     result = getattr(modules[0], part)()
-    assert result["passed"], result
+    assert result["passed"], {label: ratio for label, ratio in result["worst"].items() if ratio > 1}
     assert any("triton" in label for label in result["worst"])
 
 

@@ -67,6 +67,26 @@ def test_ddpm(with_conv: bool) -> None:
     check(DDPM(**{**sizes, "nf": 32}, resamp_with_conv=with_conv))
 
 
+def test_compiled_differentiated_and_channels_last() -> None:
+    """A whole network compiles without a break, has a Jacobian product, and is the same function in channels_last."""
+    torch.manual_seed(0)
+    network = NCSNpp(**SIZES).eval().requires_grad_(False)
+    x, direction, labels = torch.rand(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.tensor([3.0, 700.0])
+    plain = network(x, labels)
+    torch._dynamo.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, labels), plain)
+
+    wide = network.double()
+    labels, step = labels.double(), 1e-6 * direction.double()
+    _, tangent = torch.func.jvp(lambda x: wide(x, labels), (x.double(),), (step,))
+    difference = (wide(x + step, labels) - wide(x - step, labels)) / 2
+    torch.testing.assert_close(tangent, difference, rtol=1e-4, atol=1e-4 * float(tangent.abs().max()))
+
+    last = network.float().to(memory_format=torch.channels_last)
+    torch.testing.assert_close(last(x.contiguous(memory_format=torch.channels_last), labels.float()), plain)
+
+
 def test_dropout_is_for_training_only() -> None:
     """In evaluation mode the network is a function; in training mode dropout makes it random."""
     torch.manual_seed(0)

@@ -12,13 +12,12 @@ from typing import Any
 
 import triton
 import triton.language as tl
+from scoresde_fast.kernels.group_norm_tiles import INTERPRETED, LOG2_E, narrow
 from scoresde_fast.kernels.specialisation import Specialisation
 
 MAX_CHANNELS, MAX_TOKENS, MAX_SLAB = 512, 1024, 32768
-LOG2_E = tl.constexpr(1.4426950408889634)
 # Finite, so that a row whose keys are all masked in one block has weights, which the next block's maximum wipes out.
 MASKED = tl.constexpr(-1e30)
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
@@ -27,15 +26,6 @@ def matmul(a, b, accumulator):
     if INTERPRETED:  # the interpreter would multiply the bit patterns of bfloat16 as integers
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, accumulator, input_precision="ieee")
-
-
-@triton.jit
-def narrow(values, dtype: tl.constexpr):
-    """float32 ``values`` rounded to nearest, ties to even."""
-    if INTERPRETED and dtype == tl.bfloat16:  # the interpreter would round towards zero
-        bits = values.to(tl.int32, bitcast=True)
-        values = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
-    return values.to(dtype)
 
 
 @triton.jit

@@ -9,15 +9,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/host_device.h"
 #include "cpu/element.h"
 #include "cpu/vectorize.h"
-
-// What a vectorised function calls must be compiled into each of its clones, for their instructions.
-#if defined(__GNUC__)
-#define SSF_INLINE inline __attribute__((always_inline))
-#else
-#define SSF_INLINE inline
-#endif
 
 namespace ssf::cpu {
 namespace {
@@ -73,7 +67,7 @@ struct Rows {
 };
 
 template <int kCount, class In, class Acc, class Out>
-SSF_INLINE void sum_of(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
+SSF_HD void sum_of(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
   const In *a = sum.in[0], *b = sum.in[kCount > 1 ? 1 : 0], *c = sum.in[kCount > 2 ? 2 : 0],
            *d = sum.in[kCount > 3 ? 3 : 0];
   const Acc wa = sum.weight[0], wb = sum.weight[1], wc = sum.weight[2], wd = sum.weight[3];
@@ -87,7 +81,7 @@ SSF_INLINE void sum_of(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) 
 }
 
 template <class In, class Acc, class Out>
-SSF_INLINE void sum_of_many(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
+SSF_HD void sum_of_many(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
   constexpr int64_t kPiece = 64;
   for (int64_t first = 0; first < n; first += kPiece) {
     const int64_t length = std::min(kPiece, n - first);
@@ -101,7 +95,7 @@ SSF_INLINE void sum_of_many(const Sum<In, Acc>& sum, int64_t n, Out* __restrict 
 }
 
 template <class In, class Acc, class Out>
-SSF_INLINE void sum_lines(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
+SSF_HD void sum_lines(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
   switch (sum.count) {
     case 1:
       return sum_of<1>(sum, n, out);
@@ -118,7 +112,7 @@ SSF_INLINE void sum_lines(const Sum<In, Acc>& sum, int64_t n, Out* __restrict ou
 
 // kCount: the most rows that an output row is made of; 0: as many as it happens to be.
 template <int kCount, class In, class Acc, class Out>
-SSF_INLINE void sum_rows_of(const Rows<In, Acc, Out>& rows) {
+SSF_HD void sum_rows_of(const Rows<In, Acc, Out>& rows) {
   const Axis axis = rows.axis;
   int64_t plane = rows.begin / rows.out_height, y = rows.begin % rows.out_height;
   Out* out = rows.out;
@@ -149,7 +143,7 @@ SSF_INLINE void sum_rows_of(const Rows<In, Acc, Out>& rows) {
 }
 
 template <class In, class Acc, class Out>
-SSF_INLINE void sum_rows(const Rows<In, Acc, Out>& rows) {
+SSF_HD void sum_rows(const Rows<In, Acc, Out>& rows) {
   const int count = std::max(rows.axis.count(0), rows.axis.count(1));
   if (count <= 2) return sum_rows_of<2>(rows);
   if (count <= 4) return sum_rows_of<4>(rows);
@@ -157,22 +151,22 @@ SSF_INLINE void sum_rows(const Rows<In, Acc, Out>& rows) {
 }
 
 template <class In, class Out>
-SSF_INLINE void copy_lines(const In* in, int64_t in_stride, Out* __restrict out, int64_t out_stride, int64_t n,
-                           int64_t lines) {
+SSF_HD void copy_lines(const In* in, int64_t in_stride, Out* __restrict out, int64_t out_stride, int64_t n,
+                       int64_t lines) {
   for (int64_t line = 0; line < lines; ++line)
     for (int64_t i = 0; i < n; ++i) narrow(widen(in[line * in_stride + i]), out[line * out_stride + i]);
 }
 
 // Runs of n elements, those of `even` and `odd` in turn; kRun: n where it is known.
 template <int kRun, class Acc>
-SSF_INLINE void interleave_of(const Acc* even, const Acc* odd, int64_t runs, int64_t n, Acc* __restrict both) {
+SSF_HD void interleave_of(const Acc* even, const Acc* odd, int64_t runs, int64_t n, Acc* __restrict both) {
   n = kRun ? kRun : n;
   for (int64_t j = 0; j < runs; ++j)
     for (int64_t c = 0; c < n; ++c) both[2 * j * n + c] = even[j * n + c], both[(2 * j + 1) * n + c] = odd[j * n + c];
 }
 
 template <class Acc>
-SSF_INLINE void interleave(const Acc* even, const Acc* odd, int64_t runs, int64_t n, Acc* both) {
+SSF_HD void interleave(const Acc* even, const Acc* odd, int64_t runs, int64_t n, Acc* both) {
   if (n == 1) return interleave_of<1>(even, odd, runs, n, both);
   if (n == 3) return interleave_of<3>(even, odd, runs, n, both);
   interleave_of<0>(even, odd, runs, n, both);
@@ -191,7 +185,7 @@ struct Decimate {
 
 // kCount, kRun: `count` and `n` where they are known, 0 otherwise.
 template <int kCount, int kRun, class Acc, class Out>
-SSF_INLINE void decimate_of(const Decimate<Acc, Out>& op) {
+SSF_HD void decimate_of(const Decimate<Acc, Out>& op) {
   const int count = kCount ? kCount : op.count;
   const int64_t n = kRun ? kRun : op.n;
   Acc taps[kMaxTaps];
@@ -210,7 +204,7 @@ SSF_INLINE void decimate_of(const Decimate<Acc, Out>& op) {
 }
 
 template <class Acc, class Out>
-SSF_INLINE void decimate(const Decimate<Acc, Out>& op) {
+SSF_HD void decimate(const Decimate<Acc, Out>& op) {
   if (op.n == 1 && op.count == 4) return decimate_of<4, 1>(op);
   if (op.n == 3 && op.count == 4) return decimate_of<4, 3>(op);
   if (op.n == 1) return decimate_of<0, 1>(op);

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde_fast.networks.convolution import FoldedConvolution
 from scoresde_fast.networks.layers import NIN, Activation, conv1x1, conv3x3, dense, group_norm, norm_act
 from scoresde_fast.networks.resampling import Taps, downsample, upsample
 
@@ -17,6 +18,11 @@ from scoresde_fast.networks.resampling import Taps, downsample, upsample
 def join(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
     """x + h, divided by sqrt(2) to keep the variance when ``rescale``."""
     return (x + h).mul_(1 / math.sqrt(2.0)) if rescale else x + h
+
+
+def convolve_and_join(conv: nn.Module, h: Tensor, x: Tensor, rescale: bool) -> Tensor:
+    """``join`` of x and conv(h); a folded convolution has the factor in its weights and joins as it writes."""
+    return conv(h, residual=x) if isinstance(conv, FoldedConvolution) else join(x, conv(h), rescale)
 
 
 class ResnetBlock(nn.Module):
@@ -65,19 +71,18 @@ class ResnetBlock(nn.Module):
         self.shortcut_nin = NIN(in_channels, out_channels) if changes and kind == "ddpm" else None
 
     def forward(self, x: Tensor, temb: Tensor | None) -> Tensor:
-        """(B, in, H, W), (B, time_channels) or None -> (B, out, H', W')."""
+        """(B, in, H, W), activated time embedding (B, time_channels) or None -> (B, out, H', W')."""
         h = norm_act(self.norm0, self.act, x)
         if self.resample is not None:
             change_size = upsample if self.resample == "up" else downsample
             h, x = change_size(h, self.taps), change_size(x, self.taps)
-        shift = self.time(self.act(temb)) if self.time is not None and temb is not None else None
+        shift = self.time(temb) if self.time is not None and temb is not None else None
         h = norm_act(self.norm1, self.act, self.conv0(h), shift)
-        h = self.conv1(self.dropout(h))
         if self.shortcut_conv is not None:
             x = self.shortcut_conv(x)
         elif self.shortcut_nin is not None:
             x = self.shortcut_nin(x)
-        return join(x, h, self.skip_rescale)
+        return convolve_and_join(self.conv1, self.dropout(h), x, self.skip_rescale)
 
 
 class AttentionBlock(nn.Module):

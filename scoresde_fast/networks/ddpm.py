@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from scoresde_fast.networks.base import ScoreNetwork
 from scoresde_fast.networks.blocks import AttentionBlock, ResnetBlock
 from scoresde_fast.networks.layers import (
     ACTIVATIONS,
@@ -58,13 +59,11 @@ class UpLevel(Section):
         return h if self.grow is None else self.grow(h)
 
 
-class DDPM(nn.Module):
+class DDPM(ScoreNetwork):
     """The DDPM score network; arguments are named as in the original's configuration, see `NCSNpp`.
 
     With ``scale_by_sigma`` labels are indices into ``num_scales`` noise levels counted from the largest.
     """
-
-    sigmas: Tensor
 
     def __init__(
         self,
@@ -88,6 +87,7 @@ class DDPM(nn.Module):
         super().__init__()
         self.act = ACTIVATIONS[nonlinearity]
         self.nf, self.centered, self.scale_by_sigma = nf, centered, scale_by_sigma
+        self.image_channels = num_channels
         self.register_buffer("sigmas", geometric_sigmas(sigma_min, sigma_max, num_scales))
         self.time0 = dense(nf, 4 * nf) if conditional else None
         self.time1 = dense(4 * nf, 4 * nf) if conditional else None
@@ -145,16 +145,18 @@ class DDPM(nn.Module):
         self.norm = group_norm(channels, GROUPS)
         self.head = conv3x3(channels, num_channels, 0.0)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(B, C, H, W), (B,) -> (B, C, H, W)."""
-        temb = None
-        if self.time0 is not None and self.time1 is not None:
-            temb = self.time1(self.act(self.time0(positional_embedding(labels, self.nf))))
-        kept = [self.stem(x if self.centered else 2 * x - 1)]
+    def body(self, x: Tensor, temb: Tensor | None) -> Tensor:
+        """Input in [-1, 1] (B, C, H, W) and the activated time embedding -> features as many as the output has."""
+        kept = [self.stem(x)]
         for level in self.down:
             kept += level(kept[-1], temb)
         h = self.middle1(self.middle_attention(self.middle0(kept[-1], temb)), temb)
         for level in self.up:
             h = level(h, kept, temb)
-        h = self.head(norm_act(self.norm, self.act, h))
-        return h / self.sigmas[labels.long()][:, None, None, None] if self.scale_by_sigma else h
+        return self.head(norm_act(self.norm, self.act, h))
+
+    def embed(self, labels: Tensor) -> Tensor | None:
+        return self.embed_features(positional_embedding(labels, self.nf))
+
+    def noise_level(self, labels: Tensor) -> Tensor | None:
+        return self.sigmas[labels.long()] if self.scale_by_sigma else None

@@ -75,10 +75,12 @@ def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
 
 
 def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | None = None) -> Tensor:
-    """act(norm(x + shift)), ``shift`` (B, C) for every pixel: one fused operation where the activation is SiLU."""
+    """act(norm(x + shift)), ``shift`` (B, C) or (C,) for every pixel: one fused operation where ``act`` is SiLU."""
     if act is F.silu:
         return group_norm_silu(x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, shift=shift)[0]
-    return act(norm(x if shift is None else x + shift[:, :, None, None]))
+    if shift is not None:
+        x = (x + shift[..., None, None]).to(x.dtype)
+    return act(F.group_norm(x, norm.num_groups, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps))
 
 
 class NIN(nn.Module):

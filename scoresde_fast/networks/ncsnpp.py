@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from scoresde_fast.networks.base import ScoreNetwork
 from scoresde_fast.networks.blocks import AttentionBlock, Combine, ResnetBlock, join
 from scoresde_fast.networks.layers import (
     ACTIVATIONS,
@@ -116,15 +117,13 @@ class UpLevel(Section):
         return h, pyramid
 
 
-class NCSNpp(nn.Module):
+class NCSNpp(ScoreNetwork):
     """The NCSN++ score network.
 
     Every argument has the name and meaning of the option in the original's configuration.  ``embedding_type``
     "fourier" takes labels sigma(t); "positional" takes time labels, which with ``scale_by_sigma`` are indices into
     ``num_scales`` levels counted from the largest.  ``centered``: inputs are in [-1, 1] already; else [0, 1].
     """
-
-    sigmas: Tensor
 
     def __init__(
         self,
@@ -158,6 +157,7 @@ class NCSNpp(nn.Module):
         super().__init__()
         self.act = act = ACTIVATIONS[nonlinearity]
         self.nf, self.centered, self.scale_by_sigma = nf, centered, scale_by_sigma
+        self.image_channels = num_channels
         taps = tuple(fir_kernel) if fir else None
         self.register_buffer("sigmas", geometric_sigmas(sigma_min, sigma_max, num_scales))
 
@@ -237,10 +237,8 @@ class NCSNpp(nn.Module):
         self.up = nn.ModuleList(up)
         self.head = None if progressive == "output_skip" else Head(channels, num_channels, act, init_scale)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(B, C, H, W), (B,) -> (B, C, H, W)."""
-        temb = self._embed(labels)
-        x = x if self.centered else 2 * x - 1
+    def body(self, x: Tensor, temb: Tensor | None) -> Tensor:
+        """Input in [-1, 1] (B, C, H, W) and the activated time embedding -> features as many as the output has."""
         kept, pyramid = [self.stem(x)], x
         for level in self.down:
             features, pyramid = level(kept[-1], pyramid, temb)
@@ -251,19 +249,15 @@ class NCSNpp(nn.Module):
         for level in self.up:
             h, output = level(h, kept, output, temb)
         if self.head is not None:
-            h = self.head(h)
-        else:
-            assert output is not None  # "output_skip": every level has added to it
-            h = output
-        if self.scale_by_sigma:
-            h = h / self._noise_level(labels)[:, None, None, None]
-        return h
+            return self.head(h)
+        assert output is not None  # "output_skip": every level has added to it
+        return output
 
-    def _noise_level(self, labels: Tensor) -> Tensor:
-        return labels if self.fourier is not None else self.sigmas[labels.long()]
-
-    def _embed(self, labels: Tensor) -> Tensor | None:
-        if self.time0 is None or self.time1 is None:
-            return None
+    def embed(self, labels: Tensor) -> Tensor | None:
         temb = self.fourier(labels) if self.fourier is not None else positional_embedding(labels, self.nf)
-        return self.time1(self.act(self.time0(temb)))
+        return self.embed_features(temb)
+
+    def noise_level(self, labels: Tensor) -> Tensor | None:
+        if not self.scale_by_sigma:
+            return None
+        return labels if self.fourier is not None else self.sigmas[labels.long()]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde_fast.networks.layers import conv3x3, init_conv
-from scoresde_fast.ops.fir_resample import fir_down, fir_filter, fir_up
+from scoresde_fast.ops.fir_resample import fir_down, fir_filter, fir_kernel, fir_up
 
 Taps = Sequence[float] | None
 """A FIR filter, or None for plain resampling."""
@@ -30,12 +30,15 @@ class Upsample(nn.Module):
     """Upsampling followed by a 3x3 convolution (``with_conv``); with FIR the convolution comes before the filter."""
 
     OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0", "fir_conv": "Conv2d_0"}
+    fir_kernel: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, *, with_conv: bool, taps: Taps) -> None:
         super().__init__()
         self.taps = taps
         self.conv = conv3x3(in_channels, out_channels) if with_conv and taps is None else None
         self.fir_conv = init_conv(nn.Conv2d(in_channels, out_channels, 3)) if with_conv and taps is not None else None
+        kernel = None if taps is None else fir_kernel(taps, gain=4.0).float()
+        self.register_buffer("fir_kernel", kernel, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, 2H, 2W)."""
@@ -43,7 +46,7 @@ class Upsample(nn.Module):
             # Zero insertion and convolution in one transposed convolution; it wants the flipped, transposed kernel.
             kernel = self.fir_conv.weight.flip(2, 3).transpose(0, 1)
             y = F.conv_transpose2d(x, kernel, stride=2)
-            y = fir_filter(y, self.taps, pad=len(self.taps) - 2, gain=4.0)
+            y = fir_filter(y, self.fir_kernel, pad=len(self.taps) - 2)
             return y if self.fir_conv.bias is None else y + self.fir_conv.bias[:, None, None]
         x = upsample(x, self.taps)
         return x if self.conv is None else self.conv(x)
@@ -53,6 +56,7 @@ class Downsample(nn.Module):
     """Downsampling with a strided 3x3 convolution (``with_conv``, after the filter when there is one) or without."""
 
     OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0", "fir_conv": "Conv2d_0"}
+    fir_kernel: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, *, with_conv: bool, taps: Taps) -> None:
         super().__init__()
@@ -60,11 +64,13 @@ class Downsample(nn.Module):
         conv = init_conv(nn.Conv2d(in_channels, out_channels, 3, stride=2)) if with_conv else None
         self.conv = conv if taps is None else None
         self.fir_conv = None if taps is None else conv
+        kernel = None if taps is None else fir_kernel(taps).float()
+        self.register_buffer("fir_kernel", kernel, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H/2, W/2)."""
         if self.fir_conv is not None and self.taps is not None:
-            return self.fir_conv(fir_filter(x, self.taps, pad=len(self.taps)))
+            return self.fir_conv(fir_filter(x, self.fir_kernel, pad=len(self.taps)))
         if self.conv is not None:
             return self.conv(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's "SAME" padding for stride 2
         return downsample(x, self.taps)

@@ -16,6 +16,7 @@ from scoresde_fast.ops import (
     langevin_step,
     normal,
     rademacher,
+    winograd_convolution,
 )
 from scoresde_fast.ops.backends import BACKENDS, Operation, operations
 
@@ -34,4 +35,5 @@ __all__ = [
     "normal",
     "operations",
     "rademacher",
+    "winograd_convolution",
 ]

@@ -68,6 +68,10 @@ class Operation:
             raise RuntimeError(f"backend {name!r} of {self.name} cannot be used: {why}; choose 'auto' or 'reference'")
         return chosen.function
 
+    def present(self, backend: str) -> bool:
+        """Whether a backend of that name is here."""
+        return backend in self.backends and self.backends[backend].missing is None
+
     def default(self, device: torch.device) -> Callable[..., Any]:
         """What `choose` said for the device when it was first asked: small images take less time than asking it."""
         kind = device.type

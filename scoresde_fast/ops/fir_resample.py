@@ -31,11 +31,15 @@ DIRECTIONS = get_args(Direction)
 SCHEMA = "fir_resample(Tensor x, float[] taps, str direction, int offset, float gain) -> Tensor"
 
 
-def _filter(taps: Sequence[float], gain: float, x: Tensor) -> Tensor:
-    """The normalised outer product of ``taps`` with itself, times ``gain``, for each channel of ``x``: (C, 1, K, K)."""
+def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
+    """The normalised outer product of ``taps`` with itself, times ``gain``: (K, K) float64."""
     line = torch.tensor(taps, dtype=torch.float64)
     square = torch.outer(line, line)
-    return (gain * square / square.sum()).to(x.device, x.dtype).expand(x.shape[1], 1, -1, -1)
+    return gain * square / square.sum()
+
+
+def _each_channel(kernel: Tensor, x: Tensor) -> Tensor:
+    return kernel.to(x).expand(x.shape[1], 1, -1, -1)
 
 
 def _channels_last(x: Tensor) -> bool:
@@ -55,7 +59,7 @@ def _fake(x: Tensor, taps: Sequence[float], direction: Direction, offset: int, g
 def _reference(x: Tensor, taps: Sequence[float], direction: Direction, offset: int, gain: float) -> Tensor:
     if x.numel() == 0:
         return _fake(x, taps, direction, offset, gain)
-    kernel, channels = _filter(taps, gain, x), x.shape[1]
+    kernel, channels = _each_channel(fir_kernel(taps, gain), x), x.shape[1]
     # What the convolution crops or pads on both sides alike; the rest is cropped or padded apart.
     if direction == "up":
         front, back = offset, len(taps) - 2 - offset
@@ -191,9 +195,8 @@ def fir_down(x: Tensor, taps: Sequence[float]) -> Tensor:
     return fir_resample(x, taps, "down")
 
 
-def fir_filter(x: Tensor, taps: Sequence[float], *, pad: int, gain: float = 1.0, stride: int = 1) -> Tensor:
-    """True convolution with the filter ``taps``, ``pad`` zeros added in all along each axis (the odd one in front)."""
-    kernel = _filter(taps, gain, x).flip(2, 3)
+def fir_filter(x: Tensor, kernel: Tensor, *, pad: int) -> Tensor:
+    """True convolution with a `fir_kernel`, ``pad`` zeros added in all along each axis (the odd one in front)."""
     if pad % 2:
         x = F.pad(x, (1, 0, 1, 0))
-    return F.conv2d(x, kernel, stride=stride, padding=pad // 2, groups=x.shape[1])
+    return F.conv2d(x, _each_channel(kernel.flip(0, 1), x), padding=pad // 2, groups=x.shape[1])

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/winograd_convolution.h"
+
+#include "torch/arguments.h"
+
+namespace ssf::torch_side {
+namespace {
+
+using torch::headeronly::MemoryFormat;
+
+bool is_channels_last(const Tensor& x) {
+  int64_t expected = 1;
+  for (const int dim : {1, 3, 2, 0}) {
+    if (x.size(dim) != 1 && x.stride(dim) != expected) return false;
+    expected *= x.size(dim);
+  }
+  return true;
+}
+
+template <class T>
+void convolve(const Tensor& x, const Tensor& u, const MaybeTensor& bias, const MaybeTensor& residual, double scale,
+              const Tensor& y) {
+  cpu::WinogradConvolution<T> op{};
+  op.x = static_cast<const T*>(x.const_data_ptr());
+  op.u = u.const_data_ptr<float>();
+  op.bias = bias ? bias->const_data_ptr<float>() : nullptr;
+  op.residual = residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr;
+  op.y = static_cast<T*>(y.mutable_data_ptr());
+  op.scale = static_cast<float>(scale);
+  op.batch = x.size(0), op.height = x.size(2), op.width = x.size(3), op.in = x.size(1);
+  op.out = u.size(1) * cpu::kWinogradPanel;
+  // Blocks of tiles are shared out; where there are few, so are the output channels.
+  constexpr int64_t kTiles = 24;
+  const int64_t threads = torch::stable::get_num_threads(), panels = u.size(1);
+  const int64_t blocks = (op.tiles() + kTiles - 1) / kTiles;
+  const int64_t splits = blocks % threads == 0 || blocks >= 4 * threads ? 1 : std::min(threads, panels);
+  torch::stable::parallel_for(0, blocks * splits, 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last;) {
+      const int64_t split = i / blocks, next = std::min(last, (split + 1) * blocks);
+      cpu::winograd_convolution(op, i % blocks * kTiles, std::min((i % blocks + next - i) * kTiles, op.tiles()),
+                                split * panels / splits, (split + 1) * panels / splits);
+      i = next;
+    }
+  });
+}
+
+Tensor winograd_convolution_cpu(const Tensor x, const Tensor u, MaybeTensor bias, MaybeTensor residual, double scale) {
+  STD_TORCH_CHECK(x.dim() == 4 && is_channels_last(x), "winograd_convolution: x must be (B, C, H, W) in channels_last");
+  require(u, ScalarType::Float, "winograd_convolution: the weights");
+  STD_TORCH_CHECK(u.dim() == 4 && u.size(0) == cpu::kWinogradPoints && u.size(2) == x.size(1) &&
+                      u.size(3) == cpu::kWinogradPanel && x.size(1) % 8 == 0,
+                  "winograd_convolution: the weights do not fit x");
+  const int64_t channels = u.size(1) * cpu::kWinogradPanel;
+  const std::array<int64_t, 4> shape{x.size(0), channels, x.size(2), x.size(3)};
+  if (bias) {
+    require(*bias, ScalarType::Float, "winograd_convolution: the bias");
+    STD_TORCH_CHECK(bias->numel() == channels, "winograd_convolution: the bias does not fit the weights");
+  }
+  const Tensor y = torch::stable::empty({shape.data(), shape.size()}, x.scalar_type(), std::nullopt, std::nullopt,
+                                        std::nullopt, MemoryFormat::ChannelsLast);
+  STD_TORCH_CHECK(!residual || (residual->scalar_type() == x.scalar_type() && residual->numel() == y.numel() &&
+                                is_channels_last(*residual)),
+                  "winograd_convolution: the residual does not fit");
+  if (y.numel() == 0) return y;
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      convolve<float>(x, u, bias, residual, scale, y);
+      break;
+    case ScalarType::BFloat16:
+      convolve<cpu::BFloat16>(x, u, bias, residual, scale, y);
+      break;
+    case ScalarType::Half:
+      convolve<cpu::Half>(x, u, bias, residual, scale, y);
+      break;
+    default:
+      STD_TORCH_CHECK(false, "winograd_convolution: x must be float32, bfloat16 or float16");
+  }
+  return y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(scoresde_fast_C, m) {
+  m.def("winograd_convolution(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, float scale) -> Tensor");
+}
+STABLE_TORCH_LIBRARY_IMPL(scoresde_fast_C, CPU, m) {
+  m.impl("winograd_convolution", TORCH_BOX(&winograd_convolution_cpu));
+}
+
+}  // namespace ssf::torch_side

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The convolution of a folded network: weights in the layout and precision of inference, the join in its epilogue."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scoresde_fast.ops.winograd_convolution import fits, operation, winograd_convolution, winograd_weight
+
+
+class FoldedConvolution(nn.Module):
+    """conv2d(x) + bias + residual_scale * residual, channels_last in and out; for inference.
+
+    On a CPU a 3x3 convolution that keeps the size is Winograd's, with four times the memory for its weights.
+
+    Args:
+        weight: (K, C, 3, 3) or (K, C, 1, 1).
+        bias: (K,) or None.
+        dtype: of the images; sums are float32.
+        stride, padding: as in ``torch.nn.Conv2d``.
+        residual_scale: the factor of what is joined.
+    """
+
+    winograd: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        residual_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+        on_cpu = weight.device.type == "cpu"
+        kept = stride == 1 and padding == 1 and fits(weight)
+        self.implementation = operation.choose("cpu") if on_cpu and kept and operation.present("cpu") else None
+        self.stride, self.padding, self.residual_scale, self.dtype = stride, padding, residual_scale, dtype
+        # Without instructions for 16 bits a CPU takes ten times as long over their products.
+        self.compute = torch.float32 if on_cpu else dtype
+        if self.implementation is not None:
+            self.register_buffer("winograd", winograd_weight(weight.float()))
+            self.register_buffer("weight", None)
+            self.register_buffer("bias", None if bias is None else bias.float())
+            return
+        self.register_buffer("winograd", None)
+        rounded = weight.to(dtype).to(self.compute)
+        self.register_buffer("weight", rounded.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", None if bias is None else bias.to(self.compute))
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B, K, H', W') or None -> (B, K, H', W')."""
+        if self.winograd is not None:
+            return winograd_convolution(
+                x, self.winograd, self.bias, residual, self.residual_scale, implementation=self.implementation
+            )
+        assert self.weight is not None
+        y = F.conv2d(x.to(self.compute), self.weight, self.bias, self.stride, self.padding)
+        if residual is not None:
+            y.add_(residual, alpha=self.residual_scale)
+        return y.to(self.dtype)

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folding: the network that a run evaluates, made from the plain one's own modules.
+
+All samples of a run share t, so that everything that depends on time alone becomes a table with one row a time: the
+time embedding through every block's projection, the bias of the convolution that it is added to, and the noise level.
+1/sqrt(2) of the residual joins goes into weights and epilogues, the projections of attention are merged, and images
+are channels_last, in the precision of the run, between the stem and the head.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scoresde_fast.errors import unknown
+from scoresde_fast.networks.blocks import AttentionBlock, ResnetBlock
+from scoresde_fast.networks.convolution import FoldedConvolution
+from scoresde_fast.networks.layers import NIN
+from scoresde_fast.ops.group_norm_attention import MergedAttention, group_norm_attention, merge_attention
+
+if TYPE_CHECKING:
+    from scoresde_fast.networks.base import ScoreNetwork
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TENSOR_CORE_CHANNELS = 8
+"""Images have their channels padded to a multiple of this on a GPU."""
+
+
+def require_precision(precision: str, device: torch.device) -> None:
+    """Raises ValueError unless the device has this precision."""
+    if precision not in DTYPES:
+        raise ValueError(unknown("precision", precision, get_args(Precision)))
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision 'tf32' is one of NVIDIA GPUs, not of a {device.type}; choose fp32, bf16 or fp16")
+    if precision in ("tf32", "bf16") and device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 8:
+        name = torch.cuda.get_device_name(device)
+        raise ValueError(
+            f"precision {precision!r} needs compute capability 8.0, which {name} lacks; choose fp32 or fp16"
+        )
+
+
+@contextmanager
+def arithmetic(precision: Precision) -> Iterator[None]:
+    """Inside, float32 products on a GPU are strict, or TF32 where that is the precision."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+
+
+class FoldedNetwork(nn.Module):
+    """The inference network of a run; it carries no gradients.
+
+    Args:
+        network: the plain network, on its device, in evaluation mode; it stays as it is, and whole.
+        labels: (rows,) float32, the time label of every row of the run's step table.
+        precision: "fp32", "tf32", "bf16" or "fp16": of weights and images inside.  State, tables and the output are
+            float32.
+
+    Raises:
+        ValueError: the device lacks the precision.
+    """
+
+    row_of: Tensor
+    table: Tensor
+    scale: Tensor
+
+    @torch.no_grad()
+    def __init__(self, network: ScoreNetwork, labels: Tensor, precision: Precision = "fp32") -> None:
+        super().__init__()
+        device = next(network.parameters()).device
+        require_precision(precision, device)
+        self.precision, self.dtype, self.centered = precision, DTYPES[precision], network.centered
+        self._source = (network,)  # in a tuple: not a module of this one
+        self._folded_from = _fingerprint(network)
+        # PC samplers evaluate twice at each time.
+        times, row_of = labels.to(device).unique(return_inverse=True)
+        shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+        self.network = copy.deepcopy(network, shared).eval()
+        self.channels = network.image_channels
+        padding = TENSOR_CORE_CHANNELS if device.type == "cuda" else 1
+        self.padded_channels = -(-self.channels // padding) * padding
+        folding = _Folding(self.dtype, network.embed(times), self.channels, self.padded_channels)
+        folding.fold_children(self.network)
+        level = network.noise_level(times)
+        self.register_buffer("row_of", row_of)
+        self.register_buffer("table", folding.table(times))
+        self.register_buffer("scale", torch.ones_like(times) if level is None else 1 / level)
+
+    def forward(self, x: Tensor, row: Tensor) -> Tensor:
+        """The output at a row of the step table: (B, C, H, W) float32 contiguous, (1,) int64 -> as x."""
+        row = self.row_of.index_select(0, row)
+        h = self.network.body(self._enter(x), self.table.index_select(0, row)[0])
+        return (h[:, : self.channels] * self.scale.index_select(0, row)).contiguous()
+
+    def _enter(self, x: Tensor) -> Tensor:
+        # Scaled before it is rounded: VE's input spans four decades.
+        x = (x if self.centered else 2 * x - 1).to(self.dtype)
+        if self.padded_channels > self.channels:
+            x = F.pad(x, (0, 0, 0, 0, 0, self.padded_channels - self.channels))
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def stale(self) -> bool:
+        """Whether the plain network's weights were written since (through ``Tensor.data`` it goes unnoticed)."""
+        return _fingerprint(self._source[0]) != self._folded_from
+
+
+def _fingerprint(network: nn.Module) -> list[tuple[int, int]]:
+    return [(tensor.data_ptr(), tensor._version) for tensor in network.parameters()]
+
+
+class TimeColumns(nn.Module):
+    """Takes a block's channels from a row of the time table; stands where the block's projection was."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        super().__init__()
+        self.start, self.stop = start, stop
+
+    def forward(self, row: Tensor) -> Tensor:
+        """(channels of all blocks,) -> (channels of this block,)."""
+        return row[self.start : self.stop]
+
+
+class FoldedAttention(nn.Module):
+    """An `AttentionBlock` with its projections merged."""
+
+    def __init__(self, block: AttentionBlock, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.norm, self.scale = block.norm, 1 / math.sqrt(2.0) if block.skip_rescale else 1.0
+        self.dtype = dtype
+        # As in `FoldedConvolution`.
+        self.compute = torch.float32 if block.query.W.device.type == "cpu" else dtype
+        merged = merge_attention(
+            block.query.W, block.query.b, block.key.W, block.value.W, block.value.b, block.out.W, block.out.b, dtype
+        )
+        for name, tensor in vars(merged).items():
+            wide = tensor.to(self.compute) if tensor.ndim == 2 else tensor
+            self.register_buffer(name, wide)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        weights = MergedAttention(*(self.get_buffer(name) for name in MergedAttention.__dataclass_fields__))
+        norm = self.norm
+        y = group_norm_attention(
+            x.to(self.compute), norm.weight, norm.bias, norm.num_groups, norm.eps, weights, self.scale
+        )
+        return y.to(self.dtype)
+
+
+class _Folding:
+    """Replaces modules by their folded forms, and gathers the columns of the time table."""
+
+    def __init__(self, dtype: torch.dtype, temb: Tensor | None, channels: int, padded_channels: int) -> None:
+        self.dtype, self.temb = dtype, temb
+        self.channels, self.extra = channels, padded_channels - channels
+        self.columns: list[Tensor] = []
+        self.width = 0
+
+    def table(self, times: Tensor) -> Tensor:
+        """(times, channels of all blocks) float32."""
+        return torch.cat(self.columns, dim=1) if self.columns else times.new_zeros(len(times), 0)
+
+    def fold_children(self, module: nn.Module) -> None:
+        for name, child in module.named_children():
+            if isinstance(child, ResnetBlock):
+                self._fold_block(child)
+            elif isinstance(child, AttentionBlock):
+                setattr(module, name, FoldedAttention(child, self.dtype))
+            elif isinstance(child, nn.Conv2d | NIN):
+                setattr(module, name, self._convolution(child))
+            else:
+                self.fold_children(child)
+
+    def _fold_block(self, block: ResnetBlock) -> None:
+        rescale = 1 / math.sqrt(2.0) if block.skip_rescale else 1.0
+        shortcuts = {"shortcut_conv": block.shortcut_conv, "shortcut_nin": block.shortcut_nin}
+        folded: dict[str, nn.Module] = {
+            name: self._convolution(layer, rescale) for name, layer in shortcuts.items() if layer is not None
+        }
+        folded["conv1"] = self._convolution(block.conv1, rescale, residual_scale=1.0 if folded else rescale)
+        folded["dropout"] = nn.Identity()
+        if block.time is None or self.temb is None:
+            folded["conv0"] = self._convolution(block.conv0)
+        else:
+            assert block.conv0.bias is not None
+            self.columns.append(block.time(self.temb) + block.conv0.bias)
+            start, self.width = self.width, self.width + block.conv0.out_channels
+            folded["time"] = TimeColumns(start, self.width)
+            folded["conv0"] = FoldedConvolution(block.conv0.weight, None, self.dtype, padding=1)
+        for name, layer in folded.items():
+            setattr(block, name, layer)
+
+    def _convolution(
+        self, layer: nn.Conv2d | NIN, factor: float = 1.0, residual_scale: float = 1.0
+    ) -> FoldedConvolution:
+        """The layer with its output multiplied by ``factor``; images' channels are padded with zeros."""
+        stride, padding = 1, 0
+        if isinstance(layer, nn.Conv2d):
+            assert isinstance(layer.padding, tuple) and layer.bias is not None
+            weight, bias, stride, padding = (
+                layer.weight * factor,
+                layer.bias * factor,
+                layer.stride[0],
+                layer.padding[0],
+            )
+        else:
+            weight, bias = layer.W.t()[:, :, None, None] * factor, layer.b * factor
+        if weight.shape[1] == self.channels:
+            weight = F.pad(weight, (0, 0, 0, 0, 0, self.extra))
+        if weight.shape[0] == self.channels:
+            weight, bias = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, self.extra)), F.pad(bias, (0, self.extra))
+        return FoldedConvolution(
+            weight, bias, self.dtype, stride=stride, padding=padding, residual_scale=residual_scale
+        )

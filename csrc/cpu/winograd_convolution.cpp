@@ -27,6 +27,12 @@ constexpr int64_t kRows = 6;           // tiles of a register block: 6 x 16 sums
 constexpr int64_t kBlock = 4 * kRows;  // tiles that go through the stages together
 constexpr int64_t kPanels = 4;         // panels whose products are kept at once
 constexpr int64_t kPad = 16;           // keeps the points' planes from the same lines of the first cache
+constexpr int64_t kAhead = 128;        // input channels that the weights are fetched ahead of their use
+
+// Vectors that straddle two lines of the cache take a third longer.
+struct alignas(64) CacheLine {
+  float values[16];
+};
 
 struct Plane {
   float* data;
@@ -113,17 +119,22 @@ SSF_HD void transform_input(const WinogradConvolution<T>& op, int64_t begin, int
 // kCount tiles x 16 output channels: sums over the input channels, in their order.
 template <int kCount>
 SSF_HD void multiply(const float* v, int64_t v_row, const float* u, int64_t in, float* m, int64_t m_row) {
-  Lanes low[kCount] = {}, high[kCount] = {};
+  Lanes low[kCount], high[kCount];
+#pragma GCC unroll 6
+  for (int r = 0; r < kCount; ++r) low[r] = high[r] = Lanes{};
   for (int64_t c = 0; c < in; ++c, u += kWinogradPanel) {
+    __builtin_prefetch(u + kAhead * kWinogradPanel);
     Lanes u_low, u_high;
     load(u, u_low);
     load(u + kLanes, u_high);
+#pragma GCC unroll 6
     for (int r = 0; r < kCount; ++r) {
       const float value = v[r * v_row + c];
       low[r] += value * u_low;
       high[r] += value * u_high;
     }
   }
+#pragma GCC unroll 6
   for (int r = 0; r < kCount; ++r) {
     store(low[r], m + r * m_row);
     store(high[r], m + r * m_row + kLanes);
@@ -229,11 +240,12 @@ template <class T>
 void winograd_convolution(const WinogradConvolution<T>& op, int64_t tile_begin, int64_t tile_end, int64_t panel_begin,
                           int64_t panel_end) {
   // Kept by each thread: a megabyte is not worth asking for at every call.
-  static thread_local std::vector<float> workspace;
+  static thread_local std::vector<CacheLine> workspace;
   const int64_t needed = kWinogradPoints * (kBlock * (op.in + kPanels * kWinogradPanel) + 2 * kPad);
-  if (static_cast<int64_t>(workspace.size()) < needed) workspace.resize(needed);
+  const size_t lines = needed * sizeof(float) / sizeof(CacheLine) + 1;
+  if (workspace.size() < lines) workspace.resize(lines);
   const std::vector<T> zeros(op.in, T{});
-  run(op, tile_begin, tile_end, panel_begin, panel_end, zeros.data(), workspace.data());
+  run(op, tile_begin, tile_end, panel_begin, panel_end, zeros.data(), workspace.data()->values);
 }
 
 template void winograd_convolution(const WinogradConvolution<float>&, int64_t, int64_t, int64_t, int64_t);

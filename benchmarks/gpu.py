@@ -33,9 +33,11 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "group_norm_silu": ("group_norm_silu against float64, all shapes of NCSN++, DDPM++ and FFHQ-256", ()),
     "fir_resample": ("fir_resample against float64, all shapes", ()),
     "group_norm_attention": ("the attention block against float64", ()),
+    "convolution": ("convolution against float64, all shapes of NCSN++, DDPM++ and FFHQ-256", ()),
     "rows 3-5": ("step and Langevin kernels: share of copy bandwidth, against eager and tl.randn", ("noise", "steps")),
     "rows 1-2": ("GroupNorm + SiLU: share of copy bandwidth, against torch.compile", ("group_norm_silu",)),
     "row 12": ("the attention block against four projections and SDPA", ("group_norm_attention",)),
+    "convolutions": ("cuDNN, the compiler's templates and our tiles, and what fills FASTER_FUSED", ("convolution",)),
 }
 
 
@@ -66,8 +68,11 @@ def build() -> str:
     return "the extension was built with CUDA"
 
 
-def part(name: str) -> Callable[[float], dict[str, Any]]:
-    """The function of a part, called with the copy bandwidth; imports the package, which must have been built."""
+def part(name: str, peak: float) -> Callable[[float], dict[str, Any]]:
+    """The function of a part, called with the copy bandwidth; imports the package, which must have been built.
+
+    ``peak``: TFLOP/s of the matrix product.
+    """
     import gpu_checks
     import gpu_figures
 
@@ -77,11 +82,12 @@ def part(name: str) -> Callable[[float], dict[str, Any]]:
         "group_norm_silu": gpu_checks.group_norm_silu,
         "fir_resample": gpu_checks.fir,
         "group_norm_attention": gpu_checks.attention_block,
+        "convolution": gpu_checks.convolutions,
     }
     if name in checks:
         return lambda _bandwidth: checks[name]()
     rows = {"rows 1-2": gpu_figures.norm_rows, "rows 3-5": gpu_figures.step_rows, "row 12": gpu_figures.attention_row}
-    return rows[name]
+    return rows.get(name) or (lambda _bandwidth: gpu_figures.convolution_rows(peak))
 
 
 def main() -> int:
@@ -130,7 +136,7 @@ def main() -> int:
             began = time.perf_counter()
             torch.manual_seed(0)
             try:
-                ran[name] = part(name)(result["copy_gb_per_s"])
+                ran[name] = part(name, result["bf16_matmul_tflops"])(result["copy_gb_per_s"])
             except Exception:  # one broken kernel must not cost the other parts their measurement
                 ran[name] = {"passed": False, "error": traceback.format_exc()[-3000:]}
             torch.cuda.empty_cache()

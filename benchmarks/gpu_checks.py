@@ -17,7 +17,14 @@ from network_shapes import BATCHES, shapes
 from torch import Tensor
 
 from scoresde_fast.networks.blocks import AttentionBlock
-from scoresde_fast.ops import affine_step, affine_step_pair, hutchinson_dot, langevin_norms, langevin_step, operations
+from scoresde_fast.ops import (
+    affine_step,
+    affine_step_pair,
+    hutchinson_dot,
+    langevin_norms,
+    langevin_step,
+    operations,
+)
 from scoresde_fast.ops import group_norm_attention as attention
 from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.normal import normal
@@ -217,6 +224,40 @@ def group_norm_silu() -> dict[str, Any]:
                 for backend, function in present("group_norm_silu"):
                     ours = function(*arguments)
                     errors.see(f"{backend} {network} {layout} {str(dtype)[6:]} {resample}", ours[0], plain[0], exact[0])
+    return errors.summary()
+
+
+def convolution_case(
+    batch: int, shape: tuple[int, ...], form: tuple[int, int], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """The arguments of a convolution in channels_last, with bias and residual."""
+    (channels, height, width), (outputs, side) = shape, form
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, device=DEVICE, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+    x, residual = normal(batch, channels, height, width), normal(batch, outputs, height, width)
+    weight = normal(outputs, channels, side, side) * (0.5 / (channels * side * side)) ** 0.5
+    return x, weight, torch.randn(outputs, device=DEVICE), residual, 0.5**0.5
+
+
+def convolutions() -> dict[str, Any]:
+    """The kernels over every shape of the networks; all dtypes on every fourth, for each is compiled."""
+    errors, checked = Errors(), set()
+    for network, found in shapes("convolution").items():
+        for index, (shape, form) in enumerate(found):
+            batch = 1 if network == "FFHQ-256" else BATCHES[network][1]
+            for dtype in DTYPES if index % 4 == 0 else (torch.bfloat16,):
+                if (batch, shape, form, dtype) in checked:
+                    continue
+                checked.add((batch, shape, form, dtype))
+                x, weight, bias, residual, scale = convolution_case(batch, shape, form, dtype)
+                plain = torch.ops.scoresde_fast_reference.convolution(x, weight, bias, residual, scale)
+                wide = (x.double(), weight.double(), bias.double(), residual.double())
+                exact = torch.ops.scoresde_fast_reference.convolution(*wide, scale)
+                for backend, function in present("convolution"):
+                    ours = function(x, weight, bias, residual, scale)
+                    errors.see(f"{backend} {network} {form[1]}x{form[1]} {str(dtype)[6:]}", ours, plain, exact)
     return errors.summary()
 
 

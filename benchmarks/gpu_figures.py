@@ -7,6 +7,7 @@ are of interleaved runs over inputs that no cache holds.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,14 @@ import gpu_checks
 import torch
 import torch.nn.functional as F
 from gpu_checks import fused_attention, present, random_attention
-from network_shapes import CIFAR10, shapes
+from network_shapes import CIFAR10, heaviest_convolutions, shapes
 from randn_step import randn_step
+from scoresde_fast.kernels import convolution as convolution_kernels
 from timing import gpu_seconds, rotation
 from torch import Tensor
 
 from scoresde_fast.ops.affine_step import affine_step
+from scoresde_fast.ops.convolution import operation as convolution
 from scoresde_fast.ops.langevin_norms import langevin_norms
 from scoresde_fast.ops.langevin_step import langevin_step
 from scoresde_fast.ops.step_table import COLUMNS, WIDTH, DeviceTable
@@ -28,6 +31,9 @@ BYTES = 256 * 2**20  # of state or activation, at least: five times the largest 
 BATCHES = (1, 16, 256)
 STEP_BATCHES = {"256 MB": BYTES // (4 * 3072), "CIFAR-10 batch 64": 64}
 ATTENTION_CHANNELS = 256
+#: Of each network: how many convolutions are measured, and at which batches.
+CONVOLUTIONS = {"NCSN++": (9, (16, 256)), "FFHQ-256": (3, (1, 16))}
+CONVOLUTION_SECONDS = 90  # no shape is begun after these: the compiler tries many forms of each
 
 
 def norm_rows(bandwidth: float) -> dict[str, Any]:
@@ -36,12 +42,13 @@ def norm_rows(bandwidth: float) -> dict[str, Any]:
     def plain(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
         return F.silu(F.group_norm(x, groups, weight, bias, 1e-6))
 
-    compiled = torch.compile(plain, dynamic=False)
     cases = {}
     found = {shape for network in shapes("group_norm_silu", CIFAR10.__contains__).values() for shape, _ in network}
     for channels, height, width in sorted(found, reverse=True):
         full = -(-BYTES // (2 * channels * height * width))
         for batch in (*BATCHES, full):
+            torch._dynamo.reset()  # shapes beyond its limit of recompilations would run uncompiled, without a word
+            compiled = torch.compile(plain, dynamic=False)
             groups = min(channels // 4, 32)
             weight, bias = torch.randn(2, channels, device=gpu_checks.DEVICE, dtype=torch.bfloat16)
 
@@ -51,7 +58,7 @@ def norm_rows(bandwidth: float) -> dict[str, Any]:
 
             calls: dict[str, Callable[..., Any]] = {
                 "eager": lambda x, w=weight, b=bias, g=groups: plain(x, w, b, g),
-                "inductor": lambda x, w=weight, b=bias, g=groups: compiled(x, w, b, g),
+                "inductor": lambda x, w=weight, b=bias, g=groups, c=compiled: c(x, w, b, g),
             }
             for backend, function in present("group_norm_silu"):
                 calls[backend] = lambda x, f=function, w=weight, b=bias, g=groups: f(
@@ -188,3 +195,75 @@ def attention_row(bandwidth: float) -> dict[str, Any]:
         ]["against_eager"],
         "cases": cases,
     }
+
+
+def convolution_rows(peak: float) -> dict[str, Any]:
+    """The convolutions that hold most of the work, with bias and join, in bf16 channels_last: cuDNN, the compiler's
+    templates and every tile of our kernel, against the matrix peak; what to write into the tables of both.
+
+    A shape belongs to FASTER_FUSED where the tile that the kernel chooses by itself wins at every batch.
+    """
+    begin, errors = time.perf_counter(), gpu_checks.Errors()
+    cases: dict[str, Any] = {}
+    faster, tiles, left_out = [], {}, []
+    for network, (count, batches) in CONVOLUTIONS.items():
+        for (channels, height, width), (outputs, side) in heaviest_convolutions(network, count):
+            title, won = f"{side}x{side} {channels} to {outputs} @{height}x{width}", []
+            if time.perf_counter() - begin > CONVOLUTION_SECONDS:
+                left_out.append(title)
+                continue
+            for batch in batches:
+                label = f"{title} batch {batch}"
+                seconds, chosen = _convolution_case(batch, (channels, height, width), (outputs, side), errors)
+                others = min(seconds["cudnn"], seconds["inductor"])
+                best = min(seconds.keys() - {"cudnn", "inductor"}, key=lambda name: seconds[name])
+                won.append(seconds[chosen] < others)
+                if seconds[best] < 0.97 * seconds[chosen]:
+                    tiles[label] = f"{best} before {chosen}"
+                work = 2 * batch * height * width * channels * outputs * side**2 / 1e12
+                cases[label] = {f"{name} TFLOP/s": round(work / value, 1) for name, value in seconds.items()} | {
+                    f"{name} share_of_peak": round(work / value / peak, 3) for name, value in seconds.items()
+                }
+                cases[label]["against_best_other"] = round(others / seconds[best], 3)
+            if all(won):
+                faster.append((height * width, channels, outputs, side))
+    return errors.summary() | {
+        "FASTER_FUSED": faster,
+        "tiles to prefer": tiles,
+        "left out for time": left_out,
+        "cases": cases,
+    }
+
+
+def _convolution_case(
+    batch: int, shape: tuple[int, int, int], form: tuple[int, int], errors: gpu_checks.Errors
+) -> tuple[dict[str, float], str]:
+    """(seconds by name, the name of the tile that the kernel chooses); each tile is checked on two of the images."""
+    side, half = form[1], torch.bfloat16
+    first, weight, bias, residual, scale = gpu_checks.convolution_case(batch, shape, form, half)
+
+    def plain(x: Tensor, residual: Tensor) -> Tensor:
+        return torch.add(F.conv2d(x, weight, bias.to(half), padding=side // 2), residual, alpha=scale)
+
+    def make() -> tuple[Tensor, Tensor]:
+        x, _, _, residual, _ = gpu_checks.convolution_case(batch, shape, form, half)
+        return x, residual
+
+    torch._dynamo.reset()  # shapes beyond its limit of recompilations would run uncompiled, without a word
+    calls: dict[str, Callable[..., Any]] = {"cudnn": plain}
+    calls["inductor"] = torch.compile(plain, dynamic=False, mode="max-autotune-no-cudagraphs")
+    two = (first[:2], weight, bias, residual[:2], scale)
+    exact = convolution.reference(*(t.double() if isinstance(t, Tensor) else t for t in two))
+    for tile in convolution_kernels.candidates(shape[0], form[0], 2, False):
+        calls[_name(tile)] = lambda x, residual, tile=tile: convolution_kernels.convolution(
+            x, weight, bias, residual, scale, tile=tile
+        )
+        errors.see(f"tile {_name(tile)}", calls[_name(tile)](two[0], two[3]), convolution.reference(*two), exact)
+    pixels = batch * shape[1] * shape[2]
+    chosen = _name(convolution_kernels.choose_tile(pixels, shape[0], form[0], 2, False))
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        return gpu_seconds(calls, rotation(make, 16), rounds=20), chosen
+
+
+def _name(tile: convolution_kernels.Tile) -> str:
+    return f"{tile.m}x{tile.n}x{tile.c}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -25,11 +26,15 @@ class _Calls(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: Counter[tuple[str, tuple[int, ...], str]] = Counter()
+        self.seen: Counter[tuple[str, tuple[int, ...], Any]] = Counter()
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if function.name() == "aten::conv2d":
+            (outputs, channels, side, _), stride = args[1].shape, args[3] if len(args) > 3 else [1, 1]
+            if stride == [1, 1] and channels == args[0].shape[1]:
+                self.seen["convolution", tuple(args[0].shape[1:]), (outputs, side)] += 1
         if function.namespace.startswith("scoresde_fast"):
             name = function.name().partition("::")[2]
             # The direction of a resampling; whether a norm has a shift.
@@ -38,17 +43,18 @@ class _Calls(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def hot_calls(network: str) -> Counter[tuple[str, tuple[int, ...], str]]:
+def hot_calls(network: str) -> Counter[tuple[str, tuple[int, ...], Any]]:
     """How often one evaluation of a network of `NETWORKS` calls each hot operation in each shape and form.
 
-    Attention blocks are listed as "group_norm_attention", their norm left out.
+    Attention blocks are listed as "group_norm_attention", their norm left out; convolutions that keep the size as
+    "convolution", with the form (output channels, side of the kernel).
     """
     config = load_config(NETWORKS[network])
     size = config.data.image_size
     with torch.device("meta"):
         built = build_network(config)
         x, labels = torch.empty(1, 3, size, size), torch.empty(1)
-    attention: Counter[tuple[str, tuple[int, ...], str]] = Counter()
+    attention: Counter[tuple[str, tuple[int, ...], Any]] = Counter()
 
     def count(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         attention["group_norm_attention", tuple(inputs[0].shape[1:]), ""] += 1
@@ -68,3 +74,13 @@ def shapes(operation: str, wanted: Callable[[str], bool] = lambda network: True)
         for network in NETWORKS
         if wanted(network)
     }
+
+
+def heaviest_convolutions(network: str, count: int) -> list[tuple[tuple[int, int, int], tuple[int, int]]]:
+    """The (shape, form) of the convolutions that hold most of an evaluation's work, the heaviest first."""
+    work = {
+        (shape, form): calls * math.prod(shape) * form[0] * form[1] ** 2
+        for (name, shape, form), calls in hot_calls(network).items()
+        if name == "convolution"
+    }
+    return sorted(work, key=lambda case: work[case], reverse=True)[:count]

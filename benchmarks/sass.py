@@ -185,17 +185,17 @@ def data_width(ttgir: str, threads: int) -> tuple[int, float]:
     for line in ttgir.splitlines():
         if not re.search(r"= tt\.load |tt\.store |async_copy_global_to_local", line):
             continue
-        scalar = re.search(r": !tt\.ptr<(\w+)>", line)
-        tensor = re.search(r"tensor<([\dx]+)x!tt\.ptr<(\w+)>", line)
-        if scalar:
+        if scalar := re.search(r": !tt\.ptr<(\w+)>", line):
             small += bits.get(scalar[1], 8) / 8
-        elif tensor:
-            tensors.append((math.prod(int(size) for size in tensor[1].split("x")), bits.get(tensor[2], 8)))
+        elif tensor := re.search(r"tensor<([\dx]+)x!tt\.ptr<(\w+)>", line):
+            size = math.prod(int(length) for length in tensor[1].split("x"))
+            sharers = 4 if "parent = #mma" in line else threads  # a product's columns lie in every fourth thread
+            tensors.append((size, bits.get(tensor[2], 8), max(1, size // sharers)))
     if not tensors:
         return 0, small
-    largest = max(size for size, _ in tensors)
-    large = [width for size, width in tensors if 4 * size >= largest]
-    small += sum(max(1, size // threads) * width / 8 for size, width in tensors if 4 * size < largest)
+    least = max(tensors)[0] / 4
+    large = [width for size, width, _ in tensors if size >= least]
+    small += sum(held * width / 8 for size, width, held in tensors if size < least)
     return 128 * min(large) // max(large), small
 
 

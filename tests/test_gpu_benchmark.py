@@ -28,10 +28,13 @@ def modules(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, Mo
     monkeypatch.setattr(gpu_checks, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_checks, "STATES", {"odd": ((3, 3, 5), (2,)), "even": ((2, 4, 4), (1,))})
     small = {"group_norm_silu": [((32, 4, 4), "shift"), ((16, 8, 8), "")], "fir_resample": [((8, 4, 4), "up")]}
+    small["convolution"] = [((16, 4, 4), (8, 3)), ((8, 4, 4), (16, 1))]
     for module in (gpu_checks, gpu_figures):
         monkeypatch.setattr(module, "shapes", lambda operation, *_: {"NCSN++": small[operation]})
     monkeypatch.setattr(gpu_checks, "BATCHES", {"NCSN++": (1, 2)})
     monkeypatch.setattr(gpu_checks, "ATTENTION", (((32, 4),), (1, 2)))
+    monkeypatch.setattr(gpu_figures, "heaviest_convolutions", lambda *_: small["convolution"])
+    monkeypatch.setattr(gpu_figures, "CONVOLUTIONS", {"NCSN++": (2, (1, 2))})
     monkeypatch.setattr(gpu_figures, "BATCHES", (2,))
     monkeypatch.setattr(gpu_figures, "ATTENTION_CHANNELS", 32)
     monkeypatch.setattr(gpu_figures, "BYTES", 2**16)
@@ -61,7 +64,7 @@ def test_without_a_gpu(root: Path) -> None:
         assert ran.returncode == 3 and "needs a GPU and none was found" in ran.stdout
 
 
-@pytest.mark.parametrize("part", ["steps", "group_norm_silu", "fir", "attention_block"])
+@pytest.mark.parametrize("part", ["steps", "group_norm_silu", "fir", "attention_block", "convolutions"])
 def test_checks_run_and_pass(modules: tuple[ModuleType, ModuleType], part: str) -> None:
     """The checks compare every backend that is here, and pass."""
     result = getattr(modules[0], part)()
@@ -87,6 +90,23 @@ def test_figures_run(modules: tuple[ModuleType, ModuleType], rows: str) -> None:
     assert result["cases"] and any(key.startswith("row ") for key in result)
 
 
+def test_figures_of_convolutions(modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tile is checked and measured; what wins at all batches is named in the form of the table it goes into."""
+    figures = modules[1]
+    chosen = figures._name(figures.convolution_kernels.choose_tile(16, 16, 8, 2, False))
+    for faster, named in (("cudnn", []), (chosen, [(16, 16, 8, 3), (16, 8, 16, 1)])):
+        monkeypatch.setattr(
+            figures,
+            "gpu_seconds",
+            lambda calls, *_, faster=faster, **__: {name: 2.0 - (name == faster) for name in calls},
+        )
+        result = figures.convolution_rows(1.0)
+        assert result["passed"] and len(result["cases"]) == 4 and not result["left out for time"]
+        assert result["FASTER_FUSED"] == named
+    monkeypatch.setattr(figures, "CONVOLUTION_SECONDS", -1)
+    assert len(figures.convolution_rows(1.0)["left out for time"]) == 2
+
+
 def test_shapes_of_the_networks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NCSN++ for CIFAR-10 calls 95 norms an evaluation, those of its attention blocks included."""
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
@@ -96,3 +116,11 @@ def test_shapes_of_the_networks(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     norms = sum(count for (name, _, _), count in calls.items() if name == "group_norm_silu")
     attention = sum(count for (name, _, _), count in calls.items() if name == "group_norm_attention")
     assert norms + attention == 95
+
+
+def test_heaviest_convolutions(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the work of NCSN++ is in 3x3 convolutions of 256 channels at 16x16 and of 128 at 32x32."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    from network_shapes import heaviest_convolutions
+
+    assert heaviest_convolutions("NCSN++", 2) == [((256, 16, 16), (256, 3)), ((128, 32, 32), (128, 3))]

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde_fast.ops.convolution import convolution
 from scoresde_fast.ops.winograd_convolution import fits, operation, winograd_convolution, winograd_weight
 
 
@@ -56,13 +57,14 @@ class FoldedConvolution(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.to(self.compute))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B, K, H', W') or None -> (B, K, H', W')."""
+        """(B, C, H, W), (B, K, H, W) or None -> (B, K, H, W), or the smaller image of a stride; that joins nothing."""
         if self.winograd is not None:
             return winograd_convolution(
                 x, self.winograd, self.bias, residual, self.residual_scale, implementation=self.implementation
             )
         assert self.weight is not None
-        y = F.conv2d(x.to(self.compute), self.weight, self.bias, self.stride, self.padding)
-        if residual is not None:
-            y.add_(residual, alpha=self.residual_scale)
-        return y.to(self.dtype)
+        x = x.to(self.compute)
+        if self.stride == 1 and 2 * self.padding + 1 == self.weight.shape[2]:
+            joined = None if residual is None else residual.to(self.compute)
+            return convolution(x, self.weight, self.bias, joined, self.residual_scale).to(self.dtype)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding).to(self.dtype)

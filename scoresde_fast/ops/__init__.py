@@ -7,6 +7,7 @@ One file an operation; the wrapper in it checks its arguments and calls the back
 from scoresde_fast.ops import (
     affine_step,
     affine_step_pair,
+    convolution,
     fir_resample,
     group_norm_attention,
     group_norm_silu,
@@ -25,6 +26,7 @@ __all__ = [
     "Operation",
     "affine_step",
     "affine_step_pair",
+    "convolution",
     "fir_resample",
     "group_norm_attention",
     "group_norm_silu",

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folded networks: equal to the plain ones in every option, channels_last inside, in every precision of a CPU."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_golden_networks import NAMES
+from test_networks import PYRAMIDS, SIZES, SWITCHES
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from scoresde_fast.checkpoints import load
+from scoresde_fast.model import create
+from scoresde_fast.networks import DDPM, NCSNpp
+from scoresde_fast.networks.base import ScoreNetwork
+
+OPTIONS: list[dict[str, Any]] = [
+    {"resblock_type": block, "progressive": out, "progressive_input": into, "progressive_combine": combine}
+    for block, out, into, combine in PYRAMIDS
+] + SWITCHES
+LABELS = torch.tensor([700.0, 3.0, 700.0, 50.0])  # the rows of a run; one time twice, as in a corrector's pair
+
+
+def trained(network: ScoreNetwork) -> ScoreNetwork:
+    """Fresh weights leave zeros where training does not."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.requires_grad:
+                weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    return network.eval()
+
+
+def small(**options: Any) -> ScoreNetwork:
+    torch.manual_seed(0)
+    return trained(NCSNpp(**{**SIZES, "nf": 16, **options}))
+
+
+def largest_difference(ours: Tensor, plain: Tensor) -> float:
+    """Relative to the largest value."""
+    return float((ours - plain).abs().max() / plain.abs().max())
+
+
+@torch.no_grad()
+def check(network: ScoreNetwork, size: int = 8, rows: int = len(LABELS), batch: int = 2) -> None:
+    x = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
+    folded = network.fold(LABELS)
+    for row in range(rows):
+        out = folded(x, torch.tensor([row]))
+        assert out.dtype == torch.float32 and out.is_contiguous()
+        assert largest_difference(out, network(x, LABELS[row].expand(batch))) <= 2e-5
+
+
+class TestEqualsThePlainNetwork:
+    """float32: max |difference| <= 2e-5 max |value|, at every row of a run."""
+
+    @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
+    def test_every_option_of_ncsnpp(self, options: dict[str, Any]) -> None:
+        check(small(**options))
+
+    def test_ddpm(self) -> None:
+        torch.manual_seed(0)
+        sizes = {"image_size": 8, "nf": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,)}
+        check(trained(DDPM(**sizes)))
+        check(trained(DDPM(**sizes, conditional=False, scale_by_sigma=True, centered=False)))
+
+    @pytest.mark.parametrize("name", ["ve/cifar10_ncsnpp_continuous", "vp/cifar10_ddpmpp_continuous"])
+    def test_presets(self, name: str) -> None:
+        """At the size of the papers, where rounding has 95 norms to grow in."""
+        torch.manual_seed(0)
+        network = create(name).network
+        assert isinstance(network, ScoreNetwork)
+        check(trained(network), size=32, rows=1, batch=1)
+
+    @torch.no_grad()
+    def test_golden_networks(self, golden: Path) -> None:
+        """What the original computed, for its own checkpoints."""
+        for name in NAMES:
+            network = load(golden / f"{name}.pth", config=golden / f"{name}.json").network.eval()
+            with np.load(golden / f"{name}.npz") as recorded:
+                x, labels = torch.from_numpy(recorded["x_in"]), torch.from_numpy(recorded["labels"]).float()
+                exact = torch.from_numpy(recorded["net_ema"])
+            folded = network.fold(labels)
+            out = torch.cat([folded(x[i : i + 1], torch.tensor([i])) for i in range(len(x))])
+            assert largest_difference(out, exact) <= 2e-5, name
+
+
+class _ChannelsLastOnly(TorchDispatchMode):
+    """Fails on an image, between stem and head, that is not channels_last."""
+
+    seen = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            image = isinstance(tensor, Tensor) and tensor.ndim == 4 and min(tensor.shape[1:]) > 1
+            # Attention has its heads in the second of four dimensions.
+            if image and not func.is_view and "attention" not in str(func):
+                self.seen += 1
+                assert tensor.is_contiguous(memory_format=torch.channels_last), (func, tensor.stride())
+        return out
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": "output_skip", "progressive_input": "input_skip"}], ids=str)
+@torch.no_grad()
+def test_no_nchw_between_stem_and_head(options: dict[str, Any]) -> None:
+    """Strides of every image that the body makes."""
+    folded = small(**options).fold(LABELS)
+    x = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    with _ChannelsLastOnly() as mode:
+        folded.network.body(x, folded.table[0])
+    assert mode.seen > 50
+
+
+@torch.no_grad()
+def test_table() -> None:
+    """One row for each time, one column for each channel of each block; fewer times than rows of the run."""
+    network = small()
+    folded = network.fold(LABELS)
+    channels = sum(block.conv0.out_channels for block in network.modules() if hasattr(block, "conv0"))
+    assert folded.table.shape == (3, channels) and folded.row_of.shape == (4,)
+
+
+@torch.no_grad()
+def test_the_plain_network_is_untouched() -> None:
+    """Folding shares what it does not change, and changes nothing that it shares."""
+    network = small()
+    before, x = copy.deepcopy(network.state_dict()), torch.rand(1, 3, 8, 8)
+    out = network(x, LABELS[:1])
+    network.fold(LABELS)(x, torch.tensor([1]))
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert torch.equal(network(x, LABELS[:1]), out)
+
+
+@torch.no_grad()
+def test_stale() -> None:
+    """Writing a weight of the plain network is noticed."""
+    network = small()
+    folded = network.fold(LABELS)
+    assert not folded.stale()
+    next(network.parameters()).mul_(1.5)
+    assert folded.stale()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@torch.no_grad()
+def test_sixteen_bits(precision: Any) -> None:
+    """Close to float32, not equal to it; the output stays float32."""
+    network, x = small(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    folded = network.fold(LABELS, precision)
+    out, plain = folded(x, torch.tensor([1])), network(x, LABELS[1].expand(2))
+    assert out.dtype == torch.float32
+    assert 1e-5 < largest_difference(out, plain) < (0.05 if precision == "bf16" else 0.01)
+
+
+def test_bad_precision() -> None:
+    """One sentence with what is allowed."""
+    with pytest.raises(ValueError, match="unknown precision 'bf61' - did you mean 'bf16'"):
+        small().fold(LABELS, "bf61")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="precision 'tf32' is one of NVIDIA GPUs, not of a cpu; choose fp32, bf16"):
+        small().fold(LABELS, "tf32")

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operation ``winograd_convolution``: it is the convolution, whatever batch a pixel is in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scoresde_fast.ops.winograd_convolution import fits, operation, winograd_convolution, winograd_weight
+
+CL = torch.channels_last
+BACKENDS = [name for name in ("reference", "cpu") if name == "reference" or operation.present(name)]
+# (B, C, K, H, W): tiles cut on either side, fewer tiles than a register block, more than one block of tiles.
+SHAPES = [(1, 8, 16, 1, 1), (2, 24, 32, 7, 9), (3, 40, 80, 4, 6), (1, 136, 16, 21, 13)]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+IDS = ["-".join(map(str, shape)) for shape in SHAPES]
+
+
+def case(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x, the plain weight, bias and residual, the images rounded to ``dtype``; all float64."""
+    batch, channels, out, height, width = shape
+    generator = torch.Generator().manual_seed(sum(shape))
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator)
+
+    x = F.silu(normal(batch, channels, height, width)).to(dtype).contiguous(memory_format=CL)
+    residual = normal(batch, out, height, width).to(dtype).contiguous(memory_format=CL)
+    weight = normal(out, channels, 3, 3) / (9 * channels) ** 0.5
+    return x.double(), weight.double(), normal(out).double(), residual.double()
+
+
+def error(result: Tensor, exact: Tensor) -> float:
+    return float((result.double() - exact).abs().max())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=IDS)
+def test_is_the_convolution(shape: tuple[int, ...]) -> None:
+    """In float64 the definition is torch's convolution, to rounding."""
+    x, weight, bias, residual = case(shape)
+    y = winograd_convolution(x, winograd_weight(weight), bias, residual, 0.7)
+    torch.testing.assert_close(y, F.conv2d(x, weight, bias, padding=1) + 0.7 * residual, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "joined"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("shape", SHAPES, ids=IDS)
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="the C++ extension is not built")
+def test_against_float64(shape: tuple[int, ...], dtype: torch.dtype, joined: bool) -> None:
+    """Error at most twice the reference's of the same dtype, plus one ulp of the largest value; no element is left."""
+    x, weight, bias, residual = case(shape, dtype)
+    exact = F.conv2d(x, weight, bias, padding=1) + (0.7 * residual if joined else 0)
+    u, to_join = winograd_weight(weight).float(), residual.to(dtype) if joined else None
+    errors = {}
+    for name in ("reference", "cpu"):
+        chosen = operation.choose("cpu", name)
+        y = winograd_convolution(x.to(dtype), u, bias.float(), to_join, 0.7, implementation=chosen)
+        assert y.dtype == dtype and y.is_contiguous(memory_format=CL)
+        errors[name] = error(y, exact)
+    assert errors["cpu"] <= 2 * errors["reference"] + torch.finfo(dtype).eps * float(exact.abs().max())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_as_exact_as_the_direct_sum(backend: str) -> None:
+    """Over 256 channels the float32 error is at most three times that of torch's direct convolution."""
+    x, weight, _, _ = case((1, 256, 64, 16, 16))
+    exact = F.conv2d(x, weight, padding=1)
+    direct = error(F.conv2d(x.float(), weight.float(), padding=1), exact)
+    chosen = operation.choose("cpu", backend)
+    ours = error(winograd_convolution(x.float(), winograd_weight(weight).float(), implementation=chosen), exact)
+    assert ours <= 3 * direct
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="the C++ extension is not built")
+def test_a_pixel_does_not_depend_on_its_batch() -> None:
+    """Bit for bit: samples alone, batches of several sizes, one thread and three."""
+    x, weight, bias, _ = case((7, 16, 48, 8, 8))
+    images, u, bias = x.float(), winograd_weight(weight).float(), bias.float()
+    whole = winograd_convolution(images, u, bias)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            for size in (1, 2, 7):
+                parts = [winograd_convolution(part, u, bias) for part in images.split(size)]
+                assert torch.equal(torch.cat(parts), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_operator(backend: str) -> None:
+    """Schema and fake hold, strides included; a compiled graph passes through; empty batches work."""
+    x, weight, bias, residual = (tensor.float() for tensor in case((2, 8, 16, 5, 6)))
+    u = winograd_weight(weight)
+    x, residual = x.contiguous(memory_format=CL), residual.contiguous(memory_format=CL)
+    tests = ("test_schema", "test_faketensor")
+    torch.library.opcheck(operation.choose("cpu", backend), (x, u, bias, residual, 0.5), test_utils=tests)
+    if backend == BACKENDS[-1]:
+        compiled = torch.compile(winograd_convolution, backend="aot_eager", fullgraph=True)
+        with torch.inference_mode():
+            assert torch.equal(compiled(x, u, bias, residual, 0.5), winograd_convolution(x, u, bias, residual, 0.5))
+    empty = winograd_convolution(x[:0], u, bias, implementation=operation.choose("cpu", backend))
+    assert empty.shape == (0, 16, 5, 6)
+
+
+class TestRefusals:
+    """Each bad argument gets one sentence that names the value and what is allowed."""
+
+    x = torch.zeros(1, 8, 4, 4).contiguous(memory_format=CL)
+    u = torch.zeros(36, 1, 8, 16)
+
+    def test_weight(self) -> None:
+        assert not fits(torch.zeros(16, 9, 3, 3)) and not fits(torch.zeros(8, 8, 3, 3))
+        with pytest.raises(ValueError, match=r"shape \(16, 8, 1, 1\); it must be \(K, C, 3, 3\)"):
+            winograd_weight(torch.zeros(16, 8, 1, 1))
+        with pytest.raises(ValueError, match=r"shape \(16, 8, 3, 3\); make it with winograd_weight"):
+            winograd_convolution(self.x, torch.zeros(16, 8, 3, 3))
+
+    def test_images(self) -> None:
+        with pytest.raises(ValueError, match=r"x has strides \(128, 16, 4, 1\) .* must be channels_last"):
+            winograd_convolution(torch.zeros(1, 8, 4, 4), self.u)
+        with pytest.raises(ValueError, match=r"x has shape \(1, 16, 4, 4\); for this weight it is \(B, 8, H, W\)"):
+            winograd_convolution(torch.zeros(1, 16, 4, 4).contiguous(memory_format=CL), self.u)
+        with pytest.raises(TypeError, match="x is int64"):
+            winograd_convolution(self.x.long(), self.u)
+
+    def test_bias_and_residual(self) -> None:
+        with pytest.raises(ValueError, match=r"bias has shape \(8,\); for this weight it is \(16,\)"):
+            winograd_convolution(self.x, self.u, torch.zeros(8))
+        with pytest.raises(TypeError, match="residual is bfloat16; it must be float32"):
+            winograd_convolution(self.x, self.u, residual=torch.zeros(1, 16, 4, 4, dtype=torch.bfloat16))
+        with pytest.raises(ValueError, match=r"residual has shape \(1, 8, 4, 4\); for this x and weight it is"):
+            winograd_convolution(self.x, self.u, residual=self.x)

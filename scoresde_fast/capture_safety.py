@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor}
 """Operations whose shape may depend on data, and mostly does not."""
+FROM_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}
 
 
 class CaptureUnsafeError(RuntimeError):
@@ -46,8 +48,8 @@ class _Storages:
 class CaptureSafety(TorchDispatchMode):
     """Inside it every operation is recorded, and one that cannot be captured raises `CaptureUnsafeError`.
 
-    That is: a host read of a device tensor, a shape that depends on data, a copy between host and device, a tensor
-    made from host data, an operation on a tensor of the host, and torch's random generator.
+    That is: a host read of a device tensor, a shape that depends on data, a copy between host and device, an operation
+    on tensors of both, and torch's random generator.
 
     Args:
         device: the device of the run; tensors of other devices are the host's.
@@ -67,15 +69,12 @@ class CaptureSafety(TorchDispatchMode):
             made_of = func.decompose(*args, **kwargs)
         if made_of is not NotImplemented:
             return made_of
-        inputs = tree_leaves((args, kwargs))
-        if why := self._unsafe(func, inputs, kwargs):
+        if why := self._unsafe(func, args, kwargs):
             raise CaptureUnsafeError(f"{func} {why}")
-        described = [self._describe(value, made=False) for value in inputs]
+        described = [self._describe(value, made=False) for value in tree_leaves((args, kwargs))]
         result = func(*args, **kwargs)
-        outputs = tree_leaves(result)
-        if func is aten.lift_fresh.default and any(self._on_device(value) for value in outputs):
-            raise CaptureUnsafeError(f"{func} makes a tensor from values on the host")
-        self.record.append(f"{func}({', '.join(described)}) -> {[self._describe(o, made=True) for o in outputs]}")
+        outputs = [self._describe(value, made=True) for value in tree_leaves(result)]
+        self.record.append(f"{func}({', '.join(described)}) -> {outputs}")
         return result
 
     def begin(self) -> None:
@@ -86,8 +85,8 @@ class CaptureSafety(TorchDispatchMode):
     def _on_device(self, value: object) -> bool:
         return isinstance(value, Tensor) and value.device.type == self.device_type
 
-    def _unsafe(self, func: Any, inputs: list[Any], kwargs: dict[str, Any]) -> str | None:
-        tensors = [value for value in inputs if isinstance(value, Tensor)]
+    def _unsafe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         device = [tensor for tensor in tensors if self._on_device(tensor)]
         host = [tensor for tensor in tensors if not self._on_device(tensor)]
         if torch.Tag.nondeterministic_seeded in func.tags:
@@ -95,7 +94,8 @@ class CaptureSafety(TorchDispatchMode):
         if device and torch.Tag.data_dependent_output in func.tags:
             return "reads a tensor on the host"
         # An index of integers has the shape that it has; one that is a mask has as many entries as it is true.
-        masked = any(tensor.dtype in (torch.bool, torch.uint8) for tensor in device[1:])
+        indices = [index for index in tree_leaves(args[1]) if isinstance(index, Tensor)] if func in INDEXING else []
+        masked = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
         if device and (masked if func in INDEXING else torch.Tag.dynamic_output_shape in func.tags):
             return "has a shape that depends on data"
         target = kwargs.get("device")
@@ -116,6 +116,24 @@ class CaptureSafety(TorchDispatchMode):
         return f"{name}+{value.storage_offset()} {tuple(value.shape)} {value.stride()} {value.dtype} {value.device}"
 
 
+class _HostValues(TorchFunctionMode):
+    """Catches what PyTorch makes of values on the host without dispatching an operation."""
+
+    def __init__(self, device_type: str) -> None:
+        super().__init__()
+        self.device_type = device_type
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in FROM_VALUES and isinstance(result, Tensor) and result.device.type == self.device_type:
+            source = args[1] if func is torch.Tensor.new_tensor and len(args) > 1 else args[0] if args else None
+            if not isinstance(source, Tensor):
+                raise CaptureUnsafeError(f"{func.__name__} makes a tensor from values on the host")
+        return result
+
+
 def record_twice(step: Callable[[], object], device: torch.device | str) -> Iterator[tuple[str, str]]:
     """Run a step twice and yield the operations that differ: (first time, second time); none, where it is captureable.
 
@@ -123,7 +141,7 @@ def record_twice(step: Callable[[], object], device: torch.device | str) -> Iter
         CaptureUnsafeError: an operation cannot be captured.
     """
     records = []
-    with CaptureSafety(device) as mode:
+    with _HostValues(torch.device(device).type), CaptureSafety(device) as mode:
         for _ in range(2):
             mode.begin()
             step()

@@ -84,8 +84,8 @@ def _kind(row: Row, coefficients: npt.NDArray[np.float64]) -> RowKind:
     return RowKind(
         evaluates=row.derive is not None,
         langevin=row.langevin is not None,
-        noise=row.noise != 0,
-        saves=row.save or row.saved != 0,
+        noise=bool(row.noise != 0),
+        saves=bool(row.save or row.saved != 0),
         earlier=int(np.max(earlier, initial=0)),
     )
 

@@ -23,8 +23,8 @@ COMPILE_OPTIONS: dict[str, Any] = {"triton.cudagraphs": False}
 """For the compiler behind `torch.compile`: the graphs are ours."""
 LADDER = 4
 """Batches are padded to powers of this, and to at most this many times their size: each size is compiled once."""
-INSIDE = (f"{os.sep}torch{os.sep}", "capture_safety.py")
-"""Source files that a user did not write: an error that passes through them came from the line before."""
+INSIDE = (f"{os.sep}torch{os.sep}", *(f"{os.sep}{name}.py" for name in ("engine", "capture", "capture_safety")))
+"""Source files that pass an error on: it came from the line before."""
 
 
 class Engine:
@@ -183,11 +183,11 @@ class Engine:
             return None
 
     def _warn(self, done: str, option: str, error: Exception) -> None:
-        frames = traceback.extract_tb(error.__traceback__)
-        frame = next((f for f in reversed(frames) if not any(part in f.filename for part in INSIDE)), frames[-1])
-        said = (str(error) or type(error).__name__).strip().splitlines()[0]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(i in f.filename for i in INSIDE)]
+        where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        said = " ".join(list(filter(str.strip, str(error).splitlines()))[:2]) or type(error).__name__
         warnings.warn(
-            f"{type(self._network).__name__} cannot be {done}: {said} (at {frame.filename}:{frame.lineno}); "
+            f"{type(self._network).__name__} cannot be {done}: {said}{where}; "
             f"it runs slower, without; {option}=False says that this is meant",
             RuntimeWarning,
             stacklevel=2,

@@ -102,7 +102,7 @@ HOST_COPIES: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("step", HOST_READS.values(), ids=HOST_READS.keys())
 def test_a_host_read_is_caught(step: Callable[[], object]) -> None:
     """Reading a tensor of the device, or copying from it."""
-    with pytest.raises(CaptureUnsafeError, match="reads a tensor on the host|copies a tensor to the host|mixes"):
+    with pytest.raises(CaptureUnsafeError, match=r"reads a tensor on the host|copies a tensor to the host|mixes"):
         require_capturable(step, DEVICE)
 
 
@@ -116,7 +116,7 @@ def test_a_shape_of_data_is_caught(step: Callable[[], object]) -> None:
 @pytest.mark.parametrize("step", HOST_COPIES.values(), ids=HOST_COPIES.keys())
 def test_a_copy_from_the_host_is_caught(step: Callable[[], object]) -> None:
     """A tensor that is made from values on the host, moved from it, or used where it lies."""
-    with pytest.raises(CaptureUnsafeError, match="from values on the host|copies a tensor from the host|mixes"):
+    with pytest.raises(CaptureUnsafeError, match=r"from values on the host|copies a tensor from the host|mixes"):
         require_capturable(step, DEVICE)
 
 

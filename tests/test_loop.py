@@ -66,7 +66,7 @@ def row_by_row(loop: Loop, x: Tensor, noise: Noise) -> Tensor:
 
 
 def multistep(steps: int) -> StepTable:
-    """A made-up solver of everything: rows that start up, a long memory, saved states, rows without network or noise."""
+    """A made-up solver of everything: a start, a long memory, saved states, rows without network or noise."""
     rows = [Row(0.95, state=0.9, outputs=(0.2,), save=True), Row(0.9, state=0.9, outputs=(0.2, -0.1), noise=0.1)]
     for index in range(steps):
         t = 0.8 * (1 - index / steps)

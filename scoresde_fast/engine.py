@@ -72,6 +72,8 @@ class Engine:
         plain = isinstance(self.refresh(), PlainNetwork)
         return "fp32" if plain and self._asked != "tf32" else self._asked
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def refresh(self) -> Evaluator:
         """The evaluator of the network as it is now; where that has changed, everything is made anew."""
         network = self._model.network

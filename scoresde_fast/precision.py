@@ -47,7 +47,8 @@ def _refusal(precision: str, device: torch.device) -> str | None:
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device, *, strict: bool = False) -> Iterator[None]:
-    """PyTorch's switches of a GPU as a run needs them, put back afterwards: float32 is float32 unless TF32 was asked.
+    """PyTorch's switches of a GPU as a run needs them, put back afterwards: float32 is float32 unless TF32 was asked,
+    and the device is the current one.
 
     ``strict`` takes cuDNN's deterministic algorithms; else it measures which is fastest for each shape.
     """
@@ -56,7 +57,10 @@ def arithmetic(precision: Precision, device: torch.device, *, strict: bool = Fal
         return
     tf32, matmul = precision == "tf32", torch.backends.cuda.matmul
     before = matmul.allow_tf32
-    with torch.backends.cudnn.flags(enabled=True, benchmark=not strict, deterministic=strict, allow_tf32=tf32):
+    with (
+        torch.cuda.device(device),
+        torch.backends.cudnn.flags(enabled=True, benchmark=not strict, deterministic=strict, allow_tf32=tf32),
+    ):
         matmul.allow_tf32 = tf32
         try:
             yield

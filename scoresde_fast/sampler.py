@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.batch_fit import SPARE, largest_batch, remembered_batch
+from scoresde_fast.devices import Auto, choose_capture, choose_compile, usable_device
 from scoresde_fast.engine import Engine, out_of_memory
 from scoresde_fast.errors import unknown
+from scoresde_fast.fingerprint import shape_sha256, weights_sha256
 from scoresde_fast.lanes import in_lane, lane_count, run_in_lanes
 from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.model import ScoreFunction, ScoreModel
@@ -27,8 +27,6 @@ from scoresde_fast.program import Program
 from scoresde_fast.solvers import SolverOptions, build_table
 from scoresde_fast.strict import chunk_size, chunks
 from scoresde_fast.watch import OnStep
-
-Auto = Literal["auto"]
 
 CPU_BATCH = 64
 """What batch_size="auto" is on a CPU, which gains nothing from larger ones."""
@@ -145,8 +143,8 @@ class Sampler:
             model.image_shape,
             precision=choose_precision(precision, self.device),
             precision_asked=precision != "auto",
-            compiled=_on_gpu("compile", compile, self.device),
-            captured=_capturing(capture, self.device),
+            compiled=choose_compile(compile, self.device),
+            captured=choose_capture(capture, self.device),
             strict=strict,
         )
         self.batch_size = self._fitting_batch() if batch_size == "auto" else batch_size
@@ -255,12 +253,12 @@ class Sampler:
         """The most images that fit on a GPU, less a little."""
         if self.device.type != "cuda":
             return CPU_BATCH
-        shapes = [(name, str(weight.dtype), list(weight.shape)) for name, weight in self.model.state_dict().items()]
         gpu = torch.cuda.get_device_properties(self.device)
         key = {
             "device": gpu.name,
             "memory": gpu.total_memory,
-            "network": hashlib.sha256(json.dumps([self.model.image_shape, shapes]).encode()).hexdigest(),
+            "network": shape_sha256(self.model),
+            "image_shape": self.model.image_shape,
             "precision": self.engine.precision,
             "versions": [__version__, torch.__version__],
         }
@@ -270,13 +268,15 @@ class Sampler:
         return max(1, most - most // SPARE)
 
     def _what_fits(self, asked: int) -> str:
+        if self.strict:
+            asked = chunk_size(self.model.image_shape, self.device)
         most = largest_batch(self.engine.fits, asked - 1)
+        sentence = f"a batch of {asked} does not fit in the memory of {self.device}"
         if most == 0:
-            return f"a batch of {asked} does not fit in the memory of {self.device}, nor does a single image"
-        return (
-            f"a batch of {asked} does not fit in the memory of {self.device}; about {most} images do: "
-            f"choose batch_size={max(1, most - most // SPARE)} or less"
-        )
+            return f"{sentence}, nor does a single image"
+        if self.strict:
+            return f"{sentence}, and strict=True computes so many together; about {most} images fit without it"
+        return f"{sentence}; about {most} images do: choose batch_size={max(1, most - most // SPARE)} or less"
 
 
 def sample(model: ScoreFunction, seeds: Sequence[int], **options: Any) -> Tensor:
@@ -305,44 +305,6 @@ def model_defaults(model: ScoreFunction) -> dict[str, Any]:
         "flow": sampling.probability_flow,
         "denoise": sampling.noise_removal,
     }
-
-
-def weights_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 of a model's weights and buffers, names and shapes included."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def usable_device(name: torch.device | str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ValueError(f"device {str(name)!r} is not usable here; choose from: {', '.join(there)}") from error
-    return device
-
-
-def _on_gpu(name: str, choice: bool | Auto, device: torch.device) -> bool:
-    """What the choice of an option means on the device, where "auto" is for GPUs."""
-    if choice not in (True, False, "auto"):
-        raise ValueError(f"{name} is {choice!r}; choose True, False or 'auto'")
-    return device.type == "cuda" if choice == "auto" else bool(choice)
-
-
-def _capturing(choice: bool | Auto, device: torch.device) -> bool:
-    wanted = _on_gpu("capture", choice, device)
-    if wanted and device.type != "cuda":
-        raise ValueError(f"capture=True needs a CUDA device, and this is {device}: leave it at 'auto'")
-    return wanted
 
 
 def _require_batch_size(batch_size: int) -> None:

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every step can be captured as a CUDA graph, as far as that can be known without a GPU; and what cannot is named."""
+"""Every step can be captured as a CUDA graph, as far as that can be known without a GPU; and what cannot is named.
+
+The last tests capture on a GPU where there is one.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -180,3 +184,66 @@ def test_what_is_safe_is_let_through() -> None:
         ROW.add_(1)
 
     assert list(record_twice(step, DEVICE)) == []
+
+
+@pytest.fixture
+def on_gpu() -> sf.ScoreModel:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    torch.manual_seed(0)
+    config = {"data": {"image_size": 32, "centered": False}, "model": NETWORK, "training": {"sde": "vesde"}}
+    return sf.create(config)
+
+
+GPU = {"solver": "pc", "device": "cuda", "precision": "fp32", "compile": False}
+
+
+def test_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+    """Captured and padded batches of several sizes give the images of the plain loop, without a warning."""
+    plain, captured = (sf.Sampler(on_gpu, steps=20, capture=capture, **GPU) for capture in (False, True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for seeds in (range(64), [3], range(70, 100)):
+            torch.testing.assert_close(captured.sample(seeds), plain.sample(seeds), rtol=0, atol=1e-4)
+    assert all(type(loop).__name__ == "CapturedLoop" for loop in captured.engine._loops.values())
+
+
+def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+    """A captured loop holds at most 256 MB more than a plain one, however many steps and batch sizes there are."""
+    held = []
+    for steps, capture, sizes in ((20, False, [64]), (20, True, [64]), (1000, True, [64, 1, 4, 16])):
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved()
+        sampler = sf.Sampler(on_gpu, steps=steps, capture=capture, **GPU)
+        for size in sizes:
+            sampler.engine.prepare(size)
+        sampler.sample(range(64)) if steps < 1000 else None
+        held.append(torch.cuda.memory_reserved() - before)
+        sampler.engine.release()
+    assert max(held[1:]) - held[0] <= 256 * 2**20
+
+
+def test_a_network_that_no_graph_holds_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+    """It runs without, after one warning that names the operation."""
+    forward = on_gpu.network.forward
+
+    def reads(x: Tensor, labels: Tensor) -> Tensor:
+        assert labels[0].item() > 0
+        return forward(x, labels)
+
+    on_gpu.network.forward = reads
+    sampler = sf.Sampler(on_gpu, steps=3, **GPU)
+    with pytest.warns(RuntimeWarning, match="_local_scalar_dense reads a tensor on the host") as caught:
+        images = [sampler.sample(range(4)) for _ in range(2)]
+    assert len(caught) == 1 and torch.equal(*images)
+
+
+def test_strict_and_automatic_batches_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+    """Strict images have the same bits over batch sizes; the largest batch is found and works."""
+    strict = sf.Sampler(on_gpu, steps=5, strict=True, **GPU)
+    whole = strict.sample(range(40))
+    parts = torch.cat([images for _, images in strict.stream(range(40), batch_size=7)])
+    assert torch.equal(whole, parts)
+    automatic = sf.Sampler(on_gpu, steps=2, batch_size="auto", **GPU)
+    assert automatic.batch_size >= 64
+    assert len(automatic.sample(range(automatic.batch_size))) == automatic.batch_size

@@ -39,6 +39,8 @@ LAYERS = (
     "capture",
     "lanes",
     "engine",
+    "devices",
+    "fingerprint",
     "batch_fit",
     "strict",
     "sampler",
@@ -69,6 +71,8 @@ ONLY = {
     "capture": {"capture_safety", "loop", "noise", "phases", "watch"},
     "lanes": {"errors", "watch"},
     "engine": {"capture", "evaluate", "loop", "noise", "precision", "watch"},
+    "devices": set(),
+    "fingerprint": set(),
     "batch_fit": {"files"},
     "strict": set(),
 }

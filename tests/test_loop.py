@@ -17,6 +17,7 @@ from scoresde_fast.phases import Phase, RowKind, split
 from scoresde_fast.program import Program
 from scoresde_fast.sdes import VESDE, VPSDE
 from scoresde_fast.solvers import Row, SolverOptions, StepTable, build_table
+from scoresde_fast.watch import AHEAD, Watch
 
 SHAPE = (1, 3, 5)
 
@@ -138,6 +139,34 @@ def test_the_whole_step_is_one_graph_to_the_compiler() -> None:
             step(pattern, compiled)
     assert int(compiled.counter) == 4
     torch.testing.assert_close(compiled.state, plain.state)
+
+
+def test_a_gpu_is_followed_from_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host runs ahead by a bounded number of pieces, hears of progress as it is made, and of NaN with its row."""
+    passed: list[int] = []
+
+    class Event:
+        made = 0
+
+        def record(self) -> None:
+            Event.made += 1
+            self.number = Event.made
+
+        def synchronize(self) -> None:
+            passed.append(self.number)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    table, done = TABLES["em"], []
+    sums = torch.zeros(len(table.rows))
+    watch = Watch(sums, table, lambda evaluations, total: done.append(evaluations))
+    watch._behind, watch._seen = True, torch.empty_like(sums)
+    for row in range(len(table.rows)):
+        sums[row] = torch.nan if row >= 6 else 1.0
+        watch.after(1, 1)
+        assert len(passed) == max(0, row + 1 - AHEAD) == len(done)
+    with pytest.raises(NonFiniteError, match="after step 7 of 9"):
+        watch.finish()
+    assert done == list(range(1, 9))
 
 
 A, B, C, D = (RowKind(True, False, False, False, earlier) for earlier in range(4))

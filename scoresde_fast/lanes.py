@@ -10,12 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-OnStep = Callable[[int, int], None]
-Work = Callable[[Sequence[int], OnStep], Tensor]
+from scoresde_fast.watch import OnStep
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 LEAST = 8
 """Images that a lane needs to be worth it."""
@@ -30,14 +33,27 @@ def lane_count(images: int, device: torch.device) -> int:
     return max(1, min(torch.get_num_threads(), images // LEAST)) if device.type == "cpu" else 1
 
 
-def run_in_lanes(work: Work, seeds: Sequence[int], lanes: int, on_step: OnStep | None) -> Tensor:
-    """``work(part of the seeds, on_step)`` for each of ``lanes`` consecutive parts, the results joined in order.
+def in_lane(work: Callable[[], Result]) -> Result:
+    """``work()`` as a lane would run it: in a thread of its own, on one core."""
+
+    def alone() -> Result:
+        torch.set_num_threads(1)
+        return work()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(alone).result()
+
+
+def run_in_lanes(
+    work: Callable[[Sequence[Item], OnStep], Tensor], items: Sequence[Item], lanes: int, on_step: OnStep | None
+) -> Tensor:
+    """``work(part of the items, on_step)`` for each of ``lanes`` consecutive parts, the results joined in order.
 
     ``on_step`` hears of the first lane only.  An exception in one lane, or in waiting for them, ends all of them.
     """
     abandoned = threading.Event()
 
-    def run_lane(index: int, part: Sequence[int]) -> Tensor:
+    def run_lane(index: int, part: Sequence[Item]) -> Tensor:
         # Holds for this thread alone; the caller keeps its own number of threads.
         torch.set_num_threads(1)
 
@@ -53,8 +69,8 @@ def run_in_lanes(work: Work, seeds: Sequence[int], lanes: int, on_step: OnStep |
             abandoned.set()
             raise
 
-    size = -(-len(seeds) // lanes)
-    parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+    size = -(-len(items) // lanes)
+    parts = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(lanes) as pool:
         futures = [pool.submit(run_lane, index, part) for index, part in enumerate(parts)]
         try:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: runs any program with any network, one operation a row beside the network's evaluation."""
+"""The loop: runs any program with any network, one operation a row beside the network's evaluation.
+
+Which row it is stands in a counter on the device, which the network's tables and the step operations read.  No value
+on the host depends on the step, so that the rows of a pattern may be captured once and replayed.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,14 @@ from torch import Tensor
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin
 from scoresde_fast.ops.langevin_step import LangevinNorm
+from scoresde_fast.phases import Pattern, RowKind
 from scoresde_fast.program import Program
-from scoresde_fast.solvers import StepTable
+from scoresde_fast.watch import NonFiniteError, OnStep, Watch
 
+__all__ = ["Evaluate", "Loop", "NonFiniteError", "Registers", "StepBackends"]
 
-class NonFiniteError(FloatingPointError):
-    """The state stopped being a number; says at which row and time."""
+Evaluate = Callable[[Tensor, Tensor], Tensor]
+"""``evaluate(x, row)``: (B, ...) float32 and (1,) int64 -> the network's output at that row's time, contiguous."""
 
 
 @dataclass(frozen=True)
@@ -41,72 +47,111 @@ class _Contract(TypedDict):
     precise: bool
 
 
-CHECK_EVERY = 16
-"""Rows between two looks at whether the state is still finite: each look waits for the device."""
+@dataclass(frozen=True, eq=False)
+class Registers:
+    """Everything that a run of one batch changes, on its device.
 
-
-def run(
-    program: Program,
-    network: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    noise: Noise,
-    *,
-    langevin_norm: LangevinNorm = "sample",
-    backends: StepBackends | None = None,
-    on_step: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Run a program from the prior sample to the data.
-
-    Args:
-        program: the table and its coefficients.
-        network: ``network(x, labels)``, (B, ...), (B,) -> (B, ...).
-        x: (B, ...) float32, the state at T; it is left as it is.
-        noise: the run's normal fields.
-        langevin_norm: see `langevin_step`.
-        backends: what makes the steps; None chooses now.
-        on_step: called with (evaluations done, evaluations in all) after each row.
-
-    Raises:
-        NonFiniteError: the state became NaN or infinite; names the row and its time.
+    Attributes:
+        state: (B, ...) float32.
+        saved: like ``state``, where the program keeps one.
+        history: (H, B, ...) float32, the ring of derived outputs, where the program reads any.
+        sample_ids: (B,) int64.
+        counter: (1,) int64, the row that comes next.
+        sums: (rows,) float32, the sum of the state after each row: finite where the state is.
     """
-    rows, table = program.table.rows, program.device_table
-    backends = backends or StepBackends.choose(x.device)
-    ids, contract = noise.sample_ids, _Contract(run_seed=noise.run_seed, precise=noise.precise)
-    x = x.clone(memory_format=torch.contiguous_format)
-    saved = x.clone() if program.keeps_state else None
-    history = x.new_zeros(program.history, *x.shape) if program.history else None
-    finite = torch.ones(len(rows), dtype=torch.bool, device=x.device)
-    done = checked = 0
-    for index, row in enumerate(rows):
-        output = None
-        if row.derive is not None:
-            output = network(x, program.labels[index].expand(len(x))).contiguous()
-            done += 1
-        if row.langevin is not None:
+
+    state: Tensor
+    saved: Tensor | None
+    history: Tensor | None
+    sample_ids: Tensor
+    counter: Tensor
+    sums: Tensor
+
+    @classmethod
+    def empty(cls, program: Program, shape: tuple[int, ...]) -> Registers:
+        """Registers of a program for a batch of ``shape``, to be filled by `load`."""
+        device = program.labels.device
+        state = torch.zeros(shape, device=device)
+        return cls(
+            state,
+            torch.zeros_like(state) if program.keeps_state else None,
+            state.new_zeros(program.history, *shape) if program.history else None,
+            torch.zeros(shape[0], dtype=torch.int64, device=device),
+            torch.zeros(1, dtype=torch.int64, device=device),
+            state.new_zeros(len(program.kinds)),
+        )
+
+    def load(self, x: Tensor, sample_ids: Tensor) -> Registers:
+        """The beginning of a run from ``x``; returns itself."""
+        self.state.copy_(x)
+        if self.saved is not None:
+            self.saved.copy_(x)
+        self.sample_ids.copy_(sample_ids)
+        for register in (self.history, self.counter, self.sums):
+            if register is not None:
+                register.zero_()
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A program, what evaluates its network, and what makes its steps.
+
+    Attributes:
+        program: the table and its coefficients.
+        evaluate: see `Evaluate`.
+        backends: what makes the steps.
+        run_seed, precise: see `Noise`.
+        langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
+    """
+
+    program: Program
+    evaluate: Evaluate
+    backends: StepBackends
+    run_seed: int = 0
+    precise: bool = False
+    langevin_norm: LangevinNorm = "sample"
+
+    def row(self, kind: RowKind, registers: Registers) -> None:
+        """The row that the counter names; the counter goes on to the next."""
+        r, table = registers, self.program.device_table
+        contract = _Contract(run_seed=self.run_seed, precise=self.precise)
+        output = self.evaluate(r.state, r.counter) if kind.evaluates else None
+        if kind.langevin:
             assert output is not None  # a Langevin row evaluates the score
             langevin.langevin(
-                x, output, ids, table, index, norm=langevin_norm, **contract, implementation=backends.langevin
-            )
+                r.state, output, r.sample_ids, table, counter=r.counter, norm=self.langevin_norm, **contract,
+                implementation=self.backends.langevin,
+            )  # fmt: skip
         else:
             affine_step.affine_step(
-                x, table, index, saved=saved, history=history, network_output=output, earlier=program.earlier[index],
-                sample_ids=ids if row.noise != 0 else None, **contract, implementation=backends.affine_step,
+                r.state, table, counter=r.counter, saved=r.saved if kind.saves else None, history=r.history,
+                network_output=output, sample_ids=r.sample_ids if kind.noise else None, earlier=kind.earlier,
+                **contract, implementation=self.backends.affine_step,
             )  # fmt: skip
-        finite[index] = x.sum().isfinite()
-        if index + 1 - checked >= CHECK_EVERY or index + 1 == len(rows):
-            _check(finite[checked : index + 1], program.table, checked)
-            checked = index + 1
-        if on_step is not None:
-            on_step(done, program.table.nfe)
-    return x
+        r.sums.index_copy_(0, r.counter, r.state.sum().view(1))
+        r.counter.add_(1)
 
+    def pattern(self, pattern: Pattern, registers: Registers) -> None:
+        """The rows of ``pattern``, beginning with the one that the counter names."""
+        for kind in pattern:
+            self.row(kind, registers)
 
-def _check(finite: Tensor, table: StepTable, first: int) -> None:
-    bad = (~finite).nonzero()
-    if len(bad):
-        index = first + int(bad[0])
-        raise NonFiniteError(
-            f"the samples are not finite after step {index + 1} of {len(table.rows)}, "
-            f"at t = {table.rows[index].t:.6g}: "
-            "the network returned NaN or infinity, or the steps are too long; check the weights or take more steps"
-        )
+    def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
+        """Run the program row by row from the prior sample to the data.
+
+        Args:
+            x: (B, ...) float32, the state at T; it is left as it is.
+            noise: the samples' ids.
+            on_step: called with (evaluations done, evaluations in all) after each row.
+
+        Raises:
+            NonFiniteError: the state became NaN or infinite; names the row and its time.
+        """
+        registers = Registers.empty(self.program, tuple(x.shape)).load(x, noise.sample_ids)
+        watch = Watch(registers.sums, self.program.table, on_step)
+        for kind in self.program.kinds:
+            self.row(kind, registers)
+            watch.after(1, int(kind.evaluates))
+        watch.finish()
+        return registers.state

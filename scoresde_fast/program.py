@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.ops.step_table import COLUMNS, CONTROL, WIDTH, DeviceTable
+from scoresde_fast.phases import RowKind
 from scoresde_fast.solvers import StepTable
 from scoresde_fast.solvers.table import HISTORY, Row
 
@@ -26,13 +27,13 @@ class Program:
         table: the rows, on the host.
         device_table: every coefficient that a run needs, folded in float64, then float32.
         labels: (rows,) float32, the network's time labels.
-        earlier: for each row how many derived outputs of earlier evaluations it reads.
+        kinds: for each row what the loop's code must know of it.
     """
 
     table: StepTable
     device_table: DeviceTable
     labels: Tensor
-    earlier: tuple[int, ...]
+    kinds: tuple[RowKind, ...]
 
     @classmethod
     def of(
@@ -50,34 +51,43 @@ class Program:
         """
         coefficients = np.zeros((len(table.rows), WIDTH))
         control = np.zeros((len(table.rows), len(CONTROL)), dtype=np.int64)
-        earlier, stored = [], 0
+        kinds, stored = [], 0
         for index, (row, scale) in enumerate(zip(table.rows, output_scale, strict=True)):
             coefficients[index] = _fold(row, float(scale), index)
             control[index] = (table.draws[index] or 0, stored, row.save)
-            earlier.append(
-                int(np.max(np.flatnonzero(coefficients[index, COLUMNS.earlier1 :][:EARLIER]) + 1, initial=0))
-            )
+            kinds.append(_kind(row, coefficients[index]))
             stored += stores(row)
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)
         device_table = DeviceTable(
             torch.from_numpy(coefficients).to(device, torch.float32), torch.from_numpy(control).to(device, torch.int32)
         )
-        return cls(table, device_table, torch.from_numpy(labels).to(device, torch.float32), tuple(earlier))
+        return cls(table, device_table, torch.from_numpy(labels).to(device, torch.float32), tuple(kinds))
 
     @property
     def keeps_state(self) -> bool:
-        """Whether any row saves the state."""
-        return any(row.save for row in self.table.rows)
+        """Whether any row reads or writes the saved state."""
+        return any(kind.saves for kind in self.kinds)
 
     @property
     def history(self) -> int:
         """How many derived outputs must be kept: the most that any row reads."""
-        return max(self.earlier, default=0)
+        return max((kind.earlier for kind in self.kinds), default=0)
 
 
 def stores(row: Row) -> bool:
     """Whether the row's derived output is one that later rows count: every evaluation's but a corrector's."""
     return row.derive is not None and row.langevin is None
+
+
+def _kind(row: Row, coefficients: npt.NDArray[np.float64]) -> RowKind:
+    earlier = np.flatnonzero(coefficients[COLUMNS.earlier1 :][:EARLIER]) + 1
+    return RowKind(
+        evaluates=row.derive is not None,
+        langevin=row.langevin is not None,
+        noise=bool(row.noise != 0),
+        saves=bool(row.save or row.saved != 0),
+        earlier=int(np.max(earlier, initial=0)),
+    )
 
 
 def _fold(row: Row, output_scale: float, index: int) -> npt.NDArray[np.float64]:

@@ -3,23 +3,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from scoresde_fast import __version__
+from scoresde_fast.batch_fit import SPARE, largest_batch, remembered_batch
+from scoresde_fast.devices import Auto, choose_capture, choose_compile, usable_device
+from scoresde_fast.engine import Engine, out_of_memory
 from scoresde_fast.errors import unknown
-from scoresde_fast.lanes import OnStep, lane_count, run_in_lanes
-from scoresde_fast.loop import StepBackends, run
+from scoresde_fast.fingerprint import shape_sha256, weights_sha256
+from scoresde_fast.lanes import in_lane, lane_count, run_in_lanes
+from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.model import ScoreFunction, ScoreModel
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops.langevin_step import LangevinNorm
+from scoresde_fast.precision import Precision, choose_precision
 from scoresde_fast.program import Program
 from scoresde_fast.solvers import SolverOptions, build_table
+from scoresde_fast.strict import chunk_size, chunks
+from scoresde_fast.watch import OnStep
+
+CPU_BATCH = 64
+"""What batch_size="auto" is on a CPU, which gains nothing from larger ones."""
+
+
+class BatchTooLargeError(ValueError):
+    """The device's memory is too small for a batch; says what fits."""
 
 
 class Sampler:
@@ -42,12 +56,23 @@ class Sampler:
             published, so that a sample depends on its batch.
         run_seed: seed of the whole run, 0 to 2^64 - 1: another one gives other images for the same seeds.
         device: where to sample.
-        batch_size: images at once.
+        batch_size: images at once; "auto": the most that fit on the GPU, found by trial once and remembered; on a CPU
+            64.
+        precision: what the network computes in: "fp32", "tf32" (a GPU), "bf16" or "fp16"; "auto": bf16 on a GPU that
+            has it, else fp32.  State, coefficients and noise are float32 in any case.
+        compile: whether the network is compiled by `torch.compile`; "auto": on a GPU.
+        capture: whether the loop is captured as CUDA graphs; "auto": on a GPU.
+        strict: a seed's image is the same to the last bit whatever the batch size, the other seeds and the CPU threads:
+            every network evaluation has one fixed batch size, each seed its own place in it.
         backend: what makes noise and steps: "auto" (the fastest that is there), "triton", "cuda", "cpu" or "reference";
             None takes the environment variable SCORESDE_FAST_BACKEND, else "auto".
 
+    A network that cannot be folded, compiled or captured runs without, with one warning where that was asked for.
+    Weights that change after a run are seen by the next one.
+
     Raises:
-        ValueError: an option is unknown or out of range, does not fit the model's SDE, or the device is not there.
+        ValueError: an option is unknown or out of range, does not fit the model's SDE or the device, or the device is
+            not there.
         RuntimeError: the backend cannot run here; says why.
     """
 
@@ -67,12 +92,22 @@ class Sampler:
         langevin_norm: LangevinNorm = "sample",
         run_seed: int = 0,
         device: torch.device | str = "cpu",
-        batch_size: int = 64,
+        batch_size: int | Auto = 64,
+        precision: Precision = "auto",
+        compile: bool | Auto = "auto",
+        capture: bool | Auto = "auto",
+        strict: bool = False,
         backend: str | None = None,
     ) -> None:
         if langevin_norm not in get_args(LangevinNorm):
             raise ValueError(unknown("langevin_norm", langevin_norm, get_args(LangevinNorm)))
-        _require_batch_size(batch_size)
+        if strict and langevin_norm == "batch":
+            raise ValueError(
+                "strict=True cannot keep langevin_norm='batch', by which an image depends on its batch: "
+                "choose langevin_norm='sample'"
+            )
+        if batch_size != "auto":
+            _require_batch_size(batch_size)
         chosen = {
             "solver": solver,
             "steps": steps,
@@ -92,13 +127,27 @@ class Sampler:
         self.model = model.to(self.device).eval()
         self.langevin_norm: LangevinNorm = langevin_norm
         self.run_seed = run_seed
-        self.batch_size = batch_size
         self.backend = backend
+        self.strict = strict
         self.step_backends = StepBackends.choose(self.device, backend)
         parametrisation, times = model.parametrisation, self.table.times
         self.program = Program.of(
             self.table, parametrisation.labels(times), parametrisation.output_scale(times), self.device
         )
+        self.engine = Engine(
+            self.model,
+            partial(
+                Loop, self.program, backends=self.step_backends, run_seed=run_seed, langevin_norm=self.langevin_norm
+            ),
+            self.program.labels,
+            model.image_shape,
+            precision=choose_precision(precision, self.device),
+            precision_asked=precision != "auto",
+            compiled=choose_compile(compile, self.device),
+            captured=choose_capture(capture, self.device),
+            strict=strict,
+        )
+        self.batch_size = self._fitting_batch() if batch_size == "auto" else batch_size
 
     @property
     def nfe(self) -> int:
@@ -117,7 +166,14 @@ class Sampler:
             "config": self.model.config.to_dict() if isinstance(self.model, ScoreModel) else type(self.model).__name__,
         }
         options = asdict(self.options)
-        return {"model": model, **options, "langevin_norm": self.langevin_norm, "run_seed": self.run_seed}
+        return {
+            "model": model,
+            **options,
+            "langevin_norm": self.langevin_norm,
+            "run_seed": self.run_seed,
+            "precision": self.engine.precision,
+            "strict": self.strict,
+        }
 
     def sample(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
         """Images of the seeds, in their order: (len(seeds), C, H, W) float32 in [0, 1]."""
@@ -134,31 +190,93 @@ class Sampler:
         Raises:
             ValueError: a seed is not an integer from 0 to 2^63 - 1.
             NonFiniteError: the network returned NaN or infinity; names the step and the time.
+            BatchTooLargeError: the batch does not fit in memory; says what does.
         """
         batch_size = self.batch_size if batch_size is None else batch_size
         _require_batch_size(batch_size)
         for start in range(0, len(seeds), batch_size):
             batch = list(seeds[start : start + batch_size])
-            yield batch, self._sample_batch(batch, on_step)
+            yield batch, self._sample_batch(batch, batch_size, on_step)
 
-    def _sample_batch(self, seeds: list[int], on_step: OnStep | None) -> Tensor:
+    def _sample_batch(self, seeds: list[int], full: int, on_step: OnStep | None) -> Tensor:
+        """Images of one batch, where batches of ``full`` seeds are usual."""
+        self.engine.refresh()  # here, and not in several lanes at once
+        try:
+            return self._sample_chunks(seeds, on_step) if self.strict else self._sample_padded(seeds, full, on_step)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        # Here, where the error and with it the memory of the failed run are gone, there is room to try what fits.
+        raise BatchTooLargeError(
+            self._what_fits(chunk_size(self.model.image_shape, self.device) if self.strict else full)
+        )
+
+    def _sample_padded(self, seeds: list[int], full: int, on_step: OnStep | None) -> Tensor:
         lanes = 1 if self.batch_dependent else lane_count(len(seeds), self.device)
-        return self._run(seeds, on_step) if lanes == 1 else run_in_lanes(self._run, seeds, lanes, on_step)
+        if self.batch_dependent:
+            return self._run(seeds, on_step)
+        size = self.engine.size_for(-(-len(seeds) // lanes), -(-full // lanes))
+        if lanes == 1:
+            return self._run(seeds, on_step, size)
+        in_lane(partial(self.engine.prepare, size))
+        return run_in_lanes(partial(self._run, size=size), seeds, lanes, on_step)
+
+    def _sample_chunks(self, seeds: list[int], on_step: OnStep | None) -> Tensor:
+        """Every chunk has one size and every seed one place in it; on a CPU each runs on one core."""
+        size = chunk_size(self.model.image_shape, self.device)
+        parts = chunks(seeds, size)
+
+        def work(part: Sequence[list[int]], on_step: OnStep | None) -> Tensor:
+            def step(done: int, total: int, before: int) -> None:
+                if on_step is not None:
+                    on_step(before * total + done, total * len(part))
+
+            return torch.cat([self._run(chunk, partial(step, before=index)) for index, chunk in enumerate(part)])
+
+        if self.device.type == "cpu":
+            in_lane(partial(self.engine.prepare, size))
+            images = run_in_lanes(work, parts, min(len(parts), torch.get_num_threads()), on_step)
+        else:
+            images = work(parts, on_step)
+        place = {seed: index for index, seed in enumerate(seed for chunk in parts for seed in chunk)}
+        return images[[place[seed] for seed in seeds]]
 
     @torch.inference_mode()
-    def _run(self, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
-        noise = Noise(self.run_seed, torch.tensor(seeds, dtype=torch.int64, device=self.device), self.backend)
+    def _run(self, seeds: Sequence[int], on_step: OnStep | None, size: int = 0) -> Tensor:
+        """Images of the seeds, run as a batch of at least ``size``: the first seed fills it up."""
+        padded = [*seeds, *[seeds[0]] * (size - len(seeds))]
+        noise = Noise(self.run_seed, torch.tensor(padded, dtype=torch.int64, device=self.device), self.backend)
         prior = self.model.sde.prior_std * noise.normal(0, self.model.image_shape)
-        x = run(
-            self.program,
-            self.model.network,
-            prior,
-            noise,
-            langevin_norm=self.langevin_norm,
-            backends=self.step_backends,
-            on_step=on_step,
-        )
-        return self.model.to_images(x)
+        return self.model.to_images(self.engine.run(prior, noise, on_step)[: len(seeds)])
+
+    def _fitting_batch(self) -> int:
+        """The most images that fit on a GPU, less a little."""
+        if self.device.type != "cuda":
+            return CPU_BATCH
+        gpu = torch.cuda.get_device_properties(self.device)
+        key = {
+            "device": gpu.name,
+            "memory": gpu.total_memory,
+            "network": shape_sha256(self.model),
+            "image_shape": self.model.image_shape,
+            "precision": self.engine.precision,
+            "versions": [__version__, torch.__version__],
+        }
+        most = remembered_batch(key, lambda: largest_batch(self.engine.fits))
+        if most == 0:
+            raise BatchTooLargeError(f"not even one image of this model fits in the memory of {self.device}")
+        return max(1, most - most // SPARE)
+
+    def _what_fits(self, asked: int) -> str:
+        if self.strict:
+            asked = chunk_size(self.model.image_shape, self.device)
+        most = largest_batch(self.engine.fits, asked - 1)
+        sentence = f"a batch of {asked} does not fit in the memory of {self.device}"
+        if most == 0:
+            return f"{sentence}, nor does a single image"
+        if self.strict:
+            return f"{sentence}, and strict=True computes so many together; about {most} images fit without it"
+        return f"{sentence}; about {most} images do: choose batch_size={max(1, most - most // SPARE)} or less"
 
 
 def sample(model: ScoreFunction, seeds: Sequence[int], **options: Any) -> Tensor:
@@ -189,30 +307,8 @@ def model_defaults(model: ScoreFunction) -> dict[str, Any]:
     }
 
 
-def weights_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 of a model's weights and buffers, names and shapes included."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def usable_device(name: torch.device | str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ValueError(f"device {str(name)!r} is not usable here; choose from: {', '.join(there)}") from error
-    return device
-
-
 def _require_batch_size(batch_size: int) -> None:
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool):
+        raise ValueError(f"batch_size is {batch_size!r}; choose a whole number or 'auto'")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")

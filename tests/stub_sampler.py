@@ -18,6 +18,7 @@ class StubSampler:
     batch_dependent: bool = False
     nan_in: int | None = None
     channels: int = 3
+    batch_size: int = 3
     batches: list[list[int]] = field(default_factory=list)
 
     @property

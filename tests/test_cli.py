@@ -41,7 +41,13 @@ def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFix
     assert calls["load"] == ("digits-ve", {"config": None, "ema": True})
     model, options = calls["sampler"]
     assert model == "model digits-ve"
-    assert options == {"grid": "uniform", "langevin_norm": "sample", "run_seed": 0, "device": "cpu"}
+    assert options == {
+        "grid": "uniform",
+        "langevin_norm": "sample",
+        "run_seed": 0,
+        "device": "cpu",
+        "precision": "auto",
+    }
     assert len(list((tmp_path / "set").glob("*.png"))) == 5
     printed = capsys.readouterr()
     assert printed.out.startswith("4 images (6 NFE each) in ")
@@ -54,7 +60,7 @@ def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
     """Every option reaches its place."""
     options = "--seeds 5 --solver euler --steps 7 --corrector none --corrector-steps 2 --snr 0.2 --grid karras --flow"
     options += " --no-denoise --langevin-norm batch --run-seed 3 --batch-size 2 --device cpu --threads 1"
-    options += " --config ve/preset --raw --rounding round"
+    options += " --config ve/preset --raw --rounding round --precision fp16 --strict --no-compile --no-capture"
     assert main(["sample", "a.pth", *options.split(), "--out", str(tmp_path / "set.npz")]) == 0
     assert calls["load"] == ("a.pth", {"config": "ve/preset", "ema": False})
     assert calls["sampler"][1] == {
@@ -69,10 +75,22 @@ def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
         "langevin_norm": "batch",
         "run_seed": 3,
         "device": "cpu",
+        "precision": "fp16",
+        "strict": True,
+        "compile": False,
+        "capture": False,
     }
     manifest = json.loads((tmp_path / "set.samples.json").read_text())
     assert manifest["configuration"]["rounding"] == "round"
     assert manifest["environments"][0]["batch_size"] == 2
+
+
+def test_automatic_batch_size(calls: dict[str, Any], tmp_path: Path) -> None:
+    """With --batch-size auto the sampler decides."""
+    out = tmp_path / "set.npz"
+    assert main(["sample", "digits-ve", "--batch-size", "auto", "--compile", "--seeds", "0-4", "--out", str(out)]) == 0
+    assert calls["sampler"][1]["batch_size"] == "auto" and calls["sampler"][1]["compile"] is True
+    assert [len(batch) for batch in calls["stub"].batches] == [3, 2]
 
 
 def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +112,7 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
         (["--seeds", "1,1"], "name 1 twice"),
         (["--threads", "0"], "--threads 0"),
         (["--batch-size", "0"], "batch size 0"),
+        (["--compile", "--no-compile"], "--compile and --no-compile exclude each other"),
         (["--out", "set.tar"], "no format has the suffix '.tar'"),
     ],
 )

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.loop import StepBackends, run
+from scoresde_fast.evaluate import PlainNetwork
+from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin_norms, langevin_step
@@ -99,7 +100,7 @@ def run_recorded(sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray],
         for operation in (affine_step, langevin_norms, langevin_step):
             stack.enter_context(patch.object(operation, "row_noise", recorded))
         program = Program.of(table, labels, scale, "cpu")
-        return run(program, model.network, x, noise, langevin_norm=norm, backends=backends)
+        return Loop(program, PlainNetwork(model.network, program.labels), backends, langevin_norm=norm).run(x, noise)
 
 
 def one_time(t: float) -> TimeGrid:

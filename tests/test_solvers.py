@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from torch import Tensor, arange
 
-from scoresde_fast.loop import run
+from scoresde_fast.evaluate import PlainNetwork
+from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.program import Program
@@ -46,7 +47,9 @@ def sample(sde: SDE, table: StepTable, samples: int, shape: tuple[int, ...], lan
     noise = Noise(0, arange(samples))
     labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
     prior = sde.prior_std * noise.normal(0, shape)
-    return run(Program.of(table, labels, scale, "cpu"), model.network, prior, noise, langevin_norm=langevin_norm)
+    program = Program.of(table, labels, scale, "cpu")
+    evaluate, backends = PlainNetwork(model.network, program.labels), StepBackends.choose("cpu")
+    return Loop(program, evaluate, backends, langevin_norm=langevin_norm).run(prior, noise)
 
 
 def assert_moments(x: Tensor, mean: float, variance: float) -> None:

@@ -45,10 +45,20 @@ class Sample:
     run_seed: int = 0
     """Another run seed gives other images for the same seeds."""
 
-    batch_size: int = 64
-    """Images computed together."""
+    batch_size: int | Literal["auto"] = 64
+    """Images computed together; auto: as many as fit on the GPU."""
     device: str = "cpu"
     """cpu, cuda or cuda:1."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """What the network computes in; auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    strict: Annotated[bool, FLAG] = False
+    """Images that are the same to the last bit whatever the batch size and the threads."""
+    compile: Annotated[bool, FLAG] = False
+    """Compile the network, which is the default on a GPU."""
+    no_compile: Annotated[bool, FLAG] = False
+    """Do not compile the network."""
+    no_capture: Annotated[bool, FLAG] = False
+    """Do not capture the loop as CUDA graphs, which is the default on a GPU."""
     threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
     """CPU threads."""
 
@@ -63,6 +73,8 @@ class Sample:
         from scoresde_fast.generate import generate, parse_seeds
 
         seeds = parse_seeds(self.seeds)  # a mistake here need not wait for the model
+        if self.compile and self.no_compile:
+            raise ValueError("--compile and --no-compile exclude each other; choose one, or neither")
         import torch
 
         import scoresde_fast as sf
@@ -75,7 +87,8 @@ class Sample:
             torch.set_num_threads(self.threads)
         model = sf.load(self.model, config=self.config, ema=not self.raw)
         sampler = sf.Sampler(model, **self._sampler_options())
-        print(generate(sampler, seeds, self.out, batch_size=self.batch_size, rounding=self.rounding))
+        batch_size = sampler.batch_size if self.batch_size == "auto" else self.batch_size
+        print(generate(sampler, seeds, self.out, batch_size=batch_size, rounding=self.rounding))
 
     def _sampler_options(self) -> dict[str, Any]:
         """What the user chose; the sampler and the model know the rest."""
@@ -89,7 +102,14 @@ class Sample:
             "langevin_norm",
             "run_seed",
             "device",
+            "precision",
         )
         chosen = {name: getattr(self, name) for name in names}
         chosen |= {"flow": self.flow or None, "denoise": False if self.no_denoise else None}
+        chosen |= {
+            "batch_size": "auto" if self.batch_size == "auto" else None,
+            "strict": self.strict or None,
+            "compile": True if self.compile else False if self.no_compile else None,
+            "capture": False if self.no_capture else None,
+        }
         return {name: value for name, value in chosen.items() if value is not None}

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The largest batch that fits on a device, found by trial and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from scoresde_fast.files import replacing
+
+MOST = 4096
+"""The largest batch that is tried: no device here gets faster beyond it."""
+SPARE = 8
+"""One part in so many of what fits is left free: a compiled network may want a little more than a plain one."""
+
+
+def largest_batch(fits: Callable[[int], bool], most: int = MOST) -> int:
+    """The largest batch of at most ``most`` that ``fits``, to one part in eight; 0 where not even one image does."""
+    good, bad = 0, most + 1
+    while good < most and (trial := min(most, max(1, 2 * good))) < bad:
+        if fits(trial):
+            good = trial
+        else:
+            bad = trial
+    while bad - good > max(1, good // 8):
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def remembered_batch(key: Mapping[str, Any], find: Callable[[], int]) -> int:
+    """What ``find`` found for the key, now or in an earlier process."""
+    path = cache_folder() / "batch_sizes.json"
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    known = _read(path)
+    if name in known:
+        return int(known[name]["batch_size"])
+    found = find()
+    with suppress(OSError):  # a home that cannot be written to costs the next process another search
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(json.dumps({**_read(path), name: {**key, "batch_size": found}}, indent=1).encode())
+    return found
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it can find again: ``scoresde-fast`` in $XDG_CACHE_HOME, else in ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "scoresde-fast"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

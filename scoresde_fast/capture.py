@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The captured loop: each pattern of a run is one CUDA graph, replayed as often as the table says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from scoresde_fast.capture_safety import require_capturable
+from scoresde_fast.loop import Loop, Registers
+from scoresde_fast.noise import Noise
+from scoresde_fast.phases import split
+from scoresde_fast.watch import OnStep, Watch
+
+Step = Callable[[], None]
+
+WARM_UP = 3
+"""Times that a pattern runs before it is captured: Triton compiles, cuDNN measures, libraries allocate."""
+MOST_GRAPHS = 8
+"""Patterns that are captured, those that come most often first; a solver has two or three."""
+
+
+class Graphs(Protocol):
+    """What records a step and plays it again."""
+
+    def warm_up(self, step: Step) -> None:
+        """Run a step where it will be captured."""
+
+    def capture(self, step: Step) -> Step:
+        """Record a step without running it; the result runs what was recorded."""
+
+
+class CudaGraphs:
+    """CUDA graphs of one device.  All share one memory pool: nothing outlives a replay but what lay outside before.
+
+    Args:
+        device: the GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, step: Step) -> None:
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            step()
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+    def capture(self, step: Step) -> Step:
+        graph = torch.cuda.CUDAGraph()
+        # The outer stream context puts the caller's stream back where a failed capture does not.
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.stream(self._stream),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+        ):
+            step()
+        return graph.replay
+
+
+class CapturedLoop:
+    """A loop for one shape of batch, captured: `run` hands over one graph a pattern, and nothing else.
+
+    Args:
+        loop: what is captured.
+        shape: (B, C, H, W) of every batch.
+        graphs: where to; several loops may share them, and with them their memory.
+
+    Raises:
+        RuntimeError: a pattern cannot be captured.
+    """
+
+    def __init__(self, loop: Loop, shape: tuple[int, ...], graphs: Graphs) -> None:
+        self._loop = loop
+        self._phases = split(loop.program.kinds)
+        self._registers = Registers.empty(loop.program, shape)
+        often: Counter = Counter()
+        for phase in self._phases:
+            often[phase.pattern] += phase.repeats
+        self._steps = {pattern: partial(loop.pattern, pattern, self._registers) for pattern in often}
+        captured = {pattern: self._steps[pattern] for pattern, _ in often.most_common(MOST_GRAPHS)}
+        for step in captured.values():
+            for _ in range(WARM_UP):
+                self._registers.counter.zero_()
+                graphs.warm_up(step)
+        self._replays: dict[object, Step] = {**self._steps}
+        for pattern, step in captured.items():
+            self._replays[pattern] = graphs.capture(step)
+
+    def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
+        """As `Loop.run`, but ``on_step`` is called after each pattern rather than each row."""
+        registers = self._registers.load(x, noise.sample_ids)
+        watch = Watch(registers.sums, self._loop.program.table, on_step)
+        for phase in self._phases:
+            replay, rows = self._replays[phase.pattern], len(phase.pattern)
+            evaluations = sum(kind.evaluates for kind in phase.pattern)
+            for _ in range(phase.repeats):
+                replay()
+                watch.after(rows, evaluations)
+        watch.finish()
+        return registers.state.clone()
+
+
+def require_capturable_loop(loop: Loop, image_shape: tuple[int, ...]) -> None:
+    """Raises `CaptureUnsafeError`, which names the operation, unless every pattern of the loop can be captured.
+
+    Nothing is captured yet: a capture that fails half-way leaves a device in a state that a check does not.
+    """
+    registers = Registers.empty(loop.program, (1, *image_shape))
+    for pattern in dict.fromkeys(phase.pattern for phase in split(loop.program.kinds)):
+        registers.counter.zero_()
+        require_capturable(partial(loop.pattern, pattern, registers), registers.state.device)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a device can do, and what a choice of "auto" means on it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Auto = Literal["auto"]
+
+
+def usable_device(name: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ValueError(f"device {str(name)!r} is not usable here; choose from: {', '.join(there)}") from error
+    return device
+
+
+def choose_compile(choice: bool | Auto, device: torch.device) -> bool:
+    """Whether to compile: "auto" is for GPUs, where it pays within one run.
+
+    Raises:
+        ValueError: the choice is none.
+    """
+    return _on_gpu("compile", choice, device)
+
+
+def choose_capture(choice: bool | Auto, device: torch.device) -> bool:
+    """Whether to capture CUDA graphs: "auto" is wherever there are any.
+
+    Raises:
+        ValueError: the choice is none, or the device has no such graphs.
+    """
+    wanted = _on_gpu("capture", choice, device)
+    if wanted and device.type != "cuda":
+        raise ValueError(f"capture=True needs a CUDA device, and this is {device}: leave it at 'auto'")
+    return wanted
+
+
+def _on_gpu(name: str, choice: bool | Auto, device: torch.device) -> bool:
+    if not (isinstance(choice, bool) or choice == "auto"):
+        raise ValueError(f"{name} is {choice!r}; choose True, False or 'auto'")
+    return device.type == "cuda" if choice == "auto" else choice

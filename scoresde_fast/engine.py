@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine of a sampler: its network made ready for the device, and a loop for each batch size, made once."""
+
+from __future__ import annotations
+
+import os
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde_fast.capture import CapturedLoop, CudaGraphs, Graphs, require_capturable_loop
+from scoresde_fast.evaluate import Evaluator, PlainNetwork, evaluator
+from scoresde_fast.loop import Evaluate, Loop
+from scoresde_fast.noise import Noise
+from scoresde_fast.precision import Precision, arithmetic
+from scoresde_fast.watch import OnStep
+
+COMPILE_OPTIONS: dict[str, Any] = {"triton.cudagraphs": False}
+"""For the compiler behind `torch.compile`: the graphs are ours."""
+LADDER = 4
+"""Batches are padded to powers of this, and to at most this many times their size: each size is compiled once."""
+INSIDE = (f"{os.sep}torch{os.sep}", *(f"{os.sep}{name}.py" for name in ("engine", "capture", "capture_safety")))
+"""Source files that pass an error on: it came from the line before."""
+
+
+class Engine:
+    """Evaluates a model's network and runs its loop: eager, compiled, captured.
+
+    Args:
+        model: has the network as its attribute ``network``, which may be replaced or changed between two runs.
+        make_loop: the loop around something that evaluates the network.
+        labels: (rows,) float32, see `evaluator`.
+        image_shape: (C, H, W).
+        precision: see `evaluator`.
+        precision_asked: the user named it, and is told where the network cannot have it.
+        compiled: compile the network's evaluation.
+        captured: capture the loop; the device is a GPU.
+        strict: see `evaluator`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        make_loop: Callable[[Evaluate], Loop],
+        labels: Tensor,
+        image_shape: tuple[int, ...],
+        *,
+        precision: Precision,
+        precision_asked: bool,
+        compiled: bool,
+        captured: bool,
+        strict: bool,
+    ) -> None:
+        self._model, self._make_loop, self._labels = model, make_loop, labels
+        self._image_shape, self._device = image_shape, labels.device
+        self._asked, self._precision_asked, self._strict = precision, precision_asked, strict
+        self._compiling, self._capturing = compiled, captured
+        self._network: nn.Module | None = None
+        self._evaluator: Evaluator | None = None
+        self._evaluate: Evaluate | None = None
+        self._graphs: Graphs | None = None
+        # By batch size and CPU threads: what is compiled for one number of threads is not for another.
+        self._loops: dict[tuple[int, int], Loop | CapturedLoop] = {}
+
+    @property
+    def precision(self) -> Precision:
+        """What the network computes in: a plain one in float32, by TF32 where that was asked for."""
+        plain = isinstance(self.refresh(), PlainNetwork)
+        return "fp32" if plain and self._asked != "tf32" else self._asked
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def refresh(self) -> Evaluator:
+        """The evaluator of the network as it is now; where that has changed, everything is made anew."""
+        network = self._model.network
+        assert isinstance(network, nn.Module)
+        if self._evaluator is None or network is not self._network or self._evaluator.stale():
+            self.release()
+            self._network = network
+            self._evaluator = evaluator(network, self._labels, self._asked, strict=self._strict)
+            self._evaluate = self._evaluator
+            if self._precision_asked and self.precision != self._asked:
+                self._precision_asked = False
+                warnings.warn(
+                    f"{type(network).__name__} cannot be folded, and so not run in {self._asked}; it runs in float32",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            if self._compiling:
+                self._evaluate = torch.compile(
+                    self._evaluator, fullgraph=True, dynamic=False, options=dict(COMPILE_OPTIONS)
+                )
+        return self._evaluator
+
+    def release(self) -> None:
+        """Give back what the loops hold on the device."""
+        self._loops.clear()
+        self._graphs = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def size_for(self, batch: int, full: int) -> int:
+        """The size to run ``batch`` images at, where batches of ``full`` are usual: the rest is padding.
+
+        A size that is ready, if it wastes less than three quarters; else the next power of four, at most ``full``.
+        """
+        if not (self._compiling or self._capturing):
+            return batch
+        if ready := [size for size, _ in self._loops if batch <= size <= LADDER * batch]:
+            return min(ready)
+        size = 1
+        while size < batch:
+            size *= LADDER
+        return max(batch, min(size, full))
+
+    @torch.inference_mode()
+    def prepare(self, batch: int) -> Loop | CapturedLoop:
+        """The loop for batches of that size, compiled, warmed up and captured as far as asked."""
+        key = batch, torch.get_num_threads()
+        if key not in self._loops:
+            evaluator = self.refresh()
+            with arithmetic(self._asked, self._device, strict=self._strict):
+                if self._compiling:
+                    self._compile(evaluator, batch)
+                assert self._evaluate is not None
+                loop = self._make_loop(self._evaluate)
+                self._loops[key] = (self._capture(loop, batch) if self._capturing else None) or loop
+        return self._loops[key]
+
+    def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
+        """The data that a run makes of ``x`` (B, C, H, W); see `Loop.run`."""
+        loop = self.prepare(len(x))
+        with arithmetic(self._asked, self._device, strict=self._strict):
+            return loop.run(x, noise, on_step)
+
+    @torch.inference_mode()
+    def fits(self, batch: int) -> bool:
+        """Whether an uncompiled step of that many images fits in memory; what was made ready is given back."""
+        evaluator = self.refresh()
+        self.release()
+        try:
+            with arithmetic(self._asked, self._device, strict=self._strict):
+                evaluator(torch.zeros(batch, *self._image_shape, device=self._device), self._first_row())
+                if self._device.type == "cuda":
+                    torch.cuda.synchronize(self._device)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        finally:
+            self.release()
+        return True
+
+    def _first_row(self) -> Tensor:
+        return torch.zeros(1, dtype=torch.int64, device=self._device)
+
+    def _compile(self, evaluator: Evaluator, batch: int) -> None:
+        """Compile for that size; an evaluator that cannot be compiled runs as it is from now on."""
+        assert self._evaluate is not None
+        try:
+            self._evaluate(torch.zeros(batch, *self._image_shape, device=self._device), self._first_row())
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            self._compiling, self._evaluate = False, evaluator
+            self._warn("compiled", "compile", error)
+
+    def _capture(self, loop: Loop, batch: int) -> CapturedLoop | None:
+        """The captured loop; None, and never again, where it cannot be captured."""
+        assert self._evaluator is not None
+        try:
+            if self._graphs is None:
+                require_capturable_loop(self._make_loop(self._evaluator), self._image_shape)
+                self._graphs = CudaGraphs(self._device)
+            return CapturedLoop(loop, (batch, *self._image_shape), self._graphs)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            self._capturing = False
+            self._warn("captured as a CUDA graph", "capture", error)
+            return None
+
+    def _warn(self, done: str, option: str, error: Exception) -> None:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(i in f.filename for i in INSIDE)]
+        where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        said = " ".join(list(filter(str.strip, str(error).splitlines()))[:2]) or type(error).__name__
+        warnings.warn(
+            f"{type(self._network).__name__} cannot be {done}: {said}{where}; "
+            f"it runs slower, without; {option}=False says that this is meant",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short: a GPU's, or the host's."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

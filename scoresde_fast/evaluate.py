@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the loop evaluates: a network with its time table, folded where it can be, plain where it cannot."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from scoresde_fast.precision import Precision
+
+
+class Evaluator(Protocol):
+    """A network whose time labels are rows of a table on the device."""
+
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        """(B, C, H, W) float32 contiguous, (1,) int64 -> (B, C, H, W) float32 contiguous."""
+
+    def stale(self) -> bool:
+        """Whether the network has changed in a way that this evaluator does not follow."""
+
+
+class PlainNetwork(nn.Module):
+    """Any network as it is.
+
+    Args:
+        network: ``network(x, labels)``, (B, ...), (B,) -> (B, ...).
+        labels: (rows,) float32, the label of each row of the program.
+    """
+
+    labels: Tensor
+
+    def __init__(self, network: nn.Module, labels: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("labels", labels, persistent=False)
+        self._addresses = self._where()
+
+    def forward(self, x: Tensor, row: Tensor) -> Tensor:
+        """(B, ...), (1,) int64 -> (B, ...), contiguous."""
+        output: Tensor = self.network(x, self.labels.index_select(0, row).expand(len(x)))
+        return output.contiguous()
+
+    def stale(self) -> bool:
+        """Whether a weight lies elsewhere than before: values that change in place are followed, even by a graph."""
+        return self._addresses != self._where()
+
+    def _where(self) -> list[int]:
+        return [tensor.data_ptr() for tensor in (*self.network.parameters(), *self.network.buffers())]
+
+
+def evaluator(network: nn.Module, labels: Tensor, precision: Precision, *, strict: bool = False) -> Evaluator:
+    """The fastest evaluator of a network on its device: the one place that knows which networks can be folded.
+
+    Args:
+        network: ``network(x, labels)``.
+        labels: (rows,) float32 on the network's device.
+        precision: what the network computes in; never "auto".
+        strict: the algorithms may not depend on the batch size.
+    """
+    return PlainNetwork(network, labels)

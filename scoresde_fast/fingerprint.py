@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Digests of a network: of its weights, which decide an image, and of its shape, which decides what fits in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from torch import nn
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of a model's weights and buffers, names and shapes included."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def shape_sha256(model: nn.Module) -> str:
+    """SHA-256 of the names, dtypes and shapes of a model's weights and buffers, whatever their values."""
+    weights = [(name, str(weight.dtype), list(weight.shape)) for name, weight in model.state_dict().items()]
+    return hashlib.sha256(json.dumps([type(model).__name__, weights]).encode()).hexdigest()

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network computes in: which precisions a device has, and PyTorch's own switches while a run needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+
+from scoresde_fast.errors import unknown
+
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+
+LEAST_CAPABILITY: dict[str, tuple[int, int]] = {"tf32": (8, 0), "bf16": (8, 0)}
+"""The first GPUs with tensor cores for it."""
+
+
+def choose_precision(precision: str, device: torch.device) -> Precision:
+    """The precision to compute in: "auto" is bf16 on a GPU that has it, and fp32 elsewhere.
+
+    Raises:
+        ValueError: there is no such precision, or the device lacks it.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(unknown("precision", precision, get_args(Precision)))
+    missing = {name: why for name in LEAST_CAPABILITY if (why := _refusal(name, device))}
+    if precision in missing:
+        there = [name for name in get_args(Precision) if name not in missing]
+        raise ValueError(f"precision {precision!r} {missing[precision]}; choose from: {', '.join(there)}")
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" and "bf16" not in missing else "fp32"
+    return precision  # type: ignore[return-value]  # one of them, as checked
+
+
+def _refusal(precision: str, device: torch.device) -> str | None:
+    """Why the device lacks a precision that needs tensor cores, or None.  A CPU has bf16 as far as PyTorch goes."""
+    if device.type != "cuda":
+        return "is a mode of GPUs, which a CPU lacks" if precision == "tf32" else None
+    major, minor = torch.cuda.get_device_capability(device)
+    least = LEAST_CAPABILITY[precision]
+    if (major, minor) >= least:
+        return None
+    return f"needs a GPU of compute capability {least[0]}.{least[1]}, and {device} has {major}.{minor}"
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: torch.device, *, strict: bool = False) -> Iterator[None]:
+    """PyTorch's switches of a GPU as a run needs them, put back afterwards: float32 is float32 unless TF32 was asked,
+    and the device is the current one.
+
+    ``strict`` takes cuDNN's deterministic algorithms; else it measures which is fastest for each shape.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    tf32, matmul = precision == "tf32", torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    with (
+        torch.cuda.device(device),
+        torch.backends.cudnn.flags(enabled=True, benchmark=not strict, deterministic=strict, allow_tf32=tf32),
+    ):
+        matmul.allow_tf32 = tf32
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = before

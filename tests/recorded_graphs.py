@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a CUDA graph does, on a CPU: operations with their arguments, done again into the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Recording(TorchDispatchMode):
+    """Records each operation as it runs; every number among its arguments stays what it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        with self:
+            made_of = func.decompose(*args, **kwargs)
+        if made_of is not NotImplemented:
+            return made_of
+        result = func(*args, **kwargs)
+        self.operations.append((func, args, kwargs, result))
+        return result
+
+    def replay(self) -> None:
+        """Do it all again; a new result goes where the first one lies."""
+        for func, args, kwargs, recorded in self.operations:
+            for old, new in zip(tree_leaves(recorded), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(old, Tensor) and old.untyped_storage()._cdata != new.untyped_storage()._cdata:
+                    old.copy_(new)
+
+
+class RecordedGraphs:
+    """Stands in for `scoresde_fast.capture.CudaGraphs`; ``captured`` counts the graphs."""
+
+    def __init__(self) -> None:
+        self.captured = self.replayed = 0
+
+    def warm_up(self, step: Callable[[], None]) -> None:
+        step()
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        self.captured += 1
+        with Recording() as recording:
+            step()
+
+        def replay() -> None:
+            self.replayed += 1
+            recording.replay()
+
+        return replay

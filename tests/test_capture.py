@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every step can be captured as a CUDA graph, as far as that can be known without a GPU; and what cannot is named.
+
+The last tests capture on a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde_fast as sf
+from scoresde_fast.capture import require_capturable_loop
+from scoresde_fast.capture_safety import CaptureUnsafeError, record_twice, require_capturable
+from scoresde_fast.evaluate import evaluator
+from scoresde_fast.loop import Loop, StepBackends
+from scoresde_fast.program import Program
+from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
+from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
+from scoresde_fast.solvers.correctors import CORRECTORS
+
+DEVICE = "meta"
+"""Tensors with a shape and no data: a read of one on the host, or a copy from it, cannot but fail."""
+SDE_OF: dict[str, SDE] = {"vesde": VESDE(), "vpsde": VPSDE(), "subvpsde": SubVPSDE()}
+CASES = [
+    (sde, solver, flow, corrector, norm)
+    for sde, of in SDE_OF.items()
+    for solver, found in SOLVERS.items()
+    for flow in (False, True)
+    for corrector in ("none", *CORRECTORS)
+    for norm in (("sample", "batch") if corrector == "langevin" else ("sample",))
+    if isinstance(of, found.sdes) and (found.flow or not flow)
+]
+IDS = [f"{sde}-{solver}-{'flow' if flow else 'sde'}-{c}-{norm}" for sde, solver, flow, c, norm in CASES]
+NETWORK = {
+    "name": "ncsnpp",
+    "nf": 8,
+    "ch_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attn_resolutions": [4],
+    "scale_by_sigma": True,
+}
+
+
+def model_of(sde: str) -> sf.ScoreModel:
+    config = {"data": {"image_size": 8, "centered": False}, "model": NETWORK, "training": {"sde": sde}}
+    return sf.create(config).eval().to(DEVICE)
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, sf.ScoreModel]:
+    return {sde: model_of(sde) for sde in SDE_OF}
+
+
+@pytest.mark.parametrize(("sde", "solver", "flow", "corrector", "norm"), CASES, ids=IDS)
+def test_every_step_can_be_captured(
+    models: dict[str, sf.ScoreModel], sde: str, solver: str, flow: bool, corrector: str, norm: str
+) -> None:
+    """No host read, no copy between host and device, no generator, and the same operations at every step."""
+    model = models[sde]
+    table = build_table(SDE_OF[sde], SolverOptions(solver, 30, corrector, corrector_steps=2, flow=flow))
+    labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
+    program = Program.of(table, labels, scale, DEVICE)
+    evaluate = evaluator(model.network, program.labels, "fp32")
+    loop = Loop(program, evaluate, StepBackends.choose(DEVICE), langevin_norm=norm)
+    with torch.inference_mode():
+        require_capturable_loop(loop, model.image_shape)
+
+
+X, ROW, MASK = torch.ones(3, device=DEVICE), torch.ones(1, device=DEVICE, dtype=torch.int64), torch.ones(3) > 0
+HOST_READS: dict[str, Callable[[], object]] = {
+    "item": lambda: X.sum().item(),
+    "bool": lambda: bool(X.sum() > 0),
+    "if": lambda: 1 if X[0] > 0 else 0,
+    "int": lambda: X[int(ROW)],
+    "tolist": lambda: X.tolist(),
+    "equal": lambda: torch.equal(X, X),
+    "allclose": lambda: torch.allclose(X, X),
+    "cpu": lambda: X.cpu(),
+    "to": lambda: X.to("cpu"),
+    "copy_": lambda: torch.empty(3).copy_(X),
+}
+SHAPES_OF_DATA: dict[str, Callable[[], object]] = {
+    "nonzero": lambda: X.nonzero(),
+    "mask": lambda: X[X > 0],
+    "masked_select": lambda: X.masked_select(X > 0),
+    "unique": lambda: X.unique(),
+    "repeat_interleave": lambda: X.repeat_interleave(ROW.expand(3)),
+}
+HOST_COPIES: dict[str, Callable[[], object]] = {
+    "tensor": lambda: torch.tensor([1.0, 2.0], device=DEVICE),
+    "scalar": lambda: X * torch.tensor(2.0),
+    "to": lambda: torch.arange(3).to(DEVICE),
+    "from_numpy": lambda: torch.from_numpy(torch.ones(3).numpy()).to(DEVICE),
+    "new_tensor": lambda: X.new_tensor([1.0]),
+    "as_tensor": lambda: torch.as_tensor([1.0], device=DEVICE),
+    "copy_": lambda: X.clone().copy_(torch.ones(3)),
+    "mask": lambda: X.masked_fill(MASK, 0.0),
+}
+
+
+@pytest.mark.parametrize("step", HOST_READS.values(), ids=HOST_READS.keys())
+def test_a_host_read_is_caught(step: Callable[[], object]) -> None:
+    """Reading a tensor of the device, or copying from it."""
+    with pytest.raises(CaptureUnsafeError, match=r"reads a tensor on the host|copies a tensor to the host|mixes"):
+        require_capturable(step, DEVICE)
+
+
+@pytest.mark.parametrize("step", SHAPES_OF_DATA.values(), ids=SHAPES_OF_DATA.keys())
+def test_a_shape_of_data_is_caught(step: Callable[[], object]) -> None:
+    """Operations whose result is as long as the data says."""
+    with pytest.raises(CaptureUnsafeError, match="shape that depends on data"):
+        require_capturable(step, DEVICE)
+
+
+@pytest.mark.parametrize("step", HOST_COPIES.values(), ids=HOST_COPIES.keys())
+def test_a_copy_from_the_host_is_caught(step: Callable[[], object]) -> None:
+    """A tensor that is made from values on the host, moved from it, or used where it lies."""
+    with pytest.raises(CaptureUnsafeError, match=r"from values on the host|copies a tensor from the host|mixes"):
+        require_capturable(step, DEVICE)
+
+
+@pytest.mark.parametrize(
+    "step", [lambda: torch.randn_like(X), lambda: X.clone().normal_(), lambda: torch.nn.functional.dropout(X)]
+)
+def test_a_generator_is_caught(step: Callable[[], object]) -> None:
+    """Noise comes from the counter alone."""
+    with pytest.raises(CaptureUnsafeError, match="random generator"):
+        require_capturable(step, DEVICE)
+
+
+class Steps:
+    """Steps whose Python code knows which step it is."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.table = torch.ones(8, 3, device=DEVICE)
+        self.kept: list[Tensor] = [X]
+
+    def number(self) -> None:
+        self.step += 1
+        X * float(self.step)
+
+    def view(self) -> None:
+        self.step += 1
+        self.table[self.step] * 2
+
+    def shape(self) -> None:
+        self.step += 1
+        self.table[: self.step].sum()
+
+    def branch(self) -> None:
+        self.step += 1
+        X.exp() if self.step % 2 else X.log()
+
+    def more(self) -> None:
+        self.step += 1
+        for _ in range(self.step):
+            X + 1
+
+    def keeps(self) -> None:
+        self.kept.append(self.kept[-1] + 1)
+
+
+@pytest.mark.parametrize("name", ["number", "view", "shape", "branch", "more", "keeps"])
+def test_a_step_that_knows_its_number_is_caught(name: str) -> None:
+    """A number, a view, a shape, a branch, a count or a tensor that differs between two steps."""
+    with pytest.raises(CaptureUnsafeError, match="is not the same in two steps"):
+        require_capturable(getattr(Steps(), name), DEVICE)
+
+
+def test_what_is_safe_is_let_through() -> None:
+    """Reading by the counter, new tensors, numbers, in-place operations and dropout in evaluation are no reason."""
+    x, table, dropout = torch.ones(3, device=DEVICE), torch.ones(8, 3, device=DEVICE), nn.Dropout(0.5).eval()
+
+    def step() -> None:
+        x.add_(table.index_select(0, ROW)[0]).mul_(torch.zeros_like(x))
+        x.copy_(dropout(x[ROW]) * 2.0 + torch.arange(3, device=DEVICE) + torch.full((3,), 0.5, device=DEVICE))
+        x.view(1, 3).expand(2, 3).contiguous()
+        ROW.add_(1)
+
+    assert list(record_twice(step, DEVICE)) == []
+
+
+@pytest.fixture
+def on_gpu() -> sf.ScoreModel:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    torch.manual_seed(0)
+    config = {"data": {"image_size": 32, "centered": False}, "model": NETWORK, "training": {"sde": "vesde"}}
+    return sf.create(config)
+
+
+GPU = {"solver": "pc", "device": "cuda", "precision": "fp32", "compile": False}
+
+
+def test_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+    """Captured and padded batches of several sizes give the images of the plain loop, without a warning."""
+    plain, captured = (sf.Sampler(on_gpu, steps=20, capture=capture, **GPU) for capture in (False, True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for seeds in (range(64), [3], range(70, 100)):
+            torch.testing.assert_close(captured.sample(seeds), plain.sample(seeds), rtol=0, atol=1e-4)
+    assert all(type(loop).__name__ == "CapturedLoop" for loop in captured.engine._loops.values())
+
+
+def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+    """A captured loop holds at most 256 MB more than a plain one, however many steps and batch sizes there are."""
+    held = []
+    for steps, capture, sizes in ((20, False, [64]), (20, True, [64]), (1000, True, [64, 1, 4, 16])):
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved()
+        sampler = sf.Sampler(on_gpu, steps=steps, capture=capture, **GPU)
+        for size in sizes:
+            sampler.engine.prepare(size)
+        sampler.sample(range(64)) if steps < 1000 else None
+        held.append(torch.cuda.memory_reserved() - before)
+        sampler.engine.release()
+    assert max(held[1:]) - held[0] <= 256 * 2**20
+
+
+def test_a_network_that_no_graph_holds_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+    """It runs without, after one warning that names the operation."""
+    forward = on_gpu.network.forward
+
+    def reads(x: Tensor, labels: Tensor) -> Tensor:
+        assert labels[0].item() > 0
+        return forward(x, labels)
+
+    on_gpu.network.forward = reads
+    sampler = sf.Sampler(on_gpu, steps=3, **GPU)
+    with pytest.warns(RuntimeWarning, match="_local_scalar_dense reads a tensor on the host") as caught:
+        images = [sampler.sample(range(4)) for _ in range(2)]
+    assert len(caught) == 1 and torch.equal(*images)
+
+
+def test_strict_and_automatic_batches_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+    """Strict images have the same bits over batch sizes; the largest batch is found and works."""
+    strict = sf.Sampler(on_gpu, steps=5, strict=True, **GPU)
+    whole = strict.sample(range(40))
+    parts = torch.cat([images for _, images in strict.stream(range(40), batch_size=7)])
+    assert torch.equal(whole, parts)
+    automatic = sf.Sampler(on_gpu, steps=2, batch_size="auto", **GPU)
+    assert automatic.batch_size >= 64
+    assert len(automatic.sample(range(automatic.batch_size))) == automatic.batch_size

@@ -39,7 +39,7 @@ class Engine:
         precision_asked: the user named it, and is told where the network cannot have it.
         compiled: compile the network's evaluation.
         captured: capture the loop; the device is a GPU.
-        strict: see `evaluator`.
+        strict: see `arithmetic`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Engine:
         if self._evaluator is None or network is not self._network or self._evaluator.stale():
             self.release()
             self._network = network
-            self._evaluator = evaluator(network, self._labels, self._asked, strict=self._strict)
+            self._evaluator = evaluator(network, self._labels, self._asked)
             self._evaluate = self._evaluator
             if self._precision_asked and self.precision != self._asked:
                 self._precision_asked = False

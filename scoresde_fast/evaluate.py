@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from scoresde_fast.networks import ScoreNetwork
 from scoresde_fast.precision import Precision
 
 
@@ -49,13 +50,14 @@ class PlainNetwork(nn.Module):
         return [tensor.data_ptr() for tensor in (*self.network.parameters(), *self.network.buffers())]
 
 
-def evaluator(network: nn.Module, labels: Tensor, precision: Precision, *, strict: bool = False) -> Evaluator:
+def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evaluator:
     """The fastest evaluator of a network on its device: the one place that knows which networks can be folded.
 
     Args:
         network: ``network(x, labels)``.
         labels: (rows,) float32 on the network's device.
-        precision: what the network computes in; never "auto".
-        strict: the algorithms may not depend on the batch size.
+        precision: what the network computes in.
     """
+    if isinstance(network, ScoreNetwork):
+        return network.fold(labels, precision)
     return PlainNetwork(network, labels)

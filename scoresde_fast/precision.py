@@ -13,6 +13,8 @@ from scoresde_fast.errors import unknown
 
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What weights and images inside a network are stored as."""
 LEAST_CAPABILITY: dict[str, tuple[int, int]] = {"tf32": (8, 0), "bf16": (8, 0)}
 """The first GPUs with tensor cores for it."""
 

@@ -65,7 +65,7 @@ def test_every_step_can_be_captured(
     table = build_table(SDE_OF[sde], SolverOptions(solver, 30, corrector, corrector_steps=2, flow=flow))
     labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
     program = Program.of(table, labels, scale, DEVICE)
-    evaluate = evaluator(model.network, program.labels, "fp32")
+    evaluate = evaluator(model.network, torch.from_numpy(labels).float(), "fp32")
     loop = Loop(program, evaluate, StepBackends.choose(DEVICE), langevin_norm=norm)
     with torch.inference_mode():
         require_capturable_loop(loop, model.image_shape)

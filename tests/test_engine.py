@@ -80,7 +80,8 @@ def test_captured_images_are_the_images(
     graphs = replayed(sampler)
     for seeds, captured in (([5, 3, 8, 1], 1), ([2, 9], 1), ([7], 1), (range(6), 2), (range(9), 2)):
         images = sampler.sample(seeds)
-        torch.testing.assert_close(images, plain.sample(seeds), rtol=0, atol=2e-5)
+        # Sums differ with the batch size in their last bits; images of two seeds differ by more than 0.1.
+        torch.testing.assert_close(images, plain.sample(seeds), rtol=0, atol=1e-4)
         assert len(sampler.engine._loops) == captured
     assert graphs.captured > 0 and graphs.replayed >= 5 * 5
 

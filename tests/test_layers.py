@@ -24,6 +24,7 @@ LAYERS = (
     "environment",
     "sdes",
     "solvers",
+    "precision",
     "networks",
     "configs",
     "data",
@@ -33,7 +34,6 @@ LAYERS = (
     "program",
     "watch",
     "loop",
-    "precision",
     "evaluate",
     "capture_safety",
     "capture",
@@ -48,6 +48,7 @@ LAYERS = (
     "generate",
     "training",
     "evaluation",
+    "bench",
     "cli",
 )
 # Layers that know less than everything below them.
@@ -57,7 +58,7 @@ ONLY = {
     "noise": {"errors", "ops", "rng"},
     "sdes": {"errors"},
     "solvers": {"errors", "sdes"},
-    "networks": {"errors", "ops"},
+    "networks": {"errors", "ops", "precision"},
     "configs": {"errors"},
     "data": {"errors"},
     "mixture": {"errors", "sdes", "model"},

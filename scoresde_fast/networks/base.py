@@ -7,8 +7,9 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from scoresde_fast.networks.folding import FoldedNetwork, Precision
+from scoresde_fast.networks.folding import FoldedNetwork
 from scoresde_fast.networks.layers import Activation
+from scoresde_fast.precision import Precision
 
 
 class ScoreNetwork(nn.Module):
@@ -53,6 +54,6 @@ class ScoreNetwork(nn.Module):
             return None
         return self.act(self.time1(self.act(self.time0(features))))
 
-    def fold(self, labels: Tensor, precision: Precision = "fp32") -> FoldedNetwork:
+    def fold(self, labels: Tensor, precision: Precision = "auto") -> FoldedNetwork:
         """The inference network for a run whose rows have these ``labels`` (rows,); see `FoldedNetwork`."""
         return FoldedNetwork(self, labels, precision)

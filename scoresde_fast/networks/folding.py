@@ -11,51 +11,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde_fast.errors import unknown
 from scoresde_fast.networks.blocks import AttentionBlock, ResnetBlock
 from scoresde_fast.networks.convolution import FoldedConvolution
 from scoresde_fast.networks.layers import NIN
 from scoresde_fast.ops.group_norm_attention import MergedAttention, group_norm_attention, merge_attention
+from scoresde_fast.precision import DTYPES, Precision, choose_precision
 
 if TYPE_CHECKING:
     from scoresde_fast.networks.base import ScoreNetwork
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TENSOR_CORE_CHANNELS = 8
 """Images have their channels padded to a multiple of this on a GPU."""
-
-
-def require_precision(precision: str, device: torch.device) -> None:
-    """Raises ValueError unless the device has this precision."""
-    if precision not in DTYPES:
-        raise ValueError(unknown("precision", precision, get_args(Precision)))
-    if precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"precision 'tf32' is one of NVIDIA GPUs, not of a {device.type}; choose fp32, bf16 or fp16")
-    if precision in ("tf32", "bf16") and device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 8:
-        name = torch.cuda.get_device_name(device)
-        raise ValueError(
-            f"precision {precision!r} needs compute capability 8.0, which {name} lacks; choose fp32 or fp16"
-        )
-
-
-@contextmanager
-def arithmetic(precision: Precision) -> Iterator[None]:
-    """Inside, float32 products on a GPU are strict, or TF32 where that is the precision."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    try:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 class FoldedNetwork(nn.Module):
@@ -64,11 +36,10 @@ class FoldedNetwork(nn.Module):
     Args:
         network: the plain network, on its device, in evaluation mode; it stays as it is, and whole.
         labels: (rows,) float32, the time label of every row of the run's step table.
-        precision: "fp32", "tf32", "bf16" or "fp16": of weights and images inside.  State, tables and the output are
-            float32.
+        precision: of weights and images inside, see `choose_precision`.  State, tables and the output are float32.
 
     Raises:
-        ValueError: the device lacks the precision.
+        ValueError: there is no such precision, or the device lacks it.
     """
 
     row_of: Tensor
@@ -76,19 +47,19 @@ class FoldedNetwork(nn.Module):
     scale: Tensor
 
     @torch.no_grad()
-    def __init__(self, network: ScoreNetwork, labels: Tensor, precision: Precision = "fp32") -> None:
+    def __init__(self, network: ScoreNetwork, labels: Tensor, precision: Precision = "auto") -> None:
         super().__init__()
         device = next(network.parameters()).device
-        require_precision(precision, device)
-        self.precision, self.dtype, self.centered = precision, DTYPES[precision], network.centered
+        self.precision = choose_precision(precision, device)
+        self.dtype, self.centered = DTYPES[self.precision], network.centered
         self._source = (network,)  # in a tuple: not a module of this one
         self._folded_from = _fingerprint(network)
         # PC samplers evaluate twice at each time.
-        times, row_of = labels.to(device).unique(return_inverse=True)
+        times, row_of = (tensor.to(device) for tensor in labels.cpu().unique(return_inverse=True))
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         self.network = copy.deepcopy(network, shared).eval()
         self.channels = network.image_channels
-        padding = TENSOR_CORE_CHANNELS if device.type == "cuda" else 1
+        padding = 1 if device.type == "cpu" else TENSOR_CORE_CHANNELS
         self.padded_channels = -(-self.channels // padding) * padding
         folding = _Folding(self.dtype, network.embed(times), self.channels, self.padded_channels)
         folding.fold_children(self.network)
@@ -116,7 +87,8 @@ class FoldedNetwork(nn.Module):
 
 
 def _fingerprint(network: nn.Module) -> list[tuple[int, int]]:
-    return [(tensor.data_ptr(), tensor._version) for tensor in network.parameters()]
+    # A tensor made in inference mode counts no versions.
+    return [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in network.parameters()]
 
 
 class TimeColumns(nn.Module):

@@ -197,6 +197,8 @@ def fir_down(x: Tensor, taps: Sequence[float]) -> Tensor:
 
 def fir_filter(x: Tensor, kernel: Tensor, *, pad: int) -> Tensor:
     """True convolution with a `fir_kernel`, ``pad`` zeros added in all along each axis (the odd one in front)."""
+    # A CPU takes ten times as long over 16 bits.
+    wide = x.float() if x.device.type == "cpu" and x.dtype.itemsize == 2 else x
     if pad % 2:
-        x = F.pad(x, (1, 0, 1, 0))
-    return F.conv2d(x, _each_channel(kernel.flip(0, 1), x), padding=pad // 2, groups=x.shape[1])
+        wide = F.pad(wide, (1, 0, 1, 0))
+    return F.conv2d(wide, _each_channel(kernel.flip(0, 1), wide), padding=pad // 2, groups=x.shape[1]).to(x.dtype)

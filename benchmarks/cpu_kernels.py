@@ -2,7 +2,8 @@
 """The kernels on a CPU against eager PyTorch and torch.compile: python benchmarks/cpu_kernels.py [--only PART ...]
 
 Two threads, one process, alternatives interleaved, medians.  The shapes are those of NCSN++ for CIFAR-10 at batch 8,
-and 256 images of 3x32x32 for the solver's steps.  Writes benchmarks/results/cpu-kernels.json.
+and 256 images of 3x32x32 for the solver's steps.  The process keeps the memory that it frees, as the command line's
+does, so that neither side pays for fresh pages at every call.  Writes benchmarks/results/cpu-kernels.json.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from network_shapes import CIFAR10, shapes
 from timing import device_info, interleaved
 from torch import Tensor
 
+from scoresde_fast.cli.memory import keep_freed_memory
 from scoresde_fast.ops.affine_step import affine_step
 from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
@@ -134,6 +136,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="measure these alone")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
+    keep_freed_memory()
     out: Path = RESULTS / "cpu-kernels.json"
     result = json.loads(out.read_text()) if options.only and out.exists() else {}
     result |= {

@@ -26,7 +26,7 @@ SHAPES = [((2, 8, 6, 6), 2), ((3, 12, 5, 7), 4), ((2, 40, 1, 1), 5)]
 
 @pytest.fixture(autouse=True)
 def _poisoned() -> Iterator[None]:
-    """Memory that no kernel wrote is NaN."""
+    """Memory that no kernel wrote is NaN; what the C++ forward wrote, csrc/tests looks at."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     yield

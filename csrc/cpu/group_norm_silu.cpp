@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <type_traits>
+#include <vector>
 
 #include "cpu/moments.h"
 #include "cpu/silu.h"
@@ -12,10 +14,20 @@
 namespace ssf::cpu {
 namespace {
 
-// y = (x - centre) gain + offset or, with the signs of both turned, its SiLU: the norm of one channel or of each, with
-// shift, scale, weight and bias folded in.
-struct Affine {
-  std::vector<float> centre, gain, offset;
+// What a block of channels needs beside its images. y = (x - centre) gain + offset or, with the signs of both turned,
+// its SiLU: the norm, with shift, scale, weight and bias folded in.
+struct Scratch {
+  std::unique_ptr<float[]> memory;
+  float *centre, *gain, *offset, *shift, *pivot, *sum, *square;  // of each channel
+  std::vector<Moments> moments;                                  // of each group
+
+  Scratch(int64_t channels, int64_t groups) : memory(new float[7 * channels]), moments(groups) {
+    float* next = memory.get();
+    for (float** place : {&centre, &gain, &offset, &shift, &pivot, &sum, &square}) {
+      *place = next;
+      next += channels;
+    }
+  }
 };
 
 template <bool kSilu>
@@ -72,79 +84,101 @@ template <class T>
   for (int64_t i = 0; i < pixels; ++i) narrow((widen(x[i]) + shift + widen(residual[i])) * scale, h[i]);
 }
 
-// The moments of x, or of h, which is made and stored on the way, where there is a residual: of each channel, or, for
-// NCHW images without a shift of their own, of each group, whose elements are neighbours.
+// Where there is a residual, h is made and stored on the way, and the moments are those of h; elsewhere of x + shift.
 template <class T>
-[[gnu::always_inline]] inline Moments measure(const GroupNormSilu<T>& op, const Block& block, const float* shift) {
-  const int64_t pixels = op.pixels, start = block.offset(op, pixels), channels = block.size();
-  const T* source = op.residual ? op.joined : op.x;
-  if (!op.channels_last) {
-    const int64_t group = op.shift && !op.residual ? 1 : op.channels / op.groups;
-    Moments moments(channels / group);
-    for (int64_t c = 0; c < channels; c += group) {
-      for (int64_t k = c; op.residual && k < c + group; ++k) {
-        const int64_t i = start + k * pixels;
-        join_plane(op.x + i, op.residual + i, pixels, shift[k], op.scale, op.joined + i);
+[[gnu::always_inline]] inline void measure_planes(const GroupNormSilu<T>& op, const Block& block, Scratch& scratch) {
+  const int64_t pixels = op.pixels, group = op.channels / op.groups, start = block.offset(op, pixels);
+  const T* source = (op.residual ? op.joined : op.x) + start;
+  for (int64_t first = 0; first < block.size(); first += group) {
+    Moments& moments = scratch.moments[first / group];
+    if (op.residual || !op.shift) {
+      for (int64_t c = first; op.residual && c < first + group; ++c) {
+        const int64_t i = start + c * pixels;
+        join_plane(op.x + i, op.residual + i, pixels, scratch.shift[c], op.scale, op.joined + i);
       }
-      moments.set_neighbours(c / group, source + start + c * pixels, group * pixels);
+      moments = moments_of(source + first * pixels, group * pixels);
+      continue;
     }
-    return moments;
+    for (int64_t c = first; c < first + group; ++c) {
+      const Moments plane = moments_of(source + c * pixels, pixels);
+      const double before = static_cast<double>(c - first), count = static_cast<double>(pixels);
+      const double apart = plane.mean + scratch.shift[c] - moments.mean;
+      moments.mean += apart / (before + 1);
+      moments.squares += plane.squares + apart * apart * count * before / (before + 1);
+    }
   }
-  Moments moments(channels);
-  for (int64_t p = 0; p < pixels; p += Moments::kChunk) {
-    const int64_t rows = std::min(Moments::kChunk, pixels - p);
+}
+
+template <class T>
+[[gnu::always_inline]] inline void measure_pixels(const GroupNormSilu<T>& op, const Block& block, Scratch& scratch) {
+  const int64_t pixels = op.pixels, group = op.channels / op.groups, channels = block.size();
+  const int64_t start = block.offset(op, pixels), groups = channels / group;
+  const T* source = (op.residual ? op.joined : op.x) + start;
+  const bool shifted = op.shift && !op.residual;
+  std::vector<double> pivots(groups);
+  for (int64_t p = 0; p < pixels; p += kChunk) {
+    const int64_t rows = std::min(kChunk, pixels - p);
     for (int64_t row = 0; op.residual && row < rows; ++row) {
       const int64_t i = start + (p + row) * op.channels;
-      join_pixel(op.x + i, op.residual + i, channels, shift, op.scale, op.joined + i);
+      join_pixel(op.x + i, op.residual + i, channels, scratch.shift, op.scale, op.joined + i);
     }
-    moments.add_rows(source + start + p * op.channels, rows, op.channels);
+    // A group's pivot is the mean of its first pixel.
+    for (int64_t g = 0; p == 0 && g < groups; ++g) {
+      const int64_t first = g * group;
+      for (int64_t c = first; c < first + group; ++c)
+        scratch.sum[c] = widen(source[c]) + (shifted ? scratch.shift[c] : 0.0f);
+      pivots[g] = static_cast<float>(total(scratch.sum + first, group) / static_cast<double>(group));
+      for (int64_t c = first; c < first + group; ++c)
+        scratch.pivot[c] = static_cast<float>(pivots[g] - (shifted ? scratch.shift[c] : 0.0f));
+    }
+    std::fill_n(scratch.sum, channels, 0.0f);
+    std::fill_n(scratch.square, channels, 0.0f);
+    add_rows(source + p * op.channels, rows, op.channels, channels, scratch.pivot, scratch.sum, scratch.square);
+    for (int64_t g = 0; g < groups; ++g) {
+      scratch.moments[g].mean += total(scratch.sum + g * group, group);
+      scratch.moments[g].squares += total(scratch.square + g * group, group);
+    }
   }
-  moments.finish_rows();
-  return moments;
+  for (int64_t g = 0; g < groups; ++g) scratch.moments[g].finish(pivots[g], static_cast<double>(pixels * group));
+}
+
+[[gnu::always_inline]] inline void fold(int64_t channels, double mean, float factor, float sign, const float* shift,
+                                        const float* weight, const float* bias, float* __restrict centre,
+                                        float* __restrict gain, float* __restrict offset) {
+  for (int64_t c = 0; c < channels; ++c) {
+    centre[c] = static_cast<float>(mean - shift[c]);
+    gain[c] = factor * weight[c];
+    offset[c] = sign * bias[c];
+  }
 }
 
 // Statistics of each group from its moments, and what they make of the norm.
 template <class T>
-[[gnu::always_inline]] inline Affine normalise(const GroupNormSilu<T>& op, const Block& block, const float* shift,
-                                               const Moments& moments) {
-  const int64_t group = op.channels / op.groups, channels = block.size();
-  // Sets of numbers a group, and how many numbers each has.
-  const int64_t sets = static_cast<int64_t>(moments.mean.size()) * group / channels;
-  const double parts = static_cast<double>(sets), elements = static_cast<double>(op.pixels * group);
-  // Where there is no residual the moments are those of x, and h = (x + shift) * scale.
+[[gnu::always_inline]] inline void normalise(const GroupNormSilu<T>& op, const Block& block, Scratch& scratch) {
+  const int64_t group = op.channels / op.groups;
+  const double elements = static_cast<double>(op.pixels * group);
+  // Where there is no residual the moments are those of x + shift, and h = (x + shift) * scale.
   const double scale = op.residual ? 1.0 : op.scale;
   const float sign = op.silu ? -1.0f : 1.0f;
-  Affine affine{std::vector<float>(channels), std::vector<float>(channels), std::vector<float>(channels)};
-  for (int64_t first = 0; first < channels; first += group) {
-    const double *means = moments.mean.data() + first * sets / group,
-                 *squares = moments.squares.data() + first * sets / group;
-    const bool shifted = op.shift && !op.residual;
-    double mean = 0, sum = 0;
-    for (int64_t i = 0; i < sets; ++i) mean += means[i] + (shifted ? shift[first + i] : 0.0f);
-    mean /= parts;
-    for (int64_t i = 0; i < sets; ++i) {
-      const double apart = means[i] + (shifted ? shift[first + i] : 0.0f) - mean;
-      sum += squares[i] + elements / parts * apart * apart;
-    }
-    const double reciprocal = 1.0 / std::sqrt(sum / elements * scale * scale + op.eps);
+  if (op.residual) std::fill_n(scratch.shift, block.size(), 0.0f);
+  for (int64_t first = 0; first < block.size(); first += group) {
+    const Moments moments = scratch.moments[first / group];
+    const double reciprocal = 1.0 / std::sqrt(moments.squares / elements * scale * scale + op.eps);
     float* statistics = op.statistics + 2 * (block.sample * op.groups + (block.begin + first) / group);
-    statistics[0] = static_cast<float>(mean * scale);
+    statistics[0] = static_cast<float>(moments.mean * scale);
     statistics[1] = static_cast<float>(reciprocal);
-    for (int64_t c = first; c < first + group; ++c) {
-      affine.centre[c] = static_cast<float>(mean - (shifted ? shift[c] : 0.0f));
-      affine.gain[c] = sign * static_cast<float>(reciprocal * scale) * op.weight[block.begin + c];
-      affine.offset[c] = sign * op.bias[block.begin + c];
-    }
+    fold(group, moments.mean, sign * static_cast<float>(reciprocal * scale), sign, scratch.shift + first,
+         op.weight + block.begin + first, op.bias + block.begin + first, scratch.centre + first, scratch.gain + first,
+         scratch.offset + first);
   }
-  return affine;
 }
 
 template <bool kSilu, class T>
-[[gnu::always_inline]] inline void apply(const GroupNormSilu<T>& op, const Block& block, const Affine& affine) {
+[[gnu::always_inline]] inline void apply(const GroupNormSilu<T>& op, const Block& block, const Scratch& scratch) {
   const int64_t pixels = op.pixels, start = block.offset(op, pixels), channels = block.size();
   const T* x = (op.residual ? op.joined : op.x) + start;
   T* y = op.y + start;
-  const float *centre = affine.centre.data(), *gain = affine.gain.data(), *offset = affine.offset.data();
+  const float *centre = scratch.centre, *gain = scratch.gain, *offset = scratch.offset;
   if (op.channels_last) {
     for (int64_t p = 0; p < pixels; ++p) {
       activate_all<kSilu, false>(x + p * op.channels, channels, centre, gain, offset, y + p * op.channels);
@@ -160,10 +194,15 @@ template <class T>
 [[gnu::always_inline]] inline void run(const GroupNormSilu<T>& op, int64_t sample, int64_t first, int64_t last) {
   const int64_t group = op.channels / op.groups;
   const Block block{sample, first * group, last * group};
-  std::vector<float> shift(block.size());
-  if (op.shift) std::copy_n(op.shift + sample * op.shift_stride + block.begin, block.size(), shift.begin());
-  const Affine affine = normalise(op, block, shift.data(), measure(op, block, shift.data()));
-  op.silu ? apply<true>(op, block, affine) : apply<false>(op, block, affine);
+  Scratch scratch(block.size(), last - first);
+  if (op.shift) {
+    std::copy_n(op.shift + sample * op.shift_stride + block.begin, block.size(), scratch.shift);
+  } else {
+    std::fill_n(scratch.shift, block.size(), 0.0f);
+  }
+  op.channels_last ? measure_pixels(op, block, scratch) : measure_planes(op, block, scratch);
+  normalise(op, block, scratch);
+  op.silu ? apply<true>(op, block, scratch) : apply<false>(op, block, scratch);
 }
 
 }  // namespace

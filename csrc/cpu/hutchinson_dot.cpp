@@ -19,7 +19,7 @@ double hutchinson_dot(const void* tangent, Dtype dtype, int64_t base, const Fiel
     signs ? make_signs(probe, field, first) : make_normals(probe, field, first);
     std::copy_n(values, count, padded);
     std::fill(padded + count, padded + kBlock, 0.0f);
-    sum += dot(padded, probe);
+    sum += dot<kBlock>(padded, probe);
   }
   return sum;
 }

@@ -20,7 +20,7 @@ SSF_HD double noise_squares(const Field& field, int64_t first) {
     squares[1][i] = minus_two_log(words[2][i]);
     ones[i] = 1.0f;
   }
-  return dot(squares[0], ones) + dot(squares[1], ones);
+  return dot<kCalls>(squares[0], ones) + dot<kCalls>(squares[1], ones);
 }
 
 }  // namespace
@@ -32,18 +32,24 @@ Norms langevin_norms(const Score& score, float* kept, int64_t begin, int64_t end
   for (int64_t first = begin; first < end; first += kBlock) {
     const int64_t count = std::min<int64_t>(end - first, kBlock);
     const float* values = as_float(buffer, score.output, score.dtype, score.base + first, count);
-    for (int64_t i = 0; i < count; ++i) output[i] = score.factor * values[i];
-    std::fill(output + count, output + kBlock, 0.0f);
-    sums.score += dot(output, output);
-    if (count == kBlock && !kept) {
-      sums.noise += noise_squares(score.field, first);
-    } else {
-      make_normals(noise, score.field, first);
-      if (kept) std::copy_n(noise, count, kept + first);
-      std::fill(noise + count, noise + kBlock, 0.0f);
-      sums.noise += dot(noise, noise);
+    if (count == kBlock) {
+      sums.score += dot<kBlock>(values, values);
+      if (kept) {
+        make_normals(kept + first, score.field, first);
+        sums.noise += dot<kBlock>(kept + first, kept + first);
+      } else {
+        sums.noise += noise_squares(score.field, first);
+      }
+      continue;
     }
+    std::fill(std::copy_n(values, count, output), output + kBlock, 0.0f);
+    sums.score += dot<kBlock>(output, output);
+    make_normals(noise, score.field, first);
+    if (kept) std::copy_n(noise, count, kept + first);
+    std::fill(noise + count, noise + kBlock, 0.0f);
+    sums.noise += dot<kBlock>(noise, noise);
   }
+  sums.score *= static_cast<double>(score.factor) * score.factor;
   return sums;
 }
 

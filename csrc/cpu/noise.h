@@ -23,8 +23,8 @@ struct Field {
 using Block = uint32_t[4][kCalls];
 void make_words(Block& words, const Field& field, uint32_t first_call);
 
-// The normals of the elements `first` (a multiple of 4) ... first + kBlock - 1.
-SSF_HD void make_normals(float (&out)[kBlock], const Field& field, int64_t first) {
+// The kBlock normals of the elements from `first`, a multiple of 4, on.
+SSF_HD void make_normals(float* out, const Field& field, int64_t first) {
   Block words;
   make_words(words, field, static_cast<uint32_t>(first / 4));
   float normals[4][kCalls];

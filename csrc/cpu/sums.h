@@ -10,15 +10,16 @@ namespace ssf::cpu {
 
 // a . b over `count` elements; the arrays hold a whole number of lanes, zeros past `count`.
 template <int kSize>
-SSF_HD double dot(const float (&a)[kSize], const float (&b)[kSize]) {
+SSF_HD double dot(const float* a, const float* b) {
   constexpr int kLanes = 32;
   static_assert(kSize % kLanes == 0);
   float lanes[kLanes] = {};
   for (int i = 0; i < kSize; i += kLanes)
     for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = fused(a[i + lane], b[i + lane], lanes[lane]);
-  double sum = 0;
-  for (const float lane : lanes) sum += lane;
-  return sum;
+  double sums[4] = {};
+  for (int i = 0; i < kLanes; i += 4)
+    for (int k = 0; k < 4; ++k) sums[k] += lanes[i + k];
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 }  // namespace ssf::cpu

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The conversions of the 16-bit types are exact or rightly rounded; SiLU is within 2 ulp; the norm agrees with float64
 // for any division of the groups, and nothing is written past the end.
+#include <algorithm>
 #include <vector>
 
 #include "cpu/group_norm_silu.h"
@@ -103,6 +104,15 @@ int main() {
     check(whole.y.back() == -99, "nothing is written past the end");
     for (int64_t group = 0; group < kGroups; ++group) ssf::cpu::group_norm_silu(parts.op, 0, group, group + 1);
     check(parts.y == whole.y && parts.statistics == whole.statistics, "groups apart make the same image");
+
+    Image joined(channels_last);
+    const std::vector<float> residual(joined.x.size());
+    std::vector<float> h(joined.x.size() + 1, -99.0f);
+    joined.op.residual = residual.data();
+    joined.op.joined = h.data();
+    ssf::cpu::group_norm_silu(joined.op, 0, 0, kGroups);
+    check(std::equal(joined.x.begin(), joined.x.end(), h.begin()) && h.back() == -99, "all of h is written, no more");
+    check(joined.y == whole.y, "zeros joined leave the norm as it is");
 
     // A tangent that is constant over a group leaves the norm as it is; so does one along the normalised image.
     std::vector<float> ones(whole.x.size(), 1.0f), tangent(whole.x.size(), -99.0f);

@@ -32,7 +32,7 @@ int main() {
     b[i] = 3.0f - i;
     exact += static_cast<double>(a[i]) * b[i];
   }
-  check(ssf::cpu::dot(a, b) == exact, "a dot product without rounding");
+  check(ssf::cpu::dot<64>(a, b) == exact, "a dot product without rounding");
 
   for (int32_t slot = 0; slot < 9; ++slot)
     for (int64_t length = 1; length <= 3; ++length)

@@ -35,35 +35,71 @@ bool is_channels_last(const Tensor& x) {
          (x.size(0) == 1 || x.stride(0) == x.size(2) * width * channels);
 }
 
+// Uninitialised memory. The dispatcher, through which torch::stable::empty goes, takes as long as a small image.
+template <size_t kDims>
+Tensor uninitialised(const std::array<int64_t, kDims>& shape, const std::array<int64_t, kDims>& strides,
+                     ScalarType type) {
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      kDims, shape.data(), strides.data(), torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+      aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
 Tensor image(const Tensor& like, bool channels_last) {
-  return torch::stable::empty(like.sizes(), like.scalar_type(), std::nullopt, like.device(), std::nullopt,
-                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  const int64_t channels = like.size(1), height = like.size(2), width = like.size(3);
+  const std::array<int64_t, 4> shape{like.size(0), channels, height, width};
+  // What has no elements has the strides that it would have with one in every empty dimension.
+  const auto of = [](int64_t size) { return std::max<int64_t>(1, size); };
+  const int64_t row = of(width) * (channels_last ? of(channels) : 1);
+  return uninitialised<4>(shape,
+                          channels_last
+                              ? std::array<int64_t, 4>{of(height) * row, 1, row, of(channels)}
+                              : std::array<int64_t, 4>{of(channels) * of(height) * row, of(height) * row, row, 1},
+                          like.scalar_type());
 }
 
-template <class T>
-void widen_all(const void* data, std::vector<float>& out) {
-  const T* values = static_cast<const T*>(data);
-  for (size_t i = 0; i < out.size(); ++i) out[i] = ssf::cpu::widen(values[i]);
-}
-
-std::vector<float> floats(const Tensor& vector) {
-  STD_TORCH_CHECK(vector.is_cpu() && vector.is_contiguous(), "group_norm_silu: a vector is not contiguous CPU memory");
-  std::vector<float> out(vector.numel());
-  switch (vector.scalar_type()) {
-    case ScalarType::Float:
-      widen_all<float>(vector.const_data_ptr(), out);
-      break;
-    case ScalarType::BFloat16:
-      widen_all<ssf::cpu::BFloat16>(vector.const_data_ptr(), out);
-      break;
-    case ScalarType::Half:
-      widen_all<ssf::cpu::Half>(vector.const_data_ptr(), out);
-      break;
-    default:
-      STD_TORCH_CHECK(false, "group_norm_silu: a vector is not float32, bfloat16 or float16");
+// A vector's numbers as float32: its own memory, or a copy.
+class Floats {
+ public:
+  explicit Floats(const Tensor& vector) {
+    STD_TORCH_CHECK(vector.is_cpu() && vector.is_contiguous(),
+                    "group_norm_silu: a vector is not contiguous CPU memory");
+    const void* data = vector.const_data_ptr();
+    switch (vector.scalar_type()) {
+      case ScalarType::Float:
+        values_ = static_cast<const float*>(data);
+        return;
+      case ScalarType::BFloat16:
+        copy<ssf::cpu::BFloat16>(data, vector.numel());
+        return;
+      case ScalarType::Half:
+        copy<ssf::cpu::Half>(data, vector.numel());
+        return;
+      default:
+        STD_TORCH_CHECK(false, "group_norm_silu: a vector is not float32, bfloat16 or float16");
+    }
   }
-  return out;
-}
+
+  explicit Floats(const std::optional<Tensor>& vector) {
+    if (vector) *this = Floats(*vector);
+  }
+
+  // Null for an absent vector.
+  const float* data() const { return values_; }
+
+ private:
+  template <class T>
+  void copy(const void* data, int64_t count) {
+    const T* values = static_cast<const T*>(data);
+    copy_.resize(count);
+    for (int64_t i = 0; i < count; ++i) copy_[i] = ssf::cpu::widen(values[i]);
+    values_ = copy_.data();
+  }
+
+  std::vector<float> copy_;
+  const float* values_ = nullptr;
+};
 
 // fir_resample with its defaults: centred, and the mean kept.
 Tensor filtered(const Tensor& x, const std::vector<double>& taps, const std::string& direction) {
@@ -119,20 +155,18 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_cpu(const Tensor x, const Ten
   const bool channels_last = !x.is_contiguous();
   STD_TORCH_CHECK(!channels_last || is_channels_last(x), "group_norm_silu: x is neither contiguous nor channels_last");
   const Tensor y = image(x, channels_last);
-  const Tensor joined = residual ? image(x, channels_last) : torch::stable::new_empty(x, {0});
-  const std::array<int64_t, 3> shape{x.size(0), groups, 2};
-  const Tensor statistics = torch::stable::new_empty(x, {shape.data(), shape.size()}, ScalarType::Float);
+  const Tensor joined = residual ? image(x, channels_last) : uninitialised<1>({0}, {1}, x.scalar_type());
+  const Tensor statistics = uninitialised<3>({x.size(0), groups, 2}, {2 * groups, 2, 1}, ScalarType::Float);
   if (x.numel() == 0) {
     std::fill_n(statistics.mutable_data_ptr<float>(), statistics.numel(), 0.0f);
     return {resample == "none" ? y : filtered(y, taps, resample), joined, statistics};
   }
-  const std::vector<float> weights = floats(weight), biases = floats(bias);
-  const std::vector<float> shifts = shift ? floats(*shift) : std::vector<float>{};
+  const Floats weights(weight), biases(bias), shifts(shift);
   with_element(x.scalar_type(), [&]<class T>(T) {
     ssf::cpu::GroupNormSilu<T> op{};
     op.x = static_cast<const T*>(x.const_data_ptr());
     op.residual = residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr;
-    op.shift = shift ? shifts.data() : nullptr;
+    op.shift = shifts.data();
     op.shift_stride = shift && shift->dim() == 2 ? x.size(1) : 0;
     op.weight = weights.data();
     op.bias = biases.data();
@@ -185,15 +219,14 @@ Tensor differentiate(const Derivative& of, float* const* sums) {
                   "group_norm_silu: the statistics are not contiguous float32");
   const Tensor out = image(source, channels_last);
   if (source.numel() == 0) return out;
-  const std::vector<float> weights = floats(of.weight), biases = floats(of.bias);
   const bool shifted = of.shift && !of.joined;
-  const std::vector<float> shifts = shifted ? floats(*of.shift) : std::vector<float>{};
+  const Floats weights(of.weight), biases(of.bias), shifts(shifted ? of.shift : std::nullopt);
   with_element(source.scalar_type(), [&]<class T>(T) {
     ssf::cpu::GroupNormGradient<T> op{};
     op.source = static_cast<const T*>(source.const_data_ptr());
     op.change = static_cast<const T*>(of.change.const_data_ptr());
     op.grad_h = of.grad_h ? static_cast<const T*>(of.grad_h->const_data_ptr()) : nullptr;
-    op.shift = shifted ? shifts.data() : nullptr;
+    op.shift = shifts.data();
     op.shift_stride = shifted && of.shift->dim() == 2 ? source.size(1) : 0;
     op.statistics = of.statistics.const_data_ptr<float>();
     op.weight = weights.data();

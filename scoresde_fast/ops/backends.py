@@ -45,7 +45,7 @@ class Operation:
     name: str
     reference: Callable[..., Any]
     backends: dict[str, Backend] = field(default_factory=dict)
-    _default: dict[str, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
+    _default: dict[torch.device, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def choose(self, device: torch.device | str = "cpu", backend: str | None = None) -> Callable[..., Any]:
         """The implementation for tensors on ``device``.
@@ -74,10 +74,10 @@ class Operation:
 
     def default(self, device: torch.device) -> Callable[..., Any]:
         """What `choose` said for the device when it was first asked: small images take less time than asking it."""
-        kind = device.type
-        if kind not in self._default:
-            self._default[kind] = self.choose(device)
-        return self._default[kind]
+        function = self._default.get(device)
+        if function is None:
+            function = self._default[device] = self.choose(device)
+        return function
 
 
 #: Every operation by its name, for `scoresde_fast.environment`.

@@ -131,8 +131,10 @@ def group_norm_silu(
     Raises:
         TypeError, ValueError: a dtype, shape, stride, device, ``groups``, ``resample`` or ``taps`` is not as above.
     """
-    _require(x, weight, bias, groups, shift, residual, resample, taps)
-    arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, list(taps))
+    if resample != "none" or not _plainly_fine(x, weight, bias, groups, shift, residual):
+        _require(x, weight, bias, groups, shift, residual, resample, taps)
+    taps = [] if resample == "none" else list(taps)
+    arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
     if x.dtype == torch.float64:
         return _reference(*arguments)
     if implementation is None:
@@ -140,6 +142,28 @@ def group_norm_silu(
         through = torch.compiler.is_compiling() or needs_derivatives(x, weight, bias, shift, residual)
         implementation = torch.ops.scoresde_fast.group_norm_silu.default if through else operation.default(x.device)
     return implementation(*arguments)
+
+
+def _plainly_fine(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, shift: Tensor | None, residual: Tensor | None
+) -> bool:
+    """Whether `_require` would find nothing, without a filter: in a third of its time, but with no sentence."""
+    shape, device = x.shape, x.device
+    if len(shape) != 4 or x.dtype not in checks.NETWORK_DTYPES or groups < 1 or shape[1] % groups:
+        return False
+    contiguous, channels = x.is_contiguous(), shape[1]
+    if not contiguous and not x.is_contiguous(memory_format=torch.channels_last):
+        return False
+    for vector in (weight, bias) if shift is None else (weight, bias, shift):
+        if vector.dtype not in checks.NETWORK_DTYPES or vector.device != device or not vector.is_contiguous():
+            return False
+        if vector.shape != (channels,) and (vector is not shift or vector.shape != (shape[0], channels)):
+            return False
+    if residual is None:
+        return True
+    layout = torch.contiguous_format if contiguous else torch.channels_last
+    alike = residual.shape == shape and residual.dtype == x.dtype and residual.device == device
+    return alike and residual.is_contiguous(memory_format=layout)
 
 
 def _require(

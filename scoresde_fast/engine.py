@@ -106,10 +106,11 @@ class Engine:
     def size_for(self, batch: int, full: int) -> int:
         """The size to run ``batch`` images at, where batches of ``full`` are usual: the rest is padding.
 
-        A size that is ready, if it wastes less than three quarters; else the next power of four, at most ``full``.
+        A size that is ready, if it wastes at most three quarters; else the next power of four, at most ``full``.  0: a
+        loop that is neither compiled nor captured takes any batch as it is.
         """
         if not (self._compiling or self._capturing):
-            return batch
+            return 0
         if ready := [size for size, _ in self._loops if batch <= size <= LADDER * batch]:
             return min(ready)
         size = 1

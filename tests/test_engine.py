@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import scoresde_fast as sf
 from scoresde_fast import engine
 from scoresde_fast.batch_fit import cache_folder, largest_batch, remembered_batch
+from scoresde_fast.evaluate import PlainNetwork
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.precision import choose_precision
@@ -106,6 +107,25 @@ def test_a_changed_weight_is_seen(tiny: sf.ScoreModel, replayed: Callable[..., R
         images = differs(images)
         model.network = function(lambda x, labels: -0.1 * x).network
         differs(images)
+
+
+def test_a_stale_evaluator_is_made_again(tiny: sf.ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluator that says its network has changed is replaced before the next batch, and nothing of it stays."""
+    made: list[PlainNetwork] = []
+
+    def make(network: nn.Module, labels: Tensor, precision: str, *, strict: bool) -> PlainNetwork:
+        made.append(PlainNetwork(network, labels))
+        assert precision == "fp32" and not strict and not torch.is_inference_mode_enabled()
+        return made[-1]
+
+    monkeypatch.setattr(engine, "evaluator", make)
+    sampler = sf.Sampler(tiny, "em", 2)
+    for batches in (1, 2):
+        sampler.sample(range(4))
+        sampler.sample(range(9))
+        assert len(made) == batches
+        monkeypatch.setattr(made[-1], "stale", lambda: True)
+    assert all(loop.evaluate is made[-1] for loop in sampler.engine._loops.values())
 
 
 def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,13 +55,23 @@ class CudaGraphs:
 
     def capture(self, step: Step) -> Step:
         graph = torch.cuda.CUDAGraph()
-        # The outer stream context puts the caller's stream back where a failed capture does not.
-        with (
-            torch.cuda.device(self._device),
-            torch.cuda.stream(self._stream),
-            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
-        ):
-            step()
+        causes: list[Exception] = []
+        try:
+            # The outer stream context puts the caller's stream back where a failed capture does not.
+            with (
+                torch.cuda.device(self._device),
+                torch.cuda.stream(self._stream),
+                torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+            ):
+                try:
+                    step()
+                except Exception as error:
+                    causes.append(error)
+                    raise
+        except Exception:
+            if causes:  # what ended the capture says more than that it ended
+                raise causes[0] from None
+            raise
         return graph.replay
 
 

@@ -21,6 +21,8 @@ from scoresde_fast.watch import OnStep
 
 COMPILE_OPTIONS: dict[str, Any] = {"triton.cudagraphs": False}
 """For the compiler behind `torch.compile`: the graphs are ours."""
+STRICT_OPTIONS: dict[str, Any] = {"deterministic": True}
+"""The same where bits must repeat: no choice that is made by timing may change them."""
 LADDER = 4
 """Batches are padded to powers of this, and to at most this many times their size: each size is compiled once."""
 INSIDE = (f"{os.sep}torch{os.sep}", *(f"{os.sep}{name}.py" for name in ("engine", "capture", "capture_safety")))
@@ -91,9 +93,8 @@ class Engine:
                     stacklevel=2,
                 )
             if self._compiling:
-                self._evaluate = torch.compile(
-                    self._evaluator, fullgraph=True, dynamic=False, options=dict(COMPILE_OPTIONS)
-                )
+                options = COMPILE_OPTIONS | (STRICT_OPTIONS if self._strict else {})
+                self._evaluate = torch.compile(self._evaluator, fullgraph=True, dynamic=False, options=options)
         return self._evaluator
 
     def release(self) -> None:
@@ -106,10 +107,11 @@ class Engine:
     def size_for(self, batch: int, full: int) -> int:
         """The size to run ``batch`` images at, where batches of ``full`` are usual: the rest is padding.
 
-        A size that is ready, if it wastes less than three quarters; else the next power of four, at most ``full``.
+        A size that is ready, if it wastes at most three quarters; else the next power of four, at most ``full``.  0: a
+        loop that is neither compiled nor captured takes any batch as it is.
         """
         if not (self._compiling or self._capturing):
-            return batch
+            return 0
         if ready := [size for size, _ in self._loops if batch <= size <= LADDER * batch]:
             return min(ready)
         size = 1

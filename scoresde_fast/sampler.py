@@ -207,18 +207,17 @@ class Sampler:
             if not out_of_memory(error):
                 raise
         # Here, where the error and with it the memory of the failed run are gone, there is room to try what fits.
-        raise BatchTooLargeError(
-            self._what_fits(chunk_size(self.model.image_shape, self.device) if self.strict else full)
-        )
+        raise BatchTooLargeError(self._what_fits(len(seeds)))
 
     def _sample_padded(self, seeds: list[int], full: int, on_step: OnStep | None) -> Tensor:
-        lanes = 1 if self.batch_dependent else lane_count(len(seeds), self.device)
         if self.batch_dependent:
             return self._run(seeds, on_step)
+        lanes = lane_count(len(seeds), self.device)
         size = self.engine.size_for(-(-len(seeds) // lanes), -(-full // lanes))
         if lanes == 1:
             return self._run(seeds, on_step, size)
-        in_lane(partial(self.engine.prepare, size))
+        if size:
+            in_lane(partial(self.engine.prepare, size))
         return run_in_lanes(partial(self._run, size=size), seeds, lanes, on_step)
 
     def _sample_chunks(self, seeds: list[int], on_step: OnStep | None) -> Tensor:

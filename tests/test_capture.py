@@ -17,7 +17,9 @@ import scoresde_fast as sf
 from scoresde_fast.capture import require_capturable_loop
 from scoresde_fast.capture_safety import CaptureUnsafeError, record_twice, require_capturable
 from scoresde_fast.evaluate import evaluator
-from scoresde_fast.loop import Loop, StepBackends
+from scoresde_fast.loop import Loop, Registers, StepBackends
+from scoresde_fast.ops import checks
+from scoresde_fast.phases import split
 from scoresde_fast.program import Program
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
@@ -69,6 +71,22 @@ def test_every_step_can_be_captured(
     loop = Loop(program, evaluate, StepBackends.choose(DEVICE), langevin_norm=norm)
     with torch.inference_mode():
         require_capturable_loop(loop, model.image_shape)
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize("sde", SDE_OF)
+def test_the_same_at_two_counts(sde: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With numbers in it: two steps at two values of the counter are the same operations on the same tensors."""
+    monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU alone it looks at the counter
+    model = model_of(sde).to_empty(device="cpu")
+    table = build_table(SDE_OF[sde], SolverOptions("pc", 30))
+    labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
+    program = Program.of(table, labels, scale, "cpu")
+    loop = Loop(program, evaluator(model.network, program.labels, "fp32"), StepBackends.choose("cpu", backend))
+    registers = Registers.empty(program, (2, *model.image_shape))
+    with torch.inference_mode():
+        require_capturable(lambda: loop.pattern(split(program.kinds)[0].pattern, registers), "cpu")
+    assert int(registers.counter) == 4
 
 
 X, ROW, MASK = torch.ones(3, device=DEVICE), torch.ones(1, device=DEVICE, dtype=torch.int64), torch.ones(3) > 0

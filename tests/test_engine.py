@@ -15,12 +15,13 @@ from torch import Tensor, nn
 import scoresde_fast as sf
 from scoresde_fast import engine
 from scoresde_fast.batch_fit import cache_folder, largest_batch, remembered_batch
+from scoresde_fast.evaluate import PlainNetwork
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.precision import choose_precision
 from scoresde_fast.sampler import BatchTooLargeError
 from scoresde_fast.sdes import VPSDE
-from scoresde_fast.strict import chunk_size, chunks
+from scoresde_fast.strict import PIXELS, chunk_size, chunks
 
 TINY = {
     "data": {"image_size": 8, "centered": False},
@@ -109,6 +110,25 @@ def test_a_changed_weight_is_seen(tiny: sf.ScoreModel, replayed: Callable[..., R
         differs(images)
 
 
+def test_a_stale_evaluator_is_made_again(tiny: sf.ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluator that says its network has changed is replaced before the next batch, and nothing of it stays."""
+    made: list[PlainNetwork] = []
+
+    def make(network: nn.Module, labels: Tensor, precision: str, *, strict: bool) -> PlainNetwork:
+        made.append(PlainNetwork(network, labels))
+        assert precision == "fp32" and not strict and not torch.is_inference_mode_enabled()
+        return made[-1]
+
+    monkeypatch.setattr(engine, "evaluator", make)
+    sampler = sf.Sampler(tiny, "em", 2)
+    for batches in (1, 2):
+        sampler.sample(range(4))
+        sampler.sample(range(9))
+        assert len(made) == batches
+        monkeypatch.setattr(made[-1], "stale", lambda: True)
+    assert all(loop.evaluate is made[-1] for loop in sampler.engine._loops.values())
+
+
 def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """The warning names the operation, the line that asked for it and the way to silence it."""
 
@@ -151,8 +171,11 @@ def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
 
 
 @pytest.mark.parametrize("seeds", [range(1), range(3), range(8), [11, 4, 300, 4, 19]], ids=["1", "3", "8", "mixed"])
-def test_strict_images_are_the_same_bits(tiny: sf.ScoreModel, threads: Callable[[int], None], seeds: list[int]) -> None:
+def test_strict_images_are_the_same_bits(
+    tiny: sf.ScoreModel, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, seeds: list[int]
+) -> None:
     """Whatever the batch size, the seeds beside it, the order and the number of lanes."""
+    monkeypatch.setitem(PIXELS, "cpu", 6 * 64)
     sampler = sf.Sampler(tiny, "pc", 4, strict=True)
     alone = {seed: sampler.sample([seed]) for seed in seeds}
     for lanes in (1, 2):
@@ -168,14 +191,14 @@ def test_chunks() -> None:
     assert chunks(range(6, 14), 8) == [[8, 9, 10, 11, 12, 13, 6, 7]]
     assert chunks([5, 13, 13, 0], 4) == [[0, 5, 2, 3], [0, 13, 2, 3]]
     assert [chunk_size((3, n, n), torch.device(d)) for d in ("cpu", "cuda") for n in (8, 32, 1024)] == [
-        32, 2, 1, 128, 128, 1,
+        128, 8, 1, 128, 128, 1,
     ]  # fmt: skip
 
 
 def test_strict_progress(tiny: sf.ScoreModel) -> None:
     """Progress runs once from nothing to all, over the chunks of a batch."""
     calls: list[tuple[int, int]] = []
-    sf.Sampler(tiny, "em", 3, strict=True).sample(range(40), on_step=lambda *call: calls.append(call))
+    sf.Sampler(tiny, "em", 3, strict=True).sample([0, 128], on_step=lambda *call: calls.append(call))
     assert calls == [(n, 6) for n in range(1, 7)]
 
 
@@ -264,7 +287,9 @@ def test_automatic_batch_on_a_cpu(tiny: sf.ScoreModel) -> None:
 
 def test_description_has_what_decides_the_pixels(tiny: sf.ScoreModel) -> None:
     """Precision and strictness do, the batch size does not."""
-    one, other = (sf.Sampler(tiny, "pc", 2, strict=strict, batch_size=n).describe() for strict, n in ((0, 1), (1, 9)))
+    one, other = (
+        sf.Sampler(tiny, "pc", 2, strict=strict, batch_size=n).describe() for strict, n in ((False, 1), (True, 9))
+    )
     assert one["precision"] == "fp32" and (one["strict"], other["strict"]) == (False, True)
     assert "batch_size" not in one
 

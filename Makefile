@@ -10,10 +10,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*)
 
 .NOTPARALLEL:
-.PHONY: help sample test lint typecheck ctest pytest format clean distclean
+.PHONY: help sample bench test lint typecheck ctest pytest format clean distclean
 
 help:
 	@echo "make sample     generate 64 images of digits-ve into samples/"
+	@echo "make bench      time sampling against plain and tuned PyTorch, into benchmarks/results/; under ten minutes"
 	@echo "make test       lint, type-check, C++ tests, Python tests"
 	@echo "make lint | typecheck | ctest | pytest   one part of it"
 	@echo "make format     rewrite the sources as lint wants them"
@@ -21,6 +22,9 @@ help:
 
 sample: .venv/installed
 	$(BIN)/scoresde-fast sample digits-ve --solver pc --steps 300 --seeds 0-63 --out samples
+
+bench: .venv/benched
+	$(BIN)/python benchmarks/sampling.py
 
 test: lint typecheck ctest pytest
 
@@ -62,6 +66,10 @@ format: .venv/tested
 	$(PIP) --no-build-isolation --editable .
 	@touch $@
 
+.venv/benched: .venv/installed
+	$(PIP) --no-build-isolation --editable '.[bench]'
+	@touch $@
+
 .venv/tested: .venv/installed
 	$(PIP) --no-build-isolation --editable '.[train,test]'
 	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) triton==3.6.0 \
@@ -69,7 +77,7 @@ format: .venv/tested
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache scoresde_fast/_C*.so .venv/installed .venv/tested
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache scoresde_fast/_C*.so .venv/installed .venv/benched .venv/tested
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 distclean: clean

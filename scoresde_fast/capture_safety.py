@@ -89,7 +89,8 @@ class CaptureSafety(TorchDispatchMode):
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         device = [tensor for tensor in tensors if self._on_device(tensor)]
         host = [tensor for tensor in tensors if not self._on_device(tensor)]
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        # Attention counts as random for the sake of a dropout that it may not have.
+        if torch.Tag.nondeterministic_seeded in func.tags and _argument(func, "dropout_p", args, kwargs) != 0:
             return "draws from torch's random generator"
         if device and torch.Tag.data_dependent_output in func.tags:
             return "reads a tensor on the host"
@@ -161,3 +162,11 @@ def require_capturable(step: Callable[[], object], device: torch.device | str) -
             f"{(first or second).partition('(')[0]} is not the same in two steps: {first or 'nothing'}, "
             f"then {second or 'nothing'}"
         )
+
+
+def _argument(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an operation is given for the argument ``name``; None where it has no such argument."""
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.name == name:
+            return args[index] if index < len(args) else kwargs.get(name, argument.default_value)
+    return None

@@ -13,6 +13,7 @@ from typing import Protocol
 import tyro
 
 from scoresde_fast import __version__
+from scoresde_fast.cli.bench import Bench
 from scoresde_fast.cli.convert import Convert
 from scoresde_fast.cli.env import Env
 from scoresde_fast.cli.sample import Sample
@@ -27,7 +28,13 @@ class Command(Protocol):
     def run(self) -> None: ...
 
 
-COMMANDS: dict[str, Callable[..., Command]] = {"sample": Sample, "train": Train, "convert": Convert, "env": Env}
+COMMANDS: dict[str, Callable[..., Command]] = {
+    "sample": Sample,
+    "train": Train,
+    "bench": Bench,
+    "convert": Convert,
+    "env": Env,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

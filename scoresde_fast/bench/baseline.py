@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks to compare with: the same weights and the same classes, computed as others would.
+
+`original` is the arithmetic of the papers' programs; `tuned` what a competent user makes of it with PyTorch alone.
+Both keep the architecture's own code: only the operations that it calls are others.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scoresde_fast.networks.blocks import AttentionBlock, join
+from scoresde_fast.networks.layers import NIN, Activation
+from scoresde_fast.networks.resampling import Taps
+from scoresde_fast.ops.fir_resample import fir_kernel
+
+HERE = "scoresde_fast.networks."
+
+
+def original(network: nn.Module) -> nn.Module:
+    """A copy that computes as the papers' programs do: NCHW float32, every operation one of PyTorch's own.
+
+    GroupNorm, then SiLU; attention by einsum; FIR filters by grouped convolution; the time embedding and every block's
+    projection of it at each call.  Filters and scales that the originals move to the device at each call lie there.
+    """
+    return _recomposed(network, _einsum_attention, _einsum_linear)
+
+
+def tuned(
+    network: nn.Module,
+    dtype: torch.dtype = torch.float32,
+    *,
+    compile: dict[str, Any] | None = None,
+) -> nn.Module:
+    """A copy as a competent user would run it: channels_last, scaled_dot_product_attention, autocast to ``dtype``.
+
+    With a 16-bit ``dtype`` the weights of convolutions are stored in it, which spares their conversion at each call;
+    embeddings and the state stay float32.  ``compile``: the options of `torch.compile`; None runs eagerly.
+    """
+    recomposed: nn.Module = _recomposed(network, _sdpa_attention, None)
+    recomposed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if dtype != torch.float32:
+        for module in recomposed.modules():
+            if isinstance(module, nn.Conv2d | NIN):
+                module.to(dtype)
+    wrapped = _ChannelsLast(recomposed, dtype)
+    if compile is not None:
+        wrapped.compile(fullgraph=True, dynamic=False, **compile)
+    return wrapped
+
+
+class _ChannelsLast(nn.Module):
+    """Feeds a network channels_last under autocast and returns what the loop expects."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.network(x, labels)
+
+
+def _recomposed(
+    network: nn.Module, attention: Callable[..., Tensor], linear: Callable[..., Tensor] | None
+) -> nn.Module:
+    """A copy of the network, in evaluation mode, whose code finds PyTorch's operations under the names of ours."""
+    copied = copy.deepcopy(network).eval().requires_grad_(False)
+    operations = _operations(copied)
+    for module in copied.modules():
+        if isinstance(module, AttentionBlock):
+            module.forward = MethodType(attention, module)  # type: ignore[method-assign]
+        elif isinstance(module, NIN):
+            if linear is not None:
+                module.forward = MethodType(linear, module)  # type: ignore[method-assign]
+        elif type(module).__module__.startswith(HERE):
+            for name, function in vars(type(module)).items():
+                if isinstance(function, FunctionType) and name != "__init__":
+                    setattr(module, name, MethodType(_rebound(function, operations), module))
+    return copied
+
+
+def _rebound(function: FunctionType, operations: dict[str, Any]) -> FunctionType:
+    """The function's own code, which finds ``operations`` under the global names it uses."""
+    # Without a module's name, torch.compile takes these globals for what they are and not for the module's.
+    names = {name: value for name, value in function.__globals__.items() if name != "__name__"} | operations
+    return FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+
+
+def _operations(network: nn.Module) -> dict[str, Any]:
+    """PyTorch's operations by the names that `scoresde_fast.networks` calls ours; FIR filters ready on the device."""
+    device = next(network.parameters()).device
+    found: set[Any] = {module.taps for module in network.modules() if getattr(module, "taps", None) is not None}
+    filters = {taps: fir_kernel(taps).float().to(device) for taps in found}
+
+    def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        x = x if shift is None else x + shift[:, :, None, None]
+        return act(F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps))
+
+    def kernel(x: Tensor, taps: Sequence[float], gain: float) -> Tensor:
+        return (gain * filters[tuple(taps)]).to(x).expand(x.shape[1], 1, -1, -1)
+
+    def upsample(x: Tensor, taps: Taps) -> Tensor:
+        if taps is None:
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+        front = len(taps) - 2 - (len(taps) - 1) // 2
+        back = len(taps) - 2 - front
+        weight, both = kernel(x, taps, 4.0), min(front, back)
+        y = F.conv_transpose2d(x, weight, stride=2, padding=both, groups=x.shape[1])
+        return y if front == back else F.pad(y, (both - front, both - back) * 2)
+
+    def downsample(x: Tensor, taps: Taps) -> Tensor:
+        if taps is None:
+            return F.avg_pool2d(x, 2)
+        if len(taps) % 2:
+            x = F.pad(x, (1, 0, 1, 0))
+        weight = kernel(x, taps, 1.0).flip(2, 3)
+        return F.conv2d(x, weight, stride=2, padding=len(taps) // 2 - 1, groups=x.shape[1])
+
+    return {"norm_act": norm_act, "upsample": upsample, "downsample": downsample}
+
+
+def _normalised(block: AttentionBlock, x: Tensor) -> Tensor:
+    norm = block.norm
+    return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+
+
+def _einsum_attention(block: AttentionBlock, x: Tensor) -> Tensor:
+    batch, channels, height, width = x.shape
+    h = _normalised(block, x)
+    q, k, v = block.query(h), block.key(h), block.value(h)
+    weights = torch.einsum("bchw,bcij->bhwij", q, k) * channels**-0.5
+    weights = weights.reshape(batch, height, width, height * width).softmax(-1)
+    h = torch.einsum("bhwij,bcij->bchw", weights.reshape(batch, height, width, height, width), v)
+    return join(x, block.out(h), block.skip_rescale)
+
+
+def _sdpa_attention(block: AttentionBlock, x: Tensor) -> Tensor:
+    h = _normalised(block, x)
+    q, k, v = (layer(h).flatten(2).mT[:, None] for layer in (block.query, block.key, block.value))
+    h = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
+    return join(x, block.out(h), block.skip_rescale)
+
+
+def _einsum_linear(layer: NIN, x: Tensor) -> Tensor:
+    return torch.einsum("bchw,cd->bdhw", x, layer.W) + layer.b[:, None, None]

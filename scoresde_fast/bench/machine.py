@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine that was measured: its name, clocks and versions, and the ceilings it reaches in the same process."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scoresde_fast.bench.timing import gpu_seconds, interleaved
+
+SMI_FIELDS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "power.limit", "temperature.gpu")
+
+
+def copy_bandwidth(gigabytes: float = 2.0, device: torch.device | str = "cuda") -> float:
+    """GB/s, read and write added, of a copy on the device; on a GPU of at least one GB."""
+    on_gpu = torch.device(device).type == "cuda"
+    source = torch.ones(int((max(gigabytes, 1.0) if on_gpu else gigabytes) * 1e9) // 4, device=device)
+    target = torch.empty_like(source)
+    calls = {"copy": lambda: target.copy_(source)}
+    seconds = gpu_seconds(calls)["copy"] if on_gpu else interleaved(calls, rounds=5, warm=1)["copy"][1]
+    return 2 * source.nbytes / seconds / 1e9
+
+
+def matmul_peak(
+    sizes: Sequence[int] = (4096, 8192, 12288),
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cuda",
+) -> float:
+    """The best TFLOP/s of a square matrix product over ``sizes``, of random normal numbers."""
+    best = 0.0
+    for size in sizes:
+        a, b, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+        calls: dict[str, Callable[..., Any]] = {"matmul": partial(torch.mm, a, b, out=out)}
+        seconds = gpu_seconds(calls)["matmul"] if out.is_cuda else interleaved(calls, rounds=7)["matmul"][1]
+        best = max(best, 2 * size**3 / seconds / 1e12)
+    return best
+
+
+def ceilings(device: torch.device) -> dict[str, Any]:
+    """What the device reaches at most: ``copy_gb_per_s``, and ``matmul_tflops`` in ``matmul_dtype``.
+
+    A GPU is measured by its bfloat16 product, a CPU by its float32 one, with as many threads as PyTorch has.
+    """
+    if device.type == "cuda":
+        dtype, peak, copy = torch.bfloat16, matmul_peak(device=device), copy_bandwidth(device=device)
+    else:
+        dtype, peak = torch.float32, matmul_peak((1024, 2048), torch.float32, device)
+        copy = copy_bandwidth(0.25, device)
+    return {"copy_gb_per_s": copy, "matmul_tflops": peak, "matmul_dtype": str(dtype).removeprefix("torch.")}
+
+
+def highest(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The highest of several `ceilings` taken during a run, and ``steady``: whether none was a fifth lower."""
+    found = dict(readings[0])
+    for key in ("copy_gb_per_s", "matmul_tflops"):
+        found[key] = max(reading[key] for reading in readings)
+    lowest = min(reading["matmul_tflops"] for reading in readings)
+    return found | {"readings": len(readings), "steady": lowest >= 0.8 * found["matmul_tflops"]}
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the device multiplies matrices of bfloat16 at least as fast as of float32; measured."""
+    if device.type == "cuda":
+        return True
+    size = (512,)
+    return matmul_peak(size, torch.bfloat16, device) >= matmul_peak(size, torch.float32, device)
+
+
+def cpu_name() -> str:
+    """The processor's own name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def device_name(device: torch.device) -> str:
+    """The device as a title names it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).name
+    threads = torch.get_num_threads()
+    return f"{cpu_name()}, {threads} thread{'s' * (threads != 1)}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def device_slug(device: torch.device | str) -> str:
+    """The device's name as a part of a file name: cpu, or the GPU's in lower case."""
+    device = torch.device(device)
+    name = torch.cuda.get_device_properties(device).name if device.type == "cuda" else device.type
+    return "-".join(name.lower().split())
+
+
+def device_info() -> dict[str, Any]:
+    """The device, its clocks now and the versions, which stand beside every published figure."""
+    triton = metadata.version("triton") if find_spec("triton") else None
+    versions: dict[str, Any] = {"python": sys.version.split()[0], "torch": torch.__version__, "triton": triton}
+    info: dict[str, Any] = {"platform": platform.platform(), "threads": torch.get_num_threads(), "versions": versions}
+    if torch.cuda.is_available():
+        versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        found = torch.cuda.get_device_properties(0)
+        info |= {"gpu": found.name, "multiprocessors": found.multi_processor_count, "nvidia-smi": _smi()}
+    return info
+
+
+def _smi() -> dict[str, str] | str:
+    command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"absent: {error}"
+    return dict(zip(SMI_FIELDS, said.strip().split(", "), strict=False))

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How time is measured: alternatives interleaved in one process, in an order that rotates, and medians."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+COLD_BYTES = 512 * 2**20  # more than any L2 cache holds
+
+
+def rotation(make: Callable[[], tuple[Tensor, ...]], limit: int = 64) -> list[tuple[Tensor, ...]]:
+    """Up to ``limit`` sets of inputs by ``make``, so many that no cache holds all: each is cold at its next turn."""
+    sets = [make()]
+    size = max(1, sum(tensor.numel() * tensor.element_size() for tensor in sets[0]))
+    return sets + [make() for _ in range(min(limit, -(-COLD_BYTES // size)) - 1)]
+
+
+def gpu_seconds(
+    callables: dict[str, Callable[..., Any]], inputs: Sequence[tuple[Any, ...]] = ((),), rounds: int = 30, warm: int = 5
+) -> dict[str, float]:
+    """Median seconds of a call on the GPU, by CUDA events.
+
+    A round calls every callable once, in an order that rotates, each with the next of ``inputs`` (see `rotation`).  The
+    calls queue up behind a sleeping GPU, so that what a launch costs the host is not in them.
+    """
+    names = list(callables)
+    for index in range(warm):
+        for function in callables.values():
+            function(*inputs[index % len(inputs)])
+    torch.cuda.synchronize()
+    torch.cuda._sleep(20_000_000)
+    events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in names}
+    for index in range(rounds * len(names)):
+        turn, place = divmod(index, len(names))
+        name = names[(turn + place) % len(names)]
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        callables[name](*inputs[index % len(inputs)])
+        end.record()
+        events[name].append((start, end))
+    torch.cuda.synchronize()
+    return {name: statistics.median(a.elapsed_time(b) for a, b in pairs) / 1e3 for name, pairs in events.items()}
+
+
+def interleaved(
+    callables: dict[str, Callable[[], Any]], rounds: int = 15, warm: int = 2, fill: float = 0.02
+) -> dict[str, list[float]]:
+    """[lower quartile, median, upper quartile] of the seconds of a call on the CPU.
+
+    A round times every callable once, in an order that rotates, over as many calls as fill ``fill`` seconds.
+    """
+    names, repeats = list(callables), {}
+    for name, function in callables.items():
+        _seconds(function, warm)
+        repeats[name] = max(1, round(fill / _seconds(function, 1)))
+    readings: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(rounds * len(names)):
+        turn, place = divmod(index, len(names))
+        name = names[(turn + place) % len(names)]
+        readings[name].append(_seconds(callables[name], repeats[name]))
+    return {name: quartiles(values) for name, values in readings.items()}
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """[lower quartile, median, upper quartile] of at least one value."""
+    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+
+
+def wall_seconds(run: Callable[[], Any], device: torch.device) -> float:
+    """Seconds on the wall clock until the run has ended, on the device too."""
+    synchronise(device)
+    start = time.perf_counter()
+    run()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def race(
+    runs: dict[str, Callable[[], Any]], device: torch.device, seconds: float, least: int = 2, most: int = 15
+) -> dict[str, list[float]]:
+    """The readings of each run: ``least`` rounds in any case, then more, up to ``most``, while they fit ``seconds``.
+
+    A run that takes most of ``seconds`` is in the first round alone.  A reading that was not taken between the others'
+    is none: what else the machine does changes by the minute.
+    """
+    readings: dict[str, list[float]] = {name: [] for name in runs}
+    begin, names = time.perf_counter(), list(runs)
+    for turn in range(most):
+        if turn == 1:
+            names = [name for name in names if readings[name][0] <= 0.6 * seconds or name == names[0]]
+        left = seconds - (time.perf_counter() - begin)
+        if turn >= least and sum(readings[name][-1] for name in names) > left:
+            break
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            readings[name].append(wall_seconds(runs[name], device))
+    return readings
+
+
+def _seconds(function: Callable[[], Any], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - start) / max(1, repeats)

@@ -15,6 +15,7 @@ from scoresde_fast.bench.machine import device_slug
 from scoresde_fast.bench.report import require_libraries, write_html
 from scoresde_fast.bench.result import bench, write_json
 from scoresde_fast.bench.waterfall import Effort
+from scoresde_fast.cli.memory import keep_freed_memory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -30,6 +31,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     require_libraries()
+    keep_freed_memory()  # for every line alike
     effort = Effort(options.seconds, options.full)
     command = "python " + shlex.join(["benchmarks/sampling.py", *sys.argv[1:]])
     result = bench(options.names, device=options.device, effort=effort, command=command)

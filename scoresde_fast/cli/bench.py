@@ -44,7 +44,9 @@ class Bench:
         from scoresde_fast.bench.report import require_libraries, write_html
         from scoresde_fast.bench.result import bench, write_json
         from scoresde_fast.bench.waterfall import Effort
+        from scoresde_fast.cli.memory import keep_freed_memory
 
+        keep_freed_memory()  # for every line alike
         if self.html is not None:
             require_libraries()  # before the minutes of measuring
         if self.threads is not None:

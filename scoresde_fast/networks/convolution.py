@@ -22,6 +22,9 @@ class FoldedConvolution(nn.Module):
         dtype: of the images; sums are float32.
         stride, padding: as in ``torch.nn.Conv2d``.
         residual_scale: the factor of what is joined.
+        reads_images: the input is float32 and so are the products: 16 bits of a noisy image would be coarser than the
+            noise of the last steps.
+        writes_images: the output is float32.
     """
 
     winograd: Tensor | None
@@ -37,23 +40,25 @@ class FoldedConvolution(nn.Module):
         stride: int = 1,
         padding: int = 0,
         residual_scale: float = 1.0,
+        reads_images: bool = False,
+        writes_images: bool = False,
     ) -> None:
         super().__init__()
         weight, bias = weight.detach(), None if bias is None else bias.detach()
         on_cpu = weight.device.type == "cpu"
         kept = stride == 1 and padding == 1 and fits(weight)
         self.implementation = operation.choose("cpu") if on_cpu and kept and operation.present("cpu") else None
-        self.stride, self.padding, self.residual_scale, self.dtype = stride, padding, residual_scale, dtype
+        self.stride, self.padding, self.residual_scale = stride, padding, residual_scale
+        self.out_dtype = torch.float32 if writes_images else dtype
         # Without instructions for 16 bits a CPU takes ten times as long over their products.
-        self.compute = torch.float32 if on_cpu else dtype
+        self.compute = torch.float32 if on_cpu or reads_images else dtype
         if self.implementation is not None:
             self.register_buffer("winograd", winograd_weight(weight.float()))
             self.register_buffer("weight", None)
             self.register_buffer("bias", None if bias is None else bias.float())
             return
         self.register_buffer("winograd", None)
-        rounded = weight.to(dtype).to(self.compute)
-        self.register_buffer("weight", rounded.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("weight", weight.to(self.compute).contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", None if bias is None else bias.to(self.compute))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -66,5 +71,5 @@ class FoldedConvolution(nn.Module):
         x = x.to(self.compute)
         if self.stride == 1 and 2 * self.padding + 1 == self.weight.shape[2]:
             joined = None if residual is None else residual.to(self.compute)
-            return convolution(x, self.weight, self.bias, joined, self.residual_scale).to(self.dtype)
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding).to(self.dtype)
+            return convolution(x, self.weight, self.bias, joined, self.residual_scale).to(self.out_dtype)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding).to(self.out_dtype)

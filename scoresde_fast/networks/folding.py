@@ -75,8 +75,7 @@ class FoldedNetwork(nn.Module):
         return (h[:, : self.channels] * self.scale.index_select(0, row)).contiguous()
 
     def _enter(self, x: Tensor) -> Tensor:
-        # Scaled before it is rounded: VE's input spans four decades.
-        x = (x if self.centered else 2 * x - 1).to(self.dtype)
+        x = x if self.centered else 2 * x - 1
         if self.padded_channels > self.channels:
             x = F.pad(x, (0, 0, 0, 0, 0, self.padded_channels - self.channels))
         return x.contiguous(memory_format=torch.channels_last)
@@ -179,18 +178,16 @@ class _Folding:
         stride, padding = 1, 0
         if isinstance(layer, nn.Conv2d):
             assert isinstance(layer.padding, tuple) and layer.bias is not None
-            weight, bias, stride, padding = (
-                layer.weight * factor,
-                layer.bias * factor,
-                layer.stride[0],
-                layer.padding[0],
-            )
+            weight, bias = layer.weight * factor, layer.bias * factor
+            stride, padding = layer.stride[0], layer.padding[0]
         else:
             weight, bias = layer.W.t()[:, :, None, None] * factor, layer.b * factor
-        if weight.shape[1] == self.channels:
+        reads, writes = weight.shape[1] == self.channels, weight.shape[0] == self.channels
+        if reads:
             weight = F.pad(weight, (0, 0, 0, 0, 0, self.extra))
-        if weight.shape[0] == self.channels:
+        if writes:
             weight, bias = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, self.extra)), F.pad(bias, (0, self.extra))
         return FoldedConvolution(
-            weight, bias, self.dtype, stride=stride, padding=padding, residual_scale=residual_scale
-        )
+            weight, bias, self.dtype, stride=stride, padding=padding, residual_scale=residual_scale,
+            reads_images=reads, writes_images=writes,
+        )  # fmt: skip

@@ -30,6 +30,7 @@ from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
 from scoresde_fast.ops.langevin import langevin
 from scoresde_fast.ops.step_table import COLUMNS, WIDTH, DeviceTable
+from scoresde_fast.ops.winograd_convolution import fits, winograd_convolution, winograd_weight
 
 THREADS = 2
 TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -128,7 +129,30 @@ def resampling() -> dict[str, Any]:
     return results
 
 
-PARTS: dict[str, Callable[[], dict[str, Any]]] = {"steps": steps, "group_norm_silu": norms, "fir_resample": resampling}
+def convolutions() -> dict[str, Any]:
+    """Winograd's 3x3 convolutions over the shapes of NCSN++ at batch 8, float32, against torch's in both formats."""
+    results = {}
+    for (channels, height, width), (out, side) in shapes("convolution", lambda name: name == "NCSN++")["NCSN++"]:
+        weight = torch.randn(out, channels, side, side) / (channels * side**2) ** 0.5
+        if not fits(weight):
+            continue
+        x, bias, transformed = torch.randn(8, channels, height, width), torch.randn(out), winograd_weight(weight)
+        last, weight_last = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
+        calls = {
+            "channels_last": lambda x=last, w=weight_last, b=bias: F.conv2d(x, w, b, padding=1),
+            "NCHW": lambda x=x, w=weight, b=bias: F.conv2d(x, w, b, padding=1),
+            "ours": lambda x=last, w=transformed, b=bias: winograd_convolution(x, w, b),
+        }
+        results[f"{channels} to {out} @{height}x{width}"] = measure(calls)
+    return results
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "steps": steps,
+    "group_norm_silu": norms,
+    "fir_resample": resampling,
+    "winograd_convolution": convolutions,
+}
 
 
 def main() -> None:

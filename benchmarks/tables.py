@@ -61,6 +61,8 @@ CPU_KERNELS = (
     ("`fir_resample`, float32 NCHW", "fir_resample", "float32 contiguous", "grouped convolution"),
     ("`fir_resample`, float32 channels_last", "fir_resample", "float32 channels_last", "grouped convolution"),
     ("`fir_resample`, bfloat16", "fir_resample", "bfloat16", "grouped convolution"),
+    ("`winograd_convolution`, float32", "winograd_convolution", "", "channels_last"),
+    ("the same", "winograd_convolution", "", "NCHW"),
 )
 
 
@@ -71,6 +73,46 @@ def cpu_kernels() -> list[str]:
     for title, part, within, against in CPU_KERNELS:
         ratios = [case[f"against {against}"] for name, case in result[part].items() if within in name]
         rows.append(_row([title, against, f"{min(ratios):.2f}x", f"{statistics.median(ratios):.2f}x"]))
+    return rows
+
+
+#: Columns of the waterfall: title, and the line of `scoresde-fast bench` that it shows.
+LINES = (
+    ("eager float32", "eager float32"),
+    ("channels_last", "eager float32, channels_last"),
+    ("autocast bf16", "autocast bf16, channels_last"),
+    ("torch.compile", "torch.compile float32"),
+    ("ours, float32", "ours: folded float32"),
+    ("ours, bf16", "ours: folded bf16"),
+)
+
+
+def waterfall() -> list[str]:
+    """Milliseconds a network evaluation of whole sampling runs, and ours against the original's and the best peer's."""
+    result = load("sampling-cpu")
+    titles = ["ms an evaluation", "batch", *(title for title, _ in LINES), "against eager", "against the best peer"]
+    rows = [_row(titles), _row(["---"] * len(titles))]
+    for network in result["networks"]:
+        found = {line["name"]: line["ms_per_nfe"] for line in network["lines"] if "ms_per_nfe" in line}
+        times = [found.get(name) for _, name in LINES]
+        cells = [f"{time:.{0 if time >= 100 else 1}f}" if time else "-" for time in times]
+        ours = found["ours: folded float32"]
+        peer = min(time for (_, name), time in zip(LINES, times, strict=True) if time and not name.startswith("ours"))
+        factors = [f"{found['eager float32'] / ours:.2f}x", f"{peer / ours:.2f}x"]
+        rows.append(_row([f"`{network['name']}`", str(network["batch"]), *cells, *factors]))
+    return rows
+
+
+def sixteen_bits() -> list[str]:
+    """Images in bf16 against the same in float32."""
+    result = load("precision")
+    rows = ["| bf16 | PSNR to float32 | recognised | tint matches |", "| --- | --- | --- | --- |"]
+    for model in MODELS:
+        found = result[model]
+        pairs = [
+            f"{found['bf16'][key]:.1%} (float32 {found['fp32'][key]:.1%})" for key in ("recognised", "tint_matches")
+        ]
+        rows.append(_row([f"`{model}`, {found['nfe']} NFE", f"{found['psnr_db']:.1f} dB", *pairs]))
     return rows
 
 
@@ -92,5 +134,5 @@ def _row(cells: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    for table in (embedded(), overhead(), cpu_kernels(), instructions()):
+    for table in (waterfall(), sixteen_bits(), embedded(), overhead(), cpu_kernels(), instructions()):
         print("\n".join(table), end="\n\n")

@@ -196,10 +196,18 @@ LINES: tuple[Line, ...] = (
     _ours_line("ours: folded TF32", "the folded network", TF32_DB, {"precision": "tf32"} | STEPWISE, devices=GPU),
     _ours_line("ours: folded bf16", "the folded network in bfloat16", HALF_DB, {"precision": "bf16"} | STEPWISE),
     _ours_line(
+        "ours: folded, compiled float32",
+        "the folded network compiled",
+        EXACT_DB,
+        {"precision": "fp32", "compile": True, "capture": False},
+        devices=CPU,
+    ),
+    _ours_line(
         "ours: folded, compiled bf16",
-        "the folded network and its step compiled",
+        "the folded network compiled",
         HALF_DB,
         {"precision": "bf16", "compile": True, "capture": False},
+        devices=GPU,
     ),
     _ours_line(
         "ours: folded, captured bf16",
@@ -210,7 +218,7 @@ LINES: tuple[Line, ...] = (
     ),
     _ours_line(
         "ours: folded, compiled, captured bf16",
-        "the folded network, its step compiled, captured and replayed",
+        "the folded network compiled, one step captured and replayed",
         HALF_DB,
         {"precision": "bf16", "compile": True, "capture": True},
         devices=GPU,

@@ -30,12 +30,12 @@ void convolve(const Tensor& x, const Tensor& u, const MaybeTensor& bias, const M
   op.batch = x.size(0), op.height = x.size(2), op.width = x.size(3), op.in = x.size(1);
   op.out = u.size(1) * cpu::kWinogradPanel;
   // Even shares of tiles; where there are too few for that, of output channels.
-  constexpr int64_t kTiles = 24, kRows = 6;
+  constexpr int64_t kTiles = 24;
   const int64_t threads = torch::stable::get_num_threads(), panels = u.size(1), tiles = op.tiles();
   const int64_t wanted = (tiles + kTiles - 1) / kTiles;
   const int64_t splits = wanted < threads ? std::min(threads, panels) : 1;
   const int64_t blocks = splits > 1 ? wanted : (wanted + threads - 1) / threads * threads;
-  const int64_t share = ((tiles + blocks - 1) / blocks + kRows - 1) / kRows * kRows;
+  const int64_t share = (tiles + blocks - 1) / blocks;
   torch::stable::parallel_for(0, blocks * splits, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t begin = std::min(i % blocks * share, tiles), split = i / blocks;

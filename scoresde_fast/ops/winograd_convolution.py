@@ -6,8 +6,8 @@ F(4x4, 3x3) of Lavin & Gray (2016): every 4x4 tile of the output is made from a 
     y = A^T ((G g G^T) * (B^T d B)) A,
 
 which takes 36 products a pair of channels instead of 144.  The matrices are Toom and Cook's for the points 0, +-11/16,
-+-3/2 and infinity: their rounding errors are those of the direct sum, where the usual 0, +-1, +-2 lose four times as
-much.  For processors without matrix units, where nothing else is faster.
++-3/2 and infinity: their rounding errors are one to two times those of the direct sum; the usual 0, +-1, +-2 lose four
+times as much.  For processors without matrix units, where nothing else is faster.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Winograd's minimal filtering, Toom-Cook form, with the points 0, +-11/16, +-3/2 and infinity: in float32 its error is
-// at most twice that of the direct sum, where the textbook's 0, +-1, +-2 lose four times as much. A block of tiles goes through three
-// stages while it stays in the second cache: patches to points, one matrix product a point, points to tiles.
+// at most twice that of the direct sum, where the textbook's 0, +-1, +-2 lose four times as much. A block of tiles goes
+// through three stages while it stays in the second cache: patches to points, one matrix product a point, points to
+// tiles.
 #include "cpu/winograd_convolution.h"
 
 #include <algorithm>

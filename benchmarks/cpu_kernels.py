@@ -48,7 +48,7 @@ def measure(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 
 def steps() -> dict[str, Any]:
-    """A solver's step with its noise, and the Langevin pair with the batch's norms, at 256 x 3 x 32 x 32."""
+    """A solver's step with its noise, and the Langevin pair with either norms, at 256 x 3 x 32 x 32."""
     x, score, ids = torch.randn(256, 3, 32, 32), torch.randn(256, 3, 32, 32), torch.arange(256)
     row = torch.zeros(1, WIDTH)
     row[0, [COLUMNS.state, COLUMNS.output, COLUMNS.noise, COLUMNS.derive_output]] = torch.tensor([0.99, 0.01, 0.1, 1.0])
@@ -63,7 +63,13 @@ def steps() -> dict[str, Any]:
         size = 0.05 * (z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()) ** 2
         return x + size * score + (2 * size).sqrt() * z
 
-    step, pair = torch.compile(eager_step), torch.compile(eager_langevin)
+    def eager_own_norms(x: Tensor, score: Tensor) -> Tensor:
+        z = torch.randn_like(x)
+        ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
+        size = 0.05 * ratio.square()[:, None, None, None]
+        return x + size * score + (2 * size).sqrt() * z
+
+    step, pair, own = (torch.compile(eager) for eager in (eager_step, eager_langevin, eager_own_norms))
     state = x.clone()
     return {
         "affine_step with noise": measure(
@@ -73,7 +79,14 @@ def steps() -> dict[str, Any]:
                 "ours": lambda: affine_step(state, table, network_output=score, sample_ids=ids),
             }
         ),
-        "langevin, norms and step": measure(
+        "langevin, each sample's norms, and step": measure(
+            {
+                "eager": lambda: eager_own_norms(x, score),
+                "inductor": lambda: own(x, score),
+                "ours": lambda: langevin(state, score, ids, table),
+            }
+        ),
+        "langevin, the batch's norms, and step": measure(
             {
                 "eager": lambda: eager_langevin(x, score),
                 "inductor": lambda: pair(x, score),

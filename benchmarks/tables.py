@@ -54,7 +54,8 @@ def overhead() -> list[str]:
 CPU_KERNELS = (
     ("`affine_step` with noise, 256 x 3x32x32", "steps", "affine_step", "eager"),
     ("the same", "steps", "affine_step", "inductor"),
-    ("`langevin`, norms and step", "steps", "langevin", "eager"),
+    ("`langevin`, each sample's norms, and step", "steps", "each sample", "eager"),
+    ("`langevin`, the batch's norms, and step", "steps", "the batch", "eager"),
     ("`group_norm_silu`, float32 channels_last", "group_norm_silu", "float32 channels_last", "eager"),
     ("`group_norm_silu`, bfloat16 channels_last", "group_norm_silu", "bfloat16 channels_last", "eager"),
     ("`group_norm_silu`, both", "group_norm_silu", "channels_last", "inductor"),

@@ -56,6 +56,10 @@ std::vector<cpu::Norms> sums_of(const Scores& scores, float* kept) {
   return sums;
 }
 
+float step_size(const Scores& scores, double norms_ratio_squared) {
+  return static_cast<float>(scores.row[Columns::langevin] * norms_ratio_squared);
+}
+
 void step_by(const Scores& scores, const std::vector<cpu::Norms>& sums, const float* kept, bool per_sample,
              Tensor& state) {
   require(state, ScalarType::Float, "state");
@@ -65,13 +69,13 @@ void step_by(const Scores& scores, const std::vector<cpu::Norms>& sums, const fl
     score += std::sqrt(sum.score);
     noise += std::sqrt(sum.noise);
   }
-  const double batch_ratio = noise / score, factor = scores.row[Columns::langevin];
+  const double batch_ratio = noise / score;
   float* values = state.mutable_data_ptr<float>();
   over_pieces(scores.samples, scores.elements, [&](int64_t sample, int64_t begin, int64_t end) {
     const double square = per_sample ? sums[sample].noise / sums[sample].score : batch_ratio * batch_ratio;
     const int64_t base = sample * scores.elements;
-    const float size = static_cast<float>(factor * square);
-    cpu::langevin_step(values + base, scores(sample), kept ? kept + base : nullptr, size, begin, end);
+    cpu::langevin_step(values + base, scores(sample), kept ? kept + base : nullptr, step_size(scores, square), begin,
+                       end);
   });
 }
 
@@ -101,10 +105,27 @@ void step_cpu(Tensor state, const Tensor output, const Tensor norms, const Tenso
   step_by(scores, sums, nullptr, per_sample, state);
 }
 
+// A sample's norms and its step while its noise is in the first cache.
+void step_sample_by_sample(const Scores& scores, Tensor& state) {
+  require(state, ScalarType::Float, "state");
+  STD_TORCH_CHECK(state.numel() == scores.samples * scores.elements, "the state must be like the network's output");
+  float* values = state.mutable_data_ptr<float>();
+  const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, scores.elements));
+  torch::stable::parallel_for(0, scores.samples, grain, [&](int64_t first, int64_t last) {
+    std::vector<float> noise(scores.elements);
+    for (int64_t sample = first; sample < last; ++sample) {
+      const cpu::Norms sums = cpu::langevin_norms(scores(sample), noise.data(), 0, scores.elements);
+      cpu::langevin_step(values + sample * scores.elements, scores(sample), noise.data(),
+                         step_size(scores, sums.noise / sums.score), 0, scores.elements);
+    }
+  });
+}
+
 // Noise is made once and kept between the norms and the step: a core makes it slower than its caches give it back.
 void langevin_cpu(Tensor state, const Tensor output, const Tensor ids, const Tensor coefficients, const Tensor control,
                   const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed, bool) {
   const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);
+  if (per_sample && scores.elements <= kPiece) return step_sample_by_sample(scores, state);
   const std::array<int64_t, 2> shape{scores.samples, scores.elements};
   const Tensor noise = torch::stable::new_empty(output, {shape.data(), shape.size()}, ScalarType::Float);
   float* kept = noise.mutable_data_ptr<float>();

@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from embedded import RESULTS, cpu_name
+from embedded import RESULTS
 from network_shapes import CIFAR10, shapes
-from timing import device_info, interleaved
 from torch import Tensor
 
+from scoresde_fast.bench.machine import cpu_name, device_info
+from scoresde_fast.bench.timing import interleaved
 from scoresde_fast.cli.memory import keep_freed_memory
 from scoresde_fast.ops.affine_step import affine_step
 from scoresde_fast.ops.fir_resample import fir_resample

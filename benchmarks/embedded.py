@@ -22,17 +22,11 @@ import torch
 from tqdm import tqdm
 
 import scoresde_fast as sf
+from scoresde_fast.bench.machine import cpu_name
 from scoresde_fast.data import digits
 from scoresde_fast.evaluation import Recogniser, frechet_distance
 
 RESULTS = Path(__file__).resolve().parent / "results"
-
-
-def cpu_name() -> str:
-    """The processor's own name, where the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def measure(name: str, samples: int, options: dict[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def main() -> int:
         print("benchmarks/gpu.py needs a GPU and none was found; `--list` says what it would run")
         return 3
 
-    from timing import copy_bandwidth, device_info, matmul_peak
+    from scoresde_fast.bench.machine import copy_bandwidth, device_info, matmul_peak
 
     start = time.perf_counter()
     os.environ.pop("SCORESDE_FAST_BACKEND", None)

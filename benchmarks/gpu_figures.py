@@ -18,9 +18,9 @@ from gpu_checks import fused_attention, present, random_attention
 from network_shapes import CIFAR10, heaviest_convolutions, shapes
 from randn_step import randn_step
 from scoresde_fast.kernels import convolution as convolution_kernels
-from timing import gpu_seconds, rotation
 from torch import Tensor
 
+from scoresde_fast.bench.timing import gpu_seconds, rotation
 from scoresde_fast.ops.affine_step import affine_step
 from scoresde_fast.ops.convolution import operation as convolution
 from scoresde_fast.ops.langevin_norms import langevin_norms

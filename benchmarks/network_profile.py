@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from embedded import RESULTS
-from timing import device_info
 
+from scoresde_fast.bench.machine import device_info
 from scoresde_fast.bench.networks import measured_model
 from scoresde_fast.cli.memory import keep_freed_memory
 from scoresde_fast.precision import choose_precision

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from embedded import RESULTS, cpu_name
+from embedded import RESULTS
 from torch import nn
 
 import scoresde_fast as sf
+from scoresde_fast.bench.machine import cpu_name
 
 REPEATS = 5
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from embedded import RESULTS
-from timing import device_info
 
 import scoresde_fast as sf
+from scoresde_fast.bench.machine import device_info
 from scoresde_fast.bench.waterfall import image_error
 from scoresde_fast.cli.memory import keep_freed_memory
 from scoresde_fast.evaluation import Recogniser

@@ -24,11 +24,10 @@ constexpr int64_t kLanes = 8;
 constexpr float kA = 0.6875f, kB = 1.5f;  // the points
 constexpr float kA2 = kA * kA, kB2 = kB * kB;
 
-constexpr int64_t kRows = 6;           // tiles of a register block: 6 x 16 sums in 12 registers
-constexpr int64_t kBlock = 4 * kRows;  // tiles that go through the stages together
-constexpr int64_t kPanels = 4;         // panels whose products are kept at once
-constexpr int64_t kPad = 16;           // keeps the points' planes from the same lines of the first cache
-constexpr int64_t kAhead = 128;        // input channels that the weights are fetched ahead of their use
+constexpr int64_t kRows = 6;     // tiles of a register block: 6 x 16 sums in 12 registers
+constexpr int64_t kPanels = 4;   // panels whose products are kept at once
+constexpr int64_t kPad = 16;     // keeps the points' planes from the same lines of the first cache
+constexpr int64_t kAhead = 128;  // input channels that the weights are fetched ahead of their use
 
 // Vectors that straddle two lines of the cache take a third longer.
 struct alignas(64) CacheLine {
@@ -201,10 +200,10 @@ template <class T>
 SSF_HD void convolve(const WinogradConvolution<T>& op, int64_t tile_begin, int64_t tile_end, int64_t panel_begin,
                      int64_t panel_end, const T* zeros, float* workspace) {
   const int64_t width = kPanels * kWinogradPanel, panels = op.out / kWinogradPanel;
-  const Plane points{workspace, op.in, kBlock * op.in + kPad};
-  const Plane products{workspace + kWinogradPoints * points.plane, width, kBlock * width + kPad};
-  for (int64_t begin = tile_begin; begin < tile_end; begin += kBlock) {
-    const int64_t end = std::min(begin + kBlock, tile_end);
+  const Plane points{workspace, op.in, kWinogradTiles * op.in + kPad};
+  const Plane products{workspace + kWinogradPoints * points.plane, width, kWinogradTiles * width + kPad};
+  for (int64_t begin = tile_begin; begin < tile_end; begin += kWinogradTiles) {
+    const int64_t end = std::min(begin + kWinogradTiles, tile_end);
     transform_input(op, begin, end, zeros, points);
     for (int64_t first = panel_begin; first < panel_end; first += kPanels) {
       const int64_t last = std::min(first + kPanels, panel_end);
@@ -242,7 +241,7 @@ void winograd_convolution(const WinogradConvolution<T>& op, int64_t tile_begin, 
                           int64_t panel_end) {
   // Kept by each thread: a megabyte is not worth asking for at every call.
   static thread_local std::vector<CacheLine> workspace;
-  const int64_t needed = kWinogradPoints * (kBlock * (op.in + kPanels * kWinogradPanel) + 2 * kPad);
+  const int64_t needed = kWinogradPoints * (kWinogradTiles * (op.in + kPanels * kWinogradPanel) + 2 * kPad);
   const size_t lines = needed * sizeof(float) / sizeof(CacheLine) + 1;
   if (workspace.size() < lines) workspace.resize(lines);
   const std::vector<T> zeros(op.in, T{});

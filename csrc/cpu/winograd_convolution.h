@@ -9,6 +9,7 @@ namespace ssf::cpu {
 // output is made from a 6x6 patch of the input with 36 products a pair of channels instead of 144.
 //   y = convolution(x) + bias + scale residual
 constexpr int64_t kWinogradPoints = 36;
+constexpr int64_t kWinogradTiles = 24;  // tiles that go through the stages together
 constexpr int64_t kWinogradPanel = 16;  // output channels that lie side by side in the weights
 
 template <class T>

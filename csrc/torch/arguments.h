@@ -29,6 +29,16 @@ inline void require(const Tensor& tensor, ScalarType dtype, const char* name) {
   STD_TORCH_CHECK(tensor.scalar_type() == dtype && tensor.is_contiguous(), name, " has the wrong dtype or strides");
 }
 
+// Whether (B, C, H, W) lies in memory as (B, H, W, C); a dimension of one has no say.
+inline bool is_channels_last(const Tensor& x) {
+  int64_t expected = 1;
+  for (const int dim : {1, 3, 2, 0}) {
+    if (x.size(dim) != 1 && x.stride(dim) != expected) return false;
+    expected *= x.size(dim);
+  }
+  return true;
+}
+
 inline cpu::Dtype network_dtype(const Tensor& tensor) {
   const ScalarType dtype = tensor.scalar_type();
   STD_TORCH_CHECK(tensor.is_contiguous(), "the network's output must be contiguous");

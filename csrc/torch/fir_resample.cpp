@@ -14,15 +14,7 @@ using torch::headeronly::MemoryFormat;
 
 // As scoresde_fast/ops/fir_resample.py decides: a tensor that is both, one pixel or one channel, goes by its last
 // stride.
-bool channels_last(const Tensor& x) {
-  if (x.stride(3) == 1) return false;
-  int64_t expected = 1;
-  for (const int dim : {1, 3, 2, 0}) {
-    if (x.size(dim) != 1 && x.stride(dim) != expected) return false;
-    expected *= x.size(dim);
-  }
-  return true;
-}
+bool keeps_channels_last(const Tensor& x) { return x.stride(3) != 1 && is_channels_last(x); }
 
 cpu::Scalar scalar_of(const Tensor& x) {
   switch (x.scalar_type()) {
@@ -41,7 +33,7 @@ cpu::Scalar scalar_of(const Tensor& x) {
 
 Tensor fir_resample_cpu(const Tensor x, std::vector<double> taps, std::string direction, int64_t offset, double gain) {
   STD_TORCH_CHECK(x.dim() == 4, "fir_resample: x must be (B, C, H, W)");
-  const bool last = channels_last(x), up = direction == "up";
+  const bool last = keeps_channels_last(x), up = direction == "up";
   const int64_t count = static_cast<int64_t>(taps.size()), channels = x.size(1);
   STD_TORCH_CHECK(last || x.is_contiguous(), "fir_resample: x must be contiguous or channels_last");
   STD_TORCH_CHECK(up || direction == "down", "fir_resample: the direction must be up or down");

@@ -18,7 +18,9 @@
 #include <vector>
 
 #include "cpu/group_norm_silu_gradients.h"
+#include "torch/arguments.h"
 
+using ssf::torch_side::is_channels_last;
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -27,13 +29,6 @@ namespace {
 
 // A block of channels is at least this many elements: about 20 us of work.
 constexpr int64_t kPiece = 1 << 14;
-
-bool is_channels_last(const Tensor& x) {
-  const int64_t channels = x.size(1), width = x.size(3);
-  return (channels == 1 || x.stride(1) == 1) && (width == 1 || x.stride(3) == channels) &&
-         (x.size(2) == 1 || x.stride(2) == width * channels) &&
-         (x.size(0) == 1 || x.stride(0) == x.size(2) * width * channels);
-}
 
 // Uninitialised memory. The dispatcher, through which torch::stable::empty goes, takes as long as a small image.
 template <size_t kDims>

@@ -8,15 +8,6 @@ namespace {
 
 using torch::headeronly::MemoryFormat;
 
-bool is_channels_last(const Tensor& x) {
-  int64_t expected = 1;
-  for (const int dim : {1, 3, 2, 0}) {
-    if (x.size(dim) != 1 && x.stride(dim) != expected) return false;
-    expected *= x.size(dim);
-  }
-  return true;
-}
-
 template <class T>
 void convolve(const Tensor& x, const Tensor& u, const MaybeTensor& bias, const MaybeTensor& residual, double scale,
               const Tensor& y) {
@@ -30,9 +21,8 @@ void convolve(const Tensor& x, const Tensor& u, const MaybeTensor& bias, const M
   op.batch = x.size(0), op.height = x.size(2), op.width = x.size(3), op.in = x.size(1);
   op.out = u.size(1) * cpu::kWinogradPanel;
   // Even shares of tiles; where there are too few for that, of output channels.
-  constexpr int64_t kTiles = 24;
   const int64_t threads = torch::stable::get_num_threads(), panels = u.size(1), tiles = op.tiles();
-  const int64_t wanted = (tiles + kTiles - 1) / kTiles;
+  const int64_t wanted = (tiles + cpu::kWinogradTiles - 1) / cpu::kWinogradTiles;
   const int64_t splits = wanted < threads ? std::min(threads, panels) : 1;
   const int64_t blocks = splits > 1 ? wanted : (wanted + threads - 1) / threads * threads;
   const int64_t share = (tiles + blocks - 1) / blocks;

@@ -101,7 +101,12 @@ def device_info() -> dict[str, Any]:
     """The device, its clocks now and the versions, which stand beside every published figure."""
     triton = metadata.version("triton") if find_spec("triton") else None
     versions: dict[str, Any] = {"python": sys.version.split()[0], "torch": torch.__version__, "triton": triton}
-    info: dict[str, Any] = {"platform": platform.platform(), "threads": torch.get_num_threads(), "versions": versions}
+    info: dict[str, Any] = {
+        "cpu": cpu_name(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+    }
     if torch.cuda.is_available():
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
         found = torch.cuda.get_device_properties(0)

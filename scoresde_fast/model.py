@@ -14,85 +14,136 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from scoresde_fast.configs import Config, ConfigLike, load_config
-from scoresde_fast.networks import DDPM, NCSNpp
-from scoresde_fast.sdes import SDE, SDES, VESDE, VPSDE, Array, LinearBetaSDE, Time
+from scoresde_fast.networks import DDPM, MLP, NCSNpp, ResNet
+from scoresde_fast.sdes import CLDSDE, SDE, SDES, VESDE, VPSDE, Array, LinearBetaSDE, ScalarSDE, Time
 from scoresde_fast.sdes.base import as_times
 
-NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "ddpm": DDPM}
+NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "ddpm": DDPM, "mlp": MLP, "resnet": ResNet}
 
 
 @dataclass(frozen=True)
 class Parametrisation:
-    """What a network is told about time, and the factor from its output to the score, in float64 (reference.md, 1).
+    """What a network is told about time, and how its output becomes the score, in float64 (reference.md, 1 and 2).
 
-    Models of continuous time see 999 t (VP, sub-VP) or sigma(t) (VE); those of ``num_scales`` discrete steps see the
-    step's number, on VE counted from the largest noise level.  A VE network's output is the score; VP and sub-VP
-    networks predict the noise, and the score is -output / std.
+    Models of continuous time see ``label_scale`` t (VP, sub-VP), sigma(t) (VE) or t (CLD); those of ``num_scales``
+    discrete steps see the step's number, on VE counted from the largest noise level.  A VE network's output is the
+    score; VP and sub-VP networks predict the noise, and the score is -output / std; CLD networks predict the noise of
+    v, and its score is -l_t output.  A ``mixed`` score adds what it is for Gaussian data: -x (VP), -v / S_vv (CLD).
     """
 
     sde: SDE
     continuous: bool = True
     num_scales: int = 1000
+    mixed: bool = False
+    label_scale: float = 999.0
 
     def labels(self, t: Time) -> Array:
         """The network's time labels at times ``t``."""
         t = as_times(t)
+        if isinstance(self.sde, CLDSDE):
+            return t
         if isinstance(self.sde, VESDE):
             return self.sde.sigma(t) if self.continuous else np.round((self.sde.T - t) * (self.num_scales - 1))
-        # The factor is 999 for every continuous model, whatever its num_scales: so the official ones were trained.
-        return t * 999 if self.continuous or not isinstance(self.sde, VPSDE) else t * (self.num_scales - 1)
+        # Official score_sde models have 999 whatever their num_scales.
+        continuous = self.continuous or not isinstance(self.sde, VPSDE)
+        return t * self.label_scale if continuous else t * (self.num_scales - 1)
 
     def output_scale(self, t: Time) -> Array:
-        """The factor s of score = s network(x, labels(t))."""
+        """The factor s of score = s network(x, labels(t)) + `state_scale`(t) x, or v in place of x."""
         t = as_times(t)
+        if isinstance(self.sde, CLDSDE):
+            return -self.sde.ell(t)
         if isinstance(self.sde, VESDE):
             return np.ones_like(t)
         if not self.continuous and isinstance(self.sde, VPSDE):
             return -1 / self.sde.discrete_std(self.labels(t), self.num_scales)
+        assert isinstance(self.sde, ScalarSDE)
         return -1 / self.sde.marginal(t).std
+
+    def state_scale(self, t: Time) -> Array:
+        """The factor of the state, or of its velocity, in the score: 0 unless the score is mixed."""
+        t = as_times(t)
+        if not self.mixed:
+            return np.zeros_like(t)
+        return -1 / self.sde.mixed_variance(t) if isinstance(self.sde, CLDSDE) else -np.ones_like(t)
 
 
 class ScoreFunction(nn.Module):
     """The score of p_t for every t: a network read through a `Parametrisation`.
 
     Args:
-        network: ``network(x, labels)``, (B, *image_shape), (B,) -> (B, *image_shape).
+        network: ``network(x, labels)``, (B, *state_shape), (B,) -> (B, *image_shape).
         parametrisation: its SDE, its labels and its output's meaning.
         image_shape: (C, H, W) of one sample.
         centered: data is in [-1, 1] at t = 0, else in [0, 1].
+        is_image: samples are images; else points, which are taken as they are.
     """
 
     def __init__(
-        self, network: nn.Module, parametrisation: Parametrisation, image_shape: tuple[int, ...], *, centered: bool
+        self,
+        network: nn.Module,
+        parametrisation: Parametrisation,
+        image_shape: tuple[int, ...],
+        *,
+        centered: bool,
+        is_image: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.parametrisation = parametrisation
         self.image_shape = tuple(image_shape)
         self.centered = centered
+        self.is_image = is_image
 
     @property
     def sde(self) -> SDE:
         """The SDE whose marginals these are the scores of."""
         return self.parametrisation.sde
 
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of one state: ``image_shape``, or (2C, H, W) for the pairs of position and velocity of CLD."""
+        return (self.sde.parts * self.image_shape[0], *self.image_shape[1:])
+
+    def prior(self, normals: Tensor) -> Tensor:
+        """Standard normals (B, *state_shape) -> states at T."""
+        parts = normals.chunk(self.sde.parts, dim=1)
+        return torch.cat([std * part for std, part in zip(self.sde.prior_stds, parts, strict=True)], dim=1)
+
     def score(self, x: Tensor, t: Tensor) -> Tensor:
-        """grad_x log p_t(x) at each sample's own time: (B, *image_shape), (B,) -> (B, *image_shape)."""
+        """grad_x log p_t(x) at each sample's own time: (B, *state_shape), (B,) -> (B, *image_shape).
+
+        On CLD ``x`` is the pair of position and velocity, and the score is that of the velocity.
+
+        Raises:
+            ValueError: ``x`` has another shape.
+        """
+        if x.shape[1:] != self.state_shape:
+            pair = ", position and velocity joined on the channels" if self.sde.parts == 2 else ""
+            raise ValueError(
+                f"states have shape {tuple(x.shape[1:])}; this model's, on the SDE {self.sde.name!r}, are "
+                f"{self.state_shape}{pair}"
+            )
         # Coefficients are made in float64 on the host, then rounded once; a sampler's loop takes them from a table.
         times = t.detach().double().cpu().numpy()
-        labels = torch.from_numpy(self.parametrisation.labels(times)).to(x.device, x.dtype)
-        scale = torch.from_numpy(self.parametrisation.output_scale(times)).to(x.device, x.dtype)
-        return self.network(x, labels) * scale.view(-1, *[1] * (x.ndim - 1))
+        p = self.parametrisation
+        labels, output_scale, state_scale = (
+            torch.from_numpy(values).to(x.device, x.dtype)
+            for values in (p.labels(times), p.output_scale(times), p.state_scale(times))
+        )
+        column = (-1, *[1] * (x.ndim - 1))
+        score = self.network(x, labels) * output_scale.view(column)
+        return score + state_scale.view(column) * x.chunk(self.sde.parts, dim=1)[-1] if p.mixed else score
 
     forward = score
 
     def from_images(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] -> the range of this model's data."""
-        return 2 * images - 1 if self.centered else images
+        """Images in [0, 1] -> the range of this model's data; points stay as they are."""
+        return 2 * images - 1 if self.centered and self.is_image else images
 
     def to_images(self, x: Tensor) -> Tensor:
-        """Samples -> images clipped to [0, 1]."""
-        return ((x + 1) / 2 if self.centered else x).clamp(0, 1)
+        """Samples -> images clipped to [0, 1]; points stay as they are."""
+        return ((x + 1) / 2 if self.centered else x).clamp(0, 1) if self.is_image else x
 
 
 class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
@@ -112,9 +163,12 @@ class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
         data, model, training = parsed.data, parsed.model, parsed.training
         super().__init__(
             build_network(parsed),
-            Parametrisation(build_sde(parsed), training.continuous, model.num_scales),
+            Parametrisation(
+                build_sde(parsed), training.continuous, model.num_scales, model.mixed_score, model.label_scale
+            ),
             (data.num_channels, data.image_size, data.image_size),
             centered=data.centered,
+            is_image=data.is_image,
         )
         self.config = parsed
         self._hub_mixin_config = parsed.to_dict()
@@ -123,6 +177,8 @@ class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
 def build_sde(config: Config) -> SDE:
     """The SDE that a configuration names, with its noise levels."""
     sde, model = SDES[config.training.sde], config.model
+    if issubclass(sde, CLDSDE):
+        return sde(**vars(config.cld))
     if issubclass(sde, LinearBetaSDE):
         return sde(model.beta_min, model.beta_max)
     assert issubclass(sde, VESDE)
@@ -132,7 +188,8 @@ def build_sde(config: Config) -> SDE:
 def build_network(config: Config) -> nn.Module:
     """The network that a configuration describes, with fresh weights: options go to the arguments of their name."""
     network = NETWORKS[config.model.name]
-    options: Mapping[str, Any] = {**vars(config.model), **vars(config.data)}
+    in_channels = SDES[config.training.sde].parts * config.data.num_channels
+    options: Mapping[str, Any] = {**vars(config.model), **vars(config.data), "in_channels": in_channels}
     return network(**{name: options[name] for name in inspect.signature(network).parameters if name in options})
 
 

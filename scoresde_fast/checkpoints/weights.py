@@ -21,8 +21,9 @@ class Weight:
 
 
 def official_weights(network: nn.Module) -> list[Weight]:
-    """All weights of ``network`` in the original's order, the order of its EMA list; the buffer ``sigmas`` first."""
-    weights = [Weight("sigmas", network.get_buffer("sigmas"), False)]
+    """All weights of ``network`` in the original's order, the order of its EMA list; the buffer ``sigmas`` first, if any."""
+    levels = dict(network.named_buffers(recurse=False)).get("sigmas")
+    weights = [] if levels is None else [Weight("sigmas", levels, False)]
     for index, module in enumerate(official_modules(network)):
         for path, tensor in module.state_dict(keep_vars=True).items():
             weights.append(Weight(f"all_modules.{index}.{_official(module, path)}", tensor, tensor.requires_grad))

@@ -10,9 +10,10 @@ from itertools import pairwise
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from scoresde_fast.configs.cld_sgm import from_flat, is_flat
 from scoresde_fast.errors import unknown
 
-SDEName = Literal["vesde", "vpsde", "subvpsde"]
+SDEName = Literal["vesde", "vpsde", "subvpsde", "cld"]
 
 IGNORED: dict[str, frozenset[str]] = {
     "": frozenset({"eval", "seed", "device"}),
@@ -21,6 +22,7 @@ IGNORED: dict[str, frozenset[str]] = {
     "training": frozenset({"eval_freq", "snapshot_freq_for_preemption", "snapshot_sampling"}),
     "sampling": frozenset(),
     "optim": frozenset({"amsgrad"}),
+    "cld": frozenset(),
 }
 """Options of the official files that are accepted and dropped, by section ("" holds whole sections): they steer the
 original's input pipeline and job scripts, or (``conv_size``, ``sigma_begin``, ``amsgrad``) nothing of it reads them."""
@@ -28,7 +30,10 @@ original's input pipeline and job scripts, or (``conv_size``, ``sigma_begin``, `
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The images a model is trained on; ``centered`` says whether the network sees [-1, 1] (else [0, 1])."""
+    """The data a model is trained on; ``centered`` says whether the network sees images in [-1, 1] (else [0, 1]).
+
+    ``is_image`` false: points of ``num_channels`` coordinates, with an ``image_size`` of 1, taken as they are.
+    """
 
     dataset: str = "CIFAR10"
     image_size: int = 32
@@ -36,6 +41,7 @@ class DataConfig:
     centered: bool = False
     random_flip: bool = True
     uniform_dequantization: bool = False
+    is_image: bool = True
 
     def __post_init__(self) -> None:
         _positive("data", self, "image_size", "num_channels")
@@ -43,9 +49,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network and its SDE's noise scales; the ``ddpm`` network is always positional and has one kind of block."""
+    """The network and its SDE's noise scales; the ``ddpm`` network is always positional and has one kind of block.
 
-    name: Literal["ncsnpp", "ddpm"]
+    ``mlp`` and ``resnet`` are for points: ``num_res_blocks`` hidden layers, or residual blocks, of width ``nf``.
+    ``mixed_score``: the network's output is added to the score that Gaussian data has (CLD and VP; Dockhorn et al. 2022,
+    section 3.3).  ``label_scale``: the network of a continuous VP or sub-VP model is told that many times t.
+    ``num_scales`` 0: checkpoints of the model hold no table of noise levels.
+    """
+
+    name: Literal["ncsnpp", "ddpm", "mlp", "resnet"]
     nf: int = 128
     ch_mult: tuple[int, ...] = (1, 2, 2, 2)
     num_res_blocks: int = 4
@@ -73,10 +85,13 @@ class ModelConfig:
     sigma_max: float = 50.0
     beta_min: float = 0.1
     beta_max: float = 20.0
+    mixed_score: bool = False
+    label_scale: float = 999.0
 
     def __post_init__(self) -> None:
         _positive("model", self, "nf", "ch_mult", "num_res_blocks", "attn_resolutions", "fir_kernel", "fourier_scale")
-        _positive("model", self, "num_scales", "sigma_min", "beta_min")
+        _positive("model", self, "sigma_min", "beta_min", "label_scale")
+        _require(self.num_scales >= 0, f"model.num_scales is {self.num_scales}; it must not be negative")
         _require(bool(self.ch_mult), "model.ch_mult is empty; it needs a number for every level of the network")
         _require(bool(self.fir_kernel), "model.fir_kernel is empty; the usual filter is [1, 3, 3, 1]")
         _require(self.init_scale >= 0, f"model.init_scale is {self.init_scale}; it must not be negative")
@@ -85,7 +100,7 @@ class ModelConfig:
         for low, high in (("sigma_min", "sigma_max"), ("beta_min", "beta_max")):
             a, b = getattr(self, low), getattr(self, high)
             _require(a < b, f"model.{low} is {a} and model.{high} is {b}; the first must be the smaller")
-        for width in self._normalised_widths():
+        for width in self._normalised_widths() if self.name in ("ncsnpp", "ddpm") else ():
             groups = 32 if self.name == "ddpm" else min(max(width // 4, 1), 32)
             _require(
                 width % groups == 0,
@@ -101,33 +116,47 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The SDE, the objective and the run; ``continuous`` is False for the models of a finite number of noise scales."""
+    """The SDE, the objective and the run; ``continuous`` is False for the models of a finite number of noise scales.
+
+    ``weighting`` is CLD's own (Dockhorn et al. 2022, section 3.1); ``loss_eps`` the smallest time that is trained.
+    """
 
     sde: SDEName
     continuous: bool = True
     likelihood_weighting: bool = False
     reduce_mean: bool = False
+    weighting: Literal["reweightedv2", "reweightedv1", "likelihood"] = "reweightedv2"
+    loss_eps: float = 1e-5
     batch_size: int = 128
     n_iters: int = 1300001
     log_freq: int = 50
     snapshot_freq: int = 50000
 
     def __post_init__(self) -> None:
-        _positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq")
+        _positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq", "loss_eps")
+        _require(self.loss_eps < 1, f"training.loss_eps is {self.loss_eps}; it must be below 1")
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """The sampler that the model's authors chose; ``steps`` is this package's own, None takes ``num_scales`` steps."""
+    """The sampler that the model's authors chose; ``steps`` is this package's own, None takes ``num_scales`` steps.
+
+    ``eps``: the time to stop at; None takes the SDE's own.  ``grid`` and ``order`` are as in `SolverOptions`.
+    """
 
     method: Literal["pc", "ode"] = "pc"
-    predictor: Literal["none", "euler_maruyama", "reverse_diffusion", "ancestral_sampling"] = "euler_maruyama"
+    predictor: Literal["none", "euler_maruyama", "reverse_diffusion", "ancestral_sampling", "sscs", "gddim"] = (
+        "euler_maruyama"
+    )
     corrector: Literal["none", "langevin", "ald"] = "none"
     n_steps_each: int = 1
     steps: int | None = None
     noise_removal: bool = True
     probability_flow: bool = False
     snr: float = 0.16
+    grid: Literal["uniform", "quadratic", "sqrt", "karras"] = "uniform"
+    order: int | None = None
+    eps: float | None = None
 
     def __post_init__(self) -> None:
         _positive("sampling", self, "n_steps_each", "snr")
@@ -136,12 +165,12 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam with a linear warm-up of ``warmup`` steps; a negative ``grad_clip`` clips nothing.
+    """Adam, or AdamW, with a linear warm-up of ``warmup`` steps; a negative ``grad_clip`` clips nothing.
 
     ``decay`` is this package's own: the rate falls linearly to 0 over that many last steps; 0 keeps it to the end.
     """
 
-    optimizer: Literal["Adam"] = "Adam"
+    optimizer: Literal["Adam", "AdamW"] = "Adam"
     lr: float = 2e-4
     beta1: float = 0.9
     eps: float = 1e-8
@@ -158,6 +187,19 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class CLDConfig:
+    """The diffusion of a CLD model, by the arguments of `CLDSDE`."""
+
+    m_inv: float = 4.0
+    friction: float | None = None
+    beta0: float = 4.0
+    beta1: float = 0.0
+    gamma: float = 0.04
+    numerical_eps: float = 1e-9
+    objective: Literal["hsm", "dsm"] = "hsm"
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole configuration; ``model.name`` and ``training.sde`` must be given; the defaults are the original's."""
 
@@ -166,13 +208,27 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    cld: CLDConfig = field(default_factory=CLDConfig)
 
     def __post_init__(self) -> None:
-        halvings = len(self.model.ch_mult) - 1
+        halvings = len(self.model.ch_mult) - 1 if self.data.is_image else 0
         _require(
             self.data.image_size % 2**halvings == 0,
             f"data.image_size is {self.data.image_size}; the {halvings + 1} levels of model.ch_mult halve it "
             f"{halvings} times, so it must be a multiple of {2**halvings}",
+        )
+        _require(
+            self.model.num_scales > 0 or (self.training.continuous and self.training.sde != "vesde"),
+            "model.num_scales is 0, a model without a table of noise levels; VE and discrete models need one",
+        )
+        _require(
+            not self.model.mixed_score or self.training.sde in ("cld", "vpsde"),
+            f"model.mixed_score is for the SDEs 'cld' and 'vpsde', and training.sde is {self.training.sde!r}",
+        )
+        _require(
+            self.data.is_image == (self.model.name in ("ncsnpp", "ddpm")),
+            f"model.name is {self.model.name!r} and data.is_image {str(self.data.is_image).lower()}: 'ncsnpp' and 'ddpm' are "
+            "for images, 'mlp' and 'resnet' for points",
         )
         _require(
             self.training.continuous or self.model.name == "ddpm" or self.model.embedding_type == "positional",
@@ -182,7 +238,12 @@ class Config:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Config:
-        """Build from ``{section: {option: value}}``; a mistake is a ``ValueError`` naming it and what is allowed."""
+        """Build from ``{section: {option: value}}``, or from the flat form of CLD-SGM.
+
+        Raises ``ValueError`` for a mistake, naming it and what is allowed.
+        """
+        if is_flat(options):
+            options = from_flat(options)
         sections = get_type_hints(cls)
         built = {}
         for name, values in options.items():

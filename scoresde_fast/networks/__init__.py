@@ -5,5 +5,6 @@ from scoresde_fast.networks.base import ScoreNetwork
 from scoresde_fast.networks.ddpm import DDPM
 from scoresde_fast.networks.layers import official_modules
 from scoresde_fast.networks.ncsnpp import NCSNpp
+from scoresde_fast.networks.points import MLP, ResNet
 
-__all__ = ["DDPM", "NCSNpp", "ScoreNetwork", "official_modules"]
+__all__ = ["DDPM", "MLP", "NCSNpp", "ResNet", "ScoreNetwork", "official_modules"]

@@ -17,16 +17,18 @@ class ScoreNetwork(nn.Module):
 
     Attributes:
         centered: inputs are in [-1, 1] already, else in [0, 1].
-        image_channels: of input and output.
+        image_channels: of the output.
+        input_channels: of the input.
         act: the activation.
-        sigmas: noise levels, the largest first.
+        sigmas: noise levels, the largest first; None where a model has no table of them.
         time0, time1: the layers of the time embedding; None where the network is not conditional.
     """
 
     centered: bool
     image_channels: int
+    input_channels: int
     act: Activation
-    sigmas: Tensor
+    sigmas: Tensor | None
     time0: nn.Module | None
     time1: nn.Module | None
 
@@ -43,7 +45,7 @@ class ScoreNetwork(nn.Module):
         """(B,) what the output is divided by, or None."""
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(B, C, H, W), (B,) -> (B, C, H, W)."""
+        """(B, input channels, H, W), (B,) -> (B, image channels, H, W)."""
         h = self.body(x if self.centered else 2 * x - 1, self.embed(labels))
         level = self.noise_level(labels)
         return h if level is None else h / level[:, None, None, None]

@@ -87,7 +87,7 @@ class DDPM(ScoreNetwork):
         super().__init__()
         self.act = ACTIVATIONS[nonlinearity]
         self.nf, self.centered, self.scale_by_sigma = nf, centered, scale_by_sigma
-        self.image_channels = num_channels
+        self.image_channels = self.input_channels = num_channels
         self.register_buffer("sigmas", geometric_sigmas(sigma_min, sigma_max, num_scales))
         self.time0 = dense(nf, 4 * nf) if conditional else None
         self.time1 = dense(4 * nf, 4 * nf) if conditional else None
@@ -159,4 +159,7 @@ class DDPM(ScoreNetwork):
         return self.embed_features(positional_embedding(labels, self.nf))
 
     def noise_level(self, labels: Tensor) -> Tensor | None:
-        return self.sigmas[labels.long()] if self.scale_by_sigma else None
+        if not self.scale_by_sigma:
+            return None
+        assert self.sigmas is not None  # made above
+        return self.sigmas[labels.long()]

@@ -59,9 +59,9 @@ class FoldedNetwork(nn.Module):
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         self.network = copy.deepcopy(network, shared).eval()
         self.channels = network.image_channels
-        padding = 1 if device.type == "cpu" else TENSOR_CORE_CHANNELS
-        self.padded_channels = -(-self.channels // padding) * padding
-        folding = _Folding(self.dtype, network.embed(times), self.channels, self.padded_channels)
+        multiple = 1 if device.type == "cpu" else TENSOR_CORE_CHANNELS
+        self.padding = -network.input_channels % multiple
+        folding = _Folding(self.dtype, network.embed(times), network.input_channels, self.channels, multiple)
         folding.fold_children(self.network)
         level = network.noise_level(times)
         self.register_buffer("row_of", row_of)
@@ -69,15 +69,15 @@ class FoldedNetwork(nn.Module):
         self.register_buffer("scale", torch.ones_like(times) if level is None else 1 / level)
 
     def forward(self, x: Tensor, row: Tensor) -> Tensor:
-        """The output at a row of the step table: (B, C, H, W) float32 contiguous, (1,) int64 -> as x."""
+        """The output at a row of the step table: (B, C, H, W) and (B, K, H, W) float32 contiguous; the row (1,) int64."""
         row = self.row_of.index_select(0, row)
         h = self.network.body(self._enter(x), self.table.index_select(0, row)[0])
         return (h[:, : self.channels] * self.scale.index_select(0, row)).contiguous()
 
     def _enter(self, x: Tensor) -> Tensor:
         x = x if self.centered else 2 * x - 1
-        if self.padded_channels > self.channels:
-            x = F.pad(x, (0, 0, 0, 0, 0, self.padded_channels - self.channels))
+        if self.padding:
+            x = F.pad(x, (0, 0, 0, 0, 0, self.padding))
         return x.contiguous(memory_format=torch.channels_last)
 
     def stale(self) -> bool:
@@ -131,9 +131,9 @@ class FoldedAttention(nn.Module):
 class _Folding:
     """Replaces modules by their folded forms, and gathers the columns of the time table."""
 
-    def __init__(self, dtype: torch.dtype, temb: Tensor | None, channels: int, padded_channels: int) -> None:
+    def __init__(self, dtype: torch.dtype, temb: Tensor | None, inputs: int, outputs: int, multiple: int) -> None:
         self.dtype, self.temb = dtype, temb
-        self.channels, self.extra = channels, padded_channels - channels
+        self.inputs, self.outputs, self.multiple = inputs, outputs, multiple
         self.columns: list[Tensor] = []
         self.width = 0
 
@@ -174,7 +174,7 @@ class _Folding:
     def _convolution(
         self, layer: nn.Conv2d | NIN, factor: float = 1.0, residual_scale: float = 1.0
     ) -> FoldedConvolution:
-        """The layer with its output multiplied by ``factor``; images' channels are padded with zeros."""
+        """The layer with its output multiplied by ``factor``; images' channels are padded with zeros to a multiple of ``multiple``."""
         stride, padding = 1, 0
         if isinstance(layer, nn.Conv2d):
             assert isinstance(layer.padding, tuple) and layer.bias is not None
@@ -182,11 +182,12 @@ class _Folding:
             stride, padding = layer.stride[0], layer.padding[0]
         else:
             weight, bias = layer.W.t()[:, :, None, None] * factor, layer.b * factor
-        reads, writes = weight.shape[1] == self.channels, weight.shape[0] == self.channels
+        reads, writes = weight.shape[1] == self.inputs, weight.shape[0] == self.outputs
         if reads:
-            weight = F.pad(weight, (0, 0, 0, 0, 0, self.extra))
+            weight = F.pad(weight, (0, 0, 0, 0, 0, -self.inputs % self.multiple))
         if writes:
-            weight, bias = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, self.extra)), F.pad(bias, (0, self.extra))
+            extra = -self.outputs % self.multiple
+            weight, bias = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, extra)), F.pad(bias, (0, extra))
         return FoldedConvolution(
             weight, bias, self.dtype, stride=stride, padding=padding, residual_scale=residual_scale,
             reads_images=reads, writes_images=writes,

@@ -122,7 +122,9 @@ class NCSNpp(ScoreNetwork):
 
     Every argument has the name and meaning of the option in the original's configuration.  ``embedding_type``
     "fourier" takes labels sigma(t); "positional" takes time labels, which with ``scale_by_sigma`` are indices into
-    ``num_scales`` levels counted from the largest.  ``centered``: inputs are in [-1, 1] already; else [0, 1].
+    ``num_scales`` levels counted from the largest, the buffer ``sigmas``; without levels it is None.
+    ``centered``: inputs are in [-1, 1] already; else [0, 1].  ``in_channels``: of the input, where these are not those of
+    the output (CLD's pairs have twice as many).
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class NCSNpp(ScoreNetwork):
         *,
         image_size: int,
         num_channels: int = 3,
+        in_channels: int | None = None,
         centered: bool = False,
         nf: int = 128,
         ch_mult: Sequence[int] = (1, 2, 2, 2),
@@ -158,8 +161,10 @@ class NCSNpp(ScoreNetwork):
         self.act = act = ACTIVATIONS[nonlinearity]
         self.nf, self.centered, self.scale_by_sigma = nf, centered, scale_by_sigma
         self.image_channels = num_channels
+        self.input_channels = in_channels = in_channels or num_channels
         taps = tuple(fir_kernel) if fir else None
-        self.register_buffer("sigmas", geometric_sigmas(sigma_min, sigma_max, num_scales))
+        levels = geometric_sigmas(sigma_min, sigma_max, num_scales) if num_scales else None
+        self.register_buffer("sigmas", levels)
 
         self.fourier = FourierEmbedding(nf, fourier_scale) if embedding_type == "fourier" else None
         embedding_size = 2 * nf if self.fourier is not None else nf
@@ -180,8 +185,8 @@ class NCSNpp(ScoreNetwork):
         has_attention = [image_size // 2**level in attn_resolutions for level in range(len(ch_mult))]
         lowest = len(ch_mult) - 1
 
-        self.stem = conv3x3(num_channels, nf)
-        channels, pyramid_channels = nf, num_channels
+        self.stem = conv3x3(in_channels, nf)
+        channels, pyramid_channels = nf, in_channels
         kept = [nf]
         down = []
         for level, multiplier in enumerate(ch_mult):
@@ -260,4 +265,7 @@ class NCSNpp(ScoreNetwork):
     def noise_level(self, labels: Tensor) -> Tensor | None:
         if not self.scale_by_sigma:
             return None
-        return labels if self.fourier is not None else self.sigmas[labels.long()]
+        if self.fourier is not None:
+            return labels
+        assert self.sigmas is not None  # a configuration that scales by sigma has levels
+        return self.sigmas[labels.long()]

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forward SDEs in closed form: frozen dataclasses, float64, no tensors."""
 
-from scoresde_fast.sdes.base import SDE, Array, Discretisation, Marginal, Reverse, Time
+from scoresde_fast.sdes.base import SDE, Array, Discretisation, Marginal, Reverse, ScalarSDE, Time
+from scoresde_fast.sdes.cld import CLDSDE, PairKernel, PairScore
 from scoresde_fast.sdes.ve import VESDE
 from scoresde_fast.sdes.vp import VPSDE, LinearBetaSDE, SubVPSDE
 
-SDES: dict[str, type[SDE]] = {cls.name: cls for cls in (VESDE, VPSDE, SubVPSDE)}
+SDES: dict[str, type[SDE]] = {cls.name: cls for cls in (VESDE, VPSDE, SubVPSDE, CLDSDE)}
 """The SDEs by the names of the original's configurations."""
 
 __all__ = [
+    "CLDSDE",
     "SDE",
     "SDES",
     "VESDE",
@@ -17,7 +19,10 @@ __all__ = [
     "Discretisation",
     "LinearBetaSDE",
     "Marginal",
+    "PairKernel",
+    "PairScore",
     "Reverse",
+    "ScalarSDE",
     "SubVPSDE",
     "Time",
 ]

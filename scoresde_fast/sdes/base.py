@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every SDE here is: a linear drift, a scalar diffusion, and the Gaussian kernels that follow, in float64.
+"""What the SDEs here are: a linear drift, and the Gaussian kernels that follow, in float64.
+
+On images, with a scalar drift and a scalar diffusion (`ScalarSDE`):
 
     dx = f(t) x dt + g(t) dw        x(t) | x(0) ~ N(scale(t) x(0), std(t)^2 I)        0 <= t <= T
 
-All times and results are float64 numbers or NumPy arrays of one shape; nothing here knows tensors.
+or on pairs of position and velocity, where these are 2x2 matrices (`scoresde_fast.sdes.cld`).  All times and results are float64 numbers or NumPy arrays of one shape; nothing here knows tensors.
 """
 
 from __future__ import annotations
@@ -44,12 +46,32 @@ class Reverse(NamedTuple):
 
 @dataclass(frozen=True)
 class SDE(ABC):
-    """A forward SDE on 0 <= t <= ``T`` with linear drift (Song et al. 2021, section 3 and appendix B)."""
+    """A forward SDE on 0 <= t <= ``T`` with linear drift."""
 
     name: ClassVar[str]
     T: ClassVar[float] = 1.0
     sampling_eps: ClassVar[float]
-    """The time at which sampling stops; training stops at 1e-5 on every SDE."""
+    """The time at which sampling stops; training stops at 1e-5 unless its configuration says otherwise."""
+    parts: ClassVar[int] = 1
+    """How many images a state holds: the data alone, or position and velocity."""
+
+    @property
+    @abstractmethod
+    def prior_stds(self) -> tuple[float, ...]:
+        """Deviation of the prior in each of the ``parts`` of a state."""
+
+    def prior_log_density(self, x: Array) -> Array:
+        """log density of the prior at (B, C, ...) states, summed over each -> (B,)."""
+        total = np.zeros(len(x))
+        for part, std in zip(np.split(np.asarray(x, dtype=np.float64), self.parts, axis=1), self.prior_stds, strict=True):
+            flat = part.reshape(len(x), -1)
+            total -= 0.5 * flat.shape[1] * math.log(2 * math.pi * std**2) + (flat**2).sum(1) / (2 * std**2)
+        return total
+
+
+@dataclass(frozen=True)
+class ScalarSDE(SDE):
+    """An SDE whose drift and diffusion are numbers (Song et al. 2021, section 3 and appendix B)."""
 
     @abstractmethod
     def drift(self, t: Time) -> Array:
@@ -71,6 +93,10 @@ class SDE(ABC):
     @abstractmethod
     def prior_std(self) -> float:
         """Deviation of the prior N(0, prior_std^2 I) that stands for x(T)."""
+
+    @property
+    def prior_stds(self) -> tuple[float, ...]:
+        return (self.prior_std,)
 
     @abstractmethod
     def discretise_between(self, s: Time, t: Time) -> Discretisation:
@@ -96,12 +122,6 @@ class SDE(ABC):
         """The reverse of `discretise`: a step back is x - drift_x x - drift_score score + diffusion z."""
         f, g = self.discretise(t, n)
         return Reverse(f, -(0.5 if flow else 1.0) * g**2, g * (not flow))
-
-    def prior_log_density(self, x: Array) -> Array:
-        """log density of the prior at (B, ...) samples, summed over each sample -> (B,)."""
-        flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
-        variance = self.prior_std**2
-        return -0.5 * flat.shape[1] * math.log(2 * math.pi * variance) - (flat**2).sum(1) / (2 * variance)
 
 
 def table_index(t: Time, n: int, T: float) -> npt.NDArray[np.int64]:

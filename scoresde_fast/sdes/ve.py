@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from scoresde_fast.sdes.base import SDE, Array, Discretisation, Marginal, Time, as_times, table_index, table_times
+from scoresde_fast.sdes.base import Array, Discretisation, Marginal, ScalarSDE, Time, as_times, table_index, table_times
 
 
 @dataclass(frozen=True)
-class VESDE(SDE):
+class VESDE(ScalarSDE):
     """dx = sigma(t) sqrt(2 ln(sigma_max / sigma_min)) dw, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
     Song et al. 2021, appendix C.  Its discretisation is SMLD: geometric noise levels, from none to sigma_max.

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from scoresde_fast.sdes.base import SDE, Array, Discretisation, Marginal, Time, as_times, table_index, table_times
+from scoresde_fast.sdes.base import Array, Discretisation, Marginal, ScalarSDE, Time, as_times, table_index, table_times
 
 
 @dataclass(frozen=True)
-class LinearBetaSDE(SDE):
+class LinearBetaSDE(ScalarSDE):
     """Drift -beta(t) x / 2 with beta(t) = beta_min + t (beta_max - beta_min): what VP and sub-VP share.
 
     Raises:

@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoising score matching: continuous in time, and the two discrete objectives it grew from."""
+"""Denoising score matching: continuous in time, the two discrete objectives it grew from, and CLD's."""
 
 from __future__ import annotations
+
+import math
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.sdes import VESDE, VPSDE, Array
+from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, Array, ScalarSDE
+
+Weighting = Literal["reweightedv2", "reweightedv1", "likelihood"]
+"""The weightings of CLD's objectives, by the original's names."""
 
 TRAINING_EPS = 1e-5
 """The smallest time that training draws."""
 
 
-def training_times(u: Array, T: float = 1.0) -> Array:
-    """Times uniform in [1e-5, T] from ``u`` uniform in [0, 1]."""
-    return u * (T - TRAINING_EPS) + TRAINING_EPS
+def training_times(u: Array, T: float = 1.0, eps: float = TRAINING_EPS) -> Array:
+    """Times uniform in [eps, T] from ``u`` uniform in [0, 1]."""
+    return u * (T - eps) + eps
 
 
 def score_matching_loss(
@@ -32,12 +38,44 @@ def score_matching_loss(
         reduce_mean: mean over a sample's dimensions, else half their sum.
     """
     sde = model.sde
+    assert isinstance(sde, ScalarSDE)
     scale, std = (_column(value, x0) for value in sde.marginal(t))
     score = model.score(scale * x0 + std * z, torch.from_numpy(t))
     if not likelihood_weighting:
         return _reduce((score * std + z) ** 2, reduce_mean).mean()
     weight = torch.from_numpy(sde.diffusion(t) ** 2).to(x0.device, x0.dtype)
     return (weight * _reduce((score + z / std) ** 2, reduce_mean)).mean()
+
+
+def velocity_score_matching_loss(
+    model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, z_v0: Tensor, *, weighting: Weighting, reduce_mean: bool
+) -> Tensor:
+    """Score matching of CLD's velocity (Dockhorn et al. 2022, section 3.1), averaged over the batch.
+
+    With the SDE's objective "hsm" the initial velocity is integrated out, with "dsm" it is drawn with the data.
+
+    Args:
+        x0: (B, C, ...) positions in the model's range.
+        t: (B,) float64 times.
+        z: (B, 2C, ...) normal noise of the pair.
+        z_v0: (B, C, ...) normal noise of the initial velocity, which "hsm" does not look at.
+        weighting: "likelihood": (s_v + l_t z_v)^2 beta Gamma, the bound on the likelihood; "reweightedv1": the same
+            with (s_v + l_t z_v) / l_t; "reweightedv2": without beta Gamma too.
+        reduce_mean: mean over a sample's dimensions, else their sum.
+    """
+    sde = model.sde
+    assert isinstance(sde, CLDSDE)
+    v0 = math.sqrt(sde.gamma * sde.mass) * z_v0 if sde.objective == "dsm" else torch.zeros_like(x0)
+    u = _act(sde.marginal(t).mean, torch.cat([x0, v0], dim=1)) + _act(sde.cholesky(t), z)
+    ell = _column(sde.ell(t), x0)
+    error = model.score(u, torch.from_numpy(t)) + ell * z.chunk(2, dim=1)[1]
+    if weighting != "likelihood":
+        error = error / ell
+    losses = (error**2).flatten(1)
+    losses = losses.mean(1) if reduce_mean else losses.sum(1)
+    if weighting != "reweightedv2":
+        losses = losses * torch.from_numpy(sde.damping * sde.beta(t)).to(losses)
+    return losses.mean()
 
 
 def smld_loss(
@@ -56,6 +94,13 @@ def ddpm_loss(
     std = sde.discrete_std(labels.cpu().numpy(), num_scales)
     x = _column(np.sqrt(1 - std**2), x0) * x0 + _column(std, x0) * z
     return _reduce((network(x, labels) - z) ** 2, reduce_mean).mean()
+
+
+def _act(matrices: Array, pair: Tensor) -> Tensor:
+    """(B, 2, 2) host matrices on the halves of ``pair`` (B, 2C, ...)."""
+    x, v = pair.chunk(2, dim=1)
+    rows = [_column(row[:, 0], x) * x + _column(row[:, 1], v) * v for row in (matrices[:, 0], matrices[:, 1])]
+    return torch.cat(rows, dim=1)
 
 
 def _column(values: Array, like: Tensor) -> Tensor:

@@ -16,8 +16,11 @@ from scoresde_fast.configs import Config
 from scoresde_fast.data import load_dataset
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.model import ScoreModel
+from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.training.ema import EMA
-from scoresde_fast.training.losses import score_matching_loss, training_times
+from scoresde_fast.training.losses import score_matching_loss, training_times, velocity_score_matching_loss
+
+OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 
 @dataclass
@@ -29,16 +32,19 @@ class Batch:
     dequantization: Tensor
     u: np.ndarray
     z: Tensor
+    z_v0: Tensor
 
     @classmethod
-    def draw(cls, seed: int, step: int, size: int, count: int, shape: tuple[int, ...]) -> Batch:
-        """``size`` of ``count`` images of ``shape``, at step ``step`` of the run ``seed``."""
+    def draw(cls, seed: int, step: int, size: int, count: int, model: ScoreModel) -> Batch:
+        """``size`` of ``count`` images for ``model``, at step ``step`` of the run ``seed``."""
+        shape = model.image_shape
         generator = torch.Generator().manual_seed((seed << 32) + step)
         return cls(
             torch.randint(count, (size,), generator=generator),
             torch.rand(size, generator=generator) < 0.5,
             torch.rand(size, *shape, generator=generator),
             torch.rand(size, generator=generator, dtype=torch.float64).numpy(),
+            torch.randn(size, *model.state_shape, generator=generator),
             torch.randn(size, *shape, generator=generator),
         )
 
@@ -80,7 +86,7 @@ class Trainer:
         torch.manual_seed(self.seed)
         self.model = ScoreModel(self.config).to(self.device)
         optim = self.config.optim
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = OPTIMIZERS[optim.optimizer](
             self.model.network.parameters(),
             lr=optim.lr,
             betas=(optim.beta1, 0.999),
@@ -114,22 +120,16 @@ class Trainer:
 
     def _train_step(self) -> float:
         training, optim, data = self.config.training, self.config.optim, self.config.data
-        batch = Batch.draw(self.seed, self.step, training.batch_size, len(self.images), self.model.image_shape)
+        batch = Batch.draw(self.seed, self.step, training.batch_size, len(self.images), self.model)
         torch.manual_seed((self.seed << 32) + self.step)  # dropout
         images = self.images[batch.index].float()
-        images = (images + batch.dequantization) / 256 if data.uniform_dequantization else images / 255
+        if data.is_image:
+            images = (images + batch.dequantization) / 256 if data.uniform_dequantization else images / 255
         if data.random_flip:
             images = torch.where(batch.flip[:, None, None, None], images.flip(-1), images)
         self.model.train()
         self.optimizer.zero_grad()
-        loss = score_matching_loss(
-            self.model,
-            self.model.from_images(images.to(self.device)),
-            training_times(batch.u, self.model.sde.T),
-            batch.z.to(self.device),
-            likelihood_weighting=training.likelihood_weighting,
-            reduce_mean=training.reduce_mean,
-        )
+        loss = self._loss(self.model.from_images(images.to(self.device)), batch)
         loss.backward()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
@@ -144,6 +144,23 @@ class Trainer:
         self.ema.update()
         self.step += 1
         return value
+
+    def _loss(self, x0: Tensor, batch: Batch) -> Tensor:
+        training, sde = self.config.training, self.model.sde
+        times = training_times(batch.u, sde.T, training.loss_eps)
+        z, z_v0 = batch.z.to(self.device), batch.z_v0.to(self.device)
+        if isinstance(sde, CLDSDE):
+            return velocity_score_matching_loss(
+                self.model, x0, times, z, z_v0, weighting=training.weighting, reduce_mean=training.reduce_mean
+            )
+        return score_matching_loss(
+            self.model,
+            x0,
+            times,
+            z,
+            likelihood_weighting=training.likelihood_weighting,
+            reduce_mean=training.reduce_mean,
+        )
 
     def save(self) -> None:
         """Write the snapshot aside, then rename: a kill leaves the old one or the new one, never half of one."""

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""2x2 matrices (..., 2, 2) in closed form, for the pairs of position and velocity."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scoresde_fast.sdes.base import Array
+
+
+def exponential(generator: Array, time: Array) -> Array:
+    """exp(A time) (..., 2, 2) of a 2x2 ``generator`` A with equal, real or complex eigenvalues.
+
+    With a = trace / 2 and w^2 = a^2 - det: exp(a time) [cosh(w time) I + sinh(w time) / w (A - a I)].
+    """
+    half_trace = np.trace(generator) / 2
+    square = half_trace**2 - (generator[0, 0] * generator[1, 1] - generator[0, 1] * generator[1, 0])
+    # Rounding leaves a trace of w where the eigenvalues are equal: to first order the same.
+    omega = np.sqrt(abs(square))
+    angle = omega * time
+    if square > 0:
+        even, odd = np.cosh(angle), np.sinh(angle)
+    else:
+        even, odd = np.cos(angle), np.sin(angle)
+    small = np.abs(angle) < 1e-4
+    odd = np.where(small, time * (1 + np.sign(square) * angle**2 / 6), odd / np.where(small, 1.0, omega))
+    rest = generator - half_trace * np.eye(2)
+    return np.exp(half_trace * time)[..., None, None] * (
+        even[..., None, None] * np.eye(2) + odd[..., None, None] * rest
+    )
+
+
+def determinant(matrix: Array) -> Array:
+    """(..., 2, 2) -> (...)."""
+    return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
+
+
+def inverse(matrix: Array) -> Array:
+    """(..., 2, 2) -> (..., 2, 2)."""
+    adjugate = np.stack(
+        [
+            np.stack([matrix[..., 1, 1], -matrix[..., 0, 1]], axis=-1),
+            np.stack([-matrix[..., 1, 0], matrix[..., 0, 0]], axis=-1),
+        ],
+        axis=-2,
+    )
+    return adjugate / determinant(matrix)[..., None, None]
+
+
+def cholesky(covariance: Array) -> Array:
+    """The lower factor L (..., 2, 2) of L L^T; NaN where ``covariance`` is not positive definite."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        xx = np.sqrt(covariance[..., 0, 0])
+        vx = covariance[..., 1, 0] / xx
+        vv = np.sqrt(determinant(covariance)) / xx
+    factor = np.zeros_like(covariance)
+    factor[..., 0, 0], factor[..., 1, 0], factor[..., 1, 1] = xx, vx, vv
+    bad = ~(np.isfinite(factor).all((-1, -2)) & (xx > 0) & (vv > 0))
+    return np.where(bad[..., None, None], np.nan, factor)

@@ -118,12 +118,12 @@ class CapturedLoop:
         return registers.state.clone()
 
 
-def require_capturable_loop(loop: Loop, image_shape: tuple[int, ...]) -> None:
+def require_capturable_loop(loop: Loop, state_shape: tuple[int, ...]) -> None:
     """Raises `CaptureUnsafeError`, which names the operation, unless every pattern of the loop can be captured.
 
     Nothing is captured yet: a capture that fails half-way leaves a device in a state that a check does not.
     """
-    registers = Registers.empty(loop.program, (1, *image_shape))
+    registers = Registers.empty(loop.program, (1, *state_shape))
     for pattern in dict.fromkeys(phase.pattern for phase in split(loop.program.kinds)):
         registers.counter.zero_()
         require_capturable(partial(loop.pattern, pattern, registers), registers.state.device)

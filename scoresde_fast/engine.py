@@ -36,7 +36,7 @@ class Engine:
         model: has the network as its attribute ``network``, which may be replaced or changed between two runs.
         make_loop: the loop around something that evaluates the network.
         labels: (rows,) float32, see `evaluator`.
-        image_shape: (C, H, W).
+        state_shape: (C, H, W) of what the network sees.
         precision: see `evaluator`.
         precision_asked: the user named it, and is told where the network cannot have it.
         compiled: compile the network's evaluation.
@@ -49,7 +49,7 @@ class Engine:
         model: nn.Module,
         make_loop: Callable[[Evaluate], Loop],
         labels: Tensor,
-        image_shape: tuple[int, ...],
+        state_shape: tuple[int, ...],
         *,
         precision: Precision,
         precision_asked: bool,
@@ -58,7 +58,7 @@ class Engine:
         strict: bool,
     ) -> None:
         self._model, self._make_loop, self._labels = model, make_loop, labels
-        self._image_shape, self._device = image_shape, labels.device
+        self._state_shape, self._device = state_shape, labels.device
         self._asked, self._precision_asked, self._strict = precision, precision_asked, strict
         self._compiling, self._capturing = compiled, captured
         self._network: nn.Module | None = None
@@ -146,7 +146,7 @@ class Engine:
         self.release()
         try:
             with arithmetic(self._asked, self._device, strict=self._strict):
-                evaluator(torch.zeros(batch, *self._image_shape, device=self._device), self._first_row())
+                evaluator(torch.zeros(batch, *self._state_shape, device=self._device), self._first_row())
                 if self._device.type == "cuda":
                     torch.cuda.synchronize(self._device)
         except Exception as error:
@@ -164,7 +164,7 @@ class Engine:
         """Compile for that size; an evaluator that cannot be compiled runs as it is from now on."""
         assert self._evaluate is not None
         try:
-            self._evaluate(torch.zeros(batch, *self._image_shape, device=self._device), self._first_row())
+            self._evaluate(torch.zeros(batch, *self._state_shape, device=self._device), self._first_row())
         except Exception as error:
             if out_of_memory(error):
                 raise
@@ -176,9 +176,9 @@ class Engine:
         assert self._evaluator is not None
         try:
             if self._graphs is None:
-                require_capturable_loop(self._make_loop(self._evaluator), self._image_shape)
+                require_capturable_loop(self._make_loop(self._evaluator), self._state_shape)
                 self._graphs = CudaGraphs(self._device)
-            return CapturedLoop(loop, (batch, *self._image_shape), self._graphs)
+            return CapturedLoop(loop, (batch, *self._state_shape), self._graphs)
         except Exception as error:
             if out_of_memory(error):
                 raise

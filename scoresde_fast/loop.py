@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops import affine_step, langevin
+from scoresde_fast.ops import affine_step, affine_step_pair, langevin
 from scoresde_fast.ops.langevin_step import LangevinNorm
 from scoresde_fast.phases import Pattern, RowKind
 from scoresde_fast.program import Program
@@ -24,7 +24,8 @@ from scoresde_fast.watch import NonFiniteError, OnStep, Watch
 __all__ = ["Evaluate", "Loop", "NonFiniteError", "Registers", "StepBackends"]
 
 Evaluate = Callable[[Tensor, Tensor], Tensor]
-"""``evaluate(x, row)``: (B, ...) float32 and (1,) int64 -> the network's output at that row's time, contiguous."""
+"""``evaluate(x, row)``: (B, ...) float32 and (1,) int64 -> the network's output at that row's time, contiguous; of a
+pair (B, 2C, ...) it is that of the velocity, (B, C, ...)."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class StepBackends:
     """The implementation of each step operation, chosen once for a run."""
 
     affine_step: Callable[..., Any]
+    affine_step_pair: Callable[..., Any]
     langevin: Callable[..., Any]
 
     @classmethod
     def choose(cls, device: torch.device | str, backend: str | None = None) -> StepBackends:
         """``backend`` as in `scoresde_fast.ops.Operation.choose`, with its errors."""
-        return cls(*(module.operation.choose(device, backend) for module in (affine_step, langevin)))
+        return cls(*(module.operation.choose(device, backend) for module in (affine_step, affine_step_pair, langevin)))
 
 
 class _Contract(TypedDict):
@@ -124,10 +126,12 @@ class Loop:
                 implementation=self.backends.langevin,
             )  # fmt: skip
         else:
-            affine_step.affine_step(
+            pairs = self.program.pairs
+            step = affine_step_pair.affine_step_pair if pairs else affine_step.affine_step
+            step(
                 r.state, table, counter=r.counter, saved=r.saved if kind.saves else None, history=r.history,
                 network_output=output, sample_ids=r.sample_ids if kind.noise else None, earlier=kind.earlier,
-                **contract, implementation=self.backends.affine_step,
+                **contract, implementation=self.backends.affine_step_pair if pairs else self.backends.affine_step,
             )  # fmt: skip
         r.sums.index_copy_(0, r.counter, r.state.sum().view(1))
         r.counter.add_(1)

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from scoresde_fast.ops.step_table import COLUMNS, CONTROL, WIDTH, DeviceTable
+from scoresde_fast.ops.step_table import COLUMNS, CONTROL, PAIR_COLUMNS, PAIR_WIDTH, WIDTH, DeviceTable
 from scoresde_fast.phases import RowKind
 from scoresde_fast.solvers import StepTable
-from scoresde_fast.solvers.table import HISTORY, Row
+from scoresde_fast.solvers.table import HISTORY, AnyRow, PairRow, Row
 
 EARLIER = HISTORY - 1
 """Earlier derived outputs that a row can read."""
@@ -28,12 +28,14 @@ class Program:
         device_table: every coefficient that a run needs, folded in float64, then float32.
         labels: (rows,) float32, the network's time labels.
         kinds: for each row what the loop's code must know of it.
+        pairs: whether states are pairs of position and velocity.
     """
 
     table: StepTable
     device_table: DeviceTable
     labels: Tensor
     kinds: tuple[RowKind, ...]
+    pairs: bool
 
     @classmethod
     def of(
@@ -42,26 +44,36 @@ class Program:
         labels: npt.NDArray[np.float64],
         output_scale: npt.NDArray[np.float64],
         device: torch.device | str,
+        state_scale: npt.NDArray[np.float64] | None = None,
     ) -> Program:
-        """Join a table with a model's labels and output scale (rows,) at the table's times.
+        """Join a table with a model's labels, output scale and state scale (rows,) at the table's times.
+
+        The score is ``output_scale`` times the network's output plus ``state_scale`` (None: 0) times the state, or on
+        pairs times the velocity.
 
         Raises:
             ValueError: a row without an evaluation reads four earlier outputs, or a Langevin row derives something
                 else than a multiple of the score.
         """
-        coefficients = np.zeros((len(table.rows), WIDTH))
+        coefficients = np.zeros((len(table.rows), PAIR_WIDTH if table.pairs else WIDTH))
         control = np.zeros((len(table.rows), len(CONTROL)), dtype=np.int64)
         kinds, stored = [], 0
-        for index, (row, scale) in enumerate(zip(table.rows, output_scale, strict=True)):
-            coefficients[index] = _fold(row, float(scale), index)
+        state_scale = np.zeros_like(output_scale) if state_scale is None else state_scale
+        scales = zip(output_scale.tolist(), state_scale.tolist(), strict=True)
+        for index, (row, (of_output, of_state)) in enumerate(zip(table.rows, scales, strict=True)):
+            coefficients[index] = (
+                _fold_pair(row, of_output, of_state, index)
+                if isinstance(row, PairRow)
+                else _fold(row, of_output, of_state, index)
+            )
             control[index] = (table.draws[index] or 0, stored, row.save)
-            kinds.append(_kind(row, coefficients[index]))
+            kinds.append(_kind(row))
             stored += stores(row)
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)
         device_table = DeviceTable(
             torch.from_numpy(coefficients).to(device, torch.float32), torch.from_numpy(control).to(device, torch.int32)
         )
-        return cls(table, device_table, torch.from_numpy(labels).to(device, torch.float32), tuple(kinds))
+        return cls(table, device_table, torch.from_numpy(labels).to(device, torch.float32), tuple(kinds), table.pairs)
 
     @property
     def keeps_state(self) -> bool:
@@ -74,43 +86,74 @@ class Program:
         return max((kind.earlier for kind in self.kinds), default=0)
 
 
-def stores(row: Row) -> bool:
+def stores(row: AnyRow) -> bool:
     """Whether the row's derived output is one that later rows count: every evaluation's but a corrector's."""
     return row.derive is not None and row.langevin is None
 
 
-def _kind(row: Row, coefficients: npt.NDArray[np.float64]) -> RowKind:
-    earlier = np.flatnonzero(coefficients[COLUMNS.earlier1 :][:EARLIER]) + 1
+def _kind(row: AnyRow) -> RowKind:
+    # Without an evaluation every output is an earlier one.
+    earlier = row.outputs[row.derive is not None :]
+    read = [k + 1 for k, factor in enumerate(earlier) if np.asarray(factor, dtype=float).any()]
     return RowKind(
         evaluates=row.derive is not None,
         langevin=row.langevin is not None,
-        noise=bool(row.noise != 0),
-        saves=bool(row.save or row.saved != 0),
-        earlier=int(np.max(earlier, initial=0)),
+        noise=row.has_noise,
+        saves=bool(row.save or np.count_nonzero(row.saved)),
+        earlier=max(read, default=0),
     )
 
 
-def _fold(row: Row, output_scale: float, index: int) -> npt.NDArray[np.float64]:
-    """The row's coefficients by `Columns`.  The score is ``output_scale`` times the network's output."""
+def _require_readable(row: AnyRow, index: int) -> None:
+    if row.derive is None and len(row.outputs) > EARLIER and np.count_nonzero(row.outputs[EARLIER]):
+        raise ValueError(f"row {index + 1} has no evaluation and reads {HISTORY} earlier outputs; at most {EARLIER}")
+
+
+def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.NDArray[np.float64]:
+    """The row's coefficients by `Columns`, the newest output's share on the state and on the network's output."""
     folded = np.zeros(WIDTH)
-    state, saved, *outputs, noise = row.coefficients()
-    folded[COLUMNS.state], folded[COLUMNS.saved], folded[COLUMNS.noise] = state, saved, noise
+    folded[COLUMNS.state], folded[COLUMNS.saved], folded[COLUMNS.noise] = row.state, row.saved, row.noise
+    earlier = folded[COLUMNS.earlier1 :][:EARLIER]
+    _require_readable(row, index)
     if row.derive is None:
-        if outputs[-1] != 0:
-            raise ValueError(
-                f"row {index + 1} has no evaluation and reads {HISTORY} earlier outputs; at most {EARLIER}"
-            )
-        folded[COLUMNS.earlier1 :][:EARLIER] = outputs[:EARLIER]
+        earlier[: len(row.outputs)] = row.outputs[:EARLIER]
         return folded
-    from_state, from_score = row.derive
+    from_score = row.derive[1]
+    from_state = row.derive[0] + from_score * state_scale
     folded[COLUMNS.derive_state], folded[COLUMNS.derive_output] = from_state, from_score * output_scale
     if row.langevin is not None:
         if from_state != 0:
-            raise ValueError(f"row {index + 1} is a Langevin step and must derive the score alone, not {row.derive}")
+            raise ValueError(
+                f"row {index + 1} is a Langevin step, whose output must be the network's times a number; it is "
+                f"{from_state:g} of the state too: choose corrector='none' for a model with a mixed score"
+            )
         folded[COLUMNS.langevin] = row.langevin
         return folded
+    newest, *older = row.outputs or (0.0,)
     # The newest output is a sum of state and network output: its share goes to both, so that no kernel makes it twice.
-    folded[COLUMNS.state] += outputs[0] * folded[COLUMNS.derive_state]
-    folded[COLUMNS.output] = outputs[0] * folded[COLUMNS.derive_output]
-    folded[COLUMNS.earlier1 :][:EARLIER] = outputs[1:]
+    folded[COLUMNS.state] += newest * folded[COLUMNS.derive_state]
+    folded[COLUMNS.output] = newest * folded[COLUMNS.derive_output]
+    earlier[: len(older)] = older
+    return folded
+
+
+def _fold_pair(row: PairRow, output_scale: float, state_scale: float, index: int) -> npt.NDArray[np.float64]:
+    """The same by `PairColumns`; the score is that of the velocity."""
+    columns, folded = PAIR_COLUMNS, np.zeros(PAIR_WIDTH)
+    outputs, state = [np.asarray(matrix) for matrix in row.outputs], np.asarray(row.state)
+    _require_readable(row, index)
+    if row.derive is not None:
+        from_score = row.derive[1]
+        from_state = row.derive[0] + np.outer(from_score, [0.0, state_scale])
+        from_output = from_score * output_scale
+        newest = outputs.pop(0) if outputs else np.zeros((2, 2))
+        state = state + newest @ from_state
+        folded[columns.output : columns.earlier1] = newest @ from_output
+        folded[columns.derive_state : columns.derive_output] = from_state.ravel()
+        folded[columns.derive_output :] = from_output
+    folded[columns.state : columns.saved] = state.ravel()
+    folded[columns.saved : columns.output] = np.ravel(row.saved)
+    for k, matrix in enumerate(outputs[:EARLIER]):
+        folded[columns.earlier1 + 4 * k :][:4] = matrix.ravel()
+    folded[columns.noise : columns.derive_state] = row.noise[[0, 1, 1], [0, 0, 1]]
     return folded

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
@@ -43,15 +43,18 @@ class Sampler:
 
     Args:
         model: any `ScoreFunction`; it is moved to ``device`` and put in evaluation mode.
-        solver: "pc", or the name of a predictor ("euler_maruyama", "reverse_diffusion", "ancestral").
+        solver: "pc", or the name of a predictor ("euler_maruyama", "reverse_diffusion", "ancestral"; on CLD "sscs",
+            "euler_maruyama", "gddim").
         steps: steps of the predictor.
         corrector: "langevin", "ald" or "none".
         corrector_steps: corrector steps before each predictor step.
         snr: signal-to-noise ratio of the corrector.
-        grid: "uniform" (as published), "quadratic" or "karras".
+        grid: "uniform" (as published), "quadratic", "sqrt" or "karras".
+        order: of a solver that has several ("gddim": 1 to 4).
         flow: solve the probability-flow ODE instead of the reverse SDE.
-        denoise: leave out the noise of the last step.
+        denoise: leave out the noise of the last step; on CLD the last step is one without noise, from eps to the data.
         eps: time at which to stop.
+        parity: do what the original program does where that departs from the paper ("sscs" with a changing beta).
         langevin_norm: "sample": the corrector's step is set by each sample's own norms; "batch": by the batch's, as
             published, so that a sample depends on its batch.
         run_seed: seed of the whole run, 0 to 2^64 - 1: another one gives other images for the same seeds.
@@ -85,10 +88,12 @@ class Sampler:
         corrector: str | None = None,
         corrector_steps: int | None = None,
         snr: float | None = None,
-        grid: str = "uniform",
+        grid: str | None = None,
+        order: int | None = None,
         flow: bool | None = None,
         denoise: bool | None = None,
         eps: float | None = None,
+        parity: bool = False,
         langevin_norm: LangevinNorm = "sample",
         run_seed: int = 0,
         device: torch.device | str = "cpu",
@@ -114,14 +119,19 @@ class Sampler:
             "corrector": corrector,
             "corrector_steps": corrector_steps,
             "snr": snr,
+            "grid": grid,
+            "order": order,
             "flow": flow,
             "denoise": denoise,
+            "eps": eps,
         }
         own = model_defaults(model)
         if solver is not None and corrector is None:
-            del own["corrector"]  # the model's corrector belongs to the model's own predictor
+            # these belong to the model's own predictor
+            for name in ("corrector", "order"):
+                own.pop(name, None)
         given = {name: value for name, value in chosen.items() if value is not None}
-        self.options = SolverOptions(**{**own, **given, "grid": grid, "eps": eps})
+        self.options = SolverOptions(**{**own, **given, "parity": parity})
         self.table = build_table(model.sde, self.options)
         self.device = usable_device(device)
         self.model = model.to(self.device).eval()
@@ -132,7 +142,11 @@ class Sampler:
         self.step_backends = StepBackends.choose(self.device, backend)
         parametrisation, times = model.parametrisation, self.table.times
         self.program = Program.of(
-            self.table, parametrisation.labels(times), parametrisation.output_scale(times), self.device
+            self.table,
+            parametrisation.labels(times),
+            parametrisation.output_scale(times),
+            self.device,
+            parametrisation.state_scale(times),
         )
         self.engine = Engine(
             self.model,
@@ -140,7 +154,7 @@ class Sampler:
                 Loop, self.program, backends=self.step_backends, run_seed=run_seed, langevin_norm=self.langevin_norm
             ),
             self.program.labels,
-            model.image_shape,
+            model.state_shape,
             precision=choose_precision(precision, self.device),
             precision_asked=precision != "auto",
             compiled=choose_compile(compile, self.device),
@@ -175,10 +189,35 @@ class Sampler:
             "strict": self.strict,
         }
 
-    def sample(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
-        """Images of the seeds, in their order: (len(seeds), C, H, W) float32 in [0, 1]."""
-        batches = [images for _, images in self.stream(seeds, on_step=on_step)]
-        return torch.cat(batches) if batches else torch.empty(0, *self.model.image_shape)
+    @overload
+    def sample(
+        self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: Literal[False] = False
+    ) -> Tensor: ...
+
+    @overload
+    def sample(
+        self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    def sample(
+        self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Images of the seeds, in their order: (len(seeds), C, H, W) float32 in [0, 1]; points as they are.
+
+        With ``return_velocity`` of a CLD model also the velocities, shaped alike, in the units of the SDE.
+
+        Raises:
+            ValueError: there is no velocity on the model's SDE.  The errors of `stream` otherwise.
+        """
+        if return_velocity and self.model.sde.parts == 1:
+            raise ValueError(
+                f"return_velocity=True: states on the SDE {self.model.sde.name!r} have no velocity, which is CLD's; "
+                "leave it out"
+            )
+        batches = [states for _, states in self._states(seeds, self.batch_size, on_step)]
+        states = torch.cat(batches) if batches else torch.empty(0, *self.model.state_shape)
+        images = self._images(states)
+        return (images, states.chunk(2, dim=1)[1]) if return_velocity else images
 
     def stream(
         self, seeds: Sequence[int], batch_size: int | None = None, on_step: OnStep | None = None
@@ -192,14 +231,23 @@ class Sampler:
             NonFiniteError: the network returned NaN or infinity; names the step and the time.
             BatchTooLargeError: the batch does not fit in memory; says what does.
         """
-        batch_size = self.batch_size if batch_size is None else batch_size
+        for batch, states in self._states(seeds, self.batch_size if batch_size is None else batch_size, on_step):
+            yield batch, self._images(states)
+
+    def _states(
+        self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Batches of seeds and states at the end of their runs."""
         _require_batch_size(batch_size)
         for start in range(0, len(seeds), batch_size):
             batch = list(seeds[start : start + batch_size])
             yield batch, self._sample_batch(batch, batch_size, on_step)
 
+    def _images(self, states: Tensor) -> Tensor:
+        return self.model.to_images(states.chunk(self.model.sde.parts, dim=1)[0])
+
     def _sample_batch(self, seeds: list[int], full: int, on_step: OnStep | None) -> Tensor:
-        """Images of one batch, where batches of ``full`` seeds are usual."""
+        """States of one batch, where batches of ``full`` seeds are usual."""
         self.engine.refresh()  # here, and not in several lanes at once
         try:
             return self._sample_chunks(seeds, on_step) if self.strict else self._sample_padded(seeds, full, on_step)
@@ -242,11 +290,11 @@ class Sampler:
 
     @torch.inference_mode()
     def _run(self, seeds: Sequence[int], on_step: OnStep | None, size: int = 0) -> Tensor:
-        """Images of the seeds, run as a batch of at least ``size``: the first seed fills it up."""
+        """States of the seeds, run as a batch of at least ``size``: the first seed fills it up."""
         padded = [*seeds, *[seeds[0]] * (size - len(seeds))]
         noise = Noise(self.run_seed, torch.tensor(padded, dtype=torch.int64, device=self.device), self.backend)
-        prior = self.model.sde.prior_std * noise.normal(0, self.model.image_shape)
-        return self.model.to_images(self.engine.run(prior, noise, on_step)[: len(seeds)])
+        prior = self.model.prior(noise.normal(0, self.model.state_shape))
+        return self.engine.run(prior, noise, on_step)[: len(seeds)]
 
     def _fitting_batch(self) -> int:
         """The most images that fit on a GPU, less a little."""
@@ -278,31 +326,53 @@ class Sampler:
         return f"{sentence}; about {most} images do: choose batch_size={max(1, most - most // SPARE)} or less"
 
 
-def sample(model: ScoreFunction, seeds: Sequence[int], **options: Any) -> Tensor:
-    """Images of the seeds: (len(seeds), C, H, W) float32 in [0, 1].  ``options`` are those of `Sampler`."""
-    return Sampler(model, **options).sample(seeds)
+@overload
+def sample(
+    model: ScoreFunction, seeds: Sequence[int], *, return_velocity: Literal[False] = False, **options: Any
+) -> Tensor: ...
+
+
+@overload
+def sample(
+    model: ScoreFunction, seeds: Sequence[int], *, return_velocity: bool, **options: Any
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
+def sample(
+    model: ScoreFunction, seeds: Sequence[int], *, return_velocity: bool = False, **options: Any
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Images of the seeds: (len(seeds), C, H, W) float32 in [0, 1], and of a CLD model their velocities if asked for.
+
+    ``options`` are those of `Sampler`; ``return_velocity`` is that of `Sampler.sample`.
+    """
+    return Sampler(model, **options).sample(seeds, return_velocity=return_velocity)
 
 
 PREDICTORS = {
     "euler_maruyama": "euler_maruyama",
     "reverse_diffusion": "reverse_diffusion",
     "ancestral_sampling": "ancestral",
+    "sscs": "sscs",
+    "gddim": "gddim",
 }
 
 
 def model_defaults(model: ScoreFunction) -> dict[str, Any]:
     """The solver options that a model's configuration asks for; none where it has no configuration."""
     if not isinstance(model, ScoreModel):
-        return {"corrector": None}
+        return {"corrector": None} if model.sde.parts == 1 else {"solver": "sscs", "grid": "quadratic"}
     sampling = model.config.sampling
     return {
         "solver": PREDICTORS.get(sampling.predictor, "reverse_diffusion"),
-        "steps": sampling.steps or model.config.model.num_scales,
+        "steps": sampling.steps or model.config.model.num_scales or SolverOptions.steps,
         "corrector": sampling.corrector,
         "corrector_steps": sampling.n_steps_each,
         "snr": sampling.snr,
         "flow": sampling.probability_flow,
         "denoise": sampling.noise_removal,
+        "grid": sampling.grid,
+        "order": sampling.order,
+        "eps": sampling.eps,
     }
 
 

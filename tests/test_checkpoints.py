@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde_fast.checkpoints import convert, fitting_presets, load, read_official, save
+from scoresde_fast.checkpoints import OfficialCheckpoint, convert, fitting_presets, load, read_official, save
+from scoresde_fast.checkpoints.official import copy_official
 from scoresde_fast.checkpoints.weights import official_weights
 from scoresde_fast.configs import load_config
 from scoresde_fast.model import ScoreModel, build_network
@@ -22,6 +23,12 @@ SMALL: dict[str, Any] = {
     "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]},
     "training": {"sde": "vesde"},
 }
+SMALL_CLD: dict[str, Any] = {
+    "data": {"image_size": 8, "centered": True},
+    "model": {**SMALL["model"], "num_scales": 0, "mixed_score": True},
+    "training": {"sde": "cld"},
+}
+SMALL_VP: dict[str, Any] = {**SMALL_CLD, "training": {"sde": "vpsde"}}
 
 
 def official_file(path: Path, config: dict[str, Any] = SMALL, **changes: Any) -> Path:
@@ -40,6 +47,17 @@ def official_file(path: Path, config: dict[str, Any] = SMALL, **changes: Any) ->
     }
     torch.save(content | changes, path)
     return path
+
+
+def preset_weights(preset: str) -> dict[str, torch.Tensor]:
+    """The weights of a preset's network by official name, without memory; only its noise levels have values."""
+    config = load_config(preset)
+    with torch.device("meta"):
+        weights = {weight.name: weight.tensor for weight in official_weights(build_network(config))}
+    model = config.model
+    if model.num_scales:
+        weights["sigmas"] = torch.linspace(np.log(model.sigma_max), np.log(model.sigma_min), model.num_scales).exp()
+    return weights
 
 
 def first_weight(model: ScoreModel) -> torch.Tensor:
@@ -141,6 +159,58 @@ class TestOfficial:
         assert not witness.exists()
 
 
+class TestKinds:
+    """Checkpoints of one kind of model given as another: refused in words."""
+
+    def test_cld(self, tmp_path: Path) -> None:
+        """CLD's raw and averaged weights load, without noise levels; the model takes and scores pairs."""
+        path = official_file(tmp_path / "cld.pth", SMALL_CLD)
+        assert "sigmas" not in read_official(path).model
+        raw, averaged = (load(path, config=SMALL_CLD, ema=ema) for ema in (False, True))
+        torch.testing.assert_close(first_weight(averaged), first_weight(raw) + 1)
+        assert raw.score(torch.zeros(1, 6, 8, 8), torch.ones(1)).shape == (1, 3, 8, 8)
+
+    @pytest.mark.parametrize("config", [SMALL, SMALL_VP], ids=["VE", "VP"])
+    def test_cld_as_another(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        """A CLD checkpoint with a VE or VP configuration: the sentence says that its network reads pairs."""
+        path = official_file(tmp_path / "cld.pth", SMALL_CLD)
+        sde = config["training"]["sde"]
+        sentence = f"is of a CLD model: its network reads 6 channels, position and velocity, .* '{sde}' reads 3"
+        with pytest.raises(ValueError, match=sentence + ".*give its own configuration"):
+            load(path, config=config)
+
+    @pytest.mark.parametrize("config", [SMALL, SMALL_VP], ids=["VE", "VP"])
+    def test_another_as_cld(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        """A VE or VP checkpoint with a CLD configuration: the sentence says that its network reads images."""
+        path = official_file(tmp_path / "other.pth", config)
+        sentence = "is not of a CLD model: its network reads 3 channels, an image, .* reads 6, position and velocity"
+        with pytest.raises(ValueError, match=sentence):
+            load(path, config=SMALL_CLD)
+
+    def test_noise_levels_missing(self, tmp_path: Path) -> None:
+        """Without the noise levels that the configuration has, or with some where it has none: both say num_scales."""
+        without, having = (official_file(tmp_path / name, config) for name, config in (("a", SMALL_VP), ("b", SMALL)))
+        with pytest.raises(ValueError, match=r"has no noise levels 'sigmas', .* model\.num_scales is 1000, not 0"):
+            load(without, config=SMALL)
+        with pytest.raises(ValueError, match=r"has noise levels 'sigmas', .* model\.num_scales is 0"):
+            load(having, config=SMALL_VP)
+
+    @pytest.mark.parametrize(
+        ("given", "kind", "own"),
+        [
+            pytest.param("ve/cifar10_ncsnpp_deep_continuous", "is of a CLD model", "cld_cifar10", id="CLD as VE"),
+            pytest.param("cld_celebahq_256", "does not fit", "cld_cifar10", id="CLD as another CLD"),
+            pytest.param("cld_cifar10", "is not of a CLD model", "ve/cifar10_ncsnpp_deep_continuous", id="VE as CLD"),
+        ],
+    )
+    def test_presets_that_fit_are_named(self, given: str, kind: str, own: str) -> None:
+        """At the sizes of the papers, every refusal ends with the preset that the checkpoint is of."""
+        with torch.device("meta"):
+            model = ScoreModel(given)
+        with pytest.raises(ValueError, match=rf"'x\.pth' {kind}.*; it fits '{own}'$"):
+            copy_official(model, OfficialCheckpoint(Path("x.pth"), preset_weights(own), []))
+
+
 class _Touch:
     """Unpickling it creates a file."""
 
@@ -168,16 +238,15 @@ class TestFittingPresets:
                 {"vp/cifar10_ddpmpp", "vp/cifar10_ddpmpp_continuous", "subvp/cifar10_ddpmpp_continuous"},
                 id="one network, three objectives",
             ),
+            *[
+                pytest.param(name, {name}, id=name)
+                for name in ("cld_cifar10", "cld_celebahq_256", "cld_celebahq_256_later", "cld_toy")
+            ],
         ],
     )
     def test_fitting(self, preset: str, fitting: set[str]) -> None:
         """The preset itself is among those that fit, and no other network is."""
-        config = load_config(preset)
-        with torch.device("meta"):
-            weights = {weight.name: weight.tensor for weight in official_weights(build_network(config))}
-        model = config.model
-        sigmas = torch.linspace(np.log(model.sigma_max), np.log(model.sigma_min), model.num_scales).exp()
-        assert set(fitting_presets(weights | {"sigmas": sigmas})) == fitting
+        assert set(fitting_presets(preset_weights(preset))) == fitting
 
 
 class TestFolder:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_golden_networks import NAMES
+import torch.nn.functional as F
+from test_golden_networks import NAMES, recorded_inputs
 from test_networks import PYRAMIDS, SIZES, SWITCHES
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,11 +20,17 @@ from scoresde_fast.checkpoints import load
 from scoresde_fast.model import create
 from scoresde_fast.networks import DDPM, NCSNpp
 from scoresde_fast.networks.base import ScoreNetwork
+from scoresde_fast.networks.folding import TENSOR_CORE_CHANNELS, _Folding
 
 OPTIONS: list[dict[str, Any]] = [
     {"resblock_type": block, "progressive": out, "progressive_input": into, "progressive_combine": combine}
     for block, out, into, combine in PYRAMIDS
 ] + SWITCHES
+# CLD's pairs: six channels in, three out, and no table of noise levels.
+PAIRS: list[dict[str, Any]] = [
+    {"in_channels": 6, "num_scales": 0, "scale_by_sigma": False, "progressive_input": into}
+    for into in ("none", "input_skip", "residual")
+]
 LABELS = torch.tensor([700.0, 3.0, 700.0, 50.0])  # the rows of a run; one time twice, as in a corrector's pair
 
 
@@ -49,18 +56,18 @@ def largest_difference(ours: Tensor, plain: Tensor) -> float:
 
 @torch.no_grad()
 def check(network: ScoreNetwork, size: int = 8, rows: int = len(LABELS), batch: int = 2) -> None:
-    x = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(batch, network.input_channels, size, size, generator=torch.Generator().manual_seed(1))
     folded = network.fold(LABELS)
     for row in range(rows):
         out = folded(x, torch.tensor([row]))
-        assert out.dtype == torch.float32 and out.is_contiguous()
+        assert out.dtype == torch.float32 and out.is_contiguous() and out.shape == (batch, 3, size, size)
         assert largest_difference(out, network(x, LABELS[row].expand(batch))) <= 2e-5
 
 
 class TestEqualsThePlainNetwork:
     """float32: max |difference| <= 2e-5 max |value|, at every row of a run."""
 
-    @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
+    @pytest.mark.parametrize("options", OPTIONS + PAIRS, ids=lambda options: "-".join(map(str, options.values())))
     def test_every_option_of_ncsnpp(self, options: dict[str, Any]) -> None:
         check(small(**options))
 
@@ -84,11 +91,27 @@ class TestEqualsThePlainNetwork:
         for name in NAMES:
             network = load(golden / f"{name}.pth", config=golden / f"{name}.json").network.eval()
             with np.load(golden / f"{name}.npz") as recorded:
-                x, labels = torch.from_numpy(recorded["x_in"]), torch.from_numpy(recorded["labels"]).float()
+                x, labels, _ = recorded_inputs(dict(recorded))
                 exact = torch.from_numpy(recorded["net_ema"])
-            folded = network.fold(labels)
+            folded = network.fold(labels.float())
             out = torch.cat([folded(x[i : i + 1], torch.tensor([i])) for i in range(len(x))])
             assert largest_difference(out, exact) <= 2e-5, name
+
+
+@pytest.mark.parametrize("options", [{}, *PAIRS], ids=lambda options: "-".join(map(str, options.values())))
+@torch.no_grad()
+def test_padded_channels(options: dict[str, Any]) -> None:
+    """Images padded to a multiple of 8 channels, as a GPU has them: the same output, then zeros."""
+    network = small(**options)
+    folding = _Folding(torch.float32, network.embed(LABELS[:1]), network.input_channels, 3, TENSOR_CORE_CHANNELS)
+    folded = copy.deepcopy(network)
+    folding.fold_children(folded)
+    x = torch.rand(2, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(1))
+    padded = F.pad(x, (0, 0, 0, 0, 0, TENSOR_CORE_CHANNELS - network.input_channels))
+    out = folded.body(padded.contiguous(memory_format=torch.channels_last), folding.table(LABELS[:1])[0])
+    assert out.shape == (2, TENSOR_CORE_CHANNELS, 8, 8)
+    assert largest_difference(out[:, :3], network.body(x, network.embed(LABELS[:1].expand(2)))) <= 2e-5
+    assert not out[:, 3:].any()
 
 
 class _ChannelsLastOnly(TorchDispatchMode):

@@ -24,6 +24,8 @@ NAMES = [
     "vp_ddpmpp",
     "vp_ddpmpp_discrete",
     "subvp_ncsnpp",
+    "cld_cifar10",
+    "cld_vpsde_mixed",
 ]
 OFFICIAL_COUNTS = {
     "ve/cifar10_ncsnpp_continuous": 62_758_915,
@@ -45,6 +47,20 @@ def model(name: str, weights: str) -> ScoreModel:
     return load(GOLDEN / f"{name}.pth", config=GOLDEN / f"{name}.json", ema=weights == "ema")
 
 
+def recorded_inputs(golden: dict[str, NDArray[np.float32]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The state, its labels and its times; networks of CLD-SGM are told the times themselves."""
+    if "u" in golden:
+        t = torch.from_numpy(golden["t"])
+        return torch.from_numpy(golden["u"]), t.float(), t
+    return tuple(torch.from_numpy(golden[key]) for key in ("x_in", "labels", "t"))  # type: ignore[return-value]
+
+
+def parameter_count(preset: str) -> int:
+    """Of a preset's network, built without memory; the fixed Fourier frequencies count, as in the original."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in build_network(load_config(preset)).parameters())
+
+
 def relative_error(ours: torch.Tensor, golden: NDArray[np.float32]) -> float:
     assert ours.shape == golden.shape
     assert ours.dtype == torch.float32
@@ -60,22 +76,30 @@ class TestGolden:
     def test_network_output(self, name: str, weights: str) -> None:
         """The network gives the recorded output for the recorded input and label."""
         network, golden = model(name, weights).network, recorded(name)
-        out = network(torch.from_numpy(golden["x_in"]), torch.from_numpy(golden["labels"]))
+        x, labels, _ = recorded_inputs(golden)
+        out = network(x, labels)
         assert relative_error(out, golden[f"net_{weights}"]) <= 2e-5
 
     @torch.no_grad()
     def test_score(self, name: str, weights: str) -> None:
         """The score at (x, t) is the recorded one, so labels and scaling are the original's."""
         score_model, golden = model(name, weights), recorded(name)
-        score = score_model.score(torch.from_numpy(golden["x_in"]), torch.from_numpy(golden["t"]))
+        x, _, t = recorded_inputs(golden)
+        score = score_model.score(x, t)
         assert relative_error(score, golden[f"score_{weights}"]) <= 2e-5
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_builds(name: str) -> None:
-    """Each preset's network is built, without memory for it, and has the parameter count the original is known for."""
-    with torch.device("meta"):
-        network = build_network(load_config(name))
-    # The original counts its fixed Fourier frequencies too.
-    count = sum(weight.numel() for weight in network.parameters())
-    assert count == OFFICIAL_COUNTS.get(name, count)
+    """Each preset's network is built, and has the parameter count the original is known for."""
+    count = parameter_count(name)
+    assert count == OFFICIAL_COUNTS.get(name, count) > 0
+
+
+def test_parameter_count_of_cld() -> None:
+    """CLD's CIFAR-10 network is the deep NCSN++, 107.6 M, but for the two convolutions that read the velocity too.
+
+    These are the stem and the first of the input pyramid, each from 3 more channels to 128 by a 3x3 kernel.
+    """
+    deep = OFFICIAL_COUNTS["ve/cifar10_ncsnpp_deep_continuous"]
+    assert parameter_count("cld_cifar10") == deep + 2 * (3 * 128 * 3 * 3)

@@ -189,4 +189,4 @@ def test_too_few_ancestral_steps_are_refused(steps: dict[str, np.ndarray]) -> No
 
 def test_sde_registry_has_the_names_of_the_configurations() -> None:
     """Every SDE is found by the name that official configurations use."""
-    assert {name: cls.name for name, cls in SDES.items()} == {n: n for n in ("vesde", "vpsde", "subvpsde")}
+    assert {name: cls.name for name, cls in SDES.items()} == {n: n for n in ("vesde", "vpsde", "subvpsde", "cld")}

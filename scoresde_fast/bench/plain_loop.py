@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoresde_fast.bench.job import Job
 from scoresde_fast.noise import Noise
-from scoresde_fast.solvers.table import Row
+from scoresde_fast.solvers.table import PairRow, Row
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,15 +24,15 @@ def run_plain(network: Network, job: Job) -> Tensor:
     """The job's images, (B, C, H, W) float32 in [0, 1].
 
     Raises:
-        ValueError: a row combines earlier outputs or a saved state, which this loop does not keep.
+        ValueError: a row combines earlier outputs or a saved state, which this loop does not keep, or is of pairs.
     """
     model, rows = job.model, job.table.rows
     labels = model.parametrisation.labels(job.table.times).tolist()
     scales = model.parametrisation.output_scale(job.table.times).tolist()
     noise = Noise(0, torch.tensor(job.seeds, device=job.device))
-    x = model.sde.prior_std * noise.normal(0, model.image_shape)
+    x = model.prior(noise.normal(0, model.state_shape))
     for row, draw, label, scale in zip(rows, job.table.draws, labels, scales, strict=True):
-        if row.derive is None or row.saved or row.save or any(row.outputs[1:]):
+        if isinstance(row, PairRow) or row.derive is None or row.saved or row.save or any(row.outputs[1:]):
             raise ValueError(f"the plain loop has no place for {row}: choose a predictor, a corrector or both")
         torch.compiler.cudagraph_mark_step_begin()
         output = network(x, torch.full((len(x),), label, device=job.device))

@@ -15,7 +15,7 @@ import torch
 from numpy._core.multiarray import scalar
 from torch import Tensor
 
-from scoresde_fast.checkpoints.fitting import fitting_presets, has_noise_levels
+from scoresde_fast.checkpoints.fitting import fitting_presets, has_noise_levels, other_kind
 from scoresde_fast.checkpoints.weights import Weight, misfit, official_weights
 from scoresde_fast.model import ScoreModel
 
@@ -67,8 +67,8 @@ def read_official(path: str | Path) -> OfficialCheckpoint:
 def load_official(model: ScoreModel, path: str | Path, ema: bool = True) -> None:
     """Copy an official checkpoint into ``model``: with ``ema`` the averaged weights, else the raw ones.
 
-    Strict: raises ``ValueError`` that names missing, unexpected and misshapen weights or noise levels that differ, and
-    the preset that would fit.
+    Strict: raises ``ValueError`` that says when the file is of another kind of model, names missing, unexpected and
+    misshapen weights or noise levels that differ, and the preset that would fit.
     """
     copy_official(model, read_official(path), ema)
 
@@ -78,6 +78,9 @@ def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool =
     weights = official_weights(model.network)
     problem = misfit({w.name: w.tensor.shape for w in weights}, {k: v.shape for k, v in checkpoint.model.items()})
     if problem:
+        kind = other_kind(model.config, checkpoint.model)
+        if kind:
+            raise ValueError(f"{str(checkpoint.path)!r} {kind}{_advice(checkpoint, 'give its own configuration')}")
         raise ValueError(f"{str(checkpoint.path)!r} does not fit the configuration ({problem}){_advice(checkpoint)}")
     if not has_noise_levels(model.config, checkpoint.model):
         sigmas, ours = checkpoint.model["sigmas"], model.config.model
@@ -108,9 +111,9 @@ def _averaged(checkpoint: OfficialCheckpoint, trainable: list[Weight]) -> dict[s
     return averaged
 
 
-def _advice(checkpoint: OfficialCheckpoint) -> str:
+def _advice(checkpoint: OfficialCheckpoint, otherwise: str = "it fits no preset either") -> str:
     names = fitting_presets(checkpoint.model)
-    return f"; it fits {' or '.join(map(repr, names))}" if names else "; it fits no preset either"
+    return f"; it fits {' or '.join(map(repr, names))}" if names else f"; {otherwise}"
 
 
 def _read(path: Path) -> Any:

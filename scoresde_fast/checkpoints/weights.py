@@ -21,7 +21,7 @@ class Weight:
 
 
 def official_weights(network: nn.Module) -> list[Weight]:
-    """All weights of ``network`` in the original's order, the order of its EMA list; the buffer ``sigmas`` first, if any."""
+    """All weights of ``network`` in the original's order, that of its EMA list; the buffer ``sigmas`` first, if any."""
     levels = dict(network.named_buffers(recurse=False)).get("sigmas")
     weights = [] if levels is None else [Weight("sigmas", levels, False)]
     for index, module in enumerate(official_modules(network)):

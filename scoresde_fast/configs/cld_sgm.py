@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from scoresde_fast.errors import unknown
@@ -34,6 +34,7 @@ PLACES = {
     "dataset": "data.dataset",
     "image_size": "data.image_size",
     "image_channels": "data.num_channels",
+    "data_dim": "data.num_channels",
     "center_image": "data.centered",
     "is_image": "data.is_image",
     "sde": "training.sde",
@@ -41,6 +42,8 @@ PLACES = {
     "loss_eps": "training.loss_eps",
     "training_batch_size": "training.batch_size",
     "n_train_iters": "training.n_iters",
+    "log_freq": "training.log_freq",
+    "snapshot_freq": "training.snapshot_freq",
     "sampling_method": "sampling.predictor",
     "n_discrete_steps": "sampling.steps",
     "striding": "sampling.grid",
@@ -61,23 +64,41 @@ PLACES = {
 """Where each option goes, and under which name."""
 
 IGNORED = frozenset(
-    {"autocast_eval", "autocast_train", "beta_type", "conv_size", "device", "likelihood_hutchinson_type", "sscs_num_stab"}
+    {
+        "autocast_eval",
+        "autocast_train",
+        "beta_type",
+        "conv_size",
+        "device",
+        "eval_freq",
+        "fid_freq",
+        "fid_samples_training",
+        "fid_threshold",
+        "likelihood_freq",
+        "likelihood_hutchinson_type",
+        "likelihood_threshold",
+        "n_eval_batches",
+        "n_likelihood_batches",
+        "save_freq",
+        "save_threshold",
+        "snapshot_threshold",
+        "sscs_num_stab",
+        "testing_batch_size",
+    }
 )
 """Accepted and dropped: what steers the original's jobs, and what has one value here (beta is linear in t)."""
 
+LISTS: dict[str, type] = {"ch_mult": int, "attn_resolutions": int, "fir_kernel": float}
+"""Options written as numbers with commas between, or as one number."""
 
-def _numbers(kind: type) -> Callable[[Any], Any]:
-    return lambda value: [kind(item) for item in value.split(",")] if isinstance(value, str) else value
-
-
-WRITTEN: dict[str, Callable[[Any], Any]] = {
-    "ch_mult": _numbers(int),
-    "attn_resolutions": _numbers(int),
-    "fir_kernel": _numbers(float),
-    "sampling_method": lambda value: {"em": "euler_maruyama"}.get(value, value),
-    "striding": lambda value: {"linear": "uniform"}.get(value, value),
+RENAMED: dict[str, dict[str, str]] = {
+    "dataset": {"cifar10": "CIFAR10", "celeba_256": "CelebAHQ"},
+    "sampling_method": {"em": "euler_maruyama"},
+    "striding": {"linear": "uniform"},
 }
-"""How the values of some options are written in a section."""
+"""Values that have another name here."""
+
+FLAT_SDES = ("cld", "vpsde")
 
 
 def is_flat(options: Mapping[str, Any]) -> bool:
@@ -86,22 +107,49 @@ def is_flat(options: Mapping[str, Any]) -> bool:
 
 
 def from_flat(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The sections of a flat configuration; raises ``ValueError`` for an option that CLD-SGM does not have."""
-    sections: dict[str, dict[str, Any]] = {}
+    """The sections of a flat configuration.
+
+    Raises ``ValueError`` for an option or an SDE that CLD-SGM does not have, and for a list that holds no numbers.
+    """
+    sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "sampling": {}, "cld": {}}
+    if options["sde"] not in FLAT_SDES:
+        raise ValueError(unknown("sde of a flat configuration", options["sde"], FLAT_SDES))
     for flat, value in options.items():
         if flat in IGNORED:
             continue
         if flat not in PLACES:
             raise ValueError(unknown("option of a flat configuration", flat, PLACES))
         section, name = PLACES[flat].split(".")
-        sections.setdefault(section, {})[name] = WRITTEN.get(flat, lambda value: value)(value)
-    model, cld = sections.setdefault("model", {}), sections.get("cld", {})
+        sections.setdefault(section, {})[name] = _written(flat, value)
+    model, data, sampling = sections["model"], sections["data"], sections["sampling"]
     model["num_scales"] = 0
-    sections.setdefault("sampling", {}).setdefault("steps", 1000)
+    sampling.setdefault("steps", 1000)
+    if sampling.get("predictor") == "ode":
+        sampling["method"] = sampling.pop("predictor")
+    if data.get("is_image") is False:
+        data.setdefault("image_size", 1)
+        data["random_flip"] = False
     if options["sde"] == "vpsde":
         # The rate of that program's VP is written as its CLD's, and its networks are told the time itself.
-        model["beta_min"] = cld.get("beta0", 0.1)
-        model["beta_max"] = model["beta_min"] + cld.get("beta1", 19.9)
-        model["label_scale"] = 1.0
-        sections.pop("cld", None)
+        cld = sections.pop("cld")
+        start, rise = _number("beta0", cld.get("beta0", 0.1)), _number("beta1", cld.get("beta1", 19.9))
+        model |= {"beta_min": start, "beta_max": start + rise, "label_scale": 1.0}
     return sections
+
+
+def _written(flat: str, value: Any) -> Any:
+    """``value`` as a section holds it."""
+    if flat in RENAMED and isinstance(value, str):
+        return RENAMED[flat].get(value, value)
+    if flat not in LISTS or isinstance(value, (list, tuple)):
+        return value
+    try:
+        return [LISTS[flat](item) for item in str(value).split(",")]
+    except ValueError:
+        raise ValueError(f"{flat} must be numbers with commas between, as in '1,2,2', but is {value!r}") from None
+
+
+def _number(flat: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{flat} must be a number, but is {value!r}")
+    return value

@@ -25,7 +25,7 @@ def _official() -> dict[str, dict[str, Any]]:
 
 
 def preset_names() -> list[str]:
-    """Names of the official configurations, for instance ``ve/cifar10_ncsnpp_continuous``, sorted."""
+    """Names of the official configurations, as ``ve/cifar10_ncsnpp_continuous`` or ``cld_cifar10``, sorted."""
     return sorted(_official())
 
 

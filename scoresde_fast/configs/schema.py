@@ -52,8 +52,8 @@ class ModelConfig:
     """The network and its SDE's noise scales; the ``ddpm`` network is always positional and has one kind of block.
 
     ``mlp`` and ``resnet`` are for points: ``num_res_blocks`` hidden layers, or residual blocks, of width ``nf``.
-    ``mixed_score``: the network's output is added to the score that Gaussian data has (CLD and VP; Dockhorn et al. 2022,
-    section 3.3).  ``label_scale``: the network of a continuous VP or sub-VP model is told that many times t.
+    ``mixed_score``: the network's output is added to the score that Gaussian data has (CLD and VP; Dockhorn et al.
+    2022, section 3.3).  ``label_scale``: the network of a continuous VP or sub-VP model is told that many times t.
     ``num_scales`` 0: checkpoints of the model hold no table of noise levels.
     """
 
@@ -222,13 +222,27 @@ class Config:
             "model.num_scales is 0, a model without a table of noise levels; VE and discrete models need one",
         )
         _require(
+            self.model.num_scales > 0 or not self.model.scale_by_sigma,
+            "model.scale_by_sigma is true, but with model.num_scales 0 no noise level is there to divide by: set it to "
+            "false",
+        )
+        _require(
+            self.training.continuous or self.training.sde != "cld",
+            "training.continuous is false; the models of CLD are continuous in time: set it to true",
+        )
+        _require(
             not self.model.mixed_score or self.training.sde in ("cld", "vpsde"),
             f"model.mixed_score is for the SDEs 'cld' and 'vpsde', and training.sde is {self.training.sde!r}",
         )
         _require(
             self.data.is_image == (self.model.name in ("ncsnpp", "ddpm")),
-            f"model.name is {self.model.name!r} and data.is_image {str(self.data.is_image).lower()}: 'ncsnpp' and 'ddpm' are "
-            "for images, 'mlp' and 'resnet' for points",
+            f"model.name is {self.model.name!r} and data.is_image {str(self.data.is_image).lower()}: 'ncsnpp' and "
+            "'ddpm' are for images, 'mlp' and 'resnet' for points",
+        )
+        _require(
+            self.data.is_image or self.data.image_size == 1,
+            f"data.image_size is {self.data.image_size}; with data.is_image false it must be 1, and data.num_channels "
+            "the number of a point's coordinates",
         )
         _require(
             self.training.continuous or self.model.name == "ddpm" or self.model.embedding_type == "positional",

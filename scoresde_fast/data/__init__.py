@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets by name: each is a function from a split to uint8 images (N, 3, H, W) and int64 labels (N,)."""
+"""Data sets by name: functions from a split to uint8 images (N, 3, H, W) or float32 points (N, C, 1, 1), and labels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from collections.abc import Callable
 from torch import Tensor
 
 from scoresde_fast.data.digits import digits
+from scoresde_fast.data.toy import diamond, swiss_roll
 from scoresde_fast.errors import unknown
 
-DATASETS: dict[str, Callable[[str], tuple[Tensor, Tensor]]] = {"digits": digits}
+DATASETS: dict[str, Callable[[str], tuple[Tensor, Tensor]]] = {
+    "diamond": diamond,
+    "digits": digits,
+    "swiss_roll": swiss_roll,
+}
 
 
 def load_dataset(name: str, split: str = "all") -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) uint8 and labels (N,) int64 of the data set ``name``.
+    """Images (N, 3, H, W) uint8 or points (N, C, 1, 1) float32, and labels (N,) int64, of the data set ``name``.
 
     Raises ValueError when the data set or the split is unknown.
     """
@@ -23,4 +28,4 @@ def load_dataset(name: str, split: str = "all") -> tuple[Tensor, Tensor]:
     return DATASETS[name](split)
 
 
-__all__ = ["DATASETS", "digits", "load_dataset"]
+__all__ = ["DATASETS", "diamond", "digits", "load_dataset", "swiss_roll"]

@@ -69,7 +69,7 @@ class FoldedNetwork(nn.Module):
         self.register_buffer("scale", torch.ones_like(times) if level is None else 1 / level)
 
     def forward(self, x: Tensor, row: Tensor) -> Tensor:
-        """The output at a row of the step table: (B, C, H, W) and (B, K, H, W) float32 contiguous; the row (1,) int64."""
+        """The output (B, K, H, W) for x (B, C, H, W), float32 and contiguous, at a row (1,) int64 of the step table."""
         row = self.row_of.index_select(0, row)
         h = self.network.body(self._enter(x), self.table.index_select(0, row)[0])
         return (h[:, : self.channels] * self.scale.index_select(0, row)).contiguous()
@@ -174,7 +174,7 @@ class _Folding:
     def _convolution(
         self, layer: nn.Conv2d | NIN, factor: float = 1.0, residual_scale: float = 1.0
     ) -> FoldedConvolution:
-        """The layer with its output multiplied by ``factor``; images' channels are padded with zeros to a multiple of ``multiple``."""
+        """The layer with its output multiplied by ``factor``; images' channels are padded with zeros."""
         stride, padding = 1, 0
         if isinstance(layer, nn.Conv2d):
             assert isinstance(layer.padding, tuple) and layer.bias is not None

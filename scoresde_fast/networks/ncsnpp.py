@@ -123,8 +123,8 @@ class NCSNpp(ScoreNetwork):
     Every argument has the name and meaning of the option in the original's configuration.  ``embedding_type``
     "fourier" takes labels sigma(t); "positional" takes time labels, which with ``scale_by_sigma`` are indices into
     ``num_scales`` levels counted from the largest, the buffer ``sigmas``; without levels it is None.
-    ``centered``: inputs are in [-1, 1] already; else [0, 1].  ``in_channels``: of the input, where these are not those of
-    the output (CLD's pairs have twice as many).
+    ``centered``: inputs are in [-1, 1] already; else [0, 1].  ``in_channels``: of the input, where the output has
+    others (CLD's pairs have twice as many).
     """
 
     def __init__(

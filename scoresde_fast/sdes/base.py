@@ -5,7 +5,9 @@ On images, with a scalar drift and a scalar diffusion (`ScalarSDE`):
 
     dx = f(t) x dt + g(t) dw        x(t) | x(0) ~ N(scale(t) x(0), std(t)^2 I)        0 <= t <= T
 
-or on pairs of position and velocity, where these are 2x2 matrices (`scoresde_fast.sdes.cld`).  All times and results are float64 numbers or NumPy arrays of one shape; nothing here knows tensors.
+or on pairs of position and velocity, where these are 2x2 matrices (`scoresde_fast.sdes.cld`).
+
+All times and results are float64 numbers or NumPy arrays of one shape; nothing here knows tensors.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class SDE(ABC):
     def prior_log_density(self, x: Array) -> Array:
         """log density of the prior at (B, C, ...) states, summed over each -> (B,)."""
         total = np.zeros(len(x))
-        for part, std in zip(np.split(np.asarray(x, dtype=np.float64), self.parts, axis=1), self.prior_stds, strict=True):
+        for part, std in zip(
+            np.split(np.asarray(x, dtype=np.float64), self.parts, axis=1), self.prior_stds, strict=True
+        ):
             flat = part.reshape(len(x), -1)
             total -= 0.5 * flat.shape[1] * math.log(2 * math.pi * std**2) + (flat**2).sum(1) / (2 * std**2)
         return total

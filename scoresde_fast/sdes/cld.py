@@ -11,7 +11,7 @@ import numpy as np
 
 from scoresde_fast.errors import unknown
 from scoresde_fast.sdes.base import SDE, Array, Time, as_times
-from scoresde_fast.sdes.pairs import cholesky, exponential, inverse
+from scoresde_fast.sdes.pairs import cholesky, exponential
 
 Objective = Literal["hsm", "dsm"]
 
@@ -27,7 +27,7 @@ class PairKernel(NamedTuple):
 
 
 class PairScore(NamedTuple):
-    """Coefficients of a pair that is linear in the state and in the score of v: ``state`` u + ``velocity_score`` s_v."""
+    """What is linear in the state and in the score of v: ``state`` u + ``velocity_score`` s_v."""
 
     state: Array
     velocity_score: Array
@@ -69,12 +69,14 @@ class CLDSDE(SDE):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; CLD needs a finite number greater than 0")
-        if not (self.beta0 >= 0 and self.beta0 + min(self.beta1, 0) >= 0 and self.beta0 + self.beta1 / 2 > 0):
+        usable = self.beta0 >= 0 and self.beta0 + min(self.beta1, 0) >= 0 and self.beta0 + self.beta1 / 2 > 0
+        if not (usable and math.isfinite(self.beta0 + self.beta1)):
             raise ValueError(
-                f"beta0={self.beta0}, beta1={self.beta1}: beta0 + beta1 t must not be negative for t in [0, 1], nor 0 all along"
+                f"beta0={self.beta0}, beta1={self.beta1}: beta0 + beta1 t must be finite and must not be "
+                "negative for t in [0, 1], nor 0 throughout"
             )
-        if not self.numerical_eps >= 0:
-            raise ValueError(f"numerical_eps is {self.numerical_eps}; it must be 0 or greater")
+        if not (self.numerical_eps >= 0 and math.isfinite(self.numerical_eps)):
+            raise ValueError(f"numerical_eps is {self.numerical_eps}; it must be a finite number, 0 or greater")
         if self.objective not in get_args(Objective):
             raise ValueError(unknown("objective", self.objective, get_args(Objective)))
 
@@ -120,7 +122,19 @@ class CLDSDE(SDE):
 
     def transition(self, s: Time, t: Time) -> PairKernel:
         """The exact kernel u(t) | u(s) for s <= t, without ``numerical_eps``."""
-        clock = self.clock(s, t)
+        return self.advance(self.clock(s, t))
+
+    def advance(self, clock: Time) -> PairKernel:
+        """The exact kernel over a time ``clock`` >= 0 of the diffusion's own clock, the integral of beta.
+
+        Raises:
+            ValueError: ``clock`` is negative.
+        """
+        clock = as_times(clock)
+        if (clock < 0).any():
+            raise ValueError(
+                f"a transition goes forwards in time, and this one by {clock.min():.3g}; exchange its times"
+            )
         return PairKernel(exponential(self.generator, clock), self._noise(clock))
 
     def marginal(self, t: Time, position_variance: float = 0.0) -> PairKernel:
@@ -130,6 +144,12 @@ class CLDSDE(SDE):
         """
         start = self.gamma * self.mass if self.objective == "hsm" else 0.0
         return self._marginal(t, position_variance, start)
+
+    def flowing_covariance(self, t: Time) -> Array:
+        """That of "hsm" with ``numerical_eps`` added at the start, not at t: so it follows the diffusion's equation."""
+        start = self.numerical_eps
+        mean, noise = self.advance(self.clock(0.0, t))
+        return mean @ np.diag([start, start + self.gamma * self.mass]) @ mean.swapaxes(-1, -2) + noise
 
     def _marginal(self, t: Time, position_variance: float, velocity_variance: float) -> PairKernel:
         mean, noise = self.transition(0.0, t)
@@ -167,15 +187,11 @@ class CLDSDE(SDE):
         Raises:
             ValueError: the objective is "dsm", where the initial velocity is unknown too; or as `cholesky`.
         """
-        posterior = self.denoised(t)
-        mean, covariance = self.marginal(t)
-        precision = inverse(covariance)
-        # s = P (Q E[x0 | u] - u)
-        towards = (precision @ mean[..., :, :1])[..., 0]
-        state = towards[..., :, None] * posterior.state[..., None, :] - precision
-        score = towards * posterior.velocity_score[..., None]
-        state[..., 1, :], score[..., 1] = 0.0, 1.0  # which is so but for rounding
-        return PairScore(state, score)
+        (x0, v0), (_, xv, vv), gain = self._recovery(t)
+        # s = P (Q E[x(0) | u] - u), multiplied out: the large terms, which cancel, are gone.
+        state = np.zeros((*gain.shape, 2, 2))
+        state[..., 0, 0], state[..., 0, 1] = -v0 / gain, x0 / gain
+        return PairScore(state, np.stack([(vv * x0 - xv * v0) / gain, np.ones_like(gain)], axis=-1))
 
     def denoised(self, t: Time) -> PairScore:
         """E[x(0) | u(t)] from the score of v: ``state`` (..., 2) on u and ``velocity_score`` (...) on s_v.
@@ -183,6 +199,11 @@ class CLDSDE(SDE):
         Raises:
             ValueError: as `joint_score`.
         """
+        _, (xx, xv, vv), gain = self._recovery(t)
+        return PairScore(np.stack([-xv, xx], axis=-1) / gain[..., None], (xx * vv - xv**2) / gain)
+
+    def _recovery(self, t: Time) -> tuple[tuple[Array, Array], tuple[Array, Array, Array], Array]:
+        """Q, (S_xx, S_xv, S_vv), and det(S) (P Q)_v = S_xx Q_v - S_xv Q_x, by which s_v depends on E[x(0) | u]."""
         if self.objective != "hsm":
             raise ValueError(
                 "the position score cannot be recovered from a model trained by objective='dsm', whose velocity score "
@@ -190,12 +211,23 @@ class CLDSDE(SDE):
             )
         self.cholesky(t)
         mean, covariance = self.marginal(t)
-        precision = inverse(covariance)
-        gain = (precision @ mean[..., :, :1])[..., 1, 0]
-        return PairScore(precision[..., 1, :] / gain[..., None], 1 / gain)
+        x0, v0 = mean[..., 0, 0], mean[..., 1, 0]
+        xx, xv, vv = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
+        gain = xx * v0 - xv * x0
+        # Near t = 0 it is negative. Where it passes through 0 the velocity knows nothing of the data.
+        if len(lost := np.atleast_1d(as_times(t))[np.atleast_1d(gain >= 0)]):
+            raise ValueError(
+                f"with friction {self.damping:g}, which is under-damped, the position score cannot be recovered at t = "
+                f"{lost[-1]:.3g} and above, where the velocity swings back; use friction={2 * math.sqrt(self.mass):g} "
+                "(critical) or more, or solver 'em' or 'sscs'"
+            )
+        return (x0, v0), (xx, xv, vv), gain
 
     def velocity_entropy(self, dimensions: int) -> float:
-        """Entropy of the initial velocity N(0, gamma M) in nats: what `Dockhorn et al. 2022`, equation 8, adds to log p(u(0))."""
+        """Entropy in nats of the initial velocity N(0, gamma M) of so many dimensions.
+
+        log p(x(0)) >= E[log p(u(0))] + this (Dockhorn et al. 2022, appendix).
+        """
         return 0.5 * dimensions * (1 + math.log(2 * math.pi) + math.log(self.gamma * self.mass))
 
     def _noise(self, clock: Array) -> Array:

@@ -14,20 +14,23 @@ def exponential(generator: Array, time: Array) -> Array:
     With a = trace / 2 and w^2 = a^2 - det: exp(a time) [cosh(w time) I + sinh(w time) / w (A - a I)].
     """
     half_trace = np.trace(generator) / 2
-    square = half_trace**2 - (generator[0, 0] * generator[1, 1] - generator[0, 1] * generator[1, 0])
+    square = half_trace**2 - determinant(generator)
     # Rounding leaves a trace of w where the eigenvalues are equal: to first order the same.
     omega = np.sqrt(abs(square))
     angle = omega * time
     if square > 0:
-        even, odd = np.cosh(angle), np.sinh(angle)
+        # Under strong damping exp(a time) is 0 and cosh(w time) infinite, and a + w cancels: none is formed.
+        far = half_trace + np.copysign(omega, half_trace)
+        slow = np.exp((determinant(generator) / far if half_trace < 0 else far) * time)
+        even, odd = slow * (1 + np.exp(-2 * angle)) / 2, -slow * np.expm1(-2 * angle) / 2
     else:
-        even, odd = np.cos(angle), np.sin(angle)
+        decay = np.exp(half_trace * time)
+        even, odd = decay * np.cos(angle), decay * np.sin(angle)
     small = np.abs(angle) < 1e-4
-    odd = np.where(small, time * (1 + np.sign(square) * angle**2 / 6), odd / np.where(small, 1.0, omega))
+    series = np.exp(half_trace * time) * time * (1 + np.sign(square) * angle**2 / 6)
+    odd = np.where(small, series, odd / np.where(small, 1.0, omega))
     rest = generator - half_trace * np.eye(2)
-    return np.exp(half_trace * time)[..., None, None] * (
-        even[..., None, None] * np.eye(2) + odd[..., None, None] * rest
-    )
+    return even[..., None, None] * np.eye(2) + odd[..., None, None] * rest
 
 
 def determinant(matrix: Array) -> Array:

@@ -5,21 +5,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from scoresde_fast.sdes import SDE, VESDE, VPSDE
+from scoresde_fast.sdes import VESDE, VPSDE, ScalarSDE
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.registry import solver
-from scoresde_fast.solvers.table import Row
+from scoresde_fast.solvers.table import AnyRow, Row
 
 
 @solver(
     "ancestral",
     sdes=(VESDE, VPSDE),
-    order=1,
     flow=False,
     source="Song et al. 2021, appendix F; Ho et al. 2020, algorithm 2",
     aliases=("ancestral_sampling",),
 )
-def ancestral(sde: SDE, grid: TimeGrid, *, flow: bool) -> list[Row]:
+def ancestral(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     """VE: x + G^2 score, the noise of the posterior; VP: (x + beta score) / sqrt(1 - beta) + sqrt(beta) z.
 
     G^2 is the difference of the squared noise levels of the step, beta its share of the variance.  The VP noise is

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scoresde_fast.errors import unknown
-from scoresde_fast.sdes import SDE, Array, Discretisation
+from scoresde_fast.sdes import CLDSDE, SDE, Array, Discretisation, ScalarSDE
 from scoresde_fast.sdes.base import table_index, table_times
 
 
@@ -31,12 +31,17 @@ class TimeGrid:
     def __len__(self) -> int:
         return len(self.times)
 
+    @property
+    def ends(self) -> Array:
+        """(n,) where each step ends."""
+        return self.times - self.dt
+
     def table_times(self, sde: SDE) -> Array:
         """(n,) the times whose coefficients discrete solvers take: those of the published tables, or the grid's own."""
         n = len(self)
         return table_times(n, sde.T)[table_index(self.times, n, sde.T)] if self.published else self.times
 
-    def discretise(self, sde: SDE) -> Discretisation:
+    def discretise(self, sde: ScalarSDE) -> Discretisation:
         """The forward step that each step of the grid undoes."""
         if self.published:
             return sde.discretise(self.times, len(self))
@@ -48,19 +53,33 @@ def _between(edges: Array) -> TimeGrid:
 
 
 def uniform(sde: SDE, steps: int, eps: float) -> TimeGrid:
-    """Evenly spaced, as published (Song et al. 2021, algorithms 2 and 3)."""
+    """Evenly spaced, as published (Song et al. 2021, algorithms 2 and 3; CLD's ends at eps exactly)."""
+    if not isinstance(sde, ScalarSDE):
+        return _between(np.linspace(sde.T, eps, steps + 1))
     return TimeGrid(np.linspace(sde.T, eps, steps), np.full(steps, sde.T / steps), published=True)
 
 
 def quadratic(sde: SDE, steps: int, eps: float) -> TimeGrid:
-    """Evenly spaced in sqrt(t), finer towards the data (DDIM; Dockhorn et al. 2022, appendix)."""
+    """Quadratic striding, t - eps = (T - eps) (1 - i / n)^2 (DDIM; Dockhorn et al. 2022, appendix)."""
+    return _between(eps + (sde.T - eps) * np.linspace(1, 0, steps + 1) ** 2)
+
+
+def sqrt(sde: SDE, steps: int, eps: float) -> TimeGrid:
+    """Evenly spaced in sqrt(t): as `quadratic`, but coarser near eps."""
     return _between(np.linspace(np.sqrt(sde.T), np.sqrt(eps), steps + 1) ** 2)
 
 
 def karras(sde: SDE, steps: int, eps: float, rho: float = 7.0) -> TimeGrid:
-    """Evenly spaced in (std / scale)^(1 / rho), the noise seen at unit signal (Karras et al. 2022, equation 5)."""
+    """Evenly spaced in (std / scale)^(1 / rho), the noise seen at unit signal (Karras et al. 2022, equation 5).
+
+    CLD's signal and noise are those of the position.
+    """
 
     def noise_to_signal(t: Array) -> Array:
+        if isinstance(sde, CLDSDE):
+            mean, covariance = sde.marginal(t)
+            return np.sqrt(covariance[..., 0, 0]) / mean[..., 0, 0]
+        assert isinstance(sde, ScalarSDE)
         scale, std = sde.marginal(t)
         return std / scale
 
@@ -84,6 +103,7 @@ def _invert(increasing: Callable[[Array], Array], values: Array, low: float, hig
 GRIDS: dict[str, Callable[[SDE, int, float], TimeGrid]] = {
     "uniform": uniform,
     "quadratic": quadratic,
+    "sqrt": sqrt,
     "karras": karras,
 }
 

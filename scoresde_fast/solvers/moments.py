@@ -1,62 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a table does to a Gaussian: mean and variance carried through its rows, exactly, without a sample.
+"""What a table does to a Gaussian: mean and covariance carried through its rows, exactly, without a sample.
 
-With the score of Gaussian data, a(t) x + b(t), every row is an affine map of the registers, so the run's distribution
-stays Gaussian and is known in closed form.  Testing a solver is then linear algebra.
+With the score of Gaussian data, linear in the state, every row is an affine map of the registers, so the run's
+distribution stays Gaussian and is known in closed form.  Testing a solver is then linear algebra.  A state here is one
+element of an image, or one pair (x, v).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from scoresde_fast.sdes import SDE, Array, Time
-from scoresde_fast.solvers.table import HISTORY, StepTable
+from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
+from scoresde_fast.sdes.pairs import inverse
+from scoresde_fast.solvers.table import HISTORY, AnyRow, PairRow, StepTable
 
-STATE, SAVED, NEWEST = 0, 1, 2
+REGISTERS = 2 + HISTORY
+"""The state, the saved state, and the derived outputs, newest first."""
+SAVED, NEWEST = 1, 2
 
 
-def gaussian_score(sde: SDE, t: Time, mean: float, std: float) -> tuple[Array, Array]:
-    """(a, b) of the score a x + b at ``t`` for data N(mean, std^2)."""
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """``mean`` (parts,) and ``covariance`` (parts, parts) of a state."""
+
+    mean: Array
+    covariance: Array
+
+
+def marginal(sde: SDE, t: float, mean: float, std: float) -> Gaussian:
+    """The state at ``t`` for data N(mean, std^2)."""
+    if isinstance(sde, CLDSDE):
+        kernel = sde.marginal(t, position_variance=std**2)
+        return Gaussian(kernel.mean[:, 0] * mean, kernel.covariance)
+    assert isinstance(sde, ScalarSDE)
     scale, noise = sde.marginal(t)
-    variance = (scale * std) ** 2 + noise**2
-    return -1 / variance, scale * mean / variance
+    return Gaussian(np.array([scale * mean]), np.array([[(scale * std) ** 2 + noise**2]]))
 
 
-def propagate(table: StepTable, sde: SDE, data: tuple[float, float], start: tuple[float, float]) -> tuple[float, float]:
-    """Mean and variance of one element after the run.
+def prior(sde: SDE) -> Gaussian:
+    """The state at T that samplers begin with."""
+    return Gaussian(np.zeros(sde.parts), np.diag(np.square(sde.prior_stds)))
+
+
+def propagate(table: StepTable, sde: SDE, data: tuple[float, float], start: Gaussian) -> Gaussian:
+    """The state after the run.
 
     Args:
         table: the solver's rows.
         sde: the SDE it was made for.
         data: mean and deviation of the Gaussian data whose exact score drives the run.
-        start: mean and variance of the state at T.
+        start: the state at T.
 
     A Langevin row takes the step size that very many elements give: their mean squares in place of the norms.
     """
-    size = NEWEST + HISTORY
-    means, covariance = np.zeros(size), np.zeros((size, size))
-    means[STATE], covariance[STATE, STATE] = start
-    slopes, offsets = gaussian_score(sde, table.times, *data)
-    for row, coefficients, slope, offset in zip(table.rows, table.coefficients, slopes, offsets, strict=True):
-        x_factor, saved_factor, *outputs, noise = coefficients
-        register = np.eye(size)
-        shift = np.zeros(size)
-        if row.derive is not None:
-            register[NEWEST + 1 :, NEWEST + 1 :] = 0.0
-            for older in range(NEWEST + 1, size):
-                register[older, older - 1] = 1.0
-            register[NEWEST] = 0.0
-            register[NEWEST, STATE] = row.derive[0] + row.derive[1] * slope
-            shift[NEWEST] = row.derive[1] * offset
+    p = sde.parts
+    means: Array = np.zeros(REGISTERS * p)
+    covariance: Array = np.zeros((REGISTERS * p, REGISTERS * p))
+    means[:p], covariance[:p, :p] = start.mean, start.covariance
+    for row in table.rows:
+        register, shift, combine, noise = _maps(row, sde, data)
         means, covariance = register @ means + shift, register @ covariance @ register.T
         if row.langevin is not None:
             step = row.langevin / (covariance[NEWEST, NEWEST] + means[NEWEST] ** 2)
-            outputs = [output * step for output in outputs]
+            combine[0, NEWEST] *= step
             noise = noise * np.sqrt(2 * step)
-        combine = np.eye(size)
-        combine[STATE] = [x_factor, saved_factor, *outputs]
-        if row.save:
-            combine[SAVED] = np.eye(size)[STATE]
         means, covariance = combine @ means, combine @ covariance @ combine.T
-        covariance[STATE, STATE] += noise**2
-    return float(means[STATE]), float(covariance[STATE, STATE])
+        covariance[:p, :p] += noise @ noise.T
+    return Gaussian(means[:p], covariance[:p, :p])
+
+
+def _maps(row: AnyRow, sde: SDE, data: tuple[float, float]) -> tuple[Array, Array, Array, Array]:
+    """What the evaluation does to the registers (matrix and shift), what the step does, and its noise's factor."""
+    p = sde.parts
+    size = REGISTERS * p
+    register, shift, combine = np.eye(size), np.zeros(size), np.eye(size)
+    if row.derive is not None:
+        from_state, from_score = (np.reshape(part, (p, -1)) for part in row.derive)
+        here = marginal(sde, row.t, *data)
+        # the score of the last part: of the image, or of the velocity
+        slope = -(inverse(here.covariance) if p == 2 else 1 / here.covariance)[-1:]
+        register[NEWEST * p :] = np.eye(size)[SAVED * p : -p]
+        register[NEWEST * p : (NEWEST + 1) * p] = 0.0
+        register[NEWEST * p : (NEWEST + 1) * p, :p] = from_state + from_score @ slope
+        shift[NEWEST * p : (NEWEST + 1) * p] = -(from_score @ slope @ here.mean)
+    matrices = [row.state, row.saved, *row.outputs]
+    combine[:p] = 0.0
+    for index, matrix in enumerate(matrices):
+        combine[:p, index * p : (index + 1) * p] = matrix
+    if row.save:
+        combine[SAVED * p : NEWEST * p] = np.eye(size)[:p]
+    noise = row.noise if isinstance(row, PairRow) else np.array([[row.noise]])
+    return register, shift, combine, noise

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from scoresde_fast.errors import unknown
 from scoresde_fast.sdes import SDE
-from scoresde_fast.solvers.table import Row
+from scoresde_fast.solvers.table import AnyRow, PairRow
 
-Fill = Callable[..., list[Row]]
+Fill = Callable[..., list[AnyRow]]
+Finish = Callable[..., PairRow]
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,26 @@ class Solver:
 
     Attributes:
         name: as the user writes it.
-        fill: ``fill(sde, grid, flow=...)`` -> one row a step.
+        fill: ``fill(sde, grid, flow=...)`` -> the rows of its steps; ``order=`` and ``parity=`` too, where it has them.
         sdes: the SDEs it is defined on.
-        order: order of weak convergence of its noisy form, and of convergence of its flow.
+        orders: its orders, of weak convergence of its noisy form and of convergence of its flow; more than one: the
+            user may choose.
         flow: whether it has a probability-flow form.
         source: where its equations are.
+        finish: on pairs, ``finish(sde, t, dt)``: the row that ends a run at t without noise.
+        deterministic: it has no noisy form.
+        parity: whether it can reproduce what the original program does otherwise.
     """
 
     name: str
     fill: Fill
     sdes: tuple[type[SDE], ...]
-    order: int
+    orders: tuple[int, ...]
     flow: bool
     source: str
+    finish: Finish | None = None
+    deterministic: bool = False
+    parity: bool = False
 
 
 SOLVERS: dict[str, Solver] = {}
@@ -39,12 +47,21 @@ ALIASES: dict[str, str] = {}
 
 
 def solver(
-    name: str, *, sdes: tuple[type[SDE], ...], order: int, flow: bool, source: str, aliases: tuple[str, ...] = ()
+    name: str,
+    *,
+    sdes: tuple[type[SDE], ...],
+    flow: bool,
+    source: str,
+    orders: tuple[int, ...] = (1,),
+    aliases: tuple[str, ...] = (),
+    finish: Finish | None = None,
+    deterministic: bool = False,
+    parity: bool = False,
 ) -> Callable[[Fill], Fill]:
-    """Register the decorated function as the solver ``name``."""
+    """Register the decorated function as the solver ``name``; the arguments are `Solver`'s."""
 
     def register(fill: Fill) -> Fill:
-        SOLVERS[name] = Solver(name, fill, sdes, order, flow, source)
+        SOLVERS[name] = Solver(name, fill, sdes, orders, flow, source, finish, deterministic, parity)
         ALIASES.update(dict.fromkeys(aliases, name))
         return fill
 

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
+from scoresde_fast.sdes import VESDE, VPSDE, ScalarSDE, SubVPSDE
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.registry import solver
-from scoresde_fast.solvers.table import Row
+from scoresde_fast.solvers.table import AnyRow, Row
 
 
 @solver(
     "reverse_diffusion",
     sdes=(VESDE, VPSDE, SubVPSDE),
-    order=1,
     flow=True,
     source="Song et al. 2021, appendix E",
 )
-def reverse_diffusion(sde: SDE, grid: TimeGrid, *, flow: bool) -> list[Row]:
+def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     """x <- x - f_i x + G_i^2 score + G_i z for the forward step x + f_i x + G_i z.
 
     The probability flow takes half the score and no noise.

@@ -9,13 +9,14 @@ then combines the registers,
 
     x <- state x + saved x_saved + sum_j outputs[j] d_j + noise z,
 
-where d_1, d_2, d_3 are the outputs of the evaluations before, newest first, and z is a fresh normal field.
+where d_1, d_2, d_3 are the outputs of the evaluations before, newest first, and z is a fresh normal field.  On pairs of
+position and velocity (`PairRow`) the coefficients are 2x2 matrices, and the score is that of the velocity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,10 +52,57 @@ class Row:
     save: bool = False
     langevin: float | None = None
 
-    def coefficients(self) -> list[float]:
-        """[state, saved, outputs (4), noise]."""
-        outputs = [*self.outputs, *[0.0] * (HISTORY - len(self.outputs))]
-        return [self.state, self.saved, *outputs, self.noise]
+    @property
+    def has_noise(self) -> bool:
+        """Whether the row draws a normal field."""
+        return bool(self.noise != 0)
+
+    def numbers(self) -> Array:
+        """Every coefficient, to be looked at."""
+        return np.array(
+            [self.state, self.saved, *self.outputs, self.noise, self.langevin or 0.0, *(self.derive or ())], dtype=float
+        )
+
+
+IDENTITY = np.eye(2)
+NOTHING = np.zeros((2, 2))
+VELOCITY_SCORE = (NOTHING, np.array([0.0, 1.0]))
+"""The derived pair that is the velocity's score, in the place of v."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairRow:
+    """One step of pairs (x, v); see `Row`.
+
+    Attributes:
+        t: as in `Row`.
+        derive: D (2, 2) and d (2,) of the newest derived pair D u + d s_v; None: the network is not evaluated.
+        state, saved, outputs: 2x2 matrices that act on u, the saved pair and the derived ones.
+        noise: a lower triangular 2x2 matrix that acts on the normal field of the pair.
+        save: as in `Row`.
+    """
+
+    t: float
+    derive: tuple[Array, Array] | None = VELOCITY_SCORE
+    state: Array = field(default_factory=lambda: IDENTITY)
+    saved: Array = field(default_factory=lambda: NOTHING)
+    outputs: tuple[Array, ...] = ()
+    noise: Array = field(default_factory=lambda: NOTHING)
+    save: bool = False
+    langevin: None = field(default=None, init=False)
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether the row draws a normal field."""
+        return bool(self.noise.any())
+
+    def numbers(self) -> Array:
+        """Every coefficient, to be looked at."""
+        parts = [self.state, self.saved, *self.outputs, self.noise, *(self.derive or ())]
+        return np.concatenate([np.ravel(part) for part in parts])
+
+
+AnyRow = Row | PairRow
 
 
 @dataclass(frozen=True)
@@ -62,27 +110,23 @@ class StepTable:
     """A whole run of a solver.
 
     Attributes:
-        rows: the steps in order.
-        coefficients: (rows, 7) float64, as `Row.coefficients`.
+        rows: the steps in order, all of one kind.
         draws: for each row the number of its normal field, None where it has no noise; the prior is draw 0.
     """
 
-    rows: tuple[Row, ...]
-    coefficients: Array
+    rows: tuple[AnyRow, ...]
     draws: tuple[int | None, ...]
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> StepTable:
+    def of(cls, rows: Iterable[AnyRow]) -> StepTable:
         """Number the draws and check that every coefficient is a number.
 
         Raises:
             ValueError: a coefficient is not finite; names the row and its time.
         """
         rows = tuple(rows)
-        coefficients = np.array([row.coefficients() for row in rows])
         for index, row in enumerate(rows):
-            factors = [*coefficients[index], row.langevin or 0.0, *(row.derive or ())]
-            if not np.isfinite(factors).all():
+            if not np.isfinite(row.numbers()).all():
                 raise ValueError(
                     f"the coefficients of row {index + 1} of {len(rows)}, at t = {row.t:.4g}, are not finite: "
                     "the steps are too long for this solver; take more steps or another grid"
@@ -90,9 +134,14 @@ class StepTable:
         draws: list[int | None] = []
         drawn = 0
         for row in rows:
-            drawn += bool(row.noise != 0)
-            draws.append(drawn if row.noise != 0 else None)
-        return cls(rows, coefficients, tuple(draws))
+            drawn += row.has_noise
+            draws.append(drawn if row.has_noise else None)
+        return cls(rows, tuple(draws))
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the rows act on pairs of position and velocity."""
+        return isinstance(self.rows[0], PairRow)
 
     @property
     def nfe(self) -> int:

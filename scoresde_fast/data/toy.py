@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points in the plane, many modes each: the toy data of Dockhorn et al. 2022, made anew from its description."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde_fast.errors import unknown
+from scoresde_fast.sdes.base import Array
+
+POINTS = 50_000
+HELD_OUT_EVERY = 5
+SPLITS = ("all", "test", "train")
+
+ROLL_CENTRES = 1.06 * np.array([[0.0, 0.0], [-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+ROLL_RADIUS = 0.64
+ROLL_NOISE = 0.015
+
+DIAMOND_SIDE = 5
+DIAMOND_SPACING = 2**-0.5
+DIAMOND_NOISE = 0.05
+
+
+def diamond_centres() -> Array:
+    """The modes of `diamond` (25, 2): a square grid turned by 45 degrees, with unit variance per coordinate."""
+    steps = np.arange(DIAMOND_SIDE) - (DIAMOND_SIDE - 1) / 2
+    grid = DIAMOND_SPACING * np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
+    return grid @ np.array([[1.0, 1.0], [-1.0, 1.0]]) / np.sqrt(2)
+
+
+def swiss_roll(split: str = "all") -> tuple[Tensor, Tensor]:
+    """Five Swiss rolls, one amid four: points (N, 2, 1, 1) float32 and labels (N,) int64, the roll of each.
+
+    A roll is one and a half turns of a spiral of Archimedes, uniform in its angle, with normal noise of 0.015 about it;
+    each coordinate has a variance of about 1.  ``split`` is as in `diamond`.
+
+    Raises ValueError for an unknown split.
+    """
+    generator = np.random.Generator(np.random.PCG64(0))
+    angle = np.pi * generator.uniform(1.5, 4.5, POINTS)
+    spiral = (ROLL_RADIUS / (4.5 * np.pi)) * angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return _labelled(ROLL_CENTRES, spiral + ROLL_NOISE * generator.standard_normal((POINTS, 2)), split)
+
+
+def diamond(split: str = "all") -> tuple[Tensor, Tensor]:
+    """25 normal distributions of deviation 0.05 on a turned 5x5 grid: points (N, 2, 1, 1) float32, labels (N,) int64.
+
+    A label is the number of a point's mode, and each coordinate has a variance of about 1.  ``split`` is "all", "train"
+    or "test", which holds out every fifth of the 50 000 points of each mode.  The seed is fixed: the same points come
+    back everywhere, at every call.
+
+    Raises ValueError for an unknown split.
+    """
+    generator = np.random.Generator(np.random.PCG64(1))
+    return _labelled(diamond_centres(), DIAMOND_NOISE * generator.standard_normal((POINTS, 2)), split)
+
+
+def _labelled(centres: Array, offsets: Array, split: str) -> tuple[Tensor, Tensor]:
+    """Point i at ``offsets[i]`` from the centre i modulo their number, so that all modes weigh the same."""
+    if split not in SPLITS:
+        raise ValueError(unknown("split", split, SPLITS))
+    rank, labels = np.divmod(np.arange(POINTS), len(centres))
+    held_out = rank % HELD_OUT_EVERY == 0
+    keep = {"all": np.ones_like(held_out), "test": held_out, "train": ~held_out}[split]
+    points = (centres[labels] + offsets)[keep].astype(np.float32)
+    return torch.from_numpy(points)[:, :, None, None], torch.from_numpy(labels[keep])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,9 +23,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A stub in place of model and sampler; what they were called with."""
     recorded: dict[str, Any] = {"stub": StubSampler()}
 
-    def load(name: str, **options: object) -> str:
+    def load(name: str, **options: object) -> SimpleNamespace:
         recorded["load"] = (name, options)
-        return f"model {name}"
+        return SimpleNamespace(name=f"model {name}", is_image=True)
 
     def sampler(model: object, **options: object) -> StubSampler:
         recorded["sampler"] = (model, options)
@@ -40,9 +41,9 @@ def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["sample", "digits-ve", "--seeds", "0-2,9", "--out", str(tmp_path / "set")]) == 0
     assert calls["load"] == ("digits-ve", {"config": None, "ema": True})
     model, options = calls["sampler"]
-    assert model == "model digits-ve"
+    assert model.name == "model digits-ve"
     assert options == {
-        "grid": "uniform",
+        "batch_size": 64,
         "langevin_norm": "sample",
         "run_seed": 0,
         "device": "cpu",
@@ -59,7 +60,8 @@ def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFix
 def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
     """Every option reaches its place."""
     options = "--seeds 5 --solver euler --steps 7 --corrector none --corrector-steps 2 --snr 0.2 --grid karras --flow"
-    options += " --no-denoise --langevin-norm batch --run-seed 3 --batch-size 2 --device cpu --threads 1"
+    options += " --order 3 --eps 0.01 --parity --no-denoise --langevin-norm batch --run-seed 3 --batch-size 2"
+    options += " --device cpu --threads 1"
     options += " --config ve/preset --raw --rounding round --precision fp16 --strict --no-compile --no-capture"
     assert main(["sample", "a.pth", *options.split(), "--out", str(tmp_path / "set.npz")]) == 0
     assert calls["load"] == ("a.pth", {"config": "ve/preset", "ema": False})
@@ -73,6 +75,10 @@ def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
         "flow": True,
         "denoise": False,
         "langevin_norm": "batch",
+        "order": 3,
+        "eps": 0.01,
+        "parity": True,
+        "batch_size": 2,
         "run_seed": 3,
         "device": "cpu",
         "precision": "fp16",

@@ -15,7 +15,10 @@ FROM_MODEL = arg(help_behavior_hint="(default: the model's)")
 
 @dataclass(frozen=True)
 class Sample:
-    """Write one image for each seed, a grid to look at, and samples.json. Images that are there already are kept."""
+    """Write one image for each seed, a grid to look at, and samples.json. Images that are there already are kept.
+
+    Points (cld-toy), and positions with their velocities, are numbers and go to one .npz.
+    """
 
     model: Positional[str]
     """An embedded model (digits-ve), a saved folder, or an official checkpoint (.pth, with --config)."""
@@ -25,7 +28,8 @@ class Sample:
     """A folder of PNGs, or one file: .npz (arr_0, NHWC uint8) or .zip (PNGs)."""
 
     solver: Annotated[str | None, FROM_MODEL] = None
-    """The method: pc (reverse diffusion and Langevin), euler_maruyama, reverse_diffusion or ancestral."""
+    """The method: pc (reverse diffusion and Langevin), euler_maruyama, reverse_diffusion or ancestral; on CLD sscs,
+    euler_maruyama or gddim."""
     steps: Annotated[int | None, FROM_MODEL] = None
     """Time steps."""
     corrector: Annotated[str | None, FROM_MODEL] = None
@@ -34,12 +38,20 @@ class Sample:
     """Corrector steps before each predictor step."""
     snr: Annotated[float | None, FROM_MODEL] = None
     """Signal-to-noise ratio of the corrector."""
-    grid: str = "uniform"
-    """How the times are spaced: uniform (as published), quadratic or karras."""
+    grid: Annotated[str | None, FROM_MODEL] = None
+    """How the times are spaced: uniform (as published), quadratic, sqrt or karras."""
+    order: Annotated[int | None, FROM_MODEL] = None
+    """Order of the method, where it has several: gddim, 1 to 4."""
     flow: Annotated[bool, FLAG] = False
     """Follow the probability flow: no noise after the prior."""
     no_denoise: Annotated[bool, FLAG] = False
-    """Keep the noise of the last step."""
+    """Keep the noise of the last step; on CLD stop a step short of the data."""
+    eps: Annotated[float | None, FROM_MODEL] = None
+    """The time to stop at."""
+    parity: Annotated[bool, FLAG] = False
+    """Do what the original program does where that departs from the paper: sscs with a changing beta."""
+    return_velocity: Annotated[bool, FLAG] = False
+    """CLD: write position, velocity (float32) and seeds to --out FILE.npz, in place of images."""
     langevin_norm: Literal["sample", "batch"] = "sample"
     """Langevin's step size from each image, or from the mean over its batch, as published."""
     run_seed: int = 0
@@ -70,7 +82,7 @@ class Sample:
     """How [0, 1] becomes 8 bits: floor of 255 x as in the original programs, or round to the nearest."""
 
     def run(self) -> None:
-        from scoresde_fast.generate import generate, parse_seeds
+        from scoresde_fast.generate import generate, parse_seeds, write_states
 
         seeds = parse_seeds(self.seeds)  # a mistake here need not wait for the model
         if self.compile and self.no_compile:
@@ -87,6 +99,9 @@ class Sample:
             torch.set_num_threads(self.threads)
         model = sf.load(self.model, config=self.config, ema=not self.raw)
         sampler = sf.Sampler(model, **self._sampler_options())
+        if self.return_velocity or not model.is_image:
+            print(write_states(sampler, seeds, self.out, return_velocity=self.return_velocity))
+            return
         batch_size = sampler.batch_size if self.batch_size == "auto" else self.batch_size
         print(generate(sampler, seeds, self.out, batch_size=batch_size, rounding=self.rounding))
 
@@ -99,6 +114,8 @@ class Sample:
             "corrector_steps",
             "snr",
             "grid",
+            "order",
+            "eps",
             "langevin_norm",
             "run_seed",
             "device",
@@ -106,8 +123,9 @@ class Sample:
         )
         chosen = {name: getattr(self, name) for name in names}
         chosen |= {"flow": self.flow or None, "denoise": False if self.no_denoise else None}
+        chosen |= {"parity": self.parity or None}
         chosen |= {
-            "batch_size": "auto" if self.batch_size == "auto" else None,
+            "batch_size": self.batch_size,
             "strict": self.strict or None,
             "compile": True if self.compile else False if self.no_compile else None,
             "capture": False if self.no_capture else None,

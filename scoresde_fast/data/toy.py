@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from scoresde_fast.errors import unknown
-from scoresde_fast.sdes.base import Array
 
 POINTS = 50_000
 HELD_OUT_EVERY = 5
@@ -23,7 +23,7 @@ DIAMOND_SPACING = 2**-0.5
 DIAMOND_NOISE = 0.05
 
 
-def diamond_centres() -> Array:
+def diamond_centres() -> npt.NDArray[np.float64]:
     """The modes of `diamond` (25, 2): a square grid turned by 45 degrees, with unit variance per coordinate."""
     steps = np.arange(DIAMOND_SIDE) - (DIAMOND_SIDE - 1) / 2
     grid = DIAMOND_SPACING * np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -57,7 +57,7 @@ def diamond(split: str = "all") -> tuple[Tensor, Tensor]:
     return _labelled(diamond_centres(), DIAMOND_NOISE * generator.standard_normal((POINTS, 2)), split)
 
 
-def _labelled(centres: Array, offsets: Array, split: str) -> tuple[Tensor, Tensor]:
+def _labelled(centres: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64], split: str) -> tuple[Tensor, Tensor]:
     """Point i at ``offsets[i]`` from the centre i modulo their number, so that all modes weigh the same."""
     if split not in SPLITS:
         raise ValueError(unknown("split", split, SPLITS))

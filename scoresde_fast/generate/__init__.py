@@ -21,8 +21,9 @@ from scoresde_fast.generate.manifest import Manifest, environment
 from scoresde_fast.generate.pixels import ROUNDINGS, encode_png, to_pixels
 from scoresde_fast.generate.progress import Bar, Report
 from scoresde_fast.generate.seeds import check_seeds, format_seeds, parse_seeds
+from scoresde_fast.generate.states import write_states
 
-__all__ = ["FORMATS", "ImageSource", "Report", "format_seeds", "generate", "parse_seeds"]
+__all__ = ["FORMATS", "ImageSource", "Report", "format_seeds", "generate", "parse_seeds", "write_states"]
 
 FORMATS: dict[str, type[PngFolder]] = {"": PngFolder, ".npz": NpzArchive, ".zip": ZipArchive}
 """The kind of set for each suffix of ``--out``."""

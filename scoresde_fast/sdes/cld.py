@@ -185,7 +185,8 @@ class CLDSDE(SDE):
         v tells it, and it tells that of x.
 
         Raises:
-            ValueError: the objective is "dsm", where the initial velocity is unknown too; or as `cholesky`.
+            ValueError: the objective is "dsm", where the initial velocity is unknown too; the damping is less than
+                critical; or as `cholesky`.
         """
         (x0, v0), (_, xv, vv), gain = self._recovery(t)
         # s = P (Q E[x(0) | u] - u), multiplied out: the large terms, which cancel, are gone.
@@ -209,19 +210,18 @@ class CLDSDE(SDE):
                 "the position score cannot be recovered from a model trained by objective='dsm', whose velocity score "
                 "depends on an unknown initial velocity; use a model trained by 'hsm', or solver 'em' or 'sscs'"
             )
+        critical = 2 * math.sqrt(self.mass)
+        if self.damping < critical * (1 - 1e-9):
+            raise ValueError(
+                f"with friction {self.damping:g}, which is under-damped, the velocity swings back, and where it does "
+                f"its score does not tell the position's; use friction={critical:g} (critical) or more, or solver 'em' "
+                "or 'sscs'"
+            )
         self.cholesky(t)
         mean, covariance = self.marginal(t)
         x0, v0 = mean[..., 0, 0], mean[..., 1, 0]
         xx, xv, vv = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
-        gain = xx * v0 - xv * x0
-        # Near t = 0 it is negative. Where it passes through 0 the velocity knows nothing of the data.
-        if len(lost := np.atleast_1d(as_times(t))[np.atleast_1d(gain >= 0)]):
-            raise ValueError(
-                f"with friction {self.damping:g}, which is under-damped, the position score cannot be recovered at t = "
-                f"{lost[-1]:.3g} and above, where the velocity swings back; use friction={2 * math.sqrt(self.mass):g} "
-                "(critical) or more, or solver 'em' or 'sscs'"
-            )
-        return (x0, v0), (xx, xv, vv), gain
+        return (x0, v0), (xx, xv, vv), xx * v0 - xv * x0
 
     def velocity_entropy(self, dimensions: int) -> float:
         """Entropy in nats of the initial velocity N(0, gamma M) of so many dimensions.

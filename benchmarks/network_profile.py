@@ -56,7 +56,7 @@ def measure(name: str, batch: int, device: torch.device, repeats: int) -> dict[s
     labels, row = torch.full((1,), 0.5, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     precision = choose_precision("auto", device)
     folded = model.network.fold(labels, precision)
-    x = torch.rand(batch, *model.image_shape, device=device)
+    x = torch.rand(batch, *model.state_shape, device=device)
     plain = seconds_of(lambda: model.network(x, labels.expand(batch)), device, repeats)
     ours = seconds_of(lambda: folded(x, row), device, repeats)
     on_gpu = device.type == "cuda"

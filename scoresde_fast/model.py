@@ -137,6 +137,30 @@ class ScoreFunction(nn.Module):
 
     forward = score
 
+    def probability_flow(self, x: Tensor, t: Tensor) -> Tensor:
+        """dx/dt of the probability-flow ODE: (B, *state_shape), (B,) -> (B, *state_shape).
+
+        f - g^2 score / 2 (Song et al. 2021, equation 13); on CLD, whose noise is in v alone, F u - (0, Gamma beta s_v).
+
+        Raises:
+            ValueError: as `score`.
+        """
+        score = self.score(x, t)
+        times = t.detach().double().cpu().numpy()
+
+        def column(values: Array) -> Tensor:
+            return torch.from_numpy(values).to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1))
+
+        if isinstance(self.sde, CLDSDE):
+            position, velocity = x.chunk(2, dim=1)
+            drift = self.sde.drift(times)
+            force = column(drift[:, 1, 0]) * position + column(drift[:, 1, 1]) * velocity
+            noise = column(self.sde.diffusion(times) ** 2 / 2)
+            return torch.cat([column(drift[:, 0, 1]) * velocity, force - noise * score], dim=1)
+        assert isinstance(self.sde, ScalarSDE)
+        drift_x, drift_score, _ = self.sde.reverse(times, flow=True)
+        return column(drift_x) * x + column(drift_score) * score
+
     def from_images(self, images: Tensor) -> Tensor:
         """Images in [0, 1] -> the range of this model's data; points stay as they are."""
         return 2 * images - 1 if self.centered and self.is_image else images

@@ -35,6 +35,7 @@ NETWORKS = {
     "FFHQ": ("ve/ffhq_256_ncsnpp_continuous", {}),
     "DDPM++": ("vp/cifar10_ddpmpp_continuous", {}),
     "DDPM": ("vp/ddpm/cifar10_continuous", {}),
+    "CLD": ("cld_cifar10", {}),
 }
 HERE = [line for line in LINES if "cpu" in line.devices and not line.compiled]
 CEILINGS = {"copy_gb_per_s": 10.0, "matmul_tflops": 0.1, "matmul_dtype": "float32"}
@@ -48,8 +49,8 @@ def small_model(name: str = "NCSN++") -> sf.ScoreModel:
     return random_model(options)
 
 
-def call(network: torch.nn.Module) -> torch.Tensor:
-    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+def call(network: torch.nn.Module, channels: int = 3) -> torch.Tensor:
+    x = torch.rand(2, channels, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return network(x, torch.tensor([0.3, 0.7]))
 
@@ -68,10 +69,11 @@ def measured() -> dict[str, Any]:
 def test_baselines_agree(name: str) -> None:
     """Both baselines compute the plain network's function, within float32's rounding."""
     network = small_model(name).network
-    truth = call(network)
+    channels = network.input_channels
+    truth = call(network, channels)
     assert truth.std() > 0.1
     for other in (original(network), tuned(network)):
-        assert (call(other) - truth).abs().max() <= 1e-5 * truth.abs().max()
+        assert (call(other, channels) - truth).abs().max() <= 1e-5 * truth.abs().max()
 
 
 def test_half_precision_baseline() -> None:
@@ -117,7 +119,7 @@ def test_operations_are_counted() -> None:
     assert all(share.gbyte > 0 for share in shares)
 
 
-@pytest.mark.parametrize("name", ["NCSN++", "DDPM++"])
+@pytest.mark.parametrize("name", ["NCSN++", "DDPM++", "CLD"])
 def test_every_line_gives_the_same_images(name: str) -> None:
     """Each line that runs here does the job, within the error that it states."""
     job = Job.of(small_model(name), batch=3, nfe=6, device="cpu")

@@ -88,6 +88,16 @@ class TestGolden:
         score = score_model.score(x, t)
         assert relative_error(score, golden[f"score_{weights}"]) <= 2e-5
 
+    @torch.no_grad()
+    def test_probability_flow(self, name: str, weights: str) -> None:
+        """The slope of the probability-flow ODE is the recorded one; there is none of discrete models."""
+        key = f"pf_drift_{weights}"
+        if key not in recorded(name):
+            pytest.skip(f"no {key} was recorded")
+        x, _, t = recorded_inputs(recorded(name))
+        drift = model(name, weights).probability_flow(x, t)
+        assert relative_error(drift, recorded(name)[key]) <= 2e-5
+
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_builds(name: str) -> None:

@@ -94,8 +94,12 @@ class Unfolded(nn.Module):
 def _unfolded(job: Job) -> Run:
     model = job.model
     plain = ScoreFunction(
-        Unfolded(model.network), model.parametrisation, model.image_shape, centered=model.centered
-    )  # fmt: skip
+        Unfolded(model.network),
+        model.parametrisation,
+        model.image_shape,
+        centered=model.centered,
+        is_image=model.is_image,
+    )
     slow: dict[str, Any] = {"precision": "fp32", "compile": False, "capture": False}
     known = inspect.signature(Sampler).parameters
     options = {name: value for name, value in slow.items() if name in known}

@@ -66,11 +66,11 @@ def _kind(packet: Any, args: tuple[Any, ...]) -> str:
 
 
 def operations(
-    network: nn.Module, image_shape: tuple[int, ...], batch: int = 1, dtype: torch.dtype = torch.float32
+    network: nn.Module, state_shape: tuple[int, ...], batch: int = 1, dtype: torch.dtype = torch.float32
 ) -> list[Share]:
     """The shares of one evaluation of a batch by the plain network in ``dtype``, those with most operations first."""
     shadow = original(network).to("meta", dtype)
-    x, labels = torch.empty(batch, *image_shape, dtype=dtype, device="meta"), torch.ones(batch, device="meta")
+    x, labels = torch.empty(batch, *state_shape, dtype=dtype, device="meta"), torch.ones(batch, device="meta")
     with torch.no_grad(), _Counter() as counter:
         shadow(x, labels.to(dtype))
     return sorted(counter.shares.values(), key=lambda share: (-share.gflop, -share.gbyte))

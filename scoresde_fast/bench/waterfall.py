@@ -60,7 +60,7 @@ def measure_network(
     """
     network = job.model.network
     half = job.device.type == "cuda"
-    shares = operations(network, job.model.image_shape, job.batch, torch.bfloat16 if half else torch.float32)
+    shares = operations(network, job.model.state_shape, job.batch, torch.bfloat16 if half else torch.float32)
     gflop = total_gflop(shares)
     ready = _Ready(job, effort, gflop * job.nfe, compiled=name in COMPILED[job.device.type])
     for line in lines:
@@ -205,7 +205,7 @@ def measure_batches(
     """Milliseconds an evaluation against the batch size: ``{"name", "nfe", "lines": [{"name", "points"}]}``."""
     series = [line for line in lines if line.series]
     points: dict[str, list[dict[str, float]]] = {line.name: [] for line in series}
-    gflop = total_gflop(operations(job.model.network, job.model.image_shape))
+    gflop = total_gflop(operations(job.model.network, job.model.state_shape))
     for batch in batches:
         compiled = job.device.type == "cuda" and name in embedded_names()
         ready = _Ready(replace(job, seeds=tuple(range(batch))), effort, gflop * batch * job.nfe, compiled=compiled)

@@ -14,7 +14,7 @@ import torch
 
 import scoresde_fast as sf
 from scoresde_fast.cli import main
-from scoresde_fast.sdes import VESDE, VPSDE, SubVPSDE
+from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS
 from scoresde_fast.solvers.registry import ALIASES
 
@@ -88,8 +88,10 @@ def test_solver_table_is_the_registry() -> None:
         title = f"`{name}`" + "".join(
             f" (`{alias}`)" for alias, of in ALIASES.items() if of == name and len(alias) < len(name)
         )
-        cells = [title, *(marks[sde in solver.sdes] for sde in (VESDE, VPSDE, SubVPSDE)), marks[solver.flow]]
-        assert "| " + " | ".join([*cells, str(solver.order), solver.source]) + " |" in README
+        defined = [marks[sde in solver.sdes] for sde in (VESDE, VPSDE, SubVPSDE, CLDSDE)]
+        flow = "always" if solver.deterministic else marks[solver.flow]
+        order = " to ".join(map(str, sorted({solver.orders[0], solver.orders[-1]})))
+        assert "| " + " | ".join([title, *defined, flow, order, solver.source]) + " |" in README
 
 
 @pytest.mark.parametrize("table", ["waterfall", "sixteen_bits", "embedded", "overhead", "cpu_kernels", "instructions"])

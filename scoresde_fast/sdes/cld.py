@@ -15,8 +15,8 @@ from scoresde_fast.sdes.pairs import cholesky, exponential
 
 Objective = Literal["hsm", "dsm"]
 
-QUADRATURE = 16
-"""Nodes of the Gauss-Legendre rule, which is exact to rounding over the times that it is used for."""
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
+"""A Gauss-Legendre rule that is exact to rounding over the times that it is used for."""
 
 
 class PairKernel(NamedTuple):
@@ -238,11 +238,11 @@ class CLDSDE(SDE):
         """
         stationary = np.diag([1.0, self.mass])
         decay = exponential(self.generator, clock)
-        long = stationary - decay @ stationary @ decay.swapaxes(-1, -2)
-        rate = np.abs(self.generator).sum()
-        nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE)
-        times = np.minimum(clock, 1 / rate)[..., None] * (nodes + 1) / 2
-        kicks = exponential(self.generator, times)[..., :, 1]
-        scale = 2 * self.damping * np.minimum(clock, 1 / rate) / 2
-        short = scale[..., None, None] * np.einsum("...ki,...kj,k->...ij", kicks, kicks, weights)
-        return np.where((clock * rate < 1)[..., None, None], short, long)
+        noise = stationary - decay @ stationary @ decay.swapaxes(-1, -2)
+        short = clock * np.abs(self.generator).sum() < 1
+        if short.any():
+            half = clock[short][:, None] / 2
+            kicks = exponential(self.generator, half * (NODES + 1))[..., 1]
+            weighted = (2 * self.damping * half * WEIGHTS)[..., None] * kicks
+            noise[short] = kicks.swapaxes(-1, -2) @ weighted
+        return noise

@@ -21,7 +21,7 @@ def euler_mean(sde: CLDSDE, t: float, dt: float, *, flow: bool = False) -> PairR
     "euler_maruyama",
     sdes=(VESDE, VPSDE, SubVPSDE, CLDSDE),
     flow=True,
-    source="Song et al. 2021, section 4.1; Dockhorn et al. 2022, section 3.2",
+    source="Song et al. 2021, section 4.1",
     aliases=("em",),
     finish=euler_mean,
 )

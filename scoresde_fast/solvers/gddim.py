@@ -41,7 +41,7 @@ def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
     flow=True,
     deterministic=True,
     orders=(1, 2, 3, 4),
-    source="Zhang et al. 2022 (gDDIM), equations 17 to 19",
+    source="Zhang et al. 2022",
     finish=posterior_mean,
 )
 def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int) -> list[AnyRow]:

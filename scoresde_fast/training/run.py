@@ -16,10 +16,12 @@ from scoresde_fast.configs import Config
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.generate.scatter import scatter
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.training.trainer import Trainer
 
 GRID_IMAGES = 16
+GRID_POINTS = 4096
 GRID_STEPS = 100
 
 
@@ -75,17 +77,20 @@ def train(
 
 
 def write_grid(trainer: Trainer) -> Path:
-    """Samples of the averaged weights as ``grids/step-NNNNNN.png`` in the run's folder."""
+    """Samples of the averaged weights as ``grids/step-NNNNNN.png`` in the run's folder; points as a scatter plot."""
     trainer.ema.swap()
     try:
         sampler = Sampler(trainer.model, steps=GRID_STEPS, device=trainer.device)
-        images = to_pixels(sampler.sample(range(GRID_IMAGES)), "floor")
+        samples = sampler.sample(range(GRID_IMAGES if trainer.model.is_image else GRID_POINTS))
     finally:
         trainer.ema.swap()
     path = trainer.folder / "grids" / f"step-{trainer.step:06d}.png"
     make_folder(path.parent)
     with replacing(path) as file:
-        file.write(encode_png(compose(list(images))))
+        if trainer.model.is_image:
+            file.write(encode_png(compose(list(to_pixels(samples, "floor")))))
+        else:
+            file.write(scatter(samples))
     return path
 
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CLD's measurements as the tables of docs/cld.md: python benchmarks/cld.py --table
+
+The figures are those of cld_mixture.py and cld_digits.py, read from benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import scoresde_fast as sf
+from scoresde_fast.bench.machine import cpu_name
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+NAMES = {"sscs": "SSCS", "em": "Euler-Maruyama", "gddim": "gDDIM"}
+
+
+def circumstances(script: str) -> dict[str, Any]:
+    """The command, versions, device and date of a measurement."""
+    return {
+        "command": "python " + shlex.join([f"benchmarks/{script}", *sys.argv[1:]]),
+        "versions": {"scoresde_fast": sf.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "device": f"{cpu_name()}, {torch.get_num_threads()} threads",
+        "date": date.today().isoformat(),
+    }
+
+
+def find(rows: Iterable[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
+    """The first row that has all of ``wanted``; StopIteration where none has."""
+    return next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
+
+
+def mixture_tables(result: dict[str, Any]) -> list[str]:
+    """Distances, errors to the ODE and orders of cld-mixture.json, as markdown."""
+    return [*_distances(result["distance"]), "", *_ode_errors(result["ode"]), "", *_orders(result["orders"])]
+
+
+def _distances(part: dict[str, Any]) -> list[str]:
+    rows = part["rows"]
+    lines = [
+        "| steps | SSCS, quadratic | Euler-Maruyama, quadratic | apart by | SSCS, uniform | Euler-Maruyama, uniform | "
+        "apart by |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for steps in dict.fromkeys(row["steps"] for row in rows):
+        cells = [str(steps)]
+        for grid in ("quadratic", "uniform"):
+            row = find(rows, steps=steps, grid=grid)
+            cells += [f"{row[solver]['mean']:.4f}" for solver in ("sscs", "em")]
+            cells.append(f"{row['difference_in_standard_errors']:.1f}")
+        lines.append(_row(cells))
+    return [*lines, _row(["exact draws", f"{part['floor']['mean']:.4f}", *[""] * 5])]
+
+
+def _ode_errors(part: dict[str, Any]) -> list[str]:
+    counts = list(dict.fromkeys(row["nfe"] for row in part["rows"]))
+    lines = [_row(["evaluations", *map(str, counts)]), _row(["---"] * (len(counts) + 1))]
+    for solver, order in dict.fromkeys((row["solver"], row["order"]) for row in part["rows"]):
+        name = "Euler" if solver == "em" else f"gDDIM, order {order}"
+        errors = [find(part["rows"], solver=solver, order=order, nfe=nfe)["rms"] for nfe in counts]
+        lines.append(_row([name, *[f"{error:.3f}" for error in errors]]))
+    return lines
+
+
+def _orders(rows: Sequence[dict[str, Any]]) -> list[str]:
+    sizes = [name for name in rows[0]["errors"]]
+    lines = [
+        _row(["solver", "order", "measured", *[f"error at {size} steps" for size in sizes]]),
+        _row(["---"] * (len(sizes) + 3)),
+    ]
+    for row in rows:
+        name = "Euler on the flow" if row["flow"] and row["solver"] == "em" else NAMES[row["solver"]]
+        errors = [f"{row['errors'][size]:.1e}" for size in sizes]
+        lines.append(_row([name, str(row["claimed"]), f"{row['measured']:.2f}", *errors]))
+    return lines
+
+
+def digits_table(result: dict[str, Any]) -> list[str]:
+    """The rows of cld-digits.json, as markdown."""
+    lines = [
+        "| solver | grid | NFE | Frechet distance | recognised | tint matches |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    order = list(NAMES)
+    for row in sorted(result["rows"], key=lambda r: (order.index(r["solver"]), r["order"] or 0, r["grid"], r["steps"])):
+        name = NAMES[row["solver"]] + (f", order {row['order']}" if row["order"] else "")
+        shares = [f"{row[share]:.1%}" for share in ("recognised", "tint_matches")]
+        lines.append(_row([name, row["grid"], str(row["nfe"]), f"{row['frechet_to_data']:.2f}", *shares]))
+    return lines
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--table", action="store_true", required=True, help="print the tables as markdown")
+    parser.parse_args()
+    for name, tables in (("cld-mixture", mixture_tables), ("cld-digits", digits_table)):
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            print(f"{path} is not there; python benchmarks/{name.replace('-', '_')}.py writes it", file=sys.stderr)
+            continue
+        print("\n".join(tables(json.loads(path.read_text()))), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

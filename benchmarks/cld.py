@@ -57,10 +57,10 @@ def _distances(part: dict[str, Any]) -> list[str]:
         cells = [str(steps)]
         for grid in ("quadratic", "uniform"):
             row = find(rows, steps=steps, grid=grid)
-            cells += [f"{row[solver]['mean']:.4f}" for solver in ("sscs", "em")]
+            cells += [f"{row[solver]['pooled']:.4f}" for solver in ("sscs", "em")]
             cells.append(f"{row['difference_in_standard_errors']:.1f}")
         lines.append(_row(cells))
-    return [*lines, _row(["exact draws", f"{part['floor']['mean']:.4f}", *[""] * 5])]
+    return [*lines, _row(["exact draws", f"{part['floor']['pooled']:.4f}", *[""] * 5])]
 
 
 def _ode_errors(part: dict[str, Any]) -> list[str]:

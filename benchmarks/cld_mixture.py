@@ -12,8 +12,9 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ STEPS = (20, 30, 50, 75, 100, 150, 200, 300, 500)
 FIELD = 64
 """A sample of the sampler holds FIELD^2 independent particles, one a pixel."""
 BATCH = 8
+GRIDS = ("quadratic", "uniform")
 
 EVALUATIONS = (10, 20, 50, 100)
 GAUSSIAN = (0.3, 0.5)
@@ -108,34 +110,48 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": float(np.mean(values)), "standard_error": _error(values), "runs": list(values)}
 
 
-def distances(steps: Sequence[int], runs: int, fields: int, grids: Sequence[str]) -> dict[str, Any]:
-    """W2 to the data of ``runs`` runs of fields * FIELD^2 particles each; both solvers begin at the same states."""
+def distances(
+    steps: Sequence[int], runs: int, fields: int, grids: Sequence[str], keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """W2 to the data of ``runs`` runs of fields * FIELD^2 particles each; both solvers begin at the same states.
+
+    The distance of all runs' particles together is ``pooled``; that of single runs tells what chance does to it.
+    ``keep`` is given the rows so far after every row.
+    """
     count = fields * FIELD**2
     exact = quantiles(count)
-    rows = []
-    for grid in grids:
-        for n in steps:
-            begin = time.perf_counter()
-            found: dict[str, list[float]] = {}
-            for solver in ("sscs", "em"):
-                found[solver] = []
-                for run in range(runs):
-                    samples = sf.sample(
-                        model(), range(fields), solver=solver, steps=n, grid=grid, run_seed=run, batch_size=BATCH
-                    )
-                    found[solver].append(wasserstein(samples.flatten().double().numpy(), exact))
-            difference = [em - sscs for em, sscs in zip(found["em"], found["sscs"], strict=True)]
-            row: dict[str, Any] = {"grid": grid, "steps": n, **{name: spread(values) for name, values in found.items()}}
-            row["difference"] = float(np.mean(difference))
-            row["difference_in_standard_errors"] = row["difference"] / _error(difference)
-            rows.append(row)
-            print(
-                f"{grid:9} n={n:3}  SSCS {row['sscs']['mean']:.4f}  EM {row['em']['mean']:.4f}  apart by "
-                f"{row['difference_in_standard_errors']:.1f} standard errors  {time.perf_counter() - begin:.0f} s",
-                flush=True,
-            )
-    floor = spread([wasserstein(exact_draws(count, seed), exact) for seed in range(runs)])
-    return {"particles_a_run": count, "runs": runs, "denoise": True, "floor": floor, "rows": rows}
+    pooled = quantiles(runs * count)
+
+    def describe(draws: list[Array]) -> dict[str, Any]:
+        return {"pooled": wasserstein(np.concatenate(draws), pooled), **spread([wasserstein(d, exact) for d in draws])}
+
+    floor = describe([exact_draws(count, seed) for seed in range(runs)])
+    rows: list[dict[str, Any]] = []
+    result = {"particles_a_run": count, "runs": runs, "denoise": True, "floor": floor, "rows": rows}
+    for grid, n in product(grids, steps):
+        begin = time.perf_counter()
+        found = {
+            solver: [
+                sf.sample(model(), range(fields), solver=solver, steps=n, grid=grid, run_seed=run, batch_size=BATCH)
+                .flatten()
+                .double()
+                .numpy()
+                for run in range(runs)
+            ]
+            for solver in ("sscs", "em")
+        }
+        row: dict[str, Any] = {"grid": grid, "steps": n, **{name: describe(draws) for name, draws in found.items()}}
+        difference = np.subtract(row["em"]["runs"], row["sscs"]["runs"]).tolist()
+        row["difference"] = float(np.mean(difference))
+        row["difference_in_standard_errors"] = row["difference"] / _error(difference)
+        rows.append(row)
+        keep(result)
+        print(
+            f"{grid:9} n={n:3}  SSCS {row['sscs']['pooled']:.4f}  EM {row['em']['pooled']:.4f}  apart by "
+            f"{row['difference_in_standard_errors']:.1f} standard errors  {time.perf_counter() - begin:.0f} s",
+            flush=True,
+        )
+    return result
 
 
 def _error(values: Sequence[float]) -> float:
@@ -216,14 +232,13 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     part = result["distance"]
-    for axis, grid in zip(axes, ("quadratic", "uniform"), strict=False):
+    for axis, grid in zip(axes, GRIDS, strict=False):
         rows = [row for row in part["rows"] if row["grid"] == grid]
         n = [row["steps"] for row in rows]
         for solver, marker in (("em", "s"), ("sscs", "o")):
-            values = [row[solver]["mean"] for row in rows]
-            errors = [2 * row[solver]["standard_error"] for row in rows]
-            axis.errorbar(n, values, errors, marker=marker, markersize=4, capsize=2, label=NAMES[solver])
-        axis.axhline(part["floor"]["mean"], color="gray", linestyle=":", label="exact draws")
+            values = [row[solver]["pooled"] for row in rows]
+            axis.plot(n, values, marker=marker, markersize=4, label=NAMES[solver])
+        axis.axhline(part["floor"]["pooled"], color="gray", linestyle=":", label="exact draws")
         axis.set(title=f"2-Wasserstein distance, {grid} grid", xlabel="evaluations", xticks=n[::2])
     part = result["ode"]
     for solver, order in dict.fromkeys((row["solver"], row["order"]) for row in part["rows"]):
@@ -243,22 +258,22 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--runs", type=int, default=8, help="independent runs of every solver")
-    parser.add_argument("--fields", type=int, default=32, help=f"samples of {FIELD}^2 particles in a run")
+    parser.add_argument("--runs", type=int, default=12, help="independent runs of every solver")
+    parser.add_argument("--fields", type=int, default=64, help=f"samples of {FIELD}^2 particles in a run")
     parser.add_argument("--particles", type=int, default=20_000, help="particles of the errors to the ODE")
     parser.add_argument("--out", type=Path, default=RESULTS / "cld-mixture.json")
     parser.add_argument("--picture", type=Path, default=DOCS / "cld-mixture.png")
     parser.add_argument("--plot", action="store_true", help="only draw the picture of what is in --out")
     arguments = parser.parse_args()
     if not arguments.plot:
-        result = {
-            "mixture": {"weights": WEIGHTS, "means": MEANS, "std": STD},
-            "orders": orders(),
-            "ode": ode_errors(arguments.particles),
-            "distance": distances(STEPS, arguments.runs, arguments.fields, ("quadratic", "uniform")),
-            **circumstances("cld_mixture.py"),
-        }
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+        result: dict[str, Any] = {"mixture": {"weights": WEIGHTS, "means": MEANS, "std": STD}}
+        result |= {"orders": orders(), "ode": ode_errors(arguments.particles)}
+
+        def keep(part: dict[str, Any]) -> None:
+            whole = {**result, "distance": part, **circumstances("cld_mixture.py")}
+            arguments.out.write_text(json.dumps(whole, indent=1) + "\n")
+
+        distances(STEPS, arguments.runs, arguments.fields, GRIDS, keep)
     plot(json.loads(arguments.out.read_text()), arguments.picture)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def forwards(model: sf.ScoreModel, particles: int) -> History:
     u = np.stack([start, np.sqrt(sde.gamma * sde.mass) * generator.normal(size=particles)], axis=1)
     times = sde.T * np.linspace(0, 1, STEPS + 1) ** 2
     states = [u]
-    for s, t in zip(times[:-1], times[1:], strict=True):
+    for s, t in pairwise(times):
         kernel = sde.transition(s, t)
         u = u @ kernel.mean.T + generator.normal(size=u.shape) @ cholesky(kernel.covariance).T
         states.append(u)
@@ -85,10 +86,11 @@ def draw_samples(model: sf.ScoreModel, path: Path) -> None:
     plt = _pyplot()
     data = load_dataset(model.config.data.dataset, "test")[0][:POINTS].flatten(1).numpy()
     panels = {"data": data}
-    for title, options in (
-        ("SSCS, 150 evaluations", {"solver": "sscs", "grid": "quadratic", "steps": 150}),
-        ("gDDIM of order 3, 30 evaluations", {"solver": "gddim", "order": 3, "grid": "sqrt", "steps": 30}),
-    ):
+    solvers: dict[str, dict[str, Any]] = {
+        "SSCS, 150 evaluations": {"solver": "sscs", "grid": "quadratic", "steps": 150},
+        "gDDIM of order 3, 30 evaluations": {"solver": "gddim", "order": 3, "grid": "sqrt", "steps": 30},
+    }
+    for title, options in solvers.items():
         panels[title] = sf.sample(model, range(len(data)), batch_size=len(data), **options).flatten(1).numpy()
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), layout="constrained", sharex=True, sharey=True)
     for axis, (title, points) in zip(axes, panels.items(), strict=True):

@@ -290,7 +290,7 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
         (CONSTANT, {"solver": "pc"}, "is not defined on the SDE 'cld'"),
         (CONSTANT, {"solver": "sscs", "corrector": "langevin"}, "corrector 'langevin' is not defined on the SDE 'cld'"),
         (CONSTANT, {"solver": "sscs", "flow": True}, "no probability-flow form"),
-        (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be at least 2"),
+        (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
         (CONSTANT, {"solver": "sscs", "order": 2}, "solver 'sscs' has order 1 alone"),
         (CONSTANT, {"solver": "gddim", "order": 5}, "order is 5; solver 'gddim' has the orders 1 to 4"),
         (CONSTANT, {"solver": "em", "parity": True}, "parity has no meaning for solver 'euler_maruyama'"),

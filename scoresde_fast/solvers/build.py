@@ -12,7 +12,7 @@ import numpy as np
 from scoresde_fast.errors import unknown
 from scoresde_fast.sdes import SDE, ScalarSDE
 from scoresde_fast.solvers.correctors import CORRECTORS
-from scoresde_fast.solvers.grids import TimeGrid, make_grid
+from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
 from scoresde_fast.solvers.registry import Solver, find_solver
 from scoresde_fast.solvers.table import AnyRow, Row, StepTable
 
@@ -89,10 +89,8 @@ def _fill(sde: SDE, found: Solver, grid: TimeGrid, options: SolverOptions) -> li
 
 def _with_finish(sde: SDE, found: Solver, options: SolverOptions, eps: float) -> list[AnyRow]:
     """Rows on pairs: with denoising one step less, and then a row from eps to the data."""
-    steps = options.steps - options.denoise
-    if options.denoise and steps < 1:
-        raise ValueError(f"steps is {options.steps!r}; it must be at least 2, as denoising is the last of them")
-    grid = make_grid(options.grid, sde, steps, eps)
+    require_steps(options.steps, 1 + options.denoise)
+    grid = make_grid(options.grid, sde, options.steps - options.denoise, eps)
     rows = _fill(sde, found, grid, options)
     if options.denoise:
         assert found.finish is not None  # every solver on pairs has one

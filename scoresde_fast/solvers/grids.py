@@ -108,6 +108,12 @@ GRIDS: dict[str, Callable[[SDE, int, float], TimeGrid]] = {
 }
 
 
+def require_steps(steps: int, least: int = 1) -> None:
+    """Raises ``ValueError`` unless ``steps`` is a whole number of at least ``least``."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
+        raise ValueError(f"steps is {steps!r}; it must be a whole number of at least {least}")
+
+
 def make_grid(name: str, sde: SDE, steps: int, eps: float) -> TimeGrid:
     """The grid ``name`` of ``steps`` steps from T to ``eps``.
 
@@ -116,8 +122,7 @@ def make_grid(name: str, sde: SDE, steps: int, eps: float) -> TimeGrid:
     """
     if name not in GRIDS:
         raise ValueError(unknown("time grid", name, GRIDS))
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps is {steps!r}; it must be a whole number of at least 1")
+    require_steps(steps)
     if not 0 < eps < sde.T:
         raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")
     return GRIDS[name](sde, steps, eps)

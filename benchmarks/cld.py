@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLD's measurements as the tables of docs/cld.md: python benchmarks/cld.py --table
+"""CLD's measurements as the tables of docs/cld.md: python benchmarks/cld.py --table, or --page to renew them
 
 The figures are those of cld_mixture.py and cld_digits.py, read from benchmarks/results.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -41,9 +42,13 @@ def find(rows: Iterable[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     return next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
 
 
-def mixture_tables(result: dict[str, Any]) -> list[str]:
+def mixture_tables(result: dict[str, Any]) -> dict[str, list[str]]:
     """Distances, errors to the ODE and orders of cld-mixture.json, as markdown."""
-    return [*_distances(result["distance"]), "", *_ode_errors(result["ode"]), "", *_orders(result["orders"])]
+    return {
+        "distance": _distances(result["distance"]),
+        "ode": _ode_errors(result["ode"]),
+        "orders": _orders(result["orders"]),
+    }
 
 
 def _distances(part: dict[str, Any]) -> list[str]:
@@ -53,7 +58,7 @@ def _distances(part: dict[str, Any]) -> list[str]:
         "apart by |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for steps in dict.fromkeys(row["steps"] for row in rows):
+    for steps in (row["steps"] for row in rows if row["grid"] == "quadratic"):
         cells = [str(steps)]
         for grid in ("quadratic", "uniform"):
             row = find(rows, steps=steps, grid=grid)
@@ -86,7 +91,7 @@ def _orders(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def digits_table(result: dict[str, Any]) -> list[str]:
+def digits_tables(result: dict[str, Any]) -> dict[str, list[str]]:
     """The rows of cld-digits.json, as markdown."""
     lines = [
         "| solver | grid | NFE | Frechet distance | recognised | tint matches |",
@@ -97,7 +102,32 @@ def digits_table(result: dict[str, Any]) -> list[str]:
         name = NAMES[row["solver"]] + (f", order {row['order']}" if row["order"] else "")
         shares = [f"{row[share]:.1%}" for share in ("recognised", "tint_matches")]
         lines.append(_row([name, row["grid"], str(row["nfe"]), f"{row['frechet_to_data']:.2f}", *shares]))
-    return lines
+    real = result["real_held_out"]
+    shares = [f"{real[share]:.1%}" for share in ("recognised", "tint_matches")]
+    halves = f"{result['frechet_between_halves_of_data']:.2f} (half to half)"
+    return {"digits": [*lines, _row(["real, held out", "", "", halves, *shares])]}
+
+
+def all_tables() -> dict[str, list[str]]:
+    """The tables of the results that are there, by the name that they have on the page."""
+    tables: dict[str, list[str]] = {}
+    for name, of in (("cld-mixture", mixture_tables), ("cld-digits", digits_tables)):
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            tables |= of(json.loads(path.read_text()))
+        else:
+            print(f"{path} is not there; python benchmarks/{name.replace('-', '_')}.py writes it", file=sys.stderr)
+    return tables
+
+
+def filled(page: str, tables: dict[str, list[str]]) -> str:
+    """The page with each table after its mark, ``<!-- table: NAME -->``, in place of the one that was there."""
+    for name, lines in tables.items():
+        mark = f"<!-- table: {name} -->\n"
+        table = "".join(f"{line}\n" for line in lines)
+        # no cell holds a backslash, which a replacement would read
+        page = re.sub(re.escape(mark) + r"(\|.*\n)*", mark + table, page)
+    return page
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -106,14 +136,14 @@ def _row(cells: Sequence[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--table", action="store_true", required=True, help="print the tables as markdown")
-    parser.parse_args()
-    for name, tables in (("cld-mixture", mixture_tables), ("cld-digits", digits_table)):
-        path = RESULTS / f"{name}.json"
-        if not path.exists():
-            print(f"{path} is not there; python benchmarks/{name.replace('-', '_')}.py writes it", file=sys.stderr)
-            continue
-        print("\n".join(tables(json.loads(path.read_text()))), end="\n\n")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--table", action="store_true", help="print the tables as markdown")
+    action.add_argument("--page", action="store_true", help="put them into docs/cld.md, each after its mark")
+    if parser.parse_args().page:
+        page = DOCS / "cld.md"
+        page.write_text(filled(page.read_text(), all_tables()))
+    else:
+        print("\n\n".join("\n".join(lines) for lines in all_tables().values()))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cld import RESULTS, circumstances, digits_table
+from cld import RESULTS, circumstances
 
 import scoresde_fast as sf
 from scoresde_fast.data import digits
@@ -74,7 +74,7 @@ def measure(
         result["rows"].append(row)
         result.update(circumstances("cld_digits.py"))
         _write(result, out)
-        print(digits_table({"rows": [row]})[-1], f"{seconds:.0f} s", flush=True)
+        print(*case.values(), f"Frechet {distance:.2f}, tint {report['tint_matches']:.1%}, {seconds:.0f} s", flush=True)
     return result
 
 

@@ -29,10 +29,12 @@ from scoresde_fast.sdes.pairs import cholesky
 
 Array = npt.NDArray[np.float64]
 
-STEPS = 400
+STEPS = 250
 PATHS = 12
+DPI = 85
 POINTS = 10_000
-DENSITY_TIMES = (0.0, 0.05, 0.15, 0.3, 0.5, 1.0)
+SHOWN_TIMES = (0, 0.01, 0.1, 0.3, 0.6, 1)
+DENSITY_TIMES = (0.0, 0.05, 0.1, 0.2, 0.35, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,6 @@ def reverse(model: sf.ScoreModel, particles: int) -> History:
 
 def draw_samples(model: sf.ScoreModel, path: Path) -> None:
     """Held-out data, and as many samples by SSCS and by gDDIM."""
-    plt = _pyplot()
     data = load_dataset(model.config.data.dataset, "test")[0][:POINTS].flatten(1).numpy()
     panels = {"data": data}
     solvers: dict[str, dict[str, Any]] = {
@@ -92,61 +93,59 @@ def draw_samples(model: sf.ScoreModel, path: Path) -> None:
     }
     for title, options in solvers.items():
         panels[title] = sf.sample(model, range(len(data)), batch_size=len(data), **options).flatten(1).numpy()
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), layout="constrained", sharex=True, sharey=True)
+    figure, axes = _pyplot().subplots(1, 3, figsize=(12, 4.5), layout="constrained", sharex=True, sharey=True)
     for axis, (title, points) in zip(axes, panels.items(), strict=True):
         axis.scatter(points[:, 0], points[:, 1], s=1, linewidths=0, alpha=0.6)
         axis.set(title=title, aspect="equal", xlim=(-2.5, 2.5), ylim=(-2.5, 2.5))
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def draw_paths(histories: dict[str, History], path: Path) -> None:
-    """A row for each direction: paths in the (x, v) plane coloured by time, then x and v against time."""
-    plt = _pyplot()
+    """A column for each direction: paths in the (x, v) plane coloured by time, then x and v against time."""
     from matplotlib.collections import LineCollection
 
-    figure, axes = plt.subplots(len(histories), 3, figsize=(13, 7.5), layout="constrained", squeeze=False)
-    for row, (title, history) in zip(axes, histories.items(), strict=True):
-        spread = float(history.times.max())
-        for x, v in zip(history.x.T[:PATHS], history.v.T[:PATHS], strict=True):
+    figure, axes = _pyplot().subplot_mosaic(
+        [["forwards", "in reverse"], ["forwards x", "in reverse x"], ["forwards v", "in reverse v"]],
+        figsize=(12, 10),
+        height_ratios=(2.4, 1, 1),
+        layout="constrained",
+    )
+    for title, history in histories.items():
+        plane, position, velocity = (axes[title + part] for part in ("", " x", " v"))
+        xs, vs = history.x[:, :PATHS], history.v[:, :PATHS]
+        for x, v in zip(xs.T, vs.T, strict=True):
             points = np.stack([x, v], axis=1)
-            segments = np.stack([points[:-1], points[1:]], axis=1)
-            lines = LineCollection(list(segments), cmap="viridis", linewidths=0.7)
-            lines.set_array(history.times[:-1])
-            lines.set_clim(0, spread)
-            row[0].add_collection(lines)
-            row[1].plot(history.times, x, linewidth=0.7)
-            row[2].plot(history.times, v, linewidth=0.5)
-        starts, end = history.x[0, :PATHS], history.x[-1, :PATHS]
-        row[0].scatter(starts, history.v[0, :PATHS], s=14, marker="s", color="tab:red", zorder=3, label="start")
-        row[0].scatter(end, history.v[-1, :PATHS], s=14, marker="o", color="black", zorder=3, label="end")
-        row[0].autoscale_view()
-        row[0].set(title=f"{title}: position and velocity", xlabel="x", ylabel="v")
-        row[0].legend(fontsize=8)
-        figure.colorbar(lines, ax=row[0], label="t")
-        for axis, name in zip(row[1:], ("position x", "velocity v"), strict=True):
-            axis.set(title=name, xlabel="t" if history.times[0] < history.times[-1] else "t, from 1 down to 0")
-            if history.times[0] > history.times[-1]:
-                axis.invert_xaxis()
-    figure.savefig(path, dpi=85)
-    plt.close(figure)
+            lines = LineCollection(list(np.stack([points[:-1], points[1:]], axis=1)), cmap="plasma", linewidths=0.6)
+            lines.set_array(np.sqrt(history.times[:-1]))
+            lines.set_clim(0, 1)
+            plane.add_collection(lines)
+        plane.scatter(xs[0], vs[0], s=24, marker="s", color="tab:cyan", edgecolors="black", zorder=3, label="start")
+        plane.scatter(xs[-1], vs[-1], s=24, marker="o", color="white", edgecolors="black", zorder=3, label="end")
+        plane.set(title=f"{title}: position and velocity", xlabel="x", ylabel="v", xlim=(-3, 3), ylim=(-2, 2))
+        plane.legend(fontsize=8, loc="upper right")
+        for axis, values, name in ((position, xs, "position x"), (velocity, vs, "velocity v")):
+            axis.plot(history.times, values, linewidth=0.6)
+            axis.set(xlabel="t", ylabel=name, xlim=np.round(history.times[[0, -1]]))
+    bar = figure.colorbar(lines, ax=[axes[title] for title in histories], label="t")
+    bar.set_ticks(np.sqrt(SHOWN_TIMES).tolist(), labels=[f"{t:g}" for t in SHOWN_TIMES])
+    _save(figure, path)
 
 
 def draw_density(histories: dict[str, History], path: Path) -> None:
     """A row for each direction, a column for each time: how many particles are at (x, v)."""
-    plt = _pyplot()
     columns = len(DENSITY_TIMES)
-    figure, axes = plt.subplots(len(histories), columns, figsize=(13, 4.8), layout="constrained", sharex=True)
+    figure, axes = _pyplot().subplots(
+        len(histories), columns, figsize=(13, 4.6), layout="constrained", sharex=True, sharey=True
+    )
     for row, (title, history) in zip(axes, histories.items(), strict=True):
         for axis, t in zip(row, DENSITY_TIMES, strict=True):
             k = int(np.abs(history.times - t).argmin())
-            axis.hist2d(history.x[k], history.v[k], bins=90, range=[(-3, 3), (-1.8, 1.8)], cmap="magma")
+            axis.hist2d(history.x[k], history.v[k], bins=75, range=[(-3, 3), (-1.8, 1.8)], cmap="magma")
             axis.set(title=f"t = {history.times[k]:.2g}")
         row[0].set_ylabel(f"{title}\nv")
     for axis in axes[-1]:
         axis.set_xlabel("x")
-    figure.savefig(path, dpi=75)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def _pyplot() -> Any:
@@ -156,6 +155,16 @@ def _pyplot() -> Any:
     from matplotlib import pyplot
 
     return pyplot
+
+
+def _save(figure: Any, path: Path) -> None:
+    """As a PNG of 128 colours, a third as large."""
+    from PIL import Image
+
+    figure.set_dpi(DPI)
+    figure.canvas.draw()
+    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()).quantize(128).save(path, optimize=True)
+    _pyplot().close(figure)
 
 
 def main() -> None:

@@ -119,6 +119,8 @@ class TrainingConfig:
     """The SDE, the objective and the run; ``continuous`` is False for the models of a finite number of noise scales.
 
     ``weighting`` is CLD's own (Dockhorn et al. 2022, section 3.1); ``loss_eps`` the smallest time that is trained.
+    ``loss_times`` is this package's own: "quadratic" draws times as the squares of uniform numbers, half of them below
+    1/4, where a CLD of constant beta makes its images.
     """
 
     sde: SDEName
@@ -127,6 +129,7 @@ class TrainingConfig:
     reduce_mean: bool = False
     weighting: Literal["reweightedv2", "reweightedv1", "likelihood"] = "reweightedv2"
     loss_eps: float = 1e-5
+    loss_times: Literal["uniform", "quadratic"] = "uniform"
     batch_size: int = 128
     n_iters: int = 1300001
     log_freq: int = 50

@@ -20,9 +20,9 @@ TRAINING_EPS = 1e-5
 """The smallest time that training draws."""
 
 
-def training_times(u: Array, T: float = 1.0, eps: float = TRAINING_EPS) -> Array:
-    """Times uniform in [eps, T] from ``u`` uniform in [0, 1]."""
-    return u * (T - eps) + eps
+def training_times(u: Array, T: float = 1.0, eps: float = TRAINING_EPS, *, quadratic: bool = False) -> Array:
+    """Times in [eps, T] from ``u`` uniform in [0, 1]: uniform, or ``quadratic``, denser towards eps."""
+    return (u**2 if quadratic else u) * (T - eps) + eps
 
 
 def score_matching_loss(

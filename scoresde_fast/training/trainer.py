@@ -147,7 +147,7 @@ class Trainer:
 
     def _loss(self, x0: Tensor, batch: Batch) -> Tensor:
         training, sde = self.config.training, self.model.sde
-        times = training_times(batch.u, sde.T, training.loss_eps)
+        times = training_times(batch.u, sde.T, training.loss_eps, quadratic=training.loss_times == "quadratic")
         z, z_v0 = batch.z.to(self.device), batch.z_v0.to(self.device)
         if isinstance(sde, CLDSDE):
             return velocity_score_matching_loss(

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Toy data: its modes, its spread, that it is always the same, and that its recipes learn it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde_fast.data import DATASETS, load_dataset
+from scoresde_fast.data.toy import DIAMOND_NOISE, POINTS, ROLL_CENTRES, ROLL_NOISE, ROLL_RADIUS, diamond_centres
+from scoresde_fast.networks import MLP
+from scoresde_fast.training import Trainer, load_recipe
+from scoresde_fast.training.losses import velocity_score_matching_loss
+
+MODES = {"swiss_roll": 5, "diamond": 25}
+FIRST = {"swiss_roll": [-0.1240801, -0.4777958], "diamond": [0.0172792, -1.958919]}
+RECIPES = {"cld-toy": "swiss_roll", "cld-toy-diamond": "diamond"}
+toys = pytest.mark.parametrize("name", MODES)
+
+
+@toys
+def test_modes_and_spread(name: str) -> None:
+    """Points of 2 coordinates with a variance near 1 each; every mode has the same number of them."""
+    points, labels = load_dataset(name)
+    assert points.shape == (POINTS, 2, 1, 1) and points.dtype == torch.float32
+    assert labels.dtype == torch.int64 and labels.bincount().tolist() == [POINTS // MODES[name]] * MODES[name]
+    assert (points.flatten(1).var(0) - 1).abs().max() < 0.02
+
+
+@toys
+def test_always_the_same(name: str) -> None:
+    """Every call gives the same points, whatever the global seeds, and leaves the global generators alone."""
+    np.random.seed(5)
+    torch.manual_seed(5)
+    first = load_dataset(name)[0]
+    drawn = np.random.rand(), torch.rand(()).item()
+    np.random.seed(5)
+    torch.manual_seed(5)
+    assert drawn == (np.random.rand(), torch.rand(()).item())
+    assert torch.equal(first, load_dataset(name)[0])
+    assert first[0].flatten().tolist() == pytest.approx(FIRST[name], abs=1e-6)
+
+
+@toys
+def test_splits_are_a_partition(name: str) -> None:
+    """Train and test together are all, disjoint, with a fifth of every mode held out."""
+    rows = {}
+    for split in ("all", "train", "test"):
+        points, labels = load_dataset(name, split)
+        rows[split] = {point.numpy().tobytes() for point in points}
+        assert len(rows[split]) == len(points) == len(labels)
+    assert rows["train"] | rows["test"] == rows["all"] and not rows["train"] & rows["test"]
+    assert labels.bincount().tolist() == [POINTS // MODES[name] // 5] * MODES[name]
+
+
+def test_diamond_is_a_turned_grid_of_tight_modes() -> None:
+    """25 centres, the nearest in diagonal directions; each point within six deviations of its own, and no other's."""
+    points, labels = load_dataset("diamond")
+    centres = torch.from_numpy(diamond_centres()).float()
+    distances = torch.cdist(points.flatten(1), centres)
+    assert torch.equal(distances.argmin(1), labels)
+    offsets = points.flatten(1) - centres[labels]
+    assert offsets.abs().max() < 6 * DIAMOND_NOISE and abs(offsets.std().item() / DIAMOND_NOISE - 1) < 0.02
+    apart = torch.cdist(centres, centres).fill_diagonal_(torch.inf)
+    near = (centres[:, None] - centres)[apart < 1.01 * apart.min()]
+    assert len(near) == 2 * 40 and torch.allclose(near[:, 0].abs(), near[:, 1].abs(), atol=1e-6)
+
+
+def test_rolls_are_spirals() -> None:
+    """About its own centre each point's radius grows with its angle through one and a half turns, to the noise."""
+    points, labels = load_dataset("swiss_roll")
+    x, y = (points.flatten(1).double() - torch.from_numpy(ROLL_CENTRES)[labels]).T
+    radius, angle = torch.hypot(x, y), torch.atan2(y, x)
+    along = radius / ROLL_RADIUS * 4.5 * torch.pi
+    turns = (along - angle) / (2 * torch.pi)
+    off = (turns - turns.round()) * 2 * torch.pi * ROLL_RADIUS / (4.5 * torch.pi)
+    # Across the spiral the deviation is the noise's own, and a little more where the noise turns the angle too.
+    assert off.abs().max() < 6 * ROLL_NOISE and 1 < off.std().item() / ROLL_NOISE < 1.1
+    assert along.min() < 1.55 * torch.pi and along.max() > 4.45 * torch.pi
+    assert {int(turn) for turn in turns.round()} == {1, 2}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_learn(recipe: str, tmp_path: Path) -> None:
+    """200 steps of a recipe lower the loss of held-out points where modes form; scores are finite at all times."""
+    config = load_recipe(recipe)
+    assert config.data.dataset == RECIPES[recipe]
+    training = replace(config.training, n_iters=200, batch_size=256)
+    trainer = Trainer(replace(config, training=training, optim=replace(config.optim, warmup=20, decay=0)), tmp_path)
+    held_out = load_dataset(config.data.dataset, "test")[0][:2000]
+    z = torch.randn(2000, 4, 1, 1, generator=torch.Generator().manual_seed(0))
+
+    def loss() -> float:
+        times = np.linspace(0.2, 0.3, 2000)
+        with torch.no_grad():
+            return velocity_score_matching_loss(
+                trainer.model, held_out, times, z, z[:, :2], weighting="reweightedv2", reduce_mean=True
+            ).item()
+
+    before = loss()
+    assert all(np.isfinite(value) for _, value in trainer.run())
+    trainer.ema.swap()
+    assert loss() < 0.9 * before
+    for t in (1e-5, 1e-3, 0.5, 1.0):
+        score = trainer.model.score(trainer.model.prior(z), torch.full((2000,), t))
+        assert score.shape == (2000, 2, 1, 1) and score.isfinite().all()
+
+
+def test_halves_of_points_are_refused() -> None:
+    """A state of a point and a half says how many channels there should be."""
+    with pytest.raises(ValueError, match=r"in_channels is 3 and num_channels 2.*4 for CLD"):
+        MLP(num_channels=2, in_channels=3)
+
+
+@toys
+def test_unknown_split(name: str) -> None:
+    """A misspelt split gets the nearest name."""
+    assert name in DATASETS
+    with pytest.raises(ValueError, match="did you mean 'train'"):
+        load_dataset(name, "trian")

@@ -97,11 +97,16 @@ def digits_tables(result: dict[str, Any]) -> dict[str, list[str]]:
         "| solver | grid | NFE | Frechet distance | recognised | tint matches |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    order = list(NAMES)
-    for row in sorted(result["rows"], key=lambda r: (order.index(r["solver"]), r["order"] or 0, r["grid"], r["steps"])):
+    names = list(NAMES)
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        return names.index(row["solver"]), row["order"] or 0, row["grid"], row["eps"] or 0, row["steps"]
+
+    for row in sorted(result["rows"], key=place):
         name = NAMES[row["solver"]] + (f", order {row['order']}" if row["order"] else "")
         shares = [f"{row[share]:.1%}" for share in ("recognised", "tint_matches")]
-        lines.append(_row([name, row["grid"], str(row["nfe"]), f"{row['frechet_to_data']:.2f}", *shares]))
+        grid = row["grid"] + (f", eps {row['eps']:g}" if row["eps"] else "")
+        lines.append(_row([name, grid, str(row["nfe"]), f"{row['frechet_to_data']:.2f}", *shares]))
     real = result["real_held_out"]
     shares = [f"{real[share]:.1%}" for share in ("recognised", "tint_matches")]
     halves = f"{result['frechet_between_halves_of_data']:.2f} (half to half)"

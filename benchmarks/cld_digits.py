@@ -27,6 +27,10 @@ from scoresde_fast.files import replacing
 
 STOCHASTIC_STEPS = (50, 100, 150, 300)
 GDDIM_STEPS = (20, 50, 10, 30)
+GDDIM_GRIDS = (("quadratic", None), ("sqrt", None), ("sqrt", 0.03))
+"""Grids with their last time, None: the model's.  A network's error in the velocity's score grows like 1 / t in the
+position's, so that to stop earlier may be better."""
+KEYS = ("solver", "grid", "order", "steps", "eps")
 
 Case = dict[str, Any]
 
@@ -34,15 +38,15 @@ Case = dict[str, Any]
 def cases() -> list[Case]:
     """What is measured, the rows that are compared with one another first."""
     noisy = [
-        {"solver": solver, "grid": grid, "order": None, "steps": steps}
+        {"solver": solver, "grid": grid, "order": None, "steps": steps, "eps": None}
         for steps in STOCHASTIC_STEPS
         for grid in ("quadratic", "uniform")
         for solver in ("sscs", "em")
     ]
     flows = [
-        {"solver": "gddim", "grid": grid, "order": order, "steps": steps}
+        {"solver": "gddim", "grid": grid, "order": order, "steps": steps, "eps": eps}
         for steps in GDDIM_STEPS
-        for grid in ("quadratic", "sqrt")
+        for grid, eps in GDDIM_GRIDS
         for order in (1, 2, 3, 4)
     ]
     first = [case for case in noisy if case["steps"] == STOCHASTIC_STEPS[0]]
@@ -60,7 +64,7 @@ def measure(
     model = sf.load(name)
     data = digits("all")[0] / 255
     result = _begin(name, sf.Sampler(model).describe()["model"]["weights_sha256"], samples, data, out, recogniser)
-    done = [{key: row[key] for key in ("solver", "grid", "order", "steps")} for row in result["rows"]]
+    done = [{key: row[key] for key in KEYS} for row in result["rows"]]
     for case in chosen:
         if case in done:
             continue

@@ -126,6 +126,7 @@ def distances(
         return {"pooled": wasserstein(np.concatenate(draws), pooled), **spread([wasserstein(d, exact) for d in draws])}
 
     floor = describe([exact_draws(count, seed) for seed in range(runs)])
+    floor |= {"pooled": float(np.mean([wasserstein(exact_draws(len(pooled), seed), pooled) for seed in range(runs)]))}
     rows: list[dict[str, Any]] = []
     result = {"particles_a_run": count, "runs": runs, "denoise": True, "floor": floor, "rows": rows}
     for grid, n in product(grids, steps):

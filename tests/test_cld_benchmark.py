@@ -43,7 +43,7 @@ def benchmarks() -> tuple[ModuleType, ModuleType, ModuleType]:
 def test_the_fast_score_is_that_of_the_mixture(benchmarks: tuple[ModuleType, ...]) -> None:
     """In float64 the benchmark's score of many particles is `GaussianMixture`'s of each, at every time."""
     mixture = benchmarks[1]
-    means = torch.tensor(mixture.MEANS).view(3, 1, 1, 1)
+    means = torch.tensor(mixture.MEANS, dtype=torch.float64).view(3, 1, 1, 1)
     exact = sf.GaussianMixture(CLDSDE(), mixture.WEIGHTS, means, [mixture.STD] * 3)
     u = torch.randn(2, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for t in (1.0, 0.3, 0.01, 1e-3):
@@ -93,10 +93,11 @@ def test_digits_go_on_where_they_stopped(benchmarks: tuple[ModuleType, ...], tmp
     cases = [{**case, "steps": 3} for case in digits.cases() if case["grid"] == "quadratic"]
     few = [next(case for case in cases if case["solver"] == solver) for solver in ("sscs", "em", "gddim")]
     out, name = tmp_path / "digits.json", str(tmp_path / "model")
-    first = digits.measure(name, few[:2], 4, 4, out, Report())
-    second = digits.measure(name, few, 4, 4, out, Report())
+    digits.measure(name, few[:2], 4, 4, out, Report())
+    first = json.loads(out.read_text())
+    digits.measure(name, few, 4, 4, out, Report())
+    second = json.loads(out.read_text())
     assert second["rows"][:2] == first["rows"] and len(second["rows"]) == 3
-    assert json.loads(out.read_text())["rows"] == second["rows"]
     assert [row["nfe"] for row in second["rows"]] == [3, 3, 3]
     assert len(cld.digits_tables(second)["digits"]) == 2 + 3 + 1
     with pytest.raises(ValueError, match="has samples 4, not 5"):
@@ -104,9 +105,9 @@ def test_digits_go_on_where_they_stopped(benchmarks: tuple[ModuleType, ...], tmp
 
 
 def test_cases_are_all_different(benchmarks: tuple[ModuleType, ...]) -> None:
-    """Both noisy solvers at four lengths on two grids, gDDIM of four orders at four lengths on two."""
+    """Both noisy solvers at four lengths on two grids, gDDIM of four orders at four lengths on three."""
     cases = benchmarks[2].cases()
-    assert len({tuple(case.values()) for case in cases}) == len(cases) == 2 * 4 * 2 + 4 * 4 * 2
+    assert len({tuple(case.values()) for case in cases}) == len(cases) == 2 * 4 * 2 + 4 * 4 * 3
 
 
 def test_the_page_holds_the_tables_of_the_results(benchmarks: tuple[ModuleType, ...]) -> None:

@@ -10,9 +10,9 @@ from scoresde_fast.networks.layers import ACTIVATIONS, positional_embedding
 
 EMBEDDING = 32
 """Features of the time."""
-LABELS = 400.0
+LABELS = 100.0
 """What the time is multiplied by, so that the embedding's waves are of all lengths that the score's change has."""
-FREQUENCIES = (1.0, 2.0, 4.0, 8.0, 16.0)
+FREQUENCIES = (2.0, 4.0, 8.0, 16.0)
 """Of the waves that stand beside a coordinate: without, fine detail is learnt slowly (Tancik et al. 2020)."""
 
 

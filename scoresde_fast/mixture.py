@@ -110,6 +110,7 @@ class GaussianMixture(ScoreFunction):
         weights: K positive numbers, normalised here.
         means: (K, C, H, W), in the range of the data itself: [0, 1] images are not rescaled.
         stds: K positive numbers.
+        is_image: samples are images, clipped to [0, 1]; else points, which are taken as they are.
 
     Raises:
         ValueError: the numbers of components differ, or a weight or deviation is not positive.
@@ -117,7 +118,9 @@ class GaussianMixture(ScoreFunction):
 
     network: MixtureScore
 
-    def __init__(self, sde: SDE, weights: Sequence[float], means: Tensor, stds: Sequence[float]) -> None:
+    def __init__(
+        self, sde: SDE, weights: Sequence[float], means: Tensor, stds: Sequence[float], *, is_image: bool = True
+    ) -> None:
         if not len(weights) == len(means) == len(stds):
             raise ValueError(
                 f"{len(weights)} weights, {len(means)} means and {len(stds)} stds: a component has one of each"
@@ -130,7 +133,7 @@ class GaussianMixture(ScoreFunction):
             means.double(),
             torch.tensor(stds, dtype=torch.float64),
         )
-        super().__init__(network, ExactScore(sde), tuple(means.shape[1:]), centered=False)
+        super().__init__(network, ExactScore(sde), tuple(means.shape[1:]), centered=False, is_image=is_image)
 
     @classmethod
     def gaussian(cls, sde: SDE, mean: float, std: float, image_shape: Sequence[int]) -> GaussianMixture:

@@ -113,17 +113,17 @@ def test_point_networks(kind: type[MLP | ResNet], in_channels: int) -> None:
     out.square().sum().backward()
     assert (x.grad != 0).all()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
-    later = network(x, labels + torch.tensor([1e-3, 0.0, 0.0]))
+    later = network(x, labels + torch.tensor([1e-2, 0.0, 0.0]))
     assert (later[0] - out[0]).abs().max() > 1e-2 and torch.equal(later[1:], out[1:])
 
 
 @pytest.mark.parametrize("kind", [MLP, ResNet])
 def test_point_networks_have_the_depth_and_width_asked_for(kind: type[MLP | ResNet]) -> None:
     """Every hidden layer is nf wide, and there are as many as num_res_blocks says, twice that in residual blocks."""
-    network = kind(nf=16, num_res_blocks=3, num_channels=5, in_channels=7)
+    network = kind(nf=16, num_res_blocks=3, num_channels=5, in_channels=10)
     hidden = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m.in_features == m.out_features == 16]
     assert len(hidden) == {MLP: 3, ResNet: 6}[kind]
-    assert network(torch.zeros(2, 7, 1, 1), torch.tensor([0.1, 0.2])).shape == (2, 5, 1, 1)
+    assert network(torch.zeros(2, 10, 1, 1), torch.tensor([0.1, 0.2])).shape == (2, 5, 1, 1)
 
 
 def test_residual_blocks_add_to_what_enters() -> None:

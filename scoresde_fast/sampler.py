@@ -24,7 +24,8 @@ from scoresde_fast.noise import Noise
 from scoresde_fast.ops.langevin_step import LangevinNorm
 from scoresde_fast.precision import Precision, choose_precision
 from scoresde_fast.program import Program
-from scoresde_fast.solvers import SolverOptions, build_table
+from scoresde_fast.solver_options import solver_options
+from scoresde_fast.solvers import build_table
 from scoresde_fast.strict import chunk_size, chunks
 from scoresde_fast.watch import OnStep
 
@@ -125,13 +126,7 @@ class Sampler:
             "denoise": denoise,
             "eps": eps,
         }
-        own = model_defaults(model)
-        if solver is not None and corrector is None:
-            # these belong to the model's own predictor
-            for name in ("corrector", "order"):
-                own.pop(name, None)
-        given = {name: value for name, value in chosen.items() if value is not None}
-        self.options = SolverOptions(**{**own, **given, "parity": parity})
+        self.options = solver_options(model, {**chosen, "parity": parity})
         self.table = build_table(model.sde, self.options)
         self.device = usable_device(device)
         self.model = model.to(self.device).eval()
@@ -346,34 +341,6 @@ def sample(
     ``options`` are those of `Sampler`; ``return_velocity`` is that of `Sampler.sample`.
     """
     return Sampler(model, **options).sample(seeds, return_velocity=return_velocity)
-
-
-PREDICTORS = {
-    "euler_maruyama": "euler_maruyama",
-    "reverse_diffusion": "reverse_diffusion",
-    "ancestral_sampling": "ancestral",
-    "sscs": "sscs",
-    "gddim": "gddim",
-}
-
-
-def model_defaults(model: ScoreFunction) -> dict[str, Any]:
-    """The solver options that a model's configuration asks for; none where it has no configuration."""
-    if not isinstance(model, ScoreModel):
-        return {"corrector": None} if model.sde.parts == 1 else {"solver": "sscs", "grid": "quadratic"}
-    sampling = model.config.sampling
-    return {
-        "solver": PREDICTORS.get(sampling.predictor, "reverse_diffusion"),
-        "steps": sampling.steps or model.config.model.num_scales or SolverOptions.steps,
-        "corrector": sampling.corrector,
-        "corrector_steps": sampling.n_steps_each,
-        "snr": sampling.snr,
-        "flow": sampling.probability_flow,
-        "denoise": sampling.noise_removal,
-        "grid": sampling.grid,
-        "order": sampling.order,
-        "eps": sampling.eps,
-    }
 
 
 def _require_batch_size(batch_size: int) -> None:

@@ -43,6 +43,7 @@ LAYERS = (
     "fingerprint",
     "batch_fit",
     "strict",
+    "solver_options",
     "sampler",
     "checkpoints",
     "generate",
@@ -76,6 +77,7 @@ ONLY = {
     "fingerprint": set(),
     "batch_fit": {"files"},
     "strict": set(),
+    "solver_options": {"model", "solvers"},
 }
 INCLUDES = {
     "core": {"core"},

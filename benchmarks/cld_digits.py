@@ -25,9 +25,9 @@ from scoresde_fast.data import digits
 from scoresde_fast.evaluation import Recogniser, frechet_distance
 from scoresde_fast.files import replacing
 
-STOCHASTIC_STEPS = (50, 100, 150, 300)
-GDDIM_STEPS = (20, 50, 10, 30)
-GDDIM_GRIDS = (("quadratic", None), ("sqrt", None), ("sqrt", 0.03))
+STOCHASTIC_STEPS = (50, 100)
+GDDIM_STEPS = (20, 50, 10)
+GDDIM_GRIDS = (("quadratic", None), ("sqrt", 0.02))
 """Grids with their last time, None: the model's.  A network's error in the velocity's score grows like 1 / t in the
 position's, so that to stop earlier may be better."""
 KEYS = ("solver", "grid", "order", "steps", "eps")

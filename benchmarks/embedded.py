@@ -64,7 +64,7 @@ def measure(name: str, samples: int, options: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("model", help="an embedded model: digits-ve, digits-vp, digits-subvp")
+    parser.add_argument("model", help="an embedded model: digits-ve, digits-vp, digits-subvp, digits-cld")
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--solver")
     parser.add_argument("--steps", type=int)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
-MODELS = ("digits-ve", "digits-vp", "digits-subvp")
+MODELS = ("digits-ve", "digits-vp", "digits-subvp", "digits-cld")
 
 
 def load(name: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.checkpoints.loading import embedded_names
 from scoresde_fast.evaluation import Recognition
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.training import load_recipe
@@ -143,7 +142,6 @@ def test_every_solver_has_its_order() -> None:
         assert row["measured"] == pytest.approx(row["claimed"], abs=0.25)
 
 
-@pytest.mark.skipif(not DIGITS.exists(), reason="cld-digits.json has not been measured")
 def test_the_digits_are_as_asked(benchmarks: tuple[ModuleType, ...]) -> None:
     """SSCS at 50 evaluations is better than Euler-Maruyama at 50, on both grids."""
     rows = json.loads(DIGITS.read_text())["rows"]
@@ -157,8 +155,6 @@ def test_the_digits_are_as_asked(benchmarks: tuple[ModuleType, ...]) -> None:
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
 def test_the_code_of_the_page_runs(code: str) -> None:
     """Every Python block runs as it stands."""
-    if "digits-cld" in code and "digits-cld" not in embedded_names():
-        pytest.skip("digits-cld is not embedded")
     exec(compile(code, "cld.md", "exec"), {"__name__": "page"})
 
 

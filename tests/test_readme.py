@@ -94,7 +94,9 @@ def test_solver_table_is_the_registry() -> None:
         assert "| " + " | ".join([title, *defined, flow, order, solver.source]) + " |" in README
 
 
-@pytest.mark.parametrize("table", ["waterfall", "sixteen_bits", "embedded", "overhead", "cpu_kernels", "instructions"])
+@pytest.mark.parametrize(
+    "table", ["waterfall", "sixteen_bits", "embedded", "cld_solvers", "overhead", "cpu_kernels", "instructions"]
+)
 def test_figures_come_from_results(table: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables of figures are those that benchmarks/tables.py makes from the committed results."""
     monkeypatch.syspath_prepend(str(root / "benchmarks"))

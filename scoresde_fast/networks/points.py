@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ class PointNetwork(nn.Module):
         num_channels: coordinates of a point.
         in_channels: numbers that the network sees: twice as many on CLD, the velocity with the position.
         nf: width of the hidden layers.
+        num_res_blocks: how many there are, or how many residual blocks of them.
         nonlinearity: their activation.
 
     Raises:
@@ -35,7 +38,15 @@ class PointNetwork(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, num_channels: int, in_channels: int, nf: int, nonlinearity: str) -> None:
+    def __init__(
+        self,
+        *,
+        num_channels: int = 2,
+        in_channels: int = 2,
+        nf: int = 128,
+        num_res_blocks: int = 3,
+        nonlinearity: str = "swish",
+    ) -> None:
         super().__init__()
         if in_channels % num_channels:
             raise ValueError(
@@ -54,10 +65,15 @@ class PointNetwork(nn.Module):
         nn.init.zeros_(self.leave.bias)
         with torch.no_grad():
             self.combine.bias.copy_(torch.eye(self.parts).flatten())
+        self.add_hidden(nf, num_res_blocks)
 
+    @abstractmethod
+    def add_hidden(self, nf: int, num_res_blocks: int) -> None:
+        """Make the hidden layers."""
+
+    @abstractmethod
     def hidden(self, h: Tensor) -> Tensor:
         """(B, nf) -> (B, nf)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """(B, in_channels, 1, 1), (B,) -> (B, num_channels, 1, 1)."""
@@ -71,18 +87,9 @@ class PointNetwork(nn.Module):
 
 
 class MLP(PointNetwork):
-    """A multilayer perceptron of ``num_res_blocks`` hidden layers; the other arguments are `PointNetwork`'s."""
+    """A multilayer perceptron of ``num_res_blocks`` hidden layers; the arguments are `PointNetwork`'s."""
 
-    def __init__(
-        self,
-        *,
-        num_channels: int = 2,
-        in_channels: int = 2,
-        nf: int = 128,
-        num_res_blocks: int = 3,
-        nonlinearity: str = "swish",
-    ) -> None:
-        super().__init__(num_channels, in_channels, nf, nonlinearity)
+    def add_hidden(self, nf: int, num_res_blocks: int) -> None:
         self.layers = nn.ModuleList(nn.Linear(nf, nf) for _ in range(num_res_blocks))
 
     def hidden(self, h: Tensor) -> Tensor:
@@ -92,18 +99,9 @@ class MLP(PointNetwork):
 
 
 class ResNet(PointNetwork):
-    """``num_res_blocks`` residual blocks of two layers each; the other arguments are `PointNetwork`'s."""
+    """``num_res_blocks`` residual blocks of two layers each; the arguments are `PointNetwork`'s."""
 
-    def __init__(
-        self,
-        *,
-        num_channels: int = 2,
-        in_channels: int = 2,
-        nf: int = 128,
-        num_res_blocks: int = 3,
-        nonlinearity: str = "swish",
-    ) -> None:
-        super().__init__(num_channels, in_channels, nf, nonlinearity)
+    def add_hidden(self, nf: int, num_res_blocks: int) -> None:
         self.first = nn.ModuleList(nn.Linear(nf, nf) for _ in range(num_res_blocks))
         self.second = nn.ModuleList(nn.Linear(nf, nf) for _ in range(num_res_blocks))
 

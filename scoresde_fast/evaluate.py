@@ -61,3 +61,35 @@ def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evalu
     if isinstance(network, ScoreNetwork):
         return network.fold(labels, precision)
     return PlainNetwork(network, labels)
+
+
+class TimedEvaluator(Protocol):
+    """A network of samples that each have a time of their own."""
+
+    def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(B, ...), (B,) in the dtype of the network -> (B, ...)."""
+
+    def stale(self) -> bool:
+        """As `Evaluator.stale`."""
+
+
+class PlainTimedNetwork(nn.Module):
+    """Any network as it is; what changes in it is followed."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(B, ...), (B,) -> (B, ...)."""
+        output: Tensor = self.network(x, labels)
+        return output
+
+    def stale(self) -> bool:
+        """Never."""
+        return False
+
+
+def timed_evaluator(network: nn.Module, precision: Precision) -> TimedEvaluator:
+    """As `evaluator`, for samples that each have a time of their own; tangents go through it, in forward mode."""
+    return network.fold_timed(precision) if isinstance(network, ScoreNetwork) else PlainTimedNetwork(network)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from test_golden_networks import NAMES, recorded_inputs
 from test_networks import PYRAMIDS, SIZES, SWITCHES
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde_fast.checkpoints import load
@@ -103,12 +104,13 @@ class TestEqualsThePlainNetwork:
 def test_padded_channels(options: dict[str, Any]) -> None:
     """Images padded to a multiple of 8 channels, as a GPU has them: the same output, then zeros."""
     network = small(**options)
-    folding = _Folding(torch.float32, network.embed(LABELS[:1]), network.input_channels, 3, TENSOR_CORE_CHANNELS)
+    folding = _Folding(torch.float32, True, network.input_channels, 3, TENSOR_CORE_CHANNELS)
     folded = copy.deepcopy(network)
     folding.fold_children(folded)
     x = torch.rand(2, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(1))
     padded = F.pad(x, (0, 0, 0, 0, 0, TENSOR_CORE_CHANNELS - network.input_channels))
-    out = folded.body(padded.contiguous(memory_format=torch.channels_last), folding.table(LABELS[:1])[0])
+    shifts = F.linear(network.embed(LABELS[:1]), torch.cat(folding.weights), torch.cat(folding.biases))
+    out = folded.body(padded.contiguous(memory_format=torch.channels_last), shifts[0])
     assert out.shape == (2, TENSOR_CORE_CHANNELS, 8, 8)
     assert largest_difference(out[:, :3], network.body(x, network.embed(LABELS[:1].expand(2)))) <= 2e-5
     assert not out[:, 3:].any()
@@ -137,7 +139,7 @@ def test_no_nchw_between_stem_and_head(options: dict[str, Any]) -> None:
     folded = small(**options).fold(LABELS)
     x = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     with _ChannelsLastOnly() as mode:
-        folded.network.body(x, folded.table[0])
+        folded.core.network.body(x, folded.table[0])
     assert mode.seen > 50
 
 
@@ -188,3 +190,20 @@ def test_bad_precision() -> None:
         small().fold(LABELS, "bf61")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="precision 'tf32' is a mode of GPUs, which a CPU lacks; choose from: auto,"):
         small().fold(LABELS, "tf32")
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@torch.no_grad()
+def test_times_of_their_own(options: dict[str, Any]) -> None:
+    """Each sample at another time: outputs, and their derivatives in a direction, are those of the plain network."""
+    network = small(**options).eval()
+    timed = network.fold_timed("fp32")
+    x, direction = torch.randn(2, 3, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(2))
+    labels = torch.tensor([700.0, 3.0, 50.0])
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, direction)
+        got, wanted = (forward_ad.unpack_dual(f(dual, labels)) for f in (timed, network))
+    assert largest_difference(got.primal, wanted.primal) <= 2e-5
+    assert wanted.tangent.abs().max() > 0
+    assert largest_difference(got.tangent, wanted.tangent) <= 5e-5
+    assert largest_difference(timed(x, labels), got.primal) <= 2e-5

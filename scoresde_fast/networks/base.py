@@ -7,7 +7,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from scoresde_fast.networks.folding import FoldedNetwork
+from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 from scoresde_fast.networks.layers import Activation
 from scoresde_fast.precision import Precision
 
@@ -59,3 +59,7 @@ class ScoreNetwork(nn.Module):
     def fold(self, labels: Tensor, precision: Precision = "auto") -> FoldedNetwork:
         """The inference network for a run whose rows have these ``labels`` (rows,); see `FoldedNetwork`."""
         return FoldedNetwork(self, labels, precision)
+
+    def fold_timed(self, precision: Precision = "auto") -> TimedFoldedNetwork:
+        """The inference network for samples that each have a time of their own; see `TimedFoldedNetwork`."""
+        return TimedFoldedNetwork(self, precision)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde_fast.ops.convolution import convolution
-from scoresde_fast.ops.winograd_convolution import fits, operation, winograd_weight
+from scoresde_fast.ops.linear_tangent import may_have_tangents, with_tangent
+from scoresde_fast.ops.winograd_convolution import fits, operation, unchecked, winograd_weight
 
 
 class FoldedConvolution(nn.Module):
@@ -64,11 +65,17 @@ class FoldedConvolution(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B, K, H, W) or None -> (B, K, H, W), or the smaller image of a stride; that joins nothing."""
         if self.implementation is not None:
-            # Without the checks of `winograd_convolution`: a small image would spend a tenth of its time in them.
-            return self.implementation(x, self.winograd, self.bias, residual, self.residual_scale)
+            assert self.winograd is not None
+            return unchecked(self.implementation, x, self.winograd, self.bias, residual, self.residual_scale)
+        if may_have_tangents():
+            return with_tangent(self._convolve, x, residual)
+        return self._convolve(x, residual, True)
+
+    def _convolve(self, x: Tensor, residual: Tensor | None, biased: bool) -> Tensor:
+        """By what is there for any shape and device."""
         assert self.weight is not None
-        x = x.to(self.compute)
+        x, bias = x.to(self.compute), self.bias if biased else None
         if self.stride == 1 and 2 * self.padding + 1 == self.weight.shape[2]:
             joined = None if residual is None else residual.to(self.compute)
-            return convolution(x, self.weight, self.bias, joined, self.residual_scale).to(self.out_dtype)
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding).to(self.out_dtype)
+            return convolution(x, self.weight, bias, joined, self.residual_scale).to(self.out_dtype)
+        return F.conv2d(x, self.weight, bias, self.stride, self.padding).to(self.out_dtype)

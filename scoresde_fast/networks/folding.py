@@ -3,6 +3,7 @@
 
 All samples of a run share t, so that everything that depends on time alone becomes a table with one row a time: the
 time embedding through every block's projection, the bias of the convolution that it is added to, and the noise level.
+Where every sample has a time of its own (adaptive solvers) the same is made for each as it is evaluated.
 1/sqrt(2) of the residual joins goes into weights and epilogues, the projections of attention are merged, and images
 are channels_last, in the precision of the run, between the stem and the head.
 """
@@ -46,33 +47,91 @@ class FoldedNetwork(nn.Module):
     table: Tensor
     scale: Tensor
 
-    @torch.no_grad()
     def __init__(self, network: ScoreNetwork, labels: Tensor, precision: Precision = "auto") -> None:
+        super().__init__()
+        self.core = FoldedCore(network, precision)
+        device = next(network.parameters()).device
+        # PC samplers evaluate twice at each time.
+        times, row_of = (tensor.to(device) for tensor in labels.cpu().unique(return_inverse=True))
+        table, scale = self.core.at(times)
+        self.core.time_weight = self.core.time_bias = None  # all their times are in the table
+        self.register_buffer("row_of", row_of)
+        self.register_buffer("table", table)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor, row: Tensor) -> Tensor:
+        """The output (B, K, H, W) for x (B, C, H, W), float32 and contiguous, at a row (1,) int64 of the step table."""
+        row = self.row_of.index_select(0, row)
+        output: Tensor = self.core(x, self.table.index_select(0, row)[0], self.scale.index_select(0, row))
+        return output
+
+    def stale(self) -> bool:
+        """Whether the plain network's weights were written since (through ``Tensor.data`` it goes unnoticed)."""
+        return self.core.stale()
+
+
+class TimedFoldedNetwork(nn.Module):
+    """The inference network of samples that each have a time of their own; it carries tangents, but no gradients.
+
+    The arguments and errors are those of `FoldedNetwork`, without the labels.
+    """
+
+    def __init__(self, network: ScoreNetwork, precision: Precision = "auto") -> None:
+        super().__init__()
+        self.core = FoldedCore(network, precision)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(B, C, H, W), (B,) float32 -> (B, K, H, W) float32 and contiguous."""
+        shifts, scale = self.core.at(labels)
+        output: Tensor = self.core(x, shifts, scale[:, None, None, None])
+        return output
+
+    def stale(self) -> bool:
+        """As `FoldedNetwork.stale`."""
+        return self.core.stale()
+
+
+class FoldedCore(nn.Module):
+    """What both have: the body with its modules folded, and the projections of time that the blocks add.
+
+    Args:
+        network, precision: as in `FoldedNetwork`.
+    """
+
+    time_weight: Tensor | None
+    time_bias: Tensor | None
+
+    @torch.no_grad()
+    def __init__(self, network: ScoreNetwork, precision: Precision) -> None:
         super().__init__()
         device = next(network.parameters()).device
         self.precision = choose_precision(precision, device)
         self.dtype, self.centered = DTYPES[self.precision], network.centered
         self._source = (network,)  # in a tuple: not a module of this one
         self._folded_from = _fingerprint(network)
-        # PC samplers evaluate twice at each time.
-        times, row_of = (tensor.to(device) for tensor in labels.cpu().unique(return_inverse=True))
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         self.network = copy.deepcopy(network, shared).eval()
         self.channels = network.image_channels
         multiple = 1 if device.type == "cpu" else TENSOR_CORE_CHANNELS
         self.padding = -network.input_channels % multiple
-        folding = _Folding(self.dtype, network.embed(times), network.input_channels, self.channels, multiple)
+        folding = _Folding(self.dtype, network.time0 is not None, network.input_channels, self.channels, multiple)
         folding.fold_children(self.network)
-        level = network.noise_level(times)
-        self.register_buffer("row_of", row_of)
-        self.register_buffer("table", folding.table(times))
-        self.register_buffer("scale", torch.ones_like(times) if level is None else 1 / level)
+        self.register_buffer("time_weight", torch.cat(folding.weights) if folding.weights else None)
+        self.register_buffer("time_bias", torch.cat(folding.biases) if folding.biases else None)
 
-    def forward(self, x: Tensor, row: Tensor) -> Tensor:
-        """The output (B, K, H, W) for x (B, C, H, W), float32 and contiguous, at a row (1,) int64 of the step table."""
-        row = self.row_of.index_select(0, row)
-        h = self.network.body(self._enter(x), self.table.index_select(0, row)[0])
-        return (h[:, : self.channels] * self.scale.index_select(0, row)).contiguous()
+    @torch.no_grad()
+    def at(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """At labels (n,) the shifts of all blocks' channels (n, width), and the factors (n,) of the output."""
+        temb, level = self.network.embed(labels), self.network.noise_level(labels)
+        shifts = labels.new_zeros(len(labels), 0)
+        if self.time_weight is not None and temb is not None:
+            shifts = F.linear(temb, self.time_weight, self.time_bias)
+        return shifts, torch.ones_like(labels) if level is None else 1 / level
+
+    def forward(self, x: Tensor, shifts: Tensor, scale: Tensor) -> Tensor:
+        """(B, C, H, W) float32, (width,) or (B, width), a factor that broadcasts -> (B, K, H, W) float32 contiguous."""
+        h = self.network.body(self._enter(x), shifts)
+        return (h[:, : self.channels] * scale).contiguous()
 
     def _enter(self, x: Tensor) -> Tensor:
         x = x if self.centered else 2 * x - 1
@@ -81,7 +140,7 @@ class FoldedNetwork(nn.Module):
         return x.contiguous(memory_format=torch.channels_last)
 
     def stale(self) -> bool:
-        """Whether the plain network's weights were written since (through ``Tensor.data`` it goes unnoticed)."""
+        """See `FoldedNetwork.stale`."""
         return _fingerprint(self._source[0]) != self._folded_from
 
 
@@ -91,15 +150,15 @@ def _fingerprint(network: nn.Module) -> list[tuple[int, int]]:
 
 
 class TimeColumns(nn.Module):
-    """Takes a block's channels from a row of the time table; stands where the block's projection was."""
+    """Takes a block's channels from the shifts of all blocks; stands where the block's projection was."""
 
     def __init__(self, start: int, stop: int) -> None:
         super().__init__()
         self.start, self.stop = start, stop
 
-    def forward(self, row: Tensor) -> Tensor:
-        """(channels of all blocks,) -> (channels of this block,)."""
-        return row[self.start : self.stop]
+    def forward(self, shifts: Tensor) -> Tensor:
+        """(..., channels of all blocks) -> (..., channels of this block)."""
+        return shifts[..., self.start : self.stop].contiguous()
 
 
 class FoldedAttention(nn.Module):
@@ -129,17 +188,14 @@ class FoldedAttention(nn.Module):
 
 
 class _Folding:
-    """Replaces modules by their folded forms, and gathers the columns of the time table."""
+    """Replaces modules by their folded forms, and gathers the projections of time that were theirs."""
 
-    def __init__(self, dtype: torch.dtype, temb: Tensor | None, inputs: int, outputs: int, multiple: int) -> None:
-        self.dtype, self.temb = dtype, temb
+    def __init__(self, dtype: torch.dtype, timed: bool, inputs: int, outputs: int, multiple: int) -> None:
+        self.dtype, self.timed = dtype, timed
         self.inputs, self.outputs, self.multiple = inputs, outputs, multiple
-        self.columns: list[Tensor] = []
+        self.weights: list[Tensor] = []
+        self.biases: list[Tensor] = []
         self.width = 0
-
-    def table(self, times: Tensor) -> Tensor:
-        """(times, channels of all blocks) float32."""
-        return torch.cat(self.columns, dim=1) if self.columns else times.new_zeros(len(times), 0)
 
     def fold_children(self, module: nn.Module) -> None:
         for name, child in module.named_children():
@@ -160,11 +216,12 @@ class _Folding:
         }
         folded["conv1"] = self._convolution(block.conv1, rescale, residual_scale=1.0 if folded else rescale)
         folded["dropout"] = nn.Identity()
-        if block.time is None or self.temb is None:
+        if block.time is None or not self.timed:
             folded["conv0"] = self._convolution(block.conv0)
         else:
             assert block.conv0.bias is not None
-            self.columns.append(block.time(self.temb) + block.conv0.bias)
+            self.weights.append(block.time.weight)
+            self.biases.append(block.time.bias + block.conv0.bias)
             start, self.width = self.width, self.width + block.conv0.out_channels
             folded["time"] = TimeColumns(start, self.width)
             folded["conv0"] = FoldedConvolution(block.conv0.weight, None, self.dtype, padding=1)

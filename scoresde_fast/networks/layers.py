@@ -76,11 +76,9 @@ def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
 
 def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | None = None) -> Tensor:
     """act(norm(x + shift)), ``shift`` (B, C) or (C,) for every pixel: one fused operation where ``act`` is SiLU."""
-    if act is F.silu:
-        return group_norm_silu(x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, shift=shift)[0]
-    if shift is not None:
-        x = (x + shift[..., None, None]).to(x.dtype)
-    return act(F.group_norm(x, norm.num_groups, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps))
+    fused = act is F.silu
+    y = group_norm_silu(x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, shift=shift, silu=fused)[0]
+    return y if fused else act(y)
 
 
 class NIN(nn.Module):

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scoresde_fast.ops import checks
+from scoresde_fast.ops.group_norm_silu import group_norm_silu
 from scoresde_fast.ops.library import define
 
 SCHEMA = (
@@ -83,10 +84,7 @@ def _normalise(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float)
     if _tangent(x) is None:
         return F.group_norm(x, groups, weight, bias, eps)
     # torch's own forward-mode rule of group_norm neither compiles nor takes channels_last.
-    grouped = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(1, (groups, -1))
-    variance, mean = torch.var_mean(grouped, (2, 3, 4), correction=0, keepdim=True)
-    unit = ((grouped - mean) * torch.rsqrt(variance + eps)).flatten(1, 2)
-    return (unit * weight[:, None, None] + bias[:, None, None]).to(x.dtype)
+    return group_norm_silu(x, weight, bias, groups, eps=eps, silu=False)[0]
 
 
 def _project(rows: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:

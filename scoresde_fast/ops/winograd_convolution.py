@@ -22,6 +22,7 @@ from torch import Tensor
 
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.library import define
+from scoresde_fast.ops.linear_tangent import may_have_tangents, with_tangent
 
 SCHEMA = "winograd_convolution(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, float scale) -> Tensor"
 POINTS = (0.0, 11 / 16, -11 / 16, 3 / 2, -3 / 2)  # and infinity
@@ -105,7 +106,7 @@ def winograd_convolution(
     scale: float = 1.0,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """conv2d(x, padding=1) + bias + scale * residual; it carries no gradients.
+    """conv2d(x, padding=1) + bias + scale * residual; it carries tangents, but no gradients.
 
     A pixel's value does not depend on the batch that it is in, to the last bit.
 
@@ -130,7 +131,25 @@ def winograd_convolution(
         traced = torch.compiler.is_compiling()
         chosen = torch.ops.scoresde_fast.winograd_convolution.default
         implementation = chosen if traced else operation.default(x.device)
-    return implementation(x, weight, bias, residual, scale)
+    return unchecked(implementation, x, weight, bias, residual, scale)
+
+
+def unchecked(
+    implementation: Callable[..., Tensor],
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """`winograd_convolution` without its checks, in which a small image would spend a tenth of its time."""
+    if not may_have_tangents():
+        return implementation(x, weight, bias, residual, scale)
+
+    def convolve(x: Tensor, residual: Tensor | None, biased: bool) -> Tensor:
+        return implementation(x, weight, bias if biased else None, residual, scale)
+
+    return with_tangent(convolve, x, residual)
 
 
 def _require(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:

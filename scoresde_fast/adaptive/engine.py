@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine of a sampler whose solver chooses its own steps; see `scoresde_fast.engine.Engine` for the other."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from scoresde_fast.adaptive.gotta_go_fast import GottaGoFast
+from scoresde_fast.adaptive.options import AdaptiveOptions
+from scoresde_fast.capture import WARM_UP, CudaGraphs, Graphs
+from scoresde_fast.engine import out_of_memory, program_for
+from scoresde_fast.evaluate import evaluator
+from scoresde_fast.flow import Drift, TimeCurves
+from scoresde_fast.loop import Loop, StepBackends
+from scoresde_fast.model import ScoreFunction
+from scoresde_fast.noise import Noise
+from scoresde_fast.ode import Integrator, Solution
+from scoresde_fast.ode.integrate import Attempt, OnAttempt
+from scoresde_fast.precision import Precision, arithmetic
+from scoresde_fast.program import Program
+from scoresde_fast.sdes import CLDSDE, ScalarSDE
+from scoresde_fast.solvers import find_solver
+from scoresde_fast.solvers.table import StepTable
+from scoresde_fast.watch import OnStep
+
+PROGRESS = 1000
+"""Parts of the way that progress is told in: how many evaluations there will be is not known."""
+
+
+class AdaptiveEngine:
+    """Runs one batch after another from the prior to the data, and counts the evaluations of each sample.
+
+    Args:
+        model: on its device, in evaluation mode; its network may be replaced or changed between two runs.
+        options: the solver and its tolerances.
+        precision: what the network computes in.
+        captured: capture a step as a CUDA graph; the device is a GPU.
+        strict: see `arithmetic`.
+        run_seed: of the noise.
+        backends: what makes noise and the last step.
+    """
+
+    def __init__(
+        self,
+        model: ScoreFunction,
+        options: AdaptiveOptions,
+        device: torch.device,
+        *,
+        precision: Precision,
+        captured: bool,
+        strict: bool,
+        run_seed: int,
+        backends: StepBackends,
+    ) -> None:
+        self.precision: Precision = precision
+        self.evaluations: dict[int, int] = {}
+        self._model, self._options, self._device = model, options, device
+        self._strict, self._run_seed, self._backends = strict, run_seed, backends
+        self._graphs: Graphs | None = CudaGraphs(device) if captured else None
+        self._finish = self._last_row() if options.denoise else None
+        self._denoise: Loop | None = None
+        self._drift: Drift | None = None
+        self._solver: Integrator | GottaGoFast | None = None
+        self.refresh()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Make everything anew where the network has changed."""
+        if self._drift is not None and not self._drift.stale():
+            return
+        options, sde = self._options, self._model.sde
+        flow = options.solver == "rk45"
+        if self._finish is not None:
+            network = evaluator(self._model.network, self._finish.labels, self.precision)
+            self._denoise = Loop(self._finish, network, self._backends)
+        self._drift = Drift(self._model, options.eps, self.precision, flow=flow)
+        if flow:
+            self._solver = Integrator(
+                self._flat_slope, sde.T, options.eps, options.tolerances, capture=self._capture_with
+            )
+            return
+        assert isinstance(sde, ScalarSDE)
+        diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], options.eps, sde.T, self._device)
+        self._solver = GottaGoFast(
+            self._drift, diffusion, sde.T, options.eps, options.tolerances, run_seed=self._run_seed,
+            noise_backend=self._backends.affine_step, capture=self._capture_with,
+        )  # fmt: skip
+
+    def release(self) -> None:
+        """Give back what is held on the device."""
+        self._drift = None
+        self.refresh()
+
+    def size_for(self, batch: int, full: int) -> int:
+        """A step that is captured has one size for all batches; else any is taken as it is."""
+        return full if self._graphs is not None else 0
+
+    def prepare(self, batch: int) -> None:
+        """Nothing: a batch is made ready as it runs."""
+
+    @torch.inference_mode()
+    def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
+        """The data that a run makes of ``x`` (B, C, H, W).
+
+        Raises:
+            IntegrationError: NaN or infinity, or tolerances that cannot be met; holds what was reached.
+        """
+
+        def on_attempt(share: float) -> None:
+            if on_step is not None:
+                on_step(int(PROGRESS * share), PROGRESS)
+
+        with arithmetic(self.precision, self._device, strict=self._strict):
+            solution = self._solve(x.double(), noise.sample_ids, on_attempt)
+            states = solution.y.view(x.shape).float()
+            if self._finish is not None:
+                assert self._denoise is not None
+                states = self._denoise.run(states, noise)
+        last = int(self._finish is not None)
+        counts = zip(noise.sample_ids.tolist(), solution.evaluations.tolist(), strict=True)
+        self.evaluations.update({seed: count + last for seed, count in counts})
+        return states
+
+    @torch.inference_mode()
+    def fits(self, batch: int) -> bool:
+        """Whether an evaluation of that many images fits in memory."""
+        assert self._drift is not None
+        x = torch.zeros(batch, *self._model.state_shape, device=self._device, dtype=torch.float64)
+        try:
+            with arithmetic(self.precision, self._device, strict=self._strict):
+                self._drift.slope(x, torch.ones(batch, dtype=torch.float64, device=self._device))
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _solve(self, x: Tensor, sample_ids: Tensor, on_attempt: OnAttempt) -> Solution:
+        if isinstance(self._solver, GottaGoFast):
+            return self._solver.solve(x, sample_ids, on_attempt)
+        assert self._solver is not None
+        return self._solver.solve(x.flatten(1), on_attempt)
+
+    def _flat_slope(self, y: Tensor, t: Tensor) -> Tensor:
+        assert self._drift is not None
+        return self._drift.slope(y.view(len(y), *self._model.state_shape), t).flatten(1)
+
+    @property
+    def _capture_with(self) -> partial[Attempt] | None:
+        return None if self._graphs is None else partial(_capture, self._graphs)
+
+    def _last_row(self) -> Program:
+        """The denoising."""
+        sde, eps = self._model.sde, self._options.eps
+        finish = find_solver("em" if isinstance(sde, CLDSDE) else "ddim", sde).finish
+        assert finish is not None
+        return program_for(self._model, StepTable.of([finish(sde, eps, eps)]), self._device)
+
+
+def _capture(graphs: Graphs, step: Attempt) -> Attempt:
+    for _ in range(WARM_UP):
+        graphs.warm_up(step)
+    return graphs.capture(step)

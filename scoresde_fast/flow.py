@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drift of a model's reverse process on a device, each sample at a time of its own, with its divergence.
+
+    L(t) u + b(t) network(u, label(t))        on x, or on v of the pairs of position and velocity
+
+holds both what the SDE adds to the score (Song et al. 2021, equations 6 and 13) and how the network's output becomes
+it.  The functions of time are the SDE's own, in float64; an adaptive solver chooses its times on the device, where they
+are read from `TimeCurves`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from scoresde_fast.evaluate import TimedEvaluator, timed_evaluator
+from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.ops.hutchinson_dot import Probe, hutchinson_dot
+from scoresde_fast.precision import Precision
+from scoresde_fast.sdes import CLDSDE, Array, ScalarSDE
+
+PIECES, NODES = 128, 14
+"""Pieces of a curve, and Chebyshev nodes of each: relative errors of about 1e-13 for every SDE here."""
+
+
+class TimeCurves:
+    """Smooth functions of time, tabulated on the host and read at any time on a device.
+
+    Chebyshev interpolation in log t on pieces of equal length in it.
+
+    Args:
+        functions: (n,) float64 times -> (K, n).
+        low, high: 0 < low < high, the times that will be asked for.
+        device: where.
+    """
+
+    def __init__(
+        self, functions: Callable[[Array], Array], low: float, high: float, device: torch.device | str
+    ) -> None:
+        angles = np.pi * (np.arange(NODES) + 0.5) / NODES
+        edges = np.linspace(np.log(low), np.log(high), PIECES + 1)
+        self._start, self._width = float(edges[0]), float(edges[1] - edges[0])
+        middles = (edges[:-1] + edges[1:]) / 2
+        nodes = np.clip(np.exp(middles[:, None] + self._width / 2 * np.cos(angles)), low, high)
+        values = functions(nodes.ravel()).reshape(-1, PIECES, NODES)
+        polynomials = np.cos(np.outer(np.arange(NODES), angles)) * np.where(np.arange(NODES) == 0, 1, 2)[:, None]
+        table = np.einsum("kpn,cn->pkc", values, polynomials / NODES)
+        self._table = torch.from_numpy(np.ascontiguousarray(table)).to(device)
+        self._degrees = torch.arange(NODES, dtype=torch.float64, device=device)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """(B,) float64 -> (K, B) float64."""
+        place = (t.log() - self._start) / self._width
+        piece = place.floor().clamp(0, PIECES - 1)
+        within = (2 * (place - piece) - 1).clamp(-1, 1)
+        basis = torch.cos(within.acos()[:, None] * self._degrees)
+        return (self._table[piece.long()] * basis[:, None, :]).sum(-1).T
+
+
+def drift_coefficients(parametrisation: Parametrisation, t: Array, *, flow: bool = True) -> Array:
+    """(2 + parts^2, n): the network's label, b, and L by rows, at times (n,).
+
+    Of the probability flow, or without ``flow`` of the reverse SDE.
+
+    Raises:
+        ValueError: the model knows discrete times alone.
+    """
+    p, sde = parametrisation, parametrisation.sde
+    if not p.continuous:
+        raise ValueError(
+            f"a solver that chooses its times needs a model of continuous time, and this one was trained at "
+            f"{p.num_scales} discrete times: choose a solver with a fixed number of steps"
+        )
+    output, state = p.output_scale(t), p.state_scale(t)
+    if isinstance(sde, CLDSDE):
+        drift, noise = sde.drift(t), -(0.5 if flow else 1.0) * sde.diffusion(t) ** 2
+        linear = [drift[:, 0, 0], drift[:, 0, 1], drift[:, 1, 0], drift[:, 1, 1] + noise * state]
+        return np.stack([p.labels(t), noise * output, *linear])
+    assert isinstance(sde, ScalarSDE)
+    drift_x, drift_score, _ = sde.reverse(t, flow=flow)
+    return np.stack([p.labels(t), drift_score * output, drift_x + drift_score * state])
+
+
+class Drift:
+    """The drift of a model's probability flow, or of its reverse SDE, and the trace of its Jacobian.
+
+    Args:
+        model: on its device, in evaluation mode.
+        low: the smallest time that will be asked for; the largest is the SDE's T.
+        precision: what the network computes in.
+        flow: of the probability flow, else of the reverse SDE.
+
+    Raises:
+        ValueError: as `drift_coefficients`.
+    """
+
+    def __init__(
+        self, model: ScoreFunction, low: float, precision: Precision = "fp32", *, flow: bool = True
+    ) -> None:
+        self.model = model
+        first = next(model.network.parameters(), None)
+        # A function of time without weights is evaluated as it is written, in float64.
+        self._dtype = torch.float64 if first is None else torch.float32
+        tensors = [first, *model.network.buffers()]
+        self._device = next((tensor.device for tensor in tensors if tensor is not None), torch.device("cpu"))
+        self._curves = TimeCurves(
+            lambda t: drift_coefficients(model.parametrisation, t, flow=flow), low, model.sde.T, self._device
+        )
+        self._parts = model.sde.parts
+        self._unit = torch.tensor([[0.0, 1.0]], device=self._device)
+        self._network: TimedEvaluator = timed_evaluator(model.network, precision)
+
+    def slope(self, u: Tensor, t: Tensor) -> Tensor:
+        """The drift: (B, *state_shape) float64, (B,) float64 -> (B, *state_shape) float64."""
+        label, factor, linear = self._at(t)
+        output = self._network(u.to(self._dtype), label.to(self._dtype))
+        return self._assemble(u, output, factor, linear)
+
+    def stale(self) -> bool:
+        """Whether the network has changed in a way that is not followed."""
+        return self._network.stale()
+
+    def slope_and_trace(
+        self, u: Tensor, t: Tensor, probes: Tensor, sample_ids: Tensor, draw: int, probe: Probe, run_seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """The same and Hutchinson's estimates (B, P) of the divergence, from the fields ``draw``, ``draw`` + 1, ...
+
+        Must be called inside ``torch.autograd.forward_ad.dual_level()``.
+
+        Args:
+            u, t: as in `slope`.
+            probes: (P, B, *image_shape), the fields; on CLD they are of v, where alone the noise is.
+            sample_ids, draw, probe, run_seed: what they were made from; see `hutchinson_dot`.
+        """
+        label, factor, linear = self._at(t)
+        x, label = u.to(self._dtype), label.to(self._dtype)
+        dots = u.new_zeros(len(probes), len(u))
+        for index, field in enumerate(probes):
+            output, tangent = self._directional(x, label, field)
+            hutchinson_dot(
+                dots[index], tangent.contiguous(), sample_ids, self._unit, draw=draw + index, probe=probe,
+                run_seed=run_seed,
+            )  # fmt: skip
+        return self._assemble(u, output, factor, linear), self._trace(factor, linear, dots).T
+
+    def slope_and_exact_trace(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with the divergence itself (B, 1), by as many tangents as a sample has elements.
+
+        Must be called inside ``torch.autograd.forward_ad.dual_level()``.
+        """
+        label, factor, linear = self._at(t)
+        x, label = u.to(self._dtype), label.to(self._dtype)
+        total = u.new_zeros(len(u))
+        elements = x[0].numel() // self._parts
+        for element in range(elements):
+            field = x.new_zeros(len(x), elements)
+            field[:, element] = 1
+            output, tangent = self._directional(x, label, field.view(len(x), *self.model.image_shape))
+            total += tangent.flatten(1)[:, element]
+        return self._assemble(u, output, factor, linear), self._trace(factor, linear, total)[:, None]
+
+    def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        curves = self._curves(t)
+        return curves[0], curves[1], curves[2:]
+
+    def _directional(self, x: Tensor, label: Tensor, field: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's output, and its derivative in the direction of ``field`` on the last part of the state."""
+        direction = field.to(x.dtype)
+        if self._parts == 2:
+            direction = torch.cat([torch.zeros_like(direction), direction], dim=1)
+        output, tangent = forward_ad.unpack_dual(self._network(forward_ad.make_dual(x, direction), label))
+        return output, torch.zeros_like(output) if tangent is None else tangent
+
+    def _assemble(self, u: Tensor, output: Tensor, factor: Tensor, linear: Tensor) -> Tensor:
+        column = (-1, *[1] * (u.ndim - 1))
+        kick = factor.view(column) * output
+        rows = [row.view(column) for row in linear]
+        if self._parts == 1:
+            return kick.addcmul_(u, rows[0])
+        position, velocity = u.chunk(2, dim=1)
+        return torch.cat([rows[0] * position + rows[1] * velocity, kick + rows[2] * position + rows[3] * velocity], 1)
+
+    def _trace(self, factor: Tensor, linear: Tensor, network: Tensor) -> Tensor:
+        """From the trace (..., B) of the network's Jacobian to that of the slope's: the linear part's is known."""
+        elements = int(np.prod(self.model.image_shape))
+        diagonal = linear[0] if self._parts == 1 else linear[0] + linear[3]
+        return elements * diagonal + factor * network

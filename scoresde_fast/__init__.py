@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scoresde_fast.checkpoints import load
+    from scoresde_fast.latent import decode, encode, interpolate, likelihood
     from scoresde_fast.mixture import GaussianMixture
     from scoresde_fast.model import ScoreModel, create
     from scoresde_fast.sampler import Sampler, sample
+    from scoresde_fast.solvers import solver
 
 __version__ = "0.1.0"
 
@@ -26,11 +28,29 @@ _HOME = {
     "Sampler": "sampler",
     "ScoreModel": "model",
     "create": "model",
+    "decode": "latent",
+    "encode": "latent",
+    "interpolate": "latent",
+    "likelihood": "latent",
     "load": "checkpoints",
     "sample": "sampler",
+    "solver": "solvers",
 }
 
-__all__ = ["GaussianMixture", "Sampler", "ScoreModel", "__version__", "create", "load", "sample"]
+__all__ = [
+    "GaussianMixture",
+    "Sampler",
+    "ScoreModel",
+    "__version__",
+    "create",
+    "decode",
+    "encode",
+    "interpolate",
+    "likelihood",
+    "load",
+    "sample",
+    "solver",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from scoresde_fast.capture import CapturedLoop, CudaGraphs, Graphs, require_capturable_loop
 from scoresde_fast.evaluate import Evaluator, PlainNetwork, evaluator
 from scoresde_fast.loop import Evaluate, Loop
+from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.precision import Precision, arithmetic
+from scoresde_fast.program import Program
+from scoresde_fast.solvers import StepTable
 from scoresde_fast.watch import OnStep
 
 COMPILE_OPTIONS: dict[str, Any] = {"triton.cudagraphs": False}
@@ -196,6 +199,15 @@ class Engine:
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def program_for(model: ScoreFunction, table: StepTable, device: torch.device) -> Program:
+    """The table joined with the model, on its device."""
+    parametrisation, times = model.parametrisation, table.times
+    labels, output_scale, state_scale = (
+        of(times) for of in (parametrisation.labels, parametrisation.output_scale, parametrisation.state_scale)
+    )
+    return Program.of(table, labels, output_scale, device, state_scale)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ are read from `TimeCurves`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,12 +20,15 @@ from torch.autograd import forward_ad
 
 from scoresde_fast.evaluate import TimedEvaluator, timed_evaluator
 from scoresde_fast.model import Parametrisation, ScoreFunction
-from scoresde_fast.ops.hutchinson_dot import Probe, hutchinson_dot
+from scoresde_fast.ops import hutchinson_dot
+from scoresde_fast.ops.hutchinson_dot import Probe
 from scoresde_fast.precision import Precision
 from scoresde_fast.sdes import CLDSDE, Array, ScalarSDE
 
 PIECES, NODES = 128, 14
 """Pieces of a curve, and Chebyshev nodes of each: relative errors of about 1e-13 for every SDE here."""
+TOGETHER = 256
+"""Samples times directions that an exact trace evaluates at once."""
 
 
 class TimeCurves:
@@ -110,6 +114,8 @@ class Drift:
         self._curves = TimeCurves(
             lambda t: drift_coefficients(model.parametrisation, t, flow=flow), low, model.sde.T, self._device
         )
+        operation = hutchinson_dot.operation
+        self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(self._device)
         self._parts = model.sde.parts
         self._unit = torch.tensor([[0.0, 1.0]], device=self._device)
         self._network: TimedEvaluator = timed_evaluator(model.network, precision)
@@ -141,9 +147,9 @@ class Drift:
         dots = u.new_zeros(len(probes), len(u))
         for index, field in enumerate(probes):
             output, tangent = self._directional(x, label, field)
-            hutchinson_dot(
+            hutchinson_dot.hutchinson_dot(
                 dots[index], tangent.contiguous(), sample_ids, self._unit, draw=draw + index, probe=probe,
-                run_seed=run_seed,
+                run_seed=run_seed, implementation=self._dot,
             )  # fmt: skip
         return self._assemble(u, output, factor, linear), self._trace(factor, linear, dots).T
 
@@ -154,14 +160,20 @@ class Drift:
         """
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
-        total = u.new_zeros(len(u))
-        elements = x[0].numel() // self._parts
-        for element in range(elements):
-            field = x.new_zeros(len(x), elements)
-            field[:, element] = 1
-            output, tangent = self._directional(x, label, field.view(len(x), *self.model.image_shape))
-            total += tangent.flatten(1)[:, element]
-        return self._assemble(u, output, factor, linear), self._trace(factor, linear, total)[:, None]
+        elements = math.prod(self.model.image_shape)
+        total, output = u.new_zeros(len(u)), None
+        identity = torch.eye(elements, dtype=x.dtype, device=x.device).view(elements, *self.model.image_shape)
+        for directions in identity.split(max(1, TOGETHER // len(u))):
+            count = len(directions)
+            # (count, B, ...): every direction at every sample
+            field = directions[:, None].expand(count, len(u), *self.model.image_shape).flatten(0, 1)
+            output, tangent = self._directional(
+                x.repeat(count, *[1] * (x.ndim - 1)), label.repeat(count), field.contiguous()
+            )
+            total += (tangent * field).flatten(1).sum(1).view(count, len(u)).sum(0)
+        assert output is not None
+        slope = self._assemble(u, output[: len(u)], factor, linear)
+        return slope, self._trace(factor, linear, total)[:, None]
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         curves = self._curves(t)
@@ -186,6 +198,6 @@ class Drift:
 
     def _trace(self, factor: Tensor, linear: Tensor, network: Tensor) -> Tensor:
         """From the trace (..., B) of the network's Jacobian to that of the slope's: the linear part's is known."""
-        elements = int(np.prod(self.model.image_shape))
+        elements = math.prod(self.model.image_shape)
         diagonal = linear[0] if self._parts == 1 else linear[0] + linear[3]
         return elements * diagonal + factor * network

@@ -93,3 +93,9 @@ def random_signs(sample_ids: Tensor, run_seed: int, draw: int, elements: int) ->
     """The field ``draw`` of signs, as `standard_normals`: 1 or -1 where the top bit of the element's word is 0 or 1."""
     words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
     return (1 - 2 * (words >> 31)).float()
+
+
+def uniforms(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
+    """The field ``draw`` of numbers in (0, 1), as `standard_normals`, but float64: the u of each element's word."""
+    words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
+    return _uniform(words)

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from scoresde_fast import __version__
+from scoresde_fast.adaptive import ADAPTIVE, AdaptiveEngine, AdaptiveOptions
 from scoresde_fast.batch_fit import SPARE, largest_batch, remembered_batch
 from scoresde_fast.devices import Auto, choose_capture, choose_compile, usable_device
-from scoresde_fast.engine import Engine, out_of_memory
+from scoresde_fast.engine import Engine, out_of_memory, program_for
 from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import shape_sha256, weights_sha256
 from scoresde_fast.lanes import in_lane, lane_count, run_in_lanes
 from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.model import ScoreFunction, ScoreModel
 from scoresde_fast.noise import Noise
+from scoresde_fast.ode.control import ErrorNorm
 from scoresde_fast.ops.langevin_step import LangevinNorm
 from scoresde_fast.precision import Precision, choose_precision
-from scoresde_fast.program import Program
-from scoresde_fast.solver_options import solver_options
-from scoresde_fast.solvers import build_table
+from scoresde_fast.solver_options import adaptive_options, solver_options
+from scoresde_fast.solvers import Interval, SolverOptions, build_table
 from scoresde_fast.strict import chunk_size, chunks
 from scoresde_fast.watch import OnStep
 
@@ -44,18 +45,27 @@ class Sampler:
 
     Args:
         model: any `ScoreFunction`; it is moved to ``device`` and put in evaluation mode.
-        solver: "pc", or the name of a predictor ("euler_maruyama", "reverse_diffusion", "ancestral"; on CLD "sscs",
-            "euler_maruyama", "gddim").
-        steps: steps of the predictor.
+        solver: "pc", or a solver's name ("euler_maruyama", "reverse_diffusion", "ancestral", and the fast ones: "ddim",
+            "deis", "ipndm", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "dpmpp_2s", "dpmpp_3s", "unipc", "sa", "heun"; on
+            CLD "sscs", "euler_maruyama", "gddim"); or one that chooses its own steps: "rk45", the probability flow's,
+            and "ggf" ("gotta go fast"), the reverse SDE's, not on CLD.
+        steps: steps of the solver.
         corrector: "langevin", "ald" or "none".
         corrector_steps: corrector steps before each predictor step.
         snr: signal-to-noise ratio of the corrector.
-        grid: "uniform" (as published), "quadratic", "sqrt" or "karras".
-        order: of a solver that has several ("gddim": 1 to 4).
+        grid: "uniform" (as published), "quadratic", "sqrt", "karras" or "logsnr".
+        order: of a solver that has several ("unipc", "sa": 1 to 3; "deis", "ipndm": 2 to 4; "gddim": 1 to 4).
         flow: solve the probability-flow ODE instead of the reverse SDE.
-        denoise: leave out the noise of the last step; on CLD the last step is one without noise, from eps to the data.
+        denoise: leave out the noise of the last step; of fast solvers and on CLD the last step is one without noise,
+            from eps to the data.
         eps: time at which to stop.
         parity: do what the original program does where that departs from the paper ("sscs" with a changing beta).
+        eta: the noise of "ddim", "sa" and "dpmpp_2m_sde", as a share of that of the reverse SDE.
+        churn: of "heun": how much noise it adds over the steps together and takes away again.
+        restart: intervals (t_min, t_max, times, steps) in which the run goes back to noise and forth again.
+        rtol, atol: tolerances of "rk45" (usually 1e-5 both) and "ggf" (0.02, and one level of 8 bits).
+        error_norm: of "rk45", "sample": each sample has steps of its own; "batch": all go by the batch's error, as the
+            original does, so that a sample depends on its batch.
         langevin_norm: "sample": the corrector's step is set by each sample's own norms; "batch": by the batch's, as
             published, so that a sample depends on its batch.
         run_seed: seed of the whole run, 0 to 2^64 - 1: another one gives other images for the same seeds.
@@ -95,6 +105,12 @@ class Sampler:
         denoise: bool | None = None,
         eps: float | None = None,
         parity: bool = False,
+        eta: float | None = None,
+        churn: float | None = None,
+        restart: tuple[Interval, ...] | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        error_norm: ErrorNorm | None = None,
         langevin_norm: LangevinNorm = "sample",
         run_seed: int = 0,
         device: torch.device | str = "cpu",
@@ -125,9 +141,16 @@ class Sampler:
             "flow": flow,
             "denoise": denoise,
             "eps": eps,
+            "eta": eta,
+            "churn": churn,
+            "restart": restart,
+            "rtol": rtol,
+            "atol": atol,
+            "error_norm": error_norm,
+            "parity": parity or None,
         }
-        self.options = solver_options(model, {**chosen, "parity": parity})
-        self.table = build_table(model.sde, self.options)
+        options = adaptive_options if solver in ADAPTIVE else solver_options
+        self.options: SolverOptions | AdaptiveOptions = options(model, chosen)
         self.device = usable_device(device)
         self.model = model.to(self.device).eval()
         self.langevin_norm: LangevinNorm = langevin_norm
@@ -135,37 +158,57 @@ class Sampler:
         self.backend = backend
         self.strict = strict
         self.step_backends = StepBackends.choose(self.device, backend)
-        parametrisation, times = model.parametrisation, self.table.times
-        self.program = Program.of(
-            self.table,
-            parametrisation.labels(times),
-            parametrisation.output_scale(times),
-            self.device,
-            parametrisation.state_scale(times),
-        )
-        self.engine = Engine(
-            self.model,
-            partial(
-                Loop, self.program, backends=self.step_backends, run_seed=run_seed, langevin_norm=self.langevin_norm
-            ),
-            self.program.labels,
-            model.state_shape,
-            precision=choose_precision(precision, self.device),
-            precision_asked=precision != "auto",
-            compiled=choose_compile(compile, self.device),
-            captured=choose_capture(capture, self.device),
-            strict=strict,
-        )
+        resolved = choose_precision("fp32" if precision == "auto" and self._adaptive else precision, self.device)
+        captured = choose_capture(capture, self.device)
+        if isinstance(self.options, AdaptiveOptions):
+            self.engine: Engine | AdaptiveEngine = AdaptiveEngine(
+                self.model, self.options, self.device, precision=resolved, captured=captured, strict=strict,
+                run_seed=run_seed, backends=self.step_backends,
+            )  # fmt: skip
+        else:
+            self.table = build_table(model.sde, self.options)
+            self.program = program_for(self.model, self.table, self.device)
+            self.engine = Engine(
+                self.model,
+                partial(
+                    Loop, self.program, backends=self.step_backends, run_seed=run_seed, langevin_norm=self.langevin_norm
+                ),
+                self.program.labels,
+                model.state_shape,
+                precision=resolved,
+                precision_asked=precision != "auto",
+                compiled=choose_compile(compile, self.device),
+                captured=captured,
+                strict=strict,
+            )
         self.batch_size = self._fitting_batch() if batch_size == "auto" else batch_size
 
     @property
-    def nfe(self) -> int:
-        """Network evaluations an image costs."""
-        return self.table.nfe
+    def _adaptive(self) -> bool:
+        return isinstance(self.options, AdaptiveOptions)
+
+    @property
+    def nfe(self) -> int | None:
+        """Network evaluations an image costs; None by "rk45" and "ggf", which find it out: see `evaluations`."""
+        return None if self._adaptive else self.table.nfe
+
+    def evaluations(self, seeds: Sequence[int]) -> list[int]:
+        """Network evaluations that the image of each seed cost.
+
+        Raises:
+            ValueError: by "rk45" and "ggf", which find it out as they go, the image of a seed has not been drawn yet.
+        """
+        if not isinstance(self.engine, AdaptiveEngine):
+            return [self.table.nfe] * len(seeds)
+        if missing := [seed for seed in seeds if seed not in self.engine.evaluations]:
+            raise ValueError(f"the image of seed {missing[0]} has not been drawn, so what it costs is not known")
+        return [self.engine.evaluations[seed] for seed in seeds]
 
     @property
     def batch_dependent(self) -> bool:
         """Whether an image depends on the others of its batch."""
+        if isinstance(self.options, AdaptiveOptions):
+            return self.options.tolerances.norm == "batch"
         return self.langevin_norm == "batch" and any(row.langevin is not None for row in self.table.rows)
 
     def describe(self) -> dict[str, Any]:
@@ -224,6 +267,7 @@ class Sampler:
         Raises:
             ValueError: a seed is not an integer from 0 to 2^63 - 1.
             NonFiniteError: the network returned NaN or infinity; names the step and the time.
+            IntegrationError: the same by "rk45" and "ggf", or their tolerances cannot be met; holds what was reached.
             BatchTooLargeError: the batch does not fit in memory; says what does.
         """
         for batch, states in self._states(seeds, self.batch_size if batch_size is None else batch_size, on_step):

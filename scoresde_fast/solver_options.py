@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from scoresde_fast.adaptive import ADAPTIVE, AdaptiveOptions
+from scoresde_fast.errors import unknown
 from scoresde_fast.model import ScoreFunction, ScoreModel
-from scoresde_fast.solvers import SolverOptions
+from scoresde_fast.solvers import SOLVERS, SolverOptions
+from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
+from scoresde_fast.solvers.registry import ALIASES
 
 PREDICTORS = {
     "euler_maruyama": "euler_maruyama",
@@ -19,13 +23,54 @@ PREDICTORS = {
 """Our names of the configurations' predictors; "none" stands for reverse diffusion, as in the original."""
 
 
+FIXED_ONLY = ("steps", "corrector", "corrector_steps", "snr", "grid", "order", "parity", "eta", "churn", "restart")
+"""What a solver that chooses its own steps has no use for."""
+TOLERANCES = {"rtol": "rtol", "atol": "atol", "error_norm": "norm"}
+"""What only such a solver has, and what `Tolerances` calls it."""
+
+
 def solver_options(model: ScoreFunction, chosen: Mapping[str, Any]) -> SolverOptions:
-    """The options of `SolverOptions` that are not None in ``chosen``; the others are the model's own."""
+    """The options that are not None in ``chosen``; the others are the model's own.
+
+    Raises:
+        ValueError: the solver is unknown, or an option is one that it does not have.
+    """
+    given = {name: value for name, value in chosen.items() if value is not None}
+    for name in TOLERANCES:
+        if name in given:
+            raise ValueError(
+                f"{name} is {given[name]!r}; only {' and '.join(map(repr, ADAPTIVE))} choose their steps by it: leave "
+                "it out"
+            )
     own = _own(model)
-    if chosen["solver"] is not None:
+    if "solver" in given:
+        if given["solver"] not in (known := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
+            raise ValueError(unknown("solver", given["solver"], [*known, *ADAPTIVE]))
         # these belong to the model's own predictor
         own = {name: value for name, value in own.items() if name not in ("corrector", "order")}
-    return SolverOptions(**{**own, **{name: value for name, value in chosen.items() if value is not None}})
+    return SolverOptions(**{**own, **given})
+
+
+def adaptive_options(model: ScoreFunction, chosen: Mapping[str, Any]) -> AdaptiveOptions:
+    """The same of a solver that chooses its own steps, ``chosen["solver"]``.
+
+    Raises:
+        ValueError: an option is one that it does not have, or out of its range.
+    """
+    given = {name: value for name, value in chosen.items() if value is not None}
+    solver, own = given["solver"], _own(model)
+    for name in FIXED_ONLY:
+        if name in given:
+            raise ValueError(
+                f"{name} is {given[name]!r}; solver {solver!r} chooses its own steps by rtol and atol: leave it out"
+            )
+    if given.get("flow", solver == "rk45") != (solver == "rk45"):
+        raise ValueError(
+            f"flow is {given['flow']}; solver 'rk45' is the probability flow's, 'ggf' the reverse SDE's: leave it out"
+        )
+    tolerances = {inside: given[name] for name, inside in TOLERANCES.items() if name in given}
+    denoise, eps = given.get("denoise", own.get("denoise", True)), given.get("eps", own.get("eps"))
+    return AdaptiveOptions.of(solver, model.sde, denoise=denoise, eps=eps, chosen=tolerances)
 
 
 def _own(model: ScoreFunction) -> dict[str, Any]:

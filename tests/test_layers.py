@@ -52,6 +52,7 @@ LAYERS = (
     "generate",
     "training",
     "evaluation",
+    "latent",
     "bench",
     "cli",
 )

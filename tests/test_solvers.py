@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solvers do what their tables say, and their tables converge to the data at the solver's order."""
+"""score_sde's solvers do what their tables say, and their tables converge to the data at the solver's order."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.program import Program
-from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
+from scoresde_fast.sdes import SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
 from scoresde_fast.solvers import GRIDS, SOLVERS, Row, SolverOptions, StepTable, build_table
 from scoresde_fast.solvers.moments import Gaussian, marginal, prior, propagate
 
 MEAN, STD = 0.3, 0.5
-SDE_OF: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE()}
+SDE_OF: dict[str, ScalarSDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE()}
+
+PUBLISHED = {name: found for name, found in SOLVERS.items() if found.published}
 
 CASES = [
     (name, solver, flow)
     for name, sde in SDE_OF.items()
-    for solver, found in SOLVERS.items()
+    for solver, found in PUBLISHED.items()
     for flow in (False, True)
-    if isinstance(sde, found.sdes) and (found.flow or not flow) and (flow or not found.deterministic)
+    if isinstance(sde, found.sdes) and (found.flow or not flow)
 ]
 IDS = [f"{name}-{solver}-{'flow' if flow else 'sde'}" for name, solver, flow in CASES]
 CORRECTED = [
     (name, solver, corrector)
     for name, sde in SDE_OF.items()
-    for solver, found in SOLVERS.items()
+    for solver, found in PUBLISHED.items()
     for corrector in ("langevin", "ald")
     if isinstance(sde, found.sdes)
 ]
@@ -82,10 +84,12 @@ def test_order_of_convergence(name: str, solver: str, flow: bool, grid: str) -> 
     errors = []
     for steps in sizes:
         # No denoising, a start without error, and an end so close to the data that only the solver's error is seen;
-        # the published uniform grid covers a time of T, and so ends at 0.
-        table = build_table(sde, SolverOptions(solver, steps, grid=grid, flow=flow, denoise=False, eps=1e-5))
+        # the published uniform grid covers a time of T, and so ends at 0.  On even steps in the log-SNR the first-order
+        # error itself vanishes towards the data.
+        eps = 0.3 if grid == "logsnr" else 1e-5
+        table = build_table(sde, SolverOptions(solver, steps, grid=grid, flow=flow, denoise=False, eps=eps))
         got = propagate(table, sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
-        wanted = marginal(sde, 0.0 if grid == "uniform" else 1e-5, MEAN, STD)
+        wanted = marginal(sde, 0.0 if grid == "uniform" else eps, MEAN, STD)
         deviations = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
         errors.append(abs(got.mean[0] - wanted.mean[0]) + abs(np.subtract(*deviations)))
     slope = -np.polyfit(np.log(sizes), np.log(errors), 1)[0]

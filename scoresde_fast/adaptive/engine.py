@@ -151,7 +151,7 @@ class AdaptiveEngine:
 
     @property
     def _capture_with(self) -> partial[Attempt] | None:
-        return None if self._graphs is None else partial(_capture, self._graphs)
+        return None if self._graphs is None else partial(capture_with, self._graphs)
 
     def _last_row(self) -> Program:
         """The denoising."""
@@ -161,7 +161,8 @@ class AdaptiveEngine:
         return program_for(self._model, StepTable.of([finish(sde, eps, eps)]), self._device)
 
 
-def _capture(graphs: Graphs, step: Attempt) -> Attempt:
+def capture_with(graphs: Graphs, step: Attempt) -> Attempt:
+    """The step as a graph, after it has run often enough for its libraries to settle."""
     for _ in range(WARM_UP):
         graphs.warm_up(step)
     return graphs.capture(step)

@@ -43,8 +43,10 @@ class Job:
             if value < 1:
                 raise ValueError(f"the {name} is {value}; it must be at least 1")
         whole = Sampler(model, device=device)
-        steps = max(1, round(nfe * whole.options.steps / whole.nfe))
+        assert isinstance(whole.options, SolverOptions)  # a configuration names no other
+        steps = max(1, round(nfe * whole.options.steps / whole.table.nfe))
         sampler = Sampler(model, steps=steps, device=device)
+        assert isinstance(sampler.options, SolverOptions)
         return cls(sampler.model, sampler.options, sampler.table, tuple(range(batch)), sampler.device)
 
     @property

@@ -13,7 +13,7 @@ from typing import Protocol
 import tyro
 
 from scoresde_fast import __version__
-from scoresde_fast.cli.bench import Bench
+from scoresde_fast.cli.bench import Bench, BenchSolvers
 from scoresde_fast.cli.convert import Convert
 from scoresde_fast.cli.env import Env
 from scoresde_fast.cli.sample import Sample
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "sample": Sample,
     "train": Train,
     "bench": Bench,
+    "bench solvers": BenchSolvers,
     "convert": Convert,
     "env": Env,
 }
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"{PROGRAM} {__version__}")
         return 0
+    for name, words in ((name, name.split()) for name in COMMANDS):
+        if arguments[: len(words)] == words:
+            arguments = [name, *arguments[len(words) :]]
     command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog=PROGRAM,

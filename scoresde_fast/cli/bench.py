@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast bench``: sampling against what a competent user would write, on this machine."""
+"""``scoresde-fast bench``: sampling against what a competent user would write; ``bench solvers``: all solvers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -39,8 +39,6 @@ class Bench:
     """Write one page to look at, everything in it."""
 
     def run(self) -> None:
-        import torch
-
         from scoresde_fast.bench.report import require_libraries, write_html
         from scoresde_fast.bench.result import bench, write_json
         from scoresde_fast.bench.waterfall import Effort
@@ -49,10 +47,7 @@ class Bench:
         keep_freed_memory()  # for every line alike
         if self.html is not None:
             require_libraries()  # before the minutes of measuring
-        if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"--threads {self.threads} cannot compute; it is at least 1")
-            torch.set_num_threads(self.threads)
+        _use_threads(self.threads)
         result = bench(
             self.names,
             device=self.device,
@@ -67,3 +62,84 @@ class Bench:
         if self.html is not None:
             write_html(result, self.html)
             print(self.html)
+
+
+@dataclass(frozen=True)
+class BenchSolvers:
+    """Compare every solver on one model: quality against network evaluations and time, and which one to use."""
+
+    model: Positional[str]
+    """digits-vp or another embedded model of images, a folder of one like it, or where the score is exact mixture-ve,
+    mixture-vp, mixture-subvp, mixture-cld."""
+    nfe: tuple[int, ...] = (5, 10, 15, 20, 25, 50, 100)
+    """Budgets of network evaluations; each line takes as many steps as its budget allows."""
+    samples: Annotated[int | None, arg(help_behavior_hint="(default: 2 000 images or 20 000 numbers)")] = None
+    """Samples a line, of the same seeds for all."""
+    solvers: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all that the model's SDE has)")] = ()
+    """Which solvers."""
+    grids: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all)")] = ()
+    """Which time grids."""
+    plugin: Annotated[Path | None, FLAG] = None
+    """A Python file whose functions join by the decorator @scoresde_fast.solver."""
+    reference_steps: Annotated[int | None, FLAG] = None
+    """Also the published sampler with so many steps (1000), to measure the others by."""
+    seconds: Annotated[float | None, FLAG] = None
+    """No line begins that would end later; the most telling come first, and what was left out is listed."""
+    batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 100 images or 20 000 numbers)")] = None
+    """Samples at once."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:1."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """What the network computes in; auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
+    """CPU threads."""
+    out: Annotated[Path | None, FLAG] = None
+    """Write the result as JSON while it grows. The same command goes on with what is there."""
+    html: Annotated[Path | None, FLAG] = None
+    """Write one page to look at, everything in it."""
+
+    def run(self) -> None:
+        from scoresde_fast.bench.report import require_libraries
+        from scoresde_fast.bench.solvers.compare import compare
+        from scoresde_fast.bench.solvers.contender import Rules
+        from scoresde_fast.bench.solvers.page import write_html
+        from scoresde_fast.bench.solvers.plugin import load_solvers
+        from scoresde_fast.cli.memory import keep_freed_memory
+
+        keep_freed_memory()
+        if self.html is not None:
+            require_libraries()
+        _use_threads(self.threads)
+        rules = Rules(
+            budgets=self.nfe,
+            solvers=self.solvers,
+            extra=load_solvers(self.plugin) if self.plugin is not None else (),
+            grids=self.grids,
+            reference_steps=self.reference_steps,
+            device=self.device,
+            precision=self.precision,
+        )
+        result = compare(
+            self.model,
+            rules,
+            samples=self.samples,
+            batch_size=self.batch_size,
+            seconds=self.seconds,
+            out=self.out,
+            command=shlex.join(["scoresde-fast", *sys.argv[1:]]),
+        )
+        print(*result["verdict"]["sentences"], sep="\n")
+        if self.out is not None:
+            print(self.out)
+        if self.html is not None:
+            write_html(result, self.html)
+            print(self.html)
+
+
+def _use_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"--threads {threads} cannot compute; it is at least 1")
+        torch.set_num_threads(threads)

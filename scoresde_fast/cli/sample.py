@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+if TYPE_CHECKING:
+    from scoresde_fast.solvers import Interval
+
 FLAG = arg(help_behavior_hint="")
+FROM_METHOD = arg(help_behavior_hint="(default: the method's)")
 FROM_MODEL = arg(help_behavior_hint="(default: the model's)")
 
 
@@ -28,7 +32,8 @@ class Sample:
     """A folder of PNGs, or one file: .npz (arr_0, NHWC uint8) or .zip (PNGs)."""
 
     solver: Annotated[str | None, FROM_MODEL] = None
-    """The method: pc (reverse diffusion and Langevin), euler_maruyama, reverse_diffusion or ancestral; on CLD sscs,
+    """The method: pc (reverse diffusion and Langevin), euler_maruyama, reverse_diffusion or ancestral; for few steps
+    ddim, deis, ipndm, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, unipc, sa or heun; on CLD sscs,
     euler_maruyama or gddim."""
     steps: Annotated[int | None, FROM_MODEL] = None
     """Time steps."""
@@ -39,17 +44,24 @@ class Sample:
     snr: Annotated[float | None, FROM_MODEL] = None
     """Signal-to-noise ratio of the corrector."""
     grid: Annotated[str | None, FROM_MODEL] = None
-    """How the times are spaced: uniform (as published), quadratic, sqrt or karras."""
+    """How the times are spaced: uniform (as published), quadratic, sqrt, karras or logsnr."""
     order: Annotated[int | None, FROM_MODEL] = None
-    """Order of the method, where it has several: gddim, 1 to 4."""
+    """Order of the method, where it has several: unipc and sa 1 to 3, deis and ipndm 2 to 4, gddim 1 to 4."""
     flow: Annotated[bool, FLAG] = False
     """Follow the probability flow: no noise after the prior."""
     no_denoise: Annotated[bool, FLAG] = False
-    """Keep the noise of the last step; on CLD stop a step short of the data."""
+    """Keep the noise of the last step; with a method for few steps, and on CLD, stop a step short of the data."""
     eps: Annotated[float | None, FROM_MODEL] = None
     """The time to stop at."""
     parity: Annotated[bool, FLAG] = False
     """Do what the original program does where that departs from the paper: sscs with a changing beta."""
+    eta: Annotated[float | None, FROM_METHOD] = None
+    """Noise of ddim, sa and dpmpp_2m_sde: 0 none, 1 that of the reverse SDE."""
+    churn: Annotated[float | None, FROM_METHOD] = None
+    """heun: how much noise it adds over the steps together, and takes away again."""
+    restart: Annotated[str | None, arg(help_behavior_hint="(default: none)")] = None
+    """Go from t_min back to t_max with noise and return in so many steps, so many times: T_MIN:T_MAX:TIMES:STEPS, as
+    0.1:0.3:2:5, several with commas between."""
     return_velocity: Annotated[bool, FLAG] = False
     """CLD: write position, velocity (float32) and seeds to --out FILE.npz, in place of images."""
     langevin_norm: Literal["sample", "batch"] = "sample"
@@ -116,6 +128,8 @@ class Sample:
             "grid",
             "order",
             "eps",
+            "eta",
+            "churn",
             "langevin_norm",
             "run_seed",
             "device",
@@ -124,6 +138,7 @@ class Sample:
         chosen = {name: getattr(self, name) for name in names}
         chosen |= {"flow": self.flow or None, "denoise": False if self.no_denoise else None}
         chosen |= {"parity": self.parity or None}
+        chosen |= {"restart": None if self.restart is None else parse_restart(self.restart)}
         chosen |= {
             "batch_size": self.batch_size,
             "strict": self.strict or None,
@@ -131,3 +146,21 @@ class Sample:
             "capture": False if self.no_capture else None,
         }
         return {name: value for name, value in chosen.items() if value is not None}
+
+
+def parse_restart(text: str) -> tuple[Interval, ...]:
+    """``T_MIN:T_MAX:TIMES:STEPS``, or several of them with commas between, as `Sampler` takes them.
+
+    Raises:
+        ValueError: the text is not that.
+    """
+    intervals = []
+    for part in text.split(","):
+        try:
+            low, high, times, steps = part.split(":")
+            intervals.append((float(low), float(high), int(times), int(steps)))
+        except ValueError:
+            raise ValueError(
+                f"--restart {part!r} cannot be read; it is T_MIN:T_MAX:TIMES:STEPS, as in 0.1:0.3:2:5"
+            ) from None
+    return tuple(intervals)

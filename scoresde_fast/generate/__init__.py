@@ -33,7 +33,7 @@ class ImageSource(Protocol):
     """What :func:`generate` needs; ``scoresde_fast.Sampler`` is one."""
 
     @property
-    def nfe(self) -> int:
+    def nfe(self) -> int | None:
         """Network evaluations an image."""
 
     @property

@@ -48,7 +48,7 @@ class Report:
 
     made: int
     found: int
-    nfe: int
+    nfe: int | None
     seconds: float
     look_at: Path
 
@@ -57,5 +57,6 @@ class Report:
         if not self.made:
             return f"nothing to do, {found} -> {self.look_at}"
         rate = f"{self.made / self.seconds:.2f} images/s"
-        made = f"{self.made} images ({self.nfe} NFE each) in {self.seconds:.1f} s, {rate}"
+        each = "" if self.nfe is None else f" ({self.nfe} NFE each)"
+        made = f"{self.made} images{each} in {self.seconds:.1f} s, {rate}"
         return f"{made}{f', {found}' if self.found else ''} -> {self.look_at}"

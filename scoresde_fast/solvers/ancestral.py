@@ -17,6 +17,7 @@ from scoresde_fast.solvers.table import AnyRow, Row
     flow=False,
     source="Song et al. 2021, appendix F; Ho et al. 2020, algorithm 2",
     aliases=("ancestral_sampling",),
+    published=True,
 )
 def ancestral(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     """VE: x + G^2 score, the noise of the posterior; VP: (x + beta score) / sqrt(1 - beta) + sqrt(beta) z.

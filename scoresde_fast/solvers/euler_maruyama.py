@@ -24,6 +24,7 @@ def euler_mean(sde: CLDSDE, t: float, dt: float, *, flow: bool = False) -> PairR
     source="Song et al. 2021, section 4.1",
     aliases=("em",),
     finish=euler_mean,
+    published=True,
 )
 def euler_maruyama(sde: SDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     """x <- x - [f(t) x - g(t)^2 score] dt + g(t) sqrt(dt) z; with ``flow`` half the score and no noise."""

@@ -17,12 +17,10 @@ import numpy as np
 
 from scoresde_fast.sdes import CLDSDE, SDE, Array
 from scoresde_fast.sdes.pairs import cholesky
+from scoresde_fast.solvers.adams import NODES, lagrange, past
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow
-
-NODES = 16
-"""Gauss-Legendre nodes a step, evenly weighted in log t, where everything here is smooth."""
 
 
 def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
@@ -60,7 +58,7 @@ def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int) -> list[AnyRow]:
 
 
 class Rotations:
-    """The angle theta over a grid, and the integrals that the steps need.
+    """The angle theta over a grid, and the integrals that the steps need, in log t, where all here is smooth.
 
     Attributes:
         angles: (n,) theta at the beginning of each step; theta is 0 at the first.
@@ -94,13 +92,5 @@ class Rotations:
         kick = self.sde.propagator(tau, self.grid.ends[:, None])[..., 1]
         size = self.sde.beta(tau) * self.sde.damping / self._factor[..., 1, 1] * self._measure * self._w
         direction = np.stack([-np.sin(theta), np.cos(theta)], axis=-1)
-        # (n, order): the times of the evaluations, NaN before the first
-        past = np.stack([np.append(np.full(j, np.nan), self.grid.times)[: len(tau)] for j in range(order)], axis=1)
-        result = np.zeros((len(tau), order, 2, 2))
-        for j in range(order):
-            others = np.delete(past, j, axis=1)[:, None, :]
-            ratios = (tau[..., None] - others) / (past[:, None, j : j + 1] - others)
-            basis = np.prod(np.where(np.isnan(others), 1.0, ratios), axis=-1)
-            here = ~np.isnan(past[:, j])
-            result[here, j] = np.einsum("nk,nki,nkj->nij", size * basis, kick, direction)[here]
-        return result
+        basis = lagrange(past(self.grid.edges, order), tau)
+        return np.einsum("nk,nkp,nki,nkj->npij", size, basis, kick, direction)

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from scoresde_fast.errors import unknown
-from scoresde_fast.sdes import CLDSDE, SDE, Array, Discretisation, ScalarSDE
+from scoresde_fast.sdes import SDE, Array, Discretisation, ScalarSDE
 from scoresde_fast.sdes.base import table_index, table_times
+from scoresde_fast.solvers.noise_levels import invert, noise_to_signal, time_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class TimeGrid:
     dt: Array
     published: bool
 
+    @classmethod
+    def between(cls, edges: Array) -> TimeGrid:
+        """The steps between ``edges`` (n + 1,), which fall."""
+        return cls(edges[:-1], -np.diff(edges), published=False)
+
     def __len__(self) -> int:
         return len(self.times)
 
@@ -35,6 +41,11 @@ class TimeGrid:
     def ends(self) -> Array:
         """(n,) where each step ends."""
         return self.times - self.dt
+
+    @property
+    def edges(self) -> Array:
+        """(n + 1,) the beginnings of the steps, and the end of the last."""
+        return np.append(self.times, self.ends[-1])
 
     def table_times(self, sde: SDE) -> Array:
         """(n,) the times whose coefficients discrete solvers take: those of the published tables, or the grid's own."""
@@ -48,63 +59,44 @@ class TimeGrid:
         return sde.discretise_between(self.times - self.dt, self.times)
 
 
-def _between(edges: Array) -> TimeGrid:
-    return TimeGrid(edges[:-1], -np.diff(edges), published=False)
+def uniform(sde: SDE, start: float, stop: float, share: Array) -> Array:
+    """Evenly spaced in t."""
+    return start + (stop - start) * share
 
 
-def uniform(sde: SDE, steps: int, eps: float) -> TimeGrid:
-    """Evenly spaced, as published (Song et al. 2021, algorithms 2 and 3; CLD's ends at eps exactly)."""
-    if not isinstance(sde, ScalarSDE):
-        return _between(np.linspace(sde.T, eps, steps + 1))
-    return TimeGrid(np.linspace(sde.T, eps, steps), np.full(steps, sde.T / steps), published=True)
-
-
-def quadratic(sde: SDE, steps: int, eps: float) -> TimeGrid:
+def quadratic(sde: SDE, start: float, stop: float, share: Array) -> Array:
     """Quadratic striding, t - eps = (T - eps) (1 - i / n)^2 (DDIM; Dockhorn et al. 2022, appendix)."""
-    return _between(eps + (sde.T - eps) * np.linspace(1, 0, steps + 1) ** 2)
+    return stop + (start - stop) * (1 - share) ** 2
 
 
-def sqrt(sde: SDE, steps: int, eps: float) -> TimeGrid:
+def sqrt(sde: SDE, start: float, stop: float, share: Array) -> Array:
     """Evenly spaced in sqrt(t): as `quadratic`, but coarser near eps."""
-    return _between(np.linspace(np.sqrt(sde.T), np.sqrt(eps), steps + 1) ** 2)
+    return uniform(sde, np.sqrt(start), np.sqrt(stop), share) ** 2
 
 
-def karras(sde: SDE, steps: int, eps: float, rho: float = 7.0) -> TimeGrid:
+def karras(sde: SDE, start: float, stop: float, share: Array, rho: float = 7.0) -> Array:
     """Evenly spaced in (std / scale)^(1 / rho), the noise seen at unit signal (Karras et al. 2022, equation 5).
 
     CLD's signal and noise are those of the position.
     """
-
-    def noise_to_signal(t: Array) -> Array:
-        if isinstance(sde, CLDSDE):
-            mean, covariance = sde.marginal(t)
-            return np.sqrt(covariance[..., 0, 0]) / mean[..., 0, 0]
-        assert isinstance(sde, ScalarSDE)
-        scale, std = sde.marginal(t)
-        return std / scale
-
-    ends = noise_to_signal(np.array([sde.T, eps])) ** (1 / rho)
-    wanted = np.linspace(ends[0], ends[1], steps + 1) ** rho
-    edges = _invert(noise_to_signal, wanted, eps, sde.T)
-    edges[0], edges[-1] = sde.T, eps
-    return _between(edges)
+    high, low = noise_to_signal(sde, np.array([start, stop])) ** (1 / rho)
+    return time_of(sde, uniform(sde, high, low, share) ** rho, stop, start)
 
 
-def _invert(increasing: Callable[[Array], Array], values: Array, low: float, high: float) -> Array:
-    """The t in [low, high] with increasing(t) = value, for every value, by bisection to the last bit."""
-    lower, upper = np.full_like(values, low), np.full_like(values, high)
-    for _ in range(64):
-        middle = (lower + upper) / 2
-        below = increasing(middle) < values
-        lower, upper = np.where(below, middle, lower), np.where(below, upper, middle)
-    return (lower + upper) / 2
+def logsnr(sde: SDE, start: float, stop: float, share: Array) -> Array:
+    """Evenly spaced in log(scale / std), half the log of the signal-to-noise ratio (Lu et al. 2022); as in `karras`."""
+    high, low = np.log(noise_to_signal(sde, np.array([start, stop])))
+    return time_of(sde, np.exp(uniform(sde, high, low, share)), stop, start)
 
 
-GRIDS: dict[str, Callable[[SDE, int, float], TimeGrid]] = {
+Spacing = Callable[[SDE, float, float, Array], Array]
+"""``spacing(sde, start, stop, share)``: the times (n,) after shares (n,) of the way down, 0 to 1; exact to rounding."""
+GRIDS: dict[str, Spacing] = {
     "uniform": uniform,
     "quadratic": quadratic,
     "sqrt": sqrt,
     "karras": karras,
+    "logsnr": logsnr,
 }
 
 
@@ -114,15 +106,43 @@ def require_steps(steps: int, least: int = 1) -> None:
         raise ValueError(f"steps is {steps!r}; it must be a whole number of at least {least}")
 
 
-def make_grid(name: str, sde: SDE, steps: int, eps: float) -> TimeGrid:
-    """The grid ``name`` of ``steps`` steps from T to ``eps``.
+def make_grid(
+    name: str,
+    sde: SDE,
+    steps: int,
+    eps: float,
+    *,
+    start: float | None = None,
+    through: Sequence[float] = (),
+    published: bool = True,
+) -> TimeGrid:
+    """The grid ``name`` of ``steps`` steps from T, or ``start``, to ``eps``, with edges at the times ``through``.
+
+    With ``published`` the uniform grid of images is that of score_sde (Song et al. 2021, algorithms 2 and 3), which
+    ends beyond eps; every other grid ends at eps exactly.
 
     Raises:
-        ValueError: the name is unknown, ``steps`` is below 1, or ``eps`` is not inside (0, T).
+        ValueError: the name is unknown, ``steps`` is below 1 or too few to pass through so many times, or ``eps`` is
+            not inside (0, T).
     """
     if name not in GRIDS:
         raise ValueError(unknown("time grid", name, GRIDS))
     require_steps(steps)
     if not 0 < eps < sde.T:
         raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")
-    return GRIDS[name](sde, steps, eps)
+    if published and name == "uniform" and isinstance(sde, ScalarSDE):
+        return TimeGrid(np.linspace(sde.T, eps, steps), np.full(steps, sde.T / steps), published=True)
+    start = sde.T if start is None else start
+    fixed = np.array([start, *sorted(through, reverse=True), eps])
+    if steps < len(fixed) - 1:
+        raise ValueError(f"{steps} steps cannot stop at {len(fixed) - 2} times on the way; take more steps")
+    spacing, share = GRIDS[name], np.array([0.0, 1.0])
+    if through:
+        share = np.insert(share, 1, invert(lambda share: -spacing(sde, start, eps, share), -fixed[1:-1], 0.0, 1.0))
+    index = np.round(share * steps).astype(int)
+    for i in range(1, len(index) - 1):
+        index[i] = np.clip(index[i], index[i - 1] + 1, steps - (len(index) - 1 - i))
+    # Between these the way is divided evenly.
+    edges = spacing(sde, start, eps, np.interp(np.arange(steps + 1), index, share))
+    edges[index] = fixed
+    return TimeGrid.between(edges)

@@ -102,9 +102,7 @@ class Drift:
         ValueError: as `drift_coefficients`.
     """
 
-    def __init__(
-        self, model: ScoreFunction, low: float, precision: Precision = "fp32", *, flow: bool = True
-    ) -> None:
+    def __init__(self, model: ScoreFunction, low: float, precision: Precision = "fp32", *, flow: bool = True) -> None:
         self.model = model
         first = next(model.network.parameters(), None)
         # A function of time without weights is evaluated as it is written, in float64.

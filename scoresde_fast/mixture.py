@@ -73,7 +73,9 @@ class MixtureScore(nn.Module):
     def joint_score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad_x log p_t(x) of every part: (B, parts C, H, W), (B,) -> (B, parts C, H, W)."""
         scores, log_density = self._components(x, t)
-        return (log_density.softmax(1)[..., None, None] * scores).sum(1).reshape(x.shape)
+        # By hand: softmax has no forward-mode rule of its own, and what stands in for it takes ten times as long.
+        share = (log_density - log_density.detach().amax(1, keepdim=True)).exp()
+        return ((share / share.sum(1, keepdim=True))[..., None, None] * scores).sum(1).reshape(x.shape)
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
         """log p_t(x): (B, parts C, H, W), (B,) -> (B,)."""

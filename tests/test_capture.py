@@ -35,7 +35,8 @@ CASES = [
     for flow in (False, True)
     for corrector in ("none", *CORRECTORS)
     for norm in (("sample", "batch") if corrector == "langevin" else ("sample",))
-    if isinstance(of, found.sdes) and (found.flow or not flow) and (of.parts == 1 or corrector == "none")
+    if isinstance(of, found.sdes) and (found.flow or not flow)
+    if corrector == "none" or (of.parts == 1 and found.published)
 ]
 IDS = [f"{sde}-{solver}-{'flow' if flow else 'sde'}-{c}-{norm}" for sde, solver, flow, c, norm in CASES]
 NETWORK = {

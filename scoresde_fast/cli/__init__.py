@@ -16,6 +16,8 @@ from scoresde_fast import __version__
 from scoresde_fast.cli.bench import Bench, BenchSolvers
 from scoresde_fast.cli.convert import Convert
 from scoresde_fast.cli.env import Env
+from scoresde_fast.cli.latent import Decode, Encode, Interpolate
+from scoresde_fast.cli.likelihood import Likelihood
 from scoresde_fast.cli.sample import Sample
 from scoresde_fast.cli.train import Train
 
@@ -30,6 +32,10 @@ class Command(Protocol):
 
 COMMANDS: dict[str, Callable[..., Command]] = {
     "sample": Sample,
+    "likelihood": Likelihood,
+    "encode": Encode,
+    "decode": Decode,
+    "interpolate": Interpolate,
     "train": Train,
     "bench": Bench,
     "bench solvers": BenchSolvers,
@@ -56,13 +62,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         command.run()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, ArithmeticError) as error:
+        if not _expected(error):
+            raise
         print(f"{PROGRAM}: {_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: interrupted; the same command goes on from what is finished", file=sys.stderr)
         return 130
     return 0
+
+
+def _expected(error: Exception) -> bool:
+    """Whether an error is one that the library raises to be read; a division by zero is a bug."""
+    if not isinstance(error, ArithmeticError) or isinstance(error, FloatingPointError):
+        return True
+    from scoresde_fast.ode import IntegrationError
+
+    return isinstance(error, IntegrationError)
 
 
 def _sentence(error: Exception) -> str:

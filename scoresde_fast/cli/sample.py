@@ -34,7 +34,8 @@ class Sample:
     solver: Annotated[str | None, FROM_MODEL] = None
     """The method: pc (reverse diffusion and Langevin), euler_maruyama, reverse_diffusion or ancestral; for few steps
     ddim, deis, ipndm, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, unipc, sa or heun; on CLD sscs,
-    euler_maruyama or gddim."""
+    euler_maruyama or gddim. With steps as long as tolerances allow: rk45 (the probability flow) or ggf (the reverse
+    SDE; not on CLD)."""
     steps: Annotated[int | None, FROM_MODEL] = None
     """Time steps."""
     corrector: Annotated[str | None, FROM_MODEL] = None
@@ -62,6 +63,12 @@ class Sample:
     restart: Annotated[str | None, arg(help_behavior_hint="(default: none)")] = None
     """Go from t_min back to t_max with noise and return in so many steps, so many times: T_MIN:T_MAX:TIMES:STEPS, as
     0.1:0.3:2:5, several with commas between."""
+    rtol: Annotated[float | None, FROM_METHOD] = None
+    """rk45 and ggf: relative error allowed in a step."""
+    atol: Annotated[float | None, FROM_METHOD] = None
+    """rk45 and ggf: absolute error allowed in a step."""
+    error_norm: Annotated[Literal["sample", "batch"] | None, FROM_METHOD] = None
+    """rk45: steps by each image's own error, or by that of its whole batch, as the original does."""
     return_velocity: Annotated[bool, FLAG] = False
     """CLD: write position, velocity (float32) and seeds to --out FILE.npz, in place of images."""
     langevin_norm: Literal["sample", "batch"] = "sample"
@@ -99,16 +106,12 @@ class Sample:
         seeds = parse_seeds(self.seeds)  # a mistake here need not wait for the model
         if self.compile and self.no_compile:
             raise ValueError("--compile and --no-compile exclude each other; choose one, or neither")
-        import torch
-
         import scoresde_fast as sf
         from scoresde_fast.cli.memory import keep_freed_memory
+        from scoresde_fast.cli.threads import use_threads
 
         keep_freed_memory()
-        if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"--threads {self.threads} cannot compute; it is at least 1")
-            torch.set_num_threads(self.threads)
+        use_threads(self.threads)
         model = sf.load(self.model, config=self.config, ema=not self.raw)
         sampler = sf.Sampler(model, **self._sampler_options())
         if self.return_velocity or not model.is_image:
@@ -130,6 +133,9 @@ class Sample:
             "eps",
             "eta",
             "churn",
+            "rtol",
+            "atol",
+            "error_norm",
             "langevin_norm",
             "run_seed",
             "device",

@@ -12,9 +12,9 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
+from scoresde_fast.data.png import Pixels, decode_png
 from scoresde_fast.files import replacing, sync_folder, unfinished
 from scoresde_fast.generate.folder import PngFolder, png_name, png_seed
-from scoresde_fast.generate.pixels import Pixels, decode_png
 
 
 class Archive(PngFolder, ABC):
@@ -82,14 +82,14 @@ class NpzArchive(Archive):
     format = "npz"
 
     def _pack(self, file: BinaryIO, seeds: list[int]) -> None:
-        shape = decode_png(self.folder / png_name(seeds[0])).shape
+        shape = self.decode(seeds[0]).shape
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(seeds), *shape)}
         with ZipFile(file, "w") as archive:
             # image by image, so that a large set never stands in memory; ZipInfo's date is fixed
             with archive.open(ZipInfo("arr_0.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
                 for seed in seeds:
-                    member.write(decode_png(self.folder / png_name(seed)).tobytes())
+                    member.write(self.decode(seed).tobytes())
             with archive.open(ZipInfo("seeds.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.array(seeds, dtype=np.int64), allow_pickle=False)
 
@@ -122,5 +122,4 @@ class ZipArchive(Archive):
     def _unpack(self, seeds: set[int]) -> Iterator[tuple[int, Pixels]]:
         with ZipFile(self.out) as archive:
             for seed in seeds:
-                with archive.open(png_name(seed)) as member:
-                    yield seed, decode_png(member)
+                yield seed, decode_png(archive.read(png_name(seed)))

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from scoresde_fast.data.png import Pixels, decode_png
 from scoresde_fast.files import UNFINISHED, make_folder, replacing
-from scoresde_fast.generate.pixels import Pixels, decode_png, encode_png
+from scoresde_fast.generate.pixels import encode_png
 
 _NAME = re.compile(r"(\d{6,})\.png", re.ASCII)
 
@@ -64,7 +65,19 @@ class PngFolder:
     def read(self, seeds: Iterable[int]) -> Iterator[tuple[int, Pixels]]:
         """(seed, its finished image) for each of ``seeds``, in any order."""
         for seed in seeds:
-            yield seed, decode_png(self.folder / png_name(seed))
+            yield seed, self.decode(seed)
+
+    def decode(self, seed: int) -> Pixels:
+        """The image of a seed in the folder.
+
+        Raises:
+            ValueError: its file is damaged, or is another's.
+        """
+        path = self.folder / png_name(seed)
+        try:
+            return decode_png(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from error
 
     def close(self, order: Iterable[int]) -> None:
         """The run is complete; an archive is put together here, its images in ``order``."""

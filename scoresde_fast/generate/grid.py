@@ -8,7 +8,7 @@ from math import ceil, sqrt
 
 import numpy as np
 
-from scoresde_fast.generate.pixels import Pixels
+from scoresde_fast.data.png import Pixels
 
 MOST = 64
 WIDTH = 800  # px that small images are enlarged towards
@@ -24,10 +24,13 @@ def shown(count: int, width: int) -> tuple[int, int]:
     return min(count, columns * columns), columns
 
 
-def compose(images: Sequence[Pixels]) -> Pixels:
-    """Images (H, W, C) uint8 -> one (H', W', C) uint8, row by row, each enlarged by the same whole factor."""
+def compose(images: Sequence[Pixels], columns: int | None = None) -> Pixels:
+    """Images (H, W, C) uint8 -> one (H', W', C) uint8, row by row, each enlarged by the same whole factor.
+
+    With ``columns`` all of them, so many in a row; else as many and in such rows as `shown` says.
+    """
     height, width, channels = images[0].shape
-    count, columns = shown(len(images), width)
+    count, columns = shown(len(images), width) if columns is None else (len(images), columns)
     rows = ceil(count / columns)
     factor = max(1, min(WIDTH // (columns * width), LARGEST_CELL // width))
     step_y, step_x = height * factor + GAP, width * factor + GAP

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From images in [0, 1] to 8 bits, and between 8 bits and PNG."""
+"""From images in [0, 1] to 8 bits, and from 8 bits to PNG."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
-Pixels = npt.NDArray[np.uint8]
+from scoresde_fast.data.png import Pixels
 
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {"floor": Tensor.floor, "round": Tensor.round}
 """How 255 x becomes an integer: ``floor`` truncates as the original programs do, ``round`` takes the nearest."""
@@ -36,10 +33,3 @@ def encode_png(pixels: Pixels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def decode_png(file: BinaryIO | Any) -> Pixels:
-    """A PNG file (or its path) -> (H, W, 1 or 3) uint8."""
-    with Image.open(file) as image:
-        pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[..., None] if pixels.ndim == 2 else pixels

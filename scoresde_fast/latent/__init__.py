@@ -2,7 +2,7 @@
 """What a model's probability flow makes of data: latent codes, which it makes data of again, and likelihoods."""
 
 from scoresde_fast.latent.codes import decode, encode, interpolate
-from scoresde_fast.latent.likelihood import Likelihood, LikelihoodEstimator, likelihood
+from scoresde_fast.latent.density import Likelihood, LikelihoodEstimator, likelihood
 from scoresde_fast.latent.runner import FlowRunner, FlowSettings, Probes
 
 __all__ = [

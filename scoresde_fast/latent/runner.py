@@ -46,8 +46,8 @@ class Probes:
     """How the divergence is found.
 
     Args:
-        kind: "rademacher" or "normal": Hutchinson's estimate by fields of such numbers; "exact": the trace itself, by as
-            many tangents as an image has elements.
+        kind: "rademacher" or "normal": Hutchinson's estimate by fields of such numbers; "exact": the trace itself, by
+            as many tangents as an image has elements.
         count: fields a sample.
         draw: the number of the first field in the run, see `scoresde_fast.rng`.
 

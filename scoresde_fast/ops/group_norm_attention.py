@@ -96,9 +96,11 @@ def _project(rows: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
 def _attend(queries: Tensor, keys: Tensor) -> Tensor:
     if _tangent(queries) is None:
         return F.scaled_dot_product_attention(queries[:, None], keys[:, None], keys[:, None], scale=1.0)[:, 0]
-    # Torch's fused attention has no forward-mode rule; logits of 16 bits would not do.
+    # Torch's fused attention has no forward-mode rule, and its softmax a slow one; logits of 16 bits would not do.
     wide = keys.to(torch.promote_types(keys.dtype, torch.float32))
-    return (torch.softmax(queries.to(wide.dtype) @ wide.mT, -1) @ wide).to(keys.dtype)
+    logits = queries.to(wide.dtype) @ wide.mT
+    weights = (logits - logits.detach().amax(-1, keepdim=True)).exp()
+    return (weights @ wide / weights.sum(-1, keepdim=True)).to(keys.dtype)
 
 
 def _reference(

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands that follow a model's probability flow have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from scoresde_fast.model import ScoreModel
+
+FLAG = arg(help_behavior_hint="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowCommand:
+    """A model, and how its probability flow is solved."""
+
+    model: Positional[str]
+    """An embedded model (digits-vp), a saved folder, or an official checkpoint (.pth, with --config)."""
+
+    rtol: float = 1e-5
+    """Relative error allowed in a step of RK45."""
+    atol: float = 1e-5
+    """Absolute error allowed in a step."""
+    error_norm: Literal["sample", "batch"] = "sample"
+    """Steps by each sample's own error, or by that of its whole batch, as the original does."""
+    eps: float = 1e-5
+    """The data's time."""
+    run_seed: int = 0
+    """Another run seed gives other random numbers for the same seeds."""
+
+    batch_size: int = 64
+    """Samples computed together."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:1."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """What the network computes in; auto: fp32."""
+    strict: Annotated[bool, FLAG] = False
+    """Results that are the same to the last bit whatever the batch size and the threads."""
+    no_capture: Annotated[bool, FLAG] = False
+    """Do not capture the steps as CUDA graphs, which is the default on a GPU."""
+    threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
+    """CPU threads."""
+
+    config: Annotated[str | None, FLAG] = None
+    """For a .pth: the preset it belongs to (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    raw: Annotated[bool, FLAG] = False
+    """For a .pth: the raw weights instead of their moving average."""
+
+    def load(self) -> ScoreModel:
+        """The model, with the process made ready to compute."""
+        import scoresde_fast as sf
+        from scoresde_fast.cli.memory import keep_freed_memory
+        from scoresde_fast.cli.threads import use_threads
+
+        keep_freed_memory()
+        use_threads(self.threads)
+        return sf.load(self.model, config=self.config, ema=not self.raw)
+
+    def settings(self) -> dict[str, Any]:
+        """The options as `FlowSettings` takes them."""
+        names = ("rtol", "atol", "error_norm", "eps", "run_seed", "batch_size", "device", "precision", "strict")
+        return {**{name: getattr(self, name) for name in names}, "capture": False if self.no_capture else "auto"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteppedFlowCommand(FlowCommand):
+    """The same, or with fixed steps."""
+
+    steps: Annotated[int | None, FLAG] = None
+    """So many fixed steps, of six evaluations each, in place of tolerances."""
+    grid: str = "logsnr"
+    """How fixed steps are spaced: uniform, quadratic, sqrt, karras or logsnr."""
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "steps": self.steps, "grid": self.grid}

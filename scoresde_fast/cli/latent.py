@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``scoresde-fast encode``, ``decode`` and ``interpolate``: images as the latent codes of the probability flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from scoresde_fast.cli.flow import FlowCommand, SteppedFlowCommand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(SteppedFlowCommand):
+    """Write the latent code of every image: what the probability flow makes of it, as standard normals."""
+
+    data: Positional[str]
+    """A data set (digits, digits:test), a folder of PNGs, a .zip of PNGs, or a .npz (arr_0, NHWC uint8)."""
+    out: Path = Path("codes.npz")
+    """The file, .npz: codes (N, C, H, W) float32, and the name of each. On CLD a code is of position and velocity."""
+    seeds_from: int = 0
+    """CLD: the seed of the first image's velocity; each one after it has the next."""
+
+    def run(self) -> None:
+        from scoresde_fast.data.images import read_data
+        from scoresde_fast.generate.seeds import check_seeds
+        from scoresde_fast.latent import encode
+        from scoresde_fast.latent.sets import require_new_npz, write_codes
+
+        require_new_npz(self.out)
+        model = self.load()
+        data, names = read_data(self.data, model.image_shape, is_image=model.is_image)
+        seeds = check_seeds(range(self.seeds_from, self.seeds_from + len(data)))
+        images = data.double() / 255 if model.is_image else data
+        write_codes(self.out, encode(model, images, seeds, **self.settings()), names)
+        print(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(SteppedFlowCommand):
+    """Write the image of every code, named by its place. Images that are there already are kept.
+
+    Points are numbers and go to one .npz.
+    """
+
+    codes: Positional[Path]
+    """A .npz that encode wrote."""
+    out: Path = Path("decoded")
+    """A folder of PNGs, or one file: .npz (arr_0, NHWC uint8) or .zip (PNGs)."""
+    temperature: float = 1.0
+    """Factor of the codes: less than 1 gives more usual, less various images."""
+    rounding: Literal["floor", "round"] = "round"
+    """How [0, 1] becomes 8 bits: to the nearest, so that an encoded image comes back, or floor of 255 x."""
+
+    def run(self) -> None:
+        from scoresde_fast.generate import generate, write_states
+        from scoresde_fast.latent.sets import CodeImages, read_codes
+
+        codes = read_codes(self.codes)
+        model = self.load()
+        images = CodeImages(model, codes, temperature=self.temperature, **self.settings())
+        places = range(len(codes))
+        if not model.is_image:
+            print(write_states(images, places, self.out, return_velocity=False))
+            return
+        print(generate(images, places, self.out, batch_size=self.batch_size, rounding=self.rounding))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate(FlowCommand):
+    """Draw the way between seeds through the latent space: a row of images for each pair of neighbours."""
+
+    seeds: str
+    """Two seeds or more, in the order of the way: 3,7 or 0-4."""
+    steps: int = 8
+    """Images in a row, both ends included."""
+    out: Path = Path("interpolation.png")
+    """The picture, .png."""
+
+    def run(self) -> None:
+        from scoresde_fast.generate import parse_seeds
+        from scoresde_fast.latent.sets import interpolation_grid, write_png
+
+        seeds = parse_seeds(self.seeds)
+        if self.out.suffix != ".png":
+            raise ValueError(f"--out {self.out}: an interpolation is one picture, and goes to a file that ends in .png")
+        write_png(self.out, interpolation_grid(self.load(), seeds, self.steps, **self.settings()))
+        print(self.out)

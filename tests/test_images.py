@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data that users name: what is read, in which order, and the sentence where it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scoresde_fast.data.images import read_data
+from scoresde_fast.generate.pixels import encode_png, to_pixels
+
+SHAPE = (3, 8, 8)
+COUNT = 5
+LEVELS = torch.randint(0, 256, (COUNT, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of five PNGs of 8x8, named out of order."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, pixels in zip("baecd", LEVELS.permute(0, 2, 3, 1).numpy(), strict=True):
+        (folder / f"{name}.png").write_bytes(encode_png(pixels))
+    return folder
+
+
+def archive_of(folder: Path) -> Path:
+    path = folder.with_name("images.zip")
+    with ZipFile(path, "w") as archive:
+        for image in folder.iterdir():
+            archive.write(image, f"inside/{image.name}")
+    return path
+
+
+def npz_of(folder: Path) -> Path:
+    path = folder.with_name("images.npz")
+    np.savez(path, arr_0=np.stack([np.asarray(Image.open(image)) for image in sorted(folder.iterdir())]))
+    return path
+
+
+@pytest.mark.parametrize(("pack", "names"), [(Path, "abcde"), (archive_of, "abcde"), (npz_of, "01234")])
+def test_images_by_any_name(images: Path, pack: Callable[[Path], Path], names: str) -> None:
+    """A folder, a .zip and a .npz of the same images are the same data, in the order of their names."""
+    data, found = read_data(str(pack(images)), SHAPE)
+    assert [Path(name).stem for name in found] == list(names)
+    assert data.dtype == torch.uint8
+    assert torch.equal(data, LEVELS[["baecd".index(name) for name in "abcde"]])
+
+
+def test_the_grid_of_a_set_is_no_image(images: Path) -> None:
+    """A folder that `scoresde-fast sample` wrote is read without its grid.png; an image of that name elsewhere is."""
+    (images / "grid.png").write_bytes((images / "a.png").read_bytes())
+    assert len(read_data(str(images), SHAPE).data) == COUNT + 1
+    (images / "samples.json").write_text("{}")
+    assert len(read_data(str(images), SHAPE).data) == COUNT
+
+
+def test_data_sets_by_name() -> None:
+    """A split may follow the name; without one it is all."""
+    pytest.importorskip("sklearn")
+    sizes = [len(read_data(name, (3, 16, 16)).data) for name in ("digits", "digits:train", "digits:test")]
+    assert sizes[0] == 1797 == sizes[1] + sizes[2]
+    assert read_data("diamond:test", (2, 1, 1), is_image=False).data.dtype == torch.float32
+
+
+def test_points_that_were_sampled(tmp_path: Path) -> None:
+    """Points are read from the .npz that `scoresde-fast sample` writes of them."""
+    points = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2, 1, 1)
+    np.savez(tmp_path / "points.npz", position=points)
+    data, names = read_data(str(tmp_path / "points.npz"), (2, 1, 1), is_image=False)
+    assert torch.equal(data, torch.from_numpy(points)) and names == ["0", "1", "2"]
+
+
+def test_a_palette_is_read_as_its_colours(tmp_path: Path) -> None:
+    """Images that an optimiser stored with a palette keep their 8-bit colours."""
+    pixels = to_pixels(torch.tensor([[1.0, 0.2, 0.0], [0.0, 1.0, 0.4]]).T.reshape(1, 3, 1, 2), "round")[0]
+    Image.fromarray(pixels).quantize(2).save(tmp_path / "a.png")
+    assert read_data(str(tmp_path), (3, 1, 2)).data[0].permute(1, 2, 0).tolist() == pixels.tolist()
+
+
+def save(image: np.ndarray, mode: str | None = None) -> Callable[[Path], None]:
+    return lambda folder: Image.fromarray(image, mode).save(folder / "z.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (save(np.zeros((9, 8, 3), np.uint8)), r"a.png is 8x8 of 3 channels, z.png is 9x8 of 3 channels"),
+        (save(np.zeros((8, 8), np.uint8)), r"z.png is 8x8 of 1 channel;"),
+        (save(np.zeros((8, 8), np.uint16)), "z.png of .* has 16 bits a value; 8 are needed"),
+        (save(np.zeros((8, 8), bool)), "z.png of .* has 1 bits a value; 8 are needed"),
+        (save(np.zeros((8, 8, 4), np.uint8)), "z.png of .* has an alpha channel"),
+        (lambda folder: (folder / "z.png").write_bytes(b"text"), "z.png of .* is no PNG"),
+        (
+            lambda folder: (folder / "z.png").write_bytes((folder / "a.png").read_bytes()[:100]),
+            "z.png of .* is a damaged PNG",
+        ),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "images has no images"),
+    ],
+    ids=["size", "gray", "16-bit", "1-bit", "alpha", "text", "damaged", "empty"],
+)
+def test_bad_images(images: Path, change: Callable[[Path], Any], says: str) -> None:
+    """One sentence says which image, what it is and what is needed."""
+    change(images)
+    with pytest.raises(ValueError, match=says):
+        read_data(str(images), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"arr_0": np.zeros((2, 8, 8, 3), np.float32)}, "is float32; 8-bit images, uint8, are needed"),
+        ({"arr_0": np.zeros((8, 8, 3), np.uint8)}, r"has shape \(8, 8, 3\); images are \(N, H, W, C\)"),
+        ({"x": np.zeros(2)}, r"has x; images are arr_0"),
+        ({"arr_0": np.zeros((2, 3, 8, 8), np.uint8)}, "are 3x8 of 8 channels; this model needs 8x8 of 3 channels"),
+    ],
+    ids=["floats", "one", "name", "order"],
+)
+def test_bad_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], says: str) -> None:
+    """One sentence says what the array is and what is needed."""
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=says):
+        read_data(str(tmp_path / "a.npz"), SHAPE)

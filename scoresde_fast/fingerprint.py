@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from torch import nn
 
@@ -22,3 +23,12 @@ def shape_sha256(model: nn.Module) -> str:
     """SHA-256 of the names, dtypes and shapes of a model's weights and buffers, whatever their values."""
     weights = [(name, str(weight.dtype), list(weight.shape)) for name, weight in model.state_dict().items()]
     return hashlib.sha256(json.dumps([type(model).__name__, weights]).encode()).hexdigest()
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """The digest of a model's weights, and its configuration or the kind of model it is, as plain values."""
+    config = getattr(model, "config", None)
+    return {
+        "weights_sha256": weights_sha256(model),
+        "config": type(model).__name__ if config is None else config.to_dict(),
+    }

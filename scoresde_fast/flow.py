@@ -58,11 +58,12 @@ class TimeCurves:
 
     def __call__(self, t: Tensor) -> Tensor:
         """(B,) float64 -> (K, B) float64."""
-        place = (t.log() - self._start) / self._width
+        # A time that is no number has a place too, so that it ends in a state that is none, and not in a wrong index.
+        place = ((t.log() - self._start) / self._width).nan_to_num()
         piece = place.floor().clamp(0, PIECES - 1)
         within = (2 * (place - piece) - 1).clamp(-1, 1)
         basis = torch.cos(within.acos()[:, None] * self._degrees)
-        return (self._table[piece.long()] * basis[:, None, :]).sum(-1).T
+        return (self._table[piece.long()] * basis[:, None, :]).sum(-1).T + 0 * t
 
 
 def drift_coefficients(parametrisation: Parametrisation, t: Array, *, flow: bool = True) -> Array:

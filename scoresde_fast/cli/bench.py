@@ -43,11 +43,12 @@ class Bench:
         from scoresde_fast.bench.result import bench, write_json
         from scoresde_fast.bench.waterfall import Effort
         from scoresde_fast.cli.memory import keep_freed_memory
+        from scoresde_fast.cli.threads import use_threads
 
         keep_freed_memory()  # for every line alike
         if self.html is not None:
             require_libraries()  # before the minutes of measuring
-        _use_threads(self.threads)
+        use_threads(self.threads)
         result = bench(
             self.names,
             device=self.device,
@@ -105,11 +106,12 @@ class BenchSolvers:
         from scoresde_fast.bench.solvers.page import write_html
         from scoresde_fast.bench.solvers.plugin import load_solvers
         from scoresde_fast.cli.memory import keep_freed_memory
+        from scoresde_fast.cli.threads import use_threads
 
         keep_freed_memory()
         if self.html is not None:
             require_libraries()
-        _use_threads(self.threads)
+        use_threads(self.threads)
         rules = Rules(
             budgets=self.nfe,
             solvers=self.solvers,
@@ -134,12 +136,3 @@ class BenchSolvers:
         if self.html is not None:
             write_html(result, self.html)
             print(self.html)
-
-
-def _use_threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        if threads < 1:
-            raise ValueError(f"--threads {threads} cannot compute; it is at least 1")
-        torch.set_num_threads(threads)

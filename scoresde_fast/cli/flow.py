@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from scoresde_fast.model import ScoreModel
 
 FLAG = arg(help_behavior_hint="")
+TOLERANCE = arg(help_behavior_hint="(default: 1e-5 for likelihoods, 1e-6 for codes)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,9 @@ class FlowCommand:
     model: Positional[str]
     """An embedded model (digits-vp), a saved folder, or an official checkpoint (.pth, with --config)."""
 
-    rtol: float = 1e-5
+    rtol: Annotated[float | None, TOLERANCE] = None
     """Relative error allowed in a step of RK45."""
-    atol: float = 1e-5
+    atol: Annotated[float | None, TOLERANCE] = None
     """Absolute error allowed in a step."""
     error_norm: Literal["sample", "batch"] = "sample"
     """Steps by each sample's own error, or by that of its whole batch, as the original does."""
@@ -63,7 +64,8 @@ class FlowCommand:
     def settings(self) -> dict[str, Any]:
         """The options as `FlowSettings` takes them."""
         names = ("rtol", "atol", "error_norm", "eps", "run_seed", "batch_size", "device", "precision", "strict")
-        return {**{name: getattr(self, name) for name in names}, "capture": False if self.no_capture else "auto"}
+        chosen = {name: getattr(self, name) for name in names} | {"capture": False if self.no_capture else None}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ def generate(
     with Bar(len(seeds), found, progress) as bar:
         for batch in manifest.batches(batch_size):
             if wanted := missing.intersection(batch):
-                on_step = bar.batch(len(wanted))
+                on_step = bar.batch(len(wanted), sampler.nfe)
                 for made_seeds, tensor in sampler.stream(batch, batch_size=batch_size, on_step=on_step):
                     made += _write_missing(images, made_seeds, to_pixels(tensor, rounding))
     seconds = perf_counter() - started

@@ -23,12 +23,12 @@ class Bar:
             total=total, initial=finished, unit=" images", bar_format=_FORMAT, disable=None if shown else True
         )
 
-    def batch(self, images: int) -> Callable[[int, int], None]:
-        """``on_step(done, of)`` for a batch that adds ``images`` images by ``of`` network evaluations."""
+    def batch(self, images: int, nfe: int | None) -> Callable[[int, int], None]:
+        """``on_step(done, of)`` for a batch that adds ``images`` images by ``nfe`` evaluations, or by nobody knows."""
         start = self._tqdm.n
 
         def on_step(done: int, of: int) -> None:
-            self._tqdm.set_postfix_str(f"NFE {done}/{of}", refresh=False)
+            self._tqdm.set_postfix_str(f"{done / of:.0%} of the way" if nfe is None else f"NFE {done}/{of}", False)
             self._tqdm.update(start + images * done / of - self._tqdm.n)
 
         return on_step

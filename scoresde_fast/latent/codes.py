@@ -18,7 +18,10 @@ from scoresde_fast.latent.runner import FlowRunner, FlowSettings
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE
+from scoresde_fast.watch import OnStep
 
+USUAL: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
+"""Tolerances by which an image comes back to a thousandth; 1e-5, likelihoods' usual ones, leave some thousandths."""
 VELOCITY_DRAW = 1
 """The field of CLD's initial velocity."""
 
@@ -33,40 +36,64 @@ def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = N
         model: any `ScoreFunction` of continuous time.
         images: the data.
         seeds: of the velocities; None: 0, 1, ...
-        settings: those of `FlowSettings`.
+        settings: those of `FlowSettings`; rtol and atol are 1e-6 unless given.
 
     Raises:
         ValueError: the images' shape, range or number of seeds does not fit; or a setting is out of its range.
         IntegrationError: see `FlowRunner.run`.
     """
     ids = sample_ids(images, seeds)
-    runner = FlowRunner(model, FlowSettings(**settings), to_data=False)
+    runner = FlowRunner(model, FlowSettings(**(USUAL | settings)), to_data=False)
     states = data_states(model, images, ids, runner.settings.run_seed)
     flowed = runner.run(states, ids).states
     return _scaled(model, flowed, invert=True).float()
 
 
+class Decoder:
+    """Decodes one batch of codes after another.
+
+    Args:
+        model: any `ScoreFunction` of continuous time.
+        temperature: factor of the codes: less than 1 gives more usual, less various images.
+        settings: those of `FlowSettings`, with the usual tolerances of `encode`.
+
+    Raises:
+        ValueError: the temperature is not a positive number, or a setting is out of its range.
+    """
+
+    def __init__(self, model: ScoreFunction, *, temperature: float = 1.0, **settings: Any) -> None:
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise ValueError(f"temperature is {temperature}; it must be a finite number greater than 0")
+        self.temperature = temperature
+        self.runner = FlowRunner(model, FlowSettings(**(USUAL | settings)), to_data=True)
+
+    def decode(self, codes: Tensor, seeds: Sequence[int] | None = None, on_step: OnStep | None = None) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] of codes (N, *state_shape); points as they are.
+
+        ``seeds`` name the samples in errors, and with ``strict`` give each its place.
+
+        Raises:
+            ValueError: the codes' shape does not fit.
+            IntegrationError: see `FlowRunner.run`.
+        """
+        model = self.runner.model
+        if tuple(codes.shape[1:]) != model.state_shape:
+            raise ValueError(f"codes have shape {tuple(codes.shape[1:])}; this model's are {model.state_shape}")
+        states = _scaled(model, self.temperature * codes.double().cpu(), invert=False)
+        flowed = self.runner.run(states, sample_ids(codes, seeds), on_step).states
+        return model.to_images(flowed.chunk(model.sde.parts, dim=1)[0]).float()
+
+
 def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **settings: Any) -> Tensor:
-    """Images (N, C, H, W) in [0, 1] of codes (N, *state_shape); points as they are.
+    """Images (N, C, H, W) in [0, 1] of codes (N, *state_shape): one batch by a `Decoder`, with its errors.
 
     Args:
         model: any `ScoreFunction` of continuous time.
         codes: standard normals, or what `encode` made.
-        temperature: factor of the codes: less than 1 gives more usual, less various images.
+        temperature: factor of the codes.
         settings: those of `FlowSettings`.
-
-    Raises:
-        ValueError: the codes' shape does not fit; the temperature is not a positive number; or as `encode`.
-        IntegrationError: see `FlowRunner.run`.
     """
-    if tuple(codes.shape[1:]) != model.state_shape:
-        raise ValueError(f"codes have shape {tuple(codes.shape[1:])}; this model's are {model.state_shape}")
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature is {temperature}; it must be a finite number greater than 0")
-    runner = FlowRunner(model, FlowSettings(**settings), to_data=True)
-    states = _scaled(model, temperature * codes.double().cpu(), invert=False)
-    flowed = runner.run(states, range(len(codes))).states
-    return model.to_images(flowed.chunk(model.sde.parts, dim=1)[0]).float()
+    return Decoder(model, temperature=temperature, **settings).decode(codes)
 
 
 def interpolate(a: Tensor, b: Tensor, steps: int) -> Tensor:

@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from scoresde_fast.fingerprint import weights_sha256
+from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.latent.runner import FlowRunner, FlowSettings
-from scoresde_fast.model import ScoreFunction
 
 Json = dict[str, Any]
 WHERE = ("device", "batch_size", "capture", "precision")
@@ -29,15 +28,6 @@ def describe_flow(runner: FlowRunner) -> Json:
         "eps": runner.settings.low(model.sde),
         "precision": runner.precision,
         **batch,
-    }
-
-
-def describe_model(model: ScoreFunction) -> Json:
-    """The digest of a model's weights, and its configuration or the kind of model it is."""
-    config = getattr(model, "config", None)
-    return {
-        "weights_sha256": weights_sha256(model),
-        "config": type(model).__name__ if config is None else config.to_dict(),
     }
 
 

@@ -22,7 +22,7 @@ from scoresde_fast.errors import unknown
 from scoresde_fast.flow import Drift
 from scoresde_fast.lanes import lane_count, run_in_lanes
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.ode import Fixed, Integrator, Solution, Tolerances
+from scoresde_fast.ode import Fixed, IntegrationError, Integrator, Solution, Tolerances
 from scoresde_fast.ode.control import ErrorNorm
 from scoresde_fast.ode.integrate import OnAttempt
 from scoresde_fast.ops.normal import normal
@@ -208,7 +208,10 @@ class FlowRunner:
             work = self._ready.get(len(items)) or _Work(self, len(items), self._graphs)
             if self._graphs is not None:
                 self._ready[len(items)] = work
-            solution = work.solve(states[rows].to(self.device, torch.float64), ids, on_attempt)
+            try:
+                solution = work.solve(states[rows].to(self.device, torch.float64), ids, on_attempt)
+            except IntegrationError as error:
+                raise error.named([seed for _, seed in items]) from None
         return torch.cat([solution.y, solution.evaluations[:, None]], dim=1).cpu()
 
 

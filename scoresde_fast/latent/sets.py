@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from scoresde_fast.data.png import Pixels
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png, to_pixels
-from scoresde_fast.latent.codes import decode, interpolate
+from scoresde_fast.latent.codes import Decoder, decode, interpolate
 from scoresde_fast.latent.describe import batch_dependent, data_sha256, describe_flow
-from scoresde_fast.latent.runner import FlowRunner, FlowSettings
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.watch import OnStep
@@ -73,9 +71,9 @@ class CodeImages:
     nfe = None
 
     def __init__(self, model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **settings: Any) -> None:
-        self._runner = FlowRunner(model, FlowSettings(**settings), to_data=True)
-        self.model, self.codes, self.temperature = self._runner.model, codes, temperature
-        self.device = self._runner.device
+        self._decoder = Decoder(model, temperature=temperature, **settings)
+        self._runner = self._decoder.runner
+        self.codes, self.device = codes, self._runner.device
         self.batch_dependent = batch_dependent(self._runner.settings)
 
     def describe(self) -> dict[str, Any]:
@@ -83,25 +81,21 @@ class CodeImages:
         return {
             "flow": describe_flow(self._runner),
             "codes_sha256": data_sha256(self.codes.cpu()),
-            "temperature": self.temperature,
+            "temperature": self._decoder.temperature,
         }
 
     def stream(
         self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Batches of (places, images (B, C, H, W) in [0, 1]) of the codes at ``seeds``."""
-        settings = asdict(self._runner.settings)
         for start in range(0, len(seeds), batch_size):
             batch = list(seeds[start : start + batch_size])
-            images = decode(self.model, self.codes[batch], temperature=self.temperature, **settings)
-            if on_step is not None:
-                on_step(1, 1)
-            yield batch, images
+            yield batch, self._decoder.decode(self.codes[batch], batch, on_step)
 
     def sample(self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool = False) -> Tensor:
         """The samples (B, C, H, W) of the codes at ``seeds``."""
         assert not return_velocity
-        return torch.cat([images for _, images in self.stream(seeds, self._runner.settings.batch_size)])
+        return torch.cat([images for _, images in self.stream(seeds, self._runner.settings.batch_size, on_step)])
 
 
 def seed_codes(model: ScoreFunction, seeds: Sequence[int], run_seed: int = 0) -> Tensor:

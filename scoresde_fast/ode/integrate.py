@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scoresde_fast.ode.control import Fixed, Tolerances
 from scoresde_fast.ode.dormand_prince import STAGES, Slope, Tableau
-from scoresde_fast.ode.errors import IntegrationError
+from scoresde_fast.ode.errors import stopped
 from scoresde_fast.ode.registers import replace_where
 
 Attempt = Callable[[], None]
@@ -198,8 +198,7 @@ class Integrator:
             if on_attempt is not None:
                 on_attempt(float(((run.t - self._start) / (self._end - self._start)).min()))
         if not bool(run.done.all()):
-            sentence = stopped(run.done, run.lost, run.broken, run.t, most)
-            raise IntegrationError(sentence, run.y.clone(), run.t.clone())
+            raise stopped(run.y, run.t, run.done, run.lost, run.broken, most)
         return Solution(run.y.clone(), run.evaluations.clone(), run.at.clone())
 
     def _prepare(self, y: Tensor) -> tuple[Run, Attempt]:
@@ -238,14 +237,3 @@ def _require(start: float, end: float, control: Tolerances | Fixed, at: Sequence
     for time in at:
         if not min(start, end) <= time <= max(start, end):
             raise ValueError(f"a state is wanted at t = {time:g}, outside the integration from {start:g} to {end:g}")
-
-
-def stopped(done: Tensor, lost: Tensor, broken: Tensor, t: Tensor, most: int) -> str:
-    """Why the first sample that has not arrived has not, after ``most`` steps or less."""
-    index = int((~done).nonzero()[0])
-    where = f"sample {index} of the batch stopped at t = {float(t[index]):.6g}"
-    if bool(broken[index]):
-        return f"{where}: the slope is NaN or infinite there; check the weights, and the range of the data"
-    if bool(lost[index]):
-        return f"{where}: its tolerances cannot be met even by the shortest step; raise rtol and atol"
-    return f"{where} after {most} steps; raise rtol and atol, or most_steps"

@@ -3,6 +3,9 @@
 
 A step is the mean of an Euler-Maruyama step and one taken with what the drift and the noise are at its end: stochastic
 improved Euler, of which the first is the error estimate.  As in `scoresde_fast.ode`, a step asks nothing of the host.
+
+A refused step is tried again with other noise, as published.  That prefers noise which makes small errors: in an image
+the errors of its many elements average out and nothing is seen of it; samples of a few numbers are biased by it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Solvers that choose their own steps: exact where the flow is known, the data's distribution, whatever the batch."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from recorded_graphs import RecordedGraphs
+from test_capture import NETWORK
+
+import scoresde_fast as sf
+from scoresde_fast.adaptive.engine import AdaptiveEngine, capture_with
+from scoresde_fast.capture_safety import require_capturable
+from scoresde_fast.flow import Drift, TimeCurves
+from scoresde_fast.adaptive.gotta_go_fast import GottaGoFast
+from scoresde_fast.noise import Noise
+from scoresde_fast.ode import IntegrationError, Tolerances
+from scoresde_fast.ops import affine_step
+from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
+
+MEAN, STD = 0.3, 0.5
+SDE_OF: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE(), "cld": CLDSDE()}
+"""The SDEs by name."""
+
+
+def tiny() -> sf.ScoreModel:
+    """A small network with fresh weights."""
+    torch.manual_seed(0)
+    return sf.create({"data": {"image_size": 8, "num_channels": 3, "centered": True}, "model": NETWORK, "training": {"sde": "vpsde"}})
+
+
+@pytest.mark.parametrize("name", ["ve", "vp", "subvp"])
+def test_rk45_on_a_gaussian(name: str) -> None:
+    """The flow of Gaussian data is known: each sample keeps its distance from the mean in deviations."""
+    sde = SDE_OF[name]
+    assert isinstance(sde, ScalarSDE)
+    model = sf.GaussianMixture.gaussian(sde, MEAN, STD, (1, 3, 3))
+    sampler = sf.Sampler(model, solver="rk45", denoise=False, rtol=1e-8, atol=1e-8)
+    prior = model.prior(Noise(0, torch.arange(4)).normal(0, (1, 3, 3))).double()
+    (scale, scale_0), (std, std_0) = (values for values in zip(*map(sde.marginal, (1.0, sde.sampling_eps)), strict=True))
+    spread, spread_0 = (math.hypot(a * STD, s) for a, s in ((scale, std), (scale_0, std_0)))
+    exact = scale_0 * MEAN + spread_0 / spread * (prior - scale * MEAN)
+    torch.testing.assert_close(sampler.sample(range(4)).double(), exact.clamp(0, 1), rtol=0, atol=2e-6)
+
+
+def test_denoising_is_one_evaluation_more() -> None:
+    """It ends at E[x(0) | x(eps)], which for Gaussian data is known."""
+    model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 3, 3))
+    kept = sf.Sampler(model, solver="rk45", denoise=False)
+    ended = sf.Sampler(model, solver="rk45")
+    x, x_0 = kept.sample(range(3)), ended.sample(range(3))
+    assert [a + 1 for a in kept.evaluations(range(3))] == ended.evaluations(range(3))
+    scale, std = VPSDE().marginal(1e-3)
+    gain = scale * STD**2 / (scale**2 * STD**2 + std**2)
+    inside = (x > 0) & (x < 1)
+    torch.testing.assert_close(x_0[inside], (MEAN + gain * (x - scale * MEAN)).float()[inside], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ve", "vp", "subvp"])
+def test_ggf_draws_the_data(name: str) -> None:
+    """6 144 elements of Gaussian data: mean and deviation within four standard errors and a hundredth of the deviation.
+
+    The hundredth is the solver's own error, at tolerances a quarter of the usual.
+    """
+    model = sf.GaussianMixture.gaussian(SDE_OF[name], MEAN, 0.05, (3, 16, 16))
+    sampler = sf.Sampler(model, solver="ggf", rtol=0.005, atol=0.002, denoise=False, eps=1e-3)
+    x = sampler.sample(range(8)).double()
+    scale, std = SDE_OF[name].marginal(1e-3)  # type: ignore[attr-defined]
+    spread = math.hypot(scale * 0.05, std)
+    assert abs(float(x.mean()) - scale * MEAN) <= 4 * spread / math.sqrt(x.numel()) + 0.01 * spread
+    assert abs(float(x.std()) - spread) <= 4 * spread / math.sqrt(2 * x.numel()) + 0.01 * spread
+
+
+def test_ggf_goes_faster_with_looser_tolerances() -> None:
+    """Fewer evaluations, two for each step that was tried."""
+    model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 4, 4))
+    counts = []
+    for rtol in (0.01, 0.05):
+        sampler = sf.Sampler(model, solver="ggf", rtol=rtol, denoise=False)
+        sampler.sample(range(4))
+        counts.append(sampler.evaluations(range(4)))
+        assert all(count % 2 == 0 for count in counts[-1])
+    assert all(fine > coarse for fine, coarse in zip(*counts, strict=True))
+
+
+@pytest.mark.parametrize("solver", ["rk45", "ggf"])
+def test_strict_samples_do_not_know_their_batch(solver: str) -> None:
+    """Alone, in another order and beside others: the same bits, and the same number of evaluations."""
+    options = {"solver": solver, "strict": True, "rtol": 0.02, "atol": 0.02}
+    together = sf.Sampler(tiny(), **options)
+    images = together.sample([4, 9, 2])
+    alone = sf.Sampler(tiny(), **options)
+    assert torch.equal(alone.sample([9])[0], images[1])
+    assert alone.evaluations([9]) == together.evaluations([9])
+    loose = sf.sample(tiny(), [2, 4], solver=solver, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(loose, images[[2, 0]], rtol=0, atol=1e-3)
+
+
+def test_what_an_image_costs_is_known_afterwards() -> None:
+    """Not before; and of a solver with fixed steps always."""
+    model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
+    sampler = sf.Sampler(model, solver="rk45")
+    assert sampler.nfe is None
+    with pytest.raises(ValueError, match="seed 3 has not been drawn"):
+        sampler.evaluations([3])
+    sampler.sample([3])
+    assert sampler.evaluations([3])[0] > 20
+    assert sf.Sampler(model, solver="em", steps=7).evaluations([1, 2]) == [7, 7]
+
+
+def test_the_batch_norm_depends_on_the_batch() -> None:
+    """By the batch's norm all take the same steps, and a sample is another beside others."""
+    model = sf.GaussianMixture(VPSDE(), [1, 1], torch.tensor([0.1, 0.8]).view(2, 1, 1, 1), [0.02, 0.1])
+    sampler = sf.Sampler(model, solver="rk45", error_norm="batch", rtol=1e-3, atol=1e-3)
+    assert sampler.batch_dependent
+    together = sampler.sample(range(6))
+    assert len(set(sampler.evaluations(range(6)))) == 1
+    assert not torch.equal(sampler.sample([2])[0], together[2])
+
+
+@pytest.mark.parametrize("solver", ["rk45", "ggf"])
+def test_a_step_with_a_network_can_be_captured(solver: str) -> None:
+    """Neither drift nor noise is looked at from the host, and replayed steps give the same images."""
+    model = tiny().eval()
+    options = {"solver": solver, "rtol": 0.1, "atol": 0.1}
+    eager = sf.Sampler(model, **options)
+    captured = sf.Sampler(model, **options)
+    assert isinstance(captured.engine, AdaptiveEngine)
+    graphs = RecordedGraphs()
+    captured.engine._graphs = graphs  # type: ignore[assignment]
+    captured.engine.release()
+    torch.testing.assert_close(captured.sample([1, 2]), eager.sample([1, 2]), rtol=0, atol=1e-6)
+    assert graphs.captured == 1 and graphs.replayed > 0
+    drift = Drift(model, 1e-3, flow=False)
+    x, t = torch.zeros(2, *model.state_shape, dtype=torch.float64), torch.full((2,), 0.5, dtype=torch.float64)
+    with torch.no_grad():
+        require_capturable(lambda: drift.slope(x, t), "cpu")
+
+
+def test_nan_names_the_seed() -> None:
+    """A network that is NaN below t = 0.5, and one that is from the start."""
+    for high in (0.5, 2.0):
+        model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
+        score = model.network.forward
+        model.network.forward = lambda x, t, score=score, high=high: score(x, t) * (  # type: ignore[method-assign]
+            torch.where(t > high, 1.0, math.nan).view(-1, 1, 1, 1)
+        )
+        for solver in ("rk45", "ggf"):
+            with pytest.raises(IntegrationError, match="the sample of seed 7 stopped at t = .*NaN or infinite"):
+                sf.sample(model, [7], solver=solver)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"solver": "rk45", "steps": 10}, "steps is 10; solver 'rk45' chooses its own steps"),
+        ({"solver": "rk45", "grid": "karras"}, "grid is 'karras'"),
+        ({"solver": "rk45", "rtol": 0.0}, "rtol is 0.0"),
+        ({"solver": "ggf", "error_norm": "batch"}, "'ggf' has 'sample' alone"),
+        ({"solver": "ggf", "flow": True}, "flow is True"),
+        ({"solver": "rk45", "eps": 1.5}, "eps is 1.5"),
+        ({"solver": "em", "rtol": 0.1}, "rtol is 0.1; only 'rk45' and 'ggf'"),
+        ({"solver": "rk46"}, "did you mean 'rk45'"),
+        ({"solver": "rk45", "error_norm": "max"}, "error norm"),
+    ],
+)
+def test_refusals(options: dict[str, object], sentence: str) -> None:
+    """One sentence with the value and the fix."""
+    model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
+    with pytest.raises(ValueError, match=sentence):
+        sf.Sampler(model, **options)  # type: ignore[arg-type]
+
+
+def test_ggf_is_not_defined_on_cld() -> None:
+    """And says what is."""
+    model = sf.GaussianMixture.gaussian(CLDSDE(), MEAN, STD, (1, 2, 2))
+    with pytest.raises(ValueError, match="'ggf' is not defined on the SDE 'cld'; choose 'rk45'"):
+        sf.Sampler(model, solver="ggf")

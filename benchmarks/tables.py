@@ -34,6 +34,32 @@ def embedded() -> list[str]:
     return rows
 
 
+#: Which of the committed comparisons are in the table, and within how many evaluations.
+COMPARED = ("digits-vp", "digits-ve", "digits-subvp", "digits-cld")
+WITHIN = (10, 15, 20, 25, 50)
+
+
+def which_solver() -> list[str]:
+    """The best solver of each model within some numbers of evaluations, with its distance and its standard error."""
+    rows = ["| within | " + " | ".join(f"`{model}`" for model in COMPARED) + " |", "| --- |" + " --- |" * len(COMPARED)]
+    results = [load(f"solvers-{model}") for model in COMPARED]
+    for limit in WITHIN:
+        cells = [f"{limit} evaluations"]
+        for result in results:
+            found = next((entry for entry in result["verdict"]["by_nfe"] if entry["limit"] == limit), None)
+            cells.append("-" if found is None else _named(result["lines"][found["best"]]))
+        rows.append(_row(cells))
+    references = [next((line for line in result["lines"] if line["reference"]), None) for result in results]
+    cells = ["-" if line is None else _named(line, f", {line['steps']} steps") for line in references]
+    return [*rows, _row(["published sampler", *cells])]
+
+
+def _named(line: dict[str, Any], more: str = "") -> str:
+    order = f", order {line['order']}" if line["order"] is not None else ""
+    name = line["name"] if line["grid"] is None else f"{line['name']}{order}, {line['grid']}"
+    return f"{name}{more}: {line['quality']:.2f} ± {line['standard_error']:.2f}"
+
+
 def cld_solvers() -> list[str]:
     """CLD's solvers on digits-cld at 50 evaluations, and gDDIM at its best with 20."""
     result = load("cld-digits")

@@ -100,10 +100,18 @@ def digits_tables(result: dict[str, Any]) -> dict[str, list[str]]:
     names = list(NAMES)
 
     def place(row: dict[str, Any]) -> tuple[Any, ...]:
-        return names.index(row["solver"]), row["order"] or 0, row["grid"], row["eps"] or 0, row["steps"]
+        return (
+            names.index(row["solver"]),
+            row["eta"] or 0,
+            row["order"] or 0,
+            row["grid"],
+            row["eps"] or 0,
+            row["steps"],
+        )
 
     for row in sorted(result["rows"], key=place):
         name = NAMES[row["solver"]] + (f", order {row['order']}" if row["order"] else "")
+        name += f", eta {row['eta']:g}" if row["eta"] else ""
         shares = [f"{row[share]:.1%}" for share in ("recognised", "tint_matches")]
         grid = row["grid"] + (f", eps {row['eps']:g}" if row["eps"] else "")
         lines.append(_row([name, grid, str(row["nfe"]), f"{row['frechet_to_data']:.2f}", *shares]))

@@ -30,7 +30,9 @@ GDDIM_STEPS = (20, 50, 10)
 GDDIM_GRIDS = (("quadratic", None), ("sqrt", 0.02))
 """Grids with their last time, None: the model's.  A network's error in the velocity's score grows like 1 / t in the
 position's, so that to stop earlier may be better."""
-KEYS = ("solver", "grid", "order", "steps", "eps")
+NOISY_GDDIM: dict[str, Any] = {"grid": "logsnr", "eps": 0.005, "eta": 1.0}
+"""Where gDDIM's noisy form does well: even steps in the logarithm of the signal-to-noise ratio."""
+KEYS = ("solver", "grid", "order", "steps", "eps", "eta")
 
 Case = dict[str, Any]
 
@@ -38,19 +40,22 @@ Case = dict[str, Any]
 def cases() -> list[Case]:
     """What is measured, the rows that are compared with one another first."""
     noisy = [
-        {"solver": solver, "grid": grid, "order": None, "steps": steps, "eps": None}
+        {"solver": solver, "grid": grid, "order": None, "steps": steps, "eps": None, "eta": None}
         for steps in STOCHASTIC_STEPS
         for grid in ("quadratic", "uniform")
         for solver in ("sscs", "em")
     ]
     flows = [
-        {"solver": "gddim", "grid": grid, "order": order, "steps": steps, "eps": eps}
+        {"solver": "gddim", "grid": grid, "order": order, "steps": steps, "eps": eps, "eta": None}
         for steps in GDDIM_STEPS
         for grid, eps in GDDIM_GRIDS
         for order in (1, 2, 3, 4)
     ]
+    reverse = [
+        {"solver": "gddim", "order": order, "steps": steps, **NOISY_GDDIM} for steps in GDDIM_STEPS for order in (2, 3)
+    ]
     first = [case for case in noisy if case["steps"] == STOCHASTIC_STEPS[0]]
-    return [*first, *flows, *[case for case in noisy if case not in first]]
+    return [*first, *reverse, *flows, *[case for case in noisy if case not in first]]
 
 
 def measure(

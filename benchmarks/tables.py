@@ -61,19 +61,37 @@ def _named(line: dict[str, Any], more: str = "") -> str:
 
 
 def cld_solvers() -> list[str]:
-    """CLD's solvers on digits-cld at 50 evaluations, and gDDIM at its best with 20."""
+    """CLD's solvers on digits-cld at 50 evaluations, and gDDIM at its best with 20, by its flow and with noise."""
     result = load("cld-digits")
     noisy = [row for row in result["rows"] if row["grid"] == "quadratic" and row["nfe"] == 50]
     few = [row for row in result["rows"] if row["solver"] == "gddim" and row["nfe"] == 20]
     best = [
-        min((row for row in few if row["order"] == order), key=lambda row: row["frechet_to_data"]) for order in (2, 4)
+        min((row for row in few if bool(row["eta"]) == noisy), key=lambda row: row["frechet_to_data"])
+        for noisy in (False, True)
     ]
     rows = ["| `digits-cld` | grid | NFE | tint matches | Frechet distance |", "| --- | --- | --- | --- | --- |"]
     for row in (*noisy, *best):
         name = f"`{row['solver']}`" + (f", order {row['order']}" if row["order"] else "")
+        name += f", eta {row['eta']:g}" if row["eta"] else ""
         grid = row["grid"] + (f", eps {row['eps']:g}" if row["eps"] else "")
         rows.append(_row([name, grid, str(row["nfe"]), f"{row['tint_matches']:.1%}", f"{row['frechet_to_data']:.2f}"]))
     return rows
+
+
+def flow() -> list[str]:
+    """RK45 against SciPy's loop, and what the divergence costs, on the CPU that the result names."""
+    result = load("flow-cpu")
+    row, estimate = result["row 13"], result["row 14"]
+    nfe, own = row["nfe"], row["nfe"]["sample_mean"]
+    return [
+        f"| {result['device']} | |",
+        "| --- | --- |",
+        f"| RK45 at 1e-5, `{row['model']}`, batch {row['batch']}, {nfe['batch']} evaluations as SciPy's {nfe['scipy']}, against "
+        f"`solve_ivp` around eager channels_last | {row['times_scipy']:.2f}x |",
+        f"| the same by each sample's own error, {own:.0f} evaluations in the mean | {row['times_scipy_by_own_error']:.2f}x |",
+        f"| an evaluation with Hutchinson's estimate, batch {estimate['batch']}, over one without | "
+        f"{estimate['times_forward']:.2f}x |",
+    ]
 
 
 def overhead() -> list[str]:

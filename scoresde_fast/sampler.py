@@ -60,7 +60,7 @@ class Sampler:
             from eps to the data.
         eps: time at which to stop.
         parity: do what the original program does where that departs from the paper ("sscs" with a changing beta).
-        eta: the noise of "ddim", "sa" and "dpmpp_2m_sde", as a share of that of the reverse SDE.
+        eta: the noise of "ddim", "sa", "dpmpp_2m_sde" and "gddim", as a share of that of the reverse SDE.
         churn: of "heun": how much noise it adds over the steps together and takes away again.
         restart: intervals (t_min, t_max, times, steps) in which the run goes back to noise and forth again.
         rtol, atol: tolerances of "rk45" (usually 1e-5 both) and "ggf" (0.02, and one level of 8 bits).

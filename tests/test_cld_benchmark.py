@@ -104,9 +104,9 @@ def test_digits_go_on_where_they_stopped(benchmarks: tuple[ModuleType, ...], tmp
 
 
 def test_cases_are_all_different(benchmarks: tuple[ModuleType, ...]) -> None:
-    """Both noisy solvers at two lengths on two grids, gDDIM of four orders at three lengths on two."""
+    """Two noisy solvers at two lengths on two grids, gDDIM of four orders at three lengths on two, with noise of two."""
     cases = benchmarks[2].cases()
-    assert len({tuple(case.values()) for case in cases}) == len(cases) == 2 * 2 * 2 + 4 * 3 * 2
+    assert len({tuple(case.values()) for case in cases}) == len(cases) == 2 * 2 * 2 + 4 * 3 * 2 + 2 * 3
 
 
 def test_the_page_holds_the_tables_of_the_results(benchmarks: tuple[ModuleType, ...]) -> None:
@@ -143,13 +143,16 @@ def test_every_solver_has_its_order() -> None:
 
 
 def test_the_digits_are_as_asked(benchmarks: tuple[ModuleType, ...]) -> None:
-    """SSCS at 50 evaluations is better than Euler-Maruyama at 50, on both grids."""
+    """SSCS at 50 evaluations is better than Euler-Maruyama at 50, on both grids, and gDDIM at 20 better than both."""
     rows = json.loads(DIGITS.read_text())["rows"]
     for grid in ("quadratic", "uniform"):
         sscs, em = (
             benchmarks[0].find(rows, solver=name, grid=grid, steps=50)["frechet_to_data"] for name in ("sscs", "em")
         )
         assert sscs < em
+        for order in (2, 3):
+            gddim = benchmarks[0].find(rows, solver="gddim", order=order, steps=20, **benchmarks[2].NOISY_GDDIM)
+            assert gddim["frechet_to_data"] < sscs
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))

@@ -28,6 +28,7 @@ from scoresde_fast.solvers.gddim import Rotations
 from scoresde_fast.solvers.grids import make_grid
 from scoresde_fast.solvers.moments import marginal, prior, propagate
 from scoresde_fast.solvers.sscs import unmerged
+from scoresde_fast.solvers.stochastic_gddim import density_shares, reverse_diffusion_rows
 
 CONSTANT, LINEAR = CLDSDE(), CLDSDE(beta0=0.1, beta1=6.9, numerical_eps=1e-6)
 SDES = {"const": CONSTANT, "linear": LINEAR}
@@ -207,12 +208,43 @@ def test_gddim_keeps_a_point_exactly(sde: CLDSDE, damping: str) -> None:
         assert (error <= 1e-10 * np.abs(roots[1:]).max((-1, -2))).all()
 
 
+def test_noisy_gddim_is_the_conditional_distribution() -> None:
+    """With the data in one point a step is exact at any length: one from T to 0.01 has the marginal there."""
+    sde, point = CONSTANT, 0.7
+    grid = make_grid("uniform", sde, 1, 0.01)
+    row = reverse_diffusion_rows(sde, grid, 1)[0]
+    mean = sde.propagator(0.0, 1.0)[:, 0] * point
+    covariance = sde.flowing_covariance(1.0)
+    got_mean = row.state @ mean + row.outputs[0] @ np.array([point, 0.0])
+    got = row.state @ covariance @ row.state.T + row.noise @ row.noise.T
+    assert np.allclose(got_mean, sde.propagator(0.0, 0.01)[:, 0] * point, rtol=1e-12, atol=1e-14)
+    assert np.allclose(got, sde.flowing_covariance(0.01), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_noisy_gddim_shares(sde: CLDSDE) -> None:
+    """The weights of every order sum to B, and the integral that they come from is B too."""
+    grid = make_grid("logsnr", sde, 12, 5e-3)
+    rows = reverse_diffusion_rows(sde, grid, 3)
+    quadrature = np.stack([sum(row.outputs)[:, 0] for row in rows])
+    start = np.stack([row.state @ sde.propagator(0.0, row.t)[:, 0] for row in rows])
+    assert np.allclose(quadrature, sde.propagator(np.zeros(12), grid.ends)[..., 0] - start, rtol=1e-12, atol=1e-15)
+    first = density_shares(sde, grid, 1)[:, 0]
+    assert np.allclose(first, quadrature, rtol=1e-9, atol=1e-12)
+
+
 ORDERS = [
     ("em", False, None, 1),
     ("em", True, None, 1),
     ("sscs", False, None, 1),
     *[("gddim", True, order, order) for order in (1, 2, 3, 4)],
+    *[("gddim", False, order, min(order, 2)) for order in (1, 2, 3, 4)],
 ]
+
+
+def noise(solver: str, flow: bool) -> float | None:
+    """What asks "gddim" for its noisy form."""
+    return 1.0 if solver == "gddim" and not flow else None
 
 
 @pytest.mark.parametrize(
@@ -232,7 +264,17 @@ def test_order_of_convergence(solver: str, flow: bool, order: int | None, claime
     errors = []
     for steps in sizes:
         table = build_table(
-            sde, SolverOptions(solver, steps, grid="quadratic", flow=flow, order=order, denoise=False, eps=1e-3)
+            sde,
+            SolverOptions(
+                solver,
+                steps,
+                grid="quadratic",
+                flow=flow,
+                order=order,
+                denoise=False,
+                eps=1e-3,
+                eta=noise(solver, flow),
+            ),
         )
         got = propagate(table, sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
         wanted = marginal(sde, 1e-3, MEAN, STD)
@@ -246,7 +288,7 @@ def test_order_of_convergence(solver: str, flow: bool, order: int | None, claime
 def test_distribution_after_a_run(solver: str, flow: bool, order: int | None, grid: str) -> None:
     """20 000 samples of a short run have the mean and covariance that the table predicts, in the fused kernels."""
     sde = CONSTANT
-    table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow, order=order))
+    table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow, order=order, eta=noise(solver, flow)))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
     model = GaussianMixture.gaussian(sde, MEAN, STD, (1, 1, 1))
     u = model.prior(Noise(0, torch.arange(20_000)).normal(0, model.state_shape))
@@ -299,6 +341,7 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
         (CONSTANT, {"solver": "sscs", "flow": True}, "no probability-flow form"),
         (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
         (CONSTANT, {"solver": "sscs", "order": 2}, "solver 'sscs' has order 1 alone"),
+        (CONSTANT, {"solver": "gddim", "eta": 0.5}, "eta is 0.5; solver 'gddim' has 0, the probability flow, and 1"),
         (CONSTANT, {"solver": "gddim", "order": 5}, "order is 5; solver 'gddim' has the orders 1 to 4"),
         (CONSTANT, {"solver": "em", "parity": True}, "parity has no meaning for solver 'euler_maruyama'"),
         (CLDSDE(objective="dsm"), {"solver": "gddim"}, "use a model trained by 'hsm', or solver 'em' or 'sscs'"),

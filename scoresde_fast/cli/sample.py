@@ -57,7 +57,7 @@ class Sample:
     parity: Annotated[bool, FLAG] = False
     """Do what the original program does where that departs from the paper: sscs with a changing beta."""
     eta: Annotated[float | None, FROM_METHOD] = None
-    """Noise of ddim, sa and dpmpp_2m_sde: 0 none, 1 that of the reverse SDE."""
+    """Noise of ddim, sa, dpmpp_2m_sde and gddim: 0 none, 1 that of the reverse SDE."""
     churn: Annotated[float | None, FROM_METHOD] = None
     """heun: how much noise it adds over the steps together, and takes away again."""
     restart: Annotated[str | None, arg(help_behavior_hint="(default: none)")] = None

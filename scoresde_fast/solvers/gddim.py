@@ -9,6 +9,8 @@ in one point it is constant.  The flow is then
 with e a polynomial through its last values.  The position's score, which the network does not give, follows from the
 velocity's (`CLDSDE.joint_score`).  R is the Cholesky factor turned by an angle: R = L [cos, sin; -sin, cos](theta) with
 theta' = beta L_vv / (M L_xx), and so G G^T R^-T / 2 = beta Gamma / L_vv e_v [-sin, cos](theta).
+
+The noisy form is in `scoresde_fast.solvers.stochastic_gddim`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from scoresde_fast.sdes.pairs import cholesky
 from scoresde_fast.solvers.adams import NODES, lagrange, past
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.registry import solver
+from scoresde_fast.solvers.stochastic_gddim import reverse_diffusion_rows
 from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow
 
 
@@ -41,10 +44,22 @@ def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
     orders=(1, 2, 3, 4),
     source="Zhang et al. 2022",
     finish=posterior_mean,
+    weak_order=2,
+    eta=0.0,
 )
-def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int) -> list[AnyRow]:
-    """An Adams-Bashforth step of ``order`` in e; the first steps have as many past values as there are."""
+def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int, eta: float) -> list[AnyRow]:
+    """An Adams-Bashforth step of ``order`` in e; the first steps have as many past values as there are.
+
+    With ``eta`` 1 a step of the reverse SDE, in E[x(0) | u] (`reverse_diffusion_rows`).
+
+    Raises:
+        ValueError: ``eta`` is between 0 and 1, or more.
+    """
     assert isinstance(sde, CLDSDE)
+    if eta not in (0.0, 1.0):
+        raise ValueError(f"eta is {eta:g}; solver 'gddim' has 0, the probability flow, and 1, the reverse SDE")
+    if eta:
+        return reverse_diffusion_rows(sde, grid, order)
     rotations = Rotations(sde, grid)
     mean = sde.propagator(grid.times, grid.ends)
     joint = sde.joint_score(grid.times)

@@ -36,8 +36,8 @@ class SolverOptions:
         eps: the time to stop at; None takes the SDE's own (1e-3 VP, sub-VP and CLD, 1e-5 VE).
         order: of a solver that has several ("gddim": 1 to 4); None takes its usual one.
         parity: do what the original program does where that departs from the paper ("sscs" with a changing beta).
-        eta: the noise of "ddim", "sa" and "dpmpp_2m_sde", as a share of that of the reverse SDE: 0 is the flow; None
-            takes the solver's usual share, 0 or 1.
+        eta: the noise of "ddim", "sa", "dpmpp_2m_sde" and "gddim", as a share of the reverse SDE's: 0 is the flow;
+            "gddim" has 0 and 1 alone; None takes the solver's usual share, 0 or 1.
         churn: of "heun": the noise grows by this share over the steps together before they take it away again.
         restart: intervals (t_min, t_max, times, steps): at t_min go forward to t_max with noise, and back in so many
             steps, so many times (Xu et al. 2023).

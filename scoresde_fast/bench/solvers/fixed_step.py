@@ -39,7 +39,8 @@ REFERENCES: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, tuple[tuple[str, bool, dict[str, Any]], ...]] = {
     "ddim": (("eta 1", False, {"eta": 1.0}),),
     "heun": (("churn 4", False, {"churn": 4.0}),),
-    "gddim": (("eps 0.02", True, {"eps": 0.02}),),  # below that a network's error grows in the position's score
+    # Further down a network's error in the velocity's score grows in what is made of the position's.
+    "gddim": (("eps 0.02", True, {"eps": 0.02}), ("eta 1, eps 0.005", False, {"eta": 1.0, "eps": 0.005})),
 }
 """By solver, what further curves of it are called, whether they follow the flow, and what they are given."""
 RESTARTED = ("heun", "dpmpp_2m")

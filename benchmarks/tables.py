@@ -82,15 +82,17 @@ def flow() -> list[str]:
     """RK45 against SciPy's loop, and what the divergence costs, on the CPU that the result names."""
     result = load("flow-cpu")
     row, estimate = result["row 13"], result["row 14"]
-    nfe, own = row["nfe"], row["nfe"]["sample_mean"]
+    nfe = row["nfe"]
+    run = f"RK45 at 1e-5, `{row['model']}`, batch {row['batch']}"
+    against = f"{nfe['batch']} evaluations, SciPy's {nfe['scipy']}; against `solve_ivp` around eager channels_last"
+    own = f"the same by each sample's own error, {nfe['sample_mean']:.0f} evaluations in the mean"
+    divergence = f"an evaluation with Hutchinson's estimate, batch {estimate['batch']}, over one without"
     return [
         f"| {result['device']} | |",
         "| --- | --- |",
-        f"| RK45 at 1e-5, `{row['model']}`, batch {row['batch']}, {nfe['batch']} evaluations as SciPy's {nfe['scipy']}, against "
-        f"`solve_ivp` around eager channels_last | {row['times_scipy']:.2f}x |",
-        f"| the same by each sample's own error, {own:.0f} evaluations in the mean | {row['times_scipy_by_own_error']:.2f}x |",
-        f"| an evaluation with Hutchinson's estimate, batch {estimate['batch']}, over one without | "
-        f"{estimate['times_forward']:.2f}x |",
+        f"| {run}, {against} | {row['times_scipy']:.2f}x |",
+        f"| {own} | {row['times_scipy_by_own_error']:.2f}x |",
+        f"| {divergence} | {estimate['times_forward']:.2f}x |",
     ]
 
 

@@ -104,7 +104,7 @@ def test_digits_go_on_where_they_stopped(benchmarks: tuple[ModuleType, ...], tmp
 
 
 def test_cases_are_all_different(benchmarks: tuple[ModuleType, ...]) -> None:
-    """Two noisy solvers at two lengths on two grids, gDDIM of four orders at three lengths on two, with noise of two."""
+    """Two noisy solvers, two lengths, two grids; gDDIM of four orders, three lengths, two grids; with noise of two."""
     cases = benchmarks[2].cases()
     assert len({tuple(case.values()) for case in cases}) == len(cases) == 2 * 2 * 2 + 4 * 3 * 2 + 2 * 3
 

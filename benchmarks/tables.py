@@ -34,30 +34,37 @@ def embedded() -> list[str]:
     return rows
 
 
-#: Which of the committed comparisons are in the table, and within how many evaluations.
-COMPARED = ("digits-vp", "digits-ve", "digits-subvp", "digits-cld")
-WITHIN = (10, 15, 20, 25, 50)
+COMPARED = "digits-vp"
+"""Whose comparison of solvers the README shows."""
+TOLD = 4
+"""How many of the solvers that are tied with the best are named."""
 
 
 def which_solver() -> list[str]:
-    """The best solver of each model within some numbers of evaluations, with its distance and its standard error."""
-    rows = ["| within | " + " | ".join(f"`{model}`" for model in COMPARED) + " |", "| --- |" + " --- |" * len(COMPARED)]
-    results = [load(f"solvers-{model}") for model in COMPARED]
-    for limit in WITHIN:
-        cells = [f"{limit} evaluations"]
-        for result in results:
-            found = next((entry for entry in result["verdict"]["by_nfe"] if entry["limit"] == limit), None)
-            cells.append("-" if found is None else _named(result["lines"][found["best"]]))
-        rows.append(_row(cells))
-    references = [next((line for line in result["lines"] if line["reference"]), None) for result in results]
-    cells = ["-" if line is None else _named(line, f", {line['steps']} steps") for line in references]
-    return [*rows, _row(["published sampler", *cells])]
+    """The best solver within some numbers of evaluations, and those that cannot be told from it."""
+    result = load(f"solvers-{COMPARED}")
+    lines = result["lines"]
+    head = (
+        f"| `{COMPARED}`, {result['samples']} images: within | best | Frechet distance | not distinguishable from it |"
+    )
+    rows = [head, "| --- | --- | --- | --- |"]
+    for found in result["verdict"]["by_nfe"]:
+        tied = [_named(lines[place]) for place in found["tied"]]
+        more = [f"{len(tied) - TOLD} more"] if len(tied) > TOLD else []
+        best = lines[found["best"]]
+        told = ", ".join([*tied[:TOLD], *more]) or "-"
+        rows.append(_row([f"{found['limit']:g} evaluations", _named(best), _distance(best), told]))
+    reference = next(line for line in lines if line["reference"])
+    return [*rows, _row([f"{reference['nfe']:g} evaluations", _named(reference), _distance(reference), "-"])]
 
 
-def _named(line: dict[str, Any], more: str = "") -> str:
+def _named(line: dict[str, Any]) -> str:
     order = f", order {line['order']}" if line["order"] is not None else ""
-    name = line["name"] if line["grid"] is None else f"{line['name']}{order}, {line['grid']}"
-    return f"{name}{more}: {line['quality']:.2f} ± {line['standard_error']:.2f}"
+    return f"{line['name']}{order}" + ("" if line["grid"] is None else f", {line['grid']}")
+
+
+def _distance(line: dict[str, Any]) -> str:
+    return f"{line['quality']:.2f} ± {line['standard_error']:.2f}"
 
 
 def cld_solvers() -> list[str]:

@@ -39,6 +39,9 @@ REFERENCES: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, tuple[tuple[str, bool, dict[str, Any]], ...]] = {
     "ddim": (("eta 1", False, {"eta": 1.0}),),
     "heun": (("churn 4", False, {"churn": 4.0}),),
+    # Nearer to the data a small network adds noise of its own.
+    "dpmpp_2m_sde": (("eps 0.01", False, {"eps": 0.01}),),
+    "sa": (("eps 0.01", False, {"eps": 0.01}),),
     # Further down a network's error in the velocity's score grows in what is made of the position's.
     "gddim": (("eps 0.02", True, {"eps": 0.02}), ("eta 1, eps 0.005", False, {"eta": 1.0, "eps": 0.005})),
 }

@@ -57,7 +57,7 @@ def test_order_of_fixed_steps() -> None:
     """The error falls with the fifth power of the step, that of the states in between with the fourth or faster."""
     y = 0.3 * start()
     exact = integrate(stiffening, y, 0.0, 1.0, Tolerances(1e-13, 1e-13), at=[0.3])
-    sizes, errors, between = (16, 32, 64), [], []
+    sizes, errors, between = (32, 64, 128), [], []
     for steps in sizes:
         got = integrate(stiffening, y, 0.0, 1.0, Fixed(np.linspace(0, 1, steps + 1)), at=[0.3])
         errors.append((got.y - exact.y).abs().max())

@@ -59,8 +59,8 @@ def which_solver() -> list[str]:
 
 
 def _named(line: dict[str, Any]) -> str:
-    order = f", order {line['order']}" if line["order"] is not None else ""
-    return f"{line['name']}{order}" + ("" if line["grid"] is None else f", {line['grid']}")
+    order = f"order {line['order']}" if line["order"] is not None else None
+    return f"{line['name']} ({', '.join(filter(None, [order, line['grid']]))})"
 
 
 def _distance(line: dict[str, Any]) -> str:

@@ -85,7 +85,8 @@ class Trainer:
             raise ValueError("training.continuous is false: only continuous score matching is trained; set it to true")
         torch.manual_seed(self.seed)
         self.model = ScoreModel(self.config).to(self.device)
-        self.model.network.to(memory_format=torch.channels_last)  # a fifth faster on a CPU, and what a GPU wants
+        # A fifth faster on a CPU, and what a GPU wants.
+        self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optim = self.config.optim
         self.optimizer = OPTIMIZERS[optim.optimizer](
             self.model.network.parameters(),

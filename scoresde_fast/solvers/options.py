@@ -82,16 +82,18 @@ def arguments(found: Solver, options: SolverOptions) -> dict[str, Any]:
     if found.eta is not None:
         chosen["eta"] = _noise("eta", options.eta, found.eta, options.flow)
     elif options.eta is not None:
-        raise ValueError(_lacking(found, "eta", options.eta, [o.name for o in SOLVERS.values() if o.eta is not None]))
+        raise ValueError(_lacking(found, "eta", options.eta, [o for o in SOLVERS.values() if o.eta is not None]))
     if found.churn:
         chosen["churn"] = _noise("churn", options.churn, 0.0, options.flow) / options.steps
     elif options.churn is not None:
-        raise ValueError(_lacking(found, "churn", options.churn, [o.name for o in SOLVERS.values() if o.churn]))
+        raise ValueError(_lacking(found, "churn", options.churn, [o for o in SOLVERS.values() if o.churn]))
     return chosen
 
 
-def _lacking(found: Solver, name: str, asked: float, having: list[str]) -> str:
-    return f"{name} is {asked!r}; solver {found.name!r} has none: leave it out, or choose {', '.join(sorted(having))}"
+def _lacking(found: Solver, name: str, asked: float, having: list[Solver]) -> str:
+    fitting = sorted(other.name for other in having if set(other.sdes) & set(found.sdes))
+    choice = f", or choose {', '.join(fitting)}" if fitting else ""
+    return f"{name} is {asked!r}; solver {found.name!r} has none: leave it out{choice}"
 
 
 def _noise(name: str, asked: float | None, usual: float, flow: bool) -> float:

@@ -201,7 +201,7 @@ class Engine:
         )
 
 
-def program_for(model: ScoreFunction, table: StepTable, device: torch.device) -> Program:
+def program_for(model: ScoreFunction, table: StepTable, device: torch.device | str) -> Program:
     """The table joined with the model, on its device."""
     parametrisation, times = model.parametrisation, table.times
     labels, output_scale, state_scale = (

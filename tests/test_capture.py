@@ -16,13 +16,13 @@ from torch import Tensor, nn
 import scoresde_fast as sf
 from scoresde_fast.capture import require_capturable_loop
 from scoresde_fast.capture_safety import CaptureUnsafeError, record_twice, require_capturable
+from scoresde_fast.engine import program_for
 from scoresde_fast.evaluate import evaluator
 from scoresde_fast.loop import Loop, Registers, StepBackends
 from scoresde_fast.ops import checks
 from scoresde_fast.phases import split
-from scoresde_fast.program import Program
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
-from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, build_table
+from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from scoresde_fast.solvers.correctors import CORRECTORS
 
 DEVICE = "meta"
@@ -54,11 +54,6 @@ def model_of(sde: str) -> sf.ScoreModel:
     return sf.create(config).eval().to(DEVICE)
 
 
-def program_of(model: sf.ScoreModel, table: StepTable, device: str) -> Program:
-    p, times = model.parametrisation, table.times
-    return Program.of(table, p.labels(times), p.output_scale(times), device, p.state_scale(times))
-
-
 @pytest.fixture(scope="module")
 def models() -> dict[str, sf.ScoreModel]:
     return {sde: model_of(sde) for sde in SDE_OF}
@@ -71,7 +66,7 @@ def test_every_step_can_be_captured(
     """No host read, no copy between host and device, no generator, and the same operations at every step."""
     model = models[sde]
     table = build_table(SDE_OF[sde], SolverOptions(solver, 30, corrector, corrector_steps=2, flow=flow))
-    program = program_of(model, table, DEVICE)
+    program = program_for(model, table, DEVICE)
     labels = model.parametrisation.labels(table.times)
     evaluate = evaluator(model.network, torch.from_numpy(labels).float(), "fp32")
     loop = Loop(program, evaluate, StepBackends.choose(DEVICE), langevin_norm=norm)
@@ -86,7 +81,7 @@ def test_the_same_at_two_counts(sde: str, backend: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU alone it looks at the counter
     model = model_of(sde).to_empty(device="cpu")
     table = build_table(SDE_OF[sde], SolverOptions("gddim" if sde == "cld" else "pc", 30))
-    program = program_of(model, table, "cpu")
+    program = program_for(model, table, "cpu")
     loop = Loop(program, evaluator(model.network, program.labels, "fp32"), StepBackends.choose("cpu", backend))
     registers = Registers.empty(program, (2, *model.state_shape))
     with torch.inference_mode():

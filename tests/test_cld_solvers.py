@@ -13,6 +13,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
+from scoresde_fast.engine import program_for
 from scoresde_fast.evaluate import PlainNetwork
 from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.mixture import GaussianMixture
@@ -20,7 +21,6 @@ from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step_pair
 from scoresde_fast.ops.step_table import CONTROL
-from scoresde_fast.program import Program
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE
 from scoresde_fast.sdes.pairs import cholesky
 from scoresde_fast.solvers import GRIDS, PairRow, SolverOptions, StepTable, build_table
@@ -51,14 +51,9 @@ class Wave(nn.Module):
         return 0.3 * x.tanh() + t.view(-1, 1, 1, 1)
 
 
-def program_of(model: ScoreFunction, table: StepTable) -> Program:
-    p, times = model.parametrisation, table.times
-    return Program.of(table, p.labels(times), p.output_scale(times), "cpu", p.state_scale(times))
-
-
 def run(model: ScoreFunction, table: StepTable, u: Tensor, backend: str = "auto", seed: int = 0) -> Tensor:
     """The loop's run from the states ``u``."""
-    program = program_of(model, table)
+    program = program_for(model, table, "cpu")
     loop = Loop(program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu", backend), seed)
     return loop.run(u, Noise(seed, torch.arange(len(u))))
 
@@ -324,7 +319,7 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
     """Tables of 10 000 steps down to t = 1e-5 have no NaN, in float64 or as the float32 that the kernels read."""
     table = build_table(CONSTANT, SolverOptions(solver, 10_000, grid=grid, eps=1e-5))
     model = GaussianMixture.gaussian(CONSTANT, MEAN, STD, (1, 1, 1))
-    assert program_of(model, table).device_table.coefficients.isfinite().all()
+    assert program_for(model, table, "cpu").device_table.coefficients.isfinite().all()
     drawn = [row for row in table.rows if row.has_noise]
     if solver == "sscs":
         assert all((np.diag(row.noise).astype(np.float32) > 0).all() for row in drawn)
@@ -393,4 +388,4 @@ def test_langevin_refuses_a_mixed_score() -> None:
     model = ScoreFunction(nn.Identity(), Parametrisation(VPSDE(), mixed=True), (1, 2, 2), centered=True)
     table = build_table(VPSDE(), SolverOptions("em", 50, "langevin"))
     with pytest.raises(ValueError, match="choose corrector='none' for a model with a mixed score"):
-        program_of(model, table)
+        program_for(model, table, "cpu")

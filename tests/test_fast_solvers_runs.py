@@ -10,7 +10,8 @@ import pytest
 from test_fast_solvers_orders import FAST
 from test_solvers import MEAN, SDE_OF, STD, assert_moments, sample
 
-from scoresde_fast.cli.sample import Sample, parse_restart
+from scoresde_fast.cli.sample import Sample
+from scoresde_fast.cli.sampler_options import parse_restart
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE
@@ -94,9 +95,9 @@ def test_sampler_takes_the_options() -> None:
 
 def test_restart_in_words() -> None:
     """The command line's form is read, one interval or several; anything else is refused with an example."""
-    command = Sample("digits-vp", solver="heun", eta=0.0, churn=2.0, restart="0.1:0.3:2:5")
+    command = Sample(model="digits-vp", solver="heun", eta=0.0, churn=2.0, restart="0.1:0.3:2:5")
     given = {"solver": "heun", "eta": 0.0, "churn": 2.0, "restart": ((0.1, 0.3, 2, 5),)}
-    assert given.items() <= command._sampler_options().items()
+    assert given.items() <= command.chosen().items()
     assert parse_restart("0.1:0.3:2:5") == ((0.1, 0.3, 2, 5),)
     assert parse_restart("0.1:0.3:2:5,1e-2:0.2:1:3") == ((0.1, 0.3, 2, 5), (0.01, 0.2, 1, 3))
     for text in ("0.1:0.3:2", "0.1:0.3:2.5:5", "", "a:b:c:d"):

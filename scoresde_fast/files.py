@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,8 +19,11 @@ def unfinished(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A binary file that becomes ``path`` when the block ends well; a block that fails leaves ``path`` as it was.
+
+    Without ``sync`` a crash of the machine, not of the program, may leave ``path`` with missing bytes until
+    `sync_filesystem` has been called.
 
     Raises:
         OSError: it could not be written (disk full, read-only, ...); the sentence names ``path`` and the way on.
@@ -29,13 +33,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # before the rename: a crash must not leave the final name on missing bytes
+            if sync:
+                os.fsync(file.fileno())  # before the rename: a crash must not leave the final name on missing bytes
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            raise _not_written(path, error) from error
+            raise not_written(path, error) from error
         raise
 
 
@@ -44,7 +49,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise not_written(path, error) from error
 
 
 def sync_folder(path: Path) -> None:
@@ -56,7 +61,27 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _not_written(path: Path, error: OSError) -> OSError:
+def sync_filesystem(folder: Path) -> None:
+    """Put everything that was written to the file system of ``folder`` on the disk: one call for any number of files.
+
+    Raises:
+        OSError: it could not be written; names ``folder``.
+    """
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:  # not on this system: then everything of the machine
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if syncfs(descriptor):
+            code = ctypes.get_errno()
+            raise not_written(folder, OSError(code, os.strerror(code)))
+    finally:
+        os.close(descriptor)
+
+
+def not_written(path: Path, error: OSError) -> OSError:
+    """``error`` as a sentence that names ``path`` and the way on."""
     reason = error.strerror or str(error)
     hint = "what is finished is kept, and the same command goes on from there"
     return OSError(error.errno, f"could not be written ({reason}); {hint}", str(path))

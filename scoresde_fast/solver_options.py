@@ -73,6 +73,17 @@ def adaptive_options(model: ScoreFunction, chosen: Mapping[str, Any]) -> Adaptiv
     return AdaptiveOptions.of(solver, model.sde, denoise=denoise, eps=eps, chosen=tolerances)
 
 
+def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by which a `Sampler` describes itself so: ``Sampler(model, **options).describe() == described``."""
+    options = {name: value for name, value in described.items() if name not in ("model", "tolerances")}
+    for name, inside in TOLERANCES.items():
+        if inside in described.get("tolerances", {}):
+            options[name] = described["tolerances"][inside]
+    if options.get("restart") is not None:
+        options["restart"] = tuple(map(tuple, options["restart"]))
+    return options
+
+
 def _own(model: ScoreFunction) -> dict[str, Any]:
     """What the configuration asks for; where there is none, SSCS as published on CLD, and elsewhere nothing."""
     if not isinstance(model, ScoreModel):

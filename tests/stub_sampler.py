@@ -17,6 +17,7 @@ class StubSampler:
     steps: int = 3
     batch_dependent: bool = False
     nan_in: int | None = None
+    interrupt_in: int | None = None
     channels: int = 3
     batch_size: int = 3
     batches: list[list[int]] = field(default_factory=list)
@@ -39,6 +40,8 @@ class StubSampler:
             batch = list(seeds[start : start + batch_size])
             self.batches.append(batch)
             for step in range(self.steps):
+                if self.interrupt_in in batch:
+                    raise KeyboardInterrupt
                 if self.nan_in in batch and step == 1:
                     raise FloatingPointError(f"the network returned NaN at step {step} (t = 0.5)")
                 if on_step:

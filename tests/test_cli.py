@@ -49,7 +49,7 @@ def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFix
         "device": "cpu",
         "precision": "auto",
     }
-    assert len(list((tmp_path / "set").glob("*.png"))) == 5
+    assert len(list((tmp_path / "set").rglob("*.png"))) == 5
     printed = capsys.readouterr()
     assert printed.out.startswith("4 images (6 NFE each) in ")
     assert printed.out.endswith(f"images/s -> {tmp_path / 'set' / 'grid.png'}\n")
@@ -119,7 +119,9 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
         (["--threads", "0"], "--threads 0"),
         (["--batch-size", "0"], "batch size 0"),
         (["--compile", "--no-compile"], "--compile and --no-compile exclude each other"),
-        (["--out", "set.tar"], "no format has the suffix '.tar'"),
+        (["--out", "set.rar"], "no format has the suffix '.rar'"),
+        (["--shard", "3"], "--shard '3' cannot be read"),
+        (["--shard", "17/16"], "--shard 17/16 is none of 16 shares; they are 1/16 to 16/16"),
     ],
 )
 def test_mistake(calls: dict[str, Any], options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
@@ -19,7 +20,7 @@ from scoresde_fast.generate import generate
 from scoresde_fast.generate.grid import BACKGROUND, GAP, compose, shown
 from scoresde_fast.generate.pixels import to_pixels
 
-OUTS = ["set", "set.npz", "set.zip"]
+OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 
 
 def expected(seed: int, channels: int = 3) -> np.ndarray:
@@ -27,11 +28,11 @@ def expected(seed: int, channels: int = 3) -> np.ndarray:
 
 
 def test_folder(tmp_path: Path) -> None:
-    """A folder has a PNG for each seed, the grid and samples.json, and nothing else."""
+    """A folder has a PNG for each seed, a thousand to a folder, the grid and samples.json, and nothing else."""
     report = generate(StubSampler(), [3, 0, 1234567], tmp_path / "set", batch_size=2)
-    names = {path.name for path in (tmp_path / "set").iterdir()}
-    assert names == {"000000.png", "000003.png", "1234567.png", "grid.png", "samples.json"}
-    assert np.array_equal(Image.open(tmp_path / "set/1234567.png"), expected(1234567))
+    names = {str(path.relative_to(tmp_path / "set")) for path in (tmp_path / "set").rglob("*") if path.is_file()}
+    assert names == {"000/000000.png", "000/000003.png", "1234/1234567.png", "grid.png", "samples.json"}
+    assert np.array_equal(Image.open(tmp_path / "set/1234/1234567.png"), expected(1234567))
     assert (report.made, report.found, report.look_at) == (3, 0, tmp_path / "set/grid.png")
 
 
@@ -39,9 +40,9 @@ def test_npz(tmp_path: Path) -> None:
     """An .npz has arr_0 as NHWC uint8 in the order of the seeds, with grid and description beside it."""
     generate(StubSampler(), [5, 2, 9], tmp_path / "set.npz", batch_size=2)
     with np.load(tmp_path / "set.npz") as archive:
-        assert archive["seeds"].tolist() == [5, 2, 9]
+        assert archive["seeds"].tolist() == [2, 5, 9]
         assert archive["arr_0"].dtype == np.uint8
-        assert np.array_equal(archive["arr_0"], np.stack([expected(seed) for seed in (5, 2, 9)]))
+        assert np.array_equal(archive["arr_0"], np.stack([expected(seed) for seed in (2, 5, 9)]))
     assert {path.name for path in tmp_path.iterdir()} == {"set.npz", "set.grid.png", "set.samples.json"}
 
 
@@ -53,8 +54,34 @@ def test_zip(tmp_path: Path) -> None:
         assert archive.namelist() == ["000000.png", "000001.png", "000002.png"]
         assert {info.date_time[0] for info in archive.infolist()} == {1980}
         for name in archive.namelist():
-            assert archive.read(name) == (tmp_path / "set" / name).read_bytes()
+            assert archive.read(name) == (tmp_path / "set/000" / name).read_bytes()
     assert (tmp_path / "set.grid.png").read_bytes() == (tmp_path / "set/grid.png").read_bytes()
+
+
+def test_tar(tmp_path: Path) -> None:
+    """Tar shards have 10 000 seeds each, and a set's PNGs as webdataset reads them: files in a row, without a date."""
+    generate(StubSampler(), [9999, 10000, 3, 25000], tmp_path / "set.tar", batch_size=3)
+    generate(StubSampler(), [3, 9999, 10000, 25000], tmp_path / "set")
+    names = {"set-000000.tar": [3, 9999], "set-000001.tar": [10000], "set-000002.tar": [25000]}
+    assert {path.name for path in tmp_path.glob("*.tar")} == set(names)
+    for name, seeds in names.items():
+        with tarfile.open(tmp_path / name) as archive:
+            members = archive.getmembers()
+            assert [member.name for member in members] == [f"{seed:06d}.png" for seed in seeds]
+            for seed, member in zip(seeds, members, strict=True):
+                assert (member.mtime, member.uid) == (0, 0)
+                there = next((tmp_path / "set").rglob(f"{seed:06d}.png"))
+                assert archive.extractfile(member).read() == there.read_bytes()  # type: ignore[union-attr]
+
+
+def test_npy(tmp_path: Path) -> None:
+    """An .npy has the sampler's own float32 numbers, and numpy reads and maps it."""
+    generate(StubSampler(), [7, 2], tmp_path / "set.npy")
+    images = torch.stack([StubSampler().image(seed) for seed in (2, 7)]).numpy()
+    assert np.load(tmp_path / "set.npy").dtype == np.float32
+    assert np.array_equal(np.load(tmp_path / "set.npy"), images)
+    assert np.array_equal(np.load(tmp_path / "set.npy", mmap_mode="r"), images)
+    assert json.loads((tmp_path / "set.samples.json").read_text())["configuration"]["rounding"] is None
 
 
 def test_manifest(tmp_path: Path) -> None:
@@ -67,7 +94,7 @@ def test_manifest(tmp_path: Path) -> None:
         "nfe": 6,
         "sampler": {"model": {"name": "stub"}, "solver": "pc", "steps": 3, "grid": [0.0, 1.0]},
     }
-    assert manifest["seeds"] == ["0-4"]
+    assert (manifest["seeds"], manifest["done"]) == (["0-4"], "0-4")
     (environment,) = manifest["environments"]
     assert environment.items() >= {"device": "cpu", "batch_size": 4, "torch": torch.__version__}.items()
 
@@ -86,7 +113,7 @@ def test_gray(tmp_path: Path, out: str) -> None:
     """One channel stays one channel in every format."""
     generate(StubSampler(channels=1), [4], tmp_path / out)
     if out == "set":
-        assert Image.open(tmp_path / "set/000004.png").mode == "L"
+        assert Image.open(tmp_path / "set/000/000004.png").mode == "L"
     elif out == "set.npz":
         assert np.array_equal(np.load(tmp_path / out)["arr_0"], expected(4, channels=1)[None])
 
@@ -124,13 +151,12 @@ def test_grid_cells() -> None:
     ("change", "says"),
     [
         (lambda out: generate(StubSampler(steps=4), [0], out), "sampler.steps: 3 there, 4 asked"),
-        (lambda out: generate(StubSampler(), [0], out, rounding="round"), 'rounding: "floor" there, "round" asked'),
         (
             lambda out: generate(StubSampler(batch_dependent=True), [0], out, batch_size=8),
             "batch_size: nothing there, 8 asked",
         ),
     ],
-    ids=["steps", "rounding", "batch_dependent"],
+    ids=["steps", "batch_dependent"],
 )
 @pytest.mark.parametrize("out", OUTS)
 def test_other_configuration(tmp_path: Path, out: str, change: Callable[[Path], object], says: str) -> None:
@@ -140,6 +166,13 @@ def test_other_configuration(tmp_path: Path, out: str, change: Callable[[Path], 
     with pytest.raises(ValueError, match=f"{re.escape(says)}.*--out"):
         change(tmp_path / out)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+
+
+def test_other_rounding(tmp_path: Path) -> None:
+    """Two roundings are not mixed either."""
+    generate(StubSampler(), range(3), tmp_path / "set")
+    with pytest.raises(ValueError, match='rounding: "floor" there, "round" asked'):
+        generate(StubSampler(), range(4), tmp_path / "set", rounding="round")
 
 
 def test_other_format_of_the_same_name(tmp_path: Path) -> None:
@@ -167,9 +200,11 @@ def test_foreign_images(tmp_path: Path) -> None:
         ("set.npz", "text", "set.npz", "set.npz is no archive of samples"),
         ("set.zip", "text", "set.zip", "set.zip is no archive of samples"),
         ("set", "text", "set", "set is a file"),
-        ("x", "text", "set.tar", "no format has the suffix '.tar'"),
+        ("set.npy", "text", "set.npy", "set.npy is no archive of samples"),
+        ("set-000000.tar", "text", "set.tar", "set-000000.tar is no archive of samples"),
+        ("x", "text", "set.rar", "no format has the suffix '.rar'"),
     ],
-    ids=["json", "foreign-json", "npz", "zip", "file", "tar"],
+    ids=["json", "foreign-json", "npz", "zip", "file", "npy", "tar", "rar"],
 )
 def test_out_that_is_something_else(tmp_path: Path, name: str, content: str, out: str, says: str) -> None:
     """An --out that cannot be a set is refused in one sentence and left alone."""
@@ -183,7 +218,7 @@ def test_out_that_is_something_else(tmp_path: Path, name: str, content: str, out
     ("arguments", "says"),
     [
         ({"seeds": []}, "no seeds"),
-        ({"seeds": [1, 1]}, "seed 1 occurs twice"),
+        ({"seeds": [-1]}, "seed -1 is out of range"),
         ({"batch_size": 0}, "batch size 0"),
         ({"rounding": "ceil"}, "unknown rounding 'ceil'"),
     ],
@@ -198,4 +233,4 @@ def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], says: str) 
 def test_folder_with_a_dot(tmp_path: Path) -> None:
     """A version in a folder's name is no suffix."""
     generate(StubSampler(), [0], tmp_path / "run-0.5")
-    assert (tmp_path / "run-0.5/000000.png").exists()
+    assert (tmp_path / "run-0.5/000/000000.png").exists()

@@ -43,7 +43,7 @@ def test_parse(text: str, seeds: list[int]) -> None:
         ("0-10,5-6,30", "name 5 twice"),
         ("5,0-10", "name 5 twice"),
         (str(2**63), "is too large"),
-        ("0-99999999999", "are 100000000000 images"),
+        ("0-99999999999", "are 100000000000 samples"),
     ],
 )
 def test_refused(text: str, says: str) -> None:

@@ -16,10 +16,12 @@ from scoresde_fast import __version__
 from scoresde_fast.cli.bench import Bench, BenchSolvers
 from scoresde_fast.cli.convert import Convert
 from scoresde_fast.cli.env import Env
+from scoresde_fast.cli.evaluate import Eval, EvalLoss, EvalStats
 from scoresde_fast.cli.latent import Decode, Encode, Interpolate
 from scoresde_fast.cli.likelihood import Likelihood
 from scoresde_fast.cli.sample import Sample
 from scoresde_fast.cli.train import Train
+from scoresde_fast.cli.verify import Verify
 
 PROGRAM = "scoresde-fast"
 
@@ -32,6 +34,10 @@ class Command(Protocol):
 
 COMMANDS: dict[str, Callable[..., Command]] = {
     "sample": Sample,
+    "verify": Verify,
+    "eval": Eval,
+    "eval stats": EvalStats,
+    "eval loss": EvalLoss,
     "likelihood": Likelihood,
     "encode": Encode,
     "decode": Decode,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from scoresde_fast.cli.sampler_options import FLAG, SamplerOptions
 
@@ -15,6 +15,8 @@ from scoresde_fast.cli.sampler_options import FLAG, SamplerOptions
 @dataclass(frozen=True, kw_only=True)
 class Sample(SamplerOptions):
     """Write one image for each seed, a grid to look at, and samples.json. Images that are there already are kept.
+
+    Stopped at any moment, the same command goes on from what is finished, also in another number of processes.
 
     Points (cld-toy), and positions with their velocities, are numbers and go to one .npz.
     """
@@ -24,7 +26,10 @@ class Sample(SamplerOptions):
     seeds: str = "0-63"
     """Which images: numbers and ranges, 0-63,100,200-203. A seed always gives the same image."""
     out: Path = Path("samples")
-    """A folder of PNGs, or one file: .npz (arr_0, NHWC uint8) or .zip (PNGs)."""
+    """A folder of PNGs, or by its suffix: .npz (arr_0, NHWC uint8), .zip (PNGs), .tar (webdataset's shards of PNGs) or
+    .npy (NCHW float32, not rounded)."""
+    shard: Annotated[str | None, arg(help_behavior_hint="(default: torchrun's, or all)")] = None
+    """Make only a share of the set, as 3/16; other processes make the others, at any time, on any machine."""
 
     return_velocity: Annotated[bool, FLAG] = False
     """CLD: write position, velocity (float32) and seeds to --out FILE.npz, in place of images."""
@@ -32,13 +37,21 @@ class Sample(SamplerOptions):
     """How [0, 1] becomes 8 bits: floor of 255 x as in the original programs, or round to the nearest."""
 
     def run(self) -> None:
-        from scoresde_fast.generate import generate, parse_seeds, write_states
+        from scoresde_fast.cli.stopping import stopping
+        from scoresde_fast.generate import SeedSet, Shard, generate, parse_seeds, write_states
 
-        seeds = parse_seeds(self.seeds)  # a mistake here need not wait for the model
-        model = self.load(self.model)
-        sampler = self.sampler(model)
-        if self.return_velocity or not model.is_image:
-            print(write_states(sampler, seeds, self.out, return_velocity=self.return_velocity))
-            return
-        batch_size = sampler.batch_size if self.batch_size == "auto" else self.batch_size
-        print(generate(sampler, seeds, self.out, batch_size=batch_size, rounding=self.rounding))
+        seeds = SeedSet.parse(self.seeds)  # a mistake here need not wait for the model
+        shard = Shard.of_process() if self.shard is None else Shard.parse(self.shard)
+        with stopping() as stop:
+            model = self.load(self.model)
+            sampler = self.sampler(model)
+            if self.return_velocity or not model.is_image:
+                states = parse_seeds(self.seeds)
+                print(write_states(sampler, states, self.out, return_velocity=self.return_velocity))
+                return
+            batch_size = sampler.batch_size if self.batch_size == "auto" else self.batch_size
+            print(
+                generate(
+                    sampler, seeds, self.out, batch_size=batch_size, rounding=self.rounding, shard=shard, stop=stop
+                )
+            )

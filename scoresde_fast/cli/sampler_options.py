@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -68,7 +69,7 @@ class SamplerOptions:
     batch_size: int | Literal["auto"] = 64
     """Images computed together; auto: as many as fit on the GPU."""
     device: str = "cpu"
-    """cpu, cuda or cuda:1."""
+    """cpu, cuda or cuda:1; with torchrun cuda is a GPU for each process."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """What the network computes in; auto: bf16 on a GPU that has it, fp32 elsewhere."""
     strict: Annotated[bool, FLAG] = False
@@ -127,10 +128,9 @@ class SamplerOptions:
             "error_norm",
             "langevin_norm",
             "run_seed",
-            "device",
             "precision",
         )
-        chosen = {name: getattr(self, name) for name in names}
+        chosen = {name: getattr(self, name) for name in names} | {"device": process_device(self.device)}
         chosen |= {"flow": self.flow or None, "denoise": False if self.no_denoise else None}
         chosen |= {"parity": self.parity or None}
         chosen |= {"restart": None if self.restart is None else parse_restart(self.restart)}
@@ -141,6 +141,12 @@ class SamplerOptions:
             "capture": False if self.no_capture else None,
         }
         return {name: value for name, value in chosen.items() if value is not None}
+
+
+def process_device(device: str) -> str:
+    """``device``; of processes that torchrun started on a machine, with "cuda" each has a GPU of its own."""
+    local_rank = os.environ.get("LOCAL_RANK")
+    return device if device != "cuda" or local_rank is None else f"cuda:{local_rank}"
 
 
 def parse_restart(text: str) -> tuple[Interval, ...]:

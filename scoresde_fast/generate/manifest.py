@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``samples.json``: what a set is, and the guard against mixing two configurations in one set."""
+"""``samples.json``: what a set is, what of it is done, and the guard against mixing two configurations in one set."""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +14,50 @@ import torch
 
 from scoresde_fast import __version__
 from scoresde_fast.files import replacing
-from scoresde_fast.generate.seeds import format_seeds, parse_seeds
+from scoresde_fast.generate.seed_set import EMPTY, SeedSet
 
 Json = dict[str, Any]
 _ABSENT = object()
 
 
+class DamagedManifestError(ValueError):
+    """A file in a manifest's place is none."""
+
+
 @dataclass(frozen=True)
 class Manifest:
-    """A set of images: no times and no progress, so that an interrupted and an uninterrupted set have the same one.
+    """A set of images: nothing in it tells when or by whom it was made, so that equal sets have equal ones.
 
     Attributes:
         configuration: everything that decides the bytes; equal in all runs of a set.
-        seeds: what was asked for; one text for each run that asked for more. A run's seeds are split into batches on
+        seeds: what was asked for; one set for each run that asked for more. A run's seeds are split into batches on
             their own, so that an image keeps its batch when the set grows.
         environments: what the images were made with and on, without repetition.
+        done: the seeds whose images are on the disk, for certain; None of a description that does not count.
     """
 
     configuration: Json
-    seeds: list[str] = field(default_factory=list)
-    environments: list[Json] = field(default_factory=list)
+    seeds: tuple[SeedSet, ...] = ()
+    environments: tuple[Json, ...] = ()
+    done: SeedSet | None = None
+
+    @classmethod
+    def new(cls, configuration: Json) -> Manifest:
+        """One without seeds."""
+        return cls(json.loads(json.dumps(configuration)))  # tuples to lists, as they will be read back
 
     @classmethod
     def begin(cls, path: Path, configuration: Json) -> Manifest:
         """The manifest at ``path``, or a new one without seeds where there is no file.
 
         Raises:
-            ValueError: the file has another configuration, or is no manifest; each value that differs is named.
+            ValueError: the file has another configuration; each value that differs is named.
+            DamagedManifestError: the file is no manifest.
         """
-        configuration = json.loads(json.dumps(configuration))  # tuples to lists, as they will be read back
+        new = cls.new(configuration)
         if not path.exists():
-            return cls(configuration)
-        manifest = cls._read(path)
+            return new
+        manifest, configuration = cls.read(path), new.configuration
         if differences := list(_differences(manifest.configuration, configuration)):
             raise ValueError(
                 f"{path.parent if path.name == 'samples.json' else path} describes images of another configuration "
@@ -54,40 +66,60 @@ class Manifest:
         return manifest
 
     @classmethod
-    def _read(cls, path: Path) -> Manifest:
+    def read(cls, path: Path) -> Manifest:
+        """The manifest at ``path``.
+
+        Raises:
+            DamagedManifestError: the file is no manifest.
+        """
         try:
-            manifest = cls(**json.loads(path.read_text(encoding="utf-8")))
-            manifest.all_seeds()
-        except (TypeError, ValueError) as error:
-            raise ValueError(
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                dict(found["configuration"]),
+                tuple(map(SeedSet.parse, found["seeds"])),
+                tuple(map(dict, found["environments"])),
+                SeedSet.parse(found["done"]) if "done" in found else None,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DamagedManifestError(
                 f"{path} is no description of samples ({error}); move it or choose another --out"
             ) from error
-        return manifest
 
-    def extended(self, seeds: list[int], environment: Json) -> Manifest:
+    def extended(self, seeds: SeedSet, environment: Json) -> Manifest:
         """This manifest with those of ``seeds`` that it lacks, made in ``environment``."""
-        known = set(self.all_seeds())
-        more = [seed for seed in seeds if seed not in known]
+        more = seeds - self.all_seeds()
+        environments = {json.dumps(known): known for known in (*self.environments, environment)}
         return replace(
             self,
-            seeds=[*self.seeds, format_seeds(more)] if more else self.seeds,
-            environments=self.environments if environment in self.environments else [*self.environments, environment],
+            seeds=(*self.seeds, more) if len(more) else self.seeds,
+            # In an order of their own: whichever process comes first, the file is the same.
+            environments=tuple(environments[text] for text in sorted(environments)),
         )
 
     def write(self, path: Path) -> None:
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """Put it at ``path``, whole or not at all."""
+        found: Json = {
+            "configuration": self.configuration,
+            "seeds": [str(run) for run in self.seeds],
+            "environments": self.environments,
+        }
+        if self.done is not None:
+            found["done"] = str(self.done)
         with replacing(path) as file:
-            file.write(text.encode())
+            file.write((json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
 
-    def all_seeds(self) -> list[int]:
-        """Every seed of the set, in the order of the runs that asked for them."""
-        return [seed for run in self.seeds for seed in parse_seeds(run)]
+    def all_seeds(self) -> SeedSet:
+        """Every seed of the set."""
+        return SeedSet.union(self.seeds)
+
+    def missing(self) -> SeedSet:
+        """What was asked for and is not done."""
+        return self.all_seeds() - (self.done or EMPTY)
 
     def batches(self, batch_size: int) -> Iterator[list[int]]:
         """The fixed batches of the set: each run's seeds in consecutive pieces."""
-        for run in map(parse_seeds, self.seeds):
-            for start in range(0, len(run), batch_size):
-                yield run[start : start + batch_size]
+        for run in self.seeds:
+            yield from run.batches(batch_size)
 
 
 def environment(device: torch.device | str, batch_size: int) -> Json:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 LARGEST = 2**63 - 1  # a seed is the 64-bit sample id of the noise contract, stored as int64
@@ -16,15 +16,22 @@ def parse_seeds(text: str) -> list[int]:
     """The seeds that ``text`` names, in its order: numbers and inclusive ranges, separated by commas.
 
     Raises:
-        ValueError: a part is no number or range, a range is reversed, or a seed occurs twice.
+        ValueError: a part is no number or range, a range is reversed, a seed occurs twice, or there are too many for a
+            list.
     """
+    ranges = parse_ranges(text)
+    if (count := sum(seeds.stop - seeds.start for seeds in ranges)) > MOST:
+        raise ValueError(f"seeds {text!r} are {count} samples; a list takes at most {MOST}, so split the range")
+    return [seed for seeds in ranges for seed in seeds]
+
+
+def parse_ranges(text: str) -> list[range]:
+    """The same as ranges, of as many seeds as there may be."""
     ranges = [_parse_part(part.strip(), text) for part in text.split(",")]
     for before, after in pairwise(sorted(ranges, key=lambda seeds: seeds.start)):
         if after.start < before.stop:
             raise ValueError(f"seeds {text!r} name {after.start} twice; each seed makes one image, so name it once")
-    if (count := sum(seeds.stop - seeds.start for seeds in ranges)) > MOST:
-        raise ValueError(f"seeds {text!r} are {count} images; one run takes at most {MOST}, so split the range")
-    return [seed for seeds in ranges for seed in seeds]
+    return ranges
 
 
 def _parse_part(part: str, text: str) -> range:
@@ -40,15 +47,40 @@ def _parse_part(part: str, text: str) -> range:
     return range(first, last + 1)
 
 
+def format_ranges(ranges: Iterable[tuple[int, int]]) -> str:
+    """``0-63,100`` of ranges (first, last)."""
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
 def format_seeds(seeds: Iterable[int]) -> str:
     """The shortest text that :func:`parse_seeds` reads back as ``seeds``, order included."""
-    ranges: list[range] = []
+    return format_ranges(_runs(seeds))
+
+
+def _runs(seeds: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """(first, last) of each run of neighbours."""
+    first = last = None
     for seed in seeds:
-        if ranges and ranges[-1].stop == seed:
-            ranges[-1] = range(ranges[-1].start, seed + 1)
-        else:
-            ranges.append(range(seed, seed + 1))
-    return ",".join(str(r.start) if len(r) == 1 else f"{r.start}-{r.stop - 1}" for r in ranges)
+        if last is not None and seed == last + 1:
+            last = seed
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = seed
+    if first is not None and last is not None:
+        yield first, last
+
+
+def check_range(seed: int) -> int:
+    """``seed`` as an integer.
+
+    Raises:
+        ValueError: it is negative or too large.
+    """
+    seed = int(seed)
+    if not 0 <= seed <= LARGEST:
+        raise ValueError(f"seed {seed} is out of range: seeds are whole numbers from 0 to {LARGEST}")
+    return seed
 
 
 def check_seeds(seeds: Iterable[int]) -> list[int]:
@@ -57,12 +89,9 @@ def check_seeds(seeds: Iterable[int]) -> list[int]:
     Raises:
         ValueError: there is none, one is negative or too large, or one occurs twice.
     """
-    checked = [int(seed) for seed in seeds]
+    checked = [check_range(seed) for seed in seeds]
     if not checked:
         raise ValueError("no seeds: name at least one, for instance 0-63")
-    if not 0 <= min(checked) <= max(checked) <= LARGEST:
-        wrong = next(seed for seed in checked if not 0 <= seed <= LARGEST)
-        raise ValueError(f"seed {wrong} is out of range: seeds are whole numbers from 0 to {LARGEST}")
     seen: set[int] = set()
     for seed in checked:
         if seed in seen:

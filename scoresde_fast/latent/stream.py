@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from scoresde_fast.files import make_folder
 from scoresde_fast.generate.manifest import Manifest, environment
+from scoresde_fast.generate.seed_set import SeedSet
 from scoresde_fast.generate.seeds import check_seeds
 from scoresde_fast.latent.density import Likelihood, LikelihoodEstimator
 from scoresde_fast.latent.describe import data_sha256, describe_flow
@@ -102,7 +103,7 @@ def write_likelihoods(
         raise ValueError(f"{out} has results but no {settings_path.name}; choose another --out or move it")
     found, started, size = min(len(lines), count), perf_counter(), runner.settings.batch_size
     if found < count:
-        manifest = manifest.extended(seeds, environment(runner.device, size))
+        manifest = manifest.extended(SeedSet.of(seeds), environment(runner.device, size))
         make_folder(out.parent)
         manifest.write(settings_path)  # first of all: no line without its settings
     with tqdm(total=count, initial=found, unit=" samples", disable=None) as bar:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``scoresde-fast verify``: whether a set of samples is whole, and what is missing made again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from scoresde_fast.cli.sampler_options import FLAG, process_device
+
+if TYPE_CHECKING:
+    from scoresde_fast.model import ScoreModel
+    from scoresde_fast.sampler import Sampler
+
+NOT_SOUND = 1
+"""The exit code when something is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Look at every image of a set that sample made: missing, damaged, equal and foreign ones. Exit code 1 if any are.
+
+    Nothing is changed, but with --repair what is missing, damaged or equal is made again, and only that.
+    """
+
+    out: Positional[Path]
+    """The set, by the name that --out had: a folder, .npz, .zip, .tar or .npy."""
+    repair: Annotated[bool, FLAG] = False
+    """Make again what is missing, damaged or equal."""
+    model: Annotated[str | None, arg(help_behavior_hint="(default: the embedded model that made the set)")] = None
+    """For --repair: the model that made the set."""
+    config: Annotated[str | None, FLAG] = None
+    """For a .pth: the preset it belongs to, or a JSON file."""
+    raw: Annotated[bool, FLAG] = False
+    """For a .pth: the raw weights instead of their moving average."""
+    batch_size: int = 64
+    """Images computed together."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:1."""
+
+    def run(self) -> None:
+        from tqdm import tqdm
+
+        from scoresde_fast.generate.verify import repair, verify
+
+        with tqdm(unit=" images", disable=None, leave=False) as bar:
+
+            def on_image(of: int) -> None:
+                bar.total = of
+                bar.update()
+
+            findings = verify(self.out, on_image)
+        print(findings)
+        if self.repair and len(findings.repairable):
+            print(repair(self._sampler(), self.out, findings, batch_size=self.batch_size))
+            findings = verify(self.out)
+            print(findings)
+        if not findings.sound:
+            raise SystemExit(NOT_SOUND)
+
+    def _sampler(self) -> Sampler:
+        """The sampler that the set's description tells of."""
+        import scoresde_fast as sf
+        from scoresde_fast.cli.memory import keep_freed_memory
+        from scoresde_fast.generate.verify import read_set
+        from scoresde_fast.solver_options import described_options
+
+        keep_freed_memory()
+        described = read_set(self.out)[1].configuration["sampler"]
+        if self.model is not None:
+            model = sf.load(self.model, config=self.config, ema=not self.raw)
+        else:
+            model = self._embedded(described["model"]["weights_sha256"])
+        options = described_options(described)
+        return sf.Sampler(model, **options, device=process_device(self.device), batch_size=self.batch_size)
+
+    def _embedded(self, sha256: str) -> ScoreModel:
+        """The embedded model with these weights; raises ValueError where there is none."""
+        from scoresde_fast.checkpoints import embedded_names, load
+        from scoresde_fast.fingerprint import weights_sha256
+
+        for model in map(load, embedded_names()):
+            if weights_sha256(model) == sha256:
+                return model
+        raise ValueError(f"{self.out} was not made by an embedded model; name the one that made it: --model")

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The formats of a set of images, by the suffix of its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scoresde_fast.generate.stores.arrays import NpyArchive, NpzArchive
+from scoresde_fast.generate.stores.folder import PngFolder
+from scoresde_fast.generate.stores.pngs import TarShards, ZipArchive
+from scoresde_fast.generate.stores.store import Damage, Samples, Store
+
+__all__ = ["FORMATS", "Damage", "Samples", "Store", "open_store"]
+
+FORMATS: dict[str, type[Store]] = {
+    "": PngFolder,
+    ".npz": NpzArchive,
+    ".zip": ZipArchive,
+    ".tar": TarShards,
+    ".npy": NpyArchive,
+}
+"""The kind of set for each suffix of ``--out``."""
+
+
+def open_store(out: Path) -> Store:
+    """The set that ``out`` names.
+
+    Raises:
+        ValueError: no format has the suffix, or something else is there.
+    """
+    # A folder's name may have a dot (run-0.5), a misspelt archive's should not become a folder.
+    suffix = out.suffix if out.suffix[1:].isalpha() and not out.is_dir() else ""
+    if suffix not in FORMATS:
+        archives = ", ".join(filter(None, FORMATS))
+        raise ValueError(f"--out {out}: no format has the suffix {suffix!r}; use {archives}, or none for a folder")
+    return FORMATS[suffix](out)

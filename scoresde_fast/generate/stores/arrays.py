@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Archives of numbers: ``.npz`` of 8-bit levels, as FID programs read it, and ``.npy`` of floats for further work."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+from scoresde_fast.data.png import Pixels
+from scoresde_fast.generate.pixels import to_pixels
+from scoresde_fast.generate.seed_set import Integers
+from scoresde_fast.generate.stores.archive import Archive
+from scoresde_fast.generate.stores.store import Samples
+
+LOCAL_HEADER, NAME_AND_EXTRA = 30, slice(26, 30)
+"""Of a member of a .zip: bytes before its name, and where the lengths of name and extra field are in them."""
+
+
+class _Rows:
+    """The rows of an array in an open file: a `Piece`."""
+
+    def __init__(self, seeds: Integers, rows: Samples) -> None:
+        if len(seeds) != len(rows):
+            raise ValueError(f"{len(rows)} images of {len(seeds)} seeds")
+        self.seeds, self._rows = seeds, rows
+
+    def image(self, place: int) -> Samples:
+        return np.array(self._rows[place])
+
+    def close(self) -> None:
+        del self._rows  # and with it the mapping
+
+
+class ArrayArchive(Archive):
+    """Images as the rows of one array, in the order of their seeds."""
+
+    part_suffix = ".npz"
+    dtype: np.dtype[Any]
+
+    def kept(self, samples: Samples) -> list[Samples]:
+        return list(samples)
+
+    def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[Any]) -> None:
+        np.savez(file, seeds=np.array(seeds, np.int64), samples=np.asarray(images))
+
+    def open_part(self, path: Path) -> _Rows:
+        with np.load(path, allow_pickle=False) as archive:
+            return _Rows(archive["seeds"], archive["samples"])
+
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
+        first = next(images)
+        header = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (len(seeds), *first.shape)}
+        self.write_rows(file, header, seeds, _chained(first, images))
+
+    @abstractmethod
+    def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
+        """The archive; row by row, so that a large set never stands in memory."""
+
+
+class NpzArchive(ArrayArchive):
+    """``arr_0`` (N, H, W, C) uint8 and ``seeds`` (N,) int64, the layout FID programs read."""
+
+    format = "npz"
+    dtype = np.dtype(np.uint8)
+
+    def pixels(self, image: Samples) -> Pixels:
+        return image
+
+    def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
+        with ZipFile(file, "w") as archive:  # ZipInfo's date is fixed
+            with archive.open(ZipInfo("arr_0.npy"), "w", force_zip64=True) as member:
+                npy.write_array_header_1_0(member, header)
+                for row in rows:
+                    member.write(row.tobytes())
+            with archive.open(ZipInfo("seeds.npy"), "w", force_zip64=True) as member:
+                npy.write_array(member, seeds, allow_pickle=False)
+
+    def open_archive(self, path: Path) -> _Rows:
+        with np.load(path, allow_pickle=False) as archive:
+            seeds = archive["seeds"]
+        return _Rows(seeds, _mapped_member(path, "arr_0.npy"))
+
+
+class NpyArchive(ArrayArchive):
+    """(N, C, H, W) float32 in [0, 1], not rounded.  The seeds, int64, stand behind the array, where readers stop."""
+
+    format = "npy"
+    rounds = False
+    dtype = np.dtype(np.float32)
+
+    def to_samples(self, images: Tensor, rounding: str) -> Tensor:
+        return images.detach().float().contiguous()
+
+    def levels(self, image: Tensor, rounding: str) -> Pixels:
+        return super().levels(image, "round")
+
+    def pixels(self, image: Samples) -> Pixels:
+        return to_pixels(torch.from_numpy(image)[None], "round")[0]
+
+    def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
+        npy.write_array_header_1_0(file, header)
+        for row in rows:
+            file.write(row.tobytes())
+        file.write(seeds.tobytes())
+
+    def open_archive(self, path: Path) -> _Rows:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        seeds = np.fromfile(path, np.int64, offset=rows.offset + rows.nbytes)
+        return _Rows(seeds, rows)
+
+
+def _mapped_member(path: Path, name: str) -> Samples:
+    """An array that is stored in a .zip without compression, not read but mapped.
+
+    Raises:
+        ValueError, BadZipFile: it is not there, or not so.
+    """
+    with ZipFile(path) as archive:
+        info = archive.getinfo(name)
+    if info.compress_type != ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    with open(path, "rb") as file:
+        file.seek(info.header_offset)
+        lengths = np.frombuffer(file.read(LOCAL_HEADER)[NAME_AND_EXTRA], "<u2")
+        if len(lengths) != 2:
+            raise BadZipFile(f"{name} is cut off")
+        file.seek(int(lengths.sum()), os.SEEK_CUR)
+        if npy.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} is no array of version 1.0")
+        shape, fortran, dtype = npy.read_array_header_1_0(file)
+        if fortran or dtype.hasobject:
+            raise ValueError(f"{name} is not in the order of rows")
+        return np.memmap(path, dtype, "r", file.tell(), shape)
+
+
+def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Archives of PNGs: ``.zip`` for programs and people, ``.tar`` shards for webdataset."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+from zipfile import ZipFile, ZipInfo
+
+import numpy as np
+
+from scoresde_fast.data.png import Pixels
+from scoresde_fast.generate.pixels import decode_own_png, encode_png
+from scoresde_fast.generate.seed_set import Integers, SeedSet
+from scoresde_fast.generate.stores.archive import Archive
+from scoresde_fast.generate.stores.folder import png_name, png_seed
+from scoresde_fast.generate.stores.store import Samples
+
+PER_SHARD = 10_000
+"""Seeds of a .tar shard: shard number i has those from i times it on."""
+SEEDS_KEY = "SCORESDE_FAST.seeds"
+"""In the global header of a .tar, which its readers pass over: the seeds in it."""
+
+
+class _Zipped:
+    """The PNGs of a .zip: a `Piece`."""
+
+    def __init__(self, path: Path) -> None:
+        self._archive = ZipFile(path)
+        names = (png_seed(name) for name in self._archive.namelist())
+        self.seeds = np.array([seed for seed in names if seed is not None], np.int64)
+
+    def image(self, place: int) -> bytes:
+        return self._archive.read(png_name(int(self.seeds[place])))
+
+    def close(self) -> None:
+        self._archive.close()
+
+
+class _Tarred:
+    """The PNGs of a .tar: a `Piece`."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._archive = tarfile.open(path, "r:")  # noqa: SIM115  (closed by close)
+            self.seeds = SeedSet.parse(self._archive.pax_headers[SEEDS_KEY]).array()
+        except tarfile.TarError as error:
+            raise ValueError(str(error)) from error
+
+    @cached_property
+    def _members(self) -> dict[str, tarfile.TarInfo]:
+        try:
+            return {member.name: member for member in self._archive}
+        except tarfile.TarError as error:
+            raise ValueError(str(error)) from error
+
+    def image(self, place: int) -> bytes:
+        member = self._archive.extractfile(self._members[png_name(int(self.seeds[place]))])
+        if member is None:
+            raise ValueError("no file")
+        return member.read()
+
+    def close(self) -> None:
+        self._archive.close()
+
+
+class PngArchive(Archive):
+    """Images as PNGs; parts are .zip files."""
+
+    part_suffix = ".zip"
+
+    def kept(self, samples: Samples) -> list[bytes]:
+        return [encode_png(pixels) for pixels in samples]
+
+    def pixels(self, image: bytes) -> Pixels:
+        return decode_own_png(image)
+
+    def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[bytes]) -> None:
+        _write_zip(file, seeds, iter(images))
+
+    def open_part(self, path: Path) -> _Zipped:
+        return _Zipped(path)
+
+
+class ZipArchive(PngArchive):
+    """``000000.png, ...`` stored without a second compression."""
+
+    format = "zip"
+
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
+        _write_zip(file, seeds.tolist(), images)
+
+    def open_archive(self, path: Path) -> _Zipped:
+        return _Zipped(path)
+
+
+class TarShards(PngArchive):
+    """``SET-000000.tar, ...`` of 10 000 seeds each, ``000000.png, ...`` in every one: webdataset's samples."""
+
+    format = "tar"
+
+    def archives(self) -> list[Path]:
+        name = re.compile(re.escape(self.out.stem) + r"-\d{6,}\.tar", re.ASCII)
+        there = self.out.parent.glob(f"{self.out.stem}-*.tar") if self.out.parent.is_dir() else ()
+        return sorted(path for path in there if name.fullmatch(path.name))
+
+    def divided(self, seeds: SeedSet) -> Iterator[tuple[Path, SeedSet]]:
+        numbers = {int(number) for ends in (seeds.first, seeds.last) for number in ends // PER_SHARD}
+        for first, last in zip(seeds.first.tolist(), seeds.last.tolist(), strict=True):
+            numbers |= set(range(first // PER_SHARD, last // PER_SHARD))
+        for number in sorted(numbers):
+            shard = SeedSet.of(range(number * PER_SHARD, (number + 1) * PER_SHARD))
+            yield self.out.with_name(f"{self.out.stem}-{number:06d}.tar"), seeds & shard
+
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
+        header = {SEEDS_KEY: str(SeedSet.merged(seeds, seeds))}
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=header) as archive:
+            for seed, image in zip(seeds.tolist(), images, strict=True):
+                member = tarfile.TarInfo(png_name(seed))  # its date and owner are fixed
+                member.size = len(image)
+                archive.addfile(member, BytesIO(image))
+                archive.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
+
+    def open_archive(self, path: Path) -> _Tarred:
+        return _Tarred(path)
+
+
+def _write_zip(file: BinaryIO, seeds: list[int], images: Iterator[bytes]) -> None:
+    with ZipFile(file, "w") as archive:
+        for seed, image in zip(seeds, images, strict=True):
+            archive.writestr(ZipInfo(png_name(seed)), image)  # ZipInfo's date is fixed

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a set is what its description says: every image is there, whole and of one size, and nothing else is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from scoresde_fast.generate.locks import Claim, gate
+from scoresde_fast.generate.manifest import Manifest
+from scoresde_fast.generate.progress import Report
+from scoresde_fast.generate.run import ImageSource, generate
+from scoresde_fast.generate.seed_set import EMPTY, SeedSet
+from scoresde_fast.generate.shards import Shard
+from scoresde_fast.generate.stores import Damage, Store, open_store
+
+NAMED = 5
+"""Seeds or files that a sentence names, of many."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with a set.
+
+    Attributes:
+        asked: seeds of the set.
+        missing: those without an image.
+        damaged: those whose image is cut off, or otherwise unreadable, or of another size than most.
+        equal: pairs of seeds with the same image.
+        unasked: seeds that have an image but are none of the set.
+        foreign: files that are none of the set's, a second image of a seed among them.
+        unfinished: files that a killed run left half-written; harmless.
+    """
+
+    asked: int
+    missing: SeedSet
+    damaged: SeedSet
+    equal: list[tuple[int, int]]
+    unasked: SeedSet
+    foreign: list[Path]
+    unfinished: list[Path]
+
+    @property
+    def repairable(self) -> SeedSet:
+        """The seeds whose images are to be made again."""
+        return self.missing | self.damaged | SeedSet.of(seed for pair in self.equal for seed in pair)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (len(self.repairable) or len(self.unasked) or self.foreign)
+
+    def __str__(self) -> str:
+        lines = [f"{self.asked} images asked for, {self.asked - len(self.missing)} there"]
+        for kind, seeds in (("missing", self.missing), ("damaged", self.damaged), ("not of the set", self.unasked)):
+            if len(seeds):
+                lines.append(f"{kind}: {len(seeds)}, seeds {_shortened(str(seeds).split(','))}")
+        if self.equal:
+            lines.append(f"equal: {len(self.equal)} pairs, seeds {_shortened([f'{a} and {b}' for a, b in self.equal])}")
+        for kind, paths in (("foreign", self.foreign), ("half-written", self.unfinished)):
+            if paths:
+                lines.append(f"{kind}: {len(paths)} files, {_shortened(list(map(str, paths)))}")
+        return "\n".join([*lines, "sound" if self.sound else "not sound"])
+
+
+def read_set(out: str | Path) -> tuple[Store, Manifest]:
+    """The set that ``out`` names, with its description.
+
+    Raises:
+        FileNotFoundError: there is no description.
+        DamagedManifestError: the description is damaged.
+    """
+    store = open_store(Path(out))
+    if not store.manifest.exists():
+        raise FileNotFoundError(2, "there is no such description, so this is no set of samples", str(store.manifest))
+    return store, Manifest.read(store.manifest)
+
+
+def verify(out: str | Path, on_image: Callable[[int], object] = lambda of: None) -> Findings:
+    """Look at every image of a set, and change nothing; ``on_image(of)`` is called after each of so many.
+
+    Raises:
+        FileNotFoundError: there is no description.
+        DamagedManifestError: the description is damaged; `generate` makes it again.
+    """
+    store, manifest = read_set(out)
+    asked = manifest.all_seeds()
+    present = store.present(broken=True)
+    damaged: list[int] = []
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    digests: list[bytes] = []
+    seeds: list[int] = []
+    there = present & asked
+    for seed, pixels in store.look(there):
+        on_image(len(there))
+        if isinstance(pixels, Damage):
+            damaged.append(seed)
+            continue
+        by_size.setdefault(pixels.shape, []).append(seed)
+        seeds.append(seed)
+        digests.append(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())
+    for of_a_size in sorted(by_size.values(), key=len)[:-1]:
+        damaged += of_a_size
+    unfinished = sorted(store.leftovers())
+    return Findings(
+        len(asked),
+        asked - there,
+        SeedSet.of(damaged),
+        list(_equal(seeds, digests)),
+        present - asked,
+        sorted(set(store.foreign()) - set(unfinished)),
+        unfinished,
+    )
+
+
+def repair(sampler: ImageSource, out: str | Path, findings: Findings, *, batch_size: int = 64) -> Report:
+    """Make again what is missing, damaged or equal, and put nothing else right: foreign files are the user's.
+
+    Raises:
+        ValueError: the sampler is not the one that the set was made by; and as `generate`.
+    """
+    store, manifest = read_set(out)
+    lost = findings.repairable
+    claim = Claim(store.work, Shard())
+    try:
+        store.prepare()
+        store.remove(lost)
+        store.sync()
+        with gate(store.work):
+            manifest = Manifest.read(store.manifest)
+            replace(manifest, done=(manifest.done or EMPTY) - lost).write(store.manifest)
+    finally:
+        claim.release()
+    rounding = manifest.configuration.get("rounding") or "floor"
+    return generate(sampler, manifest.all_seeds(), out, batch_size=batch_size, rounding=rounding, shard=Shard())
+
+
+def _equal(seeds: list[int], digests: list[bytes]) -> Iterator[tuple[int, int]]:
+    """Pairs of neighbours among the seeds of one digest."""
+    order = np.argsort(np.array(digests, "S8"), kind="stable").tolist()
+    for before, after in pairwise(order):
+        if digests[before] == digests[after]:
+            yield seeds[before], seeds[after]
+
+
+def _shortened(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"

@@ -2,7 +2,8 @@
 """The committed comparisons of solvers: python benchmarks/solver_comparison.py [MODELS] [--seconds 1200]
 
 Does what `scoresde-fast bench solvers` does for the embedded models and the mixtures, one after the other, and writes
-benchmarks/results/solvers-MODEL.json and .html.  A second call goes on after the last line.
+benchmarks/results/solvers-MODEL.json and .html.  A second call goes on after the last line: quality may be measured
+with --timing-seconds 0 beside other work, and the times by the same command without it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("models", nargs="*", default=MODELS, help="embedded models and mixtures (default: all eight)")
     parser.add_argument("--seconds", type=float, help="for each model (default: as many as it takes)")
+    parser.add_argument("--timing-seconds", type=float, help="for the times, after all (default: 120 or 30; 0: none)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--samples", type=int, help="of every line (default: 2 000 images or 20 000 numbers)")
     parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS, help="budgets of network evaluations")
@@ -44,7 +46,7 @@ def main() -> None:
     command = "python " + shlex.join(["benchmarks/solver_comparison.py", *sys.argv[1:]])
     for model in chosen.models:
         out = chosen.results / f"solvers-{model}.json"
-        limits = {"samples": chosen.samples, "seconds": chosen.seconds}
+        limits = {"samples": chosen.samples, "seconds": chosen.seconds, "timing_seconds": chosen.timing_seconds}
         write_html(compare(model, rules, **limits, out=out, command=command), out.with_suffix(".html"))
         print(f"{out} and .html", flush=True)
 

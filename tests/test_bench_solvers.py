@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 import scoresde_fast as sf
 from scoresde_fast.bench import report
-from scoresde_fast.bench.solvers import adaptive, compare, converged, page
+from scoresde_fast.bench.solvers import adaptive, compare, converged, page, times
 from scoresde_fast.bench.solvers.compare import RESULT_KEYS
 from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling
 from scoresde_fast.bench.solvers.fixed_step import digest
@@ -37,8 +38,9 @@ def quiet(said: str) -> None:
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Solvers that a test registers are gone after it; the converged flow is cheap."""
+    """Solvers that a test registers are gone after it; the converged flow is cheap, and rounds are few."""
     monkeypatch.setattr(converged, "STEPS", 16)
+    monkeypatch.setattr(times, "MOST", times.LEAST)
     solvers, aliases = dict(SOLVERS), dict(ALIASES)
     yield
     for registry, kept in ((SOLVERS, solvers), (ALIASES, aliases)):
@@ -58,6 +60,7 @@ class Stub:
     tolerance: float | None = None
     nfe: float = 4.0
     log: list[str] = field(default_factory=list)
+    lasts: float = 0.0
 
     @property
     def case(self) -> Case:
@@ -68,14 +71,17 @@ class Stub:
 
     def draw(self, seeds: Sequence[int]) -> Drawn:
         self.log.append(self.name)
+        time.sleep(self.lasts)
         if self.fails:
             raise self.fails
         values = torch.from_numpy(exact_draws(len(seeds), 7)).float() + self.shift
         return Drawn(values.view(-1, 1, 1, 1), self.nfe)
 
 
-def run_stubs(*stubs: Stub, **options: Any) -> dict[str, Any]:
-    return compare.compare("mixture-vp", SMALL, samples=200, say=quiet, families=[lambda *_: stubs], **options)
+def run_stubs(*stubs: Stub, timing_seconds: float = 0.0, **options: Any) -> dict[str, Any]:
+    """Measured, and not timed unless asked for."""
+    options |= {"samples": 200, "timing_seconds": timing_seconds, "say": quiet}
+    return compare.compare("mixture-vp", SMALL, families=[lambda *_: stubs], **options)
 
 
 def test_a_user_s_solver_joins_by_a_decorator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,21 +91,23 @@ def test_a_user_s_solver_joins_by_a_decorator(tmp_path: Path, capsys: pytest.Cap
     out, html = tmp_path / "sub" / "x.json", tmp_path / "x.html"
     command = ["bench", "solvers", "mixture-vp", "--nfe", "5", "10", "--samples", "400", "--solvers", "ddim"]
     command += ["--grids", "quadratic", "--plugin", str(tmp_path / "my_solver.py"), "--out", str(out)]
-    assert main([*command, "--html", str(html)]) == 0
-    assert "Best within 10 evaluations:" in capsys.readouterr().out
+    assert main([*command, "--timing-seconds", "20", "--html", str(html)]) == 0
+    said = capsys.readouterr().out
+    assert "Best within 10 evaluations:" in said and "s for 1000 samples:" in said
     result = json.loads(out.read_text(), parse_constant=pytest.fail)
     assert set(result) == set(RESULT_KEYS)
     names = {"mine", "mine, flow", "ddim", "ddim, eta 1"}
     assert {found["name"] for found in result["lines"]} == names and len(result["lines"]) == 8
     assert all(set(found) == set(LINE_KEYS) and found["nfe"] <= found["budget"] for found in result["lines"])
     assert all((found["flow_error"] is None) != found["flow"] for found in result["lines"])
+    assert all(found["timed"] >= times.LEAST and found["seconds_per_1000"] > 0 for found in result["lines"])
     text = html.read_text()
-    assert text.count("<svg") == text.count("</svg>") == 3
+    assert text.count("<svg") == text.count("</svg>") == 3 and "timed on 1 thread\nof" in text
     assert all(f">{name}</text>" in text for name in names), "a curve is missing in the legend"
     assert "http" not in text and not re.search(r"""(?:src|href)=["'](?!#|data:)""", text)
 
     before = out.read_text()
-    assert main(command) == 0
+    assert main([*command, "--no-timing"]) == 0
     assert " NFE, " not in capsys.readouterr().out, "a second call measures nothing again"
     assert json.loads(out.read_text())["lines"] == json.loads(before)["lines"]
 
@@ -134,6 +142,7 @@ def test_plugin_mistakes(code: str | None, said: str, tmp_path: Path, capsys: py
         (["mixture-vp", "--nfe"], "no budget of network evaluations is given"),
         (["mixture-vp", "--samples", "3"], "samples is 3; it must be at least 4"),
         (["mixture-vp", "--seconds", "0"], "the limit is 0.0 seconds"),
+        (["mixture-vp", "--timing-seconds", "-1"], "the time for timing is -1.0 seconds; it must be a finite number"),
         (["mixture-vp", "--batch-size", "0"], "the batch size is 0"),
         (["mixture-vp", "--reference-steps", "0"], "the reference takes 0 steps"),
         (["mixture-vp", "--grids", "karas"], "unknown time grid 'karas' - did you mean 'karras'?"),
@@ -212,13 +221,14 @@ def test_the_adaptive_solvers_are_measured(monkeypatch: pytest.MonkeyPatch) -> N
     """RK45 and "gotta go fast" have a line for each tolerance, with the evaluations that they took."""
     monkeypatch.setattr(adaptive, "TOLERANCES", {"rk45": {0.1: 30, 0.01: 60}, "ggf": {0.2: 30}})
     rules = replace(SMALL, solvers=("rk45", "ggf"))
-    result = compare.compare("mixture-vp", rules, samples=64, say=quiet)
+    result = compare.compare("mixture-vp", rules, samples=64, timing_seconds=20, say=quiet)
     assert not result["skipped"]
     found = {(line["name"], line["tolerance"]): line for line in result["lines"]}
     assert set(found) == {("rk45", 0.1), ("rk45", 0.01), ("ggf", 0.2)}
     loose, tight = found["rk45", 0.1], found["rk45", 0.01]
     assert 10 < loose["nfe"] < tight["nfe"] and loose["flow_error"] > tight["flow_error"] > 0
     assert found["ggf", 0.2]["flow_error"] is None
+    assert all(line["seconds_per_1000"] > 0 for line in result["lines"])
 
 
 def test_the_most_telling_come_first_and_the_rest_is_listed() -> None:
@@ -251,6 +261,81 @@ def test_a_second_call_goes_on(tmp_path: Path) -> None:
         run_stubs(Stub("a"), out=out)
 
 
+def test_times_are_medians_of_interleaved_rounds() -> None:
+    """After all lines each draws a batch in turn, in an order that rotates, but for one that has diverged."""
+    log: list[str] = []
+    sleepers = [Stub(name, lasts=lasts, log=log) for name, lasts in (("a", 0.02), ("b", 0.06), ("c", 0.02))]
+    result = run_stubs(*sleepers, Stub("nan", shift=float("nan"), log=log), timing_seconds=5, batch_size=50)
+    in_turns = log[4:]
+    assert log[:4] == ["a", "b", "c", "nan"] and in_turns[:9] == [*"abc", *"bca", *"cab"]
+    found = {line["name"]: line for line in result["lines"]}
+    for name, lasts in (("a", 0.02), ("b", 0.06), ("c", 0.02)):
+        assert found[name]["timed"] == in_turns.count(name) >= times.LEAST
+        assert lasts <= found[name]["seconds_per_1000"] / 1000 * 50 < lasts + 0.2
+    assert (found["nan"]["timed"], found["nan"]["seconds_per_1000"]) == (0, None)
+    assert result["timed_on"]["threads"] == torch.get_num_threads() and result["timed_on"]["batch_size"] == 50
+
+
+def test_the_time_for_timing_is_kept() -> None:
+    """A line of very many evaluations is timed once; one whose rounds do not fit is not, and nothing is said of it."""
+    log: list[str] = []
+    stubs = [
+        Stub("cheap", log=log),
+        Stub("long", shift=0.5, telling=Telling.REFERENCE, nfe=80, lasts=0.5, log=log),
+        Stub("cheap", shift=0.25, telling=Telling.OTHER_BOTH, budget=4000, nfe=4000, log=log),
+    ]
+    result = run_stubs(*stubs, timing_seconds=4)
+    assert log == ["cheap", "long", "cheap", "cheap", "long", *["cheap"] * (times.LEAST - 1)]
+    timed = {line["nfe"]: (line["timed"], line["seconds_per_1000"] is None) for line in result["lines"]}
+    assert timed == {4: (times.LEAST, False), 80: (1, False), 4000: (0, True)}
+    said = "Of 3 lines 2 were timed; what is said of seconds leaves out the others."
+    assert said in result["verdict"]["sentences"]
+    pytest.importorskip("matplotlib")
+    assert page.render(result).count("<svg") == 2
+
+
+def test_quality_now_and_times_later(tmp_path: Path) -> None:
+    """A call without times is gone on with by one that only times, on other threads too; their times do not mix."""
+    pytest.importorskip("matplotlib")
+    out, log = tmp_path / "x.json", []
+    stubs = Stub("a", log=log), Stub("b", shift=0.5, log=log)
+    result = run_stubs(*stubs, out=out)
+    assert result["timed_on"] is None and result["verdict"]["by_seconds"] == []
+    text = page.render(result)
+    assert "not timed" in text and text.count("<svg") == 1
+    before, log[:] = [line["quality"] for line in result["lines"]], []
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        result = run_stubs(*stubs, out=out, timing_seconds=5)
+        assert [line["quality"] for line in result["lines"]] == pytest.approx(before, rel=1e-4)
+        timed = {line["name"]: line["timed"] for line in result["lines"]}
+        assert timed == {"a": log.count("a"), "b": log.count("b")} and min(timed.values()) >= times.LEAST
+    finally:
+        torch.set_num_threads(threads)
+    result = run_stubs(*stubs, out=out)
+    assert result["timed_on"]["threads"] == threads + 1, "a call that times nothing leaves what is there"
+    result = run_stubs(stubs[0], out=out, timing_seconds=5)
+    assert result["timed_on"]["threads"] == threads
+    assert [line["seconds_per_1000"] is None for line in result["lines"]] == [False, True]
+    result = run_stubs(stubs[1], out=out, timing_seconds=5)
+    assert all(line["timed"] >= times.LEAST for line in result["lines"]), "times taken on the same stay"
+
+
+def test_a_line_that_cannot_be_timed_costs_itself() -> None:
+    """A failure in the first round, of memory perhaps, leaves the other lines' times."""
+
+    @dataclass(frozen=True)
+    class Once(Stub):
+        def draw(self, seeds: Sequence[int]) -> Drawn:
+            if self.log:
+                raise MemoryError("no memory")
+            return super().draw(seeds)
+
+    result = run_stubs(Once("once"), Stub("good"), timing_seconds=5)
+    assert [line["timed"] >= times.LEAST for line in result["lines"]] == [False, True]
+
+
 def test_steps_of_another_name_are_measured_once() -> None:
     """Two names of the same steps share one measurement, and both have their curve."""
 
@@ -260,8 +345,9 @@ def test_steps_of_another_name_are_measured_once() -> None:
             return replace(super().ready(), digest="the same")
 
     log: list[str] = []
-    result = run_stubs(Renamed("a", log=log), Renamed("b", log=log))
-    assert log == ["a"] and [found["name"] for found in result["lines"]] == ["a", "b"]
+    result = run_stubs(Renamed("a", log=log), Renamed("b", log=log), timing_seconds=5)
+    assert set(log) == {"a"} and [found["name"] for found in result["lines"]] == ["a", "b"]
+    assert result["lines"][0]["seconds_per_1000"] == result["lines"][1]["seconds_per_1000"] > 0
 
 
 def test_images_are_scored_and_shown(tmp_path: Path) -> None:
@@ -269,7 +355,7 @@ def test_images_are_scored_and_shown(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     rules = replace(SMALL, budgets=(2, 6), solvers=("dpmpp_2m",), reference_steps=25)
-    result = compare.compare("digits-vp", rules, samples=16, out=tmp_path / "x.json", say=quiet)
+    result = compare.compare("digits-vp", rules, samples=16, timing_seconds=0, out=tmp_path / "x.json", say=quiet)
     plain = {found["budget"]: found for found in result["lines"] if found["name"] == "dpmpp_2m"}
     assert plain[6]["quality"] < plain[2]["quality"] and set(plain[6]["more"]) == {"recognised", "tint_matches"}
     assert [picture["title"] for picture in result["pictures"]] == [

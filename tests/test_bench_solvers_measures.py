@@ -32,7 +32,8 @@ from scoresde_fast.solvers import SolverOptions, build_table
 def line(name: str, nfe: float, quality: float | None, **changes: Any) -> dict[str, Any]:
     """A line of a result; its halves differ by 0.02 times its quality."""
     known: dict[str, Any] = dict.fromkeys(LINE_KEYS)
-    known |= {"name": name, "solver": name, "nfe": nfe, "budget": nfe, "seconds_per_1000": nfe / 10, "quality": quality}
+    known |= {"name": name, "solver": name, "nfe": nfe, "budget": nfe, "quality": quality}
+    known |= {"seconds_per_1000": nfe / 10, "timed": 3}
     known |= {"standard_error": 0.01, "half_differences": [0.02, -0.02], "reference": False, "flow": True, "more": {}}
     return known | changes
 
@@ -151,6 +152,18 @@ def test_ties_are_named_and_the_cheapest_of_them() -> None:
         "At the least cost: a, 0.53 ± 0.01 at 10 NFE and 1 s for 1000."
     )
     assert [best["limit"] for best in found["by_seconds"]] == [1, 2], "a limit at which nothing changes says nothing"
+
+
+def test_lines_without_time_are_in_nothing_about_time() -> None:
+    """They compete by evaluations alone, and the verdict says how many they are; where none is timed, nothing."""
+    lines = [line("a", 10, 0.5), line("b", 10, 0.4, seconds_per_1000=None, timed=0), line("c", 20, 0.3)]
+    found = verdict(lines, (10, 20))
+    assert found["by_nfe"][0]["best"] == 1 and found["by_seconds"][0]["best"] == 0
+    assert found["fronts"] == {"nfe": [1, 2], "seconds_per_1000": [0, 2]}
+    assert found["sentences"][0] == "Best within 10 evaluations: b, 0.4 ± 0.01 at 10 NFE."
+    assert found["sentences"][-1].startswith("Of 3 lines 2 were timed;")
+    untimed = verdict([lines[1]], (10,))
+    assert untimed["by_seconds"] == untimed["fronts"]["seconds_per_1000"] == [] and len(untimed["sentences"]) == 1
 
 
 def test_the_reference_measures_the_others() -> None:

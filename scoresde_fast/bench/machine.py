@@ -82,12 +82,13 @@ def cpu_name() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def device_name(device: torch.device) -> str:
-    """The device as a title names it."""
+def device_name(device: torch.device, *, with_threads: bool = True) -> str:
+    """The device as a title names it; of a CPU with PyTorch's threads, unless these say nothing there."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).name
     threads = torch.get_num_threads()
-    return f"{cpu_name()}, {threads} thread{'s' * (threads != 1)}, {torch.backends.cpu.get_cpu_capability()}"
+    count = [f"{threads} thread{'s' * (threads != 1)}"] if with_threads else []
+    return ", ".join([cpu_name(), *count, torch.backends.cpu.get_cpu_capability()])
 
 
 def device_slug(device: torch.device | str) -> str:

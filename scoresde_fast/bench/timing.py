@@ -95,18 +95,36 @@ def race(
     A run that takes most of ``seconds`` is in the first round alone.  A reading that was not taken between the others'
     is none: what else the machine does changes by the minute.
     """
-    readings: dict[str, list[float]] = {name: [] for name in runs}
-    begin, names = time.perf_counter(), list(runs)
-    for turn in range(most):
-        if turn == 1:
-            names = [name for name in names if readings[name][0] <= 0.6 * seconds or name == names[0]]
-        left = seconds - (time.perf_counter() - begin)
-        if turn >= least and sum(readings[name][-1] for name in names) > left:
+
+    def read(name: str) -> float:
+        return wall_seconds(runs[name], device)
+
+    end = time.perf_counter() + seconds
+    readings = {name: [read(name)] for name in runs}
+    first = next(iter(runs))
+    repeated = {name: taken for name, taken in readings.items() if taken[0] <= 0.6 * seconds or name == first}
+    add_rounds(repeated, read, end, least, most)
+    return readings
+
+
+def add_rounds(
+    readings: dict[str, list[float]], read: Callable[[str], float], end: float, least: int, most: int
+) -> None:
+    """Add rounds to the first one, whose ``readings`` are there, in an order that rotates.
+
+    There are ``least`` rounds in all in any case, then more, up to ``most``, while one like the last fits before the
+    time ``end`` of `time.perf_counter`.
+    """
+    names = list(readings)
+    took = sum(taken[-1] for taken in readings.values())
+    for turn in range(1, most):
+        begin = time.perf_counter()
+        if turn >= least and begin + took > end:
             break
         for place in range(len(names)):
             name = names[(turn + place) % len(names)]
-            readings[name].append(wall_seconds(runs[name], device))
-    return readings
+            readings[name].append(read(name))
+        took = time.perf_counter() - begin
 
 
 def _seconds(function: Callable[[], Any], repeats: int) -> float:

@@ -86,6 +86,10 @@ class BenchSolvers:
     """Also the published sampler with so many steps (1000), to measure the others by."""
     seconds: Annotated[float | None, FLAG] = None
     """No line begins that would end later; the most telling come first, and what was left out is listed."""
+    timing_seconds: Annotated[float | None, arg(help_behavior_hint="(default: 120, or 30 for a mixture)")] = None
+    """Time for the interleaved rounds, after all lines, that tell what each costs."""
+    no_timing: Annotated[bool, FLAG] = False
+    """Lines are not timed: the same command without this does so later, on a machine that is quiet."""
     batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 100 images or 20 000 numbers)")] = None
     """Samples at once."""
     device: str = "cpu"
@@ -127,6 +131,7 @@ class BenchSolvers:
             samples=self.samples,
             batch_size=self.batch_size,
             seconds=self.seconds,
+            timing_seconds=0.0 if self.no_timing else self.timing_seconds,
             out=self.out,
             command=shlex.join(["scoresde-fast", *sys.argv[1:]]),
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.adaptive import ADAPTIVE
-from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling
+from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling, warm_up
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
 
@@ -49,7 +49,7 @@ class Adaptive:
             None,
             hashlib.sha256(known.encode()).hexdigest(),
             draw=draw,
-            warm_up=lambda: sampler().engine.refresh(),
+            warm_up=lambda: warm_up(sampler()),
             flow_end=self._flow_end if self.case.flow else None,
         )
 

@@ -75,7 +75,7 @@ def styles(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _curves(axes: Axes, result: dict[str, Any], cost: str, value: str) -> list[float]:
     """Draws the curves, those that end best first in the legend; returns what they pass through."""
     looks = styles(result)
-    found = best_of_curve(result["lines"], value)
+    found = best_of_curve([line for line in result["lines"] if line[cost] is not None], value)
     rest = "other solvers"
     for name, curve in sorted(found.items(), key=lambda item: (item[0] not in looks, item[1][-1][value])):
         points = sorted((line[cost], line[value]) for line in curve)

@@ -10,6 +10,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from scoresde_fast import __version__
 from scoresde_fast.bench.machine import device_info, device_name
 from scoresde_fast.bench.solvers.adaptive import adaptive
@@ -21,6 +23,7 @@ from scoresde_fast.bench.solvers.mixtures import MIXTURES, mixture
 from scoresde_fast.bench.solvers.pictures import pictures
 from scoresde_fast.bench.solvers.results import Results
 from scoresde_fast.bench.solvers.runner import Runner
+from scoresde_fast.bench.solvers.times import line_times
 from scoresde_fast.bench.solvers.verdict import verdict
 from scoresde_fast.bench.waterfall import Say, tell
 from scoresde_fast.checkpoints.loading import embedded_names, load
@@ -34,6 +37,7 @@ FAMILIES: tuple[Family, ...] = (fixed_step, adaptive)
 
 SAMPLES = {"mixture": 20_000, "image": 2_000}
 BATCH = {"mixture": 20_000, "image": 100}
+TIMING_SECONDS = {"mixture": 30.0, "image": 120.0}
 RESULT_KEYS = (
     "title",
     "model",
@@ -41,6 +45,7 @@ RESULT_KEYS = (
     "sde",
     "samples",
     "machine",
+    "timed_on",
     "measure",
     "floor",
     "floor_name",
@@ -63,7 +68,8 @@ NOTES = (
     "they differ by less than twice the standard error of their difference, or where both are as near as exact draws "
     "of the same number may be.",
     "A distance of few samples is larger than that of many, for every line alike; the floor shows by how much.",
-    "Time is that of the whole run, each line once: what else the machine does is in it.",
+    "Time is taken apart from quality, in one process: round after round every line draws one batch in turn, in an "
+    "order that rotates. It is the median of the rounds; a line of very many evaluations may have had one alone.",
     "A line takes as many steps as its budget of network evaluations allows, denoising and correctors included.",
 )
 FLOW_NOTE = (
@@ -79,6 +85,7 @@ def compare(
     samples: int | None = None,
     batch_size: int | None = None,
     seconds: float | None = None,
+    timing_seconds: float | None = None,
     out: Path | None = None,
     command: str = "",
     say: Say = tell,
@@ -92,7 +99,9 @@ def compare(
         samples: of every line; None: 2 000 images or 20 000 numbers.
         batch_size: samples at once; None: 100 images or 20 000 numbers.
         seconds: after which no more lines begin; the most telling come first.
-        out: where the result is written after every line.  What it holds already is not measured again.
+        timing_seconds: for the rounds that tell what lines cost, after all; 0: lines are not timed; None:
+            `TIMING_SECONDS`.
+        out: where the result is written after every line.  What it holds already is not measured again, but timed.
         command: what the user wrote.
         say: hears of progress, a line at a time.
         families: where lines come from.
@@ -102,17 +111,18 @@ def compare(
             something else.
     """
     rules = rules or Rules()
-    _require(rules, samples, batch_size, seconds)
+    _require(rules, samples, batch_size, seconds, timing_seconds)
     where = usable_device(rules.device)
     model, kind = _model(name), "mixture" if name in MIXTURES else "image"
     samples = samples or SAMPLES[kind]
     rules = replace(rules, batch_size=batch_size or BATCH[kind])
+    timing_seconds = TIMING_SECONDS[kind] if timing_seconds is None else timing_seconds
     contenders = [contender for family in families for contender in family(model, rules)]
     same = {
         "model": name,
         "weights_sha256": weights_sha256(model),
         "samples": samples,
-        "machine": device_name(where),
+        "machine": device_name(where, with_threads=False),
     }
     results = Results(same, out)
     measure = Wasserstein(samples) if kind == "mixture" else Frechet()
@@ -123,8 +133,9 @@ def compare(
 
     def result() -> dict[str, Any]:
         return {
-            "title": f"{name} on {device_name(where)}",
+            "title": f"{name} on {same['machine']}",
             **same,
+            "timed_on": results.timed_on,
             "sde": model.sde.name,
             "measure": measure.name,
             "floor": measure.floor,
@@ -153,6 +164,13 @@ def compare(
                 results.write(result)
     finally:
         results.write(result, now=True)
+    if timing_seconds:
+        batch = min(rules.batch_size, samples)
+        times = line_times(runner.known, results.lines, batch, where, timing_seconds, say)
+        on = {"device": same["machine"], "threads": torch.get_num_threads(), "batch_size": batch}
+        if times:
+            results.put_times(times, on)
+            results.write(result, now=True)
     finished = result()
     if kind == "image":
         finished["pictures"] = pictures(finished, contenders)
@@ -181,7 +199,9 @@ def _model(name: str) -> ScoreFunction:
     return model
 
 
-def _require(rules: Rules, samples: int | None, batch_size: int | None, seconds: float | None) -> None:
+def _require(
+    rules: Rules, samples: int | None, batch_size: int | None, seconds: float | None, timing_seconds: float | None
+) -> None:
     if not rules.budgets:
         raise ValueError("no budget of network evaluations is given: name at least one")
     for value in rules.budgets:
@@ -191,6 +211,8 @@ def _require(rules: Rules, samples: int | None, batch_size: int | None, seconds:
         raise ValueError(f"samples is {samples}; it must be at least {LEAST_SAMPLES}, so that halves can be compared")
     if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
         raise ValueError(f"the limit is {seconds} seconds; it must be a finite number greater than 0")
+    if timing_seconds is not None and not (timing_seconds >= 0 and math.isfinite(timing_seconds)):
+        raise ValueError(f"the time for timing is {timing_seconds} seconds; it must be a finite number, 0 for none")
     if rules.reference_steps is not None and rules.reference_steps < 1:
         raise ValueError(f"the reference takes {rules.reference_steps} steps; it must take at least 1")
     if batch_size is not None and batch_size < 1:

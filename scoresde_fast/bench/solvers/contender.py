@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.precision import Precision
+from scoresde_fast.sampler import Sampler
 
 BUDGETS = (5, 10, 15, 20, 25, 50, 100)
 
@@ -123,3 +124,10 @@ class Rules:
 
 Family = Callable[[ScoreFunction, Rules], Iterable[Contender]]
 """Contenders of one kind on a model."""
+
+
+def warm_up(sampler: Sampler) -> None:
+    """Fold the network; on a GPU also what the first batch pays for."""
+    sampler.engine.refresh()
+    if sampler.device.type == "cuda":
+        sampler.sample(range(sampler.batch_size))

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from scoresde_fast.adaptive import ADAPTIVE
-from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling
+from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling, warm_up
 from scoresde_fast.errors import unknown
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
@@ -70,7 +70,7 @@ class FixedStep:
             steps,
             digest(table),
             draw=lambda seeds: Drawn(sampler().sample(seeds), table.nfe),
-            warm_up=lambda: self._warm_up(sampler()),
+            warm_up=lambda: warm_up(sampler()),
             flow_end=partial(self._flow_end, steps) if self.case.flow and "eps" not in self.case.options else None,
         )
 
@@ -110,12 +110,6 @@ class FixedStep:
             batch_size=rules.batch_size,
             compile=False,  # a compiler's minutes for every line would be most of the comparison
         )
-
-    def _warm_up(self, sampler: Sampler) -> None:
-        """Fold the network; on a GPU also what the first batch pays for."""
-        sampler.engine.refresh()
-        if sampler.device.type == "cuda":
-            sampler.sample(range(sampler.batch_size))
 
     def _flow_end(self, steps: int, seeds: Sequence[int]) -> Tensor:
         return self._sampler(steps, denoise=False).sample(seeds)

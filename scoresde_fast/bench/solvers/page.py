@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scoresde_fast.bench.report import figures, require_libraries
-from scoresde_fast.bench.solvers.verdict import Line, best_of_curve, describe
+from scoresde_fast.bench.solvers.verdict import Line, best_of_curve, competing, describe
 from scoresde_fast.files import make_folder, replacing
 
 
@@ -43,7 +43,7 @@ def render(result: dict[str, Any]) -> str:
     return template.render(
         result=result,
         style=style[1],
-        charts={cost: charts.quality(result, cost) for cost in charts.LABELS} if measured else {},
+        charts={cost: charts.quality(result, cost) for cost in charts.LABELS if competing(measured, cost)},
         worst=f"{charts.WORST:g}",
         flow_error=charts.flow_error(result) if measured else None,
         budgets=[found["limit"] for found in result["verdict"]["by_nfe"]],

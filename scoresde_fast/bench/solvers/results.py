@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ LINE_KEYS = (
     "digest",
     "steps",
     "nfe",
-    "seconds",
     "seconds_per_1000",
+    "timed",
     "quality",
     "standard_error",
     "half_differences",
@@ -28,7 +28,9 @@ LINE_KEYS = (
     "flow_error",
     "diverged",
 )
-"""Of a line. ``diverged`` is None, or says where, and then there is no quality."""
+"""Of a line. ``diverged`` is None, or says where, and then there is no quality. ``timed`` is the number of rounds of
+which ``seconds_per_1000`` is the median; where that is 0, it is None."""
+UNTIMED: dict[str, Any] = {"seconds_per_1000": None, "timed": 0}
 
 WRITE_EVERY = 2.0
 """Seconds: a line that took as long is on the disk before the next begins."""
@@ -48,6 +50,7 @@ class Results:
 
     Attributes:
         lines: what was measured, as `LINE_KEYS`.
+        timed_on: where the times among them were taken, and by what batches; None: there is none.
 
     Raises:
         ValueError: ``path`` holds something else, or lines of another model, of other samples or of another device.
@@ -57,11 +60,13 @@ class Results:
         self.path = path
         self._written = 0.0
         self.lines: list[dict[str, Any]] = []
+        self.timed_on: dict[str, Any] | None = None
         if path is None or not path.exists():
             return
         try:
             kept = json.loads(path.read_text())
-            self.lines, there = kept["lines"], {key: kept[key] for key in same}
+            self.lines, self.timed_on = kept["lines"], kept["timed_on"]
+            there = {key: kept[key] for key in same}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{str(path)!r} holds no result of this command: choose another --out or remove it"
@@ -80,6 +85,18 @@ class Results:
     def add(self, line: dict[str, Any]) -> None:
         """Keep a line in the place of the one of the same case."""
         self.lines = [kept for kept in self.lines if any(kept[key] != line[key] for key in CASE_KEYS)] + [line]
+
+    def put_times(self, times: Mapping[str, tuple[float, int]], timed_on: dict[str, Any]) -> None:
+        """Give lines their seconds for 1000 samples and the rounds behind these, by digest.
+
+        Other lines keep the times that they have, unless those were not taken on the same.
+        """
+        for line in self.lines:
+            if line["digest"] in times:
+                line["seconds_per_1000"], line["timed"] = times[line["digest"]]
+            elif timed_on != self.timed_on:
+                line.update(UNTIMED)
+        self.timed_on = timed_on
 
     def write(self, result: Callable[[], dict[str, Any]], *, now: bool = False) -> None:
         """All of ``result()``, where there is a place to keep it; lines that follow fast share a write."""

@@ -25,8 +25,8 @@ def verdict(lines: Sequence[Line], budgets: Iterable[int], chance: float = 0.0) 
 
     ``by_nfe`` and ``by_seconds`` hold, for each limit, the place of the ``best`` line among ``lines``, of those that
     are ``tied`` with it, of every other curve the best, and of the ``cheapest`` of all that are; limits of time at
-    which nothing changes are left out.  ``fronts`` holds the places of the Pareto fronts, by cost.  ``chance`` is that
-    of `Measure`.
+    which nothing changes are left out.  ``fronts`` holds the places of the Pareto fronts, by cost.  Lines that were not
+    timed are in nothing that is about time.  ``chance`` is that of `Measure`.
     """
     limits = sorted(set(budgets))
     most = max((math.ceil(line["nfe"]) for line in competing(lines)), default=0)
@@ -46,6 +46,7 @@ def verdict(lines: Sequence[Line], budgets: Iterable[int], chance: float = 0.0) 
         "sentences": [
             *(_recommendation(lines, found, f"{found['limit']} evaluations") for found in by_nfe),
             *(_recommendation(lines, found, f"{found['limit']:g} s for 1000 samples") for found in by_seconds),
+            *_untimed(lines),
             *_against_reference(lines, by_nfe),
         ],
     }
@@ -59,9 +60,9 @@ def describe(line: Line) -> str:
     return f"{line['name']} ({details})" if details else line["name"]
 
 
-def competing(lines: Iterable[Line]) -> list[Line]:
-    """Those that ended well, without the reference."""
-    return [line for line in lines if line["quality"] is not None and not line["reference"]]
+def competing(lines: Iterable[Line], cost: str = "nfe") -> list[Line]:
+    """Those that ended well and whose cost is known, without the reference."""
+    return [line for line in lines if line["quality"] is not None and line[cost] is not None and not line["reference"]]
 
 
 def best_of_curve(lines: Iterable[Line], value: str = "quality") -> dict[str, list[Line]]:
@@ -81,7 +82,7 @@ def pareto_front(lines: Sequence[Line], cost: str) -> list[int]:
     """Places of the lines that none beats at the same or lower cost, the cheapest first."""
     front: list[int] = []
     reached = math.inf
-    for line in sorted(competing(lines), key=lambda line: (line[cost], line["quality"])):
+    for line in sorted(competing(lines, cost), key=lambda line: (line[cost], line["quality"])):
         if line["quality"] < reached:
             reached = line["quality"]
             front.append(lines.index(line))
@@ -99,7 +100,8 @@ def _bests(lines: Sequence[Line], cost: str, limits: Sequence[float], chance: fl
     """For each limit that a line keeps to, the best, and what is tied with it."""
     found = []
     for limit in limits:
-        within = sorted((line for line in competing(lines) if line[cost] <= limit), key=lambda line: line["quality"])
+        within = [line for line in competing(lines, cost) if line[cost] <= limit]
+        within.sort(key=lambda line: line["quality"])
         if within:
             equal = [line for line in within if line is within[0] or tied(line, within[0], chance)]
             first: dict[str, Line] = {}
@@ -113,7 +115,7 @@ def _bests(lines: Sequence[Line], cost: str, limits: Sequence[float], chance: fl
 
 def _time_limits(lines: Sequence[Line]) -> list[float]:
     """1, 2 or 5 times a power of ten within what the lines took."""
-    took = [line["seconds_per_1000"] for line in competing(lines)]
+    took = [line["seconds_per_1000"] for line in competing(lines, "seconds_per_1000")]
     if not took:
         return []
     powers = range(math.floor(math.log10(min(took))), math.ceil(math.log10(max(took))) + 1)
@@ -134,6 +136,14 @@ def _recommendation(lines: Sequence[Line], found: dict[str, Any], limit: str) ->
     return sentence
 
 
+def _untimed(lines: Sequence[Line]) -> list[str]:
+    """How many lines are missing where time is spoken of."""
+    total, timed = len(competing(lines)), len(competing(lines, "seconds_per_1000"))
+    if timed in (0, total):
+        return []
+    return [f"Of {total} lines {timed} were timed; what is said of seconds leaves out the others."]
+
+
 def _against_reference(lines: Sequence[Line], by_nfe: Sequence[dict[str, Any]]) -> list[str]:
     """How near the best of each budget is to the reference, and the first line that is near enough."""
     reference = next((line for line in lines if line["reference"] and line["quality"] is not None), None)
@@ -151,6 +161,8 @@ def _against_reference(lines: Sequence[Line], by_nfe: Sequence[dict[str, Any]]) 
 
 
 def _told(line: Line) -> str:
-    """A line with its cost and its quality."""
+    """A line with its cost, as far as that is known, and its quality."""
     value = f"{line['quality']:.4g} ± {line['standard_error']:.2g}"
-    return f"{describe(line)}, {value} at {line['nfe']:.4g} NFE and {line['seconds_per_1000']:.3g} s for 1000"
+    seconds = line["seconds_per_1000"]
+    took = "" if seconds is None else f" and {seconds:.3g} s for 1000"
+    return f"{describe(line)}, {value} at {line['nfe']:.4g} NFE{took}"

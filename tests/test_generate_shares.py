@@ -196,7 +196,7 @@ def test_clock_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: 
 
 
 def test_damaged_description(tmp_path: Path) -> None:
-    """A description that is cut off is made again from the images, after the sampler has shown that they are its own."""
+    """A description that is cut off is made again from the images, once the sampler has shown that they are its own."""
     make(tmp_path / "set")
     before = files(tmp_path)
     path = tmp_path / "set/samples.json"

@@ -315,7 +315,7 @@ def test_encode_and_decode_commands(
     assert main(["decode", exact, str(codes), "--out", str(tmp_path / "back"), *tight]) == 0
     assert main(["decode", exact, str(codes), "--out", str(tmp_path / "back.npz"), *tight]) == 0
     original = np.stack([np.asarray(Image.open(path)) for path in sorted(images.iterdir())])
-    back = np.stack([np.asarray(Image.open(tmp_path / "back" / f"{place:06d}.png")) for place in range(COUNT)])
+    back = np.stack([np.asarray(Image.open(tmp_path / "back/000" / f"{place:06d}.png")) for place in range(COUNT)])
     assert np.array_equal(original, back)
     with np.load(tmp_path / "back.npz") as archive:
         assert np.array_equal(archive["arr_0"], back)
@@ -328,10 +328,10 @@ def test_decoding_goes_on_and_is_not_mixed(tiny: str, tmp_path: Path, capsys: py
     out = tmp_path / "set"
     command = ["decode", tiny, str(tmp_path / "codes.npz"), "--out", str(out), "--batch-size", "2", *LOOSE]
     assert main([*command, "--temperature", "0.8"]) == 0
-    whole = {path.name: path.read_bytes() for path in out.iterdir()}
-    (out / "000001.png").unlink()
+    whole = {path.name: path.read_bytes() for path in out.rglob("*.*")}
+    (out / "000/000001.png").unlink()
     assert main([*command, "--temperature", "0.8"]) == 0
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    assert {path.name: path.read_bytes() for path in out.rglob("*.*")} == whole
     assert main(command) == 2
     assert "sampler.temperature: 0.8 there, 1.0 asked" in capsys.readouterr().err
     write_codes(tmp_path / "codes.npz", seed_codes(model, range(1, 4)), "abc")

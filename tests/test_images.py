@@ -114,6 +114,23 @@ def test_bad_images(images: Path, change: Callable[[Path], Any], says: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("source", "error", "says"),
+    [
+        ("digits:test", ValueError, "digits:test has images; this model is of points"),
+        ("cifar10", ValueError, "cifar10 has images; this model is of points"),
+        ("diamon", ValueError, "unknown data set 'diamon' - did you mean 'diamond'"),
+        ("none.npz", FileNotFoundError, "there is no file and no folder 'none.npz'"),
+        ("no/such", FileNotFoundError, "there is no file and no folder 'no/such'"),
+        (".", ValueError, ". has no points; name one of diamond, swiss_roll"),
+    ],
+)
+def test_bad_points(source: str, error: type[Exception], says: str) -> None:
+    """Points are data sets of them or a .npz; what else is named is said."""
+    with pytest.raises(error, match=says):
+        read_data(source, (2, 1, 1), is_image=False)
+
+
+@pytest.mark.parametrize(
     ("arrays", "says"),
     [
         ({"arr_0": np.zeros((2, 8, 8, 3), np.float32)}, "is float32; 8-bit images, uint8, are needed"),

@@ -11,12 +11,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from scoresde_fast.checkpoints import load
+from scoresde_fast.cli import main
 from scoresde_fast.configs import Config
+from scoresde_fast.data import images as images_module
 from scoresde_fast.data import load_dataset
 from scoresde_fast.training import Trainer, load_recipe, recipe_names, train
 from scoresde_fast.training.ema import EMA
@@ -169,6 +173,56 @@ def test_unknown_recipe() -> None:
     """A misspelt recipe gets the nearest name."""
     with pytest.raises(ValueError, match="did you mean 'digits-ve'"):
         load_recipe("digit-ve")
+
+
+def with_data(dataset: str) -> Config:
+    return Config.from_dict({**TINY, "data": {**TINY["data"], "dataset": dataset}})
+
+
+def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images train the same, bit for bit, by the data set's name, from an archive, and from where they are."""
+    images = load_dataset("digits")[0]
+    np.savez(tmp_path / "digits.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
+    named = finish(Trainer(config(), tmp_path / "named"))
+    assert finish(Trainer(with_data(str(tmp_path / "digits.npz")), tmp_path / "given")) == named
+    np.save(tmp_path / "digits.npy", images.permute(0, 2, 3, 1).numpy())
+    monkeypatch.setattr(images_module, "LARGEST", 0)  # of as many images as do not fit into memory
+    assert finish(Trainer(with_data(str(tmp_path / "digits.npy")), tmp_path / "mapped")) == named
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "says"),
+    [
+        ("digits@8", ValueError, "images of digits@8 are 8x8 of 3 channels; this model needs 16x16 of 3 channels"),
+        ("FFHQ", ValueError, "data.dataset is 'FFHQ', which is not known by its name; .* --data"),
+        ("diamond", ValueError, "diamond has points; this model is of images"),
+        ("no/such", FileNotFoundError, "no file and no folder 'no/such'"),
+        ("CIFAR10", FileNotFoundError, "cifar10 is not in .*: put cifar-10-binary.tar.gz"),
+    ],
+)
+def test_data_that_cannot_be_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, error: type[Exception], says: str
+) -> None:
+    """Other sizes, points, and data that are not there are refused with one sentence, before anything is written."""
+    monkeypatch.setenv("SCORESDE_FAST_DATA", str(tmp_path))
+    with pytest.raises(error, match=says):
+        Trainer(with_data(dataset), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--data takes the place of the configuration's data set and is recorded with the model."""
+    recipe, folder = tmp_path / "tiny.json", tmp_path / "photos"
+    recipe.write_text(json.dumps({**config(n_iters=1).to_dict()}))
+    folder.mkdir()
+    Image.new("RGB", (40, 30), (90, 10, 200)).save(folder / "a.png")
+    source = f"{folder}@16"
+    assert main(["train", str(recipe), "--data", source, "--out", str(tmp_path / "run")]) == 0
+    assert load(tmp_path / "run" / "model").config.data.dataset == source
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 2
+    assert "another config" in capsys.readouterr().err
+    assert main(["train", "digits-features", "--data", source, "--out", str(tmp_path / "features")]) == 2
+    assert "leave --data out" in capsys.readouterr().err
 
 
 def test_discrete_models_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ class Encode(SteppedFlowCommand):
     """Write the latent code of every image: what the probability flow makes of it, as standard normals."""
 
     data: Positional[str]
-    """A data set (digits, digits:test), a folder of PNGs, a .zip of PNGs, or a .npz (arr_0, NHWC uint8)."""
+    """A data set (digits:test, cifar10:test), a folder of images, or a .zip, .tar, .npz or .npy of them."""
     out: Path = Path("codes.npz")
     """The file, .npz: codes (N, C, H, W) float32, and the name of each. On CLD a code is of position and velocity."""
     seeds_from: int = 0

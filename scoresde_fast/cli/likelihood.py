@@ -21,7 +21,7 @@ class Likelihood(SteppedFlowCommand):
     """
 
     data: Positional[str]
-    """A data set (digits, digits:test), a folder of PNGs, a .zip of PNGs, or a .npz (arr_0, NHWC uint8)."""
+    """A data set (digits:test, cifar10:test), a folder of images, or a .zip, .tar, .npz or .npy of them."""
     out: Path = Path("results.jsonl")
     """The file of results; its settings go to STEM.settings.json beside it."""
     probes: int = 1

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,9 @@ class Train:
     """An embedded model (digits-ve), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
     out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
     """The folder of the run: snapshots, sample grids, and the trained model in its folder "model"."""
+    data: Annotated[str | None, arg(help_behavior_hint="(default: the recipe's)")] = None
+    """Other images: cifar10, svhn:extra, a folder, .zip, .npz or .tar of them; "photos@64" crops and resizes to 64x64.
+    A data set's files are looked for in $SCORESDE_FAST_DATA or ./data. More than 2 GiB: a folder or .npy."""
     seed: int = 0
     """Seed of the initial weights and of every step."""
     device: str = "cpu"
@@ -30,6 +33,8 @@ class Train:
     def run(self) -> None:
         out = self.out or Path("runs") / Path(self.recipe).stem
         if self.recipe == "digits-features":
+            if self.data is not None:
+                raise ValueError("digits-features is trained on the digits alone; leave --data out")
             from scoresde_fast.training.features import train_features_to
 
             train_features_to(out / "model", seed=self.seed)
@@ -38,4 +43,6 @@ class Train:
         from scoresde_fast.training import load_recipe, train
 
         config = load_recipe(self.recipe)
+        if self.data is not None:
+            config = replace(config, data=replace(config.data, dataset=self.data))
         print(train(config, out, seed=self.seed, device=self.device, half=self.half, tensorboard=self.tensorboard))

@@ -16,6 +16,8 @@ DATASETS: dict[str, Callable[[str], tuple[Tensor, Tensor]]] = {
     "digits": digits,
     "swiss_roll": swiss_roll,
 }
+POINT_SETS = frozenset({"diamond", "swiss_roll"})
+"""The data sets of points; the others are of images."""
 
 
 def load_dataset(name: str, split: str = "all") -> tuple[Tensor, Tensor]:
@@ -28,4 +30,4 @@ def load_dataset(name: str, split: str = "all") -> tuple[Tensor, Tensor]:
     return DATASETS[name](split)
 
 
-__all__ = ["DATASETS", "diamond", "digits", "load_dataset", "swiss_roll"]
+__all__ = ["DATASETS", "POINT_SETS", "diamond", "digits", "load_dataset", "swiss_roll"]

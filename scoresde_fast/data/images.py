@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data that a user names: a data set, a folder of PNGs, a .zip of them, or a .npz."""
+"""The data that a user names as a model needs it: all of it in memory, of the model's own shape."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.data import DATASETS, load_dataset
-from scoresde_fast.data.png import Pixels, decode_png
-from scoresde_fast.errors import unknown
+from scoresde_fast.data import DATASETS, POINT_SETS, load_dataset
+from scoresde_fast.data.items import Images, reading, size_text
+from scoresde_fast.data.official import SETS
+from scoresde_fast.data.sources import check_exists, open_images
 
-GRIDS = ("grid.png",)
-"""PNGs in a folder of samples that are none of the set: the picture of its first ones."""
+LARGEST = 1 << 31
+"""Bytes of images that are read into memory at most."""
+BATCH = 1024
+READERS = 8
+"""Threads that read and decode images."""
 
 
 class NamedData(NamedTuple):
@@ -27,117 +32,106 @@ class NamedData(NamedTuple):
     names: list[str]
 
 
-def read_data(source: str, shape: Sequence[int], *, is_image: bool = True) -> NamedData:
-    """The images, or points, that ``source`` names, in the order of their names.
+def read_data(source: str, shape: Sequence[int], *, is_image: bool = True, trust_pickle: bool = False) -> NamedData:
+    """The images, or points, that ``source`` names, in its order.
 
     Args:
-        source: a data set with an optional split ("digits", "digits:test"), which wins over a file of that name (write
-            ./digits for that); a folder of PNGs; a .zip of PNGs; or a .npz with ``arr_0`` (N, H, W, C) uint8. Points
-            are ``position`` (N, C, H, W) of a .npz, as ``scoresde-fast sample`` writes them, or a data set.
+        source: images as `open_images` takes them. Points are ``position`` (N, C, H, W) of a .npz, as ``scoresde-fast
+            sample`` writes them, or a data set.
         shape: (C, H, W) of each, as a model needs it.
         is_image: images are wanted, else points.
+        trust_pickle: as for `open_images`.
 
     Raises:
-        ValueError: there is no such data set or format, nothing is in it, an image is not 8-bit, or a shape is not
-            that of the others or not ``shape``.
+        ValueError: there is no such data set or format, nothing is in it, it is damaged or of more than 2 GiB, an image
+            is not 8-bit, or a shape is not that of the others or not ``shape``.
         FileNotFoundError: there is no such file.
     """
-    found = _read(source, is_image)
-    kind = "images" if is_image else "points"
-    if not len(found.data):
-        raise ValueError(f"{source} has no {kind}")
-    if (found.data.dtype == torch.uint8) != is_image:
-        raise ValueError(f"{source} has {'points' if is_image else 'images'}; this model is of {kind}")
-    if tuple(found.data.shape[1:]) != tuple(shape):
-        raise ValueError(f"the {kind} of {source} are {_size(found.data.shape[1:])}; this model needs {_size(shape)}")
-    return found
+    if not is_image:
+        return _read_points(source, shape)
+    return _in_memory(_opened(source, shape, trust_pickle=trust_pickle))
 
 
-def _read(source: str, is_image: bool) -> NamedData:
-    name, colon, split = source.partition(":")
-    if name in DATASETS:
-        data = load_dataset(name, split if colon else "all")[0]
-        return NamedData(data, _numbered(data))
-    path = Path(source)
-    if path.is_dir():
-        return _read_folder(path)
-    if not path.exists():
-        if path.suffix or len(path.parts) > 1:
-            raise FileNotFoundError(f"there is no file and no folder {source!r}")
-        raise ValueError(unknown("data set", name, DATASETS) + ", or name a folder of PNGs, a .zip of them or a .npz")
-    readers = {".npz": _read_npz if is_image else _read_points, ".zip": _read_zip}
-    if path.suffix not in readers:
-        raise ValueError(f"{source} cannot be read; name a folder of PNGs, a .zip of them, a .npz or a data set")
-    try:
-        return readers[path.suffix](path)
-    except (BadZipFile, EOFError, KeyError) as error:
-        raise ValueError(f"{source} is damaged, or no {path.suffix} ({str(error).strip(chr(39))})") from error
+class NumberedImages:
+    """Images that stay where they are: as a tensor (N, C, H, W) uint8 is, indexed by a tensor of numbers."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self._readers = ThreadPoolExecutor(READERS)
+
+    def __len__(self) -> int:
+        return self._images.count
+
+    def __getitem__(self, numbers: Tensor) -> Tensor:
+        pixels = np.stack(list(self._readers.map(self._images.image, numbers.tolist())))
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
-def _read_folder(folder: Path) -> NamedData:
-    # With a description beside it, the grid is the picture that a run of samples ends with.
-    skipped = GRIDS if (folder / "samples.json").exists() else ()
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.name not in skipped)
-    return _stacked(str(folder), ((path.name, path.read_bytes()) for path in paths))
+def training_data(source: str, shape: Sequence[int], *, is_image: bool = True) -> Tensor | NumberedImages:
+    """What `read_data` reads; of more than 2 GiB, the images of a folder or a .npy as they are asked for.
+
+    Raises as `read_data` does, for more than 2 GiB of another format too.
+    """
+    if not is_image:
+        return _read_points(source, shape).data
+    images = _opened(source, shape)
+    if images.by_number and images.count * prod(images.shape) > LARGEST:
+        return NumberedImages(images)
+    return _in_memory(images).data
 
 
-def _read_zip(path: Path) -> NamedData:
-    with ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if PurePosixPath(name).suffix.lower() == ".png")
-        return _stacked(str(path), ((name, archive.read(name)) for name in names))
+def _opened(source: str, shape: Sequence[int], *, trust_pickle: bool = False) -> Images:
+    if source.partition(":")[0] in POINT_SETS:
+        raise ValueError(f"{source} has points; this model is of images")
+    images = open_images(source, trust_pickle=trust_pickle)
+    _check_shape(source, "images", images.shape, shape)
+    return images
 
 
-def _read_npz(path: Path) -> NamedData:
-    with np.load(path, allow_pickle=False) as archive:
-        if "arr_0" not in archive:
-            raise ValueError(f"{path} has {', '.join(archive) or 'nothing'}; images are arr_0 (N, H, W, C) uint8")
-        array = archive["arr_0"]
-    if array.dtype != np.uint8:
-        raise ValueError(f"arr_0 of {path} is {array.dtype}; 8-bit images, uint8, are needed")
-    if array.ndim != 4:
-        raise ValueError(f"arr_0 of {path} has shape {array.shape}; images are (N, H, W, C)")
-    return _channels_first(array, None)
+def _in_memory(images: Images) -> NamedData:
+    if (length := images.count * prod(images.shape)) > LARGEST:
+        raise ValueError(
+            f"the images of {images.source} take {length / 2**30:.1f} GiB, and at most {LARGEST >> 30} GiB are read "
+            "into memory; give a part of them, or, to train, a folder or a .npy, which stay where they are"
+        )
+    data = torch.empty(images.count, *images.shape, dtype=torch.uint8)
+    names: list[str] = []
+    for batch in images.batches(BATCH):
+        data[len(names) : len(names) + len(batch.names)] = batch.images
+        names += batch.names
+    return NamedData(data, names)
 
 
-def _read_points(path: Path) -> NamedData:
-    with np.load(path, allow_pickle=False) as archive:
+def _read_points(source: str, shape: Sequence[int]) -> NamedData:
+    name, _, split = source.partition(":")
+    if name in POINT_SETS:
+        data = load_dataset(name, split or "all")[0]
+    elif name in (*DATASETS, *SETS):
+        raise ValueError(f"{source} has images; this model is of points")
+    elif Path(source).suffix == ".npz":
+        data = _positions(Path(source))
+    else:
+        check_exists(Path(source), source)
+        raise ValueError(
+            f"{source} has no points; name one of {', '.join(sorted(POINT_SETS))}, or a .npz with position"
+        )
+    if not len(data):
+        raise ValueError(f"{source} has no points")
+    _check_shape(source, "points", data.shape[1:], shape)
+    return NamedData(data, [str(index) for index in range(len(data))])
+
+
+def _positions(path: Path) -> Tensor:
+    check_exists(path, str(path))
+    with reading(str(path)), np.load(path, allow_pickle=False) as archive:
         if "position" not in archive:
             raise ValueError(f"{path} has {', '.join(archive) or 'nothing'}; points are position (N, C, H, W)")
         array = archive["position"]
     if array.ndim != 4 or array.dtype.kind != "f":
         raise ValueError(f"position of {path} is {array.dtype} {array.shape}; points are (N, C, H, W), of floats")
-    data = torch.from_numpy(array.astype(np.float32))
-    return NamedData(data, _numbered(data))
+    return torch.from_numpy(array.astype(np.float32))
 
 
-def _stacked(source: str, files: Iterable[tuple[str, bytes]]) -> NamedData:
-    names: list[str] = []
-    images: list[Pixels] = []
-    for name, png in files:
-        try:
-            pixels = decode_png(png)
-        except ValueError as error:
-            raise ValueError(f"{name} of {source} {error}") from error
-        if images and pixels.shape != images[0].shape:
-            sizes = [_size((image.shape[2], *image.shape[:2])) for image in (images[0], pixels)]
-            raise ValueError(
-                f"images of {source} have different sizes: {names[0]} is {sizes[0]}, {name} is {sizes[1]}; give "
-                "images of one size"
-            )
-        names.append(name)
-        images.append(pixels)
-    return _channels_first(np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8), names)
-
-
-def _channels_first(array: Pixels, names: list[str] | None) -> NamedData:
-    data = torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
-    return NamedData(data, _numbered(data) if names is None else names)
-
-
-def _numbered(data: Tensor) -> list[str]:
-    return [str(index) for index in range(len(data))]
-
-
-def _size(shape: Sequence[int]) -> str:
-    channels, height, width = shape
-    return f"{height}x{width} of {channels} channel{'s' if channels > 1 else ''}"
+def _check_shape(source: str, kind: str, found: Sequence[int], wanted: Sequence[int]) -> None:
+    if tuple(found) != tuple(wanted):
+        raise ValueError(f"the {kind} of {source} are {size_text(found)}; this model needs {size_text(wanted)}")

@@ -34,6 +34,6 @@ def decode_png(png: bytes) -> Pixels:
     try:
         with Image.open(io.BytesIO(png)) as image:
             pixels = np.asarray(image.convert("RGB") if colour == PALETTE else image)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"is a damaged PNG ({error})") from error
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -46,7 +46,8 @@ def train(
         progress: show a bar; None shows it on a terminal.
 
     Raises:
-        ValueError: ``out`` holds a run with another configuration or seed, or the data set is unknown.
+        ValueError: ``out`` holds a run with another configuration or seed, or the data cannot be trained on.
+        FileNotFoundError: the data are not there.
         FloatingPointError: the loss is not finite.
         ModuleNotFoundError: ``tensorboard`` is asked for and not installed.
     """

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.configs import Config
-from scoresde_fast.data import load_dataset
+from scoresde_fast.data.images import training_data
+from scoresde_fast.data.official import source_of
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.sdes import CLDSDE
@@ -62,13 +63,16 @@ class Trainer:
     """Trains the model of a configuration on its data set, and can stop and go on at any step.
 
     Args:
-        config: the whole run: data, model, objective, optimiser, number of steps, snapshot interval.
+        config: the whole run: data, model, objective, optimiser, number of steps, snapshot interval.  ``data.dataset``
+            is a data set's name or any other source of images, see `open_images`; see `training_data` for its size.
         folder: where ``state.pt`` is kept; a run found there goes on.
         seed: of the initial weights and of every step's randomness.
         device: where to train.
 
     Raises:
-        ValueError: the configuration is discrete in time, or ``folder`` holds a run with another configuration or seed.
+        ValueError: the configuration is discrete in time; its data are unknown, damaged, too large or of another
+            shape; or ``folder`` holds a run with another configuration or seed.
+        FileNotFoundError: its data are not there.
         FloatingPointError: the loss is not finite; names the step.
     """
 
@@ -96,7 +100,8 @@ class Trainer:
             weight_decay=optim.weight_decay,
         )
         self.ema = EMA(self.model.network.parameters(), self.config.model.ema_rate)
-        self.images = load_dataset(self.config.data.dataset)[0]
+        source = source_of(self.config.data.dataset)
+        self.images = training_data(source, self.model.image_shape, is_image=self.model.is_image)
         if self.state_path.exists():
             self._resume()
 

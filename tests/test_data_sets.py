@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CIFAR-10 and SVHN from small copies of their official files: the images, the labels, and what is refused."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import io
+import os
+import pickle
+import struct
+import tarfile
+import tracemalloc
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde_fast.configs import load_config, preset_names
+from scoresde_fast.data import DATASETS, official
+from scoresde_fast.data.sources import ImageSource, open_images
+
+COUNT = 3
+RANDOM = np.random.Generator(np.random.PCG64(0))
+BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+IMAGES = {name: RANDOM.integers(0, 256, (COUNT, 3, 32, 32), np.uint8) for name in BATCHES}
+LABELS = {name: RANDOM.integers(0, 10, COUNT).tolist() for name in BATCHES}
+
+
+def binary_files() -> dict[str, bytes]:
+    return {
+        f"{name}.bin": b"".join(
+            bytes([label]) + image.tobytes() for label, image in zip(labels, IMAGES[name], strict=True)
+        )
+        for name, labels in LABELS.items()
+    }
+
+
+def python_files() -> dict[str, bytes]:
+    return {name: old_pickle(name) for name in BATCHES}
+
+
+def old_pickle(name: str) -> bytes:
+    """A batch as the Python 2 of the official archive pickled it: texts without encoding, numpy at its old place."""
+
+    def text(content: bytes) -> bytes:
+        return b"T" + struct.pack("<i", len(content)) + content
+
+    dtype = (
+        b"cnumpy\ndtype\n"
+        + text(b"u1")
+        + b"K\x00K\x01\x87R(K\x03"
+        + text(b"|")
+        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+    state = b"(K\x01K" + bytes([COUNT]) + b"M\x00\x0c\x86" + dtype + b"\x89" + text(IMAGES[name].tobytes()) + b"tb"
+    labels = b"](" + b"".join(b"K" + bytes([label]) for label in LABELS[name]) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + state + text(b"labels") + labels + b"u."
+
+
+def archive(path: Path, files: Mapping[str, bytes], folder: str) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        # the official archives have their files in no order
+        for name in sorted(files, key=lambda name: hashlib.md5(name.encode()).digest()):
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(files[name])
+            tar.addfile(member, io.BytesIO(files[name]))
+    return path
+
+
+def unpacked(path: Path, files: Mapping[str, bytes]) -> Path:
+    path.mkdir()
+    for name, content in files.items():
+        (path / name).write_bytes(content)
+    return path
+
+
+def trust(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Take the file for the official one of its name."""
+    monkeypatch.setitem(official.MD5, path.name, hashlib.md5(path.read_bytes()).hexdigest())
+    return path
+
+
+def everything(source: ImageSource) -> tuple[torch.Tensor, list[int]]:
+    batches = list(source.batches(4))
+    assert all(batch.labels is not None for batch in batches)
+    labels = [label for batch in batches if batch.labels is not None for label in batch.labels.tolist()]
+    return torch.cat([batch.images for batch in batches]), labels
+
+
+CIFAR: dict[str, Callable[[Path], Path]] = {
+    "binary archive": lambda path: archive(path / "cifar-10-binary.tar.gz", binary_files(), "cifar-10-batches-bin"),
+    "python archive": lambda path: archive(path / "cifar-10-python.tar.gz", python_files(), "cifar-10-batches-py"),
+    "binary folder": lambda path: unpacked(path / "cifar-10-batches-bin", binary_files()),
+    "python folder": lambda path: unpacked(path / "cifar-10-batches-py", python_files()),
+}
+
+
+@pytest.mark.parametrize("make", CIFAR.values(), ids=CIFAR)
+def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path]) -> None:
+    """All four forms are the same images and labels, by their path and by their name."""
+    path = make(tmp_path)
+    if path.is_file():
+        trust(path, monkeypatch)
+    monkeypatch.setenv(official.VARIABLE, str(tmp_path))
+    for split, names in (("train", BATCHES[:5]), ("test", BATCHES[5:])):
+        for source in (open_images(f"{path}:{split}"), open_images(f"cifar10:{split}")):
+            assert (source.count, source.shape) == (COUNT * len(names), (3, 32, 32))
+            images, labels = everything(source)
+            assert np.array_equal(images, np.concatenate([IMAGES[name] for name in names]))
+            assert labels == [label for name in names for label in LABELS[name]]
+    assert open_images("cifar10").count == 5 * COUNT
+    assert next(open_images("cifar10:test").batches(2)).names == ["test_batch/0", "test_batch/1"]
+
+
+class Payload:
+    """Makes a folder when it is unpickled by what trusts it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.makedirs, (str(self.path), 0o777, True)
+
+
+def test_pickles_run_nothing(tmp_path: Path) -> None:
+    """A pickle that asks for a function is refused and not run; only a trusted one may."""
+    evidence = tmp_path / "ran"
+    content = {"data": IMAGES["test_batch"].reshape(COUNT, -1), "labels": LABELS["test_batch"]}
+    honest = pickle.dumps(content, protocol=2)
+    wicked = pickle.dumps({**content, "more": Payload(evidence)}, protocol=2)
+    path = unpacked(tmp_path / "files", {"data_batch_1": honest, "test_batch": wicked})
+    with pytest.raises(ValueError, match=r"test_batch of .* holds os.makedirs, more than arrays") as caught:
+        open_images(f"{path}:test")
+    assert not evidence.exists() and "\n" not in str(caught.value)
+    images, labels = everything(open_images(f"{path}:test", trust_pickle=True))
+    assert evidence.exists()
+    assert np.array_equal(images, IMAGES["test_batch"]) and labels == LABELS["test_batch"]
+
+
+def test_cut_downloads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An official name with other bytes is refused, with both checksums; with the right ones it is read."""
+    path = CIFAR["binary archive"](tmp_path)
+    found = hashlib.md5(path.read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match=f"has the MD5 {found}, and the official file c32a1d4ab5d0.*download it again"):
+        open_images(f"{path}:test")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match="is damaged, cut short"):
+        open_images(f"{trust(path, monkeypatch)}:train")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("test_batch.bin", b"\x00" * 3072, "has 3072 bytes, no multiple of 3073"),
+        ("test_batch.bin", b"\x0a" * 3073, "has a label 10; they are 0 to 9"),
+        ("test_batch", b"text", "is no whole pickle of data and labels"),
+        ("test_batch", old_pickle("test_batch")[:-500], "is no whole pickle of data and labels"),
+        (
+            "test_batch",
+            pickle.dumps({"data": [], "labels": [1]}),
+            r"data in test_batch of .* is float64 \(0,\)",
+        ),
+        ("test_batch", pickle.dumps({"labels": [1]}), "is no whole pickle of data and labels .'data'"),
+    ],
+    ids=["length", "label", "text", "cut", "shape", "key"],
+)
+def test_damaged_cifar(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    """One sentence names the file of the set and what is wrong with it."""
+    first = "data_batch_1" + ".bin" * name.endswith(".bin")
+    path = unpacked(tmp_path / "files", {first: b"", name: content})
+    with pytest.raises(ValueError, match=says):
+        open_images(f"{path}:test")
+
+
+def mat(path: Path, compressed: bool, **variables: np.ndarray) -> Path:
+    savemat = pytest.importorskip("scipy.io").savemat
+    savemat(path, variables, do_compression=compressed)
+    return path
+
+
+DIGITS = RANDOM.integers(0, 256, (32, 32, 3, 5), np.uint8)
+CLASSES = np.array([[1], [10], [9], [5], [10]])
+
+
+@pytest.mark.parametrize("compressed", [True, False], ids=["compressed", "plain"])
+@pytest.mark.parametrize("count", [5, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool, count: int, dtype: type) -> None:
+    """Images and labels are those SciPy wrote, with 0 for the label 10; three labels stand in a tag of the file."""
+    variables = {"X": DIGITS[..., :count], "y": CLASSES[:count].astype(dtype)}
+    path = trust(mat(tmp_path / "extra_32x32.mat", compressed, **variables), monkeypatch)
+    monkeypatch.setenv(official.VARIABLE, str(tmp_path))
+    for name in ("svhn:extra", str(path), f"{path}:extra"):
+        source = open_images(name)
+        assert (source.count, source.shape) == (count, (3, 32, 32))
+        images, labels = everything(source)
+        assert np.array_equal(images, DIGITS[..., :count].transpose(3, 2, 0, 1))
+        assert labels == [1, 0, 9, 5, 0][:count]
+
+
+def test_svhn_is_never_all_in_memory(tmp_path: Path) -> None:
+    """Reading 12 MiB of digits takes less than a sixth of that at any moment."""
+    digits = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (32, 32, 3, 4096), np.uint8)
+    path = mat(tmp_path / "digits.mat", True, X=digits, y=np.ones((4096, 1), np.uint8))
+    tracemalloc.start()
+    try:
+        assert sum(len(batch.names) for batch in open_images(str(path)).batches(64)) == 4096
+        assert tracemalloc.get_traced_memory()[1] < digits.nbytes / 6
+    finally:
+        tracemalloc.stop()
+
+
+BAD_MATS: dict[str, tuple[dict[str, np.ndarray], str]] = {
+    "names": ({"Z": DIGITS}, "has Z; SVHN's files have X and y"),
+    "numbers": ({"X": DIGITS.astype(float), "y": CLASSES}, r"X of .* is float64 \(32, 32, 3, 5\)"),
+    "count": ({"X": DIGITS, "y": CLASSES[:3]}, r"and y \(3, 1\); images are uint8"),
+    "labels": ({"X": DIGITS, "y": CLASSES - 1}, "has labels 0 to 9; SVHN's are 1 to 10"),
+}
+
+
+@pytest.mark.parametrize(("variables", "says"), BAD_MATS.values(), ids=BAD_MATS)
+def test_other_mats(tmp_path: Path, variables: dict[str, np.ndarray], says: str) -> None:
+    """A .mat with other variables is refused with what it has."""
+    with pytest.raises(ValueError, match=says):
+        open_images(str(mat(tmp_path / "a.mat", True, **variables)))
+
+
+@pytest.mark.parametrize("keep", [0, 60, 1000, -60, -1])
+def test_cut_mats(tmp_path: Path, keep: int) -> None:
+    """A file cut anywhere, and one of text, are damaged."""
+    path = mat(tmp_path / "a.mat", True, X=DIGITS, y=CLASSES)
+    path.write_bytes(path.read_bytes()[:keep] or b"text" * 100)
+    with pytest.raises(ValueError, match=r"a.mat is damaged, cut short"):
+        list(open_images(str(path)).batches(2))
+
+
+def test_missing_sets_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which file, with which checksum, from which page, and where to."""
+    monkeypatch.setenv(official.VARIABLE, str(tmp_path))
+    says = f"is not in {tmp_path}: put cifar-10-binary.tar.gz .MD5 c32a1d4ab5d03f1284b67883e8d87530. of https://www.cs"
+    with pytest.raises(FileNotFoundError, match=says):
+        open_images("cifar10:test")
+    monkeypatch.delenv(official.VARIABLE)
+    with pytest.raises(FileNotFoundError, match=r"svhn is not in data: put extra_32x32.mat .*ufldl.stanford.edu"):
+        open_images("svhn:extra")
+
+
+def test_unknown_splits(tmp_path: Path) -> None:
+    """A split that there is not gets those that there are."""
+    with pytest.raises(ValueError, match="unknown split of svhn 'tests' - did you mean 'test'"):
+        open_images("svhn:tests")
+    with pytest.raises(ValueError, match="unknown split of CIFAR-10 'extra'"):
+        open_images(f"{CIFAR['binary folder'](tmp_path)}:extra")
+    with pytest.raises(ValueError, match="has no split 'test'; a split of SVHN is a file of its own"):
+        open_images(f"{mat(tmp_path / 'a.mat', True, X=DIGITS, y=CLASSES)}:test")
+
+
+def test_every_preset_names_data_that_is_known() -> None:
+    """What official configurations name is a data set here, or one whose images a user must point to."""
+    found = collections.Counter(load_config(name).data.dataset for name in preset_names())
+    assert set(found) <= set(DATASETS) | set(official.CONFIGURED) | official.ELSEWHERE
+    for dataset in found:
+        if dataset in official.ELSEWHERE:
+            with pytest.raises(ValueError, match=f"data.dataset is '{dataset}', .* with --data or in its place"):
+                official.source_of(dataset)
+        else:
+            assert official.source_of(dataset).split(":")[0] in {**DATASETS, **official.SETS}

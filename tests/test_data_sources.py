@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources of images: every format gives the same images in the stated order, a piece at a time, or one sentence."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tracemalloc
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scoresde_fast.data import images as images_module
+from scoresde_fast.data import load_dataset
+from scoresde_fast.data.images import NumberedImages, read_data, training_data
+from scoresde_fast.data.sources import open_images
+
+COUNT = 7
+PIXELS = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (COUNT, 8, 6, 3), np.uint8)
+NAMES = [f"{index:06d}.png" for index in range(COUNT)]
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+FILES = {name: encoded(pixels) for name, pixels in zip(NAMES, PIXELS, strict=True)}
+
+
+def folder_of(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def zip_of(path: Path, files: Mapping[str, bytes]) -> Path:
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tar_of(path: Path, files: Mapping[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def npz_of(path: Path, array: np.ndarray = PIXELS) -> Path:
+    np.savez_compressed(path, arr_0=array)
+    return path
+
+
+def npy_of(path: Path, array: np.ndarray = PIXELS) -> Path:
+    np.save(path, array)
+    return path
+
+
+def shards_of(folder: Path, names: Iterable[str] = ("set-000000.tar", "set-000001.tar")) -> None:
+    for number, name in enumerate(names):
+        tar_of(folder / name, dict(list(FILES.items())[4 * number : 4 * number + 4]))
+
+
+FORMATS: dict[str, Callable[[Path], object]] = {
+    "folder": lambda path: folder_of(path / "set", dict(reversed(FILES.items()))) and path / "set",
+    "zip": lambda path: zip_of(path / "set.zip", dict(reversed(FILES.items()))),
+    "tar": lambda path: tar_of(path / "set.tar", FILES),
+    "npz": lambda path: npz_of(path / "set.npz"),
+    "npy": lambda path: npy_of(path / "set.npy"),
+    "shards": lambda path: shards_of(path) or path / "set-{000000..000001}.tar",
+    "globbed": lambda path: shards_of(path) or path / "set-*.tar",
+    "sampled": lambda path: shards_of(path) or path / "set.tar",
+}
+
+
+@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+def test_every_format_is_the_same_set(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    """Count, shape, batches and order are those of the images, at each reading anew, also where two go on at once."""
+    source = open_images(str(make(tmp_path)))
+    assert (source.count, source.shape) == (COUNT, (3, 8, 6))
+    one, other = source.batches(3), source.batches(3)
+    for _ in range(2):
+        assert torch.equal(next(one).images, next(other).images)
+    batches = list(source.batches(3))
+    assert [len(batch.names) for batch in batches] == [3, 3, 1] == [len(batch.images) for batch in batches]
+    assert all(batch.labels is None and batch.images.dtype == torch.uint8 for batch in batches)
+    assert np.array_equal(torch.cat([batch.images for batch in batches]).permute(0, 2, 3, 1), PIXELS)
+    names = [name for batch in batches for name in batch.names]
+    assert names in (NAMES, [str(index) for index in range(COUNT)])
+
+
+@pytest.mark.parametrize("pack", [folder_of, zip_of], ids=["folder", "zip"])
+class TestNames:
+    """The order of names, and what they say of classes."""
+
+    def read(self, path: Path) -> tuple[list[str], list[int] | None]:
+        (batch,) = open_images(str(path)).batches(100)
+        return batch.names, None if batch.labels is None else batch.labels.tolist()
+
+    def path(self, tmp_path: Path, pack: Callable[..., Path], names: Iterable[str]) -> Path:
+        return pack(tmp_path / ("set.zip" if pack is zip_of else "set"), dict.fromkeys(names, FILES[NAMES[0]]))
+
+    def test_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
+        """Folders side by side are classes, numbered by their names, also below a folder that holds them all."""
+        names = ["in/dog/b.png", "in/cat/9.png", "in/dog/a.PNG", "in/cat/10.png"]
+        path = self.path(tmp_path, pack, [*names, "in/dog/notes.txt", "in/dog/._a.png"])
+        assert self.read(path) == (sorted(names), [0, 0, 1, 1])
+
+    @pytest.mark.parametrize(
+        "names", [["a.png", "b/c.png"], ["a/b.png", "c/d/e.png"], ["a/b.png", "a/c.png"]], ids=["root", "deep", "one"]
+    )
+    def test_other_folders_are_no_classes(self, tmp_path: Path, pack: Callable[..., Path], names: list[str]) -> None:
+        """Images at several depths, or in one folder alone, have no labels."""
+        assert self.read(self.path(tmp_path, pack, names)) == (names, None)
+
+    def test_samples_are_in_the_order_of_their_seeds(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
+        """The folders of a thousand seeds are no classes, and a seed of seven digits is behind those of six."""
+        names = ["000/000012.png", "999/999999.png", "1000/1000000.png"]
+        assert self.read(self.path(tmp_path, pack, names[::-1])) == (names, None)
+
+    def test_numbers_in_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
+        """Names that look like seeds but are not in the folders of theirs leave the folders their meaning."""
+        names = ["0/000001.png", "0/000002.png", "1/000001.png"]
+        assert self.read(self.path(tmp_path, pack, names)) == (names, [0, 0, 1])
+
+
+def test_the_grid_of_samples_is_none(tmp_path: Path) -> None:
+    """Beside samples.json, grid.png and the set's folders mean nothing more than that."""
+    folder_of(
+        tmp_path, {"grid.png": b"", "samples.json": b"{}", "a/x.png": FILES[NAMES[0]], "b/y.png": FILES[NAMES[1]]}
+    )
+    (batch,) = open_images(str(tmp_path)).batches(8)
+    assert batch.names == ["a/x.png", "b/y.png"] and batch.labels is None
+
+
+def test_labels_of_shards(tmp_path: Path) -> None:
+    """A .cls beside an image is its label; other files of a sample, and samples without an image, are passed over."""
+    files = {"x.png": FILES[NAMES[0]], "x.cls": b"7", "x.json": b"{}", "y.txt": b"", "z.0.PNG": FILES[NAMES[1]]}
+    path = tar_of(tmp_path / "a.tar", {**files, "z.cls": b"2\n"})
+    (batch,) = open_images(str(path)).batches(8)
+    assert batch.names == ["x.png", "z.0.PNG"] and batch.labels is not None and batch.labels.tolist() == [7, 2]
+
+
+def test_data_sets_have_labels() -> None:
+    """The digits are read with their classes; a split follows the name."""
+    pytest.importorskip("sklearn")
+    source = open_images("digits:test")
+    batches = list(source.batches(100))
+    labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
+    assert source.count == 364
+    assert torch.equal(labels, load_dataset("digits", "test")[1])
+    with pytest.raises(ValueError, match="diamond has points, and images are needed"):
+        open_images("diamond")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error"), [("JPEG", {"quality": 95, "subsampling": 0}, 3), ("WebP", {"lossless": True}, 0)]
+)
+def test_other_encodings(tmp_path: Path, kind: str, options: dict[str, Any], error: int) -> None:
+    """JPEG and WebP are known by their content, not their suffix; a lossless WebP is read exactly."""
+    smooth = np.linspace(0, 255, 32 * 32 * 3).reshape(3, 32, 32).transpose(1, 2, 0).astype(np.uint8)
+    folder_of(tmp_path, {"a.jpg": encoded(smooth, kind, **options)})
+    (batch,) = open_images(str(tmp_path)).batches(8)
+    difference = batch.images[0].permute(1, 2, 0).numpy().astype(int) - smooth
+    assert np.abs(difference).max() <= error
+
+
+def test_crop_and_resize(tmp_path: Path) -> None:
+    """SOURCE@SIZE keeps the central square: margins go, sizes become one, an image of the size stays as it is."""
+    wide = np.full((16, 40, 3), 200, np.uint8)
+    wide[:, :12] = wide[:, 28:] = 0
+    folder_of(tmp_path, {"exact.png": encoded(PIXELS[0, :6]), "wide.png": encoded(wide)})
+    source = open_images(f"{tmp_path}@6")
+    (batch,) = source.batches(8)
+    assert source.shape == (3, 6, 6)
+    assert np.array_equal(batch.images[0].permute(1, 2, 0), PIXELS[0, :6])
+    assert batch.images[1].unique().tolist() == [200]
+    with pytest.raises(ValueError, match="asks for images of 0x0"):
+        open_images(f"{tmp_path}@0")
+
+
+def npz_set(path: Path, array: np.ndarray) -> Path:
+    return npz_of(path.with_suffix(".npz"), array)
+
+
+def npy_set(path: Path, array: np.ndarray) -> Path:
+    return npy_of(path.with_suffix(".npy"), array)
+
+
+def zip_set(path: Path, array: np.ndarray) -> Path:
+    return zip_of(path.with_suffix(".zip"), {f"{index:03d}.png": encoded(pixels) for index, pixels in enumerate(array)})
+
+
+def tar_set(path: Path, array: np.ndarray) -> Path:
+    return tar_of(path.with_suffix(".tar"), {f"{index:03d}.png": encoded(pixels) for index, pixels in enumerate(array)})
+
+
+@pytest.mark.parametrize("pack", [npz_set, npy_set, zip_set, tar_set])
+def test_never_all_in_memory(tmp_path: Path, pack: Callable[[Path, np.ndarray], Path]) -> None:
+    """Reading 24 MiB of images four at a time takes less than a fifth of that at any moment."""
+    array = np.zeros((128, 256, 256, 3), np.uint8)
+    path = pack(tmp_path / "big", array)
+    tracemalloc.start()
+    try:
+        assert sum(len(batch.names) for batch in open_images(str(path)).batches(4)) == len(array)
+        assert tracemalloc.get_traced_memory()[1] < array.nbytes / 5
+    finally:
+        tracemalloc.stop()
+
+
+def test_large_sets_are_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be kept in memory has a limit; beyond it images are trained on from where they are, or refused."""
+    monkeypatch.setattr(images_module, "LARGEST", PIXELS.nbytes - 1)
+    npz = str(npz_of(tmp_path / "set.npz"))
+    for read in (read_data, training_data):
+        with pytest.raises(ValueError, match=r"set.npz take .* GiB, and at most"):
+            read(npz, (3, 8, 6))
+    numbers = torch.tensor([5, 0, 5, 6])
+    for source in (str(npy_of(tmp_path / "set.npy")), str(folder_of(tmp_path / "set", FILES))):
+        images = training_data(source, (3, 8, 6))
+        assert isinstance(images, NumberedImages) and len(images) == COUNT
+        assert np.array_equal(images[numbers].permute(0, 2, 3, 1), PIXELS[numbers])
+    assert training_data(npz + "@4", (3, 4, 4)).shape == (COUNT, 3, 4, 4)
+
+
+def test_images_by_number_are_checked(tmp_path: Path) -> None:
+    """Read in no order, an image of another size is named, and resized where that is asked."""
+    files = {"a.png": encoded(PIXELS[0]), "b.png": encoded(PIXELS[0, :6])}
+    source = str(folder_of(tmp_path / "set", files))
+    images = open_images(source)
+    assert np.array_equal(images.image(0), PIXELS[0])
+    with pytest.raises(ValueError, match=r"a.png is 8x6 of 3 channels, b.png is 6x6 of 3"):
+        images.image(1)
+    assert np.array_equal(open_images(f"{source}@6").image(1), PIXELS[0, :6])
+    zipped = open_images(str(zip_of(tmp_path / "set.zip", FILES)))
+    assert images.by_number and not zipped.by_number
+    with pytest.raises(ValueError, match="in their order alone"):
+        zipped.image(0)
+
+
+def cut(path: Path, keep: float = 0.5) -> Path:
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    return path
+
+
+def unclosed(path: Path) -> Path:
+    """A .tar whose writer was killed between two images."""
+    return cut(tar_of(path, FILES), keep=(COUNT * 1024) / path.stat().st_size)
+
+
+def listed(path: Path, field: int) -> Path:
+    """A .zip whose list says something else of its first file: 8, that a password is needed; 16, another checksum."""
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + field] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def overwritten(path: Path, at: float, length: int = 64) -> Path:
+    content = bytearray(path.read_bytes())
+    start = int(at * len(content))
+    content[start : start + length] = bytes(length)
+    path.write_bytes(content)
+    return path
+
+
+BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "zip cut": (lambda p: cut(zip_of(p / "a.zip", FILES)), "a.zip is damaged, cut short, .*not a zip file"),
+    "zip overwritten": (lambda p: overwritten(zip_of(p / "a.zip", FILES), 0.1), "a.zip is damaged, cut short"),
+    "zip locked": (
+        lambda p: listed(zip_of(p / "a.zip", FILES), 8),
+        "a.zip is damaged, .*is encrypted, password required",
+    ),
+    "zip of text": (lambda p: zip_of(p / "a.zip", {"x.png": b"text"}), "x.png of .*a.zip is no PNG, JPEG or WebP"),
+    "zip empty": (lambda p: zip_of(p / "a.zip", {}), "a.zip has no images"),
+    "npz cut": (lambda p: cut(npz_of(p / "a.npz")), "a.npz is damaged, cut short, .*not a zip file"),
+    "npz overwritten": (lambda p: overwritten(npz_of(p / "a.npz"), 0.4), "a.npz is damaged, cut short"),
+    "npz checksum": (
+        lambda p: listed(npz_of(p / "a.npz", np.tile(PIXELS, (1, 9, 9, 1))), 16),
+        "a.npz is damaged, cut short, .*Bad CRC-32",
+    ),
+    "npz shape": (lambda p: npz_of(p / "a.npz", PIXELS[0]), r"arr_0 of .*a.npz has shape \(8, 6, 3\)"),
+    "npz channels": (
+        lambda p: Path(f"{npz_of(p / 'a.npz', PIXELS[..., :2])}@4"),
+        "images of 2 channels cannot be resi",
+    ),
+    "npy cut": (lambda p: cut(npy_of(p / "a.npy")), r"a.npy is damaged, cut short, .*header promises 7 images"),
+    "npy floats": (lambda p: npy_of(p / "a.npy", PIXELS / 255), "a.npy is float64; 8-bit images, uint8, are needed"),
+    "npy text": (lambda p: folder_of(p, {"a.npy": b"text"}) / "a.npy", "a.npy is damaged, .*no header of an array"),
+    "npy order": (lambda p: npy_of(p / "a.npy", np.asfortranarray(PIXELS)), "a.npy is stored in Fortran order"),
+    "tar cut": (lambda p: cut(tar_of(p / "a.tar", FILES), 0.36), "a.tar is damaged, cut short, .*unexpected end"),
+    "tar unclosed": (lambda p: unclosed(tar_of(p / "a.tar", FILES)), "a.tar is damaged, .*does not end as a .tar does"),
+    "tar header": (
+        lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2),
+        "a.tar is damaged, .*does not end as a .tar",
+    ),
+    "tar block": (lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2, 512), "a.tar is damaged, .*not end as a .tar"),
+    "tar of text": (lambda p: folder_of(p, {"a.tar": b"text" * 300}) / "a.tar", "a.tar is damaged, cut short"),
+    "tar empty": (lambda p: tar_of(p / "a.tar", {}), "a.tar has no images"),
+    "two images": (
+        lambda p: tar_of(p / "a.tar", {"x.a.png": b"", "x.b.png": b""}),
+        "x.a.png and x.b.png of .* are one",
+    ),
+    "label": (lambda p: tar_of(p / "a.tar", {"x.png": b"", "x.cls": b"cat"}), "x.cls of .* is b'cat'; a label is"),
+    "labels": (
+        lambda p: tar_of(p / "a.tar", {"x.png": FILES[NAMES[0]], "x.cls": b"1", "y.png": FILES[NAMES[0]]}),
+        "x.png of .* has a label and y.png has none",
+    ),
+    "sizes": (
+        lambda p: folder_of(p / "a", {"x.png": encoded(PIXELS[0]), "y.png": encoded(PIXELS[0, 1:])}),
+        r"x.png is 8x6 of 3 channels, y.png is 7x6 of 3 channels; .* or .*a@SIZE to crop",
+    ),
+    "jpeg cut": (
+        lambda p: folder_of(p / "a", {"x.jpg": encoded(np.tile(PIXELS[0], (9, 9, 1)), "JPEG")[:900]}),
+        "x.jpg of .*a is a damaged JPEG",
+    ),
+    "cmyk": (
+        lambda p: folder_of(p / "a", {"x.jpg": encoded_as("CMYK", "JPEG")}),
+        "x.jpg of .* has CMYK colours; an 8-bit gray or RGB image is needed",
+    ),
+    "alpha": (
+        lambda p: folder_of(p / "a", {"x.webp": encoded_as("RGBA", "WebP")}),
+        "x.webp of .* has an alpha channel",
+    ),
+    "folder empty": (lambda p: folder_of(p / "a", {"notes.txt": b""}), "a has no images"),
+    "suffix": (lambda p: folder_of(p, {"a.rar": b""}) / "a.rar", "a.rar cannot be read; name a data set, a folder"),
+    "split": (lambda p: Path(f"{folder_of(p / 'a', FILES)}:test"), "a has no splits; 'test' can"),
+    "range": (lambda p: p / "a-{3..1}.tar", r"the range \{3..1\} in .* is empty"),
+}
+
+
+def encoded_as(mode: str, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (8, 8), (10, 20, 30, 40)).save(buffer, kind, lossless=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("make", "says"), BAD.values(), ids=BAD)
+def test_bad_sources(tmp_path: Path, make: Callable[[Path], Path], says: str) -> None:
+    """One sentence names the file, says what it is, and what is needed."""
+    source = str(make(tmp_path))
+    with pytest.raises(ValueError, match=says) as caught:
+        for _ in open_images(source).batches(2):
+            pass
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("no/such", "no file and no folder 'no/such'"),
+        ("none.npz", "no file and no folder 'none.npz'"),
+        ("none-{00..03}.tar", "there is no shard none-00.tar"),
+        ("none-*.tar", r"there is no shard none-\*.tar"),
+    ],
+)
+def test_missing_sources(source: str, says: str) -> None:
+    """What is not there is named."""
+    with pytest.raises(FileNotFoundError, match=says):
+        open_images(source)
+
+
+def test_misspelt_data_set() -> None:
+    """A name that is nothing gets the nearest data set."""
+    with pytest.raises(ValueError, match="unknown data set 'cifar' - did you mean 'cifar10'"):
+        open_images("cifar")
+    with pytest.raises(ValueError, match="unknown data set ''; choose from"):
+        open_images("")

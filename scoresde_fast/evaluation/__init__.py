@@ -1,17 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a set of images is, by recognised digits and a Frechet distance; how likely, in bits per dimension."""
+"""How good a set of images is, by FID and its kin or by recognised digits; how likely it is; and what a model loses."""
 
+from scoresde_fast.evaluation.extractors import Extractor, load_extractor
 from scoresde_fast.evaluation.features import extract_features
 from scoresde_fast.evaluation.frechet import frechet_distance, gaussian_distance
 from scoresde_fast.evaluation.likelihood import bits_per_dimension, position_log_density_bound
+from scoresde_fast.evaluation.loss import DataSetLoss, data_set_loss
+from scoresde_fast.evaluation.metrics import MetricSettings
 from scoresde_fast.evaluation.recognise import Recogniser, Recognition
+from scoresde_fast.evaluation.run import Evaluation, evaluate
+from scoresde_fast.evaluation.sampled import SampledImages
 
 __all__ = [
+    "DataSetLoss",
+    "Evaluation",
+    "Extractor",
+    "MetricSettings",
     "Recogniser",
     "Recognition",
+    "SampledImages",
     "bits_per_dimension",
+    "data_set_loss",
+    "evaluate",
     "extract_features",
     "frechet_distance",
     "gaussian_distance",
+    "load_extractor",
     "position_log_density_bound",
 ]

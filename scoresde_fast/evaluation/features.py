@@ -13,13 +13,23 @@ from torch import Tensor
 from scoresde_fast.networks.feature_net import FeatureNet
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "embedded" / "digits-features" / "features.safetensors"
+SHAPE = (3, 16, 16)
 
 
-@cache
-def _extractor() -> FeatureNet:
+def feature_net() -> FeatureNet:
+    """The embedded network with its weights, in evaluation mode."""
     network = FeatureNet()
     network.load_state_dict(load_file(WEIGHTS))
     return network.eval()
+
+
+_extractor = cache(feature_net)
+
+
+def require_digits_shape(images: Tensor) -> None:
+    """Raises ValueError unless images are (N, 3, 16, 16)."""
+    if tuple(images.shape[1:]) != SHAPE:
+        raise ValueError(f"images have the shape {tuple(images.shape[1:])}; digits-features takes {SHAPE}")
 
 
 @torch.inference_mode()
@@ -29,7 +39,6 @@ def extract_features(images: Tensor, batch_size: int = 256) -> Tensor:
     Raises:
         ValueError: the images have another shape.
     """
-    if tuple(images.shape[1:]) != (3, 16, 16):
-        raise ValueError(f"images have the shape {tuple(images.shape[1:])}; digits-features takes (3, 16, 16)")
+    require_digits_shape(images)
     batches = images.cpu().float().split(batch_size)
     return torch.cat([_extractor().features(batch) for batch in batches]).double()

@@ -9,19 +9,36 @@ from torch import Tensor
 from scoresde_fast.evaluation.features import extract_features
 
 
+class FrechetDistance:
+    """|m - n|^2 + tr(A + B - 2 (A B)^(1/2)) of Gaussians (Dowson & Landau 1982) to one of them, in float64.
+
+    Args:
+        mean: (D,).
+        covariance: (D, D), positive semi-definite.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        self._mean, covariance = mean.double(), covariance.double()
+        values, vectors = torch.linalg.eigh(covariance)
+        self._root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        self._trace = covariance.trace()
+
+    def __call__(self, mean: Tensor, covariance: Tensor) -> float:
+        """The distance of the Gaussian of this mean (D,) and covariance (D, D)."""
+        mean, covariance = mean.double(), covariance.double()
+        # A^(1/2) B A^(1/2) has the eigenvalues of A B, and is symmetric.
+        crossed = torch.linalg.eigvalsh(self._root @ covariance @ self._root).clamp(min=0).sqrt().sum()
+        return float(((self._mean - mean) ** 2).sum() + self._trace + covariance.trace() - 2 * crossed)
+
+
 def gaussian_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
-    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) of Gaussians (Dowson & Landau 1982), in float64.
+    """The `FrechetDistance` of two Gaussians.
 
     Args:
         mean_a, mean_b: (D,).
         cov_a, cov_b: (D, D), positive semi-definite.
     """
-    mean_a, cov_a, mean_b, cov_b = (value.double() for value in (mean_a, cov_a, mean_b, cov_b))
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    # A^(1/2) B A^(1/2) has the eigenvalues of A B, and is symmetric.
-    crossed = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    return float(((mean_a - mean_b) ** 2).sum() + cov_a.trace() + cov_b.trace() - 2 * crossed)
+    return FrechetDistance(mean_a, cov_a)(mean_b, cov_b)
 
 
 def frechet_distance(images_a: Tensor, images_b: Tensor) -> float:

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Extractors of features: torch-fidelity's own with weights of this disk, never a download, never an unasked pickle."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from scoresde_fast.data.sources import open_images
+from scoresde_fast.evaluation import Extractor, MetricSettings, evaluate, extract_features, load_extractor
+from scoresde_fast.evaluation import fidelity as fidelity_module
+from scoresde_fast.evaluation.extractors import HUB_FILES, INCEPTION, default_extractor
+from scoresde_fast.evaluation.fidelity import torch_fidelity
+
+pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
+
+
+def images(count: int, size: int = 16, channels: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Random weights of Inception in three kinds of file; the last cannot be read without running what is in it."""
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {name: folder / name for name in ("a.pth", "b.safetensors", "c.pth")}
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        extractor = torch_fidelity().FeatureExtractorInceptionV3
+        patch.setattr("torch.nn.Module.load_state_dict", lambda *_, **__: None)
+        torch.save({}, paths["a.pth"])
+        state = extractor(INCEPTION, ["2048"], str(paths["a.pth"])).state_dict()
+    torch.save(state, paths["a.pth"])
+    save_file(state, paths["b.safetensors"])
+    torch.save({**state, "Harmful": Harmful()}, paths["c.pth"])
+    yield paths
+    for path in paths.values():
+        path.unlink()
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return (pytest.fail, ("a pickle was read",))
+
+
+def test_digits_features_of_pixels() -> None:
+    """The registered extractor gives the features of `extract_features`, and its logits are the classifier's."""
+    pixels = images(5)
+    found = load_extractor("digits-features")(pixels)
+    torch.testing.assert_close(found["64"].double(), extract_features(pixels / 255), rtol=1e-6, atol=1e-6)
+    assert found["logits"].shape == (5, 10)
+    assert load_extractor("digits-features").weights_sha256 == load_extractor("digits-features").weights_sha256
+    assert default_extractor((3, 16, 16)) == "digits-features" and default_extractor((3, 32, 32)) == INCEPTION
+
+
+def test_other_shapes() -> None:
+    """Images that an extractor does not take are refused with both shapes."""
+    extractor = load_extractor("digits-features")
+    with pytest.raises(ValueError, match=r"\(3, 32, 32\); digits-features takes \(3, 16, 16\)"):
+        extractor(images(2, 32))
+    with pytest.raises(ValueError, match="2 channels; extractors take 1"):
+        extractor(images(2, channels=2))
+
+
+def test_gray_images_are_rgb() -> None:
+    """As torch-fidelity reads a gray PNG."""
+    extractor, gray = load_extractor("digits-features"), images(3, channels=1)
+    assert torch.equal(extractor(gray)["64"], extractor(gray.repeat(1, 3, 1, 1))["64"])
+
+
+def test_weights_of_any_safe_file_are_the_same(inception: dict[str, Path]) -> None:
+    """A state dict as .pth or as .safetensors gives torch-fidelity's features, bit by bit, and the same digest."""
+    pixels = images(2, 8)
+    found = [load_extractor(INCEPTION, weights=inception[name]) for name in ("a.pth", "b.safetensors")]
+    theirs = torch_fidelity().FeatureExtractorInceptionV3(INCEPTION, ["2048"], str(inception["a.pth"]))(pixels)[0]
+    assert all(torch.equal(extractor(pixels)["2048"], theirs) for extractor in found)
+    assert found[0].weights_sha256 == found[1].weights_sha256
+
+
+def test_pickles_need_trust(inception: dict[str, Path]) -> None:
+    """A file with more than tensors is not read unless that is asked for, and then it is."""
+    with pytest.raises(ValueError, match=r"c\.pth holds more than tensors.*--trust-pickle"):
+        load_extractor(INCEPTION, weights=inception["c.pth"])
+    with pytest.raises(pytest.fail.Exception, match="a pickle was read"):
+        load_extractor(INCEPTION, weights=inception["c.pth"], trust_pickle=True)
+
+
+def test_weights_where_torch_hub_keeps_them(
+    inception: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are used if they are there; if not, the sentence has the file and the option, and there is no download."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("a download was tried"))
+    monkeypatch.setattr("torch.hub.load", lambda *_, **__: pytest.fail("a download was tried"))
+    for name, says in [
+        (INCEPTION, rf"{HUB_FILES[INCEPTION]}.*--extractor-weights"),
+        ("vgg16", r"vgg16-397923af\.pth.*--extractor-weights"),
+        ("clip-vit-b-32", r"clip-vit-b-32\.pt.*--extractor-weights"),
+    ]:
+        with pytest.raises(FileNotFoundError, match=says):
+            load_extractor(name)
+    with pytest.raises(ValueError, match="code that torch hub downloads"):
+        load_extractor("dinov2-vit-s-14")
+    place = tmp_path / "hub" / "checkpoints" / HUB_FILES[INCEPTION]
+    place.parent.mkdir(parents=True)
+    place.symlink_to(inception["a.pth"])
+    assert load_extractor(INCEPTION).layer == "2048"
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    """Weights of something else, a damaged file, one that is not there, and one too many."""
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10")
+    for name, file, says in [
+        (INCEPTION, "other.pth", "does not fit the extractor"),
+        (INCEPTION, "cut.safetensors", "truncated or damaged"),
+        ("digits-features", "other.pth", "has its weights"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            load_extractor(name, weights=tmp_path / file)
+    with pytest.raises(FileNotFoundError, match="there is no file of weights"):
+        load_extractor(INCEPTION, weights=tmp_path / "absent.pth")
+
+
+def test_unknown_extractor() -> None:
+    """The sentence has the nearest name."""
+    with pytest.raises(ValueError, match="unknown extractor 'digit-features' - did you mean 'digits-features'"):
+        load_extractor("digit-features")
+
+
+def test_extractor_of_the_user() -> None:
+    """What a user registers with torch-fidelity works by its name."""
+
+    class Means(torch_fidelity().FeatureExtractorBase):  # type: ignore[misc]
+        def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
+            super().__init__(name, features_list)
+
+        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (pixels.float().mean((2, 3)),)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return ("means",)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "means"
+
+    registry = torch_fidelity().registry.FEATURE_EXTRACTORS_REGISTRY
+    torch_fidelity().register_feature_extractor("means", Means)
+    try:
+        found: Extractor = load_extractor("means")
+    finally:
+        del registry["means"]
+    assert found(images(2))["means"].shape == (2, 3) and found.dimensions((3, 8, 8)) == 3
+
+
+def test_torch_fidelity_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the library the sentence says how to install it."""
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(ValueError, match=r"pip install 'scoresde_fast\[eval\]'"):
+        fidelity_module.torch_fidelity.__wrapped__()
+
+
+@pytest.mark.slow
+def test_fid_of_inception_equals_torch_fidelity(inception: dict[str, Path], tmp_path: Path) -> None:
+    """FID, KID and Inception score of Inception's features of few small images are torch-fidelity's own."""
+
+    class Pixels(torch.utils.data.Dataset[torch.Tensor]):
+        def __init__(self, pixels: torch.Tensor) -> None:
+            self.pixels = pixels
+
+        def __len__(self) -> int:
+            return len(self.pixels)
+
+        def __getitem__(self, place: int) -> torch.Tensor:
+            return self.pixels[place]
+
+    sets = images(12), images(11) // 2
+    for name, pixels in zip("ab", sets, strict=True):
+        np.savez(tmp_path / f"{name}.npz", arr_0=pixels.permute(0, 2, 3, 1).numpy())
+    extractor = load_extractor(INCEPTION, weights=inception["a.pth"])
+    settings = MetricSettings(resamples=0, kid_subsets=2, kid_subset_size=8)
+    a, b = (str(tmp_path / name) for name in ("a.npz", "b.npz"))
+    found = evaluate(open_images(a), "a", extractor, reference=b, few=True, settings=settings, progress=False)
+    assert found is not None
+    theirs = torch_fidelity().calculate_metrics(
+        input1=Pixels(sets[0]),
+        input2=Pixels(sets[1]),
+        feature_extractor=INCEPTION,
+        feature_extractor_weights_path=str(inception["a.pth"]),
+        **dict.fromkeys(["fid", "kid", "isc", "save_cpu_ram"], True),
+        **dict.fromkeys(["cuda", "cache", "verbose"], False),
+        kid_subsets=2,
+        kid_subset_size=8,
+    )
+    metrics = found.result["metrics"]
+    assert metrics["fid"]["value"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    assert metrics["kid"]["value"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
+    assert metrics["inception_score"]["value"] == pytest.approx(theirs["inception_score_mean"], rel=1e-6)

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Statistics to compare with: computed once, read from others' files, refused where they are of something else."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+
+from scoresde_fast.data import digits
+from scoresde_fast.data.sources import open_images
+from scoresde_fast.evaluation import Evaluation, Extractor, MetricSettings, evaluate, load_extractor
+from scoresde_fast.evaluation import reference as references
+from scoresde_fast.evaluation.neighbours import nearest
+from scoresde_fast.evaluation.reference import (
+    Reference,
+    compute_reference,
+    has_statistics,
+    merged,
+    read_statistics,
+    remembered_reference,
+    write_statistics,
+)
+
+pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
+
+ONCE = MetricSettings(resamples=0, kid_subsets=3)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    return load_extractor("digits-features")
+
+
+@pytest.fixture(scope="module")
+def statistics(extractor: Extractor) -> Reference:
+    found = compute_reference(open_images("digits:test"), "digits:test", extractor, features=True)
+    assert found is not None
+    return found
+
+
+def evaluated(extractor: Extractor, **options: Any) -> Evaluation:
+    options = {"settings": ONCE, "progress": False} | options
+    found = evaluate(open_images("digits:train"), "digits:train", extractor, **options)
+    assert found is not None
+    return found
+
+
+def fid(found: Evaluation) -> float:
+    return found.result["metrics"]["fid"]["value"]
+
+
+def test_a_source_is_computed_once(
+    extractor: Extractor, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second time the same images, under any name, come from the cache folder; a damaged file is made again."""
+    first = remembered_reference(open_images("digits:test"), "digits:test", extractor, features=True)
+    (path,) = cache.rglob("*.npz")
+    np.savez(tmp_path / "same.npz", arr_0=digits("test")[0].permute(0, 2, 3, 1).numpy())
+    renamed = open_images(str(tmp_path / "same.npz"))
+    with monkeypatch.context() as patch:
+        patch.setattr(references, "compute_reference", None)
+        again = remembered_reference(renamed, "renamed", extractor, features=True)
+    assert again.record == first.record | {"source": "renamed"}
+    assert torch.equal(first.mean, again.mean) and torch.equal(first.covariance, again.covariance)
+    assert first.features is not None and torch.equal(first.features, again.features)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert torch.equal(remembered_reference(renamed, "renamed", extractor, features=True).mean, first.mean)
+    assert len(list(cache.rglob("*.npz"))) == 1 and read_statistics(path).count == 364
+
+
+def test_a_home_that_cannot_be_written_to(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a cache folder it is computed each time."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert remembered_reference(open_images("digits:test"), "digits:test", extractor, features=False).count == 364
+
+
+def test_a_file_is_as_good_as_its_images(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
+    """Statistics in a file give the numbers of the images; without features those that need none, and the floor."""
+    write_statistics(statistics, tmp_path / "with.npz")
+    write_statistics(replace(statistics, features=None), tmp_path / "without.npz")
+    images = evaluated(extractor, reference="digits:test").result
+    whole = evaluated(extractor, reference=str(tmp_path / "with.npz")).result
+    assert whole["metrics"] == images["metrics"] and list(whole["metrics"]) == [
+        "fid", "kid", "inception_score", "precision", "recall",
+    ]  # fmt: skip
+    part = evaluated(extractor, reference=str(tmp_path / "without.npz")).result
+    assert part["metrics"] == {name: whole["metrics"][name] for name in ("fid", "inception_score")}
+    assert part["reference"]["floor"] == statistics.floor and 1 < (statistics.floor or 0) < 40
+
+
+def test_official_cifar10_statistics(tmp_path: Path) -> None:
+    """pool_3 of score_sde's file is read as Inception's features; what else is in the file is not."""
+    features = np.random.default_rng(0).normal(size=(50, 2048)).astype(np.float32)
+    np.savez(tmp_path / "cifar10_stats.npz", pool_3=features, logits=np.zeros((50, 1008), np.float32))
+    assert has_statistics(tmp_path / "cifar10_stats.npz")
+    found = read_statistics(tmp_path / "cifar10_stats.npz")
+    assert found.record["extractor"] == "inception-v3-compat" and found.count == 50
+    np.testing.assert_allclose(found.mean, features.astype(np.float64).mean(0), atol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(features.astype(np.float64), rowvar=False), atol=1e-12)
+
+
+def test_statistics_of_other_programs(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
+    """mu and sigma alone are taken on trust, which a warning says; they cannot be merged, as their count is unknown."""
+    np.savez(tmp_path / "others.npz", mu=statistics.mean.numpy(), sigma=statistics.covariance.numpy())
+    found = evaluated(extractor, reference=str(tmp_path / "others.npz"))
+    assert fid(found) == pytest.approx(fid(evaluated(extractor, reference="digits:test")), rel=1e-12)
+    assert any("does not say of which extractor" in warning for warning in found.result["warnings"])
+    with pytest.raises(ValueError, match="does not say of how many images"):
+        merged(read_statistics(tmp_path / "others.npz"), statistics)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("extractor", "inception-v3-compat", "another extractor: inception-v3-compat there, digits-features here"),
+        ("weights_sha256", "0" * 64, "another extractor's weights: 000000000000 there"),
+        ("layer", "2048", "another layer: 2048 there, 64 here"),
+        ("shape", [3, 32, 32], "another image shape: 3x32x32 there, 3x16x16 here"),
+    ],
+)
+def test_statistics_of_something_else(
+    extractor: Extractor, statistics: Reference, tmp_path: Path, key: str, value: Any, says: str
+) -> None:
+    """Statistics of another extractor, its weights, layer, or another size are refused, when merged too."""
+    other = replace(statistics, record=statistics.record | {key: value})
+    write_statistics(other, tmp_path / "other.npz")
+    with pytest.raises(ValueError, match=says):
+        evaluated(extractor, reference=str(tmp_path / "other.npz"))
+    with pytest.raises(ValueError, match="has statistics of another"):
+        merged(statistics, other)
+
+
+def test_other_dimensions(extractor: Extractor, tmp_path: Path) -> None:
+    """mu and sigma of another number of features are refused, though they do not say of which extractor they are."""
+    np.savez(tmp_path / "other.npz", mu=np.zeros(8), sigma=np.eye(8))
+    with pytest.raises(ValueError, match="another number of features: 8 there, 64 here"):
+        evaluated(extractor, reference=str(tmp_path / "other.npz"))
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return (pytest.fail, ("a pickle was read",))
+
+
+def test_pickles_are_not_read(extractor: Extractor, tmp_path: Path) -> None:
+    """Arrays of objects, and a pickle under another name, are refused without being read."""
+    np.savez(tmp_path / "objects.npz", mu=np.array([Harmful()], dtype=object), sigma=np.eye(1))
+    (tmp_path / "pickle.npz").write_bytes(pickle.dumps(Harmful()))
+    for name in ("objects.npz", "pickle.npz"):
+        with pytest.raises(ValueError, match=name):
+            evaluated(extractor, reference=str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"mu": np.zeros(3), "sigma": np.eye(4)}, "do not fit"),
+        ({"pool_3": np.zeros(4)}, "it is features"),
+        ({"mu": np.zeros(3)}, "statistics are mu and sigma"),
+    ],
+    ids=["sizes", "features", "half"],
+)
+def test_files_that_are_no_statistics(arrays: dict[str, Any], says: str, tmp_path: Path) -> None:
+    """What is wrong with a file is said."""
+    np.savez(tmp_path / "file.npz", **arrays)
+    with pytest.raises(ValueError, match=says):
+        read_statistics(tmp_path / "file.npz")
+
+
+def test_too_few_images(extractor: Extractor, tmp_path: Path) -> None:
+    """FID of no more images than features is refused, or with ``few`` computed and warned of; KID is not refused."""
+    np.savez(tmp_path / "few.npz", arr_0=digits("train")[0][:64].permute(0, 2, 3, 1).numpy())
+    options: dict[str, Any] = {"settings": ONCE, "progress": False, "reference": "digits:test"}
+    few = open_images(str(tmp_path / "few.npz"))
+    with pytest.raises(ValueError, match=r"has 64 images.*64 features.*below 65.*--few"):
+        evaluate(few, "few", extractor, **options)
+    for metric, settings, says in [
+        ("is", MetricSettings(isc_splits=65), "is of 65 parts, and few has 64"),
+        ("pr", MetricSettings(prc_neighborhood=64), "64 neighbours of each image, and a set has 64"),
+        ("kid", MetricSettings(kid_subset_size=1), "at least 2 images"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            evaluate(few, "few", extractor, **options | {"settings": settings, "metrics": [metric]})
+    with pytest.raises(ValueError, match=r"few\.npz has 64 images"):
+        evaluated(extractor, reference=str(tmp_path / "few.npz"))
+    allowed = evaluate(few, "few", extractor, few=True, **options)
+    assert allowed is not None and any("covariance is singular" in text for text in allowed.result["warnings"])
+    kid = evaluate(few, "few", extractor, metrics=["kid"], **options)
+    assert kid is not None and list(kid.result["metrics"]) == ["kid"] and not kid.result["warnings"]
+
+
+def test_warnings_say_the_bias(extractor: Extractor, statistics: Reference) -> None:
+    """Below 10 000 images the warning has their numbers and what two halves of the reference have."""
+    warnings = evaluated(extractor, reference="digits:test", metrics=["fid"]).result["warnings"]
+    assert "1433 images and 364 images of the reference is too large" in warnings[0]
+    assert f"182 images each, have an FID of {statistics.floor:.4g}" in warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"metrics": ["fid"]}, "compares with a reference: give --reference"),
+        ({"metrics": ["fdi"]}, "unknown metric 'fdi' - did you mean 'fid'"),
+        ({"reference": "nowhere.npz"}, "nowhere.npz"),
+        ({"reference": "digits:test", "settings": MetricSettings(kid_subset_size=1000)}, "1000 images cannot be drawn"),
+    ],
+)
+def test_mistakes(extractor: Extractor, options: dict[str, Any], says: str) -> None:
+    """Mistakes are one sentence that says what is possible."""
+    with pytest.raises((ValueError, OSError), match=says):
+        evaluated(extractor, **options)
+
+
+def test_metrics_that_a_reference_does_not_allow(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
+    """KID of mean and covariance alone is refused with the way on."""
+    write_statistics(replace(statistics, features=None), tmp_path / "without.npz")
+    with pytest.raises(ValueError, match="statistics made with --features"):
+        evaluated(extractor, reference=str(tmp_path / "without.npz"), metrics=["kid"])
+
+
+def test_many_images_keep_no_features(
+    extractor: Extractor, statistics: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a number of images only FID is computed, from sums alone, unless more is asked for."""
+    few = evaluated(extractor, reference="digits:test", metrics=["fid"])
+    for module in ("named_reference", "run"):
+        monkeypatch.setattr(f"scoresde_fast.evaluation.{module}.KEPT_MOST", 1000)
+    many = evaluated(extractor, reference="digits:test", settings=MetricSettings(kid_subsets=3)).result["metrics"]
+    assert many == {"fid": {"value": fid(few), "spread": None}}
+    asked = evaluated(extractor, reference="digits:test", metrics=["is", "pr"]).result["metrics"]
+    assert list(asked) == ["inception_score", "precision", "recall"]
+
+
+def test_neighbours(statistics: Reference) -> None:
+    """An image of the set is its own nearest, at a distance far below what is typical between two of them."""
+    images = digits("test")[0]
+    places = [5, 300, 363]
+    assert statistics.features is not None
+    found = nearest(statistics.features[places], statistics.features, open_images("digits:test"), k=3)
+    assert torch.equal(found.images[:, 0], images[places]) and found.images.shape == (3, 3, 3, 16, 16)
+    assert float(found.distances[:, 0].max()) < 0.01 * found.typical
+    assert bool((found.distances[:, 1:] > 0.2 * found.typical).all())

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+import scoresde_fast as sf
 from scoresde_fast.bench.machine import device_info
 from scoresde_fast.bench.result import write_json
 from scoresde_fast.generate import Shard, generate, pipeline
@@ -80,34 +81,36 @@ def encode(folder: Path) -> dict[str, Any]:
             progress=False,
         )
         rates[suffix or "folder"] = count / (time.perf_counter() - begin)
-    matrix = torch.randn(512, 512)
-
-    def work() -> None:  # half a second or so of what a network does, for 200 images: a fast one for a CPU
-        for _ in range(60):
-            torch.mm(matrix, matrix)
-
-    def alone() -> float:
-        stub = Stub(work=work)
-        for _ in stub.stream(range(20 * batch), batch):
-            pass
-        return stub.busy
-
-    def beside(place: int) -> tuple[float, float]:
-        stub = Stub(work=work)
-        report = generate(stub, range(20 * batch), folder / f"beside{place}", batch_size=batch, progress=False)
-        return stub.busy, report.seconds
-
-    readings = [(alone(), *beside(place)) for place in range(5)]
-    busy_alone, busy, seconds = (statistics.median(column) for column in zip(*readings, strict=True))
+    # A device that is waited for, faster than any real one: what is left of its rate.
+    device = Stub(seconds=batch / 2200)
+    beside = [_rates(device, folder / f"device{place}", count, batch) for place in range(3)]
+    # A network on the same two cores as the writing.
+    sampler = sf.Sampler(sf.load("digits-vp"), solver="sa", steps=20, grid="logsnr", batch_size=100)
+    sampler.sample(range(100))
+    shared = [_rates(sampler, folder / f"network{place}", 400, 100) for place in range(3)]
     return {
         "images_per_s": rates,
-        "sampler_seconds_alone": busy_alone,
-        "sampler_seconds_beside": busy,
-        "run_seconds": seconds,
-        "sampler_images_per_s": 20 * batch / busy_alone,
-        "sampler_slower": busy / busy_alone - 1,
-        "queue_bytes": pipeline.QUEUE_BYTES,
+        "queue_mb": pipeline.QUEUE_BYTES / 2**20,
+        "device_images_per_s": _medians(beside),
+        "network_on_the_same_cores_images_per_s": _medians(shared),
     }
+
+
+def _rates(sampler: Any, out: Path, count: int, batch: int) -> tuple[float, float]:
+    """Images a second of a sampler alone, and with its images written."""
+    begin = time.perf_counter()
+    for _ in sampler.stream(range(count), batch):
+        pass
+    alone = time.perf_counter() - begin
+    begin = time.perf_counter()
+    generate(sampler, range(count), out, batch_size=batch, grid=False, progress=False)
+    return count / alone, count / (time.perf_counter() - begin)
+
+
+def _medians(readings: list[tuple[float, float]]) -> dict[str, float]:
+    alone, written = (statistics.median(column) for column in zip(*readings, strict=True))
+    slower = statistics.median(alone / written - 1 for alone, written in readings)
+    return {"alone": alone, "written": written, "slower": slower}
 
 
 def million(folder: Path) -> dict[str, Any]:

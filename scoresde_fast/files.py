@@ -44,6 +44,24 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
+def write_whole(path: str, content: bytes) -> None:
+    """`replacing` without sync, for many small files.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}{UNFINISHED}"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise not_written(Path(path), error) from error
+
+
 def make_folder(path: Path) -> None:
     """Create ``path`` and its parents where they are missing; raises ``OSError`` as :func:`replacing` does."""
     try:

@@ -22,9 +22,10 @@ from scoresde_fast.cli import main
 from scoresde_fast.configs import Config
 from scoresde_fast.data import images as images_module
 from scoresde_fast.data import load_dataset
+from scoresde_fast.model import ScoreModel
 from scoresde_fast.training import Trainer, load_recipe, recipe_names, train
 from scoresde_fast.training.ema import EMA
-from scoresde_fast.training.trainer import learning_rate
+from scoresde_fast.training.trainer import Batch, learning_rate
 
 pytest.importorskip("sklearn")
 
@@ -69,6 +70,14 @@ def test_ema_warms_up() -> None:
         assert ema.shadow[0].item() == pytest.approx(expected, rel=1e-6)
     ema.swap()
     assert weight.item() == pytest.approx(expected) and ema.shadow[0].item() == 1.0
+
+
+def test_seeds_share_no_randomness() -> None:
+    """A run's seed decides every step's randomness, of which PyTorch's generator looks at 32 bits alone."""
+    model = ScoreModel(load_recipe("digits-vp"))
+    drawn = [Batch.draw(seed, step, 2, 100, model).z for seed in (0, 1, 2) for step in (0, 1)]
+    for place, z in enumerate(drawn):
+        assert not any(torch.equal(z, other) for other in drawn[:place])
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
 
-from PIL import Image
+import numpy as np
 from torch import Tensor
 
-from scoresde_fast.data.png import SIGNATURE, Pixels, decode_png
+from scoresde_fast.data.png import GRAY, RGB, SIGNATURE, Pixels, decode_png
 
+COLOURS = {1: GRAY, 3: RGB}
+"""Kinds of colour by the number of channels."""
+UP = 2
+"""The filter that takes the difference to the row above (PNG specification, 9.2)."""
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {"floor": Tensor.floor, "round": Tensor.round}
 """How 255 x becomes an integer: ``floor`` truncates as the original programs do, ``round`` takes the nearest."""
 
@@ -32,14 +35,26 @@ def to_pixels(images: Tensor, rounding: str) -> Pixels:
 def encode_png(pixels: Pixels) -> bytes:
     """(H, W, 1 or 3) uint8 -> the bytes of a gray or RGB PNG, the same for the same pixels.
 
+    Written here, since at 32x32 it takes a third of Pillow's time, which a sampler on the same machine pays for.  Every
+    row is the difference to the one above it, which costs 3 to 10 % of size against a filter chosen row by row.
+
     Raises:
         ValueError: another number of channels.
     """
-    if pixels.shape[-1] not in (1, 3):
-        raise ValueError(f"images with {pixels.shape[-1]} channels cannot be written; PNG takes 1 (gray) or 3 (RGB)")
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+    height, width, channels = pixels.shape
+    if channels not in COLOURS:
+        raise ValueError(f"images with {channels} channels cannot be written; PNG takes 1 (gray) or 3 (RGB)")
+    rows = np.full((height, 1 + width * channels), UP, np.uint8)
+    rows[:, 1:] = pixels.reshape(height, -1)
+    rows[1:, 1:] -= pixels[:-1].reshape(height - 1, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, COLOURS[channels], 0, 0, 0)
+    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(rows.data)), _chunk(b"IEND", b""))
+    return b"".join((SIGNATURE, *chunks))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    """PNG specification, 5.3."""
+    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
 
 
 def decode_own_png(png: bytes) -> Pixels:

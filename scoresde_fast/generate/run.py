@@ -235,10 +235,12 @@ class _Task:
                     break
                 on_step = telling.batch(len(batch))
                 for seeds, images in self.sampler.stream(batch, batch_size=self.batch_size, on_step=on_step):
-                    keep = [place for place, seed in enumerate(seeds) if seed in missing]
-                    pipeline.put([seeds[place] for place in keep], images[keep])
-                    made += len(keep)
-                    telling.made(len(keep))
+                    if self.sampler.batch_dependent:  # the batch has images that are there already
+                        keep = [place for place, seed in enumerate(seeds) if seed in missing]
+                        seeds, images = [seeds[place] for place in keep], images[keep]
+                    pipeline.put(seeds, images)
+                    made += len(seeds)
+                    telling.made(len(seeds))
         return made, perf_counter() - start, pipeline.waited, stopped
 
     def _batches(self, missing: SeedSet) -> Iterator[list[int]]:

@@ -17,10 +17,11 @@ from scoresde_fast.data.images import training_data
 from scoresde_fast.data.official import source_of
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.model import ScoreModel
-from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.training.ema import EMA
-from scoresde_fast.training.losses import score_matching_loss, training_times, velocity_score_matching_loss
+from scoresde_fast.training.objective import objective, unit_images
 
+FAR_APART = 0x9E3779B1
+"""Odd, near 2^32 times the golden ratio: the steps of different seeds share no randomness."""
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 
@@ -39,7 +40,7 @@ class Batch:
     def draw(cls, seed: int, step: int, size: int, count: int, model: ScoreModel) -> Batch:
         """``size`` of ``count`` images for ``model``, at step ``step`` of the run ``seed``."""
         shape = model.image_shape
-        generator = torch.Generator().manual_seed((seed << 32) + step)
+        generator = torch.Generator().manual_seed(_step_seed(seed, step))
         return cls(
             torch.randint(count, (size,), generator=generator),
             torch.rand(size, generator=generator) < 0.5,
@@ -48,6 +49,11 @@ class Batch:
             torch.randn(size, *model.state_shape, generator=generator),
             torch.randn(size, *shape, generator=generator),
         )
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """Of the randomness of a step: within 32 bits, which are all that PyTorch's generator for CPUs looks at."""
+    return (seed * FAR_APART + step) % 2**32
 
 
 def learning_rate(config: Config, step: int) -> float:
@@ -128,15 +134,15 @@ class Trainer:
     def _train_step(self) -> float:
         training, optim, data = self.config.training, self.config.optim, self.config.data
         batch = Batch.draw(self.seed, self.step, training.batch_size, len(self.images), self.model)
-        torch.manual_seed((self.seed << 32) + self.step)  # dropout
-        images = self.images[batch.index].float()
-        if data.is_image:
-            images = (images + batch.dequantization) / 256 if data.uniform_dequantization else images / 255
+        torch.manual_seed(_step_seed(self.seed, self.step))  # dropout
+        images = self.images[batch.index]
+        images = unit_images(images, batch.dequantization, data) if data.is_image else images.float()
         if data.random_flip:
             images = torch.where(batch.flip[:, None, None, None], images.flip(-1), images)
         self.model.train()
         self.optimizer.zero_grad()
-        loss = self._loss(self.model.from_images(images.to(self.device)), batch)
+        x0 = self.model.from_images(images.to(self.device))
+        loss = objective(self.model, x0, batch.u, batch.z.to(self.device), batch.z_v0.to(self.device))
         loss.backward()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
@@ -151,23 +157,6 @@ class Trainer:
         self.ema.update()
         self.step += 1
         return value
-
-    def _loss(self, x0: Tensor, batch: Batch) -> Tensor:
-        training, sde = self.config.training, self.model.sde
-        times = training_times(batch.u, sde.T, training.loss_eps, quadratic=training.loss_times == "quadratic")
-        z, z_v0 = batch.z.to(self.device), batch.z_v0.to(self.device)
-        if isinstance(sde, CLDSDE):
-            return velocity_score_matching_loss(
-                self.model, x0, times, z, z_v0, weighting=training.weighting, reduce_mean=training.reduce_mean
-            )
-        return score_matching_loss(
-            self.model,
-            x0,
-            times,
-            z,
-            likelihood_weighting=training.likelihood_weighting,
-            reduce_mean=training.reduce_mean,
-        )
 
     def save(self) -> None:
         """Write the snapshot aside, then rename: a kill leaves the old one or the new one, never half of one."""

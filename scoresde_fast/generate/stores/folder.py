@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from scoresde_fast.data.png import Pixels
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.files import make_folder, write_whole
 from scoresde_fast.generate.pixels import decode_own_png, encode_png
 from scoresde_fast.generate.seed_set import SeedSet
 from scoresde_fast.generate.stores.store import Damage, Samples, Store
@@ -29,6 +29,10 @@ def png_seed(name: str) -> int | None:
     match = _NAME.fullmatch(name)
     seed = int(match[1]) if match else -1
     return seed if match and png_name(seed) == name else None
+
+
+def folder_name(thousand: int) -> str:
+    return f"{thousand:03d}"
 
 
 class PngFolder(Store):
@@ -50,7 +54,7 @@ class PngFolder(Store):
 
     def path(self, seed: int) -> Path:
         """Where the image of a seed is."""
-        return self.out / f"{seed // PER_FOLDER:03d}" / png_name(seed)
+        return self.out / folder_name(seed // PER_FOLDER) / png_name(seed)
 
     def present(self, *, broken: bool = False) -> SeedSet:
         return SeedSet.of(chain.from_iterable(map(_seeds_in, self._thousands())))
@@ -65,13 +69,12 @@ class PngFolder(Store):
                 yield seed, Damage(str(error))
 
     def write(self, seeds: list[int], samples: Samples) -> int:
-        written = 0
-        for folder in {self.path(seed).parent for seed in seeds}:
-            make_folder(folder)
+        written, out = 0, str(self.out)
+        for thousand in {seed // PER_FOLDER for seed in seeds}:
+            make_folder(self.out / folder_name(thousand))
         for seed, pixels in zip(seeds, samples, strict=True):
             png = encode_png(pixels)
-            with replacing(self.path(seed), sync=False) as file:
-                file.write(png)
+            write_whole(f"{out}/{folder_name(seed // PER_FOLDER)}/{png_name(seed)}", png)
             written += len(png)
         return written
 

@@ -67,6 +67,20 @@ def _distance(line: dict[str, Any]) -> str:
     return f"{line['quality']:.2f} ± {line['standard_error']:.2f}"
 
 
+def which_solver_by_model() -> list[str]:
+    """For every embedded model the best solver within 10 and 20 evaluations, and the published sampler with many."""
+    head = "| | samples | within 10 evaluations | within 20 evaluations | published sampler |"
+    rows = [head, "| --- | --- | --- | --- | --- |"]
+    for model in MODELS:
+        result = load(f"solvers-{model}")
+        lines = result["lines"]
+        bests = {found["limit"]: lines[found["best"]] for found in result["verdict"]["by_nfe"]}
+        reference = next(line for line in lines if line["reference"])
+        cells = [f"{_named(line)}: {_distance(line)}" for line in (bests[10], bests[20], reference)]
+        rows.append(_row([f"`{model}`", str(result["samples"]), *cells]))
+    return rows
+
+
 def cld_solvers() -> list[str]:
     """CLD's solvers on digits-cld at 50 evaluations, and gDDIM at its best with 20, by its flow and with noise."""
     result = load("cld-digits")
@@ -101,6 +115,21 @@ def flow() -> list[str]:
         f"| {own} | {row['times_scipy_by_own_error']:.2f}x |",
         f"| {divergence} | {estimate['times_forward']:.2f}x |",
     ]
+
+
+def sets() -> list[str]:
+    """Large sets: how fast they are written, and how soon a finished one of a million is known to be finished."""
+    result = load("sets")
+    encode, million = result["encode"], result["million"]
+    head = "| set | 32x32 images written a second | a finished million is known after | and grows after | memory to make it |"
+    rows = [head, "| --- | --- | --- | --- | --- |"]
+    for name, found in million.items():
+        rate = encode["images_per_s"].get(name)
+        times = [f"{found[key]:.1f} s" for key in ("resumed_s", "grown_until_first_batch_s")]
+        written = "-" if rate is None else f"{rate:.0f}"
+        title = "folder of PNGs" if name == "folder" else f"`{name}`"
+        rows.append(_row([title, written, *times, f"{found['made_mb']:.0f} MB"]))
+    return rows
 
 
 def overhead() -> list[str]:

@@ -13,13 +13,8 @@ from scoresde_fast.cli.sampler_options import FLAG, SamplerOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(SamplerOptions):
-    """Write one image for each seed, a grid to look at, and samples.json. Images that are there already are kept.
-
-    Stopped at any moment, the same command goes on from what is finished, also in another number of processes.
-
-    Points (cld-toy), and positions with their velocities, are numbers and go to one .npz.
-    """
+class SetOptions:
+    """Which images, and where they go."""
 
     model: Positional[str]
     """An embedded model (digits-ve), a saved folder, or an official checkpoint (.pth, with --config)."""
@@ -30,6 +25,16 @@ class Sample(SamplerOptions):
     .npy (NCHW float32, not rounded)."""
     shard: Annotated[str | None, arg(help_behavior_hint="(default: torchrun's, or all)")] = None
     """Make only a share of the set, as 3/16; other processes make the others, at any time, on any machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(SamplerOptions, SetOptions):
+    """Write one image for each seed, a grid to look at, and samples.json. Images that are there already are kept.
+
+    Stopped at any moment, the same command goes on from what is finished, also in another number of processes.
+
+    Points (cld-toy), and positions with their velocities, are numbers and go to one .npz.
+    """
 
     return_velocity: Annotated[bool, FLAG] = False
     """CLD: write position, velocity (float32) and seeds to --out FILE.npz, in place of images."""

@@ -113,21 +113,22 @@ def _medians(readings: list[tuple[float, float]]) -> dict[str, float]:
     return {"alone": alone, "written": written, "slower": slower}
 
 
-def million(folder: Path) -> dict[str, Any]:
+def million(folder: Path, formats: Sequence[str] = ("folder", ".npz", ".zip", ".tar", ".npy")) -> dict[str, Any]:
     """Seconds until a run finds a finished set finished, and until one with a seed more has begun."""
     found = {}
-    for suffix in ("", ".npz", ".zip", ".tar", ".npy"):
+    for name in formats:
+        suffix = name if name != "folder" else ""
         out = folder / f"million{suffix}"
         made = _alone(_million, out)
         resumed, grown = _alone(_resume, out, 10**6), _alone(_resume, out, 10**6 + 1)
-        found[suffix or "folder"] = {
+        found[name] = {
             "made_s": made["seconds"],
             "made_mb": made["memory_mb"],
             "resumed_s": resumed["seconds"],
             "resumed_mb": resumed["memory_mb"],
             "grown_until_first_batch_s": grown["first_batch_s"],
         }
-        print(suffix or "folder", found[suffix or "folder"], flush=True)
+        print(name, found[name], flush=True)
         subprocess.run(["rm", "-rf", *map(str, folder.glob("million*"))], check=True)
     return found
 
@@ -248,13 +249,17 @@ PARTS = {"encode": encode, "million": million, "split": split, "kills": kills}
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--formats", nargs="+", help="of million: only these, folder or a suffix; others are kept")
     parser.add_argument("--folder", type=Path, help="where sets are made, and removed (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="the results; what other parts found is kept")
     chosen = parser.parse_args()
     found = json.loads(chosen.json.read_text()) if chosen.json and chosen.json.exists() else {}
     for part in chosen.parts:
         with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
-            found[part] = PARTS[part](Path(folder))
+            if part == "million" and chosen.formats:
+                found[part] = {**found.get(part, {}), **million(Path(folder), chosen.formats)}
+            else:
+                found[part] = PARTS[part](Path(folder))
         print(part, json.dumps(found[part], indent=2), flush=True)
     found |= {"command": "python benchmarks/sets.py " + " ".join(sys.argv[1:]), "device": device_info()}
     if chosen.json:

@@ -113,6 +113,8 @@ def test_solver_table_is_the_registry() -> None:
         "sixteen_bits",
         "embedded",
         "which_solver",
+        "which_solver_by_model",
+        "sets",
         "cld_solvers",
         "flow",
         "overhead",

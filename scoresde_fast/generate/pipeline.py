@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scoresde_fast.generate.stores import Store
 
-QUEUE_BYTES = 256 * 2**20
+QUEUE_BYTES = 128 * 2**20
 """Of samples on their way to the disk, at most."""
 COUNT_EVERY = 1.0
 """Seconds between two counts: what is written meanwhile shares one sync and one description."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scoresde_fast.condition import DRAWS, Data, Run
 from scoresde_fast.conditional.levels import corrects, original_levels, run_levels
-from scoresde_fast.ops.project import LEVELS, operation, project
+from scoresde_fast.ops.project import LEVELS, block_shape, operation, project
 from scoresde_fast.ops.step_table import CONTROL, DeviceTable
 
 
@@ -208,12 +208,13 @@ def blocks_of(image: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...]
     Raises:
         ValueError: the image does not consist of such blocks.
     """
-    if len(image) != 3 or any(not part or whole % part for whole, part in zip(image, known, strict=True)):
+    block = block_shape(image, known)
+    if block is None:
         raise ValueError(
             f"known has shape {known}; the model's images are {image}: give that shape, (1, H, W) for gray, or "
             "(C, H/k, W/k) for averages over k x k pixels"
         )
-    return tuple(whole // part for whole, part in zip(image, known, strict=True))
+    return block
 
 
 def whole_mask(mask: Tensor | None, known: Tensor) -> Tensor:

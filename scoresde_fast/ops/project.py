@@ -8,7 +8,6 @@ of one element are inpainting, those of all channels are gray, those of k x k pi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -64,7 +63,7 @@ def _reference(
     for part, mean in zip(state.chunk(1 + pairs, dim=1), wanted, strict=True):
         blocks = part
         for dim in (3, 2, 1):
-            blocks = blocks.unflatten(dim, (known.shape[dim], -1) if known.shape[dim] else (0, 1))
+            blocks = blocks.unflatten(dim, (known.shape[dim], -1))
         # (B, C, kc, H, kh, W, kw)
         mean, where = mean[:, :, None, :, None, :, None], mask[:, :, None, :, None, :, None]
         if part.shape != known.shape:
@@ -121,7 +120,13 @@ def project(
     checks.require_device("known", known, "state", state)
     checks.require_contiguous("known", known)
     checks.require_contiguous("mask", mask)
-    block_shape(tuple(state.shape), tuple(known.shape), pairs=pairs)
+    halves = 1 + pairs
+    image = (state.shape[1] // halves, *state.shape[2:]) if state.ndim > 1 and state.shape[1] % halves == 0 else ()
+    if len(known) != len(state) or block_shape(image, tuple(known.shape[1:])) is None:
+        raise ValueError(
+            f"known has shape {tuple(known.shape)}; it must hold the means over equal blocks of the images in a state "
+            f"of shape {tuple(state.shape)}{' of pairs' if pairs else ''}"
+        )
     checks.require_sample_ids(sample_ids, len(state))
     checks.require_device("sample_ids", sample_ids, "state", state)
     checks.require_unsigned("run seed", run_seed, 64)
@@ -132,22 +137,9 @@ def project(
     )  # fmt: skip
 
 
-def block_shape(state: tuple[int, ...], known: tuple[int, ...], *, pairs: bool) -> tuple[int, ...]:
-    """(kc, kh, kw) of the blocks of a state (B, C, H, W) whose means are ``known`` (B, C', H', W').
-
-    Raises:
-        ValueError: the state does not consist of such blocks.
-    """
-    image = (*state[:1], state[1] // (1 + pairs), *state[2:]) if len(state) > 1 else state
-    fits = len(state) == 4 and len(known) == 4 and known[0] == state[0] and (not pairs or state[1] % 2 == 0)
-    if not fits or any(not part or whole % part for whole, part in zip(image[1:], known[1:], strict=True)):
-        raise ValueError(
-            f"known has shape {known}; it must hold the means over equal blocks of the images in a state of shape "
-            f"{state}{' of pairs' if pairs else ''}"
-        )
-    return tuple(whole // part for whole, part in zip(image[1:], known[1:], strict=True))
-
-
-def block_size(block: tuple[int, ...]) -> int:
-    """Elements of a block."""
-    return math.prod(block)
+def block_shape(image: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...] | None:
+    """(kc, kh, kw) of the blocks of an image (C, H, W) whose means are ``known`` (C', H', W'), or None: it has none."""
+    if not len(image) == len(known) == 3:
+        return None
+    sizes = list(zip(image, known, strict=True))
+    return tuple(whole // n for whole, n in sizes) if all(n and not whole % n for whole, n in sizes) else None

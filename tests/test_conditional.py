@@ -175,6 +175,15 @@ def test_conditions_combine() -> None:
     assert "condition" not in sf.Sampler(model, "pc", 24).describe()
 
 
+def test_velocities() -> None:
+    """On CLD the known position ends with a velocity drawn from N(0, gamma M), another for every seed."""
+    model, image = model_of("cld", (1, 30, 30)), torch.full((1, 30, 30), 0.5)
+    options: dict[str, Any] = {"solver": "sscs", "steps": 10, "condition": sf.Projection(image)}
+    held, velocities = sf.sample(model, range(4), return_velocity=True, **options)
+    assert torch.equal(held, image.expand(4, -1, -1, -1))
+    assert abs(float(velocities.std()) / (0.04 * 0.25) ** 0.5 - 1) < 0.05 and not torch.equal(*velocities[:2])
+
+
 def test_without_denoising_the_known_part_is_noisy() -> None:
     """denoise=False leaves everything at eps: the known part is off by the noise of that time."""
     model, image = model_of("vp", (1, 30, 30), is_image=False), torch.full((1, 30, 30), 0.5)

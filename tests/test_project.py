@@ -107,6 +107,14 @@ def test_a_known_pixel_is_exact(backend: str) -> None:
     assert torch.equal(state, torch.where(case.mask, case.known, case.state))
 
 
+@pytest.mark.parametrize("backend", [backend for backend in BACKENDS if backend.id != "triton"])
+def test_several_pieces(backend: str) -> None:
+    """Images of which a thread takes only a part at a time; Triton's interpreter is too slow for them."""
+    case = Case.random((3, 125, 131), (1, 1, 1), pairs=True)
+    exact = case.take("reference", 2, torch.float64)
+    assert_close_to_exact(case.take(backend, 2), case.take("reference", 2), exact)
+
+
 @pytest.mark.parametrize("counter", [torch.int32, torch.int64], ids=["int32", "int64"])
 @pytest.mark.parametrize("backend", ALL)
 def test_counter(backend: str, counter: torch.dtype) -> None:

@@ -121,8 +121,8 @@ def sets() -> list[str]:
     """Large sets: how fast they are written, and how soon a finished one of a million is known to be finished."""
     result = load("sets")
     encode, million = result["encode"], result["million"]
-    head = "| set | 32x32 images written a second | a finished million is known after | and grows after | memory to make it |"
-    rows = [head, "| --- | --- | --- | --- | --- |"]
+    head = "32x32 images a second | a finished million is found so after | and grows after | memory to make it"
+    rows = [f"| set | {head} |", "| --- | --- | --- | --- | --- |"]
     for name, found in million.items():
         rate = encode["images_per_s"].get(name)
         times = [f"{found[key]:.1f} s" for key in ("resumed_s", "grown_until_first_batch_s")]

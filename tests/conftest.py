@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def _one_thread() -> None:
 def root() -> Path:
     """The source checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def processes() -> multiprocessing.context.BaseContext:
+    """Processes forked from one that has imported what sets are made of, and started no thread."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "stub_sampler", "scoresde_fast.generate.run"])
+    return context
 
 
 @pytest.fixture(scope="session")

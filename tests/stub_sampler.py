@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -52,3 +53,8 @@ class StubSampler:
     def image(self, number: int) -> Tensor:
         levels = torch.arange(self.channels * 20).reshape(self.channels, 4, 5) * (number + 1) % 256
         return levels.float() / 255
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

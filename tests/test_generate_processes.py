@@ -11,12 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+from stub_sampler import files
+
 SAMPLE = ["-m", "scoresde_fast.cli", "sample", "digits-vp", "--solver", "dpmpp_2m", "--grid", "logsnr", "--strict"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_torchrun(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stub_sampler import StubSampler
+from stub_sampler import StubSampler, files
 
 from scoresde_fast.generate import SetInUseError, Shard, generate
 from scoresde_fast.generate.locks import Claim
@@ -34,20 +34,8 @@ class SlowSampler(StubSampler):
             yield batch
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def make(out: Path, shard: Shard = Shard(), batch_size: int = 7) -> None:  # noqa: B008  (it is frozen)
     generate(SlowSampler(), SEEDS, out, batch_size=batch_size, shard=shard, progress=False)
-
-
-@pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.BaseContext:
-    """Processes forked from one that has imported everything and started no thread."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "stub_sampler", "scoresde_fast.generate", __name__])
-    return context
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stub_sampler import StubSampler
+from stub_sampler import StubSampler, files
 
 from scoresde_fast.generate import generate
 from scoresde_fast.generate.stores import store
@@ -25,10 +25,6 @@ def make(out: Path, seeds: list[int] = SEEDS, **sampler: bool | int) -> StubSamp
     stub = StubSampler(batch_dependent=bool(sampler.pop("batch_dependent", True)), **sampler)
     generate(stub, seeds, out, batch_size=2)
     return stub
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int, failure: Callable[[], None]) -> None:
@@ -67,14 +63,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes
     return sets
 
 
-@pytest.fixture(scope="module")
-def clean_processes() -> multiprocessing.context.BaseContext:
-    """Processes forked from one that has imported everything and started no thread."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "stub_sampler", "scoresde_fast.generate", __name__])
-    return context
-
-
 @pytest.mark.parametrize("call", ["replace", "unlink", "fsync"])
 @pytest.mark.parametrize("out", OUTS)
 def test_kill_9(
@@ -82,12 +70,12 @@ def test_kill_9(
     out: str,
     call: str,
     whole: dict[str, dict[str, bytes]],
-    clean_processes: multiprocessing.context.BaseContext,
+    processes: multiprocessing.context.BaseContext,
 ) -> None:
     """Killed with any file written but not renamed, or while it tidies up, a run is completed byte for byte."""
     for number in range(1, 40):
         folder = tmp_path / str(number)
-        process = clean_processes.Process(target=killed_run, args=(folder / out, call, number))  # type: ignore[attr-defined]
+        process = processes.Process(target=killed_run, args=(folder / out, call, number))  # type: ignore[attr-defined]
         process.start()
         process.join()
         if process.exitcode == 0:

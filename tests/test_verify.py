@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stub_sampler import StubSampler
+from stub_sampler import StubSampler, files
 
 from scoresde_fast.cli import main
 from scoresde_fast.generate import SeedSet, SetInUseError, Shard, generate
@@ -19,10 +19,6 @@ from scoresde_fast.generate.verify import repair, verify
 
 OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 SEEDS = range(40)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture

@@ -127,13 +127,12 @@ class _Task:
     def run(self, *, grid: bool, progress: bool, stop: Callable[[], bool]) -> Report:
         store = self.store
         manifest = self._manifest()
-        done, present = manifest.done or EMPTY, store.present()
-        if len(present) and not manifest.seeds:
-            raise ValueError(f"{store.out} has images but no {store.manifest.name}; choose another --out or move them")
         mine = self._mine(manifest)
-        missing = mine - (done & present)
+        # Looked at again: another process may have begun the set meanwhile, its description before its first image.
+        if not manifest.seeds and len(store.present()) and not self._manifest().seeds:
+            raise ValueError(f"{store.out} has images but no {store.manifest.name}; choose another --out or move them")
         settled = store.tidy() and (store.grid.exists() or not grid)
-        if settled and not len(missing) and not len(manifest.extended(self.wanted, {}).missing()):
+        if settled and not len(manifest.extended(self.wanted, {}).missing()) and not len(mine - store.present()):
             return Report(0, len(mine), self.sampler.nfe, 0.0, 0.0, 0, False, store.grid if grid else store.out)
         make_folder(store.manifest.parent)
         claim = Claim(store.work, self.shard)

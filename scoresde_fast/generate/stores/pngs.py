@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import ZipFile, ZipInfo
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -24,22 +25,33 @@ from scoresde_fast.generate.stores.store import Samples
 PER_SHARD = 10_000
 """Seeds of a .tar shard: shard number i has those from i times it on."""
 SEEDS_KEY = "SCORESDE_FAST.seeds"
-"""In the global header of a .tar, which its readers pass over: the seeds in it."""
+"""In the global header of a .tar and the comment of a .zip, which their readers pass over: the seeds in it."""
+END_SIGNATURE, END_RECORD, LONGEST_COMMENT = b"PK\x05\x06", 22, 65535
+"""Of a .zip: how the record at its end begins, how long it is, and how long the comment behind it may be."""
 
 
 class _Zipped:
-    """The PNGs of a .zip: a `Piece`."""
+    """The PNGs of a .zip: a `Piece`.  Its directory, of a million images a slow read, waits until one is wanted."""
 
     def __init__(self, path: Path) -> None:
-        self._archive = ZipFile(path)
-        names = (png_seed(name) for name in self._archive.namelist())
-        self.seeds = np.array([seed for seed in names if seed is not None], np.int64)
+        self._path = path
+        comment = _zip_comment(path)
+        if comment.startswith(f"{SEEDS_KEY}="):
+            self.seeds = SeedSet.parse(comment.removeprefix(f"{SEEDS_KEY}=")).array()
+        else:
+            names = (png_seed(name) for name in self._archive.namelist())
+            self.seeds = np.array([seed for seed in names if seed is not None], np.int64)
+
+    @cached_property
+    def _archive(self) -> ZipFile:
+        return ZipFile(self._path)
 
     def image(self, place: int) -> bytes:
         return self._archive.read(png_name(int(self.seeds[place])))
 
     def close(self) -> None:
-        self._archive.close()
+        if "_archive" in self.__dict__:
+            self._archive.close()
 
 
 class _Tarred:
@@ -134,3 +146,17 @@ def _write_zip(file: BinaryIO, seeds: list[int], images: Iterator[bytes]) -> Non
     with ZipFile(file, "w") as archive:
         for seed, image in zip(seeds, images, strict=True):
             archive.writestr(ZipInfo(png_name(seed)), image)  # ZipInfo's date is fixed
+        comment = f"{SEEDS_KEY}={SeedSet.of(seeds)}".encode()
+        archive.comment = comment if len(comment) <= LONGEST_COMMENT else b""
+
+
+def _zip_comment(path: Path) -> str:
+    """What stands at the end of a .zip; raises BadZipFile where there is no such end."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - END_RECORD - LONGEST_COMMENT))
+        tail = file.read()
+    place = tail.rfind(END_SIGNATURE)
+    if place < 0 or len(tail) < place + END_RECORD:
+        raise BadZipFile("it has no end")
+    return tail[place + END_RECORD :].decode(errors="replace")

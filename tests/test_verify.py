@@ -155,5 +155,5 @@ def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
 
 def test_conditions_are_not_in_a_description() -> None:
     """A set of conditional samples cannot be repaired from its description: one sentence says why."""
-    with pytest.raises(ValueError, match="lacks its data"):
+    with pytest.raises(ValueError, match="not its data"):
         described_options({"solver": "pc", "condition": [{"kind": "projection"}]})

@@ -24,10 +24,12 @@ from scoresde_fast.ops import (
     langevin_norms,
     langevin_step,
     operations,
+    project,
 )
 from scoresde_fast.ops import group_norm_attention as attention
 from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.normal import normal
+from scoresde_fast.ops.project import LEVEL_WIDTH
 from scoresde_fast.ops.rademacher import rademacher
 from scoresde_fast.ops.step_table import PAIR_WIDTH, WIDTH, DeviceTable
 
@@ -115,6 +117,7 @@ def steps() -> dict[str, Any]:
             for dtype in DTYPES:
                 _affine(errors, label, batch, shape, dtype)
                 _reductions(errors, label, batch, shape, dtype)
+            _projections(errors, label, batch, shape)
     return errors.summary()
 
 
@@ -185,6 +188,26 @@ def _reductions(errors: Errors, label: str, batch: int, shape: tuple[int, ...], 
                 error = (sums[choice] - sums["exact"]).abs().max() / scale
                 key = f"hutchinson_dot {choice} {suffix}"
                 errors.worst[key] = max(errors.worst.get(key, 0.0), error.item())
+
+
+def _projections(errors: Errors, label: str, batch: int, shape: tuple[int, ...]) -> None:
+    """Pixels, gray and averages over 2x2, of images and of pairs."""
+    ids, table = torch.arange(batch, device=DEVICE), _table(LEVEL_WIDTH)
+    choices = [("exact", operations["project"].reference), ("plain", operations["project"].reference)]
+    for block in ((1, 1, 1), (shape[0], 1, 1), (1, 2, 2)):
+        if any(whole % part for whole, part in zip(shape, block, strict=True)):
+            continue
+        known = torch.rand(batch, *(whole // part for whole, part in zip(shape, block, strict=True)), device=DEVICE)
+        for pairs in (False, True):
+            state, results = torch.randn(batch, (1 + pairs) * shape[0], *shape[1:], device=DEVICE), {}
+            for choice, function in [*choices, *present("project")]:
+                wide = torch.float64 if choice == "exact" else torch.float32
+                results[choice] = state.to(wide, copy=True)
+                project.project(results[choice], known.to(wide), known < 0.6, ids, table, 1, pairs=pairs,
+                                run_seed=SEED, precise=True, implementation=function)  # fmt: skip
+                if choice not in ("exact", "plain"):
+                    key = f"project {choice} {label} {'x'.join(map(str, block))}"
+                    errors.see(key, results[choice], results["plain"], results["exact"])
 
 
 def _layouts(x: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -6,22 +6,7 @@ A program takes the same elements of both halves of a sample: x, and v half a sa
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.noise import element_mask, form, join4, normal4, row_index, tile
-
-
-@triton.jit
-def _normals_from(call, draw, sample_id, run_seed, SHIFT: tl.constexpr, PRECISE: tl.constexpr):
-    """The normals of elements 4 call + SHIFT ... 4 call + SHIFT + 3, [N, 4]."""
-    z0, z1, z2, z3 = normal4(call.to(tl.uint32), draw, sample_id, run_seed, PRECISE)
-    if SHIFT != 0:
-        z4, z5, z6, _z7 = normal4((call + 1).to(tl.uint32), draw, sample_id, run_seed, PRECISE)
-        if SHIFT == 1:
-            z0, z1, z2, z3 = z1, z2, z3, z4
-        elif SHIFT == 2:
-            z0, z1, z2, z3 = z2, z3, z4, z5
-        else:
-            z0, z1, z2, z3 = z3, z4, z5, z6
-    return join4(z0, z1, z2, z3)
+from scoresde_fast.kernels.noise import element_mask, form, normals_from, row_index, tile
 
 
 @triton.jit
@@ -86,8 +71,8 @@ def affine_step_pair_kernel(
     if p_ids is not None:
         draw = tl.load(p_integers).to(tl.uint32)
         sample_id = tl.load(p_ids + i_sample)
-        z_x = _normals_from(i_call, draw, sample_id, run_seed, 0, PRECISE).to(dtype)
-        z_v = _normals_from(i_call + HALF // 4, draw, sample_id, run_seed, HALF % 4, PRECISE).to(dtype)
+        z_x = normals_from(i_call, draw, sample_id, run_seed, 0, PRECISE).to(dtype)
+        z_v = normals_from(i_call + HALF // 4, draw, sample_id, run_seed, HALF % 4, PRECISE).to(dtype)
         next_x += tl.load(p_row + 22).to(dtype) * z_x
         next_v += tl.load(p_row + 23).to(dtype) * z_x + tl.load(p_row + 24).to(dtype) * z_v
 

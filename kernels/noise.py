@@ -153,6 +153,21 @@ def normal4(call, draw, sample_id, run_seed, PRECISE: tl.constexpr):
 
 
 @triton.jit
+def normals_from(call, draw, sample_id, run_seed, SHIFT: tl.constexpr, PRECISE: tl.constexpr):
+    """The normals of elements 4 call + SHIFT ... 4 call + SHIFT + 3, [N, 4]."""
+    z0, z1, z2, z3 = normal4(call.to(tl.uint32), draw, sample_id, run_seed, PRECISE)
+    if SHIFT != 0:
+        z4, z5, z6, _z7 = normal4((call + 1).to(tl.uint32), draw, sample_id, run_seed, PRECISE)
+        if SHIFT == 1:
+            z0, z1, z2, z3 = z1, z2, z3, z4
+        elif SHIFT == 2:
+            z0, z1, z2, z3 = z2, z3, z4, z5
+        else:
+            z0, z1, z2, z3 = z3, z4, z5, z6
+    return join4(z0, z1, z2, z3)
+
+
+@triton.jit
 def sign4(call, draw, sample_id, run_seed):
     """The four signs of each call: 1.0 with the top bit of the element's word as its sign bit."""
     w0, w1, w2, w3 = philox(call, draw, sample_id, run_seed)

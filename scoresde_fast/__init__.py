@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scoresde_fast.checkpoints import load
+    from scoresde_fast.conditional import Projection, colorize, inpaint
     from scoresde_fast.latent import decode, encode, interpolate, likelihood
     from scoresde_fast.mixture import GaussianMixture
     from scoresde_fast.model import ScoreModel, create
@@ -25,11 +26,14 @@ if (_root / "setup.py").is_file() and (_root / "kernels" / "__init__.py").is_fil
 
 _HOME = {
     "GaussianMixture": "mixture",
+    "Projection": "conditional",
     "Sampler": "sampler",
     "ScoreModel": "model",
+    "colorize": "conditional",
     "create": "model",
     "decode": "latent",
     "encode": "latent",
+    "inpaint": "conditional",
     "interpolate": "latent",
     "likelihood": "latent",
     "load": "checkpoints",
@@ -39,12 +43,15 @@ _HOME = {
 
 __all__ = [
     "GaussianMixture",
+    "Projection",
     "Sampler",
     "ScoreModel",
     "__version__",
+    "colorize",
     "create",
     "decode",
     "encode",
+    "inpaint",
     "interpolate",
     "likelihood",
     "load",

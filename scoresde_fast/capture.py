@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.capture_safety import require_capturable
-from scoresde_fast.loop import Loop, Registers
+from scoresde_fast.loop import Loop
 from scoresde_fast.noise import Noise
 from scoresde_fast.phases import split
 from scoresde_fast.watch import OnStep, Watch
@@ -90,7 +90,7 @@ class CapturedLoop:
     def __init__(self, loop: Loop, shape: tuple[int, ...], graphs: Graphs) -> None:
         self._loop = loop
         self._phases = split(loop.program.kinds)
-        self._registers = Registers.empty(loop.program, shape)
+        self._registers = loop.registers(shape)
         often: Counter = Counter()
         for phase in self._phases:
             often[phase.pattern] += phase.repeats
@@ -106,7 +106,7 @@ class CapturedLoop:
 
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
         """As `Loop.run`, but ``on_step`` is called after each pattern rather than each row."""
-        registers = self._registers.load(x, noise.sample_ids)
+        registers = self._loop.start(self._registers, x, noise)
         watch = Watch(registers.sums, self._loop.program.table, on_step)
         for phase in self._phases:
             replay, rows = self._replays[phase.pattern], len(phase.pattern)
@@ -123,7 +123,7 @@ def require_capturable_loop(loop: Loop, state_shape: tuple[int, ...]) -> None:
 
     Nothing is captured yet: a capture that fails half-way leaves a device in a state that a check does not.
     """
-    registers = Registers.empty(loop.program, (1, *state_shape))
+    registers = loop.registers((1, *state_shape))
     for pattern in dict.fromkeys(phase.pattern for phase in split(loop.program.kinds)):
         registers.counter.zero_()
         require_capturable(partial(loop.pattern, pattern, registers), registers.state.device)

@@ -7,13 +7,14 @@ on the host depends on the step, so that the rows of a pattern may be captured o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
+from scoresde_fast.condition import BoundCondition, Data
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, affine_step_pair, langevin
 from scoresde_fast.ops.langevin_step import LangevinNorm
@@ -60,6 +61,7 @@ class Registers:
         sample_ids: (B,) int64.
         counter: (1,) int64, the row that comes next.
         sums: (rows,) float32, the sum of the state after each row: finite where the state is.
+        data: what each condition holds of the samples.
     """
 
     state: Tensor
@@ -68,9 +70,10 @@ class Registers:
     sample_ids: Tensor
     counter: Tensor
     sums: Tensor
+    data: tuple[Data, ...] = ()
 
     @classmethod
-    def empty(cls, program: Program, shape: tuple[int, ...]) -> Registers:
+    def empty(cls, program: Program, shape: tuple[int, ...], conditions: Sequence[BoundCondition] = ()) -> Registers:
         """Registers of a program for a batch of ``shape``, to be filled by `load`."""
         device = program.labels.device
         state = torch.zeros(shape, device=device)
@@ -81,9 +84,10 @@ class Registers:
             torch.zeros(shape[0], dtype=torch.int64, device=device),
             torch.zeros(1, dtype=torch.int64, device=device),
             state.new_zeros(len(program.kinds)),
+            tuple(condition.empty_data(shape[0]) for condition in conditions),
         )
 
-    def load(self, x: Tensor, sample_ids: Tensor) -> Registers:
+    def load(self, x: Tensor, sample_ids: Tensor, data: Sequence[Data] = ()) -> Registers:
         """The beginning of a run from ``x``; returns itself."""
         self.state.copy_(x)
         if self.saved is not None:
@@ -92,6 +96,9 @@ class Registers:
         for register in (self.history, self.counter, self.sums):
             if register is not None:
                 register.zero_()
+        for kept, given in zip(self.data, data, strict=True):
+            for register, tensor in zip(kept, given, strict=True):
+                register.copy_(tensor)
         return self
 
 
@@ -105,6 +112,7 @@ class Loop:
         backends: what makes the steps.
         run_seed, precise: see `Noise`.
         langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
+        conditions: what the samples are held to, in the order in which they act.
     """
 
     program: Program
@@ -113,11 +121,28 @@ class Loop:
     run_seed: int = 0
     precise: bool = False
     langevin_norm: LangevinNorm = "sample"
+    conditions: tuple[BoundCondition, ...] = ()
+
+    @property
+    def _contract(self) -> _Contract:
+        return _Contract(run_seed=self.run_seed, precise=self.precise)
+
+    def registers(self, shape: tuple[int, ...]) -> Registers:
+        """Registers for a batch of ``shape``, to be filled by `start`."""
+        return Registers.empty(self.program, shape, self.conditions)
+
+    def start(self, registers: Registers, x: Tensor, noise: Noise) -> Registers:
+        """The beginning of a run from ``x``, to which the conditions are applied; returns the registers."""
+        ids = noise.sample_ids
+        r = registers.load(x, ids, [condition.data(ids) for condition in self.conditions])
+        for condition, data in zip(self.conditions, r.data, strict=True):
+            condition.start(r.state, data, r.sample_ids, **self._contract)
+        return r
 
     def row(self, kind: RowKind, registers: Registers) -> None:
         """The row that the counter names; the counter goes on to the next."""
         r, table = registers, self.program.device_table
-        contract = _Contract(run_seed=self.run_seed, precise=self.precise)
+        contract = self._contract
         output = self.evaluate(r.state, r.counter) if kind.evaluates else None
         if kind.langevin:
             assert output is not None  # a Langevin row evaluates the score
@@ -133,6 +158,8 @@ class Loop:
                 network_output=output, sample_ids=r.sample_ids if kind.noise else None, earlier=kind.earlier,
                 **contract, implementation=self.backends.affine_step_pair if pairs else self.backends.affine_step,
             )  # fmt: skip
+        for condition, data in zip(self.conditions, r.data, strict=True):
+            condition.after_row(r.state, data, r.sample_ids, r.counter, **contract)
         r.sums.index_copy_(0, r.counter, r.state.sum().view(1))
         r.counter.add_(1)
 
@@ -152,7 +179,7 @@ class Loop:
         Raises:
             NonFiniteError: the state became NaN or infinite; names the row and its time.
         """
-        registers = Registers.empty(self.program, tuple(x.shape)).load(x, noise.sample_ids)
+        registers = self.start(self.registers(tuple(x.shape)), x, noise)
         watch = Watch(registers.sums, self.program.table, on_step)
         for kind in self.program.kinds:
             self.row(kind, registers)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.adaptive import ADAPTIVE, AdaptiveEngine, AdaptiveOptions
-from scoresde_fast.batch_fit import SPARE, largest_batch, remembered_batch
+from scoresde_fast.batch_fit import SPARE, largest_batch, remembered_batch, require_batch_size
+from scoresde_fast.condition import Conditions, as_conditions, bind_all, describe_all
 from scoresde_fast.devices import Auto, choose_capture, choose_compile, usable_device
 from scoresde_fast.engine import Engine, out_of_memory, program_for
 from scoresde_fast.errors import unknown
@@ -66,6 +67,8 @@ class Sampler:
         rtol, atol: tolerances of "rk45" (usually 1e-5 both) and "ggf" (0.02, and one level of 8 bits).
         error_norm: of "rk45", "sample": each sample has steps of its own; "batch": all go by the batch's error, as the
             original does, so that a sample depends on its batch.
+        condition: what samples are held to (`scoresde_fast.Projection`), or several that act one after the other; not
+            by "rk45" and "ggf".
         langevin_norm: "sample": the corrector's step is set by each sample's own norms; "batch": by the batch's, as
             published, so that a sample depends on its batch.
         run_seed: seed of the whole run, 0 to 2^64 - 1: another one gives other images for the same seeds.
@@ -111,6 +114,7 @@ class Sampler:
         rtol: float | None = None,
         atol: float | None = None,
         error_norm: ErrorNorm | None = None,
+        condition: Conditions = None,
         langevin_norm: LangevinNorm = "sample",
         run_seed: int = 0,
         device: torch.device | str = "cpu",
@@ -129,7 +133,7 @@ class Sampler:
                 "choose langevin_norm='sample'"
             )
         if batch_size != "auto":
-            _require_batch_size(batch_size)
+            require_batch_size(batch_size)
         chosen = {
             "solver": solver,
             "steps": steps,
@@ -153,6 +157,7 @@ class Sampler:
         self.options: SolverOptions | AdaptiveOptions = options(model, chosen)
         self.device = usable_device(device)
         self.model = model.to(self.device).eval()
+        self.conditions = as_conditions(condition)
         self.langevin_norm: LangevinNorm = langevin_norm
         self.run_seed = run_seed
         self.backend = backend
@@ -161,6 +166,10 @@ class Sampler:
         resolved = choose_precision("fp32" if precision == "auto" and self._adaptive else precision, self.device)
         captured = choose_capture(capture, self.device)
         if isinstance(self.options, AdaptiveOptions):
+            if self.conditions:
+                raise ValueError(
+                    f"solver {self.options.solver!r} takes no condition; choose one of fixed steps, as 'pc'"
+                )
             self.engine: Engine | AdaptiveEngine = AdaptiveEngine(
                 self.model, self.options, self.device, precision=resolved, captured=captured, strict=strict,
                 run_seed=run_seed, backends=self.step_backends,
@@ -168,11 +177,11 @@ class Sampler:
         else:
             self.table = build_table(model.sde, self.options)
             self.program = program_for(self.model, self.table, self.device)
+            bound = bind_all(self.conditions, self.model, self.table, self.options, self.device, backend)
+            loop = partial(Loop, self.program, backends=self.step_backends, run_seed=run_seed, conditions=bound)
             self.engine = Engine(
                 self.model,
-                partial(
-                    Loop, self.program, backends=self.step_backends, run_seed=run_seed, langevin_norm=self.langevin_norm
-                ),
+                partial(loop, langevin_norm=self.langevin_norm),
                 self.program.labels,
                 model.state_shape,
                 precision=resolved,
@@ -220,6 +229,7 @@ class Sampler:
             "run_seed": self.run_seed,
             "precision": self.engine.precision,
             "strict": self.strict,
+            **describe_all(self.conditions),
         }
 
     @overload
@@ -272,7 +282,9 @@ class Sampler:
         self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Batches of seeds and states at the end of their runs."""
-        _require_batch_size(batch_size)
+        require_batch_size(batch_size)
+        for condition in self.conditions:
+            condition.require_seeds(seeds)
         for start in range(0, len(seeds), batch_size):
             batch = list(seeds[start : start + batch_size])
             yield batch, self._sample_batch(batch, batch_size, on_step)
@@ -380,10 +392,3 @@ def sample(
     ``options`` are those of `Sampler`; ``return_velocity`` is that of `Sampler.sample`.
     """
     return Sampler(model, **options).sample(seeds, return_velocity=return_velocity)
-
-
-def _require_batch_size(batch_size: int) -> None:
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool):
-        raise ValueError(f"batch_size is {batch_size!r}; choose a whole number or 'auto'")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")

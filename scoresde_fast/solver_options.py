@@ -74,7 +74,15 @@ def adaptive_options(model: ScoreFunction, chosen: Mapping[str, Any]) -> Adaptiv
 
 
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
-    """The options by which a `Sampler` describes itself so: ``Sampler(model, **options).describe() == described``."""
+    """The options by which a `Sampler` describes itself so: ``Sampler(model, **options).describe() == described``.
+
+    Raises:
+        ValueError: it had a condition.
+    """
+    if "condition" in described:
+        raise ValueError(
+            "a description tells what a condition was, not its data: sample again with the condition itself"
+        )
     options = {name: value for name, value in described.items() if name not in ("model", "tolerances")}
     for name, inside in TOLERANCES.items():
         if inside in described.get("tolerances", {}):

@@ -16,6 +16,7 @@ from scoresde_fast.generate.locks import Claim
 from scoresde_fast.generate.manifest import DamagedManifestError
 from scoresde_fast.generate.pixels import encode_png
 from scoresde_fast.generate.verify import repair, verify
+from scoresde_fast.solver_options import described_options
 
 OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 SEEDS = range(40)
@@ -150,3 +151,9 @@ def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
     out.unlink()
     assert main(["verify", str(out), "--repair"]) == 0
     assert files(tmp_path) == before
+
+
+def test_conditions_are_not_in_a_description() -> None:
+    """A set of conditional samples cannot be repaired from its description: one sentence says why."""
+    with pytest.raises(ValueError, match="not its data"):
+        described_options({"solver": "pc", "condition": [{"kind": "projection"}]})

@@ -24,19 +24,6 @@ SSF_HD void add(PairBlock& pair, const float* vector, const float* output, int64
     for (int64_t i = 0; i < count; ++i) pair[half][i] = fused(vector[half], output[i], pair[half][i]);
 }
 
-// The normals of `count` elements of the field from element `first` on, which need not be a multiple of 4.
-SSF_HD void make_unaligned(float (&out)[kBlock], const Field& field, int64_t first, int64_t count) {
-  float block[kBlock];
-  const int64_t shift = first % 4;
-  make_normals(shift ? block : out, field, first - shift);
-  if (shift == 0) return;
-  const int64_t here = std::min<int64_t>(count, kBlock - shift);
-  std::copy_n(block + shift, here, out);
-  if (here == count) return;
-  make_normals(block, field, first - shift + kBlock);
-  std::copy_n(block, count - here, out + here);
-}
-
 }  // namespace
 
 SSF_VECTORIZE

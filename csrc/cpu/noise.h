@@ -3,6 +3,7 @@
 // instructions.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "core/box_muller.h"
@@ -37,6 +38,19 @@ SSF_HD void make_normals(float* out, const Field& field, int64_t first) {
   }
   for (int i = 0; i < kCalls; ++i)
     for (int k = 0; k < 4; ++k) out[4 * i + k] = normals[k][i];
+}
+
+// The normals of `count` elements of the field from element `first` on, which need not be a multiple of 4.
+SSF_HD void make_unaligned(float (&out)[kBlock], const Field& field, int64_t first, int64_t count) {
+  float block[kBlock];
+  const int64_t shift = first % 4;
+  make_normals(shift ? block : out, field, first - shift);
+  if (shift == 0) return;
+  const int64_t here = std::min<int64_t>(count, kBlock - shift);
+  std::copy_n(block + shift, here, out);
+  if (here == count) return;
+  make_normals(block, field, first - shift + kBlock);
+  std::copy_n(block, count - here, out + here);
 }
 
 // The signs of the same elements: 1 or -1 by the top bit of each element's word.

@@ -16,6 +16,7 @@ from scoresde_fast.ops import (
     langevin_norms,
     langevin_step,
     normal,
+    project,
     rademacher,
     winograd_convolution,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "langevin_step",
     "normal",
     "operations",
+    "project",
     "rademacher",
     "winograd_convolution",
 ]

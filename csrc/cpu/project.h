@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/noise.h"
+
+namespace ssf::cpu {
+
+// Columns of a row, as scoresde_fast/ops/project.py names them.
+struct Levels {
+  enum { scale, noise, velocity_scale, velocity_noise_x, velocity_noise_v, width };
+};
+
+// Known block means of every sample, as scoresde_fast/ops/project.py defines it.
+struct Projection {
+  float* state;
+  const float* known;
+  const bool* mask;
+  const float* row;  // by Levels
+  const int64_t* sample_ids;
+  uint64_t run_seed;
+  uint32_t draw;
+  int64_t means[3];  // channels, height and width of `known`
+  int64_t block[3];  // and of a block of the state
+  bool pairs;
+
+  int64_t count() const { return means[0] * means[1] * means[2]; }
+  int64_t block_size() const { return block[0] * block[1] * block[2]; }
+};
+
+// Means [begin, end) of one sample; `begin` is a multiple of 4. Ranges are independent of each other.
+void project(const Projection& projection, int64_t sample, int64_t begin, int64_t end);
+
+}  // namespace ssf::cpu

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``project``: known blocks of a state moved to their noised means, with the noise made here.
+
+A program takes calls of four means of one sample, and all the elements of their blocks; columns are those of
+``LevelColumns`` in ``scoresde_fast.ops.project``.
+"""
+
+import triton
+import triton.language as tl
+from scoresde_fast.kernels.noise import form, normals_from, row_index, sample_block, tile
+
+
+@triton.jit
+def _move(p_state, at, mask, moves, b_mean, KC: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+          PLANE: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
+    """Give the blocks that begin at ``at`` the means ``b_mean`` where they move."""
+    if KC * KH * KW == 1:
+        # Whole vectors: a store that leaves some out goes one by one.
+        tl.store(p_state + at, tl.where(moves, b_mean, tl.load(p_state + at, mask, other=0.0)), mask)
+    else:
+        b_sum = tl.zeros_like(b_mean)
+        for c in tl.static_range(KC):
+            for h in tl.static_range(KH):
+                for w in tl.static_range(KW):
+                    b_sum += tl.load(p_state + at + (c * PLANE + h * WIDTH + w), moves, other=0.0)
+        b_change = b_mean - b_sum * (1.0 / (KC * KH * KW))
+        for c in tl.static_range(KC):
+            for h in tl.static_range(KH):
+                for w in tl.static_range(KW):
+                    p_element = p_state + at + (c * PLANE + h * WIDTH + w)
+                    tl.store(p_element, tl.load(p_element, moves, other=0.0) + b_change, moves)
+
+
+@triton.jit(do_not_specialize=["offset", "rows", "run_seed"])
+def project_kernel(
+    p_state,
+    p_known,
+    p_mask,
+    p_ids,
+    p_coefficients,
+    p_control,
+    p_counter,
+    offset: tl.int64,
+    rows: tl.int64,
+    run_seed: tl.int64,
+    MEANS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    KC: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    PAIRS: tl.constexpr,
+    PRECISE: tl.constexpr,
+    CALLS: tl.constexpr,
+):
+    i_sample, i_call, at, mask = sample_block(tl.program_id(0), MEANS, CALLS)  # [CALLS, 4]
+    row = row_index(p_counter, offset, rows)
+    p_row = p_coefficients + row * 5
+    dtype = p_state.dtype.element_ty
+    moves = mask & (tl.load(p_mask + at, mask, other=0) != 0)
+    b_known = tl.load(p_known + at, mask, other=0.0)
+
+    draw, sample_id = tl.load(p_control + row * 3).to(tl.uint32), tl.load(p_ids + i_sample)
+    z_x = normals_from(i_call, draw, sample_id, run_seed, 0, PRECISE).to(dtype)
+    b_mean = tl.load(p_row).to(dtype) * b_known + tl.load(p_row + 1).to(dtype) * z_x
+
+    HALF: tl.constexpr = MEANS * KC * KH * KW
+    i_mean = at - i_sample * MEANS
+    first = i_sample * (HALF * 2 if PAIRS else HALF)
+    if KC * KH * KW == 1:
+        first += i_mean
+    else:
+        COLUMNS: tl.constexpr = WIDTH // KW
+        LINES: tl.constexpr = HEIGHT // KH
+        i_mean = i_mean.to(tl.int32)
+        i_line = i_mean // COLUMNS
+        first += ((i_line // LINES) * KC * HEIGHT + (i_line % LINES) * KH) * WIDTH + (i_mean % COLUMNS) * KW
+    _move(p_state, first, mask, moves, b_mean, KC, KH, KW, HEIGHT * WIDTH, WIDTH)
+    if PAIRS:
+        z_v = normals_from(i_call + MEANS // 4, draw, sample_id, run_seed, MEANS % 4, PRECISE).to(dtype)
+        b_mean = tl.load(p_row + 2).to(dtype) * b_known + tl.load(p_row + 3).to(dtype) * z_x
+        b_mean += tl.load(p_row + 4).to(dtype) * z_v
+        _move(p_state, first + HALF, mask, moves, b_mean, KC, KH, KW, HEIGHT * WIDTH, WIDTH)
+
+
+def project(state, known, mask, sample_ids, coefficients, control, counter, offset, pairs, run_seed, precise):
+    """Launch `project_kernel`; arguments as in the schema of ``scoresde_fast.ops.project``."""
+    if not state.numel():
+        return
+    batch, channels, height, width = state.shape
+    means = known.numel() // batch
+    block = (channels // (1 + pairs) // known.shape[1], height // known.shape[2], width // known.shape[3])
+    calls, blocks, warps = tile(means)
+    project_kernel[(batch * blocks,)](
+        state, known, mask, sample_ids, coefficients, control, counter, offset, len(coefficients), run_seed,
+        MEANS=means, HEIGHT=height, WIDTH=width, KC=block[0], KH=block[1], KW=block[2], PAIRS=pairs, PRECISE=precise,
+        CALLS=calls, num_warps=warps, enable_fp_fusion=True,
+    )  # fmt: skip
+
+
+def specialisations():
+    """Inpainting, gray and a smaller image of CIFAR-10's 3x32x32; pairs; an odd size."""
+    return [
+        _form("pixels", (3, 32, 32), (1, 1, 1), budget=45.0),
+        _form("gray", (3, 32, 32), (3, 1, 1)),
+        _form("2x2", (3, 32, 32), (1, 2, 2)),
+        _form("pixels, pairs", (3, 32, 32), (1, 1, 1), pairs=True),
+        _form("pixels, precise", (3, 32, 32), (1, 1, 1), precise=True),
+        _form("pixels, 3x7x5", (3, 7, 5), (1, 1, 1)),
+    ]
+
+
+def _form(label, image, block, *, pairs=False, precise=False, budget=None):
+    means = 1
+    for whole, part in zip(image, block, strict=True):
+        means *= whole // part
+    calls, _blocks, warps = tile(means)
+    return form(
+        f"project, {label}",
+        project_kernel,
+        {
+            "p_state": "*fp32",
+            "p_known": "*fp32",
+            "p_mask": "*i1",
+            "p_ids": "*i64",
+            "p_coefficients": "*fp32",
+            "p_control": "*i32",
+            "p_counter": "*i64",
+        },
+        {"MEANS": means, "HEIGHT": image[1], "WIDTH": image[2], "KC": block[0], "KH": block[1], "KW": block[2],
+         "PAIRS": pairs, "PRECISE": precise, "CALLS": calls},
+        elements=4 * calls * block[0] * block[1] * block[2] * (1 + pairs),
+        aligned=block == (1, 1, 1) and means % 4 == 0,
+        warps=warps,
+        budget=budget,
+    )  # fmt: skip

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tasks by name: inpainting and colorisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde_fast.conditional.projection import Projection, whole_mask
+from scoresde_fast.model import ScoreFunction
+from scoresde_fast.sampler import Sampler
+
+GRAY_TOLERANCE = 1e-5
+"""How far the channels of a gray image may be apart: rounding, and less than one level of 8 bits."""
+
+
+def inpaint(
+    model: ScoreFunction,
+    images: Tensor,
+    mask: Tensor,
+    *,
+    seeds: Sequence[int] | None = None,
+    samples: int = 1,
+    parity: bool = False,
+    **options: Any,
+) -> Tensor:
+    """Images whose unknown part is sampled given the known one, by `Projection`.
+
+    Args:
+        model: any score model; it need not have been trained for this.
+        images: (N, C, H, W) or (C, H, W) in [0, 1]; what is unknown in them may be anything.
+        mask: 1 or True where a pixel is known: (H, W), (C, H, W), or one for each image, (N, 1 or C, H, W).
+        seeds: one for each sample, those of the first image first; None: 0, 1, 2, ...
+        samples: how many for each image.
+        parity: see `Projection`.
+        options: those of `scoresde_fast.Sampler`.
+
+    Returns:
+        (N samples, C, H, W) float32 in [0, 1], the samples of the first image first.  Known pixels are those of
+        ``images``, bit for bit.
+
+    Raises:
+        ValueError: an image or the mask has another size, is out of range or not binary, a seed is given twice, or an
+            option is none.
+    """
+    images = _batch("images", images, model, (model.image_shape[0],))
+    filled = _sample(model, images, mask, seeds, samples, parity, options)
+    if parity:
+        return filled
+    known = whole_mask(mask, images).repeat_interleave(samples, dim=0).to(filled.device)
+    # The way to the model's range and back rounds.
+    return torch.where(known, images.repeat_interleave(samples, dim=0).to(filled.device, torch.float32), filled)
+
+
+def colorize(
+    model: ScoreFunction,
+    gray: Tensor,
+    *,
+    seeds: Sequence[int] | None = None,
+    samples: int = 1,
+    parity: bool = False,
+    **options: Any,
+) -> Tensor:
+    """Colour images whose mean over the channels is ``gray``, by `Projection`.
+
+    A colour that does not fit in [0, 1] is made paler rather than clipped, which would change its gray.
+
+    Args:
+        gray: (N, 1, H, W) or (1, H, W) in [0, 1], or images with all channels alike.
+        model, seeds, samples, parity, options: as in `inpaint`.
+
+    Returns:
+        (N samples, C, H, W) float32 in [0, 1], the samples of the first image first.
+
+    Raises:
+        ValueError: the model has no colours, an image has some, or as in `inpaint`.
+    """
+    channels = model.image_shape[0]
+    if channels == 1:
+        raise ValueError("the model's images have one channel; colorisation needs a model of colour images")
+    gray = _batch("gray", gray, model, (1, channels))
+    if not gray.isfinite().all():
+        raise ValueError("gray has NaN or infinity; every pixel must be a number in [0, 1]")
+    apart = (gray.amax(1) - gray.amin(1)).flatten(1).amax(1)
+    if (worst := apart.max()) > GRAY_TOLERANCE:
+        raise ValueError(
+            f"gray has colours: the channels of image {int(apart.argmax())} are {worst:.3g} apart; give its gray, as "
+            "images.mean(1, keepdim=True)"
+        )
+    coloured = _sample(model, gray[:, :1], None, seeds, samples, parity, options)
+    if parity:
+        return coloured
+    return fitting_colours(coloured, gray[:, :1].repeat_interleave(samples, dim=0).to(coloured.device, torch.float32))
+
+
+def fitting_colours(images: Tensor, gray: Tensor) -> Tensor:
+    """Images (N, C, H, W) with their hues and the mean ``gray`` (N, 1, H, W): as far from it as [0, 1] has room."""
+    away = images - images.mean(1, keepdim=True)
+    room = torch.where(away > 0, (1 - gray) / away, gray / -away).where(away != 0, 1.0)
+    return (gray + room.amin(1, keepdim=True).clamp(max=1) * away).clamp(0, 1)
+
+
+def _batch(name: str, images: Tensor, model: ScoreFunction, channels: tuple[int, ...]) -> Tensor:
+    """Images (N, C, H, W), with one of ``channels``.
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    batch = images[None] if images.ndim == 3 else images
+    height, width = model.image_shape[1:]
+    if batch.ndim != 4 or batch.shape[1] not in channels or batch.shape[2:] != (height, width) or not len(batch):
+        allowed = " or ".join(f"(N, {count}, {height}, {width})" for count in channels)
+        raise ValueError(f"{name} has shape {tuple(images.shape)}; for this model it must be {allowed}")
+    return batch
+
+
+def _sample(
+    model: ScoreFunction,
+    known: Tensor,
+    mask: Tensor | None,
+    seeds: Sequence[int] | None,
+    samples: int,
+    parity: bool,
+    options: dict[str, Any],
+) -> Tensor:
+    """``samples`` images for each of those that are ``known``."""
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"samples is {samples!r}; it must be a whole number of at least 1")
+    count = len(known) * samples
+    seeds = range(count) if seeds is None else seeds
+    if len(seeds) != count:
+        raise ValueError(
+            f"there are {len(seeds)} seeds for {len(known)} images with {samples} samples each; give {count}"
+        )
+    if parity:
+        options = {"denoise": False, **options}
+    condition = Projection(known, mask, seeds=seeds, parity=parity)
+    return Sampler(model, condition=condition, **options).sample(seeds)

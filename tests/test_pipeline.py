@@ -67,7 +67,8 @@ class Recording(Store):
 
 
 IMAGES = torch.zeros(10, 3, 4, 5)
-BYTES = 10 * 3 * 4 * 5
+BYTES = IMAGES.nbytes
+LEVELS = IMAGES.numel()
 
 
 def test_everything_is_counted_after_it_is_synced() -> None:
@@ -82,7 +83,7 @@ def test_everything_is_counted_after_it_is_synced() -> None:
         for batch in range(20):
             writing.put(list(range(10 * batch, 10 * batch + 10)), IMAGES)
     assert sorted(counted) == list(range(200))
-    assert writing.written == 20 * BYTES
+    assert writing.written == 20 * LEVELS
 
 
 def test_counts_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

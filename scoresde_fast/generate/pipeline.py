@@ -62,21 +62,22 @@ class Pipeline:
         self.written = 0
 
     def put(self, seeds: list[int], images: Tensor) -> None:
-        """Take a batch (B, C, H, W) in [0, 1], on any device, as soon as there is room.
+        """Take a batch (B, C, H, W) in [0, 1], on any device, as soon as there is room; it must not change any more.
 
         Raises:
             OSError: an earlier batch could not be written, or counted.
         """
-        samples = self._store.to_samples(images, self._rounding)
-        size = samples.numel() * samples.element_size()
-        self._make_room(size)
         arrived = None
-        if samples.is_cuda:
-            host = torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True)
-            samples = host.copy_(samples, non_blocking=True)
+        if images.is_cuda:  # rounded there, so that the copy has a quarter of the bytes
+            samples = self._store.to_samples(images, self._rounding)
+            self._make_room(samples.nbytes)
+            images = torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True)
+            images.copy_(samples, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
-        self._under_way.append((self._workers.submit(self._write, list(seeds), samples, arrived), size))
+        else:
+            self._make_room(images.nbytes)
+        self._under_way.append((self._workers.submit(self._write, list(seeds), images, arrived), images.nbytes))
         self._count_if_due()
 
     def _make_room(self, size: int) -> None:
@@ -92,10 +93,12 @@ class Pipeline:
         while self._under_way and self._under_way[0][0].done():
             self.written += self._under_way.popleft()[0].result()
 
-    def _write(self, seeds: list[int], samples: Tensor, arrived: torch.cuda.Event | None) -> int:
-        if arrived is not None:
+    def _write(self, seeds: list[int], images: Tensor, arrived: torch.cuda.Event | None) -> int:
+        if arrived is None:
+            images = self._store.to_samples(images, self._rounding)
+        else:
             arrived.synchronize()
-        written = self._store.write(seeds, samples.numpy())
+        written = self._store.write(seeds, images.numpy())
         with self._lock:
             self._finished += seeds
         return written

@@ -113,7 +113,7 @@ def _medians(readings: list[tuple[float, float]]) -> dict[str, float]:
     return {"alone": alone, "written": written, "slower": slower}
 
 
-def million(folder: Path, formats: Sequence[str] = ("folder", ".npz", ".zip", ".tar", ".npy")) -> dict[str, Any]:
+def million(folder: Path, formats: Sequence[str] = ("folder", ".npz", ".tar", ".npy")) -> dict[str, Any]:
     """Seconds until a run finds a finished set finished, and until one with a seed more has begun."""
     found = {}
     for name in formats:

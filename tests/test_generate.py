@@ -230,6 +230,13 @@ def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], says: str) 
     assert not (tmp_path / "set").exists()
 
 
+def test_too_many_for_a_zip(tmp_path: Path) -> None:
+    """A .zip's directory stands in memory, so that a million images are refused before the first, with what does."""
+    with pytest.raises(ValueError, match=r"would have 200001 images; a .zip takes at most 200000: choose .tar"):
+        generate(StubSampler(), range(200_001), tmp_path / "set.zip")
+    assert not list(tmp_path.iterdir())
+
+
 def test_folder_with_a_dot(tmp_path: Path) -> None:
     """A version in a folder's name is no suffix."""
     generate(StubSampler(), [0], tmp_path / "run-0.5")

@@ -131,6 +131,12 @@ class _Task:
         # Looked at again: another process may have begun the set meanwhile, its description before its first image.
         if not manifest.seeds and len(store.present()) and not self._manifest().seeds:
             raise ValueError(f"{store.out} has images but no {store.manifest.name}; choose another --out or move them")
+        whole = len(manifest.extended(self.wanted, {}).all_seeds())
+        if store.most is not None and whole > store.most:
+            raise ValueError(
+                f"{store.out} would have {whole} images; a .{store.format} takes at most {store.most}: choose .tar, or "
+                "a folder"
+            )
         settled = store.tidy() and (store.grid.exists() or not grid)
         if settled and not len(manifest.extended(self.wanted, {}).missing()) and not len(mine - store.present()):
             return Report(0, len(mine), self.sampler.nfe, 0.0, 0.0, 0, False, store.grid if grid else store.out)

@@ -100,9 +100,10 @@ class PngArchive(Archive):
 
 
 class ZipArchive(PngArchive):
-    """``000000.png, ...`` stored without a second compression."""
+    """``000000.png, ...`` stored without a second compression; its directory stands in memory while it is written."""
 
     format = "zip"
+    most = 200_000
 
     def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
         _write_zip(file, seeds.tolist(), images)

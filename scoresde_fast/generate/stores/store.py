@@ -38,10 +38,12 @@ class Store(ABC):
         work: the folder of locks, and of what an archive is made of; it goes when the set is complete.
         format: its name in the description.
         rounds: whether the samples are 8-bit levels.
+        most: images that it takes; None: any number.
     """
 
     format: str
     rounds = True
+    most: int | None = None
     manifest: Path
     grid: Path
     work: Path

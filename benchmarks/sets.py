@@ -36,7 +36,7 @@ from scoresde_fast.generate.manifest import Manifest
 from scoresde_fast.generate.stores import open_store
 
 COMMAND = [sys.executable, "-m", "scoresde_fast.cli"]
-SAMPLE = ["sample", "digits-ve", "--solver", "dpmpp_2m_sde", "--grid", "logsnr", "--steps", "10", "--strict"]
+SAMPLE = ["sample", "digits-ve", "--solver", "dpmpp_2m_sde", "--grid", "karras", "--steps", "4", "--strict"]
 
 
 class Stub:
@@ -185,7 +185,7 @@ def split(folder: Path, count: int = 10_000) -> dict[str, Any]:
         command = [*COMMAND, *SAMPLE, *options, str(folder / "shares"), "--shard", f"{share}/3"]
         for _ in range(2):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-            time.sleep(generator.uniform(5, 20))
+            time.sleep(generator.uniform(5, 12))
             process.send_signal(signal.SIGKILL)
             process.wait()
         _run(command)

@@ -7,6 +7,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from scoresde_fast.capture import CapturedLoop, CudaGraphs, Graphs, require_capturable_loop
 from scoresde_fast.evaluate import Evaluator, PlainNetwork, evaluator
+from scoresde_fast.lanes import in_lane
 from scoresde_fast.loop import Evaluate, Loop
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
@@ -86,7 +88,9 @@ class Engine:
         if self._evaluator is None or network is not self._network or self._evaluator.stale():
             self.release()
             self._network = network
-            self._evaluator = evaluator(network, self._labels, self._asked)
+            make = partial(evaluator, network, self._labels, self._asked)
+            # What a network is folded to may depend on the number of threads, in its last bits; so it has one.
+            self._evaluator = in_lane(make) if self._device.type == "cpu" else make()
             self._evaluate = self._evaluator
             if self._precision_asked and self.precision != self._asked:
                 self._precision_asked = False

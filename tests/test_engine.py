@@ -196,6 +196,16 @@ def test_chunks() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("options", [{"solver": "dpmpp_2m", "steps": 5}, {"solver": "rk45", "rtol": 0.3, "atol": 0.3}])
+def test_strict_samplers_are_the_same_bits(threads: Callable[[int], None], options: dict[str, object]) -> None:
+    """So are those of samplers made with other numbers of threads: what a network is folded to is the same."""
+    model, images = sf.load("digits-vp"), []
+    for count in (1, 2):
+        threads(count)
+        images.append(sf.Sampler(model, **options, strict=True).sample([0, 1, 130]))
+    assert torch.equal(*images)
+
+
 def test_strict_progress(tiny: sf.ScoreModel) -> None:
     """Progress runs once from nothing to all, over the chunks of a batch."""
     calls: list[tuple[int, int]] = []

@@ -81,7 +81,7 @@ ONLY = {
     "capture_safety": set(),
     "capture": {"capture_safety", "loop", "noise", "phases", "watch"},
     "lanes": {"errors", "watch"},
-    "engine": {"capture", "evaluate", "loop", "model", "noise", "precision", "program", "solvers", "watch"},
+    "engine": {"capture", "evaluate", "lanes", "loop", "model", "noise", "precision", "program", "solvers", "watch"},
     "devices": set(),
     "fingerprint": set(),
     "batch_fit": {"files"},

@@ -14,6 +14,7 @@ from scoresde_fast.capture import WARM_UP, CudaGraphs, Graphs
 from scoresde_fast.engine import out_of_memory, program_for
 from scoresde_fast.evaluate import evaluator
 from scoresde_fast.flow import Drift, TimeCurves
+from scoresde_fast.lanes import in_lane
 from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
@@ -66,12 +67,19 @@ class AdaptiveEngine:
         self._solver: Integrator | GottaGoFast | None = None
         self.refresh()
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def refresh(self) -> None:
         """Make everything anew where the network has changed."""
         if self._drift is not None and not self._drift.stale():
             return
+        # What a network is folded to may depend on the number of threads, in its last bits; so it has one.
+        if self._device.type == "cpu":
+            in_lane(self._make)
+        else:
+            self._make()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _make(self) -> None:
         options, sde = self._options, self._model.sde
         flow = options.solver == "rk45"
         if self._finish is not None:

@@ -9,12 +9,26 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoresde_fast.checkpoints import load
-    from scoresde_fast.conditional import Projection, colorize, inpaint
+    from scoresde_fast.checkpoints import load, load_classifier
+    from scoresde_fast.conditional import (
+        DPS,
+        Blur,
+        ClassGuidance,
+        Gray,
+        Mask,
+        PiGDM,
+        Projection,
+        Separable,
+        SuperResolution,
+        colorize,
+        inpaint,
+        restore,
+        sample,
+    )
     from scoresde_fast.latent import decode, encode, interpolate, likelihood
     from scoresde_fast.mixture import GaussianMixture
     from scoresde_fast.model import ScoreModel, create
-    from scoresde_fast.sampler import Sampler, sample
+    from scoresde_fast.sampler import Sampler
     from scoresde_fast.solvers import solver
 
 __version__ = "0.1.0"
@@ -25,10 +39,18 @@ if (_root / "setup.py").is_file() and (_root / "kernels" / "__init__.py").is_fil
     __path__.append(str(_root))
 
 _HOME = {
+    "Blur": "conditional",
+    "ClassGuidance": "conditional",
+    "DPS": "conditional",
     "GaussianMixture": "mixture",
+    "Gray": "conditional",
+    "Mask": "conditional",
+    "PiGDM": "conditional",
     "Projection": "conditional",
     "Sampler": "sampler",
     "ScoreModel": "model",
+    "Separable": "conditional",
+    "SuperResolution": "conditional",
     "colorize": "conditional",
     "create": "model",
     "decode": "latent",
@@ -37,15 +59,25 @@ _HOME = {
     "interpolate": "latent",
     "likelihood": "latent",
     "load": "checkpoints",
-    "sample": "sampler",
+    "load_classifier": "checkpoints",
+    "restore": "conditional",
+    "sample": "conditional",
     "solver": "solvers",
 }
 
 __all__ = [
+    "DPS",
+    "Blur",
+    "ClassGuidance",
     "GaussianMixture",
+    "Gray",
+    "Mask",
+    "PiGDM",
     "Projection",
     "Sampler",
     "ScoreModel",
+    "Separable",
+    "SuperResolution",
     "__version__",
     "colorize",
     "create",
@@ -55,6 +87,8 @@ __all__ = [
     "interpolate",
     "likelihood",
     "load",
+    "load_classifier",
+    "restore",
     "sample",
     "solver",
 ]

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conditions: what the samples of a run are held to, inside its loop.
 
-A condition is made by the user, for any model; `Condition.bind` makes of it what one sampler's loop calls.  Each kind
-is a class of its own: `scoresde_fast.conditional.Projection` acts on the state after every update.  A kind that acts on
-the score instead has its place in `scoresde_fast.loop.Loop.row`, between the network and the step.
+A condition is made by the user, for any model; `Condition.bind` makes of it what one sampler's loop calls, and each
+kind is a class of its own.  `Holding` ones change the state after every update, as
+`scoresde_fast.conditional.Projection` does; `Guiding` ones change what moves it, by the gradient of a log-likelihood.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import SolverOptions, StepTable
 
 FIRST_DRAW = 2**31
@@ -58,7 +60,7 @@ Data = tuple[Tensor, ...]
 class BoundCondition(Protocol):
     """A condition in the loop of one sampler.
 
-    `start` and `after_row` change the state in place; they read no value on the host, so that they can be captured.
+    What it does there reads no value on the host, so that it can be captured.
     """
 
     def data(self, sample_ids: Tensor) -> Data:
@@ -66,6 +68,11 @@ class BoundCondition(Protocol):
 
     def empty_data(self, batch: int) -> Data:
         """As `data`, to be filled: where a captured loop keeps it."""
+
+
+@runtime_checkable
+class Holding(BoundCondition, Protocol):
+    """A condition that changes the state, in place."""
 
     def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int, precise: bool) -> None:
         """Act on the prior sample."""
@@ -76,10 +83,55 @@ class BoundCondition(Protocol):
         """Act on the state that the row has made which ``counter`` (1,) names."""
 
 
+@runtime_checkable
+class Guiding(BoundCondition, Protocol):
+    """A condition that is a log-likelihood of the state, whose gradient guides the samples."""
+
+    @property
+    def through_network(self) -> bool:
+        """Whether it depends on the network's output, whose gradient is then wanted too."""
+
+    @property
+    def pushes(self) -> bool:
+        """Whether its gradient is added to the state after each row that evaluates the network; else to the score."""
+
+    def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
+        """(B,) of the state ``x`` at row ``counter`` (1,), where the network says ``output``; differentiable."""
+
+
+@dataclass(frozen=True)
+class BoundConditions:
+    """The conditions of one run.
+
+    Attributes:
+        holding, guiding: each in the order in which they act.
+        to_output: (rows,) float32: what is added to the score, times this, is added to the network's output.
+        parts: images that a state holds; the score is that of the last.
+    """
+
+    holding: tuple[Holding, ...] = ()
+    guiding: tuple[Guiding, ...] = ()
+    to_output: Tensor | None = None
+    parts: int = 1
+
+    @property
+    def all(self) -> tuple[BoundCondition, ...]:
+        """Every condition, in the order of their data."""
+        return *self.holding, *self.guiding
+
+    @property
+    def through_network(self) -> bool:
+        """Whether the network's gradient is wanted."""
+        return any(condition.through_network for condition in self.guiding)
+
+
+NO_CONDITIONS = BoundConditions()
+
+
 class Condition(Protocol):
     """What samples are held to."""
 
-    def bind(self, run: Run) -> BoundCondition:
+    def bind(self, run: Run) -> Holding | Guiding:
         """The condition in the loop of ``run``.
 
         Raises:
@@ -118,10 +170,21 @@ def bind_all(
     options: SolverOptions,
     device: torch.device,
     backend: str | None,
-) -> tuple[BoundCondition, ...]:
+) -> BoundConditions:
     """The conditions in the loop of one run, each with draws of its own; the errors are those of `Condition.bind`."""
     runs = (Run(model, table, options, device, backend, place) for place in range(len(conditions)))
-    return tuple(condition.bind(run) for condition, run in zip(conditions, runs, strict=True))
+    bound = [condition.bind(run) for condition, run in zip(conditions, runs, strict=True)]
+    return BoundConditions(
+        tuple(condition for condition in bound if isinstance(condition, Holding)),
+        tuple(condition for condition in bound if isinstance(condition, Guiding)),
+        row_table(1 / model.parametrisation.output_scale(table.times), device),
+        model.sde.parts,
+    )
+
+
+def row_table(values: Array, device: torch.device) -> Tensor:
+    """Numbers of each row (rows, ...), made in float64, as a loop reads them: float32 on the device."""
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device, torch.float32)
 
 
 def describe_all(conditions: Sequence[Condition]) -> dict[str, Any]:

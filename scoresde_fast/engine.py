@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from scoresde_fast.capture import CapturedLoop, CudaGraphs, Graphs, require_capturable_loop
+from scoresde_fast.condition import NO_CONDITIONS, BoundConditions
 from scoresde_fast.evaluate import Evaluator, PlainNetwork, evaluator
+from scoresde_fast.guidance import Evaluate
 from scoresde_fast.lanes import in_lane
-from scoresde_fast.loop import Evaluate, Loop
+from scoresde_fast.loop import Loop
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.precision import Precision, arithmetic
@@ -42,6 +45,7 @@ class Engine:
         make_loop: the loop around something that evaluates the network.
         labels: (rows,) float32, see `evaluator`.
         state_shape: (C, H, W) of what the network sees.
+        conditions: of the loop; where they guide it, gradients are taken inside.
         precision: see `evaluator`.
         precision_asked: the user named it, and is told where the network cannot have it.
         compiled: compile the network's evaluation.
@@ -55,6 +59,7 @@ class Engine:
         make_loop: Callable[[Evaluate], Loop],
         labels: Tensor,
         state_shape: tuple[int, ...],
+        conditions: BoundConditions = NO_CONDITIONS,
         *,
         precision: Precision,
         precision_asked: bool,
@@ -63,7 +68,7 @@ class Engine:
         strict: bool,
     ) -> None:
         self._model, self._make_loop, self._labels = model, make_loop, labels
-        self._state_shape, self._device = state_shape, labels.device
+        self._state_shape, self._device, self._conditions = state_shape, labels.device, conditions
         self._asked, self._precision_asked, self._strict = precision, precision_asked, strict
         self._compiling, self._capturing = compiled, captured
         self._network: nn.Module | None = None
@@ -78,6 +83,11 @@ class Engine:
         """What the network computes in: a plain one in float32, by TF32 where that was asked for."""
         plain = isinstance(self.refresh(), PlainNetwork)
         return "fp32" if plain and self._asked != "tf32" else self._asked
+
+    @property
+    def through_network(self) -> bool:
+        """Whether the gradient of the network is taken."""
+        return self._conditions.through_network
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -126,13 +136,24 @@ class Engine:
             size *= LADDER
         return max(batch, min(size, full))
 
-    @torch.inference_mode()
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """The state of PyTorch and of the device's arithmetic in which everything is computed."""
+        # What is made in inference mode can never have a gradient.
+        guided = bool(self._conditions.guiding)
+        with (
+            torch.inference_mode(not guided),
+            torch.no_grad(),
+            arithmetic(self._asked, self._device, strict=self._strict),
+        ):
+            yield
+
     def prepare(self, batch: int) -> Loop | CapturedLoop:
         """The loop for batches of that size, compiled, warmed up and captured as far as asked."""
         key = batch, torch.get_num_threads()
         if key not in self._loops:
             evaluator = self.refresh()
-            with arithmetic(self._asked, self._device, strict=self._strict):
+            with self._computing():
                 if self._compiling:
                     self._compile(evaluator, batch)
                 assert self._evaluate is not None
@@ -143,17 +164,16 @@ class Engine:
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
         """The data that a run makes of ``x`` (B, C, H, W); see `Loop.run`."""
         loop = self.prepare(len(x))
-        with arithmetic(self._asked, self._device, strict=self._strict):
+        with self._computing():
             return loop.run(x, noise, on_step)
 
-    @torch.inference_mode()
     def fits(self, batch: int) -> bool:
         """Whether an uncompiled step of that many images fits in memory; what was made ready is given back."""
         evaluator = self.refresh()
         self.release()
         try:
-            with arithmetic(self._asked, self._device, strict=self._strict):
-                evaluator(torch.zeros(batch, *self._state_shape, device=self._device), self._first_row())
+            with self._computing():
+                self._evaluate_once(evaluator, batch)
                 if self._device.type == "cuda":
                     torch.cuda.synchronize(self._device)
         except Exception as error:
@@ -164,14 +184,20 @@ class Engine:
             self.release()
         return True
 
-    def _first_row(self) -> Tensor:
-        return torch.zeros(1, dtype=torch.int64, device=self._device)
+    def _evaluate_once(self, evaluate: Evaluate, batch: int) -> None:
+        """An evaluation as the loop has it, with the gradient where one is taken."""
+        through = self.through_network
+        with torch.set_grad_enabled(through):
+            x = torch.zeros(batch, *self._state_shape, device=self._device, requires_grad=through)
+            output = evaluate(x, torch.zeros(1, dtype=torch.int64, device=self._device))
+            if through:
+                torch.autograd.grad(output.sum(), x)
 
     def _compile(self, evaluator: Evaluator, batch: int) -> None:
         """Compile for that size; an evaluator that cannot be compiled runs as it is from now on."""
         assert self._evaluate is not None
         try:
-            self._evaluate(torch.zeros(batch, *self._state_shape, device=self._device), self._first_row())
+            self._evaluate_once(self._evaluate, batch)
         except Exception as error:
             if out_of_memory(error):
                 raise

@@ -14,7 +14,8 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from scoresde_fast.condition import BoundCondition, Data
+from scoresde_fast.condition import NO_CONDITIONS, BoundConditions, Data
+from scoresde_fast.guidance import Evaluate, evaluate_guided
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, affine_step_pair, langevin
 from scoresde_fast.ops.langevin_step import LangevinNorm
@@ -23,10 +24,6 @@ from scoresde_fast.program import Program
 from scoresde_fast.watch import NonFiniteError, OnStep, Watch
 
 __all__ = ["Evaluate", "Loop", "NonFiniteError", "Registers", "StepBackends"]
-
-Evaluate = Callable[[Tensor, Tensor], Tensor]
-"""``evaluate(x, row)``: (B, ...) float32 and (1,) int64 -> the network's output at that row's time, contiguous; of a
-pair (B, 2C, ...) it is that of the velocity, (B, C, ...)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,8 @@ class Registers:
         history: (H, B, ...) float32, the ring of derived outputs, where the program reads any.
         sample_ids: (B,) int64.
         counter: (1,) int64, the row that comes next.
-        sums: (rows,) float32, the sum of the state after each row: finite where the state is.
+        sums: (1, rows) float32, the sum of the state after each row, finite where the state is; where something guides
+            the samples (2, rows), the second line for its gradients.
         data: what each condition holds of the samples.
     """
 
@@ -73,7 +71,7 @@ class Registers:
     data: tuple[Data, ...] = ()
 
     @classmethod
-    def empty(cls, program: Program, shape: tuple[int, ...], conditions: Sequence[BoundCondition] = ()) -> Registers:
+    def empty(cls, program: Program, shape: tuple[int, ...], conditions: BoundConditions = NO_CONDITIONS) -> Registers:
         """Registers of a program for a batch of ``shape``, to be filled by `load`."""
         device = program.labels.device
         state = torch.zeros(shape, device=device)
@@ -83,8 +81,8 @@ class Registers:
             state.new_zeros(program.history, *shape) if program.history else None,
             torch.zeros(shape[0], dtype=torch.int64, device=device),
             torch.zeros(1, dtype=torch.int64, device=device),
-            state.new_zeros(len(program.kinds)),
-            tuple(condition.empty_data(shape[0]) for condition in conditions),
+            state.new_zeros(2 if conditions.guiding else 1, len(program.kinds)),
+            tuple(condition.empty_data(shape[0]) for condition in conditions.all),
         )
 
     def load(self, x: Tensor, sample_ids: Tensor, data: Sequence[Data] = ()) -> Registers:
@@ -112,7 +110,7 @@ class Loop:
         backends: what makes the steps.
         run_seed, precise: see `Noise`.
         langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
-        conditions: what the samples are held to, in the order in which they act.
+        conditions: what the samples are held to and guided by.
     """
 
     program: Program
@@ -121,7 +119,7 @@ class Loop:
     run_seed: int = 0
     precise: bool = False
     langevin_norm: LangevinNorm = "sample"
-    conditions: tuple[BoundCondition, ...] = ()
+    conditions: BoundConditions = NO_CONDITIONS
 
     @property
     def _contract(self) -> _Contract:
@@ -134,8 +132,8 @@ class Loop:
     def start(self, registers: Registers, x: Tensor, noise: Noise) -> Registers:
         """The beginning of a run from ``x``, to which the conditions are applied; returns the registers."""
         ids = noise.sample_ids
-        r = registers.load(x, ids, [condition.data(ids) for condition in self.conditions])
-        for condition, data in zip(self.conditions, r.data, strict=True):
+        r = registers.load(x, ids, [condition.data(ids) for condition in self.conditions.all])
+        for condition, data in zip(self.conditions.holding, r.data, strict=False):
             condition.start(r.state, data, r.sample_ids, **self._contract)
         return r
 
@@ -143,7 +141,7 @@ class Loop:
         """The row that the counter names; the counter goes on to the next."""
         r, table = registers, self.program.device_table
         contract = self._contract
-        output = self.evaluate(r.state, r.counter) if kind.evaluates else None
+        output, push = self._evaluate(r) if kind.evaluates else (None, None)
         if kind.langevin:
             assert output is not None  # a Langevin row evaluates the score
             langevin.langevin(
@@ -158,10 +156,21 @@ class Loop:
                 network_output=output, sample_ids=r.sample_ids if kind.noise else None, earlier=kind.earlier,
                 **contract, implementation=self.backends.affine_step_pair if pairs else self.backends.affine_step,
             )  # fmt: skip
-        for condition, data in zip(self.conditions, r.data, strict=True):
+        if push is not None:
+            r.state.add_(push)
+        for condition, data in zip(self.conditions.holding, r.data, strict=False):
             condition.after_row(r.state, data, r.sample_ids, r.counter, **contract)
-        r.sums.index_copy_(0, r.counter, r.state.sum().view(1))
+        r.sums[0].index_copy_(0, r.counter, r.state.sum().view(1))
         r.counter.add_(1)
+
+    def _evaluate(self, r: Registers) -> tuple[Tensor, Tensor | None]:
+        """The network's output at the state, guided; and what is added to the state after the row."""
+        if not self.conditions.guiding:
+            return self.evaluate(r.state, r.counter), None
+        data = r.data[len(self.conditions.holding) :]
+        output, push, health = evaluate_guided(self.evaluate, self.conditions, r.state, data, r.counter)
+        r.sums[1].index_copy_(0, r.counter, health.view(1))
+        return output, push
 
     def pattern(self, pattern: Pattern, registers: Registers) -> None:
         """The rows of ``pattern``, beginning with the one that the counter names."""

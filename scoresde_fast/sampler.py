@@ -14,12 +14,12 @@ from torch import Tensor
 from scoresde_fast import __version__
 from scoresde_fast.adaptive import ADAPTIVE, AdaptiveEngine, AdaptiveOptions
 from scoresde_fast.batch_fit import SPARE, largest_batch, remembered_batch, require_batch_size
+from scoresde_fast.batches import Batches, BatchTooLargeError
 from scoresde_fast.condition import Conditions, as_conditions, bind_all, describe_all
 from scoresde_fast.devices import Auto, choose_capture, choose_compile, usable_device
-from scoresde_fast.engine import Engine, out_of_memory, program_for
+from scoresde_fast.engine import Engine, program_for
 from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import describe_model, shape_sha256
-from scoresde_fast.lanes import in_lane, lane_count, run_in_lanes
 from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
@@ -28,15 +28,10 @@ from scoresde_fast.ops.langevin_step import LangevinNorm
 from scoresde_fast.precision import Precision, choose_precision
 from scoresde_fast.solver_options import adaptive_options, solver_options
 from scoresde_fast.solvers import Interval, SolverOptions, build_table
-from scoresde_fast.strict import chunk_size, chunks
 from scoresde_fast.watch import OnStep
 
 CPU_BATCH = 64
 """What batch_size="auto" is on a CPU, which gains nothing from larger ones."""
-
-
-class BatchTooLargeError(ValueError):
-    """The device's memory is too small for a batch; says what fits."""
 
 
 class Sampler:
@@ -177,13 +172,15 @@ class Sampler:
         else:
             self.table = build_table(model.sde, self.options)
             self.program = program_for(self.model, self.table, self.device)
-            bound = bind_all(self.conditions, self.model, self.table, self.options, self.device, backend)
+            with torch.inference_mode(False):  # the caller may be in it, and gradients pass through what is made here
+                bound = bind_all(self.conditions, self.model, self.table, self.options, self.device, backend)
             loop = partial(Loop, self.program, backends=self.step_backends, run_seed=run_seed, conditions=bound)
             self.engine = Engine(
                 self.model,
                 partial(loop, langevin_norm=self.langevin_norm),
                 self.program.labels,
                 model.state_shape,
+                bound,
                 precision=resolved,
                 precision_asked=precision != "auto",
                 compiled=choose_compile(compile, self.device),
@@ -191,6 +188,9 @@ class Sampler:
                 strict=strict,
             )
         self.batch_size = self._fitting_batch() if batch_size == "auto" else batch_size
+        self._batches = Batches(
+            self.engine, self._run, model.image_shape, self.device, strict=strict, whole=self.batch_dependent
+        )
 
     @property
     def _adaptive(self) -> bool:
@@ -287,60 +287,17 @@ class Sampler:
             condition.require_seeds(seeds)
         for start in range(0, len(seeds), batch_size):
             batch = list(seeds[start : start + batch_size])
-            yield batch, self._sample_batch(batch, batch_size, on_step)
+            yield batch, self._batches.sample(batch, batch_size, on_step)
 
     def _images(self, states: Tensor) -> Tensor:
         return self.model.to_images(states.chunk(self.model.sde.parts, dim=1)[0])
 
-    def _sample_batch(self, seeds: list[int], full: int, on_step: OnStep | None) -> Tensor:
-        """States of one batch, where batches of ``full`` seeds are usual."""
-        self.engine.refresh()  # here, and not in several lanes at once
-        try:
-            return self._sample_chunks(seeds, on_step) if self.strict else self._sample_padded(seeds, full, on_step)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-        # Here, where the error and with it the memory of the failed run are gone, there is room to try what fits.
-        raise BatchTooLargeError(self._what_fits(len(seeds)))
-
-    def _sample_padded(self, seeds: list[int], full: int, on_step: OnStep | None) -> Tensor:
-        if self.batch_dependent:
-            return self._run(seeds, on_step)
-        lanes = lane_count(len(seeds), self.device)
-        size = self.engine.size_for(-(-len(seeds) // lanes), -(-full // lanes))
-        if lanes == 1:
-            return self._run(seeds, on_step, size)
-        if size:
-            in_lane(partial(self.engine.prepare, size))
-        return run_in_lanes(partial(self._run, size=size), seeds, lanes, on_step)
-
-    def _sample_chunks(self, seeds: list[int], on_step: OnStep | None) -> Tensor:
-        """Every chunk has one size and every seed one place in it; on a CPU each runs on one core."""
-        size = chunk_size(self.model.image_shape, self.device)
-        parts = chunks(seeds, size)
-
-        def work(part: Sequence[list[int]], on_step: OnStep | None) -> Tensor:
-            def step(done: int, total: int, before: int) -> None:
-                if on_step is not None:
-                    on_step(before * total + done, total * len(part))
-
-            return torch.cat([self._run(chunk, partial(step, before=index)) for index, chunk in enumerate(part)])
-
-        if self.device.type == "cpu":
-            in_lane(partial(self.engine.prepare, size))
-            images = run_in_lanes(work, parts, min(len(parts), torch.get_num_threads()), on_step)
-        else:
-            images = work(parts, on_step)
-        place = {seed: index for index, seed in enumerate(seed for chunk in parts for seed in chunk)}
-        return images[[place[seed] for seed in seeds]]
-
     @torch.inference_mode()
-    def _run(self, seeds: Sequence[int], on_step: OnStep | None, size: int = 0) -> Tensor:
-        """States of the seeds, run as a batch of at least ``size``: the first seed fills it up."""
-        padded = [*seeds, *[seeds[0]] * (size - len(seeds))]
-        noise = Noise(self.run_seed, torch.tensor(padded, dtype=torch.int64, device=self.device), self.backend)
+    def _run(self, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
+        """States of the seeds, run as one batch."""
+        noise = Noise(self.run_seed, torch.tensor(seeds, dtype=torch.int64, device=self.device), self.backend)
         prior = self.model.prior(noise.normal(0, self.model.state_shape))
-        return self.engine.run(prior, noise, on_step)[: len(seeds)]
+        return self.engine.run(prior, noise, on_step)
 
     def _fitting_batch(self) -> int:
         """The most images that fit on a GPU, less a little."""
@@ -353,42 +310,10 @@ class Sampler:
             "network": shape_sha256(self.model),
             "image_shape": self.model.image_shape,
             "precision": self.engine.precision,
+            "gradient": isinstance(self.engine, Engine) and self.engine.through_network,
             "versions": [__version__, torch.__version__],
         }
         most = remembered_batch(key, lambda: largest_batch(self.engine.fits))
         if most == 0:
             raise BatchTooLargeError(f"not even one image of this model fits in the memory of {self.device}")
         return max(1, most - most // SPARE)
-
-    def _what_fits(self, asked: int) -> str:
-        if self.strict:
-            asked = chunk_size(self.model.image_shape, self.device)
-        most = largest_batch(self.engine.fits, asked - 1)
-        sentence = f"a batch of {asked} does not fit in the memory of {self.device}"
-        if most == 0:
-            return f"{sentence}, nor does a single image"
-        if self.strict:
-            return f"{sentence}, and strict=True computes so many together; about {most} images fit without it"
-        return f"{sentence}; about {most} images do: choose batch_size={max(1, most - most // SPARE)} or less"
-
-
-@overload
-def sample(
-    model: ScoreFunction, seeds: Sequence[int], *, return_velocity: Literal[False] = False, **options: Any
-) -> Tensor: ...
-
-
-@overload
-def sample(
-    model: ScoreFunction, seeds: Sequence[int], *, return_velocity: bool, **options: Any
-) -> Tensor | tuple[Tensor, Tensor]: ...
-
-
-def sample(
-    model: ScoreFunction, seeds: Sequence[int], *, return_velocity: bool = False, **options: Any
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Images of the seeds: (len(seeds), C, H, W) float32 in [0, 1], and of a CLD model their velocities if asked for.
-
-    ``options`` are those of `Sampler`; ``return_velocity`` is that of `Sampler.sample`.
-    """
-    return Sampler(model, **options).sample(seeds, return_velocity=return_velocity)

@@ -30,7 +30,8 @@ class Watch:
     pinned memory in its own stream, and read when the event behind the copy has passed, with more work queued by then.
 
     Args:
-        sums: (rows,) float32, the sum of the state after each row that is done.
+        sums: (1, rows) float32, the sum of the state after each row that is done; where conditions guide the run a
+            second line holds that of their gradients.
         table: the run's rows.
         on_step: called with (evaluations done, evaluations in all) when they are done, on a GPU too.
     """
@@ -77,16 +78,23 @@ class Watch:
     def _passed(self, rows: int, evaluations: int) -> None:
         """``rows`` have their sums to look at, ``evaluations`` are done."""
         if rows > self._checked:
-            bad = (~self._seen[self._checked : rows].isfinite()).nonzero()
+            finite = self._seen[:, self._checked : rows].isfinite()
+            bad = (~finite.all(0)).nonzero()
             if len(bad):
-                raise NonFiniteError(self._sentence(self._checked + int(bad[0])))
+                row = int(bad[0])
+                raise NonFiniteError(self._sentence(self._checked + row, gradient=not finite[1:, row].all()))
             self._checked = rows
         if self._on_step is not None:
             self._on_step(evaluations, self._table.nfe)
 
-    def _sentence(self, row: int) -> str:
+    def _sentence(self, row: int, *, gradient: bool) -> str:
+        what, cause = (
+            ("gradients that guide the samples", "the network or a condition's gradient through it is NaN or infinity")
+            if gradient
+            else ("samples", "the network returned NaN or infinity, or the steps are too long")
+        )
+        advice = "lower the scale of the condition" if gradient else "take more steps"
         return (
-            f"the samples are not finite after step {row + 1} of {len(self._table.rows)}, "
-            f"at t = {self._table.rows[row].t:.6g}: "
-            "the network returned NaN or infinity, or the steps are too long; check the weights or take more steps"
+            f"the {what} are not finite after step {row + 1} of {len(self._table.rows)}, "
+            f"at t = {self._table.rows[row].t:.6g}: {cause}; check the weights or {advice}"
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import scoresde_fast as sf
 from scoresde_fast.capture import CapturedLoop, require_capturable_loop
-from scoresde_fast.condition import Run
+from scoresde_fast.condition import Run, bind_all
 from scoresde_fast.conditional.tasks import fitting_colours
 from scoresde_fast.engine import program_for
 from scoresde_fast.evaluate import PlainNetwork
@@ -132,10 +132,7 @@ def test_captured(sde: str) -> None:
     def loop_on(device: str) -> Loop:
         program = program_for(model, table, device)
         conditions = (sf.Projection(some_images(3), some_masks(3), seeds=[0, 1, 2]), sf.Projection(torch.ones(1, 4, 4)))
-        bound = tuple(
-            condition.bind(Run(model, table, options, torch.device(device), place=place))
-            for place, condition in enumerate(conditions)
-        )
+        bound = bind_all(conditions, model, table, options, torch.device(device), None)
         evaluate = PlainNetwork(Dim(), program.labels)
         return Loop(program, evaluate, StepBackends.choose(device), conditions=bound)
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 import scoresde_fast as sf
 from scoresde_fast import engine
 from scoresde_fast.batch_fit import cache_folder, largest_batch, remembered_batch
+from scoresde_fast.batches import BatchTooLargeError
 from scoresde_fast.evaluate import PlainNetwork
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.precision import choose_precision
-from scoresde_fast.sampler import BatchTooLargeError
 from scoresde_fast.sdes import VPSDE
 from scoresde_fast.strict import PIXELS, chunk_size, chunks
 

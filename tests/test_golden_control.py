@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.condition import FIRST_DRAW, Run
+from scoresde_fast.condition import FIRST_DRAW, BoundConditions, Run
 from scoresde_fast.conditional import Projection
 from scoresde_fast.engine import program_for
 from scoresde_fast.evaluate import PlainNetwork
@@ -73,7 +73,7 @@ def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, parity:
     bound = condition.bind(Run(model, table, options, torch.device("cpu"), "reference"))
     loop = Loop(
         program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu", "reference"),
-        langevin_norm="batch", conditions=(bound,),
+        langevin_norm="batch", conditions=BoundConditions((bound,)),
     )  # fmt: skip
     with ExitStack() as stack:
         for operation in (affine_step, langevin_norms, langevin_step, project):

@@ -157,11 +157,11 @@ def test_a_gpu_is_followed_from_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     table, done = TABLES["em"], []
-    sums = torch.zeros(len(table.rows))
+    sums = torch.zeros(1, len(table.rows))
     watch = Watch(sums, table, lambda evaluations, total: done.append(evaluations))
     watch._behind, watch._seen = True, torch.empty_like(sums)
     for row in range(len(table.rows)):
-        sums[row] = torch.nan if row >= 6 else 1.0
+        sums[0, row] = torch.nan if row >= 6 else 1.0
         watch.after(1, 1)
         assert len(passed) == max(0, row + 1 - AHEAD) == len(done)
     with pytest.raises(NonFiniteError, match="after step 7 of 9"):

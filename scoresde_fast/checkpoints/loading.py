@@ -17,7 +17,12 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 
 def embedded_names() -> list[str]:
     """Names of the score models that come with the package, sorted."""
-    return sorted(path.name for path in EMBEDDED.glob("*") if folder.is_saved(path))
+    return _embedded(classifiers=False)
+
+
+def embedded_classifiers() -> list[str]:
+    """Names of the classifiers that come with the package, sorted."""
+    return _embedded(classifiers=True)
 
 
 def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool = True) -> ScoreModel:
@@ -31,10 +36,10 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
 
     Raises:
         ValueError: an unknown name; a file that is damaged, holds code, or does not fit ``config``; an official
-            checkpoint without ``config`` (the sentence says which presets fit).
+            checkpoint without ``config`` (the sentence says which presets fit); a classifier.
         FileNotFoundError: nothing is there.
     """
-    path = EMBEDDED / path_or_name if path_or_name in embedded_names() else Path(path_or_name)
+    path = embedded_or_path(path_or_name)
     if path.is_file():
         return _load_file(path, config, ema)
     if not path.is_dir():
@@ -47,9 +52,26 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
     return model
 
 
+def embedded_or_path(path_or_name: str | Path) -> Path:
+    """The folder of an embedded model or classifier of that name, else the path that ``path_or_name`` is."""
+    embedded = path_or_name in (*embedded_names(), *embedded_classifiers())
+    return EMBEDDED / path_or_name if embedded else Path(path_or_name)
+
+
+def is_path(path_or_name: str | Path) -> bool:
+    """Whether this can only be meant as a path: with a suffix, or with a folder."""
+    path = Path(path_or_name)
+    return isinstance(path_or_name, Path) or bool(path.suffix) or len(path.parts) > 1
+
+
 def convert(path: str | Path, out: str | Path, config: ConfigLike | None = None, ema: bool = True) -> None:
     """Write the model that `load` finds at ``path`` as the folder ``out`` of configuration and weights."""
     folder.save(load(path, config, ema), out)
+
+
+def _embedded(*, classifiers: bool) -> list[str]:
+    saved = (path for path in EMBEDDED.glob("*") if folder.is_saved(path))
+    return sorted(path.name for path in saved if folder.is_classifier(path) == classifiers)
 
 
 def _load_file(path: Path, config: ConfigLike | None, ema: bool) -> ScoreModel:
@@ -69,7 +91,6 @@ def _not_there(path_or_name: str | Path) -> Exception:
             f"{path_or_name!r} is a preset, which has no weights: create({path_or_name!r}) makes fresh ones, "
             "and load(PATH, config=...) reads a checkpoint"
         )
-    path = Path(path_or_name)
-    if isinstance(path_or_name, Path) or path.suffix or len(path.parts) > 1:
+    if is_path(path_or_name):
         return FileNotFoundError(f"there is no checkpoint file and no folder {str(path_or_name)!r}")
     return ValueError(unknown("model", path_or_name, embedded_names()) + ", or give a folder's or a checkpoint's path")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from scoresde_fast.condition import DRAWS, Data, Run
 from scoresde_fast.conditional.levels import corrects, original_levels, run_levels
+from scoresde_fast.conditional.of_seeds import OfSeeds
 from scoresde_fast.ops.project import LEVELS, block_shape, operation, project
 from scoresde_fast.ops.step_table import CONTROL, DeviceTable
 
@@ -67,12 +67,11 @@ class Projection:
             raise ValueError("known has NaN or infinity where it is known; leave these out by the mask")
         self.parity = parity
         self.seeds = None if seeds is None else list(seeds)
-        self._image_of = images_of(self.seeds, len(self.known))
+        self._of_seeds = OfSeeds.of(self.seeds, len(self.known), "known image")
 
     def require_seeds(self, seeds: Sequence[int]) -> None:
         """Raises ``ValueError`` unless an image belongs to every seed."""
-        if len(self.known) > 1 and (missing := [seed for seed in seeds if seed not in self._image_of]):
-            raise ValueError(f"no known image belongs to seed {missing[0]}: name it in the seeds of the condition")
+        self._of_seeds.require(seeds)
 
     def describe(self) -> dict[str, Any]:
         """Everything of it that decides the pixels, as plain values."""
@@ -106,7 +105,7 @@ class Projection:
         return BoundProjection(
             torch.where(self.mask, model.from_images(self.known), 0.0).to(run.device),
             self.mask.to(run.device),
-            self._image_of,
+            self._of_seeds,
             table,
             model.sde.parts == 2,
             operation.choose(run.device, run.backend),
@@ -146,7 +145,7 @@ class BoundProjection:
 
     Attributes:
         known, mask: (K, C', H', W'), in the range of the model's data.
-        image_of: which of the K belongs to a seed.
+        of_seeds: which of the K belongs to a seed.
         table: a level for the start and one for the state after each row.
         pairs: states are pairs of position and velocity.
         implementation: what makes the steps.
@@ -155,7 +154,7 @@ class BoundProjection:
 
     known: Tensor
     mask: Tensor
-    image_of: dict[int, int]
+    of_seeds: OfSeeds
     table: DeviceTable
     pairs: bool
     implementation: Callable[..., None]
@@ -163,7 +162,7 @@ class BoundProjection:
 
     def data(self, sample_ids: Tensor) -> Data:
         """(known, mask), (B, C', H', W') each."""
-        images = torch.tensor([self.image_of.get(seed, 0) for seed in sample_ids.tolist()], device=self.known.device)
+        images = self.of_seeds.places(sample_ids)
         return self.known[images], self.mask[images]
 
     def empty_data(self, batch: int) -> Data:
@@ -240,22 +239,3 @@ def whole_mask(mask: Tensor | None, known: Tensor) -> Tensor:
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask has other values than 0 and 1; 1 is known, 0 unknown: compare it with a threshold")
     return mask.to(known.device).bool().expand(known.shape).contiguous()
-
-
-def images_of(seeds: Sequence[int] | None, images: int) -> dict[int, int]:
-    """Which of the images belongs to each seed.
-
-    Raises:
-        ValueError: there are no seeds for several images, not as many for each, or one seed twice.
-    """
-    if seeds is None:
-        if images > 1:
-            raise ValueError(f"there are {images} known images: name the seeds that belong to each, as seeds=...")
-        return {}
-    if not seeds or len(seeds) % images:
-        raise ValueError(f"there are {len(seeds)} seeds for {images} known images; give as many seeds to each image")
-    if images > 1 and len(set(seeds)) < len(seeds):
-        twice = Counter(seeds).most_common(1)[0][0]
-        raise ValueError(f"seed {twice} belongs to two known images; give each image seeds of its own")
-    each = len(seeds) // images
-    return {seed: index // each for index, seed in enumerate(seeds)}

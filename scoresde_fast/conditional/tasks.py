@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tasks by name: inpainting and colorisation."""
+"""The tasks by name: inpainting, colorisation, and restoring what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from scoresde_fast.condition import Condition
+from scoresde_fast.conditional.operators import LinearOperator
+from scoresde_fast.conditional.posterior import DPS, PiGDM
 from scoresde_fast.conditional.projection import Projection, whole_mask
+from scoresde_fast.errors import unknown
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
+
+Method = Literal["pigdm", "dps"]
 
 GRAY_TOLERANCE = 1e-5
 """How far the channels of a gray image may be apart: rounding, and less than one level of 8 bits."""
@@ -96,6 +102,48 @@ def colorize(
     return fitting_colours(coloured, gray[:, :1].repeat_interleave(samples, dim=0).to(coloured.device, torch.float32))
 
 
+def restore(
+    model: ScoreFunction,
+    operator: LinearOperator,
+    measured: Tensor,
+    *,
+    noise: float = 0.0,
+    method: Method = "pigdm",
+    scale: float = 1.0,
+    seeds: Sequence[int] | None = None,
+    samples: int = 1,
+    **options: Any,
+) -> Tensor:
+    """Images that ``measured`` may have been made of, by `PiGDM` or `DPS`.
+
+    Args:
+        model: any score model; it need not have been trained for this.
+        operator: how images in [0, 1] are measured, as `Blur(1.5)`; see `scoresde_fast.conditional.operators`.
+        measured: (N, ...), A of N images plus noise.
+        noise: the deviation of that noise; "dps" does not use it.
+        method: "pigdm" or "dps".
+        scale: of the guidance, see `PiGDM` and `DPS`.
+        seeds, samples: as in `inpaint`.
+        options: those of `scoresde_fast.Sampler`.
+
+    Returns:
+        (N samples, C, H, W) float32 in [0, 1], the samples of the first measurement first.
+
+    Raises:
+        ValueError: the operator or the measurements do not fit the model, the method is unknown, a seed is given twice,
+            or an option is none.
+    """
+    if method not in get_args(Method):
+        raise ValueError(unknown("method", method, get_args(Method)))
+    seeds = _seeds_of(len(measured), seeds, samples)
+    condition: Condition
+    if method == "pigdm":
+        condition = PiGDM(operator, measured, noise=noise, scale=scale, seeds=seeds)
+    else:
+        condition = DPS(operator, measured, scale=scale, seeds=seeds)
+    return Sampler(model, condition=condition, **options).sample(seeds)
+
+
 def fitting_colours(images: Tensor, gray: Tensor) -> Tensor:
     """Images (N, C, H, W) with their hues and the mean ``gray`` (N, 1, H, W): as far from it as [0, 1] has room."""
     away = images - images.mean(1, keepdim=True)
@@ -127,15 +175,24 @@ def _sample(
     options: dict[str, Any],
 ) -> Tensor:
     """``samples`` images for each of those that are ``known``."""
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples is {samples!r}; it must be a whole number of at least 1")
-    count = len(known) * samples
-    seeds = range(count) if seeds is None else seeds
-    if len(seeds) != count:
-        raise ValueError(
-            f"there are {len(seeds)} seeds for {len(known)} images with {samples} samples each; give {count}"
-        )
+    seeds = _seeds_of(len(known), seeds, samples)
     if parity:
         options = {"denoise": False, **options}
     condition = Projection(known, mask, seeds=seeds, parity=parity)
     return Sampler(model, condition=condition, **options).sample(seeds)
+
+
+def _seeds_of(count: int, seeds: Sequence[int] | None, samples: int) -> Sequence[int]:
+    """The seeds of ``samples`` samples for each of ``count`` images, as the user gave them, or 0, 1, 2, ...
+
+    Raises:
+        ValueError: there are not as many, or ``samples`` is no number of samples.
+    """
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"samples is {samples!r}; it must be a whole number of at least 1")
+    seeds = range(count * samples) if seeds is None else seeds
+    if len(seeds) != count * samples:
+        raise ValueError(
+            f"there are {len(seeds)} seeds for {count} images with {samples} samples each; give {count * samples}"
+        )
+    return seeds

@@ -3,6 +3,7 @@
 
 from scoresde_fast.sdes.base import SDE, Array, Discretisation, Marginal, Reverse, ScalarSDE, Time
 from scoresde_fast.sdes.cld import CLDSDE, PairKernel, PairScore
+from scoresde_fast.sdes.observation import Observation, observation, tweedie
 from scoresde_fast.sdes.ve import VESDE
 from scoresde_fast.sdes.vp import VPSDE, LinearBetaSDE, SubVPSDE
 
@@ -19,10 +20,13 @@ __all__ = [
     "Discretisation",
     "LinearBetaSDE",
     "Marginal",
+    "Observation",
     "PairKernel",
     "PairScore",
     "Reverse",
     "ScalarSDE",
     "SubVPSDE",
     "Time",
+    "observation",
+    "tweedie",
 ]

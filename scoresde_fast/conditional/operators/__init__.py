@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear measurements of images: what guidance by a measurement needs to know of them."""
+
+from scoresde_fast.conditional.operators.adjoint import require_adjoint
+from scoresde_fast.conditional.operators.blur import Blur
+from scoresde_fast.conditional.operators.gray import Gray
+from scoresde_fast.conditional.operators.linear import LinearOperator, ridge_inverse
+from scoresde_fast.conditional.operators.mask import Mask
+from scoresde_fast.conditional.operators.separable import Separable
+from scoresde_fast.conditional.operators.super_resolution import SuperResolution
+
+__all__ = [
+    "Blur",
+    "Gray",
+    "LinearOperator",
+    "Mask",
+    "Separable",
+    "SuperResolution",
+    "require_adjoint",
+    "ridge_inverse",
+]

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inpainting: the pixels that a mask keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde_fast.conditional.operators.on_devices import OnDevices
+from scoresde_fast.conditional.projection import whole_mask
+
+
+class Mask:
+    """Known pixels as they are, unknown ones as 0: A = A^T = A^+ is diagonal.
+
+    What is measured where a pixel is unknown may be anything, even NaN.
+
+    Args:
+        mask: 1 or True where a pixel is known: (H, W) or (1, H, W) for every channel, or (C, H, W).
+
+    Raises:
+        ValueError: the mask has another shape, or other values than 0 and 1.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        shape = tuple(mask.shape)
+        if len(shape) not in (2, 3) or 0 in shape:
+            raise ValueError(f"mask has shape {shape}; it must be (H, W), (1, H, W) or (C, H, W)")
+        self.shape = (1, *shape)[-3:]
+        self._mask = OnDevices(whole_mask(mask, mask.new_zeros(1, *self.shape))[0])
+
+    @classmethod
+    def box(cls, image_shape: Sequence[int], top: int, left: int, height: int, width: int) -> Mask:
+        """Everything known but a box of ``height`` x ``width`` pixels, whose first row and column are given from 0 on.
+
+        Args:
+            image_shape: (C, H, W) or (H, W).
+
+        Raises:
+            ValueError: the box is empty, or not within the image.
+        """
+        rows, columns = image_shape[-2:]
+        if not (0 <= top < top + height <= rows and 0 <= left < left + width <= columns):
+            raise ValueError(
+                f"a box of {height} x {width} pixels at row {top} and column {left} is not within an image of "
+                f"{rows} x {columns}: choose a height and width of at least 1 that end inside it"
+            )
+        mask = torch.ones(rows, columns, dtype=torch.bool)
+        mask[top : top + height, left : left + width] = False
+        return cls(mask)
+
+    @classmethod
+    def random(cls, image_shape: Sequence[int], known: float, seed: int) -> Mask:
+        """A share ``known`` of the pixels, to the nearest pixel, the same ones in every channel.
+
+        Of two masks of one seed the one with more known pixels has all of the other's.
+
+        Args:
+            image_shape: (C, H, W) or (H, W).
+
+        Raises:
+            ValueError: the share is not in [0, 1].
+        """
+        if not 0 <= known <= 1:
+            raise ValueError(f"known is {known!r}; it must be the share of known pixels, from 0 to 1")
+        rows, columns = image_shape[-2:]
+        order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(seed))
+        return cls((order < round(known * rows * columns)).view(rows, columns))
+
+    def __repr__(self) -> str:
+        (mask,) = self._mask.tensors
+        return f"Mask({' x '.join(map(str, self.shape))}, {int(mask.sum())} of {mask.numel()} known)"
+
+    def describe(self) -> dict[str, Any]:
+        """Everything of it that decides the pixels, as plain values."""
+        return {"kind": "mask", "sha256": self._mask.sha256()}
+
+    def measured_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        """(C, H, W) of the measurement of an image (C, H, W).
+
+        Raises:
+            ValueError: the mask does not fit it.
+        """
+        channels, *size = image_shape
+        if tuple(size) != self.shape[1:] or self.shape[0] not in (1, channels):
+            raise ValueError(
+                f"the mask is {self.shape} and the images are {tuple(image_shape)}; make a mask of shape "
+                f"{tuple(size)}, {(1, *size)} or {tuple(image_shape)}"
+            )
+        return tuple(image_shape)
+
+    def apply(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        self.measured_shape(images.shape[-3:])
+        (mask,) = self._mask.like(images)
+        return torch.where(mask, images, 0.0)
+
+    def adjoint(self, measured: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        return self.apply(measured)
+
+    def pseudo_inverse(self, measured: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        return self.apply(measured)
+
+    def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditional.operators.ridge_inverse`."""
+        return self.apply(measured) / (1 + ridge)

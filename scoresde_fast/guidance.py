@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guidance: the gradients of log-likelihoods, between the network's evaluation and the step (Song et al. 2021, app. I).
+
+    grad log p_t(x | y) = grad log p_t(x) + grad log p_t(y | x)
+
+One gradient is taken of all log-likelihoods together: the network is evaluated once, and differentiated at most once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scoresde_fast.condition import BoundConditions, Data
+
+Evaluate = Callable[[Tensor, Tensor], Tensor]
+"""``evaluate(x, row)``: (B, ...) float32 and (1,) int64 -> the network's output at that row's time, contiguous; of a
+pair (B, 2C, ...) it is that of the velocity, (B, C, ...)."""
+
+
+class Guided(NamedTuple):
+    """What an evaluation gives under guidance.
+
+    Attributes:
+        output: the network's, to which the guidance of the score is added.
+        push: like the state, what is added to it after the row; None: nothing.
+        health: (), a sum over all gradients: finite where they are.
+    """
+
+    output: Tensor
+    push: Tensor | None
+    health: Tensor
+
+
+def evaluate_guided(
+    evaluate: Evaluate, conditions: BoundConditions, x: Tensor, data: Sequence[Data], counter: Tensor
+) -> Guided:
+    """The network's output at ``x`` (B, ...) and row ``counter`` (1,), guided by conditions that have the ``data``."""
+    assert conditions.to_output is not None
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        with torch.set_grad_enabled(conditions.through_network):
+            output = evaluate(x, counter)
+        kinds: dict[bool, list[Tensor]] = {False: [], True: []}
+        for condition, held in zip(conditions.guiding, data, strict=True):
+            kinds[condition.pushes].append(condition.log_likelihood(x, output, held, counter).sum())
+        # The graph below the network is common to both kinds: the first gradient leaves it to the second.
+        both = all(kinds.values())
+        of_score, push = (
+            torch.autograd.grad(torch.stack(terms).sum(), x, retain_graph=both)[0] if terms else None
+            for terms in (kinds[False], kinds[True])
+        )
+    output = output.detach()
+    if of_score is not None:
+        scale = conditions.to_output.index_select(0, counter)
+        output = output + scale * of_score.chunk(conditions.parts, dim=1)[-1]
+    gradients = [gradient for gradient in (of_score, push) if gradient is not None]
+    return Guided(output, push, torch.stack([gradient.sum() for gradient in gradients]).sum())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from torch import Tensor
@@ -38,7 +39,7 @@ def sample(
     *,
     return_velocity: bool = False,
     classes: Sequence[int | str] | None = None,
-    classifier: Classifier | str | None = None,
+    classifier: Classifier | str | Path | None = None,
     class_scale: float = 1.0,
     condition: Conditions = None,
     **options: Any,
@@ -69,7 +70,7 @@ def sample(
         raise ValueError(f"there are {len(seeds)} seeds and {len(classes)} classes; give one of each for every image")
     if classifier is None:
         raise ValueError("classes need a classifier, as classifier='digits-classifier', or one of your own training")
-    known = classifier if isinstance(classifier, Classifier) else load_classifier(classifier)
+    known = load_classifier(classifier) if isinstance(classifier, str | Path) else classifier
     guidance = ClassGuidance(classes, known, scale=class_scale, seeds=seeds)
     sampler = Sampler(model, condition=(guidance, *as_conditions(condition)), **options)
     return sampler.sample(seeds, return_velocity=return_velocity)

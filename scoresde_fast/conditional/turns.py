@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classes in turn: of every seed the class is known from the seed alone, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from scoresde_fast.classifier import Classifier
+from scoresde_fast.conditional.classes import ClassGuidance, label_of
+from scoresde_fast.conditional.of_seeds import OfSeeds
+
+
+@dataclass(frozen=True)
+class InTurn(OfSeeds):
+    """Seed s has the data s mod count."""
+
+    def require(self, seeds: Sequence[int]) -> None:
+        """Every seed has data."""
+
+    def places(self, sample_ids: Tensor) -> Tensor:
+        """The place of each sample's data (B,) int64, on its device."""
+        return sample_ids % self.count
+
+
+class ClassesInTurn(ClassGuidance):
+    """`ClassGuidance` of any seeds: seed s goes to class s mod n of the n that are given.
+
+    So a set may grow, and be made in shares, without any image changing its class.
+
+    Args:
+        classes: by number or name; one of them more than once for a larger share.
+        classifier, scale: as `ClassGuidance` takes them.
+
+    Raises:
+        ValueError: as `ClassGuidance`.
+    """
+
+    def __init__(self, classes: Sequence[int | str], classifier: Classifier, *, scale: float = 1.0) -> None:
+        super().__init__(classes, classifier, scale=scale, seeds=range(len(classes)))
+        self.seeds = None
+        self._of_seeds = InTurn(len(self.labels), "class", {})
+
+    def describe(self) -> dict[str, Any]:
+        """Everything of it that decides the pixels, as plain values."""
+        return {**super().describe(), "seeds": None if len(self.labels) == 1 else f"mod {len(self.labels)}"}
+
+
+def parse_classes(text: str, known: Sequence[str]) -> list[int]:
+    """The numbers of the classes that ``text`` names, ``3`` or ``3,7,one``: names, or else numbers.
+
+    Raises:
+        ValueError: one is unknown.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    return [label_of(int(part) if part not in known and part.isdecimal() else part, known) for part in parts]

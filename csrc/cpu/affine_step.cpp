@@ -44,7 +44,7 @@ void affine_step(const AffineStep& step, int64_t sample, int64_t begin, int64_t 
     }
     if (step.saved && step.control[Control::save]) std::copy_n(state, count, step.saved + at);
     if (step.sample_ids) {
-      make_normals(noise, step.field(sample), first);
+      make_normals(noise, step.field(sample), first, count);
       const float of_noise = row[Columns::noise];
       for (int64_t i = 0; i < count; ++i) state[i] = fused(of_noise, noise[i], next[i]);
     } else {

@@ -51,7 +51,7 @@ void affine_step_pair(const AffineStep& step, int64_t sample, int64_t begin, int
     if (step.sample_ids) {
       const float* cholesky = row + PairColumns::noise;
       const float factor[4] = {cholesky[0], 0.0f, cholesky[1], cholesky[2]};
-      make_normals(noise[0], step.field(sample), first);
+      make_normals(noise[0], step.field(sample), first, count);
       make_unaligned(noise[1], step.field(sample), half + first, count);
       add(next, factor, noise[0], noise[1], count);
     }

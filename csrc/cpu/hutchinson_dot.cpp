@@ -16,7 +16,7 @@ double hutchinson_dot(const void* tangent, Dtype dtype, int64_t base, const Fiel
   for (int64_t first = begin; first < end; first += kBlock) {
     const int64_t count = std::min<int64_t>(end - first, kBlock);
     const float* values = as_float(buffer, tangent, dtype, base + first, count);
-    signs ? make_signs(probe, field, first) : make_normals(probe, field, first);
+    signs ? make_signs(probe, field, first, kBlock) : make_normals(probe, field, first, kBlock);
     std::copy_n(values, count, padded);
     std::fill(padded + count, padded + kBlock, 0.0f);
     sum += dot<kBlock>(padded, probe);

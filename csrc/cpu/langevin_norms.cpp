@@ -13,7 +13,7 @@ namespace {
 // squares add up to r^2 = -2 ln u: neither roots nor angles are needed.
 SSF_HD double noise_squares(const Field& field, int64_t first) {
   Block words;
-  make_words(words, field, static_cast<uint32_t>(first / 4));
+  make_words(words, field, static_cast<uint32_t>(first / 4), kCalls);
   float squares[2][kCalls], ones[kCalls];
   for (int i = 0; i < kCalls; ++i) {
     squares[0][i] = minus_two_log(words[0][i]);
@@ -35,7 +35,7 @@ Norms langevin_norms(const Score& score, float* kept, int64_t begin, int64_t end
     if (count == kBlock) {
       sums.score += dot<kBlock>(values, values);
       if (kept) {
-        make_normals(kept + first, score.field, first);
+        make_normals(kept + first, score.field, first, kBlock);
         sums.noise += dot<kBlock>(kept + first, kept + first);
       } else {
         sums.noise += noise_squares(score.field, first);
@@ -44,7 +44,7 @@ Norms langevin_norms(const Score& score, float* kept, int64_t begin, int64_t end
     }
     std::fill(std::copy_n(values, count, output), output + kBlock, 0.0f);
     sums.score += dot<kBlock>(output, output);
-    make_normals(noise, score.field, first);
+    make_normals(noise, score.field, first, count);
     if (kept) std::copy_n(noise, count, kept + first);
     std::fill(noise + count, noise + kBlock, 0.0f);
     sums.noise += dot<kBlock>(noise, noise);

@@ -13,7 +13,7 @@ void langevin_step(float* state, const Score& score, const float* kept, float si
   for (int64_t first = begin; first < end; first += kBlock) {
     const int64_t count = std::min<int64_t>(end - first, kBlock);
     const float* output = as_float(buffer, score.output, score.dtype, score.base + first, count);
-    if (!kept) make_normals(made, score.field, first);
+    if (!kept) make_normals(made, score.field, first, count);
     const float* noise = kept ? kept + first : made;
     for (int64_t i = 0; i < count; ++i)
       state[first + i] = fused(root, noise[i], fused(size, score.factor * output[i], state[first + i]));

@@ -12,7 +12,7 @@ namespace ssf::cpu {
 // Compilers make 32 x 32 -> 64 bit products of 32-bit lanes, with shuffles around each. Here every word lives in the
 // low half of a 64-bit lane, where the product needs none and whatever is in the high half does no harm. Even and odd
 // calls are apart, and a shift and a blend put them together: a third of the instructions.
-__attribute__((target("avx2"))) void make_words(Block& words, const Field& field, uint32_t first_call) {
+__attribute__((target("avx2"))) void make_words(Block& words, const Field& field, uint32_t first_call, int calls) {
   __m256i keys[10][2];
   auto key0 = static_cast<uint32_t>(field.run_seed), key1 = static_cast<uint32_t>(field.run_seed >> 32);
   for (auto& key : keys) {
@@ -25,7 +25,7 @@ __attribute__((target("avx2"))) void make_words(Block& words, const Field& field
   const __m256i multiplier1 = _mm256_set1_epi64x(kPhiloxMultipliers[1]);
   const Words head = noise_counter(first_call, field.draw, field.sample_id);
 
-  for (int i = 0; i < kCalls; i += 8) {
+  for (int i = 0; i < calls; i += 8) {
     const uint32_t call = first_call + i;
     __m256i c[4][2];
     // Sums of 32-bit lanes, so that the call number wraps as the contract's word does.
@@ -55,8 +55,8 @@ __attribute__((target("avx2"))) void make_words(Block& words, const Field& field
 
 __attribute__((target("default")))
 #endif
-void make_words(Block& words, const Field& field, uint32_t first_call) {
-  for (int i = 0; i < kCalls; ++i) {
+void make_words(Block& words, const Field& field, uint32_t first_call, int calls) {
+  for (int i = 0; i < calls; ++i) {
     const Words result = philox(noise_counter(first_call + i, field.draw, field.sample_id), field.run_seed);
     for (int k = 0; k < 4; ++k) words[k][i] = result.w[k];
   }

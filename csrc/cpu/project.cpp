@@ -45,7 +45,7 @@ void project(const Projection& p, int64_t sample, int64_t begin, int64_t end) {
     const int64_t count = std::min<int64_t>(end - first, kBlock);
     const float* known = p.known + sample * p.count() + first;
     const bool* mask = p.mask + sample * p.count() + first;
-    make_normals(noise, field, first);
+    make_normals(noise, field, first, count);
     for (int64_t i = 0; i < count; ++i) wanted[i] = fused(row[Levels::noise], noise[i], row[Levels::scale] * known[i]);
     move(p, state, mask, wanted, first, count);
     if (!p.pairs) continue;

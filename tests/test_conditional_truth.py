@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from correlated import CorrelatedGaussian
 
 import scoresde_fast as sf
+from scoresde_fast.bench.correlated import CorrelatedGaussian
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 
 COUNT = 1000
@@ -46,7 +46,7 @@ def test_posterior(name: str, task: str) -> None:
     if "corrector" in options:
         options = {**options, "corrector_steps": CORRECTORS[task], "snr": 0.32, "steps": 60}
     model, operator = CorrelatedGaussian(sde), OPERATORS[task]
-    truth = np.random.default_rng(1).multivariate_normal(model.data_mean, model.data_covariance)
+    truth = np.random.default_rng(1).multivariate_normal(model.data.mean, model.data.covariance)
     measured = operator @ truth
     mask = None
     known = torch.from_numpy(measured).float()
@@ -61,7 +61,7 @@ def test_posterior(name: str, task: str) -> None:
     deviation = np.sqrt(np.trace(covariance))
     away = np.linalg.norm(flat.mean(0) - mean) / deviation
     spread = np.linalg.norm(np.cov(flat.T) - covariance) / np.linalg.norm(covariance)
-    data_spread = np.linalg.norm(model.data_covariance - covariance) / np.linalg.norm(covariance)
-    assert np.linalg.norm(model.data_mean - mean) / deviation > 0.25 and data_spread > 0.4  # what is to be told apart
+    data_spread = np.linalg.norm(model.data.covariance - covariance) / np.linalg.norm(covariance)
+    assert np.linalg.norm(model.data.mean - mean) / deviation > 0.25 and data_spread > 0.4  # what is to be told apart
     assert away < 0.1
     assert spread < 0.15

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from scoresde_fast.ops import winograd_weights
 from scoresde_fast.ops.winograd_convolution import fits, operation, winograd_convolution, winograd_weight
+from scoresde_fast.ops.winograd_weights import transposed_weight, winograd_filters
 
 CL = torch.channels_last
 BACKENDS = [name for name in ("reference", "cpu") if name == "reference" or operation.present(name)]
@@ -106,6 +111,92 @@ def test_operator(backend: str) -> None:
     assert empty.shape == (0, 16, 5, 6)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("shape", SHAPES, ids=IDS)
+def test_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Of x and residual: at most three times as far from float64 as those of torch's direct sum, plus one ulp of the
+    largest; the input's channels need be no multiple of 16, and gradients need not lie as images do."""
+    x, weight, bias, residual = case(shape)
+    grad = torch.randn(residual.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+
+    def gradients(of: torch.dtype, ours: bool) -> tuple[Tensor, ...]:
+        leaves = [tensor.to(of).requires_grad_() for tensor in (x, residual)]
+        if ours:
+            y = winograd_convolution(leaves[0], winograd_weight(weight.float()), bias.float(), leaves[1], 0.7)
+        else:
+            y = F.conv2d(leaves[0], weight.to(of), bias.to(of), padding=1) + 0.7 * leaves[1]
+        return torch.autograd.grad(y, leaves, grad.to(of))
+
+    exact = gradients(torch.float64, False)
+    for got, direct, wanted in zip(gradients(dtype, True), gradients(dtype, False), exact, strict=True):
+        assert got.dtype == dtype
+        assert error(got, wanted) <= 3 * error(direct, wanted) + torch.finfo(dtype).eps * float(wanted.abs().max())
+
+
+def test_gradient_is_the_transpose() -> None:
+    """In float64: the filters come back out of their transform, and the transposed weight gives the gradient."""
+    x, weight, _, residual = case((2, 24, 32, 7, 9))
+    transformed = winograd_weight(weight)
+    torch.testing.assert_close(winograd_filters(transformed), weight, rtol=0, atol=1e-14)
+    wanted = torch.nn.grad.conv2d_input(x.shape, weight, residual, padding=1)
+    got = winograd_convolution(residual, transposed_weight(transformed))
+    torch.testing.assert_close(got[:, :24], wanted, rtol=0, atol=1e-12)
+    assert got.shape[1] == 32 and got[:, 24:].abs().max() <= 1e-12
+
+
+def test_transposed_weight_is_kept() -> None:
+    """Made once, anew where the weight was written, and given up with it."""
+    weight = winograd_weight(torch.randn(16, 16, 3, 3))
+    made = transposed_weight(weight)
+    assert transposed_weight(weight) is made
+    weight.mul_(2)
+    assert torch.equal(transposed_weight(weight), 2 * made)
+    kept = len(winograd_weights._transposed)
+    del weight
+    assert len(winograd_weights._transposed) == kept - 1
+
+
+def test_keeps_no_image() -> None:
+    """What is recorded for the gradient holds neither x nor residual: the operation is linear."""
+    x = torch.randn(1, 8, 4, 4).contiguous(memory_format=CL)
+    residual = torch.randn(1, 16, 4, 4).contiguous(memory_format=CL)
+    leaf = torch.zeros((), requires_grad=True)
+    images = [x + leaf, residual + leaf]
+    y = winograd_convolution(images[0], winograd_weight(torch.randn(16, 8, 3, 3)), None, images[1])
+    held = [weakref.ref(image) for image in images]
+    images.clear()
+    assert y.requires_grad and not any(reference() is not None for reference in held)
+
+
+def test_operator_of_the_gradient() -> None:
+    """Schema and fake of the transposed convolution, strides included; gradients through tracers and empty batches."""
+    x, weight, bias, residual = (tensor.float() for tensor in case((2, 24, 16, 5, 6)))
+    u = winograd_weight(weight)
+    x, residual = x.contiguous(memory_format=CL), residual.contiguous(memory_format=CL)
+    transposed = torch.ops.scoresde_fast.winograd_convolution_transposed.default
+    torch.library.opcheck(transposed, (residual, u), test_utils=("test_schema", "test_faketensor"))
+    arguments = (x.clone().requires_grad_(), u, bias, residual.clone().requires_grad_(), 0.5)
+    torch.library.opcheck(
+        torch.ops.scoresde_fast.winograd_convolution.default,
+        arguments,
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static"),
+    )
+    traced = make_fx(lambda x: torch.autograd.grad(winograd_convolution(x, u, bias).square().sum(), x)[0])(arguments[0])
+    names = {str(node.target) for node in traced.graph.nodes}
+    assert "scoresde_fast.winograd_convolution_transposed.default" in names
+    empty = x[:0].clone().requires_grad_()
+    assert torch.autograd.grad(winograd_convolution(empty, u).sum(), empty)[0].shape == empty.shape
+
+
+def test_no_gradient_of_the_gradient() -> None:
+    """Asking for one is an error: it would be that of another operation."""
+    x = torch.randn(1, 8, 4, 4).contiguous(memory_format=CL).requires_grad_()
+    y = winograd_convolution(x, winograd_weight(torch.randn(16, 8, 3, 3)))
+    (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 class TestRefusals:
     """Each bad argument gets one sentence that names the value and what is allowed."""
 
@@ -116,6 +207,8 @@ class TestRefusals:
         assert not fits(torch.zeros(16, 9, 3, 3)) and not fits(torch.zeros(8, 8, 3, 3))
         with pytest.raises(ValueError, match=r"shape \(16, 8, 1, 1\); it must be \(K, C, 3, 3\)"):
             winograd_weight(torch.zeros(16, 8, 1, 1))
+        with pytest.raises(ValueError, match="weight requires a gradient, which winograd_convolution has for x and"):
+            winograd_convolution(self.x, self.u.clone().requires_grad_())
         with pytest.raises(ValueError, match=r"shape \(16, 8, 3, 3\); make it with winograd_weight"):
             winograd_convolution(self.x, torch.zeros(16, 8, 3, 3))
 

@@ -21,7 +21,7 @@ def save_classifier(classifier: Classifier, folder: str | Path, dtype: torch.dty
     holds a score model, or a classifier of another configuration.
     """
     folder = Path(folder)
-    there = {CLASSIFIER: _config(folder).to_dict()} if is_saved(folder) else None
+    there = {CLASSIFIER: _config(folder, folder).to_dict()} if is_saved(folder) else None
     write(classifier, {CLASSIFIER: classifier.config.to_dict()}, folder, dtype, there)
 
 
@@ -42,17 +42,20 @@ def load_classifier(path_or_name: str | Path) -> Classifier:
             raise FileNotFoundError(f"there is no classifier's folder {str(path_or_name)!r}")
         raise ValueError(unknown("classifier", path_or_name, embedded_classifiers()) + ", or give a folder's path")
     check_saved(folder, "classifier")
-    classifier = Classifier(_config(folder))
+    classifier = Classifier(_config(folder, path_or_name))
     read_weights(classifier, folder)
     return classifier.eval()
 
 
-def _config(folder: Path) -> ClassifierConfig:
+def _config(folder: Path, name: str | Path) -> ClassifierConfig:
     path = folder / CONFIG
     try:
         options = _read_json(path)
-        if CLASSIFIER not in options:
-            raise ValueError("of a score model, and a classifier is needed; train one with `scoresde-fast train`")
-        return ClassifierConfig.from_dict(options[CLASSIFIER])
+        if CLASSIFIER in options:
+            return ClassifierConfig.from_dict(options[CLASSIFIER])
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
+    raise ValueError(
+        f"{str(name)!r} is a score model, and a classifier is needed: {' or '.join(embedded_classifiers())}, or the "
+        "folder of one that `scoresde-fast train` made"
+    )

@@ -48,7 +48,7 @@ def save(model: ScoreModel, folder: str | Path, dtype: torch.dtype = torch.float
     folder = Path(folder)
     there = None
     if is_saved(folder):
-        refuse_classifier(folder)
+        refuse_classifier(folder, folder)
         there = load_config(folder / CONFIG).to_dict()
     write(model, model.config.to_dict(), folder, dtype, there)
 
@@ -61,7 +61,7 @@ def load(folder: str | Path) -> ScoreModel:
     """
     folder = Path(folder)
     check_saved(folder, "model")
-    refuse_classifier(folder)
+    refuse_classifier(folder, folder)
     model = ScoreModel(load_config(folder / CONFIG))
     read_weights(model, folder)
     return model.eval()
@@ -107,12 +107,12 @@ def check_saved(folder: Path, kind: str) -> None:
         raise FileNotFoundError(f"{str(folder)!r} holds no saved {kind}: it needs the files {CONFIG} and {WEIGHTS}")
 
 
-def refuse_classifier(folder: Path) -> None:
-    """Raise ``ValueError`` where ``folder`` holds a classifier, and a score model is wanted."""
+def refuse_classifier(folder: Path, name: str | Path) -> None:
+    """Raise ``ValueError`` where ``folder``, which the user calls ``name``, is a classifier's."""
     if is_classifier(folder):
         raise ValueError(
-            f"{str(folder)!r} is a classifier, which has no score: load_classifier({str(folder)!r}) reads it, to guide "
-            "the sampling of a model"
+            f"{str(name)!r} is a classifier, which has no score: load_classifier({str(name)!r}) reads it, to guide the "
+            "sampling of a model"
         )
 
 

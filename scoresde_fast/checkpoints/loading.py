@@ -44,6 +44,7 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
         return _load_file(path, config, ema)
     if not path.is_dir():
         raise _not_there(path_or_name)
+    folder.refuse_classifier(path, path_or_name)
     model = folder.load(path)
     if config is not None and load_config(config) != model.config:
         raise ValueError(

@@ -14,11 +14,14 @@ import tyro
 
 from scoresde_fast import __version__
 from scoresde_fast.cli.bench import Bench, BenchSolvers
+from scoresde_fast.cli.colorize import Colorize
 from scoresde_fast.cli.convert import Convert
 from scoresde_fast.cli.env import Env
 from scoresde_fast.cli.evaluate import Eval, EvalLoss, EvalStats
+from scoresde_fast.cli.inpaint import Inpaint
 from scoresde_fast.cli.latent import Decode, Encode, Interpolate
 from scoresde_fast.cli.likelihood import Likelihood
+from scoresde_fast.cli.restore import Restore
 from scoresde_fast.cli.sample import Sample
 from scoresde_fast.cli.train import Train
 from scoresde_fast.cli.verify import Verify
@@ -35,6 +38,9 @@ class Command(Protocol):
 COMMANDS: dict[str, Callable[..., Command]] = {
     "sample": Sample,
     "verify": Verify,
+    "inpaint": Inpaint,
+    "colorize": Colorize,
+    "restore": Restore,
     "eval": Eval,
     "eval stats": EvalStats,
     "eval loss": EvalLoss,

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from scoresde_fast.cli.class_options import ClassOptions
 from scoresde_fast.cli.sampler_options import FLAG, SamplerOptions
 
 
@@ -28,7 +29,7 @@ class SetOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(SamplerOptions, SetOptions):
+class Sample(SamplerOptions, ClassOptions, SetOptions):
     """Write one image for each seed, a grid to look at, and samples.json. Images that are there already are kept.
 
     Stopped at any moment, the same command goes on from what is finished, also in another number of processes.
@@ -42,6 +43,7 @@ class Sample(SamplerOptions, SetOptions):
     """How [0, 1] becomes 8 bits: floor of 255 x as in the original programs, or round to the nearest."""
 
     def run(self) -> None:
+        import scoresde_fast as sf
         from scoresde_fast.cli.stopping import stopping
         from scoresde_fast.generate import SeedSet, Shard, generate, parse_seeds, write_states
 
@@ -49,7 +51,7 @@ class Sample(SamplerOptions, SetOptions):
         shard = Shard.of_process() if self.shard is None else Shard.parse(self.shard)
         with stopping() as stop:
             model = self.load(self.model)
-            sampler = self.sampler(model)
+            sampler = sf.Sampler(model, **self.chosen(), **self.guidance(self.model))
             if self.return_velocity or not model.is_image:
                 states = parse_seeds(self.seeds)
                 print(write_states(sampler, states, self.out, return_velocity=self.return_velocity))

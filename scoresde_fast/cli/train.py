@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ class Train:
     """Train a model, or go on with a run that was stopped; the same command does both."""
 
     recipe: Positional[str]
-    """An embedded model (digits-ve), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    """An embedded model (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
     out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
     """The folder of the run: snapshots, sample grids, and the trained model in its folder "model"."""
     data: Annotated[str | None, arg(help_behavior_hint="(default: the recipe's)")] = None
@@ -40,9 +41,22 @@ class Train:
             train_features_to(out / "model", seed=self.seed)
             print(out / "model")
             return
-        from scoresde_fast.training import load_recipe, train
+        from scoresde_fast.training import (
+            is_classifier_recipe,
+            load_classifier_recipe,
+            load_recipe,
+            train,
+            train_classifier,
+        )
 
-        config = load_recipe(self.recipe)
-        if self.data is not None:
-            config = replace(config, data=replace(config.data, dataset=self.data))
-        print(train(config, out, seed=self.seed, device=self.device, half=self.half, tensorboard=self.tensorboard))
+        if is_classifier_recipe(self.recipe):
+            recipe = load_classifier_recipe(self.recipe)
+            if self.data is not None:
+                recipe = replace(recipe, data=replace(recipe.data, dataset=self.data, held_out=None))
+            run = partial(train_classifier, recipe, out)
+        else:
+            config = load_recipe(self.recipe)
+            if self.data is not None:
+                config = replace(config, data=replace(config.data, dataset=self.data))
+            run = partial(train, config, out)
+        print(run(seed=self.seed, device=self.device, half=self.half, tensorboard=self.tensorboard))

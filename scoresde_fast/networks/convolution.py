@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from scoresde_fast.ops.convolution import convolution
-from scoresde_fast.ops.linear_tangent import may_have_tangents, with_tangent
+from scoresde_fast.ops.derivatives import goes_through_dispatcher, may_have_tangents
+from scoresde_fast.ops.linear_derivatives import with_derivatives
 from scoresde_fast.ops.winograd_convolution import fits, operation, unchecked, winograd_weight
 
 
 class FoldedConvolution(nn.Module):
     """conv2d(x) + bias + residual_scale * residual, channels_last in and out; for inference.
 
-    On a CPU a 3x3 convolution that keeps the size is Winograd's, with four times the memory for its weights.
+    On a CPU a 3x3 convolution that keeps the size is Winograd's, with four times the memory for its weights, and as
+    much again from the first gradient on.  Gradients and tangents are those of x and residual; weights are constants.
 
     Args:
         weight: (K, C, 3, 3) or (K, C, 1, 1).
@@ -67,8 +72,10 @@ class FoldedConvolution(nn.Module):
         if self.implementation is not None:
             assert self.winograd is not None
             return unchecked(self.implementation, x, self.winograd, self.bias, residual, self.residual_scale)
-        if may_have_tangents():
-            return with_tangent(self._convolve, x, residual)
+        if may_have_tangents() and not goes_through_dispatcher():
+            # Torch's own rule convolves twice: the tangent, and the image with a weight of zeros.
+            transpose = partial(self._transpose, x.shape, x.dtype)
+            return with_derivatives(self._convolve, transpose, x, residual, self.residual_scale)
         return self._convolve(x, residual, True)
 
     def _convolve(self, x: Tensor, residual: Tensor | None, biased: bool) -> Tensor:
@@ -79,3 +86,8 @@ class FoldedConvolution(nn.Module):
             joined = None if residual is None else residual.to(self.compute)
             return convolution(x, self.weight, bias, joined, self.residual_scale).to(self.out_dtype)
         return F.conv2d(x, self.weight, bias, self.stride, self.padding).to(self.out_dtype)
+
+    def _transpose(self, shape: torch.Size, dtype: torch.dtype, y: Tensor) -> Tensor:
+        assert self.weight is not None
+        wide = y.to(self.compute)
+        return conv2d_input(shape, self.weight, wide, self.stride, self.padding).to(dtype)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from scoresde_fast.networks.blocks import AttentionBlock, ResnetBlock
 from scoresde_fast.networks.convolution import FoldedConvolution
 from scoresde_fast.networks.layers import NIN
+from scoresde_fast.ops.derivatives import version
 from scoresde_fast.ops.group_norm_attention import MergedAttention, group_norm_attention, merge_attention
 from scoresde_fast.precision import DTYPES, Precision, choose_precision
 
@@ -32,7 +33,7 @@ TENSOR_CORE_CHANNELS = 8
 
 
 class FoldedNetwork(nn.Module):
-    """The inference network of a run; it carries no gradients.
+    """The inference network of a run; it carries gradients of the image, and its weights are constants.
 
     Args:
         network: the plain network, on its device, in evaluation mode; it stays as it is, and whole.
@@ -71,7 +72,8 @@ class FoldedNetwork(nn.Module):
 
 
 class TimedFoldedNetwork(nn.Module):
-    """The inference network of samples that each have a time of their own; it carries tangents, but no gradients.
+    """The inference network of samples that each have a time of their own; it carries tangents and gradients of
+    the image, and its weights are constants.
 
     The arguments and errors are those of `FoldedNetwork`, without the labels.
     """
@@ -109,8 +111,7 @@ class FoldedCore(nn.Module):
         self.dtype, self.centered = DTYPES[self.precision], network.centered
         self._source = (network,)  # in a tuple: not a module of this one
         self._folded_from = _fingerprint(network)
-        shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-        self.network = copy.deepcopy(network, shared).eval()
+        self.network = copy.deepcopy(network, _shared(network)).eval()
         self.channels = network.image_channels
         multiple = 1 if device.type == "cpu" else TENSOR_CORE_CHANNELS
         self.padding = -network.input_channels % multiple
@@ -144,9 +145,14 @@ class FoldedCore(nn.Module):
         return _fingerprint(self._source[0]) != self._folded_from
 
 
+def _shared(network: nn.Module) -> dict[int, Tensor]:
+    """What a copy takes for each tensor: the same memory.  Weights are constants: gradients are those of images."""
+    constants = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in network.parameters()}
+    return {id(buffer): buffer for buffer in network.buffers()} | constants
+
+
 def _fingerprint(network: nn.Module) -> list[tuple[int, int]]:
-    # A tensor made in inference mode counts no versions.
-    return [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in network.parameters()]
+    return [(weight.data_ptr(), version(weight)) for weight in network.parameters()]
 
 
 class TimeColumns(nn.Module):

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -15,4 +18,31 @@ def needs_derivatives(*tensors: Tensor | None) -> bool:
             if tensor is not None and tensor.requires_grad:
                 return True
     # A compiled graph enters torch.func's levels without a word to `forward_ad`.
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    return may_have_tangents() or torch._C._are_functorch_transforms_active()
+
+
+def goes_through_dispatcher() -> bool:
+    """Whether a compiler or a transform of torch.func is at work; else a call can be recorded without the dispatcher,
+    whose layers of Python take longer than a small image."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def below_autograd(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """The operation below the dispatcher's autograd key, for the forward of an autograd function."""
+
+    def call(*arguments: Any) -> Any:
+        # A function switches both modes off; the levels of torch.func below this one need them.
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
+            return operation(*arguments)
+
+    return call
+
+
+def may_have_tangents() -> bool:
+    """Whether dual numbers are about: a look that costs nothing."""
+    return forward_ad._current_level >= 0
+
+
+def version(tensor: Tensor) -> int:
+    """How often a tensor was written in place; -1 of one made in inference mode, which counts nothing."""
+    return -1 if tensor.is_inference() else tensor._version

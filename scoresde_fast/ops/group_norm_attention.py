@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scoresde_fast.ops import checks
+from scoresde_fast.ops.derivatives import needs_derivatives
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
 from scoresde_fast.ops.library import define
 
@@ -81,9 +82,9 @@ def merge_attention(
 
 
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-    if _tangent(x) is None:
+    if not needs_derivatives(x):
         return F.group_norm(x, groups, weight, bias, eps)
-    # torch's own forward-mode rule of group_norm neither compiles nor takes channels_last.
+    # Torch's own forward-mode rule of group_norm neither compiles nor takes channels_last, and its gradient is slower.
     return group_norm_silu(x, weight, bias, groups, eps=eps, silu=False)[0]
 
 
@@ -94,7 +95,7 @@ def _project(rows: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
 
 
 def _attend(queries: Tensor, keys: Tensor) -> Tensor:
-    if _tangent(queries) is None:
+    if forward_ad.unpack_dual(queries).tangent is None:
         return F.scaled_dot_product_attention(queries[:, None], keys[:, None], keys[:, None], scale=1.0)[:, 0]
     # Torch's fused attention has no forward-mode rule, and its softmax a slow one; logits of 16 bits would not do.
     wide = keys.to(torch.promote_types(keys.dtype, torch.float32))
@@ -163,18 +164,10 @@ def group_norm_attention(
     arguments = (x, norm_weight, norm_bias, weights.score, weights.key_bias, weights.value, weights.bias)
     fused = implementation or torch.ops.scoresde_fast.group_norm_attention.default
     by_default = x.dtype.itemsize == 2 and (x.shape[2] * x.shape[3], x.shape[1]) in FASTER_FUSED
-    plain = any(map(_differentiated, arguments)) or (implementation is None and not by_default)
+    plain = needs_derivatives(*arguments) or (implementation is None and not by_default)
     return (_reference if plain else fused)(
         x, norm_weight, norm_bias, groups, eps, weights.score, weights.key_bias, weights.value, weights.bias, scale
     )
-
-
-def _tangent(tensor: Tensor) -> Tensor | None:
-    return forward_ad.unpack_dual(tensor).tangent
-
-
-def _differentiated(tensor: Tensor) -> bool:
-    return (torch.is_grad_enabled() and tensor.requires_grad) or _tangent(tensor) is not None
 
 
 def _require(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, groups: int, weights: MergedAttention) -> None:

@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scoresde_fast.ops import checks
-from scoresde_fast.ops.derivatives import needs_derivatives
+from scoresde_fast.ops.derivatives import goes_through_dispatcher, needs_derivatives
 from scoresde_fast.ops.fir_resample import fir_down, fir_up
 from scoresde_fast.ops.group_norm_silu_gradients import (
     joined_input,
     memory_format,
+    recorded,
     register_autograd,
 )
 from scoresde_fast.ops.library import define, library
@@ -138,9 +139,10 @@ def group_norm_silu(
     if x.dtype == torch.float64:
         return _reference(*arguments)
     if implementation is None:
-        # The dispatcher is for derivatives and for tracing; its two layers of Python cost as much as a small image.
-        through = torch.compiler.is_compiling() or needs_derivatives(x, weight, bias, shift, residual)
+        through = goes_through_dispatcher()
         implementation = torch.ops.scoresde_fast.group_norm_silu.default if through else operation.default(x.device)
+        if not through and needs_derivatives(x, weight, bias, shift, residual):
+            return recorded(implementation, *arguments)
     return implementation(*arguments)
 
 

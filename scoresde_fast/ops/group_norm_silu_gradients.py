@@ -9,7 +9,7 @@ else x, from which h = (x + shift) * scale is made again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -17,11 +17,10 @@ from torch import Tensor
 from torch._functorch.autograd_function import (  # type: ignore[attr-defined]
     enable_single_level_autograd_function,
 )
-from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction, once_differentiable
 from torch.library import Library
 
-from scoresde_fast.ops.derivatives import needs_derivatives
+from scoresde_fast.ops.derivatives import below_autograd, needs_derivatives
 from scoresde_fast.ops.library import define
 
 Triple: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -157,6 +156,7 @@ class _GroupNormSilu(_SingleLevelFunction):
 
     @staticmethod
     def forward(
+        implementation: Callable[..., Any],
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -169,13 +169,11 @@ class _GroupNormSilu(_SingleLevelFunction):
         resample: str,
         taps: Sequence[float],
     ) -> Any:
-        # A Function switches both modes off; the levels of torch.func below this one need them.
-        with torch.enable_grad(), _set_fwd_grad_enabled(True):
-            return _below_autograd(x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
+        return implementation(x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        x, weight, bias, ctx.groups, _, shift, residual, ctx.scale, ctx.silu, ctx.resample, ctx.taps = inputs
+        _, x, weight, bias, ctx.groups, _, shift, residual, ctx.scale, ctx.silu, ctx.resample, ctx.taps = inputs
         _, h, statistics = output
         ctx.joined = residual is not None
         ctx.shift_dims = 0 if shift is None else shift.ndim
@@ -205,11 +203,11 @@ class _GroupNormSilu(_SingleLevelFunction):
         shift_grad = grad_shift.to(ctx.shift_dtype) if ctx.shift_dims else None
         grad_bias = grad_bias.to(bias.dtype)
         grad_residual = grad_x if ctx.joined else None
-        return grad_x, grad_weight, grad_bias, None, None, shift_grad, grad_residual, None, None, None, None
+        return None, grad_x, grad_weight, grad_bias, None, None, shift_grad, grad_residual, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        x, weight, bias, _, _, shift, residual, *_ = tangents
+        _, x, weight, bias, _, _, shift, residual, *_ = tangents
         if weight is not None or bias is not None:
             raise NotImplementedError(
                 "group_norm_silu has no tangent in weight or bias: make only x, shift or residual dual"
@@ -237,9 +235,10 @@ def _filter(x: Tensor, resample: str, taps: Sequence[float], *, adjoint: bool = 
         return torch.ops.scoresde_fast.fir_resample.default(x, taps, direction, offset, 4.0 if up else 1.0)
 
 
-def _below_autograd(*arguments: Any) -> Any:
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.scoresde_fast.group_norm_silu.default(*arguments)
+def recorded(implementation: Callable[..., Any], *arguments: Any) -> Triple:
+    """``implementation`` of the operation's arguments, with its derivatives."""
+    with enable_single_level_autograd_function():
+        return cast(Triple, _GroupNormSilu.apply(implementation, *arguments))  # type: ignore[attr-defined]
 
 
 def _autograd(
@@ -256,10 +255,11 @@ def _autograd(
     taps: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
-    if not needs_derivatives(x, weight, bias, shift, residual):
-        return _below_autograd(*arguments)
-    with enable_single_level_autograd_function():
-        return cast(Triple, _GroupNormSilu.apply(*arguments))  # type: ignore[attr-defined]
+    operation = torch.ops.scoresde_fast.group_norm_silu.default
+    if needs_derivatives(x, weight, bias, shift, residual):
+        return recorded(below_autograd(operation), *arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return cast(Triple, operation(*arguments))
 
 
 def register_autograd(library: Library) -> None:

@@ -5,69 +5,29 @@ F(4x4, 3x3) of Lavin & Gray (2016): every 4x4 tile of the output is made from a 
 
     y = A^T ((G g G^T) * (B^T d B)) A,
 
-which takes 36 products a pair of channels instead of 144.  The matrices are Toom and Cook's for the points 0, +-11/16,
-+-3/2 and infinity: their rounding errors are one to two times those of the direct sum; the usual 0, +-1, +-2 lose four
-times as much.  For processors without matrix units, where nothing else is faster.
+which takes 36 products a pair of channels instead of 144; `scoresde_fast.ops.winograd_weights` has the matrices.  For
+processors without matrix units, where nothing else is faster.  The gradient is the transposed convolution,
+``winograd_convolution_transposed``: the same operation with the weight of `transposed_weight`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scoresde_fast.ops import checks
-from scoresde_fast.ops.library import define
-from scoresde_fast.ops.linear_tangent import may_have_tangents, with_tangent
+from scoresde_fast.ops.derivatives import below_autograd, goes_through_dispatcher, needs_derivatives
+from scoresde_fast.ops.library import define, library
+from scoresde_fast.ops.linear_derivatives import with_derivatives
+from scoresde_fast.ops.winograd_weights import A_T, B_T, PANEL, PATCH, TILE, fits, transposed_weight, winograd_weight
+
+__all__ = ["fits", "operation", "unchecked", "winograd_convolution", "winograd_weight"]
 
 SCHEMA = "winograd_convolution(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, float scale) -> Tensor"
-POINTS = (0.0, 11 / 16, -11 / 16, 3 / 2, -3 / 2)  # and infinity
-TILE, PATCH, PANEL, LANES = 4, 6, 16, 8
-
-
-def _toom_cook() -> tuple[npt.NDArray[np.float64], ...]:
-    """A^T (4, 6), G (6, 3), B^T (6, 6), exact in float64."""
-    points = np.array(POINTS)
-    evaluate = np.vander(points, TILE, increasing=True).T
-    filters = np.vander(points, 3, increasing=True)
-    patches = np.zeros((PATCH, PATCH))
-    for index, point in enumerate(points):
-        others = np.delete(points, index)
-        filters[index] /= np.prod(point - others)
-        patches[index, :-1] = np.poly(others)[::-1]
-    patches[-1] = np.poly(points)[::-1]
-    at_infinity = np.eye(TILE)[:, -1:], np.eye(3)[-1:]
-    return np.hstack([evaluate, at_infinity[0]]), np.vstack([filters, at_infinity[1]]), patches
-
-
-A_T, G, B_T = (torch.from_numpy(matrix) for matrix in _toom_cook())
-
-
-def fits(weight: Tensor) -> bool:
-    """Whether the operation has a convolution of this weight: (K, C, 3, 3), C a multiple of 8 and K of 16."""
-    return weight.shape[2:] == (3, 3) and weight.shape[1] % LANES == 0 and weight.shape[0] % PANEL == 0
-
-
-def winograd_weight(weight: Tensor) -> Tensor:
-    """G g G^T of every filter: (K, C, 3, 3) -> (36, K / 16, C, 16), float32 (float64 of float64).
-
-    Raises:
-        ValueError: the shape is not one that `fits`.
-    """
-    if not fits(weight):
-        raise ValueError(
-            f"the weight has shape {tuple(weight.shape)}; it must be (K, C, 3, 3), C a multiple of {LANES} and K of "
-            f"{PANEL}: use torch's convolution for others"
-        )
-    channels_out, channels_in = weight.shape[:2]
-    square = torch.kron(G, G).to(weight.device)
-    transformed = square @ weight.detach().double().flatten(2).permute(2, 0, 1).flatten(1)
-    panels = transformed.view(PATCH**2, channels_out // PANEL, PANEL, channels_in).transpose(2, 3)
-    return panels.to(torch.promote_types(weight.dtype, torch.float32)).contiguous()
+TRANSPOSED = "winograd_convolution_transposed(Tensor y, Tensor weight) -> Tensor"
 
 
 def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, scale: float) -> Tensor:
@@ -98,6 +58,49 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | Non
 operation = define(SCHEMA, _reference, _fake, order=("cpu",))
 
 
+def _transposed(y: Tensor, weight: Tensor) -> Tensor:
+    channels = weight.shape[2]
+    x = operation.default(y.device)(y, transposed_weight(weight), None, None, 1.0)
+    return x[:, :channels].contiguous(memory_format=torch.channels_last)
+
+
+def _transposed_fake(y: Tensor, weight: Tensor) -> Tensor:
+    shape = (y.shape[0], weight.shape[2], *y.shape[2:])
+    return torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
+
+
+def _recorded(
+    implementation: Callable[..., Tensor],
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    scale: float,
+) -> Tensor:
+    def convolve(x: Tensor, residual: Tensor | None, biased: bool) -> Tensor:
+        return implementation(x, weight, bias if biased else None, residual, scale)
+
+    def transpose(y: Tensor) -> Tensor:
+        image: Tensor = torch.ops.scoresde_fast.winograd_convolution_transposed.default(y, weight)
+        return image
+
+    return with_derivatives(convolve, transpose, x, residual, scale)
+
+
+def _differentiable(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, scale: float) -> Tensor:
+    implementation = torch.ops.scoresde_fast.winograd_convolution.default
+    if needs_derivatives(x, residual):
+        return _recorded(below_autograd(implementation), x, weight, bias, residual, scale)
+    with torch._C._AutoDispatchBelowAutograd():
+        return implementation(x, weight, bias, residual, scale)
+
+
+library.define(TRANSPOSED)
+library.impl("winograd_convolution_transposed", _transposed, "CPU")
+torch.library.register_fake("scoresde_fast::winograd_convolution_transposed", _transposed_fake)
+library.impl("winograd_convolution", _differentiable, "Autograd")
+
+
 def winograd_convolution(
     x: Tensor,
     weight: Tensor,
@@ -106,7 +109,9 @@ def winograd_convolution(
     scale: float = 1.0,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """conv2d(x, padding=1) + bias + scale * residual; it carries tangents, but no gradients.
+    """conv2d(x, padding=1) + bias + scale * residual.
+
+    Tangents and gradients of x and residual are carried; weight and bias are constants.
 
     A pixel's value does not depend on the batch that it is in, to the last bit.
 
@@ -122,11 +127,13 @@ def winograd_convolution(
         (B, K, H, W) in the dtype of ``x``, channels_last.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride or device is not as above.
+        TypeError, ValueError: a dtype, shape, stride or device is not as above, or weight or bias wants a gradient.
     """
     _require(x, weight, bias, residual)
     if weight.dtype == torch.float64:
         return _reference(x, weight, bias, residual, scale)
+    _require_constant("weight", weight)
+    _require_constant("bias", bias)
     if implementation is None:
         traced = torch.compiler.is_compiling()
         chosen = torch.ops.scoresde_fast.winograd_convolution.default
@@ -143,13 +150,12 @@ def unchecked(
     scale: float,
 ) -> Tensor:
     """`winograd_convolution` without its checks, in which a small image would spend a tenth of its time."""
-    if not may_have_tangents():
+    if not needs_derivatives(x, residual):
         return implementation(x, weight, bias, residual, scale)
-
-    def convolve(x: Tensor, residual: Tensor | None, biased: bool) -> Tensor:
-        return implementation(x, weight, bias if biased else None, residual, scale)
-
-    return with_tangent(convolve, x, residual)
+    if goes_through_dispatcher():
+        implementation = torch.ops.scoresde_fast.winograd_convolution.default
+        return implementation(x, weight, bias, residual, scale)
+    return _recorded(implementation, x, weight, bias, residual, scale)
 
 
 def _require(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
@@ -176,6 +182,14 @@ def _require(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | 
             raise ValueError(f"residual has shape {tuple(residual.shape)}; for this x and weight it is {shape}")
         checks.require_device("residual", residual, "x", x)
         _require_channels_last("residual", residual)
+
+
+def _require_constant(name: str, tensor: Tensor | None) -> None:
+    if torch.is_grad_enabled() and tensor is not None and tensor.requires_grad:
+        raise ValueError(
+            f"{name} requires a gradient, which winograd_convolution has for x and residual alone: detach it, or train "
+            "with torch.nn.functional.conv2d"
+        )
 
 
 def _require_channels_last(name: str, image: Tensor) -> None:

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of noise-conditional classifiers: cross-entropy at the noise of every SDE that they are to serve."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scoresde_fast.checkpoints.classifiers import load_classifier, save_classifier
+from scoresde_fast.classifier import Classifier, ClassifierConfig
+from scoresde_fast.data.images import BATCH, read_data
+from scoresde_fast.data.sources import open_images
+from scoresde_fast.files import replacing
+from scoresde_fast.training.classifier_recipe import ClassifierRecipe, LabelledData, diffusion
+from scoresde_fast.training.resumable import ResumableRun, follow, step_seed
+
+NOISE_LEVELS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""At which the accuracy on held-out images is recorded, on images in [-1, 1]."""
+
+
+def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) uint8 and labels (N,) int64 of a source, as a classifier of ``config`` needs them.
+
+    Raises:
+        ValueError: the source has no labels or more classes; and as `read_data`.
+        FileNotFoundError: there is no such file.
+    """
+    images = read_data(source, config.image_shape).data
+    labels = []
+    for batch in open_images(source).batches(BATCH):
+        if batch.labels is None:
+            raise ValueError(
+                f"{source} has no labels, and a classifier learns from them; give a data set, shards with classes, or "
+                "a folder or .zip with one folder a class"
+            )
+        labels.append(batch.labels)
+    numbers = torch.cat(labels)
+    if (largest := int(numbers.max())) >= len(config.classes):
+        raise ValueError(
+            f"{source} has labels up to {largest}, and classifier.classes names {len(config.classes)}; name every class"
+        )
+    return images, numbers
+
+
+def centred(images: Tensor) -> Tensor:
+    """8-bit images -> [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+@dataclass
+class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
+    """Trains the classifier of a recipe, and can stop and go on at any step; see `ResumableRun`.
+
+    Raises:
+        ValueError: as `labelled_images` and `ResumableRun`.
+        FileNotFoundError: the data are not there.
+        FloatingPointError: the loss is not finite; names the step.
+    """
+
+    def _build(self) -> nn.Module:
+        self.classifier = Classifier(self.config.classifier).to(self.device)
+        return self.classifier
+
+    def _open_data(self) -> None:
+        self.diffusions = [diffusion(name) for name in self.config.models]
+        self.images, self.labels = labelled_images(self.config.data.dataset, self.config.classifier)
+
+    @property
+    def _ema_rate(self) -> float:
+        return self.config.training.ema_rate
+
+    def _loss(self) -> Tensor:
+        size = self.config.training.batch_size
+        generator = torch.Generator().manual_seed(step_seed(self.seed, self.step))
+        index = torch.randint(len(self.images), (size,), generator=generator)
+        x = augmented(centred(self.images[index]), self.config.data, generator)
+        noise = self._noise(size, generator)
+        x = x + noise[:, None, None, None] * torch.randn(x.shape, generator=generator)
+        log_p = self.classifier(x.to(self.device), noise.to(self.device))
+        return F.nll_loss(log_p, self.labels[index].to(self.device))
+
+    def _noise(self, size: int, generator: torch.Generator) -> Tensor:
+        """Deviations (size,) of the noise, each of an SDE and a time of its own."""
+        which = torch.randint(len(self.diffusions), (size,), generator=generator).numpy()
+        u = torch.rand(size, generator=generator, dtype=torch.float64).numpy()
+        noise = np.empty(size)
+        for number, each in enumerate(self.diffusions):
+            noise[which == number] = each.noise(u[which == number])
+        return torch.from_numpy(noise).float()
+
+
+def augmented(x: Tensor, data: LabelledData, generator: torch.Generator) -> Tensor:
+    """Images (B, C, H, W) with their channels shuffled, mirrored and moved as ``data`` says."""
+    size, channels, height, width = x.shape
+    order = torch.rand(size, channels, generator=generator).argsort(1)
+    order[torch.rand(size, generator=generator) >= data.shuffle_channels] = torch.arange(channels)
+    x = x[torch.arange(size)[:, None], order]
+    flip = torch.rand(size, generator=generator) < 0.5 * data.random_flip
+    x = torch.where(flip[:, None, None, None], x.flip(-1), x)
+    dy, dx = torch.randint(2 * data.shift + 1, (2,), generator=generator).tolist()
+    return F.pad(x, (data.shift,) * 4, mode="replicate")[:, :, dy : dy + height, dx : dx + width]
+
+
+@torch.no_grad()
+def accuracy(classifier: Classifier, images: Tensor, labels: Tensor, noise: float, seed: int = 0) -> float:
+    """Share of 8-bit images (N, C, H, W) with noise of this deviation whose most probable class is the right one."""
+    right = 0
+    generator = torch.Generator().manual_seed(seed)
+    device = next(classifier.parameters()).device
+    for batch, wanted in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+        x = centred(batch) + noise * torch.randn(batch.shape, generator=generator)
+        found = classifier(x.to(device), torch.full((len(x),), noise, device=device)).argmax(1).cpu()
+        right += int((found == wanted).sum())
+    return right / len(images)
+
+
+def train_classifier(
+    recipe: ClassifierRecipe,
+    out: Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    half: bool = False,
+    tensorboard: bool = False,
+    progress: bool | None = None,
+) -> Path:
+    """Train, or go on training, and return the folder of the trained classifier, ``out/model``.
+
+    ``out`` also holds ``state.pt``, from which a stopped run goes on.  The classifier has the moving average of the
+    weights; beside it ``recipe.json`` records the recipe, seed, versions, the curve of the loss, and the accuracy on
+    the held-out images by the noise in them.
+
+    Args:
+        half: keep the trained weights in half precision.
+        tensorboard: write TensorBoard events too.
+        progress: show a bar; None shows it on a terminal.
+
+    Raises:
+        ValueError: ``out`` holds a run with another recipe or seed, or the data cannot be trained on.
+        FileNotFoundError: the data are not there.
+        FloatingPointError: the loss is not finite.
+        ModuleNotFoundError: ``tensorboard`` is asked for and not installed.
+    """
+    trainer = ClassifierTrainer(recipe, out, seed, device)
+    held_out = None if recipe.data.held_out is None else labelled_images(recipe.data.held_out, recipe.classifier)
+    follow(trainer, tensorboard=tensorboard, progress=progress)
+    folder = out / "model"
+    trainer.ema.swap()
+    try:
+        save_classifier(trainer.classifier, folder, torch.float16 if half else torch.float32)
+    finally:
+        trainer.ema.swap()
+    record = trainer.record() | {"recipe": recipe.to_dict()}
+    if held_out is not None:
+        classifier = load_classifier(folder)  # the weights as they are kept, on the CPU
+        record["held_out_accuracy"] = [(noise, accuracy(classifier, *held_out, noise)) for noise in NOISE_LEVELS]
+    with replacing(folder / "recipe.json") as file:
+        file.write(json.dumps(record).encode() + b"\n")
+    return folder

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small network and small classifiers with fresh weights, for tests of everything around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import scoresde_fast as sf
+from scoresde_fast.checkpoints import save_classifier
+from scoresde_fast.classifier import Classifier, ClassifierConfig
+
+SIZE = 16
+MODEL = "digits-vp"
+FAST = ["--solver", "sa", "--steps", "3"]
+OPTIONS: dict[str, Any] = {"solver": "sa", "steps": 3}
+"""The same, as the library takes them."""
+
+
+def in_place_of_digits(monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
+    """A small network of the shape and the SDE of MODEL, which `scoresde_fast.load` gives for that name from now on."""
+    torch.manual_seed(0)
+    options = {
+        "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 1], "num_res_blocks": 1, "init_scale": 1.0, "dropout": 0.0},
+        "data": {"image_size": SIZE, "centered": True},
+        "training": {"sde": "vpsde"},
+    }
+    model, load = sf.create(options).eval(), sf.load
+    monkeypatch.setattr(sf, "load", lambda name, **more: model if name == MODEL else load(name, **more), raising=False)
+    return model
+
+
+def saved_classifier(folder: Path, **options: Any) -> str:
+    """The folder of a small classifier for images of MODEL's."""
+    torch.manual_seed(0)
+    chosen = {
+        "image_shape": (3, SIZE, SIZE),
+        "classes": ("zero", "one", "7", "three"),
+        "low": 0.01,
+        "high": 1000.0,
+        "widths": (8, 16),
+        **options,
+    }
+    save_classifier(Classifier(ClassifierConfig(**chosen)), folder)
+    return str(folder)
+
+
+def read(path: Path) -> np.ndarray:
+    """The pixels of a PNG."""
+    return np.asarray(Image.open(path))

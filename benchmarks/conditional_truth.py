@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,8 @@ TASKS = {
     "2x": (sf.SuperResolution(2), np.kron(np.eye(3), np.full((1, 4), 0.25))),
 }
 MIXTURE = ([0.5, 0.3, 0.2], (0.2, 0.5, 0.8), [0.15, 0.1, 0.2])
-STEPS = 1000
-METHODS = ("projection", "pigdm", "dps")
+STEPS = {"projection": 1000, "pigdm": 300, "dps": 1000}
+METHODS = tuple(STEPS)
 DPS_SCALE = 0.02  # of steps this long the mean distance to what is measured comes out near that of its noise
 
 
@@ -47,6 +48,7 @@ def mixture(sde: SDE) -> sf.GaussianMixture:
     return sf.GaussianMixture(sde, weights, means, stds, is_image=False)
 
 
+DATA_STD = {"gaussian": 0.5, "mixture": 0.3}
 DATA: dict[str, Callable[[SDE], ScoreFunction]] = {
     "gaussian": lambda sde: CorrelatedGaussian(sde, SHAPE),
     "mixture": mixture,
@@ -54,12 +56,12 @@ DATA: dict[str, Callable[[SDE], ScoreFunction]] = {
 
 
 def solver_of(sde: SDE, method: str) -> dict[str, Any]:
-    """1000 steps: of predictor-corrector for projection, of a plain solver for guidance, on CLD of SSCS for both."""
+    """Predictor-corrector for projection, a plain solver for guidance, on CLD SSCS for both."""
     if isinstance(sde, CLDSDE):
-        return {"solver": "sscs", "steps": STEPS}
+        return {"solver": "sscs", "steps": STEPS[method]}
     predictor = "euler_maruyama" if isinstance(sde, SubVPSDE) else "reverse_diffusion"
     correctors = {"corrector": "ald", "corrector_steps": 2, "snr": 0.4} if method == "projection" else {}
-    return {"solver": predictor, "steps": STEPS, **correctors}
+    return {"solver": predictor, "steps": STEPS[method], **correctors}
 
 
 def errors(samples: torch.Tensor, truth: Moments) -> dict[str, float]:
@@ -88,7 +90,7 @@ def measure(data: str, sde: SDE, task: str, method: str, count: int) -> dict[str
     posterior = model.posterior if isinstance(model, CorrelatedGaussian) else lambda *a: mixture_posterior(model, *a)
     condition = {
         "projection": lambda: sf.Projection(measured[0], ONE_OF_FOUR if task == "inpainting" else None),
-        "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=0.5 if data == "gaussian" else 0.3),
+        "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=DATA_STD[data], most_noise=math.inf),
         "dps": lambda: sf.DPS(operator, measured, scale=DPS_SCALE),
     }[method]()
     begin = time.perf_counter()

@@ -4,18 +4,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Literal, TypeVar, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.configs.schema import _checked, _positive, _require
-from scoresde_fast.errors import unknown
+from scoresde_fast.configs.schema import plain, positive, read_section, require
 from scoresde_fast.networks import WideResNet
-
-Section = TypeVar("Section")
 
 
 @dataclass(frozen=True)
@@ -44,25 +40,25 @@ class ClassifierConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _positive("classifier", self, "image_shape", "low", "widths", "num_res_blocks", "data_std")
-        _require(self.low < self.high, f"classifier.low is {self.low} and high is {self.high}; low must be the smaller")
-        _require(0 <= self.dropout < 1, f"classifier.dropout is {self.dropout}; it must be at least 0 and below 1")
-        _require(
+        positive("classifier", self, "image_shape", "low", "widths", "num_res_blocks", "data_std")
+        require(self.low < self.high, f"classifier.low is {self.low} and high is {self.high}; low must be the smaller")
+        require(0 <= self.dropout < 1, f"classifier.dropout is {self.dropout}; it must be at least 0 and below 1")
+        require(
             len(self.image_shape) == 3,
             f"classifier.image_shape is {list(self.image_shape)}; it must be [channels, height, width]",
         )
-        _require(
+        require(
             len(set(self.classes)) == len(self.classes) > 1,
             f"classifier.classes are {list(self.classes)}; at least two different names are needed",
         )
-        _require(bool(self.widths), "classifier.widths is empty; it needs a number of channels for every level")
+        require(bool(self.widths), "classifier.widths is empty; it needs a number of channels for every level")
         for width in self.widths:
-            _require(
+            require(
                 width % min(max(width // 4, 1), 32) == 0 and width >= 4,
                 f"classifier.widths has {width}, which cannot be normalised in groups; a multiple of 32 always fits",
             )
         halved = 2 ** (len(self.widths) - 1)
-        _require(
+        require(
             all(size % halved == 0 for size in self.image_shape[1:]),
             f"classifier.image_shape is {list(self.image_shape)}; the {len(self.widths)} levels of classifier.widths "
             f"need a height and a width that are multiples of {halved}",
@@ -120,27 +116,3 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """(B, C, H, W) images in [-1, 1] plus noise of the deviation (B,) -> log probabilities (B, classes)."""
         return self.network(x, noise).log_softmax(dim=1)
-
-
-def read_section(name: str, cls: type[Section], options: Any) -> Section:
-    """The dataclass ``cls`` of the options of a JSON file's section ``name``.
-
-    Raises:
-        ValueError: an option is unknown, missing or of another type, or these are no options by name; the sentence
-            names it and what is allowed.
-    """
-    if not isinstance(options, Mapping):
-        raise ValueError(f"section {name!r} must hold options by name, but is {options!r}")
-    hints = get_type_hints(cls)
-    for option in options:
-        if option not in hints:
-            raise ValueError(unknown(f"option of section {name!r}", option, hints))
-    for wanted in fields(cls):  # type: ignore[arg-type]
-        if wanted.default is MISSING and wanted.name not in options:
-            raise ValueError(f"section {name!r} must say {name}.{wanted.name}")
-    return cls(**{option: _checked(f"{name}.{option}", hints[option], value) for option, value in options.items()})
-
-
-def plain(section: Any) -> dict[str, Any]:
-    """The options of a section as plain values that JSON can hold; `read_section` takes them back."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(section).items()}

@@ -245,7 +245,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ({"models": ["cld-toy"]}, "a model of points; classifiers are of images"),
         ({"models": [NAME]}, "is the recipe of a classifier, and that of a score model is needed"),
         ({"classifier": {"classes": ["a", "b"]}}, r"must say classifier\.image_shape"),
-        ({"classifier": 3}, "section 'classifier' must hold options by name, but is 3"),
+        ({"classifier": 3}, "section 'classifier' of a configuration must hold options by name, but is 3"),
         ({"classifier": {**TINY["classifier"], "width": 3}}, "did you mean 'widths'"),
         ({"classifier": {**TINY["classifier"], "classes": ["a", "a"]}}, "at least two different names are needed"),
         ({"classifier": {**TINY["classifier"], "widths": [8, 8, 8, 8, 8, 8]}}, "multiples of 32"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_a_noisy_measurement(points: dict[str, sf.GaussianMixture], sde: str, so
     """PiGDM of Gaussian data gives the posterior's mean and deviation, by every solver on every SDE."""
     noise, value = 0.25, 0.8
     operator, measured = sf.Mask(TOP), value * TOP.expand(1, *SHAPE)
-    condition = sf.PiGDM(operator, measured, noise=noise, data_std=0.5)
+    condition = sf.PiGDM(operator, measured, noise=noise, data_std=0.5, most_noise=math.inf)
     samples = sf.sample(points[sde], range(32), condition=condition, solver=solver, steps=60, **grid_of(sde, solver))
     share = 0.5**2 / (0.5**2 + noise**2)
     known, unknown = samples[:, :, :2], samples[:, :, 2:]
@@ -106,7 +107,7 @@ def test_dps_approaches_the_measurement(points: dict[str, sf.GaussianMixture], s
 def conditions_of(kind: str) -> tuple[Condition, ...]:
     """Of three seeds, each with data of its own."""
     seeds, images = [0, 1, 2], torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(3))
-    classes = sf.ClassGuidance([0, 1, 1], Bayes(), seeds=seeds)
+    classes = sf.ClassGuidance([0, 1, 1], Bayes(), scale=1.0, seeds=seeds)
     posterior = sf.PiGDM(sf.SuperResolution(2), nn.functional.avg_pool2d(images, 2), noise=0.1, seeds=seeds)
     step = sf.DPS(sf.Gray(), images.mean(1, keepdim=True), scale=0.1, seeds=seeds)
     mask = sf.Projection(images, TOP, seeds=seeds)
@@ -186,7 +187,7 @@ def test_classes_and_mask_go_together() -> None:
     for label, mean in enumerate(MEANS):
         conditions = (
             sf.Projection(image, TOP.clone().masked_fill_(torch.arange(4).view(4, 1) > 0, 0)),
-            sf.ClassGuidance(label, Bayes(is_image=False)),
+            sf.ClassGuidance(label, Bayes(is_image=False), scale=1.0),
         )
         samples = sf.sample(model, range(16), condition=conditions, solver="euler_maruyama", steps=100)
         assert torch.equal(samples[:, :, 0], image[:, 0].expand(16, -1, -1))

@@ -25,7 +25,8 @@ from scoresde_fast.data import load_dataset
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.training import Trainer, load_recipe, recipe_names, train
 from scoresde_fast.training.ema import EMA
-from scoresde_fast.training.trainer import Batch, learning_rate
+from scoresde_fast.training.resumable import learning_rate
+from scoresde_fast.training.trainer import Batch
 
 pytest.importorskip("sklearn")
 

@@ -10,7 +10,7 @@ import torch
 from scoresde_fast.checkpoints.folder import CLASSIFIER, CONFIG, check_saved, is_saved, read_weights, write
 from scoresde_fast.checkpoints.loading import embedded_classifiers, embedded_or_path, is_path
 from scoresde_fast.classifier import Classifier, ClassifierConfig
-from scoresde_fast.configs.presets import _read_json
+from scoresde_fast.configs.presets import read_json
 from scoresde_fast.errors import unknown
 
 
@@ -50,7 +50,7 @@ def load_classifier(path_or_name: str | Path) -> Classifier:
 def _config(folder: Path, name: str | Path) -> ClassifierConfig:
     path = folder / CONFIG
     try:
-        options = _read_json(path)
+        options = read_json(path)
         if CLASSIFIER in options:
             return ClassifierConfig.from_dict(options[CLASSIFIER])
     except ValueError as error:

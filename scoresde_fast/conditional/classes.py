@@ -19,6 +19,8 @@ from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.sdes import observation
 
+CLASS_SCALE = 5.0
+"""The usual scale: what is the asked class to a classifier of noisy images is then so to others of clean ones."""
 ROUNDING = 1e-3
 """How far a run's noise may be, relatively, above what a classifier was trained for."""
 
@@ -32,7 +34,8 @@ class ClassGuidance:
     Args:
         classes: the class of each sample, by its number or name; or one for all.
         classifier: of images of the model's shape.
-        scale: of the gradient; above 1 samples are more typical of their class, and vary less.
+        scale: of the gradient: 1 is Bayes' rule, for an exact classifier; above it samples are more typical of their
+            class, and vary less.
         temperature: of the classifier: its probabilities p become p^(1 / temperature), normalised; below 1 it is surer.
         seeds: the seeds that belong to the classes, as many to each, those of the first first; None for one class: all.
 
@@ -46,7 +49,7 @@ class ClassGuidance:
         classes: int | str | Sequence[int | str],
         classifier: Classifier,
         *,
-        scale: float = 1.0,
+        scale: float = CLASS_SCALE,
         temperature: float = 1.0,
         seeds: Sequence[int] | None = None,
     ) -> None:

@@ -9,6 +9,9 @@ the network to the state:
 
 r(t)^2 is the variance of x(0) given x(t), were the data N(0, data_std^2 I): with data of that variance PiGDM is exact.
 On CLD the state is the pair, and the score that of the velocity.
+
+Of images x0_hat is taken into their range before it is compared, as both papers' programs do.  Where the noise is large
+d x0_hat / d x is a network's small derivative times a large number, so that its errors are large: there PiGDM waits.
 """
 
 from __future__ import annotations
@@ -25,11 +28,13 @@ from torch import Tensor
 
 from scoresde_fast.condition import Data, Run, row_table
 from scoresde_fast.conditional.of_seeds import OfSeeds
-from scoresde_fast.conditional.operators import LinearOperator, require_adjoint, ridge_inverse
+from scoresde_fast.conditional.operators import LinearOperator, Mask, require_adjoint, ridge_inverse
 from scoresde_fast.sdes import observation, tweedie
 
 TINY = 1e-12
 """Below this a residual has no direction."""
+MOST_NOISE = 5.0
+"""Up to here the derivatives of the small embedded networks serve, by 30 steps and by 1000."""
 
 
 class _Measurement:
@@ -85,13 +90,27 @@ class _Measurement:
                 f"measured has shape {tuple(self.measured.shape)}; of this model's images, {model.image_shape}, the "
                 f"operator makes (K, {', '.join(map(str, of_black.shape[1:]))})"
             )
-        return _span(run) * self.measured.to(run.device) + of_black
+        measured = self.measured.to(run.device)
+        if isinstance(self.operator, Mask):  # what was given for unknown pixels is nothing
+            measured = self.operator.apply(measured)
+        return _span(run) * measured + of_black
+
+    def _bound(self, run: Run) -> tuple[LinearOperator, float, Tensor, OfSeeds, Tensor, tuple[float, float] | None]:
+        """The attributes of `_BoundMeasurement`; the errors are those of `_measured_for`."""
+        ends = _ends(run) if run.model.is_image else None
+        return self.operator, self.scale, self._measured_for(run), self._of_seeds, recovery(run), ends
+
+
+def _ends(run: Run) -> tuple[float, float]:
+    """What black and white are in the range of the model's data."""
+    black, white = run.model.from_images(torch.tensor([0.0, 1.0])).tolist()
+    return black, white
 
 
 def _span(run: Run) -> float:
     """How much longer the range of the model's data is than that of images."""
-    ends = run.model.from_images(torch.tensor([0.0, 1.0]))
-    return float(ends[1] - ends[0])
+    black, white = _ends(run)
+    return white - black
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +122,7 @@ class _BoundMeasurement:
         measured: (K, ...), of data in the range of the model's.
         of_seeds: which of the K belongs to a seed.
         recovery: (rows, parts + 1), the estimate of x(0) from the parts of the state and the network's output.
+        ends: what images are within; None of points.
     """
 
     operator: LinearOperator
@@ -110,6 +130,7 @@ class _BoundMeasurement:
     measured: Tensor
     of_seeds: OfSeeds
     recovery: Tensor
+    ends: tuple[float, float] | None
     through_network: ClassVar[bool] = True
 
     def data(self, sample_ids: Tensor) -> Data:
@@ -128,6 +149,10 @@ class _BoundMeasurement:
         for factor, part in zip(of_parts, parts, strict=True):
             estimate = estimate + factor * part
         return estimate
+
+    def _residual(self, estimate: Tensor, data: Data) -> Tensor:
+        """y - A x0_hat, like y."""
+        return data[0] - self.operator.apply(estimate if self.ends is None else estimate.clamp(*self.ends))
 
 
 class DPS(_Measurement):
@@ -158,7 +183,7 @@ class DPS(_Measurement):
         Raises:
             ValueError: the operator is none, or does not fit the images or the measurements.
         """
-        return BoundDPS(self.operator, self.scale, self._measured_for(run), self._of_seeds, recovery(run))
+        return BoundDPS(*self._bound(run))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +194,7 @@ class BoundDPS(_BoundMeasurement):
 
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
         """-scale ||y - A x0_hat||, (B,)."""
-        residual = (data[0] - self.operator.apply(self._denoised(x, output, counter))).flatten(1)
+        residual = self._residual(self._denoised(x, output, counter), data).flatten(1)
         # The norm is not differentiable at 0: its gradient is written out, and is 0 there.
         direction = residual.detach() / residual.detach().norm(dim=1, keepdim=True).clamp_min(TINY)
         return -self.scale * (direction * residual).sum(1)
@@ -185,6 +210,8 @@ class PiGDM(_Measurement):
         scale: of the guidance; 1 is what the data would have it.
         data_std: the deviation of the data's pixels about 0, in the range of the model's; None: 1 of models whose data
             is in [-1, 1] and of points, as published, and 0.5 of those in [0, 1].
+        most_noise: where x(t) tells x(0) with noise of up to so many ``data_std`` the guidance acts; of an exact score
+            infinity, of a network less the worse its derivative is.
         seeds: as in `DPS`.
 
     Raises:
@@ -201,6 +228,7 @@ class PiGDM(_Measurement):
         noise: float = 0.0,
         scale: float = 1.0,
         data_std: float | None = None,
+        most_noise: float = MOST_NOISE,
         seeds: Sequence[int] | None = None,
     ) -> None:
         super().__init__(operator, measured, scale=scale, seeds=seeds)
@@ -208,11 +236,13 @@ class PiGDM(_Measurement):
             raise ValueError(f"noise is {noise}; it must be a finite number, 0 or greater")
         if data_std is not None and not (data_std > 0 and math.isfinite(data_std)):
             raise ValueError(f"data_std is {data_std}; it must be a finite number greater than 0")
-        self.noise, self.data_std = noise, data_std
+        if not most_noise > 0:
+            raise ValueError(f"most_noise is {most_noise}; it must be greater than 0, or infinity for an exact score")
+        self.noise, self.data_std, self.most_noise = noise, data_std, most_noise
 
     def describe(self) -> dict[str, Any]:
         """Everything of it that decides the pixels, as plain values."""
-        return {**super().describe(), "noise": self.noise, "data_std": self.data_std}
+        return {**super().describe(), "noise": self.noise, "data_std": self.data_std, "most_noise": self.most_noise}
 
     def bind(self, run: Run) -> BoundPiGDM:
         """The guidance in the loop of ``run``.
@@ -222,13 +252,11 @@ class PiGDM(_Measurement):
         """
         model = run.model
         data_std = self.data_std or (1.0 if model.centered or not model.is_image else 0.5)
-        variance = 1 / (1 / data_std**2 + 1 / observation(model.sde, run.table.times).std ** 2)
-        noise = self.noise * _span(run)
-        weights = np.stack([noise**2 / variance, self.scale / variance], axis=1)
-        return BoundPiGDM(
-            self.operator, self.scale, self._measured_for(run), self._of_seeds, recovery(run),
-            row_table(weights, run.device),
-        )  # fmt: skip
+        std = observation(model.sde, run.table.times).std
+        variance, noise = 1 / (1 / data_std**2 + 1 / std**2), self.noise * _span(run)
+        acts = std <= self.most_noise * data_std
+        weights = np.stack([noise**2 / variance, acts * self.scale / variance], axis=1)
+        return BoundPiGDM(*self._bound(run), row_table(weights, run.device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,8 +275,8 @@ class BoundPiGDM(_BoundMeasurement):
         ridge, weight = self.weights.index_select(0, counter)[0].unbind()
         estimate = self._denoised(x, output, counter)
         with torch.no_grad():
-            residual = data[0] - self.operator.apply(estimate)
-            direction = weight * ridge_inverse(self.operator, residual, ridge)
+            inverse = ridge_inverse(self.operator, self._residual(estimate, data), ridge)
+            direction = weight * inverse
         return (direction * estimate).flatten(1).sum(1)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from scoresde_fast.checkpoints import load_classifier
 from scoresde_fast.classifier import Classifier
 from scoresde_fast.condition import Conditions, as_conditions
-from scoresde_fast.conditional.classes import ClassGuidance
+from scoresde_fast.conditional.classes import CLASS_SCALE, ClassGuidance
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
 
@@ -40,7 +40,7 @@ def sample(
     return_velocity: bool = False,
     classes: Sequence[int | str] | None = None,
     classifier: Classifier | str | Path | None = None,
-    class_scale: float = 1.0,
+    class_scale: float = CLASS_SCALE,
     condition: Conditions = None,
     **options: Any,
 ) -> Tensor | tuple[Tensor, Tensor]:

@@ -48,12 +48,13 @@ def load_config(config: ConfigLike) -> Config:
             raise ValueError(unknown("preset", config, preset_names()) + ", or give the path of a .json file")
     path = Path(config)
     try:
-        return load_config(_read_json(path))
+        return load_config(read_json(path))
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path) -> Mapping[str, Any]:
+    """The object that a JSON file holds; raises ``ValueError`` for another file, ``FileNotFoundError`` for none."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration file {str(path)!r}")
     try:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import pairwise
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from scoresde_fast.configs.cld_sgm import from_flat, is_flat
 from scoresde_fast.errors import unknown
 
+Section = TypeVar("Section")
 SDEName = Literal["vesde", "vpsde", "subvpsde", "cld"]
 
 IGNORED: dict[str, frozenset[str]] = {
@@ -44,7 +45,7 @@ class DataConfig:
     is_image: bool = True
 
     def __post_init__(self) -> None:
-        _positive("data", self, "image_size", "num_channels")
+        positive("data", self, "image_size", "num_channels")
 
 
 @dataclass(frozen=True)
@@ -89,20 +90,20 @@ class ModelConfig:
     label_scale: float = 999.0
 
     def __post_init__(self) -> None:
-        _positive("model", self, "nf", "ch_mult", "num_res_blocks", "attn_resolutions", "fir_kernel", "fourier_scale")
-        _positive("model", self, "sigma_min", "beta_min", "label_scale")
-        _require(self.num_scales >= 0, f"model.num_scales is {self.num_scales}; it must not be negative")
-        _require(bool(self.ch_mult), "model.ch_mult is empty; it needs a number for every level of the network")
-        _require(bool(self.fir_kernel), "model.fir_kernel is empty; the usual filter is [1, 3, 3, 1]")
-        _require(self.init_scale >= 0, f"model.init_scale is {self.init_scale}; it must not be negative")
-        _require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; it must be at least 0 and below 1")
-        _require(0 <= self.ema_rate < 1, f"model.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
+        positive("model", self, "nf", "ch_mult", "num_res_blocks", "attn_resolutions", "fir_kernel", "fourier_scale")
+        positive("model", self, "sigma_min", "beta_min", "label_scale")
+        require(self.num_scales >= 0, f"model.num_scales is {self.num_scales}; it must not be negative")
+        require(bool(self.ch_mult), "model.ch_mult is empty; it needs a number for every level of the network")
+        require(bool(self.fir_kernel), "model.fir_kernel is empty; the usual filter is [1, 3, 3, 1]")
+        require(self.init_scale >= 0, f"model.init_scale is {self.init_scale}; it must not be negative")
+        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; it must be at least 0 and below 1")
+        require(0 <= self.ema_rate < 1, f"model.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
         for low, high in (("sigma_min", "sigma_max"), ("beta_min", "beta_max")):
             a, b = getattr(self, low), getattr(self, high)
-            _require(a < b, f"model.{low} is {a} and model.{high} is {b}; the first must be the smaller")
+            require(a < b, f"model.{low} is {a} and model.{high} is {b}; the first must be the smaller")
         for width in self._normalised_widths() if self.name in ("ncsnpp", "ddpm") else ():
             groups = 32 if self.name == "ddpm" else min(max(width // 4, 1), 32)
-            _require(
+            require(
                 width % groups == 0,
                 f"model.nf {self.nf} with model.ch_mult {list(self.ch_mult)} makes a layer of {width} channels, which "
                 f"cannot be normalised in {groups} groups; an nf that is a multiple of 32 always fits",
@@ -136,8 +137,8 @@ class TrainingConfig:
     snapshot_freq: int = 50000
 
     def __post_init__(self) -> None:
-        _positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq", "loss_eps")
-        _require(self.loss_eps < 1, f"training.loss_eps is {self.loss_eps}; it must be below 1")
+        positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq", "loss_eps")
+        require(self.loss_eps < 1, f"training.loss_eps is {self.loss_eps}; it must be below 1")
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,8 @@ class SamplingConfig:
     eps: float | None = None
 
     def __post_init__(self) -> None:
-        _positive("sampling", self, "n_steps_each", "snr")
-        _require(self.steps is None or self.steps > 0, f"sampling.steps must be greater than 0, but is {self.steps}")
+        positive("sampling", self, "n_steps_each", "snr")
+        require(self.steps is None or self.steps > 0, f"sampling.steps must be greater than 0, but is {self.steps}")
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,10 @@ class OptimConfig:
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("optim", self, "lr", "eps")
-        _require(0 <= self.beta1 < 1, f"optim.beta1 is {self.beta1}; it must be at least 0 and below 1")
+        positive("optim", self, "lr", "eps")
+        require(0 <= self.beta1 < 1, f"optim.beta1 is {self.beta1}; it must be at least 0 and below 1")
         for name in ("weight_decay", "warmup", "decay"):
-            _require(getattr(self, name) >= 0, f"optim.{name} is {getattr(self, name)}; it must not be negative")
+            require(getattr(self, name) >= 0, f"optim.{name} is {getattr(self, name)}; it must not be negative")
 
 
 @dataclass(frozen=True)
@@ -215,39 +216,39 @@ class Config:
 
     def __post_init__(self) -> None:
         halvings = len(self.model.ch_mult) - 1 if self.data.is_image else 0
-        _require(
+        require(
             self.data.image_size % 2**halvings == 0,
             f"data.image_size is {self.data.image_size}; the {halvings + 1} levels of model.ch_mult halve it "
             f"{halvings} times, so it must be a multiple of {2**halvings}",
         )
-        _require(
+        require(
             self.model.num_scales > 0 or (self.training.continuous and self.training.sde != "vesde"),
             "model.num_scales is 0, a model without a table of noise levels; VE and discrete models need one",
         )
-        _require(
+        require(
             self.model.num_scales > 0 or not self.model.scale_by_sigma,
             "model.scale_by_sigma is true, but with model.num_scales 0 no noise level is there to divide by: set it to "
             "false",
         )
-        _require(
+        require(
             self.training.continuous or self.training.sde != "cld",
             "training.continuous is false; the models of CLD are continuous in time: set it to true",
         )
-        _require(
+        require(
             not self.model.mixed_score or self.training.sde in ("cld", "vpsde"),
             f"model.mixed_score is for the SDEs 'cld' and 'vpsde', and training.sde is {self.training.sde!r}",
         )
-        _require(
+        require(
             self.data.is_image == (self.model.name in ("ncsnpp", "ddpm")),
             f"model.name is {self.model.name!r} and data.is_image {str(self.data.is_image).lower()}: 'ncsnpp' and "
             "'ddpm' are for images, 'mlp' and 'resnet' for points",
         )
-        _require(
+        require(
             self.data.is_image or self.data.image_size == 1,
             f"data.image_size is {self.data.image_size}; with data.is_image false it must be 1, and data.num_channels "
             "the number of a point's coordinates",
         )
-        _require(
+        require(
             self.training.continuous or self.model.name == "ddpm" or self.model.embedding_type == "positional",
             "model.embedding_type 'fourier' embeds a continuous noise level; with training.continuous false it must be "
             "'positional'",
@@ -268,32 +269,42 @@ class Config:
                 continue
             if name not in sections:
                 raise ValueError(unknown("section of a configuration", name, sections))
-            if not isinstance(values, Mapping):
-                raise ValueError(f"section {name!r} of a configuration must hold options by name, but is {values!r}")
-            built[name] = _section(name, sections[name], values)
+            built[name] = read_section(name, sections[name], values)
         for name in sections:
             if name not in built:
-                built[name] = _section(name, sections[name], {})
+                built[name] = read_section(name, sections[name], {})
         return cls(**built)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The options as plain values that JSON can hold; ``Config.from_dict`` takes them back."""
-        return {
-            section: {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
-            for section, options in asdict(self).items()
-        }
+        return {section.name: plain(getattr(self, section.name)) for section in fields(self)}
 
 
-def _section(section: str, cls: type, options: Mapping[str, Any]) -> Any:
+def read_section(section: str, cls: type[Section], options: Any) -> Section:
+    """The dataclass ``cls`` of the options by name that a JSON file's ``section`` holds.
+
+    Raises:
+        ValueError: an option is unknown, missing or of another type, or these are no options by name; the sentence
+            names it and what is allowed.
+    """
+    if not isinstance(options, Mapping):
+        raise ValueError(f"section {section!r} of a configuration must hold options by name, but is {options!r}")
     hints = get_type_hints(cls)
+    ignored = IGNORED.get(section, frozenset())
     for name in options:
-        if name not in hints and name not in IGNORED[section]:
+        if name not in hints and name not in ignored:
             raise ValueError(unknown(f"option of section {section!r}", name, hints))
-    for option in fields(cls):
+    for option in fields(cls):  # type: ignore[arg-type]
         if option.default is MISSING and option.name not in options:
-            allowed = ", ".join(repr(choice) for choice in get_args(hints[option.name]))
-            raise ValueError(f"a configuration must say {section}.{option.name}: one of {allowed}")
+            choices = get_args(hints[option.name]) if get_origin(hints[option.name]) is Literal else ()
+            allowed = f": one of {', '.join(map(repr, choices))}" if choices else ""
+            raise ValueError(f"a configuration must say {section}.{option.name}{allowed}")
     return cls(**{name: _checked(f"{section}.{name}", hints[name], v) for name, v in options.items() if name in hints})
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """The options of a section as plain values that JSON can hold; `read_section` takes them back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(section).items()}
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
@@ -306,7 +317,7 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         return value
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{name} must be a list of numbers, but is {value!r}")
+            raise ValueError(f"{name} must be a list, but is {value!r}")
         return tuple(_checked(name, get_args(kind)[0], item) for item in value)
     # bool is an int to Python, but a count of `true` is a mistake.
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -320,13 +331,15 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     return value
 
 
-def _positive(section: str, options: object, *names: str) -> None:
+def positive(section: str, options: object, *names: str) -> None:
+    """Raise ValueError unless the options ``names``, numbers or lists of them, are greater than 0."""
     for name in names:
         value = getattr(options, name)
         for number in value if isinstance(value, tuple) else (value,):
-            _require(number > 0, f"{section}.{name} must be greater than 0, but is {number}")
+            require(number > 0, f"{section}.{name} must be greater than 0, but is {number}")
 
 
-def _require(condition: bool, sentence: str) -> None:
+def require(condition: bool, sentence: str) -> None:
+    """Raise ValueError with ``sentence`` unless ``condition`` holds."""
     if not condition:
         raise ValueError(sentence)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from scoresde_fast.classifier import ClassifierConfig, plain, read_section
+from scoresde_fast.classifier import ClassifierConfig
 from scoresde_fast.configs import OptimConfig
-from scoresde_fast.configs.presets import _read_json
+from scoresde_fast.configs.presets import read_json
+from scoresde_fast.configs.schema import plain, read_section
 from scoresde_fast.errors import unknown
 from scoresde_fast.model import build_sde
 from scoresde_fast.sdes import SDE, Array, observation
@@ -141,6 +142,6 @@ def load_classifier_recipe(name: str) -> ClassifierRecipe:
     if path.suffix != ".json":
         raise ValueError(unknown("recipe of a classifier", name, classifier_recipe_names()) + ", or give a .json file")
     try:
-        return ClassifierRecipe.from_dict(_read_json(path))
+        return ClassifierRecipe.from_dict(read_json(path))
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error

@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import json
-import platform
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from scoresde_fast import __version__
 from scoresde_fast.checkpoints import save
 from scoresde_fast.configs import Config
 from scoresde_fast.files import make_folder, replacing
@@ -18,6 +15,7 @@ from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png, to_pixels
 from scoresde_fast.generate.scatter import scatter
 from scoresde_fast.sampler import Sampler
+from scoresde_fast.training.resumable import follow
 from scoresde_fast.training.trainer import Trainer
 
 GRID_IMAGES = 16
@@ -52,28 +50,7 @@ def train(
         ModuleNotFoundError: ``tensorboard`` is asked for and not installed.
     """
     trainer = Trainer(config, out, seed, device)
-    writer = None
-    if tensorboard:
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(str(out / "events"))
-    total = config.training.n_iters
-    bar = tqdm(
-        total=total,
-        initial=trainer.step,
-        unit="step",
-        disable=None if progress is None else not progress,
-        dynamic_ncols=True,
-    )
-    with bar:
-        for step, _ in trainer.run(on_snapshot=write_grid):
-            bar.update()
-            if step % config.training.log_freq == 0:
-                bar.set_postfix(loss=f"{trainer.curve[-1][1]:.4g}")
-                if writer is not None:
-                    writer.add_scalar("loss", trainer.curve[-1][1], step)
-    if writer is not None:
-        writer.close()
+    follow(trainer, on_snapshot=write_grid, tensorboard=tensorboard, progress=progress)
     return export(trainer, half=half)
 
 
@@ -103,13 +80,6 @@ def export(trainer: Trainer, *, half: bool) -> Path:
         save(trainer.model, folder, torch.float16 if half else torch.float32)
     finally:
         trainer.ema.swap()
-    record = {
-        "seed": trainer.seed,
-        "steps": trainer.step,
-        "versions": {"scoresde_fast": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "device": trainer.device,
-        "loss": trainer.curve,
-    }
     with replacing(folder / "recipe.json") as file:
-        file.write(json.dumps(record).encode() + b"\n")
+        file.write(json.dumps(trainer.record()).encode() + b"\n")
     return folder

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +47,14 @@ def mixture(sde: SDE) -> sf.GaussianMixture:
     return sf.GaussianMixture(sde, weights, means, stds, is_image=False)
 
 
+def typical(data: str, drawn: np.random.Generator) -> np.ndarray:
+    """An image (12,) like the data's: what is measured."""
+    if data == "gaussian":
+        return drawn.normal(0.5, 0.3, 12)
+    level, std = MIXTURE[1][0], MIXTURE[2][0]
+    return drawn.normal(level, std, 12)
+
+
 DATA_STD = {"gaussian": 0.5, "mixture": 0.3}
 DATA: dict[str, Callable[[SDE], ScoreFunction]] = {
     "gaussian": lambda sde: CorrelatedGaussian(sde, SHAPE),
@@ -79,8 +86,7 @@ def measure(data: str, sde: SDE, task: str, method: str, count: int) -> dict[str
     """One line of the table."""
     model, (operator, matrix) = DATA[data](sde), TASKS[task]
     drawn = np.random.default_rng(1)
-    image = drawn.normal(0.5, 0.3, 12)
-    image = torch.from_numpy(image).float().view(1, *SHAPE)
+    image = torch.from_numpy(typical(data, drawn)).float().view(1, *SHAPE)
     exact = operator.apply(image)
     noise = 0.0 if method == "projection" else NOISE
     measured = exact + noise * torch.from_numpy(drawn.normal(size=exact.shape)).float()
@@ -90,7 +96,7 @@ def measure(data: str, sde: SDE, task: str, method: str, count: int) -> dict[str
     posterior = model.posterior if isinstance(model, CorrelatedGaussian) else lambda *a: mixture_posterior(model, *a)
     condition = {
         "projection": lambda: sf.Projection(measured[0], ONE_OF_FOUR if task == "inpainting" else None),
-        "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=DATA_STD[data], most_noise=math.inf),
+        "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=DATA_STD[data]),
         "dps": lambda: sf.DPS(operator, measured, scale=DPS_SCALE),
     }[method]()
     begin = time.perf_counter()

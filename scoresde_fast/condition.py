@@ -98,6 +98,9 @@ class Guiding(BoundCondition, Protocol):
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
         """(B,) of the state ``x`` at row ``counter`` (1,), where the network says ``output``; differentiable."""
 
+    def bounded(self, gradient: Tensor, counter: Tensor) -> Tensor:
+        """The gradient (B, ...) in the state as it is to be used."""
+
 
 @dataclass(frozen=True)
 class BoundConditions:

@@ -3,7 +3,7 @@
 
     grad log p_t(x | y) = grad log p_t(x) + grad log p_t(y | x)
 
-One gradient is taken of all log-likelihoods together: the network is evaluated once, and differentiated at most once.
+The network is evaluated once; it is differentiated once for each log-likelihood that looks at its output.
 """
 
 from __future__ import annotations
@@ -40,19 +40,23 @@ def evaluate_guided(
 ) -> Guided:
     """The network's output at ``x`` (B, ...) and row ``counter`` (1,), guided by conditions that have the ``data``."""
     assert conditions.to_output is not None
+    of_score: Tensor | None = None
+    push: Tensor | None = None
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         with torch.set_grad_enabled(conditions.through_network):
             output = evaluate(x, counter)
-        kinds: dict[bool, list[Tensor]] = {False: [], True: []}
+        through = sum(condition.through_network for condition in conditions.guiding)
         for condition, held in zip(conditions.guiding, data, strict=True):
-            kinds[condition.pushes].append(condition.log_likelihood(x, output, held, counter).sum())
-        # The graph below the network is common to both kinds: the first gradient leaves it to the second.
-        both = all(kinds.values())
-        of_score, push = (
-            torch.autograd.grad(torch.stack(terms).sum(), x, retain_graph=both)[0] if terms else None
-            for terms in (kinds[False], kinds[True])
-        )
+            through -= condition.through_network
+            log_likelihood = condition.log_likelihood(x, output, held, counter).sum()
+            # What is below the network's output is common to those that look at it.
+            (gradient,) = torch.autograd.grad(log_likelihood, x, retain_graph=through > 0)
+            gradient = condition.bounded(gradient, counter)
+            if condition.pushes:
+                push = gradient if push is None else push + gradient
+            else:
+                of_score = gradient if of_score is None else of_score + gradient
     output = output.detach()
     if of_score is not None:
         scale = conditions.to_output.index_select(0, counter)

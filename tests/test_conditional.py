@@ -13,7 +13,7 @@ from torch import Tensor
 import scoresde_fast as sf
 from scoresde_fast.capture import CapturedLoop, require_capturable_loop
 from scoresde_fast.condition import Run, bind_all
-from scoresde_fast.conditional.tasks import fitting_colours
+from scoresde_fast.conditional.streams import fitting_colours
 from scoresde_fast.engine import program_for
 from scoresde_fast.evaluate import PlainNetwork
 from scoresde_fast.loop import Loop, StepBackends

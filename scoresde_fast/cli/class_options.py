@@ -22,7 +22,7 @@ class ClassOptions:
         None
     )
     """For --class: the noise-conditional classifier that guides, an embedded one or a folder that train wrote."""
-    class_scale: float = 1.0
+    class_scale: Annotated[float | None, arg(help_behavior_hint="(default: 5)")] = None
     """For --class: of the guidance; above 1 images are more typical of their class, and vary less."""
 
     def guidance(self, model: str) -> dict[str, Any]:
@@ -32,10 +32,11 @@ class ClassOptions:
             ValueError: there is a classifier without a class, or none for the model; or as `ClassesInTurn`.
         """
         if self.classes is None:
-            if self.classifier is not None or self.class_scale != 1:
+            if self.classifier is not None or self.class_scale is not None:
                 raise ValueError("--classifier and --class-scale are for --class: name the class too, as --class 3")
             return {}
         from scoresde_fast.checkpoints import embedded_names, load_classifier
+        from scoresde_fast.conditional.classes import CLASS_SCALE
         from scoresde_fast.conditional.turns import ClassesInTurn, parse_classes
 
         classifier = self.classifier
@@ -48,4 +49,5 @@ class ClassOptions:
             classifier = OF_DIGITS
         known = load_classifier(classifier)
         classes = parse_classes(self.classes, known.classes)
-        return {"condition": ClassesInTurn(classes, known, scale=self.class_scale)}
+        scale = CLASS_SCALE if self.class_scale is None else self.class_scale
+        return {"condition": ClassesInTurn(classes, known, scale=scale)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from scoresde_fast.cli.condition_options import ConditionCommand
 from scoresde_fast.cli.sampler_options import FLAG
@@ -24,6 +24,9 @@ class Colorize(ConditionCommand):
 
     to_gray: Annotated[bool, FLAG] = False
     """Take images that have colours, which are lost first: gray is the mean over the channels."""
+    method: Literal["projection", "pigdm"] = "projection"
+    """Hold what is known, as in the paper; or let it guide the rest too, by the network's gradient: slower, and the
+    parts fit together better."""
     out: Path = Path("colorized")
     """The folder to write."""
 
@@ -43,9 +46,9 @@ class Colorize(ConditionCommand):
             seeds = self.seeds_of(len(names))
             images = levels.float() / 255
             gray = images.mean(1, keepdim=True)
-            source = colorization(model, gray, seeds=seeds, **self.held())
+            source = colorization(model, gray, seeds=seeds, method=self.method, **self.held())
             given = {"image": images, "gray": gray} if self.to_gray else {"gray": gray}
-            self.write(source, names, seeds, given, self.out, stop, to_gray=self.to_gray)
+            self.write(source, names, seeds, given, self.out, stop, to_gray=self.to_gray, method=self.method)
 
 
 def _require_gray(levels: Tensor, names: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from scoresde_fast.cli.condition_options import ConditionCommand
 
@@ -20,6 +21,9 @@ class Inpaint(ConditionCommand):
     mask: Path
     """A PNG of the images' size, white where a pixel is known and black where it is not; or a folder with one for each
     image, by the image's name."""
+    method: Literal["projection", "pigdm"] = "projection"
+    """Hold what is known, as in the paper; or let it guide the rest too, by the network's gradient: slower, and the
+    parts fit together better."""
     out: Path = Path("inpainted")
     """The folder to write."""
 
@@ -35,6 +39,6 @@ class Inpaint(ConditionCommand):
             known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
             seeds = self.seeds_of(len(names))
             images = levels.float() / 255
-            source = inpainting(model, images, known, seeds=seeds, **self.held())
+            source = inpainting(model, images, known, seeds=seeds, method=self.method, **self.held())
             given = {"image": images, "known": chequered(images, known)}
-            self.write(source, names, seeds, given, self.out, stop, mask=str(self.mask))
+            self.write(source, names, seeds, given, self.out, stop, mask=str(self.mask), method=self.method)

@@ -151,6 +151,10 @@ class BoundClassGuidance:
         log_probability = self.classifier(observed, noise.expand(len(x))) / self.temperature
         return self.scale * log_probability.log_softmax(1).gather(1, data[0][:, None])[:, 0]
 
+    def bounded(self, gradient: Tensor, counter: Tensor) -> Tensor:
+        """As it is."""
+        return gradient
+
 
 def label_of(value: int | str, classes: Sequence[str]) -> int:
     """The number of a class, given by that or by its name.

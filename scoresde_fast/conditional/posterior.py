@@ -11,7 +11,8 @@ r(t)^2 is the variance of x(0) given x(t), were the data N(0, data_std^2 I): wit
 On CLD the state is the pair, and the score that of the velocity.
 
 Of images x0_hat is taken into their range before it is compared, as both papers' programs do.  Where the noise is large
-d x0_hat / d x is a network's small derivative times a large number, so that its errors are large: there PiGDM waits.
+d x0_hat / d x is a network's small derivative times a large number, and mostly error; but a measurement cannot change
+what is expected of x(0) by much more than the data is spread.  So PiGDM's guidance is shortened to what does no more.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from scoresde_fast.sdes import observation, tweedie
 
 TINY = 1e-12
 """Below this a residual has no direction."""
-MOST_NOISE = 5.0
-"""Up to here the derivatives of the small embedded networks serve, by 30 steps and by 1000."""
+SPREAD = 2.0
+"""How many deviations of the data guidance may move x0_hat, in root mean square."""
 
 
 class _Measurement:
@@ -199,6 +200,10 @@ class BoundDPS(_BoundMeasurement):
         direction = residual.detach() / residual.detach().norm(dim=1, keepdim=True).clamp_min(TINY)
         return -self.scale * (direction * residual).sum(1)
 
+    def bounded(self, gradient: Tensor, counter: Tensor) -> Tensor:
+        """As it is."""
+        return gradient
+
 
 class PiGDM(_Measurement):
     """Pseudo-inverse guidance (Song, Vahdat, Mardani, Kautz 2023): the score of y, were x(0) Gaussian given x(t).
@@ -210,8 +215,6 @@ class PiGDM(_Measurement):
         scale: of the guidance; 1 is what the data would have it.
         data_std: the deviation of the data's pixels about 0, in the range of the model's; None: 1 of models whose data
             is in [-1, 1] and of points, as published, and 0.5 of those in [0, 1].
-        most_noise: where x(t) tells x(0) with noise of up to so many ``data_std`` the guidance acts; of an exact score
-            infinity, of a network less the worse its derivative is.
         seeds: as in `DPS`.
 
     Raises:
@@ -228,7 +231,6 @@ class PiGDM(_Measurement):
         noise: float = 0.0,
         scale: float = 1.0,
         data_std: float | None = None,
-        most_noise: float = MOST_NOISE,
         seeds: Sequence[int] | None = None,
     ) -> None:
         super().__init__(operator, measured, scale=scale, seeds=seeds)
@@ -236,13 +238,11 @@ class PiGDM(_Measurement):
             raise ValueError(f"noise is {noise}; it must be a finite number, 0 or greater")
         if data_std is not None and not (data_std > 0 and math.isfinite(data_std)):
             raise ValueError(f"data_std is {data_std}; it must be a finite number greater than 0")
-        if not most_noise > 0:
-            raise ValueError(f"most_noise is {most_noise}; it must be greater than 0, or infinity for an exact score")
-        self.noise, self.data_std, self.most_noise = noise, data_std, most_noise
+        self.noise, self.data_std = noise, data_std
 
     def describe(self) -> dict[str, Any]:
         """Everything of it that decides the pixels, as plain values."""
-        return {**super().describe(), "noise": self.noise, "data_std": self.data_std, "most_noise": self.most_noise}
+        return {**super().describe(), "noise": self.noise, "data_std": self.data_std}
 
     def bind(self, run: Run) -> BoundPiGDM:
         """The guidance in the loop of ``run``.
@@ -254,9 +254,9 @@ class PiGDM(_Measurement):
         data_std = self.data_std or (1.0 if model.centered or not model.is_image else 0.5)
         std = observation(model.sde, run.table.times).std
         variance, noise = 1 / (1 / data_std**2 + 1 / std**2), self.noise * _span(run)
-        acts = std <= self.most_noise * data_std
-        weights = np.stack([noise**2 / variance, acts * self.scale / variance], axis=1)
-        return BoundPiGDM(*self._bound(run), row_table(weights, run.device))
+        weights = np.stack([noise**2 / variance, self.scale / variance], axis=1)
+        moves = np.abs(tweedie(model.sde, run.table.times)[1]) / (SPREAD * data_std)
+        return BoundPiGDM(*self._bound(run), row_table(weights, run.device), row_table(moves, run.device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,9 +265,11 @@ class BoundPiGDM(_BoundMeasurement):
 
     Attributes:
         weights: (rows, 2), noise^2 / r^2 and scale / r^2.
+        moves: (rows,), how far a score of 1 moves x0_hat, over the most that it may.
     """
 
     weights: Tensor
+    moves: Tensor
     pushes: ClassVar[bool] = False
 
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
@@ -278,6 +280,12 @@ class BoundPiGDM(_BoundMeasurement):
             inverse = ridge_inverse(self.operator, self._residual(estimate, data), ridge)
             direction = weight * inverse
         return (direction * estimate).flatten(1).sum(1)
+
+    def bounded(self, gradient: Tensor, counter: Tensor) -> Tensor:
+        """So short that it moves x0_hat by no more than `SPREAD` deviations of the data."""
+        of_score = gradient.chunk(self.recovery.shape[1] - 1, dim=1)[-1]
+        moves = self.moves.index_select(0, counter) * of_score.flatten(1).square().mean(1).sqrt()
+        return gradient * (1 / moves.clamp_min(1)).view(-1, *[1] * (gradient.ndim - 1))
 
 
 def recovery(run: Run) -> Tensor:

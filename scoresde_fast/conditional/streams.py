@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tasks batch by batch, for what writes images as they come: samplers, and what their images want in the end."""
+"""The tasks as samplers: a condition, and what its images want in the end; batch by batch, or all together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from scoresde_fast.condition import Condition
 from scoresde_fast.conditional.of_seeds import OfSeeds
-from scoresde_fast.conditional.operators import LinearOperator
+from scoresde_fast.conditional.operators import Gray, LinearOperator, Mask
 from scoresde_fast.conditional.posterior import DPS, PiGDM
 from scoresde_fast.conditional.projection import Projection, whole_mask
-from scoresde_fast.conditional.tasks import Method, fitting_colours
+from scoresde_fast.errors import unknown
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.watch import OnStep
+
+Method = Literal["pigdm", "dps"]
+Holding = Literal["projection", "pigdm"]
+LEAST_NOISE = 0.02
+"""What `PiGDM` takes for the noise of what is exact: about that of the last step of a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,10 @@ class FinishedSampler:
         """See `Sampler.describe`."""
         return self.sampler.describe()
 
+    def sample(self, seeds: Sequence[int]) -> Tensor:
+        """The images of the seeds, in their order; see `Sampler.sample`."""
+        return torch.cat([images for _, images in self.stream(seeds)])
+
     def stream(
         self, seeds: Sequence[int], batch_size: int | None = None, on_step: OnStep | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
@@ -64,7 +73,14 @@ class FinishedSampler:
 
 
 def inpainting(
-    model: ScoreFunction, images: Tensor, mask: Tensor, *, seeds: Sequence[int], parity: bool = False, **options: Any
+    model: ScoreFunction,
+    images: Tensor,
+    mask: Tensor,
+    *,
+    seeds: Sequence[int],
+    method: Holding = "projection",
+    parity: bool = False,
+    **options: Any,
 ) -> FinishedSampler:
     """What `scoresde_fast.inpaint` samples by.
 
@@ -72,37 +88,56 @@ def inpainting(
         images: (N, C, H, W) in [0, 1].
         mask: 1 or True where a pixel is known; see `scoresde_fast.inpaint`.
         seeds: as many for each image, those of the first one first.
-        parity, options: as in `scoresde_fast.inpaint`.
+        method, parity, options: as in `scoresde_fast.inpaint`.
 
     Raises:
-        ValueError: as `Projection` and `Sampler`.
+        ValueError: the method is unknown, or guides and has several masks; or as `Projection` and `Sampler`.
     """
     known = whole_mask(mask, images)
+    guides = _guides(method, parity)
+    if guides and not (known == known[:1]).all():
+        raise ValueError("method='pigdm' has one mask for all images; give one, or choose method='projection'")
+    conditions: list[Condition] = [Projection(images, mask, seeds=seeds, parity=parity)]
+    if guides:
+        exact = images.where(known, 0.0)
+        conditions.append(PiGDM(Mask(known[0]), exact, noise=LEAST_NOISE, seeds=seeds))
 
     def keep(filled: Tensor, numbers: Tensor) -> Tensor:
-        where, exact = (tensor.to(filled.device)[numbers] for tensor in (known, images))
+        # The way to the model's range and back rounds.
+        where, exact = (tensor.to(filled.device)[numbers] for tensor in (known, images.float()))
         return torch.where(where, exact, filled)
 
-    return _projected(model, images, mask, seeds, parity, options, keep)
+    return _finished(model, images, conditions, seeds, parity, options, keep)
 
 
 def colorization(
-    model: ScoreFunction, gray: Tensor, *, seeds: Sequence[int], parity: bool = False, **options: Any
+    model: ScoreFunction,
+    gray: Tensor,
+    *,
+    seeds: Sequence[int],
+    method: Holding = "projection",
+    parity: bool = False,
+    **options: Any,
 ) -> FinishedSampler:
     """What `scoresde_fast.colorize` samples by.
 
     Args:
         gray: (N, 1, H, W) in [0, 1].
-        seeds, parity, options: as in `inpainting`.
+        seeds, method, parity, options: as in `inpainting`.
 
     Raises:
-        ValueError: as `Projection` and `Sampler`.
+        ValueError: the method is unknown; or as `Projection` and `Sampler`.
     """
+    condition: Condition
+    if _guides(method, parity):
+        condition = PiGDM(Gray(model.image_shape[0]), gray, noise=LEAST_NOISE, seeds=seeds)
+    else:
+        condition = Projection(gray, seeds=seeds, parity=parity)
 
     def fit(coloured: Tensor, numbers: Tensor) -> Tensor:
-        return fitting_colours(coloured, gray.to(coloured.device)[numbers])
+        return fitting_colours(coloured, gray.to(coloured.device, torch.float32)[numbers])
 
-    return _projected(model, gray, None, seeds, parity, options, fit)
+    return _finished(model, gray, [condition], seeds, parity, options, fit)
 
 
 def restoration(
@@ -119,8 +154,10 @@ def restoration(
     """What `scoresde_fast.restore` samples by, with the arguments of it.
 
     Raises:
-        ValueError: as `PiGDM` or `DPS`, and `Sampler`.
+        ValueError: the method is unknown; or as `PiGDM` or `DPS`, and `Sampler`.
     """
+    if method not in get_args(Method):
+        raise ValueError(unknown("method", method, get_args(Method)))
     condition: Condition
     if method == "pigdm":
         condition = PiGDM(operator, measured, noise=noise, scale=scale, seeds=seeds)
@@ -130,10 +167,23 @@ def restoration(
     return FinishedSampler(sampler, _of_seeds(seeds, measured), _as_they_are)
 
 
-def _projected(
+def _guides(method: Holding, parity: bool) -> bool:
+    """Whether what is known guides the rest.
+
+    Raises:
+        ValueError: the method is unknown, or not the original program's.
+    """
+    if method not in get_args(Holding):
+        raise ValueError(unknown("method", method, get_args(Holding)))
+    if parity and method != "projection":
+        raise ValueError(f"parity=True is the original's projection; leave out method={method!r}")
+    return method == "pigdm"
+
+
+def _finished(
     model: ScoreFunction,
     known: Tensor,
-    mask: Tensor | None,
+    conditions: Sequence[Condition],
     seeds: Sequence[int],
     parity: bool,
     options: dict[str, Any],
@@ -141,8 +191,7 @@ def _projected(
 ) -> FinishedSampler:
     if parity:
         options = {"denoise": False, **options}
-    condition = Projection(known, mask, seeds=seeds, parity=parity)
-    sampler = Sampler(model, condition=condition, **options)
+    sampler = Sampler(model, condition=conditions, **options)
     return FinishedSampler(sampler, _of_seeds(seeds, known), _as_they_are if parity else finish)
 
 
@@ -152,3 +201,10 @@ def _of_seeds(seeds: Sequence[int], images: Tensor) -> OfSeeds:
 
 def _as_they_are(images: Tensor, numbers: Tensor) -> Tensor:
     return images
+
+
+def fitting_colours(images: Tensor, gray: Tensor) -> Tensor:
+    """Images (N, C, H, W) with their hues and the mean ``gray`` (N, 1, H, W): as far from it as [0, 1] has room."""
+    away = images - images.mean(1, keepdim=True)
+    room = torch.where(away > 0, (1 - gray) / away, gray / -away).where(away != 0, 1.0)
+    return (gray + room.amin(1, keepdim=True).clamp(max=1) * away).clamp(0, 1)

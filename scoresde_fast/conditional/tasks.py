@@ -4,20 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from scoresde_fast.condition import Condition
 from scoresde_fast.conditional.operators import LinearOperator
-from scoresde_fast.conditional.posterior import DPS, PiGDM
-from scoresde_fast.conditional.projection import Projection, whole_mask
-from scoresde_fast.errors import unknown
+from scoresde_fast.conditional.streams import Holding, Method, colorization, inpainting, restoration
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.sampler import Sampler
-
-Method = Literal["pigdm", "dps"]
 
 GRAY_TOLERANCE = 1e-5
 """How far the channels of a gray image may be apart: rounding, and less than one level of 8 bits."""
@@ -30,10 +23,11 @@ def inpaint(
     *,
     seeds: Sequence[int] | None = None,
     samples: int = 1,
+    method: Holding = "projection",
     parity: bool = False,
     **options: Any,
 ) -> Tensor:
-    """Images whose unknown part is sampled given the known one, by `Projection`.
+    """Images whose unknown part is sampled given the known one.
 
     Args:
         model: any score model; it need not have been trained for this.
@@ -41,6 +35,8 @@ def inpaint(
         mask: 1 or True where a pixel is known: (H, W), (C, H, W), or one for each image, (N, 1 or C, H, W).
         seeds: one for each sample, those of the first image first; None: 0, 1, 2, ...
         samples: how many for each image.
+        method: "projection": what is known is held, as in the paper (`Projection`); "pigdm": it guides the rest too, by
+            the network's gradient (`PiGDM`): two to three times slower, and the parts fit together better.
         parity: see `Projection`.
         options: those of `scoresde_fast.Sampler`.
 
@@ -53,12 +49,8 @@ def inpaint(
             option is none.
     """
     images = _batch("images", images, model, (model.image_shape[0],))
-    filled = _sample(model, images, mask, seeds, samples, parity, options)
-    if parity:
-        return filled
-    known = whole_mask(mask, images).repeat_interleave(samples, dim=0).to(filled.device)
-    # The way to the model's range and back rounds.
-    return torch.where(known, images.repeat_interleave(samples, dim=0).to(filled.device, torch.float32), filled)
+    seeds = _seeds_of(len(images), seeds, samples)
+    return inpainting(model, images, mask, seeds=seeds, method=method, parity=parity, **options).sample(seeds)
 
 
 def colorize(
@@ -67,16 +59,17 @@ def colorize(
     *,
     seeds: Sequence[int] | None = None,
     samples: int = 1,
+    method: Holding = "projection",
     parity: bool = False,
     **options: Any,
 ) -> Tensor:
-    """Colour images whose mean over the channels is ``gray``, by `Projection`.
+    """Colour images whose mean over the channels is ``gray``.
 
     A colour that does not fit in [0, 1] is made paler rather than clipped, which would change its gray.
 
     Args:
         gray: (N, 1, H, W) or (1, H, W) in [0, 1], or images with all channels alike.
-        model, seeds, samples, parity, options: as in `inpaint`.
+        model, seeds, samples, method, parity, options: as in `inpaint`; "pigdm" guides, and holds in the end.
 
     Returns:
         (N samples, C, H, W) float32 in [0, 1], the samples of the first image first.
@@ -96,10 +89,8 @@ def colorize(
             f"gray has colours: the channels of image {int(apart.argmax())} are {worst:.3g} apart; give its gray, as "
             "images.mean(1, keepdim=True)"
         )
-    coloured = _sample(model, gray[:, :1], None, seeds, samples, parity, options)
-    if parity:
-        return coloured
-    return fitting_colours(coloured, gray[:, :1].repeat_interleave(samples, dim=0).to(coloured.device, torch.float32))
+    seeds = _seeds_of(len(gray), seeds, samples)
+    return colorization(model, gray[:, :1], seeds=seeds, method=method, parity=parity, **options).sample(seeds)
 
 
 def restore(
@@ -133,22 +124,10 @@ def restore(
         ValueError: the operator or the measurements do not fit the model, the method is unknown, a seed is given twice,
             or an option is none.
     """
-    if method not in get_args(Method):
-        raise ValueError(unknown("method", method, get_args(Method)))
     seeds = _seeds_of(len(measured), seeds, samples)
-    condition: Condition
-    if method == "pigdm":
-        condition = PiGDM(operator, measured, noise=noise, scale=scale, seeds=seeds)
-    else:
-        condition = DPS(operator, measured, scale=scale, seeds=seeds)
-    return Sampler(model, condition=condition, **options).sample(seeds)
-
-
-def fitting_colours(images: Tensor, gray: Tensor) -> Tensor:
-    """Images (N, C, H, W) with their hues and the mean ``gray`` (N, 1, H, W): as far from it as [0, 1] has room."""
-    away = images - images.mean(1, keepdim=True)
-    room = torch.where(away > 0, (1 - gray) / away, gray / -away).where(away != 0, 1.0)
-    return (gray + room.amin(1, keepdim=True).clamp(max=1) * away).clamp(0, 1)
+    return restoration(
+        model, operator, measured, noise=noise, method=method, scale=scale, seeds=seeds, **options
+    ).sample(seeds)
 
 
 def _batch(name: str, images: Tensor, model: ScoreFunction, channels: tuple[int, ...]) -> Tensor:
@@ -163,23 +142,6 @@ def _batch(name: str, images: Tensor, model: ScoreFunction, channels: tuple[int,
         allowed = " or ".join(f"(N, {count}, {height}, {width})" for count in channels)
         raise ValueError(f"{name} has shape {tuple(images.shape)}; for this model it must be {allowed}")
     return batch
-
-
-def _sample(
-    model: ScoreFunction,
-    known: Tensor,
-    mask: Tensor | None,
-    seeds: Sequence[int] | None,
-    samples: int,
-    parity: bool,
-    options: dict[str, Any],
-) -> Tensor:
-    """``samples`` images for each of those that are ``known``."""
-    seeds = _seeds_of(len(known), seeds, samples)
-    if parity:
-        options = {"denoise": False, **options}
-    condition = Projection(known, mask, seeds=seeds, parity=parity)
-    return Sampler(model, condition=condition, **options).sample(seeds)
 
 
 def _seeds_of(count: int, seeds: Sequence[int] | None, samples: int) -> Sequence[int]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde_fast.classifier import Classifier
-from scoresde_fast.conditional.classes import ClassGuidance, label_of
+from scoresde_fast.conditional.classes import CLASS_SCALE, ClassGuidance, label_of
 from scoresde_fast.conditional.of_seeds import OfSeeds
 
 
@@ -39,7 +39,7 @@ class ClassesInTurn(ClassGuidance):
         ValueError: as `ClassGuidance`.
     """
 
-    def __init__(self, classes: Sequence[int | str], classifier: Classifier, *, scale: float = 1.0) -> None:
+    def __init__(self, classes: Sequence[int | str], classifier: Classifier, *, scale: float = CLASS_SCALE) -> None:
         super().__init__(classes, classifier, scale=scale, seeds=range(len(classes)))
         self.seeds = None
         self._of_seeds = InTurn(len(self.labels), "class", {})

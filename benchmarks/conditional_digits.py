@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conditions on the digits: python benchmarks/conditional_digits.py [PARTS] [--json FILE]
+
+classes   500 images guided to the classes in turn: the share that an SVC takes for the asked class, with and without
+colours   500 held-out digits coloured from their gray: the share whose hue is within 0.05 of that of their class
+halves    500 held-out digits whose lower half is filled in: the share that the SVC takes for the original's class
+restore   64 held-out digits from noisy measurements: root mean squared errors by both methods
+cost      what a step costs under each kind of condition, against a step and a forward without, interleaved
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import scoresde_fast as sf
+from scoresde_fast.bench.machine import device_info
+from scoresde_fast.bench.result import write_json
+from scoresde_fast.conditional.operators import LinearOperator
+from scoresde_fast.data import load_dataset
+from scoresde_fast.data.digits import CLASSES
+from scoresde_fast.evaluation.recognise import Recogniser, tint_class
+
+COUNT, RESTORED, NOISE = 500, 64, 0.05
+FAST: dict[str, dict[str, Any]] = {
+    "digits-ve": {"solver": "sa", "grid": "karras"},
+    "digits-vp": {"solver": "sa", "grid": "logsnr"},
+    "digits-subvp": {"solver": "sa", "grid": "logsnr"},
+    "digits-cld": {"solver": "sscs", "grid": "quadratic"},
+}
+"""What serves each model at some fifty steps."""
+CLASS_STEPS, HELD_STEPS, GUIDED_STEPS = 50, 60, 120
+OPERATORS: dict[str, LinearOperator] = {
+    "2x super-resolution": sf.SuperResolution(2),
+    "4x super-resolution": sf.SuperResolution(4),
+    "box of 8x8 unknown": sf.Mask.box((3, 16, 16), 4, 4, 8, 8),
+    "half of the pixels": sf.Mask.random((3, 16, 16), 0.5, seed=0),
+    "blur": sf.Blur(1.0),
+    "gray": sf.Gray(),
+}
+
+
+def held_out(count: int) -> tuple[Tensor, Tensor]:
+    """So many held-out digits in [0, 1] and their classes; from the first one on again where there are not enough."""
+    images, labels = load_dataset("digits", "test")
+    index = torch.arange(count) % len(images)
+    return images[index].float() / 255, labels[index]
+
+
+def share(found: Any, wanted: Tensor) -> float:
+    """How often they are the same."""
+    return float((torch.as_tensor(found) == wanted).double().mean())
+
+
+def classes(name: str) -> dict[str, Any]:
+    """Shares of the asked class, with guidance and without."""
+    recogniser, wanted = Recogniser(), torch.arange(COUNT) % CLASSES
+    options = {**FAST[name], "steps": CLASS_STEPS}
+    model, seeds = sf.load(name), range(COUNT)
+    guided = sf.sample(model, classes=wanted.tolist(), classifier="digits-classifier", **options)
+    free = sf.sample(model, seeds, **options)
+    return {
+        "asked_class": share(recogniser.classes(guided), wanted),
+        "asked_class_without": share(recogniser.classes(free), wanted),
+        "recognised_with_their_hue": share(tint_class(guided), wanted),
+        "recognised": recogniser.report(guided).recognised,
+        "recognised_without": recogniser.report(free).recognised,
+        "options": options,
+    }
+
+
+def by_method(steps: dict[str, int], name: str, measure: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """What is measured by each method, with its own number of steps."""
+    return {
+        method: {**measure({"method": method, **FAST[name], "steps": number}), "steps": number}
+        for method, number in steps.items()
+    }
+
+
+def colours(name: str) -> dict[str, Any]:
+    """Shares of the right hue, and how far the gray is from what was given."""
+    images, labels = held_out(COUNT)
+    gray = images.mean(1, keepdim=True)
+
+    def measure(options: dict[str, Any]) -> dict[str, Any]:
+        coloured = sf.colorize(sf.load(name), gray, **options)
+        off = (coloured.mean(1, keepdim=True) - gray).abs().max()
+        return {"hue_of_class": share(tint_class(coloured), labels), "gray_off": float(off)}
+
+    return by_method({"projection": HELD_STEPS, "pigdm": GUIDED_STEPS}, name, measure)
+
+
+def halves(name: str) -> dict[str, Any]:
+    """Shares of the original's class, and how far known pixels are from what they were."""
+    recogniser, (images, labels) = Recogniser(), held_out(COUNT)
+    mask = torch.ones(16, 16)
+    mask[8:] = 0
+
+    def measure(options: dict[str, Any]) -> dict[str, Any]:
+        filled = sf.inpaint(sf.load(name), images, mask, **options)
+        off = float(((filled - images) * mask).abs().max())
+        return {"class_of_original": share(recogniser.classes(filled), labels), "known_off": off}
+
+    return by_method({"projection": HELD_STEPS, "pigdm": HELD_STEPS}, name, measure)
+
+
+def restore(name: str) -> dict[str, Any]:
+    """Root mean squared errors against the originals."""
+    images, _ = held_out(RESTORED)
+    errors: dict[str, Any] = {}
+    for task, operator in OPERATORS.items():
+        exact = operator.apply(images)
+        noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(0))
+        measured = exact + NOISE * (noise * (exact != 0) if isinstance(operator, sf.Mask) else noise)
+        options = {**FAST[name], "steps": HELD_STEPS}
+        restored = sf.restore(sf.load(name), operator, measured, noise=NOISE, **options)
+        errors[task] = float((restored - images).square().mean().sqrt())
+    return {"rmse_pigdm": errors, "noise": NOISE, "steps": HELD_STEPS}
+
+
+def cost(name: str, steps: int = 12, repeats: int = 7, batch: int = 64) -> dict[str, Any]:
+    """Times of a step under each kind of condition: medians of ratios to the one without, taken in turn."""
+    model, (images, _) = sf.load(name), held_out(batch)
+    seeds = list(range(batch))
+    mask, options = torch.ones(16, 16), {**FAST[name], "steps": steps}
+    mask[8:] = 0
+    kinds: dict[str, Any] = {
+        "none": None,
+        "projection": sf.Projection(images, mask, seeds=seeds),
+        "classes": sf.ClassGuidance(3, sf.load_classifier("digits-classifier")),
+        "pigdm": sf.PiGDM(sf.SuperResolution(2), sf.SuperResolution(2).apply(images), noise=NOISE, seeds=seeds),
+        "dps": sf.DPS(sf.Gray(), images.mean(1, keepdim=True), seeds=seeds),
+    }
+    samplers = {kind: sf.Sampler(model, condition=condition, **options) for kind, condition in kinds.items()}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for repeat in range(repeats + 1):
+        for kind, sampler in samplers.items():
+            begin = time.perf_counter()
+            sampler.sample(seeds)
+            if repeat:
+                seconds[kind].append(time.perf_counter() - begin)
+    ratios = {
+        kind: statistics.median(one / free for one, free in zip(seconds[kind], seconds["none"], strict=True))
+        for kind in kinds
+    }
+    return {
+        "ms_a_step": {kind: 1e3 * statistics.median(times) / steps for kind, times in seconds.items()},
+        "steps_of_none": ratios,
+        "batch": batch,
+        "threads": torch.get_num_threads(),
+    }
+
+
+PARTS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "cost": cost,
+    "classes": classes,
+    "halves": halves,
+    "colours": colours,
+    "restore": restore,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the parts of each model, and write after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=list(PARTS))
+    parser.add_argument("--models", nargs="+", default=list(FAST))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/conditional-digits.json"))
+    chosen = parser.parse_args(arguments)
+    found: dict[str, Any] = json.loads(chosen.json.read_text()) if chosen.json.exists() else {}
+    for part in chosen.parts:
+        for name in chosen.models:
+            begin = time.perf_counter()
+            result = PARTS[part](name)
+            found.setdefault(part, {})[name] = {**result, "seconds": time.perf_counter() - begin}
+            print(part, name, json.dumps(found[part][name]), flush=True)
+            found |= {"command": "python benchmarks/conditional_digits.py", "count": COUNT, "device": device_info()}
+            write_json(found, chosen.json)
+
+
+if __name__ == "__main__":
+    main()

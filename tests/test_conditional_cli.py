@@ -87,7 +87,13 @@ def test_inpaint(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None
     assert picture.shape == (2 * (STRIP + SIZE * factor + 8), 4 * (SIZE * factor + 4) + 4, 3)
     assert np.array_equal(picture[STRIP + 4 :: factor, 4::factor][:SIZE, :SIZE], photos[0])
     run = json.loads(Path("inpainted/run.json").read_text())["configuration"]
-    assert run["command"] == {"images": "photos", "seeds": "0-3", "samples": 2, "mask": "mask.png"}
+    assert run["command"] == {
+        "images": "photos",
+        "seeds": "0-3",
+        "samples": 2,
+        "mask": "mask.png",
+        "method": "projection",
+    }
     assert run["images"] == ["a.png", "b.png"] and run["sampler"]["condition"][0]["kind"] == "projection"
 
 

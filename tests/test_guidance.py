@@ -15,12 +15,15 @@ from torch import Tensor, nn
 import scoresde_fast as sf
 from scoresde_fast.capture import CapturedLoop
 from scoresde_fast.capture_safety import require_capturable
-from scoresde_fast.condition import Condition, bind_all
+from scoresde_fast.condition import Condition, Run, bind_all
 from scoresde_fast.conditional.operators import LinearOperator
+from scoresde_fast.data import load_dataset
 from scoresde_fast.engine import program_for
+from scoresde_fast.evaluate import PlainNetwork
 from scoresde_fast.guidance import evaluate_guided
 from scoresde_fast.loop import Loop, StepBackends
 from scoresde_fast.noise import Noise
+from scoresde_fast.sdes import tweedie
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from scoresde_fast.watch import NonFiniteError
 
@@ -204,6 +207,63 @@ def test_scale_and_temperature() -> None:
         means.append(float((samples.mean((1, 2, 3)) > 0.5).float().mean()))
     assert means[0] > means[2]
     assert abs(means[0] - means[1]) < 0.15
+
+
+DIGITS = {"solver": "sa", "grid": "logsnr", "steps": 20}
+
+
+@pytest.mark.parametrize("name", ["digits-vp", "digits-cld"])
+def test_a_trained_network_guides(name: str) -> None:
+    """Twenty steps restore digits from noisy means over 2x2 pixels, to less than their noise."""
+    model, images = sf.load(name), load_dataset("digits", "test")[0][:8].float() / 255
+    options: dict[str, Any] = DIGITS if name == "digits-vp" else {"solver": "sscs", "grid": "quadratic", "steps": 25}
+    operator = sf.SuperResolution(2)
+    exact = operator.apply(images)
+    measured = exact + 0.05 * torch.randn(exact.shape, generator=torch.Generator().manual_seed(1))
+    restored = sf.restore(model, operator, measured, noise=0.05, samples=2, **options)
+    error = (restored - images.repeat_interleave(2, 0)).square().mean().sqrt()
+    assert error < 0.05 < (nn.functional.interpolate(measured, scale_factor=2) - images).square().mean().sqrt()
+
+
+def test_guided_tasks_keep_what_is_known() -> None:
+    """Inpainting keeps known pixels to the bit and colorisation the gray, and what is known tells more of the rest."""
+    model, images = sf.load("digits-vp"), load_dataset("digits", "test")[0][:12].float() / 255
+    mask = torch.ones(16, 16)
+    mask[8:] = 0
+    errors = []
+    for method in ("projection", "pigdm"):
+        filled = sf.inpaint(model, images, mask, method=method, **DIGITS)
+        assert torch.equal(filled[:, :, :8], images[:, :, :8])
+        errors.append(float((filled - images).square().mean().sqrt()))
+    assert errors[1] < errors[0]
+    gray = images.mean(1, keepdim=True)
+    coloured = sf.colorize(model, gray, method="pigdm", **DIGITS)
+    torch.testing.assert_close(coloured.mean(1, keepdim=True), gray, rtol=0, atol=1e-5)
+    for sentence, options in {
+        "unknown method 'pgdm'": {"method": "pgdm"},
+        "parity=True is the original's projection": {"method": "pigdm", "parity": True},
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            sf.colorize(model, gray, **options)
+    with pytest.raises(ValueError, match="one mask for all images"):
+        sf.inpaint(model, images[:2], torch.stack([mask, 1 - mask])[:, None], method="pigdm")
+
+
+def test_what_a_measurement_may_change() -> None:
+    """However wrong a network's derivative, guidance moves the estimate of the data by two deviations at most."""
+    model, operator = model_of("vp", is_image=False), sf.Mask(torch.ones(4, 4))
+    options = SolverOptions("euler_maruyama", 10)
+    table = build_table(model.sde, options)
+    condition = sf.PiGDM(operator, torch.full((1, *SHAPE), 1e3), data_std=0.5)
+    bound = bind_all((condition,), model, table, options, torch.device("cpu"), None)
+    x, counter = torch.randn(2, *SHAPE), torch.zeros(1, dtype=torch.int64)
+    data = condition.bind(Run(model, table, options, torch.device("cpu"))).data(torch.arange(2))
+    evaluate = PlainNetwork(model.network, torch.from_numpy(table.times).float())
+    with torch.no_grad():
+        free = evaluate(x, counter)
+        guided = evaluate_guided(evaluate, bound, x, [data], counter).output
+    moved = tweedie(model.sde, table.times[:1])[1][0] * (guided - free)
+    torch.testing.assert_close(moved.square().mean((1, 2, 3)).sqrt(), torch.full((2,), 1.0), rtol=1e-3, atol=0)
 
 
 class Broken(nn.Module):

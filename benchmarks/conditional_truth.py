@@ -2,8 +2,9 @@
 """Conditional samples against their posterior in closed form: python benchmarks/conditional_truth.py
 
 Of Gaussian data with correlated pixels and of a mixture, with the exact score: 20 000 samples each by projection, by
-pseudo-inverse guidance and by diffusion posterior sampling, given one pixel of four, the gray, or averages over 2x2
-pixels, on every SDE.  Projection takes what is measured as exact, guidance with noise of deviation 0.1.
+pseudo-inverse guidance, by both together and by diffusion posterior sampling, given one pixel of four, the gray, or
+averages over 2x2 pixels, on every SDE.  Where there is projection what is measured is exact, else it has noise of
+deviation 0.1.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import scoresde_fast as sf
 from scoresde_fast.bench.correlated import CorrelatedGaussian, Moments, mixture_posterior
 from scoresde_fast.bench.machine import device_info
 from scoresde_fast.bench.result import write_json
+from scoresde_fast.conditional.streams import LEAST_NOISE
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 
@@ -34,8 +36,10 @@ TASKS = {
     "2x": (sf.SuperResolution(2), np.kron(np.eye(3), np.full((1, 4), 0.25))),
 }
 MIXTURE = ([0.5, 0.3, 0.2], (0.2, 0.5, 0.8), [0.15, 0.1, 0.2])
-STEPS = {"projection": 1000, "pigdm": 300, "dps": 1000}
+STEPS = {"projection": 1000, "pigdm": 300, "dps": 1000, "both": 1000}
 METHODS = tuple(STEPS)
+EXACT = ("projection", "both")
+"""What is measured has no noise, and predictor-corrector samples; guidance takes the least noise for granted."""
 DPS_SCALE = 0.02  # of steps this long the mean distance to what is measured comes out near that of its noise
 
 
@@ -67,7 +71,7 @@ def solver_of(sde: SDE, method: str) -> dict[str, Any]:
     if isinstance(sde, CLDSDE):
         return {"solver": "sscs", "steps": STEPS[method]}
     predictor = "euler_maruyama" if isinstance(sde, SubVPSDE) else "reverse_diffusion"
-    correctors = {"corrector": "ald", "corrector_steps": 2, "snr": 0.4} if method == "projection" else {}
+    correctors = {"corrector": "ald", "corrector_steps": 2, "snr": 0.4} if method in EXACT else {}
     return {"solver": predictor, "steps": STEPS[method], **correctors}
 
 
@@ -88,15 +92,21 @@ def measure(data: str, sde: SDE, task: str, method: str, count: int) -> dict[str
     drawn = np.random.default_rng(1)
     image = torch.from_numpy(typical(data, drawn)).float().view(1, *SHAPE)
     exact = operator.apply(image)
-    noise = 0.0 if method == "projection" else NOISE
+    noise = 0.0 if method in EXACT else NOISE
     measured = exact + noise * torch.from_numpy(drawn.normal(size=exact.shape)).float()
     if task == "inpainting":
         measured *= ONE_OF_FOUR
     values = measured[..., 0, 0].flatten() if task == "inpainting" else measured.flatten()
     posterior = model.posterior if isinstance(model, CorrelatedGaussian) else lambda *a: mixture_posterior(model, *a)
+    known = ONE_OF_FOUR if task == "inpainting" else None
+    std = DATA_STD[data]
     condition = {
-        "projection": lambda: sf.Projection(measured[0], ONE_OF_FOUR if task == "inpainting" else None),
-        "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=DATA_STD[data]),
+        "projection": lambda: sf.Projection(measured[0], known),
+        "both": lambda: (
+            sf.Projection(measured[0], known),
+            sf.PiGDM(operator, measured, noise=LEAST_NOISE, data_std=std),
+        ),
+        "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=std),
         "dps": lambda: sf.DPS(operator, measured, scale=DPS_SCALE),
     }[method]()
     begin = time.perf_counter()

@@ -27,10 +27,10 @@ def embedded() -> list[str]:
         options, made = result["options"], result["generated"]
         pair = "" if options["corrector"] in (None, "none") else f" + {options['corrector']}"
         cells = [f"`{model}`", f"{options['solver']}{pair}, {options['steps']} steps", str(result["nfe"])]
-        rows.append(_row([*cells, *_measures(made), f"{result['frechet_to_data']:.2f}"]))
+        rows.append(table_row([*cells, *_measures(made), f"{result['frechet_to_data']:.2f}"]))
     result = load(f"embedded-{MODELS[0]}")
     halves = f"{result['frechet_between_halves_of_data']:.2f} (half to half)"
-    rows.append(_row(["real, held out", "", "", *_measures(result["real_held_out"]), halves]))
+    rows.append(table_row(["real, held out", "", "", *_measures(result["real_held_out"]), halves]))
     return rows
 
 
@@ -53,9 +53,9 @@ def which_solver() -> list[str]:
         more = [f"{len(tied) - TOLD} more"] if len(tied) > TOLD else []
         best = lines[found["best"]]
         told = ", ".join([*tied[:TOLD], *more]) or "-"
-        rows.append(_row([f"{found['limit']:g} evaluations", _named(best), _distance(best), told]))
+        rows.append(table_row([f"{found['limit']:g} evaluations", _named(best), _distance(best), told]))
     reference = next(line for line in lines if line["reference"])
-    return [*rows, _row([f"{reference['nfe']:g} evaluations", _named(reference), _distance(reference), "-"])]
+    return [*rows, table_row([f"{reference['nfe']:g} evaluations", _named(reference), _distance(reference), "-"])]
 
 
 def _named(line: dict[str, Any]) -> str:
@@ -77,7 +77,7 @@ def which_solver_by_model() -> list[str]:
         bests = {found["limit"]: lines[found["best"]] for found in result["verdict"]["by_nfe"]}
         reference = next(line for line in lines if line["reference"])
         cells = [f"{_named(line)}: {_distance(line)}" for line in (bests[10], bests[20], reference)]
-        rows.append(_row([f"`{model}`", str(result["samples"]), *cells]))
+        rows.append(table_row([f"`{model}`", str(result["samples"]), *cells]))
     return rows
 
 
@@ -95,7 +95,9 @@ def cld_solvers() -> list[str]:
         name = f"`{row['solver']}`" + (f", order {row['order']}" if row["order"] else "")
         name += f", eta {row['eta']:g}" if row["eta"] else ""
         grid = row["grid"] + (f", eps {row['eps']:g}" if row["eps"] else "")
-        rows.append(_row([name, grid, str(row["nfe"]), f"{row['tint_matches']:.1%}", f"{row['frechet_to_data']:.2f}"]))
+        rows.append(
+            table_row([name, grid, str(row["nfe"]), f"{row['tint_matches']:.1%}", f"{row['frechet_to_data']:.2f}"])
+        )
     return rows
 
 
@@ -128,7 +130,7 @@ def sets() -> list[str]:
         times = [f"{found[key]:.1f} s" for key in ("resumed_s", "grown_until_first_batch_s")]
         written = "-" if rate is None else f"{rate:.0f}"
         title = "folder of PNGs" if name == "folder" else f"`{name}`"
-        rows.append(_row([title, written, *times, f"{found['made_mb']:.0f} MB"]))
+        rows.append(table_row([title, written, *times, f"{found['made_mb']:.0f} MB"]))
     return rows
 
 
@@ -171,7 +173,7 @@ def cpu_kernels() -> list[str]:
     rows = [f"| {result['device']} | against | worst shape | median |", "| --- | --- | --- | --- |"]
     for title, part, within, against in CPU_KERNELS:
         ratios = [case[f"against {against}"] for name, case in result[part].items() if within in name]
-        rows.append(_row([title, against, f"{min(ratios):.2f}x", f"{statistics.median(ratios):.2f}x"]))
+        rows.append(table_row([title, against, f"{min(ratios):.2f}x", f"{statistics.median(ratios):.2f}x"]))
     return rows
 
 
@@ -190,7 +192,7 @@ def waterfall() -> list[str]:
     """Milliseconds a network evaluation of whole sampling runs, and ours against the original's and the best peer's."""
     result = load("sampling-cpu")
     titles = ["ms an evaluation", "batch", *(title for title, _ in LINES), "against eager", "against the best peer"]
-    rows = [_row(titles), _row(["---"] * len(titles))]
+    rows = [table_row(titles), table_row(["---"] * len(titles))]
     for network in result["networks"]:
         found = {line["name"]: line["ms_per_nfe"] for line in network["lines"] if "ms_per_nfe" in line}
         times = [found.get(name) for _, name in LINES]
@@ -198,7 +200,7 @@ def waterfall() -> list[str]:
         ours = found["ours: folded float32"]
         peer = min(time for (_, name), time in zip(LINES, times, strict=True) if time and not name.startswith("ours"))
         factors = [f"{found['eager float32'] / ours:.2f}x", f"{peer / ours:.2f}x"]
-        rows.append(_row([f"`{network['name']}`", str(network["batch"]), *cells, *factors]))
+        rows.append(table_row([f"`{network['name']}`", str(network["batch"]), *cells, *factors]))
     return rows
 
 
@@ -211,7 +213,7 @@ def sixteen_bits() -> list[str]:
         pairs = [
             f"{found['bf16'][key]:.1%} (float32 {found['fp32'][key]:.1%})" for key in ("recognised", "tint_matches")
         ]
-        rows.append(_row([f"`{model}`, {found['nfe']} NFE", f"{found['psnr_db']:.1f} dB", *pairs]))
+        rows.append(table_row([f"`{model}`, {found['nfe']} NFE", f"{found['psnr_db']:.1f} dB", *pairs]))
     return rows
 
 
@@ -220,7 +222,7 @@ def instructions() -> list[str]:
     step = [row for row in load("sass")["rows"] if row["label"].startswith("affine_step, ")]
     found = [row for row in step if row["budget"] is not None and row["arch"] == "sm_90"]
     rows = ["| form, on sm_90 | instructions an element | budget |", "| --- | --- | --- |"]
-    return rows + [_row([row["label"], f"{row['per_element']:.1f}", f"{row['budget']:g}"]) for row in found]
+    return rows + [table_row([row["label"], f"{row['per_element']:.1f}", f"{row['budget']:g}"]) for row in found]
 
 
 def _measures(report: dict[str, Any]) -> list[str]:
@@ -228,7 +230,8 @@ def _measures(report: dict[str, Any]) -> list[str]:
     return [f"{report['recognised']:.1%}", f"{report['tint_matches']:.1%}", f"{min(shares):.1%} to {max(shares):.1%}"]
 
 
-def _row(cells: list[str]) -> str:
+def table_row(cells: list[str]) -> str:
+    """A line of a table."""
     return "| " + " | ".join(cells) + " |"
 
 

@@ -36,7 +36,7 @@ TASKS = {
     "2x": (sf.SuperResolution(2), np.kron(np.eye(3), np.full((1, 4), 0.25))),
 }
 MIXTURE = ([0.5, 0.3, 0.2], (0.2, 0.5, 0.8), [0.15, 0.1, 0.2])
-STEPS = {"projection": 1000, "pigdm": 300, "dps": 1000, "both": 1000}
+STEPS = {"projection": 1000, "pigdm": 300, "both": 300, "dps": 1000}
 METHODS = tuple(STEPS)
 EXACT = ("projection", "both")
 """What is measured has no noise, and predictor-corrector samples; guidance takes the least noise for granted."""

@@ -72,7 +72,9 @@ class Sampler:
             64.
         precision: what the network computes in: "fp32", "tf32" (a GPU), "bf16" or "fp16"; "auto": bf16 on a GPU that
             has it, else fp32.  State, coefficients and noise are float32 in any case.
-        compile: whether the network is compiled by `torch.compile`; "auto": on a GPU.
+        compile: whether the network is compiled by `torch.compile`; "auto": on a GPU.  Where a condition takes the
+            network's gradient (`scoresde_fast.PiGDM`, `scoresde_fast.DPS`) it is not: what inductor makes of the
+            gradient was found to be wrong.
         capture: whether the loop is captured as CUDA graphs; "auto": on a GPU.
         strict: a seed's image is the same to the last bit whatever the batch size, the other seeds and the CPU threads:
             every network evaluation has one fixed batch size, each seed its own place in it.
@@ -183,7 +185,7 @@ class Sampler:
                 bound,
                 precision=resolved,
                 precision_asked=precision != "auto",
-                compiled=choose_compile(compile, self.device),
+                compiled=choose_compile(compile, self.device) and not bound.through_network,
                 captured=captured,
                 strict=strict,
             )

@@ -266,6 +266,17 @@ def test_what_a_measurement_may_change() -> None:
     torch.testing.assert_close(moved.square().mean((1, 2, 3)).sqrt(), torch.full((2,), 1.0), rtol=1e-3, atol=0)
 
 
+def test_a_networks_gradient_is_not_compiled() -> None:
+    """Inductor's buffers overwrote what the gradient still needed: such a run is the uncompiled one to the bit."""
+    options: dict[str, Any] = {**DIGITS, "steps": 2}
+    model, operator = sf.load("digits-vp"), sf.Gray()
+    condition = sf.PiGDM(operator, torch.full((1, 1, 16, 16), 0.3), noise=0.1)
+    plain, compiled = (
+        sf.Sampler(model, condition=condition, compile=compile, **options).sample([1]) for compile in (False, True)
+    )
+    assert torch.equal(plain, compiled)
+
+
 class Broken(nn.Module):
     """A classifier whose gradient is not a number near the end of a run."""
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -176,6 +177,13 @@ class Sampler:
             self.program = program_for(self.model, self.table, self.device)
             with torch.inference_mode(False):  # the caller may be in it, and gradients pass through what is made here
                 bound = bind_all(self.conditions, self.model, self.table, self.options, self.device, backend)
+            if compile is True and bound.through_network:
+                warnings.warn(
+                    "the network's gradient, which a condition takes, is not compiled; compile=False says that this is "
+                    "meant",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             loop = partial(Loop, self.program, backends=self.step_backends, run_seed=run_seed, conditions=bound)
             self.engine = Engine(
                 self.model,

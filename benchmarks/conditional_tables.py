@@ -19,8 +19,10 @@ def truth() -> list[str]:
     for data in ("gaussian", "mixture"):
         for task, known in TASKS.items():
             for method, title in METHODS.items():
-                found = [lines[f"{data}/{method}/{task}/{sde}"] for sde in SDES]
-                cells = [f"{100 * line['mean']:.1f} / {100 * line['covariance']:.1f}" for line in found]
+                found = [lines.get(f"{data}/{method}/{task}/{sde}") for sde in SDES]
+                cells = [
+                    f"{100 * line['mean']:.1f} / {100 * line['covariance']:.1f}" if line else "-" for line in found
+                ]
                 rows.append(table_row([data, known, title, *cells]))
     return rows
 

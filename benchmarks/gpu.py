@@ -34,6 +34,7 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fir_resample": ("fir_resample against float64, all shapes", ()),
     "group_norm_attention": ("the attention block against float64", ()),
     "convolution": ("convolution against float64, all shapes of NCSN++, DDPM++ and FFHQ-256", ()),
+    "conditions": ("the inference network's gradient against the plain one's; guided runs, captured and not", ()),
     "rows 3-5": ("step and Langevin kernels: share of copy bandwidth, against eager and tl.randn", ("noise", "steps")),
     "rows 1-2": ("GroupNorm + SiLU: share of copy bandwidth, against torch.compile", ("group_norm_silu",)),
     "row 12": ("the attention block against four projections and SDPA", ("group_norm_attention",)),
@@ -74,6 +75,7 @@ def part(name: str, peak: float) -> Callable[[float], dict[str, Any]]:
     ``peak``: TFLOP/s of the matrix product.
     """
     import gpu_checks
+    import gpu_conditions
     import gpu_figures
 
     checks = {
@@ -83,6 +85,7 @@ def part(name: str, peak: float) -> Callable[[float], dict[str, Any]]:
         "fir_resample": gpu_checks.fir,
         "group_norm_attention": gpu_checks.attention_block,
         "convolution": gpu_checks.convolutions,
+        "conditions": gpu_conditions.conditions,
     }
     if name in checks:
         return lambda _bandwidth: checks[name]()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "conditional.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "conditional.md").read_text()
 
 
 def test_the_code_runs() -> None:
@@ -28,3 +30,11 @@ def test_the_code_runs() -> None:
     corner = names["corner"]
     torch.testing.assert_close(corner[:, :, :4], images[0, :, :4].expand(4, -1, -1, -1), rtol=0, atol=1e-6)
     torch.testing.assert_close(corner[..., :4], images[0, ..., :4].expand(4, -1, -1, -1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("table", ["truth", "digits", "restored", "cost"])
+def test_figures_come_from_results(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables are those that benchmarks/conditional_tables.py makes from the committed results."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    rows = getattr(importlib.import_module("conditional_tables"), table)()
+    assert "\n".join(rows) in PAGE

@@ -72,6 +72,17 @@ def test_checks_run_and_pass(modules: tuple[ModuleType, ModuleType], part: str) 
     assert any("triton" in label for label in result["worst"])
 
 
+def test_conditions_are_checked(modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inference network's gradient is the plain one's, and guided runs agree; runs that do not agree fail."""
+    import gpu_conditions
+
+    monkeypatch.setattr(gpu_conditions, "MODELS", ("digits-vp",))
+    result = gpu_conditions.conditions()
+    assert result["passed"] and result["apart"] == {"digits-vp": 0.0}
+    monkeypatch.setattr(gpu_conditions, "captured_apart", lambda *_: 1.0)
+    assert not gpu_conditions.conditions()["passed"]
+
+
 def test_a_wrong_kernel_is_seen(modules: tuple[ModuleType, ModuleType]) -> None:
     """NaN and an error of three times the reference's both fail."""
     errors = modules[0].Errors()

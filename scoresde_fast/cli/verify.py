@@ -70,11 +70,11 @@ class Verify:
 
         keep_freed_memory()
         described = read_set(self.out)[1].configuration["sampler"]
+        options = described_options(described)  # what cannot be made again is said before a model is looked for
         if self.model is not None:
             model = sf.load(self.model, config=self.config, ema=not self.raw)
         else:
             model = self._embedded(described["model"]["weights_sha256"])
-        options = described_options(described)
         return sf.Sampler(model, **options, device=process_device(self.device), batch_size=self.batch_size)
 
     def _embedded(self, sha256: str) -> ScoreModel:

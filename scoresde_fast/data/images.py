@@ -49,7 +49,7 @@ def read_data(source: str, shape: Sequence[int], *, is_image: bool = True, trust
     """
     if not is_image:
         return _read_points(source, shape)
-    return _in_memory(_opened(source, shape, trust_pickle=trust_pickle))
+    return in_memory(_opened(source, shape, trust_pickle=trust_pickle))
 
 
 class NumberedImages:
@@ -77,7 +77,7 @@ def training_data(source: str, shape: Sequence[int], *, is_image: bool = True) -
     images = _opened(source, shape)
     if images.by_number and images.count * prod(images.shape) > LARGEST:
         return NumberedImages(images)
-    return _in_memory(images).data
+    return in_memory(images).data
 
 
 def _opened(source: str, shape: Sequence[int], *, trust_pickle: bool = False) -> Images:
@@ -88,7 +88,8 @@ def _opened(source: str, shape: Sequence[int], *, trust_pickle: bool = False) ->
     return images
 
 
-def _in_memory(images: Images) -> NamedData:
+def in_memory(images: Images) -> NamedData:
+    """Every image of a source, read; raises ``ValueError`` where they are too many for that."""
     if (length := images.count * prod(images.shape)) > LARGEST:
         raise ValueError(
             f"the images of {images.source} take {length / 2**30:.1f} GiB, and at most {LARGEST >> 30} GiB are read "

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from scoresde_fast.data.encoded import SUFFIXES, decode_image
-from scoresde_fast.data.images import NamedData, _in_memory
+from scoresde_fast.data.images import NamedData, in_memory
 from scoresde_fast.data.items import Images, Item, size_text
-from scoresde_fast.data.sources import _sized, check_exists, open_images
+from scoresde_fast.data.sources import check_exists, open_images, sized
 
 BLACK, WHITE = 0, 255
 NAMED = 5
@@ -36,9 +36,9 @@ def read_pictures(source: str, shapes: Sequence[Sequence[int]]) -> NamedData:
         _, height, width = shapes[0]
         needed = " or ".join(map(size_text, shapes))
         other_size = images.shape[1:] != (height, width)
-        hint = f": {_sized(source)[0]}@{height} crops and resizes them" if other_size and height == width else ""
+        hint = f": {sized(source)[0]}@{height} crops and resizes them" if other_size and height == width else ""
         raise ValueError(f"the images of {source} are {size_text(images.shape)}; {needed} is needed{hint}")
-    return _in_memory(images)
+    return in_memory(images)
 
 
 def read_masks(source: Path, names: Sequence[str], size: Sequence[int]) -> Tensor:
@@ -96,7 +96,7 @@ def stem(name: str) -> str:
 
 
 def _open(source: str) -> Images:
-    name, size = _sized(source)
+    name, size = sized(source)
     path = Path(name)
     if path.suffix.lower() not in SUFFIXES or path.is_dir():
         return open_images(source)

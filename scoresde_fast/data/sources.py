@@ -55,7 +55,7 @@ def open_images(source: str, *, trust_pickle: bool = False) -> Images:
         ValueError: there is no such data set or format, nothing is in it, or it is damaged.
         FileNotFoundError: there is no such file.
     """
-    name, size = _sized(source)
+    name, size = sized(source)
     known, _, split = name.partition(":")
     if known in DATASETS:
         return _in_memory(name, known, split or "all", size)
@@ -92,7 +92,8 @@ def _split(name: str) -> tuple[Path, str]:
     return (Path(path), split) if colon and not Path(name).exists() else (Path(name), "")
 
 
-def _sized(source: str) -> tuple[str, int | None]:
+def sized(source: str) -> tuple[str, int | None]:
+    """A source's name and the size that ``@64`` behind it asks for; raises ``ValueError`` for a size of 0."""
     match = re.fullmatch(r"(.+)@(\d+)", source, re.ASCII)
     if match is None or Path(source).exists():
         return source, None

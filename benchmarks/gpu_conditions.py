@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conditions on a GPU: the inference network's gradient against the plain one's, and guided runs captured and not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gpu_checks
+import torch
+from torch import Tensor
+
+import scoresde_fast as sf
+from scoresde_fast.evaluate import evaluator
+from scoresde_fast.precision import arithmetic
+
+MODELS = ("digits-ve", "digits-vp", "digits-cld")
+SOLVERS: dict[str, dict[str, Any]] = {"digits-cld": {"solver": "sscs", "grid": "quadratic"}}
+USUAL: dict[str, Any] = {"solver": "sa", "grid": "logsnr"}
+ROUNDING = 1e-4
+"""Of float32 gradients, relative to the largest: two orders of adding up."""
+APART = 1e-2
+"""Images in [0, 1] of two runs that differ in nothing but capture: rounding, through twenty guided steps."""
+
+
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:
+    """Of sum(weights * function) in x."""
+    x = x.clone().requires_grad_()
+    found: Tensor = torch.autograd.grad((function(x) * weights).sum(), x)[0]
+    return found
+
+
+def conditions() -> dict[str, Any]:
+    """How far gradients are from those of the plain network, and captured images from those of the plain loop."""
+    device, gradients, apart = torch.device(gpu_checks.DEVICE), {}, {}
+    for name in MODELS:
+        model = sf.load(name).to(device)
+        label = torch.full((1,), float(model.parametrisation.labels(0.5)), device=device)
+        folded, row = evaluator(model.network, label, "fp32"), torch.zeros(1, dtype=torch.int64, device=device)
+        x = torch.randn(4, *model.state_shape, device=device)
+        weights = torch.randn(4, *model.image_shape, device=device)
+        with arithmetic("fp32", device, strict=False):
+            plain = gradient(partial(model.network, labels=label.expand(4)), x, weights)
+            ours = gradient(partial(folded, row=row), x, weights)
+        gradients[name] = float((ours - plain).abs().max() / plain.abs().max())
+        apart[name] = captured_apart(model, SOLVERS.get(name, USUAL))
+    passed = max(gradients.values()) < ROUNDING and max(apart.values()) < APART
+    return {"passed": passed, "gradients": gradients, "apart": apart}
+
+
+def captured_apart(model: sf.ScoreModel, options: dict[str, Any]) -> float:
+    """The largest difference of guided images by the captured loop from those of the plain one."""
+    device = gpu_checks.DEVICE
+    images = sf.sample(model, range(2), steps=10, device=device, **options).cpu()
+    operator = sf.SuperResolution(2)
+    condition = (
+        sf.PiGDM(operator, operator.apply(images), noise=0.05, seeds=[0, 1]),
+        sf.ClassGuidance(3, sf.load_classifier("digits-classifier")),
+    )
+    runs = [
+        sf.Sampler(
+            model, condition=condition, steps=20, device=device, precision="fp32", capture=capture, compile=False,
+            **options,
+        ).sample([0, 1])
+        for capture in (False, device != "cpu")
+    ]  # fmt: skip
+    return float((runs[0] - runs[1]).abs().max())

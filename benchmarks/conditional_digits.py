@@ -24,6 +24,7 @@ from torch import Tensor
 import scoresde_fast as sf
 from scoresde_fast.bench.machine import device_info
 from scoresde_fast.bench.result import write_json
+from scoresde_fast.condition import Run
 from scoresde_fast.conditional.operators import LinearOperator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES
@@ -151,12 +152,27 @@ def cost(name: str, steps: int = 12, repeats: int = 7, batch: int = 64) -> dict[
         kind: statistics.median(one / free for one, free in zip(seconds[kind], seconds["none"], strict=True))
         for kind in kinds
     }
+    step = statistics.median(seconds["none"]) / steps
     return {
+        "projection_share": project_seconds(samplers["projection"], seeds) / step,
         "ms_a_step": {kind: 1e3 * statistics.median(times) / steps for kind, times in seconds.items()},
         "steps_of_none": ratios,
         "batch": batch,
         "threads": torch.get_num_threads(),
     }
+
+
+def project_seconds(sampler: sf.Sampler, seeds: list[int], calls: int = 200) -> float:
+    """What the projection of a batch takes, alone: a difference of whole runs would be lost in their noise."""
+    run = Run(sampler.model, sampler.table, sampler.options, sampler.device)
+    bound, ids = sampler.conditions[0].bind(run), torch.tensor(seeds)
+    data, state = bound.data(ids), torch.zeros(len(seeds), *sampler.model.state_shape)
+    times = []
+    for _ in range(calls):
+        begin = time.perf_counter()
+        bound.after_row(state, data, ids, torch.zeros(1, dtype=torch.int64), run_seed=0, precise=False)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
 
 
 PARTS: dict[str, Callable[[str], dict[str, Any]]] = {

@@ -49,25 +49,27 @@ def digits() -> list[str]:
 
 
 def restored() -> list[str]:
-    """Root mean squared errors of restored digits."""
+    """Root mean squared errors of restored digits, by the models that were measured."""
     result = load("conditional-digits")["restore"]
-    noise = result[MODELS[0]]["noise"]
+    models = [name for name in MODELS if name in result]
+    noise, tasks = result[models[0]]["noise"], result[models[0]]["rmse_pigdm"]
     rows = [
-        table_row([f"measured, with noise {noise}", *(f"`{name}`" for name in MODELS)]),
-        table_row(["---"] * (1 + len(MODELS))),
+        table_row([f"measured, with noise {noise}", *(f"`{name}`" for name in models)]),
+        table_row(["---"] * (1 + len(models))),
     ]
-    tasks = result[MODELS[0]]["rmse_pigdm"]
-    return rows + [table_row([task, *(f"{result[name]['rmse_pigdm'][task]:.3f}" for name in MODELS)]) for task in tasks]
+    return rows + [table_row([task, *(f"{result[name]['rmse_pigdm'][task]:.3f}" for name in models)]) for task in tasks]
 
 
 def cost() -> list[str]:
     """What a step costs, in steps without a condition."""
     result = load("conditional-digits")["cost"]
-    titles = {"projection": "projection", "classes": "classes", "pigdm": "PiGDM", "dps": "DPS"}
-    rows = [table_row(["a step, in steps without", *titles.values()]), table_row(["---"] * 5)]
-    return rows + [
-        table_row([f"`{name}`", *(f"{result[name]['steps_of_none'][kind]:.2f}" for kind in titles)]) for name in MODELS
-    ]
+    titles = {"classes": "classes", "pigdm": "PiGDM", "dps": "DPS"}
+    rows = [table_row(["a step, in steps without", "projection adds", *titles.values()]), table_row(["---"] * 5)]
+    for name in MODELS:
+        found = result[name]
+        ratios = [f"{found['steps_of_none'][kind]:.2f}" for kind in titles]
+        rows.append(table_row([f"`{name}`", f"{found['projection_share']:.1%}", *ratios]))
+    return rows
 
 
 def _of(found: dict, name: str, method: str) -> float:

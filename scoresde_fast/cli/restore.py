@@ -40,7 +40,7 @@ class Restore(ConditionCommand):
 
     def run(self) -> None:
         from scoresde_fast.cli.stopping import stopping
-        from scoresde_fast.conditional.measured import enlarged, known_pixels, measure, without_unknown
+        from scoresde_fast.conditional.measured import enlarged, known_pixels, measure
         from scoresde_fast.conditional.operators.text import parse_operator
         from scoresde_fast.conditional.streams import restoration
         from scoresde_fast.data.pictures import read_pictures
@@ -61,7 +61,7 @@ class Restore(ConditionCommand):
                 first = seeds[:: self.samples]
                 measured = measure(operator, images, self.noise, seeds=first, run_seed=self.run_seed)
             else:
-                measured = without_unknown(operator, images)
+                measured = images
             known = known_pixels(operator, model.image_shape)
             given["measured"] = chequered(enlarged(measured, model.image_shape), known)
             source = restoration(

@@ -20,12 +20,7 @@ def measure(operator: Operator, images: Tensor, noise: float, *, seeds: Sequence
     """A x + noise z of images (N, C, H, W), where z is the normals of their seeds: (N, ...)."""
     seen = operator.apply(images)
     normals = Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64)).normal(DRAW, tuple(seen.shape[1:]))
-    return without_unknown(operator, seen + noise * normals)
-
-
-def without_unknown(operator: Operator, measured: Tensor) -> Tensor:
-    """What was measured, with 0 for pixels that a mask does not know, which may be anything."""
-    return operator.apply(measured) if isinstance(operator, Mask) else measured
+    return seen + noise * normals
 
 
 def known_pixels(operator: Operator, image_shape: Sequence[int]) -> Tensor:

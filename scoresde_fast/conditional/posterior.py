@@ -51,12 +51,14 @@ class _Measurement:
                 f"measured has shape {tuple(measured.shape)} and dtype {str(measured.dtype).removeprefix('torch.')}; "
                 "it must be (K, ...), K measurements as the operator makes them, in floating-point numbers"
             )
+        measured = measured.detach().float()
+        if isinstance(operator, Mask):  # what was given for unknown pixels is nothing
+            measured = operator.apply(measured)
         if not measured.isfinite().all():
             raise ValueError("measured has NaN or infinity; what is unknown is to be left out by the operator")
         if not (scale > 0 and math.isfinite(scale)):
             raise ValueError(f"scale is {scale}; it must be a finite number greater than 0")
-        self.operator, self.scale = operator, scale
-        self.measured = measured.detach().float()
+        self.operator, self.scale, self.measured = operator, scale, measured
         self.seeds = None if seeds is None else list(seeds)
         self._of_seeds = OfSeeds.of(self.seeds, len(measured), "measurement")
 
@@ -91,10 +93,7 @@ class _Measurement:
                 f"measured has shape {tuple(self.measured.shape)}; of this model's images, {model.image_shape}, the "
                 f"operator makes (K, {', '.join(map(str, of_black.shape[1:]))})"
             )
-        measured = self.measured.to(run.device)
-        if isinstance(self.operator, Mask):  # what was given for unknown pixels is nothing
-            measured = self.operator.apply(measured)
-        return _span(run) * measured + of_black
+        return _span(run) * self.measured.to(run.device) + of_black
 
     def _bound(self, run: Run) -> tuple[LinearOperator, float, Tensor, OfSeeds, Tensor, tuple[float, float] | None]:
         """The attributes of `_BoundMeasurement`; the errors are those of `_measured_for`."""

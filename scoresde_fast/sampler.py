@@ -47,7 +47,7 @@ class Sampler:
             CLD "sscs", "euler_maruyama", "gddim"); or one that chooses its own steps: "rk45", the probability flow's,
             and "ggf" ("gotta go fast"), the reverse SDE's, not on CLD.
         steps: steps of the solver.
-        corrector: "langevin", "ald" or "none".
+        corrector: "langevin", "ald" or "none"; on CLD "ald" alone.
         corrector_steps: corrector steps before each predictor step.
         snr: signal-to-noise ratio of the corrector.
         grid: "uniform" (as published), "quadratic", "sqrt", "karras" or "logsnr".

@@ -18,6 +18,7 @@ from scoresde_fast.solvers.table import AnyRow, Row
     source="Song et al. 2021, appendix F; Ho et al. 2020, algorithm 2",
     aliases=("ancestral_sampling",),
     published=True,
+    correctable=True,
 )
 def ancestral(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     """VE: x + G^2 score, the noise of the posterior; VP: (x + beta score) / sqrt(1 - beta) + sqrt(beta) z.

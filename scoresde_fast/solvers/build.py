@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from scoresde_fast.errors import unknown
 from scoresde_fast.sdes import SDE, ScalarSDE
-from scoresde_fast.solvers.correctors import CORRECTORS
+from scoresde_fast.solvers.correctors import find_corrector
 from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, USUAL_ORDER, SolverOptions, arguments
 from scoresde_fast.solvers.registry import SOLVERS, Solver, find_solver
@@ -61,14 +61,11 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
 
 def _require_corrector(sde: SDE, found: Solver, options: SolverOptions, corrector: str) -> None:
     """Raises ``ValueError`` unless the corrector is one, fits, and has usable settings."""
-    if not isinstance(sde, ScalarSDE):
-        if corrector != "none":
-            raise ValueError(f"corrector {corrector!r} is not defined on the SDE {sde.name!r}; choose 'none'")
+    if corrector == "none":
         return
-    if corrector != "none" and corrector not in CORRECTORS:
-        raise ValueError(unknown("corrector", corrector, [*CORRECTORS, "none"]))
-    if corrector != "none" and not found.published:
-        fitting = sorted(other.name for other in SOLVERS.values() if other.published and isinstance(sde, other.sdes))
+    find_corrector(corrector, sde)
+    if not found.correctable:
+        fitting = sorted(o.name for o in SOLVERS.values() if o.correctable and isinstance(sde, o.sdes))
         raise ValueError(
             f"corrector {corrector!r} does not go with solver {found.name!r}, only with {', '.join(fitting)}; "
             "choose corrector='none'"
@@ -86,13 +83,22 @@ def _filling(sde: SDE, found: Solver, options: SolverOptions, corrector: str) ->
     chosen = arguments(found, options)
     if corrector == "none":
         return lambda grid: found.fill(sde, grid, **chosen)
-    assert isinstance(sde, ScalarSDE)
 
     def fill(grid: TimeGrid) -> list[AnyRow]:
         rows: list[AnyRow] = []
-        corrections = CORRECTORS[corrector](sde, grid, options.snr)
-        for correction, prediction in zip(corrections, found.fill(sde, grid, **chosen), strict=True):
-            rows += [*[correction] * options.corrector_steps, prediction]
+        corrections = find_corrector(corrector, sde).fill(sde, grid, options.snr)
+        for correction, step in zip(
+            corrections, _steps(grid, lambda part: found.fill(sde, part, **chosen)), strict=True
+        ):
+            rows += [*[correction] * options.corrector_steps, *step]
         return rows
 
     return fill
+
+
+def _steps(grid: TimeGrid, fill: Callable[[TimeGrid], list[AnyRow]]) -> Iterable[list[AnyRow]]:
+    """The rows of each step apart: a solver that joins the end of one with the beginning of the next sees one alone."""
+    rows = fill(grid)
+    if len(rows) == len(grid):
+        return ([row] for row in rows)
+    return (fill(TimeGrid.between(edges)) for edges in sliding_window_view(grid.edges, 2))

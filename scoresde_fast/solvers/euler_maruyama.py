@@ -25,6 +25,7 @@ def euler_mean(sde: CLDSDE, t: float, dt: float, *, flow: bool = False) -> PairR
     aliases=("em",),
     finish=euler_mean,
     published=True,
+    correctable=True,
 )
 def euler_maruyama(sde: SDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     """x <- x - [f(t) x - g(t)^2 score] dt + g(t) sqrt(dt) z; with ``flow`` half the score and no noise."""

@@ -33,8 +33,9 @@ class Solver:
         deterministic: it draws no noise unless ``eta`` or ``churn`` asks for it.
         parity: whether it can reproduce what the original program does otherwise.
         evaluations: network evaluations a step.
-        published: on images it is as in score_sde: its uniform grid ends beyond eps, a corrector may go before each
-            step, and the noise of its last step is left out.
+        published: on images it is as in score_sde: its uniform grid ends beyond eps, and the noise of its last step is
+            left out.
+        correctable: a corrector may go before each step, which takes nothing from the steps before it.
         corrected: a corrector at no cost makes it converge one order faster than the order by which it is named.
         weak_order: the most that the order of a noisy form can be, where that is less than the flow's.
         eta: the usual noise, as a share of that of the reverse SDE, of a solver whose user may choose it.
@@ -52,6 +53,7 @@ class Solver:
     parity: bool = False
     evaluations: int = 1
     published: bool = False
+    correctable: bool = False
     corrected: bool = False
     weak_order: int | None = None
     eta: float | None = None

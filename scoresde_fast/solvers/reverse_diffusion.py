@@ -15,6 +15,7 @@ from scoresde_fast.solvers.table import AnyRow, Row
     flow=True,
     source="Song et al. 2021, appendix E",
     published=True,
+    correctable=True,
 )
 def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     """x <- x - f_i x + G_i^2 score + G_i z for the forward step x + f_i x + G_i z.

@@ -61,7 +61,35 @@ def test_python_blocks_run(code: str, workplace: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("line", COMMANDS, ids=[line.split("#")[0].strip() for line in COMMANDS])
 def test_commands_run(line: str, root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command line runs as it stands, or `CHEAPER`; make's as a dry run, training is stopped at once."""
+    """Every command line runs as it stands, or `CHEAPER`; make's as a dry run, training is stopped at once.
+
+    Those before it whose files it reads run first, if they have not: tests may be shared out, or run alone.
+    """
+    for earlier in COMMANDS[: COMMANDS.index(line)]:
+        written = written_by(earlier)
+        if written is not None and written in shlex.split(line, comments=True) and written_by(line) != written:
+            run_once(earlier, root, workplace, monkeypatch)
+    run_once(line, root, workplace, monkeypatch)
+
+
+def written_by(line: str) -> str | None:
+    """What a command is told to write."""
+    words = shlex.split(line, comments=True)
+    return words[words.index("--out") + 1] if "--out" in words else None
+
+
+def run_once(line: str, root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command of the README in ``workplace``, unless that was done."""
+    done = workplace / "done.txt"
+    if done.exists() and line in done.read_text().splitlines():
+        return
+    run_command(line, root, workplace, monkeypatch)
+    with done.open("a") as file:
+        file.write(line + "\n")
+
+
+def run_command(line: str, root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command of the README in ``workplace``."""
     program, *arguments = shlex.split(line, comments=True)
     if program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=root, check=True, capture_output=True)

@@ -245,8 +245,24 @@ def test_guided_tasks_keep_what_is_known() -> None:
     }.items():
         with pytest.raises(ValueError, match=sentence):
             sf.colorize(model, gray, **options)
-    with pytest.raises(ValueError, match="one mask for all images"):
-        sf.inpaint(model, images[:2], torch.stack([mask, 1 - mask])[:, None], method="pigdm")
+
+
+def test_every_image_may_have_a_mask_of_its_own() -> None:
+    """Guided samples of two images with two masks are those of each image with its mask, by either way to give them."""
+    model, images = sf.load("digits-vp"), load_dataset("digits", "test")[0][:2].float() / 255
+    mask = torch.ones(16, 16)
+    mask[8:] = 0
+    masks = torch.stack([mask, 1 - mask])[:, None]
+    filled = sf.inpaint(model, images, masks, seeds=[5, 2], method="pigdm", **DIGITS)
+    restored = sf.restore(model, sf.Mask(masks), images, noise=0.1, seeds=[5, 2], **DIGITS)
+    for index, seed in enumerate([5, 2]):
+        image, mask = images[index : index + 1], masks[index, 0]
+        alone = sf.inpaint(model, image, mask, seeds=[seed], method="pigdm", **DIGITS)
+        torch.testing.assert_close(filled[index : index + 1], alone, rtol=0, atol=1e-4)
+        alone = sf.restore(model, sf.Mask(mask), image, noise=0.1, seeds=[seed], **DIGITS)
+        torch.testing.assert_close(restored[index : index + 1], alone, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="the operator is that of 2 measurements, and there are 1"):
+        sf.PiGDM(sf.Mask(masks), images[:1])
 
 
 def test_what_a_measurement_may_change() -> None:

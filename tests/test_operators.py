@@ -361,7 +361,8 @@ def test_describe() -> None:
 IMAGES = torch.zeros(2, *SHAPE)
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "mask-values": (lambda: Mask(torch.full((8, 12), 0.5)), "mask has other values than 0 and 1"),
-    "mask-shape": (lambda: Mask(torch.ones(2, 1, 8, 12)), "it must be (H, W), (1, H, W) or (C, H, W)"),
+    "mask-shape": (lambda: Mask(torch.ones(1, 2, 1, 8, 12)), "it must be (H, W), (1, H, W) or (C, H, W)"),
+    "mask-count": (lambda: Mask(torch.ones(3, 1, 8, 12)).apply(IMAGES), "there are 3 masks and"),
     "mask-size": (lambda: Mask(torch.ones(8, 8)).apply(IMAGES), "make a mask of shape (8, 12), (1, 8, 12) or (3, 8"),
     "mask-channels": (lambda: Mask(torch.ones(2, 8, 12)).measured_shape(SHAPE), "the mask is (2, 8, 12) and"),
     "box-outside": (lambda: Mask.box(SHAPE, 4, 0, 5, 2), "a box of 5 x 2 pixels at row 4 and column 0 is not within"),

@@ -29,7 +29,14 @@ from torch import Tensor
 
 from scoresde_fast.condition import Data, Run, row_table
 from scoresde_fast.conditional.of_seeds import OfSeeds
-from scoresde_fast.conditional.operators import LinearOperator, Mask, require_adjoint, ridge_inverse
+from scoresde_fast.conditional.operators import (
+    LinearOperator,
+    Mask,
+    operator_of,
+    parameters_of,
+    require_adjoint,
+    ridge_inverse,
+)
 from scoresde_fast.sdes import observation, tweedie
 
 TINY = 1e-12
@@ -52,6 +59,11 @@ class _Measurement:
                 "it must be (K, ...), K measurements as the operator makes them, in floating-point numbers"
             )
         measured = measured.detach().float()
+        if (parameters := parameters_of(operator)) and len(parameters[0]) != len(measured):
+            raise ValueError(
+                f"the operator is that of {len(parameters[0])} measurements, and there are {len(measured)}; give it as "
+                "many parameters, or one for all"
+            )
         if isinstance(operator, Mask):  # what was given for unknown pixels is nothing
             measured = operator.apply(measured)
         if not measured.isfinite().all():
@@ -84,10 +96,12 @@ class _Measurement:
         Raises:
             ValueError: the operator is none, or does not fit the images or the measurements.
         """
-        model = run.model
-        require_adjoint(self.operator, model.image_shape, run.device)
+        model, parameters = run.model, parameters_of(self.operator)
+        one = operator_of(self.operator, [rows[:1].to(run.device) for rows in parameters])
+        require_adjoint(one, model.image_shape, run.device)
         # A is linear: A (2 x - 1) = 2 A x - A 1.
-        of_black = self.operator.apply(model.from_images(torch.zeros(1, *model.image_shape, device=run.device)))
+        black = torch.zeros(len(self.measured) if parameters else 1, *model.image_shape, device=run.device)
+        of_black = self.operator.apply(model.from_images(black))
         if self.measured.shape[1:] != of_black.shape[1:]:
             raise ValueError(
                 f"measured has shape {tuple(self.measured.shape)}; of this model's images, {model.image_shape}, the "
@@ -95,10 +109,17 @@ class _Measurement:
             )
         return _span(run) * self.measured.to(run.device) + of_black
 
-    def _bound(self, run: Run) -> tuple[LinearOperator, float, Tensor, OfSeeds, Tensor, tuple[float, float] | None]:
+    def _bound(self, run: Run) -> dict[str, Any]:
         """The attributes of `_BoundMeasurement`; the errors are those of `_measured_for`."""
-        ends = _ends(run) if run.model.is_image else None
-        return self.operator, self.scale, self._measured_for(run), self._of_seeds, recovery(run), ends
+        return {
+            "operator": self.operator,
+            "scale": self.scale,
+            "measured": self._measured_for(run),
+            "parameters": tuple(rows.to(run.device) for rows in parameters_of(self.operator)),
+            "of_seeds": self._of_seeds,
+            "recovery": recovery(run),
+            "ends": _ends(run) if run.model.is_image else None,
+        }
 
 
 def _ends(run: Run) -> tuple[float, float]:
@@ -120,6 +141,7 @@ class _BoundMeasurement:
     Attributes:
         operator, scale: as the user gave them.
         measured: (K, ...), of data in the range of the model's.
+        parameters: (K, ...) each, of an operator that is another for each measurement.
         of_seeds: which of the K belongs to a seed.
         recovery: (rows, parts + 1), the estimate of x(0) from the parts of the state and the network's output.
         ends: what images are within; None of points.
@@ -128,18 +150,20 @@ class _BoundMeasurement:
     operator: LinearOperator
     scale: float
     measured: Tensor
+    parameters: tuple[Tensor, ...]
     of_seeds: OfSeeds
     recovery: Tensor
     ends: tuple[float, float] | None
     through_network: ClassVar[bool] = True
 
     def data(self, sample_ids: Tensor) -> Data:
-        """(measured,), (B, ...)."""
-        return (self.measured[self.of_seeds.places(sample_ids)],)
+        """(measured, the operator's parameters if it has any), (B, ...) each."""
+        places = self.of_seeds.places(sample_ids)
+        return (self.measured[places], *(rows[places] for rows in self.parameters))
 
     def empty_data(self, batch: int) -> Data:
         """The same, of nothing."""
-        return (self.measured.new_zeros(batch, *self.measured.shape[1:]),)
+        return tuple(rows.new_zeros(batch, *rows.shape[1:]) for rows in (self.measured, *self.parameters))
 
     def _denoised(self, x: Tensor, output: Tensor, counter: Tensor) -> Tensor:
         """E[x(0) | x(t)], (B, C, H, W)."""
@@ -152,7 +176,11 @@ class _BoundMeasurement:
 
     def _residual(self, estimate: Tensor, data: Data) -> Tensor:
         """y - A x0_hat, like y."""
-        return data[0] - self.operator.apply(estimate if self.ends is None else estimate.clamp(*self.ends))
+        return data[0] - self._operator(data).apply(estimate if self.ends is None else estimate.clamp(*self.ends))
+
+    def _operator(self, data: Data) -> LinearOperator:
+        """That of the batch."""
+        return operator_of(self.operator, data[1:])
 
 
 class DPS(_Measurement):
@@ -183,7 +211,7 @@ class DPS(_Measurement):
         Raises:
             ValueError: the operator is none, or does not fit the images or the measurements.
         """
-        return BoundDPS(*self._bound(run))
+        return BoundDPS(**self._bound(run))
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +283,9 @@ class PiGDM(_Measurement):
         variance, noise = 1 / (1 / data_std**2 + 1 / std**2), self.noise * _span(run)
         weights = np.stack([noise**2 / variance, self.scale / variance], axis=1)
         moves = np.abs(tweedie(model.sde, run.table.times)[1]) / (SPREAD * data_std)
-        return BoundPiGDM(*self._bound(run), row_table(weights, run.device), row_table(moves, run.device))
+        return BoundPiGDM(
+            **self._bound(run), weights=row_table(weights, run.device), moves=row_table(moves, run.device)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +306,7 @@ class BoundPiGDM(_BoundMeasurement):
         ridge, weight = self.weights.index_select(0, counter)[0].unbind()
         estimate = self._denoised(x, output, counter)
         with torch.no_grad():
-            inverse = ridge_inverse(self.operator, self._residual(estimate, data), ridge)
+            inverse = ridge_inverse(self._operator(data), self._residual(estimate, data), ridge)
             direction = weight * inverse
         return (direction * estimate).flatten(1).sum(1)
 

@@ -94,13 +94,10 @@ def inpainting(
         ValueError: the method is unknown, or guides and has several masks; or as `Projection` and `Sampler`.
     """
     known = whole_mask(mask, images)
-    guides = _guides(method, parity)
-    if guides and not (known == known[:1]).all():
-        raise ValueError("method='pigdm' has one mask for all images; give one, or choose method='projection'")
     conditions: list[Condition] = [Projection(images, mask, seeds=seeds, parity=parity)]
-    if guides:
-        exact = images.where(known, 0.0)
-        conditions.append(PiGDM(Mask(known[0]), exact, noise=LEAST_NOISE, seeds=seeds))
+    if _guides(method, parity):
+        masks = known[:1] if (known == known[:1]).all() else known
+        conditions.append(PiGDM(Mask(masks), images.where(known, 0.0), noise=LEAST_NOISE, seeds=seeds))
 
     def keep(filled: Tensor, numbers: Tensor) -> Tensor:
         # The way to the model's range and back rounds.

@@ -4,7 +4,7 @@
 from scoresde_fast.conditional.operators.adjoint import require_adjoint
 from scoresde_fast.conditional.operators.blur import Blur
 from scoresde_fast.conditional.operators.gray import Gray
-from scoresde_fast.conditional.operators.linear import LinearOperator, ridge_inverse
+from scoresde_fast.conditional.operators.linear import LinearOperator, operator_of, parameters_of, ridge_inverse
 from scoresde_fast.conditional.operators.mask import Mask
 from scoresde_fast.conditional.operators.separable import Separable
 from scoresde_fast.conditional.operators.super_resolution import SuperResolution
@@ -16,6 +16,8 @@ __all__ = [
     "Mask",
     "Separable",
     "SuperResolution",
+    "operator_of",
+    "parameters_of",
     "require_adjoint",
     "ridge_inverse",
 ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -19,6 +20,9 @@ class LinearOperator(Protocol):
     them.  It may have ``ridge_inverse(measured, ridge)`` too, A^T (A A^T + ridge I)^-1 y in closed form, with a
     ``ridge`` as in the function `ridge_inverse`.  They run in a captured loop: no value is read on the host, and what
     they need on the device is there after a first call.
+
+    One that is another for each of K measurements has ``parameters`` too, tensors (K, ...), and ``of(*rows)``, the
+    operator of a batch with those rows of them; `Mask` is such a one.
     """
 
     def apply(self, images: Tensor) -> Tensor:
@@ -29,6 +33,17 @@ class LinearOperator(Protocol):
 
     def pseudo_inverse(self, measured: Tensor) -> Tensor:
         """A^+ y, the Moore-Penrose inverse: of the images whose measurement is nearest to y, the least."""
+
+
+def parameters_of(operator: LinearOperator) -> tuple[Tensor, ...]:
+    """What the operator has for each of K measurements, (K, ...) each; nothing where it is the same for all."""
+    found: tuple[Tensor, ...] = getattr(operator, "parameters", ())
+    return found
+
+
+def operator_of(operator: LinearOperator, rows: Sequence[Tensor]) -> LinearOperator:
+    """The operator of a batch with these ``rows`` (B, ...) of its parameters, if it has any."""
+    return operator.of(*rows) if rows else operator  # type: ignore[attr-defined]
 
 
 def ridge_inverse(operator: LinearOperator, measured: Tensor, ridge: Tensor) -> Tensor:

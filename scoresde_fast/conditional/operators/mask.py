@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ class Mask:
     What is measured where a pixel is unknown may be anything, even NaN.
 
     Args:
-        mask: 1 or True where a pixel is known: (H, W) or (1, H, W) for every channel, or (C, H, W).
+        mask: 1 or True where a pixel is known: (H, W) or (1, H, W) for every channel, or (C, H, W); or one for each of
+            K measurements, (K, 1, H, W) or (K, C, H, W).
 
     Raises:
         ValueError: the mask has another shape, or other values than 0 and 1.
@@ -27,10 +29,13 @@ class Mask:
 
     def __init__(self, mask: Tensor) -> None:
         shape = tuple(mask.shape)
-        if len(shape) not in (2, 3) or 0 in shape:
-            raise ValueError(f"mask has shape {shape}; it must be (H, W), (1, H, W) or (C, H, W)")
-        self.shape = (1, *shape)[-3:]
-        self._mask = OnDevices(whole_mask(mask, mask.new_zeros(1, *self.shape))[0])
+        if not 2 <= len(shape) <= 4 or 0 in shape:
+            raise ValueError(
+                f"mask has shape {shape}; it must be (H, W), (1, H, W) or (C, H, W), or one for each of K "
+                "measurements, (K, 1, H, W) or (K, C, H, W)"
+            )
+        count, *self.shape = (1, 1, *shape)[-4:]
+        self._mask = OnDevices(whole_mask(mask, mask.new_zeros(count, *self.shape)))
 
     @classmethod
     def box(cls, image_shape: Sequence[int], top: int, left: int, height: int, width: int) -> Mask:
@@ -72,7 +77,18 @@ class Mask:
 
     def __repr__(self) -> str:
         (mask,) = self._mask.tensors
-        return f"Mask({' x '.join(map(str, self.shape))}, {int(mask.sum())} of {mask.numel()} known)"
+        each = f"{len(mask)} of " if len(mask) > 1 else ""
+        return f"Mask({each}{' x '.join(map(str, self.shape))}, {int(mask.sum())} of {mask.numel()} known)"
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The masks (K, 1 or C, H, W) of K measurements; none where one mask serves all."""
+        (mask,) = self._mask.tensors
+        return (mask,) if len(mask) > 1 else ()
+
+    def of(self, mask: Tensor) -> KnownPixels:
+        """The operator of images that have those of `parameters`."""
+        return KnownPixels(mask)
 
     def describe(self) -> dict[str, Any]:
         """Everything of it that decides the pixels, as plain values."""
@@ -85,18 +101,51 @@ class Mask:
             ValueError: the mask does not fit it.
         """
         channels, *size = image_shape
-        if tuple(size) != self.shape[1:] or self.shape[0] not in (1, channels):
+        if size != self.shape[1:] or self.shape[0] not in (1, channels):
             raise ValueError(
-                f"the mask is {self.shape} and the images are {tuple(image_shape)}; make a mask of shape "
+                f"the mask is {tuple(self.shape)} and the images are {tuple(image_shape)}; make a mask of shape "
                 f"{tuple(size)}, {(1, *size)} or {tuple(image_shape)}"
             )
         return tuple(image_shape)
 
     def apply(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
+        return self._on(images).apply(images)
+
+    def adjoint(self, measured: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        return self._on(measured).adjoint(measured)
+
+    def pseudo_inverse(self, measured: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        return self._on(measured).pseudo_inverse(measured)
+
+    def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditional.operators.ridge_inverse`."""
+        return self._on(measured).ridge_inverse(measured, ridge)
+
+    def _on(self, images: Tensor) -> KnownPixels:
+        """The operator where the images are.
+
+        Raises:
+            ValueError: the mask does not fit them, or there are not as many.
+        """
         self.measured_shape(images.shape[-3:])
         (mask,) = self._mask.like(images)
-        return torch.where(mask, images, 0.0)
+        if len(images) != len(mask) > 1:
+            raise ValueError(f"there are {len(mask)} masks and {len(images)} images; give one mask, or as many")
+        return KnownPixels(mask)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownPixels:
+    """`Mask` on the images of one device; ``mask`` is (1 or B, 1 or C, H, W), of bools."""
+
+    mask: Tensor
+
+    def apply(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        return torch.where(self.mask, images, 0.0)
 
     def adjoint(self, measured: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
@@ -107,5 +156,5 @@ class Mask:
         return self.apply(measured)
 
     def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditional.operators.ridge_inverse`."""
+        """(B, C, H, W) to (B, C, H, W)."""
         return self.apply(measured) / (1 + ridge)

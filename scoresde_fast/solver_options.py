@@ -76,14 +76,9 @@ def adaptive_options(model: ScoreFunction, chosen: Mapping[str, Any]) -> Adaptiv
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """The options by which a `Sampler` describes itself so: ``Sampler(model, **options).describe() == described``.
 
-    Raises:
-        ValueError: it had a condition.
+    But for its conditions, which are no plain values; see `scoresde_fast.conditional.turns.described_conditions`.
     """
-    if "condition" in described:
-        raise ValueError(
-            "a description tells what a condition was, not its data: sample again with the condition itself"
-        )
-    options = {name: value for name, value in described.items() if name not in ("model", "tolerances")}
+    options = {name: value for name, value in described.items() if name not in ("model", "tolerances", "condition")}
     for name, inside in TOLERANCES.items():
         if inside in described.get("tolerances", {}):
             options[name] = described["tolerances"][inside]

@@ -11,12 +11,12 @@ import pytest
 from stub_sampler import StubSampler, files
 
 from scoresde_fast.cli import main
+from scoresde_fast.conditional.turns import described_conditions
 from scoresde_fast.generate import SeedSet, SetInUseError, Shard, generate
 from scoresde_fast.generate.locks import Claim
 from scoresde_fast.generate.manifest import DamagedManifestError
 from scoresde_fast.generate.pixels import encode_png
 from scoresde_fast.generate.verify import repair, verify
-from scoresde_fast.solver_options import described_options
 
 OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 SEEDS = range(40)
@@ -156,4 +156,4 @@ def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
 def test_conditions_are_not_in_a_description() -> None:
     """A set of conditional samples cannot be repaired from its description: one sentence says why."""
     with pytest.raises(ValueError, match="not its data"):
-        described_options({"solver": "pc", "condition": [{"kind": "projection"}]})
+        described_conditions([{"kind": "projection"}], pytest.fail)

@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from scoresde_fast.cli.sampler_options import FLAG, process_device
 
 if TYPE_CHECKING:
+    from scoresde_fast.classifier import Classifier
     from scoresde_fast.model import ScoreModel
     from scoresde_fast.sampler import Sampler
 
@@ -32,6 +33,8 @@ class Verify:
     """Make again what is missing, damaged or equal."""
     model: Annotated[str | None, arg(help_behavior_hint="(default: the embedded model that made the set)")] = None
     """For --repair: the model that made the set."""
+    classifier: Annotated[str | None, arg(help_behavior_hint="(default: the embedded one that guided the set)")] = None
+    """For --repair of a set of classes: the classifier that guided it."""
     config: Annotated[str | None, FLAG] = None
     """For a .pth: the preset it belongs to, or a JSON file."""
     raw: Annotated[bool, FLAG] = False
@@ -65,17 +68,32 @@ class Verify:
         """The sampler that the set's description tells of."""
         import scoresde_fast as sf
         from scoresde_fast.cli.memory import keep_freed_memory
+        from scoresde_fast.conditional.turns import described_conditions
         from scoresde_fast.generate.verify import read_set
         from scoresde_fast.solver_options import described_options
 
         keep_freed_memory()
         described = read_set(self.out)[1].configuration["sampler"]
-        options = described_options(described)  # what cannot be made again is said before a model is looked for
+        # What cannot be made again is said before a model is looked for.
+        conditions = described_conditions(described.get("condition", ()), self._classifier)
         if self.model is not None:
             model = sf.load(self.model, config=self.config, ema=not self.raw)
         else:
             model = self._embedded(described["model"]["weights_sha256"])
-        return sf.Sampler(model, **options, device=process_device(self.device), batch_size=self.batch_size)
+        options = {**described_options(described), "device": process_device(self.device), "batch_size": self.batch_size}
+        return sf.Sampler(model, condition=conditions, **options)
+
+    def _classifier(self, sha256: str) -> Classifier:
+        """The classifier named, or the embedded one with these weights; raises ValueError where there is none."""
+        from scoresde_fast.checkpoints import embedded_classifiers, load_classifier
+        from scoresde_fast.fingerprint import weights_sha256
+
+        if self.classifier is not None:
+            return load_classifier(self.classifier)
+        for classifier in map(load_classifier, embedded_classifiers()):
+            if weights_sha256(classifier) == sha256:
+                return classifier
+        raise ValueError(f"{self.out} was not guided by an embedded classifier; name the one that did: --classifier")
 
     def _embedded(self, sha256: str) -> ScoreModel:
         """The embedded model with these weights; raises ValueError where there is none."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,20 +33,55 @@ class ClassesInTurn(ClassGuidance):
 
     Args:
         classes: by number or name; one of them more than once for a larger share.
-        classifier, scale: as `ClassGuidance` takes them.
+        classifier, scale, temperature: as `ClassGuidance` takes them.
 
     Raises:
         ValueError: as `ClassGuidance`.
     """
 
-    def __init__(self, classes: Sequence[int | str], classifier: Classifier, *, scale: float = CLASS_SCALE) -> None:
-        super().__init__(classes, classifier, scale=scale, seeds=range(len(classes)))
+    def __init__(
+        self,
+        classes: Sequence[int | str],
+        classifier: Classifier,
+        *,
+        scale: float = CLASS_SCALE,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(classes, classifier, scale=scale, temperature=temperature, seeds=range(len(classes)))
         self.seeds = None
         self._of_seeds = InTurn(len(self.labels), "class", {})
 
     def describe(self) -> dict[str, Any]:
         """Everything of it that decides the pixels, as plain values."""
         return {**super().describe(), "seeds": None if len(self.labels) == 1 else f"mod {len(self.labels)}"}
+
+
+def described_conditions(
+    described: Sequence[Mapping[str, Any]], classifier_of: Callable[[str], Classifier]
+) -> list[ClassGuidance]:
+    """The conditions that describe themselves so.
+
+    Args:
+        described: what `ClassGuidance.describe` or `ClassesInTurn.describe` has given of each.
+        classifier_of: from the SHA-256 of its weights to a classifier.
+
+    Raises:
+        ValueError: one is another condition, whose data is not in its description.
+    """
+    for one in described:
+        if one.get("kind") != "classes":
+            raise ValueError(
+                f"a description tells that a condition was {one.get('kind')!r}, not its data: sample again with the "
+                "condition itself"
+            )
+    return [_described(one, classifier_of(one["classifier_sha256"])) for one in described]
+
+
+def _described(one: Mapping[str, Any], classifier: Classifier) -> ClassGuidance:
+    classes, seeds, options = one["classes"], one["seeds"], {name: one[name] for name in ("scale", "temperature")}
+    if isinstance(seeds, str):
+        return ClassesInTurn(classes, classifier, **options)
+    return ClassGuidance(classes, classifier, seeds=seeds, **options)
 
 
 def parse_classes(text: str, known: Sequence[str]) -> list[int]:

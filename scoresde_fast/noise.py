@@ -20,7 +20,7 @@ class Noise:
         run_seed: the run's seed, an integer in [0, 2^64).
         sample_ids: (B,) int64, each in [0, 2^63): the seeds the user names, on the device where noise is wanted.
         backend: as in ``Operation.choose`` of `scoresde_fast.ops`; chosen here, once.
-        precise: within 2 ulp of the contract rather than by the faster form; the reference always is.
+        precise: on a GPU, within 2 ulp of the contract rather than by the faster approximation.
 
     Raises:
         ValueError: the run seed, a sample id, their type or the backend is none of these.

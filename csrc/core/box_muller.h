@@ -38,20 +38,18 @@ SSF_HD float bits_float(uint32_t bits) {
   return x;
 }
 
-// A positive float as 2^power (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)).
-struct Logarithm {
-  int32_t power;
-  float f;
-};
+// -2 ln u of a word, within 1.1 ulp. u = 2^exponent (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)). u has 25 bits, one more
+// than a float holds: `lost`, in units of 2^-25, is what the conversion rounds away above 1/2.
+SSF_HD float minus_two_log(uint32_t word) {
+  const auto count = static_cast<int32_t>(word >> 7 | 1);
+  const float y = static_cast<float>(count);
+  const float lost = static_cast<float>(count - static_cast<int32_t>(y));
 
-SSF_HD Logarithm parts_of(float y) {
   const auto bits = static_cast<int32_t>(float_bits(y));
   const int32_t power = (bits - 0x3F3504F3) >> 23;  // the bits of sqrt(1/2)
-  return {power, bits_float(static_cast<uint32_t>(bits - (power << 23))) - 1.0f};
-}
+  const float f = bits_float(static_cast<uint32_t>(bits - (power << 23))) - 1.0f;
+  const float exponent = static_cast<float>(power - 25);
 
-// p of ln(1 + f) = f - f^2 / 2 + f^3 p.
-SSF_HD float log_series(float f) {
   float p = 0.0691542849f;
   p = fused(p, f, -0.117898367f);
   p = fused(p, f, 0.118729644f);
@@ -60,25 +58,11 @@ SSF_HD float log_series(float f) {
   p = fused(p, f, -0.16669251f);
   p = fused(p, f, 0.200022265f);
   p = fused(p, f, -0.249999866f);
-  return fused(p, f, 0.333333105f);
-}
-
-// c and s of cos(x) = 1 - x^2 / 2 + x^4 c and sin(x) = x + x^3 s, for z = x^2, |x| <= pi / 4.
-SSF_HD float cosine_series(float z) { return fused(fused(2.44327748e-05f, z, -0.00138873130f), z, 0.0416666456f); }
-SSF_HD float sine_series(float z) { return fused(fused(-0.000195172994f, z, 0.00833217800f), z, -0.166666552f); }
-
-// -2 ln u of a word, within 1.1 ulp, where u = 2^exponent (1 + f). u has 25 bits, one more than a float holds: `lost`,
-// in units of 2^-25, is what the conversion rounds away above 1/2.
-SSF_HD float minus_two_log(uint32_t word) {
-  const auto count = static_cast<int32_t>(word >> 7 | 1);
-  const float y = static_cast<float>(count);
-  const float lost = static_cast<float>(count - static_cast<int32_t>(y));
-  const auto [power, f] = parts_of(y);
-  const float exponent = static_cast<float>(power - 25);
-
-  // What was lost adds lost / u: where there is any, 1 / u is near (1 - f) 2^-exponent, and the exponent is 0 or -1.
+  p = fused(p, f, 0.333333105f);
+  // ln(1 + f) = f - f^2 / 2 + f^3 p, and what was lost adds lost / u: where there is any, 1 / u is near (1 - f)
+  // 2^-exponent, and the exponent is 0 or -1.
   const float square = f * f, inverse = fused(exponent, f, 1.0f - f) - exponent;
-  const float tail = fused(square * f, log_series(f), lost * (0x1p-25f * inverse));
+  const float tail = fused(square * f, p, lost * (0x1p-25f * inverse));
   const float half = fused(-0.5f, square, tail);
   // ln 2 in two parts, the first so short that its multiples are exact.
   const float low = fused(exponent, -2.12194440e-4f, half);
@@ -99,36 +83,26 @@ SSF_HD float product(Split r, Split unit) {
   return p + fused(r.high, unit.low, fused(r.low, unit.high, fused(r.high, unit.high, -p)));
 }
 
-// 2 pi u1 of a word = quarter * pi / 2 + count * kAngleUnit with |count kAngleUnit| <= pi / 4, split on integers and so
-// exactly.
-struct Angle {
-  uint32_t quarter;
-  float count;
-};
-constexpr float kAngleUnit = 3.74507039e-07f;  // 2 pi 2^-24
-
-SSF_HD Angle angle_of(uint32_t word) {
-  const uint32_t turn = word + (1u << 29);
-  return {turn >> 30, static_cast<float>(static_cast<int32_t>(turn >> 8 & 0x3FFFFF) - (1 << 21)) + 0.5f};
-}
-
-// Quarter by quarter the cosine is even, -odd, -even, odd, and the sine odd, even, -odd, -even.
-SSF_HD NormalPair turned(float even, float odd, uint32_t quarter) {
-  const float cosine = quarter & 1 ? odd : even, sine = quarter & 1 ? even : odd;
-  return {bits_float(float_bits(cosine) ^ ((quarter + 1) << 30 & 0x80000000)),
-          bits_float(float_bits(sine) ^ (quarter << 30 & 0x80000000))};
-}
-
 SSF_HD NormalPair box_muller(uint32_t radius_word, uint32_t angle_word) {
   const Split radius = square_root(minus_two_log(radius_word));
-  const auto [quarter, count] = angle_of(angle_word);
-  const float x = count * kAngleUnit;  // and what that lacks:
+
+  // 2 pi u1 = quarter * pi / 2 + x with |x| <= pi / 4, split on integers and so exactly.
+  const uint32_t turn = angle_word + (1u << 29), quarter = turn >> 30;
+  const float count = static_cast<float>(static_cast<int32_t>(turn >> 8 & 0x3FFFFF) - (1 << 21)) + 0.5f;
+  const float x = count * 3.74507039e-07f;  // 2 pi 2^-24, and what it lacks:
   const float x_low = fused(count, -1.04216075e-14f, fused(count, 3.74507039e-07f, -x));
 
   const float z = x * x, head = fused(-0.5f, z, 1.0f), head_low = fused(-0.5f, z, 1.0f - head);
-  const Split c{head, fused(z * z, cosine_series(z), fused(-x, x_low, head_low))};
-  const Split s{x, fused(z * x, sine_series(z), x_low)};
-  return turned(product(radius, c), product(radius, s), quarter);
+  const float cosine_series = fused(fused(2.44327748e-05f, z, -0.00138873130f), z, 0.0416666456f);
+  const float sine_series = fused(fused(-0.000195172994f, z, 0.00833217800f), z, -0.166666552f);
+  const Split c{head, fused(z * z, cosine_series, fused(-x, x_low, head_low))};
+  const Split s{x, fused(z * x, sine_series, x_low)};
+
+  const float even = product(radius, c), odd = product(radius, s);
+  // Quarter by quarter the cosine is even, -odd, -even, odd, and the sine odd, even, -odd, -even.
+  const float cosine = quarter & 1 ? odd : even, sine = quarter & 1 ? even : odd;
+  return {bits_float(float_bits(cosine) ^ ((quarter + 1) << 30 & 0x80000000)),
+          bits_float(float_bits(sine) ^ (quarter << 30 & 0x80000000))};
 }
 
 }  // namespace ssf

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "core/step_table.h"
 #include "cpu/network_dtype.h"
 #include "cpu/noise.h"
 
@@ -19,11 +18,9 @@ struct AffineStep {
   int64_t ring;               // derived outputs that `history` holds
   int earlier;
   uint64_t run_seed;
-  bool precise;  // see Field
 
   Field field(int64_t sample) const {
-    return {run_seed, static_cast<uint64_t>(sample_ids[sample]), static_cast<uint32_t>(control[Control::draw]),
-            precise};
+    return {run_seed, static_cast<uint64_t>(sample_ids[sample]), static_cast<uint32_t>(control[0])};
   }
 };
 

@@ -8,7 +8,6 @@
 
 #include "core/box_muller.h"
 #include "core/philox.h"
-#include "cpu/box_muller_fast.h"
 
 namespace ssf::cpu {
 
@@ -16,11 +15,10 @@ constexpr int kCalls = 64;          // Philox calls of one block,
 constexpr int kBlock = 4 * kCalls;  // and its elements
 constexpr int kFewCalls = 8;        // one vector of them: enough for points and the tails of samples
 
-// One sample's field; `precise`: normals within 2 ulp of the contract, else by the fast form.
+// One sample's field.
 struct Field {
   uint64_t run_seed, sample_id;
   uint32_t draw;
-  bool precise;
 };
 
 // Words of the calls of a block, apart: words[k][i] is word k of call first_call + i.
@@ -28,15 +26,14 @@ using Block = uint32_t[4][kCalls];
 void make_words(Block& words, const Field& field, uint32_t first_call, int calls);
 
 // The normals of `Calls` calls from element `first`, a multiple of 4, on.
-template <int Calls, bool kPrecise>
+template <int Calls>
 SSF_HD void normals_of(float* out, const Field& field, int64_t first) {
   Block words;
   make_words(words, field, static_cast<uint32_t>(first / 4), Calls);
   float normals[4][Calls];
   for (int k = 0; k < 4; k += 2) {
     for (int i = 0; i < Calls; ++i) {
-      const uint32_t radius = words[k][i], angle = words[k + 1][i];
-      const NormalPair pair = kPrecise ? box_muller(radius, angle) : box_muller_fast(radius, angle);
+      const NormalPair pair = box_muller(words[k][i], words[k + 1][i]);
       normals[k][i] = pair.cosine;
       normals[k + 1][i] = pair.sine;
     }
@@ -47,11 +44,7 @@ SSF_HD void normals_of(float* out, const Field& field, int64_t first) {
 
 // At least `count` normals, at most kBlock, of the elements from `first`, a multiple of 4, on: out has room for kBlock.
 SSF_HD void make_normals(float* out, const Field& field, int64_t first, int64_t count) {
-  if (count <= 4 * kFewCalls) {
-    field.precise ? normals_of<kFewCalls, true>(out, field, first) : normals_of<kFewCalls, false>(out, field, first);
-  } else {
-    field.precise ? normals_of<kCalls, true>(out, field, first) : normals_of<kCalls, false>(out, field, first);
-  }
+  count <= 4 * kFewCalls ? normals_of<kFewCalls>(out, field, first) : normals_of<kCalls>(out, field, first);
 }
 
 // The normals of `count` elements of the field from element `first` on, which need not be a multiple of 4.

@@ -37,7 +37,7 @@ SSF_HD void move(const Projection& p, float* part, const bool* mask, const float
 SSF_VECTORIZE
 void project(const Projection& p, int64_t sample, int64_t begin, int64_t end) {
   const float* row = p.row;
-  const Field field{p.run_seed, static_cast<uint64_t>(p.sample_ids[sample]), p.draw, p.precise};
+  const Field field{p.run_seed, static_cast<uint64_t>(p.sample_ids[sample]), p.draw};
   const int64_t part = p.count() * p.block_size();
   float* state = p.state + sample * part * (p.pairs ? 2 : 1);
   float noise[kBlock], velocity_noise[kBlock], wanted[kBlock];

@@ -19,7 +19,6 @@ struct Projection {
   const int64_t* sample_ids;
   uint64_t run_seed;
   uint32_t draw;
-  bool precise;      // see Field
   int64_t means[3];  // channels, height and width of `known`
   int64_t block[3];  // and of a block of the state
   bool pairs;

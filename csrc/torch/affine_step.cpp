@@ -12,7 +12,7 @@ using StepKernel = void (*)(const cpu::AffineStep&, int64_t, int64_t, int64_t);
 template <StepKernel kernel, int64_t width, int halves>
 void step_cpu(Tensor state, MaybeTensor saved, MaybeTensor history, const MaybeTensor output, const MaybeTensor ids,
               const Tensor coefficients, const Tensor control, const MaybeTensor counter, int64_t offset,
-              int64_t earlier, int64_t run_seed, bool precise) {
+              int64_t earlier, int64_t run_seed, bool) {
   require(state, ScalarType::Float, "state");
   cpu::AffineStep step{};
   step.samples = state.size(0);
@@ -41,7 +41,6 @@ void step_cpu(Tensor state, MaybeTensor saved, MaybeTensor history, const MaybeT
   step.row = host_row(coefficients, width, index);
   step.control = host_control(control, index);
   step.run_seed = static_cast<uint64_t>(run_seed);
-  step.precise = precise;
   over_pieces(step.samples, step.elements / halves,
               [&](int64_t sample, int64_t begin, int64_t end) { kernel(step, sample, begin, end); });
 }

@@ -10,7 +10,7 @@ using FieldKernel = void (*)(float*, int64_t, int64_t, const cpu::Field&);
 
 // The field `draw` of every sample, (samples, elements) float32, made by a CPU kernel.
 template <FieldKernel kernel>
-Tensor make_field(const Tensor& ids, int64_t run_seed, int64_t draw, int64_t elements, bool precise = true) {
+Tensor make_field(const Tensor& ids, int64_t run_seed, int64_t draw, int64_t elements) {
   const int64_t samples = ids.size(0);
   const int64_t* id = sample_ids(ids, samples);
   const std::array<int64_t, 2> shape{samples, elements};
@@ -18,7 +18,7 @@ Tensor make_field(const Tensor& ids, int64_t run_seed, int64_t draw, int64_t ele
   float* values = out.mutable_data_ptr<float>();
   over_pieces(samples, elements, [&](int64_t sample, int64_t begin, int64_t end) {
     kernel(values + sample * elements, begin, end,
-           {static_cast<uint64_t>(run_seed), static_cast<uint64_t>(id[sample]), static_cast<uint32_t>(draw), precise});
+           {static_cast<uint64_t>(run_seed), static_cast<uint64_t>(id[sample]), static_cast<uint32_t>(draw)});
   });
   return out;
 }

@@ -9,8 +9,7 @@ namespace ssf::torch_side {
 namespace {
 
 void hutchinson_dot_cpu(Tensor divergence, const Tensor tangent, const Tensor ids, const Tensor coefficients,
-                        const MaybeTensor counter, int64_t offset, int64_t draw, bool signs, int64_t run_seed,
-                        bool precise) {
+                        const MaybeTensor counter, int64_t offset, int64_t draw, bool signs, int64_t run_seed, bool) {
   require(divergence, ScalarType::Double, "divergence");
   const int64_t samples = tangent.size(0), elements = sample_elements(tangent);
   STD_TORCH_CHECK(divergence.numel() == samples, "divergence must hold one number a sample");
@@ -22,7 +21,7 @@ void hutchinson_dot_cpu(Tensor divergence, const Tensor tangent, const Tensor id
   std::vector<double> partial(samples * pieces);
   over_pieces(samples, elements, [&](int64_t sample, int64_t begin, int64_t end) {
     const cpu::Field field{static_cast<uint64_t>(run_seed), static_cast<uint64_t>(id[sample]),
-                           static_cast<uint32_t>(draw), precise};
+                           static_cast<uint32_t>(draw)};
     partial[sample * pieces + begin / kPiece] =
         cpu::hutchinson_dot(values, dtype, sample * elements, field, signs, begin, end);
   });

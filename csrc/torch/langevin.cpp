@@ -17,17 +17,15 @@ struct Scores {
   const float* row;
   uint64_t run_seed;
   uint32_t draw;
-  bool precise;
   const int64_t* ids;
 
   Scores(const Tensor& output, const Tensor& sample_ids_, const Tensor& coefficients, const Tensor& control,
-         const MaybeTensor& counter, int64_t offset, int64_t run_seed, bool precise)
+         const MaybeTensor& counter, int64_t offset, int64_t run_seed)
       : output(output.const_data_ptr()),
         dtype(network_dtype(output)),
         samples(output.size(0)),
         elements(sample_elements(output)),
         run_seed(static_cast<uint64_t>(run_seed)),
-        precise(precise),
         ids(sample_ids(sample_ids_, output.size(0))) {
     const RowIndex index = row_index(coefficients, counter, offset);
     row = host_row(coefficients, Columns::width, index);
@@ -39,7 +37,7 @@ struct Scores {
             dtype,
             sample * elements,
             row[Columns::derive_output],
-            {run_seed, static_cast<uint64_t>(ids[sample]), draw, precise}};
+            {run_seed, static_cast<uint64_t>(ids[sample]), draw}};
   }
 };
 
@@ -82,8 +80,8 @@ void step_by(const Scores& scores, const std::vector<cpu::Norms>& sums, const fl
 }
 
 Tensor norms_cpu(const Tensor output, const Tensor ids, const Tensor coefficients, const Tensor control,
-                 const MaybeTensor counter, int64_t offset, int64_t run_seed, bool precise) {
-  const Scores scores(output, ids, coefficients, control, counter, offset, run_seed, precise);
+                 const MaybeTensor counter, int64_t offset, int64_t run_seed, bool) {
+  const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);
   const std::array<int64_t, 2> shape{scores.samples, 2};
   Tensor out = torch::stable::new_empty(output, {shape.data(), shape.size()}, ScalarType::Float);
   float* norms = out.mutable_data_ptr<float>();
@@ -96,8 +94,8 @@ Tensor norms_cpu(const Tensor output, const Tensor ids, const Tensor coefficient
 
 void step_cpu(Tensor state, const Tensor output, const Tensor norms, const Tensor ids, const Tensor coefficients,
               const Tensor control, const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed,
-              bool precise) {
-  const Scores scores(output, ids, coefficients, control, counter, offset, run_seed, precise);
+              bool) {
+  const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);
   require(norms, ScalarType::Float, "norms");
   STD_TORCH_CHECK(norms.numel() == 2 * scores.samples, "langevin_step: there must be two norms a sample");
   const float* values = norms.const_data_ptr<float>();
@@ -125,8 +123,8 @@ void step_sample_by_sample(const Scores& scores, Tensor& state) {
 
 // Noise is made once and kept between the norms and the step: a core makes it slower than its caches give it back.
 void langevin_cpu(Tensor state, const Tensor output, const Tensor ids, const Tensor coefficients, const Tensor control,
-                  const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed, bool precise) {
-  const Scores scores(output, ids, coefficients, control, counter, offset, run_seed, precise);
+                  const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed, bool) {
+  const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);
   if (per_sample && scores.elements <= kPiece) return step_sample_by_sample(scores, state);
   const std::array<int64_t, 2> shape{scores.samples, scores.elements};
   const Tensor noise = torch::stable::new_empty(output, {shape.data(), shape.size()}, ScalarType::Float);

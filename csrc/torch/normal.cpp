@@ -6,8 +6,8 @@
 namespace ssf::torch_side {
 namespace {
 
-Tensor normal_cpu(const Tensor ids, int64_t run_seed, int64_t draw, int64_t elements, bool precise) {
-  return make_field<cpu::normal>(ids, run_seed, draw, elements, precise);
+Tensor normal_cpu(const Tensor ids, int64_t run_seed, int64_t draw, int64_t elements, bool) {
+  return make_field<cpu::normal>(ids, run_seed, draw, elements);
 }
 
 }  // namespace

@@ -7,8 +7,7 @@ namespace ssf::torch_side {
 namespace {
 
 void project_cpu(Tensor state, const Tensor known, const Tensor mask, const Tensor ids, const Tensor coefficients,
-                 const Tensor control, const MaybeTensor counter, int64_t offset, bool pairs, int64_t run_seed,
-                 bool precise) {
+                 const Tensor control, const MaybeTensor counter, int64_t offset, bool pairs, int64_t run_seed, bool) {
   require(state, ScalarType::Float, "state");
   require(known, ScalarType::Float, "known");
   require(mask, ScalarType::Bool, "mask");
@@ -31,7 +30,6 @@ void project_cpu(Tensor state, const Tensor known, const Tensor mask, const Tens
   p.row = host_row(coefficients, cpu::Levels::width, index);
   p.draw = static_cast<uint32_t>(host_control(control, index)[Control::draw]);
   p.run_seed = static_cast<uint64_t>(run_seed);
-  p.precise = precise;
   p.pairs = pairs;
   over_pieces(state.size(0), p.count(),
               [&](int64_t sample, int64_t begin, int64_t end) { cpu::project(p, sample, begin, end); });

@@ -45,7 +45,7 @@ def normal(
         run_seed: the run's seed, in [0, 2^64).
         draw: the field's number in the run, in [0, 2^32); the prior is draw 0.
         shape: one sample's shape; the position in its contiguous memory is the element index of the contract.
-        precise: within 2 ulp of the contract rather than by the faster form; the reference always is.
+        precise: on a GPU, within 2 ulp of the contract rather than by the faster approximation.
         implementation: what ``operation.choose`` returned; None chooses now.
 
     Returns:

@@ -35,8 +35,10 @@ def digits() -> list[str]:
         "of the asked class, guided": lambda name: classes[name]["asked_class"],
         "the same without guidance": lambda name: classes[name]["asked_class_without"],
         "lower half filled in, of the original's class: projection": lambda name: _of(halves, name, "projection"),
+        "the same with corrector steps": lambda name: _of(halves, name, "corrected"),
         'the same, `method="pigdm"`': lambda name: _of(halves, name, "pigdm"),
         "coloured with the hue of their class: projection": lambda name: _of(colours, name, "projection"),
+        "the same with corrector steps ": lambda name: _of(colours, name, "corrected"),
         'the same, `method="pigdm"` ': lambda name: _of(colours, name, "pigdm"),
     }
     rows = [

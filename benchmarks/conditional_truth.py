@@ -78,9 +78,9 @@ def solver_of(sde: SDE, data: str, task: str, method: str) -> dict[str, Any]:
         options |= {"corrector": "ald", "corrector_steps": 2, "snr": 0.4}
         options |= {"grid": "quadratic"} if isinstance(sde, CLDSDE) else {}
     if (data, task, method) == ("mixture", "inpainting", "projection"):
-        options |= {"corrector_steps": 16, "grid": "logsnr"}
-        # The noise of sub-VP begins so small that most steps would be spent where nothing changes any more.
-        options |= {"eps": 0.01} if isinstance(sde, SubVPSDE) else {}
+        options |= {"corrector_steps": 20 if isinstance(sde, CLDSDE) else 16, "grid": "logsnr"}
+        # The noise of these begins so small that many steps would be spent where nothing changes any more.
+        options |= {SubVPSDE: {"eps": 0.01}, CLDSDE: {"eps": 0.005}}.get(type(sde), {})
     return options
 
 

@@ -134,7 +134,6 @@ def test_restart_in_words() -> None:
         (VPSDE(), {"restart": ((0.1, 0.3, 1),)}, "each is four numbers, \\(t_min, t_max, times, steps\\)"),
         (VPSDE(), {"restart": (0.1, 0.3, 1, 2)}, "restart has the interval 0.1; each is four numbers"),
         (VPSDE(), {"steps": 2, "restart": RESTART}, "2 steps cannot stop at 2 times on the way; take more steps"),
-        (CLDSDE(), {"solver": "sscs", "restart": RESTART}, "restart is not defined on the SDE 'cld'; leave it out"),
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, Any], sentence: str) -> None:

@@ -46,7 +46,6 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     # Steps too long for a square root become NaN here, and `StepTable.of` says so.
     with np.errstate(invalid="ignore", divide="ignore"):
         if restart:
-            assert isinstance(sde, ScalarSDE)
             rows = with_restarts(sde, grid, restart, lambda high, low, n: grid_of(n, low, start=high), fill)
         else:
             rows = fill(grid)

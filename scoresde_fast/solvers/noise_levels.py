@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, Array, ScalarSDE, SubVPSDE
-from scoresde_fast.solvers.table import Row
+from scoresde_fast.sdes.pairs import cholesky
+from scoresde_fast.solvers.table import AnyRow, PairRow, Row
 
 IMAGE_SDES = (VESDE, VPSDE, SubVPSDE)
 """Where the fast solvers are defined."""
@@ -104,7 +105,11 @@ def posterior_mean(sde: ScalarSDE, t: float, dt: float) -> Row:
     return Row(t, derive=Levels.at(sde, np.array([t])).data_predictions()[0], state=0.0, outputs=(1.0,))
 
 
-def noised(sde: ScalarSDE, start: float, stop: float) -> Row:
+def noised(sde: SDE, start: float, stop: float) -> AnyRow:
     """A row that goes forward in time by the SDE's own kernel, without an evaluation."""
+    if isinstance(sde, CLDSDE):
+        mean, covariance = sde.transition(start, stop)
+        return PairRow(start, derive=None, state=mean, noise=cholesky(covariance))
+    assert isinstance(sde, ScalarSDE)
     scale, std = sde.transition(start, stop)
     return Row(start, derive=None, state=float(scale), noise=float(std))

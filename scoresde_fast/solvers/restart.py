@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restart sampling: forward in time with fresh noise and back again, around any solver on images (Xu et al. 2023).
+"""Restart sampling: forward in time with fresh noise and back again, around any solver (Xu et al. 2023).
 
 The noise wipes out errors that the solver has made so far, and the way back is short.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scoresde_fast.sdes import SDE, ScalarSDE
+from scoresde_fast.sdes import SDE
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.noise_levels import noised
 from scoresde_fast.solvers.options import Interval
@@ -20,7 +20,7 @@ from scoresde_fast.solvers.table import AnyRow
 
 
 def with_restarts(
-    sde: ScalarSDE,
+    sde: SDE,
     grid: TimeGrid,
     intervals: Sequence[Interval],
     grid_back: Callable[[float, float, int], TimeGrid],
@@ -53,8 +53,6 @@ def stops(intervals: Sequence[Interval]) -> list[float]:
 
 def require_intervals(sde: SDE, intervals: Any, eps: float) -> None:
     """Raises ``ValueError`` unless Restart can be done with ``intervals`` on the SDE."""
-    if intervals and not isinstance(sde, ScalarSDE):
-        raise ValueError(f"restart is not defined on the SDE {sde.name!r}; leave it out")
     for interval in intervals:
         if not isinstance(interval, Sequence) or len(interval) != 4:
             raise ValueError(

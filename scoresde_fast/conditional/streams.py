@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.condition import Condition
+from scoresde_fast.conditional.dps import DPS
 from scoresde_fast.conditional.of_seeds import OfSeeds
 from scoresde_fast.conditional.operators import Gray, LinearOperator, Mask
-from scoresde_fast.conditional.posterior import DPS, PiGDM
+from scoresde_fast.conditional.pigdm import PiGDM
 from scoresde_fast.conditional.projection import Projection, whole_mask
 from scoresde_fast.errors import unknown
 from scoresde_fast.model import ScoreFunction

@@ -86,9 +86,8 @@ def _filling(sde: SDE, found: Solver, options: SolverOptions, corrector: str) ->
     def fill(grid: TimeGrid) -> list[AnyRow]:
         rows: list[AnyRow] = []
         corrections = find_corrector(corrector, sde).fill(sde, grid, options.snr)
-        for correction, step in zip(
-            corrections, _steps(grid, lambda part: found.fill(sde, part, **chosen)), strict=True
-        ):
+        steps = _steps(grid, lambda part: found.fill(sde, part, **chosen))
+        for correction, step in zip(corrections, steps, strict=True):
             rows += [*[correction] * options.corrector_steps, *step]
         return rows
 

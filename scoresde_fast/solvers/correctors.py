@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from scoresde_fast.errors import unknown
-from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, Array, ScalarSDE, SubVPSDE
+from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
 from scoresde_fast.solvers.grids import TimeGrid
+from scoresde_fast.solvers.noise_levels import IMAGE_SDES
 from scoresde_fast.solvers.table import AnyRow, PairRow, Row
-
-IMAGE_SDES = (VESDE, VPSDE, SubVPSDE)
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,12 @@ def _of_pairs(sde: CLDSDE, grid: TimeGrid, snr: float) -> list[AnyRow]:
     step of images.  The score of x is recovered from that of v (`CLDSDE.joint_score`).
     """
     size = 2 * snr**2
-    score, covariance, factor = (
-        sde.joint_score(grid.times),
-        sde.marginal(grid.times).covariance,
-        sde.cholesky(grid.times),
-    )
+    covariances = size * sde.marginal(grid.times).covariance
+    factors = np.sqrt(2 * size) * sde.cholesky(grid.times)
+    rows = zip(grid.times, *sde.joint_score(grid.times), covariances, factors, strict=True)
     return [
-        PairRow(t, derive=(score.state[i], score.velocity_score[i]), outputs=(size * covariance[i],), noise=noise)
-        for i, (t, noise) in enumerate(zip(grid.times, np.sqrt(2 * size) * factor, strict=True))
+        PairRow(t, derive=(of_state, of_score), outputs=(covariance,), noise=factor)
+        for t, of_state, of_score, covariance, factor in rows
     ]
 
 

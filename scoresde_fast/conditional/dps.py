@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Diffusion posterior sampling (Chung et al. 2023, algorithm 1): x <- x - scale grad ||y - A x0_hat|| after each row."""
+"""Diffusion posterior sampling: x <- x - scale grad ||y - A x0_hat|| after rows (Chung et al. 2023, algorithm 1)."""
 
 from __future__ import annotations
 

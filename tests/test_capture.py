@@ -36,7 +36,7 @@ CASES = [
     for corrector in ("none", *CORRECTORS)
     for norm in (("sample", "batch") if corrector == "langevin" else ("sample",))
     if isinstance(of, found.sdes) and (found.flow or not flow)
-    if corrector == "none" or (of.parts == 1 and found.published)
+    if corrector == "none" or (found.correctable and isinstance(of, CORRECTORS[corrector].sdes))
 ]
 IDS = [f"{sde}-{solver}-{'flow' if flow else 'sde'}-{c}-{norm}" for sde, solver, flow, c, norm in CASES]
 NETWORK = {

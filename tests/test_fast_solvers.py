@@ -240,7 +240,7 @@ def documented(name: str) -> str:
         *([f"`eta` {found.eta:g}"] if found.eta is not None else []),
         *(["`churn` 0"] if found.churn else []),
         *(["`parity`"] if found.parity else []),
-        *(["correctors"] if found.published else []),
+        *(["correctors"] if found.correctable else []),
     ]
     title = " or ".join(f"`{each}`" for each in [name, *named])
     flow_orders = orders if found.flow else "-"

@@ -145,7 +145,7 @@ def test_corrector_steps(steps: dict[str, np.ndarray], name: str, corrector: str
     times = steps[f"{name}/t"].astype(np.float64)
     x = torch.from_numpy(steps[f"{name}/x"])
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, x.shape[1:])
-    rows = [CORRECTORS[corrector](sde, one_time(t), 0.16)[0] for t in times]
+    rows = [CORRECTORS[corrector].fill(sde, one_time(t), 0.16)[0] for t in times]
     for draw in ("z0", "z1"):
         score, z = model.score(x, torch.from_numpy(times)), torch.from_numpy(steps[f"{key}/{draw}"])
         if corrector == "langevin":

@@ -31,23 +31,21 @@ def digits() -> list[str]:
     """What becomes of the digits under conditions."""
     result = load("conditional-digits")
     classes, halves, colours = result["classes"], result["halves"], result["colours"]
-    wanted: dict[str, Callable[[str], float]] = {
-        "of the asked class, guided": lambda name: classes[name]["asked_class"],
-        "the same without guidance": lambda name: classes[name]["asked_class_without"],
-        "lower half filled in, of the original's class: projection": lambda name: _of(halves, name, "projection"),
-        "the same with corrector steps": lambda name: _of(halves, name, "corrected"),
-        'the same, `method="pigdm"`': lambda name: _of(halves, name, "pigdm"),
-        "coloured with the hue of their class: projection": lambda name: _of(colours, name, "projection"),
-        "the same with corrector steps ": lambda name: _of(colours, name, "corrected"),
-        'the same, `method="pigdm"` ': lambda name: _of(colours, name, "pigdm"),
-    }
+    wanted: list[tuple[str, Callable[[str], float]]] = [
+        ("of the asked class, guided", lambda name: classes[name]["asked_class"]),
+        ("the same without guidance", lambda name: classes[name]["asked_class_without"]),
+        ("lower half filled in, of the original's class: projection", lambda name: _of(halves, name, "projection")),
+        ("the same with corrector steps", lambda name: _of(halves, name, "corrected")),
+        ('the same, `method="pigdm"`', lambda name: _of(halves, name, "pigdm")),
+        ("coloured with the hue of their class: projection", lambda name: _of(colours, name, "projection")),
+        ("the same with corrector steps", lambda name: _of(colours, name, "corrected")),
+        ('the same, `method="pigdm"`', lambda name: _of(colours, name, "pigdm")),
+    ]
     rows = [
         table_row([f"of {result['count']} digits", *(f"`{name}`" for name in MODELS)]),
         table_row(["---"] * (1 + len(MODELS))),
     ]
-    return rows + [
-        table_row([title.strip(), *(f"{share(name):.1%}" for name in MODELS)]) for title, share in wanted.items()
-    ]
+    return rows + [table_row([title, *(f"{share(name):.1%}" for name in MODELS)]) for title, share in wanted]
 
 
 def restored() -> list[str]:

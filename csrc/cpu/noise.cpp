@@ -55,14 +55,14 @@ __attribute__((target("avx2"))) void make_words_avx2(Block& words, const Field& 
 }
 #endif
 
+}  // namespace
+
 void make_words_anywhere(Block& words, const Field& field, uint32_t first_call, int calls) {
   for (int i = 0; i < calls; ++i) {
     const Words result = philox(noise_counter(first_call + i, field.draw, field.sample_id), field.run_seed);
     for (int k = 0; k < 4; ++k) words[k][i] = result.w[k];
   }
 }
-
-}  // namespace
 
 // No multiversioned function: a caller in another file, which sees but the declaration, would get the default version.
 void make_words(Block& words, const Field& field, uint32_t first_call, int calls) {

@@ -24,6 +24,8 @@ struct Field {
 // Words of the calls of a block, apart: words[k][i] is word k of call first_call + i.
 using Block = uint32_t[4][kCalls];
 void make_words(Block& words, const Field& field, uint32_t first_call, int calls);
+// The same without instructions that not every processor has.
+void make_words_anywhere(Block& words, const Field& field, uint32_t first_call, int calls);
 
 // The normals of `Calls` calls from element `first`, a multiple of 4, on.
 template <int Calls>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The vectorised kernel equals the core formula whatever the length, and any split into ranges gives the same field.
+#include <algorithm>
 #include <vector>
 
 #include "core/box_muller.h"
@@ -20,9 +21,21 @@ float element(int64_t i) {
   return i % 2 ? pair.sine : pair.cosine;
 }
 
+// Whatever instructions make_words uses, and where the call number wraps.
+void test_words() {
+  for (const uint32_t first : {0u, 5u, 0xFFFFFFF0u}) {
+    ssf::cpu::Block words, anywhere;
+    ssf::cpu::make_words(words, kField, first, ssf::cpu::kCalls);
+    ssf::cpu::make_words_anywhere(anywhere, kField, first, ssf::cpu::kCalls);
+    ssf::test::check(std::equal(&words[0][0], &words[0][0] + ssf::cpu::kBlock, &anywhere[0][0]),
+                     "words are the same without special instructions");
+  }
+}
+
 }  // namespace
 
 int main() {
+  test_words();
   for (const int64_t n : {0, 1, 3, 4, 63, 127, 128, 129, 500, 768}) {
     std::vector<float> field(n + 1, -99.0f);
     ssf::cpu::normal(field.data(), 0, n, kField);

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from tyro.conf import Positional, arg
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from scoresde_fast.classifier import Classifier
     from scoresde_fast.model import ScoreModel
     from scoresde_fast.sampler import Sampler
+
+Trained = TypeVar("Trained", "ScoreModel", "Classifier")
 
 NOT_SOUND = 1
 """The exit code when something is wrong."""
@@ -76,31 +79,32 @@ class Verify:
         described = read_set(self.out)[1].configuration["sampler"]
         # What cannot be made again is said before a model is looked for.
         conditions = described_conditions(described.get("condition", ()), self._classifier)
-        if self.model is not None:
-            model = sf.load(self.model, config=self.config, ema=not self.raw)
-        else:
-            model = self._embedded(described["model"]["weights_sha256"])
+        model = self._model(described["model"]["weights_sha256"])
         options = {**described_options(described), "device": process_device(self.device), "batch_size": self.batch_size}
         return sf.Sampler(model, condition=conditions, **options)
 
+    def _model(self, sha256: str) -> ScoreModel:
+        """The model named, or the embedded one with these weights."""
+        import scoresde_fast as sf
+        from scoresde_fast.checkpoints import embedded_names
+
+        if self.model is not None:
+            return sf.load(self.model, config=self.config, ema=not self.raw)
+        return self._embedded("model", map(sf.load, embedded_names()), sha256)
+
     def _classifier(self, sha256: str) -> Classifier:
-        """The classifier named, or the embedded one with these weights; raises ValueError where there is none."""
+        """The classifier named, or the embedded one with these weights."""
         from scoresde_fast.checkpoints import embedded_classifiers, load_classifier
-        from scoresde_fast.fingerprint import weights_sha256
 
         if self.classifier is not None:
             return load_classifier(self.classifier)
-        for classifier in map(load_classifier, embedded_classifiers()):
-            if weights_sha256(classifier) == sha256:
-                return classifier
-        raise ValueError(f"{self.out} was not guided by an embedded classifier; name the one that did: --classifier")
+        return self._embedded("classifier", map(load_classifier, embedded_classifiers()), sha256)
 
-    def _embedded(self, sha256: str) -> ScoreModel:
-        """The embedded model with these weights; raises ValueError where there is none."""
-        from scoresde_fast.checkpoints import embedded_names, load
+    def _embedded(self, kind: str, candidates: Iterable[Trained], sha256: str) -> Trained:
+        """The one with these weights; raises ValueError where there is none."""
         from scoresde_fast.fingerprint import weights_sha256
 
-        for model in map(load, embedded_names()):
-            if weights_sha256(model) == sha256:
-                return model
-        raise ValueError(f"{self.out} was not made by an embedded model; name the one that made it: --model")
+        for candidate in candidates:
+            if weights_sha256(candidate) == sha256:
+                return candidate
+        raise ValueError(f"{self.out} was made with no embedded {kind}; name the one that did: --{kind}")

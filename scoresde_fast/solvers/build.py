@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from scoresde_fast.sdes import SDE, ScalarSDE
 from scoresde_fast.solvers.correctors import find_corrector
@@ -83,20 +82,15 @@ def _filling(sde: SDE, found: Solver, options: SolverOptions, corrector: str) ->
     if corrector == "none":
         return lambda grid: found.fill(sde, grid, **chosen)
 
+    if found.joins:
+        chosen["joined"] = False  # the corrector comes between
+
     def fill(grid: TimeGrid) -> list[AnyRow]:
         rows: list[AnyRow] = []
-        corrections = find_corrector(corrector, sde).fill(sde, grid, options.snr)
-        steps = _steps(grid, lambda part: found.fill(sde, part, **chosen))
-        for correction, step in zip(corrections, steps, strict=True):
-            rows += [*[correction] * options.corrector_steps, *step]
+        predictions = found.fill(sde, grid, **chosen)
+        length = len(predictions) // len(grid)
+        for step, correction in enumerate(find_corrector(corrector, sde).fill(sde, grid, options.snr)):
+            rows += [*[correction] * options.corrector_steps, *predictions[step * length : (step + 1) * length]]
         return rows
 
     return fill
-
-
-def _steps(grid: TimeGrid, fill: Callable[[TimeGrid], list[AnyRow]]) -> Iterable[list[AnyRow]]:
-    """The rows of each step apart: a solver that joins the end of one with the beginning of the next sees one alone."""
-    rows = fill(grid)
-    if len(rows) == len(grid):
-        return ([row] for row in rows)
-    return (fill(TimeGrid.between(edges)) for edges in sliding_window_view(grid.edges, 2))

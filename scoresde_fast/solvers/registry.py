@@ -36,6 +36,7 @@ class Solver:
         published: on images it is as in score_sde: its uniform grid ends beyond eps, and the noise of its last step is
             left out.
         correctable: a corrector may go before each step, which takes nothing from the steps before it.
+        joins: the end of a step and the beginning of the next are one row, unless ``fill`` has ``joined=False``.
         corrected: a corrector at no cost makes it converge one order faster than the order by which it is named.
         weak_order: the most that the order of a noisy form can be, where that is less than the flow's.
         eta: the usual noise, as a share of that of the reverse SDE, of a solver whose user may choose it.
@@ -54,6 +55,7 @@ class Solver:
     evaluations: int = 1
     published: bool = False
     correctable: bool = False
+    joins: bool = False
     corrected: bool = False
     weak_order: int | None = None
     eta: float | None = None

@@ -29,8 +29,9 @@ FLIP = np.diag([-1.0, 1.0])
     finish=euler_mean,
     parity=True,
     correctable=True,
+    joins=True,
 )
-def sscs(sde: SDE, grid: TimeGrid, *, flow: bool, parity: bool = False) -> list[AnyRow]:
+def sscs(sde: SDE, grid: TimeGrid, *, flow: bool, parity: bool = False, joined: bool = True) -> list[AnyRow]:
     """Half a step of the exact part, v <- v + 2 Gamma (s_v + v / M) clock, half a step of the exact part.
 
     ``clock`` is the integral of beta over the step.  With ``parity`` every half step is a row of its own, and beta is
@@ -41,7 +42,7 @@ def sscs(sde: SDE, grid: TimeGrid, *, flow: bool, parity: bool = False) -> list[
     first = sde.clock(middles, grid.times)
     second = first if parity else sde.clock(grid.ends, middles)
     clock = sde.beta(grid.times) * grid.dt if parity else first + second
-    if parity:
+    if parity or not joined:
         return unmerged(sde, grid.times, first, clock, second)
     # between two evaluations: the end of one step and the beginning of the next
     between = second + np.append(first[1:], 0.0)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +13,34 @@ from scoresde_fast.conditional.operators.on_devices import OnDevices
 from scoresde_fast.conditional.projection import whole_mask
 
 
-class Mask:
+class KnownPixels:
+    """`Mask` on the images of one device; ``mask`` is (1 or B, 1 or C, H, W), of bools."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+
+    def mask_of(self, images: Tensor) -> Tensor:
+        """That of images (B, C, H, W)."""
+        return self.mask
+
+    def apply(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        return torch.where(self.mask_of(images), images, 0.0)
+
+    def adjoint(self, measured: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        return self.apply(measured)
+
+    def pseudo_inverse(self, measured: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        return self.apply(measured)
+
+    def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditional.operators.ridge_inverse`."""
+        return self.apply(measured) / (1 + ridge)
+
+
+class Mask(KnownPixels):
     """Known pixels as they are, unknown ones as 0: A = A^T = A^+ is diagonal.
 
     What is measured where a pixel is unknown may be anything, even NaN.
@@ -108,24 +134,8 @@ class Mask:
             )
         return tuple(image_shape)
 
-    def apply(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
-        return self._on(images).apply(images)
-
-    def adjoint(self, measured: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
-        return self._on(measured).adjoint(measured)
-
-    def pseudo_inverse(self, measured: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
-        return self._on(measured).pseudo_inverse(measured)
-
-    def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditional.operators.ridge_inverse`."""
-        return self._on(measured).ridge_inverse(measured, ridge)
-
-    def _on(self, images: Tensor) -> KnownPixels:
-        """The operator where the images are.
+    def mask_of(self, images: Tensor) -> Tensor:
+        """The mask where the images are.
 
         Raises:
             ValueError: the mask does not fit them, or there are not as many.
@@ -134,27 +144,4 @@ class Mask:
         (mask,) = self._mask.like(images)
         if len(images) != len(mask) > 1:
             raise ValueError(f"there are {len(mask)} masks and {len(images)} images; give one mask, or as many")
-        return KnownPixels(mask)
-
-
-@dataclass(frozen=True, eq=False)
-class KnownPixels:
-    """`Mask` on the images of one device; ``mask`` is (1 or B, 1 or C, H, W), of bools."""
-
-    mask: Tensor
-
-    def apply(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
-        return torch.where(self.mask, images, 0.0)
-
-    def adjoint(self, measured: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
-        return self.apply(measured)
-
-    def pseudo_inverse(self, measured: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
-        return self.apply(measured)
-
-    def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
-        return self.apply(measured) / (1 + ridge)
+        return mask

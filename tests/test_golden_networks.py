@@ -36,6 +36,8 @@ OFFICIAL_COUNTS = {
 
 @cache
 def recorded(name: str) -> dict[str, NDArray[np.float32]]:
+    if not GOLDEN.is_dir():
+        pytest.skip("the golden data is not beside the checkout (../shared/golden)", allow_module_level=True)
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         return dict(arrays)
 

@@ -7,7 +7,7 @@ import fcntl
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -85,14 +85,14 @@ def gate(folder: Path) -> Iterator[None]:
 class Claim:
     """The right to write a share of the set whose locks are in ``folder``, until `release`.
 
-    Attributes:
-        alone: nobody else was writing the set when it was taken.
+    Args:
+        when_alone: done first, if nobody else is writing the set, and nobody begins to meanwhile.
 
     Raises:
         SetInUseError: another process writes this share, or the set is being made in another number of shares.
     """
 
-    def __init__(self, folder: Path, shard: Shard) -> None:
+    def __init__(self, folder: Path, shard: Shard, when_alone: Callable[[], None] | None = None) -> None:
         self._lock = _Lock(folder / f"share-{shard.index}-of-{shard.count}.lock")
         self._folder = folder
         with gate(folder):
@@ -107,7 +107,9 @@ class Claim:
                         f"{owner} is writing {_named(other)} of this set, and {_named(shard)} would overlap; "
                         f"wait until all of {other.count} have ended, or stop them, and start again"
                     )
-            self.alone = not others
+            # Behind the gate: others begin to write only after it.
+            if not others and when_alone is not None:
+                when_alone()
             if not self._lock.take(wait=False):
                 raise SetInUseError(f"another process is writing {_named(shard)} of this set; wait for it")
             os.write(self._lock.file, f"process {os.getpid()} on {socket.gethostname()}".encode())

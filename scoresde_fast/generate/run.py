@@ -141,11 +141,8 @@ class _Task:
         if settled and not len(manifest.extended(self.wanted, {}).missing()) and not len(mine - store.present()):
             return Report(0, len(mine), self.sampler.nfe, 0.0, 0.0, 0, False, store.grid if grid else store.out)
         make_folder(store.manifest.parent)
-        claim = Claim(store.work, self.shard)
+        claim = Claim(store.work, self.shard, store.sweep)
         try:
-            if claim.alone:
-                for leftover in store.leftovers():
-                    leftover.unlink(missing_ok=True)
             manifest = self._begun()
             missing = self._mine(manifest) - self._settled(manifest)
             made, seconds, waited, stopped = self._make(missing, len(mine), progress, stop)

@@ -123,6 +123,11 @@ class Store(ABC):
         here = (folder for folder in (*self.folders(), self.work) if folder.is_dir())
         return chain.from_iterable(folder.glob(f".*{UNFINISHED}") for folder in here)
 
+    def sweep(self) -> None:
+        """Remove `leftovers`, while nobody writes."""
+        for leftover in self.leftovers():
+            leftover.unlink(missing_ok=True)
+
     @abstractmethod
     def foreign(self) -> Iterator[Path]:
         """Files in the set's own folder that are none of the set's."""

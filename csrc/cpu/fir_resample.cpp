@@ -7,10 +7,13 @@
 #include "cpu/fir_resample.h"
 
 #include <algorithm>
+#include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "core/host_device.h"
 #include "cpu/fir_decimate.h"
+#include "cpu/fir_four_taps.h"
 #include "cpu/vectorize.h"
 
 namespace ssf::cpu {
@@ -189,6 +192,10 @@ SSF_FIR_LINES_BACK(Half, float)
 SSF_FIR_LINES(double, double)
 #undef SSF_FIR_LINES
 #undef SSF_FIR_LINES_BACK
+SSF_VECTORIZE void fir_four_taps_up(const FourTaps& op, int64_t begin, int64_t end) { four_taps_up(op, begin, end); }
+SSF_VECTORIZE void fir_four_taps_down(const FourTaps& op, int64_t begin, int64_t end) {
+  four_taps_down(op, begin, end);
+}
 SSF_VECTORIZE void fir_interleave(const float* even, const float* odd, int64_t runs, int64_t n, float* both) {
   interleave(even, odd, runs, n, both);
 }
@@ -229,23 +236,22 @@ struct Kernel {
     return sum;
   }
 
-  // Columns are contiguous runs of `inner`: rows first, into a line with zeros at its ends, then column by column.
+  // Columns are contiguous runs of `inner`: rows first, into a line of sums, of which columns are made as rows are.
   void wide(int64_t begin, int64_t end) const {
     const int64_t inner = op.inner, piece = std::max<int64_t>(2, 8192 / inner & ~int64_t{1});
-    std::vector<Acc> scratch((2 * piece + 2 * kMaxTaps) * inner);
+    const std::unique_ptr<Acc[]> sums(new Acc[std::min(op.width, 2 * piece + kMaxTaps) * inner]);
     const std::vector<T> zeros(std::min<int64_t>(op.width, 2 * piece + kMaxTaps) * inner, T{});
+    const std::vector<Acc> zero_sums(inner, Acc{0});
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t n0 = 0; n0 < out_width; n0 += piece) {
         const int64_t n1 = std::min(n0 + piece, out_width);
         const int64_t low = std::min(axis.last(n0), axis.last(n0 + 1));
         const int64_t high = std::max(axis.first(n1 - 1), axis.first(std::max<int64_t>(n1 - 2, n0))) + 1;
         const int64_t from = std::clamp<int64_t>(low, 0, op.width), to = std::clamp<int64_t>(high, from, op.width);
-        Acc* values = scratch.data();
-        std::fill(values, values + (from - low) * inner, Acc{0});
         fir_rows(Rows<T, Acc, Acc>{axis, column_taps, op.height, out_height, row, row + 1, (to - from) * inner,
-                                   x + from * inner, 0, line, zeros.data(), values + (from - low) * inner, 0});
-        std::fill(values + (to - low) * inner, values + (high - low) * inner, Acc{0});
-        for (int64_t n = n0; n < n1; ++n) fir_sum(columns(n, values, low), inner, out + (row * out_width + n) * inner);
+                                   x + from * inner, 0, line, zeros.data(), sums.get(), 0});
+        fir_rows(Rows<Acc, Acc, T>{axis, row_taps, op.width, out_width, n0, n1, inner, sums.get(), from, inner,
+                                   zero_sums.data(), out + (row * out_width + n0) * inner, inner});
       }
     }
   }
@@ -293,7 +299,18 @@ struct Kernel {
     }
   }
 
+  void four_taps(int64_t begin, int64_t end) const {
+    std::vector<float> zeros(line + 4 * op.inner, 0.0f);
+    FourTaps four{op.height, op.width, op.inner, x, zeros.data(), out, zeros.data() + line, {}, {}};
+    std::copy_n(column_taps, 4, four.column_taps);
+    std::copy_n(row_taps, 4, four.row_taps);
+    op.up ? fir_four_taps_up(four, begin, end) : fir_four_taps_down(four, begin, end);
+  }
+
   void run(int64_t begin, int64_t end) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (four_taps_fit(op)) return four_taps(begin, end);
+    }
     if (op.inner >= 8) return wide(begin, end);
     return op.up ? narrow_up(begin, end) : narrow_down(begin, end);
   }

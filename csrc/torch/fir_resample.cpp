@@ -6,11 +6,10 @@
 #include <vector>
 
 #include "torch/arguments.h"
+#include "torch/memory.h"
 
 namespace ssf::torch_side {
 namespace {
-
-using torch::headeronly::MemoryFormat;
 
 // As scoresde_fast/ops/fir_resample.py decides: a tensor that is both, one pixel or one channel, goes by its last
 // stride.
@@ -55,9 +54,7 @@ Tensor fir_resample_cpu(const Tensor x, std::vector<double> taps, std::string di
     op.row_taps[t] = taps[t] / sum;
     op.column_taps[t] = gain * op.row_taps[t];
   }
-  const std::array<int64_t, 4> shape{x.size(0), channels, op.out_height(), op.out_width()};
-  Tensor out = torch::stable::empty({shape.data(), shape.size()}, x.scalar_type(), std::nullopt, std::nullopt,
-                                    std::nullopt, last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  const Tensor out = images({x.size(0), channels, op.out_height(), op.out_width()}, last, x.scalar_type());
   if (out.numel() == 0) return out;
 
   const cpu::Scalar scalar = scalar_of(x);

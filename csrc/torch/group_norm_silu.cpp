@@ -19,8 +19,11 @@
 
 #include "cpu/group_norm_silu_gradients.h"
 #include "torch/arguments.h"
+#include "torch/memory.h"
 
+using ssf::torch_side::images_like;
 using ssf::torch_side::is_channels_last;
+using ssf::torch_side::uninitialised;
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -29,30 +32,6 @@ namespace {
 
 // A block of channels is at least this many elements: about 20 us of work.
 constexpr int64_t kPiece = 1 << 14;
-
-// Uninitialised memory. The dispatcher, through which torch::stable::empty goes, takes as long as a small image.
-template <size_t kDims>
-Tensor uninitialised(const std::array<int64_t, kDims>& shape, const std::array<int64_t, kDims>& strides,
-                     ScalarType type) {
-  AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      kDims, shape.data(), strides.data(), torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
-      aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
-Tensor image(const Tensor& like, bool channels_last) {
-  const int64_t channels = like.size(1), height = like.size(2), width = like.size(3);
-  const std::array<int64_t, 4> shape{like.size(0), channels, height, width};
-  // What has no elements has the strides that it would have with one in every empty dimension.
-  const auto of = [](int64_t size) { return std::max<int64_t>(1, size); };
-  const int64_t row = of(width) * (channels_last ? of(channels) : 1);
-  return uninitialised<4>(shape,
-                          channels_last
-                              ? std::array<int64_t, 4>{of(height) * row, 1, row, of(channels)}
-                              : std::array<int64_t, 4>{of(channels) * of(height) * row, of(height) * row, row, 1},
-                          like.scalar_type());
-}
 
 // A vector's numbers as float32: its own memory, or a copy.
 class Floats {
@@ -149,8 +128,8 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_cpu(const Tensor x, const Ten
   STD_TORCH_CHECK(x.dim() == 4 && groups > 0 && x.size(1) % groups == 0, "group_norm_silu: x is not (B, C, H, W)");
   const bool channels_last = !x.is_contiguous();
   STD_TORCH_CHECK(!channels_last || is_channels_last(x), "group_norm_silu: x is neither contiguous nor channels_last");
-  const Tensor y = image(x, channels_last);
-  const Tensor joined = residual ? image(x, channels_last) : uninitialised<1>({0}, {1}, x.scalar_type());
+  const Tensor y = images_like(x, channels_last);
+  const Tensor joined = residual ? images_like(x, channels_last) : uninitialised<1>({0}, {1}, x.scalar_type());
   const Tensor statistics = uninitialised<3>({x.size(0), groups, 2}, {2 * groups, 2, 1}, ScalarType::Float);
   if (x.numel() == 0) {
     std::fill_n(statistics.mutable_data_ptr<float>(), statistics.numel(), 0.0f);
@@ -212,7 +191,7 @@ Tensor differentiate(const Derivative& of, float* const* sums) {
                   "group_norm_silu: the images of a derivative are not alike");
   STD_TORCH_CHECK(of.statistics.scalar_type() == ScalarType::Float && of.statistics.is_contiguous(),
                   "group_norm_silu: the statistics are not contiguous float32");
-  const Tensor out = image(source, channels_last);
+  const Tensor out = images_like(source, channels_last);
   if (source.numel() == 0) return out;
   const bool shifted = of.shift && !of.joined;
   const Floats weights(of.weight), biases(of.bias), shifts(shifted ? of.shift : std::nullopt);

@@ -2,11 +2,10 @@
 #include "cpu/winograd_convolution.h"
 
 #include "torch/arguments.h"
+#include "torch/memory.h"
 
 namespace ssf::torch_side {
 namespace {
-
-using torch::headeronly::MemoryFormat;
 
 template <class T>
 void convolve(const Tensor& x, const Tensor& u, const MaybeTensor& bias, const MaybeTensor& residual, double scale,
@@ -42,13 +41,11 @@ Tensor winograd_convolution_cpu(const Tensor x, const Tensor u, MaybeTensor bias
                       u.size(3) == cpu::kWinogradPanel && x.size(1) % 8 == 0,
                   "winograd_convolution: the weights do not fit x");
   const int64_t channels = u.size(1) * cpu::kWinogradPanel;
-  const std::array<int64_t, 4> shape{x.size(0), channels, x.size(2), x.size(3)};
   if (bias) {
     require(*bias, ScalarType::Float, "winograd_convolution: the bias");
     STD_TORCH_CHECK(bias->numel() == channels, "winograd_convolution: the bias does not fit the weights");
   }
-  const Tensor y = torch::stable::empty({shape.data(), shape.size()}, x.scalar_type(), std::nullopt, std::nullopt,
-                                        std::nullopt, MemoryFormat::ChannelsLast);
+  const Tensor y = images({x.size(0), channels, x.size(2), x.size(3)}, true, x.scalar_type());
   STD_TORCH_CHECK(!residual || (residual->scalar_type() == x.scalar_type() && residual->numel() == y.numel() &&
                                 is_channels_last(*residual)),
                   "winograd_convolution: the residual does not fit");

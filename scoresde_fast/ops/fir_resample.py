@@ -12,6 +12,7 @@ its own double gradient and, being linear, its own tangent.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -150,39 +151,48 @@ def fir_resample(
     Raises:
         TypeError, ValueError: a dtype, shape, stride, direction, offset or filter is not as above.
     """
-    checks.require_choice("direction", direction, DIRECTIONS)
+    compiling = torch.compiler.is_compiling()
+    settings = (_settings if compiling else _known_settings)(tuple(taps), direction, offset, gain)
     _require_image(x, direction)
-    _require_taps(taps)
+    recorded = compiling or needs_derivatives(x)
+    function = torch.ops.scoresde_fast.fir_resample.default if recorded else operation.default(x.device)
+    return function(x, *settings)
+
+
+def _settings(
+    taps: tuple[float, ...], direction: Direction, offset: int | None, gain: float | None
+) -> tuple[list[float], Direction, int, float]:
+    """The operation's arguments after x."""
+    checks.require_choice("direction", direction, DIRECTIONS)
     count, up = len(taps), direction == "up"
+    if not 2 <= count <= 12:
+        raise ValueError(f"taps {taps} are {count}; a filter has 2 to 12")
+    total = math.fsum(taps)
+    if total == 0 or not math.isfinite(total):
+        raise ValueError(f"taps {taps} sum to {total:g} and cannot be normalised: choose others")
     if offset is None:
         offset = count - 2 - (count - 1) // 2 if up else count // 2
     if not 0 <= offset < count:
         raise ValueError(f"offset {offset} is outside the filter; with {count} taps it is 0 to {count - 1}")
     gain = (4.0 if up else 1.0) if gain is None else gain
-    recorded = torch.compiler.is_compiling() or needs_derivatives(x)
-    function = torch.ops.scoresde_fast.fir_resample.default if recorded else operation.default(x.device)
-    return function(x, [float(tap) for tap in taps], direction, offset, gain)
+    return [float(tap) for tap in taps], direction, offset, gain
+
+
+# Checking takes longer than filtering a small image; compilers see through it, and not through a cache.
+_known_settings = functools.lru_cache(_settings)
 
 
 def _require_image(x: Tensor, direction: Direction) -> None:
     checks.require_dtype("x", x, (*checks.NETWORK_DTYPES, torch.float64))
     if x.ndim != 4:
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, C, H, W)")
-    if not (_channels_last(x) or x.is_contiguous()):
+    if not (x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()):
         raise ValueError(
             f"x has strides {tuple(x.stride())} for shape {tuple(x.shape)}; it must be contiguous (NCHW) or "
             "channels_last: call .contiguous()"
         )
     if direction == "down" and (x.shape[2] % 2 or x.shape[3] % 2):
         raise ValueError(f"x has shape {tuple(x.shape)}; only even heights and widths can be halved: pad or crop it")
-
-
-def _require_taps(taps: Sequence[float]) -> None:
-    if not 2 <= len(taps) <= 12:
-        raise ValueError(f"taps {tuple(taps)} are {len(taps)}; a filter has 2 to 12")
-    total = math.fsum(taps)
-    if total == 0 or not math.isfinite(total):
-        raise ValueError(f"taps {tuple(taps)} sum to {total:g} and cannot be normalised: choose others")
 
 
 def fir_up(x: Tensor, taps: Sequence[float]) -> Tensor:

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Filters and halves rows of few elements a column; with four taps by shuffles, where compilers make twice as many.
+// Filters and halves rows of few elements a column.
 #pragma once
 
 #include <cstdint>
-#include <cstring>
-#include <type_traits>
 
 #include "core/host_device.h"
 #include "cpu/element.h"

@@ -62,10 +62,6 @@ struct FourTaps {
   const float *x, *zeros;  // zeros: a line of them, instead of rows outside the plane
   float *out, *left;
   float column_taps[4], row_taps[4];
-
-  const float* input_row(int64_t plane, int64_t y) const {
-    return y < 0 || y >= height ? zeros : x + (plane * height + y) * width * inner;
-  }
 };
 
 // The outputs are the most of the traffic, and in no cache where they are large: 2 KB ahead their lines are asked for,
@@ -152,6 +148,7 @@ SSF_HD void up_line(const FourTaps& op, const float* above, const float* below, 
   for (int64_t j = 8; j <= width; j += 8) {
     Eight right{}, a, b;
     if (j < width) right = w0 * load<Eight>(below + j) + w1 * load<Eight>(above + j);
+    __builtin_prefetch(to + 2 * j + kAhead, 1);
     join(h1 * here + h3 * before(left, here), h0 * after(here, right) + h2 * here, a, b);
     store(a, to + 2 * j - 16);
     store(b, to + 2 * j - 8);
@@ -189,38 +186,41 @@ SSF_HD void down_line(const FourTaps& op, const float* const (&rows)[4], float* 
   }
 }
 
-// Output rows [begin, end) of all planes, numbered through.
+// Output rows [begin, end) of all planes, numbered through; so numbered, row n is made of input rows around n / 2 (up)
+// or 2 n (down).
 SSF_HD void four_taps_up(const FourTaps& op, int64_t begin, int64_t end) {
-  const int64_t height = 2 * op.height, line = 2 * op.width * op.inner;
+  const int64_t height = 2 * op.height, line = op.width * op.inner;
   const float *h = op.column_taps, odd[2] = {h[0], h[2]}, even[2] = {h[1], h[3]},
               both[2][2] = {{h[0], h[2]}, {h[1], h[3]}};
-  float* to = op.out + begin * line;
-  for (int64_t plane = begin / height, y = begin % height; begin < end;) {
-    const float *above = op.input_row(plane, (y + 1) / 2 - 1), *below = op.input_row(plane, (y + 1) / 2);
-    const bool pair = op.inner > 1 && y % 2 && y + 1 < height && begin + 1 < end;
+  for (int64_t row = begin, y = begin % height; row < end;) {
+    const float* near = op.x + row / 2 * line;
+    const float* above = y % 2 ? near : y > 0 ? near - line : op.zeros;
+    const float* below = y % 2 == 0 ? near : y + 1 < height ? near + line : op.zeros;
+    float* to = op.out + 2 * row * line;
+    const bool pair = op.inner > 1 && y % 2 && y + 1 < height && row + 1 < end;
     if (op.inner == 1)
       up_line(op, above, below, y % 2 ? odd : even, to);
     else if (pair)
       up_pixels<2>(op, above, below, both, to);
     else
       up_pixels<1>(op, above, below, {{h[1 - y % 2], h[3 - y % 2]}}, to);
-    const int rows = pair ? 2 : 1;
-    to += rows * line, begin += rows, y += rows;
-    if (y == height) y = 0, ++plane;
+    row += pair ? 2 : 1, y += pair ? 2 : 1;
+    if (y == height) y = 0;
   }
 }
 
 SSF_HD void four_taps_down(const FourTaps& op, int64_t begin, int64_t end) {
-  const int64_t height = op.height / 2, line = op.width / 2 * op.inner;
-  float* to = op.out + begin * line;
-  for (int64_t plane = begin / height, y = begin % height; begin < end; ++begin, to += line) {
-    const float* const rows[4] = {op.input_row(plane, 2 * y + 2), op.input_row(plane, 2 * y + 1),
-                                  op.input_row(plane, 2 * y), op.input_row(plane, 2 * y - 1)};
+  const int64_t height = op.height / 2, line = op.width * op.inner;
+  for (int64_t row = begin, y = begin % height; row < end; ++row) {
+    const float* near = op.x + 2 * row * line;
+    const float* const rows[4] = {y + 1 < height ? near + 2 * line : op.zeros, near + line, near,
+                                  y > 0 ? near - line : op.zeros};
+    float* to = op.out + row * line / 2;
     if (op.inner > 1)
       down_pixels(op, rows, to);
     else
       op.width % 16 == 0 ? down_line<Eight>(op, rows, to) : down_line<Four>(op, rows, to);
-    if (++y == height) y = 0, ++plane;
+    if (++y == height) y = 0;
   }
 }
 

@@ -3,7 +3,7 @@
 // other, through float lines small enough for the first caches. Rows are contiguous, and so are columns when `inner` is
 // large (channels_last). When it is small, a block of rows is laid out with zeros between them, so that shifted sums
 // over the whole block make the columns; even and odd columns are interleaved (up) or split (down) in passes of their
-// own.
+// own. The filter that networks have, of floats, needs one pass: cpu/fir_four_taps.h.
 #include "cpu/fir_resample.h"
 
 #include <algorithm>
@@ -174,7 +174,6 @@ SSF_HD void interleave(const Acc* even, const Acc* odd, int64_t runs, int64_t n,
 
 // What is vectorised, for every element type T and the type Acc of its sums.
 #define SSF_FIR_LINES(T, Acc)                                                                          \
-  SSF_VECTORIZE void fir_sum(const Sum<Acc, Acc>& sum, int64_t n, T* out) { sum_lines(sum, n, out); }  \
   SSF_VECTORIZE void fir_rows(const Rows<T, Acc, Acc>& rows) { sum_rows(rows); }                       \
   SSF_VECTORIZE void fir_decimate(const Decimate<Acc, T>& op) { decimate(op); }                        \
   SSF_VECTORIZE void fir_copy(const T* in, int64_t in_stride, Acc* out, int64_t out_stride, int64_t n, \
@@ -192,15 +191,17 @@ SSF_FIR_LINES_BACK(Half, float)
 SSF_FIR_LINES(double, double)
 #undef SSF_FIR_LINES
 #undef SSF_FIR_LINES_BACK
+#define SSF_FIR_SUMS(Acc)                                                                                  \
+  SSF_VECTORIZE void fir_sum(const Sum<Acc, Acc>& sum, int64_t n, Acc* out) { sum_lines(sum, n, out); }    \
+  SSF_VECTORIZE void fir_interleave(const Acc* even, const Acc* odd, int64_t runs, int64_t n, Acc* both) { \
+    interleave(even, odd, runs, n, both);                                                                  \
+  }
+SSF_FIR_SUMS(float)
+SSF_FIR_SUMS(double)
+#undef SSF_FIR_SUMS
 SSF_VECTORIZE void fir_four_taps_up(const FourTaps& op, int64_t begin, int64_t end) { four_taps_up(op, begin, end); }
 SSF_VECTORIZE void fir_four_taps_down(const FourTaps& op, int64_t begin, int64_t end) {
   four_taps_down(op, begin, end);
-}
-SSF_VECTORIZE void fir_interleave(const float* even, const float* odd, int64_t runs, int64_t n, float* both) {
-  interleave(even, odd, runs, n, both);
-}
-SSF_VECTORIZE void fir_interleave(const double* even, const double* odd, int64_t runs, int64_t n, double* both) {
-  interleave(even, odd, runs, n, both);
 }
 namespace {
 

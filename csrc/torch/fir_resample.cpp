@@ -54,10 +54,10 @@ Tensor fir_resample_cpu(const Tensor x, std::vector<double> taps, std::string di
     op.row_taps[t] = taps[t] / sum;
     op.column_taps[t] = gain * op.row_taps[t];
   }
+  const cpu::Scalar scalar = scalar_of(x);
   const Tensor out = images({x.size(0), channels, op.out_height(), op.out_width()}, last, x.scalar_type());
   if (out.numel() == 0) return out;
 
-  const cpu::Scalar scalar = scalar_of(x);
   const void* from = x.const_data_ptr();
   void* to = out.mutable_data_ptr();
   // A quarter of a piece of noise: an element takes a quarter of the time or less.

@@ -75,6 +75,16 @@ class Floats {
   const float* values_ = nullptr;
 };
 
+bool is_vector(const Tensor& tensor, int64_t size) { return tensor.dim() == 1 && tensor.size(0) == size; }
+
+// Whether both are images of one shape, dtype and memory format.
+bool is_alike(const Tensor& image, const Tensor& like, bool channels_last) {
+  if (image.dim() != 4 || !image.is_cpu() || image.scalar_type() != like.scalar_type()) return false;
+  for (const int dim : {0, 1, 2, 3})
+    if (image.size(dim) != like.size(dim)) return false;
+  return channels_last ? is_channels_last(image) : image.is_contiguous();
+}
+
 // fir_resample with its defaults: centred, and the mean kept.
 Tensor filtered(const Tensor& x, const std::vector<double>& taps, const std::string& direction) {
   const auto count = static_cast<int64_t>(taps.size());
@@ -128,14 +138,20 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_cpu(const Tensor x, const Ten
   STD_TORCH_CHECK(x.dim() == 4 && groups > 0 && x.size(1) % groups == 0, "group_norm_silu: x is not (B, C, H, W)");
   const bool channels_last = !x.is_contiguous();
   STD_TORCH_CHECK(!channels_last || is_channels_last(x), "group_norm_silu: x is neither contiguous nor channels_last");
+  STD_TORCH_CHECK(is_vector(weight, x.size(1)) && is_vector(bias, x.size(1)) &&
+                      (!shift || is_vector(*shift, x.size(1)) ||
+                       (shift->dim() == 2 && shift->size(0) == x.size(0) && shift->size(1) == x.size(1))),
+                  "group_norm_silu: a vector does not fit the channels of x");
+  STD_TORCH_CHECK(!residual || is_alike(*residual, x, channels_last), "group_norm_silu: the residual is not like x");
+  const Floats weights(weight), biases(bias), shifts(shift);
   const Tensor y = images_like(x, channels_last);
   const Tensor joined = residual ? images_like(x, channels_last) : uninitialised<1>({0}, {1}, x.scalar_type());
   const Tensor statistics = uninitialised<3>({x.size(0), groups, 2}, {2 * groups, 2, 1}, ScalarType::Float);
   if (x.numel() == 0) {
+    with_element(x.scalar_type(), [](auto) {});
     std::fill_n(statistics.mutable_data_ptr<float>(), statistics.numel(), 0.0f);
     return {resample == "none" ? y : filtered(y, taps, resample), joined, statistics};
   }
-  const Floats weights(weight), biases(bias), shifts(shift);
   with_element(x.scalar_type(), [&]<class T>(T) {
     ssf::cpu::GroupNormSilu<T> op{};
     op.x = static_cast<const T*>(x.const_data_ptr());
@@ -182,10 +198,7 @@ Tensor channel_sums(const Tensor& source) {
 Tensor differentiate(const Derivative& of, float* const* sums) {
   const Tensor& source = of.source;
   const bool channels_last = !source.is_contiguous();
-  const auto same = [&](const Tensor& other) {
-    const bool format = channels_last ? other.dim() == 4 && is_channels_last(other) : other.is_contiguous();
-    return format && other.scalar_type() == source.scalar_type() && other.numel() == source.numel();
-  };
+  const auto same = [&](const Tensor& other) { return is_alike(other, source, channels_last); };
   STD_TORCH_CHECK(source.dim() == 4 && of.groups > 0 && source.size(1) % of.groups == 0 && same(source) &&
                       same(of.change) && (!of.grad_h || same(*of.grad_h)),
                   "group_norm_silu: the images of a derivative are not alike");

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,12 +25,14 @@ class Backend:
         devices: the device types that "auto" uses it for.
         on_request: device types it runs on too, when asked for by name: Triton's interpreter on a CPU.
         missing: one sentence, or None.
+        checks: whether it refuses what it cannot take by a RuntimeError, so that nothing need be checked before.
     """
 
     function: Callable[..., Any]
     devices: tuple[str, ...]
     on_request: tuple[str, ...] = ()
     missing: str | None = None
+    checks: bool = False
 
     def refusal(self, device: str, *, by_name: bool = False) -> str | None:
         """Why it cannot run on tensors of this device type, or None."""
@@ -45,7 +47,7 @@ class Operation:
     name: str
     reference: Callable[..., Any]
     backends: dict[str, Backend] = field(default_factory=dict)
-    _default: dict[torch.device, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
+    _default: dict[torch.device, Backend] = field(default_factory=dict, repr=False, compare=False)
 
     def choose(self, device: torch.device | str = "cpu", backend: str | None = None) -> Callable[..., Any]:
         """The implementation for tensors on ``device``.
@@ -54,30 +56,37 @@ class Operation:
         fastest that is present. Raises ValueError for an unknown name, RuntimeError for one that cannot run here; the
         variable speaks of all operations at once, so one that never had such a backend takes its reference.
         """
+        return self._find(device, backend).function
+
+    def _find(self, device: torch.device | str, backend: str | None) -> Backend:
         name = backend or os.environ.get(VARIABLE) or "auto"
-        kind = torch.device(device).type
+        kind, reference = torch.device(device).type, Backend(self.reference, ())
         if name not in BACKENDS:
             raise ValueError(unknown("backend", name, BACKENDS))
         if name == "reference" or (backend is None and name not in ("auto", *self.backends)):
-            return self.reference
+            return reference
         if name == "auto":
-            return next((b.function for b in self.backends.values() if b.refusal(kind) is None), self.reference)
+            return next((chosen for chosen in self.backends.values() if chosen.refusal(kind) is None), reference)
         chosen = self.backends.get(name)
         why = chosen.refusal(kind, by_name=True) if chosen else "there is no such implementation"
         if chosen is None or why:
             raise RuntimeError(f"backend {name!r} of {self.name} cannot be used: {why}; choose 'auto' or 'reference'")
-        return chosen.function
+        return chosen
 
     def present(self, backend: str) -> bool:
         """Whether a backend of that name is here."""
         return backend in self.backends and self.backends[backend].missing is None
 
-    def default(self, device: torch.device) -> Callable[..., Any]:
-        """What `choose` said for the device when it was first asked: small images take less time than asking it."""
-        function = self._default.get(device)
-        if function is None:
-            function = self._default[device] = self.choose(device)
-        return function
+    def default(self, device: torch.device) -> Backend:
+        """What `choose` took for the device when it was first asked: asking takes longer than a small image.
+
+        The function is what an operator of PyTorch's calls in its turn, which is a microsecond nearer.
+        """
+        backend = self._default.get(device)
+        if backend is None:
+            chosen = self._find(device, None)
+            backend = self._default[device] = replace(chosen, function=getattr(chosen.function, "_op", chosen.function))
+        return backend
 
 
 #: Every operation by its name, for `scoresde_fast.environment`.

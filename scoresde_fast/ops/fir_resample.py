@@ -75,7 +75,7 @@ def _reference(x: Tensor, taps: Sequence[float], direction: Direction, offset: i
     return y.contiguous(memory_format=_layout(x))
 
 
-operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"))
+operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"), checked=("cpu",))
 
 
 class _Resample(torch.autograd.Function):
@@ -153,10 +153,17 @@ def fir_resample(
     """
     compiling = torch.compiler.is_compiling()
     settings = (_settings if compiling else _known_settings)(tuple(taps), direction, offset, gain)
+    if not compiling and not needs_derivatives(x):
+        backend = operation.default(x.device)
+        if not backend.checks:
+            _require_image(x, direction)
+        try:
+            return backend.function(x, *settings)
+        except RuntimeError:
+            _require_image(x, direction)
+            raise
     _require_image(x, direction)
-    recorded = compiling or needs_derivatives(x)
-    function = torch.ops.scoresde_fast.fir_resample.default if recorded else operation.default(x.device)
-    return function(x, *settings)
+    return torch.ops.scoresde_fast.fir_resample.default(x, *settings)
 
 
 def _settings(
@@ -186,7 +193,7 @@ def _require_image(x: Tensor, direction: Direction) -> None:
     checks.require_dtype("x", x, (*checks.NETWORK_DTYPES, torch.float64))
     if x.ndim != 4:
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, C, H, W)")
-    if not (x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()):
+    if not (x.is_contiguous() or _channels_last(x)):
         raise ValueError(
             f"x has strides {tuple(x.stride())} for shape {tuple(x.shape)}; it must be contiguous (NCHW) or "
             "channels_last: call .contiguous()"

@@ -90,7 +90,7 @@ def _fake(
     return y, joined, x.new_empty((batch, groups, 2), dtype=torch.float32)
 
 
-operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"))
+operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"), checked=("cpu",))
 register_autograd(library)
 
 
@@ -132,18 +132,40 @@ def group_norm_silu(
     Raises:
         TypeError, ValueError: a dtype, shape, stride, device, ``groups``, ``resample`` or ``taps`` is not as above.
     """
-    if resample != "none" or not _plainly_fine(x, weight, bias, groups, shift, residual):
-        _require(x, weight, bias, groups, shift, residual, resample, taps)
     taps = [] if resample == "none" else list(taps)
     arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
+    required = (x, weight, bias, groups, shift, residual, resample, taps)
+    recording = False
+    if implementation is None and not goes_through_dispatcher():
+        backend = operation.default(x.device)
+        implementation = backend.function
+        recording = needs_derivatives(x, weight, bias, shift, residual)
+        if (
+            backend.checks
+            and resample == "none"
+            and not recording
+            and _reaches_kernel(x, weight, bias, shift, residual)
+        ):
+            # It looks at its arguments in a tenth of the time that it takes here; the sentence comes from here.
+            try:
+                return implementation(*arguments)
+            except RuntimeError:
+                _require(*required)
+                raise
+    if resample != "none" or not _plainly_fine(x, weight, bias, groups, shift, residual):
+        _require(*required)
     if x.dtype == torch.float64:
         return _reference(*arguments)
     if implementation is None:
-        through = goes_through_dispatcher()
-        implementation = torch.ops.scoresde_fast.group_norm_silu.default if through else operation.default(x.device)
-        if not through and needs_derivatives(x, weight, bias, shift, residual):
-            return recorded(implementation, *arguments)
-    return implementation(*arguments)
+        implementation = torch.ops.scoresde_fast.group_norm_silu.default
+    return recorded(implementation, *arguments) if recording else implementation(*arguments)
+
+
+def _reaches_kernel(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, residual: Tensor | None) -> bool:
+    """Whether the C++ kernel will see what is on x's CPU: float64 is the reference's, and where a tensor is of the
+    device "meta" the dispatcher takes the fake."""
+    vectors = weight.is_cpu and bias.is_cpu and (shift is None or shift.is_cpu)
+    return vectors and (residual is None or residual.is_cpu) and x.dtype != torch.float64
 
 
 def _plainly_fine(

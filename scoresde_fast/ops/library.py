@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -35,6 +36,7 @@ def define(
     fake: Callable[..., Any],
     *,
     order: Sequence[str] = ("cuda", "triton", "cpu"),
+    checked: Sequence[str] = (),
 ) -> Operation:
     """Define an operation in every namespace that has it.
 
@@ -43,6 +45,7 @@ def define(
         reference: the meaning, in plain PyTorch, on any device.
         fake: shapes, dtypes and strides of what it returns.
         order: the backends it has, the fastest first; ``kernels/NAME.py`` has a launcher of the operation's name.
+        checked: those of them that refuse bad arguments themselves.
     """
     name = schema.partition("(")[0]
     library.define(schema)
@@ -51,7 +54,7 @@ def define(
     backends = {}
     for backend in order:
         make = _triton_backend if backend == "triton" else _extension_backend
-        backends[backend] = make(name, schema, backend)
+        backends[backend] = replace(make(name, schema, backend), checks=backend in checked)
     operation = register(Operation(name, getattr(torch.ops.scoresde_fast_reference, name).default, backends))
     for key in ("CPU", "CUDA"):
         library.impl(name, _chooser(operation, key.lower()), key)

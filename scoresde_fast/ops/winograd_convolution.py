@@ -60,7 +60,7 @@ operation = define(SCHEMA, _reference, _fake, order=("cpu",))
 
 def _transposed(y: Tensor, weight: Tensor) -> Tensor:
     channels = weight.shape[2]
-    x = operation.default(y.device)(y, transposed_weight(weight), None, None, 1.0)
+    x = operation.default(y.device).function(y, transposed_weight(weight), None, None, 1.0)
     return x[:, :channels].contiguous(memory_format=torch.channels_last)
 
 
@@ -137,7 +137,7 @@ def winograd_convolution(
     if implementation is None:
         traced = torch.compiler.is_compiling()
         chosen = torch.ops.scoresde_fast.winograd_convolution.default
-        implementation = chosen if traced else operation.default(x.device)
+        implementation = chosen if traced else operation.default(x.device).function
     return unchecked(implementation, x, weight, bias, residual, scale)
 
 

@@ -83,8 +83,9 @@ SSF_HD float product(Split r, Split unit) {
   return p + fused(r.high, unit.low, fused(r.low, unit.high, fused(r.high, unit.high, -p)));
 }
 
-SSF_HD NormalPair box_muller(uint32_t radius_word, uint32_t angle_word) {
-  const Split radius = square_root(minus_two_log(radius_word));
+// The two numbers on the circle of a squared radius, at the angle of a word.
+SSF_HD NormalPair on_circle(float squared_radius, uint32_t angle_word) {
+  const Split radius = square_root(squared_radius);
 
   // 2 pi u1 = quarter * pi / 2 + x with |x| <= pi / 4, split on integers and so exactly.
   const uint32_t turn = angle_word + (1u << 29), quarter = turn >> 30;
@@ -103,6 +104,10 @@ SSF_HD NormalPair box_muller(uint32_t radius_word, uint32_t angle_word) {
   const float cosine = quarter & 1 ? odd : even, sine = quarter & 1 ? even : odd;
   return {bits_float(float_bits(cosine) ^ ((quarter + 1) << 30 & 0x80000000)),
           bits_float(float_bits(sine) ^ (quarter << 30 & 0x80000000))};
+}
+
+SSF_HD NormalPair box_muller(uint32_t radius_word, uint32_t angle_word) {
+  return on_circle(minus_two_log(radius_word), angle_word);
 }
 
 }  // namespace ssf

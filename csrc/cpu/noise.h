@@ -32,10 +32,12 @@ template <int Calls>
 SSF_HD void normals_of(float* out, const Field& field, int64_t first) {
   Block words;
   make_words(words, field, static_cast<uint32_t>(first / 4), Calls);
-  float normals[4][Calls];
+  float normals[4][Calls], squares[Calls];
   for (int k = 0; k < 4; k += 2) {
+    // A loop of its own: both chains of operations in one are longer than what a processor looks ahead.
+    for (int i = 0; i < Calls; ++i) squares[i] = minus_two_log(words[k][i]);
     for (int i = 0; i < Calls; ++i) {
-      const NormalPair pair = box_muller(words[k][i], words[k + 1][i]);
+      const NormalPair pair = on_circle(squares[i], words[k + 1][i]);
       normals[k][i] = pair.cosine;
       normals[k + 1][i] = pair.sine;
     }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import scoresde_fast as sf
-from scoresde_fast.evaluate import evaluator
+from scoresde_fast.loop.evaluate import evaluator
 from scoresde_fast.precision import arithmetic
 
 MODELS = ("digits-ve", "digits-vp", "digits-cld")

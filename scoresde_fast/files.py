@@ -103,3 +103,9 @@ def not_written(path: Path, error: OSError) -> OSError:
     reason = error.strerror or str(error)
     hint = "what is finished is kept, and the same command goes on from there"
     return OSError(error.errno, f"could not be written ({reason}); {hint}", str(path))
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it can find again: ``scoresde-fast`` in $XDG_CACHE_HOME, else in ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "scoresde-fast"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scoresde_fast.evaluate import TimedEvaluator, timed_evaluator
+from scoresde_fast.loop.evaluate import TimedEvaluator, timed_evaluator
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ops import hutchinson_dot
 from scoresde_fast.ops.hutchinson_dot import Probe

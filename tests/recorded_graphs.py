@@ -39,7 +39,7 @@ class Recording(TorchDispatchMode):
 
 
 class RecordedGraphs:
-    """Stands in for `scoresde_fast.capture.CudaGraphs`; ``captured`` counts the graphs."""
+    """Stands in for `scoresde_fast.loop.capture.CudaGraphs`; ``captured`` counts the graphs."""
 
     def __init__(self) -> None:
         self.captured = self.replayed = 0

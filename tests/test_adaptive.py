@@ -12,8 +12,8 @@ from test_capture import NETWORK
 
 import scoresde_fast as sf
 from scoresde_fast.adaptive.engine import AdaptiveEngine
-from scoresde_fast.capture_safety import require_capturable
 from scoresde_fast.flow import Drift
+from scoresde_fast.loop.capture_safety import require_capturable
 from scoresde_fast.noise import Noise
 from scoresde_fast.ode import IntegrationError
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.capture import require_capturable_loop
-from scoresde_fast.capture_safety import CaptureUnsafeError, record_twice, require_capturable
-from scoresde_fast.engine import program_for
-from scoresde_fast.evaluate import evaluator
-from scoresde_fast.loop import Loop, Registers, StepBackends
+from scoresde_fast.loop.capture import require_capturable_loop
+from scoresde_fast.loop.capture_safety import CaptureUnsafeError, record_twice, require_capturable
+from scoresde_fast.loop.engine import program_for
+from scoresde_fast.loop.evaluate import evaluator
+from scoresde_fast.loop.loop import Loop, Registers, StepBackends
+from scoresde_fast.loop.phases import split
 from scoresde_fast.ops import checks
-from scoresde_fast.phases import split
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from scoresde_fast.solvers.correctors import CORRECTORS

@@ -13,9 +13,9 @@ from scipy.integrate import solve_ivp
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
-from scoresde_fast.engine import program_for
-from scoresde_fast.evaluate import PlainNetwork
-from scoresde_fast.loop import Loop, StepBackends
+from scoresde_fast.loop.engine import program_for
+from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.noise import Noise

@@ -13,15 +13,16 @@ from recorded_graphs import RecordedGraphs
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast import engine
-from scoresde_fast.batch_fit import cache_folder, largest_batch, remembered_batch
-from scoresde_fast.batches import BatchTooLargeError
-from scoresde_fast.evaluate import PlainNetwork
+from scoresde_fast.files import cache_folder
+from scoresde_fast.loop import engine
+from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.precision import choose_precision
+from scoresde_fast.sampler.batch_fit import largest_batch, remembered_batch
+from scoresde_fast.sampler.batches import BatchTooLargeError
+from scoresde_fast.sampler.strict import PIXELS, chunk_size, chunks
 from scoresde_fast.sdes import VPSDE
-from scoresde_fast.strict import PIXELS, chunk_size, chunks
 
 TINY = {
     "data": {"image_size": 8, "centered": False},

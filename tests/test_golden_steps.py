@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.evaluate import PlainNetwork
-from scoresde_fast.loop import Loop, StepBackends
+from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin_norms, langevin_step
 from scoresde_fast.ops.step_table import CONTROL
-from scoresde_fast.program import Program
 from scoresde_fast.sdes import SDE, SDES, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, TimeGrid, build_table
 from scoresde_fast.solvers.correctors import CORRECTORS

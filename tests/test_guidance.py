@@ -13,19 +13,19 @@ from test_conditional import CASES, IDS, SDE_OF, SHAPE, model_of
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.capture import CapturedLoop
-from scoresde_fast.capture_safety import require_capturable
-from scoresde_fast.condition import Condition, Run, bind_all
 from scoresde_fast.conditional.operators import LinearOperator
 from scoresde_fast.data import load_dataset
-from scoresde_fast.engine import program_for
-from scoresde_fast.evaluate import PlainNetwork
-from scoresde_fast.guidance import evaluate_guided
-from scoresde_fast.loop import Loop, StepBackends
+from scoresde_fast.loop.capture import CapturedLoop
+from scoresde_fast.loop.capture_safety import require_capturable
+from scoresde_fast.loop.condition import Condition, Run, bind_all
+from scoresde_fast.loop.engine import program_for
+from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.guidance import evaluate_guided
+from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.watch import NonFiniteError
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import tweedie
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
-from scoresde_fast.watch import NonFiniteError
 
 MEANS, STD = (0.25, 0.75), 0.1
 

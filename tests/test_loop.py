@@ -8,16 +8,16 @@ import torch
 from recorded_graphs import RecordedGraphs
 from torch import Tensor
 
-from scoresde_fast.capture import CapturedLoop
-from scoresde_fast.evaluate import PlainNetwork
-from scoresde_fast.loop import Loop, NonFiniteError, Registers, StepBackends
+from scoresde_fast.loop.capture import CapturedLoop
+from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.loop import Loop, NonFiniteError, Registers, StepBackends
+from scoresde_fast.loop.phases import Phase, RowKind, split
+from scoresde_fast.loop.program import Program
+from scoresde_fast.loop.watch import AHEAD, Watch
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin
-from scoresde_fast.phases import Phase, RowKind, split
-from scoresde_fast.program import Program
 from scoresde_fast.sdes import VESDE, VPSDE
 from scoresde_fast.solvers import Row, SolverOptions, StepTable, build_table
-from scoresde_fast.watch import AHEAD, Watch
 
 SHAPE = (1, 3, 5)
 

@@ -10,7 +10,7 @@ from recorded_graphs import RecordedGraphs
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from scoresde_fast.capture_safety import require_capturable
+from scoresde_fast.loop.capture_safety import require_capturable
 from scoresde_fast.ode import Fixed, IntegrationError, Integrator, Tolerances, integrate
 from scoresde_fast.ode.dormand_prince import Tableau
 from scoresde_fast.ode.integrate import Run, attempt

@@ -14,7 +14,6 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from scoresde_fast.capture_safety import require_capturable
 from scoresde_fast.conditional.operators import (
     Blur,
     Gray,
@@ -26,6 +25,7 @@ from scoresde_fast.conditional.operators import (
     ridge_inverse,
 )
 from scoresde_fast.conditional.operators.linear import conjugate_gradients
+from scoresde_fast.loop.capture_safety import require_capturable
 
 SHAPE = (3, 8, 12)
 

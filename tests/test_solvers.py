@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from torch import Tensor, arange
 
-from scoresde_fast.evaluate import PlainNetwork
-from scoresde_fast.loop import Loop, StepBackends
+from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
-from scoresde_fast.program import Program
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
 from scoresde_fast.solvers import GRIDS, SOLVERS, Row, SolverOptions, StepTable, build_table
 from scoresde_fast.solvers.moments import Gaussian, marginal, prior, propagate

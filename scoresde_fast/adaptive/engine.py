@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine of a sampler whose solver chooses its own steps; see `scoresde_fast.engine.Engine` for the other."""
+"""The engine of a sampler whose solver chooses its own steps; see `scoresde_fast.loop.engine.Engine` for the other."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 
 from scoresde_fast.adaptive.gotta_go_fast import GottaGoFast
 from scoresde_fast.adaptive.options import AdaptiveOptions
-from scoresde_fast.capture import WARM_UP, CudaGraphs, Graphs
-from scoresde_fast.engine import out_of_memory, program_for
-from scoresde_fast.evaluate import evaluator
 from scoresde_fast.flow import Drift, TimeCurves
-from scoresde_fast.lanes import in_lane
-from scoresde_fast.loop import Loop, StepBackends
+from scoresde_fast.loop.capture import WARM_UP, CudaGraphs, Graphs
+from scoresde_fast.loop.engine import out_of_memory, program_for
+from scoresde_fast.loop.evaluate import evaluator
+from scoresde_fast.loop.lanes import in_lane
+from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.program import Program
+from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.ode import IntegrationError, Integrator, Solution
 from scoresde_fast.ode.integrate import Attempt, OnAttempt
 from scoresde_fast.precision import Precision, arithmetic
-from scoresde_fast.program import Program
 from scoresde_fast.sdes import CLDSDE, ScalarSDE
 from scoresde_fast.solvers import find_solver
 from scoresde_fast.solvers.table import StepTable
-from scoresde_fast.watch import OnStep
 
 PROGRESS = 1000
 """Parts of the way that progress is told in: how many evaluations there will be is not known."""

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.classifier import Classifier
-from scoresde_fast.condition import Data, Run, row_table
 from scoresde_fast.conditional.of_seeds import OfSeeds
 from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import weights_sha256
+from scoresde_fast.loop.condition import Data, Run, row_table
 from scoresde_fast.sdes import observation
 
 CLASS_SCALE = 5.0
@@ -114,7 +114,7 @@ class ClassGuidance:
 
 @dataclass(frozen=True, eq=False)
 class BoundClassGuidance:
-    """`ClassGuidance` in the loop of one sampler; see `scoresde_fast.condition.Guiding`.
+    """`ClassGuidance` in the loop of one sampler; see `scoresde_fast.loop.condition.Guiding`.
 
     Attributes:
         classifier: on the device.

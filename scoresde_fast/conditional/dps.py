@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scoresde_fast.condition import Data, Run
 from scoresde_fast.conditional.measurement import BoundMeasurement, Measurement
 from scoresde_fast.conditional.operators import LinearOperator
+from scoresde_fast.loop.condition import Data, Run
 
 TINY = 1e-12
 """Below this a residual has no direction."""

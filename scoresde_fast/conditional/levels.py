@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scoresde_fast.condition import Run
+from scoresde_fast.loop.condition import Run
 from scoresde_fast.ops.project import LEVEL_WIDTH, LEVELS
 from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
 from scoresde_fast.solvers import find_solver

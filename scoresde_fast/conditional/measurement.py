@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.condition import Data, Run, row_table
 from scoresde_fast.conditional.of_seeds import OfSeeds
 from scoresde_fast.conditional.operators import LinearOperator, Mask, operator_of, parameters_of, require_adjoint
+from scoresde_fast.loop.condition import Data, Run, row_table
 from scoresde_fast.sdes import tweedie
 
 
@@ -115,7 +115,7 @@ def span_of(run: Run) -> float:
 
 @dataclass(frozen=True, eq=False)
 class BoundMeasurement:
-    """A measurement in the loop of one sampler; see `scoresde_fast.condition.Guiding`.
+    """A measurement in the loop of one sampler; see `scoresde_fast.loop.condition.Guiding`.
 
     Attributes:
         operator, scale: as the user gave them.

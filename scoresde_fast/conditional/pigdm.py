@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.condition import Data, Run, row_table
 from scoresde_fast.conditional.measurement import BoundMeasurement, Measurement, span_of
 from scoresde_fast.conditional.operators import LinearOperator, ridge_inverse
+from scoresde_fast.loop.condition import Data, Run, row_table
 from scoresde_fast.sdes import observation, tweedie
 
 SPREAD = 2.0

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.condition import DRAWS, Data, Run
 from scoresde_fast.conditional.levels import corrects, original_levels, run_levels
 from scoresde_fast.conditional.of_seeds import OfSeeds
+from scoresde_fast.loop.condition import DRAWS, Data, Run
 from scoresde_fast.ops.project import LEVELS, block_shape, operation, project
 from scoresde_fast.ops.step_table import CONTROL, DeviceTable
 
@@ -141,7 +141,7 @@ def original_start(run: Run, block: tuple[int, ...]) -> OriginalStart:
 
 @dataclass(frozen=True, eq=False)
 class BoundProjection:
-    """A `Projection` in the loop of one sampler; see `scoresde_fast.condition.BoundCondition`.
+    """A `Projection` in the loop of one sampler; see `scoresde_fast.loop.condition.BoundCondition`.
 
     Attributes:
         known, mask: (K, C', H', W'), in the range of the model's data.

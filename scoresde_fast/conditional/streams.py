@@ -10,16 +10,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from scoresde_fast.condition import Condition
 from scoresde_fast.conditional.dps import DPS
 from scoresde_fast.conditional.of_seeds import OfSeeds
 from scoresde_fast.conditional.operators import Gray, LinearOperator, Mask
 from scoresde_fast.conditional.pigdm import PiGDM
 from scoresde_fast.conditional.projection import Projection, whole_mask
 from scoresde_fast.errors import unknown
+from scoresde_fast.loop.condition import Condition
+from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
-from scoresde_fast.watch import OnStep
 
 Method = Literal["pigdm", "dps"]
 Holding = Literal["projection", "pigdm"]

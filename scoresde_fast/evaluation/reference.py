@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from scoresde_fast import __version__
-from scoresde_fast.batch_fit import cache_folder
 from scoresde_fast.data.sources import ImageSource
 from scoresde_fast.evaluation.collect import collect, content_sha256
 from scoresde_fast.evaluation.extractors import INCEPTION, Extractor
 from scoresde_fast.evaluation.frechet import gaussian_distance
 from scoresde_fast.evaluation.moments import Moments
 from scoresde_fast.evaluation.processes import Processes
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.files import cache_folder, make_folder, replacing
 
 SAME = ("extractor", "weights_sha256", "layer", "dimensions", "shape")
 """What two sets of statistics must agree in to be compared, as far as each says it."""

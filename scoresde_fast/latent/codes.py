@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.latent.runner import FlowRunner, FlowSettings
+from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE
-from scoresde_fast.watch import OnStep
 
 USUAL: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
 """Tolerances by which an image comes back to a thousandth; 1e-5, likelihoods' usual ones, leave some thousandths."""

@@ -20,10 +20,10 @@ from torch import Tensor
 from scoresde_fast.evaluation.likelihood import LEVELS, bits_per_dimension, position_log_density_bound
 from scoresde_fast.latent.codes import data_states, sample_ids
 from scoresde_fast.latent.runner import FlowRunner, FlowSettings, ProbeKind, Probes
+from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.rng import uniforms
 from scoresde_fast.sdes import CLDSDE
-from scoresde_fast.watch import OnStep
 
 DEQUANTISATION_DRAW, PROBE_DRAW = 0, 2
 """Fields of a sample's seed; that between them is CLD's velocity."""

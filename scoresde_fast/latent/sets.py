@@ -19,9 +19,9 @@ from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png, to_pixels
 from scoresde_fast.latent.codes import Decoder, decode, interpolate
 from scoresde_fast.latent.describe import batch_dependent, data_sha256, describe_flow
+from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.watch import OnStep
 
 
 def write_codes(out: Path, codes: Tensor, names: Sequence[str]) -> None:

@@ -18,8 +18,8 @@ from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Tel
 from scoresde_fast.errors import unknown
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
+from scoresde_fast.sampler.options import solver_options
 from scoresde_fast.sdes import SDE, ScalarSDE
-from scoresde_fast.solver_options import solver_options
 from scoresde_fast.solvers import GRIDS, SOLVERS, Solver, StepTable, build_table, find_solver
 from scoresde_fast.solvers.noise_levels import time_of
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, USUAL_ORDER, Interval

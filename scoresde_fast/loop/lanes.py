@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from scoresde_fast.watch import OnStep
+from scoresde_fast.loop.watch import OnStep
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

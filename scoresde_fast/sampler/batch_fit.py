@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scoresde_fast.files import replacing
+from scoresde_fast.files import cache_folder, replacing
 
 MOST = 4096
 """The largest batch that is tried: no device here gets faster beyond it."""
@@ -46,12 +45,6 @@ def remembered_batch(key: Mapping[str, Any], find: Callable[[], int]) -> int:
         with replacing(path) as file:
             file.write(json.dumps({**_read(path), name: {**key, "batch_size": found}}, indent=1).encode())
     return found
-
-
-def cache_folder() -> Path:
-    """Where this package keeps what it can find again: ``scoresde-fast`` in $XDG_CACHE_HOME, else in ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "scoresde-fast"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from scoresde_fast.condition import NO_CONDITIONS, BoundConditions, Data
-from scoresde_fast.guidance import Evaluate, evaluate_guided
+from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Data
+from scoresde_fast.loop.guidance import Evaluate, evaluate_guided
+from scoresde_fast.loop.phases import Pattern, RowKind
+from scoresde_fast.loop.program import Program
+from scoresde_fast.loop.watch import NonFiniteError, OnStep, Watch
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, affine_step_pair, langevin
 from scoresde_fast.ops.langevin_step import LangevinNorm
-from scoresde_fast.phases import Pattern, RowKind
-from scoresde_fast.program import Program
-from scoresde_fast.watch import NonFiniteError, OnStep, Watch
 
 __all__ = ["Evaluate", "Loop", "NonFiniteError", "Registers", "StepBackends"]
 

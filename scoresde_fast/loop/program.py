@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from scoresde_fast.loop.phases import RowKind
 from scoresde_fast.ops.step_table import COLUMNS, CONTROL, PAIR_COLUMNS, PAIR_WIDTH, WIDTH, DeviceTable
-from scoresde_fast.phases import RowKind
 from scoresde_fast.solvers import StepTable
 from scoresde_fast.solvers.table import HISTORY, AnyRow, PairRow, Row
 

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.capture import CapturedLoop, CudaGraphs, Graphs, require_capturable_loop
-from scoresde_fast.condition import NO_CONDITIONS, BoundConditions
-from scoresde_fast.evaluate import Evaluator, PlainNetwork, evaluator
-from scoresde_fast.guidance import Evaluate
-from scoresde_fast.lanes import in_lane
-from scoresde_fast.loop import Loop
+from scoresde_fast.loop.capture import CapturedLoop, CudaGraphs, Graphs, require_capturable_loop
+from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions
+from scoresde_fast.loop.evaluate import Evaluator, PlainNetwork, evaluator
+from scoresde_fast.loop.guidance import Evaluate
+from scoresde_fast.loop.lanes import in_lane
+from scoresde_fast.loop.loop import Loop
+from scoresde_fast.loop.program import Program
+from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.precision import Precision, arithmetic
-from scoresde_fast.program import Program
 from scoresde_fast.solvers import StepTable
-from scoresde_fast.watch import OnStep
 
 COMPILE_OPTIONS: dict[str, Any] = {"triton.cudagraphs": False}
 """For the compiler behind `torch.compile`: the graphs are ours."""

@@ -14,22 +14,22 @@ from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.adaptive import ADAPTIVE, AdaptiveEngine, AdaptiveOptions
-from scoresde_fast.batch_fit import SPARE, largest_batch, remembered_batch, require_batch_size
-from scoresde_fast.batches import Batches, BatchTooLargeError
-from scoresde_fast.condition import Conditions, as_conditions, bind_all, describe_all
 from scoresde_fast.devices import Auto, choose_capture, choose_compile, usable_device
-from scoresde_fast.engine import Engine, program_for
 from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import describe_model, shape_sha256
-from scoresde_fast.loop import Loop, StepBackends
+from scoresde_fast.loop.condition import Conditions, as_conditions, bind_all, describe_all
+from scoresde_fast.loop.engine import Engine, program_for
+from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.ode.control import ErrorNorm
 from scoresde_fast.ops.langevin_step import LangevinNorm
 from scoresde_fast.precision import Precision, choose_precision
-from scoresde_fast.solver_options import adaptive_options, solver_options
+from scoresde_fast.sampler.batch_fit import SPARE, largest_batch, remembered_batch, require_batch_size
+from scoresde_fast.sampler.batches import Batches, BatchTooLargeError
+from scoresde_fast.sampler.options import adaptive_options, solver_options
 from scoresde_fast.solvers import Interval, SolverOptions, build_table
-from scoresde_fast.watch import OnStep
 
 CPU_BATCH = 64
 """What batch_size="auto" is on a CPU, which gains nothing from larger ones."""

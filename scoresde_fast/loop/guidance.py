@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde_fast.condition import BoundConditions, Data
+from scoresde_fast.loop.condition import BoundConditions, Data
 
 Evaluate = Callable[[Tensor, Tensor], Tensor]
 """``evaluate(x, row)``: (B, ...) float32 and (1,) int64 -> the network's output at that row's time, contiguous; of a

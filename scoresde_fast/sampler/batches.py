@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.adaptive import AdaptiveEngine
-from scoresde_fast.batch_fit import SPARE, largest_batch
-from scoresde_fast.engine import Engine, out_of_memory
-from scoresde_fast.lanes import in_lane, lane_count, run_in_lanes
-from scoresde_fast.strict import chunk_size, chunks
-from scoresde_fast.watch import OnStep
+from scoresde_fast.loop.engine import Engine, out_of_memory
+from scoresde_fast.loop.lanes import in_lane, lane_count, run_in_lanes
+from scoresde_fast.loop.watch import OnStep
+from scoresde_fast.sampler.batch_fit import SPARE, largest_batch
+from scoresde_fast.sampler.strict import chunk_size, chunks
 
 
 class BatchTooLargeError(ValueError):

@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from scoresde_fast.capture_safety import require_capturable
-from scoresde_fast.loop import Loop
+from scoresde_fast.loop.capture_safety import require_capturable
+from scoresde_fast.loop.loop import Loop
+from scoresde_fast.loop.phases import split
+from scoresde_fast.loop.watch import OnStep, Watch
 from scoresde_fast.noise import Noise
-from scoresde_fast.phases import split
-from scoresde_fast.watch import OnStep, Watch
 
 Step = Callable[[], None]
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernel against the formula in double, in both layouts, for every number of taps, whatever the split into ranges.
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <vector>
 
@@ -58,8 +59,11 @@ int main() {
   for (int taps = 2; taps <= ssf::cpu::kMaxTaps; ++taps) {
     for (int offset = 0; offset < taps; ++offset) {
       for (const bool up : {true, false}) {
-        for (const int64_t inner : {1, 2, 3, 9, 40}) {
-          FirResample op{2, 4, 6, inner, up, taps, offset, {}, {}};
+        // Four taps have kernels of their own, for rows of whole vectors and for columns of them.
+        std::vector<std::array<int64_t, 2>> columns{{6, 1}, {6, 2}, {6, 3}, {6, 9}, {6, 40}};
+        if (taps == 4) columns.insert(columns.end(), {{8, 1}, {16, 1}, {24, 1}, {32, 1}, {2, 8}, {6, 16}});
+        for (const auto& [width, inner] : columns) {
+          FirResample op{2, 4, width, inner, up, taps, offset, {}, {}};
           for (int t = 0; t < taps; ++t) {
             op.column_taps[t] = (t % 3 + 1.0) / taps;
             op.row_taps[t] = (t % 4 - 1.0) / taps;

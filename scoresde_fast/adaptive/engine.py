@@ -11,7 +11,7 @@ from torch import Tensor
 from scoresde_fast.adaptive.gotta_go_fast import GottaGoFast
 from scoresde_fast.adaptive.options import AdaptiveOptions
 from scoresde_fast.flow import Drift, TimeCurves
-from scoresde_fast.loop.capture import WARM_UP, CudaGraphs, Graphs
+from scoresde_fast.loop.capture import CudaGraphs, Graphs, capture_with
 from scoresde_fast.loop.engine import out_of_memory, program_for
 from scoresde_fast.loop.evaluate import evaluator
 from scoresde_fast.loop.lanes import in_lane
@@ -170,10 +170,3 @@ class AdaptiveEngine:
         finish = find_solver("em" if isinstance(sde, CLDSDE) else "ddim", sde).finish
         assert finish is not None
         return program_for(self._model, StepTable.of([finish(sde, eps, eps)]), self._device)
-
-
-def capture_with(graphs: Graphs, step: Attempt) -> Attempt:
-    """The step as a graph, after it has run often enough for its libraries to settle."""
-    for _ in range(WARM_UP):
-        graphs.warm_up(step)
-    return graphs.capture(step)

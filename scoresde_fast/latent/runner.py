@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scoresde_fast.adaptive.engine import capture_with
 from scoresde_fast.devices import Auto, choose_capture, usable_device
 from scoresde_fast.errors import unknown
 from scoresde_fast.flow import Drift
-from scoresde_fast.loop.capture import CudaGraphs, Graphs
+from scoresde_fast.loop.capture import CudaGraphs, Graphs, capture_with
 from scoresde_fast.loop.lanes import lane_count, run_in_lanes
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction

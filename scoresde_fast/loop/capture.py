@@ -75,6 +75,13 @@ class CudaGraphs:
         return graph.replay
 
 
+def capture_with(graphs: Graphs, step: Step) -> Step:
+    """The step as a graph, after it has run often enough for its libraries to settle."""
+    for _ in range(WARM_UP):
+        graphs.warm_up(step)
+    return graphs.capture(step)
+
+
 class CapturedLoop:
     """A loop for one shape of batch, captured: `run` hands over one graph a pattern, and nothing else.
 

@@ -93,7 +93,7 @@ def test_baselines_use_none_of_our_operations(monkeypatch: pytest.MonkeyPatch) -
     def broken(*_: object) -> None:
         raise AssertionError("one of our operations was called")
 
-    monkeypatch.setattr(Operation, "default", lambda operation, device: broken)
+    monkeypatch.setattr(Operation, "default", lambda operation, device: Backend(broken, ("cpu",)))
     with pytest.raises(AssertionError, match="our operations"):
         call(small_model().network)
     for name, pair in networks.items():

@@ -27,6 +27,7 @@ from scoresde_fast.bench.waterfall import LINE_KEYS, NETWORK_KEYS, Effort, image
 from scoresde_fast.cli import main
 from scoresde_fast.configs import load_config
 from scoresde_fast.ops import Operation
+from scoresde_fast.ops.backends import Backend
 
 SMALL = {"nf": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8,)}
 NETWORKS = {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations: schema, PyTorch reference, fake and faster backends of each; the only place that knows backends.
 
-One file an operation; the wrapper in it checks its arguments and calls the backend that was chosen.
+One file an operation; the wrapper in it calls the backend that was chosen, and says what is wrong with an argument.
 """
 
 from scoresde_fast.ops import (

@@ -5,7 +5,6 @@
 //   down: y[j] = h[0] x[2 j + 2] + h[1] x[2 j + 1] + h[2] x[2 j] + h[3] x[2 j - 1]
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -56,11 +55,11 @@ SSF_HD void join(const Eight& even, const Eight& odd, Eight& a, Eight& b) {
   b = __builtin_shufflevector(even, odd, 4, 12, 5, 13, 6, 14, 7, 15);
 }
 
-// Output rows of four taps of floats; `inner` is 1 or, up, 16 and more.
+// Of floats; `inner` is 1, and then `width` a multiple of 8, or a multiple of 8.
 struct FourTaps {
   int64_t height, width, inner;
   const float *x, *zeros;  // zeros: a line of them, instead of rows outside the plane
-  float *out, *left;
+  float *out, *left;       // left: room for two pixels, the sums of the columns before
   float column_taps[4], row_taps[4];
 };
 
@@ -109,7 +108,8 @@ SSF_HD void up_pixels(const FourTaps& op, const float* above, const float* below
   up_column<kRows, false, true>(op, above, below, weights, op.left, to + 2 * width * inner);
 }
 
-// What input columns 2 j + 1 and 2 j + 2 make of an output row: column j. `left` has the two before, summed over rows.
+// What input columns 2 j + 1 and 2 j + 2 make of an output row: column j. `left` has the two before, summed over rows,
+// and then these.
 template <bool kFirst, bool kLast>
 SSF_HD void down_columns(const FourTaps& op, const float* const (&rows)[4], int64_t j, float* __restrict left,
                          float* __restrict to) {
@@ -139,7 +139,7 @@ SSF_HD void down_pixels(const FourTaps& op, const float* const (&rows)[4], float
   down_columns<false, true>(op, rows, last, op.left, to);
 }
 
-// One number a column, `width` a multiple of 8.
+// One number a column.
 SSF_HD void up_line(const FourTaps& op, const float* above, const float* below, const float (&weights)[2], float* to) {
   const int64_t width = op.width;
   const float h0 = op.row_taps[0], h1 = op.row_taps[1], h2 = op.row_taps[2], h3 = op.row_taps[3];
@@ -168,7 +168,7 @@ SSF_HD void sum_and_split(const float (&taps)[4], const float* const (&rows)[4],
   split(sums[0], sums[1], even, odd);
 }
 
-// One number a column, `width` a multiple of two vectors.
+// One number a column; `width` is a multiple of two vectors.
 template <class Vector>
 SSF_HD void down_line(const FourTaps& op, const float* const (&rows)[4], float* to) {
   const int64_t step = 2 * sizeof(Vector) / sizeof(float), width = op.width;

@@ -301,8 +301,9 @@ struct Kernel {
   }
 
   void four_taps(int64_t begin, int64_t end) const {
-    std::vector<float> zeros(line + 4 * op.inner, 0.0f);
-    FourTaps four{op.height, op.width, op.inner, x, zeros.data(), out, zeros.data() + line, {}, {}};
+    const std::vector<float> zeros(line, 0.0f);
+    std::vector<float> left(2 * op.inner);
+    FourTaps four{op.height, op.width, op.inner, x, zeros.data(), out, left.data(), {}, {}};
     std::copy_n(column_taps, 4, four.column_taps);
     std::copy_n(row_taps, 4, four.row_taps);
     op.up ? fir_four_taps_up(four, begin, end) : fir_four_taps_down(four, begin, end);

@@ -152,8 +152,7 @@ def group_norm_silu(
             except RuntimeError:
                 _require(*required)
                 raise
-    if resample != "none" or not _plainly_fine(x, weight, bias, groups, shift, residual):
-        _require(*required)
+    _require(*required)
     if x.dtype == torch.float64:
         return _reference(*arguments)
     if implementation is None:
@@ -166,28 +165,6 @@ def _reaches_kernel(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | Non
     device "meta" the dispatcher takes the fake."""
     vectors = weight.is_cpu and bias.is_cpu and (shift is None or shift.is_cpu)
     return vectors and (residual is None or residual.is_cpu) and x.dtype != torch.float64
-
-
-def _plainly_fine(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, shift: Tensor | None, residual: Tensor | None
-) -> bool:
-    """Whether `_require` would find nothing, without a filter: in a third of its time, but with no sentence."""
-    shape, device = x.shape, x.device
-    if len(shape) != 4 or x.dtype not in checks.NETWORK_DTYPES or groups < 1 or shape[1] % groups:
-        return False
-    contiguous, channels = x.is_contiguous(), shape[1]
-    if not contiguous and not x.is_contiguous(memory_format=torch.channels_last):
-        return False
-    for vector in (weight, bias) if shift is None else (weight, bias, shift):
-        if vector.dtype not in checks.NETWORK_DTYPES or vector.device != device or not vector.is_contiguous():
-            return False
-        if vector.shape != (channels,) and (vector is not shift or vector.shape != (shape[0], channels)):
-            return False
-    if residual is None:
-        return True
-    layout = torch.contiguous_format if contiguous else torch.channels_last
-    alike = residual.shape == shape and residual.dtype == x.dtype and residual.device == device
-    return alike and residual.is_contiguous(memory_format=layout)
 
 
 def _require(

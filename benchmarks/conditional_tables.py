@@ -27,6 +27,21 @@ def truth() -> list[str]:
     return rows
 
 
+def bias() -> list[str]:
+    """The exact bias of projection on Gaussian data, in percent."""
+    lines = load("conditional-bias")["lines"]
+    columns = list(dict.fromkeys((line["sde"], line["grid"]) for line in lines))
+    runs = dict.fromkeys((line["known"], line["steps"], line["corrector_steps"]) for line in lines)
+    found = {tuple(line[key] for key in ("known", "steps", "corrector_steps", "sde", "grid")): line for line in lines}
+    titles = [f"{SDES[sde]}, {grid}" for sde, grid in columns]
+    rows = [table_row(["known", "steps x correctors", *titles]), table_row(["---"] * (2 + len(columns)))]
+    for known, steps, corrections in runs:
+        cells = [found[(known, steps, corrections, *column)] for column in columns]
+        errors = [f"{100 * cell['mean']:.1f} / {100 * cell['covariance']:.1f}" for cell in cells]
+        rows.append(table_row([TASKS[known], f"{steps} x {corrections}", *errors]))
+    return rows
+
+
 def digits() -> list[str]:
     """What becomes of the digits under conditions."""
     result = load("conditional-digits")
@@ -78,5 +93,5 @@ def _of(found: dict, name: str, method: str) -> float:
 
 
 if __name__ == "__main__":
-    for table in (truth(), digits(), restored(), cost()):
+    for table in (truth(), bias(), digits(), restored(), cost()):
         print("\n".join(table), end="\n\n")

@@ -18,10 +18,22 @@ ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT.parent / "shared" / "golden"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds --run-seed."""
+    parser.addoption("--run-seed", type=int, default=0, help="seed of the tests marked statistical (default: 0)")
+
+
+@pytest.fixture(scope="session")
+def run_seed(request: pytest.FixtureRequest) -> int:
+    """What a statistical test draws from; it holds for every value, and `make seeds` tries twenty."""
+    seed: int = request.config.getoption("--run-seed")
+    return seed
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """The suite runs in several processes, and sums depend on the number of threads."""
-    torch.set_num_threads(1)
+def _threads() -> None:
+    """One thread unless OMP_NUM_THREADS says otherwise: the suite runs in several processes."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def test_the_code_runs() -> None:
     torch.testing.assert_close(corner[..., :4], images[0, ..., :4].expand(4, -1, -1, -1), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("table", ["truth", "digits", "restored", "cost"])
+@pytest.mark.parametrize("table", ["truth", "bias", "digits", "restored", "cost"])
 def test_figures_come_from_results(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables are those that benchmarks/conditional_tables.py makes from the committed results."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 from test_golden_networks import NAMES, model, recorded, recorded_inputs, relative_error
+from torch import nn
 from torch.autograd import forward_ad
 
 from scoresde_fast.flow import Drift, TimeCurves, drift_coefficients
 from scoresde_fast.mixture import GaussianMixture
-from scoresde_fast.model import Parametrisation
+from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ode import Tolerances, integrate
 from scoresde_fast.ops.rademacher import rademacher
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
@@ -84,16 +87,32 @@ def test_golden_divergence(name: str) -> None:
     np.testing.assert_allclose(divergence, golden["pf_div_ema"], rtol=1e-4)
 
 
+class InFloat64(nn.Module):
+    """A copy of a network in float64. `Drift` evaluates in float64 what has no parameters, so none is registered."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._forward = copy.deepcopy(network).double().forward
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self._forward(x, labels)
+        return output
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "discrete" not in name and name != "vp_ddpm"])
 @torch.no_grad()
 def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
-    """By the batch's norm at 1e-5 from T to 0.01: SciPy's number of evaluations, and its states to 1e-5 of the largest.
+    """By the batch's norm at 1e-3 from T to 0.01: SciPy's number of evaluations, and its states to 1e-9 of the largest.
 
-    Both solve the same drift: where steps are as short as here, those of two float32 networks part over their rounding.
+    Both integrate the same drift in float64 and sum their stages in different orders: to reach the bound, a rounding
+    of 1e-16 would have to grow ten million times. In float32 such trajectories differ by up to 1e-4.
     """
-    score_model = model(name, "ema")
+    golden = model(name, "ema")
+    score_model = ScoreFunction(
+        InFloat64(golden.network), golden.parametrisation, golden.image_shape, centered=golden.centered
+    )
     generator = torch.Generator().manual_seed(0)
-    x = score_model.prior(torch.randn(2, *score_model.state_shape, generator=generator)).double()
+    x = golden.prior(torch.randn(2, *golden.state_shape, generator=generator)).double()
     drift = Drift(score_model, 1e-2)
 
     def slope(y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -103,11 +122,11 @@ def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
         time = torch.full((len(x),), t, dtype=torch.float64)
         return slope(torch.from_numpy(y).view(len(x), -1), time).flatten().numpy()
 
-    wanted = solve_ivp(flat, (1.0, 1e-2), x.flatten().numpy(), rtol=1e-5, atol=1e-5)
-    got = integrate(slope, x.flatten(1), 1.0, 1e-2, Tolerances(1e-5, 1e-5, "batch"))
+    wanted = solve_ivp(flat, (1.0, 1e-2), x.flatten().numpy(), rtol=1e-3, atol=1e-3)
+    got = integrate(slope, x.flatten(1), 1.0, 1e-2, Tolerances(1e-3, 1e-3, "batch"))
     assert got.evaluations.tolist() == [wanted.nfev] * len(x)
     final = wanted.y[:, -1]
-    assert np.abs(got.y.flatten().numpy() - final).max() <= 1e-5 * np.abs(final).max()
+    assert np.abs(got.y.flatten().numpy() - final).max() <= 1e-9 * np.abs(final).max()
 
 
 def test_discrete_models_are_refused() -> None:

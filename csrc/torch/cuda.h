@@ -24,7 +24,7 @@ inline void* current_stream(int32_t device) {
   }();
   STD_TORCH_CHECK(function, "this torch has no CUDA streams: install a CUDA build of torch 2.11 or newer");
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(function(device, &stream));
+  TORCH_ERROR_CODE_CHECK(function(device, &stream));
   return stream;
 }
 

@@ -112,7 +112,7 @@ def positional_embedding(labels: Tensor, size: int, max_period: float = 10_000.0
     """Sinusoidal embedding (sin, cos) of time labels, (B,) -> (B, size), frequencies 1 to 1/max_period."""
     half = size // 2
     exponents = torch.arange(half, dtype=torch.float32, device=labels.device) * (-math.log(max_period) / (half - 1))
-    angles = labels.float()[:, None] * exponents.exp()[None, :]
+    angles = labels.to(torch.promote_types(labels.dtype, torch.float32))[:, None] * exponents.exp()[None, :]
     return F.pad(torch.cat([angles.sin(), angles.cos()], dim=-1), (0, size % 2))
 
 

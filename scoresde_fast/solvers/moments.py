@@ -60,7 +60,7 @@ def propagate(table: StepTable, sde: SDE, data: tuple[float, float], start: Gaus
     covariance: Array = np.zeros((REGISTERS * p, REGISTERS * p))
     means[:p], covariance[:p, :p] = start.mean, start.covariance
     for row in table.rows:
-        register, shift, combine, noise = _maps(row, sde, data)
+        register, shift, combine, noise = row_maps(row, sde, data)
         means, covariance = register @ means + shift, register @ covariance @ register.T
         if row.langevin is not None:
             step = row.langevin / (covariance[NEWEST, NEWEST] + means[NEWEST] ** 2)
@@ -71,7 +71,7 @@ def propagate(table: StepTable, sde: SDE, data: tuple[float, float], start: Gaus
     return Gaussian(means[:p], covariance[:p, :p])
 
 
-def _maps(row: AnyRow, sde: SDE, data: tuple[float, float]) -> tuple[Array, Array, Array, Array]:
+def row_maps(row: AnyRow, sde: SDE, data: tuple[float, float]) -> tuple[Array, Array, Array, Array]:
     """What the evaluation does to the registers (matrix and shift), what the step does, and its noise's factor."""
     p = sde.parts
     size = REGISTERS * p

@@ -10,13 +10,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*)
 
 .NOTPARALLEL:
-.PHONY: help sample bench test lint typecheck ctest pytest format clean distclean
+.PHONY: help sample bench test lint typecheck ctest pytest seeds portability matrix format clean distclean
 
 help:
 	@echo "make sample     generate 64 images of digits-ve into samples/"
 	@echo "make bench      time sampling against plain and tuned PyTorch, into benchmarks/results/; under ten minutes"
 	@echo "make test       lint, type-check, C++ tests, Python tests"
 	@echo "make lint | typecheck | ctest | pytest   one part of it"
+	@echo "make seeds      run the statistical tests with twenty run seeds"
+	@echo "make portability  run the numerical tests with the instructions of older processors; about an hour"
+	@echo "make matrix     build and test with each supported Python and torch; about an hour, some GB of downloads"
 	@echo "make format     rewrite the sources as lint wants them"
 	@echo "make clean      remove what was built; distclean: and .venv"
 
@@ -49,6 +52,17 @@ ctest: .venv/tested
 pytest: export OMP_NUM_THREADS := 1
 pytest: .venv/tested ctest
 	$(BIN)/pytest --numprocesses 2
+
+seeds: export OMP_NUM_THREADS := 1
+seeds: .venv/tested
+	for seed in $$(seq 0 19); do \
+	  $(BIN)/pytest --quiet --numprocesses 2 -m 'statistical and not slow' --run-seed $$seed || exit 1; done
+
+portability: .venv/tested
+	$(BIN)/python benchmarks/portability.py
+
+matrix:
+	$(PYTHON) benchmarks/matrix.py
 
 format: .venv/tested
 	$(BIN)/ruff check --fix

@@ -228,7 +228,7 @@ def compile_triton(module: str, index: int, arch: str) -> list[Compiled]:
         constexprs={(names.index(name),): value for name, value in form.constants.items()},
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in form.aligned},
     )
-    options = {"num_warps": form.warps, "num_stages": form.stages, "enable_fp_fusion": True}
+    options = {"num_warps": form.warps, "num_stages": form.stages, "maxnreg": form.maxnreg, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=GPUTarget("cuda", int(arch[3:]), 32), options=options)
     ((_, code, registers, local, _),) = functions(compiled.asm["cubin"])
     pointers = {name for name, kind in form.signature.items() if kind.startswith("*")}

@@ -10,6 +10,7 @@ inputs; the inputs that threads share come from the first cache.  Sums are float
 
 import triton
 import triton.language as tl
+from scoresde_fast.kernels.group_norm_tiles import narrow
 from scoresde_fast.kernels.specialisation import Specialisation
 
 
@@ -108,7 +109,7 @@ def fir_resample_channels_last_kernel(
         b_out = _weighted(b_out, b_row, COLUMN_TAPS, A, OFFSET - B * r)
     for k in tl.static_range(2 * COLUMNS):
         y, x = 2 * i + k // COLUMNS, COLUMNS * j + k % COLUMNS
-        tl.store(p_out + (y * OUT_W + x) * C + c, b_out[k].to(p_out.dtype.element_ty), inside & (y < OUT_H))
+        tl.store(p_out + (y * OUT_W + x) * C + c, narrow(b_out[k], p_out.dtype.element_ty), inside & (y < OUT_H))
 
 
 @triton.jit(do_not_specialize=["planes"])
@@ -163,8 +164,8 @@ def fir_resample_kernel(
         at = ((plane * OUT_H + y) * OUT_W + COLUMNS * j)[:, None] + lane
         mask = ((plane < planes) & (y < OUT_H))[:, None]
         for v in tl.static_range(COLUMNS // V):
-            b_part = _joined(b_out, n * COLUMNS + v * V, BLOCK, V).to(p_out.dtype.element_ty)
-            tl.store(p_out + at + v * V, b_part, mask)
+            b_part = _joined(b_out, n * COLUMNS + v * V, BLOCK, V)
+            tl.store(p_out + at + v * V, narrow(b_part, p_out.dtype.element_ty), mask)
 
 
 def fir_resample(x, taps, direction, offset, gain):
@@ -184,7 +185,7 @@ def fir_resample(x, taps, direction, offset, gain):
     if last:
         constants, programs = _channels_last(channels, height, width, up, size)
         fir_resample_channels_last_kernel[(batch * programs,)](
-            x, out, **constants, **filters, num_warps=WARPS, enable_fp_fusion=True
+            x, out, **constants, **filters, num_warps=WARPS, maxnreg=_registers(up, size), enable_fp_fusion=True
         )  # fmt: skip
     else:
         planes = batch * channels
@@ -196,6 +197,15 @@ def fir_resample(x, taps, direction, offset, gain):
 
 
 WARPS = 4
+
+
+def _registers(up, size):
+    """The most registers of a thread of the channels_last kernel, where there is a limit.
+
+    Down, it has 64 numbers of float32 in flight; left to itself, the compiler of Triton 3.8 and later aims for so few
+    registers that some are spilled.
+    """
+    return 128 if not up and size == 4 else None
 
 
 def _channels_last(channels, height, width, up, size):
@@ -259,5 +269,6 @@ def _form(channels, size, up, kind, last, taps=(1, 3, 3, 1)):
         elements,
         aligned=("p_x", "p_out"),
         warps=WARPS,
+        maxnreg=_registers(up, bytes_each) if last else None,
         budget=(16.0 if up else 55.0) if last and len(taps) == 4 else None,
     )

@@ -21,7 +21,7 @@ class Specialisation:
         constants: its ``constexpr`` arguments.
         elements: output elements that one program makes.
         aligned: the arguments whose value is a multiple of 16: pointers, and sizes where the launcher knows so.
-        warps, stages: the launch options.
+        warps, stages, maxnreg: the launch options.
         budget: the most static instructions an element that it may cost on sm_90, where one is set.
     """
 
@@ -33,4 +33,5 @@ class Specialisation:
     aligned: tuple[str, ...] = field(default=())
     warps: int = 4
     stages: int = 3
+    maxnreg: int | None = None
     budget: float | None = None

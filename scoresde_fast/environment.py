@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run depends on here: versions, devices, and the backends of each operation with why one is absent."""
+"""What a run depends on here: versions, devices, the backends of each operation, and why others are absent."""
 
 from __future__ import annotations
 
@@ -26,42 +26,50 @@ class Environment:
         versions: of this package, Python and the libraries; "absent" where one is not installed.
         platform: the operating system and the processor's architecture.
         devices: what tensors can live on, in words.
-        backends: for each operation, for each backend, "present" or why it is absent.
+        backends: for each operation the backends that are here, the fastest first; "reference" is plain PyTorch.
+        absent: for each backend that some operation lacks, why.
     """
 
     versions: dict[str, str]
     platform: str
     devices: dict[str, str]
-    backends: dict[str, dict[str, str]]
+    backends: dict[str, list[str]]
+    absent: dict[str, list[str]]
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain dicts and strings."""
         return asdict(self)
 
     def __str__(self) -> str:
-        sections = {"versions": self.versions, "devices": {"platform": self.platform, **self.devices}}
-        sections |= {f"backends of {name}": backends for name, backends in self.backends.items()}
+        sections = {
+            "versions": self.versions,
+            "devices": {"platform": self.platform, **self.devices},
+            "backends of each operation": {name: ", ".join(present) for name, present in self.backends.items()},
+            "absent backends": {name: "; ".join(reasons) for name, reasons in self.absent.items()},
+        }
         return "\n".join(
             line
             for title, rows in sections.items()
-            for line in (title, *(f"  {key:<16} {value}" for key, value in rows.items()))
+            if rows
+            for line in (title, *(f"  {key:<{max(map(len, rows))}} {value}" for key, value in rows.items()))
         )
 
 
 def environment() -> Environment:
     """The environment of this process."""
     python = ".".join(map(str, sys.version_info[:3]))
+    backends, absent = {}, dict[str, list[str]]()
+    for operation in operations.values():
+        backends[operation.name] = [*(name for name in operation.backends if operation.present(name)), "reference"]
+        for name, backend in operation.backends.items():
+            if backend.missing and backend.missing not in absent.setdefault(name, []):
+                absent[name].append(backend.missing)
     return Environment(
         versions={"scoresde-fast": __version__, "python": python, **{name: _version(name) for name in LIBRARIES}},
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         devices=_devices(),
-        backends={
-            operation.name: {
-                "reference": "present",
-                **{name: backend.missing or "present" for name, backend in operation.backends.items()},
-            }
-            for operation in operations.values()
-        },
+        backends=backends,
+        absent={name: reasons for name, reasons in absent.items() if reasons},
     )
 
 

@@ -25,6 +25,8 @@ from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from scoresde_fast.solvers.correctors import CORRECTORS
 
+pytestmark = pytest.mark.same_everywhere
+
 DEVICE = "meta"
 """Tensors with a shape and no data: a read of one on the host, or a copy from it, cannot but fail."""
 SDE_OF: dict[str, SDE] = {"vesde": VESDE(), "vpsde": VPSDE(), "subvpsde": SubVPSDE(), "cld": CLDSDE()}

@@ -18,6 +18,8 @@ from scoresde_fast.checkpoints.weights import official_weights
 from scoresde_fast.configs import load_config
 from scoresde_fast.model import ScoreModel, build_network
 
+pytestmark = pytest.mark.same_everywhere
+
 SMALL: dict[str, Any] = {
     "data": {"image_size": 8},
     "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]},

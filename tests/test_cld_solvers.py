@@ -9,6 +9,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from chance import SIGMAS, assert_moments, kolmogorov_smirnov_bound
 from scipy.integrate import solve_ivp
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
@@ -124,25 +125,32 @@ def mixture(sde: SDE) -> GaussianMixture:
     return GaussianMixture(sde, [0.3, 0.5, 0.2], means, [0.05] * 3)
 
 
-def test_merged_and_unmerged_sscs_draw_alike() -> None:
+@pytest.mark.statistical
+def test_merged_and_unmerged_sscs_draw_alike(run_seed: int) -> None:
     """10^5 samples of a mixture by either, of independent noise: Kolmogorov-Smirnov on x and on v."""
-    samples = []
+    samples, count = [], 100_000
     tables = (
         build_table(CONSTANT, SolverOptions("sscs", 8, grid="quadratic", denoise=False)),
         right_halves(CONSTANT, "quadratic", 8),
     )
-    for seed, table in enumerate(tables):
+    for seed, table in enumerate(tables, start=2 * run_seed):
         model = mixture(CONSTANT)
-        u = model.prior(Noise(seed, torch.arange(100_000)).normal(0, model.state_shape))
+        u = model.prior(Noise(seed, torch.arange(count)).normal(0, model.state_shape))
         samples.append(run(model, table, u, seed=seed).flatten(1).numpy())
     for part in (0, 1):
-        assert ks_2samp(samples[0][:, part], samples[1][:, part]).pvalue > 0.01
+        distance = ks_2samp(samples[0][:, part], samples[1][:, part]).statistic
+        assert distance <= kolmogorov_smirnov_bound([count, count])
 
 
-def toy_errors(options: list[SolverOptions], particles: int = 2000) -> dict[SolverOptions, float]:
-    """RMS of x at t = 1e-3 between each solver and the converged ODE from the same states at T, in float64."""
+def toy_errors(
+    options: list[SolverOptions], seed: int, particles: int = 2000
+) -> dict[SolverOptions, tuple[float, float]]:
+    """RMS of x at t = 1e-3 between each solver and the converged ODE from the same states at T, in float64.
+
+    And its standard error: a random state may lie so near the border of two modes that a solver takes it to the other.
+    """
     model = mixture(CONSTANT)
-    start = np.random.default_rng(0).normal(size=(particles, 2)) * CONSTANT.prior_stds
+    start = np.random.default_rng(seed).normal(size=(particles, 2)) * CONSTANT.prior_stds
 
     def velocity_score(u: np.ndarray, t: float) -> np.ndarray:
         states = torch.from_numpy(u).view(-1, 2, 1, 1)
@@ -165,25 +173,33 @@ def toy_errors(options: list[SolverOptions], particles: int = 2000) -> dict[Solv
             newest = u @ row.derive[0].T + np.outer(velocity_score(u, row.t), row.derive[1])
             derived = [newest, *derived[:3]]
             u = u @ row.state.T + sum(d @ m.T for d, m in zip(derived, row.outputs, strict=False))
-        errors[choice] = float(np.sqrt(((u - exact)[:, 0] ** 2).mean()))
+        squares = (u - exact)[:, 0] ** 2
+        rms = np.sqrt(squares.mean())
+        errors[choice] = float(rms), float(squares.std() / (2 * rms * np.sqrt(particles)))
     return errors
 
 
-def test_gddim_on_the_toy_mixture() -> None:
-    """The reference's toy check at 20 and 50 evaluations: Euler as recorded there, gDDIM within what it asks."""
+@pytest.mark.statistical
+def test_gddim_on_the_toy_mixture(run_seed: int) -> None:
+    """The reference's toy check at 20 and 50 evaluations: Euler as recorded there, gDDIM no worse.
+
+    What is recorded is rounded to 0.005 or less, and of other random states; that of four values holds for three too.
+    """
 
     def choice(solver: str, steps: int, order: int | None = None) -> SolverOptions:
         return SolverOptions(solver, steps, grid="sqrt", order=order, flow=True, denoise=False)
 
-    limits = {
-        **{choice("gddim", n, 2): limit for n, limit in ((20, 0.17), (50, 0.10))},
-        **{choice("gddim", n, 3): limit for n, limit in ((20, 0.09), (50, 0.03))},
-        **{choice("gddim", n, 4): limit for n, limit in ((20, 0.09), (50, 0.03))},
+    gddim = {
+        **{choice("gddim", n, 2): recorded for n, recorded in ((20, 0.162), (50, 0.092))},
+        **{choice("gddim", n, 3): recorded for n, recorded in ((20, 0.084), (50, 0.026))},
+        **{choice("gddim", n, 4): recorded for n, recorded in ((20, 0.084), (50, 0.026))},
     }
     euler = {choice("em", 20): 1.04, choice("em", 50): 0.41}
-    errors = toy_errors([*limits, *euler])
-    assert all(errors[c] <= limit for c, limit in limits.items()), errors
-    assert all(errors[c] == pytest.approx(value, rel=0.02) for c, value in euler.items()), errors
+    errors = toy_errors([*gddim, *euler], run_seed)
+    for found, recorded in {**gddim, **euler}.items():
+        rms, standard_error = errors[found]
+        assert rms <= recorded + SIGMAS * standard_error + 0.005, errors
+        assert found in gddim or rms >= recorded - SIGMAS * standard_error - 0.005, errors
 
 
 @pytest.mark.parametrize("damping", ["critical", "over"])
@@ -278,19 +294,19 @@ def test_order_of_convergence(solver: str, flow: bool, order: int | None, claime
     assert slope == pytest.approx(claimed, abs=0.25)
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("solver", "flow", "order"), [case[:3] for case in ORDERS])
-def test_distribution_after_a_run(solver: str, flow: bool, order: int | None, grid: str) -> None:
+def test_distribution_after_a_run(solver: str, flow: bool, order: int | None, grid: str, run_seed: int) -> None:
     """20 000 samples of a short run have the mean and covariance that the table predicts, in the fused kernels."""
     sde = CONSTANT
     table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow, order=order, eta=noise(solver, flow)))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
     model = GaussianMixture.gaussian(sde, MEAN, STD, (1, 1, 1))
-    u = model.prior(Noise(0, torch.arange(20_000)).normal(0, model.state_shape))
-    values = run(model, table, u).flatten(1).double().numpy()
-    variances = np.diag(predicted.covariance)
-    assert (np.abs(values.mean(0) - predicted.mean) <= 4 * np.sqrt(variances / len(values))).all()
-    assert (np.abs(values.var(0) - variances) <= 4 * variances * np.sqrt(2 / len(values))).all()
+    u = model.prior(Noise(run_seed, torch.arange(20_000)).normal(0, model.state_shape))
+    values = run(model, table, u, seed=run_seed).flatten(1)
+    for part, variance in enumerate(np.diag(predicted.covariance)):
+        assert_moments(values[:, part], predicted.mean[part], np.sqrt(variance))
 
 
 @pytest.mark.parametrize("solver", ["em", "sscs", "gddim"])

@@ -17,6 +17,8 @@ from stub_sampler import StubSampler
 import scoresde_fast
 from scoresde_fast.cli import COMMANDS, main
 
+pytestmark = pytest.mark.same_everywhere
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from chance import SIGMAS, assert_moments, binomial_bounds
 from recorded_graphs import RecordedGraphs
 from torch import Tensor
 
@@ -42,20 +43,25 @@ def some_masks(count: int) -> Tensor:
     return torch.rand(count, 1, *SHAPE[1:], generator=torch.Generator().manual_seed(7)) < 0.5
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(("sde", "solver"), CASES, ids=IDS)
-def test_every_solver(sde: str, solver: str) -> None:
-    """Nothing known changes no bit; what is known is there in the end to the bit, and the rest goes with it."""
+def test_every_solver(sde: str, solver: str, run_seed: int) -> None:
+    """Nothing known changes no bit; what is known is there in the end to the bit, and the rest goes with it.
+
+    About half of the free samples are bright. Of those that a bright part holds, projection loses up to 2.5% (4000
+    samples): 11 of 64 once in 10^6 draws, by the binomial distribution.
+    """
     model = model_of(sde, is_image=False)
-    options: dict[str, Any] = {"seeds": range(16), "solver": solver, "steps": 40}
+    options: dict[str, Any] = {"seeds": range(64), "solver": solver, "steps": 40, "run_seed": run_seed}
     free = sf.sample(model, **options)
     image, mask = torch.full(SHAPE, 0.8), torch.ones(SHAPE[1:])
     mask[2:] = 0
     assert torch.equal(sf.sample(model, condition=sf.Projection(image, torch.zeros(SHAPE)), **options), free)
     held = sf.sample(model, condition=sf.Projection(image, mask), **options)
-    assert torch.equal(held[:, :, :2], image[:, :2].expand(16, -1, -1, -1))
-    bright = [(images[:, :, 2:].mean((1, 2, 3)) > 0.5).float().mean() for images in (held, free)]
-    assert bright[0] > 0.9 > 0.7 > bright[1] and held[:, :, 2:].std() > 0.02
-    assert torch.equal(sf.sample(model, condition=sf.Projection(image), **options), image.expand(16, -1, -1, -1))
+    assert torch.equal(held[:, :, :2], image[:, :2].expand(64, -1, -1, -1))
+    bright = [float((images[:, :, 2:].mean((1, 2, 3)) > 0.5).float().mean()) for images in (held, free)]
+    assert bright[0] > 1 - 11 / 64 > binomial_bounds(0.5, 64)[1] >= bright[1] and held[:, :, 2:].std() > 0.02
+    assert torch.equal(sf.sample(model, condition=sf.Projection(image), **options), image.expand(64, -1, -1, -1))
 
 
 @pytest.mark.parametrize("sde", SDE_OF)
@@ -70,8 +76,9 @@ def test_means_over_blocks(sde: str, shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(means, known, rtol=0, atol=2e-6)
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("sde", SDE_OF)
-def test_the_start_is_the_kernel_at_T(sde: str) -> None:
+def test_the_start_is_the_kernel_at_T(sde: str, run_seed: int) -> None:
     """Everything known, the state begins as the SDE's own kernel at T makes it of the data, position and velocity."""
     model = model_of(sde, (1, 40, 50))
     table = build_table(model.sde, options := SolverOptions("euler_maruyama", 5))
@@ -79,19 +86,20 @@ def test_the_start_is_the_kernel_at_T(sde: str) -> None:
     bound = sf.Projection(known).bind(Run(model, table, options, torch.device("cpu")))
     ids = torch.arange(20)
     state = torch.zeros(20, *model.state_shape)
-    bound.start(state, bound.data(ids), ids, run_seed=0, precise=True)
+    bound.start(state, bound.data(ids), ids, run_seed=run_seed, precise=True)
     parts = state.chunk(model.sde.parts, dim=1)
     if isinstance(model.sde, CLDSDE):
         kernel = model.sde.marginal(1.0)
         scales, covariance = kernel.mean[:, 0], kernel.covariance
         joint = torch.stack([part.flatten() for part in parts])
-        assert abs(float(torch.corrcoef(joint)[0, 1]) - covariance[0, 1] / covariance.diagonal().prod() ** 0.5) < 0.02
+        correlation = covariance[0, 1] / covariance.diagonal().prod() ** 0.5
+        error = (1 - correlation**2) / joint.shape[1] ** 0.5
+        assert abs(float(torch.corrcoef(joint)[0, 1]) - correlation) <= SIGMAS * error
         stds = covariance.diagonal() ** 0.5
     else:
         scales, stds = ([float(value)] for value in model.sde.marginal(1.0))
     for part, scale, std in zip(parts, scales, stds, strict=True):
-        assert abs(float(part.mean()) - 0.6 * scale) < 4 * std / 200
-        assert abs(float(part.std()) / std - 1) < 0.02
+        assert_moments(part, 0.6 * scale, std)
 
 
 def test_each_seed_has_its_own_data() -> None:
@@ -172,21 +180,25 @@ def test_conditions_combine() -> None:
     assert "condition" not in sf.Sampler(model, "pc", 24).describe()
 
 
-def test_velocities() -> None:
+@pytest.mark.statistical
+def test_velocities(run_seed: int) -> None:
     """On CLD the known position ends with a velocity drawn from N(0, gamma M), another for every seed."""
     model, image = model_of("cld", (1, 30, 30)), torch.full((1, 30, 30), 0.5)
-    options: dict[str, Any] = {"solver": "sscs", "steps": 10, "condition": sf.Projection(image)}
+    options: dict[str, Any] = {"solver": "sscs", "steps": 10, "condition": sf.Projection(image), "run_seed": run_seed}
     held, velocities = sf.sample(model, range(4), return_velocity=True, **options)
     assert torch.equal(held, image.expand(4, -1, -1, -1))
-    assert abs(float(velocities.std()) / (0.04 * 0.25) ** 0.5 - 1) < 0.05 and not torch.equal(*velocities[:2])
+    assert_moments(velocities, 0, (0.04 * 0.25) ** 0.5)
+    assert not torch.equal(*velocities[:2])
 
 
-def test_without_denoising_the_known_part_is_noisy() -> None:
+@pytest.mark.statistical
+def test_without_denoising_the_known_part_is_noisy(run_seed: int) -> None:
     """denoise=False leaves everything at eps: the known part is off by the noise of that time."""
     model, image = model_of("vp", (1, 30, 30), is_image=False), torch.full((1, 30, 30), 0.5)
-    held = sf.sample(model, range(4), solver="euler_maruyama", steps=5, denoise=False, condition=sf.Projection(image))
+    options: dict[str, Any] = {"solver": "euler_maruyama", "steps": 5, "denoise": False, "run_seed": run_seed}
+    held = sf.sample(model, range(4), condition=sf.Projection(image), **options)
     scale, std = model.sde.marginal(1e-3)
-    assert abs(float((held - scale * 0.5).std() / std) - 1) < 0.05
+    assert_moments(held, float(scale) * 0.5, float(std))
 
 
 def test_inpaint() -> None:

@@ -14,6 +14,8 @@ from scoresde_fast.configs.schema import IGNORED
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.sdes import VPSDE
 
+pytestmark = pytest.mark.same_everywhere
+
 OFFICIAL = Path(__file__).parents[2] / "shared" / "official_configs.json"
 MINIMAL: dict[str, Any] = {"model": {"name": "ncsnpp"}, "training": {"sde": "vesde"}}
 CLD: dict[str, Any] = {"model": {"name": "ncsnpp", "num_scales": 0}, "training": {"sde": "cld"}}

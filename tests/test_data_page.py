@@ -15,6 +15,8 @@ from scoresde_fast.cli.likelihood import Likelihood
 from scoresde_fast.cli.train import Train
 from scoresde_fast.data.official import MD5, SETS
 
+pytestmark = pytest.mark.same_everywhere
+
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]

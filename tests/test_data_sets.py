@@ -23,6 +23,8 @@ from scoresde_fast.configs import load_config, preset_names
 from scoresde_fast.data import DATASETS, official
 from scoresde_fast.data.sources import ImageSource, open_images
 
+pytestmark = pytest.mark.same_everywhere
+
 COUNT = 3
 RANDOM = np.random.Generator(np.random.PCG64(0))
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]

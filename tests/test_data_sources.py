@@ -21,6 +21,8 @@ from scoresde_fast.data import load_dataset
 from scoresde_fast.data.images import NumberedImages, read_data, training_data
 from scoresde_fast.data.sources import open_images
 
+pytestmark = pytest.mark.same_everywhere
+
 COUNT = 7
 PIXELS = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (COUNT, 8, 6, 3), np.uint8)
 NAMES = [f"{index:06d}.png" for index in range(COUNT)]

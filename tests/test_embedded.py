@@ -45,10 +45,15 @@ def test_is_what_the_recipe_says(name: str) -> None:
     assert record["steps"] == load_recipe(name).training.n_iters
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("name", MODELS)
-def test_draws_digits(name: str) -> None:
-    """Few and short runs are digits of several classes in their tints (benchmarks/embedded.py measures in full)."""
-    images = sf.sample(sf.load(name), seeds=range(12), steps=60)
+def test_draws_digits(name: str, run_seed: int) -> None:
+    """Few and short runs are digits of several classes in their tints (benchmarks/embedded.py measures in full).
+
+    Of 2000 (README), all are recognised and at least 95% have their tint. By the binomial distribution, of 12 less than
+    10 are and less than 6 have in one draw in 10^6, and in one in 5 10^6 they are of less than three of ten classes.
+    """
+    images = sf.sample(sf.load(name), seeds=range(12), steps=60, run_seed=run_seed)
     report = Recogniser().report(images)
-    assert report.recognised >= 0.9 and report.tint_matches >= 0.75
-    assert sum(share > 0 for share in report.class_shares) >= 4
+    assert report.recognised >= 10 / 12 and report.tint_matches >= 6 / 12
+    assert sum(share > 0 for share in report.class_shares) >= 3

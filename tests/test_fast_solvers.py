@@ -176,13 +176,17 @@ def test_sa_is_predictor_and_corrector(name: str, tau: float) -> None:
 @pytest.mark.parametrize(("solver", "options"), FORMS, ids=FORM_IDS)
 @pytest.mark.parametrize("name", SDE_OF)
 def test_a_point_is_solved_exactly(name: str, solver: str, options: dict[str, Any]) -> None:
-    """Data in one point has constant predictions: three long steps of any form end in the exact distribution."""
+    """Data in one point has constant predictions: three long steps of any form end in the exact distribution.
+
+    The variance is a small difference of large numbers: the last bit of a coefficient moves it by up to 4e-10, the mean
+    by 1e-14.
+    """
     sde = SDE_OF[name]
-    table = build_table(sde, SolverOptions(solver, 3, grid="karras", denoise=False, eps=0.01, **options))
+    table = build_table(sde, SolverOptions(solver, 3, grid="karras", denoise=False, eps=0.1, **options))
     got = propagate(table, sde, (MEAN, 0.0), marginal(sde, sde.T, MEAN, 0.0))
-    wanted = marginal(sde, 0.01, MEAN, 0.0)
-    assert got.mean == pytest.approx(wanted.mean, rel=1e-8)
-    assert got.covariance == pytest.approx(wanted.covariance, rel=1e-6)
+    wanted = marginal(sde, 0.1, MEAN, 0.0)
+    assert got.mean == pytest.approx(wanted.mean, rel=1e-12)
+    assert got.covariance == pytest.approx(wanted.covariance, rel=1e-8)
 
 
 @pytest.mark.parametrize(("solver", "options"), FORMS, ids=FORM_IDS)

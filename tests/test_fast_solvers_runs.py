@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from chance import assert_moments
 from test_fast_solvers_orders import FAST
-from test_solvers import MEAN, SDE_OF, STD, assert_moments, sample
+from test_solvers import MEAN, SDE_OF, STD
 
 from scoresde_fast.cli.sample import Sample
 from scoresde_fast.cli.sampler_options import parse_restart
@@ -29,14 +31,18 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
 RUN_IDS = ["-".join([solver, *(f"{k}{'' if k == 'restart' else v}" for k, v in o.items())]) for solver, o in RUNS]
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(("solver", "options"), RUNS, ids=RUN_IDS)
 @pytest.mark.parametrize("name", SDE_OF)
-def test_distribution_after_a_run(name: str, solver: str, options: dict[str, Any]) -> None:
+def test_distribution_after_a_run(name: str, solver: str, options: dict[str, Any], run_seed: int) -> None:
     """20 000 samples of a short run, saved states, histories and rows of noise alone, have the table's moments."""
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 9, grid="karras", **options))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
-    assert_moments(sample(sde, table, 20_000, (1, 1, 1)), predicted)
+    model = GaussianMixture(sde, [1.0], torch.full((1, 1, 1, 1), MEAN), [STD], is_image=False)
+    sampler = Sampler(model, solver=solver, steps=9, grid="karras", batch_size=20_000, run_seed=run_seed, **options)
+    assert sampler.table == table
+    assert_moments(sampler.sample(range(20_000)), predicted.mean[0], np.sqrt(predicted.covariance[0, 0]))
 
 
 def test_restart_goes_forward_and_back() -> None:

@@ -171,7 +171,8 @@ def test_compiled_tangents() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_convolution(shape: tuple[int, ...], options: dict[str, Any], dtype: torch.dtype) -> None:
     """Gradients of x and residual, of dual numbers too: at most three times as far from float64 as torch's own of the
-    dtype, plus one ulp of the largest."""
+    dtype, or, as those may be nearly exact, than rounding takes a sum of as many products: their root times the last
+    digit of the largest. Sums of 16-bit numbers are float32, and rounded once."""
     generator = torch.Generator().manual_seed(7)
     weight, bias = torch.randn(shape, generator=generator) / 3, torch.randn(shape[0], generator=generator)
     joins = "stride" not in options
@@ -193,7 +194,9 @@ def test_convolution(shape: tuple[int, ...], options: dict[str, Any], dtype: tor
         with forward_ad.dual_level():
             y = folded(forward_ad.make_dual(leaves[0], torch.ones_like(x)) if dual else leaves[0], *leaves[1:])
             ours = torch.autograd.grad(forward_ad.unpack_dual(y).primal, leaves, weights)
+        products = shape[0] * shape[2] * shape[3] if dtype == torch.float32 else 1
         for got, direct, exact in zip(ours, plain(dtype), plain(torch.float64), strict=True):
             assert got.dtype == dtype
             error, of_direct = (float((result.double() - exact).abs().max()) for result in (got, direct))
-            assert error <= 3 * of_direct + torch.finfo(dtype).eps * float(exact.abs().max())
+            rounding = products**0.5 * torch.finfo(dtype).eps * float(exact.abs().max())
+            assert error <= max(3 * of_direct, rounding)

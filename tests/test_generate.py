@@ -20,6 +20,8 @@ from scoresde_fast.generate import generate
 from scoresde_fast.generate.grid import BACKGROUND, GAP, compose, shown
 from scoresde_fast.generate.pixels import to_pixels
 
+pytestmark = pytest.mark.same_everywhere
+
 OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 
 

@@ -11,7 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from stub_sampler import files
+
+pytestmark = pytest.mark.same_everywhere
 
 SAMPLE = ["-m", "scoresde_fast.cli", "sample", "digits-vp", "--solver", "dpmpp_2m", "--grid", "logsnr", "--strict"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

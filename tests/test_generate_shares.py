@@ -19,6 +19,8 @@ from stub_sampler import StubSampler, files
 from scoresde_fast.generate import SetInUseError, Shard, generate
 from scoresde_fast.generate.locks import Claim
 
+pytestmark = pytest.mark.same_everywhere
+
 OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 SEEDS = range(5, 200)
 

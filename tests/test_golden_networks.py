@@ -27,6 +27,8 @@ NAMES = [
     "cld_cifar10",
     "cld_vpsde_mixed",
 ]
+ROUNDING = 2e-5
+"""Of the largest value. In float32 the recorded outputs are up to 5e-6 from those of float64, and ours as much."""
 OFFICIAL_COUNTS = {
     "ve/cifar10_ncsnpp_continuous": 62_758_915,
     "ve/cifar10_ncsnpp_deep_continuous": 107_587_075,
@@ -80,7 +82,7 @@ class TestGolden:
         network, golden = model(name, weights).network, recorded(name)
         x, labels, _ = recorded_inputs(golden)
         out = network(x, labels)
-        assert relative_error(out, golden[f"net_{weights}"]) <= 2e-5
+        assert relative_error(out, golden[f"net_{weights}"]) <= ROUNDING
 
     @torch.no_grad()
     def test_score(self, name: str, weights: str) -> None:
@@ -88,7 +90,7 @@ class TestGolden:
         score_model, golden = model(name, weights), recorded(name)
         x, _, t = recorded_inputs(golden)
         score = score_model.score(x, t)
-        assert relative_error(score, golden[f"score_{weights}"]) <= 2e-5
+        assert relative_error(score, golden[f"score_{weights}"]) <= ROUNDING
 
     @torch.no_grad()
     def test_probability_flow(self, name: str, weights: str) -> None:
@@ -98,7 +100,7 @@ class TestGolden:
             pytest.skip(f"no {key} was recorded")
         x, _, t = recorded_inputs(recorded(name))
         drift = model(name, weights).probability_flow(x, t)
-        assert relative_error(drift, recorded(name)[key]) <= 2e-5
+        assert relative_error(drift, recorded(name)[key]) <= ROUNDING
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -75,12 +75,17 @@ def double(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_as_good(ours: Tensor, reference: Tensor, exact: Tensor, exact_of_reference: Tensor | None = None) -> None:
-    """The error is at most twice the reference's in the same dtype, plus 1 ulp of the largest value."""
+    """The error is at most twice the reference's in the same dtype, plus 1 ulp of the largest value, in float32 8.
+
+    Some ten roundings of half an ulp lie between x and a result, and sums add theirs by an order that each processor
+    chooses; a value of 16 bits is rounded once more, at the end.
+    """
     assert (ours.shape, ours.dtype, ours.stride()) == (reference.shape, reference.dtype, reference.stride())
     largest = float(exact.abs().max())
     ulp = torch.finfo(ours.dtype).eps * 2.0 ** math.floor(math.log2(largest)) if largest else 0.0
+    ulps = 8 if ours.dtype == torch.float32 else 1
     theirs = (reference.double() - (exact if exact_of_reference is None else exact_of_reference)).abs().max()
-    assert float((ours.double() - exact).abs().max()) <= 2 * float(theirs) + ulp
+    assert float((ours.double() - exact).abs().max()) <= 2 * float(theirs) + ulps * ulp
 
 
 def check(backend: str, arguments: dict[str, Any], groups: int, **options: Any) -> None:
@@ -148,10 +153,18 @@ def test_slabs_too_large_for_registers(layout: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_mean_far_from_zero(backend: str) -> None:
-    """The variance survives a mean of a thousand deviations."""
+    """The variance survives a mean of a thousand deviations: y errs by what is rounded away of the mean.
+
+    torch's own norm, which is the reference's, subtracts squares here and may lose every digit.
+    """
     arguments = case((2, 8, 8, 8), torch.float32, torch.channels_last, False, 0)
     arguments["x"] = arguments["x"] + 2000
     check(backend, arguments, 2)
+    if backend == "cpu":
+        y = group_norm_silu(groups=2, **arguments, implementation=operation.choose("cpu", backend))[0]
+        exact, _, statistics = group_norm_silu(groups=2, **double(arguments))
+        steepest = 1.1 * arguments["weight"].abs().max() * statistics[..., 1].max()
+        assert (y.double() - exact).abs().max() <= 2 * 2.0**-24 * statistics[..., 0].max() * steepest
 
 
 def test_a_sample_depends_on_itself_alone(backend: str) -> None:

@@ -16,6 +16,8 @@ from PIL import Image
 from scoresde_fast.data.images import read_data
 from scoresde_fast.generate.pixels import encode_png, to_pixels
 
+pytestmark = pytest.mark.same_everywhere
+
 SHAPE = (3, 8, 8)
 COUNT = 5
 LEVELS = torch.randint(0, 256, (COUNT, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

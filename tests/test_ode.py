@@ -26,11 +26,15 @@ def start(batch: int = 5) -> Tensor:
     return torch.linspace(0.1, 1.6, 2 * batch, dtype=torch.float64).view(batch, 2)
 
 
-@pytest.mark.parametrize(("begin", "end"), [(0.0, 2.0), (2.0, 0.3)])
+@pytest.mark.parametrize(("begin", "end", "size"), [(0.0, 2.0, 1.0), (2.0, 0.3, 0.5)])
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
-def test_the_batch_norm_is_scipy(begin: float, end: float, tolerance: float) -> None:
-    """The batch as one vector: SciPy's evaluations, their number, its result and its dense output."""
-    y, times = start(), np.linspace(begin, end, 7)
+def test_the_batch_norm_is_scipy(begin: float, end: float, size: float, tolerance: float) -> None:
+    """The batch as one vector: SciPy's evaluations, their number, its result and its dense output.
+
+    No step's error comes within 2 % of what decides on it.  Rounding, 2.2e-16 |y| a step, grows at most 11-fold on the
+    way forward, in up to 520 steps, and 74-fold on the way back, in up to 200: 4e-13 as a random walk.
+    """
+    y, times = size * start(), np.linspace(begin, end, 7)
 
     def flat(t: float, vector: np.ndarray) -> np.ndarray:
         state = torch.from_numpy(vector).view(y.shape)

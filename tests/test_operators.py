@@ -338,7 +338,8 @@ def test_any_size_in_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(found is not None and torch.equal(found, one) for found, one in zip(made, alone, strict=True))
+    # A thread may decompose otherwise: to rounding, times 1 / cutoff.
+    assert all(found is not None and apart(found, one) < 1e-10 for found, one in zip(made, alone, strict=True))
 
 
 def test_describe() -> None:

@@ -21,6 +21,8 @@ from scoresde_fast.generate.progress import Progress, Report
 from scoresde_fast.generate.seed_set import SeedSet
 from scoresde_fast.generate.stores.store import Damage, Samples, Store
 
+pytestmark = pytest.mark.same_everywhere
+
 
 class Recording(Store):
     """A store that keeps nothing, may be held up, and notes how much was on its way."""

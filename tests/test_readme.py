@@ -18,6 +18,8 @@ from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS
 from scoresde_fast.solvers.registry import ALIASES
 
+pytestmark = pytest.mark.same_everywhere
+
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
@@ -93,6 +95,9 @@ def run_command(line: str, root: Path, workplace: Path, monkeypatch: pytest.Monk
     program, *arguments = shlex.split(line, comments=True)
     if program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=root, check=True, capture_output=True)
+        return
+    if program == "pip":  # tests/test_install.py runs it
+        assert arguments == ["install", "."]
         return
     assert program == "scoresde-fast"
     monkeypatch.chdir(workplace)

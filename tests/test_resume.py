@@ -17,6 +17,8 @@ from stub_sampler import StubSampler, files
 from scoresde_fast.generate import generate
 from scoresde_fast.generate.stores import store
 
+pytestmark = pytest.mark.same_everywhere
+
 OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 SEEDS = [0, 1, 2, 3, 4]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from chance import assert_moments, binomial_bounds
 from torch import Tensor, nn
 
 import scoresde_fast as sf
@@ -23,6 +24,9 @@ TINY = {
     "training": {"sde": "vesde"},
     "sampling": {"predictor": "reverse_diffusion", "corrector": "langevin"},
 }
+
+ROUNDING = 12 * 50 * torch.finfo(torch.float32).eps
+"""What twelve evaluations may round away of states of up to 50, five deviations of `tiny`: sums differ with a batch."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def test_images_do_not_depend_on_the_batch(tiny: sf.ScoreModel, batch_size: int)
     apart = sf.sample(tiny, seeds=range(7, -1, -1), solver="pc", steps=6, batch_size=batch_size)
     assert together.shape == (8, 3, 8, 8) and together.dtype == torch.float32
     assert together.min() >= 0 and together.max() <= 1 and together.std() > 0.05
-    torch.testing.assert_close(together, apart.flip(0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(together, apart.flip(0), rtol=0, atol=ROUNDING)
 
 
 def test_lanes_give_the_same_images(tiny: sf.ScoreModel) -> None:
@@ -62,7 +66,7 @@ def test_lanes_give_the_same_images(tiny: sf.ScoreModel) -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
-    torch.testing.assert_close(split, sampler.sample(range(17)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(split, sampler.sample(range(17)), rtol=0, atol=ROUNDING)
     assert calls == [(n, 6) for n in range(1, 7)]
 
 
@@ -157,13 +161,19 @@ def test_bad_input(tiny: sf.ScoreModel, options: dict[str, object], sentence: st
         sf.sample(tiny, **{"seeds": [0], "steps": 2, **options})
 
 
-def test_mixture_samples_have_the_mixtures_moments() -> None:
-    """A two-component mixture with the exact score comes back with its mean, variance and weights."""
+@pytest.mark.statistical
+def test_mixture_samples_have_the_mixtures_moments(run_seed: int) -> None:
+    """A two-component mixture with the exact score comes back with its weights, means and deviations.
+
+    Of 200 steps, and a prior that knows nothing of the data's mean, 4 x 10^6 samples measured the bias: -0.008 in the
+    larger weight, 2.1 % in a component's deviation.
+    """
     means = torch.tensor([-1.0, 2.0]).view(2, 1, 1, 1)
     model = sf.GaussianMixture(VESDE(0.01, 20.0), [0.3, 0.7], means, [0.2, 0.1])
-    sampler = sf.Sampler(model, "reverse_diffusion", 200, batch_size=4000)
+    sampler = sf.Sampler(model, "reverse_diffusion", 200, batch_size=4000, run_seed=run_seed)
     model.to_images = lambda x: x  # samples of a mixture are no images: keep them unclipped
     x = sampler.sample(range(4000)).flatten()
-    share = (x > 0.5).float().mean()
-    assert share == pytest.approx(0.7, abs=4 * (0.21 / 4000) ** 0.5)
-    assert x[x > 0.5].mean() == pytest.approx(2.0, abs=0.02) and x[x < 0.5].mean() == pytest.approx(-1.0, abs=0.03)
+    low, high = binomial_bounds(0.692, len(x))
+    assert low <= (x > 0.5).float().mean() <= high
+    assert_moments(x[x > 0.5], 2.0, 0.1, bias=0.021)
+    assert_moments(x[x < 0.5], -1.0, 0.2, bias=0.021)

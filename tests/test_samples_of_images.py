@@ -15,6 +15,8 @@ from stub_sampler import StubSampler, files
 from scoresde_fast.generate.of_images import write_samples
 from scoresde_fast.generate.sheet import STRIP, chequered, sheet
 
+pytestmark = pytest.mark.same_everywhere
+
 GIVEN = {"image": [np.zeros((4, 5, 3), np.uint8)] * 2}
 
 

@@ -14,6 +14,8 @@ from scoresde_fast.generate import Shard
 from scoresde_fast.generate.seed_set import SeedSet
 from scoresde_fast.generate.seeds import LARGEST
 
+pytestmark = pytest.mark.same_everywhere
+
 
 def drawn(generator: random.Random) -> set[int]:
     """Runs of numbers below 60, with gaps of every length between them."""

@@ -9,6 +9,8 @@ import pytest
 
 from scoresde_fast.generate.seeds import check_seeds, format_seeds, parse_seeds
 
+pytestmark = pytest.mark.same_everywhere
+
 
 @pytest.mark.parametrize(
     ("text", "seeds"),

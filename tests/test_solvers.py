@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import chance
 import numpy as np
 import pytest
 from torch import Tensor, arange
@@ -38,41 +39,41 @@ CORRECTED = [
 ]
 
 
-def sample(sde: SDE, table: StepTable, samples: int, shape: tuple[int, ...], langevin_norm: str = "batch") -> Tensor:
+def sample(sde: SDE, table: StepTable, run_seed: int, shape: tuple[int, ...]) -> Tensor:
+    """20 000 samples of Gaussian data, with the batch's Langevin norms."""
     model = GaussianMixture.gaussian(sde, MEAN, STD, shape)
-    noise = Noise(0, arange(samples))
+    noise = Noise(run_seed, arange(20_000))
     labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
     prior = model.prior(noise.normal(0, shape))
     program = Program.of(table, labels, scale, "cpu")
     evaluate, backends = PlainNetwork(model.network, program.labels), StepBackends.choose("cpu")
-    return Loop(program, evaluate, backends, langevin_norm=langevin_norm).run(prior, noise)
+    return Loop(program, evaluate, backends, run_seed, langevin_norm="batch").run(prior, noise)
 
 
 def assert_moments(x: Tensor, predicted: Gaussian) -> None:
-    """Mean and variance within four standard errors."""
-    mean, variance = predicted.mean[0], predicted.covariance[0, 0]
-    values = x.double().flatten().numpy()
-    assert abs(values.mean() - mean) <= 4 * np.sqrt(variance / len(values))
-    assert abs(values.var() - variance) <= 4 * variance * np.sqrt(2 / len(values))
+    """Mean and deviation are those predicted."""
+    chance.assert_moments(x, predicted.mean[0], np.sqrt(predicted.covariance[0, 0]))
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("name", "solver", "flow"), CASES, ids=IDS)
-def test_distribution_after_a_run(name: str, solver: str, flow: bool, grid: str) -> None:
+def test_distribution_after_a_run(name: str, solver: str, flow: bool, grid: str, run_seed: int) -> None:
     """20 000 samples of a short run have the mean and variance that the table predicts."""
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
-    assert_moments(sample(sde, table, 20_000, (1, 1, 1)), predicted)
+    assert_moments(sample(sde, table, run_seed, (1, 1, 1)), predicted)
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(("name", "solver", "corrector"), CORRECTED, ids=["-".join(case) for case in CORRECTED])
-def test_distribution_after_a_corrected_run(name: str, solver: str, corrector: str) -> None:
+def test_distribution_after_a_corrected_run(name: str, solver: str, corrector: str, run_seed: int) -> None:
     """The same with two corrector steps at every time: 20 000 samples of four elements, the batch's norms."""
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 25, corrector, corrector_steps=2))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
-    assert_moments(sample(sde, table, 20_000, (1, 2, 2)), predicted)
+    assert_moments(sample(sde, table, run_seed, (1, 2, 2)), predicted)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -96,7 +97,8 @@ def test_order_of_convergence(name: str, solver: str, flow: bool, grid: str) -> 
     assert slope == pytest.approx(SOLVERS[solver].orders[0], abs=0.25)
 
 
-def test_loop_keeps_saved_state_and_history() -> None:
+@pytest.mark.statistical
+def test_loop_keeps_saved_state_and_history(run_seed: int) -> None:
     """Rows that use the saved state, older outputs and no network do in the loop what `propagate` says."""
     sde = VPSDE()
     table = StepTable.of(
@@ -110,7 +112,7 @@ def test_loop_keeps_saved_state_and_history() -> None:
     )
     assert (table.nfe, table.draws) == (4, (1, None, 2, None, 3))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
-    assert_moments(sample(sde, table, 20_000, (1, 2, 2)), predicted)
+    assert_moments(sample(sde, table, run_seed, (1, 2, 2)), predicted)
 
 
 def test_nfe_counts_every_evaluation() -> None:

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/noise.h"
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    (!defined(SSF_X86_LEVEL) || SSF_X86_LEVEL >= 3)
 #include <immintrin.h>
 #define SSF_AVX2 1
 #endif

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from scoresde_fast import _extension
 from scoresde_fast.errors import unknown
 
 VARIABLE = "SCORESDE_FAST_BACKEND"
@@ -66,7 +67,10 @@ class Operation:
         if name == "reference" or (backend is None and name not in ("auto", *self.backends)):
             return reference
         if name == "auto":
-            return next((chosen for chosen in self.backends.values() if chosen.refusal(kind) is None), reference)
+            found = next((chosen for chosen in self.backends.values() if chosen.refusal(kind) is None), reference)
+            if found is reference and kind == "cpu" and "cpu" in self.backends:
+                _extension.warn_once()
+            return found
         chosen = self.backends.get(name)
         why = chosen.refusal(kind, by_name=True) if chosen else "there is no such implementation"
         if chosen is None or why:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.derivatives import needs_derivatives
@@ -78,7 +79,7 @@ def _reference(x: Tensor, taps: Sequence[float], direction: Direction, offset: i
 operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"), checked=("cpu",))
 
 
-class _Resample(torch.autograd.Function):
+class _Resample(_SingleLevelFunction):
     @staticmethod
     def forward(x: Tensor, taps: list[float], direction: Direction, offset: int, gain: float) -> Tensor:
         # Recording is off in here, but the outer levels of nested transforms have yet to see the operation.
@@ -125,7 +126,7 @@ def _differentiable(x: Tensor, *options: Any) -> Tensor:
     # Inside a transform of torch.func, its level has been entered before this key is reached: `apply` would enter it
     # again, the method it overrides only records.
     with enable_single_level_autograd_function():
-        return super(torch.autograd.Function, _Resample).apply(x, *options)
+        return _Resample.apply(x, *options)
 
 
 library.impl("fir_resample", _differentiable, "Autograd")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import _SingleLevelFunction, once_differentiable
 
 Apply = Callable[[Tensor, Tensor | None, bool], Tensor]
 """``apply(x, residual, biased)``: the operation with its bias, or without."""
@@ -31,10 +31,10 @@ def with_derivatives(
     # Past a method that enters the levels of torch.func and takes longer than a small image: where such levels are, the
     # dispatcher has entered one.
     with enable_single_level_autograd_function():
-        return cast(Tensor, super(torch.autograd.Function, _Linear).apply(x, residual, apply, transpose, scale))
+        return cast(Tensor, _Linear.apply(x, residual, apply, transpose, scale))
 
 
-class _Linear(torch.autograd.Function):
+class _Linear(_SingleLevelFunction):
     @staticmethod
     def forward(x: Tensor, residual: Tensor | None, apply: Apply, transpose: Transpose, scale: float) -> Tensor:
         return apply(x, residual, True)

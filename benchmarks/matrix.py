@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds and tests the package with each supported Python and torch: python benchmarks/matrix.py [--only NAME]
+
+For every row of `ROWS`: a copy of the checkout's tracked files, a fresh virtual environment, an installation as a user
+would make it, and the tests that are not slow. The environments stay in build/matrix for the next
+run. Prints two lines a row, and writes the table of docs/portability.md. Exit status 1 where a row fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from junit import counts
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "matrix"
+LIBRARIES = ("torch", "triton", "numpy", "scipy", "setuptools")
+#: What the environment holds, as JSON, and whether the extension loads.
+REPORT = f"""
+import json, platform
+from importlib import metadata
+from scoresde_fast import _extension
+def version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
+found = {{"python": platform.python_version(), **{{name: version(name) for name in {LIBRARIES!r}}}}}
+print(json.dumps({{"versions": found, "extension": _extension.why_missing or "loaded"}}))
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One environment.
+
+    Attributes:
+        name: of its folder.
+        python: the interpreter's version, "3.12".
+        packages: what is installed before the package: its torch, and a Triton where that torch brings none.
+        pinned: the other packages have the versions of constraints.txt; else the newest.
+    """
+
+    name: str
+    python: str
+    packages: tuple[str, ...]
+    pinned: bool = False
+
+
+ROWS = (
+    Row("oldest-python", "3.10", ("torch==2.13.0", "triton==3.6.0"), pinned=True),
+    Row("gpu-machine", "3.12", ("torch==2.11.0", "triton==3.6.0")),
+    Row("newest", "3.13", ("torch", "triton")),
+)
+
+
+def interpreter(version: str) -> str:
+    """A Python of that version: on PATH, or among pyenv's.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [*sorted(map(str, pyenv.glob(f"{version}.*/bin/python"))), shutil.which(f"python{version}") or ""]
+    for candidate in filter(None, candidates):
+        done = subprocess.run([candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        if done.stdout.strip() == version:
+            return candidate
+    raise SystemExit(f"there is no Python {version}: install it, for example with pyenv install {version}")
+
+
+def copy_sources(target: Path) -> None:
+    """The tracked files as they are in the checkout, and the golden data that lies beside it."""
+    shutil.rmtree(target, ignore_errors=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name)
+    shared = ROOT.parent / "shared"
+    if shared.is_dir() and not (target.parent / "shared").exists():
+        (target.parent / "shared").symlink_to(shared)
+
+
+def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
+    """Versions, whether the extension was built, and the counts of the tests."""
+    folder, source = BUILD / row.name, BUILD / row.name / "source"
+    copy_sources(source)
+    python = folder / "venv" / "bin" / "python"
+    if not python.exists():
+        call([interpreter(row.python), "-m", "venv", folder / "venv"], folder, "venv")
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip += ["--constraint", ROOT / "constraints.txt"] if row.pinned else []
+    started = time.perf_counter()
+    call([*pip, *row.packages], folder, "torch")
+    call([*pip, "--editable", f"{source}[train,test]"], folder, "install")
+    installed = time.perf_counter()
+    found = json.loads(call([python, "-c", REPORT], folder, "report", cwd=folder))
+    report = folder / "tests.xml"
+    report.unlink(missing_ok=True)
+    command = [folder / "venv" / "bin" / "pytest", "-q", "--numprocesses=2", f"--junitxml={report}", *tests]
+    call(command, folder, "tests", cwd=source, may_fail=True)
+    if not report.is_file():
+        raise SystemExit(f"the tests of {row.name} did not run: see {folder / 'tests.log'}")
+    seconds = {"install": round(installed - started), "tests": round(time.perf_counter() - installed)}
+    return {"name": row.name, **found, **counts(report), "seconds": seconds}
+
+
+def call(
+    command: Sequence[str | Path], folder: Path, name: str, cwd: Path | None = None, *, may_fail: bool = False
+) -> str:
+    """Run a command with its output in ``folder/name.log``; returns the last line.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    log = folder / f"{name}.log"
+    log.write_text(done.stdout)
+    if done.returncode and not may_fail:
+        raise SystemExit(f"{name} of {folder.name} failed: see {log}\n{done.stdout[-2000:]}")
+    return (done.stdout.splitlines() or [""])[-1]
+
+
+def main() -> int:
+    """Run the rows, write the file after each; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has this in it")
+    parser.add_argument("--json", type=Path, help="write the results here after every row")
+    parser.add_argument("tests", nargs="*", help="test files, within the copy; all of them if none is given")
+    chosen = parser.parse_args()
+    rows = [row for row in ROWS if chosen.only in row.name]
+    if not rows:
+        parser.error(f"no row has {chosen.only!r} in its name; there are: {', '.join(row.name for row in ROWS)}")
+    lines: list[dict[str, Any]] = []
+    for row in rows:
+        line = run_row(row, chosen.tests)
+        lines.append(line)
+        versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
+        print(f"{row.name}: {versions}; extension {line['extension']}", flush=True)
+        print(f"    {line['passed']} passed, {line['failed']} failed, {line['skipped']} skipped, {line['seconds']} s")
+        for name in line["failures"]:
+            print(f"    FAILED {name}", flush=True)
+        if chosen.json:
+            text = json.dumps({"command": "make matrix", "rows": lines}, indent=1)
+            chosen.json.write_text(text + "\n")
+    return int(any(line["failed"] or line["extension"] != "loaded" for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

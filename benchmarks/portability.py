@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numerical tests as other processors would run them: python benchmarks/portability.py [--only NAME] [--json FILE]
+
+One machine stands for many: PyTorch, oneDNN, the BLAS libraries and this package's own kernels are told to use the
+instructions of older processors, one after the other and all at once, as far as this processor has them. Prints a line
+a row, and writes the table of docs/portability.md. Exit status 1 where a test fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from junit import counts
+
+from scoresde_fast.bench.machine import device_info
+from scoresde_fast.bench.result import write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "portability"
+TESTS = "not slow and not same_everywhere"
+AVX2 = frozenset({"avx2", "fma"})
+AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+AMX = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
+LEVELS = {1: frozenset[str](), 3: AVX2, 4: AVX512}
+"""What the levels of x86-64 that the CPU kernels are built for need, as flags of /proc/cpuinfo."""
+#: NumPy's own loops, where its wheels choose them at run time.
+NUMPY_BEYOND_SSE = "AVX512_SPR,AVX512_ICL,X86_V4,AVX512_SKX,X86_V3,AVX2,FMA3"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the tests.
+
+    Attributes:
+        name: what is different in it.
+        environment: variables that tell the libraries so.
+        level: the one level of x86-64 that the CPU kernels are built for; None: the installed extension.
+        threads: of PyTorch, in each test process.
+        needs: flags that the processor must have, as /proc/cpuinfo names them.
+    """
+
+    name: str
+    environment: dict[str, str] = field(default_factory=dict)
+    level: int | None = None
+    threads: int = 1
+    needs: frozenset[str] = frozenset()
+
+
+ROWS = (
+    Row("as it is"),
+    Row("two threads", threads=2),
+    Row("PyTorch without AVX2", {"ATEN_CPU_CAPABILITY": "default"}),
+    Row("PyTorch with AVX2", {"ATEN_CPU_CAPABILITY": "avx2"}, needs=AVX2),
+    Row("PyTorch with AVX-512", {"ATEN_CPU_CAPABILITY": "avx512"}, needs=AVX512),
+    Row("oneDNN with AVX2", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, needs=AVX2),
+    Row("oneDNN with AVX-512", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, needs=AVX512),
+    Row("oneDNN with AMX", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"}, needs=AVX512 | AMX),
+    Row("BLAS with AVX2", {"OPENBLAS_CORETYPE": "Haswell", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}, needs=AVX2),
+    Row("BLAS without AVX", {"OPENBLAS_CORETYPE": "Prescott", "MKL_CBWR": "COMPATIBLE"}),
+    Row("our kernels for x86-64", level=1),
+    Row("our kernels for x86-64-v3", level=3, needs=LEVELS[3]),
+    Row("our kernels for x86-64-v4", level=4, needs=LEVELS[4]),
+    Row(
+        "all without AVX, two threads",
+        {
+            "ATEN_CPU_CAPABILITY": "default",
+            "ONEDNN_MAX_CPU_ISA": "SSE41",
+            "OPENBLAS_CORETYPE": "Prescott",
+            "MKL_CBWR": "COMPATIBLE",
+            "NPY_DISABLE_CPU_FEATURES": NUMPY_BEYOND_SSE,
+        },
+        level=1,
+        threads=2,
+    ),
+)
+
+
+@cache
+def processor() -> frozenset[str]:
+    """The flags of this processor; none where the system does not tell."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())
+
+
+def unfit(row: Row) -> str | None:
+    """Why this machine cannot run a row, or None."""
+    if row.level is not None and not (platform.machine() == "x86_64" and sys.platform == "linux"):
+        return "the kernels have one form on this system"
+    missing = sorted(row.needs - processor())
+    return f"this processor has no {', '.join(missing)}" if missing else None
+
+
+def extension(level: int) -> Path:
+    """The extension with its CPU kernels built for one level of x86-64."""
+    folder = BUILD / f"level{level}"
+    definitions = {
+        "SSF_TESTS": "OFF",
+        "SSF_CUDA": "OFF",
+        "SSF_X86_LEVEL": level,
+        "SSF_TORCH_DIR": Path(torch.__file__).parent,
+        "Python_EXECUTABLE": sys.executable,
+    }
+    configure = ["-S", ROOT, "-B", folder, "-GNinja", *(f"-D{name}={value}" for name, value in definitions.items())]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    for arguments in (configure, ["--build", folder, "--target", "_C"]):
+        done = subprocess.run(
+            ["cmake", *arguments], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"building the kernels for level {level} failed:\n{done.stdout}{done.stderr}")
+    return folder / "_C.abi3.so"
+
+
+def run(row: Row, tests: list[str]) -> dict[str, Any]:
+    """Counts of passed, failed and skipped tests, the names of those that failed, and the seconds it took."""
+    started = time.perf_counter()
+    processes = max(1, len(os.sched_getaffinity(0)) // row.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "tests.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "-m", TESTS]
+        command += [f"--numprocesses={processes}"] if processes > 1 else []
+        command += [f"--extension={extension(row.level)}"] if row.level is not None else []
+        environment = {**os.environ, **row.environment, "OMP_NUM_THREADS": str(row.threads)}
+        done = subprocess.run(
+            [*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        if not report.is_file():
+            raise SystemExit(f"row {row.name!r} did not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        found = counts(report)
+    return {**found, "seconds": round(time.perf_counter() - started)}
+
+
+def measured(rows: Iterator[Row], tests: list[str]) -> Iterator[dict[str, Any]]:
+    """What every row found, printed as it comes."""
+    for row in rows:
+        settings = " ".join(f"{name}={value}" for name, value in row.environment.items())
+        line: dict[str, Any] = {"name": row.name, "settings": settings, "threads": row.threads, "level": row.level}
+        why = unfit(row)
+        line |= {"not_run": why} if why else run(row, tests)
+        found = f"{line.get('passed')} passed, {line.get('failed')} failed, {line.get('seconds')} s"
+        print(f"{row.name:<32} {f'not run: {why}' if why else found}", flush=True)
+        for name in line.get("failures", []):
+            print(f"    FAILED {name}", flush=True)
+        yield line
+
+
+def main() -> int:
+    """Run the rows, write the file after each; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has this in it")
+    parser.add_argument("--json", type=Path, help="write the results here after every row")
+    parser.add_argument("tests", nargs="*", help="test files; all of them if none is given")
+    chosen = parser.parse_args()
+    rows = [row for row in ROWS if chosen.only.lower() in row.name.lower()]
+    if not rows:
+        parser.error(f"no row has {chosen.only!r} in its name; there are: {', '.join(row.name for row in ROWS)}")
+    lines: list[dict[str, Any]] = []
+    for line in measured(iter(rows), chosen.tests):
+        lines.append(line)
+        if chosen.json:
+            found = {
+                "command": "make portability",
+                "device": device_info(),
+                "flags": sorted(processor()),
+                "rows": lines,
+            }
+            write_json(found, chosen.json)
+    return int(any(line.get("failed") for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Installing as a user does, into fresh environments: minutes each, with pip's downloads."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scoresde_fast import _extension
+
+pytestmark = [pytest.mark.slow, pytest.mark.same_everywhere]
+
+SAMPLE = "import scoresde_fast as sf; print(sf.sample(sf.load('digits-vp'), seeds=range(2), steps=2).shape)"
+
+
+@pytest.fixture
+def checkout(root: Path, tmp_path: Path) -> Path:
+    """A copy of the checkout's tracked files, without what was built."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+    copy = tmp_path / "checkout"
+    for name in filter(None, listed.split("\0")):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, copy / name)
+    return copy
+
+
+def run(environment: Path, command: str, cwd: Path, **variables: str) -> str:
+    """A command with the environment's programs first on PATH; its output, both streams."""
+    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, shell=True, cwd=cwd, env={**os.environ, "PATH": path, **variables}, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """A fresh virtual environment of this Python."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    return tmp_path / "venv"
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_a_plain_install_builds_the_extension(checkout: Path, environment: Path, tmp_path: Path) -> None:
+    """The README's command; the kernels are there and nothing is warned of."""
+    run(environment, "pip install .", checkout)
+    assert re.search(r"\n +normal +.*cpu, reference", run(environment, "scoresde-fast env", tmp_path))
+    assert run(environment, f'python -W error -c "{SAMPLE}"', tmp_path).endswith("torch.Size([2, 3, 16, 16])\n")
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_the_warning_names_a_command_that_works(checkout: Path, environment: Path, tmp_path: Path) -> None:
+    """Installed without a compiler, the first sample warns once; the command of the warning mends it."""
+    run(environment, "pip install .", checkout, CXX="no-such-compiler")
+    warned = run(environment, f'python -c "{SAMPLE}"', tmp_path)
+    assert warned.count("RuntimeWarning") == 1
+    assert "`no-such-compiler` is not on PATH" in warned
+    (command,) = re.findall(r"To build the extension: (.*)", warned)
+    run(environment, command, tmp_path)
+    assert "RuntimeWarning" not in run(environment, f'python -c "{SAMPLE}"', tmp_path)
+
+
+@pytest.mark.skipif(_extension.why_missing is not None, reason="the extension is not there")
+def test_a_failed_build_goes_on(checkout: Path, environment: Path, tmp_path: Path) -> None:
+    """A source that does not compile is named with the compiler's error, and the package is installed without it."""
+    source = checkout / "csrc" / "cpu" / "normal.cpp"
+    source.write_text(source.read_text() + "\n#error broken on purpose\n")
+    run(environment, "pip install .", checkout)
+    warned = run(environment, f'python -c "{SAMPLE}"', tmp_path)
+    assert warned.count("RuntimeWarning") == 1
+    assert "broken on purpose" in warned

@@ -118,8 +118,8 @@ def test_operator(backend: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
 def test_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Of x and residual: at most twice as far from float64 as those of the definition in that dtype, plus one ulp of
-    the largest; the input's channels need be no multiple of 16, and gradients need not lie as images do."""
+    """Of x and residual: at most three times as far from float64 as the definition's in that dtype, plus one ulp of the
+    largest; the input's channels need be no multiple of 16, and gradients need not lie as images do."""
     x, weight, bias, residual = case(shape)
     grad = torch.randn(residual.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
     u = winograd_weight(weight).float()
@@ -130,7 +130,7 @@ def test_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     exact = (torch.nn.grad.conv2d_input(x.shape, weight, grad.double(), padding=1), 0.7 * grad.double())
     for got, defined, wanted in zip(ours, reference, exact, strict=True):
         assert got.dtype == dtype
-        assert error(got, wanted) <= 2 * error(defined, wanted) + torch.finfo(dtype).eps * float(wanted.abs().max())
+        assert error(got, wanted) <= 3 * error(defined, wanted) + torch.finfo(dtype).eps * float(wanted.abs().max())
 
 
 def test_gradient_is_the_transpose() -> None:

@@ -119,6 +119,12 @@ def record(why: str | None, folder: Path) -> None:
     print(f"scoresde_fast: building without the C++ extension: {why}", file=sys.stderr)
 
 
+def first_error(output: str) -> str:
+    """The first error that a compiler or CMake reports, in one line."""
+    found = re.search(r"^.*\berror:.*$|^CMake Error[^\n]*\n\s*[^\n]*", output, re.MULTILINE)
+    return " ".join((found[0] if found else output[-300:]).split())[:300]
+
+
 class CMakeBuild(build_ext):
     """Hands the extension to CMake."""
 
@@ -150,8 +156,7 @@ class CMakeBuild(build_ext):
             )
             print(done.stdout, file=sys.stderr)
             if done.returncode:
-                errors = [line.strip() for line in done.stdout.splitlines() if re.search(r"\berror\b|Error", line)]
-                why = f"compiling it failed: {(errors or done.stdout.splitlines()[-1:] or ['no output'])[0][:300]}"
+                why = f"compiling it failed: {first_error(done.stdout)}"
                 record(why, ROOT if self.inplace or self.editable_mode else Path(self.build_lib))
                 raise CompileError(why)
 

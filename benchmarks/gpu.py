@@ -78,6 +78,8 @@ def part(name: str, peak: float) -> Callable[[float], dict[str, Any]]:
     import gpu_conditions
     import gpu_figures
 
+    from scoresde_fast.precision import arithmetic
+
     checks = {
         "noise": gpu_checks.noise,
         "steps": gpu_checks.steps,
@@ -88,7 +90,13 @@ def part(name: str, peak: float) -> Callable[[float], dict[str, Any]]:
         "conditions": gpu_conditions.conditions,
     }
     if name in checks:
-        return lambda _bandwidth: checks[name]()
+
+        def check(_bandwidth: float) -> dict[str, Any]:
+            # A reference in TF32 would allow twice the error of TF32.
+            with arithmetic("fp32", torch.device(gpu_checks.DEVICE)):
+                return checks[name]()
+
+        return check
     rows = {"rows 1-2": gpu_figures.norm_rows, "rows 3-5": gpu_figures.step_rows, "row 12": gpu_figures.attention_row}
     return rows.get(name) or (lambda _bandwidth: gpu_figures.convolution_rows(peak))
 

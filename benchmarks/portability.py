@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numerical tests as other processors would run them: python benchmarks/portability.py [--only NAME] [--json FILE]
+"""The numerical tests as other processors would run them: python benchmarks/portability.py [--only TEXT]
 
 One machine stands for many: PyTorch, oneDNN, the BLAS libraries and this package's own kernels are told to use the
 instructions of older processors, one after the other and all at once, as far as this processor has them. Prints a line
-a row, and writes the table of docs/portability.md. Exit status 1 where a test fails.
+a row, and writes benchmarks/results/portability-PROCESSOR.json, of which the table in docs/portability.md is made.
+Exit status 1 where a test fails.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from typing import Any
 import torch
 from junit import counts
 
-from scoresde_fast.bench.machine import device_info
+from scoresde_fast.bench.machine import cpu_name, device_info
 from scoresde_fast.bench.result import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,11 +162,19 @@ def measured(rows: Iterator[Row], tests: list[str]) -> Iterator[dict[str, Any]]:
         yield line
 
 
+def results_file() -> Path:
+    """Named after the processor and the widest instructions it has."""
+    sets = {"amx": AMX, "avx512": AVX512, "avx2": AVX2, "baseline": frozenset[str]()}
+    widest = next(name for name, needs in sets.items() if needs <= processor())
+    name = "-".join(re.findall(r"[a-z0-9]+", f"{cpu_name()} {widest}".lower()))
+    return ROOT / "benchmarks" / "results" / f"portability-{name}.json"
+
+
 def main() -> int:
     """Run the rows, write the file after each; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has this in it")
-    parser.add_argument("--json", type=Path, help="write the results here after every row")
+    parser.add_argument("--json", type=Path, help="where to write the results after every row, if not there")
     parser.add_argument("tests", nargs="*", help="test files; all of them if none is given")
     chosen = parser.parse_args()
     rows = [row for row in ROWS if chosen.only.lower() in row.name.lower()]

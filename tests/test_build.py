@@ -82,6 +82,20 @@ def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: py
     assert not (tmp_path / setup_py.REASON).exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "error"),
+    [
+        ("[1/2] c++\nx.cpp:3:2: error: broken\n  3 |\nninja: build stopped", "x.cpp:3:2: error: broken"),
+        ("-- x\nCMake Error at C.cmake:6 (message):\n  The compiler\n\n  is", "CMake Error at C.cmake:6 (message): The compiler"),
+        ("killed", "killed"),
+    ],
+    ids=["compiler", "CMake", "neither"],
+)  # fmt: skip
+def test_a_failed_build_is_told_in_one_line(setup_py: ModuleType, output: str, error: str) -> None:
+    """By the first error, not the last line."""
+    assert setup_py.first_error(output) == error
+
+
 def test_an_old_setuptools_is_refused(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not know the project's metadata is named, with the command that helps."""
     monkeypatch.setattr(setup_py.setuptools, "__version__", "65.5.0")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,6 +159,24 @@ def test_what_cannot_be_compiled_runs_plain_with_one_warning() -> None:
         for _ in range(2):
             assert torch.equal(sampler.sample(range(3)), expected)
     assert len([w for w in caught if w.category is RuntimeWarning]) == 1
+
+
+def test_many_batch_sizes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a dozen sizes gets a graph of its own, beyond the eight after which PyTorch gives up on a function."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, options, **others: real(f, backend=backend, **others))
+    model = function(lambda x, labels: -x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for size in range(1, 13):
+            sf.Sampler(model, "em", 2, compile=True, batch_size=size).sample(range(size))
+    assert len(graphs) == 12
 
 
 def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:

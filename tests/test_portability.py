@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runners of `make portability` and `make matrix`, and their page."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytestmark = pytest.mark.same_everywhere
+
+
+@pytest.fixture
+def benchmarks(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the runners, on the path."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    return root / "benchmarks"
+
+
+@pytest.fixture
+def portability(benchmarks: Path) -> ModuleType:
+    return importlib.import_module("portability")
+
+
+def test_figures_come_from_results(root: Path, benchmarks: Path) -> None:
+    """The page's table is the one made from the committed results, and in those no test failed."""
+    tables = importlib.import_module("portability_tables")
+    assert "\n".join(tables.processors()) in (root / "docs" / "portability.md").read_text()
+    for file in (benchmarks / "results").glob("portability-*.json"):
+        assert all(row.get("failed", 0) == 0 for row in tables.load(file.stem)["rows"]), file.name
+
+
+def test_rows_are_left_out_with_the_reason(portability: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the processor lacks is named; every processor runs the plainest row and the one as it is."""
+    monkeypatch.setattr(portability, "processor", lambda: frozenset({"avx2", "fma"}))
+    why = {row.name: portability.unfit(row) for row in portability.ROWS}
+    assert why["as it is"] is None and why["PyTorch with AVX2"] is None and why["PyTorch without AVX2"] is None
+    assert why["oneDNN with AMX"].startswith("this processor has no amx_bf16, amx_int8, amx_tile, avx512bw")
+    assert portability.results_file().name.endswith("-avx2.json")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the processes are started as on Unix")
+def test_a_row_counts_its_tests(portability: ModuleType, tmp_path: Path) -> None:
+    """Passed, failed and skipped tests by their names, in a process with the row's settings."""
+    test = tmp_path / "test_settings.py"
+    test.write_text(
+        "import os, pytest\n"
+        "def test_setting(): assert os.environ['ATEN_CPU_CAPABILITY'] == 'default'\n"
+        "def test_threads(): assert os.environ['OMP_NUM_THREADS'] == '2'\n"
+        "def test_wrong(): assert False\n"
+        "@pytest.mark.skip(reason='no')\ndef test_skipped(): pass\n"
+        "@pytest.mark.same_everywhere\ndef test_of_a_page(): assert False\n"
+    )
+    row = portability.Row("one", {"ATEN_CPU_CAPABILITY": "default"}, threads=2)
+    found = portability.run(row, [str(test), f"--rootdir={tmp_path}"])
+    assert (found["passed"], found["failed"], found["skipped"]) == (2, 1, 1)
+    assert found["failures"] == ["test_settings::test_wrong"]
+
+
+def test_the_matrix_needs_its_pythons(benchmarks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A Python that is not there is named; this one is found."""
+    matrix = importlib.import_module("matrix")
+    here = "{}.{}".format(*sys.version_info[:2])
+    monkeypatch.setattr(matrix.shutil, "which", lambda name: sys.executable if name == f"python{here}" else None)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert matrix.interpreter(here) == sys.executable
+    with pytest.raises(SystemExit, match=r"there is no Python 3\.99: install it"):
+        matrix.interpreter("3.99")

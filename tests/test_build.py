@@ -86,7 +86,7 @@ def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: py
     ("output", "error"),
     [
         ("[1/2] c++\nx.cpp:3:2: error: broken\n  3 |\nninja: build stopped", "x.cpp:3:2: error: broken"),
-        ("-- x\nCMake Error at C.cmake:6 (message):\n  The compiler\n\n  is", "CMake Error at C.cmake:6 (message): The compiler"),
+        ("CMake Error at C:6 (message):\n  The compiler\n\n  is", "CMake Error at C:6 (message): The compiler"),
         ("killed", "killed"),
     ],
     ids=["compiler", "CMake", "neither"],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a call must be recorded for a derivative; one that need not goes straight to its kernel."""
+"""Recording a call for its derivatives, and whether it must be: one that need not goes straight to its kernel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+
+
+class SingleLevelFunction(_SingleLevelFunction):
+    """An autograd function for the dispatcher's autograd key, where one level of torch.func has been entered already.
+
+    ``torch.autograd.Function`` would enter it again, in layers of Python that take longer than a small image.
+    """
+
+    @classmethod
+    def record(cls, *arguments: Any) -> Any:
+        """``forward`` of the arguments, recorded for its derivatives."""
+        with enable_single_level_autograd_function():
+            return cls.apply(*arguments)  # type: ignore[attr-defined]
 
 
 def needs_derivatives(*tensors: Tensor | None) -> bool:

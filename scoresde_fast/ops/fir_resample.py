@@ -15,17 +15,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
-from torch.autograd.function import _SingleLevelFunction
 
 from scoresde_fast.ops import checks
-from scoresde_fast.ops.derivatives import needs_derivatives
+from scoresde_fast.ops.derivatives import SingleLevelFunction, needs_derivatives
 from scoresde_fast.ops.library import define, library
 
 Direction = Literal["up", "down"]
@@ -79,7 +77,7 @@ def _reference(x: Tensor, taps: Sequence[float], direction: Direction, offset: i
 operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"), checked=("cpu",))
 
 
-class _Resample(_SingleLevelFunction):
+class _Resample(SingleLevelFunction):
     @staticmethod
     def forward(x: Tensor, taps: list[float], direction: Direction, offset: int, gain: float) -> Tensor:
         # Recording is off in here, but the outer levels of nested transforms have yet to see the operation.
@@ -123,10 +121,7 @@ def _differentiable(x: Tensor, *options: Any) -> Tensor:
     if not (recorded or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()):
         with torch._C._AutoDispatchBelowAutograd():
             return torch.ops.scoresde_fast.fir_resample.default(x, *options)
-    # Inside a transform of torch.func, its level has been entered before this key is reached: `apply` would enter it
-    # again, the method it overrides only records.
-    with enable_single_level_autograd_function():
-        return _Resample.apply(x, *options)
+    return cast(Tensor, _Resample.record(x, *options))
 
 
 library.impl("fir_resample", _differentiable, "Autograd")

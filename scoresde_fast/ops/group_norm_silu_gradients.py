@@ -14,13 +14,10 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch._functorch.autograd_function import (  # type: ignore[attr-defined]
-    enable_single_level_autograd_function,
-)
-from torch.autograd.function import _SingleLevelFunction, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.library import Library
 
-from scoresde_fast.ops.derivatives import below_autograd, needs_derivatives
+from scoresde_fast.ops.derivatives import SingleLevelFunction, below_autograd, needs_derivatives
 from scoresde_fast.ops.library import define
 
 Triple: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -148,7 +145,7 @@ backward = define(BACKWARD, _backward_reference, _backward_fake, order=("triton"
 tangent = define(TANGENT, _tangent_reference, _tangent_fake, order=("triton", "cpu"))
 
 
-class _GroupNormSilu(_SingleLevelFunction):
+class _GroupNormSilu(SingleLevelFunction):
     """The operation with its derivatives; that of the filter, which is linear, is the filter or its adjoint.
 
     It runs inside the dispatcher's autograd key, which sees one level of nested transforms at a time.
@@ -237,8 +234,7 @@ def _filter(x: Tensor, resample: str, taps: Sequence[float], *, adjoint: bool = 
 
 def recorded(implementation: Callable[..., Any], *arguments: Any) -> Triple:
     """``implementation`` of the operation's arguments, with its derivatives."""
-    with enable_single_level_autograd_function():
-        return cast(Triple, _GroupNormSilu.apply(implementation, *arguments))  # type: ignore[attr-defined]
+    return cast(Triple, _GroupNormSilu.record(implementation, *arguments))
 
 
 def _autograd(

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd.function import _SingleLevelFunction, once_differentiable
+from torch.autograd.function import once_differentiable
+
+from scoresde_fast.ops.derivatives import SingleLevelFunction
 
 Apply = Callable[[Tensor, Tensor | None, bool], Tensor]
 """``apply(x, residual, biased)``: the operation with its bias, or without."""
@@ -28,13 +29,10 @@ def with_derivatives(
         x, residual: (B, C, H, W), (B, K, H', W') or None.
         scale: the factor that ``apply`` gives the residual.
     """
-    # Past a method that enters the levels of torch.func and takes longer than a small image: where such levels are, the
-    # dispatcher has entered one.
-    with enable_single_level_autograd_function():
-        return cast(Tensor, _Linear.apply(x, residual, apply, transpose, scale))
+    return cast(Tensor, _Linear.record(x, residual, apply, transpose, scale))
 
 
-class _Linear(_SingleLevelFunction):
+class _Linear(SingleLevelFunction):
     @staticmethod
     def forward(x: Tensor, residual: Tensor | None, apply: Apply, transpose: Transpose, scale: float) -> Tensor:
         return apply(x, residual, True)

@@ -8,6 +8,7 @@ the pixels of the same image with n as keys and values, projects by V and joins.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import triton
@@ -215,7 +216,7 @@ class Plan:
     scale: float
 
     def __post_init__(self) -> None:
-        norm = self.norm_constants()
+        norm = self.norm_constants
         tile = norm["BLOCK_T"] * norm["SLAB"]
         if self.channels % 16 or self.channels > MAX_CHANNELS or self.tokens > MAX_TOKENS or tile > MAX_SLAB:
             raise ValueError(
@@ -224,12 +225,12 @@ class Plan:
                 f"pixels and slabs of whole groups up to {MAX_SLAB} elements; use the reference"
             )
 
-    @property
+    @cached_property
     def tile(self) -> Tiles:
         """Of the attention kernel."""
         return tiles(self.tokens, self.channels, self.itemsize)
 
-    @property
+    @cached_property
     def packed(self) -> bool:
         """Whether a tile of the attention kernel holds several whole images."""
         return self.tokens < self.tile.m and self.tile.m % self.tokens == 0
@@ -244,6 +245,7 @@ class Plan:
             "CHANNEL_STRIDE": channel_stride,
         }
 
+    @cached_property
     def norm_constants(self) -> dict[str, Any]:
         """Those of `normalise_tokens_kernel`."""
         slab = slab_channels(self.channels, self.groups)
@@ -255,11 +257,13 @@ class Plan:
             "SLAB": triton.next_power_of_2(slab),
         }
 
+    @cached_property
     def norm_warps(self) -> int:
         """Warps of `normalise_tokens_kernel`: about 32 elements a thread."""
-        norm = self.norm_constants()
+        norm = self.norm_constants
         return min(8, max(1, norm["BLOCK_T"] * norm["SLAB"] // 1024))
 
+    @cached_property
     def attention_constants(self) -> dict[str, Any]:
         """Those of `group_norm_attention_kernel`."""
         tile = self.tile
@@ -271,6 +275,10 @@ class Plan:
             "BLOCK_K": tile.k,
             "BLOCK_C": triton.next_power_of_2(self.channels),
         }
+
+
+plan_of = cache(Plan)
+"""The plan of a shape, made once: making it takes longer than a launch."""
 
 
 def group_norm_attention(
@@ -290,12 +298,12 @@ def group_norm_attention(
     out = x.new_empty_strided(x.shape, x.stride())
     if not x.numel():
         return out
-    plan = Plan(height * width, channels, groups, x.element_size(), x.stride(1) == 1, eps, scale)
+    plan = plan_of(height * width, channels, groups, x.element_size(), x.stride(1) == 1, eps, scale)
     n = x.new_empty((batch, plan.tokens, channels))
-    norm = plan.norm_constants()
+    norm = plan.norm_constants
     slabs = triton.cdiv(channels, norm["SLAB_CHANNELS"])
     normalise_tokens_kernel[(batch * slabs,)](
-        n, x, norm_weight, norm_bias, **norm, num_warps=plan.norm_warps(), enable_fp_fusion=True
+        n, x, norm_weight, norm_bias, **norm, num_warps=plan.norm_warps, enable_fp_fusion=True
     )
     tile = plan.tile
     programs = triton.cdiv(batch * plan.tokens, tile.m) if plan.packed else batch * triton.cdiv(plan.tokens, tile.m)
@@ -308,7 +316,7 @@ def group_norm_attention(
         value,
         bias,
         batch,
-        **plan.attention_constants(),
+        **plan.attention_constants,
         num_warps=tile.warps,
         num_stages=tile.stages,
         enable_fp_fusion=True,
@@ -321,8 +329,8 @@ def specialisations() -> list[Specialisation]:
     forms = []
     for dtype in ("bf16", "fp16"):
         for tokens in (256, 64, 16):
-            plan = Plan(tokens, 256, 32, 2, True, 1e-6, 0.5**0.5)
-            norm, tile = plan.norm_constants(), plan.tile
+            plan = plan_of(tokens, 256, 32, 2, True, 1e-6, 0.5**0.5)
+            norm, tile = plan.norm_constants, plan.tile
             pointers = {"p_n": f"*{dtype}", "p_x": f"*{dtype}", "p_weight": "*fp32", "p_bias": "*fp32"}
             forms.append(
                 Specialisation(
@@ -332,7 +340,7 @@ def specialisations() -> list[Specialisation]:
                     constants=norm,
                     elements=tokens * norm["SLAB_CHANNELS"],
                     aligned=tuple(pointers),
-                    warps=plan.norm_warps(),
+                    warps=plan.norm_warps,
                 )
             )
             names = ("p_out", "p_x", "p_n", "p_score", "p_key_bias", "p_value", "p_bias")
@@ -342,7 +350,7 @@ def specialisations() -> list[Specialisation]:
                     label=f"group_norm_attention: attend, {tokens} pixels, {dtype}",
                     kernel=group_norm_attention_kernel,
                     signature=pointers | {"batch": "i32"},
-                    constants=plan.attention_constants(),
+                    constants=plan.attention_constants,
                     elements=tile.m * 256,
                     aligned=tuple(pointers),
                     warps=tile.warps,

@@ -155,7 +155,7 @@ def normalise_in_pieces(
     tiles, warps = plan.tiles(piece)
     group_moments_kernel[(slabs * pieces,)](
         x, residual if join else x, x if shift is None else shift, joined, moments_of_pieces,
-        **plan.image(), **tiles, JOIN=join, SHIFT=shift_kind, SCALE=scale, num_warps=warps, enable_fp_fusion=True,
+        **plan.image, **tiles, JOIN=join, SHIFT=shift_kind, SCALE=scale, num_warps=warps, enable_fp_fusion=True,
     )  # fmt: skip
     group_statistics_kernel[(x.shape[0] * plan.groups,)](
         moments_of_pieces, statistics, PIXELS=plan.pixels, SCALE=1.0 if join else scale, EPS=eps, PIECE=piece,
@@ -163,7 +163,7 @@ def normalise_in_pieces(
     )  # fmt: skip
     rows = plan.piece(PIECE // 2)
     group_apply_kernel[(slabs * triton.cdiv(plan.pixels, rows),)](
-        joined if join else x, x if shift is None else shift, weight, bias, y, statistics, **plan.image(),
+        joined if join else x, x if shift is None else shift, weight, bias, y, statistics, **plan.image,
         SHIFT=0 if join else shift_kind, SCALE=1.0 if join else scale, SILU=silu, ROWS=rows, num_warps=4,
         enable_fp_fusion=True,
     )  # fmt: skip

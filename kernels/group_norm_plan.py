@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import triton
@@ -32,7 +33,7 @@ class Plan:
         """Channels a group."""
         return self.channels // self.groups
 
-    @property
+    @cached_property
     def slab(self) -> int:
         """Channels a program: whole groups, as many as make good rows and enough work, if that many fit."""
         counts = [count for count in range(1, self.groups + 1) if self.groups % count == 0]
@@ -52,6 +53,7 @@ class Plan:
         elements = triton.next_power_of_2(slab) * triton.next_power_of_2(self.pixels)
         return elements * self.itemsize * self.images <= MAX_SLAB_BYTES
 
+    @cached_property
     def image(self) -> dict[str, Any]:
         """The constants that every kernel has."""
         return {
@@ -75,6 +77,10 @@ class Plan:
     def piece(self, elements: int) -> int:
         """Pixels of a slab that are about so many elements."""
         return max(1, min(triton.next_power_of_2(self.pixels), elements // triton.next_power_of_2(self.slab)))
+
+
+plan_of = cache(Plan)
+"""The plan of an image, made once: making it takes longer than a launch."""
 
 
 def empty_image(like: Any, channels_last: bool) -> Any:

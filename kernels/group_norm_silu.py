@@ -14,7 +14,7 @@ from typing import Any
 import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_pieces import normalise_in_pieces
-from scoresde_fast.kernels.group_norm_plan import Plan, empty_image
+from scoresde_fast.kernels.group_norm_plan import empty_image, plan_of
 from scoresde_fast.kernels.group_norm_tiles import (
     affine,
     load,
@@ -119,7 +119,7 @@ def group_norm_silu(
     """Launch the kernels; the filter is one of its own."""
     batch, channels, height, width = x.shape
     join = residual is not None
-    plan = Plan(channels, height * width, groups, x.element_size(), not x.is_contiguous(), 2 if join else 1)
+    plan = plan_of(channels, height * width, groups, x.element_size(), not x.is_contiguous(), 2 if join else 1)
     y = empty_image(x, plan.channels_last)
     joined = empty_image(x, plan.channels_last) if join else x.new_empty(0)
     statistics = x.new_empty((batch, groups, 2), dtype=x.new_empty(0).float().dtype)
@@ -130,7 +130,7 @@ def group_norm_silu(
         tiles, warps = plan.tiles(plan.pixels)
         group_norm_silu_kernel[(batch * (channels // plan.slab),)](
             x, residual if join else x, x if shift is None else shift, weight, bias, y, joined, statistics,
-            **plan.image(), **tiles, KEPT=kept_tiles(tiles["TILES"]), JOIN=join, SHIFT=shift_kind, SCALE=scale,
+            **plan.image, **tiles, KEPT=kept_tiles(tiles["TILES"]), JOIN=join, SHIFT=shift_kind, SCALE=scale,
             EPS=eps, SILU=silu, num_warps=warps, maxnreg=128, enable_fp_fusion=True,
         )  # fmt: skip
     else:
@@ -149,7 +149,7 @@ def specialisations() -> list[Specialisation]:
     for channels, size in shapes:
         for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
             for join in (False, True):
-                plan = Plan(channels, size * size, min(channels // 4, 32), itemsize, True, 2 if join else 1)
+                plan = plan_of(channels, size * size, min(channels // 4, 32), itemsize, True, 2 if join else 1)
                 if not plan.fits(plan.slab):
                     continue
                 tiles, warps = plan.tiles(plan.pixels)
@@ -162,7 +162,7 @@ def specialisations() -> list[Specialisation]:
                         kernel=group_norm_silu_kernel,
                         signature={name: f"*{dtype}" if name in images else "*fp32" for name in names},
                         constants={
-                            **plan.image(),
+                            **plan.image,
                             **tiles,
                             "KEPT": kept_tiles(tiles["TILES"]),
                             **options,

@@ -9,7 +9,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.group_norm_plan import PIECE, Plan, empty_image
+from scoresde_fast.kernels.group_norm_plan import PIECE, empty_image, plan_of
 from scoresde_fast.kernels.group_norm_tiles import LOG2_E, group_mean, load_statistics, narrow, slab_channels
 from scoresde_fast.kernels.specialisation import Specialisation
 
@@ -158,7 +158,7 @@ def differentiate(
 ) -> tuple[Any, Any]:
     """Launch both kernels: (the gradient of x or the tangent of y, the sums (B, 4, C) float32 over the pixels)."""
     batch, channels, height, width = source.shape
-    plan = Plan(channels, height * width, groups, source.element_size(), not source.is_contiguous(), 0)
+    plan = plan_of(channels, height * width, groups, source.element_size(), not source.is_contiguous(), 0)
     out = empty_image(source, plan.channels_last)
     rows = plan.piece(PIECE // 2)
     pieces = triton.cdiv(plan.pixels, rows)
@@ -167,7 +167,7 @@ def differentiate(
         # The kernel has nothing to put there.
         sums[:, :, 3 if backward else 2 :].zero_()
     options = {
-        **plan.image(),
+        **plan.image,
         "SHIFT": 0 if joined or shift is None else shift.ndim,
         "SCALE": 1.0 if joined else scale,
         "SILU": silu,
@@ -194,12 +194,12 @@ def specialisations() -> list[Specialisation]:
     for channels, size in ((128, 32), (256, 32), (384, 32), (256, 16), (256, 8), (256, 4)):
         for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
             for backward in (False, True):
-                plan = Plan(channels, size * size, min(channels // 4, 32), itemsize, True, 0)
+                plan = plan_of(channels, size * size, min(channels // 4, 32), itemsize, True, 0)
                 names = ["p_source", "p_change", "p_grad_h", "p_shift", "p_statistics", "p_weight", "p_bias", "p_sums"]
                 images = ("p_source", "p_change", "p_grad_h", "p_out")
                 rows = plan.piece(PIECE // 2)
                 constants = {
-                    **plan.image(),
+                    **plan.image,
                     "SHIFT": 2,
                     "SCALE": 1.0,
                     "SILU": True,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.loop.capture import require_capturable_loop
+from scoresde_fast.loop.capture import CudaGraphs, require_capturable_loop
 from scoresde_fast.loop.capture_safety import CaptureUnsafeError, record_twice, require_capturable
 from scoresde_fast.loop.engine import program_for
 from scoresde_fast.loop.evaluate import evaluator
@@ -204,6 +205,28 @@ def test_what_is_safe_is_let_through() -> None:
         ROW.add_(1)
 
     assert list(record_twice(step, DEVICE)) == []
+
+
+def test_a_failed_capture_ends_its_allocation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allocator leaves the pool, also where it has left it already, and the step's own error is raised."""
+    ended: list[tuple[int, tuple[int, int]]] = []
+
+    def end(device: int, pool: tuple[int, int]) -> None:
+        ended.append((device, pool))
+        raise RuntimeError("not currently recording to mempool_id")
+
+    for name in ("Stream", "CUDAGraph", "device", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *given, **named: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+
+    def step() -> None:
+        raise ValueError("the step's own")
+
+    with pytest.raises(ValueError, match="the step's own"):
+        CudaGraphs(torch.device("cuda", 3)).capture(step)
+    assert ended == [(3, (0, 7))]
 
 
 @pytest.fixture

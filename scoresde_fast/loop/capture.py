@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -69,10 +70,16 @@ class CudaGraphs:
                     causes.append(error)
                     raise
         except Exception:
+            self._end_allocation()
             if causes:  # what ended the capture says more than that it ended
                 raise causes[0] from None
             raise
         return graph.replay
+
+    def _end_allocation(self) -> None:
+        """Takes the allocator out of the pool of a failed capture; torch 2.11 leaves it there, and frees no memory."""
+        with torch.cuda.device(self._device), suppress(RuntimeError):  # raised where the capture's end has done it
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
 
 
 def capture_with(graphs: Graphs, step: Step) -> Step:

@@ -13,6 +13,7 @@ import argparse
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -106,8 +107,8 @@ def unfit(row: Row) -> str | None:
     return f"this processor has no {', '.join(missing)}" if missing else None
 
 
-def extension(level: int) -> Path:
-    """The extension with its CPU kernels built for one level of x86-64."""
+def package(level: int) -> Path:
+    """A folder that holds the package as links into the checkout, with the kernels built for one level of x86-64."""
     folder = BUILD / f"level{level}"
     definitions = {
         "SSF_TESTS": "OFF",
@@ -124,7 +125,14 @@ def extension(level: int) -> Path:
         )
         if done.returncode:
             raise SystemExit(f"building the kernels for level {level} failed:\n{done.stdout}{done.stderr}")
-    return folder / "_C.abi3.so"
+    links = folder / "package" / "scoresde_fast"
+    shutil.rmtree(links, ignore_errors=True)
+    links.mkdir(parents=True)
+    for entry in [*(ROOT / "scoresde_fast").iterdir(), ROOT / "kernels"]:
+        if entry.name != "__pycache__" and not entry.name.startswith("_C."):
+            (links / entry.name).symlink_to(entry)
+    (links / "_C.abi3.so").symlink_to(folder / "_C.abi3.so")
+    return links.parent
 
 
 def run(row: Row, tests: list[str]) -> dict[str, Any]:
@@ -135,9 +143,9 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
         report = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *TESTS]
         command += [f"--numprocesses={processes}"] if processes > 1 else []
-        command += [f"--extension={extension(row.level)}"] if row.level is not None else []
         # What inductor has compiled for one instruction set fails under another.
         own = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
+        own |= {} if row.level is None else {"PYTHONPATH": str(package(row.level))}
         environment = {**os.environ, **row.environment, **own}
         done = subprocess.run(
             [*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -21,19 +19,8 @@ GOLDEN = ROOT.parent / "shared" / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds --run-seed and --extension."""
+    """Adds --run-seed."""
     parser.addoption("--run-seed", type=int, default=0, help="seed of the tests marked statistical (default: 0)")
-    parser.addoption("--extension", metavar="FILE", help="test this build of the C++ extension, not the installed one")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Loads the extension that --extension names, before anything imports the installed one."""
-    if file := config.getoption("--extension"):
-        name = "scoresde_fast._C"
-        spec = spec_from_file_location(name, file)
-        assert spec is not None and spec.loader is not None
-        module = sys.modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(module)
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,15 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
     processes = max(1, len(os.sched_getaffinity(0)) // row.threads)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *TESTS]
+        # Not as a module: the working folder would come before the package that is to be tested.
+        command = [
+            Path(sys.executable).with_name("pytest"),
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={report}",
+            *TESTS,
+        ]
         command += [f"--numprocesses={processes}"] if processes > 1 else []
         # What inductor has compiled for one instruction set fails under another.
         own = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}

@@ -19,7 +19,7 @@ help:
 	@echo "make lint | typecheck | ctest | pytest   one part of it"
 	@echo "make seeds      run the statistical tests with twenty run seeds"
 	@echo "make portability  run the numerical tests with the instructions of older processors; about an hour"
-	@echo "make matrix     build and test with each supported Python and torch; about an hour, some GB of downloads"
+	@echo "make matrix     build and test with the oldest, the GPU machine's and the newest Python and torch; some GB"
 	@echo "make format     rewrite the sources as lint wants them"
 	@echo "make clean      remove what was built; distclean: and .venv"
 
@@ -91,7 +91,7 @@ format: .venv/tested
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache scoresde_fast/_C*.so .venv/installed .venv/benched .venv/tested
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache scoresde_fast/_C*.so scoresde_fast/why_no_extension.txt .venv/installed .venv/benched .venv/tested
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 distclean: clean

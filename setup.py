@@ -44,40 +44,40 @@ def torch_folder() -> Path | None:
     An isolated build has its own packages, but the interpreter of the environment, whose torch has the same headers.
     """
     spec = find_spec("torch")
-    if spec and spec.origin:
-        site, version = Path(spec.origin).parent.parent, metadata.version("torch")
-    else:
-        site = Path(sysconfig.get_path("purelib"))
-        version = next((found.version for found in metadata.distributions(name="torch", path=[str(site)])), "")
+    site = Path(spec.origin).parent.parent if spec and spec.origin else Path(sysconfig.get_path("platlib"))
+    version = next((found.version for found in metadata.distributions(name="torch", path=[str(site)])), "")
     return site / "torch" if version_of(version) >= TORCH else None
 
 
-def tool(name: str) -> str | None:
+def find_tool(name: str) -> str | None:
     """The path of a tool, or None."""
     return shutil.which(name, path=TOOL_PATH)
 
 
-def has_cmake() -> bool:
-    """Whether there is a CMake that is new enough."""
-    if not tool("cmake"):
-        return False
-    output = subprocess.run([tool("cmake"), "--version"], capture_output=True, text=True, check=False).stdout
-    return version_of(output) >= CMAKE
+def find_cmake() -> str | None:
+    """The path of the first CMake that is new enough, or None."""
+    for folder in TOOL_PATH.split(os.pathsep):
+        found = shutil.which("cmake", path=folder)
+        if found:
+            output = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+            if version_of(output) >= CMAKE:
+                return found
+    return None
 
 
 def compiler() -> str:
     """The C++ compiler's command."""
-    return os.environ.get("CXX", "c++").split()[0]
+    return (os.environ.get("CXX") or "c++").split()[0]
 
 
-def to_install() -> list[str]:
+def build_requirements() -> list[str]:
     """What an isolated build must install before it can compile: nothing where there is no compiler."""
-    if os.environ.get("SCORESDE_FAST_EXT") == "off" or not tool(compiler()):
+    if os.environ.get("SCORESDE_FAST_EXT") == "off" or not find_tool(compiler()):
         return []
     needs = {
         f"torch>={'.'.join(map(str, TORCH))}": torch_folder() is None,
-        f"cmake>={'.'.join(map(str, CMAKE))}": not has_cmake(),
-        "ninja": not tool("ninja"),
+        f"cmake>={'.'.join(map(str, CMAKE))}": not find_cmake(),
+        "ninja": not find_tool("ninja"),
     }
     return [requirement for requirement, missing in needs.items() if missing]
 
@@ -91,7 +91,7 @@ def require_known(mode: str) -> None:
 def why_pure(mode: str) -> str | None:
     """Why this build is to have no extension, or None. Raises SystemExit for an unknown mode, or one that cannot be."""
     require_known(mode)
-    why = "it was built with SCORESDE_FAST_EXT=off" if mode == "off" else missing_tool()
+    why = "the package was built with SCORESDE_FAST_EXT=off" if mode == "off" else missing_tool()
     if why and mode == "require":
         raise SystemExit(f"scoresde_fast: cannot build the extension (SCORESDE_FAST_EXT=require): {why}")
     return why
@@ -99,20 +99,21 @@ def why_pure(mode: str) -> str | None:
 
 def missing_tool() -> str | None:
     """What compiling needs and this machine lacks, in words, or None."""
-    if not tool(compiler()):
+    if not find_tool(compiler()):
         return f"there was no C++ compiler: `{compiler()}` is not on PATH (Debian, Ubuntu: apt-get install g++)"
-    # Only builds without isolation lack the others, which `to_install` brings to the rest.
+    # `build_requirements` brings the rest to isolated builds; only others can lack it.
     if not torch_folder():
         return f"there was no torch {'.'.join(map(str, TORCH))} or newer in the build's environment"
-    if not has_cmake():
+    if not find_cmake():
         return f"there was no CMake {'.'.join(map(str, CMAKE))} or newer in the build's environment"
-    return None if tool("ninja") else "there was no Ninja in the build's environment"
+    return None if find_tool("ninja") else "there was no Ninja in the build's environment"
 
 
-def record(why: str | None, folder: Path) -> None:
+def record_reason(why: str | None, folder: Path) -> None:
     """Write the reason under a folder that holds the package, or remove an older one."""
     if why:
-        (folder / REASON).write_text(why + "\n")
+        (folder / REASON).parent.mkdir(parents=True, exist_ok=True)
+        (folder / REASON).write_text(why + "\n", encoding="utf-8")
     else:
         (folder / REASON).unlink(missing_ok=True)
         return
@@ -141,6 +142,7 @@ class CMakeBuild(build_ext):
             "SSF_TESTS": "OFF",
             "SSF_TORCH_DIR": torch_folder(),
             "Python_EXECUTABLE": sys.executable,
+            "CMAKE_MAKE_PROGRAM": find_tool("ninja"),  # not that of an earlier isolated build, which is gone
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": output,
         }
         options = [f"-D{name}={value}" for name, value in definitions.items()]
@@ -148,25 +150,29 @@ class CMakeBuild(build_ext):
         environment = {**os.environ, "PATH": TOOL_PATH}
         for arguments in (["-S", ROOT, "-B", build, "-GNinja", *options], ["--build", build, "--target", "_C"]):
             done = subprocess.run(
-                [tool("cmake"), *arguments],
+                [find_cmake(), *arguments],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                errors="replace",
             )
             print(done.stdout, file=sys.stderr)
             if done.returncode:
                 why = f"compiling it failed: {first_error(done.stdout)}"
-                record(why, ROOT if self.inplace or self.editable_mode else Path(self.build_lib))
+                folder = ROOT if self.editable_mode else Path(self.build_lib)
+                record_reason(why, folder)
+                for old in (folder / "scoresde_fast").glob("_C*"):  # of an earlier build, from other sources
+                    old.unlink()
                 raise CompileError(why)
 
 
 class BuildPython(build_py):
-    """Takes the reason for a build without the extension along."""
+    """Puts the reason for a missing extension among the package's files."""
 
     def run(self) -> None:
         """Record it first: it is one of the package's files."""
-        record(why_pure(os.environ.get("SCORESDE_FAST_EXT", "auto")), ROOT)
+        record_reason(why_pure(os.environ.get("SCORESDE_FAST_EXT", "auto")), ROOT)
         super().run()
 
 
@@ -186,7 +192,7 @@ def main() -> None:
         ext_modules=[] if pure else [Extension("scoresde_fast._C", [], py_limited_api=True, optional=mode == "auto")],
         cmdclass={"build_ext": CMakeBuild, "build_py": BuildPython},
         options={} if pure else {"bdist_wheel": {"py_limited_api": "cp310"}},
-        setup_requires=to_install(),  # an isolated build is asked for these first, while it has none of them
+        setup_requires=build_requirements(),  # an isolated build is asked for these first, while it has none of them
     )
 
 

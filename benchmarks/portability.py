@@ -92,18 +92,18 @@ ROWS = (
 
 
 @cache
-def processor() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
     """The flags of this processor; none where the system does not tell."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())
 
 
-def unfit(row: Row) -> str | None:
+def why_not_run(row: Row) -> str | None:
     """Why this machine cannot run a row, or None."""
     if row.level is not None and not (platform.machine() == "x86_64" and sys.platform == "linux"):
         return "the kernels have one form on this system"
-    missing = sorted(row.needs - processor())
+    missing = sorted(row.needs - cpu_flags())
     return f"this processor has no {', '.join(missing)}" if missing else None
 
 
@@ -138,7 +138,7 @@ def package(level: int) -> Path:
 def run(row: Row, tests: list[str]) -> dict[str, Any]:
     """Counts of passed, failed and skipped tests, the names of those that failed, and the seconds it took."""
     started = time.perf_counter()
-    processes = max(1, len(os.sched_getaffinity(0)) // row.threads)
+    processes = max(1, (os.cpu_count() or 1) // row.threads)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
         # Not as a module: the working folder would come before the package that is to be tested.
@@ -164,12 +164,12 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
     return {**found, "seconds": round(time.perf_counter() - started)}
 
 
-def measured(rows: Iterator[Row], tests: list[str]) -> Iterator[dict[str, Any]]:
+def run_rows(rows: Iterator[Row], tests: list[str]) -> Iterator[dict[str, Any]]:
     """What every row found, printed as it comes."""
     for row in rows:
         settings = " ".join(f"{name}={value}" for name, value in row.environment.items())
         line: dict[str, Any] = {"name": row.name, "settings": settings, "threads": row.threads, "level": row.level}
-        why = unfit(row)
+        why = why_not_run(row)
         line |= {"not_run": why} if why else run(row, tests)
         found = f"{line.get('passed')} passed, {line.get('failed')} failed, {line.get('seconds')} s"
         print(f"{row.name:<32} {f'not run: {why}' if why else found}", flush=True)
@@ -181,7 +181,7 @@ def measured(rows: Iterator[Row], tests: list[str]) -> Iterator[dict[str, Any]]:
 def results_file() -> Path:
     """Named after the processor and the widest instructions it has."""
     sets = {"amx": AMX, "avx512": AVX512, "avx2": AVX2, "baseline": frozenset[str]()}
-    widest = next(name for name, needs in sets.items() if needs <= processor())
+    widest = next(name for name, needs in sets.items() if needs <= cpu_flags())
     name = "-".join(re.findall(r"[a-z0-9]+", f"{cpu_name()} {widest}".lower()))
     return ROOT / "benchmarks" / "results" / f"portability-{name}.json"
 
@@ -190,23 +190,20 @@ def main() -> int:
     """Run the rows, write the file after each; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has this in it")
-    parser.add_argument("--json", type=Path, help="where to write the results after every row, if not there")
+    parser.add_argument("--json", type=Path, help="where to write the results, if not there")
     parser.add_argument("tests", nargs="*", help="test files; all of them if none is given")
     chosen = parser.parse_args()
     rows = [row for row in ROWS if chosen.only.lower() in row.name.lower()]
     if not rows:
         parser.error(f"no row has {chosen.only!r} in its name; there are: {', '.join(row.name for row in ROWS)}")
+    part = chosen.only or chosen.tests  # which is no result
+    out = chosen.json or (None if part else results_file())
     lines: list[dict[str, Any]] = []
-    for line in measured(iter(rows), chosen.tests):
+    for line in run_rows(iter(rows), chosen.tests):
         lines.append(line)
-        if chosen.json:
-            found = {
-                "command": "make portability",
-                "device": device_info(),
-                "flags": sorted(processor()),
-                "rows": lines,
-            }
-            write_json(found, chosen.json)
+        if out:
+            machine = {"device": device_info(), "flags": sorted(cpu_flags())}
+            write_json({"command": "make portability", **machine, "rows": lines}, out)
     return int(any(line.get("failed") for line in lines))
 
 

@@ -200,10 +200,9 @@ WARPS = 4
 
 
 def _registers(up, size):
-    """The most registers of a thread of the channels_last kernel, where there is a limit.
+    """Register limit of the channels_last kernel, or None.
 
-    Down, it has 64 numbers of float32 in flight; left to itself, the compiler of Triton 3.8 and later aims for so few
-    registers that some are spilled.
+    Downsampling keeps 64 float32 values in flight, and Triton 3.8 and later otherwise spills some.
     """
     return 128 if not up and size == 4 else None
 

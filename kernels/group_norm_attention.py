@@ -278,7 +278,7 @@ class Plan:
 
 
 plan_of = cache(Plan)
-"""The plan of a shape, made once: making it takes longer than a launch."""
+"""The plan of a shape, cached: computing it takes longer than a launch."""
 
 
 def group_norm_attention(

@@ -80,7 +80,7 @@ class Plan:
 
 
 plan_of = cache(Plan)
-"""The plan of an image, made once: making it takes longer than a launch."""
+"""The plan of an image, cached: computing it takes longer than a launch."""
 
 
 def empty_image(like: Any, channels_last: bool) -> Any:

@@ -41,8 +41,8 @@ def assert_moments(values: Any, mean: float, std: float, *, bias: float = 0.0) -
 def mean_distance_bound(covariance: np.ndarray, count: int) -> float:
     """Largest |sample mean - mean| of ``count`` normal vectors (D,) with that covariance (D, D).
 
-    Its root mean square is sqrt(tr C / n). It is a Lipschitz function of the draws with constant sqrt(l / n), where l
-    is the largest eigenvalue, so that it exceeds its mean by `SIGMAS` of those as rarely as a normal variable does.
+    Its root mean square is sqrt(tr C / n). It is a convex Lipschitz function of the draws with constant sqrt(l / n),
+    where l is the largest eigenvalue, so that it exceeds its mean by `SIGMAS` of those as rarely as a normal variable.
     """
     largest = np.linalg.eigvalsh(covariance)[-1]
     return float(np.sqrt(np.trace(covariance) / count) + SIGMAS * np.sqrt(largest / count))

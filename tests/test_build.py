@@ -33,7 +33,7 @@ def setup_py(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_off_means_pure(setup_py: ModuleType) -> None:
     """SCORESDE_FAST_EXT=off builds nothing, whatever the machine has."""
-    assert setup_py.why_pure("off") == "it was built with SCORESDE_FAST_EXT=off"
+    assert setup_py.why_pure("off") == "the package was built with SCORESDE_FAST_EXT=off"
 
 
 def test_unknown_mode_is_refused(setup_py: ModuleType) -> None:
@@ -47,7 +47,7 @@ def test_no_compiler(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(setup_py.shutil, "which", lambda tool, path: None if tool == "no-such-c++" else tool)
     monkeypatch.setenv("CXX", "no-such-c++ -pipe")
     assert "`no-such-c++` is not on PATH" in setup_py.why_pure("auto")
-    assert setup_py.to_install() == []
+    assert setup_py.build_requirements() == []
     with pytest.raises(SystemExit, match=r"SCORESDE_FAST_EXT=require.*`no-such-c\+\+` is not on PATH"):
         setup_py.why_pure("require")
 
@@ -59,26 +59,27 @@ def test_an_isolated_build_fetches_what_it_lacks(
     monkeypatch.setattr(setup_py, "compiler", lambda: sys.executable)
     monkeypatch.setattr(setup_py, "find_spec", lambda name: None)
     monkeypatch.setattr(setup_py.sysconfig, "get_path", lambda name: str(tmp_path))
-    monkeypatch.setattr(setup_py, "has_cmake", lambda: False)
-    monkeypatch.setattr(setup_py, "tool", lambda name: None if name == "ninja" else name)
-    assert setup_py.to_install() == ["torch>=2.11", "cmake>=3.25", "ninja"]
+    monkeypatch.setattr(setup_py, "find_cmake", lambda: None)
+    monkeypatch.setattr(setup_py, "find_tool", lambda name: None if name == "ninja" else name)
+    assert setup_py.build_requirements() == ["torch>=2.11", "cmake>=3.25", "ninja"]
     for version, needed in (("2.10.1", True), ("2.11.0+cu130", False), ("2.15.0", False)):
-        folder = tmp_path / f"torch-{version}.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
-        assert ("torch>=2.11" in setup_py.to_install()) == needed, version
-        shutil.rmtree(folder)
+        site = tmp_path / version
+        info = site / f"torch-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+        monkeypatch.setattr(setup_py.sysconfig, "get_path", lambda name, site=site: str(site))
+        assert ("torch>=2.11" in setup_py.build_requirements()) == needed, version
     monkeypatch.setenv("SCORESDE_FAST_EXT", "off")
-    assert setup_py.to_install() == []
+    assert setup_py.build_requirements() == []
 
 
 def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A build without the extension leaves its reason in the package, and the next one with it takes it away."""
     (tmp_path / "scoresde_fast").mkdir()
-    setup_py.record("there was no C++ compiler", tmp_path)
+    setup_py.record_reason("there was no C++ compiler", tmp_path)
     assert (tmp_path / setup_py.REASON).read_text() == "there was no C++ compiler\n"
     assert "without the C++ extension: there was no C++ compiler" in capsys.readouterr().err
-    setup_py.record(None, tmp_path)
+    setup_py.record_reason(None, tmp_path)
     assert not (tmp_path / setup_py.REASON).exists()
 
 
@@ -134,7 +135,7 @@ def test_pure_wheel(root: Path, tmp_path: Path) -> None:
         "scoresde_fast/embedded/digits-features/features.safetensors",
     } <= files
     reason = zipfile.ZipFile(wheel).read("scoresde_fast/why_no_extension.txt").decode()
-    assert reason == "it was built with SCORESDE_FAST_EXT=off\n"
+    assert reason == "the package was built with SCORESDE_FAST_EXT=off\n"
     assert {file.split("/")[0] for file in files} == {"scoresde_fast", "scoresde_fast-0.1.0.dist-info"}
 
 

@@ -63,7 +63,7 @@ def test_samples_have_the_predicted_moments(name: str, task: str, run_seed: int)
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_bias_vanishes_as_steps_get_shorter(name: str) -> None:
-    """With twice the steps the mean's error, over all measurements of one pixel in four, falls by 1.5 and more.
+    """With twice the steps the errors, over all measurements of one pixel in four, fall by a factor of 1.5 or more.
 
     The exact posterior is the limit; docs/conditional.md has the size of the bias at 60 and at 1000 steps.
     """

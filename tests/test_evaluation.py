@@ -26,7 +26,8 @@ def test_gaussian_distance_of_commuting_covariances(smallest: float) -> None:
     """|m|^2 + sum (sqrt a - sqrt b)^2 where the covariances share their eigenvectors.
 
     An eigenvalue of the product, at most 12, is known to within the rounding D eps 12 of the product; its root to
-    within rounding / root, or where it is 0 to within the root of the rounding, and it enters twice.
+    within rounding / (2 root), with roots of 1/2 and more, or where it is 0 to within the root of the rounding. It
+    enters twice.
     """
     rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
     a, b = torch.tensor([[1.0, 2.0, 0.5, 3.0, smallest], [4.0, 1.0, 0.5, 4.0, 2.0]], dtype=torch.float64)

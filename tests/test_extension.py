@@ -29,7 +29,7 @@ def operation(monkeypatch: pytest.MonkeyPatch) -> Operation:
 
 def test_the_first_slow_use_warns_once(operation: Operation) -> None:
     """With the reason and a command; the reference runs, and the second use is silent."""
-    with pytest.warns(RuntimeWarning, match=r"no C\+\+ compiler\. To build .*: SCORESDE_FAST_EXT=require pip"):
+    with pytest.warns(RuntimeWarning, match=r"no C\+\+ compiler\. .*To build .*: SCORESDE_FAST_EXT=require pip"):
         twice = operation.choose("cpu")
     assert twice(torch.ones(1)) == 2
     with warnings.catch_warnings():
@@ -51,20 +51,30 @@ def test_a_reference_by_choice_does_not_warn(operation: Operation, monkeypatch: 
 @pytest.mark.parametrize(
     ("origin", "source"),
     [
-        (None, "scoresde-fast"),
-        ({"url": "file:///src/scoresde-fast", "dir_info": {}}, "/src/scoresde-fast"),
-        ({"url": "file:///src/scoresde-fast", "dir_info": {"editable": True}}, "--editable /src/scoresde-fast"),
+        (None, "--no-cache-dir --no-binary scoresde-fast scoresde-fast"),
+        ({"url": "file:///src/my%20code", "dir_info": {}}, "'/src/my code'"),
+        ({"url": "file:///tmp/scoresde_fast-0.1.0-py3-none-any.whl"}, "--no-binary scoresde-fast scoresde-fast"),
+        (
+            {"url": "https://host/x.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            "git+https://host/x.git@abc",
+        ),
     ],
-    ids=["index", "folder", "editable"],
+    ids=["index", "folder", "wheel", "repository"],
 )
 def test_the_command_names_where_the_package_came_from(
     origin: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index, a folder, or a folder that is worked in."""
+    """The index, a folder or a repository; a wheel without the extension would only be installed again."""
     info = tmp_path / "scoresde_fast-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: scoresde_fast\nVersion: 0.1.0\n")
     if origin:
         (info / "direct_url.json").write_text(json.dumps(origin))
     monkeypatch.setattr(metadata, "distribution", lambda name: metadata.PathDistribution(info))
-    assert _extension.build_command().endswith(f" --no-deps {source}")
+    monkeypatch.setattr(_extension, "__file__", str(tmp_path / "scoresde_fast" / "_extension.py"))
+    assert _extension.build_command().endswith(source)
+
+
+def test_the_command_in_a_checkout(root: Path) -> None:
+    """Where the package is imported from a checkout, that is what is built."""
+    assert _extension.build_command().endswith(f"--no-deps --editable {root}")

@@ -35,8 +35,8 @@ def test_figures_come_from_results(root: Path, benchmarks: Path) -> None:
 
 def test_rows_are_left_out_with_the_reason(portability: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the processor lacks is named; every processor runs the plainest row and the one as it is."""
-    monkeypatch.setattr(portability, "processor", lambda: frozenset({"avx2", "fma"}))
-    why = {row.name: portability.unfit(row) for row in portability.ROWS}
+    monkeypatch.setattr(portability, "cpu_flags", lambda: frozenset({"avx2", "fma"}))
+    why = {row.name: portability.why_not_run(row) for row in portability.ROWS}
     assert why["as it is"] is None and why["PyTorch with AVX2"] is None and why["PyTorch without AVX2"] is None
     assert why["oneDNN with AMX"].startswith("this processor has no amx_bf16, amx_int8, amx_tile, avx512bw")
     assert portability.results_file().name.endswith("-avx2.json")

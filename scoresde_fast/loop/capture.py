@@ -78,7 +78,7 @@ class CudaGraphs:
 
     def _end_allocation(self) -> None:
         """Takes the allocator out of the pool of a failed capture; torch 2.11 leaves it there, and frees no memory."""
-        with torch.cuda.device(self._device), suppress(RuntimeError):  # raised where the capture's end has done it
+        with suppress(RuntimeError), torch.cuda.device(self._device):  # raised where the capture's end has done it
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
 
 

@@ -33,7 +33,7 @@ STRICT_OPTIONS: dict[str, Any] = {"deterministic": True}
 """The same where bits must repeat: no choice that is made by timing may change them."""
 LADDER = 4
 """Batches are padded to powers of this, and to at most this many times their size: each size is compiled once."""
-MOST_COMPILED = 256
+RECOMPILE_LIMIT = 256
 """Batch sizes that are compiled, of all networks of one kind in the process; PyTorch gives up after eight."""
 INSIDE = (f"{os.sep}torch{os.sep}", *(f"{os.sep}{name}.py" for name in ("engine", "capture", "capture_safety")))
 """Source files that pass an error on: it came from the line before."""
@@ -199,7 +199,7 @@ class Engine:
         """Compile for that size; an evaluator that cannot be compiled runs as it is from now on."""
         assert self._evaluate is not None
         try:
-            with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
+            with torch._dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT):
                 self._evaluate_once(self._evaluate, batch)
         except Exception as error:
             if out_of_memory(error):

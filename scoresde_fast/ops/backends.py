@@ -69,7 +69,7 @@ class Operation:
         if name == "auto":
             found = next((chosen for chosen in self.backends.values() if chosen.refusal(kind) is None), reference)
             if found is reference and kind == "cpu" and "cpu" in self.backends:
-                _extension.warn_once()
+                _extension.warn_once(self.backends["cpu"].missing or "")
             return found
         chosen = self.backends.get(name)
         why = chosen.refusal(kind, by_name=True) if chosen else "there is no such implementation"

@@ -16,7 +16,8 @@ from torch.autograd.function import _SingleLevelFunction
 class SingleLevelFunction(_SingleLevelFunction):
     """An autograd function for the dispatcher's autograd key, where one level of torch.func has been entered already.
 
-    ``torch.autograd.Function`` would enter it again, in layers of Python that take longer than a small image.
+    ``torch.autograd.Function`` would enter it again, in Python code that takes longer than the operation on
+    a small image.
     """
 
     @classmethod

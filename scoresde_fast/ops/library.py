@@ -76,7 +76,7 @@ def _extension_backend(name: str, _schema: str, backend: str) -> Backend:
     """A kernel of the C++ extension for the device type that the backend is named after."""
     why = _extension.why_missing
     if why is None and not _defined("scoresde_fast_C", name):
-        why = f"the C++ extension was built from other sources; build it again: {_extension.build_command()}"
+        why = "the C++ extension was built from other sources"
     if why is None and not torch._C._dispatch_has_kernel_for_dispatch_key(f"scoresde_fast_C::{name}", backend.upper()):
         why = "the C++ extension was built without CUDA (needs nvcc on PATH when it is built)"
     if why is not None:

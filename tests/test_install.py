@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -20,14 +21,11 @@ SAMPLE = "import scoresde_fast as sf; print(sf.sample(sf.load('digits-vp'), seed
 
 
 @pytest.fixture
-def checkout(root: Path, tmp_path: Path) -> Path:
+def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the checkout's tracked files, without what was built."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
-    copy = tmp_path / "checkout"
-    for name in filter(None, listed.split("\0")):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / name, copy / name)
-    return copy
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    importlib.import_module("matrix").copy_sources(tmp_path / "copy" / "checkout")
+    return tmp_path / "copy" / "checkout"
 
 
 def run(environment: Path, command: str, cwd: Path, **variables: str) -> str:

@@ -153,7 +153,8 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
         command += [f"--numprocesses={processes}"] if processes > 1 else []
         # What inductor has compiled for one instruction set fails under another.
         own = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
-        own |= {} if row.level is None else {"PYTHONPATH": str(package(row.level))}
+        # Before the checkout, which Python would otherwise put first for a test's own processes.
+        own |= {} if row.level is None else {"PYTHONPATH": str(package(row.level)), "PYTHONSAFEPATH": "1"}
         environment = {**os.environ, **row.environment, **own}
         done = subprocess.run(
             [*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

@@ -93,8 +93,7 @@ Tensor filtered(const Tensor& x, const std::vector<double>& taps, const std::str
   std::array<StableIValue, 5> stack{torch::stable::detail::from(x), torch::stable::detail::from(taps),
                                     torch::stable::detail::from(direction), torch::stable::detail::from(offset),
                                     torch::stable::detail::from(up ? 4.0 : 1.0)};
-  TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("scoresde_fast_C::fir_resample", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("scoresde_fast_C::fir_resample", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 

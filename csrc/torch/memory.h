@@ -15,9 +15,9 @@ template <size_t kDims>
 torch::stable::Tensor uninitialised(const std::array<int64_t, kDims>& shape, const std::array<int64_t, kDims>& strides,
                                     torch::headeronly::ScalarType type) {
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      kDims, shape.data(), strides.data(), torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
-      aoti_torch_device_type_cpu(), 0, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(kDims, shape.data(), strides.data(),
+                                                  torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
   return torch::stable::Tensor(handle);
 }
 

@@ -18,7 +18,7 @@ help:
 	@echo "make test       lint, type-check, C++ tests, Python tests"
 	@echo "make lint | typecheck | ctest | pytest   one part of it"
 	@echo "make seeds      run the statistical tests with twenty run seeds"
-	@echo "make portability  run the numerical tests with the instructions of older processors; about an hour"
+	@echo "make portability  run the numerical tests with the instructions of older processors"
 	@echo "make matrix     build and test with the oldest, the GPU machine's and the newest Python and torch; some GB"
 	@echo "make format     rewrite the sources as lint wants them"
 	@echo "make clean      remove what was built; distclean: and .venv"

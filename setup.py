@@ -33,7 +33,7 @@ TOOL_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.ex
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """The first version number in a text; () where there is none."""
+    """Return the first version number in a text as integers, or an empty tuple if it has none."""
     found = re.search(r"\d+(\.\d+)+|\d+", text)
     return tuple(map(int, found[0].split("."))) if found else ()
 

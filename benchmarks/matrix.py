@@ -3,12 +3,11 @@
 
 For every row of `ROWS`: a copy of the checkout's tracked files, a fresh virtual environment, an installation as a user
 would make it, and the tests that are not slow. The environments stay in build/matrix for the next
-run. Prints two lines a row, and writes the table of docs/portability.md. Exit status 1 where a row fails.
+run. Prints two lines a row. Exit status 1 where a row fails.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from junit import counts
+from pytest_runs import counts, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "matrix"
@@ -68,7 +67,7 @@ def interpreter(version: str) -> str:
     """A Python of that version: on PATH, or among pyenv's.
 
     Raises:
-        SystemExit: there is none.
+        SystemExit: no Python of that version was found.
     """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates = [*sorted(map(str, pyenv.glob(f"{version}.*/bin/python"))), shutil.which(f"python{version}") or ""]
@@ -137,26 +136,19 @@ def call(
 
 def main() -> int:
     """Run the rows, write the file after each; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has this in it")
-    parser.add_argument("--json", type=Path, help="write the results here after every row")
-    parser.add_argument("tests", nargs="*", help="test files, within the copy; all of them if none is given")
-    chosen = parser.parse_args()
-    rows = [row for row in ROWS if chosen.only in row.name]
-    if not rows:
-        parser.error(f"no row has {chosen.only!r} in its name; there are: {', '.join(row.name for row in ROWS)}")
+    rows, out, tests = parse(__doc__ or "", ROWS)
     lines: list[dict[str, Any]] = []
     for row in rows:
-        line = run_row(row, chosen.tests)
+        line = run_row(row, tests)
         lines.append(line)
         versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
         print(f"{row.name}: {versions}; extension {line['extension']}", flush=True)
         print(f"    {line['passed']} passed, {line['failed']} failed, {line['skipped']} skipped, {line['seconds']} s")
         for name in line["failures"]:
             print(f"    FAILED {name}", flush=True)
-        if chosen.json:
+        if out:
             text = json.dumps({"command": "make matrix", "rows": lines}, indent=1)
-            chosen.json.write_text(text + "\n")
+            out.write_text(text + "\n")
     return int(any(line["failed"] or line["extension"] != "loaded" for line in lines))
 
 

@@ -9,7 +9,6 @@ Exit status 1 where a test fails.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import re
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from junit import counts
+from pytest_runs import counts, parse
 
 from scoresde_fast.bench.machine import cpu_name, device_info
 from scoresde_fast.bench.result import write_json
@@ -189,18 +188,11 @@ def results_file() -> Path:
 
 def main() -> int:
     """Run the rows, write the file after each; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has this in it")
-    parser.add_argument("--json", type=Path, help="where to write the results, if not there")
-    parser.add_argument("tests", nargs="*", help="test files; all of them if none is given")
-    chosen = parser.parse_args()
-    rows = [row for row in ROWS if chosen.only.lower() in row.name.lower()]
-    if not rows:
-        parser.error(f"no row has {chosen.only!r} in its name; there are: {', '.join(row.name for row in ROWS)}")
-    part = chosen.only or chosen.tests  # which is no result
-    out = chosen.json or (None if part else results_file())
+    rows, out, tests = parse(__doc__ or "", ROWS)
+    if len(rows) == len(ROWS) and not tests:  # a part of the rows or tests is no result
+        out = out or results_file()
     lines: list[dict[str, Any]] = []
-    for line in run_rows(iter(rows), chosen.tests):
+    for line in run_rows(iter(rows), tests):
         lines.append(line)
         if out:
             machine = {"device": device_info(), "flags": sorted(cpu_flags())}

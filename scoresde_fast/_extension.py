@@ -63,7 +63,7 @@ def warn_once(why: str) -> None:
     if not _warned:
         _warned = True
         warnings.warn(
-            f"scoresde_fast runs in plain PyTorch on the CPU, several times slower than it could: {why}. "
+            f"scoresde_fast runs in plain PyTorch on the CPU, which is slower than its own kernels: {why}. "
             f"SCORESDE_FAST_BACKEND=reference silences this warning. To build the extension: {build_command()}",
             RuntimeWarning,
             stacklevel=2,

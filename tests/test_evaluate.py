@@ -219,7 +219,7 @@ def test_spread_of_fid(run_seed: int) -> None:
 
 @pytest.mark.statistical
 def test_spreads_shrink_with_more_images(extractor: Extractor, run_seed: int) -> None:
-    """Nine times the images: about a third of the spread, for every metric; without resamples there is none.
+    """With nine times the images, the spread of every metric is about a third; without resamples it is not reported.
 
     A spread of 100 resamples has a relative standard error of 0.07, and a ratio of two one of 0.1; the ratio itself is
     within 5% of a third (600 resamples).

@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*)
 
 .NOTPARALLEL:
-.PHONY: help sample bench test lint typecheck ctest pytest seeds portability matrix format clean distclean
+.PHONY: help sample bench test lint typecheck ctest pytest seeds portability matrix rehearse prepare-gpu format clean distclean
 
 help:
 	@echo "make sample     generate 64 images of digits-ve into samples/"
@@ -20,6 +20,8 @@ help:
 	@echo "make seeds      run the statistical tests with twenty run seeds"
 	@echo "make portability  run the numerical tests with the instructions of older processors"
 	@echo "make matrix     build and test with the oldest, the GPU machine's and the newest Python and torch; some GB"
+	@echo "make rehearse   run the visit to a GPU without one, with the GPU machine's packages; some GB at first"
+	@echo "make prepare-gpu  compile ahead what the visit takes along, into build/gpu/prepared"
 	@echo "make format     rewrite the sources as lint wants them"
 	@echo "make clean      remove what was built; distclean: and .venv"
 
@@ -63,6 +65,12 @@ portability: .venv/tested
 
 matrix:
 	$(PYTHON) benchmarks/matrix.py
+
+rehearse:
+	$(PYTHON) benchmarks/rehearse_gpu.py
+
+prepare-gpu:
+	$(PYTHON) benchmarks/rehearse_gpu.py --prepare
 
 format: .venv/tested
 	$(BIN)/ruff check --fix

@@ -24,12 +24,14 @@ from scipy.integrate import solve_ivp
 from torch.autograd import forward_ad
 
 import scoresde_fast as sf
-from scoresde_fast.cli.memory import keep_freed_memory
+from scoresde_fast.bench.timing import gpu_seconds, interleaved, synchronise
 from scoresde_fast.files import replacing
 from scoresde_fast.flow import Drift
+from scoresde_fast.memory import keep_freed_memory
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.precision import Precision, arithmetic
 
 TOLERANCE, EPS = 1e-5, 1e-3
 
@@ -37,8 +39,7 @@ TOLERANCE, EPS = 1e-5, 1e-3
 def seconds(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:
     begin = time.perf_counter()
     result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     return time.perf_counter() - begin, result
 
 
@@ -56,20 +57,28 @@ def scipy_loop(model: ScoreFunction, prior: torch.Tensor) -> Any:
     return solve_ivp(slope, (model.sde.T, EPS), start, rtol=TOLERANCE, atol=TOLERANCE, method="RK45")
 
 
-def row_13(name: str, batch: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    """RK45 against SciPy, and by each sample's own error."""
+def row_13(name: str, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32") -> dict[str, Any]:
+    """RK45 against SciPy, by the batch's error as SciPy has it and by each sample's own.
+
+    SciPy's network computes in float32, by TF32 unless ``precision`` is "fp32"; ours in ``precision``.
+    """
     model = sf.load(name)
     options = {"solver": "rk45", "denoise": False, "eps": EPS, "rtol": TOLERANCE, "atol": TOLERANCE}
     samplers = {
-        norm: sf.Sampler(model, **options, error_norm=norm, batch_size=batch, device=device)
+        norm: sf.Sampler(model, **options, error_norm=norm, batch_size=batch, device=device, precision=precision)
         for norm in ("batch", "sample")
     }
     plain = sf.load(name).to(device).eval()
     plain.network.to(memory_format=torch.channels_last)
     prior = plain.prior(Noise(0, torch.arange(batch, device=device)).normal(0, plain.state_shape))
+    flags: Precision = "fp32" if precision == "fp32" else "tf32"
     times: dict[str, list[float]] = {"scipy": [], "batch": [], "sample": []}
+    if device.type == "cuda":  # a step is captured at a batch's first run, and cuDNN measures
+        for sampler in samplers.values():
+            sampler.sample(range(batch))
     for _ in range(rounds):
-        taken, wanted = seconds(device, lambda: scipy_loop(plain, prior))
+        with arithmetic(flags, device):
+            taken, wanted = seconds(device, lambda: scipy_loop(plain, prior))
         times["scipy"].append(taken)
         for norm, sampler in samplers.items():
             taken, images = seconds(device, lambda sampler=sampler: sampler.sample(range(batch)))
@@ -82,6 +91,7 @@ def row_13(name: str, batch: int, rounds: int, device: torch.device) -> dict[str
         "model": name,
         "batch": batch,
         "rounds": rounds,
+        "precision": precision,
         "seconds": {key: median(values) for key, values in times.items()},
         "nfe": {
             "scipy": int(wanted.nfev),
@@ -95,25 +105,30 @@ def row_13(name: str, batch: int, rounds: int, device: torch.device) -> dict[str
     }
 
 
-def row_14(name: str, batch: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    """One evaluation with the divergence against one without, of the same folded network."""
-    model = sf.load(name).to(device).eval()
+def row_14(
+    model: sf.ScoreModel, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
+) -> dict[str, Any]:
+    """One evaluation with the divergence against one without, of the same folded network; captured on a GPU."""
+    model = model.to(device).eval()
     with torch.no_grad():
-        drift = Drift(model, 1e-5)
+        drift = Drift(model, 1e-5, precision)
     ids = torch.arange(batch, device=device)
     u = model.prior(Noise(0, ids).normal(0, model.state_shape)).double()
     t = torch.full((batch,), 0.3, dtype=torch.float64, device=device)
     probes = rademacher(ids, 0, 2, model.image_shape)[None]
-    times: dict[str, list[float]] = {"forward": [], "with_divergence": []}
-    with torch.no_grad():
-        for _ in range(rounds + 2):
-            times["forward"].append(seconds(device, lambda: drift.slope(u, t))[0])
-            with forward_ad.dual_level():
-                work = lambda: drift.slope_and_trace(u, t, probes, ids, 2, "rademacher", 0)  # noqa: E731
-                times["with_divergence"].append(seconds(device, work)[0])
-    medians = {key: median(values[2:]) for key, values in times.items()}
+
+    def with_divergence() -> Any:
+        with forward_ad.dual_level():
+            return drift.slope_and_trace(u, t, probes, ids, 2, "rademacher", 0)
+
+    calls: dict[str, Callable[[], Any]] = {"forward": lambda: drift.slope(u, t), "with_divergence": with_divergence}
+    with torch.no_grad(), arithmetic(precision, device):
+        if device.type == "cuda":
+            medians = gpu_seconds(calls, rounds=rounds)
+        else:
+            medians = {name: quartiles[1] for name, quartiles in interleaved(calls, rounds).items()}
     ratio = medians["with_divergence"] / medians["forward"]
-    return {"model": name, "batch": batch, "rounds": rounds, "seconds": medians, "times_forward": ratio}
+    return {"batch": batch, "rounds": rounds, "precision": precision, "seconds": medians, "times_forward": ratio}
 
 
 def main() -> None:
@@ -127,7 +142,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     keep_freed_memory()
     result = {
-        "row 14": row_14(arguments.model, min(arguments.batch, 64), 15, device),
+        "row 14": {"model": arguments.model, **row_14(sf.load(arguments.model), min(arguments.batch, 64), 15, device)},
         "row 13": row_13(arguments.model, arguments.batch, arguments.rounds, device),
         **circumstances("flow.py"),
     }

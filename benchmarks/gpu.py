@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every check and every figure that needs a GPU: python benchmarks/gpu.py [--list] [--only PART ...]
+"""Everything that needs a GPU, what is worth most first: python benchmarks/gpu.py [--list] [--only ITEM ...]
 
-Builds the extension from this source tree, checks every operation on every backend against float64 and the noise
-against the CPU's, then measures.  Figures of an operation whose check failed are not taken.  Writes
-benchmarks/results/DEVICE-DATE.json after each part.  Exit status: 0 all passed, 1 a check failed, 3 there is no GPU.
+Each item of `ITEMS` runs in a process of its own with a time limit, and what it finds goes into the results' file at
+once. Figures come first and checks against float64 last, side by side; a figure of an operation whose check failed is
+marked, not removed. A second command, ``--only "max-autotune"``, has what takes minutes to compile.
+`benchmarks/prepare_gpu.py` makes ahead what can be compiled without a GPU, and ``--rehearse`` runs all of this without
+one, on tiny tensors. Exit status: 0 all went well, 1 an item failed, 3 there is no GPU.
 """
 
 from __future__ import annotations
@@ -11,153 +13,225 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import shlex
+import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
-from importlib.util import find_spec
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
-# name -> (what it does, the checks that must have passed)
-PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "noise": ("noise words and normals against the CPU's; 10^9 draws are normal", ()),
-    "steps": ("affine_step, affine_step_pair, langevin_*, hutchinson_dot against float64", ()),
-    "group_norm_silu": ("group_norm_silu against float64, all shapes of NCSN++, DDPM++ and FFHQ-256", ()),
-    "fir_resample": ("fir_resample against float64, all shapes", ()),
-    "group_norm_attention": ("the attention block against float64", ()),
-    "convolution": ("convolution against float64, all shapes of NCSN++, DDPM++ and FFHQ-256", ()),
-    "conditions": ("the inference network's gradient against the plain one's; guided runs, captured and not", ()),
-    "rows 3-5": ("step and Langevin kernels: share of copy bandwidth, against eager and tl.randn", ("noise", "steps")),
-    "rows 1-2": ("GroupNorm + SiLU: share of copy bandwidth, against torch.compile", ("group_norm_silu",)),
-    "row 12": ("the attention block against four projections and SDPA", ("group_norm_attention",)),
-    "convolutions": ("cuDNN, the compiler's templates and our tiles, and what fills FASTER_FUSED", ("convolution",)),
-}
+import gpu_build  # noqa: E402
+import gpu_report  # noqa: E402
+
+LOGS = ROOT / "build" / "gpu" / "logs"
+CHARACTERS = 5500
+"""Printed at most."""
+SECONDS = 400.0
+"""No item is begun after these."""
 
 
-def build() -> str:
-    """Builds the extension with CUDA into the package; what was done, or why it could not be."""
-    folder = ROOT / "build" / "gpu"
-    options = {
-        "SSF_TESTS": "OFF",
-        "SSF_CUDA": "ON",
-        "SSF_TORCH_DIR": Path(find_spec("torch").origin).parent,
-        "Python_EXECUTABLE": sys.executable,
-        "CMAKE_LIBRARY_OUTPUT_DIRECTORY": ROOT / "scoresde_fast",
-        "CMAKE_CUDA_ARCHITECTURES": "{}{}-real".format(*torch.cuda.get_device_capability()),
-    }
-    configure = [
-        "cmake",
-        "-S",
-        ROOT,
-        "-B",
-        folder,
-        "-GNinja",
-        *(f"-D{name}={value}" for name, value in options.items()),
-    ]
-    for command in (configure, ["cmake", "--build", folder, "--target", "_C"]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            return "the extension was not built: " + (done.stderr or done.stdout).strip()[-2000:]
-    return "the extension was built with CUDA"
+@dataclass(frozen=True)
+class Item:
+    """A part of the visit.
 
-
-def part(name: str, peak: float) -> Callable[[float], dict[str, Any]]:
-    """The function of a part, called with the copy bandwidth; imports the package, which must have been built.
-
-    ``peak``: TFLOP/s of the matrix product.
+    Attributes:
+        name: as ``--only`` and the results have it.
+        where: module and function, ``function(report)``.
+        what: one sentence.
+        seconds: after which it is stopped; what it has found by then stays.
+        checks: the items whose failure puts its figures in doubt.
+        together: runs beside the neighbouring items of this kind: nothing in it is timed.
+        later: only where it is asked for by name.
     """
-    import gpu_checks
-    import gpu_conditions
-    import gpu_figures
 
-    from scoresde_fast.precision import arithmetic
+    name: str
+    where: str
+    what: str
+    seconds: float
+    checks: tuple[str, ...] = ()
+    together: bool = False
+    later: bool = False
 
-    checks = {
-        "noise": gpu_checks.noise,
-        "steps": gpu_checks.steps,
-        "group_norm_silu": gpu_checks.group_norm_silu,
-        "fir_resample": gpu_checks.fir,
-        "group_norm_attention": gpu_checks.attention_block,
-        "convolution": gpu_checks.convolutions,
-        "conditions": gpu_conditions.conditions,
-    }
-    if name in checks:
 
-        def check(_bandwidth: float) -> dict[str, Any]:
-            # A reference in TF32 would allow twice the error of TF32.
-            with arithmetic("fp32", torch.device(gpu_checks.DEVICE)):
-                return checks[name]()
+NORM, CONVOLUTION, STEPS = "check norms", "check convolutions", "check steps"
+NETWORK = (NORM, CONVOLUTION, "check filters", "check attention", "check network")
+ITEMS = (
+    Item("device", "gpu_device.device", "versions, clocks, copy bandwidth, peak of the matrix product", 40),
+    Item("smoke", "gpu_device.smoke", "every operation on every backend once", 40),
+    Item("network", "gpu_network.captured", "rows 6, 7, 11: NCSN++ captured, uncompiled; its kernels", 60, NETWORK),
+    Item("compiled", "gpu_network.compiled", "rows 6, 7, 11: the same compiled", 120, NETWORK),
+    Item("row 8", "gpu_network.against_eager", "sampling against eager PyTorch in TF32 and float32", 60, NETWORK),
+    Item("row 10", "gpu_network.latency", "latency at batch 1, 4 and 16 against eager PyTorch", 45, NETWORK),
+    Item("rows 3-5", "gpu_kernels.steps", "step and Langevin kernels: share of copy bandwidth", 40, (STEPS,)),
+    Item("rows 1-2", "gpu_kernels.norms", "GroupNorm + SiLU: share of copy bandwidth", 60, (NORM,)),
+    Item("row 12", "gpu_kernels.attention", "the attention block against SDPA", 40, ("check attention",)),
+    Item("convolutions", "gpu_kernels.convolutions", "the nine heaviest: cuDNN and our tiles", 60, (CONVOLUTION,)),
+    Item("usual search", "gpu_kernels.usual_search", "the same by cuDNN's usual search", 40),
+    Item("row 14", "gpu_flow.divergence", "an evaluation with its divergence over one without", 60, NETWORK),
+    Item("row 13", "gpu_flow.integration", "RK45 against SciPy's", 60, NETWORK),
+    Item("batches", "gpu_network.batches", "images a second at batch 64 and 512", 60, NETWORK),
+    Item("check noise", "gpu_checks.noise", "words and normals against the CPU's", 120, together=True),
+    Item(STEPS, "gpu_checks.steps", "steps, Langevin, projections and Hutchinson's sums", 120, together=True),
+    Item(NORM, "gpu_network_checks.norms", "GroupNorm + SiLU with all that it returns", 120, together=True),
+    Item("check filters", "gpu_network_checks.filters", "FIR filters", 120, together=True),
+    Item("check attention", "gpu_network_checks.attention", "the attention block", 120, together=True),
+    Item(CONVOLUTION, "gpu_network_checks.convolutions", "convolutions, TF32 too", 120, together=True),
+    Item("check derivatives", "gpu_network_checks.derivatives", "gradients and tangents", 120, together=True),
+    Item("check network", "gpu_network_checks.network", "the folded network, captured, in bf16", 120, together=True),
+    Item("check conditions", "gpu_conditions.conditions", "guided runs, captured and not", 120, together=True),
+    Item("reduce-overhead", "gpu_network.against_reduce_overhead", "row 10 against PyTorch's graphs", 200, later=True),
+    Item("max-autotune", "gpu_network.against_max_autotune", "row 9", 240, NETWORK, later=True),
+)
 
-        return check
-    rows = {"rows 1-2": gpu_figures.norm_rows, "rows 3-5": gpu_figures.step_rows, "row 12": gpu_figures.attention_row}
-    return rows.get(name) or (lambda _bandwidth: gpu_figures.convolution_rows(peak))
+
+def run_item(where: str, path: str, log: str, known: dict[str, Any], rehearse: bool) -> None:
+    """An item, in its process: its output goes to ``log``."""
+    os.setsid()  # so that its own children can be stopped with it
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    import gpu_rehearsal
+
+    if rehearse:
+        gpu_rehearsal.install()
+    import torch
+
+    torch.manual_seed(0)
+    module, _, function = where.partition(".")
+    with gpu_report.Report(Path(path), known) as report:
+        getattr(__import__(module), function)(report)
+
+
+class Running:
+    """An item that has been begun."""
+
+    def __init__(self, item: Item, known: dict[str, Any], rehearse: bool) -> None:
+        self.item, self._begin = item, time.perf_counter()
+        self._path, self._log = (LOGS / f"{item.name}.{suffix}" for suffix in ("json", "log"))
+        for path in (self._path, self._log):
+            path.unlink(missing_ok=True)
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["torch", "gpu_preload"])
+        arguments = (item.where, str(self._path), str(self._log), known, rehearse)
+        self._process: BaseProcess = context.Process(target=run_item, args=arguments)
+        self._process.start()
+
+    def wait(self) -> dict[str, Any]:
+        """What it found, within its time limit."""
+        left = self.item.seconds - (time.perf_counter() - self._begin)
+        self._process.join(max(0.0, left))
+        found: dict[str, Any] = {}
+        stopped = self._process.is_alive()
+        if stopped:
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
+            self._process.join()
+        if self._path.exists():
+            found = json.loads(self._path.read_text())
+        if stopped:
+            found["error"] = f"stopped after {self.item.seconds:g} s"
+        elif self._process.exitcode:
+            said = self._log.read_text()[-1500:].strip() if self._log.exists() else ""
+            found["error"] = f"{said.splitlines()[-1] if said else 'no output'} (exit status {self._process.exitcode})"
+            found["log"] = said
+        found.setdefault("seconds", round(time.perf_counter() - self._begin, 1))
+        return found
+
+
+def groups(items: Sequence[Item]) -> list[list[Item]]:
+    """The items in their order, those that run together as one."""
+    found: list[list[Item]] = []
+    for item in items:
+        if found and item.together and found[-1][0].together:
+            found[-1].append(item)
+        else:
+            found.append([item])
+    return found
+
+
+def mark_doubts(results: dict[str, Any], items: Sequence[Item]) -> None:
+    """Name at each item the checks that failed or did not run to their end, and that its figures rest on."""
+    for item in items:
+        bad = [name for name in item.checks if name in results and not results[name].get("passed")]
+        if bad and item.name in results:
+            results[item.name]["doubts"] = bad
+
+
+def visit(items: Sequence[Item], out: Path, result: dict[str, Any], seconds: float, rehearse: bool) -> bool:
+    """Run the items, write ``out`` and print a line after each; whether all went well."""
+    begin, spent, results = time.perf_counter(), 0, result["items"]
+
+    def say(text: str) -> None:
+        nonlocal spent
+        if spent + len(text) < CHARACTERS:
+            print(text, flush=True)
+        spent += len(text) + 1
+
+    def keep(name: str, found: dict[str, Any]) -> None:
+        results[name] = found
+        mark_doubts(results, ITEMS)
+        result["seconds"] = round(time.perf_counter() - begin, 1)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+        say(gpu_report.line(name, found))
+
+    for group in groups(items):
+        if time.perf_counter() - begin > seconds:
+            for item in group:
+                keep(item.name, {"error": f"left out: more than {seconds:g} s had passed"})
+            continue
+        known = {key: value for found in results.values() for key, value in found.get("figures", {}).items()}
+        for running in [Running(item, known, rehearse) for item in group]:
+            keep(running.item.name, running.wait())
+    bad = [name for name, found in results.items() if "error" in found or not found.get("passed", True)]
+    outcome = f"failed: {', '.join(bad)}" if bad else "all went well"
+    print(f"{out} after {result['seconds']} s; {outcome}")
+    return not bad
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Run what the command line asks for; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--list", action="store_true", help="say what would run, and stop")
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="run these parts alone")
-    parser.add_argument("--no-build", action="store_true", help="use the extension as it is")
-    parser.add_argument("--minutes", type=float, default=7.5, help="start no part after this long")
+    parser.add_argument("--only", nargs="+", metavar="ITEM", help="run these alone")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="begin no item after these")
     parser.add_argument("--out", type=Path, help="the JSON file; default benchmarks/results/DEVICE-DATE.json")
+    parser.add_argument("--rehearse", action="store_true", help="without a GPU, on tiny tensors: do all lines run?")
     options = parser.parse_args()
     if options.list:
-        print("\n".join(f"{name:<22} {what}" for name, (what, _) in PARTS.items()))
+        print("\n".join(f"{item.name:<18} {item.seconds:>4g} s  {item.what}" for item in ITEMS))
         return 0
-    if not torch.cuda.is_available():
-        print("benchmarks/gpu.py needs a GPU and none was found; `--list` says what it would run")
+    known = {item.name: item for item in ITEMS}
+    if unknown := [name for name in options.only or [] if name not in known]:
+        parser.error(f"there is no item {unknown[0]!r}; choose from: {', '.join(known)}")
+    gpu = gpu_build.gpu_name()
+    if gpu is None and not options.rehearse:
+        print("benchmarks/gpu.py needs a GPU and none was found; --rehearse runs it without one, on tiny tensors")
         return 3
-
-    from scoresde_fast.bench.machine import copy_bandwidth, device_info, matmul_peak
-
-    start = time.perf_counter()
-    os.environ.pop("SCORESDE_FAST_BACKEND", None)
+    chosen = [known[name] for name in options.only] if options.only else [i for i in ITEMS if not i.later]
+    if options.rehearse and not options.only:
+        chosen = list(ITEMS)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    device = "rehearsal" if options.rehearse else "-".join((gpu or "").lower().split())
+    today = date.today().isoformat()
+    default = LOGS / "rehearsal.json" if options.rehearse else ROOT / "benchmarks/results" / f"{device}-{today}.json"
+    out = options.out or default
+    before = json.loads(out.read_text()) if options.only and out.exists() else {}
     result: dict[str, Any] = {
-        "command": "python " + " ".join(["benchmarks/gpu.py", *sys.argv[1:]]),
-        "date": date.today().isoformat(),
-        "build": "not asked for" if options.no_build else build(),
-        "device": device_info(),
-        "copy_gb_per_s": copy_bandwidth(),
-        "bf16_matmul_tflops": matmul_peak(),
-        "parts": {},
+        "command": "python " + shlex.join(["benchmarks/gpu.py", *sys.argv[1:]]),
+        "date": today,
+        "device": device,
+        "build": gpu_build.ready(options.rehearse),
+        "items": before.get("items", {}),
     }
-    device = "-".join(result["device"]["gpu"].lower().split())
-    out = options.out or ROOT / "benchmarks" / "results" / f"{device}-{result['date']}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    print(
-        f"{result['build']}; copy {result['copy_gb_per_s']:.0f} GB/s, matmul {result['bf16_matmul_tflops']:.0f} TFLOP/s"
-    )
-    failed = False
-    for name in options.only or PARTS:
-        ran = result["parts"]
-        red = [check for check in PARTS[name][1] if not ran.get(check, {"passed": True}).get("passed")]
-        if red:
-            ran[name] = {"left_out": f"{', '.join(red)} failed"}
-        elif time.perf_counter() - start > 60 * options.minutes:
-            ran[name] = {"left_out": f"more than {options.minutes} minutes had passed"}
-        else:
-            began = time.perf_counter()
-            torch.manual_seed(0)
-            try:
-                ran[name] = part(name, result["bf16_matmul_tflops"])(result["copy_gb_per_s"])
-            except Exception:  # one broken kernel must not cost the other parts their measurement
-                ran[name] = {"passed": False, "error": traceback.format_exc()[-3000:]}
-            torch.cuda.empty_cache()
-            ran[name]["seconds"] = round(time.perf_counter() - began, 1)
-        failed |= not ran[name].get("passed", "left_out" not in ran[name])
-        print(f"\n{name}: {json.dumps({k: v for k, v in ran[name].items() if k != 'cases'}, indent=1)}", flush=True)
-        result["seconds"] = round(time.perf_counter() - start, 1)
-        out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"\n{out} after {result['seconds']} s")
-    return int(failed)
+    print(result["build"], flush=True)
+    return int(not visit(chosen, out, result, options.seconds, options.rehearse))
 
 
 if __name__ == "__main__":

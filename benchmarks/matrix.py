@@ -102,7 +102,8 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     pip += ["--constraint", ROOT / "constraints.txt"] if row.pinned else []
     started = time.perf_counter()
     call([*pip, *row.packages], folder, "torch")
-    call([*pip, "--editable", f"{source}[train,test]"], folder, "install")
+    # Named once more: else pip may take another torch for the sake of a package that wants one.
+    call([*pip, *row.packages, "--editable", f"{source}[train,test]"], folder, "install")
     installed = time.perf_counter()
     found = json.loads(call([python, "-c", REPORT], folder, "report", cwd=folder))
     report = folder / "tests.xml"

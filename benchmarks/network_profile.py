@@ -21,15 +21,16 @@ from embedded import RESULTS
 
 from scoresde_fast.bench.machine import device_info
 from scoresde_fast.bench.networks import measured_model
-from scoresde_fast.cli.memory import keep_freed_memory
+from scoresde_fast.bench.timing import synchronise
+from scoresde_fast.memory import keep_freed_memory
 from scoresde_fast.precision import choose_precision
 
 KINDS = {
     "3x3 convolutions": ("winograd",),
-    "other convolutions": ("convolution", "conv2d", "cudnn", "implicit_gemm"),
+    "other convolutions": ("convolution", "conv2d", "cudnn", "implicit_gemm", "fprop"),
     "norm and activation": ("group_norm_silu",),
     "attention": ("attention", "addmm", "bmm", "native_group_norm", "softmax"),
-    "concatenation": ("cat",),
+    "concatenation": ("cat", "CatArray"),
     "FIR resampling": ("fir_resample",),
 }
 
@@ -38,14 +39,24 @@ def kind_of(operation: str) -> str:
     return next((kind for kind, names in KINDS.items() if any(name in operation for name in names)), "the rest")
 
 
+def times_by_name(profiler: torch.profiler.profile, device: torch.device) -> dict[str, float]:
+    """Microseconds of each kernel on a GPU, and of each operation's own work on a CPU.
+
+    On a GPU the profiler lists what launched a kernel too, with the kernel's time.
+    """
+    if device.type == "cuda":
+        kernels = [e for e in profiler.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
+        return {event.key: event.self_device_time_total for event in kernels}
+    return {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+
+
 def seconds_of(call: Any, device: torch.device, repeats: int) -> float:
     """Median of ``repeats`` calls after one more."""
     readings = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronise(device)
         readings.append(time.perf_counter() - start)
     return statistics.median(readings[1:])
 
@@ -59,12 +70,12 @@ def measure(name: str, batch: int, device: torch.device, repeats: int) -> dict[s
     x = torch.rand(batch, *model.state_shape, device=device)
     plain = seconds_of(lambda: model.network(x, labels.expand(batch)), device, repeats)
     ours = seconds_of(lambda: folded(x, row), device, repeats)
-    on_gpu = device.type == "cuda"
     with torch.profiler.profile() as profiler:
         folded(x, row)
+        synchronise(device)
     spent: dict[str, float] = defaultdict(float)
-    for event in profiler.key_averages():
-        spent[kind_of(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+    for name_of_event, time_of_event in times_by_name(profiler, device).items():
+        spent[kind_of(name_of_event)] += time_of_event
     total = sum(spent.values())
     return {
         "plain ms": round(1e3 * plain, 2),

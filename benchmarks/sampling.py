@@ -15,7 +15,7 @@ from scoresde_fast.bench.machine import device_slug
 from scoresde_fast.bench.report import require_libraries, write_html
 from scoresde_fast.bench.result import bench, write_json
 from scoresde_fast.bench.waterfall import Effort
-from scoresde_fast.cli.memory import keep_freed_memory
+from scoresde_fast.memory import keep_freed_memory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -20,7 +20,7 @@ from scoresde_fast.bench.solvers.compare import compare
 from scoresde_fast.bench.solvers.contender import BUDGETS, Rules
 from scoresde_fast.bench.solvers.mixtures import MIXTURES
 from scoresde_fast.bench.solvers.page import write_html
-from scoresde_fast.cli.memory import keep_freed_memory
+from scoresde_fast.memory import keep_freed_memory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MODELS = (*MIXTURES, "digits-vp", "digits-ve", "digits-subvp", "digits-cld")

@@ -1,121 +1,177 @@
 # SPDX-License-Identifier: Apache-2.0
-"""benchmarks/gpu.py without a GPU: what it says, and that every part of it runs, small and on a CPU."""
+"""benchmarks/gpu.py without a GPU: what it says, what it keeps, and that a rehearsed item goes through.
+
+`make rehearse` runs all of its items; here are those whose figures decide something, and the machinery around them.
+"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="the parts compare Triton's kernels with others")
+pytest.importorskip("triton", reason="the items compare Triton's kernels with others")
 
 
 @pytest.fixture
-def modules(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
-    """gpu_checks and gpu_figures on a CPU: few small shapes, one time reading, nothing compiled."""
+def rehearsed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The visit's modules on a CPU, small, with stand-ins for what only a GPU has."""
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import gpu_checks
-    import gpu_figures
+    import gpu_rehearsal
 
     torch.manual_seed(0)
-    monkeypatch.setattr(gpu_checks, "DEVICE", "cpu")
-    monkeypatch.setattr(gpu_checks, "STATES", {"odd": ((3, 3, 5), (2,)), "even": ((2, 4, 4), (1,))})
-    small = {"group_norm_silu": [((32, 4, 4), "shift"), ((16, 8, 8), "")], "fir_resample": [((8, 4, 4), "up")]}
-    small["convolution"] = [((16, 4, 4), (8, 3)), ((8, 4, 4), (16, 1))]
-    for module in (gpu_checks, gpu_figures):
-        monkeypatch.setattr(module, "shapes", lambda operation, *_: {"NCSN++": small[operation]})
-    monkeypatch.setattr(gpu_checks, "BATCHES", {"NCSN++": (1, 2)})
-    monkeypatch.setattr(gpu_checks, "ATTENTION", (((32, 4),), (1, 2)))
-    monkeypatch.setattr(gpu_figures, "heaviest_convolutions", lambda *_: small["convolution"])
-    monkeypatch.setattr(gpu_figures, "CONVOLUTIONS", {"NCSN++": (2, (1, 2))})
-    monkeypatch.setattr(gpu_figures, "BATCHES", (2,))
-    monkeypatch.setattr(gpu_figures, "ATTENTION_CHANNELS", 32)
-    monkeypatch.setattr(gpu_figures, "BYTES", 2**16)
-    monkeypatch.setattr(gpu_figures, "STEP_BATCHES", {"256 MB": 2, "CIFAR-10 batch 64": 1})
-    monkeypatch.setattr(gpu_figures, "rotation", lambda make, limit: [make()])
-    monkeypatch.setattr(gpu_figures, "gpu_seconds", one_reading)
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    return gpu_checks, gpu_figures
+    gpu_rehearsal.install(monkeypatch.setattr)
 
 
-def one_reading(calls: dict[str, Callable[..., Any]], inputs: Any, rounds: int) -> dict[str, float]:
-    seconds = {}
-    for name, function in calls.items():
-        start = time.perf_counter()
-        function(*inputs[0])
-        seconds[name] = time.perf_counter() - start
-    return seconds
+def found_by(function: Callable[[Any], None]) -> dict[str, Any]:
+    """What an item reports."""
+    from gpu_report import Report
+
+    report = Report(known={"copy GB/s": 1.0, "matmul TFLOP/s": 1.0})
+    function(report)
+    return report.found
 
 
 def test_without_a_gpu(root: Path) -> None:
-    """`--list` names the parts; a run says that there is no GPU and exits with 3."""
+    """`--list` names the items, an unknown one is named with the others, and a run says that there is no GPU."""
     script = [sys.executable, str(root / "benchmarks" / "gpu.py")]
     listed = subprocess.run([*script, "--list"], capture_output=True, text=True)
     assert listed.returncode == 0 and "rows 3-5" in listed.stdout
+    wrong = subprocess.run([*script, "--only", "row 99"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "there is no item 'row 99'; choose from: device, smoke" in wrong.stderr
     if not torch.cuda.is_available():
         ran = subprocess.run(script, capture_output=True, text=True)
         assert ran.returncode == 3 and "needs a GPU and none was found" in ran.stdout
 
 
-@pytest.mark.parametrize("part", ["steps", "group_norm_silu", "fir", "attention_block", "convolutions"])
-def test_checks_run_and_pass(modules: tuple[ModuleType, ModuleType], part: str) -> None:
+CHECKS = ("gpu_checks.steps", "gpu_checks.noise", "gpu_network_checks.norms", "gpu_network_checks.filters",
+          "gpu_network_checks.attention", "gpu_network_checks.convolutions", "gpu_network_checks.derivatives",
+          "gpu_network_checks.network", "gpu_device.smoke")  # fmt: skip
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_checks_run_and_pass(rehearsed: None, check: str) -> None:
     """The checks compare every backend that is here, and pass."""
-    result = getattr(modules[0], part)()
-    assert result["passed"], {label: ratio for label, ratio in result["worst"].items() if ratio > 1}
-    assert any("triton" in label for label in result["worst"])
+    module, _, name = check.partition(".")
+    found = found_by(getattr(__import__(module), name))
+    assert found["passed"], {label: ratio for label, ratio in found["worst"].items() if ratio > 1}
+    assert found["worst"]
 
 
-def test_conditions_are_checked(modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conditions_are_checked(rehearsed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The inference network's gradient is the plain one's, and guided runs agree; runs that do not agree fail."""
     import gpu_conditions
 
-    monkeypatch.setattr(gpu_conditions, "MODELS", ("digits-vp",))
-    result = gpu_conditions.conditions()
-    assert result["passed"] and result["apart"] == {"digits-vp": 0.0}
+    found = found_by(gpu_conditions.conditions)
+    assert found["passed"], found["worst"]
     monkeypatch.setattr(gpu_conditions, "captured_apart", lambda *_: 1.0)
-    assert not gpu_conditions.conditions()["passed"]
+    assert not found_by(gpu_conditions.conditions)["passed"]
 
 
-def test_a_wrong_kernel_is_seen(modules: tuple[ModuleType, ModuleType]) -> None:
+def test_a_wrong_kernel_is_seen(rehearsed: None) -> None:
     """NaN and an error of three times the reference's both fail."""
-    errors = modules[0].Errors()
+    from gpu_errors import Errors
+
+    errors = Errors()
     truth = torch.linspace(1, 2, 8, dtype=torch.float64) + 1e-9
     errors.see("wrong", truth.float() + 1e-5, truth.float(), truth)
     errors.see("nan", torch.full((8,), float("nan")), truth.float(), truth)
     errors.see("right", truth.float(), truth.float(), truth)
-    assert not errors.summary()["passed"]
+    assert not found_by(errors.tell)["passed"]
     assert errors.worst["right"] <= 1 < errors.worst["wrong"] and errors.worst["nan"] == float("inf")
 
 
-@pytest.mark.parametrize("rows", ["norm_rows", "step_rows", "attention_row"])
-def test_figures_run(modules: tuple[ModuleType, ModuleType], rows: str) -> None:
+@pytest.mark.parametrize("rows", ["norms", "steps", "attention"])
+def test_figures_run(rehearsed: None, rows: str) -> None:
     """The measurements go through and report each row's figure."""
-    result = getattr(modules[1], rows)(1.0)
-    assert result["cases"] and any(key.startswith("row ") for key in result)
+    import gpu_kernels
+
+    found = found_by(getattr(gpu_kernels, rows))
+    assert found["cases"] and any(name.startswith("row ") for name in found["figures"])
 
 
-def test_figures_of_convolutions(modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", ["captured", "against_eager", "latency"])
+def test_figures_of_the_network(rehearsed: None, rows: str) -> None:
+    """A captured network is measured against others, and its kernels are listed."""
+    import gpu_network
+
+    found = found_by(getattr(gpu_network, rows))
+    assert any(name.startswith("row ") for name in found["figures"])
+    if rows == "captured":
+        assert "3x3 convolutions" in found["cases"]["ms an evaluation by kind"]
+
+
+def test_figures_of_convolutions(rehearsed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tile is checked and measured; what wins at all batches is named in the form of the table it goes into."""
-    figures = modules[1]
-    chosen = figures._name(figures.convolution_kernels.choose_tile(16, 16, 8, 2, False))
+    import gpu_kernels
+
+    chosen = gpu_kernels._name(gpu_kernels.convolution_kernels.choose_tile(16, 16, 8, 2, False))
     for faster, named in (("cudnn", []), (chosen, [(16, 16, 8, 3), (16, 8, 16, 1)])):
         monkeypatch.setattr(
-            figures,
+            gpu_kernels,
             "gpu_seconds",
             lambda calls, *_, faster=faster, **__: {name: 2.0 - (name == faster) for name in calls},
         )
-        result = figures.convolution_rows(1.0)
-        assert result["passed"] and len(result["cases"]) == 4 and not result["left out for time"]
-        assert result["FASTER_FUSED"] == named
-    monkeypatch.setattr(figures, "CONVOLUTION_SECONDS", -1)
-    assert len(figures.convolution_rows(1.0)["left out for time"]) == 2
+        found = found_by(gpu_kernels.convolutions)
+        assert found["passed"] and not found["cases"]["left out for time"]
+        assert found["figures"]["FASTER_FUSED"] == [list(shape) for shape in named]
+    monkeypatch.setattr(gpu_kernels, "CONVOLUTION_SECONDS", -1)
+    assert len(found_by(gpu_kernels.convolutions)["cases"]["left out for time"]) == 2
+
+
+@pytest.fixture
+def items(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The results of four items: one that is well, one that raises, one that hangs after a figure, and a check."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root / 'benchmarks'}:{root}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "made_up.py").write_text(
+        "import os, time\n"
+        "def well(report): report.figure('row 99', 1.0)\n"
+        "def raises(report): raise RuntimeError('an illegal memory access')\n"
+        "def hangs(report):\n    report.figure('early', 2.0)\n    os.system('sleep 60')\n    time.sleep(60)\n"
+        "def check(report): report.outcome(False, {'case': 3.0})\n"
+    )
+    import gpu
+
+    monkeypatch.setattr(gpu, "LOGS", tmp_path)
+    made = [
+        gpu.Item("well", "made_up.well", "", 60, checks=("check",)),
+        gpu.Item("raises", "made_up.raises", "", 60),
+        gpu.Item("hangs", "made_up.hangs", "", 8),
+        gpu.Item("check", "made_up.check", "", 60, together=True),
+    ]
+    monkeypatch.setattr(gpu, "ITEMS", tuple(made))
+    out, result = tmp_path / "out.json", {"items": {}}
+    begin = time.perf_counter()
+    assert not gpu.visit(made, out, result, 300, False)
+    assert time.perf_counter() - begin < 55  # the one that hangs was stopped
+    return json.loads(out.read_text())["items"]
+
+
+def test_what_an_item_cannot_spoil(items: dict[str, Any]) -> None:
+    """One that raises or hangs costs no other its result, keeps what it found, and is named with its reason; a figure
+    whose check failed is marked and stays.
+    """
+    assert items["well"]["figures"] == {"row 99": 1.0} and items["well"]["doubts"] == ["check"]
+    assert "an illegal memory access" in items["raises"]["error"]
+    assert items["hangs"]["error"] == "stopped after 8 s" and items["hangs"]["figures"] == {"early": 2.0}
+
+
+def test_a_line_is_short(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much an item finds; all lines together are fewer characters than come back from a visit."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import gpu_report
+
+    said = gpu_report.line("item", {"error": "x" * 5000, "figures": {f"row {n}": 1.0 for n in range(500)}})
+    assert len(said) <= 420 and said.startswith("item: FAILED")
 
 
 def test_shapes_of_the_networks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,3 +191,10 @@ def test_heaviest_convolutions(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     from network_shapes import heaviest_convolutions
 
     assert heaviest_convolutions("NCSN++", 2) == [((256, 16, 16), (256, 3)), ((128, 32, 32), (128, 3))]
+
+
+def test_nothing_that_measures_needs_the_command_line(root: Path) -> None:
+    """A machine with a GPU may lack what the commands need: no benchmark imports them."""
+    for path in (root / "benchmarks").glob("*.py"):
+        lines = [line.strip() for line in path.read_text().splitlines()]
+        assert not [line for line in lines if line.startswith(("import ", "from ")) and "scoresde_fast.cli" in line]

@@ -19,6 +19,7 @@ PACKAGE = ROOT / "scoresde_fast"
 LAYERS = (
     "errors",
     "files",
+    "memory",
     "_extension",
     "rng",
     "ops",
@@ -77,6 +78,7 @@ ONLY = {
     "data": {"errors"},
     "mixture": {"errors", "sdes", "model"},
     "devices": set(),
+    "memory": set(),
     "fingerprint": set(),
     "loop.phases": set(),
     "loop.program": {"errors", "ops", "solvers", "loop.phases"},

@@ -38,13 +38,15 @@ def tuned(
     dtype: torch.dtype = torch.float32,
     *,
     compile: dict[str, Any] | None = None,
+    sliced_fir: bool = False,
 ) -> nn.Module:
     """A copy as a competent user would run it: channels_last, scaled_dot_product_attention, autocast to ``dtype``.
 
     With a 16-bit ``dtype`` the weights of convolutions are stored in it, which spares their conversion at each call;
     embeddings and the state stay float32.  ``compile``: the options of `torch.compile`; None runs eagerly.
+    ``sliced_fir``: FIR filters as sums of slices, which a compiler makes one kernel of, and not as convolutions.
     """
-    recomposed: nn.Module = _recomposed(network, _sdpa_attention, None)
+    recomposed: nn.Module = _recomposed(network, _sdpa_attention, None, sliced_fir=sliced_fir)
     recomposed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if dtype != torch.float32:
         for module in recomposed.modules():
@@ -70,11 +72,15 @@ class _ChannelsLast(nn.Module):
 
 
 def _recomposed(
-    network: nn.Module, attention: Callable[..., Tensor], linear: Callable[..., Tensor] | None
+    network: nn.Module,
+    attention: Callable[..., Tensor],
+    linear: Callable[..., Tensor] | None,
+    *,
+    sliced_fir: bool = False,
 ) -> nn.Module:
     """A copy of the network, in evaluation mode, whose code finds PyTorch's operations under the names of ours."""
     copied = copy.deepcopy(network).eval().requires_grad_(False)
-    operations = _operations(copied)
+    operations = _operations(copied) | (SLICED_FIR if sliced_fir else {})
     for module in copied.modules():
         if isinstance(module, AttentionBlock):
             module.forward = MethodType(attention, module)  # type: ignore[method-assign]
@@ -126,6 +132,43 @@ def _operations(network: nn.Module) -> dict[str, Any]:
         return F.conv2d(x, weight, stride=2, padding=len(taps) // 2 - 1, groups=x.shape[1])
 
     return {"norm_act": norm_act, "upsample": upsample, "downsample": downsample}
+
+
+def _sliced_upsample(x: Tensor, taps: Taps) -> Tensor:
+    """Output 2 i + k of an axis is a sum of x[i + s], with the tap k + offset - 2 s wherever there is such a tap."""
+    if taps is None:
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    offset, line = len(taps) - 2 - (len(taps) - 1) // 2, [2 * tap / sum(taps) for tap in taps]
+    for dim in (2, 3):
+        phases = []
+        for k in (0, 1):
+            reach = range(-((len(taps) - 1 - offset - k) // 2), (k + offset) // 2 + 1)
+            terms = [line[k + offset - 2 * s] * _shifted(x, s, dim) for s in reach]
+            phases.append(sum(terms[1:], terms[0]))
+        x = torch.stack(phases, dim + 1).flatten(dim, dim + 1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _sliced_downsample(x: Tensor, taps: Taps) -> Tensor:
+    """Output i of an axis is a sum of x[2 i + s], with the tap offset - s."""
+    if taps is None:
+        return F.avg_pool2d(x, 2)
+    offset, line = len(taps) // 2, [tap / sum(taps) for tap in taps]
+    for dim in (2, 3):
+        even = [slice(None)] * dim + [slice(None, None, 2)]
+        terms = [line[offset - s] * _shifted(x, s, dim)[tuple(even)] for s in range(offset - len(taps) + 1, offset + 1)]
+        x = sum(terms[1:], terms[0])
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _shifted(x: Tensor, by: int, dim: int) -> Tensor:
+    """x[i + by] along an axis, zero outside."""
+    before, after = max(-by, 0), max(by, 0)
+    padded = F.pad(x, (0, 0) * (3 - dim) + (before, after))
+    return padded.narrow(dim, after, x.shape[dim])
+
+
+SLICED_FIR = {"upsample": _sliced_upsample, "downsample": _sliced_downsample}
 
 
 def _normalised(block: AttentionBlock, x: Tensor) -> Tensor:

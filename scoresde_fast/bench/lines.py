@@ -68,8 +68,10 @@ def _eager(precision: Precision) -> Callable[[Job], Run]:
     return lambda job: _plain(original(job.model.network), job, precision)
 
 
-def _peer(dtype: torch.dtype, compile: dict[str, Any] | None = None) -> Callable[[Job], Run]:
-    return lambda job: _plain(tuned(job.model.network, dtype, compile=compile), job, "fp32")
+def _peer(
+    dtype: torch.dtype, compile: dict[str, Any] | None = None, *, sliced_fir: bool = False
+) -> Callable[[Job], Run]:
+    return lambda job: _plain(tuned(job.model.network, dtype, compile=compile, sliced_fir=sliced_fir), job, "fp32")
 
 
 def _plain(network: nn.Module, job: Job, precision: Precision) -> Run:
@@ -174,6 +176,15 @@ LINES: tuple[Line, ...] = (
         "torch.compile max-autotune bf16",
         "torch.compile(max-autotune) with its CUDA graphs, bfloat16, channels_last, SDPA",
         _peer(torch.bfloat16, {"mode": "max-autotune"}),
+        HALF_DB,
+        GPU,
+        half=True,
+        compiled=True,
+    ),
+    Line(
+        "torch.compile max-autotune bf16, fused FIR",
+        "the same, with FIR filters as sums of slices, which the compiler makes one kernel of",
+        _peer(torch.bfloat16, {"mode": "max-autotune"}, sliced_fir=True),
         HALF_DB,
         GPU,
         half=True,

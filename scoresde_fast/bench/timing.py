@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 COLD_BYTES = 512 * 2**20  # more than any L2 cache holds
+WARM_UP = 3  # calls before a capture
 
 
 def rotation(make: Callable[[], tuple[Tensor, ...]], limit: int = 64) -> list[tuple[Tensor, ...]]:
@@ -22,30 +23,51 @@ def rotation(make: Callable[[], tuple[Tensor, ...]], limit: int = 64) -> list[tu
 
 
 def gpu_seconds(
-    callables: dict[str, Callable[..., Any]], inputs: Sequence[tuple[Any, ...]] = ((),), rounds: int = 30, warm: int = 5
+    callables: dict[str, Callable[..., Any]], inputs: Sequence[tuple[Any, ...]] = ((),), rounds: int = 30
 ) -> dict[str, float]:
-    """Median seconds of a call on the GPU, by CUDA events.
+    """Median seconds of a call on the GPU, by CUDA events around the replay of a graph.
 
-    A round calls every callable once, in an order that rotates, each with the next of ``inputs`` (see `rotation`).  The
-    calls queue up behind a sleeping GPU, so that what a launch costs the host is not in them.
+    Each callable is captured once, called with one of ``inputs`` after the other (see `rotation`), so that what a
+    launch costs the host is not measured.
+
+    Raises:
+        RuntimeError: a callable cannot be captured.
     """
-    names = list(callables)
-    for index in range(warm):
-        for function in callables.values():
-            function(*inputs[index % len(inputs)])
-    torch.cuda.synchronize()
-    torch.cuda._sleep(20_000_000)
+    graphs = {name: _captured(function, inputs).replay for name, function in callables.items()}
+    return {name: seconds / len(inputs) for name, seconds in replay_seconds(graphs, rounds).items()}
+
+
+def replay_seconds(replays: dict[str, Callable[[], Any]], rounds: int = 30) -> dict[str, float]:
+    """Median seconds on the GPU of the replay of each graph, by CUDA events, in an order that rotates."""
+    names = list(replays)
     events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in names}
+    for replay in replays.values():
+        replay()
     for index in range(rounds * len(names)):
         turn, place = divmod(index, len(names))
         name = names[(turn + place) % len(names)]
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
-        callables[name](*inputs[index % len(inputs)])
+        replays[name]()
         end.record()
         events[name].append((start, end))
     torch.cuda.synchronize()
     return {name: statistics.median(a.elapsed_time(b) for a, b in pairs) / 1e3 for name, pairs in events.items()}
+
+
+def _captured(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> torch.cuda.CUDAGraph:
+    """One graph of a call with each of the inputs; what compiles, measures or allocates has run before."""
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            function(*inputs[0])
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        for tensors in inputs:
+            function(*tensors)
+    return graph
 
 
 def interleaved(

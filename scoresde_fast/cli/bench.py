@@ -42,8 +42,8 @@ class Bench:
         from scoresde_fast.bench.report import require_libraries, write_html
         from scoresde_fast.bench.result import bench, write_json
         from scoresde_fast.bench.waterfall import Effort
-        from scoresde_fast.cli.memory import keep_freed_memory
         from scoresde_fast.cli.threads import use_threads
+        from scoresde_fast.memory import keep_freed_memory
 
         keep_freed_memory()  # for every line alike
         if self.html is not None:
@@ -109,8 +109,8 @@ class BenchSolvers:
         from scoresde_fast.bench.solvers.contender import Rules
         from scoresde_fast.bench.solvers.page import write_html
         from scoresde_fast.bench.solvers.plugin import load_solvers
-        from scoresde_fast.cli.memory import keep_freed_memory
         from scoresde_fast.cli.threads import use_threads
+        from scoresde_fast.memory import keep_freed_memory
 
         keep_freed_memory()
         if self.html is not None:

@@ -54,8 +54,8 @@ class FlowCommand:
     def load(self) -> ScoreModel:
         """The model, with the process made ready to compute."""
         import scoresde_fast as sf
-        from scoresde_fast.cli.memory import keep_freed_memory
         from scoresde_fast.cli.threads import use_threads
+        from scoresde_fast.memory import keep_freed_memory
 
         keep_freed_memory()
         use_threads(self.threads)

@@ -97,8 +97,8 @@ class SamplerOptions:
         if self.compile and self.no_compile:
             raise ValueError("--compile and --no-compile exclude each other; choose one, or neither")
         import scoresde_fast as sf
-        from scoresde_fast.cli.memory import keep_freed_memory
         from scoresde_fast.cli.threads import use_threads
+        from scoresde_fast.memory import keep_freed_memory
 
         keep_freed_memory()
         use_threads(self.threads)

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -89,6 +89,20 @@ def capture_with(graphs: Graphs, step: Step) -> Step:
     return graphs.capture(step)
 
 
+class CapturedPattern(NamedTuple):
+    """Rows of a run that come one after the other, captured.
+
+    Attributes:
+        replay: runs them, from the first row of the table on.
+        evaluations: of the network in them.
+        repeats: how often they come in a row.
+    """
+
+    replay: Step
+    evaluations: int
+    repeats: int
+
+
 class CapturedLoop:
     """A loop for one shape of batch, captured: `run` hands over one graph a pattern, and nothing else.
 
@@ -117,6 +131,17 @@ class CapturedLoop:
         self._replays: dict[object, Step] = {**self._steps}
         for pattern, step in captured.items():
             self._replays[pattern] = graphs.capture(step)
+
+    def patterns(self) -> Iterator[CapturedPattern]:
+        """The patterns of a run in their order, to be measured."""
+
+        def replay(step: Step) -> None:
+            self._registers.counter.zero_()  # each replay counts on, and the table has an end
+            step()
+
+        for phase in self._phases:
+            evaluations = sum(kind.evaluates for kind in phase.pattern)
+            yield CapturedPattern(partial(replay, self._replays[phase.pattern]), evaluations, phase.repeats)
 
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
         """As `Loop.run`, but ``on_step`` is called after each pattern rather than each row."""

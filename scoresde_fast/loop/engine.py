@@ -87,6 +87,13 @@ class Engine:
         return "fp32" if plain and self._asked != "tf32" else self._asked
 
     @property
+    def evaluate(self) -> Evaluate:
+        """The network as the loop evaluates it, compiled where that was asked for."""
+        self.refresh()
+        assert self._evaluate is not None
+        return self._evaluate
+
+    @property
     def through_network(self) -> bool:
         """Whether the gradient of the network is taken."""
         return self._conditions.through_network

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the GPU of a visit is and reaches, and whether every operation runs on it at all."""
+
+from __future__ import annotations
+
+import itertools
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gpu_checks
+import gpu_errors
+import gpu_network_checks
+import gpu_setting
+import torch
+from gpu_report import Report
+
+from scoresde_fast import _extension
+from scoresde_fast.bench.machine import copy_bandwidth, device_info, matmul_peak
+
+
+def device(report: Report) -> None:
+    """Versions and clocks, copy bandwidth, and the peak of the matrix product."""
+    info = device_info()
+    report.case("device", info)
+    report.case("extension", {"missing": _extension.why_missing})
+    where, setting = gpu_errors.DEVICE, gpu_setting.now
+    report.figure("copy GB/s", copy_bandwidth(setting.copy_gigabytes, where))
+    report.figure("matmul TFLOP/s", matmul_peak(setting.matmul_sizes, device=where))
+    report.figure("versions", " ".join(f"{name} {value}" for name, value in info["versions"].items()))
+
+
+def smoke(report: Report) -> None:
+    """Every operation on every backend once, at one shape; what raises is named and the others go on."""
+    checks: dict[str, Callable[[Report], None]] = {
+        "steps": lambda inner: gpu_checks.steps(inner, dict(_first(gpu_checks.STATES.items())), (torch.bfloat16,)),
+        "norms": lambda inner: gpu_network_checks.norms(inner, _first(gpu_network_checks.cases("group_norm_silu"))),
+        "filters": lambda inner: gpu_network_checks.filters(inner, _first(gpu_network_checks.cases("fir_resample"))),
+        "convolutions": lambda inner: gpu_network_checks.convolutions(
+            inner, _first(gpu_network_checks.convolution_cases())
+        ),
+        "attention": lambda inner: gpu_network_checks.attention(inner, _first(gpu_network_checks.ATTENTION)),
+    }
+    worst: dict[str, float] = {}
+    for name, check in checks.items():
+        inner = Report()
+        try:
+            check(inner)
+            worst |= {f"{name}: {label}": ratio for label, ratio in inner.found["worst"].items()}
+        except Exception as error:
+            worst[f"{name}: {type(error).__name__} {str(error)[:100]}"] = float("inf")
+            report.case(name, {"error": traceback.format_exc()[-1500:]})
+    report.outcome(all(ratio <= 1 for ratio in worst.values()), worst)
+
+
+def _first(cases: Iterable[Any]) -> list[Any]:
+    return list(itertools.islice(cases, 1))

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the processes of the visit are forked from: imports that take seconds, and nothing that touches a device."""
+
+import contextlib
+
+with contextlib.suppress(Exception):  # what fails here fails again, with its message, in the item that needs it
+    import scipy.integrate
+    import scoresde_fast.kernels.group_norm_silu
+    import torch._dynamo
+    import triton
+
+    import scoresde_fast
+    import scoresde_fast.bench.lines
+
+    __all__ = ["scipy", "scoresde_fast", "torch", "triton"]

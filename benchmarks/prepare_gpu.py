@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes what a visit to a GPU takes along, without a GPU: python benchmarks/prepare_gpu.py [--quick]
+
+Compiles every Triton kernel that `gpu.py` will ask for into a cache, by calling the launchers on tensors without data
+while Triton believes in a GPU of compute capability 9.0; and builds the extension. Both lie in build/gpu/prepared. The
+cache is of use where Triton, Python and the kernels' sources are the same; elsewhere kernels are compiled anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from typing import Any
+
+import gpu_build
+
+CAPABILITY = 90
+BATCHES = (1, 4, 16, 64, 256, 512)
+NEEDED = (".cubin", ".json")
+"""Files of a kernel that its use needs."""
+
+
+class Driver:
+    """What Triton asks of the driver of a GPU to compile for it."""
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", CAPABILITY, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def install() -> None:
+    """Let launchers compile and not launch, and put the visit's items on tensors without data."""
+    import gpu_errors
+    import gpu_kernels
+    import gpu_network_checks
+    import torch
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    driver.set_active(Driver())
+    run = JITFunction.run
+    JITFunction.run = lambda self, *args, grid, warmup, **options: run(self, *args, grid=grid, warmup=True, **options)
+    torch.compile = lambda function, **_: function
+    gpu_errors.DEVICE = "meta"
+    gpu_errors.Errors.within = lambda *_: None
+    gpu_errors.Errors.tell = lambda *_: None
+    for module in (gpu_kernels, gpu_network_checks, import_module("gpu_checks")):
+        module.present = launchers
+    gpu_kernels.rotation = lambda make, limit: [make()]
+    gpu_kernels.gpu_seconds = compiled
+
+
+def launchers(operation: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """In place of `gpu_errors.present`: the launcher of ``kernels/OPERATION.py``."""
+    import pkgutil
+
+    from scoresde_fast import kernels
+
+    if operation in {module.name for module in pkgutil.iter_modules(kernels.__path__)}:
+        found = getattr(import_module(f"scoresde_fast.kernels.{operation}"), operation, None)
+        if found is not None:
+            yield "triton", found
+
+
+def compiled(calls: dict[str, Callable[..., Any]], inputs: Any = ((),), rounds: int = 1) -> dict[str, float]:
+    """In place of `gpu_seconds`: one call of each, which takes a second."""
+    for call in calls.values():
+        call(*inputs[0])
+    return dict.fromkeys(calls, 1.0)
+
+
+def network(batch: int) -> None:
+    """The kernels of an evaluation of the measured network, at one time and with a time for each sample."""
+    import gpu_setting
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from scoresde_fast.loop.evaluate import evaluator, timed_evaluator
+
+    class CompileAhead(TorchDispatchMode):
+        """Beside every operation of ours its launcher is called."""
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function.namespace.startswith("scoresde_fast"):
+                for _, launch in launchers(function.name().partition("::")[2].partition(".")[0]):
+                    launch(*args)
+            return function(*args, **(kwargs or {}))
+
+    model = gpu_setting.now.model().to("meta")
+    x, row = torch.empty(batch, *model.state_shape, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
+    with torch.inference_mode():
+        for precision in ("bf16", "fp32"):
+            folded = evaluator(model.network, torch.ones(1), precision)
+            timed = timed_evaluator(model.network, precision)
+            with CompileAhead():
+                folded(x, row)
+                timed(x, torch.empty(batch, device="meta"))
+
+
+def item(where: str) -> None:
+    """An item of the visit."""
+    import gpu_report
+
+    module, _, function = where.partition(".")
+    report = gpu_report.Report(known={"copy GB/s": 1.0, "matmul TFLOP/s": 1.0})
+    getattr(import_module(module), function)(report)
+
+
+ITEMS = (
+    "gpu_kernels.steps",
+    "gpu_kernels.norms",
+    "gpu_kernels.attention",
+    "gpu_kernels.convolutions",
+    "gpu_checks.steps",
+    "gpu_network_checks.norms",
+    "gpu_network_checks.filters",
+    "gpu_network_checks.attention",
+    "gpu_network_checks.convolutions",
+)
+
+
+def run(job: str | int) -> tuple[str | int, int, int]:
+    """A job in a process of its own: (the job, kernels compiled, kernels found in the cache)."""
+    import triton
+
+    seen = {True: 0, False: 0}
+
+    def listener(*, cache_hit: bool, **_: Any) -> None:
+        seen[cache_hit] += 1
+
+    triton.knobs.compilation.listener = listener
+    install()
+    if isinstance(job, int):
+        network(job)
+    else:
+        item(job)
+    return job, seen[False], seen[True]
+
+
+def compile_ahead(jobs: Iterable[str | int]) -> tuple[int, int]:
+    """Fill the cache, a process a core; returns how many kernels were compiled, and found there."""
+    os.environ["TRITON_CACHE_DIR"] = str(gpu_build.CACHE)
+    os.environ.pop("TRITON_INTERPRET", None)
+    counts = [0, 0]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context, max_tasks_per_child=1) as pool:
+        for job, new, old in pool.map(run, jobs):
+            print(f"{f'network, batch {job}' if isinstance(job, int) else job}: {new} new, {old} there", flush=True)
+            counts = [counts[0] + new, counts[1] + old]
+    return counts[0], counts[1]
+
+
+def trim() -> int:
+    """Leave out of the cache what only its making needed; returns its bytes."""
+    for path in gpu_build.CACHE.glob("*/*"):
+        if path.suffix not in NEEDED:
+            path.unlink()
+    return sum(path.stat().st_size for path in gpu_build.CACHE.glob("*/*"))
+
+
+def main() -> int:
+    """Returns the exit status: 1 where the extension was not built."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one network's kernels alone, and no extension")
+    options = parser.parse_args()
+    begin = time.perf_counter()
+    shutil.rmtree(gpu_build.CACHE, ignore_errors=True)
+    gpu_build.CACHE.mkdir(parents=True)
+    jobs: tuple[str | int, ...] = BATCHES[:1] if options.quick else (*BATCHES, *ITEMS)
+    new, _ = compile_ahead(jobs)
+    size = trim()
+    print(f"{new} kernels, {size / 2**20:.0f} MiB, in {time.perf_counter() - begin:.0f} s")
+    missed, found = compile_ahead(jobs[:1])  # another process finds them
+    if missed or not found:
+        raise SystemExit(f"Triton's cache misses {missed} kernels that it has just been given, and finds {found}")
+    if options.quick:
+        return 0
+    why = gpu_build.build(gpu_build.PREPARED, [str(CAPABILITY)])
+    print(why or f"the extension is {gpu_build.PREPARED / gpu_build.EXTENSION}")
+    return int(why is not None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -55,7 +55,8 @@ def affine_step_kernel(
 
     # Stores come last: a load cannot be moved above a store that might overlap it.
     if p_saved is not None:
-        tl.store(p_saved + at, b_state, mask & (tl.load(p_integers + 2) != 0))
+        if tl.load(p_integers + 2) != 0:
+            tl.store(p_saved + at, b_state, mask)
     if p_history is not None and p_output is not None:
         b_derived = tl.load(p_row + 7).to(dtype) * b_state + tl.load(p_row + 8).to(dtype) * b_output
         tl.store(p_history + slot % RING * batch * ELEMENTS + at, b_derived, mask)

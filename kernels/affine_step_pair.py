@@ -77,9 +77,9 @@ def affine_step_pair_kernel(
         next_v += tl.load(p_row + 23).to(dtype) * z_x + tl.load(p_row + 24).to(dtype) * z_v
 
     if p_saved is not None:
-        save = mask & (tl.load(p_integers + 2) != 0)
-        tl.store(p_saved + at_x, b_x, save)
-        tl.store(p_saved + at_v, b_v, save)
+        if tl.load(p_integers + 2) != 0:
+            tl.store(p_saved + at_x, b_x, mask)
+            tl.store(p_saved + at_v, b_v, mask)
     if p_history is not None and p_output is not None:
         p_place = p_history + slot % RING * batch * (2 * HALF)
         derived_x, derived_v = _act(p_row + 25, b_x, b_v)

@@ -3,7 +3,8 @@
 
 For every row of `ROWS`: a copy of the checkout's tracked files, a fresh virtual environment, an installation as a user
 would make it, and the tests that are not slow. The environments stay in build/matrix for the next
-run. Prints two lines a row. Exit status 1 where a row fails.
+run. Prints two lines a row, and keeps them in benchmarks/results/matrix.json, of which the table in
+docs/portability.md is made. Exit status 1 where a row fails.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_runs import counts, parse
+from pytest_runs import counts, keep, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "matrix"
+RESULTS = ROOT / "benchmarks" / "results" / "matrix.json"
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "setuptools")
 HAS_TRITON = "from importlib.util import find_spec; print(find_spec('triton') is not None)"
 #: What the environment holds, as JSON, and whether the extension loads.
@@ -141,21 +143,20 @@ def call(
 
 
 def main() -> int:
-    """Run the rows, write the file after each; returns the exit status."""
-    rows, out, tests = parse(__doc__ or "", ROWS)
-    lines: list[dict[str, Any]] = []
+    """Run the rows, keep each in the file; returns the exit status."""
+    rows, out, tests = parse(__doc__ or "", ROWS, RESULTS)
+    failed = False
     for row in rows:
         line = run_row(row, tests)
-        lines.append(line)
         versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
         print(f"{row.name}: {versions}; extension {line['extension']}", flush=True)
         print(f"    {line['passed']} passed, {line['failed']} failed, {line['skipped']} skipped, {line['seconds']} s")
         for name in line["failures"]:
             print(f"    FAILED {name}", flush=True)
+        failed |= bool(line["failed"]) or line["extension"] != "loaded"
         if out:
-            text = json.dumps({"command": "make matrix", "rows": lines}, indent=1)
-            out.write_text(text + "\n")
-    return int(any(line["failed"] or line["extension"] != "loaded" for line in lines))
+            keep(out, ROWS, line, {"command": "make matrix"})
+    return int(failed)
 
 
 if __name__ == "__main__":

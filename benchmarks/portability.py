@@ -3,7 +3,7 @@
 
 One machine stands for many: PyTorch, oneDNN, the BLAS libraries and this package's own kernels are told to use the
 instructions of older processors, one after the other and all at once, as far as this processor has them. Prints a line
-a row, and writes benchmarks/results/portability-PROCESSOR.json, of which the table in docs/portability.md is made.
+a row, and keeps it in benchmarks/results/portability-PROCESSOR.json, of which the table in docs/portability.md is made.
 Exit status 1 where a test fails.
 """
 
@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytest_runs import counts, parse
+from pytest_runs import counts, keep, parse
 
 from scoresde_fast.bench.machine import cpu_name, device_info
-from scoresde_fast.bench.result import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "portability"
@@ -187,17 +186,16 @@ def results_file() -> Path:
 
 
 def main() -> int:
-    """Run the rows, write the file after each; returns the exit status."""
-    rows, out, tests = parse(__doc__ or "", ROWS)
-    if len(rows) == len(ROWS) and not tests:  # a part of the rows or tests is no result
-        out = out or results_file()
-    lines: list[dict[str, Any]] = []
+    """Run the rows, keep each in the file; returns the exit status."""
+    rows, out, tests = parse(__doc__ or "", ROWS, results_file())
+    failed = False
     for line in run_rows(iter(rows), tests):
-        lines.append(line)
+        failed |= bool(line.get("failed"))
         if out:
-            machine = {"device": device_info(), "flags": sorted(cpu_flags())}
-            write_json({"command": "make portability", **machine, "rows": lines}, out)
-    return int(any(line.get("failed") for line in lines))
+            keep(
+                out, ROWS, line, {"command": "make portability", "device": device_info(), "flags": sorted(cpu_flags())}
+            )
+    return int(failed)
 
 
 if __name__ == "__main__":

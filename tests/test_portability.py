@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -26,11 +27,22 @@ def portability(benchmarks: Path) -> ModuleType:
 
 
 def test_figures_come_from_results(root: Path, benchmarks: Path) -> None:
-    """The page's table is the one made from the committed results, and in those no test failed."""
-    tables = importlib.import_module("portability_tables")
-    assert "\n".join(tables.processors()) in (root / "docs" / "portability.md").read_text()
-    for file in (benchmarks / "results").glob("portability-*.json"):
+    """The page's tables are those made from the committed results, and in those no test failed."""
+    tables, page = importlib.import_module("portability_tables"), (root / "docs" / "portability.md").read_text()
+    for table in (tables.processors(), tables.versions()):
+        assert "\n".join(table) in page
+    for file in [*(benchmarks / "results").glob("portability-*.json"), benchmarks / "results" / "matrix.json"]:
         assert all(row.get("failed", 0) == 0 for row in tables.load(file.stem)["rows"]), file.name
+
+
+def test_rows_are_kept(benchmarks: Path, tmp_path: Path) -> None:
+    """A second run of a row replaces what the first found; the others stay, in the order of the table."""
+    runs, rows = importlib.import_module("pytest_runs"), [SimpleNamespace(name=name) for name in "abc"]
+    for name, passed in (("c", 1), ("a", 2), ("c", 3)):
+        runs.keep(tmp_path / "rows.json", rows, {"name": name, "passed": passed}, {"command": "make"})
+    kept = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["name"], row["passed"]) for row in kept["rows"]] == [("a", 2), ("c", 3)]
+    assert kept["command"] == "make" and all(row["commit"] for row in kept["rows"])
 
 
 def test_rows_are_left_out_with_the_reason(portability: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

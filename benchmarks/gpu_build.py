@@ -37,14 +37,20 @@ def ready(rehearse: bool) -> str:
 
     An extension that was made ahead is taken if it loads; else one is built for this GPU.
     """
-    paths = [str(ROOT / "benchmarks"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     os.environ.pop("SCORESDE_FAST_BACKEND", None)
+    find_sources()
     if rehearse:
         os.environ["TRITON_INTERPRET"] = "1"
     os.environ["TRITON_CACHE_DIR"] = str(CACHE)
     kernels = adopt_cache()
     return f"{_extension(rehearse)}; {kernels} kernels compiled ahead"
+
+
+def find_sources() -> None:
+    """Let this process's children import the package and the benchmarks, which nobody has installed there."""
+    paths = [str(ROOT / "benchmarks"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def adopt_cache() -> int:

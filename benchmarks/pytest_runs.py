@@ -28,7 +28,9 @@ def parse(description: str, rows: Sequence[Row], out: Path) -> tuple[list[Row], 
     The file is ``out`` unless another is named; a part of the tests is no result, and has none.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="TEXT", help="the row of this name, or rows whose name has it in it")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="the row of this name, or rows whose name has it in it"
+    )
     parser.add_argument("--json", type=Path, help=f"keep the results in this file and not in {out.name}")
     parser.add_argument("tests", nargs="*", help="test files; all of them if none is given")
     options = parser.parse_args()

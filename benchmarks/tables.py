@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,27 @@ def instructions() -> list[str]:
     return rows + [table_row([row["label"], f"{row['per_element']:.1f}", f"{row['budget']:g}"]) for row in found]
 
 
+def gpu_results() -> list[Path]:
+    """The files of visits to GPUs, the latest last."""
+    return sorted(RESULTS.glob("*-20[0-9][0-9]-[0-9][0-9]-[0-9][0-9].json"), key=lambda path: path.stem[-10:])
+
+
+def gpu(result: dict[str, Any]) -> list[str]:
+    """The rows of the targets that a visit measured, with floor and goal, and what puts a figure in doubt."""
+    versions = result["items"]["device"]["figures"]["versions"]
+    rows = [table_row([f"{result['device']}, {versions}", "measured", "floor", "goal", ""]), table_row(["---"] * 5)]
+    found = [
+        (int(name[1]), name[2], name[3] or "-", name[4] or "-", name[5], value, item.get("doubts", []))
+        for item in result["items"].values()
+        for figure, value in item.get("figures", {}).items()
+        if (name := re.match(r"row (\d+): (.*?)(?: \(floor ([\d.]+), goal ([\d.]+)\)(.*))?$", figure))
+    ]
+    for row, title, floor, goal, more, value, doubts in sorted(found, key=lambda figure: figure[0]):
+        doubt = f"in doubt: {', '.join(doubts)} failed" if doubts else ""
+        rows.append(table_row([f"{row}. {title}{more or ''}", f"{value:.3g}", floor, goal, doubt]))
+    return rows
+
+
 def _measures(report: dict[str, Any]) -> list[str]:
     shares = report["class_shares"]
     return [f"{report['recognised']:.1%}", f"{report['tint_matches']:.1%}", f"{min(shares):.1%} to {max(shares):.1%}"]
@@ -238,3 +260,5 @@ def table_row(cells: list[str]) -> str:
 if __name__ == "__main__":
     for table in (waterfall(), sixteen_bits(), embedded(), overhead(), cpu_kernels(), instructions()):
         print("\n".join(table), end="\n\n")
+    for path in gpu_results()[-1:]:
+        print("\n".join(gpu(load(path.stem))))

@@ -174,6 +174,24 @@ def test_a_line_is_short(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(said) <= 420 and said.startswith("item: FAILED")
 
 
+def test_the_table_of_a_visit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows by their numbers, with floor and goal; a figure in doubt says why."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import tables
+
+    figures = {"row 11: wall over replays (floor 1.03, goal 1.005), compiled": 1.0234, "images/s": 3.0}
+    items = {
+        "device": {"figures": {"versions": "torch 2.11.0"}},
+        "network": {"figures": figures, "doubts": ["check norms"]},
+        "row 12": {"figures": {"row 2: worst (floor 1.2, goal 1.5)": 1.4, "row 12: 16x16, compiled": 2.0}},
+    }
+    assert tables.gpu({"device": "a GPU", "items": items})[2:] == [
+        "| 2. worst | 1.4 | 1.2 | 1.5 |  |",
+        "| 11. wall over replays, compiled | 1.02 | 1.03 | 1.005 | in doubt: check norms failed |",
+        "| 12. 16x16, compiled | 2 | - | - |  |",
+    ]
+
+
 def test_shapes_of_the_networks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NCSN++ for CIFAR-10 calls 95 norms an evaluation, those of its attention blocks included."""
     monkeypatch.syspath_prepend(str(root / "benchmarks"))

@@ -25,11 +25,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[0:0] = [str(ROOT / "benchmarks"), str(ROOT)]
-
-import gpu_build  # noqa: E402
-import gpu_report  # noqa: E402
+import gpu_build
+import gpu_report
+from gpu_build import ROOT
 
 LOGS = ROOT / "build" / "gpu" / "logs"
 CHARACTERS = 5500

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [str(ROOT / "benchmarks"), str(ROOT)]
+sys.path[0:0] = SOURCES  # the package need not be installed where the GPU is
 PREPARED = ROOT / "build" / "gpu" / "prepared"
 """What `prepare_gpu.py` makes and a visit takes along: ``triton``, a cache, and the extension."""
 CACHE = PREPARED / "triton"
@@ -39,18 +41,12 @@ def ready(rehearse: bool) -> str:
     """
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     os.environ.pop("SCORESDE_FAST_BACKEND", None)
-    find_sources()
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.get("PYTHONPATH", "")]))
     if rehearse:
         os.environ["TRITON_INTERPRET"] = "1"
     os.environ["TRITON_CACHE_DIR"] = str(CACHE)
     kernels = adopt_cache()
     return f"{_extension(rehearse)}; {kernels} kernels compiled ahead"
-
-
-def find_sources() -> None:
-    """Let this process's children import the package and the benchmarks, which nobody has installed there."""
-    paths = [str(ROOT / "benchmarks"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def adopt_cache() -> int:

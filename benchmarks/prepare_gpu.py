@@ -178,7 +178,6 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one network's kernels alone, and no extension")
     options = parser.parse_args()
     begin = time.perf_counter()
-    gpu_build.find_sources()
     shutil.rmtree(gpu_build.CACHE, ignore_errors=True)
     gpu_build.CACHE.mkdir(parents=True)
     jobs: tuple[str | int, ...] = BATCHES[:1] if options.quick else (*BATCHES, *ITEMS)

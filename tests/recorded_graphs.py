@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -31,10 +32,14 @@ class Recording(TorchDispatchMode):
         return result
 
     def replay(self) -> None:
-        """Do it all again; a new result goes where the first one lies."""
+        """Do it all again; a new result goes where the first one lies.  Tangents are among the operations."""
         for func, args, kwargs, recorded in self.operations:
-            for old, new in zip(tree_leaves(recorded), tree_leaves(func(*args, **kwargs)), strict=True):
-                if isinstance(old, Tensor) and old.untyped_storage()._cdata != new.untyped_storage()._cdata:
+            with forward_ad._set_fwd_grad_enabled(False):
+                result = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(recorded), tree_leaves(result), strict=True):
+                if not isinstance(old, Tensor) or old._is_zerotensor():  # zeros without memory, of forward mode
+                    continue
+                if old.untyped_storage()._cdata != new.untyped_storage()._cdata:
                     old.copy_(new)
 
 

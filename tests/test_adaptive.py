@@ -8,13 +8,9 @@ import math
 import pytest
 import torch
 from chance import assert_moments
-from recorded_graphs import RecordedGraphs
 from test_capture import NETWORK
 
 import scoresde_fast as sf
-from scoresde_fast.adaptive.engine import AdaptiveEngine
-from scoresde_fast.flow import Drift
-from scoresde_fast.loop.capture_safety import require_capturable
 from scoresde_fast.noise import Noise
 from scoresde_fast.ode import IntegrationError
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
@@ -120,25 +116,6 @@ def test_the_batch_norm_depends_on_the_batch() -> None:
     together = sampler.sample(range(6))
     assert len(set(sampler.evaluations(range(6)))) == 1
     assert not torch.equal(sampler.sample([2])[0], together[2])
-
-
-@pytest.mark.parametrize("solver", ["rk45", "ggf"])
-def test_a_step_with_a_network_can_be_captured(solver: str) -> None:
-    """Neither drift nor noise is looked at from the host, and replayed steps give the same images."""
-    model = tiny().eval()
-    options = {"solver": solver, "rtol": 0.1, "atol": 0.1}
-    eager = sf.Sampler(model, **options)
-    captured = sf.Sampler(model, **options)
-    assert isinstance(captured.engine, AdaptiveEngine)
-    graphs = RecordedGraphs()
-    captured.engine._graphs = graphs  # type: ignore[assignment]
-    captured.engine.release()
-    torch.testing.assert_close(captured.sample([1, 2]), eager.sample([1, 2]), rtol=0, atol=1e-6)
-    assert graphs.captured == 1 and graphs.replayed > 0
-    drift = Drift(model, 1e-3, flow=False)
-    x, t = torch.zeros(2, *model.state_shape, dtype=torch.float64), torch.full((2,), 0.5, dtype=torch.float64)
-    with torch.no_grad():
-        require_capturable(lambda: drift.slope(x, t), "cpu")
 
 
 def test_nan_names_the_seed() -> None:

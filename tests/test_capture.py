@@ -7,6 +7,7 @@ The last tests capture on a GPU where there is one.
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -205,6 +206,16 @@ def test_what_is_safe_is_let_through() -> None:
         ROW.add_(1)
 
     assert list(record_twice(step, DEVICE)) == []
+
+
+def test_a_check_keeps_no_memory() -> None:
+    """What a step makes and lets go is freed, so that a check needs no more memory than the step."""
+
+    def step() -> None:
+        made = weakref.ref(X + 1)
+        assert made() is None
+
+    require_capturable(step, DEVICE)
 
 
 def test_a_failed_capture_ends_its_allocation(monkeypatch: pytest.MonkeyPatch) -> None:

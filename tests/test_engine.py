@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import scoresde_fast as sf
 from scoresde_fast.files import cache_folder
+from scoresde_fast.loop import capture as capturing
 from scoresde_fast.loop import engine
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.mixture import ExactScore
@@ -67,9 +68,9 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[sf.Sampler], Recorded
 
     def capture(sampler: sf.Sampler) -> RecordedGraphs:
         graphs = RecordedGraphs()
-        monkeypatch.setattr(engine, "CudaGraphs", lambda device: graphs)
+        monkeypatch.setattr(capturing, "CudaGraphs", lambda device: graphs)
         monkeypatch.setattr(engine, "require_capturable_loop", lambda loop, shape: None)  # it tells a CPU's tensors not
-        sampler.engine._capturing = True
+        sampler.engine._graphs.wanted = True
         return graphs
 
     return capture
@@ -141,11 +142,29 @@ def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest
 
     expected = sf.sample(function(forward), seeds=range(3), solver="em", steps=4)
     sampler = sf.Sampler(function(forward), "em", 4)
-    sampler.engine._capturing = True
+    sampler.engine._graphs.wanted = True
     with pytest.warns(RuntimeWarning, match=r"Own cannot be captured.*_local_scalar_dense.*test_engine\.py") as caught:
         for _ in range(2):
             assert torch.equal(sampler.sample(range(3)), expected)
     assert len(caught) == 1 and "capture=False" in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+def test_memory_that_runs_short_is_no_reason_to_go_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capture that runs out of memory raises, without a warning, and the next one is tried again."""
+
+    def full(device: torch.device) -> RecordedGraphs:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(capturing, "CudaGraphs", full)
+    graphs = capturing.GraphCapture(function(lambda x, labels: -x), torch.device("cpu"), wanted=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(torch.OutOfMemoryError):
+            graphs.step(lambda: None)
+    monkeypatch.setattr(capturing, "CudaGraphs", lambda device: RecordedGraphs())
+    step = lambda: None  # noqa: E731
+    assert graphs.wanted and graphs.step(step) is not step
 
 
 def test_what_cannot_be_compiled_runs_plain_with_one_warning() -> None:

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from scoresde_fast.adaptive.gotta_go_fast import GottaGoFast
 from scoresde_fast.adaptive.options import AdaptiveOptions
 from scoresde_fast.flow import Drift, TimeCurves
-from scoresde_fast.loop.capture import CudaGraphs, Graphs, capture_with
-from scoresde_fast.loop.engine import out_of_memory, program_for
+from scoresde_fast.loop.capture import GraphCapture
+from scoresde_fast.loop.engine import program_for
 from scoresde_fast.loop.evaluate import evaluator
+from scoresde_fast.loop.fallback import out_of_memory
 from scoresde_fast.loop.lanes import in_lane
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
@@ -21,7 +20,7 @@ from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.ode import IntegrationError, Integrator, Solution
-from scoresde_fast.ode.integrate import Attempt, OnAttempt
+from scoresde_fast.ode.integrate import OnAttempt
 from scoresde_fast.precision import Precision, arithmetic
 from scoresde_fast.sdes import CLDSDE, ScalarSDE
 from scoresde_fast.solvers import find_solver
@@ -60,7 +59,7 @@ class AdaptiveEngine:
         self.evaluations: dict[int, int] = {}
         self._model, self._options, self._device = model, options, device
         self._strict, self._run_seed, self._backends = strict, run_seed, backends
-        self._graphs: Graphs | None = CudaGraphs(device) if captured else None
+        self._graphs = GraphCapture(model, device, wanted=captured)
         self._finish = self._last_row() if options.denoise else None
         self._denoise: Loop | None = None
         self._drift: Drift | None = None
@@ -81,21 +80,21 @@ class AdaptiveEngine:
     @torch.no_grad()
     def _make(self) -> None:
         options, sde = self._options, self._model.sde
+        self._graphs.release()
+        capture = self._graphs.step if self._graphs.wanted else None
         flow = options.solver == "rk45"
         if self._finish is not None:
             network = evaluator(self._model.network, self._finish.labels, self.precision)
             self._denoise = Loop(self._finish, network, self._backends)
         self._drift = Drift(self._model, options.eps, self.precision, flow=flow)
         if flow:
-            self._solver = Integrator(
-                self._flat_slope, sde.T, options.eps, options.tolerances, capture=self._capture_with
-            )
+            self._solver = Integrator(self._flat_slope, sde.T, options.eps, options.tolerances, capture=capture)
             return
         assert isinstance(sde, ScalarSDE)
         diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], options.eps, sde.T, self._device)
         self._solver = GottaGoFast(
             self._drift, diffusion, sde.T, options.eps, options.tolerances, run_seed=self._run_seed,
-            noise_backend=self._backends.affine_step, capture=self._capture_with,
+            noise_backend=self._backends.affine_step, capture=capture,
         )  # fmt: skip
 
     def release(self) -> None:
@@ -105,7 +104,7 @@ class AdaptiveEngine:
 
     def size_for(self, batch: int, full: int) -> int:
         """A step that is captured has one size for all batches; else any is taken as it is."""
-        return full if self._graphs is not None else 0
+        return full if self._graphs.wanted else 0
 
     def prepare(self, batch: int) -> None:
         """Nothing: a batch is made ready as it runs."""
@@ -159,10 +158,6 @@ class AdaptiveEngine:
     def _flat_slope(self, y: Tensor, t: Tensor) -> Tensor:
         assert self._drift is not None
         return self._drift.slope(y.view(len(y), *self._model.state_shape), t).flatten(1)
-
-    @property
-    def _capture_with(self) -> partial[Attempt] | None:
-        return None if self._graphs is None else partial(capture_with, self._graphs)
 
     def _last_row(self) -> Program:
         """The denoising."""

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from scoresde_fast.devices import Auto, choose_capture, usable_device
 from scoresde_fast.errors import unknown
 from scoresde_fast.flow import Drift
-from scoresde_fast.loop.capture import CudaGraphs, Graphs, capture_with
+from scoresde_fast.loop.capture import GraphCapture
 from scoresde_fast.loop.lanes import lane_count, run_in_lanes
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
@@ -152,8 +152,7 @@ class FlowRunner:
         self.start, self.end = (high, low) if to_data else (low, high)
         with torch.no_grad():
             self._drift = Drift(self.model, low, self.precision)
-        captured = choose_capture(settings.capture, self.device)
-        self._graphs: Graphs | None = CudaGraphs(self.device) if captured else None
+        self._graphs = GraphCapture(self.model, self.device, wanted=choose_capture(settings.capture, self.device))
         self._ready: dict[int, _Work] = {}
 
     def run(self, states: Tensor, ids: Sequence[int], on_step: OnStep | None = None) -> Flowed:
@@ -205,7 +204,7 @@ class FlowRunner:
         ids = torch.tensor([seed for _, seed in items], device=self.device)
         with arithmetic(self.precision, self.device, strict=self.settings.strict):
             work = self._ready.get(len(items)) or _Work(self, len(items), self._graphs)
-            if self._graphs is not None:
+            if self._graphs.wanted:
                 self._ready[len(items)] = work
             try:
                 solution = work.solve(states[rows].to(self.device, torch.float64), ids, on_attempt)
@@ -217,13 +216,13 @@ class FlowRunner:
 class _Work:
     """The flow of batches of one size, with the fields of its probes in memory that a captured step reads."""
 
-    def __init__(self, runner: FlowRunner, batch: int, graphs: Graphs | None) -> None:
+    def __init__(self, runner: FlowRunner, batch: int, graphs: GraphCapture) -> None:
         self._runner, self._drift, self._shape = runner, runner._drift, runner.model.state_shape
         self._size = math.prod(self._shape)
         count = runner.probes.count if runner.probes is not None and runner.probes.kind != "exact" else 0
         self._fields = torch.zeros(count, batch, *runner.model.image_shape, device=runner.device)
         self._ids = torch.zeros(batch, dtype=torch.int64, device=runner.device)
-        capture = None if graphs is None else partial(capture_with, graphs)
+        capture = graphs.step if graphs.wanted else None
         self._integrator = Integrator(self._slope, runner.start, runner.end, runner.control, capture=capture)
 
     def solve(self, states: Tensor, ids: Tensor, on_attempt: OnAttempt) -> Solution:

@@ -7,18 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde_fast.loop.capture_safety import require_capturable
+from scoresde_fast.loop.fallback import out_of_memory, warn_slower
 from scoresde_fast.loop.loop import Loop
 from scoresde_fast.loop.phases import split
 from scoresde_fast.loop.watch import OnStep, Watch
 from scoresde_fast.noise import Noise
 
 Step = Callable[[], None]
+Captured = TypeVar("Captured")
 
 WARM_UP = 3
 """Times that a pattern runs before it is captured: Triton compiles, cuDNN measures, libraries allocate."""
@@ -82,11 +84,62 @@ class CudaGraphs:
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
 
 
-def capture_with(graphs: Graphs, step: Step) -> Step:
-    """The step as a graph, after it has run often enough for its libraries to settle."""
-    for _ in range(WARM_UP):
-        graphs.warm_up(step)
-    return graphs.capture(step)
+class GraphCapture:
+    """Captures what runs a model's network, as long as that works; after the first failure, with one warning, no more.
+
+    Args:
+        model: has the network as its attribute ``network``, which the warning names.
+        device: a GPU, if anything is to be captured.
+        wanted: False captures nothing.
+
+    Attributes:
+        wanted: whether anything is still captured.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, *, wanted: bool) -> None:
+        self.wanted = wanted
+        self._model, self._device = model, device
+        self._graphs: Graphs | None = None
+
+    def release(self) -> None:
+        """Give back the memory that graphs share; the next capture is checked anew."""
+        self._graphs = None
+
+    def capture(self, check: Callable[[], None], record: Callable[[Graphs], Captured]) -> Captured | None:
+        """What ``record`` captures; None where that is not wanted or fails.
+
+        Args:
+            check: raises if this cannot be captured; called before the first capture, because one that fails half-way
+                leaves a device in a state that a check does not.
+            record: captures with the graphs that it is given.
+
+        Raises:
+            torch.OutOfMemoryError, MemoryError, RuntimeError: memory is short, see `out_of_memory`.
+        """
+        if not self.wanted:
+            return None
+        try:
+            if self._graphs is None:
+                check()
+                self._graphs = CudaGraphs(self._device)
+            return record(self._graphs)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            self.wanted = False
+            assert isinstance(self._model.network, nn.Module)
+            warn_slower(self._model.network, "captured as a CUDA graph", "capture", error)
+            return None
+
+    def step(self, step: Step) -> Step:
+        """The step as a graph, or itself where it is not captured; it runs several times before, in any case."""
+
+        def record(graphs: Graphs) -> Step:
+            for _ in range(WARM_UP):
+                graphs.warm_up(step)
+            return graphs.capture(step)
+
+        return self.capture(partial(require_capturable, step, self._device), record) or step
 
 
 class CapturedPattern(NamedTuple):
@@ -158,10 +211,7 @@ class CapturedLoop:
 
 
 def require_capturable_loop(loop: Loop, state_shape: tuple[int, ...]) -> None:
-    """Raises `CaptureUnsafeError`, which names the operation, unless every pattern of the loop can be captured.
-
-    Nothing is captured yet: a capture that fails half-way leaves a device in a state that a check does not.
-    """
+    """Raises `CaptureUnsafeError`, which names the operation, unless every pattern of the loop can be captured."""
     registers = loop.registers((1, *state_shape))
     for pattern in dict.fromkeys(phase.pattern for phase in split(loop.program.kinds)):
         registers.counter.zero_()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,21 +29,40 @@ class CaptureUnsafeError(RuntimeError):
 
 @dataclass
 class _Storages:
-    """A name for each storage: outside ones keep it over recordings, those made inside are numbered in order."""
+    """A name for each storage: given ones keep it over recordings, those made inside are numbered in order."""
 
-    kept: list[Tensor] = field(default_factory=list)
-    inside: dict[int, int] = field(default_factory=dict)
-    outside: set[int] = field(default_factory=set)
+    # A freed storage may leave its address to the next one, which then gets a new name.  Only given ones are kept
+    # alive: a check needs no more memory than the step.
+    given: dict[int, Tensor] = field(default_factory=dict)
+    made: dict[int, int] = field(default_factory=dict)
+    count: int = 0
 
-    def name(self, tensor: Tensor, *, made: bool) -> str:
-        key = tensor.untyped_storage()._cdata
-        self.kept.append(tensor)  # a storage that is freed would lend its name to another
-        if made and key not in self.outside:
-            self.inside.setdefault(key, len(self.inside))
-        if key in self.inside:
-            return f"made {self.inside[key]}"
-        self.outside.add(key)
+    def begin(self) -> None:
+        """What was made until now counts as given."""
+        self.made.clear()
+        self.count = 0
+
+    def read(self, tensor: Tensor) -> str:
+        """The name of an argument's storage."""
+        key = _key(tensor)
+        if key in self.made:
+            return f"made {self.made[key]}"
+        self.given.setdefault(key, tensor)
         return f"given {key}"
+
+    def written(self, tensor: Tensor, known: set[int]) -> str:
+        """The name of a result's storage, which is new unless its key is known; adds the key."""
+        key = _key(tensor)
+        if key not in known and key not in self.given:
+            known.add(key)
+            self.made[key] = self.count
+            self.count += 1
+        return self.read(tensor)
+
+
+def _key(tensor: Tensor) -> int:
+    key: int = tensor.untyped_storage()._cdata
+    return key
 
 
 class CaptureSafety(TorchDispatchMode):
@@ -71,16 +91,17 @@ class CaptureSafety(TorchDispatchMode):
             return made_of
         if why := self._unsafe(func, args, kwargs):
             raise CaptureUnsafeError(f"{func} {why}")
-        described = [self._describe(value, made=False) for value in tree_leaves((args, kwargs))]
+        described = [_describe(value, self.storages.read) for value in tree_leaves((args, kwargs))]
+        known = {_key(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         result = func(*args, **kwargs)
-        outputs = [self._describe(value, made=True) for value in tree_leaves(result)]
+        outputs = [_describe(value, partial(self.storages.written, known=known)) for value in tree_leaves(result)]
         self.record.append(f"{func}({', '.join(described)}) -> {outputs}")
         return result
 
     def begin(self) -> None:
         """Forget the record; tensors made until now count as given."""
         self.record = []
-        self.storages.inside.clear()
+        self.storages.begin()
 
     def _on_device(self, value: object) -> bool:
         return isinstance(value, Tensor) and value.device.type == self.device_type
@@ -101,20 +122,22 @@ class CaptureSafety(TorchDispatchMode):
             return "has a shape that depends on data"
         target = kwargs.get("device")
         if target is not None and tensors:
-            goes_to_device = torch.device(target).type == self.device_type
-            if device and not goes_to_device:
+            to = torch.device(target).type
+            # Forward mode asks the device "meta", where there is no data, for the shape of a product with zeros.
+            if device and to not in (self.device_type, "meta"):
                 return "copies a tensor to the host"
-            if host and goes_to_device:
+            if host and to == self.device_type:
                 return "copies a tensor from the host"
         if device and host:
             return "mixes tensors of the host and of the device"
         return None
 
-    def _describe(self, value: object, *, made: bool) -> str:
-        if not isinstance(value, Tensor):
-            return repr(value)
-        name = self.storages.name(value, made=made)
-        return f"{name}+{value.storage_offset()} {tuple(value.shape)} {value.stride()} {value.dtype} {value.device}"
+
+def _describe(value: object, name: Callable[[Tensor], str]) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    layout = f"{tuple(value.shape)} {value.stride()} {value.dtype} {value.device}"
+    return f"{name(value)}+{value.storage_offset()} {layout}"
 
 
 class _HostValues(TorchFunctionMode):

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.loop.capture import CapturedLoop, CudaGraphs, Graphs, require_capturable_loop
+from scoresde_fast.loop.capture import CapturedLoop, GraphCapture, require_capturable_loop
 from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions
 from scoresde_fast.loop.evaluate import Evaluator, PlainNetwork, evaluator
+from scoresde_fast.loop.fallback import out_of_memory, warn_slower
 from scoresde_fast.loop.guidance import Evaluate
 from scoresde_fast.loop.lanes import in_lane
 from scoresde_fast.loop.loop import Loop
@@ -35,8 +34,6 @@ LADDER = 4
 """Batches are padded to powers of this, and to at most this many times their size: each size is compiled once."""
 RECOMPILE_LIMIT = 256
 """Batch sizes that are compiled, of all networks of one kind in the process; PyTorch gives up after eight."""
-INSIDE = (f"{os.sep}torch{os.sep}", *(f"{os.sep}{name}.py" for name in ("engine", "capture", "capture_safety")))
-"""Source files that pass an error on: it came from the line before."""
 
 
 class Engine:
@@ -72,11 +69,10 @@ class Engine:
         self._model, self._make_loop, self._labels = model, make_loop, labels
         self._state_shape, self._device, self._conditions = state_shape, labels.device, conditions
         self._asked, self._precision_asked, self._strict = precision, precision_asked, strict
-        self._compiling, self._capturing = compiled, captured
+        self._compiling, self._graphs = compiled, GraphCapture(model, labels.device, wanted=captured)
         self._network: nn.Module | None = None
         self._evaluator: Evaluator | None = None
         self._evaluate: Evaluate | None = None
-        self._graphs: Graphs | None = None
         # By batch size and CPU threads: what is compiled for one number of threads is not for another.
         self._loops: dict[tuple[int, int], Loop | CapturedLoop] = {}
 
@@ -126,7 +122,7 @@ class Engine:
     def release(self) -> None:
         """Give back what the loops hold on the device."""
         self._loops.clear()
-        self._graphs = None
+        self._graphs.release()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -136,7 +132,7 @@ class Engine:
         A size that is ready, if it wastes at most three quarters; else the next power of four, at most ``full``.  0: a
         loop that is neither compiled nor captured takes any batch as it is.
         """
-        if not (self._compiling or self._capturing):
+        if not (self._compiling or self._graphs.wanted):
             return 0
         if ready := [size for size, _ in self._loops if batch <= size <= LADDER * batch]:
             return min(ready)
@@ -167,7 +163,7 @@ class Engine:
                     self._compile(evaluator, batch)
                 assert self._evaluate is not None
                 loop = self._make_loop(self._evaluate)
-                self._loops[key] = (self._capture(loop, batch) if self._capturing else None) or loop
+                self._loops[key] = self._captured(loop, batch) or loop
         return self._loops[key]
 
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
@@ -212,32 +208,16 @@ class Engine:
             if out_of_memory(error):
                 raise
             self._compiling, self._evaluate = False, evaluator
-            self._warn("compiled", "compile", error)
+            assert self._network is not None
+            warn_slower(self._network, "compiled", "compile", error)
 
-    def _capture(self, loop: Loop, batch: int) -> CapturedLoop | None:
-        """The captured loop; None, and never again, where it cannot be captured."""
+    def _captured(self, loop: Loop, batch: int) -> CapturedLoop | None:
+        """The captured loop; None where it cannot be captured."""
         assert self._evaluator is not None
-        try:
-            if self._graphs is None:
-                require_capturable_loop(self._make_loop(self._evaluator), self._state_shape)
-                self._graphs = CudaGraphs(self._device)
-            return CapturedLoop(loop, (batch, *self._state_shape), self._graphs)
-        except Exception as error:
-            if out_of_memory(error):
-                raise
-            self._capturing = False
-            self._warn("captured as a CUDA graph", "capture", error)
-            return None
-
-    def _warn(self, done: str, option: str, error: Exception) -> None:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(i in f.filename for i in INSIDE)]
-        where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-        said = " ".join(list(filter(str.strip, str(error).splitlines()))[:2]) or type(error).__name__
-        warnings.warn(
-            f"{type(self._network).__name__} cannot be {done}: {said}{where}; "
-            f"it runs slower, without; {option}=False says that this is meant",
-            RuntimeWarning,
-            stacklevel=2,
+        uncompiled = self._make_loop(self._evaluator)
+        return self._graphs.capture(
+            partial(require_capturable_loop, uncompiled, self._state_shape),
+            partial(CapturedLoop, loop, (batch, *self._state_shape)),
         )
 
 
@@ -248,10 +228,3 @@ def program_for(model: ScoreFunction, table: StepTable, device: torch.device | s
         of(times) for of in (parametrisation.labels, parametrisation.output_scale, parametrisation.state_scale)
     )
     return Program.of(table, labels, output_scale, device, state_scale)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is short: a GPU's, or the host's."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )

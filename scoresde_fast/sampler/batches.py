@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.adaptive import AdaptiveEngine
-from scoresde_fast.loop.engine import Engine, out_of_memory
+from scoresde_fast.loop.engine import Engine
+from scoresde_fast.loop.fallback import out_of_memory
 from scoresde_fast.loop.lanes import in_lane, lane_count, run_in_lanes
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.sampler.batch_fit import SPARE, largest_batch

@@ -111,7 +111,7 @@ def row_14(
     """One evaluation with the divergence against one without, of the same folded network; captured on a GPU."""
     model = model.to(device).eval()
     with torch.no_grad():
-        drift = Drift(model, 1e-5, precision)
+        drift = Drift(model, 1e-5, precision, device=device)
     ids = torch.arange(batch, device=device)
     u = model.prior(Noise(0, ids).normal(0, model.state_shape)).double()
     t = torch.full((batch,), 0.3, dtype=torch.float64, device=device)

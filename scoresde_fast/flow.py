@@ -98,25 +98,32 @@ class Drift:
         low: the smallest time that will be asked for; the largest is the SDE's T.
         precision: what the network computes in.
         flow: of the probability flow, else of the reverse SDE.
+        device: that of the states.
 
     Raises:
         ValueError: as `drift_coefficients`.
     """
 
-    def __init__(self, model: ScoreFunction, low: float, precision: Precision = "fp32", *, flow: bool = True) -> None:
+    def __init__(
+        self,
+        model: ScoreFunction,
+        low: float,
+        precision: Precision = "fp32",
+        *,
+        flow: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.model = model
-        first = next(model.network.parameters(), None)
         # A function of time without weights is evaluated as it is written, in float64.
-        self._dtype = torch.float64 if first is None else torch.float32
-        tensors = [first, *model.network.buffers()]
-        self._device = next((tensor.device for tensor in tensors if tensor is not None), torch.device("cpu"))
+        self._dtype = torch.float64 if next(model.network.parameters(), None) is None else torch.float32
         self._curves = TimeCurves(
-            lambda t: drift_coefficients(model.parametrisation, t, flow=flow), low, model.sde.T, self._device
+            lambda t: drift_coefficients(model.parametrisation, t, flow=flow), low, model.sde.T, device
         )
         operation = hutchinson_dot.operation
-        self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(self._device)
+        self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(device)
         self._parts = model.sde.parts
-        self._unit = torch.tensor([[0.0, 1.0]], device=self._device)
+        self._unit = torch.tensor([[0.0, 1.0]], device=device)
+        self._source = model.network
         self._network: TimedEvaluator = timed_evaluator(model.network, precision)
 
     def slope(self, u: Tensor, t: Tensor) -> Tensor:
@@ -126,8 +133,8 @@ class Drift:
         return self._assemble(u, output, factor, linear)
 
     def stale(self) -> bool:
-        """Whether the network has changed in a way that is not followed."""
-        return self._network.stale()
+        """Whether the network was replaced, or has changed in a way that is not followed."""
+        return self.model.network is not self._source or self._network.stale()
 
     def slope_and_trace(
         self, u: Tensor, t: Tensor, probes: Tensor, sample_ids: Tensor, draw: int, probe: Probe, run_seed: int

@@ -26,11 +26,16 @@ from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops import checks
 from scoresde_fast.sdes import VPSDE
 
-Run = Callable[[ScoreFunction, bool], Tensor]
-"""``run(model, captured)``: numbers that a run makes, with or without graphs."""
+Runs = Callable[[ScoreFunction, bool], Callable[[], Tensor]]
+"""``runs(model, captured)``: prepares runs, with or without graphs; each call of the result is one of two batches."""
 
 LOOSE = {"rtol": 0.1, "atol": 0.1}
 DEVICE = torch.device("meta")
+
+
+def small(network: nn.Module) -> ScoreFunction:
+    """A model of points of four numbers."""
+    return ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True, is_image=False)
 
 
 class CheckedError(Exception):
@@ -48,6 +53,18 @@ def checking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture.GraphCapture, "step", step)
 
 
+@torch.inference_mode()
+def adaptive_step(model: ScoreFunction, solver: str) -> None:
+    """The first step of a solver, of two samples."""
+    options = AdaptiveOptions.of(solver, model.sde, denoise=False, eps=None, chosen={})
+    engine = AdaptiveEngine(
+        model, options, DEVICE, precision="fp32", captured=True, strict=False, run_seed=0,
+        backends=StepBackends.choose(DEVICE),
+    )  # fmt: skip
+    x = torch.zeros(2, *model.state_shape, dtype=torch.float64, device=DEVICE)
+    engine._solve(x, torch.zeros(2, dtype=torch.int64, device=DEVICE), None)
+
+
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("solver", ["rk45", "ggf"])
 @pytest.mark.parametrize("sde", SDE_OF)
@@ -55,15 +72,8 @@ def test_a_step_of_an_adaptive_solver_can_be_captured(checking: None, sde: str, 
     """On a device without data: no host read, no copy, no shape of data, the same operations twice."""
     if (sde, solver) == ("cld", "ggf"):
         pytest.skip("not defined")
-    model = model_of(sde)
-    options = AdaptiveOptions.of(solver, model.sde, denoise=False, eps=None, chosen={})
-    engine = AdaptiveEngine(
-        model, options, DEVICE, precision="fp32", captured=True, strict=False, run_seed=0,
-        backends=StepBackends.choose(DEVICE),
-    )  # fmt: skip
-    x = torch.zeros(2, *model.state_shape, dtype=torch.float64, device=DEVICE)
-    with pytest.raises(CheckedError), torch.inference_mode():
-        engine._solve(x, torch.zeros(2, dtype=torch.int64, device=DEVICE), lambda share: None)
+    with pytest.raises(CheckedError):
+        adaptive_step(model_of(sde), solver)
 
 
 @pytest.mark.same_everywhere
@@ -90,36 +100,47 @@ def test_a_step_of_the_flow_can_be_captured(
         runner.run(torch.zeros(2, *model.state_shape, dtype=torch.float64), [0, 1])
 
 
-def sampled(solver: str) -> Run:
-    def run(model: ScoreFunction, captured: bool) -> Tensor:
+@pytest.mark.same_everywhere
+@pytest.mark.parametrize("solver", ["rk45", "ggf", "flow"])
+def test_a_network_without_weights_runs_on_the_device(checking: None, solver: str) -> None:
+    """Nothing of it says where it is; all that the step reads is where the states are."""
+    model = small(Scaled(1.0))
+    with pytest.raises(CheckedError):
+        if solver == "flow":
+            runner = FlowRunner(model, FlowSettings(device=DEVICE), to_data=False, probes=Probes())
+            runner._graphs.wanted = True
+            runner.run(torch.zeros(2, 1, 2, 2, dtype=torch.float64), [0, 1])
+        adaptive_step(model, solver)
+
+
+def sampled(solver: str) -> Runs:
+    def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
         sampler = sf.Sampler(model, solver, **LOOSE)
-        assert isinstance(sampler.engine, AdaptiveEngine)
         sampler.engine._graphs.wanted = captured
         sampler.engine.release()
-        return torch.cat([sampler.sample([1, 2]), sampler.sample([5, 4])])
+        return lambda: torch.cat([sampler.sample([1, 2]), sampler.sample([5, 4])])
 
-    return run
+    return runs
 
 
-def decoded(model: ScoreFunction, captured: bool) -> Tensor:
+def decoded(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
     decoder = Decoder(model, **LOOSE)
     decoder.runner._graphs.wanted = captured
     codes = torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0))
-    return torch.cat([decoder.decode(codes[:2]), decoder.decode(codes[2:])])
+    return lambda: torch.cat([decoder.decode(half) for half in codes.split(2)])
 
 
-def densities(probe: str) -> Run:
-    def run(model: ScoreFunction, captured: bool) -> Tensor:
+def densities(probe: str) -> Runs:
+    def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
         estimator = density.LikelihoodEstimator(model, probe=probe, dequantize=False, **LOOSE)  # type: ignore[arg-type]
         estimator.runner._graphs.wanted = captured
         data = torch.rand(4, *model.image_shape, generator=torch.Generator().manual_seed(0))
-        halves = (estimator.estimate(part, seeds) for part, seeds in ((data[:2], [0, 1]), (data[2:], [2, 3])))
-        return torch.cat([half.log_density for half in halves])
+        return lambda: torch.cat([estimator.estimate(half).log_density for half in data.split(2)])
 
-    return run
+    return runs
 
 
-RUNS: dict[str, Run] = {
+RUNS: dict[str, Runs] = {
     **{solver: sampled(solver) for solver in ("rk45", "ggf")},
     "decode": decoded,
     **{f"likelihood-{probe}": densities(probe) for probe in ("rademacher", "normal")},
@@ -135,12 +156,44 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> RecordedGraphs:
     return graphs
 
 
-@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
-def test_a_replayed_step_gives_the_same(graphs: RecordedGraphs, run: Run) -> None:
+@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
+def test_a_replayed_step_gives_the_same(graphs: RecordedGraphs, runs: Runs) -> None:
     """Two batches of one size share a graph, whose replays lead where the plain steps do."""
     model = tiny()
-    torch.testing.assert_close(run(model, True), run(model, False), rtol=0, atol=1e-6)
+    torch.testing.assert_close(runs(model, True)(), runs(model, False)(), rtol=0, atol=1e-6)
     assert graphs.captured == 1 and graphs.replayed > 1
+
+
+class Scaled(nn.Module):
+    """A multiple of the state: the score, up to a factor, of a normal distribution."""
+
+    def __init__(self, weight: Tensor | float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(B, ...), (B,) -> (B, ...)."""
+        return self.weight * x
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["plain", "captured"])
+@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
+def test_a_changed_network_is_seen(graphs: RecordedGraphs, runs: Runs, captured: bool) -> None:
+    """Between two runs: a weight that changes in place, one that lies elsewhere, and a whole new network."""
+    model = small(Scaled(nn.Parameter(torch.tensor(1.0))))
+    run = runs(model, captured)
+    results = [run()]
+    with torch.no_grad():
+        model.network.weight.add_(0.2)
+    results.append(run())
+    model.network.load_state_dict({"weight": torch.tensor(1.4)}, assign=True)
+    results.append(run())
+    model.network = Scaled(nn.Parameter(torch.tensor(1.6)))
+    results.append(run())
+    for weight, result in zip((1.0, 1.2, 1.4, 1.6), results, strict=True):
+        wanted = runs(small(Scaled(nn.Parameter(torch.tensor(weight)))), False)()
+        torch.testing.assert_close(result, wanted, rtol=0, atol=1e-6)
+    assert len({float(result.double().sum()) for result in results}) == 4
 
 
 class HostReading(nn.Module):
@@ -151,13 +204,13 @@ class HostReading(nn.Module):
         return x if labels[0].item() > 0 else 2 * x
 
 
-@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
-def test_a_step_that_no_graph_holds_runs_plain_with_one_warning(graphs: RecordedGraphs, run: Run) -> None:
+@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
+def test_a_step_that_no_graph_holds_runs_plain_with_one_warning(graphs: RecordedGraphs, runs: Runs) -> None:
     """The warning names the operation, its line and the way to silence it; the results are those of the plain steps."""
-    model = ScoreFunction(HostReading(), ExactScore(VPSDE()), (1, 2, 2), centered=True, is_image=False)
+    model = small(HostReading())
     with pytest.warns(RuntimeWarning, match="HostReading cannot be captured as a CUDA graph") as caught:
-        result = run(model, True)
-    assert torch.equal(result, run(model, False))
+        result = runs(model, True)()
+    assert torch.equal(result, runs(model, False)())
     message = str(caught[0].message)
     assert len(caught) == 1 and caught[0].filename == __file__ and graphs.captured == 0
     assert "_local_scalar_dense.default reads a tensor on the host" in message

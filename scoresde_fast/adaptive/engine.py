@@ -33,6 +33,8 @@ PROGRESS = 1000
 class AdaptiveEngine:
     """Runs one batch after another from the prior to the data, and counts the evaluations of each sample.
 
+    `refresh` comes before a run.
+
     Args:
         model: on its device, in evaluation mode; its network may be replaced or changed between two runs.
         options: the solver and its tolerances.
@@ -70,6 +72,7 @@ class AdaptiveEngine:
         """Make everything anew where the network has changed."""
         if self._drift is not None and not self._drift.stale():
             return
+        self.release()
         # What a network is folded to may depend on the number of threads, in its last bits; so it has one.
         if self._device.type == "cpu":
             in_lane(self._make)
@@ -80,13 +83,12 @@ class AdaptiveEngine:
     @torch.no_grad()
     def _make(self) -> None:
         options, sde = self._options, self._model.sde
-        self._graphs.release()
         capture = self._graphs.step if self._graphs.wanted else None
         flow = options.solver == "rk45"
         if self._finish is not None:
             network = evaluator(self._model.network, self._finish.labels, self.precision)
             self._denoise = Loop(self._finish, network, self._backends)
-        self._drift = Drift(self._model, options.eps, self.precision, flow=flow)
+        self._drift = Drift(self._model, options.eps, self.precision, flow=flow, device=self._device)
         if flow:
             self._solver = Integrator(self._flat_slope, sde.T, options.eps, options.tolerances, capture=capture)
             return
@@ -99,8 +101,10 @@ class AdaptiveEngine:
 
     def release(self) -> None:
         """Give back what is held on the device."""
-        self._drift = None
-        self.refresh()
+        self._drift = self._solver = self._denoise = None
+        self._graphs.release()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def size_for(self, batch: int, full: int) -> int:
         """A step that is captured has one size for all batches; else any is taken as it is."""
@@ -118,11 +122,11 @@ class AdaptiveEngine:
         """
 
         def on_attempt(share: float) -> None:
-            if on_step is not None:
-                on_step(int(PROGRESS * share), PROGRESS)
+            assert on_step is not None
+            on_step(int(PROGRESS * share), PROGRESS)
 
         with arithmetic(self.precision, self._device, strict=self._strict):
-            solution = self._solve(x.double(), noise.sample_ids, on_attempt)
+            solution = self._solve(x.double(), noise.sample_ids, on_step and on_attempt)
             states = solution.y.view(x.shape).float()
             if self._finish is not None:
                 assert self._denoise is not None
@@ -134,7 +138,9 @@ class AdaptiveEngine:
 
     @torch.inference_mode()
     def fits(self, batch: int) -> bool:
-        """Whether an evaluation of that many images fits in memory."""
+        """Whether an evaluation of that many images fits in memory; what was made ready is given back."""
+        self.release()
+        self.refresh()
         assert self._drift is not None
         x = torch.zeros(batch, *self._model.state_shape, device=self._device, dtype=torch.float64)
         try:
@@ -144,9 +150,11 @@ class AdaptiveEngine:
             if not out_of_memory(error):
                 raise
             return False
+        finally:
+            self.release()
         return True
 
-    def _solve(self, x: Tensor, sample_ids: Tensor, on_attempt: OnAttempt) -> Solution:
+    def _solve(self, x: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None) -> Solution:
         assert self._solver is not None
         try:
             if isinstance(self._solver, GottaGoFast):

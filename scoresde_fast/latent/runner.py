@@ -127,7 +127,8 @@ class FlowRunner:
     """Runs a model's probability flow in one direction.
 
     Args:
-        model: it is moved to the device and put in evaluation mode.
+        model: it is moved to the device and put in evaluation mode; its network may be replaced or changed between two
+            runs.
         settings: see `FlowSettings`.
         to_data: from T down to the data's time, else up.
         probes: None: the divergence is not wanted.
@@ -150,8 +151,7 @@ class FlowRunner:
         self.control = settings.control(model.sde, to_data=to_data)
         low, high = settings.low(model.sde), model.sde.T
         self.start, self.end = (high, low) if to_data else (low, high)
-        with torch.no_grad():
-            self._drift = Drift(self.model, low, self.precision)
+        self._drift = self._make_drift()
         self._graphs = GraphCapture(self.model, self.device, wanted=choose_capture(settings.capture, self.device))
         self._ready: dict[int, _Work] = {}
 
@@ -161,6 +161,10 @@ class FlowRunner:
         Raises:
             IntegrationError: NaN or infinity, or tolerances that cannot be met; holds what was reached in its batch.
         """
+        if self._drift.stale():
+            self._drift = self._make_drift()
+            self._ready.clear()
+            self._graphs.release()
         shape, count = self.model.state_shape, self.probes.count if self.probes else 0
         size = math.prod(shape)
         result = torch.zeros(len(states), size + count + 1, dtype=torch.float64)
@@ -171,6 +175,10 @@ class FlowRunner:
                 result[[row for row, _ in batch if row is not None]] = values[wanted]
         flowed, divergence, evaluations = result.split([size, count, 1], dim=1)
         return Flowed(flowed.view(len(states), *shape), evaluations[:, 0].long(), divergence)
+
+    @torch.no_grad()
+    def _make_drift(self) -> Drift:
+        return Drift(self.model, self.settings.low(self.model.sde), self.precision, device=self.device)
 
     def _batches(self, ids: Sequence[int]) -> Iterator[list[Item]]:
         """Batches of what is to be run; with ``strict`` every id has its place in a batch of one size."""
@@ -197,8 +205,8 @@ class FlowRunner:
     @torch.no_grad()
     def _run_part(self, states: Tensor, items: Sequence[Item], on_step: OnStep | None) -> Tensor:
         def on_attempt(share: float) -> None:
-            if on_step is not None:
-                on_step(int(PROGRESS * share), PROGRESS)
+            assert on_step is not None
+            on_step(int(PROGRESS * share), PROGRESS)
 
         rows = [row or 0 for row, _ in items]
         ids = torch.tensor([seed for _, seed in items], device=self.device)
@@ -207,7 +215,7 @@ class FlowRunner:
             if self._graphs.wanted:
                 self._ready[len(items)] = work
             try:
-                solution = work.solve(states[rows].to(self.device, torch.float64), ids, on_attempt)
+                solution = work.solve(states[rows].to(self.device, torch.float64), ids, on_step and on_attempt)
             except IntegrationError as error:
                 raise error.named([seed for _, seed in items]) from None
         return torch.cat([solution.y, solution.evaluations[:, None]], dim=1).cpu()
@@ -225,7 +233,7 @@ class _Work:
         capture = graphs.step if graphs.wanted else None
         self._integrator = Integrator(self._slope, runner.start, runner.end, runner.control, capture=capture)
 
-    def solve(self, states: Tensor, ids: Tensor, on_attempt: OnAttempt) -> Solution:
+    def solve(self, states: Tensor, ids: Tensor, on_attempt: OnAttempt | None) -> Solution:
         """Of states (B, *state_shape) float64."""
         probes = self._runner.probes
         self._ids.copy_(ids)

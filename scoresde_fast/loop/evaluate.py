@@ -35,7 +35,7 @@ class PlainNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.register_buffer("labels", labels, persistent=False)
-        self._addresses = self._where()
+        self._addresses = _addresses(network)
 
     def forward(self, x: Tensor, row: Tensor) -> Tensor:
         """(B, ...), (1,) int64 -> (B, ...), contiguous."""
@@ -44,10 +44,11 @@ class PlainNetwork(nn.Module):
 
     def stale(self) -> bool:
         """Whether a weight lies elsewhere than before: values that change in place are followed, even by a graph."""
-        return self._addresses != self._where()
+        return self._addresses != _addresses(self.network)
 
-    def _where(self) -> list[int]:
-        return [tensor.data_ptr() for tensor in (*self.network.parameters(), *self.network.buffers())]
+
+def _addresses(network: nn.Module) -> list[int]:
+    return [tensor.data_ptr() for tensor in (*network.parameters(), *network.buffers())]
 
 
 def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evaluator:
@@ -74,11 +75,12 @@ class TimedEvaluator(Protocol):
 
 
 class PlainTimedNetwork(nn.Module):
-    """Any network as it is; what changes in it is followed."""
+    """Any network as it is."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self._addresses = _addresses(network)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """(B, ...), (B,) -> (B, ...)."""
@@ -86,8 +88,8 @@ class PlainTimedNetwork(nn.Module):
         return output
 
     def stale(self) -> bool:
-        """Never."""
-        return False
+        """As `PlainNetwork.stale`."""
+        return self._addresses != _addresses(self.network)
 
 
 def timed_evaluator(network: nn.Module, precision: Precision) -> TimedEvaluator:

@@ -7,7 +7,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.group_norm_plan import PIECE, Plan
+from scoresde_fast.kernels.group_norm_plan import PIECE, Plan, plan_of
 from scoresde_fast.kernels.group_norm_tiles import (
     affine,
     load_statistics,
@@ -17,6 +17,7 @@ from scoresde_fast.kernels.group_norm_tiles import (
     silu,
     slab_channels,
 )
+from scoresde_fast.kernels.specialisation import Specialisation
 
 
 @triton.jit
@@ -148,22 +149,66 @@ def normalise_in_pieces(
 ) -> None:
     """Launch the three kernels; fills ``y``, ``statistics`` and, where there is a residual, ``joined``."""
     slabs, join = x.shape[0] * (plan.channels // plan.slab), residual is not None
-    piece = plan.piece(PIECE)
-    pieces = triton.cdiv(plan.pixels, piece)
+    of_pieces, of_groups, of_images = launch_forms(plan, join, 0 if shift is None else shift.ndim, scale, eps, silu)
+    pieces = triton.cdiv(plan.pixels, plan.piece(PIECE))
     moments_of_pieces = statistics.new_empty((x.shape[0], plan.groups, pieces, 2))
-    shift_kind = 0 if shift is None else shift.ndim
-    tiles, warps = plan.tiles(piece)
+    constants, warps = of_pieces
     group_moments_kernel[(slabs * pieces,)](
         x, residual if join else x, x if shift is None else shift, joined, moments_of_pieces,
-        **plan.image, **tiles, JOIN=join, SHIFT=shift_kind, SCALE=scale, num_warps=warps, enable_fp_fusion=True,
+        **constants, num_warps=warps, enable_fp_fusion=True,
     )  # fmt: skip
+    constants, warps = of_groups
     group_statistics_kernel[(x.shape[0] * plan.groups,)](
-        moments_of_pieces, statistics, PIXELS=plan.pixels, SCALE=1.0 if join else scale, EPS=eps, PIECE=piece,
-        BLOCK=triton.next_power_of_2(pieces), num_warps=4, enable_fp_fusion=True,
+        moments_of_pieces, statistics, **constants, num_warps=warps, enable_fp_fusion=True
+    )
+    constants, warps = of_images
+    group_apply_kernel[(slabs * triton.cdiv(plan.pixels, constants["ROWS"]),)](
+        joined if join else x, x if shift is None else shift, weight, bias, y, statistics,
+        **constants, num_warps=warps, enable_fp_fusion=True,
     )  # fmt: skip
+
+
+def launch_forms(
+    plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool
+) -> tuple[tuple[dict[str, Any], int], ...]:
+    """(constants, warps) of each of the three kernels; ``shift`` is that of `slab_channels`."""
+    piece = plan.piece(PIECE)
+    tiles, warps = plan.tiles(piece)
+    moments_of_pieces = {**plan.image, **tiles, "JOIN": join, "SHIFT": shift, "SCALE": scale}
+    if join:  # what is stored has both
+        shift, scale = 0, 1.0
+    block = triton.next_power_of_2(triton.cdiv(plan.pixels, piece))
+    statistics = {"PIXELS": plan.pixels, "SCALE": scale, "EPS": eps, "PIECE": piece, "BLOCK": block}
     rows = plan.piece(PIECE // 2)
-    group_apply_kernel[(slabs * triton.cdiv(plan.pixels, rows),)](
-        joined if join else x, x if shift is None else shift, weight, bias, y, statistics, **plan.image,
-        SHIFT=0 if join else shift_kind, SCALE=1.0 if join else scale, SILU=silu, ROWS=rows, num_warps=4,
-        enable_fp_fusion=True,
-    )  # fmt: skip
+    apply = {**plan.image, "SHIFT": shift, "SCALE": scale, "SILU": silu, "ROWS": rows}
+    return (moments_of_pieces, warps), (statistics, 4), (apply, 4)
+
+
+def specialisations() -> list[Specialisation]:
+    """The images of NCSN++ that registers do not hold, channels_last: the widest of CIFAR-10, and those of FFHQ."""
+    kernels = (group_moments_kernel, group_statistics_kernel, group_apply_kernel)
+    images = {"p_x", "p_residual", "p_joined", "p_source", "p_y"}
+    forms = []
+    for channels, size in ((384, 32), (256, 64), (128, 256)):
+        for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
+            for join in (False, True):
+                plan = plan_of(channels, size * size, min(channels // 4, 32), itemsize, True, 2 if join else 1)
+                if plan.fits(plan.slab):
+                    continue
+                kind, shift, scale = ("join", 0, 0.5**0.5) if join else ("shift", 2, 1.0)
+                made = plan.piece(PIECE) * plan.slab, 1, plan.piece(PIECE // 2) * plan.slab
+                launched = launch_forms(plan, join, shift, scale, 1e-6, True)
+                for kernel, (constants, warps), elements in zip(kernels, launched, made, strict=True):
+                    pointers = [name for name in kernel.arg_names if name.startswith("p_")]
+                    forms.append(
+                        Specialisation(
+                            f"group_norm_silu, {kernel.fn.__name__}: {channels} @ {size}^2, {kind}, {dtype}",
+                            kernel,
+                            {name: f"*{dtype}" if name in images else "*fp32" for name in pointers},
+                            constants,
+                            elements,
+                            aligned=tuple(pointers) if images & set(pointers) else (),
+                            warps=warps,
+                        )
+                    )
+    return forms

@@ -10,8 +10,8 @@ from typing import Any
 import triton
 
 # Bytes of a row of a slab that channels_last memory moves well, and of a slab that registers hold; elements of a slab
-# that is worth a program, and of a piece.
-ROW_BYTES, MAX_SLAB_BYTES, MIN_SLAB, PIECE = 64, 65536, 4096, 8192
+# that is worth a program, and of a piece; warps of the largest slabs.
+ROW_BYTES, MAX_SLAB_BYTES, MIN_SLAB, PIECE, MAX_WARPS = 64, 65536, 4096, 8192, 8
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Plan:
         """(the constants ROWS and TILES of that many pixels of a slab, warps): a thread has 8 elements of each tile."""
         pixels, block = triton.next_power_of_2(pixels), triton.next_power_of_2(self.slab)
         elements = pixels * block
-        warps = min(8, max(1, elements // 2048))
+        warps = min(MAX_WARPS, max(1, elements // 2048))
         tiles = min(pixels, max(1, elements // (warps * 256)))
         return {"ROWS": pixels // tiles, "TILES": tiles}, warps
 

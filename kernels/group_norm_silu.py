@@ -14,7 +14,7 @@ from typing import Any
 import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_pieces import normalise_in_pieces
-from scoresde_fast.kernels.group_norm_plan import empty_image, plan_of
+from scoresde_fast.kernels.group_norm_plan import MAX_WARPS, Plan, empty_image, plan_of
 from scoresde_fast.kernels.group_norm_tiles import (
     affine,
     load,
@@ -88,7 +88,7 @@ def group_norm_silu_kernel(
     for i_tile in tl.static_range(TILES):
         mask = tile_mask(pixel, i_tile, PIXELS, channel_mask)
         if i_tile == KEPT:
-            # The rest comes from the cache once more, so that two slabs fit into a multiprocessor.
+            # The rest comes from the cache once more: registers hold no more, see REGISTERS.
             for i_again in tl.static_range(KEPT, TILES):
                 again = tile_mask(pixel, i_again, PIXELS, channel_mask)
                 at = offset + i_again * ROWS * PIXEL_STRIDE
@@ -98,9 +98,20 @@ def group_norm_silu_kernel(
         store(p_y + start + offset + i_tile * ROWS * PIXEL_STRIDE, b_y, mask, FULL)
 
 
-def kept_tiles(tiles: int) -> int:
-    """How many of a slab's tiles stay in the 128 registers of a thread beside the work."""
-    return min(tiles, 12)
+REGISTERS, KEPT = 128, 9
+"""Registers of a thread with which two of the largest slabs fit into a multiprocessor, and the most tiles that stay in
+them beside the work: with one more, a form spills on sm_100."""
+
+
+def launch_form(plan: Plan) -> tuple[dict[str, Any], int, int | None]:
+    """(constants of the division, warps, register limit) of a slab that registers hold.
+
+    Slabs of fewer warps have no limit: several fit into a multiprocessor in any case, and a float32 join, which holds
+    two images, would spill.
+    """
+    tiles, warps = plan.tiles(plan.pixels)
+    constants = {**plan.image, **tiles, "KEPT": min(tiles["TILES"], KEPT)}
+    return constants, warps, REGISTERS if warps == MAX_WARPS else None
 
 
 def group_norm_silu(
@@ -127,11 +138,11 @@ def group_norm_silu(
     if not x.numel():
         statistics.zero_()
     elif plan.fits(plan.slab):
-        tiles, warps = plan.tiles(plan.pixels)
+        constants, warps, registers = launch_form(plan)
         group_norm_silu_kernel[(batch * (channels // plan.slab),)](
             x, residual if join else x, x if shift is None else shift, weight, bias, y, joined, statistics,
-            **plan.image, **tiles, KEPT=kept_tiles(tiles["TILES"]), JOIN=join, SHIFT=shift_kind, SCALE=scale,
-            EPS=eps, SILU=silu, num_warps=warps, maxnreg=128, enable_fp_fusion=True,
+            **constants, JOIN=join, SHIFT=shift_kind, SCALE=scale, EPS=eps, SILU=silu,
+            num_warps=warps, maxnreg=registers, enable_fp_fusion=True,
         )  # fmt: skip
     else:
         normalise_in_pieces(plan, x, weight, bias, y, joined, statistics, shift, residual, scale, eps, silu)
@@ -152,7 +163,7 @@ def specialisations() -> list[Specialisation]:
                 plan = plan_of(channels, size * size, min(channels // 4, 32), itemsize, True, 2 if join else 1)
                 if not plan.fits(plan.slab):
                     continue
-                tiles, warps = plan.tiles(plan.pixels)
+                constants, warps, registers = launch_form(plan)
                 images = ("p_x", "p_residual", "p_y", "p_joined")
                 names = ("p_x", "p_residual", "p_shift", "p_weight", "p_bias", "p_y", "p_joined", "p_statistics")
                 options = {"JOIN": join, "SHIFT": 0 if join else 2, "SCALE": 0.5**0.5 if join else 1.0}
@@ -161,17 +172,11 @@ def specialisations() -> list[Specialisation]:
                         label=f"group_norm_silu: {channels} @ {size}^2, {'join' if join else 'shift'}, {dtype}",
                         kernel=group_norm_silu_kernel,
                         signature={name: f"*{dtype}" if name in images else "*fp32" for name in names},
-                        constants={
-                            **plan.image,
-                            **tiles,
-                            "KEPT": kept_tiles(tiles["TILES"]),
-                            **options,
-                            "EPS": 1e-6,
-                            "SILU": True,
-                        },
+                        constants={**constants, **options, "EPS": 1e-6, "SILU": True},
                         elements=plan.pixels * plan.slab,
                         aligned=names,
                         warps=warps,
+                        maxnreg=registers,
                     )
                 )
     return forms

@@ -16,7 +16,7 @@ from network_shapes import BATCHES, shapes
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scoresde_fast.loop.capture import CudaGraphs, capture_with
+from scoresde_fast.loop.capture import GraphCapture
 from scoresde_fast.networks.blocks import AttentionBlock
 from scoresde_fast.ops import group_norm_attention
 from scoresde_fast.ops.fir_resample import fir_resample
@@ -242,7 +242,9 @@ def network(report: Report) -> None:
         def step() -> None:
             held["output"] = folded(x, row)
 
-        replay = capture_with(CudaGraphs(device), step)
+        graphs = GraphCapture(model, device, wanted=True)
+        replay = graphs.step(step)
+        assert graphs.wanted, "the network could not be captured"
         x.copy_(second)
         replay()
         ours = held["output"].double()

@@ -76,10 +76,9 @@ def install(put: Set = setattr) -> None:
     import gpu_setting
 
     from scoresde_fast import devices, precision
-    from scoresde_fast.adaptive import engine as adaptive_engine
     from scoresde_fast.bench import timing
     from scoresde_fast.latent import runner
-    from scoresde_fast.loop import engine
+    from scoresde_fast.loop import capture
     from scoresde_fast.sampler import sampler
 
     put(gpu_errors, "DEVICE", "cpu")
@@ -114,9 +113,8 @@ def install(put: Set = setattr) -> None:
 
     put(precision, "LEAST_CAPABILITY", {})
     put(devices, "choose_capture", lambda choice, _: bool(choice))
-    for module in (engine, adaptive_engine, runner, gpu_network_checks):
-        put(module, "CudaGraphs", Steps)
-    put(engine, "require_capturable_loop", lambda *_: None)  # a CPU's tensors cannot be told from the host's
+    put(capture, "CudaGraphs", Steps)
+    put(capture, "require_capturable", lambda *_: None)  # a CPU's tensors cannot be told from the host's
     for module in (sampler, runner):
         put(module, "choose_capture", lambda choice, _: bool(choice))
 

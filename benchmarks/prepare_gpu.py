@@ -20,26 +20,11 @@ from importlib import import_module
 from typing import Any
 
 import gpu_build
+from no_gpu import CAPABILITY, Driver
 
-CAPABILITY = 90
 BATCHES = (1, 4, 16, 64, 256, 512)
 NEEDED = (".cubin", ".json")
 """Files of a kernel that its use needs."""
-
-
-class Driver:
-    """What Triton asks of the driver of a GPU to compile for it."""
-
-    def get_current_target(self) -> Any:
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", CAPABILITY, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
 
 
 def install() -> None:

@@ -54,7 +54,7 @@ def affine_step_kernel(
         b_next += tl.load(p_row + 6).to(dtype) * join4(z0, z1, z2, z3).to(dtype)
 
     # Stores come last: a load cannot be moved above a store that might overlap it.
-    if p_saved is not None:
+    if p_saved is not None:  # noqa: SIM102 - one is decided when compiled, the other when run
         if tl.load(p_integers + 2) != 0:
             tl.store(p_saved + at, b_state, mask)
     if p_history is not None and p_output is not None:

@@ -76,7 +76,7 @@ def affine_step_pair_kernel(
         next_x += tl.load(p_row + 22).to(dtype) * z_x
         next_v += tl.load(p_row + 23).to(dtype) * z_x + tl.load(p_row + 24).to(dtype) * z_v
 
-    if p_saved is not None:
+    if p_saved is not None:  # noqa: SIM102 - one is decided when compiled, the other when run
         if tl.load(p_integers + 2) != 0:
             tl.store(p_saved + at_x, b_x, mask)
             tl.store(p_saved + at_v, b_v, mask)

@@ -89,3 +89,13 @@ def empty_image(like: Any, channels_last: bool) -> Any:
         return like.new_empty(like.shape)
     _, channels, height, width = like.shape
     return like.new_empty_strided(like.shape, (channels * height * width, 1, width * channels, channels))
+
+
+_float32: dict[type, Any] = {}
+"""float32 as the library of a type of tensors has it."""
+
+
+def empty_float32(like: Any, shape: tuple[int, ...]) -> Any:
+    """Memory of float32 where ``like`` is."""
+    dtype = _float32.get(type(like)) or _float32.setdefault(type(like), like.new_empty(0).float().dtype)
+    return like.new_empty(shape, dtype=dtype)

@@ -8,13 +8,14 @@ it does not, `scoresde_fast.kernels.group_norm_pieces` has three.  All sums have
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_pieces import normalise_in_pieces
-from scoresde_fast.kernels.group_norm_plan import MAX_WARPS, Plan, empty_image, plan_of
+from scoresde_fast.kernels.group_norm_plan import MAX_WARPS, Plan, empty_float32, empty_image, plan_of
 from scoresde_fast.kernels.group_norm_tiles import (
     affine,
     load,
@@ -28,6 +29,7 @@ from scoresde_fast.kernels.group_norm_tiles import (
     store_statistics,
     tile_mask,
 )
+from scoresde_fast.kernels.launch import Form
 from scoresde_fast.kernels.specialisation import Specialisation
 
 
@@ -103,15 +105,20 @@ REGISTERS, KEPT = 128, 9
 them beside the work: with one more, a form spills on sm_100."""
 
 
-def launch_form(plan: Plan) -> tuple[dict[str, Any], int, int | None]:
-    """(constants of the division, warps, register limit) of a slab that registers hold.
+@cache
+def form_of(plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool) -> Form | None:
+    """The form of a slab that registers hold; None where they do not.  ``shift`` is that of `slab_channels`.
 
-    Slabs of fewer warps have no limit: several fit into a multiprocessor in any case, and a float32 join, which holds
-    two images, would spill.
+    Slabs of fewer warps have no register limit: several fit into a multiprocessor in any case, and a float32 join,
+    which holds two images, would spill.
     """
+    if not plan.fits(plan.slab):
+        return None
     tiles, warps = plan.tiles(plan.pixels)
-    constants = {**plan.image, **tiles, "KEPT": min(tiles["TILES"], KEPT)}
-    return constants, warps, REGISTERS if warps == MAX_WARPS else None
+    of_plan = {**plan.image, **tiles, "KEPT": min(tiles["TILES"], KEPT)}
+    constants = {**of_plan, "JOIN": join, "SHIFT": shift, "SCALE": scale, "EPS": eps, "SILU": silu}
+    registers = REGISTERS if warps == MAX_WARPS else None
+    return Form(group_norm_silu_kernel, constants, num_warps=warps, maxnreg=registers, enable_fp_fusion=True)
 
 
 def group_norm_silu(
@@ -133,16 +140,14 @@ def group_norm_silu(
     plan = plan_of(channels, height * width, groups, x.element_size(), not x.is_contiguous(), 2 if join else 1)
     y = empty_image(x, plan.channels_last)
     joined = empty_image(x, plan.channels_last) if join else x.new_empty(0)
-    statistics = x.new_empty((batch, groups, 2), dtype=x.new_empty(0).float().dtype)
+    statistics = empty_float32(x, (batch, groups, 2))
     shift_kind = 0 if shift is None else shift.ndim
     if not x.numel():
         statistics.zero_()
-    elif plan.fits(plan.slab):
-        constants, warps, registers = launch_form(plan)
-        group_norm_silu_kernel[(batch * (channels // plan.slab),)](
+    elif (form := form_of(plan, join, shift_kind, scale, eps, silu)) is not None:
+        form.launch(
+            batch * (channels // plan.slab),
             x, residual if join else x, x if shift is None else shift, weight, bias, y, joined, statistics,
-            **constants, JOIN=join, SHIFT=shift_kind, SCALE=scale, EPS=eps, SILU=silu,
-            num_warps=warps, maxnreg=registers, enable_fp_fusion=True,
         )  # fmt: skip
     else:
         normalise_in_pieces(plan, x, weight, bias, y, joined, statistics, shift, residual, scale, eps, silu)
@@ -161,22 +166,21 @@ def specialisations() -> list[Specialisation]:
         for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
             for join in (False, True):
                 plan = plan_of(channels, size * size, min(channels // 4, 32), itemsize, True, 2 if join else 1)
-                if not plan.fits(plan.slab):
+                form = form_of(plan, join, 0 if join else 2, 0.5**0.5 if join else 1.0, 1e-6, True)
+                if form is None:
                     continue
-                constants, warps, registers = launch_form(plan)
                 images = ("p_x", "p_residual", "p_y", "p_joined")
                 names = ("p_x", "p_residual", "p_shift", "p_weight", "p_bias", "p_y", "p_joined", "p_statistics")
-                options = {"JOIN": join, "SHIFT": 0 if join else 2, "SCALE": 0.5**0.5 if join else 1.0}
                 forms.append(
                     Specialisation(
                         label=f"group_norm_silu: {channels} @ {size}^2, {'join' if join else 'shift'}, {dtype}",
                         kernel=group_norm_silu_kernel,
                         signature={name: f"*{dtype}" if name in images else "*fp32" for name in names},
-                        constants={**constants, **options, "EPS": 1e-6, "SILU": True},
+                        constants=form.constants,
                         elements=plan.pixels * plan.slab,
                         aligned=names,
-                        warps=warps,
-                        maxnreg=registers,
+                        warps=form.options["num_warps"],
+                        maxnreg=form.options["maxnreg"],
                     )
                 )
     return forms

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -91,13 +92,17 @@ def _triton_backend(name: str, schema: str, _backend: str) -> Backend:
     if not INTERPRETED and torch.version.cuda is None:
         return Backend(_absent, ("cuda",), missing="this torch is built without CUDA")
 
+    @cache
+    def launcher() -> Callable[..., Any]:
+        found: Callable[..., Any] = getattr(import_module(f"scoresde_fast.kernels.{name}"), name)
+        return found
+
     def launch(*arguments: Any) -> Any:
-        launcher = getattr(import_module(f"scoresde_fast.kernels.{name}"), name)
         device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
-        if device.type != "cuda":
-            return launcher(*arguments)
+        if device.type != "cuda" or device.index == torch.cuda.current_device():
+            return launcher()(*arguments)
         with torch.cuda.device(device):
-            return launcher(*arguments)
+            return launcher()(*arguments)
 
     _triton.define(schema)
     for key in ("CUDA", "CPU") if INTERPRETED else ("CUDA",):

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel is launched again without Triton, and only where it is the same form of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+if find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+
+from scoresde_fast.kernels.launch import Form
+
+Log = list[tuple[Any, ...]]
+
+
+class Compiled:
+    """What Triton compiled a kernel to."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *arguments: self.log.append(("again", grid, arguments[-2:]))
+
+
+class Kernel:
+    """A jitted function of two tensors and two constants."""
+
+    arg_names = ("p_x", "p_y", "SIZE", "FLAG")
+
+    def __init__(self) -> None:
+        self.log: Log = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., Compiled]:
+        def launch(*tensors: Tensor, **named: Any) -> Compiled:
+            self.log.append(("by Triton", grid, named))
+            return Compiled(self.log)
+
+        return launch
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel()
+
+
+def test_the_second_launch(kernel: Kernel) -> None:
+    """It has the constants in the order of the kernel's arguments, whatever order they were given in."""
+    form = Form(kernel, {"FLAG": True, "SIZE": 8}, num_warps=2)
+    for programs in (3, 5):
+        form.launch(programs, torch.zeros(8), torch.zeros(8))
+    assert kernel.log == [
+        ("by Triton", (3,), {"FLAG": True, "SIZE": 8, "num_warps": 2}),
+        ("again", (5, 1, 1), (8, True)),
+    ]
+
+
+def test_other_tensors_are_another_form(kernel: Kernel) -> None:
+    """A dtype that is new is compiled; an address that is no multiple of 16 is Triton's, every time."""
+    form, aligned = Form(kernel, {"SIZE": 8, "FLAG": False}), torch.zeros(9)
+    form.launch(1, aligned, aligned)
+    form.launch(1, aligned, aligned.half())
+    form.launch(1, aligned, aligned.half())
+    for _ in range(2):
+        form.launch(1, aligned[1:], aligned)
+    assert [entry[0] for entry in kernel.log] == ["by Triton", "by Triton", "again", "by Triton", "by Triton"]

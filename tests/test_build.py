@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -13,16 +14,23 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import setuptools
 
 pytestmark = pytest.mark.same_everywhere
 
-SHIPPED = ("scoresde_fast", "kernels", "csrc", "setup.py", "pyproject.toml", "CMakeLists.txt", "LICENSE", "README.md")
+SHIPPED = ("scoresde_fast", "kernels", "build_system", "setup.py", "pyproject.toml", "LICENSE", "README.md")
 
 
 @pytest.fixture
-def setup_py(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """setup.py as a module; it edits sys.path, here a copy."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def toolchain(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """build_system/toolchain.py, with sys.path as it was afterwards."""
+    monkeypatch.setattr(sys, "path", [str(root / "build_system"), *sys.path])
+    return importlib.import_module("toolchain")
+
+
+@pytest.fixture
+def setup_py(root: Path, toolchain: ModuleType) -> ModuleType:
+    """setup.py as a module."""
     spec = importlib.util.spec_from_file_location("scoresde_fast_setup", root / "setup.py")
     assert spec
     assert spec.loader
@@ -31,46 +39,71 @@ def setup_py(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_off_means_pure(setup_py: ModuleType) -> None:
-    """SCORESDE_FAST_EXT=off builds nothing, whatever the machine has."""
-    assert setup_py.why_pure("off") == "the package was built with SCORESDE_FAST_EXT=off"
+def test_off_means_pure(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SCORESDE_FAST_EXT=off builds nothing and fetches nothing, whatever the machine has."""
+    monkeypatch.setenv("SCORESDE_FAST_EXT", "off")
+    assert toolchain.why_pure() == "the package was built with SCORESDE_FAST_EXT=off"
+    assert toolchain.build_requirements() == []
 
 
-def test_unknown_mode_is_refused(setup_py: ModuleType) -> None:
-    """A misspelled mode stops the build and lists the choice."""
+def test_unknown_mode_is_refused(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelled mode stops the build before it fetches anything, and lists the choice."""
+    monkeypatch.setenv("SCORESDE_FAST_EXT", "on")
     with pytest.raises(SystemExit, match="unknown SCORESDE_FAST_EXT 'on'; choose from: auto, require, off"):
-        setup_py.why_pure("on")
+        toolchain.build_requirements()
 
 
-def test_no_compiler(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_compiler(toolchain: ModuleType, setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a compiler "auto" says why and goes on, "require" stops with the same reason, and nothing is fetched."""
-    monkeypatch.setattr(setup_py.shutil, "which", lambda tool, path: None if tool == "no-such-c++" else tool)
+    monkeypatch.setattr(toolchain, "find_tool", lambda tool: None if tool == "no-such-c++" else tool)
     monkeypatch.setenv("CXX", "no-such-c++ -pipe")
-    assert "`no-such-c++` is not on PATH" in setup_py.why_pure("auto")
-    assert setup_py.build_requirements() == []
+    assert "`no-such-c++` is not on PATH" in toolchain.why_pure()
+    assert toolchain.build_requirements() == []
+    monkeypatch.setenv("SCORESDE_FAST_EXT", "require")
     with pytest.raises(SystemExit, match=r"SCORESDE_FAST_EXT=require.*`no-such-c\+\+` is not on PATH"):
-        setup_py.why_pure("require")
+        setup_py.BuildPython(setuptools.Distribution()).run()
 
 
 def test_an_isolated_build_fetches_what_it_lacks(
-    setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toolchain: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch where neither it nor the environment that is installed into has a new one, and the tools not on PATH."""
-    monkeypatch.setattr(setup_py, "compiler", lambda: sys.executable)
-    monkeypatch.setattr(setup_py, "find_spec", lambda name: None)
-    monkeypatch.setattr(setup_py.sysconfig, "get_path", lambda name: str(tmp_path))
-    monkeypatch.setattr(setup_py, "find_cmake", lambda: None)
-    monkeypatch.setattr(setup_py, "find_tool", lambda name: None if name == "ninja" else name)
-    assert setup_py.build_requirements() == ["torch>=2.11", "cmake>=3.25", "ninja"]
+    monkeypatch.setattr(toolchain, "compiler", lambda: sys.executable)
+    monkeypatch.setattr(toolchain, "find_spec", lambda name: None)
+    monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(toolchain, "cmakes", lambda: iter([("/usr/bin/cmake", "3.22.1")]))
+    monkeypatch.setattr(toolchain, "find_tool", lambda name: None if name == "ninja" else name)
+    assert toolchain.build_requirements() == ["torch>=2.11", "cmake>=3.25", "ninja"]
     for version, needed in (("2.10.1", True), ("2.11.0+cu130", False), ("2.15.0", False)):
         site = tmp_path / version
         info = site / f"torch-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
-        monkeypatch.setattr(setup_py.sysconfig, "get_path", lambda name, site=site: str(site))
-        assert ("torch>=2.11" in setup_py.build_requirements()) == needed, version
-    monkeypatch.setenv("SCORESDE_FAST_EXT", "off")
-    assert setup_py.build_requirements() == []
+        monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda name, site=site: str(site))
+        assert ("torch>=2.11" in toolchain.build_requirements()) == needed, version
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({"torch": ""}, "there was no torch in the build's environment, which needs 2.11 or newer"),
+        ({"torch": "2.10.1"}, "torch 2.10.1 was too old in the build's environment, which needs 2.11 or newer"),
+        ({"cmake": ""}, "there was no CMake in the build's environment, which needs 3.25 or newer"),
+        ({"cmake": "3.22.1"}, "CMake 3.22.1 was too old in the build's environment, which needs 3.25 or newer"),
+        ({"ninja": None}, "there was no Ninja in the build's environment"),
+        ({}, None),
+    ],
+    ids=["no torch", "old torch", "no CMake", "old CMake", "no Ninja", "all there"],
+)  # fmt: skip
+def test_what_a_build_lacks_is_named(
+    toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, found: dict[str, str | None], why: str | None
+) -> None:
+    """Without isolation nothing is fetched: the first thing that is missing or too old is named."""
+    tools = {"torch": "2.13.0+cpu", "cmake": "3.25.0", "ninja": "/usr/bin/ninja", **found}
+    monkeypatch.setattr(toolchain, "find_torch", lambda: (Path("torch"), tools["torch"]))
+    monkeypatch.setattr(toolchain, "cmakes", lambda: iter([("cmake", tools["cmake"])] if tools["cmake"] else []))
+    monkeypatch.setattr(toolchain, "find_tool", lambda name: tools["ninja"] if name == "ninja" else name)
+    assert toolchain.why_pure() == why
 
 
 def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +146,9 @@ def test_pure_wheel(root: Path, tmp_path: Path) -> None:
             shutil.copytree(source, tmp_path / entry, ignore=ignore)
         else:
             shutil.copy(source, tmp_path / entry)
-    build = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    build = (
+        "import sys; sys.path.insert(0, 'build_system')\nimport build_backend; print(build_backend.build_wheel('dist'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", build],
         cwd=tmp_path,

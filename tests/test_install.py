@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from scoresde_fast import _extension
 
 pytestmark = [pytest.mark.slow, pytest.mark.same_everywhere]
 
+ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = "import scoresde_fast as sf; print(sf.sample(sf.load('digits-vp'), seeds=range(2), steps=2).shape)"
 
 
@@ -29,10 +31,19 @@ def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def run(environment: Path, command: str, cwd: Path, **variables: str) -> str:
-    """A command with the environment's programs first on PATH; its output, both streams."""
-    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    """A command with the environment's programs first on PATH; its output, both streams.
+
+    pip takes the versions of constraints.txt, and the extension is built without CUDA, whose compiler takes minutes.
+    """
+    settings = {
+        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": "",  # of the checkout's own tests
+        "PIP_CONSTRAINT": str(ROOT / "constraints.txt"),
+        "PIP_BUILD_CONSTRAINT": str(ROOT / "constraints.txt"),
+        "CMAKE_ARGS": "-DSSF_CUDA=OFF",
+    }
     done = subprocess.run(
-        command, shell=True, cwd=cwd, env={**os.environ, "PATH": path, **variables}, text=True, check=False,
+        command, shell=True, cwd=cwd, env={**os.environ, **settings, **variables}, text=True, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
@@ -75,3 +86,22 @@ def test_a_failed_build_goes_on(checkout: Path, environment: Path, tmp_path: Pat
     warned = run(environment, f'python -c "{SAMPLE}"', tmp_path)
     assert warned.count("RuntimeWarning") == 1
     assert "broken on purpose" in warned
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_distributions_hold_everything(checkout: Path, environment: Path, tmp_path: Path) -> None:
+    """The sdist needs no torch; the wheel made of it is for every Python of the ABI, and has all of the package."""
+    run(environment, "pip install build twine", tmp_path)
+    output = run(environment, "python -m build --outdir dist", checkout)
+    for_sdist, for_wheel = output.split("Building wheel from sdist")
+    assert "- torch" not in for_sdist and "- torch" in for_wheel
+    run(environment, "twine check --strict dist/*", checkout)
+    (wheel,) = (checkout / "dist").glob("*-cp310-abi3-*.whl")
+    tracked = {file.relative_to(checkout) for file in (checkout / "scoresde_fast").rglob("*") if file.is_file()}
+    kernels = {Path("scoresde_fast", "kernels", file.name) for file in (checkout / "kernels").glob("*.py")}
+    added = {
+        "scoresde_fast/_C.abi3.so",
+        *(f"scoresde_fast-0.1.0.dist-info/{name}" for name in
+          ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt")),
+    }  # fmt: skip
+    assert set(zipfile.ZipFile(wheel).namelist()) == added | set(map(str, tracked | kernels))

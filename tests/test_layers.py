@@ -119,7 +119,11 @@ HEADERS_AND_SOURCES = sorted(path for path in (ROOT / "csrc").rglob("*") if path
 SOURCES = [
     *(ROOT / name for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "Makefile")),
     *HEADERS_AND_SOURCES,
-    *(path for folder in ("scoresde_fast", "kernels", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+    *(
+        path
+        for folder in ("scoresde_fast", "kernels", "build_system", "tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    ),
 ]
 
 

@@ -18,7 +18,7 @@ from setuptools import Extension, find_packages, setup  # noqa: E402
 from setuptools.command.build_ext import build_ext  # noqa: E402
 from setuptools.command.build_py import build_py  # noqa: E402
 from setuptools.errors import CompileError  # noqa: E402
-from toolchain import TOOL_PATH, extension_mode, find_cmake, find_tool, torch_folder, version_of, why_pure  # noqa: E402
+from toolchain import TOOL_PATH, extension_mode, find_cmake, torch_folder, version_of, why_pure  # noqa: E402
 
 SETUPTOOLS = "77"
 """The oldest that knows the project's metadata."""
@@ -58,11 +58,13 @@ class CMakeBuild(build_ext):
             CompileError: it does not compile; setuptools goes on without an optional extension.
         """
         build = Path(self.build_temp)
+        # The torch, compiler and options of an earlier build are forgotten; Ninja knows which objects remain valid.
+        for configured in [build / "CMakeCache.txt", *build.glob("CMakeFiles/*/CMake*Compiler.cmake")]:
+            configured.unlink(missing_ok=True)
         definitions = {
             "SSF_TESTS": "OFF",
             "SSF_TORCH_DIR": torch_folder(),
             "Python_EXECUTABLE": sys.executable,
-            "CMAKE_MAKE_PROGRAM": find_tool("ninja"),  # not that of an earlier isolated build, which is gone
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": Path(self.get_ext_fullpath(ext.name)).resolve().parent,
         }
         options = [f"-D{name}={value}" for name, value in definitions.items()]

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import setuptools
@@ -135,6 +136,42 @@ def test_an_old_setuptools_is_refused(setup_py: ModuleType, monkeypatch: pytest.
     monkeypatch.setattr(setup_py.setuptools, "__version__", "65.5.0")
     with pytest.raises(SystemExit, match=r"setuptools 65\.5\.0 is too old.*77: pip install --upgrade setuptools"):
         setup_py.main()
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("c++", "cmake", "ninja"))), reason="needs a compiler, CMake and Ninja")
+def test_a_build_forgets_the_one_before(setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one checkout into a second environment: its torch, compiler and options count, and objects stay."""
+
+    def configure(name: str, options: str) -> str:
+        """The commands of a build with a torch and a compiler in a folder of that name; nothing is compiled."""
+        library = tmp_path / name / "torch" / "lib" / "libtorch_cpu.so"
+        library.parent.mkdir(parents=True)
+        library.touch()
+        (tmp_path / name / "c++").symlink_to(shutil.which("c++") or "")
+        monkeypatch.setattr(setup_py, "torch_folder", lambda: tmp_path / name / "torch")
+        monkeypatch.setenv("CXX", str(tmp_path / name / "c++"))
+        monkeypatch.setenv("CMAKE_ARGS", f"-DSSF_CUDA=OFF {options}")
+        extension = setuptools.Extension("scoresde_fast._C", [], py_limited_api=True)
+        command = setup_py.CMakeBuild(setuptools.Distribution({"ext_modules": [extension]}))
+        command.build_temp, command.build_lib = str(tmp_path / "build"), str(tmp_path / name)
+        command.ensure_finalized()
+        command.build_extension(extension)
+        return "".join((tmp_path / "build" / file).read_text() for file in ("build.ninja", "CMakeFiles/rules.ninja"))
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["true"] if "--build" in command else command, check=False, **options)
+
+    monkeypatch.setattr(setup_py, "subprocess", SimpleNamespace(**{**vars(subprocess), "run": run}))
+    first = configure("first", "-DSSF_X86_LEVEL=3")
+    compiled = tmp_path / "build" / "CMakeFiles" / "_C.dir" / "old.o"
+    compiled.parent.mkdir(parents=True, exist_ok=True)
+    compiled.touch()
+    second = configure("second", "")
+    for commands, name in ((first, "first"), (second, "second")):
+        assert f"{tmp_path}/{name}/torch" in commands and f"{tmp_path}/{name}/c++" in commands
+    assert "SSF_X86_LEVEL" in first
+    assert f"{tmp_path}/first" not in second and "SSF_X86_LEVEL" not in second
+    assert compiled.exists()
 
 
 def test_pure_wheel(root: Path, tmp_path: Path) -> None:

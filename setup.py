@@ -26,6 +26,17 @@ REASON = Path("scoresde_fast") / "why_no_extension.txt"
 """Where a build without the extension says why, for `scoresde_fast._extension`."""
 
 
+def long_description() -> str:
+    """The README as a package index shows it, away from the files beside it: with absolute links."""
+    source = re.findall(r'^Source = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[0]
+
+    def absolute(link: re.Match[str]) -> str:
+        return f"{link[1]}{source}/{'raw' if link[1].startswith('!') else 'blob'}/main/{link[2]}"
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"(!?\[[^]]*\]\()(?!https?:|#)([^)]+)", absolute, readme)
+
+
 def record_reason(why: str | None, folder: Path) -> None:
     """Write the reason under a folder that holds the package, or remove an older one."""
     if why:
@@ -110,6 +121,8 @@ def main() -> None:
         )
     optional, pure = extension_mode() == "auto", why_pure() is not None
     setup(
+        long_description=long_description(),
+        long_description_content_type="text/markdown",
         packages=[*find_packages(include=["scoresde_fast", "scoresde_fast.*"]), "scoresde_fast.kernels"],
         package_dir={"scoresde_fast": "scoresde_fast", "scoresde_fast.kernels": "kernels"},
         ext_modules=[] if pure else [Extension("scoresde_fast._C", [], py_limited_api=True, optional=optional)],

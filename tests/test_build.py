@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,20 @@ def test_what_a_build_lacks_is_named(
     monkeypatch.setattr(toolchain, "cmakes", lambda: iter([("cmake", tools["cmake"])] if tools["cmake"] else []))
     monkeypatch.setattr(toolchain, "find_tool", lambda name: tools["ninja"] if name == "ninja" else name)
     assert toolchain.why_pure() == why
+
+
+def test_the_links_of_the_description_are_absolute(root: Path, setup_py: ModuleType) -> None:
+    """Pictures are files, pages are shown, and each is in the repository; the README's own links are relative."""
+    readme = re.findall(r"(!?)\[[^]]*\]\(([^)]*)\)", (root / "README.md").read_text())
+    links = re.findall(r"(!?)\[[^]]*\]\(([^)]*)\)", setup_py.long_description())
+    assert len(links) == len(readme)
+    for (picture, relative), (_, link) in zip(readme, links, strict=True):
+        if relative.startswith(("https:", "#")):
+            assert link == relative and not picture
+        else:
+            place = "raw" if picture else "blob"
+            assert link == f"https://github.com/scoresde-fast/scoresde-fast/{place}/main/{relative}"
+            assert (root / relative).is_file(), relative
 
 
 def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,6 +223,9 @@ def test_pure_wheel(root: Path, tmp_path: Path) -> None:
     } <= files
     reason = zipfile.ZipFile(wheel).read("scoresde_fast/why_no_extension.txt").decode()
     assert reason == "the package was built with SCORESDE_FAST_EXT=off\n"
+    metadata = zipfile.ZipFile(wheel).read("scoresde_fast-0.1.0.dist-info/METADATA").decode()
+    assert "\nProject-URL: Source, https://github.com/scoresde-fast/scoresde-fast\n" in metadata
+    assert "](https://github.com/scoresde-fast/scoresde-fast/raw/main/docs/digits-ve.png)" in metadata
     assert {file.split("/")[0] for file in files} == {"scoresde_fast", "scoresde_fast-0.1.0.dist-info"}
 
 

@@ -49,8 +49,8 @@ def record_reason(why: str | None, folder: Path) -> None:
 
 
 def first_error(output: str) -> str:
-    """The first error that a compiler or CMake reports, in one line."""
-    found = re.search(r"^.*\berror:.*$|^CMake Error[^\n]*\n\s*[^\n]*", output, re.MULTILINE)
+    """The first error that a compiler or CMake reports, in one line; CMake's indented sentences have several."""
+    found = re.search(r"^.*\berror:.*$|^CMake Error.*(?:(?:\n(?:  .*?)?)*?\.$|\n.*)", output, re.MULTILINE)
     return " ".join((found[0] if found else output[-300:]).split())[:300]
 
 

@@ -16,21 +16,8 @@ import torch  # loads the libraries that the extension links against
 
 RECORDED = Path(__file__).with_name("why_no_extension.txt")
 """What setup.py writes where it builds without the extension."""
-
-
-def _load() -> str | None:
-    if find_spec("scoresde_fast._C") is None:
-        recorded = RECORDED.read_text(encoding="utf-8").strip() if RECORDED.is_file() else "it was never built"
-        return f"the C++ extension is missing: {recorded}"
-    try:
-        import_module("scoresde_fast._C")
-    except (ImportError, OSError, RuntimeError) as error:
-        return f"the C++ extension does not load with torch {torch.__version__}: {str(error).splitlines()[0]}"
-    return None
-
-
-#: None when the extension is loaded, else one sentence that says why not.
-why_missing: str | None = _load()
+TORCH = (2, 11)
+"""The oldest torch that has all of the stable ABI that the extension is built for."""
 
 
 def build_command() -> str:
@@ -57,14 +44,34 @@ def _origin() -> str | None:
     return shlex.quote(url2pathname(url.path) if url.scheme == "file" else found["url"])
 
 
-def warn_once(why: str) -> None:
-    """Warns, once in a process, that operations run in plain PyTorch for want of the extension."""
+def _load() -> str | None:
+    if tuple(map(int, torch.__version__.split(".")[:2])) < TORCH:
+        oldest = ".".join(map(str, TORCH))
+        needs = f"needs {oldest} or newer: pip install --upgrade 'torch>={oldest}'"
+        return f"torch {torch.__version__} is too old for the C++ extension, which {needs}"
+    if find_spec("scoresde_fast._C") is None:
+        recorded = RECORDED.read_text(encoding="utf-8").strip() if RECORDED.is_file() else "it was never built"
+        return f"the C++ extension is missing: {recorded}; to build it: {build_command()}"
+    try:
+        import_module("scoresde_fast._C")
+    except (ImportError, OSError, RuntimeError) as error:
+        why = str(error).splitlines()[0]
+        return f"the C++ extension does not load with torch {torch.__version__}: {why}; to build it: {build_command()}"
+    return None
+
+
+#: None when the extension is loaded, else one sentence that says why not and what to do.
+why_missing: str | None = _load()
+
+
+def warn_once(device: str, why: str) -> None:
+    """Warns, once in a process, that operations run in plain PyTorch for want of kernels, and why."""
     global _warned
     if not _warned:
         _warned = True
         warnings.warn(
-            f"scoresde_fast runs in plain PyTorch on the CPU, which is slower than its own kernels: {why}. "
-            f"SCORESDE_FAST_BACKEND=reference silences this warning. To build the extension: {build_command()}",
+            f"scoresde_fast runs in plain PyTorch on the device {device}, which is slower than its own kernels "
+            f"(SCORESDE_FAST_BACKEND=reference silences this warning): {why}",
             RuntimeWarning,
             stacklevel=2,
         )

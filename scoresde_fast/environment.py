@@ -45,7 +45,7 @@ class Environment:
             "versions": self.versions,
             "devices": {"platform": self.platform, **self.devices},
             "backends of each operation": {name: ", ".join(present) for name, present in self.backends.items()},
-            "absent backends": {name: "; ".join(reasons) for name, reasons in self.absent.items()},
+            "absent backends": _together(self.absent),
         }
         return "\n".join(
             line
@@ -53,6 +53,18 @@ class Environment:
             if rows
             for line in (title, *(f"  {key:<{max(map(len, rows))}} {value}" for key, value in rows.items()))
         )
+
+
+def _together(absent: dict[str, list[str]]) -> dict[str, str]:
+    """The reasons, each once, by the names of the backends that share them."""
+    names: dict[str, list[str]] = {}
+    for name, reasons in absent.items():
+        for reason in reasons:
+            names.setdefault(reason, []).append(name)
+    rows: dict[str, list[str]] = {}
+    for reason, sharing in names.items():
+        rows.setdefault(", ".join(sharing), []).append(reason)
+    return {sharing: "; ".join(reasons) for sharing, reasons in rows.items()}
 
 
 def environment() -> Environment:

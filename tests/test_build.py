@@ -136,10 +136,12 @@ def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: py
     ("output", "error"),
     [
         ("[1/2] c++\nx.cpp:3:2: error: broken\n  3 |\nninja: build stopped", "x.cpp:3:2: error: broken"),
-        ("CMake Error at C:6 (message):\n  The compiler\n\n  is", "CMake Error at C:6 (message): The compiler"),
+        ("CMake Error at C:6 (x):\n  The compiler\n\n    cc\n\n  fails.\n\n  It fails.\n",
+         "CMake Error at C:6 (x): The compiler cc fails."),
+        ("CMake Error at C:7 (f):\n  Could NOT find X\n-- Incomplete.", "CMake Error at C:7 (f): Could NOT find X"),
         ("killed", "killed"),
     ],
-    ids=["compiler", "CMake", "neither"],
+    ids=["compiler", "CMake", "CMake without a sentence", "neither"],
 )  # fmt: skip
 def test_a_failed_build_is_told_in_one_line(setup_py: ModuleType, output: str, error: str) -> None:
     """By the first error, not the last line."""

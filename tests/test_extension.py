@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from scoresde_fast import _extension
+from scoresde_fast.ops import library
 from scoresde_fast.ops.backends import Backend, Operation
 
 pytestmark = pytest.mark.same_everywhere
@@ -21,21 +26,29 @@ pytestmark = pytest.mark.same_everywhere
 @pytest.fixture
 def operation(monkeypatch: pytest.MonkeyPatch) -> Operation:
     """An operation whose CPU kernel is missing, in a process that has not been warned."""
-    why = "the C++ extension is missing: there was no C++ compiler"
-    monkeypatch.setattr(_extension, "why_missing", why)
     monkeypatch.setattr(_extension, "_warned", False)
-    return Operation("twice", lambda x: 2 * x, {"cpu": Backend(lambda x: x + x, ("cpu",), missing=why)})
+    absent = {
+        "triton": Backend(lambda x: x + x, ("cuda",), missing="Triton is not installed: pip install triton"),
+        "cpu": Backend(lambda x: x + x, ("cpu",), missing="there was no C++ compiler; to build it: pip install X"),
+    }
+    return Operation("twice", lambda x: 2 * x, absent)
 
 
 def test_the_first_slow_use_warns_once(operation: Operation) -> None:
-    """With the reason and a command; the reference runs, and the second use is silent."""
-    with pytest.warns(RuntimeWarning, match=r"no C\+\+ compiler\. .*To build .*: SCORESDE_FAST_EXT=require pip"):
+    """With the reason, which ends in a command; the reference runs, and the second use is silent."""
+    with pytest.warns(RuntimeWarning, match=r"on the device cpu.*: there was no C\+\+ compiler.*: pip install X$"):
         twice = operation.choose("cpu")
     assert twice(torch.ones(1)) == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         operation.default(torch.device("cpu"))
         operation.choose("cpu", "reference")
+
+
+def test_a_gpu_without_triton_warns_too(operation: Operation) -> None:
+    """By the reasons of the backends for that device alone."""
+    with pytest.warns(RuntimeWarning, match=r"on the device cuda.*\): Triton is not installed: pip install triton$"):
+        operation.choose("cuda")
 
 
 def test_a_reference_by_choice_does_not_warn(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +59,69 @@ def test_a_reference_by_choice_does_not_warn(operation: Operation, monkeypatch: 
         operation.choose("meta")
         monkeypatch.setenv("SCORESDE_FAST_BACKEND", "reference")
         operation.choose("cpu")
+
+
+SAMPLES_AND_REPORT = """
+import sys, torch
+{change}
+import scoresde_fast as sf
+from scoresde_fast.environment import environment
+assert sf.sample(sf.load("digits-vp"), seeds=range(2), solver="dpmpp_2m", steps=4).isfinite().all()
+print(environment())
+"""
+BUILD = "to build it: SCORESDE_FAST_EXT=require pip install --force-reinstall --no-deps --editable {root}"
+
+
+@pytest.mark.parametrize(
+    ("change", "files", "sentence"),
+    [
+        ("torch.__version__ = '2.10.0'", {},
+         "2.10.0 is too old for the C++ extension, which needs 2.11 or newer: pip install --upgrade 'torch>=2.11'"),
+        ("", {"_C.abi3.so": "of another torch"}, f"_C.abi3.so: file too short; {BUILD}"),
+        ("sys.modules['scoresde_fast._C'] = None", {"why_no_extension.txt": "compiling it failed: x"},
+         f"missing: compiling it failed: x; {BUILD}"),
+    ],
+    ids=["old torch", "broken extension", "no extension"],
+)  # fmt: skip
+def test_without_the_extension_there_are_samples(
+    change: str, files: dict[str, str], sentence: str, root: Path, tmp_path: Path
+) -> None:
+    """One sentence with what to do, in the one warning, and once in the environment's report."""
+    package = tmp_path / "scoresde_fast"
+    package.mkdir()
+    for entry in (root / "scoresde_fast").iterdir():
+        if not entry.name.startswith(("_C", "why", "__pycache__")):
+            (package / entry.name).symlink_to(entry)
+    for name, text in files.items():
+        (package / name).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", SAMPLES_AND_REPORT.format(change=change)], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert sentence.format(root=root) in done.stderr
+    assert done.stdout.count(sentence.format(root=root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        (None, "Triton is not installed: pip install 'triton>=3.6,<4.0' (on Linux)"),
+        ("3.5.1", "Triton 3.5.1 is not supported; the kernels need 3.6 or newer, below 4.0: pip install"),
+        ("4.0.0", "Triton 4.0.0 is not supported"),
+        ("3.6.0", ""),
+        ("3.12.0+git1", ""),
+    ],
+    ids=["missing", "too old", "too new", "oldest", "newer"],
+)
+def test_which_triton_is_used(version: str | None, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is missing or of another interface is refused in one sentence with a command; it is not imported."""
+    monkeypatch.setattr(library, "INTERPRETED", True)
+    monkeypatch.setattr(library, "find_spec", lambda name: version)
+    monkeypatch.setattr(metadata, "distributions", lambda name: iter([SimpleNamespace(version=version)]))
+    found = library.why_no_triton.__wrapped__()
+    assert (found or "").startswith(why) and bool(found) == bool(why)
 
 
 @pytest.mark.parametrize(

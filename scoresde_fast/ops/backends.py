@@ -25,7 +25,7 @@ class Backend:
         function: called with the arguments of the operation's schema.
         devices: the device types that "auto" uses it for.
         on_request: device types it runs on too, when asked for by name: Triton's interpreter on a CPU.
-        missing: one sentence, or None.
+        missing: one sentence that says why and what to do, or None.
         checks: whether it refuses what it cannot take by a RuntimeError, so that nothing need be checked before.
     """
 
@@ -68,8 +68,9 @@ class Operation:
             return reference
         if name == "auto":
             found = next((chosen for chosen in self.backends.values() if chosen.refusal(kind) is None), reference)
-            if found is reference and kind == "cpu" and "cpu" in self.backends:
-                _extension.warn_once(self.backends["cpu"].missing or "")
+            absent = [chosen.missing for chosen in self.backends.values() if chosen.missing and kind in chosen.devices]
+            if found is reference and absent:
+                _extension.warn_once(kind, "; ".join(absent))
             return found
         chosen = self.backends.get(name)
         why = chosen.refusal(kind, by_name=True) if chosen else "there is no such implementation"

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,6 +29,9 @@ _triton = Library("scoresde_fast_triton", "DEF")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton kernels run in Triton's interpreter, on a CPU: for tests."""
+
+TRITON = ("3.6", "4.0")
+"""The oldest Triton that the kernels run with, and the first that they are not written for."""
 
 
 def define(
@@ -77,7 +80,7 @@ def _extension_backend(name: str, _schema: str, backend: str) -> Backend:
     """A kernel of the C++ extension for the device type that the backend is named after."""
     why = _extension.why_missing
     if why is None and not _defined("scoresde_fast_C", name):
-        why = "the C++ extension was built from other sources"
+        why = f"the C++ extension was built from other sources; to build it: {_extension.build_command()}"
     if why is None and not torch._C._dispatch_has_kernel_for_dispatch_key(f"scoresde_fast_C::{name}", backend.upper()):
         why = "the C++ extension was built without CUDA (needs nvcc on PATH when it is built)"
     if why is not None:
@@ -87,10 +90,8 @@ def _extension_backend(name: str, _schema: str, backend: str) -> Backend:
 
 def _triton_backend(name: str, schema: str, _backend: str) -> Backend:
     """The launcher of ``kernels/NAME.py``, imported at its first call: Triton is slow to import."""
-    if find_spec("triton") is None:
-        return Backend(_absent, ("cuda",), missing="Triton is not installed (pip install triton, on Linux)")
-    if not INTERPRETED and torch.version.cuda is None:
-        return Backend(_absent, ("cuda",), missing="this torch is built without CUDA")
+    if why := why_no_triton():
+        return Backend(_absent, ("cuda",), missing=why)
 
     @cache
     def launcher() -> Callable[..., Any]:
@@ -109,6 +110,26 @@ def _triton_backend(name: str, schema: str, _backend: str) -> Backend:
         _triton.impl(name, launch, key)
     function = getattr(torch.ops.scoresde_fast_triton, name).default
     return Backend(function, ("cuda",), on_request=("cpu",) if INTERPRETED else ())
+
+
+@cache
+def why_no_triton() -> str | None:
+    """Why Triton's kernels cannot be used, in one sentence that says what to do, or None."""
+    if not INTERPRETED and torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    oldest, beyond = TRITON
+    allowed = f"pip install 'triton>={oldest},<{beyond}'"
+    if find_spec("triton") is None:
+        return f"Triton is not installed: {allowed} (on Linux)"
+    # A Triton under another name, such as those of torch's nightly builds, has no version here; it is tried.
+    version = next((found.version for found in metadata.distributions(name="triton")), oldest)
+    if _version(oldest) <= _version(version) < _version(beyond):
+        return None
+    return f"Triton {version} is not supported; the kernels need {oldest} or newer, below {beyond}: {allowed}"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")[:2]))
 
 
 def _absent(*_arguments: Any) -> Any:

@@ -37,6 +37,14 @@ def long_description() -> str:
     return re.sub(r"(!?\[[^]]*\]\()(?!https?:|#)([^)]+)", absolute, readme)
 
 
+def allowed_reason() -> str | None:
+    """Why this build has no extension, or None. Raises SystemExit where it must have one."""
+    why = why_pure()
+    if why and extension_mode() == "require":
+        raise SystemExit(f"scoresde_fast: cannot build the extension (SCORESDE_FAST_EXT=require): {why}")
+    return why
+
+
 def record_reason(why: str | None, folder: Path) -> None:
     """Write the reason under a folder that holds the package, or remove an older one."""
     if why:
@@ -61,6 +69,11 @@ class CMakeBuild(build_ext):
         """Build in the checkout, not in a temporary folder: an install after the first compiles what has changed."""
         super().initialize_options()
         self.build_temp = str(ROOT / "build" / "extension")
+
+    def run(self) -> None:
+        """Stop before CMake fails for want of what is missing, where the extension is required."""
+        allowed_reason()
+        super().run()
 
     def build_extension(self, ext: Extension) -> None:
         """Configures and builds the target ``_C`` into the folder where setuptools expects it.
@@ -104,10 +117,8 @@ class BuildPython(build_py):
     """Puts the reason for a missing extension among the package's files."""
 
     def run(self) -> None:
-        """Copy the files, and the reason. Raises SystemExit where the extension is required and cannot be built."""
-        why = why_pure()
-        if why and extension_mode() == "require":
-            raise SystemExit(f"scoresde_fast: cannot build the extension (SCORESDE_FAST_EXT=require): {why}")
+        """Copy the files, and the reason."""
+        why = allowed_reason()
         super().run()
         record_reason(why, ROOT if self.editable_mode else Path(self.build_lib))
 
@@ -119,13 +130,14 @@ def main() -> None:
             f"scoresde_fast: setuptools {setuptools.__version__} is too old to build this package, which needs "
             f"{SETUPTOOLS}: pip install --upgrade setuptools"
         )
-    optional, pure = extension_mode() == "auto", why_pure() is not None
+    mode = extension_mode()
+    pure = mode != "require" and why_pure() is not None
     setup(
         long_description=long_description(),
         long_description_content_type="text/markdown",
         packages=[*find_packages(include=["scoresde_fast", "scoresde_fast.*"]), "scoresde_fast.kernels"],
         package_dir={"scoresde_fast": "scoresde_fast", "scoresde_fast.kernels": "kernels"},
-        ext_modules=[] if pure else [Extension("scoresde_fast._C", [], py_limited_api=True, optional=optional)],
+        ext_modules=[] if pure else [Extension("scoresde_fast._C", [], py_limited_api=True, optional=mode == "auto")],
         cmdclass={"build_ext": CMakeBuild, "build_py": BuildPython},
         options={} if pure else {"bdist_wheel": {"py_limited_api": "cp310"}},
     )

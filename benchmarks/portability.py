@@ -23,7 +23,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytest_runs import counts, keep, parse
 
 from scoresde_fast.bench.machine import cpu_name, device_info
@@ -108,28 +107,19 @@ def why_not_run(row: Row) -> str | None:
 def package(level: int) -> Path:
     """A folder that holds the package as links into the checkout, with the kernels built for one level of x86-64."""
     folder = BUILD / f"level{level}"
-    definitions = {
-        "SSF_TESTS": "OFF",
-        "SSF_CUDA": "OFF",
-        "SSF_X86_LEVEL": level,
-        "SSF_TORCH_DIR": Path(torch.__file__).parent,
-        "Python_EXECUTABLE": sys.executable,
-    }
-    configure = ["-S", ROOT, "-B", folder, "-GNinja", *(f"-D{name}={value}" for name, value in definitions.items())]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    for arguments in (configure, ["--build", folder, "--target", "_C"]):
-        done = subprocess.run(
-            ["cmake", *arguments], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise SystemExit(f"building the kernels for level {level} failed:\n{done.stdout}{done.stderr}")
     links = folder / "package" / "scoresde_fast"
     shutil.rmtree(links, ignore_errors=True)
     links.mkdir(parents=True)
     for entry in [*(ROOT / "scoresde_fast").iterdir(), ROOT / "kernels"]:
         if entry.name != "__pycache__" and not entry.name.startswith("_C."):
             (links / entry.name).symlink_to(entry)
-    (links / "_C.abi3.so").symlink_to(folder / "_C.abi3.so")
+    settings = {"SCORESDE_FAST_EXT": "require", "CMAKE_ARGS": f"-DSSF_CUDA=OFF -DSSF_X86_LEVEL={level}"}
+    build = [sys.executable, "setup.py", "build_ext", f"--build-temp={folder}", f"--build-lib={links.parent}"]
+    done = subprocess.run(
+        build, cwd=ROOT, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"building the kernels for level {level} failed:\n{done.stdout}")
     return links.parent
 
 

@@ -63,7 +63,7 @@ def test_no_compiler(toolchain: ModuleType, setup_py: ModuleType, monkeypatch: p
     assert toolchain.build_requirements() == []
     monkeypatch.setenv("SCORESDE_FAST_EXT", "require")
     with pytest.raises(SystemExit, match=r"SCORESDE_FAST_EXT=require.*`no-such-c\+\+` is not on PATH"):
-        setup_py.BuildPython(setuptools.Distribution()).run()
+        setup_py.allowed_reason()
 
 
 def test_an_isolated_build_fetches_what_it_lacks(

@@ -64,7 +64,7 @@ class Item:
 NORM, CONVOLUTION, STEPS = "check norms", "check convolutions", "check steps"
 NETWORK = (NORM, CONVOLUTION, "check filters", "check attention", "check network")
 ITEMS = (
-    Item("device", "gpu_device.device", "versions, clocks, copy bandwidth, peak of the matrix product", 40),
+    Item("device", "gpu_device.device", "versions, clocks, copy bandwidth, peak of the matrix product", 90),
     Item("smoke", "gpu_device.smoke", "every operation on every backend once", 40),
     Item("network", "gpu_network.captured", "rows 6, 7, 11: NCSN++ captured, uncompiled; its kernels", 60, NETWORK),
     Item("compiled", "gpu_network.compiled", "rows 6, 7, 11: the same compiled", 120, NETWORK),

@@ -34,9 +34,10 @@ def main() -> None:
     keep_freed_memory()  # for every line alike
     effort = Effort(options.seconds, options.full)
     command = "python " + shlex.join(["benchmarks/sampling.py", *sys.argv[1:]])
-    result = bench(options.names, device=options.device, effort=effort, command=command)
     out = options.out or RESULTS / f"sampling-{device_slug(options.device)}.json"
-    write_json(result, out)
+    result = bench(
+        options.names, device=options.device, effort=effort, command=command, keep=lambda found: write_json(found, out)
+    )
     write_html(result, out.with_suffix(".html"))
     print(f"{out} and .html after {result['seconds']:.0f} s")
 

@@ -63,12 +63,17 @@ def measured() -> dict[str, Any]:
         patch.setattr(result, "measured_model", lambda name: small_model())
         patch.setattr(result, "ceilings", lambda device: CEILINGS)
         patch.setattr(result, "BATCHES", {"cpu": (1, 2)})
-        return result.bench(["digits-ve"], batch=2, nfe=4, effort=Effort(1e-3), command="a <command>", lines=HERE)
+        kept: list[dict[str, Any]] = []
+        found = result.bench(
+            ["digits-ve"], batch=2, nfe=4, effort=Effort(1e-3), command="a <command>", lines=HERE, keep=kept.append
+        )
+        assert kept == [found]  # after its one network
+        return found
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_baselines_agree(name: str) -> None:
-    """Both baselines compute the plain network's function: in float64, to 1e-12 of its largest value.
+    """All baselines compute the plain network's function: in float64, to 1e-12 of its largest value.
 
     The rounding of all layers adds up to some 50 eps of it, 1e-14.
     """
@@ -76,7 +81,7 @@ def test_baselines_agree(name: str) -> None:
     channels = network.input_channels
     truth = call(network, channels, torch.float64)
     assert truth.std() > 0.1
-    for other in (original(network), tuned(network)):
+    for other in (original(network), tuned(network), tuned(network, sliced_fir=True)):
         assert (call(other, channels, torch.float64) - truth).abs().max() <= 1e-12 * truth.abs().max()
 
 
@@ -108,8 +113,11 @@ def test_baselines_use_none_of_our_operations(monkeypatch: pytest.MonkeyPatch) -
 def test_baselines_compile() -> None:
     """torch.compile takes a baseline as one graph and keeps its operations; the bound is that of the baselines."""
     network = small_model().network.double()
-    compiled, truth = tuned(network, compile={"backend": "aot_eager"}), call(network, dtype=torch.float64)
-    assert (call(compiled, dtype=torch.float64) - truth).abs().max() <= 1e-12 * truth.abs().max()
+    truth = call(network, dtype=torch.float64)
+    for sliced_fir in (False, True):
+        torch.compiler.reset()
+        compiled = tuned(network, compile={"backend": "aot_eager"}, sliced_fir=sliced_fir)
+        assert (call(compiled, dtype=torch.float64) - truth).abs().max() <= 1e-12 * truth.abs().max()
 
 
 def test_operations_are_counted() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def bench(
     command: str = "",
     lines: Sequence[Line] = LINES,
     say: Say = tell,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure networks: `RESULT_KEYS`.
 
@@ -57,6 +58,7 @@ def bench(
         command: what the user wrote.
         lines: what is compared, the first with all others.
         say: hears of progress, a line at a time.
+        keep: given the result so far after every network, so that a run that is stopped loses little.
 
     Raises:
         ValueError: a name is unknown, there is no such device, or an amount is out of range.
@@ -70,7 +72,8 @@ def bench(
         f"{device_name(where)}: {limits[0]['matmul_tflops']:.3g} TFLOP/s in {limits[0]['matmul_dtype']}, "
         f"copy {limits[0]['copy_gb_per_s']:.3g} GB/s"
     )
-    networks, series = [], []
+    networks: list[dict[str, Any]] = []
+    series: list[dict[str, Any]] = []
     for name in names or AMOUNTS:
         own_batch, own_nfe = AMOUNTS.get(name, OTHERS).on(where)
         amount = (own_batch if batch is None else batch, own_nfe if nfe is None else nfe)
@@ -83,17 +86,29 @@ def bench(
         del job
         torch.cuda.empty_cache()
         limits.append(ceilings(where))
-    found = highest(limits)
-    add_shares(networks, found)
-    if not found["steady"]:
+        result = _result(where, command, time.perf_counter() - begin, highest(limits), networks, series)
+        keep(result)
+    if not result["ceilings"]["steady"]:
         say("something else was busy on this machine: the peak of the matrix product changed by more than a fifth")
+    return result
+
+
+def _result(
+    where: torch.device,
+    command: str,
+    seconds: float,
+    found: dict[str, Any],
+    networks: list[dict[str, Any]],
+    series: list[dict[str, Any]],
+) -> dict[str, Any]:
+    add_shares(networks, found)
     info = device_info()
     info["versions"] = {"scoresde_fast": __version__, **info["versions"]}
     return {
         "title": device_name(where),
         "command": command,
         "date": date.today().isoformat(),
-        "seconds": round(time.perf_counter() - begin, 1),
+        "seconds": round(seconds, 1),
         "device": {"type": where.type, **info},
         "ceilings": found,
         "notes": list(NOTES),

@@ -7,7 +7,7 @@ CXX := c++
 endif
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*)
+SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard build_system/*.py csrc/*/*)
 
 .NOTPARALLEL:
 .PHONY: help sample bench test lint typecheck ctest pytest seeds portability matrix rehearse prepare-gpu format clean distclean

@@ -34,5 +34,17 @@ def versions() -> list[str]:
     return rows
 
 
+def installed() -> str:
+    """How fast a plain install is beside the checkout's environment."""
+    result = load("install-speed")
+
+    def side(name: str) -> str:
+        versions = result[name]["device"]["versions"]
+        return f"{result[name]['seconds']:.2f} s (Python {versions['python']}, torch {versions['torch']})"
+
+    ratio = f"{result['installed_over_checkout']:.2f} times as long"
+    return f"{side('installed')}; in the checkout's `.venv` {side('checkout')}: {ratio}"
+
+
 if __name__ == "__main__":
-    print("\n".join([*versions(), "", *processors()]))
+    print("\n".join([*versions(), "", *processors(), "", installed()]))

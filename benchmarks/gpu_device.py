@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import gpu_checks
-import gpu_errors
+import gpu_limits
 import gpu_network_checks
-import gpu_setting
 import torch
 from gpu_report import Report
 
 from scoresde_fast import _extension
-from scoresde_fast.bench.machine import copy_bandwidth, device_info, matmul_peak
+from scoresde_fast.bench.machine import device_info
 
 
 def device(report: Report) -> None:
@@ -24,9 +23,8 @@ def device(report: Report) -> None:
     info = device_info()
     report.case("device", info)
     report.case("extension", {"missing": _extension.why_missing})
-    where, setting = gpu_errors.DEVICE, gpu_setting.now
-    report.figure("copy GB/s", copy_bandwidth(setting.copy_gigabytes, where))
-    report.figure("matmul TFLOP/s", matmul_peak(setting.matmul_sizes, device=where))
+    report.figure(gpu_limits.COPY, gpu_limits.bandwidth(report))
+    report.figure(gpu_limits.PEAK, gpu_limits.peak(report))
     report.figure("versions", " ".join(f"{name} {value}" for name, value in info["versions"].items()))
 
 

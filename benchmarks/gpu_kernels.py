@@ -235,7 +235,7 @@ def convolutions(report: Report) -> None:
     begin, errors = time.perf_counter(), gpu_errors.Errors()
     faster, tiles, left_out = [], {}, []
     for network, (count, batches) in CONVOLUTIONS.items():
-        for (channels, height, width), (outputs, side) in heaviest_convolutions(network, count):
+        for (channels, height, width), (outputs, side) in _measured(network, count):
             title, won = f"{side}x{side} {channels} to {outputs} @{height}x{width}", []
             if time.perf_counter() - begin > CONVOLUTION_SECONDS:
                 left_out.append(title)
@@ -257,6 +257,12 @@ def convolutions(report: Report) -> None:
     report.case("tiles to prefer", tiles)
     report.case("left out for time", dict.fromkeys(left_out, True))
     errors.tell(report)
+
+
+def _measured(network: str, count: int) -> list[tuple[tuple[int, int, int], tuple[int, int]]]:
+    """The heaviest convolutions, and every 1x1 shortcut: a kernel that joins as it writes saves most there."""
+    shortcuts = [case for case in shapes("convolution", network.__eq__)[network] if case[1][1] == 1]
+    return list(dict.fromkeys([*heaviest_convolutions(network, count), *shortcuts]))
 
 
 def usual_search(report: Report) -> None:

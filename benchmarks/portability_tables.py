@@ -24,16 +24,6 @@ def processors() -> list[str]:
     return rows
 
 
-def versions() -> list[str]:
-    """For every Python and torch that was tried, whether the extension was built and the outcome of the tests."""
-    head = ["Python", "torch", "Triton", "NumPy", "SciPy", "setuptools", "extension", "passed", "failed"]
-    rows = [table_row(head), table_row(["---"] * len(head))]
-    for row in load("matrix")["rows"]:
-        found = [row["versions"][name] for name in ("python", "torch", "triton", "numpy", "scipy", "setuptools")]
-        rows.append(table_row([*found, row["extension"], str(row["passed"]), str(row["failed"])]))
-    return rows
-
-
 def installed() -> str:
     """How fast a plain install is beside the checkout's environment."""
     result = load("install-speed")
@@ -47,4 +37,4 @@ def installed() -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join([*versions(), "", *processors(), "", installed()]))
+    print("\n".join([*processors(), "", installed()]))

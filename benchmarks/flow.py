@@ -76,6 +76,9 @@ def row_13(name: str, batch: int, rounds: int, device: torch.device, precision: 
     if device.type == "cuda":  # a step is captured at a batch's first run, and cuDNN measures
         for sampler in samplers.values():
             sampler.sample(range(batch))
+        with arithmetic(flags, device), torch.no_grad():
+            x = prior.contiguous(memory_format=torch.channels_last)
+            plain.probability_flow(x, torch.ones(batch, device=device))
     for _ in range(rounds):
         with arithmetic(flags, device):
             taken, wanted = seconds(device, lambda: scipy_loop(plain, prior))

@@ -69,17 +69,6 @@ ITEMS = (
     Item("device", "gpu_device.device", "versions, clocks, copy bandwidth, peak of the matrix product", 90),
     Item("smoke", "gpu_device.smoke", "every operation on every backend once", 40),
     Item("network", "gpu_network.captured", "rows 6, 7, 11: NCSN++ captured, uncompiled; its kernels", 60, NETWORK),
-    Item("compiled", "gpu_network.compiled", "rows 6, 7, 11: the same compiled", 120, NETWORK),
-    Item("row 8", "gpu_network.against_eager", "sampling against eager PyTorch in TF32 and float32", 60, NETWORK),
-    Item("row 10", "gpu_network.latency", "latency at batch 1, 4 and 16 against eager PyTorch", 45, NETWORK),
-    Item("rows 3-5", "gpu_kernels.steps", "step and Langevin kernels: share of copy bandwidth", 40, (STEPS,)),
-    Item("rows 1-2", "gpu_kernels.norms", "GroupNorm + SiLU: share of copy bandwidth", 60, (NORM,)),
-    Item("row 12", "gpu_kernels.attention", "the attention block against SDPA", 40, ("check attention",)),
-    Item("convolutions", "gpu_kernels.convolutions", "the nine heaviest: cuDNN and our tiles", 60, (CONVOLUTION,)),
-    Item("usual search", "gpu_kernels.usual_search", "the same by cuDNN's usual search", 40),
-    Item("row 14", "gpu_flow.divergence", "an evaluation with its divergence over one without", 60, NETWORK),
-    Item("row 13", "gpu_flow.integration", "RK45 against SciPy's", 60, NETWORK),
-    Item("batches", "gpu_network.batches", "images a second at batch 64 and 512", 60, NETWORK),
     Item("check noise", "gpu_checks.noise", "words and normals against the CPU's", 120, together=True),
     Item(STEPS, "gpu_checks.steps", "steps, Langevin, projections and Hutchinson's sums", 120, together=True),
     Item(NORM, "gpu_network_checks.norms", "GroupNorm + SiLU with all that it returns", 120, together=True),
@@ -89,6 +78,17 @@ ITEMS = (
     Item("check derivatives", "gpu_network_checks.derivatives", "gradients and tangents", 120, together=True),
     Item("check network", "gpu_network_checks.network", "the folded network, captured, in bf16", 120, together=True),
     Item("check conditions", "gpu_conditions.conditions", "guided runs, captured and not", 120, together=True),
+    Item("compiled", "gpu_network.compiled", "rows 6, 7, 11: the same compiled", 120, NETWORK),
+    Item("row 8", "gpu_network.against_eager", "sampling against eager PyTorch in TF32 and float32", 100, NETWORK),
+    Item("rows 3-5", "gpu_kernels.steps", "step and Langevin kernels: share of copy bandwidth", 40, (STEPS,)),
+    Item("rows 1-2", "gpu_kernels.norms", "GroupNorm + SiLU: share of copy bandwidth", 60, (NORM,)),
+    Item("row 12", "gpu_kernels.attention", "the attention block against SDPA", 40, ("check attention",)),
+    Item("convolutions", "gpu_kernels.convolutions", "the nine heaviest: cuDNN and our tiles", 60, (CONVOLUTION,)),
+    Item("row 14", "gpu_flow.divergence", "an evaluation with its divergence over one without", 60, NETWORK),
+    Item("row 13", "gpu_flow.integration", "RK45 against SciPy's", 60, NETWORK),
+    Item("batches", "gpu_network.batches", "images a second at batch 64 and 512", 60, NETWORK),
+    Item("row 10", "gpu_network.latency", "latency at batch 1, 4 and 16 against eager PyTorch", 45, NETWORK),
+    Item("usual search", "gpu_kernels.usual_search", "the same by cuDNN's usual search", 40),
     Item("reduce-overhead", "gpu_network.against_reduce_overhead", "row 10 against PyTorch's graphs", 200, later=True),
     Item("max-autotune", "gpu_network.against_max_autotune", "row 9", 240, NETWORK, later=True),
 )
@@ -138,12 +138,14 @@ class Running:
             self._process.join()
         if self._path.exists():
             found = json.loads(self._path.read_text())
+        said = self._log.read_text()[-1500:].strip() if self._log.exists() else ""
+        found["log"] = said
         if stopped:
             found["error"] = f"stopped after {self._seconds:g} s"
         elif self._process.exitcode:
-            said = self._log.read_text()[-1500:].strip() if self._log.exists() else ""
             found["error"] = f"{said.splitlines()[-1] if said else 'no output'} (exit status {self._process.exitcode})"
-            found["log"] = said
+        elif "it runs slower, without" in said:
+            found["error"] = "something was not compiled or captured, see its log"
         found.setdefault("seconds", round(time.perf_counter() - self._begin, 1))
         return found
 
@@ -204,7 +206,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say what would run, and stop")
     parser.add_argument("--only", nargs="+", metavar="ITEM", help="run these alone")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="begin no item after these")
-    parser.add_argument("--out", type=Path, help="the JSON file; default benchmarks/results/DEVICE-DATE.json")
+    parser.add_argument(
+        "--out", type=Path, help="the JSON file; default DEVICE-DATE.json in $OUT, or in benchmarks/results"
+    )
     parser.add_argument("--rehearse", action="store_true", help="without a GPU, on tiny tensors: do all lines run?")
     options = parser.parse_args()
     if options.list:
@@ -224,6 +228,8 @@ def main() -> int:
     device = "rehearsal" if options.rehearse else "-".join((gpu or "").lower().split())
     today = date.today().isoformat()
     default = LOGS / "rehearsal.json" if options.rehearse else ROOT / "benchmarks/results" / f"{device}-{today}.json"
+    if brought_back := os.environ.get("OUT"):
+        default = Path(brought_back) / default.name
     out = options.out or default
     before = json.loads(out.read_text()) if options.only and out.exists() else {}
     result: dict[str, Any] = {

@@ -17,6 +17,8 @@ PREPARED = ROOT / "build" / "gpu" / "prepared"
 """What `prepare_gpu.py` makes and a visit takes along: ``triton``, a cache, and the extension."""
 CACHE = PREPARED / "triton"
 EXTENSION = "_C.abi3.so"
+BUILD_SECONDS = 120
+"""That a visit waits for the extension, which it can do without."""
 LOADS = "from scoresde_fast import _extension; print(_extension.why_missing or 'loaded')"
 
 
@@ -72,11 +74,11 @@ def _extension(rehearse: bool) -> str:
     if rehearse:
         return "no extension was made ahead"
     capability = (_smi("compute_cap").splitlines() or ["9.0"])[0].strip()
-    why = build(target.parent, [capability.replace(".", "")])
+    why = build(target.parent, [capability.replace(".", "")], BUILD_SECONDS)
     return why or "the extension was built here"
 
 
-def build(folder: Path, architectures: list[str]) -> str | None:
+def build(folder: Path, architectures: list[str], seconds: float) -> str | None:
     """Build the extension with CUDA into a folder; None, or why it could not be."""
     import torch
 
@@ -93,9 +95,9 @@ def build(folder: Path, architectures: list[str]) -> str | None:
     configure = ["cmake", "-S", str(ROOT), "-B", str(where), "-GNinja", *arguments]
     for command in (configure, ["cmake", "--build", str(where), "--target", "_C"]):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as error:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+        except (OSError, subprocess.TimeoutExpired) as error:
             return f"the extension was not built: {error}"
         if done.returncode:
-            return "the extension was not built: " + (done.stderr or done.stdout).strip()[-1500:]
+            return "the extension was not built: " + (done.stderr or done.stdout).strip()[-300:]
     return None

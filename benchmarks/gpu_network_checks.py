@@ -129,7 +129,7 @@ def convolutions(report: Report, chosen: Iterable[Case] | None = None) -> None:
             with arithmetic(precision, device):  # a reference in TF32 would allow float32 twice the error of TF32
                 plain = reference(x, weight, bias, residual, scale)
                 for backend, function in present("convolution"):
-                    ours = function(x, weight, bias, residual, scale)
+                    ours = function(x, weight, bias, residual, scale, precision == "tf32")
                     kind = precision if dtype == torch.float32 else str(dtype)[6:]
                     errors.see(f"{backend} {network} {form[1]}x{form[1]} {kind}", ours, plain, exact)
     errors.tell(report)

@@ -65,7 +65,7 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def line(name: str, found: dict[str, Any], most: int = 420) -> str:
+def line(name: str, found: dict[str, Any], most: int = 200) -> str:
     """One item in at most that many characters: its outcome, its seconds and its figures."""
     said = "ok" if found.get("passed", "error" not in found) else "FAILED"
     parts = [f"{name}: {said}, {found.get('seconds', 0):.0f} s", *_told(found)]

@@ -35,7 +35,7 @@ class Setting:
     nfe: int = 20
     batches: tuple[int, ...] = (64, 512)
     latencies: tuple[int, ...] = (1, 4, 16)
-    eager_batches: tuple[int, ...] = (64, 256)
+    eager_batches: tuple[int, ...] = (256, 64)
     flow_model: str = "digits-vp"
     flow_batch: int = 1024
     check_batch: int = 4
@@ -44,7 +44,7 @@ class Setting:
     state_bytes: int = 256 * 2**20  # five times the largest L2 cache
     step_batch: int = 64
     rounds: int = 20
-    seconds: float = 8.0
+    seconds: float = 4.0
     derivatives: tuple[tuple[str, tuple[int, ...]], ...] = (
         ("group_norm_silu", (4, 128, 32, 32)),
         ("group_norm_silu", (4, 384, 16, 16)),

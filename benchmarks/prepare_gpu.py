@@ -177,7 +177,7 @@ def main() -> int:
         raise SystemExit(f"Triton's cache misses {missed} kernels that it has just been given, and finds {found}")
     if options.quick:
         return 0
-    why = gpu_build.build(gpu_build.PREPARED, [str(CAPABILITY)])
+    why = gpu_build.build(gpu_build.PREPARED, [str(CAPABILITY)], 1800)
     print(why or f"the extension is {gpu_build.PREPARED / gpu_build.EXTENSION}")
     return int(why is not None)
 

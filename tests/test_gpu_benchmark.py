@@ -171,7 +171,7 @@ def test_a_line_is_short(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gpu_report
 
     said = gpu_report.line("item", {"error": "x" * 5000, "figures": {f"row {n}": 1.0 for n in range(500)}})
-    assert len(said) <= 420 and said.startswith("item: FAILED")
+    assert len(said) <= 200 and said.startswith("item: FAILED")
 
 
 def test_the_table_of_a_visit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,9 @@
 
 Each item of `ITEMS` runs in a process of its own with a time limit, and what it finds goes into the results' file at
 once. The network comes first, then the checks against float64, side by side, then the other figures; a figure of an
-operation whose check failed is marked, not removed. A second command, ``--only "max-autotune"``, has what takes minutes to compile.
-`benchmarks/prepare_gpu.py` makes ahead what can be compiled without a GPU, and ``--rehearse`` runs all of this without
-one, on tiny tensors. Exit status: 0 all went well, 1 an item failed, 3 there is no GPU.
+operation whose check failed is marked, not removed. A second command, ``--only "max-autotune"``, has what takes minutes
+to compile. `benchmarks/prepare_gpu.py` makes ahead what can be compiled without a GPU, and ``--rehearse`` runs all of
+this without one, on tiny tensors. Exit status: 0 all went well, 1 an item failed, 3 there is no GPU.
 """
 
 from __future__ import annotations

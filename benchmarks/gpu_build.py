@@ -23,7 +23,7 @@ LOADS = "from scoresde_fast import _extension; print(_extension.why_missing or '
 
 
 def gpu_name() -> str | None:
-    """The first GPU's name, without touching it; None where there is none."""
+    """The name of the first GPU, as nvidia-smi tells it; None if there is no GPU."""
     name = _smi("name")
     return name.splitlines()[0].strip() if name else None
 

@@ -27,7 +27,7 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 ATTENTION = tuple(((channels, side), batch) for channels, side in ((256, 16), (256, 8), (256, 4), (128, 16))
                   for batch in (1, 16, 256))  # fmt: skip
 WHOLE = 1.5
-"""A network in bfloat16 may be so many times as wrong as PyTorch's own autocast of it."""
+"""The largest error allowed in bfloat16, as a multiple of the error of PyTorch's autocast."""
 Case = tuple[str, int, tuple[int, ...], Any, torch.dtype]
 """Network, batch, (C, H, W), form and dtype of an operation."""
 

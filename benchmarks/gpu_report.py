@@ -9,6 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from scoresde_fast.bench.rounding import rounded
+
+DIGITS = 4
+"""Of the figures, which are printed too."""
+
 
 class Report:
     """Figures and cases of an item.  Each call writes the file anew: an item that is stopped loses nothing.
@@ -36,17 +41,17 @@ class Report:
 
     def figure(self, name: str, value: Any) -> None:
         """A value that is printed, such as one of a row of the targets."""
-        self.found["figures"][name] = rounded(value)
+        self.found["figures"][name] = rounded(value, DIGITS)
         self._write()
 
     def case(self, label: str, measured: dict[str, Any]) -> None:
         """One measurement; a second one of the same label adds to it."""
-        self.found["cases"].setdefault(label, {}).update(rounded(measured))
+        self.found["cases"].setdefault(label, {}).update(rounded(measured, DIGITS))
         self._write()
 
     def outcome(self, passed: bool, worst: dict[str, float]) -> None:
         """What checks say: whether all passed, and by label the share of the allowed error that the worst has."""
-        self.found |= {"passed": passed, "worst": rounded(worst)}
+        self.found |= {"passed": passed, "worst": rounded(worst, DIGITS)}
         self._write()
 
     def _write(self) -> None:
@@ -54,15 +59,6 @@ class Report:
             whole = self._path.with_suffix(".part")
             whole.write_text(json.dumps(self.found))
             whole.replace(self._path)
-
-
-def rounded(value: Any) -> Any:
-    """Floats to four digits, in dictionaries and lists too."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def line(name: str, found: dict[str, Any], most: int = 200) -> str:

@@ -30,7 +30,7 @@ class Form:
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def launch(self, programs: int, *tensors: Any) -> None:
-        """Launch so many programs on tensors that lie on the current device."""
+        """Launch the kernel with this number of programs.  The tensors lie on the current device."""
         if any(address % 16 for address in map(ADDRESS, tensors)):
             self._launch_by_triton(programs, tensors)
             return

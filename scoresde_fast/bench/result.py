@@ -17,6 +17,7 @@ from scoresde_fast.bench.job import Job
 from scoresde_fast.bench.lines import LINES, Line
 from scoresde_fast.bench.machine import ceilings, device_info, device_name, highest
 from scoresde_fast.bench.networks import AMOUNTS, OTHERS, SERIES, measured_model, require_names
+from scoresde_fast.bench.rounding import rounded
 from scoresde_fast.bench.waterfall import Effort, Say, add_shares, measure_batches, measure_network, tell
 from scoresde_fast.devices import usable_device
 from scoresde_fast.files import make_folder, replacing
@@ -121,12 +122,4 @@ def write_json(result: dict[str, Any], path: Path) -> None:
     """Write the result, figures rounded to five digits."""
     make_folder(path.parent)
     with replacing(path) as file:
-        file.write((json.dumps(_rounded(result), indent=1) + "\n").encode())
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+        file.write((json.dumps(rounded(result), indent=1) + "\n").encode())

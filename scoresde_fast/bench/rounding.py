@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How results are rounded before they are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def rounded(value: Any, digits: int = 5) -> Any:
+    """Floats to so many significant digits, in dictionaries and lists too; everything else as it is."""
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value

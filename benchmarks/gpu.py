@@ -109,6 +109,7 @@ def run_item(where: str, path: str, log: str, known: dict[str, Any], rehearse: b
     torch.manual_seed(0)
     module, _, function = where.partition(".")
     with gpu_report.Report(Path(path), known) as report:
+        report.found["kernels"] = gpu_build.count_kernels()
         getattr(__import__(module), function)(report)
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [str(ROOT / "benchmarks"), str(ROOT)]
@@ -59,6 +60,19 @@ def adopt_cache() -> int:
         here = {name: str(path.parent / name) for name in children if (path.parent / name).exists()}
         path.write_text(json.dumps({"child_paths": here}))
     return len(lists)
+
+
+def count_kernels() -> dict[str, int]:
+    """How many kernels of Triton this process has compiled, and found in the cache; counted from now on."""
+    import triton
+
+    counts = {"compiled": 0, "found": 0}
+
+    def listener(*, cache_hit: bool, **_: Any) -> None:
+        counts["found" if cache_hit else "compiled"] += 1
+
+    triton.knobs.compilation.listener = listener
+    return counts
 
 
 def _extension(rehearse: bool) -> str:

@@ -19,6 +19,8 @@ from scoresde_fast.precision import arithmetic
 MODELS = ("digits-ve", "digits-vp", "digits-cld")
 SOLVERS: dict[str, dict[str, Any]] = {"digits-cld": {"solver": "sscs", "grid": "quadratic"}}
 USUAL: dict[str, Any] = {"solver": "sa", "grid": "logsnr"}
+BATCHES = (4, 2)
+"""Of the gradients, and of the guided runs."""
 ROUNDING = 1e-4
 """Of float32 gradients, relative to the largest: two orders of adding up."""
 STEPS = 20
@@ -40,10 +42,10 @@ def conditions(report: Report) -> None:
         model = sf.load(name).to(device)
         label = torch.full((1,), float(model.parametrisation.labels(0.5)), device=device)
         folded, row = evaluator(model.network, label, "fp32"), torch.zeros(1, dtype=torch.int64, device=device)
-        x = torch.randn(4, *model.state_shape, device=device)
-        weights = torch.randn(4, *model.image_shape, device=device)
+        x = torch.randn(BATCHES[0], *model.state_shape, device=device)
+        weights = torch.randn(BATCHES[0], *model.image_shape, device=device)
         with arithmetic("fp32", device, strict=False):
-            plain = gradient(partial(model.network, labels=label.expand(4)), x, weights)
+            plain = gradient(partial(model.network, labels=label.expand(BATCHES[0])), x, weights)
             ours = gradient(partial(folded, row=row), x, weights)
         off = float((ours - plain).abs().max() / plain.abs().max())
         apart = captured_apart(model, SOLVERS.get(name, USUAL))
@@ -56,17 +58,18 @@ def conditions(report: Report) -> None:
 def captured_apart(model: sf.ScoreModel, options: dict[str, Any]) -> float:
     """The largest difference of guided images by the captured loop from those of the plain one."""
     device = gpu_errors.DEVICE
-    images = sf.sample(model, range(2), steps=10, device=device, **options).cpu()
+    seeds = range(BATCHES[1])
+    images = sf.sample(model, seeds, steps=10, device=device, **options).cpu()
     operator = sf.SuperResolution(2)
     condition = (
-        sf.PiGDM(operator, operator.apply(images), noise=0.05, seeds=[0, 1]),
+        sf.PiGDM(operator, operator.apply(images), noise=0.05, seeds=seeds),
         sf.ClassGuidance(3, sf.load_classifier("digits-classifier")),
     )
     runs = [
         sf.Sampler(
             model, condition=condition, steps=STEPS, device=device, precision="fp32", capture=capture, compile=False,
             **options,
-        ).sample([0, 1])
+        ).sample(seeds)
         for capture in (False, True)
     ]  # fmt: skip
     return float((runs[0] - runs[1]).abs().max())

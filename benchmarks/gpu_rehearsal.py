@@ -85,6 +85,7 @@ def install(put: Set = setattr) -> None:
     put(gpu_setting, "now", gpu_setting.SMALL)
     put(gpu_checks, "STATES", {"even": ((2, 4, 4), (1,)), "odd": ((3, 3, 5), (2,))})
     put(timing, "WARM_UP", 1)
+    put(timing, "SHORTEST", 0.0)
     put(gpu_checks, "FIELD", 1001)
     put(gpu_checks, "DRAWS", (1, 2, 4000))
     put(gpu_network_checks, "ATTENTION", (((32, 4), 1), ((32, 4), 2)))

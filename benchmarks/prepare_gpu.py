@@ -17,11 +17,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gpu_build
+from gpu_build import count_kernels
 from no_gpu import CAPABILITY, Driver
+
+if TYPE_CHECKING:
+    from torch.utils._python_dispatch import TorchDispatchMode
 
 BATCHES = (1, 4, 16, 64, 256, 512)
 NEEDED = (".cubin", ".json")
@@ -70,32 +75,96 @@ def compiled(calls: dict[str, Callable[..., Any]], inputs: Any = ((),), rounds: 
     return dict.fromkeys(calls, 1.0)
 
 
-def network(batch: int) -> None:
-    """The kernels of an evaluation of the measured network, at one time and with a time for each sample."""
-    import gpu_setting
+def compile_ahead() -> TorchDispatchMode:
+    """A mode in which, beside every operation of ours, its launcher is called."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from scoresde_fast.loop.evaluate import evaluator, timed_evaluator
-
     class CompileAhead(TorchDispatchMode):
-        """Beside every operation of ours its launcher is called."""
-
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function.namespace.startswith("scoresde_fast"):
-                for _, launch in launchers(function.name().partition("::")[2].partition(".")[0]):
+            if function.namespace == "scoresde_fast" and args[0].dtype != torch.float64:
+                for _, launch in launchers(function._opname):
                     launch(*args)
             return function(*args, **(kwargs or {}))
 
+    return CompileAhead()
+
+
+def images(model: Any, batch: int, **options: Any) -> tuple[Any, Any]:
+    """(B, C, H, W) and (B,) without data."""
+    import torch
+
+    x = torch.empty(batch, *model.state_shape, device="meta", **options)
+    return x, torch.empty(batch, device="meta")
+
+
+def network(batch: int) -> None:
+    """An evaluation of the measured network, at one time and with a time for each sample."""
+    import gpu_setting
+    import torch
+
+    from scoresde_fast.loop.evaluate import evaluator, timed_evaluator
+
     model = gpu_setting.now.model().to("meta")
-    x, row = torch.empty(batch, *model.state_shape, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
-    with torch.inference_mode():
+    x, times = images(model, batch)
+    row = torch.empty(1, dtype=torch.int64, device="meta")
+    with torch.inference_mode(), compile_ahead():
         for precision in ("bf16", "fp32"):
-            folded = evaluator(model.network, torch.ones(1), precision)
-            timed = timed_evaluator(model.network, precision)
-            with CompileAhead():
-                folded(x, row)
-                timed(x, torch.empty(batch, device="meta"))
+            evaluator(model.network, torch.ones(1), precision)(x, row)
+            timed_evaluator(model.network, precision)(x, times)
+
+
+def flow() -> None:
+    """What the items "row 13" and "row 14" evaluate: also the network's derivative in a direction."""
+    import gpu_setting
+    import torch
+    from torch.autograd import forward_ad
+
+    import scoresde_fast as sf
+    from scoresde_fast.loop.evaluate import timed_evaluator
+
+    now = gpu_setting.now
+    for model, batch in ((now.model(), now.batch), (sf.load(now.flow_model), now.flow_batch)):
+        model.to("meta")
+        x, times = images(model, batch)
+        for precision in ("bf16", "fp32"):
+            with torch.no_grad(), forward_ad.dual_level(), compile_ahead():
+                evaluate = timed_evaluator(model.network, precision)
+                evaluate(x, times)
+                evaluate(forward_ad.make_dual(x, torch.empty_like(x)), times)
+
+
+def conditions() -> None:
+    """What the item "check conditions" evaluates: also the network's gradient."""
+    import gpu_conditions
+    import torch
+
+    import scoresde_fast as sf
+    from scoresde_fast.loop.evaluate import evaluator
+
+    row = torch.empty(1, dtype=torch.int64, device="meta")
+    for name in gpu_conditions.MODELS:
+        model = sf.load(name).to("meta")
+        with compile_ahead():
+            folded = evaluator(model.network, torch.ones(1), "fp32")
+            for batch in gpu_conditions.BATCHES:
+                x, times = images(model, batch, requires_grad=True)
+                folded(x, row).sum().backward()
+                model.network(x, times).sum().backward()
+
+
+def noise() -> None:
+    """The fields of the item "check noise"."""
+    import gpu_checks
+    import torch
+
+    for samples, elements in ((4, gpu_checks.FIELD), gpu_checks.DRAWS[1:]):
+        ids = torch.empty(samples, dtype=torch.int64, device="meta")
+        for _, launch in launchers("normal"):
+            for precise in (True, False):
+                gpu_checks.normal(ids, 0, 0, (elements,), precise=precise, implementation=launch)
+        for _, launch in launchers("rademacher"):
+            gpu_checks.rademacher(ids, 0, 0, (elements,), implementation=launch)
 
 
 def item(where: str) -> None:
@@ -105,7 +174,8 @@ def item(where: str) -> None:
 
     module, _, function = where.partition(".")
     report = gpu_report.Report(known={gpu_limits.COPY: 1.0, gpu_limits.PEAK: 1.0})
-    getattr(import_module(module), function)(report)
+    with compile_ahead():
+        getattr(import_module(module), function)(report)
 
 
 ITEMS = (
@@ -118,28 +188,24 @@ ITEMS = (
     "gpu_network_checks.filters",
     "gpu_network_checks.attention",
     "gpu_network_checks.convolutions",
+    "gpu_network_checks.derivatives",
 )
+JOBS: dict[str, Callable[[], None]] = {
+    **{f"network, batch {batch}": partial(network, batch) for batch in BATCHES},
+    **{work.__name__: work for work in (flow, conditions, noise)},
+    **{where: partial(item, where) for where in ITEMS},
+}
 
 
-def run(job: str | int) -> tuple[str | int, int, int]:
+def run(job: str) -> tuple[str, int, int]:
     """A job in a process of its own: (the job, kernels compiled, kernels found in the cache)."""
-    import triton
-
-    seen = {True: 0, False: 0}
-
-    def listener(*, cache_hit: bool, **_: Any) -> None:
-        seen[cache_hit] += 1
-
-    triton.knobs.compilation.listener = listener
+    counts = count_kernels()
     install()
-    if isinstance(job, int):
-        network(job)
-    else:
-        item(job)
-    return job, seen[False], seen[True]
+    JOBS[job]()
+    return job, counts["compiled"], counts["found"]
 
 
-def compile_ahead(jobs: Iterable[str | int]) -> tuple[int, int]:
+def fill_cache(jobs: Iterable[str]) -> tuple[int, int]:
     """Fill the cache, a process a core; returns how many kernels were compiled, and found there."""
     os.environ["TRITON_CACHE_DIR"] = str(gpu_build.CACHE)
     os.environ.pop("TRITON_INTERPRET", None)
@@ -147,7 +213,7 @@ def compile_ahead(jobs: Iterable[str | int]) -> tuple[int, int]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context, max_tasks_per_child=1) as pool:
         for job, new, old in pool.map(run, jobs):
-            print(f"{f'network, batch {job}' if isinstance(job, int) else job}: {new} new, {old} there", flush=True)
+            print(f"{job}: {new} new, {old} there", flush=True)
             counts = [counts[0] + new, counts[1] + old]
     return counts[0], counts[1]
 
@@ -168,11 +234,11 @@ def main() -> int:
     begin = time.perf_counter()
     shutil.rmtree(gpu_build.CACHE, ignore_errors=True)
     gpu_build.CACHE.mkdir(parents=True)
-    jobs: tuple[str | int, ...] = BATCHES[:1] if options.quick else (*BATCHES, *ITEMS)
-    new, _ = compile_ahead(jobs)
+    jobs = list(JOBS)[: 1 if options.quick else None]
+    new, _ = fill_cache(jobs)
     size = trim()
     print(f"{new} kernels, {size / 2**20:.0f} MiB, in {time.perf_counter() - begin:.0f} s")
-    missed, found = compile_ahead(jobs[:1])  # another process finds them
+    missed, found = fill_cache(jobs[:1])  # another process finds them
     if missed or not found:
         raise SystemExit(f"Triton's cache misses {missed} kernels that it has just been given, and finds {found}")
     if options.quick:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,6 +164,23 @@ def test_what_an_item_cannot_spoil(items: dict[str, Any]) -> None:
     assert items["well"]["figures"] == {"row 99": 1.0} and items["well"]["doubts"] == ["check"]
     assert "an illegal memory access" in items["raises"]["error"]
     assert items["hangs"]["error"] == "stopped after 8 s" and items["hangs"]["figures"] == {"early": 2.0}
+
+
+def test_short_graphs_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of a microsecond are captured as often as fill half a millisecond, and counted each."""
+    from scoresde_fast.bench import timing
+
+    captured: list[int] = []
+
+    def capture(_function: Any, inputs: list[Any]) -> SimpleNamespace:
+        captured.append(len(inputs))
+        return SimpleNamespace(replay=lambda: 2.0**-20 * len(inputs))
+
+    monkeypatch.setattr(timing, "_captured", capture)
+    monkeypatch.setattr(timing, "replay_seconds", lambda replays, *_: {name: run() for name, run in replays.items()})
+    assert timing.gpu_seconds({"short": print}, [(), ()]) == {"short": 2.0**-20}
+    once, often = captured
+    assert once == 2 and often - 2 < timing.SHORTEST * 2**20 <= often
 
 
 def test_a_line_is_short(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

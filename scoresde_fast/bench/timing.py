@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 
 COLD_BYTES = 512 * 2**20  # more than any L2 cache holds
 WARM_UP = 3  # calls before a capture
+SHORTEST = 5e-4  # seconds of a graph that is timed, beside which its own launch does not count
 
 
 def rotation(make: Callable[[], tuple[Tensor, ...]], limit: int = 64) -> list[tuple[Tensor, ...]]:
@@ -27,14 +29,21 @@ def gpu_seconds(
 ) -> dict[str, float]:
     """Median seconds of a call on the GPU, by CUDA events around the replay of a graph.
 
-    Each callable is captured once, called with one of ``inputs`` after the other (see `rotation`), so that what a
-    launch costs the host is not measured.
+    Each callable is captured, called with one of ``inputs`` after the other (see `rotation`) and as often as fills
+    `SHORTEST` seconds, so that what a launch costs the host is not measured.
 
     Raises:
         RuntimeError: a callable cannot be captured.
     """
-    graphs = {name: _captured(function, inputs).replay for name, function in callables.items()}
-    return {name: seconds / len(inputs) for name, seconds in replay_seconds(graphs, rounds).items()}
+    replays, calls = {}, {}
+    for name, function in callables.items():
+        graph, turns = _captured(function, inputs), 1
+        once = replay_seconds({name: graph.replay}, 3)[name]
+        if once < SHORTEST:
+            turns = math.ceil(SHORTEST / once)
+            graph = _captured(function, [*inputs] * turns)
+        replays[name], calls[name] = graph.replay, turns * len(inputs)
+    return {name: seconds / calls[name] for name, seconds in replay_seconds(replays, rounds).items()}
 
 
 def replay_seconds(replays: dict[str, Callable[[], Any]], rounds: int = 30) -> dict[str, float]:

@@ -7,6 +7,7 @@ import errno
 import json
 import multiprocessing
 import os
+import pathlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int, failure: Ca
         return original(*arguments, **options)
 
     monkeypatch.setattr(os, call, counted)
+    if hasattr(of_pathlib := getattr(pathlib, "_NormalAccessor", None), call):  # Python 3.10's own references
+        monkeypatch.setattr(of_pathlib, call, staticmethod(counted))
 
 
 def die() -> None:

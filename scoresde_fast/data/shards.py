@@ -77,7 +77,7 @@ def _paths(pattern: str) -> list[Path]:
 def _samples(shard: tarfile.TarFile, path: Path) -> Iterator[Sample]:
     key = ""
     files: dict[str, tarfile.TarInfo] = {}
-    while member := shard.next():
+    while shard.offset and (member := shard.next()):  # Python 3.10's next() fails where there is no file at all
         shard.members.clear()  # type: ignore[attr-defined]  # else all of a shard's headers stay in memory
         if not member.isfile():
             continue

@@ -24,6 +24,16 @@ def processors() -> list[str]:
     return rows
 
 
+def versions() -> list[str]:
+    """The tests in every environment of `make matrix`."""
+    rows, libraries = load("matrix")["rows"], ("python", "torch", "triton", "numpy", "scipy", "setuptools")
+    lines = [table_row([*libraries, "extension", "passed", "failed"]), table_row(["---"] * 9)]
+    for row in rows:
+        found = [row["versions"][name] for name in libraries]
+        lines.append(table_row([*found, row["extension"], str(row["passed"]), str(row["failed"])]))
+    return lines
+
+
 def installed() -> str:
     """How fast a plain install is beside the checkout's environment."""
     result = load("install-speed")
@@ -37,4 +47,4 @@ def installed() -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join([*processors(), "", installed()]))
+    print("\n".join([*processors(), "", *versions(), "", installed()]))

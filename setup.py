@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path[:] = [str(ROOT / "build_system"), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
 
 import setuptools  # noqa: E402
-from setuptools import Extension, find_packages, setup  # noqa: E402
+from setuptools import Extension, find_namespace_packages, setup  # noqa: E402
 from setuptools.command.build_ext import build_ext  # noqa: E402
 from setuptools.command.build_py import build_py  # noqa: E402
 from setuptools.errors import CompileError  # noqa: E402
@@ -135,7 +135,8 @@ def main() -> None:
     setup(
         long_description=long_description(),
         long_description_content_type="text/markdown",
-        packages=[*find_packages(include=["scoresde_fast", "scoresde_fast.*"]), "scoresde_fast.kernels"],
+        # Folders without modules, which hold data, are named too: setuptools warns of those that are not.
+        packages=[*find_namespace_packages(include=["scoresde_fast", "scoresde_fast.*"]), "scoresde_fast.kernels"],
         package_dir={"scoresde_fast": "scoresde_fast", "scoresde_fast.kernels": "kernels"},
         ext_modules=[] if pure else [Extension("scoresde_fast._C", [], py_limited_api=True, optional=mode == "auto")],
         cmdclass={"build_ext": CMakeBuild, "build_py": BuildPython},

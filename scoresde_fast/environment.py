@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import textwrap
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -13,9 +14,14 @@ from typing import Any
 import torch
 
 from scoresde_fast import __version__
+from scoresde_fast.devices import no_cuda
 from scoresde_fast.ops import operations
 
-LIBRARIES = ("torch", "triton", "numpy", "safetensors", "huggingface-hub", "pillow", "tqdm", "tyro", "scikit-learn")
+LIBRARIES = ("torch", "triton", "numpy", "safetensors", "huggingface-hub", "pillow", "tqdm", "tyro")
+"""What the package needs."""
+WIDTH = 100
+"""Characters of a line."""
+OPTIONAL = ("scikit-learn", "torch-fidelity", "torchvision", "matplotlib", "jinja2", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,9 @@ class Environment:
         versions: of this package, Python and the libraries; "absent" where one is not installed.
         platform: the operating system and the processor's architecture.
         devices: what tensors can live on, in words.
-        backends: for each operation the backends that are here, the fastest first; "reference" is plain PyTorch.
-        absent: for each backend that some operation lacks, why.
+        backends: for each operation the backends that run on a device of this machine, the fastest first; "reference"
+            is plain PyTorch.
+        absent: for each backend that some operation lacks here, why.
     """
 
     versions: dict[str, str]
@@ -44,7 +51,7 @@ class Environment:
         sections = {
             "versions": self.versions,
             "devices": {"platform": self.platform, **self.devices},
-            "backends of each operation": {name: ", ".join(present) for name, present in self.backends.items()},
+            "backends of each operation": _sharing(self.backends),
             "absent backends": _together(self.absent),
         }
         return "\n".join(
@@ -67,21 +74,40 @@ def _together(absent: dict[str, list[str]]) -> dict[str, str]:
     return {sharing: "; ".join(reasons) for sharing, reasons in rows.items()}
 
 
+def _sharing(backends: dict[str, list[str]]) -> dict[str, str]:
+    """The operations that have the same backends, in one row."""
+    rows: dict[str, list[str]] = {}
+    for operation, present in backends.items():
+        rows.setdefault(", ".join(present), []).append(operation)
+    indent = " " * (max(map(len, rows)) + 3)
+    return {
+        present: textwrap.fill(
+            ", ".join(sorted(sharing)), WIDTH, initial_indent=indent, subsequent_indent=indent
+        ).strip()
+        for present, sharing in rows.items()
+    }
+
+
 def environment() -> Environment:
     """The environment of this process."""
     python = ".".join(map(str, sys.version_info[:3]))
-    backends, absent = {}, dict[str, list[str]]()
+    backends, absent = dict[str, list[str]](), dict[str, list[str]]()
     for operation in operations.values():
-        backends[operation.name] = [*(name for name in operation.backends if operation.present(name)), "reference"]
+        present = backends[operation.name] = []
         for name, backend in operation.backends.items():
-            if backend.missing and backend.missing not in absent.setdefault(name, []):
-                absent[name].append(backend.missing)
+            why = backend.missing or (no_cuda() if "cpu" not in backend.devices + backend.on_request else None)
+            if why is None:
+                present.append(name)
+            elif why not in absent.setdefault(name, []):
+                absent[name].append(why)
+        present.append("reference")
+    libraries = {name: _version(name) for name in (*LIBRARIES, *OPTIONAL)}
     return Environment(
-        versions={"scoresde-fast": __version__, "python": python, **{name: _version(name) for name in LIBRARIES}},
+        versions={"scoresde-fast": __version__, "python": python, **libraries},
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         devices=_devices(),
         backends=backends,
-        absent={name: reasons for name, reasons in absent.items() if reasons},
+        absent=absent,
     )
 
 
@@ -95,9 +121,8 @@ def _version(library: str) -> str:
 def _devices() -> dict[str, str]:
     capability = torch.backends.cpu.get_cpu_capability()
     devices = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {capability}"}
-    if not torch.cuda.is_available():
-        why = "no GPU or driver was found" if torch.version.cuda else "this torch is built without CUDA"
-        return devices | {"cuda": f"absent: {why}"}
+    if no_cuda():
+        return devices | {"cuda": "absent, see below"}
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)
         size = f"{found.total_memory / 2**30:.0f} GiB"

@@ -11,7 +11,11 @@ are read from `TimeCurves`.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -187,6 +191,7 @@ class Drift:
 
     def _directional(self, x: Tensor, label: Tensor, field: Tensor) -> tuple[Tensor, Tensor]:
         """The network's output, and its derivative in the direction of ``field`` on the last part of the state."""
+        _load_decompositions()
         direction = field.to(x.dtype)
         if self._parts == 2:
             direction = torch.cat([torch.zeros_like(direction), direction], dim=1)
@@ -207,3 +212,11 @@ class Drift:
         elements = math.prod(self.model.image_shape)
         diagonal = linear[0] if self._parts == 1 else linear[0] + linear[3]
         return elements * diagonal + factor * network
+
+
+@cache
+def _load_decompositions() -> None:
+    """Import what PyTorch imports at the first dual tensor, without its warning of its own use of ``torch.jit``."""
+    with warnings.catch_warnings(), suppress(ImportError):
+        warnings.filterwarnings("ignore", "`torch.jit.script", Warning)
+        import_module("torch._decomp.decompositions_for_jvp")

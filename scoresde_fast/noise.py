@@ -3,13 +3,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from scoresde_fast.ops import checks, normal
+
+LARGEST_SEED = 2**63 - 1
+"""A seed is the 64-bit sample id of the noise contract, stored as int64."""
+
+
+def check_seed(seed: object) -> int:
+    """The seed as an int.
+
+    Raises:
+        ValueError: it is not a whole number from 0 to `LARGEST_SEED`.
+    """
+    try:
+        number = operator.index(seed)  # type: ignore[arg-type]  # as is found out here
+    except TypeError:
+        number = -1
+    if not 0 <= number <= LARGEST_SEED:
+        raise ValueError(f"seed {seed!r} is not a whole number from 0 to {LARGEST_SEED}; choose one")
+    return number
+
+
+def require_sequence(seeds: Sequence[int]) -> None:
+    """Raises ``ValueError`` unless seeds can be counted and taken in their order."""
+    if isinstance(seeds, str) or not (hasattr(seeds, "__len__") and hasattr(seeds, "__getitem__")):
+        raise ValueError(f"seeds is {seeds!r}; give a list or a range of whole numbers, for example range(64)")
 
 
 @dataclass(frozen=True, eq=False)

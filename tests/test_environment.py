@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from scoresde_fast import _extension
 from scoresde_fast.environment import environment
@@ -18,6 +19,7 @@ def test_backends_say_why_they_are_absent() -> None:
     report = environment()
     everywhere = {"cuda", "triton", "cpu"}
     assert set(report.backends["normal"]) | set(report.absent) >= everywhere
+    assert torch.cuda.is_available() or "cuda" not in report.backends["normal"]
     assert set(report.backends["group_norm_attention"]) <= {"triton", "reference"}
     assert all(present[-1] == "reference" for present in report.backends.values())
     assert ("cpu" in report.backends["normal"]) == (_extension.why_missing is None)

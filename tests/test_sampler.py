@@ -150,8 +150,11 @@ def test_nan_stops_the_run_and_names_step_and_time() -> None:
         ({"langevin_norm": "batches"}, "unknown langevin_norm 'batches' - did you mean 'batch'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"run_seed": -1}, "run seed -1"),
-        ({"seeds": [-4]}, "sample id -4 is negative"),
-        ({"device": "cuda:99"}, "device 'cuda:99' is not usable here; choose from: cpu"),
+        ({"seeds": [-4]}, "seed -4 is not a whole number from 0 to 9223372036854775807"),
+        ({"seeds": [2**63]}, "seed 9223372036854775808 is not a whole number"),
+        ({"seeds": [1.5]}, "seed 1.5 is not a whole number"),
+        ({"seeds": 4}, "seeds is 4; give a list or a range"),
+        ({"device": "cuda:99"}, r"device 'cuda:99' is not usable here( \(.*\))?; choose from: cpu"),
         ({"device": "gpu"}, "device 'gpu' is not usable here"),
     ],
 )

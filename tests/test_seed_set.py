@@ -12,7 +12,7 @@ import pytest
 
 from scoresde_fast.generate import Shard
 from scoresde_fast.generate.seed_set import SeedSet
-from scoresde_fast.generate.seeds import LARGEST
+from scoresde_fast.noise import LARGEST_SEED
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -46,12 +46,12 @@ def test_as_sets_of_numbers(number: int) -> None:
 
 def test_ends() -> None:
     """The smallest and the largest seed are seeds like others."""
-    everything = SeedSet.of(range(LARGEST + 1))
-    assert str(everything) == f"0-{LARGEST}"
-    inside = SeedSet.parse(f"0,5,{LARGEST}")
-    assert str(everything - inside) == f"1-4,6-{LARGEST - 1}"
+    everything = SeedSet.of(range(LARGEST_SEED + 1))
+    assert str(everything) == f"0-{LARGEST_SEED}"
+    inside = SeedSet.parse(f"0,5,{LARGEST_SEED}")
+    assert str(everything - inside) == f"1-4,6-{LARGEST_SEED - 1}"
     assert not len(inside - everything) and inside & everything == inside
-    assert (SeedSet.parse(f"1-4,6-{LARGEST - 1}") | inside) == everything
+    assert (SeedSet.parse(f"1-4,6-{LARGEST_SEED - 1}") | inside) == everything
 
 
 def test_many_are_a_few_numbers() -> None:
@@ -69,7 +69,7 @@ def test_out_of_range(seeds: list[int], says: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 16])
-@pytest.mark.parametrize("text", ["0-999", "5-37,100,1000-1100", f"{LARGEST - 40}-{LARGEST}", "3"])
+@pytest.mark.parametrize("text", ["0-999", "5-37,100,1000-1100", f"{LARGEST_SEED - 40}-{LARGEST_SEED}", "3"])
 def test_shares_are_a_partition(text: str, count: int) -> None:
     """Every seed is in one share, whatever the seeds and however many shares."""
     seeds = SeedSet.parse(text)

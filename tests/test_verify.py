@@ -119,7 +119,7 @@ def test_other_sampler(made: Path) -> None:
 
 def test_no_set(tmp_path: Path) -> None:
     """What is no set, or has lost its description, is one sentence."""
-    with pytest.raises(FileNotFoundError, match="no such description"):
+    with pytest.raises(FileNotFoundError, match="no such file, so that is not a set"):
         verify(tmp_path)
     (tmp_path / "samples.json").write_text("{")
     with pytest.raises(DamagedManifestError, match=r"samples.json is no description of samples"):

@@ -4,22 +4,18 @@
 from __future__ import annotations
 
 from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
 
 LIBRARIES = ("matplotlib", "jinja2")
 
 
 def require_libraries() -> None:
-    """Raises ValueError, with the way to install them, unless the page can be made here."""
-    absent = [name for name in LIBRARIES if find_spec(name) is None]
-    if absent:
-        raise ValueError(
-            f"the page needs {' and '.join(absent)}: pip install 'scoresde_fast[bench]', or leave out --html"
-        )
+    """Raises `MissingPackageError` unless the page can be made here."""
+    require_packages("the page of --html", *LIBRARIES)
 
 
 def write_html(result: dict[str, Any], path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import require_packages, unknown
 
 CLASSES = 10
 SIZE = 16
@@ -32,10 +32,13 @@ def digits(split: str = "all") -> tuple[Tensor, Tensor]:
     ``split`` is "all", "train" or "test"; the held-out "test" takes every fifth digit of each class.  Nothing here is
     random: the same images come back everywhere, at every call.
 
-    Raises ValueError for an unknown split.
+    Raises:
+        ValueError: the split is unknown.
+        MissingPackageError: scikit-learn is not installed.
     """
     if split not in SPLITS:
         raise ValueError(unknown("split", split, SPLITS))
+    require_packages("the data set of digits", "scikit-learn")
     from sklearn.datasets import load_digits
 
     source = load_digits()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde_fast.errors import require_packages
 from scoresde_fast.evaluation.features import feature_net, require_digits_shape
 
 DIGITS_FEATURES = "digits-features"
@@ -23,14 +24,10 @@ def torch_fidelity() -> ModuleType:
     """The library, with ``digits-features`` among its extractors.
 
     Raises:
-        ValueError: it is not installed; says how to.
+        MissingPackageError: it is not installed, or torchvision is not.
     """
-    try:
-        library = _import_library()
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"these metrics need torch-fidelity, and {error.name} is not installed: pip install 'scoresde_fast[eval]'"
-        ) from error
+    require_packages("this metric", "torch-fidelity", "torchvision")
+    library = _import_library()
     library.register_feature_extractor(DIGITS_FEATURES, _digits_extractor(library.FeatureExtractorBase))
     return library
 

@@ -7,6 +7,8 @@ import io
 
 from torch import Tensor
 
+from scoresde_fast.errors import require_packages
+
 INCHES, DPI = 5, 100
 
 
@@ -14,8 +16,9 @@ def scatter(points: Tensor) -> bytes:
     """Points (N, C, 1, 1) as a PNG of their first two coordinates.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not installed.
+        MissingPackageError: matplotlib is not installed.
     """
+    require_packages("a picture of points", "matplotlib")
     from matplotlib.figure import Figure
 
     x, y = points.flatten(1)[:, :2].cpu().numpy().T

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scoresde_fast.generate.seeds import LARGEST, check_range, format_ranges, parse_ranges
+from scoresde_fast.generate.seeds import format_ranges, parse_ranges
+from scoresde_fast.noise import LARGEST_SEED, check_seed
 
 Integers = npt.NDArray[np.int64]
 
@@ -35,7 +36,7 @@ class SeedSet:
             return seeds
         if isinstance(seeds, range) and abs(seeds.step) == 1:
             return cls._of_range(*sorted((seeds[0], seeds[-1]))) if seeds else EMPTY
-        values = np.unique(np.fromiter(map(check_range, seeds), np.int64))
+        values = np.unique(np.fromiter(map(check_seed, seeds), np.int64))
         return cls.merged(values, values)
 
     @classmethod
@@ -52,7 +53,7 @@ class SeedSet:
 
     @classmethod
     def _of_range(cls, first: int, last: int) -> SeedSet:
-        return cls(np.array([check_range(first)], np.int64), np.array([check_range(last)], np.int64))
+        return cls(np.array([check_seed(first)], np.int64), np.array([check_seed(last)], np.int64))
 
     @classmethod
     def union(cls, sets: Iterable[SeedSet]) -> SeedSet:
@@ -110,8 +111,8 @@ class SeedSet:
         return self & other._complement()
 
     def _complement(self) -> SeedSet:
-        first = np.concatenate([[0], self.last[self.last < LARGEST] + 1])
-        last = np.concatenate([self.first - 1, [LARGEST]])[: len(first)]
+        first = np.concatenate([[0], self.last[self.last < LARGEST_SEED] + 1])
+        last = np.concatenate([self.first - 1, [LARGEST_SEED]])[: len(first)]
         kept = first <= last
         return SeedSet(first[kept], last[kept])
 

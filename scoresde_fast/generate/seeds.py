@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-LARGEST = 2**63 - 1  # a seed is the 64-bit sample id of the noise contract, stored as int64
+from scoresde_fast.noise import LARGEST_SEED, check_seed
+
 MOST = 10**8
 _PART = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 
@@ -42,8 +43,8 @@ def _parse_part(part: str, text: str) -> range:
     first, last = int(match[1]), int(match[2] or match[1])
     if last < first:
         raise ValueError(f"seeds {text!r}: the range {part!r} is reversed; write {last}-{first}")
-    if last > LARGEST:
-        raise ValueError(f"seeds {text!r}: {last} is too large; a seed is at most {LARGEST}")
+    if last > LARGEST_SEED:
+        raise ValueError(f"seeds {text!r}: {last} is too large; a seed is at most {LARGEST_SEED}")
     return range(first, last + 1)
 
 
@@ -71,25 +72,13 @@ def _runs(seeds: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def check_range(seed: int) -> int:
-    """``seed`` as an integer.
-
-    Raises:
-        ValueError: it is negative or too large.
-    """
-    seed = int(seed)
-    if not 0 <= seed <= LARGEST:
-        raise ValueError(f"seed {seed} is out of range: seeds are whole numbers from 0 to {LARGEST}")
-    return seed
-
-
 def check_seeds(seeds: Iterable[int]) -> list[int]:
     """``seeds`` as a list of distinct integers >= 0.
 
     Raises:
         ValueError: there is none, one is negative or too large, or one occurs twice.
     """
-    checked = [check_range(seed) for seed in seeds]
+    checked = [check_seed(seed) for seed in seeds]
     if not checked:
         raise ValueError("no seeds: name at least one, for instance 0-63")
     seen: set[int] = set()

@@ -17,7 +17,7 @@ from torch import Tensor
 from scoresde_fast.latent.runner import FlowRunner, FlowSettings
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.noise import Noise
+from scoresde_fast.noise import Noise, check_seed
 from scoresde_fast.sdes import CLDSDE
 
 USUAL: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
@@ -128,9 +128,9 @@ def sample_ids(data: Tensor, seeds: Sequence[int] | None) -> list[int]:
     """The seeds of samples (N, ...), by default 0, 1, ...
 
     Raises:
-        ValueError: their number is another.
+        ValueError: their number is another, or one is not a whole number from 0 to 2^63 - 1.
     """
-    ids = list(range(len(data))) if seeds is None else list(seeds)
+    ids = list(range(len(data))) if seeds is None else [check_seed(seed) for seed in seeds]
     if len(ids) != len(data):
         raise ValueError(f"{len(ids)} seeds for {len(data)} samples: give one seed each")
     return ids

@@ -60,4 +60,4 @@ def require_batch_size(batch_size: int) -> None:
     if not isinstance(batch_size, int) or isinstance(batch_size, bool):
         raise ValueError(f"batch_size is {batch_size!r}; choose a whole number or 'auto'")
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or 'auto'")

@@ -22,7 +22,7 @@ from scoresde_fast.loop.engine import Engine, program_for
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.noise import Noise
+from scoresde_fast.noise import Noise, check_seed, require_sequence
 from scoresde_fast.ode.control import ErrorNorm
 from scoresde_fast.ops.langevin_step import LangevinNorm
 from scoresde_fast.precision import Precision, choose_precision
@@ -280,7 +280,7 @@ class Sampler:
         ``on_step`` is called with (evaluations done, evaluations in all) of the batch at work.
 
         Raises:
-            ValueError: a seed is not an integer from 0 to 2^63 - 1.
+            ValueError: ``seeds`` is no list or range, or one is not a whole number from 0 to 2^63 - 1.
             NonFiniteError: the network returned NaN or infinity; names the step and the time.
             IntegrationError: the same by "rk45" and "ggf", or their tolerances cannot be met; holds what was reached.
             BatchTooLargeError: the batch does not fit in memory; says what does.
@@ -293,10 +293,11 @@ class Sampler:
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Batches of seeds and states at the end of their runs."""
         require_batch_size(batch_size)
+        require_sequence(seeds)
         for condition in self.conditions:
             condition.require_seeds(seeds)
         for start in range(0, len(seeds), batch_size):
-            batch = list(seeds[start : start + batch_size])
+            batch = [check_seed(seed) for seed in seeds[start : start + batch_size]]
             yield batch, self._batches.sample(batch, batch_size, on_step)
 
     def _images(self, states: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ def train_classifier(
         ValueError: ``out`` holds a run with another recipe or seed, or the data cannot be trained on.
         FileNotFoundError: the data are not there.
         FloatingPointError: the loss is not finite.
-        ModuleNotFoundError: ``tensorboard`` is asked for and not installed.
+        MissingPackageError: ``tensorboard`` is asked for and not installed.
     """
     trainer = ClassifierTrainer(recipe, out, seed, device)
     held_out = None if recipe.data.held_out is None else labelled_images(recipe.data.held_out, recipe.classifier)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from scoresde_fast import __version__
 from scoresde_fast.configs import OptimConfig
+from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.training.ema import EMA
 
@@ -209,10 +210,11 @@ def follow(
     """Train to the last step with a progress bar (None shows it on a terminal); ``tensorboard`` writes ``events/``.
 
     Raises:
-        ModuleNotFoundError: ``tensorboard`` is asked for and not installed.
+        MissingPackageError: ``tensorboard`` is asked for and not installed.
     """
     writer = None
     if tensorboard:
+        require_packages("--tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         writer = SummaryWriter(str(run.folder / "events"))

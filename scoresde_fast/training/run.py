@@ -47,7 +47,7 @@ def train(
         ValueError: ``out`` holds a run with another configuration or seed, or the data cannot be trained on.
         FileNotFoundError: the data are not there.
         FloatingPointError: the loss is not finite.
-        ModuleNotFoundError: ``tensorboard`` is asked for and not installed.
+        MissingPackageError: ``tensorboard`` is asked for and not installed.
     """
     trainer = Trainer(config, out, seed, device)
     follow(trainer, on_snapshot=write_grid, tensorboard=tensorboard, progress=progress)

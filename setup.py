@@ -136,7 +136,10 @@ def main() -> None:
         long_description=long_description(),
         long_description_content_type="text/markdown",
         # Folders without modules, which hold data, are named too: setuptools warns of those that are not.
-        packages=[*find_namespace_packages(include=["scoresde_fast", "scoresde_fast.*"]), "scoresde_fast.kernels"],
+        packages=[
+            *find_namespace_packages(include=["scoresde_fast*"], exclude=["*.__pycache__*"]),
+            "scoresde_fast.kernels",
+        ],
         package_dir={"scoresde_fast": "scoresde_fast", "scoresde_fast.kernels": "kernels"},
         ext_modules=[] if pure else [Extension("scoresde_fast._C", [], py_limited_api=True, optional=mode == "auto")],
         cmdclass={"build_ext": CMakeBuild, "build_py": BuildPython},

@@ -221,13 +221,14 @@ def test_data_that_cannot_be_trained_on(
 
 
 def test_data_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--data takes the place of the configuration's data set and is recorded with the model."""
+    """--data takes the place of the configuration's data set and is recorded; without a terminal there are lines."""
     recipe, folder = tmp_path / "tiny.json", tmp_path / "photos"
     recipe.write_text(json.dumps({**config(n_iters=1).to_dict()}))
     folder.mkdir()
     Image.new("RGB", (40, 30), (90, 10, 200)).save(folder / "a.png")
     source = f"{folder}@16"
     assert main(["train", str(recipe), "--data", source, "--out", str(tmp_path / "run")]) == 0
+    assert "step 1 of 1, loss" in capsys.readouterr().err
     assert load(tmp_path / "run" / "model").config.data.dataset == source
     assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 2
     assert "another config" in capsys.readouterr().err

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import platform
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -19,6 +21,7 @@ from scoresde_fast import __version__
 from scoresde_fast.configs import OptimConfig
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.generate.progress import LINE_EVERY
 from scoresde_fast.training.ema import EMA
 
 FAR_APART = 0x9E3779B1
@@ -207,7 +210,9 @@ def follow(
     tensorboard: bool = False,
     progress: bool | None = None,
 ) -> None:
-    """Train to the last step with a progress bar (None shows it on a terminal); ``tensorboard`` writes ``events/``.
+    """Train to the last step; ``tensorboard`` writes ``events/``.
+
+    ``progress`` True shows a bar, False nothing; None a bar on a terminal, and otherwise a line a minute.
 
     Raises:
         MissingPackageError: ``tensorboard`` is asked for and not installed.
@@ -218,16 +223,21 @@ def follow(
         from torch.utils.tensorboard import SummaryWriter
 
         writer = SummaryWriter(str(run.folder / "events"))
+    total, due = run.config.training.n_iters, perf_counter()
+    lines = progress is None and not sys.stderr.isatty()
     bar = tqdm(
-        total=run.config.training.n_iters,
+        total=total,
         initial=run.step,
         unit="step",
         disable=None if progress is None else not progress,
         dynamic_ncols=True,
     )
     with bar:
-        for step, _ in run.run(on_snapshot):
+        for step, loss in run.run(on_snapshot):
             bar.update()
+            if lines and perf_counter() >= due:
+                due = perf_counter() + LINE_EVERY
+                print(f"step {step} of {total}, loss {loss:.4g}", file=sys.stderr, flush=True)
             if step % run.config.training.log_freq == 0:
                 bar.set_postfix(loss=f"{run.curve[-1][1]:.4g}")
                 if writer is not None:

@@ -185,14 +185,18 @@ def test_other_options_for_the_same_out(
     assert "choose another --out" in sentence
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["sampel"], ["sample"], ["sample", "x", "--step", "3"], ["sample", "x", "--steps", "a"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["sample"], ["sample", "x", "--step", "3"], ["sample", "x", "--steps", "a"]])
 def test_usage(arguments: list[str]) -> None:
     """Wrong usage ends with exit code 2."""
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """The nearest command is named."""
+    assert main(["sampel", "digits-vp"]) == 2
+    assert "unknown command 'sampel' - did you mean 'sample'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

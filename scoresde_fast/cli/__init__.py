@@ -25,6 +25,7 @@ from scoresde_fast.cli.restore import Restore
 from scoresde_fast.cli.sample import Sample
 from scoresde_fast.cli.train import Train
 from scoresde_fast.cli.verify import Verify
+from scoresde_fast.errors import unknown
 
 PROGRAM = "scoresde-fast"
 
@@ -62,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"{PROGRAM} {__version__}")
         return 0
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        print(f"{PROGRAM}: {unknown('command', arguments[0], COMMANDS)}", file=sys.stderr)
+        return 2
     for name, words in ((name, name.split()) for name in COMMANDS):
         if arguments[: len(words)] == words:
             arguments = [name, *arguments[len(words) :]]

@@ -283,6 +283,14 @@ def test_bad_projections(sentence: str, known: Tensor, options: dict[str, Any]) 
         sf.Sampler(model_of("vp"), "pc", 24, condition=sf.Projection(known, **options))
 
 
+def test_arrays_of_numpy() -> None:
+    """Images and masks may be NumPy's arrays, with the same result."""
+    model, images, mask = sf.load("digits-vp"), torch.rand(1, 3, 16, 16), torch.eye(16)
+    options: dict[str, Any] = {"solver": "ddim", "steps": 3}
+    expected = sf.inpaint(model, images, mask, **options)
+    assert torch.equal(sf.inpaint(model, images.numpy(), mask.numpy(), **options), expected)
+
+
 def test_bad_tasks() -> None:
     """What tasks refuse beyond that."""
     model, images = model_of("vp"), some_images(2)

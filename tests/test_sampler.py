@@ -164,6 +164,12 @@ def test_bad_input(tiny: sf.ScoreModel, options: dict[str, object], sentence: st
         sf.sample(tiny, **{"seeds": [0], "steps": 2, **options})
 
 
+def test_a_name_is_no_model() -> None:
+    """A model's name is answered with the call that loads it."""
+    with pytest.raises(TypeError, match=r"model is 'digits-vp'; give a model, for example scoresde_fast\.load"):
+        sf.sample("digits-vp", [0])  # type: ignore[arg-type]
+
+
 @pytest.mark.statistical
 def test_mixture_samples_have_the_mixtures_moments(run_seed: int) -> None:
     """A two-component mixture with the exact score comes back with its weights, means and deviations.

@@ -32,6 +32,7 @@ class Measurement:
     def __init__(
         self, operator: LinearOperator, measured: Tensor, *, scale: float, seeds: Sequence[int] | None
     ) -> None:
+        measured = torch.as_tensor(measured)  # NumPy's arrays are welcome
         if measured.ndim < 2 or not measured.is_floating_point() or not len(measured):
             raise ValueError(
                 f"measured has shape {tuple(measured.shape)} and dtype {str(measured.dtype).removeprefix('torch.')}; "

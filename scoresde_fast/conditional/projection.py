@@ -54,6 +54,7 @@ class Projection:
         seeds: Sequence[int] | None = None,
         parity: bool = False,
     ) -> None:
+        known = torch.as_tensor(known)  # NumPy's arrays are welcome
         if known.ndim not in (3, 4) or not known.is_floating_point() or not len(known):
             raise ValueError(
                 f"known has shape {tuple(known.shape)} and dtype {str(known.dtype).removeprefix('torch.')}; it must be "
@@ -224,6 +225,7 @@ def whole_mask(mask: Tensor | None, known: Tensor) -> Tensor:
     """
     if mask is None:
         return torch.ones_like(known, dtype=torch.bool)
+    mask = torch.as_tensor(mask)
     shape = tuple(mask.shape)
     allowed = [shape[-2:], *((channels, *shape[-2:]) for channels in (1, known.shape[1]))]
     fits = mask.ndim >= 2 and shape[-2:] == known.shape[-2:]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from scoresde_fast.conditional.operators import LinearOperator
@@ -136,6 +137,7 @@ def _batch(name: str, images: Tensor, model: ScoreFunction, channels: tuple[int,
     Raises:
         ValueError: they have another shape.
     """
+    images = torch.as_tensor(images)  # NumPy's arrays are welcome
     batch = images[None] if images.ndim == 3 else images
     height, width = model.image_shape[1:]
     if batch.ndim != 4 or batch.shape[1] not in channels or batch.shape[2:] != (height, width) or not len(batch):

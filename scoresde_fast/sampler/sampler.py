@@ -89,6 +89,7 @@ class Sampler:
         ValueError: an option is unknown or out of range, does not fit the model's SDE or the device, or the device is
             not there.
         RuntimeError: the backend cannot run here; says why.
+        TypeError: ``model`` is no model.
     """
 
     def __init__(
@@ -123,6 +124,8 @@ class Sampler:
         strict: bool = False,
         backend: str | None = None,
     ) -> None:
+        if not isinstance(model, ScoreFunction):
+            raise TypeError(f"model is {model!r}; give a model, for example scoresde_fast.load('digits-vp')")
         if langevin_norm not in get_args(LangevinNorm):
             raise ValueError(unknown("langevin_norm", langevin_norm, get_args(LangevinNorm)))
         if strict and langevin_norm == "batch":

@@ -75,16 +75,21 @@ def compiled(calls: dict[str, Callable[..., Any]], inputs: Any = ((),), rounds: 
     return dict.fromkeys(calls, 1.0)
 
 
+LAUNCHED: set[str] = set()
+"""Operations whose kernels this process has compiled beside them."""
+
+
 def compile_ahead() -> TorchDispatchMode:
-    """A mode in which, beside every operation of ours, its launcher is called."""
+    """A mode in which, beside every operation of ours or its reference, its launcher is called."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class CompileAhead(TorchDispatchMode):
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function.namespace == "scoresde_fast" and args[0].dtype != torch.float64:
+            if function.namespace.startswith("scoresde_fast") and args[0].dtype != torch.float64:
                 for _, launch in launchers(function._opname):
                     launch(*args)
+                    LAUNCHED.add(function._opname)
             return function(*args, **(kwargs or {}))
 
     return CompileAhead()
@@ -96,6 +101,10 @@ def images(model: Any, batch: int, **options: Any) -> tuple[Any, Any]:
 
     x = torch.empty(batch, *model.state_shape, device="meta", **options)
     return x, torch.empty(batch, device="meta")
+
+
+OF_NETWORK = {"group_norm_silu", "fir_resample", "group_norm_attention"}
+"""What the measured network consists of, besides convolutions."""
 
 
 def network(batch: int) -> None:
@@ -112,6 +121,8 @@ def network(batch: int) -> None:
         for precision in ("bf16", "fp32"):
             evaluator(model.network, torch.ones(1), precision)(x, row)
             timed_evaluator(model.network, precision)(x, times)
+    if missed := OF_NETWORK - LAUNCHED:
+        raise SystemExit(f"the network has called no {' and no '.join(sorted(missed))}, for which it has kernels")
 
 
 def flow() -> None:

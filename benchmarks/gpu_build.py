@@ -15,8 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [str(ROOT / "benchmarks"), str(ROOT)]
 sys.path[0:0] = SOURCES  # the package need not be installed where the GPU is
 PREPARED = ROOT / "build" / "gpu" / "prepared"
-"""What `prepare_gpu.py` makes and a visit takes along: ``triton``, a cache, and the extension."""
-CACHE = PREPARED / "triton"
+"""What `prepare_gpu.py` makes and a visit takes along: `ARCHIVE` and `EXTENSION`."""
+CACHE = ROOT / "build" / "gpu" / "triton"
+"""Triton's, while kernels are compiled ahead and during a visit."""
+ARCHIVE = PREPARED / "triton.tar.xz"
+"""The cache, in an eighth of its size."""
 EXTENSION = "_C.abi3.so"
 BUILD_SECONDS = 120
 """That a visit waits for the extension, which it can do without."""
@@ -53,7 +56,12 @@ def ready(rehearse: bool) -> str:
 
 
 def adopt_cache() -> int:
-    """Make the cache's lists of files name this folder, wherever it was made; returns the number of kernels."""
+    """Unpack the cache and make its lists of files name this folder, wherever it was made.
+
+    Returns the number of its kernels.  A cache that is there already, which may hold more by now, is left as it is.
+    """
+    if ARCHIVE.exists() and not CACHE.exists():
+        shutil.unpack_archive(ARCHIVE, CACHE)
     lists = list(CACHE.glob("*/__grp__*.json"))
     for path in lists:
         children = json.loads(path.read_text())["child_paths"]

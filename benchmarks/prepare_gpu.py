@@ -2,8 +2,8 @@
 """Makes what a visit to a GPU takes along, without a GPU: python benchmarks/prepare_gpu.py [--quick]
 
 Compiles every Triton kernel that `gpu.py` will ask for into a cache, by calling the launchers on tensors without data
-while Triton believes in a GPU of compute capability 9.0; and builds the extension. Both lie in build/gpu/prepared. The
-cache is of use where Triton, Python and the kernels' sources are the same; elsewhere kernels are compiled anew.
+while Triton believes in a GPU of compute capability 9.0; and builds the extension. Both lie in build/gpu/prepared, the
+cache as an archive. It is of use where Triton, Python and the kernels' sources are the same; elsewhere kernels are compiled anew.
 """
 
 from __future__ import annotations
@@ -229,12 +229,16 @@ def fill_cache(jobs: Iterable[str]) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def trim() -> int:
-    """Leave out of the cache what only its making needed; returns its bytes."""
+def pack() -> float:
+    """Move the cache into its archive, without what only its making needed; returns the archive's MiB."""
     for path in gpu_build.CACHE.glob("*/*"):
         if path.suffix not in NEEDED:
             path.unlink()
-    return sum(path.stat().st_size for path in gpu_build.CACHE.glob("*/*"))
+    shutil.rmtree(gpu_build.PREPARED, ignore_errors=True)
+    gpu_build.PREPARED.mkdir(parents=True)
+    shutil.make_archive(str(gpu_build.ARCHIVE).removesuffix(".tar.xz"), "xztar", gpu_build.CACHE)
+    shutil.rmtree(gpu_build.CACHE)
+    return gpu_build.ARCHIVE.stat().st_size / 2**20
 
 
 def main() -> int:
@@ -247,8 +251,9 @@ def main() -> int:
     gpu_build.CACHE.mkdir(parents=True)
     jobs = list(JOBS)[: 1 if options.quick else None]
     new, _ = fill_cache(jobs)
-    size = trim()
-    print(f"{new} kernels, {size / 2**20:.0f} MiB, in {time.perf_counter() - begin:.0f} s")
+    size = pack()
+    print(f"{new} kernels, {size:.1f} MiB, in {time.perf_counter() - begin:.0f} s")
+    gpu_build.adopt_cache()
     missed, found = fill_cache(jobs[:1])  # another process finds them
     if missed or not found:
         raise SystemExit(f"Triton's cache misses {missed} kernels that it has just been given, and finds {found}")

@@ -3,7 +3,8 @@
 
 Compiles every Triton kernel that `gpu.py` will ask for into a cache, by calling the launchers on tensors without data
 while Triton believes in a GPU of compute capability 9.0; and builds the extension. Both lie in build/gpu/prepared, the
-cache as an archive. It is of use where Triton, Python and the kernels' sources are the same; elsewhere kernels are compiled anew.
+cache as an archive. The cache is of use where Triton, Python and the kernels' sources are the same; elsewhere kernels
+are compiled anew.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from importlib.util import find_spec
@@ -42,5 +43,8 @@ def _nearest(value: str, names: list[str]) -> str | None:
     def likeness(name: str) -> float:
         return max(SequenceMatcher(None, value, part).ratio() for part in (name, name[: len(value) + 1]))
 
-    best = max(names, key=likeness, default=None)
+    def shared_letters(name: str) -> int:
+        return (Counter(value) & Counter(name)).total()  # of letters that have changed places, all
+
+    best = max(names, key=lambda name: (likeness(name), shared_letters(name)), default=None)
     return None if best is None or value.isdigit() or likeness(best) < 0.5 else best

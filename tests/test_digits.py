@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
 pytest.importorskip("sklearn")
 
 from scoresde_fast.data import digits, load_dataset
+from scoresde_fast.errors import MissingPackageError
 from scoresde_fast.evaluation.recognise import tint_class
 
 
@@ -49,3 +52,10 @@ def test_unknown_names() -> None:
         load_dataset("digit")
     with pytest.raises(ValueError, match="did you mean 'train'"):
         digits("trian")
+
+
+def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence names the package and the command that installs it."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(MissingPackageError, match="needs scikit-learn, and .*: pip install scikit-learn"):
+        digits()

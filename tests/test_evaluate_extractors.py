@@ -167,7 +167,7 @@ def test_extractor_of_the_user() -> None:
 def test_torch_fidelity_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the library the sentence says how to install it."""
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ValueError, match=r"pip install 'scoresde_fast\[eval\]'"):
+    with pytest.raises(ValueError, match="needs torch-fidelity, and that is not installed: pip install torch-fidelity"):
         fidelity_module.torch_fidelity.__wrapped__()
 
 

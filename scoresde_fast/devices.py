@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 Auto = Literal["auto"]
+WITHOUT_CUDA = "this torch is built without CUDA"
 
 
 def usable_device(name: torch.device | str) -> torch.device:
@@ -21,16 +22,16 @@ def usable_device(name: torch.device | str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        why = f" ({no_cuda()})" if str(name).startswith("cuda") and no_cuda() else ""
+        why = f" ({why_no_cuda()})" if str(name).startswith("cuda") and why_no_cuda() else ""
         raise ValueError(f"device {str(name)!r} is not usable here{why}; choose from: {', '.join(there)}") from error
     return device
 
 
-def no_cuda() -> str | None:
+def why_no_cuda() -> str | None:
     """Why PyTorch has no CUDA device here; None where it has one."""
     if torch.cuda.is_available():
         return None
-    return "no GPU or driver was found" if torch.version.cuda else "this torch is built without CUDA"
+    return "no GPU or driver was found" if torch.version.cuda else WITHOUT_CUDA
 
 
 def choose_compile(choice: bool | Auto, device: torch.device) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from scoresde_fast import __version__
-from scoresde_fast.devices import no_cuda
+from scoresde_fast.devices import why_no_cuda
 from scoresde_fast.ops import operations
 
 LIBRARIES = ("torch", "triton", "numpy", "safetensors", "huggingface-hub", "pillow", "tqdm", "tyro")
@@ -68,17 +68,20 @@ def _together(absent: dict[str, list[str]]) -> dict[str, str]:
     for name, reasons in absent.items():
         for reason in reasons:
             names.setdefault(reason, []).append(name)
-    rows: dict[str, list[str]] = {}
-    for reason, sharing in names.items():
-        rows.setdefault(", ".join(sharing), []).append(reason)
-    return {sharing: "; ".join(reasons) for sharing, reasons in rows.items()}
+    return {sharing: "; ".join(reasons) for sharing, reasons in _keys_by_values(names).items()}
+
+
+def _keys_by_values(lists: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The keys that have the same list, by that list in one string."""
+    keys: dict[str, list[str]] = {}
+    for key, values in lists.items():
+        keys.setdefault(", ".join(values), []).append(key)
+    return keys
 
 
 def _sharing(backends: dict[str, list[str]]) -> dict[str, str]:
     """The operations that have the same backends, in one row."""
-    rows: dict[str, list[str]] = {}
-    for operation, present in backends.items():
-        rows.setdefault(", ".join(present), []).append(operation)
+    rows = _keys_by_values(backends)
     indent = " " * (max(map(len, rows)) + 3)
     return {
         present: textwrap.fill(
@@ -95,7 +98,7 @@ def environment() -> Environment:
     for operation in operations.values():
         present = backends[operation.name] = []
         for name, backend in operation.backends.items():
-            why = backend.missing or (no_cuda() if "cpu" not in backend.devices + backend.on_request else None)
+            why = backend.missing or (why_no_cuda() if "cpu" not in backend.devices + backend.on_request else None)
             if why is None:
                 present.append(name)
             elif why not in absent.setdefault(name, []):
@@ -121,7 +124,7 @@ def _version(library: str) -> str:
 def _devices() -> dict[str, str]:
     capability = torch.backends.cpu.get_cpu_capability()
     devices = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {capability}"}
-    if no_cuda():
+    if why_no_cuda():
         return devices | {"cuda": "absent, see below"}
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)

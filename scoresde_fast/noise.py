@@ -6,6 +6,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -16,23 +17,19 @@ LARGEST_SEED = 2**63 - 1
 """A seed is the 64-bit sample id of the noise contract, stored as int64."""
 
 
-def check_seed(seed: object) -> int:
-    """The seed as an int.
+def check_seed(seed: Any) -> int:
+    """Return the seed, which may be a NumPy integer, as an int.
 
     Raises:
-        ValueError: it is not a whole number from 0 to `LARGEST_SEED`.
+        ValueError: it is not an integer from 0 to `LARGEST_SEED`.
     """
-    try:
-        number = operator.index(seed)  # type: ignore[arg-type]  # as is found out here
-    except TypeError:
-        number = -1
-    if not 0 <= number <= LARGEST_SEED:
-        raise ValueError(f"seed {seed!r} is not a whole number from 0 to {LARGEST_SEED}; choose one")
-    return number
+    number = operator.index(seed) if isinstance(seed, SupportsIndex) else seed
+    checks.require_unsigned("seed", number, 63)
+    return int(number)
 
 
 def require_sequence(seeds: Sequence[int]) -> None:
-    """Raises ``ValueError`` unless seeds can be counted and taken in their order."""
+    """Raises ``ValueError`` unless the seeds have a length and an order."""
     if isinstance(seeds, str) or not (hasattr(seeds, "__len__") and hasattr(seeds, "__getitem__")):
         raise ValueError(f"seeds is {seeds!r}; give a list or a range of whole numbers, for example range(64)")
 

@@ -220,7 +220,7 @@ def test_out_that_is_something_else(tmp_path: Path, name: str, content: str, out
     ("arguments", "says"),
     [
         ({"seeds": []}, "no seeds"),
-        ({"seeds": [-1]}, "seed -1 is not a whole number"),
+        ({"seeds": [-1]}, "seed -1 is out of range"),
         ({"batch_size": 0}, "batch size 0"),
         ({"rounding": "ceil"}, "unknown rounding 'ceil'"),
     ],

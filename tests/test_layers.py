@@ -70,7 +70,7 @@ LAYERS = (
 # Layers that know less than everything below them.
 ONLY = {
     "rng": {"errors"},
-    "ops": {"errors", "_extension", "rng"},
+    "ops": {"devices", "errors", "_extension", "rng"},
     "noise": {"errors", "ops", "rng"},
     "sdes": {"errors"},
     "solvers": {"errors", "sdes"},

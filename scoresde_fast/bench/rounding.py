@@ -7,7 +7,7 @@ from typing import Any
 
 
 def rounded(value: Any, digits: int = 5) -> Any:
-    """Floats to so many significant digits, in dictionaries and lists too; everything else as it is."""
+    """Round floats, also inside dictionaries and lists, to ``digits`` significant digits."""
     if isinstance(value, dict):
         return {key: rounded(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -21,6 +21,7 @@ import torch
 from torch.library import Library
 
 from scoresde_fast import _extension
+from scoresde_fast.devices import WITHOUT_CUDA
 from scoresde_fast.ops.backends import Backend, Operation, register
 
 library = Library("scoresde_fast", "DEF")
@@ -116,7 +117,7 @@ def _triton_backend(name: str, schema: str, _backend: str) -> Backend:
 def why_no_triton() -> str | None:
     """Why Triton's kernels cannot be used, in one sentence that says what to do, or None."""
     if not INTERPRETED and torch.version.cuda is None:
-        return "this torch is built without CUDA"
+        return WITHOUT_CUDA
     oldest, beyond = TRITON
     allowed = f"pip install 'triton>={oldest},<{beyond}'"
     if find_spec("triton") is None:

@@ -28,18 +28,19 @@ LIBRARIES = ("torch", "triton", "numpy", "scipy", "setuptools")
 HAS_TRITON = "from importlib.util import find_spec; print(find_spec('triton') is not None)"
 #: Its page is made from what the rows find, so that it lags behind the results while they run.
 NOT_RUN = "tests/test_portability.py::test_figures_come_from_results"
-#: What the environment holds, as JSON, and whether the extension loads.
+#: The processor, what the environment holds, and whether the extension loads, as JSON.
 REPORT = f"""
 import json, platform
 from importlib import metadata
 from scoresde_fast import _extension
+from scoresde_fast.bench.machine import device_info
 def version(name):
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "absent"
 found = {{"python": platform.python_version(), **{{name: version(name) for name in {LIBRARIES!r}}}}}
-print(json.dumps({{"versions": found, "extension": _extension.why_missing or "loaded"}}))
+print(json.dumps({{"cpu": device_info()["cpu"], "versions": found, "extension": _extension.why_missing or "loaded"}}))
 """
 
 

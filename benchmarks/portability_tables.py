@@ -27,9 +27,9 @@ def processors() -> list[str]:
 def versions() -> list[str]:
     """The tests in every environment of `make matrix`."""
     rows, libraries = load("matrix")["rows"], ("python", "torch", "triton", "numpy", "scipy", "setuptools")
-    lines = [table_row([*libraries, "extension", "passed", "failed"]), table_row(["---"] * 9)]
+    lines = [table_row(["processor", *libraries, "extension", "passed", "failed"]), table_row(["---"] * 10)]
     for row in rows:
-        found = [row["versions"][name] for name in libraries]
+        found = [row["cpu"], *(row["versions"][name] for name in libraries)]
         lines.append(table_row([*found, row["extension"], str(row["passed"]), str(row["failed"])]))
     return lines
 

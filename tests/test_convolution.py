@@ -189,7 +189,7 @@ def listed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 
 
 def test_the_table_decides(listed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator runs for a listed shape in 16 bits and channels_last; the plain form for every other."""
+    """The operator runs for what is listed, and for 1x1 with a residual, in 16 bits and channels_last only."""
     called = []
     fused = torch.ops.scoresde_fast.convolution.default
     count: Callable[..., Tensor] = lambda *arguments: called.append(1) or fused(*arguments)  # noqa: E731
@@ -197,12 +197,15 @@ def test_the_table_decides(listed: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     convolution(**case((2, 8, 4, 4), 6))
     assert len(called) == listed
     for other in (
-        case((2, 8, 4, 4), 6, 1),
+        case((2, 8, 4, 4), 6, 1) | {"residual": None},
+        case((2, 8, 4, 4), 6, 1, dtype=torch.float32),
         case((2, 8, 4, 4), 6, dtype=torch.float32),
         case((2, 8, 4, 4), 6, layout=torch.contiguous_format),
     ):
         convolution(**other)
     assert len(called) == listed
+    convolution(**case((2, 8, 4, 4), 6, 1))
+    assert len(called) == listed + 1
 
 
 def test_compiles_whole(listed: bool) -> None:

@@ -21,6 +21,8 @@ from scoresde_fast.checkpoints import load
 from scoresde_fast.model import create
 from scoresde_fast.networks import DDPM, NCSNpp
 from scoresde_fast.networks.base import ScoreNetwork
+from scoresde_fast.networks.blocks import ResnetBlock
+from scoresde_fast.networks.convolution import FoldedConvolution
 from scoresde_fast.networks.folding import TENSOR_CORE_CHANNELS, _Folding
 
 OPTIONS: list[dict[str, Any]] = [
@@ -71,6 +73,25 @@ class TestEqualsThePlainNetwork:
     @pytest.mark.parametrize("options", OPTIONS + PAIRS, ids=lambda options: "-".join(map(str, options.values())))
     def test_every_option_of_ncsnpp(self, options: dict[str, Any]) -> None:
         check(small(**options))
+
+    @pytest.mark.parametrize("block", ["biggan", "ddpm"])
+    def test_joins_of_a_gpu(self, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without Winograd's kernel every shortcut adds the 3x3 convolution's result, and both biases, to its own."""
+        monkeypatch.setattr("scoresde_fast.networks.convolution.fits", lambda _weight: False)
+        network = small(resblock_type=block)
+        joins = []
+        forward = FoldedConvolution.forward
+
+        def count(self: FoldedConvolution, x: Tensor, residual: Tensor | None = None) -> Tensor:
+            if residual is not None:
+                joins.append(self.weight.shape[2])
+            return forward(self, x, residual)
+
+        monkeypatch.setattr(FoldedConvolution, "forward", count)
+        check(network, rows=1)
+        blocks = [module for module in network.modules() if isinstance(module, ResnetBlock)]
+        shortcuts = sum(module.shortcut_conv is not None or module.shortcut_nin is not None for module in blocks)
+        assert 0 < shortcuts == joins.count(1) and joins.count(3) == len(blocks) - shortcuts > 0
 
     def test_ddpm(self) -> None:
         torch.manual_seed(0)

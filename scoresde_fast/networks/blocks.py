@@ -25,6 +25,17 @@ def convolve_and_join(conv: nn.Module, h: Tensor, x: Tensor, rescale: bool) -> T
     return conv(h, residual=x) if isinstance(conv, FoldedConvolution) else join(x, conv(h), rescale)
 
 
+def convolve_both_and_join(conv: nn.Module, h: Tensor, shortcut: nn.Module, x: Tensor, rescale: bool) -> Tensor:
+    """``join`` of shortcut(x) and conv(h); folded, one of the two adds the other's result as it writes its own.
+
+    Winograd's kernel does where it has the 3x3 convolution; elsewhere the 1x1 shortcut does, whose fused kernel is
+    the one that can keep up with cuDNN's.
+    """
+    if isinstance(shortcut, FoldedConvolution) and isinstance(conv, FoldedConvolution) and not conv.uses_winograd:
+        return shortcut(x, residual=conv(h))
+    return convolve_and_join(conv, h, shortcut(x), rescale)
+
+
 class ResnetBlock(nn.Module):
     """Residual block: norm, activation, [resampling,] convolution, time shift, norm, activation, dropout, convolution.
 
@@ -78,11 +89,11 @@ class ResnetBlock(nn.Module):
             h, x = change_size(h, self.taps), change_size(x, self.taps)
         shift = self.time(temb) if self.time is not None and temb is not None else None
         h = norm_act(self.norm1, self.act, self.conv0(h), shift)
-        if self.shortcut_conv is not None:
-            x = self.shortcut_conv(x)
-        elif self.shortcut_nin is not None:
-            x = self.shortcut_nin(x)
-        return convolve_and_join(self.conv1, self.dropout(h), x, self.skip_rescale)
+        h = self.dropout(h)
+        shortcut = self.shortcut_nin if self.shortcut_conv is None else self.shortcut_conv
+        if shortcut is None:
+            return convolve_and_join(self.conv1, h, x, self.skip_rescale)
+        return convolve_both_and_join(self.conv1, h, shortcut, x, self.skip_rescale)
 
 
 class AttentionBlock(nn.Module):

@@ -67,6 +67,11 @@ class FoldedConvolution(nn.Module):
         self.register_buffer("weight", weight.to(self.compute).contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", None if bias is None else bias.to(self.compute))
 
+    @property
+    def uses_winograd(self) -> bool:
+        """Whether it is Winograd's convolution of a CPU."""
+        return self.implementation is not None
+
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B, K, H, W) or None -> (B, K, H, W), or the smaller image of a stride; that joins nothing."""
         if self.implementation is not None:

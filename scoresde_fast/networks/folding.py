@@ -216,12 +216,16 @@ class _Folding:
 
     def _fold_block(self, block: ResnetBlock) -> None:
         rescale = 1 / math.sqrt(2.0) if block.skip_rescale else 1.0
-        shortcuts = {"shortcut_conv": block.shortcut_conv, "shortcut_nin": block.shortcut_nin}
-        folded: dict[str, nn.Module] = {
-            name: self._convolution(layer, rescale) for name, layer in shortcuts.items() if layer is not None
-        }
-        folded["conv1"] = self._convolution(block.conv1, rescale, residual_scale=1.0 if folded else rescale)
-        folded["dropout"] = nn.Identity()
+        folded: dict[str, nn.Module] = {"dropout": nn.Identity()}
+        shortcut = "shortcut_nin" if block.shortcut_conv is None else "shortcut_conv"
+        layer = getattr(block, shortcut)
+        if layer is None:
+            folded["conv1"] = self._convolution(block.conv1, rescale, residual_scale=rescale)
+        else:
+            # Their sum has one bias: on a GPU cuDNN's convolution is followed by a pass over memory that adds it.
+            assert block.conv1.bias is not None
+            folded["conv1"] = FoldedConvolution(block.conv1.weight * rescale, None, self.dtype, padding=1)
+            folded[shortcut] = self._convolution(layer, rescale, more_bias=block.conv1.bias)
         if block.time is None or not self.timed:
             folded["conv0"] = self._convolution(block.conv0)
         else:
@@ -235,16 +239,21 @@ class _Folding:
             setattr(block, name, layer)
 
     def _convolution(
-        self, layer: nn.Conv2d | NIN, factor: float = 1.0, residual_scale: float = 1.0
+        self,
+        layer: nn.Conv2d | NIN,
+        factor: float = 1.0,
+        *,
+        residual_scale: float = 1.0,
+        more_bias: Tensor | float = 0.0,
     ) -> FoldedConvolution:
-        """The layer with its output multiplied by ``factor``; images' channels are padded with zeros."""
+        """factor * (layer + more_bias); images' channels are padded with zeros."""
         stride, padding = 1, 0
         if isinstance(layer, nn.Conv2d):
             assert isinstance(layer.padding, tuple) and layer.bias is not None
-            weight, bias = layer.weight * factor, layer.bias * factor
+            weight, bias = layer.weight * factor, (layer.bias + more_bias) * factor
             stride, padding = layer.stride[0], layer.padding[0]
         else:
-            weight, bias = layer.W.t()[:, :, None, None] * factor, layer.b * factor
+            weight, bias = layer.W.t()[:, :, None, None] * factor, (layer.b + more_bias) * factor
         reads, writes = weight.shape[1] == self.inputs, weight.shape[0] == self.outputs
         if reads:
             weight = F.pad(weight, (0, 0, 0, 0, 0, -self.inputs % self.multiple))

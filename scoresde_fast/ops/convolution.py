@@ -21,7 +21,8 @@ from scoresde_fast.ops.library import define
 SCHEMA = "convolution(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, float scale, bool tf32=False) -> Tensor"
 
 #: (pixels of an image, input channels, output channels, side of the kernel) for which the fused kernel takes 16-bit
-#: inputs by default; cuDNN has every other shape.  The part "convolutions" of benchmarks/gpu.py prints what to list.
+#: inputs by default, besides every 1x1 convolution with a residual; cuDNN has every other shape.  The part
+#: "convolutions" of benchmarks/gpu.py prints what to list.
 FASTER_FUSED: frozenset[tuple[int, int, int, int]] = frozenset()
 
 
@@ -77,7 +78,7 @@ def convolution(
         TypeError, ValueError: a dtype, shape, stride or device is not as above.
     """
     _require(x, weight, bias, residual)
-    chosen = implementation is not None or _by_default(x, weight)
+    chosen = implementation is not None or _by_default(x, weight, residual)
     if not chosen or needs_derivatives(x, weight, bias, residual):
         return _reference(x, weight, bias, residual, scale)
     fused = implementation or torch.ops.scoresde_fast.convolution.default
@@ -85,10 +86,12 @@ def convolution(
     return fused(x, weight, bias, residual, scale, tf32)
 
 
-def _by_default(x: Tensor, weight: Tensor) -> bool:
+def _by_default(x: Tensor, weight: Tensor, residual: Tensor | None) -> bool:
+    # Memory bounds a 1x1 convolution, and a join of its own would read its result and write the sum once more.
+    joins_by_pixel = weight.shape[2] == 1 and residual is not None
     shape = (x.shape[2] * x.shape[3], x.shape[1], weight.shape[0], weight.shape[2])
     last = all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
-    return last and x.dtype.itemsize == 2 and shape in FASTER_FUSED
+    return last and x.dtype.itemsize == 2 and (joins_by_pixel or shape in FASTER_FUSED)
 
 
 def _require(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:

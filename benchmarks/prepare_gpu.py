@@ -104,8 +104,8 @@ def images(model: Any, batch: int, **options: Any) -> tuple[Any, Any]:
     return x, torch.empty(batch, device="meta")
 
 
-OF_NETWORK = {"group_norm_silu", "fir_resample", "group_norm_attention"}
-"""What the measured network consists of, besides convolutions."""
+OF_NETWORK = {"group_norm_silu", "fir_resample", "group_norm_attention", "convolution"}
+"""What the measured network consists of; cuDNN has most of its convolutions."""
 
 
 def network(batch: int) -> None:

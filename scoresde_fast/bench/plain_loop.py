@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scoresde_fast.bench.job import Job
 from scoresde_fast.noise import Noise
+from scoresde_fast.sdes import Array
 from scoresde_fast.solvers.table import PairRow, Row
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -60,7 +61,8 @@ def _step(row: Row, x: Tensor, score: Tensor | None, z: Tensor | None) -> Tensor
 
 def _pair_step(row: PairRow, u: Tensor, score: Tensor | None, z: Tensor | None) -> Tensor:
     """The step of x and v as a user writes it, one product and one sum after the other."""
-    state, gain = np.asarray(row.state), np.zeros(2)
+    state: Array = np.asarray(row.state)
+    gain: Array = np.zeros(2)
     if row.derive is not None:
         state = state + row.outputs[0] @ row.derive[0]
         gain = row.outputs[0] @ row.derive[1]

@@ -88,8 +88,8 @@ class _Registers:
         self.size = REGISTERS * self.parts
         # Registers lie one after the other, and in each part of one every coordinate.
         start = prior(model.sde)
-        self.mean = np.zeros((self.size * self.dims, 1 + len(operator)))
-        self.covariance = np.zeros((self.size * self.dims,) * 2)
+        self.mean: Array = np.zeros((self.size * self.dims, 1 + len(operator)))
+        self.covariance: Array = np.zeros((self.size * self.dims,) * 2)
         self.state = slice(self.parts * self.dims)
         self.mean[self.state, 0] = np.repeat(start.mean, self.dims)
         self.covariance[self.state, self.state] = np.kron(start.covariance, np.eye(self.dims))

@@ -135,7 +135,7 @@ def table_index(t: Time, n: int, T: float) -> npt.NDArray[np.int64]:
 
 def table_times(n: int, T: float) -> Array:
     """The times of those tables' entries: ``n`` from 0 to T, or T alone."""
-    return np.linspace(T, 0, n)[::-1]
+    return np.linspace(T, 0, n, dtype=np.float64)[::-1]
 
 
 def as_times(t: Time) -> Array:

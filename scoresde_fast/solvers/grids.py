@@ -131,7 +131,7 @@ def make_grid(
     if not 0 < eps < sde.T:
         raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")
     if published and name == "uniform" and isinstance(sde, ScalarSDE):
-        return TimeGrid(np.linspace(sde.T, eps, steps), np.full(steps, sde.T / steps), published=True)
+        return TimeGrid(np.linspace(sde.T, eps, steps, dtype=np.float64), np.full(steps, sde.T / steps), published=True)
     start = sde.T if start is None else start
     fixed = np.array([start, *sorted(through, reverse=True), eps])
     if steps < len(fixed) - 1:

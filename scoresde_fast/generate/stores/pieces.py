@@ -51,7 +51,8 @@ class Pieces:
         self._open: OrderedDict[int, Piece] = OrderedDict()
         self.of_file: dict[Path, SeedSet] = {}
         self.broken: dict[Path, str] = {}
-        seeds, files, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+        seeds: list[Integers] = [np.zeros(0, np.int64)]
+        files, places = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
         for file, path in enumerate(openers):
             try:
                 found = self._piece(file).seeds

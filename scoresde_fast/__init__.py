@@ -9,6 +9,7 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scoresde_fast.adaptive.options import AdaptiveOptions
     from scoresde_fast.checkpoints import load, load_classifier
     from scoresde_fast.conditional import (
         DPS,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from scoresde_fast.mixture import GaussianMixture
     from scoresde_fast.model import ScoreModel, create
     from scoresde_fast.sampler import Sampler
-    from scoresde_fast.solvers import solver
+    from scoresde_fast.solvers import SolverOptions, solver
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ if (_root / "setup.py").is_file() and (_root / "kernels" / "__init__.py").is_fil
     __path__.append(str(_root))
 
 _HOME = {
+    "AdaptiveOptions": "adaptive.options",
     "Blur": "conditional",
     "ClassGuidance": "conditional",
     "DPS": "conditional",
@@ -50,6 +52,7 @@ _HOME = {
     "Sampler": "sampler",
     "ScoreModel": "model",
     "Separable": "conditional",
+    "SolverOptions": "solvers",
     "SuperResolution": "conditional",
     "colorize": "conditional",
     "create": "model",
@@ -67,6 +70,7 @@ _HOME = {
 
 __all__ = [
     "DPS",
+    "AdaptiveOptions",
     "Blur",
     "ClassGuidance",
     "GaussianMixture",
@@ -77,6 +81,7 @@ __all__ = [
     "Sampler",
     "ScoreModel",
     "Separable",
+    "SolverOptions",
     "SuperResolution",
     "__version__",
     "colorize",

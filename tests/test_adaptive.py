@@ -145,7 +145,7 @@ def test_nan_names_the_seed() -> None:
         ({"solver": "rk45", "eps": 1.5}, "eps is 1.5"),
         ({"solver": "em", "rtol": 0.1}, "rtol is 0.1; only 'rk45' and 'ggf'"),
         ({"solver": "rk46"}, "did you mean 'rk45'"),
-        ({"solver": "rk45", "error_norm": "max"}, "error norm"),
+        ({"solver": "rk45", "error_norm": "max"}, "unknown error_norm 'max'"),
     ],
 )
 def test_refusals(options: dict[str, object], sentence: str) -> None:

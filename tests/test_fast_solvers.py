@@ -236,14 +236,14 @@ def documented(name: str) -> str:
     named = [alias for alias, of in ALIASES.items() if of == name]
     sdes = ", ".join(TITLES[sde] for sde in TITLES if sde in found.sdes)
     orders = ", ".join(str(found.convergence(order)) for order in found.orders)
-    noisy = [] if found.deterministic and found.eta is None and not found.churn else found.orders
+    noisy = [] if found.deterministic and not {"eta", "churn"} & set(found.options) else found.orders
     weak = ", ".join(str(found.convergence(order, noisy=True)) for order in noisy)
     options = [
         *(["`order` " + ", ".join(map(str, found.orders))] if len(found.orders) > 1 else []),
         *(["`flow`"] if found.flow and not found.deterministic else []),
-        *([f"`eta` {found.eta:g}"] if found.eta is not None else []),
-        *(["`churn` 0"] if found.churn else []),
-        *(["`parity`"] if found.parity else []),
+        *([f"`eta` {found.options['eta']:g}"] if "eta" in found.options else []),
+        *(["`churn` 0"] if "churn" in found.options else []),
+        *(["`parity`"] if "parity" in found.options else []),
         *(["correctors"] if found.correctable else []),
     ]
     title = " or ".join(f"`{each}`" for each in [name, *named])

@@ -12,8 +12,6 @@ from chance import assert_moments
 from test_fast_solvers_orders import FAST
 from test_solvers import MEAN, SDE_OF, STD
 
-from scoresde_fast.cli.sample import Sample
-from scoresde_fast.cli.sampler_options import parse_restart
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE
@@ -100,15 +98,12 @@ def test_sampler_takes_the_options() -> None:
 
 
 def test_restart_in_words() -> None:
-    """The command line's form is read, one interval or several; anything else is refused with an example."""
-    command = Sample(model="digits-vp", solver="heun", eta=0.0, churn=2.0, restart="0.1:0.3:2:5")
-    given = {"solver": "heun", "eta": 0.0, "churn": 2.0, "restart": ((0.1, 0.3, 2, 5),)}
-    assert given.items() <= command.chosen().items()
-    assert parse_restart("0.1:0.3:2:5") == ((0.1, 0.3, 2, 5),)
-    assert parse_restart("0.1:0.3:2:5,1e-2:0.2:1:3") == ((0.1, 0.3, 2, 5), (0.01, 0.2, 1, 3))
+    """Text is read, one interval or several; anything else is refused with an example."""
+    assert SolverOptions(restart="0.1:0.3:2:5").restart == ((0.1, 0.3, 2, 5),)
+    assert SolverOptions(restart="0.1:0.3:2:5,1e-2:0.2:1:3").restart == ((0.1, 0.3, 2, 5), (0.01, 0.2, 1, 3))
     for text in ("0.1:0.3:2", "0.1:0.3:2.5:5", "", "a:b:c:d"):
         with pytest.raises(ValueError, match="it is T_MIN:T_MAX:TIMES:STEPS, as in"):
-            parse_restart(text)
+            SolverOptions(restart=text)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +125,7 @@ def test_restart_in_words() -> None:
         (VPSDE(), {"solver": "sa", "eta": 1.0, "flow": True}, "eta is 1.0, but flow=True draws no noise"),
         (VPSDE(), {"solver": "ddim", "eta": 1.5}, "eta is 1.5; of solver 'ddim' it is at most 1"),
         (VPSDE(), {"solver": "ddim", "corrector": "ald"}, "'ald' does not go with solver 'ddim', only with ancestral"),
-        (VPSDE(), {"solver": "ddim", "parity": True}, "parity has no meaning for solver 'ddim'"),
+        (VPSDE(), {"solver": "ddim", "parity": True}, "parity is True; solver 'ddim' has none"),
         (VPSDE(), {"solver": "ddim", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
         (VPSDE(), {"restart": ((0.3, 0.1, 1, 2),)}, "from t_min=0.3 to t_max=0.1; these must rise, above eps = 0.001"),
         (VPSDE(), {"restart": ((1e-4, 0.1, 1, 2),)}, "t_min=0.0001 to t_max=0.1; these must rise, above eps = 0.001"),

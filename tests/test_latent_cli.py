@@ -392,6 +392,6 @@ def test_sampling_by_tolerances(tiny: str, tmp_path: Path, options: list[str]) -
     """--solver rk45 takes tolerances and an error norm, which the set's description has."""
     out = tmp_path / "set.npz"
     assert main(["sample", tiny, "--solver", "rk45", "--seeds", "0-2", "--out", str(out), *LOOSE, *options]) == 0
-    tolerances = json.loads((tmp_path / "set.samples.json").read_text())["configuration"]["sampler"]["tolerances"]
-    assert tolerances.items() >= {"rtol": 1e-2, "atol": 1e-2, "norm": (options or ["", "sample"])[1]}.items()
+    described = json.loads((tmp_path / "set.samples.json").read_text())["configuration"]["sampler"]
+    assert described.items() >= {"rtol": 1e-2, "atol": 1e-2, "error_norm": (options or ["", "sample"])[1]}.items()
     assert np.load(out)["arr_0"].shape == (3, 8, 8, 3)

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "scoresde_fast"
 # From the lowest to the highest: a layer imports itself and lower ones. A folder is one, unless its files are named.
 LAYERS = (
     "errors",
+    "run_options",
     "files",
     "memory",
     "devices",
@@ -99,11 +100,12 @@ ONLY = {
         *("loop.guidance", "loop.lanes", "loop.loop", "loop.program", "loop.watch"),
     },
     "precision": {"errors"},
-    "ode": {"errors", "sdes"},
+    "ode": {"errors", "sdes", "solvers"},
+    "run_options": set(),
     "flow": {"loop.evaluate", "model", "ops", "precision", "sdes"},
     "sampler.batch_fit": {"files"},
     "sampler.strict": set(),
-    "sampler.options": {"adaptive", "errors", "model", "solvers"},
+    "sampler.options": {"adaptive", "errors", "model", "run_options", "solvers"},
 }
 INCLUDES = {
     "core": {"core"},

@@ -56,7 +56,7 @@ def checking(monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.inference_mode()
 def adaptive_step(model: ScoreFunction, solver: str) -> None:
     """The first step of a solver, of two samples."""
-    options = AdaptiveOptions.of(solver, model.sde, denoise=False, eps=None, chosen={})
+    options = AdaptiveOptions(solver, denoise=False).on(model.sde)
     engine = AdaptiveEngine(
         model, options, DEVICE, precision="fp32", captured=True, strict=False, run_seed=0,
         backends=StepBackends.choose(DEVICE),

@@ -19,7 +19,7 @@ from scoresde_fast.loop.program import Program
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.ode import IntegrationError, Integrator, Solution
+from scoresde_fast.ode import IntegrationError, Integrator, Solution, Tolerances
 from scoresde_fast.ode.integrate import OnAttempt
 from scoresde_fast.precision import Precision, arithmetic
 from scoresde_fast.sdes import CLDSDE, ScalarSDE
@@ -37,7 +37,7 @@ class AdaptiveEngine:
 
     Args:
         model: on its device, in evaluation mode; its network may be replaced or changed between two runs.
-        options: the solver and its tolerances.
+        options: the solver and its tolerances, complete: see `AdaptiveOptions.on`.
         precision: what the network computes in.
         captured: capture a step as a CUDA graph; the device is a GPU.
         strict: see `arithmetic`.
@@ -59,7 +59,11 @@ class AdaptiveEngine:
     ) -> None:
         self.precision: Precision = precision
         self.evaluations: dict[int, int] = {}
-        self._model, self._options, self._device = model, options, device
+        self._model, self._device = model, device
+        # Numbers, which `AdaptiveOptions.on` has put there.
+        assert options.eps is not None and options.rtol is not None and options.atol is not None
+        self._flow, self._eps = options.solver == "rk45", options.eps
+        self._tolerances = Tolerances(options.rtol, options.atol, options.error_norm)
         self._strict, self._run_seed, self._backends = strict, run_seed, backends
         self._graphs = GraphCapture(model, device, wanted=captured)
         self._finish = self._last_row() if options.denoise else None
@@ -82,20 +86,19 @@ class AdaptiveEngine:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _make(self) -> None:
-        options, sde = self._options, self._model.sde
+        sde, eps = self._model.sde, self._eps
         capture = self._graphs.step if self._graphs.wanted else None
-        flow = options.solver == "rk45"
         if self._finish is not None:
             network = evaluator(self._model.network, self._finish.labels, self.precision)
             self._denoise = Loop(self._finish, network, self._backends)
-        self._drift = Drift(self._model, options.eps, self.precision, flow=flow, device=self._device)
-        if flow:
-            self._solver = Integrator(self._flat_slope, sde.T, options.eps, options.tolerances, capture=capture)
+        self._drift = Drift(self._model, eps, self.precision, flow=self._flow, device=self._device)
+        if self._flow:
+            self._solver = Integrator(self._flat_slope, sde.T, eps, self._tolerances, capture=capture)
             return
         assert isinstance(sde, ScalarSDE)
-        diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], options.eps, sde.T, self._device)
+        diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], eps, sde.T, self._device)
         self._solver = GottaGoFast(
-            self._drift, diffusion, sde.T, options.eps, options.tolerances, run_seed=self._run_seed,
+            self._drift, diffusion, sde.T, eps, self._tolerances, run_seed=self._run_seed,
             noise_backend=self._backends.affine_step, capture=capture,
         )  # fmt: skip
 
@@ -169,7 +172,7 @@ class AdaptiveEngine:
 
     def _last_row(self) -> Program:
         """The denoising."""
-        sde, eps = self._model.sde, self._options.eps
+        sde, eps = self._model.sde, self._eps
         finish = find_solver("em" if isinstance(sde, CLDSDE) else "ddim", sde).finish
         assert finish is not None
         return program_for(self._model, StepTable.of([finish(sde, eps, eps)]), self._device)

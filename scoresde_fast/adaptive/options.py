@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-from scoresde_fast.ode import Tolerances
 from scoresde_fast.sdes import CLDSDE, SDE
+from scoresde_fast.solvers.options import Norm, require_norm
 
 
 @dataclass(frozen=True)
@@ -37,37 +36,43 @@ ADAPTIVE = {
 
 @dataclass(frozen=True)
 class AdaptiveOptions:
-    """How to go from noise to data.
+    """How a solver that chooses its own steps goes from noise to data.
 
     Attributes:
-        solver: "rk45" or "ggf".
-        tolerances: see `Tolerances`; of "ggf" rtol is relative to the larger of a value and the one before.
-        denoise: end at E[x(0) | x(eps)], by one more evaluation; on CLD by an Euler step of length eps.
-        eps: the time to stop at.
+        solver: rk45 (the probability flow) or ggf (the reverse SDE; not on CLD).
+        rtol: Relative error allowed in a step of rk45 (usually 1e-5) and ggf (0.02).
+        atol: Absolute error allowed in a step of rk45 (usually 1e-5) and ggf (one level of 8 bits).
+        error_norm: Steps of rk45 by each sample's own error, or by that of its whole batch, as the original does, which
+            makes a sample depend on its batch.
+        denoise: End at E[x(0) | x(eps)], by one more evaluation; on CLD by an Euler step of length eps.
+        eps: The time to stop at; else the SDE's own.
     """
 
-    solver: str
-    tolerances: Tolerances
-    denoise: bool
-    eps: float
+    solver: str = "rk45"
+    rtol: float | None = None
+    atol: float | None = None
+    error_norm: Norm = "sample"
+    denoise: bool = True
+    eps: float | None = None
 
-    @classmethod
-    def of(cls, solver: str, sde: SDE, *, denoise: bool, eps: float | None, chosen: dict[str, Any]) -> AdaptiveOptions:
-        """The options for an SDE; those of `Tolerances` that are not in ``chosen`` are the solver's usual ones.
+    def on(self, sde: SDE) -> AdaptiveOptions:
+        """These options on an SDE, with a number wherever one was left open.
 
         Raises:
-            ValueError: the solver is not defined on the SDE, or a number is out of its range.
+            ValueError: the solver is not defined on the SDE, or an option is not the solver's or out of its range.
         """
-        found = ADAPTIVE[solver]
+        found = ADAPTIVE[self.solver]
         if isinstance(sde, CLDSDE) and not found.on_pairs:
             raise ValueError(
-                f"solver {solver!r} is not defined on the SDE {sde.name!r}; choose 'rk45', or a fixed step"
+                f"solver {found.name!r} is not defined on the SDE {sde.name!r}; choose 'rk45', or a fixed step"
             )
-        eps = sde.sampling_eps if eps is None else eps
+        eps = sde.sampling_eps if self.eps is None else self.eps
         if not 0 < eps < sde.T:
             raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")
-        usual = Tolerances(found.rtol, found.atol / (2 if sde.name == "vesde" and solver == "ggf" else 1))
-        tolerances = replace(usual, **chosen)
-        if solver == "ggf" and tolerances.norm == "batch":
+        require_norm("error_norm", self.error_norm)
+        if self.solver == "ggf" and self.error_norm == "batch":
             raise ValueError("error_norm='batch' is for solver 'rk45', whose original has it; 'ggf' has 'sample' alone")
-        return cls(solver, tolerances, denoise, eps)
+        # VE's images are in [0, 1], where a level is half as large.
+        level = found.atol / (2 if sde.name == "vesde" and self.solver == "ggf" else 1)
+        rtol, atol = found.rtol if self.rtol is None else self.rtol, level if self.atol is None else self.atol
+        return replace(self, rtol=rtol, atol=atol, eps=eps)

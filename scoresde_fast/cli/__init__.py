@@ -28,6 +28,7 @@ from scoresde_fast.cli.verify import Verify
 from scoresde_fast.errors import unknown
 
 PROGRAM = "scoresde-fast"
+PARSING = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
 
 
 class Command(Protocol):
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=PROGRAM,
         description="Sample from, evaluate and train score-based SDE models. --version prints the version.",
         args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName),
+        config=PARSING,
     )
     try:
         command.run()

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-FLAG = arg(help_behavior_hint="")
+from scoresde_fast.cli.groups import NO_DEFAULT, Flag
+
 OWN = arg(help_behavior_hint="(default: each network's own)")
 
 
@@ -29,13 +30,13 @@ class Bench:
     """Network evaluations of a run, about."""
     seconds: float = 20.0
     """Time for each network's interleaved rounds; preparation and first runs come on top."""
-    full: Annotated[bool, FLAG] = False
+    full: Flag = False
     """Also what takes many minutes: compiling every network, 16 bits on a CPU without such instructions."""
     threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
     """CPU threads."""
-    out: Annotated[Path | None, FLAG] = None
+    out: Annotated[Path | None, NO_DEFAULT] = None
     """Write the result as JSON."""
-    html: Annotated[Path | None, FLAG] = None
+    html: Annotated[Path | None, NO_DEFAULT] = None
     """Write one page to look at, everything in it."""
 
     def run(self) -> None:
@@ -80,15 +81,15 @@ class BenchSolvers:
     """Which solvers."""
     grids: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all)")] = ()
     """Which time grids."""
-    plugin: Annotated[Path | None, FLAG] = None
+    plugin: Annotated[Path | None, NO_DEFAULT] = None
     """A Python file whose functions join by the decorator @scoresde_fast.solver."""
-    reference_steps: Annotated[int | None, FLAG] = None
+    reference_steps: Annotated[int | None, NO_DEFAULT] = None
     """Also the published sampler with so many steps (1000), to measure the others by."""
-    seconds: Annotated[float | None, FLAG] = None
+    seconds: Annotated[float | None, NO_DEFAULT] = None
     """No line begins that would end later; the most telling come first, and what was left out is listed."""
     timing_seconds: Annotated[float | None, arg(help_behavior_hint="(default: 120, or 30 for a mixture)")] = None
     """Time for the interleaved rounds, after all lines, that tell what each costs."""
-    no_timing: Annotated[bool, FLAG] = False
+    no_timing: Flag = False
     """Lines are not timed: the same command without this does so later, on a machine that is quiet."""
     batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 100 images or 20 000 numbers)")] = None
     """Samples at once."""
@@ -98,9 +99,9 @@ class BenchSolvers:
     """What the network computes in; auto: bf16 on a GPU that has it, fp32 elsewhere."""
     threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
     """CPU threads."""
-    out: Annotated[Path | None, FLAG] = None
+    out: Annotated[Path | None, NO_DEFAULT] = None
     """Write the result as JSON while it grows. The same command goes on with what is there."""
-    html: Annotated[Path | None, FLAG] = None
+    html: Annotated[Path | None, NO_DEFAULT] = None
     """Write one page to look at, everything in it."""
 
     def run(self) -> None:

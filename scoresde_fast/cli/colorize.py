@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from scoresde_fast.cli.condition_options import ConditionCommand
-from scoresde_fast.cli.sampler_options import FLAG
+from scoresde_fast.cli.groups import Flag
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ class Colorize(ConditionCommand):
     run.json says what a folder was made by, and another command is refused there.
     """
 
-    to_gray: Annotated[bool, FLAG] = False
+    to_gray: Flag = False
     """Take images that have colours, which are lost first: gray is the mean over the channels."""
     method: Literal["projection", "pigdm"] = "projection"
     """Hold what is known, as in the paper; or let it guide the rest too, by the network's gradient: slower, and the

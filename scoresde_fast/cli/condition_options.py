@@ -59,14 +59,14 @@ class ConditionCommand(SamplerOptions, ImageOptions):
 
     def load_for_images(self) -> ScoreModel:
         """The model of images; raises ValueError where it is of points."""
-        model = self.load(self.model)
+        model = self.loading.load(self.model)
         if not model.is_image:
             raise ValueError(f"{self.model} is a model of points, and one of images is needed: choose another")
         return model
 
     def held(self) -> dict[str, Any]:
         """The options of a sampler that projects; ``parity`` is then the projection's, not the solver's."""
-        return {**self.chosen(), "parity": self.parity}
+        return {**self.options(), "parity": bool(self.solver.parity)}
 
     def write(
         self,

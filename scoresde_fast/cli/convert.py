@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
+
+from scoresde_fast.cli.groups import Flag
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Convert:
     """The folder to write."""
     config: str
     """The preset it belongs to (ve/cifar10_ncsnpp_continuous), or a JSON file."""
-    raw: Annotated[bool, arg(help_behavior_hint="")] = False
+    raw: Flag = False
     """The raw weights instead of their moving average."""
 
     def run(self) -> None:

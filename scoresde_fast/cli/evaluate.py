@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from scoresde_fast.cli.extractor_options import ExtractorOptions
-from scoresde_fast.cli.sampler_options import FLAG, SamplerOptions, process_device
+from scoresde_fast.cli.groups import NO_DEFAULT, Flag, LoadingOptions, process_device
+from scoresde_fast.cli.sampler_options import SamplerOptions
 
 if TYPE_CHECKING:
     from scoresde_fast.data.sources import ImageSource
@@ -54,14 +55,14 @@ class EvaluationOptions:
     """Images in a subset."""
     rng_seed: int = 2020
     """Of the subsets and the resamples; torch-fidelity's own."""
-    curve: Annotated[bool, FLAG] = False
+    curve: Flag = False
     """Also FID against the number of images."""
-    few: Annotated[bool, FLAG] = False
+    few: Flag = False
     """FID also of fewer images than features, which is of next to no use."""
 
-    out: Annotated[Path | None, FLAG] = None
+    out: Annotated[Path | None, NO_DEFAULT] = None
     """Write the numbers, and all that they depend on, as JSON."""
-    html: Annotated[Path | None, FLAG] = None
+    html: Annotated[Path | None, NO_DEFAULT] = None
     """Write one page to look at, everything in it."""
 
 
@@ -91,7 +92,7 @@ class Eval(SamplerOptions, ExtractorOptions, EvaluationOptions):
         )
         if self.html is not None:
             require_libraries()  # before the work
-        use_threads(self.threads)
+        use_threads(self.loading.threads)
         images, title, batch_size = self._images()
         extractor = self.load_extractor(images.shape, self.device)
         with torchrun_processes() as processes:
@@ -126,15 +127,16 @@ class Eval(SamplerOptions, ExtractorOptions, EvaluationOptions):
         """The images, what they are called, and how many are worked on at once."""
         from scoresde_fast.data.sources import open_images
 
-        size = 64 if self.batch_size == "auto" else self.batch_size
         if not _is_model(self.source):
             _require_known(self.source)
-            return open_images(self.source, trust_pickle=self.trust_pickle), self.source, size
+            size = self.computing.batch_size
+            found = open_images(self.source, trust_pickle=self.trust_pickle)
+            return found, self.source, size if isinstance(size, int) else 64
         from scoresde_fast.evaluation.sampled import SampledImages
         from scoresde_fast.generate import parse_seeds
 
         seeds = parse_seeds(self.seeds)  # a mistake here need not wait for the model
-        model = self.load(self.source)
+        model = self.loading.load(self.source)
         if not model.is_image:
             raise ValueError(f"{self.source} draws points; these metrics are of images")
         sampler = self.sampler(model)
@@ -175,7 +177,7 @@ class EvalStats(ExtractorOptions):
     """Images as eval takes them, or files of statistics."""
     out: Path
     """The file, .npz: mu, sigma and a record of what they are of."""
-    features: Annotated[bool, FLAG] = False
+    features: Flag = False
     """Keep the features too, which KID, precision and recall need: 8 kB an image of Inception's."""
     batch_size: int = 64
     """Images at once."""
@@ -233,22 +235,14 @@ class EvalLoss:
     """Images at once."""
     device: str = "cpu"
     """cpu, cuda or cuda:1."""
-    threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
-    """CPU threads."""
-    config: Annotated[str | None, FLAG] = None
-    """For a .pth: the preset it belongs to (ve/cifar10_ncsnpp_continuous), or a JSON file."""
-    raw: Annotated[bool, FLAG] = False
-    """For a .pth: the raw weights instead of their moving average."""
-    trust_pickle: Annotated[bool, FLAG] = False
+    trust_pickle: Flag = False
     """Read images that are pickles of more than arrays, which may run any program."""
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
 
     def run(self) -> None:
-        import scoresde_fast as sf
-        from scoresde_fast.cli.threads import use_threads
         from scoresde_fast.data.sources import open_images
         from scoresde_fast.evaluation.loss import data_set_loss
 
-        use_threads(self.threads)
-        model = sf.load(self.model, config=self.config, ema=not self.raw).to(process_device(self.device))
+        model = self.loading.load(self.model).to(process_device(self.device))
         images = open_images(self.data, trust_pickle=self.trust_pickle)
         print(data_set_loss(model, images, draws=self.draws, run_seed=self.run_seed, batch_size=self.batch_size))

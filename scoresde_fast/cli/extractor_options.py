@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from scoresde_fast.cli.sampler_options import FLAG, process_device
+from scoresde_fast.cli.groups import NO_DEFAULT, Flag, process_device
 
 if TYPE_CHECKING:
     from scoresde_fast.evaluation import Extractor
@@ -23,9 +23,9 @@ class ExtractorOptions:
     extractor: Annotated[str | None, arg(help_behavior_hint="(default: by the size of the images)")] = None
     """inception-v3-compat (FID as published), vgg16, clip-..., or digits-features, which is for 16x16 colour digits and
     the default on those."""
-    extractor_weights: Annotated[Path | None, FLAG] = None
+    extractor_weights: Annotated[Path | None, NO_DEFAULT] = None
     """The extractor's weights: .safetensors, or a .pth as torch-fidelity has it. Nothing is downloaded."""
-    trust_pickle: Annotated[bool, FLAG] = False
+    trust_pickle: Flag = False
     """Read weights and images that are pickles of more than arrays, which may run any program."""
 
     def load_extractor(self, shape: Sequence[int], device: str) -> Extractor:

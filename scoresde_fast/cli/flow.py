@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-if TYPE_CHECKING:
-    from scoresde_fast.model import ScoreModel
+from scoresde_fast.cli.groups import NO_DEFAULT, Flag, LoadingOptions
 
-FLAG = arg(help_behavior_hint="")
 TOLERANCE = arg(help_behavior_hint="(default: 1e-5 for likelihoods, 1e-6 for codes)")
 
 
@@ -39,27 +37,11 @@ class FlowCommand:
     """cpu, cuda or cuda:1."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """What the network computes in; auto: fp32."""
-    strict: Annotated[bool, FLAG] = False
+    strict: Flag = False
     """Results that are the same to the last bit whatever the batch size and the threads."""
-    no_capture: Annotated[bool, FLAG] = False
+    no_capture: Flag = False
     """Do not capture the steps as CUDA graphs, which is the default on a GPU."""
-    threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
-    """CPU threads."""
-
-    config: Annotated[str | None, FLAG] = None
-    """For a .pth: the preset it belongs to (ve/cifar10_ncsnpp_continuous), or a JSON file."""
-    raw: Annotated[bool, FLAG] = False
-    """For a .pth: the raw weights instead of their moving average."""
-
-    def load(self) -> ScoreModel:
-        """The model, with the process made ready to compute."""
-        import scoresde_fast as sf
-        from scoresde_fast.cli.threads import use_threads
-        from scoresde_fast.memory import keep_freed_memory
-
-        keep_freed_memory()
-        use_threads(self.threads)
-        return sf.load(self.model, config=self.config, ema=not self.raw)
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
 
     def settings(self) -> dict[str, Any]:
         """The options as `FlowSettings` takes them."""
@@ -72,7 +54,7 @@ class FlowCommand:
 class SteppedFlowCommand(FlowCommand):
     """The same, or with fixed steps."""
 
-    steps: Annotated[int | None, FLAG] = None
+    steps: Annotated[int | None, NO_DEFAULT] = None
     """So many fixed steps, of six evaluations each, in place of tolerances."""
     grid: str = "logsnr"
     """How fixed steps are spaced: uniform, quadratic, sqrt, karras or logsnr."""

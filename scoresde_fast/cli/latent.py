@@ -30,7 +30,7 @@ class Encode(SteppedFlowCommand):
         from scoresde_fast.latent.sets import require_new_npz, write_codes
 
         require_new_npz(self.out)
-        model = self.load()
+        model = self.loading.load(self.model)
         data, names = read_data(self.data, model.image_shape, is_image=model.is_image)
         seeds = check_seeds(range(self.seeds_from, self.seeds_from + len(data)))
         images = data.double() / 255 if model.is_image else data
@@ -59,7 +59,7 @@ class Decode(SteppedFlowCommand):
         from scoresde_fast.latent.sets import CodeImages, read_codes
 
         codes = read_codes(self.codes)
-        model = self.load()
+        model = self.loading.load(self.model)
         images = CodeImages(model, codes, temperature=self.temperature, **self.settings())
         places = range(len(codes))
         if not model.is_image:
@@ -86,5 +86,5 @@ class Interpolate(FlowCommand):
         seeds = parse_seeds(self.seeds)
         if self.out.suffix != ".png":
             raise ValueError(f"--out {self.out}: an interpolation is one picture, and goes to a file that ends in .png")
-        write_png(self.out, interpolation_grid(self.load(), seeds, self.steps, **self.settings()))
+        write_png(self.out, interpolation_grid(self.loading.load(self.model), seeds, self.steps, **self.settings()))
         print(self.out)

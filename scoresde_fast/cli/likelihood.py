@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from scoresde_fast.cli.flow import FLAG, SteppedFlowCommand
+from scoresde_fast.cli.flow import SteppedFlowCommand
+from scoresde_fast.cli.groups import NO_DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Likelihood(SteppedFlowCommand):
     """What the fields are of: +1 and -1, or normals; exact: the divergence itself, for small images."""
     seeds_from: int = 0
     """The seed of the first image's random numbers; each one after it has the next."""
-    limit: Annotated[int | None, FLAG] = None
+    limit: Annotated[int | None, NO_DEFAULT] = None
     """Only so many images, the first ones; more may be asked for later."""
 
     def run(self) -> None:
@@ -38,7 +39,7 @@ class Likelihood(SteppedFlowCommand):
         from scoresde_fast.latent import LikelihoodEstimator
         from scoresde_fast.latent.stream import write_likelihoods
 
-        model = self.load()
+        model = self.loading.load(self.model)
         data, names = read_data(self.data, model.image_shape, is_image=model.is_image)
         estimator = LikelihoodEstimator(model, probes=self.probes, probe=self.probe, **self.settings())
         print(write_likelihoods(estimator, data, names, self.out, first_seed=self.seeds_from, limit=self.limit))

@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from scoresde_fast.cli.condition_options import ConditionCommand
-from scoresde_fast.cli.sampler_options import FLAG
+from scoresde_fast.cli.groups import Flag
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class Restore(ConditionCommand):
     """Pseudo-inverse guidance, or diffusion posterior sampling, which is for many steps."""
     scale: float = 1.0
     """Of the guidance; of dps 0.3 to 1 with 1000 steps, more with fewer."""
-    simulate: Annotated[bool, FLAG] = False
+    simulate: Flag = False
     """IMAGES are originals of the model's size, which are measured first, with so much noise; always the same."""
     out: Path = Path("restored")
     """The folder to write."""
@@ -59,14 +59,14 @@ class Restore(ConditionCommand):
             if self.simulate:
                 given["original"] = images
                 first = seeds[:: self.samples]
-                measured = measure(operator, images, self.noise, seeds=first, run_seed=self.run_seed)
+                measured = measure(operator, images, self.noise, seeds=first, run_seed=self.computing.run_seed or 0)
             else:
                 measured = images
             known = known_pixels(operator, model.image_shape)
             given["measured"] = chequered(enlarged(measured, model.image_shape), known)
             source = restoration(
                 model, operator, measured, noise=self.noise, method=self.method, scale=self.scale, seeds=seeds,
-                **self.chosen(),
+                **self.options(),
             )  # fmt: skip
             self.write(
                 source, names, seeds, given, self.out, stop, operator=self.operator, noise=self.noise,

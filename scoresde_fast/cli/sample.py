@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from scoresde_fast.cli.class_options import ClassOptions
-from scoresde_fast.cli.sampler_options import FLAG, SamplerOptions
+from scoresde_fast.cli.groups import Flag
+from scoresde_fast.cli.sampler_options import SamplerOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Sample(SamplerOptions, ClassOptions, SetOptions):
     Points (cld-toy), and positions with their velocities, are numbers and go to one .npz.
     """
 
-    return_velocity: Annotated[bool, FLAG] = False
+    return_velocity: Flag = False
     """CLD: write position, velocity (float32) and seeds to --out FILE.npz, in place of images."""
     rounding: Literal["floor", "round"] = "floor"
     """How [0, 1] becomes 8 bits: floor of 255 x as in the original programs, or round to the nearest."""
@@ -50,15 +51,11 @@ class Sample(SamplerOptions, ClassOptions, SetOptions):
         seeds = SeedSet.parse(self.seeds)  # a mistake here need not wait for the model
         shard = Shard.of_process() if self.shard is None else Shard.parse(self.shard)
         with stopping() as stop:
-            model = self.load(self.model)
-            sampler = sf.Sampler(model, **self.chosen(), **self.guidance(self.model))
+            model = self.loading.load(self.model)
+            sampler = sf.Sampler(model, **self.options(), **self.guidance(self.model))
             if self.return_velocity or not model.is_image:
                 states = parse_seeds(self.seeds)
                 print(write_states(sampler, states, self.out, return_velocity=self.return_velocity))
                 return
-            batch_size = sampler.batch_size if self.batch_size == "auto" else self.batch_size
-            print(
-                generate(
-                    sampler, seeds, self.out, batch_size=batch_size, rounding=self.rounding, shard=shard, stop=stop
-                )
-            )
+            size = sampler.batch_size
+            print(generate(sampler, seeds, self.out, batch_size=size, rounding=self.rounding, shard=shard, stop=stop))

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from scoresde_fast.cli.groups import Flag
+
 
 @dataclass(frozen=True)
 class Train:
@@ -26,9 +28,9 @@ class Train:
     """Seed of the initial weights and of every step."""
     device: str = "cpu"
     """Where to train: cpu or cuda."""
-    half: Annotated[bool, arg(help_behavior_hint="")] = False
+    half: Flag = False
     """Keep the trained weights in half precision."""
-    tensorboard: Annotated[bool, arg(help_behavior_hint="")] = False
+    tensorboard: Flag = False
     """Write TensorBoard events too."""
 
     def run(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.sampler_options import FLAG, process_device
+from scoresde_fast.cli.groups import NO_DEFAULT, Flag, process_device
 
 if TYPE_CHECKING:
     from scoresde_fast.classifier import Classifier
@@ -32,15 +32,15 @@ class Verify:
 
     out: Positional[Path]
     """The set, by the name that --out had: a folder, .npz, .zip, .tar or .npy."""
-    repair: Annotated[bool, FLAG] = False
+    repair: Flag = False
     """Make again what is missing, damaged or equal."""
     model: Annotated[str | None, arg(help_behavior_hint="(default: the embedded model that made the set)")] = None
     """For --repair: the model that made the set."""
     classifier: Annotated[str | None, arg(help_behavior_hint="(default: the embedded one that guided the set)")] = None
     """For --repair of a set of classes: the classifier that guided it."""
-    config: Annotated[str | None, FLAG] = None
+    config: Annotated[str | None, NO_DEFAULT] = None
     """For a .pth: the preset it belongs to, or a JSON file."""
-    raw: Annotated[bool, FLAG] = False
+    raw: Flag = False
     """For a .pth: the raw weights instead of their moving average."""
     batch_size: int = 64
     """Images computed together."""

@@ -23,7 +23,6 @@ from scoresde_fast.loop.lanes import lane_count, run_in_lanes
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ode import Fixed, IntegrationError, Integrator, Solution, Tolerances
-from scoresde_fast.ode.control import ErrorNorm
 from scoresde_fast.ode.integrate import OnAttempt
 from scoresde_fast.ops.normal import normal
 from scoresde_fast.ops.rademacher import rademacher
@@ -31,6 +30,7 @@ from scoresde_fast.precision import Precision, arithmetic, choose_precision
 from scoresde_fast.sampler.strict import chunk_size, chunks
 from scoresde_fast.sdes import SDE
 from scoresde_fast.solvers import make_grid
+from scoresde_fast.solvers.options import Norm
 
 ProbeKind = Literal["rademacher", "normal", "exact"]
 
@@ -83,7 +83,7 @@ class FlowSettings:
 
     rtol: float = 1e-5
     atol: float = 1e-5
-    error_norm: ErrorNorm = "sample"
+    error_norm: Norm = "sample"
     steps: int | None = None
     grid: str = "logsnr"
     eps: float | None = None

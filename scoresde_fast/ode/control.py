@@ -5,17 +5,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.errors import unknown
 from scoresde_fast.ode.dormand_prince import ERROR_ORDER, Slope
 from scoresde_fast.sdes import Array
-
-ErrorNorm = Literal["sample", "batch"]
+from scoresde_fast.solvers.options import Norm, require_norm
 
 SAFETY, SMALLEST, LARGEST = 0.9, 0.2, 10.0
 """Of the change of a step's length (Hairer, Norsett & Wanner, "Solving ODEs I", II.4)."""
@@ -37,7 +34,7 @@ class Tolerances:
 
     rtol: float = 1e-5
     atol: float = 1e-5
-    norm: ErrorNorm = "sample"
+    norm: Norm = "sample"
     most_steps: int = 10_000
 
     def __post_init__(self) -> None:
@@ -45,8 +42,7 @@ class Tolerances:
             value = getattr(self, name)
             if not (value >= least and value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; it must be a finite number greater than {least:g}")
-        if self.norm not in get_args(ErrorNorm):
-            raise ValueError(unknown("error norm", self.norm, get_args(ErrorNorm)))
+        require_norm("error norm", self.norm)
         if self.most_steps < 1:
             raise ValueError(f"most_steps is {self.most_steps}; it must be at least 1")
 

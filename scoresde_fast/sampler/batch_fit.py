@@ -53,11 +53,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def require_batch_size(batch_size: int) -> None:
-    """Raises ``ValueError`` unless it is a whole number of at least 1."""
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool):
-        raise ValueError(f"batch_size is {batch_size!r}; choose a whole number or 'auto'")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or 'auto'")

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scoresde_fast.adaptive import AdaptiveEngine
+from scoresde_fast.adaptive.engine import AdaptiveEngine
 from scoresde_fast.loop.engine import Engine
 from scoresde_fast.loop.fallback import out_of_memory
 from scoresde_fast.loop.lanes import in_lane, lane_count, run_in_lanes

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The solver that a model is sampled by: what the user chose, and for the rest what its configuration asks for."""
+"""The options of a `Sampler`: what the user gave, and for the rest what the model's configuration asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from inspect import Parameter, signature
+from typing import Any, TypeVar
 
-from scoresde_fast.adaptive import ADAPTIVE, AdaptiveOptions
+from scoresde_fast.adaptive.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.errors import unknown
 from scoresde_fast.model import ScoreFunction, ScoreModel
-from scoresde_fast.solvers import SOLVERS, SolverOptions
-from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
-from scoresde_fast.solvers.registry import ALIASES
+from scoresde_fast.run_options import RunOptions
+from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, SolverOptions
+from scoresde_fast.solvers.registry import ALIASES, SOLVERS
 
 PREDICTORS = {
     "euler_maruyama": "euler_maruyama",
@@ -21,56 +23,67 @@ PREDICTORS = {
     "gddim": "gddim",
 }
 """Our names of the configurations' predictors; "none" stands for reverse diffusion, as in the original."""
+FIXED_STEP, ADAPTIVE_STEP, RUN = (
+    {field.name: field.default for field in fields(group)} for group in (SolverOptions, AdaptiveOptions, RunOptions)
+)
+"""The options by name, with their defaults."""
+AnyOptions = SolverOptions | AdaptiveOptions
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-FIXED_ONLY = ("steps", "corrector", "corrector_steps", "snr", "grid", "order", "parity", "eta", "churn", "restart")
-"""What a solver that chooses its own steps has no use for."""
-TOLERANCES = {"rtol": "rtol", "atol": "atol", "error_norm": "norm"}
-"""What only such a solver has, and what `Tolerances` calls it."""
+def accepting_options(function: Function) -> Function:
+    """Let ``help`` and completion show every option that ``function`` takes as ``**options``."""
+    own = signature(function)
+    named = [p for p in own.parameters.values() if p.kind != Parameter.VAR_KEYWORD]
+    of_solvers = dict.fromkeys({**FIXED_STEP, **ADAPTIVE_STEP})  # None: the model's own
+    more = {**of_solvers, **RUN}.items()
+    keywords = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in more if name not in own.parameters
+    ]
+    function.__signature__ = own.replace(parameters=[*named, *keywords])  # type: ignore[attr-defined]
+    return function
 
 
-def solver_options(model: ScoreFunction, chosen: Mapping[str, Any]) -> SolverOptions:
-    """The options that are not None in ``chosen``; the others are the model's own.
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], RunOptions]:
+    """The solver's options that are not None, and those of the run.
+
+    Raises:
+        TypeError: there is no option of a name.
+    """
+    known = {**FIXED_STEP, **ADAPTIVE_STEP, **RUN}
+    for name in options:
+        if name not in known:
+            raise TypeError(unknown("option", name, known))
+    given = {name: value for name, value in options.items() if value is not None}
+    of_run = {name: value for name, value in given.items() if name in RUN}
+    return {name: value for name, value in given.items() if name not in RUN}, RunOptions(**of_run)
+
+
+def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions:
+    """Those that are given, by name; the others are the model's own.
+
+    "solver" may be all of them as one object, beside which no other is given.
 
     Raises:
         ValueError: the solver is unknown, or an option is one that it does not have.
     """
-    given = {name: value for name, value in chosen.items() if value is not None}
-    for name in TOLERANCES:
-        if name in given:
+    solver = given.get("solver")
+    if isinstance(solver, SolverOptions | AdaptiveOptions):
+        return _complete(model, solver, [name for name in given if name != "solver"])
+    if solver in ADAPTIVE:
+        return _adaptive(model, given)
+    for name, value in given.items():
+        if name not in FIXED_STEP:
             raise ValueError(
-                f"{name} is {given[name]!r}; only {' and '.join(map(repr, ADAPTIVE))} choose their steps by it: leave "
-                "it out"
+                f"{name} is {value!r}; only {' and '.join(map(repr, ADAPTIVE))} choose their steps by it: leave it out"
             )
     own = _own(model)
-    if "solver" in given:
-        if given["solver"] not in (known := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
-            raise ValueError(unknown("solver", given["solver"], [*known, *ADAPTIVE]))
-        # these belong to the model's own predictor
+    if solver is not None:
+        if solver not in (known := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
+            raise ValueError(unknown("solver", solver, [*known, *ADAPTIVE]))
+        # These belong to the model's own predictor.
         own = {name: value for name, value in own.items() if name not in ("corrector", "order")}
     return SolverOptions(**{**own, **given})
-
-
-def adaptive_options(model: ScoreFunction, chosen: Mapping[str, Any]) -> AdaptiveOptions:
-    """The same of a solver that chooses its own steps, ``chosen["solver"]``.
-
-    Raises:
-        ValueError: an option is one that it does not have, or out of its range.
-    """
-    given = {name: value for name, value in chosen.items() if value is not None}
-    solver, own = given["solver"], _own(model)
-    for name in FIXED_ONLY:
-        if name in given:
-            raise ValueError(
-                f"{name} is {given[name]!r}; solver {solver!r} chooses its own steps by rtol and atol: leave it out"
-            )
-    if given.get("flow", solver == "rk45") != (solver == "rk45"):
-        raise ValueError(
-            f"flow is {given['flow']}; solver 'rk45' is the probability flow's, 'ggf' the reverse SDE's: leave it out"
-        )
-    tolerances = {inside: given[name] for name, inside in TOLERANCES.items() if name in given}
-    denoise, eps = given.get("denoise", own.get("denoise", True)), given.get("eps", own.get("eps"))
-    return AdaptiveOptions.of(solver, model.sde, denoise=denoise, eps=eps, chosen=tolerances)
 
 
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,13 +91,34 @@ def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
 
     But for its conditions, which are no plain values; see `scoresde_fast.conditional.turns.described_conditions`.
     """
-    options = {name: value for name, value in described.items() if name not in ("model", "tolerances", "condition")}
-    for name, inside in TOLERANCES.items():
-        if inside in described.get("tolerances", {}):
-            options[name] = described["tolerances"][inside]
-    if options.get("restart") is not None:
-        options["restart"] = tuple(map(tuple, options["restart"]))
-    return options
+    return {name: value for name, value in described.items() if name not in ("model", "condition")}
+
+
+def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> AnyOptions:
+    """Options that the user gave as one object."""
+    if others:
+        raise ValueError(f"{others[0]} is given beside {options!r}; put it in there")
+    if (options.solver in ADAPTIVE) != isinstance(options, AdaptiveOptions):
+        kind = "AdaptiveOptions" if options.solver in ADAPTIVE else "SolverOptions"
+        raise ValueError(f"solver {options.solver!r} has other options than {options!r}; give {kind}")
+    return options.on(model.sde) if isinstance(options, AdaptiveOptions) else options
+
+
+def _adaptive(model: ScoreFunction, given: Mapping[str, Any]) -> AdaptiveOptions:
+    solver, own = given["solver"], _own(model)
+    of_flow = solver == "rk45"
+    if given.get("flow", of_flow) != of_flow:
+        raise ValueError(
+            f"flow is {given['flow']}; solver 'rk45' is the probability flow's, 'ggf' the reverse SDE's: leave it out"
+        )
+    chosen = {name: value for name, value in given.items() if name != "flow"}
+    for name, value in chosen.items():
+        if name not in ADAPTIVE_STEP:
+            raise ValueError(
+                f"{name} is {value!r}; solver {solver!r} chooses its own steps by rtol and atol: leave it out"
+            )
+    common = {name: value for name, value in own.items() if name in ("denoise", "eps")}
+    return AdaptiveOptions(**{**common, **chosen}).on(model.sde)
 
 
 def _own(model: ScoreFunction) -> dict[str, Any]:

@@ -13,12 +13,10 @@ import numpy as np
 from scoresde_fast.sdes import SDE, ScalarSDE
 from scoresde_fast.solvers.correctors import find_corrector
 from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
-from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, USUAL_ORDER, SolverOptions, arguments
+from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, SolverOptions, arguments
 from scoresde_fast.solvers.registry import SOLVERS, Solver, find_solver
 from scoresde_fast.solvers.restart import require_intervals, stops, with_restarts
 from scoresde_fast.solvers.table import NOTHING, AnyRow, Row, StepTable
-
-__all__ = ["PREDICTOR_CORRECTOR", "USUAL_ORDER", "build_table"]
 
 
 def build_table(sde: SDE, options: SolverOptions) -> StepTable:
@@ -37,6 +35,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     finishes = options.denoise and finish is not None
     require_steps(options.steps, 1 + finishes)
     restart = options.restart or ()
+    assert not isinstance(restart, str)  # `SolverOptions` has read it
     require_intervals(sde, restart, eps)
     # A run that is interrupted needs steps that end where they should.
     grid_of = partial(make_grid, options.grid, sde, published=found.published and not restart)
@@ -82,7 +81,7 @@ def _filling(sde: SDE, found: Solver, options: SolverOptions, corrector: str) ->
     if corrector == "none":
         return lambda grid: found.fill(sde, grid, **chosen)
 
-    if found.joins:
+    if "joined" in found.keywords:
         chosen["joined"] = False  # the corrector comes between
 
     def fill(grid: TimeGrid) -> list[AnyRow]:

@@ -22,7 +22,7 @@ from scoresde_fast.solvers.table import AnyRow, Row
     source="Zhang & Chen 2022 (DEIS), tAB",
     finish=posterior_mean,
 )
-def deis(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int) -> list[AnyRow]:
+def deis(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 3) -> list[AnyRow]:
     """x / scale <- x / scale + integral of e ds, with e the polynomial in t through its last ``order`` values."""
     levels = Levels.at(sde, grid.edges)
     # Over half the log-SNR every factor is smooth; ds is -s dl.
@@ -41,7 +41,7 @@ def deis(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int) -> list[AnyR
     source="Liu et al. 2022 (PNDM); Zhang & Chen 2022 (DEIS), rho AB",
     finish=posterior_mean,
 )
-def ipndm(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int) -> list[AnyRow]:
+def ipndm(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 3) -> list[AnyRow]:
     """The same with a polynomial in the noise-to-signal ratio s, which is Adams-Bashforth with steps of any length."""
     levels = Levels.at(sde, grid.edges)
     return _rows(levels, mean_weights(past(levels.ratio, order), *nodes(levels.ratio)))

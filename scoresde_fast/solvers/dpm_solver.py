@@ -46,8 +46,7 @@ def dpmpp_3m(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     orders=(2,),
     source="Lu et al. 2022 (DPM-Solver++), SDE-DPM-Solver++(2M)",
     finish=posterior_mean,
-    eta=1.0,
 )
-def dpmpp_2m_sde(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, eta: float) -> list[AnyRow]:
+def dpmpp_2m_sde(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, eta: float = 1.0) -> list[AnyRow]:
     """`dpmpp_2m` on the reverse SDE whose noise is ``eta`` times the paper's; its flow is `dpmpp_2m`."""
-    return Adams(2, eta=eta, midpoint=True).rows(sde, grid)
+    return Adams(2, eta=0.0 if flow else eta, midpoint=True).rows(sde, grid)

@@ -45,9 +45,8 @@ def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
     source="Zhang et al. 2022",
     finish=posterior_mean,
     weak_order=2,
-    eta=0.0,
 )
-def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int, eta: float) -> list[AnyRow]:
+def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int = 2, eta: float = 0.0) -> list[AnyRow]:
     """An Adams-Bashforth step of ``order`` in e; the first steps have as many past values as there are.
 
     With ``eta`` 1 a step of the reverse SDE, in E[x(0) | u] (`reverse_diffusion_rows`).

@@ -25,15 +25,14 @@ MOST_CHURN = np.sqrt(2) - 1
     source="Karras et al. 2022, algorithms 1 and 2",
     aliases=("edm",),
     finish=posterior_mean,
-    churn=True,
 )
-def heun(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, churn: float) -> list[AnyRow]:
+def heun(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
     """An Euler step of x / scale in s, then the whole step with the mean of both slopes.
 
-    A step begins by going forward to the time where s is ``churn`` times itself larger, T at most.
+    A step begins by going forward to where s is larger by the share churn / ``steps`` of itself, T at most.
     """
     ends = Levels.at(sde, grid.edges[1:])
-    growth = min(churn, MOST_CHURN)
+    growth = min(churn / steps, MOST_CHURN)
     starts = Levels.at(sde, grid.times)
     if growth:
         starts = Levels.at(sde, time_of(sde, starts.ratio * (1 + growth), grid.edges[-1], sde.T))

@@ -4,43 +4,52 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
+from scoresde_fast.errors import unknown
 from scoresde_fast.solvers.registry import SOLVERS, Solver
 
-USUAL_ORDER = 1
-"""Which of a solver's orders is taken when none is named: the second."""
 PREDICTOR_CORRECTOR = "pc"
 """The paper's own pair: reverse diffusion with the Langevin corrector."""
 
 Interval = tuple[float, float, int, int]
 """(t_min, t_max, times, steps) of Restart."""
+Norm = Literal["sample", "batch"]
+"""Over what a norm is taken."""
 
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """How to go from noise to data.
+    """How a solver of fixed steps goes from noise to data.
 
     Attributes:
-        solver: a solver's name, or "pc": reverse diffusion with the Langevin corrector unless another is named.
-        steps: steps of the solver; with ``denoise`` the last of them is the denoising, but for the solvers of
-            score_sde ("pc", "euler_maruyama", "reverse_diffusion", "ancestral") on images.
-        corrector: "langevin", "ald" or "none"; None leaves it to ``solver``.
-        corrector_steps: corrector steps before each predictor step.
-        snr: signal-to-noise ratio of the corrector.
-        grid: "uniform" (for the solvers of score_sde as published), "quadratic", "sqrt", "karras" or "logsnr".
-        flow: solve the probability-flow ODE instead of the reverse SDE.
-        denoise: end without noise: at E[x(0) | x(eps)], or as published: score_sde's solvers leave out the noise of the
-            last step, on CLD an Euler step goes from eps to the data ("gddim" takes the expectation).
-        eps: the time to stop at; None takes the SDE's own (1e-3 VP, sub-VP and CLD, 1e-5 VE).
-        order: of a solver that has several ("gddim": 1 to 4); None takes its usual one.
-        parity: do what the original program does where that departs from the paper ("sscs" with a changing beta).
-        eta: the noise of "ddim", "sa", "dpmpp_2m_sde" and "gddim", as a share of the reverse SDE's: 0 is the flow;
-            "gddim" has 0 and 1 alone; None takes the solver's usual share, 0 or 1.
-        churn: of "heun": the noise grows by this share over the steps together before they take it away again.
-        restart: intervals (t_min, t_max, times, steps): at t_min go forward to t_max with noise, and back in so many
-            steps, so many times (Xu et al. 2023).
+        solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
+            euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpmpp_2m, dpmpp_3m,
+            dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, unipc, sa, heun. On CLD: sscs, euler_maruyama, gddim. With steps as long
+            as tolerances allow: rk45 (the probability flow) and ggf (the reverse SDE; not on CLD).
+        steps: Steps of the solver.
+        corrector: What corrects before each step: langevin, ald (annealed; the only one on CLD) or none. Of "pc"
+            langevin unless another is named, of other solvers none.
+        corrector_steps: Corrector steps before each step.
+        snr: Signal-to-noise ratio of the corrector.
+        grid: How the times are spaced: uniform (as published), quadratic, sqrt, karras or logsnr.
+        flow: Solve the probability-flow ODE instead of the reverse SDE: no noise after the prior.
+        denoise: End without noise. The solvers of Song et al. leave out the noise of the last step; the others, and all
+            on CLD, use the last step to go from eps to the data.
+        eps: The time to stop at; of the SDE 1e-5 on VE and 1e-3 on the others.
+        order: Order of the solver, where it has several: unipc and sa 1 to 3, deis and ipndm 2 to 4, gddim 1 to 4.
+        parity: Do what the original program does where it departs from the paper: sscs with a changing beta.
+        eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, as a share of the reverse SDE's; 0 is the probability flow, and
+            gddim has 0 and 1 only.
+        churn: Noise that heun adds, and takes away again, over all steps together.
+        restart: Intervals (t_min, t_max, times, steps), or text like 0.1:0.3:2:5, several with commas between: at t_min
+            go back to t_max with noise and return in so many steps, so many times (Xu et al. 2023).
+        langevin_norm: Langevin's step size from the norms of each sample, or from their mean over the batch, as
+            published, which makes a sample depend on its batch.
+
+    Raises:
+        ValueError: a value is out of its range, or two exclude each other.
     """
 
     solver: str = PREDICTOR_CORRECTOR
@@ -56,52 +65,74 @@ class SolverOptions:
     parity: bool = False
     eta: float | None = None
     churn: float | None = None
-    restart: tuple[Interval, ...] | None = None
+    restart: str | tuple[Interval, ...] | None = None
+    langevin_norm: Norm = "sample"
+
+    def __post_init__(self) -> None:
+        for name in ("eta", "churn"):
+            self._require_noise(name, getattr(self, name))
+        require_norm("langevin_norm", self.langevin_norm)
+        object.__setattr__(self, "restart", _intervals(self.restart))
+
+    def _require_noise(self, name: str, amount: Any) -> None:
+        if amount is None:
+            return
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
+            raise ValueError(f"{name} is {amount!r}; it must be a finite number of at least 0")
+        if self.flow and amount:
+            raise ValueError(f"{name} is {amount!r}, but flow=True draws no noise: leave out one of them")
+
+
+def require_norm(name: str, norm: str) -> None:
+    """Raises ``ValueError`` unless it is a `Norm`."""
+    if norm not in get_args(Norm):
+        raise ValueError(unknown(name, norm, get_args(Norm)))
 
 
 def arguments(found: Solver, options: SolverOptions) -> dict[str, Any]:
-    """What the solver's ``fill`` takes beside the SDE and the grid.
+    """The keyword arguments of the solver's ``fill``.
 
     Raises:
-        ValueError: an option that the solver does not have, or a value that it cannot take.
+        ValueError: an option that the solver does not have, or an order that it does not have.
     """
-    chosen: dict[str, Any] = {"flow": options.flow}
-    if len(found.orders) > 1:
-        chosen["order"] = found.orders[USUAL_ORDER] if options.order is None else options.order
-        if chosen["order"] not in found.orders:
-            raise ValueError(
-                f"order is {options.order!r}; solver {found.name!r} has the orders "
-                f"{found.orders[0]} to {found.orders[-1]}"
-            )
-    elif options.order not in (None, found.orders[0]):
-        raise ValueError(f"order is {options.order!r}; solver {found.name!r} has order {found.orders[0]} alone")
-    if found.parity:
-        chosen["parity"] = options.parity
-    elif options.parity:
-        raise ValueError(f"parity has no meaning for solver {found.name!r}, which does as the original; leave it out")
-    if found.eta is not None:
-        chosen["eta"] = _noise("eta", options.eta, found.eta, options.flow)
-    elif options.eta is not None:
-        raise ValueError(_lacking(found, "eta", options.eta, [o for o in SOLVERS.values() if o.eta is not None]))
-    if found.churn:
-        chosen["churn"] = _noise("churn", options.churn, 0.0, options.flow) / options.steps
-    elif options.churn is not None:
-        raise ValueError(_lacking(found, "churn", options.churn, [o for o in SOLVERS.values() if o.churn]))
+    of_some_solver = {name for other in SOLVERS.values() for name in other.options}
+    for field in fields(options):
+        asked = getattr(options, field.name)
+        if field.name in of_some_solver - set(found.options) and asked != field.default:
+            _require_usual(found, field.name, asked)
+    given = {name: getattr(options, name, None) for name in found.keywords}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if "order" in chosen and chosen["order"] not in found.orders:
+        raise ValueError(
+            f"order is {options.order!r}; solver {found.name!r} has the orders {found.orders[0]} to {found.orders[-1]}"
+        )
     return chosen
 
 
-def _lacking(found: Solver, name: str, asked: float, having: list[Solver]) -> str:
-    fitting = sorted(other.name for other in having if set(other.sdes) & set(found.sdes))
+def _require_usual(found: Solver, name: str, asked: Any) -> None:
+    """Raises ``ValueError`` where a value is asked of a solver that lacks the option."""
+    if name == "order":
+        if asked != found.orders[0]:
+            raise ValueError(f"order is {asked!r}; solver {found.name!r} has order {found.orders[0]} alone")
+        return
+    fitting = sorted(
+        other.name for other in SOLVERS.values() if name in other.options and set(other.sdes) & set(found.sdes)
+    )
     choice = f", or choose {', '.join(fitting)}" if fitting else ""
-    return f"{name} is {asked!r}; solver {found.name!r} has none: leave it out{choice}"
+    raise ValueError(f"{name} is {asked!r}; solver {found.name!r} has none: leave it out{choice}")
 
 
-def _noise(name: str, asked: float | None, usual: float, flow: bool) -> float:
-    """The amount of noise that is taken."""
-    if asked is None:
-        return 0.0 if flow else usual
-    if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not (asked >= 0 and math.isfinite(asked)):
-        raise ValueError(f"{name} is {asked!r}; it must be a finite number of at least 0")
-    if flow and asked:
-        raise ValueError(f"{name} is {asked!r}, but flow=True draws no noise: leave out one of them")
-    return float(asked)
+def _intervals(restart: Any) -> Any:
+    """Restart's intervals as tuples, from text or any sequences; `restart.require_intervals` looks at the numbers."""
+    if not isinstance(restart, str):
+        return None if restart is None else tuple(tuple(i) if isinstance(i, list) else i for i in restart)
+    intervals = []
+    for part in restart.split(","):
+        try:
+            low, high, times, steps = part.split(":")
+            intervals.append((float(low), float(high), int(times), int(steps)))
+        except ValueError:
+            raise ValueError(
+                f"restart {part!r} cannot be read; it is T_MIN:T_MAX:TIMES:STEPS, as in 0.1:0.3:2:5"
+            ) from None
+    return tuple(intervals)

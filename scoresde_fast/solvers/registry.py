@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from inspect import Parameter, signature
 from typing import Any
 
 from scoresde_fast.errors import unknown
@@ -13,6 +15,8 @@ from scoresde_fast.solvers.table import AnyRow
 
 Fill = Callable[..., list[AnyRow]]
 Finish = Callable[..., AnyRow]
+OF_EVERY_RUN = frozenset({"flow", "steps", "joined"})
+"""Keyword arguments of a ``fill`` that are no options of its own."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,10 @@ class Solver:
 
     Attributes:
         name: as the user writes it.
-        fill: ``fill(sde, grid, flow=...)`` -> the rows of its steps; ``order=``, ``parity=``, ``eta=`` and ``churn=``
-            too, where it has them.
+        fill: ``fill(sde, grid, *, flow)`` -> the rows of its steps.  Its other keyword arguments are the fields of
+            `SolverOptions` that it has, with its usual values as defaults: ``order=3``, ``eta=0.0``.  It may also take
+            ``steps``, those of the whole run, and ``joined=True``: with False the end of a step and the beginning of
+            the next are rows of their own, between which a corrector can go.
         sdes: the SDEs it is defined on.
         flow: whether it has a probability-flow form.
         source: where its equations are.
@@ -30,17 +36,13 @@ class Solver:
             user may choose.
         finish: ``finish(sde, t, dt)``: the row that ends a run at t without noise; None: the noise of the last step is
             left out instead.
-        deterministic: it draws no noise unless ``eta`` or ``churn`` asks for it.
-        parity: whether it can reproduce what the original program does otherwise.
+        deterministic: it draws no noise unless an option asks for it.
         evaluations: network evaluations a step.
         published: on images it is as in score_sde: its uniform grid ends beyond eps, and the noise of its last step is
             left out.
         correctable: a corrector may go before each step, which takes nothing from the steps before it.
-        joins: the end of a step and the beginning of the next are one row, unless ``fill`` has ``joined=False``.
         corrected: a corrector at no cost makes it converge one order faster than the order by which it is named.
         weak_order: the most that the order of a noisy form can be, where that is less than the flow's.
-        eta: the usual noise, as a share of that of the reverse SDE, of a solver whose user may choose it.
-        churn: whether noise may be added before its steps.
     """
 
     name: str
@@ -51,15 +53,22 @@ class Solver:
     orders: tuple[int, ...] = (1,)
     finish: Finish | None = None
     deterministic: bool = False
-    parity: bool = False
     evaluations: int = 1
     published: bool = False
     correctable: bool = False
-    joins: bool = False
     corrected: bool = False
     weak_order: int | None = None
-    eta: float | None = None
-    churn: bool = False
+
+    @cached_property
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments of ``fill`` with their defaults; `Parameter.empty` where there is none."""
+        parameters = signature(self.fill).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind == Parameter.KEYWORD_ONLY}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that it has besides those of every run, with its usual values."""
+        return {name: usual for name, usual in self.keywords.items() if name not in OF_EVERY_RUN}
 
     def convergence(self, order: int | None = None, *, noisy: bool = False) -> int:
         """The power of the step size with which the error falls: with ``noisy`` that of the moments, else of a path."""
@@ -72,10 +81,18 @@ ALIASES: dict[str, str] = {}
 
 
 def solver(name: str, *, aliases: tuple[str, ...] = (), **known: Any) -> Callable[[Fill], Fill]:
-    """Register the decorated function, `Solver.fill`, as the solver ``name``; ``known`` are `Solver`'s attributes."""
+    """Register the decorated function, `Solver.fill`, as the solver ``name``; ``known`` are `Solver`'s attributes.
+
+    Raises:
+        TypeError: an option of the function has no default.
+    """
 
     def register(fill: Fill) -> Fill:
-        SOLVERS[name] = Solver(name, fill, **known)
+        registered = Solver(name, fill, **known)
+        for option, usual in registered.options.items():
+            if usual is Parameter.empty:
+                raise TypeError(f"solver {name!r} has the option {option!r} without a default: give its usual value")
+        SOLVERS[name] = registered
         ALIASES.update(dict.fromkeys(aliases, name))
         return fill
 

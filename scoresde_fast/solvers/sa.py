@@ -21,8 +21,7 @@ from scoresde_fast.solvers.table import AnyRow
     source="Xue et al. 2023 (SA-Solver)",
     aliases=("sa_solver",),
     finish=posterior_mean,
-    eta=1.0,
 )
-def sa(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int, eta: float) -> list[AnyRow]:
+def sa(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 2, eta: float = 1.0) -> list[AnyRow]:
     """Adams-Bashforth and Adams-Moulton steps on the reverse SDE with a constant tau = ``eta``, which share a noise."""
-    return Adams(order, corrector=True, eta=eta).rows(sde, grid)
+    return Adams(order, corrector=True, eta=0.0 if flow else eta).rows(sde, grid)

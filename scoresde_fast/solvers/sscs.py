@@ -27,9 +27,7 @@ FLIP = np.diag([-1.0, 1.0])
     flow=False,
     source="Dockhorn et al. 2022, section 3.2",
     finish=euler_mean,
-    parity=True,
     correctable=True,
-    joins=True,
 )
 def sscs(sde: SDE, grid: TimeGrid, *, flow: bool, parity: bool = False, joined: bool = True) -> list[AnyRow]:
     """Half a step of the exact part, v <- v + 2 Gamma (s_v + v / M) clock, half a step of the exact part.

@@ -21,6 +21,6 @@ from scoresde_fast.solvers.table import AnyRow
     source="Zhao et al. 2023 (UniPC), B(h) = e^h - 1",
     finish=posterior_mean,
 )
-def unipc(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int) -> list[AnyRow]:
+def unipc(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 2) -> list[AnyRow]:
     """UniPC-p in data prediction; nothing corrects the last state, whose evaluation is the denoising's."""
     return Adams(order, corrector=True, midpoint=True).rows(sde, grid)

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from scoresde_fast.adaptive import ADAPTIVE
+from scoresde_fast.adaptive.options import ADAPTIVE
 from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling, warm_up
 from scoresde_fast.errors import unknown
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.sampler.options import solver_options
 from scoresde_fast.sdes import SDE, ScalarSDE
-from scoresde_fast.solvers import GRIDS, SOLVERS, Solver, StepTable, build_table, find_solver
+from scoresde_fast.solvers import GRIDS, SOLVERS, Solver, SolverOptions, StepTable, build_table, find_solver
 from scoresde_fast.solvers.noise_levels import time_of
-from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, USUAL_ORDER, Interval
+from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, Interval
 from scoresde_fast.solvers.registry import ALIASES
 
 SUITED_GRIDS = {"vesde": "karras", "vpsde": "quadratic", "subvpsde": "quadratic", "cld": "quadratic"}
@@ -97,6 +97,7 @@ class FixedStep:
 
     def _table(self, steps: int) -> StepTable:
         options = solver_options(self.model, {**self._options(steps), "denoise": True})
+        assert isinstance(options, SolverOptions)
         return build_table(self.model.sde, options)
 
     def _sampler(self, steps: int, *, denoise: bool) -> Sampler:
@@ -130,8 +131,8 @@ def fixed_step(model: ScoreFunction, rules: Rules) -> Iterator[FixedStep]:
     for name in _wanted(sde, rules):
         solver = find_solver("reverse_diffusion" if name == PREDICTOR_CORRECTOR else name, sde)
         evaluations = solver.evaluations * (2 if name == PREDICTOR_CORRECTOR else 1)
-        usual = _usual_order(solver)
-        orders = solver.orders if len(solver.orders) > 1 else (None,)
+        usual = solver.options.get("order")
+        orders = solver.orders if usual is not None else (None,)
         for (label, flow, options), order, grid, budget in product(
             _forms(name, solver, sde), orders, grids, rules.budgets
         ):
@@ -169,16 +170,12 @@ def _wanted(sde: SDE, rules: Rules) -> list[str]:
     return list(dict.fromkeys(named)) if rules.solvers else fitting
 
 
-def _usual_order(solver: Solver) -> int | None:
-    return solver.orders[USUAL_ORDER] if len(solver.orders) > 1 else None
-
-
 def _forms(name: str, solver: Solver, sde: SDE) -> Iterator[tuple[str, bool, Mapping[str, Any]]]:
     """(name of the curve, flow, further options) of each form that a solver has."""
     if not solver.deterministic:
         yield name, False, {}
     # Without their noise, solvers whose user chooses it are solvers of other names.
-    if solver.deterministic or (solver.flow and solver.eta is None and name != PREDICTOR_CORRECTOR):
+    if solver.deterministic or (solver.flow and "eta" not in solver.options and name != PREDICTOR_CORRECTOR):
         yield name if solver.deterministic else f"{name}, flow", True, {}
     for variant, flow, options in VARIANTS.get(name, ()):
         yield f"{name}, {variant}", flow, options

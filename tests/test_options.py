@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options: their dataclasses are the source of `Sampler`'s keywords, the command line and what is described."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from inspect import signature
+from typing import Any
+
+import pytest
+import tyro
+
+import scoresde_fast as sf
+from scoresde_fast.adaptive.options import AdaptiveOptions
+from scoresde_fast.cli import PARSING
+from scoresde_fast.cli.groups import RunGroup, SolverGroup, ToleranceGroup, given, optional
+from scoresde_fast.cli.sample import Sample
+from scoresde_fast.run_options import RunOptions
+from scoresde_fast.sdes import CLDSDE, VPSDE
+from scoresde_fast.solvers import SOLVERS, SolverOptions
+from scoresde_fast.solvers.registry import solver
+
+pytestmark = pytest.mark.same_everywhere
+
+OPTIONS = (SolverOptions, AdaptiveOptions, RunOptions)
+
+
+@pytest.fixture(scope="module")
+def model() -> sf.GaussianMixture:
+    return sf.GaussianMixture.gaussian(VPSDE(), 0.2, 0.5, (1, 2, 2))
+
+
+def names(options: type) -> list[str]:
+    return [field.name for field in fields(options)]
+
+
+class TestSampler:
+    @pytest.mark.parametrize(
+        "options",
+        [SolverOptions("sa", 6, order=1, eta=0.5, restart=((0.1, 0.3, 1, 2),)), AdaptiveOptions("rk45", 1e-2, 1e-2)],
+        ids=["fixed steps", "steps by tolerances"],
+    )
+    def test_one_object_or_keywords(self, model: sf.GaussianMixture, options: Any) -> None:
+        """Both ways make the same sampler, and what it describes makes it again."""
+        whole, named = sf.Sampler(model, options), sf.Sampler(model, **asdict(options))
+        assert whole.describe() == named.describe()
+        assert asdict(whole.options).items() <= whole.describe().items()
+
+    @pytest.mark.parametrize(
+        ("arguments", "options", "error", "sentence"),
+        [
+            ((SolverOptions("ddim", 9), 10), {}, ValueError, "steps is given beside SolverOptions"),
+            ((SolverOptions("ddim", 9),), {"eta": 0.5}, ValueError, "eta is given beside SolverOptions"),
+            ((SolverOptions("rk45"),), {}, ValueError, "solver 'rk45' has other options .* give AdaptiveOptions"),
+            ((AdaptiveOptions("ddim"),), {}, ValueError, "solver 'ddim' has other options .* give SolverOptions"),
+            (("ddim",), {"stesp": 4}, TypeError, "unknown option 'stesp' - did you mean 'steps'"),
+            (("ddim", 9), {"eps": 2.0}, ValueError, "eps is 2.0"),
+            (("pc", 9), {"langevin_norm": "all"}, ValueError, "unknown langevin_norm 'all'"),
+        ],
+    )
+    def test_refusals(
+        self, model: sf.GaussianMixture, arguments: tuple[Any, ...], options: Any, error: Any, sentence: str
+    ) -> None:
+        """One sentence with the name, the value and the fix."""
+        with pytest.raises(error, match=sentence):
+            sf.Sampler(model, *arguments, **options)
+
+    def test_completion_shows_every_option(self) -> None:
+        """What ``help`` and editors ask for has all of them as keywords."""
+        shown = signature(sf.Sampler).parameters
+        assert set(shown) == {"model", "condition", *(name for options in OPTIONS for name in names(options))}
+        assert shown["batch_size"].default == 64 and shown["snr"].default is None
+
+
+class TestSolvers:
+    def test_their_options_are_fields(self) -> None:
+        """Whatever a solver's function takes can be asked for."""
+        for found in SOLVERS.values():
+            assert set(found.options) <= set(names(SolverOptions)), found.name
+
+    def test_a_solver_declares_what_it_takes(self, model: sf.GaussianMixture) -> None:
+        """An option is given by its keyword, with the usual value as the default; other solvers refuse it."""
+        seen: list[float] = []
+
+        @solver("option_taker", sdes=(VPSDE,), flow=True, source="this test")
+        def option_taker(sde: Any, grid: Any, *, flow: bool, churn: float = 0.25) -> Any:
+            seen.append(churn)
+            return SOLVERS["ddim"].fill(sde, grid, flow=flow, eta=0.0)
+
+        try:
+            sf.Sampler(model, "option_taker", 5)
+            sf.Sampler(model, "option_taker", 5, churn=0.75)
+            assert seen == [0.25, 0.75]
+            with pytest.raises(ValueError, match=r"eta is 0.5; solver 'option_taker' has none: .* choose .*ddim"):
+                sf.Sampler(model, "option_taker", 5, eta=0.5)
+        finally:
+            SOLVERS.pop("option_taker")
+
+    def test_an_option_needs_its_usual_value(self) -> None:
+        """Said when the solver is registered, not when it runs."""
+        with pytest.raises(TypeError, match="solver 'none' has the option 'eta' without a default"):
+
+            @solver("none", sdes=(CLDSDE,), flow=False, source="this test")
+            def fill(sde: Any, grid: Any, *, flow: bool, eta: float) -> Any: ...
+
+        assert "none" not in SOLVERS
+
+
+class TestCommandLine:
+    def test_groups_are_the_dataclasses(self) -> None:
+        """The same fields in the same order; tolerances without those that they share with fixed steps."""
+        assert names(SolverGroup) == names(SolverOptions) and names(RunGroup) == names(RunOptions)
+        assert names(ToleranceGroup) == ["rtol", "atol", "error_norm"]
+
+    @pytest.mark.parametrize("options", OPTIONS)
+    def test_every_option_is_documented(self, options: type, capsys: pytest.CaptureFixture[str]) -> None:
+        """Its line in the docstring is its help."""
+        with pytest.raises(SystemExit):
+            tyro.cli(optional(options), args=["--help"], config=PARSING)
+        printed = "".join(capsys.readouterr().out.replace("│", " ").split())
+        sections = options.__doc__.split("Attributes:")[1].split("Raises:")[0]
+        for name in names(options):
+            assert f"--{name.replace('_', '-')}" in printed
+            description = sections.split(f"        {name}: ")[1].splitlines()[0]
+            assert description.replace(" ", "") in printed
+
+    def test_what_is_given_and_nothing_else(self) -> None:
+        """Flags can be turned off, where the model may have turned them on."""
+        words = "m --no-denoise --flow --eta 0 --restart 0.1:0.3:2:5 --rtol 1e-3 --no-compile --batch-size auto"
+        command = tyro.cli(Sample, args=words.split(), config=PARSING)
+        assert given(command.solver) == {"flow": True, "denoise": False, "eta": 0.0, "restart": "0.1:0.3:2:5"}
+        assert given(command.tolerance) == {"rtol": 1e-3}
+        assert given(command.computing) == {"compile": False, "batch_size": "auto"}
+        assert command.options()["device"] == "cpu"

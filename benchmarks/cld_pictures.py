@@ -68,7 +68,7 @@ def forwards(model: sf.ScoreModel, particles: int) -> History:
 def reverse(model: sf.ScoreModel, particles: int) -> History:
     """SSCS's run, its table taken row by row; after the first half step a state is at the middle of a step."""
     sampler = sf.Sampler(model, solver="sscs", steps=STEPS, grid="quadratic", denoise=False)
-    program, sde = sampler.program, model.sde
+    program, sde = sampler.runner.program, model.sde
     loop = Loop(program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu"))
     noise = Noise(0, torch.arange(particles))
     prior = model.prior(noise.normal(0, model.state_shape))

@@ -54,7 +54,7 @@ def _forward(report: Report, *, compile: bool) -> None:
         # Made in here, or what was compiled for tensors of inference mode would be compiled anew.
         x = torch.rand(job.batch, *job.model.state_shape, device=job.device)
         row = torch.zeros(1, dtype=torch.int64, device=job.device)
-        evaluate = sampler.engine.evaluate
+        evaluate = sampler.runner.evaluate
         network = gpu_seconds({"network": lambda: evaluate(x, row)}, rounds=gpu_setting.now.rounds)["network"]
     report.figure(f"evaluation ms{suffix}", 1e3 * network)
     report.figure(f"row 7: share of matmul peak (floor 0.55, goal 0.7){suffix}", gflop / 1e3 / network / peak(report))
@@ -66,7 +66,7 @@ def _forward(report: Report, *, compile: bool) -> None:
 
 def _replays(report: Report, sampler: Sampler, job: Job, wall: float, suffix: str) -> None:
     """Row 11, and the kernels of the pattern that comes most often."""
-    loop = sampler.engine.prepare(job.batch)
+    loop = sampler.runner.prepare(job.batch)
     assert isinstance(loop, CapturedLoop), "the loop could not be captured"
     patterns = list(loop.patterns())
     replays = {str(place): pattern.replay for place, pattern in enumerate(patterns)}

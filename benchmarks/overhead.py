@@ -48,7 +48,7 @@ def share_outside_network(steps: int) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one lane, so that the seconds in and outside the network add up
     sampler = sf.Sampler(sf.load("digits-ve"), "pc", steps)
-    network = sampler.engine.refresh()
+    network = sampler.runner.refresh()
     assert isinstance(network, nn.Module)
     clock = {"inside": 0.0}
     network.register_forward_pre_hook(lambda *_: clock.update(entered=time.perf_counter()))

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 import scoresde_fast as sf
 from scoresde_fast.loop.capture import CudaGraphs, require_capturable_loop
 from scoresde_fast.loop.capture_safety import CaptureUnsafeError, record_twice, require_capturable
-from scoresde_fast.loop.engine import program_for
 from scoresde_fast.loop.evaluate import evaluator
 from scoresde_fast.loop.loop import Loop, Registers, StepBackends
 from scoresde_fast.loop.phases import split
+from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.ops import checks
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
@@ -259,7 +259,7 @@ def test_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
         warnings.simplefilter("error", RuntimeWarning)
         for seeds in (range(64), [3], range(70, 100)):
             torch.testing.assert_close(captured.sample(seeds), plain.sample(seeds), rtol=0, atol=1e-4)
-    assert all(type(loop).__name__ == "CapturedLoop" for loop in captured.engine._loops.values())
+    assert all(type(loop).__name__ == "CapturedLoop" for loop in captured.runner._loops.values())
 
 
 def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
@@ -270,10 +270,10 @@ def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
         before = torch.cuda.memory_reserved()
         sampler = sf.Sampler(on_gpu, steps=steps, capture=capture, **GPU)
         for size in sizes:
-            sampler.engine.prepare(size)
+            sampler.runner.prepare(size)
         sampler.sample(range(64)) if steps < 1000 else None
         held.append(torch.cuda.memory_reserved() - before)
-        sampler.engine.release()
+        sampler.runner.release()
     assert max(held[1:]) - held[0] <= 256 * 2**20
 
 

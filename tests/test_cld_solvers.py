@@ -13,9 +13,9 @@ from chance import assert_moments, kolmogorov_smirnov_bound
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
-from scoresde_fast.loop.engine import program_for
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.noise import Noise

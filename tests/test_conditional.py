@@ -15,9 +15,9 @@ import scoresde_fast as sf
 from scoresde_fast.conditional.streams import fitting_colours
 from scoresde_fast.loop.capture import CapturedLoop, require_capturable_loop
 from scoresde_fast.loop.condition import Run, bind_all
-from scoresde_fast.loop.engine import program_for
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table

@@ -13,9 +13,9 @@ from chance import SIGMAS, standard_error_of_std
 import scoresde_fast as sf
 from scoresde_fast.conditional.levels import marginal_levels, run_levels
 from scoresde_fast.loop.condition import FIRST_DRAW, Run
-from scoresde_fast.loop.engine import program_for
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.mixture import gaussian_marginals
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE

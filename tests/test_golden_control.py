@@ -14,9 +14,9 @@ from torch import Tensor
 
 from scoresde_fast.conditional import Projection
 from scoresde_fast.loop.condition import FIRST_DRAW, BoundConditions, Run
-from scoresde_fast.loop.engine import program_for
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin_norms, langevin_step, project

@@ -18,10 +18,10 @@ from scoresde_fast.data import load_dataset
 from scoresde_fast.loop.capture import CapturedLoop
 from scoresde_fast.loop.capture_safety import require_capturable
 from scoresde_fast.loop.condition import Condition, Run, bind_all
-from scoresde_fast.loop.engine import program_for
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.guidance import evaluate_guided
 from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.loop.watch import NonFiniteError
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import VPSDE, tweedie

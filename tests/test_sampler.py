@@ -12,7 +12,7 @@ from chance import assert_moments, binomial_bounds
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.loop.lanes import OnStep, run_in_lanes
+from scoresde_fast.loop.lanes import OnStep, run_parts
 from scoresde_fast.loop.loop import NonFiniteError
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.noise import Noise
@@ -84,7 +84,7 @@ def test_an_error_ends_every_lane() -> None:
         return torch.zeros(1)
 
     with pytest.raises(ValueError, match="lane 0 failed"):
-        run_in_lanes(work, [0, 1], 2, None)
+        run_parts(work, [[0], [1]], 2, None)
     assert steps[1] < 5_000
 
 

@@ -13,17 +13,17 @@ from test_capture import SDE_OF, model_of
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.adaptive.engine import AdaptiveEngine
 from scoresde_fast.adaptive.options import AdaptiveOptions
+from scoresde_fast.adaptive.runner import AdaptiveRunner
 from scoresde_fast.latent import density
 from scoresde_fast.latent.codes import Decoder
 from scoresde_fast.latent.runner import FlowRunner, FlowSettings, Probes
 from scoresde_fast.loop import capture
 from scoresde_fast.loop.capture_safety import require_capturable
-from scoresde_fast.loop.loop import StepBackends
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops import checks
+from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import VPSDE
 
 Runs = Callable[[ScoreFunction, bool], Callable[[], Tensor]]
@@ -57,12 +57,12 @@ def checking(monkeypatch: pytest.MonkeyPatch) -> None:
 def adaptive_step(model: ScoreFunction, solver: str) -> None:
     """The first step of a solver, of two samples."""
     options = AdaptiveOptions(solver, denoise=False).on(model.sde)
-    engine = AdaptiveEngine(
-        model, options, DEVICE, precision="fp32", captured=True, strict=False, run_seed=0,
-        backends=StepBackends.choose(DEVICE),
-    )  # fmt: skip
+    runner = AdaptiveRunner(model, options, DEVICE, RunOptions())
+    runner._graphs.wanted = True
+    runner.release()
+    runner.refresh()
     x = torch.zeros(2, *model.state_shape, dtype=torch.float64, device=DEVICE)
-    engine._solve(x, torch.zeros(2, dtype=torch.int64, device=DEVICE), None)
+    runner._solve(x, torch.zeros(2, dtype=torch.int64, device=DEVICE), None)
 
 
 @pytest.mark.same_everywhere
@@ -116,8 +116,8 @@ def test_a_network_without_weights_runs_on_the_device(checking: None, solver: st
 def sampled(solver: str) -> Runs:
     def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
         sampler = sf.Sampler(model, solver, **LOOSE)
-        sampler.engine._graphs.wanted = captured
-        sampler.engine.release()
+        sampler.runner._graphs.wanted = captured
+        sampler.runner.release()
         return lambda: torch.cat([sampler.sample([1, 2]), sampler.sample([5, 4])])
 
     return runs

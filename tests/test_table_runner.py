@@ -16,13 +16,12 @@ from torch import Tensor, nn
 import scoresde_fast as sf
 from scoresde_fast.files import cache_folder
 from scoresde_fast.loop import capture as capturing
-from scoresde_fast.loop import engine
+from scoresde_fast.loop import table_runner
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.precision import choose_precision
-from scoresde_fast.sampler.batch_fit import largest_batch, remembered_batch
-from scoresde_fast.sampler.batches import BatchTooLargeError
+from scoresde_fast.sampler.batch_fit import BatchTooLargeError, largest_batch, remembered_batch
 from scoresde_fast.sampler.strict import PIXELS, chunk_size, chunks
 from scoresde_fast.sdes import VPSDE
 
@@ -69,8 +68,9 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[sf.Sampler], Recorded
     def capture(sampler: sf.Sampler) -> RecordedGraphs:
         graphs = RecordedGraphs()
         monkeypatch.setattr(capturing, "CudaGraphs", lambda device: graphs)
-        monkeypatch.setattr(engine, "require_capturable_loop", lambda loop, shape: None)  # it tells a CPU's tensors not
-        sampler.engine._graphs.wanted = True
+        # It tells a CPU's tensors not.
+        monkeypatch.setattr(table_runner, "require_capturable_loop", lambda loop, shape: None)
+        sampler.runner._graphs.wanted = True
         return graphs
 
     return capture
@@ -88,7 +88,7 @@ def test_captured_images_are_the_images(
         # Sums differ with the batch size in their last bits: ten evaluations round states of up to 50, five deviations,
         # by 6e-5 together. Images of two seeds differ by more than 0.1.
         torch.testing.assert_close(images, plain.sample(seeds), rtol=0, atol=1e-4)
-        assert len(sampler.engine._loops) == captured
+        assert len(sampler.runner._loops) == captured
     assert graphs.captured > 0 and graphs.replayed >= 5 * 5
 
 
@@ -124,14 +124,14 @@ def test_a_stale_evaluator_is_made_again(tiny: sf.ScoreModel, monkeypatch: pytes
         assert precision == "fp32" and not torch.is_inference_mode_enabled()
         return made[-1]
 
-    monkeypatch.setattr(engine, "evaluator", make)
+    monkeypatch.setattr(table_runner, "evaluator", make)
     sampler = sf.Sampler(tiny, "em", 2)
     for batches in (1, 2):
         sampler.sample(range(4))
         sampler.sample(range(9))
         assert len(made) == batches
         monkeypatch.setattr(made[-1], "stale", lambda: True)
-    assert all(loop.evaluate is made[-1] for loop in sampler.engine._loops.values())
+    assert all(loop.evaluate is made[-1] for loop in sampler.runner._loops.values())
 
 
 def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,8 +142,9 @@ def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest
 
     expected = sf.sample(function(forward), seeds=range(3), solver="em", steps=4)
     sampler = sf.Sampler(function(forward), "em", 4)
-    sampler.engine._graphs.wanted = True
-    with pytest.warns(RuntimeWarning, match=r"Own cannot be captured.*_local_scalar_dense.*test_engine\.py") as caught:
+    sampler.runner._graphs.wanted = True
+    said = r"Own cannot be captured.*_local_scalar_dense.*test_table_runner\.py"
+    with pytest.warns(RuntimeWarning, match=said) as caught:
         for _ in range(2):
             assert torch.equal(sampler.sample(range(3)), expected)
     assert len(caught) == 1 and "capture=False" in str(caught[0].message)
@@ -313,12 +314,13 @@ def test_the_largest_batch_is_remembered(tmp_path: Path, monkeypatch: pytest.Mon
         ({"compile": "yes"}, "compile is 'yes'; choose True, False or 'auto'"),
         ({"batch_size": "all"}, "batch_size is 'all'; choose a whole number or 'auto'"),
         ({"strict": True, "langevin_norm": "batch"}, "choose langevin_norm='sample'"),
+        ({"solver": "rk45", "steps": None, "strict": True, "error_norm": "batch"}, "choose error_norm='sample'"),
     ],
 )
 def test_bad_options(tiny: sf.ScoreModel, options: dict[str, object], sentence: str) -> None:
     """One clear sentence with the value, before anything runs."""
     with pytest.raises(ValueError, match=sentence):
-        sf.Sampler(tiny, "pc", 2, **options)
+        sf.Sampler(tiny, **{"solver": "pc", "steps": 2, **options})
 
 
 def test_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

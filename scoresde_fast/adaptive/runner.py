@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine of a sampler whose solver chooses its own steps; see `scoresde_fast.loop.engine.Engine` for the other."""
+"""The runner of a solver that chooses its own steps; see `scoresde_fast.loop.table_runner` for the other."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from scoresde_fast.adaptive.gotta_go_fast import GottaGoFast
 from scoresde_fast.adaptive.options import AdaptiveOptions
+from scoresde_fast.devices import choose_capture
 from scoresde_fast.flow import Drift, TimeCurves
 from scoresde_fast.loop.capture import GraphCapture
-from scoresde_fast.loop.engine import program_for
 from scoresde_fast.loop.evaluate import evaluator
 from scoresde_fast.loop.fallback import out_of_memory
 from scoresde_fast.loop.lanes import in_lane
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
+from scoresde_fast.loop.runner import prior
+from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.noise import Noise
 from scoresde_fast.ode import IntegrationError, Integrator, Solution, Tolerances
 from scoresde_fast.ode.integrate import OnAttempt
-from scoresde_fast.precision import Precision, arithmetic
+from scoresde_fast.precision import arithmetic, choose_precision
+from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import CLDSDE, ScalarSDE
 from scoresde_fast.solvers import find_solver
 from scoresde_fast.solvers.table import StepTable
@@ -30,42 +34,35 @@ PROGRESS = 1000
 """Parts of the way that progress is told in: how many evaluations there will be is not known."""
 
 
-class AdaptiveEngine:
-    """Runs one batch after another from the prior to the data, and counts the evaluations of each sample.
-
-    `refresh` comes before a run.
+class AdaptiveRunner:
+    """Runs "rk45" or "ggf", every sample with steps of its own; see `Runner`.
 
     Args:
         model: on its device, in evaluation mode; its network may be replaced or changed between two runs.
         options: the solver and its tolerances, complete: see `AdaptiveOptions.on`.
-        precision: what the network computes in.
-        captured: capture a step as a CUDA graph; the device is a GPU.
-        strict: see `arithmetic`.
-        run_seed: of the noise.
-        backends: what makes noise and the last step.
+        device: the model's.
+        run: precision ("auto" is fp32), capture of a step, strictness, backend and run seed.
+
+    Raises:
+        ValueError: the device lacks the precision, or cannot capture; or a tolerance is out of its range.
+        RuntimeError: the backend cannot run here; says why.
     """
 
-    def __init__(
-        self,
-        model: ScoreFunction,
-        options: AdaptiveOptions,
-        device: torch.device,
-        *,
-        precision: Precision,
-        captured: bool,
-        strict: bool,
-        run_seed: int,
-        backends: StepBackends,
-    ) -> None:
-        self.precision: Precision = precision
-        self.evaluations: dict[int, int] = {}
-        self._model, self._device = model, device
+    nfe = None
+    through_network = False
+
+    def __init__(self, model: ScoreFunction, options: AdaptiveOptions, device: torch.device, run: RunOptions) -> None:
+        self.device = device
+        self.precision = choose_precision("fp32" if run.precision == "auto" else run.precision, device)
+        self.batch_dependent = options.error_norm == "batch"
+        self._model, self._run = model, run
+        self._backends = StepBackends.choose(device, run.backend)
+        self._evaluations: dict[int, int] = {}
         # Numbers, which `AdaptiveOptions.on` has put there.
         assert options.eps is not None and options.rtol is not None and options.atol is not None
         self._flow, self._eps = options.solver == "rk45", options.eps
         self._tolerances = Tolerances(options.rtol, options.atol, options.error_norm)
-        self._strict, self._run_seed, self._backends = strict, run_seed, backends
-        self._graphs = GraphCapture(model, device, wanted=captured)
+        self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
         self._finish = self._last_row() if options.denoise else None
         self._denoise: Loop | None = None
         self._drift: Drift | None = None
@@ -78,7 +75,7 @@ class AdaptiveEngine:
             return
         self.release()
         # What a network is folded to may depend on the number of threads, in its last bits; so it has one.
-        if self._device.type == "cpu":
+        if self.device.type == "cpu":
             in_lane(self._make)
         else:
             self._make()
@@ -91,14 +88,14 @@ class AdaptiveEngine:
         if self._finish is not None:
             network = evaluator(self._model.network, self._finish.labels, self.precision)
             self._denoise = Loop(self._finish, network, self._backends)
-        self._drift = Drift(self._model, eps, self.precision, flow=self._flow, device=self._device)
+        self._drift = Drift(self._model, eps, self.precision, flow=self._flow, device=self.device)
         if self._flow:
             self._solver = Integrator(self._flat_slope, sde.T, eps, self._tolerances, capture=capture)
             return
         assert isinstance(sde, ScalarSDE)
-        diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], eps, sde.T, self._device)
+        diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], eps, sde.T, self.device)
         self._solver = GottaGoFast(
-            self._drift, diffusion, sde.T, eps, self._tolerances, run_seed=self._run_seed,
+            self._drift, diffusion, sde.T, eps, self._tolerances, run_seed=self._run.run_seed,
             noise_backend=self._backends.affine_step, capture=capture,
         )  # fmt: skip
 
@@ -106,7 +103,7 @@ class AdaptiveEngine:
         """Give back what is held on the device."""
         self._drift = self._solver = self._denoise = None
         self._graphs.release()
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def size_for(self, batch: int, full: int) -> int:
@@ -117,27 +114,34 @@ class AdaptiveEngine:
         """Nothing: a batch is made ready as it runs."""
 
     @torch.inference_mode()
-    def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
-        """The data that a run makes of ``x`` (B, C, H, W).
+    def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
+        """States (len(seeds), *state_shape) of the seeds, run as one batch.
 
         Raises:
             IntegrationError: NaN or infinity, or tolerances that cannot be met; holds what was reached.
         """
+        x, noise = prior(self._model, self._run, seeds, self.device)
 
         def on_attempt(share: float) -> None:
             assert on_step is not None
             on_step(int(PROGRESS * share), PROGRESS)
 
-        with arithmetic(self.precision, self._device, strict=self._strict):
+        with arithmetic(self.precision, self.device, strict=self._run.strict):
             solution = self._solve(x.double(), noise.sample_ids, on_step and on_attempt)
             states = solution.y.view(x.shape).float()
             if self._finish is not None:
                 assert self._denoise is not None
                 states = self._denoise.run(states, noise)
         last = int(self._finish is not None)
-        counts = zip(noise.sample_ids.tolist(), solution.evaluations.tolist(), strict=True)
-        self.evaluations.update({seed: count + last for seed, count in counts})
+        counts = zip(seeds, solution.evaluations.tolist(), strict=True)
+        self._evaluations.update({seed: count + last for seed, count in counts})
         return states
+
+    def evaluations(self, seeds: Sequence[int]) -> list[int]:
+        """Network evaluations that each seed's run has cost; ValueError where one has not been run."""
+        if missing := [seed for seed in seeds if seed not in self._evaluations]:
+            raise ValueError(f"the image of seed {missing[0]} has not been drawn, so what it costs is not known")
+        return [self._evaluations[seed] for seed in seeds]
 
     @torch.inference_mode()
     def fits(self, batch: int) -> bool:
@@ -145,10 +149,10 @@ class AdaptiveEngine:
         self.release()
         self.refresh()
         assert self._drift is not None
-        x = torch.zeros(batch, *self._model.state_shape, device=self._device, dtype=torch.float64)
+        x = torch.zeros(batch, *self._model.state_shape, device=self.device, dtype=torch.float64)
         try:
-            with arithmetic(self.precision, self._device, strict=self._strict):
-                self._drift.slope(x, torch.ones(batch, dtype=torch.float64, device=self._device))
+            with arithmetic(self.precision, self.device, strict=self._run.strict):
+                self._drift.slope(x, torch.ones(batch, dtype=torch.float64, device=self.device))
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -175,4 +179,4 @@ class AdaptiveEngine:
         sde, eps = self._model.sde, self._eps
         finish = find_solver("em" if isinstance(sde, CLDSDE) else "ddim", sde).finish
         assert finish is not None
-        return program_for(self._model, StepTable.of([finish(sde, eps, eps)]), self._device)
+        return program_for(self._model, StepTable.of([finish(sde, eps, eps)]), self.device)

@@ -19,7 +19,7 @@ from scoresde_fast.devices import Auto, choose_capture, usable_device
 from scoresde_fast.errors import unknown
 from scoresde_fast.flow import Drift
 from scoresde_fast.loop.capture import GraphCapture
-from scoresde_fast.loop.lanes import lane_count, run_in_lanes
+from scoresde_fast.loop.lanes import lane_count, run_parts, split
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ode import Fixed, IntegrationError, Integrator, Solution, Tolerances
@@ -195,8 +195,8 @@ class FlowRunner:
 
     def _run_batch(self, states: Tensor, batch: list[Item], on_step: OnStep | None) -> Tensor:
         lanes = 1 if self.settings.strict or self._whole_batch else lane_count(len(batch), self.device)
-        work = partial(self._run_part, states)
-        return work(batch, on_step) if lanes == 1 else run_in_lanes(work, batch, lanes, on_step)
+        work, parts = partial(self._run_part, states), split(batch, lanes)
+        return torch.cat(run_parts(work, parts, lanes if lanes > 1 else None, on_step))
 
     @property
     def _whole_batch(self) -> bool:

@@ -14,12 +14,17 @@ from torch import nn
 
 PACKAGES = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 """Where this package and PyTorch are: a warning is shown at the first line outside."""
-INSIDE = (f"{os.sep}torch{os.sep}", *(f"{os.sep}{name}.py" for name in ("engine", "capture", "capture_safety")))
-"""Source files that pass an error on: it came from the line before."""
+
+
+def warn_user(message: str) -> None:
+    """Warn at the line, outside this package and PyTorch, that asked for what is running."""
+    callers = enumerate(traceback.walk_stack(sys._getframe()), 1)
+    level = next(level for level, (frame, _) in callers if not frame.f_code.co_filename.startswith(PACKAGES))
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 def warn_slower(network: nn.Module, done: str, option: str, error: Exception) -> None:
-    """Warn that a network runs slower than asked, at the caller's line.
+    """Warn that a network runs slower than asked.
 
     Args:
         network: the warning names its class.
@@ -27,17 +32,21 @@ def warn_slower(network: nn.Module, done: str, option: str, error: Exception) ->
         option: the option that asks for this, and that silences the warning when it is False.
         error: the reason; the warning quotes it and the line of the network that raised it.
     """
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(i in f.filename for i in INSIDE)]
-    where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     said = " ".join(list(filter(str.strip, str(error).splitlines()))[:2]) or type(error).__name__
-    callers = enumerate(traceback.walk_stack(sys._getframe()), 1)
-    level = next(level for level, (frame, _) in callers if not frame.f_code.co_filename.startswith(PACKAGES))
-    warnings.warn(
-        f"{type(network).__name__} cannot be {done}: {said}{where}; "
-        f"it runs slower, without; {option}=False says that this is meant",
-        RuntimeWarning,
-        stacklevel=level,
+    warn_user(
+        f"{type(network).__name__} cannot be {done}: {said}{_raised_at(error)}; "
+        f"it runs slower, without; {option}=False says that this is meant"
     )
+
+
+def _raised_at(error: Exception) -> str:
+    """The line of the innermost module that was computing when the error was raised, in words."""
+    where = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and not type(module).__module__.startswith("torch"):
+            where = f" (at {frame.f_code.co_filename}:{line})"
+    return where
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -44,35 +44,48 @@ def in_lane(work: Callable[[], Result]) -> Result:
         return pool.submit(alone).result()
 
 
-def run_in_lanes(
-    work: Callable[[Sequence[Item], OnStep], Tensor], items: Sequence[Item], lanes: int, on_step: OnStep | None
-) -> Tensor:
-    """``work(part of the items, on_step)`` for each of ``lanes`` consecutive parts, the results joined in order.
+def split(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
+    """At most ``count`` consecutive parts, as long as each other; the last may be shorter."""
+    size = max(1, -(-len(items) // count))
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
+
+def run_parts(
+    run: Callable[[Sequence[Item], OnStep | None], Tensor],
+    parts: Sequence[Sequence[Item]],
+    lanes: int | None,
+    on_step: OnStep | None,
+) -> list[Tensor]:
+    """``run(part, on_step)`` of every part, in their order.
+
+    Each lane runs consecutive parts, one after the other; ``lanes`` None runs all in this thread, on all cores.
     ``on_step`` hears of the first lane only.  An exception in one lane, or in waiting for them, ends all of them.
     """
     abandoned = threading.Event()
 
-    def run_lane(index: int, part: Sequence[Item]) -> Tensor:
-        # Holds for this thread alone; the caller keeps its own number of threads.
-        torch.set_num_threads(1)
-
+    def run_lane(index: int, mine: Sequence[Sequence[Item]]) -> list[Tensor]:
         def step(done: int, total: int) -> None:
             if abandoned.is_set():
                 raise _Abandoned
             if on_step is not None and index == 0:
-                on_step(done, total)
+                on_step(len(results) * total + done, len(mine) * total)
 
+        if lanes is not None:
+            torch.set_num_threads(1)  # for this thread alone; the caller keeps its own number
+        results: list[Tensor] = []
+        heard = lanes is not None or on_step is not None
         try:
-            return work(part, step)
+            for part in mine:
+                results.append(run(part, step if heard else None))
         except BaseException:
             abandoned.set()
             raise
+        return results
 
-    size = -(-len(items) // lanes)
-    parts = [items[start : start + size] for start in range(0, len(items), size)]
+    if lanes is None:
+        return run_lane(0, parts)
     with ThreadPoolExecutor(lanes) as pool:
-        futures = [pool.submit(run_lane, index, part) for index, part in enumerate(parts)]
+        futures = [pool.submit(run_lane, index, mine) for index, mine in enumerate(split(parts, lanes))]
         try:
             failures = [future.exception() for future in futures]
         except BaseException:  # Ctrl-C while waiting
@@ -81,4 +94,4 @@ def run_in_lanes(
     cause = next((error for error in failures if error is not None and not isinstance(error, _Abandoned)), None)
     if cause is not None:
         raise cause
-    return torch.cat([future.result() for future in futures])
+    return [result for future in futures for result in future.result()]

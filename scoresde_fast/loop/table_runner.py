@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine of a sampler: its network made ready for the device, and a loop for each batch size, made once."""
+"""The runner of a solver that is a table: its network made ready, and a loop for each batch size, made once."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,19 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoresde_fast.devices import choose_capture, choose_compile
 from scoresde_fast.loop.capture import CapturedLoop, GraphCapture, require_capturable_loop
 from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions
 from scoresde_fast.loop.evaluate import Evaluator, PlainNetwork, evaluator
-from scoresde_fast.loop.fallback import out_of_memory, warn_slower
+from scoresde_fast.loop.fallback import out_of_memory, warn_slower, warn_user
 from scoresde_fast.loop.guidance import Evaluate
 from scoresde_fast.loop.lanes import in_lane
-from scoresde_fast.loop.loop import Loop
+from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
+from scoresde_fast.loop.runner import prior
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.noise import Noise
-from scoresde_fast.precision import Precision, arithmetic
+from scoresde_fast.precision import Precision, arithmetic, choose_precision
+from scoresde_fast.run_options import RunOptions
 from scoresde_fast.solvers import StepTable
+from scoresde_fast.solvers.options import Norm
 
 COMPILE_OPTIONS: dict[str, Any] = {"triton.cudagraphs": False}
 """For the compiler behind `torch.compile`: the graphs are ours."""
@@ -36,51 +38,54 @@ RECOMPILE_LIMIT = 256
 """Batch sizes that are compiled, of all networks of one kind in the process; PyTorch gives up after eight."""
 
 
-class Engine:
-    """Evaluates a model's network and runs its loop: eager, compiled, captured.
+class TableRunner:
+    """Runs a table on a model's network, eager, compiled or captured; see `Runner`.
 
     Args:
-        model: has the network as its attribute ``network``, which may be replaced or changed between two runs.
-        make_loop: the loop around something that evaluates the network.
-        labels: (rows,) float32, see `evaluator`.
-        state_shape: (C, H, W) of what the network sees.
-        conditions: of the loop; where they guide it, gradients are taken inside.
-        precision: see `evaluator`.
-        precision_asked: the user named it, and is told where the network cannot have it.
-        compiled: compile the network's evaluation.
-        captured: capture the loop; the device is a GPU.
-        strict: see `arithmetic`.
+        model: on its device, in evaluation mode; its network may be replaced or changed between two runs.
+        table: the solver's.
+        device: the model's.
+        run: precision, compilation, capture, strictness, backend and run seed.
+        langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
+        conditions: what the samples are held to and guided by; where they guide, gradients are taken inside.
+
+    Raises:
+        ValueError: the device lacks the precision, or cannot capture.
+        RuntimeError: the backend cannot run here; says why.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        make_loop: Callable[[Evaluate], Loop],
-        labels: Tensor,
-        state_shape: tuple[int, ...],
-        conditions: BoundConditions = NO_CONDITIONS,
+        model: ScoreFunction,
+        table: StepTable,
+        device: torch.device,
+        run: RunOptions,
         *,
-        precision: Precision,
-        precision_asked: bool,
-        compiled: bool,
-        captured: bool,
-        strict: bool,
+        langevin_norm: Norm = "sample",
+        conditions: BoundConditions = NO_CONDITIONS,
     ) -> None:
-        self._model, self._make_loop, self._labels = model, make_loop, labels
-        self._state_shape, self._device, self._conditions = state_shape, labels.device, conditions
-        self._asked, self._precision_asked, self._strict = precision, precision_asked, strict
-        self._compiling, self._graphs = compiled, GraphCapture(model, labels.device, wanted=captured)
+        self.device, self.nfe, self.through_network = device, table.nfe, conditions.through_network
+        self.batch_dependent = langevin_norm == "batch" and any(row.langevin is not None for row in table.rows)
+        self.program = program_for(model, table, device)
+        self._model, self._run, self._conditions = model, run, conditions
+        self._make_loop = partial(
+            Loop, self.program, backends=StepBackends.choose(device, run.backend), run_seed=run.run_seed,
+            langevin_norm=langevin_norm, conditions=conditions,
+        )  # fmt: skip
+        self._asked = self.precision = choose_precision(run.precision, device)
+        self._compiling = choose_compile(run.compile, device) and not self.through_network
+        if run.compile is True and self.through_network:
+            warn_user(
+                "the network's gradient, which a condition takes, is not compiled; "
+                "compile=False says that this is meant"
+            )
+        self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
         self._network: nn.Module | None = None
         self._evaluator: Evaluator | None = None
         self._evaluate: Evaluate | None = None
         # By batch size and CPU threads: what is compiled for one number of threads is not for another.
         self._loops: dict[tuple[int, int], Loop | CapturedLoop] = {}
-
-    @property
-    def precision(self) -> Precision:
-        """What the network computes in: a plain one in float32, by TF32 where that was asked for."""
-        plain = isinstance(self.refresh(), PlainNetwork)
-        return "fp32" if plain and self._asked != "tf32" else self._asked
+        self.refresh()
 
     @property
     def evaluate(self) -> Evaluate:
@@ -88,11 +93,6 @@ class Engine:
         self.refresh()
         assert self._evaluate is not None
         return self._evaluate
-
-    @property
-    def through_network(self) -> bool:
-        """Whether the gradient of the network is taken."""
-        return self._conditions.through_network
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -103,31 +103,35 @@ class Engine:
         if self._evaluator is None or network is not self._network or self._evaluator.stale():
             self.release()
             self._network = network
-            make = partial(evaluator, network, self._labels, self._asked)
+            make = partial(evaluator, network, self.program.labels, self._asked)
             # What a network is folded to may depend on the number of threads, in its last bits; so it has one.
-            self._evaluator = in_lane(make) if self._device.type == "cpu" else make()
+            self._evaluator = in_lane(make) if self.device.type == "cpu" else make()
             self._evaluate = self._evaluator
-            if self._precision_asked and self.precision != self._asked:
-                self._precision_asked = False
-                warnings.warn(
-                    f"{type(network).__name__} cannot be folded, and so not run in {self._asked}; it runs in float32",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+            self.precision = self._precision_of(self._evaluator)
             if self._compiling:
-                options = COMPILE_OPTIONS | (STRICT_OPTIONS if self._strict else {})
+                options = COMPILE_OPTIONS | (STRICT_OPTIONS if self._run.strict else {})
                 self._evaluate = torch.compile(self._evaluator, fullgraph=True, dynamic=False, options=options)
         return self._evaluator
+
+    def _precision_of(self, made: Evaluator) -> Precision:
+        """What an evaluator computes in: a plain network in float32, by TF32 where that was asked for."""
+        if not isinstance(made, PlainNetwork) or self._asked == "tf32":
+            return self._asked
+        if self._run.precision not in ("auto", "fp32") and self.precision != "fp32":
+            warn_user(
+                f"{type(self._network).__name__} cannot be folded, and so not run in {self._asked}; it runs in float32"
+            )
+        return "fp32"
 
     def release(self) -> None:
         """Give back what the loops hold on the device."""
         self._loops.clear()
         self._graphs.release()
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def size_for(self, batch: int, full: int) -> int:
-        """The size to run ``batch`` images at, where batches of ``full`` are usual: the rest is padding.
+        """The size to run ``batch`` images at, where batches of ``full`` are usual; the rest is padding.
 
         A size that is ready, if it wastes at most three quarters; else the next power of four, at most ``full``.  0: a
         loop that is neither compiled nor captured takes any batch as it is.
@@ -149,7 +153,7 @@ class Engine:
         with (
             torch.inference_mode(not guided),
             torch.no_grad(),
-            arithmetic(self._asked, self._device, strict=self._strict),
+            arithmetic(self._asked, self.device, strict=self._run.strict),
         ):
             yield
 
@@ -166,11 +170,16 @@ class Engine:
                 self._loops[key] = self._captured(loop, batch) or loop
         return self._loops[key]
 
-    def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
-        """The data that a run makes of ``x`` (B, C, H, W); see `Loop.run`."""
-        loop = self.prepare(len(x))
+    def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
+        """States (len(seeds), *state_shape) of the seeds, run as one batch; the errors are those of `Loop.run`."""
+        loop = self.prepare(len(seeds))
         with self._computing():
+            x, noise = prior(self._model, self._run, seeds, self.device)
             return loop.run(x, noise, on_step)
+
+    def evaluations(self, seeds: Sequence[int]) -> list[int]:
+        """Network evaluations of each seed's run."""
+        return [self.nfe] * len(seeds)
 
     def fits(self, batch: int) -> bool:
         """Whether an uncompiled step of that many images fits in memory; what was made ready is given back."""
@@ -179,8 +188,8 @@ class Engine:
         try:
             with self._computing():
                 self._evaluate_once(evaluator, batch)
-                if self._device.type == "cuda":
-                    torch.cuda.synchronize(self._device)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -193,8 +202,8 @@ class Engine:
         """An evaluation as the loop has it, with the gradient where one is taken."""
         through = self.through_network
         with torch.set_grad_enabled(through):
-            x = torch.zeros(batch, *self._state_shape, device=self._device, requires_grad=through)
-            output = evaluate(x, torch.zeros(1, dtype=torch.int64, device=self._device))
+            x = torch.zeros(batch, *self._model.state_shape, device=self.device, requires_grad=through)
+            output = evaluate(x, torch.zeros(1, dtype=torch.int64, device=self.device))
             if through:
                 torch.autograd.grad(output.sum(), x)
 
@@ -216,8 +225,8 @@ class Engine:
         assert self._evaluator is not None
         uncompiled = self._make_loop(self._evaluator)
         return self._graphs.capture(
-            partial(require_capturable_loop, uncompiled, self._state_shape),
-            partial(CapturedLoop, loop, (batch, *self._state_shape)),
+            partial(require_capturable_loop, uncompiled, self._model.state_shape),
+            partial(CapturedLoop, loop, (batch, *self._model.state_shape)),
         )
 
 

@@ -10,12 +10,48 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scoresde_fast.files import cache_folder, replacing
+import torch
 
+from scoresde_fast import __version__
+from scoresde_fast.files import cache_folder, replacing
+from scoresde_fast.fingerprint import shape_sha256
+from scoresde_fast.loop.runner import Runner
+from scoresde_fast.model import ScoreFunction
+
+CPU_BATCH = 64
+"""A CPU gains nothing from larger batches."""
 MOST = 4096
 """The largest batch that is tried: no device here gets faster beyond it."""
 SPARE = 8
 """One part in so many of what fits is left free: a compiled network may want a little more than a plain one."""
+
+
+class BatchTooLargeError(ValueError):
+    """The device's memory is too small for a batch; says what fits."""
+
+
+def fitting_batch(model: ScoreFunction, runner: Runner) -> int:
+    """The batch size that "auto" stands for: on a GPU the most samples that fit, less a little.
+
+    Raises:
+        BatchTooLargeError: not even one fits.
+    """
+    if runner.device.type != "cuda":
+        return CPU_BATCH
+    gpu = torch.cuda.get_device_properties(runner.device)
+    key = {
+        "device": gpu.name,
+        "memory": gpu.total_memory,
+        "network": shape_sha256(model),
+        "image_shape": model.image_shape,
+        "precision": runner.precision,
+        "gradient": runner.through_network,
+        "versions": [__version__, torch.__version__],
+    }
+    most = remembered_batch(key, lambda: largest_batch(runner.fits))
+    if most == 0:
+        raise BatchTooLargeError(f"not even one image of this model fits in the memory of {runner.device}")
+    return max(1, most - most // SPARE)
 
 
 def largest_batch(fits: Callable[[int], bool], most: int = MOST) -> int:

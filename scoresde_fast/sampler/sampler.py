@@ -3,35 +3,28 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from scoresde_fast import __version__
-from scoresde_fast.adaptive.engine import AdaptiveEngine
 from scoresde_fast.adaptive.options import AdaptiveOptions
-from scoresde_fast.devices import choose_capture, choose_compile, usable_device
-from scoresde_fast.fingerprint import describe_model, shape_sha256
+from scoresde_fast.adaptive.runner import AdaptiveRunner
+from scoresde_fast.devices import usable_device
+from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.loop.condition import Conditions, as_conditions, bind_all, describe_all
-from scoresde_fast.loop.engine import Engine, program_for
-from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.runner import Runner
+from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.noise import Noise, check_seed, require_sequence
-from scoresde_fast.precision import choose_precision
+from scoresde_fast.noise import check_seed, require_sequence
 from scoresde_fast.run_options import require_batch_size
-from scoresde_fast.sampler.batch_fit import SPARE, largest_batch, remembered_batch
-from scoresde_fast.sampler.batches import Batches, BatchTooLargeError
+from scoresde_fast.sampler.batch_fit import fitting_batch
+from scoresde_fast.sampler.batches import Batches
 from scoresde_fast.sampler.options import accepting_options, solver_options, split_options
 from scoresde_fast.solvers import SolverOptions, build_table
-
-CPU_BATCH = 64
-"""What batch_size="auto" is on a CPU, which gains nothing from larger ones."""
 
 
 class Sampler:
@@ -75,73 +68,32 @@ class Sampler:
         self.device = usable_device(run.device)
         self.model = model.to(self.device).eval()
         self.conditions = as_conditions(condition)
-        self.step_backends = StepBackends.choose(self.device, run.backend)
-        self.engine = self._adaptive_engine() if self._adaptive else self._table_engine()
-        if run.strict and self.batch_dependent and not self._adaptive:
+        self.runner: Runner
+        if isinstance(self.options, AdaptiveOptions):
+            if self.conditions:
+                raise ValueError(
+                    f"solver {self.options.solver!r} takes no condition; choose one of fixed steps, as 'pc'"
+                )
+            self.runner = AdaptiveRunner(self.model, self.options, self.device, run)
+        else:
+            self.table = build_table(model.sde, self.options)
+            with torch.inference_mode(False):  # the caller may be in it, and gradients pass through what is made here
+                bound = bind_all(self.conditions, self.model, self.table, self.options, self.device, run.backend)
+            norm = self.options.langevin_norm
+            self.runner = TableRunner(self.model, self.table, self.device, run, langevin_norm=norm, conditions=bound)
+        if run.strict and self.batch_dependent:
+            name = "error_norm" if isinstance(self.options, AdaptiveOptions) else "langevin_norm"
             raise ValueError(
-                "strict=True cannot keep langevin_norm='batch', by which an image depends on its batch: "
-                "choose langevin_norm='sample'"
+                f"strict=True cannot keep {name}='batch', by which an image depends on its batch: "
+                f"choose {name}='sample'"
             )
-        self.batch_size = self._fitting_batch() if run.batch_size == "auto" else run.batch_size
-        self._batches = Batches(
-            self.engine, self._run, model.image_shape, self.device, strict=run.strict, whole=self.batch_dependent
-        )
-
-    def _adaptive_engine(self) -> AdaptiveEngine:
-        run, options = self.run_options, self.options
-        assert isinstance(options, AdaptiveOptions)
-        if self.conditions:
-            raise ValueError(f"solver {options.solver!r} takes no condition; choose one of fixed steps, as 'pc'")
-        return AdaptiveEngine(
-            self.model,
-            options,
-            self.device,
-            precision=choose_precision("fp32" if run.precision == "auto" else run.precision, self.device),
-            captured=choose_capture(run.capture, self.device),
-            strict=run.strict,
-            run_seed=run.run_seed,
-            backends=self.step_backends,
-        )
-
-    def _table_engine(self) -> Engine:
-        run, options = self.run_options, self.options
-        assert isinstance(options, SolverOptions)
-        self.table = build_table(self.model.sde, options)
-        self.program = program_for(self.model, self.table, self.device)
-        with torch.inference_mode(False):  # the caller may be in it, and gradients pass through what is made here
-            bound = bind_all(self.conditions, self.model, self.table, options, self.device, run.backend)
-        if run.compile is True and bound.through_network:
-            warnings.warn(
-                "the network's gradient, which a condition takes, is not compiled; compile=False says that this is "
-                "meant",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        loop = partial(
-            Loop, self.program, backends=self.step_backends, run_seed=run.run_seed, conditions=bound,
-            langevin_norm=options.langevin_norm,
-        )  # fmt: skip
-        return Engine(
-            self.model,
-            loop,
-            self.program.labels,
-            self.model.state_shape,
-            bound,
-            precision=choose_precision(run.precision, self.device),
-            precision_asked=run.precision != "auto",
-            compiled=choose_compile(run.compile, self.device) and not bound.through_network,
-            captured=choose_capture(run.capture, self.device),
-            strict=run.strict,
-        )
-
-    @property
-    def _adaptive(self) -> bool:
-        return isinstance(self.options, AdaptiveOptions)
+        self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.model, self.runner)
+        self._batches = Batches(self.runner, model.image_shape, strict=run.strict)
 
     @property
     def nfe(self) -> int | None:
         """Network evaluations an image costs; None by "rk45" and "ggf", which find it out: see `evaluations`."""
-        return None if self._adaptive else self.table.nfe
+        return self.runner.nfe
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
         """Network evaluations that the image of each seed cost.
@@ -149,18 +101,12 @@ class Sampler:
         Raises:
             ValueError: by "rk45" and "ggf", which find it out as they go, the image of a seed has not been drawn yet.
         """
-        if not isinstance(self.engine, AdaptiveEngine):
-            return [self.table.nfe] * len(seeds)
-        if missing := [seed for seed in seeds if seed not in self.engine.evaluations]:
-            raise ValueError(f"the image of seed {missing[0]} has not been drawn, so what it costs is not known")
-        return [self.engine.evaluations[seed] for seed in seeds]
+        return self.runner.evaluations(seeds)
 
     @property
     def batch_dependent(self) -> bool:
         """Whether an image depends on the others of its batch."""
-        if isinstance(self.options, AdaptiveOptions):
-            return self.options.error_norm == "batch"
-        return self.options.langevin_norm == "batch" and any(row.langevin is not None for row in self.table.rows)
+        return self.runner.batch_dependent
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the pixels, as plain values."""
@@ -168,7 +114,7 @@ class Sampler:
             "model": describe_model(self.model),
             **asdict(self.options),
             "run_seed": self.run_options.run_seed,
-            "precision": self.engine.precision,
+            "precision": self.runner.precision,
             "strict": self.run_options.strict,
             **describe_all(self.conditions),
         }
@@ -229,34 +175,7 @@ class Sampler:
             condition.require_seeds(seeds)
         for start in range(0, len(seeds), batch_size):
             batch = [check_seed(seed) for seed in seeds[start : start + batch_size]]
-            yield batch, self._batches.sample(batch, batch_size, on_step)
+            yield batch, self._batches.run(batch, batch_size, on_step)
 
     def _images(self, states: Tensor) -> Tensor:
         return self.model.to_images(states.chunk(self.model.sde.parts, dim=1)[0])
-
-    @torch.inference_mode()
-    def _run(self, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
-        """States of the seeds, run as one batch."""
-        run, ids = self.run_options, torch.tensor(seeds, dtype=torch.int64, device=self.device)
-        noise = Noise(run.run_seed, ids, run.backend)
-        prior = self.model.prior(noise.normal(0, self.model.state_shape))
-        return self.engine.run(prior, noise, on_step)
-
-    def _fitting_batch(self) -> int:
-        """The most images that fit on a GPU, less a little."""
-        if self.device.type != "cuda":
-            return CPU_BATCH
-        gpu = torch.cuda.get_device_properties(self.device)
-        key = {
-            "device": gpu.name,
-            "memory": gpu.total_memory,
-            "network": shape_sha256(self.model),
-            "image_shape": self.model.image_shape,
-            "precision": self.engine.precision,
-            "gradient": isinstance(self.engine, Engine) and self.engine.through_network,
-            "versions": [__version__, torch.__version__],
-        }
-        most = remembered_batch(key, lambda: largest_batch(self.engine.fits))
-        if most == 0:
-            raise BatchTooLargeError(f"not even one image of this model fits in the memory of {self.device}")
-        return max(1, most - most // SPARE)

@@ -128,6 +128,6 @@ Family = Callable[[ScoreFunction, Rules], Iterable[Contender]]
 
 def warm_up(sampler: Sampler) -> None:
     """Fold the network; on a GPU also what the first batch pays for."""
-    sampler.engine.refresh()
+    sampler.runner.refresh()
     if sampler.device.type == "cuda":
         sampler.sample(range(sampler.batch_size))

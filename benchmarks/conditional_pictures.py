@@ -21,10 +21,10 @@ from scoresde_fast.conditional.measured import enlarged, known_pixels, measure
 from scoresde_fast.conditional.operators.text import parse_operator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES
+from scoresde_fast.generate.codes import write_png
 from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.sheet import chequered, sheet
-from scoresde_fast.latent.sets import write_png
 
 SAMPLES, NOISE = 6, 0.05
 SHOWN = (0, 1, 2, 3)

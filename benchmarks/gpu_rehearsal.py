@@ -77,7 +77,7 @@ def install(put: Set = setattr) -> None:
 
     from scoresde_fast import devices, precision
     from scoresde_fast.bench import timing
-    from scoresde_fast.latent import runner
+    from scoresde_fast.flow import runner
     from scoresde_fast.loop import capture
     from scoresde_fast.sampler import sampler
 

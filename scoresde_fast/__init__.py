@@ -9,7 +9,6 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoresde_fast.adaptive.options import AdaptiveOptions
     from scoresde_fast.checkpoints import load, load_classifier
     from scoresde_fast.conditional import (
         DPS,
@@ -26,7 +25,9 @@ if TYPE_CHECKING:
         restore,
         sample,
     )
-    from scoresde_fast.latent import decode, encode, interpolate, likelihood
+    from scoresde_fast.flow.codes import decode, encode, interpolate
+    from scoresde_fast.flow.density import likelihood
+    from scoresde_fast.flow.options import AdaptiveOptions
     from scoresde_fast.mixture import GaussianMixture
     from scoresde_fast.model import ScoreModel, create
     from scoresde_fast.sampler import Sampler
@@ -40,7 +41,7 @@ if (_root / "setup.py").is_file() and (_root / "kernels" / "__init__.py").is_fil
     __path__.append(str(_root))
 
 _HOME = {
-    "AdaptiveOptions": "adaptive.options",
+    "AdaptiveOptions": "flow.options",
     "Blur": "conditional",
     "ClassGuidance": "conditional",
     "DPS": "conditional",
@@ -56,11 +57,11 @@ _HOME = {
     "SuperResolution": "conditional",
     "colorize": "conditional",
     "create": "model",
-    "decode": "latent",
-    "encode": "latent",
+    "decode": "flow.codes",
+    "encode": "flow.codes",
     "inpaint": "conditional",
-    "interpolate": "latent",
-    "likelihood": "latent",
+    "interpolate": "flow.codes",
+    "likelihood": "flow.density",
     "load": "checkpoints",
     "load_classifier": "checkpoints",
     "restore": "conditional",

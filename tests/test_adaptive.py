@@ -11,8 +11,8 @@ from chance import assert_moments
 from test_capture import NETWORK
 
 import scoresde_fast as sf
+from scoresde_fast.flow.errors import IntegrationError
 from scoresde_fast.noise import Noise
-from scoresde_fast.ode import IntegrationError
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
 
 MEAN, STD = 0.3, 0.5

@@ -13,10 +13,11 @@ from test_golden_networks import NAMES, model, recorded, recorded_inputs, relati
 from torch import nn
 from torch.autograd import forward_ad
 
-from scoresde_fast.flow import Drift, TimeCurves, drift_coefficients
+from scoresde_fast.flow.control import Tolerances
+from scoresde_fast.flow.drift import Drift, TimeCurves, drift_coefficients
+from scoresde_fast.flow.integrate import integrate
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import Parametrisation, ScoreFunction
-from scoresde_fast.ode import Tolerances, integrate
 from scoresde_fast.ops.rademacher import rademacher
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 

@@ -10,10 +10,11 @@ from recorded_graphs import RecordedGraphs
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from scoresde_fast.flow.control import Fixed, Tolerances
+from scoresde_fast.flow.dormand_prince import Tableau
+from scoresde_fast.flow.errors import IntegrationError
+from scoresde_fast.flow.integrate import Integrator, Run, attempt, integrate
 from scoresde_fast.loop.capture_safety import require_capturable
-from scoresde_fast.ode import Fixed, IntegrationError, Integrator, Tolerances, integrate
-from scoresde_fast.ode.dormand_prince import Tableau
-from scoresde_fast.ode.integrate import Run, attempt
 
 
 def stiffening(y: Tensor, t: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ import pytest
 import tyro
 
 import scoresde_fast as sf
-from scoresde_fast.adaptive.options import AdaptiveOptions
 from scoresde_fast.cli import PARSING
 from scoresde_fast.cli.groups import RunGroup, SolverGroup, ToleranceGroup, given, optional
 from scoresde_fast.cli.sample import Sample
+from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import CLDSDE, VPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions

@@ -13,11 +13,11 @@ from test_capture import SDE_OF, model_of
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.adaptive.options import AdaptiveOptions
-from scoresde_fast.adaptive.runner import AdaptiveRunner
-from scoresde_fast.latent import density
-from scoresde_fast.latent.codes import Decoder
-from scoresde_fast.latent.runner import FlowRunner, FlowSettings, Probes
+from scoresde_fast.flow import density
+from scoresde_fast.flow.adaptive import AdaptiveRunner
+from scoresde_fast.flow.codes import Decoder
+from scoresde_fast.flow.options import AdaptiveOptions
+from scoresde_fast.flow.runner import FlowRunner, FlowSettings, Probes
 from scoresde_fast.loop import capture
 from scoresde_fast.loop.capture_safety import require_capturable
 from scoresde_fast.mixture import ExactScore

@@ -17,12 +17,12 @@ import scoresde_fast as sf
 from scoresde_fast.files import cache_folder
 from scoresde_fast.loop import capture as capturing
 from scoresde_fast.loop import table_runner
+from scoresde_fast.loop.batch_fit import BatchTooLargeError, largest_batch, remembered_batch
 from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.strict import PIXELS, chunk_size, chunks
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.precision import choose_precision
-from scoresde_fast.sampler.batch_fit import BatchTooLargeError, largest_batch, remembered_batch
-from scoresde_fast.sampler.strict import PIXELS, chunk_size, chunks
 from scoresde_fast.sdes import VPSDE
 
 NOT_COMPILED = ".*cannot be compiled"

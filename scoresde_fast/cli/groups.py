@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeAlias, get_args,
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from scoresde_fast.adaptive.options import AdaptiveOptions
+from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.solvers.options import SolverOptions
 

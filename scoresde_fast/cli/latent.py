@@ -25,9 +25,9 @@ class Encode(SteppedFlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.data.images import read_data
+        from scoresde_fast.flow.codes import encode
+        from scoresde_fast.generate.codes import require_new_npz, write_codes
         from scoresde_fast.generate.seeds import check_seeds
-        from scoresde_fast.latent import encode
-        from scoresde_fast.latent.sets import require_new_npz, write_codes
 
         require_new_npz(self.out)
         model = self.loading.load(self.model)
@@ -56,7 +56,7 @@ class Decode(SteppedFlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.generate import generate, write_states
-        from scoresde_fast.latent.sets import CodeImages, read_codes
+        from scoresde_fast.generate.codes import CodeImages, read_codes
 
         codes = read_codes(self.codes)
         model = self.loading.load(self.model)
@@ -81,7 +81,7 @@ class Interpolate(FlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.generate import parse_seeds
-        from scoresde_fast.latent.sets import interpolation_grid, write_png
+        from scoresde_fast.generate.codes import interpolation_grid, write_png
 
         seeds = parse_seeds(self.seeds)
         if self.out.suffix != ".png":

@@ -36,8 +36,8 @@ class Likelihood(SteppedFlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.data.images import read_data
-        from scoresde_fast.latent import LikelihoodEstimator
-        from scoresde_fast.latent.stream import write_likelihoods
+        from scoresde_fast.flow.density import LikelihoodEstimator
+        from scoresde_fast.generate.likelihoods import write_likelihoods
 
         model = self.loading.load(self.model)
         data, names = read_data(self.data, model.image_shape, is_image=model.is_image)

@@ -4,12 +4,12 @@
 from scoresde_fast.evaluation.extractors import Extractor, load_extractor
 from scoresde_fast.evaluation.features import extract_features
 from scoresde_fast.evaluation.frechet import frechet_distance, gaussian_distance
-from scoresde_fast.evaluation.likelihood import bits_per_dimension, position_log_density_bound
 from scoresde_fast.evaluation.loss import DataSetLoss, data_set_loss
 from scoresde_fast.evaluation.metrics import MetricSettings
 from scoresde_fast.evaluation.recognise import Recogniser, Recognition
 from scoresde_fast.evaluation.run import Evaluation, evaluate
 from scoresde_fast.evaluation.sampled import SampledImages
+from scoresde_fast.flow.bits_per_dim import bits_per_dimension, position_log_density_bound
 
 __all__ = [
     "DataSetLoss",

@@ -8,8 +8,8 @@ from dataclasses import fields
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
-from scoresde_fast.adaptive.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.errors import unknown
+from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.model import ScoreFunction, ScoreModel
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, SolverOptions

@@ -10,10 +10,12 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from scoresde_fast.adaptive.options import AdaptiveOptions
-from scoresde_fast.adaptive.runner import AdaptiveRunner
 from scoresde_fast.devices import usable_device
 from scoresde_fast.fingerprint import describe_model
+from scoresde_fast.flow.adaptive import AdaptiveRunner
+from scoresde_fast.flow.options import AdaptiveOptions
+from scoresde_fast.loop.batch_fit import fitting_batch
+from scoresde_fast.loop.batches import Batches
 from scoresde_fast.loop.condition import Conditions, as_conditions, bind_all, describe_all
 from scoresde_fast.loop.runner import Runner
 from scoresde_fast.loop.table_runner import TableRunner
@@ -21,8 +23,6 @@ from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import check_seed, require_sequence
 from scoresde_fast.run_options import require_batch_size
-from scoresde_fast.sampler.batch_fit import fitting_batch
-from scoresde_fast.sampler.batches import Batches
 from scoresde_fast.sampler.options import accepting_options, solver_options, split_options
 from scoresde_fast.solvers import SolverOptions, build_table
 

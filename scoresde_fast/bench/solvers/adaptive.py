@@ -12,8 +12,8 @@ from statistics import fmean
 from torch import Tensor
 
 from scoresde_fast import __version__
-from scoresde_fast.adaptive.options import ADAPTIVE
 from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling, warm_up
+from scoresde_fast.flow.options import ADAPTIVE
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from scoresde_fast.adaptive.options import ADAPTIVE
 from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling, warm_up
 from scoresde_fast.errors import unknown
+from scoresde_fast.flow.options import ADAPTIVE
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.sampler.options import solver_options

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.evaluation.likelihood import LEVELS, bits_per_dimension, position_log_density_bound
-from scoresde_fast.latent.codes import data_states, sample_ids
-from scoresde_fast.latent.runner import FlowRunner, FlowSettings, ProbeKind, Probes
+from scoresde_fast.flow.bits_per_dim import LEVELS, bits_per_dimension, position_log_density_bound
+from scoresde_fast.flow.codes import data_states, sample_ids
+from scoresde_fast.flow.runner import FlowRunner, FlowSettings, ProbeKind, Probes
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.rng import uniforms

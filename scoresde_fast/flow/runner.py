@@ -17,17 +17,18 @@ from torch.autograd import forward_ad
 
 from scoresde_fast.devices import Auto, choose_capture, usable_device
 from scoresde_fast.errors import unknown
-from scoresde_fast.flow import Drift
+from scoresde_fast.flow.control import Fixed, Tolerances
+from scoresde_fast.flow.drift import Drift
+from scoresde_fast.flow.errors import IntegrationError
+from scoresde_fast.flow.integrate import Integrator, OnAttempt, Solution
 from scoresde_fast.loop.capture import GraphCapture
 from scoresde_fast.loop.lanes import lane_count, run_parts, split
+from scoresde_fast.loop.strict import chunk_size, chunks
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.ode import Fixed, IntegrationError, Integrator, Solution, Tolerances
-from scoresde_fast.ode.integrate import OnAttempt
 from scoresde_fast.ops.normal import normal
 from scoresde_fast.ops.rademacher import rademacher
 from scoresde_fast.precision import Precision, arithmetic, choose_precision
-from scoresde_fast.sampler.strict import chunk_size, chunks
 from scoresde_fast.sdes import SDE
 from scoresde_fast.solvers import make_grid
 from scoresde_fast.solvers.options import Norm

@@ -17,11 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scoresde_fast.files import make_folder
+from scoresde_fast.flow.density import Likelihood, LikelihoodEstimator
+from scoresde_fast.flow.describe import data_sha256, describe_flow
 from scoresde_fast.generate.manifest import Manifest, environment
 from scoresde_fast.generate.seed_set import SeedSet
 from scoresde_fast.generate.seeds import check_seeds
-from scoresde_fast.latent.density import Likelihood, LikelihoodEstimator
-from scoresde_fast.latent.describe import data_sha256, describe_flow
 from scoresde_fast.sdes import CLDSDE
 
 Json = dict[str, Any]

@@ -9,12 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from scoresde_fast.loop.batch_fit import SPARE, BatchTooLargeError, largest_batch
 from scoresde_fast.loop.fallback import out_of_memory
 from scoresde_fast.loop.lanes import in_lane, lane_count, run_parts, split
 from scoresde_fast.loop.runner import Runner
+from scoresde_fast.loop.strict import chunk_size, chunks
 from scoresde_fast.loop.watch import OnStep
-from scoresde_fast.sampler.batch_fit import SPARE, BatchTooLargeError, largest_batch
-from scoresde_fast.sampler.strict import chunk_size, chunks
 
 
 @dataclass(frozen=True)

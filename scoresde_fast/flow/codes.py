@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.latent.runner import FlowRunner, FlowSettings
+from scoresde_fast.flow.runner import FlowRunner, FlowSettings
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise, check_seed

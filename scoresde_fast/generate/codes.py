@@ -15,10 +15,10 @@ from torch import Tensor
 
 from scoresde_fast.data.png import Pixels
 from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.flow.codes import Decoder, decode, interpolate
+from scoresde_fast.flow.describe import batch_dependent, data_sha256, describe_flow
 from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png, to_pixels
-from scoresde_fast.latent.codes import Decoder, decode, interpolate
-from scoresde_fast.latent.describe import batch_dependent, data_sha256, describe_flow
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
@@ -61,11 +61,11 @@ class CodeImages:
     Args:
         model: any `ScoreFunction` of continuous time.
         codes: (N, *state_shape).
-        temperature: see `scoresde_fast.latent.decode`.
+        temperature: see `scoresde_fast.decode`.
         settings: those of `FlowSettings`.
 
     Raises:
-        ValueError: as `scoresde_fast.latent.decode`, but for the shape, which is looked at when a code is decoded.
+        ValueError: as `scoresde_fast.decode`, but for the shape, which is looked at when a code is decoded.
     """
 
     nfe = None
@@ -108,7 +108,7 @@ def interpolation_grid(model: ScoreFunction, seeds: Sequence[int], steps: int, *
 
     Raises:
         ValueError: the model is of points, there are less than two seeds, or ``steps`` is below 2; and the errors of
-            `scoresde_fast.latent.decode`.
+            `scoresde_fast.decode`.
         IntegrationError: see `FlowRunner.run`.
     """
     if not model.is_image:

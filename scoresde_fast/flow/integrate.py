@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde_fast.ode.control import Fixed, Tolerances
-from scoresde_fast.ode.dormand_prince import STAGES, Slope, Tableau
-from scoresde_fast.ode.errors import stopped
-from scoresde_fast.ode.registers import replace_where
+from scoresde_fast.flow.control import Fixed, Tolerances
+from scoresde_fast.flow.dormand_prince import STAGES, Slope, Tableau
+from scoresde_fast.flow.errors import stopped
+from scoresde_fast.flow.registers import replace_where
 
 Attempt = Callable[[], None]
 OnAttempt = Callable[[float], None]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.ode.dormand_prince import ERROR_ORDER, Slope
+from scoresde_fast.flow.dormand_prince import ERROR_ORDER, Slope
 from scoresde_fast.sdes import Array
 from scoresde_fast.solvers.options import Norm, require_norm
 

@@ -2,7 +2,8 @@
 """The adaptive solver of the reverse SDE of "Gotta Go Fast" (Jolicoeur-Martineau et al. 2021, algorithm 1).
 
 A step is the mean of an Euler-Maruyama step and one taken with what the drift and the noise are at its end: stochastic
-improved Euler, of which the first is the error estimate.  As in `scoresde_fast.ode`, a step asks nothing of the host.
+improved Euler, of which the first is the error estimate.  A step asks nothing of the host, as in
+`scoresde_fast.flow.integrate`.
 
 A refused step is tried again with other noise, as published.  That prefers noise which makes small errors: in an image
 the errors of its many elements average out and nothing is seen of it; samples of a few numbers are biased by it.
@@ -16,11 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde_fast.flow import Drift, TimeCurves
-from scoresde_fast.ode import Solution, Tolerances
-from scoresde_fast.ode.errors import stopped
-from scoresde_fast.ode.integrate import Attempt, OnAttempt
-from scoresde_fast.ode.registers import replace_where
+from scoresde_fast.flow.control import Tolerances
+from scoresde_fast.flow.drift import Drift, TimeCurves
+from scoresde_fast.flow.errors import stopped
+from scoresde_fast.flow.integrate import Attempt, OnAttempt, Solution
+from scoresde_fast.flow.registers import replace_where
 from scoresde_fast.ops import affine_step
 from scoresde_fast.ops.step_table import COLUMNS, CONTROL, WIDTH, DeviceTable
 
@@ -32,7 +33,7 @@ EVALUATIONS = 2
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """As `scoresde_fast.ode.integrate.Run`; ``before`` is the Euler-Maruyama step of the last accepted one."""
+    """As `scoresde_fast.flow.integrate.Run`; ``before`` is the Euler-Maruyama step of the last accepted one."""
 
     y: Tensor
     before: Tensor
@@ -58,7 +59,7 @@ class GottaGoFast:
         tolerances: rtol is relative to the larger of a value and that of the step before.
         run_seed: of the noise; the step tried as the i-th has the draw i.
         noise_backend: the implementation of `scoresde_fast.ops.affine_step`, which makes it.
-        capture: as in `scoresde_fast.ode.Integrator`.
+        capture: as in `scoresde_fast.flow.integrate.Integrator`.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class GottaGoFast:
         self._ready: dict[tuple[int, ...], tuple[_Run, Attempt]] = {}
 
     def solve(self, x: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
-        """From ``x`` (B, C, H, W) float64 at T; the errors are those of `scoresde_fast.ode.Integrator.solve`."""
+        """From ``x`` (B, C, H, W) float64 at T; the errors are those of `Integrator.solve`."""
         run, attempt = self._prepare(x, sample_ids)
         self._load(run, x, sample_ids)
         for _ in range(self._tolerances.most_steps):

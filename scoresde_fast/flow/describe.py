@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde_fast.fingerprint import describe_model
-from scoresde_fast.latent.runner import FlowRunner, FlowSettings
+from scoresde_fast.flow.runner import FlowRunner, FlowSettings
 
 Json = dict[str, Any]
 WHERE = ("device", "batch_size", "capture", "precision")

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoresde_fast.adaptive.gotta_go_fast import GottaGoFast
-from scoresde_fast.adaptive.options import AdaptiveOptions
 from scoresde_fast.devices import choose_capture
-from scoresde_fast.flow import Drift, TimeCurves
+from scoresde_fast.flow.control import Tolerances
+from scoresde_fast.flow.drift import Drift, TimeCurves
+from scoresde_fast.flow.errors import IntegrationError
+from scoresde_fast.flow.gotta_go_fast import GottaGoFast
+from scoresde_fast.flow.integrate import Integrator, OnAttempt, Solution
+from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.loop.capture import GraphCapture
 from scoresde_fast.loop.evaluate import evaluator
 from scoresde_fast.loop.fallback import out_of_memory
@@ -22,8 +25,6 @@ from scoresde_fast.loop.runner import prior
 from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.ode import IntegrationError, Integrator, Solution, Tolerances
-from scoresde_fast.ode.integrate import OnAttempt
 from scoresde_fast.precision import arithmetic, choose_precision
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import CLDSDE, ScalarSDE

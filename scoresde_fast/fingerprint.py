@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digests of a network: of its weights, which decide an image, and of its shape, which decides what fits in memory."""
+"""Digests: of a network by its weights, which decide an image, or its shape, which decides what fits; and of data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -32,3 +32,10 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         "weights_sha256": weights_sha256(model),
         "config": type(model).__name__ if config is None else config.to_dict(),
     }
+
+
+def data_sha256(data: Tensor) -> str:
+    """SHA-256 of samples, their dtype and shape included."""
+    digest = hashlib.sha256(json.dumps([str(data.dtype), list(data.shape)]).encode())
+    digest.update(data.contiguous().numpy().tobytes())
+    return digest.hexdigest()

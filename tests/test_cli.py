@@ -16,7 +16,9 @@ from stub_sampler import StubSampler
 
 import scoresde_fast
 from scoresde_fast.cli import COMMANDS, main
-from scoresde_fast.sampler.options import split_options
+from scoresde_fast.flow.options import AdaptiveOptions
+from scoresde_fast.keywords import names, split_options
+from scoresde_fast.solvers import SolverOptions
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -32,7 +34,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def sampler(model: object, **options: object) -> StubSampler:
         recorded["sampler"] = (model, options)
-        if (size := split_options(options)[1].batch_size) != "auto":
+        if (size := split_options(options, names(SolverOptions, AdaptiveOptions))[1].batch_size) != "auto":
             recorded["stub"].batch_size = size
         return recorded["stub"]
 

@@ -16,8 +16,8 @@ import scoresde_fast as sf
 from scoresde_fast.flow import density
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.codes import Decoder
-from scoresde_fast.flow.options import AdaptiveOptions
-from scoresde_fast.flow.runner import FlowRunner, FlowSettings, Probes
+from scoresde_fast.flow.options import AdaptiveOptions, Probes
+from scoresde_fast.flow.probability_flow import ProbabilityFlow
 from scoresde_fast.loop import capture
 from scoresde_fast.loop.capture_safety import require_capturable
 from scoresde_fast.mixture import ExactScore
@@ -62,7 +62,7 @@ def adaptive_step(model: ScoreFunction, solver: str) -> None:
     runner.release()
     runner.refresh()
     x = torch.zeros(2, *model.state_shape, dtype=torch.float64, device=DEVICE)
-    runner._solve(x, torch.zeros(2, dtype=torch.int64, device=DEVICE), None)
+    runner.solve(x, [0, 0])
 
 
 @pytest.mark.same_everywhere
@@ -94,10 +94,10 @@ def test_a_step_of_the_flow_can_be_captured(
 ) -> None:
     """The same down to the data, and up to the prior with the divergence by each kind of probe."""
     model = model_of(sde)
-    runner = FlowRunner(model, FlowSettings(device=DEVICE, steps=steps), to_data=probes is None, probes=probes)
-    monkeypatch.setattr(runner._graphs, "wanted", True)
+    flow = ProbabilityFlow(model, to_data=probes is None, probes=probes, device=DEVICE, steps=steps)
+    monkeypatch.setattr(flow.runner._graphs, "wanted", True)
     with pytest.raises(CheckedError):
-        runner.run(torch.zeros(2, *model.state_shape, dtype=torch.float64), [0, 1])
+        flow.run(torch.zeros(2, *model.state_shape, dtype=torch.float64), [0, 1])
 
 
 @pytest.mark.same_everywhere
@@ -107,9 +107,9 @@ def test_a_network_without_weights_runs_on_the_device(checking: None, solver: st
     model = small(Scaled(1.0))
     with pytest.raises(CheckedError):
         if solver == "flow":
-            runner = FlowRunner(model, FlowSettings(device=DEVICE), to_data=False, probes=Probes())
-            runner._graphs.wanted = True
-            runner.run(torch.zeros(2, 1, 2, 2, dtype=torch.float64), [0, 1])
+            flow = ProbabilityFlow(model, to_data=False, probes=Probes(), device=DEVICE)
+            flow.runner._graphs.wanted = True
+            flow.run(torch.zeros(2, 1, 2, 2, dtype=torch.float64), [0, 1])
         adaptive_step(model, solver)
 
 
@@ -125,7 +125,7 @@ def sampled(solver: str) -> Runs:
 
 def decoded(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
     decoder = Decoder(model, **LOOSE)
-    decoder.runner._graphs.wanted = captured
+    decoder.flow.runner._graphs.wanted = captured
     codes = torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0))
     return lambda: torch.cat([decoder.decode(half) for half in codes.split(2)])
 
@@ -133,7 +133,7 @@ def decoded(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
 def densities(probe: str) -> Runs:
     def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
         estimator = density.LikelihoodEstimator(model, probe=probe, dequantize=False, **LOOSE)  # type: ignore[arg-type]
-        estimator.runner._graphs.wanted = captured
+        estimator.flow.runner._graphs.wanted = captured
         data = torch.rand(4, *model.image_shape, generator=torch.Generator().manual_seed(0))
         return lambda: torch.cat([estimator.estimate(half).log_density for half in data.split(2)])
 

@@ -231,8 +231,8 @@ def test_strict_images_are_the_same_bits(
 
 def test_chunks() -> None:
     """Each seed has its own place, consecutive seeds fill chunks, and no seed is lost."""
-    assert chunks(range(6, 14), 8) == [[8, 9, 10, 11, 12, 13, 6, 7]]
-    assert chunks([5, 13, 13, 0], 4) == [[0, 5, 2, 3], [0, 13, 2, 3]]
+    assert chunks(range(6, 14), 8) == [[2, 3, 4, 5, 6, 7, 0, 1]]
+    assert chunks([5, 13, 13, 0], 4) == [[3, 0, 0, 0], [0, 1, 0, 0]]
     assert [chunk_size((3, n, n), torch.device(d)) for d in ("cpu", "cuda") for n in (8, 32, 1024)] == [
         128, 8, 1, 128, 128, 1,
     ]  # fmt: skip

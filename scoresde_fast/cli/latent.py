@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
-from scoresde_fast.cli.flow import FlowCommand, SteppedFlowCommand
+from scoresde_fast.cli.flow import FlowCommand, ToleranceGroup
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(SteppedFlowCommand):
+class Encode(FlowCommand):
     """Write the latent code of every image: what the probability flow makes of it, as standard normals."""
 
     data: Positional[str]
@@ -34,12 +34,12 @@ class Encode(SteppedFlowCommand):
         data, names = read_data(self.data, model.image_shape, is_image=model.is_image)
         seeds = check_seeds(range(self.seeds_from, self.seeds_from + len(data)))
         images = data.double() / 255 if model.is_image else data
-        write_codes(self.out, encode(model, images, seeds, **self.settings()), names)
+        write_codes(self.out, encode(model, images, seeds, **self.options()), names)
         print(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decode(SteppedFlowCommand):
+class Decode(FlowCommand):
     """Write the image of every code, named by its place. Images that are there already are kept.
 
     Points are numbers and go to one .npz.
@@ -60,12 +60,12 @@ class Decode(SteppedFlowCommand):
 
         codes = read_codes(self.codes)
         model = self.loading.load(self.model)
-        images = CodeImages(model, codes, temperature=self.temperature, **self.settings())
+        images = CodeImages(model, codes, temperature=self.temperature, **self.options())
         places = range(len(codes))
         if not model.is_image:
             print(write_states(images, places, self.out, return_velocity=False))
             return
-        print(generate(images, places, self.out, batch_size=self.batch_size, rounding=self.rounding))
+        print(generate(images, places, self.out, batch_size=images.batch_size, rounding=self.rounding))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,7 @@ class Interpolate(FlowCommand):
 
     seeds: str
     """Two seeds or more, in the order of the way: 3,7 or 0-4."""
+    flow: ToleranceGroup = field(default_factory=ToleranceGroup)
     steps: int = 8
     """Images in a row, both ends included."""
     out: Path = Path("interpolation.png")
@@ -86,5 +87,5 @@ class Interpolate(FlowCommand):
         seeds = parse_seeds(self.seeds)
         if self.out.suffix != ".png":
             raise ValueError(f"--out {self.out}: an interpolation is one picture, and goes to a file that ends in .png")
-        write_png(self.out, interpolation_grid(self.loading.load(self.model), seeds, self.steps, **self.settings()))
+        write_png(self.out, interpolation_grid(self.loading.load(self.model), seeds, self.steps, **self.options()))
         print(self.out)

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from scoresde_fast.cli.flow import SteppedFlowCommand
+from scoresde_fast.cli.flow import FlowCommand
 from scoresde_fast.cli.groups import NO_DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)
-class Likelihood(SteppedFlowCommand):
+class Likelihood(FlowCommand):
     """Write one line of JSON for each image: bits per dimension and log density by the probability flow.
 
     Stopped at any moment, the same command goes on behind the last line. On CLD the log density is a lower bound, and
@@ -41,5 +41,5 @@ class Likelihood(SteppedFlowCommand):
 
         model = self.loading.load(self.model)
         data, names = read_data(self.data, model.image_shape, is_image=model.is_image)
-        estimator = LikelihoodEstimator(model, probes=self.probes, probe=self.probe, **self.settings())
+        estimator = LikelihoodEstimator(model, probes=self.probes, probe=self.probe, **self.options())
         print(write_likelihoods(estimator, data, names, self.out, first_seed=self.seeds_from, limit=self.limit))

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.flow.runner import FlowRunner, FlowSettings
+from scoresde_fast.flow.options import FlowOptions
+from scoresde_fast.flow.probability_flow import ProbabilityFlow
+from scoresde_fast.keywords import accepting_options
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise, check_seed
@@ -26,7 +28,8 @@ VELOCITY_DRAW = 1
 """The field of CLD's initial velocity."""
 
 
-def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = None, **settings: Any) -> Tensor:
+@accepting_options(FlowOptions)
+def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = None, **options: Any) -> Tensor:
     """Codes (N, *state_shape) float32 of images (N, C, H, W) in [0, 1]; of points as they are.
 
     On CLD the velocity at the data is drawn as N(0, gamma M) of the image's seed, and a code is of position and
@@ -36,16 +39,16 @@ def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = N
         model: any `ScoreFunction` of continuous time.
         images: the data.
         seeds: of the velocities; None: 0, 1, ...
-        settings: those of `FlowSettings`; rtol and atol are 1e-6 unless given.
+        options: those of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 unless given.
 
     Raises:
-        ValueError: the images' shape, range or number of seeds does not fit; or a setting is out of its range.
-        IntegrationError: see `FlowRunner.run`.
+        ValueError: the images' shape, range or number of seeds does not fit; or an option is out of its range.
+        IntegrationError: see `ProbabilityFlow.run`.
     """
     ids = sample_ids(images, seeds)
-    runner = FlowRunner(model, FlowSettings(**(USUAL | settings)), to_data=False)
-    states = data_states(model, images, ids, runner.settings.run_seed)
-    flowed = runner.run(states, ids).states
+    flow = ProbabilityFlow(model, to_data=False, usual=USUAL, **options)
+    states = data_states(model, images, ids, flow.run_options.run_seed)
+    flowed = flow.run(states, ids).states
     return _scaled(model, flowed, invert=True).float()
 
 
@@ -55,17 +58,18 @@ class Decoder:
     Args:
         model: any `ScoreFunction` of continuous time.
         temperature: factor of the codes: less than 1 gives more usual, less various images.
-        settings: those of `FlowSettings`, with the usual tolerances of `encode`.
+        options: those of `FlowOptions` and `RunOptions`, with the usual tolerances of `encode`.
 
     Raises:
-        ValueError: the temperature is not a positive number, or a setting is out of its range.
+        ValueError: the temperature is not a positive number, or an option is out of its range.
     """
 
-    def __init__(self, model: ScoreFunction, *, temperature: float = 1.0, **settings: Any) -> None:
+    @accepting_options(FlowOptions)
+    def __init__(self, model: ScoreFunction, *, temperature: float = 1.0, **options: Any) -> None:
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"temperature is {temperature}; it must be a finite number greater than 0")
         self.temperature = temperature
-        self.runner = FlowRunner(model, FlowSettings(**(USUAL | settings)), to_data=True)
+        self.flow = ProbabilityFlow(model, to_data=True, usual=USUAL, **options)
 
     def decode(self, codes: Tensor, seeds: Sequence[int] | None = None, on_step: OnStep | None = None) -> Tensor:
         """Images (N, C, H, W) in [0, 1] of codes (N, *state_shape); points as they are.
@@ -74,26 +78,27 @@ class Decoder:
 
         Raises:
             ValueError: the codes' shape does not fit.
-            IntegrationError: see `FlowRunner.run`.
+            IntegrationError: see `ProbabilityFlow.run`.
         """
-        model = self.runner.model
+        model = self.flow.model
         if tuple(codes.shape[1:]) != model.state_shape:
             raise ValueError(f"codes have shape {tuple(codes.shape[1:])}; this model's are {model.state_shape}")
         states = _scaled(model, self.temperature * codes.double().cpu(), invert=False)
-        flowed = self.runner.run(states, sample_ids(codes, seeds), on_step).states
+        flowed = self.flow.run(states, sample_ids(codes, seeds), on_step).states
         return model.to_images(flowed.chunk(model.sde.parts, dim=1)[0]).float()
 
 
-def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **settings: Any) -> Tensor:
+@accepting_options(FlowOptions)
+def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **options: Any) -> Tensor:
     """Images (N, C, H, W) in [0, 1] of codes (N, *state_shape): one batch by a `Decoder`, with its errors.
 
     Args:
         model: any `ScoreFunction` of continuous time.
         codes: standard normals, or what `encode` made.
         temperature: factor of the codes.
-        settings: those of `FlowSettings`.
+        options: those of `FlowOptions` and `RunOptions`.
     """
-    return Decoder(model, temperature=temperature, **settings).decode(codes)
+    return Decoder(model, temperature=temperature, **options).decode(codes)
 
 
 def interpolate(a: Tensor, b: Tensor, steps: int) -> Tensor:

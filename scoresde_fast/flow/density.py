@@ -17,14 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.flow.bits_per_dim import LEVELS, bits_per_dimension, position_log_density_bound
 from scoresde_fast.flow.codes import data_states, sample_ids
-from scoresde_fast.flow.runner import FlowRunner, FlowSettings, ProbeKind, Probes
+from scoresde_fast.flow.options import FlowOptions, ProbeKind, Probes
+from scoresde_fast.flow.probability_flow import ProbabilityFlow
+from scoresde_fast.keywords import accepting_options
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.rng import uniforms
 from scoresde_fast.sdes import CLDSDE
 
+LEVELS = 256
+"""Of 8-bit data, to which uniform noise of one level's width was added."""
 DEQUANTISATION_DRAW, PROBE_DRAW = 0, 2
 """Fields of a sample's seed; that between them is CLD's velocity."""
 
@@ -54,12 +57,13 @@ class LikelihoodEstimator:
         probes: Hutchinson's fields a sample.
         probe: "rademacher", "normal" or "exact" (the trace itself: for small samples).
         dequantize: add uniform noise of one level to 8-bit images, as bits per dimension ask; points have none.
-        settings: those of `FlowSettings`.
+        options: those of `FlowOptions` and `RunOptions`.
 
     Raises:
         ValueError: an option is unknown or out of range, or the model is not of continuous time.
     """
 
+    @accepting_options(FlowOptions)
     def __init__(
         self,
         model: ScoreFunction,
@@ -67,13 +71,11 @@ class LikelihoodEstimator:
         probes: int = 1,
         probe: ProbeKind = "rademacher",
         dequantize: bool = True,
-        **settings: Any,
+        **options: Any,
     ) -> None:
         self.dequantize = dequantize and model.is_image
-        self.runner = FlowRunner(
-            model, FlowSettings(**settings), to_data=False, probes=Probes(probe, probes, PROBE_DRAW)
-        )
-        self.model = self.runner.model
+        self.flow = ProbabilityFlow(model, to_data=False, probes=Probes(probe, probes, PROBE_DRAW), **options)
+        self.model = self.flow.model
 
     def estimate(self, data: Tensor, seeds: Sequence[int] | None = None, on_step: OnStep | None = None) -> Likelihood:
         """Of images (N, C, H, W), uint8 or in [0, 1], or of points.
@@ -85,17 +87,17 @@ class LikelihoodEstimator:
 
         Raises:
             ValueError: the shape, range, number of seeds is wrong; or values are not 8-bit where that is asked.
-            IntegrationError: see `FlowRunner.run`.
+            IntegrationError: see `ProbabilityFlow.run`.
         """
         ids, model = sample_ids(data, seeds), self.model
-        run_seed = self.runner.settings.run_seed
+        run_seed = self.flow.run_options.run_seed
         images = data
         if data.dtype == torch.uint8:
             images = data.double() / 255
         if self.dequantize:
             images = dequantized(data, ids, run_seed)
         states = data_states(model, images, ids, run_seed)
-        flowed = self.runner.run(states, ids, on_step)
+        flowed = self.flow.run(states, ids, on_step)
         prior = torch.from_numpy(model.sde.prior_log_density(flowed.states.numpy()))
         log_density = prior + flowed.divergence.mean(1)
         dimensions = math.prod(model.image_shape)
@@ -139,3 +141,21 @@ def dequantized(images: Tensor, ids: Sequence[int], run_seed: int) -> Tensor:
             )
     noise = uniforms(torch.tensor(list(ids), dtype=torch.int64), run_seed, DEQUANTISATION_DRAW, levels[0:1].numel())
     return (levels + noise.view(levels.shape)) / LEVELS
+
+
+def bits_per_dimension(log_density: Tensor, dimensions: int, *, centered: bool) -> Tensor:
+    """Negative log-likelihood (B,) of 8-bit images in bits per dimension, from the log density (B,) in nats.
+
+    The density is that of dequantised images scaled to [0, 1], or with ``centered`` to [-1, 1]: the offset log2 of the
+    levels in a unit is 8, or 7 (Song et al. 2021, appendix D).
+    """
+    levels_per_unit = LEVELS / (2 if centered else 1)
+    return math.log2(levels_per_unit) - log_density / (dimensions * math.log(2))
+
+
+def position_log_density_bound(joint_log_density: Tensor, sde: CLDSDE, dimensions: int) -> Tensor:
+    """A lower bound on log p(x(0)) (B,) from E[log p(u(0))] (B,) over v(0) ~ N(0, gamma M), both in nats.
+
+    log p(x) = log E_v[p(x, v) / q(v)] >= E_v[log p(x, v)] + H(q) by Jensen (Dockhorn et al. 2022, appendix).
+    """
+    return joint_log_density + sde.velocity_entropy(dimensions)

@@ -103,6 +103,7 @@ class Drift:
         precision: what the network computes in.
         flow: of the probability flow, else of the reverse SDE.
         device: that of the states.
+        backend: of the traces, see ``Operation.choose`` of `scoresde_fast.ops`.
 
     Raises:
         ValueError: as `drift_coefficients`.
@@ -116,6 +117,7 @@ class Drift:
         *,
         flow: bool = True,
         device: torch.device | str = "cpu",
+        backend: str | None = None,
     ) -> None:
         self.model = model
         # A function of time without weights is evaluated as it is written, in float64.
@@ -124,7 +126,7 @@ class Drift:
             lambda t: drift_coefficients(model.parametrisation, t, flow=flow), low, model.sde.T, device
         )
         operation = hutchinson_dot.operation
-        self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(device)
+        self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(device, backend)
         self._parts = model.sde.parts
         self._unit = torch.tensor([[0.0, 1.0]], device=device)
         self._source = model.network

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the user asks of a solver that chooses its own steps."""
+"""What the user asks of the flow: for samples by a solver that chooses its own steps, for codes and for likelihoods."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
+from scoresde_fast.errors import unknown
 from scoresde_fast.sdes import CLDSDE, SDE
 from scoresde_fast.solvers.options import Norm, require_norm
 
@@ -76,3 +78,54 @@ class AdaptiveOptions:
         level = found.atol / (2 if sde.name == "vesde" and self.solver == "ggf" else 1)
         rtol, atol = found.rtol if self.rtol is None else self.rtol, level if self.atol is None else self.atol
         return replace(self, rtol=rtol, atol=atol, eps=eps)
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """How the probability flow is solved between data and prior.
+
+    Attributes:
+        rtol: Relative error allowed in a step of RK45; usually 1e-5 for likelihoods and 1e-6 for codes.
+        atol: Absolute error allowed in a step; usually the same.
+        error_norm: Steps by each sample's own error, or by that of its whole batch, as the original does.
+        steps: So many fixed steps, of six evaluations each, in place of tolerances.
+        grid: How fixed steps are spaced: uniform, quadratic, sqrt, karras or logsnr, which is usual.
+        eps: The data's time, usually 1e-5.
+    """
+
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    error_norm: Norm = "sample"
+    steps: int | None = None
+    grid: str = "logsnr"
+    eps: float = 1e-5
+
+
+ProbeKind = Literal["rademacher", "normal", "exact"]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """How the divergence is found.
+
+    Args:
+        kind: "rademacher" or "normal": Hutchinson's estimate by fields of such numbers; "exact": the trace itself, by
+            as many tangents as an image has elements.
+        count: fields a sample.
+        draw: the number of the first field in the run, see `scoresde_fast.rng`.
+
+    Raises:
+        ValueError: the kind is unknown, ``count`` is below 1, or there is more than one exact trace.
+    """
+
+    kind: ProbeKind = "rademacher"
+    count: int = 1
+    draw: int = 2
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ProbeKind):
+            raise ValueError(unknown("kind of probe", self.kind, get_args(ProbeKind)))
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
+            raise ValueError(f"the number of probes is {self.count!r}; it must be a whole number of at least 1")
+        if self.kind == "exact" and self.count > 1:
+            raise ValueError(f"{self.count} probes: the exact trace needs none; leave the number out")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from scoresde_fast.data.png import Pixels
 from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.fingerprint import data_sha256
 from scoresde_fast.flow.codes import Decoder, decode, interpolate
-from scoresde_fast.flow.describe import batch_dependent, data_sha256, describe_flow
 from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png, to_pixels
 from scoresde_fast.loop.watch import OnStep
@@ -62,7 +62,7 @@ class CodeImages:
         model: any `ScoreFunction` of continuous time.
         codes: (N, *state_shape).
         temperature: see `scoresde_fast.decode`.
-        settings: those of `FlowSettings`.
+        options: those of `scoresde_fast.decode`.
 
     Raises:
         ValueError: as `scoresde_fast.decode`, but for the shape, which is looked at when a code is decoded.
@@ -70,16 +70,16 @@ class CodeImages:
 
     nfe = None
 
-    def __init__(self, model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **settings: Any) -> None:
-        self._decoder = Decoder(model, temperature=temperature, **settings)
-        self._runner = self._decoder.runner
-        self.codes, self.device = codes, self._runner.device
-        self.batch_dependent = batch_dependent(self._runner.settings)
+    def __init__(self, model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **options: Any) -> None:
+        self._decoder = Decoder(model, temperature=temperature, **options)
+        self._flow = self._decoder.flow
+        self.codes, self.device = codes, self._flow.device
+        self.batch_size, self.batch_dependent = self._flow.batch_size, self._flow.batch_dependent
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the pixels, as plain values."""
         return {
-            "flow": describe_flow(self._runner),
+            "flow": self._flow.describe(),
             "codes_sha256": data_sha256(self.codes.cpu()),
             "temperature": self._decoder.temperature,
         }
@@ -95,7 +95,7 @@ class CodeImages:
     def sample(self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool = False) -> Tensor:
         """The samples (B, C, H, W) of the codes at ``seeds``."""
         assert not return_velocity
-        return torch.cat([images for _, images in self.stream(seeds, self._runner.settings.batch_size, on_step)])
+        return torch.cat([images for _, images in self.stream(seeds, self.batch_size, on_step)])
 
 
 def seed_codes(model: ScoreFunction, seeds: Sequence[int], run_seed: int = 0) -> Tensor:
@@ -109,7 +109,7 @@ def interpolation_grid(model: ScoreFunction, seeds: Sequence[int], steps: int, *
     Raises:
         ValueError: the model is of points, there are less than two seeds, or ``steps`` is below 2; and the errors of
             `scoresde_fast.decode`.
-        IntegrationError: see `FlowRunner.run`.
+        IntegrationError: see `ProbabilityFlow.run`.
     """
     if not model.is_image:
         raise ValueError("this model is of points, which are no pictures: choose a model of images")

@@ -17,8 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scoresde_fast.files import make_folder
+from scoresde_fast.fingerprint import data_sha256
 from scoresde_fast.flow.density import Likelihood, LikelihoodEstimator
-from scoresde_fast.flow.describe import data_sha256, describe_flow
 from scoresde_fast.generate.manifest import Manifest, environment
 from scoresde_fast.generate.seed_set import SeedSet
 from scoresde_fast.generate.seeds import check_seeds
@@ -88,22 +88,22 @@ def write_likelihoods(
         raise ValueError(f"limit is {limit}; it is at least 1")
     count = len(data) if limit is None else min(limit, len(data))
     seeds = check_seeds(range(first_seed, first_seed + count))
-    runner, settings_path = estimator.runner, out.with_name(f"{out.stem}.settings.json")
-    probes = None if runner.probes is None else asdict(runner.probes)
+    flow, settings_path = estimator.flow, out.with_name(f"{out.stem}.settings.json")
+    probes = None if flow.runner.probes is None else asdict(flow.runner.probes)
     configuration = {
         "data_sha256": data_sha256(data),
         "first_seed": first_seed,
         "probes": probes,
         "dequantize": estimator.dequantize,
-        "flow": describe_flow(runner),
+        "flow": flow.describe(),
     }
     manifest = Manifest.begin(settings_path, configuration)
     lines, end = _whole_lines(out, first_seed)
     if out.exists() and not manifest.seeds:
         raise ValueError(f"{out} has results but no {settings_path.name}; choose another --out or move it")
-    found, started, size = min(len(lines), count), perf_counter(), runner.settings.batch_size
+    found, started, size = min(len(lines), count), perf_counter(), flow.batch_size
     if found < count:
-        manifest = manifest.extended(SeedSet.of(seeds), environment(runner.device, size))
+        manifest = manifest.extended(SeedSet.of(seeds), environment(flow.device, size))
         make_folder(out.parent)
         manifest.write(settings_path)  # first of all: no line without its settings
     with tqdm(total=count, initial=found, unit=" samples", disable=None) as bar:
@@ -120,7 +120,7 @@ def write_likelihoods(
     key, title, side = ("bits_per_dim", "bits/dim", "an upper") if estimator.dequantize else (
         "log_density", "nats of log density", "a lower"
     )  # fmt: skip
-    if isinstance(runner.model.sde, CLDSDE):
+    if isinstance(flow.model.sde, CLDSDE):
         title = f"{title} ({side} bound)"
     values = np.array([line[key] for line in lines[:count]])
     spread = float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else None

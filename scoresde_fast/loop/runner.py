@@ -17,13 +17,12 @@ from scoresde_fast.run_options import RunOptions
 
 
 class Runner(Protocol):
-    """From seeds to states at the end of their runs.
+    """Runs batches on a device.
 
     Attributes:
         device: where it computes.
         precision: what the network computes in.
-        nfe: network evaluations of a run; None where they depend on the sample.
-        batch_dependent: a state depends on the others of its batch.
+        batch_dependent: a result depends on the others of its batch.
         through_network: the gradient of the network is taken.
     """
 
@@ -31,8 +30,6 @@ class Runner(Protocol):
     def device(self) -> torch.device: ...
     @property
     def precision(self) -> Precision: ...
-    @property
-    def nfe(self) -> int | None: ...
     @property
     def batch_dependent(self) -> bool: ...
     @property
@@ -47,14 +44,25 @@ class Runner(Protocol):
     def prepare(self, batch: int) -> object:
         """Make batches of that size ready."""
 
+    def fits(self, batch: int) -> bool:
+        """Whether an evaluation of that many samples fits in memory; what was made ready is given back."""
+
+
+class SampleRunner(Runner, Protocol):
+    """From seeds to states at the end of their runs.
+
+    Attributes:
+        nfe: network evaluations of a run; None where they depend on the sample.
+    """
+
+    @property
+    def nfe(self) -> int | None: ...
+
     def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
         """(len(seeds), *state_shape), run as one batch; ``on_step`` hears of (work done, work in all)."""
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
         """Network evaluations that each of the seeds has cost; ValueError where that is not known yet."""
-
-    def fits(self, batch: int) -> bool:
-        """Whether an evaluation of that many samples fits in memory; what was made ready is given back."""
 
 
 def prior(model: ScoreFunction, run: RunOptions, seeds: Sequence[int], device: torch.device) -> tuple[Tensor, Noise]:

@@ -25,15 +25,15 @@ def chunk_size(image_shape: Sequence[int], device: torch.device) -> int:
 
 
 def chunks(seeds: Sequence[int], size: int) -> list[list[int]]:
-    """Chunks of ``size`` seeds that together hold every one of ``seeds``, seed s at place s mod ``size``.
+    """Chunks of ``size`` positions in ``seeds`` that together hold every seed once, seed s at place s mod ``size``.
 
-    A place that no seed asks for is filled by the next seed that belongs there, whose image nobody wants.
+    A place that no seed asks for is filled by the first position, whose result nobody wants there.
     """
+    first: dict[int, int] = {}
+    for position, seed in enumerate(seeds):
+        first.setdefault(seed, position)
     at_place: list[list[int]] = [[] for _ in range(size)]
-    for seed in dict.fromkeys(seeds):
-        at_place[seed % size].append(seed)
+    for seed, position in first.items():
+        at_place[seed % size].append(position)
     made = max(map(len, at_place))
-    return [
-        [column[index] if index < len(column) else place for place, column in enumerate(at_place)]
-        for index in range(made)
-    ]
+    return [[column[index] if index < len(column) else 0 for column in at_place] for index in range(made)]

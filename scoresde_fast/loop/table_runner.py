@@ -66,6 +66,11 @@ class TableRunner:
     ) -> None:
         self.device, self.nfe, self.through_network = device, table.nfe, conditions.through_network
         self.batch_dependent = langevin_norm == "batch" and any(row.langevin is not None for row in table.rows)
+        if run.strict and self.batch_dependent:
+            raise ValueError(
+                "strict=True cannot keep langevin_norm='batch', by which an image depends on its batch: "
+                "choose langevin_norm='sample'"
+            )
         self.program = program_for(model, table, device)
         self._model, self._run, self._conditions = model, run, conditions
         self._make_loop = partial(

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from inspect import Parameter, signature
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from scoresde_fast.errors import unknown
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
+from scoresde_fast.keywords import names
 from scoresde_fast.model import ScoreFunction, ScoreModel
-from scoresde_fast.run_options import RunOptions
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, SolverOptions
 from scoresde_fast.solvers.registry import ALIASES, SOLVERS
 
@@ -23,40 +21,7 @@ PREDICTORS = {
     "gddim": "gddim",
 }
 """Our names of the configurations' predictors; "none" stands for reverse diffusion, as in the original."""
-FIXED_STEP, ADAPTIVE_STEP, RUN = (
-    {field.name: field.default for field in fields(group)} for group in (SolverOptions, AdaptiveOptions, RunOptions)
-)
-"""The options by name, with their defaults."""
 AnyOptions = SolverOptions | AdaptiveOptions
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def accepting_options(function: Function) -> Function:
-    """Let ``help`` and completion show every option that ``function`` takes as ``**options``."""
-    own = signature(function)
-    named = [p for p in own.parameters.values() if p.kind != Parameter.VAR_KEYWORD]
-    of_solvers = dict.fromkeys({**FIXED_STEP, **ADAPTIVE_STEP})  # None: the model's own
-    more = {**of_solvers, **RUN}.items()
-    keywords = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in more if name not in own.parameters
-    ]
-    function.__signature__ = own.replace(parameters=[*named, *keywords])  # type: ignore[attr-defined]
-    return function
-
-
-def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], RunOptions]:
-    """The solver's options that are not None, and those of the run.
-
-    Raises:
-        TypeError: there is no option of a name.
-    """
-    known = {**FIXED_STEP, **ADAPTIVE_STEP, **RUN}
-    for name in options:
-        if name not in known:
-            raise TypeError(unknown("option", name, known))
-    given = {name: value for name, value in options.items() if value is not None}
-    of_run = {name: value for name, value in given.items() if name in RUN}
-    return {name: value for name, value in given.items() if name not in RUN}, RunOptions(**of_run)
 
 
 def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions:
@@ -73,7 +38,7 @@ def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions
     if solver in ADAPTIVE:
         return _adaptive(model, given)
     for name, value in given.items():
-        if name not in FIXED_STEP:
+        if name not in names(SolverOptions):
             raise ValueError(
                 f"{name} is {value!r}; only {' and '.join(map(repr, ADAPTIVE))} choose their steps by it: leave it out"
             )
@@ -113,7 +78,7 @@ def _adaptive(model: ScoreFunction, given: Mapping[str, Any]) -> AdaptiveOptions
         )
     chosen = {name: value for name, value in given.items() if name != "flow"}
     for name, value in chosen.items():
-        if name not in ADAPTIVE_STEP:
+        if name not in names(AdaptiveOptions):
             raise ValueError(
                 f"{name} is {value!r}; solver {solver!r} chooses its own steps by rtol and atol: leave it out"
             )

@@ -14,16 +14,17 @@ from scoresde_fast.devices import usable_device
 from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.options import AdaptiveOptions
+from scoresde_fast.keywords import accepting_options, names, split_options
 from scoresde_fast.loop.batch_fit import fitting_batch
 from scoresde_fast.loop.batches import Batches
 from scoresde_fast.loop.condition import Conditions, as_conditions, bind_all, describe_all
-from scoresde_fast.loop.runner import Runner
+from scoresde_fast.loop.runner import SampleRunner
 from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import check_seed, require_sequence
 from scoresde_fast.run_options import require_batch_size
-from scoresde_fast.sampler.options import accepting_options, solver_options, split_options
+from scoresde_fast.sampler.options import solver_options
 from scoresde_fast.solvers import SolverOptions, build_table
 
 
@@ -50,7 +51,7 @@ class Sampler:
         TypeError: ``model`` is no model, or there is no option of a name.
     """
 
-    @accepting_options
+    @accepting_options(SolverOptions, AdaptiveOptions)
     def __init__(
         self,
         model: ScoreFunction,
@@ -62,13 +63,14 @@ class Sampler:
     ) -> None:
         if not isinstance(model, ScoreFunction):
             raise TypeError(f"model is {model!r}; give a model, for example scoresde_fast.load('digits-vp')")
-        given, self.run_options = split_options({"solver": solver, "steps": steps, **options})
+        known = names(SolverOptions, AdaptiveOptions)
+        given, self.run_options = split_options({"solver": solver, "steps": steps, **options}, known)
         run = self.run_options
         self.options = solver_options(model, given)
         self.device = usable_device(run.device)
         self.model = model.to(self.device).eval()
         self.conditions = as_conditions(condition)
-        self.runner: Runner
+        self.runner: SampleRunner
         if isinstance(self.options, AdaptiveOptions):
             if self.conditions:
                 raise ValueError(
@@ -81,14 +83,8 @@ class Sampler:
                 bound = bind_all(self.conditions, self.model, self.table, self.options, self.device, run.backend)
             norm = self.options.langevin_norm
             self.runner = TableRunner(self.model, self.table, self.device, run, langevin_norm=norm, conditions=bound)
-        if run.strict and self.batch_dependent:
-            name = "error_norm" if isinstance(self.options, AdaptiveOptions) else "langevin_norm"
-            raise ValueError(
-                f"strict=True cannot keep {name}='batch', by which an image depends on its batch: "
-                f"choose {name}='sample'"
-            )
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.model, self.runner)
-        self._batches = Batches(self.runner, model.image_shape, strict=run.strict)
+        self._batches = Batches(self.runner, self.runner.run, model.image_shape, strict=run.strict)
 
     @property
     def nfe(self) -> int | None:
@@ -175,7 +171,7 @@ class Sampler:
             condition.require_seeds(seeds)
         for start in range(0, len(seeds), batch_size):
             batch = [check_seed(seed) for seed in seeds[start : start + batch_size]]
-            yield batch, self._batches.run(batch, batch_size, on_step)
+            yield batch, self._batches.run(batch, batch, batch_size, on_step)
 
     def _images(self, states: Tensor) -> Tensor:
         return self.model.to_images(states.chunk(self.model.sde.parts, dim=1)[0])

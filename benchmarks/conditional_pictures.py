@@ -17,8 +17,8 @@ from cld import DOCS
 from torch import Tensor
 
 import scoresde_fast as sf
-from scoresde_fast.conditional.measured import enlarged, known_pixels, measure
-from scoresde_fast.conditional.operators.text import parse_operator
+from scoresde_fast.conditions.measured import enlarged, known_pixels, measure
+from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES
 from scoresde_fast.generate.codes import write_png

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scoresde_fast.checkpoints import load, load_classifier
-    from scoresde_fast.conditional import (
-        DPS,
-        Blur,
-        ClassGuidance,
-        Gray,
-        Mask,
-        PiGDM,
-        Projection,
-        Separable,
-        SuperResolution,
-        colorize,
-        inpaint,
-        restore,
-        sample,
-    )
+    from scoresde_fast.conditional import colorize, inpaint, restore, sample
+    from scoresde_fast.conditions.classes import ClassGuidance
+    from scoresde_fast.conditions.dps import DPS
+    from scoresde_fast.conditions.operators import Blur, Gray, Mask, Separable, SuperResolution
+    from scoresde_fast.conditions.pigdm import PiGDM
+    from scoresde_fast.conditions.projection import Projection
     from scoresde_fast.flow.codes import decode, encode, interpolate
     from scoresde_fast.flow.density import likelihood
     from scoresde_fast.flow.options import AdaptiveOptions
@@ -42,19 +33,19 @@ if (_root / "setup.py").is_file() and (_root / "kernels" / "__init__.py").is_fil
 
 _HOME = {
     "AdaptiveOptions": "flow.options",
-    "Blur": "conditional",
-    "ClassGuidance": "conditional",
-    "DPS": "conditional",
+    "Blur": "conditions.operators",
+    "ClassGuidance": "conditions.classes",
+    "DPS": "conditions.dps",
     "GaussianMixture": "mixture",
-    "Gray": "conditional",
-    "Mask": "conditional",
-    "PiGDM": "conditional",
-    "Projection": "conditional",
+    "Gray": "conditions.operators",
+    "Mask": "conditions.operators",
+    "PiGDM": "conditions.pigdm",
+    "Projection": "conditions.projection",
     "Sampler": "sampler",
     "ScoreModel": "model",
-    "Separable": "conditional",
+    "Separable": "conditions.operators",
     "SolverOptions": "solvers",
-    "SuperResolution": "conditional",
+    "SuperResolution": "conditions.operators",
     "colorize": "conditional",
     "create": "model",
     "decode": "flow.codes",

@@ -19,8 +19,8 @@ from tiny_models import FAST, MODEL, OPTIONS, SIZE, in_place_of_digits, read, sa
 
 import scoresde_fast as sf
 from scoresde_fast.cli import main
-from scoresde_fast.conditional.measured import measure
-from scoresde_fast.conditional.operators.text import parse_operator
+from scoresde_fast.conditions.measured import measure
+from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.sheet import STRIP
 

@@ -11,7 +11,7 @@ import torch
 from chance import SIGMAS, standard_error_of_std
 
 import scoresde_fast as sf
-from scoresde_fast.conditional.levels import marginal_levels, run_levels
+from scoresde_fast.conditions.levels import marginal_levels, run_levels
 from scoresde_fast.loop.condition import FIRST_DRAW, Run
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends

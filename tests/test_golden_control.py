@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional import Projection
+from scoresde_fast.conditions.projection import Projection
 from scoresde_fast.loop.condition import FIRST_DRAW, BoundConditions, Run
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends

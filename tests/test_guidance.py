@@ -13,7 +13,7 @@ from test_conditional import SDE_OF, SHAPE, model_of
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.conditional.operators import LinearOperator
+from scoresde_fast.conditions.operators import LinearOperator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.loop.capture import CapturedLoop
 from scoresde_fast.loop.capture_safety import require_capturable

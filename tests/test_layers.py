@@ -55,6 +55,7 @@ LAYERS = (
     "loop.batches",
     "loop.table_runner",
     "loop",
+    "conditions",
     "flow",
     "sampler.options",
     "sampler.sampler",

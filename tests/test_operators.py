@@ -14,7 +14,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from scoresde_fast.conditional.operators import (
+from scoresde_fast.conditions.operators import (
     Blur,
     Gray,
     LinearOperator,
@@ -24,7 +24,7 @@ from scoresde_fast.conditional.operators import (
     require_adjoint,
     ridge_inverse,
 )
-from scoresde_fast.conditional.operators.linear import conjugate_gradients
+from scoresde_fast.conditions.operators.linear import conjugate_gradients
 from scoresde_fast.loop.capture_safety import require_capturable
 
 SHAPE = (3, 8, 12)

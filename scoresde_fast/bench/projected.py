@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scoresde_fast.bench.correlated import CorrelatedGaussian, Moments
-from scoresde_fast.conditional.levels import run_levels
+from scoresde_fast.conditions.levels import run_levels
 from scoresde_fast.loop.condition import Run
 from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import SolverOptions, build_table

@@ -36,8 +36,8 @@ class ClassOptions:
                 raise ValueError("--classifier and --class-scale are for --class: name the class too, as --class 3")
             return {}
         from scoresde_fast.checkpoints import embedded_names, load_classifier
-        from scoresde_fast.conditional.classes import CLASS_SCALE
-        from scoresde_fast.conditional.turns import ClassesInTurn, parse_classes
+        from scoresde_fast.conditions.classes import CLASS_SCALE
+        from scoresde_fast.conditions.turns import ClassesInTurn, parse_classes
 
         classifier = self.classifier
         if classifier is None:

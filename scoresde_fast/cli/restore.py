@@ -40,9 +40,9 @@ class Restore(ConditionCommand):
 
     def run(self) -> None:
         from scoresde_fast.cli.stopping import stopping
-        from scoresde_fast.conditional.measured import enlarged, known_pixels, measure
-        from scoresde_fast.conditional.operators.text import parse_operator
         from scoresde_fast.conditional.streams import restoration
+        from scoresde_fast.conditions.measured import enlarged, known_pixels, measure
+        from scoresde_fast.conditions.operators.text import parse_operator
         from scoresde_fast.data.pictures import read_pictures
         from scoresde_fast.generate.sheet import chequered
 

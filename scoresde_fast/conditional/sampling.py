@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde_fast.checkpoints import load_classifier
 from scoresde_fast.classifier import Classifier
-from scoresde_fast.conditional.classes import CLASS_SCALE, ClassGuidance
+from scoresde_fast.conditions.classes import CLASS_SCALE, ClassGuidance
 from scoresde_fast.loop.condition import Conditions, as_conditions
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler

@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.dps import DPS
-from scoresde_fast.conditional.of_seeds import OfSeeds
-from scoresde_fast.conditional.operators import Gray, LinearOperator, Mask
-from scoresde_fast.conditional.pigdm import PiGDM
-from scoresde_fast.conditional.projection import Projection, whole_mask
+from scoresde_fast.conditions.dps import DPS
+from scoresde_fast.conditions.of_seeds import OfSeeds
+from scoresde_fast.conditions.operators import Gray, LinearOperator, Mask
+from scoresde_fast.conditions.pigdm import PiGDM
+from scoresde_fast.conditions.projection import Projection, whole_mask
 from scoresde_fast.errors import unknown
 from scoresde_fast.loop.condition import Condition
 from scoresde_fast.loop.watch import OnStep

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.operators import LinearOperator
 from scoresde_fast.conditional.streams import Holding, Method, colorization, inpainting, restoration
+from scoresde_fast.conditions.operators import LinearOperator
 from scoresde_fast.model import ScoreFunction
 
 GRAY_TOLERANCE = 1e-5
@@ -110,7 +110,7 @@ def restore(
 
     Args:
         model: any score model; it need not have been trained for this.
-        operator: how images in [0, 1] are measured, as `Blur(1.5)`; see `scoresde_fast.conditional.operators`.
+        operator: how images in [0, 1] are measured, as `Blur(1.5)`; see `scoresde_fast.conditions.operators`.
         measured: (N, ...), A of N images plus noise.
         noise: the deviation of that noise; "dps" does not use it.
         method: "pigdm" or "dps".

@@ -3,7 +3,7 @@
 
 A condition is made by the user, for any model; `Condition.bind` makes of it what one sampler's loop calls, and each
 kind is a class of its own.  `Holding` ones change the state after every update, as
-`scoresde_fast.conditional.Projection` does; `Guiding` ones change what moves it, by the gradient of a log-likelihood.
+`scoresde_fast.Projection` does; `Guiding` ones change what moves it, by the gradient of a log-likelihood.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.levels import corrects, original_levels, run_levels
-from scoresde_fast.conditional.of_seeds import OfSeeds
+from scoresde_fast.conditions.levels import corrects, original_levels, run_levels
+from scoresde_fast.conditions.of_seeds import OfSeeds
 from scoresde_fast.loop.condition import DRAWS, Data, Run
 from scoresde_fast.ops.project import LEVELS, block_shape, operation, project
 from scoresde_fast.ops.step_table import CONTROL, DeviceTable

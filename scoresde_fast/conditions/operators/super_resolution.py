@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.operators.separable import AnySize
-from scoresde_fast.conditional.operators.sizes import require_whole
+from scoresde_fast.conditions.operators.separable import AnySize
+from scoresde_fast.conditions.operators.sizes import require_whole
 
 
 class SuperResolution(AnySize):

@@ -16,7 +16,7 @@ STEPS = 30
 class LinearOperator(Protocol):
     """A linear measurement A of images.
 
-    A class of one's own needs no more than these methods; `scoresde_fast.conditional.operators.require_adjoint` tests
+    A class of one's own needs no more than these methods; `scoresde_fast.conditions.operators.require_adjoint` tests
     them.  It may have ``ridge_inverse(measured, ridge)`` too, A^T (A A^T + ridge I)^-1 y in closed form, with a
     ``ridge`` as in the function `ridge_inverse`.  They run in a captured loop: no value is read on the host, and what
     they need on the device is there after a first call.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scoresde_fast.conditional.operators.blur import Blur
-from scoresde_fast.conditional.operators.gray import Gray
-from scoresde_fast.conditional.operators.mask import Mask
-from scoresde_fast.conditional.operators.super_resolution import SuperResolution
+from scoresde_fast.conditions.operators.blur import Blur
+from scoresde_fast.conditions.operators.gray import Gray
+from scoresde_fast.conditions.operators.mask import Mask
+from scoresde_fast.conditions.operators.super_resolution import SuperResolution
 from scoresde_fast.data.pictures import read_mask
 from scoresde_fast.errors import unknown
 

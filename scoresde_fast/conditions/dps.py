@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scoresde_fast.conditional.measurement import BoundMeasurement, Measurement
-from scoresde_fast.conditional.operators import LinearOperator
+from scoresde_fast.conditions.measurement import BoundMeasurement, Measurement
+from scoresde_fast.conditions.operators import LinearOperator
 from scoresde_fast.loop.condition import Data, Run
 
 TINY = 1e-12
@@ -21,7 +21,7 @@ class DPS(Measurement):
     """Diffusion posterior sampling (Chung et al. 2023): after each row a step down the residual's norm.
 
     Args:
-        operator: A; see `scoresde_fast.conditional.operators`.
+        operator: A; see `scoresde_fast.conditions.operators`.
         measured: (K, ...), A of images in [0, 1], or of points.
         scale: the length of a step where the residual's gradient is 1, in the range of the model's data; 0.3 to 1 with
             1000 steps are usual, and more with fewer.

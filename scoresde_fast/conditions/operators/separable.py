@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.operators.on_devices import OnDevices
-from scoresde_fast.conditional.operators.sizes import require_size
+from scoresde_fast.conditions.operators.on_devices import OnDevices
+from scoresde_fast.conditions.operators.sizes import require_size
 
 CUTOFF = 1e-4
 """Relative to the largest singular value, what counts as 0: rounding of float32, 6e-8, becomes no more than 6e-4."""
@@ -91,7 +91,7 @@ class Separable:
         return self.ridge_inverse(measured, measured.new_zeros(()))
 
     def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
-        """(B, C, H', W') to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditional.operators.ridge_inverse`."""
+        """(B, C, H', W') to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditions.operators.ridge_inverse`."""
         require_size("measured", measured, self.measured_size)
         left, below, singular, right, above = self._basis.like(measured)
         squares = singular.square() + ridge
@@ -156,7 +156,7 @@ class AnySize(ABC):
         return self._of_measured(measured).pseudo_inverse(measured)
 
     def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
-        """(B, C, H', W') to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditional.operators.ridge_inverse`."""
+        """(B, C, H', W') to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditions.operators.ridge_inverse`."""
         return self._of_measured(measured).ridge_inverse(measured, ridge)
 
     def _of_measured(self, measured: Tensor) -> Separable:

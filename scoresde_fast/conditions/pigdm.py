@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.measurement import BoundMeasurement, Measurement, span_of
-from scoresde_fast.conditional.operators import LinearOperator, ridge_inverse
+from scoresde_fast.conditions.measurement import BoundMeasurement, Measurement, span_of
+from scoresde_fast.conditions.operators import LinearOperator, ridge_inverse
 from scoresde_fast.loop.condition import Data, Run, row_table
 from scoresde_fast.sdes import observation, tweedie
 
@@ -34,7 +34,7 @@ class PiGDM(Measurement):
     """Pseudo-inverse guidance (Song, Vahdat, Mardani, Kautz 2023): the score of y, were x(0) Gaussian given x(t).
 
     Args:
-        operator: A; see `scoresde_fast.conditional.operators`.
+        operator: A; see `scoresde_fast.conditions.operators`.
         measured: (K, ...), A of images in [0, 1], or of points, plus noise.
         noise: the deviation of that noise, in the units of ``measured``.
         scale: of the guidance; 1 is what the data would have it.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.operators.sizes import require_whole
+from scoresde_fast.conditions.operators.sizes import require_whole
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,5 @@ class Gray:
         return torch.cat([measured] * self.channels, dim=-3)
 
     def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
-        """(B, 1, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditional.operators.ridge_inverse`."""
+        """(B, 1, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditions.operators.ridge_inverse`."""
         return self.pseudo_inverse(measured) / (1 + self.channels * ridge)

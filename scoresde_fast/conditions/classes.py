@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.classifier import Classifier
-from scoresde_fast.conditional.of_seeds import OfSeeds
+from scoresde_fast.conditions.of_seeds import OfSeeds
 from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.loop.condition import Data, Run, row_table

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.operators.linear import LinearOperator, ridge_inverse
+from scoresde_fast.conditions.operators.linear import LinearOperator, ridge_inverse
 
 ADJOINT_TOLERANCE = 1e-4
 """How far, relative to them, the two sides of the dot test may be apart, and the two of linearity."""

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.of_seeds import OfSeeds
-from scoresde_fast.conditional.operators import LinearOperator, Mask, operator_of, parameters_of, require_adjoint
+from scoresde_fast.conditions.of_seeds import OfSeeds
+from scoresde_fast.conditions.operators import LinearOperator, Mask, operator_of, parameters_of, require_adjoint
 from scoresde_fast.loop.condition import Data, Run, row_table
 from scoresde_fast.sdes import tweedie
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.operators.on_devices import OnDevices
-from scoresde_fast.conditional.projection import whole_mask
+from scoresde_fast.conditions.operators.on_devices import OnDevices
+from scoresde_fast.conditions.projection import whole_mask
 
 
 class KnownPixels:
@@ -36,7 +36,7 @@ class KnownPixels:
         return self.apply(measured)
 
     def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditional.operators.ridge_inverse`."""
+        """(B, C, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditions.operators.ridge_inverse`."""
         return self.apply(measured) / (1 + ridge)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from scoresde_fast.classifier import Classifier
-from scoresde_fast.conditional.classes import CLASS_SCALE, ClassGuidance, label_of
-from scoresde_fast.conditional.of_seeds import OfSeeds
+from scoresde_fast.conditions.classes import CLASS_SCALE, ClassGuidance, label_of
+from scoresde_fast.conditions.of_seeds import OfSeeds
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditional.operators import Mask
-from scoresde_fast.conditional.operators.text import Operator
+from scoresde_fast.conditions.operators import Mask
+from scoresde_fast.conditions.operators.text import Operator
 from scoresde_fast.noise import Noise
 
 DRAW = 2**32 - 1

@@ -17,7 +17,7 @@ from cld import DOCS
 from torch import Tensor
 
 import scoresde_fast as sf
-from scoresde_fast.conditions.measured import enlarged, known_pixels, measure
+from scoresde_fast.conditions.measurement import enlarged, known_pixels, measure
 from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES

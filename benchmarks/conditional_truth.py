@@ -23,9 +23,9 @@ import scoresde_fast as sf
 from scoresde_fast.bench.correlated import CorrelatedGaussian, Moments, mixture_posterior
 from scoresde_fast.bench.machine import device_info
 from scoresde_fast.bench.result import write_json
-from scoresde_fast.conditional.streams import LEAST_NOISE
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
+from scoresde_fast.tasks import LEAST_NOISE
 
 SHAPE, COUNT, NOISE = (3, 2, 2), 20_000, 0.1
 SDES: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE(), "cld": CLDSDE()}

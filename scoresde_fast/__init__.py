@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scoresde_fast.checkpoints import load, load_classifier
-    from scoresde_fast.conditional import colorize, inpaint, restore, sample
     from scoresde_fast.conditions.classes import ClassGuidance
     from scoresde_fast.conditions.dps import DPS
     from scoresde_fast.conditions.operators import Blur, Gray, Mask, Separable, SuperResolution
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from scoresde_fast.model import ScoreModel, create
     from scoresde_fast.sampler import Sampler
     from scoresde_fast.solvers import SolverOptions, solver
+    from scoresde_fast.tasks import colorize, inpaint, restore, sample
 
 __version__ = "0.1.0"
 
@@ -46,17 +46,17 @@ _HOME = {
     "Separable": "conditions.operators",
     "SolverOptions": "solvers",
     "SuperResolution": "conditions.operators",
-    "colorize": "conditional",
+    "colorize": "tasks",
     "create": "model",
     "decode": "flow.codes",
     "encode": "flow.codes",
-    "inpaint": "conditional",
+    "inpaint": "tasks",
     "interpolate": "flow.codes",
     "likelihood": "flow.density",
     "load": "checkpoints",
     "load_classifier": "checkpoints",
-    "restore": "conditional",
-    "sample": "conditional",
+    "restore": "tasks",
+    "sample": "tasks",
     "solver": "solvers",
 }
 

@@ -12,7 +12,6 @@ from recorded_graphs import RecordedGraphs
 from torch import Tensor
 
 import scoresde_fast as sf
-from scoresde_fast.conditional.streams import fitting_colours
 from scoresde_fast.loop.capture import CapturedLoop, require_capturable_loop
 from scoresde_fast.loop.condition import Run, bind_all
 from scoresde_fast.loop.evaluate import PlainNetwork
@@ -21,6 +20,7 @@ from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
+from scoresde_fast.tasks import fitting_colours
 
 SHAPE = (3, 4, 4)
 SDE_OF: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE(), "cld": CLDSDE()}

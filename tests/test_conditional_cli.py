@@ -19,7 +19,7 @@ from tiny_models import FAST, MODEL, OPTIONS, SIZE, in_place_of_digits, read, sa
 
 import scoresde_fast as sf
 from scoresde_fast.cli import main
-from scoresde_fast.conditions.measured import measure
+from scoresde_fast.conditions.measurement import measure
 from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.sheet import STRIP
@@ -235,8 +235,11 @@ def test_the_same_command_goes_on(photos: np.ndarray, capsys: pytest.CaptureFixt
         ),
         ("inpaint M clear.png --mask mask.png", "clear.png has an alpha channel"),
         ("inpaint M gray.png --mask mask.png", "16x16 of 1 channel; 16x16 of 3 channels is needed"),
-        ("inpaint M photos --mask mask.png --seeds 0-2", "are 3 seeds for 2 images with 4 samples each; give 8"),
-        ("inpaint M photos --mask mask.png --samples 0", "--samples 0 makes none"),
+        (
+            "inpaint M photos --mask mask.png --seeds 0-2",
+            "3 seeds for 2 images with 4 samples each; give 8, or none",
+        ),
+        ("inpaint M photos --mask mask.png --samples 0", "samples is 0; it must be a whole number of at least 1"),
         ("inpaint M photos --mask mask.png --solver rk45", "takes no condition"),
         ("inpaint nothing photos --mask mask.png", "unknown model 'nothing'"),
         ("colorize M small.jpg", "16x16 of 1 channel or 16x16 of 3 channels is needed: small.jpg@16"),

@@ -61,7 +61,7 @@ LAYERS = (
     "sampler.sampler",
     "sampler",
     "checkpoints",
-    "conditional",
+    "tasks",
     "generate",
     "training",
     "evaluation",
@@ -193,7 +193,7 @@ def test_includes_go_downwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_source_files_are_short_and_licensed(path: Path) -> None:
-    """At most 400 lines, and the licence in the first line."""
+    """At most 600 lines, and the licence in the first line."""
     lines = path.read_text().splitlines()
-    assert len(lines) <= 400, f"{name(path)} has {len(lines)} lines"
+    assert len(lines) <= 600, f"{name(path)} has {len(lines)} lines"
     assert "SPDX-License-Identifier: Apache-2.0" in lines[0], f"{name(path)} does not begin with the SPDX line"

@@ -11,7 +11,7 @@ import pytest
 from stub_sampler import StubSampler, files
 
 from scoresde_fast.cli import main
-from scoresde_fast.conditions.turns import described_conditions
+from scoresde_fast.conditions.classes import described_conditions
 from scoresde_fast.generate import SeedSet, SetInUseError, Shard, generate
 from scoresde_fast.generate.locks import Claim
 from scoresde_fast.generate.manifest import DamagedManifestError

@@ -29,15 +29,14 @@ class ClassOptions:
         """The condition of samples of the model of that name, as `Sampler` takes it; none where no class is asked for.
 
         Raises:
-            ValueError: there is a classifier without a class, or none for the model; or as `ClassesInTurn`.
+            ValueError: there is a classifier without a class, or none for the model; or as `ClassGuidance`.
         """
         if self.classes is None:
             if self.classifier is not None or self.class_scale is not None:
                 raise ValueError("--classifier and --class-scale are for --class: name the class too, as --class 3")
             return {}
         from scoresde_fast.checkpoints import embedded_names, load_classifier
-        from scoresde_fast.conditions.classes import CLASS_SCALE
-        from scoresde_fast.conditions.turns import ClassesInTurn, parse_classes
+        from scoresde_fast.conditions.classes import CLASS_SCALE, ClassGuidance, parse_classes
 
         classifier = self.classifier
         if classifier is None:
@@ -50,4 +49,4 @@ class ClassOptions:
         known = load_classifier(classifier)
         classes = parse_classes(self.classes, known.classes)
         scale = CLASS_SCALE if self.class_scale is None else self.class_scale
-        return {"condition": ClassesInTurn(classes, known, scale=scale)}
+        return {"condition": ClassGuidance(classes, known, scale=scale, in_turn=True)}

@@ -32,8 +32,8 @@ class Colorize(ConditionCommand):
 
     def run(self) -> None:
         from scoresde_fast.cli.stopping import stopping
-        from scoresde_fast.conditional.streams import colorization
         from scoresde_fast.data.pictures import read_pictures
+        from scoresde_fast.tasks import colorization
 
         with stopping() as stop:
             model = self.load_for_images()
@@ -46,7 +46,7 @@ class Colorize(ConditionCommand):
             seeds = self.seeds_of(len(names))
             images = levels.float() / 255
             gray = images.mean(1, keepdim=True)
-            source = colorization(model, gray, seeds=seeds, method=self.method, **self.held())
+            source = colorization(model, gray, seeds=seeds, method=self.method, **self.projection_options())
             given = {"image": images, "gray": gray} if self.to_gray else {"gray": gray}
             self.write(source, names, seeds, given, self.out, stop, to_gray=self.to_gray, method=self.method)
 

@@ -15,8 +15,8 @@ from scoresde_fast.cli.sampler_options import SamplerOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scoresde_fast.conditional.streams import FinishedSampler
     from scoresde_fast.model import ScoreModel
+    from scoresde_fast.tasks import TaskSampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,23 +34,11 @@ class ImageOptions:
     """A seed for each sample, those of the first image first: numbers and ranges, 0-63,100,200-203."""
 
     def seeds_of(self, images: int) -> list[int]:
-        """The seed of each sample of so many images.
-
-        Raises:
-            ValueError: there are not as many seeds as samples.
-        """
+        """The seed of each sample of so many images; the errors are those of `task_seeds`."""
         from scoresde_fast.generate import parse_seeds
+        from scoresde_fast.tasks import task_seeds
 
-        if self.samples < 1:
-            raise ValueError(f"--samples {self.samples} makes none; it is at least 1")
-        count = images * self.samples
-        seeds = list(range(count)) if self.seeds is None else parse_seeds(self.seeds)
-        if len(seeds) != count:
-            raise ValueError(
-                f"--seeds {self.seeds} are {len(seeds)} seeds for {images} images with {self.samples} samples each; "
-                f"give {count}, or leave --seeds out"
-            )
-        return seeds
+        return list(task_seeds(images, None if self.seeds is None else parse_seeds(self.seeds), self.samples))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +52,17 @@ class ConditionCommand(SamplerOptions, ImageOptions):
             raise ValueError(f"{self.model} is a model of points, and one of images is needed: choose another")
         return model
 
-    def held(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """What was given, as the tasks take it."""
+        return {**super().options(), "samples": self.samples}
+
+    def projection_options(self) -> dict[str, Any]:
         """The options of a sampler that projects; ``parity`` is then the projection's, not the solver's."""
         return {**self.options(), "parity": bool(self.solver.parity)}
 
     def write(
         self,
-        source: FinishedSampler,
+        source: TaskSampler,
         names: list[str],
         seeds: list[int],
         given: Mapping[str, Tensor],

@@ -29,9 +29,9 @@ class Inpaint(ConditionCommand):
 
     def run(self) -> None:
         from scoresde_fast.cli.stopping import stopping
-        from scoresde_fast.conditional.streams import inpainting
         from scoresde_fast.data.pictures import read_masks, read_pictures
         from scoresde_fast.generate.sheet import chequered
+        from scoresde_fast.tasks import inpainting
 
         with stopping() as stop:
             model = self.load_for_images()
@@ -39,6 +39,6 @@ class Inpaint(ConditionCommand):
             known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
             seeds = self.seeds_of(len(names))
             images = levels.float() / 255
-            source = inpainting(model, images, known, seeds=seeds, method=self.method, **self.held())
+            source = inpainting(model, images, known, seeds=seeds, method=self.method, **self.projection_options())
             given = {"image": images, "known": chequered(images, known)}
             self.write(source, names, seeds, given, self.out, stop, mask=str(self.mask), method=self.method)

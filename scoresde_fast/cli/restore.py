@@ -40,11 +40,11 @@ class Restore(ConditionCommand):
 
     def run(self) -> None:
         from scoresde_fast.cli.stopping import stopping
-        from scoresde_fast.conditional.streams import restoration
-        from scoresde_fast.conditions.measured import enlarged, known_pixels, measure
+        from scoresde_fast.conditions.measurement import enlarged, known_pixels, measure
         from scoresde_fast.conditions.operators.text import parse_operator
         from scoresde_fast.data.pictures import read_pictures
         from scoresde_fast.generate.sheet import chequered
+        from scoresde_fast.tasks import restoration
 
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"--noise is {self.noise}; it must be a finite number, 0 or greater")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.classifier import Classifier
-from scoresde_fast.conditions.of_seeds import OfSeeds
+from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.loop.condition import Data, Run, row_table
@@ -37,7 +37,9 @@ class ClassGuidance:
         scale: of the gradient: 1 is Bayes' rule, for an exact classifier; above it samples are more typical of their
             class, and vary less.
         temperature: of the classifier: its probabilities p become p^(1 / temperature), normalised; below 1 it is surer.
-        seeds: the seeds that belong to the classes, as many to each, those of the first first; None for one class: all.
+        seeds: the seeds of the classes, in equal consecutive blocks; None for a single class, which every seed has.
+        in_turn: seed s has class s mod n of the n given, and ``seeds`` are left out; so a set may grow, and be made in
+            shares, without any image changing its class.
 
     Raises:
         ValueError: the classifier does not know a class, a number is out of range, or there are not as many seeds as
@@ -52,6 +54,7 @@ class ClassGuidance:
         scale: float = CLASS_SCALE,
         temperature: float = 1.0,
         seeds: Sequence[int] | None = None,
+        in_turn: bool = False,
     ) -> None:
         for name, value in (("scale", scale), ("temperature", temperature)):
             if not (value > 0 and math.isfinite(value)):
@@ -59,21 +62,28 @@ class ClassGuidance:
         given = [classes] if isinstance(classes, int | str) else list(classes)
         if not given:
             raise ValueError("there are no classes; give one, or one for each sample")
+        if in_turn and seeds is not None:
+            raise ValueError("in_turn=True assigns a class to every seed; leave out the seeds")
         self.labels = [label_of(value, classifier.classes) for value in given]
         self.classifier, self.scale, self.temperature = classifier, scale, temperature
         self.seeds = None if seeds is None else list(seeds)
-        self._of_seeds = OfSeeds.of(self.seeds, len(self.labels), "class")
+        count = len(self.labels)
+        self._assignment = (
+            SeedAssignment(count, "class", {}, in_turn=True)
+            if in_turn
+            else SeedAssignment.of(self.seeds, count, "class")
+        )
 
     def require_seeds(self, seeds: Sequence[int]) -> None:
         """Raises ``ValueError`` unless a class belongs to every seed."""
-        self._of_seeds.require(seeds)
+        self._assignment.require(seeds)
 
     def describe(self) -> dict[str, Any]:
         """Everything of it that decides the pixels, as plain values."""
         return {
             "kind": "classes",
             "classes": self.labels,
-            "seeds": self.seeds,
+            "seeds": f"mod {len(self.labels)}" if self._assignment.in_turn and len(self.labels) > 1 else self.seeds,
             "classifier_sha256": weights_sha256(self.classifier),
             "scale": self.scale,
             "temperature": self.temperature,
@@ -104,7 +114,7 @@ class ClassGuidance:
         return BoundClassGuidance(
             classifier.to(run.device).eval(),
             torch.tensor(self.labels, device=run.device),
-            self._of_seeds,
+            self._assignment,
             row_table(rows, run.device),
             offset,
             self.scale,
@@ -114,12 +124,12 @@ class ClassGuidance:
 
 @dataclass(frozen=True, eq=False)
 class BoundClassGuidance:
-    """`ClassGuidance` in the loop of one sampler; see `scoresde_fast.loop.condition.Guiding`.
+    """`ClassGuidance` in the loop of one sampler; see `scoresde_fast.loop.condition.GuidanceCondition`.
 
     Attributes:
         classifier: on the device.
         labels: (K,) int64.
-        of_seeds: which of the K belongs to a seed.
+        assignment: which of the K belongs to a seed.
         rows: (rows, parts + 1), what the parts of the state are multiplied by, and the deviation of the noise.
         offset: what is added then, to have images in [-1, 1].
         scale, temperature: as the user gave them.
@@ -127,7 +137,7 @@ class BoundClassGuidance:
 
     classifier: Classifier
     labels: Tensor
-    of_seeds: OfSeeds
+    assignment: SeedAssignment
     rows: Tensor
     offset: float
     scale: float
@@ -137,7 +147,7 @@ class BoundClassGuidance:
 
     def data(self, sample_ids: Tensor) -> Data:
         """(labels,), (B,)."""
-        return (self.labels[self.of_seeds.places(sample_ids)],)
+        return (self.labels[self.assignment.places(sample_ids)],)
 
     def empty_data(self, batch: int) -> Data:
         """The same, of nothing."""
@@ -167,3 +177,40 @@ def label_of(value: int | str, classes: Sequence[str]) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(classes):
         return value
     raise ValueError(unknown("class", str(value), classes))
+
+
+def described_conditions(
+    described: Sequence[Mapping[str, Any]], classifier_of: Callable[[str], Classifier]
+) -> list[ClassGuidance]:
+    """The conditions that describe themselves so.
+
+    Args:
+        described: what `ClassGuidance.describe` has given of each.
+        classifier_of: from the SHA-256 of its weights to a classifier.
+
+    Raises:
+        ValueError: one is another condition, whose data is not in its description.
+    """
+    for one in described:
+        if one.get("kind") != "classes":
+            raise ValueError(
+                f"a description tells that a condition was {one.get('kind')!r}, not its data: sample again with the "
+                "condition itself"
+            )
+    return [_described(one, classifier_of(one["classifier_sha256"])) for one in described]
+
+
+def _described(one: Mapping[str, Any], classifier: Classifier) -> ClassGuidance:
+    seeds, options = one["seeds"], {name: one[name] for name in ("scale", "temperature")}
+    in_turn = isinstance(seeds, str)
+    return ClassGuidance(one["classes"], classifier, seeds=None if in_turn else seeds, in_turn=in_turn, **options)
+
+
+def parse_classes(text: str, known: Sequence[str]) -> list[int]:
+    """The numbers of the classes that ``text`` names, ``3`` or ``3,7,one``: names, or else numbers.
+
+    Raises:
+        ValueError: one is unknown.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    return [label_of(int(part) if part not in known and part.isdecimal() else part, known) for part in parts]

@@ -12,7 +12,6 @@ from scoresde_fast.loop.condition import Run
 from scoresde_fast.ops.project import LEVEL_WIDTH, LEVELS
 from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
 from scoresde_fast.solvers import find_solver
-from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
 
 
 def marginal_levels(sde: SDE, times: Array) -> Array:
@@ -64,8 +63,7 @@ def original_levels(run: Run) -> Array:
         ValueError: the original has no such run.
     """
     sde, options = run.model.sde, run.options
-    paired = options.solver == PREDICTOR_CORRECTOR
-    found = find_solver("reverse_diffusion" if paired else options.solver, sde, flow=options.flow)
+    found = find_solver(options.predictor, sde, flow=options.flow)
     if not (found.published and isinstance(sde, ScalarSDE)):
         raise ValueError(
             f"parity=True is what the original program does, which has no solver {options.solver!r} on the SDE "
@@ -85,5 +83,4 @@ def original_levels(run: Run) -> Array:
 
 def corrects(run: Run) -> bool:
     """Whether the run has a corrector."""
-    corrector = run.options.corrector or ("langevin" if run.options.solver == PREDICTOR_CORRECTOR else "none")
-    return corrector != "none"
+    return run.options.paired_corrector != "none"

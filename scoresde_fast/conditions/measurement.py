@@ -18,10 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditions.of_seeds import OfSeeds
 from scoresde_fast.conditions.operators import LinearOperator, Mask, operator_of, parameters_of, require_adjoint
+from scoresde_fast.conditions.operators.text import Operator
+from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.loop.condition import Data, Run, row_table
+from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import tweedie
+
+DRAW = 2**32 - 1
+"""The draw of simulated noise, the last one: what a run draws, its conditions included, comes before."""
 
 
 class Measurement:
@@ -52,11 +57,11 @@ class Measurement:
             raise ValueError(f"scale is {scale}; it must be a finite number greater than 0")
         self.operator, self.scale, self.measured = operator, scale, measured
         self.seeds = None if seeds is None else list(seeds)
-        self._of_seeds = OfSeeds.of(self.seeds, len(measured), "measurement")
+        self._assignment = SeedAssignment.of(self.seeds, len(measured), "measurement")
 
     def require_seeds(self, seeds: Sequence[int]) -> None:
         """Raises ``ValueError`` unless a measurement belongs to every seed."""
-        self._of_seeds.require(seeds)
+        self._assignment.require(seeds)
 
     def describe(self) -> dict[str, Any]:
         """Everything of it that decides the pixels, as plain values."""
@@ -96,7 +101,7 @@ class Measurement:
             "scale": self.scale,
             "measured": self._measured_for(run),
             "parameters": tuple(rows.to(run.device) for rows in parameters_of(self.operator)),
-            "of_seeds": self._of_seeds,
+            "assignment": self._assignment,
             "recovery": recovery(run),
             "ends": ends_of(run) if run.model.is_image else None,
         }
@@ -116,13 +121,13 @@ def span_of(run: Run) -> float:
 
 @dataclass(frozen=True, eq=False)
 class BoundMeasurement:
-    """A measurement in the loop of one sampler; see `scoresde_fast.loop.condition.Guiding`.
+    """A measurement in the loop of one sampler; see `scoresde_fast.loop.condition.GuidanceCondition`.
 
     Attributes:
         operator, scale: as the user gave them.
         measured: (K, ...), of data in the range of the model's.
         parameters: (K, ...) each, of an operator that is another for each measurement.
-        of_seeds: which of the K belongs to a seed.
+        assignment: which of the K belongs to a seed.
         recovery: (rows, parts + 1), the estimate of x(0) from the parts of the state and the network's output.
         ends: what images are within; None of points.
     """
@@ -131,14 +136,14 @@ class BoundMeasurement:
     scale: float
     measured: Tensor
     parameters: tuple[Tensor, ...]
-    of_seeds: OfSeeds
+    assignment: SeedAssignment
     recovery: Tensor
     ends: tuple[float, float] | None
     through_network: ClassVar[bool] = True
 
     def data(self, sample_ids: Tensor) -> Data:
         """(measured, the operator's parameters if it has any), (B, ...) each."""
-        places = self.of_seeds.places(sample_ids)
+        places = self.assignment.places(sample_ids)
         return (self.measured[places], *(rows[places] for rows in self.parameters))
 
     def empty_data(self, batch: int) -> Data:
@@ -174,3 +179,24 @@ def recovery(run: Run) -> Tensor:
     coefficients = np.concatenate([state, (score * parametrisation.output_scale(times))[:, None]], axis=1)
     coefficients[:, -2] += score * parametrisation.state_scale(times)
     return row_table(coefficients, run.device)
+
+
+def measure(operator: Operator, images: Tensor, noise: float, *, seeds: Sequence[int], run_seed: int) -> Tensor:
+    """A x + noise z of images (N, C, H, W), where z is the normals of their seeds: (N, ...)."""
+    seen = operator.apply(images)
+    normals = Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64)).normal(DRAW, tuple(seen.shape[1:]))
+    return seen + noise * normals
+
+
+def known_pixels(operator: Operator, image_shape: Sequence[int]) -> Tensor:
+    """Where the measurement of an image (C, H, W) has a value, (1, C, H, W) bool."""
+    ones = torch.ones(1, *image_shape)
+    return operator.apply(ones) > 0 if isinstance(operator, Mask) else ones > 0
+
+
+def enlarged(measured: Tensor, image_shape: Sequence[int]) -> Tensor:
+    """What was measured, (N, C', H', W'), as images (N, C, H, W) in [0, 1] of the shape of what it was measured of."""
+    channels, height, width = image_shape
+    large = measured.repeat_interleave(height // measured.shape[2], dim=2)
+    large = large.repeat_interleave(width // measured.shape[3], dim=3)
+    return large.expand(-1, channels, -1, -1).clamp(0, 1)

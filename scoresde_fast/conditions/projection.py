@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.conditions.levels import corrects, original_levels, run_levels
-from scoresde_fast.conditions.of_seeds import OfSeeds
+from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.loop.condition import DRAWS, Data, Run
 from scoresde_fast.ops.project import LEVELS, block_shape, operation, project
 from scoresde_fast.ops.step_table import CONTROL, DeviceTable
@@ -68,11 +68,11 @@ class Projection:
             raise ValueError("known has NaN or infinity where it is known; leave these out by the mask")
         self.parity = parity
         self.seeds = None if seeds is None else list(seeds)
-        self._of_seeds = OfSeeds.of(self.seeds, len(self.known), "known image")
+        self._assignment = SeedAssignment.of(self.seeds, len(self.known), "known image")
 
     def require_seeds(self, seeds: Sequence[int]) -> None:
         """Raises ``ValueError`` unless an image belongs to every seed."""
-        self._of_seeds.require(seeds)
+        self._assignment.require(seeds)
 
     def describe(self) -> dict[str, Any]:
         """Everything of it that decides the pixels, as plain values."""
@@ -106,7 +106,7 @@ class Projection:
         return BoundProjection(
             torch.where(self.mask, model.from_images(self.known), 0.0).to(run.device),
             self.mask.to(run.device),
-            self._of_seeds,
+            self._assignment,
             table,
             model.sde.parts == 2,
             operation.choose(run.device, run.backend),
@@ -146,7 +146,7 @@ class BoundProjection:
 
     Attributes:
         known, mask: (K, C', H', W'), in the range of the model's data.
-        of_seeds: which of the K belongs to a seed.
+        assignment: which of the K belongs to a seed.
         table: a level for the start and one for the state after each row.
         pairs: states are pairs of position and velocity.
         implementation: what makes the steps.
@@ -155,7 +155,7 @@ class BoundProjection:
 
     known: Tensor
     mask: Tensor
-    of_seeds: OfSeeds
+    assignment: SeedAssignment
     table: DeviceTable
     pairs: bool
     implementation: Callable[..., None]
@@ -163,7 +163,7 @@ class BoundProjection:
 
     def data(self, sample_ids: Tensor) -> Data:
         """(known, mask), (B, C', H', W') each."""
-        images = self.of_seeds.places(sample_ids)
+        images = self.assignment.places(sample_ids)
         return self.known[images], self.mask[images]
 
     def empty_data(self, batch: int) -> Data:

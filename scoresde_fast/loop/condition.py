@@ -2,8 +2,8 @@
 """Conditions: what the samples of a run are held to, inside its loop.
 
 A condition is made by the user, for any model; `Condition.bind` makes of it what one sampler's loop calls, and each
-kind is a class of its own.  `Holding` ones change the state after every update, as
-`scoresde_fast.Projection` does; `Guiding` ones change what moves it, by the gradient of a log-likelihood.
+kind is a class of its own.  `StateCondition` ones change the state after every update, as
+`scoresde_fast.Projection` does; `GuidanceCondition` ones change what moves it, by the gradient of a log-likelihood.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class BoundCondition(Protocol):
 
 
 @runtime_checkable
-class Holding(BoundCondition, Protocol):
+class StateCondition(BoundCondition, Protocol):
     """A condition that changes the state, in place."""
 
     def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int, precise: bool) -> None:
@@ -84,7 +84,7 @@ class Holding(BoundCondition, Protocol):
 
 
 @runtime_checkable
-class Guiding(BoundCondition, Protocol):
+class GuidanceCondition(BoundCondition, Protocol):
     """A condition that is a log-likelihood of the state, whose gradient guides the samples."""
 
     @property
@@ -112,8 +112,8 @@ class BoundConditions:
         parts: images that a state holds; the score is that of the last.
     """
 
-    holding: tuple[Holding, ...] = ()
-    guiding: tuple[Guiding, ...] = ()
+    holding: tuple[StateCondition, ...] = ()
+    guiding: tuple[GuidanceCondition, ...] = ()
     to_output: Tensor | None = None
     parts: int = 1
 
@@ -134,7 +134,7 @@ NO_CONDITIONS = BoundConditions()
 class Condition(Protocol):
     """What samples are held to."""
 
-    def bind(self, run: Run) -> Holding | Guiding:
+    def bind(self, run: Run) -> StateCondition | GuidanceCondition:
         """The condition in the loop of ``run``.
 
         Raises:
@@ -178,8 +178,8 @@ def bind_all(
     runs = (Run(model, table, options, device, backend, place) for place in range(len(conditions)))
     bound = [condition.bind(run) for condition, run in zip(conditions, runs, strict=True)]
     return BoundConditions(
-        tuple(condition for condition in bound if isinstance(condition, Holding)),
-        tuple(condition for condition in bound if isinstance(condition, Guiding)),
+        tuple(condition for condition in bound if isinstance(condition, StateCondition)),
+        tuple(condition for condition in bound if isinstance(condition, GuidanceCondition)),
         row_table(1 / model.parametrisation.output_scale(table.times), device),
         model.sde.parts,
     )

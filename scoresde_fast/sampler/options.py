@@ -54,7 +54,7 @@ def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """The options by which a `Sampler` describes itself so: ``Sampler(model, **options).describe() == described``.
 
-    But for its conditions, which are no plain values; see `scoresde_fast.conditions.turns.described_conditions`.
+    But for its conditions, which are no plain values; see `scoresde_fast.conditions.classes.described_conditions`.
     """
     return {name: value for name, value in described.items() if name not in ("model", "condition")}
 

@@ -13,7 +13,7 @@ import numpy as np
 from scoresde_fast.sdes import SDE, ScalarSDE
 from scoresde_fast.solvers.correctors import find_corrector
 from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
-from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, SolverOptions, arguments
+from scoresde_fast.solvers.options import SolverOptions, arguments
 from scoresde_fast.solvers.registry import SOLVERS, Solver, find_solver
 from scoresde_fast.solvers.restart import require_intervals, stops, with_restarts
 from scoresde_fast.solvers.table import NOTHING, AnyRow, Row, StepTable
@@ -25,10 +25,8 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     Raises:
         ValueError: an option is unknown or out of range, a pair is impossible, or the steps are too few for the SDE.
     """
-    paired = options.solver == PREDICTOR_CORRECTOR
-    found = find_solver("reverse_diffusion" if paired else options.solver, sde, flow=options.flow)
-    corrector = options.corrector or ("langevin" if paired else "none")
-    _require_corrector(sde, found, options, corrector)
+    found = find_solver(options.predictor, sde, flow=options.flow)
+    _require_corrector(sde, found, options)
     eps = sde.sampling_eps if options.eps is None else options.eps
     # The solvers of score_sde have no step of their own for the denoising on images.
     finish = None if found.published and isinstance(sde, ScalarSDE) else found.finish
@@ -40,7 +38,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     # A run that is interrupted needs steps that end where they should.
     grid_of = partial(make_grid, options.grid, sde, published=found.published and not restart)
     grid = grid_of(options.steps - finishes, eps, through=stops(restart))
-    fill = _filling(sde, found, options, corrector)
+    fill = _filling(sde, found, options)
     # Steps too long for a square root become NaN here, and `StepTable.of` says so.
     with np.errstate(invalid="ignore", divide="ignore"):
         if restart:
@@ -56,8 +54,9 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     return StepTable.of(rows)
 
 
-def _require_corrector(sde: SDE, found: Solver, options: SolverOptions, corrector: str) -> None:
+def _require_corrector(sde: SDE, found: Solver, options: SolverOptions) -> None:
     """Raises ``ValueError`` unless the corrector is one, fits, and has usable settings."""
+    corrector = options.paired_corrector
     if corrector == "none":
         return
     find_corrector(corrector, sde)
@@ -75,9 +74,9 @@ def _require_corrector(sde: SDE, found: Solver, options: SolverOptions, correcto
         raise ValueError(f"snr is {options.snr}; it must be a finite number greater than 0")
 
 
-def _filling(sde: SDE, found: Solver, options: SolverOptions, corrector: str) -> Callable[[TimeGrid], list[AnyRow]]:
+def _filling(sde: SDE, found: Solver, options: SolverOptions) -> Callable[[TimeGrid], list[AnyRow]]:
     """From a grid to rows: at each time the corrector's, then the solver's own."""
-    chosen = arguments(found, options)
+    chosen, corrector = arguments(found, options), options.paired_corrector
     if corrector == "none":
         return lambda grid: found.fill(sde, grid, **chosen)
 

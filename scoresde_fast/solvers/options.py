@@ -74,6 +74,16 @@ class SolverOptions:
         require_norm("langevin_norm", self.langevin_norm)
         object.__setattr__(self, "restart", _intervals(self.restart))
 
+    @property
+    def predictor(self) -> str:
+        """The name of the solver itself: "pc" is a pair."""
+        return "reverse_diffusion" if self.solver == PREDICTOR_CORRECTOR else self.solver
+
+    @property
+    def paired_corrector(self) -> str:
+        """The corrector's name, or "none"."""
+        return self.corrector or ("langevin" if self.solver == PREDICTOR_CORRECTOR else "none")
+
     def _require_noise(self, name: str, amount: Any) -> None:
         if amount is None:
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which data belong to which seed: a condition may hold one for all, or as many seeds to each."""
+"""The assignment of a condition's items, as known images or classes, to seeds."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class OfSeeds:
-    """Places of the data of seeds.
+class SeedAssignment:
+    """Assigns seeds to items in equal consecutive blocks, or in turn; a single item serves every seed.
 
     Attributes:
-        count: how many data there are.
-        what: one of them in words, as "known image".
-        place: of the data of each seed; empty where one belongs to all.
+        count: the number of items.
+        what: an item in words, as "known image".
+        place: the item of each seed; empty where any seed has one.
+        in_turn: seed s has item s mod ``count``.
     """
 
     count: int
     what: str
     place: dict[int, int]
+    in_turn: bool = False
 
     @classmethod
-    def of(cls, seeds: Sequence[int] | None, count: int, what: str) -> OfSeeds:
-        """As many of ``seeds`` to each of the data, those of the first one first; None where there is but one.
+    def of(cls, seeds: Sequence[int] | None, count: int, what: str) -> SeedAssignment:
+        """The first block of ``seeds`` to the first item, and so on; None where there is a single item.
 
         Raises:
-            ValueError: there are no seeds for several data, not as many for each, or one seed twice.
+            ValueError: several items have no seeds, the blocks would not be equal, or a seed is given twice.
         """
         many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what.endswith("s") else f"{what}s"
         if seeds is None:
@@ -46,11 +48,15 @@ class OfSeeds:
         return cls(count, what, {seed: index // each for index, seed in enumerate(seeds)})
 
     def require(self, seeds: Sequence[int]) -> None:
-        """Raises ``ValueError`` unless there is data for every seed."""
-        if self.count > 1 and (missing := [seed for seed in seeds if seed not in self.place]):
+        """Raises ``ValueError`` unless every seed has an item."""
+        if self.count == 1 or self.in_turn:
+            return
+        if missing := [seed for seed in seeds if seed not in self.place]:
             raise ValueError(f"no {self.what} belongs to seed {missing[0]}: name it in the seeds of the condition")
 
     def places(self, sample_ids: Tensor) -> Tensor:
-        """The place of each sample's data (B,) int64, on its device; 0 for one that has none."""
+        """The item's number (B,) int64 of each sample, on its device; 0 where it has none."""
+        if self.in_turn:
+            return sample_ids % self.count
         places = [self.place.get(seed, 0) for seed in sample_ids.tolist()]
         return torch.tensor(places, dtype=torch.int64, device=sample_ids.device)

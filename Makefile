@@ -10,11 +10,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard build_system/*.py csrc/*/*)
 
 .NOTPARALLEL:
-.PHONY: help sample bench test lint typecheck ctest pytest seeds portability matrix rehearse prepare-gpu format clean distclean
+.PHONY: help sample bench pages test lint typecheck ctest pytest seeds portability matrix rehearse prepare-gpu format clean distclean
 
 help:
 	@echo "make sample     generate 64 images of digits-ve into samples/"
 	@echo "make bench      time sampling against plain and tuned PyTorch, into benchmarks/results/; under ten minutes"
+	@echo "make pages      draw the committed results as pages, into build/pages/"
 	@echo "make test       lint, type-check, C++ tests, Python tests"
 	@echo "make lint | typecheck | ctest | pytest   one part of it"
 	@echo "make seeds      run the statistical tests with twenty run seeds"
@@ -29,7 +30,10 @@ sample: .venv/installed
 	$(BIN)/scoresde-fast sample digits-ve --solver pc --steps 300 --seeds 0-63 --out samples
 
 bench: .venv/benched
-	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/scoresde-fast bench --out benchmarks/results/sampling-cpu.json --html build/pages/sampling-cpu.html
+
+pages: .venv/benched
+	$(BIN)/python benchmarks/pages.py
 
 test: lint typecheck ctest pytest
 
@@ -94,7 +98,7 @@ format: .venv/tested
 
 .venv/tested: .venv/installed
 	$(PIP) --no-build-isolation --editable '.[train,test]'
-	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) triton==3.6.0 \
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) --no-build-isolation --editable '.[gpu]' triton==3.6.0 \
 	  || echo "tests: there is no Triton for this machine; its kernels are not tested"
 	@touch $@
 

@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import scoresde_fast as sf
-from scoresde_fast.bench import machine, report, result, timing
+from scoresde_fast.bench import machine, pages, report, result, timing
 from scoresde_fast.bench.baseline import original, tuned
 from scoresde_fast.bench.job import Job
 from scoresde_fast.bench.lines import LINES, Line
@@ -179,7 +179,7 @@ def test_page_stands_alone(measured: dict[str, Any], tmp_path: Path) -> None:
         if "left_out" in line:
             assert line["left_out"].replace("'", "&#39;") in page
         else:
-            assert f"<td>{report.figures(line['images_per_second'])}</td>" in page
+            assert f"<td>{pages.figures(line['images_per_second'])}</td>" in page
 
 
 def test_one_broken_line_costs_itself() -> None:
@@ -215,7 +215,7 @@ def test_a_busy_machine_is_noticed() -> None:
 
 def test_figures() -> None:
     """Numbers are shown to so many digits, never with an exponent."""
-    shown = [report.figures(value) for value in (None, 0.0, 0.00012345, 1.5, 1234.5, 43600.0)]
+    shown = [pages.figures(value) for value in (None, 0.0, 0.00012345, 1.5, 1234.5, 43600.0)]
     assert shown == ["-", "0", "0.000123", "1.5", "1,230", "43,600"]
 
 
@@ -244,13 +244,20 @@ def test_mistakes(
 
 def test_page_without_its_libraries(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Where matplotlib is absent, --html says how to get it, at once."""
-    monkeypatch.setattr(report, "LIBRARIES", ("no_such_library",))
+    monkeypatch.setattr(pages, "LIBRARIES", ("no_such_library",))
     assert main(["bench", "--html", "page.html"]) == 2
     assert "pip install no_such_library" in capsys.readouterr().err
 
 
-def test_amounts_and_script(root: Path) -> None:
-    """The default networks are all known, and the script in benchmarks/ starts."""
+def test_amounts() -> None:
+    """The default networks are all known."""
     result.require_names(list(AMOUNTS))
-    script = [sys.executable, str(root / "benchmarks" / "sampling.py"), "--help"]
-    assert "--full" in subprocess.run(script, capture_output=True, text=True, check=True).stdout
+
+
+def test_pages_of_the_committed_results(root: Path, tmp_path: Path) -> None:
+    """Every committed result of ``bench`` and ``bench solvers`` still has its page."""
+    script = [sys.executable, str(root / "benchmarks" / "pages.py"), "--out", str(tmp_path)]
+    subprocess.run(script, capture_output=True, check=True)
+    results = [*(root / "benchmarks" / "results").glob("sampling-*.json")]
+    results += (root / "benchmarks" / "results").glob("solvers-*.json")
+    assert results and {path.stem for path in results} == {path.stem for path in tmp_path.glob("*.html")}

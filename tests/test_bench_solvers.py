@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.bench import report
+from scoresde_fast.bench import pages
 from scoresde_fast.bench.solvers import adaptive, compare, converged, page, times
 from scoresde_fast.bench.solvers.compare import RESULT_KEYS
 from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling
@@ -176,7 +176,7 @@ def test_an_unscored_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_page_without_its_libraries(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Where matplotlib is absent, --html says how to get it, before the minutes of measuring."""
-    monkeypatch.setattr(report, "LIBRARIES", ("no_such_library",))
+    monkeypatch.setattr(pages, "LIBRARIES", ("no_such_library",))
     assert main(["bench", "solvers", "mixture-vp", "--html", "page.html"]) == 2
     assert "pip install no_such_library" in capsys.readouterr().err
 

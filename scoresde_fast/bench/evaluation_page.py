@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import base64
-import re
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from scoresde_fast.bench.report import figures, require_libraries
+from scoresde_fast.bench import pages
 from scoresde_fast.evaluation.neighbours import Neighbours
 from scoresde_fast.evaluation.results import NAMES
 from scoresde_fast.evaluation.run import Evaluation
-from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png
 
@@ -24,31 +21,19 @@ def write_html(evaluation: Evaluation, path: Path) -> None:
     """Write the page of an evaluation.
 
     Raises:
-        ValueError: matplotlib or Jinja2 is not there.
+        MissingPackageError: matplotlib or Jinja2 is not there.
     """
-    page = render(evaluation)
-    make_folder(path.parent)
-    with replacing(path) as file:
-        file.write(page.encode())
+    pages.write(render(evaluation), path)
 
 
 def render(evaluation: Evaluation) -> str:
     """The page: metrics and what they depend on, images, neighbours in the training set, FID against the number."""
-    require_libraries()
-    from jinja2 import Environment
-
+    pages.require_libraries()
     result = evaluation.result
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figures"] = figures
-    folder = resources.files(__package__)
-    template = environment.from_string(folder.joinpath("evaluation.html").read_text("utf-8"))
-    # All pages look alike.
-    style = re.search(r"<style>(.*?)</style>", folder.joinpath("report.html").read_text("utf-8"), re.DOTALL)
-    assert style is not None
-    return template.render(
+    return pages.render(
+        "evaluation.html",
         result=result,
         names=NAMES,
-        style=style[1],
         grid=picture(evaluation.first),
         curve=_curve(result) if len(result["curve"]) > 1 else None,
         neighbours=evaluation.neighbours and _rows(evaluation.first, evaluation.neighbours),

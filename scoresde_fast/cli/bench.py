@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,12 +36,13 @@ class Bench:
     threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
     """CPU threads."""
     out: Annotated[Path | None, NO_DEFAULT] = None
-    """Write the result as JSON."""
+    """Write the result as JSON while it grows."""
     html: Annotated[Path | None, NO_DEFAULT] = None
     """Write one page to look at, everything in it."""
 
     def run(self) -> None:
-        from scoresde_fast.bench.report import require_libraries, write_html
+        from scoresde_fast.bench.pages import require_libraries
+        from scoresde_fast.bench.report import write_html
         from scoresde_fast.bench.result import bench, write_json
         from scoresde_fast.bench.waterfall import Effort
         from scoresde_fast.cli.threads import use_threads
@@ -57,9 +59,9 @@ class Bench:
             nfe=self.nfe,
             effort=Effort(self.seconds, self.full),
             command=shlex.join(["scoresde-fast", *sys.argv[1:]]),
+            keep=partial(write_json, path=self.out) if self.out is not None else lambda found: None,
         )
         if self.out is not None:
-            write_json(result, self.out)
             print(self.out)
         if self.html is not None:
             write_html(result, self.html)
@@ -105,7 +107,7 @@ class BenchSolvers:
     """Write one page to look at, everything in it."""
 
     def run(self) -> None:
-        from scoresde_fast.bench.report import require_libraries
+        from scoresde_fast.bench.pages import require_libraries
         from scoresde_fast.bench.solvers.compare import compare
         from scoresde_fast.bench.solvers.contender import Rules
         from scoresde_fast.bench.solvers.page import write_html

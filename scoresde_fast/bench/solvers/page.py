@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import re
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from scoresde_fast.bench.report import figures, require_libraries
+from scoresde_fast.bench import pages
 from scoresde_fast.bench.solvers.verdict import Line, best_of_curve, competing, describe
-from scoresde_fast.files import make_folder, replacing
 
 
 def write_html(result: dict[str, Any], path: Path) -> None:
@@ -19,30 +16,19 @@ def write_html(result: dict[str, Any], path: Path) -> None:
     Raises:
         ValueError: matplotlib or Jinja2 is not there.
     """
-    page = render(result)
-    make_folder(path.parent)
-    with replacing(path) as file:
-        file.write(page.encode())
+    pages.write(render(result), path)
 
 
 def render(result: dict[str, Any]) -> str:
     """The page: what to use, the charts, the best of each solver at each budget, images, and every line."""
-    require_libraries()
-    from jinja2 import Environment
-
+    pages.require_libraries()
     from scoresde_fast.bench.solvers import charts
 
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figures": figures, "describe": describe}
-    folder = resources.files("scoresde_fast.bench")
-    template = environment.from_string(folder.joinpath("solvers.html").read_text("utf-8"))
-    # Both pages look alike.
-    style = re.search(r"<style>(.*?)</style>", folder.joinpath("report.html").read_text("utf-8"), re.DOTALL)
-    assert style is not None
     measured = [line for line in result["lines"] if line["quality"] is not None]
-    return template.render(
+    return pages.render(
+        "solvers.html",
         result=result,
-        style=style[1],
+        describe=describe,
         charts={cost: charts.quality(result, cost) for cost in charts.LABELS if competing(measured, cost)},
         worst=f"{charts.WORST:g}",
         flow_error=charts.flow_error(result) if measured else None,

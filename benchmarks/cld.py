@@ -8,33 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
-
-import torch
-
-import scoresde_fast as sf
-from scoresde_fast.bench.machine import cpu_name
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NAMES = {"sscs": "SSCS", "em": "Euler-Maruyama", "gddim": "gDDIM"}
-
-
-def circumstances(script: str) -> dict[str, Any]:
-    """The command, versions, device and date of a measurement."""
-    return {
-        "command": "python " + shlex.join([f"benchmarks/{script}", *sys.argv[1:]]),
-        "versions": {"scoresde_fast": sf.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "device": f"{cpu_name()}, {torch.get_num_threads()} threads",
-        "date": date.today().isoformat(),
-    }
 
 
 def find(rows: Iterable[dict[str, Any]], **wanted: Any) -> dict[str, Any]:

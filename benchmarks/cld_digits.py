@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cld import RESULTS, circumstances
+from cld import RESULTS
 
 import scoresde_fast as sf
+from scoresde_fast.bench.machine import provenance
 from scoresde_fast.data import digits
 from scoresde_fast.evaluation import Recogniser, frechet_distance
 from scoresde_fast.files import replacing
@@ -81,7 +82,7 @@ def measure(
         distance = frechet_distance(images, data)
         row = {**case, "nfe": sampler.nfe, "seconds": round(seconds, 1), "frechet_to_data": distance, **report}
         result["rows"].append(row)
-        result.update(circumstances("cld_digits.py"))
+        result.update(provenance())
         _write(result, out)
         print(*case.values(), f"Frechet {distance:.2f}, tint {report['tint_matches']:.1%}, {seconds:.0f} s", flush=True)
     return result

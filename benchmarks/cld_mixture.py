@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from cld import DOCS, NAMES, RESULTS, circumstances
+from cld import DOCS, NAMES, RESULTS
 from scipy.integrate import solve_ivp
 from scipy.special import ndtr
 from torch import Tensor, nn
 
 import scoresde_fast as sf
+from scoresde_fast.bench.machine import provenance
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import CLDSDE
@@ -272,7 +273,7 @@ def main() -> None:
         result |= {"orders": orders(), "ode": ode_errors(arguments.particles)}
 
         def keep(part: dict[str, Any]) -> None:
-            whole = {**result, "distance": part, **circumstances("cld_mixture.py")}
+            whole = {**result, "distance": part, **provenance()}
             arguments.out.write_text(json.dumps(whole, indent=1) + "\n")
 
         distances(STEPS, arguments.runs, arguments.fields, GRIDS, keep)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from embedded import RESULTS
 from network_shapes import CIFAR10, shapes
 from torch import Tensor
 
-from scoresde_fast.bench.machine import cpu_name, device_info
+from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.timing import interleaved
 from scoresde_fast.memory import keep_freed_memory
 from scoresde_fast.ops.affine_step import affine_step
@@ -178,10 +176,7 @@ def main() -> None:
     out: Path = RESULTS / "cpu-kernels.json"
     result = json.loads(out.read_text()) if options.only and out.exists() else {}
     result |= {
-        "command": "python benchmarks/cpu_kernels.py",
-        "date": date.today().isoformat(),
-        "device": f"{cpu_name()}, {os.cpu_count()} cores, {THREADS} threads",
-        "versions": device_info()["versions"],
+        **provenance(),
     }
     with torch.inference_mode():
         for name in options.only or PARTS:

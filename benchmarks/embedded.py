@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import shlex
-import sys
 import time
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 import scoresde_fast as sf
-from scoresde_fast.bench.machine import cpu_name
+from scoresde_fast.bench.machine import provenance
 from scoresde_fast.data import digits
 from scoresde_fast.evaluation import Recogniser, frechet_distance
 
@@ -55,10 +51,7 @@ def measure(name: str, samples: int, options: dict[str, Any]) -> dict[str, Any]:
         "real_held_out": {"accuracy": accuracy, **asdict(real)},
         "frechet_to_data": frechet_distance(images, data),
         "frechet_between_halves_of_data": frechet_distance(*halves),
-        "command": "python " + shlex.join(["benchmarks/embedded.py", *sys.argv[1:]]),
-        "versions": {"scoresde_fast": sf.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "device": f"{cpu_name()}, {torch.get_num_threads()} threads",
-        "date": date.today().isoformat(),
+        **provenance(),
     }
 
 

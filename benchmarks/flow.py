@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from cld import RESULTS, circumstances
+from cld import RESULTS
 from scipy.integrate import solve_ivp
 from torch.autograd import forward_ad
 
 import scoresde_fast as sf
+from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.timing import gpu_seconds, interleaved, synchronise
 from scoresde_fast.files import replacing
 from scoresde_fast.flow.drift import Drift
@@ -147,7 +148,7 @@ def main() -> None:
     result = {
         "row 14": {"model": arguments.model, **row_14(sf.load(arguments.model), min(arguments.batch, 64), 15, device)},
         "row 13": row_13(arguments.model, arguments.batch, arguments.rounds, device),
-        **circumstances("flow.py"),
+        **provenance(),
     }
     with replacing(arguments.out or RESULTS / f"flow-{device.type}.json") as file:
         file.write((json.dumps(result, indent=1) + "\n").encode())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from scoresde_fast.kernels.group_norm_silu import form_of, group_norm_silu
 from scoresde_fast.kernels.launch import Form
 from triton.runtime import driver
 
-from scoresde_fast.bench.machine import device_info
+from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.timing import interleaved
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -56,9 +55,7 @@ def main() -> None:
         for join in (False, True)
     }
     result = {
-        "command": "python benchmarks/launch_time.py",
-        "date": date.today().isoformat(),
-        "device": device_info(),
+        **provenance(),
         "cases": cases,
     }
     (RESULTS / "launch-time.json").write_text(json.dumps(result, indent=1) + "\n")

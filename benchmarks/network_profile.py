@@ -13,13 +13,12 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from datetime import date
 from typing import Any
 
 import torch
 from embedded import RESULTS
 
-from scoresde_fast.bench.machine import device_info
+from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.networks import measured_model
 from scoresde_fast.bench.timing import synchronise
 from scoresde_fast.memory import keep_freed_memory
@@ -94,9 +93,7 @@ def main() -> None:
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     result: dict[str, Any] = {
-        "command": "python benchmarks/network_profile.py",
-        "date": date.today().isoformat(),
-        "device": device_info(),
+        **provenance(),
         "network": options.name,
     }
     with torch.inference_mode():

@@ -8,13 +8,11 @@ steps (600 evaluations), and the share of that time that is not spent in the net
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from embedded import RESULTS
 from torch import nn
 
 import scoresde_fast as sf
-from scoresde_fast.bench.machine import cpu_name
+from scoresde_fast.bench.machine import provenance
 
 REPEATS = 5
 
@@ -82,10 +80,7 @@ def main() -> None:
         "import_seconds": {name: round(value, 3) for name, value in imports.items()},
         "share_outside_network": round(share, 4),
         "digits_ve_64_images": {"nfe": 600, "seconds_with_start": round(seconds, 1), "said": said},
-        "command": "python benchmarks/overhead.py",
-        "versions": {"scoresde_fast": sf.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
-        "device": f"{cpu_name()}, {os.cpu_count()} cores",
-        "date": date.today().isoformat(),
+        **provenance(),
     }
     out: Path = RESULTS / "overhead.json"
     out.write_text(json.dumps(result, indent=1) + "\n")

@@ -11,14 +11,13 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from datetime import date
 from typing import Any
 
 import torch
 from embedded import RESULTS
 
 import scoresde_fast as sf
-from scoresde_fast.bench.machine import device_info
+from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.waterfall import image_error
 from scoresde_fast.evaluation import Recogniser
 from scoresde_fast.memory import keep_freed_memory
@@ -55,9 +54,7 @@ def main() -> None:
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     result: dict[str, Any] = {
-        "command": "python benchmarks/precision.py",
-        "date": date.today().isoformat(),
-        "device": device_info(),
+        **provenance(),
     }
     for name in options.models:
         result[name] = found = measure(name, options.samples, device)

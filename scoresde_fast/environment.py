@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 import textwrap
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,7 +95,6 @@ def _sharing(backends: dict[str, list[str]]) -> dict[str, str]:
 
 def environment() -> Environment:
     """The environment of this process."""
-    python = ".".join(map(str, sys.version_info[:3]))
     backends, absent = dict[str, list[str]](), dict[str, list[str]]()
     for operation in operations.values():
         present = backends[operation.name] = []
@@ -104,14 +105,26 @@ def environment() -> Environment:
             elif why not in absent.setdefault(name, []):
                 absent[name].append(why)
         present.append("reference")
-    libraries = {name: _version(name) for name in (*LIBRARIES, *OPTIONAL)}
     return Environment(
-        versions={"scoresde-fast": __version__, "python": python, **libraries},
+        versions=versions(*LIBRARIES, *OPTIONAL),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         devices=_devices(),
         backends=backends,
         absent=absent,
     )
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Versions of this package, Python and the libraries; "absent" where one is not installed."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"scoresde-fast": __version__, "python": python, **{name: _version(name) for name in libraries}}
+
+
+def command_line() -> str:
+    """The command that this process was started by, without the paths of this machine."""
+    program = Path(sys.argv[0])
+    name = ["python", f"{program.parent.name}/{program.name}"] if program.suffix == ".py" else [program.name]
+    return shlex.join([*name, *sys.argv[1:]])
 
 
 def _version(library: str) -> str:

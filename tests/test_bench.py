@@ -152,7 +152,7 @@ def test_result_is_complete(measured: dict[str, Any], tmp_path: Path) -> None:
     result.write_json(measured, tmp_path / "sub" / "result.json")
     read = json.loads((tmp_path / "sub" / "result.json").read_text(), parse_constant=pytest.fail)
     assert set(read) == set(result.RESULT_KEYS)
-    assert {"python", "torch", "scoresde_fast"} <= set(read["device"]["versions"])
+    assert {"python", "torch", "scoresde-fast"} <= set(read["device"]["versions"])
     (network,) = read["networks"]
     assert set(network) == set(NETWORK_KEYS)
     assert (network["batch"], network["nfe"]) == (2, 4)

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
+from datetime import date
 from functools import partial
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from scoresde_fast.bench.timing import gpu_seconds, interleaved
+from scoresde_fast.environment import command_line, versions
 
 SMI_FIELDS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "power.limit", "temperature.gpu")
 
@@ -98,18 +97,22 @@ def device_slug(device: torch.device | str) -> str:
     return "-".join(name.lower().split())
 
 
+def provenance() -> dict[str, Any]:
+    """What stands beside every published figure: the command, the date, the device and the versions."""
+    return {"command": command_line(), "date": date.today().isoformat(), "device": device_info()}
+
+
 def device_info() -> dict[str, Any]:
-    """The device, its clocks now and the versions, which stand beside every published figure."""
-    triton = metadata.version("triton") if find_spec("triton") else None
-    versions: dict[str, Any] = {"python": sys.version.split()[0], "torch": torch.__version__, "triton": triton}
+    """The device, its clocks now, and the versions."""
+    found_versions: dict[str, Any] = versions("torch", "triton")
     info: dict[str, Any] = {
         "cpu": cpu_name(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "versions": versions,
+        "versions": found_versions,
     }
     if torch.cuda.is_available():
-        versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        found_versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
         found = torch.cuda.get_device_properties(0)
         info |= {"gpu": found.name, "multiprocessors": found.multi_processor_count, "nvidia-smi": _smi()}
     return info

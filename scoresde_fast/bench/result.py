@@ -6,16 +6,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scoresde_fast import __version__
 from scoresde_fast.bench.job import Job
 from scoresde_fast.bench.lines import LINES, Line
-from scoresde_fast.bench.machine import ceilings, device_info, device_name, highest
+from scoresde_fast.bench.machine import ceilings, device_name, highest, provenance
 from scoresde_fast.bench.networks import AMOUNTS, OTHERS, SERIES, measured_model, require_names
 from scoresde_fast.bench.rounding import rounded
 from scoresde_fast.bench.waterfall import Effort, Say, add_shares, measure_batches, measure_network, tell
@@ -103,14 +101,13 @@ def _result(
     series: list[dict[str, Any]],
 ) -> dict[str, Any]:
     add_shares(networks, found)
-    info = device_info()
-    info["versions"] = {"scoresde_fast": __version__, **info["versions"]}
+    known = provenance()
     return {
         "title": device_name(where),
-        "command": command,
-        "date": date.today().isoformat(),
+        "command": command or known["command"],
+        "date": known["date"],
         "seconds": round(seconds, 1),
-        "device": {"type": where.type, **info},
+        "device": {"type": where.type, **known["device"]},
         "ceilings": found,
         "notes": list(NOTES),
         "networks": networks,

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,7 +56,6 @@ class Bench:
             batch=self.batch_size,
             nfe=self.nfe,
             effort=Effort(self.seconds, self.full),
-            command=shlex.join(["scoresde-fast", *sys.argv[1:]]),
             keep=partial(write_json, path=self.out) if self.out is not None else lambda found: None,
         )
         if self.out is not None:
@@ -136,7 +133,6 @@ class BenchSolvers:
             seconds=self.seconds,
             timing_seconds=0.0 if self.no_timing else self.timing_seconds,
             out=self.out,
-            command=shlex.join(["scoresde-fast", *sys.argv[1:]]),
         )
         print(*result["verdict"]["sentences"], sep="\n")
         if self.out is not None:

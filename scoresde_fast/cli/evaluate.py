@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +108,6 @@ class Eval(SamplerOptions, ExtractorOptions, EvaluationOptions):
                 trust_pickle=self.trust_pickle,
                 batch_size=batch_size,
                 processes=processes,
-                command=shlex.join(["scoresde-fast", *sys.argv[1:]]),
             )
         if found is None:
             return

@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from scoresde_fast.data.sources import ImageSource, open_images
-from scoresde_fast.environment import environment
+from scoresde_fast.environment import command_line, versions
 from scoresde_fast.evaluation.advice import require_enough, warnings
 from scoresde_fast.evaluation.collect import FeatureSet, collect
 from scoresde_fast.evaluation.extractors import Extractor
-from scoresde_fast.evaluation.fidelity import torch_fidelity
 from scoresde_fast.evaluation.metrics import COMPARING, OF_FEATURES, MetricSettings, fid_by_count, measure, subset_size
 from scoresde_fast.evaluation.named_reference import KEPT_MOST, NamedReference, choose_metrics
 from scoresde_fast.evaluation.neighbours import Neighbours, nearest
@@ -25,7 +24,6 @@ from scoresde_fast.evaluation.reference import Reference, remembered_reference
 from scoresde_fast.evaluation.sampled import SampledImages
 
 NEIGHBOURED = 8
-VERSIONS = ("scoresde-fast", "python", "torch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def evaluate(
         neighbours = nearest(features[:NEIGHBOURED], others.features, training)
     result: dict[str, Any] = {
         "title": title,
-        "command": command,
+        "command": command or command_line(),
         "date": date.today().isoformat(),
         "images": _describe_images(images, title),
         "reference": None if against is None else against.record,
@@ -121,7 +119,7 @@ def evaluate(
         "metrics": {name: asdict(metric) for name, metric in measured.items()},
         "curve": fid_by_count(features, against) if curve and against is not None and features is not None else [],
         "warnings": warnings(chosen, found.count, against, extractor),
-        "versions": _versions(),
+        "versions": versions("torch", "numpy", "torch-fidelity"),
     }
     result["seconds"] = round(time.perf_counter() - begin, 1)
     return Evaluation(result, found.first, neighbours, training_set)
@@ -141,8 +139,3 @@ def _describe_settings(
     if "kid" in metrics and against is not None and against.features is not None:
         described["kid_subset_size"] = subset_size(settings, found.count, len(against.features))
     return described
-
-
-def _versions() -> dict[str, str]:
-    versions = environment().versions
-    return {name: versions[name] for name in VERSIONS} | {"torch-fidelity": torch_fidelity().__version__}

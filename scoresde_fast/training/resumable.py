@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scoresde_fast import __version__
 from scoresde_fast.configs import OptimConfig
+from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.progress import LINE_EVERY
@@ -197,7 +196,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
         return {
             "seed": self.seed,
             "steps": self.step,
-            "versions": {"scoresde_fast": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "versions": versions("torch"),
             "device": self.device,
             "loss": self.curve,
         }

@@ -6,14 +6,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scoresde_fast import __version__
-from scoresde_fast.bench.machine import device_info, device_name
+from scoresde_fast.bench.machine import device_name, provenance
 from scoresde_fast.bench.solvers.adaptive import adaptive
 from scoresde_fast.bench.solvers.contender import Contender, Family, Rules
 from scoresde_fast.bench.solvers.converged import ConvergedFlow
@@ -128,8 +126,7 @@ def compare(
     measure = Wasserstein(samples) if kind == "mixture" else Frechet()
     flow = ConvergedFlow.of(model, samples) if kind == "mixture" else None
     runner = Runner(measure, flow, samples, seconds, say)
-    info = device_info()
-    info["versions"] = {"scoresde_fast": __version__, **info["versions"]}
+    known = provenance()
 
     def result() -> dict[str, Any]:
         return {
@@ -143,9 +140,9 @@ def compare(
             "chance": measure.chance,
             "flow_gap": None if flow is None else flow.gap,
             "own": list(rules.extra),
-            "command": command,
-            "date": date.today().isoformat(),
-            "device": {"type": where.type, **info},
+            "command": command or known["command"],
+            "date": known["date"],
+            "device": {"type": where.type, **known["device"]},
             "notes": [*NOTES, *([] if flow is None else [FLOW_NOTE])],
             "lines": results.lines,
             "skipped": runner.skipped,

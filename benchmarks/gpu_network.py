@@ -14,10 +14,10 @@ from gpu_limits import peak
 from gpu_report import Report
 from network_profile import KINDS, kind_of, times_by_name
 
-from scoresde_fast.bench.job import Job
-from scoresde_fast.bench.lines import LINES, Run
 from scoresde_fast.bench.operations import operations, total_gflop
 from scoresde_fast.bench.timing import gpu_seconds, race, replay_seconds, synchronise
+from scoresde_fast.bench.variants import VARIANTS, Run
+from scoresde_fast.bench.workload import Workload
 from scoresde_fast.loop.capture import CapturedLoop
 from scoresde_fast.precision import arithmetic
 from scoresde_fast.sampler import Sampler
@@ -41,32 +41,33 @@ def compiled(report: Report) -> None:
 
 
 def _forward(report: Report, *, compile: bool) -> None:
-    job = _job(gpu_setting.now.batch)
+    workload = _workload(gpu_setting.now.batch)
     options: dict[str, Any] = {"precision": "bf16", "compile": compile, "capture": True}
-    sampler = Sampler(job.model, **job.sampler_options(), **options)
-    sampler.sample(job.seeds)
-    wall = median(race({"run": lambda: sampler.sample(job.seeds)}, job.device, gpu_setting.now.seconds / 2)["run"])
+    sampler = Sampler(workload.model, **workload.sampler_options(), **options)
+    sampler.sample(workload.seeds)
+    runs: dict[str, Run] = {"run": lambda: sampler.sample(workload.seeds)}
+    wall = median(race(runs, workload.device, gpu_setting.now.seconds / 2)["run"])
     suffix = ", compiled" if compile else ""
-    report.figure(f"images/s at {job.nfe} evaluations{suffix}", job.batch / wall)
+    report.figure(f"images/s at {workload.nfe} evaluations{suffix}", workload.batch / wall)
 
-    gflop = total_gflop(operations(job.model.network, job.model.state_shape, job.batch, torch.bfloat16))
-    with torch.inference_mode(), arithmetic("bf16", job.device):
+    gflop = total_gflop(operations(workload.model.network, workload.model.state_shape, workload.batch, torch.bfloat16))
+    with torch.inference_mode(), arithmetic("bf16", workload.device):
         # Made in here, or what was compiled for tensors of inference mode would be compiled anew.
-        x = torch.rand(job.batch, *job.model.state_shape, device=job.device)
-        row = torch.zeros(1, dtype=torch.int64, device=job.device)
+        x = torch.rand(workload.batch, *workload.model.state_shape, device=workload.device)
+        row = torch.zeros(1, dtype=torch.int64, device=workload.device)
         evaluate = sampler.runner.evaluate
         network = gpu_seconds({"network": lambda: evaluate(x, row)}, rounds=gpu_setting.now.rounds)["network"]
     report.figure(f"evaluation ms{suffix}", 1e3 * network)
     report.figure(f"row 7: share of matmul peak (floor 0.55, goal 0.7){suffix}", gflop / 1e3 / network / peak(report))
-    report.figure(f"row 6: not the network (floor 0.02, goal 0.005){suffix}", 1 - network * job.nfe / wall)
+    report.figure(f"row 6: not the network (floor 0.02, goal 0.005){suffix}", 1 - network * workload.nfe / wall)
 
     with torch.inference_mode():  # the loop's registers were made in it
-        _replays(report, sampler, job, wall, suffix)
+        _replays(report, sampler, workload, wall, suffix)
 
 
-def _replays(report: Report, sampler: Sampler, job: Job, wall: float, suffix: str) -> None:
+def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, suffix: str) -> None:
     """Row 11, and the kernels of the pattern that comes most often."""
-    loop = sampler.runner.prepare(job.batch)
+    loop = sampler.runner.prepare(workload.batch)
     assert isinstance(loop, CapturedLoop), "the loop could not be captured"
     patterns = list(loop.patterns())
     replays = {str(place): pattern.replay for place, pattern in enumerate(patterns)}
@@ -74,7 +75,7 @@ def _replays(report: Report, sampler: Sampler, job: Job, wall: float, suffix: st
     whole = sum(seconds[str(place)] * pattern.repeats for place, pattern in enumerate(patterns))
     report.figure(f"row 11: wall over replays (floor 1.03, goal 1.005){suffix}", wall / whole)
     longest = max(patterns, key=lambda pattern: pattern.repeats)
-    _profile(report, longest.replay, longest.evaluations, job.device)
+    _profile(report, longest.replay, longest.evaluations, workload.device)
 
 
 def _profile(report: Report, replay: Run, evaluations: int, device: torch.device) -> None:
@@ -123,12 +124,12 @@ def against_max_autotune(report: Report) -> None:
 
     Coordinate descent, which takes many minutes, is off.
     """
-    job = _job(gpu_setting.now.batch)
-    runs, baselines = _made_ready((CAPTURED, COMPILED), job), list[str]()
+    workload = _workload(gpu_setting.now.batch)
+    runs, baselines = _made_ready((CAPTURED, COMPILED), workload), list[str]()
     for name in (WITH_FUSED_FIR, MAX_AUTOTUNE):
         baselines.append(name)
-        runs |= _made_ready((name,), job)
-        rates = _raced(report, runs, job)
+        runs |= _made_ready((name,), workload)
+        rates = _raced(report, runs, workload)
         ours = max(rates[CAPTURED], rates[COMPILED])
         for baseline in baselines:
             report.figure(f"row 9: against {baseline} (floor 1.3, goal 1.8)", ours / rates[baseline])
@@ -140,30 +141,31 @@ def batches(report: Report) -> None:
         report.figure(f"images/s, batch {batch}", _rates(report, (CAPTURED,), batch)[CAPTURED])
 
 
-def _job(batch: int) -> Job:
-    return Job.of(gpu_setting.now.model(), batch, gpu_setting.now.nfe, torch.device(gpu_errors.DEVICE))
+def _workload(batch: int) -> Workload:
+    return Workload.of(gpu_setting.now.model(), batch, gpu_setting.now.nfe, torch.device(gpu_errors.DEVICE))
 
 
 def _rates(report: Report, names: Iterable[str], batch: int) -> dict[str, float]:
     """Images a second of lines of the waterfall, interleaved."""
-    job = _job(batch)
-    return _raced(report, _made_ready(names, job), job)
+    workload = _workload(batch)
+    return _raced(report, _made_ready(names, workload), workload)
 
 
-def _made_ready(names: Iterable[str], job: Job) -> dict[str, Run]:
+def _made_ready(names: Iterable[str], workload: Workload) -> dict[str, Run]:
     """Lines of the waterfall that have run once: compiled, searched and captured."""
-    lines = {line.name: line for line in LINES}
-    runs = {name: lines[name].build(job) for name in names}
+    lines = {line.name: line for line in VARIANTS}
+    runs = {name: lines[name].build(workload) for name in names}
     for run in runs.values():
         run()
     return runs
 
 
-def _raced(report: Report, runs: dict[str, Run], job: Job) -> dict[str, float]:
+def _raced(report: Report, runs: dict[str, Run], workload: Workload) -> dict[str, float]:
     """Images a second of each."""
-    readings = race(runs, job.device, gpu_setting.now.seconds)
-    rates = {name: job.batch / median(taken) for name, taken in readings.items()}
-    milliseconds = {f"{name} ms an evaluation": 1e3 * job.batch / rate / job.nfe for name, rate in rates.items()}
-    title = f"batch {job.batch}, {job.nfe} evaluations"
+    readings = race(runs, workload.device, gpu_setting.now.seconds)
+    rates = {name: workload.batch / median(taken) for name, taken in readings.items()}
+    evaluations = workload.batch / workload.nfe
+    milliseconds = {f"{name} ms an evaluation": 1e3 * evaluations / rate for name, rate in rates.items()}
+    title = f"batch {workload.batch}, {workload.nfe} evaluations"
     report.case(title, {f"{name} images/s": rate for name, rate in rates.items()} | milliseconds)
     return rates

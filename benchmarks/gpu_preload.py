@@ -10,7 +10,7 @@ with contextlib.suppress(Exception):  # what fails here fails again, with its me
     import triton.backends.nvidia.compiler
 
     import scoresde_fast
-    import scoresde_fast.bench.lines
+    import scoresde_fast.bench.variants
 
     # Before PyTorch's compiler names another ptxas, whose version is part of the key of what was compiled ahead.
     triton.backends.nvidia.compiler.get_ptxas_version(90)

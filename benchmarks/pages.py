@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from scoresde_fast.bench import report
+from scoresde_fast.bench.measured import BenchResult
 from scoresde_fast.bench.solvers import page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"sampling": report.write_html, "solvers": page.write_html}
+PAGES: dict[str, Callable[[Any, Path], None]] = {
+    "sampling": lambda found, path: report.write_html(BenchResult.of(found), path),
+    "solvers": page.write_html,
+}
 """What makes a page, by the first word of the result's name."""
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark: fair baselines, one job for every line, complete results, and a page that stands alone."""
+"""The benchmark: fair baselines, one workload for every line, complete results, and a page that stands alone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import scoresde_fast as sf
 from scoresde_fast.bench import machine, pages, report, result, timing
 from scoresde_fast.bench.baseline import original, tuned
-from scoresde_fast.bench.job import Job
-from scoresde_fast.bench.lines import LINES, Line
+from scoresde_fast.bench.measured import BenchResult
 from scoresde_fast.bench.networks import AMOUNTS, random_model
 from scoresde_fast.bench.operations import operations, total_gflop
 from scoresde_fast.bench.plain_loop import run_plain
-from scoresde_fast.bench.waterfall import LINE_KEYS, NETWORK_KEYS, Effort, image_error
+from scoresde_fast.bench.variants import VARIANTS, Variant
+from scoresde_fast.bench.waterfall import Effort, image_error
+from scoresde_fast.bench.workload import Workload
 from scoresde_fast.cli import main
 from scoresde_fast.configs import load_config
 from scoresde_fast.ops import Operation
@@ -38,7 +39,7 @@ NETWORKS = {
     "DDPM": ("vp/ddpm/cifar10_continuous", {}),
     "CLD": ("cld_cifar10", {}),
 }
-HERE = [line for line in LINES if "cpu" in line.devices and not line.compiled]
+HERE = [line for line in VARIANTS if "cpu" in line.devices and not line.compiled]
 CEILINGS = {"copy_gb_per_s": 10.0, "matmul_tflops": 0.1, "matmul_dtype": "float32"}
 
 
@@ -57,7 +58,7 @@ def call(network: torch.nn.Module, channels: int = 3, dtype: torch.dtype = torch
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, Any]:
+def measured() -> BenchResult:
     """The result of a whole benchmark of one small network under an embedded model's name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(result, "measured_model", lambda name: small_model())
@@ -65,7 +66,7 @@ def measured() -> dict[str, Any]:
         patch.setattr(result, "BATCHES", {"cpu": (1, 2)})
         kept: list[dict[str, Any]] = []
         found = result.bench(
-            ["digits-ve"], batch=2, nfe=4, effort=Effort(1e-3), command="a <command>", lines=HERE, keep=kept.append
+            ["digits-ve"], batch=2, nfe=4, effort=Effort(1e-3), command="a <command>", variants=HERE, keep=kept.append
         )
         assert kept == [found]  # after its one network
         return found
@@ -133,32 +134,30 @@ def test_operations_are_counted() -> None:
 
 @pytest.mark.parametrize("name", ["NCSN++", "DDPM++", "CLD"])
 def test_every_line_gives_the_same_images(name: str) -> None:
-    """Each line that runs here does the job, within the error that it states."""
-    job = Job.of(small_model(name), batch=3, nfe=6, device="cpu")
-    assert job.nfe == 6
-    truth = run_plain(job.model.network, job)
+    """Each line that runs here does the workload, within the error that it states."""
+    workload = Workload.of(small_model(name), batch=3, nfe=6, device="cpu")
+    assert workload.nfe == 6
+    truth = run_plain(workload.model.network, workload)
     assert ((truth > 0) & (truth < 1)).float().mean() > 0.2, "most of the image is cut off: errors would not show"
     ran = []
     for line in HERE:
-        if line.missing() is None:
-            psnr, _ = image_error(line.build(job)(), truth)
-            assert psnr is None or psnr >= line.stated_db, line.name
-            ran.append(line.name)
+        psnr, _ = image_error(line.build(workload)(), truth)
+        assert psnr is None or psnr >= line.stated_db, line.name
+        ran.append(line.name)
     assert "eager float32" in ran and "ours: fused operations" in ran
 
 
-def test_result_is_complete(measured: dict[str, Any], tmp_path: Path) -> None:
+def test_result_is_complete(measured: BenchResult, tmp_path: Path) -> None:
     """Every key is there, every line is measured or says why not, and the file is JSON without infinities."""
-    result.write_json(measured, tmp_path / "sub" / "result.json")
+    measured.write(tmp_path / "sub" / "result.json")
     read = json.loads((tmp_path / "sub" / "result.json").read_text(), parse_constant=pytest.fail)
-    assert set(read) == set(result.RESULT_KEYS)
+    assert BenchResult.of(read).as_json() == read
     assert {"python", "torch", "scoresde-fast"} <= set(read["device"]["versions"])
     (network,) = read["networks"]
-    assert set(network) == set(NETWORK_KEYS)
     assert (network["batch"], network["nfe"]) == (2, 4)
     assert [line["name"] for line in network["lines"]] == [line.name for line in HERE]
     for line in network["lines"]:
-        assert line.get("left_out") or set(line) == {"name", "what", "ours", *LINE_KEYS}
+        assert line.get("left_out") or {"images_per_second", "share_of_matmul_peak", "psnr_db"} <= set(line)
     first = network["lines"][0]
     assert (first["against_first"], first["psnr_db"], first["max_error"]) == (1, None, 0)
     assert first["images_per_second"] == pytest.approx(2e3 / (4 * first["ms_per_nfe"]), rel=1e-3)
@@ -166,7 +165,7 @@ def test_result_is_complete(measured: dict[str, Any], tmp_path: Path) -> None:
     assert all([point["batch"] for point in line["points"]] == [1, 2] for line in series["lines"])
 
 
-def test_page_stands_alone(measured: dict[str, Any], tmp_path: Path) -> None:
+def test_page_stands_alone(measured: BenchResult, tmp_path: Path) -> None:
     """The page refers to nothing outside itself, escapes what it quotes, and shows every line's figures."""
     pytest.importorskip("matplotlib")
     report.write_html(measured, tmp_path / "page.html")
@@ -174,25 +173,25 @@ def test_page_stands_alone(measured: dict[str, Any], tmp_path: Path) -> None:
     assert "http" not in page and "a &lt;command&gt;" in page
     assert not re.search(r"""(?:src|href)=["'](?!#)""", page)
     assert page.count("<svg") == page.count("</svg>") == 3
-    for line in measured["networks"][0]["lines"]:
-        assert line["name"] in page
-        if "left_out" in line:
-            assert line["left_out"].replace("'", "&#39;") in page
-        else:
-            assert f"<td>{pages.figures(line['images_per_second'])}</td>" in page
+    for variant in measured.networks[0].variants:
+        assert variant.name in page
+        if variant.left_out:
+            assert variant.left_out.replace("'", "&#39;") in page
+    for _, found in measured.networks[0].measured:
+        assert f"<td>{pages.figures(found.images_per_second)}</td>" in page
 
 
 def test_one_broken_line_costs_itself() -> None:
     """A line that fails is left out with its error, and the others are measured."""
 
-    def fail(job: Job) -> Any:
+    def fail(workload: Workload) -> Any:
         raise RuntimeError("no such\nthing")
 
-    job = Job.of(small_model(), 1, 2, "cpu")
-    lines = [HERE[0], Line("broken", "fails", fail)]
-    network = result.measure_network("x", job, Effort(1e-3), lines=lines, say=lambda _: None)
-    assert network["lines"][1]["left_out"] == "RuntimeError: no such thing"
-    assert "ms_per_nfe" in network["lines"][0]
+    workload = Workload.of(small_model(), 1, 2, "cpu")
+    lines = [HERE[0], Variant("broken", "fails", fail)]
+    network = result.measure_network("x", workload, Effort(1e-3), variants=lines, say=lambda _: None)
+    assert network.variants[1].left_out == "RuntimeError: no such thing"
+    assert network.variants[0].figures is not None
 
 
 def test_race() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.bench.job import Job
+from scoresde_fast.bench.workload import Workload
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import Array
 from scoresde_fast.solvers.table import PairRow, Row
@@ -22,25 +22,25 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 @torch.inference_mode()
-def run_plain(network: Network, job: Job) -> Tensor:
-    """The job's images, (B, C, H, W) float32 in [0, 1].
+def run_plain(network: Network, workload: Workload) -> Tensor:
+    """The workload's images, (B, C, H, W) float32 in [0, 1].
 
     Raises:
         ValueError: a row combines earlier outputs or a saved state, which this loop does not keep.
     """
-    model, rows, times = job.model, job.table.rows, job.table.times
+    model, rows, times = workload.model, workload.table.rows, workload.table.times
     p = model.parametrisation
     columns = (p.labels(times).tolist(), p.output_scale(times).tolist(), p.state_scale(times).tolist())
-    noise = Noise(0, torch.tensor(job.seeds, device=job.device))
+    noise = Noise(0, torch.tensor(workload.seeds, device=workload.device))
     x = model.prior(noise.normal(0, model.state_shape))
-    for row, draw, label, output_scale, state_scale in zip(rows, job.table.draws, *columns, strict=True):
+    for row, draw, label, output_scale, state_scale in zip(rows, workload.table.draws, *columns, strict=True):
         if row.save or np.any(row.saved) or any(np.any(factor) for factor in row.outputs[1:]):
             raise ValueError(f"the plain loop has no place for {row}: choose a solver without past outputs")
         z = None if draw is None else noise.normal(draw, model.state_shape)
         score = None
         if row.derive is not None:
             torch.compiler.cudagraph_mark_step_begin()
-            score = output_scale * network(x, torch.full((len(x),), label, device=job.device)).float()
+            score = output_scale * network(x, torch.full((len(x),), label, device=workload.device)).float()
             if state_scale:
                 score = score + state_scale * x.chunk(model.sde.parts, dim=1)[-1]
         x = _pair_step(row, x, score, z) if isinstance(row, PairRow) else _step(row, x, score, z)

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+
+from scoresde_fast.files import make_folder, replacing
 
 
 def rounded(value: Any, digits: int = 5) -> Any:
@@ -13,3 +17,10 @@ def rounded(value: Any, digits: int = 5) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(item, digits) for item in value]
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def write_json(result: dict[str, Any], path: Path) -> None:
+    """Write the result, figures rounded to five digits."""
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write((json.dumps(rounded(result), indent=1) + "\n").encode())

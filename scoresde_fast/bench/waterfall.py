@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measurement: every line on every network, interleaved in one process, with its error beside its speed."""
+"""The measurement: every variant on every network, interleaved in one process, with its error beside its speed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoresde_fast.bench.job import Job
-from scoresde_fast.bench.lines import LINES, Line, Run
 from scoresde_fast.bench.machine import bfloat16_is_fast
+from scoresde_fast.bench.measured import BatchPoint, BatchSeries, Figures, MeasuredNetwork, MeasuredVariant
 from scoresde_fast.bench.networks import COMPILED
-from scoresde_fast.bench.operations import as_dicts, operations, total_gflop
+from scoresde_fast.bench.operations import operations, total_gflop
 from scoresde_fast.bench.timing import quartiles, race, synchronise, wall_seconds
+from scoresde_fast.bench.variants import VARIANTS, Run, Variant
+from scoresde_fast.bench.workload import Workload
 from scoresde_fast.checkpoints.loading import embedded_names
 
 HALF_GFLOP = 400.0
@@ -48,72 +48,50 @@ class Effort:
 
 def measure_network(
     name: str,
-    job: Job,
+    workload: Workload,
     effort: Effort,
     *,
-    lines: Sequence[Line] = LINES,
+    variants: Sequence[Variant] = VARIANTS,
     say: Say = tell,
-) -> dict[str, Any]:
-    """One network's waterfall, as JSON holds it: `NETWORK_KEYS`, and for each line `LINE_KEYS` or why it is left out.
-
-    The first line is what errors and speed-ups refer to.  `add_shares` completes the lines.
-    """
-    network = job.model.network
-    half = job.device.type == "cuda"
-    shares = operations(network, job.model.state_shape, job.batch, torch.bfloat16 if half else torch.float32)
+) -> MeasuredNetwork:
+    """One network's waterfall, the shares of the peak left open; the first variant is what the others refer to."""
+    stated = {variant.name: variant for variant in variants}
+    network = workload.model.network
+    half = workload.device.type == "cuda"
+    shares = operations(network, workload.model.state_shape, workload.batch, torch.bfloat16 if half else torch.float32)
     gflop = total_gflop(shares)
-    ready = _Ready(job, effort, gflop * job.nfe, compiled=name in COMPILED[job.device.type])
-    for line in lines:
-        ready.add(line)
-        say(f"  {line.name}: {ready.left_out.get(line.name) or f'{ready.first[line.name]:.2f} s a run'}")
-    timed = race(ready.runs, job.device, effort.seconds)
-    measured: dict[str, Any] = {}
-    for line in lines:
-        if line.name in ready.runs:
-            measured[line.name] = _figures(line, timed[line.name], ready, gflop)
-    first = next(iter(measured.values()))["ms_per_nfe"]
-    for figures in measured.values():
-        figures["against_first"] = first / figures["ms_per_nfe"]
-    return {
-        "name": name,
-        "weights": "embedded" if name in embedded_names() else "random",
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "gflop_per_image": gflop / job.batch,
-        "batch": job.batch,
-        "nfe": job.nfe,
-        "solver": {key: str(value) if key == "device" else value for key, value in job.sampler_options().items()},
-        "operations": as_dicts(shares),
-        "lines": [
-            {"name": line.name, "what": line.what, "ours": line.ours}
-            | measured.get(line.name, {"left_out": ready.left_out.get(line.name)})
-            for line in lines
+    ready = _Ready(workload, effort, gflop * workload.nfe, compiled=name in COMPILED[workload.device.type])
+    for variant in variants:
+        ready.add(variant)
+        say(f"  {variant.name}: {ready.left_out.get(variant.name) or f'{ready.first[variant.name]:.2f} s a run'}")
+    timed = race(ready.runs, workload.device, effort.seconds)
+    figures = {name: _figures(stated[name], timed[name], ready, gflop) for name in ready.runs}
+    first = next(iter(figures.values())).ms_per_nfe
+    return MeasuredNetwork(
+        name=name,
+        weights="embedded" if name in embedded_names() else "random",
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        gflop_per_image=gflop / workload.batch,
+        batch=workload.batch,
+        nfe=workload.nfe,
+        solver={key: str(value) if key == "device" else value for key, value in workload.sampler_options().items()},
+        operations=shares,
+        variants=[
+            MeasuredVariant(variant.name, variant.what, variant.ours, None, ready.left_out.get(variant.name))
+            if (found := figures.get(variant.name)) is None
+            else MeasuredVariant(
+                variant.name, variant.what, variant.ours, replace(found, against_first=first / found.ms_per_nfe)
+            )
+            for variant in variants
         ],
-    }
-
-
-NETWORK_KEYS = ("name", "weights", "parameters", "gflop_per_image", "batch", "nfe", "solver", "operations", "lines")
-LINE_KEYS = (
-    "images_per_second",
-    "ms_per_nfe",
-    "ms_per_nfe_quartiles",
-    "readings",
-    "seconds_to_first_images",
-    "tflops",
-    "share_of_matmul_peak",
-    "peak_memory_mib",
-    "psnr_db",
-    "max_error",
-    "stated_db",
-    "within_stated",
-    "against_first",
-)
+    )
 
 
 class _Ready:
     """The lines that run here, made ready and run once; the others with the reason."""
 
-    def __init__(self, job: Job, effort: Effort, gflop: float, *, compiled: bool) -> None:
-        self.job, self.effort, self.compiled = job, effort, compiled
+    def __init__(self, workload: Workload, effort: Effort, gflop: float, *, compiled: bool) -> None:
+        self.workload, self.effort, self.compiled = workload, effort, compiled
         self.gflop = gflop  # of a run
         self.runs: dict[str, Run] = {}
         self.first: dict[str, float] = {}
@@ -123,67 +101,60 @@ class _Ready:
         self.left_out: dict[str, str] = {}
         torch.compiler.reset()  # or the compiler gives up on code that it has seen with many networks
 
-    def add(self, line: Line) -> None:
-        why = line.missing() or self._too_long(line)
+    def add(self, variant: Variant) -> None:
+        why = self._too_long(variant)
         if why is None:
-            before = _reserved(self.job.device)
+            before = _reserved(self.workload.device)
             try:
-                self._try(line, before)
+                self._try(variant, before)
                 return
             except Exception as error:  # one broken line must not cost the others: Triton's errors have no common type
                 why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        self.left_out[line.name] = why
-        self.runs.pop(line.name, None)
+        self.left_out[variant.name] = why
+        self.runs.pop(variant.name, None)
 
-    def _try(self, line: Line, before: int | None) -> None:
-        job, begin = self.job, time.perf_counter()
-        run = line.build(job)
+    def _try(self, variant: Variant, before: int | None) -> None:
+        workload, begin = self.workload, time.perf_counter()
+        run = variant.build(workload)
         images: list[Tensor] = []
-        self.first[line.name] = wall_seconds(lambda: images.append(run()), job.device)
-        self.start[line.name] = time.perf_counter() - begin
-        self.images[line.name] = images.pop().detach().float().cpu()
-        self.runs[line.name] = run
-        self.memory[line.name] = None if before is None else _run_memory(run, job.device, before)
+        self.first[variant.name] = wall_seconds(lambda: images.append(run()), workload.device)
+        self.start[variant.name] = time.perf_counter() - begin
+        self.images[variant.name] = images.pop().detach().float().cpu()
+        self.runs[variant.name] = run
+        self.memory[variant.name] = None if before is None else _run_memory(run, workload.device, before)
 
-    def _too_long(self, line: Line) -> str | None:
+    def _too_long(self, variant: Variant) -> str | None:
         if self.effort.full:
             return None
-        if line.compiled and not self.compiled:
+        if variant.compiled and not self.compiled:
             return "compiling takes minutes; --full does it"
-        if line.half and (line.compiled or self.gflop > HALF_GFLOP) and not self._fast_half:
+        if variant.half and (variant.compiled or self.gflop > HALF_GFLOP) and not self._fast_half:
             return "this CPU has no 16-bit matrix instructions, and it would take minutes; --full does it"
         return None
 
     @cached_property
     def _fast_half(self) -> bool:
-        return bfloat16_is_fast(self.job.device)
+        return bfloat16_is_fast(self.workload.device)
 
 
-def _figures(line: Line, readings: list[float], ready: _Ready, gflop: float) -> dict[str, Any]:
-    job = ready.job
+def _figures(variant: Variant, readings: list[float], ready: _Ready, gflop: float) -> Figures:
+    workload = ready.workload
     lower, seconds, upper = quartiles(readings)
-    truth = ready.images[next(iter(ready.images))]
-    psnr, largest = image_error(ready.images[line.name], truth)
-    return {
-        "images_per_second": job.batch / seconds,
-        "ms_per_nfe": 1e3 * seconds / job.nfe,
-        "ms_per_nfe_quartiles": [1e3 * lower / job.nfe, 1e3 * upper / job.nfe],
-        "readings": len(readings),
-        "seconds_to_first_images": ready.start[line.name],
-        "tflops": gflop * job.nfe / seconds / 1e3,
-        "peak_memory_mib": ready.memory[line.name],
-        "psnr_db": psnr,
-        "max_error": largest,
-        "stated_db": line.stated_db,
-        "within_stated": bool(torch.isfinite(ready.images[line.name]).all())
-        and (psnr is None or psnr >= line.stated_db),
-    }
-
-
-def add_shares(networks: Sequence[dict[str, Any]], ceilings: dict[str, Any]) -> None:
-    """Gives every measured line its share of the matrix product's peak, which is known when all is measured."""
-    for line in (line for network in networks for line in network["lines"] if "tflops" in line):
-        line["share_of_matmul_peak"] = line["tflops"] / ceilings["matmul_tflops"]
+    images = ready.images[variant.name]
+    psnr, largest = image_error(images, ready.images[next(iter(ready.images))])
+    return Figures(
+        images_per_second=workload.batch / seconds,
+        ms_per_nfe=1e3 * seconds / workload.nfe,
+        ms_per_nfe_quartiles=(1e3 * lower / workload.nfe, 1e3 * upper / workload.nfe),
+        readings=len(readings),
+        seconds_to_first_images=ready.start[variant.name],
+        tflops=gflop * workload.nfe / seconds / 1e3,
+        peak_memory_mib=ready.memory[variant.name],
+        psnr_db=psnr,
+        max_error=largest,
+        stated_db=variant.stated_db,
+        within_stated=bool(torch.isfinite(images).all()) and (psnr is None or psnr >= variant.stated_db),
+    )
 
 
 def image_error(images: Tensor, truth: Tensor) -> tuple[float | None, float]:
@@ -195,33 +166,32 @@ def image_error(images: Tensor, truth: Tensor) -> tuple[float | None, float]:
 
 def measure_batches(
     name: str,
-    job: Job,
+    workload: Workload,
     batches: Sequence[int],
     effort: Effort,
     *,
-    lines: Sequence[Line] = LINES,
+    variants: Sequence[Variant] = VARIANTS,
     say: Say = tell,
-) -> dict[str, Any]:
-    """Milliseconds an evaluation against the batch size: ``{"name", "nfe", "lines": [{"name", "points"}]}``."""
-    series = [line for line in lines if line.series]
-    points: dict[str, list[dict[str, float]]] = {line.name: [] for line in series}
-    gflop = total_gflop(operations(job.model.network, job.model.state_shape))
+) -> BatchSeries:
+    """The variants that are measured against the batch size, at each of ``batches``."""
+    series = [variant for variant in variants if variant.series]
+    points: dict[str, list[BatchPoint]] = {}
+    gflop = total_gflop(operations(workload.model.network, workload.model.state_shape))
     for batch in batches:
-        compiled = job.device.type == "cuda" and name in embedded_names()
-        ready = _Ready(replace(job, seeds=tuple(range(batch))), effort, gflop * batch * job.nfe, compiled=compiled)
-        for line in series:
-            ready.add(line)
-        timed = race(ready.runs, job.device, effort.seconds / len(batches))
+        compiled = workload.device.type == "cuda" and name in embedded_names()
+        same = replace(workload, seeds=tuple(range(batch)))
+        ready = _Ready(same, effort, gflop * batch * workload.nfe, compiled=compiled)
+        for variant in series:
+            ready.add(variant)
+        timed = race(ready.runs, workload.device, effort.seconds / len(batches))
         spoken = []
-        for line_name, readings in timed.items():
+        for variant_name, readings in timed.items():
             seconds = quartiles(readings)[1]
-            point = {"batch": batch, "ms_per_nfe": 1e3 * seconds / job.nfe, "images_per_second": batch / seconds}
-            points[line_name].append(point)
-            spoken.append(f"{line_name} {point['ms_per_nfe']:.2f} ms an NFE")
+            point = BatchPoint(batch, 1e3 * seconds / workload.nfe, batch / seconds)
+            points.setdefault(variant_name, []).append(point)
+            spoken.append(f"{variant_name} {point.ms_per_nfe:.2f} ms an NFE")
         say(f"  batch {batch}: {', '.join(spoken)}")
-    ours = {line.name: line.ours for line in series}
-    lines_found = [{"name": key, "ours": ours[key], "points": values} for key, values in points.items() if values]
-    return {"name": name, "nfe": job.nfe, "lines": lines_found}
+    return BatchSeries(name, workload.nfe, points, {variant.name: variant.ours for variant in series})
 
 
 def _reserved(device: torch.device) -> int | None:

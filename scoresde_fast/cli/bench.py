@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,7 +40,7 @@ class Bench:
     def run(self) -> None:
         from scoresde_fast.bench.pages import require_libraries
         from scoresde_fast.bench.report import write_html
-        from scoresde_fast.bench.result import bench, write_json
+        from scoresde_fast.bench.result import bench
         from scoresde_fast.bench.waterfall import Effort
         from scoresde_fast.cli.threads import use_threads
         from scoresde_fast.memory import keep_freed_memory
@@ -56,7 +55,7 @@ class Bench:
             batch=self.batch_size,
             nfe=self.nfe,
             effort=Effort(self.seconds, self.full),
-            keep=partial(write_json, path=self.out) if self.out is not None else lambda found: None,
+            keep=lambda found: found.write(self.out) if self.out is not None else None,
         )
         if self.out is not None:
             print(self.out)

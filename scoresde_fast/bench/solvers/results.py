@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scoresde_fast.bench.result import write_json
+from scoresde_fast.bench.rounding import write_json
 from scoresde_fast.bench.solvers.contender import Case
 
 CASE_KEYS = tuple(Case.__dataclass_fields__)

@@ -14,7 +14,7 @@ from scoresde_fast.solvers import SolverOptions, StepTable
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """What is sampled.
 
     Attributes:
@@ -32,7 +32,7 @@ class Job:
     device: torch.device
 
     @classmethod
-    def of(cls, model: ScoreFunction, batch: int, nfe: int, device: torch.device | str) -> Job:
+    def of(cls, model: ScoreFunction, batch: int, nfe: int, device: torch.device | str) -> Workload:
         """The model's own sampler, with so many steps that an image costs about ``nfe`` evaluations.
 
         Raises:
@@ -60,5 +60,5 @@ class Job:
         return self.table.nfe
 
     def sampler_options(self) -> dict[str, Any]:
-        """The keyword arguments that make a `Sampler` do this job, its model and what concerns speed left out."""
+        """The keyword arguments that make a `Sampler` do this workload, its model and what concerns speed left out."""
         return {**asdict(self.options), "device": self.device, "batch_size": self.batch}

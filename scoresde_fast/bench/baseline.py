@@ -2,14 +2,15 @@
 """The networks to compare with: the same weights and the same classes, computed as others would.
 
 `original` is the arithmetic of the papers' programs; `tuned` what a competent user makes of it with PyTorch alone.
-Both keep the architecture's own code: only the operations that it calls are others.
+Both keep the architecture's own code: only its operations are others.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from types import FunctionType, MethodType
+from dataclasses import replace
+from types import MethodType
 from typing import Any
 
 import torch
@@ -17,11 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde_fast.networks.blocks import AttentionBlock, join
-from scoresde_fast.networks.layers import NIN, Activation
-from scoresde_fast.networks.resampling import Taps
+from scoresde_fast.networks.layers import NIN
+from scoresde_fast.networks.operations import Activation, Composed, Operations, Taps
 from scoresde_fast.ops.fir_resample import fir_kernel
-
-HERE = "scoresde_fast.networks."
 
 
 def original(network: nn.Module) -> nn.Module:
@@ -78,31 +77,23 @@ def _recomposed(
     *,
     sliced_fir: bool = False,
 ) -> nn.Module:
-    """A copy of the network, in evaluation mode, whose code finds PyTorch's operations under the names of ours."""
+    """A copy of the network, in evaluation mode, that is computed by PyTorch's operations alone."""
     copied = copy.deepcopy(network).eval().requires_grad_(False)
-    operations = _operations(copied) | (SLICED_FIR if sliced_fir else {})
+    operations = _operations(copied)
+    if sliced_fir:
+        operations = replace(operations, upsample=_sliced_upsample, downsample=_sliced_downsample)
     for module in copied.modules():
+        if isinstance(module, Composed):
+            module.operations = operations
         if isinstance(module, AttentionBlock):
             module.forward = MethodType(attention, module)  # type: ignore[method-assign]
-        elif isinstance(module, NIN):
-            if linear is not None:
-                module.forward = MethodType(linear, module)  # type: ignore[method-assign]
-        elif type(module).__module__.startswith(HERE):
-            for name, function in vars(type(module)).items():
-                if isinstance(function, FunctionType) and name != "__init__":
-                    setattr(module, name, MethodType(_rebound(function, operations), module))
+        elif isinstance(module, NIN) and linear is not None:
+            module.forward = MethodType(linear, module)  # type: ignore[method-assign]
     return copied
 
 
-def _rebound(function: FunctionType, operations: dict[str, Any]) -> FunctionType:
-    """The function's own code, which finds ``operations`` under the global names it uses."""
-    # Without a module's name, torch.compile takes these globals for what they are and not for the module's.
-    names = {name: value for name, value in function.__globals__.items() if name != "__name__"} | operations
-    return FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
-
-
-def _operations(network: nn.Module) -> dict[str, Any]:
-    """PyTorch's operations by the names that `scoresde_fast.networks` calls ours; FIR filters ready on the device."""
+def _operations(network: nn.Module) -> Operations:
+    """PyTorch's operations, with FIR filters ready on the device."""
     device = next(network.parameters()).device
     found: set[Any] = {module.taps for module in network.modules() if getattr(module, "taps", None) is not None}
     filters = {taps: fir_kernel(taps).float().to(device) for taps in found}
@@ -131,7 +122,7 @@ def _operations(network: nn.Module) -> dict[str, Any]:
         weight = kernel(x, taps, 1.0).flip(2, 3)
         return F.conv2d(x, weight, stride=2, padding=len(taps) // 2 - 1, groups=x.shape[1])
 
-    return {"norm_act": norm_act, "upsample": upsample, "downsample": downsample}
+    return Operations(norm_act, upsample, downsample)
 
 
 def _sliced_upsample(x: Tensor, taps: Taps) -> Tensor:
@@ -166,9 +157,6 @@ def _shifted(x: Tensor, by: int, dim: int) -> Tensor:
     before, after = max(-by, 0), max(by, 0)
     padded = F.pad(x, (0, 0) * (3 - dim) + (before, after))
     return padded.narrow(dim, after, x.shape[dim])
-
-
-SLICED_FIR = {"upsample": _sliced_upsample, "downsample": _sliced_downsample}
 
 
 def _normalised(block: AttentionBlock, x: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from abc import abstractmethod
 from torch import Tensor, nn
 
 from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
-from scoresde_fast.networks.layers import Activation
+from scoresde_fast.networks.operations import Activation, Composed
 from scoresde_fast.precision import Precision
 
 
-class ScoreNetwork(nn.Module):
+class ScoreNetwork(Composed):
     """A network of images and time labels.
 
     Attributes:

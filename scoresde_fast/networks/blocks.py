@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde_fast.networks.convolution import FoldedConvolution
-from scoresde_fast.networks.layers import NIN, Activation, conv1x1, conv3x3, dense, group_norm, norm_act
-from scoresde_fast.networks.resampling import Taps, downsample, upsample
+from scoresde_fast.networks.layers import NIN, conv1x1, conv3x3, dense, group_norm
+from scoresde_fast.networks.operations import Activation, Composed, Taps
 
 
 def join(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
@@ -36,7 +36,7 @@ def convolve_both_and_join(conv: nn.Module, h: Tensor, shortcut: nn.Module, x: T
     return convolve_and_join(conv, h, shortcut(x), rescale)
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(Composed):
     """Residual block: norm, activation, [resampling,] convolution, time shift, norm, activation, dropout, convolution.
 
     ``kind="biggan"`` may resample inside (``resample="up" | "down"``, filtered by ``taps``) and has a 1x1
@@ -83,12 +83,12 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, temb: Tensor | None) -> Tensor:
         """(B, in, H, W), activated time embedding (B, time_channels) or None -> (B, out, H', W')."""
-        h = norm_act(self.norm0, self.act, x)
+        h = self.operations.norm_act(self.norm0, self.act, x)
         if self.resample is not None:
-            change_size = upsample if self.resample == "up" else downsample
+            change_size = self.operations.upsample if self.resample == "up" else self.operations.downsample
             h, x = change_size(h, self.taps), change_size(x, self.taps)
         shift = self.time(temb) if self.time is not None and temb is not None else None
-        h = norm_act(self.norm1, self.act, self.conv0(h), shift)
+        h = self.operations.norm_act(self.norm1, self.act, self.conv0(h), shift)
         h = self.dropout(h)
         shortcut = self.shortcut_nin if self.shortcut_conv is None else self.shortcut_conv
         if shortcut is None:

@@ -18,7 +18,6 @@ from scoresde_fast.networks.layers import (
     dense,
     geometric_sigmas,
     group_norm,
-    norm_act,
     positional_embedding,
 )
 from scoresde_fast.networks.resampling import Downsample, Upsample
@@ -153,7 +152,7 @@ class DDPM(ScoreNetwork):
         h = self.middle1(self.middle_attention(self.middle0(kept[-1], temb)), temb)
         for level in self.up:
             h = level(h, kept, temb)
-        return self.head(norm_act(self.norm, self.act, h))
+        return self.head(self.operations.norm_act(self.norm, self.act, h))
 
     def embed(self, labels: Tensor) -> Tensor | None:
         return self.embed_features(positional_embedding(labels, self.nf))

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde_fast.ops.group_norm_silu import group_norm_silu
-
-Activation = Callable[[Tensor], Tensor]
+from scoresde_fast.networks.operations import Activation, Composed
 
 ACTIVATIONS: dict[str, Activation] = {
     "swish": F.silu,
@@ -22,7 +20,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-class Section(nn.Module):
+class Section(Composed):
     """Groups layers for reading; it has no counterpart in the flat module list of official checkpoints."""
 
 
@@ -72,13 +70,6 @@ def dense(in_features: int, out_features: int) -> nn.Linear:
 def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
     """GroupNorm with ``groups`` groups; by default at most 32 of at least four channels, as everywhere in NCSN++."""
     return nn.GroupNorm(groups or min(channels // 4, 32), channels, eps=1e-6)
-
-
-def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | None = None) -> Tensor:
-    """act(norm(x + shift)), ``shift`` (B, C) or (C,) for every pixel: one fused operation where ``act`` is SiLU."""
-    fused = act is F.silu
-    y = group_norm_silu(x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, shift=shift, silu=fused)[0]
-    return y if fused else act(y)
 
 
 class NIN(nn.Module):

@@ -17,17 +17,16 @@ from scoresde_fast.networks.base import ScoreNetwork
 from scoresde_fast.networks.blocks import AttentionBlock, Combine, ResnetBlock, join
 from scoresde_fast.networks.layers import (
     ACTIVATIONS,
-    Activation,
     FourierEmbedding,
     Section,
     conv3x3,
     dense,
     geometric_sigmas,
     group_norm,
-    norm_act,
     positional_embedding,
 )
-from scoresde_fast.networks.resampling import Downsample, Taps, Upsample, downsample, upsample
+from scoresde_fast.networks.operations import Activation, Taps
+from scoresde_fast.networks.resampling import Downsample, Upsample
 
 
 class Stage(Section):
@@ -52,7 +51,7 @@ class Head(Section):
         self.conv = conv3x3(channels, out_channels, init_scale)
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.conv(norm_act(self.norm, self.act, h))
+        return self.conv(self.operations.norm_act(self.norm, self.act, h))
 
 
 class DownLevel(Section):
@@ -74,7 +73,7 @@ class DownLevel(Section):
         if self.shrink is not None:
             h = self.shrink(h, temb) if isinstance(self.shrink, ResnetBlock) else self.shrink(h)
             if isinstance(self.pyramid, Combine):
-                pyramid = downsample(pyramid, self.taps)
+                pyramid = self.operations.downsample(pyramid, self.taps)
                 h = self.pyramid(pyramid, h)
             elif self.pyramid is not None:
                 h = pyramid = join(self.pyramid(pyramid), h, self.rescale)
@@ -111,7 +110,7 @@ class UpLevel(Section):
             h = pyramid = join(self.pyramid(pyramid), h, self.rescale)
         elif self.pyramid is not None:
             here = self.pyramid(h)
-            pyramid = here if pyramid is None else upsample(pyramid, self.taps) + here
+            pyramid = here if pyramid is None else self.operations.upsample(pyramid, self.taps) + here
         if self.grow is not None:
             h = self.grow(h, temb) if isinstance(self.grow, ResnetBlock) else self.grow(h)
         return h, pyramid

@@ -3,30 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde_fast.networks.layers import conv3x3, init_conv
-from scoresde_fast.ops.fir_resample import fir_down, fir_filter, fir_kernel, fir_up
-
-Taps = Sequence[float] | None
-"""A FIR filter, or None for plain resampling."""
+from scoresde_fast.networks.operations import Composed, Taps
+from scoresde_fast.ops.fir_resample import fir_filter, fir_kernel
 
 
-def upsample(x: Tensor, taps: Taps) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2H, 2W): FIR, or nearest neighbour without ``taps``."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest") if taps is None else fir_up(x, taps)
-
-
-def downsample(x: Tensor, taps: Taps) -> Tensor:
-    """(B, C, H, W) -> (B, C, H/2, W/2): FIR, or the mean of 2x2 pixels without ``taps``."""
-    return F.avg_pool2d(x, 2) if taps is None else fir_down(x, taps)
-
-
-class Upsample(nn.Module):
+class Upsample(Composed):
     """Upsampling followed by a 3x3 convolution (``with_conv``); with FIR the convolution comes before the filter."""
 
     OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0", "fir_conv": "Conv2d_0"}
@@ -48,11 +35,11 @@ class Upsample(nn.Module):
             y = F.conv_transpose2d(x, kernel, stride=2)
             y = fir_filter(y, self.fir_kernel, pad=len(self.taps) - 2)
             return y if self.fir_conv.bias is None else y + self.fir_conv.bias[:, None, None]
-        x = upsample(x, self.taps)
+        x = self.operations.upsample(x, self.taps)
         return x if self.conv is None else self.conv(x)
 
 
-class Downsample(nn.Module):
+class Downsample(Composed):
     """Downsampling with a strided 3x3 convolution (``with_conv``, after the filter when there is one) or without."""
 
     OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0", "fir_conv": "Conv2d_0"}
@@ -73,4 +60,4 @@ class Downsample(nn.Module):
             return self.fir_conv(fir_filter(x, self.fir_kernel, pad=len(self.taps)))
         if self.conv is not None:
             return self.conv(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's "SAME" padding for stride 2
-        return downsample(x, self.taps)
+        return self.operations.downsample(x, self.taps)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde_fast.networks.blocks import ResnetBlock
-from scoresde_fast.networks.layers import conv3x3, dense, group_norm, norm_act, positional_embedding
+from scoresde_fast.networks.layers import conv3x3, dense, group_norm, positional_embedding
+from scoresde_fast.networks.operations import norm_act
 
 WAVES = 4.0
 """What log(noise) is multiplied by: the shortest wave of its embedding is then 2 pi / 4 long."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows 13 and 14 of the targets: python benchmarks/flow.py [--device cpu] [--batch 256]
+"""The flow against SciPy, and what a divergence costs: python benchmarks/flow.py [--device cpu] [--batch 256]
 
 RK45 of the probability flow at 1e-5 against the loop that a SciPy user writes (``solve_ivp`` over the whole batch, the
 plain network in evaluation mode, channels_last), by the same error norm and so by the same evaluations; and what one
@@ -58,7 +58,9 @@ def scipy_loop(model: ScoreFunction, prior: torch.Tensor) -> Any:
     return solve_ivp(slope, (model.sde.T, EPS), start, rtol=TOLERANCE, atol=TOLERANCE, method="RK45")
 
 
-def row_13(name: str, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32") -> dict[str, Any]:
+def rk45_against_scipy(
+    name: str, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
+) -> dict[str, Any]:
     """RK45 against SciPy, by the batch's error as SciPy has it and by each sample's own.
 
     SciPy's network computes in float32, by TF32 unless ``precision`` is "fp32"; ours in ``precision``.
@@ -109,7 +111,7 @@ def row_13(name: str, batch: int, rounds: int, device: torch.device, precision: 
     }
 
 
-def row_14(
+def divergence_cost(
     model: sf.ScoreModel, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Any]:
     """One evaluation with the divergence against one without, of the same folded network; captured on a GPU."""
@@ -146,8 +148,11 @@ def main() -> None:
     device = torch.device(arguments.device)
     keep_freed_memory()
     result = {
-        "row 14": {"model": arguments.model, **row_14(sf.load(arguments.model), min(arguments.batch, 64), 15, device)},
-        "row 13": row_13(arguments.model, arguments.batch, arguments.rounds, device),
+        "divergence": {
+            "model": arguments.model,
+            **divergence_cost(sf.load(arguments.model), min(arguments.batch, 64), 15, device),
+        },
+        "RK45": rk45_against_scipy(arguments.model, arguments.batch, arguments.rounds, device),
         **provenance(),
     }
     with replacing(arguments.out or RESULTS / f"flow-{device.type}.json") as file:

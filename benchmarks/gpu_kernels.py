@@ -46,7 +46,7 @@ NORM_SECONDS, CONVOLUTION_SECONDS = 25, 30
 
 
 def norms(report: Report) -> None:
-    """Rows 1 and 2: GroupNorm + SiLU in channels_last bf16, as share of copy bandwidth and against torch.compile.
+    """GroupNorm + SiLU in channels_last bf16, as share of copy bandwidth and against torch.compile.
 
     The heaviest shapes and one of 384 channels come first; then the others, as long as there is time.
     """
@@ -71,8 +71,8 @@ def norms(report: Report) -> None:
                 shares.append(case["ours GB/s"] / bandwidth(report))
                 ratios.append(case["against_inductor"])
                 report.case(label, {"share_of_copy": shares[-1]})
-                report.figure("row 1: worst share of copy bandwidth (floor 0.85, goal 0.93)", min(shares))
-                report.figure("row 2: worst against inductor (floor 1.2, goal 1.5)", min(ratios))
+                report.target("norm bandwidth", min(shares))
+                report.target("norm against inductor", min(ratios))
     report.figure("inductor wins on", beaten)
     report.case("left out for time", dict.fromkeys(left_out, True))
 
@@ -116,7 +116,7 @@ def _table(noise: float) -> DeviceTable:
 
 
 def steps(report: Report) -> None:
-    """Rows 3 to 5: the solver's step and the Langevin pair on 256 MB of state, and on a batch of CIFAR-10 images."""
+    """The solver's step and the Langevin pair on 256 MB of state, and on a batch of CIFAR-10 images."""
     table, copied = _table(0.1), bandwidth(report)
     full, small = max(1, gpu_setting.now.state_bytes // (4 * 3072)), gpu_setting.now.step_batch
     for label, batch in (("256 MB", full), (f"batch {small}", small)):
@@ -136,14 +136,14 @@ def steps(report: Report) -> None:
         case = _langevin_case(batch, ids, table, copied)
         report.case(f"{label} langevin", case)
         if label == "256 MB":
-            report.figure("row 5: Langevin bytes over the least (floor 1.5, goal 1.05)", case["bytes_over_least"])
+            report.target("Langevin bytes", case["bytes_over_least"])
 
 
 def _step_figures(report: Report, seconds: dict[str, float], shares: dict[str, float]) -> None:
     best = min((backend for backend, _ in present("affine_step")), key=lambda backend: seconds[backend])
-    report.figure("row 3: share of copy bandwidth (floor 0.85, goal 0.93)", shares[f"{best} share_of_copy"])
-    report.figure("row 4: against eager (floor 3, goal 4.5)", seconds["eager"] / seconds[best])
-    report.figure("row 4: against tl.randn (floor 1.8, goal 2.5)", seconds["tl.randn"] / seconds[best])
+    report.target("step bandwidth", shares[f"{best} share_of_copy"])
+    report.target("step against eager", seconds["eager"] / seconds[best])
+    report.target("step against tl.randn", seconds["tl.randn"] / seconds[best])
 
 
 def _states(batch: int, dtype: torch.dtype) -> Callable[[], tuple[Tensor, ...]]:
@@ -195,7 +195,7 @@ def _langevin_case(batch: int, ids: Tensor, table: DeviceTable, copied: float) -
 
 
 def attention(report: Report) -> None:
-    """Row 12: the attention block in bf16 channels_last against four projections and SDPA, eager and compiled."""
+    """The attention block in bf16 channels_last against four projections and SDPA, eager and compiled."""
     channels, sides = ATTENTION
     for side in sides:
         block, merged = random_attention(channels, torch.bfloat16)
@@ -213,9 +213,9 @@ def attention(report: Report) -> None:
             ratios = {f"against_{name}": seconds[name] / seconds[best] for name in ("eager", "inductor")}
             report.case(f"{side}x{side} batch {batch}", _microseconds(seconds) | ratios | {"best": best})
             if (side, batch) == (sides[0], BATCHES[-1]):
-                title = f"row 12: {side}x{side}, batch {batch}, against four projections + SDPA"
-                report.figure(f"{title} (floor 1.3, goal 2)", ratios["against_eager"])
-                report.figure(f"{title}, compiled", ratios["against_inductor"])
+                case = f"{side}x{side}, batch {batch}"
+                report.target("attention against eager", ratios["against_eager"], case)
+                report.target("attention against eager", ratios["against_inductor"], f"{case}, compiled")
 
 
 def _attention_calls(block: Any, merged: Any) -> Calls:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a whole network and of sampling on a GPU: rows 6 to 11 of the targets, on NCSN++ in bfloat16."""
+"""Figures of a whole network and of sampling on a GPU, on NCSN++ in bfloat16."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KERNELS = 30
 
 
 def captured(report: Report) -> None:
-    """Rows 6, 7 and 11 of the folded network, captured; and the kernels of one evaluation."""
+    """The folded network, captured: its share of the peak and of a run, and the kernels of one evaluation."""
     _forward(report, compile=False)
 
 
@@ -47,8 +47,8 @@ def _forward(report: Report, *, compile: bool) -> None:
     sampler.sample(workload.seeds)
     runs: dict[str, Run] = {"run": lambda: sampler.sample(workload.seeds)}
     wall = median(race(runs, workload.device, gpu_setting.now.seconds / 2)["run"])
-    suffix = ", compiled" if compile else ""
-    report.figure(f"images/s at {workload.nfe} evaluations{suffix}", workload.batch / wall)
+    of = "compiled" if compile else "uncompiled"
+    report.figure(f"images/s at {workload.nfe} evaluations, {of}", workload.batch / wall)
 
     gflop = total_gflop(operations(workload.model.network, workload.model.state_shape, workload.batch, torch.bfloat16))
     with torch.inference_mode(), arithmetic("bf16", workload.device):
@@ -57,23 +57,23 @@ def _forward(report: Report, *, compile: bool) -> None:
         row = torch.zeros(1, dtype=torch.int64, device=workload.device)
         evaluate = sampler.runner.evaluate
         network = gpu_seconds({"network": lambda: evaluate(x, row)}, rounds=gpu_setting.now.rounds)["network"]
-    report.figure(f"evaluation ms{suffix}", 1e3 * network)
-    report.figure(f"row 7: share of matmul peak (floor 0.55, goal 0.7){suffix}", gflop / 1e3 / network / peak(report))
-    report.figure(f"row 6: not the network (floor 0.02, goal 0.005){suffix}", 1 - network * workload.nfe / wall)
+    report.figure(f"evaluation ms, {of}", 1e3 * network)
+    report.target("matmul share", gflop / 1e3 / network / peak(report), of)
+    report.target("outside the network", 1 - network * workload.nfe / wall, of)
 
     with torch.inference_mode():  # the loop's registers were made in it
-        _replays(report, sampler, workload, wall, suffix)
+        _replays(report, sampler, workload, wall, of)
 
 
-def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, suffix: str) -> None:
-    """Row 11, and the kernels of the pattern that comes most often."""
+def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, of: str) -> None:
+    """Wall-clock time over that of the replays, and the kernels of the pattern that comes most often."""
     loop = sampler.runner.prepare(workload.batch)
     assert isinstance(loop, CapturedLoop), "the loop could not be captured"
     patterns = list(loop.patterns())
     replays = {str(place): pattern.replay for place, pattern in enumerate(patterns)}
     seconds = replay_seconds(replays, rounds=gpu_setting.now.rounds)
     whole = sum(seconds[str(place)] * pattern.repeats for place, pattern in enumerate(patterns))
-    report.figure(f"row 11: wall over replays (floor 1.03, goal 1.005){suffix}", wall / whole)
+    report.target("wall over replays", wall / whole, of)
     longest = max(patterns, key=lambda pattern: pattern.repeats)
     _profile(report, longest.replay, longest.evaluations, workload.device)
 
@@ -95,32 +95,33 @@ def _profile(report: Report, replay: Run, evaluations: int, device: torch.device
 
 
 def against_eager(report: Report) -> None:
-    """Row 8: sampling with as many evaluations, against plain PyTorch at its best batch."""
+    """Sampling with as many evaluations, against plain PyTorch at its best batch."""
     best: dict[str, float] = {}
     for batch in gpu_setting.now.eager_batches:
         rates = _rates(report, (TF32, FLOAT32, AUTOCAST, CAPTURED), batch)
         best = {name: max(rate, best.get(name, 0.0)) for name, rate in rates.items()}
-        for name, floors in ((TF32, " (floor 4, goal 5.5)"), (FLOAT32, " (floor 9, goal 14)"), (AUTOCAST, "")):
-            report.figure(f"row 8: captured against {name}{floors}", best[CAPTURED] / best[name])
+        for name in (TF32, FLOAT32):
+            report.target(f"against {name}", best[CAPTURED] / best[name])
+        report.figure(f"against {AUTOCAST}", best[CAPTURED] / best[AUTOCAST])
 
 
 def latency(report: Report) -> None:
-    """Row 10: at small batches, against plain PyTorch; `against_reduce_overhead` has the rest of it."""
+    """At small batches, against plain PyTorch; `against_reduce_overhead` has the rest of it."""
     for batch in gpu_setting.now.latencies:
         rates = _rates(report, (TF32, CAPTURED), batch)
-        report.figure(f"row 10: batch {batch} against eager TF32 (floor 8, goal 12)", rates[CAPTURED] / rates[TF32])
+        report.target("latency against eager TF32", rates[CAPTURED] / rates[TF32], f"batch {batch}")
 
 
 def against_reduce_overhead(report: Report) -> None:
-    """Row 10: at small batches, against PyTorch's compiler with its own CUDA graphs."""
+    """At small batches, against PyTorch's compiler with its own CUDA graphs."""
     for batch in gpu_setting.now.latencies:
         rates = _rates(report, (REDUCE_OVERHEAD, CAPTURED, COMPILED), batch)
         ratio = max(rates[CAPTURED], rates[COMPILED]) / rates[REDUCE_OVERHEAD]
-        report.figure(f"row 10: batch {batch} against reduce-overhead (floor 1.3, goal 1.7)", ratio)
+        report.target("latency against reduce-overhead", ratio, f"batch {batch}")
 
 
 def against_max_autotune(report: Report) -> None:
-    """Row 9: against PyTorch's compiler at its best, with FIR filters that it fuses, then with grouped convolutions.
+    """Against PyTorch's compiler at its best, with FIR filters that it fuses, then with grouped convolutions.
 
     Coordinate descent, which takes many minutes, is off.
     """
@@ -132,7 +133,7 @@ def against_max_autotune(report: Report) -> None:
         rates = _raced(report, runs, workload)
         ours = max(rates[CAPTURED], rates[COMPILED])
         for baseline in baselines:
-            report.figure(f"row 9: against {baseline} (floor 1.3, goal 1.8)", ours / rates[baseline])
+            report.target("against max-autotune", ours / rates[baseline], baseline)
 
 
 def batches(report: Report) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from targets import TARGETS
+
 from scoresde_fast.bench.rounding import rounded
 
 DIGITS = 4
@@ -40,9 +42,14 @@ class Report:
         self._write()
 
     def figure(self, name: str, value: Any) -> None:
-        """A value that is printed, such as one of a row of the targets."""
+        """A value that is printed."""
         self.found["figures"][name] = rounded(value, DIGITS)
         self._write()
+
+    def target(self, name: str, value: Any, of: str = "") -> None:
+        """The figure of one of `TARGETS`, of a case of it where there are several."""
+        assert name in TARGETS, name
+        self.figure(f"{name}, {of}" if of else name, value)
 
     def case(self, label: str, measured: dict[str, Any]) -> None:
         """One measurement; a second one of the same label adds to it."""

@@ -19,7 +19,7 @@ class Setting:
         config: of the network that is measured.
         batch: images, where the device is to be filled.
         nfe: evaluations of a run that is compared with others.
-        batches: of the sweep; ``latencies``: of row 10; ``eager_batches``: eager PyTorch has the best of these.
+        batches: of the sweep; ``latencies``: small ones; ``eager_batches``: eager PyTorch has the best of these.
         flow_model, flow_batch: what RK45 samples.
         check_batch: of the whole network, against float64.
         copy_gigabytes: that are copied to find the bandwidth; ``matmul_sizes``: of the square matrices for the peak.

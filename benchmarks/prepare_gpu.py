@@ -127,7 +127,7 @@ def network(batch: int) -> None:
 
 
 def flow() -> None:
-    """What the items "row 13" and "row 14" evaluate: also the network's derivative in a direction."""
+    """What the items "RK45" and "divergence" evaluate: also the network's derivative in a direction."""
     import gpu_setting
     import torch
     from torch.autograd import forward_ad

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from pathlib import Path
 from typing import Any
+
+from targets import TARGETS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MODELS = ("digits-ve", "digits-vp", "digits-subvp", "digits-cld")
@@ -105,7 +106,7 @@ def cld_solvers() -> list[str]:
 def flow() -> list[str]:
     """RK45 against SciPy's loop, and what the divergence costs, on the CPU that the result names."""
     result = load("flow-cpu")
-    row, estimate = result["row 13"], result["row 14"]
+    row, estimate = result["RK45"], result["divergence"]
     nfe = row["nfe"]
     run = f"RK45 at 1e-5, `{row['model']}`, batch {row['batch']}"
     against = f"{nfe['batch']} evaluations, SciPy's {nfe['scipy']}; against `solve_ivp` around eager channels_last"
@@ -232,19 +233,25 @@ def gpu_results() -> list[Path]:
 
 
 def gpu(result: dict[str, Any]) -> list[str]:
-    """The rows of the targets that a visit measured, with floor and goal, and what puts a figure in doubt."""
+    """The targets that a visit measured, with floor and goal, and what puts a figure in doubt."""
     versions = result["items"]["device"]["figures"]["versions"]
     rows = [table_row([f"{result['device']}, {versions}", "measured", "floor", "goal", ""]), table_row(["---"] * 5)]
-    found = [
-        (int(name[1]), name[2], name[3] or "-", name[4] or "-", name[5], value, item.get("doubts", []))
-        for item in result["items"].values()
-        for figure, value in item.get("figures", {}).items()
-        if (name := re.match(r"row (\d+): (.*?)(?: \(floor ([\d.]+), goal ([\d.]+)\)(.*))?$", figure))
-    ]
-    for row, title, floor, goal, more, value, doubts in sorted(found, key=lambda figure: figure[0]):
-        doubt = f"in doubt: {', '.join(doubts)} failed" if doubts else ""
-        rows.append(table_row([f"{row}. {title}{more or ''}", f"{value:.3g}", floor, goal, doubt]))
+    for name, target in TARGETS.items():
+        for item in result["items"].values():
+            for figure, value in item.get("figures", {}).items():
+                if figure == name or figure.startswith(f"{name}, "):
+                    doubts = item.get("doubts", [])
+                    doubt = f"in doubt: {', '.join(doubts)} failed" if doubts else ""
+                    rows.append(table_row([figure, f"{value:.3g}", f"{target.floor:g}", f"{target.goal:g}", doubt]))
     return rows
+
+
+def targets() -> list[str]:
+    """The targets by name; in docs/performance.md."""
+    rows = [table_row(["target", "what is measured", "floor", "goal"]), table_row(["---"] * 4)]
+    return rows + [
+        table_row([name, target.what, f"{target.floor:g}", f"{target.goal:g}"]) for name, target in TARGETS.items()
+    ]
 
 
 def _measures(report: dict[str, Any]) -> list[str]:

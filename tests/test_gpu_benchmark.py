@@ -44,9 +44,9 @@ def test_without_a_gpu(root: Path) -> None:
     """`--list` names the items, an unknown one is named with the others, and a run says that there is no GPU."""
     script = [sys.executable, str(root / "benchmarks" / "gpu.py")]
     listed = subprocess.run([*script, "--list"], capture_output=True, text=True)
-    assert listed.returncode == 0 and "rows 3-5" in listed.stdout
-    wrong = subprocess.run([*script, "--only", "row 99"], capture_output=True, text=True)
-    assert wrong.returncode == 2 and "there is no item 'row 99'; choose from: device, smoke" in wrong.stderr
+    assert listed.returncode == 0 and "steps" in listed.stdout
+    wrong = subprocess.run([*script, "--only", "no such"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "there is no item 'no such'; choose from: device, smoke" in wrong.stderr
     if not torch.cuda.is_available():
         ran = subprocess.run(script, capture_output=True, text=True)
         assert ran.returncode == 3 and "needs a GPU and none was found" in ran.stdout
@@ -93,18 +93,20 @@ def test_a_wrong_kernel_is_seen(rehearsed: None) -> None:
 def test_figures_run(rehearsed: None, rows: str) -> None:
     """The measurements go through and report each row's figure."""
     import gpu_kernels
+    import targets
 
     found = found_by(getattr(gpu_kernels, rows))
-    assert found["cases"] and any(name.startswith("row ") for name in found["figures"])
+    assert found["cases"] and any(name.partition(", ")[0] in targets.TARGETS for name in found["figures"])
 
 
 @pytest.mark.parametrize("rows", ["captured", "against_eager", "latency"])
 def test_figures_of_the_network(rehearsed: None, rows: str) -> None:
     """A captured network is measured against others, and its kernels are listed."""
     import gpu_network
+    import targets
 
     found = found_by(getattr(gpu_network, rows))
-    assert any(name.startswith("row ") for name in found["figures"])
+    assert any(name.partition(", ")[0] in targets.TARGETS for name in found["figures"])
     if rows == "captured":
         assert "3x3 convolutions" in found["cases"]["ms an evaluation by kind"]
 
@@ -135,7 +137,7 @@ def items(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "made_up.py").write_text(
         "import os, time\n"
-        "def well(report): report.figure('row 99', 1.0)\n"
+        "def well(report): report.figure('well', 1.0)\n"
         "def raises(report): raise RuntimeError('an illegal memory access')\n"
         "def hangs(report):\n    report.figure('early', 2.0)\n    os.system('sleep 60')\n    time.sleep(60)\n"
         "def check(report): report.outcome(False, {'case': 3.0})\n"
@@ -161,7 +163,7 @@ def test_what_an_item_cannot_spoil(items: dict[str, Any]) -> None:
     """One that raises or hangs costs no other its result, keeps what it found, and is named with its reason; a figure
     whose check failed is marked and stays.
     """
-    assert items["well"]["figures"] == {"row 99": 1.0} and items["well"]["doubts"] == ["check"]
+    assert items["well"]["figures"] == {"well": 1.0} and items["well"]["doubts"] == ["check"]
     assert "an illegal memory access" in items["raises"]["error"]
     assert items["hangs"]["error"] == "stopped after 8 s" and items["hangs"]["figures"] == {"early": 2.0}
 
@@ -193,21 +195,29 @@ def test_a_line_is_short(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_of_a_visit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows by their numbers, with floor and goal; a figure in doubt says why."""
+    """The targets in their order, with floor and goal; a figure in doubt says why."""
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     import tables
 
-    figures = {"row 11: wall over replays (floor 1.03, goal 1.005), compiled": 1.0234, "images/s": 3.0}
+    figures = {"wall over replays, compiled": 1.0234, "images/s": 3.0}
     items = {
         "device": {"figures": {"versions": "torch 2.11.0"}},
         "network": {"figures": figures, "doubts": ["check norms"]},
-        "row 12": {"figures": {"row 2: worst (floor 1.2, goal 1.5)": 1.4, "row 12: 16x16, compiled": 2.0}},
+        "norms": {"figures": {"norm against inductor": 1.4, "attention against eager, 16x16, compiled": 2.0}},
     }
     assert tables.gpu({"device": "a GPU", "items": items})[2:] == [
-        "| 2. worst | 1.4 | 1.2 | 1.5 |  |",
-        "| 11. wall over replays, compiled | 1.02 | 1.03 | 1.005 | in doubt: check norms failed |",
-        "| 12. 16x16, compiled | 2 | - | - |  |",
+        "| norm against inductor | 1.4 | 1.2 | 1.5 |  |",
+        "| wall over replays, compiled | 1.02 | 1.03 | 1.005 | in doubt: check norms failed |",
+        "| attention against eager, 16x16, compiled | 2 | 1.3 | 2 |  |",
     ]
+
+
+def test_the_page_of_targets(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/performance.md has every target."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import tables
+
+    assert "\n".join(tables.targets()) in (root / "docs" / "performance.md").read_text()
 
 
 def test_shapes_of_the_networks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

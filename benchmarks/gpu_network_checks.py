@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 
 from scoresde_fast.loop.capture import GraphCapture
 from scoresde_fast.networks.blocks import AttentionBlock
+from scoresde_fast.networks.folding import FoldedNetwork
 from scoresde_fast.ops import group_norm_attention
 from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
@@ -236,7 +237,7 @@ def network(report: Report) -> None:
     row = torch.zeros(1, dtype=torch.int64, device=device)
     first, second = torch.rand(2, gpu_setting.now.check_batch, *model.state_shape, device=device)
     with torch.no_grad(), arithmetic("bf16", device):
-        folded, x = model.network.fold(labels, "bf16"), first.clone()
+        folded, x = FoldedNetwork(model.network, labels, "bf16"), first.clone()
         held: dict[str, Tensor] = {}
 
         def step() -> None:

@@ -22,6 +22,7 @@ from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.networks import measured_model
 from scoresde_fast.bench.timing import synchronise
 from scoresde_fast.memory import keep_freed_memory
+from scoresde_fast.networks.folding import FoldedNetwork
 from scoresde_fast.precision import choose_precision
 
 KINDS = {
@@ -65,7 +66,7 @@ def measure(name: str, batch: int, device: torch.device, repeats: int) -> dict[s
     model = measured_model(name).to(device)
     labels, row = torch.full((1,), 0.5, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     precision = choose_precision("auto", device)
-    folded = model.network.fold(labels, precision)
+    folded = FoldedNetwork(model.network, labels, precision)
     x = torch.rand(batch, *model.state_shape, device=device)
     plain = seconds_of(lambda: model.network(x, labels.expand(batch)), device, repeats)
     ours = seconds_of(lambda: folded(x, row), device, repeats)

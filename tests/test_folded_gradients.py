@@ -18,6 +18,7 @@ import scoresde_fast as sf
 from scoresde_fast.networks import DDPM
 from scoresde_fast.networks.base import ScoreNetwork
 from scoresde_fast.networks.convolution import FoldedConvolution
+from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 from scoresde_fast.ops import winograd_weights
 
 FOLDED = 2e-5  # of test_folding: what a folded network's own output may be off, relative to the largest value
@@ -65,7 +66,7 @@ def test_embedded_models_against_float64(name: str, label: float) -> None:
     labels, (x, weights) = torch.full((2,), label), images(network.eval(), 2, 16)
     exact = gradient(exactly(network, labels), x.double(), weights.double())
     for precision, bound in (("fp32", FOLDED), ("bf16", 0.05), ("fp16", 0.01)):
-        folded = network.fold(labels[:1], precision)  # type: ignore[arg-type]
+        folded = FoldedNetwork(network, labels[:1], precision)  # type: ignore[arg-type]
         ours = gradient(lambda x, folded=folded: folded(x, torch.tensor([0])), x, weights)
         assert ours.dtype == torch.float32
         error = largest_difference(ours, exact)
@@ -77,7 +78,7 @@ def test_every_option_of_ncsnpp(options: dict[str, Any]) -> None:
     """Each sample at another time."""
     network, labels = small(**options), LABELS[:2]
     x, weights = images(network, 2, 8)
-    timed = network.fold_timed("fp32")
+    timed = TimedFoldedNetwork(network, "fp32")
     plain = gradient(lambda x: network(x, labels), x, weights)
     assert largest_difference(gradient(lambda x: timed(x, labels), x, weights), plain) <= FOLDED
 
@@ -87,14 +88,14 @@ def test_ddpm() -> None:
     torch.manual_seed(0)
     network = trained(DDPM(image_size=8, nf=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,)))
     x, weights = images(network, 2, 8)
-    folded, labels = network.fold(LABELS), LABELS[3].expand(2)
+    folded, labels = FoldedNetwork(network, LABELS), LABELS[3].expand(2)
     plain = gradient(lambda x: network(x, labels), x, weights)
     assert largest_difference(gradient(lambda x: folded(x, torch.tensor([3])), x, weights), plain) <= FOLDED
 
 
 def test_weights_are_constants(tiny: ScoreNetwork) -> None:
     """Only an image that asks for it is followed, though the plain network is one in training."""
-    folded, (x, _) = tiny.fold(LABELS), images(tiny, 1, 8)
+    folded, (x, _) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
     assert all(weight.requires_grad for weight in tiny.parameters() if weight.ndim == 4)
     assert not folded(x, torch.tensor([0])).requires_grad
     assert folded(x.requires_grad_(), torch.tensor([0])).requires_grad
@@ -103,7 +104,7 @@ def test_weights_are_constants(tiny: ScoreNetwork) -> None:
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
 def test_nothing_is_kept_without_gradients(tiny: ScoreNetwork, mode: Callable[[], Any]) -> None:
     """No graph, no saved tensor, and no weight of a transposed convolution: that is made by the first gradient."""
-    folded, (x, weights) = tiny.fold(LABELS), images(tiny, 1, 8)
+    folded, (x, weights) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
     kept: list[Tensor] = []
     transformed = [layer.winograd for layer in folded.modules() if isinstance(layer, FoldedConvolution)]
     ours = [weight for weight in transformed if weight is not None]
@@ -117,7 +118,7 @@ def test_nothing_is_kept_without_gradients(tiny: ScoreNetwork, mode: Callable[[]
 
 def test_compiles_whole(tiny: ScoreNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled evaluation has the gradient, and makes no weight again."""
-    folded, (x, weights), row = tiny.fold(LABELS), images(tiny, 2, 8), torch.tensor([1])
+    folded, (x, weights), row = FoldedNetwork(tiny, LABELS), images(tiny, 2, 8), torch.tensor([1])
     compiled = torch.compile(folded, backend="aot_eager", fullgraph=True)
     eager = gradient(lambda x: folded(x, row), x, weights)
     monkeypatch.setattr(winograd_weights, "winograd_filters", None)
@@ -126,7 +127,7 @@ def test_compiles_whole(tiny: ScoreNetwork, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_transforms_of_torch_func(tiny: ScoreNetwork) -> None:
     """vjp and jvp of `torch.func` agree: <w, J d> = <J^T w, d>."""
-    folded, (x, weights) = tiny.fold(LABELS), images(tiny, 2, 8)
+    folded, (x, weights) = FoldedNetwork(tiny, LABELS), images(tiny, 2, 8)
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(6))
 
     def evaluate(x: Tensor) -> Tensor:

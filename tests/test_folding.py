@@ -23,7 +23,7 @@ from scoresde_fast.networks import DDPM, NCSNpp
 from scoresde_fast.networks.base import ScoreNetwork
 from scoresde_fast.networks.blocks import ResnetBlock
 from scoresde_fast.networks.convolution import FoldedConvolution
-from scoresde_fast.networks.folding import TENSOR_CORE_CHANNELS, _Folding
+from scoresde_fast.networks.folding import TENSOR_CORE_CHANNELS, FoldedNetwork, TimedFoldedNetwork, _Folding
 
 OPTIONS: list[dict[str, Any]] = [
     {"resblock_type": block, "progressive": out, "progressive_input": into, "progressive_combine": combine}
@@ -60,7 +60,7 @@ def largest_difference(ours: Tensor, plain: Tensor) -> float:
 @torch.no_grad()
 def check(network: ScoreNetwork, size: int = 8, rows: int = len(LABELS), batch: int = 2) -> None:
     x = torch.rand(batch, network.input_channels, size, size, generator=torch.Generator().manual_seed(1))
-    folded = network.fold(LABELS)
+    folded = FoldedNetwork(network, LABELS)
     for row in range(rows):
         out = folded(x, torch.tensor([row]))
         assert out.dtype == torch.float32 and out.is_contiguous() and out.shape == (batch, 3, size, size)
@@ -115,7 +115,7 @@ class TestEqualsThePlainNetwork:
             with np.load(golden / f"{name}.npz") as recorded:
                 x, labels, _ = recorded_inputs(dict(recorded))
                 exact = torch.from_numpy(recorded["net_ema"])
-            folded = network.fold(labels.float())
+            folded = FoldedNetwork(network, labels.float())
             out = torch.cat([folded(x[i : i + 1], torch.tensor([i])) for i in range(len(x))])
             assert largest_difference(out, exact) <= 2e-5, name
 
@@ -157,7 +157,7 @@ class _ChannelsLastOnly(TorchDispatchMode):
 @torch.no_grad()
 def test_no_nchw_between_stem_and_head(options: dict[str, Any]) -> None:
     """Strides of every image that the body makes."""
-    folded = small(**options).fold(LABELS)
+    folded = FoldedNetwork(small(**options), LABELS)
     x = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     with _ChannelsLastOnly() as mode:
         folded.core.network.body(x, folded.table[0])
@@ -168,7 +168,7 @@ def test_no_nchw_between_stem_and_head(options: dict[str, Any]) -> None:
 def test_table() -> None:
     """One row for each time, one column for each channel of each block; fewer times than rows of the run."""
     network = small()
-    folded = network.fold(LABELS)
+    folded = FoldedNetwork(network, LABELS)
     channels = sum(block.conv0.out_channels for block in network.modules() if hasattr(block, "conv0"))
     assert folded.table.shape == (3, channels) and folded.row_of.shape == (4,)
 
@@ -179,7 +179,7 @@ def test_the_plain_network_is_untouched() -> None:
     network = small()
     before, x = copy.deepcopy(network.state_dict()), torch.rand(1, 3, 8, 8)
     out = network(x, LABELS[:1])
-    network.fold(LABELS)(x, torch.tensor([1]))
+    FoldedNetwork(network, LABELS)(x, torch.tensor([1]))
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert torch.equal(network(x, LABELS[:1]), out)
 
@@ -188,7 +188,7 @@ def test_the_plain_network_is_untouched() -> None:
 def test_stale() -> None:
     """Writing a weight of the plain network is noticed."""
     network = small()
-    folded = network.fold(LABELS)
+    folded = FoldedNetwork(network, LABELS)
     assert not folded.stale()
     next(network.parameters()).mul_(1.5)
     assert folded.stale()
@@ -199,7 +199,7 @@ def test_stale() -> None:
 def test_sixteen_bits(precision: Any) -> None:
     """Close to float32, not equal to it; the output stays float32."""
     network, x = small(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    folded = network.fold(LABELS, precision)
+    folded = FoldedNetwork(network, LABELS, precision)
     out, plain = folded(x, torch.tensor([1])), network(x, LABELS[1].expand(2))
     assert out.dtype == torch.float32
     assert 1e-5 < largest_difference(out, plain) < (0.05 if precision == "bf16" else 0.01)
@@ -208,9 +208,9 @@ def test_sixteen_bits(precision: Any) -> None:
 def test_bad_precision() -> None:
     """One sentence with what is allowed."""
     with pytest.raises(ValueError, match="unknown precision 'bf61' - did you mean 'bf16'"):
-        small().fold(LABELS, "bf61")  # type: ignore[arg-type]
+        FoldedNetwork(small(), LABELS, "bf61")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="precision 'tf32' is a mode of GPUs, which a CPU lacks; choose from: auto,"):
-        small().fold(LABELS, "tf32")
+        FoldedNetwork(small(), LABELS, "tf32")
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -218,7 +218,7 @@ def test_bad_precision() -> None:
 def test_times_of_their_own(options: dict[str, Any]) -> None:
     """Each sample at another time: outputs, and their derivatives in a direction, are those of the plain network."""
     network = small(**options).eval()
-    timed = network.fold_timed("fp32")
+    timed = TimedFoldedNetwork(network, "fp32")
     x, direction = torch.randn(2, 3, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(2))
     labels = torch.tensor([700.0, 3.0, 50.0])
     with forward_ad.dual_level():

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from scoresde_fast.networks import ScoreNetwork
+from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 from scoresde_fast.precision import Precision
 
 
@@ -60,7 +61,7 @@ def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evalu
         precision: what the network computes in.
     """
     if isinstance(network, ScoreNetwork):
-        return network.fold(labels, precision)
+        return FoldedNetwork(network, labels, precision)
     return PlainNetwork(network, labels)
 
 
@@ -94,4 +95,6 @@ class PlainTimedNetwork(nn.Module):
 
 def timed_evaluator(network: nn.Module, precision: Precision) -> TimedEvaluator:
     """As `evaluator`, for samples that each have a time of their own; tangents go through it, in forward mode."""
-    return network.fold_timed(precision) if isinstance(network, ScoreNetwork) else PlainTimedNetwork(network)
+    if isinstance(network, ScoreNetwork):
+        return TimedFoldedNetwork(network, precision)
+    return PlainTimedNetwork(network)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the score networks share: the order of time embedding, body and noise level, and folding."""
+"""What the score networks share: the order of time embedding, body and noise level."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 from scoresde_fast.networks.operations import Activation, Composed
-from scoresde_fast.precision import Precision
 
 
 class ScoreNetwork(Composed):
@@ -55,11 +53,3 @@ class ScoreNetwork(Composed):
         if self.time0 is None or self.time1 is None:
             return None
         return self.act(self.time1(self.act(self.time0(features))))
-
-    def fold(self, labels: Tensor, precision: Precision = "auto") -> FoldedNetwork:
-        """The inference network for a run whose rows have these ``labels`` (rows,); see `FoldedNetwork`."""
-        return FoldedNetwork(self, labels, precision)
-
-    def fold_timed(self, precision: Precision = "auto") -> TimedFoldedNetwork:
-        """The inference network for samples that each have a time of their own; see `TimedFoldedNetwork`."""
-        return TimedFoldedNetwork(self, precision)

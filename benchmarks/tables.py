@@ -113,7 +113,7 @@ def flow() -> list[str]:
     own = f"the same by each sample's own error, {nfe['sample_mean']:.0f} evaluations in the mean"
     divergence = f"an evaluation with Hutchinson's estimate, batch {estimate['batch']}, over one without"
     return [
-        f"| {result['device']} | |",
+        f"| {device(result)} | |",
         "| --- | --- |",
         f"| {run}, {against} | {row['times_scipy']:.2f}x |",
         f"| {own} | {row['times_scipy_by_own_error']:.2f}x |",
@@ -143,7 +143,7 @@ def overhead() -> list[str]:
     added = imports["scoresde_fast"] + imports["public_names"]
     seconds = run["seconds_with_start"]
     return [
-        f"| {result['device']} | |",
+        f"| {device(result)} | |",
         "| --- | --- |",
         f"| 64 images of `digits-ve`, predictor-corrector, {run['nfe']} NFE, start included | {seconds:.1f} s |",
         f"| share of a run outside the network | {result['share_outside_network']:.1%} |",
@@ -172,7 +172,7 @@ CPU_KERNELS = (
 def cpu_kernels() -> list[str]:
     """Our kernels against eager PyTorch and torch.compile on a CPU: the worst and the median of the shapes."""
     result = load("cpu-kernels")
-    rows = [f"| {result['device']} | against | worst shape | median |", "| --- | --- | --- | --- |"]
+    rows = [f"| {device(result)} | against | worst shape | median |", "| --- | --- | --- | --- |"]
     for title, part, within, against in CPU_KERNELS:
         ratios = [case[f"against {against}"] for name, case in result[part].items() if within in name]
         rows.append(table_row([title, against, f"{min(ratios):.2f}x", f"{statistics.median(ratios):.2f}x"]))
@@ -252,6 +252,12 @@ def targets() -> list[str]:
     return rows + [
         table_row([name, target.what, f"{target.floor:g}", f"{target.goal:g}"]) for name, target in TARGETS.items()
     ]
+
+
+def device(result: dict[str, Any]) -> str:
+    """The device of a result, of earlier ones in words already."""
+    found = result["device"]
+    return found if isinstance(found, str) else f"{found['cpu']}, {found['threads']} threads"
 
 
 def _measures(report: dict[str, Any]) -> list[str]:

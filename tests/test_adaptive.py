@@ -11,6 +11,7 @@ from chance import assert_moments
 from test_capture import NETWORK
 
 import scoresde_fast as sf
+from scoresde_fast.flow import adaptive
 from scoresde_fast.flow.errors import IntegrationError
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
@@ -160,3 +161,30 @@ def test_ggf_is_not_defined_on_cld() -> None:
     model = sf.GaussianMixture.gaussian(CLDSDE(), MEAN, STD, (1, 2, 2))
     with pytest.raises(ValueError, match="'ggf' is not defined on the SDE 'cld'; choose 'rk45'"):
         sf.Sampler(model, solver="ggf")
+
+
+def test_a_change_that_cannot_be_followed_yet_is_followed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory runs short while a changed network is made ready, the next run has the change in every step."""
+    model = sf.load("digits-vp")
+    sampler = sf.Sampler(model, "rk45", rtol=0.5, atol=0.5)
+    sampler.sample([0])
+    with torch.no_grad():
+        next(model.network.parameters()).mul_(1.25)
+    made = adaptive.evaluator
+
+    def short(*arguments: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(adaptive, "evaluator", short)
+    with pytest.raises(torch.OutOfMemoryError):
+        sampler.sample([0])
+    monkeypatch.setattr(adaptive, "evaluator", made)
+    assert torch.equal(sampler.sample([0]), sf.sample(model, [0], solver="rk45", rtol=0.5, atol=0.5))
+
+
+def test_neutral_values_are_no_options() -> None:
+    """What asks nothing may be said."""
+    model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
+    assert sf.Sampler(model, "rk45", parity=False, langevin_norm="sample", flow=True).options.solver == "rk45"
+    with pytest.raises(ValueError, match="parity is True; solver 'rk45' chooses its own steps"):
+        sf.Sampler(model, "rk45", parity=True)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from scoresde_fast.files import cache_folder
 from scoresde_fast.loop import capture as capturing
 from scoresde_fast.loop import table_runner
 from scoresde_fast.loop.batch_fit import BatchTooLargeError, largest_batch, remembered_batch
+from scoresde_fast.loop.batches import Batches
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.strict import PIXELS, chunk_size, chunks
 from scoresde_fast.mixture import ExactScore
@@ -236,6 +238,29 @@ def test_chunks() -> None:
     assert [chunk_size((3, n, n), torch.device(d)) for d in ("cpu", "cuda") for n in (8, 32, 1024)] == [
         128, 8, 1, 128, 128, 1,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("seeds", [[5], [37, 5, 1], [0, 5], [4, 4, 68], list(range(70))], ids=str)
+def test_every_result_comes_from_its_seed_s_place(
+    monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None], seeds: list[int], strict: bool
+) -> None:
+    """Where strict, seed s is at place s mod the size of a chunk, whatever fills the others; else in its order."""
+    monkeypatch.setitem(PIXELS, "cpu", 32 * 4)
+    runner = SimpleNamespace(
+        device=torch.device("cpu"), refresh=lambda: None, prepare=lambda size: None, size_for=lambda batch, full: 48,
+        batch_dependent=False,
+    )  # fmt: skip
+
+    def work(items: Sequence[int], on_step: object) -> Tensor:
+        return torch.stack([torch.tensor(items), torch.arange(len(items))], dim=1)
+
+    for lanes in (1, 2):
+        threads(lanes)
+        found = Batches(runner, work, (1, 2, 2), strict=strict).run(seeds, seeds, len(seeds), None)
+        assert found[:, 0].tolist() == seeds
+        if strict:
+            assert found[:, 1].tolist() == [seed % 32 for seed in seeds]
 
 
 @pytest.mark.parametrize("options", [{"solver": "dpmpp_2m", "steps": 5}, {"solver": "rk45", "rtol": 0.3, "atol": 0.3}])

@@ -45,13 +45,18 @@ class AdaptiveRunner(FlowRunner):
         reverse_sde = options.solver == "ggf"
         super().__init__(model, device, run, tolerances, model.sde.T, options.eps, reverse_sde=reverse_sde)
 
-    def refresh(self) -> bool:
-        """Make everything anew where the network has changed; returns whether it had."""
-        changed = super().refresh()
-        if changed and self._finish is not None:
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _make(self) -> None:
+        if self._finish is not None:
             network = evaluator(self.model.network, self._finish.labels, self.precision)
             self._denoise = Loop(self._finish, network, StepBackends.choose(self.device, self.run_options.backend))
-        return changed
+        super()._make()
+
+    def release(self) -> None:
+        """Give back what is held on the device."""
+        self._denoise = None
+        super().release()
 
     @torch.inference_mode()
     def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
@@ -59,12 +64,15 @@ class AdaptiveRunner(FlowRunner):
         x, noise = prior(self.model, self.run_options, seeds, self.device)
         flowed = self.solve(x, seeds, on_step)
         states = flowed.states.float()
-        if self._denoise is not None:
+        if self._finish is not None:
+            assert self._denoise is not None
             with arithmetic(self.precision, self.device, strict=self.run_options.strict):
                 states = self._denoise.run(states, noise)
-        last = int(self._denoise is not None)
-        counts = zip(seeds, flowed.evaluations.tolist(), strict=True)
-        self._evaluations.update({seed: count + last for seed, count in counts})
+        last, strict = int(self._finish is not None), self.run_options.strict
+        # What only fills the batch does not count: a seed's first place does, or where strict its own.
+        for place, (seed, count) in reversed(list(enumerate(zip(seeds, flowed.evaluations.tolist(), strict=True)))):
+            if not strict or seed % len(seeds) == place:
+                self._evaluations[seed] = count + last
         return states
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:

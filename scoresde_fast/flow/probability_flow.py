@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from scoresde_fast.devices import usable_device
 from scoresde_fast.fingerprint import describe_model
@@ -87,11 +85,10 @@ class ProbabilityFlow:
             return torch.cat([flowed.states.flatten(1), flowed.divergence, flowed.evaluations[:, None]], dim=1).cpu()
 
         batches = Batches(runner, work, self.model.image_shape, strict=strict)
-        full = len(states) if strict else self.batch_size
+        full = len(states) if strict else min(self.batch_size, len(states))
         size, probes = math.prod(self.model.state_shape), runner.probes.count if runner.probes else 0
         results = [torch.zeros(0, size + probes + 1, dtype=torch.float64)]
-        # One level for all lanes: PyTorch has no second one inside it.
-        with forward_ad.dual_level() if runner.probes else nullcontext():
+        with runner.tangents():
             for start in range(0, len(states), max(1, full)):
                 rows = range(start, min(start + full, len(states)))
                 results.append(batches.run(rows, [seeds[row] for row in rows], full, on_step))

@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from scoresde_fast.devices import choose_capture
 from scoresde_fast.flow.control import Fixed, Tolerances
 from scoresde_fast.flow.drift import Drift, TimeCurves
 from scoresde_fast.flow.errors import IntegrationError
 from scoresde_fast.flow.gotta_go_fast import GottaGoFast
-from scoresde_fast.flow.integrate import Integrator, OnAttempt, Solution
+from scoresde_fast.flow.integrate import Attempt, Integrator, OnAttempt, Solution
 from scoresde_fast.flow.options import Probes
 from scoresde_fast.loop.capture import GraphCapture
 from scoresde_fast.loop.fallback import out_of_memory
@@ -30,6 +31,8 @@ from scoresde_fast.precision import arithmetic, choose_precision
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import ScalarSDE
 
+MOST_PADDING = 4
+"""A captured batch serves one of at least this part of its size."""
 PROGRESS = 1000
 """Parts of the way that progress is told in: how many evaluations there will be is not known."""
 
@@ -66,8 +69,6 @@ class FlowRunner:
         RuntimeError: the backend cannot run here; says why.
     """
 
-    through_network = False
-
     def __init__(
         self,
         model: ScoreFunction,
@@ -90,12 +91,18 @@ class FlowRunner:
             )
         self.model, self.device, self.run_options, self.probes = model, device, run, probes
         self.precision = choose_precision("fp32" if run.precision == "auto" else run.precision, device)
-        self._control, self.start, self.end, self._reverse_sde = control, start, end, reverse_sde
+        self.control, self.start, self.end, self._reverse_sde = control, start, end, reverse_sde
         self._backends = StepBackends.choose(device, run.backend)
         self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
         self._drift: Drift | None = None
         self._ready: dict[int, _ProbedFlow | GottaGoFast] = {}
+        self._with_tangents = False
         self.refresh()
+
+    @property
+    def evaluation(self) -> str:
+        """What a step evaluates, in words; see `Runner`."""
+        return "slope" if self.probes is None else f"slope and {self.probes.count} {self.probes.kind}"
 
     @property
     def drift(self) -> Drift:
@@ -104,27 +111,36 @@ class FlowRunner:
         assert self._drift is not None
         return self._drift
 
-    def refresh(self) -> bool:
-        """Make everything anew where the network has changed; returns whether it had."""
+    def refresh(self) -> None:
+        """Make everything anew where the network has changed."""
         if self._drift is not None and not self._drift.stale():
-            return False
+            return
         self.release()
         # What a network is folded to may depend on the number of threads, in its last bits; so it has one.
-        self._drift = in_lane(self._make_drift) if self.device.type == "cpu" else self._make_drift()
-        return True
+        if self.device.type == "cpu":
+            in_lane(self._make)
+        else:
+            self._make()
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _make_drift(self) -> Drift:
-        low = min(self.start, self.end)
-        return Drift(
-            self.model,
-            low,
-            self.precision,
-            flow=not self._reverse_sde,
-            device=self.device,
-            backend=self.run_options.backend,
-        )
+    def _make(self) -> None:
+        low, backend = min(self.start, self.end), self.run_options.backend
+        flow = not self._reverse_sde
+        self._drift = Drift(self.model, low, self.precision, flow=flow, device=self.device, backend=backend)
+
+    @contextmanager
+    def tangents(self) -> Iterator[None]:
+        """What `solve` needs around it where there are probes; once, for all CPU workers, as PyTorch has one level."""
+        if self.probes is None or self._with_tangents:
+            yield
+            return
+        self._with_tangents = True
+        try:
+            with forward_ad.dual_level():
+                yield
+        finally:
+            self._with_tangents = False
 
     def release(self) -> None:
         """Give back what is held on the device."""
@@ -135,8 +151,10 @@ class FlowRunner:
             torch.cuda.empty_cache()
 
     def size_for(self, batch: int, full: int) -> int:
-        """A step that is captured has one size for all batches; else any is taken as it is."""
-        return full if self._graphs.wanted else 0
+        """A step that is captured serves smaller batches too; else any size is taken as it is."""
+        if not self._graphs.wanted:
+            return 0
+        return min((size for size in self._ready if batch <= size <= MOST_PADDING * batch), default=full)
 
     def prepare(self, batch: int) -> None:
         """Nothing: a batch is made ready as it runs."""
@@ -145,7 +163,7 @@ class FlowRunner:
     def solve(self, states: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> Flowed:
         """Of states (B, *state_shape) on the device, whose random numbers are those of the seeds.
 
-        With ``probes`` it must be called inside ``torch.autograd.forward_ad.dual_level()``.
+        With ``probes`` it must be called inside `tangents`.
 
         Raises:
             IntegrationError: NaN or infinity, or tolerances that cannot be met; holds what was reached.
@@ -168,17 +186,17 @@ class FlowRunner:
     @torch.no_grad()
     def fits(self, batch: int) -> bool:
         """Whether an evaluation of that many samples fits in memory; what was made ready is given back."""
-        drift = self.drift
-        x = torch.zeros(batch, *self.model.state_shape, device=self.device, dtype=torch.float64)
+        self.release()
         try:
-            with arithmetic(self.precision, self.device, strict=self.run_options.strict):
-                drift.slope(x, torch.ones(batch, dtype=torch.float64, device=self.device))
+            with self.tangents(), arithmetic(self.precision, self.device, strict=self.run_options.strict):
+                states = torch.zeros(batch, *self.model.state_shape, device=self.device, dtype=torch.float64)
+                ids = torch.zeros(batch, dtype=torch.int64, device=self.device)
+                _ProbedFlow(self, batch, None).evaluate(states, ids)
         except Exception as error:
             if not out_of_memory(error):
                 raise
             return False
         finally:
-            del drift
             self.release()
         return True
 
@@ -190,15 +208,14 @@ class FlowRunner:
         solver: _ProbedFlow | GottaGoFast
         if self._reverse_sde:
             sde = self.model.sde
-            assert isinstance(sde, ScalarSDE) and isinstance(self._control, Tolerances)
+            assert isinstance(sde, ScalarSDE) and isinstance(self.control, Tolerances)
             diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], self.end, self.start, self.device)
             solver = GottaGoFast(
-                self.drift, diffusion, self.start, self.end, self._control, run_seed=self.run_options.run_seed,
+                self.drift, diffusion, self.start, self.end, self.control, run_seed=self.run_options.run_seed,
                 noise_backend=self._backends.affine_step, capture=capture,
             )  # fmt: skip
         else:
-            make = partial(Integrator, start=self.start, end=self.end, control=self._control, capture=capture)
-            solver = _ProbedFlow(self, batch, make)
+            solver = _ProbedFlow(self, batch, capture)
         if self._graphs.wanted:
             self._ready[batch] = solver
         return solver
@@ -207,16 +224,25 @@ class FlowRunner:
 class _ProbedFlow:
     """The flow of batches of one size, and beside it the divergence by the fields of its probes."""
 
-    def __init__(self, runner: FlowRunner, batch: int, make: partial[Integrator]) -> None:
+    def __init__(self, runner: FlowRunner, batch: int, capture: Callable[[Attempt], Attempt] | None) -> None:
         self._runner, self._drift, self._model = runner, runner.drift, runner.model
         self._size = math.prod(self._model.state_shape)
         count = runner.probes.count if runner.probes is not None and runner.probes.kind != "exact" else 0
         self._fields = torch.zeros(count, batch, *self._model.image_shape, device=runner.device)
         self._ids = torch.zeros(batch, dtype=torch.int64, device=runner.device)
-        self._integrator = make(self._slope)
+        self._integrator = Integrator(self._slope, runner.start, runner.end, runner.control, capture=capture)
 
     def solve(self, states: Tensor, ids: Tensor, on_attempt: OnAttempt | None) -> Solution:
         """Of states (B, *state_shape) float64."""
+        return self._integrator.solve(self._begin(states, ids), on_attempt)
+
+    def evaluate(self, states: Tensor, ids: Tensor) -> Tensor:
+        """One slope at the start, to see whether it fits in memory."""
+        start = torch.full((len(states),), self._runner.start, dtype=torch.float64, device=states.device)
+        return self._slope(self._begin(states, ids), start)
+
+    def _begin(self, states: Tensor, ids: Tensor) -> Tensor:
+        """(B, N): the states, and zeros for the divergences; draws the fields of the probes."""
         probes, run = self._runner.probes, self._runner.run_options
         begin = states.flatten(1)
         if probes is not None:
@@ -225,7 +251,7 @@ class _ProbedFlow:
             for index, field in enumerate(self._fields):
                 field.copy_(draw(ids, run.run_seed, probes.draw + index, self._model.image_shape))
             begin = torch.cat([begin, begin.new_zeros(len(begin), probes.count)], dim=1)
-        return self._integrator.solve(begin, on_attempt)
+        return begin
 
     def _slope(self, y: Tensor, t: Tensor) -> Tensor:
         u, probes = y[:, : self._size].view(len(y), *self._model.state_shape), self._runner.probes

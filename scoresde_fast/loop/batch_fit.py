@@ -45,7 +45,7 @@ def fitting_batch(model: ScoreFunction, runner: Runner) -> int:
         "network": shape_sha256(model),
         "image_shape": model.image_shape,
         "precision": runner.precision,
-        "gradient": runner.through_network,
+        "evaluation": runner.evaluation,
         "versions": [__version__, torch.__version__],
     }
     most = remembered_batch(key, lambda: largest_batch(runner.fits))

@@ -69,11 +69,14 @@ class Batches(Generic[Item]):
         raise BatchTooLargeError(self._what_fits(len(items)))
 
     def _order(self, places: list[list[int]], seeds: Sequence[int]) -> list[int]:
-        """Where in the results of all parts each item's is; equal seeds have one result where ``strict``."""
+        """Where in the results of all parts each item's is; where ``strict``, equal seeds have one result."""
         keys: Sequence[int] = seeds if self.strict else range(len(seeds))
         found: dict[int, int] = {}
-        for index, place in enumerate(place for part in places for place in part):
-            found.setdefault(keys[place], index)
+        for number, part in enumerate(places):
+            for slot, place in enumerate(part):
+                # What fills an empty slot of a strict chunk is in no place of its own.
+                if not self.strict or seeds[place] % len(part) == slot:
+                    found.setdefault(keys[place], number * len(part) + slot)
         return [found[key] for key in keys]
 
     def _what_fits(self, asked: int) -> str:

@@ -23,7 +23,7 @@ class Runner(Protocol):
         device: where it computes.
         precision: what the network computes in.
         batch_dependent: a result depends on the others of its batch.
-        through_network: the gradient of the network is taken.
+        evaluation: what is evaluated in a step, in words; how much fits in memory depends on it.
     """
 
     @property
@@ -33,7 +33,7 @@ class Runner(Protocol):
     @property
     def batch_dependent(self) -> bool: ...
     @property
-    def through_network(self) -> bool: ...
+    def evaluation(self) -> str: ...
 
     def refresh(self) -> object:
         """Make everything anew where the network has changed; comes before a run."""

@@ -65,6 +65,7 @@ class TableRunner:
         conditions: BoundConditions = NO_CONDITIONS,
     ) -> None:
         self.device, self.nfe, self.through_network = device, table.nfe, conditions.through_network
+        self.evaluation = "gradient" if self.through_network else "output"
         self.batch_dependent = langevin_norm == "batch" and any(row.langevin is not None for row in table.rows)
         if run.strict and self.batch_dependent:
             raise ValueError(

@@ -21,6 +21,8 @@ PREDICTORS = {
     "gddim": "gddim",
 }
 """Our names of the configurations' predictors; "none" stands for reverse diffusion, as in the original."""
+NEUTRAL = {"parity": False, "langevin_norm": "sample"}
+"""Values that ask nothing of a solver that chooses its own steps."""
 AnyOptions = SolverOptions | AdaptiveOptions
 
 
@@ -76,7 +78,8 @@ def _adaptive(model: ScoreFunction, given: Mapping[str, Any]) -> AdaptiveOptions
         raise ValueError(
             f"flow is {given['flow']}; solver 'rk45' is the probability flow's, 'ggf' the reverse SDE's: leave it out"
         )
-    chosen = {name: value for name, value in given.items() if name != "flow"}
+    asked = [pair for pair in given.items() if pair not in NEUTRAL.items()]
+    chosen = {name: value for name, value in asked if name != "flow"}
     for name, value in chosen.items():
         if name not in names(AdaptiveOptions):
             raise ValueError(

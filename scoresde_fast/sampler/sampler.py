@@ -106,6 +106,7 @@ class Sampler:
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the pixels, as plain values."""
+        self.runner.refresh()  # the precision is that of the network as it is now
         return {
             "model": describe_model(self.model),
             **asdict(self.options),

@@ -16,8 +16,8 @@ class RunOptions:
         batch_size: Images computed together; auto: as many as fit on the GPU, found by trial once and remembered;
             on a CPU 64.
         device: cpu, cuda or cuda:1.
-        precision: What the network computes in; auto: bf16 on a GPU that has it, fp32 elsewhere. State, coefficients
-            and noise are float32 in any case.
+        precision: What the network computes in; auto: bf16 on a GPU that has it, and fp32 on a CPU or where a solver
+            chooses its own steps. State, coefficients and noise are float32 in any case.
         strict: Images that are the same to the last bit whatever the batch size, the other seeds and the CPU threads.
         compile: Compile the network; auto: on a GPU. Where a condition takes the network's gradient it is not compiled.
         capture: Capture the loop as CUDA graphs; auto: on a GPU.

@@ -175,7 +175,7 @@ def inpaint(
 
     Raises:
         ValueError: an image or the mask has another size, is out of range or not binary, a seed is given twice, or an
-            option is none.
+            option is not valid.
     """
     return inpainting(
         model, images, mask, seeds=seeds, samples=samples, method=method, parity=parity, **options
@@ -306,7 +306,7 @@ def restore(
 
     Raises:
         ValueError: the operator or the measurements do not fit the model, the method is unknown, a seed is given twice,
-            or an option is none.
+            or an option is not valid.
     """
     return restoration(
         model, operator, measured, noise=noise, method=method, scale=scale, seeds=seeds, samples=samples, **options

@@ -36,7 +36,7 @@ def write(page: str, path: Path) -> None:
 
 
 def figures(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits and no exponent; a hyphen for None."""
+    """A number rounded to ``digits`` significant digits, without an exponent; None is shown as a hyphen."""
     if value is None:
         return "-"
     return f"{float(f'{value:.{digits}g}'):,.10f}".rstrip("0").rstrip(".") if value else "0"

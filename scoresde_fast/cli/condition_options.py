@@ -34,7 +34,7 @@ class ImageOptions:
     """A seed for each sample, those of the first image first: numbers and ranges, 0-63,100,200-203."""
 
     def seeds_of(self, images: int) -> list[int]:
-        """The seed of each sample of so many images; the errors are those of `task_seeds`."""
+        """A seed for each sample of ``images`` images; raises the errors of `task_seeds`."""
         from scoresde_fast.generate import parse_seeds
         from scoresde_fast.tasks import task_seeds
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from scoresde_fast.flow.gotta_go_fast import GottaGoFast
 from scoresde_fast.flow.integrate import Attempt, Integrator, OnAttempt, Solution
 from scoresde_fast.flow.options import Probes
 from scoresde_fast.loop.capture import GraphCapture
-from scoresde_fast.loop.fallback import out_of_memory
+from scoresde_fast.loop.fallback import fits_in_memory
 from scoresde_fast.loop.lanes import in_lane
 from scoresde_fast.loop.loop import StepBackends
 from scoresde_fast.loop.watch import OnStep
@@ -183,22 +184,16 @@ class FlowRunner:
         flat = solution.y.flatten(1)
         return Flowed(flat[:, :size].view(states.shape), solution.evaluations, flat[:, size:])
 
-    @torch.no_grad()
     def fits(self, batch: int) -> bool:
         """Whether an evaluation of that many samples fits in memory; what was made ready is given back."""
-        self.release()
-        try:
-            with self.tangents(), arithmetic(self.precision, self.device, strict=self.run_options.strict):
-                states = torch.zeros(batch, *self.model.state_shape, device=self.device, dtype=torch.float64)
-                ids = torch.zeros(batch, dtype=torch.int64, device=self.device)
-                _ProbedFlow(self, batch, None).evaluate(states, ids)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            return False
-        finally:
-            self.release()
-        return True
+        return fits_in_memory(partial(self._evaluate_once, batch), self.release)
+
+    @torch.no_grad()
+    def _evaluate_once(self, batch: int) -> None:
+        with self.tangents(), arithmetic(self.precision, self.device, strict=self.run_options.strict):
+            states = torch.zeros(batch, *self.model.state_shape, device=self.device, dtype=torch.float64)
+            ids = torch.zeros(batch, dtype=torch.int64, device=self.device)
+            _ProbedFlow(self, batch, None).evaluate(states, ids)
 
     def _solver(self, batch: int) -> _ProbedFlow | GottaGoFast:
         """What solves batches of that size; kept where its step is captured, which reads its memory."""

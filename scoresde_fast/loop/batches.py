@@ -87,5 +87,5 @@ class Batches(Generic[Item]):
         if most == 0:
             return f"{sentence}, nor does a single image"
         if self.strict:
-            return f"{sentence}, and strict=True computes so many together; about {most} images fit without it"
+            return f"{sentence}, which strict=True always computes together; leave it out, and about {most} images fit"
         return f"{sentence}; about {most} images do: choose batch_size={max(1, most - most // SPARE)} or less"

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -47,6 +48,20 @@ def _raised_at(error: Exception) -> str:
         if isinstance(module, nn.Module) and not type(module).__module__.startswith("torch"):
             where = f" (at {frame.f_code.co_filename}:{line})"
     return where
+
+
+def fits_in_memory(evaluate: Callable[[], object], release: Callable[[], None]) -> bool:
+    """Whether ``evaluate`` runs in the memory there is; ``release`` frees what is held before it, and what it took."""
+    release()
+    try:
+        evaluate()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        return False
+    finally:
+        release()
+    return True
 
 
 def out_of_memory(error: BaseException) -> bool:

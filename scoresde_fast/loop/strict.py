@@ -27,7 +27,7 @@ def chunk_size(image_shape: Sequence[int], device: torch.device) -> int:
 def chunks(seeds: Sequence[int], size: int) -> list[list[int]]:
     """Chunks of ``size`` positions in ``seeds`` that together hold every seed once, seed s at place s mod ``size``.
 
-    A place that no seed asks for is filled by the first position, whose result nobody wants there.
+    Empty places take the first position again; those results are discarded.
     """
     first: dict[int, int] = {}
     for position, seed in enumerate(seeds):

@@ -15,7 +15,7 @@ from scoresde_fast.devices import choose_capture, choose_compile
 from scoresde_fast.loop.capture import CapturedLoop, GraphCapture, require_capturable_loop
 from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions
 from scoresde_fast.loop.evaluate import Evaluator, PlainNetwork, evaluator
-from scoresde_fast.loop.fallback import out_of_memory, warn_slower, warn_user
+from scoresde_fast.loop.fallback import fits_in_memory, out_of_memory, warn_slower, warn_user
 from scoresde_fast.loop.guidance import Evaluate
 from scoresde_fast.loop.lanes import in_lane
 from scoresde_fast.loop.loop import Loop, StepBackends
@@ -190,19 +190,14 @@ class TableRunner:
     def fits(self, batch: int) -> bool:
         """Whether an uncompiled step of that many images fits in memory; what was made ready is given back."""
         evaluator = self.refresh()
-        self.release()
-        try:
+
+        def evaluate() -> None:
             with self._computing():
                 self._evaluate_once(evaluator, batch)
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            return False
-        finally:
-            self.release()
-        return True
+
+        return fits_in_memory(evaluate, self.release)
 
     def _evaluate_once(self, evaluate: Evaluate, batch: int) -> None:
         """An evaluation as the loop has it, with the gradient where one is taken."""

@@ -43,8 +43,9 @@ class SolverOptions:
         eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, as a share of the reverse SDE's; 0 is the probability flow, and
             gddim has 0 and 1 only.
         churn: Noise that heun adds, and takes away again, over all steps together.
-        restart: Intervals (t_min, t_max, times, steps), or text like 0.1:0.3:2:5, several with commas between: at t_min
-            go back to t_max with noise and return in so many steps, so many times (Xu et al. 2023).
+        restart: Intervals (t_min, t_max, times, steps), or text like 0.1:0.3:2:5, several with commas between: on
+            reaching t_min, go back to t_max with noise and return in ``steps`` steps; do this ``times`` times (Xu et
+            al. 2023).
         langevin_norm: Langevin's step size from the norms of each sample, or from their mean over the batch, as
             published, which makes a sample depend on its batch.
 

@@ -61,7 +61,7 @@ class Solver:
 
     @cached_property
     def keywords(self) -> dict[str, Any]:
-        """The keyword arguments of ``fill`` with their defaults; `Parameter.empty` where there is none."""
+        """The keyword arguments of ``fill`` with their defaults, `Parameter.empty` for those without a default."""
         parameters = signature(self.fill).parameters.values()
         return {p.name: p.default for p in parameters if p.kind == Parameter.KEYWORD_ONLY}
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from inspect import signature
+from inspect import getdoc, signature
 from typing import Any
 
 import pytest
@@ -118,10 +118,11 @@ class TestCommandLine:
         with pytest.raises(SystemExit):
             tyro.cli(optional(options), args=["--help"], config=PARSING)
         printed = "".join(capsys.readouterr().out.replace("│", " ").split())
-        sections = options.__doc__.split("Attributes:")[1].split("Raises:")[0]
+        # Python 3.13 takes the indentation out of docstrings.
+        sections = getdoc(options).split("Attributes:")[1].split("Raises:")[0]
         for name in names(options):
             assert f"--{name.replace('_', '-')}" in printed
-            description = sections.split(f"        {name}: ")[1].splitlines()[0]
+            description = sections.split(f"\n    {name}: ")[1].splitlines()[0]
             assert description.replace(" ", "") in printed
 
     def test_what_is_given_and_nothing_else(self) -> None:

@@ -27,7 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "matrix.json"
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "setuptools")
 HAS_TRITON = "from importlib.util import find_spec; print(find_spec('triton') is not None)"
 #: Its page is made from what the rows find, so that it lags behind the results while they run.
-NOT_RUN = "tests/test_portability.py::test_figures_come_from_results"
+NOT_RUN = "tests/benchmarks/test_portability.py::test_figures_come_from_results"
 #: The processor, what the environment holds, and whether the extension loads, as JSON.
 REPORT = f"""
 import json, platform

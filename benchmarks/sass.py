@@ -5,7 +5,7 @@ Compiles every form that ``scoresde_fast.kernels`` names and, with nvcc where th
 samplers use; disassembles them and prints one row a form. It fails (exit status 1) where a kernel spills or has local
 memory, where a form costs more static instructions an element on sm_90 than its budget, and where a form whose pointers
 are all aligned moves its data in pieces narrower than 16 bytes: a thread's neighbours must fill 16 bytes of the widest
-tensor. What nvcc made is kept in build/sass; tests/test_cuda_build.py looks for spills in all of csrc/cuda.
+tensor. What nvcc made is kept in build/sass; tests/build_system/test_cuda.py looks for spills in all of csrc/cuda.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-GOLDEN = ROOT.parent / "shared" / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,13 +45,11 @@ def root() -> Path:
 def processes() -> multiprocessing.context.BaseContext:
     """Processes forked from one that has imported what sets are made of, and started no thread."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "stub_sampler", "scoresde_fast.generate.run"])
+    context.set_forkserver_preload(["pytest", "tests.support.stub_sampler", "scoresde_fast.generate.run"])
     return context
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of recorded results of the papers' own programs."""
-    if not GOLDEN.is_dir():
-        pytest.skip("the golden data is not beside the checkout (../shared/golden)")
-    return GOLDEN
+    return ROOT / "tests" / "golden"

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what reaches the sampler, exit codes, and mistakes answered in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import scoresde_fast
+from scoresde_fast.cli import COMMANDS, main
+from scoresde_fast.flow.options import AdaptiveOptions
+from scoresde_fast.keywords import names, split_options
+from scoresde_fast.solvers import SolverOptions
+from tests.support.stub_sampler import StubSampler
+
+pytestmark = pytest.mark.same_everywhere
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A stub in place of model and sampler; what they were called with."""
+    recorded: dict[str, Any] = {"stub": StubSampler()}
+
+    def load(name: str, **options: object) -> SimpleNamespace:
+        recorded["load"] = (name, options)
+        return SimpleNamespace(name=f"model {name}", is_image=True)
+
+    def sampler(model: object, **options: object) -> StubSampler:
+        recorded["sampler"] = (model, options)
+        if (size := split_options(options, names(SolverOptions, AdaptiveOptions))[1].batch_size) != "auto":
+            recorded["stub"].batch_size = size
+        return recorded["stub"]
+
+    monkeypatch.setattr(scoresde_fast, "load", load, raising=False)
+    monkeypatch.setattr(scoresde_fast, "Sampler", sampler, raising=False)
+    return recorded
+
+
+def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The plain command loads the model by name, leaves its own defaults alone, and ends with one line."""
+    assert main(["sample", "digits-ve", "--seeds", "0-2,9", "--out", str(tmp_path / "set")]) == 0
+    assert calls["load"] == ("digits-ve", {"config": None, "ema": True})
+    model, options = calls["sampler"]
+    assert model.name == "model digits-ve"
+    assert options == {"device": "cpu"}
+    assert len(list((tmp_path / "set").rglob("*.png"))) == 5
+    printed = capsys.readouterr()
+    assert printed.out.startswith("4 images (6 NFE each) in ")
+    assert printed.out.endswith(f"images/s -> {tmp_path / 'set' / 'grid.png'}\n")
+    assert printed.out.count("\n") == 1
+    assert printed.err == ""
+
+
+def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
+    """Every option reaches its place."""
+    options = "--seeds 5 --solver euler --steps 7 --corrector none --corrector-steps 2 --snr 0.2 --grid karras --flow"
+    options += " --order 3 --eps 0.01 --parity --no-denoise --langevin-norm batch --run-seed 3 --batch-size 2"
+    options += " --device cpu --threads 1"
+    options += " --config ve/preset --raw --rounding round --precision fp16 --strict --no-compile --no-capture"
+    assert main(["sample", "a.pth", *options.split(), "--out", str(tmp_path / "set.npz")]) == 0
+    assert calls["load"] == ("a.pth", {"config": "ve/preset", "ema": False})
+    assert calls["sampler"][1] == {
+        "solver": "euler",
+        "steps": 7,
+        "corrector": "none",
+        "corrector_steps": 2,
+        "snr": 0.2,
+        "grid": "karras",
+        "flow": True,
+        "denoise": False,
+        "langevin_norm": "batch",
+        "order": 3,
+        "eps": 0.01,
+        "parity": True,
+        "batch_size": 2,
+        "run_seed": 3,
+        "device": "cpu",
+        "precision": "fp16",
+        "strict": True,
+        "compile": False,
+        "capture": False,
+    }
+    manifest = json.loads((tmp_path / "set.samples.json").read_text())
+    assert manifest["configuration"]["rounding"] == "round"
+    assert manifest["environments"][0]["batch_size"] == 2
+
+
+def test_automatic_batch_size(calls: dict[str, Any], tmp_path: Path) -> None:
+    """With --batch-size auto the sampler decides."""
+    out = tmp_path / "set.npz"
+    assert main(["sample", "digits-ve", "--batch-size", "auto", "--compile", "--seeds", "0-4", "--out", str(out)]) == 0
+    assert calls["sampler"][1]["batch_size"] == "auto" and calls["sampler"][1]["compile"] is True
+    assert [len(batch) for batch in calls["stub"].batches] == [3, 2]
+
+
+def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finished set is said to be finished; a larger one counts what is new and what was there."""
+    command = ["sample", "digits-ve", "--out", str(tmp_path)]
+    for seeds, says in [
+        ("0-2", "3 images ("),
+        ("0-2", "nothing to do, 3 images were"),
+        ("0-4", ", 3 images were there"),
+    ]:
+        assert main([*command, "--seeds", seeds]) == 0
+        assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--seeds", "9-5"], "the range '9-5' is reversed; write 5-9"),
+        (["--seeds", "1,1"], "name 1 twice"),
+        (["--threads", "0"], "--threads 0"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--out", "set.rar"], "no format has the suffix '.rar'"),
+        (["--shard", "3"], "--shard '3' cannot be read"),
+        (["--shard", "17/16"], "--shard 17/16 is none of 16 shares; they are 1/16 to 16/16"),
+    ],
+)
+def test_mistake(calls: dict[str, Any], options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistake is one line on stderr and exit code 2."""
+    assert main(["sample", "digits-ve", *options]) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.err.startswith("scoresde-fast: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def fail(error: BaseException) -> Callable[..., Any]:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (ValueError("unknown solver 'ssc'"), 2, "scoresde-fast: unknown solver 'ssc'"),
+        (
+            FileNotFoundError("there is no checkpoint file 'a.pth'"),
+            2,
+            "scoresde-fast: there is no checkpoint file 'a.pth'",
+        ),
+        (OSError(28, "could not be written", "a/000001.png"), 2, "scoresde-fast: a/000001.png: could not be written"),
+        (FloatingPointError("NaN at step 3"), 2, "scoresde-fast: NaN at step 3"),
+        (KeyboardInterrupt(), 130, "scoresde-fast: interrupted; the same command goes on from what is finished"),
+    ],
+    ids=["value", "missing", "write", "nan", "ctrl-c"],
+)
+def test_failure(
+    calls: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    says: str,
+) -> None:
+    """Errors of the library and Ctrl-C become one line and an exit code, never a traceback."""
+    monkeypatch.setattr(scoresde_fast, "load", fail(error), raising=False)
+    assert main(["sample", "a.pth"]) == code
+    assert capsys.readouterr().err.strip() == says
+
+
+def test_other_options_for_the_same_out(
+    calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second run with other options says which differ and what to do."""
+    command = ["sample", "digits-ve", "--seeds", "0", "--out", str(tmp_path / "set")]
+    assert main(command) == 0
+    calls["stub"] = StubSampler(steps=5)
+    assert main(command) == 2
+    sentence = capsys.readouterr().err
+    assert "sampler.steps: 3 there, 5 asked" in sentence
+    assert "choose another --out" in sentence
+
+
+@pytest.mark.parametrize("arguments", [[], ["sample"], ["sample", "x", "--step", "3"], ["sample", "x", "--steps", "a"]])
+def test_usage(arguments: list[str]) -> None:
+    """Wrong usage ends with exit code 2."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """The nearest command is named."""
+    assert main(["sampel", "digits-vp"]) == 2
+    assert "unknown command 'sampel' - did you mean 'sample'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every subcommand explains itself."""
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"usage: scoresde-fast {command}" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version is the package's."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"scoresde-fast {scoresde_fast.__version__}\n"
+
+
+def test_env(capsys: pytest.CaptureFixture[str]) -> None:
+    """env prints the versions that a bug report needs."""
+    assert main(["env"]) == 0
+    assert "torch" in capsys.readouterr().out
+
+
+def test_starts_without_torch() -> None:
+    """Parsing loads no torch beyond what the package itself does, so that --help answers at once."""
+    program = "import scoresde_fast, sys; before = 'torch' in sys.modules; import scoresde_fast.cli"
+    program += "; sys.exit(before != ('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
+def test_freed_memory_is_kept() -> None:
+    """After `keep_freed_memory` a thread that makes and frees tensors faults in next to no new pages."""
+    code = """
+import resource, sys, threading, torch
+if sys.argv[1] == "keep":
+    from scoresde_fast.memory import keep_freed_memory
+    keep_freed_memory()
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        [torch.zeros(2**18) for _ in range(8)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+thread = threading.Thread(target=lambda: (faults(), print(faults())))
+thread.start()
+thread.join()
+"""
+    given, kept = (int(subprocess.check_output([sys.executable, "-c", code, mode])) for mode in ("give", "keep"))
+    assert kept < 1000 < given

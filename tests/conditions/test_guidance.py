@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guidance by gradients: exact where its assumptions hold, in every loop, and what does not fit is refused."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde_fast as sf
+from scoresde_fast.conditions.operators import LinearOperator
+from scoresde_fast.data import load_dataset
+from scoresde_fast.loop.capture import CapturedLoop
+from scoresde_fast.loop.capture_safety import require_capturable
+from scoresde_fast.loop.condition import Condition, Run, bind_all
+from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.guidance import evaluate_guided
+from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.table_runner import program_for
+from scoresde_fast.loop.watch import NonFiniteError
+from scoresde_fast.noise import Noise
+from scoresde_fast.sdes import VPSDE, tweedie
+from scoresde_fast.solvers import SolverOptions, build_table
+from tests.conditions.test_projection import SDE_OF, SHAPE, model_of
+from tests.support.recorded_graphs import RecordedGraphs
+
+MEANS, STD = (0.25, 0.75), 0.1
+TOP = torch.tensor([[1.0], [1.0], [0.0], [0.0]]).expand(4, 4)
+
+
+class Bayes(nn.Module):
+    """The exact classifier of `model_of`'s two components, dark and bright, from images in [-1, 1] or from points."""
+
+    classes, image_shape, low, high = ("dark", "bright"), SHAPE, 1e-3, 1e3
+
+    def __init__(self, *, is_image: bool = True) -> None:
+        super().__init__()
+        span, offset = (2.0, -1.0) if is_image else (1.0, 0.0)
+        self.register_buffer("means", span * torch.tensor(MEANS) + offset)
+        self.std = span * STD
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        squares = (x[:, None] - self.means.view(-1, 1, 1, 1)).square().flatten(2).sum(2)
+        return (-squares / (2 * (noise[:, None] ** 2 + self.std**2))).log_softmax(1)
+
+
+def points_of(sde: str) -> sf.GaussianMixture:
+    """Points whose numbers are independent, of mean 0 and deviation 0.5."""
+    return sf.GaussianMixture(SDE_OF[sde], [1.0], torch.zeros(1, *SHAPE), [0.5], is_image=False)
+
+
+@pytest.mark.parametrize("sde", SDE_OF)
+def test_dps_approaches_the_measurement(sde: str) -> None:
+    """DPS brings what is measured near to what was, and further with a larger scale; the rest stays as it was."""
+    solver = "sscs" if sde == "cld" else "euler_maruyama"
+    options: dict[str, Any] = {"seeds": range(16), "solver": solver, "steps": 100}
+    measured = TOP.expand(1, *SHAPE) * 0.9
+    free = sf.sample(points_of(sde), **options)
+    away = [float((free - 0.9)[:, :, :2].square().mean().sqrt())]
+    for scale in (0.1, 0.3):
+        samples = sf.sample(points_of(sde), condition=sf.DPS(sf.Mask(TOP), measured, scale=scale), **options)
+        away.append(float((samples - 0.9)[:, :, :2].square().mean().sqrt()))
+        torch.testing.assert_close(samples[:, :, 2:], free[:, :, 2:], rtol=0, atol=1e-5)
+    assert away[0] > 1.2 * away[1] > 1.2 * 1.5 * away[2]
+
+
+def conditions_of(kind: str) -> tuple[Condition, ...]:
+    """Of three seeds, each with data of its own."""
+    seeds, images = [0, 1, 2], torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(3))
+    classes = sf.ClassGuidance([0, 1, 1], Bayes(), scale=1.0, seeds=seeds)
+    posterior = sf.PiGDM(sf.SuperResolution(2), nn.functional.avg_pool2d(images, 2), noise=0.1, seeds=seeds)
+    step = sf.DPS(sf.Gray(), images.mean(1, keepdim=True), scale=0.1, seeds=seeds)
+    mask = sf.Projection(images, TOP, seeds=seeds)
+    return {
+        "classes": (classes,),
+        "pigdm": (posterior,),
+        "dps": (step,),
+        "all": (classes, mask, step, posterior),
+    }[kind]
+
+
+KINDS = ("classes", "pigdm", "dps", "all")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sde", SDE_OF)
+def test_captured(sde: str, kind: str) -> None:
+    """A replayed run is the plain one to the bit, and every pattern can be captured."""
+    model = sf.GaussianMixture(SDE_OF[sde], [1.0], torch.full((1, *SHAPE), 0.5), [0.3])
+    options = SolverOptions("sscs" if sde == "cld" else "pc", 24)
+    table = build_table(model.sde, options)
+    program = program_for(model, table, "cpu")
+    bound = bind_all(conditions_of(kind), model, table, options, torch.device("cpu"), None)
+    loop = Loop(program, AffineScore(model, table.times), StepBackends.choose("cpu"), conditions=bound)
+    with torch.no_grad():
+        registers = loop.registers((3, *model.state_shape))
+        data = registers.data[len(bound.holding) :]
+        guide = partial(evaluate_guided, loop.evaluate, bound, registers.state, data, registers.counter)
+        require_capturable(guide, "cpu")
+        captured = CapturedLoop(loop, (3, *model.state_shape), RecordedGraphs())
+        for ids in ([0, 1, 2], [2, 2, 1]):
+            noise = Noise(0, torch.tensor(ids))
+            x = model.prior(noise.normal(0, model.state_shape))
+            assert torch.equal(captured.run(x, noise), loop.run(x, noise))
+
+
+class AffineScore:
+    """The score of Gaussian data at a row, from a table: nothing is read on the host."""
+
+    def __init__(self, model: sf.GaussianMixture, times: Any) -> None:
+        t = torch.from_numpy(times).clone()
+        parts = model.sde.parts
+        probes = torch.cat([torch.zeros(1, parts), torch.eye(parts)]).double()
+        values = [
+            model.score(probe.view(1, parts, 1, 1, 1).expand(1, parts, *SHAPE).reshape(1, -1, *SHAPE[1:]), at[None])
+            for at in t
+            for probe in probes
+        ]
+        table = torch.stack([value.flatten()[0] for value in values]).view(len(t), -1).float()
+        self.table = torch.cat([table[:, :1], table[:, 1:] - table[:, :1]], dim=1)
+
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        constant, *factors = self.table.index_select(0, row)[0].unbind()
+        parts = x.chunk(len(factors), dim=1)
+        return torch.stack([factor * part for factor, part in zip(factors, parts, strict=True)]).sum(0) + constant
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_seed_has_its_own_data(kind: str) -> None:
+    """The same samples whatever the batch, the order, strict or not, and inside the caller's inference mode."""
+    model, conditions = model_of("vp"), conditions_of(kind)
+    options: dict[str, Any] = {"solver": "euler_maruyama", "steps": 12, "condition": conditions}
+    together = sf.sample(model, [0, 1, 2], **options)
+    apart = sf.sample(model, [2, 1, 0], batch_size=1, **options)
+    torch.testing.assert_close(apart.flip(0), together, rtol=0, atol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+    with torch.inference_mode():
+        assert torch.equal(sf.sample(model, [0, 1, 2], **options), together)
+    strict = sf.Sampler(model, strict=True, **options)
+    assert torch.equal(strict.sample([0, 1, 2])[[1]], strict.sample([1]))
+
+
+def test_scale_and_temperature() -> None:
+    """The gradient is that of scale log p^(1 / temperature), normalised, in closed form, to the rounding of its
+    coefficients to float32; with a larger scale more images are of the class, and none that was is lost."""
+    classifier, model = Bayes(is_image=False), model_of("vp", is_image=False)
+    options = SolverOptions("euler_maruyama", 50)
+    table = build_table(model.sde, options)
+    x = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    for row in (0, 25):
+        factor, noise = VPSDE().marginal(table.times[row])
+        variance = (noise / factor) ** 2 + STD**2
+        rise = (MEANS[1] - MEANS[0]) / variance / factor  # of the log odds of "bright", in every element
+        odds = rise * (x.detach() - factor * sum(MEANS) / 2).sum((1, 2, 3), keepdim=True)
+        for scale, temperature in ((0.2, 1.0), (0.1, 0.5), (3.0, 2.0)):
+            condition = sf.ClassGuidance("bright", classifier, scale=scale, temperature=temperature)
+            bound = condition.bind(Run(model, table, options, torch.device("cpu")))
+            log_p = bound.log_likelihood(x, x, bound.data(torch.arange(4)), torch.tensor([row]))
+            (found,) = torch.autograd.grad(log_p.sum(), x)
+            exact = scale / temperature * rise * torch.sigmoid(-odds / temperature)
+            torch.testing.assert_close(found, exact.expand_as(x), rtol=1e-6, atol=0)
+    conditions = (sf.ClassGuidance("bright", classifier, scale=scale) for scale in (0.02, 0.2))
+    samples = [sf.sample(model, range(64), condition=each, solver="em", steps=50) for each in conditions]
+    few, many = (images.mean((1, 2, 3)) > 0.5 for images in samples)
+    assert many.sum() > few.sum() and not (few & ~many).any()
+
+
+DIGITS = {"solver": "sa", "grid": "logsnr", "steps": 20}
+
+
+@pytest.mark.parametrize("name", ["digits-vp", "digits-cld"])
+def test_a_trained_network_guides(name: str) -> None:
+    """Twenty steps restore digits from noisy means over 2x2 pixels, to less than their noise."""
+    model, images = sf.load(name), load_dataset("digits", "test")[0][:8].float() / 255
+    options: dict[str, Any] = DIGITS if name == "digits-vp" else {"solver": "sscs", "grid": "quadratic", "steps": 25}
+    operator = sf.SuperResolution(2)
+    exact = operator.apply(images)
+    measured = exact + 0.05 * torch.randn(exact.shape, generator=torch.Generator().manual_seed(1))
+    restored = sf.restore(model, operator, measured, noise=0.05, samples=2, **options)
+    error = (restored - images.repeat_interleave(2, 0)).square().mean().sqrt()
+    assert error < 0.05 < (nn.functional.interpolate(measured, scale_factor=2) - images).square().mean().sqrt()
+
+
+def test_guided_tasks_keep_what_is_known() -> None:
+    """Inpainting keeps known pixels to the bit and colorisation the gray, and what is known tells more of the rest."""
+    model, images = sf.load("digits-vp"), load_dataset("digits", "test")[0][:12].float() / 255
+    mask = torch.ones(16, 16)
+    mask[8:] = 0
+    errors = []
+    for method in ("projection", "pigdm"):
+        filled = sf.inpaint(model, images, mask, method=method, **DIGITS)
+        assert torch.equal(filled[:, :, :8], images[:, :, :8])
+        errors.append(float((filled - images).square().mean().sqrt()))
+    assert errors[1] < errors[0]
+    gray = images.mean(1, keepdim=True)
+    coloured = sf.colorize(model, gray, method="pigdm", **DIGITS)
+    torch.testing.assert_close(coloured.mean(1, keepdim=True), gray, rtol=0, atol=1e-5)
+    for sentence, options in {
+        "unknown method 'pgdm'": {"method": "pgdm"},
+        "parity=True is the original's projection": {"method": "pigdm", "parity": True},
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            sf.colorize(model, gray, **options)
+
+
+def test_every_image_may_have_a_mask_of_its_own() -> None:
+    """Guided samples of two images with two masks are those of each image with its mask, by either way to give them.
+
+    The score is linear, so that rounding does not grow: in 20 steps to no more than some 20 eps of states up to 3.
+    """
+    model = sf.GaussianMixture.gaussian(VPSDE(), 0.5, 0.3, SHAPE)
+    images = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(2))
+    masks = torch.stack([TOP, 1 - TOP])[:, None]
+    filled = sf.inpaint(model, images, masks, seeds=[5, 2], method="pigdm", **DIGITS)
+    restored = sf.restore(model, sf.Mask(masks), images, noise=0.1, seeds=[5, 2], **DIGITS)
+    for index, seed in enumerate([5, 2]):
+        image, mask = images[index : index + 1], masks[index, 0]
+        alone = sf.inpaint(model, image, mask, seeds=[seed], method="pigdm", **DIGITS)
+        torch.testing.assert_close(filled[index : index + 1], alone, rtol=0, atol=1e-5)
+        alone = sf.restore(model, sf.Mask(mask), image, noise=0.1, seeds=[seed], **DIGITS)
+        torch.testing.assert_close(restored[index : index + 1], alone, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="the operator is that of 2 measurements, and there are 1"):
+        sf.PiGDM(sf.Mask(masks), images[:1])
+
+
+def test_what_a_measurement_may_change() -> None:
+    """However wrong a network's derivative, guidance moves the estimate of the data by two deviations at most."""
+    model, operator = model_of("vp", is_image=False), sf.Mask(torch.ones(4, 4))
+    options = SolverOptions("euler_maruyama", 10)
+    table = build_table(model.sde, options)
+    condition = sf.PiGDM(operator, torch.full((1, *SHAPE), 1e3), data_std=0.5)
+    bound = bind_all((condition,), model, table, options, torch.device("cpu"), None)
+    x, counter = torch.randn(2, *SHAPE), torch.zeros(1, dtype=torch.int64)
+    data = condition.bind(Run(model, table, options, torch.device("cpu"))).data(torch.arange(2))
+    evaluate = PlainNetwork(model.network, torch.from_numpy(table.times).float())
+    with torch.no_grad():
+        free = evaluate(x, counter)
+        guided = evaluate_guided(evaluate, bound, x, [data], counter).output
+    moved = tweedie(model.sde, table.times[:1])[1][0] * (guided - free)
+    torch.testing.assert_close(moved.square().mean((1, 2, 3)).sqrt(), torch.full((2,), 1.0), rtol=1e-3, atol=0)
+
+
+def test_a_networks_gradient_is_not_compiled() -> None:
+    """Inductor's buffers overwrote what the gradient still needed: such a run is the uncompiled one, and says so."""
+    options: dict[str, Any] = {**DIGITS, "steps": 2}
+    model, operator = sf.load("digits-vp"), sf.Gray()
+    condition = sf.PiGDM(operator, torch.full((1, 1, 16, 16), 0.3), noise=0.1)
+    plain = sf.sample(model, [1], condition=condition, compile=False, **options)
+    with pytest.warns(RuntimeWarning, match="is not compiled"):
+        compiled = sf.sample(model, [1], condition=condition, compile=True, **options)
+    assert torch.equal(plain, compiled)
+
+
+class Broken(nn.Module):
+    """A classifier whose gradient is not a number near the end of a run."""
+
+    classes, image_shape, low, high = ("dark", "bright"), SHAPE, 1e-3, 1e3
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        root = torch.sqrt(torch.where(noise[:, None, None, None] < 0.5, 0 * x, x * x + 1))
+        return root.flatten(1)[:, :2].log_softmax(1)
+
+
+def test_a_gradient_that_is_no_number() -> None:
+    """It is told apart from a network that returns NaN, with the step and what to do."""
+    with pytest.raises(NonFiniteError, match=r"the gradients that guide the samples are not finite after step \d+"):
+        sf.sample(model_of("vp"), classes=[0], classifier=Broken(), solver="euler_maruyama", steps=50)
+
+
+class Wrong(LinearOperator):
+    """An operator whose adjoint is not its adjoint."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        return images.cumsum(-1)
+
+    def adjoint(self, measured: Tensor) -> Tensor:
+        return measured.cumsum(-1)
+
+    def pseudo_inverse(self, measured: Tensor) -> Tensor:
+        return measured.diff(dim=-1, prepend=torch.zeros_like(measured[..., :1]))
+
+
+GRAY = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+REFUSED: dict[str, tuple[str, Any]] = {
+    "unknown class": ("unknown class 'bight' - did you mean 'bright'", {"classes": ["bight"], "classifier": Bayes()}),
+    "class number": ("unknown class '2'", {"classes": [2], "classifier": Bayes()}),
+    "classes and seeds": ("3 seeds and 1 classes", {"classes": [1], "seeds": [1, 2, 3], "classifier": Bayes()}),
+    "no classifier": ("classes need a classifier", {"classes": [1]}),
+    "no classes": ("a classifier and no classes", {"seeds": [1], "classifier": Bayes()}),
+    "no seeds": ("there are no seeds", {}),
+    "no such classifier": ("unknown classifier 'digits'", {"classes": [1], "classifier": "digits"}),
+    "no measurement of a seed": ("no measurement belongs to seed 4", {"seeds": [4], "condition": "two"}),
+    "no seeds of measurements": ("there are 2 measurements: name the seeds", lambda: sf.PiGDM(sf.Gray(), GRAY)),
+    "shape": (r"measured has shape \(1, 3, 4, 4\).*makes \(K, 1, 4, 4\)", {"seeds": [0], "condition": "colour"}),
+    "not finite": ("measured has NaN", lambda: sf.DPS(sf.Gray(), GRAY[:1] / 0)),
+    "scale": ("scale is 0", lambda: sf.DPS(sf.Gray(), GRAY[:1], scale=0)),
+    "noise": ("noise is -1", lambda: sf.PiGDM(sf.Gray(), GRAY[:1], noise=-1)),
+    "data_std": ("data_std is 0", lambda: sf.PiGDM(sf.Gray(), GRAY[:1], data_std=0.0)),
+    "temperature": ("temperature is 0", lambda: sf.ClassGuidance(0, Bayes(), temperature=0)),
+    "none": ("there are no classes", lambda: sf.ClassGuidance([], Bayes())),
+    "adjoint": ("adjoint", {"seeds": [0], "condition": "wrong"}),
+    "method": ("unknown method 'dsp'", lambda: sf.restore(model_of("vp"), sf.Gray(), GRAY, method="dsp")),
+    "adaptive": ("takes no condition", {"classes": [1], "classifier": Bayes(), "solver": "ggf", "steps": None}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input(case: str) -> None:
+    """One sentence with the value and what is allowed."""
+    sentence, what = REFUSED[case]
+    conditions = {
+        "two": lambda: sf.PiGDM(sf.Gray(), GRAY, seeds=[1, 2]),
+        "colour": lambda: sf.PiGDM(sf.Gray(), torch.zeros(1, *SHAPE)),
+        "wrong": lambda: sf.PiGDM(Wrong(), torch.zeros(1, *SHAPE)),
+    }
+    with pytest.raises(ValueError, match=sentence):
+        if callable(what):
+            what()
+        else:
+            condition = conditions[what["condition"]]() if "condition" in what else None
+            sf.sample(model_of("vp"), **{"solver": "euler_maruyama", "steps": 2, **what, "condition": condition})
+
+
+def test_a_classifier_of_another_sde() -> None:
+    """One that has not seen so much noise is refused, with both numbers; another image shape too."""
+    few = Bayes()
+    few.high = 2.0
+    with pytest.raises(ValueError, match=r"noise from 0\.001 to 2, and on the model's SDE 'vesde' it reaches 100"):
+        sf.sample(model_of("ve"), classes=[0], classifier=few, steps=5)
+    with pytest.raises(ValueError, match=r"the classifier is of images \(3, 4, 4\), the model of \(1, 4, 4\)"):
+        sf.sample(model_of("ve", (1, 4, 4)), classes=[0], classifier=Bayes(), steps=5)
+
+
+def test_a_description_says_what_decides_the_pixels() -> None:
+    """Another class, measurement, operator or scale: another description."""
+    measured = torch.full((1, 1, 4, 4), 0.5)
+    conditions = [
+        sf.ClassGuidance(0, Bayes()),
+        sf.ClassGuidance(1, Bayes()),
+        sf.ClassGuidance(1, Bayes(), scale=2.0),
+        sf.PiGDM(sf.Gray(), measured),
+        sf.PiGDM(sf.Gray(), measured / 2),
+        sf.PiGDM(sf.Gray(), measured, noise=0.1),
+        sf.DPS(sf.Gray(), measured),
+        sf.DPS(sf.Gray(), measured, scale=0.5),
+        sf.PiGDM(sf.Mask(TOP), measured),
+        sf.PiGDM(sf.Mask(1 - TOP), measured),
+    ]
+    described = [repr(condition.describe()) for condition in conditions]
+    assert len(set(described)) == len(described)

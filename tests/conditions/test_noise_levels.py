@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The noise of the known part fits the state around it: before every row of every solver that is at the row's time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import scoresde_fast as sf
+from scoresde_fast.conditions.levels import marginal_levels, run_levels
+from scoresde_fast.loop.condition import FIRST_DRAW, Run
+from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.table_runner import program_for
+from scoresde_fast.mixture import gaussian_marginals
+from scoresde_fast.noise import Noise
+from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
+from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
+from tests.support.chance import SIGMAS, standard_error_of_std
+
+SDE_OF: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE(), "cld": CLDSDE()}
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    (sde, solver, {}) for sde in SDE_OF for solver in SOLVERS if isinstance(SDE_OF[sde], SOLVERS[solver].sdes)
+]
+CASES += [
+    ("vp", "pc", {}),
+    ("ve", "reverse_diffusion", {"flow": True}),
+    ("vp", "dpmpp_2m", {"restart": ((0.1, 0.3, 2, 3),)}),
+    ("ve", "heun", {"churn": 0.3}),
+    ("vp", "ddim", {"eta": 1.0}),
+    ("cld", "gddim", {"eta": 1.0}),
+    ("cld", "euler_maruyama", {"flow": True}),
+]
+IDS = ["-".join([sde, solver, *options]) for sde, solver, options in CASES]
+STEPS_ERROR = 0.049
+"""Of the deviation before any row of CASES, as `propagate` has it: the largest is that of the flow of CLD by Euler."""
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("sde", "solver", "options"), CASES, ids=IDS)
+def test_a_row_begins_at_its_time(sde: str, solver: str, options: dict[str, Any], run_seed: int) -> None:
+    """Of Gaussian data the state before each row has the deviation of that row's time, but for the steps' own error."""
+    model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.0, 0.5, (1, 64, 64))
+    first_order = solver == "pc" or SOLVERS[solver].published
+    steps = 1000 if first_order else 100  # fewer and their own error is more than a row
+    table = build_table(model.sde, SolverOptions(solver, steps, grid="quadratic", **options))
+    program = program_for(model, table, "cpu")
+    network, backends = PlainNetwork(model.network, program.labels), StepBackends.choose("cpu")
+    loop, noise = Loop(program, network, backends, run_seed=run_seed), Noise(run_seed, torch.arange(4))
+    x = model.prior(noise.normal(0, model.state_shape))
+    registers, found = loop.start(loop.registers(tuple(x.shape)), x, noise), []
+    with torch.inference_mode():
+        for kind in program.kinds:
+            found.append(float(registers.state[:, :1].std()))
+            loop.row(kind, registers)
+    _, covariance = gaussian_marginals(model.sde, table.times, np.array([0.25]))
+    bound = SIGMAS * standard_error_of_std(1.0, 4 * 64 * 64) + STEPS_ERROR
+    assert np.abs(np.array(found) / np.sqrt(covariance[:, 0, 0, 0]) - 1).max() < bound
+
+
+@pytest.mark.parametrize(("sde", "solver", "options"), CASES[-7:], ids=IDS[-7:])
+def test_known_parts_are_exact_in_every_form(sde: str, solver: str, options: dict[str, Any]) -> None:
+    """Restart, churn, flows and extra noise leave what is known as it is, and change the rest."""
+    model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.5, 0.1, (1, 4, 4))
+    image, mask = torch.full((1, 4, 4), 0.625), torch.eye(4)
+    held = sf.sample(model, range(3), solver=solver, steps=40, condition=sf.Projection(image, mask), **options)
+    known = mask.bool().expand(3, 1, 4, 4)
+    torch.testing.assert_close(held[known], torch.full((12,), 0.625), rtol=0, atol=1e-6)
+    assert held[~known].std() > 0.02
+
+
+@pytest.mark.parametrize("sde", SDE_OF)
+def test_levels(sde: str) -> None:
+    """The start has the noise of T, each row leaves that of the next one's time, the end is the data's or eps'."""
+    model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.5, 0.1, (1, 4, 4))
+    for denoise in (True, False):
+        options = SolverOptions("euler_maruyama", 8, denoise=denoise)
+        run = Run(model, build_table(model.sde, options), options, torch.device("cpu"))
+        levels, eps = run_levels(run), model.sde.sampling_eps
+        np.testing.assert_array_equal(levels[:-1], marginal_levels(model.sde, run.table.times))
+        assert run.table.times[0] == model.sde.T
+        if denoise:
+            np.testing.assert_array_equal(levels[-1, :4], [1, 0, 0, 0])
+            gamma = model.sde.gamma * model.sde.mass if isinstance(model.sde, CLDSDE) else 0
+            assert levels[-1, 4] == gamma**0.5
+        else:
+            np.testing.assert_array_equal(levels[-1:], marginal_levels(model.sde, np.array([eps])))
+    assert Run(model, run.table, options, run.device, place=1).first_draw > FIRST_DRAW + len(levels)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projection of correlated Gaussian data: samples have the predicted moments, which tend to the posterior's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import scoresde_fast as sf
+from scoresde_fast.bench.correlated import CorrelatedGaussian
+from scoresde_fast.bench.projected import posterior_moments, projected_moments
+from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
+from scoresde_fast.solvers import SolverOptions
+from tests.support.chance import covariance_distance_bound, mean_distance_bound
+
+COUNT = 1000
+RUNS: dict[str, tuple[SDE, dict[str, Any]]] = {
+    "ve": (VESDE(), {"solver": "reverse_diffusion", "grid": "uniform"}),
+    "vp": (VPSDE(), {"solver": "reverse_diffusion", "grid": "quadratic"}),
+    "subvp": (SubVPSDE(), {"solver": "euler_maruyama", "grid": "quadratic"}),
+    "cld": (CLDSDE(), {"solver": "sscs", "grid": "quadratic"}),
+}
+#: What is known of 3x2x2 pixels, as an operator on the flat image.
+OPERATORS = {
+    "inpainting": np.eye(12)[[0, 4, 8]],
+    "gray": np.tile(np.eye(4), (1, 3)) / 3,
+    "2x2 averages": np.kron(np.eye(3), np.full((1, 4), 0.25)),
+}
+SHAPES = {"inpainting": (3, 2, 2), "gray": (1, 2, 2), "2x2 averages": (3, 1, 1)}
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("task", OPERATORS)
+@pytest.mark.parametrize("name", RUNS)
+def test_samples_have_the_predicted_moments(name: str, task: str, run_seed: int) -> None:
+    """1000 samples have the mean and covariance of `projected_moments`, within chance; what is known is exact.
+
+    The bound on the covariance, about a fifth of its norm, is well below what the measurement changes.
+    """
+    sde, options = RUNS[name]
+    options = {**options, "corrector": "ald", "corrector_steps": 4, "snr": 0.32, "steps": 60}
+    model, operator = CorrelatedGaussian(sde), OPERATORS[task]
+    drawn = np.random.default_rng(run_seed).standard_normal(12)
+    image = model.data.mean + np.linalg.cholesky(model.data.covariance) @ drawn
+    measured = operator @ image
+    mask = torch.tensor([[1, 0], [0, 0]]) if task == "inpainting" else None
+    known = torch.from_numpy(image if task == "inpainting" else measured).float()
+    condition = sf.Projection(known.view(SHAPES[task]), mask)
+    samples = sf.sample(model, range(COUNT), condition=condition, batch_size=COUNT, run_seed=run_seed, **options)
+    flat = samples.flatten(1).double().numpy()
+    rounding = 8 * torch.finfo(torch.float32).eps * np.abs(flat).max()
+    assert np.abs(flat @ operator.T - measured).max() <= rounding
+    wanted = projected_moments(model, SolverOptions(**options), operator)
+    spread = covariance_distance_bound(wanted.covariance, COUNT)
+    assert np.linalg.norm(model.data.covariance - wanted.covariance) > 2 * spread
+    assert np.linalg.norm(np.cov(flat.T) - wanted.covariance) <= spread
+    away = np.linalg.norm(flat.mean(0) - wanted.mean(measured))
+    assert away <= mean_distance_bound(wanted.covariance, COUNT)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_bias_vanishes_as_steps_get_shorter(name: str) -> None:
+    """With twice the steps the errors, over all measurements of one pixel in four, fall by a factor of 1.5 or more.
+
+    The exact posterior is the limit; docs/conditional.md has the size of the bias at 60 and at 1000 steps.
+    """
+    sde, options = RUNS[name]
+    model, operator = CorrelatedGaussian(sde), OPERATORS["inpainting"]
+    truth = posterior_moments(model, operator)
+    few, many = (
+        projected_moments(
+            model,
+            SolverOptions(**options, corrector="ald", corrector_steps=12, snr=0.4, steps=steps),
+            operator,
+        ).bias(truth, operator, model.data)
+        for steps in (60, 120)
+    )
+    assert few[0] > 1.5 * many[0] and few[1] > 1.5 * many[1], (few, many)

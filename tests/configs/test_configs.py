@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configurations: every official file is a preset with its own values, and every mistake gets a clear sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoresde_fast.configs import Config, load_config, preset_names
+from scoresde_fast.configs.schema import IGNORED
+from scoresde_fast.model import ScoreModel
+from scoresde_fast.sdes import VPSDE
+from tests.support.golden import GOLDEN
+
+pytestmark = pytest.mark.same_everywhere
+
+MINIMAL: dict[str, Any] = {"model": {"name": "ncsnpp"}, "training": {"sde": "vesde"}}
+CLD: dict[str, Any] = {"model": {"name": "ncsnpp", "num_scales": 0}, "training": {"sde": "cld"}}
+POINTS: dict[str, Any] = {**CLD, "model": {"name": "mlp"}, "data": {"is_image": False, "image_size": 1}}
+FLAT: dict[str, Any] = {"name": "ncsnpp", "sde": "cld"}
+CLD_SGM = {
+    "cld_cifar10": "cld_cifar10",
+    "cld_celebahq_256": "cld_celebahq_256_paper",
+    "cld_celebahq_256_later": "cld_celebahq_256",
+    "cld_toy": "cld_toy",
+}
+"""The configurations of CLD-SGM that the presets are."""
+SCORE_SDE = [name for name in preset_names() if name not in CLD_SGM]
+
+
+def changed(section: str, base: dict[str, Any] = MINIMAL, /, **options: Any) -> dict[str, Any]:
+    return {**base, section: {**base.get(section, {}), **options}}
+
+
+def recorded(program: str) -> dict[str, Any]:
+    configurations: dict[str, Any] = json.loads((GOLDEN / "official_configs.json").read_text())[program]
+    return configurations
+
+
+@pytest.fixture(scope="module")
+def official() -> dict[str, Any]:
+    return recorded("score_sde")
+
+
+def test_every_buildable_official_configuration_is_a_preset(official: dict[str, Any]) -> None:
+    """The presets are the official NCSN++, DDPM++ and DDPM files, but the one that the original cannot build."""
+    ours = {name for name, config in official.items() if config["model"]["name"] in ("ncsnpp", "ddpm")}
+    assert set(SCORE_SDE) == ours - {"vp/ddpm/cifar10_unconditional"}
+
+
+@pytest.mark.parametrize("name", SCORE_SDE)
+def test_preset_has_the_official_values(name: str, official: dict[str, Any]) -> None:
+    """Every value of the official file is in the preset, or is one that is knowingly dropped."""
+    ours = load_config(name).to_dict()
+    for section, options in official[name].items():
+        if section in IGNORED[""]:
+            continue
+        for option, value in options.items():
+            assert option in IGNORED[section] or ours[section][option] == value, f"{section}.{option}"
+
+
+@pytest.mark.parametrize("name", CLD_SGM)
+def test_cld_preset_has_the_official_values(name: str) -> None:
+    """A CLD preset is the flat official file, loaded, but for the sampler and what the toy's file leaves open."""
+    theirs, ours = (load_config(form).to_dict() for form in (recorded("cld_sgm")[CLD_SGM[name]], name))
+    differing = {
+        f"{section}.{option}"
+        for section, options in theirs.items()
+        for option, value in options.items()
+        if ours[section][option] != value
+    }
+    sampler = {f"sampling.{option}" for option in ("method", "predictor", "steps", "grid")}
+    assert differing - sampler == ({"data.dataset", "model.num_res_blocks"} if name == "cld_toy" else set())
+
+
+def test_the_two_cld_presets_of_celebahq() -> None:
+    """They differ in what changed after the paper: depth, beta, AdamW, the smallest time trained and the run's size."""
+    paper, later = (load_config(name).to_dict() for name in ("cld_celebahq_256", "cld_celebahq_256_later"))
+    changes = {
+        f"{section}.{option}": (value, later[section][option])
+        for section, options in paper.items()
+        for option, value in options.items()
+        if later[section][option] != value
+    }
+    assert changes == {
+        "model.num_res_blocks": (2, 4),
+        "training.loss_eps": (1e-5, 1e-3),
+        "training.batch_size": (64, 96),
+        "training.n_iters": (320000, 600000),
+        "optim.optimizer": ("Adam", "AdamW"),
+        "optim.weight_decay": (0.0, 0.01),
+        "cld.beta0": (4.0, 0.1),
+        "cld.beta1": (0.0, 6.9),
+    }
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_round_trip_through_json(name: str) -> None:
+    """A configuration written as JSON and read back is the same."""
+    config = load_config(name)
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_load_config_takes_every_form(tmp_path: Path) -> None:
+    """A name, a mapping, a mapping beside notes, a JSON file and a Config are the same configuration."""
+    config = load_config("ve/cifar10_ncsnpp")
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"notes": "tried on Monday", "config": config.to_dict()}))
+    for form in (config, config.to_dict(), {"config": config.to_dict()}, path, str(path)):
+        assert load_config(form) == config
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        pytest.param({**MINIMAL, "modle": {}}, "unknown section.*did you mean 'model'", id="unknown section"),
+        pytest.param(changed("model", nff=1), "unknown option .* 'nff' - did you mean 'nf'", id="option"),
+        pytest.param(changed("training", sde="vpsd"), r"unknown training\.sde 'vpsd' - did you mean 'vpsde'", id="sde"),
+        pytest.param({"model": {"name": "ddpm"}}, r"must say training\.sde: one of 'vesde'", id="sde missing"),
+        pytest.param(changed("model", nf="64"), r"model\.nf must be a whole number, but is '64'", id="text as number"),
+        pytest.param(changed("model", nf=True), r"model\.nf must be a whole number, but is True", id="bool as number"),
+        pytest.param(changed("model", nf=0), r"model\.nf must be greater than 0", id="zero width"),
+        pytest.param(changed("model", nf=18), "cannot be normalised in 4 groups", id="width of no groups"),
+        pytest.param(changed("model", ch_mult=2), r"model\.ch_mult must be a list", id="number as list"),
+        pytest.param(changed("model", ch_mult=[]), r"model\.ch_mult is empty", id="empty list"),
+        pytest.param(changed("model", sigma_max=float("nan")), "must be a finite number", id="NaN"),
+        pytest.param(changed("model", sigma_max=0.001), "the first must be the smaller", id="sigmas swapped"),
+        pytest.param(changed("model", dropout=1.0), r"model\.dropout is 1\.0", id="drop everything"),
+        pytest.param(changed("data", image_size=36), "must be a multiple of 8", id="indivisible image"),
+        pytest.param(changed("data", centered=1), r"data\.centered must be true or false", id="number as bool"),
+        pytest.param(changed("training", continuous=False), "must be 'positional'", id="Fourier and discrete"),
+        pytest.param(changed("optim", beta1=1.0), r"optim\.beta1 is 1\.0", id="beta1"),
+        pytest.param({**MINIMAL, "model": "ncsnpp"}, "must hold options by name", id="section of no options"),
+        pytest.param(
+            changed("model", num_scales=-1), r"num_scales is -1; it must not be negative", id="negative count"
+        ),
+        pytest.param(
+            changed("model", num_scales=0), "num_scales is 0.* VE and discrete models need", id="VE, no levels"
+        ),
+        pytest.param(
+            changed("model", mixed_score=True), "mixed_score is for .* training.sde is 'vesde'", id="mixed VE"
+        ),
+        pytest.param(changed("model", CLD, scale_by_sigma=True), "scale_by_sigma .* set it to false", id="no sigma"),
+        pytest.param(changed("model", label_scale=0), r"label_scale must be greater than 0", id="no label"),
+        pytest.param(changed("training", loss_eps=1), r"loss_eps is 1\.0; it must be below 1", id="no time"),
+        pytest.param(
+            changed("training", weighting="v1"), "unknown training.weighting 'v1'.* reweightedv1", id="weighting"
+        ),
+        pytest.param(
+            {**changed("training", CLD, continuous=False), "model": {"name": "ddpm"}},
+            "models of CLD are continuous in time: set it to true",
+            id="discrete CLD",
+        ),
+        pytest.param(changed("data", is_image=False), "'ncsnpp' and 'ddpm' are for images", id="points to a U-Net"),
+        pytest.param({**MINIMAL, "model": {"name": "mlp"}}, "'mlp' and 'resnet' for points", id="images to an MLP"),
+        pytest.param(changed("data", POINTS, image_size=32), "image_size is 32; .* it must be 1", id="size of a point"),
+        pytest.param(changed("optim", weight_decay=-1), r"weight_decay is -1\.0; it must not", id="negative decay"),
+        pytest.param(
+            changed("optim", optimizer="AdamX"), "unknown optim.optimizer 'AdamX' - did you mean", id="optimiser"
+        ),
+        pytest.param(
+            changed("cld", CLD, objective="hsmm"), "unknown cld.objective 'hsmm' - did you mean", id="objective"
+        ),
+        pytest.param(changed("cld", CLD, m_inf=4), "option of section 'cld' 'm_inf' - did you mean 'm_inv'", id="mass"),
+        pytest.param({**FLAT, "m_inw": 4}, "option of a flat .* 'm_inw' - did you mean 'm_inv'", id="flat option"),
+        pytest.param({**FLAT, "sde": "vesde"}, "sde of a flat .* 'vesde' - did you mean 'vpsde'", id="flat SDE"),
+        pytest.param({**FLAT, "ch_mult": "1,b"}, "ch_mult must be numbers with commas .* '1,b'", id="flat list"),
+        pytest.param({**FLAT, "sde": "vpsde", "beta0": "4"}, "beta0 must be a number, but is '4'", id="flat rate"),
+        pytest.param({**FLAT, "m_inv": "4"}, r"cld\.m_inv must be a finite number, but is '4'", id="flat number"),
+        pytest.param({"sde": "cld"}, r"must say model\.name: one of 'ncsnpp'", id="flat without a network"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, Any], sentence: str) -> None:
+    """Each mistake is refused with a sentence that names the option, its value and what is allowed."""
+    with pytest.raises(ValueError, match=sentence):
+        load_config(options)
+
+
+class TestFlat:
+    """The form of CLD-SGM, its options one beside the other."""
+
+    def test_golden_configurations(self, golden: Path) -> None:
+        """Every option of the recorded files arrives, under its name here."""
+        config = load_config(golden / "cld_cifar10.json")
+        model, cld = config.model, config.cld
+        assert (model.nf, model.num_res_blocks, model.num_scales, model.mixed_score) == (16, 1, 0, True)
+        assert (model.ch_mult, model.attn_resolutions, model.fir_kernel) == ((1, 2), (8,), (1.0, 3.0, 3.0, 1.0))
+        assert (config.data.image_size, config.data.centered, config.sampling.eps) == (16, True, 1e-3)
+        assert (cld.m_inv, cld.gamma, cld.beta0, cld.beta1, cld.numerical_eps) == (4.0, 0.04, 4.0, 0.0, 1e-9)
+        assert (cld.objective, config.training.weighting) == ("hsm", "reweightedv2")
+
+    def test_rate_of_vp(self, golden: Path) -> None:
+        """That program's VP has beta0 + beta1 t, here from beta_min to beta_max; its networks are told t."""
+        model = load_config(golden / "cld_vpsde_mixed.json").model
+        assert (model.beta_min, model.beta_max, model.label_scale) == (0.1, 20.0, 1.0)
+        sde = ScoreModel(golden / "cld_vpsde_mixed.json").sde
+        assert isinstance(sde, VPSDE) and (sde.beta_min, sde.beta_max) == (0.1, 20.0)
+        assert load_config({"name": "ncsnpp", "sde": "vpsde"}).model.beta_max == 20.0
+
+    def test_lists(self) -> None:
+        """Numbers with commas between, one number, and lists are the same."""
+        for text, values in (("16", [16]), (16, [16]), ("16,8", (16, 8))):
+            ours, theirs = (load_config({**FLAT, "attn_resolutions": form}) for form in (text, values))
+            assert ours == theirs
+
+    def test_sampler(self) -> None:
+        """The original's samplers and strides have their names here; its steps are 1000 unless given."""
+        sampling = load_config({**FLAT, "sampling_method": "em", "striding": "linear"}).sampling
+        assert (sampling.method, sampling.predictor, sampling.grid) == ("pc", "euler_maruyama", "uniform")
+        sampling = load_config(
+            {**FLAT, "sampling_method": "sscs", "striding": "quadratic", "n_discrete_steps": 50}
+        ).sampling
+        assert (sampling.predictor, sampling.grid, sampling.steps) == ("sscs", "quadratic", 50)
+        sampling = load_config({**FLAT, "sampling_method": "ode"}).sampling
+        assert (sampling.method, sampling.predictor, sampling.steps) == ("ode", "euler_maruyama", 1000)
+
+    def test_points(self) -> None:
+        """Points of ``data_dim`` coordinates are images of one pixel, which nothing flips."""
+        data = load_config({"name": "mlp", "sde": "cld", "is_image": False, "data_dim": 2}).data
+        assert (data.num_channels, data.image_size, data.is_image, data.random_flip) == (2, 1, False, False)
+
+
+@pytest.mark.parametrize(("name", "value"), [("m_inv", -1.0), ("gamma", 0.0), ("beta0", -1.0), ("numerical_eps", -0.5)])
+def test_impossible_diffusion(name: str, value: float) -> None:
+    """Numbers that no CLD has are refused, by name and value, when the model is built."""
+    with pytest.raises(ValueError, match=f"{name}(=| is ){value}"):
+        ScoreModel({**POINTS, "cld": {name: value}})
+
+
+def test_unknown_preset_names_the_nearest() -> None:
+    """A misspelt preset is answered with the nearest one."""
+    with pytest.raises(ValueError, match="did you mean 've/cifar10_ncsnpp_continuous'"):
+        load_config("ve/cifar10_ncsnp_continuous")
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    """A missing file, a file that is no JSON and JSON that is no object are told apart, each with its path."""
+    path = tmp_path / "mine.json"
+    with pytest.raises(FileNotFoundError, match=r"no configuration file '.*mine\.json'"):
+        load_config(path)
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"mine\.json': not a JSON file"):
+        load_config(path)
+    path.write_text('{"modle": {}}')
+    with pytest.raises(ValueError, match=r"mine\.json': unknown section .* 'modle'"):
+        load_config(path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"mine\.json': .* must hold one JSON object"):
+        load_config(path)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/conditional.md says what is so: its code runs on an embedded model, and known parts are what they were."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "conditional.md").read_text()
+
+
+def test_the_code_runs() -> None:
+    """The Python block runs as it stands and gives what the page says."""
+    pytest.importorskip("sklearn")
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "conditional"}
+    exec(compile(code, "conditional.md", "exec"), names)
+    images, filled = names["images"], names["filled"]
+    assert torch.equal(filled[:, :, :8], images[:, :, :8].repeat_interleave(3, dim=0))
+    assert (filled[:, :, 8:] - images[:, :, 8:].repeat_interleave(3, dim=0)).abs().mean() > 0.01
+    torch.testing.assert_close(names["coloured"].mean(1, keepdim=True), names["gray"], rtol=0, atol=1e-6)
+    assert names["coloured"].std(1).mean() > 0.02
+    assert (torch.nn.functional.avg_pool2d(names["large"], 2) - names["small"]).abs().mean() < 0.005  # it is clipped
+    corner = names["corner"]
+    torch.testing.assert_close(corner[:, :, :4], images[0, :, :4].expand(4, -1, -1, -1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(corner[..., :4], images[0, ..., :4].expand(4, -1, -1, -1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("table", ["truth", "bias", "digits", "restored", "cost"])
+def test_figures_come_from_results(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables are those that benchmarks/conditional_tables.py makes from the committed results."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    rows = getattr(importlib.import_module("conditional_tables"), table)()
+    assert "\n".join(rows) in PAGE

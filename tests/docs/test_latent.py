@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/latent.md says what is so: its code runs, its commands parse, its pictures exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoresde_fast.cli import main
+from scoresde_fast.cli.latent import Decode, Encode, Interpolate
+from scoresde_fast.cli.likelihood import Likelihood
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "latent.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+COMMANDS = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
+
+
+def test_the_code_runs() -> None:
+    """The Python block runs as it stands, and gives what the page says: shapes, and images that resemble themselves."""
+    pytest.importorskip("sklearn")
+    (code,) = (code for language, code in BLOCKS if language == "python")
+    names: dict[str, Any] = {"__name__": "latent"}
+    exec(compile(code, "latent.md", "exec"), names)
+    assert names["codes"].shape == names["back"].shape == (2, 3, 16, 16)
+    assert names["way"].shape == (3, 3, 16, 16)
+    assert 0.8 < names["codes"].std() < 1.2
+    assert (names["back"] - names["some"]).abs().mean() < 0.05
+    found = names["found"]
+    assert found.bits_per_dim.shape == found.standard_error.shape == (2,) and (found.bits_per_dim < 8).all()
+
+
+@pytest.mark.parametrize("line", COMMANDS, ids=[line.split()[1] for line in COMMANDS])
+def test_commands_are_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command line is one that the program takes."""
+    ran: list[object] = []
+    for command in (Decode, Encode, Interpolate, Likelihood):
+        monkeypatch.setattr(command, "run", lambda self: ran.append(self))
+    assert main(shlex.split(line)[1:]) == 0
+    assert len(ran) == 1
+
+
+def test_pictures_exist() -> None:
+    """Every picture of the page is beside it."""
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE)
+    assert len(pictures) == 3 and all((DOCS / picture).is_file() for picture in pictures)

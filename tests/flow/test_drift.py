@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drift on a device: the SDE's own coefficients at any time, the model's flow, and the trace of its Jacobian."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from torch import nn
+from torch.autograd import forward_ad
+
+from scoresde_fast.flow.control import Tolerances
+from scoresde_fast.flow.drift import Drift, TimeCurves, drift_coefficients
+from scoresde_fast.flow.integrate import integrate
+from scoresde_fast.mixture import GaussianMixture
+from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
+from tests.support.golden import NETWORKS, model, recorded, recorded_inputs, relative_error
+
+SDE_OF: dict[str, SDE] = {
+    "ve": VESDE(0.01, 378.0),
+    "vp": VPSDE(),
+    "subvp": SubVPSDE(),
+    "cld": CLDSDE(),
+    "cld-linear": CLDSDE(beta0=0.1, beta1=6.9, numerical_eps=1e-6),
+}
+
+
+@pytest.mark.parametrize("flow", [True, False], ids=["flow", "sde"])
+@pytest.mark.parametrize("name", SDE_OF)
+def test_curves_are_the_sdes_own(name: str, flow: bool) -> None:
+    """At 2 000 times over five decades, and both ends: to 1e-10 of the curve's value, or where it passes 0 of 1."""
+    parametrisation = Parametrisation(SDE_OF[name], mixed=name.startswith("cld"))
+
+    def exact(t: np.ndarray) -> np.ndarray:
+        return drift_coefficients(parametrisation, t, flow=flow)
+
+    t = np.exp(np.random.default_rng(0).uniform(np.log(1e-5), 0, 2000))
+    t[:2] = 1e-5, 1.0
+    got = TimeCurves(exact, 1e-5, 1.0, "cpu")(torch.from_numpy(t)).numpy()
+    np.testing.assert_allclose(got, exact(t), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", SDE_OF)
+def test_traces_of_a_mixture(name: str) -> None:
+    """The exact trace is that of the Jacobian by reverse mode, row by row; Hutchinson's is eps . J eps of the same."""
+    sde = SDE_OF[name]
+    generator = torch.Generator().manual_seed(0)
+    means = torch.rand(3, 2, 2, 1, generator=generator, dtype=torch.float64)
+    mixture = GaussianMixture(sde, [0.2, 0.3, 0.5], means, [0.3, 0.2, 0.4], is_image=False)
+    drift = Drift(mixture, 1e-5)
+    u = torch.randn(3, *mixture.state_shape, generator=generator, dtype=torch.float64)
+    t, ids = torch.tensor([0.02, 0.3, 0.9], dtype=torch.float64), torch.arange(3)
+    probes = torch.stack([rademacher(ids, 5, 2 + index, mixture.image_shape) for index in range(2)])
+    with forward_ad.dual_level(), torch.no_grad():
+        slope, exact = drift.slope_and_exact_trace(u, t)
+        again, estimate = drift.slope_and_trace(u, t, probes, ids, 2, "rademacher", 5)
+    torch.testing.assert_close(slope, mixture.probability_flow(u, t), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(again, slope, rtol=1e-12, atol=1e-12)
+    for index in range(3):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda x, i=index: mixture.probability_flow(x[None], t[i : i + 1])[0].flatten(), u[index]
+        ).flatten(1)
+        torch.testing.assert_close(exact[index, 0], jacobian.trace(), rtol=1e-8, atol=1e-8)
+        half = torch.zeros(2, len(jacobian), dtype=torch.float64)
+        half[:, -4:] = probes[:, index].flatten(1).double()
+        linear_part = jacobian.trace() - jacobian[-4:, -4:].trace()
+        wanted = torch.einsum("pi,ij,pj->p", half, jacobian, half) + linear_part
+        torch.testing.assert_close(estimate[index], wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "pf_div_ema" in recorded(name)])
+@torch.no_grad()
+def test_golden_divergence(name: str) -> None:
+    """The folded network's flow, and its derivative along the recorded probe: drift and divergence of the original."""
+    golden, score_model = recorded(name), model(name, "ema")
+    x, _, t = recorded_inputs(golden)
+    drift, probe = Drift(score_model, 1e-5), torch.from_numpy(golden["hutch_eps"])
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x.double(), probe.double())
+        slope, tangent = forward_ad.unpack_dual(drift.slope(dual, t.double()))
+    assert relative_error(slope.float(), golden["pf_drift_ema"]) <= 2e-5
+    divergence = (tangent * probe).flatten(1).sum(1)
+    np.testing.assert_allclose(divergence, golden["pf_div_ema"], rtol=1e-4)
+
+
+class InFloat64(nn.Module):
+    """A copy of a network in float64. `Drift` evaluates in float64 what has no parameters, so none is registered."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._forward = copy.deepcopy(network).double().forward
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self._forward(x, labels)
+        return output
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "discrete" not in name and name != "vp_ddpm"])
+@torch.no_grad()
+def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
+    """By the batch's norm at 1e-3 from T to 0.01: SciPy's number of evaluations, and its states to 1e-9 of the largest.
+
+    Both integrate the same drift in float64 and sum their stages in different orders: to reach the bound, a rounding
+    of 1e-16 would have to grow ten million times. In float32 such trajectories differ by up to 1e-4.
+    """
+    golden = model(name, "ema")
+    score_model = ScoreFunction(
+        InFloat64(golden.network), golden.parametrisation, golden.image_shape, centered=golden.centered
+    )
+    generator = torch.Generator().manual_seed(0)
+    x = golden.prior(torch.randn(2, *golden.state_shape, generator=generator)).double()
+    drift = Drift(score_model, 1e-2)
+
+    def slope(y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return drift.slope(y.view(x.shape), t).flatten(1)
+
+    def flat(t: float, y: np.ndarray) -> np.ndarray:
+        time = torch.full((len(x),), t, dtype=torch.float64)
+        return slope(torch.from_numpy(y).view(len(x), -1), time).flatten().numpy()
+
+    wanted = solve_ivp(flat, (1.0, 1e-2), x.flatten().numpy(), rtol=1e-3, atol=1e-3)
+    got = integrate(slope, x.flatten(1), 1.0, 1e-2, Tolerances(1e-3, 1e-3, "batch"))
+    assert got.evaluations.tolist() == [wanted.nfev] * len(x)
+    final = wanted.y[:, -1]
+    assert np.abs(got.y.flatten().numpy() - final).max() <= 1e-9 * np.abs(final).max()
+
+
+def test_discrete_models_are_refused() -> None:
+    """A model of discrete times has no drift in between."""
+    parametrisation = Parametrisation(VPSDE(), continuous=False)
+    with pytest.raises(ValueError, match="1000 discrete times"):
+        drift_coefficients(parametrisation, np.array([0.5]))

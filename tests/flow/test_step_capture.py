@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps of the adaptive solvers and of the probability flow, captured as graphs: checked, replayed, and given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde_fast as sf
+from scoresde_fast.flow import density
+from scoresde_fast.flow.adaptive import AdaptiveRunner
+from scoresde_fast.flow.codes import Decoder
+from scoresde_fast.flow.options import AdaptiveOptions, Probes
+from scoresde_fast.flow.probability_flow import ProbabilityFlow
+from scoresde_fast.loop import capture
+from scoresde_fast.loop.capture_safety import require_capturable
+from scoresde_fast.mixture import ExactScore
+from scoresde_fast.model import ScoreFunction
+from scoresde_fast.ops import checks
+from scoresde_fast.run_options import RunOptions
+from scoresde_fast.sdes import VPSDE
+from tests.flow.test_adaptive import tiny
+from tests.loop.test_capture import SDE_OF, model_of
+from tests.support.recorded_graphs import RecordedGraphs
+
+Runs = Callable[[ScoreFunction, bool], Callable[[], Tensor]]
+"""``runs(model, captured)``: prepares runs, with or without graphs; each call of the result is one of two batches."""
+
+LOOSE = {"rtol": 0.1, "atol": 0.1}
+DEVICE = torch.device("meta")
+
+
+def small(network: nn.Module) -> ScoreFunction:
+    """A model of points of four numbers."""
+    return ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True, is_image=False)
+
+
+class CheckedError(Exception):
+    """Raised after a check, because a step on the device "meta" leads nowhere."""
+
+
+@pytest.fixture
+def checking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is checked in place of its capture, and ends there."""
+
+    def step(self: capture.GraphCapture, step: capture.Step) -> capture.Step:
+        require_capturable(step, DEVICE)
+        raise CheckedError
+
+    monkeypatch.setattr(capture.GraphCapture, "step", step)
+
+
+@torch.inference_mode()
+def adaptive_step(model: ScoreFunction, solver: str) -> None:
+    """The first step of a solver, of two samples."""
+    options = AdaptiveOptions(solver, denoise=False).on(model.sde)
+    runner = AdaptiveRunner(model, options, DEVICE, RunOptions())
+    runner._graphs.wanted = True
+    runner.release()
+    runner.refresh()
+    x = torch.zeros(2, *model.state_shape, dtype=torch.float64, device=DEVICE)
+    runner.solve(x, [0, 0])
+
+
+@pytest.mark.same_everywhere
+@pytest.mark.parametrize("solver", ["rk45", "ggf"])
+@pytest.mark.parametrize("sde", SDE_OF)
+def test_a_step_of_an_adaptive_solver_can_be_captured(checking: None, sde: str, solver: str) -> None:
+    """On a device without data: no host read, no copy, no shape of data, the same operations twice."""
+    if (sde, solver) == ("cld", "ggf"):
+        pytest.skip("not defined")
+    with pytest.raises(CheckedError):
+        adaptive_step(model_of(sde), solver)
+
+
+@pytest.mark.same_everywhere
+@pytest.mark.parametrize(
+    ("sde", "probes", "steps"),
+    [
+        ("vpsde", None, None),
+        ("cld", None, 5),
+        ("vesde", Probes("rademacher", 2), None),
+        ("subvpsde", Probes("normal", 2), 5),
+        ("cld", Probes("rademacher", 2), None),
+        ("vpsde", Probes("exact"), None),
+    ],
+    ids=str,
+)
+def test_a_step_of_the_flow_can_be_captured(
+    checking: None, monkeypatch: pytest.MonkeyPatch, sde: str, probes: Probes | None, steps: int | None
+) -> None:
+    """The same down to the data, and up to the prior with the divergence by each kind of probe."""
+    model = model_of(sde)
+    flow = ProbabilityFlow(model, to_data=probes is None, probes=probes, device=DEVICE, steps=steps)
+    monkeypatch.setattr(flow.runner._graphs, "wanted", True)
+    with pytest.raises(CheckedError):
+        flow.run(torch.zeros(2, *model.state_shape, dtype=torch.float64), [0, 1])
+
+
+@pytest.mark.same_everywhere
+@pytest.mark.parametrize("solver", ["rk45", "ggf", "flow"])
+def test_a_network_without_weights_runs_on_the_device(checking: None, solver: str) -> None:
+    """Nothing of it says where it is; all that the step reads is where the states are."""
+    model = small(Scaled(1.0))
+    with pytest.raises(CheckedError):
+        if solver == "flow":
+            flow = ProbabilityFlow(model, to_data=False, probes=Probes(), device=DEVICE)
+            flow.runner._graphs.wanted = True
+            flow.run(torch.zeros(2, 1, 2, 2, dtype=torch.float64), [0, 1])
+        adaptive_step(model, solver)
+
+
+def sampled(solver: str) -> Runs:
+    def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
+        sampler = sf.Sampler(model, solver, **LOOSE)
+        sampler.runner._graphs.wanted = captured
+        sampler.runner.release()
+        return lambda: torch.cat([sampler.sample([1, 2]), sampler.sample([5, 4])])
+
+    return runs
+
+
+def decoded(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
+    decoder = Decoder(model, **LOOSE)
+    decoder.flow.runner._graphs.wanted = captured
+    codes = torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0))
+    return lambda: torch.cat([decoder.decode(half) for half in codes.split(2)])
+
+
+def densities(probe: str) -> Runs:
+    def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
+        estimator = density.LikelihoodEstimator(model, probe=probe, dequantize=False, **LOOSE)  # type: ignore[arg-type]
+        estimator.flow.runner._graphs.wanted = captured
+        data = torch.rand(4, *model.image_shape, generator=torch.Generator().manual_seed(0))
+        return lambda: torch.cat([estimator.estimate(half).log_density for half in data.split(2)])
+
+    return runs
+
+
+RUNS: dict[str, Runs] = {
+    **{solver: sampled(solver) for solver in ("rk45", "ggf")},
+    "decode": decoded,
+    **{f"likelihood-{probe}": densities(probe) for probe in ("rademacher", "normal")},
+}
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> RecordedGraphs:
+    """What records a step, on a CPU, in place of CUDA graphs."""
+    graphs = RecordedGraphs()
+    monkeypatch.setattr(capture, "CudaGraphs", lambda device: graphs)
+    monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU alone it looks at the counter
+    return graphs
+
+
+@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
+def test_a_replayed_step_gives_the_same(graphs: RecordedGraphs, runs: Runs) -> None:
+    """Two batches of one size share a graph, whose replays lead where the plain steps do."""
+    model = tiny()
+    torch.testing.assert_close(runs(model, True)(), runs(model, False)(), rtol=0, atol=1e-6)
+    assert graphs.captured == 1 and graphs.replayed > 1
+
+
+class Scaled(nn.Module):
+    """A multiple of the state: the score, up to a factor, of a normal distribution."""
+
+    def __init__(self, weight: Tensor | float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(B, ...), (B,) -> (B, ...)."""
+        return self.weight * x
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["plain", "captured"])
+@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
+def test_a_changed_network_is_seen(graphs: RecordedGraphs, runs: Runs, captured: bool) -> None:
+    """Between two runs: a weight that changes in place, one that lies elsewhere, and a whole new network."""
+    model = small(Scaled(nn.Parameter(torch.tensor(1.0))))
+    run = runs(model, captured)
+    results = [run()]
+    with torch.no_grad():
+        model.network.weight.add_(0.2)
+    results.append(run())
+    model.network.load_state_dict({"weight": torch.tensor(1.4)}, assign=True)
+    results.append(run())
+    model.network = Scaled(nn.Parameter(torch.tensor(1.6)))
+    results.append(run())
+    for weight, result in zip((1.0, 1.2, 1.4, 1.6), results, strict=True):
+        wanted = runs(small(Scaled(nn.Parameter(torch.tensor(weight)))), False)()
+        torch.testing.assert_close(result, wanted, rtol=0, atol=1e-6)
+    assert len({float(result.double().sum()) for result in results}) == 4
+
+
+class HostReading(nn.Module):
+    """Looks at the time on the host, as no graph can."""
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """The score, up to a factor, of a normal distribution."""
+        return x if labels[0].item() > 0 else 2 * x
+
+
+@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
+def test_a_step_that_no_graph_holds_runs_plain_with_one_warning(graphs: RecordedGraphs, runs: Runs) -> None:
+    """The warning names the operation, its line and the way to silence it; the results are those of the plain steps."""
+    model = small(HostReading())
+    with pytest.warns(RuntimeWarning, match="HostReading cannot be captured as a CUDA graph") as caught:
+        result = runs(model, True)()
+    assert torch.equal(result, runs(model, False)())
+    message = str(caught[0].message)
+    assert len(caught) == 1 and caught[0].filename == __file__ and graphs.captured == 0
+    assert "_local_scalar_dense.default reads a tensor on the host" in message
+    assert "test_step_capture.py" in message and "capture=False" in message

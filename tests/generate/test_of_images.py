@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples that belong to images on the disk: what a run leaves, goes on from, and refuses; and the sheet."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde_fast.generate.of_images import write_samples
+from scoresde_fast.generate.sheet import STRIP, chequered, sheet
+from tests.support.stub_sampler import StubSampler, files
+
+pytestmark = pytest.mark.same_everywhere
+
+GIVEN = {"image": [np.zeros((4, 5, 3), np.uint8)] * 2}
+
+
+def write(stub: StubSampler, out: Path, names: tuple[str, ...] = ("x.png", "y.png"), **more: Any) -> Any:
+    options = {"options": {"command": "stub"}, "batch_size": 3, **more}
+    return write_samples(stub, names, range(8), GIVEN, out, **options)
+
+
+@pytest.mark.parametrize("dependent", [False, True], ids=["alone", "of-a-batch"])
+def test_interrupted_samples(tmp_path: Path, dependent: bool) -> None:
+    """What was finished before an interruption stays, and the run that goes on ends as one that nothing interrupted."""
+    write(StubSampler(batch_dependent=dependent), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        write(StubSampler(batch_dependent=dependent, interrupt_in=4), tmp_path / "set")
+    assert sorted(files(tmp_path / "set")) == ["run.json", *(f"x-00000{seed}.png" for seed in range(3))]
+    (tmp_path / "set" / "x-000001.png").unlink()
+    rest = StubSampler(batch_dependent=dependent)
+    report = write(rest, tmp_path / "set")
+    assert rest.batches == [[0, 1, 2], [3, 4, 5], [6, 7]] and (report.made, report.found) == (6, 2)
+    assert files(tmp_path / "set") == files(tmp_path / "whole")
+    again = StubSampler(batch_dependent=dependent)
+    assert write(again, tmp_path / "set").made == 0 and not again.batches
+
+
+def test_stopped_samples(tmp_path: Path) -> None:
+    """A run that is asked to stop writes no sheet, and says what is missing."""
+    asked = iter([False, True])
+    report = write(StubSampler(), tmp_path, stop=lambda: next(asked))
+    assert (report.made, report.missing, report.stopped) == (3, 5, True) and not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"names": ("x.png", "x.jpg")}, "the samples of x.png and x.jpg would have the same names"),
+        ({"batch_size": 0}, "batch size 0"),
+        ({"out": Path("set.npz")}, "--out set.npz: samples of images go to a folder"),
+    ],
+    ids=["names", "batch", "suffix"],
+)
+def test_samples_that_cannot_be_written(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    """What cannot be written is said before anything is."""
+    stub = StubSampler()
+    with pytest.raises(ValueError, match=re.escape(says)):
+        write(stub, **{"out": tmp_path / "set", **change})
+    assert not stub.batches and not list(tmp_path.iterdir())
+
+
+def test_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under torchrun two processes would write the same files."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="made by one process"):
+        write(StubSampler(), tmp_path)
+
+
+def test_sheets_have_room(tmp_path: Path) -> None:
+    """Of many images the first 16 have a row, and of many samples as many are shown as fit; gray ones are gray."""
+    gray = np.arange(64 * 512, dtype=np.uint32).astype(np.uint8).reshape(64, 512, 1)
+    picture = sheet([f"é{i}" for i in range(20)], {"gray": [gray] * 20}, [[gray] * 40] * 20)
+    assert picture.shape == (16 * (STRIP + 64 + 8), 8 * (512 + 4) + 4, 3)
+    assert np.array_equal(picture[STRIP + 4 : STRIP + 68, 4:516], gray.repeat(3, axis=2))
+    known = torch.tensor([[True, False], [False, False]])
+    fields = chequered(torch.ones(1, 3, 2, 2), known)
+    assert fields[0, :, 0, 0].eq(1).all() and len(fields[:, :, ~known].unique()) == 2

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interrupted sets: whatever ends a run, the next one completes the set to the bytes of an uninterrupted run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import pathlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scoresde_fast.generate import generate
+from scoresde_fast.generate.stores import store
+from tests.support.stub_sampler import StubSampler, files
+
+pytestmark = pytest.mark.same_everywhere
+
+OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
+SEEDS = [0, 1, 2, 3, 4]
+
+
+def make(out: Path, seeds: list[int] = SEEDS, **sampler: bool | int) -> StubSampler:
+    stub = StubSampler(batch_dependent=bool(sampler.pop("batch_dependent", True)), **sampler)
+    generate(stub, seeds, out, batch_size=2)
+    return stub
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int, failure: Callable[[], None]) -> None:
+    """Let the ``number``-th call of ``os.call`` from now on end in ``failure``."""
+    original, calls = getattr(os, call), 0
+
+    def counted(*arguments: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            failure()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(os, call, counted)
+    if hasattr(of_pathlib := getattr(pathlib, "_NormalAccessor", None), call):  # Python 3.10's own references
+        monkeypatch.setattr(of_pathlib, call, staticmethod(counted))
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_run(out: Path, call: str, number: int) -> None:
+    """The body of a process that is killed at the ``number``-th ``os.call``."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fail_at(monkeypatch, call, number, die)
+        make(out)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """The files of an uninterrupted run, by the name of ``out``."""
+    sets = {}
+    for out in OUTS:
+        folder = tmp_path_factory.mktemp("whole")
+        make(folder / out)
+        sets[out] = files(folder)
+    return sets
+
+
+@pytest.mark.parametrize("call", ["replace", "unlink", "fsync"])
+@pytest.mark.parametrize("out", OUTS)
+def test_kill_9(
+    tmp_path: Path,
+    out: str,
+    call: str,
+    whole: dict[str, dict[str, bytes]],
+    processes: multiprocessing.context.BaseContext,
+) -> None:
+    """Killed with any file written but not renamed, or while it tidies up, a run is completed byte for byte."""
+    for number in range(1, 40):
+        folder = tmp_path / str(number)
+        process = processes.Process(target=killed_run, args=(folder / out, call, number))  # type: ignore[attr-defined]
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            assert files(folder) == whole[out]
+            break
+        assert process.exitcode == -signal.SIGKILL
+        make(folder / out)
+        assert files(folder) == whole[out], f"after a kill at {call} number {number}"
+    assert process.exitcode == 0
+    assert number > 3, "killed at several places"
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_ctrl_c(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """Ctrl-C keeps the batches that were made, leaves no half file, and the next run makes the rest alone."""
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / out, interrupt_in=4)
+    assert not [name for name in files(tmp_path) if name.endswith((".unfinished", ".lock"))]
+    assert make(tmp_path / out).batches == [[4]]
+    assert files(tmp_path) == whole[out]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize("out", OUTS)
+def test_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, number: int, whole: dict[str, dict[str, bytes]]
+) -> None:
+    """A full disk is one sentence with the file; finished files stay, half ones go, and room completes the set."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as context:
+        fail_at(context, "replace", number, full)
+        with pytest.raises(OSError, match="No space left on device") as failure:
+            make(tmp_path / out)
+    assert failure.value.errno == errno.ENOSPC
+    assert str(tmp_path) in failure.value.filename
+    assert not [name for name in files(tmp_path) if name.endswith((".unfinished", ".lock"))]
+    make(tmp_path / out)
+    assert files(tmp_path) == whole[out]
+
+
+def test_full_disk_when_it_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, dict[str, bytes]]
+) -> None:
+    """What the disk refuses after it was written is not counted, and is looked at again by the next run."""
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.EIO, "could not be written", str(folder))
+
+    with monkeypatch.context() as context:
+        context.setattr(store, "sync_filesystem", full)
+        with pytest.raises(OSError, match="could not be written"):
+            make(tmp_path / "set")
+    assert json.loads((tmp_path / "set/samples.json").read_text())["done"] == ""
+    (tmp_path / "set/000/000001.png").write_bytes(b"")  # as a crash of the machine may leave it
+    assert make(tmp_path / "set").batches == [[0, 1]]
+    assert files(tmp_path) == whole["set"]
+
+
+def test_no_folder_can_be_made(tmp_path: Path) -> None:
+    """An --out below a file, or where writing is forbidden, is one sentence with the path."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="could not be written") as failure:
+        make(tmp_path / "file" / "set")
+    assert failure.value.filename == str(tmp_path / "file/set")
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_nan(tmp_path: Path, out: str) -> None:
+    """A network that returns NaN stops the run; earlier batches stay, the batch at fault leaves nothing."""
+    with pytest.raises(FloatingPointError, match=r"NaN at step 1 \(t = 0.5\)"):
+        make(tmp_path / out, nan_in=3)
+    assert json.loads(next(tmp_path.rglob("*samples.json")).read_text())["done"] == "0-1"
+    assert out == "set" or not list(tmp_path.glob(f"*{(tmp_path / out).suffix}"))
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_second_run_does_nothing(tmp_path: Path, out: str) -> None:
+    """A finished set costs no network evaluation and is not touched."""
+    make(tmp_path / out)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert make(tmp_path / out).batches == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_missing_image_returns_with_its_batch(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
+    """A deleted image is computed again in its old company, and its neighbours stay as they are."""
+    make(tmp_path / "set")
+    (tmp_path / "set/000/000003.png").unlink()
+    neighbour = (tmp_path / "set/000/000002.png").stat().st_mtime_ns
+    assert make(tmp_path / "set").batches == [[2, 3]]
+    assert (tmp_path / "set/000/000002.png").stat().st_mtime_ns == neighbour
+    assert files(tmp_path) == whole["set"]
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_missing_grid_returns(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """A deleted grid is drawn again from the images of the set, archives included."""
+    make(tmp_path / out)
+    next(tmp_path.rglob("*grid.png")).unlink()
+    assert make(tmp_path / out).batches == []
+    assert files(tmp_path) == whole[out]
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_growth(tmp_path: Path, out: str) -> None:
+    """A set grows by new batches: images keep their bytes, and where it is interrupted makes no difference."""
+    make(tmp_path / "a" / out, [0, 1, 2])
+    first = files(tmp_path / "a")
+    assert make(tmp_path / "a" / out, SEEDS).batches == [[3, 4]]
+    if out == "set":
+        grown = files(tmp_path / "a")
+        assert all(grown[name] == first[name] for name in first if name[-10:-4].isdigit())
+    make(tmp_path / "b" / out, [0, 1, 2])
+    with pytest.raises(FloatingPointError):
+        make(tmp_path / "b" / out, SEEDS, nan_in=4)
+    assert json.loads(next((tmp_path / "b").rglob("*samples.json")).read_text())["done"] == "0-2"
+    make(tmp_path / "b" / out, SEEDS)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_fewer_seeds_of_a_larger_set(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """Asking for a part of a finished set finds it there and takes nothing away."""
+    make(tmp_path / out)
+    assert make(tmp_path / out, [3, 1]).batches == []
+    assert files(tmp_path) == whole[out]
+
+
+def test_batch_size_may_change_where_images_do_not_depend_on_it(tmp_path: Path) -> None:
+    """With per-sample solvers the rest of a set is made alone, in other batches; samples.json records both."""
+    make(tmp_path / "set", batch_dependent=False)
+    (tmp_path / "set/000/000004.png").unlink()
+    stub = StubSampler()
+    generate(stub, SEEDS, tmp_path / "set", batch_size=3)
+    assert stub.batches == [[4]]
+    assert (tmp_path / "set/samples.json").read_text().count('"batch_size"') == 2
+
+
+def test_batch_size_must_stay_where_images_depend_on_it(tmp_path: Path) -> None:
+    """With batch-wide Langevin steps another batch size is another configuration."""
+    make(tmp_path / "set")
+    with pytest.raises(ValueError, match="batch_size: 2 there, 3 asked"):
+        generate(StubSampler(batch_dependent=True), SEEDS, tmp_path / "set", batch_size=3)

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets that several processes make: the bytes do not tell who made what, when, or what was killed meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from scoresde_fast.generate import SetInUseError, Shard, generate
+from scoresde_fast.generate.locks import Claim
+from tests.support.stub_sampler import StubSampler, files
+
+pytestmark = pytest.mark.same_everywhere
+
+OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
+SEEDS = range(5, 200)
+
+
+class SlowSampler(StubSampler):
+    """A batch takes a while, so that a kill finds it at work."""
+
+    seconds = 0.01
+
+    def stream(self, seeds, batch_size, on_step=None):  # type: ignore[no-untyped-def]
+        for batch in super().stream(seeds, batch_size, on_step):
+            time.sleep(self.seconds)
+            yield batch
+
+
+def make(out: Path, shard: Shard = Shard(), batch_size: int = 7) -> None:  # noqa: B008  (it is frozen)
+    generate(SlowSampler(), SEEDS, out, batch_size=batch_size, shard=shard, progress=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """The files of a set that one process made, by the name of ``out``."""
+    sets = {}
+    for out in OUTS:
+        folder = tmp_path_factory.mktemp("whole")
+        make(folder / out)
+        sets[out] = files(folder)
+    return sets
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_split(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """Three shares one after another, in any order, give the bytes of one process; a grid comes with the last."""
+    for index in (2, 0, 1):
+        assert not list(tmp_path.rglob("*grid.png"))
+        make(tmp_path / out, Shard(index, 3))
+    assert files(tmp_path) == whole[out]
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_elastic(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """A set begun in eight shares, of which four ran, is finished in three: nothing is made twice."""
+    made = []
+    for shard in [*(Shard(index, 8) for index in (0, 3, 4, 7)), *(Shard(index, 3) for index in range(3))]:
+        stub = StubSampler()
+        generate(stub, SEEDS, tmp_path / out, batch_size=7, shard=shard)
+        made += [seed for batch in stub.batches for seed in batch]
+    assert sorted(made) == list(SEEDS)
+    assert files(tmp_path) == whole[out]
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_at_once(
+    tmp_path: Path,
+    out: str,
+    whole: dict[str, dict[str, bytes]],
+    processes: multiprocessing.context.BaseContext,
+) -> None:
+    """Four processes at once, each with a share, give the bytes of one."""
+    started = [processes.Process(target=make, args=(tmp_path / out, Shard(index, 4))) for index in range(4)]  # type: ignore[attr-defined]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * 4
+    assert files(tmp_path) == whole[out]
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_other_batches(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """Images do not tell the size of the batches they were made in; the description does."""
+    make(tmp_path / out, batch_size=50)
+    other = files(tmp_path)
+    assert {name for name in other if other[name] != whole[out][name]} == {
+        name for name in other if name.endswith("samples.json")
+    }
+
+
+@pytest.mark.parametrize("kills", [3])
+@pytest.mark.parametrize("out", OUTS)
+def test_random_kills(
+    tmp_path: Path,
+    out: str,
+    kills: int,
+    whole: dict[str, dict[str, bytes]],
+    processes: multiprocessing.context.BaseContext,
+) -> None:
+    """Killed at any moments, and each time begun again in another number of shares, the set is the same at the end.
+
+    After every kill the description counts nothing that is not there, whole.  `benchmarks/sets.py` kills 100 times.
+    """
+    kill_and_finish(tmp_path / out, kills, processes, seed=kills)
+    assert files(tmp_path) == whole[out]
+
+
+def kill_and_finish(out: Path, kills: int, processes: multiprocessing.context.BaseContext, seed: int) -> None:
+    generator = random.Random(seed)
+    for _ in range(kills):
+        count = generator.choice((1, 2, 3))
+        started = [processes.Process(target=make, args=(out, Shard(index, count))) for index in range(count)]  # type: ignore[attr-defined]
+        for process in started:
+            process.start()
+        time.sleep(generator.uniform(0.05, 0.3))
+        for process in started:
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGKILL)
+            process.join()
+        check_counted(out)
+    make(out)
+
+
+def check_counted(out: Path) -> None:
+    """What the description counts is there and whole."""
+    from scoresde_fast.generate.manifest import Manifest
+    from scoresde_fast.generate.stores import open_store
+
+    store = open_store(out)
+    if store.manifest.exists():
+        done = Manifest.read(store.manifest).done
+        assert done is not None
+        found = dict(store.read(done))
+        assert list(found) == list(done)
+        for seed, pixels in found.items():
+            assert (pixels == store.levels(StubSampler().image(seed), "floor")).all()
+
+
+def test_second_writer(tmp_path: Path) -> None:
+    """A share has one writer: a second is refused and told who writes; another share is free."""
+    claim = Claim(tmp_path / "set/.work", Shard(1, 3))
+    with pytest.raises(
+        SetInUseError, match=rf"process {os.getpid()} on .* is writing share 2/3 of this set; wait for it"
+    ):
+        make(tmp_path / "set", Shard(1, 3))
+    make(tmp_path / "set", Shard(0, 3))
+    with pytest.raises(SetInUseError, match=r"is writing share 2/3 of this set, and share 1/2 would overlap"):
+        make(tmp_path / "set", Shard(0, 2))
+    with pytest.raises(SetInUseError, match=r"is writing share 2/3 of this set, and all would overlap"):
+        make(tmp_path / "set")
+    claim.release()
+    make(tmp_path / "set")
+
+
+def test_batch_dependent_sampler_shares_batches(tmp_path: Path) -> None:
+    """Where an image depends on its batch, shares are of the set's own batches, which stay what they are."""
+    generate(StubSampler(batch_dependent=True), SEEDS, tmp_path / "a", batch_size=7)
+    for index in range(3):
+        stub = StubSampler(batch_dependent=True)
+        generate(stub, SEEDS, tmp_path / "b", batch_size=7, shard=Shard(index, 3))
+        assert all(batch[0] % 7 == 5 for batch in stub.batches)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_clock_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, dict[str, bytes]]) -> None:
+    """Nothing depends on the time of day: with a clock that runs backwards a set is begun, and gone on with."""
+    now = time.time()
+    times = iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(times))
+    make(tmp_path / "set", Shard(0, 2))
+    for path in (tmp_path / "set").rglob("*"):
+        os.utime(path, (now + 10**6, now + 10**6))
+    make(tmp_path / "set")
+    assert files(tmp_path) == whole["set"]
+
+
+def test_damaged_description(tmp_path: Path) -> None:
+    """A description that is cut off is made again from the images, once the sampler has shown that they are its own."""
+    make(tmp_path / "set")
+    before = files(tmp_path)
+    path = tmp_path / "set/samples.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.warns(UserWarning, match=r"samples.json was damaged; it is made again"):
+        make(tmp_path / "set")
+    assert files(tmp_path) == before
+    path.write_text(path.read_text()[:100])
+    (tmp_path / "set/000/000006.png").write_bytes((tmp_path / "set/000/000007.png").read_bytes())
+    with pytest.raises(ValueError, match=r"seed 6 gives another image than the one there"):
+        make(tmp_path / "set")
+    assert (tmp_path / "set/000/000006.png").exists()
+
+
+def test_deleted_under_way(tmp_path: Path) -> None:
+    """An image that somebody deletes while the set is made is made by the next run."""
+
+    class Deleting(StubSampler):
+        def stream(self, seeds, batch_size, on_step=None):  # type: ignore[no-untyped-def]
+            (tmp_path / "set/000/000008.png").unlink(missing_ok=True)
+            yield from super().stream(seeds, batch_size, on_step)
+
+    make(tmp_path / "set", Shard(0, 2))
+    generate(Deleting(), SEEDS, tmp_path / "set", batch_size=7, shard=Shard(1, 2), grid=False)
+    assert not (tmp_path / "set/000/000008.png").exists()
+    stub = StubSampler()
+    generate(stub, SEEDS, tmp_path / "set", batch_size=7)
+    assert stub.batches == [[8]]
+
+
+def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished set where nothing can be written is found finished; an unfinished one is one sentence."""
+    make(tmp_path / "set")
+
+    def read_only(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", read_only)
+    monkeypatch.setattr(os, "replace", read_only)
+    make(tmp_path / "set")
+    with pytest.raises(OSError, match=r"could not be written \(Read-only file system\)") as failure:
+        generate(StubSampler(), range(300), tmp_path / "set")
+    assert str(tmp_path / "set") in failure.value.filename
+
+
+def test_no_collective_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under torchrun a process makes its share by RANK and WORLD_SIZE alone, without a process group."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        report = generate(StubSampler(), SEEDS, tmp_path / "set", batch_size=7)
+    assert report.missing == 0 and not torch.distributed.is_initialized()
+    assert json.loads((tmp_path / "set/samples.json").read_text())["done"] == "5-199"
+
+
+def test_stop(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
+    """A run that is asked to stop finishes its batch, says what is missing, and the next one makes the rest."""
+    answers = iter([False, False, True])
+    report = generate(StubSampler(), SEEDS, tmp_path / "set", batch_size=7, stop=lambda: next(answers))
+    assert (report.made, report.missing, report.stopped) == (14, len(SEEDS) - 14, True)
+    assert "181 of the set are missing yet" in str(report)
+    make(tmp_path / "set")
+    assert files(tmp_path) == whole["set"]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verification: every kind of damage is found and named, and only what is damaged is made again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scoresde_fast.cli import main
+from scoresde_fast.conditions.classes import described_conditions
+from scoresde_fast.generate import SeedSet, SetInUseError, Shard, generate
+from scoresde_fast.generate.locks import Claim
+from scoresde_fast.generate.manifest import DamagedManifestError
+from scoresde_fast.generate.pixels import encode_png
+from scoresde_fast.generate.verify import repair, verify
+from tests.support.stub_sampler import StubSampler, files
+
+OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
+SEEDS = range(40)
+
+
+@pytest.fixture
+def made(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A sound set of the format that the test names, else a folder."""
+    out = tmp_path / getattr(request, "param", "set")
+    generate(StubSampler(), SEEDS, out, batch_size=8)
+    return out
+
+
+@pytest.mark.parametrize("made", OUTS, indirect=True)
+def test_sound(made: Path) -> None:
+    """A set as it was made is sound, and looking changes nothing."""
+    before = files(made.parent)
+    findings = verify(made)
+    assert findings.sound and str(findings) == "40 images asked for, 40 there\nsound"
+    assert files(made.parent) == before
+
+
+@pytest.mark.parametrize("made", OUTS[1:], indirect=True)
+def test_truncated_archive(made: Path) -> None:
+    """An archive that was not closed, or cut off, is found, and made again to the same bytes."""
+    before = files(made.parent)
+    path = made if made.exists() else made.with_name("set-000000.tar")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    findings = verify(made)
+    assert len(findings.repairable) > 10 and not findings.sound
+    assert f"seeds {str(findings.repairable).split(',')[0]}" in str(findings)
+    stub = StubSampler()
+    repair(stub, made, findings, batch_size=8)
+    assert {seed for batch in stub.batches for seed in batch} == set(findings.repairable)
+    assert files(made.parent) == before and verify(made).sound
+
+
+def spoil(out: Path) -> dict[str, object]:
+    """One of each: what `verify` is to find."""
+    folder = out / "000"
+    (folder / "000003.png").unlink()
+    (folder / "000004.png").write_bytes((folder / "000004.png").read_bytes()[:-20])
+    (folder / "000005.png").write_bytes(b"")
+    rotten = bytearray((folder / "000009.png").read_bytes())
+    rotten[-20] ^= 1
+    (folder / "000009.png").write_bytes(rotten)
+    (folder / "000006.png").write_bytes(encode_png(np.zeros((9, 9, 3), np.uint8)))
+    shutil.copy(folder / "000007.png", folder / "000008.png")
+    shutil.copy(folder / "000010.png", out / "000010.png")
+    shutil.copy(folder / "000011.png", folder / "000050.png")
+    (folder / "holiday.jpg").write_bytes(b"mine")
+    (folder / ".000012.png.unfinished").write_bytes(b"half")
+    return {
+        "missing": SeedSet.parse("3"),
+        "damaged": SeedSet.parse("4-6,9"),
+        "equal": [(7, 8)],
+        "unasked": SeedSet.parse("50"),
+        "foreign": sorted([folder / "holiday.jpg", out / "000010.png"]),
+        "unfinished": [folder / ".000012.png.unfinished"],
+    }
+
+
+def test_every_kind(made: Path) -> None:
+    """Missing, cut off, empty, changed, of another size, equal, misplaced, beyond the set, foreign: each is named."""
+    before = files(made)
+    expected = spoil(made)
+    findings = verify(made)
+    assert {name: getattr(findings, name) for name in expected} == expected
+    for part in (
+        "missing: 1, seeds 3",
+        "damaged: 4, seeds 4-6, 9",
+        "equal: 1 pairs, seeds 7 and 8",
+        "foreign: 2 files",
+    ):
+        assert part in str(findings)
+    stub = StubSampler()
+    repair(stub, made, findings, batch_size=8)
+    assert stub.batches == [[3, 4, 5, 6, 7, 8, 9]]
+    after = files(made)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"000010.png", "000/000050.png", "000/holiday.jpg"}, "the user's files are left"
+    assert not verify(made).sound, "they are still foreign"
+
+
+def test_in_use(made: Path) -> None:
+    """A set that is being written is not repaired meanwhile."""
+    (made / "000/000003.png").unlink()
+    claim = Claim(made / ".work", Shard(0, 2))
+    with pytest.raises(SetInUseError, match="is writing share 1/2"):
+        repair(StubSampler(), made, verify(made))
+    claim.release()
+
+
+def test_other_sampler(made: Path) -> None:
+    """A repair by another sampler than the set's is refused, with what differs."""
+    (made / "000/000003.png").unlink()
+    with pytest.raises(ValueError, match=r"sampler.steps: 3 there, 4 asked"):
+        repair(StubSampler(steps=4), made, verify(made))
+
+
+def test_no_set(tmp_path: Path) -> None:
+    """What is no set, or has lost its description, is one sentence."""
+    with pytest.raises(FileNotFoundError, match="no such file, so that is not a set"):
+        verify(tmp_path)
+    (tmp_path / "samples.json").write_text("{")
+    with pytest.raises(DamagedManifestError, match=r"samples.json is no description of samples"):
+        verify(tmp_path)
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`verify` finds, exits 1, and with --repair makes the very bytes again from the description alone."""
+    out = tmp_path / "set"
+    command = ["sample", "digits-vp", "--solver", "dpmpp_2m", "--steps", "3", "--restart", "0.1:0.3:1:2", "--strict"]
+    assert main([*command, "--seeds", "0-3", "--out", str(out)]) == 0
+    before = files(out)
+    assert main(["verify", str(out)]) == 0
+    (out / "000/000002.png").write_bytes(b"")
+    with pytest.raises(SystemExit) as code:
+        main(["verify", str(out)])
+    assert code.value.code == 1 and "damaged: 1, seeds 2" in capsys.readouterr().out
+    assert main(["verify", str(out), "--repair"]) == 0
+    assert "1 images (" in capsys.readouterr().out
+    assert files(out) == before
+
+
+def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
+    """Tolerances come back from the description too."""
+    out = tmp_path / "set.npz"
+    options = ["--solver", "rk45", "--rtol", "0.3", "--atol", "0.3", "--strict"]
+    assert main(["sample", "digits-vp", *options, "--seeds", "0-1", "--out", str(out)]) == 0
+    before = files(tmp_path)
+    out.unlink()
+    assert main(["verify", str(out), "--repair"]) == 0
+    assert files(tmp_path) == before
+
+
+def test_conditions_are_not_in_a_description() -> None:
+    """A set of conditional samples cannot be repaired from its description: one sentence says why."""
+    with pytest.raises(ValueError, match="not its data"):
+        described_conditions([{"kind": "projection"}], pytest.fail)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operation ``normal`` and `Noise`: the contract's layout, every backend against the reference, refusals."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+
+from scoresde_fast.noise import Noise
+from scoresde_fast.ops.library import INTERPRETED
+from scoresde_fast.ops.normal import normal, operation
+from scoresde_fast.rng import WORD, box_muller, philox
+from tests.support.chance import SIGMAS, kolmogorov_smirnov_bound
+from tests.support.steps import backends
+
+IDS = torch.tensor([0, 1, 7, 2**32 - 1, 2**32, 2**63 - 1])
+SEED = 0xFEDCBA9876543210
+
+PRESENT = backends(operation)
+
+
+@pytest.fixture(params=["reference", *PRESENT])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each implementation that is present here."""
+    return str(request.param)
+
+
+def element(sample_id: int, draw: int, index: int) -> torch.Tensor:
+    """One number of the contract, spelled out."""
+    counter = torch.tensor([index // 4, draw, sample_id & WORD, sample_id >> 32])
+    words = philox(counter, (SEED & WORD, SEED >> 32))
+    pair = index % 4 // 2 * 2
+    return box_muller(words[pair], words[pair + 1])[index % 2]
+
+
+def test_layout(backend: str) -> None:
+    """Element, draw, sample id and run seed enter the counter and the key as the contract says."""
+    field = Noise(SEED, IDS, backend, precise=True).normal(3, (2, 5))
+    expected = [[element(sample, 3, index) for index in range(10)] for sample in IDS.tolist()]
+    torch.testing.assert_close(field.flatten(1), torch.tensor(expected), rtol=2.4e-7, atol=0)
+
+
+@pytest.mark.parametrize("elements", [1, 3, 63, 127, 128, 500, 768, 5001, 40_001])
+@pytest.mark.parametrize("backend", PRESENT)
+def test_agrees_with_the_reference(backend: str, elements: int) -> None:
+    """Every backend's precise form is within 2 ulp of the reference whatever the length, over several pieces."""
+    if backend == "triton" and INTERPRETED and elements > 10_000:
+        pytest.skip("the interpreter takes half a minute, and pieces of this size are the C++ kernel's")
+    ours = normal(IDS, SEED, 2**32 - 1, (elements,), precise=True, implementation=operation.choose("cpu", backend))
+    reference = Noise(SEED, IDS, "reference").normal(2**32 - 1, (elements,))
+    unit = torch.nextafter(reference.abs(), torch.tensor(math.inf)) - reference.abs()
+    assert float(((ours - reference).abs() / unit).max()) <= 2
+
+
+def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
+    """Batch size, order and neighbours leave a sample's noise as it is, bit for bit."""
+    shape = (3, 7, 5)
+    batch = Noise(SEED, IDS, backend).normal(5, shape)
+    order = torch.tensor([4, 0, 5, 2])
+    assert torch.equal(batch[order], Noise(SEED, IDS[order], backend).normal(5, shape))
+    assert torch.equal(batch[::2], Noise(SEED, IDS[::2], backend).normal(5, shape))
+    assert torch.equal(batch[1:2], Noise(SEED, IDS[1:2], backend).normal(5, shape))
+
+
+def test_a_shorter_field_is_the_head_of_a_longer_one(backend: str) -> None:
+    """The element index alone places a number, not the shape."""
+    noise = Noise(SEED, IDS, backend)
+    assert torch.equal(noise.normal(0, (63,)), noise.normal(0, (8, 8)).flatten(1)[:, :63])
+
+
+def test_everything_changes_the_noise(backend: str) -> None:
+    """Another seed, sample, draw or high word of any of them gives another field."""
+    fields = [
+        Noise(seed, torch.tensor([sample]), backend).normal(draw, (16,))
+        for seed, sample, draw in [(1, 2, 3), (0, 2, 3), (1, 3, 3), (1, 2, 4), (1 + 2**32, 2, 3), (1, 2 + 2**32, 3)]
+    ]
+    assert len({tuple(field.flatten().tolist()) for field in fields}) == len(fields)
+
+
+@pytest.mark.statistical
+def test_distribution(backend: str, run_seed: int) -> None:
+    """200 000 numbers pass a Kolmogorov-Smirnov test, and the four of one call are uncorrelated."""
+    field = Noise(run_seed, torch.arange(100), backend).normal(1, (2000,))
+    distance = stats.kstest(field.flatten().double().numpy(), "norm").statistic
+    assert distance <= kolmogorov_smirnov_bound([field.numel()])
+    correlation = torch.corrcoef(field.view(-1, 4).T) - torch.eye(4)
+    assert float(correlation.abs().max()) < SIGMAS / math.sqrt(50_000)
+
+
+@pytest.mark.statistical
+def test_distribution_of_a_hundred_million(root: Path, monkeypatch: pytest.MonkeyPatch, run_seed: int) -> None:
+    """10^8 numbers: moments to the 6th, the distribution function, and counts in the tails, which are Poisson's."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    from distribution import TAILS, NormalCheck
+
+    check = NormalCheck()
+    for draw in range(20):
+        check.add(normal(torch.arange(5), run_seed, draw, (1_000_000,)))
+    assert check.count == 100_000_000
+    moments = {name: value for name, value in check.deviations().items() if name.startswith("moment")}
+    assert len(moments) == 6 and all(abs(value) < SIGMAS for value in moments.values()), moments
+    assert check.kolmogorov_smirnov() <= math.sqrt(check.count) * kolmogorov_smirnov_bound([check.count])
+    unlikely = stats.norm.sf(SIGMAS)
+    for tail, seen in zip(TAILS, check.tails, strict=True):
+        count = stats.poisson(check.count * math.erfc(tail / math.sqrt(2)))
+        assert count.cdf(seen) > unlikely and count.sf(seen - 1) > unlikely, f"{seen} above {tail}, not {count.mean()}"
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0)], ids=str)
+def test_empty(backend: str, shape: tuple[int, ...]) -> None:
+    """No samples and no elements are no error."""
+    assert Noise(0, IDS, backend).normal(0, shape).shape == (len(IDS), *shape)
+    assert Noise(0, IDS[:0], backend).normal(0, (3,)).shape == (0, 3)
+
+
+def test_opcheck(backend: str) -> None:
+    """Schema, fake and dispatch of the registered operators hold together."""
+    torch.library.opcheck(operation.choose("cpu", backend), (IDS, 1, 2, 63, False))
+
+
+@pytest.mark.parametrize("run_seed", [-1, 2**64, 1.5, True], ids=str)
+def test_bad_run_seed(run_seed: object) -> None:
+    """A run seed that does not fit the key is refused by name."""
+    with pytest.raises(ValueError, match=r"run seed .* is out of range: choose an integer from 0 to 2\^64 - 1"):
+        Noise(run_seed, IDS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [
+        (torch.tensor([3, -4]), "sample id -4 is negative"),
+        (torch.tensor([0.0]), "one-dimensional int64"),
+        (torch.tensor([[1]]), "one-dimensional int64"),
+    ],
+    ids=["negative", "float", "two-dimensional"],
+)
+def test_bad_sample_ids(ids: torch.Tensor, sentence: str) -> None:
+    """Sample ids that are none are refused when the noise is built."""
+    with pytest.raises(ValueError, match=sentence):
+        Noise(0, ids)
+
+
+@pytest.mark.parametrize("draw", [-1, 2**32])
+def test_bad_draw(draw: int) -> None:
+    """A draw that does not fit its counter word is refused rather than wrapped."""
+    with pytest.raises(ValueError, match=f"draw {draw} is out of range"):
+        normal(IDS, 0, draw, (4,))
+
+
+def test_unknown_backend() -> None:
+    """A misspelled backend is answered with the nearest."""
+    with pytest.raises(ValueError, match="did you mean 'reference'"):
+        Noise(0, IDS, "refrence")
+
+
+def test_backend_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SCORESDE_FAST_BACKEND decides where no argument does."""
+    monkeypatch.setenv("SCORESDE_FAST_BACKEND", "reference")
+    assert operation.choose() is operation.reference
+    monkeypatch.setenv("SCORESDE_FAST_BACKEND", "gpu")
+    with pytest.raises(ValueError, match="unknown backend 'gpu'"):
+        operation.choose()
+
+
+def test_a_backend_that_cannot_run_says_why() -> None:
+    """The CPU kernel is refused for tensors that live elsewhere; "auto" falls back on the reference there."""
+    with pytest.raises(RuntimeError, match="backend 'cpu' of normal cannot be used"):
+        operation.choose("meta", "cpu")
+    assert operation.choose("meta") is operation.reference

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annealed Langevin on pairs: at a fixed time it leads to the marginal of position and velocity, from anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import scoresde_fast as sf
+from scoresde_fast.sdes import CLDSDE, VPSDE
+from scoresde_fast.solvers import SolverOptions, StepTable, build_table
+from scoresde_fast.solvers.correctors import annealed_langevin
+from scoresde_fast.solvers.grids import TimeGrid
+from scoresde_fast.solvers.moments import Gaussian, marginal, prior, propagate
+from tests.support.chance import assert_moments
+
+SDES = {"constant": CLDSDE(), "linear": CLDSDE(beta0=0.1, beta1=6.9, numerical_eps=1e-6), "over": CLDSDE(friction=2.0)}
+DATA = (0.3, 0.5)
+
+
+def corrected(sde: CLDSDE, t: float, snr: float, rows: int) -> Gaussian:
+    """Where so many corrector steps at ``t`` lead from a state that has nothing to do with the data."""
+    (row,) = annealed_langevin(sde, TimeGrid.between(np.array([t, t / 2])), snr)
+    return propagate(StepTable.of([row] * rows), sde, DATA, Gaussian(np.array([3.0, -2.0]), np.diag([4.0, 0.01])))
+
+
+@pytest.mark.parametrize("t", [0.25, 0.4, 1.0])
+@pytest.mark.parametrize("name", SDES)
+def test_the_marginal_is_where_it_leads(name: str, t: float) -> None:
+    """The mean is reached exactly, and the covariance but for an error that falls with the step's size."""
+    sde = SDES[name]
+    wanted = marginal(sde, t, *DATA)
+    slowest = np.linalg.eigvals(sde.marginal(t).covariance @ np.linalg.inv(wanted.covariance)).min()
+    errors = []
+    for snr in (0.2, 0.1):
+        got = corrected(sde, t, snr, rows=int(12 / (slowest * snr**2)))
+        assert np.allclose(got.mean, wanted.mean, rtol=1e-6, atol=1e-9)
+        errors.append(np.abs(got.covariance - wanted.covariance).max() / np.abs(wanted.covariance).max())
+    assert errors[0] < 0.05
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.2)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("solver", ["sscs", "em"])
+def test_samples_are_those_of_the_table(solver: str, run_seed: int) -> None:
+    """20 000 samples of a short corrected run have the mean and deviation that the table predicts."""
+    sde = SDES["constant"]
+    options = {"solver": solver, "steps": 20, "corrector": "ald", "corrector_steps": 2, "snr": 0.3, "grid": "quadratic"}
+    table = build_table(sde, SolverOptions(**options))
+    assert table.nfe == 1 + 19 * 3
+    predicted = propagate(table, sde, DATA, prior(sde))
+    model = sf.GaussianMixture(sde, [1.0], torch.full((1, 1, 1, 1), DATA[0]), [DATA[1]], is_image=False)
+    positions = sf.sample(model, range(20_000), batch_size=20_000, run_seed=run_seed, **options)
+    assert_moments(positions, predicted.mean[0], np.sqrt(predicted.covariance[0, 0]))
+
+
+def test_steps_of_sscs_are_not_joined_over_a_corrector() -> None:
+    """Each step is one of SSCS alone, so that the corrector meets the state of its own time."""
+    sde = replace(SDES["constant"], beta0=0.1, beta1=6.9)
+    options = SolverOptions("sscs", 5, "ald", grid="quadratic", snr=1e-9, denoise=False)
+    with_none = build_table(sde, replace(options, corrector="none"))
+    with_idle = build_table(sde, options)  # whose corrector does nothing
+    for got, wanted in zip(
+        *(propagate(table, sde, DATA, prior(sde)).covariance for table in (with_idle, with_none)), strict=True
+    ):
+        assert np.allclose(got, wanted, rtol=1e-9)
+    assert [row.derive is None for row in with_idle.rows] == [False, True, False] * 5
+
+
+@pytest.mark.parametrize(
+    ("sde", "options", "sentence"),
+    [
+        (
+            CLDSDE(),
+            {"solver": "sscs", "corrector": "langevin"},
+            "'langevin' is not defined on the SDE 'cld'; choose 'ald'",
+        ),
+        (CLDSDE(), {"solver": "gddim", "corrector": "ald"}, "only with euler_maruyama, sscs; choose corrector='none'"),
+        (VPSDE(), {"solver": "ddim", "corrector": "ald"}, "only with ancestral, euler_maruyama, reverse_diffusion"),
+        (CLDSDE(objective="dsm"), {"solver": "sscs", "corrector": "ald"}, "use a model trained by 'hsm'"),
+        (CLDSDE(friction=0.4), {"solver": "sscs", "corrector": "ald"}, "friction 0.4, which is under-damped"),
+        (CLDSDE(), {"solver": "sscs", "corrector": "ald", "snr": 0.0}, "snr is 0.0"),
+    ],
+)
+def test_bad_correctors_are_refused(sde: sf.SDE, options: dict[str, object], sentence: str) -> None:
+    """One sentence, with what is allowed, before any step is taken."""
+    with pytest.raises(ValueError, match=sentence):
+        build_table(sde, SolverOptions(**{"steps": 20, **options}))
+
+
+def test_a_network_runs_with_it() -> None:
+    """On `digits-cld`, whose network gives a mixed score, pixels are finite and near the gray that is held."""
+    model, gray = sf.load("digits-cld"), torch.full((1, 16, 16), 0.3)
+    options = {"solver": "sscs", "steps": 6, "corrector": "ald", "snr": 0.3, "grid": "quadratic"}
+    images = sf.sample(model, [1, 2], condition=sf.Projection(gray), **options)
+    assert images.isfinite().all() and (images.mean(1) - 0.3).abs().max() < 0.3

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restart on CLD: forward by the pair's own kernel and back, around each of its solvers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import scoresde_fast as sf
+from scoresde_fast.sdes import CLDSDE
+from scoresde_fast.solvers import SolverOptions, build_table
+from scoresde_fast.solvers.moments import marginal, prior, propagate
+from tests.support.chance import assert_moments
+
+SDE, DATA, EPS = CLDSDE(beta0=0.1, beta1=6.9), (0.3, 0.5), 0.02
+SOLVERS = {
+    "sscs": (SolverOptions("sscs"), 1),
+    "em": (SolverOptions("em"), 1),
+    "gddim": (SolverOptions("gddim", order=2), 2),
+    "gddim, eta 1": (SolverOptions("gddim", order=1, eta=1), 1),
+}
+
+
+def away(options: SolverOptions) -> float:
+    """How far mean and covariance of the state at the end are from those of the data's marginal."""
+    got = propagate(build_table(SDE, options), SDE, DATA, marginal(SDE, SDE.T, *DATA))
+    wanted = marginal(SDE, EPS, *DATA)
+    return float(np.abs(got.mean - wanted.mean).max() + np.abs(got.covariance - wanted.covariance).max())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_order_stays(name: str) -> None:
+    """With two intervals the error still falls with the steps at the solver's order, within 0.25."""
+    options, order = SOLVERS[name]
+    sizes, errors = (100, 200, 400), []
+    for n in sizes:
+        intervals = ((0.2, 0.5, 2, n // 4), (0.05, 0.3, 1, n // 4))
+        errors.append(away(replace(options, steps=n, grid="quadratic", denoise=False, eps=EPS, restart=intervals)))
+    assert errors[-1] < 0.02
+    assert -np.polyfit(np.log(sizes), np.log(errors), 1)[0] == pytest.approx(order, abs=0.25)
+
+
+def test_a_jump_is_the_forward_kernel() -> None:
+    """The row without an evaluation has the mean and covariance of u(t_max) | u(t_min)."""
+    rows = build_table(SDE, SolverOptions("em", 6, restart=((0.2, 0.7, 1, 2),))).rows
+    (jump,) = [row for row in rows if row.derive is None]
+    mean, covariance = SDE.transition(0.2, 0.7)
+    assert np.allclose(jump.state, mean, rtol=1e-12)
+    assert np.allclose(jump.noise @ jump.noise.T, covariance, rtol=1e-12)
+
+
+def test_restart_wipes_out_errors() -> None:
+    """An interval brings the deviation of a coarse run of the flow nearer to the data's than it was."""
+    coarse = SolverOptions("gddim", 6, grid="quadratic", order=1, denoise=False, eps=EPS)
+    assert away(replace(coarse, restart=((0.05, 0.4, 3, 24),))) < 0.5 * away(coarse)
+
+
+@pytest.mark.statistical
+def test_samples_are_those_of_the_table(run_seed: int) -> None:
+    """20 000 positions of a short run with restarts have the mean and deviation that the table predicts."""
+    options = {"solver": "sscs", "steps": 12, "grid": "quadratic", "restart": ((0.1, 0.4, 2, 5),)}
+    predicted = propagate(build_table(SDE, SolverOptions(**options)), SDE, DATA, prior(SDE))
+    model = sf.GaussianMixture(SDE, [1.0], torch.full((1, 1, 1, 1), DATA[0]), [DATA[1]], is_image=False)
+    positions = sf.sample(model, range(20_000), batch_size=20_000, run_seed=run_seed, **options)
+    assert_moments(positions, predicted.mean[0], np.sqrt(predicted.covariance[0, 0]))

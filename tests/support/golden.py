@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results that the papers' own programs gave, recorded in tests/golden; its README says what each file holds."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from scoresde_fast.checkpoints import load
+from scoresde_fast.model import ScoreModel
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+NETWORKS = (
+    *("ve_ncsnpp", "ve_ncsnpp_discrete", "ve_ncsnpp_skip", "vp_ddpm", "vp_ddpmpp", "vp_ddpmpp_discrete"),
+    *("subvp_ncsnpp", "cld_cifar10", "cld_vpsde_mixed"),
+)
+
+
+def checkpoint(name: str) -> Path:
+    """The recorded checkpoint of a network; the test is skipped where the one left out of the repository is missing."""
+    inside, beside = GOLDEN / f"{name}.pth", GOLDEN.parents[2] / "shared" / "golden" / f"{name}.pth"
+    if not inside.is_file() and not beside.is_file():
+        pytest.skip(f"{name}.pth, of 5.6 MB, is not in the repository, and not at {beside}")
+    return inside if inside.is_file() else beside
+
+
+@cache
+def recorded(name: str) -> dict[str, NDArray[np.float32]]:
+    """The arrays of a recorded file."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+@cache
+def model(name: str, weights: str) -> ScoreModel:
+    """The model of a recorded checkpoint, with its ``raw`` or ``ema`` weights."""
+    return load(checkpoint(name), config=GOLDEN / f"{name}.json", ema=weights == "ema")
+
+
+def recorded_inputs(arrays: dict[str, NDArray[np.float32]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The state, its labels and its times; networks of CLD-SGM are told the times themselves."""
+    if "u" in arrays:
+        t = torch.from_numpy(arrays["t"])
+        return torch.from_numpy(arrays["u"]), t.float(), t
+    x, labels, t = (torch.from_numpy(arrays[key]) for key in ("x_in", "labels", "t"))
+    return x, labels, t
+
+
+def relative_error(ours: torch.Tensor, theirs: NDArray[np.float32]) -> float:
+    """The largest difference over the largest recorded value."""
+    assert ours.shape == theirs.shape
+    assert ours.dtype == torch.float32
+    return float(np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max())

@@ -21,7 +21,7 @@ from cld import DOCS
 
 import scoresde_fast as sf
 from scoresde_fast.data import load_dataset
-from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, Registers, StepBackends
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE

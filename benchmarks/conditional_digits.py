@@ -28,7 +28,7 @@ from scoresde_fast.conditions.operators import LinearOperator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES
 from scoresde_fast.evaluation.recognise import Recogniser, tint_class
-from scoresde_fast.loop.condition import Run
+from scoresde_fast.loop.condition import RunContext
 
 COUNT, RESTORED, NOISE = 500, 64, 0.05
 FAST: dict[str, dict[str, Any]] = {
@@ -182,7 +182,7 @@ def cost(name: str, steps: int = 12, repeats: int = 7, batch: int = 64) -> dict[
 
 def project_seconds(sampler: sf.Sampler, seeds: list[int], calls: int = 200) -> float:
     """What the projection of a batch takes, alone: a difference of whole runs would be lost in their noise."""
-    run = Run(sampler.model, sampler.table, sampler.options, sampler.device)
+    run = RunContext(sampler.model, sampler.table, sampler.options, sampler.device)
     bound, ids = sampler.conditions[0].bind(run), torch.tensor(seeds)
     data, state = bound.data(ids), torch.zeros(len(seeds), *sampler.model.state_shape)
     times = []

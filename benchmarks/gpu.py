@@ -145,7 +145,7 @@ class Running:
             found["error"] = f"stopped after {self._seconds:g} s"
         elif self._process.exitcode:
             found["error"] = f"{said.splitlines()[-1] if said else 'no output'} (exit status {self._process.exitcode})"
-        elif "it runs slower, without" in said:
+        elif "it runs more slowly without" in said:
             found["error"] = "something was not compiled or captured, see its log"
         found.setdefault("seconds", round(time.perf_counter() - self._begin, 1))
         return found

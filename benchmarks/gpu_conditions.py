@@ -13,8 +13,8 @@ from gpu_report import Report
 from torch import Tensor
 
 import scoresde_fast as sf
-from scoresde_fast.loop.evaluate import evaluator
-from scoresde_fast.precision import arithmetic
+from scoresde_fast.devices import arithmetic
+from scoresde_fast.loop.evaluator import evaluator
 
 MODELS = ("digits-ve", "digits-vp", "digits-cld")
 SOLVERS: dict[str, dict[str, Any]] = {"digits-cld": {"solver": "sscs", "grid": "quadratic"}}

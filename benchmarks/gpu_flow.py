@@ -9,7 +9,7 @@ import torch
 from flow import divergence_cost, rk45_against_scipy
 from gpu_report import Report
 
-from scoresde_fast.precision import Precision
+from scoresde_fast.devices import Precision
 
 EXACT: tuple[Precision, ...] = ("tf32", "fp32")
 """In which SciPy's loop and ours are compared with the same arithmetic."""

@@ -18,8 +18,8 @@ from scoresde_fast.bench.operations import operations, total_gflop
 from scoresde_fast.bench.timing import gpu_seconds, race, replay_seconds, synchronise
 from scoresde_fast.bench.variants import VARIANTS, Run
 from scoresde_fast.bench.workload import Workload
+from scoresde_fast.devices import arithmetic
 from scoresde_fast.loop.capture import CapturedLoop
-from scoresde_fast.precision import arithmetic
 from scoresde_fast.sampler import Sampler
 
 CAPTURED, COMPILED = "ours: folded, captured bf16", "ours: folded, compiled, captured bf16"

@@ -16,13 +16,13 @@ from network_shapes import BATCHES, shapes
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from scoresde_fast.devices import arithmetic
 from scoresde_fast.loop.capture import GraphCapture
 from scoresde_fast.networks.blocks import AttentionBlock
 from scoresde_fast.networks.folding import FoldedNetwork
 from scoresde_fast.ops import group_norm_attention
 from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
-from scoresde_fast.precision import arithmetic
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 ATTENTION = tuple(((channels, side), batch) for channels, side in ((256, 16), (256, 8), (256, 4), (128, 16))

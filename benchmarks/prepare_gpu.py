@@ -113,7 +113,7 @@ def network(batch: int) -> None:
     import gpu_setting
     import torch
 
-    from scoresde_fast.loop.evaluate import evaluator, timed_evaluator
+    from scoresde_fast.loop.evaluator import evaluator, timed_evaluator
 
     model = gpu_setting.now.model().to("meta")
     x, times = images(model, batch)
@@ -133,7 +133,7 @@ def flow() -> None:
     from torch.autograd import forward_ad
 
     import scoresde_fast as sf
-    from scoresde_fast.loop.evaluate import timed_evaluator
+    from scoresde_fast.loop.evaluator import timed_evaluator
 
     now = gpu_setting.now
     for model, batch in ((now.model(), now.batch), (sf.load(now.flow_model), now.flow_batch)):
@@ -152,7 +152,7 @@ def conditions() -> None:
     import torch
 
     import scoresde_fast as sf
-    from scoresde_fast.loop.evaluate import evaluator
+    from scoresde_fast.loop.evaluator import evaluator
 
     row = torch.empty(1, dtype=torch.int64, device="meta")
     for name in gpu_conditions.MODELS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences that many places need: a name that is unknown, and a package that is not installed."""
+"""Messages for unknown names and for optional packages that are not installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from importlib.util import find_spec
 
 MODULES = {"scikit-learn": "sklearn", "torch-fidelity": "torch_fidelity"}
-"""Packages that are imported by another name."""
+"""The import names of packages whose two names differ."""
 
 
 class MissingPackageError(ModuleNotFoundError, ValueError):
@@ -17,7 +17,7 @@ class MissingPackageError(ModuleNotFoundError, ValueError):
 
 
 def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
-    """The sentence for a name not among ``allowed``: the value, the nearest name if one is near, and the choice."""
+    """Return the message for a name not among ``allowed``: the value, a similar name if there is one, and all names."""
     names = sorted(allowed)
     near = _nearest(str(value), names)
     hint = f" - did you mean {near!r}?" if near else ";"
@@ -28,23 +28,23 @@ def require_packages(purpose: str, *packages: str) -> None:
     """Check that optional packages are installed.
 
     Raises:
-        MissingPackageError: names what is missing, and the command that installs it.
+        MissingPackageError: a package is missing; the message says how to install it.
     """
     missing = [package for package in packages if find_spec(MODULES.get(package, package)) is None]
     if missing:
         raise MissingPackageError(
-            f"{purpose} needs {' and '.join(missing)}, and that is not installed: pip install {' '.join(missing)}"
+            f"{purpose} needs {' and '.join(missing)}, which is not installed: pip install {' '.join(missing)}"
         )
 
 
 def _nearest(value: str, names: list[str]) -> str | None:
-    """The name that ``value`` resembles most, whole or by its beginning; of a number, which resembles none, None."""
+    """Return the name that ``value`` resembles most, whole or by its beginning; None for numbers and unlike names."""
 
     def likeness(name: str) -> float:
         return max(SequenceMatcher(None, value, part).ratio() for part in (name, name[: len(value) + 1]))
 
     def shared_letters(name: str) -> int:
-        return (Counter(value) & Counter(name)).total()  # of letters that have changed places, all
+        return (Counter(value) & Counter(name)).total()  # transposed letters count as shared
 
     best = max(names, key=lambda name: (likeness(name), shared_letters(name)), default=None)
     return None if best is None or value.isdigit() or likeness(best) < 0.5 else best

@@ -21,10 +21,10 @@ from scoresde_fast.conditions.projection import Projection, whole_mask
 from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.errors import unknown
 from scoresde_fast.flow.options import AdaptiveOptions
-from scoresde_fast.keywords import accepting_options
 from scoresde_fast.loop.condition import Condition, Conditions, as_conditions
-from scoresde_fast.loop.watch import OnStep
+from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.run_options import accepting_options
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.solvers import SolverOptions
 

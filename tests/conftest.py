@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    import scoresde_fast as sf
 
 # Without a GPU, Triton kernels run in its interpreter; it must be told before they are imported.
 if not torch.cuda.is_available():
@@ -53,3 +58,19 @@ def processes() -> multiprocessing.context.BaseContext:
 def golden() -> Path:
     """The folder of recorded results of the papers' own programs."""
     return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> sf.ScoreModel:
+    """A small NCSN++ with fresh weights."""
+    from tests.support.tiny import tiny_model
+
+    return tiny_model()
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets PyTorch's number of threads until the end of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from scoresde_fast.bench.baseline import original, tuned
 from scoresde_fast.bench.plain_loop import run_plain
 from scoresde_fast.bench.workload import Workload
+from scoresde_fast.devices import Precision, arithmetic
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.precision import Precision, arithmetic
 from scoresde_fast.sampler import Sampler
 
 Run = Callable[[], Tensor]

@@ -16,7 +16,7 @@ from scoresde_fast.classifier import Classifier
 from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import weights_sha256
-from scoresde_fast.loop.condition import Data, Run, row_table
+from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.sdes import observation
 
 CLASS_SCALE = 5.0
@@ -89,7 +89,7 @@ class ClassGuidance:
             "temperature": self.temperature,
         }
 
-    def bind(self, run: Run) -> BoundClassGuidance:
+    def bind(self, run: RunContext) -> BoundClassGuidance:
         """The guidance in the loop of ``run``.
 
         Raises:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde_fast.conditions.measurement import BoundMeasurement, Measurement
 from scoresde_fast.conditions.operators import LinearOperator
-from scoresde_fast.loop.condition import Data, Run
+from scoresde_fast.loop.condition import Data, RunContext
 
 TINY = 1e-12
 """Below this a residual has no direction."""
@@ -39,7 +39,7 @@ class DPS(Measurement):
     ) -> None:
         super().__init__(operator, measured, scale=scale, seeds=seeds)
 
-    def bind(self, run: Run) -> BoundDPS:
+    def bind(self, run: RunContext) -> BoundDPS:
         """The guidance in the loop of ``run``.
 
         Raises:

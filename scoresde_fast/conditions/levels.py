@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scoresde_fast.loop.condition import Run
+from scoresde_fast.loop.condition import RunContext
 from scoresde_fast.ops.project import LEVEL_WIDTH, LEVELS
 from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
 from scoresde_fast.solvers import find_solver
@@ -42,7 +42,7 @@ def data_level(sde: SDE) -> Array:
     return levels
 
 
-def run_levels(run: Run) -> Array:
+def run_levels(run: RunContext) -> Array:
     """(rows + 1, 5): the level at the start and after each row.
 
     With denoising the last one is the data's own, else that of the time at which sampling stops.
@@ -53,7 +53,7 @@ def run_levels(run: Run) -> Array:
     return np.concatenate([levels, data_level(sde) if options.denoise else marginal_levels(sde, np.array([eps]))])
 
 
-def original_levels(run: Run) -> Array:
+def original_levels(run: RunContext) -> Array:
     """The same as in the original program, whose predictor leaves the known part at the time that it comes from.
 
     Without a corrector its projection comes all the same, before the next predictor, and at its time.  In the end the
@@ -81,6 +81,6 @@ def original_levels(run: Run) -> Array:
     return np.concatenate([levels, last])
 
 
-def corrects(run: Run) -> bool:
+def corrects(run: RunContext) -> bool:
     """Whether the run has a corrector."""
     return run.options.paired_corrector != "none"

@@ -21,7 +21,7 @@ from torch import Tensor
 from scoresde_fast.conditions.operators import LinearOperator, Mask, operator_of, parameters_of, require_adjoint
 from scoresde_fast.conditions.operators.text import Operator
 from scoresde_fast.conditions.seeds import SeedAssignment
-from scoresde_fast.loop.condition import Data, Run, row_table
+from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import tweedie
 
@@ -75,7 +75,7 @@ class Measurement:
             "scale": self.scale,
         }
 
-    def _measured_for(self, run: Run) -> Tensor:
+    def _measured_for(self, run: RunContext) -> Tensor:
         """The measurements of the model's own data, which images in [0, 1] are an affine map of.
 
         Raises:
@@ -94,7 +94,7 @@ class Measurement:
             )
         return span_of(run) * self.measured.to(run.device) + of_black
 
-    def bound_attributes(self, run: Run) -> dict[str, Any]:
+    def bound_attributes(self, run: RunContext) -> dict[str, Any]:
         """The attributes of `BoundMeasurement`; the errors are those of `_measured_for`."""
         return {
             "operator": self.operator,
@@ -107,13 +107,13 @@ class Measurement:
         }
 
 
-def ends_of(run: Run) -> tuple[float, float]:
+def ends_of(run: RunContext) -> tuple[float, float]:
     """What black and white are in the range of the model's data."""
     black, white = run.model.from_images(torch.tensor([0.0, 1.0])).tolist()
     return black, white
 
 
-def span_of(run: Run) -> float:
+def span_of(run: RunContext) -> float:
     """How much longer the range of the model's data is than that of images."""
     black, white = ends_of(run)
     return white - black
@@ -168,7 +168,7 @@ class BoundMeasurement:
         return operator_of(self.operator, data[1:])
 
 
-def recovery(run: Run) -> Tensor:
+def recovery(run: RunContext) -> Tensor:
     """(rows, parts + 1): x0_hat from the parts of the state and the network's output, which the score is made of.
 
     Raises:

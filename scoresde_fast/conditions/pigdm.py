@@ -23,7 +23,7 @@ from torch import Tensor
 
 from scoresde_fast.conditions.measurement import BoundMeasurement, Measurement, span_of
 from scoresde_fast.conditions.operators import LinearOperator, ridge_inverse
-from scoresde_fast.loop.condition import Data, Run, row_table
+from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.sdes import observation, tweedie
 
 SPREAD = 2.0
@@ -69,7 +69,7 @@ class PiGDM(Measurement):
         """Everything of it that decides the pixels, as plain values."""
         return {**super().describe(), "noise": self.noise, "data_std": self.data_std}
 
-    def bind(self, run: Run) -> BoundPiGDM:
+    def bind(self, run: RunContext) -> BoundPiGDM:
         """The guidance in the loop of ``run``.
 
         Raises:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoresde_fast.conditions.levels import corrects, original_levels, run_levels
 from scoresde_fast.conditions.seeds import SeedAssignment
-from scoresde_fast.loop.condition import DRAWS, Data, Run
+from scoresde_fast.loop.condition import DRAWS, Data, RunContext
 from scoresde_fast.ops.project import LEVELS, block_shape, operation, project
 from scoresde_fast.ops.step_table import CONTROL, DeviceTable
 
@@ -81,7 +81,7 @@ class Projection:
             digest.update(tensor.cpu().numpy().tobytes())
         return {"kind": "projection", "sha256": digest.hexdigest(), "parity": self.parity}
 
-    def bind(self, run: Run) -> BoundProjection:
+    def bind(self, run: RunContext) -> BoundProjection:
         """The projection in the loop of ``run``.
 
         Raises:
@@ -127,7 +127,7 @@ class OriginalStart:
     projects: bool
 
 
-def original_start(run: Run, block: tuple[int, ...]) -> OriginalStart:
+def original_start(run: RunContext, block: tuple[int, ...]) -> OriginalStart:
     """How the original program begins with blocks of that shape.
 
     Raises:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from scoresde_fast.devices import arithmetic
 from scoresde_fast.flow.control import Tolerances
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.flow.runner import FlowRunner
-from scoresde_fast.loop.evaluate import evaluator
+from scoresde_fast.loop.evaluator import evaluator
 from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.program import Program
+from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.runner import prior
-from scoresde_fast.loop.table_runner import program_for
-from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.precision import arithmetic
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import CLDSDE, SDE
 from scoresde_fast.solvers import find_solver
@@ -39,7 +39,7 @@ class AdaptiveRunner(FlowRunner):
         # Numbers, which `AdaptiveOptions.on` has put there.
         assert options.eps is not None and options.rtol is not None and options.atol is not None
         tolerances = Tolerances(options.rtol, options.atol, options.error_norm)
-        self._finish = program_for(model, _last_step(model.sde, options.eps), device) if options.denoise else None
+        self._finish = Program.of_model(model, _last_step(model.sde, options.eps), device) if options.denoise else None
         self._denoise: Loop | None = None
         self._evaluations: dict[int, int] = {}
         reverse_sde = options.solver == "ggf"

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from scoresde_fast.flow.options import FlowOptions
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
-from scoresde_fast.keywords import accepting_options
-from scoresde_fast.loop.watch import OnStep
+from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise, check_seed
+from scoresde_fast.run_options import accepting_options
 from scoresde_fast.sdes import CLDSDE
 
 USUAL: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}

@@ -20,10 +20,10 @@ from torch import Tensor
 from scoresde_fast.flow.codes import data_states, sample_ids
 from scoresde_fast.flow.options import FlowOptions, ProbeKind, Probes
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
-from scoresde_fast.keywords import accepting_options
-from scoresde_fast.loop.watch import OnStep
+from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.rng import uniforms
+from scoresde_fast.run_options import accepting_options
 from scoresde_fast.sdes import CLDSDE
 
 LEVELS = 256

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scoresde_fast.loop.evaluate import TimedEvaluator, timed_evaluator
+from scoresde_fast.devices import Precision
+from scoresde_fast.loop.evaluator import TimedEvaluator, timed_evaluator
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ops import hutchinson_dot
 from scoresde_fast.ops.hutchinson_dot import Probe
-from scoresde_fast.precision import Precision
 from scoresde_fast.sdes import CLDSDE, Array, ScalarSDE
 
 PIECES, NODES = 128, 14

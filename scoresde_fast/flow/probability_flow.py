@@ -17,11 +17,11 @@ from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.flow.control import Fixed, Tolerances
 from scoresde_fast.flow.options import FlowOptions, Probes
 from scoresde_fast.flow.runner import Flowed, FlowRunner
-from scoresde_fast.keywords import names, split_options
-from scoresde_fast.loop.batch_fit import fitting_batch
+from scoresde_fast.loop.batch_size import fitting_batch
 from scoresde_fast.loop.batches import Batches
-from scoresde_fast.loop.watch import OnStep
+from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.run_options import names, split_options
 from scoresde_fast.sdes import SDE
 from scoresde_fast.solvers import make_grid
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scoresde_fast.devices import choose_capture
+from scoresde_fast.devices import arithmetic, choose_capture, choose_precision
 from scoresde_fast.flow.control import Fixed, Tolerances
 from scoresde_fast.flow.drift import Drift, TimeCurves
 from scoresde_fast.flow.errors import IntegrationError
@@ -22,13 +22,12 @@ from scoresde_fast.flow.integrate import Attempt, Integrator, OnAttempt, Solutio
 from scoresde_fast.flow.options import Probes
 from scoresde_fast.loop.capture import GraphCapture
 from scoresde_fast.loop.fallback import fits_in_memory
-from scoresde_fast.loop.lanes import in_lane
 from scoresde_fast.loop.loop import StepBackends
-from scoresde_fast.loop.watch import OnStep
+from scoresde_fast.loop.run_monitor import OnStep
+from scoresde_fast.loop.workers import in_worker
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops.normal import normal
 from scoresde_fast.ops.rademacher import rademacher
-from scoresde_fast.precision import arithmetic, choose_precision
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import ScalarSDE
 
@@ -119,7 +118,7 @@ class FlowRunner:
         self.release()
         # What a network is folded to may depend on the number of threads, in its last bits; so it has one.
         if self.device.type == "cpu":
-            in_lane(self._make)
+            in_worker(self._make)
         else:
             self._make()
 

@@ -19,7 +19,7 @@ from scoresde_fast.fingerprint import data_sha256
 from scoresde_fast.flow.codes import Decoder, decode, interpolate
 from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png, to_pixels
-from scoresde_fast.loop.watch import OnStep
+from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 

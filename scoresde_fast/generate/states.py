@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.seeds import check_seeds
-from scoresde_fast.loop.watch import OnStep
+from scoresde_fast.loop.run_monitor import OnStep
 
 
 class StateSource(Protocol):

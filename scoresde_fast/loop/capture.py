@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The captured loop: each pattern of a run is one CUDA graph, replayed as often as the table says."""
+"""The captured loop: each pattern of a run is one CUDA graph, replayed as often as the program repeats it."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from torch import Tensor, nn
 from scoresde_fast.loop.capture_safety import require_capturable
 from scoresde_fast.loop.fallback import out_of_memory, warn_slower
 from scoresde_fast.loop.loop import Loop
-from scoresde_fast.loop.phases import split
-from scoresde_fast.loop.watch import OnStep, Watch
+from scoresde_fast.loop.program import split
+from scoresde_fast.loop.run_monitor import OnStep, RunMonitor
 from scoresde_fast.noise import Noise
 
 Step = Callable[[], None]
 Captured = TypeVar("Captured")
 
 WARM_UP = 3
-"""Times that a pattern runs before it is captured: Triton compiles, cuDNN measures, libraries allocate."""
-MOST_GRAPHS = 8
-"""Patterns that are captured, those that come most often first; a solver has two or three."""
+"""Runs of a pattern before its capture, in which Triton compiles, cuDNN measures and libraries allocate."""
+MAX_GRAPHS = 8
+"""Patterns that are captured, the most frequent first; a solver has two or three."""
 
 
 class Graphs(Protocol):
-    """What records a step and plays it again."""
+    """Records a step and replays it."""
 
     def warm_up(self, step: Step) -> None:
-        """Run a step where it will be captured."""
+        """Run a step in the stream of its later capture."""
 
     def capture(self, step: Step) -> Step:
-        """Record a step without running it; the result runs what was recorded."""
+        """Record a step without running it, and return a function that replays it."""
 
 
 class CudaGraphs:
-    """CUDA graphs of one device.  All share one memory pool: nothing outlives a replay but what lay outside before.
+    """CUDA graphs of one device.  They share one memory pool, because no memory of a graph is read after its replay.
 
     Args:
         device: the GPU.
@@ -73,24 +73,24 @@ class CudaGraphs:
                     raise
         except Exception:
             self._end_allocation()
-            if causes:  # what ended the capture says more than that it ended
+            if causes:  # the cause says more than the error of the ended capture
                 raise causes[0] from None
             raise
         return graph.replay
 
     def _end_allocation(self) -> None:
-        """Takes the allocator out of the pool of a failed capture; torch 2.11 leaves it there, and frees no memory."""
-        with suppress(RuntimeError), torch.cuda.device(self._device):  # raised where the capture's end has done it
+        """Take the allocator out of the pool of a failed capture; torch 2.11 leaves it there, and frees no memory."""
+        with suppress(RuntimeError), torch.cuda.device(self._device):  # other versions have done it already
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
 
 
 class GraphCapture:
-    """Captures what runs a model's network, as long as that works; after the first failure, with one warning, no more.
+    """Captures the runs of a model's network.  After the first failure it warns once and captures nothing more.
 
     Args:
-        model: has the network as its attribute ``network``, which the warning names.
-        device: a GPU, if anything is to be captured.
-        wanted: False captures nothing.
+        model: the warning names its attribute ``network``.
+        device: a GPU, unless ``wanted`` is False.
+        wanted: whether to capture at all.
 
     Attributes:
         wanted: whether anything is still captured.
@@ -102,15 +102,15 @@ class GraphCapture:
         self._graphs: Graphs | None = None
 
     def release(self) -> None:
-        """Give back the memory that graphs share; the next capture is checked anew."""
+        """Free the memory of the graphs; the next capture is checked anew."""
         self._graphs = None
 
     def capture(self, check: Callable[[], None], record: Callable[[Graphs], Captured]) -> Captured | None:
-        """What ``record`` captures; None where that is not wanted or fails.
+        """Return what ``record`` captures; None where capture is not wanted or fails.
 
         Args:
-            check: raises if this cannot be captured; called before the first capture, because one that fails half-way
-                leaves a device in a state that a check does not.
+            check: raises if a capture would fail; called before the first one, because a capture that fails half-way
+                leaves the device in a bad state, and a check does not.
             record: captures with the graphs that it is given.
 
         Raises:
@@ -132,7 +132,7 @@ class GraphCapture:
             return None
 
     def step(self, step: Step) -> Step:
-        """The step as a graph, or itself where it is not captured; it runs several times before, in any case."""
+        """Return the step as a graph, or the step itself if it is not captured; a capture runs it a few times first."""
 
         def record(graphs: Graphs) -> Step:
             for _ in range(WARM_UP):
@@ -143,12 +143,12 @@ class GraphCapture:
 
 
 class CapturedPattern(NamedTuple):
-    """Rows of a run that come one after the other, captured.
+    """A captured pattern of rows.
 
     Attributes:
-        replay: runs them, from the first row of the table on.
-        evaluations: of the network in them.
-        repeats: how often they come in a row.
+        replay: runs the pattern from the first row of the table.
+        evaluations: of the network in the pattern.
+        repeats: of the pattern in this phase of the run.
     """
 
     replay: Step
@@ -157,12 +157,12 @@ class CapturedPattern(NamedTuple):
 
 
 class CapturedLoop:
-    """A loop for one shape of batch, captured: `run` hands over one graph a pattern, and nothing else.
+    """A captured loop for one shape of batch: `run` launches one graph a pattern and nothing else.
 
     Args:
-        loop: what is captured.
+        loop: the loop to capture.
         shape: (B, C, H, W) of every batch.
-        graphs: where to; several loops may share them, and with them their memory.
+        graphs: record the patterns; loops that share them share their memory.
 
     Raises:
         RuntimeError: a pattern cannot be captured.
@@ -176,7 +176,7 @@ class CapturedLoop:
         for phase in self._phases:
             often[phase.pattern] += phase.repeats
         self._steps = {pattern: partial(loop.pattern, pattern, self._registers) for pattern in often}
-        captured = {pattern: self._steps[pattern] for pattern, _ in often.most_common(MOST_GRAPHS)}
+        captured = {pattern: self._steps[pattern] for pattern, _ in often.most_common(MAX_GRAPHS)}
         for step in captured.values():
             for _ in range(WARM_UP):
                 self._registers.counter.zero_()
@@ -186,10 +186,10 @@ class CapturedLoop:
             self._replays[pattern] = graphs.capture(step)
 
     def patterns(self) -> Iterator[CapturedPattern]:
-        """The patterns of a run in their order, to be measured."""
+        """Yield the patterns of a run in order, to be measured."""
 
         def replay(step: Step) -> None:
-            self._registers.counter.zero_()  # each replay counts on, and the table has an end
+            self._registers.counter.zero_()  # each replay advances the counter, which must stay in the table
             step()
 
         for phase in self._phases:
@@ -199,19 +199,19 @@ class CapturedLoop:
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
         """As `Loop.run`, but ``on_step`` is called after each pattern rather than each row."""
         registers = self._loop.start(self._registers, x, noise)
-        watch = Watch(registers.sums, self._loop.program.table, on_step)
+        monitor = RunMonitor(registers.sums, self._loop.program.table, on_step)
         for phase in self._phases:
             replay, rows = self._replays[phase.pattern], len(phase.pattern)
             evaluations = sum(kind.evaluates for kind in phase.pattern)
             for _ in range(phase.repeats):
                 replay()
-                watch.after(rows, evaluations)
-        watch.finish()
+                monitor.queued(rows, evaluations)
+        monitor.finish()
         return registers.state.clone()
 
 
 def require_capturable_loop(loop: Loop, state_shape: tuple[int, ...]) -> None:
-    """Raises `CaptureUnsafeError`, which names the operation, unless every pattern of the loop can be captured."""
+    """Raise `CaptureUnsafeError`, which names the operation, unless every pattern of the loop can be captured."""
     registers = loop.registers((1, *state_shape))
     for pattern in dict.fromkeys(phase.pattern for phase in split(loop.program.kinds)):
         registers.counter.zero_()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a step can be captured as a CUDA graph and replayed: every operation of it, looked at as it is dispatched.
+"""A check that a step can be captured as a CUDA graph and replayed, made on every operation that it dispatches.
 
-It needs no GPU: the tensors may be fake ones, with a device and no data.
+The check needs no GPU: the tensors may be fake ones, which have a device and no data.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor}
-"""Operations whose shape may depend on data, and mostly does not."""
+"""Operations whose shape depends on data only for a mask."""
 FROM_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}
 
 
 class CaptureUnsafeError(RuntimeError):
-    """An operation that no graph can replay; names it and says why."""
+    """A graph cannot replay an operation; the message names it and says why."""
 
 
 @dataclass
 class _Storages:
-    """A name for each storage: given ones keep it over recordings, those made inside are numbered in order."""
+    """Names of storages: those given from outside keep theirs in every recording, those made inside are numbered."""
 
-    # A freed storage may leave its address to the next one, which then gets a new name.  Only given ones are kept
-    # alive: a check needs no more memory than the step.
+    # A new storage may take the address of a freed one, and then gets a new name.  Only given storages are kept alive,
+    # so that the check needs no more memory than the step.
     given: dict[int, Tensor] = field(default_factory=dict)
     made: dict[int, int] = field(default_factory=dict)
     count: int = 0
 
     def begin(self) -> None:
-        """What was made until now counts as given."""
+        """Count every storage made so far as given."""
         self.made.clear()
         self.count = 0
 
     def read(self, tensor: Tensor) -> str:
-        """The name of an argument's storage."""
+        """Return the name of an argument's storage."""
         key = _key(tensor)
         if key in self.made:
             return f"made {self.made[key]}"
@@ -51,7 +51,7 @@ class _Storages:
         return f"given {key}"
 
     def written(self, tensor: Tensor, known: set[int]) -> str:
-        """The name of a result's storage, which is new unless its key is known; adds the key."""
+        """Return the name of a result's storage, a new one unless its key is known; add the key."""
         key = _key(tensor)
         if key not in known and key not in self.given:
             known.add(key)
@@ -66,13 +66,13 @@ def _key(tensor: Tensor) -> int:
 
 
 class CaptureSafety(TorchDispatchMode):
-    """Inside it every operation is recorded, and one that cannot be captured raises `CaptureUnsafeError`.
+    """A mode that records every operation, and raises `CaptureUnsafeError` for one that cannot be captured.
 
-    That is: a host read of a device tensor, a shape that depends on data, a copy between host and device, an operation
-    on tensors of both, and torch's random generator.
+    These cannot: a read of a device tensor on the host, a shape that depends on data, a copy between host and device,
+    an operation on tensors of both, and a draw from torch's random generator.
 
     Args:
-        device: the device of the run; tensors of other devices are the host's.
+        device: the device of the run; tensors of other devices count as the host's.
     """
 
     def __init__(self, device: torch.device | str) -> None:
@@ -85,7 +85,7 @@ class CaptureSafety(TorchDispatchMode):
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        with self:  # inference mode hands over composite operations whole: what they are made of decides
+        with self:  # inference mode dispatches composite operations whole; their parts decide
             made_of = func.decompose(*args, **kwargs)
         if made_of is not NotImplemented:
             return made_of
@@ -99,7 +99,7 @@ class CaptureSafety(TorchDispatchMode):
         return result
 
     def begin(self) -> None:
-        """Forget the record; tensors made until now count as given."""
+        """Start a new record; tensors made so far count as given."""
         self.record = []
         self.storages.begin()
 
@@ -110,12 +110,12 @@ class CaptureSafety(TorchDispatchMode):
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         device = [tensor for tensor in tensors if self._on_device(tensor)]
         host = [tensor for tensor in tensors if not self._on_device(tensor)]
-        # Attention counts as random for the sake of a dropout that it may not have.
+        # PyTorch tags attention as random because of its dropout, which may be 0.
         if torch.Tag.nondeterministic_seeded in func.tags and _argument(func, "dropout_p", args, kwargs) != 0:
             return "draws from torch's random generator"
         if device and torch.Tag.data_dependent_output in func.tags:
             return "reads a tensor on the host"
-        # An index of integers has the shape that it has; one that is a mask has as many entries as it is true.
+        # A mask selects a number of entries that depends on its data; an integer index does not.
         indices = [index for index in tree_leaves(args[1]) if isinstance(index, Tensor)] if func in INDEXING else []
         masked = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
         if device and (masked if func in INDEXING else torch.Tag.dynamic_output_shape in func.tags):
@@ -123,7 +123,7 @@ class CaptureSafety(TorchDispatchMode):
         target = kwargs.get("device")
         if target is not None and tensors:
             to = torch.device(target).type
-            # Forward mode asks the device "meta", where there is no data, for the shape of a product with zeros.
+            # Forward mode computes shapes on the device "meta", which holds no data.
             if device and to not in (self.device_type, "meta"):
                 return "copies a tensor to the host"
             if host and to == self.device_type:
@@ -141,7 +141,7 @@ def _describe(value: object, name: Callable[[Tensor], str]) -> str:
 
 
 class _HostValues(TorchFunctionMode):
-    """Catches what PyTorch makes of values on the host without dispatching an operation."""
+    """Catches tensors that PyTorch makes from host values without dispatching an operation."""
 
     def __init__(self, device_type: str) -> None:
         super().__init__()
@@ -159,7 +159,9 @@ class _HostValues(TorchFunctionMode):
 
 
 def record_twice(step: Callable[[], object], device: torch.device | str) -> Iterator[tuple[str, str]]:
-    """Run a step twice and yield the operations that differ: (first time, second time); none, where it is captureable.
+    """Run a step twice and yield the operations that differ, as (first time, second time).
+
+    A step that can be captured yields nothing.
 
     Raises:
         CaptureUnsafeError: an operation cannot be captured.
@@ -179,7 +181,7 @@ def record_twice(step: Callable[[], object], device: torch.device | str) -> Iter
 
 
 def require_capturable(step: Callable[[], object], device: torch.device | str) -> None:
-    """Raises `CaptureUnsafeError` unless the step can be captured once and replayed."""
+    """Raise `CaptureUnsafeError` unless the step can be captured once and replayed."""
     for first, second in record_twice(step, device):
         raise CaptureUnsafeError(
             f"{(first or second).partition('(')[0]} is not the same in two steps: {first or 'nothing'}, "
@@ -188,7 +190,7 @@ def require_capturable(step: Callable[[], object], device: torch.device | str) -
 
 
 def _argument(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What an operation is given for the argument ``name``; None where it has no such argument."""
+    """Return the value of an operation's argument ``name``; None where it has no such argument."""
     for index, argument in enumerate(func._schema.arguments):
         if argument.name == name:
             return args[index] if index < len(args) else kwargs.get(name, argument.default_value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows when a network cannot be compiled or captured: a warning, and an error only where memory is short."""
+"""Fallbacks where a network cannot be compiled or captured, and the test for errors that mean short memory."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from pathlib import Path
 import torch
 from torch import nn
 
-PACKAGES = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
-"""Where this package and PyTorch are: a warning is shown at the first line outside."""
+INTERNAL_PATHS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
+"""Folders of this package and of PyTorch; a warning points at the first line outside them."""
 
 
 def warn_user(message: str) -> None:
-    """Warn at the line, outside this package and PyTorch, that asked for what is running."""
+    """Warn at the caller's line outside this package and PyTorch."""
     callers = enumerate(traceback.walk_stack(sys._getframe()), 1)
-    level = next(level for level, (frame, _) in callers if not frame.f_code.co_filename.startswith(PACKAGES))
+    level = next(level for level, (frame, _) in callers if not frame.f_code.co_filename.startswith(INTERNAL_PATHS))
     warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 def warn_slower(network: nn.Module, done: str, option: str, error: Exception) -> None:
-    """Warn that a network runs slower than asked.
+    """Warn that a network runs more slowly than the user asked.
 
     Args:
         network: the warning names its class.
-        done: what cannot be done to it: "compiled".
-        option: the option that asks for this, and that silences the warning when it is False.
+        done: what failed, as a participle: "compiled".
+        option: the option that asks for it; False silences the warning.
         error: the reason; the warning quotes it and the line of the network that raised it.
     """
     said = " ".join(list(filter(str.strip, str(error).splitlines()))[:2]) or type(error).__name__
     warn_user(
         f"{type(network).__name__} cannot be {done}: {said}{_raised_at(error)}; "
-        f"it runs slower, without; {option}=False says that this is meant"
+        f"it runs more slowly without; {option}=False silences this warning"
     )
 
 
 def _raised_at(error: Exception) -> str:
-    """The line of the innermost module that was computing when the error was raised, in words."""
+    """Describe the line of the innermost module that was computing when the error was raised."""
     where = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = frame.f_locals.get("self")
@@ -51,7 +51,7 @@ def _raised_at(error: Exception) -> str:
 
 
 def fits_in_memory(evaluate: Callable[[], object], release: Callable[[], None]) -> bool:
-    """Whether ``evaluate`` runs in the memory there is; ``release`` frees what is held before it, and what it took."""
+    """Return whether ``evaluate`` runs in the free memory; ``release`` frees memory before and after it."""
     release()
     try:
         evaluate()
@@ -65,7 +65,7 @@ def fits_in_memory(evaluate: Callable[[], object], release: Callable[[], None]) 
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is short: a GPU's, or the host's."""
+    """Return whether an error means that the memory of a GPU or of the host is short."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )

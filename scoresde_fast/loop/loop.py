@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: runs any program with any network, one operation a row beside the network's evaluation.
+"""The loop: runs any program with any network, with one step operation a row besides the network's evaluation.
 
-Which row it is stands in a counter on the device, which the network's tables and the step operations read.  No value
-on the host depends on the step, so that the rows of a pattern may be captured once and replayed.
+A counter on the device holds the index of the row; the network's tables and the step operations read it there.  No
+value on the host depends on the step, so the rows of a pattern can be captured once and replayed.
 """
 
 from __future__ import annotations
@@ -14,16 +14,12 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Data
-from scoresde_fast.loop.guidance import Evaluate, evaluate_guided
-from scoresde_fast.loop.phases import Pattern, RowKind
-from scoresde_fast.loop.program import Program
-from scoresde_fast.loop.watch import NonFiniteError, OnStep, Watch
+from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Data, Evaluate, evaluate_guided
+from scoresde_fast.loop.program import Pattern, Program, RowKind
+from scoresde_fast.loop.run_monitor import OnStep, RunMonitor
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, affine_step_pair, langevin
 from scoresde_fast.ops.langevin_step import LangevinNorm
-
-__all__ = ["Evaluate", "Loop", "NonFiniteError", "Registers", "StepBackends"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +32,12 @@ class StepBackends:
 
     @classmethod
     def choose(cls, device: torch.device | str, backend: str | None = None) -> StepBackends:
-        """``backend`` as in `scoresde_fast.ops.Operation.choose`, with its errors."""
+        """Choose by `scoresde_fast.ops.Operation.choose`, which says what ``backend`` means and what it raises."""
         return cls(*(module.operation.choose(device, backend) for module in (affine_step, affine_step_pair, langevin)))
 
 
-class _Contract(TypedDict):
-    """What decides the noise of a run, beside the samples' ids."""
+class _NoiseOptions(TypedDict):
+    """What decides the noise of a run besides the samples' ids."""
 
     run_seed: int
     precise: bool
@@ -49,17 +45,17 @@ class _Contract(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Registers:
-    """Everything that a run of one batch changes, on its device.
+    """Everything that a run of one batch changes, on the device.
 
     Attributes:
         state: (B, ...) float32.
-        saved: like ``state``, where the program keeps one.
-        history: (H, B, ...) float32, the ring of derived outputs, where the program reads any.
+        saved: like ``state``; None where the program saves no state.
+        history: (H, B, ...) float32, a ring of derived outputs; None where the program reads none.
         sample_ids: (B,) int64.
-        counter: (1,) int64, the row that comes next.
-        sums: (1, rows) float32, the sum of the state after each row, finite where the state is; where something guides
-            the samples (2, rows), the second line for its gradients.
-        data: what each condition holds of the samples.
+        counter: (1,) int64, the index of the next row.
+        sums: (1, rows) float32, the sum of the state after each row; with guidance (2, rows), the second line for the
+            sums of the gradients.
+        data: the data of each condition.
     """
 
     state: Tensor
@@ -72,7 +68,7 @@ class Registers:
 
     @classmethod
     def empty(cls, program: Program, shape: tuple[int, ...], conditions: BoundConditions = NO_CONDITIONS) -> Registers:
-        """Registers of a program for a batch of ``shape``, to be filled by `load`."""
+        """Return registers for a batch of ``shape``, to be filled by `load`."""
         device = program.labels.device
         state = torch.zeros(shape, device=device)
         return cls(
@@ -81,12 +77,12 @@ class Registers:
             state.new_zeros(program.history, *shape) if program.history else None,
             torch.zeros(shape[0], dtype=torch.int64, device=device),
             torch.zeros(1, dtype=torch.int64, device=device),
-            state.new_zeros(2 if conditions.guiding else 1, len(program.kinds)),
+            state.new_zeros(2 if conditions.guidance else 1, len(program.kinds)),
             tuple(condition.empty_data(shape[0]) for condition in conditions.all),
         )
 
     def load(self, x: Tensor, sample_ids: Tensor, data: Sequence[Data] = ()) -> Registers:
-        """The beginning of a run from ``x``; returns itself."""
+        """Set the registers to the start of a run from ``x`` and return them."""
         self.state.copy_(x)
         if self.saved is not None:
             self.saved.copy_(x)
@@ -102,15 +98,15 @@ class Registers:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """A program, what evaluates its network, and what makes its steps.
+    """A program with the network and the step operations that run it.
 
     Attributes:
         program: the table and its coefficients.
         evaluate: see `Evaluate`.
-        backends: what makes the steps.
+        backends: the step operations.
         run_seed, precise: see `Noise`.
         langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
-        conditions: what the samples are held to and guided by.
+        conditions: conditions on the samples.
     """
 
     program: Program
@@ -122,30 +118,30 @@ class Loop:
     conditions: BoundConditions = NO_CONDITIONS
 
     @property
-    def _contract(self) -> _Contract:
-        return _Contract(run_seed=self.run_seed, precise=self.precise)
+    def _noise(self) -> _NoiseOptions:
+        return _NoiseOptions(run_seed=self.run_seed, precise=self.precise)
 
     def registers(self, shape: tuple[int, ...]) -> Registers:
-        """Registers for a batch of ``shape``, to be filled by `start`."""
+        """Return registers for a batch of ``shape``, to be filled by `start`."""
         return Registers.empty(self.program, shape, self.conditions)
 
     def start(self, registers: Registers, x: Tensor, noise: Noise) -> Registers:
-        """The beginning of a run from ``x``, to which the conditions are applied; returns the registers."""
+        """Set the registers to the start of a run from ``x``, apply the conditions, and return the registers."""
         ids = noise.sample_ids
         r = registers.load(x, ids, [condition.data(ids) for condition in self.conditions.all])
-        for condition, data in zip(self.conditions.holding, r.data, strict=False):
-            condition.start(r.state, data, r.sample_ids, **self._contract)
+        for condition, data in zip(self.conditions.on_state, r.data, strict=False):
+            condition.start(r.state, data, r.sample_ids, **self._noise)
         return r
 
     def row(self, kind: RowKind, registers: Registers) -> None:
-        """The row that the counter names; the counter goes on to the next."""
+        """Run the row at the counter, and advance the counter."""
         r, table = registers, self.program.device_table
-        contract = self._contract
+        noise = self._noise
         output, push = self._evaluate(r) if kind.evaluates else (None, None)
         if kind.langevin:
-            assert output is not None  # a Langevin row evaluates the score
+            assert output is not None  # every Langevin row evaluates the network
             langevin.langevin(
-                r.state, output, r.sample_ids, table, counter=r.counter, norm=self.langevin_norm, **contract,
+                r.state, output, r.sample_ids, table, counter=r.counter, norm=self.langevin_norm, **noise,
                 implementation=self.backends.langevin,
             )  # fmt: skip
         else:
@@ -154,26 +150,26 @@ class Loop:
             step(
                 r.state, table, counter=r.counter, saved=r.saved if kind.saves else None, history=r.history,
                 network_output=output, sample_ids=r.sample_ids if kind.noise else None, earlier=kind.earlier,
-                **contract, implementation=self.backends.affine_step_pair if pairs else self.backends.affine_step,
+                **noise, implementation=self.backends.affine_step_pair if pairs else self.backends.affine_step,
             )  # fmt: skip
         if push is not None:
             r.state.add_(push)
-        for condition, data in zip(self.conditions.holding, r.data, strict=False):
-            condition.after_row(r.state, data, r.sample_ids, r.counter, **contract)
+        for condition, data in zip(self.conditions.on_state, r.data, strict=False):
+            condition.after_row(r.state, data, r.sample_ids, r.counter, **noise)
         r.sums[0].index_copy_(0, r.counter, r.state.sum().view(1))
         r.counter.add_(1)
 
     def _evaluate(self, r: Registers) -> tuple[Tensor, Tensor | None]:
-        """The network's output at the state, guided; and what is added to the state after the row."""
-        if not self.conditions.guiding:
+        """Return the guided output of the network, and what guidance adds to the state after the row."""
+        if not self.conditions.guidance:
             return self.evaluate(r.state, r.counter), None
-        data = r.data[len(self.conditions.holding) :]
+        data = r.data[len(self.conditions.on_state) :]
         output, push, health = evaluate_guided(self.evaluate, self.conditions, r.state, data, r.counter)
         r.sums[1].index_copy_(0, r.counter, health.view(1))
         return output, push
 
     def pattern(self, pattern: Pattern, registers: Registers) -> None:
-        """The rows of ``pattern``, beginning with the one that the counter names."""
+        """Run the rows of ``pattern``, starting at the counter."""
         for kind in pattern:
             self.row(kind, registers)
 
@@ -181,17 +177,17 @@ class Loop:
         """Run the program row by row from the prior sample to the data.
 
         Args:
-            x: (B, ...) float32, the state at T; it is left as it is.
-            noise: the samples' ids.
+            x: (B, ...) float32, the state at T; it is not changed.
+            noise: holds the samples' ids.
             on_step: called with (evaluations done, evaluations in all) after each row.
 
         Raises:
             NonFiniteError: the state became NaN or infinite; names the row and its time.
         """
         registers = self.start(self.registers(tuple(x.shape)), x, noise)
-        watch = Watch(registers.sums, self.program.table, on_step)
+        monitor = RunMonitor(registers.sums, self.program.table, on_step)
         for kind in self.program.kinds:
             self.row(kind, registers)
-            watch.after(1, int(kind.evaluates))
-        watch.finish()
+            monitor.queued(1, int(kind.evaluates))
+        monitor.finish()
         return registers.state

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runner of a solver that is a table: its network made ready, and a loop for each batch size, made once."""
+"""The runner of table solvers: the network made ready for inference, and one loop for each batch size."""
 
 from __future__ import annotations
 
@@ -11,43 +11,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.devices import choose_capture, choose_compile
+from scoresde_fast.devices import Precision, arithmetic, choose_capture, choose_compile, choose_precision
 from scoresde_fast.loop.capture import CapturedLoop, GraphCapture, require_capturable_loop
-from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions
-from scoresde_fast.loop.evaluate import Evaluator, PlainNetwork, evaluator
+from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Evaluate
+from scoresde_fast.loop.evaluator import Evaluator, PlainNetwork, evaluator
 from scoresde_fast.loop.fallback import fits_in_memory, out_of_memory, warn_slower, warn_user
-from scoresde_fast.loop.guidance import Evaluate
-from scoresde_fast.loop.lanes import in_lane
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
+from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.runner import prior
-from scoresde_fast.loop.watch import OnStep
+from scoresde_fast.loop.workers import in_worker
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.precision import Precision, arithmetic, choose_precision
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.solvers import StepTable
 from scoresde_fast.solvers.options import Norm
 
 COMPILE_OPTIONS: dict[str, Any] = {"triton.cudagraphs": False}
-"""For the compiler behind `torch.compile`: the graphs are ours."""
+"""Options of `torch.compile`: the loop captures its own CUDA graphs."""
 STRICT_OPTIONS: dict[str, Any] = {"deterministic": True}
-"""The same where bits must repeat: no choice that is made by timing may change them."""
-LADDER = 4
-"""Batches are padded to powers of this, and to at most this many times their size: each size is compiled once."""
+"""Added where bits must repeat: the compiler then makes no choice by timing."""
+SIZE_RATIO = 4
+"""Batches are padded to powers of this number, so that few sizes are compiled, and to at most this many times their
+size."""
 RECOMPILE_LIMIT = 256
-"""Batch sizes that are compiled, of all networks of one kind in the process; PyTorch gives up after eight."""
+"""Batch sizes that one process compiles for networks of one class; PyTorch's own limit is eight."""
 
 
 class TableRunner:
     """Runs a table on a model's network, eager, compiled or captured; see `Runner`.
 
     Args:
-        model: on its device, in evaluation mode; its network may be replaced or changed between two runs.
-        table: the solver's.
-        device: the model's.
+        model: on its device, in evaluation mode; its network may change or be replaced between two runs.
+        table: the rows of the solver.
+        device: the model's device.
         run: precision, compilation, capture, strictness, backend and run seed.
         langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
-        conditions: what the samples are held to and guided by; where they guide, gradients are taken inside.
+        conditions: conditions on the samples.
 
     Raises:
         ValueError: the device lacks the precision, or cannot capture.
@@ -69,10 +68,10 @@ class TableRunner:
         self.batch_dependent = langevin_norm == "batch" and any(row.langevin is not None for row in table.rows)
         if run.strict and self.batch_dependent:
             raise ValueError(
-                "strict=True cannot keep langevin_norm='batch', by which an image depends on its batch: "
+                "strict=True excludes langevin_norm='batch', which makes an image depend on its batch: "
                 "choose langevin_norm='sample'"
             )
-        self.program = program_for(model, table, device)
+        self.program = Program.of_model(model, table, device)
         self._model, self._run, self._conditions = model, run, conditions
         self._make_loop = partial(
             Loop, self.program, backends=StepBackends.choose(device, run.backend), run_seed=run.run_seed,
@@ -82,20 +81,19 @@ class TableRunner:
         self._compiling = choose_compile(run.compile, device) and not self.through_network
         if run.compile is True and self.through_network:
             warn_user(
-                "the network's gradient, which a condition takes, is not compiled; "
-                "compile=False says that this is meant"
+                "a condition takes the network's gradient, which is not compiled; compile=False silences this warning"
             )
         self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
         self._network: nn.Module | None = None
         self._evaluator: Evaluator | None = None
         self._evaluate: Evaluate | None = None
-        # By batch size and CPU threads: what is compiled for one number of threads is not for another.
+        # By batch size and CPU threads, because compiled code is for one number of threads.
         self._loops: dict[tuple[int, int], Loop | CapturedLoop] = {}
         self.refresh()
 
     @property
     def evaluate(self) -> Evaluate:
-        """The network as the loop evaluates it, compiled where that was asked for."""
+        """The network as the loop evaluates it, compiled if that is wanted."""
         self.refresh()
         assert self._evaluate is not None
         return self._evaluate
@@ -103,15 +101,15 @@ class TableRunner:
     @torch.inference_mode(False)
     @torch.no_grad()
     def refresh(self) -> Evaluator:
-        """The evaluator of the network as it is now; where that has changed, everything is made anew."""
+        """Return the evaluator of the network as it is now; rebuild everything if the network has changed."""
         network = self._model.network
         assert isinstance(network, nn.Module)
         if self._evaluator is None or network is not self._network or self._evaluator.stale():
             self.release()
             self._network = network
             make = partial(evaluator, network, self.program.labels, self._asked)
-            # What a network is folded to may depend on the number of threads, in its last bits; so it has one.
-            self._evaluator = in_lane(make) if self.device.type == "cpu" else make()
+            # The last bits of a folded weight may depend on the number of threads, so one thread folds.
+            self._evaluator = in_worker(make) if self.device.type == "cpu" else make()
             self._evaluate = self._evaluator
             self.precision = self._precision_of(self._evaluator)
             if self._compiling:
@@ -120,42 +118,40 @@ class TableRunner:
         return self._evaluator
 
     def _precision_of(self, made: Evaluator) -> Precision:
-        """What an evaluator computes in: a plain network in float32, by TF32 where that was asked for."""
+        """Return the precision of an evaluator: a plain network computes in float32, or in TF32 if that is wanted."""
         if not isinstance(made, PlainNetwork) or self._asked == "tf32":
             return self._asked
         if self._run.precision not in ("auto", "fp32") and self.precision != "fp32":
-            warn_user(
-                f"{type(self._network).__name__} cannot be folded, and so not run in {self._asked}; it runs in float32"
-            )
+            warn_user(f"{type(self._network).__name__} cannot be folded, which {self._asked} needs; it runs in float32")
         return "fp32"
 
     def release(self) -> None:
-        """Give back what the loops hold on the device."""
+        """Free what the loops hold on the device."""
         self._loops.clear()
         self._graphs.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def size_for(self, batch: int, full: int) -> int:
-        """The size to run ``batch`` images at, where batches of ``full`` are usual; the rest is padding.
+        """Return the size to run ``batch`` images at where batches of ``full`` are usual; the rest is padding.
 
-        A size that is ready, if it wastes at most three quarters; else the next power of four, at most ``full``.  0: a
-        loop that is neither compiled nor captured takes any batch as it is.
+        This is a size that is ready, if at most three quarters of it are padding; otherwise the next power of four, at
+        most ``full``.  It is 0 for a loop that is neither compiled nor captured, which runs any batch as it is.
         """
         if not (self._compiling or self._graphs.wanted):
             return 0
-        if ready := [size for size, _ in self._loops if batch <= size <= LADDER * batch]:
+        if ready := [size for size, _ in self._loops if batch <= size <= SIZE_RATIO * batch]:
             return min(ready)
         size = 1
         while size < batch:
-            size *= LADDER
+            size *= SIZE_RATIO
         return max(batch, min(size, full))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """The state of PyTorch and of the device's arithmetic in which everything is computed."""
-        # What is made in inference mode can never have a gradient.
-        guided = bool(self._conditions.guiding)
+        """Set PyTorch's gradient mode and the device's arithmetic for a run."""
+        # Tensors made in inference mode cannot take part in a gradient.
+        guided = bool(self._conditions.guidance)
         with (
             torch.inference_mode(not guided),
             torch.no_grad(),
@@ -164,7 +160,7 @@ class TableRunner:
             yield
 
     def prepare(self, batch: int) -> Loop | CapturedLoop:
-        """The loop for batches of that size, compiled, warmed up and captured as far as asked."""
+        """Return the loop for batches of that size, compiled, warmed up and captured as far as wanted."""
         key = batch, torch.get_num_threads()
         if key not in self._loops:
             evaluator = self.refresh()
@@ -177,18 +173,18 @@ class TableRunner:
         return self._loops[key]
 
     def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
-        """States (len(seeds), *state_shape) of the seeds, run as one batch; the errors are those of `Loop.run`."""
+        """Return states (len(seeds), *state_shape), run as one batch; the errors are those of `Loop.run`."""
         loop = self.prepare(len(seeds))
         with self._computing():
             x, noise = prior(self._model, self._run, seeds, self.device)
             return loop.run(x, noise, on_step)
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
-        """Network evaluations of each seed's run."""
+        """Return the network evaluations of each seed's run."""
         return [self.nfe] * len(seeds)
 
     def fits(self, batch: int) -> bool:
-        """Whether an uncompiled step of that many images fits in memory; what was made ready is given back."""
+        """Return whether an uncompiled step of that many images fits in memory; free the loops that are ready."""
         evaluator = self.refresh()
 
         def evaluate() -> None:
@@ -200,7 +196,7 @@ class TableRunner:
         return fits_in_memory(evaluate, self.release)
 
     def _evaluate_once(self, evaluate: Evaluate, batch: int) -> None:
-        """An evaluation as the loop has it, with the gradient where one is taken."""
+        """Evaluate the network as the loop does, with its gradient where the loop takes one."""
         through = self.through_network
         with torch.set_grad_enabled(through):
             x = torch.zeros(batch, *self._model.state_shape, device=self.device, requires_grad=through)
@@ -209,7 +205,7 @@ class TableRunner:
                 torch.autograd.grad(output.sum(), x)
 
     def _compile(self, evaluator: Evaluator, batch: int) -> None:
-        """Compile for that size; an evaluator that cannot be compiled runs as it is from now on."""
+        """Compile for that size; where that fails, use the uncompiled evaluator from now on."""
         assert self._evaluate is not None
         try:
             with torch._dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT):
@@ -222,19 +218,10 @@ class TableRunner:
             warn_slower(self._network, "compiled", "compile", error)
 
     def _captured(self, loop: Loop, batch: int) -> CapturedLoop | None:
-        """The captured loop; None where it cannot be captured."""
+        """Return the captured loop; None where capture is not wanted or fails."""
         assert self._evaluator is not None
         uncompiled = self._make_loop(self._evaluator)
         return self._graphs.capture(
             partial(require_capturable_loop, uncompiled, self._model.state_shape),
             partial(CapturedLoop, loop, (batch, *self._model.state_shape)),
         )
-
-
-def program_for(model: ScoreFunction, table: StepTable, device: torch.device | str) -> Program:
-    """The table joined with the model, on its device."""
-    parametrisation, times = model.parametrisation, table.times
-    labels, output_scale, state_scale = (
-        of(times) for of in (parametrisation.labels, parametrisation.output_scale, parametrisation.state_scale)
-    )
-    return Program.of(table, labels, output_scale, device, state_scale)

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde_fast.devices import DTYPES, Precision, choose_precision
 from scoresde_fast.networks.base import ScoreNetwork
 from scoresde_fast.networks.blocks import AttentionBlock, ResnetBlock
 from scoresde_fast.networks.convolution import FoldedConvolution
 from scoresde_fast.networks.layers import NIN
 from scoresde_fast.ops.derivatives import version
 from scoresde_fast.ops.group_norm_attention import MergedAttention, group_norm_attention, merge_attention
-from scoresde_fast.precision import DTYPES, Precision, choose_precision
 
 TENSOR_CORE_CHANNELS = 8
 """Images have their channels padded to a multiple of this on a GPU."""

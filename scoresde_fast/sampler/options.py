@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a `Sampler`: what the user gave, and for the rest what the model's configuration asks for."""
+"""The options of a `Sampler`: those that the user gave, completed from the model's configuration."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from scoresde_fast.errors import unknown
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
-from scoresde_fast.keywords import names
 from scoresde_fast.model import ScoreFunction, ScoreModel
+from scoresde_fast.run_options import names
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, SolverOptions
 from scoresde_fast.solvers.registry import ALIASES, SOLVERS
 
@@ -20,19 +20,19 @@ PREDICTORS = {
     "sscs": "sscs",
     "gddim": "gddim",
 }
-"""Our names of the configurations' predictors; "none" stands for reverse diffusion, as in the original."""
+"""Solver names for the predictors of configurations; "none" means reverse diffusion, as in the original."""
 NEUTRAL = {"parity": False, "langevin_norm": "sample"}
-"""Values that ask nothing of a solver that chooses its own steps."""
+"""Option values that adaptive solvers accept, because they change nothing."""
 AnyOptions = SolverOptions | AdaptiveOptions
 
 
 def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions:
-    """Those that are given, by name; the others are the model's own.
+    """Return the options in ``given``, by name, completed by the model's own.
 
-    "solver" may be all of them as one object, beside which no other is given.
+    ``given["solver"]`` may be a complete options object; no other option may be given then.
 
     Raises:
-        ValueError: the solver is unknown, or an option is one that it does not have.
+        ValueError: the solver is unknown, or it does not have one of the options.
     """
     solver = given.get("solver")
     if isinstance(solver, SolverOptions | AdaptiveOptions):
@@ -42,32 +42,32 @@ def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions
     for name, value in given.items():
         if name not in names(SolverOptions):
             raise ValueError(
-                f"{name} is {value!r}; only {' and '.join(map(repr, ADAPTIVE))} choose their steps by it: leave it out"
+                f"{name} is {value!r}; only the solvers {' and '.join(map(repr, ADAPTIVE))} take it: leave it out"
             )
     own = _own(model)
     if solver is not None:
         if solver not in (known := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
             raise ValueError(unknown("solver", solver, [*known, *ADAPTIVE]))
-        # These belong to the model's own predictor.
+        # The configuration's corrector and order belong to its own predictor.
         own = {name: value for name, value in own.items() if name not in ("corrector", "order")}
     return SolverOptions(**{**own, **given})
 
 
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
-    """The options by which a `Sampler` describes itself so: ``Sampler(model, **options).describe() == described``.
+    """Return the options for which ``Sampler(model, **options).describe() == described``.
 
-    But for its conditions, which are no plain values; see `scoresde_fast.conditions.classes.described_conditions`.
+    Conditions are left out; `scoresde_fast.conditions.classes.described_conditions` rebuilds them.
     """
     return {name: value for name, value in described.items() if name not in ("model", "condition")}
 
 
 def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> AnyOptions:
-    """Options that the user gave as one object."""
+    """Check options that the user gave as one object."""
     if others:
-        raise ValueError(f"{others[0]} is given beside {options!r}; put it in there")
+        raise ValueError(f"{others[0]} is given besides {options!r}; set it there")
     if (options.solver in ADAPTIVE) != isinstance(options, AdaptiveOptions):
         kind = "AdaptiveOptions" if options.solver in ADAPTIVE else "SolverOptions"
-        raise ValueError(f"solver {options.solver!r} has other options than {options!r}; give {kind}")
+        raise ValueError(f"solver {options.solver!r} takes {kind}, not {options!r}")
     return options.on(model.sde) if isinstance(options, AdaptiveOptions) else options
 
 
@@ -76,21 +76,19 @@ def _adaptive(model: ScoreFunction, given: Mapping[str, Any]) -> AdaptiveOptions
     of_flow = solver == "rk45"
     if given.get("flow", of_flow) != of_flow:
         raise ValueError(
-            f"flow is {given['flow']}; solver 'rk45' is the probability flow's, 'ggf' the reverse SDE's: leave it out"
+            f"flow is {given['flow']}; 'rk45' integrates the probability flow, 'ggf' the reverse SDE: leave it out"
         )
     asked = [pair for pair in given.items() if pair not in NEUTRAL.items()]
     chosen = {name: value for name, value in asked if name != "flow"}
     for name, value in chosen.items():
         if name not in names(AdaptiveOptions):
-            raise ValueError(
-                f"{name} is {value!r}; solver {solver!r} chooses its own steps by rtol and atol: leave it out"
-            )
+            raise ValueError(f"{name} is {value!r}; solver {solver!r} chooses its steps by rtol and atol: leave it out")
     common = {name: value for name, value in own.items() if name in ("denoise", "eps")}
     return AdaptiveOptions(**{**common, **chosen}).on(model.sde)
 
 
 def _own(model: ScoreFunction) -> dict[str, Any]:
-    """What the configuration asks for; where there is none, SSCS as published on CLD, and elsewhere nothing."""
+    """Return the options of the model's configuration; without one, SSCS as published on CLD, and none elsewhere."""
     if not isinstance(model, ScoreModel):
         return {"solver": "sscs", "grid": "quadratic"} if model.sde.parts == 2 else {}
     sampling = model.config.sampling

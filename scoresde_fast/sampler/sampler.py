@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sampler: a model and a solver, made ready once, then asked for images by seed."""
+"""`Sampler`: a model and a solver, made ready once, that turn seeds into images."""
 
 from __future__ import annotations
 
@@ -14,41 +14,40 @@ from scoresde_fast.devices import usable_device
 from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.options import AdaptiveOptions
-from scoresde_fast.keywords import accepting_options, names, split_options
-from scoresde_fast.loop.batch_fit import fitting_batch
+from scoresde_fast.loop.batch_size import fitting_batch
 from scoresde_fast.loop.batches import Batches
 from scoresde_fast.loop.condition import Conditions, as_conditions, bind_all, describe_all
+from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.runner import SampleRunner
 from scoresde_fast.loop.table_runner import TableRunner
-from scoresde_fast.loop.watch import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import check_seed, require_sequence
-from scoresde_fast.run_options import require_batch_size
+from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
 from scoresde_fast.sampler.options import solver_options
 from scoresde_fast.solvers import SolverOptions, build_table
 
 
 class Sampler:
-    """Draws images from a model.  A seed always gives the same noise, whatever the batch it is in.
+    """Samples images from a model.  A seed gives the same noise in every batch.
 
-    Options that are left out are the model's own: those of its configuration, or predictor-corrector with 1000 steps.
+    Options that are left out come from the model's configuration; without one, predictor-corrector with 1000 steps.
 
     Args:
         model: any `ScoreFunction`; it is moved to the device and put in evaluation mode.
-        solver: a solver's name, or all of its options as one object, `SolverOptions` or `AdaptiveOptions`.
-        steps: of the solver.
-        condition: what samples are held to (`scoresde_fast.Projection`) or guided by (`scoresde_fast.PiGDM`), or
-            several that act one after the other; not by "rk45" and "ggf", which choose their own steps.
-        options: those of `SolverOptions`, or for "rk45" and "ggf" of `AdaptiveOptions`, and those of `RunOptions`.
+        solver: the name of a solver, or all of its options as one object, `SolverOptions` or `AdaptiveOptions`.
+        steps: steps of the solver.
+        condition: a condition such as `scoresde_fast.Projection` or `scoresde_fast.PiGDM`, or several that act one
+            after the other.  The adaptive solvers "rk45" and "ggf" take none.
+        options: the fields of `SolverOptions`, or for "rk45" and "ggf" of `AdaptiveOptions`, and of `RunOptions`.
 
-    A network that cannot be folded, compiled or captured runs without, with one warning where that was asked for.
-    Weights that change after a run are seen by the next one.
+    A network that cannot be folded, compiled or captured runs without; if that was requested, one warning says so.
+    The next run uses weights that have changed since the last one.
 
     Raises:
-        ValueError: an option is unknown or out of range, does not fit the model's SDE or the device, or the device is
-            not there.
-        RuntimeError: the backend cannot run here; says why.
-        TypeError: ``model`` is no model, or there is no option of a name.
+        ValueError: an option is unknown, out of range, or does not fit the model's SDE or the device; or the device
+            does not exist here.
+        RuntimeError: the backend cannot run here; the message says why.
+        TypeError: ``model`` is not a model, or an option's name is unknown.
     """
 
     @accepting_options(SolverOptions, AdaptiveOptions)
@@ -74,12 +73,12 @@ class Sampler:
         if isinstance(self.options, AdaptiveOptions):
             if self.conditions:
                 raise ValueError(
-                    f"solver {self.options.solver!r} takes no condition; choose one of fixed steps, as 'pc'"
+                    f"solver {self.options.solver!r} takes no condition; choose a fixed-step solver, such as 'pc'"
                 )
             self.runner = AdaptiveRunner(self.model, self.options, self.device, run)
         else:
             self.table = build_table(model.sde, self.options)
-            with torch.inference_mode(False):  # the caller may be in it, and gradients pass through what is made here
+            with torch.inference_mode(False):  # gradients pass through what is made here
                 bound = bind_all(self.conditions, self.model, self.table, self.options, self.device, run.backend)
             norm = self.options.langevin_norm
             self.runner = TableRunner(self.model, self.table, self.device, run, langevin_norm=norm, conditions=bound)
@@ -88,25 +87,25 @@ class Sampler:
 
     @property
     def nfe(self) -> int | None:
-        """Network evaluations an image costs; None by "rk45" and "ggf", which find it out: see `evaluations`."""
+        """Network evaluations for each image; None for "rk45" and "ggf", see `evaluations`."""
         return self.runner.nfe
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
-        """Network evaluations that the image of each seed cost.
+        """Return the network evaluations of each seed's image.
 
         Raises:
-            ValueError: by "rk45" and "ggf", which find it out as they go, the image of a seed has not been drawn yet.
+            ValueError: for "rk45" and "ggf", the image of a seed has not been sampled yet.
         """
         return self.runner.evaluations(seeds)
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether an image depends on the others of its batch."""
+        """Whether an image depends on the other images of its batch."""
         return self.runner.batch_dependent
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the pixels, as plain values."""
-        self.runner.refresh()  # the precision is that of the network as it is now
+        """Return everything that decides the pixels, as plain values."""
+        self.runner.refresh()  # the precision depends on the current network
         return {
             "model": describe_model(self.model),
             **asdict(self.options),
@@ -129,16 +128,17 @@ class Sampler:
     def sample(
         self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Images of the seeds, in their order: (len(seeds), C, H, W) float32 in [0, 1]; points as they are.
+        """Return images (len(seeds), C, H, W) float32 in [0, 1], in the order of the seeds; points are not clipped.
 
-        With ``return_velocity`` of a CLD model also the velocities, shaped alike, in the units of the SDE.
+        With ``return_velocity`` a CLD model also returns the velocities, in the same shape and the units of the SDE.
 
         Raises:
-            ValueError: there is no velocity on the model's SDE.  The errors of `stream` otherwise.
+            ValueError: the model's SDE has no velocity.
+            Exception: whatever `stream` raises.
         """
         if return_velocity and self.model.sde.parts == 1:
             raise ValueError(
-                f"return_velocity=True: states on the SDE {self.model.sde.name!r} have no velocity, which is CLD's; "
+                f"return_velocity=True: states on the SDE {self.model.sde.name!r} have no velocity, only CLD's do; "
                 "leave it out"
             )
         batches = [states for _, states in self._states(seeds, self.batch_size, on_step)]
@@ -149,15 +149,16 @@ class Sampler:
     def stream(
         self, seeds: Sequence[int], batch_size: int | None = None, on_step: OnStep | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Batches of (seeds, images (B, C, H, W) float32 in [0, 1]) on the sampler's device, in the order of the seeds.
+        """Yield batches of (seeds, images) in the order of the seeds; images are (B, C, H, W) float32 in [0, 1].
 
-        ``on_step`` is called with (evaluations done, evaluations in all) of the batch at work.
+        The images are on the sampler's device.  ``on_step`` gets (evaluations done, evaluations in all) of the current
+        batch.
 
         Raises:
-            ValueError: ``seeds`` is no list or range, or one is not a whole number from 0 to 2^63 - 1.
-            NonFiniteError: the network returned NaN or infinity; names the step and the time.
-            IntegrationError: the same by "rk45" and "ggf", or their tolerances cannot be met; holds what was reached.
-            BatchTooLargeError: the batch does not fit in memory; says what does.
+            ValueError: ``seeds`` is not a list or range, or a seed is not a whole number from 0 to 2^63 - 1.
+            NonFiniteError: the network returned NaN or infinity; the message names the step and the time.
+            IntegrationError: the same for "rk45" and "ggf", or their tolerances cannot be met; it holds the last state.
+            BatchTooLargeError: the batch does not fit in memory; the message says what does.
         """
         for batch, states in self._states(seeds, self.batch_size if batch_size is None else batch_size, on_step):
             yield batch, self._images(states)
@@ -165,7 +166,7 @@ class Sampler:
     def _states(
         self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Batches of seeds and states at the end of their runs."""
+        """Yield batches of seeds and of the states at the end of their runs."""
         require_batch_size(batch_size)
         require_sequence(seeds)
         for condition in self.conditions:

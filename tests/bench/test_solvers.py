@@ -205,7 +205,7 @@ def test_lines_that_fail_cost_themselves() -> None:
 
 def sf_error() -> Exception:
     """What the loop raises."""
-    from scoresde_fast.loop.watch import NonFiniteError
+    from scoresde_fast.loop.run_monitor import NonFiniteError
 
     return NonFiniteError("NaN at t = 0.5")
 

@@ -16,7 +16,7 @@ import pytest
 import scoresde_fast
 from scoresde_fast.cli import COMMANDS, main
 from scoresde_fast.flow.options import AdaptiveOptions
-from scoresde_fast.keywords import names, split_options
+from scoresde_fast.run_options import names, split_options
 from scoresde_fast.solvers import SolverOptions
 from tests.support.stub_sampler import StubSampler
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.conditions.projection import Projection
-from scoresde_fast.loop.condition import FIRST_DRAW, BoundConditions, Run
-from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.condition import FIRST_DRAW, BoundConditions, RunContext
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
-from scoresde_fast.loop.table_runner import program_for
+from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin_norms, langevin_step, project
@@ -68,9 +68,9 @@ def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, parity:
 
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, data.shape[1:])
     table = build_table(sde, options)
-    program = program_for(model, table, "cpu")
+    program = Program.of_model(model, table, "cpu")
     condition = Projection(known, mask, seeds=ids.tolist(), parity=parity)
-    bound = condition.bind(Run(model, table, options, torch.device("cpu"), "reference"))
+    bound = condition.bind(RunContext(model, table, options, torch.device("cpu"), "reference"))
     loop = Loop(
         program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu", "reference"),
         langevin_norm="batch", conditions=BoundConditions((bound,)),

@@ -15,12 +15,11 @@ from scoresde_fast.conditions.operators import LinearOperator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.loop.capture import CapturedLoop
 from scoresde_fast.loop.capture_safety import require_capturable
-from scoresde_fast.loop.condition import Condition, Run, bind_all
-from scoresde_fast.loop.evaluate import PlainNetwork
-from scoresde_fast.loop.guidance import evaluate_guided
+from scoresde_fast.loop.condition import Condition, RunContext, bind_all, evaluate_guided
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
-from scoresde_fast.loop.table_runner import program_for
-from scoresde_fast.loop.watch import NonFiniteError
+from scoresde_fast.loop.program import Program
+from scoresde_fast.loop.run_monitor import NonFiniteError
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import VPSDE, tweedie
 from scoresde_fast.solvers import SolverOptions, build_table
@@ -92,12 +91,12 @@ def test_captured(sde: str, kind: str) -> None:
     model = sf.GaussianMixture(SDE_OF[sde], [1.0], torch.full((1, *SHAPE), 0.5), [0.3])
     options = SolverOptions("sscs" if sde == "cld" else "pc", 24)
     table = build_table(model.sde, options)
-    program = program_for(model, table, "cpu")
+    program = Program.of_model(model, table, "cpu")
     bound = bind_all(conditions_of(kind), model, table, options, torch.device("cpu"), None)
     loop = Loop(program, AffineScore(model, table.times), StepBackends.choose("cpu"), conditions=bound)
     with torch.no_grad():
         registers = loop.registers((3, *model.state_shape))
-        data = registers.data[len(bound.holding) :]
+        data = registers.data[len(bound.on_state) :]
         guide = partial(evaluate_guided, loop.evaluate, bound, registers.state, data, registers.counter)
         require_capturable(guide, "cpu")
         captured = CapturedLoop(loop, (3, *model.state_shape), RecordedGraphs())
@@ -157,7 +156,7 @@ def test_scale_and_temperature() -> None:
         odds = rise * (x.detach() - factor * sum(MEANS) / 2).sum((1, 2, 3), keepdim=True)
         for scale, temperature in ((0.2, 1.0), (0.1, 0.5), (3.0, 2.0)):
             condition = sf.ClassGuidance("bright", classifier, scale=scale, temperature=temperature)
-            bound = condition.bind(Run(model, table, options, torch.device("cpu")))
+            bound = condition.bind(RunContext(model, table, options, torch.device("cpu")))
             log_p = bound.log_likelihood(x, x, bound.data(torch.arange(4)), torch.tensor([row]))
             (found,) = torch.autograd.grad(log_p.sum(), x)
             exact = scale / temperature * rise * torch.sigmoid(-odds / temperature)
@@ -234,7 +233,7 @@ def test_what_a_measurement_may_change() -> None:
     condition = sf.PiGDM(operator, torch.full((1, *SHAPE), 1e3), data_std=0.5)
     bound = bind_all((condition,), model, table, options, torch.device("cpu"), None)
     x, counter = torch.randn(2, *SHAPE), torch.zeros(1, dtype=torch.int64)
-    data = condition.bind(Run(model, table, options, torch.device("cpu"))).data(torch.arange(2))
+    data = condition.bind(RunContext(model, table, options, torch.device("cpu"))).data(torch.arange(2))
     evaluate = PlainNetwork(model.network, torch.from_numpy(table.times).float())
     with torch.no_grad():
         free = evaluate(x, counter)

@@ -11,10 +11,10 @@ import torch
 
 import scoresde_fast as sf
 from scoresde_fast.conditions.levels import marginal_levels, run_levels
-from scoresde_fast.loop.condition import FIRST_DRAW, Run
-from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.condition import FIRST_DRAW, RunContext
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
-from scoresde_fast.loop.table_runner import program_for
+from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import gaussian_marginals
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
@@ -47,7 +47,7 @@ def test_a_row_begins_at_its_time(sde: str, solver: str, options: dict[str, Any]
     first_order = solver == "pc" or SOLVERS[solver].published
     steps = 1000 if first_order else 100  # fewer and their own error is more than a row
     table = build_table(model.sde, SolverOptions(solver, steps, grid="quadratic", **options))
-    program = program_for(model, table, "cpu")
+    program = Program.of_model(model, table, "cpu")
     network, backends = PlainNetwork(model.network, program.labels), StepBackends.choose("cpu")
     loop, noise = Loop(program, network, backends, run_seed=run_seed), Noise(run_seed, torch.arange(4))
     x = model.prior(noise.normal(0, model.state_shape))
@@ -78,7 +78,7 @@ def test_levels(sde: str) -> None:
     model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.5, 0.1, (1, 4, 4))
     for denoise in (True, False):
         options = SolverOptions("euler_maruyama", 8, denoise=denoise)
-        run = Run(model, build_table(model.sde, options), options, torch.device("cpu"))
+        run = RunContext(model, build_table(model.sde, options), options, torch.device("cpu"))
         levels, eps = run_levels(run), model.sde.sampling_eps
         np.testing.assert_array_equal(levels[:-1], marginal_levels(model.sde, run.table.times))
         assert run.table.times[0] == model.sde.T
@@ -88,4 +88,4 @@ def test_levels(sde: str) -> None:
             assert levels[-1, 4] == gamma**0.5
         else:
             np.testing.assert_array_equal(levels[-1:], marginal_levels(model.sde, np.array([eps])))
-    assert Run(model, run.table, options, run.device, place=1).first_draw > FIRST_DRAW + len(levels)
+    assert RunContext(model, run.table, options, run.device, place=1).first_draw > FIRST_DRAW + len(levels)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 import scoresde_fast as sf
 from scoresde_fast.loop.capture import CapturedLoop, require_capturable_loop
-from scoresde_fast.loop.condition import Run, bind_all
-from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.condition import RunContext, bind_all
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
-from scoresde_fast.loop.table_runner import program_for
+from scoresde_fast.loop.program import Program
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
@@ -83,7 +83,7 @@ def test_the_start_is_the_kernel_at_T(sde: str, run_seed: int) -> None:
     model = model_of(sde, (1, 40, 50))
     table = build_table(model.sde, options := SolverOptions("euler_maruyama", 5))
     known = torch.full((1, 40, 50), 0.6)
-    bound = sf.Projection(known).bind(Run(model, table, options, torch.device("cpu")))
+    bound = sf.Projection(known).bind(RunContext(model, table, options, torch.device("cpu")))
     ids = torch.arange(20)
     state = torch.zeros(20, *model.state_shape)
     bound.start(state, bound.data(ids), ids, run_seed=run_seed, precise=True)
@@ -138,7 +138,7 @@ def test_captured(sde: str) -> None:
     table = build_table(model.sde, options)
 
     def loop_on(device: str) -> Loop:
-        program = program_for(model, table, device)
+        program = Program.of_model(model, table, device)
         conditions = (sf.Projection(some_images(3), some_masks(3), seeds=[0, 1, 2]), sf.Projection(torch.ones(1, 4, 4)))
         bound = bind_all(conditions, model, table, options, torch.device(device), None)
         evaluate = PlainNetwork(Dim(), program.labels)

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 import scoresde_fast as sf
 from scoresde_fast.loop.capture import CudaGraphs, require_capturable_loop
 from scoresde_fast.loop.capture_safety import CaptureUnsafeError, record_twice, require_capturable
-from scoresde_fast.loop.evaluate import evaluator
+from scoresde_fast.loop.evaluator import evaluator
 from scoresde_fast.loop.loop import Loop, Registers, StepBackends
-from scoresde_fast.loop.phases import split
-from scoresde_fast.loop.table_runner import program_for
+from scoresde_fast.loop.program import Program, split
 from scoresde_fast.ops import checks
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
@@ -70,7 +69,7 @@ def test_every_step_can_be_captured(
     """No host read, no copy between host and device, no generator, and the same operations at every step."""
     model = models[sde]
     table = build_table(SDE_OF[sde], SolverOptions(solver, 30, corrector, corrector_steps=2, flow=flow))
-    program = program_for(model, table, DEVICE)
+    program = Program.of_model(model, table, DEVICE)
     labels = model.parametrisation.labels(table.times)
     evaluate = evaluator(model.network, torch.from_numpy(labels).float(), "fp32")
     loop = Loop(program, evaluate, StepBackends.choose(DEVICE), langevin_norm=norm)
@@ -85,7 +84,7 @@ def test_the_same_at_two_counts(sde: str, backend: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU alone it looks at the counter
     model = model_of(sde).to_empty(device="cpu")
     table = build_table(SDE_OF[sde], SolverOptions("gddim" if sde == "cld" else "pc", 30))
-    program = program_for(model, table, "cpu")
+    program = Program.of_model(model, table, "cpu")
     loop = Loop(program, evaluator(model.network, program.labels, "fp32"), StepBackends.choose("cpu", backend))
     registers = Registers.empty(program, (2, *model.state_shape))
     with torch.inference_mode():

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,39 +12,15 @@ import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.files import cache_folder
 from scoresde_fast.loop import capture as capturing
 from scoresde_fast.loop import table_runner
-from scoresde_fast.loop.batch_fit import BatchTooLargeError, largest_batch, remembered_batch
-from scoresde_fast.loop.batches import Batches
-from scoresde_fast.loop.evaluate import PlainNetwork
-from scoresde_fast.loop.strict import PIXELS, chunk_size, chunks
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.precision import choose_precision
 from scoresde_fast.sdes import VPSDE
 from tests.support.recorded_graphs import RecordedGraphs
 
 NOT_COMPILED = ".*cannot be compiled"
-TINY = {
-    "data": {"image_size": 8, "centered": False},
-    "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4],
-              "scale_by_sigma": True, "init_scale": 1.0, "sigma_max": 10.0},
-    "training": {"sde": "vesde"},
-    "sampling": {"predictor": "reverse_diffusion", "corrector": "langevin"},
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def tiny() -> sf.ScoreModel:
-    torch.manual_seed(0)
-    return sf.create(TINY).eval()
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    yield torch.set_num_threads
-    torch.set_num_threads(1)
 
 
 def function(forward: Callable[[Tensor, Tensor], Tensor]) -> ScoreFunction:
@@ -205,7 +179,7 @@ def test_many_batch_sizes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
     """A user's own network runs in float32, says so where something else was asked, and is described as such."""
     model = function(lambda x, labels: -x)
-    with pytest.warns(RuntimeWarning, match="Own cannot be folded, and so not run in bf16; it runs in float32"):
+    with pytest.warns(RuntimeWarning, match="Own cannot be folded, which bf16 needs; it runs in float32"):
         sampler = sf.Sampler(model, "em", 2, precision="bf16")
         assert sampler.describe()["precision"] == "fp32"
     with warnings.catch_warnings():
@@ -214,128 +188,12 @@ def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
         sf.Sampler(model, "em", 2).sample([0])
 
 
-@pytest.mark.parametrize("seeds", [range(1), range(3), range(8), [11, 4, 300, 4, 19]], ids=["1", "3", "8", "mixed"])
-def test_strict_images_are_the_same_bits(
-    tiny: sf.ScoreModel, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, seeds: list[int]
-) -> None:
-    """Whatever the batch size, the seeds beside it, the order and the number of lanes."""
-    monkeypatch.setitem(PIXELS, "cpu", 6 * 64)
-    sampler = sf.Sampler(tiny, "pc", 4, strict=True)
-    alone = {seed: sampler.sample([seed]) for seed in seeds}
-    for lanes in (1, 2):
-        threads(lanes)
-        for batch_size in (1, 3, 8):
-            images = torch.cat([images for _, images in sampler.stream(seeds, batch_size=batch_size)])
-            assert torch.equal(images, torch.cat([alone[seed] for seed in seeds]))
-    # The last bits are others than without it, of eight evaluations; images of two seeds differ by more than 0.1.
-    torch.testing.assert_close(images, sf.sample(tiny, seeds, solver="pc", steps=4), rtol=0, atol=1e-4)
-
-
-def test_chunks() -> None:
-    """Each seed has its own place, consecutive seeds fill chunks, and no seed is lost."""
-    assert chunks(range(6, 14), 8) == [[2, 3, 4, 5, 6, 7, 0, 1]]
-    assert chunks([5, 13, 13, 0], 4) == [[3, 0, 0, 0], [0, 1, 0, 0]]
-    assert [chunk_size((3, n, n), torch.device(d)) for d in ("cpu", "cuda") for n in (8, 32, 1024)] == [
-        128, 8, 1, 128, 128, 1,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("seeds", [[5], [37, 5, 1], [0, 5], [4, 4, 68], list(range(70))], ids=str)
-def test_every_result_comes_from_its_seed_s_place(
-    monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None], seeds: list[int], strict: bool
-) -> None:
-    """Where strict, seed s is at place s mod the size of a chunk, whatever fills the others; else in its order."""
-    monkeypatch.setitem(PIXELS, "cpu", 32 * 4)
-    runner = SimpleNamespace(
-        device=torch.device("cpu"), refresh=lambda: None, prepare=lambda size: None, size_for=lambda batch, full: 48,
-        batch_dependent=False,
-    )  # fmt: skip
-
-    def work(items: Sequence[int], on_step: object) -> Tensor:
-        return torch.stack([torch.tensor(items), torch.arange(len(items))], dim=1)
-
-    for lanes in (1, 2):
-        threads(lanes)
-        found = Batches(runner, work, (1, 2, 2), strict=strict).run(seeds, seeds, len(seeds), None)
-        assert found[:, 0].tolist() == seeds
-        if strict:
-            assert found[:, 1].tolist() == [seed % 32 for seed in seeds]
-
-
-@pytest.mark.parametrize("options", [{"solver": "dpmpp_2m", "steps": 5}, {"solver": "rk45", "rtol": 0.3, "atol": 0.3}])
-def test_strict_samplers_are_the_same_bits(threads: Callable[[int], None], options: dict[str, object]) -> None:
-    """So are those of samplers made with other numbers of threads: what a network is folded to is the same."""
-    model, images = sf.load("digits-vp"), []
-    for count in (1, 2):
-        threads(count)
-        images.append(sf.Sampler(model, **options, strict=True).sample([0, 1, 130]))
-    assert torch.equal(*images)
-
-
-def test_strict_progress(tiny: sf.ScoreModel) -> None:
-    """Progress runs once from nothing to all, over the chunks of a batch."""
-    calls: list[tuple[int, int]] = []
-    sf.Sampler(tiny, "em", 3, strict=True).sample([0, 128], on_step=lambda *call: calls.append(call))
-    assert calls == [(n, 6) for n in range(1, 7)]
-
-
-class Hungry(nn.Module):
-    """Runs out of memory above a number of images."""
-
-    most = 21
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        if len(x) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
-        return -x
-
-
-def test_too_large_a_batch_says_what_fits() -> None:
-    """One sentence with a batch size that works, which works."""
-    model = ScoreFunction(Hungry(), ExactScore(VPSDE()), (1, 2, 2), centered=True)
-    sampler = sf.Sampler(model, "em", 2)
-    with pytest.raises(BatchTooLargeError, match=r"a batch of 60 does not fit.*about 2[01] images do.*batch_size=18"):
-        next(iter(sampler.stream(range(60), batch_size=60)))
-    assert [len(images) for _, images in sampler.stream(range(30), batch_size=18)] == [18, 12]
-    model.network.most = 0
-    with pytest.raises(BatchTooLargeError, match="nor does a single image"):
-        sampler.sample([1])
-
-
-@pytest.mark.parametrize("most", [0, 1, 2, 7, 64, 100, 1000, 4096, 10_000])
-def test_largest_batch(most: int) -> None:
-    """Within an eighth of what fits, never above it, in few trials."""
-    tried: list[int] = []
-
-    def fits(batch: int) -> bool:
-        tried.append(batch)
-        return batch <= most
-
-    found = largest_batch(fits)
-    assert min(most, 4096) * 7 / 8 - 1 <= found <= min(most, 4096)
-    assert len(tried) <= 17 and len(set(tried)) == len(tried)
-
-
-def test_the_largest_batch_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the user's other caches, for each key; a file that is none is no reason to stop."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    key = {"device": "GPU", "precision": "bf16"}
-    assert remembered_batch(key, lambda: 96) == 96
-    assert remembered_batch(key, lambda: 1) == 96
-    assert remembered_batch({**key, "precision": "fp32"}, lambda: 48) == 48
-    assert remembered_batch(key, lambda: 1) == 96
-    assert cache_folder() == tmp_path / "scoresde-fast"
-    (cache_folder() / "batch_sizes.json").write_text("[")
-    assert remembered_batch(key, lambda: 2) == 2
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"precision": "bf17"}, "unknown precision 'bf17' - did you mean 'bf16'"),
         ({"precision": "tf32"}, "precision 'tf32' is a mode of GPUs.*choose from: auto, fp32, bf16, fp16"),
-        ({"capture": True}, "capture=True needs a CUDA device, and this is cpu: leave it at 'auto'"),
+        ({"capture": True}, "capture=True needs a CUDA device, and this is cpu: choose capture='auto'"),
         ({"compile": "yes"}, "compile is 'yes'; choose True, False or 'auto'"),
         ({"batch_size": "all"}, "batch_size is 'all'; choose a whole number or 'auto'"),
         ({"strict": True, "langevin_norm": "batch"}, "choose langevin_norm='sample'"),
@@ -346,22 +204,6 @@ def test_bad_options(tiny: sf.ScoreModel, options: dict[str, object], sentence: 
     """One clear sentence with the value, before anything runs."""
     with pytest.raises(ValueError, match=sentence):
         sf.Sampler(tiny, **{"solver": "pc", "steps": 2, **options})
-
-
-def test_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ "auto" is bf16 where a GPU has it; an older one is told what it lacks."""
-    gpu = torch.device("cuda")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert choose_precision("auto", gpu) == "bf16" and choose_precision("tf32", gpu) == "tf32"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert choose_precision("auto", gpu) == "fp32" and choose_precision("fp16", gpu) == "fp16"
-    with pytest.raises(ValueError, match=r"'bf16' needs a GPU of compute capability 8\.0, and cuda has 7\.5"):
-        choose_precision("bf16", gpu)
-
-
-def test_automatic_batch_on_a_cpu(tiny: sf.ScoreModel) -> None:
-    """There is nothing to find: 64."""
-    assert sf.Sampler(tiny, "pc", 2, batch_size="auto").batch_size == 64
 
 
 def test_description_has_what_decides_the_pixels(tiny: sf.ScoreModel) -> None:

@@ -3,38 +3,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.loop.lanes import OnStep, run_parts
-from scoresde_fast.loop.loop import NonFiniteError
+from scoresde_fast.loop.run_monitor import NonFiniteError
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import VESDE, VPSDE
 from tests.support.chance import assert_moments, binomial_bounds
-
-TINY = {
-    "data": {"image_size": 8, "centered": False},
-    "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]},
-    "training": {"sde": "vesde"},
-    "sampling": {"predictor": "reverse_diffusion", "corrector": "langevin"},
-}
-
-ROUNDING = 12 * 50 * torch.finfo(torch.float32).eps
-"""What twelve evaluations may round away of states of up to 50, five deviations of `tiny`: sums differ with a batch."""
-
-
-@pytest.fixture(scope="module")
-def tiny() -> sf.ScoreModel:
-    """Of noise up to 10: what is rounded away of a state is in proportion to it."""
-    torch.manual_seed(0)
-    options = {**TINY["model"], "scale_by_sigma": True, "init_scale": 1.0, "sigma_max": 10.0}
-    return sf.create({**TINY, "model": options}).eval()
+from tests.support.tiny import ROUNDING
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
@@ -54,38 +33,6 @@ def test_images_do_not_depend_on_the_batch(tiny: sf.ScoreModel, batch_size: int)
     assert together.shape == (8, 3, 8, 8) and together.dtype == torch.float32
     assert together.min() >= 0 and together.max() <= 1 and together.std() > 0.05
     torch.testing.assert_close(together, apart.flip(0), rtol=0, atol=ROUNDING)
-
-
-def test_lanes_give_the_same_images(tiny: sf.ScoreModel) -> None:
-    """A batch split over cores gives the images of the whole batch, in order, and reports each step once."""
-    calls: list[tuple[int, int]] = []
-    sampler = sf.Sampler(tiny, "pc", 3)
-    torch.set_num_threads(2)
-    try:
-        split = sampler.sample(range(17), on_step=lambda *call: calls.append(call))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-    torch.testing.assert_close(split, sampler.sample(range(17)), rtol=0, atol=ROUNDING)
-    assert calls == [(n, 6) for n in range(1, 7)]
-
-
-def test_an_error_ends_every_lane() -> None:
-    """What goes wrong in one lane is raised, and the other lanes stop at their next step instead of running on."""
-    steps = [0, 0]
-
-    def work(part: Sequence[int], on_step: OnStep) -> Tensor:
-        for done in range(10_000):
-            if part[0] == 0 and done == 3:
-                raise ValueError("lane 0 failed")
-            steps[part[0]] = done
-            on_step(done, 10_000)
-            time.sleep(0.001)
-        return torch.zeros(1)
-
-    with pytest.raises(ValueError, match="lane 0 failed"):
-        run_parts(work, [[0], [1]], 2, None)
-    assert steps[1] < 5_000
 
 
 def test_batch_norm_depends_on_the_batch(tiny: sf.ScoreModel) -> None:

@@ -12,9 +12,9 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
-from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
-from scoresde_fast.loop.table_runner import program_for
+from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.noise import Noise
@@ -53,7 +53,7 @@ class Wave(nn.Module):
 
 def run(model: ScoreFunction, table: StepTable, u: Tensor, backend: str = "auto", seed: int = 0) -> Tensor:
     """The loop's run from the states ``u``."""
-    program = program_for(model, table, "cpu")
+    program = Program.of_model(model, table, "cpu")
     loop = Loop(program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu", backend), seed)
     return loop.run(u, Noise(seed, torch.arange(len(u))))
 
@@ -274,7 +274,7 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
     """Tables of 10 000 steps down to t = 1e-5 have no NaN, in float64 or as the float32 that the kernels read."""
     table = build_table(CONSTANT, SolverOptions(solver, 10_000, grid=grid, eps=1e-5))
     model = GaussianMixture.gaussian(CONSTANT, MEAN, STD, (1, 1, 1))
-    assert program_for(model, table, "cpu").device_table.coefficients.isfinite().all()
+    assert Program.of_model(model, table, "cpu").device_table.coefficients.isfinite().all()
     drawn = [row for row in table.rows if row.has_noise]
     if solver == "sscs":
         assert all((np.diag(row.noise).astype(np.float32) > 0).all() for row in drawn)
@@ -347,4 +347,4 @@ def test_langevin_refuses_a_mixed_score() -> None:
     model = ScoreFunction(nn.Identity(), Parametrisation(VPSDE(), mixed=True), (1, 2, 2), centered=True)
     table = build_table(VPSDE(), SolverOptions("em", 50, "langevin"))
     with pytest.raises(ValueError, match="choose corrector='none' for a model with a mixed score"):
-        program_for(model, table, "cpu")
+        Program.of_model(model, table, "cpu")

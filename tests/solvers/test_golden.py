@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import GaussianMixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torch import Tensor, arange
 
-from scoresde_fast.loop.evaluate import PlainNetwork
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import GaussianMixture

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from scoresde_fast.devices import Precision
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.precision import Precision
 from scoresde_fast.sampler import Sampler
 
 BUDGETS = (5, 10, 15, 20, 25, 50, 100)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The largest batch that fits on a device, found by trial and remembered."""
+"""The largest batch that fits on a device, found by trial once and remembered."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from scoresde_fast.model import ScoreFunction
 
 CPU_BATCH = 64
 """A CPU gains nothing from larger batches."""
-MOST = 4096
-"""The largest batch that is tried: no device here gets faster beyond it."""
+MAX_BATCH = 4096
+"""The largest batch that is tried; no device gets faster beyond it."""
 SPARE = 8
-"""One part in so many of what fits is left free: a compiled network may want a little more than a plain one."""
+"""One part in eight of what fits is left free, because a compiled network may take a little more than a plain one."""
 
 
 class BatchTooLargeError(ValueError):
-    """The device's memory is too small for a batch; says what fits."""
+    """A batch does not fit in the memory of the device; the message says what does."""
 
 
 def fitting_batch(model: ScoreFunction, runner: Runner) -> int:
-    """The batch size that "auto" stands for: on a GPU the most samples that fit, less a little.
+    """Return the batch size that "auto" stands for: on a GPU the largest that fits, less a spare part.
 
     Raises:
-        BatchTooLargeError: not even one fits.
+        BatchTooLargeError: not even one image fits.
     """
     if runner.device.type != "cuda":
         return CPU_BATCH
@@ -54,8 +54,8 @@ def fitting_batch(model: ScoreFunction, runner: Runner) -> int:
     return max(1, most - most // SPARE)
 
 
-def largest_batch(fits: Callable[[int], bool], most: int = MOST) -> int:
-    """The largest batch of at most ``most`` that ``fits``, to one part in eight; 0 where not even one image does."""
+def largest_batch(fits: Callable[[int], bool], most: int = MAX_BATCH) -> int:
+    """Return the largest batch up to ``most`` that ``fits``, to one part in eight; 0 where not even one image does."""
     good, bad = 0, most + 1
     while good < most and (trial := min(most, max(1, 2 * good))) < bad:
         if fits(trial):
@@ -69,14 +69,14 @@ def largest_batch(fits: Callable[[int], bool], most: int = MOST) -> int:
 
 
 def remembered_batch(key: Mapping[str, Any], find: Callable[[], int]) -> int:
-    """What ``find`` found for the key, now or in an earlier process."""
+    """Return what ``find`` found for the key, in this process or an earlier one."""
     path = cache_folder() / "batch_sizes.json"
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     known = _read(path)
     if name in known:
         return int(known[name]["batch_size"])
     found = find()
-    with suppress(OSError):  # a home that cannot be written to costs the next process another search
+    with suppress(OSError):  # where the home cannot be written to, the next process searches again
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(json.dumps({**_read(path), name: {**key, "batch_size": found}}, indent=1).encode())

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress and health of a run, followed on the host without making the device wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from scoresde_fast.solvers import StepTable
+
+OnStep = Callable[[int, int], None]
+"""A callback for progress: ``on_step(evaluations done, evaluations in all)``."""
+
+CHECK_EVERY = 16
+"""Rows between two checks that the state is finite."""
+MAX_QUEUED = 8
+"""Parts of a run that the host queues on a GPU before it waits for the first of them."""
+
+
+class NonFiniteError(FloatingPointError):
+    """The state became NaN or infinite; the message names the row and its time."""
+
+
+class RunMonitor:
+    """Follows one run.
+
+    On a CPU each row is done when the host gets here, so the sums are read directly.  A GPU works behind the host:
+    ``sums`` is copied to pinned memory in the stream of the run, and read once the event after the copy has passed.  By
+    then more work is queued.
+
+    Args:
+        sums: (1, rows) float32, the sum of the state after each row.  With guidance (2, rows): the second line holds
+            the sums of the gradients.
+        table: the rows of the run.
+        on_step: called when evaluations are done, on a GPU too.
+    """
+
+    def __init__(self, sums: Tensor, table: StepTable, on_step: OnStep | None) -> None:
+        self._sums, self._table, self._on_step = sums, table, on_step
+        self._rows = self._evaluations = self._copied = self._checked = 0
+        self._queue: deque[tuple[torch.cuda.Event, int, int]] = deque()
+        self._asynchronous = sums.device.type == "cuda"
+        self._host_sums = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True) if self._asynchronous else sums
+
+    def queued(self, rows: int, evaluations: int) -> None:
+        """Record that ``rows`` more rows, with ``evaluations`` evaluations, were queued.
+
+        Raises:
+            NonFiniteError: the state became NaN or infinite.
+        """
+        self._rows += rows
+        self._evaluations += evaluations
+        check = self._rows - self._copied >= CHECK_EVERY or self._rows == len(self._table.rows)
+        if check:
+            self._copied = self._rows
+        if not self._asynchronous:
+            self._report(self._copied, self._evaluations)
+            return
+        if check:
+            self._host_sums.copy_(self._sums, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._queue.append((event, self._copied, self._evaluations))
+        while len(self._queue) > MAX_QUEUED:
+            self._wait()
+
+    def finish(self) -> None:
+        """Wait for the end of the run; raises what `queued` raises."""
+        while self._queue:
+            self._wait()
+
+    def _wait(self) -> None:
+        event, copied, evaluations = self._queue.popleft()
+        event.synchronize()
+        self._report(copied, evaluations)
+
+    def _report(self, rows: int, evaluations: int) -> None:
+        """Check the sums of the first ``rows`` rows and report ``evaluations`` as done."""
+        if rows > self._checked:
+            finite = self._host_sums[:, self._checked : rows].isfinite()
+            bad = (~finite.all(0)).nonzero()
+            if len(bad):
+                row = int(bad[0])
+                raise NonFiniteError(self._message(self._checked + row, gradient=not finite[1:, row].all()))
+            self._checked = rows
+        if self._on_step is not None:
+            self._on_step(evaluations, self._table.nfe)
+
+    def _message(self, row: int, *, gradient: bool) -> str:
+        what, cause = (
+            ("gradients that guide the samples", "the network or a condition's gradient through it is NaN or infinity")
+            if gradient
+            else ("samples", "the network returned NaN or infinity, or the steps are too long")
+        )
+        advice = "lower the scale of the condition" if gradient else "take more steps"
+        return (
+            f"the {what} are not finite after step {row + 1} of {len(self._table.rows)}, "
+            f"at t = {self._table.rows[row].t:.6g}: {cause}; check the weights or {advice}"
+        )

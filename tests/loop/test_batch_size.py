@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The largest batch that fits: found by few trials, and remembered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import scoresde_fast as sf
+from scoresde_fast.files import cache_folder
+from scoresde_fast.loop.batch_size import largest_batch, remembered_batch
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 7, 64, 100, 1000, 4096, 10_000])
+def test_largest_batch(most: int) -> None:
+    """Within an eighth of what fits, never above it, in few trials."""
+    tried: list[int] = []
+
+    def fits(batch: int) -> bool:
+        tried.append(batch)
+        return batch <= most
+
+    found = largest_batch(fits)
+    assert min(most, 4096) * 7 / 8 - 1 <= found <= min(most, 4096)
+    assert len(tried) <= 17 and len(set(tried)) == len(tried)
+
+
+def test_the_largest_batch_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the user's other caches, for each key; a file that is none is no reason to stop."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    key = {"device": "GPU", "precision": "bf16"}
+    assert remembered_batch(key, lambda: 96) == 96
+    assert remembered_batch(key, lambda: 1) == 96
+    assert remembered_batch({**key, "precision": "fp32"}, lambda: 48) == 48
+    assert remembered_batch(key, lambda: 1) == 96
+    assert cache_folder() == tmp_path / "scoresde-fast"
+    (cache_folder() / "batch_sizes.json").write_text("[")
+    assert remembered_batch(key, lambda: 2) == 2
+
+
+def test_automatic_batch_on_a_cpu(tiny: sf.ScoreModel) -> None:
+    """There is nothing to find: 64."""
+    assert sf.Sampler(tiny, "pc", 2, batch_size="auto").batch_size == 64

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress and health of a run, followed without waiting for the device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scoresde_fast.loop.capture import CapturedLoop
+from scoresde_fast.loop.run_monitor import MAX_QUEUED, NonFiniteError, RunMonitor
+from tests.support.loops import SHAPE, TABLES, make_loop, start
+from tests.support.recorded_graphs import RecordedGraphs
+
+
+def test_a_captured_run_reports_progress_and_nan() -> None:
+    """Progress comes once a pattern; a state that is no number is found with its row and time."""
+    loop = make_loop(TABLES["pc"])
+    captured = CapturedLoop(loop, (3, *SHAPE), RecordedGraphs())
+    calls: list[tuple[int, int]] = []
+    x, noise = start()
+    captured.run(x, noise, lambda *call: calls.append(call))
+    assert calls == [(2 * n, 24) for n in range(1, 13)]
+    with torch.no_grad():
+        loop.evaluate.network.weight.fill_(torch.inf)
+    with pytest.raises(NonFiniteError, match="after step 1 of 24, at t = 1"):
+        captured.run(x, noise)
+
+
+def test_a_gpu_is_followed_from_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host runs ahead by a bounded number of pieces, hears of progress as it is made, and of NaN with its row."""
+    passed: list[int] = []
+
+    class Event:
+        made = 0
+
+        def record(self) -> None:
+            Event.made += 1
+            self.number = Event.made
+
+        def synchronize(self) -> None:
+            passed.append(self.number)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    table, done = TABLES["em"], []
+    sums = torch.zeros(1, len(table.rows))
+    monitor = RunMonitor(sums, table, lambda evaluations, total: done.append(evaluations))
+    monitor._asynchronous, monitor._host_sums = True, torch.empty_like(sums)
+    for row in range(len(table.rows)):
+        sums[0, row] = torch.nan if row >= 6 else 1.0
+        monitor.queued(1, 1)
+        assert len(passed) == max(0, row + 1 - MAX_QUEUED) == len(done)
+    with pytest.raises(NonFiniteError, match="after step 7 of 9"):
+        monitor.finish()
+    assert done == list(range(1, 9))

@@ -40,6 +40,7 @@ test: lint typecheck ctest pytest
 lint: .venv/tested
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 	find csrc -type f | xargs $(BIN)/clang-format --dry-run -Werror
 
 typecheck: .venv/tested

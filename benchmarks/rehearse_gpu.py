@@ -24,7 +24,7 @@ from matrix import ROOT, copy_sources, interpreter
 BUILD = ROOT / "build" / "rehearsal"
 PACKAGES = (
     *("torch==2.11.0", "triton==3.6.0", "numpy", "scipy", "safetensors", "huggingface-hub", "pillow", "scikit-learn"),
-    *("matplotlib", "jinja2", "tqdm", "pytest", "cmake", "ninja", "pybind11"),
+    *("matplotlib", "jinja2", "lazy_loader", "tqdm", "pytest", "cmake", "ninja", "pybind11"),
 )
 """What the GPU machine has: neither tyro nor torch-fidelity."""
 PYTHON = "3.12"

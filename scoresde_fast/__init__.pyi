@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+from .checkpoints import load as load
+from .checkpoints import load_classifier as load_classifier
+from .conditions.classes import ClassGuidance as ClassGuidance
+from .conditions.dps import DPS as DPS
+from .conditions.operators import Blur as Blur
+from .conditions.operators import Gray as Gray
+from .conditions.operators import Mask as Mask
+from .conditions.operators import Separable as Separable
+from .conditions.operators import SuperResolution as SuperResolution
+from .conditions.pigdm import PiGDM as PiGDM
+from .conditions.projection import Projection as Projection
+from .flow.codes import decode as decode
+from .flow.codes import encode as encode
+from .flow.codes import interpolate as interpolate
+from .flow.density import likelihood as likelihood
+from .flow.options import AdaptiveOptions as AdaptiveOptions
+from .mixture import GaussianMixture as GaussianMixture
+from .model import ScoreModel as ScoreModel
+from .model import create as create
+from .sampler import Sampler as Sampler
+from .solvers import SolverOptions as SolverOptions
+from .solvers import solver as solver
+from .tasks import colorize as colorize
+from .tasks import inpaint as inpaint
+from .tasks import restore as restore
+from .tasks import sample as sample
+
+__version__: str

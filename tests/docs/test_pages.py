@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README and the pages of docs: their code runs, their links exist, their figures are the measured ones."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import scoresde_fast as sf
+from scoresde_fast.cli import main
+from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, SubVPSDE
+from scoresde_fast.solvers import SOLVERS
+from scoresde_fast.solvers.registry import ALIASES
+
+pytestmark = pytest.mark.same_everywhere
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {
+    path.relative_to(ROOT): path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+README = PAGES[Path("README.md")]
+RUN = [PAGES[Path(name)] for name in ("README.md", "docs/sampling.md", "docs/models.md", "docs/training.md")]
+"""Pages whose code runs here; other pages have their own tests."""
+BLOCKS = list(dict.fromkeys(block for page in RUN for block in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)))
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = list(dict.fromkeys(line for language, code in BLOCKS if language == "bash" for line in code.splitlines()))
+CHEAPER = {
+    "bench": ["--nfe", "5", "--samples", "16", "--solvers", "ddim", "--grids", "quadratic"],
+}
+"""Options added to commands that take minutes."""
+CHECKPOINT_PRESET = "ve/cifar10_ncsnpp_continuous"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the checkpoint that the pages load: official layout and shapes, fresh weights."""
+    folder = tmp_path_factory.mktemp("readme")
+    model = sf.create(CHECKPOINT_PRESET)
+    names = {id(module): name for name, module in model.network.named_modules()}
+    state, shadow = {"module.sigmas": model.network.sigmas}, []
+    from scoresde_fast.networks import official_modules
+
+    for index, module in enumerate(official_modules(model.network)):
+        official = getattr(module, "OFFICIAL_NAMES", {})
+        for name, tensor in module.state_dict().items():
+            first, *rest = name.split(".")
+            state[".".join([f"module.all_modules.{index}", official.get(first, first), *rest])] = tensor
+        shadow += [p.detach() for p in module.parameters() if p.requires_grad]
+    assert len(state) == len(model.network.state_dict()) and names
+    ema = {"decay": 0.999, "num_updates": 1, "shadow_params": shadow}
+    torch.save({"model": state, "ema": ema, "optimizer": {}, "step": 1}, folder / "checkpoint_8.pth")
+    return folder
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=[f"block-{n}" for n in range(1, len(PYTHON) + 1)])
+def test_python_blocks_run(code: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python block runs unchanged."""
+    monkeypatch.chdir(workplace)
+    exec(compile(code, "page", "exec"), {"__name__": "page"})
+
+
+@pytest.mark.parametrize("line", COMMANDS, ids=[line.split("#")[0].strip() for line in COMMANDS])
+def test_commands_run(line: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command runs, with the options of `CHEAPER`; training stops after its first steps."""
+    run_command(line, workplace, monkeypatch)
+
+
+def run_command(line: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command of a page in ``workplace``."""
+    program, *arguments = shlex.split(line, comments=True)
+    if program == "pip":  # tests/build_system/test_install.py runs it
+        assert arguments == ["install", "."]
+        return
+    assert program == "scoresde-fast"
+    monkeypatch.chdir(workplace)
+    if arguments[0] == "train":
+        from scoresde_fast.training import run, trainer
+
+        pytest.importorskip("sklearn")
+        monkeypatch.setattr(run, "write_grid", lambda trainer: None)
+        steps = trainer.Trainer.run
+        monkeypatch.setattr(
+            trainer.Trainer, "run", lambda *a, **k: (pair for pair, _ in zip(steps(*a, **k), "ab", strict=False))
+        )
+    assert main([*arguments, *CHEAPER.get(arguments[0], [])]) == 0
+
+
+@pytest.mark.parametrize("path", PAGES, ids=str)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Every picture and page that a page links is in the repository, and every anchor is a heading."""
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[path]):
+        if "://" in target:
+            continue
+        place, _, anchor = target.partition("#")
+        linked = (ROOT / path.parent / place).resolve() if place else ROOT / path
+        assert linked.is_file(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in headings}, target
+
+
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md links every page of the folder."""
+    index = set(re.findall(r"\]\(([^)]+)\)", PAGES[Path("docs/README.md")]))
+    assert {f"{path.name}" for path in PAGES if path.parent.name == "docs"} - {"README.md"} <= index
+
+
+def test_the_readme_is_short() -> None:
+    """At most 150 lines."""
+    assert len(README.splitlines()) <= 150
+
+
+def test_solver_table_is_the_registry() -> None:
+    """The README's table has a row for each registered solver: its SDEs, its flow, its order and its source."""
+    marks = {True: "yes", False: "-"}
+    for name, solver in SOLVERS.items():
+        title = f"`{name}`" + "".join(
+            f" (`{alias}`)" for alias, of in ALIASES.items() if of == name and len(alias) < len(name)
+        )
+        defined = [marks[sde in solver.sdes] for sde in (VESDE, VPSDE, SubVPSDE, CLDSDE)]
+        flow = "always" if solver.deterministic else marks[solver.flow]
+        order = " to ".join(map(str, sorted({solver.orders[0], solver.orders[-1]})))
+        assert "| " + " | ".join([title, *defined, flow, order, solver.source]) + " |" in README
+
+
+@pytest.mark.parametrize(
+    ("table", "page"),
+    [
+        ("waterfall", "README.md"),
+        ("sixteen_bits", "docs/sampling.md"),
+        ("embedded", "docs/models.md"),
+        ("which_solver", "docs/comparison.md"),
+        ("which_solver_by_model", "docs/comparison.md"),
+        ("cld_solvers", "docs/comparison.md"),
+        ("sets", "docs/sets.md"),
+        ("flow", "docs/performance.md"),
+        ("overhead", "docs/performance.md"),
+        ("cpu_kernels", "docs/kernels.md"),
+        ("instructions", "docs/kernels.md"),
+    ],
+)
+def test_figures_come_from_results(table: str, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of figures are those that benchmarks/tables.py makes from the committed results."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    rows = getattr(importlib.import_module("tables"), table)()
+    assert "\n".join(rows) in PAGES[Path(page)]

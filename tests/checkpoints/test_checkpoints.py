@@ -99,7 +99,7 @@ class TestOfficial:
 
     def test_without_a_configuration(self, pth: Path) -> None:
         """Without ``config`` the sentence says what to give."""
-        with pytest.raises(ValueError, match="does not say its configuration; no preset fits its weights"):
+        with pytest.raises(ValueError, match="does not contain its configuration; no preset fits its weights"):
             load(pth)
 
     def test_every_misfit_is_named(self, pth: Path) -> None:
@@ -313,7 +313,7 @@ class TestFolder:
         config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
         options, whole = json.loads(config.read_text()), weights.read_bytes()
         weights.write_bytes(whole[:-100])
-        with pytest.raises(ValueError, match=r"model\.safetensors' is no safetensors file, or is truncated"):
+        with pytest.raises(ValueError, match=r"model\.safetensors' is not a safetensors file, or is truncated"):
             load(tmp_path)
         weights.write_bytes(whole)
         config.write_text(json.dumps({**options, "data": {**options["data"], "num_channels": 1}}))

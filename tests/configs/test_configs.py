@@ -167,7 +167,7 @@ def test_load_config_takes_every_form(tmp_path: Path) -> None:
         pytest.param(changed("cld", CLD, m_inf=4), "option of section 'cld' 'm_inf' - did you mean 'm_inv'", id="mass"),
         pytest.param({**FLAT, "m_inw": 4}, "option of a flat .* 'm_inw' - did you mean 'm_inv'", id="flat option"),
         pytest.param({**FLAT, "sde": "vesde"}, "sde of a flat .* 'vesde' - did you mean 'vpsde'", id="flat SDE"),
-        pytest.param({**FLAT, "ch_mult": "1,b"}, "ch_mult must be numbers with commas .* '1,b'", id="flat list"),
+        pytest.param({**FLAT, "ch_mult": "1,b"}, "ch_mult must be comma-separated numbers, .* '1,b'", id="flat list"),
         pytest.param({**FLAT, "sde": "vpsde", "beta0": "4"}, "beta0 must be a number, but is '4'", id="flat rate"),
         pytest.param({**FLAT, "m_inv": "4"}, r"cld\.m_inv must be a finite number, but is '4'", id="flat number"),
         pytest.param({"sde": "cld"}, r"must say model\.name: one of 'ncsnpp'", id="flat without a network"),
@@ -201,7 +201,7 @@ class TestFlat:
         assert load_config({"name": "ncsnpp", "sde": "vpsde"}).model.beta_max == 20.0
 
     def test_lists(self) -> None:
-        """Numbers with commas between, one number, and lists are the same."""
+        """Comma-separated numbers, one number and lists are equivalent."""
         for text, values in (("16", [16]), (16, [16]), ("16,8", (16, 8))):
             ours, theirs = (load_config({**FLAT, "attn_resolutions": form}) for form in (text, values))
             assert ours == theirs

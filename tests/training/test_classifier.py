@@ -288,7 +288,7 @@ def test_each_loader_knows_its_own(tmp_path: Path) -> None:
     """A score model is no classifier, and the other way round; an unknown name gets the nearest one."""
     with pytest.raises(ValueError, match=rf"^'{NAME}' is a classifier, .*: load_classifier\('{NAME}'\)"):
         load(NAME)
-    with pytest.raises(ValueError, match=f"^'digits-vp' is a score model, and a classifier is needed: {NAME}"):
+    with pytest.raises(ValueError, match=f"^'digits-vp' is a score model, but a classifier is needed: give '{NAME}'"):
         load_classifier("digits-vp")
     with pytest.raises(ValueError, match=f"unknown classifier 'digits-clasifier' - did you mean '{NAME}'"):
         load_classifier("digits-clasifier")

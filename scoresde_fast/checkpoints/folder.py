@@ -119,12 +119,12 @@ def _classifier_config(folder: Path, name: str | Path) -> ClassifierConfig:
 def _write(network: nn.Module, options: Sections, folder: Path, dtype: torch.dtype, existing: Sections | None) -> None:
     """Write ``options`` and weights; raise ``ValueError`` if the ``existing`` options of the folder differ."""
     make_folder(folder)
-    for section, values in options.items() if existing is not None else ():
-        for name, value in values.items():
-            if (other := existing[section][name]) != value:
+    for section, values in (existing or {}).items():
+        for name, theirs in values.items():
+            if (ours := options[section][name]) != theirs:
                 raise ValueError(
-                    f"{str(folder)!r} holds a model of another configuration: {section}.{name} is {other!r} there and "
-                    f"{value!r} here; choose another folder"
+                    f"{str(folder)!r} holds a model of another configuration: {section}.{name} is {theirs!r} there and "
+                    f"{ours!r} here; choose another folder"
                 )
     trainable = {name for name, weight in network.named_parameters() if weight.requires_grad}
     tensors = {

@@ -117,7 +117,7 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
     [
         (["--seeds", "9-5"], "the range '9-5' is reversed; write 5-9"),
         (["--seeds", "1,1"], "name 1 twice"),
-        (["--threads", "0"], "--threads 0"),
+        (["--threads", "0"], "--threads is 0"),
         (["--batch-size", "0"], "batch_size is 0"),
         (["--out", "set.rar"], "no format has the suffix '.rar'"),
         (["--shard", "3"], "--shard '3' cannot be read"),
@@ -152,7 +152,7 @@ def fail(error: BaseException) -> Callable[..., Any]:
         ),
         (OSError(28, "could not be written", "a/000001.png"), 2, "scoresde-fast: a/000001.png: could not be written"),
         (FloatingPointError("NaN at step 3"), 2, "scoresde-fast: NaN at step 3"),
-        (KeyboardInterrupt(), 130, "scoresde-fast: interrupted; the same command goes on from what is finished"),
+        (KeyboardInterrupt(), 130, "scoresde-fast: interrupted; run the same command again to continue"),
     ],
     ids=["value", "missing", "write", "nan", "ctrl-c"],
 )

@@ -114,13 +114,13 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["digits-vp", "--solver", "dimm"], "unknown solver"),
         (["digits:test", "--metrics", "fid"], "give --reference"),
         (["digits:test", "--extractor", "inception"], "did you mean 'inception-v3-compat'"),
-        (["digits:test", "--extractor-weights", "x.pth"], "has its weights"),
-        (["digits:test", "--kid-subsets", "0"], "kid_subsets is 0; it is at least 1"),
+        (["digits:test", "--extractor-weights", "x.pth"], "has its own weights"),
+        (["digits:test", "--kid-subsets", "0"], "kid_subsets is 0; it must be at least 1"),
         ([*DRAWN, "--seeds", "0-63", "--reference", "digits"], "--few"),
         (["stats", "--out", "x.npz"], "no source"),
-        (["stats", "digits:test", "--out", "x.pt"], "--out x.pt is no .npz"),
+        (["stats", "digits:test", "--out", "x.pt"], "--out is x.pt; files of statistics have the suffix .npz"),
         (["loss", "digits-vp", "nowhere.npz"], "there is no file"),
-        (["digits:test", "--threads", "0"], "--threads 0"),
+        (["digits:test", "--threads", "0"], "--threads is 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -156,7 +156,7 @@ def test_a_model_of_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     """What draws no images is refused."""
     save(sf.create(load_recipe("cld-toy")), tmp_path / "toy")
     assert main(["eval", str(tmp_path / "toy")]) == 2
-    assert "draws points; these metrics are of images" in capsys.readouterr().err
+    assert "draws points; these metrics are for images" in capsys.readouterr().err
 
 
 def test_no_weights_of_inception(

@@ -53,3 +53,19 @@ def saved_classifier(folder: Path, **options: Any) -> str:
 def read(path: Path) -> np.ndarray:
     """The pixels of a PNG."""
     return np.asarray(Image.open(path))
+
+
+def small_model(sde: str, **training: Any) -> sf.ScoreModel:
+    """A small model of 8x8 images with weights that are not zero at its end."""
+    size = {"nf": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": ()}
+    config: dict[str, Any] = {
+        "model": {"name": "ncsnpp", **size, "num_scales": 20, "embedding_type": "positional"},
+        "data": {"dataset": "digits", "image_size": 8, "num_channels": 1, "uniform_dequantization": True},
+        "training": {"sde": sde, **training},
+    }
+    torch.manual_seed(0)
+    model = sf.create(config).eval()
+    for parameter in model.network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics to compare with: computed once, read from others' files, refused where they are of something else."""
+"""Reference statistics: the cache, files of other programs, merging, and refusals."""
 
 from __future__ import annotations
 
@@ -17,74 +17,38 @@ pytest.importorskip("sklearn")
 
 from scoresde_fast.data import digits
 from scoresde_fast.data.sources import open_images
-from scoresde_fast.evaluation import Evaluation, Extractor, MetricSettings, evaluate, load_extractor
+from scoresde_fast.evaluation import Extractor
 from scoresde_fast.evaluation import reference as references
-from scoresde_fast.evaluation.neighbours import nearest
+from scoresde_fast.evaluation.frechet import FeatureMoments
 from scoresde_fast.evaluation.reference import (
     Reference,
-    compute_reference,
+    cached_reference,
     has_statistics,
     merged,
     read_statistics,
-    remembered_reference,
     write_statistics,
 )
+from tests.support.evaluations import evaluated, fid, png_folder, values
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
-
-ONCE = MetricSettings(resamples=0, kid_subsets=3)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def extractor() -> Extractor:
-    return load_extractor("digits-features")
-
-
-@pytest.fixture(scope="module")
-def statistics(extractor: Extractor) -> Reference:
-    found = compute_reference(open_images("digits:test"), "digits:test", extractor, features=True)
-    assert found is not None
-    return found
-
-
-def evaluated(extractor: Extractor, **options: Any) -> Evaluation:
-    options = {"settings": ONCE, "progress": False} | options
-    found = evaluate(open_images("digits:train"), "digits:train", extractor, **options)
-    assert found is not None
-    return found
-
-
-def values(found: Evaluation) -> dict[str, float]:
-    return {name: metric["value"] for name, metric in found.result["metrics"].items()}
-
-
-def fid(found: Evaluation) -> float:
-    return values(found)["fid"]
 
 
 def test_a_source_is_computed_once(
     extractor: Extractor, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The second time the same images, under any name, come from the cache folder; a damaged file is made again."""
-    first = remembered_reference(open_images("digits:test"), "digits:test", extractor, features=True)
+    first = cached_reference(open_images("digits:test"), "digits:test", extractor, features=True)
     (path,) = cache.rglob("*.npz")
     np.savez(tmp_path / "same.npz", arr_0=digits("test")[0].permute(0, 2, 3, 1).numpy())
     renamed = open_images(str(tmp_path / "same.npz"))
     with monkeypatch.context() as patch:
         patch.setattr(references, "compute_reference", None)
-        again = remembered_reference(renamed, "renamed", extractor, features=True)
+        again = cached_reference(renamed, "renamed", extractor, features=True)
     assert again.record == first.record | {"source": "renamed"}
     assert torch.equal(first.mean, again.mean) and torch.equal(first.covariance, again.covariance)
     assert first.features is not None and torch.equal(first.features, again.features)
     path.write_bytes(path.read_bytes()[:1000])
-    assert torch.equal(remembered_reference(renamed, "renamed", extractor, features=True).mean, first.mean)
+    assert torch.equal(cached_reference(renamed, "renamed", extractor, features=True).mean, first.mean)
     assert len(list(cache.rglob("*.npz"))) == 1 and read_statistics(path).count == 364
 
 
@@ -94,7 +58,7 @@ def test_a_home_that_cannot_be_written_to(
     """Without a cache folder it is computed each time."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert remembered_reference(open_images("digits:test"), "digits:test", extractor, features=False).count == 364
+    assert cached_reference(open_images("digits:test"), "digits:test", extractor, features=False).count == 364
 
 
 def test_a_file_is_as_good_as_its_images(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
@@ -132,8 +96,8 @@ def test_statistics_of_other_programs(extractor: Extractor, statistics: Referenc
     np.savez(tmp_path / "others.npz", mu=statistics.mean.numpy(), sigma=statistics.covariance.numpy())
     found = evaluated(extractor, reference=str(tmp_path / "others.npz"))
     assert fid(found) == pytest.approx(fid(evaluated(extractor, reference="digits:test")), rel=1e-9)
-    assert any("does not say of which extractor" in warning for warning in found.result["warnings"])
-    with pytest.raises(ValueError, match="does not say of how many images"):
+    assert any("does not name its extractor" in warning for warning in found.result["warnings"])
+    with pytest.raises(ValueError, match="does not record its number of images"):
         merged(read_statistics(tmp_path / "others.npz"), statistics)
 
 
@@ -183,7 +147,7 @@ def test_pickles_are_not_read(extractor: Extractor, tmp_path: Path) -> None:
     ("arrays", "says"),
     [
         ({"mu": np.zeros(3), "sigma": np.eye(4)}, "do not fit"),
-        ({"pool_3": np.zeros(4)}, "it is features"),
+        ({"pool_3": np.zeros(4)}, "it must be features"),
         ({"mu": np.zeros(3)}, "statistics are mu and sigma"),
     ],
     ids=["sizes", "features", "half"],
@@ -195,76 +159,17 @@ def test_files_that_are_no_statistics(arrays: dict[str, Any], says: str, tmp_pat
         read_statistics(tmp_path / "file.npz")
 
 
-def test_too_few_images(extractor: Extractor, tmp_path: Path) -> None:
-    """FID of no more images than features is refused, or with ``few`` computed and warned of; KID is not refused."""
-    np.savez(tmp_path / "few.npz", arr_0=digits("train")[0][:64].permute(0, 2, 3, 1).numpy())
-    options: dict[str, Any] = {"settings": ONCE, "progress": False, "reference": "digits:test"}
-    few = open_images(str(tmp_path / "few.npz"))
-    with pytest.raises(ValueError, match=r"has 64 images.*64 features.*below 65.*--few"):
-        evaluate(few, "few", extractor, **options)
-    for metric, settings, says in [
-        ("is", MetricSettings(isc_splits=65), "is of 65 parts, and few has 64"),
-        ("pr", MetricSettings(prc_neighborhood=64), "64 neighbours of each image, and a set has 64"),
-        ("kid", MetricSettings(kid_subset_size=1), "at least 2 images"),
-    ]:
-        with pytest.raises(ValueError, match=says):
-            evaluate(few, "few", extractor, **options | {"settings": settings, "metrics": [metric]})
-    with pytest.raises(ValueError, match=r"few\.npz has 64 images"):
-        evaluated(extractor, reference=str(tmp_path / "few.npz"))
-    allowed = evaluate(few, "few", extractor, few=True, **options)
-    assert allowed is not None and any("covariance is singular" in text for text in allowed.result["warnings"])
-    kid = evaluate(few, "few", extractor, metrics=["kid"], **options)
-    assert kid is not None and list(kid.result["metrics"]) == ["kid"] and not kid.result["warnings"]
-
-
-def test_warnings_say_the_bias(extractor: Extractor, statistics: Reference) -> None:
-    """Below 10 000 images the warning has their numbers and what two halves of the reference have."""
-    warnings = evaluated(extractor, reference="digits:test", metrics=["fid"]).result["warnings"]
-    assert "1433 images and 364 images of the reference is too large" in warnings[0]
-    assert f"182 images each, have an FID of {statistics.floor:.4g}" in warnings[1]
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"metrics": ["fid"]}, "compares with a reference: give --reference"),
-        ({"metrics": ["fdi"]}, "unknown metric 'fdi' - did you mean 'fid'"),
-        ({"reference": "nowhere.npz"}, "nowhere.npz"),
-        ({"reference": "digits:test", "settings": MetricSettings(kid_subset_size=1000)}, "1000 images cannot be drawn"),
-    ],
-)
-def test_mistakes(extractor: Extractor, options: dict[str, Any], says: str) -> None:
-    """Mistakes are one sentence that says what is possible."""
-    with pytest.raises((ValueError, OSError), match=says):
-        evaluated(extractor, **options)
-
-
-def test_metrics_that_a_reference_does_not_allow(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
-    """KID of mean and covariance alone is refused with the way on."""
-    write_statistics(replace(statistics, features=None), tmp_path / "without.npz")
-    with pytest.raises(ValueError, match="statistics made with --features"):
-        evaluated(extractor, reference=str(tmp_path / "without.npz"), metrics=["kid"])
-
-
-def test_many_images_keep_no_features(
-    extractor: Extractor, statistics: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Beyond a number of images only FID is computed, from sums alone, unless more is asked for."""
-    few = evaluated(extractor, reference="digits:test", metrics=["fid"])
-    for module in ("named_reference", "run"):
-        monkeypatch.setattr(f"scoresde_fast.evaluation.{module}.KEPT_MOST", 1000)
-    many = evaluated(extractor, reference="digits:test", settings=MetricSettings(kid_subsets=3)).result["metrics"]
-    assert many == {"fid": {"value": pytest.approx(fid(few), rel=1e-9), "spread": None}}
-    asked = evaluated(extractor, reference="digits:test", metrics=["is", "pr"]).result["metrics"]
-    assert list(asked) == ["inception_score", "precision", "recall"]
-
-
-def test_neighbours(statistics: Reference) -> None:
-    """An image of the set is its own nearest, at a distance far below what is typical between two of them."""
-    images = digits("test")[0]
-    places = [5, 300, 363]
-    assert statistics.features is not None
-    found = nearest(statistics.features[places], statistics.features, open_images("digits:test"), k=3)
-    assert torch.equal(found.images[:, 0], images[places]) and found.images.shape == (3, 3, 3, 16, 16)
-    assert float(found.distances[:, 0].max()) < 0.01 * found.typical
-    assert bool((found.distances[:, 1:] > 0.2 * found.typical).all())
+def test_statistics_of_parts_add_up(tmp_path: Path, extractor: Extractor) -> None:
+    """Files of statistics of three parts merge to those of the whole, features and all."""
+    images = digits("train")[0][:300]
+    parts = []
+    for number, part in enumerate(images.split([70, 100, 130])):
+        folder = str(png_folder(tmp_path / str(number), part))
+        write_statistics(cached_reference(open_images(folder), folder, extractor, features=True), tmp_path / "a.npz")
+        parts.append(read_statistics(tmp_path / "a.npz"))
+    whole = merged(merged(parts[0], parts[1]), parts[2])
+    assert whole.count == 300 and whole.features is not None
+    torch.testing.assert_close(whole.features, extractor(images)["64"], rtol=1e-5, atol=1e-5)
+    exact = FeatureMoments.of(whole.features)
+    torch.testing.assert_close(whole.mean, exact.mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(whole.covariance, exact.covariance, rtol=1e-9, atol=1e-9)

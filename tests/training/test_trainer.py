@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: what is learnt, what a kill leaves behind, and that a resumed run is the uninterrupted one."""
+"""Training of score models: learning, kills, resuming, data, and the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from scoresde_fast.checkpoints import load
 from scoresde_fast.cli import main
@@ -23,9 +22,7 @@ from scoresde_fast.configs import Config
 from scoresde_fast.data import images as images_module
 from scoresde_fast.data import load_dataset
 from scoresde_fast.model import ScoreModel
-from scoresde_fast.training import Trainer, load_recipe, recipe_names, train
-from scoresde_fast.training.ema import EMA
-from scoresde_fast.training.resumable import learning_rate
+from scoresde_fast.training import Trainer, load_recipe, train
 from scoresde_fast.training.trainer import Batch
 
 pytest.importorskip("sklearn")
@@ -55,22 +52,6 @@ def config(**training: object) -> Config:
 
 def finish(trainer: Trainer) -> list[float]:
     return [loss for _, loss in trainer.run()]
-
-
-def test_ema_warms_up() -> None:
-    """The first averages follow the weights with decay (1 + n) / (10 + n), later ones with the configured decay."""
-    weight = nn.Parameter(torch.tensor([0.0]))
-    ema = EMA([weight], decay=0.25)
-    with torch.no_grad():
-        weight.fill_(1.0)
-    expected = 0.0
-    for n in range(1, 6):
-        ema.update()
-        decay = min(0.25, (1 + n) / (10 + n))
-        expected = decay * expected + (1 - decay)
-        assert ema.shadow[0].item() == pytest.approx(expected, rel=1e-6)
-    ema.swap()
-    assert weight.item() == pytest.approx(expected) and ema.shadow[0].item() == 1.0
 
 
 def test_seeds_share_no_randomness() -> None:
@@ -160,29 +141,6 @@ def test_learns(tmp_path: Path) -> None:
     """Sixty steps bring the loss well below what predicting nothing gives."""
     losses = finish(Trainer(config(n_iters=60, batch_size=16), tmp_path))
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
-
-
-@pytest.mark.parametrize("name", recipe_names())
-def test_recipes_are_configurations(name: str) -> None:
-    """Every recipe is valid and trains on a data set that comes with the package, of its own shape."""
-    data = load_recipe(name).data
-    examples = load_dataset(data.dataset)[0]
-    assert examples.shape[1:] == (data.num_channels, data.image_size, data.image_size)
-    assert (examples.dtype == torch.uint8) == data.is_image
-
-
-def test_learning_rate_rises_and_falls() -> None:
-    """Linear up over the warm-up, flat, linear down to the last step; without either it is flat."""
-    rising = Config.from_dict({**TINY, "optim": {"lr": 1.0, "warmup": 4, "decay": 2}})
-    assert [learning_rate(rising, step) for step in range(9)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 0.5]
-    flat = Config.from_dict({**TINY, "optim": {"lr": 1.0, "warmup": 0}})
-    assert {learning_rate(flat, step) for step in range(9)} == {1.0}
-
-
-def test_unknown_recipe() -> None:
-    """A misspelt recipe gets the nearest name."""
-    with pytest.raises(ValueError, match="did you mean 'digits-ve'"):
-        load_recipe("digit-ve")
 
 
 def with_data(dataset: str) -> Config:

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measures: right on cases with a known answer, and able to tell good images from bad."""
+"""The Frechet distance: right in cases with a known answer, and larger for worse images."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +9,7 @@ import torch
 pytest.importorskip("sklearn")
 
 from scoresde_fast.data import digits
-from scoresde_fast.evaluation import Recogniser, extract_features, frechet_distance, gaussian_distance
-from scoresde_fast.networks.feature_net import FeatureNet
-from scoresde_fast.training import features
-
-
-@pytest.fixture(scope="module")
-def recogniser() -> Recogniser:
-    return Recogniser()
+from scoresde_fast.evaluation import frechet_distance, gaussian_distance
 
 
 @pytest.mark.parametrize("smallest", [0.5, 0.0], ids=["regular", "singular"])
@@ -57,39 +48,3 @@ def test_frechet_distance_orders_images_by_quality() -> None:
     good, worse, worst = (frechet_distance(x, train) for x in (test, test.lerp(noise, 0.3), noise))
     assert 0 <= good < worse < worst
     assert frechet_distance(train, train) == pytest.approx(0, abs=1e-6)
-
-
-def test_features_refuse_other_shapes() -> None:
-    """Images of another size are refused with both shapes."""
-    with pytest.raises(ValueError, match=r"\(3, 32, 32\); digits-features takes \(3, 16, 16\)"):
-        extract_features(torch.rand(2, 3, 32, 32))
-
-
-def test_real_digits_are_recognised(recogniser: Recogniser) -> None:
-    """Held-out digits: at least 97 % right, nearly all confident, the tint that of the class."""
-    accuracy, report = recogniser.held_out()
-    assert accuracy >= 0.97 and report.recognised >= 0.98 and report.tint_matches >= 0.97
-    assert sum(report.class_shares) == pytest.approx(1) and min(report.class_shares) > 0.08
-
-
-def test_noise_and_wrong_tints_are_not(recogniser: Recogniser) -> None:
-    """Digits with their channels rotated keep their shapes and lose their tints; noise is no digit of every class."""
-    images = digits("test")[0] / 255
-    rotated = recogniser.report(images.roll(1, dims=1))
-    assert rotated.recognised >= 0.98 and rotated.tint_matches < 0.2
-    noise = recogniser.report(torch.rand(images.shape, generator=torch.Generator().manual_seed(0)))
-    assert noise.tint_matches < 0.5 and max(noise.class_shares) > 0.5
-
-
-def test_feature_training_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs from scratch already classify, the record is complete, and the same seed gives the same weights."""
-    monkeypatch.setattr(features, "EPOCHS", 2)
-    record = features.train_features_to(tmp_path, seed=1)
-    assert record["seed"] == 1 and len(record["loss"]) == 2 and record["loss"][1] < record["loss"][0]
-    assert record["held_out_accuracy"] > 0.5
-    again, _ = features.train_features(seed=1)
-    from safetensors.torch import load_file
-
-    saved = load_file(tmp_path / "features.safetensors")
-    assert all(torch.equal(tensor.half(), saved[name]) for name, tensor in again.state_dict().items())
-    assert isinstance(again, FeatureNet)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: official files are read safely and strictly, folders round trip, nothing wrong loads in silence."""
+"""Official checkpoints: safe reading, strict loading, and refusals that say why."""
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,58 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde_fast.checkpoints import OfficialCheckpoint, convert, fitting_presets, load, read_official, save
+from scoresde_fast.checkpoints import OfficialCheckpoint, load, read_official
 from scoresde_fast.checkpoints.official import copy_official
-from scoresde_fast.checkpoints.weights import official_weights
-from scoresde_fast.configs import load_config
-from scoresde_fast.model import ScoreModel, build_network
+from scoresde_fast.model import ScoreModel
+from tests.support.official_checkpoints import SMALL, SMALL_CLD, SMALL_VP, first_weight, official_file, preset_weights
 
 pytestmark = pytest.mark.same_everywhere
-
-SMALL: dict[str, Any] = {
-    "data": {"image_size": 8},
-    "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]},
-    "training": {"sde": "vesde"},
-}
-SMALL_CLD: dict[str, Any] = {
-    "data": {"image_size": 8, "centered": True},
-    "model": {**SMALL["model"], "num_scales": 0, "mixed_score": True},
-    "training": {"sde": "cld"},
-}
-SMALL_VP: dict[str, Any] = {**SMALL_CLD, "training": {"sde": "vpsde"}}
-
-
-def official_file(path: Path, config: dict[str, Any] = SMALL, **changes: Any) -> Path:
-    """A checkpoint of fresh weights in the official layout; the averaged ones are the raw ones plus 1."""
-    torch.manual_seed(0)
-    weights = official_weights(ScoreModel(config).network)
-    content = {
-        "optimizer": {"param_groups": [{"lr": 2e-4}]},
-        "model": {f"module.{w.name}": w.tensor.detach() for w in weights},
-        "ema": {
-            "decay": 0.999,
-            "num_updates": 7,
-            "shadow_params": [w.tensor.detach() + 1 for w in weights if w.trainable],
-        },
-        "step": 7,
-    }
-    torch.save(content | changes, path)
-    return path
-
-
-def preset_weights(preset: str) -> dict[str, torch.Tensor]:
-    """The weights of a preset's network by official name, without memory; only its noise levels have values."""
-    config = load_config(preset)
-    with torch.device("meta"):
-        weights = {weight.name: weight.tensor for weight in official_weights(build_network(config))}
-    model = config.model
-    if model.num_scales:
-        weights["sigmas"] = torch.linspace(np.log(model.sigma_max), np.log(model.sigma_min), model.num_scales).exp()
-    return weights
-
-
-def first_weight(model: ScoreModel) -> torch.Tensor:
-    return next(weight.tensor for weight in official_weights(model.network) if weight.trainable).detach()
 
 
 @pytest.fixture
@@ -221,130 +174,3 @@ class _Touch:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.path,)
-
-
-class TestFittingPresets:
-    """Which presets a set of weights belongs to."""
-
-    @pytest.mark.parametrize(
-        ("preset", "fitting"),
-        [
-            pytest.param("ve/cifar10_ncsnpp_deep_continuous", {"ve/cifar10_ncsnpp_deep_continuous"}, id="only one"),
-            pytest.param(
-                "ve/ffhq_256_ncsnpp_continuous",
-                {"ve/ffhq_256_ncsnpp_continuous", "ve/celebahq_256_ncsnpp_continuous"},
-                id="sigma_max tells 256 px models apart",
-            ),
-            pytest.param(
-                "vp/cifar10_ddpmpp_continuous",
-                {"vp/cifar10_ddpmpp", "vp/cifar10_ddpmpp_continuous", "subvp/cifar10_ddpmpp_continuous"},
-                id="one network, three objectives",
-            ),
-            *[
-                pytest.param(name, {name}, id=name)
-                for name in ("cld_cifar10", "cld_celebahq_256", "cld_celebahq_256_later", "cld_toy")
-            ],
-        ],
-    )
-    def test_fitting(self, preset: str, fitting: set[str]) -> None:
-        """The preset itself is among those that fit, and no other network is."""
-        assert set(fitting_presets(preset_weights(preset))) == fitting
-
-
-class TestFolder:
-    """Folders of config.json and model.safetensors."""
-
-    def test_convert_and_load(self, tmp_path: Path, pth: Path) -> None:
-        """A converted checkpoint loads without its configuration, bit for bit, beside files of any kind."""
-        convert(pth, tmp_path / "out", config=SMALL)
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
-        (tmp_path / "out" / "LICENSE").write_text("as you like")
-        ours, theirs = load(tmp_path / "out"), load(pth, config=SMALL)
-        assert ours.config == theirs.config
-        assert not ours.training
-        torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
-
-    def test_huggingface_mixin(self, tmp_path: Path) -> None:
-        """``save_pretrained`` writes what `load` reads, and ``from_pretrained`` reads what `save` writes."""
-        model = ScoreModel(SMALL)
-        save(model, tmp_path / "ours")
-        model.save_pretrained(tmp_path / "theirs")
-        for other in (load(tmp_path / "theirs"), ScoreModel.from_pretrained(tmp_path / "ours")):
-            assert other.config == model.config
-            torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
-
-    def test_half_precision(self, tmp_path: Path) -> None:
-        """Half-precision weights load as float32, and constants keep their precision in the file."""
-        model = ScoreModel(SMALL)
-        save(model, tmp_path, dtype=torch.float16)
-        loaded = load(tmp_path)
-        assert {tensor.dtype for tensor in loaded.state_dict().values()} == {torch.float32}
-        torch.testing.assert_close(dict(loaded.named_buffers()), dict(model.named_buffers()), rtol=0, atol=0)
-        torch.testing.assert_close(
-            dict(loaded.named_parameters()), dict(model.named_parameters()), rtol=1e-3, atol=1e-6
-        )
-
-    def test_another_configuration_is_not_overwritten(self, tmp_path: Path) -> None:
-        """A folder is written again by the same configuration only; the sentence says which value differs."""
-        save(ScoreModel(SMALL), tmp_path)
-        save(ScoreModel(SMALL), tmp_path)
-        with pytest.raises(ValueError, match=r"training\.sde is 'vesde' there and 'vpsde' here"):
-            save(ScoreModel({**SMALL, "training": {"sde": "vpsde"}}), tmp_path)
-
-    def test_failed_write_leaves_the_old_model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When the disk is full the model of before stays, whole, and no half-made file."""
-        save(ScoreModel(SMALL), tmp_path)
-        before = load(tmp_path).state_dict()
-
-        def full_disk(descriptor: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr("scoresde_fast.files.os.fsync", full_disk)
-        with pytest.raises(OSError, match="No space left"):
-            save(ScoreModel(SMALL), tmp_path)
-        torch.testing.assert_close(load(tmp_path).state_dict(), before, rtol=0, atol=0)
-        assert len(list(tmp_path.iterdir())) == 2
-
-    def test_damaged_folders(self, tmp_path: Path) -> None:
-        """A missing file, damaged weights, weights of another configuration and a wrong option are named."""
-        with pytest.raises(FileNotFoundError, match=r"needs the files config\.json and model\.safetensors"):
-            load(tmp_path)
-        save(ScoreModel(SMALL), tmp_path)
-        config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
-        options, whole = json.loads(config.read_text()), weights.read_bytes()
-        weights.write_bytes(whole[:-100])
-        with pytest.raises(ValueError, match=r"model\.safetensors' is not a safetensors file, or is truncated"):
-            load(tmp_path)
-        weights.write_bytes(whole)
-        config.write_text(json.dumps({**options, "data": {**options["data"], "num_channels": 1}}))
-        with pytest.raises(ValueError, match=r"does not fit the config\.json beside it \(misshapen: .*\[8, 1, 3, 3\]"):
-            load(tmp_path)
-        config.write_text(json.dumps({**options, "modle": {}}))
-        with pytest.raises(ValueError, match=r"config\.json': unknown section"):
-            load(tmp_path)
-
-    def test_configuration_of_its_own(self, tmp_path: Path) -> None:
-        """A folder's configuration may be repeated, but not contradicted."""
-        save(ScoreModel(SMALL), tmp_path)
-        assert load(tmp_path, config=SMALL).config == load_config(SMALL)
-        with pytest.raises(ValueError, match="has its own configuration"):
-            load(tmp_path, config="ve/cifar10_ncsnpp")
-
-
-class TestNames:
-    """What is neither a file nor a folder."""
-
-    def test_unknown_name(self) -> None:
-        """An unknown name is answered with the models there are."""
-        with pytest.raises(ValueError, match="unknown model 'digits-vex'"):
-            load("digits-vex")
-
-    def test_path_of_nothing(self) -> None:
-        """A path of nothing is told apart from a misspelt name."""
-        with pytest.raises(FileNotFoundError, match="no checkpoint file and no folder 'runs/best'"):
-            load("runs/best")
-
-    def test_preset(self) -> None:
-        """A preset is not a trained model; the sentence says what to do with it."""
-        with pytest.raises(ValueError, match="is a preset, which has no weights: create"):
-            load("ve/cifar10_ncsnpp_continuous")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -33,6 +34,6 @@ def test_backends_say_why_they_are_absent() -> None:
 def test_report_is_json_and_text() -> None:
     """The same facts as a dict that JSON takes and as lines to paste into a bug report."""
     report = environment()
-    assert json.loads(json.dumps(report.as_dict())) == report.as_dict()
+    assert json.loads(json.dumps(asdict(report))) == asdict(report)
     assert report.versions["torch"] in str(report)
     assert "backends of each operation" in str(report)

@@ -3,18 +3,18 @@
 
 from scoresde_fast.checkpoints.folder import save, save_classifier
 from scoresde_fast.checkpoints.loading import convert, embedded_classifiers, embedded_names, load, load_classifier
-from scoresde_fast.checkpoints.official import OfficialCheckpoint, load_official, read_official
+from scoresde_fast.checkpoints.official import OfficialCheckpoint, copy_official, read_official
 from scoresde_fast.checkpoints.weights import fitting_presets
 
 __all__ = [
     "OfficialCheckpoint",
     "convert",
+    "copy_official",
     "embedded_classifiers",
     "embedded_names",
     "fitting_presets",
     "load",
     "load_classifier",
-    "load_official",
     "read_official",
     "save",
     "save_classifier",

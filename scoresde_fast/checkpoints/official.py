@@ -71,18 +71,13 @@ def read_official(path: str | Path) -> OfficialCheckpoint:
     return OfficialCheckpoint(path, weights, shadow)
 
 
-def load_official(model: ScoreModel, path: str | Path, ema: bool = True) -> None:
+def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool = True) -> None:
     """Copy an official checkpoint into ``model``: the averaged weights with ``ema``, else the raw ones.
 
     Raises:
         ValueError: the weights or the noise levels do not fit exactly. The sentence lists the missing, unexpected and
             misshapen ones, says if it is another kind of model, and names the presets that fit.
     """
-    copy_official(model, read_official(path), ema)
-
-
-def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool = True) -> None:
-    """Copy a checkpoint that has been read, as `load_official` does."""
     weights = official_weights(model.network)
     problem = misfit({w.name: w.tensor.shape for w in weights}, {k: v.shape for k, v in checkpoint.model.items()})
     if problem:

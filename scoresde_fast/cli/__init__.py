@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``scoresde-fast``. A subcommand is a frozen dataclass of options, parsed by tyro, with a method ``run()``.
+"""The command ``scoresde-fast``. A subcommand is a frozen dataclass of options, parsed by tyro, with a ``run()``.
 
 These modules import torch only inside ``run()``, so that ``--help`` and mistyped options are answered at once.
 """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.options import Flag, SamplerOptions
+from scoresde_fast.cli.options import Flag, Model, SamplerOptions
 from scoresde_fast.cli.process import stopping_on_sigterm
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class Task(NamedTuple):
 class TaskCommand(SamplerOptions):
     """What the three commands have in common."""
 
-    model: Positional[str]
-    """An embedded model (digits-vp), a saved folder, or an official checkpoint (.pth, with --config)."""
+    model: Model
     images: Positional[str]
     """A PNG, JPEG or WebP file; a folder, .zip, .tar, .npz or .npy of images; or a data set (digits:test).
     With @64 at the end (photo.jpg@64), images are cropped to the central square and resized to 64x64."""

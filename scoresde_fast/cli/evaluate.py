@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.options import NO_DEFAULT, Flag, LoadingOptions, SamplerOptions, Threads
+from scoresde_fast.cli.options import (
+    NO_DEFAULT,
+    BatchSize,
+    Device,
+    Flag,
+    LoadingOptions,
+    Model,
+    SamplerOptions,
+    Threads,
+)
 from scoresde_fast.cli.process import process_device, use_threads
 
 if TYPE_CHECKING:
@@ -182,12 +191,9 @@ class EvalStats(ExtractorOptions):
     """The file, .npz: mu, sigma and a record of their origin."""
     features: Flag = False
     """Keep the features, which KID, precision and recall need: for Inception, 8 kB for each image."""
-    batch_size: int = 64
-    """Images at once."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:1."""
+    batch_size: BatchSize = 64
+    device: Device = "cpu"
     threads: Threads = None
-    """Number of CPU threads."""
 
     def run(self) -> None:
         from functools import reduce
@@ -225,18 +231,15 @@ class EvalStats(ExtractorOptions):
 class EvalLoss:
     """Compute a model's training loss on a data set, with its own objective and averaged weights."""
 
-    model: Positional[str]
-    """An embedded model (digits-vp), a saved folder, or an official checkpoint (.pth, with --config)."""
+    model: Model
     data: Positional[str]
     """Images as eval takes them, of the model's size."""
     draws: int = 1
     """Number of times and noises for each image."""
     run_seed: int = 0
     """Seed of the times and noises."""
-    batch_size: int = 64
-    """Images at once."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:1."""
+    batch_size: BatchSize = 64
+    device: Device = "cpu"
     trust_pickle: Flag = False
     """Read images from pickles, which may run any code."""
     loading: LoadingOptions = field(default_factory=LoadingOptions)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeAlias, get_args, get_type_hints
 
-from tyro.conf import FlagCreatePairsOff, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from scoresde_fast.cli.process import process_device, use_threads
 from scoresde_fast.flow.options import AdaptiveOptions, FlowOptions
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 NO_DEFAULT = arg(help_behavior_hint="")
 Flag = FlagCreatePairsOff[Annotated[bool, NO_DEFAULT]]
 """False unless given, without a --no- counterpart."""
-Threads = Annotated[int | None, arg(help_behavior_hint="(default: torch's)")]
+Threads = Annotated[int | None, arg(help="Number of CPU threads.", help_behavior_hint="(default: torch's)")]
+Device = Annotated[str, arg(help="cpu, cuda or cuda:1.")]
+BatchSize = Annotated[int, arg(help="Images at once.")]
+Model = Positional[Annotated[str, arg(help="An embedded model (digits-vp), a saved folder, or a .pth with --config.")]]
+Data = Positional[Annotated[str, arg(help="A data set (digits:test), a folder, .zip, .tar, .npz or .npy of images.")]]
 
 
 def optional(options: type, *, otherwise: str = "", without: Collection[str] = ()) -> type:
@@ -84,7 +88,6 @@ class LoadingOptions:
     Attributes:
         config: For a .pth: its preset (ve/cifar10_ncsnpp_continuous), or a JSON file.
         raw: For a .pth: load the raw weights instead of their moving average.
-        threads: Number of CPU threads.
     """
 
     config: Annotated[str | None, NO_DEFAULT] = None

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from scoresde_fast.cli.options import NO_DEFAULT, FlowGroup, FlowToleranceGroup, LoadingOptions, RunGroup, given
+from scoresde_fast.cli.options import (
+    NO_DEFAULT,
+    Data,
+    FlowGroup,
+    FlowToleranceGroup,
+    LoadingOptions,
+    Model,
+    RunGroup,
+    given,
+)
 from scoresde_fast.cli.process import process_device
 
 if TYPE_CHECKING:
@@ -21,8 +30,7 @@ if TYPE_CHECKING:
 class FlowCommand:
     """What these commands have in common."""
 
-    model: Positional[str]
-    """An embedded model (digits-vp), a saved folder, or an official checkpoint (.pth, with --config)."""
+    model: Model
     flow: FlowGroup = field(default_factory=FlowGroup)
     computing: RunGroup = field(default_factory=RunGroup)
     loading: LoadingOptions = field(default_factory=LoadingOptions)
@@ -47,8 +55,7 @@ class Likelihood(FlowCommand):
     are an upper bound. Points (cld-toy) have a log density only.
     """
 
-    data: Positional[str]
-    """A data set (digits:test, cifar10:test), a folder of images, or a .zip, .tar, .npz or .npy of them."""
+    data: Data
     out: Path = Path("results.jsonl")
     """The file of results; its settings go to STEM.settings.json beside it."""
     probes: int = 1
@@ -74,8 +81,7 @@ class Likelihood(FlowCommand):
 class Encode(FlowCommand):
     """Write the latent code of every image: its standard normal code by the probability flow."""
 
-    data: Positional[str]
-    """A data set (digits:test, cifar10:test), a folder of images, or a .zip, .tar, .npz or .npy of them."""
+    data: Data
     out: Path = Path("codes.npz")
     """The file, .npz: codes (N, C, H, W) float32 and names. On CLD a code is of position and velocity."""
     seeds_from: int = 0

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from scoresde_fast.cli.options import Flag, SamplerOptions
+from scoresde_fast.cli.options import Flag, Model, SamplerOptions
 from scoresde_fast.cli.process import stopping_on_sigterm
 
 DIGITS_CLASSIFIER = "digits-classifier"
@@ -24,8 +24,7 @@ class Sample(SamplerOptions):
     Samples of point models (cld-toy), and positions with velocities, go to one .npz of numbers.
     """
 
-    model: Positional[str]
-    """An embedded model (digits-ve), a saved folder, or an official checkpoint (.pth, with --config)."""
+    model: Model
     seeds: str = "0-63"
     """Seeds and ranges of seeds, as 0-63,100,200-203. A seed always gives the same image."""
     out: Path = Path("samples")

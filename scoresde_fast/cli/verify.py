@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.options import NO_DEFAULT, Flag
+from scoresde_fast.cli.options import NO_DEFAULT, BatchSize, Device, Flag
 from scoresde_fast.cli.process import process_device
 
 if TYPE_CHECKING:
@@ -44,10 +44,8 @@ class Verify:
     """For a .pth: its preset, or a JSON file."""
     raw: Flag = False
     """For a .pth: load the raw weights instead of their moving average."""
-    batch_size: int = 64
-    """Images sampled together."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:1."""
+    batch_size: BatchSize = 64
+    device: Device = "cpu"
 
     def run(self) -> None:
         from tqdm import tqdm

@@ -124,14 +124,12 @@ class FeatureSet:
         halves: moments of the extractor's layer over two random halves, which are always the same.
         features: (count, D) float32 of each kept layer, in the order of the images.
         first: (at most 64, C, H, W) uint8, the first images.
-        names: of the first images.
     """
 
     count: int
     halves: tuple[FeatureMoments, FeatureMoments]
     features: dict[str, Tensor]
     first: Tensor
-    names: list[str]
 
     @property
     def moments(self) -> FeatureMoments:
@@ -141,11 +139,11 @@ class FeatureSet:
 
 @dataclass
 class _Part:
-    """The results of one process; tensors and batches by the number of their first image."""
+    """The results of one process; tensors by the number of their first image."""
 
     halves: tuple[FeatureMoments, FeatureMoments] | None
     features: dict[str, dict[int, Tensor]]
-    first: dict[int, ImageBatch]
+    first: dict[int, Tensor]
 
 
 def collect(
@@ -185,7 +183,7 @@ def collect(
             for name, kept in part.features.items():
                 kept[start] = layers[name].cpu()
             if start < SHOWN:
-                part.first[start] = batch
+                part.first[start] = batch.images
             bar.update(len(batch.images) * processes.count)
     if part.halves is not None:
         part.halves = part.halves[0].cpu(), part.halves[1].cpu()
@@ -205,13 +203,11 @@ def _own_batches(source: ImageSource, size: int, processes: Processes) -> Iterat
 
 def _joined(parts: list[_Part], count: int) -> FeatureSet:
     halves = [part.halves for part in parts if part.halves is not None]
-    batches = _in_order([part.first for part in parts])
     return FeatureSet(
         count,
         reduce(lambda a, b: (a[0] + b[0], a[1] + b[1]), halves),
         {name: torch.cat(_in_order([part.features[name] for part in parts])) for name in parts[0].features},
-        torch.cat([batch.images for batch in batches])[:SHOWN],
-        [name for batch in batches for name in batch.names][:SHOWN],
+        torch.cat(_in_order([part.first for part in parts]))[:SHOWN],
     )
 
 

@@ -83,7 +83,6 @@ def evaluate(
     trust_pickle: bool = False,
     batch_size: int = 64,
     processes: Processes | None = None,
-    command: str = "",
     progress: bool | None = None,
 ) -> Evaluation | None:
     """Evaluate images; return None on processes other than the first.
@@ -101,7 +100,6 @@ def evaluate(
         trust_pickle: as `open_images`.
         batch_size: images at once.
         processes: this process and the others.
-        command: the user's command line, for the record.
         progress: show a bar; None shows it on a terminal.
 
     Raises:
@@ -138,7 +136,7 @@ def evaluate(
         described["kid_subset_size"] = settings.subset_size(found.count, len(against.features))
     result: dict[str, Any] = {
         "title": title,
-        "command": command or command_line(),
+        "command": command_line(),
         "date": date.today().isoformat(),
         "images": _describe_images(images, title),
         "reference": None if against is None else against.record,

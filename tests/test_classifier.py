@@ -10,7 +10,7 @@ from tests.support.tiny_recipes import tiny_classifier
 
 
 def lively(network: torch.nn.Module) -> torch.nn.Module:
-    """Fresh weights leave out the last convolution of each block; these let everything through."""
+    """Perturb fresh weights, in which the last convolution of each block is zero."""
     generator = torch.Generator().manual_seed(1)
     for weight in network.parameters():
         weight.data.add_(0.1 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
@@ -18,7 +18,7 @@ def lively(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def test_gradient_is_that_of_finite_differences() -> None:
-    """In float64 the gradient in the image, by which samples are guided, is the central difference in any direction."""
+    """In float64 the gradient in the image equals the central difference in a random direction."""
     network = lively(WideResNet(image_size=(8, 12), in_channels=2, classes=3, widths=(8, 16)).double())
     generator = torch.Generator().manual_seed(0)
     x, direction = torch.randn(2, 4, 2, 8, 12, generator=generator, dtype=torch.float64)
@@ -37,7 +37,7 @@ def test_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_noise_level_counts_and_examples_do_not_mix() -> None:
-    """The same image at another noise level has other probabilities; each image is judged by itself; they sum to 1."""
+    """Probabilities depend on the noise level, do not depend on other images, and sum to 1."""
     classifier = lively(tiny_classifier()).double().eval()
     x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     noise = torch.tensor([0.01, 1.0, 100.0], dtype=torch.float64)

@@ -310,7 +310,7 @@ def read_section(section: str, cls: type[Section], options: Any) -> Section:
         if option.default is MISSING and option.name not in options:
             choices = get_args(hints[option.name]) if get_origin(hints[option.name]) is Literal else ()
             allowed = f": one of {', '.join(map(repr, choices))}" if choices else ""
-            raise ValueError(f"a configuration must say {section}.{option.name}{allowed}")
+            raise ValueError(f"a configuration must contain {section}.{option.name}{allowed}")
     return cls(**{name: _checked(f"{section}.{name}", hints[name], v) for name, v in options.items() if name in hints})
 
 

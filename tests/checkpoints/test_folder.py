@@ -21,7 +21,7 @@ class TestFolder:
     """Folders of config.json and model.safetensors."""
 
     def test_convert_and_load(self, tmp_path: Path) -> None:
-        """A converted checkpoint loads without its configuration, bit for bit, beside files of any kind."""
+        """A converted checkpoint loads without a configuration, bit for bit; other files in the folder are ignored."""
         pth = official_file(tmp_path / "checkpoint_8.pth")
         convert(pth, tmp_path / "out", config=SMALL)
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
@@ -52,14 +52,14 @@ class TestFolder:
         )
 
     def test_another_configuration_is_not_overwritten(self, tmp_path: Path) -> None:
-        """A folder is written again by the same configuration only; the sentence says which value differs."""
+        """A folder is overwritten only with the same configuration; the message names the difference."""
         save(ScoreModel(SMALL), tmp_path)
         save(ScoreModel(SMALL), tmp_path)
         with pytest.raises(ValueError, match=r"training\.sde is 'vesde' there and 'vpsde' here"):
             save(ScoreModel({**SMALL, "training": {"sde": "vpsde"}}), tmp_path)
 
     def test_failed_write_leaves_the_old_model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When the disk is full the model of before stays, whole, and no half-made file."""
+        """When the disk is full, the old model stays intact and no partial file is left."""
         save(ScoreModel(SMALL), tmp_path)
         before = load(tmp_path).state_dict()
 

@@ -29,7 +29,7 @@ NAME = "digits-classifier"
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
-    """What is loaded is what was saved, in its own precision; another configuration is not overwritten."""
+    """Saved weights are restored, in the saved precision; another configuration is not overwritten."""
     classifier = tiny_classifier()
     save_classifier(classifier, tmp_path)
     again = load_classifier(tmp_path)
@@ -45,7 +45,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_kill_while_saving_leaves_a_whole_classifier(tmp_path: Path) -> None:
-    """kill -9 amid endless saving: what is in the folder loads."""
+    """After kill -9 while saving, the folder still loads."""
     code = (
         "import sys; from pathlib import Path; from scoresde_fast.checkpoints import *;"
         "classifier = load_classifier(sys.argv[1]); print('ready', flush=True)\n"
@@ -69,7 +69,7 @@ def test_kill_while_saving_leaves_a_whole_classifier(tmp_path: Path) -> None:
 
 
 def test_each_loader_knows_its_own(tmp_path: Path) -> None:
-    """A score model is no classifier, and the other way round; an unknown name gets the nearest one."""
+    """Each loader refuses the other kind; an unknown name gets the nearest suggestion."""
     with pytest.raises(ValueError, match=rf"^'{NAME}' is a classifier, .*: load_classifier\('{NAME}'\)"):
         load(NAME)
     with pytest.raises(ValueError, match=f"^'digits-vp' is a score model, but a classifier is needed: give '{NAME}'"):
@@ -103,7 +103,7 @@ def test_each_loader_knows_its_own(tmp_path: Path) -> None:
     ids=["half a config", "noise", "another size", "half the weights"],
 )
 def test_damaged_files(tmp_path: Path, file: str, damage: Any, says: str) -> None:
-    """A file that is cut short or does not fit the other is refused with its name."""
+    """A truncated file, or one that does not fit the other, is refused by name."""
     save_classifier(tiny_classifier(), tmp_path)
     path = tmp_path / file
     whole = path.read_bytes()
@@ -127,7 +127,7 @@ def test_embedded_is_what_its_recipe_says() -> None:
 
 
 def test_embedded_recognises_held_out_digits() -> None:
-    """Its recorded accuracy is found again to two images in 364, at least 97 % in little noise, whatever the tint."""
+    """The recorded accuracy is reproduced to two of 364 images: at least 97 % in little noise, with any tint."""
     record = json.loads((EMBEDDED / NAME / "recipe.json").read_text())
     classifier = load_classifier(NAME)
     images, labels = labelled_images("digits:test", classifier.config)

@@ -11,15 +11,15 @@ pytestmark = pytest.mark.same_everywhere
 
 
 class TestNames:
-    """What is neither a file nor a folder."""
+    """Arguments that are neither a file nor a folder."""
 
     def test_unknown_name(self) -> None:
-        """An unknown name is answered with the models there are."""
+        """An unknown name is refused."""
         with pytest.raises(ValueError, match="unknown model 'digits-vex'"):
             load("digits-vex")
 
     def test_path_of_nothing(self) -> None:
-        """A path of nothing is told apart from a misspelt name."""
+        """A missing path is distinguished from a misspelt name."""
         with pytest.raises(FileNotFoundError, match="no checkpoint file and no folder 'runs/best'"):
             load("runs/best")
 

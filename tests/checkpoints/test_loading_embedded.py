@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded models: small, recorded, what their recipes say, and able to draw digits."""
+"""The embedded models: small, recorded, equal to their recipes, and able to draw digits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODELS = [name for name in recipe_names() if name.startswith("digits-")]
 
 
 def test_every_recipe_has_its_model() -> None:
-    """What is embedded is what can be trained anew; the toys, which train in two minutes, are recipes alone."""
+    """Every embedded model has a recipe; the toys, which train in two minutes, are only recipes."""
     assert embedded_names() == MODELS == ["digits-cld", "digits-subvp", "digits-ve", "digits-vp"]
 
 

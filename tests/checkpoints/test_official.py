@@ -51,7 +51,7 @@ class TestOfficial:
         assert not load(theirs, config=SMALL).training
 
     def test_without_a_configuration(self, pth: Path) -> None:
-        """Without ``config`` the sentence says what to give."""
+        """Without ``config`` the message says what to give."""
         with pytest.raises(ValueError, match="does not contain its configuration; no preset fits its weights"):
             load(pth)
 
@@ -87,7 +87,7 @@ class TestOfficial:
             load(wrong, config=SMALL)
         assert not load(wrong, config=SMALL, ema=False).training
 
-    def test_files_that_are_no_checkpoint(self, tmp_path: Path, pth: Path) -> None:
+    def test_invalid_files(self, tmp_path: Path, pth: Path) -> None:
         """Missing, empty, truncated and foreign files get one sentence each, with the path."""
         with pytest.raises(FileNotFoundError, match=r"no checkpoint file .*gone\.pth"):
             load(tmp_path / "gone.pth", config=SMALL)
@@ -106,7 +106,7 @@ class TestOfficial:
             load(pth, config=SMALL)
 
     def test_code_in_a_file_is_not_run(self, tmp_path: Path) -> None:
-        """A pickle that would call something is refused, and is not called."""
+        """A pickle with code is refused, and the code is not run."""
         witness = tmp_path / "witness"
         malicious = official_file(tmp_path / "evil.pth", step=_Touch(witness))
         with pytest.raises(ValueError, match=r"more than tensors and numbers .*which could run code"):
@@ -115,7 +115,7 @@ class TestOfficial:
 
 
 class TestKinds:
-    """Checkpoints of one kind of model given as another: refused in words."""
+    """Checkpoints of one kind of model, loaded as another, are refused with an explanation."""
 
     def test_cld(self, tmp_path: Path) -> None:
         """CLD's raw and averaged weights load, without noise levels; the model takes and scores pairs."""
@@ -143,7 +143,7 @@ class TestKinds:
             load(path, config=SMALL_CLD)
 
     def test_noise_levels_missing(self, tmp_path: Path) -> None:
-        """Without the noise levels that the configuration has, or with some where it has none: both say num_scales."""
+        """Missing and unexpected noise levels are refused, and the message names num_scales."""
         without, having = (official_file(tmp_path / name, config) for name, config in (("a", SMALL_VP), ("b", SMALL)))
         with pytest.raises(ValueError, match=r"has no noise levels 'sigmas', .* model\.num_scales is 1000, not 0"):
             load(without, config=SMALL)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.same_everywhere
 
 
 class TestFittingPresets:
-    """Which presets a set of weights belongs to."""
+    """`fitting_presets`."""
 
     @pytest.mark.parametrize(
         ("preset", "fitting"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihoods on the disk, codes in files, the commands that make them, and the data that users name."""
+"""Likelihoods and codes: their files and the commands that write them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SHAPE = (3, 8, 8)
 LOOSE = ["--rtol", "1e-2", "--atol", "1e-2"]
 COUNT = 5
 FEW: dict[str, Any] = {"probes": 2, "steps": 2, "batch_size": 2}
-"""An estimator's options where its numbers need not be good."""
+"""Options of a fast, inaccurate estimator."""
 
 
 def gaussian(std: float = 0.25) -> sf.GaussianMixture:
     return sf.GaussianMixture.gaussian(VPSDE(), 0.5, std, SHAPE)
 
 
-def levels(count: int = COUNT) -> torch.Tensor:
+def random_images(count: int = COUNT) -> torch.Tensor:
     """Images (count, *SHAPE) uint8."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
@@ -46,7 +46,7 @@ def estimator() -> LikelihoodEstimator:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a small network on CLD with fresh weights: images of 8x8 whose states are pairs."""
+    """A saved small network on CLD with fresh weights, for images of 8x8."""
     torch.manual_seed(0)
     options = {
         "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 1], "num_res_blocks": 1, "num_scales": 0, "dropout": 0.0},
@@ -63,22 +63,22 @@ def images(tmp_path: Path) -> Path:
     """A folder of five PNGs of 8x8, named out of order."""
     folder = tmp_path / "images"
     folder.mkdir()
-    for name, pixels in zip("baecd", levels().permute(0, 2, 3, 1).numpy(), strict=True):
+    for name, pixels in zip("baecd", random_images().permute(0, 2, 3, 1).numpy(), strict=True):
         (folder / f"{name}.png").write_bytes(encode_png(pixels))
     return folder
 
 
 def write(estimator: LikelihoodEstimator, out: Path, **options: Any) -> Any:
-    data = options.pop("data", levels())
+    data = options.pop("data", random_images())
     return write_likelihoods(estimator, data, [f"image {i}" for i in range(len(data))], out, **options)
 
 
 def test_every_image_has_a_line(estimator: LikelihoodEstimator, tmp_path: Path) -> None:
-    """Lines are the estimator's own numbers, in order, those of the last and smaller batch too, and so is the mean."""
+    """Lines and mean equal the estimator's values, in order, including the last, smaller batch."""
     summary = write(estimator, tmp_path / "results.jsonl", first_seed=7)
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [(line["name"], line["seed"]) for line in lines] == [(f"image {i}", 7 + i) for i in range(COUNT)]
-    alone = estimator.estimate(levels(), range(7, 7 + COUNT))
+    alone = estimator.estimate(random_images(), range(7, 7 + COUNT))
     assert alone.bits_per_dim is not None and alone.standard_error is not None
     for key in ("bits_per_dim", "log_density", "standard_error", "evaluations"):
         assert [line[key] for line in lines] == pytest.approx(getattr(alone, key).tolist(), rel=1e-9)
@@ -91,7 +91,7 @@ def test_every_image_has_a_line(estimator: LikelihoodEstimator, tmp_path: Path) 
 def test_a_killed_run_goes_on(
     estimator: LikelihoodEstimator, tmp_path: Path, kept: int, whole_run: dict[str, bytes]
 ) -> None:
-    """Killed with ``kept`` whole lines and a piece of the next on the disk, the file ends as if in one go."""
+    """After a kill that left ``kept`` whole lines and part of the next, the same call completes the file exactly."""
     lines = whole_run["results.jsonl"].splitlines(keepends=True)
     torn = lines[kept][:20] if kept < COUNT else b""
     (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:kept]) + torn)
@@ -112,7 +112,7 @@ def whole_run(estimator: LikelihoodEstimator, tmp_path_factory: pytest.TempPathF
 def test_a_batch_is_on_the_disk_before_the_next(
     estimator: LikelihoodEstimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_run: dict[str, bytes]
 ) -> None:
-    """An error in the third batch leaves two in the file and names the seed; then the same call completes it."""
+    """An error in the third batch leaves two batches in the file and names the seed; the same call completes it."""
     estimate, out = estimator.estimate, tmp_path / "results.jsonl"
 
     def failing(data: torch.Tensor, seeds: list[int]) -> Any:
@@ -130,7 +130,7 @@ def test_a_batch_is_on_the_disk_before_the_next(
 
 
 def test_more_images_may_be_asked_for(estimator: LikelihoodEstimator, tmp_path: Path) -> None:
-    """A limit takes the first images; a larger one goes on behind them, a smaller one changes nothing."""
+    """A limit takes the first images; a larger one appends, a smaller one changes nothing."""
     out = tmp_path / "results.jsonl"
     assert write(estimator, out, limit=3).made == 3
     first = out.read_bytes()
@@ -145,7 +145,7 @@ def test_more_images_may_be_asked_for(estimator: LikelihoodEstimator, tmp_path: 
     ("change", "says"),
     [
         ({"first_seed": 1}, "first_seed: 0 there, 1 asked"),
-        ({"data": levels() // 2}, "data_sha256: "),
+        ({"data": random_images() // 2}, "data_sha256: "),
         ({"model": gaussian(0.3)}, "flow.model.weights_sha256: "),
         ({"probes": 3}, "probes.count: 2 there, 3 asked"),
         ({"probe": "normal"}, 'probes.kind: "rademacher" there, "normal" asked'),
@@ -157,7 +157,7 @@ def test_more_images_may_be_asked_for(estimator: LikelihoodEstimator, tmp_path: 
 def test_other_settings_are_refused(
     tmp_path: Path, whole_run: dict[str, bytes], change: dict[str, Any], says: str
 ) -> None:
-    """A file is never mixed: what differs is named, and no byte changes."""
+    """Other settings are refused: the difference is named, and no byte changes."""
     for name, content in whole_run.items():
         (tmp_path / name).write_bytes(content)
     options = {**FEW, **change}
@@ -169,7 +169,7 @@ def test_other_settings_are_refused(
 
 
 def test_another_batch_size_goes_on(tmp_path: Path, whole_run: dict[str, bytes]) -> None:
-    """It decides nothing with steps of each sample's own, and is refused where the batch's error sets the steps."""
+    """The batch size may change, unless the batch's error decides the steps."""
     for name, content in whole_run.items():
         (tmp_path / name).write_bytes(content)
     out = tmp_path / "results.jsonl"
@@ -197,7 +197,7 @@ def test_other_files_are_left_alone(
     settings: bool,
     says: str,
 ) -> None:
-    """What is no file of results is refused and stays as it is."""
+    """A file that is not one of results is refused and left unchanged."""
     (tmp_path / "results.jsonl").write_bytes(content)
     if settings:
         (tmp_path / "results.settings.json").write_bytes(whole_run["results.settings.json"])
@@ -208,7 +208,7 @@ def test_other_files_are_left_alone(
 
 @pytest.mark.parametrize("change", [{"limit": 0}, {"first_seed": -1}], ids=["limit", "seed"])
 def test_numbers_out_of_range(estimator: LikelihoodEstimator, tmp_path: Path, change: dict[str, int]) -> None:
-    """They are named, and nothing is written."""
+    """Invalid numbers are named, and nothing is written."""
     with pytest.raises(ValueError, match=f"{next(iter(change.values()))}"):
         write(estimator, tmp_path / "results.jsonl", **change)
     assert not list(tmp_path.iterdir())
@@ -245,7 +245,7 @@ def test_mistakes(
     arguments: list[str],
     says: str,
 ) -> None:
-    """A mistake is one line on stderr and exit code 2, and nothing is written."""
+    """A mistake gives one line on stderr and exit code 2; nothing is written."""
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
@@ -258,7 +258,7 @@ def test_mistakes(
 def test_an_integration_that_fails_is_one_line(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`IntegrationError` ends the command like other mistakes; a division by zero is a bug and does not."""
+    """`IntegrationError` gives one line like other mistakes; a division by zero is a bug and is raised."""
     model = gaussian()
     score = model.network.forward
     monkeypatch.setattr(model.network, "forward", lambda x, t: score(x, t) * (1 if t.max() < 0.5 else float("nan")))
@@ -273,7 +273,7 @@ def test_an_integration_that_fails_is_one_line(
 
 
 def test_likelihood_command(tiny: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every image has a line, CLD's too; the last line printed is the mean; a second call computes nothing."""
+    """Every image has a line, also on CLD; the last printed line is the mean; a second call computes nothing."""
     out = tmp_path / "sub" / "results.jsonl"
     command = ["likelihood", tiny, str(images), "--out", str(out), "--batch-size", "2", "--steps", "2"]
     assert main([*command, "--limit", "3"]) == 0
@@ -289,7 +289,7 @@ def test_likelihood_command(tiny: str, images: Path, tmp_path: Path, capsys: pyt
 
 
 def test_likelihood_of_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Points have a log density and no bits."""
+    """Points have a log density and no bits per dimension."""
     torch.manual_seed(0)
     sf.create("cld_toy").save_pretrained(tmp_path / "toy")
     out = tmp_path / "results.jsonl"
@@ -303,7 +303,7 @@ def test_likelihood_of_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_encode_and_decode_commands(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is encoded comes back to the last of its 8 bits, to a folder and to one file, each image by its place."""
+    """Encoded images are decoded to the same 8-bit pixels, to a folder and to one file, named by position."""
     monkeypatch.setattr(sf, "load", lambda *_, **__: gaussian(), raising=False)
     codes, tight, exact = tmp_path / "codes.npz", ["--rtol", "1e-6", "--atol", "1e-6"], "exact"
     assert main(["encode", exact, str(images), "--out", str(codes), *tight]) == 0
@@ -322,7 +322,7 @@ def test_encode_and_decode_commands(
 
 
 def test_decoding_goes_on_and_is_not_mixed(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A set of decoded images has one temperature and one file of codes; a missing image is made again."""
+    """A set of decoded images has one temperature and one file of codes; a missing image is decoded again."""
     model = sf.load(tiny)
     write_codes(tmp_path / "codes.npz", seed_codes(model, range(3)), "abc")
     out = tmp_path / "set"
@@ -346,7 +346,7 @@ def test_decoding_goes_on_and_is_not_mixed(tiny: str, tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("sde", [VPSDE(), CLDSDE()], ids=["vp", "cld"])
 def test_points_are_decoded_to_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sde: SDE) -> None:
-    """Points' codes, on CLD pairs with the velocity of a seed, come back as the positions that were encoded."""
+    """Codes of points are decoded to the same positions; on CLD the codes include a velocity."""
     exact = sf.GaussianMixture(sde, [1.0], torch.zeros(1, 2, 1, 1), [0.5], is_image=False)
     monkeypatch.setattr(sf, "load", lambda *_, **__: exact, raising=False)
     points = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2, 1, 1)
@@ -360,7 +360,7 @@ def test_points_are_decoded_to_numbers(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_temperature_scales_the_codes() -> None:
-    """Of one Gaussian about 0, whose flow is linear, values are codes times the ratio of the deviations at its ends."""
+    """For a Gaussian with mean 0 the flow is linear: images are codes times the ratio of the stds at its ends."""
     points = sf.GaussianMixture(VPSDE(), [1.0], torch.zeros(1, *SHAPE), [0.5], is_image=False)
     codes = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
     scale, std = points.sde.marginal(np.array([1e-3, 1.0]))
@@ -372,7 +372,7 @@ def test_the_temperature_scales_the_codes() -> None:
 
 
 def test_interpolate_command(tiny: str, tmp_path: Path) -> None:
-    """A row for each pair of neighbours; its ends are the decoded codes of the seeds, which the sampler begins with."""
+    """There is a row for each pair of seeds; its ends are the decoded codes of the seeds."""
     out = tmp_path / "sub" / "way.png"
     assert main(["interpolate", tiny, "--seeds", "3,7,5", "--steps", "4", "--out", str(out), *LOOSE]) == 0
     grid = np.asarray(Image.open(out))
@@ -389,7 +389,7 @@ def test_interpolate_command(tiny: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [["--error-norm", "batch"], []], ids=["batch", "sample"])
 def test_sampling_by_tolerances(tiny: str, tmp_path: Path, options: list[str]) -> None:
-    """--solver rk45 takes tolerances and an error norm, which the set's description has."""
+    """--solver rk45 takes tolerances and an error norm, and the set's description records them."""
     out = tmp_path / "set.npz"
     assert main(["sample", tiny, "--solver", "rk45", "--seeds", "0-2", "--out", str(out), *LOOSE, *options]) == 0
     described = json.loads((tmp_path / "set.samples.json").read_text())["configuration"]["sampler"]

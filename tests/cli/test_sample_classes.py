@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sample --class at the command line: which seed gets which class, whatever the set, and mistakes in one line."""
+"""``sample --class``: the class of each seed in any set, and one-line error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.tiny_models import FAST, MODEL, OPTIONS, in_place_of_digits, 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
-    """What MODEL is, in the folder of the test."""
+    """A small network in place of MODEL, and a temporary working folder."""
     monkeypatch.chdir(tmp_path)
     return in_place_of_digits(monkeypatch)
 
@@ -33,7 +33,7 @@ def command(classifier: str) -> list[str]:
 
 
 def test_seeds_have_their_classes(model: sf.ScoreModel) -> None:
-    """Seed s has class s mod n, by number or name: the images are those that the library guides there."""
+    """Seed s has the class number s mod n, by number or name; the images equal those of the library."""
     folder = saved_classifier(Path("classifier"))
     assert main([*command(folder), "--class", "3,one,7", "--seeds", "0-5", "--out", "three"]) == 0
     assert main([*command(folder), "--class", "one", "--seeds", "0-5", "--out", "ones"]) == 0
@@ -52,7 +52,7 @@ def test_seeds_have_their_classes(model: sf.ScoreModel) -> None:
 
 
 def test_sets_of_classes(model: sf.ScoreModel, capsys: pytest.CaptureFixture[str]) -> None:
-    """A set that grew is the one that was made in shares; it can be verified, goes on, and takes no other classes."""
+    """A set that grew equals one made in shares; it can be verified and resumed, and refuses other classes."""
     made = [*command(saved_classifier(Path("classifier"))), "--class", "three,1,2"]
     for out, rest in (("grown", ["0-3"]), ("grown", ["0-17"]), ("shared", ["0-17", "--shard", "2/2"])):
         assert main([*made, "--out", out, "--seeds", *rest]) == 0
@@ -87,7 +87,7 @@ def test_sets_of_classes(model: sf.ScoreModel, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_class_mistakes(model: sf.ScoreModel, options: list[str], says: str, capsys: Any) -> None:
-    """What no class, or no classifier, is said to be in one line, with nothing written."""
+    """Unknown classes and classifiers are named in one line, and nothing is written."""
     given = options if "--classifier" in options else [*options, "--classifier", saved_classifier(Path("classifier"))]
     assert main(["sample", MODEL, *given, *FAST]) == 2
     printed = capsys.readouterr()
@@ -103,14 +103,14 @@ def test_class_mistakes(model: sf.ScoreModel, options: list[str], says: str, cap
     ids=["noise", "shape"],
 )
 def test_classifiers_of_other_models(model: sf.ScoreModel, options: dict[str, Any], says: str, capsys: Any) -> None:
-    """A classifier of less noise, or of other images, is refused."""
+    """A classifier for less noise or for other images is refused."""
     folder = saved_classifier(Path("classifier"), **options)
     assert main(["sample", MODEL, "--class", "one", "--classifier", folder, *FAST]) == 2
     assert says in capsys.readouterr().err
 
 
 def test_which_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """The embedded models of digits have a default, every other model needs a name; and a name needs a class."""
+    """Embedded models of digits have a default classifier, other models need one; a classifier needs a class."""
     monkeypatch.chdir(tmp_path)
     asked: list[str] = []
 

@@ -39,14 +39,14 @@ def official() -> dict[str, Any]:
 
 
 def test_every_buildable_official_configuration_is_a_preset(official: dict[str, Any]) -> None:
-    """The presets are the official NCSN++, DDPM++ and DDPM files, but the one that the original cannot build."""
+    """The presets are the official NCSN++, DDPM++ and DDPM files, except one that the original cannot build."""
     ours = {name for name, config in official.items() if config["model"]["name"] in ("ncsnpp", "ddpm")}
     assert set(SCORE_SDE) == ours - {"vp/ddpm/cifar10_unconditional"}
 
 
 @pytest.mark.parametrize("name", SCORE_SDE)
 def test_preset_has_the_official_values(name: str, official: dict[str, Any]) -> None:
-    """Every value of the official file is in the preset, or is one that is knowingly dropped."""
+    """Every value of the official file is in the preset or in `IGNORED`."""
     ours = load_config(name).to_dict()
     for section, options in official[name].items():
         if section in IGNORED[""]:
@@ -57,7 +57,7 @@ def test_preset_has_the_official_values(name: str, official: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("name", CLD_SGM)
 def test_cld_preset_has_the_official_values(name: str) -> None:
-    """A CLD preset is the flat official file, loaded, but for the sampler and what the toy's file leaves open."""
+    """A CLD preset equals the flat official file, except for the sampler and what the toy's file leaves open."""
     theirs, ours = (load_config(form).to_dict() for form in (recorded("cld_sgm")[CLD_SGM[name]], name))
     differing = {
         f"{section}.{option}"
@@ -70,7 +70,7 @@ def test_cld_preset_has_the_official_values(name: str) -> None:
 
 
 def test_the_two_cld_presets_of_celebahq() -> None:
-    """They differ in what changed after the paper: depth, beta, AdamW, the smallest time trained and the run's size."""
+    """The two presets differ in what changed after the paper: depth, beta, AdamW, smallest time, and length."""
     paper, later = (load_config(name).to_dict() for name in ("cld_celebahq_256", "cld_celebahq_256_later"))
     changes = {
         f"{section}.{option}": (value, later[section][option])
@@ -107,10 +107,10 @@ def test_load_config_takes_every_form(tmp_path: Path) -> None:
 
 
 class TestFlat:
-    """The form of CLD-SGM, its options one beside the other."""
+    """The flat form of CLD-SGM."""
 
     def test_golden_configurations(self, golden: Path) -> None:
-        """Every option of the recorded files arrives, under its name here."""
+        """Every option of the recorded files is translated to its name here."""
         config = load_config(golden / "cld_cifar10.json")
         model, cld = config.model, config.cld
         assert (model.nf, model.num_res_blocks, model.num_scales, model.mixed_score) == (16, 1, 0, True)
@@ -120,7 +120,7 @@ class TestFlat:
         assert (cld.objective, config.training.weighting) == ("hsm", "reweightedv2")
 
     def test_rate_of_vp(self, golden: Path) -> None:
-        """That program's VP has beta0 + beta1 t, here from beta_min to beta_max; its networks are told t."""
+        """CLD-SGM's VP has beta0 + beta1 t, here from beta_min to beta_max; its networks receive t."""
         model = load_config(golden / "cld_vpsde_mixed.json").model
         assert (model.beta_min, model.beta_max, model.label_scale) == (0.1, 20.0, 1.0)
         sde = ScoreModel(golden / "cld_vpsde_mixed.json").sde
@@ -145,19 +145,19 @@ class TestFlat:
         assert (sampling.method, sampling.predictor, sampling.steps) == ("ode", "euler_maruyama", 1000)
 
     def test_points(self) -> None:
-        """Points of ``data_dim`` coordinates are images of one pixel, which nothing flips."""
+        """Points of ``data_dim`` coordinates are images of one pixel, without flips."""
         data = load_config({"name": "mlp", "sde": "cld", "is_image": False, "data_dim": 2}).data
         assert (data.num_channels, data.image_size, data.is_image, data.random_flip) == (2, 1, False, False)
 
 
 def test_unknown_preset_names_the_nearest() -> None:
-    """A misspelt preset is answered with the nearest one."""
+    """A misspelt preset gets the nearest suggestion."""
     with pytest.raises(ValueError, match="did you mean 've/cifar10_ncsnpp_continuous'"):
         load_config("ve/cifar10_ncsnp_continuous")
 
 
-def test_files_that_are_no_configuration(tmp_path: Path) -> None:
-    """A missing file, a file that is no JSON and JSON that is no object are told apart, each with its path."""
+def test_invalid_files(tmp_path: Path) -> None:
+    """A missing file, invalid JSON and JSON without an object are distinguished, each with its path."""
     path = tmp_path / "mine.json"
     with pytest.raises(FileNotFoundError, match=r"no configuration file '.*mine\.json'"):
         load_config(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mistakes in configurations: each is named, with what is allowed."""
+"""Mistakes in configurations are named, with what is allowed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def changed(section: str, base: dict[str, Any] = MINIMAL, /, **options: Any) -> 
         pytest.param({**MINIMAL, "modle": {}}, "unknown section.*did you mean 'model'", id="unknown section"),
         pytest.param(changed("model", nff=1), "unknown option .* 'nff' - did you mean 'nf'", id="option"),
         pytest.param(changed("training", sde="vpsd"), r"unknown training\.sde 'vpsd' - did you mean 'vpsde'", id="sde"),
-        pytest.param({"model": {"name": "ddpm"}}, r"must say training\.sde: one of 'vesde'", id="sde missing"),
+        pytest.param({"model": {"name": "ddpm"}}, r"must contain training\.sde: one of 'vesde'", id="sde missing"),
         pytest.param(changed("model", nf="64"), r"model\.nf must be a whole number, but is '64'", id="text as number"),
         pytest.param(changed("model", nf=True), r"model\.nf must be a whole number, but is True", id="bool as number"),
         pytest.param(changed("model", nf=0), r"model\.nf must be greater than 0", id="zero width"),
@@ -79,7 +79,7 @@ def changed(section: str, base: dict[str, Any] = MINIMAL, /, **options: Any) -> 
         pytest.param({**FLAT, "ch_mult": "1,b"}, "ch_mult must be comma-separated numbers, .* '1,b'", id="flat list"),
         pytest.param({**FLAT, "sde": "vpsde", "beta0": "4"}, "beta0 must be a number, but is '4'", id="flat rate"),
         pytest.param({**FLAT, "m_inv": "4"}, r"cld\.m_inv must be a finite number, but is '4'", id="flat number"),
-        pytest.param({"sde": "cld"}, r"must say model\.name: one of 'ncsnpp'", id="flat without a network"),
+        pytest.param({"sde": "cld"}, r"must contain model\.name: one of 'ncsnpp'", id="flat without a network"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], sentence: str) -> None:
@@ -90,6 +90,6 @@ def test_mistakes_are_named(options: dict[str, Any], sentence: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("m_inv", -1.0), ("gamma", 0.0), ("beta0", -1.0), ("numerical_eps", -0.5)])
 def test_impossible_diffusion(name: str, value: float) -> None:
-    """Numbers that no CLD has are refused, by name and value, when the model is built."""
+    """Impossible numbers for CLD are refused by name and value when the model is built."""
     with pytest.raises(ValueError, match=f"{name}(=| is ){value}"):
         ScoreModel({**POINTS, "cld": {name: value}})

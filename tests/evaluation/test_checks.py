@@ -25,7 +25,7 @@ ONCE = MetricSettings(resamples=0, kid_subsets=3)
 
 
 def test_too_few_images(extractor: Extractor, tmp_path: Path) -> None:
-    """FID of no more images than features is refused, or with ``few`` computed and warned of; KID is not refused."""
+    """FID of no more images than features is refused, or computed with a warning by ``few``; KID is allowed."""
     np.savez(tmp_path / "few.npz", arr_0=digits("train")[0][:64].permute(0, 2, 3, 1).numpy())
     options: dict[str, Any] = {"settings": ONCE, "progress": False, "reference": "digits:test"}
     few = open_images(str(tmp_path / "few.npz"))
@@ -47,7 +47,7 @@ def test_too_few_images(extractor: Extractor, tmp_path: Path) -> None:
 
 
 def test_warnings_say_the_bias(extractor: Extractor, statistics: Reference) -> None:
-    """Below 10 000 images the warning has their numbers and what two halves of the reference have."""
+    """Below 10 000 images the warnings state the counts and the FID of two halves of the reference."""
     warnings = evaluated(extractor, reference="digits:test", metrics=["fid"]).result["warnings"]
     assert "1433 images and 364 images of the reference is too large" in warnings[0]
     assert f"182 images each, have an FID of {statistics.floor:.4g}" in warnings[1]
@@ -63,13 +63,13 @@ def test_warnings_say_the_bias(extractor: Extractor, statistics: Reference) -> N
     ],
 )
 def test_mistakes(extractor: Extractor, options: dict[str, Any], says: str) -> None:
-    """Mistakes are one sentence that says what is possible."""
+    """Mistakes give one sentence that says what is allowed."""
     with pytest.raises((ValueError, OSError), match=says):
         evaluated(extractor, **options)
 
 
 def test_metrics_that_a_reference_does_not_allow(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
-    """KID of mean and covariance alone is refused with the way on."""
+    """KID with only mean and covariance is refused, with the fix."""
     write_statistics(replace(statistics, features=None), tmp_path / "without.npz")
     with pytest.raises(ValueError, match="statistics made with --features"):
         evaluated(extractor, reference=str(tmp_path / "without.npz"), metrics=["kid"])
@@ -78,7 +78,7 @@ def test_metrics_that_a_reference_does_not_allow(extractor: Extractor, statistic
 def test_many_images_keep_no_features(
     extractor: Extractor, statistics: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond a number of images only FID is computed, from sums alone, unless more is asked for."""
+    """Above a number of images only FID is computed, without keeping features, unless more is asked for."""
     few = evaluated(extractor, reference="digits:test", metrics=["fid"])
     monkeypatch.setattr("scoresde_fast.evaluation.checks.KEEP_FEATURES_UP_TO", 1000)
     many = evaluated(extractor, reference="digits:test", settings=MetricSettings(kid_subsets=3)).result["metrics"]

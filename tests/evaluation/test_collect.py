@@ -25,7 +25,7 @@ SHAPE = (3, 16, 16)
 
 
 class Together(Processes):
-    """Processes one after the other in this one, the first last."""
+    """Simulated processes that run one after the other; rank 0 is last."""
 
     parts: list[Any]
 
@@ -44,7 +44,7 @@ def collected_by(count: int, source: Any, extractor: Extractor) -> FeatureSet:
 
 @pytest.mark.parametrize("kind", ["images", "sampler"])
 def test_any_number_of_processes(kind: str, extractor: Extractor) -> None:
-    """Features are the same bits in the same order whatever the split, and FID agrees to 1e-9."""
+    """Any number of processes gives the same features bit for bit, and FID to 1e-9."""
     sampler = sf.Sampler(sf.load("digits-vp"), solver="ddim", steps=2, batch_size=16)
     source = open_images("digits:test") if kind == "images" else SampledImages(sampler, SHAPE, range(100))
     target = FeatureMoments.of(extractor(digits("train")[0][:300])["64"])
@@ -62,7 +62,7 @@ def test_any_number_of_processes(kind: str, extractor: Extractor) -> None:
 
 
 def test_replayed_pixels_are_unchanged() -> None:
-    """Levels k / 255 come back as k."""
+    """Images k / 255 become the pixel values k."""
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     batch = next(SampledImages(Replay(images), SHAPE, [0], "round").batches(4))
     assert torch.equal(batch.images, images) and batch.names == ["0"]

@@ -27,7 +27,7 @@ def free_port() -> str:
 
 
 def test_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two processes share the work, the first one writes, and the numbers are those of one process."""
+    """Two processes share the work, the first one writes, and the metrics equal those of one process."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = ["eval", "digits-vp", "--seeds", "0-69", "--solver", "ddim", "--steps", "2", "--batch-size", "20"]
     command += ["--threads", "1", "--reference", "digits:test", "--kid-subsets", "2", "--metrics", "fid", "kid", "is"]
@@ -57,10 +57,10 @@ def test_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 @pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("a", "2")])
-def test_variables_that_are_none(
+def test_invalid_variables(
     rank: str, size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A rank beyond the size, or that is no number, is one line."""
+    """An invalid rank gives a one-line message."""
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", size)
     assert main(["eval", "digits:test"]) == 2

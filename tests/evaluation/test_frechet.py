@@ -42,7 +42,7 @@ def test_gaussian_distance_of_any_covariances() -> None:
 
 
 def test_frechet_distance_orders_images_by_quality() -> None:
-    """Nearer to the data are more data, then noisy data, then noise."""
+    """The distance to data grows from other data to noisy data to noise."""
     train, test = digits("train")[0] / 255, digits("test")[0] / 255
     noise = torch.rand(test.shape, generator=torch.Generator().manual_seed(0))
     good, worse, worst = (frechet_distance(x, train) for x in (test, test.lerp(noise, 0.3), noise))

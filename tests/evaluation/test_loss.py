@@ -23,7 +23,7 @@ from scoresde_fast.training import load_recipe
 
 
 class Few:
-    """Images of noise as a source."""
+    """A source of random images."""
 
     def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -36,7 +36,7 @@ class Few:
 
 
 def test_does_not_depend_on_the_batch_size() -> None:
-    """Every image counts once with random numbers of its own: 37 images in batches of any size have one loss."""
+    """Every image has its own random numbers: the loss of 37 images does not depend on the batch size."""
     model, source = small_model("vpsde"), Few(37, (1, 8, 8))
     losses = [data_set_loss(model, source, batch_size=size, progress=False).mean for size in (1, 8, 37)]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
@@ -64,12 +64,12 @@ def test_standard_error(draws: int, run_seed: int, monkeypatch: pytest.MonkeyPat
 
 
 def test_one_batch_has_no_standard_error() -> None:
-    """Its mean cannot be compared with another's."""
+    """A single batch has no standard error."""
     assert data_set_loss(small_model("vesde"), Few(40, (1, 8, 8)), batch_size=64, progress=False).standard_error is None
 
 
 def test_mistakes() -> None:
-    """Images of another shape, and no draws."""
+    """Images of another shape and zero draws are refused."""
     model = small_model("vpsde")
     with pytest.raises(ValueError, match=r"\(1, 4, 4\).*this model's are \(1, 8, 8\)"):
         data_set_loss(model, Few(2, (1, 4, 4)))
@@ -78,7 +78,7 @@ def test_mistakes() -> None:
 
 
 def test_trained_models_lose_less(capsys: pytest.CaptureFixture[str]) -> None:
-    """The embedded model has learnt its data: its loss is below that of the same network untrained."""
+    """The embedded model has a far lower loss than the same network untrained."""
     assert main(["eval", "loss", "digits-vp", "digits:test", "--batch-size", "32"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("loss 0.") and "(364 images" in printed and " ± " in printed

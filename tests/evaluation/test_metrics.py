@@ -47,7 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -> None:
-    """All metrics of a folder of PNGs are those of torch-fidelity's own run on it, to 1e-6."""
+    """All metrics of a folder of PNGs equal those of torch-fidelity on it, to 1e-6."""
     settings = MetricSettings(resamples=0, kid_subsets=20, kid_subset_size=100)
     found = values(evaluate(open_images(folders[0]), "noisy", extractor, reference=folders[1], settings=settings))
     theirs = torch_fidelity().calculate_metrics(
@@ -66,7 +66,7 @@ def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -
 
 
 def test_fid_is_torch_fidelitys_formula(extractor: Extractor) -> None:
-    """On features in float64, where its mean is as exact as ours, torch-fidelity's FID is ours to 1e-9."""
+    """On features in float64 torch-fidelity's FID equals ours to 1e-9."""
     fid = torch_fidelity().metric_fid
     a, b = (extractor(images)["64"].double() for images in digits("all")[0][:600].split(300))
     theirs = fid.fid_statistics_to_metric(*map(fid.fid_features_to_statistics, (a, b)), False)
@@ -78,7 +78,7 @@ def test_fid_is_torch_fidelitys_formula(extractor: Extractor) -> None:
 
 
 def test_streaming_equals_the_folder(tmp_path: Path, extractor: Extractor, folders: tuple[str, str]) -> None:
-    """Images straight from the sampler give the numbers of the same images on the disk, and the same first images."""
+    """Images straight from the sampler give the metrics of the same images on disk, and the same first images."""
     sampler = sf.Sampler(sf.load("digits-vp"), solver="ddim", steps=2, batch_size=50)
     generate(sampler, range(100), tmp_path / "set", batch_size=50, grid=False, progress=False)
     options: dict[str, Any] = {"reference": folders[1], "settings": ONCE, "batch_size": 50, "progress": False}
@@ -91,7 +91,7 @@ def test_streaming_equals_the_folder(tmp_path: Path, extractor: Extractor, folde
 
 @pytest.mark.statistical
 def test_bootstrap_of_a_mean(run_seed: int) -> None:
-    """The spread of a mean is its standard error, up to the chance of 2000 resamples."""
+    """The spread of a mean is its standard error, up to the randomness of 2000 resamples."""
     rows = torch.randn(500, 1, generator=torch.Generator().manual_seed(run_seed))
     spread = bootstrap(rows, lambda part: float(part.mean()), resamples=2000, seed=run_seed)
     wanted = float(rows.std(correction=0)) / 500**0.5
@@ -101,7 +101,7 @@ def test_bootstrap_of_a_mean(run_seed: int) -> None:
 
 @pytest.mark.statistical
 def test_spread_of_kid(run_seed: int) -> None:
-    """What the bootstrap of one set says is what KID varies by between independent sets.
+    """The bootstrap of one set estimates the standard deviation of KID between independent sets.
 
     Chance moves one set's spread by 0.14 of it (10 000 sets of 200: 0.10 is that of 50 resamples, the rest the set's
     own), and its expectation is 1% below the truth.
@@ -119,7 +119,7 @@ def test_spread_of_kid(run_seed: int) -> None:
 
 @pytest.mark.statistical
 def test_spread_of_fid(run_seed: int) -> None:
-    """The same for FID, whose deviation is known here, though each resample's FID is larger than that of the set.
+    """The same for FID, whose standard deviation is known here; the bias of FID is larger in resamples.
 
     At equal covariances FID is |m|^2 + |C - 1|^2 / 4 of a set's mean, 0.7 away in 4 dimensions, and covariance. One
     set's spread varies by its 50 resamples and with the set's own m^T C m; its bias is of the order of 1 / 300.
@@ -161,7 +161,7 @@ def test_spreads_shrink_with_more_images(extractor: Extractor, run_seed: int) ->
 
 
 def test_fid_falls_with_the_number_of_images(extractor: Extractor) -> None:
-    """The curve ends at all images, doubles from point to point, and shows the bias of few."""
+    """The curve doubles from point to point, ends at all images, and shows the bias of few."""
     features = extractor(digits("train")[0])["64"]
     reference = cached_reference(open_images("digits:test"), "digits:test", extractor, features=False)
     curve = fid_by_count(features, reference)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="tor
 
 
 def test_neighbours(statistics: Reference) -> None:
-    """An image of the set is its own nearest, at a distance far below what is typical between two of them."""
+    """An image of the set is its own nearest neighbour, far closer than the typical distance."""
     images = digits("test")[0]
     places = [5, 300, 363]
     assert statistics.features is not None

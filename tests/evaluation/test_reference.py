@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="tor
 def test_a_source_is_computed_once(
     extractor: Extractor, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The second time the same images, under any name, come from the cache folder; a damaged file is made again."""
+    """The same images, under any name, are read from the cache; a damaged file is computed again."""
     first = cached_reference(open_images("digits:test"), "digits:test", extractor, features=True)
     (path,) = cache.rglob("*.npz")
     np.savez(tmp_path / "same.npz", arr_0=digits("test")[0].permute(0, 2, 3, 1).numpy())
@@ -55,7 +55,7 @@ def test_a_source_is_computed_once(
 def test_a_home_that_cannot_be_written_to(
     extractor: Extractor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without a cache folder it is computed each time."""
+    """Without a writable cache the statistics are computed each time."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert cached_reference(open_images("digits:test"), "digits:test", extractor, features=False).count == 364
@@ -78,7 +78,7 @@ def test_a_file_is_as_good_as_its_images(extractor: Extractor, statistics: Refer
 
 
 def test_official_cifar10_statistics(tmp_path: Path) -> None:
-    """pool_3 of score_sde's file is read as Inception's features; what else is in the file is not."""
+    """pool_3 of score_sde's file is read as features of Inception; other arrays are ignored."""
     features = np.random.default_rng(0).normal(size=(50, 2048)).astype(np.float32)
     np.savez(tmp_path / "cifar10_stats.npz", pool_3=features, logits=np.zeros((50, 1008), np.float32))
     assert has_statistics(tmp_path / "cifar10_stats.npz")
@@ -89,7 +89,7 @@ def test_official_cifar10_statistics(tmp_path: Path) -> None:
 
 
 def test_statistics_of_other_programs(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
-    """mu and sigma alone are taken on trust, which a warning says; they cannot be merged, as their count is unknown.
+    """mu and sigma alone are accepted with a warning; they cannot be merged, because their count is unknown.
 
     The eigenvalues under FID's roots reach from 1e-4 to 1e4: in float64 the roots are known to 1e-10.
     """
@@ -113,7 +113,7 @@ def test_statistics_of_other_programs(extractor: Extractor, statistics: Referenc
 def test_statistics_of_something_else(
     extractor: Extractor, statistics: Reference, tmp_path: Path, key: str, value: Any, says: str
 ) -> None:
-    """Statistics of another extractor, its weights, layer, or another size are refused, when merged too."""
+    """Statistics with another extractor, weights, layer or size are refused, also when merging."""
     other = replace(statistics, record=statistics.record | {key: value})
     write_statistics(other, tmp_path / "other.npz")
     with pytest.raises(ValueError, match=says):
@@ -123,7 +123,7 @@ def test_statistics_of_something_else(
 
 
 def test_other_dimensions(extractor: Extractor, tmp_path: Path) -> None:
-    """mu and sigma of another number of features are refused, though they do not say of which extractor they are."""
+    """mu and sigma of another number of features are refused, even without a recorded extractor."""
     np.savez(tmp_path / "other.npz", mu=np.zeros(8), sigma=np.eye(8))
     with pytest.raises(ValueError, match="another number of features: 8 there, 64 here"):
         evaluated(extractor, reference=str(tmp_path / "other.npz"))
@@ -152,15 +152,15 @@ def test_pickles_are_not_read(extractor: Extractor, tmp_path: Path) -> None:
     ],
     ids=["sizes", "features", "half"],
 )
-def test_files_that_are_no_statistics(arrays: dict[str, Any], says: str, tmp_path: Path) -> None:
-    """What is wrong with a file is said."""
+def test_files_without_statistics(arrays: dict[str, Any], says: str, tmp_path: Path) -> None:
+    """The fault of the file is named."""
     np.savez(tmp_path / "file.npz", **arrays)
     with pytest.raises(ValueError, match=says):
         read_statistics(tmp_path / "file.npz")
 
 
 def test_statistics_of_parts_add_up(tmp_path: Path, extractor: Extractor) -> None:
-    """Files of statistics of three parts merge to those of the whole, features and all."""
+    """Files of statistics of three parts merge to those of the whole, including features."""
     images = digits("train")[0][:300]
     parts = []
     for number, part in enumerate(images.split([70, 100, 130])):

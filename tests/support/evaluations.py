@@ -36,7 +36,7 @@ def png_folder(folder: Path, images: Tensor) -> Path:
 
 
 class Replay:
-    """A sampler that gives images (N, C, H, W) uint8 back, by their places."""
+    """A sampler that returns given images (N, C, H, W) uint8 by position."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images

@@ -28,7 +28,7 @@ def finish(trainer: ClassifierTrainer) -> list[float]:
 
 @pytest.mark.statistical
 def test_augmentation_keeps_what_it_should(run_seed: int) -> None:
-    """Shuffled channels are the same channels, a shift moves all of an image, and no option leaves all as it was."""
+    """Shuffling permutes channels, shifts go in every direction, and without options images are unchanged."""
     x = torch.rand(512, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     same = augmented(x, LabelledData("digits"), torch.Generator().manual_seed(1))
     assert torch.equal(same, x)
@@ -46,7 +46,7 @@ def test_augmentation_keeps_what_it_should(run_seed: int) -> None:
 
 
 def test_learns(tmp_path: Path) -> None:
-    """A short run recognises held-out digits in little noise, and guesses where all is noise."""
+    """A short run recognises held-out digits in little noise, and guesses at the largest noise."""
     trainer = ClassifierTrainer(
         tiny_recipe(
             classifier={"dropout": 0.0},
@@ -66,12 +66,12 @@ def test_learns(tmp_path: Path) -> None:
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    """Stopped after a snapshot and gone on with, a run ends with the same weights, averages and curve, bit for bit."""
+    """A run that was stopped and resumed ends with the same weights, averages and curve, bit for bit."""
     whole = ClassifierTrainer(tiny_recipe(), tmp_path / "whole")
     losses = finish(whole)
     first = ClassifierTrainer(tiny_recipe(), tmp_path / "parts")
     for step, _ in first.run():
-        if step == 5:  # two steps after the snapshot: they are lost, and made again
+        if step == 5:  # two steps after the snapshot, which are repeated
             break
     second = ClassifierTrainer(tiny_recipe(), tmp_path / "parts")
     assert second.step == 3
@@ -86,7 +86,7 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A JSON recipe is known for a classifier's by its form; --data takes the place of its data, held-out ones too."""
+    """A classifier's JSON recipe is recognised; --data replaces its data, and drops the held-out images."""
     file = tmp_path / "mine.json"
     sections = {**TINY_RECIPE, "data": {**TINY_RECIPE["data"], "held_out": "digits:test"}}
     file.write_text(json.dumps(sections))
@@ -112,7 +112,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_folders_of_classes(tmp_path: Path) -> None:
-    """Images in one folder a class are learnt from as a data set's are; a label is the number of the folder."""
+    """Images with one folder for each class are labelled by the number of the folder."""
     for number, name in enumerate(("cats", "dogs")):
         (tmp_path / name).mkdir()
         for index in range(2):

@@ -74,7 +74,7 @@ def test_discrete(steps: dict[str, np.ndarray], kind: str, loss_of: object, sde:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_is_the_loss_of_the_sde(name: str, tmp_path: Any) -> None:
-    """On a training step's random numbers the objective is the loss that the golden data prove, as configured."""
+    """On the random numbers of a training step the objective equals the configured loss."""
     pytest.importorskip("sklearn")
     trainer = Trainer(load_recipe(name), tmp_path)
     model, settings = trainer.model.eval(), trainer.config.training
@@ -95,7 +95,7 @@ def test_is_the_loss_of_the_sde(name: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize(("sde", "loss"), [("vesde", smld_loss), ("vpsde", ddpm_loss)])
 def test_discrete_models(sde: str, loss: Any) -> None:
-    """Models of discrete noise levels have the objective they were trained on, with every level drawn."""
+    """Discrete models have their discrete objective, and every noise level can be drawn."""
     model = small_model(sde, continuous=False)
     x0, z = torch.rand(3, 1, 8, 8), torch.randn(3, 1, 8, 8)
     u = np.array([0.0, 0.5, 1.0])

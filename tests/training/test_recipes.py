@@ -23,7 +23,7 @@ NAME = "digits-classifier"
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_recipes_are_configurations(name: str) -> None:
-    """Every recipe is valid and trains on a data set that comes with the package, of its own shape."""
+    """Every recipe is valid, and its data set comes with the package in the right shape."""
     data = load_recipe(name).data
     examples = load_dataset(data.dataset)[0]
     assert examples.shape[1:] == (data.num_channels, data.image_size, data.image_size)
@@ -37,7 +37,7 @@ def test_unknown_recipe() -> None:
 
 
 def test_noise_is_that_of_the_models() -> None:
-    """A step's deviations are those of its SDEs on images in [-1, 1]: VE's twice its own, whose data are in [0, 1]."""
+    """The noise is that of the SDEs on images in [-1, 1]: twice sigma for VE, whose data are in [0, 1]."""
     trained = load_classifier_recipe(NAME)
     assert set(trained.models) == {"digits-ve", "digits-vp", "digits-subvp", "digits-cld"} <= set(recipe_names())
     ve, vp = load_recipe("digits-ve").model, NoiseRange.of_model("digits-vp")
@@ -58,7 +58,7 @@ def test_noise_is_that_of_the_models() -> None:
         ({"models": ["digits-vx"]}, "unknown recipe 'digits-vx' - did you mean 'digits-v"),
         ({"models": ["cld-toy"]}, "a model of points; classifiers are for images"),
         ({"models": [NAME]}, "is the recipe of a classifier, but that of a score model is needed"),
-        ({"classifier": {"classes": ["a", "b"]}}, r"must say classifier\.image_shape"),
+        ({"classifier": {"classes": ["a", "b"]}}, r"must contain classifier\.image_shape"),
         ({"classifier": 3}, "section 'classifier' of a configuration must hold options by name, but is 3"),
         ({"classifier": {**TINY_RECIPE["classifier"], "width": 3}}, "did you mean 'widths'"),
         (
@@ -72,8 +72,8 @@ def test_noise_is_that_of_the_models() -> None:
         ({"optim": {"lr": -1.0}}, r"optim\.lr must be greater than 0"),
     ],
 )
-def test_recipes_that_are_none(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """Each mistake in a recipe is named with the file, the value and what is allowed."""
+def test_invalid_recipes(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    """Each mistake in a recipe is reported with the file, the value and what is allowed."""
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({**TINY_RECIPE, **change}))
     with pytest.raises(ValueError, match=rf"mine\.json'?: .*{says}"):

@@ -55,7 +55,7 @@ def finish(trainer: Trainer) -> list[float]:
 
 
 def test_seeds_share_no_randomness() -> None:
-    """A run's seed decides every step's randomness, of which PyTorch's generator looks at 32 bits alone."""
+    """Different seeds and steps share no randomness, although PyTorch's generator uses only 32 bits of a seed."""
     model = ScoreModel(load_recipe("digits-vp"))
     drawn = [Batch.draw(seed, step, 2, 100, model).z for seed in (0, 1, 2) for step in (0, 1)]
     for place, z in enumerate(drawn):
@@ -63,12 +63,12 @@ def test_seeds_share_no_randomness() -> None:
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    """Stopped after a snapshot and gone on with, a run ends with the same weights, averages and curve, bit for bit."""
+    """A run that was stopped and resumed ends with the same weights, averages and curve, bit for bit."""
     whole = Trainer(config(), tmp_path / "whole")
     losses = finish(whole)
     first = Trainer(config(), tmp_path / "parts")
     for step, _ in first.run():
-        if step == 6:  # two steps after the snapshot: they are lost, and made again
+        if step == 6:  # two steps after the snapshot, which are repeated
             break
     second = Trainer(config(), tmp_path / "parts")
     assert second.step == 4
@@ -125,7 +125,7 @@ def test_not_a_number_stops_before_it_spreads(tmp_path: Path) -> None:
 
 
 def test_train_leaves_a_model_that_loads(tmp_path: Path) -> None:
-    """The run's folder ends with a half-precision model of the averaged weights, its record, grids and events."""
+    """The run leaves a half-precision model of the averaged weights, its record, grids and events."""
     pytest.importorskip("tensorboard")
     folder = train(config(), tmp_path, half=True, tensorboard=True, progress=False)
     assert list((tmp_path / "events").iterdir())
@@ -138,7 +138,7 @@ def test_train_leaves_a_model_that_loads(tmp_path: Path) -> None:
 
 
 def test_learns(tmp_path: Path) -> None:
-    """Sixty steps bring the loss well below what predicting nothing gives."""
+    """Sixty steps reduce the loss clearly."""
     losses = finish(Trainer(config(n_iters=60, batch_size=16), tmp_path))
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
@@ -148,7 +148,7 @@ def with_data(dataset: str) -> Config:
 
 
 def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same images train the same, bit for bit, by the data set's name, from an archive, and from where they are."""
+    """Training does not depend on the source: a data set, an archive and a memory-mapped file give the same losses."""
     images = load_dataset("digits")[0]
     np.savez(tmp_path / "digits.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
     named = finish(Trainer(config(), tmp_path / "named"))
@@ -171,7 +171,7 @@ def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_data_that_cannot_be_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, error: type[Exception], says: str
 ) -> None:
-    """Other sizes, points, and data that are not there are refused with one sentence, before anything is written."""
+    """Other sizes, points and missing data are refused with one sentence, before anything is written."""
     monkeypatch.setenv("SCORESDE_FAST_DATA", str(tmp_path))
     with pytest.raises(error, match=says):
         Trainer(with_data(dataset), tmp_path / "run")
@@ -179,7 +179,7 @@ def test_data_that_cannot_be_trained_on(
 
 
 def test_data_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--data takes the place of the configuration's data set and is recorded; without a terminal there are lines."""
+    """--data replaces the configuration's data set and is recorded; without a terminal, progress is in lines."""
     recipe, folder = tmp_path / "tiny.json", tmp_path / "photos"
     recipe.write_text(json.dumps({**config(n_iters=1).to_dict()}))
     folder.mkdir()

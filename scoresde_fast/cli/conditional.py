@@ -30,7 +30,7 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCommand(SamplerOptions):
-    """What the three commands have in common."""
+    """Base of the three commands: their options, and writing the samples."""
 
     model: Model
     images: Positional[str]
@@ -84,7 +84,20 @@ class TaskCommand(SamplerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inpaint(TaskCommand):
+class CompletionCommand(TaskCommand):
+    """Base of inpaint and colorize."""
+
+    method: Literal["projection", "pigdm"] = "projection"
+    """projection, as in the paper, replaces the known part; pigdm also guides the rest by the network's gradient.
+    It is slower, and the parts fit together better."""
+
+    def completion_options(self, images: int) -> dict[str, Any]:
+        """Return the keywords of the task for that number of images."""
+        return self.task_options(self.seeds_of(images), method=self.method, parity=bool(self.solver.parity))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(CompletionCommand):
     """Fill in the unknown part of images: NAME-SEED.png for each sample, and the overview sheet.png.
 
     Known pixels are kept exactly. If the command is stopped, run it again to continue. run.json records the command;
@@ -93,9 +106,6 @@ class Inpaint(TaskCommand):
 
     mask: Path
     """A PNG of the images' size, white where a pixel is known, black elsewhere; or a folder of masks, by image name."""
-    method: Literal["projection", "pigdm"] = "projection"
-    """projection, as in the paper, replaces the known part; pigdm also guides the rest by the network's gradient.
-    It is slower, and the parts fit together better."""
     out: Path = Path("inpainted")
     """The folder to write."""
 
@@ -109,14 +119,13 @@ class Inpaint(TaskCommand):
         pixels, names = read_pictures(self.images, [model.image_shape])
         known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
         images = pixels.float() / 255
-        options = self.task_options(self.seeds_of(len(names)), method=self.method, parity=bool(self.solver.parity))
-        return Task(
-            inpainting(model, images, known, **options), names, {"image": images, "known": chequered(images, known)}
-        )
+        options = self.completion_options(len(names))
+        shown = {"image": images, "known": chequered(images, known)}
+        return Task(inpainting(model, images, known, **options), names, shown)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Colorize(TaskCommand):
+class Colorize(CompletionCommand):
     """Colour gray images: NAME-SEED.png for each sample, and the overview sheet.png.
 
     The mean over the channels is kept. If the command is stopped, run it again to continue. run.json records the
@@ -125,9 +134,6 @@ class Colorize(TaskCommand):
 
     to_gray: Flag = False
     """Take coloured images and convert them to gray first, by the mean over the channels."""
-    method: Literal["projection", "pigdm"] = "projection"
-    """projection, as in the paper, replaces the known part; pigdm also guides the rest by the network's gradient.
-    It is slower, and the parts fit together better."""
     out: Path = Path("colorized")
     """The folder to write."""
 
@@ -145,7 +151,7 @@ class Colorize(TaskCommand):
             _require_gray(pixels, names)
         images = pixels.float() / 255
         gray = images.mean(1, keepdim=True)
-        options = self.task_options(self.seeds_of(len(names)), method=self.method, parity=bool(self.solver.parity))
+        options = self.completion_options(len(names))
         shown = {"image": images, "gray": gray} if self.to_gray else {"gray": gray}
         return Task(colorization(model, gray, **options), names, shown)
 

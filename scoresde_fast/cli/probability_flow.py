@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FlowCommand:
-    """What these commands have in common."""
+    """Base of these commands: a model, and the options of its probability flow."""
 
     model: Model
     flow: FlowGroup = field(default_factory=FlowGroup)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import reduce
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from scoresde_fast.evaluation.extractors import Extractor
 from scoresde_fast.evaluation.frechet import FeatureMoments
 from scoresde_fast.generate.pixels import ROUNDINGS, to_levels
 from scoresde_fast.generate.shards import Shard
+from scoresde_fast.sampler import Sampler
 
 T = TypeVar("T")
 SHOWN = 64
@@ -68,16 +69,6 @@ def torchrun_processes() -> Iterator[Processes]:
         torch.distributed.destroy_process_group()
 
 
-class ImageSampler(Protocol):
-    """A sampler of images, like `scoresde_fast.Sampler`."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, as JSON values."""
-
-    def stream(self, seeds: Sequence[int], batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield (seeds, images (B, C, H, W) in [0, 1]) batch by batch."""
-
-
 class SampledImages:
     """An `ImageSource` that samples each batch when it is read; the pixels are those of ``scoresde-fast sample``.
 
@@ -92,7 +83,7 @@ class SampledImages:
     """
 
     def __init__(
-        self, sampler: ImageSampler, shape: tuple[int, int, int], seeds: Sequence[int], rounding: str = "floor"
+        self, sampler: Sampler, shape: tuple[int, int, int], seeds: Sequence[int], rounding: str = "floor"
     ) -> None:
         if rounding not in ROUNDINGS:
             raise ValueError(unknown("rounding", rounding, ROUNDINGS))

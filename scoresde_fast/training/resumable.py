@@ -40,7 +40,7 @@ class Schedule(Protocol):
 
 
 class RunConfig(Protocol):
-    """What the configurations of all runs have in common."""
+    """The interface of a configuration of any run."""
 
     @property
     def training(self) -> Schedule: ...

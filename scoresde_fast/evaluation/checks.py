@@ -97,8 +97,8 @@ def warnings(metrics: Sequence[str], count: int, against: Reference | None, extr
             )
         if fewest and against.floor is not None and against.count is not None:
             found.append(
-                f"two halves of the reference, {against.count // 2} images each, have an FID of {against.floor:.4g}, "
-                "all of it bias"
+                f"two halves of the reference, {against.count // 2} images each, have an FID of {against.floor:.4g}: "
+                "the bias is of that size"
             )
         if "extractor" not in against.record:
             found.append(f"the reference does not name its extractor; {extractor.name} is assumed")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Noise-conditional classifiers: p(y | x + noise), one network for every SDE and all of its times."""
+"""Noise-conditional classifiers p(y | x + noise): one network for every SDE at all times."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from scoresde_fast.networks import WideResNet
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """A classifier: what it tells apart, the noise that it was trained for, and its network.
+    """The classes, the range of noise, and the network of a classifier.
 
     Attributes:
-        name: the network.
+        name: of the network.
         image_shape: (C, H, W) of one image.
-        classes: their names, in the order of the labels.
-        low, high: the smallest and the largest deviation of the noise, on images in [-1, 1].
-        widths, num_res_blocks, data_std, dropout: as `WideResNet` takes them.
+        classes: names of the classes, in the order of the labels.
+        low, high: smallest and largest std of the noise, on images in [-1, 1].
+        widths, num_res_blocks, data_std, dropout: arguments of `WideResNet`.
 
     Raises:
-        ValueError: an option is not valid; the sentence names it.
+        ValueError: an option is invalid; the sentence names it.
     """
 
     image_shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class ClassifierConfig:
             len(set(self.classes)) == len(self.classes) > 1,
             f"classifier.classes are {list(self.classes)}; at least two different names are needed",
         )
-        require(bool(self.widths), "classifier.widths is empty; it needs a number of channels for every level")
+        require(bool(self.widths), "classifier.widths is empty; it needs a number of channels for each resolution")
         for width in self.widths:
             require(
                 width % min(max(width // 4, 1), 32) == 0 and width >= 4,
@@ -60,28 +60,25 @@ class ClassifierConfig:
         halved = 2 ** (len(self.widths) - 1)
         require(
             all(size % halved == 0 for size in self.image_shape[1:]),
-            f"classifier.image_shape is {list(self.image_shape)}; the {len(self.widths)} levels of classifier.widths "
-            f"need a height and a width that are multiples of {halved}",
+            f"classifier.image_shape is {list(self.image_shape)}; the {len(self.widths)} resolutions of "
+            f"classifier.widths need a height and a width that are multiples of {halved}",
         )
 
     @classmethod
     def from_dict(cls, options: Any) -> ClassifierConfig:
-        """Build from options by name; raises ``ValueError`` for a mistake, naming it and what is allowed."""
+        """Build from options by name; raise ``ValueError`` if one is unknown or invalid."""
         return read_section("classifier", cls, options)
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as plain values that JSON can hold; ``from_dict`` takes them back."""
+        """Return the options as plain JSON values, for ``from_dict``."""
         return plain(self)
 
 
 class Classifier(nn.Module):
     """A classifier with fresh weights: log p(y | x) of images x = x(0) + noise z, where x(0) is in [-1, 1].
 
-    Any state of a diffusion is brought to that form by `scoresde_fast.sdes.observation`, so that one classifier serves
-    every SDE (Song et al. 2021, appendix I.1, has one for the VE SDE).
-
-    Args:
-        config: what it tells apart, and its network.
+    `scoresde_fast.sdes.observation` brings any state of a diffusion to that form, so that one classifier serves every
+    SDE (Song et al. 2021, appendix I.1, has one for the VE SDE).
     """
 
     def __init__(self, config: ClassifierConfig) -> None:
@@ -90,12 +87,12 @@ class Classifier(nn.Module):
         channels, *size = config.image_shape
         options = {**vars(config), "image_size": size, "in_channels": channels, "classes": len(config.classes)}
         self.network = WideResNet(**{name: options[name] for name in inspect.signature(WideResNet).parameters})
-        # A fifth faster on a CPU, and what a GPU wants.
+        # A fifth faster on a CPU, and the usual layout on a GPU.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the labels."""
+        """Names of the classes, in the order of the labels."""
         return self.config.classes
 
     @property
@@ -105,14 +102,14 @@ class Classifier(nn.Module):
 
     @property
     def low(self) -> float:
-        """The smallest deviation of the noise that it was trained for, on images in [-1, 1]."""
+        """Smallest std of the noise in training, on images in [-1, 1]."""
         return self.config.low
 
     @property
     def high(self) -> float:
-        """The largest deviation of the noise that it was trained for, on images in [-1, 1]."""
+        """Largest std of the noise in training, on images in [-1, 1]."""
         return self.config.high
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """(B, C, H, W) images in [-1, 1] plus noise of the deviation (B,) -> log probabilities (B, classes)."""
+        """(B, C, H, W) images in [-1, 1] plus noise with std (B,) -> log probabilities (B, classes)."""
         return self.network(x, noise).log_softmax(dim=1)

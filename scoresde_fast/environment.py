@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run depends on here: versions, devices, the backends of each operation, and why others are absent."""
+"""The environment of a run: versions, devices, the backends of each operation, and why others are absent."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import platform
 import shlex
 import sys
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,23 +19,23 @@ from scoresde_fast.devices import why_no_cuda
 from scoresde_fast.ops import operations
 
 LIBRARIES = ("torch", "triton", "numpy", "safetensors", "huggingface-hub", "pillow", "tqdm", "tyro")
-"""What the package needs."""
-WIDTH = 100
-"""Characters of a line."""
+"""Libraries that the package needs."""
 OPTIONAL = ("scikit-learn", "torch-fidelity", "torchvision", "matplotlib", "jinja2", "tensorboard")
+WIDTH = 100
+"""Characters in a line of the report."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """``str`` of it is the report; ``as_dict`` the same for JSON.
+    """A report for bug reports; ``str`` makes it text.
 
     Attributes:
-        versions: of this package, Python and the libraries; "absent" where one is not installed.
-        platform: the operating system and the processor's architecture.
-        devices: what tensors can live on, in words.
-        backends: for each operation the backends that run on a device of this machine, the fastest first; "reference"
-            is plain PyTorch.
-        absent: for each backend that some operation lacks here, why.
+        versions: of this package, Python and the libraries; "absent" if not installed.
+        platform: operating system and processor architecture.
+        devices: descriptions of the devices for tensors.
+        backends: of each operation, those that run on a device of this machine, fastest first; "reference" is plain
+            PyTorch.
+        absent: reasons for each backend that an operation lacks.
     """
 
     versions: dict[str, str]
@@ -45,16 +44,12 @@ class Environment:
     backends: dict[str, list[str]]
     absent: dict[str, list[str]]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain dicts and strings."""
-        return asdict(self)
-
     def __str__(self) -> str:
         sections = {
             "versions": self.versions,
             "devices": {"platform": self.platform, **self.devices},
-            "backends of each operation": _sharing(self.backends),
-            "absent backends": _together(self.absent),
+            "backends of each operation": _by_backends(self.backends),
+            "absent backends": _by_reason(self.absent),
         }
         return "\n".join(
             line
@@ -64,8 +59,8 @@ class Environment:
         )
 
 
-def _together(absent: dict[str, list[str]]) -> dict[str, str]:
-    """The reasons, each once, by the names of the backends that share them."""
+def _by_reason(absent: dict[str, list[str]]) -> dict[str, str]:
+    """Return each reason once, by the names of the backends that share it."""
     names: dict[str, list[str]] = {}
     for name, reasons in absent.items():
         for reason in reasons:
@@ -74,15 +69,15 @@ def _together(absent: dict[str, list[str]]) -> dict[str, str]:
 
 
 def _keys_by_values(lists: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The keys that have the same list, by that list in one string."""
+    """Return the keys with the same list, by that list as one string."""
     keys: dict[str, list[str]] = {}
     for key, values in lists.items():
         keys.setdefault(", ".join(values), []).append(key)
     return keys
 
 
-def _sharing(backends: dict[str, list[str]]) -> dict[str, str]:
-    """The operations that have the same backends, in one row."""
+def _by_backends(backends: dict[str, list[str]]) -> dict[str, str]:
+    """Return the operations by their list of backends, wrapped to `WIDTH`."""
     rows = _keys_by_values(backends)
     indent = " " * (max(map(len, rows)) + 3)
     return {
@@ -94,7 +89,7 @@ def _sharing(backends: dict[str, list[str]]) -> dict[str, str]:
 
 
 def environment() -> Environment:
-    """The environment of this process."""
+    """Return the environment of this process."""
     backends, absent = dict[str, list[str]](), dict[str, list[str]]()
     for operation in operations.values():
         present = backends[operation.name] = []
@@ -115,13 +110,13 @@ def environment() -> Environment:
 
 
 def versions(*libraries: str) -> dict[str, str]:
-    """Versions of this package, Python and the libraries; "absent" where one is not installed."""
+    """Return the versions of this package, Python and the libraries; "absent" if not installed."""
     python = ".".join(map(str, sys.version_info[:3]))
     return {"scoresde-fast": __version__, "python": python, **{name: _version(name) for name in libraries}}
 
 
 def command_line() -> str:
-    """The command that this process was started by, without the paths of this machine."""
+    """Return the command line of this process, without the machine's paths."""
     program = Path(sys.argv[0])
     name = ["python", f"{program.parent.name}/{program.name}"] if program.suffix == ".py" else [program.name]
     return shlex.join([*name, *sys.argv[1:]])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian mixtures: score models whose score is exact at every time, under any SDE here."""
+"""Gaussian mixtures: score models with the exact score at every time, for any SDE of this package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoresde_fast.sdes.base import as_times
 
 @dataclass(frozen=True)
 class ExactScore(Parametrisation):
-    """A function of time itself whose output is the score."""
+    """Parametrisation of a network that takes the time itself and returns the score."""
 
     def labels(self, t: Time) -> Array:
         return as_times(t)
@@ -28,16 +28,16 @@ class ExactScore(Parametrisation):
 
 
 def gaussian_marginals(sde: SDE, t: Array, variances: Array) -> tuple[Array, Array]:
-    """The Gaussians that the SDE makes of a pixel whose data is N(m, variances[k]), one for every k.
+    """Return the marginals of a pixel with data N(m, variances[k]), for every k.
 
-    On CLD the velocity starts as N(0, gamma M), whatever the objective: that is how the data is sampled.
+    On CLD the velocity starts as N(0, gamma M) with either objective, as in sampling.
 
     Args:
         t: (B,) times.
         variances: (K,).
 
     Returns:
-        ``mean`` (B, parts), to be multiplied by m, and the covariance (B, K, parts, parts).
+        The mean (B, parts) for m = 1, and the covariance (B, K, parts, parts).
     """
     if isinstance(sde, CLDSDE):
         whole = replace(sde, objective="hsm")
@@ -49,10 +49,10 @@ def gaussian_marginals(sde: SDE, t: Array, variances: Array) -> tuple[Array, Arr
 
 
 class MixtureScore(nn.Module):
-    """``score(x, t)`` of a mixture of isotropic Gaussians under an SDE; see `GaussianMixture`.
+    """The score of a mixture of isotropic Gaussians under an SDE; see `GaussianMixture`.
 
-    A component is the same Gaussian of ``parts`` numbers in every pixel, around a mean of the pixel's own.  Its
-    coefficients are made in float64; the rest is computed in the dtype of the state.
+    In a component every pixel has its own mean and the same covariance of ``parts`` numbers. Coefficients are computed
+    in float64, the rest in the dtype of the state.
     """
 
     log_weights: Tensor
@@ -67,13 +67,13 @@ class MixtureScore(nn.Module):
         self.register_buffer("stds", stds)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """What a score model gives, the score of the last part: (B, parts C, H, W), (B,) -> (B, C, H, W)."""
+        """Score of the last part, as of every score model: (B, parts C, H, W), (B,) -> (B, C, H, W)."""
         return self.joint_score(x, t).chunk(self.sde.parts, dim=1)[-1]
 
     def joint_score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad_x log p_t(x) of every part: (B, parts C, H, W), (B,) -> (B, parts C, H, W)."""
         scores, log_density = self._components(x, t)
-        # By hand: softmax has no forward-mode rule of its own, and what stands in for it takes ten times as long.
+        # Without softmax, which has no forward-mode rule: its fallback takes ten times as long.
         share = (log_density - log_density.detach().amax(1, keepdim=True)).exp()
         return ((share / share.sum(1, keepdim=True))[..., None, None] * scores).sum(1).reshape(x.shape)
 
@@ -82,14 +82,14 @@ class MixtureScore(nn.Module):
         return self._components(x, t)[1].logsumexp(1)
 
     def _components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Score (B, K, parts, D) and log joint density (B, K) of every component at t, of D pixels."""
+        """Return the score (B, K, parts, D) and the log joint density (B, K) of every component, for D pixels."""
         means = self.means.flatten(1).to(x.dtype)
         if x[0].numel() != self.sde.parts * means.shape[1]:
             raise ValueError(
                 f"states have shape {tuple(x.shape[1:])}; those of this mixture of {tuple(self.means.shape[1:])} on "
-                f"the SDE {self.sde.name!r} have {self.sde.parts} x {means.shape[1]} numbers"
+                f"the SDE {self.sde.name!r} must have {self.sde.parts} x {means.shape[1]} numbers"
             )
-        # A sampler asks for one time for the whole batch: its coefficients are made once.
+        # A sampler has one time for the whole batch, whose coefficients are computed once.
         times, sample_time = t.detach().double().cpu().unique(return_inverse=True)
         mean, covariance = gaussian_marginals(self.sde, times.numpy(), self.stds.double().cpu().numpy() ** 2)
         scale, precision, log_volume = (
@@ -103,19 +103,19 @@ class MixtureScore(nn.Module):
 
 
 class GaussianMixture(ScoreFunction):
-    """The exact score model of data sum_k weights[k] N(means[k], stds[k]^2 I), under any SDE here.
+    """The exact score model of data sum_k weights[k] N(means[k], stds[k]^2 I), for any SDE of this package.
 
-    On CLD the initial velocity is N(0, gamma M); `score` is that of the velocity, as of every CLD model.
+    On CLD the initial velocity is N(0, gamma M), and `score` is that of the velocity, as for every CLD model.
 
     Args:
         sde: the forward process.
-        weights: K positive numbers, normalised here.
-        means: (K, C, H, W), in the range of the data itself: [0, 1] images are not rescaled.
+        weights: K positive numbers; they are normalised.
+        means: (K, C, H, W) in the range of the data; images in [0, 1] are not rescaled.
         stds: K positive numbers.
-        is_image: samples are images, clipped to [0, 1]; else points, which are taken as they are.
+        is_image: samples are images, clipped to [0, 1]; else points, used as they are.
 
     Raises:
-        ValueError: the numbers of components differ, or a weight or deviation is not positive.
+        ValueError: the numbers of components differ, or a weight or std is not positive.
     """
 
     network: MixtureScore
@@ -125,7 +125,7 @@ class GaussianMixture(ScoreFunction):
     ) -> None:
         if not len(weights) == len(means) == len(stds):
             raise ValueError(
-                f"{len(weights)} weights, {len(means)} means and {len(stds)} stds: a component has one of each"
+                f"{len(weights)} weights, {len(means)} means and {len(stds)} stds; give one of each for every component"
             )
         if min(*weights, *stds, 1.0) <= 0:
             raise ValueError(f"weights {list(weights)} and stds {list(stds)} of a mixture must all be greater than 0")
@@ -139,11 +139,11 @@ class GaussianMixture(ScoreFunction):
 
     @classmethod
     def gaussian(cls, sde: SDE, mean: float, std: float, image_shape: Sequence[int]) -> GaussianMixture:
-        """The exact score model of data N(mean, std^2 I)."""
+        """Return the exact score model of data N(mean, std^2 I)."""
         return cls(sde, [1.0], torch.full((1, *image_shape), mean, dtype=torch.float64), [std])
 
     def joint_score(self, x: Tensor, t: Tensor) -> Tensor:
-        """The whole score, on CLD that of position and velocity: (B, *state_shape), (B,) -> (B, *state_shape)."""
+        """Score of the whole state, on CLD of position and velocity: (B, *state_shape), (B,) -> the same shape."""
         return self.network.joint_score(x, t)
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:

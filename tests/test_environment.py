@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``scoresde-fast env`` reports."""
+"""The report of ``scoresde-fast env``."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.same_everywhere
 
 
 def test_backends_say_why_they_are_absent() -> None:
-    """Every operation lists the backends that are here, the reference last; why others are absent is said once."""
+    """Every operation lists its present backends, the reference last; each reason for an absent one is given once."""
     report = environment()
     everywhere = {"cuda", "triton", "cpu"}
     assert set(report.backends["normal"]) | set(report.absent) >= everywhere
@@ -31,8 +32,8 @@ def test_backends_say_why_they_are_absent() -> None:
 
 
 def test_report_is_json_and_text() -> None:
-    """The same facts as a dict that JSON takes and as lines to paste into a bug report."""
+    """The report is available as JSON values and as text."""
     report = environment()
-    assert json.loads(json.dumps(report.as_dict())) == report.as_dict()
+    assert json.loads(json.dumps(asdict(report))) == asdict(report)
     assert report.versions["torch"] in str(report)
     assert "backends of each operation" in str(report)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from scoresde_fast.bench import pages
 from scoresde_fast.evaluation.neighbours import Neighbours
-from scoresde_fast.evaluation.results import NAMES
-from scoresde_fast.evaluation.run import Evaluation
+from scoresde_fast.evaluation.run import METRIC_TITLES, Evaluation
 from scoresde_fast.generate.grid import compose
 from scoresde_fast.generate.pixels import encode_png
 
@@ -33,7 +32,7 @@ def render(evaluation: Evaluation) -> str:
     return pages.render(
         "evaluation.html",
         result=result,
-        names=NAMES,
+        names=METRIC_TITLES,
         grid=picture(evaluation.first),
         curve=_curve(result) if len(result["curve"]) > 1 else None,
         neighbours=evaluation.neighbours and _rows(evaluation.first, evaluation.neighbours),

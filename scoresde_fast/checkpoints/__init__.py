@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trained models on disk: official checkpoints, saved folders, the embedded models, and classifiers."""
+"""Trained models and classifiers on disk: loading, saving, and official checkpoints."""
 
-from scoresde_fast.checkpoints.classifiers import load_classifier, save_classifier
-from scoresde_fast.checkpoints.fitting import fitting_presets
-from scoresde_fast.checkpoints.folder import save
-from scoresde_fast.checkpoints.loading import convert, embedded_classifiers, embedded_names, load
-from scoresde_fast.checkpoints.official import OfficialCheckpoint, load_official, read_official
+from scoresde_fast.checkpoints.folder import save, save_classifier
+from scoresde_fast.checkpoints.loading import convert, embedded_classifiers, embedded_names, load, load_classifier
+from scoresde_fast.checkpoints.official import OfficialCheckpoint, copy_official, read_official
+from scoresde_fast.checkpoints.weights import fitting_presets
 
 __all__ = [
     "OfficialCheckpoint",
     "convert",
+    "copy_official",
     "embedded_classifiers",
     "embedded_names",
     "fitting_presets",
     "load",
     "load_classifier",
-    "load_official",
     "read_official",
     "save",
     "save_classifier",

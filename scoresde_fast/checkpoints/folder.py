@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network as a folder of ``config.json`` and ``model.safetensors``, the layout of huggingface-hub's mixin."""
+"""Folders of saved models and classifiers: ``config.json`` and ``model.safetensors``, as huggingface-hub's mixin."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from scoresde_fast.checkpoints.weights import misfit
+from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.configs import load_config
+from scoresde_fast.configs.loading import read_json
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.model import ScoreModel
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CLASSIFIER = "classifier"
-"""The one section of a classifier's configuration, which no score model's has."""
+"""The only section of a classifier's configuration; a score model's configuration never has it."""
 Sections = Mapping[str, Mapping[str, Any]]
-"""Options by name, by section."""
 
 
 def is_saved(folder: str | Path) -> bool:
-    """Whether ``folder`` holds a whole saved model; the configuration is written last."""
+    """Return whether ``folder`` holds a complete saved model; the configuration is written last."""
     return all((Path(folder) / name).is_file() for name in (WEIGHTS, CONFIG))
 
 
 def is_classifier(folder: str | Path) -> bool:
-    """Whether the configuration in ``folder`` is a classifier's; false where there is none that can be read."""
+    """Return whether the configuration in ``folder`` is a classifier's; false if it cannot be read."""
     try:
         return CLASSIFIER in json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     except (OSError, TypeError, ValueError):
@@ -40,43 +41,91 @@ def is_classifier(folder: str | Path) -> bool:
 
 
 def save(model: ScoreModel, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write ``model`` to ``folder``, trainable weights as ``dtype``, constants as they are.
+    """Write ``model`` to ``folder``: trainable weights as ``dtype``, buffers unchanged.
 
-    A kill at any moment leaves the files of before or the new ones, each whole. Raises ``ValueError`` when the folder
-    holds a model of another configuration, or a classifier.
+    If the program is killed, each file is either the old one or the new one.
+
+    Raises:
+        ValueError: the folder holds a classifier, or a model with another configuration.
     """
     folder = Path(folder)
-    there = None
+    existing = None
     if is_saved(folder):
         refuse_classifier(folder, folder)
-        there = load_config(folder / CONFIG).to_dict()
-    write(model, model.config.to_dict(), folder, dtype, there)
+        existing = load_config(folder / CONFIG).to_dict()
+    _write(model, model.config.to_dict(), folder, dtype, existing)
 
 
-def load(folder: str | Path) -> ScoreModel:
-    """The saved model in ``folder``, float32 and in evaluation mode; other files there are ignored.
+def save_classifier(classifier: Classifier, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write ``classifier`` to ``folder``, as `save` does.
 
-    Raises ``FileNotFoundError`` when one of the two files is missing, ``ValueError`` when one is damaged or the weights
-    are not those of the configuration, naming them, or when it is a classifier.
+    Raises:
+        ValueError: the folder holds a score model, or a classifier with another configuration.
     """
     folder = Path(folder)
-    check_saved(folder, "model")
-    refuse_classifier(folder, folder)
+    existing = {CLASSIFIER: _classifier_config(folder, folder).to_dict()} if is_saved(folder) else None
+    _write(classifier, {CLASSIFIER: classifier.config.to_dict()}, folder, dtype, existing)
+
+
+def load_saved(folder: Path) -> ScoreModel:
+    """Return the model in ``folder``, float32 and in evaluation mode; other files in it are ignored.
+
+    Raises:
+        ValueError: a file is damaged, or the weights do not fit the configuration.
+        FileNotFoundError: one of the two files is missing.
+    """
+    _require_saved(folder, "model")
     model = ScoreModel(load_config(folder / CONFIG))
-    read_weights(model, folder)
+    _read_weights(model, folder)
     return model.eval()
 
 
-def write(
-    network: nn.Module, options: Sections, folder: Path, dtype: torch.dtype, there: Sections | None = None
-) -> None:
-    """Write ``options`` and the weights of ``network``, trainable ones as ``dtype``, each file whole or not at all.
+def load_saved_classifier(folder: Path, name: str | Path) -> Classifier:
+    """Return the classifier in ``folder``, which the user calls ``name``; raise as `load_saved`."""
+    _require_saved(folder, "classifier")
+    classifier = Classifier(_classifier_config(folder, name))
+    _read_weights(classifier, folder)
+    return classifier.eval()
 
-    ``there`` are the options of what ``folder`` holds, if anything: raises ``ValueError`` where they are others.
-    """
+
+def refuse_classifier(folder: Path, name: str | Path) -> None:
+    """Raise ``ValueError`` if ``folder``, which the user calls ``name``, holds a classifier."""
+    if is_classifier(folder):
+        raise ValueError(
+            f"{str(name)!r} is a classifier, which has no score: load_classifier({str(name)!r}) reads it, to guide the "
+            "sampling of a model"
+        )
+
+
+def _require_saved(folder: Path, kind: str) -> None:
+    if not is_saved(folder):
+        raise FileNotFoundError(f"{str(folder)!r} holds no saved {kind}: it needs the files {CONFIG} and {WEIGHTS}")
+
+
+def _classifier_config(folder: Path, name: str | Path) -> ClassifierConfig:
+    path = folder / CONFIG
+    try:
+        options = read_json(path)
+        if CLASSIFIER in options:
+            return ClassifierConfig.from_dict(options[CLASSIFIER])
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r}: {error}") from error
+    raise ValueError(
+        f"{str(name)!r} is a score model, but a classifier is needed: give 'digits-classifier', or the folder of one "
+        "that `scoresde-fast train` made"
+    )
+
+
+def _write(network: nn.Module, options: Sections, folder: Path, dtype: torch.dtype, existing: Sections | None) -> None:
+    """Write ``options`` and weights; raise ``ValueError`` if the ``existing`` options of the folder differ."""
     make_folder(folder)
-    if there is not None:
-        _refuse_other(folder, there, options)
+    for section, values in (existing or {}).items():
+        for name, theirs in values.items():
+            if (ours := options[section][name]) != theirs:
+                raise ValueError(
+                    f"{str(folder)!r} holds a model of another configuration: {section}.{name} is {theirs!r} there and "
+                    f"{ours!r} here; choose another folder"
+                )
     trainable = {name for name, weight in network.named_parameters() if weight.requires_grad}
     tensors = {
         name: tensor.detach().to("cpu", dtype if name in trainable else tensor.dtype).contiguous()
@@ -88,39 +137,13 @@ def write(
         file.write((json.dumps(options, indent=2) + "\n").encode())
 
 
-def read_weights(network: nn.Module, folder: Path) -> None:
-    """Copy the weights in ``folder`` into ``network``; raises ``ValueError`` as `load`."""
+def _read_weights(network: nn.Module, folder: Path) -> None:
     try:
         tensors = load_file(folder / WEIGHTS)
     except SafetensorError as error:
-        raise ValueError(f"{str(folder / WEIGHTS)!r} is no safetensors file, or is truncated or damaged") from error
+        raise ValueError(f"{str(folder / WEIGHTS)!r} is not a safetensors file, or is truncated or damaged") from error
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     problem = misfit(wanted, {name: tensor.shape for name, tensor in tensors.items()})
     if problem:
         raise ValueError(f"{str(folder / WEIGHTS)!r} does not fit the {CONFIG} beside it ({problem})")
     network.load_state_dict(tensors)
-
-
-def check_saved(folder: Path, kind: str) -> None:
-    """Raise ``FileNotFoundError`` unless ``folder`` holds a whole saved ``kind``."""
-    if not is_saved(folder):
-        raise FileNotFoundError(f"{str(folder)!r} holds no saved {kind}: it needs the files {CONFIG} and {WEIGHTS}")
-
-
-def refuse_classifier(folder: Path, name: str | Path) -> None:
-    """Raise ``ValueError`` where ``folder``, which the user calls ``name``, is a classifier's."""
-    if is_classifier(folder):
-        raise ValueError(
-            f"{str(name)!r} is a classifier, which has no score: load_classifier({str(name)!r}) reads it, to guide the "
-            "sampling of a model"
-        )
-
-
-def _refuse_other(folder: Path, there: Sections, ours: Sections) -> None:
-    for section, options in ours.items():
-        for name, value in options.items():
-            if there[section][name] != value:
-                raise ValueError(
-                    f"{str(folder)!r} holds a model of another configuration: {section}.{name} is "
-                    f"{there[section][name]!r} there and {value!r} here; choose another folder"
-                )

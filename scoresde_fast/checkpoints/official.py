@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints as the official PyTorch program writes them: read without running their code, loaded strictly."""
+"""Official PyTorch checkpoints: reading without running their code, and strict loading."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ import torch
 from numpy._core.multiarray import scalar
 from torch import Tensor
 
-from scoresde_fast.checkpoints.fitting import fitting_presets, has_noise_levels, other_kind
-from scoresde_fast.checkpoints.weights import Weight, misfit, official_weights
+from scoresde_fast.checkpoints.weights import (
+    Weight,
+    fitting_presets,
+    has_noise_levels,
+    misfit,
+    official_weights,
+    other_kind,
+)
 from scoresde_fast.model import ScoreModel
 
-# The original's warm-up leaves numpy numbers in the optimizer's section. These names rebuild plain numbers and nothing
-# else; files written with numpy 1 know the module without the underscore.
+# The original's warm-up leaves numpy scalars in the optimizer's section. These names rebuild scalars only; files
+# written with numpy 1 name the module without the underscore.
 _NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     scalar,
     (scalar, "numpy.core.multiarray.scalar"),
@@ -31,7 +37,7 @@ _NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """What an official checkpoint holds of a network: ``model`` by official name, ``shadow`` in the EMA's order."""
+    """The weights in an official checkpoint: ``model`` by official name, ``shadow`` (averages) in the EMA's order."""
 
     path: Path
     model: dict[str, Tensor]
@@ -41,8 +47,9 @@ class OfficialCheckpoint:
 def read_official(path: str | Path) -> OfficialCheckpoint:
     """Read an official ``.pth`` file onto the CPU; nothing in it is executed.
 
-    Raises ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is empty, truncated, no checkpoint,
-    or that holds anything but tensors and numbers.
+    Raises:
+        ValueError: the file is empty or truncated, is not a checkpoint, or holds more than tensors and numbers.
+        FileNotFoundError: the file does not exist.
     """
     path = Path(path)
     content = _read(path)
@@ -59,22 +66,18 @@ def read_official(path: str | Path) -> OfficialCheckpoint:
             f"{str(path)!r} is not an official checkpoint: it must hold the weights 'model' and the list "
             f"'shadow_params' in 'ema', but holds {found}"
         )
-    # The original trains inside DataParallel, which puts "module." before every name.
+    # The original trains inside DataParallel, which adds the prefix "module.".
     weights = {str(name).removeprefix("module."): tensor for name, tensor in model.items()}
     return OfficialCheckpoint(path, weights, shadow)
 
 
-def load_official(model: ScoreModel, path: str | Path, ema: bool = True) -> None:
-    """Copy an official checkpoint into ``model``: with ``ema`` the averaged weights, else the raw ones.
-
-    Strict: raises ``ValueError`` that says when the file is of another kind of model, names missing, unexpected and
-    misshapen weights or noise levels that differ, and the preset that would fit.
-    """
-    copy_official(model, read_official(path), ema)
-
-
 def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool = True) -> None:
-    """As `load_official`, from a checkpoint that has been read."""
+    """Copy an official checkpoint into ``model``: the averaged weights with ``ema``, else the raw ones.
+
+    Raises:
+        ValueError: the weights or the noise levels do not fit exactly. The sentence lists the missing, unexpected and
+            misshapen ones, says if it is another kind of model, and names the presets that fit.
+    """
     weights = official_weights(model.network)
     problem = misfit({w.name: w.tensor.shape for w in weights}, {k: v.shape for k, v in checkpoint.model.items()})
     if problem:
@@ -85,7 +88,7 @@ def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool =
     if not has_noise_levels(model.config, checkpoint.model):
         sigmas, ours = checkpoint.model["sigmas"], model.config.model
         raise ValueError(
-            f"{str(checkpoint.path)!r} is of another model: its noise levels run from {sigmas[-1]:.5g} to "
+            f"{str(checkpoint.path)!r} belongs to another model: its noise levels run from {sigmas[-1]:.5g} to "
             f"{sigmas[0]:.5g}, the configuration's from {ours.sigma_min:.5g} to {ours.sigma_max:.5g}"
             f"{_advice(checkpoint)}"
         )
@@ -98,7 +101,7 @@ def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool =
 
 
 def _averaged(checkpoint: OfficialCheckpoint, trainable: list[Weight]) -> dict[str, Tensor]:
-    """The EMA list by name; it has no names of its own, so its length and every shape must agree."""
+    """Return the EMA list by name. The list has no names, so that its length and every shape must agree."""
     if len(checkpoint.shadow) != len(trainable):
         raise ValueError(
             f"{str(checkpoint.path)!r} has {len(checkpoint.shadow)} averaged weights for {len(trainable)} trainable "
@@ -122,7 +125,7 @@ def _read(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise ValueError(f"{str(path)!r} is empty: no checkpoint was written to it")
     try:
-        # Not mapped: a training program that writes the file again would pull the weights from under its reader.
+        # No mmap: a training program may overwrite the file while it is being read.
         with torch.serialization.safe_globals(_NUMBERS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -135,9 +138,9 @@ def _read(path: Path) -> Any:
         raise ValueError(_unreadable(path)) from error
     except OSError:
         raise
-    except Exception as error:  # damaged bytes make the reader fail in any way
+    except Exception as error:  # damaged bytes may raise anything
         raise ValueError(_unreadable(path)) from error
 
 
 def _unreadable(path: Path) -> str:
-    return f"{str(path)!r} is no PyTorch checkpoint, or is truncated or damaged"
+    return f"{str(path)!r} is not a PyTorch checkpoint, or is truncated or damaged"

@@ -1,29 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``scoresde-fast``: one frozen dataclass a subcommand, parsed by tyro, then ``run()``.
+"""The command ``scoresde-fast``. A subcommand is a frozen dataclass of options, parsed by tyro, with a ``run()``.
 
-This module and the dataclasses import no torch, so that ``--help`` and a mistyped option answer at once.
+These modules import torch only inside ``run()``, so that ``--help`` and mistyped options are answered at once.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import tyro
 
 from scoresde_fast import __version__
 from scoresde_fast.cli.bench import Bench, BenchSolvers
-from scoresde_fast.cli.colorize import Colorize
-from scoresde_fast.cli.convert import Convert
-from scoresde_fast.cli.env import Env
+from scoresde_fast.cli.conditional import Colorize, Inpaint, Restore
 from scoresde_fast.cli.evaluate import Eval, EvalLoss, EvalStats
-from scoresde_fast.cli.inpaint import Inpaint
-from scoresde_fast.cli.latent import Decode, Encode, Interpolate
-from scoresde_fast.cli.likelihood import Likelihood
-from scoresde_fast.cli.restore import Restore
+from scoresde_fast.cli.models import Convert, Train
+from scoresde_fast.cli.probability_flow import Decode, Encode, Interpolate, Likelihood
 from scoresde_fast.cli.sample import Sample
-from scoresde_fast.cli.train import Train
 from scoresde_fast.cli.verify import Verify
 from scoresde_fast.errors import unknown
 
@@ -32,9 +28,19 @@ PARSING = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.Position
 
 
 class Command(Protocol):
-    """A subcommand: its fields are the options, its docstring the help."""
+    """A subcommand: its fields are the options, its docstring is the help."""
 
     def run(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Env:
+    """Print versions, devices and backends, and why a backend is missing, for bug reports."""
+
+    def run(self) -> None:
+        from scoresde_fast.environment import environment
+
+        print(environment())
 
 
 COMMANDS: dict[str, Callable[..., Command]] = {
@@ -59,7 +65,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 2 after one line that says what is wrong, 130 after Ctrl-C."""
+    """Run the command line and return the exit code: 0; 2 after a one-line error message; 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments == ["--version"]:
         print(f"{PROGRAM} {__version__}")
@@ -85,13 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: {_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        print(f"\n{PROGRAM}: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
 
 
 def _expected(error: Exception) -> bool:
-    """Whether an error is one that the library raises to be read; a division by zero is a bug."""
+    """Return whether the error has a message for the user; other arithmetic errors are bugs."""
     if not isinstance(error, ArithmeticError) or isinstance(error, FloatingPointError):
         return True
     from scoresde_fast.flow.errors import IntegrationError

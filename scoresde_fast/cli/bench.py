@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.groups import NO_DEFAULT, Flag
+from scoresde_fast.cli.options import NO_DEFAULT, Flag
 
 OWN = arg(help_behavior_hint="(default: each network's own)")
 
@@ -42,7 +42,7 @@ class Bench:
         from scoresde_fast.bench.report import write_html
         from scoresde_fast.bench.result import bench
         from scoresde_fast.bench.waterfall import Effort
-        from scoresde_fast.cli.threads import use_threads
+        from scoresde_fast.cli.process import use_threads
         from scoresde_fast.memory import keep_freed_memory
 
         keep_freed_memory()  # for every line alike
@@ -108,7 +108,7 @@ class BenchSolvers:
         from scoresde_fast.bench.solvers.contender import Rules
         from scoresde_fast.bench.solvers.page import write_html
         from scoresde_fast.bench.solvers.plugin import load_solvers
-        from scoresde_fast.cli.threads import use_threads
+        from scoresde_fast.cli.process import use_threads
         from scoresde_fast.memory import keep_freed_memory
 
         keep_freed_memory()

@@ -1,87 +1,107 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast eval``: how good images are; ``eval stats``: statistics to compare with; ``eval loss``: a model's."""
+"""``scoresde-fast eval``, ``eval stats`` and ``eval loss``: metrics of images, reference statistics, losses."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.extractor_options import ExtractorOptions
-from scoresde_fast.cli.groups import NO_DEFAULT, Flag, LoadingOptions, process_device
-from scoresde_fast.cli.sampler_options import SamplerOptions
+from scoresde_fast.cli.options import (
+    NO_DEFAULT,
+    BatchSize,
+    Device,
+    Flag,
+    LoadingOptions,
+    Model,
+    SamplerOptions,
+    Threads,
+)
+from scoresde_fast.cli.process import process_device, use_threads
 
 if TYPE_CHECKING:
     from scoresde_fast.data.sources import ImageSource
-    from scoresde_fast.evaluation.processes import Processes
+    from scoresde_fast.evaluation import Extractor
+    from scoresde_fast.evaluation.collect import Processes
     from scoresde_fast.evaluation.reference import Reference
 
-NONE = arg(help_behavior_hint="(default: none)")
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorOptions:
+    """The feature extractor."""
+
+    extractor: Annotated[str | None, arg(help_behavior_hint="(default: by the image size)")] = None
+    """inception-v3-compat (published FID), vgg16, clip-..., or digits-features, the default for 16x16 colour images."""
+    extractor_weights: Annotated[Path | None, NO_DEFAULT] = None
+    """The extractor's weights: .safetensors, or a .pth in torch-fidelity's form. Nothing is downloaded."""
+    trust_pickle: Flag = False
+    """Read weights and images from pickles, which may run any code."""
+
+    def load_extractor(self, shape: Sequence[int], device: str) -> Extractor:
+        """Load the extractor for images (C, H, W); raise as `load_extractor`."""
+        from scoresde_fast.evaluation.extractors import default_extractor, load_extractor
+
+        return load_extractor(
+            self.extractor or default_extractor(shape),
+            weights=self.extractor_weights,
+            trust_pickle=self.trust_pickle,
+            device=process_device(device),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """What is evaluated, against what, and what is told."""
+class Eval(SamplerOptions, ExtractorOptions):
+    """Compute FID, KID, Inception score, precision and recall of images or of a model's samples.
+
+    Samples are not written to disk. Under torchrun the processes share the work, and the results do not depend on their
+    number. See also: eval stats (statistics of a reference), eval loss (a model's loss), likelihood (bits per
+    dimension).
+    """
 
     source: Positional[str]
-    """Images (a folder, .zip, .npz or .tar of them, or a data set, digits:test), or a model to sample from (an embedded
-    one, digits-vp, a saved folder, or a .pth with --config)."""
-    reference: Annotated[str | None, NONE] = None
-    """What to compare with: images like SOURCE, whose statistics are computed once and remembered; a file of eval
-    stats; or statistics of others (mu and sigma, or score_sde's cifar10_stats.npz)."""
+    """Images (a folder, .zip, .npz, .tar, or a data set, digits:test), or a model (embedded, saved folder, or .pth)."""
+    reference: Annotated[str | None, NO_DEFAULT] = None
+    """Images like SOURCE, whose statistics are cached; a file of eval stats; or statistics of other programs
+    (mu and sigma, or score_sde's cifar10_stats.npz)."""
     metrics: Annotated[
         tuple[Literal["fid", "kid", "is", "pr"], ...],
-        arg(help_behavior_hint="(default: all that can be; of more than 100000 images fid)"),
+        arg(help_behavior_hint="(default: all that the reference allows; above 100000 images only fid)"),
     ] = ()
-    """Which: fid, kid, is (the Inception score), pr (precision and recall)."""
+    """fid, kid, is (Inception score), pr (precision and recall)."""
     seeds: str = "0-9999"
-    """Of a model: which images."""
+    """For a model: seeds of the samples."""
     rounding: Literal["floor", "round"] = "floor"
-    """Of a model: how [0, 1] becomes 8 bits, as in scoresde-fast sample."""
-    training_set: Annotated[str | None, NONE] = None
-    """Images that the model learnt from: the nearest ones to some samples are shown on the page."""
+    """For a model: conversion of [0, 1] to 8 bits, as in scoresde-fast sample."""
+    training_set: Annotated[str | None, NO_DEFAULT] = None
+    """The model's training images. The page of --html shows the nearest ones to some samples."""
 
     resamples: int = 20
-    """Of the bootstrap that says how far chance moves a number; 0: none."""
+    """Bootstrap resamples for the standard deviation of each metric; 0: none."""
     kid_subsets: int = 100
     """Random subsets that KID is averaged over."""
-    kid_subset_size: Annotated[int | None, arg(help_behavior_hint="(default: 1000, or all where there are fewer)")] = (
-        None
-    )
+    kid_subset_size: Annotated[int | None, arg(help_behavior_hint="(default: 1000, or all images if fewer)")] = None
     """Images in a subset."""
     rng_seed: int = 2020
-    """Of the subsets and the resamples; torch-fidelity's own."""
+    """Seed of subsets and resamples; the default is torch-fidelity's."""
     curve: Flag = False
-    """Also FID against the number of images."""
+    """Also compute FID for fewer images: half, a quarter, ..."""
     few: Flag = False
-    """FID also of fewer images than features, which is of next to no use."""
+    """Compute FID even of fewer images than features, although it is hardly meaningful."""
 
     out: Annotated[Path | None, NO_DEFAULT] = None
-    """Write the numbers, and all that they depend on, as JSON."""
+    """Write the metrics and everything they depend on, as JSON."""
     html: Annotated[Path | None, NO_DEFAULT] = None
-    """Write one page to look at, everything in it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Eval(SamplerOptions, ExtractorOptions, EvaluationOptions):
-    """Compute FID, KID, Inception score, precision and recall of images, or of what a model draws.
-
-    A model's images are not written: their features add up while it samples. Under torchrun the processes share the
-    work, and the numbers do not depend on how many they are. Bits per dimension: scoresde-fast likelihood. A model's
-    loss: scoresde-fast eval loss. Statistics of a reference: scoresde-fast eval stats.
-    """
+    """Write a self-contained HTML page."""
 
     def run(self) -> None:
         from scoresde_fast.bench.evaluation_page import write_html
         from scoresde_fast.bench.pages import require_libraries
-        from scoresde_fast.cli.threads import use_threads
-        from scoresde_fast.evaluation.metrics import MetricSettings
-        from scoresde_fast.evaluation.processes import torchrun_processes
-        from scoresde_fast.evaluation.results import as_text, write_json
-        from scoresde_fast.evaluation.run import evaluate
+        from scoresde_fast.evaluation import MetricSettings, evaluate
+        from scoresde_fast.evaluation.collect import torchrun_processes
 
         settings = MetricSettings(
             kid_subsets=self.kid_subsets,
@@ -113,46 +133,40 @@ class Eval(SamplerOptions, ExtractorOptions, EvaluationOptions):
             return
         for warning in found.result["warnings"]:
             print(f"scoresde-fast: {warning}", file=sys.stderr)
-        print(as_text(found.result))
+        print(found)
         if self.out is not None:
-            write_json(found.result, self.out)
+            found.write(self.out)
             print(self.out)
         if self.html is not None:
             write_html(found, self.html)
             print(self.html)
 
     def _images(self) -> tuple[ImageSource, str, int]:
-        """The images, what they are called, and how many are worked on at once."""
+        """Return the images, their title, and the batch size."""
+        import scoresde_fast as sf
+        from scoresde_fast.checkpoints import embedded_names
+        from scoresde_fast.checkpoints.folder import is_saved
         from scoresde_fast.data.sources import open_images
+        from scoresde_fast.evaluation import SampledImages
+        from scoresde_fast.generate import parse_seeds
 
-        if not _is_model(self.source):
+        if not (self.source in embedded_names() or is_saved(self.source) or Path(self.source).suffix == ".pth"):
             _require_known(self.source)
             size = self.computing.batch_size
             found = open_images(self.source, trust_pickle=self.trust_pickle)
             return found, self.source, size if isinstance(size, int) else 64
-        from scoresde_fast.evaluation.sampled import SampledImages
-        from scoresde_fast.generate import parse_seeds
-
-        seeds = parse_seeds(self.seeds)  # a mistake here need not wait for the model
+        seeds = parse_seeds(self.seeds)  # report mistakes before the model is loaded
         model = self.loading.load(self.source)
         if not model.is_image:
-            raise ValueError(f"{self.source} draws points; these metrics are of images")
-        sampler = self.sampler(model)
+            raise ValueError(f"{self.source} draws points; these metrics are for images")
+        sampler = sf.Sampler(model, **self.options())
         channels, height, width = model.image_shape
         images = SampledImages(sampler, (channels, height, width), seeds, self.rounding)
         return images, f"{self.source}, seeds {self.seeds}", sampler.batch_size
 
 
-def _is_model(source: str) -> bool:
-    """Whether a source is a model to sample from, rather than images."""
-    from scoresde_fast.checkpoints import embedded_names
-    from scoresde_fast.checkpoints.folder import is_saved
-
-    return source in embedded_names() or is_saved(source) or Path(source).suffix == ".pth"
-
-
 def _require_known(source: str) -> None:
-    """Raises ValueError for a word that is neither a model nor a data set, with the nearest of both."""
+    """Raise ValueError for a word that is neither a model nor a data set, with the nearest of both."""
     from scoresde_fast.checkpoints import embedded_names
     from scoresde_fast.data import DATASETS
     from scoresde_fast.errors import unknown
@@ -168,33 +182,29 @@ def _require_known(source: str) -> None:
 class EvalStats(ExtractorOptions):
     """Compute the statistics of a reference once, as a file for eval --reference.
 
-    Several sources become one set; files of statistics of its parts may be among them.
+    Several sources are merged into one set; they may include files of statistics.
     """
 
     sources: Positional[tuple[str, ...]]
     """Images as eval takes them, or files of statistics."""
     out: Path
-    """The file, .npz: mu, sigma and a record of what they are of."""
+    """The file, .npz: mu, sigma and a record of their origin."""
     features: Flag = False
-    """Keep the features too, which KID, precision and recall need: 8 kB an image of Inception's."""
-    batch_size: int = 64
-    """Images at once."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:1."""
-    threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
-    """CPU threads."""
+    """Keep the features, which KID, precision and recall need: for Inception, 8 kB for each image."""
+    batch_size: BatchSize = 64
+    device: Device = "cpu"
+    threads: Threads = None
 
     def run(self) -> None:
         from functools import reduce
 
-        from scoresde_fast.cli.threads import use_threads
-        from scoresde_fast.evaluation.processes import torchrun_processes
+        from scoresde_fast.evaluation.collect import torchrun_processes
         from scoresde_fast.evaluation.reference import SUFFIX, merged, write_statistics
 
         if not self.sources:
             raise ValueError("no source: name images or files of statistics")
         if self.out.suffix != SUFFIX:
-            raise ValueError(f"--out {self.out} is no {SUFFIX}, which statistics are known by; add the suffix")
+            raise ValueError(f"--out is {self.out}; files of statistics have the suffix {SUFFIX}: add it")
         use_threads(self.threads)
         with torchrun_processes() as processes:
             parts = [self._statistics(source, processes) for source in self.sources]
@@ -219,27 +229,24 @@ class EvalStats(ExtractorOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalLoss:
-    """Compute a model's training loss on a data set: its own objective, its averaged weights, every image."""
+    """Compute a model's training loss on a data set, with its own objective and averaged weights."""
 
-    model: Positional[str]
-    """An embedded model (digits-vp), a saved folder, or an official checkpoint (.pth, with --config)."""
+    model: Model
     data: Positional[str]
     """Images as eval takes them, of the model's size."""
     draws: int = 1
-    """Times and noises an image."""
+    """Number of times and noises for each image."""
     run_seed: int = 0
-    """Another run seed draws others."""
-    batch_size: int = 64
-    """Images at once."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:1."""
+    """Seed of the times and noises."""
+    batch_size: BatchSize = 64
+    device: Device = "cpu"
     trust_pickle: Flag = False
-    """Read images that are pickles of more than arrays, which may run any program."""
+    """Read images from pickles, which may run any code."""
     loading: LoadingOptions = field(default_factory=LoadingOptions)
 
     def run(self) -> None:
         from scoresde_fast.data.sources import open_images
-        from scoresde_fast.evaluation.loss import data_set_loss
+        from scoresde_fast.evaluation import data_set_loss
 
         model = self.loading.load(self.model).to(process_device(self.device))
         images = open_images(self.data, trust_pickle=self.trust_pickle)

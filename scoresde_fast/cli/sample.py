@@ -1,61 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast sample``: from a model and seeds to images on the disk."""
+"""``scoresde-fast sample``: sets of samples on disk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from scoresde_fast.cli.class_options import ClassOptions
-from scoresde_fast.cli.groups import Flag
-from scoresde_fast.cli.sampler_options import SamplerOptions
+from scoresde_fast.cli.options import Flag, Model, SamplerOptions
+from scoresde_fast.cli.process import stopping_on_sigterm
 
-
-@dataclass(frozen=True, kw_only=True)
-class SetOptions:
-    """Which images, and where they go."""
-
-    model: Positional[str]
-    """An embedded model (digits-ve), a saved folder, or an official checkpoint (.pth, with --config)."""
-    seeds: str = "0-63"
-    """Which images: numbers and ranges, 0-63,100,200-203. A seed always gives the same image."""
-    out: Path = Path("samples")
-    """A folder of PNGs, or by its suffix: .npz (arr_0, NHWC uint8), .zip (PNGs), .tar (webdataset's shards of PNGs) or
-    .npy (NCHW float32, not rounded)."""
-    shard: Annotated[str | None, arg(help_behavior_hint="(default: torchrun's, or all)")] = None
-    """Make only a share of the set, as 3/16; other processes make the others, at any time, on any machine."""
+DIGITS_CLASSIFIER = "digits-classifier"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(SamplerOptions, ClassOptions, SetOptions):
-    """Write one image for each seed, a grid to look at, and samples.json. Images that are there already are kept.
+class Sample(SamplerOptions):
+    """Write one image for each seed, an overview grid, and samples.json. Existing images are kept.
 
-    Stopped at any moment, the same command goes on from what is finished, also in another number of processes.
+    If the command is stopped, run it again to continue, with any number of processes.
 
-    Points (cld-toy), and positions with their velocities, are numbers and go to one .npz.
+    Samples of point models (cld-toy), and positions with velocities, go to one .npz of numbers.
     """
 
+    model: Model
+    seeds: str = "0-63"
+    """Seeds and ranges of seeds, as 0-63,100,200-203. A seed always gives the same image."""
+    out: Path = Path("samples")
+    """A folder of PNGs, or by its suffix: .npz (arr_0, NHWC uint8), .zip (PNGs), .tar (webdataset shards of PNGs).
+    Or .npy (NCHW float32, not rounded)."""
+    shard: Annotated[str | None, arg(help_behavior_hint="(default: torchrun's, or all)")] = None
+    """Sample only a part of the set, as 3/16. Other processes sample the other parts, at any time, on any machine."""
+    classes: Annotated[str | None, arg(name="class", help_behavior_hint="(default: any)")] = None
+    """Class of the images, by number or name. Of several, 3,7,one, seed s gets the class number s mod 3."""
+    classifier: Annotated[str | None, arg(help_behavior_hint="(default: digits-classifier for models of digits)")] = (
+        None
+    )
+    """For --class: the noise-conditional classifier, an embedded one or a folder that train wrote."""
+    class_scale: Annotated[float | None, arg(help_behavior_hint="(default: 5)")] = None
+    """For --class: guidance scale. Above 1, images are more typical of their class and less diverse."""
     return_velocity: Flag = False
-    """CLD: write position, velocity (float32) and seeds to --out FILE.npz, in place of images."""
+    """CLD: write positions, velocities (float32) and seeds to --out FILE.npz instead of images."""
     rounding: Literal["floor", "round"] = "floor"
-    """How [0, 1] becomes 8 bits: floor of 255 x as in the original programs, or round to the nearest."""
+    """Conversion of [0, 1] to 8 bits: floor of 255 x, as in the original programs, or round to the nearest."""
 
     def run(self) -> None:
         import scoresde_fast as sf
-        from scoresde_fast.cli.stopping import stopping
         from scoresde_fast.generate import SeedSet, Shard, generate, parse_seeds, write_states
 
-        seeds = SeedSet.parse(self.seeds)  # a mistake here need not wait for the model
+        seeds = SeedSet.parse(self.seeds)  # report mistakes before the model is loaded
         shard = Shard.of_process() if self.shard is None else Shard.parse(self.shard)
-        with stopping() as stop:
+        with stopping_on_sigterm() as stop:
             model = self.loading.load(self.model)
-            sampler = sf.Sampler(model, **self.options(), **self.guidance(self.model))
+            sampler = sf.Sampler(model, **self.options(), **self._guidance())
             if self.return_velocity or not model.is_image:
                 states = parse_seeds(self.seeds)
                 print(write_states(sampler, states, self.out, return_velocity=self.return_velocity))
                 return
             size = sampler.batch_size
             print(generate(sampler, seeds, self.out, batch_size=size, rounding=self.rounding, shard=shard, stop=stop))
+
+    def _guidance(self) -> dict[str, Any]:
+        """Return the condition of --class as a keyword of `Sampler`, or nothing.
+
+        Raises:
+            ValueError: there is a classifier without a class, or a class without a classifier; or as `ClassGuidance`.
+        """
+        if self.classes is None:
+            if self.classifier is not None or self.class_scale is not None:
+                raise ValueError("--classifier and --class-scale are for --class: name the class too, as --class 3")
+            return {}
+        from scoresde_fast.checkpoints import embedded_names, load_classifier
+        from scoresde_fast.conditions.classes import CLASS_SCALE, ClassGuidance, parse_classes
+
+        name = self.classifier
+        if name is None:
+            if not (self.model.startswith("digits-") and self.model in embedded_names()):
+                raise ValueError(
+                    f"--class needs a classifier of the images of {self.model}: --classifier FOLDER, one that "
+                    "scoresde-fast train has trained"
+                )
+            name = DIGITS_CLASSIFIER
+        classifier = load_classifier(name)
+        classes = parse_classes(self.classes, classifier.classes)
+        scale = CLASS_SCALE if self.class_scale is None else self.class_scale
+        return {"condition": ClassGuidance(classes, classifier, scale=scale, in_turn=True)}

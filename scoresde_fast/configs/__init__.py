@@ -1,15 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations: typed sections in the official form, and the official presets. Knows no tensor."""
+"""Configurations in the official form: typed sections, presets, and loading. Imports no torch."""
 
-from scoresde_fast.configs.presets import ConfigLike, load_config, preset_names
-from scoresde_fast.configs.schema import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    SamplingConfig,
-    TrainingConfig,
-)
+from scoresde_fast.configs.loading import ConfigLike, load_config, preset_names
+from scoresde_fast.configs.schema import Config, DataConfig, ModelConfig, OptimConfig, SamplingConfig, TrainingConfig
 
 __all__ = [
     "Config",

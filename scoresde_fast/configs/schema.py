@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Typed configurations in the form of the official score_sde configuration files: five sections of options."""
+"""Typed sections of a configuration, in the form of the official score_sde files, and their validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from itertools import pairwise
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from scoresde_fast.configs.cld_sgm import from_flat, is_flat
 from scoresde_fast.errors import unknown
 
 Section = TypeVar("Section")
@@ -25,15 +24,17 @@ IGNORED: dict[str, frozenset[str]] = {
     "optim": frozenset({"amsgrad"}),
     "cld": frozenset(),
 }
-"""Options of the official files that are accepted and dropped, by section ("" holds whole sections): they steer the
-original's input pipeline and job scripts, or (``conv_size``, ``sigma_begin``, ``amsgrad``) nothing of it reads them."""
+"""Options of the official files that are accepted and dropped, by section ("" lists whole sections). They control the
+original's input pipeline and jobs, or the original does not read them (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The data a model is trained on; ``centered`` says whether the network sees images in [-1, 1] (else [0, 1]).
+    """The training data.
 
-    ``is_image`` false: points of ``num_channels`` coordinates, with an ``image_size`` of 1, taken as they are.
+    Attributes:
+        centered: the network sees images in [-1, 1], else in [0, 1].
+        is_image: false for points of ``num_channels`` coordinates, used as they are; ``image_size`` is then 1.
     """
 
     dataset: str = "CIFAR10"
@@ -50,12 +51,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network and its SDE's noise scales; the ``ddpm`` network is always positional and has one kind of block.
+    """The network and the noise scales of its SDE.
 
-    ``mlp`` and ``resnet`` are for points: ``num_res_blocks`` hidden layers, or residual blocks, of width ``nf``.
-    ``mixed_score``: the network's output is added to the score that Gaussian data has (CLD and VP; Dockhorn et al.
-    2022, section 3.3).  ``label_scale``: the network of a continuous VP or sub-VP model is told that many times t.
-    ``num_scales`` 0: checkpoints of the model hold no table of noise levels.
+    Attributes:
+        name: "ncsnpp" and "ddpm" are for images ("ddpm" ignores ``embedding_type`` and ``resblock_type``); "mlp" and
+            "resnet" are for points, with ``num_res_blocks`` hidden layers or residual blocks of width ``nf``.
+        num_scales: number of noise levels; 0 if checkpoints of the model hold no table of them.
+        mixed_score: add the network's output to the score of Gaussian data (CLD and VP; Dockhorn et al. 2022,
+            section 3.3).
+        label_scale: the network of a continuous VP or sub-VP model receives ``label_scale`` t.
     """
 
     name: Literal["ncsnpp", "ddpm", "mlp", "resnet"]
@@ -93,7 +97,7 @@ class ModelConfig:
         positive("model", self, "nf", "ch_mult", "num_res_blocks", "attn_resolutions", "fir_kernel", "fourier_scale")
         positive("model", self, "sigma_min", "beta_min", "label_scale")
         require(self.num_scales >= 0, f"model.num_scales is {self.num_scales}; it must not be negative")
-        require(bool(self.ch_mult), "model.ch_mult is empty; it needs a number for every level of the network")
+        require(bool(self.ch_mult), "model.ch_mult is empty; it needs a number for each resolution")
         require(bool(self.fir_kernel), "model.fir_kernel is empty; the usual filter is [1, 3, 3, 1]")
         require(self.init_scale >= 0, f"model.init_scale is {self.init_scale}; it must not be negative")
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; it must be at least 0 and below 1")
@@ -110,18 +114,21 @@ class ModelConfig:
             )
 
     def _normalised_widths(self) -> list[int]:
-        """Channel counts that are group-normalised: every level's, and those of its skips joined on the way up."""
+        """Return the channel counts that are group-normalised: of each resolution, and of the skips joined to it."""
         widths = [self.nf, *(self.nf * mult for mult in self.ch_mult)]
         return [*widths, *(2 * w for w in widths), *(a + b for a, b in pairwise(widths))]
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The SDE, the objective and the run; ``continuous`` is False for the models of a finite number of noise scales.
+    """The SDE, the objective and the length of the run.
 
-    ``weighting`` is CLD's own (Dockhorn et al. 2022, section 3.1); ``loss_eps`` the smallest time that is trained.
-    ``loss_times`` is this package's own: "quadratic" draws times as the squares of uniform numbers, half of them below
-    1/4, where a CLD of constant beta makes its images.
+    Attributes:
+        continuous: false for models of a finite number of noise scales.
+        weighting: of CLD's objective (Dockhorn et al. 2022, section 3.1).
+        loss_eps: the smallest training time.
+        loss_times: not in the official files. "quadratic" squares uniform times, so that half are below 1/4, where a
+            CLD of constant beta forms its images.
     """
 
     sde: SDEName
@@ -143,9 +150,12 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """The sampler that the model's authors chose; ``steps`` is this package's own, None takes ``num_scales`` steps.
+    """The sampler that the model's authors chose.
 
-    ``eps``: the time to stop at; None takes the SDE's own.  ``grid`` and ``order`` are as in `SolverOptions`.
+    Attributes:
+        steps: not in the official files; None takes ``num_scales`` steps.
+        grid, order: as in `SolverOptions`.
+        eps: the time to stop at; None takes the SDE's own.
     """
 
     method: Literal["pc", "ode"] = "pc"
@@ -169,9 +179,12 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam, or AdamW, with a linear warm-up of ``warmup`` steps; a negative ``grad_clip`` clips nothing.
+    """Adam or AdamW.
 
-    ``decay`` is this package's own: the rate falls linearly to 0 over that many last steps; 0 keeps it to the end.
+    Attributes:
+        warmup: steps over which the learning rate rises linearly.
+        decay: not in the official files: the last steps, over which the rate falls linearly to 0.
+        grad_clip: the largest norm of the gradient; a negative number disables clipping.
     """
 
     optimizer: Literal["Adam", "AdamW"] = "Adam"
@@ -192,7 +205,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class CLDConfig:
-    """The diffusion of a CLD model, by the arguments of `CLDSDE`."""
+    """The diffusion of a CLD model: the arguments of `CLDSDE`."""
 
     m_inv: float = 4.0
     friction: float | None = None
@@ -205,7 +218,7 @@ class CLDConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration; ``model.name`` and ``training.sde`` must be given; the defaults are the original's."""
+    """A whole configuration. ``model.name`` and ``training.sde`` are required; the defaults are the original's."""
 
     model: ModelConfig
     training: TrainingConfig
@@ -218,16 +231,16 @@ class Config:
         halvings = len(self.model.ch_mult) - 1 if self.data.is_image else 0
         require(
             self.data.image_size % 2**halvings == 0,
-            f"data.image_size is {self.data.image_size}; the {halvings + 1} levels of model.ch_mult halve it "
+            f"data.image_size is {self.data.image_size}; the {halvings + 1} resolutions of model.ch_mult halve it "
             f"{halvings} times, so it must be a multiple of {2**halvings}",
         )
         require(
             self.model.num_scales > 0 or (self.training.continuous and self.training.sde != "vesde"),
-            "model.num_scales is 0, a model without a table of noise levels; VE and discrete models need one",
+            "model.num_scales is 0, which means no table of noise levels; VE and discrete models need one",
         )
         require(
             self.model.num_scales > 0 or not self.model.scale_by_sigma,
-            "model.scale_by_sigma is true, but with model.num_scales 0 no noise level is there to divide by: set it to "
+            "model.scale_by_sigma is true, but with model.num_scales 0 there is no noise level to divide by: set it to "
             "false",
         )
         require(
@@ -236,17 +249,17 @@ class Config:
         )
         require(
             not self.model.mixed_score or self.training.sde in ("cld", "vpsde"),
-            f"model.mixed_score is for the SDEs 'cld' and 'vpsde', and training.sde is {self.training.sde!r}",
+            f"model.mixed_score is for the SDEs 'cld' and 'vpsde', but training.sde is {self.training.sde!r}",
         )
         require(
             self.data.is_image == (self.model.name in ("ncsnpp", "ddpm")),
-            f"model.name is {self.model.name!r} and data.is_image {str(self.data.is_image).lower()}: 'ncsnpp' and "
+            f"model.name is {self.model.name!r} and data.is_image is {str(self.data.is_image).lower()}: 'ncsnpp' and "
             "'ddpm' are for images, 'mlp' and 'resnet' for points",
         )
         require(
             self.data.is_image or self.data.image_size == 1,
             f"data.image_size is {self.data.image_size}; with data.is_image false it must be 1, and data.num_channels "
-            "the number of a point's coordinates",
+            "is the number of coordinates of a point",
         )
         require(
             self.training.continuous or self.model.name == "ddpm" or self.model.embedding_type == "positional",
@@ -256,12 +269,11 @@ class Config:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Config:
-        """Build from ``{section: {option: value}}``, or from the flat form of CLD-SGM.
+        """Build from ``{section: {option: value}}``.
 
-        Raises ``ValueError`` for a mistake, naming it and what is allowed.
+        Raises:
+            ValueError: a section or an option is unknown or invalid; the sentence says what is allowed.
         """
-        if is_flat(options):
-            options = from_flat(options)
         sections = get_type_hints(cls)
         built = {}
         for name, values in options.items():
@@ -276,16 +288,16 @@ class Config:
         return cls(**built)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The options as plain values that JSON can hold; ``Config.from_dict`` takes them back."""
+        """Return the options as plain JSON values, for ``Config.from_dict``."""
         return {section.name: plain(getattr(self, section.name)) for section in fields(self)}
 
 
 def read_section(section: str, cls: type[Section], options: Any) -> Section:
-    """The dataclass ``cls`` of the options by name that a JSON file's ``section`` holds.
+    """Build the dataclass ``cls`` from the options of a section.
 
     Raises:
-        ValueError: an option is unknown, missing or of another type, or these are no options by name; the sentence
-            names it and what is allowed.
+        ValueError: an option is unknown, missing or of the wrong type, or ``options`` is not a mapping; the sentence
+            says what is allowed.
     """
     if not isinstance(options, Mapping):
         raise ValueError(f"section {section!r} of a configuration must hold options by name, but is {options!r}")
@@ -298,17 +310,17 @@ def read_section(section: str, cls: type[Section], options: Any) -> Section:
         if option.default is MISSING and option.name not in options:
             choices = get_args(hints[option.name]) if get_origin(hints[option.name]) is Literal else ()
             allowed = f": one of {', '.join(map(repr, choices))}" if choices else ""
-            raise ValueError(f"a configuration must say {section}.{option.name}{allowed}")
+            raise ValueError(f"a configuration must contain {section}.{option.name}{allowed}")
     return cls(**{name: _checked(f"{section}.{name}", hints[name], v) for name, v in options.items() if name in hints})
 
 
 def plain(section: Any) -> dict[str, Any]:
-    """The options of a section as plain values that JSON can hold; `read_section` takes them back."""
+    """Return the options of a section as plain JSON values, for `read_section`."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(section).items()}
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
-    """``value`` as the type ``kind`` of an option, or a ValueError."""
+    """Return ``value`` as the type ``kind`` of an option; raise ValueError if it is something else."""
     if get_origin(kind) is UnionType:
         return None if value is None else _checked(name, get_args(kind)[0], value)
     if get_origin(kind) is Literal:
@@ -319,7 +331,7 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{name} must be a list, but is {value!r}")
         return tuple(_checked(name, get_args(kind)[0], item) for item in value)
-    # bool is an int to Python, but a count of `true` is a mistake.
+    # Python counts bool as int, but `true` as a number is a mistake.
     whole = isinstance(value, int) and not isinstance(value, bool)
     if kind is float:
         if not whole and not (isinstance(value, float) and math.isfinite(value)):
@@ -332,7 +344,7 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
 
 
 def positive(section: str, options: object, *names: str) -> None:
-    """Raise ValueError unless the options ``names``, numbers or lists of them, are greater than 0."""
+    """Raise ValueError unless the named options, numbers or tuples of numbers, are all greater than 0."""
     for name in names:
         value = getattr(options, name)
         for number in value if isinstance(value, tuple) else (value,):

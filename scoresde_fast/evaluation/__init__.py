@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a set of images is, by FID and its kin or by recognised digits; how likely it is; and what a model loses."""
+"""Evaluation of images (FID, KID, Inception score, precision, recall, digits), of losses, and of likelihoods."""
 
+from scoresde_fast.evaluation.collect import SampledImages
 from scoresde_fast.evaluation.extractors import Extractor, load_extractor
-from scoresde_fast.evaluation.features import extract_features
+from scoresde_fast.evaluation.fidelity import extract_features
 from scoresde_fast.evaluation.frechet import frechet_distance, gaussian_distance
 from scoresde_fast.evaluation.loss import DataSetLoss, data_set_loss
 from scoresde_fast.evaluation.metrics import MetricSettings
 from scoresde_fast.evaluation.recognise import Recogniser, Recognition
 from scoresde_fast.evaluation.run import Evaluation, evaluate
-from scoresde_fast.evaluation.sampled import SampledImages
 from scoresde_fast.flow.density import bits_per_dimension, position_log_density_bound
 
 __all__ = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From images to features: torch-fidelity's extractors and ``digits-features``, with weights that are on this disk."""
+"""Feature extractors: those of torch-fidelity, and ``digits-features``, with weights from local files."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ from torch import Tensor
 
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown
-from scoresde_fast.evaluation.features import SHAPE
-from scoresde_fast.evaluation.fidelity import DIGITS_FEATURES, torch_fidelity
+from scoresde_fast.evaluation.fidelity import DIGITS_FEATURES, DIGITS_SHAPE, torch_fidelity
 from scoresde_fast.fingerprint import weights_sha256
 
 INCEPTION = "inception-v3-compat"
 HUB_FILES = {INCEPTION: "weights-inception-2015-12-05-6726825d.pth", "vgg16": "vgg16-397923af.pth"}
-"""What torch-fidelity downloads, in torch hub's folder; files that are there already are used."""
+"""Files that torch-fidelity would download to torch hub's folder; if they exist there, they are used."""
 FROM_FILES = (*HUB_FILES, "clip-")
 CODE_FROM_HUB = "dinov2-"
 
 
 def default_extractor(shape: Sequence[int]) -> str:
-    """``digits-features`` for images (3, 16, 16), which it is made for, else Inception."""
-    return DIGITS_FEATURES if tuple(shape) == SHAPE else INCEPTION
+    """Return ``digits-features`` for images (3, 16, 16), else Inception."""
+    return DIGITS_FEATURES if tuple(shape) == DIGITS_SHAPE else INCEPTION
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network that makes features of 8-bit images.
+    """A network that extracts features of 8-bit images.
 
     Attributes:
-        name: as torch-fidelity knows it.
+        name: in torch-fidelity's registry.
         network: its `FeatureExtractorBase`.
-        layer: whose features are compared: by FID, KID, precision and recall.
-        logits: the layer of the Inception score.
-        weights_sha256: of the weights, whatever file they came in.
-        device: where it computes.
+        layer: the layer for FID, KID, precision and recall.
+        logits: the layer for the Inception score.
+        weights_sha256: of the weights, independent of their file.
+        device: where it runs.
     """
 
     name: str
@@ -56,10 +55,10 @@ class Extractor:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 1 or 3, H, W) uint8 -> features (B, D) float32 of each layer; gray images are seen as RGB.
+        """(B, 1 or 3, H, W) uint8 -> features (B, D) float32 by layer; gray images are expanded to RGB.
 
         Raises:
-            ValueError: the images have another number of channels, or a shape that the extractor does not take.
+            ValueError: the extractor does not take this number of channels or this size.
         """
         if images.shape[1] not in (1, 3):
             raise ValueError(f"images have {images.shape[1]} channels; extractors take 1 (gray) or 3 (RGB)")
@@ -67,11 +66,11 @@ class Extractor:
         return self.network.convert_features_tuple_to_dict(found)
 
     def dimensions(self, shape: Sequence[int]) -> int:
-        """Features of an image (C, H, W); the errors of a call."""
+        """Return the number of features of an image (C, H, W); raise as a call does."""
         return self(torch.zeros(1, *shape, dtype=torch.uint8))[self.layer].shape[1]
 
     def describe(self) -> dict[str, Any]:
-        """What decides the features, as plain values."""
+        """Return everything that decides the features, as JSON values."""
         return {"extractor": self.name, "weights_sha256": self.weights_sha256, "layer": self.layer}
 
 
@@ -82,27 +81,26 @@ def load_extractor(
     trust_pickle: bool = False,
     device: torch.device | str = "cpu",
 ) -> Extractor:
-    """An extractor of torch-fidelity's registry, ready to compute.
+    """Load an extractor of torch-fidelity's registry.
 
     Args:
         name: "digits-features", "inception-v3-compat", "vgg16", "clip-...", or one that the caller registered.
-        weights: a file of weights (.safetensors, or a .pth); None: Inception and VGG16 are looked for where torch hub
-            keeps them. Nothing is downloaded.
-        trust_pickle: whether weights may be unpickled, which can run any code of whoever wrote the file; those that are
-            tensors only need no trust.
-        device: where to compute.
+        weights: a file (.safetensors or .pth); None takes the file in torch hub's folder. Nothing is downloaded.
+        trust_pickle: allow unpickling of weights, which can run code from the file; files with only tensors do not
+            need it.
+        device: where to run.
 
     Raises:
-        ValueError: there is no such extractor or device, torch-fidelity is not installed, ``weights`` does not fit the
-            extractor or needs trust.
-        FileNotFoundError: there are no weights here; names the file and the option.
+        ValueError: the extractor or the device is unknown, torch-fidelity is not installed, or ``weights`` does not fit
+            the extractor or needs ``trust_pickle``.
+        FileNotFoundError: the weights do not exist; names the file and the option.
     """
     fidelity = torch_fidelity()
     registry = fidelity.registry.FEATURE_EXTRACTORS_REGISTRY
     if name not in registry:
         raise ValueError(unknown("extractor", name, registry))
     if name.startswith(CODE_FROM_HUB):
-        raise ValueError(f"{name} is code that torch hub downloads and runs, which is not done here: choose another")
+        raise ValueError(f"{name} is code that torch hub downloads and runs, which is not supported: choose another")
     where = usable_device(device)
     layer, logits = (registry[name].get_default_feature_layer_for_metric(metric) for metric in ("fid", "isc"))
     options = {"feature_extractor_weights_path": _weights(name, weights, trust_pickle), "verbose": False}
@@ -118,16 +116,16 @@ def load_extractor(
 
 
 def _weights(name: str, path: Path | None, trust_pickle: bool) -> Any:
-    """What the extractor's class reads: a path, a buffer of tensors that were found harmless, or None."""
+    """Return the weights in a form for the extractor's class: a path, a buffer with only tensors, or None."""
     if not name.startswith(FROM_FILES):
         if path is not None:
-            raise ValueError(f"the extractor {name} has its weights: leave out --extractor-weights {path}")
+            raise ValueError(f"the extractor {name} has its own weights: leave out --extractor-weights {path}")
         return None
     if path is None:
         path = Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILES.get(name, f"{name}.pt")
         if not path.exists():
             raise FileNotFoundError(
-                f"the weights of {name} are not here ({path}), and are not downloaded: name a file by "
+                f"the weights of {name} do not exist ({path}) and are never downloaded: name a file by "
                 "--extractor-weights FILE, or choose --extractor digits-features for 16x16 digits"
             )
     if not path.is_file():
@@ -135,24 +133,24 @@ def _weights(name: str, path: Path | None, trust_pickle: bool) -> Any:
     tensors = _tensors(path)
     if tensors is not None:
         buffer = io.BytesIO()
-        torch.save(tensors, buffer)  # unpickled again by torch-fidelity, but now of our own writing
+        torch.save(tensors, buffer)  # torch-fidelity unpickles this buffer instead of the file
         buffer.seek(0)
         return buffer
     if not trust_pickle:
         raise ValueError(
-            f"{path} holds more than tensors, and reading it can run any code of whoever wrote it: give "
-            "--trust-pickle if you trust its source, or weights as .safetensors"
+            f"{path} holds more than tensors, and reading it can run code from the file: give --trust-pickle if you "
+            "trust its source, or weights as .safetensors"
         )
     return os.fspath(path)
 
 
 def _tensors(path: Path) -> Any:
-    """The state dict in ``path`` where it can be read without running code, else None."""
+    """Return the state dict in ``path`` if it can be read without running code, else None."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is truncated or damaged") from error
+        raise ValueError(f"{path} is not a safetensors file, or is truncated or damaged") from error
     except (UnpicklingError, RuntimeError, EOFError):
         return None

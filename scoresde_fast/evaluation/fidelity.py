@@ -1,30 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The library torch-fidelity, imported where it is needed and nowhere else, with this package's extractor in it."""
+"""The embedded extractor ``digits-features``, and the library torch-fidelity with it registered."""
 
 from __future__ import annotations
 
 import sys
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from scoresde_fast.errors import require_packages
-from scoresde_fast.evaluation.features import feature_net, require_digits_shape
+from scoresde_fast.networks.feature_net import FeatureNet
 
 DIGITS_FEATURES = "digits-features"
+DIGITS_SHAPE = (3, 16, 16)
+WEIGHTS = Path(__file__).resolve().parent.parent / "embedded" / DIGITS_FEATURES / "features.safetensors"
 DETECTION_OPERATORS = ("nms", "qnms")
+
+
+@torch.inference_mode()
+def extract_features(images: Tensor, batch_size: int = 256) -> Tensor:
+    """Features of ``digits-features``: (N, 3, 16, 16) in [0, 1] -> (N, 64) float64.
+
+    Raises:
+        ValueError: the images have another shape.
+    """
+    _require_digits_shape(images)
+    batches = images.cpu().float().split(batch_size)
+    return torch.cat([_shared_network().features(batch) for batch in batches]).double()
+
+
+def _digits_network() -> FeatureNet:
+    network = FeatureNet()
+    network.load_state_dict(load_file(WEIGHTS))
+    return network.eval()
+
+
+_shared_network = cache(_digits_network)
+
+
+def _require_digits_shape(images: Tensor) -> None:
+    if tuple(images.shape[1:]) != DIGITS_SHAPE:
+        raise ValueError(f"images have the shape {tuple(images.shape[1:])}; digits-features takes {DIGITS_SHAPE}")
 
 
 @cache
 def torch_fidelity() -> ModuleType:
-    """The library, with ``digits-features`` among its extractors.
+    """Return the library torch-fidelity, with ``digits-features`` among its extractors.
 
     Raises:
-        MissingPackageError: it is not installed, or torchvision is not.
+        MissingPackageError: torch-fidelity or torchvision is not installed.
     """
     require_packages("this metric", "torch-fidelity", "torchvision")
     library = _import_library()
@@ -33,9 +63,9 @@ def torch_fidelity() -> ModuleType:
 
 
 def _import_library() -> ModuleType:
-    """torch-fidelity always imports torchvision, which beside a torch of another build lacks operators of its own.
+    """Import torch-fidelity, which imports torchvision; beside a torch of another build that lacks its operators.
 
-    They are for the detection of objects, which nothing here does: where they are missing, their schemas are declared.
+    Nothing here uses them: they are for object detection. If they are missing, their schemas are declared instead.
     """
     try:
         import_module("torchvision")
@@ -45,13 +75,13 @@ def _import_library() -> ModuleType:
         for name in DETECTION_OPERATORS:
             _schemas().define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # what the failed import left
+            del sys.modules[name]  # left over from the failed import
     return import_module("torch_fidelity")
 
 
 @cache
 def _schemas() -> torch.library.Library:
-    """Kept for good: schemas live as long as the object that declared them."""
+    """Return the library of the schemas; the cache keeps it alive, because they are deleted with it."""
     return torch.library.Library("torchvision", "DEF")
 
 
@@ -61,10 +91,10 @@ def _digits_extractor(base: type[Any]) -> type[Any]:
 
         def __init__(self, name: str, features_list: list[str], **kwargs: object) -> None:
             super().__init__(name, features_list)
-            self.network = feature_net()
+            self.network = _digits_network()
 
         def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-            require_digits_shape(images)
+            _require_digits_shape(images)
             features = self.network.features(images.float() / 255)
             layers = {"64": features, "logits": self.network.classifier(features)}
             return tuple(layers[name] for name in self.features_list)
@@ -83,6 +113,6 @@ def _digits_extractor(base: type[Any]) -> type[Any]:
 
         @staticmethod
         def get_dummy_input_for_compile() -> Tensor:
-            return torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+            return torch.zeros(1, *DIGITS_SHAPE, dtype=torch.uint8)
 
     return DigitsExtractor

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Frechet distance between two sets of images, through Gaussians fitted to their features."""
+"""The Frechet distance between Gaussians fitted to features, and their moments, all in float64."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scoresde_fast.evaluation.features import extract_features
+from scoresde_fast.evaluation.fidelity import extract_features
+
+CHUNK = 4096
+"""Rows converted to float64 at once."""
 
 
 class FrechetDistance:
-    """|m - n|^2 + tr(A + B - 2 (A B)^(1/2)) of Gaussians (Dowson & Landau 1982) to one of them, in float64.
+    """Distance to a fixed Gaussian: |m - n|^2 + tr(A + B - 2 (A B)^(1/2)) (Dowson & Landau 1982), in float64.
 
     Args:
         mean: (D,).
@@ -24,25 +29,20 @@ class FrechetDistance:
         self._trace = covariance.trace()
 
     def __call__(self, mean: Tensor, covariance: Tensor) -> float:
-        """The distance of the Gaussian of this mean (D,) and covariance (D, D)."""
+        """Return the distance of the Gaussian with this mean (D,) and covariance (D, D)."""
         mean, covariance = mean.double(), covariance.double()
-        # A^(1/2) B A^(1/2) has the eigenvalues of A B, and is symmetric.
+        # A^(1/2) B A^(1/2) is symmetric and has the eigenvalues of A B.
         crossed = torch.linalg.eigvalsh(self._root @ covariance @ self._root).clamp(min=0).sqrt().sum()
         return float(((self._mean - mean) ** 2).sum() + self._trace + covariance.trace() - 2 * crossed)
 
 
 def gaussian_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
-    """The `FrechetDistance` of two Gaussians.
-
-    Args:
-        mean_a, mean_b: (D,).
-        cov_a, cov_b: (D, D), positive semi-definite.
-    """
+    """Return the `FrechetDistance` between Gaussians with means (D,) and covariances (D, D)."""
     return FrechetDistance(mean_a, cov_a)(mean_b, cov_b)
 
 
 def frechet_distance(images_a: Tensor, images_b: Tensor) -> float:
-    """Between two sets of (N, 3, 16, 16) images in [0, 1], in the features of ``digits-features``.
+    """Return the distance between two sets of images (N, 3, 16, 16) in [0, 1], by the features ``digits-features``.
 
     Raises:
         ValueError: a set has fewer than two images, or another shape.
@@ -54,3 +54,56 @@ def frechet_distance(images_a: Tensor, images_b: Tensor) -> float:
         (features.mean(0), features.T.cov()) for features in map(extract_features, (images_a, images_b))
     )
     return gaussian_distance(mean_a, cov_a, mean_b, cov_b)
+
+
+@dataclass
+class FeatureMoments:
+    """Sums over ``count`` features in float64: ``total`` (D,) and the sum of outer products ``outer`` (D, D)."""
+
+    count: int
+    total: Tensor
+    outer: Tensor
+
+    @classmethod
+    def zero(cls, dimensions: int, device: torch.device | str = "cpu") -> FeatureMoments:
+        """Return the moments of no features."""
+        outer = torch.zeros(dimensions, dimensions, dtype=torch.float64, device=device)
+        return cls(0, outer[0].clone(), outer)
+
+    @classmethod
+    def of(cls, features: Tensor) -> FeatureMoments:
+        """Return the moments of features (N, D)."""
+        moments = cls.zero(features.shape[1], features.device)
+        for chunk in features.split(CHUNK):
+            moments.add(chunk)
+        return moments
+
+    @classmethod
+    def of_gaussian(cls, mean: Tensor, covariance: Tensor, count: int) -> FeatureMoments:
+        """Return the moments of ``count`` features with this mean (D,) and covariance (D, D)."""
+        mean, covariance = mean.double(), covariance.double()
+        return cls(count, count * mean, (count - 1) * covariance + count * torch.outer(mean, mean))
+
+    def add(self, features: Tensor) -> None:
+        """Add features (N, D)."""
+        features = features.double()
+        self.count += len(features)
+        self.total += features.sum(0)
+        self.outer.addmm_(features.T, features)
+
+    def __add__(self, other: FeatureMoments) -> FeatureMoments:
+        return FeatureMoments(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
+    def cpu(self) -> FeatureMoments:
+        """Return a copy on the CPU."""
+        return FeatureMoments(self.count, self.total.cpu(), self.outer.cpu())
+
+    @property
+    def mean(self) -> Tensor:
+        """(D,)."""
+        return self.total / self.count
+
+    @property
+    def covariance(self) -> Tensor:
+        """(D, D), unbiased."""
+        return (self.outer - torch.outer(self.total, self.mean)) / (self.count - 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's training loss on a data set: every image, the same random numbers whatever the batch size."""
+"""The training loss of a model on a data set, with random numbers that do not depend on the batch size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from scoresde_fast.data.sources import ImageSource
 from scoresde_fast.model import ScoreModel
-from scoresde_fast.training.objective import objective, unit_images
+from scoresde_fast.training.losses import objective, unit_images
 
 
 @dataclass(frozen=True)
 class DataSetLoss:
-    """The mean over images and draws, its standard error (None of one batch), and how many of both there were."""
+    """The mean over images and draws, its standard error (None for a single batch), and the numbers of both."""
 
     mean: float
     standard_error: float | None
@@ -27,7 +27,7 @@ class DataSetLoss:
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
-        return f"loss {self.mean:.6g}{error} ({self.images} images, draws of time and noise each: {self.draws})"
+        return f"loss {self.mean:.6g}{error} ({self.images} images, draws of time and noise for each: {self.draws})"
 
 
 @torch.inference_mode()
@@ -40,22 +40,22 @@ def data_set_loss(
     batch_size: int = 64,
     progress: bool | None = None,
 ) -> DataSetLoss:
-    """The mean of the objective that the model's configuration trains on, without flips and dropout.
+    """Return the mean of the model's training objective, without flips and dropout.
 
-    The standard error is that of means over batches, which losses come as.
+    The standard error is estimated from the means of the batches.
 
     Args:
-        draws: times and noises an image.
-        run_seed: of them; each image has its own, by its place in the source.
+        draws: number of times and noises for each image.
+        run_seed: of the times and noises; those of an image also depend on its position in the source.
         batch_size: images at once.
         progress: show a bar; None shows it on a terminal.
 
     Raises:
-        ValueError: the images have another shape than the model's, or a number is too small.
+        ValueError: the images do not have the model's shape, or a number is too small.
     """
     for name, value, least in (("draws", draws, 1), ("batch size", batch_size, 1), ("run seed", run_seed, 0)):
         if value < least:
-            raise ValueError(f"{name} is {value}; it is at least {least}")
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
     if tuple(images.shape) != model.image_shape:
         raise ValueError(
             f"the images are {images.shape} (channels, height, width); this model's are {model.image_shape}"
@@ -74,7 +74,7 @@ def data_set_loss(
 
 
 def _batch_loss(model: ScoreModel, images: Tensor, numbers: list[int], run_seed: int) -> float:
-    # Not torch's generator on a CPU, which looks at 32 bits of a seed.
+    # numpy, because torch's CPU generator uses only 32 bits of a seed.
     generators = [np.random.default_rng([run_seed, number]) for number in numbers]
     u = np.array([random.random() for random in generators])
     uniform, z, z_v0 = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images of a set that are nearest to a few samples in feature space: does a model repeat its training set?"""
+"""Nearest neighbours of samples in the training set, in feature space, to detect copies."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scoresde_fast.data.sources import ImageSource
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Of each of S samples the K nearest images of a set of N, the nearest first.
+    """The K nearest images of a set for each of S samples, the nearest first.
 
     Attributes:
         images: (S, K, C, H, W) uint8.
         distances: (S, K), Euclidean, between features.
-        typical: the median distance from an image of the set to the nearest other one.
+        typical: median distance of an image of the set to its nearest neighbour in the set.
     """
 
     images: Tensor
@@ -28,27 +28,26 @@ class Neighbours:
 
 
 def nearest(features: Tensor, others: Tensor, source: ImageSource, k: int = 4) -> Neighbours:
-    """Of samples with ``features`` (S, D) among the images of ``source``, whose features are ``others`` (N, D)."""
+    """Find the neighbours of samples with ``features`` (S, D) in ``source``, whose features are ``others`` (N, D)."""
     k = min(k, len(others))
-    distances, places = torch.cdist(features, others).topk(k, largest=False)
-    wanted = _images_at(set(places.flatten().tolist()), source)
-    rows = [torch.stack([wanted[place] for place in row]) for row in places.tolist()]
-    return Neighbours(torch.stack(rows), distances, _typical(others))
+    distances, numbers = torch.cdist(features, others).topk(k, largest=False)
+    images = _images_at(numbers.unique().tolist(), source)
+    rows = [torch.stack([images[number] for number in row]) for row in numbers.tolist()]
+    return Neighbours(torch.stack(rows), distances, _typical_distance(others))
 
 
-def _images_at(places: Iterable[int], source: ImageSource, batch_size: int = 256) -> dict[int, Tensor]:
+def _images_at(numbers: Iterable[int], source: ImageSource, batch_size: int = 256) -> dict[int, Tensor]:
     found: dict[int, Tensor] = {}
-    start = 0
-    places = sorted(places)
+    start, missing = 0, set(numbers)
     for batch in source.batches(batch_size):
-        inside = [place for place in places if start <= place < start + len(batch.images)]
-        found |= {place: batch.images[place - start] for place in inside}
-        start += len(batch.images)
-        if len(found) == len(places):
+        here = {number for number in missing if number < start + len(batch.images)}
+        found |= {number: batch.images[number - start] for number in here}
+        start, missing = start + len(batch.images), missing - here
+        if not missing:
             break
     return found
 
 
-def _typical(features: Tensor, asked: int = 1000) -> float:
-    some = features[:: max(1, len(features) // asked)]
+def _typical_distance(features: Tensor, most: int = 1000) -> float:
+    some = features[:: max(1, len(features) // most)]
     return float(torch.cdist(some, features).kthvalue(min(2, len(features))).values.median())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Are these digits?  A support vector classifier fitted to real gray digits, and the tint that each class has."""
+"""Recognition of digits: a support vector classifier for their shape, and the class of their tint."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CONFIDENT = 0.5
 
 @dataclass(frozen=True)
 class Recognition:
-    """What the recogniser says of a set of images.
+    """Recognition of a set of images.
 
     Attributes:
-        recognised: share with a class of probability 0.5 or more.
-        class_shares: share of each class among all, by the most probable class.
-        tint_matches: share whose hue is nearest to that of their most probable class.
+        recognised: share of images with a class of probability 0.5 or more.
+        class_shares: share of images in each class, by the most probable class.
+        tint_matches: share of images with the hue of their most probable class.
     """
 
     recognised: float
@@ -32,7 +32,7 @@ class Recognition:
 
 
 class Recogniser:
-    """An SVC with radial kernel and calibrated probabilities, fitted to the gray digits of the training split."""
+    """An SVC with a radial kernel and calibrated probabilities, fitted to the gray digits of the training split."""
 
     def __init__(self) -> None:
         from sklearn.calibration import CalibratedClassifierCV
@@ -42,12 +42,12 @@ class Recogniser:
         self._classifier = CalibratedClassifierCV(SVC(), ensemble=False).fit(gray(images / 255), labels.numpy())
 
     def classes(self, images: Tensor) -> npt.NDArray[np.int64]:
-        """(N,) the class of (N, 3, 16, 16) images in [0, 1]."""
+        """Return the class (N,) of images (N, 3, 16, 16) in [0, 1]."""
         found: npt.NDArray[np.int64] = self._classifier.predict(gray(images))
         return found
 
     def report(self, images: Tensor) -> Recognition:
-        """Recognise (N, 3, 16, 16) images in [0, 1]."""
+        """Recognise images (N, 3, 16, 16) in [0, 1]."""
         probabilities = self._classifier.predict_proba(gray(images))
         classes = probabilities.argmax(1)
         shares = np.bincount(classes, minlength=CLASSES) / len(images)
@@ -58,19 +58,19 @@ class Recogniser:
         )
 
     def held_out(self) -> tuple[float, Recognition]:
-        """Accuracy on the real held-out digits, and the same report of them: the yardstick."""
+        """Return the accuracy on the real held-out digits and their report, as a baseline."""
         images, labels = digits("test")
         right = self.classes(images / 255) == labels.numpy()
         return float(right.mean()), self.report(images / 255)
 
 
 def gray(images: Tensor) -> npt.NDArray[np.float64]:
-    """The digit without its tint, (N, 3, H, W) -> (N, H W): the largest channel of every pixel."""
+    """Remove the tint: the largest channel of each pixel, (N, 3, H, W) -> (N, H W)."""
     return images.amax(1).flatten(1).double().cpu().numpy()
 
 
 def tint_class(images: Tensor) -> npt.NDArray[np.int64]:
-    """(N,) the class whose hue is nearest to that of the image's mean colour."""
+    """Return the class (N,) with the hue nearest to that of the image's mean colour."""
     red, green, blue = images.double().mean((2, 3)).unbind(1)
     hue = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue) / (2 * torch.pi)
     return ((hue * CLASSES).round().long() % CLASSES).cpu().numpy()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What images are compared with: statistics of the features of a set, kept as a file so that they are computed once."""
+"""References: statistics of the features of a set of images, their files and cache, and a reference named by a user."""
 
 from __future__ import annotations
 
@@ -17,18 +17,68 @@ import torch
 from torch import Tensor
 
 from scoresde_fast import __version__
-from scoresde_fast.data.sources import ImageSource
-from scoresde_fast.evaluation.collect import collect, content_sha256
+from scoresde_fast.data.sources import ImageSource, open_images
+from scoresde_fast.evaluation.collect import Processes, collect, content_sha256
 from scoresde_fast.evaluation.extractors import INCEPTION, Extractor
-from scoresde_fast.evaluation.frechet import gaussian_distance
-from scoresde_fast.evaluation.moments import Moments
-from scoresde_fast.evaluation.processes import Processes
+from scoresde_fast.evaluation.frechet import FeatureMoments, gaussian_distance
 from scoresde_fast.files import cache_folder, make_folder, replacing
 
-SAME = ("extractor", "weights_sha256", "layer", "dimensions", "shape")
-"""What two sets of statistics must agree in to be compared, as far as each says it."""
+IDENTITY = {
+    "extractor": "extractor",
+    "weights_sha256": "extractor's weights",
+    "layer": "layer",
+    "dimensions": "number of features",
+    "shape": "image shape",
+}
+"""Entries of a record that must be equal in compared statistics, if both have them; and their names for the user."""
 SUFFIX = ".npz"
-SHOWN_AS = {"weights_sha256": "extractor's weights", "dimensions": "number of features", "shape": "image shape"}
+
+
+class NamedReference:
+    """A reference that a user has named. Statistics are read at once; of images, only the size is checked.
+
+    Args:
+        name: a file of statistics, a source of images, or None.
+        extractor: of the features to compare.
+        shape: (C, H, W) of the images to compare.
+        batch_size: images at once.
+        trust_pickle: as `open_images`.
+
+    Raises:
+        ValueError: the reference has another extractor or image size.
+        FileNotFoundError: the reference does not exist.
+    """
+
+    def __init__(
+        self, name: str | None, extractor: Extractor, shape: Sequence[int], batch_size: int, trust_pickle: bool
+    ) -> None:
+        self.name, self._extractor, self._batch_size = name, extractor, batch_size
+        self._statistics: Reference | None = None
+        self._images: ImageSource | None = None
+        if name is not None and has_statistics(Path(name)):
+            self._statistics = read_statistics(Path(name))
+            self._statistics.require_same(describe_set(extractor, shape), name)
+        elif name is not None:
+            self._images = open_images(name, trust_pickle=trust_pickle)
+            if tuple(self._images.shape) != tuple(shape):
+                theirs, ours = ("x".join(map(str, size)) for size in (self._images.shape, shape))
+                raise ValueError(
+                    f"the images of {name} are {theirs} and those to evaluate {ours} (channels, height, width); give a "
+                    "reference of the same size"
+                )
+
+    @property
+    def has_features(self) -> bool:
+        """Whether `compute` can return the features."""
+        return self._images is not None or (self._statistics is not None and self._statistics.features is not None)
+
+    def compute(self, *, features: bool) -> Reference | None:
+        """Return the statistics, with the features if they are needed; None if no reference was named."""
+        if self._images is None or self.name is None:
+            return self._statistics
+        return cached_reference(
+            self._images, self.name, self._extractor, features=features, batch_size=self._batch_size
+        )
 
 
 @dataclass
@@ -37,8 +87,7 @@ class Reference:
 
     Attributes:
         mean, covariance: of the features, (D,) and (D, D) float64.
-        features: (count, D) float32 in the order of the images, where they were kept; KID, precision and recall need
-            them.
+        features: (count, D) float32 in the order of the images, or None; KID, precision and recall need them.
         record: source, count, shape, extractor, weights_sha256, layer, dimensions and floor (the Frechet distance
             between two random halves), as far as known.
     """
@@ -50,54 +99,52 @@ class Reference:
 
     @property
     def count(self) -> int | None:
-        """Images in the set, None where that is not known."""
+        """Number of images, None if unknown."""
         return self.record.get("count")
 
     @property
     def floor(self) -> float | None:
-        """The Frechet distance between two halves of the set, None where that is not known."""
+        """Frechet distance between two halves of the set, None if unknown."""
         return self.record.get("floor")
 
     def require_same(self, wanted: Mapping[str, Any], name: str) -> None:
-        """Raises ValueError, with the difference, unless ``wanted`` is what these statistics are of."""
-        for key in SAME:
-            there, here = self.record.get(key), wanted.get(key)
-            if there is not None and here is not None and there != here:
+        """Raise ValueError if ``wanted`` contradicts the record of these statistics, which the user calls ``name``."""
+        for key, title in IDENTITY.items():
+            theirs, ours = self.record.get(key), wanted.get(key)
+            if theirs is not None and ours is not None and theirs != ours:
                 raise ValueError(
-                    f"{name} has statistics of another {SHOWN_AS.get(key, key)}: {_short(there)} there, {_short(here)} "
-                    "here; give statistics of the same, or the images themselves"
+                    f"{name} has statistics of another {title}: {_short(theirs)} there, {_short(ours)} here; give "
+                    "statistics of the same, or the images themselves"
                 )
 
     @property
-    def moments(self) -> Moments:
-        """What the mean and the covariance were computed from.
+    def moments(self) -> FeatureMoments:
+        """The sums behind mean and covariance.
 
         Raises:
-            ValueError: the number of images is not known.
+            ValueError: the number of images is unknown.
         """
         if self.count is None:
-            raise ValueError(
-                f"{self.record.get('source')} does not say of how many images it is, so it cannot be merged"
-            )
-        return Moments.of_gaussian(self.mean, self.covariance, self.count)
+            raise ValueError(f"{self.record.get('source')} does not record its number of images and cannot be merged")
+        return FeatureMoments.of_gaussian(self.mean, self.covariance, self.count)
 
 
 def merged(a: Reference, b: Reference) -> Reference:
-    """The statistics of both sets together: the floor is lost, features are kept where both have them.
+    """Return the statistics of the union of both sets, with features if both have them, and without a floor.
 
     Raises:
-        ValueError: they are of different extractors or sizes, or one does not say of how many images it is.
+        ValueError: the extractors or image sizes differ, or a number of images is unknown.
     """
     a.require_same(b.record, str(a.record.get("source")))
     moments = a.moments + b.moments
-    record = {key: value for key, value in a.record.items() if key in SAME}
+    record = {key: value for key, value in a.record.items() if key in IDENTITY}
     record |= {"source": f"{a.record.get('source')} + {b.record.get('source')}", "count": moments.count}
     kept = [part.features for part in (a, b) if part.features is not None]
     return Reference(moments.mean, moments.covariance, torch.cat(kept) if len(kept) == 2 else None, record)
 
 
 def describe_set(extractor: Extractor, shape: Sequence[int]) -> dict[str, Any]:
-    """The part of a record that must agree, of images (C, H, W) seen by the extractor."""
+    """Return the `IDENTITY` entries of the record of images (C, H, W)."""
     return {**extractor.describe(), "dimensions": extractor.dimensions(shape), "shape": list(shape)}
 
 
@@ -110,11 +157,11 @@ def compute_reference(
     batch_size: int = 64,
     processes: Processes | None = None,
 ) -> Reference | None:
-    """The statistics of images; on a process other than the first of several, None.
+    """Compute the statistics of images; return None on processes other than the first.
 
     Args:
-        source: what the user calls them, for the record.
-        features: whether to keep the features themselves.
+        source: the user's name for the images, for the record.
+        features: keep the features.
     """
     keep = [extractor.layer] if features else []
     found = collect(images, extractor, keep=keep, batch_size=batch_size, processes=processes)
@@ -128,10 +175,10 @@ def compute_reference(
     return Reference(moments.mean, moments.covariance, found.features.get(extractor.layer), record)
 
 
-def remembered_reference(
+def cached_reference(
     images: ImageSource, source: str, extractor: Extractor, *, features: bool, batch_size: int = 64
 ) -> Reference:
-    """The same, from this user's cache folder where it is known, else computed and kept there."""
+    """Return `compute_reference` from the user's cache folder, or compute and store it there."""
     key = {**describe_set(extractor, images.shape), "content": content_sha256(images), "version": __version__}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / "statistics" / f"{name}{'-features' if features else ''}.npz"
@@ -141,13 +188,13 @@ def remembered_reference(
             return replace(known, record=known.record | {"source": source})
     reference = compute_reference(images, source, extractor, features=features, batch_size=batch_size)
     assert reference is not None
-    with suppress(OSError):  # a home that cannot be written to costs the next run this time again
+    with suppress(OSError):  # without a writable cache the next run computes it again
         write_statistics(reference, path)
     return reference
 
 
 def write_statistics(reference: Reference, path: Path) -> None:
-    """Write ``mu``, ``sigma``, ``record`` (JSON), and ``features`` where there are any, as a .npz."""
+    """Write ``mu``, ``sigma``, ``record`` (JSON), and ``features`` if present, as a .npz."""
     arrays: dict[str, Any] = {"mu": reference.mean.numpy(), "sigma": reference.covariance.numpy()}
     if reference.features is not None:
         arrays["features"] = reference.features.numpy()
@@ -157,12 +204,13 @@ def write_statistics(reference: Reference, path: Path) -> None:
 
 
 def read_statistics(path: Path) -> Reference:
-    """The statistics in a .npz: of `write_statistics`, ``mu`` and ``sigma`` of other programs, or the features
-    ``pool_3`` (N, 2048) of score_sde's cifar10_stats.npz.  Pickles are not read.
+    """Read a .npz of `write_statistics`, of other programs (``mu`` and ``sigma``), or of score_sde.
+
+    score_sde's cifar10_stats.npz has the features ``pool_3`` (N, 2048). Pickles are not read.
 
     Raises:
         ValueError: the file is damaged or holds something else.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -170,21 +218,21 @@ def read_statistics(path: Path) -> Reference:
             record = json.loads(str(archive["record"])) if "record" in archive else {}
             names = ", ".join(archive.files)
     except (BadZipFile, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged, or no .npz of arrays ({str(error).strip(chr(39))})") from error
+        raise ValueError(f"{path} is damaged, or is not a .npz of arrays ({str(error).strip(chr(39))})") from error
     if "pool_3" in arrays:
         return _of_features(path, arrays["pool_3"])
     if not {"mu", "sigma"} <= arrays.keys():
         raise ValueError(f"{path} has {names or 'nothing'}; statistics are mu and sigma, or the features pool_3")
     mean, covariance = (torch.from_numpy(arrays[name]).double() for name in ("mu", "sigma"))
     if covariance.shape != (len(mean), len(mean)):
-        raise ValueError(f"{path}: mu is {tuple(mean.shape)} and sigma {tuple(covariance.shape)}, which do not fit")
+        raise ValueError(f"{path}: mu is {tuple(mean.shape)} and sigma is {tuple(covariance.shape)}; they do not fit")
     record = {"source": str(path), "dimensions": len(mean), **record}
     features = torch.from_numpy(arrays["features"]) if "features" in arrays else None
     return Reference(mean, covariance, features, record)
 
 
 def has_statistics(path: Path) -> bool:
-    """Whether a file is a .npz of statistics, rather than of images."""
+    """Return whether the file is a .npz of statistics rather than of images."""
     if path.suffix != SUFFIX:
         return False
     try:
@@ -196,10 +244,10 @@ def has_statistics(path: Path) -> bool:
 
 def _of_features(path: Path, array: np.ndarray) -> Reference:
     if array.ndim != 2 or array.dtype.kind != "f":
-        raise ValueError(f"{path}: pool_3 is {array.dtype} {array.shape}; it is features (N, D), of floats")
+        raise ValueError(f"{path}: pool_3 is {array.dtype} {array.shape}; it must be features (N, D) of floats")
     features = torch.from_numpy(array.astype(np.float32))
     record = {"source": str(path), "count": len(features), "extractor": INCEPTION, "layer": str(features.shape[1])}
-    moments = Moments.of(features)
+    moments = FeatureMoments.of(features)
     return Reference(moments.mean, moments.covariance, features, record)
 
 

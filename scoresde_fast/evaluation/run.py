@@ -1,40 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole evaluation: images or a sampler against a reference, with the numbers, what they depend on, and warnings."""
+"""A whole evaluation: images or a sampler against a reference, with metrics, all they depend on, and warnings."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from scoresde_fast.data.sources import ImageSource, open_images
 from scoresde_fast.environment import command_line, versions
-from scoresde_fast.evaluation.advice import require_enough, warnings
-from scoresde_fast.evaluation.collect import FeatureSet, collect
+from scoresde_fast.evaluation import checks
+from scoresde_fast.evaluation.collect import Processes, SampledImages, collect
 from scoresde_fast.evaluation.extractors import Extractor
-from scoresde_fast.evaluation.metrics import COMPARING, OF_FEATURES, MetricSettings, fid_by_count, measure, subset_size
-from scoresde_fast.evaluation.named_reference import KEPT_MOST, NamedReference, choose_metrics
+from scoresde_fast.evaluation.metrics import NEED_FEATURES, NEED_REFERENCE, MetricSettings, fid_by_count, measure
 from scoresde_fast.evaluation.neighbours import Neighbours, nearest
-from scoresde_fast.evaluation.processes import Processes
-from scoresde_fast.evaluation.reference import Reference, remembered_reference
-from scoresde_fast.evaluation.sampled import SampledImages
+from scoresde_fast.evaluation.reference import NamedReference, cached_reference
+from scoresde_fast.files import make_folder, replacing
 
-NEIGHBOURED = 8
+METRIC_TITLES = {
+    "fid": "FID",
+    "kid": "KID",
+    "inception_score": "Inception score",
+    "precision": "precision",
+    "recall": "recall",
+}
+WITH_NEIGHBOURS = 8
+"""Number of samples whose nearest neighbours are looked up."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation.
+    """The result of an evaluation; ``str`` of it has a line for each metric.
 
     Attributes:
         result: title, command, date, seconds, images, reference, extractor, settings, metrics (value and spread of
-            each), curve, warnings, versions; for JSON.
+            each), curve, warnings and versions, as JSON values.
         first: (at most 64, C, H, W) uint8, the first images.
-        neighbours: of the first samples in the training set, where one was given.
+        neighbours: of the first samples in the training set, if one was given.
         training_set: its name.
     """
 
@@ -42,6 +50,23 @@ class Evaluation:
     first: Tensor
     neighbours: Neighbours | None = None
     training_set: str | None = None
+
+    def __str__(self) -> str:
+        result, reference = self.result, self.result["reference"]
+        against = "" if reference is None else f" against {reference['source']}"
+        lines = [
+            f"{result['images']['count']} images of {result['title']}{against}, by {result['extractor']['extractor']}"
+        ]
+        for name, metric in result["metrics"].items():
+            spread = "" if metric["spread"] is None else f" ± {metric['spread']:.2g}"
+            lines.append(f"{METRIC_TITLES[name]:<16} {metric['value']:.6g}{spread}")
+        return "\n".join(lines)
+
+    def write(self, path: Path) -> None:
+        """Write ``result`` as JSON."""
+        make_folder(path.parent)
+        with replacing(path) as file:
+            file.write((json.dumps(self.result, indent=1) + "\n").encode())
 
 
 def evaluate(
@@ -58,67 +83,68 @@ def evaluate(
     trust_pickle: bool = False,
     batch_size: int = 64,
     processes: Processes | None = None,
-    command: str = "",
     progress: bool | None = None,
 ) -> Evaluation | None:
-    """Evaluate images; on a process other than the first of several, None.
+    """Evaluate images; return None on processes other than the first.
 
     Args:
         images: a source, or `SampledImages`.
-        title: what they are called.
-        extractor: what makes features of them.
+        title: a name for the images.
+        extractor: of the features.
         reference: a file of statistics, or a source of images.
         metrics: of "fid", "kid", "is", "pr"; None: all that the reference allows.
         settings: of the metrics.
-        training_set: where the nearest neighbours of the first samples are looked for.
-        curve: also FID against the number of images.
-        few: compute FID of fewer images than features, whose covariance is singular.
+        training_set: a source in which the nearest neighbours of the first samples are found.
+        curve: also compute FID of fewer images.
+        few: compute FID of fewer images than features, although its covariance is singular.
         trust_pickle: as `open_images`.
         batch_size: images at once.
-        processes: which of several this is.
-        command: what the user wrote.
+        processes: this process and the others.
         progress: show a bar; None shows it on a terminal.
 
     Raises:
-        ValueError: a metric is unknown or needs a reference, or its features; the reference is of another extractor or
-            size; there are too few images.
-        FileNotFoundError: there is no such reference.
+        ValueError: a metric is unknown or needs a reference, or its features; the reference has another extractor or
+            image size; there are too few images.
+        FileNotFoundError: the reference does not exist.
     """
     begin, processes, settings = time.perf_counter(), processes or Processes(), settings or MetricSettings()
-    known = NamedReference(reference, extractor, images.shape, batch_size, trust_pickle)
-    chosen = choose_metrics(metrics, known, images.count)
-    of_features = not set(OF_FEATURES).isdisjoint(chosen)
-    compared = processes.rank == 0 and not set(COMPARING).isdisjoint(chosen)
-    against = known.compute(features=of_features) if compared else None
-    require_enough(chosen, settings, (title, images.count), against, few=few)
-    training, others = None, None
-    if training_set is not None:
-        training = open_images(training_set, trust_pickle=trust_pickle)
-        if processes.rank == 0:
-            others = remembered_reference(training, training_set, extractor, features=True, batch_size=batch_size)
+    named = NamedReference(reference, extractor, images.shape, batch_size, trust_pickle)
+    chosen = checks.choose_metrics(metrics, named, images.count)
+    first_process, layer = processes.rank == 0, extractor.layer
+    need_features = not set(NEED_FEATURES).isdisjoint(chosen)
+    need_reference = first_process and not set(NEED_REFERENCE).isdisjoint(chosen)
+    against = named.compute(features=need_features) if need_reference else None
+    checks.require_enough(chosen, settings, (title, images.count), against, few=few)
+    training = None if training_set is None else open_images(training_set, trust_pickle=trust_pickle)
+    others = None
+    if training is not None and training_set is not None and first_process:
+        others = cached_reference(training, training_set, extractor, features=True, batch_size=batch_size).features
     keep = {extractor.logits} if "is" in chosen else set()
-    spread = "fid" in chosen and settings.resamples > 1 and images.count <= KEPT_MOST
-    if spread or curve or training_set is not None or of_features:
-        keep.add(extractor.layer)
+    spread = "fid" in chosen and settings.resamples > 1 and images.count <= checks.KEEP_FEATURES_UP_TO
+    if spread or curve or training is not None or need_features:
+        keep.add(layer)
     found = collect(images, extractor, keep=keep, batch_size=batch_size, processes=processes, progress=progress)
     if found is None:
         return None
     measured = measure(found, against, extractor, chosen, settings)
-    features = found.features.get(extractor.layer)
+    features = found.features.get(layer)
     neighbours = None
-    if training is not None and others is not None and others.features is not None and features is not None:
-        neighbours = nearest(features[:NEIGHBOURED], others.features, training)
+    if training is not None and others is not None and features is not None:
+        neighbours = nearest(features[:WITH_NEIGHBOURS], others, training)
+    described = asdict(settings) | {"batch_size": batch_size}
+    if "kid" in chosen and against is not None and against.features is not None:
+        described["kid_subset_size"] = settings.subset_size(found.count, len(against.features))
     result: dict[str, Any] = {
         "title": title,
-        "command": command or command_line(),
+        "command": command_line(),
         "date": date.today().isoformat(),
         "images": _describe_images(images, title),
         "reference": None if against is None else against.record,
         "extractor": extractor.describe(),
-        "settings": _describe_settings(settings, chosen, found, against) | {"batch_size": batch_size},
+        "settings": described,
         "metrics": {name: asdict(metric) for name, metric in measured.items()},
         "curve": fid_by_count(features, against) if curve and against is not None and features is not None else [],
-        "warnings": warnings(chosen, found.count, against, extractor),
+        "warnings": checks.warnings(chosen, found.count, against, extractor),
         "versions": versions("torch", "numpy", "torch-fidelity"),
     }
     result["seconds"] = round(time.perf_counter() - begin, 1)
@@ -129,13 +155,4 @@ def _describe_images(images: ImageSource, title: str) -> dict[str, Any]:
     described = {"source": title, "count": images.count, "shape": list(images.shape)}
     if isinstance(images, SampledImages):
         described |= {"rounding": images.rounding, "sampler": images.sampler.describe()}
-    return described
-
-
-def _describe_settings(
-    settings: MetricSettings, metrics: Sequence[str], found: FeatureSet, against: Reference | None
-) -> dict[str, Any]:
-    described = asdict(settings)
-    if "kid" in metrics and against is not None and against.features is not None:
-        described["kid_subset_size"] = subset_size(settings, found.count, len(against.features))
     return described

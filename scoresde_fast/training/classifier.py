@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of noise-conditional classifiers: cross-entropy at the noise of every SDE that they are to serve."""
+"""Training of noise-conditional classifiers: cross-entropy at the noise of every SDE that they guide."""
 
 from __future__ import annotations
 
@@ -12,24 +12,108 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde_fast.checkpoints.classifiers import load_classifier, save_classifier
+from scoresde_fast.checkpoints import load_classifier, save_classifier
 from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.data.images import BATCH, read_data
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.files import replacing
-from scoresde_fast.training.classifier_recipe import ClassifierRecipe, LabelledData, diffusion
-from scoresde_fast.training.resumable import ResumableRun, follow, step_seed
+from scoresde_fast.training.recipes import ClassifierRecipe, LabelledData, NoiseRange
+from scoresde_fast.training.resumable import ResumableRun, run_to_end, step_seed
 
 NOISE_LEVELS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""At which the accuracy on held-out images is recorded, on images in [-1, 1]."""
+"""Noise levels, on images in [-1, 1], of the recorded accuracy on held-out images."""
+
+
+def train_classifier(
+    recipe: ClassifierRecipe,
+    out: Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    half: bool = False,
+    tensorboard: bool = False,
+    progress: bool | None = None,
+) -> Path:
+    """Train or resume training, and return the folder of the trained classifier, ``out/model``.
+
+    ``out`` also holds ``state.pt``, the snapshot that a stopped run resumes from. The classifier has the moving average
+    of the weights; ``recipe.json`` beside it records recipe, seed, versions, the loss curve, and the accuracy on the
+    held-out images at each noise level.
+
+    Args:
+        half: save the trained weights in half precision.
+        tensorboard: write TensorBoard events to ``out/events``.
+        progress: show a bar; None shows it on a terminal.
+
+    Raises:
+        ValueError: ``out`` holds a run with another recipe or seed, or the data cannot be trained on.
+        FileNotFoundError: the data do not exist.
+        FloatingPointError: the loss is not finite.
+        MissingPackageError: ``tensorboard`` is given, but the package is not installed.
+    """
+    trainer = ClassifierTrainer(recipe, out, seed, device)
+    held_out = None if recipe.data.held_out is None else labelled_images(recipe.data.held_out, recipe.classifier)
+    run_to_end(trainer, tensorboard=tensorboard, progress=progress)
+    folder = out / "model"
+    with trainer.ema.averaged():
+        save_classifier(trainer.classifier, folder, torch.float16 if half else torch.float32)
+    record = trainer.record() | {"recipe": recipe.to_dict()}
+    if held_out is not None:
+        classifier = load_classifier(folder)  # the weights as saved, on the CPU
+        record["held_out_accuracy"] = [(noise, accuracy(classifier, *held_out, noise)) for noise in NOISE_LEVELS]
+    with replacing(folder / "recipe.json") as file:
+        file.write(json.dumps(record).encode() + b"\n")
+    return folder
+
+
+@dataclass
+class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
+    """Trains the classifier of a recipe, and can stop and resume at any step; see `ResumableRun`.
+
+    Raises:
+        ValueError: as `labelled_images` and `ResumableRun`.
+        FileNotFoundError: the data do not exist.
+        FloatingPointError: the loss is not finite; names the step.
+    """
+
+    def _build(self) -> nn.Module:
+        self.classifier = Classifier(self.config.classifier).to(self.device)
+        return self.classifier
+
+    def _open_data(self) -> None:
+        self.noise_ranges = [NoiseRange.of_model(name) for name in self.config.models]
+        self.images, self.labels = labelled_images(self.config.data.dataset, self.config.classifier)
+
+    @property
+    def _ema_rate(self) -> float:
+        return self.config.training.ema_rate
+
+    def _loss(self) -> Tensor:
+        size = self.config.training.batch_size
+        generator = torch.Generator().manual_seed(step_seed(self.seed, self.step))
+        index = torch.randint(len(self.images), (size,), generator=generator)
+        x = augmented(_centred(self.images[index]), self.config.data, generator)
+        noise = self._noise(size, generator)
+        x = x + noise[:, None, None, None] * torch.randn(x.shape, generator=generator)
+        log_p = self.classifier(x.to(self.device), noise.to(self.device))
+        return F.nll_loss(log_p, self.labels[index].to(self.device))
+
+    def _noise(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draw a noise std for each image: of a random SDE, at a random time."""
+        which = torch.randint(len(self.noise_ranges), (size,), generator=generator).numpy()
+        u = torch.rand(size, generator=generator, dtype=torch.float64).numpy()
+        noise = np.empty(size)
+        for number, noise_range in enumerate(self.noise_ranges):
+            noise[which == number] = noise_range.std(u[which == number])
+        return torch.from_numpy(noise).float()
 
 
 def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W) uint8 and labels (N,) int64 of a source, as a classifier of ``config`` needs them.
+    """Read images (N, C, H, W) uint8 and labels (N,) int64 that fit ``config``.
 
     Raises:
-        ValueError: the source has no labels or more classes; and as `read_data`.
-        FileNotFoundError: there is no such file.
+        ValueError: the source has no labels or too many classes; and as `read_data`.
+        FileNotFoundError: the file does not exist.
     """
     images = read_data(source, config.image_shape).data
     labels = []
@@ -43,60 +127,13 @@ def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tens
     numbers = torch.cat(labels)
     if (largest := int(numbers.max())) >= len(config.classes):
         raise ValueError(
-            f"{source} has labels up to {largest}, and classifier.classes names {len(config.classes)}; name every class"
+            f"{source} has labels up to {largest}, but classifier.classes names {len(config.classes)}; name every class"
         )
     return images, numbers
 
 
-def centred(images: Tensor) -> Tensor:
-    """8-bit images -> [-1, 1]."""
-    return images.float() / 127.5 - 1
-
-
-@dataclass
-class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
-    """Trains the classifier of a recipe, and can stop and go on at any step; see `ResumableRun`.
-
-    Raises:
-        ValueError: as `labelled_images` and `ResumableRun`.
-        FileNotFoundError: the data are not there.
-        FloatingPointError: the loss is not finite; names the step.
-    """
-
-    def _build(self) -> nn.Module:
-        self.classifier = Classifier(self.config.classifier).to(self.device)
-        return self.classifier
-
-    def _open_data(self) -> None:
-        self.diffusions = [diffusion(name) for name in self.config.models]
-        self.images, self.labels = labelled_images(self.config.data.dataset, self.config.classifier)
-
-    @property
-    def _ema_rate(self) -> float:
-        return self.config.training.ema_rate
-
-    def _loss(self) -> Tensor:
-        size = self.config.training.batch_size
-        generator = torch.Generator().manual_seed(step_seed(self.seed, self.step))
-        index = torch.randint(len(self.images), (size,), generator=generator)
-        x = augmented(centred(self.images[index]), self.config.data, generator)
-        noise = self._noise(size, generator)
-        x = x + noise[:, None, None, None] * torch.randn(x.shape, generator=generator)
-        log_p = self.classifier(x.to(self.device), noise.to(self.device))
-        return F.nll_loss(log_p, self.labels[index].to(self.device))
-
-    def _noise(self, size: int, generator: torch.Generator) -> Tensor:
-        """Deviations (size,) of the noise, each of an SDE and a time of its own."""
-        which = torch.randint(len(self.diffusions), (size,), generator=generator).numpy()
-        u = torch.rand(size, generator=generator, dtype=torch.float64).numpy()
-        noise = np.empty(size)
-        for number, each in enumerate(self.diffusions):
-            noise[which == number] = each.noise(u[which == number])
-        return torch.from_numpy(noise).float()
-
-
 def augmented(x: Tensor, data: LabelledData, generator: torch.Generator) -> Tensor:
-    """Images (B, C, H, W) with their channels shuffled, mirrored and moved as ``data`` says."""
+    """Shuffle the channels of images (B, C, H, W), mirror and shift them, as ``data`` says."""
     size, channels, height, width = x.shape
     order = torch.rand(size, channels, generator=generator).argsort(1)
     order[torch.rand(size, generator=generator) >= data.shuffle_channels] = torch.arange(channels)
@@ -109,57 +146,17 @@ def augmented(x: Tensor, data: LabelledData, generator: torch.Generator) -> Tens
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor, noise: float, seed: int = 0) -> float:
-    """Share of 8-bit images (N, C, H, W) with noise of this deviation whose most probable class is the right one."""
+    """Return the share of 8-bit images (N, C, H, W) that are classified correctly at the noise std ``noise``."""
     right = 0
     generator = torch.Generator().manual_seed(seed)
     device = next(classifier.parameters()).device
     for batch, wanted in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-        x = centred(batch) + noise * torch.randn(batch.shape, generator=generator)
+        x = _centred(batch) + noise * torch.randn(batch.shape, generator=generator)
         found = classifier(x.to(device), torch.full((len(x),), noise, device=device)).argmax(1).cpu()
         right += int((found == wanted).sum())
     return right / len(images)
 
 
-def train_classifier(
-    recipe: ClassifierRecipe,
-    out: Path,
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    half: bool = False,
-    tensorboard: bool = False,
-    progress: bool | None = None,
-) -> Path:
-    """Train, or go on training, and return the folder of the trained classifier, ``out/model``.
-
-    ``out`` also holds ``state.pt``, from which a stopped run goes on.  The classifier has the moving average of the
-    weights; beside it ``recipe.json`` records the recipe, seed, versions, the curve of the loss, and the accuracy on
-    the held-out images by the noise in them.
-
-    Args:
-        half: keep the trained weights in half precision.
-        tensorboard: write TensorBoard events too.
-        progress: show a bar; None shows it on a terminal.
-
-    Raises:
-        ValueError: ``out`` holds a run with another recipe or seed, or the data cannot be trained on.
-        FileNotFoundError: the data are not there.
-        FloatingPointError: the loss is not finite.
-        MissingPackageError: ``tensorboard`` is asked for and not installed.
-    """
-    trainer = ClassifierTrainer(recipe, out, seed, device)
-    held_out = None if recipe.data.held_out is None else labelled_images(recipe.data.held_out, recipe.classifier)
-    follow(trainer, tensorboard=tensorboard, progress=progress)
-    folder = out / "model"
-    trainer.ema.swap()
-    try:
-        save_classifier(trainer.classifier, folder, torch.float16 if half else torch.float32)
-    finally:
-        trainer.ema.swap()
-    record = trainer.record() | {"recipe": recipe.to_dict()}
-    if held_out is not None:
-        classifier = load_classifier(folder)  # the weights as they are kept, on the CPU
-        record["held_out_accuracy"] = [(noise, accuracy(classifier, *held_out, noise)) for noise in NOISE_LEVELS]
-    with replacing(folder / "recipe.json") as file:
-        file.write(json.dumps(record).encode() + b"\n")
-    return folder
+def _centred(images: Tensor) -> Tensor:
+    """8-bit images -> [-1, 1]."""
+    return images.float() / 127.5 - 1

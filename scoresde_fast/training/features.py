@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of ``digits-features``, the extractor of a Frechet distance on the digits."""
+"""Training of ``digits-features``, the feature extractor for a Frechet distance between digits."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from scoresde_fast.networks.feature_net import FeatureNet
 EPOCHS = 12
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-3
-SHIFT = 1  # px: images are moved by up to this much, either way
+SHIFT = 1
+"""Images are shifted by up to this many pixels in each direction."""
 
 
 def train_features(seed: int = 0) -> tuple[FeatureNet, dict[str, Any]]:
-    """A classifier fitted to the digits' training split, and the record: seed, losses by epoch, held-out accuracy.
+    """Fit a classifier to the digits' training split; return it and the record: seed, losses, held-out accuracy.
 
-    The hue gives a digit's class away, so half of the images seen have their channels shuffled: the features must tell
-    shapes, and colours too.
+    The hue alone decides the class of a digit. Half of the images have their channels shuffled, so that the features
+    also describe the shape.
     """
     images, labels = digits("train")
     held_out, held_out_labels = digits("test")
@@ -58,7 +59,7 @@ def train_features(seed: int = 0) -> tuple[FeatureNet, dict[str, Any]]:
 
 
 def train_features_to(folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Train, write ``features.safetensors`` (half precision) and ``recipe.json`` to ``folder``, return the record."""
+    """Train, write ``features.safetensors`` (half precision) and ``recipe.json`` to ``folder``; return the record."""
     network, record = train_features(seed)
     make_folder(folder)
     weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoising score matching: continuous in time, the two discrete objectives it grew from, and CLD's."""
+"""Denoising score matching: the objective of a configuration, continuous losses, discrete losses, and CLD's."""
 
 from __future__ import annotations
 
@@ -10,18 +10,51 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.model import ScoreFunction
+from scoresde_fast.configs import DataConfig
+from scoresde_fast.model import ScoreFunction, ScoreModel
 from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, Array, ScalarSDE
 
 Weighting = Literal["reweightedv2", "reweightedv1", "likelihood"]
-"""The weightings of CLD's objectives, by the original's names."""
+"""Weightings of CLD's objectives, by the original's names."""
 
 TRAINING_EPS = 1e-5
-"""The smallest time that training draws."""
+"""The smallest training time."""
+
+
+def unit_images(images: Tensor, noise: Tensor, data: DataConfig) -> Tensor:
+    """8-bit images (B, C, H, W) -> [0, 1], dequantised by ``noise``, uniform in [0, 1], if ``data`` says so."""
+    return (images.float() + noise) / 256 if data.uniform_dequantization else images.float() / 255
+
+
+def objective(model: ScoreModel, x0: Tensor, u: Array, z: Tensor, z_v0: Tensor) -> Tensor:
+    """Return the training loss of the model's configuration, averaged over the batch.
+
+    Args:
+        x0: (B, C, ...) data in the model's range.
+        u: (B,) uniform in [0, 1]; they decide the times, or the noise levels of a discrete model.
+        z: (B, *state_shape) normal noise.
+        z_v0: (B, C, ...) normal noise of CLD's initial velocity.
+
+    Raises:
+        ValueError: the model is discrete in time, on an SDE without a discrete objective.
+    """
+    training, sde, mean = model.config.training, model.sde, model.config.training.reduce_mean
+    if not training.continuous:
+        scales = model.config.model.num_scales
+        labels = torch.from_numpy(np.minimum((u * scales).astype(np.int64), scales - 1)).to(x0.device)
+        if isinstance(sde, VESDE):
+            return smld_loss(model.network, sde, scales, x0, labels, z, reduce_mean=mean)
+        if isinstance(sde, VPSDE):
+            return ddpm_loss(model.network, sde, scales, x0, labels, z, reduce_mean=mean)
+        raise ValueError(f"training.continuous is false, but the SDE {sde.name!r} has only the continuous objective")
+    t = training_times(u, sde.T, training.loss_eps, quadratic=training.loss_times == "quadratic")
+    if isinstance(sde, CLDSDE):
+        return velocity_score_matching_loss(model, x0, t, z, z_v0, weighting=training.weighting, reduce_mean=mean)
+    return score_matching_loss(model, x0, t, z, likelihood_weighting=training.likelihood_weighting, reduce_mean=mean)
 
 
 def training_times(u: Array, T: float = 1.0, eps: float = TRAINING_EPS, *, quadratic: bool = False) -> Array:
-    """Times in [eps, T] from ``u`` uniform in [0, 1]: uniform, or ``quadratic``, denser towards eps."""
+    """Return times in [eps, T] from ``u`` uniform in [0, 1]: uniform, or ``quadratic``, denser towards eps."""
     return (u**2 if quadratic else u) * (T - eps) + eps
 
 
@@ -52,15 +85,15 @@ def velocity_score_matching_loss(
 ) -> Tensor:
     """Score matching of CLD's velocity (Dockhorn et al. 2022, section 3.1), averaged over the batch.
 
-    With the SDE's objective "hsm" the initial velocity is integrated out, with "dsm" it is drawn with the data.
+    The SDE's objective "hsm" integrates the initial velocity out; "dsm" draws it with the data.
 
     Args:
         x0: (B, C, ...) positions in the model's range.
         t: (B,) float64 times.
         z: (B, 2C, ...) normal noise of the pair.
-        z_v0: (B, C, ...) normal noise of the initial velocity, which "hsm" does not look at.
+        z_v0: (B, C, ...) normal noise of the initial velocity; "hsm" ignores it.
         weighting: "likelihood": (s_v + l_t z_v)^2 beta Gamma, the bound on the likelihood; "reweightedv1": the same
-            with (s_v + l_t z_v) / l_t; "reweightedv2": without beta Gamma too.
+            with (s_v + l_t z_v) / l_t; "reweightedv2": also without beta Gamma.
         reduce_mean: mean over a sample's dimensions, else their sum.
     """
     sde = model.sde
@@ -81,7 +114,7 @@ def velocity_score_matching_loss(
 def smld_loss(
     network: nn.Module, sde: VESDE, num_scales: int, x0: Tensor, labels: Tensor, z: Tensor, *, reduce_mean: bool
 ) -> Tensor:
-    """Score matching at ``num_scales`` noise levels, ``labels`` (B,) counted from the largest (Song & Ermon 2019)."""
+    """Score matching at ``num_scales`` noise levels; ``labels`` (B,) count from the largest (Song & Ermon 2019)."""
     sigma = _column(sde.levels(num_scales)[num_scales - 1 - labels.cpu().numpy()], x0)
     score = network(x0 + sigma * z, labels)
     return (_reduce((score + z / sigma) ** 2, reduce_mean) * sigma.flatten() ** 2).mean()
@@ -90,21 +123,21 @@ def smld_loss(
 def ddpm_loss(
     network: nn.Module, sde: VPSDE, num_scales: int, x0: Tensor, labels: Tensor, z: Tensor, *, reduce_mean: bool
 ) -> Tensor:
-    """Noise prediction at ``num_scales`` steps, ``labels`` (B,) from the smallest noise (Ho et al. 2020)."""
+    """Noise prediction at ``num_scales`` noise levels; ``labels`` (B,) count from the smallest (Ho et al. 2020)."""
     std = sde.discrete_std(labels.cpu().numpy(), num_scales)
     x = _column(np.sqrt(1 - std**2), x0) * x0 + _column(std, x0) * z
     return _reduce((network(x, labels) - z) ** 2, reduce_mean).mean()
 
 
 def _act(matrices: Array, pair: Tensor) -> Tensor:
-    """(B, 2, 2) host matrices on the halves of ``pair`` (B, 2C, ...)."""
+    """Apply (B, 2, 2) host matrices to the halves of ``pair`` (B, 2C, ...)."""
     x, v = pair.chunk(2, dim=1)
     rows = [_column(row[:, 0], x) * x + _column(row[:, 1], v) * v for row in (matrices[:, 0], matrices[:, 1])]
     return torch.cat(rows, dim=1)
 
 
 def _column(values: Array, like: Tensor) -> Tensor:
-    """(B,) host numbers -> a (B, 1, ...) tensor that multiplies ``like``."""
+    """(B,) host numbers -> (B, 1, ...), to multiply ``like``."""
     return torch.from_numpy(values).to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 

@@ -1,51 +1,187 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: what the embedded models were trained with; score models' are configurations in the original's form."""
+"""Recipes of the embedded models: configurations of score models, and recipes of classifiers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from scoresde_fast.configs import Config, load_config, preset_names
+import numpy as np
+
+from scoresde_fast.classifier import ClassifierConfig
+from scoresde_fast.configs import Config, OptimConfig, load_config, preset_names
+from scoresde_fast.configs.loading import read_json
+from scoresde_fast.configs.schema import plain, read_section
 from scoresde_fast.errors import unknown
+from scoresde_fast.model import build_sde
+from scoresde_fast.sdes import SDE, Array, observation
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
+SECTIONS = ("classifier", "models", "data", "training", "optim")
 
 
 def recipe_names() -> list[str]:
-    """Names of the score models' recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if not _is_classifier(path))
+    """Return the names of the score models' recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.json") if not _has_classifier(path))
 
 
 def classifier_recipe_names() -> list[str]:
-    """Names of the classifiers' recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if _is_classifier(path))
+    """Return the names of the classifiers' recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.json") if _has_classifier(path))
 
 
 def is_classifier_recipe(name: str) -> bool:
-    """Whether ``name`` is that of a classifier's recipe, or a JSON file with one: it has a section ``classifier``."""
-    return name in classifier_recipe_names() or (name.endswith(".json") and _is_classifier(Path(name)))
+    """Return whether ``name`` is a classifier's recipe, or a JSON file with one: it has a section ``classifier``."""
+    return name in classifier_recipe_names() or (name.endswith(".json") and _has_classifier(Path(name)))
 
 
 def load_recipe(name: str) -> Config:
-    """The configuration of the score model to train: a recipe's name, a preset's name, or a JSON file.
+    """Load the configuration of a score model from a recipe's name, a preset's name, or a JSON file.
 
     Raises:
-        ValueError: nothing has that name, or the file is not a configuration.
+        ValueError: the name is unknown, or the file is not a configuration.
     """
     if name in recipe_names():
         return load_config(FOLDER / f"{name}.json")
     if is_classifier_recipe(name):
-        raise ValueError(f"{name!r} is the recipe of a classifier, and that of a score model is needed")
+        raise ValueError(f"{name!r} is the recipe of a classifier, but that of a score model is needed")
     if name.endswith(".json") or name in preset_names():
         return load_config(name)
     known = [*recipe_names(), *classifier_recipe_names(), *preset_names()]
     raise ValueError(unknown("recipe", name, known) + ", or give a .json file")
 
 
-def _is_classifier(path: Path) -> bool:
-    """By its form; a file that is no JSON has none, and is refused where it is read."""
+def load_classifier_recipe(name: str) -> ClassifierRecipe:
+    """Load a classifier's recipe by name or from a JSON file.
+
+    Raises:
+        ValueError: the name is unknown, or the file is not a valid recipe of a classifier.
+        FileNotFoundError: the file does not exist.
+    """
+    path = FOLDER / f"{name}.json" if name in classifier_recipe_names() else Path(name)
+    if path.suffix != ".json":
+        raise ValueError(unknown("recipe of a classifier", name, classifier_recipe_names()) + ", or give a .json file")
+    try:
+        return ClassifierRecipe.from_dict(read_json(path))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r}: {error}") from error
+
+
+def _has_classifier(path: Path) -> bool:
+    """Return whether the JSON has a section ``classifier``; false if it cannot be read, which its loader reports."""
     try:
         return "classifier" in json.loads(path.read_text(encoding="utf-8"))
     except (OSError, TypeError, ValueError):
         return False
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """The training images of a classifier, their augmentation, and the held-out images.
+
+    Attributes:
+        dataset: a source of labelled images, see `open_images`.
+        held_out: another source, for the recorded accuracy, or None.
+        random_flip: mirror half of the images.
+        shift: move images by up to this many pixels in each direction.
+        shuffle_channels: the share of images whose channels are shuffled, so that colour alone does not decide.
+    """
+
+    dataset: str
+    held_out: str | None = None
+    random_flip: bool = False
+    shift: int = 0
+    shuffle_channels: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.shift < 0:
+            raise ValueError(f"data.shift is {self.shift}; it must not be negative")
+        if not 0 <= self.shuffle_channels <= 1:
+            raise ValueError(f"data.shuffle_channels is {self.shuffle_channels}; it is a share, from 0 to 1")
+
+
+@dataclass(frozen=True)
+class ClassifierTraining:
+    """The length of a classifier's run, its batch size, and the decay of the moving average of the weights."""
+
+    batch_size: int = 64
+    n_iters: int = 4000
+    ema_rate: float = 0.999
+    log_freq: int = 50
+    snapshot_freq: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "n_iters", "log_freq", "snapshot_freq"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.ema_rate < 1:
+            raise ValueError(f"training.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    """A classifier's run: the classifier, the models that it guides, data, training and optimiser.
+
+    Attributes:
+        models: names of configurations, as `load_recipe` takes them; their SDEs decide the noise.
+    """
+
+    classifier: ClassifierConfig
+    models: tuple[str, ...]
+    data: LabelledData
+    training: ClassifierTraining = field(default_factory=ClassifierTraining)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> ClassifierRecipe:
+        """Build from the sections of a JSON file; ``models`` decide the range of noise of the classifier.
+
+        Raises:
+            ValueError: a section or an option is unknown or invalid; the sentence says what is allowed.
+        """
+        for name in options:
+            if name not in SECTIONS:
+                raise ValueError(unknown("section of a classifier's recipe", name, SECTIONS))
+        models = options.get("models")
+        if not isinstance(models, list | tuple) or not models:
+            raise ValueError(f"models is {models!r}; it must list the names of the models to guide")
+        ends = np.concatenate([NoiseRange.of_model(name).std(np.array([0.0, 1.0])) for name in models])
+        noise = {"low": float(ends.min()), "high": float(ends.max())}
+        classifier = options.get("classifier")
+        return cls(
+            ClassifierConfig.from_dict({**classifier, **noise} if isinstance(classifier, Mapping) else classifier),
+            tuple(models),
+            read_section("data", LabelledData, options.get("data", {})),
+            read_section("training", ClassifierTraining, options.get("training", {})),
+            read_section("optim", OptimConfig, options.get("optim", {})),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as plain JSON values."""
+        sections = {name: plain(getattr(self, name)) for name in SECTIONS if name != "models"}
+        return {**sections, "models": list(self.models)}
+
+
+@dataclass(frozen=True)
+class NoiseRange:
+    """The noise that sampling passes through: an SDE, its last time, and the data's range relative to [-1, 1]."""
+
+    sde: SDE
+    eps: float
+    width: float
+
+    @classmethod
+    def of_model(cls, name: str) -> NoiseRange:
+        """Return that of the named model; raise as `load_recipe`, and ValueError for a model of points."""
+        config = load_recipe(name)
+        if not config.data.is_image:
+            raise ValueError(f"models has {name!r}, a model of points; classifiers are for images")
+        sde, eps = build_sde(config), config.sampling.eps
+        return cls(sde, sde.sampling_eps if eps is None else eps, 1.0 if config.data.centered else 0.5)
+
+    def std(self, u: Array) -> Array:
+        """Return the noise std on images in [-1, 1] at the times eps + u (T - eps), for ``u`` (n,) in [0, 1]."""
+        return observation(self.sde, self.eps + u * (self.sde.T - self.eps)).std / self.width

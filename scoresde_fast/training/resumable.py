@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training run that can stop at any step: Adam, warm-up, clipping, EMA, and snapshots that survive a kill."""
+"""Training runs that can stop at any step: Adam, warm-up, clipping, EMA, and snapshots that survive a kill."""
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -21,15 +22,14 @@ from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.progress import LINE_EVERY
-from scoresde_fast.training.ema import EMA
 
-FAR_APART = 0x9E3779B1
-"""Odd, near 2^32 times the golden ratio: the steps of different seeds share no randomness."""
+SEED_STRIDE = 0x9E3779B1
+"""Odd, near 2^32 divided by the golden ratio: the steps of different seeds share no randomness."""
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 
-class Length(Protocol):
-    """How long a run is, and how often it notes its loss and writes a snapshot."""
+class Schedule(Protocol):
+    """The length of a run, and the intervals at which it records its loss and writes a snapshot."""
 
     @property
     def n_iters(self) -> int: ...
@@ -40,39 +40,64 @@ class Length(Protocol):
 
 
 class RunConfig(Protocol):
-    """What a configuration of any run has."""
+    """The interface of a configuration of any run."""
 
     @property
-    def training(self) -> Length: ...
+    def training(self) -> Schedule: ...
     @property
     def optim(self) -> OptimConfig: ...
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, by which runs are told apart."""
+        """Return plain values, which identify the run."""
 
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Of the randomness of a step: within 32 bits, which are all that PyTorch's generator for CPUs looks at."""
-    return (seed * FAR_APART + step) % 2**32
+def run_to_end(
+    run: ResumableRun[Any],
+    *,
+    on_snapshot: Callable[[Any], object] | None = None,
+    tensorboard: bool = False,
+    progress: bool | None = None,
+) -> None:
+    """Train to the last step with progress reports; ``tensorboard`` writes ``events/``.
 
+    Args:
+        progress: True shows a bar, False nothing; None a bar on a terminal, otherwise one line a minute.
 
-def learning_rate(config: RunConfig, step: int) -> float:
-    """The rate of step number ``step`` (from 0): a linear rise over the first steps, a linear fall over the last."""
-    optim = config.optim
-    rise = (step + 1) / optim.warmup if optim.warmup else 1.0
-    fall = (config.training.n_iters - step) / optim.decay if optim.decay else 1.0
-    return optim.lr * min(rise, fall, 1.0)
+    Raises:
+        MissingPackageError: ``tensorboard`` is given, but the package is not installed.
+    """
+    writer = None
+    if tensorboard:
+        require_packages("--tensorboard", "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(run.folder / "events"))
+    total, due = run.config.training.n_iters, perf_counter()
+    lines = progress is None and not sys.stderr.isatty()
+    hide = None if progress is None else not progress
+    with tqdm(total=total, initial=run.step, unit="step", disable=hide, dynamic_ncols=True) as bar:
+        for step, loss in run.run(on_snapshot):
+            bar.update()
+            if lines and perf_counter() >= due:
+                due = perf_counter() + LINE_EVERY
+                print(f"step {step} of {total}, loss {loss:.4g}", file=sys.stderr, flush=True)
+            if step % run.config.training.log_freq == 0:
+                bar.set_postfix(loss=f"{run.curve[-1][1]:.4g}")
+                if writer is not None:
+                    writer.add_scalar("loss", run.curve[-1][1], step)
+    if writer is not None:
+        writer.close()
 
 
 @dataclass
 class ResumableRun(ABC, Generic[ConfigT]):
-    """Trains a network by the steps of a configuration, and can stop and go on at any of them.
+    """Trains a network by the steps of a configuration, and can stop and resume at any step.
 
     Args:
         config: the whole run.
-        folder: where ``state.pt`` is kept; a run found there goes on.
+        folder: where ``state.pt`` is; a run found there is resumed.
         seed: of the initial weights and of every step's randomness.
         device: where to train.
 
@@ -107,15 +132,15 @@ class ResumableRun(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def _build(self) -> nn.Module:
-        """The network to train, with fresh weights, on the device."""
+        """Return the network to train, with fresh weights, on the device."""
 
     @abstractmethod
     def _open_data(self) -> None:
-        """Make the data ready."""
+        """Open the training data."""
 
     @abstractmethod
     def _loss(self) -> Tensor:
-        """The loss of the present step, whose randomness depends on the seed and the step's number alone."""
+        """Return the loss of the current step; its randomness depends only on the seed and the step number."""
 
     @property
     @abstractmethod
@@ -124,7 +149,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
 
     @property
     def state_path(self) -> Path:
-        """The snapshot from which a stopped run goes on."""
+        """The snapshot that a stopped run resumes from."""
         return self.folder / "state.pt"
 
     def run(self, on_snapshot: Callable[[Any], object] | None = None) -> Iterator[tuple[int, float]]:
@@ -155,7 +180,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
         value = loss.item()
         if not np.isfinite(value):
             raise FloatingPointError(
-                f"the loss is {value} at step {self.step + 1}; the last snapshot is whole; lower optim.lr"
+                f"the loss is {value} at step {self.step + 1}; the last snapshot is intact; lower optim.lr"
             )
         self.optimizer.step()
         self.ema.update()
@@ -163,7 +188,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
         return value
 
     def save(self) -> None:
-        """Write the snapshot aside, then rename: a kill leaves the old one or the new one, never half of one."""
+        """Write the snapshot; if the program is killed, the file is either the old one or the new one."""
         state = {
             "config": self.config.to_dict(),
             "seed": self.seed,
@@ -192,7 +217,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
         self.optimizer.load_state_dict(state["optimizer"])
 
     def record(self) -> dict[str, Any]:
-        """What is kept beside the trained weights: seed, steps, versions, device and the curve of the loss."""
+        """Return the record for ``recipe.json``: seed, steps, versions, device and loss curve."""
         return {
             "seed": self.seed,
             "steps": self.step,
@@ -202,44 +227,61 @@ class ResumableRun(ABC, Generic[ConfigT]):
         }
 
 
-def follow(
-    run: ResumableRun[Any],
-    *,
-    on_snapshot: Callable[[Any], object] | None = None,
-    tensorboard: bool = False,
-    progress: bool | None = None,
-) -> None:
-    """Train to the last step; ``tensorboard`` writes ``events/``.
+class EMA:
+    """Exponential moving average of weights, with the original's warm-up.
 
-    ``progress`` True shows a bar, False nothing; None a bar on a terminal, and otherwise a line a minute.
-
-    Raises:
-        MissingPackageError: ``tensorboard`` is asked for and not installed.
+    shadow <- d shadow + (1 - d) weight, with d = min(decay, (1 + n) / (10 + n)) at the n-th update.
     """
-    writer = None
-    if tensorboard:
-        require_packages("--tensorboard", "tensorboard")
-        from torch.utils.tensorboard import SummaryWriter
 
-        writer = SummaryWriter(str(run.folder / "events"))
-    total, due = run.config.training.n_iters, perf_counter()
-    lines = progress is None and not sys.stderr.isatty()
-    bar = tqdm(
-        total=total,
-        initial=run.step,
-        unit="step",
-        disable=None if progress is None else not progress,
-        dynamic_ncols=True,
-    )
-    with bar:
-        for step, loss in run.run(on_snapshot):
-            bar.update()
-            if lines and perf_counter() >= due:
-                due = perf_counter() + LINE_EVERY
-                print(f"step {step} of {total}, loss {loss:.4g}", file=sys.stderr, flush=True)
-            if step % run.config.training.log_freq == 0:
-                bar.set_postfix(loss=f"{run.curve[-1][1]:.4g}")
-                if writer is not None:
-                    writer.add_scalar("loss", run.curve[-1][1], step)
-    if writer is not None:
-        writer.close()
+    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.parameters: list[Tensor] = [p for p in parameters if p.requires_grad]
+        self.shadow = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Update the averages with the current weights."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.shadow, self.parameters, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the weights and their averages."""
+        for weight, average in zip(self.parameters, self.shadow, strict=True):
+            kept = weight.clone()
+            weight.copy_(average)
+            average.copy_(kept)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averages in place of the weights while the block runs."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    def state_dict(self) -> dict[str, int | list[Tensor]]:
+        """Return the number of updates and the averages, in the order of the trainable parameters."""
+        return {"updates": self.updates, "shadow": self.shadow}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.updates = state["updates"]
+        for average, saved in zip(self.shadow, state["shadow"], strict=True):
+            average.copy_(saved)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of a step's randomness, within the 32 bits that PyTorch's CPU generator uses."""
+    return (seed * SEED_STRIDE + step) % 2**32
+
+
+def learning_rate(config: RunConfig, step: int) -> float:
+    """Return the rate of ``step`` (from 0): a linear rise over the first steps, a linear fall over the last."""
+    optim = config.optim
+    rise = (step + 1) / optim.warmup if optim.warmup else 1.0
+    fall = (config.training.n_iters - step) / optim.decay if optim.decay else 1.0
+    return optim.lr * min(rise, fall, 1.0)

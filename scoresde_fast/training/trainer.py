@@ -1,63 +1,98 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of score models by score matching."""
+"""Training of score models by score matching, with sample grids on the way and the trained model at the end."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scoresde_fast.checkpoints import save
 from scoresde_fast.configs import Config
 from scoresde_fast.data.images import training_data
 from scoresde_fast.data.official import source_of
+from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.generate.grid import compose
+from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.generate.scatter import scatter
 from scoresde_fast.model import ScoreModel
-from scoresde_fast.training.objective import objective, unit_images
-from scoresde_fast.training.resumable import ResumableRun, step_seed
+from scoresde_fast.sampler import Sampler
+from scoresde_fast.training.losses import objective, unit_images
+from scoresde_fast.training.resumable import ResumableRun, run_to_end, step_seed
+
+GRID_IMAGES = 16
+GRID_POINTS = 4096
+GRID_STEPS = 100
 
 
-@dataclass
-class Batch:
-    """One training step's randomness, drawn for the step's number alone, so that a resumed run repeats none of it."""
+def train(
+    config: Config,
+    out: Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    half: bool = False,
+    tensorboard: bool = False,
+    progress: bool | None = None,
+) -> Path:
+    """Train or resume training, and return the folder of the trained model, ``out/model``.
 
-    index: Tensor
-    flip: Tensor
-    dequantization: Tensor
-    u: np.ndarray
-    z: Tensor
-    z_v0: Tensor
+    ``out`` also holds ``state.pt``, the snapshot that a stopped run resumes from, and ``grids/``, samples at every
+    snapshot with the same seeds. The model is the moving average of the weights; ``recipe.json`` beside it records
+    configuration, seed, versions and the loss curve.
 
-    @classmethod
-    def draw(cls, seed: int, step: int, size: int, count: int, model: ScoreModel) -> Batch:
-        """``size`` of ``count`` images for ``model``, at step ``step`` of the run ``seed``."""
-        shape = model.image_shape
-        generator = torch.Generator().manual_seed(step_seed(seed, step))
-        return cls(
-            torch.randint(count, (size,), generator=generator),
-            torch.rand(size, generator=generator) < 0.5,
-            torch.rand(size, *shape, generator=generator),
-            torch.rand(size, generator=generator, dtype=torch.float64).numpy(),
-            torch.randn(size, *model.state_shape, generator=generator),
-            torch.randn(size, *shape, generator=generator),
-        )
+    Args:
+        half: save the trained weights in half precision.
+        tensorboard: write TensorBoard events to ``out/events``.
+        progress: show a bar; None shows it on a terminal.
+
+    Raises:
+        ValueError: ``out`` holds a run with another configuration or seed, or the data cannot be trained on.
+        FileNotFoundError: the data do not exist.
+        FloatingPointError: the loss is not finite.
+        MissingPackageError: ``tensorboard`` is given, but the package is not installed.
+    """
+    trainer = Trainer(config, out, seed, device)
+    run_to_end(trainer, on_snapshot=write_grid, tensorboard=tensorboard, progress=progress)
+    folder = out / "model"
+    with trainer.ema.averaged():
+        save(trainer.model, folder, torch.float16 if half else torch.float32)
+    with replacing(folder / "recipe.json") as file:
+        file.write(json.dumps(trainer.record()).encode() + b"\n")
+    return folder
+
+
+def write_grid(trainer: Trainer) -> None:
+    """Write samples of the averaged weights to ``grids/step-NNNNNN.png``; points as a scatter plot."""
+    is_image = trainer.model.is_image
+    with trainer.ema.averaged():
+        sampler = Sampler(trainer.model, steps=GRID_STEPS, device=trainer.device)
+        samples = sampler.sample(range(GRID_IMAGES if is_image else GRID_POINTS))
+    path = trainer.folder / "grids" / f"step-{trainer.step:06d}.png"
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write(encode_png(compose(list(to_pixels(samples, "floor")))) if is_image else scatter(samples))
 
 
 @dataclass
 class Trainer(ResumableRun[Config]):
-    """Trains the model of a configuration on its data set, and can stop and go on at any step.
+    """Trains the model of a configuration on its data set, and can stop and resume at any step.
 
     Args:
-        config: the whole run: data, model, objective, optimiser, number of steps, snapshot interval.  ``data.dataset``
-            is a data set's name or any other source of images, see `open_images`; see `training_data` for its size.
-        folder: where ``state.pt`` is kept; a run found there goes on.
+        config: the whole run: data, model, objective, optimiser, length. ``data.dataset`` is the name of a data set or
+            any source of images, see `open_images`.
+        folder: where ``state.pt`` is; a run found there is resumed.
         seed: of the initial weights and of every step's randomness.
         device: where to train.
 
     Raises:
-        ValueError: the configuration is discrete in time; its data are unknown, damaged, too large or of another
-            shape; or ``folder`` holds a run with another configuration or seed.
-        FileNotFoundError: its data are not there.
+        ValueError: the configuration is discrete in time; the data are unknown, damaged, too large or of another
+            shape; ``folder`` holds a run with another configuration or seed.
+        FileNotFoundError: the data do not exist.
         FloatingPointError: the loss is not finite; names the step.
     """
 
@@ -68,7 +103,7 @@ class Trainer(ResumableRun[Config]):
 
     def _build(self) -> nn.Module:
         self.model = ScoreModel(self.config).to(self.device)
-        # A fifth faster on a CPU, and what a GPU wants.
+        # A fifth faster on a CPU, and the usual layout on a GPU.
         network: nn.Module = self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
@@ -89,3 +124,29 @@ class Trainer(ResumableRun[Config]):
             images = torch.where(batch.flip[:, None, None, None], images.flip(-1), images)
         x0 = self.model.from_images(images.to(self.device))
         return objective(self.model, x0, batch.u, batch.z.to(self.device), batch.z_v0.to(self.device))
+
+
+@dataclass
+class Batch:
+    """The randomness of one training step. It depends only on the step number, so that a resumed run repeats none."""
+
+    index: Tensor
+    flip: Tensor
+    dequantization: Tensor
+    u: np.ndarray
+    z: Tensor
+    z_v0: Tensor
+
+    @classmethod
+    def draw(cls, seed: int, step: int, size: int, count: int, model: ScoreModel) -> Batch:
+        """Draw ``size`` of ``count`` images for ``model``, at ``step`` of the run ``seed``."""
+        shape = model.image_shape
+        generator = torch.Generator().manual_seed(step_seed(seed, step))
+        return cls(
+            torch.randint(count, (size,), generator=generator),
+            torch.rand(size, generator=generator) < 0.5,
+            torch.rand(size, *shape, generator=generator),
+            torch.rand(size, generator=generator, dtype=torch.float64).numpy(),
+            torch.randn(size, *model.state_shape, generator=generator),
+            torch.randn(size, *shape, generator=generator),
+        )

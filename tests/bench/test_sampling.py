@@ -228,7 +228,7 @@ def test_figures() -> None:
         (["digits-ve", "--nfe", "-1"], "the nfe is -1"),
         (["digits-vp", "--nfe", "2"], "take more steps"),
         (["--device", "nowhere"], "device 'nowhere' is not usable here"),
-        (["--threads", "0"], "--threads 0"),
+        (["--threads", "0"], "--threads is 0"),
     ],
 )
 def test_mistakes(

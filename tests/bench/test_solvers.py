@@ -154,7 +154,7 @@ def test_plugin_mistakes(code: str | None, said: str, tmp_path: Path, capsys: py
         (["mixture-cld", "--solvers", "pc"], "solver 'pc' is not defined on the SDE 'cld'"),
         (["mixture-cld", "--solvers", "ggf"], "solver 'ggf' is not defined on the SDE 'cld'"),
         (["mixture-vp", "--device", "nowhere"], "device 'nowhere' is not usable here"),
-        (["mixture-vp", "--threads", "0"], "--threads 0"),
+        (["mixture-vp", "--threads", "0"], "--threads is 0"),
     ],
 )
 def test_mistakes(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: what reaches the sampler, exit codes, and mistakes answered in one line."""
+"""The command line: arguments of the sampler, exit codes, and one-line error messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.same_everywhere
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A stub in place of model and sampler; what they were called with."""
+    """Replace model and sampler by a stub, and record the calls."""
     recorded: dict[str, Any] = {"stub": StubSampler()}
 
     def load(name: str, **options: object) -> SimpleNamespace:
@@ -44,7 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The plain command loads the model by name, leaves its own defaults alone, and ends with one line."""
+    """The plain command loads the model by name, keeps its defaults, and prints one line."""
     assert main(["sample", "digits-ve", "--seeds", "0-2,9", "--out", str(tmp_path / "set")]) == 0
     assert calls["load"] == ("digits-ve", {"config": None, "ema": True})
     model, options = calls["sampler"]
@@ -101,7 +101,7 @@ def test_automatic_batch_size(calls: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A finished set is said to be finished; a larger one counts what is new and what was there."""
+    """A finished set is reported as finished; a larger one reports new and existing images."""
     command = ["sample", "digits-ve", "--out", str(tmp_path)]
     for seeds, says in [
         ("0-2", "3 images ("),
@@ -117,7 +117,7 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
     [
         (["--seeds", "9-5"], "the range '9-5' is reversed; write 5-9"),
         (["--seeds", "1,1"], "name 1 twice"),
-        (["--threads", "0"], "--threads 0"),
+        (["--threads", "0"], "--threads is 0"),
         (["--batch-size", "0"], "batch_size is 0"),
         (["--out", "set.rar"], "no format has the suffix '.rar'"),
         (["--shard", "3"], "--shard '3' cannot be read"),
@@ -125,7 +125,7 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
     ],
 )
 def test_mistake(calls: dict[str, Any], options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistake is one line on stderr and exit code 2."""
+    """A mistake gives one line on stderr and exit code 2."""
     assert main(["sample", "digits-ve", *options]) == 2
     printed = capsys.readouterr()
     assert says in printed.err
@@ -152,7 +152,7 @@ def fail(error: BaseException) -> Callable[..., Any]:
         ),
         (OSError(28, "could not be written", "a/000001.png"), 2, "scoresde-fast: a/000001.png: could not be written"),
         (FloatingPointError("NaN at step 3"), 2, "scoresde-fast: NaN at step 3"),
-        (KeyboardInterrupt(), 130, "scoresde-fast: interrupted; the same command goes on from what is finished"),
+        (KeyboardInterrupt(), 130, "scoresde-fast: interrupted; run the same command again to continue"),
     ],
     ids=["value", "missing", "write", "nan", "ctrl-c"],
 )
@@ -164,7 +164,7 @@ def test_failure(
     code: int,
     says: str,
 ) -> None:
-    """Errors of the library and Ctrl-C become one line and an exit code, never a traceback."""
+    """Errors of the library and Ctrl-C give one line and an exit code, never a traceback."""
     monkeypatch.setattr(scoresde_fast, "load", fail(error), raising=False)
     assert main(["sample", "a.pth"]) == code
     assert capsys.readouterr().err.strip() == says
@@ -173,7 +173,7 @@ def test_failure(
 def test_other_options_for_the_same_out(
     calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A second run with other options says which differ and what to do."""
+    """A second run with other options reports the differences and the fix."""
     command = ["sample", "digits-ve", "--seeds", "0", "--out", str(tmp_path / "set")]
     assert main(command) == 0
     calls["stub"] = StubSampler(steps=5)
@@ -207,7 +207,7 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version is the package's."""
+    """--version prints the package's version."""
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"scoresde-fast {scoresde_fast.__version__}\n"
 
@@ -219,30 +219,7 @@ def test_env(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_starts_without_torch() -> None:
-    """Parsing loads no torch beyond what the package itself does, so that --help answers at once."""
+    """The command line imports no torch, so that --help answers at once."""
     program = "import scoresde_fast, sys; before = 'torch' in sys.modules; import scoresde_fast.cli"
     program += "; sys.exit(before != ('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
-def test_freed_memory_is_kept() -> None:
-    """After `keep_freed_memory` a thread that makes and frees tensors faults in next to no new pages."""
-    code = """
-import resource, sys, threading, torch
-if sys.argv[1] == "keep":
-    from scoresde_fast.memory import keep_freed_memory
-    keep_freed_memory()
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        [torch.zeros(2**18) for _ in range(8)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-thread = threading.Thread(target=lambda: (faults(), print(faults())))
-thread.start()
-thread.join()
-"""
-    given, kept = (int(subprocess.check_output([sys.executable, "-c", code, mode])) for mode in ("give", "keep"))
-    assert kept < 1000 < given

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""inpaint, colorize and restore at the command line: what is written, and mistakes in one line."""
+"""``inpaint``, ``colorize`` and ``restore``: files and one-line error messages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "conditional.md").read_te
 COMMANDS = [line for code in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in code.splitlines()]
 
 
-def levels(count: int = 2, channels: int = 3, size: int = SIZE) -> np.ndarray:
-    """Images (count, size, size, channels) uint8 of random blobs: any image will do."""
+def random_images(count: int = 2, channels: int = 3, size: int = SIZE) -> np.ndarray:
+    """Random images (count, size, size, channels) uint8."""
     return np.random.Generator(np.random.PCG64(0)).integers(0, 256, (count, size, size, channels), np.uint8)
 
 
@@ -46,9 +46,9 @@ def tensor(pixels: np.ndarray) -> torch.Tensor:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Two images in photos/, and a mask whose lower half is unknown, in the folder of the test."""
+    """Two images in photos/ and a mask with an unknown lower half, in a temporary working folder."""
     monkeypatch.chdir(tmp_path)
-    pixels = levels()
+    pixels = random_images()
     for name, image in zip(("a.png", "b.png"), pixels, strict=True):
         save(tmp_path / "photos" / name, image)
     save(tmp_path / "mask.png", half())
@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 @pytest.fixture
 def photos(folder: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """The same, where MODEL is a small network."""
+    """The same, with a small network in place of MODEL."""
     in_place_of_digits(monkeypatch)
     return folder
 
@@ -75,7 +75,7 @@ def samples(out: str, each: int = 2) -> np.ndarray:
 
 
 def test_inpaint(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
-    """The samples are the library's, known pixels the image's own, and the line that is printed names the sheet."""
+    """Samples equal the library's, known pixels are the image's, and the printed line names the sheet."""
     assert main(["inpaint", MODEL, "photos", "--mask", "mask.png", "--samples", "2", *FAST]) == 0
     assert capsys.readouterr().out.endswith("images/s -> inpainted/sheet.png\n")
     made = samples("inpainted")
@@ -100,7 +100,7 @@ def test_inpaint(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize(("level", "unknown"), [(255, 0), (0, 1)], ids=["all-known", "all-unknown"])
 def test_trivial_masks(photos: np.ndarray, level: int, unknown: int) -> None:
-    """With everything known the image comes back; with nothing known the samples are those of no condition."""
+    """If everything is known, the image is returned; if nothing is known, the samples are unconditional."""
     save(Path("even.png"), np.full((SIZE, SIZE), level, np.uint8))
     assert main(["inpaint", MODEL, "photos", "--mask", "even.png", "--samples", "2", *FAST]) == 0
     free = to_pixels(sf.sample(sf.load(MODEL), range(4), **OPTIONS), "round")
@@ -108,7 +108,7 @@ def test_trivial_masks(photos: np.ndarray, level: int, unknown: int) -> None:
 
 
 def test_masks_of_every_kind(photos: np.ndarray) -> None:
-    """A folder has a mask for each image by its name; one bit, a palette and an opaque alpha channel are read alike."""
+    """A folder has masks by image name; one-bit, palette and opaque-alpha PNGs are equivalent."""
     upper, lower = Image.fromarray(half()), Image.fromarray(255 - half())
     Path("masks").mkdir()
     upper.convert("1").save("masks/a.png")
@@ -123,8 +123,8 @@ def test_masks_of_every_kind(photos: np.ndarray) -> None:
 
 
 def test_single_files_and_sizes(photos: np.ndarray) -> None:
-    """One file is an image of its own, and @16 makes any photo fit; a folder's slash becomes a dash."""
-    large = np.kron(levels(1)[0], np.ones((2, 3, 1), np.uint8))
+    """A single file is accepted, @16 resizes any photo, and a slash in a name becomes a dash."""
+    large = np.kron(random_images(1)[0], np.ones((2, 3, 1), np.uint8))
     save(Path("large.jpg"), large)
     command = ["inpaint", MODEL, "large.jpg@16", "--mask", "mask.png", "--seeds", "7,3", "--samples", "2", *FAST]
     assert main(command) == 0
@@ -136,8 +136,8 @@ def test_single_files_and_sizes(photos: np.ndarray) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_colorize(photos: np.ndarray, channels: int) -> None:
-    """Gray images of one channel or three are coloured as the library does it, and keep their gray to half a level."""
-    gray = levels(1, 1)
+    """Gray images of one or three channels are coloured as by the library, and keep their gray (within 0.5)."""
+    gray = random_images(1, 1)
     save(Path("gray.png"), gray[0].repeat(channels, axis=2))
     assert main(["colorize", MODEL, "gray.png", "--samples", "2", *FAST]) == 0
     made = np.stack([read(Path(f"colorized/gray-00000{seed}.png")) for seed in range(2)])
@@ -147,9 +147,9 @@ def test_colorize(photos: np.ndarray, channels: int) -> None:
 
 
 def test_colours_are_lost_on_request(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
-    """Coloured images are refused by name, with the way on, which colours the mean over their channels."""
+    """Coloured images are refused by name; --to-gray colours their mean over the channels."""
     assert main(["colorize", MODEL, "photos", "--samples", "1", *FAST]) == 2
-    assert re.search(r"[ab]\.png has colours: .* of 255 apart; .* --to-gray", capsys.readouterr().err)
+    assert re.search(r"[ab]\.png has colours: .* differ by up to .* of 255; .* --to-gray", capsys.readouterr().err)
     assert not Path("colorized").exists()
     assert main(["colorize", MODEL, "photos", "--to-gray", "--samples", "2", *FAST]) == 0
     wanted = sf.colorize(sf.load(MODEL), tensor(photos).mean(1, keepdim=True), samples=2, **OPTIONS)
@@ -159,8 +159,8 @@ def test_colours_are_lost_on_request(photos: np.ndarray, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("method", ["pigdm", "dps"])
 def test_restore(photos: np.ndarray, method: str) -> None:
-    """Measured images, here smaller ones, are restored as the library does it."""
-    small = levels(2, 3, 8)
+    """Measurements, here smaller images, are restored as by the library."""
+    small = random_images(2, 3, 8)
     for name, image in zip("ab", small, strict=True):
         save(Path(f"small/{name}.png"), image)
     command = ["restore", MODEL, "small", "--operator", "sr:2", "--noise", "0.3", "--scale", "0.5", "--samples", "2"]
@@ -175,7 +175,7 @@ def test_restore(photos: np.ndarray, method: str) -> None:
     "operator", ["gray", "blur:1.5", "sr:4", "mask:mask.png", "box:4,4,8,8", "random:0.3", "random:0.3,5"]
 )
 def test_simulated_measurements(photos: np.ndarray, operator: str, run_seed: int) -> None:
-    """Originals are measured with noise of the deviation asked for, always the same, and the sheet shows all three."""
+    """Originals are measured with the given noise, reproducibly, and the sheet shows all three images."""
     command = ["restore", MODEL, "photos", "--operator", operator, "--simulate", "--method", "dps", "--samples", "1"]
     assert main([*command, "--noise", "0.1", "--run-seed", str(run_seed), *FAST]) == 0
     parsed = parse_operator(operator, (3, SIZE, SIZE))
@@ -190,7 +190,7 @@ def test_simulated_measurements(photos: np.ndarray, operator: str, run_seed: int
 
 
 def test_unknown_pixels_of_a_measurement_are_not_seen(photos: np.ndarray) -> None:
-    """What is where a mask knows nothing changes no sample."""
+    """Pixels that the mask excludes do not affect the samples."""
     command = ["restore", MODEL, "photos", "--operator", "mask:mask.png", "--method", "dps", "--samples", "1", *FAST]
     assert main([*command, "--out", "with"]) == 0
     for name, image in zip("ab", photos, strict=True):
@@ -200,7 +200,7 @@ def test_unknown_pixels_of_a_measurement_are_not_seen(photos: np.ndarray) -> Non
 
 
 def test_the_same_command_goes_on(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
-    """Finished images stay, a missing one is made again to the same bytes, and another command is refused."""
+    """Finished images are kept, a missing one is sampled again to the same bytes, and another command is refused."""
     command = ["inpaint", MODEL, "photos", "--mask", "mask.png", "--samples", "2", "--batch-size", "3", *FAST]
     assert main(command) == 0
     whole = files(Path("inpainted"))
@@ -258,10 +258,10 @@ def test_the_same_command_goes_on(photos: np.ndarray, capsys: pytest.CaptureFixt
     ],
 )
 def test_mistakes(photos: np.ndarray, command: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistake is one line on stderr that names the value and the fix, exit code 2, and nothing written."""
+    """A mistake gives one line on stderr with the value and the fix, and exit code 2; nothing is written."""
     save(Path("small.png"), half()[:8, :8])
-    save(Path("small.jpg"), levels(1, 3, 8)[0])
-    save(Path("gray.png"), levels(1, 1)[0])
+    save(Path("small.jpg"), random_images(1, 3, 8)[0])
+    save(Path("gray.png"), random_images(1, 1)[0])
     soft = half()
     soft[8, :3] = 3, 128, 250
     save(Path("soft.png"), soft)
@@ -285,7 +285,7 @@ def test_points_are_no_images(photos: np.ndarray, monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_colours_to_give(photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """A model of gray images cannot colour."""
+    """A model of gray images is refused."""
     gray = sf.GaussianMixture.gaussian(sf.load(MODEL).sde, 0.5, 0.2, (1, SIZE, SIZE))
     monkeypatch.setattr(sf, "load", lambda *_, **__: gray, raising=False)
     assert main(["colorize", "mono", "photos"]) == 2
@@ -294,9 +294,9 @@ def test_no_colours_to_give(photos: np.ndarray, monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("line", COMMANDS, ids=[f"{n}-{line.split()[1]}" for n, line in enumerate(COMMANDS)])
 def test_commands_of_the_page(folder: np.ndarray, line: str) -> None:
-    """Every command of the page runs as it stands, but for fewer steps and samples."""
+    """Every command of the page runs, with fewer steps and samples."""
     save(Path("photo.png"), folder[0])
-    save(Path("small.png"), levels(1, 3, 8)[0])
+    save(Path("small.png"), random_images(1, 3, 8)[0])
     words = shlex.split(line)
     words += ["--steps", "2"]
     if words[1] == "sample":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast eval``, ``eval stats``: what is printed and written, and mistakes as one line."""
+"""``scoresde-fast eval`` and ``eval stats``: output, files, and one-line error messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def metrics(path: Path) -> dict[str, float]:
 
 
 def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line for each metric with its spread, warnings on stderr, and a file with all that the numbers depend on."""
+    """Prints a line for each metric with its spread, warns on stderr, and writes everything the metrics depend on."""
     command = ["eval", "digits:test", "--reference", "digits:train", "--out", str(tmp_path / "found.json"), *QUICK]
     assert main(command) == 0
     printed = capsys.readouterr()
@@ -57,7 +57,7 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_model_and_its_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model is sampled without images on the disk; the page is whole: no address, no script, all pictures inside."""
+    """A model is sampled without writing images; the page has no links or scripts, and embedded pictures."""
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
     monkeypatch.chdir(tmp_path)
@@ -75,7 +75,7 @@ def test_a_model_and_its_page(
 
 
 def test_chosen_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a reference there is the Inception score alone; with --metrics what was asked for."""
+    """Without a reference only the Inception score is computed; with --metrics, the named ones."""
     assert main(["eval", "digits:test", *QUICK]) == 0
     assert re.findall(r"^(\w[\w ]+\w) +[\d.]+ ±", capsys.readouterr().out, re.MULTILINE) == ["Inception score"]
     assert main(["eval", "digits:test", "--reference", "digits", "--metrics", "pr", "fid", *QUICK]) == 0
@@ -83,7 +83,7 @@ def test_chosen_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Statistics of parts, merged by a second call, stand for the images; of those without features there is FID."""
+    """Merged statistics of parts replace the images; without features they allow only FID."""
     first, second = (digits("train")[0][part].permute(0, 2, 3, 1).numpy() for part in (slice(500), slice(500, None)))
     np.savez(tmp_path / "first.npz", arr_0=first)
     np.savez(tmp_path / "second.npz", arr_0=second)
@@ -114,18 +114,18 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["digits-vp", "--solver", "dimm"], "unknown solver"),
         (["digits:test", "--metrics", "fid"], "give --reference"),
         (["digits:test", "--extractor", "inception"], "did you mean 'inception-v3-compat'"),
-        (["digits:test", "--extractor-weights", "x.pth"], "has its weights"),
-        (["digits:test", "--kid-subsets", "0"], "kid_subsets is 0; it is at least 1"),
+        (["digits:test", "--extractor-weights", "x.pth"], "has its own weights"),
+        (["digits:test", "--kid-subsets", "0"], "kid_subsets is 0; it must be at least 1"),
         ([*DRAWN, "--seeds", "0-63", "--reference", "digits"], "--few"),
         (["stats", "--out", "x.npz"], "no source"),
-        (["stats", "digits:test", "--out", "x.pt"], "--out x.pt is no .npz"),
+        (["stats", "digits:test", "--out", "x.pt"], "--out is x.pt; files of statistics have the suffix .npz"),
         (["loss", "digits-vp", "nowhere.npz"], "there is no file"),
-        (["digits:test", "--threads", "0"], "--threads 0"),
+        (["digits:test", "--threads", "0"], "--threads is 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_mistakes(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistake is one line on stderr and exit code 2."""
+    """A mistake gives one line on stderr and exit code 2."""
     assert main(["eval", *arguments]) == 2
     printed = capsys.readouterr()
     assert says in printed.err and printed.out == ""
@@ -133,7 +133,7 @@ def test_mistakes(arguments: list[str], says: str, capsys: pytest.CaptureFixture
 
 
 def test_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What docs/evaluation.md shows runs, on fewer images."""
+    """The examples of docs/evaluation.md run, on fewer images."""
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
     monkeypatch.chdir(tmp_path)
@@ -153,16 +153,16 @@ def test_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_of_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What draws no images is refused."""
+    """A model of points is refused."""
     save(sf.create(load_recipe("cld-toy")), tmp_path / "toy")
     assert main(["eval", str(tmp_path / "toy")]) == 2
-    assert "draws points; these metrics are of images" in capsys.readouterr().err
+    assert "draws points; these metrics are for images" in capsys.readouterr().err
 
 
 def test_no_weights_of_inception(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Images of another size want Inception, whose weights are not downloaded: the file and the option are named."""
+    """Other image sizes need Inception; the message names the file of its weights and the option."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     np.savez(tmp_path / "images.npz", arr_0=np.zeros((3, 8, 8, 3), np.uint8))
     assert main(["eval", str(tmp_path / "images.npz")]) == 2
@@ -171,7 +171,7 @@ def test_no_weights_of_inception(
 
 
 def test_settings_are_recorded_by_their_names() -> None:
-    """The defaults are torch-fidelity's own, so that numbers compare."""
+    """The defaults are torch-fidelity's, so that values are comparable."""
     theirs = torch_fidelity().defaults.DEFAULTS
     for name in ("kid_subsets", "isc_splits", "prc_neighborhood", "rng_seed"):
         assert getattr(MetricSettings(), name) == theirs[name]

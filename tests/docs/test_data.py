@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from scoresde_fast.cli import main
-from scoresde_fast.cli.likelihood import Likelihood
-from scoresde_fast.cli.train import Train
+from scoresde_fast.cli.models import Train
+from scoresde_fast.cli.probability_flow import Likelihood
 from scoresde_fast.data.official import MD5, SETS
 
 pytestmark = pytest.mark.same_everywhere

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from scoresde_fast.cli import main
-from scoresde_fast.cli.latent import Decode, Encode, Interpolate
-from scoresde_fast.cli.likelihood import Likelihood
+from scoresde_fast.cli.probability_flow import Decode, Encode, Interpolate, Likelihood
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "latent.md").read_text()

@@ -79,10 +79,10 @@ def run_command(line: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert program == "scoresde-fast"
     monkeypatch.chdir(workplace)
     if arguments[0] == "train":
-        from scoresde_fast.training import run, trainer
+        from scoresde_fast.training import trainer
 
         pytest.importorskip("sklearn")
-        monkeypatch.setattr(run, "write_grid", lambda trainer: None)
+        monkeypatch.setattr(trainer, "write_grid", lambda trainer: None)
         steps = trainer.Trainer.run
         monkeypatch.setattr(
             trainer.Trainer, "run", lambda *a, **k: (pair for pair, _ in zip(steps(*a, **k), "ab", strict=False))

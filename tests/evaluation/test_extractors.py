@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Extractors of features: torch-fidelity's own with weights of this disk, never a download, never an unasked pickle."""
+"""Feature extractors: weights from local files only, without downloads, and without pickles unless allowed."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,6 @@ from safetensors.torch import save_file
 
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Extractor, MetricSettings, evaluate, extract_features, load_extractor
-from scoresde_fast.evaluation import fidelity as fidelity_module
 from scoresde_fast.evaluation.extractors import HUB_FILES, INCEPTION, default_extractor
 from scoresde_fast.evaluation.fidelity import torch_fidelity
 
@@ -30,7 +28,7 @@ def images(count: int, size: int = 16, channels: int = 3) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Random weights of Inception in three kinds of file; the last cannot be read without running what is in it."""
+    """Random weights of Inception in three files; the last one holds code."""
     folder = tmp_path_factory.mktemp("weights")
     paths = {name: folder / name for name in ("a.pth", "b.safetensors", "c.pth")}
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
@@ -53,7 +51,7 @@ class Harmful:
 
 
 def test_digits_features_of_pixels() -> None:
-    """The registered extractor gives the features of `extract_features`, and its logits are the classifier's."""
+    """The registered extractor gives the features of `extract_features`, and ten logits."""
     pixels = images(5)
     found = load_extractor("digits-features")(pixels)
     torch.testing.assert_close(found["64"].double(), extract_features(pixels / 255), rtol=1e-6, atol=1e-6)
@@ -63,7 +61,7 @@ def test_digits_features_of_pixels() -> None:
 
 
 def test_other_shapes() -> None:
-    """Images that an extractor does not take are refused with both shapes."""
+    """Images that do not fit the extractor are refused, and both shapes are named."""
     extractor = load_extractor("digits-features")
     with pytest.raises(ValueError, match=r"\(3, 32, 32\); digits-features takes \(3, 16, 16\)"):
         extractor(images(2, 32))
@@ -72,13 +70,13 @@ def test_other_shapes() -> None:
 
 
 def test_gray_images_are_rgb() -> None:
-    """As torch-fidelity reads a gray PNG."""
+    """Gray images are expanded to RGB, as torch-fidelity does."""
     extractor, gray = load_extractor("digits-features"), images(3, channels=1)
     assert torch.equal(extractor(gray)["64"], extractor(gray.repeat(1, 3, 1, 1))["64"])
 
 
 def test_weights_of_any_safe_file_are_the_same(inception: dict[str, Path]) -> None:
-    """A state dict as .pth or as .safetensors gives torch-fidelity's features, bit by bit, and the same digest."""
+    """A .pth and a .safetensors of the same weights give torch-fidelity's features exactly, and one SHA-256."""
     pixels = images(2, 8)
     found = [load_extractor(INCEPTION, weights=inception[name]) for name in ("a.pth", "b.safetensors")]
     theirs = torch_fidelity().FeatureExtractorInceptionV3(INCEPTION, ["2048"], str(inception["a.pth"]))(pixels)[0]
@@ -87,7 +85,7 @@ def test_weights_of_any_safe_file_are_the_same(inception: dict[str, Path]) -> No
 
 
 def test_pickles_need_trust(inception: dict[str, Path]) -> None:
-    """A file with more than tensors is not read unless that is asked for, and then it is."""
+    """A file with more than tensors is read only with ``trust_pickle``."""
     with pytest.raises(ValueError, match=r"c\.pth holds more than tensors.*--trust-pickle"):
         load_extractor(INCEPTION, weights=inception["c.pth"])
     with pytest.raises(pytest.fail.Exception, match="a pickle was read"):
@@ -97,7 +95,7 @@ def test_pickles_need_trust(inception: dict[str, Path]) -> None:
 def test_weights_where_torch_hub_keeps_them(
     inception: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are used if they are there; if not, the sentence has the file and the option, and there is no download."""
+    """Existing weights are used; otherwise the message names the file and the option, and nothing is downloaded."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("a download was tried"))
     monkeypatch.setattr("torch.hub.load", lambda *_, **__: pytest.fail("a download was tried"))
@@ -117,13 +115,13 @@ def test_weights_where_torch_hub_keeps_them(
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
-    """Weights of something else, a damaged file, one that is not there, and one too many."""
+    """Other weights, a damaged file, a missing file, and unneeded weights are refused."""
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10")
     for name, file, says in [
         (INCEPTION, "other.pth", "does not fit the extractor"),
         (INCEPTION, "cut.safetensors", "truncated or damaged"),
-        ("digits-features", "other.pth", "has its weights"),
+        ("digits-features", "other.pth", "has its own weights"),
     ]:
         with pytest.raises(ValueError, match=says):
             load_extractor(name, weights=tmp_path / file)
@@ -132,13 +130,13 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_unknown_extractor() -> None:
-    """The sentence has the nearest name."""
+    """The message suggests the nearest name."""
     with pytest.raises(ValueError, match="unknown extractor 'digit-features' - did you mean 'digits-features'"):
         load_extractor("digit-features")
 
 
 def test_extractor_of_the_user() -> None:
-    """What a user registers with torch-fidelity works by its name."""
+    """An extractor that the user registers with torch-fidelity works by its name."""
 
     class Means(torch_fidelity().FeatureExtractorBase):  # type: ignore[misc]
         def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
@@ -164,16 +162,9 @@ def test_extractor_of_the_user() -> None:
     assert found(images(2))["means"].shape == (2, 3) and found.dimensions((3, 8, 8)) == 3
 
 
-def test_torch_fidelity_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the library the sentence says how to install it."""
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ValueError, match="needs torch-fidelity, and that is not installed: pip install torch-fidelity"):
-        fidelity_module.torch_fidelity.__wrapped__()
-
-
 @pytest.mark.slow
 def test_fid_of_inception_equals_torch_fidelity(inception: dict[str, Path], tmp_path: Path) -> None:
-    """FID, KID and Inception score of Inception's features of few small images are torch-fidelity's own."""
+    """FID, KID and Inception score with Inception equal torch-fidelity's on a few small images."""
 
     class Pixels(torch.utils.data.Dataset[torch.Tensor]):
         def __init__(self, pixels: torch.Tensor) -> None:

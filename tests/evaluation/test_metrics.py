@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FID, KID, Inception score, precision and recall: torch-fidelity's numbers, whatever way the images come."""
+"""FID, KID, Inception score, precision and recall: equal to torch-fidelity's, with correct spreads."""
 
 from __future__ import annotations
 
@@ -19,39 +19,18 @@ pytest.importorskip("sklearn")
 import scoresde_fast as sf
 from scoresde_fast.data import digits
 from scoresde_fast.data.sources import open_images
-from scoresde_fast.evaluation import Extractor, MetricSettings, SampledImages, evaluate, load_extractor
-from scoresde_fast.evaluation.bootstrap import bootstrap, kid_spread
-from scoresde_fast.evaluation.collect import FeatureSet, collect
+from scoresde_fast.evaluation import Extractor, MetricSettings, SampledImages, evaluate
 from scoresde_fast.evaluation.fidelity import torch_fidelity
-from scoresde_fast.evaluation.frechet import FrechetDistance, gaussian_distance
-from scoresde_fast.evaluation.metrics import fid_by_count
-from scoresde_fast.evaluation.moments import Moments
-from scoresde_fast.evaluation.processes import Processes
-from scoresde_fast.evaluation.reference import merged, read_statistics, remembered_reference, write_statistics
+from scoresde_fast.evaluation.frechet import FeatureMoments, FrechetDistance, gaussian_distance
+from scoresde_fast.evaluation.metrics import bootstrap, fid_by_count, kid_bootstrap
+from scoresde_fast.evaluation.reference import cached_reference
 from scoresde_fast.generate import generate
-from scoresde_fast.generate.pixels import encode_png
+from tests.support.evaluations import Replay, png_folder, values
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 
 SHAPE = (3, 16, 16)
 ONCE = MetricSettings(resamples=0, kid_subsets=10)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture(scope="module")
-def extractor() -> Extractor:
-    return load_extractor("digits-features")
-
-
-def png_folder(folder: Path, images: Tensor) -> Path:
-    folder.mkdir()
-    for number, image in enumerate(images):
-        (folder / f"{number:06d}.png").write_bytes(encode_png(image.permute(1, 2, 0).numpy()))
-    return folder
 
 
 def noisy(images: Tensor) -> Tensor:
@@ -67,12 +46,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(png_folder(root / "noisy", noisy(images[:150]))), str(png_folder(root / "real", images[400:600]))
 
 
-def values(found: Any) -> dict[str, float]:
-    return {name: metric["value"] for name, metric in found.result["metrics"].items()}
-
-
 def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -> None:
-    """All metrics of a folder of PNGs are those of torch-fidelity's own run on it, to 1e-6."""
+    """All metrics of a folder of PNGs equal those of torch-fidelity on it, to 1e-6."""
     settings = MetricSettings(resamples=0, kid_subsets=20, kid_subset_size=100)
     found = values(evaluate(open_images(folders[0]), "noisy", extractor, reference=folders[1], settings=settings))
     theirs = torch_fidelity().calculate_metrics(
@@ -91,19 +66,19 @@ def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -
 
 
 def test_fid_is_torch_fidelitys_formula(extractor: Extractor) -> None:
-    """On features in float64, where its mean is as exact as ours, torch-fidelity's FID is ours to 1e-9."""
+    """On features in float64 torch-fidelity's FID equals ours to 1e-9."""
     fid = torch_fidelity().metric_fid
     a, b = (extractor(images)["64"].double() for images in digits("all")[0][:600].split(300))
     theirs = fid.fid_statistics_to_metric(*map(fid.fid_features_to_statistics, (a, b)), False)
     ours = gaussian_distance(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())
     from_moments = gaussian_distance(
-        *((m := Moments.of(a)).mean, m.covariance), *((m := Moments.of(b)).mean, m.covariance)
+        *((m := FeatureMoments.of(a)).mean, m.covariance), *((m := FeatureMoments.of(b)).mean, m.covariance)
     )
     assert [ours, from_moments] == pytest.approx([theirs["frechet_inception_distance"]] * 2, rel=1e-9)
 
 
 def test_streaming_equals_the_folder(tmp_path: Path, extractor: Extractor, folders: tuple[str, str]) -> None:
-    """Images straight from the sampler give the numbers of the same images on the disk, and the same first images."""
+    """Images straight from the sampler give the metrics of the same images on disk, and the same first images."""
     sampler = sf.Sampler(sf.load("digits-vp"), solver="ddim", steps=2, batch_size=50)
     generate(sampler, range(100), tmp_path / "set", batch_size=50, grid=False, progress=False)
     options: dict[str, Any] = {"reference": folders[1], "settings": ONCE, "batch_size": 50, "progress": False}
@@ -114,64 +89,9 @@ def test_streaming_equals_the_folder(tmp_path: Path, extractor: Extractor, folde
     assert values(streamed) == pytest.approx(values(written), rel=1e-6)
 
 
-class Together(Processes):
-    """Processes one after the other in this one, the first last."""
-
-    parts: list[Any]
-
-    def gather(self, found: Any) -> Any:
-        self.parts.append(found)
-        return self.parts if self.rank == 0 else None
-
-
-def collected_by(count: int, source: Any, extractor: Extractor) -> FeatureSet:
-    Together.parts = []
-    for rank in reversed(range(count)):
-        found = collect(source, extractor, keep=["64"], batch_size=16, processes=Together(rank, count), progress=False)
-        assert (found is None) == (rank > 0)
-    return found
-
-
-@pytest.mark.parametrize("kind", ["images", "sampler"])
-def test_any_number_of_processes(kind: str, extractor: Extractor) -> None:
-    """Features are the same bits in the same order whatever the split, and FID agrees to 1e-9."""
-    sampler = sf.Sampler(sf.load("digits-vp"), solver="ddim", steps=2, batch_size=16)
-    source = open_images("digits:test") if kind == "images" else SampledImages(sampler, SHAPE, range(100))
-    target = Moments.of(extractor(digits("train")[0][:300])["64"])
-
-    def fid(found: FeatureSet) -> float:
-        return gaussian_distance(target.mean, target.covariance, found.moments.mean, found.moments.covariance)
-
-    one = collected_by(1, source, extractor)
-    assert one.moments.count == len(one.features["64"]) == source.count
-    for count in (2, 3, 40):  # 40: more than batches
-        several = collected_by(count, source, extractor)
-        assert torch.equal(several.features["64"], one.features["64"])
-        assert torch.equal(several.first, one.first) and several.names == one.names
-        assert fid(several) == pytest.approx(fid(one), rel=1e-9)
-
-
-def test_statistics_of_parts_add_up(tmp_path: Path, extractor: Extractor) -> None:
-    """Files of statistics of three parts merge to those of the whole, features and all."""
-    images = digits("train")[0][:300]
-    parts = []
-    for number, part in enumerate(images.split([70, 100, 130])):
-        folder = str(png_folder(tmp_path / str(number), part))
-        write_statistics(
-            remembered_reference(open_images(folder), folder, extractor, features=True), tmp_path / "a.npz"
-        )
-        parts.append(read_statistics(tmp_path / "a.npz"))
-    whole = merged(merged(parts[0], parts[1]), parts[2])
-    assert whole.count == 300 and whole.features is not None
-    torch.testing.assert_close(whole.features, extractor(images)["64"], rtol=1e-5, atol=1e-5)
-    exact = Moments.of(whole.features)
-    torch.testing.assert_close(whole.mean, exact.mean, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(whole.covariance, exact.covariance, rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.statistical
 def test_bootstrap_of_a_mean(run_seed: int) -> None:
-    """The spread of a mean is its standard error, up to the chance of 2000 resamples."""
+    """The spread of a mean is its standard error, up to the randomness of 2000 resamples."""
     rows = torch.randn(500, 1, generator=torch.Generator().manual_seed(run_seed))
     spread = bootstrap(rows, lambda part: float(part.mean()), resamples=2000, seed=run_seed)
     wanted = float(rows.std(correction=0)) / 500**0.5
@@ -181,7 +101,7 @@ def test_bootstrap_of_a_mean(run_seed: int) -> None:
 
 @pytest.mark.statistical
 def test_spread_of_kid(run_seed: int) -> None:
-    """What the bootstrap of one set says is what KID varies by between independent sets.
+    """The bootstrap of one set estimates the standard deviation of KID between independent sets.
 
     Chance moves one set's spread by 0.14 of it (10 000 sets of 200: 0.10 is that of 50 resamples, the rest the set's
     own), and its expectation is 1% below the truth.
@@ -192,14 +112,14 @@ def test_spread_of_kid(run_seed: int) -> None:
     kid = torch_fidelity().metric_kid.kid_features_to_metric
     options: dict[str, Any] = {"kid_subsets": 1, "kid_subset_size": 200, "verbose": False}
     varied = torch.tensor([kid(rows, reference, **options)["kernel_inception_distance_mean"] for rows in sets]).std()
-    spreads = torch.tensor([kid_spread(rows, reference, 50, seed) for seed, rows in enumerate(sets[:40])])
+    spreads = torch.tensor([kid_bootstrap(rows, reference, 50, seed) for seed, rows in enumerate(sets[:40])])
     error = math.hypot(standard_error_of_std(1, len(sets)), standard_error_of_mean(0.14, len(spreads)))
     assert abs(float(spreads.mean() / varied) - 1) <= SIGMAS * error + 0.01
 
 
 @pytest.mark.statistical
 def test_spread_of_fid(run_seed: int) -> None:
-    """The same for FID, whose deviation is known here, though each resample's FID is larger than that of the set.
+    """The same for FID, whose standard deviation is known here; the bias of FID is larger in resamples.
 
     At equal covariances FID is |m|^2 + |C - 1|^2 / 4 of a set's mean, 0.7 away in 4 dimensions, and covariance. One
     set's spread varies by its 50 resamples and with the set's own m^T C m; its bias is of the order of 1 / 300.
@@ -240,30 +160,10 @@ def test_spreads_shrink_with_more_images(extractor: Extractor, run_seed: int) ->
     assert set(spreads(180, resamples=0).values()) == {None}
 
 
-class Replay:
-    """A sampler that gives images (N, C, H, W) uint8 back, by their places."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def describe(self) -> dict[str, Any]:
-        return {"solver": "replay"}
-
-    def stream(self, seeds: Any, batch_size: int) -> Any:
-        yield list(seeds), self.images[list(seeds)].float() / 255
-
-
-def test_replayed_pixels_are_unchanged() -> None:
-    """Levels k / 255 come back as k."""
-    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
-    batch = next(SampledImages(Replay(images), SHAPE, [0], "round").batches(4))
-    assert torch.equal(batch.images, images) and batch.names == ["0"]
-
-
 def test_fid_falls_with_the_number_of_images(extractor: Extractor) -> None:
-    """The curve ends at all images, doubles from point to point, and shows the bias of few."""
+    """The curve doubles from point to point, ends at all images, and shows the bias of few."""
     features = extractor(digits("train")[0])["64"]
-    reference = remembered_reference(open_images("digits:test"), "digits:test", extractor, features=False)
+    reference = cached_reference(open_images("digits:test"), "digits:test", extractor, features=False)
     curve = fid_by_count(features, reference)
     assert [count for count, _ in curve] == [89, 179, 358, 716, 1433]
     assert [fid for _, fid in curve] == sorted((fid for _, fid in curve), reverse=True)

@@ -12,7 +12,7 @@ import tyro
 
 import scoresde_fast as sf
 from scoresde_fast.cli import PARSING
-from scoresde_fast.cli.groups import RunGroup, SolverGroup, ToleranceGroup, given, optional
+from scoresde_fast.cli.options import RunGroup, SolverGroup, ToleranceGroup, given, optional
 from scoresde_fast.cli.sample import Sample
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.run_options import RunOptions

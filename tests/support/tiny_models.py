@@ -23,7 +23,7 @@ OPTIONS: dict[str, Any] = {"solver": "sa", "steps": 3}
 
 
 def in_place_of_digits(monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
-    """A small network of the shape and the SDE of MODEL, which `scoresde_fast.load` gives for that name from now on."""
+    """Make `scoresde_fast.load` return a small network for MODEL, with its shape and SDE."""
     torch.manual_seed(0)
     options = {
         "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 1], "num_res_blocks": 1, "init_scale": 1.0, "dropout": 0.0},
@@ -36,7 +36,7 @@ def in_place_of_digits(monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
 
 
 def saved_classifier(folder: Path, **options: Any) -> str:
-    """The folder of a small classifier for images of MODEL's."""
+    """Save a small classifier for MODEL's images, and return its folder."""
     torch.manual_seed(0)
     chosen = {
         "image_shape": (3, SIZE, SIZE),
@@ -51,5 +51,21 @@ def saved_classifier(folder: Path, **options: Any) -> str:
 
 
 def read(path: Path) -> np.ndarray:
-    """The pixels of a PNG."""
+    """Return the pixels of a PNG."""
     return np.asarray(Image.open(path))
+
+
+def small_model(sde: str, **training: Any) -> sf.ScoreModel:
+    """Return a small model of 8x8 images with nonzero weights in the last layer."""
+    size = {"nf": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": ()}
+    config: dict[str, Any] = {
+        "model": {"name": "ncsnpp", **size, "num_scales": 20, "embedding_type": "positional"},
+        "data": {"dataset": "digits", "image_size": 8, "num_channels": 1, "uniform_dequantization": True},
+        "training": {"sde": sde, **training},
+    }
+    torch.manual_seed(0)
+    model = sf.create(config).eval()
+    for parameter in model.network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model

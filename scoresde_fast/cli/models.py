@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``scoresde-fast train`` and ``convert``: commands that make saved models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from scoresde_fast.cli.options import Flag
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model, or resume a run that was stopped; the same command does both."""
+
+    recipe: Positional[str]
+    """An embedded model (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
+    """The folder of the run: snapshots, sample grids, and the trained model in the folder "model"."""
+    data: Annotated[str | None, arg(help_behavior_hint="(default: the recipe's)")] = None
+    """Other images: cifar10, svhn:extra, or a folder, .zip, .npz or .tar. "photos@64" crops and resizes to 64x64.
+    Data sets are in $SCORESDE_FAST_DATA or ./data. More than 2 GiB of images need a folder or .npy."""
+    seed: int = 0
+    """Seed of the initial weights and of every step."""
+    device: str = "cpu"
+    """Where to train: cpu or cuda."""
+    half: Flag = False
+    """Save the trained weights in half precision."""
+    tensorboard: Flag = False
+    """Also write TensorBoard events."""
+
+    def run(self) -> None:
+        out = self.out or Path("runs") / Path(self.recipe).stem
+        if self.recipe == "digits-features":
+            if self.data is not None:
+                raise ValueError("digits-features is trained on the digits only; leave --data out")
+            from scoresde_fast.training.features import train_features_to
+
+            train_features_to(out / "model", seed=self.seed)
+            print(out / "model")
+            return
+        from scoresde_fast import training
+
+        if training.is_classifier_recipe(self.recipe):
+            recipe = training.load_classifier_recipe(self.recipe)
+            if self.data is not None:
+                recipe = replace(recipe, data=replace(recipe.data, dataset=self.data, held_out=None))
+            run = partial(training.train_classifier, recipe, out)
+        else:
+            config = training.load_recipe(self.recipe)
+            if self.data is not None:
+                config = replace(config, data=replace(config.data, dataset=self.data))
+            run = partial(training.train, config, out)
+        print(run(seed=self.seed, device=self.device, half=self.half, tensorboard=self.tensorboard))
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert an official checkpoint to a folder of config.json and model.safetensors, with averaged weights."""
+
+    checkpoint: Positional[Path]
+    """An official checkpoint, .pth."""
+    out: Positional[Path]
+    """The folder to write."""
+    config: str
+    """The preset of the checkpoint (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    raw: Flag = False
+    """Convert the raw weights instead of their moving average."""
+
+    def run(self) -> None:
+        from scoresde_fast.checkpoints import convert
+
+        convert(self.checkpoint, self.out, config=self.config, ema=not self.raw)
+        print(self.out)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that commands share. Groups are made from the library's own dataclasses and their documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import Field, dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeAlias, get_args, get_type_hints
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from scoresde_fast.cli.process import process_device, use_threads
+from scoresde_fast.flow.options import AdaptiveOptions, FlowOptions
+from scoresde_fast.run_options import RunOptions
+from scoresde_fast.solvers.options import SolverOptions
+
+if TYPE_CHECKING:
+    from scoresde_fast.model import ScoreModel
+
+NO_DEFAULT = arg(help_behavior_hint="")
+Flag = FlagCreatePairsOff[Annotated[bool, NO_DEFAULT]]
+"""False unless given, without a --no- counterpart."""
+Threads = Annotated[int | None, arg(help="Number of CPU threads.", help_behavior_hint="(default: torch's)")]
+Device = Annotated[str, arg(help="cpu, cuda or cuda:1.")]
+BatchSize = Annotated[int, arg(help="Images at once.")]
+Model = Positional[Annotated[str, arg(help="An embedded model (digits-vp), a saved folder, or a .pth with --config.")]]
+Data = Positional[Annotated[str, arg(help="A data set (digits:test), a folder, .zip, .tar, .npz or .npy of images.")]]
+
+
+def optional(options: type, *, otherwise: str = "", without: Collection[str] = ()) -> type:
+    """Return a dataclass with the fields, types and documentation of ``options``, where None means "not given".
+
+    Args:
+        options: a dataclass with an "Attributes:" section in its docstring.
+        otherwise: a sentence about all defaults; without it the help states the default of each field.
+        without: fields to leave out.
+    """
+    hints = get_type_hints(options)
+    summary, *details = (options.__doc__ or "").splitlines()
+    namespace = {"__doc__": "\n".join([f"{summary} {otherwise}".rstrip(), *details])}
+    kept = [
+        (field.name, Annotated[_as_text(hints[field.name]), NO_DEFAULT if otherwise else _default(field)], None)
+        for field in fields(options)
+        if field.name not in without
+    ]
+    return make_dataclass(options.__name__, kept, frozen=True, namespace=namespace)
+
+
+def given(*groups: Any) -> dict[str, Any]:
+    """Return the options of the groups that were given, by name."""
+    return {name: value for group in groups for name, value in vars(group).items() if value is not None}
+
+
+def _as_text(hint: Any) -> Any:
+    """Return the type to read from the command line: a flag if the option can be one, or text if it can be text."""
+    simplest = next((kind for kind in (bool, str) if kind in get_args(hint)), hint)
+    return Optional[simplest]  # noqa: UP045  (the type is known only here)
+
+
+def _default(field: Field[Any]) -> Any:
+    stated = field.default is not None and field.default is not False
+    return arg(help_behavior_hint=f"(default: {field.default})") if stated else NO_DEFAULT
+
+
+if TYPE_CHECKING:
+    SolverGroup: TypeAlias = SolverOptions
+    ToleranceGroup: TypeAlias = AdaptiveOptions
+    RunGroup: TypeAlias = RunOptions
+    FlowGroup: TypeAlias = FlowOptions
+    FlowToleranceGroup: TypeAlias = FlowOptions
+else:
+    USUAL = "Options that are not given have their usual values."
+    SolverGroup = optional(SolverOptions, otherwise="The model or the solver decides options that are not given.")
+    ToleranceGroup = optional(
+        AdaptiveOptions,
+        otherwise="The solver decides options that are not given.",
+        without=[field.name for field in fields(SolverOptions)],
+    )
+    RunGroup = optional(RunOptions)
+    FlowGroup = optional(FlowOptions, otherwise=USUAL)
+    FlowToleranceGroup = optional(FlowOptions, otherwise=USUAL, without=("steps", "grid"))
+
+
+@dataclass(frozen=True)
+class LoadingOptions:
+    """How a model is loaded.
+
+    Attributes:
+        config: For a .pth: its preset (ve/cifar10_ncsnpp_continuous), or a JSON file.
+        raw: For a .pth: load the raw weights instead of their moving average.
+    """
+
+    config: Annotated[str | None, NO_DEFAULT] = None
+    raw: Flag = False
+    threads: Threads = None
+
+    def load(self, name: str) -> ScoreModel:
+        """Prepare the process and load the model ``name``."""
+        import scoresde_fast as sf
+        from scoresde_fast.memory import keep_freed_memory
+
+        keep_freed_memory()
+        use_threads(self.threads)
+        return sf.load(name, config=self.config, ema=not self.raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerOptions:
+    """The options of a sampler."""
+
+    solver: SolverGroup = field(default_factory=SolverGroup)
+    tolerance: ToleranceGroup = field(default_factory=ToleranceGroup)
+    computing: RunGroup = field(default_factory=RunGroup)
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
+
+    @property
+    def device(self) -> str:
+        """The device of this process."""
+        return process_device(self.computing.device or "cpu")
+
+    def options(self) -> dict[str, Any]:
+        """Return the given options as keywords of `Sampler`."""
+        return given(self.solver, self.tolerance, self.computing) | {"device": self.device}

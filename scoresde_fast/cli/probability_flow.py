@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``scoresde-fast likelihood``, ``encode``, ``decode`` and ``interpolate``: commands of the probability flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional
+
+from scoresde_fast.cli.options import (
+    NO_DEFAULT,
+    Data,
+    FlowGroup,
+    FlowToleranceGroup,
+    LoadingOptions,
+    Model,
+    RunGroup,
+    given,
+)
+from scoresde_fast.cli.process import process_device
+
+if TYPE_CHECKING:
+    from scoresde_fast.data.images import NamedData
+    from scoresde_fast.model import ScoreModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowCommand:
+    """Base of these commands: a model, and the options of its probability flow."""
+
+    model: Model
+    flow: FlowGroup = field(default_factory=FlowGroup)
+    computing: RunGroup = field(default_factory=RunGroup)
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
+
+    def options(self) -> dict[str, Any]:
+        """Return the given options as keywords of the functions of `scoresde_fast.flow`."""
+        device = process_device(self.computing.device or "cpu")
+        return given(self.flow, self.computing) | {"device": device}
+
+
+def _read(data: str, model: ScoreModel) -> NamedData:
+    from scoresde_fast.data.images import read_data
+
+    return read_data(data, model.image_shape, is_image=model.is_image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood(FlowCommand):
+    """Write one line of JSON for each image: bits per dimension and log density by the probability flow.
+
+    If the command is stopped, run it again to continue. On CLD the log density is a lower bound, and bits per dimension
+    are an upper bound. Points (cld-toy) have a log density only.
+    """
+
+    data: Data
+    out: Path = Path("results.jsonl")
+    """The file of results; its settings go to STEM.settings.json beside it."""
+    probes: int = 1
+    """Number of random probes for each image, which estimate the divergence. Two or more also give a standard error."""
+    probe: Literal["rademacher", "normal", "exact"] = "rademacher"
+    """Distribution of the probes: +1 and -1, or normal; or exact: the divergence itself, for small images."""
+    seeds_from: int = 0
+    """Seed of the first image's random numbers; the following images have the following seeds."""
+    limit: Annotated[int | None, NO_DEFAULT] = None
+    """Only the first LIMIT images; a later run may ask for more."""
+
+    def run(self) -> None:
+        from scoresde_fast.flow.density import LikelihoodEstimator
+        from scoresde_fast.generate.likelihoods import write_likelihoods
+
+        model = self.loading.load(self.model)
+        data, names = _read(self.data, model)
+        estimator = LikelihoodEstimator(model, probes=self.probes, probe=self.probe, **self.options())
+        print(write_likelihoods(estimator, data, names, self.out, first_seed=self.seeds_from, limit=self.limit))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(FlowCommand):
+    """Write the latent code of every image: its standard normal code by the probability flow."""
+
+    data: Data
+    out: Path = Path("codes.npz")
+    """The file, .npz: codes (N, C, H, W) float32 and names. On CLD a code is of position and velocity."""
+    seeds_from: int = 0
+    """CLD: seed of the first image's velocity; the following images have the following seeds."""
+
+    def run(self) -> None:
+        from scoresde_fast.flow.codes import encode
+        from scoresde_fast.generate.codes import require_new_npz, write_codes
+        from scoresde_fast.generate.seeds import check_seeds
+
+        require_new_npz(self.out)
+        model = self.loading.load(self.model)
+        data, names = _read(self.data, model)
+        seeds = check_seeds(range(self.seeds_from, self.seeds_from + len(data)))
+        images = data.double() / 255 if model.is_image else data
+        write_codes(self.out, encode(model, images, seeds, **self.options()), names)
+        print(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(FlowCommand):
+    """Write the image of every code, named by its position in the file. Existing images are kept.
+
+    Points go to one .npz of numbers.
+    """
+
+    codes: Positional[Path]
+    """A .npz that encode wrote."""
+    out: Path = Path("decoded")
+    """A folder of PNGs, or a file: .npz (arr_0, NHWC uint8) or .zip (PNGs)."""
+    temperature: float = 1.0
+    """Factor of the codes. Below 1, images are more typical and less diverse."""
+    rounding: Literal["floor", "round"] = "round"
+    """Conversion of [0, 1] to 8 bits: round to the nearest, which restores encoded images, or floor of 255 x."""
+
+    def run(self) -> None:
+        from scoresde_fast.generate import generate, write_states
+        from scoresde_fast.generate.codes import CodeImages, read_codes
+
+        codes = read_codes(self.codes)
+        model = self.loading.load(self.model)
+        images = CodeImages(model, codes, temperature=self.temperature, **self.options())
+        places = range(len(codes))
+        if not model.is_image:
+            print(write_states(images, places, self.out, return_velocity=False))
+            return
+        print(generate(images, places, self.out, batch_size=images.batch_size, rounding=self.rounding))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate(FlowCommand):
+    """Interpolate between seeds in latent space: one row of images for each pair of consecutive seeds."""
+
+    seeds: str
+    """Two or more seeds, in order: 3,7 or 0-4."""
+    flow: FlowToleranceGroup = field(default_factory=FlowToleranceGroup)
+    steps: int = 8
+    """Number of images in a row, including both ends."""
+    out: Path = Path("interpolation.png")
+    """The picture, .png."""
+
+    def run(self) -> None:
+        from scoresde_fast.generate import parse_seeds
+        from scoresde_fast.generate.codes import interpolation_grid, write_png
+
+        seeds = parse_seeds(self.seeds)
+        if self.out.suffix != ".png":
+            raise ValueError(f"--out is {self.out}; an interpolation is one picture: name a file that ends in .png")
+        write_png(self.out, interpolation_grid(self.loading.load(self.model), seeds, self.steps, **self.options()))
+        print(self.out)

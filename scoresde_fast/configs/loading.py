@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configurations from a preset's name, a mapping, a JSON file, or the flat form of CLD-SGM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from scoresde_fast.configs.schema import Config
+from scoresde_fast.errors import unknown
+
+ConfigLike = str | Path | Mapping[str, Any] | Config
+
+
+def preset_names() -> list[str]:
+    """Names of the official configurations, as ``ve/cifar10_ncsnpp_continuous`` or ``cld_cifar10``, sorted."""
+    return sorted(_presets())
+
+
+def load_config(config: ConfigLike) -> Config:
+    """Load a configuration from a preset's name, a mapping in one of the original forms, or a JSON file.
+
+    A mapping is in sections, as in score_sde, or flat, as in CLD-SGM. It may also hold the options under the key
+    ``config``, beside notes.
+
+    Raises:
+        ValueError: the preset is unknown, the file is not a JSON object, or an option is invalid.
+        FileNotFoundError: the file does not exist.
+    """
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, Mapping):
+        nested = config.get("config")
+        options = nested if isinstance(nested, Mapping) else config
+        return Config.from_dict(_sections(options) if isinstance(options.get("sde"), str) else options)
+    if isinstance(config, str):
+        if config in _presets():
+            return Config.from_dict(_presets()[config])
+        if not config.endswith(".json"):
+            raise ValueError(unknown("preset", config, preset_names()) + ", or give the path of a .json file")
+    path = Path(config)
+    try:
+        return load_config(read_json(path))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r}: {error}") from error
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        ValueError: the file is not JSON, or holds something other than an object.
+        FileNotFoundError: the file does not exist.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no configuration file {str(path)!r}")
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"not a JSON file: {error}") from error
+    if not isinstance(options, Mapping):
+        raise ValueError("a configuration file must hold one JSON object, with the sections of a configuration")
+    return options
+
+
+@cache
+def _presets() -> dict[str, dict[str, Any]]:
+    """Options of each preset that differ from the schema's defaults."""
+    text = resources.files(__package__).joinpath("official.json").read_text(encoding="utf-8")
+    presets: dict[str, dict[str, Any]] = json.loads(text)
+    return presets
+
+
+FLAT_SDES = ("cld", "vpsde")
+FLAT_OPTIONS = {
+    "name": "model.name",
+    "normalization": "model.normalization",
+    "nonlinearity": "model.nonlinearity",
+    "n_channels": "model.nf",
+    "ch_mult": "model.ch_mult",
+    "n_resblocks": "model.num_res_blocks",
+    "attn_resolutions": "model.attn_resolutions",
+    "attention_type": "model.attention_type",
+    "resamp_with_conv": "model.resamp_with_conv",
+    "use_fir": "model.fir",
+    "fir_kernel": "model.fir_kernel",
+    "skip_rescale": "model.skip_rescale",
+    "resblock_type": "model.resblock_type",
+    "progressive": "model.progressive",
+    "progressive_input": "model.progressive_input",
+    "progressive_combine": "model.progressive_combine",
+    "embedding_type": "model.embedding_type",
+    "init_scale": "model.init_scale",
+    "fourier_scale": "model.fourier_scale",
+    "dropout": "model.dropout",
+    "mixed_score": "model.mixed_score",
+    "ema_rate": "model.ema_rate",
+    "dataset": "data.dataset",
+    "image_size": "data.image_size",
+    "image_channels": "data.num_channels",
+    "data_dim": "data.num_channels",
+    "center_image": "data.centered",
+    "is_image": "data.is_image",
+    "sde": "training.sde",
+    "weighting": "training.weighting",
+    "loss_eps": "training.loss_eps",
+    "training_batch_size": "training.batch_size",
+    "n_train_iters": "training.n_iters",
+    "log_freq": "training.log_freq",
+    "snapshot_freq": "training.snapshot_freq",
+    "sampling_method": "sampling.predictor",
+    "n_discrete_steps": "sampling.steps",
+    "striding": "sampling.grid",
+    "denoising": "sampling.noise_removal",
+    "sampling_eps": "sampling.eps",
+    "optimizer": "optim.optimizer",
+    "learning_rate": "optim.lr",
+    "weight_decay": "optim.weight_decay",
+    "n_warmup_iters": "optim.warmup",
+    "grad_clip": "optim.grad_clip",
+    "m_inv": "cld.m_inv",
+    "gamma": "cld.gamma",
+    "beta0": "cld.beta0",
+    "beta1": "cld.beta1",
+    "numerical_eps": "cld.numerical_eps",
+    "cld_objective": "cld.objective",
+}
+"""Section and name of each option of CLD-SGM."""
+FLAT_IGNORED = frozenset([
+    "autocast_eval", "autocast_train", "beta_type", "conv_size", "device", "eval_freq", "fid_freq",
+    "fid_samples_training", "fid_threshold", "likelihood_freq", "likelihood_hutchinson_type", "likelihood_threshold",
+    "n_eval_batches", "n_likelihood_batches", "save_freq", "save_threshold", "snapshot_threshold", "sscs_num_stab",
+    "testing_batch_size",
+])  # fmt: skip
+"""Options of CLD-SGM that are accepted and dropped: they control its jobs, or have one value here (beta is linear)."""
+FLAT_LISTS: dict[str, type] = {"ch_mult": int, "attn_resolutions": int, "fir_kernel": float}
+"""Options written as comma-separated numbers, or as one number."""
+FLAT_VALUES: dict[str, dict[str, str]] = {
+    "dataset": {"cifar10": "CIFAR10", "celeba_256": "CelebAHQ"},
+    "sampling_method": {"em": "euler_maruyama"},
+    "striding": {"linear": "uniform"},
+}
+"""Values that have another name here."""
+
+
+def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the sections of a flat configuration of CLD-SGM.
+
+    Raises:
+        ValueError: CLD-SGM does not have the option or the SDE, or a list holds something other than numbers.
+    """
+    sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "sampling": {}, "cld": {}}
+    if flat["sde"] not in FLAT_SDES:
+        raise ValueError(unknown("sde of a flat configuration", flat["sde"], FLAT_SDES))
+    for option, value in flat.items():
+        if option in FLAT_IGNORED:
+            continue
+        if option not in FLAT_OPTIONS:
+            raise ValueError(unknown("option of a flat configuration", option, FLAT_OPTIONS))
+        section, name = FLAT_OPTIONS[option].split(".")
+        sections.setdefault(section, {})[name] = _translated(option, value)
+    model, data, sampling = sections["model"], sections["data"], sections["sampling"]
+    model["num_scales"] = 0
+    sampling.setdefault("steps", 1000)
+    if sampling.get("predictor") == "ode":
+        sampling["method"] = sampling.pop("predictor")
+    if data.get("is_image") is False:
+        data.setdefault("image_size", 1)
+        data["random_flip"] = False
+    if flat["sde"] == "vpsde":
+        # CLD-SGM writes the rate of VP like that of CLD, and gives its networks t itself.
+        cld = sections.pop("cld")
+        start, rise = _number("beta0", cld.get("beta0", 0.1)), _number("beta1", cld.get("beta1", 19.9))
+        model |= {"beta_min": start, "beta_max": start + rise, "label_scale": 1.0}
+    return sections
+
+
+def _translated(option: str, value: Any) -> Any:
+    """Return the value of a flat option as a section holds it."""
+    if option in FLAT_VALUES and isinstance(value, str):
+        return FLAT_VALUES[option].get(value, value)
+    if option not in FLAT_LISTS or isinstance(value, (list, tuple)):
+        return value
+    try:
+        return [FLAT_LISTS[option](item) for item in str(value).split(",")]
+    except ValueError:
+        raise ValueError(f"{option} must be comma-separated numbers, as in '1,2,2', but is {value!r}") from None
+
+
+def _number(option: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{option} must be a number, but is {value!r}")
+    return value

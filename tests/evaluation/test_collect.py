@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features in one pass: from files and samplers, by any number of processes."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+
+import scoresde_fast as sf
+from scoresde_fast.data import digits
+from scoresde_fast.data.sources import open_images
+from scoresde_fast.evaluation import Extractor, SampledImages
+from scoresde_fast.evaluation.collect import FeatureSet, Processes, collect
+from scoresde_fast.evaluation.frechet import FeatureMoments, gaussian_distance
+from tests.support.evaluations import Replay
+
+pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
+
+SHAPE = (3, 16, 16)
+
+
+class Together(Processes):
+    """Simulated processes that run one after the other; rank 0 is last."""
+
+    parts: list[Any]
+
+    def gather(self, found: Any) -> Any:
+        self.parts.append(found)
+        return self.parts if self.rank == 0 else None
+
+
+def collected_by(count: int, source: Any, extractor: Extractor) -> FeatureSet:
+    Together.parts = []
+    for rank in reversed(range(count)):
+        found = collect(source, extractor, keep=["64"], batch_size=16, processes=Together(rank, count), progress=False)
+        assert (found is None) == (rank > 0)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["images", "sampler"])
+def test_any_number_of_processes(kind: str, extractor: Extractor) -> None:
+    """Any number of processes gives the same features bit for bit, and FID to 1e-9."""
+    sampler = sf.Sampler(sf.load("digits-vp"), solver="ddim", steps=2, batch_size=16)
+    source = open_images("digits:test") if kind == "images" else SampledImages(sampler, SHAPE, range(100))
+    target = FeatureMoments.of(extractor(digits("train")[0][:300])["64"])
+
+    def fid(found: FeatureSet) -> float:
+        return gaussian_distance(target.mean, target.covariance, found.moments.mean, found.moments.covariance)
+
+    one = collected_by(1, source, extractor)
+    assert one.moments.count == len(one.features["64"]) == source.count
+    for count in (2, 3, 40):  # 40: more than batches
+        several = collected_by(count, source, extractor)
+        assert torch.equal(several.features["64"], one.features["64"])
+        assert torch.equal(several.first, one.first)
+        assert fid(several) == pytest.approx(fid(one), rel=1e-9)
+
+
+def test_replayed_pixels_are_unchanged() -> None:
+    """Images k / 255 become the pixel values k."""
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    batch = next(SampledImages(Replay(images), SHAPE, [0], "round").batches(4))
+    assert torch.equal(batch.images, images) and batch.names == ["0"]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and evaluations of digits, without a bootstrap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scoresde_fast.data.sources import open_images
+from scoresde_fast.evaluation import Evaluation, Extractor, MetricSettings, evaluate
+from scoresde_fast.generate.pixels import encode_png
+
+
+def evaluated(extractor: Extractor, **options: Any) -> Evaluation:
+    options = {"settings": MetricSettings(resamples=0, kid_subsets=3), "progress": False} | options
+    found = evaluate(open_images("digits:train"), "digits:train", extractor, **options)
+    assert found is not None
+    return found
+
+
+def values(found: Evaluation) -> dict[str, float]:
+    return {name: metric["value"] for name, metric in found.result["metrics"].items()}
+
+
+def fid(found: Evaluation) -> float:
+    return values(found)["fid"]
+
+
+def png_folder(folder: Path, images: Tensor) -> Path:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        (folder / f"{number:06d}.png").write_bytes(encode_png(image.permute(1, 2, 0).numpy()))
+    return folder
+
+
+class Replay:
+    """A sampler that returns given images (N, C, H, W) uint8 by position."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def describe(self) -> dict[str, Any]:
+        return {"solver": "replay"}
+
+    def stream(self, seeds: Any, batch_size: int) -> Any:
+        yield list(seeds), self.images[list(seeds)].float() / 255

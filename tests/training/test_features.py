@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of digits-features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("sklearn")
+
+from scoresde_fast.networks.feature_net import FeatureNet
+from scoresde_fast.training import features
+
+
+def test_feature_training_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs suffice to classify, the record is complete, and the same seed gives the same weights."""
+    monkeypatch.setattr(features, "EPOCHS", 2)
+    record = features.train_features_to(tmp_path, seed=1)
+    assert record["seed"] == 1 and len(record["loss"]) == 2 and record["loss"][1] < record["loss"][0]
+    assert record["held_out_accuracy"] > 0.5
+    again, _ = features.train_features(seed=1)
+    saved = load_file(tmp_path / "features.safetensors")
+    assert all(torch.equal(tensor.half(), saved[name]) for name, tensor in again.state_dict().items())
+    assert isinstance(again, FeatureNet)

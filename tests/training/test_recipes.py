@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes: those of the embedded models, the noise of the guided models, and mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde_fast.data import load_dataset
+from scoresde_fast.training import load_classifier_recipe, load_recipe, recipe_names
+from scoresde_fast.training.recipes import NoiseRange
+from tests.support.tiny_recipes import TINY_RECIPE
+
+pytest.importorskip("sklearn")
+
+NAME = "digits-classifier"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_are_configurations(name: str) -> None:
+    """Every recipe is valid, and its data set comes with the package in the right shape."""
+    data = load_recipe(name).data
+    examples = load_dataset(data.dataset)[0]
+    assert examples.shape[1:] == (data.num_channels, data.image_size, data.image_size)
+    assert (examples.dtype == torch.uint8) == data.is_image
+
+
+def test_unknown_recipe() -> None:
+    """A misspelt recipe gets the nearest name."""
+    with pytest.raises(ValueError, match="did you mean 'digits-ve'"):
+        load_recipe("digit-ve")
+
+
+def test_noise_is_that_of_the_models() -> None:
+    """The noise is that of the SDEs on images in [-1, 1]: twice sigma for VE, whose data are in [0, 1]."""
+    trained = load_classifier_recipe(NAME)
+    assert set(trained.models) == {"digits-ve", "digits-vp", "digits-subvp", "digits-cld"} <= set(recipe_names())
+    ve, vp = load_recipe("digits-ve").model, NoiseRange.of_model("digits-vp")
+    ends = np.array([0.0, 1.0])
+    assert NoiseRange.of_model("digits-ve").std(ends)[1] == pytest.approx(2 * ve.sigma_max)
+    scale, std = vp.sde.marginal(np.array([vp.eps, 1.0]))
+    np.testing.assert_allclose(vp.std(ends), std / scale)
+    seen = [NoiseRange.of_model(name).std(ends) for name in trained.models]
+    assert trained.classifier.low == np.min(seen) < 1e-3
+    assert trained.classifier.high == np.max(seen) > 100
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": {}}, "unknown section of a classifier's recipe 'model'"),
+        ({"models": []}, r"models is \[\]; it must list"),
+        ({"models": ["digits-vx"]}, "unknown recipe 'digits-vx' - did you mean 'digits-v"),
+        ({"models": ["cld-toy"]}, "a model of points; classifiers are for images"),
+        ({"models": [NAME]}, "is the recipe of a classifier, but that of a score model is needed"),
+        ({"classifier": {"classes": ["a", "b"]}}, r"must contain classifier\.image_shape"),
+        ({"classifier": 3}, "section 'classifier' of a configuration must hold options by name, but is 3"),
+        ({"classifier": {**TINY_RECIPE["classifier"], "width": 3}}, "did you mean 'widths'"),
+        (
+            {"classifier": {**TINY_RECIPE["classifier"], "classes": ["a", "a"]}},
+            "at least two different names are needed",
+        ),
+        ({"classifier": {**TINY_RECIPE["classifier"], "widths": [8, 8, 8, 8, 8, 8]}}, "multiples of 32"),
+        ({"classifier": {**TINY_RECIPE["classifier"], "widths": [11]}}, "widths has 11, which cannot be normalised"),
+        ({"data": {"dataset": "digits", "shuffle_channels": 2.0}}, r"data\.shuffle_channels is 2\.0; it is a share"),
+        ({"training": {"n_iters": 0}}, r"training\.n_iters is 0; it must be at least 1"),
+        ({"optim": {"lr": -1.0}}, r"optim\.lr must be greater than 0"),
+    ],
+)
+def test_invalid_recipes(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    """Each mistake in a recipe is reported with the file, the value and what is allowed."""
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({**TINY_RECIPE, **change}))
+    with pytest.raises(ValueError, match=rf"mine\.json'?: .*{says}"):
+        load_classifier_recipe(str(file))

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of score models: learning, kills, resuming, data, and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scoresde_fast.checkpoints import load
+from scoresde_fast.cli import main
+from scoresde_fast.configs import Config
+from scoresde_fast.data import images as images_module
+from scoresde_fast.data import load_dataset
+from scoresde_fast.model import ScoreModel
+from scoresde_fast.training import Trainer, load_recipe, train
+from scoresde_fast.training.trainer import Batch
+
+pytest.importorskip("sklearn")
+
+TINY = {
+    "data": {"dataset": "digits", "image_size": 16, "random_flip": True, "uniform_dequantization": True},
+    "model": {
+        "name": "ncsnpp",
+        "nf": 8,
+        "ch_mult": [1, 1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [8],
+        "dropout": 0.1,
+        "scale_by_sigma": True,
+        "sigma_max": 10,
+        "num_scales": 4,
+    },
+    "training": {"sde": "vesde", "batch_size": 8, "n_iters": 9, "log_freq": 3, "snapshot_freq": 4, "reduce_mean": True},
+    "sampling": {"predictor": "reverse_diffusion"},
+    "optim": {"lr": 1e-3, "warmup": 5},
+}
+
+
+def config(**training: object) -> Config:
+    return Config.from_dict({**TINY, "training": {**TINY["training"], **training}})
+
+
+def finish(trainer: Trainer) -> list[float]:
+    return [loss for _, loss in trainer.run()]
+
+
+def test_seeds_share_no_randomness() -> None:
+    """Different seeds and steps share no randomness, although PyTorch's generator uses only 32 bits of a seed."""
+    model = ScoreModel(load_recipe("digits-vp"))
+    drawn = [Batch.draw(seed, step, 2, 100, model).z for seed in (0, 1, 2) for step in (0, 1)]
+    for place, z in enumerate(drawn):
+        assert not any(torch.equal(z, other) for other in drawn[:place])
+
+
+def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    """A run that was stopped and resumed ends with the same weights, averages and curve, bit for bit."""
+    whole = Trainer(config(), tmp_path / "whole")
+    losses = finish(whole)
+    first = Trainer(config(), tmp_path / "parts")
+    for step, _ in first.run():
+        if step == 6:  # two steps after the snapshot, which are repeated
+            break
+    second = Trainer(config(), tmp_path / "parts")
+    assert second.step == 4
+    assert finish(second) == losses[4:]
+    assert second.curve == whole.curve
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
+    assert all(torch.equal(a, b) for a, b in zip(whole.ema.shadow, second.ema.shadow, strict=True))
+
+
+def test_kill_leaves_a_whole_snapshot(tmp_path: Path) -> None:
+    """kill -9 in the middle of a run: the snapshot loads, at most the last interval is lost."""
+    code = (
+        "import sys, json; from pathlib import Path; from scoresde_fast.configs import Config;"
+        "from scoresde_fast.training import Trainer;"
+        "t = Trainer(Config.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]));"
+        "[print(step, flush=True) for step, _ in t.run()]"
+    )
+    options = json.dumps(config(n_iters=100_000, snapshot_freq=1).to_dict())
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, options, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    done = [int(process.stdout.readline()) for _ in range(5)]
+    time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    done += [int(line) for line in process.stdout.read().split()]
+    process.wait()
+    resumed = Trainer(Config.from_dict(json.loads(options)), tmp_path)
+    assert resumed.step >= done[-1] - 1
+
+
+def test_other_configuration_is_refused(tmp_path: Path) -> None:
+    """A folder holds one run: another configuration or seed is refused, not mixed in."""
+    finish(Trainer(config(), tmp_path))
+    with pytest.raises(ValueError, match="another config"):
+        Trainer(config(batch_size=4), tmp_path)
+    with pytest.raises(ValueError, match="another seed"):
+        Trainer(config(), tmp_path, seed=1)
+
+
+def test_not_a_number_stops_before_it_spreads(tmp_path: Path) -> None:
+    """A loss that is not finite stops the run, names the step, and leaves weights and snapshot as they were."""
+    trainer = Trainer(config(), tmp_path)
+    trainer.save()
+    with torch.no_grad():
+        next(trainer.model.network.parameters()).fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="at step 1"):
+        finish(trainer)
+    assert Trainer(config(), tmp_path).step == 0
+
+
+def test_train_leaves_a_model_that_loads(tmp_path: Path) -> None:
+    """The run leaves a half-precision model of the averaged weights, its record, grids and events."""
+    pytest.importorskip("tensorboard")
+    folder = train(config(), tmp_path, half=True, tensorboard=True, progress=False)
+    assert list((tmp_path / "events").iterdir())
+    record = json.loads((folder / "recipe.json").read_text())
+    assert (record["seed"], record["steps"]) == (0, 9) and len(record["loss"]) == 3
+    assert sorted(path.name for path in (tmp_path / "grids").iterdir()) == [f"step-00000{n}.png" for n in (4, 8, 9)]
+    averages = Trainer(config(), tmp_path).ema.shadow
+    trained = [p for p in load(folder).parameters() if p.requires_grad]
+    assert all(torch.equal(a.half().float(), b) for a, b in zip(averages, trained, strict=True))
+
+
+def test_learns(tmp_path: Path) -> None:
+    """Sixty steps reduce the loss clearly."""
+    losses = finish(Trainer(config(n_iters=60, batch_size=16), tmp_path))
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def with_data(dataset: str) -> Config:
+    return Config.from_dict({**TINY, "data": {**TINY["data"], "dataset": dataset}})
+
+
+def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training does not depend on the source: a data set, an archive and a memory-mapped file give the same losses."""
+    images = load_dataset("digits")[0]
+    np.savez(tmp_path / "digits.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
+    named = finish(Trainer(config(), tmp_path / "named"))
+    assert finish(Trainer(with_data(str(tmp_path / "digits.npz")), tmp_path / "given")) == named
+    np.save(tmp_path / "digits.npy", images.permute(0, 2, 3, 1).numpy())
+    monkeypatch.setattr(images_module, "LARGEST", 0)  # of as many images as do not fit into memory
+    assert finish(Trainer(with_data(str(tmp_path / "digits.npy")), tmp_path / "mapped")) == named
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "says"),
+    [
+        ("digits@8", ValueError, "images of digits@8 are 8x8 of 3 channels; this model needs 16x16 of 3 channels"),
+        ("FFHQ", ValueError, "data.dataset is 'FFHQ', which is not known by its name; .* --data"),
+        ("diamond", ValueError, "diamond has points; this model is of images"),
+        ("no/such", FileNotFoundError, "no file and no folder 'no/such'"),
+        ("CIFAR10", FileNotFoundError, "cifar10 is not in .*: put cifar-10-binary.tar.gz"),
+    ],
+)
+def test_data_that_cannot_be_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, error: type[Exception], says: str
+) -> None:
+    """Other sizes, points and missing data are refused with one sentence, before anything is written."""
+    monkeypatch.setenv("SCORESDE_FAST_DATA", str(tmp_path))
+    with pytest.raises(error, match=says):
+        Trainer(with_data(dataset), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--data replaces the configuration's data set and is recorded; without a terminal, progress is in lines."""
+    recipe, folder = tmp_path / "tiny.json", tmp_path / "photos"
+    recipe.write_text(json.dumps({**config(n_iters=1).to_dict()}))
+    folder.mkdir()
+    Image.new("RGB", (40, 30), (90, 10, 200)).save(folder / "a.png")
+    source = f"{folder}@16"
+    assert main(["train", str(recipe), "--data", source, "--out", str(tmp_path / "run")]) == 0
+    assert "step 1 of 1, loss" in capsys.readouterr().err
+    assert load(tmp_path / "run" / "model").config.data.dataset == source
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 2
+    assert "another config" in capsys.readouterr().err
+    assert main(["train", "digits-features", "--data", source, "--out", str(tmp_path / "features")]) == 2
+    assert "leave --data out" in capsys.readouterr().err
+
+
+def test_discrete_models_are_refused(tmp_path: Path) -> None:
+    """Only continuous score matching is trained; the discrete presets say so at once."""
+    with pytest.raises(ValueError, match=r"training\.continuous is false"):
+        Trainer(load_recipe("ve/cifar10_ncsnpp"), tmp_path)

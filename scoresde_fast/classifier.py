@@ -77,7 +77,7 @@ class ClassifierConfig:
 class Classifier(nn.Module):
     """A classifier with fresh weights: log p(y | x) of images x = x(0) + noise z, where x(0) is in [-1, 1].
 
-    Any state of a diffusion is brought to that form by `scoresde_fast.sdes.observation`, so that one classifier serves
+    Any state of a diffusion is brought to that form by `SDE.observation`, so that one classifier serves
     every SDE (Song et al. 2021, appendix I.1, has one for the VE SDE).
 
     Args:

@@ -16,7 +16,7 @@ from scoresde_fast.configs.presets import read_json
 from scoresde_fast.configs.schema import plain, read_section
 from scoresde_fast.errors import unknown
 from scoresde_fast.model import build_sde
-from scoresde_fast.sdes import SDE, Array, observation
+from scoresde_fast.sdes import SDE, Array
 from scoresde_fast.training.recipes import FOLDER, classifier_recipe_names, load_recipe
 
 SECTIONS = ("classifier", "models", "data", "training", "optim")
@@ -75,7 +75,7 @@ class Diffusion:
 
     def noise(self, u: Array) -> Array:
         """Deviation of the noise at the times that ``u`` (n,) in [0, 1] are, from the last to the first of sampling."""
-        return observation(self.sde, self.eps + u * (self.sde.T - self.eps)).std / self.width
+        return self.sde.observation(self.eps + u * (self.sde.T - self.eps)).std / self.width
 
 
 @dataclass(frozen=True)

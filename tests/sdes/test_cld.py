@@ -14,7 +14,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from scoresde_fast.mixture import GaussianMixture
-from scoresde_fast.sdes import CLDSDE, SDE, VPSDE, PairScore
+from scoresde_fast.sdes import CLDSDE, SDE, VPSDE, ScoreMap
 
 DAMPING = {"under": 0.3, "critical": None, "over": 3.0}
 BETA = {"constant": {"beta0": 4.0, "beta1": 0.0}, "linear": {"beta0": 0.1, "beta1": 6.9}}
@@ -50,8 +50,8 @@ def states(sde: CLDSDE, t: float, count: int = 200) -> Tensor:
     return torch.from_numpy(u)[..., None, None]
 
 
-def recover(coefficients: PairScore, u: Tensor, velocity_score: Tensor) -> Tensor:
-    """``state`` u + ``velocity_score`` s_v in the dtype of u, for coefficients of one time: (B, 1 or 2, 1, 1)."""
+def recover(coefficients: ScoreMap, u: Tensor, velocity_score: Tensor) -> Tensor:
+    """``state`` u + ``score`` s_v in the dtype of u, for coefficients of one time: (B, 1 or 2, 1, 1)."""
     state, factor = (torch.from_numpy(np.atleast_1d(value)).to(u) for value in coefficients)
     return (u.flatten(1) @ state.view(-1, 2).T + velocity_score.flatten(1) * factor)[..., None, None]
 

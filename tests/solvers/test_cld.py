@@ -21,13 +21,12 @@ from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step_pair
 from scoresde_fast.ops.step_table import CONTROL
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE
-from scoresde_fast.sdes.pairs import cholesky
+from scoresde_fast.sdes.linalg import cholesky
 from scoresde_fast.solvers import GRIDS, SolverOptions, StepTable, build_table
+from scoresde_fast.solvers.gaussian import marginal, prior, propagate
 from scoresde_fast.solvers.gddim import Rotations
 from scoresde_fast.solvers.grids import make_grid
-from scoresde_fast.solvers.moments import marginal, prior, propagate
 from scoresde_fast.solvers.sscs import unmerged
-from scoresde_fast.solvers.stochastic_gddim import density_shares, reverse_diffusion_rows
 from tests.support.chance import assert_moments, kolmogorov_smirnov_bound
 
 CONSTANT, LINEAR = CLDSDE(), CLDSDE(beta0=0.1, beta1=6.9, numerical_eps=1e-6)

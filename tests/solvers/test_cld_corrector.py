@@ -13,8 +13,8 @@ import scoresde_fast as sf
 from scoresde_fast.sdes import CLDSDE, VPSDE
 from scoresde_fast.solvers import SolverOptions, StepTable, build_table
 from scoresde_fast.solvers.correctors import annealed_langevin
+from scoresde_fast.solvers.gaussian import Gaussian, marginal, prior, propagate
 from scoresde_fast.solvers.grids import TimeGrid
-from scoresde_fast.solvers.moments import Gaussian, marginal, prior, propagate
 from tests.support.chance import assert_moments
 
 SDES = {"constant": CLDSDE(), "linear": CLDSDE(beta0=0.1, beta1=6.9, numerical_eps=1e-6), "over": CLDSDE(friction=2.0)}

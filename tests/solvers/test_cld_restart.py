@@ -12,7 +12,7 @@ import torch
 import scoresde_fast as sf
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.solvers import SolverOptions, build_table
-from scoresde_fast.solvers.moments import marginal, prior, propagate
+from scoresde_fast.solvers.gaussian import marginal, prior, propagate
 from tests.support.chance import assert_moments
 
 SDE, DATA, EPS = CLDSDE(beta0=0.1, beta1=6.9), (0.3, 0.5), 0.02

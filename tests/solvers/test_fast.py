@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scoresde_fast.solvers.noise_levels import Levels
 
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, Array, ScalarSDE, SubVPSDE
 from scoresde_fast.solvers import GRIDS, SOLVERS, Row, SolverOptions, StepTable, build_table, make_grid
-from scoresde_fast.solvers.moments import marginal, prior, propagate
-from scoresde_fast.solvers.noise_levels import Levels
+from scoresde_fast.solvers.gaussian import marginal, prior, propagate
 from scoresde_fast.solvers.registry import ALIASES
 from tests.solvers.test_orders import FAST, Mixture
 from tests.solvers.test_score_sde import MEAN, SDE_OF, STD

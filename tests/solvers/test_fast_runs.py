@@ -13,7 +13,7 @@ from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE
 from scoresde_fast.solvers import SolverOptions, build_table
-from scoresde_fast.solvers.moments import prior, propagate
+from scoresde_fast.solvers.gaussian import prior, propagate
 from tests.solvers.test_orders import FAST
 from tests.solvers.test_score_sde import MEAN, SDE_OF, STD
 from tests.support.chance import assert_moments

@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 
 from scoresde_fast.sdes import Array, ScalarSDE
 from scoresde_fast.solvers import SOLVERS, Row, SolverOptions, StepTable, build_table
-from scoresde_fast.solvers.moments import marginal, propagate
+from scoresde_fast.solvers.gaussian import marginal, propagate
 from tests.solvers.test_score_sde import MEAN, SDE_OF, STD
 
 EPS = 0.01

@@ -14,7 +14,7 @@ from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
 from scoresde_fast.solvers import GRIDS, SOLVERS, Row, SolverOptions, StepTable, build_table
-from scoresde_fast.solvers.moments import Gaussian, marginal, prior, propagate
+from scoresde_fast.solvers.gaussian import Gaussian, marginal, prior, propagate
 from tests.support import chance
 
 MEAN, STD = 0.3, 0.5

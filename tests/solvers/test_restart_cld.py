@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restart on CLD: forward by the pair's own kernel and back, around each of its solvers."""
+"""Restart on CLD: forward by the kernel of the pair and back, around each of its solvers."""
 
 from __future__ import annotations
 

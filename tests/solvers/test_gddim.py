@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gDDIM on the toy mixture of the reference, against the converged probability flow."""
+"""gDDIM: exactness for data in one point, and its runs on a mixture against the converged flow."""
 
 from __future__ import annotations
 
@@ -8,10 +8,58 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from scoresde_fast.solvers import SolverOptions, build_table
-from scoresde_fast.solvers.table import PairRow
-from tests.solvers.test_cld import CONSTANT, mixture
+from scoresde_fast.sdes import CLDSDE
+from scoresde_fast.solvers import (
+    PairRow,
+    SolverOptions,
+    build_table,
+    make_grid,
+)
+from scoresde_fast.solvers.gddim import RotatedFactor, data_weights, reverse_sde_rows
 from tests.support.chance import SIGMAS
+from tests.support.cld import CLDS, CONSTANT, DAMPINGS, mixture
+
+
+@pytest.mark.parametrize("damping", ["critical", "over"])
+@pytest.mark.parametrize("sde", CLDS.values(), ids=CLDS)
+def test_gddim_keeps_a_point_exactly(sde: CLDSDE, damping: str) -> None:
+    """With e constant a step is exact: its weights sum to R(t') - Psi(t', t) R(t), and R R^T is the covariance."""
+    sde = CLDSDE(friction=DAMPINGS[damping], beta0=sde.beta0, beta1=sde.beta1, numerical_eps=sde.numerical_eps)
+    grid = make_grid("quadratic", sde, 10, 1e-3)
+    factor = RotatedFactor(sde, grid)
+    roots = factor.root(grid.times, factor.angles)
+    assert np.allclose(roots @ roots.swapaxes(-1, -2), sde.flowing_covariance(grid.times), rtol=1e-12, atol=0)
+    exact = roots[1:] - sde.propagator(grid.times[:-1], grid.times[1:]) @ roots[:-1]
+    for order in (1, 2, 3, 4):
+        weights = factor.weights(order)
+        assert not weights[0, 1:].any()
+        error = np.abs(weights.sum(1)[:-1] - exact).max((-1, -2))
+        assert (error <= 1e-10 * np.abs(roots[1:]).max((-1, -2))).all()
+
+
+def test_noisy_gddim_is_the_conditional_distribution() -> None:
+    """With the data in one point a step is exact at any length: one from T to 0.01 has the marginal there."""
+    sde, point = CONSTANT, 0.7
+    grid = make_grid("uniform", sde, 1, 0.01)
+    row = reverse_sde_rows(sde, grid, 1)[0]
+    mean = sde.propagator(0.0, 1.0)[:, 0] * point
+    covariance = sde.flowing_covariance(1.0)
+    got_mean = row.state @ mean + row.outputs[0] @ np.array([point, 0.0])
+    got = row.state @ covariance @ row.state.T + row.noise @ row.noise.T
+    assert np.allclose(got_mean, sde.propagator(0.0, 0.01)[:, 0] * point, rtol=1e-12, atol=1e-14)
+    assert np.allclose(got, sde.flowing_covariance(0.01), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("sde", CLDS.values(), ids=CLDS)
+def test_noisy_gddim_weights(sde: CLDSDE) -> None:
+    """The weights of every order sum to B, and the integral that they come from is B too."""
+    grid = make_grid("logsnr", sde, 12, 5e-3)
+    rows = reverse_sde_rows(sde, grid, 3)
+    quadrature = np.stack([sum(row.outputs)[:, 0] for row in rows])
+    start = np.stack([row.state @ sde.propagator(0.0, row.t)[:, 0] for row in rows])
+    assert np.allclose(quadrature, sde.propagator(np.zeros(12), grid.ends)[..., 0] - start, rtol=1e-12, atol=1e-15)
+    first = data_weights(sde, grid, 1)[:, 0]
+    assert np.allclose(first, quadrature, rtol=1e-9, atol=1e-12)
 
 
 def toy_errors(

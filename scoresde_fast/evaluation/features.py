@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scoresde_fast.networks.feature_net import FeatureNet
+from scoresde_fast.networks import FeatureNet
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "embedded" / "digits-features" / "features.safetensors"
 SHAPE = (3, 16, 16)

@@ -18,7 +18,7 @@ from scoresde_fast.sdes.vp import VPSDE, LinearBetaSDE, SubVPSDE
 
 IMAGE_SDES: tuple[type[ScalarSDE], ...] = (VESDE, VPSDE, SubVPSDE)
 """The SDEs of Song et al. (2021), which act on images alone."""
-SDES: dict[str, type[SDE]] = {cls.name: cls for cls in (*IMAGE_SDES, CLDSDE)}
+SDES: dict[str, type[SDE]] = {**{cls.name: cls for cls in IMAGE_SDES}, CLDSDE.name: CLDSDE}
 """The SDEs by their names in the official configurations."""
 
 __all__ = [

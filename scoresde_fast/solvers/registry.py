@@ -142,6 +142,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     # Steps that are too long give NaN here, which `StepTable.of` reports.
     with np.errstate(invalid="ignore", divide="ignore"):
         if options.restart:
+            assert not isinstance(options.restart, str)  # `SolverOptions` has read it
             rows = with_restarts(sde, options.restart, steps, eps, grid_of, fill)
         else:
             rows = fill(grid_of(steps, eps))

@@ -55,7 +55,7 @@ def with_restarts(
     return rows
 
 
-def restart_intervals(restart: str | Sequence[Any]) -> tuple[RestartInterval, ...]:
+def restart_intervals(restart: Any) -> tuple[RestartInterval, ...]:
     """Return the intervals from text such as "0.1:0.3:2:5,0.2:0.5:1:3", or from sequences, which are not checked yet.
 
     Raises:

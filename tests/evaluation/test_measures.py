@@ -12,7 +12,7 @@ pytest.importorskip("sklearn")
 
 from scoresde_fast.data import digits
 from scoresde_fast.evaluation import Recogniser, extract_features, frechet_distance, gaussian_distance
-from scoresde_fast.networks.feature_net import FeatureNet
+from scoresde_fast.networks import FeatureNet
 from scoresde_fast.training import features
 
 

@@ -14,44 +14,12 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde_fast.model import create
-from scoresde_fast.networks import DDPM, NCSNpp
-from scoresde_fast.networks.base import ScoreNetwork
+from scoresde_fast.networks import DDPM, ScoreNetwork
 from scoresde_fast.networks.blocks import ResnetBlock
-from scoresde_fast.networks.convolution import FoldedConvolution
-from scoresde_fast.networks.folding import TENSOR_CORE_CHANNELS, FoldedNetwork, TimedFoldedNetwork, _Folding
-from tests.networks.test_networks import PYRAMIDS, SIZES, SWITCHES
+from scoresde_fast.networks.folded_convolution import FoldedConvolution
+from scoresde_fast.networks.folding import TENSOR_CORE_CHANNELS, FoldedNetwork, Folding, TimedFoldedNetwork
 from tests.support.golden import NETWORKS, model, recorded, recorded_inputs
-
-OPTIONS: list[dict[str, Any]] = [
-    {"resblock_type": block, "progressive": out, "progressive_input": into, "progressive_combine": combine}
-    for block, out, into, combine in PYRAMIDS
-] + SWITCHES
-# CLD's pairs: six channels in, three out, and no table of noise levels.
-PAIRS: list[dict[str, Any]] = [
-    {"in_channels": 6, "num_scales": 0, "scale_by_sigma": False, "progressive_input": into}
-    for into in ("none", "input_skip", "residual")
-]
-LABELS = torch.tensor([700.0, 3.0, 700.0, 50.0])  # the rows of a run; one time twice, as in a corrector's pair
-
-
-def trained(network: ScoreNetwork) -> ScoreNetwork:
-    """Fresh weights leave zeros where training does not."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in network.parameters():
-            if weight.requires_grad:
-                weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
-    return network.eval()
-
-
-def small(**options: Any) -> ScoreNetwork:
-    torch.manual_seed(0)
-    return trained(NCSNpp(**{**SIZES, "nf": 16, **options}))
-
-
-def largest_difference(ours: Tensor, plain: Tensor) -> float:
-    """Relative to the largest value."""
-    return float((ours - plain).abs().max() / plain.abs().max())
+from tests.support.networks import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
 
 
 @torch.no_grad()
@@ -74,7 +42,7 @@ class TestEqualsThePlainNetwork:
     @pytest.mark.parametrize("block", ["biggan", "ddpm"])
     def test_joins_of_a_gpu(self, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without Winograd's kernel every shortcut adds the 3x3 convolution's result, and both biases, to its own."""
-        monkeypatch.setattr("scoresde_fast.networks.convolution.fits", lambda _weight: False)
+        monkeypatch.setattr("scoresde_fast.networks.folded_convolution.fits", lambda _weight: False)
         network = small(resblock_type=block)
         joins = []
         forward = FoldedConvolution.forward
@@ -121,7 +89,7 @@ class TestEqualsThePlainNetwork:
 def test_padded_channels(options: dict[str, Any]) -> None:
     """Images padded to a multiple of 8 channels, as a GPU has them: the same output, then zeros."""
     network = small(**options)
-    folding = _Folding(torch.float32, True, network.input_channels, 3, TENSOR_CORE_CHANNELS)
+    folding = Folding(torch.float32, True, network.input_channels, 3, TENSOR_CORE_CHANNELS)
     folded = copy.deepcopy(network)
     folding.fold_children(folded)
     x = torch.rand(2, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -156,7 +124,7 @@ def test_no_nchw_between_stem_and_head(options: dict[str, Any]) -> None:
     folded = FoldedNetwork(small(**options), LABELS)
     x = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     with _ChannelsLastOnly() as mode:
-        folded.core.network.body(x, folded.table[0])
+        folded.network.body(x, folded.table[0])
     assert mode.seen > 50
 
 

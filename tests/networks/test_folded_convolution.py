@@ -15,7 +15,7 @@ from scoresde_fast.networks.folded_convolution import FoldedConvolution
 
 
 def test_compiled_tangents() -> None:
-    """A compiled jvp of folded convolutions, Winograd's and torch's, is the eager one, and not zero."""
+    """A compiled jvp through folded convolutions, Winograd's and PyTorch's, equals the eager one."""
     generator = torch.Generator().manual_seed(8)
     kernels = torch.randn(16, 8, 3, 3, generator=generator), torch.randn(4, 16, 1, 1, generator=generator)
     first = FoldedConvolution(kernels[0], None, torch.float32, padding=1)

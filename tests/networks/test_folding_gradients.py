@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients through folded networks: those of the plain ones, at no cost to a run without them."""
+"""Gradients through folded networks: equal to the plain ones', and free for runs without gradients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FOLDED = 2e-5  # of test_folding: what a folded network's own output may be off,
 
 
 def gradient(network: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:
-    """Of the output times ``weights``, in x."""
+    """The gradient in x of the output times ``weights``."""
     x = x.detach().requires_grad_()
     return torch.autograd.grad((network(x) * weights).sum(), x)[0]
 
@@ -42,7 +42,7 @@ def images(network: ScoreNetwork, batch: int, size: int) -> tuple[Tensor, Tensor
 
 
 def exactly(network: ScoreNetwork, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """The network in float64 but for its embedding of time, which is a constant here."""
+    """Return the network in float64 with a constant time embedding, in float32."""
     wide, temb, level = copy.deepcopy(network).double(), network.embed(labels), network.noise_level(labels)
     temb = None if temb is None else temb.detach().double()
 
@@ -55,7 +55,7 @@ def exactly(network: ScoreNetwork, labels: Tensor) -> Callable[[Tensor], Tensor]
 
 @pytest.fixture(scope="module")
 def tiny() -> ScoreNetwork:
-    """One level: as few blocks as compile in seconds, with attention and without."""
+    """A network of one resolution, with few blocks, which compiles in seconds."""
     return small(ch_mult=(1,), progressive_input="none")
 
 
@@ -79,7 +79,7 @@ def test_embedded_models_against_float64(name: str, label: float) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS + PAIRS, ids=lambda options: "-".join(map(str, options.values())))
 def test_every_option_of_ncsnpp(options: dict[str, Any]) -> None:
-    """Each sample at another time."""
+    """Samples at different times have the gradients of the plain network."""
     network, labels = small(**options), LABELS[:2]
     x, weights = images(network, 2, 8)
     timed = TimedFoldedNetwork(network, "fp32")
@@ -98,7 +98,7 @@ def test_ddpm() -> None:
 
 
 def test_weights_are_constants(tiny: ScoreNetwork) -> None:
-    """Only an image that asks for it is followed, though the plain network is one in training."""
+    """Only images that require gradients have them, though the plain network's weights require them."""
     folded, (x, _) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
     assert all(weight.requires_grad for weight in tiny.parameters() if weight.ndim == 4)
     assert not folded(x, torch.tensor([0])).requires_grad
@@ -107,7 +107,7 @@ def test_weights_are_constants(tiny: ScoreNetwork) -> None:
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
 def test_nothing_is_kept_without_gradients(tiny: ScoreNetwork, mode: Callable[[], Any]) -> None:
-    """No graph, no saved tensor, and no weight of a transposed convolution: that is made by the first gradient."""
+    """There is no graph, no saved tensor and no transposed weight, which the first gradient makes."""
     folded, (x, weights) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
     kept: list[Tensor] = []
     transformed = [layer.winograd for layer in folded.modules() if isinstance(layer, FoldedConvolution)]
@@ -121,7 +121,7 @@ def test_nothing_is_kept_without_gradients(tiny: ScoreNetwork, mode: Callable[[]
 
 
 def test_compiles_whole(tiny: ScoreNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiled evaluation has the gradient, and makes no weight again."""
+    """A compiled evaluation has the gradient, and does not make weights again."""
     folded, (x, weights), row = FoldedNetwork(tiny, LABELS), images(tiny, 2, 8), torch.tensor([1])
     compiled = torch.compile(folded, backend="aot_eager", fullgraph=True)
     eager = gradient(lambda x: folded(x, row), x, weights)

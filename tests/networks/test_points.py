@@ -31,7 +31,7 @@ def test_point_networks(kind: type[MLP | ResNet], in_channels: int) -> None:
 
 @pytest.mark.parametrize("kind", [MLP, ResNet])
 def test_point_networks_have_the_depth_and_width_asked_for(kind: type[MLP | ResNet]) -> None:
-    """Every hidden layer is nf wide, and there are as many as num_res_blocks says, twice that in residual blocks."""
+    """There are num_res_blocks hidden layers of width nf, twice as many in residual blocks."""
     network = kind(nf=16, num_res_blocks=3, num_channels=5, in_channels=10)
     hidden = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m.in_features == m.out_features == 16]
     assert len(hidden) == {MLP: 3, ResNet: 6}[kind]
@@ -39,7 +39,7 @@ def test_point_networks_have_the_depth_and_width_asked_for(kind: type[MLP | ResN
 
 
 def test_residual_blocks_add_to_what_enters() -> None:
-    """A residual network whose blocks give nothing is its first layer followed by its last."""
+    """Residual blocks with zero weights leave the hidden state unchanged."""
     torch.manual_seed(0)
     network = ResNet(nf=16, num_res_blocks=2)
     for layer in network.second:

@@ -44,7 +44,7 @@ def test_sde_functions(steps: dict[str, np.ndarray], name: str) -> None:
     assert_close(column(sde.drift(t)) * x, steps[f"{name}/drift"], 1e-6)
     assert_close(sde.diffusion(t), steps[f"{name}/diffusion"], 1e-6)
     assert_close(column(drift) * x, steps[f"{name}/disc_f"], 1e-6, x)
-    # On VE it is the root of a difference of squared noise levels, on VP that difference is exact.
+    # On VE the diffusion is the root of a difference of squared noise levels; on VP that difference is exact.
     levels = sde.marginal(t).std ** 2 if name == "ve" else 0 * t
     assert_close(diffusion**2, steps[f"{name}/disc_G"].astype(np.float64) ** 2, 1e-6, levels)
     assert_close(sde.prior_log_density(x), steps[f"{name}/prior_logp"], 1e-6)
@@ -71,5 +71,5 @@ def test_reverse_functions(steps: dict[str, np.ndarray], name: str, flow: bool) 
 
 
 def test_sde_registry_has_the_names_of_the_configurations() -> None:
-    """Every SDE is found by the name that official configurations use."""
+    """SDEs have the names of the official configurations."""
     assert {name: cls.name for name, cls in SDES.items()} == {n: n for n in ("vesde", "vpsde", "subvpsde", "cld")}

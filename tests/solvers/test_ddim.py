@@ -30,7 +30,7 @@ def test_ddim_is_as_published(eta: float) -> None:
 
 
 def test_ddim_with_all_noise_is_ancestral() -> None:
-    """On VE with eta = 1 it is the posterior's ancestral sampling, step by step."""
+    """On VE with eta = 1 every step is one of ancestral sampling."""
     for ddim, ancestral in zip(rows_of(VESDE(), "ddim", eta=1.0), rows_of(VESDE(), "ancestral"), strict=True):
         assert one_step(ddim) == pytest.approx(one_step(ancestral), rel=1e-9)
 
@@ -47,13 +47,13 @@ def test_ddim_with_all_noise_is_ancestral() -> None:
     ],
 )
 def test_the_first_step_is_ddim(name: str, solver: str, order: int | None) -> None:
-    """Without a past every multistep method of the flow is DDIM, whatever it predicts, and so is a run of one step."""
+    """The first step of every multistep method of the flow is DDIM, in noise and in data prediction."""
     first = rows_of(SDE_OF[name], solver, order=order, flow=True)[0]
     assert one_step(first) == pytest.approx(one_step(rows_of(SDE_OF[name], "ddim")[0]), rel=1e-9, abs=1e-12)
 
 
 def test_noise_at_eta_one_is_the_posterior() -> None:
-    """The first steps of the stochastic methods at eta = 1 are DDIM's too."""
+    """With eta = 1 the first steps of the stochastic methods are DDIM's."""
     wanted = one_step(rows_of(VPSDE(), "ddim", eta=1.0)[0])
     assert one_step(rows_of(VPSDE(), "dpmpp_2m_sde")[0]) == pytest.approx(wanted, rel=1e-9)
     assert one_step(rows_of(VPSDE(), "sa")[0]) == pytest.approx(wanted, rel=1e-9)

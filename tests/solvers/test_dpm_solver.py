@@ -22,7 +22,7 @@ from tests.support.toy_solvers import (
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_dpmpp_2m_is_as_published(name: str) -> None:
-    """Algorithm 2 of Lu et al., written with its own r and D, takes every point of a mixture to the same place."""
+    """Algorithm 2 of Lu et al., in its own r and D, gives the same end for every point of a mixture."""
     sde = SDE_OF[name]
     schedule, x = schedule_of(sde), sde.prior_std * X
     a, s, h = schedule.scale, schedule.std, schedule.h
@@ -38,7 +38,7 @@ def test_dpmpp_2m_is_as_published(name: str) -> None:
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_the_flow_of_the_sde_variant_is_dpmpp_2m(name: str) -> None:
-    """flow=True and eta=0 are one thing, and the table is that of the deterministic solver."""
+    """flow=True and eta=0 both give the table of the deterministic solver."""
     wanted = rows_of(SDE_OF[name], "dpmpp_2m")
     assert rows_of(SDE_OF[name], "dpmpp_2m_sde", flow=True) == wanted
     assert rows_of(SDE_OF[name], "dpmpp_2m_sde", eta=0.0) == wanted

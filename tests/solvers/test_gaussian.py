@@ -21,7 +21,7 @@ from tests.support.toy_solvers import (
 
 @pytest.mark.statistical
 def test_loop_keeps_saved_state_and_history(run_seed: int) -> None:
-    """Rows that use the saved state, older outputs and no network do in the loop what `propagate` says."""
+    """Rows with the saved state, older outputs and no evaluation have in the loop the moments of `propagate`."""
     sde = VPSDE()
     table = StepTable.of(
         [

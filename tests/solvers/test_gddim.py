@@ -38,7 +38,7 @@ def test_gddim_keeps_a_point_exactly(sde: CLDSDE, damping: str) -> None:
 
 
 def test_noisy_gddim_is_the_conditional_distribution() -> None:
-    """With the data in one point a step is exact at any length: one from T to 0.01 has the marginal there."""
+    """For data in one point a step of any length is exact: one from T to 0.01 gives the marginal there."""
     sde, point = CONSTANT, 0.7
     grid = make_grid("uniform", sde, 1, 0.01)
     row = reverse_sde_rows(sde, grid, 1)[0]
@@ -52,7 +52,7 @@ def test_noisy_gddim_is_the_conditional_distribution() -> None:
 
 @pytest.mark.parametrize("sde", CLDS.values(), ids=CLDS)
 def test_noisy_gddim_weights(sde: CLDSDE) -> None:
-    """The weights of every order sum to B, and the integral that they come from is B too."""
+    """The weights of every order sum to B, and so does their quadrature."""
     grid = make_grid("logsnr", sde, 12, 5e-3)
     rows = reverse_sde_rows(sde, grid, 3)
     quadrature = np.stack([sum(row.outputs)[:, 0] for row in rows])
@@ -67,7 +67,7 @@ def toy_errors(
 ) -> dict[SolverOptions, tuple[float, float]]:
     """RMS of x at t = 1e-3 between each solver and the converged ODE from the same states at T, in float64.
 
-    And its standard error: a random state may lie so near the border of two modes that a solver takes it to the other.
+    Returns the RMS and its standard error: a state near the border of two modes may end in the other mode.
     """
     model = mixture(CONSTANT)
     start = np.random.default_rng(seed).normal(size=(particles, 2)) * CONSTANT.prior_stds
@@ -103,7 +103,7 @@ def toy_errors(
 def test_gddim_on_the_toy_mixture(run_seed: int) -> None:
     """The reference's toy check at 20 and 50 evaluations: Euler as recorded there, gDDIM no worse.
 
-    What is recorded is rounded to 0.005 or less, and of other random states; that of four values holds for three too.
+    The recorded errors are rounded to 0.005 or less, and come from other random states; order 3 takes those of 4.
     """
 
     def choice(solver: str, steps: int, order: int | None = None) -> SolverOptions:

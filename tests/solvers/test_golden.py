@@ -41,7 +41,7 @@ def steps(golden: Path) -> dict[str, np.ndarray]:
 
 
 def run_recorded(sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray], norm: str = "batch") -> Tensor:
-    """A run of the loop on the reference backend, with the normal fields that the original drew, the prior first."""
+    """Run the loop on the reference backend with the recorded normal fields, the prior first."""
 
     def recorded(state: Tensor, _ids: Tensor, _seed: int, control: Tensor) -> Tensor:
         return torch.from_numpy(draws[int(control[CONTROL.draw])]).to(state.dtype)
@@ -103,7 +103,7 @@ def test_corrector_steps(steps: dict[str, np.ndarray], name: str, corrector: str
     for draw in ("z0", "z1"):
         score, z = model.score(x, torch.from_numpy(times)), torch.from_numpy(steps[f"{key}/{draw}"])
         if corrector == "langevin":
-            # The samples' times differ, which no run has; the step sizes are per sample, the norms the batch's.
+            # Unlike in a run, the samples' times differ: the step sizes are per sample, the norms the batch's.
             ratio = z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
             size = torch.tensor([row.langevin for row in rows])[:, None, None, None] * ratio**2
             mean, noise = x + size * score, (2 * size).sqrt()
@@ -135,7 +135,7 @@ def test_whole_run(steps: dict[str, np.ndarray], name: str) -> None:
 
 
 def test_too_few_ancestral_steps_are_refused(steps: dict[str, np.ndarray]) -> None:
-    """Where the original's ten ancestral VP steps run into NaN, the table is refused when it is built."""
+    """Ten ancestral steps on VP give NaN in the original; here the table is refused when it is built."""
     assert np.isnan(steps["pc/vp_ancestral_sampling_none_N10/out"]).any()
     with pytest.raises(ValueError, match="take more steps"):
         build_table(VPSDE(), SolverOptions("ancestral", 10))

@@ -26,7 +26,7 @@ from tests.support.cld import CLDS, Recorded, run
 @pytest.mark.parametrize("solver", ["em", "sscs"])
 @pytest.mark.parametrize("name", CLDS)
 def test_golden_runs(golden: Path, name: str, solver: str, striding: str, grid: str, denoise: bool) -> None:
-    """Whole runs of eight evaluations with the recorded draws and a mixed score, to 1e-5; SSCS by the parity flag."""
+    """Whole runs of eight evaluations with the recorded draws and a mixed score, to 1e-5; SSCS with the parity flag."""
     with np.load(golden / "cld_steps.npz") as archive:
         key = f"sample/{name}_{solver}_{striding}_denoise{int(denoise)}_n8"
         start, draws, x, v, nfe = (archive[f"{key}/{part}"] for part in ("u0", "z", "x", "v", "nfe"))

@@ -19,7 +19,7 @@ from tests.support.toy_solvers import (
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", SDE_OF)
 def test_grids_end_at_eps(name: str, grid: str) -> None:
-    """The fast solvers' steps fall from T to eps, through the times that are asked for, and so do parts of the way."""
+    """Grids of the fast solvers fall from the start to eps exactly and pass through the given times."""
     sde = SDE_OF[name]
     whole = make_grid(grid, sde, 12, 0.01, through=(0.3, 0.05), published=False).edges
     assert len(whole) == 13 and (whole[0], whole[-1]) == pytest.approx((1.0, 0.01), rel=1e-12)

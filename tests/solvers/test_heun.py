@@ -14,7 +14,7 @@ from scoresde_fast.solvers import (
 
 
 def test_churn_is_limited() -> None:
-    """A step's noise grows by churn / steps, by sqrt(2) - 1 at most, and never to a time beyond T."""
+    """The noise grows by churn / steps before a step, by at most sqrt(2) - 1, and never beyond T."""
     sde = VESDE()
     for churn, growth in ((1.0, 0.1), (1e6, np.sqrt(2) - 1)):
         rows = build_table(sde, SolverOptions("heun", 10, grid="karras", churn=churn)).rows

@@ -34,7 +34,7 @@ FORM_IDS = ["-".join([solver, *(f"{name}{value}" for name, value in options.item
 @pytest.mark.parametrize(("solver", "options"), FORMS, ids=FORM_IDS)
 @pytest.mark.parametrize("name", SDE_OF)
 def test_a_point_is_solved_exactly(name: str, solver: str, options: dict[str, Any]) -> None:
-    """Data in one point has constant predictions: three long steps of any form end in the exact distribution.
+    """For data in one point predictions are constant: three long steps of any solver are exact.
 
     The variance is a small difference of large numbers: the last bit of a coefficient moves it by up to 4e-10, the mean
     by 1e-14.
@@ -50,7 +50,7 @@ def test_a_point_is_solved_exactly(name: str, solver: str, options: dict[str, An
 @pytest.mark.parametrize(("solver", "options"), FORMS, ids=FORM_IDS)
 @pytest.mark.parametrize("name", SDE_OF)
 def test_denoising_is_the_posterior_mean(name: str, solver: str, options: dict[str, Any]) -> None:
-    """With denoising the last step is one evaluation at eps, and its result E[x(0) | x(eps)] of Gaussian data."""
+    """With denoising the last step is one evaluation at eps that gives E[x(0) | x(eps)] of Gaussian data."""
     sde, eps = SDE_OF[name], SDE_OF[name].sampling_eps
     chosen = SolverOptions(solver, 8, grid="logsnr", **options)
     table = build_table(sde, chosen)

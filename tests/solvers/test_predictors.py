@@ -88,6 +88,6 @@ def test_nfe_counts_every_evaluation() -> None:
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, object], sentence: str) -> None:
-    """One clear sentence, before any step is taken."""
+    """The table refuses them in one sentence."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**options))

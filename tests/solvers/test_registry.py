@@ -40,7 +40,7 @@ RUN_IDS = ["-".join([solver, *(f"{k}{'' if k == 'restart' else v}" for k, v in o
 @pytest.mark.parametrize(("solver", "options"), RUNS, ids=RUN_IDS)
 @pytest.mark.parametrize("name", SDE_OF)
 def test_distribution_after_a_run(name: str, solver: str, options: dict[str, Any], run_seed: int) -> None:
-    """20 000 samples of a short run, saved states, histories and rows of noise alone, have the table's moments."""
+    """20 000 samples of a short run have the table's moments: with saved states, histories and rows of noise alone."""
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 9, grid="karras", **options))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
@@ -51,7 +51,7 @@ def test_distribution_after_a_run(name: str, solver: str, options: dict[str, Any
 
 
 def test_sampler_takes_the_options() -> None:
-    """The options go from the sampler to the table, and are told by `describe`."""
+    """The options go from the sampler to the table, and `describe` records them."""
     model = GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     options = {"solver": "sa", "steps": 6, "order": 1, "eta": 0.5, "restart": ((0.1, 0.3, 1, 2),)}
     sampler = Sampler(model, **options)
@@ -96,6 +96,6 @@ def test_sampler_takes_the_options() -> None:
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, Any], sentence: str) -> None:
-    """One clear sentence, before any step is taken."""
+    """The table refuses them in one sentence."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**{"steps": 20, "solver": "em", **options}))

@@ -31,7 +31,7 @@ ORDERS = [
 
 
 def noise(solver: str, flow: bool) -> float | None:
-    """What asks "gddim" for its noisy form."""
+    """The ``eta`` of the noisy form of "gddim"; None for the others."""
     return 1.0 if solver == "gddim" and not flow else None
 
 
@@ -75,7 +75,7 @@ def test_order_of_convergence(solver: str, flow: bool, order: int | None, claime
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("solver", "flow", "order"), [case[:3] for case in ORDERS])
 def test_distribution_after_a_run(solver: str, flow: bool, order: int | None, grid: str, run_seed: int) -> None:
-    """20 000 samples of a short run have the mean and covariance that the table predicts, in the fused kernels."""
+    """20 000 samples of a short run by the fused kernels have the mean and variances of the table."""
     sde = CONSTANT
     table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow, order=order, eta=noise(solver, flow)))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
@@ -141,6 +141,6 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, object], sentence: str) -> None:
-    """One clear sentence, before any step is taken."""
+    """The table refuses them in one sentence."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**{"steps": 20, **options}))

@@ -36,7 +36,7 @@ NOISY: list[tuple[str, int, dict[str, Any]]] = [
 
 @cache
 def solved(name: str) -> tuple[Array, Array]:
-    """Starts at T and where the probability flow takes them, to twelve digits."""
+    """States at T and their ends on the probability flow, to twelve digits."""
     sde, mixture = SDE_OF[name], Mixture()
 
     def slope(t: float, x: Array) -> Array:
@@ -52,7 +52,7 @@ def test_order_of_the_flow(name: str, solver: str, order: int) -> None:
     """The distance of a mixture's paths from the exact ones falls at the solver's order, within 0.25."""
     sde, mixture = SDE_OF[name], Mixture()
     start, exact = solved(name)
-    # DEIS of order 4 is so near on VE that with more steps only the start is left, which is of order 2.
+    # DEIS of order 4 is so accurate on VE that with more steps the error of the start, of order 2, dominates.
     sizes = (40, 80, 160) if (name, solver, order) == ("ve", "deis", 4) else (80, 160, 320)
     errors = []
     for steps in sizes:
@@ -67,7 +67,7 @@ def test_order_of_the_flow(name: str, solver: str, order: int) -> None:
 )
 @pytest.mark.parametrize("name", SDE_OF)
 def test_weak_order(name: str, solver: str, order: int, noise: dict[str, Any]) -> None:
-    """With noise of any strength mean and deviation converge at the solver's weak order, within 0.25."""
+    """With noise mean and deviation converge at the solver's weak order, within 0.25."""
     sizes = (200, 400, 800)
     options = [SolverOptions(solver, n, grid="logsnr", denoise=False, eps=EPS, order=order, **noise) for n in sizes]
     errors = [error_in_moments(SDE_OF[name], choice) for choice in options]

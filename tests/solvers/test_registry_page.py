@@ -49,7 +49,7 @@ def documented(name: str) -> str:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_page_is_the_registry(name: str) -> None:
-    """docs/solvers.md has a row and a section for every solver, with what the registry knows of it."""
+    """docs/solvers.md has a row and a section for every solver, with its attributes in the registry."""
     assert documented(name) in PAGE
     assert f"### {name}\n" in PAGE
     section = PAGE.split(f"### {name}\n")[1].split("\n### ")[0]
@@ -57,7 +57,7 @@ def test_the_page_is_the_registry(name: str) -> None:
 
 
 def test_the_pages_examples_run() -> None:
-    """Every Python block of docs/solvers.md runs as it stands, and the solver it registers samples like the others."""
+    """Every Python block of docs/solvers.md runs, and the solver that it registers samples like the others."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(blocks) == 2
     try:

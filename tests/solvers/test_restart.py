@@ -27,7 +27,7 @@ AROUND = [("dpmpp_2m", 2), ("heun", 2), ("sa", 1)]
 
 
 def test_restart_goes_forward_and_back() -> None:
-    """At each t_min the run jumps to t_max and returns, so often and in so many steps; the rest is as without."""
+    """At each t_min the run goes to t_max and returns, in the given steps and as often as given."""
     table = build_table(VPSDE(), SolverOptions("ddim", 9, grid="karras", restart=RESTART))
     jumps = [row.t for row in table.rows if row.derive is None]
     assert jumps == [0.3, 0.1, 0.1]
@@ -48,7 +48,7 @@ def test_a_jump_is_the_forward_kernel() -> None:
 
 
 def test_restart_wipes_out_errors() -> None:
-    """On Gaussian data an interval brings a coarse DDIM run nearer to the exact deviation than it was."""
+    """On Gaussian data an interval halves the error of a coarse DDIM run in the deviation."""
 
     def error(restart: tuple[tuple[float, float, int, int], ...] | None) -> float:
         options = SolverOptions("ddim", 8, grid="karras", restart=restart, denoise=False)
@@ -61,7 +61,7 @@ def test_restart_wipes_out_errors() -> None:
 @pytest.mark.parametrize(("solver", "order"), AROUND, ids=[f"{s}-{o}" for s, o in AROUND])
 @pytest.mark.parametrize("name", SDE_OF)
 def test_order_with_restarts(name: str, solver: str, order: int) -> None:
-    """Two intervals of Restart, with steps in proportion, leave a solver its order."""
+    """With two intervals, and steps in proportion, a solver keeps its order."""
     sde, sizes = SDE_OF[name], (150, 300, 600)
     errors = []
     for n in sizes:
@@ -74,7 +74,7 @@ def test_order_with_restarts(name: str, solver: str, order: int) -> None:
 
 
 def test_restart_in_words() -> None:
-    """Text is read, one interval or several; anything else is refused with an example."""
+    """Text gives one interval or several; other text is refused with an example."""
     assert SolverOptions(restart="0.1:0.3:2:5").restart == ((0.1, 0.3, 2, 5),)
     assert SolverOptions(restart="0.1:0.3:2:5,1e-2:0.2:1:3").restart == ((0.1, 0.3, 2, 5), (0.01, 0.2, 1, 3))
     for text in ("0.1:0.3:2", "0.1:0.3:2.5:5", "", "a:b:c:d"):

@@ -25,7 +25,7 @@ SOLVERS = {
 
 
 def away(options: SolverOptions) -> float:
-    """How far mean and covariance of the state at the end are from those of the data's marginal."""
+    """Return the error in mean and covariance of the state at the end."""
     got = propagate(build_table(SDE, options), SDE, DATA, marginal(SDE, SDE.T, *DATA))
     wanted = marginal(SDE, EPS, *DATA)
     return float(np.abs(got.mean - wanted.mean).max() + np.abs(got.covariance - wanted.covariance).max())
@@ -33,7 +33,7 @@ def away(options: SolverOptions) -> float:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_order_stays(name: str) -> None:
-    """With two intervals the error still falls with the steps at the solver's order, within 0.25."""
+    """With two intervals a solver keeps its order, within 0.25."""
     options, order = SOLVERS[name]
     sizes, errors = (100, 200, 400), []
     for n in sizes:
@@ -53,7 +53,7 @@ def test_a_jump_is_the_forward_kernel() -> None:
 
 
 def test_restart_wipes_out_errors() -> None:
-    """An interval brings the deviation of a coarse run of the flow nearer to the data's than it was."""
+    """An interval halves the error of a coarse run of the flow."""
     coarse = SolverOptions("gddim", 6, grid="quadratic", order=1, denoise=False, eps=EPS)
     assert away(replace(coarse, restart=((0.05, 0.4, 3, 24),))) < 0.5 * away(coarse)
 

@@ -23,7 +23,7 @@ from tests.support.cld import CONSTANT, DAMPINGS, LINEAR, MEAN, STD, mixture, ru
 
 
 def test_the_parity_flag_departs_only_where_beta_changes() -> None:
-    """With a constant beta the original's SSCS is the right one, with a linear beta it is not."""
+    """The original's SSCS is the same with a constant beta, and differs with a linear beta."""
     for sde, same in ((CONSTANT, True), (LINEAR, False)):
         ends = []
         for parity in (False, True):
@@ -33,7 +33,7 @@ def test_the_parity_flag_departs_only_where_beta_changes() -> None:
 
 
 def right_halves(sde: CLDSDE, grid: str, steps: int) -> StepTable:
-    """SSCS as it is merged, with a row for each half step."""
+    """Return the table of SSCS with a row for each half step, and beta integrated over each."""
     g = make_grid(grid, sde, steps, 1e-3)
     first, second = sde.clock(g.times - g.dt / 2, g.times), sde.clock(g.ends, g.times - g.dt / 2)
     return StepTable.of(unmerged(sde, g.times, first, first + second, second))
@@ -61,7 +61,7 @@ def test_merged_sscs_is_the_unmerged_one(beta: tuple[float, float], damping: str
 
 @pytest.mark.statistical
 def test_merged_and_unmerged_sscs_draw_alike(run_seed: int) -> None:
-    """10^5 samples of a mixture by either, of independent noise: Kolmogorov-Smirnov on x and on v."""
+    """10^5 samples of a mixture by each, with independent noise, pass Kolmogorov-Smirnov on x and v."""
     samples, count = [], 100_000
     tables = (
         build_table(CONSTANT, SolverOptions("sscs", 8, grid="quadratic", denoise=False)),

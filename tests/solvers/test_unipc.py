@@ -22,7 +22,7 @@ from tests.support.toy_solvers import (
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_unipc_is_predictor_and_corrector(name: str) -> None:
-    """UniPC-2 as two formulas with two states, the corrected one the next step's: one row a step does the same."""
+    """One row a step gives the same as UniPC-2 with a predicted and a corrected state."""
     sde = SDE_OF[name]
     schedule, x = schedule_of(sde), sde.prior_std * X
     a, s, h = schedule.scale, schedule.std, schedule.h
@@ -51,7 +51,7 @@ def test_unipc_is_predictor_and_corrector(name: str) -> None:
 @pytest.mark.parametrize("tau", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("name", SDE_OF)
 def test_sa_is_predictor_and_corrector(name: str, tau: float) -> None:
-    """SA-Solver of order 1 as two formulas that share a normal field: one row a step does the same."""
+    """One row a step gives the same as SA-Solver of order 1, whose predictor and corrector share a normal field."""
     sde, rate = SDE_OF[name], 1 + tau**2
     schedule, x, normal = schedule_of(sde), sde.prior_std * X, np.random.default_rng(0).normal(size=(STEPS, len(X)))
     a, s, h = schedule.scale, schedule.std, schedule.h

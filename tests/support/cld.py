@@ -38,7 +38,7 @@ def mixture(sde: SDE) -> GaussianMixture:
 
 
 def run(model: ScoreFunction, table: StepTable, u: Tensor, backend: str = "auto", seed: int = 0) -> Tensor:
-    """The loop's run from the states ``u``."""
+    """Run the loop from the states ``u``."""
     program = program_for(model, table, "cpu")
     loop = Loop(program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu", backend), seed)
     return loop.run(u, Noise(seed, torch.arange(len(u))))

@@ -41,7 +41,7 @@ LABELS = torch.tensor([700.0, 3.0, 700.0, 50.0])  # the rows of a run; one time 
 
 
 def check(network: torch.nn.Module) -> None:
-    """Shape kept, finite, depends on its input, and every trainable weight has a gradient."""
+    """Assert that the output has the input's shape and varies, and that every trainable weight has a gradient."""
     x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([3.0, 700.0])
     out = network(x, labels)
@@ -52,7 +52,7 @@ def check(network: torch.nn.Module) -> None:
 
 
 def trained(network: ScoreNetwork) -> ScoreNetwork:
-    """Fresh weights leave zeros where training does not."""
+    """Add noise to fresh weights, some of which are zero, unlike trained ones."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in network.parameters():
@@ -67,5 +67,5 @@ def small(**options: Any) -> ScoreNetwork:
 
 
 def largest_difference(ours: Tensor, plain: Tensor) -> float:
-    """Relative to the largest value."""
+    """The largest difference, relative to the largest value."""
     return float((ours - plain).abs().max() / plain.abs().max())

@@ -63,7 +63,7 @@ def order_of(sizes: tuple[int, ...], errors: list[float]) -> float:
 
 
 def error_in_moments(sde: ScalarSDE, options: SolverOptions) -> float:
-    """Of mean and deviation after a run on Gaussian data, from the exact distribution at T."""
+    """The error in mean and deviation after a run on Gaussian data from the exact distribution at T."""
     got = propagate(build_table(sde, options), sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
     wanted = marginal(sde, EPS, MEAN, STD)
     deviations = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
@@ -71,7 +71,7 @@ def error_in_moments(sde: ScalarSDE, options: SolverOptions) -> float:
 
 
 def rows_of(sde: ScalarSDE, solver: str, **options: Any) -> list[Row]:
-    """The rows of a run from T to eps on a grid of uneven steps, without denoising."""
+    """The rows of a run on a grid of uneven steps, without denoising."""
     chosen: dict[str, Any] = {"grid": "sqrt", "denoise": False, "eps": 0.01, **options}
     return [row for row in build_table(sde, SolverOptions(solver, STEPS, **chosen)).rows if isinstance(row, Row)]
 
@@ -82,7 +82,7 @@ def schedule_of(sde: ScalarSDE) -> NoiseSchedule:
 
 
 def one_step(row: Row) -> tuple[float, float, float]:
-    """A row without a past as coefficients of x, of the score and of the noise."""
+    """The coefficients of x, score and noise in a row without a history."""
     assert row.derive is not None and not np.any(row.outputs[1:])
     return row.state + row.outputs[0] * row.derive[0], row.outputs[0] * row.derive[1], row.noise
 
@@ -94,7 +94,7 @@ def data_prediction(sde: ScalarSDE, schedule: NoiseSchedule, i: int, x: Array) -
 
 
 def sample(sde: SDE, table: StepTable, run_seed: int, shape: tuple[int, ...]) -> Tensor:
-    """20 000 samples of Gaussian data, with the batch's Langevin norms."""
+    """Draw 20 000 samples of Gaussian data, with the batch's Langevin norms."""
     model = GaussianMixture.gaussian(sde, MEAN, STD, shape)
     noise = Noise(run_seed, arange(20_000))
     labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))

@@ -20,7 +20,7 @@ def ddim(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, eta: float = 0.0) -> lis
         ValueError: ``eta`` is greater than 1.
     """
     if eta > 1:
-        raise ValueError(f"eta is {eta:g}; of solver 'ddim' it is at most 1, the noise of the posterior")
+        raise ValueError(f"eta is {eta:g}; solver 'ddim' takes at most 1, the noise of the posterior")
     schedule = NoiseSchedule.at(sde, grid.edges)
     decay = schedule.scale[1:] / schedule.scale[:-1]
     sigma = eta * schedule.std[1:] * np.sqrt(-np.expm1(-2 * schedule.h))

@@ -58,7 +58,7 @@ def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int = 2, eta: float = 
     """
     assert isinstance(sde, CLDSDE)
     if eta not in (0.0, 1.0):
-        raise ValueError(f"eta is {eta:g}; solver 'gddim' has 0, the probability flow, and 1, the reverse SDE")
+        raise ValueError(f"eta is {eta:g}; solver 'gddim' takes 0, the probability flow, or 1, the reverse SDE")
     return reverse_sde_rows(sde, grid, order) if eta else flow_rows(sde, grid, order)
 
 

@@ -37,12 +37,13 @@ class Solver:
         source: the source of its equations.
         sdes: the SDEs on which it is defined.
         flow: whether it has a probability-flow form.
-        orders: the orders of convergence that the user can choose from; the first is the default of a solver with one.
-        finish: ``finish(sde, t, dt)`` -> the row that denoises at the end of a run; None leaves out the last noise.
+        orders: the orders of convergence, strong on the flow and weak with noise; the user chooses from several.
+        finish: ``finish(sde, t, dt)`` -> the row that denoises at the end of a run; without it, denoising leaves out
+            the noise of the last step.
         deterministic: whether it draws noise only if an option asks for it.
         evaluations: network evaluations a step.
         published: whether it is a solver of score_sde.  On images its uniform grid then ends one step beyond eps, and
-            denoising leaves out the noise of the last step.
+            denoising ignores ``finish``.
         correctable: whether a corrector can go before each step, which needs a solver without a history.
         corrected: whether it has a corrector that costs no extra evaluation and raises the order by one.
         weak_order: the highest weak order of its noisy form, where that is below the order of the flow.

@@ -85,8 +85,8 @@ def _require_intervals(sde: SDE, intervals: Sequence[Any], eps: float) -> None:
         t_min, t_max, times, steps = interval
         if not eps < t_min < t_max <= sde.T:
             raise ValueError(
-                f"restart goes from t_min={t_min!r} to t_max={t_max!r}; these must rise, above eps = {eps:g} and up to "
-                f"{sde.T:g}"
+                f"restart goes from t_min={t_min!r} to t_max={t_max!r}; it needs eps < t_min < t_max <= {sde.T:g}, "
+                f"where eps is {eps:g}"
             )
         for name, number in (("times", times), ("steps", steps)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:

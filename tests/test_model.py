@@ -11,10 +11,7 @@ from torch import Tensor, nn
 from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.sdes import SDE, VPSDE
-from scoresde_fast.solvers import (
-    SolverOptions,
-    build_table,
-)
+from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.cld import CONSTANT, Recorded, run
 
 

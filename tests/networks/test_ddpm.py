@@ -7,10 +7,7 @@ import pytest
 import torch
 
 from scoresde_fast.networks import DDPM
-from tests.support.networks import (
-    SIZES,
-    check,
-)
+from tests.support.networks import SIZES, check
 
 
 @pytest.mark.parametrize("with_conv", [True, False])

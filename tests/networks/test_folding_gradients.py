@@ -16,14 +16,7 @@ from scoresde_fast.networks import DDPM, ScoreNetwork
 from scoresde_fast.networks.folded_convolution import FoldedConvolution
 from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 from scoresde_fast.ops import winograd_weights
-from tests.support.networks import (
-    LABELS,
-    OPTIONS,
-    PAIRS,
-    largest_difference,
-    small,
-    trained,
-)
+from tests.support.networks import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
 
 FOLDED = 2e-5  # of test_folding: what a folded network's own output may be off, relative to the largest value
 

@@ -7,12 +7,7 @@ import pytest
 import torch
 
 from scoresde_fast.networks import NCSNpp
-from tests.support.networks import (
-    PYRAMIDS,
-    SIZES,
-    SWITCHES,
-    check,
-)
+from tests.support.networks import PYRAMIDS, SIZES, SWITCHES, check
 
 
 @pytest.mark.parametrize(("block", "progressive", "pyramid", "combine"), PYRAMIDS, ids=map("-".join, PYRAMIDS))

@@ -11,23 +11,11 @@ import torch
 
 import scoresde_fast as sf
 from scoresde_fast.sdes import CLDSDE, VPSDE
-from scoresde_fast.solvers import (
-    SOLVERS,
-    SolverOptions,
-    StepTable,
-    TimeGrid,
-    build_table,
-)
+from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, TimeGrid, build_table
 from scoresde_fast.solvers.correctors import annealed_langevin
 from scoresde_fast.solvers.gaussian import Gaussian, marginal, prior, propagate
 from tests.support.chance import assert_moments
-from tests.support.toy_solvers import (
-    MEAN,
-    SDE_OF,
-    STD,
-    assert_prediction,
-    sample,
-)
+from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, sample
 
 SDES = {"constant": CLDSDE(), "linear": CLDSDE(beta0=0.1, beta1=6.9, numerical_eps=1e-6), "over": CLDSDE(friction=2.0)}
 DATA = (0.3, 0.5)

@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 
 from scoresde_fast.sdes import VESDE, VPSDE
-from scoresde_fast.solvers import (
-    make_grid,
-)
-from tests.support.toy_solvers import (
-    SDE_OF,
-    STEPS,
-    one_step,
-    rows_of,
-)
+from scoresde_fast.solvers import make_grid
+from tests.support.toy_solvers import SDE_OF, STEPS, one_step, rows_of
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])

@@ -6,18 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scoresde_fast.solvers import (
-    StepTable,
-)
-from tests.support.toy_solvers import (
-    SDE_OF,
-    STEPS,
-    Mixture,
-    X,
-    data_prediction,
-    rows_of,
-    schedule_of,
-)
+from scoresde_fast.solvers import StepTable
+from tests.support.toy_solvers import SDE_OF, STEPS, Mixture, X, data_prediction, rows_of, schedule_of
 
 
 @pytest.mark.parametrize("name", SDE_OF)

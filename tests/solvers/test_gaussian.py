@@ -6,17 +6,9 @@ from __future__ import annotations
 import pytest
 
 from scoresde_fast.sdes import VPSDE
-from scoresde_fast.solvers import (
-    Row,
-    StepTable,
-)
+from scoresde_fast.solvers import Row, StepTable
 from scoresde_fast.solvers.gaussian import prior, propagate
-from tests.support.toy_solvers import (
-    MEAN,
-    STD,
-    assert_prediction,
-    sample,
-)
+from tests.support.toy_solvers import MEAN, STD, assert_prediction, sample
 
 
 @pytest.mark.statistical

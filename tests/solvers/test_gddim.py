@@ -9,12 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from scoresde_fast.sdes import CLDSDE
-from scoresde_fast.solvers import (
-    PairRow,
-    SolverOptions,
-    build_table,
-    make_grid,
-)
+from scoresde_fast.solvers import PairRow, SolverOptions, build_table, make_grid
 from scoresde_fast.solvers.gddim import RotatedFactor, data_weights, reverse_sde_rows
 from tests.support.chance import SIGMAS
 from tests.support.cld import CLDS, CONSTANT, DAMPINGS, mixture

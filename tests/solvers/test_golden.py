@@ -20,13 +20,7 @@ from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin_norms, langevin_step
 from scoresde_fast.ops.step_table import CONTROL
 from scoresde_fast.sdes import SDE, VPSDE
-from scoresde_fast.solvers import (
-    SOLVERS,
-    SolverOptions,
-    StepTable,
-    TimeGrid,
-    build_table,
-)
+from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, TimeGrid, build_table
 from scoresde_fast.solvers.correctors import CORRECTORS
 from tests.support.golden import assert_close
 from tests.support.toy_solvers import SDE_OF

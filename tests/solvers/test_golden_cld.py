@@ -14,10 +14,7 @@ from torch import Tensor
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ops import affine_step_pair
 from scoresde_fast.ops.step_table import CONTROL
-from scoresde_fast.solvers import (
-    SolverOptions,
-    build_table,
-)
+from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.cld import CLDS, Recorded, run
 
 

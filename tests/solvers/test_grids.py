@@ -6,14 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scoresde_fast.solvers import (
-    GRIDS,
-    make_grid,
-)
+from scoresde_fast.solvers import GRIDS, make_grid
 from scoresde_fast.solvers.noise_schedule import NoiseSchedule
-from tests.support.toy_solvers import (
-    SDE_OF,
-)
+from tests.support.toy_solvers import SDE_OF
 
 
 @pytest.mark.parametrize("grid", GRIDS)

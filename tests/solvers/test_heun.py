@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 
 from scoresde_fast.sdes import VESDE
-from scoresde_fast.solvers import (
-    SolverOptions,
-    build_table,
-)
+from scoresde_fast.solvers import SolverOptions, build_table
 
 
 def test_churn_is_limited() -> None:

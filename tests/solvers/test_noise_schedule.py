@@ -8,19 +8,9 @@ from typing import Any
 
 import pytest
 
-from scoresde_fast.solvers import (
-    SOLVERS,
-    SolverOptions,
-    StepTable,
-    build_table,
-)
+from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, build_table
 from scoresde_fast.solvers.gaussian import marginal, prior, propagate
-from tests.support.toy_solvers import (
-    FAST,
-    MEAN,
-    SDE_OF,
-    STD,
-)
+from tests.support.toy_solvers import FAST, MEAN, SDE_OF, STD
 
 FORMS: list[tuple[str, dict[str, Any]]] = [
     *[(found.name, {"order": order}) for found in FAST for order in found.orders],

@@ -7,20 +7,9 @@ import numpy as np
 import pytest
 
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
-from scoresde_fast.solvers import (
-    GRIDS,
-    SOLVERS,
-    SolverOptions,
-    build_table,
-)
+from scoresde_fast.solvers import GRIDS, SOLVERS, SolverOptions, build_table
 from scoresde_fast.solvers.gaussian import marginal, prior, propagate
-from tests.support.toy_solvers import (
-    MEAN,
-    SDE_OF,
-    STD,
-    assert_prediction,
-    sample,
-)
+from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, sample
 
 PUBLISHED = {name: found for name, found in SOLVERS.items() if found.published}
 CASES = [

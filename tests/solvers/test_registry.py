@@ -12,18 +12,10 @@ import torch
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.sdes import CLDSDE, SDE, VPSDE
-from scoresde_fast.solvers import (
-    SolverOptions,
-    build_table,
-)
+from scoresde_fast.solvers import SolverOptions, build_table
 from scoresde_fast.solvers.gaussian import prior, propagate
 from tests.support.chance import assert_moments
-from tests.support.toy_solvers import (
-    FAST,
-    MEAN,
-    SDE_OF,
-    STD,
-)
+from tests.support.toy_solvers import FAST, MEAN, SDE_OF, STD
 
 RESTART = ((0.1, 0.4, 2, 3), (0.3, 1.0, 1, 4))
 RUNS: list[tuple[str, dict[str, Any]]] = [

@@ -11,12 +11,7 @@ from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE
-from scoresde_fast.solvers import (
-    GRIDS,
-    SolverOptions,
-    StepTable,
-    build_table,
-)
+from scoresde_fast.solvers import GRIDS, SolverOptions, StepTable, build_table
 from scoresde_fast.solvers.gaussian import marginal, prior, propagate
 from tests.support.chance import assert_moments
 from tests.support.cld import CONSTANT, DAMPINGS, MEAN, STD, run

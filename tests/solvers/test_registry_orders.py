@@ -11,19 +11,8 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from scoresde_fast.sdes import Array
-from scoresde_fast.solvers import (
-    SOLVERS,
-    SolverOptions,
-    build_table,
-)
-from tests.support.toy_solvers import (
-    EPS,
-    FAST,
-    SDE_OF,
-    Mixture,
-    error_in_moments,
-    order_of,
-)
+from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
+from tests.support.toy_solvers import EPS, FAST, SDE_OF, Mixture, error_in_moments, order_of
 
 FLOWS = [(name, found.name, order) for name in SDE_OF for found in FAST if found.flow for order in found.orders]
 NOISY: list[tuple[str, int, dict[str, Any]]] = [

@@ -10,17 +10,10 @@ import numpy as np
 import pytest
 
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
-from scoresde_fast.solvers import (
-    SOLVERS,
-    SolverOptions,
-    build_table,
-)
+from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from scoresde_fast.solvers.gaussian import prior, propagate
 from scoresde_fast.solvers.registry import ALIASES
-from tests.support.toy_solvers import (
-    MEAN,
-    STD,
-)
+from tests.support.toy_solvers import MEAN, STD
 
 TITLES: dict[type[SDE], str] = {VESDE: "VE", VPSDE: "VP", SubVPSDE: "sub-VP", CLDSDE: "CLD"}
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "solvers.md").read_text()

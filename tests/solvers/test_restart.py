@@ -7,20 +7,9 @@ import numpy as np
 import pytest
 
 from scoresde_fast.sdes import VPSDE
-from scoresde_fast.solvers import (
-    SOLVERS,
-    SolverOptions,
-    build_table,
-)
+from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from scoresde_fast.solvers.gaussian import prior, propagate
-from tests.support.toy_solvers import (
-    EPS,
-    MEAN,
-    SDE_OF,
-    STD,
-    error_in_moments,
-    order_of,
-)
+from tests.support.toy_solvers import EPS, MEAN, SDE_OF, STD, error_in_moments, order_of
 
 RESTART = ((0.1, 0.4, 2, 3), (0.3, 1.0, 1, 4))
 AROUND = [("dpmpp_2m", 2), ("heun", 2), ("sa", 1)]

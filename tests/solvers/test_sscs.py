@@ -10,12 +10,7 @@ from scipy.stats import ks_2samp
 
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE
-from scoresde_fast.solvers import (
-    SolverOptions,
-    StepTable,
-    build_table,
-    make_grid,
-)
+from scoresde_fast.solvers import SolverOptions, StepTable, build_table, make_grid
 from scoresde_fast.solvers.gaussian import prior, propagate
 from scoresde_fast.solvers.sscs import unmerged
 from tests.support.chance import kolmogorov_smirnov_bound

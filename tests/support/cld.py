@@ -13,9 +13,7 @@ from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE
-from scoresde_fast.solvers import (
-    StepTable,
-)
+from scoresde_fast.solvers import StepTable
 
 CONSTANT, LINEAR = CLDSDE(), CLDSDE(beta0=0.1, beta1=6.9, numerical_eps=1e-6)
 CLDS = {"const": CONSTANT, "linear": LINEAR}

@@ -25,7 +25,7 @@ from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, Registers, StepBackends
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE
-from scoresde_fast.sdes.pairs import cholesky
+from scoresde_fast.sdes.linalg import cholesky
 
 Array = npt.NDArray[np.float64]
 

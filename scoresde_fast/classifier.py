@@ -77,7 +77,7 @@ class ClassifierConfig:
 class Classifier(nn.Module):
     """A classifier with fresh weights: log p(y | x) of images x = x(0) + noise z, where x(0) is in [-1, 1].
 
-    `scoresde_fast.sdes.observation` brings any state of a diffusion to that form, so that one classifier serves every
+    `SDE.observation` brings any state of a diffusion to that form, so that one classifier serves every
     SDE (Song et al. 2021, appendix I.1, has one for the VE SDE).
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score models: a network, an SDE, and how the network's output becomes the score."""
+"""Score models: a network, an SDE, and the parametrisation that turns the network's output into the score."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "ddpm": DDPM, "mlp": M
 
 @dataclass(frozen=True)
 class Parametrisation:
-    """What a network is told about time, and how its output becomes the score, in float64 (reference.md, 1 and 2).
+    """The time labels of a network and the factors from its output to the score, in float64.
 
-    Models of continuous time see ``label_scale`` t (VP, sub-VP), sigma(t) (VE) or t (CLD); those of ``num_scales``
-    discrete steps see the step's number, on VE counted from the largest noise level.  A VE network's output is the
-    score; VP and sub-VP networks predict the noise, and the score is -output / std; CLD networks predict the noise of
-    v, and its score is -l_t output.  A ``mixed`` score adds what it is for Gaussian data: -x (VP), -v / S_vv (CLD).
+    In continuous time the label is ``label_scale`` t (VP, sub-VP), sigma(t) (VE) or t (CLD).  With ``num_scales``
+    discrete steps it is the number of the step, on VE counted from the largest noise level.  The output of a VE network
+    is the score.  VP and sub-VP networks predict the noise, and the score is -output / std.  CLD networks predict the
+    noise of v, and its score is -l_t output.  A ``mixed`` score adds the score of Gaussian data: -x (VP), -v / S_vv
+    (CLD).
     """
 
     sde: SDE
@@ -44,12 +45,12 @@ class Parametrisation:
             return t
         if isinstance(self.sde, VESDE):
             return self.sde.sigma(t) if self.continuous else np.round((self.sde.T - t) * (self.num_scales - 1))
-        # Official score_sde models have 999 whatever their num_scales.
+        # Official score_sde models take 999 for every num_scales.
         continuous = self.continuous or not isinstance(self.sde, VPSDE)
-        return t * self.label_scale if continuous else t * (self.num_scales - 1)
+        return t * (self.label_scale if continuous else self.num_scales - 1)
 
     def output_scale(self, t: Time) -> Array:
-        """The factor s of score = s network(x, labels(t)) + `state_scale`(t) x, or v in place of x."""
+        """The factor of the network's output in the score = `output_scale` output + `state_scale` x, on CLD v for x."""
         t = as_times(t)
         if isinstance(self.sde, CLDSDE):
             return -self.sde.ell(t)
@@ -61,7 +62,7 @@ class Parametrisation:
         return -1 / self.sde.marginal(t).std
 
     def state_scale(self, t: Time) -> Array:
-        """The factor of the state, or of its velocity, in the score: 0 unless the score is mixed."""
+        """The factor of the state in the score, on CLD of the velocity; 0 unless the score is mixed."""
         t = as_times(t)
         if not self.mixed:
             return np.zeros_like(t)
@@ -69,14 +70,14 @@ class Parametrisation:
 
 
 class ScoreFunction(nn.Module):
-    """The score of p_t for every t: a network read through a `Parametrisation`.
+    """The score of p_t for every t, from a network and its `Parametrisation`.
 
     Args:
         network: ``network(x, labels)``, (B, *state_shape), (B,) -> (B, *image_shape).
-        parametrisation: its SDE, its labels and its output's meaning.
+        parametrisation: the SDE, the labels of the network and the scale of its output.
         image_shape: (C, H, W) of one sample.
-        centered: data is in [-1, 1] at t = 0, else in [0, 1].
-        is_image: samples are images; else points, which are taken as they are.
+        centered: whether data is in [-1, 1], and not in [0, 1].
+        is_image: whether samples are images, and not points, whose range is not changed.
     """
 
     def __init__(
@@ -97,12 +98,12 @@ class ScoreFunction(nn.Module):
 
     @property
     def sde(self) -> SDE:
-        """The SDE whose marginals these are the scores of."""
+        """The SDE of the marginals p_t."""
         return self.parametrisation.sde
 
     @property
     def state_shape(self) -> tuple[int, ...]:
-        """Shape of one state: ``image_shape``, or (2C, H, W) for the pairs of position and velocity of CLD."""
+        """The shape of one state: ``image_shape``, or on CLD (2C, H, W) for position and velocity."""
         return (self.sde.parts * self.image_shape[0], *self.image_shape[1:])
 
     def prior(self, normals: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ class ScoreFunction(nn.Module):
                 f"states have shape {tuple(x.shape[1:])}; this model's, on the SDE {self.sde.name!r}, are "
                 f"{self.state_shape}{pair}"
             )
-        # Coefficients are made in float64 on the host, then rounded once; a sampler's loop takes them from a table.
+        # Coefficients are computed in float64 on the host and rounded once; a sampler's loop has them in a table.
         times = t.detach().double().cpu().numpy()
         p = self.parametrisation
         labels, output_scale, state_scale = (
@@ -140,7 +141,7 @@ class ScoreFunction(nn.Module):
     def probability_flow(self, x: Tensor, t: Tensor) -> Tensor:
         """dx/dt of the probability-flow ODE: (B, *state_shape), (B,) -> (B, *state_shape).
 
-        f - g^2 score / 2 (Song et al. 2021, equation 13); on CLD, whose noise is in v alone, F u - (0, Gamma beta s_v).
+        f - g^2 score / 2 (Song et al. 2021, equation 13); on CLD, with noise in v alone, F u - (0, Gamma beta s_v).
 
         Raises:
             ValueError: as `score`.
@@ -162,24 +163,24 @@ class ScoreFunction(nn.Module):
         return column(drift_x) * x + column(drift_score) * score
 
     def from_images(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] -> the range of this model's data; points stay as they are."""
+        """Images in [0, 1] -> the range of this model's data; points are returned unchanged."""
         return 2 * images - 1 if self.centered and self.is_image else images
 
     def to_images(self, x: Tensor) -> Tensor:
-        """Samples -> images clipped to [0, 1]; points stay as they are."""
+        """Samples -> images clipped to [0, 1]; points are returned unchanged."""
         return ((x + 1) / 2 if self.centered else x).clamp(0, 1) if self.is_image else x
 
 
 class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
-    """A score model built from a configuration, with fresh weights.
+    """A score model from a configuration, with fresh weights.
 
-    ``save_pretrained`` and ``from_pretrained`` keep it as ``config.json`` and ``model.safetensors``.
+    ``save_pretrained`` and ``from_pretrained`` use ``config.json`` and ``model.safetensors``.
 
     Args:
-        config: a preset's name, a mapping in the original's form, a JSON file with one, or a `Config`.
+        config: the name of a preset, a mapping in the official form, a JSON file with such a mapping, or a `Config`.
 
     Raises:
-        ValueError: the configuration is not valid; the sentence names the option.
+        ValueError: the configuration is not valid; the message names the option.
     """
 
     def __init__(self, config: ConfigLike) -> None:
@@ -199,7 +200,7 @@ class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
 
 
 def build_sde(config: Config) -> SDE:
-    """The SDE that a configuration names, with its noise levels."""
+    """Return the SDE of a configuration."""
     sde, model = SDES[config.training.sde], config.model
     if issubclass(sde, CLDSDE):
         return sde(**vars(config.cld))
@@ -210,7 +211,7 @@ def build_sde(config: Config) -> SDE:
 
 
 def build_network(config: Config) -> nn.Module:
-    """The network that a configuration describes, with fresh weights: options go to the arguments of their name."""
+    """Return the network of a configuration with fresh weights; arguments take the options of the same name."""
     network = NETWORKS[config.model.name]
     in_channels = SDES[config.training.sde].parts * config.data.num_channels
     options: Mapping[str, Any] = {**vars(config.model), **vars(config.data), "in_channels": in_channels}
@@ -218,5 +219,5 @@ def build_network(config: Config) -> nn.Module:
 
 
 def create(config: ConfigLike) -> ScoreModel:
-    """A score model with fresh weights; the arguments and errors of `ScoreModel`."""
+    """Return a score model with fresh weights; arguments and errors are those of `ScoreModel`."""
     return ScoreModel(config)

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde_fast.networks.base import Activation, Operations, OperationsModule, Taps
 from scoresde_fast.networks.blocks import AttentionBlock, join
 from scoresde_fast.networks.layers import NIN
-from scoresde_fast.networks.operations import Activation, Composed, Operations, Taps
 from scoresde_fast.ops.fir_resample import fir_kernel
 
 
@@ -83,7 +83,7 @@ def _recomposed(
     if sliced_fir:
         operations = replace(operations, upsample=_sliced_upsample, downsample=_sliced_downsample)
     for module in copied.modules():
-        if isinstance(module, Composed):
+        if isinstance(module, OperationsModule):
             module.operations = operations
         if isinstance(module, AttentionBlock):
             module.forward = MethodType(attention, module)  # type: ignore[method-assign]

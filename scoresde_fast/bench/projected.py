@@ -13,7 +13,7 @@ from scoresde_fast.conditions.levels import run_levels
 from scoresde_fast.loop.condition import RunContext
 from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import SolverOptions, build_table
-from scoresde_fast.solvers.moments import REGISTERS, prior, row_maps
+from scoresde_fast.solvers.gaussian import REGISTERS, prior, row_maps
 from scoresde_fast.solvers.table import AnyRow
 
 

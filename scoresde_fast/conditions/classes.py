@@ -17,7 +17,6 @@ from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.loop.condition import Data, RunContext, row_table
-from scoresde_fast.sdes import observation
 
 CLASS_SCALE = 5.0
 """The usual scale: what is the asked class to a classifier of noisy images is then so to others of clean ones."""
@@ -28,7 +27,7 @@ ROUNDING = 1e-3
 class ClassGuidance:
     """Guides samples to classes.
 
-    A classifier sees x(0) + noise, which every state is brought to (`scoresde_fast.sdes.observation`), so that one
+    A classifier sees x(0) + noise, which every state is brought to (`SDE.observation`), so that one
     classifier serves every SDE whose noise it was trained for; on CLD its gradient in the velocity is what counts.
 
     Args:
@@ -101,7 +100,7 @@ class ClassGuidance:
                 f"the classifier is of images {classifier.image_shape}, the model of {model.image_shape}: "
                 "choose a classifier of the model's images"
             )
-        weights, std = observation(model.sde, run.table.times)
+        weights, std = model.sde.observation(run.table.times)
         span, offset = (1.0, 0.0) if model.centered or not model.is_image else (2.0, -1.0)
         noise = span * std
         if noise.max() > classifier.high * (1 + ROUNDING):

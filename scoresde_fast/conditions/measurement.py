@@ -23,7 +23,6 @@ from scoresde_fast.conditions.operators.text import Operator
 from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import tweedie
 
 DRAW = 2**32 - 1
 """The draw of simulated noise, the last one: what a run draws, its conditions included, comes before."""
@@ -172,10 +171,10 @@ def recovery(run: RunContext) -> Tensor:
     """(rows, parts + 1): x0_hat from the parts of the state and the network's output, which the score is made of.
 
     Raises:
-        ValueError: on CLD, where x(0) cannot be told from the velocity's score; see `CLDSDE.denoised`.
+        ValueError: on CLD, where x(0) cannot be told from the velocity's score; see `CLDSDE.joint_score`.
     """
     times, parametrisation = run.table.times, run.model.parametrisation
-    state, score = tweedie(run.model.sde, times)
+    state, score = run.model.sde.denoised(times)
     coefficients = np.concatenate([state, (score * parametrisation.output_scale(times))[:, None]], axis=1)
     coefficients[:, -2] += score * parametrisation.state_scale(times)
     return row_table(coefficients, run.device)

@@ -24,7 +24,6 @@ from torch import Tensor
 from scoresde_fast.conditions.measurement import BoundMeasurement, Measurement, span_of
 from scoresde_fast.conditions.operators import LinearOperator, ridge_inverse
 from scoresde_fast.loop.condition import Data, RunContext, row_table
-from scoresde_fast.sdes import observation, tweedie
 
 SPREAD = 2.0
 """How many deviations of the data guidance may move x0_hat, in root mean square."""
@@ -77,10 +76,10 @@ class PiGDM(Measurement):
         """
         model = run.model
         data_std = self.data_std or (1.0 if model.centered or not model.is_image else 0.5)
-        std = observation(model.sde, run.table.times).std
+        std = model.sde.observation(run.table.times).std
         variance, noise = 1 / (1 / data_std**2 + 1 / std**2), self.noise * span_of(run)
         weights = np.stack([noise**2 / variance, self.scale / variance], axis=1)
-        moves = np.abs(tweedie(model.sde, run.table.times)[1]) / (SPREAD * data_std)
+        moves = np.abs(model.sde.denoised(run.table.times).score) / (SPREAD * data_std)
         return BoundPiGDM(
             **self.bound_attributes(run), weights=row_table(weights, run.device), moves=row_table(moves, run.device)
         )

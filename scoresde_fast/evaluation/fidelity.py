@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from scoresde_fast.errors import require_packages
-from scoresde_fast.networks.feature_net import FeatureNet
+from scoresde_fast.networks import FeatureNet
 
 DIGITS_FEATURES = "digits-features"
 DIGITS_SHAPE = (3, 16, 16)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The building blocks of NCSN++: two kinds of residual block, self-attention, and the joining of pyramids."""
+"""The building blocks of NCSN++ and DDPM: residual blocks, self-attention, resampling, and pyramid inputs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde_fast.networks.convolution import FoldedConvolution
-from scoresde_fast.networks.layers import NIN, conv1x1, conv3x3, dense, group_norm
-from scoresde_fast.networks.operations import Activation, Composed, Taps
+from scoresde_fast.networks.base import Activation, OperationsModule, Taps
+from scoresde_fast.networks.folded_convolution import FoldedConvolution
+from scoresde_fast.networks.layers import NIN, conv1x1, conv3x3, dense, group_norm, init_conv
+from scoresde_fast.ops.fir_resample import fir_filter, fir_kernel
 
 
 def join(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
@@ -21,26 +22,26 @@ def join(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
 
 
 def convolve_and_join(conv: nn.Module, h: Tensor, x: Tensor, rescale: bool) -> Tensor:
-    """``join`` of x and conv(h); a folded convolution has the factor in its weights and joins as it writes."""
+    """``join`` of x and conv(h); a folded convolution has the factor in its weights and adds x in its epilogue."""
     return conv(h, residual=x) if isinstance(conv, FoldedConvolution) else join(x, conv(h), rescale)
 
 
 def convolve_both_and_join(conv: nn.Module, h: Tensor, shortcut: nn.Module, x: Tensor, rescale: bool) -> Tensor:
-    """``join`` of shortcut(x) and conv(h); folded, one of the two adds the other's result as it writes its own.
+    """``join`` of shortcut(x) and conv(h); folded, one of the two adds the other's result in its epilogue.
 
-    Winograd's kernel does where it has the 3x3 convolution; elsewhere the 1x1 shortcut does, whose fused kernel is
-    the one that can keep up with cuDNN's.
+    Winograd's kernel adds where it computes the 3x3 convolution.  Elsewhere the 1x1 shortcut adds, as only its fused
+    kernel is as fast as cuDNN's.
     """
     if isinstance(shortcut, FoldedConvolution) and isinstance(conv, FoldedConvolution) and not conv.uses_winograd:
         return shortcut(x, residual=conv(h))
     return convolve_and_join(conv, h, shortcut(x), rescale)
 
 
-class ResnetBlock(Composed):
+class ResnetBlock(OperationsModule):
     """Residual block: norm, activation, [resampling,] convolution, time shift, norm, activation, dropout, convolution.
 
-    ``kind="biggan"`` may resample inside (``resample="up" | "down"``, filtered by ``taps``) and has a 1x1
-    convolution as shortcut where the shape changes; ``kind="ddpm"`` keeps the size and has a `NIN` there.
+    Where the shape changes, the shortcut of ``kind="biggan"`` is a 1x1 convolution, that of ``kind="ddpm"`` a `NIN`.
+    Only "biggan" may resample inside: ``resample="up" | "down"``, filtered by ``taps``.
     """
 
     OFFICIAL_NAMES: ClassVar = {
@@ -123,7 +124,7 @@ class AttentionBlock(nn.Module):
 
 
 class Combine(nn.Module):
-    """Brings the input pyramid into the network: a 1x1 convolution of it, then ``sum`` or ``cat`` with the features."""
+    """The ``sum`` or ``cat`` of the features with a 1x1 convolution of the input pyramid."""
 
     OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0"}
 
@@ -136,3 +137,53 @@ class Combine(nn.Module):
         """(B, P, H, W), (B, C, H, W) -> (B, C, H, W), or (B, 2C, H, W) for ``cat``."""
         projected = self.conv(pyramid)
         return projected + h if self.method == "sum" else torch.cat([projected, h], dim=1)
+
+
+class Upsample(OperationsModule):
+    """Upsampling by two and, ``with_conv``, a 3x3 convolution: after plain upsampling, before a FIR filter."""
+
+    OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0", "fir_conv": "Conv2d_0"}
+    fir_kernel: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, *, with_conv: bool, taps: Taps) -> None:
+        super().__init__()
+        self.taps = taps
+        self.conv = conv3x3(in_channels, out_channels) if with_conv and taps is None else None
+        self.fir_conv = init_conv(nn.Conv2d(in_channels, out_channels, 3)) if with_conv and taps is not None else None
+        kernel = None if taps is None else fir_kernel(taps, gain=4.0).float()
+        self.register_buffer("fir_kernel", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, 2H, 2W)."""
+        if self.fir_conv is not None and self.taps is not None:
+            # Zero insertion and convolution in one transposed convolution, which needs the flipped, transposed kernel.
+            kernel = self.fir_conv.weight.flip(2, 3).transpose(0, 1)
+            y = F.conv_transpose2d(x, kernel, stride=2)
+            y = fir_filter(y, self.fir_kernel, pad=len(self.taps) - 2)
+            return y if self.fir_conv.bias is None else y + self.fir_conv.bias[:, None, None]
+        x = self.operations.upsample(x, self.taps)
+        return x if self.conv is None else self.conv(x)
+
+
+class Downsample(OperationsModule):
+    """Downsampling by two: ``with_conv`` by a strided 3x3 convolution, after the FIR filter if there is one."""
+
+    OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0", "fir_conv": "Conv2d_0"}
+    fir_kernel: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, *, with_conv: bool, taps: Taps) -> None:
+        super().__init__()
+        self.taps = taps
+        conv = init_conv(nn.Conv2d(in_channels, out_channels, 3, stride=2)) if with_conv else None
+        self.conv = conv if taps is None else None
+        self.fir_conv = None if taps is None else conv
+        kernel = None if taps is None else fir_kernel(taps).float()
+        self.register_buffer("fir_kernel", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H/2, W/2)."""
+        if self.fir_conv is not None and self.taps is not None:
+            return self.fir_conv(fir_filter(x, self.fir_kernel, pad=len(self.taps)))
+        if self.conv is not None:
+            return self.conv(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's "SAME" padding for stride 2
+        return self.operations.downsample(x, self.taps)

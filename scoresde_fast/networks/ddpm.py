@@ -9,23 +9,21 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.networks.base import ScoreNetwork
-from scoresde_fast.networks.blocks import AttentionBlock, ResnetBlock
+from scoresde_fast.networks.base import ScoreNetwork, Section
+from scoresde_fast.networks.blocks import AttentionBlock, Downsample, ResnetBlock, Upsample
 from scoresde_fast.networks.layers import (
     ACTIVATIONS,
-    Section,
     conv3x3,
     dense,
     geometric_sigmas,
     group_norm,
     positional_embedding,
 )
-from scoresde_fast.networks.resampling import Downsample, Upsample
 
 GROUPS = 32
 
 
-class DownLevel(Section):
+class DownResolution(Section):
     """One resolution of the descending path: residual blocks, each with its attention, then a step down."""
 
     def __init__(self, modules: list[nn.Module], shrink: nn.Module | None) -> None:
@@ -33,35 +31,35 @@ class DownLevel(Section):
         self.steps, self.shrink = nn.ModuleList(modules), shrink
 
     def forward(self, h: Tensor, temb: Tensor | None) -> list[Tensor]:
-        """The feature maps made here, all kept for the ascending path."""
-        kept: list[Tensor] = []
+        """The feature maps of this resolution, all of them skip connections."""
+        skips: list[Tensor] = []
         for step in self.steps:
             if isinstance(step, ResnetBlock):
                 h = step(h, temb)
-                kept.append(h)
+                skips.append(h)
             else:
-                h = kept[-1] = step(h)
-        return kept if self.shrink is None else [*kept, self.shrink(h)]
+                h = skips[-1] = step(h)
+        return skips if self.shrink is None else [*skips, self.shrink(h)]
 
 
-class UpLevel(Section):
-    """One resolution of the ascending path: residual blocks that take back kept features, attention, a step up."""
+class UpResolution(Section):
+    """One resolution of the ascending path: residual blocks with skip connections, attention, a step up."""
 
     def __init__(self, modules: list[nn.Module], grow: nn.Module | None) -> None:
         super().__init__()
         self.steps, self.grow = nn.ModuleList(modules), grow
 
-    def forward(self, h: Tensor, kept: list[Tensor], temb: Tensor | None) -> Tensor:
-        """The features at the next resolution; takes from the end of ``kept``."""
+    def forward(self, h: Tensor, skips: list[Tensor], temb: Tensor | None) -> Tensor:
+        """The features at the next resolution; pops the last of ``skips``."""
         for step in self.steps:
-            h = step(torch.cat([h, kept.pop()], dim=1), temb) if isinstance(step, ResnetBlock) else step(h)
+            h = step(torch.cat([h, skips.pop()], dim=1), temb) if isinstance(step, ResnetBlock) else step(h)
         return h if self.grow is None else self.grow(h)
 
 
 class DDPM(ScoreNetwork):
-    """The DDPM score network; arguments are named as in the original's configuration, see `NCSNpp`.
+    """The DDPM score network; arguments are named as in the official configurations, see `NCSNpp`.
 
-    With ``scale_by_sigma`` labels are indices into ``num_scales`` noise levels counted from the largest.
+    With ``scale_by_sigma`` labels are indices into ``num_scales`` noise levels, the largest first.
     """
 
     def __init__(
@@ -101,26 +99,23 @@ class DDPM(ScoreNetwork):
             groups=GROUPS,
         )
         attention = partial(AttentionBlock, init_scale=0.0, skip_rescale=False, groups=GROUPS)
-        has_attention = [image_size // 2**level in attn_resolutions for level in range(len(ch_mult))]
+        has_attention = [image_size // 2**i in attn_resolutions for i in range(len(ch_mult))]
 
         self.stem = conv3x3(num_channels, nf)
-        channels, kept, down = nf, [nf], []
-        for level, multiplier in enumerate(ch_mult):
+        channels, skips, down = nf, [nf], []
+        for i, multiplier in enumerate(ch_mult):
             steps: list[nn.Module] = []
             for _ in range(num_res_blocks):
                 steps.append(block(channels, nf * multiplier))
                 channels = nf * multiplier
-                if has_attention[level]:
+                if has_attention[i]:
                     steps.append(attention(channels))
-                kept.append(channels)
-            last = level == len(ch_mult) - 1
-            down.append(
-                DownLevel(
-                    steps, None if last else Downsample(channels, channels, with_conv=resamp_with_conv, taps=None)
-                )
-            )
-            if not last:
-                kept.append(channels)
+                skips.append(channels)
+            shrink = None
+            if i < len(ch_mult) - 1:
+                shrink = Downsample(channels, channels, with_conv=resamp_with_conv, taps=None)
+                skips.append(channels)
+            down.append(DownResolution(steps, shrink))
         self.down = nn.ModuleList(down)
 
         self.middle0 = block(channels)
@@ -128,37 +123,27 @@ class DDPM(ScoreNetwork):
         self.middle1 = block(channels)
 
         up = []
-        for level, multiplier in reversed(list(enumerate(ch_mult))):
+        for i, multiplier in reversed(list(enumerate(ch_mult))):
             steps = []
             for _ in range(num_res_blocks + 1):
-                steps.append(block(channels + kept.pop(), nf * multiplier))
+                steps.append(block(channels + skips.pop(), nf * multiplier))
                 channels = nf * multiplier
-            if has_attention[level]:
+            if has_attention[i]:
                 steps.append(attention(channels))
-            up.append(
-                UpLevel(
-                    steps, None if level == 0 else Upsample(channels, channels, with_conv=resamp_with_conv, taps=None)
-                )
-            )
+            grow = Upsample(channels, channels, with_conv=resamp_with_conv, taps=None) if i else None
+            up.append(UpResolution(steps, grow))
         self.up = nn.ModuleList(up)
         self.norm = group_norm(channels, GROUPS)
         self.head = conv3x3(channels, num_channels, 0.0)
 
     def body(self, x: Tensor, temb: Tensor | None) -> Tensor:
-        """Input in [-1, 1] (B, C, H, W) and the activated time embedding -> features as many as the output has."""
-        kept = [self.stem(x)]
-        for level in self.down:
-            kept += level(kept[-1], temb)
-        h = self.middle1(self.middle_attention(self.middle0(kept[-1], temb)), temb)
-        for level in self.up:
-            h = level(h, kept, temb)
+        skips = [self.stem(x)]
+        for down in self.down:
+            skips += down(skips[-1], temb)
+        h = self.middle1(self.middle_attention(self.middle0(skips[-1], temb)), temb)
+        for up in self.up:
+            h = up(h, skips, temb)
         return self.head(self.operations.norm_act(self.norm, self.act, h))
 
     def embed(self, labels: Tensor) -> Tensor | None:
         return self.embed_features(positional_embedding(labels, self.nf))
-
-    def noise_level(self, labels: Tensor) -> Tensor | None:
-        if not self.scale_by_sigma:
-            return None
-        assert self.sigmas is not None  # made above
-        return self.sigmas[labels.long()]

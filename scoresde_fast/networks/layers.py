@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small layers shared by the networks: initialisation, 1x1 linear maps, norms and time embeddings."""
+"""Layers shared by the networks: initialised convolutions and linear maps, norms, activations, time embeddings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde_fast.networks.operations import Activation, Composed
+from scoresde_fast.networks.base import Activation
 
 ACTIVATIONS: dict[str, Activation] = {
     "swish": F.silu,
@@ -20,28 +19,15 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-class Section(Composed):
-    """Groups layers for reading; it has no counterpart in the flat module list of official checkpoints."""
-
-
-def official_modules(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules in the order of the original's ``all_modules`` list: registration order, sections opened."""
-    for child in module.children():
-        if isinstance(child, Section | nn.ModuleList):
-            yield from official_modules(child)
-        else:
-            yield child
-
-
 def variance_scaling_(weight: Tensor, scale: float = 1.0, *, fan_in: int, fan_out: int) -> Tensor:
-    """Uniform initialisation with variance scale / mean(fan_in, fan_out) (scale 0 stands for 1e-10), in place."""
+    """Initialise in place from a uniform distribution of variance scale / mean(fan_in, fan_out); 0 means 1e-10."""
     bound = math.sqrt(3.0 * (scale or 1e-10) / ((fan_in + fan_out) / 2))
     with torch.no_grad():
         return weight.uniform_(-bound, bound)
 
 
 def init_conv(conv: nn.Conv2d, scale: float = 1.0) -> nn.Conv2d:
-    """Variance-scaled weight and zero bias, in place."""
+    """Initialise in place with a variance-scaled weight and zero bias."""
     receptive = conv.kernel_size[0] * conv.kernel_size[1]
     variance_scaling_(conv.weight, scale, fan_in=conv.in_channels * receptive, fan_out=conv.out_channels * receptive)
     if conv.bias is not None:
@@ -68,12 +54,12 @@ def dense(in_features: int, out_features: int) -> nn.Linear:
 
 
 def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
-    """GroupNorm with ``groups`` groups; by default at most 32 of at least four channels, as everywhere in NCSN++."""
+    """GroupNorm with ``groups`` groups; by default, as in NCSN++, 32 groups or fewer of at least four channels."""
     return nn.GroupNorm(groups or min(channels // 4, 32), channels, eps=1e-6)
 
 
 class NIN(nn.Module):
-    """The linear map of channels, ``W`` (in, out) and ``b`` (out), at every pixel ("network in network")."""
+    """A linear map of channels at every pixel ("network in network"), with ``W`` (in, out) and ``b`` (out)."""
 
     def __init__(self, in_channels: int, out_channels: int, scale: float = 0.1) -> None:
         super().__init__()
@@ -108,6 +94,6 @@ def positional_embedding(labels: Tensor, size: int, max_period: float = 10_000.0
 
 
 def geometric_sigmas(sigma_min: float, sigma_max: float, count: int) -> Tensor:
-    """``count`` noise levels from the largest to the smallest, geometric; float32."""
-    levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), count, dtype=torch.float64)
-    return levels.exp().float()
+    """``count`` noise levels in geometric sequence, from the largest to the smallest; float32."""
+    log_sigmas = torch.linspace(math.log(sigma_max), math.log(sigma_min), count, dtype=torch.float64)
+    return log_sigmas.exp().float()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """NCSN++ (Song et al. 2021, appendix H); DDPM++ is a configuration of it.
 
-A U-Net of residual blocks with attention at some resolutions.  Two optional pyramids run beside it: one brings the
-downsampled input into the descending path, one gathers the output on the ascending path.
+A U-Net of residual blocks with attention at some resolutions, and two optional pyramids.  One feeds the downsampled
+input into the descending path, the other accumulates the output on the ascending path.
 """
 
 from __future__ import annotations
@@ -13,24 +13,21 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.networks.base import ScoreNetwork
-from scoresde_fast.networks.blocks import AttentionBlock, Combine, ResnetBlock, join
+from scoresde_fast.networks.base import Activation, ScoreNetwork, Section, Taps
+from scoresde_fast.networks.blocks import AttentionBlock, Combine, Downsample, ResnetBlock, Upsample, join
 from scoresde_fast.networks.layers import (
     ACTIVATIONS,
     FourierEmbedding,
-    Section,
     conv3x3,
     dense,
     geometric_sigmas,
     group_norm,
     positional_embedding,
 )
-from scoresde_fast.networks.operations import Activation, Taps
-from scoresde_fast.networks.resampling import Downsample, Upsample
 
 
 class Stage(Section):
-    """A residual block, then attention where the resolution has it."""
+    """A residual block, then attention if the resolution has it."""
 
     def __init__(self, block: ResnetBlock, attention: AttentionBlock | None) -> None:
         super().__init__()
@@ -54,8 +51,8 @@ class Head(Section):
         return self.conv(self.operations.norm_act(self.norm, self.act, h))
 
 
-class DownLevel(Section):
-    """One resolution of the descending path: stages, then the step to the next, joined by the input pyramid."""
+class DownResolution(Section):
+    """One resolution of the descending path: stages, then the step down, joined by the input pyramid."""
 
     def __init__(
         self, stages: list[Stage], shrink: nn.Module | None, pyramid: nn.Module | None, *, taps: Taps, rescale: bool
@@ -65,11 +62,11 @@ class DownLevel(Section):
         self.taps, self.rescale = taps, rescale
 
     def forward(self, h: Tensor, pyramid: Tensor, temb: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        """The feature maps made here, all kept for the ascending path, and the pyramid at the next resolution."""
-        kept = []
+        """The feature maps of this resolution, all of them skip connections, and the pyramid at the next resolution."""
+        skips = []
         for stage in self.stages:
             h = stage(h, temb)
-            kept.append(h)
+            skips.append(h)
         if self.shrink is not None:
             h = self.shrink(h, temb) if isinstance(self.shrink, ResnetBlock) else self.shrink(h)
             if isinstance(self.pyramid, Combine):
@@ -77,12 +74,12 @@ class DownLevel(Section):
                 h = self.pyramid(pyramid, h)
             elif self.pyramid is not None:
                 h = pyramid = join(self.pyramid(pyramid), h, self.rescale)
-            kept.append(h)
-        return kept, pyramid
+            skips.append(h)
+        return skips, pyramid
 
 
-class UpLevel(Section):
-    """One resolution of the ascending path: blocks that take back kept features, and a contribution to the output."""
+class UpResolution(Section):
+    """One resolution of the ascending path: blocks with skip connections, and a contribution to the output."""
 
     def __init__(
         self,
@@ -99,18 +96,18 @@ class UpLevel(Section):
         self.taps, self.rescale = taps, rescale
 
     def forward(
-        self, h: Tensor, kept: list[Tensor], pyramid: Tensor | None, temb: Tensor | None
+        self, h: Tensor, skips: list[Tensor], pyramid: Tensor | None, temb: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """The features at the next resolution and the output pyramid at this one; takes from the end of ``kept``."""
+        """The features at the next resolution and the output pyramid at this one; pops the last of ``skips``."""
         for block in self.blocks:
-            h = block(torch.cat([h, kept.pop()], dim=1), temb)
+            h = block(torch.cat([h, skips.pop()], dim=1), temb)
         if self.attention is not None:
             h = self.attention(h)
         if isinstance(self.pyramid, Upsample) and pyramid is not None:
             h = pyramid = join(self.pyramid(pyramid), h, self.rescale)
         elif self.pyramid is not None:
-            here = self.pyramid(h)
-            pyramid = here if pyramid is None else self.operations.upsample(pyramid, self.taps) + here
+            output = self.pyramid(h)
+            pyramid = output if pyramid is None else self.operations.upsample(pyramid, self.taps) + output
         if self.grow is not None:
             h = self.grow(h, temb) if isinstance(self.grow, ResnetBlock) else self.grow(h)
         return h, pyramid
@@ -119,11 +116,11 @@ class UpLevel(Section):
 class NCSNpp(ScoreNetwork):
     """The NCSN++ score network.
 
-    Every argument has the name and meaning of the option in the original's configuration.  ``embedding_type``
-    "fourier" takes labels sigma(t); "positional" takes time labels, which with ``scale_by_sigma`` are indices into
-    ``num_scales`` levels counted from the largest, the buffer ``sigmas``; without levels it is None.
-    ``centered``: inputs are in [-1, 1] already; else [0, 1].  ``in_channels``: of the input, where the output has
-    others (CLD's pairs have twice as many).
+    Every argument has the name and meaning of the option in the official configurations.  ``embedding_type``
+    "fourier" takes labels sigma(t).  "positional" takes time labels; with ``scale_by_sigma`` these are indices into the
+    ``num_scales`` noise levels of the buffer ``sigmas``, the largest first (None for 0 levels).  ``centered`` inputs
+    are in [-1, 1], others in [0, 1].  ``in_channels`` of the input is by default ``num_channels`` of the output; CLD's
+    pairs have twice as many.
     """
 
     def __init__(
@@ -162,8 +159,8 @@ class NCSNpp(ScoreNetwork):
         self.image_channels = num_channels
         self.input_channels = in_channels = in_channels or num_channels
         taps = tuple(fir_kernel) if fir else None
-        levels = geometric_sigmas(sigma_min, sigma_max, num_scales) if num_scales else None
-        self.register_buffer("sigmas", levels)
+        sigmas = geometric_sigmas(sigma_min, sigma_max, num_scales) if num_scales else None
+        self.register_buffer("sigmas", sigmas)
 
         self.fourier = FourierEmbedding(nf, fourier_scale) if embedding_type == "fourier" else None
         embedding_size = 2 * nf if self.fourier is not None else nf
@@ -181,23 +178,22 @@ class NCSNpp(ScoreNetwork):
         )
         resampling_block = partial(block, taps=taps)
         attention = partial(AttentionBlock, init_scale=init_scale, skip_rescale=skip_rescale)
-        has_attention = [image_size // 2**level in attn_resolutions for level in range(len(ch_mult))]
+        has_attention = [image_size // 2**i in attn_resolutions for i in range(len(ch_mult))]
         lowest = len(ch_mult) - 1
 
         self.stem = conv3x3(in_channels, nf)
         channels, pyramid_channels = nf, in_channels
-        kept = [nf]
-        down = []
-        for level, multiplier in enumerate(ch_mult):
+        skips, down = [nf], []
+        for i, multiplier in enumerate(ch_mult):
             stages = []
             for _ in range(num_res_blocks):
                 residual = block(channels, nf * multiplier)
                 channels = nf * multiplier
-                stages.append(Stage(residual, attention(channels) if has_attention[level] else None))
-                kept.append(channels)
+                stages.append(Stage(residual, attention(channels) if has_attention[i] else None))
+                skips.append(channels)
             shrink: nn.Module | None = None
             pyramid: nn.Module | None = None
-            if level != lowest:
+            if i != lowest:
                 if resblock_type == "biggan":
                     shrink = resampling_block(channels, resample="down")
                 else:
@@ -208,8 +204,8 @@ class NCSNpp(ScoreNetwork):
                 elif progressive_input == "residual":
                     pyramid = Downsample(pyramid_channels, channels, with_conv=True, taps=taps)
                     pyramid_channels = channels
-                kept.append(channels)
-            down.append(DownLevel(stages, shrink, pyramid, taps=taps, rescale=skip_rescale))
+                skips.append(channels)
+            down.append(DownResolution(stages, shrink, pyramid, taps=taps, rescale=skip_rescale))
         self.down = nn.ModuleList(down)
 
         self.middle0 = block(channels)
@@ -217,44 +213,43 @@ class NCSNpp(ScoreNetwork):
         self.middle1 = block(channels)
 
         up = []
-        for level, multiplier in reversed(list(enumerate(ch_mult))):
+        for i, multiplier in reversed(list(enumerate(ch_mult))):
             blocks = []
             for _ in range(num_res_blocks + 1):
-                blocks.append(block(channels + kept.pop(), nf * multiplier))
+                blocks.append(block(channels + skips.pop(), nf * multiplier))
                 channels = nf * multiplier
-            level_attention = attention(channels) if has_attention[level] else None
+            last_attention = attention(channels) if has_attention[i] else None
             pyramid = None
             if progressive == "output_skip":
                 pyramid = Head(channels, num_channels, act, init_scale)
-            elif progressive == "residual" and level == lowest:
+            elif progressive == "residual" and i == lowest:
                 pyramid = Head(channels, channels, act)
             elif progressive == "residual":
                 pyramid = Upsample(pyramid_channels, channels, with_conv=True, taps=taps)
             pyramid_channels = channels
             grow: nn.Module | None = None
-            if level != 0:
+            if i != 0:
                 if resblock_type == "biggan":
                     grow = resampling_block(channels, resample="up")
                 else:
                     grow = Upsample(channels, channels, with_conv=resamp_with_conv, taps=taps)
-            up.append(UpLevel(blocks, level_attention, pyramid, grow, taps=taps, rescale=skip_rescale))
+            up.append(UpResolution(blocks, last_attention, pyramid, grow, taps=taps, rescale=skip_rescale))
         self.up = nn.ModuleList(up)
         self.head = None if progressive == "output_skip" else Head(channels, num_channels, act, init_scale)
 
     def body(self, x: Tensor, temb: Tensor | None) -> Tensor:
-        """Input in [-1, 1] (B, C, H, W) and the activated time embedding -> features as many as the output has."""
-        kept, pyramid = [self.stem(x)], x
-        for level in self.down:
-            features, pyramid = level(kept[-1], pyramid, temb)
-            kept += features
-        h = self.middle0(kept[-1], temb)
+        skips, pyramid = [self.stem(x)], x
+        for down in self.down:
+            features, pyramid = down(skips[-1], pyramid, temb)
+            skips += features
+        h = self.middle0(skips[-1], temb)
         h = self.middle1(self.middle_attention(h), temb)
         output: Tensor | None = None
-        for level in self.up:
-            h, output = level(h, kept, output, temb)
+        for up in self.up:
+            h, output = up(h, skips, output, temb)
         if self.head is not None:
             return self.head(h)
-        assert output is not None  # "output_skip": every level has added to it
+        assert output is not None  # "output_skip": every resolution has added to it
         return output
 
     def embed(self, labels: Tensor) -> Tensor | None:
@@ -262,9 +257,5 @@ class NCSNpp(ScoreNetwork):
         return self.embed_features(temb)
 
     def noise_level(self, labels: Tensor) -> Tensor | None:
-        if not self.scale_by_sigma:
-            return None
-        if self.fourier is not None:
-            return labels
-        assert self.sigmas is not None  # a configuration that scales by sigma has levels
-        return self.sigmas[labels.long()]
+        fourier = self.scale_by_sigma and self.fourier is not None
+        return labels if fourier else super().noise_level(labels)

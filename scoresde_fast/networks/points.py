@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of points, images of one pixel: a multilayer perceptron and a residual one, for two-dimensional data."""
+"""Networks of points, which are images of one pixel: a multilayer perceptron and a residual network."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor, nn
 from scoresde_fast.networks.layers import ACTIVATIONS, positional_embedding
 
 EMBEDDING = 32
-"""Features of the time."""
+"""Features of the time embedding."""
 LABELS = 100.0
-"""What the time is multiplied by, so that the embedding's waves are of all lengths that the score's change has."""
+"""The factor of the time in its embedding, whose waves then cover the lengths over which the score changes."""
 FREQUENCIES = (2.0, 4.0, 8.0, 16.0)
-"""Of the waves that stand beside a coordinate: without, fine detail is learnt slowly (Tancik et al. 2020)."""
+"""Frequencies of the Fourier features of a coordinate, which help to learn fine detail (Tancik et al. 2020)."""
 
 
 class PointNetwork(nn.Module):
-    """Common to both: (B, in_channels, 1, 1) and times (B,) -> (B, num_channels, 1, 1).
+    """Base of the networks: (B, in_channels, 1, 1) and times (B,) -> (B, num_channels, 1, 1).
 
-    The parts of a state, position and velocity on CLD, are first combined by a matrix that is linear in the time's
-    features: what a state tells about its x(0) is one such combination, and a product of state and time that hidden
-    layers can only approach.
+    A matrix that is linear in the time embedding first combines the parts of a state, position and velocity on CLD.
+    The estimate of x(0) from a state is such a combination, and a product of state and time that hidden layers can
+    only approximate.
 
     Args:
         num_channels: coordinates of a point.
-        in_channels: numbers that the network sees: twice as many on CLD, the velocity with the position.
+        in_channels: coordinates of a state; on CLD twice as many, for position and velocity.
         nf: width of the hidden layers.
-        num_res_blocks: how many there are, or how many residual blocks of them.
-        nonlinearity: their activation.
+        num_res_blocks: number of hidden layers, or of residual blocks.
+        nonlinearity: the activation.
 
     Raises:
         ValueError: ``in_channels`` is not a multiple of ``num_channels``.
@@ -69,7 +69,7 @@ class PointNetwork(nn.Module):
 
     @abstractmethod
     def add_hidden(self, nf: int, num_res_blocks: int) -> None:
-        """Make the hidden layers."""
+        """Create the hidden layers."""
 
     @abstractmethod
     def hidden(self, h: Tensor) -> Tensor:

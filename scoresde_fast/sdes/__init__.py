@@ -1,17 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward SDEs in closed form: frozen dataclasses, float64, no tensors."""
+"""Forward SDEs in closed form: frozen dataclasses in float64, without tensors."""
 
-from scoresde_fast.sdes.base import SDE, Array, Discretisation, Marginal, Reverse, ScalarSDE, Time
-from scoresde_fast.sdes.cld import CLDSDE, PairKernel, PairScore
-from scoresde_fast.sdes.observation import Observation, observation, tweedie
+from scoresde_fast.sdes.base import (
+    SDE,
+    Array,
+    Discretisation,
+    Marginal,
+    Observation,
+    Reverse,
+    ScalarSDE,
+    ScoreMap,
+    Time,
+)
+from scoresde_fast.sdes.cld import CLDSDE, PairKernel
 from scoresde_fast.sdes.ve import VESDE
 from scoresde_fast.sdes.vp import VPSDE, LinearBetaSDE, SubVPSDE
 
-SDES: dict[str, type[SDE]] = {cls.name: cls for cls in (VESDE, VPSDE, SubVPSDE, CLDSDE)}
-"""The SDEs by the names of the original's configurations."""
+IMAGE_SDES: tuple[type[ScalarSDE], ...] = (VESDE, VPSDE, SubVPSDE)
+"""The SDEs of Song et al. (2021), which act on images alone."""
+SDES: dict[str, type[SDE]] = {**{cls.name: cls for cls in IMAGE_SDES}, CLDSDE.name: CLDSDE}
+"""The SDEs by their names in the official configurations."""
 
 __all__ = [
     "CLDSDE",
+    "IMAGE_SDES",
     "SDE",
     "SDES",
     "VESDE",
@@ -22,11 +34,9 @@ __all__ = [
     "Marginal",
     "Observation",
     "PairKernel",
-    "PairScore",
     "Reverse",
     "ScalarSDE",
+    "ScoreMap",
     "SubVPSDE",
     "Time",
-    "observation",
-    "tweedie",
 ]

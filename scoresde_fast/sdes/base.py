@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the SDEs here are: a linear drift, and the Gaussian kernels that follow, in float64.
+"""The base classes of SDEs: a linear drift and the Gaussian kernels that follow from it, in float64.
 
-On images, with a scalar drift and a scalar diffusion (`ScalarSDE`):
+`ScalarSDE` acts on images, with a scalar drift and diffusion:
 
     dx = f(t) x dt + g(t) dw        x(t) | x(0) ~ N(scale(t) x(0), std(t)^2 I)        0 <= t <= T
 
-or on pairs of position and velocity, where these are 2x2 matrices (`scoresde_fast.sdes.cld`).
+`scoresde_fast.sdes.cld` acts on pairs of position and velocity, with 2x2 matrices in place of these numbers.
 
-All times and results are float64 numbers or NumPy arrays of one shape; nothing here knows tensors.
+Times and results are float64 numbers or NumPy arrays of any one shape; nothing here uses tensors.
 """
 
 from __future__ import annotations
@@ -46,6 +46,24 @@ class Reverse(NamedTuple):
     diffusion: Array
 
 
+class ScoreMap(NamedTuple):
+    """A linear map of a state and its score, ``state`` x + ``score`` s; on CLD s is the velocity's score."""
+
+    state: Array
+    score: Array
+
+
+class Observation(NamedTuple):
+    """A linear map of a state to its data plus noise: sum_k ``weights[..., k]`` x_k(t) = x(0) + ``std`` z.
+
+    x_k are the parts of the state.  A state given x(0) is Gaussian, so the least-squares estimate of x(0) from the
+    state is a sufficient statistic: on every SDE p(y | x(t)) is a function of this map and ``std``.
+    """
+
+    weights: Array
+    std: Array
+
+
 @dataclass(frozen=True)
 class SDE(ABC):
     """A forward SDE on 0 <= t <= ``T`` with linear drift."""
@@ -55,19 +73,34 @@ class SDE(ABC):
     sampling_eps: ClassVar[float]
     """The time at which sampling stops; training stops at 1e-5 unless its configuration says otherwise."""
     parts: ClassVar[int] = 1
-    """How many images a state holds: the data alone, or position and velocity."""
+    """Parts of a state: 1, the data alone, or 2, position and velocity."""
 
     @property
     @abstractmethod
     def prior_stds(self) -> tuple[float, ...]:
         """Deviation of the prior in each of the ``parts`` of a state."""
 
+    @abstractmethod
+    def noise_to_signal(self, t: Time) -> Array:
+        """std / scale of the data at t, which rises with t; on CLD of the position."""
+
+    @abstractmethod
+    def denoised(self, t: Time) -> ScoreMap:
+        """E[x(0) | x(t)] by Tweedie's formula: ``state`` (..., parts) and ``score`` (...).
+
+        Raises:
+            ValueError: on CLD, see `CLDSDE.joint_score`.
+        """
+
+    @abstractmethod
+    def observation(self, t: Time) -> Observation:
+        """The observation of x(0) in a state at t: ``weights`` (..., parts) and ``std`` (...)."""
+
     def prior_log_density(self, x: Array) -> Array:
-        """log density of the prior at (B, C, ...) states, summed over each -> (B,)."""
+        """The prior's log density at (B, C, ...) states, summed over each state -> (B,)."""
         total = np.zeros(len(x))
-        for part, std in zip(
-            np.split(np.asarray(x, dtype=np.float64), self.parts, axis=1), self.prior_stds, strict=True
-        ):
+        parts = np.split(np.asarray(x, dtype=np.float64), self.parts, axis=1)
+        for part, std in zip(parts, self.prior_stds, strict=True):
             flat = part.reshape(len(x), -1)
             total -= 0.5 * flat.shape[1] * math.log(2 * math.pi * std**2) + (flat**2).sum(1) / (2 * std**2)
         return total
@@ -75,7 +108,7 @@ class SDE(ABC):
 
 @dataclass(frozen=True)
 class ScalarSDE(SDE):
-    """An SDE whose drift and diffusion are numbers (Song et al. 2021, section 3 and appendix B)."""
+    """An SDE with scalar drift and diffusion (Song et al. 2021, section 3 and appendix B)."""
 
     @abstractmethod
     def drift(self, t: Time) -> Array:
@@ -91,23 +124,24 @@ class ScalarSDE(SDE):
 
     @abstractmethod
     def discretise(self, t: Time, n: int) -> Discretisation:
-        """The forward step of the ``n``-step process at the grid point at or below ``t``, as published."""
+        """The forward step of the published ``n``-step process at the grid point at or below ``t``."""
+
+    def discretise_between(self, s: Time, t: Time) -> Discretisation:
+        """The forward step from s to t > s, for grids other than the published one."""
+        scale, std = self.transition(s, t)
+        return Discretisation(scale - 1, std)
 
     @property
     @abstractmethod
     def prior_std(self) -> float:
-        """Deviation of the prior N(0, prior_std^2 I) that stands for x(T)."""
+        """Deviation of the prior N(0, prior_std^2 I), which stands for x(T)."""
 
     @property
     def prior_stds(self) -> tuple[float, ...]:
         return (self.prior_std,)
 
-    @abstractmethod
-    def discretise_between(self, s: Time, t: Time) -> Discretisation:
-        """The forward step from s to t > s, for grids other than the published one."""
-
     def langevin_alpha(self, t: Time, dt: Time) -> Array:
-        """The factor alpha of the Langevin corrector's step size, 1 - beta(t) dt where there is a beta: else 1."""
+        """The factor alpha of the Langevin corrector's step size: 1 - beta(t) dt on VP and sub-VP, otherwise 1."""
         return np.ones_like(as_times(t))
 
     def transition(self, s: Time, t: Time) -> Marginal:
@@ -122,14 +156,21 @@ class ScalarSDE(SDE):
         g = self.diffusion(t)
         return Reverse(self.drift(t), -(0.5 if flow else 1.0) * g**2, g * (not flow))
 
-    def reverse_discretise(self, t: Time, n: int, *, flow: bool = False) -> Reverse:
-        """The reverse of `discretise`: a step back is x - drift_x x - drift_score score + diffusion z."""
-        f, g = self.discretise(t, n)
-        return Reverse(f, -(0.5 if flow else 1.0) * g**2, g * (not flow))
+    def noise_to_signal(self, t: Time) -> Array:
+        scale, std = self.marginal(t)
+        return std / scale
+
+    def denoised(self, t: Time) -> ScoreMap:
+        scale, std = self.marginal(t)
+        return ScoreMap(1 / scale[..., None], std**2 / scale)
+
+    def observation(self, t: Time) -> Observation:
+        scale, std = self.marginal(t)
+        return Observation(1 / scale[..., None], std / scale)
 
 
 def table_index(t: Time, n: int, T: float) -> npt.NDArray[np.int64]:
-    """floor(t (n - 1) / T): the index of a time in the tables of the ``n``-step processes."""
+    """floor(t (n - 1) / T), the index of a time in the tables of the ``n``-step processes."""
     return np.floor(as_times(t) * (n - 1) / T).astype(np.int64)
 
 

@@ -14,12 +14,12 @@ from scoresde_fast.sdes.base import Array, Discretisation, Marginal, ScalarSDE, 
 
 @dataclass(frozen=True)
 class VESDE(ScalarSDE):
-    """dx = sigma(t) sqrt(2 ln(sigma_max / sigma_min)) dw, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
+    """dx = sigma(t) sqrt(2 ln(sigma_max / sigma_min)) dw with sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
-    Song et al. 2021, appendix C.  Its discretisation is SMLD: geometric noise levels, from none to sigma_max.
+    Song et al. 2021, appendix C.  Its discretisation is SMLD, with geometric noise levels.
 
     Raises:
-        ValueError: not 0 < sigma_min < sigma_max.
+        ValueError: 0 < sigma_min < sigma_max does not hold.
     """
 
     sigma_min: float = 0.01
@@ -34,7 +34,7 @@ class VESDE(ScalarSDE):
             )
 
     def sigma(self, t: Time) -> Array:
-        """The noise level at t."""
+        """sigma(t), the noise level."""
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** as_times(t)
 
     def drift(self, t: Time) -> Array:
@@ -47,18 +47,14 @@ class VESDE(ScalarSDE):
         sigma = self.sigma(t)
         return Marginal(np.ones_like(sigma), sigma)
 
-    def levels(self, n: int) -> Array:
-        """(n + 1,) noise levels of the ``n``-step process, ascending, with 0 for "before the first" at index -1."""
+    def noise_levels(self, n: int) -> Array:
+        """(n + 1,) ascending noise levels of the ``n``-step process, then the 0 before its first, at index -1."""
         return np.append(self.sigma(table_times(n, self.T)), 0.0)
 
     def discretise(self, t: Time, n: int) -> Discretisation:
-        index, levels = table_index(t, n, self.T), self.levels(n)
+        index, levels = table_index(t, n, self.T), self.noise_levels(n)
         diffusion = np.sqrt(levels[index] ** 2 - levels[index - 1] ** 2)
         return Discretisation(np.zeros_like(diffusion), diffusion)
-
-    def discretise_between(self, s: Time, t: Time) -> Discretisation:
-        scale, std = self.transition(s, t)
-        return Discretisation(scale - 1, std)
 
     @property
     def prior_std(self) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variance-preserving SDE and its sub-VP variant."""
+"""The variance-preserving (VP) and sub-VP SDEs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scoresde_fast.sdes.base import Array, Discretisation, Marginal, ScalarSDE, 
 
 @dataclass(frozen=True)
 class LinearBetaSDE(ScalarSDE):
-    """Drift -beta(t) x / 2 with beta(t) = beta_min + t (beta_max - beta_min): what VP and sub-VP share.
+    """Base of VP and sub-VP: the drift -beta(t) x / 2 with beta(t) = beta_min + t (beta_max - beta_min).
 
     Raises:
-        ValueError: not 0 < beta_min <= beta_max.
+        ValueError: 0 < beta_min <= beta_max does not hold.
     """
 
     beta_min: float = 0.1
@@ -35,16 +35,9 @@ class LinearBetaSDE(ScalarSDE):
         return self.beta_min + as_times(t) * (self.beta_max - self.beta_min)
 
     def log_scale(self, t: Time) -> Array:
-        """log of the factor of x(0) in x(t): minus half the integral of beta."""
+        """The log of the marginal's scale: minus half the integral of beta."""
         t = as_times(t)
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
-
-    def discrete_beta(self, t: Time, n: int) -> Array:
-        """beta_i of the ``n``-step process (DDPM) at the grid point at or below t."""
-        return self._discrete_betas(n)[table_index(t, n, self.T)]
-
-    def _discrete_betas(self, n: int) -> Array:
-        return self.beta(table_times(n, self.T)) / n
 
     def drift(self, t: Time) -> Array:
         return -0.5 * self.beta(t)
@@ -59,7 +52,7 @@ class LinearBetaSDE(ScalarSDE):
 
 @dataclass(frozen=True)
 class VPSDE(LinearBetaSDE):
-    """dx = -beta(t) x / 2 dt + sqrt(beta(t)) dw (Song et al. 2021, equation 11); its discretisation is DDPM."""
+    """dx = -beta(t) x / 2 dt + sqrt(beta(t)) dw (Song et al. 2021, equation 11); its discretisation is DDPM's."""
 
     name: ClassVar[str] = "vpsde"
 
@@ -71,24 +64,24 @@ class VPSDE(LinearBetaSDE):
         return Marginal(np.exp(log_scale), np.sqrt(-np.expm1(2 * log_scale)))
 
     def discretise(self, t: Time, n: int) -> Discretisation:
-        beta = self.discrete_beta(t, n)
+        beta = self.discrete_betas(n)[table_index(t, n, self.T)]
         return Discretisation(np.sqrt(1 - beta) - 1, np.sqrt(beta))
 
-    def discretise_between(self, s: Time, t: Time) -> Discretisation:
-        scale, std = self.transition(s, t)
-        return Discretisation(scale - 1, std)
+    def discrete_betas(self, n: int) -> Array:
+        """(n,) beta_i of the ``n``-step process (DDPM)."""
+        return self.beta(table_times(n, self.T)) / n
 
     def discrete_std(self, label: Time, n: int) -> Array:
-        """Deviation of the ``n``-step process at the (truncated) index ``label``."""
-        kept = np.cumprod(1 - self._discrete_betas(n))
-        return np.sqrt(1 - kept)[np.asarray(label).astype(np.int64)]
+        """Deviation of the ``n``-step process at the index ``label``, truncated to an integer."""
+        alpha_bar = np.cumprod(1 - self.discrete_betas(n))
+        return np.sqrt(1 - alpha_bar)[np.asarray(label).astype(np.int64)]
 
 
 @dataclass(frozen=True)
 class SubVPSDE(LinearBetaSDE):
-    """dx = -beta(t) x / 2 dt + sqrt(beta(t) (1 - exp(-2 B(t)))) dw, B the integral of beta (equation 12).
+    """dx = -beta(t) x / 2 dt + sqrt(beta(t) (1 - exp(-2 B(t)))) dw (Song et al. 2021, equation 12).
 
-    The deviation of x(t) given x(0) is 1 - exp(-B(t)), the square of VP's.
+    B is the integral of beta.  The deviation of x(t) given x(0) is 1 - exp(-B(t)), the square of VP's.
     """
 
     name: ClassVar[str] = "subvpsde"

@@ -1,32 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solvers: pure functions from an SDE and a time grid to a table of coefficients.  No tensors, no networks."""
+"""Solvers: pure functions from an SDE and a time grid to a table of coefficients, without tensors or networks."""
 
-from scoresde_fast.solvers import (  # noqa: F401  (they register themselves)
-    ancestral,
+from scoresde_fast.solvers import (  # noqa: F401  (each registers its solvers)
     ddim,
     deis,
     dpm_solver,
-    dpm_solver_single,
-    euler_maruyama,
     gddim,
     heun,
-    reverse_diffusion,
-    sa,
+    predictors,
     sscs,
     unipc,
 )
-from scoresde_fast.solvers.build import build_table
 from scoresde_fast.solvers.grids import GRIDS, TimeGrid, make_grid
-from scoresde_fast.solvers.options import Interval, SolverOptions
-from scoresde_fast.solvers.registry import SOLVERS, Solver, find_solver, solver
+from scoresde_fast.solvers.options import SolverOptions
+from scoresde_fast.solvers.registry import SOLVERS, Solver, build_table, find_solver, solver
+from scoresde_fast.solvers.restart import RestartInterval
 from scoresde_fast.solvers.table import AnyRow, PairRow, Row, StepTable
 
 __all__ = [
     "GRIDS",
     "SOLVERS",
     "AnyRow",
-    "Interval",
     "PairRow",
+    "RestartInterval",
     "Row",
     "Solver",
     "SolverOptions",

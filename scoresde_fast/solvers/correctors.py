@@ -1,31 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Correctors: steps of Langevin dynamics at a fixed time, between the steps of a predictor."""
+"""Correctors: steps of Langevin dynamics at a fixed time, between the steps of a predictor.
+
+A corrector is a function ``(sde, grid, snr)`` -> one row for each time of the grid, listed in `CORRECTORS`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from scoresde_fast.errors import unknown
-from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
+from scoresde_fast.sdes import CLDSDE, IMAGE_SDES, SDE, Array, ScalarSDE
 from scoresde_fast.solvers.grids import TimeGrid
-from scoresde_fast.solvers.noise_levels import IMAGE_SDES
 from scoresde_fast.solvers.table import AnyRow, PairRow, Row
-
-
-@dataclass(frozen=True)
-class Corrector:
-    """What is known of a corrector.
-
-    Attributes:
-        fill: ``fill(sde, grid, snr)`` -> one row for each time of the grid.
-        sdes: the SDEs it is defined on.
-    """
-
-    fill: Callable[[SDE, TimeGrid, float], list[AnyRow]]
-    sdes: tuple[type[SDE], ...]
 
 
 def langevin(sde: SDE, grid: TimeGrid, snr: float) -> list[AnyRow]:
@@ -38,33 +28,38 @@ def langevin(sde: SDE, grid: TimeGrid, snr: float) -> list[AnyRow]:
 def annealed_langevin(sde: SDE, grid: TimeGrid, snr: float) -> list[AnyRow]:
     """x + e score + sqrt(2 e) z with e = 2 alpha (snr std(t))^2 (Song & Ermon 2019, algorithm 1)."""
     if isinstance(sde, CLDSDE):
-        return _of_pairs(sde, grid, snr)
+        return _annealed_langevin_of_pairs(sde, grid, snr)
     assert isinstance(sde, ScalarSDE)
     sizes = 2 * _alpha(sde, grid) * (snr * sde.marginal(grid.times).std) ** 2
     rows = zip(grid.times, sizes, np.sqrt(2 * sizes), strict=True)
     return [Row(t, outputs=(size,), noise=noise) for t, size, noise in rows]
 
 
-def _of_pairs(sde: CLDSDE, grid: TimeGrid, snr: float) -> list[AnyRow]:
-    """u + e S score + sqrt(2 e) L z with e = 2 snr^2, S = L L^T the covariance of u(t) | x(0), and the score of both.
+def _annealed_langevin_of_pairs(sde: CLDSDE, grid: TimeGrid, snr: float) -> list[AnyRow]:
+    """u + e S score + sqrt(2 e) L z with e = 2 snr^2, where S = L L^T is the covariance of u(t) | x(0).
 
-    In the coordinates L^-1 u, in which the noise of the data has deviation 1 as `snr` takes for granted, that is the
-    step of images.  The score of x is recovered from that of v (`CLDSDE.joint_score`).
+    This is the step of images in the coordinates L^-1 u, in which the noise has deviation 1.  The score of x is
+    recovered from that of v (`CLDSDE.joint_score`).
     """
     size = 2 * snr**2
     covariances = size * sde.marginal(grid.times).covariance
     factors = np.sqrt(2 * size) * sde.cholesky(grid.times)
     rows = zip(grid.times, *sde.joint_score(grid.times), covariances, factors, strict=True)
-    return [
-        PairRow(t, derive=(of_state, of_score), outputs=(covariance,), noise=factor)
-        for t, of_state, of_score, covariance, factor in rows
-    ]
+    return [PairRow(t, derive=(state, score), outputs=(S,), noise=L) for t, state, score, S, L in rows]
 
 
 def _alpha(sde: ScalarSDE, grid: TimeGrid) -> Array:
-    """(n,) the factor alpha; NaN where the step is so long that it would be negative."""
+    """(n,) the factor alpha; NaN where the step is so long that alpha would be negative."""
     alpha = sde.langevin_alpha(grid.table_times(sde), grid.dt)
     return np.where(alpha > 0, alpha, np.nan)
+
+
+@dataclass(frozen=True)
+class Corrector:
+    """A corrector: ``fill(sde, grid, snr)`` -> its rows, and the SDEs on which it is defined."""
+
+    fill: Callable[[SDE, TimeGrid, float], list[AnyRow]]
+    sdes: tuple[type[SDE], ...]
 
 
 CORRECTORS: dict[str, Corrector] = {
@@ -73,15 +68,30 @@ CORRECTORS: dict[str, Corrector] = {
 }
 
 
-def find_corrector(name: str, sde: SDE) -> Corrector:
-    """The corrector ``name``, checked to fit.
+def with_corrector(
+    name: str, sde: SDE, fill: Callable[[TimeGrid], list[AnyRow]], *, steps: int, snr: float
+) -> Callable[[TimeGrid], list[AnyRow]]:
+    """Return ``fill``, from a grid to the rows of a predictor, with ``steps`` corrector rows before each step.
 
     Raises:
-        ValueError: the name is unknown, or the corrector is not defined on ``sde``.
+        ValueError: the name is unknown, the corrector is not defined on ``sde``, or ``steps`` or ``snr`` is too small.
     """
     if name not in CORRECTORS:
         raise ValueError(unknown("corrector", name, [*CORRECTORS, "none"]))
     if not isinstance(sde, CORRECTORS[name].sdes):
         fitting = " or ".join(repr(other) for other, known in CORRECTORS.items() if isinstance(sde, known.sdes))
         raise ValueError(f"corrector {name!r} is not defined on the SDE {sde.name!r}; choose {fitting}, or 'none'")
-    return CORRECTORS[name]
+    if steps < 1:
+        raise ValueError(f"corrector_steps is {steps}; it must be at least 1, or choose corrector='none'")
+    if not (snr > 0 and math.isfinite(snr)):
+        raise ValueError(f"snr is {snr}; it must be a finite number greater than 0")
+
+    def fill_both(grid: TimeGrid) -> list[AnyRow]:
+        rows: list[AnyRow] = []
+        predictions = fill(grid)
+        length = len(predictions) // len(grid)
+        for i, correction in enumerate(CORRECTORS[name].fill(sde, grid, snr)):
+            rows += [*[correction] * steps, *predictions[i * length : (i + 1) * length]]
+        return rows
+
+    return fill_both

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gDDIM: exponential integrators of CLD's probability flow (Zhang et al. 2022), from the velocity's score alone.
+"""gDDIM (Zhang et al. 2022): exponential integrators of CLD from the velocity's score alone.
 
-With R R^T = Sigma and dR/dt = (F + G G^T Sigma^-1 / 2) R the whole score is s = -R^-T e, and e changes slowly: for data
-in one point it is constant.  The flow is then
+**The probability flow.**  With R R^T = Sigma and dR/dt = (F + G G^T Sigma^-1 / 2) R the score of the pair is
+s = -R^-T e, where e changes slowly: for data in one point it is constant.  The flow is
 
-    u(t') = Psi(t', t) u(t) + integral of [Psi(t', tau) G G^T R^-T(tau) / 2] e(tau) dtau        from t to t',
+    u(t') = Psi(t', t) u(t) + integral from t to t' of [Psi(t', tau) G G^T R^-T(tau) / 2] e(tau) dtau,
 
-with e a polynomial through its last values.  The position's score, which the network does not give, follows from the
-velocity's (`CLDSDE.joint_score`).  R is the Cholesky factor turned by an angle: R = L [cos, sin; -sin, cos](theta) with
-theta' = beta L_vv / (M L_xx), and so G G^T R^-T / 2 = beta Gamma / L_vv e_v [-sin, cos](theta).
+with e the polynomial through its last values.  R is the Cholesky factor L turned by an angle,
+R = L [cos, sin; -sin, cos](theta) with theta' = beta L_vv / (M L_xx), so G G^T R^-T / 2 e =
+beta Gamma / L_vv [-sin, cos](theta) e in the row of v.  The position's score, which the network does not give, follows
+from the velocity's (`CLDSDE.joint_score`).
 
-The noisy form is in `scoresde_fast.solvers.stochastic_gddim`.
+**The reverse SDE** (lambda = 1).  Given x(0) = D the diffusion is Gaussian, and its reverse from t to t' < t is
+
+    u(t') | u(t), D  ~  N(A u(t) + B D, C)
+    A = Sigma(t') Psi(t, t')^T Sigma(t)^-1        B = Q(t') - A Q(t)        C = Sigma(t') - A Psi(t, t') Sigma(t'),
+
+where Q D and Sigma are mean and covariance of u given D.  D = E[x(0) | u(t)] (`SDE.denoised`) changes slowly, and B D
+is the integral of A(t', tau) G G^T Sigma^-1 Q(tau) D(tau).  With D the polynomial in tau through its last values, this
+is an Adams step, as SDE-DPM-Solver++ (Lu et al. 2022) is on images.
 """
 
 from __future__ import annotations
@@ -18,64 +26,61 @@ from __future__ import annotations
 import numpy as np
 
 from scoresde_fast.sdes import CLDSDE, SDE, Array
-from scoresde_fast.sdes.pairs import cholesky
-from scoresde_fast.solvers.adams import NODES, lagrange, past
+from scoresde_fast.sdes.linalg import cholesky, inverse
+from scoresde_fast.solvers.adams import NODES, evaluation_points, lagrange
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.registry import solver
-from scoresde_fast.solvers.stochastic_gddim import reverse_diffusion_rows
 from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow
 
 
 def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
-    """E[u(0) | u(t)], of position and velocity, where a step would need the score below t."""
-    state, score = sde.joint_score(t)
+    """The denoising row E[u(0) | u(t)] of position and velocity, where a step would need the score below t."""
     mean = sde.propagator(t, 0.0)
     covariance = sde.transition(0.0, t).covariance + sde.numerical_eps * IDENTITY
-    # Tweedie's formula: the noise since 0 is taken away, then the drift.
-    outputs = (mean @ covariance,)
-    return PairRow(t, derive=(state, score), state=mean, outputs=outputs)
+    # Tweedie's formula takes the noise since 0 away, then the propagator undoes the drift.
+    return PairRow(t, derive=(*sde.joint_score(t),), state=mean, outputs=(mean @ covariance,))
 
 
 @solver(
     "gddim",
+    source="Zhang et al. 2022",
     sdes=(CLDSDE,),
-    flow=True,
     deterministic=True,
     orders=(1, 2, 3, 4),
-    source="Zhang et al. 2022",
-    finish=posterior_mean,
     weak_order=2,
+    finish=posterior_mean,
 )
 def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int = 2, eta: float = 0.0) -> list[AnyRow]:
-    """An Adams-Bashforth step of ``order`` in e; the first steps have as many past values as there are.
-
-    With ``eta`` 1 a step of the reverse SDE, in E[x(0) | u] (`reverse_diffusion_rows`).
+    """An Adams-Bashforth step of ``order``: in e of the flow, or with ``eta`` 1 in D of the reverse SDE.
 
     Raises:
-        ValueError: ``eta`` is between 0 and 1, or more.
+        ValueError: ``eta`` is neither 0 nor 1.
     """
     assert isinstance(sde, CLDSDE)
     if eta not in (0.0, 1.0):
-        raise ValueError(f"eta is {eta:g}; solver 'gddim' has 0, the probability flow, and 1, the reverse SDE")
-    if eta:
-        return reverse_diffusion_rows(sde, grid, order)
-    rotations = Rotations(sde, grid)
+        raise ValueError(f"eta is {eta:g}; solver 'gddim' takes 0, the probability flow, or 1, the reverse SDE")
+    return reverse_sde_rows(sde, grid, order) if eta else flow_rows(sde, grid, order)
+
+
+def flow_rows(sde: CLDSDE, grid: TimeGrid, order: int) -> list[AnyRow]:
+    """Steps of the probability flow; the first ones use the past values that exist."""
+    factor = RotatedFactor(sde, grid)
     mean = sde.propagator(grid.times, grid.ends)
     joint = sde.joint_score(grid.times)
-    whiten = -rotations.root(grid.times, rotations.angles).swapaxes(-1, -2)
-    weights = rotations.weights(order)
+    whiten = -factor.root(grid.times, factor.angles).swapaxes(-1, -2)  # e = -R^T s
+    weights = factor.weights(order)
     rows: list[AnyRow] = []
     for i, t in enumerate(grid.times):
-        derive = (whiten[i] @ joint.state[i], whiten[i] @ joint.velocity_score[i])
+        derive = (whiten[i] @ joint.state[i], whiten[i] @ joint.score[i])
         rows.append(PairRow(t, derive=derive, state=mean[i], outputs=tuple(weights[i, : i + 1])))
     return rows
 
 
-class Rotations:
-    """The angle theta over a grid, and the integrals that the steps need, in log t, where all here is smooth.
+class RotatedFactor:
+    """The factor R over a grid, and the integrals of its steps by quadrature in log t, in which all is smooth.
 
     Attributes:
-        angles: (n,) theta at the beginning of each step; theta is 0 at the first.
+        angles: (n,) theta at the start of each step; 0 at the first.
     """
 
     def __init__(self, sde: CLDSDE, grid: TimeGrid) -> None:
@@ -86,25 +91,69 @@ class Rotations:
         coefficients = np.linalg.inv(legendre.legvander(x, NODES - 1))
         upto = np.stack([legendre.legval(x, legendre.legint(c, lbnd=-1)) for c in coefficients.T], axis=1)
         width = np.log(grid.ends / grid.times)
-        self.nodes = grid.times[:, None] * np.exp(width[:, None] * (x + 1) / 2)  # (n, NODES), falling in t
-        self._measure = self.nodes * width[:, None] / 2  # dtau of a unit of x
-        self._factor = cholesky(sde.flowing_covariance(self.nodes))
-        speed = sde.beta(self.nodes) * sde.m_inv * self._factor[..., 1, 1] / self._factor[..., 0, 0] * self._measure
+        self._tau = grid.times[:, None] * np.exp(width[:, None] * (x + 1) / 2)  # (n, NODES), falling
+        self._dtau = self._tau * width[:, None] / 2  # per unit of x
+        self._L = cholesky(sde.flowing_covariance(self._tau))
+        speed = sde.beta(self._tau) * sde.m_inv * self._L[..., 1, 1] / self._L[..., 0, 0] * self._dtau
         turns = speed @ self._w
         self.angles = np.append(0.0, np.cumsum(turns))[:-1]
         self._theta = self.angles[:, None] + speed @ upto.T
 
     def root(self, t: Array, theta: Array) -> Array:
-        """R (..., 2, 2) at times with their angles."""
+        """R (..., 2, 2) at times ``t`` with their angles."""
         cos, sin = np.cos(theta), np.sin(theta)
         turn = np.stack([np.stack([cos, sin], axis=-1), np.stack([-sin, cos], axis=-1)], axis=-2)
         return cholesky(self.sde.flowing_covariance(t)) @ turn
 
     def weights(self, order: int) -> Array:
-        """(n, order, 2, 2): what acts in each step on the e of 0, 1, ... evaluations ago; 0 before the first."""
-        tau, theta = self.nodes, self._theta
+        """(n, order, 2, 2) the weights in each step of the e of 0, 1, ... evaluations ago; 0 before the first."""
+        tau, theta = self._tau, self._theta
         kick = self.sde.propagator(tau, self.grid.ends[:, None])[..., 1]
-        size = self.sde.beta(tau) * self.sde.damping / self._factor[..., 1, 1] * self._measure * self._w
+        size = self.sde.beta(tau) * self.sde.damping / self._L[..., 1, 1] * self._dtau * self._w
         direction = np.stack([-np.sin(theta), np.cos(theta)], axis=-1)
-        basis = lagrange(past(self.grid.edges, order), tau)
+        basis = lagrange(evaluation_points(self.grid.edges, order), tau)
         return np.einsum("nk,nkp,nki,nkj->npij", size, basis, kick, direction)
+
+
+def reverse_sde_rows(sde: CLDSDE, grid: TimeGrid, order: int) -> list[AnyRow]:
+    """Steps of the reverse SDE; the first ones use the past values that exist."""
+    times, ends = grid.times, grid.ends
+    A = _reverse_mean(sde, ends, times)
+    forward, sigma = sde.propagator(ends, times), sde.flowing_covariance(ends)
+    C = sigma - A @ forward @ sigma
+    noise = cholesky((C + C.swapaxes(-1, -2)) / 2)
+    weights = data_weights(sde, grid, order)
+    # Together they are B, which is known exactly.
+    B = _data_mean(sde, ends) - np.einsum("nij,nj->ni", A, _data_mean(sde, times))
+    weights[:, 0] = B - weights[:, 1:].sum(1)
+    denoised = sde.denoised(times)
+    rows: list[AnyRow] = []
+    for i, t in enumerate(times):
+        # The derived pair is (D, 0).
+        derive = (np.stack([denoised.state[i], np.zeros(2)]), np.array([denoised.score[i], 0.0]))
+        outputs = tuple(np.stack([weight, np.zeros(2)], axis=1) for weight in weights[i, : i + 1])
+        rows.append(PairRow(t, derive=derive, state=A[i], outputs=outputs, noise=noise[i]))
+    return rows
+
+
+def _reverse_mean(sde: CLDSDE, low: Array, high: Array) -> Array:
+    """A (..., 2, 2) from ``high`` to ``low``."""
+    forward = sde.propagator(low, high)
+    return sde.flowing_covariance(low) @ forward.swapaxes(-1, -2) @ inverse(sde.flowing_covariance(high))
+
+
+def _data_mean(sde: CLDSDE, t: Array) -> Array:
+    """Q (..., 2): the mean of u(t) for the position 1 at 0."""
+    return sde.propagator(np.zeros_like(t), t)[..., 0]
+
+
+def data_weights(sde: CLDSDE, grid: TimeGrid, order: int) -> Array:
+    """(n, order, 2) weights of the D of 0, 1, ... evaluations ago in each step, by quadrature; 0 before the first."""
+    x, w = np.polynomial.legendre.leggauss(NODES)
+    width = np.log(grid.times / grid.ends)[:, None]
+    tau = grid.ends[:, None] * np.exp(width * (x + 1) / 2)
+    pull = np.einsum("nkij,nkj->nki", inverse(sde.flowing_covariance(tau)), _data_mean(sde, tau))
+    kick = np.zeros_like(pull)
+    kick[..., 1] = sde.diffusion(tau) ** 2 * pull[..., 1] * (tau * width * w / 2)
+    density = np.einsum("nkij,nkj->nki", _reverse_mean(sde, grid.ends[:, None], tau), kick)
+    return np.einsum("nki,nkp->npi", density, lagrange(evaluation_points(grid.edges, order), tau))

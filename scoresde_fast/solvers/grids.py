@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time grids: where a solver evaluates, and how far each step goes."""
+"""Time grids: the times at which a solver evaluates, and the lengths of its steps.
+
+A spacing is a function ``(sde, start, stop, fraction)`` -> the times (n,) after the fractions (n,) of the way from
+``start`` down to ``stop``, exact to rounding.  To add a grid, write one and list it in `GRIDS`.
+"""
 
 from __future__ import annotations
 
@@ -11,87 +15,37 @@ import numpy as np
 from scoresde_fast.errors import unknown
 from scoresde_fast.sdes import SDE, Array, Discretisation, ScalarSDE
 from scoresde_fast.sdes.base import table_index, table_times
-from scoresde_fast.solvers.noise_levels import invert, noise_to_signal, time_of
+from scoresde_fast.solvers.noise_schedule import invert, time_of
 
 
-@dataclass(frozen=True)
-class TimeGrid:
-    """``n`` steps down from T.
-
-    Attributes:
-        times: (n,) where each step begins and the score is taken.
-        dt: (n,) the length of each step, positive.
-        published: the grid of score_sde: ``n`` points from T to eps and steps of T / n, so that the last step ends
-            beyond eps; discrete solvers take the tables of the ``n``-step process.  Other grids end at eps exactly.
-    """
-
-    times: Array
-    dt: Array
-    published: bool
-
-    @classmethod
-    def between(cls, edges: Array) -> TimeGrid:
-        """The steps between ``edges`` (n + 1,), which fall."""
-        return cls(edges[:-1], -np.diff(edges), published=False)
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    @property
-    def ends(self) -> Array:
-        """(n,) where each step ends."""
-        return self.times - self.dt
-
-    @property
-    def edges(self) -> Array:
-        """(n + 1,) the beginnings of the steps, and the end of the last."""
-        return np.append(self.times, self.ends[-1])
-
-    def table_times(self, sde: SDE) -> Array:
-        """(n,) the times whose coefficients discrete solvers take: those of the published tables, or the grid's own."""
-        n = len(self)
-        return table_times(n, sde.T)[table_index(self.times, n, sde.T)] if self.published else self.times
-
-    def discretise(self, sde: ScalarSDE) -> Discretisation:
-        """The forward step that each step of the grid undoes."""
-        if self.published:
-            return sde.discretise(self.times, len(self))
-        return sde.discretise_between(self.times - self.dt, self.times)
-
-
-def uniform(sde: SDE, start: float, stop: float, share: Array) -> Array:
+def uniform(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
     """Evenly spaced in t."""
-    return start + (stop - start) * share
+    return start + (stop - start) * fraction
 
 
-def quadratic(sde: SDE, start: float, stop: float, share: Array) -> Array:
+def quadratic(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
     """Quadratic striding, t - eps = (T - eps) (1 - i / n)^2 (DDIM; Dockhorn et al. 2022, appendix)."""
-    return stop + (start - stop) * (1 - share) ** 2
+    return stop + (start - stop) * (1 - fraction) ** 2
 
 
-def sqrt(sde: SDE, start: float, stop: float, share: Array) -> Array:
+def sqrt(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
     """Evenly spaced in sqrt(t): as `quadratic`, but coarser near eps."""
-    return uniform(sde, np.sqrt(start), np.sqrt(stop), share) ** 2
+    return uniform(sde, np.sqrt(start), np.sqrt(stop), fraction) ** 2
 
 
-def karras(sde: SDE, start: float, stop: float, share: Array, rho: float = 7.0) -> Array:
-    """Evenly spaced in (std / scale)^(1 / rho), the noise seen at unit signal (Karras et al. 2022, equation 5).
-
-    CLD's signal and noise are those of the position.
-    """
-    high, low = noise_to_signal(sde, np.array([start, stop])) ** (1 / rho)
-    return time_of(sde, uniform(sde, high, low, share) ** rho, stop, start)
+def karras(sde: SDE, start: float, stop: float, fraction: Array, rho: float = 7.0) -> Array:
+    """Evenly spaced in (std / scale)^(1 / rho) (Karras et al. 2022, equation 5); on CLD of the position."""
+    high, low = sde.noise_to_signal(np.array([start, stop])) ** (1 / rho)
+    return time_of(sde, uniform(sde, high, low, fraction) ** rho, stop, start)
 
 
-def logsnr(sde: SDE, start: float, stop: float, share: Array) -> Array:
-    """Evenly spaced in log(scale / std), half the log of the signal-to-noise ratio (Lu et al. 2022); as in `karras`."""
-    high, low = np.log(noise_to_signal(sde, np.array([start, stop])))
-    return time_of(sde, np.exp(uniform(sde, high, low, share)), stop, start)
+def logsnr(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
+    """Evenly spaced in log(scale / std), half the log-SNR (Lu et al. 2022); on CLD of the position."""
+    high, low = np.log(sde.noise_to_signal(np.array([start, stop])))
+    return time_of(sde, np.exp(uniform(sde, high, low, fraction)), stop, start)
 
 
-Spacing = Callable[[SDE, float, float, Array], Array]
-"""``spacing(sde, start, stop, share)``: the times (n,) after shares (n,) of the way down, 0 to 1; exact to rounding."""
-GRIDS: dict[str, Spacing] = {
+GRIDS: dict[str, Callable[[SDE, float, float, Array], Array]] = {
     "uniform": uniform,
     "quadratic": quadratic,
     "sqrt": sqrt,
@@ -100,10 +54,49 @@ GRIDS: dict[str, Spacing] = {
 }
 
 
-def require_steps(steps: int, least: int = 1) -> None:
-    """Raises ``ValueError`` unless ``steps`` is a whole number of at least ``least``."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
-        raise ValueError(f"steps is {steps!r}; it must be a whole number of at least {least}")
+@dataclass(frozen=True)
+class TimeGrid:
+    """``n`` steps down from T.
+
+    Attributes:
+        times: (n,) the start of each step, where the score is evaluated.
+        dt: (n,) the length of each step, positive.
+        published: the grid of score_sde: ``n`` points from T to eps and steps of T / n, so that the last step ends
+            beyond eps, and discrete solvers take the tables of the ``n``-step process.  Other grids end at eps.
+    """
+
+    times: Array
+    dt: Array
+    published: bool
+
+    @classmethod
+    def between(cls, edges: Array) -> TimeGrid:
+        """The steps between the falling ``edges`` (n + 1,)."""
+        return cls(edges[:-1], -np.diff(edges), published=False)
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def ends(self) -> Array:
+        """(n,) the end of each step."""
+        return self.times - self.dt
+
+    @property
+    def edges(self) -> Array:
+        """(n + 1,) the starts of the steps, and the end of the last."""
+        return np.append(self.times, self.ends[-1])
+
+    def table_times(self, sde: SDE) -> Array:
+        """(n,) the times of a discrete solver's coefficients: those of the published tables, or the grid's own."""
+        n = len(self)
+        return table_times(n, sde.T)[table_index(self.times, n, sde.T)] if self.published else self.times
+
+    def discretise(self, sde: ScalarSDE) -> Discretisation:
+        """The forward step that each step of the grid reverses."""
+        if self.published:
+            return sde.discretise(self.times, len(self))
+        return sde.discretise_between(self.times - self.dt, self.times)
 
 
 def make_grid(
@@ -116,14 +109,14 @@ def make_grid(
     through: Sequence[float] = (),
     published: bool = True,
 ) -> TimeGrid:
-    """The grid ``name`` of ``steps`` steps from T, or ``start``, to ``eps``, with edges at the times ``through``.
+    """Return the grid ``name`` of ``steps`` steps from ``start`` or T to ``eps``, with edges at the times ``through``.
 
     With ``published`` the uniform grid of images is that of score_sde (Song et al. 2021, algorithms 2 and 3), which
-    ends beyond eps; every other grid ends at eps exactly.
+    ends beyond eps.  Every other grid ends at eps.
 
     Raises:
-        ValueError: the name is unknown, ``steps`` is below 1 or too few to pass through so many times, or ``eps`` is
-            not inside (0, T).
+        ValueError: the name is unknown, ``steps`` is below 1 or too small for ``through``, or ``eps`` is not inside
+            (0, T).
     """
     if name not in GRIDS:
         raise ValueError(unknown("time grid", name, GRIDS))
@@ -136,13 +129,19 @@ def make_grid(
     fixed = np.array([start, *sorted(through, reverse=True), eps])
     if steps < len(fixed) - 1:
         raise ValueError(f"{steps} steps cannot stop at {len(fixed) - 2} times on the way; take more steps")
-    spacing, share = GRIDS[name], np.array([0.0, 1.0])
+    spacing, fraction = GRIDS[name], np.array([0.0, 1.0])
     if through:
-        share = np.insert(share, 1, invert(lambda share: -spacing(sde, start, eps, share), -fixed[1:-1], 0.0, 1.0))
-    index = np.round(share * steps).astype(int)
+        fraction = np.insert(fraction, 1, invert(lambda f: -spacing(sde, start, eps, f), -fixed[1:-1], 0.0, 1.0))
+    index = np.round(fraction * steps).astype(int)
     for i in range(1, len(index) - 1):
         index[i] = np.clip(index[i], index[i - 1] + 1, steps - (len(index) - 1 - i))
-    # Between these the way is divided evenly.
-    edges = spacing(sde, start, eps, np.interp(np.arange(steps + 1), index, share))
+    # Between the fixed edges the fractions are evenly spaced.
+    edges = spacing(sde, start, eps, np.interp(np.arange(steps + 1), index, fraction))
     edges[index] = fixed
     return TimeGrid.between(edges)
+
+
+def require_steps(steps: int, least: int = 1) -> None:
+    """Raise ``ValueError`` unless ``steps`` is an integer of at least ``least``."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
+        raise ValueError(f"steps is {steps!r}; it must be a whole number of at least {least}")

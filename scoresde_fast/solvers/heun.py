@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heun's method in the noise-to-signal ratio, with the churn of EDM's stochastic sampler (Karras et al. 2022)."""
+"""Heun's method in the noise-to-signal ratio s, with the churn of EDM's stochastic sampler (Karras et al. 2022)."""
 
 from __future__ import annotations
 
@@ -7,42 +7,39 @@ import numpy as np
 
 from scoresde_fast.sdes import ScalarSDE
 from scoresde_fast.solvers.grids import TimeGrid
-from scoresde_fast.solvers.noise_levels import IMAGE_SDES, Levels, noised, posterior_mean, time_of
+from scoresde_fast.solvers.noise_schedule import NoiseSchedule, forward_step, posterior_mean, time_of
 from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import AnyRow, Row
 
-MOST_CHURN = np.sqrt(2) - 1
-"""The largest growth of the noise before a step, as a share of it: its variance is doubled at most."""
+MAX_CHURN = np.sqrt(2) - 1
+"""The largest relative growth of s before a step, which doubles the variance of the noise."""
 
 
 @solver(
     "heun",
-    sdes=IMAGE_SDES,
-    flow=True,
+    aliases=("edm",),
+    source="Karras et al. 2022, algorithms 1 and 2",
     deterministic=True,
     orders=(2,),
     evaluations=2,
-    source="Karras et al. 2022, algorithms 1 and 2",
-    aliases=("edm",),
     finish=posterior_mean,
 )
 def heun(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
-    """An Euler step of x / scale in s, then the whole step with the mean of both slopes.
+    """An Euler step of x / scale in s, then the whole step again with the mean of both slopes e.
 
-    A step begins by going forward to where s is larger by the share churn / ``steps`` of itself, T at most.
+    With churn a step first adds noise until s is 1 + ``churn`` / ``steps`` times itself, or t = T.
     """
-    ends = Levels.at(sde, grid.edges[1:])
-    growth = min(churn / steps, MOST_CHURN)
-    starts = Levels.at(sde, grid.times)
-    if growth:
-        starts = Levels.at(sde, time_of(sde, starts.ratio * (1 + growth), grid.edges[-1], sde.T))
-    decay, width = ends.scale / starts.scale, ends.scale * (ends.ratio - starts.ratio)
-    derive_start, derive_end = starts.noise_predictions(), ends.noise_predictions()
+    gamma = min(churn / steps, MAX_CHURN)
+    ends, starts = NoiseSchedule.at(sde, grid.edges[1:]), NoiseSchedule.at(sde, grid.times)
+    if gamma:
+        s_hat = starts.noise_to_signal * (1 + gamma)
+        starts = NoiseSchedule.at(sde, time_of(sde, s_hat, grid.edges[-1], sde.T))
+    decay, width = ends.scale / starts.scale, ends.scale * (ends.noise_to_signal - starts.noise_to_signal)
+    e_start, e_end = starts.noise_predictions(), ends.noise_predictions()
     rows: list[AnyRow] = []
     for i, t in enumerate(grid.times):
-        if growth and t < sde.T:
-            rows.append(noised(sde, t, starts.times[i]))
-        rows.append(Row(starts.times[i], derive_start[i], decay[i], outputs=(width[i],), save=True))
-        outputs = (width[i] / 2, width[i] / 2)
-        rows.append(Row(ends.times[i], derive_end[i], 0.0, saved=decay[i], outputs=outputs))
+        if gamma and t < sde.T:
+            rows.append(forward_step(sde, t, starts.times[i]))
+        rows.append(Row(starts.times[i], e_start[i], decay[i], outputs=(width[i],), save=True))
+        rows.append(Row(ends.times[i], e_end[i], 0.0, saved=decay[i], outputs=(width[i] / 2, width[i] / 2)))
     return rows

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restart sampling: forward in time with fresh noise and back again, around any solver (Xu et al. 2023).
+"""Restart sampling around any solver: forward in time with fresh noise and back again (Xu et al. 2023).
 
-The noise wipes out errors that the solver has made so far, and the way back is short.
+The forward noise removes errors that the solver has made so far, and the way back is short.
 """
 
 from __future__ import annotations
@@ -14,55 +14,79 @@ import numpy as np
 
 from scoresde_fast.sdes import SDE
 from scoresde_fast.solvers.grids import TimeGrid
-from scoresde_fast.solvers.noise_levels import noised
-from scoresde_fast.solvers.options import Interval
+from scoresde_fast.solvers.noise_schedule import forward_step
 from scoresde_fast.solvers.table import AnyRow
+
+RestartInterval = tuple[float, float, int, int]
+"""(t_min, t_max, times, steps): at t_min go forward to t_max and back in ``steps`` steps, ``times`` times."""
 
 
 def with_restarts(
     sde: SDE,
-    grid: TimeGrid,
-    intervals: Sequence[Interval],
-    grid_back: Callable[[float, float, int], TimeGrid],
+    intervals: Sequence[RestartInterval],
+    steps: int,
+    eps: float,
+    make_grid: Callable[..., TimeGrid],
     fill: Callable[[TimeGrid], list[AnyRow]],
 ) -> list[AnyRow]:
-    """The rows of ``grid``, with those of each interval where the run comes to its t_min.
+    """Return the rows of a run to ``eps`` that follows each interval when it reaches its t_min.
 
     Args:
         sde: the SDE.
-        grid: that of the run without the intervals, with edges at every t_min.
-        intervals: see `Interval`; those with one t_min follow each other in the order given.
-        grid_back: from (t_max, t_min, steps) to the grid of the way back.
-        fill: the solver's rows on a grid; each grid begins a new history.
+        intervals: those with the same t_min follow each other in the order given.
+        steps: steps of the run, without those of the intervals.
+        eps: the end of the run.
+        make_grid: ``make_grid(steps, end, *, start, through)`` -> the grid between two times.
+        fill: the solver's rows on a grid; each grid starts a new history.
+
+    Raises:
+        ValueError: an interval is not usable on the SDE, or the steps are too few.
     """
-    edges = grid.edges
-    cuts = [0, *np.flatnonzero(np.isin(edges, stops(intervals))), len(edges) - 1]
+    _require_intervals(sde, intervals, eps)
+    stops = sorted({interval[0] for interval in intervals})
+    edges = make_grid(steps, eps, through=stops).edges
+    cuts = [0, *np.flatnonzero(np.isin(edges, stops)), len(edges) - 1]
     rows: list[AnyRow] = []
     for begin, end in pairwise(cuts):
         rows += fill(TimeGrid.between(edges[begin : end + 1]))
-        for low, high, times, steps in intervals:
-            if low == edges[end]:
-                rows += [noised(sde, low, high), *fill(grid_back(high, low, steps))] * times
+        for t_min, t_max, times, steps_back in intervals:
+            if t_min == edges[end]:
+                rows += [forward_step(sde, t_min, t_max), *fill(make_grid(steps_back, t_min, start=t_max))] * times
     return rows
 
 
-def stops(intervals: Sequence[Interval]) -> list[float]:
-    """Where a run is interrupted: every t_min once."""
-    return sorted({interval[0] for interval in intervals})
+def restart_intervals(restart: Any) -> tuple[RestartInterval, ...]:
+    """Return the intervals from text such as "0.1:0.3:2:5,0.2:0.5:1:3", or from sequences, which are not checked yet.
+
+    Raises:
+        ValueError: the text cannot be read.
+    """
+    if not isinstance(restart, str):
+        return tuple(tuple(interval) if isinstance(interval, list) else interval for interval in restart)
+    intervals = []
+    for part in restart.split(","):
+        try:
+            t_min, t_max, times, steps = part.split(":")
+            intervals.append((float(t_min), float(t_max), int(times), int(steps)))
+        except ValueError:
+            raise ValueError(
+                f"restart {part!r} cannot be read; it is T_MIN:T_MAX:TIMES:STEPS, as in 0.1:0.3:2:5"
+            ) from None
+    return tuple(intervals)
 
 
-def require_intervals(sde: SDE, intervals: Any, eps: float) -> None:
-    """Raises ``ValueError`` unless Restart can be done with ``intervals`` on the SDE."""
+def _require_intervals(sde: SDE, intervals: Sequence[Any], eps: float) -> None:
+    """Raise ``ValueError`` unless a run to ``eps`` can follow ``intervals`` on the SDE."""
     for interval in intervals:
         if not isinstance(interval, Sequence) or len(interval) != 4:
             raise ValueError(
                 f"restart has the interval {interval!r}; each is four numbers, (t_min, t_max, times, steps)"
             )
-        low, high, times, steps = interval
-        if not eps < low < high <= sde.T:
+        t_min, t_max, times, steps = interval
+        if not eps < t_min < t_max <= sde.T:
             raise ValueError(
-                f"restart goes from t_min={low!r} to t_max={high!r}; these must rise, above eps = {eps:g} and up to "
-                f"{sde.T:g}"
+                f"restart goes from t_min={t_min!r} to t_max={t_max!r}; it needs eps < t_min < t_max <= {sde.T:g}, "
+                f"where eps is {eps:g}"
             )
         for name, number in (("times", times), ("steps", steps)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:

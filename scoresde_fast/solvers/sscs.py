@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """SSCS, the symmetric splitting of CLD's reverse SDE (Dockhorn et al. 2022, section 3.2 and appendix D).
 
-The reverse drift is split into an Ornstein-Uhlenbeck and Hamiltonian part, solved exactly, and what the score adds to
-that of the stationary distribution.  A step of the first part by half, the second, and the first by half again: the
-last of one step and the first of the next are together one Gaussian kernel, and so one row.
+The reverse drift is the sum of an Ornstein-Uhlenbeck and Hamiltonian part A, which has an exact solution, and a score
+part S, the score minus that of the stationary distribution.  A step is half a step of A, a step of S and half a step of
+A.  The last half of one step and the first half of the next form one Gaussian kernel, and so one row.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from __future__ import annotations
 import numpy as np
 
 from scoresde_fast.sdes import CLDSDE, SDE, Array
-from scoresde_fast.sdes.pairs import cholesky
-from scoresde_fast.solvers.euler_maruyama import euler_mean
+from scoresde_fast.sdes.linalg import cholesky
 from scoresde_fast.solvers.grids import TimeGrid
+from scoresde_fast.solvers.predictors import euler_mean
 from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow
 
 FLIP = np.diag([-1.0, 1.0])
-"""Backwards in time the exactly solved part is the forward one with the position turned round."""
+"""Part A backwards in time is the forward process with the position negated."""
 
 
 @solver(
     "sscs",
+    source="Dockhorn et al. 2022, section 3.2",
     sdes=(CLDSDE,),
     flow=False,
-    source="Dockhorn et al. 2022, section 3.2",
     finish=euler_mean,
     correctable=True,
 )
 def sscs(sde: SDE, grid: TimeGrid, *, flow: bool, parity: bool = False, joined: bool = True) -> list[AnyRow]:
-    """Half a step of the exact part, v <- v + 2 Gamma (s_v + v / M) clock, half a step of the exact part.
+    """Half a step of A, v <- v + 2 Gamma (s_v + v / M) clock, half a step of A; clock is the integral of beta.
 
-    ``clock`` is the integral of beta over the step.  With ``parity`` every half step is a row of its own, and beta is
-    taken as in the original program: the second half step takes that of the first, the score step beta(t) dt.
+    With ``parity`` every half step is a row, and beta is taken as in the original program: the second half step takes
+    that of the first, and the step of S takes beta(t) dt.
     """
     assert isinstance(sde, CLDSDE)
     middles = grid.times - grid.dt / 2
@@ -42,32 +42,33 @@ def sscs(sde: SDE, grid: TimeGrid, *, flow: bool, parity: bool = False, joined: 
     clock = sde.beta(grid.times) * grid.dt if parity else first + second
     if parity or not joined:
         return unmerged(sde, grid.times, first, clock, second)
-    # between two evaluations: the end of one step and the beginning of the next
     between = second + np.append(first[1:], 0.0)
     return [*_exact(sde, grid.times[:1], first[:1]), *_score_then_exact(sde, grid.times, clock, between)]
 
 
 def unmerged(sde: CLDSDE, times: Array, first: Array, clock: Array, second: Array) -> list[AnyRow]:
-    """The same with a draw for each half step, as published: two rows a step."""
+    """Two rows a step, with a draw for each half step, as published."""
     before, after = _exact(sde, times, first), _score_then_exact(sde, times, clock, second)
     return [row for step in zip(before, after, strict=True) for row in step]
 
 
-def _kernels(sde: CLDSDE, clocks: Array) -> tuple[Array, Array]:
-    """The exactly solved part for the times ``clocks`` (n,): mean matrices and the noise's factors, (n, 2, 2) each."""
-    mean, covariance = sde.advance(clocks)
-    return FLIP @ mean @ FLIP, cholesky(FLIP @ covariance @ FLIP)
-
-
 def _exact(sde: CLDSDE, times: Array, clocks: Array) -> list[PairRow]:
+    """Steps of A over ``clocks``."""
     columns = zip(times, *_kernels(sde, clocks), strict=True)
     return [PairRow(t, derive=None, state=mean, noise=factor) for t, mean, factor in columns]
 
 
-def _score_then_exact(sde: CLDSDE, times: Array, gains: Array, clocks: Array) -> list[PairRow]:
+def _score_then_exact(sde: CLDSDE, times: Array, score_clocks: Array, clocks: Array) -> list[PairRow]:
+    """Steps of S over ``score_clocks``, each followed by A over ``clocks``."""
     rows = []
-    for t, gain, mean, factor in zip(times, gains, *_kernels(sde, clocks), strict=True):
-        kick = 2 * sde.damping * gain
+    for t, score_clock, mean, factor in zip(times, score_clocks, *_kernels(sde, clocks), strict=True):
+        kick = 2 * sde.damping * score_clock
         pulled = IDENTITY + np.diag([0.0, kick * sde.m_inv])
         rows.append(PairRow(t, state=mean @ pulled, outputs=(kick * mean,), noise=factor))
     return rows
+
+
+def _kernels(sde: CLDSDE, clocks: Array) -> tuple[Array, Array]:
+    """Part A over ``clocks`` (n,): the matrices of the mean and the factors of the noise, (n, 2, 2) each."""
+    mean, covariance = sde.advance(clocks)
+    return FLIP @ mean @ FLIP, cholesky(FLIP @ covariance @ FLIP)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The step table: a solver written as rows of coefficients, in float64, before any tensor exists.
+"""The step table: a solver as rows of float64 coefficients, without tensors.
 
 A row is one step of a general linear method.  It may evaluate the network at a time t and derive an output from it,
 
@@ -23,10 +23,10 @@ import numpy as np
 from scoresde_fast.sdes import Array
 
 HISTORY = 4
-"""How many derived outputs a row can combine: the newest and three before it."""
+"""The number of derived outputs that a row can combine: the newest and three before it."""
 
 SCORE = (0.0, 1.0)
-"""The derived output that is the score itself."""
+"""`Row.derive` of the score itself."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,12 @@ class Row:
     """One step.
 
     Attributes:
-        t: the time of the evaluation; of the state, where the row has none.
-        derive: coefficients of (x, score) in the newest derived output; None: the network is not evaluated.
+        t: the time of the evaluation, or of the state in a row without one.
+        derive: coefficients of (x, score) in the newest derived output; None for a row without an evaluation.
         state, saved, outputs, noise: coefficients of the registers in the next state.
         save: keep the state from before this row as the saved state.
-        langevin: 2 alpha snr^2 of a Langevin corrector step, whose size depends on the data; the coefficients of the
-            score and the noise are then multiplied by that size and by the root of twice that size.  Such a row's
-            output is not among those that later rows combine.
+        langevin: 2 alpha snr^2 in a Langevin corrector step, whose size e depends on the data: the coefficient of the
+            score is then multiplied by e, that of the noise by sqrt(2 e).  Later rows do not combine its output.
     """
 
     t: float
@@ -58,16 +57,16 @@ class Row:
         return bool(self.noise != 0)
 
     def numbers(self) -> Array:
-        """Every coefficient, to be looked at."""
+        """All coefficients in one array."""
         return np.array(
             [self.state, self.saved, *self.outputs, self.noise, self.langevin or 0.0, *(self.derive or ())], dtype=float
         )
 
 
 IDENTITY = np.eye(2)
-NOTHING = np.zeros((2, 2))
-VELOCITY_SCORE = (NOTHING, np.array([0.0, 1.0]))
-"""The derived pair that is the velocity's score, in the place of v."""
+ZERO = np.zeros((2, 2))
+VELOCITY_SCORE = (ZERO, np.array([0.0, 1.0]))
+"""`PairRow.derive` of the velocity's score, in the place of v."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,18 +75,18 @@ class PairRow:
 
     Attributes:
         t: as in `Row`.
-        derive: D (2, 2) and d (2,) of the newest derived pair D u + d s_v; None: the network is not evaluated.
-        state, saved, outputs: 2x2 matrices that act on u, the saved pair and the derived ones.
-        noise: a lower triangular 2x2 matrix that acts on the normal field of the pair.
+        derive: D (2, 2) and d (2,) of the newest derived pair D u + d s_v; None for a row without an evaluation.
+        state, saved, outputs: 2x2 matrices on u, the saved pair and the derived pairs.
+        noise: a lower triangular 2x2 matrix on the normal field of the pair.
         save: as in `Row`.
     """
 
     t: float
     derive: tuple[Array, Array] | None = VELOCITY_SCORE
     state: Array = field(default_factory=lambda: IDENTITY)
-    saved: Array = field(default_factory=lambda: NOTHING)
+    saved: Array = field(default_factory=lambda: ZERO)
     outputs: tuple[Array, ...] = ()
-    noise: Array = field(default_factory=lambda: NOTHING)
+    noise: Array = field(default_factory=lambda: ZERO)
     save: bool = False
     langevin: None = field(default=None, init=False)
 
@@ -97,7 +96,7 @@ class PairRow:
         return bool(self.noise.any())
 
     def numbers(self) -> Array:
-        """Every coefficient, to be looked at."""
+        """All coefficients in one array."""
         parts = [self.state, self.saved, *self.outputs, self.noise, *(self.derive or ())]
         return np.concatenate([np.ravel(part) for part in parts])
 
@@ -110,8 +109,8 @@ class StepTable:
     """A whole run of a solver.
 
     Attributes:
-        rows: the steps in order, all of one kind.
-        draws: for each row the number of its normal field, None where it has no noise; the prior is draw 0.
+        rows: the steps in order, all `Row` or all `PairRow`.
+        draws: for each row the number of its normal field, None for a row without noise; draw 0 is the prior.
     """
 
     rows: tuple[AnyRow, ...]
@@ -119,10 +118,10 @@ class StepTable:
 
     @classmethod
     def of(cls, rows: Iterable[AnyRow]) -> StepTable:
-        """Number the draws and check that every coefficient is a number.
+        """Return the table of ``rows`` with its draws numbered.
 
         Raises:
-            ValueError: a coefficient is not finite; names the row and its time.
+            ValueError: a coefficient is not finite; the message names the row and its time.
         """
         rows = tuple(rows)
         for index, row in enumerate(rows):
@@ -145,7 +144,7 @@ class StepTable:
 
     @property
     def nfe(self) -> int:
-        """Network evaluations: every row that evaluates, correctors and denoising included."""
+        """The number of network evaluations, with those of correctors and denoising."""
         return sum(row.derive is not None for row in self.rows)
 
     @property

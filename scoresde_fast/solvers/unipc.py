@@ -1,26 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UniPC: a predictor and a corrector that costs no evaluation of its own (Zhao et al. 2023)."""
+"""UniPC and SA-Solver: exponential Adams predictors, each with a corrector that costs no evaluation."""
 
 from __future__ import annotations
 
 from scoresde_fast.sdes import ScalarSDE
-from scoresde_fast.solvers.exponential import Adams
+from scoresde_fast.solvers.adams import ExponentialAdams
 from scoresde_fast.solvers.grids import TimeGrid
-from scoresde_fast.solvers.noise_levels import IMAGE_SDES, posterior_mean
+from scoresde_fast.solvers.noise_schedule import posterior_mean
 from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import AnyRow
 
 
 @solver(
     "unipc",
-    sdes=IMAGE_SDES,
-    flow=True,
+    source="Zhao et al. 2023 (UniPC), B(h) = e^h - 1",
     deterministic=True,
     orders=(1, 2, 3),
     corrected=True,
-    source="Zhao et al. 2023 (UniPC), B(h) = e^h - 1",
     finish=posterior_mean,
 )
 def unipc(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 2) -> list[AnyRow]:
-    """UniPC-p in data prediction; nothing corrects the last state, whose evaluation is the denoising's."""
-    return Adams(order, corrector=True, midpoint=True).rows(sde, grid)
+    """UniPC-p in data prediction; the last state stays uncorrected, as its evaluation is the denoising step's."""
+    return ExponentialAdams(order, corrector=True, midpoint=True).rows(sde, grid)
+
+
+@solver(
+    "sa",
+    aliases=("sa_solver",),
+    source="Xue et al. 2023 (SA-Solver)",
+    orders=(1, 2, 3),
+    corrected=True,
+    weak_order=2,
+    finish=posterior_mean,
+)
+def sa(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 2, eta: float = 1.0) -> list[AnyRow]:
+    """Stochastic Adams predictor and corrector with a constant tau = ``eta`` and a shared noise."""
+    return ExponentialAdams(order, corrector=True, eta=0.0 if flow else eta).rows(sde, grid)

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from scoresde_fast.data import digits
 from scoresde_fast.files import make_folder, replacing
-from scoresde_fast.networks.feature_net import FeatureNet
+from scoresde_fast.networks import FeatureNet
 
 EPOCHS = 12
 BATCH_SIZE = 64

@@ -115,7 +115,7 @@ def smld_loss(
     network: nn.Module, sde: VESDE, num_scales: int, x0: Tensor, labels: Tensor, z: Tensor, *, reduce_mean: bool
 ) -> Tensor:
     """Score matching at ``num_scales`` noise levels; ``labels`` (B,) count from the largest (Song & Ermon 2019)."""
-    sigma = _column(sde.levels(num_scales)[num_scales - 1 - labels.cpu().numpy()], x0)
+    sigma = _column(sde.noise_levels(num_scales)[num_scales - 1 - labels.cpu().numpy()], x0)
     score = network(x0 + sigma * z, labels)
     return (_reduce((score + z / sigma) ** 2, reduce_mean) * sigma.flatten() ** 2).mean()
 

@@ -17,7 +17,7 @@ from scoresde_fast.configs.loading import read_json
 from scoresde_fast.configs.schema import plain, read_section
 from scoresde_fast.errors import unknown
 from scoresde_fast.model import build_sde
-from scoresde_fast.sdes import SDE, Array, observation
+from scoresde_fast.sdes import SDE, Array
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
 SECTIONS = ("classifier", "models", "data", "training", "optim")
@@ -184,4 +184,4 @@ class NoiseRange:
 
     def std(self, u: Array) -> Array:
         """Return the noise std on images in [-1, 1] at the times eps + u (T - eps), for ``u`` (n,) in [0, 1]."""
-        return observation(self.sde, self.eps + u * (self.sde.T - self.eps)).std / self.width
+        return self.sde.observation(self.eps + u * (self.sde.T - self.eps)).std / self.width

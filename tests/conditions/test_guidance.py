@@ -21,7 +21,7 @@ from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.loop.run_monitor import NonFiniteError
 from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import VPSDE, tweedie
+from scoresde_fast.sdes import VPSDE
 from scoresde_fast.solvers import SolverOptions, build_table
 from tests.conditions.test_projection import SDE_OF, SHAPE, model_of
 from tests.support.recorded_graphs import RecordedGraphs
@@ -238,7 +238,7 @@ def test_what_a_measurement_may_change() -> None:
     with torch.no_grad():
         free = evaluate(x, counter)
         guided = evaluate_guided(evaluate, bound, x, [data], counter).output
-    moved = tweedie(model.sde, table.times[:1])[1][0] * (guided - free)
+    moved = model.sde.denoised(table.times[:1]).score[0] * (guided - free)
     torch.testing.assert_close(moved.square().mean((1, 2, 3)).sqrt(), torch.full((2,), 1.0), rtol=1e-3, atol=0)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import scoresde_fast as sf
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
-from scoresde_fast.solvers.moments import Gaussian, prior, propagate
+from scoresde_fast.solvers.gaussian import Gaussian, prior, propagate
 from tests.conditions.test_guidance import MEANS, STD, TOP, Bayes, points_of
 from tests.conditions.test_projection import CASES, IDS, SDE_OF, SHAPE, model_of
 from tests.support.chance import assert_moments

@@ -14,44 +14,12 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde_fast.model import create
-from scoresde_fast.networks import DDPM, NCSNpp
-from scoresde_fast.networks.base import ScoreNetwork
+from scoresde_fast.networks import DDPM, ScoreNetwork
 from scoresde_fast.networks.blocks import ResnetBlock
-from scoresde_fast.networks.convolution import FoldedConvolution
-from scoresde_fast.networks.folding import TENSOR_CORE_CHANNELS, FoldedNetwork, TimedFoldedNetwork, _Folding
-from tests.networks.test_networks import PYRAMIDS, SIZES, SWITCHES
+from scoresde_fast.networks.folded_convolution import FoldedConvolution
+from scoresde_fast.networks.folding import TENSOR_CORE_CHANNELS, FoldedNetwork, Folding, TimedFoldedNetwork
 from tests.support.golden import NETWORKS, model, recorded, recorded_inputs
-
-OPTIONS: list[dict[str, Any]] = [
-    {"resblock_type": block, "progressive": out, "progressive_input": into, "progressive_combine": combine}
-    for block, out, into, combine in PYRAMIDS
-] + SWITCHES
-# CLD's pairs: six channels in, three out, and no table of noise levels.
-PAIRS: list[dict[str, Any]] = [
-    {"in_channels": 6, "num_scales": 0, "scale_by_sigma": False, "progressive_input": into}
-    for into in ("none", "input_skip", "residual")
-]
-LABELS = torch.tensor([700.0, 3.0, 700.0, 50.0])  # the rows of a run; one time twice, as in a corrector's pair
-
-
-def trained(network: ScoreNetwork) -> ScoreNetwork:
-    """Fresh weights leave zeros where training does not."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in network.parameters():
-            if weight.requires_grad:
-                weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
-    return network.eval()
-
-
-def small(**options: Any) -> ScoreNetwork:
-    torch.manual_seed(0)
-    return trained(NCSNpp(**{**SIZES, "nf": 16, **options}))
-
-
-def largest_difference(ours: Tensor, plain: Tensor) -> float:
-    """Relative to the largest value."""
-    return float((ours - plain).abs().max() / plain.abs().max())
+from tests.support.networks import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
 
 
 @torch.no_grad()
@@ -65,7 +33,7 @@ def check(network: ScoreNetwork, size: int = 8, rows: int = len(LABELS), batch: 
 
 
 class TestEqualsThePlainNetwork:
-    """float32: max |difference| <= 2e-5 max |value|, at every row of a run."""
+    """In float32 max |difference| <= 2e-5 max |value|, at every row of a run."""
 
     @pytest.mark.parametrize("options", OPTIONS + PAIRS, ids=lambda options: "-".join(map(str, options.values())))
     def test_every_option_of_ncsnpp(self, options: dict[str, Any]) -> None:
@@ -74,7 +42,7 @@ class TestEqualsThePlainNetwork:
     @pytest.mark.parametrize("block", ["biggan", "ddpm"])
     def test_joins_of_a_gpu(self, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without Winograd's kernel every shortcut adds the 3x3 convolution's result, and both biases, to its own."""
-        monkeypatch.setattr("scoresde_fast.networks.convolution.fits", lambda _weight: False)
+        monkeypatch.setattr("scoresde_fast.networks.folded_convolution.fits", lambda _weight: False)
         network = small(resblock_type=block)
         joins = []
         forward = FoldedConvolution.forward
@@ -98,7 +66,7 @@ class TestEqualsThePlainNetwork:
 
     @pytest.mark.parametrize("name", ["ve/cifar10_ncsnpp_continuous", "vp/cifar10_ddpmpp_continuous"])
     def test_presets(self, name: str) -> None:
-        """At the size of the papers, where rounding has 95 norms to grow in."""
+        """At the size of the papers, where rounding grows over 95 norms."""
         torch.manual_seed(0)
         network = create(name).network
         assert isinstance(network, ScoreNetwork)
@@ -107,7 +75,7 @@ class TestEqualsThePlainNetwork:
     @pytest.mark.parametrize("name", NETWORKS)
     @torch.no_grad()
     def test_golden_networks(self, name: str) -> None:
-        """What the original computed, for its own checkpoints."""
+        """The recorded outputs of the original's checkpoints."""
         network = model(name, "ema").network
         assert isinstance(network, ScoreNetwork)
         x, labels, _ = recorded_inputs(recorded(name))
@@ -119,9 +87,9 @@ class TestEqualsThePlainNetwork:
 @pytest.mark.parametrize("options", [{}, *PAIRS], ids=lambda options: "-".join(map(str, options.values())))
 @torch.no_grad()
 def test_padded_channels(options: dict[str, Any]) -> None:
-    """Images padded to a multiple of 8 channels, as a GPU has them: the same output, then zeros."""
+    """Images padded to 8 channels, as on a GPU, give the same output, then zeros."""
     network = small(**options)
-    folding = _Folding(torch.float32, True, network.input_channels, 3, TENSOR_CORE_CHANNELS)
+    folding = Folding(torch.float32, True, network.input_channels, 3, TENSOR_CORE_CHANNELS)
     folded = copy.deepcopy(network)
     folding.fold_children(folded)
     x = torch.rand(2, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -142,7 +110,7 @@ class _ChannelsLastOnly(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else [out]:
             image = isinstance(tensor, Tensor) and tensor.ndim == 4 and min(tensor.shape[1:]) > 1
-            # Attention has its heads in the second of four dimensions.
+            # The second of attention's four dimensions is its heads.
             if image and not func.is_view and "attention" not in str(func):
                 self.seen += 1
                 assert tensor.is_contiguous(memory_format=torch.channels_last), (func, tensor.stride())
@@ -156,13 +124,13 @@ def test_no_nchw_between_stem_and_head(options: dict[str, Any]) -> None:
     folded = FoldedNetwork(small(**options), LABELS)
     x = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     with _ChannelsLastOnly() as mode:
-        folded.core.network.body(x, folded.table[0])
+        folded.network.body(x, folded.table[0])
     assert mode.seen > 50
 
 
 @torch.no_grad()
 def test_table() -> None:
-    """One row for each time, one column for each channel of each block; fewer times than rows of the run."""
+    """The table has one row for each distinct time, and one column for each channel of each block."""
     network = small()
     folded = FoldedNetwork(network, LABELS)
     channels = sum(block.conv0.out_channels for block in network.modules() if hasattr(block, "conv0"))
@@ -171,7 +139,7 @@ def test_table() -> None:
 
 @torch.no_grad()
 def test_the_plain_network_is_untouched() -> None:
-    """Folding shares what it does not change, and changes nothing that it shares."""
+    """Folding changes no weight and no output of the plain network."""
     network = small()
     before, x = copy.deepcopy(network.state_dict()), torch.rand(1, 3, 8, 8)
     out = network(x, LABELS[:1])
@@ -202,7 +170,7 @@ def test_sixteen_bits(precision: Any) -> None:
 
 
 def test_bad_precision() -> None:
-    """One sentence with what is allowed."""
+    """The message says what is allowed."""
     with pytest.raises(ValueError, match="unknown precision 'bf61' - did you mean 'bf16'"):
         FoldedNetwork(small(), LABELS, "bf61")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="precision 'tf32' is a mode of GPUs, which a CPU lacks; choose from: auto,"):
@@ -212,7 +180,7 @@ def test_bad_precision() -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @torch.no_grad()
 def test_times_of_their_own(options: dict[str, Any]) -> None:
-    """Each sample at another time: outputs, and their derivatives in a direction, are those of the plain network."""
+    """With samples at different times, outputs and tangents are those of the plain network."""
     network = small(**options).eval()
     timed = TimedFoldedNetwork(network, "fp32")
     x, direction = torch.randn(2, 3, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks are the original's: outputs, scores and parameter counts of the papers' own program."""
+"""Outputs, scores and parameter counts of the networks against those of the original program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scoresde_fast.model import build_network
 from tests.support.golden import NETWORKS, model, recorded, recorded_inputs, relative_error
 
 ROUNDING = 2e-5
-"""Of the largest value. In float32 the recorded outputs are up to 5e-6 from those of float64, and ours as much."""
+"""Relative to the largest value; in float32 the recorded outputs and ours are each up to 5e-6 from float64."""
 OFFICIAL_COUNTS = {
     "ve/cifar10_ncsnpp_continuous": 62_758_915,
     "ve/cifar10_ncsnpp_deep_continuous": 107_587_075,
@@ -20,7 +20,7 @@ OFFICIAL_COUNTS = {
 
 
 def parameter_count(preset: str) -> int:
-    """Of a preset's network, built without memory; the fixed Fourier frequencies count, as in the original."""
+    """Return the parameters of a preset's network, with the fixed Fourier frequencies, as in the original."""
     with torch.device("meta"):
         return sum(weight.numel() for weight in build_network(load_config(preset)).parameters())
 
@@ -28,7 +28,7 @@ def parameter_count(preset: str) -> int:
 @pytest.mark.parametrize("weights", ["raw", "ema"])
 @pytest.mark.parametrize("name", NETWORKS)
 class TestGolden:
-    """With the original's checkpoint, what the original computed."""
+    """The original's checkpoint gives the original's results."""
 
     @torch.no_grad()
     def test_network_output(self, name: str, weights: str) -> None:
@@ -48,7 +48,7 @@ class TestGolden:
 
     @torch.no_grad()
     def test_probability_flow(self, name: str, weights: str) -> None:
-        """The slope of the probability-flow ODE is the recorded one; there is none of discrete models."""
+        """The slope of the probability-flow ODE is the recorded one, where one was recorded."""
         key = f"pf_drift_{weights}"
         if key not in recorded(name):
             pytest.skip(f"no {key} was recorded")

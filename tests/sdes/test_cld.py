@@ -14,7 +14,8 @@ from scipy.stats import norm
 from torch import Tensor
 
 from scoresde_fast.mixture import GaussianMixture
-from scoresde_fast.sdes import CLDSDE, SDE, VPSDE, PairScore
+from scoresde_fast.sdes import CLDSDE, SDE, VPSDE, ScoreMap
+from scoresde_fast.sdes.linalg import cholesky
 
 DAMPING = {"under": 0.3, "critical": None, "over": 3.0}
 BETA = {"constant": {"beta0": 4.0, "beta1": 0.0}, "linear": {"beta0": 0.1, "beta1": 6.9}}
@@ -50,8 +51,8 @@ def states(sde: CLDSDE, t: float, count: int = 200) -> Tensor:
     return torch.from_numpy(u)[..., None, None]
 
 
-def recover(coefficients: PairScore, u: Tensor, velocity_score: Tensor) -> Tensor:
-    """``state`` u + ``velocity_score`` s_v in the dtype of u, for coefficients of one time: (B, 1 or 2, 1, 1)."""
+def recover(coefficients: ScoreMap, u: Tensor, velocity_score: Tensor) -> Tensor:
+    """``state`` u + ``score`` s_v in the dtype of u, for coefficients of one time: (B, 1 or 2, 1, 1)."""
     state, factor = (torch.from_numpy(np.atleast_1d(value)).to(u) for value in coefficients)
     return (u.flatten(1) @ state.view(-1, 2).T + velocity_score.flatten(1) * factor)[..., None, None]
 
@@ -101,10 +102,18 @@ def test_transition_to_the_last_digits(m_inv: float, ratio: float) -> None:
         np.testing.assert_allclose(actual.covariance, covariance, rtol=1e-12, atol=rounding)
 
 
+def test_covariances_have_factors_at_any_step_length() -> None:
+    """The Cholesky factor of a half step is real down to clocks of 1e-12, and reproduces the covariance."""
+    for clock in np.logspace(-12, 1, 40):
+        covariance = CLDSDE().advance(clock).covariance
+        factor = cholesky(covariance)
+        assert np.allclose(factor @ factor.T, covariance, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("beta", BETA.values(), ids=BETA)
 @pytest.mark.parametrize("friction", DAMPING.values(), ids=DAMPING)
 def test_transitions_compose(friction: float | None, beta: dict[str, float]) -> None:
-    """From s to t and from t to r is from s to r, for short and long pieces, to 1e-12 of each entry's scale."""
+    """The transitions s to t and t to r compose to s to r, short and long, to 1e-12 of each entry's scale."""
     sde = CLDSDE(friction=friction, **beta)
     for s, t, r in [(0.0, 1e-6, 3e-6), (0.1, 0.1003, 0.1007), (0.0, 1e-3, 1.0), (0.2, 0.5, 0.9)]:
         first, second, whole = sde.transition(s, t), sde.transition(t, r), sde.transition(s, r)
@@ -162,7 +171,7 @@ def test_ell_keeps_its_digits(objective: Any) -> None:
 
 @pytest.mark.parametrize("kwargs", [{}, {"objective": "dsm"}], ids=["hsm", "dsm"])
 def test_a_covariance_that_is_not_positive_definite_is_refused(kwargs: dict[str, Any]) -> None:
-    """The sentence names the first such time, numerical_eps and what to change."""
+    """The message names the first such time, numerical_eps and the remedy."""
     sde = CLDSDE(numerical_eps=0.0, **kwargs)
     for use in (sde.cholesky, sde.ell):
         with pytest.raises(ValueError, match="t = 0 is not positive definite with numerical_eps=0: raise"):
@@ -187,7 +196,7 @@ def test_a_covariance_that_is_not_positive_definite_is_refused(kwargs: dict[str,
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
 )
 def test_bad_arguments(kwargs: dict[str, Any], sentence: str) -> None:
-    """Each is refused with its value and what is allowed."""
+    """The message has the value and the allowed range."""
     with pytest.raises(ValueError, match=sentence):
         CLDSDE(**kwargs)
 
@@ -242,7 +251,7 @@ def test_mixture_scores_are_the_gradient_of_its_density(sde: SDE) -> None:
 
 @pytest.mark.parametrize("sde", [CLDSDE(), VPSDE()], ids=["cld", "vp"])
 def test_position_only_input_is_refused(sde: SDE) -> None:
-    """A state of the wrong number of channels gets a sentence with both shapes, not a broadcast."""
+    """A state with the wrong number of channels is refused with both shapes, not broadcast."""
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, (3, 2, 2))
     wrong, t = torch.zeros(1, 3 if sde.parts == 2 else 6, 2, 2), torch.tensor([0.5])
     asked = "(6, 2, 2), position and velocity joined on the channels" if sde.parts == 2 else "(3, 2, 2)"
@@ -259,7 +268,7 @@ def test_position_only_input_is_refused(sde: SDE) -> None:
 def test_velocity_score_tells_the_whole_score(friction: float | None, beta: dict[str, float]) -> None:
     """`joint_score` makes the exact score of a mixture's pairs from that of its velocities alone, to 1e-10.
 
-    Under-damped it is refused: the velocity swings back, and then its score says nothing of the data.
+    Under-damped CLD is refused: the velocity swings back, and its score no longer determines the data.
     """
     sde = CLDSDE(friction=friction, **beta)
     model = mixture(sde)
@@ -312,7 +321,7 @@ def test_denoised_is_the_posterior_mean(t: float) -> None:
 
 
 def test_recovery_is_refused_where_the_initial_velocity_is_unknown() -> None:
-    """A model trained by "dsm" gets a sentence that says why and what to use instead."""
+    """A model trained by "dsm" is refused with the reason and the alternatives."""
     sde = CLDSDE(objective="dsm")
     for method in (sde.joint_score, sde.denoised):
         with pytest.raises(ValueError, match=r"model trained by objective='dsm', .* use a model trained by 'hsm'"):

@@ -90,7 +90,7 @@ def test_losses(steps: dict[str, np.ndarray], beta: str, objective: str, weighti
 
 
 def test_every_recorded_loss_is_tested(steps: dict[str, np.ndarray]) -> None:
-    """The cases above are all that were recorded."""
+    """The cases above are all recorded ones."""
     recorded = {key.split("/")[1] for key in steps if key.startswith("loss/")}
     cases = product(map("_".join, CASES), ("reweightedv2", "reweightedv1", "likelihood"), ("mixed0", "mixed1"))
     assert recorded == set(map("_".join, cases))

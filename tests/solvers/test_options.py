@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options: their dataclasses are the source of `Sampler`'s keywords, the command line and what is described."""
+"""The dataclasses of options as the source of `Sampler`'s keywords, the command line and `describe`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestSampler:
         ids=["fixed steps", "steps by tolerances"],
     )
     def test_one_object_or_keywords(self, model: sf.GaussianMixture, options: Any) -> None:
-        """Both ways make the same sampler, and what it describes makes it again."""
+        """One object or keywords make the same sampler, and `describe` records every option."""
         whole, named = sf.Sampler(model, options), sf.Sampler(model, **asdict(options))
         assert whole.describe() == named.describe()
         assert asdict(whole.options).items() <= whole.describe().items()
@@ -66,7 +66,7 @@ class TestSampler:
             sf.Sampler(model, *arguments, **options)
 
     def test_completion_shows_every_option(self) -> None:
-        """What ``help`` and editors ask for has all of them as keywords."""
+        """The signature that ``help`` and editors show has all options as keywords."""
         shown = signature(sf.Sampler).parameters
         assert set(shown) == {"model", "condition", *(name for options in OPTIONS for name in names(options))}
         assert shown["batch_size"].default == 64 and shown["snr"].default is None
@@ -74,12 +74,12 @@ class TestSampler:
 
 class TestSolvers:
     def test_their_options_are_fields(self) -> None:
-        """Whatever a solver's function takes can be asked for."""
+        """Every option of a solver's function is a field of `SolverOptions`."""
         for found in SOLVERS.values():
             assert set(found.options) <= set(names(SolverOptions)), found.name
 
     def test_a_solver_declares_what_it_takes(self, model: sf.GaussianMixture) -> None:
-        """An option is given by its keyword, with the usual value as the default; other solvers refuse it."""
+        """A keyword with a default is an option of the solver; other solvers refuse it."""
         seen: list[float] = []
 
         @solver("option_taker", sdes=(VPSDE,), flow=True, source="this test")
@@ -91,13 +91,13 @@ class TestSolvers:
             sf.Sampler(model, "option_taker", 5)
             sf.Sampler(model, "option_taker", 5, churn=0.75)
             assert seen == [0.25, 0.75]
-            with pytest.raises(ValueError, match=r"eta is 0.5; solver 'option_taker' has none: .* choose .*ddim"):
+            with pytest.raises(ValueError, match=r"solver 'option_taker' has no such option: .* choose .*ddim"):
                 sf.Sampler(model, "option_taker", 5, eta=0.5)
         finally:
             SOLVERS.pop("option_taker")
 
     def test_an_option_needs_its_usual_value(self) -> None:
-        """Said when the solver is registered, not when it runs."""
+        """Registering a solver with an option without a default is refused."""
         with pytest.raises(TypeError, match="solver 'none' has the option 'eta' without a default"):
 
             @solver("none", sdes=(CLDSDE,), flow=False, source="this test")
@@ -108,13 +108,13 @@ class TestSolvers:
 
 class TestCommandLine:
     def test_groups_are_the_dataclasses(self) -> None:
-        """The same fields in the same order; tolerances without those that they share with fixed steps."""
+        """The groups have the fields of the dataclasses in order; tolerances only those of adaptive solvers."""
         assert names(SolverGroup) == names(SolverOptions) and names(RunGroup) == names(RunOptions)
         assert names(ToleranceGroup) == ["rtol", "atol", "error_norm"]
 
     @pytest.mark.parametrize("options", OPTIONS)
     def test_every_option_is_documented(self, options: type, capsys: pytest.CaptureFixture[str]) -> None:
-        """Its line in the docstring is its help."""
+        """The help of an option is its line in the docstring."""
         with pytest.raises(SystemExit):
             tyro.cli(optional(options), args=["--help"], config=PARSING)
         printed = "".join(capsys.readouterr().out.replace("│", " ").split())
@@ -126,7 +126,7 @@ class TestCommandLine:
             assert description.replace(" ", "") in printed
 
     def test_what_is_given_and_nothing_else(self) -> None:
-        """Flags can be turned off, where the model may have turned them on."""
+        """Only options on the command line are given; a flag can be turned off."""
         words = "m --no-denoise --flow --eta 0 --restart 0.1:0.3:2:5 --rtol 1e-3 --no-compile --batch-size auto"
         command = tyro.cli(Sample, args=words.split(), config=PARSING)
         assert given(command.solver) == {"flow": True, "denoise": False, "eta": 0.0, "restart": "0.1:0.3:2:5"}

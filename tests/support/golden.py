@@ -56,3 +56,11 @@ def relative_error(ours: torch.Tensor, theirs: NDArray[np.float32]) -> float:
     assert ours.shape == theirs.shape
     assert ours.dtype == torch.float32
     return float(np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max())
+
+
+def assert_close(actual: object, expected: np.ndarray, relative: float, *operands: np.ndarray) -> None:
+    """Within ``relative`` of the largest value, or of the largest of the ``operands`` that the original's float32
+    subtracted to get it: no more of a difference was ever there."""
+    actual = np.asarray(actual, dtype=np.float64)
+    scale = max(np.abs(values).max() for values in (expected, *operands))
+    assert np.abs(actual - expected).max() <= relative * scale

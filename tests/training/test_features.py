@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 pytest.importorskip("sklearn")
 
-from scoresde_fast.networks.feature_net import FeatureNet
+from scoresde_fast.networks import FeatureNet
 from scoresde_fast.training import features
 
 

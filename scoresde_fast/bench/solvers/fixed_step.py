@@ -20,9 +20,18 @@ from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.sampler.options import solver_options
 from scoresde_fast.sdes import SDE, ScalarSDE
-from scoresde_fast.solvers import GRIDS, SOLVERS, Solver, SolverOptions, StepTable, build_table, find_solver
-from scoresde_fast.solvers.noise_levels import time_of
-from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR, Interval
+from scoresde_fast.solvers import (
+    GRIDS,
+    SOLVERS,
+    RestartInterval,
+    Solver,
+    SolverOptions,
+    StepTable,
+    build_table,
+    find_solver,
+)
+from scoresde_fast.solvers.noise_schedule import time_of
+from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
 from scoresde_fast.solvers.registry import ALIASES
 
 SUITED_GRIDS = {"vesde": "karras", "vpsde": "quadratic", "subvpsde": "quadratic", "cld": "quadratic"}
@@ -183,7 +192,7 @@ def _forms(name: str, solver: Solver, sde: SDE) -> Iterator[tuple[str, bool, Map
         yield f"{name}, restart", False, {"restart": (restart_interval(sde),)}
 
 
-def restart_interval(sde: SDE) -> Interval:
+def restart_interval(sde: SDE) -> RestartInterval:
     """`RESTART` in times of the SDE, to four digits."""
     low, high, times, steps = RESTART
     found = time_of(sde, np.array([low, high]), sde.sampling_eps, sde.T)

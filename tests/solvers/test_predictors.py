@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""score_sde's solvers do what their tables say, and their tables converge to the data at the solver's order."""
+"""The predictors of score_sde: moments of their runs, order of convergence, cost, and refusals."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from torch import Tensor, arange
 
-from scoresde_fast.loop.evaluator import PlainNetwork
-from scoresde_fast.loop.loop import Loop, StepBackends
-from scoresde_fast.loop.program import Program
-from scoresde_fast.mixture import GaussianMixture
-from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
-from scoresde_fast.solvers import GRIDS, SOLVERS, Row, SolverOptions, StepTable, build_table
-from scoresde_fast.solvers.moments import Gaussian, marginal, prior, propagate
-from tests.support import chance
-
-MEAN, STD = 0.3, 0.5
-SDE_OF: dict[str, ScalarSDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE()}
+from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
+from scoresde_fast.solvers import GRIDS, SOLVERS, SolverOptions, build_table
+from scoresde_fast.solvers.gaussian import marginal, prior, propagate
+from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, sample
 
 PUBLISHED = {name: found for name, found in SOLVERS.items() if found.published}
-
 CASES = [
     (name, solver, flow)
     for name, sde in SDE_OF.items()
@@ -30,29 +20,6 @@ CASES = [
     if isinstance(sde, found.sdes) and (found.flow or not flow)
 ]
 IDS = [f"{name}-{solver}-{'flow' if flow else 'sde'}" for name, solver, flow in CASES]
-CORRECTED = [
-    (name, solver, corrector)
-    for name, sde in SDE_OF.items()
-    for solver, found in PUBLISHED.items()
-    for corrector in ("langevin", "ald")
-    if isinstance(sde, found.sdes)
-]
-
-
-def sample(sde: SDE, table: StepTable, run_seed: int, shape: tuple[int, ...]) -> Tensor:
-    """20 000 samples of Gaussian data, with the batch's Langevin norms."""
-    model = GaussianMixture.gaussian(sde, MEAN, STD, shape)
-    noise = Noise(run_seed, arange(20_000))
-    labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
-    prior = model.prior(noise.normal(0, shape))
-    program = Program.of(table, labels, scale, "cpu")
-    evaluate, backends = PlainNetwork(model.network, program.labels), StepBackends.choose("cpu")
-    return Loop(program, evaluate, backends, run_seed, langevin_norm="batch").run(prior, noise)
-
-
-def assert_moments(x: Tensor, predicted: Gaussian) -> None:
-    """Mean and deviation are those predicted."""
-    chance.assert_moments(x, predicted.mean[0], np.sqrt(predicted.covariance[0, 0]))
 
 
 @pytest.mark.statistical
@@ -63,17 +30,7 @@ def test_distribution_after_a_run(name: str, solver: str, flow: bool, grid: str,
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
-    assert_moments(sample(sde, table, run_seed, (1, 1, 1)), predicted)
-
-
-@pytest.mark.statistical
-@pytest.mark.parametrize(("name", "solver", "corrector"), CORRECTED, ids=["-".join(case) for case in CORRECTED])
-def test_distribution_after_a_corrected_run(name: str, solver: str, corrector: str, run_seed: int) -> None:
-    """The same with two corrector steps at every time: 20 000 samples of four elements, the batch's norms."""
-    sde = SDE_OF[name]
-    table = build_table(sde, SolverOptions(solver, 25, corrector, corrector_steps=2))
-    predicted = propagate(table, sde, (MEAN, STD), prior(sde))
-    assert_moments(sample(sde, table, run_seed, (1, 2, 2)), predicted)
+    assert_prediction(sample(sde, table, run_seed, (1, 1, 1)), predicted)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -95,24 +52,6 @@ def test_order_of_convergence(name: str, solver: str, flow: bool, grid: str) -> 
         errors.append(abs(got.mean[0] - wanted.mean[0]) + abs(np.subtract(*deviations)))
     slope = -np.polyfit(np.log(sizes), np.log(errors), 1)[0]
     assert slope == pytest.approx(SOLVERS[solver].orders[0], abs=0.25)
-
-
-@pytest.mark.statistical
-def test_loop_keeps_saved_state_and_history(run_seed: int) -> None:
-    """Rows that use the saved state, older outputs and no network do in the loop what `propagate` says."""
-    sde = VPSDE()
-    table = StepTable.of(
-        [
-            Row(0.9, save=True, state=0.9, outputs=(0.2,), noise=0.1),
-            Row(0.8, derive=(0.3, -0.5), state=0.5, saved=0.4, outputs=(0.3, -0.1)),
-            Row(0.8, derive=None, state=0.8, saved=-0.2, outputs=(0.1, 0.2), noise=0.3, save=True),
-            Row(0.6, derive=(0.1, 0.2), state=0.7, saved=0.1, outputs=(0.4, 0.3, -0.2)),
-            Row(0.5, state=0.6, saved=-0.3, outputs=(0.1, 0.1, 0.2, 0.4), noise=0.05),
-        ]
-    )
-    assert (table.nfe, table.draws) == (4, (1, None, 2, None, 3))
-    predicted = propagate(table, sde, (MEAN, STD), prior(sde))
-    assert_moments(sample(sde, table, run_seed, (1, 2, 2)), predicted)
 
 
 def test_nfe_counts_every_evaluation() -> None:
@@ -138,6 +77,6 @@ def test_nfe_counts_every_evaluation() -> None:
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, object], sentence: str) -> None:
-    """One clear sentence, before any step is taken."""
+    """The table refuses them in one sentence."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**options))

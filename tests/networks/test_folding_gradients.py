@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients through folded networks: those of the plain ones, at no cost to a run without them."""
+"""Gradients through folded networks: equal to the plain ones', and free for runs without gradients."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 import scoresde_fast as sf
-from scoresde_fast.networks import DDPM
-from scoresde_fast.networks.base import ScoreNetwork
-from scoresde_fast.networks.convolution import FoldedConvolution
+from scoresde_fast.networks import DDPM, ScoreNetwork
+from scoresde_fast.networks.folded_convolution import FoldedConvolution
 from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 from scoresde_fast.ops import winograd_weights
-from tests.networks.test_folding import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
+from tests.support.networks import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
 
 FOLDED = 2e-5  # of test_folding: what a folded network's own output may be off, relative to the largest value
 
 
 def gradient(network: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:
-    """Of the output times ``weights``, in x."""
+    """The gradient in x of the output times ``weights``."""
     x = x.detach().requires_grad_()
     return torch.autograd.grad((network(x) * weights).sum(), x)[0]
 
@@ -38,7 +35,7 @@ def images(network: ScoreNetwork, batch: int, size: int) -> tuple[Tensor, Tensor
 
 
 def exactly(network: ScoreNetwork, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """The network in float64 but for its embedding of time, which is a constant here."""
+    """Return the network in float64 with a constant time embedding, in float32."""
     wide, temb, level = copy.deepcopy(network).double(), network.embed(labels), network.noise_level(labels)
     temb = None if temb is None else temb.detach().double()
 
@@ -51,7 +48,7 @@ def exactly(network: ScoreNetwork, labels: Tensor) -> Callable[[Tensor], Tensor]
 
 @pytest.fixture(scope="module")
 def tiny() -> ScoreNetwork:
-    """One level: as few blocks as compile in seconds, with attention and without."""
+    """A network of one resolution, with few blocks, which compiles in seconds."""
     return small(ch_mult=(1,), progressive_input="none")
 
 
@@ -75,7 +72,7 @@ def test_embedded_models_against_float64(name: str, label: float) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS + PAIRS, ids=lambda options: "-".join(map(str, options.values())))
 def test_every_option_of_ncsnpp(options: dict[str, Any]) -> None:
-    """Each sample at another time."""
+    """Samples at different times have the gradients of the plain network."""
     network, labels = small(**options), LABELS[:2]
     x, weights = images(network, 2, 8)
     timed = TimedFoldedNetwork(network, "fp32")
@@ -94,7 +91,7 @@ def test_ddpm() -> None:
 
 
 def test_weights_are_constants(tiny: ScoreNetwork) -> None:
-    """Only an image that asks for it is followed, though the plain network is one in training."""
+    """Only images that require gradients have them, though the plain network's weights require them."""
     folded, (x, _) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
     assert all(weight.requires_grad for weight in tiny.parameters() if weight.ndim == 4)
     assert not folded(x, torch.tensor([0])).requires_grad
@@ -103,7 +100,7 @@ def test_weights_are_constants(tiny: ScoreNetwork) -> None:
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
 def test_nothing_is_kept_without_gradients(tiny: ScoreNetwork, mode: Callable[[], Any]) -> None:
-    """No graph, no saved tensor, and no weight of a transposed convolution: that is made by the first gradient."""
+    """There is no graph, no saved tensor and no transposed weight, which the first gradient makes."""
     folded, (x, weights) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
     kept: list[Tensor] = []
     transformed = [layer.winograd for layer in folded.modules() if isinstance(layer, FoldedConvolution)]
@@ -117,7 +114,7 @@ def test_nothing_is_kept_without_gradients(tiny: ScoreNetwork, mode: Callable[[]
 
 
 def test_compiles_whole(tiny: ScoreNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiled evaluation has the gradient, and makes no weight again."""
+    """A compiled evaluation has the gradient, and does not make weights again."""
     folded, (x, weights), row = FoldedNetwork(tiny, LABELS), images(tiny, 2, 8), torch.tensor([1])
     compiled = torch.compile(folded, backend="aot_eager", fullgraph=True)
     eager = gradient(lambda x: folded(x, row), x, weights)
@@ -138,66 +135,3 @@ def test_transforms_of_torch_func(tiny: ScoreNetwork) -> None:
     assert largest_difference(ours, gradient(evaluate, x, weights)) <= FOLDED
     _, tangent = torch.func.jvp(evaluate, (x,), (direction,))
     assert abs((tangent * weights).sum() - (ours * direction).sum()) <= FOLDED * (ours * direction).abs().sum()
-
-
-def test_compiled_tangents() -> None:
-    """A compiled jvp of folded convolutions, Winograd's and torch's, is the eager one, and not zero."""
-    generator = torch.Generator().manual_seed(8)
-    kernels = torch.randn(16, 8, 3, 3, generator=generator), torch.randn(4, 16, 1, 1, generator=generator)
-    first = FoldedConvolution(kernels[0], None, torch.float32, padding=1)
-    second = FoldedConvolution(kernels[1], torch.ones(4), torch.float32)
-    x, direction = torch.randn(2, 2, 8, 5, 6, generator=generator).contiguous().unbind()
-
-    def tangent(x: Tensor, direction: Tensor) -> Tensor:
-        inputs = (x.contiguous(memory_format=torch.channels_last),)
-        directions = (direction.contiguous(memory_format=torch.channels_last),)
-        return torch.func.jvp(lambda x: second(first(x)), inputs, directions)[1]
-
-    exact = F.conv2d(F.conv2d(direction, kernels[0], padding=1), kernels[1])
-    compiled = torch.compile(tangent, backend="aot_eager", fullgraph=True)
-    for ours in (tangent(x, direction), compiled(x, direction)):
-        torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("shape", "options"),
-    [
-        ((16, 24, 3, 3), {"padding": 1}),
-        ((5, 6, 3, 3), {"padding": 1}),
-        ((8, 4, 1, 1), {}),
-        ((4, 3, 3, 3), {"stride": 2}),
-    ],
-    ids=["winograd", "3x3", "1x1", "strided"],
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_convolution(shape: tuple[int, ...], options: dict[str, Any], dtype: torch.dtype) -> None:
-    """Gradients of x and residual, of dual numbers too: at most three times as far from float64 as torch's own of the
-    dtype, or, as those may be nearly exact, than rounding takes a sum of as many products: their root times the last
-    digit of the largest. Sums of 16-bit numbers are float32, and rounded once."""
-    generator = torch.Generator().manual_seed(7)
-    weight, bias = torch.randn(shape, generator=generator) / 3, torch.randn(shape[0], generator=generator)
-    joins = "stride" not in options
-    folded = FoldedConvolution(weight, bias, dtype, residual_scale=0.7, **options)
-    size = (2, shape[0], 9, 7) if joins else (2, shape[0], 4, 3)
-    x, residual, weights = (
-        torch.randn(of, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
-        for of in ((2, shape[1], 9, 7), size, size)
-    )
-    inputs = [x, residual] if joins else [x]
-
-    def plain(dtype: torch.dtype) -> tuple[Tensor, ...]:
-        leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
-        y = F.conv2d(leaves[0], weight.to(dtype), bias.to(dtype), **options)
-        return torch.autograd.grad(y + 0.7 * leaves[1] if joins else y, leaves, weights.to(dtype))
-
-    for dual in (False, True):
-        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        with forward_ad.dual_level():
-            y = folded(forward_ad.make_dual(leaves[0], torch.ones_like(x)) if dual else leaves[0], *leaves[1:])
-            ours = torch.autograd.grad(forward_ad.unpack_dual(y).primal, leaves, weights)
-        products = shape[0] * shape[2] * shape[3] if dtype == torch.float32 else 1
-        for got, direct, exact in zip(ours, plain(dtype), plain(torch.float64), strict=True):
-            assert got.dtype == dtype
-            error, of_direct = (float((result.double() - exact).abs().max()) for result in (got, direct))
-            rounding = products**0.5 * torch.finfo(dtype).eps * float(exact.abs().max())
-            assert error <= max(3 * of_direct, rounding)

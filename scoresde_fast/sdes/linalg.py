@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""2x2 matrices (..., 2, 2) in closed form, for the pairs of position and velocity."""
+"""Closed forms for 2x2 matrices (..., 2, 2): exponential, determinant, inverse and Cholesky factor."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from scoresde_fast.sdes.base import Array
 
 
 def exponential(generator: Array, time: Array) -> Array:
-    """exp(A time) (..., 2, 2) of a 2x2 ``generator`` A with equal, real or complex eigenvalues.
+    """exp(A time) (..., 2, 2) for a 2x2 ``generator`` A with real, equal or complex eigenvalues.
 
-    With a = trace / 2 and w^2 = a^2 - det: exp(a time) [cosh(w time) I + sinh(w time) / w (A - a I)].
+    With a = trace / 2 and w^2 = a^2 - det it is exp(a time) [cosh(w time) I + sinh(w time) / w (A - a I)].
     """
     half_trace = np.trace(generator) / 2
     square = half_trace**2 - determinant(generator)
-    # Rounding leaves a trace of w where the eigenvalues are equal: to first order the same.
+    # Where the eigenvalues are equal, rounding leaves a tiny w, whose effect is of second order.
     omega = np.sqrt(abs(square))
     angle = omega * time
     if square > 0:
-        # Under strong damping exp(a time) is 0 and cosh(w time) infinite, and a + w cancels: none is formed.
+        # Under strong damping exp(a time) underflows, cosh(w time) overflows and a + w cancels: form none of them.
         far = half_trace + np.copysign(omega, half_trace)
         slow = np.exp((determinant(generator) / far if half_trace < 0 else far) * time)
         even, odd = slow * (1 + np.exp(-2 * angle)) / 2, -slow * np.expm1(-2 * angle) / 2

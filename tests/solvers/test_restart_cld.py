@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restart on CLD: forward by the pair's own kernel and back, around each of its solvers."""
+"""Restart on CLD: forward by the kernel of the pair and back, around each of its solvers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import scoresde_fast as sf
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.solvers import SolverOptions, build_table
-from scoresde_fast.solvers.moments import marginal, prior, propagate
+from scoresde_fast.solvers.gaussian import marginal, prior, propagate
 from tests.support.chance import assert_moments
 
 SDE, DATA, EPS = CLDSDE(beta0=0.1, beta1=6.9), (0.3, 0.5), 0.02
@@ -25,7 +25,7 @@ SOLVERS = {
 
 
 def away(options: SolverOptions) -> float:
-    """How far mean and covariance of the state at the end are from those of the data's marginal."""
+    """Return the error in mean and covariance of the state at the end."""
     got = propagate(build_table(SDE, options), SDE, DATA, marginal(SDE, SDE.T, *DATA))
     wanted = marginal(SDE, EPS, *DATA)
     return float(np.abs(got.mean - wanted.mean).max() + np.abs(got.covariance - wanted.covariance).max())
@@ -33,7 +33,7 @@ def away(options: SolverOptions) -> float:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_order_stays(name: str) -> None:
-    """With two intervals the error still falls with the steps at the solver's order, within 0.25."""
+    """With two intervals a solver keeps its order, within 0.25."""
     options, order = SOLVERS[name]
     sizes, errors = (100, 200, 400), []
     for n in sizes:
@@ -53,7 +53,7 @@ def test_a_jump_is_the_forward_kernel() -> None:
 
 
 def test_restart_wipes_out_errors() -> None:
-    """An interval brings the deviation of a coarse run of the flow nearer to the data's than it was."""
+    """An interval halves the error of a coarse run of the flow."""
     coarse = SolverOptions("gddim", 6, grid="quadratic", order=1, denoise=False, eps=EPS)
     assert away(replace(coarse, restart=((0.05, 0.4, 3, 24),))) < 0.5 * away(coarse)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a table does to a Gaussian: mean and covariance carried through its rows, exactly, without a sample.
+"""The exact distribution of a run on Gaussian data, without drawing a sample.
 
-With the score of Gaussian data, linear in the state, every row is an affine map of the registers, so the run's
-distribution stays Gaussian and is known in closed form.  Testing a solver is then linear algebra.  A state here is one
-element of an image, or one pair (x, v).
+The score of Gaussian data is linear in the state, so every row is an affine map of the registers and the distribution
+stays Gaussian: `propagate` carries its mean and covariance through a table.  Testing a solver is then linear algebra.
+A state here is one element of an image, or one pair (x, v).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
-from scoresde_fast.sdes.pairs import inverse
+from scoresde_fast.sdes.linalg import inverse
 from scoresde_fast.solvers.table import HISTORY, AnyRow, PairRow, StepTable
 
 REGISTERS = 2 + HISTORY
@@ -23,7 +23,7 @@ SAVED, NEWEST = 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """``mean`` (parts,) and ``covariance`` (parts, parts) of a state."""
+    """A Gaussian state: ``mean`` (parts,) and ``covariance`` (parts, parts)."""
 
     mean: Array
     covariance: Array
@@ -40,28 +40,28 @@ def marginal(sde: SDE, t: float, mean: float, std: float) -> Gaussian:
 
 
 def prior(sde: SDE) -> Gaussian:
-    """The state at T that samplers begin with."""
+    """The prior, in which sampling starts at T."""
     return Gaussian(np.zeros(sde.parts), np.diag(np.square(sde.prior_stds)))
 
 
 def propagate(table: StepTable, sde: SDE, data: tuple[float, float], start: Gaussian) -> Gaussian:
-    """The state after the run.
+    """Return the state after a run.
 
     Args:
-        table: the solver's rows.
-        sde: the SDE it was made for.
-        data: mean and deviation of the Gaussian data whose exact score drives the run.
+        table: the rows of a solver.
+        sde: the SDE for which the table was built.
+        data: mean and deviation of the Gaussian data, whose exact score drives the run.
         start: the state at T.
 
-    A Langevin row takes the step size that very many elements give: their mean squares in place of the norms.
+    A Langevin row takes the step size in the limit of many elements, with mean squares in place of the norms.
     """
     p = sde.parts
     means: Array = np.zeros(REGISTERS * p)
     covariance: Array = np.zeros((REGISTERS * p, REGISTERS * p))
     means[:p], covariance[:p, :p] = start.mean, start.covariance
     for row in table.rows:
-        register, shift, combine, noise = row_maps(row, sde, data)
-        means, covariance = register @ means + shift, register @ covariance @ register.T
+        evaluate, shift, combine, noise = row_maps(row, sde, data)
+        means, covariance = evaluate @ means + shift, evaluate @ covariance @ evaluate.T
         if row.langevin is not None:
             step = row.langevin / (covariance[NEWEST, NEWEST] + means[NEWEST] ** 2)
             combine[0, NEWEST] *= step
@@ -72,24 +72,24 @@ def propagate(table: StepTable, sde: SDE, data: tuple[float, float], start: Gaus
 
 
 def row_maps(row: AnyRow, sde: SDE, data: tuple[float, float]) -> tuple[Array, Array, Array, Array]:
-    """What the evaluation does to the registers (matrix and shift), what the step does, and its noise's factor."""
+    """The maps of a row on the registers: the evaluation's matrix and shift, the step's matrix, the noise's factor."""
     p = sde.parts
     size = REGISTERS * p
-    register, shift, combine = np.eye(size), np.zeros(size), np.eye(size)
+    evaluate, shift, combine = np.eye(size), np.zeros(size), np.eye(size)
     if row.derive is not None:
         from_state, from_score = (np.reshape(part, (p, -1)) for part in row.derive)
         here = marginal(sde, row.t, *data)
-        # the score of the last part: of the image, or of the velocity
+        # The score of the last part: of the image, or of the velocity.
         slope = -(inverse(here.covariance) if p == 2 else 1 / here.covariance)[-1:]
-        register[NEWEST * p :] = np.eye(size)[SAVED * p : -p]
-        register[NEWEST * p : (NEWEST + 1) * p] = 0.0
-        register[NEWEST * p : (NEWEST + 1) * p, :p] = from_state + from_score @ slope
-        shift[NEWEST * p : (NEWEST + 1) * p] = -(from_score @ slope @ here.mean)
-    matrices = [row.state, row.saved, *row.outputs]
+        newest = slice(NEWEST * p, (NEWEST + 1) * p)
+        evaluate[NEWEST * p :] = np.eye(size)[SAVED * p : -p]
+        evaluate[newest] = 0.0
+        evaluate[newest, :p] = from_state + from_score @ slope
+        shift[newest] = -(from_score @ slope @ here.mean)
     combine[:p] = 0.0
-    for index, matrix in enumerate(matrices):
+    for index, matrix in enumerate([row.state, row.saved, *row.outputs]):
         combine[:p, index * p : (index + 1) * p] = matrix
     if row.save:
         combine[SAVED * p : NEWEST * p] = np.eye(size)[:p]
     noise = row.noise if isinstance(row, PairRow) else np.array([[row.noise]])
-    return register, shift, combine, noise
+    return evaluate, shift, combine, noise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The convolution of a folded network: weights in the layout and precision of inference, the join in its epilogue."""
+"""The convolution of a folded network: weights in the layout and precision of inference, a fused residual add."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from scoresde_fast.ops.winograd_convolution import fits, operation, unchecked, w
 class FoldedConvolution(nn.Module):
     """conv2d(x) + bias + residual_scale * residual, channels_last in and out; for inference.
 
-    On a CPU a 3x3 convolution that keeps the size is Winograd's, with four times the memory for its weights, and as
-    much again from the first gradient on.  Gradients and tangents are those of x and residual; weights are constants.
+    On a CPU a 3x3 convolution that keeps the size uses Winograd's algorithm.  Its weights then take four times the
+    memory, and as much again from the first gradient on.  x and residual carry gradients and tangents; weights are
+    constants.
 
     Args:
         weight: (K, C, 3, 3) or (K, C, 1, 1).
         bias: (K,) or None.
-        dtype: of the images; sums are float32.
+        dtype: of the images; sums are in float32.
         stride, padding: as in ``torch.nn.Conv2d``.
-        residual_scale: the factor of what is joined.
-        reads_images: the input is float32 and so are the products: 16 bits of a noisy image would be coarser than the
-            noise of the last steps.
+        residual_scale: the factor of the residual.
+        reads_images: the input and the products are float32; a noisy image in 16 bits would be coarser than the noise
+            of the last steps.
         writes_images: the output is float32.
     """
 
@@ -56,7 +57,7 @@ class FoldedConvolution(nn.Module):
         self.implementation = operation.choose("cpu") if on_cpu and kept and operation.present("cpu") else None
         self.stride, self.padding, self.residual_scale = stride, padding, residual_scale
         self.out_dtype = torch.float32 if writes_images else dtype
-        # Without instructions for 16 bits a CPU takes ten times as long over their products.
+        # A CPU without instructions for 16 bits takes ten times as long for products of 16 bits.
         self.compute = torch.float32 if on_cpu or reads_images else dtype
         if self.implementation is not None:
             self.register_buffer("winograd", winograd_weight(weight.float()))
@@ -69,22 +70,22 @@ class FoldedConvolution(nn.Module):
 
     @property
     def uses_winograd(self) -> bool:
-        """Whether it is Winograd's convolution of a CPU."""
+        """Whether Winograd's kernel of the CPU computes this convolution."""
         return self.implementation is not None
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B, K, H, W) or None -> (B, K, H, W), or the smaller image of a stride; that joins nothing."""
+        """(B, C, H, W), (B, K, H, W) or None -> (B, K, H, W), smaller with a stride, which takes no residual."""
         if self.implementation is not None:
             assert self.winograd is not None
             return unchecked(self.implementation, x, self.winograd, self.bias, residual, self.residual_scale)
         if may_have_tangents() and not goes_through_dispatcher():
-            # Torch's own rule convolves twice: the tangent, and the image with a weight of zeros.
+            # PyTorch's own rule convolves twice: the tangent, and the image with a weight of zeros.
             transpose = partial(self._transpose, x.shape, x.dtype)
             return with_derivatives(self._convolve, transpose, x, residual, self.residual_scale)
         return self._convolve(x, residual, True)
 
     def _convolve(self, x: Tensor, residual: Tensor | None, biased: bool) -> Tensor:
-        """By what is there for any shape and device."""
+        """The convolution by PyTorch or the fused kernels of `ops.convolution`, for any shape and device."""
         assert self.weight is not None
         x, bias = x.to(self.compute), self.bias if biased else None
         if self.stride == 1 and 2 * self.padding + 1 == self.weight.shape[2]:

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The predictors of Song et al. (2021): Euler-Maruyama, reverse diffusion and ancestral sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scoresde_fast.sdes import CLDSDE, IMAGE_SDES, SDE, VESDE, VPSDE, Array, ScalarSDE
+from scoresde_fast.solvers.grids import TimeGrid
+from scoresde_fast.solvers.registry import solver
+from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow, Row
+
+
+def euler_mean(sde: CLDSDE, t: float, dt: float, *, flow: bool = False) -> PairRow:
+    """The mean of an Euler-Maruyama step on pairs: the denoising row on CLD (Dockhorn et al. 2022, appendix)."""
+    gain = (1 if flow else 2) * sde.damping * float(sde.beta(t))
+    return PairRow(t, state=IDENTITY - sde.drift(t) * dt, outputs=(gain * dt * IDENTITY,))
+
+
+@solver(
+    "euler_maruyama",
+    aliases=("em",),
+    source="Song et al. 2021, section 4.1",
+    sdes=(*IMAGE_SDES, CLDSDE),
+    finish=euler_mean,
+    published=True,
+    correctable=True,
+)
+def euler_maruyama(sde: SDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+    """x <- x - [f(t) x - g(t)^2 score] dt + g(t) sqrt(dt) z; with ``flow`` half the score and no noise."""
+    if isinstance(sde, CLDSDE):
+        return [_euler_maruyama_of_pairs(sde, t, dt, flow) for t, dt in zip(grid.times, grid.dt, strict=True)]
+    assert isinstance(sde, ScalarSDE)
+    drift_x, drift_score, g = sde.reverse(grid.times, flow=flow)
+    columns = zip(grid.times, 1 - drift_x * grid.dt, -drift_score * grid.dt, g * np.sqrt(grid.dt), strict=True)
+    return [Row(t, state=x, outputs=(score,), noise=noise) for t, x, score, noise in columns]
+
+
+def _euler_maruyama_of_pairs(sde: CLDSDE, t: float, dt: float, flow: bool) -> PairRow:
+    mean = euler_mean(sde, t, dt, flow=flow)
+    noise: Array = np.diag([0.0, float(sde.diffusion(t)) * np.sqrt(dt) * (not flow)])
+    return PairRow(t, state=mean.state, outputs=mean.outputs, noise=noise)
+
+
+@solver("reverse_diffusion", source="Song et al. 2021, appendix E", published=True, correctable=True)
+def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+    """x <- x - f_i x + G_i^2 score + G_i z, which reverses the forward step x + f_i x + G_i z.
+
+    The probability flow takes half the score and no noise.
+    """
+    f, G = grid.discretise(sde)
+    columns = zip(grid.times, 1 - f, (0.5 if flow else 1.0) * G**2, G * (not flow), strict=True)
+    return [Row(t, state=x, outputs=(score,), noise=noise) for t, x, score, noise in columns]
+
+
+@solver(
+    "ancestral",
+    aliases=("ancestral_sampling",),
+    source="Song et al. 2021, appendix F; Ho et al. 2020, algorithm 2",
+    sdes=(VESDE, VPSDE),
+    flow=False,
+    published=True,
+    correctable=True,
+)
+def ancestral(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+    """The reverse Markov chains of SMLD and DDPM.
+
+    On VE x + G^2 score plus the posterior's noise, where G^2 is the difference of sigma^2 over the step.  On VP
+    (x + beta score) / sqrt(1 - beta) + sqrt(beta) z, with the published noise and not the posterior's.
+    """
+    f, G = grid.discretise(sde)
+    if isinstance(sde, VESDE):
+        above = sde.sigma(grid.table_times(sde)) ** 2
+        below = np.maximum(above - G**2, 0.0)
+        x, score, noise = np.ones_like(f), G**2, G * np.sqrt(below / above)
+    else:
+        keep = 1 + f  # sqrt(1 - beta)
+        x, score, noise = 1 / keep, G**2 / keep, G
+    columns = zip(grid.times, x, score, noise, strict=True)
+    return [Row(t, state=a, outputs=(b,), noise=c) for t, a, b, c in columns]

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradients and tangents of folded convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from scoresde_fast.networks.folded_convolution import FoldedConvolution
+
+
+def test_compiled_tangents() -> None:
+    """A compiled jvp through folded convolutions, Winograd's and PyTorch's, equals the eager one."""
+    generator = torch.Generator().manual_seed(8)
+    kernels = torch.randn(16, 8, 3, 3, generator=generator), torch.randn(4, 16, 1, 1, generator=generator)
+    first = FoldedConvolution(kernels[0], None, torch.float32, padding=1)
+    second = FoldedConvolution(kernels[1], torch.ones(4), torch.float32)
+    x, direction = torch.randn(2, 2, 8, 5, 6, generator=generator).contiguous().unbind()
+
+    def tangent(x: Tensor, direction: Tensor) -> Tensor:
+        inputs = (x.contiguous(memory_format=torch.channels_last),)
+        directions = (direction.contiguous(memory_format=torch.channels_last),)
+        return torch.func.jvp(lambda x: second(first(x)), inputs, directions)[1]
+
+    exact = F.conv2d(F.conv2d(direction, kernels[0], padding=1), kernels[1])
+    compiled = torch.compile(tangent, backend="aot_eager", fullgraph=True)
+    for ours in (tangent(x, direction), compiled(x, direction)):
+        torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((16, 24, 3, 3), {"padding": 1}),
+        ((5, 6, 3, 3), {"padding": 1}),
+        ((8, 4, 1, 1), {}),
+        ((4, 3, 3, 3), {"stride": 2}),
+    ],
+    ids=["winograd", "3x3", "1x1", "strided"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_convolution(shape: tuple[int, ...], options: dict[str, Any], dtype: torch.dtype) -> None:
+    """Gradients of x and residual, of dual numbers too: at most three times as far from float64 as torch's own of the
+    dtype, or, as those may be nearly exact, than rounding takes a sum of as many products: their root times the last
+    digit of the largest. Sums of 16-bit numbers are float32, and rounded once."""
+    generator = torch.Generator().manual_seed(7)
+    weight, bias = torch.randn(shape, generator=generator) / 3, torch.randn(shape[0], generator=generator)
+    joins = "stride" not in options
+    folded = FoldedConvolution(weight, bias, dtype, residual_scale=0.7, **options)
+    size = (2, shape[0], 9, 7) if joins else (2, shape[0], 4, 3)
+    x, residual, weights = (
+        torch.randn(of, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
+        for of in ((2, shape[1], 9, 7), size, size)
+    )
+    inputs = [x, residual] if joins else [x]
+
+    def plain(dtype: torch.dtype) -> tuple[Tensor, ...]:
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
+        y = F.conv2d(leaves[0], weight.to(dtype), bias.to(dtype), **options)
+        return torch.autograd.grad(y + 0.7 * leaves[1] if joins else y, leaves, weights.to(dtype))
+
+    for dual in (False, True):
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+        with forward_ad.dual_level():
+            y = folded(forward_ad.make_dual(leaves[0], torch.ones_like(x)) if dual else leaves[0], *leaves[1:])
+            ours = torch.autograd.grad(forward_ad.unpack_dual(y).primal, leaves, weights)
+        products = shape[0] * shape[2] * shape[3] if dtype == torch.float32 else 1
+        for got, direct, exact in zip(ours, plain(dtype), plain(torch.float64), strict=True):
+            assert got.dtype == dtype
+            error, of_direct = (float((result.double() - exact).abs().max()) for result in (got, direct))
+            rounding = products**0.5 * torch.finfo(dtype).eps * float(exact.abs().max())
+            assert error <= max(3 * of_direct, rounding)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NCSN++ beyond the golden networks: every option builds, keeps the shape and learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scoresde_fast.networks import NCSNpp
+from tests.support.networks import PYRAMIDS, SIZES, SWITCHES, check
+
+
+@pytest.mark.parametrize(("block", "progressive", "pyramid", "combine"), PYRAMIDS, ids=map("-".join, PYRAMIDS))
+def test_pyramids(block: str, progressive: str, pyramid: str, combine: str) -> None:
+    """Each residual block with each output and input pyramid and each way to combine them."""
+    torch.manual_seed(0)
+    options = {"resblock_type": block, "progressive": progressive, "progressive_input": pyramid}
+    check(NCSNpp(**SIZES, **options, progressive_combine=combine))
+
+
+@pytest.mark.parametrize("options", SWITCHES, ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items()))
+def test_switches(options: dict[str, object]) -> None:
+    """The other options, one or a few at a time."""
+    torch.manual_seed(0)
+    check(NCSNpp(**SIZES, **options))
+
+
+def test_compiled_differentiated_and_channels_last() -> None:
+    """A whole network compiles without a break, has a Jacobian product, and is the same function in channels_last."""
+    torch.manual_seed(0)
+    network = NCSNpp(**SIZES).eval().requires_grad_(False)
+    x, direction, labels = torch.rand(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.tensor([3.0, 700.0])
+    plain = network(x, labels)
+    torch._dynamo.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, labels), plain)
+
+    wide = network.double()
+    labels, step = labels.double(), 1e-6 * direction.double()
+    _, tangent = torch.func.jvp(lambda x: wide(x, labels), (x.double(),), (step,))
+    difference = (wide(x + step, labels) - wide(x - step, labels)) / 2
+    torch.testing.assert_close(tangent, difference, rtol=1e-4, atol=1e-4 * float(tangent.abs().max()))
+
+    last = network.float().to(memory_format=torch.channels_last)
+    torch.testing.assert_close(last(x.contiguous(memory_format=torch.channels_last), labels.float()), plain)
+
+
+def test_dropout_is_for_training_only() -> None:
+    """In evaluation mode the network is a function; in training mode dropout makes it random."""
+    torch.manual_seed(0)
+    network = NCSNpp(**SIZES, dropout=0.5)
+    x, labels = torch.rand(1, 3, 8, 8), torch.tensor([2.0])
+    assert not torch.equal(network(x, labels), network(x, labels))
+    network.eval()
+    assert torch.equal(network(x, labels), network(x, labels))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DDIM as published, and as the first step of every multistep method."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scoresde_fast.sdes import VESDE, VPSDE
+from scoresde_fast.solvers import make_grid
+from tests.support.toy_solvers import SDE_OF, STEPS, one_step, rows_of
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_ddim_is_as_published(eta: float) -> None:
+    """Equations 12 and 16 of Song, Meng & Ermon, in their own alphas, on VP."""
+    alphas = VPSDE().marginal(make_grid("sqrt", VPSDE(), STEPS, 0.01).edges).scale ** 2
+    for row, a, b in zip(rows_of(VPSDE(), "ddim", eta=eta), alphas[:-1], alphas[1:], strict=True):
+        sigma = eta * np.sqrt((1 - b) / (1 - a)) * np.sqrt(1 - a / b)
+        noise = np.sqrt(1 - b - sigma**2) - np.sqrt(b / a) * np.sqrt(1 - a)
+        assert row.derive == (0.0, pytest.approx(-np.sqrt(1 - a)))
+        assert (row.state, *row.outputs, row.noise) == pytest.approx((np.sqrt(b / a), noise, sigma), rel=1e-10)
+
+
+def test_ddim_with_all_noise_is_ancestral() -> None:
+    """On VE with eta = 1 every step is one of ancestral sampling."""
+    for ddim, ancestral in zip(rows_of(VESDE(), "ddim", eta=1.0), rows_of(VESDE(), "ancestral"), strict=True):
+        assert one_step(ddim) == pytest.approx(one_step(ancestral), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", SDE_OF)
+@pytest.mark.parametrize(
+    ("solver", "order"),
+    [
+        *[("deis", order) for order in (2, 3, 4)],
+        *[("ipndm", order) for order in (2, 3, 4)],
+        *[("unipc", order) for order in (1, 2, 3)],
+        *[("sa", order) for order in (1, 2, 3)],
+        *[(solver, None) for solver in ("dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde")],
+    ],
+)
+def test_the_first_step_is_ddim(name: str, solver: str, order: int | None) -> None:
+    """The first step of every multistep method of the flow is DDIM, in noise and in data prediction."""
+    first = rows_of(SDE_OF[name], solver, order=order, flow=True)[0]
+    assert one_step(first) == pytest.approx(one_step(rows_of(SDE_OF[name], "ddim")[0]), rel=1e-9, abs=1e-12)
+
+
+def test_noise_at_eta_one_is_the_posterior() -> None:
+    """With eta = 1 the first steps of the stochastic methods are DDIM's."""
+    wanted = one_step(rows_of(VPSDE(), "ddim", eta=1.0)[0])
+    assert one_step(rows_of(VPSDE(), "dpmpp_2m_sde")[0]) == pytest.approx(wanted, rel=1e-9)
+    assert one_step(rows_of(VPSDE(), "sa")[0]) == pytest.approx(wanted, rel=1e-9)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time grids: their ends, the times they pass through, and their spacing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scoresde_fast.solvers import GRIDS, make_grid
+from scoresde_fast.solvers.noise_schedule import NoiseSchedule
+from tests.support.toy_solvers import SDE_OF
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", SDE_OF)
+def test_grids_end_at_eps(name: str, grid: str) -> None:
+    """Grids of the fast solvers fall from the start to eps exactly and pass through the given times."""
+    sde = SDE_OF[name]
+    whole = make_grid(grid, sde, 12, 0.01, through=(0.3, 0.05), published=False).edges
+    assert len(whole) == 13 and (whole[0], whole[-1]) == pytest.approx((1.0, 0.01), rel=1e-12)
+    assert {0.3, 0.05} <= set(whole) and (np.diff(whole) < 0).all()
+    part = make_grid(grid, sde, 5, 0.2, start=0.6, published=False).edges
+    assert len(part) == 6 and (np.diff(part) < 0).all()
+    assert (part[0], part[-1]) == pytest.approx((0.6, 0.2), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", SDE_OF)
+def test_logsnr_grid_is_even(name: str) -> None:
+    """Its steps are equal in log(scale / std)."""
+    widths = NoiseSchedule.at(SDE_OF[name], make_grid("logsnr", SDE_OF[name], 20, 1e-3).edges).h
+    assert widths == pytest.approx(np.full(20, widths.mean()), rel=1e-9)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Solvers of CLD: orders of convergence, moments of their runs, denoising, and refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde_fast.loop.program import Program
+from scoresde_fast.mixture import GaussianMixture
+from scoresde_fast.noise import Noise
+from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE
+from scoresde_fast.solvers import GRIDS, SolverOptions, StepTable, build_table
+from scoresde_fast.solvers.gaussian import marginal, prior, propagate
+from tests.support.chance import assert_moments
+from tests.support.cld import CONSTANT, DAMPINGS, MEAN, STD, run
+
+ORDERS = [
+    ("em", False, None, 1),
+    ("em", True, None, 1),
+    ("sscs", False, None, 1),
+    *[("gddim", True, order, order) for order in (1, 2, 3, 4)],
+    *[("gddim", False, order, min(order, 2)) for order in (1, 2, 3, 4)],
+]
+
+
+def noise(solver: str, flow: bool) -> float | None:
+    """The ``eta`` of the noisy form of "gddim"; None for the others."""
+    return 1.0 if solver == "gddim" and not flow else None
+
+
+@pytest.mark.parametrize(
+    ("solver", "flow", "order", "claimed"),
+    ORDERS,
+    ids=[f"{s}-{'flow' if f else 'sde'}-{o or 1}" for s, f, o, _ in ORDERS],
+)
+@pytest.mark.parametrize("damping", ["critical", "under"])
+def test_order_of_convergence(solver: str, flow: bool, order: int | None, claimed: int, damping: str) -> None:
+    """The error in mean and covariance falls with the step size at the solver's order, within 0.25."""
+    sde = CLDSDE(friction=DAMPINGS[damping])
+    if damping == "under" and order is not None:
+        with pytest.raises(ValueError, match="under-damped"):
+            build_table(sde, SolverOptions(solver, 200, order=order))
+        return
+    sizes = (200, 400, 800)
+    errors = []
+    for steps in sizes:
+        table = build_table(
+            sde,
+            SolverOptions(
+                solver,
+                steps,
+                grid="quadratic",
+                flow=flow,
+                order=order,
+                denoise=False,
+                eps=1e-3,
+                eta=noise(solver, flow),
+            ),
+        )
+        got = propagate(table, sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
+        wanted = marginal(sde, 1e-3, MEAN, STD)
+        errors.append(np.abs(got.mean - wanted.mean).max() + np.abs(got.covariance - wanted.covariance).max())
+    slope = -np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+    assert slope == pytest.approx(claimed, abs=0.25)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("solver", "flow", "order"), [case[:3] for case in ORDERS])
+def test_distribution_after_a_run(solver: str, flow: bool, order: int | None, grid: str, run_seed: int) -> None:
+    """20 000 samples of a short run by the fused kernels have the mean and variances of the table."""
+    sde = CONSTANT
+    table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow, order=order, eta=noise(solver, flow)))
+    predicted = propagate(table, sde, (MEAN, STD), prior(sde))
+    model = GaussianMixture.gaussian(sde, MEAN, STD, (1, 1, 1))
+    u = model.prior(Noise(run_seed, torch.arange(20_000)).normal(0, model.state_shape))
+    values = run(model, table, u, seed=run_seed).flatten(1)
+    for part, variance in enumerate(np.diag(predicted.covariance)):
+        assert_moments(values[:, part], predicted.mean[part], np.sqrt(variance))
+
+
+@pytest.mark.parametrize("solver", ["em", "sscs", "gddim"])
+def test_the_finish_is_a_posterior_mean_or_an_euler_mean(solver: str) -> None:
+    """gDDIM ends at E[u(0) | u(eps)], exact for Gaussian data; the others with one Euler mean of length eps."""
+    table = build_table(CONSTANT, SolverOptions(solver, 5, grid="quadratic"))
+    before = propagate(StepTable.of(table.rows[:-1]), CONSTANT, (MEAN, STD), prior(CONSTANT))
+    after = propagate(table, CONSTANT, (MEAN, STD), prior(CONSTANT))
+    assert table.nfe == 5 and table.draws[-1] is None
+    here = marginal(CONSTANT, 1e-3, MEAN, STD)
+    if solver == "gddim":
+        joint = CONSTANT.propagator(0.0, 1e-3) @ np.diag([STD**2, CONSTANT.gamma * CONSTANT.mass])
+        gain = joint.T @ np.linalg.inv(here.covariance)
+        wanted = np.array([MEAN, 0.0]) + gain @ (before.mean - here.mean)
+        assert np.allclose(after.mean, wanted, rtol=1e-9, atol=1e-12)
+    else:
+        drift, force = CONSTANT.drift(1e-3), CONSTANT.diffusion(1e-3) ** 2
+        score = -np.linalg.inv(here.covariance)[1] @ (before.mean - here.mean)
+        wanted = before.mean - 1e-3 * (drift @ before.mean - np.array([0.0, force * score]))
+        assert np.allclose(after.mean, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["em", "sscs", "gddim"])
+@pytest.mark.parametrize("grid", ["uniform", "quadratic", "sqrt"])
+def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
+    """Tables of 10 000 steps down to t = 1e-5 have no NaN, in float64 or as the float32 that the kernels read."""
+    table = build_table(CONSTANT, SolverOptions(solver, 10_000, grid=grid, eps=1e-5))
+    model = GaussianMixture.gaussian(CONSTANT, MEAN, STD, (1, 1, 1))
+    assert Program.of_model(model, table, "cpu").device_table.coefficients.isfinite().all()
+    drawn = [row for row in table.rows if row.has_noise]
+    if solver == "sscs":
+        assert all((np.diag(row.noise).astype(np.float32) > 0).all() for row in drawn)
+
+
+@pytest.mark.parametrize(
+    ("sde", "options", "sentence"),
+    [
+        (VPSDE(), {"solver": "sscs"}, "'sscs' is not defined on the SDE 'vpsde', only on 'cld'"),
+        (VESDE(), {"solver": "gddim"}, "'gddim' is not defined on the SDE 'vesde', only on 'cld'"),
+        (CONSTANT, {"solver": "ancestral"}, "on 'cld' choose from: euler_maruyama, gddim, sscs"),
+        (CONSTANT, {"solver": "pc"}, "is not defined on the SDE 'cld'"),
+        (CONSTANT, {"solver": "sscs", "corrector": "langevin"}, "corrector 'langevin' is not defined on the SDE 'cld'"),
+        (CONSTANT, {"solver": "sscs", "flow": True}, "no probability-flow form"),
+        (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
+        (CONSTANT, {"solver": "sscs", "order": 2}, "solver 'sscs' has order 1 only"),
+        (CONSTANT, {"solver": "gddim", "eta": 0.5}, "eta is 0.5; solver 'gddim' takes 0, the probability flow, or 1"),
+        (CONSTANT, {"solver": "gddim", "order": 5}, "order is 5; solver 'gddim' has the orders 1 to 4"),
+        (
+            CONSTANT,
+            {"solver": "em", "parity": True},
+            "parity is True; solver 'euler_maruyama' has no such option: .* choose sscs",
+        ),
+        (CLDSDE(objective="dsm"), {"solver": "gddim"}, "use a model trained by 'hsm', or solver 'em' or 'sscs'"),
+        (CLDSDE(friction=0.4), {"solver": "gddim"}, "friction 0.4, which is under-damped"),
+    ],
+)
+def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, object], sentence: str) -> None:
+    """The table refuses them in one sentence."""
+    with pytest.raises(ValueError, match=sentence):
+        build_table(sde, SolverOptions(**{"steps": 20, **options}))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Orders of convergence of the fast solvers, as the registry claims them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from scoresde_fast.sdes import Array
+from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
+from tests.support.toy_solvers import EPS, FAST, SDE_OF, Mixture, error_in_moments, order_of
+
+FLOWS = [(name, found.name, order) for name in SDE_OF for found in FAST if found.flow for order in found.orders]
+NOISY: list[tuple[str, int, dict[str, Any]]] = [
+    *[("ddim", 1, {"eta": eta}) for eta in (0.5, 1.0)],
+    *[("dpmpp_2m_sde", 2, {"eta": eta}) for eta in (0.5, None)],
+    *[("sa", order, {"eta": eta}) for order, eta in ((1, 0.5), (2, None), (2, 1.5), (3, None))],
+    ("heun", 2, {"churn": 10.0}),
+]
+
+
+@cache
+def solved(name: str) -> tuple[Array, Array]:
+    """States at T and their ends on the probability flow, to twelve digits."""
+    sde, mixture = SDE_OF[name], Mixture()
+
+    def slope(t: float, x: Array) -> Array:
+        drift_x, drift_score, _ = sde.reverse(t, flow=True)
+        return drift_x * x + drift_score * mixture.score(sde, x, t)
+
+    start = sde.prior_std * np.linspace(-2, 2, 9)
+    return start, solve_ivp(slope, (sde.T, EPS), start, method="DOP853", rtol=1e-13, atol=1e-14).y[:, -1]
+
+
+@pytest.mark.parametrize(("name", "solver", "order"), FLOWS, ids=[f"{n}-{s}-{o}" for n, s, o in FLOWS])
+def test_order_of_the_flow(name: str, solver: str, order: int) -> None:
+    """The distance of a mixture's paths from the exact ones falls at the solver's order, within 0.25."""
+    sde, mixture = SDE_OF[name], Mixture()
+    start, exact = solved(name)
+    # DEIS of order 4 is so accurate on VE that with more steps the error of the start, of order 2, dominates.
+    sizes = (40, 80, 160) if (name, solver, order) == ("ve", "deis", 4) else (80, 160, 320)
+    errors = []
+    for steps in sizes:
+        options = SolverOptions(solver, steps, grid="karras", flow=True, denoise=False, eps=EPS, order=order)
+        end = mixture.run(sde, build_table(sde, options), start)
+        errors.append(float(np.sqrt(((end - exact) ** 2).mean())))
+    assert order_of(sizes, errors) == pytest.approx(SOLVERS[solver].convergence(order), abs=0.25)
+
+
+@pytest.mark.parametrize(
+    ("solver", "order", "noise"), NOISY, ids=["-".join(map(str, [s, o, *n.values()])) for s, o, n in NOISY]
+)
+@pytest.mark.parametrize("name", SDE_OF)
+def test_weak_order(name: str, solver: str, order: int, noise: dict[str, Any]) -> None:
+    """With noise mean and deviation converge at the solver's weak order, within 0.25."""
+    sizes = (200, 400, 800)
+    options = [SolverOptions(solver, n, grid="logsnr", denoise=False, eps=EPS, order=order, **noise) for n in sizes]
+    errors = [error_in_moments(SDE_OF[name], choice) for choice in options]
+    assert order_of(sizes, errors) == pytest.approx(SOLVERS[solver].convergence(order, noisy=True), abs=0.25)

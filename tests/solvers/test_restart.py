@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restart around the solvers of VE, VP and sub-VP."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scoresde_fast.sdes import VPSDE
+from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
+from scoresde_fast.solvers.gaussian import prior, propagate
+from tests.support.toy_solvers import EPS, MEAN, SDE_OF, STD, error_in_moments, order_of
+
+RESTART = ((0.1, 0.4, 2, 3), (0.3, 1.0, 1, 4))
+AROUND = [("dpmpp_2m", 2), ("heun", 2), ("sa", 1)]
+
+
+def test_restart_goes_forward_and_back() -> None:
+    """At each t_min the run goes to t_max and returns, in the given steps and as often as given."""
+    table = build_table(VPSDE(), SolverOptions("ddim", 9, grid="karras", restart=RESTART))
+    jumps = [row.t for row in table.rows if row.derive is None]
+    assert jumps == [0.3, 0.1, 0.1]
+    assert table.nfe == 9 + 1 * 4 + 2 * 3
+    after = [later.t for row, later in zip(table.rows, table.rows[1:], strict=False) if row.derive is None]
+    assert after == [1.0, 0.4, 0.4]
+    assert sum(draw is not None for draw in table.draws) == 3
+
+
+def test_a_jump_is_the_forward_kernel() -> None:
+    """The row without an evaluation has the scale and deviation of x(t_max) | x(t_min)."""
+    for sde in SDE_OF.values():
+        rows = build_table(sde, SolverOptions("heun", 6, restart=((0.2, 0.7, 1, 2),))).rows
+        (jump,) = [row for row in rows if row.derive is None]
+        start, end = sde.marginal(0.2), sde.marginal(0.7)
+        scale = end.scale / start.scale
+        assert (jump.state, jump.noise) == pytest.approx((scale, np.sqrt(end.std**2 - (scale * start.std) ** 2)))
+
+
+def test_restart_wipes_out_errors() -> None:
+    """On Gaussian data an interval halves the error of a coarse DDIM run in the deviation."""
+
+    def error(restart: tuple[tuple[float, float, int, int], ...] | None) -> float:
+        options = SolverOptions("ddim", 8, grid="karras", restart=restart, denoise=False)
+        variance = propagate(build_table(VPSDE(), options), VPSDE(), (MEAN, STD), prior(VPSDE())).covariance[0, 0]
+        return float(abs(variance - STD**2))
+
+    assert error(((0.01, 0.4, 3, 12),)) < 0.5 * error(None)
+
+
+@pytest.mark.parametrize(("solver", "order"), AROUND, ids=[f"{s}-{o}" for s, o in AROUND])
+@pytest.mark.parametrize("name", SDE_OF)
+def test_order_with_restarts(name: str, solver: str, order: int) -> None:
+    """With two intervals, and steps in proportion, a solver keeps its order."""
+    sde, sizes = SDE_OF[name], (150, 300, 600)
+    errors = []
+    for n in sizes:
+        restart = ((0.2, 0.5, 2, n // 4), (0.05, 0.3, 1, n // 4))
+        options = SolverOptions(
+            solver, n, grid="logsnr", flow=True, denoise=False, eps=EPS, order=order, restart=restart
+        )
+        errors.append(error_in_moments(sde, options))
+    assert order_of(sizes, errors) == pytest.approx(SOLVERS[solver].convergence(order), abs=0.25)
+
+
+def test_restart_in_words() -> None:
+    """Text gives one interval or several; other text is refused with an example."""
+    assert SolverOptions(restart="0.1:0.3:2:5").restart == ((0.1, 0.3, 2, 5),)
+    assert SolverOptions(restart="0.1:0.3:2:5,1e-2:0.2:1:3").restart == ((0.1, 0.3, 2, 5), (0.01, 0.2, 1, 3))
+    for text in ("0.1:0.3:2", "0.1:0.3:2.5:5", "", "a:b:c:d"):
+        with pytest.raises(ValueError, match="it is T_MIN:T_MAX:TIMES:STEPS, as in"):
+            SolverOptions(restart=text)

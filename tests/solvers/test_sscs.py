@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SSCS: merged against unmerged half steps, and the original program's choice of beta."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ks_2samp
+
+from scoresde_fast.noise import Noise
+from scoresde_fast.sdes import CLDSDE
+from scoresde_fast.solvers import SolverOptions, StepTable, build_table, make_grid
+from scoresde_fast.solvers.gaussian import prior, propagate
+from scoresde_fast.solvers.sscs import unmerged
+from tests.support.chance import kolmogorov_smirnov_bound
+from tests.support.cld import CONSTANT, DAMPINGS, LINEAR, MEAN, STD, mixture, run
+
+
+def test_the_parity_flag_departs_only_where_beta_changes() -> None:
+    """The original's SSCS is the same with a constant beta, and differs with a linear beta."""
+    for sde, same in ((CONSTANT, True), (LINEAR, False)):
+        ends = []
+        for parity in (False, True):
+            table = build_table(sde, SolverOptions("sscs", 8, grid="quadratic", parity=parity))
+            ends.append(propagate(table, sde, (MEAN, STD), prior(sde)).covariance)
+        assert np.allclose(*ends, rtol=1e-9) == same
+
+
+def right_halves(sde: CLDSDE, grid: str, steps: int) -> StepTable:
+    """Return the table of SSCS with a row for each half step, and beta integrated over each."""
+    g = make_grid(grid, sde, steps, 1e-3)
+    first, second = sde.clock(g.times - g.dt / 2, g.times), sde.clock(g.ends, g.times - g.dt / 2)
+    return StepTable.of(unmerged(sde, g.times, first, first + second, second))
+
+
+@pytest.mark.parametrize("grid", ["uniform", "quadratic"])
+@pytest.mark.parametrize("damping", DAMPINGS)
+@pytest.mark.parametrize("beta", [(4.0, 0.0), (0.1, 6.9)], ids=["constant", "linear"])
+def test_merged_sscs_is_the_unmerged_one(beta: tuple[float, float], damping: str, grid: str) -> None:
+    """Mean and covariance before every score evaluation, and at the end, agree to 1e-12."""
+    sde = CLDSDE(friction=DAMPINGS[damping], beta0=beta[0], beta1=beta[1])
+    steps = 20
+    merged = build_table(sde, SolverOptions("sscs", steps, grid=grid, denoise=False)).rows
+    halves = right_halves(sde, grid, steps).rows
+    assert (len(merged), len(halves)) == (steps + 1, 2 * steps)
+    for done in range(1, steps + 1):
+        last = done == steps
+        # the unmerged table has one more half step before the same evaluation
+        ours = StepTable.of(merged[: done + 1])
+        theirs = StepTable.of(halves[: 2 * done + (not last)])
+        a, b = (propagate(table, sde, (MEAN, STD), prior(sde)) for table in (ours, theirs))
+        assert np.abs(a.mean - b.mean).max() <= 1e-12
+        assert np.abs(a.covariance - b.covariance).max() <= 1e-12
+
+
+@pytest.mark.statistical
+def test_merged_and_unmerged_sscs_draw_alike(run_seed: int) -> None:
+    """10^5 samples of a mixture by each, with independent noise, pass Kolmogorov-Smirnov on x and v."""
+    samples, count = [], 100_000
+    tables = (
+        build_table(CONSTANT, SolverOptions("sscs", 8, grid="quadratic", denoise=False)),
+        right_halves(CONSTANT, "quadratic", 8),
+    )
+    for seed, table in enumerate(tables, start=2 * run_seed):
+        model = mixture(CONSTANT)
+        u = model.prior(Noise(seed, torch.arange(count)).normal(0, model.state_shape))
+        samples.append(run(model, table, u, seed=seed).flatten(1).numpy())
+    for part in (0, 1):
+        distance = ks_2samp(samples[0][:, part], samples[1][:, part]).statistic
+        assert distance <= kolmogorov_smirnov_bound([count, count])

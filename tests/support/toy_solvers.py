@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Toy data with exact scores on VE, VP and sub-VP, and runs of solvers on it, for the tests of solvers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor, arange
+
+from scoresde_fast.loop.evaluator import PlainNetwork
+from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.program import Program
+from scoresde_fast.mixture import GaussianMixture
+from scoresde_fast.noise import Noise
+from scoresde_fast.sdes import SDE, VESDE, VPSDE, Array, ScalarSDE, SubVPSDE
+from scoresde_fast.solvers import SOLVERS, Row, SolverOptions, StepTable, build_table, make_grid
+from scoresde_fast.solvers.gaussian import Gaussian, marginal, propagate
+from scoresde_fast.solvers.noise_schedule import NoiseSchedule
+from tests.support import chance
+
+MEAN, STD = 0.3, 0.5
+SDE_OF: dict[str, ScalarSDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE()}
+EPS = 0.01
+FAST = [found for found in SOLVERS.values() if not found.published and isinstance(SDE_OF["vp"], found.sdes)]
+STEPS = 6
+X = np.linspace(-1.5, 2.0, 7)
+
+
+class Mixture:
+    """Two Gaussians on a line: weights, means and deviations of the data."""
+
+    weights, means, stds = np.array([0.4, 0.6]), np.array([-0.5, 0.7]), np.array([0.35, 0.45])
+
+    def score(self, sde: ScalarSDE, x: Array, t: float) -> Array:
+        """(n,) the exact score at x (n,)."""
+        scale, std = sde.marginal(t)
+        variances, away = (scale * self.stds) ** 2 + std**2, x[:, None] - scale * self.means
+        densities = self.weights / np.sqrt(variances) * np.exp(-(away**2) / (2 * variances))
+        return -(densities * away / variances).sum(1) / densities.sum(1)
+
+    def run(self, sde: ScalarSDE, table: StepTable, x: Array) -> Array:
+        """The end of a table without noise, in float64."""
+        saved, derived = x, []
+        for row in table.rows:
+            assert isinstance(row, Row) and row.derive is not None and not row.has_noise
+            derived = [row.derive[0] * x + row.derive[1] * self.score(sde, x, row.t), *derived[:3]]
+            after = row.state * x + row.saved * saved + sum(w * d for w, d in zip(row.outputs, derived, strict=False))
+            x, saved = after, x if row.save else saved
+        return x
+
+
+def order_of(sizes: tuple[int, ...], errors: list[float]) -> float:
+    """The order by regression over numbers of steps."""
+    return float(-np.polyfit(np.log(sizes), np.log(errors), 1)[0])
+
+
+def error_in_moments(sde: ScalarSDE, options: SolverOptions) -> float:
+    """The error in mean and deviation after a run on Gaussian data from the exact distribution at T."""
+    got = propagate(build_table(sde, options), sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
+    wanted = marginal(sde, EPS, MEAN, STD)
+    deviations = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
+    return float(abs(got.mean[0] - wanted.mean[0]) + abs(np.subtract(*deviations)))
+
+
+def rows_of(sde: ScalarSDE, solver: str, **options: Any) -> list[Row]:
+    """The rows of a run on a grid of uneven steps, without denoising."""
+    chosen: dict[str, Any] = {"grid": "sqrt", "denoise": False, "eps": 0.01, **options}
+    return [row for row in build_table(sde, SolverOptions(solver, STEPS, **chosen)).rows if isinstance(row, Row)]
+
+
+def schedule_of(sde: ScalarSDE) -> NoiseSchedule:
+    """Signal and noise at the edges of those steps."""
+    return NoiseSchedule.at(sde, make_grid("sqrt", sde, STEPS, 0.01).edges)
+
+
+def one_step(row: Row) -> tuple[float, float, float]:
+    """The coefficients of x, score and noise in a row without a history."""
+    assert row.derive is not None and not np.any(row.outputs[1:])
+    return row.state + row.outputs[0] * row.derive[0], row.outputs[0] * row.derive[1], row.noise
+
+
+def data_prediction(sde: ScalarSDE, schedule: NoiseSchedule, i: int, x: Array) -> Array:
+    """E[x(0) | x] of the mixture at the i-th edge."""
+    score = Mixture().score(sde, x, schedule.times[i])
+    return (x + schedule.std[i] ** 2 * score) / schedule.scale[i]
+
+
+def sample(sde: SDE, table: StepTable, run_seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Draw 20 000 samples of Gaussian data, with the batch's Langevin norms."""
+    model = GaussianMixture.gaussian(sde, MEAN, STD, shape)
+    noise = Noise(run_seed, arange(20_000))
+    labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
+    prior = model.prior(noise.normal(0, shape))
+    program = Program.of(table, labels, scale, "cpu")
+    evaluate, backends = PlainNetwork(model.network, program.labels), StepBackends.choose("cpu")
+    return Loop(program, evaluate, backends, run_seed, langevin_norm="batch").run(prior, noise)
+
+
+def assert_prediction(x: Tensor, predicted: Gaussian) -> None:
+    """Mean and deviation of ``x`` are those predicted."""
+    chance.assert_moments(x, predicted.mean[0], np.sqrt(predicted.covariance[0, 0]))

@@ -14,7 +14,6 @@ from typing import Any
 import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_tiles import INTERPRETED, narrow
-from scoresde_fast.kernels.specialisation import Specialisation
 
 #: Nine tenths of a Hopper GPU's 132 multiprocessors: larger tiles are taken where there is one for each of so many.
 ENOUGH_PROGRAMS = 120
@@ -145,7 +144,7 @@ def _programs(tile: Tile, pixels: int, outputs: int) -> int:
     return triton.cdiv(pixels, tile.m) * triton.cdiv(outputs, tile.n)
 
 
-def _constants(tile: Tile, channels: int, outputs: int, side: int, tf32: bool) -> dict[str, int | str]:
+def constants(tile: Tile, channels: int, outputs: int, side: int, tf32: bool) -> dict[str, int | str]:
     return {
         "CHANNELS": channels,
         "OUTPUTS": outputs,
@@ -187,39 +186,9 @@ def convolution(
         SCALE=scale,
         BIAS=bias is not None,
         JOIN=residual is not None,
-        **_constants(tile, channels, outputs, side, tf32),
+        **constants(tile, channels, outputs, side, tf32),
         num_warps=tile.warps,
         num_stages=tile.stages,
         enable_fp_fusion=True,
     )
     return y
-
-
-def specialisations() -> list[Specialisation]:
-    """Every tile with the channels of NCSN++: 3x3 and 1x1, the padded stem and head, with and without the join."""
-    shapes = [(256, 256, 3), (128, 128, 3)]
-    forms = [("bf16", False, shape, True) for shape in shapes]
-    forms += [("fp16", False, shapes[0], False), ("fp32", True, shapes[0], True), ("fp32", False, shapes[0], True)]
-    forms += [("bf16", False, (512, 256, 1), True)]
-    forms += [("bf16", False, shape, False) for shape in ((8, 128, 3), (128, 8, 3))]
-    return [
-        _form(kind, tf32, shape, join, tile)
-        for kind, tf32, shape, join in forms
-        for tile in candidates(shape[0], shape[1], 4 if kind == "fp32" else 2, tf32)
-    ]
-
-
-def _form(kind: str, tf32: bool, shape: tuple[int, int, int], join: bool, tile: Tile) -> Specialisation:
-    channels, outputs, side = shape
-    pointers = {name: f"*{kind}" for name in ("p_y", "p_x", "p_weight", "p_bias", "p_residual")} | {"p_bias": "*fp32"}
-    return Specialisation(
-        f"convolution, {side}x{side} {channels} to {outputs}{', join' if join else ''}, "
-        f"{'tf32' if tf32 else kind}, tile {tile.m}x{tile.n}x{tile.c}, {tile.warps} warps",
-        convolution_kernel,
-        pointers | dict.fromkeys(("pixels", "height", "width"), "i32"),
-        _constants(tile, channels, outputs, side, tf32) | {"SCALE": 0.5**0.5, "BIAS": True, "JOIN": join},
-        elements=tile.m * tile.n,
-        aligned=tuple(pointers),
-        warps=tile.warps,
-        stages=tile.stages,
-    )

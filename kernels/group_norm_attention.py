@@ -14,7 +14,6 @@ from typing import Any
 import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_tiles import INTERPRETED, LOG2_E, narrow
-from scoresde_fast.kernels.specialisation import Specialisation
 
 MAX_CHANNELS, MAX_TOKENS, MAX_SLAB = 512, 1024, 32768
 # Finite, so that a row whose keys are all masked in one block has weights, which the next block's maximum wipes out.
@@ -322,39 +321,3 @@ def group_norm_attention(
         enable_fp_fusion=True,
     )
     return out
-
-
-def specialisations() -> list[Specialisation]:
-    """The shapes of NCSN++ and DDPM: 256 channels at 16x16, 8x8 and 4x4, in channels_last."""
-    forms = []
-    for dtype in ("bf16", "fp16"):
-        for tokens in (256, 64, 16):
-            plan = plan_of(tokens, 256, 32, 2, True, 1e-6, 0.5**0.5)
-            norm, tile = plan.norm_constants, plan.tile
-            pointers = {"p_n": f"*{dtype}", "p_x": f"*{dtype}", "p_weight": "*fp32", "p_bias": "*fp32"}
-            forms.append(
-                Specialisation(
-                    label=f"group_norm_attention: normalise, {tokens} pixels, {dtype}",
-                    kernel=normalise_tokens_kernel,
-                    signature=pointers,
-                    constants=norm,
-                    elements=tokens * norm["SLAB_CHANNELS"],
-                    aligned=tuple(pointers),
-                    warps=plan.norm_warps,
-                )
-            )
-            names = ("p_out", "p_x", "p_n", "p_score", "p_key_bias", "p_value", "p_bias")
-            pointers = {name: "*fp32" if name in ("p_key_bias", "p_bias") else f"*{dtype}" for name in names}
-            forms.append(
-                Specialisation(
-                    label=f"group_norm_attention: attend, {tokens} pixels, {dtype}",
-                    kernel=group_norm_attention_kernel,
-                    signature=pointers | {"batch": "i32"},
-                    constants=plan.attention_constants,
-                    elements=tile.m * 256,
-                    aligned=tuple(pointers),
-                    warps=tile.warps,
-                    stages=tile.stages,
-                )
-            )
-    return forms

@@ -7,7 +7,6 @@ half and the key schedule nothing a lane.
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.specialisation import Specialisation
 from triton import knobs
 from triton.language.extra import libdevice
 
@@ -215,29 +214,3 @@ def passes(elements: int) -> tuple[int, int]:
     """(passes of 1024 elements a program, programs a sample) of a sum over a sample; at most four passes."""
     blocks = max(1, -(-elements // 1024))
     return min(blocks, 4), -(-blocks // 4)
-
-
-def form(label, kernel, pointers, constants, *, elements, aligned=True, warps=4, budget=None):
-    """The form of ``kernel`` with these pointers and constants: other pointers are None, other arguments int64."""
-    names = [name for name in kernel.arg_names if not name.isupper()]
-    absent = {name: None for name in names if name.startswith("p_") and name not in pointers}
-    signature = {name: pointers.get(name, "i64") for name in names if name not in absent}
-    return Specialisation(
-        label,
-        kernel,
-        signature,
-        absent | constants,
-        elements,
-        aligned=tuple(pointers) if aligned else (),
-        warps=warps,
-        budget=budget,
-    )
-
-
-@triton.jit
-def row_index(p_counter, offset, rows):
-    """The row ``counter[0] + offset`` of a table, int64; past its end the last one."""
-    row = offset.to(tl.int64)
-    if p_counter is not None:
-        row += tl.load(p_counter).to(tl.int64)
-    return tl.minimum(row, rows - 1)

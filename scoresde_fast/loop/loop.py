@@ -20,8 +20,8 @@ from scoresde_fast.loop.phases import Pattern, RowKind
 from scoresde_fast.loop.program import Program
 from scoresde_fast.loop.watch import NonFiniteError, OnStep, Watch
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops import affine_step, affine_step_pair, langevin
-from scoresde_fast.ops.langevin_step import LangevinNorm
+from scoresde_fast.ops import affine_step, langevin
+from scoresde_fast.ops.langevin import LangevinNorm
 
 __all__ = ["Evaluate", "Loop", "NonFiniteError", "Registers", "StepBackends"]
 
@@ -37,7 +37,8 @@ class StepBackends:
     @classmethod
     def choose(cls, device: torch.device | str, backend: str | None = None) -> StepBackends:
         """``backend`` as in `scoresde_fast.ops.Operation.choose`, with its errors."""
-        return cls(*(module.operation.choose(device, backend) for module in (affine_step, affine_step_pair, langevin)))
+        found = (affine_step.operation, affine_step.pair_operation, langevin.operation)
+        return cls(*(operation.choose(device, backend) for operation in found))
 
 
 class _Contract(TypedDict):
@@ -109,7 +110,7 @@ class Loop:
         evaluate: see `Evaluate`.
         backends: what makes the steps.
         run_seed, precise: see `Noise`.
-        langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
+        langevin_norm: see `scoresde_fast.ops.langevin.langevin`.
         conditions: what the samples are held to and guided by.
     """
 
@@ -150,7 +151,7 @@ class Loop:
             )  # fmt: skip
         else:
             pairs = self.program.pairs
-            step = affine_step_pair.affine_step_pair if pairs else affine_step.affine_step
+            step = affine_step.affine_step_pair if pairs else affine_step.affine_step
             step(
                 r.state, table, counter=r.counter, saved=r.saved if kind.saves else None, history=r.history,
                 network_output=output, sample_ids=r.sample_ids if kind.noise else None, earlier=kind.earlier,

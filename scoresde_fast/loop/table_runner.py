@@ -46,7 +46,7 @@ class TableRunner:
         table: the solver's.
         device: the model's.
         run: precision, compilation, capture, strictness, backend and run seed.
-        langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
+        langevin_norm: see `scoresde_fast.ops.langevin.langevin`.
         conditions: what the samples are held to and guided by; where they guide, gradients are taken inside.
 
     Raises:

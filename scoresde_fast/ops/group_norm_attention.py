@@ -23,12 +23,7 @@ from torch.autograd import forward_ad
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.derivatives import needs_derivatives
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
-from scoresde_fast.ops.library import define
-
-SCHEMA = (
-    "group_norm_attention(Tensor x, Tensor norm_weight, Tensor norm_bias, int groups, float eps, Tensor score, "
-    "Tensor key_bias, Tensor value, Tensor bias, float scale) -> Tensor"
-)
+from scoresde_fast.ops.registration import define
 
 #: (pixels, channels) for which the fused kernels take 16-bit inputs by default; the plain form has every other shape.
 #: Chosen by the work of each until benchmarks/results/DEVICE-DATE.json has both forms measured.
@@ -50,84 +45,6 @@ class MergedAttention:
     key_bias: Tensor
     value: Tensor
     bias: Tensor
-
-
-def merge_attention(
-    query_weight: Tensor,
-    query_bias: Tensor,
-    key_weight: Tensor,
-    value_weight: Tensor,
-    value_bias: Tensor,
-    out_weight: Tensor,
-    out_bias: Tensor,
-    dtype: torch.dtype = torch.float32,
-) -> MergedAttention:
-    """Merge the projections, in float64, and round once.
-
-    Args:
-        query_weight, key_weight, value_weight, out_weight: (C, C), (in, out).
-        query_bias, value_bias, out_bias: (C,); the bias of the keys has no effect.
-        dtype: the network's dtype; the biases stay in float32, or float64 where this is.
-    """
-    wide = (t.double() for t in (query_weight, query_bias, key_weight, value_weight, value_bias, out_weight, out_bias))
-    wq, bq, wk, wv, bv, wo, bo = wide
-    root = math.sqrt(len(wq))
-    bias_dtype = torch.promote_types(dtype, torch.float32)
-    return MergedAttention(
-        score=(wq @ wk.mT / root).to(dtype),
-        key_bias=(wk @ bq / root).to(bias_dtype),
-        value=(wv @ wo).to(dtype),
-        bias=(bv @ wo + bo).to(bias_dtype),
-    )
-
-
-def _normalise(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-    if not needs_derivatives(x):
-        return F.group_norm(x, groups, weight, bias, eps)
-    # Torch's own forward-mode rule of group_norm neither compiles nor takes channels_last, and its gradient is slower.
-    return group_norm_silu(x, weight, bias, groups, eps=eps, silu=False)[0]
-
-
-def _project(rows: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    # On a CPU without instructions for 16 bits, their products are five times slower with a transposed matrix.
-    weight = matrix.mT.contiguous() if rows.device.type == "cpu" else matrix.mT
-    return F.linear(rows, weight, bias.to(rows.dtype))
-
-
-def _attend(queries: Tensor, keys: Tensor) -> Tensor:
-    if forward_ad.unpack_dual(queries).tangent is None:
-        return F.scaled_dot_product_attention(queries[:, None], keys[:, None], keys[:, None], scale=1.0)[:, 0]
-    # Torch's fused attention has no forward-mode rule, and its softmax a slow one; logits of 16 bits would not do.
-    wide = keys.to(torch.promote_types(keys.dtype, torch.float32))
-    logits = queries.to(wide.dtype) @ wide.mT
-    weights = (logits - logits.detach().amax(-1, keepdim=True)).exp()
-    return (weights @ wide / weights.sum(-1, keepdim=True)).to(keys.dtype)
-
-
-def _reference(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    groups: int,
-    eps: float,
-    score: Tensor,
-    key_bias: Tensor,
-    value: Tensor,
-    bias: Tensor,
-    scale: float,
-) -> Tensor:
-    normalised = _normalise(x, norm_weight.to(x.dtype), norm_bias.to(x.dtype), groups, eps)
-    keys = normalised.flatten(2).mT  # (B, H W, C)
-    queries = _project(keys, score, key_bias)
-    out = _project(_attend(queries, keys), value, bias).mT.unflatten(2, x.shape[2:])
-    return (x + out).mul_(scale)
-
-
-def _fake(x: Tensor, *_arguments: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
-operation = define(SCHEMA, _reference, _fake, order=("triton",))
 
 
 def group_norm_attention(
@@ -170,30 +87,96 @@ def group_norm_attention(
     )
 
 
+def merge_attention(
+    query_weight: Tensor,
+    query_bias: Tensor,
+    key_weight: Tensor,
+    value_weight: Tensor,
+    value_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> MergedAttention:
+    """Merge the projections, in float64, and round once.
+
+    Args:
+        query_weight, key_weight, value_weight, out_weight: (C, C), (in, out).
+        query_bias, value_bias, out_bias: (C,); the bias of the keys has no effect.
+        dtype: the network's dtype; the biases stay in float32, or float64 where this is.
+    """
+    wide = (t.double() for t in (query_weight, query_bias, key_weight, value_weight, value_bias, out_weight, out_bias))
+    wq, bq, wk, wv, bv, wo, bo = wide
+    root = math.sqrt(len(wq))
+    bias_dtype = torch.promote_types(dtype, torch.float32)
+    return MergedAttention(
+        score=(wq @ wk.mT / root).to(dtype),
+        key_bias=(wk @ bq / root).to(bias_dtype),
+        value=(wv @ wo).to(dtype),
+        bias=(bv @ wo + bo).to(bias_dtype),
+    )
+
+
 def _require(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, groups: int, weights: MergedAttention) -> None:
-    checks.require_dtype("x", x, (*checks.NETWORK_DTYPES, torch.float64))
-    if x.ndim != 4:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, C, H, W)")
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
-        raise ValueError(
-            f"x has strides {tuple(x.stride())} for shape {tuple(x.shape)}; it must be contiguous or channels_last: "
-            "call .contiguous()"
-        )
+    checks.require_image("x", x)
+    checks.require_groups(groups, x)
     channels = x.shape[1]
-    if groups < 1 or channels % groups:
-        raise ValueError(f"{groups} groups do not divide {channels} channels: choose a divisor")
     for name, matrix in (("score", weights.score), ("value", weights.value)):
-        checks.require_dtype(name, matrix, [x.dtype])
-        _require_shape(name, matrix, (channels, channels), x)
-        checks.require_contiguous(name, matrix)
+        checks.require_parameter(name, matrix, [x.dtype], [(channels, channels)], "x", x)
     vectors = {"norm_weight": norm_weight, "norm_bias": norm_bias, "key_bias": weights.key_bias, "bias": weights.bias}
     for name, vector in vectors.items():
-        checks.require_dtype(name, vector, (*checks.NETWORK_DTYPES, torch.float64))
-        _require_shape(name, vector, (channels,), x)
-        checks.require_contiguous(name, vector)
+        checks.require_parameter(name, vector, checks.FLOAT_DTYPES, [(channels,)], "x", x)
 
 
-def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
-    if tensor.shape != shape:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; for x of shape {tuple(x.shape)} it must be {shape}")
-    checks.require_device(name, tensor, "x", x)
+def _reference(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    groups: int,
+    eps: float,
+    score: Tensor,
+    key_bias: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    scale: float,
+) -> Tensor:
+    normalised = _normalise(x, norm_weight.to(x.dtype), norm_bias.to(x.dtype), groups, eps)
+    keys = normalised.flatten(2).mT  # (B, H W, C)
+    queries = _project(keys, score, key_bias)
+    out = _project(_attend(queries, keys), value, bias).mT.unflatten(2, x.shape[2:])
+    return (x + out).mul_(scale)
+
+
+def _normalise(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    if not needs_derivatives(x):
+        return F.group_norm(x, groups, weight, bias, eps)
+    # Torch's own forward-mode rule of group_norm neither compiles nor takes channels_last, and its gradient is slower.
+    return group_norm_silu(x, weight, bias, groups, eps=eps, silu=False)[0]
+
+
+def _project(rows: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    # On a CPU without instructions for 16 bits, their products are five times slower with a transposed matrix.
+    weight = matrix.mT.contiguous() if rows.device.type == "cpu" else matrix.mT
+    return F.linear(rows, weight, bias.to(rows.dtype))
+
+
+def _attend(queries: Tensor, keys: Tensor) -> Tensor:
+    if forward_ad.unpack_dual(queries).tangent is None:
+        return F.scaled_dot_product_attention(queries[:, None], keys[:, None], keys[:, None], scale=1.0)[:, 0]
+    # Torch's fused attention has no forward-mode rule, and its softmax a slow one; logits of 16 bits would not do.
+    wide = keys.to(torch.promote_types(keys.dtype, torch.float32))
+    logits = queries.to(wide.dtype) @ wide.mT
+    weights = (logits - logits.detach().amax(-1, keepdim=True)).exp()
+    return (weights @ wide / weights.sum(-1, keepdim=True)).to(keys.dtype)
+
+
+def _fake(x: Tensor, *_arguments: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+operation = define(
+    "group_norm_attention(Tensor x, Tensor norm_weight, Tensor norm_bias, int groups, float eps, Tensor score, "
+    "Tensor key_bias, Tensor value, Tensor bias, float scale) -> Tensor",
+    _reference,
+    _fake,
+    order=("triton",),
+)

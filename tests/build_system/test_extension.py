@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from scoresde_fast import _extension
-from scoresde_fast.ops import library
-from scoresde_fast.ops.backends import Backend, Operation
+from scoresde_fast.ops import registration
+from scoresde_fast.ops.registration import Backend, Operation
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -117,10 +117,10 @@ def test_without_the_extension_there_are_samples(
 )
 def test_which_triton_is_used(version: str | None, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is missing or of another interface is refused in one sentence with a command; it is not imported."""
-    monkeypatch.setattr(library, "INTERPRETED", True)
-    monkeypatch.setattr(library, "find_spec", lambda name: version)
+    monkeypatch.setattr(registration, "INTERPRETED", True)
+    monkeypatch.setattr(registration, "find_spec", lambda name: version)
     monkeypatch.setattr(metadata, "distributions", lambda name: iter([SimpleNamespace(version=version)]))
-    found = library.why_no_triton.__wrapped__()
+    found = registration.why_no_triton.__wrapped__()
     assert (found or "").startswith(why) and bool(found) == bool(why)
 
 

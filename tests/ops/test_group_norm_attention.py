@@ -18,7 +18,7 @@ from scoresde_fast.ops.group_norm_attention import (
     merge_attention,
     operation,
 )
-from scoresde_fast.ops.library import INTERPRETED
+from scoresde_fast.ops.registration import INTERPRETED
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 SHAPES = [(5, 32, 4, 4), (2, 64, 8, 8), (2, 48, 5, 7), (3, 96, 4, 2), (2, 16, 1, 1), (1, 64, 16, 16), (1, 32, 12, 12)]
@@ -208,8 +208,8 @@ def test_shapes_without_a_kernel(shape: tuple[int, ...]) -> None:
         ({"x": torch.zeros(2, 32, 4, 4).bfloat16()}, TypeError, "score is float32; it must be bfloat16"),
         ({"x": torch.zeros(2, 64, 4, 4)}, ValueError, r"score has shape \(32, 32\); .* it must be \(64, 64\)"),
         ({"x": torch.zeros(2, 32, 4, 4, device="meta")}, ValueError, "score is on cpu, x on meta"),
-        ({"groups": 5}, ValueError, "5 groups do not divide 32 channels"),
-        ({"groups": 0}, ValueError, "0 groups do not divide"),
+        ({"groups": 5}, ValueError, "groups is 5; it must be a positive divisor of the 32 channels"),
+        ({"groups": 0}, ValueError, "groups is 0"),
         ({"norm_bias": torch.zeros(1)}, ValueError, r"norm_bias has shape \(1,\)"),
         ({"norm_weight": torch.zeros(32, dtype=torch.int8)}, TypeError, "norm_weight is int8"),
     ],

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scoresde_fast.ops.fir_resample import fir_down, fir_up
-from scoresde_fast.ops.group_norm_silu import group_norm_silu, operation
-from scoresde_fast.ops.group_norm_silu_gradients import backward, tangent
-from scoresde_fast.ops.library import INTERPRETED
+from scoresde_fast.ops.group_norm_silu import backward, group_norm_silu, operation, tangent
+from scoresde_fast.ops.registration import INTERPRETED
 
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -290,20 +289,20 @@ X = torch.zeros(2, 8, 4, 6)
 REFUSALS = {
     "dtype": ({"x": X.int()}, TypeError, "x is int32; it must be float32"),
     "shape": ({"x": X[0]}, ValueError, r"x has shape \(8, 4, 6\); it must be \(B, C, H, W\)"),
-    "strides": ({"x": X.mT}, ValueError, "it must be contiguous .NCHW. or channels_last"),
+    "strides": ({"x": X.mT}, ValueError, "it must be contiguous or channels_last"),
     "groups": ({"groups": 3}, ValueError, "groups is 3; it must be a positive divisor of the 8 channels"),
     "no groups": ({"groups": 0}, ValueError, "groups is 0"),
-    "weight": ({"weight": torch.ones(7)}, ValueError, r"weight has shape \(7,\).* it is \(8,\)"),
+    "weight": ({"weight": torch.ones(7)}, ValueError, r"weight has shape \(7,\).* it must be \(8,\)"),
     "bias dtype": ({"bias": torch.zeros(8).double()}, TypeError, "bias is float64"),
-    "shift": ({"shift": torch.zeros(3, 8)}, ValueError, r"shift has shape \(3, 8\).* it is \(8,\) or \(2, 8\)"),
+    "shift": ({"shift": torch.zeros(3, 8)}, ValueError, r"shift has shape \(3, 8\).* it must be \(8,\) or \(2, 8\)"),
     "shift strides": ({"shift": torch.zeros(8, 2).T}, ValueError, "shift has strides"),
     "device": ({"shift": torch.zeros(8, device="meta")}, ValueError, "shift is on meta, x on cpu"),
-    "residual": ({"residual": X[:1]}, ValueError, r"residual has shape \(1, 8, 4, 6\); it must have x's"),
+    "residual": ({"residual": X[:1]}, ValueError, r"residual has shape \(1, 8, 4, 6\); it must have the result's"),
     "residual dtype": ({"residual": X.half()}, TypeError, "residual is float16; it must be float32"),
     "residual format": (
         {"residual": X.to(memory_format=torch.channels_last)},
         ValueError,
-        "residual has strides .* the memory format of x",
+        "residual has strides .* it must be ",
     ),
     "resample": ({"resample": "upp"}, ValueError, "unknown resample 'upp' - did you mean 'up'"),
     "taps": ({"resample": "up", "taps": (1.0,)}, ValueError, "a filter has 2 to 12 values"),

@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.ops.langevin import langevin, operation
-from scoresde_fast.ops.langevin_norms import langevin_norms
-from scoresde_fast.ops.langevin_norms import operation as norms_operation
-from scoresde_fast.ops.langevin_step import langevin_step
-from scoresde_fast.ops.langevin_step import operation as step_operation
+from scoresde_fast.ops.langevin import (
+    langevin,
+    langevin_norms,
+    langevin_step,
+    norms_operation,
+    operation,
+    step_operation,
+)
 from scoresde_fast.ops.step_table import COLUMNS, WIDTH, DeviceTable
 from tests.support.steps import (
     DTYPE_IDS,

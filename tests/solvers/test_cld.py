@@ -18,7 +18,7 @@ from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops import affine_step_pair
+from scoresde_fast.ops import affine_step
 from scoresde_fast.ops.step_table import CONTROL
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE
 from scoresde_fast.sdes.pairs import cholesky
@@ -75,7 +75,7 @@ def test_golden_runs(golden: Path, name: str, solver: str, striding: str, grid: 
     def recorded(state: Tensor, _ids: Tensor, _seed: int, control: Tensor) -> Tensor:
         return torch.from_numpy(draws[int(control[CONTROL.draw]) - 1]).to(state.dtype)
 
-    with patch.object(affine_step_pair, "row_noise", recorded):
+    with patch.object(affine_step, "row_noise", recorded):
         out = run(model, table, torch.from_numpy(start), "reference")
     for ours, theirs in zip(out.chunk(2, dim=1), (x, v), strict=True):
         assert np.abs(ours.numpy() - theirs).max() <= 1e-5 * np.abs(theirs).max()

@@ -60,6 +60,7 @@ def install() -> None:
 def launchers(operation: str) -> Iterator[tuple[str, Callable[..., Any]]]:
     """In place of `gpu_errors.present`: the launcher in ``scoresde_fast.kernels``."""
     from scoresde_fast.kernels import launcher
+
     from scoresde_fast.ops import operations
 
     if operation in operations and "triton" in operations[operation].backends:

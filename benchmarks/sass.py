@@ -285,7 +285,8 @@ def cuda_forms() -> list[CudaForm]:
             budget = None if not held else 8.0 if arguments.startswith("none") else noisy
             kernel = f"{operation}_kernel<Noise::{arguments.format(f'Type::{kind}')}"
             title = f"{operation}, {label.format(bits)}, CUDA"
-            found.append(CudaForm(title, operation, kernel, elements, scalars, budget))
+            source = "langevin" if operation.startswith("langevin") else operation
+            found.append(CudaForm(title, source, kernel, elements, scalars, budget))
     return found
 
 

@@ -69,7 +69,7 @@ def affine_step_pair(
 
 
 def pair_tile(half):
-    """(calls a program, programs a sample, warps): half as many pairs a thread as `tile` has elements."""
+    """Return (calls a program, programs a sample, warps): half as many pairs a thread as `tile` has elements."""
     calls, blocks, warps = tile(half)
     return calls, blocks, 2 * warps if calls > 64 else warps
 
@@ -119,12 +119,13 @@ def affine_step_kernel(
         z0, z1, z2, z3 = normal4(i_call.to(tl.uint32), draw, tl.load(p_ids + i_sample), run_seed, PRECISE)
         b_next += tl.load(p_row + NOISE).to(dtype) * join4(z0, z1, z2, z3).to(dtype)
 
-    # Stores come last: a load cannot be moved above a store that might overlap it.
+    # Stores come last: the compiler cannot move a load above a store that may overlap it.
     if p_saved is not None:  # noqa: SIM102 - one is decided when compiled, the other when run
         if tl.load(p_integers + CONTROL_SAVE) != 0:
             tl.store(p_saved + at, b_state, mask)
     if p_history is not None and p_output is not None:
-        b_derived = tl.load(p_row + DERIVE_STATE).to(dtype) * b_state + tl.load(p_row + DERIVE_OUTPUT).to(dtype) * b_output
+        b_derived = tl.load(p_row + DERIVE_STATE).to(dtype) * b_state
+        b_derived += tl.load(p_row + DERIVE_OUTPUT).to(dtype) * b_output
         tl.store(p_history + slot % RING * batch * ELEMENTS + at, b_derived, mask)
     tl.store(p_state + at, b_next, mask)
 
@@ -203,7 +204,7 @@ def affine_step_pair_kernel(
 
 @triton.jit
 def _act(p_matrix, x, v):
-    """The 2x2 matrix at ``p_matrix``, row by row, on (x, v)."""
+    """The 2x2 matrix at ``p_matrix``, row by row, times (x, v)."""
     dtype = x.dtype
     xx, xv = tl.load(p_matrix).to(dtype), tl.load(p_matrix + 1).to(dtype)
     vx, vv = tl.load(p_matrix + 2).to(dtype), tl.load(p_matrix + 3).to(dtype)

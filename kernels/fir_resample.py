@@ -2,8 +2,8 @@
 """``fir_resample``: resampling by two with a separable filter, polyphase, in one pass.
 
 Along an axis, output N i + n reads input M i + s with the tap A n + OFFSET - B s, where there is such a tap; up A = 1
-and B = 2, down A = 2 and B = 1, and M = A N / B.  A thread makes N neighbouring outputs of each axis, which share their
-inputs; the inputs that threads share come from the first cache.  Sums are float32, or float64 of float64.
+and B = 2, down A = 2 and B = 1, and M = A N / B.  A thread computes N neighbouring outputs of each axis, which share
+their inputs; inputs shared by threads come from the first cache.  Sums are float32, or float64 of float64.
 """
 
 # ruff: noqa: RUF005 - Triton's tuples have no unpacking
@@ -15,7 +15,7 @@ from scoresde_fast.kernels.group_norm_tiles import narrow
 
 @triton.jit
 def _weighted(b_sums, b_values, TAPS: tl.constexpr, A: tl.constexpr, FIRST: tl.constexpr):
-    """The n-th group of as many sums as there are values, plus the tap A n + FIRST times those, where there is one."""
+    """Add tap A n + FIRST times the values to the n-th group of sums, where there is such a tap; a group has one each."""
     b_new = ()
     for k in tl.static_range(len(b_sums)):
         if A * (k // len(b_values)) + FIRST >= 0 and A * (k // len(b_values)) + FIRST < len(TAPS):
@@ -207,7 +207,7 @@ def max_registers(up, size):
 
 
 def channels_last_launch(channels, height, width, up, size):
-    """The constants of the channels_last kernel, and its programs an image: 16 bytes a thread, 64 of neighbours."""
+    """Constants of the channels_last kernel and its programs per image: 16 bytes a thread, 64 for neighbours."""
     elements, most_c = WARPS * 32 * 16 // size, triton.next_power_of_2(channels)
     pixels = height * width if up else (height // 2 + 1) // 2 * (width // 2)
     block_p = min(elements // min(64 // size, most_c), triton.next_power_of_2(pixels))
@@ -218,7 +218,7 @@ def channels_last_launch(channels, height, width, up, size):
 
 
 def contiguous_launch(planes, height, width, up, size):
-    """The constants of the NCHW kernel, and its programs: a thread makes up to 32 bytes of each of two rows, up 64."""
+    """Constants of the NCHW kernel and its programs: a thread writes up to 32 bytes of two rows, 64 of them up."""
     out_width, most = (2 * width, 64 // size) if up else (width // 2, 32 // size)
     columns = min(most, out_width & -out_width)
     vector = min(16 // size, columns // 2 if up else columns)

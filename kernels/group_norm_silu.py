@@ -33,14 +33,15 @@ from scoresde_fast.kernels.group_norm_tiles import (
 )
 from scoresde_fast.kernels.launch import Form
 
-REGISTERS, KEPT = 128, 9
-"""Registers of a thread with which two of the largest slabs fit into a multiprocessor, and the most tiles that stay in
-them beside the work: with one more, a form spills on sm_100."""
+REGISTERS = 128
+"""Registers of a thread with which two of the largest slabs fit into a multiprocessor."""
+KEPT = 9
+"""The most tiles that a thread keeps in them: with one more, a variant spills on sm_100."""
 
 
 @cache
 def form_of(plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool) -> Form | None:
-    """The form of a slab that registers hold; None where they do not.  ``shift`` is that of `slab_channels`.
+    """Return the form of a slab in registers, or None if it does not fit.  ``shift`` is that of `slab_channels`.
 
     Slabs of fewer warps have no register limit: several fit into a multiprocessor in any case, and a float32 join,
     which holds two images, would spill.
@@ -132,7 +133,7 @@ def launch_forms(
     piece = plan.piece(PIECE)
     tiles, warps = plan.tiles(piece)
     moments_of_pieces = {**plan.image, **tiles, "JOIN": join, "SHIFT": shift, "SCALE": scale}
-    if join:  # what is stored has both
+    if join:  # the stored h includes both
         shift, scale = 0, 1.0
     block = triton.next_power_of_2(triton.cdiv(plan.pixels, piece))
     statistics = {"PIXELS": plan.pixels, "SCALE": scale, "EPS": eps, "PIECE": piece, "BLOCK": block}
@@ -198,7 +199,7 @@ def group_norm_silu_kernel(
     for i_tile in tl.static_range(TILES):
         mask = tile_mask(pixel, i_tile, PIXELS, channel_mask)
         if i_tile == KEPT:
-            # The rest comes from the cache once more: registers hold no more, see REGISTERS.
+            # The rest is read again from the cache: registers hold no more, see KEPT.
             for i_again in tl.static_range(KEPT, TILES):
                 again = tile_mask(pixel, i_again, PIXELS, channel_mask)
                 at = offset + i_again * ROWS * PIXEL_STRIDE
@@ -228,7 +229,7 @@ def group_moments_kernel(
     TILES: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Mean and variance of x + shift, or of h, of a group in ROWS x TILES pixels: (B, G, pieces, 2)."""
+    """Mean and variance of x + shift, or of h, over a group's ROWS x TILES pixels: (B, G, pieces, 2)."""
     SLABS: tl.constexpr = CHANNELS // SLAB
     PIECE: tl.constexpr = ROWS * TILES
     PIECES: tl.constexpr = (PIXELS + PIECE - 1) // PIECE

@@ -28,7 +28,7 @@ def group_norm_silu_backward(
     joined: bool,
     silu: bool,
 ) -> tuple[Any, Any, Any, Any]:
-    """Gradients of x, weight, bias and shift, (B, C)."""
+    """Launch the kernels; returns the gradients of x, weight and bias, and of the shift (B, C)."""
     batch, channels, height, width = source.shape
     if not source.numel():
         zeros = statistics.new_zeros((batch, channels))
@@ -57,7 +57,7 @@ def group_norm_silu_tangent(
     joined: bool,
     silu: bool,
 ) -> Any:
-    """The tangent of y for a tangent of h."""
+    """Launch the kernels; returns the tangent of y for a tangent of h."""
     if not source.numel():
         return source.new_empty(source.shape)
     return differentiate(tangent, None, source, shift, statistics, weight, bias, groups, scale, joined, silu, False)[0]
@@ -77,7 +77,7 @@ def differentiate(
     silu: bool,
     backward: bool,
 ) -> tuple[Any, Any]:
-    """Launch both kernels: (the gradient of x or the tangent of y, the sums (B, 4, C) float32 over the pixels)."""
+    """Launch both kernels; returns the gradient of x or the tangent of y, and the sums (B, 4, C) float32."""
     batch, channels, height, width = source.shape
     plan = plan_of(channels, height * width, groups, source.element_size(), not source.is_contiguous(), 0)
     out = empty_image(source, plan.channels_last)
@@ -85,7 +85,7 @@ def differentiate(
     pieces = triton.cdiv(plan.pixels, rows)
     sums = statistics.new_empty((batch, pieces, 4, channels))
     if not (backward and grad_h is not None):
-        # The kernel has nothing to put there.
+        # The kernel does not write these.
         sums[:, :, 3 if backward else 2 :].zero_()
     options = {
         **plan.image,
@@ -123,7 +123,7 @@ def piece(
     CHANNEL_STRIDE: tl.constexpr, SHIFT: tl.constexpr, SCALE: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """What both kernels read of their piece: where it is, n, the slope of the activation, and the change, t or g."""
+    """Both kernels' view of a piece: its place, n, the slope of the activation, and the change, t or g."""
     SLABS: tl.constexpr = CHANNELS // SLAB
     PIECES: tl.constexpr = (PIXELS + ROWS - 1) // ROWS
     i_program = tl.program_id(0).to(tl.int64)

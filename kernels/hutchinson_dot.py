@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``hutchinson_dot``: a probe's product with a tangent, the probe made where it is used.
+"""``hutchinson_dot``: the product of a probe with a tangent; the probe is generated in the kernel.
 
 A program takes 4096 elements of a sample; where a sample has more, a second kernel adds the partial sums in order.
-The order depends on the sample's size alone: not on the batch, and never on timing.
+The order depends on the sample's size alone, not on the batch or on timing.
 """
 
 import triton
@@ -108,7 +108,7 @@ def hutchinson_dot(
         return
     elements = tangent.numel() // batch
     if not elements:
-        tangent = divergence  # nothing is read from it, but it has an address
+        tangent = divergence  # never read, but its address is valid
     count, parts = passes(elements)
     sums = None if parts == 1 else divergence.new_empty((batch, parts))
     hutchinson_dot_kernel[(batch * parts,)](

@@ -83,8 +83,8 @@ def langevin_norms_kernel(
     factor = tl.load(p_coefficients + row * WIDTH + DERIVE_OUTPUT).to(wide)
     draw = tl.load(p_control + row * CONTROL_WIDTH + CONTROL_DRAW).to(tl.uint32)
     sample_id = tl.load(p_ids + i_sample)
-    # The two sums do not meet, so each takes its elements in the order that suits it: eight values of 16 bits are one
-    # access, and noise stays as it was made, four to a lane.
+    # The sums are independent, so each takes its elements in its own order: eight 16-bit values are one access, and
+    # noise stays as generated, four to a lane.
     score_squares = tl.zeros([4 * CALLS], wide)
     noise_squares = tl.zeros([CALLS], wide)
     for i_pass in range(PASSES):
@@ -119,7 +119,7 @@ def add_parts_kernel(p_norms, p_sums, PARTS: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _square(z, i_element, ELEMENTS: tl.constexpr, SPAN: tl.constexpr):
-    """z^2, and 0 past the sample's end."""
+    """z^2, or 0 past the sample's end."""
     if ELEMENTS % SPAN == 0:
         return z * z
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``normal``: a field of standard normals for each sample, made where it is stored."""
+"""``normal``: a field of standard normals for each sample."""
 
 import triton
 import triton.language as tl

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``project``: known blocks of a state moved to their noised means, with the noise made here.
+"""``project``: moves known blocks of a state to their noised means; the noise is generated in the kernel.
 
-A program takes calls of four means of one sample, and all the elements of their blocks; columns are those of
-``LevelColumns`` in ``scoresde_fast.ops.project``.
+A program takes calls of four means of one sample, and all elements of their blocks.
 """
 
 import triton
@@ -24,9 +23,9 @@ from scoresde_fast.kernels.step_table import (
 @triton.jit
 def _move(p_state, at, mask, moves, b_mean, KC: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
           PLANE: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
-    """Give the blocks that begin at ``at`` the means ``b_mean`` where they move."""
+    """Set the means of the blocks that begin at ``at`` to ``b_mean``, where ``moves``."""
     if KC * KH * KW == 1:
-        # Whole vectors: a store that leaves some out goes one by one.
+        # Store whole vectors: a masked store writes element by element.
         tl.store(p_state + at, tl.where(moves, b_mean, tl.load(p_state + at, mask, other=0.0)), mask)
     else:
         b_sum = tl.zeros_like(b_mean)
@@ -89,7 +88,8 @@ def project_kernel(
     _move(p_state, first, mask, moves, b_mean, KC, KH, KW, HEIGHT * WIDTH, WIDTH)
     if PAIRS:
         z_v = normals_from(i_call + MEANS // 4, draw, sample_id, run_seed, MEANS % 4, PRECISE).to(dtype)
-        b_mean = tl.load(p_row + LEVEL_VELOCITY_SCALE).to(dtype) * b_known + tl.load(p_row + LEVEL_VELOCITY_NOISE_X).to(dtype) * z_x
+        b_mean = tl.load(p_row + LEVEL_VELOCITY_SCALE).to(dtype) * b_known
+        b_mean += tl.load(p_row + LEVEL_VELOCITY_NOISE_X).to(dtype) * z_x
         b_mean += tl.load(p_row + LEVEL_VELOCITY_NOISE_V).to(dtype) * z_v
         _move(p_state, first + HALF, mask, moves, b_mean, KC, KH, KW, HEIGHT * WIDTH, WIDTH)
 

@@ -7,7 +7,7 @@
 
 namespace ssf::cpu {
 
-// Derivatives of group_norm_silu without its filter, by the formulas of scoresde_fast/ops/group_norm_silu_gradients.py.
+// Derivatives of group_norm_silu without its filter, by the formulas of scoresde_fast/ops/group_norm_silu.py.
 template <class T>
 struct GroupNormGradient {
   const T* source;       // h where it was stored, else x, with h = (x + shift) * scale

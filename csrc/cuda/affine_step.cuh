@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(THREADS, LEAN ? 0 : 7) affine_step_kernel(cons
 
   const Row<Columns> row(step.table);
   const Ring ring(step, row.control);
-  const bool save = !LEAN && step.saved && row.control[Control::save];
+  const bool save = !LEAN && step.saved && row.control[ControlColumns::save];
   const SampleField field = sample_field<NOISE>(keys, step.field, sample, row.draw());
   SSF_UNROLL
   for (int k = 0; k < QUADS; ++k) {
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(THREADS, LEAN ? 0 : 7) affine_step_kernel(cons
       SSF_UNROLL
       for (int e = 1; e <= 3; ++e)
         if (e <= step.earlier)
-          add(next[k], row[Columns::earlier + e - 1], place.load(step.history + ring.offset(e), k));
+          add(next[k], row[Columns::earlier1 + e - 1], place.load(step.history + ring.offset(e), k));
     }
     if constexpr (NOISE != Noise::none) add(next[k], row[Columns::noise], noise_call<NOISE>(field, place.call(k)));
   }

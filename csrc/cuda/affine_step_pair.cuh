@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step st
 
   const Row<PairColumns> row(step.table);
   const Ring ring(step, row.control);
-  const bool save = !LEAN && step.saved && row.control[Control::save];
+  const bool save = !LEAN && step.saved && row.control[ControlColumns::save];
   const SampleField field = sample_field<NOISE>(keys, step.field, sample, row.draw());
   SSF_UNROLL
   for (int k = 0; k < QUADS; ++k) {
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step st
       SSF_UNROLL
       for (int e = 1; e <= 3; ++e)
         if (e <= step.earlier)
-          add(next[k], row.coefficients + PairColumns::earlier + 4 * (e - 1), load(step.history + ring.offset(e), k));
+          add(next[k], row.coefficients + PairColumns::earlier1 + 4 * (e - 1), load(step.history + ring.offset(e), k));
     }
     if constexpr (NOISE != Noise::none) {
       const float* factors = row.coefficients + PairColumns::noise;

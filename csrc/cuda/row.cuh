@@ -21,11 +21,11 @@ struct Row {
     const float* first = table.coefficients + uint64_t{index} * COLUMNS::width;
     SSF_UNROLL
     for (int i = 0; i < COLUMNS::width; ++i) coefficients[i] = first[i];
-    control = table.control + uint64_t{index} * Control::width;
+    control = table.control + uint64_t{index} * ControlColumns::width;
   }
 
   __device__ __forceinline__ float operator[](int column) const { return coefficients[column]; }
-  __device__ __forceinline__ uint32_t draw() const { return static_cast<uint32_t>(control[Control::draw]); }
+  __device__ __forceinline__ uint32_t draw() const { return static_cast<uint32_t>(control[ControlColumns::draw]); }
 };
 
 // `ring_place` of core/step_table.h with one 32-bit remainder: 64-bit ones are a subroutine on a GPU.
@@ -35,7 +35,7 @@ struct Ring {
 
   __device__ __forceinline__ Ring(const Step& step, const int32_t* control)
       : stride(step.samples * step.elements), newest(0), length(static_cast<uint32_t>(step.history_length)) {
-    if (step.history) newest = static_cast<uint32_t>(control[Control::slot]) % length;
+    if (step.history) newest = static_cast<uint32_t>(control[ControlColumns::slot]) % length;
   }
 
   // Where in the history the derived output of `k` evaluations ago lies, k <= length; 0 is where this row's goes.

@@ -13,8 +13,7 @@
 #include "cuda/affine_step.cuh"
 #include "cuda/affine_step_pair.cuh"
 #include "cuda/hutchinson_dot.cuh"
-#include "cuda/langevin_norms.cuh"
-#include "cuda/langevin_step.cuh"
+#include "cuda/langevin.cuh"
 #include "cuda/normal.cuh"
 #include "tests/check.h"
 
@@ -153,7 +152,7 @@ void test_affine_step(int64_t n, bool saved, bool history, int earlier) {
     if (OUTPUT != Type::none) next = std::fmaf(table.at(C::output), value(i, 3), next);
     for (int k = 1; k <= earlier; ++k) {
       const int64_t place = ssf::ring_place(table.control[4], k, kLength) * count + i;
-      next = std::fmaf(table.at(C::earlier + k - 1), value(place, 2), next);
+      next = std::fmaf(table.at(C::earlier1 + k - 1), value(place, 2), next);
     }
     if (NOISE != Noise::none) next = std::fmaf(table.at(C::noise), element(NOISE, i / n, i % n), next);
     const float derived = std::fmaf(table.at(C::derive_output), value(i, 3), table.at(C::derive_state) * value(i, 0));
@@ -202,7 +201,7 @@ void test_affine_step_pair(int64_t half, bool saved, bool history, int earlier) 
       if (saved) act(next, C::saved, 1, 0);
       if (OUTPUT != Type::none) next = std::fmaf(table.at(C::output + side), value(i, 3), next);
       for (int k = 1; k <= earlier; ++k)
-        act(next, C::earlier + 4 * (k - 1), 2, ssf::ring_place(table.control[4], k, kLength) * count);
+        act(next, C::earlier1 + 4 * (k - 1), 2, ssf::ring_place(table.control[4], k, kLength) * count);
       if (NOISE != Noise::none) {
         next = std::fmaf(table.at(C::noise + side), element(NOISE, sample, e), next);
         if (side) next = std::fmaf(table.at(C::noise + 2), element(NOISE, sample, half + e), next);

@@ -64,7 +64,7 @@ inline const float* host_row(const Tensor& coefficients, int64_t width, const Ro
 
 inline const int32_t* host_control(const Tensor& control, const RowIndex& index) {
   require(control, ScalarType::Int, "control");
-  return control.const_data_ptr<int32_t>() + index() * Control::width;
+  return control.const_data_ptr<int32_t>() + index() * ControlColumns::width;
 }
 
 inline const int64_t* sample_ids(const Tensor& ids, int64_t samples) {

@@ -75,7 +75,7 @@ inline cuda::Table device_table(const Tensor& first, const Tensor& coefficients,
   const RowIndex index = device_row(first, coefficients, width, counter, offset);
   require(control, ScalarType::Int, "control");
   require_with(first, control, "control");
-  STD_TORCH_CHECK(control.size(0) == coefficients.size(0) && control.size(1) == Control::width,
+  STD_TORCH_CHECK(control.size(0) == coefficients.size(0) && control.size(1) == ControlColumns::width,
                   "control must have a row of three for every row of the coefficients");
   return {coefficients.const_data_ptr<float>(), control.const_data_ptr<int32_t>(), index};
 }

@@ -29,7 +29,7 @@ struct Scores {
         ids(sample_ids(sample_ids_, output.size(0))) {
     const RowIndex index = row_index(coefficients, counter, offset);
     row = host_row(coefficients, Columns::width, index);
-    draw = static_cast<uint32_t>(host_control(control, index)[Control::draw]);
+    draw = static_cast<uint32_t>(host_control(control, index)[ControlColumns::draw]);
   }
 
   cpu::Score operator()(int64_t sample) const {

@@ -38,7 +38,7 @@ def langevin(
 
     Args:
         state: (B, ...) float32, contiguous.
-        network_output: like ``state``, float32, bfloat16 or float16; times the column ``derive_output`` it is the score.
+        network_output: like ``state``, float32, bfloat16 or float16; the score is ``derive_output`` times it.
         sample_ids: (B,) int64.
         norm: "batch": |.| is the mean over the batch of the samples' norms, as published; "sample": each sample's own,
             so that a sample does not depend on its batch.

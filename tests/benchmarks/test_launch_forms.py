@@ -23,6 +23,7 @@ if find_spec("triton") is None:
 from scoresde_fast.kernels.launch import Form
 
 from scoresde_fast import kernels
+from scoresde_fast.ops.step_table import CONTROL, DOT_WIDTH, LEVEL_WIDTH, PAIR_WIDTH, WIDTH
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 try:
@@ -76,7 +77,7 @@ class Arguments:
     def row(self, width: int) -> tuple[Any, ...]:
         """Coefficients, control, counter and offset of a step operation."""
         coefficients = self.tensor("p_coefficients", 3, width, kind="fp32")
-        return coefficients, self.tensor("p_control", 3, 3, kind="i32"), self.counter, 0
+        return coefficients, self.tensor("p_control", 3, len(CONTROL), kind="i32"), self.counter, 0
 
     @property
     def counter(self) -> Tensor | None:
@@ -110,29 +111,32 @@ def affine_step(a: Arguments) -> tuple[Any, ...]:
     elements = a.c["ELEMENTS"]
     state, saved, output = (a.tensor(name, BATCH, elements) for name in ("p_state", "p_saved", "p_output"))
     history = a.tensor("p_history", a.c["RING"], BATCH, elements)
-    return state, saved, history, output, a.tensor("p_ids", BATCH), *a.row(10), a.c["EARLIER"], 0, a.precise
+    return state, saved, history, output, a.tensor("p_ids", BATCH), *a.row(WIDTH), a.c["EARLIER"], 0, a.precise
 
 
 def affine_step_pair(a: Arguments) -> tuple[Any, ...]:
     half = a.c["HALF"]
     state, saved = (a.tensor(name, BATCH, 2 * half) for name in ("p_state", "p_saved"))
     history, output = a.tensor("p_history", a.c["RING"], BATCH, 2 * half), a.tensor("p_output", BATCH, half)
-    return state, saved, history, output, a.tensor("p_ids", BATCH), *a.row(31), a.c["EARLIER"], 0, a.precise
+    return state, saved, history, output, a.tensor("p_ids", BATCH), *a.row(PAIR_WIDTH), a.c["EARLIER"], 0, a.precise
 
 
 def langevin_step(a: Arguments) -> tuple[Any, ...]:
     batch = a.c.get("ROUNDS", 1) * BATCH
     state, output = (a.tensor(name, batch, a.elements, kind="fp32") for name in ("p_state", "p_output"))
     norms, ids = a.tensor("p_norms", batch, 2), a.tensor("p_ids", batch, kind="i64")
-    return state, output, norms, ids, *a.row(10), a.c.get("PER_SAMPLE", False), 0, a.precise
+    return state, output, norms, ids, *a.row(WIDTH), a.c.get("PER_SAMPLE", False), 0, a.precise
 
 
 def langevin_norms(a: Arguments) -> tuple[Any, ...]:
-    return a.tensor("p_output", BATCH, a.elements, kind="fp32"), a.ids, *a.row(10), 0, a.precise
+    return a.tensor("p_output", BATCH, a.elements, kind="fp32"), a.ids, *a.row(WIDTH), 0, a.precise
 
 
 def hutchinson_dot(a: Arguments) -> tuple[Any, ...]:
-    tangent, coefficients = a.tensor("p_tangent", BATCH, a.elements, kind="fp32"), a.tensor("p_coefficients", 3, 2)
+    tangent, coefficients = (
+        a.tensor("p_tangent", BATCH, a.elements, kind="fp32"),
+        a.tensor("p_coefficients", 3, DOT_WIDTH),
+    )
     divergence, signs = a.tensor("p_divergence", BATCH), a.c.get("SIGNS", True)
     return divergence, tangent, a.ids, coefficients, a.counter, 0, 0, signs, 0, a.precise
 
@@ -143,7 +147,7 @@ def project(a: Arguments) -> tuple[Any, ...]:
     state = a.tensor("p_state", BATCH, channels * (1 + a.c["PAIRS"]), height, width)
     means = channels // block[0], height // block[1], width // block[2]
     known, mask = (a.tensor(name, BATCH, *means) for name in ("p_known", "p_mask"))
-    return state, known, mask, a.ids, *a.row(5), a.c["PAIRS"], 0, a.precise
+    return state, known, mask, a.ids, *a.row(LEVEL_WIDTH), a.c["PAIRS"], 0, a.precise
 
 
 def convolution(a: Arguments) -> tuple[Any, ...]:

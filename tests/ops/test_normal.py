@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops.registration import INTERPRETED
 from scoresde_fast.ops.normal import normal, operation
+from scoresde_fast.ops.registration import INTERPRETED
 from scoresde_fast.rng import WORD, box_muller, philox
 from tests.support.chance import SIGMAS, kolmogorov_smirnov_bound
 from tests.support.steps import backends

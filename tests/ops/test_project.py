@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.ops.project import operation, project
-from scoresde_fast.ops.step_table import LEVEL_WIDTH, DeviceTable
+from scoresde_fast.ops.step_table import LEVEL_WIDTH, WIDTH, DeviceTable
 from scoresde_fast.rng import standard_normals
 from tests.support.steps import RUN_SEED, SAMPLE_IDS, assert_close_to_exact, backends, random_table
 
@@ -196,7 +196,7 @@ def refused(**change: Any) -> None:
          {"known": torch.zeros(3, 3, 4, 10), "mask": torch.zeros(3, 3, 4, 10) > 0}),
         (ValueError, r"known has shape \(3, 3, 6, 10\).* of pairs", {"pairs": True}),
         (ValueError, r"sample_ids have shape \(2,\); one id a sample is \(3,\)", {"sample_ids": SAMPLE_IDS[:2]}),
-        (ValueError, r"coefficients have shape \(4, 10\); for this step they must be \(rows, 5\)", {"table": random_table(10)}),
+        (ValueError, r"coefficients have shape \(4, 10\); .* must be \(rows, 5\)", {"table": random_table(WIDTH)}),
         (ValueError, "row 4 is outside the step table", {"row": 4}),
         (ValueError, "run seed -1 is out of range", {"run_seed": -1}),
     ],

@@ -231,5 +231,5 @@ class TestRefusals:
             winograd_convolution(self.x, self.u, torch.zeros(8))
         with pytest.raises(TypeError, match="residual is bfloat16; it must be float32"):
             winograd_convolution(self.x, self.u, residual=torch.zeros(1, 16, 4, 4, dtype=torch.bfloat16))
-        with pytest.raises(ValueError, match=r"residual has shape \(1, 8, 4, 4\); for this x and weight it is"):
+        with pytest.raises(ValueError, match=r"residual has shape \(1, 8, 4, 4\); it must have the result's"):
             winograd_convolution(self.x, self.u, residual=self.x)

@@ -15,7 +15,7 @@ from scoresde_fast.kernels.group_norm_tiles import narrow
 
 @triton.jit
 def _weighted(b_sums, b_values, TAPS: tl.constexpr, A: tl.constexpr, FIRST: tl.constexpr):
-    """Add tap A n + FIRST times the values to the n-th group of sums, where there is such a tap; a group has one each."""
+    """Add tap A n + FIRST times the values to the n-th group of sums, where there is such a tap."""
     b_new = ()
     for k in tl.static_range(len(b_sums)):
         if A * (k // len(b_values)) + FIRST >= 0 and A * (k // len(b_values)) + FIRST < len(TAPS):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network computes in: which precisions a device has, and PyTorch's own switches while a run needs them."""
+"""Precisions of a network: those of a device, and PyTorch's global switches during a run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from scoresde_fast.errors import unknown
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What weights and images inside a network are stored as."""
+"""The dtype of weights and images inside a network."""
 LEAST_CAPABILITY: dict[str, tuple[int, int]] = {"tf32": (8, 0), "bf16": (8, 0)}
-"""The first GPUs with tensor cores for it."""
+"""The first compute capability with tensor cores for the precision."""
 
 
 def choose_precision(precision: str, device: torch.device) -> Precision:
-    """The precision to compute in: "auto" is bf16 on a GPU that has it, and fp32 elsewhere.
+    """Return the precision to compute in: "auto" is bf16 on a GPU that supports it, else fp32.
 
     Raises:
-        ValueError: there is no such precision, or the device lacks it.
+        ValueError: the precision is unknown, or the device does not support it.
     """
     if precision not in get_args(Precision):
         raise ValueError(unknown("precision", precision, get_args(Precision)))
@@ -37,7 +37,7 @@ def choose_precision(precision: str, device: torch.device) -> Precision:
 
 
 def _refusal(precision: str, device: torch.device) -> str | None:
-    """Why the device lacks a precision that needs tensor cores, or None.  A CPU has bf16 as far as PyTorch goes."""
+    """Why the device lacks a precision that needs tensor cores, or None.  PyTorch supports bf16 on every CPU."""
     if device.type != "cuda":
         return "is a mode of GPUs, which a CPU lacks" if precision == "tf32" else None
     major, minor = torch.cuda.get_device_capability(device)
@@ -49,10 +49,9 @@ def _refusal(precision: str, device: torch.device) -> str | None:
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device, *, strict: bool = False) -> Iterator[None]:
-    """PyTorch's switches of a GPU as a run needs them, put back afterwards: float32 is float32 unless TF32 was asked,
-    and the device is the current one.
+    """Set PyTorch's switches for a run on a GPU, and restore them: TF32 only if requested, and the current device.
 
-    ``strict`` takes cuDNN's deterministic algorithms; else it measures which is fastest for each shape.
+    ``strict`` chooses cuDNN's deterministic algorithms; otherwise cuDNN measures the fastest for each shape.
     """
     if device.type != "cuda":
         yield

@@ -15,7 +15,7 @@ struct AffineStep {
   const float* row;        // its coefficients, by Columns or PairColumns
   const int32_t* control;  // and integers, by ControlColumns
   const int64_t* sample_ids;
-  int64_t samples, elements;  // of a sample; of a pair, both halves
+  int64_t samples, elements;  // elements of a sample; of a pair, of both halves
   int64_t ring;               // derived outputs that `history` holds
   int earlier;
   uint64_t run_seed;

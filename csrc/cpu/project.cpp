@@ -8,7 +8,7 @@
 namespace ssf::cpu {
 namespace {
 
-// Gives the known ones of `count` blocks, from mean number `first` on, the means `wanted`.
+// Sets the means of the known blocks among `count`, from mean number `first` on, to `wanted`.
 SSF_HD void move(const Projection& p, float* part, const bool* mask, const float* wanted, int64_t first,
                  int64_t count) {
   if (p.block_size() == 1) {

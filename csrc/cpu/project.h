@@ -11,7 +11,7 @@ struct Projection {
   float* state;
   const float* known;
   const bool* mask;
-  const float* row;  // by Levels
+  const float* row;  // by LevelColumns
   const int64_t* sample_ids;
   uint64_t run_seed;
   uint32_t draw;

@@ -7,7 +7,7 @@
 namespace ssf::cuda {
 namespace {
 
-// 4096 elements a block: an image of 32 x 32 and three colours is one block's, and there are enough of larger ones.
+// 4096 elements a block: a 3x32x32 image is one block, and larger images give enough blocks.
 constexpr int kRounds = 4;
 
 }  // namespace

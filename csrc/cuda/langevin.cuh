@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(THREADS) langevin_step_kernel(const LangevinSt
   }
 }
 
-// The squares of the batch's mean norms, which stand for each sample's own; by one block.
+// The squares of the batch's mean norms, in place of each sample's own; one block.
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS)
     langevin_mean_kernel(float* mean, const float* norms, const int64_t samples) {

@@ -26,7 +26,7 @@ struct LangevinStep {
   const void* output;
   Type output_type;
   const float* norms;  // (samples, 2)
-  float* mean;         // room for two numbers where the step size is the batch's, null where it is the sample's
+  float* mean;         // room for two numbers, for a step size of the batch; null for one of each sample
   int64_t samples, elements;
   Table table;
   Field field;

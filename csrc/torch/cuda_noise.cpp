@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Noise fields, and the sum that makes one, on a GPU.
+// Noise fields on a GPU, and the product that generates one.
 #ifdef SSF_WITH_CUDA
 
 #include "cuda/hutchinson_dot.h"

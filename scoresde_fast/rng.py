@@ -90,7 +90,7 @@ def standard_normals(sample_ids: Tensor, run_seed: int, draw: int, elements: int
 
 
 def random_signs(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
-    """Return the field ``draw`` of signs, like `standard_normals`: 1 or -1 for a top bit 0 or 1 of the element's word."""
+    """Return the field ``draw`` of signs, like `standard_normals`: 1 or -1 where the word's top bit is 0 or 1."""
     words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
     return (1 - 2 * (words >> 31)).float()
 

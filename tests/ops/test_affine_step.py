@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations ``affine_step`` and ``affine_step_pair``: every backend against float64, and what they refuse."""
+"""The operations ``affine_step`` and ``affine_step_pair``: every backend against float64, and refusals."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_against_float64(kind: Kind, backend: str, shape: tuple[int, ...], form: dict[str, Any]) -> None:
-    """Every combination of registers that solvers use, on odd shapes, with rows that save and rows that do not."""
+    """Every combination of registers of the solvers, on odd shapes, with rows that save and rows that do not."""
     for row in (0, 1) if backend == "triton" else range(4):  # the interpreter is slow; one of these saves the state
         options = {"precise": True, **form}
         assert_as_exact(lambda r, b, row=row, o=options: kind.take(r, b, row, **o), kind.registers(shape), backend)
@@ -98,7 +98,7 @@ def test_network_dtypes(kind: Kind, backend: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("counter", [torch.int32, torch.int64], ids=["int32", "int64"])
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
-    """A row named by a counter in memory is the row named by a number, bit for bit."""
+    """A row from a counter in memory gives the same bits as a row from a number."""
     registers = kind.registers((3, 7, 5))
     by_number = kind.take(registers.to(torch.float32), backend, 3, **FORMS["all"])
     by_counter = kind.take(
@@ -109,7 +109,7 @@ def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -> None:
-    """A replay too many reads no foreign memory; the wrapper cannot see a counter on a GPU, so the kernels must."""
+    """One replay too many reads no foreign memory; the kernels check, as the wrapper does not read a GPU's counter."""
     table, states = random_table(kind.width), [torch.ones(3, 8) for _ in range(2)]
     implementation = kind.operation.choose("cpu", backend)
     for state, counter in zip(states, (7, 3), strict=True):
@@ -120,7 +120,7 @@ def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
-    """With every coefficient 0 but the noise's 1, the state becomes the normal field of the row's draw."""
+    """With the noise's coefficient 1 and all others 0, the state becomes the normal field of the row's draw."""
     first = PAIR_COLUMNS.noise if kind is PAIR else COLUMNS.noise
     coefficients = torch.zeros(1, kind.width)
     coefficients[0, [first, first + 2] if kind is PAIR else [first]] = 1
@@ -136,7 +136,7 @@ def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_a_sample_depends_on_its_id_alone(kind: Kind, backend: str) -> None:
-    """Stepping samples one by one gives the bits that stepping them together gives."""
+    """Stepping samples one by one gives the same bits as stepping them together."""
     registers = kind.registers((3, 7, 5))
     table, implementation = random_table(kind.width), kind.operation.choose("cpu", backend)
 
@@ -166,7 +166,7 @@ def test_nothing_else_is_written(kind: Kind, backend: str) -> None:
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 @pytest.mark.parametrize("shape", [(0, 2), (2, 0)], ids=["no samples", "no elements"])
 def test_empty(kind: Kind, backend: str, shape: tuple[int, ...]) -> None:
-    """No samples and no elements are no error."""
+    """Zero samples and zero elements are valid."""
     state = torch.empty(shape)
     implementation = kind.operation.choose("cpu", backend)
     kind.step(state, random_table(kind.width), sample_ids=SAMPLE_IDS[: shape[0]], implementation=implementation)
@@ -175,7 +175,7 @@ def test_empty(kind: Kind, backend: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_opcheck_and_compile(kind: Kind, backend: str) -> None:
-    """Schema, fake and aliasing hold together; a compiled function with the step in it does what the step does."""
+    """Schema, fake and aliasing hold together; a compiled function with the step in it gives the same bits."""
     registers, table = kind.registers((3, 8, 8)), random_table(kind.width)
     state, saved, history = registers.changed()
     implementation = kind.operation.choose("cpu", backend)
@@ -217,7 +217,7 @@ X, T = torch.zeros(2, 4, 3), random_table(WIDTH)
     ],
 )
 def test_bad_input(error: type[Exception], sentence: str, state: Tensor, options: dict[str, Any]) -> None:
-    """One sentence that names the value and what is allowed, before anything is touched."""
+    """The message names the value and what is allowed, before any write."""
     with pytest.raises(error, match=sentence):
         affine_step(state, T, **options)
 
@@ -233,6 +233,6 @@ def test_bad_tables_and_pairs() -> None:
 
 
 def test_a_missing_backend_says_why() -> None:
-    """Asked for by name where it cannot run, a backend is refused with the reason."""
+    """A backend chosen by name where it cannot run is refused with the reason."""
     with pytest.raises(RuntimeError, match="backend 'cuda' of affine_step cannot be used: "):
         operation.choose("cpu", "cuda")

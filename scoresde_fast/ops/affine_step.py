@@ -50,7 +50,7 @@ def affine_step(
         earlier: the number of earlier derived outputs that are read, 0 to 3.
         run_seed: the run's seed, in [0, 2^64).
         precise: on a GPU, normals within 2 ulp of the contract instead of the faster approximation.
-        implementation: what ``operation.choose`` returned; None chooses now.
+        implementation: the result of ``operation.choose``; None chooses now.
 
     Raises:
         TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
@@ -87,7 +87,7 @@ def affine_step_pair(
         network_output: (B, C, ...) float32, bfloat16 or float16.
         row, counter, saved, history, sample_ids, earlier, run_seed, precise: as in `affine_step`; the elements of the
             noise are numbered over the whole pair.
-        implementation: what ``pair_operation.choose`` returned; None chooses now.
+        implementation: the result of ``pair_operation.choose``; None chooses now.
 
     Raises:
         TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.

@@ -20,7 +20,7 @@ from scoresde_fast.ops.registration import define
 
 #: (pixels of an image, input channels, output channels, side of the kernel) for which the fused kernel takes 16-bit
 #: inputs by default, besides every 1x1 convolution with a residual; cuDNN computes every other shape.  The part
-#: "convolutions" of the GPU benchmarks prints what to list.
+#: "convolutions" of the GPU benchmarks prints the entries.
 FASTER_FUSED: frozenset[tuple[int, int, int, int]] = frozenset()
 
 
@@ -42,7 +42,7 @@ def convolution(
         bias: (K,), of any floating dtype.
         residual: (B, K, H, W), in the dtype and memory format of ``x``.
         scale: the factor of the residual.
-        implementation: what ``operation.choose`` returned; None takes the faster form for the shape.  Triton's wants
+        implementation: the result of ``operation.choose``; None takes the faster form for the shape.  Triton's wants
             every image and the weight in channels_last; its float32 products are exact to rounding unless
             ``torch.backends.cuda.matmul.allow_tf32``.
 

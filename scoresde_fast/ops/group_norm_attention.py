@@ -25,8 +25,8 @@ from scoresde_fast.ops.derivatives import needs_derivatives
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
 from scoresde_fast.ops.registration import define
 
-#: (pixels, channels) for which the fused kernels take 16-bit inputs by default; the plain form has every other shape.
-#: Chosen by the work of each until benchmarks/results/DEVICE-DATE.json has both forms measured.
+#: (pixels, channels) for which the fused kernels take 16-bit inputs by default; every other shape takes the plain form.
+#: Chosen by operation counts until both forms are measured in benchmarks/results/DEVICE-DATE.json.
 FASTER_FUSED = frozenset({(256, 256), (64, 256), (16, 256)})
 
 
@@ -36,7 +36,7 @@ class MergedAttention:
 
     Attributes:
         score: S, (C, C), in the network's dtype; 1 / sqrt(C) is folded in.
-        key_bias: u, (C,), float32; what the bias of the queries adds to the logits of each key.
+        key_bias: u, (C,), float32; the share of the queries' bias in the logits of each key.
         value: V, (C, C), in the network's dtype.
         bias: b, (C,), float32.
     """
@@ -57,18 +57,18 @@ def group_norm_attention(
     scale: float = 1.0,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """(x + attention(GroupNorm(x))) * scale.
+    """Return (x + attention(GroupNorm(x))) * scale.
 
-    Gradients and forward-mode tangents are carried, by the plain PyTorch form.
+    Gradients and forward-mode tangents flow through the plain PyTorch form.
 
     Args:
         x: (B, C, H, W), contiguous or channels_last; float32, bfloat16 or float16 (float64: the reference only).
         norm_weight, norm_bias: (C,), of any floating dtype.
         groups: of the norm; divides C.
         eps: of the norm.
-        weights: what `merge_attention` made, in the dtype of ``x``.
+        weights: from `merge_attention`, in the dtype of ``x``.
         scale: 1 / sqrt(2) where the block keeps the variance, else 1.
-        implementation: what ``operation.choose`` returned; None takes the faster form for the shape.
+        implementation: the result of ``operation.choose``; None takes the faster form for the shape.
 
     Returns:
         Shape, dtype and strides of ``x``.

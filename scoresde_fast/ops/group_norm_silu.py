@@ -64,11 +64,11 @@ def group_norm_silu(
         silu: False leaves the activation out.
         resample: "none", "up" or, of even H and W, "down".
         taps: the FIR filter of "up" and "down", 2 to 12 numbers.
-        implementation: what ``operation.choose`` returned, which carries no gradients; None chooses now.
+        implementation: the result of ``operation.choose``, which carries no gradients; None chooses now.
 
     Returns:
         y: (B, C, H', W') in the dtype and memory format of ``x``; H' is H, 2H or H/2.
-        h: the joined tensor, like ``x``, rounded to its dtype, which is what the norm sees; (0,) without ``residual``.
+        h: the joined tensor, like ``x``, rounded to its dtype; the norm sees this; (0,) without ``residual``.
         statistics: (B, groups, 2) float32, mean and reciprocal deviation of each group of h.
 
     Raises:
@@ -150,7 +150,7 @@ def _reference(
     layout = memory_format(x)
     h = joined_input(x, shift, residual, scale)
     if residual is not None:
-        # The norm sees what is stored.
+        # The norm sees the stored h.
         joined = h.to(x.dtype).contiguous(memory_format=layout)
         h = joined.to(h.dtype)
     variance, mean = torch.var_mean(h.reshape(len(x), groups, -1), dim=-1, correction=0)

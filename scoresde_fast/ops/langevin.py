@@ -72,7 +72,7 @@ def langevin_norms(
     Args:
         network_output: (B, ...) float32, bfloat16 or float16, contiguous.
         sample_ids, table, row, counter, run_seed, precise: as in `langevin`.
-        implementation: what ``norms_operation.choose`` returned; None chooses now.
+        implementation: the result of ``norms_operation.choose``; None chooses now.
 
     Returns:
         (B, 2) float32: [|score|^2, |noise|^2]; the same bits every time.
@@ -103,9 +103,9 @@ def langevin_step(
     """Take the step of `langevin` with norms that are known.
 
     Args:
-        norms: (B, 2), what `langevin_norms` returned for the same row.
+        norms: (B, 2), the result of `langevin_norms` for the same row.
         state, network_output, sample_ids, table, row, counter, norm, run_seed, precise: as in `langevin`.
-        implementation: what ``step_operation.choose`` returned; None chooses now.
+        implementation: the result of ``step_operation.choose``; None chooses now.
 
     Raises:
         TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.

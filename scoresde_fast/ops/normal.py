@@ -32,7 +32,7 @@ def normal(
         draw: the field's number in the run, in [0, 2^32); the prior is draw 0.
         shape: one sample's shape; the position in its contiguous memory is the element index of the contract.
         precise: on a GPU, within 2 ulp of the contract instead of the faster approximation.
-        implementation: what ``operation.choose`` returned; None chooses now.
+        implementation: the result of ``operation.choose``; None chooses now.
 
     Returns:
         (B, *shape) float32 on the device of ``sample_ids``.

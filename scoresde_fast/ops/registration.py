@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration of operations with PyTorch's dispatcher, their backends, and the choice of one.
 
-``scoresde_fast::X`` is what the package calls: it forwards to the backend that `Operation.choose` picks.  Each backend
-is an operator of the same schema in a namespace of its own, so that names cannot clash and each backend can be compiled
+``scoresde_fast::X`` is what the package calls; it forwards to the backend that `Operation.choose` picks.  Each backend
+is an operator of the same schema in a separate namespace, so that names cannot clash and each backend can be compiled
 through, checked and timed alone: ``scoresde_fast_reference`` (plain PyTorch), ``scoresde_fast_triton``, and
 ``scoresde_fast_C`` (C++ and CUDA, defined by the extension).
 """

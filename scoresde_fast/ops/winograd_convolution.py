@@ -58,7 +58,7 @@ def winograd_convolution(
         bias: (K,) float32.
         residual: (B, K, H, W), in the dtype and memory format of ``x``.
         scale: the factor of ``residual``.
-        implementation: what ``operation.choose`` returned; None chooses now.
+        implementation: the result of ``operation.choose``; None chooses now.
 
     Returns:
         (B, K, H, W) in the dtype of ``x``, channels_last.

@@ -14,18 +14,14 @@ from gpu_report import Report
 
 from scoresde_fast.ops import (
     affine_step,
-    affine_step_pair,
     hutchinson_dot,
     langevin,
-    langevin_norms,
-    langevin_step,
     operations,
     project,
 )
 from scoresde_fast.ops.normal import normal
-from scoresde_fast.ops.project import LEVEL_WIDTH
 from scoresde_fast.ops.rademacher import rademacher
-from scoresde_fast.ops.step_table import PAIR_WIDTH, WIDTH, DeviceTable
+from scoresde_fast.ops.step_table import LEVEL_WIDTH, PAIR_WIDTH, WIDTH, DeviceTable
 
 SEED = 0xFEDCBA9876543210
 FIELD = 40_001
@@ -97,9 +93,8 @@ def _affine(errors: Errors, label: str, batch: int, shape: tuple[int, ...], dtyp
         {"saved": True, "history": True, "earlier": 2, "sample_ids": ids},
         {},
     )
-    for module, width, halves in ((affine_step, WIDTH, 1), (affine_step_pair, PAIR_WIDTH, 2)):
-        name = module.__name__.rpartition(".")[2]
-        table, step = _table(width), getattr(module, name)
+    for name, width, halves in (("affine_step", WIDTH, 1), ("affine_step_pair", PAIR_WIDTH, 2)):
+        table, step = _table(width), getattr(affine_step, name)
         whole = (batch, halves * shape[0], *shape[1:])
         registers = [torch.randn(whole, device=gpu_errors.DEVICE), torch.randn(whole, device=gpu_errors.DEVICE),
                      torch.randn(2, *whole, device=gpu_errors.DEVICE)]  # fmt: skip
@@ -127,11 +122,11 @@ def _reductions(errors: Errors, label: str, batch: int, shape: tuple[int, ...], 
         torch.randn(batch, *shape, device=gpu_errors.DEVICE),
     )
     plain_norms = operations["langevin_norms"].reference
-    exact = langevin_norms.langevin_norms(output.double(), ids, table, 1, implementation=plain_norms)
-    plain = langevin_norms.langevin_norms(output, ids, table, 1, implementation=plain_norms)
+    exact = langevin.langevin_norms(output.double(), ids, table, 1, implementation=plain_norms)
+    plain = langevin.langevin_norms(output, ids, table, 1, implementation=plain_norms)
     suffix = f"{label} {str(dtype)[6:]}"
     for backend, function in present("langevin_norms"):
-        ours = langevin_norms.langevin_norms(output, ids, table, 1, precise=True, implementation=function)
+        ours = langevin.langevin_norms(output, ids, table, 1, precise=True, implementation=function)
         errors.see(f"langevin_norms {backend} {suffix}", ours, plain, exact)
     for per_sample in ("sample", "batch"):
         steps = {}
@@ -139,7 +134,7 @@ def _reductions(errors: Errors, label: str, batch: int, shape: tuple[int, ...], 
         for choice, function in [*choices, *present("langevin_step")]:
             wide = torch.float64 if choice == "exact" else torch.float32
             steps[choice] = state.to(wide, copy=True)
-            langevin_step.langevin_step(
+            langevin.langevin_step(
                 steps[choice], output if choice != "exact" else output.double(), exact.to(wide), ids, table, 1,
                 norm=per_sample, precise=True, implementation=function,
             )  # fmt: skip

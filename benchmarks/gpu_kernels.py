@@ -28,8 +28,7 @@ from torch import Tensor
 from scoresde_fast.bench.timing import gpu_seconds, rotation
 from scoresde_fast.ops.affine_step import affine_step
 from scoresde_fast.ops.convolution import operation as convolution
-from scoresde_fast.ops.langevin_norms import langevin_norms
-from scoresde_fast.ops.langevin_step import langevin_step
+from scoresde_fast.ops.langevin import langevin_norms, langevin_step
 from scoresde_fast.ops.step_table import COLUMNS, WIDTH, DeviceTable
 
 Calls = dict[str, Callable[..., Any]]

@@ -58,15 +58,13 @@ def install() -> None:
 
 
 def launchers(operation: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """In place of `gpu_errors.present`: the launcher of ``kernels/OPERATION.py``."""
-    import pkgutil
+    """In place of `gpu_errors.present`: the launcher in ``scoresde_fast.kernels``."""
+    from scoresde_fast.kernels import launcher
 
-    from scoresde_fast import kernels
+    from scoresde_fast.ops import operations
 
-    if operation in {module.name for module in pkgutil.iter_modules(kernels.__path__)}:
-        found = getattr(import_module(f"scoresde_fast.kernels.{operation}"), operation, None)
-        if found is not None:
-            yield "triton", found
+    if operation in operations and "triton" in operations[operation].backends:
+        yield "triton", launcher(operation)
 
 
 def compiled(calls: dict[str, Callable[..., Any]], inputs: Any = ((),), rounds: int = 1) -> dict[str, float]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernels are compiled to, without a GPU: python benchmarks/sass.py [--arch sm_90] [--only LABEL] [--quick]
 
-Compiles every form that ``scoresde_fast.kernels`` names and, with nvcc where there is one, the forms of csrc/cuda that
+Compiles every variant of sass_variants.py and, with nvcc where there is one, the forms of csrc/cuda that
 samplers use; disassembles them and prints one row a form. It fails (exit status 1) where a kernel spills or has local
 memory, where a form costs more static instructions an element on sm_90 than its budget, and where a form whose pointers
 are all aligned moves its data in pieces narrower than 16 bytes: a thread's neighbours must fill 16 bytes of the widest
@@ -17,7 +17,6 @@ import json
 import math
 import multiprocessing
 import os
-import pkgutil
 import re
 import shlex
 import shutil
@@ -30,16 +29,16 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 os.environ.pop("TRITON_INTERPRET", None)  # read when Triton is imported; an interpreted kernel is never compiled
 
 import triton
+from sass_variants import variants
 from triton.backends.compiler import GPUTarget
 
-from scoresde_fast import __version__, kernels
+from scoresde_fast import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
@@ -199,28 +198,26 @@ def data_width(ttgir: str, threads: int) -> tuple[int, float]:
     return 128 * min(large) // max(large), small
 
 
-def triton_forms(only: str, quick: bool) -> list[tuple[str, int]]:
-    """(module, index) of every form whose label has ``only`` in it.
+def triton_forms(only: str, quick: bool) -> list[int]:
+    """The index of every variant whose label has ``only`` in it.
 
-    ``quick``: of each kernel, the forms that have a budget, or else its first.
+    ``quick``: of each kernel, the variants that have a budget, or else its first.
     """
+    every = variants()
+    budgeted = {form.kernel for form in every if form.budget}
+    seen: set[Any] = set()
     found = []
-    for module in pkgutil.iter_modules(kernels.__path__):
-        list_forms = getattr(import_module(f"scoresde_fast.kernels.{module.name}"), "specialisations", list)
-        every: list[Any] = list_forms()
-        budgeted = {form.kernel for form in every if form.budget}
-        seen: set[Any] = set()
-        for index, form in enumerate(every):
-            chosen = form.budget or form.kernel not in budgeted | seen
-            seen.add(form.kernel)
-            if only.lower() in form.label.lower() and (chosen or not quick):
-                found.append((module.name, index))
+    for index, form in enumerate(every):
+        chosen = form.budget or form.kernel not in budgeted | seen
+        seen.add(form.kernel)
+        if only.lower() in form.label.lower() and (chosen or not quick):
+            found.append(index)
     return found
 
 
-def compile_triton(module: str, index: int, arch: str) -> list[Compiled]:
-    """Compile one form with Triton."""
-    form = import_module(f"scoresde_fast.kernels.{module}").specialisations()[index]
+def compile_triton(index: int, arch: str) -> list[Compiled]:
+    """Compile one variant with Triton."""
+    form = variants()[index]
     names = form.kernel.arg_names
     source = triton.compiler.ASTSource(
         fn=form.kernel,
@@ -288,7 +285,8 @@ def cuda_forms() -> list[CudaForm]:
             budget = None if not held else 8.0 if arguments.startswith("none") else noisy
             kernel = f"{operation}_kernel<Noise::{arguments.format(f'Type::{kind}')}"
             title = f"{operation}, {label.format(bits)}, CUDA"
-            found.append(CudaForm(title, operation, kernel, elements, scalars, budget))
+            source = "langevin" if operation.startswith("langevin") else operation
+            found.append(CudaForm(title, source, kernel, elements, scalars, budget))
     return found
 
 
@@ -340,11 +338,11 @@ def measure(architectures: list[str], only: str, quick: bool) -> list[Row]:
     for form in cuda_forms() if find_nvcc() else []:
         if only.lower() in form.label.lower() and (form.budget or not quick):
             sources.setdefault(form.source, []).append(form)
-    labels, rows = triton_forms(only, quick), list[Row]()
+    indices, rows = triton_forms(only, quick), list[Row]()
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         results = {
             arch: [pool.submit(compile_cuda, forms, arch) for forms in sources.values()]
-            + [pool.submit(compile_triton, module, index, arch) for module, index in labels]
+            + [pool.submit(compile_triton, index, arch) for index in indices]
             for arch in architectures
         }
         for arch, pending in results.items():

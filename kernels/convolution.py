@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolution with bias and residual join as one matrix product over pixels, channels_last: an implicit GEMM.
+"""``convolution``: convolution, bias and scaled residual as one matrix product over pixels: an implicit GEMM.
 
 Rows are the B H W pixels, columns the K output channels; the reduction runs over the taps and, within one, over the
 input channels, the order of the weight's memory.  The matrix of patches is never stored: a tap reads its tile of pixels
@@ -14,9 +14,8 @@ from typing import Any
 import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_tiles import INTERPRETED, narrow
-from scoresde_fast.kernels.specialisation import Specialisation
 
-#: Nine tenths of a Hopper GPU's 132 multiprocessors: larger tiles are taken where there is one for each of so many.
+#: A larger tile is chosen only if it gives at least this many programs: nine tenths of Hopper's 132 multiprocessors.
 ENOUGH_PROGRAMS = 120
 
 
@@ -49,11 +48,10 @@ def convolution_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """BLOCK_N output channels of BLOCK_M pixels; ``pixels`` is how many there are, those of all images."""
+    """BLOCK_N output channels of BLOCK_M pixels; ``pixels`` counts the pixels of all images."""
     TILES_N: tl.constexpr = (OUTPUTS + BLOCK_N - 1) // BLOCK_N
     SLABS: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
-    # All channels of the same pixels first: the weights stay in the L2 cache anyway, the pixels are read from memory
-    # once.
+    # Channels vary fastest: the weights stay in the L2 cache anyway, and the pixels are read from memory once.
     i_m = (tl.program_id(0) // TILES_N).to(tl.int64)
     i_n = tl.program_id(0) % TILES_N
     first = i_m * BLOCK_M
@@ -86,7 +84,7 @@ def convolution_kernel(
         )
         accumulator = matmul(b_x, b_weight, accumulator, PRECISION)
 
-    # In halves: beside the whole accumulator there are no registers for the whole residual.
+    # In halves: registers do not hold the whole residual beside the whole accumulator.
     PART: tl.constexpr = BLOCK_N // 2
     b_parts = tl.split(tl.permute(tl.reshape(accumulator, [BLOCK_M, 2, PART]), (0, 2, 1)))
     for part in tl.static_range(2):
@@ -110,8 +108,8 @@ class Tile:
     stages: int
 
 
-#: By the products' precision, the largest first; none takes more shared memory than sm_80 has.  To be ordered by what
-#: the part "convolutions" of benchmarks/gpu.py measures.
+#: By the products' precision, largest first; all fit the shared memory of sm_80.  The part "convolutions" of the GPU
+#: benchmarks measures the order.
 TILES = {
     "16 bits": (
         Tile(128, 256, 64, 8, 3),
@@ -126,7 +124,7 @@ TILES = {
 
 
 def candidates(channels: int, outputs: int, itemsize: int, tf32: bool) -> list[Tile]:
-    """The tiles for such a convolution, cut to its channels: those whose columns divide the outputs, if there are."""
+    """Return the tiles for a convolution, cut to its channels: those that divide the outputs, or all if none does."""
     tiles = TILES["16 bits" if itemsize == 2 else "tf32" if tf32 else "ieee"]
     least_n, least_c = (max(16, triton.next_power_of_2(size)) for size in (outputs, channels))
     fitting = [tile for tile in tiles if outputs % tile.n == 0] or tiles
@@ -135,7 +133,7 @@ def candidates(channels: int, outputs: int, itemsize: int, tf32: bool) -> list[T
 
 
 def choose_tile(pixels: int, channels: int, outputs: int, itemsize: int, tf32: bool) -> Tile:
-    """The largest tile of which there are enough to occupy the GPU, or else the smallest."""
+    """Return the largest tile that gives enough programs to occupy the GPU, or else the smallest."""
     tiles = candidates(channels, outputs, itemsize, tf32)
     enough = (tile for tile in tiles if _programs(tile, pixels, outputs) >= ENOUGH_PROGRAMS)
     return next(enough, tiles[-1])
@@ -145,7 +143,7 @@ def _programs(tile: Tile, pixels: int, outputs: int) -> int:
     return triton.cdiv(pixels, tile.m) * triton.cdiv(outputs, tile.n)
 
 
-def _constants(tile: Tile, channels: int, outputs: int, side: int, tf32: bool) -> dict[str, int | str]:
+def constants(tile: Tile, channels: int, outputs: int, side: int, tf32: bool) -> dict[str, int | str]:
     return {
         "CHANNELS": channels,
         "OUTPUTS": outputs,
@@ -160,7 +158,7 @@ def _constants(tile: Tile, channels: int, outputs: int, side: int, tf32: bool) -
 def convolution(
     x: Any, weight: Any, bias: Any, residual: Any, scale: float, tf32: bool = False, tile: Tile | None = None
 ) -> Any:
-    """Launch the kernel, with `choose_tile`'s tile unless one is given; ValueError for memory that it does not read."""
+    """Launch the kernel, with the tile of `choose_tile` by default; ValueError for memory that is not channels_last."""
     for name, tensor in {"x": x, "weight": weight, "residual": residual}.items():
         if tensor is not None and not tensor.permute(0, 2, 3, 1).is_contiguous():
             raise ValueError(
@@ -187,39 +185,9 @@ def convolution(
         SCALE=scale,
         BIAS=bias is not None,
         JOIN=residual is not None,
-        **_constants(tile, channels, outputs, side, tf32),
+        **constants(tile, channels, outputs, side, tf32),
         num_warps=tile.warps,
         num_stages=tile.stages,
         enable_fp_fusion=True,
     )
     return y
-
-
-def specialisations() -> list[Specialisation]:
-    """Every tile with the channels of NCSN++: 3x3 and 1x1, the padded stem and head, with and without the join."""
-    shapes = [(256, 256, 3), (128, 128, 3)]
-    forms = [("bf16", False, shape, True) for shape in shapes]
-    forms += [("fp16", False, shapes[0], False), ("fp32", True, shapes[0], True), ("fp32", False, shapes[0], True)]
-    forms += [("bf16", False, (512, 256, 1), True)]
-    forms += [("bf16", False, shape, False) for shape in ((8, 128, 3), (128, 8, 3))]
-    return [
-        _form(kind, tf32, shape, join, tile)
-        for kind, tf32, shape, join in forms
-        for tile in candidates(shape[0], shape[1], 4 if kind == "fp32" else 2, tf32)
-    ]
-
-
-def _form(kind: str, tf32: bool, shape: tuple[int, int, int], join: bool, tile: Tile) -> Specialisation:
-    channels, outputs, side = shape
-    pointers = {name: f"*{kind}" for name in ("p_y", "p_x", "p_weight", "p_bias", "p_residual")} | {"p_bias": "*fp32"}
-    return Specialisation(
-        f"convolution, {side}x{side} {channels} to {outputs}{', join' if join else ''}, "
-        f"{'tf32' if tf32 else kind}, tile {tile.m}x{tile.n}x{tile.c}, {tile.warps} warps",
-        convolution_kernel,
-        pointers | dict.fromkeys(("pixels", "height", "width"), "i32"),
-        _constants(tile, channels, outputs, side, tf32) | {"SCALE": 0.5**0.5, "BIAS": True, "JOIN": join},
-        elements=tile.m * tile.n,
-        aligned=tuple(pointers),
-        warps=tile.warps,
-        stages=tile.stages,
-    )

@@ -2,8 +2,8 @@
 """``fir_resample``: resampling by two with a separable filter, polyphase, in one pass.
 
 Along an axis, output N i + n reads input M i + s with the tap A n + OFFSET - B s, where there is such a tap; up A = 1
-and B = 2, down A = 2 and B = 1, and M = A N / B.  A thread makes N neighbouring outputs of each axis, which share their
-inputs; the inputs that threads share come from the first cache.  Sums are float32, or float64 of float64.
+and B = 2, down A = 2 and B = 1, and M = A N / B.  A thread computes N neighbouring outputs of each axis, which share
+their inputs; inputs shared by threads come from the first cache.  Sums are float32, or float64 of float64.
 """
 
 # ruff: noqa: RUF005 - Triton's tuples have no unpacking
@@ -11,12 +11,11 @@ inputs; the inputs that threads share come from the first cache.  Sums are float
 import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_tiles import narrow
-from scoresde_fast.kernels.specialisation import Specialisation
 
 
 @triton.jit
 def _weighted(b_sums, b_values, TAPS: tl.constexpr, A: tl.constexpr, FIRST: tl.constexpr):
-    """The n-th group of as many sums as there are values, plus the tap A n + FIRST times those, where there is one."""
+    """Add tap A n + FIRST times the values to the n-th group of sums, where there is such a tap."""
     b_new = ()
     for k in tl.static_range(len(b_sums)):
         if A * (k // len(b_values)) + FIRST >= 0 and A * (k // len(b_values)) + FIRST < len(TAPS):
@@ -183,13 +182,13 @@ def fir_resample(x, taps, direction, offset, gain):
     filters = {"COLUMN_TAPS": tuple(gain * tap for tap in row_taps), "ROW_TAPS": row_taps, "OFFSET": offset}
     size = x.element_size()
     if last:
-        constants, programs = _channels_last(channels, height, width, up, size)
+        constants, programs = channels_last_launch(channels, height, width, up, size)
         fir_resample_channels_last_kernel[(batch * programs,)](
-            x, out, **constants, **filters, num_warps=WARPS, maxnreg=_registers(up, size), enable_fp_fusion=True
+            x, out, **constants, **filters, num_warps=WARPS, maxnreg=max_registers(up, size), enable_fp_fusion=True
         )  # fmt: skip
     else:
         planes = batch * channels
-        constants, programs = _contiguous(planes, height, width, up, size)
+        constants, programs = contiguous_launch(planes, height, width, up, size)
         fir_resample_kernel[(programs,)](
             x, out, planes, **constants, **filters, num_warps=WARPS, enable_fp_fusion=True
         )  # fmt: skip
@@ -199,7 +198,7 @@ def fir_resample(x, taps, direction, offset, gain):
 WARPS = 4
 
 
-def _registers(up, size):
+def max_registers(up, size):
     """Register limit of the channels_last kernel, or None.
 
     Downsampling keeps 64 float32 values in flight, and Triton 3.8 and later otherwise spills some.
@@ -207,8 +206,8 @@ def _registers(up, size):
     return 128 if not up and size == 4 else None
 
 
-def _channels_last(channels, height, width, up, size):
-    """The constants of the channels_last kernel, and its programs an image: 16 bytes a thread, 64 of neighbours."""
+def channels_last_launch(channels, height, width, up, size):
+    """Constants of the channels_last kernel and its programs per image: 16 bytes a thread, 64 for neighbours."""
     elements, most_c = WARPS * 32 * 16 // size, triton.next_power_of_2(channels)
     pixels = height * width if up else (height // 2 + 1) // 2 * (width // 2)
     block_p = min(elements // min(64 // size, most_c), triton.next_power_of_2(pixels))
@@ -218,8 +217,8 @@ def _channels_last(channels, height, width, up, size):
     return constants, triton.cdiv(channels, block_c) * triton.cdiv(pixels, block_p)
 
 
-def _contiguous(planes, height, width, up, size):
-    """The constants of the NCHW kernel, and its programs: a thread makes up to 32 bytes of each of two rows, up 64."""
+def contiguous_launch(planes, height, width, up, size):
+    """Constants of the NCHW kernel and its programs: a thread writes up to 32 bytes of two rows, 64 of them up."""
     out_width, most = (2 * width, 64 // size) if up else (width // 2, 32 // size)
     columns = min(most, out_width & -out_width)
     vector = min(16 // size, columns // 2 if up else columns)
@@ -228,46 +227,3 @@ def _contiguous(planes, height, width, up, size):
     wide = 4 * (groups + block) * columns * 4 >= 2**31
     constants = {"H": height, "W": width, "UP": up, "BLOCK": block, "COLUMNS": columns, "V": vector, "WIDE": wide}
     return constants, triton.cdiv(groups, block)
-
-
-def specialisations():
-    """NCSN++ on CIFAR-10, bf16 and float32, both formats; the images of its pyramids; an odd filter."""
-    shapes = [(128, 32, False), (256, 16, False), (256, 8, False), (256, 4, True), (256, 8, True), (256, 16, True)]
-    forms = []
-    for kind in ("bf16", "fp32"):
-        forms += [_form(channels, size, up, kind, True) for channels, size, up in shapes]
-        # Rows of less than 16 bytes, 4 of bf16, cannot be moved in pieces of 16.
-        shortest = 8 if kind == "bf16" else 4
-        wide = [shape for shape in shapes if shape[1] // (1 if shape[2] else 2) >= shortest]
-        forms += [_form(channels, size, up, kind, False) for channels, size, up in wide]
-    forms += [_form(3, 16, up, "fp32", False) for up in (True, False)]
-    forms += [_form(128, 32, up, "bf16", True, taps=(1, 2, 1)) for up in (True, False)]
-    return forms
-
-
-def _form(channels, size, up, kind, last, taps=(1, 3, 3, 1)):
-    row_taps = tuple(tap / sum(taps) for tap in taps)
-    bytes_each = 2 if kind == "bf16" else 4
-    if last:
-        kernel, signature = fir_resample_channels_last_kernel, {}
-        constants, _programs = _channels_last(channels, size, size, up, bytes_each)
-        grid = constants["BLOCK_P"] * constants["BLOCK_C"]
-        elements = grid * (4 if up else 2)
-    else:
-        kernel, signature = fir_resample_kernel, {"planes": "i64"}
-        constants, _programs = _contiguous(512 * channels, size, size, up, bytes_each)
-        elements = constants["BLOCK"] * constants["COLUMNS"] * 2
-    offset = len(taps) - 2 - (len(taps) - 1) // 2 if up else len(taps) // 2
-    filters = {"COLUMN_TAPS": tuple((4.0 if up else 1.0) * tap for tap in row_taps), "ROW_TAPS": row_taps}
-    return Specialisation(
-        f"fir_resample, {'up' if up else 'down'} {channels}x{size}x{size} {kind}, "
-        f"{'channels_last' if last else 'NCHW'}{'' if len(taps) == 4 else f', {len(taps)} taps'}",
-        kernel,
-        {"p_x": f"*{kind}", "p_out": f"*{kind}", **signature},
-        constants | filters | {"OFFSET": offset},
-        elements,
-        aligned=("p_x", "p_out"),
-        warps=WARPS,
-        maxnreg=_registers(up, bytes_each) if last else None,
-        budget=(16.0 if up else 55.0) if last and len(taps) == 4 else None,
-    )

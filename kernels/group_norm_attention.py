@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GroupNorm, single-head attention over pixels with merged projections, and the residual join, in two kernels.
+"""``group_norm_attention``: GroupNorm, single-head attention over pixels and the residual join, in two kernels.
 
-The first writes the normalised pixels n, (B, T, C); the second makes queries n S + u for a tile of pixels, attends over
-the pixels of the same image with n as keys and values, projects by V and joins.  Images smaller than a tile share one.
+The first writes the normalised pixels n, (B, T, C).  The second computes queries n S + u for a tile of pixels, attends
+over the pixels of the same image with n as keys and values, projects by V and joins.  Images smaller than a tile share
+one.
 """
 
 from __future__ import annotations
@@ -13,20 +14,12 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.group_norm_tiles import INTERPRETED, LOG2_E, narrow
-from scoresde_fast.kernels.specialisation import Specialisation
+from scoresde_fast.kernels.convolution import matmul
+from scoresde_fast.kernels.group_norm_tiles import LOG2_E, narrow
 
 MAX_CHANNELS, MAX_TOKENS, MAX_SLAB = 512, 1024, 32768
-# Finite, so that a row whose keys are all masked in one block has weights, which the next block's maximum wipes out.
+# Finite: where one block masks all keys of a row, its weights stay finite, and the next block's maximum cancels them.
 MASKED = tl.constexpr(-1e30)
-
-
-@triton.jit
-def matmul(a, b, accumulator):
-    """accumulator + a b, in float32."""
-    if INTERPRETED:  # the interpreter would multiply the bit patterns of bfloat16 as integers
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    return tl.dot(a, b, accumulator, input_precision="ieee")
 
 
 @triton.jit
@@ -71,7 +64,7 @@ def normalise_tokens_kernel(
     centred = tl.where(mask, b_x - mean[None, :], 0.0)
     variance = group_total(tl.sum(centred * centred, 0), SLAB, GROUP_CHANNELS) * share
     b_n = centred * (tl.rsqrt(variance + EPS) * b_weight)[None, :] + b_bias[None, :]
-    # Images that share a tile meet with weights of zero, and 0 NaN is NaN; an image that has one keeps it by its x.
+    # In a shared tile other images have weight 0, and 0 * NaN is NaN; an image with a NaN keeps it through x.
     b_n = tl.where((variance < float("inf"))[None, :], b_n, 0.0)
     p_rows = p_n + image + token[:, None] * CHANNELS + channel[None, :]
     tl.store(p_rows, narrow(b_n, p_n.dtype.element_ty), mask=mask)
@@ -123,7 +116,7 @@ def group_norm_attention_kernel(
         b_n = tl.load(p_rows, mask=row_mask[:, None] & inner_mask[None, :], other=0.0)  # [BLOCK_M, BLOCK_K]
         p_matrix = p_score + inner[:, None] * CHANNELS + channel[None, :]
         b_score = tl.load(p_matrix, mask=inner_mask[:, None] & channel_mask[None, :], other=0.0)  # [BLOCK_K, BLOCK_C]
-        queries = matmul(b_n, b_score, queries)
+        queries = matmul(b_n, b_score, queries, "ieee")
     key_bias = tl.load(p_key_bias + channel, mask=channel_mask, other=0.0).to(tl.float32)
     # The softmax is to base 2, so its factor goes into the queries before they are rounded.
     b_queries = narrow((queries + key_bias[None, :]) * LOG2_E, dtype)  # [BLOCK_M, BLOCK_C]
@@ -140,7 +133,7 @@ def group_norm_attention_kernel(
             key_mask = key < TOKENS if TOKENS % BLOCK_N else tl.full([BLOCK_N], True, tl.int1)
         p_rows = p_keys + key[:, None] * CHANNELS + channel[None, :]
         b_keys = tl.load(p_rows, mask=key_mask[:, None] & channel_mask[None, :], other=0.0)  # [BLOCK_N, BLOCK_C]
-        logits = matmul(b_queries, tl.trans(b_keys), tl.zeros([BLOCK_M, BLOCK_N], tl.float32))  # [BLOCK_M, BLOCK_N]
+        logits = matmul(b_queries, tl.trans(b_keys), tl.zeros([BLOCK_M, BLOCK_N], tl.float32), "ieee")
         if PACKED:
             logits = tl.where((row // TOKENS)[:, None] == (key // TOKENS)[None, :], logits, MASKED)
         elif TOKENS % BLOCK_N:
@@ -149,7 +142,7 @@ def group_norm_attention_kernel(
         weights = tl.exp2(logits - new_maximum[:, None])
         shrink = tl.exp2(maximum - new_maximum)
         total = total * shrink + tl.sum(weights, 1)
-        attended = matmul(narrow(weights, dtype), b_keys, attended * shrink[:, None])
+        attended = matmul(narrow(weights, dtype), b_keys, attended * shrink[:, None], "ieee")
         maximum = new_maximum
     b_attended = narrow(attended * (1.0 / total)[:, None], dtype)  # [BLOCK_M, BLOCK_C]
 
@@ -162,7 +155,7 @@ def group_norm_attention_kernel(
         outer_mask = outer < CHANNELS if CHANNELS % BLOCK_K else tl.full([BLOCK_K], True, tl.int1)
         p_matrix = p_value + channel[:, None] * CHANNELS + outer[None, :]
         b_value = tl.load(p_matrix, mask=channel_mask[:, None] & outer_mask[None, :], other=0.0)  # [BLOCK_C, BLOCK_K]
-        projected = matmul(b_attended, b_value, tl.zeros([BLOCK_M, BLOCK_K], tl.float32))  # [BLOCK_M, BLOCK_K]
+        projected = matmul(b_attended, b_value, tl.zeros([BLOCK_M, BLOCK_K], tl.float32), "ieee")
         b_bias = tl.load(p_bias + outer, mask=outer_mask, other=0.0).to(tl.float32)
         offset = local[:, None] + outer[None, :] * CHANNEL_STRIDE
         mask = row_mask[:, None] & outer_mask[None, :]
@@ -190,12 +183,12 @@ def tiles(tokens: int, channels: int, itemsize: int) -> Tiles:
         return Tiles(64, 32, 32, 8, 2)
     if tokens <= 64:
         return Tiles(64, 32, 32, 4, 3)
-    # 64 keys of 256 channels would cost sm_90 the overlap of its matrix instructions: registers run out.
+    # With 64 keys of 256 channels sm_90 runs out of registers to overlap its matrix instructions.
     return Tiles(128, 64 if channels <= 128 else 32, 64, 8, 3)
 
 
 def slab_channels(channels: int, groups: int) -> int:
-    """Channels that one program normalises: whole groups, at least 32 channels and a multiple of 16 where there are."""
+    """Return the channels of one program: whole groups, at least 32 channels and a multiple of 16 if possible."""
     group_channels = channels // groups
     slab = group_channels
     while slab < channels and (slab < 32 or slab % 16):
@@ -205,7 +198,7 @@ def slab_channels(channels: int, groups: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the two kernels are compiled for: constexpr arguments, launch options and programs of each."""
+    """Constexpr arguments and launch options of both kernels for one shape."""
 
     tokens: int
     channels: int
@@ -227,7 +220,7 @@ class Plan:
 
     @cached_property
     def tile(self) -> Tiles:
-        """Of the attention kernel."""
+        """Tiles of the attention kernel."""
         return tiles(self.tokens, self.channels, self.itemsize)
 
     @cached_property
@@ -236,7 +229,7 @@ class Plan:
         return self.tokens < self.tile.m and self.tile.m % self.tokens == 0
 
     def shape_constants(self) -> dict[str, Any]:
-        """Those that both kernels take."""
+        """Constants of both kernels."""
         token_stride, channel_stride = (self.channels, 1) if self.channels_last else (1, self.tokens)
         return {
             "TOKENS": self.tokens,
@@ -247,7 +240,7 @@ class Plan:
 
     @cached_property
     def norm_constants(self) -> dict[str, Any]:
-        """Those of `normalise_tokens_kernel`."""
+        """Constants of `normalise_tokens_kernel`."""
         slab = slab_channels(self.channels, self.groups)
         return self.shape_constants() | {
             "EPS": self.eps,
@@ -265,7 +258,7 @@ class Plan:
 
     @cached_property
     def attention_constants(self) -> dict[str, Any]:
-        """Those of `group_norm_attention_kernel`."""
+        """Constants of `group_norm_attention_kernel`."""
         tile = self.tile
         return self.shape_constants() | {
             "SCALE": self.scale,
@@ -293,7 +286,7 @@ def group_norm_attention(
     bias: Any,
     scale: float,
 ) -> Any:
-    """Launch both kernels; ValueError for a shape that they have no form for."""
+    """Launch both kernels; ValueError for a shape that they do not support."""
     batch, channels, height, width = x.shape
     out = x.new_empty_strided(x.shape, x.stride())
     if not x.numel():
@@ -322,39 +315,3 @@ def group_norm_attention(
         enable_fp_fusion=True,
     )
     return out
-
-
-def specialisations() -> list[Specialisation]:
-    """The shapes of NCSN++ and DDPM: 256 channels at 16x16, 8x8 and 4x4, in channels_last."""
-    forms = []
-    for dtype in ("bf16", "fp16"):
-        for tokens in (256, 64, 16):
-            plan = plan_of(tokens, 256, 32, 2, True, 1e-6, 0.5**0.5)
-            norm, tile = plan.norm_constants, plan.tile
-            pointers = {"p_n": f"*{dtype}", "p_x": f"*{dtype}", "p_weight": "*fp32", "p_bias": "*fp32"}
-            forms.append(
-                Specialisation(
-                    label=f"group_norm_attention: normalise, {tokens} pixels, {dtype}",
-                    kernel=normalise_tokens_kernel,
-                    signature=pointers,
-                    constants=norm,
-                    elements=tokens * norm["SLAB_CHANNELS"],
-                    aligned=tuple(pointers),
-                    warps=plan.norm_warps,
-                )
-            )
-            names = ("p_out", "p_x", "p_n", "p_score", "p_key_bias", "p_value", "p_bias")
-            pointers = {name: "*fp32" if name in ("p_key_bias", "p_bias") else f"*{dtype}" for name in names}
-            forms.append(
-                Specialisation(
-                    label=f"group_norm_attention: attend, {tokens} pixels, {dtype}",
-                    kernel=group_norm_attention_kernel,
-                    signature=pointers | {"batch": "i32"},
-                    constants=plan.attention_constants,
-                    elements=tile.m * 256,
-                    aligned=tuple(pointers),
-                    warps=tile.warps,
-                    stages=tile.stages,
-                )
-            )
-    return forms

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the GroupNorm kernels divide an image."""
+"""Division of an image among the programs of the GroupNorm kernels, and memory for their results."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 import triton
 
-# Bytes of a row of a slab that channels_last memory moves well, and of a slab that registers hold; elements of a slab
-# that is worth a program, and of a piece; warps of the largest slabs.
-ROW_BYTES, MAX_SLAB_BYTES, MIN_SLAB, PIECE, MAX_WARPS = 64, 65536, 4096, 8192, 8
+ROW_BYTES = 64  # a row of a slab that channels_last memory moves well
+MAX_SLAB_BYTES = 65536  # what the registers of a program hold
+MIN_SLAB, PIECE = 4096, 8192  # elements of a slab that is worth a program, and of a piece
+MAX_WARPS = 8  # of the largest slabs
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is divided: into slabs of ``slab`` channels and, where these are too large, into pieces of them.
+    """Division of an image into slabs of ``slab`` channels and, where these are too large, of slabs into pieces.
 
-    ``images`` is how many of them a program holds in registers: 2 for a join, 0 where it works in pieces anyway.
+    ``images`` is the number of images in a program's registers: 2 for a join, 0 for kernels that always work in pieces.
     """
 
     channels: int
@@ -30,22 +31,22 @@ class Plan:
 
     @property
     def group(self) -> int:
-        """Channels a group."""
+        """Channels of a group."""
         return self.channels // self.groups
 
     @cached_property
     def slab(self) -> int:
-        """Channels a program: whole groups, as many as make good rows and enough work, if that many fit."""
+        """Channels of a program: whole groups, enough for good rows and enough work, if they fit."""
         counts = [count for count in range(1, self.groups + 1) if self.groups % count == 0]
         sizes = [count * self.group for count in counts]
         if self.group & (self.group - 1):
-            # Groups that are no power of two are summed through a square matrix.
+            # Groups of another size than a power of two are summed through a square matrix.
             sizes = [size for size in sizes if size <= max(64, self.group)]
         row = ROW_BYTES // self.itemsize if self.channels_last else 1
         good = [size for size in sizes if size >= row and size * self.pixels >= MIN_SLAB]
         smallest = next(iter(good), sizes[-1])
         fitting = [size for size in sizes if size <= smallest and self.fits(size)]
-        # A row of half the bytes is better than a second look; a shorter one is not.
+        # A row of half the bytes is better than reading twice; a shorter one is not.
         return next((size for size in reversed(fitting) if 2 * size >= row), smallest)
 
     def fits(self, slab: int) -> bool:
@@ -55,7 +56,7 @@ class Plan:
 
     @cached_property
     def image(self) -> dict[str, Any]:
-        """The constants that every kernel has."""
+        """Constants of every kernel."""
         return {
             "PIXELS": self.pixels,
             "CHANNELS": self.channels,
@@ -67,7 +68,7 @@ class Plan:
         }
 
     def tiles(self, pixels: int) -> tuple[dict[str, int], int]:
-        """(the constants ROWS and TILES of that many pixels of a slab, warps): a thread has 8 elements of each tile."""
+        """Return (the constants ROWS and TILES for these pixels of a slab, warps): 8 elements of a tile a thread."""
         pixels, block = triton.next_power_of_2(pixels), triton.next_power_of_2(self.slab)
         elements = pixels * block
         warps = min(MAX_WARPS, max(1, elements // 2048))
@@ -75,7 +76,7 @@ class Plan:
         return {"ROWS": pixels // tiles, "TILES": tiles}, warps
 
     def piece(self, elements: int) -> int:
-        """Pixels of a slab that are about so many elements."""
+        """Return the pixels of a slab that hold about ``elements`` elements."""
         return max(1, min(triton.next_power_of_2(self.pixels), elements // triton.next_power_of_2(self.slab)))
 
 
@@ -84,7 +85,7 @@ plan_of = cache(Plan)
 
 
 def empty_image(like: Any, channels_last: bool) -> Any:
-    """Memory of the shape and dtype of ``like``."""
+    """Return uninitialised memory of the shape and dtype of ``like``."""
     if not channels_last:
         return like.new_empty(like.shape)
     _, channels, height, width = like.shape
@@ -92,10 +93,10 @@ def empty_image(like: Any, channels_last: bool) -> Any:
 
 
 _float32: dict[type, Any] = {}
-"""float32 as the library of a type of tensors has it."""
+"""float32 of each tensor type's library."""
 
 
 def empty_float32(like: Any, shape: tuple[int, ...]) -> Any:
-    """Memory of float32 where ``like`` is."""
+    """Return uninitialised float32 memory on the device of ``like``."""
     dtype = _float32.get(type(like)) or _float32.setdefault(type(like), like.new_empty(0).float().dtype)
     return like.new_empty(shape, dtype=dtype)

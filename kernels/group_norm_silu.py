@@ -1,36 +1,145 @@
 # SPDX-License-Identifier: Apache-2.0
-"""(x + shift + residual) * scale, GroupNorm and SiLU of images, NCHW or channels_last.
+"""``group_norm_silu``: (x + shift + residual) * scale, GroupNorm and SiLU of images, NCHW or channels_last.
 
-A slab is every pixel of a few whole groups of one sample.  Where it fits into registers one kernel reads it once; where
-it does not, `scoresde_fast.kernels.group_norm_pieces` has three.  All sums have a fixed order.
+A slab is every pixel of a few whole groups of one sample.  Where it fits into registers one kernel reads it once.
+Otherwise three kernels work in pieces: moments of the pieces, statistics of the groups, the norm.  All sums have a
+fixed order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.group_norm_pieces import normalise_in_pieces
-from scoresde_fast.kernels.group_norm_plan import MAX_WARPS, Plan, empty_float32, empty_image, plan_of
+from scoresde_fast.kernels.fir_resample import fir_resample
+from scoresde_fast.kernels.group_norm_plan import MAX_WARPS, PIECE, Plan, empty_float32, empty_image, plan_of
 from scoresde_fast.kernels.group_norm_tiles import (
     affine,
     load,
+    load_statistics,
     load_tiles,
     moments,
     narrow,
     normalised,
     packed,
+    silu,
     slab_channels,
     store,
     store_statistics,
     tile_mask,
 )
 from scoresde_fast.kernels.launch import Form
-from scoresde_fast.kernels.specialisation import Specialisation
+
+REGISTERS = 128
+"""Registers of a thread with which two of the largest slabs fit into a multiprocessor."""
+KEPT = 9
+"""The most tiles that a thread keeps in them: with one more, a variant spills on sm_100."""
+
+
+@cache
+def form_of(plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool) -> Form | None:
+    """Return the form of a slab in registers, or None if it does not fit.  ``shift`` is that of `slab_channels`.
+
+    Slabs of fewer warps have no register limit: several fit into a multiprocessor in any case, and a float32 join,
+    which holds two images, would spill.
+    """
+    if not plan.fits(plan.slab):
+        return None
+    tiles, warps = plan.tiles(plan.pixels)
+    of_plan = {**plan.image, **tiles, "KEPT": min(tiles["TILES"], KEPT)}
+    constants = {**of_plan, "JOIN": join, "SHIFT": shift, "SCALE": scale, "EPS": eps, "SILU": silu}
+    registers = REGISTERS if warps == MAX_WARPS else None
+    return Form(group_norm_silu_kernel, constants, num_warps=warps, maxnreg=registers, enable_fp_fusion=True)
+
+
+def group_norm_silu(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    groups: int,
+    eps: float,
+    shift: Any,
+    residual: Any,
+    scale: float,
+    silu: bool,
+    resample: str,
+    taps: Sequence[float],
+) -> tuple[Any, Any, Any]:
+    """Launch the kernels; arguments and results as in the schema of ``scoresde_fast.ops.group_norm_silu``."""
+    batch, channels, height, width = x.shape
+    join = residual is not None
+    plan = plan_of(channels, height * width, groups, x.element_size(), not x.is_contiguous(), 2 if join else 1)
+    y = empty_image(x, plan.channels_last)
+    joined = empty_image(x, plan.channels_last) if join else x.new_empty(0)
+    statistics = empty_float32(x, (batch, groups, 2))
+    shift_kind = 0 if shift is None else shift.ndim
+    if not x.numel():
+        statistics.zero_()
+    elif (form := form_of(plan, join, shift_kind, scale, eps, silu)) is not None:
+        form.launch(
+            batch * (channels // plan.slab),
+            x, residual if join else x, x if shift is None else shift, weight, bias, y, joined, statistics,
+        )  # fmt: skip
+    else:
+        normalise_in_pieces(plan, x, weight, bias, y, joined, statistics, shift, residual, scale, eps, silu)
+    if resample == "none":
+        return y, joined, statistics
+    offset = len(taps) - 2 - (len(taps) - 1) // 2 if resample == "up" else len(taps) // 2
+    return fir_resample(y, taps, resample, offset, 4.0 if resample == "up" else 1.0), joined, statistics
+
+
+def normalise_in_pieces(
+    plan: Plan,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    y: Any,
+    joined: Any,
+    statistics: Any,
+    shift: Any,
+    residual: Any,
+    scale: float,
+    eps: float,
+    silu: bool,
+) -> None:
+    """Launch the three kernels; fills ``y``, ``statistics`` and, where there is a residual, ``joined``."""
+    slabs, join = x.shape[0] * (plan.channels // plan.slab), residual is not None
+    of_pieces, of_groups, of_images = launch_forms(plan, join, 0 if shift is None else shift.ndim, scale, eps, silu)
+    pieces = triton.cdiv(plan.pixels, plan.piece(PIECE))
+    moments_of_pieces = statistics.new_empty((x.shape[0], plan.groups, pieces, 2))
+    constants, warps = of_pieces
+    group_moments_kernel[(slabs * pieces,)](
+        x, residual if join else x, x if shift is None else shift, joined, moments_of_pieces,
+        **constants, num_warps=warps, enable_fp_fusion=True,
+    )  # fmt: skip
+    constants, warps = of_groups
+    group_statistics_kernel[(x.shape[0] * plan.groups,)](
+        moments_of_pieces, statistics, **constants, num_warps=warps, enable_fp_fusion=True
+    )
+    constants, warps = of_images
+    group_apply_kernel[(slabs * triton.cdiv(plan.pixels, constants["ROWS"]),)](
+        joined if join else x, x if shift is None else shift, weight, bias, y, statistics,
+        **constants, num_warps=warps, enable_fp_fusion=True,
+    )  # fmt: skip
+
+
+def launch_forms(
+    plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool
+) -> tuple[tuple[dict[str, Any], int], ...]:
+    """(constants, warps) of each of the three kernels; ``shift`` is that of `slab_channels`."""
+    piece = plan.piece(PIECE)
+    tiles, warps = plan.tiles(piece)
+    moments_of_pieces = {**plan.image, **tiles, "JOIN": join, "SHIFT": shift, "SCALE": scale}
+    if join:  # the stored h includes both
+        shift, scale = 0, 1.0
+    block = triton.next_power_of_2(triton.cdiv(plan.pixels, piece))
+    statistics = {"PIXELS": plan.pixels, "SCALE": scale, "EPS": eps, "PIECE": piece, "BLOCK": block}
+    rows = plan.piece(PIECE // 2)
+    apply = {**plan.image, "SHIFT": shift, "SCALE": scale, "SILU": silu, "ROWS": rows}
+    return (moments_of_pieces, warps), (statistics, 4), (apply, 4)
 
 
 @triton.jit
@@ -90,7 +199,7 @@ def group_norm_silu_kernel(
     for i_tile in tl.static_range(TILES):
         mask = tile_mask(pixel, i_tile, PIXELS, channel_mask)
         if i_tile == KEPT:
-            # The rest comes from the cache once more: registers hold no more, see REGISTERS.
+            # The rest is read again from the cache: registers hold no more, see KEPT.
             for i_again in tl.static_range(KEPT, TILES):
                 again = tile_mask(pixel, i_again, PIXELS, channel_mask)
                 at = offset + i_again * ROWS * PIXEL_STRIDE
@@ -100,87 +209,114 @@ def group_norm_silu_kernel(
         store(p_y + start + offset + i_tile * ROWS * PIXEL_STRIDE, b_y, mask, FULL)
 
 
-REGISTERS, KEPT = 128, 9
-"""Registers of a thread with which two of the largest slabs fit into a multiprocessor, and the most tiles that stay in
-them beside the work: with one more, a form spills on sm_100."""
+@triton.jit
+def group_moments_kernel(
+    p_x,
+    p_residual,
+    p_shift,
+    p_joined,
+    p_moments,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    SLAB: tl.constexpr,
+    PIXEL_STRIDE: tl.constexpr,
+    CHANNEL_STRIDE: tl.constexpr,
+    JOIN: tl.constexpr,
+    SHIFT: tl.constexpr,
+    SCALE: tl.constexpr,
+    ROWS: tl.constexpr,
+    TILES: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Mean and variance of x + shift, or of h, over a group's ROWS x TILES pixels: (B, G, pieces, 2)."""
+    SLABS: tl.constexpr = CHANNELS // SLAB
+    PIECE: tl.constexpr = ROWS * TILES
+    PIECES: tl.constexpr = (PIXELS + PIECE - 1) // PIECE
+    i_program = tl.program_id(0).to(tl.int64)
+    sample, i_slab, i_piece = i_program // (SLABS * PIECES), i_program // PIECES % SLABS, i_program % PIECES
+    channel, channel_mask, b_shift = slab_channels(p_shift, sample, i_slab, SLAB, CHANNELS, SHIFT, BLOCK_C)
+    start = sample * (CHANNELS * PIXELS) + i_piece * (PIECE * PIXEL_STRIDE)
+    count = tl.minimum(PIXELS - i_piece * PIECE, PIECE).to(tl.int32)
+    p_x += start
+    p_residual += start
+    p_joined += start
+    pixel = tl.arange(0, ROWS)
+    origin = channel.to(tl.int64) * CHANNEL_STRIDE
+    offset = pixel[:, None] * PIXEL_STRIDE + origin[None, :]
+    tiles = load_tiles(
+        p_x, p_residual, p_joined, b_shift, offset, pixel, count, channel_mask,
+        JOIN, SHIFT, SCALE, PIXEL_STRIDE, TILES, False,
+    )  # fmt: skip
+    b_shift = b_shift * 0.0 if JOIN else b_shift
+    mean, rest, variance = moments(tiles, b_shift, pixel, count, channel_mask, False, GROUP)
+    p_group = p_moments + ((sample * (CHANNELS // GROUP) + channel // GROUP) * PIECES + i_piece) * 2
+    channel_mask &= channel % GROUP == 0
+    tl.store(p_group, mean + rest, mask=channel_mask)
+    tl.store(p_group + 1, variance, mask=channel_mask)
 
 
-@cache
-def form_of(plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool) -> Form | None:
-    """The form of a slab that registers hold; None where they do not.  ``shift`` is that of `slab_channels`.
-
-    Slabs of fewer warps have no register limit: several fit into a multiprocessor in any case, and a float32 join,
-    which holds two images, would spill.
-    """
-    if not plan.fits(plan.slab):
-        return None
-    tiles, warps = plan.tiles(plan.pixels)
-    of_plan = {**plan.image, **tiles, "KEPT": min(tiles["TILES"], KEPT)}
-    constants = {**of_plan, "JOIN": join, "SHIFT": shift, "SCALE": scale, "EPS": eps, "SILU": silu}
-    registers = REGISTERS if warps == MAX_WARPS else None
-    return Form(group_norm_silu_kernel, constants, num_warps=warps, maxnreg=registers, enable_fp_fusion=True)
-
-
-def group_norm_silu(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    groups: int,
-    eps: float,
-    shift: Any,
-    residual: Any,
-    scale: float,
-    silu: bool,
-    resample: str,
-    taps: Sequence[float],
-) -> tuple[Any, Any, Any]:
-    """Launch the kernels; the filter is one of its own."""
-    batch, channels, height, width = x.shape
-    join = residual is not None
-    plan = plan_of(channels, height * width, groups, x.element_size(), not x.is_contiguous(), 2 if join else 1)
-    y = empty_image(x, plan.channels_last)
-    joined = empty_image(x, plan.channels_last) if join else x.new_empty(0)
-    statistics = empty_float32(x, (batch, groups, 2))
-    shift_kind = 0 if shift is None else shift.ndim
-    if not x.numel():
-        statistics.zero_()
-    elif (form := form_of(plan, join, shift_kind, scale, eps, silu)) is not None:
-        form.launch(
-            batch * (channels // plan.slab),
-            x, residual if join else x, x if shift is None else shift, weight, bias, y, joined, statistics,
-        )  # fmt: skip
-    else:
-        normalise_in_pieces(plan, x, weight, bias, y, joined, statistics, shift, residual, scale, eps, silu)
-    if resample == "none":
-        return y, joined, statistics
-    filtered = import_module("scoresde_fast.kernels.fir_resample").fir_resample
-    offset = len(taps) - 2 - (len(taps) - 1) // 2 if resample == "up" else len(taps) // 2
-    return filtered(y, taps, resample, offset, 4.0 if resample == "up" else 1.0), joined, statistics
+@triton.jit
+def group_statistics_kernel(
+    p_moments,
+    p_statistics,
+    PIXELS: tl.constexpr,
+    SCALE: tl.constexpr,
+    EPS: tl.constexpr,
+    PIECE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Statistics of one group of h from the moments of its pieces."""
+    PIECES: tl.constexpr = (PIXELS + PIECE - 1) // PIECE
+    i_group = tl.program_id(0).to(tl.int64)
+    i_piece = tl.arange(0, BLOCK)
+    p_piece = p_moments + (i_group * PIECES + i_piece) * 2
+    means = tl.load(p_piece, mask=i_piece < PIECES, other=0.0)
+    variances = tl.load(p_piece + 1, mask=i_piece < PIECES, other=0.0)
+    pivot = tl.load(p_moments + i_group * PIECES * 2)
+    share = tl.maximum(tl.minimum(PIXELS - i_piece * PIECE, PIECE), 0).to(tl.float32) * (1.0 / PIXELS)
+    mean = pivot + tl.sum((means - pivot) * share, 0)
+    variance = tl.sum((variances + (means - mean) * (means - mean)) * share, 0)
+    tl.store(p_statistics + i_group * 2, mean * SCALE)
+    tl.store(p_statistics + i_group * 2 + 1, 1.0 / tl.sqrt_rn(variance * (SCALE * SCALE) + EPS))
 
 
-def specialisations() -> list[Specialisation]:
-    """The shapes of NCSN++ on CIFAR-10, channels_last, after a convolution with a time bias and after a join."""
-    shapes = [(128, 32), (256, 32), (384, 32), (256, 16), (384, 16), (512, 16), (256, 8), (512, 8), (256, 4), (512, 4)]
-    forms = []
-    for channels, size in shapes:
-        for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
-            for join in (False, True):
-                plan = plan_of(channels, size * size, min(channels // 4, 32), itemsize, True, 2 if join else 1)
-                form = form_of(plan, join, 0 if join else 2, 0.5**0.5 if join else 1.0, 1e-6, True)
-                if form is None:
-                    continue
-                images = ("p_x", "p_residual", "p_y", "p_joined")
-                names = ("p_x", "p_residual", "p_shift", "p_weight", "p_bias", "p_y", "p_joined", "p_statistics")
-                forms.append(
-                    Specialisation(
-                        label=f"group_norm_silu: {channels} @ {size}^2, {'join' if join else 'shift'}, {dtype}",
-                        kernel=group_norm_silu_kernel,
-                        signature={name: f"*{dtype}" if name in images else "*fp32" for name in names},
-                        constants=form.constants,
-                        elements=plan.pixels * plan.slab,
-                        aligned=names,
-                        warps=form.options["num_warps"],
-                        maxnreg=form.options["maxnreg"],
-                    )
-                )
-    return forms
+@triton.jit
+def group_apply_kernel(
+    p_source,
+    p_shift,
+    p_weight,
+    p_bias,
+    p_y,
+    p_statistics,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    SLAB: tl.constexpr,
+    PIXEL_STRIDE: tl.constexpr,
+    CHANNEL_STRIDE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    SCALE: tl.constexpr,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """ROWS pixels of a slab of x or, with neither shift nor scale, of the stored h."""
+    SLABS: tl.constexpr = CHANNELS // SLAB
+    PIECES: tl.constexpr = (PIXELS + ROWS - 1) // ROWS
+    i_program = tl.program_id(0).to(tl.int64)
+    sample, i_slab, i_piece = i_program // (SLABS * PIECES), i_program // PIECES % SLABS, i_program % PIECES
+    channel, channel_mask, b_shift = slab_channels(p_shift, sample, i_slab, SLAB, CHANNELS, SHIFT, BLOCK_C)
+    mean, reciprocal = load_statistics(p_statistics, sample, channel, channel_mask, CHANNELS, GROUP)
+    factor, addend = affine(p_weight, p_bias, channel, channel_mask, reciprocal)
+    start = sample * (CHANNELS * PIXELS) + i_piece * (ROWS * PIXEL_STRIDE)
+    pixel = tl.arange(0, ROWS)
+    offset = pixel[:, None] * PIXEL_STRIDE + channel[None, :].to(tl.int64) * CHANNEL_STRIDE
+    mask = (pixel < PIXELS - i_piece * ROWS)[:, None] & channel_mask[None, :]
+    b_h = tl.load(p_source + start + offset, mask=mask, other=0.0).to(tl.float32)  # [ROWS, BLOCK_C]
+    if SHIFT:
+        b_h += b_shift[None, :]
+    b_z = (b_h * SCALE - mean[None, :]) * factor[None, :] + addend[None, :]
+    if SILU:
+        b_z = silu(b_z, p_y.dtype.element_ty == tl.float32)
+    tl.store(p_y + start + offset, narrow(b_z, p_y.dtype.element_ty), mask=mask)

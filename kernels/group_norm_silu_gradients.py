@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Derivatives of GroupNorm and SiLU, by the formulas of scoresde_fast/ops/group_norm_silu_gradients.py: one kernel sums
-over pieces, one makes the gradient or the tangent from the sums.
+"""``group_norm_silu_backward`` and ``group_norm_silu_tangent``: derivatives of GroupNorm and SiLU.
+
+By the formulas of ``scoresde_fast/ops/group_norm_silu.py``: one kernel sums over pieces of a slab, the other computes
+the gradient or the tangent from the sums.
 """
 
 from __future__ import annotations
@@ -11,7 +13,100 @@ import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_plan import PIECE, empty_image, plan_of
 from scoresde_fast.kernels.group_norm_tiles import LOG2_E, group_mean, load_statistics, narrow, slab_channels
-from scoresde_fast.kernels.specialisation import Specialisation
+
+
+def group_norm_silu_backward(
+    grad_y: Any,
+    grad_h: Any,
+    source: Any,
+    shift: Any,
+    statistics: Any,
+    weight: Any,
+    bias: Any,
+    groups: int,
+    scale: float,
+    joined: bool,
+    silu: bool,
+) -> tuple[Any, Any, Any, Any]:
+    """Launch the kernels; returns the gradients of x, weight and bias, and of the shift (B, C)."""
+    batch, channels, height, width = source.shape
+    if not source.numel():
+        zeros = statistics.new_zeros((batch, channels))
+        return source.new_empty(source.shape), weight.new_zeros(channels), weight.new_zeros(channels), zeros
+    grad_x, sums = differentiate(
+        grad_y, grad_h, source, shift, statistics, weight, bias, groups, scale, joined, silu, True
+    )
+    d, products, n, of_h = (sums[:, row].view(batch, groups, -1) for row in range(4))
+    by_channel = weight.to(sums.dtype).view(1, groups, -1)
+    elements = height * width
+    mean_d, mean_product = ((by_channel * part).mean(2, keepdim=True) / elements for part in (d, products))
+    grad = statistics[:, :, 1:] * (by_channel * d - mean_d * elements - n * mean_product) + of_h
+    grad_shift = (grad * scale).reshape(batch, channels)
+    return grad_x, products.sum(0).flatten().to(weight.dtype), d.sum(0).flatten().to(weight.dtype), grad_shift
+
+
+def group_norm_silu_tangent(
+    tangent: Any,
+    source: Any,
+    shift: Any,
+    statistics: Any,
+    weight: Any,
+    bias: Any,
+    groups: int,
+    scale: float,
+    joined: bool,
+    silu: bool,
+) -> Any:
+    """Launch the kernels; returns the tangent of y for a tangent of h."""
+    if not source.numel():
+        return source.new_empty(source.shape)
+    return differentiate(tangent, None, source, shift, statistics, weight, bias, groups, scale, joined, silu, False)[0]
+
+
+def differentiate(
+    change: Any,
+    grad_h: Any,
+    source: Any,
+    shift: Any,
+    statistics: Any,
+    weight: Any,
+    bias: Any,
+    groups: int,
+    scale: float,
+    joined: bool,
+    silu: bool,
+    backward: bool,
+) -> tuple[Any, Any]:
+    """Launch both kernels; returns the gradient of x or the tangent of y, and the sums (B, 4, C) float32."""
+    batch, channels, height, width = source.shape
+    plan = plan_of(channels, height * width, groups, source.element_size(), not source.is_contiguous(), 0)
+    out = empty_image(source, plan.channels_last)
+    rows = plan.piece(PIECE // 2)
+    pieces = triton.cdiv(plan.pixels, rows)
+    sums = statistics.new_empty((batch, pieces, 4, channels))
+    if not (backward and grad_h is not None):
+        # The kernel does not write these.
+        sums[:, :, 3 if backward else 2 :].zero_()
+    options = {
+        **plan.image,
+        "SHIFT": 0 if joined or shift is None else shift.ndim,
+        "SCALE": 1.0 if joined else scale,
+        "SILU": silu,
+        "BACKWARD": backward,
+        "GRAD_H": grad_h is not None,
+        "ROWS": rows,
+        "num_warps": 4,
+        "enable_fp_fusion": True,
+    }
+    grid = (batch * (channels // plan.slab) * pieces,)
+    inputs = (
+        source, change, source if grad_h is None else grad_h, source if shift is None else shift, statistics, weight,
+        bias,
+    )  # fmt: skip
+    gradient_sums_kernel[grid](*inputs, sums, **options)
+    totals = sums.sum(1)
+    gradient_apply_kernel[grid](*inputs, totals, out, OUT_SCALE=scale, **options)
+    return out, totals
 
 
 @triton.jit
@@ -28,7 +123,7 @@ def piece(
     CHANNEL_STRIDE: tl.constexpr, SHIFT: tl.constexpr, SCALE: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """What both kernels read of their piece: where it is, n, the slope of the activation, and the change, t or g."""
+    """Both kernels' view of a piece: its place, n, the slope of the activation, and the change, t or g."""
     SLABS: tl.constexpr = CHANNELS // SLAB
     PIECES: tl.constexpr = (PIXELS + ROWS - 1) // ROWS
     i_program = tl.program_id(0).to(tl.int64)
@@ -140,84 +235,3 @@ def gradient_apply_kernel(
     else:
         b_out *= b_slope * b_weight[None, :]
     tl.store(p_out + offset, narrow(b_out, p_out.dtype.element_ty), mask=mask)
-
-
-def differentiate(
-    change: Any,
-    grad_h: Any,
-    source: Any,
-    shift: Any,
-    statistics: Any,
-    weight: Any,
-    bias: Any,
-    groups: int,
-    scale: float,
-    joined: bool,
-    silu: bool,
-    backward: bool,
-) -> tuple[Any, Any]:
-    """Launch both kernels: (the gradient of x or the tangent of y, the sums (B, 4, C) float32 over the pixels)."""
-    batch, channels, height, width = source.shape
-    plan = plan_of(channels, height * width, groups, source.element_size(), not source.is_contiguous(), 0)
-    out = empty_image(source, plan.channels_last)
-    rows = plan.piece(PIECE // 2)
-    pieces = triton.cdiv(plan.pixels, rows)
-    sums = statistics.new_empty((batch, pieces, 4, channels))
-    if not (backward and grad_h is not None):
-        # The kernel has nothing to put there.
-        sums[:, :, 3 if backward else 2 :].zero_()
-    options = {
-        **plan.image,
-        "SHIFT": 0 if joined or shift is None else shift.ndim,
-        "SCALE": 1.0 if joined else scale,
-        "SILU": silu,
-        "BACKWARD": backward,
-        "GRAD_H": grad_h is not None,
-        "ROWS": rows,
-        "num_warps": 4,
-        "enable_fp_fusion": True,
-    }
-    grid = (batch * (channels // plan.slab) * pieces,)
-    inputs = (
-        source, change, source if grad_h is None else grad_h, source if shift is None else shift, statistics, weight,
-        bias,
-    )  # fmt: skip
-    gradient_sums_kernel[grid](*inputs, sums, **options)
-    totals = sums.sum(1)
-    gradient_apply_kernel[grid](*inputs, totals, out, OUT_SCALE=scale, **options)
-    return out, totals
-
-
-def specialisations() -> list[Specialisation]:
-    """The shapes of NCSN++ on CIFAR-10, channels_last."""
-    forms = []
-    for channels, size in ((128, 32), (256, 32), (384, 32), (256, 16), (256, 8), (256, 4)):
-        for dtype, itemsize in (("bf16", 2), ("fp32", 4)):
-            for backward in (False, True):
-                plan = plan_of(channels, size * size, min(channels // 4, 32), itemsize, True, 0)
-                names = ["p_source", "p_change", "p_grad_h", "p_shift", "p_statistics", "p_weight", "p_bias", "p_sums"]
-                images = ("p_source", "p_change", "p_grad_h", "p_out")
-                rows = plan.piece(PIECE // 2)
-                constants = {
-                    **plan.image,
-                    "SHIFT": 2,
-                    "SCALE": 1.0,
-                    "SILU": True,
-                    "BACKWARD": backward,
-                    "GRAD_H": backward,
-                    "ROWS": rows,
-                }
-                for kernel, more in ((gradient_sums_kernel, {}), (gradient_apply_kernel, {"OUT_SCALE": 1.0})):
-                    pointers = [*names, "p_out"] if more else names
-                    kind = "backward" if backward else "tangent"
-                    forms.append(
-                        Specialisation(
-                            label=f"group_norm_silu_{kind} {kernel.__name__}: {channels} @ {size}^2, {dtype}",
-                            kernel=kernel,
-                            signature={name: f"*{dtype}" if name in images else "*fp32" for name in pointers},
-                            constants={**constants, **more},
-                            elements=rows * plan.slab,
-                            aligned=tuple(pointers),
-                        )
-                    )
-    return forms

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the GroupNorm kernels are made of: tiles of a slab, their moments, the norm and SiLU."""
+"""Building blocks of the GroupNorm kernels: tiles of a slab, their moments, the norm and SiLU; and rounding."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def group_mean(values, GROUP: tl.constexpr):
 
 @triton.jit
 def packed(values):
-    """``values``, so that no one sees that they were converted before: a slab fits into registers as it is stored, but
-    not as float32."""
+    """``values``, hidden from the compiler, which would keep their float32 conversion: a slab fits into registers in
+    16 bits, but not in float32."""
     if not INTERPRETED and values.dtype.primitive_bitwidth == 16:
         return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [values], values.dtype, is_pure=False, pack=2)
     return values
@@ -56,13 +56,13 @@ def packed(values):
 
 @triton.jit
 def tile_mask(pixel, i_tile: tl.constexpr, count, channel_mask):
-    """The elements of a tile that there are."""
+    """The elements of a tile that exist."""
     return (pixel + i_tile * pixel.shape[0] < count)[:, None] & channel_mask[None, :]
 
 
 @triton.jit
 def load(pointers, mask, FULL: tl.constexpr):
-    """A tile, with zeros outside the mask; without a look at it where the tile is FULL."""
+    """A tile, with zeros outside the mask; a FULL tile ignores the mask."""
     if FULL:
         return tl.load(pointers)
     else:
@@ -71,7 +71,7 @@ def load(pointers, mask, FULL: tl.constexpr):
 
 @triton.jit
 def store(pointers, values, mask, FULL: tl.constexpr):
-    """Stores a tile."""
+    """Store a tile; a FULL tile ignores the mask."""
     if FULL:
         tl.store(pointers, values)
     else:
@@ -84,8 +84,10 @@ def load_tiles(
     JOIN: tl.constexpr, SHIFT: tl.constexpr, SCALE: tl.constexpr, PIXEL_STRIDE: tl.constexpr, TILES: tl.constexpr,
     FULL: tl.constexpr,
 ):  # fmt: skip
-    """A slab's x or, where there is a residual, h, which is stored too: in TILES tiles, one below the other, which are
-    worked on one after the other, so that few numbers are float32 at a time."""
+    """A slab's x or, where there is a residual, h, which is stored too.
+
+    In TILES tiles along the pixels: the kernels work on one tile at a time, so that few numbers are float32 at once.
+    """
     tiles = ()
     for i_tile in tl.static_range(TILES):
         mask = tile_mask(pixel, i_tile, count, channel_mask)
@@ -100,7 +102,7 @@ def load_tiles(
         if SHIFT:
             b_h += b_shift[None, :]
         joined = joined + (packed(narrow(b_h * SCALE, p_joined.dtype.element_ty)),)  # noqa: RUF005
-    # After the last load, which no store is to wait for.
+    # After the last load, so that no load waits for a store.
     for i_tile in tl.static_range(TILES):
         mask = tile_mask(pixel, i_tile, count, channel_mask)
         store(p_joined + offset + i_tile * pixel.shape[0] * PIXEL_STRIDE, joined[i_tile], mask, FULL)
@@ -109,7 +111,7 @@ def load_tiles(
 
 @triton.jit
 def two_sum(a, b):
-    """a + b rounded, and what the rounding left over."""
+    """a + b rounded, and the rounding error."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
@@ -119,8 +121,8 @@ def two_sum(a, b):
 def moments(tiles, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROUP: tl.constexpr):
     """For each channel, mean and variance of source + shift over its group and ``count`` pixels.
 
-    By sums of the deviations from the channel's mean in the first tile, which a mean far from zero does not harm: two
-    passes would convert everything once more.  The mean comes as two numbers whose sum it is.
+    Sums the deviations from the channel's mean in the first tile, which stays accurate for a mean far from zero; two
+    passes would convert everything twice.  The mean is returned as an unevaluated sum of two numbers.
     """
     ROWS: tl.constexpr = pixel.shape[0]
     first = tl.sum(packed(tiles[0]).to(tl.float32), 0)
@@ -144,8 +146,10 @@ def moments(tiles, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROU
 
 @triton.jit
 def normalised(b_source, mean, rest, b_shift, factor, addend, SILU: tl.constexpr):
-    """(source + shift - mean - rest) factor + addend and its SiLU, in float32; for sources of 16 bits, which have no
-    digits that a cancellation could cost, with fewer instructions."""
+    """SiLU of (source + shift - mean - rest) factor + addend, in float32.
+
+    Sources of 16 bits take fewer instructions: they have no digits to lose by cancellation.
+    """
     centre, left = two_sum(mean, -b_shift)
     rest += left
     NARROW: tl.constexpr = b_source.dtype.primitive_bitwidth == 16
@@ -160,7 +164,7 @@ def normalised(b_source, mean, rest, b_shift, factor, addend, SILU: tl.constexpr
 def store_statistics(
     p_statistics, sample, channel, mask, mean, reciprocal, CHANNELS: tl.constexpr, GROUP: tl.constexpr
 ):
-    """One pair a group, by the lane of its first channel."""
+    """Store one pair a group, by the lane of its first channel."""
     p_group = p_statistics + (sample * (CHANNELS // GROUP) + channel // GROUP) * 2
     mask &= channel % GROUP == 0
     tl.store(p_group, mean, mask=mask)
@@ -176,7 +180,7 @@ def load_statistics(p_statistics, sample, channel, mask, CHANNELS: tl.constexpr,
         p_group = p_sample + channel // GROUP * 2
         return tl.load(p_group, mask=mask, other=0.0), tl.load(p_group + 1, mask=mask, other=0.0)
     else:
-        # Group by group: every thread would load the same few numbers channel by channel.
+        # Load by group: by channel every thread would load the same few numbers.
         GROUPS: tl.constexpr = BLOCK // (2 if GROUP < 4 else 4 if GROUP < 8 else 8 if GROUP < 16 else 16)
         group = tl.min(channel, 0) // GROUP + tl.arange(0, GROUPS)
         member = (channel // GROUP)[:, None] == group[None, :]  # [BLOCK, GROUPS]
@@ -189,7 +193,7 @@ def load_statistics(p_statistics, sample, channel, mask, CHANNELS: tl.constexpr,
 @triton.jit
 def slab_channels(p_shift, sample, i_slab, SLAB: tl.constexpr, CHANNELS: tl.constexpr, SHIFT: tl.constexpr,
                   BLOCK_C: tl.constexpr):  # fmt: skip
-    """Channels of a slab, their mask and their shifts: SHIFT is 0 for none, 1 for one a channel, 2 for one a sample."""
+    """Channels of a slab, their mask and their shifts.  SHIFT: 0 no shift, 1 (C,), 2 (B, C)."""
     in_slab = tl.arange(0, BLOCK_C)
     channel, mask = i_slab.to(tl.int32) * SLAB + in_slab, in_slab < SLAB
     b_shift = tl.zeros([BLOCK_C], tl.float32)

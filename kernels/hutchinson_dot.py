@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``hutchinson_dot``: a probe's product with a tangent, the probe made where it is used.
+"""``hutchinson_dot``: the product of a probe with a tangent; the probe is generated in the kernel.
 
 A program takes 4096 elements of a sample; where a sample has more, a second kernel adds the partial sums in order.
-The order depends on the sample's size alone: not on the batch, and never on timing.
+The order depends on the sample's size alone, not on the batch or on timing.
 """
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.noise import element_mask, form, join4, join8, normal4, passes, row_index, sign4
+from scoresde_fast.kernels.noise import element_mask, join4, join8, normal4, passes, sign4
+from scoresde_fast.kernels.step_table import DOT_CONSTANT, DOT_FACTOR, DOT_WIDTH, row_index
 
 
 @triton.jit
 def _accumulate(p_divergence, dot, p_coefficients, p_counter, offset, rows):
     """divergence += constant + factor dot, in float64."""
-    p_row = p_coefficients + 2 * row_index(p_counter, offset, rows)
-    term = tl.load(p_row).to(tl.float64) + tl.load(p_row + 1).to(tl.float64) * dot
+    p_row = p_coefficients + DOT_WIDTH * row_index(p_counter, offset, rows)
+    term = tl.load(p_row + DOT_CONSTANT).to(tl.float64) + tl.load(p_row + DOT_FACTOR).to(tl.float64) * dot
     tl.store(p_divergence, tl.load(p_divergence) + term)
 
 
@@ -107,7 +108,7 @@ def hutchinson_dot(
         return
     elements = tangent.numel() // batch
     if not elements:
-        tangent = divergence  # nothing is read from it, but it has an address
+        tangent = divergence  # never read, but its address is valid
     count, parts = passes(elements)
     sums = None if parts == 1 else divergence.new_empty((batch, parts))
     hutchinson_dot_kernel[(batch * parts,)](
@@ -118,38 +119,3 @@ def hutchinson_dot(
         add_dots_kernel[(batch,)](
             divergence, sums, coefficients, counter, offset, len(coefficients), PARTS=parts, BLOCK=64, num_warps=1
         )
-
-
-def specialisations():
-    """Both probes on CIFAR-10's 3x32x32, a sample of many programs, an odd size, and the sum of the parts."""
-    forms = [("bf16", 3072, True), ("bf16", 3072, False), ("fp32", 3 * 256 * 256, True), ("bf16", 3 * 7 * 5, True)]
-    return [_form(*options) for options in forms] + [
-        form(
-            "hutchinson_dot, sum of parts",
-            add_dots_kernel,
-            {"p_divergence": "*fp64", "p_sums": "*fp64", "p_coefficients": "*fp32", "p_counter": "*i64"},
-            {"PARTS": 48, "BLOCK": 64},
-            elements=1,
-            aligned=False,
-            warps=1,
-        )
-    ]
-
-
-def _form(dtype, elements, signs):
-    count, parts = passes(elements)
-    return form(
-        f"hutchinson_dot, {dtype} tangent, {elements} elements, {'signs' if signs else 'normals'}",
-        hutchinson_dot_kernel,
-        {
-            "p_divergence": "*fp64",
-            **({"p_sums": "*fp64"} if parts > 1 else {}),
-            "p_tangent": f"*{dtype}",
-            "p_ids": "*i64",
-            "p_coefficients": "*fp32",
-            "p_counter": "*i64",
-        },
-        {"ELEMENTS": elements, "SIGNS": signs, "PRECISE": False, "PASSES": count, "BLOCK": 1024},
-        elements=1024 * count,
-        aligned=elements % 4 == 0,
-    )

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launching a compiled kernel again without asking Triton which of its forms the arguments want.
+"""Repeated launches of a compiled kernel without Triton's search for the form that fits the arguments.
 
-Triton describes every argument anew at every call, which takes the host longer than the launch itself. Little decides
-the form: the constants, which a launcher has chosen, and of each tensor the dtype and whether its address is a multiple
-of 16.
+Triton inspects every argument at every call, which takes the host longer than the launch itself. Only this decides the
+form: the constants, which a launcher has chosen, and each tensor's dtype and whether its address is a multiple of 16.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ DTYPE, ADDRESS = attrgetter("dtype"), methodcaller("data_ptr")
 
 
 class Form:
-    """A kernel with its constants, to be made once and launched often.
+    """A kernel with its constants, created once and launched often.
 
     Args:
         kernel: a ``triton.jit`` function, whose tensors come before its constants.
@@ -30,7 +29,7 @@ class Form:
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def launch(self, programs: int, *tensors: Any) -> None:
-        """Launch the kernel with this number of programs.  The tensors lie on the current device."""
+        """Launch the kernel with this number of programs.  The tensors are on the current device."""
         if any(address % 16 for address in map(ADDRESS, tensors)):
             self._launch_by_triton(programs, tensors)
             return
@@ -42,5 +41,5 @@ class Form:
             compiled[programs, 1, 1](*tensors, *self._values)
 
     def _launch_by_triton(self, programs: int, tensors: tuple[Any, ...]) -> Any:
-        """Also compiles; returns what was launched, or None where Triton interprets its kernels."""
+        """Compile and launch; returns the compiled kernel, or None in Triton's interpreter."""
         return self.kernel[(programs,)](*tensors, **self.constants, **self.options)

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise contract of ``scoresde_fast.rng`` inside a kernel, four elements a call, and the row of a step.
+"""The noise contract of ``scoresde_fast.rng`` inside a kernel, four elements a call, and the shape of the launches.
 
-What is the same for a whole program (draw, sample id, key) stays scalar here, so that two of Philox's ten rounds cost
-half and the key schedule nothing a lane.
+The values of a whole program (draw, sample id, key) stay scalar here: two of Philox's ten rounds cost half, and the key
+schedule costs nothing per lane.
 """
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.specialisation import Specialisation
 from triton import knobs
 from triton.language.extra import libdevice
 
@@ -25,7 +24,7 @@ def philox(call, draw, sample_id, run_seed):
     c2, c3 = sample_id.to(tl.uint32), (sample_id >> 32).to(tl.uint32)
     k0, k1 = run_seed.to(tl.uint32), (run_seed >> 32).to(tl.uint32)
     for _ in tl.static_range(10):
-        # One 64-bit product is one instruction; its two halves by tl.umulhi and * are two.
+        # A 64-bit product is one instruction; its halves by tl.umulhi and * would be two.
         product0 = c0.to(tl.uint64) * 0xD2511F53
         product1 = c2.to(tl.uint64) * 0xCD9E8D57
         c0 = (product1 >> 32).to(tl.uint32) ^ c1 ^ k0
@@ -49,11 +48,11 @@ def fused(x, y, z):
 def box_muller_fast(radius_word, angle_word):
     """Two normals from two words by the hardware's approximations.
 
-    Of the contract's normals they differ by at most 5.9 2^-20.5 < 4e-6 from sine and cosine (PTX bounds both by 2^-20.5
-    in [-pi, pi]) and, from the logarithm's 2^-22, by sqrt(2 ln 2 2^-22) < 6e-4 where the radius is of that size itself.
+    They differ from the contract's normals by at most 5.9 2^-20.5 < 4e-6 from sine and cosine (PTX bounds both by
+    2^-20.5 in [-pi, pi]) and, from the logarithm's 2^-22, by sqrt(2 ln 2 2^-22) < 6e-4 where the radius is that small.
     """
     uniform = (radius_word >> 8).to(tl.int32).to(tl.float32) * 5.960464477539063e-08 + 2.9802322387695312e-08
-    # Read as a signed integer the word is an angle in (-pi, pi): the same point of the circle.
+    # As a signed integer the word is an angle in (-pi, pi): the same point of the circle.
     steps = (angle_word.to(tl.int32, bitcast=True) >> 8).to(tl.float32)
     angle = steps * 3.7450703871400037e-07 + 1.8725351935700019e-07
     if INTERPRETED:
@@ -61,7 +60,7 @@ def box_muller_fast(radius_word, angle_word):
     else:
         logarithm = libdevice.fast_log2f(uniform)
         cosine, sine = libdevice.fast_cosf(angle), libdevice.fast_sinf(angle)
-    # abs: a logarithm that errs to the other side of 0 must not become a NaN; as an operand's modifier it is free.
+    # abs: a logarithm on the wrong side of 0 must not become a NaN; as an operand's modifier it is free.
     radius = tl.sqrt(tl.abs(logarithm) * 1.3862943611198906)
     return radius * cosine, radius * sine
 
@@ -181,10 +180,10 @@ def _sign(word):
 
 @triton.jit
 def sample_block(i_program, ELEMENTS: tl.constexpr, CALLS: tl.constexpr):
-    """What a program works on when each takes ``CALLS`` calls of one sample: sample, calls, offsets and mask.
+    """The block of a program that takes ``CALLS`` calls of one sample.
 
-    Returns the sample's number (int64 scalar), the calls' numbers [CALLS], the elements' places in a tensor of whole
-    samples [CALLS, 4] int64, and which of them exist, [CALLS, 4] or [CALLS, 1].
+    Returns the sample's number (int64 scalar), the calls' numbers [CALLS], the elements' offsets in a tensor of whole
+    samples [CALLS, 4] int64, and the mask of those that exist, [CALLS, 4] or [CALLS, 1].
     """
     BLOCKS: tl.constexpr = (ELEMENTS + 4 * CALLS - 1) // (4 * CALLS)
     i_sample = (i_program // BLOCKS).to(tl.int64)
@@ -195,7 +194,7 @@ def sample_block(i_program, ELEMENTS: tl.constexpr, CALLS: tl.constexpr):
 
 @triton.jit
 def element_mask(i_row, i_element, ELEMENTS: tl.constexpr, SPAN: tl.constexpr, WIDTH: tl.constexpr = 4):
-    """Which of the elements [N, WIDTH] exist, in programs of ``SPAN``; by row where rows are whole: one predicate."""
+    """The mask of the elements [N, WIDTH] that exist, in programs of ``SPAN``; [N, 1] where rows are whole."""
     if ELEMENTS > 0 and ELEMENTS % SPAN == 0:
         return tl.full([i_row.shape[0], 1], True, tl.int1)
     elif ELEMENTS % WIDTH == 0:
@@ -205,39 +204,13 @@ def element_mask(i_row, i_element, ELEMENTS: tl.constexpr, SPAN: tl.constexpr, W
 
 
 def tile(elements: int) -> tuple[int, int, int]:
-    """(calls a program, programs a sample, warps): 16 elements a thread where that leaves few of them idle."""
+    """Return (calls a program, programs a sample, warps): 16 elements a thread where that leaves few idle."""
     calls = max(1, -(-elements // 4))
     size = next((size for size in (256, 128) if -calls % size <= calls // 8), 64)
     return size, -(-calls // size), max(1, size // 128)
 
 
 def passes(elements: int) -> tuple[int, int]:
-    """(passes of 1024 elements a program, programs a sample) of a sum over a sample; at most four passes."""
+    """Return (passes of 1024 elements a program, programs a sample) of a sum over a sample; at most four passes."""
     blocks = max(1, -(-elements // 1024))
     return min(blocks, 4), -(-blocks // 4)
-
-
-def form(label, kernel, pointers, constants, *, elements, aligned=True, warps=4, budget=None):
-    """The form of ``kernel`` with these pointers and constants: other pointers are None, other arguments int64."""
-    names = [name for name in kernel.arg_names if not name.isupper()]
-    absent = {name: None for name in names if name.startswith("p_") and name not in pointers}
-    signature = {name: pointers.get(name, "i64") for name in names if name not in absent}
-    return Specialisation(
-        label,
-        kernel,
-        signature,
-        absent | constants,
-        elements,
-        aligned=tuple(pointers) if aligned else (),
-        warps=warps,
-        budget=budget,
-    )
-
-
-@triton.jit
-def row_index(p_counter, offset, rows):
-    """The row ``counter[0] + offset`` of a table, int64; past its end the last one."""
-    row = offset.to(tl.int64)
-    if p_counter is not None:
-        row += tl.load(p_counter).to(tl.int64)
-    return tl.minimum(row, rows - 1)

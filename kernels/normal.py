@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``normal``: a field of standard normals for each sample, made where it is stored."""
+"""``normal``: a field of standard normals for each sample."""
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.noise import form, join4, normal4, sample_block, tile
+from scoresde_fast.kernels.noise import join4, normal4, sample_block, tile
 
 
 @triton.jit(do_not_specialize=["run_seed", "draw"])
@@ -32,20 +32,3 @@ def normal(sample_ids, run_seed, draw, elements, precise):
             ELEMENTS=elements, PRECISE=precise, CALLS=calls, num_warps=warps, enable_fp_fusion=True,
         )  # fmt: skip
     return out
-
-
-def specialisations():
-    """Both forms on CIFAR-10's 3x32x32."""
-    calls, _blocks, warps = tile(3072)
-    return [
-        form(
-            f"normal, {'precise' if precise else 'fast'}",
-            normal_kernel,
-            {"p_out": "*fp32", "p_ids": "*i64"},
-            {"ELEMENTS": 3072, "PRECISE": precise, "CALLS": calls},
-            elements=4 * calls,
-            warps=warps,
-            budget=None if precise else 40.0,
-        )
-        for precise in (False, True)
-    ]

@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``project``: known blocks of a state moved to their noised means, with the noise made here.
+"""``project``: moves known blocks of a state to their noised means; the noise is generated in the kernel.
 
-A program takes calls of four means of one sample, and all the elements of their blocks; columns are those of
-``LevelColumns`` in ``scoresde_fast.ops.project``.
+A program takes calls of four means of one sample, and all elements of their blocks.
 """
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.noise import form, normals_from, row_index, sample_block, tile
+from scoresde_fast.kernels.noise import normals_from, sample_block, tile
+from scoresde_fast.kernels.step_table import (
+    CONTROL_DRAW,
+    CONTROL_WIDTH,
+    LEVEL_NOISE,
+    LEVEL_SCALE,
+    LEVEL_VELOCITY_NOISE_V,
+    LEVEL_VELOCITY_NOISE_X,
+    LEVEL_VELOCITY_SCALE,
+    LEVEL_WIDTH,
+    row_index,
+)
 
 
 @triton.jit
 def _move(p_state, at, mask, moves, b_mean, KC: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
           PLANE: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
-    """Give the blocks that begin at ``at`` the means ``b_mean`` where they move."""
+    """Set the means of the blocks that begin at ``at`` to ``b_mean``, where ``moves``."""
     if KC * KH * KW == 1:
-        # Whole vectors: a store that leaves some out goes one by one.
+        # Store whole vectors: a masked store writes element by element.
         tl.store(p_state + at, tl.where(moves, b_mean, tl.load(p_state + at, mask, other=0.0)), mask)
     else:
         b_sum = tl.zeros_like(b_mean)
@@ -55,14 +65,14 @@ def project_kernel(
 ):
     i_sample, i_call, at, mask = sample_block(tl.program_id(0), MEANS, CALLS)  # [CALLS, 4]
     row = row_index(p_counter, offset, rows)
-    p_row = p_coefficients + row * 5
+    p_row = p_coefficients + row * LEVEL_WIDTH
     dtype = p_state.dtype.element_ty
     moves = mask & (tl.load(p_mask + at, mask, other=0) != 0)
     b_known = tl.load(p_known + at, mask, other=0.0)
 
-    draw, sample_id = tl.load(p_control + row * 3).to(tl.uint32), tl.load(p_ids + i_sample)
+    draw, sample_id = tl.load(p_control + row * CONTROL_WIDTH + CONTROL_DRAW).to(tl.uint32), tl.load(p_ids + i_sample)
     z_x = normals_from(i_call, draw, sample_id, run_seed, 0, PRECISE).to(dtype)
-    b_mean = tl.load(p_row).to(dtype) * b_known + tl.load(p_row + 1).to(dtype) * z_x
+    b_mean = tl.load(p_row + LEVEL_SCALE).to(dtype) * b_known + tl.load(p_row + LEVEL_NOISE).to(dtype) * z_x
 
     HALF: tl.constexpr = MEANS * KC * KH * KW
     i_mean = at - i_sample * MEANS
@@ -78,8 +88,9 @@ def project_kernel(
     _move(p_state, first, mask, moves, b_mean, KC, KH, KW, HEIGHT * WIDTH, WIDTH)
     if PAIRS:
         z_v = normals_from(i_call + MEANS // 4, draw, sample_id, run_seed, MEANS % 4, PRECISE).to(dtype)
-        b_mean = tl.load(p_row + 2).to(dtype) * b_known + tl.load(p_row + 3).to(dtype) * z_x
-        b_mean += tl.load(p_row + 4).to(dtype) * z_v
+        b_mean = tl.load(p_row + LEVEL_VELOCITY_SCALE).to(dtype) * b_known
+        b_mean += tl.load(p_row + LEVEL_VELOCITY_NOISE_X).to(dtype) * z_x
+        b_mean += tl.load(p_row + LEVEL_VELOCITY_NOISE_V).to(dtype) * z_v
         _move(p_state, first + HALF, mask, moves, b_mean, KC, KH, KW, HEIGHT * WIDTH, WIDTH)
 
 
@@ -95,42 +106,4 @@ def project(state, known, mask, sample_ids, coefficients, control, counter, offs
         state, known, mask, sample_ids, coefficients, control, counter, offset, len(coefficients), run_seed,
         MEANS=means, HEIGHT=height, WIDTH=width, KC=block[0], KH=block[1], KW=block[2], PAIRS=pairs, PRECISE=precise,
         CALLS=calls, num_warps=warps, enable_fp_fusion=True,
-    )  # fmt: skip
-
-
-def specialisations():
-    """Inpainting, gray and a smaller image of CIFAR-10's 3x32x32; pairs; an odd size."""
-    return [
-        _form("pixels", (3, 32, 32), (1, 1, 1), budget=45.0),
-        _form("gray", (3, 32, 32), (3, 1, 1)),
-        _form("2x2", (3, 32, 32), (1, 2, 2)),
-        _form("pixels, pairs", (3, 32, 32), (1, 1, 1), pairs=True),
-        _form("pixels, precise", (3, 32, 32), (1, 1, 1), precise=True),
-        _form("pixels, 3x7x5", (3, 7, 5), (1, 1, 1)),
-    ]
-
-
-def _form(label, image, block, *, pairs=False, precise=False, budget=None):
-    means = 1
-    for whole, part in zip(image, block, strict=True):
-        means *= whole // part
-    calls, _blocks, warps = tile(means)
-    return form(
-        f"project, {label}",
-        project_kernel,
-        {
-            "p_state": "*fp32",
-            "p_known": "*fp32",
-            "p_mask": "*i1",
-            "p_ids": "*i64",
-            "p_coefficients": "*fp32",
-            "p_control": "*i32",
-            "p_counter": "*i64",
-        },
-        {"MEANS": means, "HEIGHT": image[1], "WIDTH": image[2], "KC": block[0], "KH": block[1], "KW": block[2],
-         "PAIRS": pairs, "PRECISE": precise, "CALLS": calls},
-        elements=4 * calls * block[0] * block[1] * block[2] * (1 + pairs),
-        aligned=block == (1, 1, 1) and means % 4 == 0,
-        warps=warps,
-        budget=budget,
     )  # fmt: skip

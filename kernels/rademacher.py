@@ -3,7 +3,7 @@
 
 import triton
 import triton.language as tl
-from scoresde_fast.kernels.noise import form, join4, sample_block, sign4, tile
+from scoresde_fast.kernels.noise import join4, sample_block, sign4, tile
 
 
 @triton.jit(do_not_specialize=["run_seed", "draw"])
@@ -29,19 +29,3 @@ def rademacher(sample_ids, run_seed, draw, elements):
             out, sample_ids, run_seed, draw, ELEMENTS=elements, CALLS=calls, num_warps=warps
         )
     return out
-
-
-def specialisations():
-    """On CIFAR-10's 3x32x32."""
-    calls, _blocks, warps = tile(3072)
-    return [
-        form(
-            "rademacher",
-            rademacher_kernel,
-            {"p_out": "*fp32", "p_ids": "*i64"},
-            {"ELEMENTS": 3072, "CALLS": calls},
-            elements=4 * calls,
-            warps=warps,
-            budget=20.0,
-        )
-    ]

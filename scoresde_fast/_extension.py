@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads the C++ operators (``scoresde_fast::_C``) once, and remembers why when they are not there."""
+"""The C++ extension: loads its operators once, and keeps the reason where they are missing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from urllib.request import url2pathname
 import torch  # loads the libraries that the extension links against
 
 RECORDED = Path(__file__).with_name("why_no_extension.txt")
-"""What setup.py writes where it builds without the extension."""
+"""Written by setup.py where it builds without the extension: the reason."""
 TORCH = (2, 11)
-"""The oldest torch that has all of the stable ABI that the extension is built for."""
+"""The oldest torch with the stable ABI that the extension is built for."""
 
 
 def build_command() -> str:
-    """The command that builds the extension, from the folder, repository or index that the package came from."""
+    """Return the command that builds the extension, from the package's folder, repository or index."""
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "setup.py").is_file():
         source = f"--editable {shlex.quote(str(checkout))}"
@@ -31,7 +31,7 @@ def build_command() -> str:
 
 
 def _origin() -> str | None:
-    """Where pip took the package's sources from; None: the index."""
+    """The origin of the sources that pip installed; None: the index."""
     try:
         found = json.loads(metadata.distribution("scoresde-fast").read_text("direct_url.json") or "null")
     except metadata.PackageNotFoundError:
@@ -60,12 +60,12 @@ def _load() -> str | None:
     return None
 
 
-#: None when the extension is loaded, else one sentence that says why not and what to do.
+#: None if the extension is loaded, else one sentence that says why not and what to do.
 why_missing: str | None = _load()
 
 
 def warn_once(device: str, why: str) -> None:
-    """Warns, once in a process, that operations run in plain PyTorch for want of kernels, and why."""
+    """Warn, once in a process, that operations run in plain PyTorch without kernels, and why."""
     global _warned
     if not _warned:
         _warned = True

@@ -29,23 +29,23 @@ def check_seed(seed: Any) -> int:
 
 
 def require_sequence(seeds: Sequence[int]) -> None:
-    """Raises ``ValueError`` unless the seeds have a length and an order."""
+    """Raise ValueError unless the seeds have a length and an order."""
     if isinstance(seeds, str) or not (hasattr(seeds, "__len__") and hasattr(seeds, "__getitem__")):
         raise ValueError(f"seeds is {seeds!r}; give a list or a range of whole numbers, for example range(64)")
 
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """Normal fields of a batch that depend on (run seed, sample id, draw, element) alone, as `scoresde_fast.rng` says.
+    """Normal fields of a batch; each number depends on (run seed, sample id, draw, element), see `scoresde_fast.rng`.
 
     Args:
         run_seed: the run's seed, an integer in [0, 2^64).
-        sample_ids: (B,) int64, each in [0, 2^63): the seeds the user names, on the device where noise is wanted.
-        backend: as in ``Operation.choose`` of `scoresde_fast.ops`; chosen here, once.
-        precise: on a GPU, within 2 ulp of the contract rather than by the faster approximation.
+        sample_ids: (B,) int64, each in [0, 2^63): the user's seeds, on the device of the noise.
+        backend: as in ``Operation.choose`` of `scoresde_fast.ops`; chosen once, here.
+        precise: on a GPU, within 2 ulp of the contract instead of the faster approximation.
 
     Raises:
-        ValueError: the run seed, a sample id, their type or the backend is none of these.
+        ValueError: the run seed, a sample id, their dtype or the backend is not as above.
         RuntimeError: the backend cannot run here.
     """
 
@@ -68,7 +68,7 @@ class Noise:
         object.__setattr__(self, "_implementation", chosen)
 
     def normal(self, draw: int, shape: tuple[int, ...]) -> Tensor:
-        """Field number ``draw`` of the run (the prior is 0) for one sample's ``shape`` -> (B, *shape) float32."""
+        """Return field number ``draw`` of the run (the prior is 0), (B, *shape) float32 for samples of ``shape``."""
         return normal.normal(
             self.sample_ids, self.run_seed, draw, shape, precise=self.precise, implementation=self._implementation
         )

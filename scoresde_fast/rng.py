@@ -25,7 +25,7 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def split64(value: int) -> tuple[int, int]:
-    """The (low, high) 32-bit words of a 64-bit integer; a negative one stands for its two's complement."""
+    """Return the (low, high) 32-bit words of a 64-bit integer, of a negative one in two's complement."""
     return value & WORD, (value >> 32) & WORD
 
 
@@ -36,7 +36,7 @@ def philox(counter: Tensor, key: tuple[int, int], rounds: int = 10) -> Tensor:
 
 
 def philox_words(counter: Words, key: tuple[int, int], rounds: int = 10) -> Words:
-    """`philox` on four separate words, which broadcast: the element and sample axes need no expanding."""
+    """`philox` on four separate words, which broadcast: element and sample axes need not be expanded."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(rounds):
@@ -50,8 +50,8 @@ def philox_words(counter: Words, key: tuple[int, int], rounds: int = 10) -> Word
 def _multiply(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     """The high and low words of a 32 x 32 bit product.
 
-    Both multipliers exceed 2^31: with 2^32 subtracted, the product stays within int64 and the word itself is what the
-    high half lacks.
+    Both multipliers exceed 2^31: with 2^32 subtracted, the product fits int64, and the word itself is missing from the
+    high half.
     """
     product = word * (multiplier - 2**32)
     return (product >> 32) + word, product & WORD
@@ -62,8 +62,8 @@ def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]
 
     u = ((word >> 8) + 1/2) 2^-24 lies in (0, 1); r = sqrt(-2 ln u0); the normals are r cos(2 pi u1) and r sin(2 pi u1).
     The angle is taken in (-pi, pi): u1 - 1 for u1 > 1/2, which is the same point of the circle and keeps the small
-    sines near a half turn exact. u is exact in float64, where everything is evaluated before one rounding to float32:
-    the result is the correctly rounded normal but for ties, so any careful backend agrees to 2 ulp or better.
+    sines near a half turn exact. u is exact in float64, and everything is evaluated in float64 and rounded once: the
+    result is the correctly rounded normal except for ties, and a careful backend agrees to 2 ulp or better.
     """
     radius = _uniform(radius_word).log_().mul_(-2.0).sqrt_()
     turns = _uniform(angle_word)
@@ -76,26 +76,26 @@ def _uniform(word: Tensor) -> Tensor:
 
 
 def field_words(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Words:
-    """The words of the field ``draw`` of each sample, four of (B, calls) int64 with calls = ceil(elements / 4)."""
+    """Return the four words of the field ``draw`` of each sample: (B, calls) int64, calls = ceil(elements / 4)."""
     calls = torch.arange((elements + 3) // 4, device=sample_ids.device)
     low, high = (sample_ids & WORD)[:, None], (sample_ids >> 32 & WORD)[:, None]
     return philox_words((calls, calls.new_full((), draw), low, high), split64(run_seed))
 
 
 def standard_normals(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
-    """The normal field ``draw`` of each sample: ``sample_ids`` (B,) int64 -> (B, elements) float32 on their device."""
+    """Return the normal field ``draw`` of each sample: (B,) int64 -> (B, elements) float32 on the same device."""
     w0, w1, w2, w3 = field_words(sample_ids, run_seed, draw, elements)
     normals = torch.stack((*box_muller(w0, w1), *box_muller(w2, w3)), dim=-1)
     return normals.flatten(1)[:, :elements].contiguous()
 
 
 def random_signs(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
-    """The field ``draw`` of signs, as `standard_normals`: 1 or -1 where the top bit of the element's word is 0 or 1."""
+    """Return the field ``draw`` of signs, like `standard_normals`: 1 or -1 where the word's top bit is 0 or 1."""
     words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
     return (1 - 2 * (words >> 31)).float()
 
 
 def uniforms(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
-    """The field ``draw`` of numbers in (0, 1), as `standard_normals`, but float64: the u of each element's word."""
+    """Return the field ``draw`` of numbers in (0, 1), like `standard_normals` but float64: the u of each word."""
     words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
     return _uniform(words)

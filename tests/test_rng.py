@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise contract: known answers, the two implementations of the core against each other, and the distribution."""
+"""The noise contract: known answers, Python against C++, and the distribution."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_philox_known_answers(case: str) -> None:
 
 
 def test_philox_is_elementwise_and_stays_in_range() -> None:
-    """A batch of counters gives what each gives alone, and every result is a 32-bit word."""
+    """A batch of counters gives the same words as each counter alone, all of 32 bits."""
     counters = random_words(5, 7, 4)
     words = philox(counters, (1, 2))
     assert words.shape == counters.shape
@@ -92,7 +92,7 @@ def test_box_muller_by_hand() -> None:
 
 
 def test_box_muller_is_finite_at_the_corners() -> None:
-    """u never reaches 0 or 1, so that no word gives an infinity, and none gives a zero radius."""
+    """u never reaches 0 or 1, so that no word gives an infinity or a zero radius."""
     words = torch.tensor(CORNERS)
     cosine, sine = box_muller(words[:, None], words)
     radius = torch.hypot(cosine, sine)

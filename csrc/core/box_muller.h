@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Box-Muller on two Philox words, the precise form: float arithmetic only, and the same bits on every machine.
 //
-// u = ((word >> 8) + 1/2) 2^-24; normals r cos(2 pi u1) and r sin(2 pi u1) with r = sqrt(-2 ln u0). Results that
-// others are made from carry what their rounding lost ("low" parts), so that the normals are within 1.7 ulp. There is
-// no branch and no library call but sqrt, so that a loop over words becomes vector instructions; the polynomials are
-// minimax.
+// u = ((word >> 8) + 1/2) 2^-24; normals r cos(2 pi u1) and r sin(2 pi u1) with r = sqrt(-2 ln u0). Intermediate
+// results carry their rounding errors ("low" parts), so that the normals are within 1.7 ulp. There is no branch and no
+// library call but sqrt, so that a loop over words becomes vector instructions; the polynomials are minimax.
 #pragma once
 
 #include <cmath>
@@ -39,7 +38,7 @@ SSF_HD float bits_float(uint32_t bits) {
 }
 
 // -2 ln u of a word, within 1.1 ulp. u = 2^exponent (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)). u has 25 bits, one more
-// than a float holds: `lost`, in units of 2^-25, is what the conversion rounds away above 1/2.
+// than a float holds: `lost`, in units of 2^-25, is what the conversion rounds off above 1/2.
 SSF_HD float minus_two_log(uint32_t word) {
   const auto count = static_cast<int32_t>(word >> 7 | 1);
   const float y = static_cast<float>(count);
@@ -59,7 +58,7 @@ SSF_HD float minus_two_log(uint32_t word) {
   p = fused(p, f, 0.200022265f);
   p = fused(p, f, -0.249999866f);
   p = fused(p, f, 0.333333105f);
-  // ln(1 + f) = f - f^2 / 2 + f^3 p, and what was lost adds lost / u: where there is any, 1 / u is near (1 - f)
+  // ln(1 + f) = f - f^2 / 2 + f^3 p, and the lost part adds lost / u: where lost is not 0, 1 / u is near (1 - f)
   // 2^-exponent, and the exponent is 0 or -1.
   const float square = f * f, inverse = fused(exponent, f, 1.0f - f) - exponent;
   const float tail = fused(square * f, p, lost * (0x1p-25f * inverse));
@@ -90,7 +89,7 @@ SSF_HD NormalPair on_circle(float squared_radius, uint32_t angle_word) {
   // 2 pi u1 = quarter * pi / 2 + x with |x| <= pi / 4, split on integers and so exactly.
   const uint32_t turn = angle_word + (1u << 29), quarter = turn >> 30;
   const float count = static_cast<float>(static_cast<int32_t>(turn >> 8 & 0x3FFFFF) - (1 << 21)) + 0.5f;
-  const float x = count * 3.74507039e-07f;  // 2 pi 2^-24, and what it lacks:
+  const float x = count * 3.74507039e-07f;  // 2 pi 2^-24, and its rounding error:
   const float x_low = fused(count, -1.04216075e-14f, fused(count, 3.74507039e-07f, -x));
 
   const float z = x * x, head = fused(-0.5f, z, 1.0f), head_low = fused(-0.5f, z, 1.0f - head);

@@ -31,7 +31,7 @@ SSF_HD Words philox(Words counter, uint64_t key) {
   return {{c0, c1, c2, c3}};
 }
 
-// The counter of the call that makes elements 4 * call ... 4 * call + 3 of a sample's field.
+// The counter of the call for elements 4 * call ... 4 * call + 3 of a sample's field.
 SSF_HD Words noise_counter(uint32_t call, uint32_t draw, uint64_t sample_id) {
   return {{call, draw, static_cast<uint32_t>(sample_id), static_cast<uint32_t>(sample_id >> 32)}};
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table of a run: columns as scoresde_fast/ops/step_table.py names them, and how a step finds its row.
+// Step tables: their columns, named as in scoresde_fast/ops/step_table.py, and how a step finds its row.
 #pragma once
 
 #include <cstdint>
@@ -10,20 +10,42 @@ namespace ssf {
 
 // Columns of the coefficients of affine_step and the Langevin operations.
 struct Columns {
-  enum { state, saved, output, earlier, noise = 6, derive_state, derive_output, langevin, width };
+  enum { state, saved, output, earlier1, earlier2, earlier3, noise, derive_state, derive_output, langevin, width };
 };
 
 // First columns of the coefficients of affine_step_pair: 2x2 matrices row by row, the noise (xx, vx, vv).
 struct PairColumns {
-  enum { state, saved = 4, output = 8, earlier = 10, noise = 22, derive_state = 25, derive_output = 29, width = 31 };
+  enum {
+    state,
+    saved = 4,
+    output = 8,
+    earlier1 = 10,
+    earlier2 = 14,
+    earlier3 = 18,
+    noise = 22,
+    derive_state = 25,
+    derive_output = 29,
+    width = 31
+  };
 };
 
-struct Control {
+// Columns of the coefficients of project.
+struct LevelColumns {
+  enum { scale, noise, velocity_scale, velocity_noise_x, velocity_noise_v, width };
+};
+
+// Columns of the coefficients of hutchinson_dot.
+struct DotColumns {
+  enum { constant, factor, width };
+};
+
+// Columns of the integers of a row.
+struct ControlColumns {
   enum { draw, slot, save, width };
 };
 
-// Where a step's coefficients lie. The counter is int32 or int64, or null; it is never past the table by more than the
-// caller's mistake, and then the last row is taken rather than foreign memory.
+// The row of a step. The counter is int32 or int64, or null; past the table's end the last row is taken, so that a
+// caller's mistake reads no foreign memory.
 struct RowIndex {
   const void* counter;
   bool wide_counter;
@@ -37,7 +59,7 @@ struct RowIndex {
   }
 };
 
-// The place in a ring of `length` of the derived output of `k` evaluations before the one numbered `slot`.
+// The place, in a ring of `length` derived outputs, of the output `k` evaluations before the one numbered `slot`.
 SSF_HD int64_t ring_place(int32_t slot, int k, int64_t length) { return (slot - k + length * 4) % length; }
 
 }  // namespace ssf

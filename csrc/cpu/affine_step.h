@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "core/step_table.h"
 #include "cpu/network_dtype.h"
 #include "cpu/noise.h"
 
@@ -12,15 +13,15 @@ struct AffineStep {
   const void* output;
   Dtype output_dtype;
   const float* row;        // its coefficients, by Columns or PairColumns
-  const int32_t* control;  // and integers, by Control
+  const int32_t* control;  // and integers, by ControlColumns
   const int64_t* sample_ids;
-  int64_t samples, elements;  // of a sample; of a pair, both halves
+  int64_t samples, elements;  // elements of a sample; of a pair, of both halves
   int64_t ring;               // derived outputs that `history` holds
   int earlier;
   uint64_t run_seed;
 
   Field field(int64_t sample) const {
-    return {run_seed, static_cast<uint64_t>(sample_ids[sample]), static_cast<uint32_t>(control[0])};
+    return {run_seed, static_cast<uint64_t>(sample_ids[sample]), static_cast<uint32_t>(control[ControlColumns::draw])};
   }
 };
 

@@ -29,7 +29,7 @@ SSF_HD void add(PairBlock& pair, const float* vector, const float* output, int64
 SSF_VECTORIZE
 void affine_step_pair(const AffineStep& step, int64_t sample, int64_t begin, int64_t end) {
   const float* row = step.row;
-  const int32_t slot = step.control[Control::slot];
+  const int32_t slot = step.control[ControlColumns::slot];
   const int64_t half = step.elements / 2, base = sample * step.elements, ring_stride = step.samples * step.elements;
   PairBlock next, derived, noise;
   float buffer[kBlock];
@@ -46,7 +46,7 @@ void affine_step_pair(const AffineStep& step, int64_t sample, int64_t begin, int
     }
     for (int k = 1; k <= step.earlier; ++k) {
       const float* ring = step.history + ring_place(slot, k, step.ring) * ring_stride;
-      add(next, row + PairColumns::earlier + 4 * (k - 1), ring + x_at, ring + v_at, count);
+      add(next, row + PairColumns::earlier1 + 4 * (k - 1), ring + x_at, ring + v_at, count);
     }
     if (step.sample_ids) {
       const float* cholesky = row + PairColumns::noise;
@@ -63,7 +63,7 @@ void affine_step_pair(const AffineStep& step, int64_t sample, int64_t begin, int
       std::copy_n(derived[0], count, ring + x_at);
       std::copy_n(derived[1], count, ring + v_at);
     }
-    if (step.saved && step.control[Control::save]) {
+    if (step.saved && step.control[ControlColumns::save]) {
       std::copy_n(x, count, step.saved + x_at);
       std::copy_n(v, count, step.saved + v_at);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Filters and halves rows of few elements a column.
+// Downsampling of rows with few elements a column.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct Decimate {
   Out* out;
 };
 
-// kCount, kRun: `count` and `n` where they are known, 0 otherwise.
+// kCount, kRun: `count` and `n` where known at compile time, 0 otherwise.
 template <int kCount, int kRun, class Acc, class Out>
 SSF_HD void decimate_of(const Decimate<Acc, Out>& op) {
   const int count = kCount ? kCount : op.count;

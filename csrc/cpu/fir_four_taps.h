@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Four centred taps, those of every network, in one pass: sums over rows stay in registers and columns are made of
-// them.
+// Four centred taps, the filter of every network, in one pass: sums over rows stay in registers, and the columns are
+// computed from them.
 //   up:   y[2 j] = h[1] x[j] + h[3] x[j - 1],  y[2 j + 1] = h[0] x[j + 1] + h[2] x[j]
 //   down: y[j] = h[0] x[2 j + 2] + h[1] x[2 j + 1] + h[2] x[2 j] + h[3] x[2 j - 1]
 #pragma once
@@ -63,11 +63,11 @@ struct FourTaps {
   float column_taps[4], row_taps[4];
 };
 
-// The outputs are the most of the traffic, and in no cache where they are large: 2 KB ahead their lines are asked for,
-// which makes it 1.5 times as fast (256 channels of 16x16 on Zen 3) and costs little where they are in one.
+// The outputs are most of the traffic, and large ones are in no cache: prefetching their lines 2 KB ahead is 1.5 times
+// as fast (256 channels of 16x16 on Zen 3), and costs little for outputs in a cache.
 constexpr int64_t kAhead = 512;
 
-// What input column j adds to kRows output rows of the same two input rows: the outputs 2 j - 1, if there is a column
+// Adds input column j to kRows output rows of the same two input rows: to the outputs 2 j - 1, if there is a column
 // before, and 2 j, if it is not past the last. `left` has the column before, summed over rows, `inner` for each row,
 // and then this one.
 template <int kRows, bool kFirst, bool kLast>
@@ -108,7 +108,7 @@ SSF_HD void up_pixels(const FourTaps& op, const float* above, const float* below
   up_column<kRows, false, true>(op, above, below, weights, op.left, to + 2 * width * inner);
 }
 
-// What input columns 2 j + 1 and 2 j + 2 make of an output row: column j. `left` has the two before, summed over rows,
+// Column j of an output row, from input columns 2 j + 1 and 2 j + 2. `left` has the two before, summed over rows,
 // and then these.
 template <bool kFirst, bool kLast>
 SSF_HD void down_columns(const FourTaps& op, const float* const (&rows)[4], int64_t j, float* __restrict left,
@@ -139,7 +139,7 @@ SSF_HD void down_pixels(const FourTaps& op, const float* const (&rows)[4], float
   down_columns<false, true>(op, rows, last, op.left, to);
 }
 
-// One number a column.
+// One value a column.
 SSF_HD void up_line(const FourTaps& op, const float* above, const float* below, const float (&weights)[2], float* to) {
   const int64_t width = op.width;
   const float h0 = op.row_taps[0], h1 = op.row_taps[1], h2 = op.row_taps[2], h3 = op.row_taps[3];
@@ -186,8 +186,7 @@ SSF_HD void down_line(const FourTaps& op, const float* const (&rows)[4], float* 
   }
 }
 
-// Output rows [begin, end) of all planes, numbered through; so numbered, row n is made of input rows around n / 2 (up)
-// or 2 n (down).
+// Output rows [begin, end), numbered through all planes: row n comes from input rows around n / 2 (up) or 2 n (down).
 SSF_HD void four_taps_up(const FourTaps& op, int64_t begin, int64_t end) {
   const int64_t height = 2 * op.height, line = op.width * op.inner;
   const float *h = op.column_taps, odd[2] = {h[0], h[2]}, even[2] = {h[1], h[3]},
@@ -224,7 +223,7 @@ SSF_HD void four_taps_down(const FourTaps& op, int64_t begin, int64_t end) {
   }
 }
 
-// Whether the kernel takes it.
+// Whether the kernel supports it.
 inline bool four_taps_fit(const FirResample& op) {
   const bool centred = op.taps == 4 && op.offset == (op.up ? 1 : 2);
   return centred && (op.inner % 8 == 0 || (op.inner == 1 && op.width % 8 == 0));

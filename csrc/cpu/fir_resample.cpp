@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Polyphase: every output is a sum over the taps of its own parity (up) or over all taps (down), one axis after the
 // other, through float lines small enough for the first caches. Rows are contiguous, and so are columns when `inner` is
-// large (channels_last). When it is small, a block of rows is laid out with zeros between them, so that shifted sums
-// over the whole block make the columns; even and odd columns are interleaved (up) or split (down) in passes of their
-// own. The filter that networks have, of floats, needs one pass: cpu/fir_four_taps.h.
+// large (channels_last). When it is small, a block of rows is laid out with zeros between them, so that the columns are
+// shifted sums over the whole block; even and odd columns are interleaved (up) or split (down) in separate passes. The
+// networks' filter, in float, takes one pass: cpu/fir_four_taps.h.
 #include "cpu/fir_resample.h"
 
 #include <algorithm>
@@ -30,7 +30,7 @@ struct Axis {
   int64_t first(int64_t n) const { return up ? (n + offset) >> 1 : 2 * n + offset; }
   int64_t last(int64_t n) const { return first(n) - count(n) + 1; }
 
-  // How many zeros the outputs [0, size) read in front of the inputs, and behind them.
+  // The zeros that the outputs [0, size) read in front of the inputs, and behind them.
   int64_t front() const { return std::max<int64_t>(0, -std::min(last(0), last(1))); }
   int64_t back(int64_t length, int64_t size) const {
     return std::max<int64_t>(0, std::max(first(size - 1), first(std::max<int64_t>(size - 2, 0))) - length + 1);
@@ -108,7 +108,7 @@ SSF_HD void sum_lines(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
   }
 }
 
-// kCount: the most rows that an output row is made of; 0: as many as it happens to be.
+// kCount: the most input rows of an output row, or 0 where unknown at compile time.
 template <int kCount, class In, class Acc, class Out>
 SSF_HD void sum_rows_of(const Rows<In, Acc, Out>& rows) {
   const Axis axis = rows.axis;
@@ -155,7 +155,7 @@ SSF_HD void copy_lines(const In* in, int64_t in_stride, Out* __restrict out, int
     for (int64_t i = 0; i < n; ++i) narrow(widen(in[line * in_stride + i]), out[line * out_stride + i]);
 }
 
-// Runs of n elements, those of `even` and `odd` in turn; kRun: n where it is known.
+// Runs of n elements, alternately from `even` and `odd`; kRun: n where known at compile time.
 template <int kRun, class Acc>
 SSF_HD void interleave_of(const Acc* even, const Acc* odd, int64_t runs, int64_t n, Acc* __restrict both) {
   n = kRun ? kRun : n;
@@ -172,7 +172,7 @@ SSF_HD void interleave(const Acc* even, const Acc* odd, int64_t runs, int64_t n,
 
 }  // namespace
 
-// What is vectorised, for every element type T and the type Acc of its sums.
+// The vectorised loops, for every element type T and the type Acc of its sums.
 #define SSF_FIR_LINES(T, Acc)                                                                          \
   SSF_VECTORIZE void fir_rows(const Rows<T, Acc, Acc>& rows) { sum_rows(rows); }                       \
   SSF_VECTORIZE void fir_decimate(const Decimate<Acc, T>& op) { decimate(op); }                        \
@@ -237,7 +237,7 @@ struct Kernel {
     return sum;
   }
 
-  // Columns are contiguous runs of `inner`: rows first, into a line of sums, of which columns are made as rows are.
+  // Columns are contiguous runs of `inner`: rows first, into a line of sums; then columns, in the same way.
   void wide(int64_t begin, int64_t end) const {
     const int64_t inner = op.inner, piece = std::max<int64_t>(2, 8192 / inner & ~int64_t{1});
     const std::unique_ptr<Acc[]> sums(new Acc[std::min(op.width, 2 * piece + kMaxTaps) * inner]);
@@ -257,7 +257,7 @@ struct Kernel {
     }
   }
 
-  // up with few elements a column: columns first, of all input rows that the block needs, then rows.
+  // up with few elements a column: first the columns of all input rows of the block, then rows.
   void narrow_up(int64_t begin, int64_t end) const {
     const int64_t inner = op.inner, front = axis.front();
     const int64_t stride = (op.width + std::max(front, axis.back(op.width, out_width))) * inner;

@@ -14,7 +14,7 @@
 namespace ssf::cpu {
 namespace {
 
-// What a block of channels needs beside its images. y = (x - centre) gain + offset or, with the signs of both turned,
+// Coefficients and sums of a block of channels. y = (x - centre) gain + offset or, with the signs of both turned,
 // its SiLU: the norm, with shift, scale, weight and bias folded in.
 struct Scratch {
   std::unique_ptr<float[]> memory;
@@ -49,7 +49,7 @@ template <bool kSilu, bool kPlane, class In, class Out>
     }
     return;
   }
-  // Narrowing in a loop of its own leaves more registers to the first.
+  // Narrowing in a separate loop leaves more registers to the first.
   constexpr int64_t kPiece = 256;
   float values[kPiece];
   for (int64_t first = 0; first < count; first += kPiece) {
@@ -84,7 +84,7 @@ template <class T>
   for (int64_t i = 0; i < pixels; ++i) narrow((widen(x[i]) + shift + widen(residual[i])) * scale, h[i]);
 }
 
-// Where there is a residual, h is made and stored on the way, and the moments are those of h; elsewhere of x + shift.
+// With a residual h is computed and stored here, and the moments are of h; otherwise they are of x + shift.
 template <class T>
 [[gnu::always_inline]] inline void measure_planes(const GroupNormSilu<T>& op, const Block& block, Scratch& scratch) {
   const int64_t pixels = op.pixels, group = op.channels / op.groups, start = block.offset(op, pixels);
@@ -152,12 +152,12 @@ template <class T>
   }
 }
 
-// Statistics of each group from its moments, and what they make of the norm.
+// Statistics of each group from its moments, and the coefficients of the norm.
 template <class T>
 [[gnu::always_inline]] inline void normalise(const GroupNormSilu<T>& op, const Block& block, Scratch& scratch) {
   const int64_t group = op.channels / op.groups;
   const double elements = static_cast<double>(op.pixels * group);
-  // Where there is no residual the moments are those of x + shift, and h = (x + shift) * scale.
+  // Without a residual the moments are of x + shift, and h = (x + shift) * scale.
   const double scale = op.residual ? 1.0 : op.scale;
   const float sign = op.silu ? -1.0f : 1.0f;
   if (op.residual) std::fill_n(scratch.shift, block.size(), 0.0f);

@@ -11,8 +11,8 @@ namespace ssf::cpu {
 template <class T>
 struct GroupNormSilu {
   const T* x;
-  const T* residual;     // null: none
-  const float* shift;    // null: none
+  const T* residual;     // or null
+  const float* shift;    // or null
   int64_t shift_stride;  // from one sample's shift to the next: channels, or 0
   const float* weight;
   const float* bias;
@@ -25,7 +25,7 @@ struct GroupNormSilu {
   bool silu;
 };
 
-// Groups [first, last) of one sample. What it writes does not depend on how the groups were divided.
+// Groups [first, last) of one sample. The results do not depend on the division into groups.
 void group_norm_silu(const GroupNormSilu<float>& op, int64_t sample, int64_t first, int64_t last);
 void group_norm_silu(const GroupNormSilu<BFloat16>& op, int64_t sample, int64_t first, int64_t last);
 void group_norm_silu(const GroupNormSilu<Half>& op, int64_t sample, int64_t first, int64_t last);

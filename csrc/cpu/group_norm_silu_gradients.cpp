@@ -13,8 +13,8 @@ namespace {
 constexpr int64_t kChunk = 32;  // rows that are summed in float32
 constexpr int64_t kLanes = 32;  // neighbours of a plane that are summed apart
 
-// What a lane has: n = (x - centre) gain, z = n weight + bias. The lanes of channels_last images are channels; all
-// those of an NCHW image are one channel at a time.
+// Coefficients of a lane: n = (x - centre) gain, z = n weight + bias. The lanes of channels_last images are channels;
+// in NCHW images all lanes are the same channel.
 struct Lanes {
   const float *centre, *gain, *weight, *bias;
 };
@@ -30,7 +30,7 @@ template <bool kBackward, bool kPlane, bool kSilu, class T>
                                            const Sums& sums) {
   const float *centre = lanes.centre, *gain = lanes.gain, *weight = lanes.weight, *bias = lanes.bias;
   const float bound = exp_bound;
-  // Memory that can only be its own, between loops of few pointers: more of them and compilers do not vectorise.
+  // Local memory between loops of few pointers: with more pointers compilers do not vectorise.
   constexpr int64_t kPiece = 256;
   float n[kPiece], d[kPiece];
   for (int64_t first = 0; first < count; first += kPiece) {
@@ -77,7 +77,7 @@ template <bool kBackward, bool kPlane, bool kSilu, bool kGradH, class T>
   }
 }
 
-// Everything of a block of channels that is one number a channel.
+// The values per channel of a block of channels.
 struct Channels {
   std::vector<float> centre, gain, mean, product, reciprocal;
   std::vector<double> d, products, n, grad_h;

@@ -7,19 +7,19 @@
 
 namespace ssf::cpu {
 
-// Derivatives of group_norm_silu without its filter, by the formulas of scoresde_fast/ops/group_norm_silu_gradients.py.
+// Derivatives of group_norm_silu without its filter, by the formulas of scoresde_fast/ops/group_norm_silu.py.
 template <class T>
 struct GroupNormGradient {
   const T* source;       // h where it was stored, else x, with h = (x + shift) * scale
   const T* change;       // the gradient of y, or the tangent of h
-  const T* grad_h;       // null: none
-  const float* shift;    // null: none
+  const T* grad_h;       // or null
+  const float* shift;    // or null
   int64_t shift_stride;  // from one sample's shift to the next: channels, or 0
   const float* statistics;
   const float* weight;
   const float* bias;
   T* out;              // the gradient of x, or the tangent of y
-  float* grad_weight;  // (batch, channels), to be summed over the batch; these three for the gradient alone
+  float* grad_weight;  // (batch, channels), not yet summed over the batch; these three are for the gradient only
   float* grad_bias;
   float* grad_shift;
   int64_t channels, pixels, groups;

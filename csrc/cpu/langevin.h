@@ -6,7 +6,7 @@
 
 namespace ssf::cpu {
 
-// The network's output of one sample, which times `factor` is the score, and the row's noise.
+// The network's output of one sample and the row's noise; the score is `factor` times the output.
 struct Score {
   const void* output;  // of the whole batch
   Dtype dtype;
@@ -19,12 +19,12 @@ struct Norms {
   double score, noise;
 };
 
-// Sums of squares over elements [begin, end) of the sample; `begin` is a multiple of 4. The noise is written to `kept`,
-// the sample's, unless that is null.
+// Sums of squares over elements [begin, end) of the sample; `begin` is a multiple of 4. The noise is written to the
+// sample's `kept`, unless that is null.
 Norms langevin_norms(const Score& score, float* kept, int64_t begin, int64_t end);
 
 // state += size score + sqrt(2 size) noise, elements [begin, end); `state` and `kept` are the sample's. The noise is
-// made again where none was kept.
+// generated again where `kept` is null.
 void langevin_step(float* state, const Score& score, const float* kept, float size, int64_t begin, int64_t end);
 
 }  // namespace ssf::cpu

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Means and sums of squared deviations by shifted sums: of the differences from a pivot, a value near the mean, so that
-// a mean far from zero costs no digits. float32 over a chunk, float64 over the chunks.
+// a mean far from zero loses no digits. float32 over a chunk, float64 over the chunks.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace ssf::cpu {
 struct Moments {
   double mean = 0, squares = 0;  // squares: the sum of the squared deviations from the mean
 
-  // From sums in their places: of differences from the pivot, and of their squares.
+  // Turns sums of differences from the pivot, and of their squares, into the moments.
   [[gnu::always_inline]] inline void finish(double pivot, double count) {
     const double apart = mean / count;
     mean = pivot + apart;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The number types that a network's output may have, and reading them as float.
+// The dtypes of a network's output, and their conversion to float.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ SSF_HD const float* widened(float* buffer, const Element* from, int64_t count) {
   return buffer;
 }
 
-// `count` numbers from element `first` on, where they are or in `buffer`.
+// `count` numbers from element `first` on, in place or converted into `buffer`.
 SSF_HD const float* as_float(float* buffer, const void* from, Dtype dtype, int64_t first, int64_t count) {
   if (dtype == Dtype::float32) return static_cast<const float*>(from) + first;
   if (dtype == Dtype::bfloat16) return widened(buffer, static_cast<const BFloat16*>(from) + first, count);

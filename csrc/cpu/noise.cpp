@@ -12,8 +12,8 @@ namespace {
 
 #if SSF_AVX2
 // Compilers make 32 x 32 -> 64 bit products of 32-bit lanes, with shuffles around each. Here every word lives in the
-// low half of a 64-bit lane, where the product needs none and whatever is in the high half does no harm. Even and odd
-// calls are apart, and a shift and a blend put them together: a third of the instructions.
+// low half of a 64-bit lane, where the product needs no shuffle and the high half does not matter. Even and odd calls
+// are separate until a shift and a blend join them: a third of the instructions.
 __attribute__((target("avx2"))) void make_words_avx2(Block& words, const Field& field, uint32_t first_call, int calls) {
   __m256i keys[10][2];
   auto key0 = static_cast<uint32_t>(field.run_seed), key1 = static_cast<uint32_t>(field.run_seed >> 32);
@@ -65,7 +65,7 @@ void make_words_anywhere(Block& words, const Field& field, uint32_t first_call, 
   }
 }
 
-// No multiversioned function: a caller in another file, which sees but the declaration, would get the default version.
+// Not multiversioned: a caller in another file sees only the declaration and would get the default version.
 void make_words(Block& words, const Field& field, uint32_t first_call, int calls) {
 #if SSF_AVX2
   if (__builtin_cpu_supports("avx2")) return make_words_avx2(words, field, first_call, calls);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Noise in blocks, for the kernels that use it where it is made: word by word, so that loops become vector
-// instructions.
+// Noise in blocks, generated inside the kernels that use it: word by word, so that loops become vector instructions.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +23,7 @@ struct Field {
 // Words of the calls of a block, apart: words[k][i] is word k of call first_call + i.
 using Block = uint32_t[4][kCalls];
 void make_words(Block& words, const Field& field, uint32_t first_call, int calls);
-// The same without instructions that not every processor has.
+// The same for every processor.
 void make_words_anywhere(Block& words, const Field& field, uint32_t first_call, int calls);
 
 // The normals of `Calls` calls from element `first`, a multiple of 4, on.
@@ -34,7 +33,7 @@ SSF_HD void normals_of(float* out, const Field& field, int64_t first) {
   make_words(words, field, static_cast<uint32_t>(first / 4), Calls);
   float normals[4][Calls], squares[Calls];
   for (int k = 0; k < 4; k += 2) {
-    // A loop of its own: both chains of operations in one are longer than what a processor looks ahead.
+    // A separate loop: both chains of operations together exceed a processor's look-ahead.
     for (int i = 0; i < Calls; ++i) squares[i] = minus_two_log(words[k][i]);
     for (int i = 0; i < Calls; ++i) {
       const NormalPair pair = on_circle(squares[i], words[k + 1][i]);
@@ -46,7 +45,7 @@ SSF_HD void normals_of(float* out, const Field& field, int64_t first) {
     for (int k = 0; k < 4; ++k) out[4 * i + k] = normals[k][i];
 }
 
-// At least `count` normals, at most kBlock, of the elements from `first`, a multiple of 4, on: out has room for kBlock.
+// `count` to kBlock normals of the elements from `first`, a multiple of 4, on; `out` has room for kBlock.
 SSF_HD void make_normals(float* out, const Field& field, int64_t first, int64_t count) {
   count <= 4 * kFewCalls ? normals_of<kFewCalls>(out, field, first) : normals_of<kCalls>(out, field, first);
 }

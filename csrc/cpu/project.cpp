@@ -8,7 +8,7 @@
 namespace ssf::cpu {
 namespace {
 
-// Gives the known ones of `count` blocks, from mean number `first` on, the means `wanted`.
+// Sets the means of the known blocks among `count`, from mean number `first` on, to `wanted`.
 SSF_HD void move(const Projection& p, float* part, const bool* mask, const float* wanted, int64_t first,
                  int64_t count) {
   if (p.block_size() == 1) {
@@ -46,13 +46,15 @@ void project(const Projection& p, int64_t sample, int64_t begin, int64_t end) {
     const float* known = p.known + sample * p.count() + first;
     const bool* mask = p.mask + sample * p.count() + first;
     make_normals(noise, field, first, count);
-    for (int64_t i = 0; i < count; ++i) wanted[i] = fused(row[Levels::noise], noise[i], row[Levels::scale] * known[i]);
+    for (int64_t i = 0; i < count; ++i)
+      wanted[i] = fused(row[LevelColumns::noise], noise[i], row[LevelColumns::scale] * known[i]);
     move(p, state, mask, wanted, first, count);
     if (!p.pairs) continue;
     make_unaligned(velocity_noise, field, p.count() + first, count);
     for (int64_t i = 0; i < count; ++i) {
-      const float mean = fused(row[Levels::velocity_noise_x], noise[i], row[Levels::velocity_scale] * known[i]);
-      wanted[i] = fused(row[Levels::velocity_noise_v], velocity_noise[i], mean);
+      const float mean =
+          fused(row[LevelColumns::velocity_noise_x], noise[i], row[LevelColumns::velocity_scale] * known[i]);
+      wanted[i] = fused(row[LevelColumns::velocity_noise_v], velocity_noise[i], mean);
     }
     move(p, state + part, mask, wanted, first, count);
   }

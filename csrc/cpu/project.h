@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "core/step_table.h"
 #include "cpu/noise.h"
 
 namespace ssf::cpu {
-
-// Columns of a row, as scoresde_fast/ops/project.py names them.
-struct Levels {
-  enum { scale, noise, velocity_scale, velocity_noise_x, velocity_noise_v, width };
-};
 
 // Known block means of every sample, as scoresde_fast/ops/project.py defines it.
 struct Projection {
   float* state;
   const float* known;
   const bool* mask;
-  const float* row;  // by Levels
+  const float* row;  // by LevelColumns
   const int64_t* sample_ids;
   uint64_t run_seed;
   uint32_t draw;

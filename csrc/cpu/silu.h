@@ -7,8 +7,8 @@
 
 namespace ssf::cpu {
 
-// Where e^u is as good as 0 or infinity. Read it once before a loop: with a bound that compilers know, they turn the
-// comparisons below into two versions of all that follows, and keep both.
+// Beyond it e^u is practically 0 or infinity. Read it once before a loop: from a bound known to the compiler it makes
+// two versions of the code after each comparison below, and keeps both.
 inline const volatile float exp_bound = 87.0f;
 
 // 1 + e^u; e^u = 2^n e^r with |r| <= ln(2) / 2 and e^r by its minimax polynomial (3e-9), of which two halves are summed

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Winograd's minimal filtering, Toom-Cook form, with the points 0, +-11/16, +-3/2 and infinity: in float32 its error is
-// at most twice that of the direct sum, where the textbook's 0, +-1, +-2 lose four times as much. A block of tiles goes
-// through three stages while it stays in the second cache: patches to points, one matrix product a point, points to
-// tiles.
+// at most twice that of the direct sum, where the textbook's 0, +-1, +-2 lose four times as much. A block of tiles
+// stays in the second cache through three stages: patches to points, one matrix product a point, points to tiles.
 #include "cpu/winograd_convolution.h"
 
 #include <algorithm>
@@ -16,7 +15,7 @@
 namespace ssf::cpu {
 namespace {
 
-// Neighbouring channels. Never an argument by value: its calling convention differs between processors.
+// Neighbouring channels. Never passed by value: the calling convention differs between processors.
 typedef float Lanes __attribute__((vector_size(32)));
 typedef float UnalignedLanes __attribute__((vector_size(32), aligned(4)));
 constexpr int64_t kLanes = 8;
@@ -27,7 +26,7 @@ constexpr float kA2 = kA * kA, kB2 = kB * kB;
 constexpr int64_t kRows = 6;     // tiles of a register block: 6 x 16 sums in 12 registers
 constexpr int64_t kPanels = 4;   // panels whose products are kept at once
 constexpr int64_t kPad = 16;     // keeps the points' planes from the same lines of the first cache
-constexpr int64_t kAhead = 128;  // input channels that the weights are fetched ahead of their use
+constexpr int64_t kAhead = 128;  // input channels by which the weights are prefetched
 
 // Vectors that straddle two lines of the cache take a third longer.
 struct alignas(64) CacheLine {
@@ -55,7 +54,7 @@ SSF_HD void store(const Lanes& from, T* to) {
   for (int i = 0; i < kLanes; ++i) narrow(values[i], to[i]);
 }
 
-// The values at the six points of the polynomials that the transposed algorithm needs of six neighbours, `step` apart.
+// The values at the six points for six neighbours, `step` apart.
 SSF_HD void to_points(const Lanes* d, int step, Lanes* out, int out_step) {
   const Lanes d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
   out[0] = d4 - (kA2 + kB2) * d2 + (kA2 * kB2) * d[0];
@@ -239,7 +238,7 @@ SSF_VECTORIZE void run(const WinogradConvolution<Half>& op, int64_t tile_begin, 
 template <class T>
 void winograd_convolution(const WinogradConvolution<T>& op, int64_t tile_begin, int64_t tile_end, int64_t panel_begin,
                           int64_t panel_end) {
-  // Kept by each thread: a megabyte is not worth asking for at every call.
+  // Kept by each thread: allocating a megabyte at every call is slow.
   static thread_local std::vector<CacheLine> workspace;
   const int64_t needed = kWinogradPoints * (kWinogradTiles * (op.in + kPanels * kWinogradPanel) + 2 * kPad);
   const size_t lines = needed * sizeof(float) / sizeof(CacheLine) + 1;

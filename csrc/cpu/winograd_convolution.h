@@ -6,10 +6,10 @@
 namespace ssf::cpu {
 
 // 3x3 convolution, stride 1, zero padding, of channels_last images by Winograd's F(4x4, 3x3): every 4x4 tile of the
-// output is made from a 6x6 patch of the input with 36 products a pair of channels instead of 144.
+// output comes from a 6x6 patch of the input, with 36 products a pair of channels instead of 144.
 //   y = convolution(x) + bias + scale residual
 constexpr int64_t kWinogradPoints = 36;
-constexpr int64_t kWinogradTiles = 24;  // tiles that go through the stages together
+constexpr int64_t kWinogradTiles = 24;  // tiles that pass the stages together
 constexpr int64_t kWinogradPanel = 16;  // output channels that lie side by side in the weights
 
 template <class T>
@@ -28,7 +28,7 @@ struct WinogradConvolution {
 };
 
 // Tiles [tile_begin, tile_end), numbered through the batch, of the output channels of panels [panel_begin, panel_end).
-// Every tile's result is the same in whatever range it is computed.
+// A tile's result does not depend on its range.
 template <class T>
 void winograd_convolution(const WinogradConvolution<T>& op, int64_t tile_begin, int64_t tile_end, int64_t panel_begin,
                           int64_t panel_end);

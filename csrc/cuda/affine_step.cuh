@@ -9,8 +9,8 @@
 namespace ssf::cuda {
 
 // LEAN: a row with neither saved state nor history. Everything is read before anything is written, and no pointer is
-// __restrict__: the newest derived output may take the place of the oldest one read. Without noise one element is like
-// another, and the batch comes as a single sample. Left to itself ptxas holds the long form to 48 registers and spills:
+// __restrict__: the newest derived output may take the place of the oldest one read. Without noise all elements are
+// alike, and the batch comes as a single sample. By default ptxas limits the long form to 48 registers and spills:
 // seven blocks a multiprocessor give it 72.
 template <Noise NOISE, Type OUTPUT, bool LEAN, bool VECTOR, int THREADS>
 __global__ void __launch_bounds__(THREADS, LEAN ? 0 : 7) affine_step_kernel(const Step step, const PhiloxKeys keys) {
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(THREADS, LEAN ? 0 : 7) affine_step_kernel(cons
 
   const Row<Columns> row(step.table);
   const Ring ring(step, row.control);
-  const bool save = !LEAN && step.saved && row.control[Control::save];
+  const bool save = !LEAN && step.saved && row.control[ControlColumns::save];
   const SampleField field = sample_field<NOISE>(keys, step.field, sample, row.draw());
   SSF_UNROLL
   for (int k = 0; k < QUADS; ++k) {
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(THREADS, LEAN ? 0 : 7) affine_step_kernel(cons
       SSF_UNROLL
       for (int e = 1; e <= 3; ++e)
         if (e <= step.earlier)
-          add(next[k], row[Columns::earlier + e - 1], place.load(step.history + ring.offset(e), k));
+          add(next[k], row[Columns::earlier1 + e - 1], place.load(step.history + ring.offset(e), k));
     }
     if constexpr (NOISE != Noise::none) add(next[k], row[Columns::noise], noise_call<NOISE>(field, place.call(k)));
   }

@@ -25,7 +25,7 @@ __device__ __forceinline__ void add(QuadPair& sum, const float* factors, const Q
   add(sum.v, factors[1], values);
 }
 
-// As `affine_step_kernel`; a thread's places are in x, and the same in v lie half a sample further.
+// As `affine_step_kernel`; a thread's places are in x, and those in v are half a sample further.
 template <Noise NOISE, Type OUTPUT, bool LEAN, bool VECTOR, int THREADS>
 __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step step, const PhiloxKeys keys) {
   constexpr int QUADS = kStepQuads<NOISE>;
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step st
   if (sample >= step.samples) return;
   const int64_t half = step.elements / 2;
   const Place<VECTOR, THREADS, QUADS> place(sample, half, blockIdx.x);
-  // Places count samples of half the pair's size: in batches of pairs this sample begins as much later again.
+  // Places are for samples of half the pair's size: in a batch of pairs this sample begins at twice the offset.
   const int64_t skip = sample * half;
   const auto load = [&](const float* batch, int k) {
     return QuadPair{place.load(batch + skip, k), place.load(batch + skip + half, k)};
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step st
 
   const Row<PairColumns> row(step.table);
   const Ring ring(step, row.control);
-  const bool save = !LEAN && step.saved && row.control[Control::save];
+  const bool save = !LEAN && step.saved && row.control[ControlColumns::save];
   const SampleField field = sample_field<NOISE>(keys, step.field, sample, row.draw());
   SSF_UNROLL
   for (int k = 0; k < QUADS; ++k) {
@@ -61,12 +61,12 @@ __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step st
       SSF_UNROLL
       for (int e = 1; e <= 3; ++e)
         if (e <= step.earlier)
-          add(next[k], row.coefficients + PairColumns::earlier + 4 * (e - 1), load(step.history + ring.offset(e), k));
+          add(next[k], row.coefficients + PairColumns::earlier1 + 4 * (e - 1), load(step.history + ring.offset(e), k));
     }
     if constexpr (NOISE != Noise::none) {
       const float* factors = row.coefficients + PairColumns::noise;
       const Quad x = noise_call<NOISE>(field, place.call(k));
-      // The field runs over the whole pair, and v's part of it need not begin with a call.
+      // The field covers the whole pair, and v's part of it need not begin with a call.
       const Quad v = VECTOR ? noise_call<NOISE>(field, static_cast<uint32_t>(half / 4) + place.call(k))
                             : noise_from<NOISE>(field, half + int64_t{place.call(k)} * 4);
       add(next[k].x, factors[0], x);

@@ -5,7 +5,7 @@
 
 namespace ssf::cuda {
 
-// One row of a table on pairs, in place; `scoresde_fast/ops/affine_step_pair.py` says what it computes. A sample's
+// One row of a table on pairs, in place; `scoresde_fast/ops/affine_step.py` says what it computes. A sample's
 // first elements / 2 numbers are x, the others v; the network's output has elements / 2.
 int affine_step_pair(const Step& step, void* stream);
 

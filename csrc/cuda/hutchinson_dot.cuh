@@ -9,8 +9,8 @@
 namespace ssf::cuda {
 
 __device__ __forceinline__ void accumulate(const HutchinsonDot& at, int64_t sample, double dot) {
-  const float* row = at.coefficients + at.index() * 2;
-  at.divergence[sample] += row[0] + row[1] * dot;
+  const float* row = at.coefficients + at.index() * DotColumns::width;
+  at.divergence[sample] += row[DotColumns::constant] + row[DotColumns::factor] * dot;
 }
 
 // Each block sums ROUNDS rounds of quads of one sample.

@@ -10,12 +10,12 @@ struct HutchinsonDot {
   const void* tangent;
   Type tangent_type;
   int64_t samples, elements;
-  const float* coefficients;  // (rows, 2)
+  const float* coefficients;  // by DotColumns
   RowIndex index;
   Field field;
 };
 
-// How many pieces a sample is summed in: a function of its size alone, so that its sum is too.
+// The number of parts of a sample's sum: a function of its size alone, so that the sum is too.
 int64_t hutchinson_dot_parts(int64_t elements);
 
 // divergence += constant + factor (probe . tangent); see `scoresde_fast/ops/hutchinson_dot.py`.

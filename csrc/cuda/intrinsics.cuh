@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// The instructions that C++ has no name for. Host builds of the kernels take them from csrc/tests/cuda_on_host.h.
+// Instructions without a C++ name. Host builds of the kernels take them from csrc/tests/cuda_on_host.h.
 #pragma once
 
 #include <cstdint>
 
 #if defined(__CUDACC__)
 
-// Where an array is indexed by the loop's counter: unrolled, it is a set of registers.
+// For loops whose counter indexes an array: unrolled, the array is a set of registers.
 #define SSF_UNROLL _Pragma("unroll")
 
 namespace ssf::cuda {
 
-// Sixteen bytes of global memory in one instruction: left to itself the compiler takes some of these accesses apart.
-// The clobber keeps them in the order of the program, which overwrites what it has read. What is not read, because
-// `inside` is false, is any number: to make it zero would cost an instruction for each.
+// Sixteen bytes of global memory in one instruction: the compiler would split some of these accesses. The clobber keeps
+// program order, which matters because the program overwrites its inputs. Elements outside are undefined: zeroing them
+// would cost an instruction each.
 __device__ __forceinline__ float4 load16(const float* first, bool inside) {
   float4 values;
   asm volatile("{ .reg .pred p; setp.ne.u32 p, %5, 0; @p ld.global.v4.f32 {%0, %1, %2, %3}, [%4]; }"
@@ -43,7 +43,7 @@ __device__ __forceinline__ uint64_t multiply_wide(uint32_t a, uint32_t b) {
   return product;
 }
 
-// ftz: none of these ever meets a subnormal number, and without it each carries code for them.
+// ftz: subnormal numbers never occur here, and without it each instruction carries code for them.
 __device__ __forceinline__ float log2_approx(float x) {
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Grids, and the way from run-time arguments to a kernel's template parameters.
+// Grids, and the choice of a kernel's template parameters by run-time arguments.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,7 +14,7 @@ namespace ssf::cuda {
 
 constexpr int kThreads = 128;
 
-// Calls `launch` with the constant among VALUES that `value` equals.
+// Calls `launch` with the constant of VALUES that equals `value`.
 template <auto... VALUES, class T, class Launch>
 int choose(T value, Launch&& launch) {
   int error = cudaErrorInvalidValue;
@@ -31,8 +31,8 @@ bool whole_quads(int64_t elements, Type type, Pointers... pointers) {
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A grid for `block_sample`, with `quads` quads for each thread of every block. A field numbers its quads by 32 bits:
-// samples that have more are refused.
+// A grid for `block_sample`, with `quads` quads for each thread of every block. Fields number their quads by 32 bits:
+// larger samples are refused.
 template <class... Parameters, class... Arguments>
 int launch_over(int64_t samples, int64_t elements, int quads, int threads, void* stream, void (*kernel)(Parameters...),
                 const Arguments&... arguments) {

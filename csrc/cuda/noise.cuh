@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Four neighbouring numbers of a sample's noise field, made in registers.
+// Four neighbouring numbers of a sample's noise field, in registers.
 #pragma once
 
 #include "core/box_muller.h"
@@ -10,7 +10,7 @@
 
 namespace ssf::cuda {
 
-// How many quads a thread of a step takes: without noise there is little to do for each but to wait for memory.
+// Quads of a thread in a step: more without noise, where a thread mostly waits for memory.
 template <Noise NOISE>
 constexpr int kStepQuads = NOISE == Noise::none ? 4 : 2;
 

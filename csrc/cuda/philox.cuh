@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// core/philox.h for a GPU: the keys of the rounds come with the kernel's arguments, where an instruction reads them at
-// no cost, rather than being added up by every thread.
+// core/philox.h for a GPU: the keys of the rounds are kernel arguments, which an instruction reads at no cost, so that
+// no thread computes them.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How threads share a batch: each takes a few quads of four neighbouring elements of one sample, a block apart, so that
-// every access is of 16 bytes and a warp's are contiguous.
+// Division of a batch among threads: each takes a few quads of four neighbouring elements of one sample, a block apart,
+// so that every access has 16 bytes and those of a warp are contiguous.
 #pragma once
 
 #include <cmath>
@@ -20,7 +20,7 @@ __device__ __forceinline__ Quad quad_of(const float4& values) { return {{values.
 // A grid is (blocks of a sample, samples, samples): the second axis alone ends at 65535.
 __device__ __forceinline__ int64_t block_sample() { return int64_t{blockIdx.z} * gridDim.y + blockIdx.y; }
 
-// The rounds of two quads a thread in which a block takes its part of a sample, ROUNDS of them or what is left.
+// A block's rounds of two quads a thread over its part of a sample: ROUNDS, or fewer at the end.
 struct Rounds {
   uint32_t begin, end;
 };
@@ -37,7 +37,7 @@ __device__ __forceinline__ float widen(uint16_t bits) {
 }
 
 // A thread's QUADS quads, THREADS apart. VECTOR: samples are whole quads, aligned to 16 bytes. Elements past the
-// sample's end are read as any number and not written.
+// sample's end are undefined when read and not written.
 template <bool VECTOR, int THREADS, int QUADS = 2>
 struct Place {
   int64_t offset;  // of this thread's first element in the batch
@@ -100,7 +100,7 @@ struct Place {
 
  private:
   // Sixteen bytes hold two neighbouring quads of 16 bits an element: of a pair of lanes, the even one loads both quads
-  // `begin` and the odd one both that follow, and they swap what is the other's.
+  // `begin` and the odd one the next two, and they exchange one each.
   template <Type TYPE>
   __device__ __forceinline__ void load_swapped(Quad (&values)[QUADS], const uint16_t* first, int begin) const {
     const bool odd = threadIdx.x & 1;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums in an order that is always the same.
+// Sums in a fixed order.
 #pragma once
 
 #include "cuda/intrinsics.cuh"

@@ -6,13 +6,13 @@
 
 namespace ssf::cuda {
 
-// A table's row in registers: the coefficients that a kernel does not use are never loaded.
+// A table's row in registers; the compiler drops the loads of unused coefficients.
 template <class COLUMNS>
 struct Row {
   float coefficients[COLUMNS::width];
   const int32_t* control;
 
-  // `RowIndex` in 32 bits, of which a table is never short: the low half of a wide counter comes first.
+  // `RowIndex` in 32 bits, enough for any table: the low half of a wide counter comes first.
   __device__ __forceinline__ explicit Row(const Table& table) {
     const auto* counter = static_cast<const uint32_t*>(table.index.counter);
     const auto last = static_cast<uint32_t>(table.index.rows - 1);
@@ -21,11 +21,11 @@ struct Row {
     const float* first = table.coefficients + uint64_t{index} * COLUMNS::width;
     SSF_UNROLL
     for (int i = 0; i < COLUMNS::width; ++i) coefficients[i] = first[i];
-    control = table.control + uint64_t{index} * Control::width;
+    control = table.control + uint64_t{index} * ControlColumns::width;
   }
 
   __device__ __forceinline__ float operator[](int column) const { return coefficients[column]; }
-  __device__ __forceinline__ uint32_t draw() const { return static_cast<uint32_t>(control[Control::draw]); }
+  __device__ __forceinline__ uint32_t draw() const { return static_cast<uint32_t>(control[ControlColumns::draw]); }
 };
 
 // `ring_place` of core/step_table.h with one 32-bit remainder: 64-bit ones are a subroutine on a GPU.
@@ -35,10 +35,10 @@ struct Ring {
 
   __device__ __forceinline__ Ring(const Step& step, const int32_t* control)
       : stride(step.samples * step.elements), newest(0), length(static_cast<uint32_t>(step.history_length)) {
-    if (step.history) newest = static_cast<uint32_t>(control[Control::slot]) % length;
+    if (step.history) newest = static_cast<uint32_t>(control[ControlColumns::slot]) % length;
   }
 
-  // Where in the history the derived output of `k` evaluations ago lies, k <= length; 0 is where this row's goes.
+  // The place in the history of the derived output of `k` evaluations ago, k <= length; 0 is the place of this row's.
   __device__ __forceinline__ int64_t offset(uint32_t k) const {
     return (newest >= k ? newest - k : newest + length - k) * stride;
   }

@@ -16,7 +16,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-// Blocks follow each other, and so may share what the threads of one share.
+// Blocks run one after another, so they may use the same shared memory.
 #define __shared__ static
 #define SSF_UNROLL
 
@@ -66,12 +66,12 @@ inline float float_of_half(uint16_t bits) {
   return bits >> 15 ? -x : x;
 }
 
-// An address that is not a multiple of 16 is a fault on a GPU, and is one here.
+// An address that is not a multiple of 16 is a fault on a GPU, and here.
 inline const void* aligned(const void* address) {
   if (reinterpret_cast<uintptr_t>(address) % 16) std::abort();
   return address;
 }
-// What is not read is NaN here, in each of its types.
+// Elements outside are NaN here, in each type.
 inline float4 load16(const float* first, bool inside) {
   return inside ? *static_cast<const float4*>(aligned(first)) : float4{NAN, NAN, NAN, NAN};
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA kernels' own code, run block by block on the host against the formulas of csrc/core: sizes that end inside
 // a quad, inside a block and beyond one; both paths of access; every combination of a step's registers.
-// clang-format off: the kernels take their words from here.
+// clang-format off: the kernels take their intrinsics from here.
 #include "tests/cuda_on_host.h"
 // clang-format on
 
@@ -13,8 +13,7 @@
 #include "cuda/affine_step.cuh"
 #include "cuda/affine_step_pair.cuh"
 #include "cuda/hutchinson_dot.cuh"
-#include "cuda/langevin_norms.cuh"
-#include "cuda/langevin_step.cuh"
+#include "cuda/langevin.cuh"
 #include "cuda/normal.cuh"
 #include "tests/check.h"
 
@@ -31,7 +30,7 @@ const int64_t kIds[kSamples] = {0, int64_t{1} << 32, 0x7fffffffffffffff};
 // Whole quads: 520 is more than a block's 512. Others: within a quad, a block and beyond one.
 const int64_t kWhole[] = {8, 512, 520}, kOdd[] = {1, 7, 63, 513};
 
-// Values that repeat only after long, and that bfloat16 and float16 hold exactly.
+// Values with a long period that bfloat16 and float16 hold exactly.
 float value(int64_t i, int64_t register_number) {
   return static_cast<float>((i * 37 + register_number * 11) % 64 - 31) / 16;
 }
@@ -86,6 +85,7 @@ struct HostTable {
     for (int i = 0; i < COLUMNS::width; ++i) coefficients[COLUMNS::width + i] = static_cast<float>(i * i % 23 + 1) / 9;
   }
   float at(int column) const { return coefficients[COLUMNS::width + column]; }
+  int32_t slot() const { return control[ssf::ControlColumns::width + ssf::ControlColumns::slot]; }
   // The row beyond the last is the last: both ends of the counter's use.
   Table table(bool counted) const {
     return {coefficients.data(), control.data(), {counted ? &counter : nullptr, false, counted ? 5 : kRow, 2}};
@@ -95,7 +95,7 @@ struct HostTable {
 // `quads` for each thread of a block.
 Index3 grid(int64_t elements, int quads = 2) {
   const int64_t block = 4 * kThreads * quads;
-  // Two by two places for three samples: the third axis is used, and one place is nobody's.
+  // Two by two places for three samples: the third axis is used, and one place is empty.
   return {static_cast<unsigned>(std::max<int64_t>(1, (elements + block - 1) / block)), 2, 2};
 }
 
@@ -113,7 +113,7 @@ void test_fields() {
   for (const int64_t n : kOdd) run_one(&field_kernel<NOISE, false, kThreads>, n, 1);
 }
 
-// What a step must give for element `i` of a plain state, in the order in which the kernel adds.
+// The expected step of element `i` of a plain state, in the kernel's order of additions.
 struct Expected {
   float next, derived;
 };
@@ -145,15 +145,15 @@ void test_affine_step(int64_t n, bool saved, bool history, int earlier) {
   run(blocks, kThreads, &affine_step_kernel<NOISE, OUTPUT, LEAN, VECTOR, kThreads>, step, PhiloxKeys(kSeed));
 
   using C = ssf::Columns;
-  const int64_t newest = ssf::ring_place(table.control[4], 0, kLength) * count;
+  const int64_t newest = ssf::ring_place(table.slot(), 0, kLength) * count;
   bool equal = x.guard() == -99 && s.guard() == -99 && d.guard() == -99;
   for (int64_t i = 0; i < count; ++i) {
     float next = table.at(C::state) * value(i, 0);
     if (saved) next = std::fmaf(table.at(C::saved), value(i, 1), next);
     if (OUTPUT != Type::none) next = std::fmaf(table.at(C::output), value(i, 3), next);
     for (int k = 1; k <= earlier; ++k) {
-      const int64_t place = ssf::ring_place(table.control[4], k, kLength) * count + i;
-      next = std::fmaf(table.at(C::earlier + k - 1), value(place, 2), next);
+      const int64_t place = ssf::ring_place(table.slot(), k, kLength) * count + i;
+      next = std::fmaf(table.at(C::earlier1 + k - 1), value(place, 2), next);
     }
     if (NOISE != Noise::none) next = std::fmaf(table.at(C::noise), element(NOISE, i / n, i % n), next);
     const float derived = std::fmaf(table.at(C::derive_output), value(i, 3), table.at(C::derive_state) * value(i, 0));
@@ -188,7 +188,7 @@ void test_affine_step_pair(int64_t half, bool saved, bool history, int earlier) 
       PhiloxKeys(kSeed));
 
   using C = ssf::PairColumns;
-  const int64_t newest = ssf::ring_place(table.control[4], 0, kLength) * count;
+  const int64_t newest = ssf::ring_place(table.slot(), 0, kLength) * count;
   bool equal = u.guard() == -99 && s.guard() == -99 && d.guard() == -99;
   for (int64_t i = 0; i < count / 2; ++i) {
     const int64_t sample = i / half, e = i % half, at[2] = {sample * n + e, sample * n + half + e};
@@ -202,7 +202,7 @@ void test_affine_step_pair(int64_t half, bool saved, bool history, int earlier) 
       if (saved) act(next, C::saved, 1, 0);
       if (OUTPUT != Type::none) next = std::fmaf(table.at(C::output + side), value(i, 3), next);
       for (int k = 1; k <= earlier; ++k)
-        act(next, C::earlier + 4 * (k - 1), 2, ssf::ring_place(table.control[4], k, kLength) * count);
+        act(next, C::earlier1 + 4 * (k - 1), 2, ssf::ring_place(table.slot(), k, kLength) * count);
       if (NOISE != Noise::none) {
         next = std::fmaf(table.at(C::noise + side), element(NOISE, sample, e), next);
         if (side) next = std::fmaf(table.at(C::noise + 2), element(NOISE, sample, half + e), next);

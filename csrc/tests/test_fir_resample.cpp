@@ -28,7 +28,7 @@ double exact(const FirResample& op, const std::vector<double>& x, int64_t plane,
   return sum;
 }
 
-// The largest error, as a multiple of what a sum of products rounded at each step may lose.
+// The largest error, as a multiple of the rounding bound of a sum of products.
 template <class T>
 double error(const FirResample& op, Scalar scalar, double unit) {
   std::vector<double> x(op.planes * op.height * op.width * op.inner);

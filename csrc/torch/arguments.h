@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the registrations share: tensors to pointers, rows of the step table, and work split over threads. The Python
-// wrappers refuse bad input with a sentence; the checks here only keep a direct call from touching foreign memory.
+// Helpers of the registrations: tensors to pointers, rows of the step table, and work split over threads. The Python
+// wrappers explain bad input; the checks here only keep a direct call from touching foreign memory.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -22,14 +22,14 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 
-// What one thread takes at a time, in elements: about 100 us of work. A multiple of every block.
+// Elements that a thread takes at a time: about 100 us of work. A multiple of every block.
 constexpr int64_t kPiece = 1 << 15;
 
 inline void require(const Tensor& tensor, ScalarType dtype, const char* name) {
   STD_TORCH_CHECK(tensor.scalar_type() == dtype && tensor.is_contiguous(), name, " has the wrong dtype or strides");
 }
 
-// Whether (B, C, H, W) lies in memory as (B, H, W, C); a dimension of one has no say.
+// Whether (B, C, H, W) lies in memory as (B, H, W, C); a dimension of one does not matter.
 inline bool is_channels_last(const Tensor& x) {
   int64_t expected = 1;
   for (const int dim : {1, 3, 2, 0}) {
@@ -55,7 +55,7 @@ inline RowIndex row_index(const Tensor& table, const MaybeTensor& counter, int64
   return {counter ? counter->const_data_ptr() : nullptr, wide, offset, table.size(0)};
 }
 
-// The row's first coefficient, of a table that has `width` columns and lies on the host.
+// The row's first coefficient, of a table on the host with `width` columns.
 inline const float* host_row(const Tensor& coefficients, int64_t width, const RowIndex& index) {
   require(coefficients, ScalarType::Float, "coefficients");
   STD_TORCH_CHECK(coefficients.size(1) == width, "coefficients have the wrong number of columns");
@@ -64,7 +64,7 @@ inline const float* host_row(const Tensor& coefficients, int64_t width, const Ro
 
 inline const int32_t* host_control(const Tensor& control, const RowIndex& index) {
   require(control, ScalarType::Int, "control");
-  return control.const_data_ptr<int32_t>() + index() * Control::width;
+  return control.const_data_ptr<int32_t>() + index() * ControlColumns::width;
 }
 
 inline const int64_t* sample_ids(const Tensor& ids, int64_t samples) {
@@ -76,7 +76,7 @@ inline const int64_t* sample_ids(const Tensor& ids, int64_t samples) {
 // Elements of one sample of a batch (B, ...).
 inline int64_t sample_elements(const Tensor& batch) { return batch.size(0) ? batch.numel() / batch.size(0) : 0; }
 
-// work(sample, begin, end) over pieces of every sample's elements, on the threads that PyTorch has.
+// work(sample, begin, end) over pieces of every sample's elements, on PyTorch's threads.
 template <class Work>
 void over_pieces(int64_t samples, int64_t elements, const Work& work) {
   const int64_t pieces = (elements + kPiece - 1) / kPiece;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the registrations of the CUDA kernels share. The extension links libtorch_cpu alone, so that one build serves
-// every torch: what is in libtorch_cuda is found by name when a kernel first runs.
+// Helpers of the registrations of CUDA kernels. The extension links libtorch_cpu alone, so that one build serves every
+// torch: the symbol from libtorch_cuda is looked up by name when a kernel first runs.
 #pragma once
 
 #include <dlfcn.h>
@@ -17,7 +17,7 @@ inline void* current_stream(int32_t device) {
   static const auto function = [] {
     constexpr const char* kName = "aoti_torch_get_current_cuda_stream";
     void* symbol = dlsym(RTLD_DEFAULT, kName);
-    // Python loads torch's libraries for themselves, not for all: then one that is there already must be named.
+    // Python loads torch's libraries with local symbols: look the symbol up in the loaded library.
     if (!symbol)
       if (void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD)) symbol = dlsym(library, kName);
     return reinterpret_cast<Function>(symbol);
@@ -37,7 +37,7 @@ void launch_on(const Tensor& tensor, const char* operation, const Launch& launch
   STD_TORCH_CHECK(error == 0, operation, ": CUDA error ", error, ": ", cuda::describe(error));
 }
 
-// Foreign memory is what a kernel must not touch.
+// Keeps a kernel from touching foreign memory.
 inline void require_with(const Tensor& first, const Tensor& tensor, const char* name) {
   STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == first.get_device_index(), name,
                   " is on another device");
@@ -75,7 +75,7 @@ inline cuda::Table device_table(const Tensor& first, const Tensor& coefficients,
   const RowIndex index = device_row(first, coefficients, width, counter, offset);
   require(control, ScalarType::Int, "control");
   require_with(first, control, "control");
-  STD_TORCH_CHECK(control.size(0) == coefficients.size(0) && control.size(1) == Control::width,
+  STD_TORCH_CHECK(control.size(0) == coefficients.size(0) && control.size(1) == ControlColumns::width,
                   "control must have a row of three for every row of the coefficients");
   return {coefficients.const_data_ptr<float>(), control.const_data_ptr<int32_t>(), index};
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Noise fields, and the sum that makes one, on a GPU.
+// Noise fields on a GPU, and the product that generates one.
 #ifdef SSF_WITH_CUDA
 
 #include "cuda/hutchinson_dot.h"
@@ -40,7 +40,7 @@ void hutchinson_dot_cuda(Tensor divergence, const Tensor tangent, const Tensor i
   at.divergence = divergence.mutable_data_ptr<double>();
   at.tangent_type = network_type(tangent);
   at.tangent = tangent.const_data_ptr();
-  at.index = device_row(divergence, coefficients, 2, counter, offset);
+  at.index = device_row(divergence, coefficients, DotColumns::width, counter, offset);
   at.coefficients = coefficients.const_data_ptr<float>();
   at.field = field(divergence, ids, at.samples, run_seed, draw, signs ? cuda::Noise::signs : normal_noise(precise));
   const int64_t parts = cuda::hutchinson_dot_parts(at.elements);

@@ -4,8 +4,7 @@
 
 #include "cuda/affine_step.h"
 #include "cuda/affine_step_pair.h"
-#include "cuda/langevin_norms.h"
-#include "cuda/langevin_step.h"
+#include "cuda/langevin.h"
 #include "torch/cuda.h"
 
 namespace ssf::torch_side {

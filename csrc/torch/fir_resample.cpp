@@ -11,7 +11,7 @@
 namespace ssf::torch_side {
 namespace {
 
-// As scoresde_fast/ops/fir_resample.py decides: a tensor that is both, one pixel or one channel, goes by its last
+// As in scoresde_fast/ops/fir_resample.py: memory that is both formats, one pixel or one channel, goes by its last
 // stride.
 bool keeps_channels_last(const Tensor& x) { return x.stride(3) != 1 && is_channels_last(x); }
 

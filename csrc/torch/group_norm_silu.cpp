@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Registers group_norm_silu and its derivatives: arguments in, pieces of work out. Their meaning is in
-// scoresde_fast/ops/group_norm_silu.py, which also refuses bad input with a sentence of its own.
+// Registers group_norm_silu and its derivatives, and splits their work. scoresde_fast/ops/group_norm_silu.py defines
+// them, and explains bad input.
 #include "cpu/group_norm_silu.h"
 
 #include <torch/csrc/stable/library.h>
@@ -33,7 +33,7 @@ namespace {
 // A block of channels is at least this many elements: about 20 us of work.
 constexpr int64_t kPiece = 1 << 14;
 
-// A vector's numbers as float32: its own memory, or a copy.
+// A vector's values as float32: its own memory, or a copy.
 class Floats {
  public:
   explicit Floats(const Tensor& vector) {
@@ -176,7 +176,7 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_cpu(const Tensor x, const Ten
   return {resample == "none" ? y : filtered(y, taps, resample), joined, statistics};
 }
 
-// What the gradient and the tangent share; `change` is the gradient of y, or the tangent of h.
+// Common part of gradient and tangent; `change` is the gradient of y, or the tangent of h.
 struct Derivative {
   const Tensor& change;
   const std::optional<Tensor>& grad_h;
@@ -193,7 +193,7 @@ Tensor channel_sums(const Tensor& source) {
   return torch::stable::new_zeros(source, {shape.data(), shape.size()}, ScalarType::Float);
 }
 
-// `sums`: where the gradients of weight, bias and shift of each sample go; null for a tangent.
+// `sums`: the gradients of weight, bias and shift of each sample; null for a tangent.
 Tensor differentiate(const Derivative& of, float* const* sums) {
   const Tensor& source = of.source;
   const bool channels_last = !source.is_contiguous();

@@ -16,7 +16,7 @@ void hutchinson_dot_cpu(Tensor divergence, const Tensor tangent, const Tensor id
   const cpu::Dtype dtype = network_dtype(tangent);
   const void* values = tangent.const_data_ptr();
   const int64_t* id = sample_ids(ids, samples);
-  const float* row = host_row(coefficients, 2, row_index(coefficients, counter, offset));
+  const float* row = host_row(coefficients, DotColumns::width, row_index(coefficients, counter, offset));
   const int64_t pieces = std::max<int64_t>(1, (elements + kPiece - 1) / kPiece);
   std::vector<double> partial(samples * pieces);
   over_pieces(samples, elements, [&](int64_t sample, int64_t begin, int64_t end) {
@@ -29,7 +29,7 @@ void hutchinson_dot_cpu(Tensor divergence, const Tensor tangent, const Tensor id
   for (int64_t sample = 0; sample < samples; ++sample) {
     double dot = 0;
     for (int64_t piece = 0; piece < pieces; ++piece) dot += partial[sample * pieces + piece];
-    sums[sample] += row[0] + row[1] * dot;
+    sums[sample] += row[DotColumns::constant] + row[DotColumns::factor] * dot;
   }
 }
 

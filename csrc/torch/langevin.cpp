@@ -29,7 +29,7 @@ struct Scores {
         ids(sample_ids(sample_ids_, output.size(0))) {
     const RowIndex index = row_index(coefficients, counter, offset);
     row = host_row(coefficients, Columns::width, index);
-    draw = static_cast<uint32_t>(host_control(control, index)[Control::draw]);
+    draw = static_cast<uint32_t>(host_control(control, index)[ControlColumns::draw]);
   }
 
   cpu::Score operator()(int64_t sample) const {
@@ -41,7 +41,7 @@ struct Scores {
   }
 };
 
-// Every sample's sums, and its noise in `kept` unless that is null.
+// Every sample's sums; its noise is written to `kept` unless that is null.
 std::vector<cpu::Norms> sums_of(const Scores& scores, float* kept) {
   const int64_t pieces = std::max<int64_t>(1, (scores.elements + kPiece - 1) / kPiece);
   std::vector<cpu::Norms> partial(scores.samples * pieces), sums(scores.samples);
@@ -105,7 +105,7 @@ void step_cpu(Tensor state, const Tensor output, const Tensor norms, const Tenso
   step_by(scores, sums, nullptr, per_sample, state);
 }
 
-// A sample's norms and its step while its noise is in the first cache.
+// Norms and step sample by sample, while the noise is in the first cache.
 void step_sample_by_sample(const Scores& scores, Tensor& state) {
   require(state, ScalarType::Float, "state");
   STD_TORCH_CHECK(state.numel() == scores.samples * scores.elements, "the state must be like the network's output");
@@ -121,7 +121,8 @@ void step_sample_by_sample(const Scores& scores, Tensor& state) {
   });
 }
 
-// Noise is made once and kept between the norms and the step: a core makes it slower than its caches give it back.
+// The noise is generated once and kept between the norms and the step: a core generates it slower than it reads it
+// from its caches.
 void langevin_cpu(Tensor state, const Tensor output, const Tensor ids, const Tensor coefficients, const Tensor control,
                   const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed, bool) {
   const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);

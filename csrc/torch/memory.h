@@ -24,7 +24,7 @@ torch::stable::Tensor uninitialised(const std::array<int64_t, kDims>& shape, con
 // Images (B, C, H, W), channels_last or contiguous.
 inline torch::stable::Tensor images(const std::array<int64_t, 4>& shape, bool channels_last,
                                     torch::headeronly::ScalarType type) {
-  // What has no elements has the strides that it would have with one in every empty dimension.
+  // An empty tensor has the strides of one with size 1 in every empty dimension.
   const auto of = [&](int dim) { return std::max<int64_t>(1, shape[dim]); };
   const int64_t channels = of(1), height = of(2), width = of(3), row = width * (channels_last ? channels : 1);
   return uninitialised<4>(shape,

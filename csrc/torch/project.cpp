@@ -27,8 +27,8 @@ void project_cpu(Tensor state, const Tensor known, const Tensor mask, const Tens
   p.mask = static_cast<const bool*>(mask.const_data_ptr());
   p.sample_ids = sample_ids(ids, state.size(0));
   const RowIndex index = row_index(coefficients, counter, offset);
-  p.row = host_row(coefficients, cpu::Levels::width, index);
-  p.draw = static_cast<uint32_t>(host_control(control, index)[Control::draw]);
+  p.row = host_row(coefficients, LevelColumns::width, index);
+  p.draw = static_cast<uint32_t>(host_control(control, index)[ControlColumns::draw]);
   p.run_seed = static_cast<uint64_t>(run_seed);
   p.pairs = pairs;
   over_pieces(state.size(0), p.count(),

@@ -18,8 +18,8 @@ from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Data, E
 from scoresde_fast.loop.program import Pattern, Program, RowKind
 from scoresde_fast.loop.run_monitor import OnStep, RunMonitor
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops import affine_step, affine_step_pair, langevin
-from scoresde_fast.ops.langevin_step import LangevinNorm
+from scoresde_fast.ops import affine_step, langevin
+from scoresde_fast.ops.langevin import LangevinNorm
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class StepBackends:
     @classmethod
     def choose(cls, device: torch.device | str, backend: str | None = None) -> StepBackends:
         """Choose by `scoresde_fast.ops.Operation.choose`, which says what ``backend`` means and what it raises."""
-        return cls(*(module.operation.choose(device, backend) for module in (affine_step, affine_step_pair, langevin)))
+        found = (affine_step.operation, affine_step.pair_operation, langevin.operation)
+        return cls(*(operation.choose(device, backend) for operation in found))
 
 
 class _NoiseOptions(TypedDict):
@@ -105,7 +106,7 @@ class Loop:
         evaluate: see `Evaluate`.
         backends: the step operations.
         run_seed, precise: see `Noise`.
-        langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
+        langevin_norm: see `scoresde_fast.ops.langevin.langevin`.
         conditions: conditions on the samples.
     """
 
@@ -146,7 +147,7 @@ class Loop:
             )  # fmt: skip
         else:
             pairs = self.program.pairs
-            step = affine_step_pair.affine_step_pair if pairs else affine_step.affine_step
+            step = affine_step.affine_step_pair if pairs else affine_step.affine_step
             step(
                 r.state, table, counter=r.counter, saved=r.saved if kind.saves else None, history=r.history,
                 network_output=output, sample_ids=r.sample_ids if kind.noise else None, earlier=kind.earlier,

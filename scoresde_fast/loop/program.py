@@ -103,7 +103,7 @@ class Program:
                 if isinstance(row, PairRow)
                 else _fold(row, of_output, of_state, index)
             )
-            control[index] = (table.draws[index] or 0, stored, row.save)
+            control[index] = CONTROL._replace(draw=table.draws[index] or 0, slot=stored, save=row.save)
             kinds.append(_kind(row))
             stored += stores(row)
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)

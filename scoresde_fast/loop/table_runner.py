@@ -45,7 +45,7 @@ class TableRunner:
         table: the rows of the solver.
         device: the model's device.
         run: precision, compilation, capture, strictness, backend and run seed.
-        langevin_norm: see `scoresde_fast.ops.langevin_step.langevin_step`.
+        langevin_norm: see `scoresde_fast.ops.langevin.langevin`.
         conditions: conditions on the samples.
 
     Raises:

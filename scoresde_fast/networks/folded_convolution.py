@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
 from scoresde_fast.ops.convolution import convolution
-from scoresde_fast.ops.derivatives import goes_through_dispatcher, may_have_tangents
-from scoresde_fast.ops.linear_derivatives import with_derivatives
+from scoresde_fast.ops.derivatives import goes_through_dispatcher, may_have_tangents, with_derivatives
 from scoresde_fast.ops.winograd_convolution import fits, operation, unchecked, winograd_weight
 
 

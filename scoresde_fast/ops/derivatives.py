@@ -1,16 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recording a call for its derivatives, and whether it must be: one that need not goes straight to its kernel."""
+"""Derivatives of operations: whether a call must be recorded, how, and the rules of operations linear in an image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
-from torch.autograd.function import _SingleLevelFunction
+from torch.autograd.function import _SingleLevelFunction, once_differentiable
+
+Apply = Callable[[Tensor, Tensor | None, bool], Tensor]
+"""``apply(x, residual, biased)``: the operation with its bias, or without."""
+Transpose = Callable[[Tensor], Tensor]
+"""From the gradient of the output to that of x."""
+
+
+def needs_derivatives(*tensors: Tensor | None) -> bool:
+    """Whether a gradient or a tangent of an operation on these tensors may be wanted."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    # A compiled graph enters torch.func's levels without telling `forward_ad`.
+    return may_have_tangents() or torch._C._are_functorch_transforms_active()
+
+
+def may_have_tangents() -> bool:
+    """Whether a level of dual numbers is open: a look that costs nothing."""
+    return forward_ad._current_level >= 0
+
+
+def goes_through_dispatcher() -> bool:
+    """Whether a compiler or a transform of torch.func is active.
+
+    Otherwise a call can be recorded without the dispatcher, whose layers of Python take longer than a small image.
+    """
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def below_autograd(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operation below the dispatcher's autograd key, for the forward of an autograd function."""
+
+    def call(*arguments: Any) -> Any:
+        # An autograd function switches both modes off; the levels of torch.func below this one need them.
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
+            return operation(*arguments)
+
+    return call
+
+
+def version(tensor: Tensor) -> int:
+    """Return the number of in-place writes to a tensor; -1 for an inference tensor, which does not count them."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 class SingleLevelFunction(_SingleLevelFunction):
@@ -22,43 +66,51 @@ class SingleLevelFunction(_SingleLevelFunction):
 
     @classmethod
     def record(cls, *arguments: Any) -> Any:
-        """``forward`` of the arguments, recorded for its derivatives."""
+        """Return ``forward`` of the arguments, recorded for its derivatives."""
         with enable_single_level_autograd_function():
             return cls.apply(*arguments)  # type: ignore[attr-defined]
 
 
-def needs_derivatives(*tensors: Tensor | None) -> bool:
-    """Whether an operation on these tensors may be asked for a gradient or a tangent."""
-    if torch.is_grad_enabled():
-        for tensor in tensors:
-            if tensor is not None and tensor.requires_grad:
-                return True
-    # A compiled graph enters torch.func's levels without a word to `forward_ad`.
-    return may_have_tangents() or torch._C._are_functorch_transforms_active()
+def with_derivatives(
+    apply: Apply, transpose: Transpose, x: Tensor, residual: Tensor | None, scale: float = 1.0
+) -> Tensor:
+    """Return ``apply(x, residual, True)`` with its gradients, and its tangent: ``apply`` of the tangents, unbiased.
+
+    The operation is linear in image and residual together, up to a bias; no image is kept for the derivatives.
+
+    Args:
+        apply: of images and, scaled, a residual.
+        transpose: of a gradient, which has the memory format of ``x``.
+        x, residual: (B, C, H, W), (B, K, H', W') or None.
+        scale: the factor that ``apply`` gives the residual.
+    """
+    return cast(Tensor, _Linear.record(x, residual, apply, transpose, scale))
 
 
-def goes_through_dispatcher() -> bool:
-    """Whether a compiler or a transform of torch.func is at work; else a call can be recorded without the dispatcher,
-    whose layers of Python take longer than a small image."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+class _Linear(SingleLevelFunction):
+    @staticmethod
+    def forward(x: Tensor, residual: Tensor | None, apply: Apply, transpose: Transpose, scale: float) -> Tensor:
+        return apply(x, residual, True)
 
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, _, ctx.operation, ctx.transpose, ctx.scale = inputs
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        ctx.memory_format = torch.channels_last if last else torch.contiguous_format
 
-def below_autograd(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """The operation below the dispatcher's autograd key, for the forward of an autograd function."""
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        for_image, for_residual, *_ = ctx.needs_input_grad
+        image = ctx.transpose(grad.contiguous(memory_format=ctx.memory_format)) if for_image else None
+        return image, ctx.scale * grad if for_residual else None, None, None, None
 
-    def call(*arguments: Any) -> Any:
-        # A function switches both modes off; the levels of torch.func below this one need them.
-        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
-            return operation(*arguments)
-
-    return call
-
-
-def may_have_tangents() -> bool:
-    """Whether dual numbers are about: a look that costs nothing."""
-    return forward_ad._current_level >= 0
-
-
-def version(tensor: Tensor) -> int:
-    """How often a tensor was written in place; -1 of one made in inference mode, which counts nothing."""
-    return -1 if tensor.is_inference() else tensor._version
+    @staticmethod
+    def jvp(ctx: Any, x: Tensor | None, residual: Tensor | None, *_constants: None) -> Tensor:
+        if residual is not None:
+            residual = residual.contiguous(memory_format=ctx.memory_format)
+        if x is None:
+            assert residual is not None  # one of them has a tangent
+            return residual * ctx.scale
+        tangent: Tensor = ctx.operation(x.contiguous(memory_format=ctx.memory_format), residual, False)
+        return tangent

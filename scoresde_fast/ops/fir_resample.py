@@ -23,109 +23,21 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scoresde_fast.ops import checks
-from scoresde_fast.ops.derivatives import SingleLevelFunction, needs_derivatives
-from scoresde_fast.ops.library import define, library
+from scoresde_fast.ops.derivatives import SingleLevelFunction, below_autograd, needs_derivatives
+from scoresde_fast.ops.registration import define, library
 
 Direction = Literal["up", "down"]
 DIRECTIONS = get_args(Direction)
-SCHEMA = "fir_resample(Tensor x, float[] taps, str direction, int offset, float gain) -> Tensor"
 
 
-def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
-    """The normalised outer product of ``taps`` with itself, times ``gain``: (K, K) float64."""
-    line = torch.tensor(taps, dtype=torch.float64)
-    square = torch.outer(line, line)
-    return gain * square / square.sum()
+def fir_up(x: Tensor, taps: Sequence[float]) -> Tensor:
+    """(B, C, H, W) -> (B, C, 2H, 2W) by zero insertion and the filter ``taps`` with gain 4, which keeps means."""
+    return fir_resample(x, taps, "up")
 
 
-def _each_channel(kernel: Tensor, x: Tensor) -> Tensor:
-    return kernel.to(x).expand(x.shape[1], 1, -1, -1)
-
-
-def _channels_last(x: Tensor) -> bool:
-    """Whether the operation keeps channels_last; what is both, one pixel or one channel, goes by its last stride."""
-    return x.stride(3) != 1 and x.permute(0, 2, 3, 1).is_contiguous()
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if _channels_last(x) else torch.contiguous_format
-
-
-def _fake(x: Tensor, taps: Sequence[float], direction: Direction, offset: int, gain: float) -> Tensor:
-    size = [2 * n if direction == "up" else n // 2 for n in x.shape[2:]]
-    return torch.empty([*x.shape[:2], *size], dtype=x.dtype, device=x.device, memory_format=_layout(x))
-
-
-def _reference(x: Tensor, taps: Sequence[float], direction: Direction, offset: int, gain: float) -> Tensor:
-    if x.numel() == 0:
-        return _fake(x, taps, direction, offset, gain)
-    kernel, channels = _each_channel(fir_kernel(taps, gain), x), x.shape[1]
-    # What the convolution crops or pads on both sides alike; the rest is cropped or padded apart.
-    if direction == "up":
-        front, back = offset, len(taps) - 2 - offset
-        both = max(0, min(front, back))
-        y = F.conv_transpose2d(x, kernel, stride=2, padding=both, groups=channels)
-        y = y if front == back else F.pad(y, (both - front, both - back) * 2)
-    else:
-        front, back = len(taps) - 1 - offset, offset - 1
-        both = max(0, min(front, back))
-        padded = x if front == back else F.pad(x, (front - both, back - both) * 2)
-        y = F.conv2d(padded, kernel.flip(2, 3), stride=2, padding=both, groups=channels)
-    return y.contiguous(memory_format=_layout(x))
-
-
-operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"), checked=("cpu",))
-
-
-class _Resample(SingleLevelFunction):
-    @staticmethod
-    def forward(x: Tensor, taps: list[float], direction: Direction, offset: int, gain: float) -> Tensor:
-        # Recording is off in here, but the outer levels of nested transforms have yet to see the operation.
-        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.scoresde_fast.fir_resample.default(x, taps, direction, offset, gain)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.arguments = inputs[1:]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        taps, direction, offset, gain = ctx.arguments
-        other = "down" if direction == "up" else "up"
-        adjoint = torch.ops.scoresde_fast.fir_resample.default
-        return adjoint(_dense(grads[0]), taps[::-1], other, len(taps) - 1 - offset, gain), None, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        with forward_ad._set_fwd_grad_enabled(True):
-            return torch.ops.scoresde_fast.fir_resample.default(_dense(tangents[0]), *ctx.arguments)
-
-
-def _dense(x: Tensor) -> Tensor:
-    """``x`` itself where it is contiguous or channels_last; gradients and tangents may come expanded or sliced."""
-    return x if _channels_last(x) else x.contiguous()
-
-
-def _over_batches(
-    info: Any, in_dims: tuple[int | None, ...], x: Tensor, taps: list[float], direction: str, offset: int, gain: float
-) -> tuple[Tensor, int]:
-    """The rule of ``torch.func.vmap``: one more dimension of the batch."""
-    moved = x.movedim(in_dims[0] or 0, 0)
-    merged = _dense(moved.flatten(0, 1))
-    y = torch.ops.scoresde_fast.fir_resample.default(merged, taps, direction, offset, gain)
-    return y.unflatten(0, moved.shape[:2]), 0
-
-
-def _differentiable(x: Tensor, *options: Any) -> Tensor:
-    recorded = x.requires_grad and torch.is_grad_enabled()
-    if not (recorded or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()):
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.scoresde_fast.fir_resample.default(x, *options)
-    return cast(Tensor, _Resample.record(x, *options))
-
-
-library.impl("fir_resample", _differentiable, "Autograd")
-torch.library.register_vmap("scoresde_fast::fir_resample", _over_batches, lib=library)
+def fir_down(x: Tensor, taps: Sequence[float]) -> Tensor:
+    """(B, C, H, W) -> (B, C, H/2, W/2) by the filter ``taps`` with gain 1 and every second pixel."""
+    return fir_resample(x, taps, "down")
 
 
 def fir_resample(
@@ -134,8 +46,8 @@ def fir_resample(
     """Resample by two along height and width.
 
     Args:
-        x: (B, C, H, W), float32, bfloat16, float16 or float64, contiguous or channels_last; "down" wants even H and W.
-            Sums are float32, of float64 float64.
+        x: (B, C, H, W), float32, bfloat16, float16 or float64, contiguous or channels_last; "down" requires even H and
+            W.  Sums are float32, of float64 float64.
         taps: the filter of each axis, 2 to 12 numbers, normalised to the sum 1.
         direction: "up" or "down".
         offset: o of the module's formula, in [0, K); None keeps the image centred.
@@ -162,56 +74,142 @@ def fir_resample(
     return torch.ops.scoresde_fast.fir_resample.default(x, *settings)
 
 
+def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
+    """Return the normalised outer product of ``taps`` with itself, times ``gain``: (K, K) float64."""
+    line = torch.tensor(taps, dtype=torch.float64)
+    square = torch.outer(line, line)
+    return gain * square / square.sum()
+
+
+def fir_filter(x: Tensor, kernel: Tensor, *, pad: int) -> Tensor:
+    """Convolve with a `fir_kernel`, after padding each axis with ``pad`` zeros in total (the odd one in front)."""
+    # A CPU takes ten times as long over 16 bits.
+    wide = x.float() if x.device.type == "cpu" and x.dtype.itemsize == 2 else x
+    if pad % 2:
+        wide = F.pad(wide, (1, 0, 1, 0))
+    return F.conv2d(wide, _each_channel(kernel.flip(0, 1), wide), padding=pad // 2, groups=x.shape[1]).to(x.dtype)
+
+
+def centred_offset(taps: int, direction: str) -> int:
+    """Return the offset o with which a filter of ``taps`` taps keeps the image centred."""
+    return taps - 2 - (taps - 1) // 2 if direction == "up" else taps // 2
+
+
 def _settings(
     taps: tuple[float, ...], direction: Direction, offset: int | None, gain: float | None
 ) -> tuple[list[float], Direction, int, float]:
     """The operation's arguments after x."""
     checks.require_choice("direction", direction, DIRECTIONS)
-    count, up = len(taps), direction == "up"
+    count = len(taps)
     if not 2 <= count <= 12:
         raise ValueError(f"taps {taps} are {count}; a filter has 2 to 12")
     total = math.fsum(taps)
     if total == 0 or not math.isfinite(total):
         raise ValueError(f"taps {taps} sum to {total:g} and cannot be normalised: choose others")
     if offset is None:
-        offset = count - 2 - (count - 1) // 2 if up else count // 2
+        offset = centred_offset(count, direction)
     if not 0 <= offset < count:
         raise ValueError(f"offset {offset} is outside the filter; with {count} taps it is 0 to {count - 1}")
-    gain = (4.0 if up else 1.0) if gain is None else gain
+    gain = (4.0 if direction == "up" else 1.0) if gain is None else gain
     return [float(tap) for tap in taps], direction, offset, gain
 
 
-# Checking takes longer than filtering a small image; compilers see through it, and not through a cache.
+# Checking takes longer than filtering a small image; a compiler can trace the function, but not its cache.
 _known_settings = functools.lru_cache(_settings)
 
 
 def _require_image(x: Tensor, direction: Direction) -> None:
-    checks.require_dtype("x", x, (*checks.NETWORK_DTYPES, torch.float64))
-    if x.ndim != 4:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, C, H, W)")
-    if not (x.is_contiguous() or _channels_last(x)):
-        raise ValueError(
-            f"x has strides {tuple(x.stride())} for shape {tuple(x.shape)}; it must be contiguous (NCHW) or "
-            "channels_last: call .contiguous()"
-        )
+    checks.require_image("x", x)
     if direction == "down" and (x.shape[2] % 2 or x.shape[3] % 2):
         raise ValueError(f"x has shape {tuple(x.shape)}; only even heights and widths can be halved: pad or crop it")
 
 
-def fir_up(x: Tensor, taps: Sequence[float]) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2H, 2W) by zero insertion and the filter ``taps`` with gain 4, so that means are kept."""
-    return fir_resample(x, taps, "up")
+def _reference(x: Tensor, taps: Sequence[float], direction: Direction, offset: int, gain: float) -> Tensor:
+    if x.numel() == 0:
+        return _fake(x, taps, direction, offset, gain)
+    kernel, channels = _each_channel(fir_kernel(taps, gain), x), x.shape[1]
+    # The convolution crops or pads both sides equally; the difference is cropped or padded separately.
+    if direction == "up":
+        front, back = offset, len(taps) - 2 - offset
+        both = max(0, min(front, back))
+        y = F.conv_transpose2d(x, kernel, stride=2, padding=both, groups=channels)
+        y = y if front == back else F.pad(y, (both - front, both - back) * 2)
+    else:
+        front, back = len(taps) - 1 - offset, offset - 1
+        both = max(0, min(front, back))
+        padded = x if front == back else F.pad(x, (front - both, back - both) * 2)
+        y = F.conv2d(padded, kernel.flip(2, 3), stride=2, padding=both, groups=channels)
+    return y.contiguous(memory_format=_memory_format(x))
 
 
-def fir_down(x: Tensor, taps: Sequence[float]) -> Tensor:
-    """(B, C, H, W) -> (B, C, H/2, W/2) by the filter ``taps`` with gain 1 and every second pixel."""
-    return fir_resample(x, taps, "down")
+def _fake(x: Tensor, taps: Sequence[float], direction: Direction, offset: int, gain: float) -> Tensor:
+    size = [2 * n if direction == "up" else n // 2 for n in x.shape[2:]]
+    return torch.empty([*x.shape[:2], *size], dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
 
 
-def fir_filter(x: Tensor, kernel: Tensor, *, pad: int) -> Tensor:
-    """True convolution with a `fir_kernel`, ``pad`` zeros added in all along each axis (the odd one in front)."""
-    # A CPU takes ten times as long over 16 bits.
-    wide = x.float() if x.device.type == "cpu" and x.dtype.itemsize == 2 else x
-    if pad % 2:
-        wide = F.pad(wide, (1, 0, 1, 0))
-    return F.conv2d(wide, _each_channel(kernel.flip(0, 1), wide), padding=pad // 2, groups=x.shape[1]).to(x.dtype)
+def _each_channel(kernel: Tensor, x: Tensor) -> Tensor:
+    return kernel.to(x).expand(x.shape[1], 1, -1, -1)
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if _channels_last(x) else torch.contiguous_format
+
+
+def _channels_last(x: Tensor) -> bool:
+    """Whether the result is channels_last; of memory that is both formats, one pixel or channel, by the last stride."""
+    return x.stride(3) != 1 and x.permute(0, 2, 3, 1).is_contiguous()
+
+
+class _Resample(SingleLevelFunction):
+    @staticmethod
+    def forward(x: Tensor, taps: list[float], direction: Direction, offset: int, gain: float) -> Any:
+        return below_autograd(torch.ops.scoresde_fast.fir_resample.default)(x, taps, direction, offset, gain)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.arguments = inputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        taps, direction, offset, gain = ctx.arguments
+        other = "down" if direction == "up" else "up"
+        adjoint = torch.ops.scoresde_fast.fir_resample.default
+        return adjoint(_dense(grads[0]), taps[::-1], other, len(taps) - 1 - offset, gain), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        with forward_ad._set_fwd_grad_enabled(True):
+            return torch.ops.scoresde_fast.fir_resample.default(_dense(tangents[0]), *ctx.arguments)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """``x`` itself where it is contiguous or channels_last; gradients and tangents may come expanded or sliced."""
+    return x if _channels_last(x) else x.contiguous()
+
+
+def _over_batches(
+    info: Any, in_dims: tuple[int | None, ...], x: Tensor, taps: list[float], direction: str, offset: int, gain: float
+) -> tuple[Tensor, int]:
+    """The rule of ``torch.func.vmap``: one more batch dimension."""
+    moved = x.movedim(in_dims[0] or 0, 0)
+    merged = _dense(moved.flatten(0, 1))
+    y = torch.ops.scoresde_fast.fir_resample.default(merged, taps, direction, offset, gain)
+    return y.unflatten(0, moved.shape[:2]), 0
+
+
+def _autograd(x: Tensor, *options: Any) -> Tensor:
+    if needs_derivatives(x):
+        return cast(Tensor, _Resample.record(x, *options))
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.scoresde_fast.fir_resample.default(x, *options)
+
+
+operation = define(
+    "fir_resample(Tensor x, float[] taps, str direction, int offset, float gain) -> Tensor",
+    _reference,
+    _fake,
+    order=("triton", "cpu"),
+    checked=("cpu",),
+)
+library.impl("fir_resample", _autograd, "Autograd")
+torch.library.register_vmap("scoresde_fast::fir_resample", _over_batches, lib=library)

@@ -23,15 +23,10 @@ from torch.autograd import forward_ad
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.derivatives import needs_derivatives
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
-from scoresde_fast.ops.library import define
+from scoresde_fast.ops.registration import define
 
-SCHEMA = (
-    "group_norm_attention(Tensor x, Tensor norm_weight, Tensor norm_bias, int groups, float eps, Tensor score, "
-    "Tensor key_bias, Tensor value, Tensor bias, float scale) -> Tensor"
-)
-
-#: (pixels, channels) for which the fused kernels take 16-bit inputs by default; the plain form has every other shape.
-#: Chosen by the work of each until benchmarks/results/DEVICE-DATE.json has both forms measured.
+#: (pixels, channels) for which the fused kernels take 16-bit inputs by default; every other shape takes the plain form.
+#: Chosen by operation counts until both forms are measured in benchmarks/results/DEVICE-DATE.json.
 FASTER_FUSED = frozenset({(256, 256), (64, 256), (16, 256)})
 
 
@@ -41,7 +36,7 @@ class MergedAttention:
 
     Attributes:
         score: S, (C, C), in the network's dtype; 1 / sqrt(C) is folded in.
-        key_bias: u, (C,), float32; what the bias of the queries adds to the logits of each key.
+        key_bias: u, (C,), float32; the share of the queries' bias in the logits of each key.
         value: V, (C, C), in the network's dtype.
         bias: b, (C,), float32.
     """
@@ -50,6 +45,46 @@ class MergedAttention:
     key_bias: Tensor
     value: Tensor
     bias: Tensor
+
+
+def group_norm_attention(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    groups: int,
+    eps: float,
+    weights: MergedAttention,
+    scale: float = 1.0,
+    implementation: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """Return (x + attention(GroupNorm(x))) * scale.
+
+    Gradients and forward-mode tangents flow through the plain PyTorch form.
+
+    Args:
+        x: (B, C, H, W), contiguous or channels_last; float32, bfloat16 or float16 (float64: the reference only).
+        norm_weight, norm_bias: (C,), of any floating dtype.
+        groups: of the norm; divides C.
+        eps: of the norm.
+        weights: from `merge_attention`, in the dtype of ``x``.
+        scale: 1 / sqrt(2) where the block keeps the variance, else 1.
+        implementation: the result of ``operation.choose``; None takes the faster form for the shape.
+
+    Returns:
+        Shape, dtype and strides of ``x``.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, stride, device or number of groups is not as above; a kernel asked for by
+            name does not have the shape.
+    """
+    _require(x, norm_weight, norm_bias, groups, weights)
+    arguments = (x, norm_weight, norm_bias, weights.score, weights.key_bias, weights.value, weights.bias)
+    fused = implementation or torch.ops.scoresde_fast.group_norm_attention.default
+    by_default = x.dtype.itemsize == 2 and (x.shape[2] * x.shape[3], x.shape[1]) in FASTER_FUSED
+    plain = needs_derivatives(*arguments) or (implementation is None and not by_default)
+    return (_reference if plain else fused)(
+        x, norm_weight, norm_bias, groups, eps, weights.score, weights.key_bias, weights.value, weights.bias, scale
+    )
 
 
 def merge_attention(
@@ -81,6 +116,36 @@ def merge_attention(
     )
 
 
+def _require(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, groups: int, weights: MergedAttention) -> None:
+    checks.require_image("x", x)
+    checks.require_groups(groups, x)
+    channels = x.shape[1]
+    for name, matrix in (("score", weights.score), ("value", weights.value)):
+        checks.require_parameter(name, matrix, [x.dtype], [(channels, channels)], "x", x)
+    vectors = {"norm_weight": norm_weight, "norm_bias": norm_bias, "key_bias": weights.key_bias, "bias": weights.bias}
+    for name, vector in vectors.items():
+        checks.require_parameter(name, vector, checks.FLOAT_DTYPES, [(channels,)], "x", x)
+
+
+def _reference(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    groups: int,
+    eps: float,
+    score: Tensor,
+    key_bias: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    scale: float,
+) -> Tensor:
+    normalised = _normalise(x, norm_weight.to(x.dtype), norm_bias.to(x.dtype), groups, eps)
+    keys = normalised.flatten(2).mT  # (B, H W, C)
+    queries = _project(keys, score, key_bias)
+    out = _project(_attend(queries, keys), value, bias).mT.unflatten(2, x.shape[2:])
+    return (x + out).mul_(scale)
+
+
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
     if not needs_derivatives(x):
         return F.group_norm(x, groups, weight, bias, eps)
@@ -104,96 +169,14 @@ def _attend(queries: Tensor, keys: Tensor) -> Tensor:
     return (weights @ wide / weights.sum(-1, keepdim=True)).to(keys.dtype)
 
 
-def _reference(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    groups: int,
-    eps: float,
-    score: Tensor,
-    key_bias: Tensor,
-    value: Tensor,
-    bias: Tensor,
-    scale: float,
-) -> Tensor:
-    normalised = _normalise(x, norm_weight.to(x.dtype), norm_bias.to(x.dtype), groups, eps)
-    keys = normalised.flatten(2).mT  # (B, H W, C)
-    queries = _project(keys, score, key_bias)
-    out = _project(_attend(queries, keys), value, bias).mT.unflatten(2, x.shape[2:])
-    return (x + out).mul_(scale)
-
-
 def _fake(x: Tensor, *_arguments: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-operation = define(SCHEMA, _reference, _fake, order=("triton",))
-
-
-def group_norm_attention(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    groups: int,
-    eps: float,
-    weights: MergedAttention,
-    scale: float = 1.0,
-    implementation: Callable[..., Tensor] | None = None,
-) -> Tensor:
-    """(x + attention(GroupNorm(x))) * scale.
-
-    Gradients and forward-mode tangents are carried, by the plain PyTorch form.
-
-    Args:
-        x: (B, C, H, W), contiguous or channels_last; float32, bfloat16 or float16 (float64: the reference only).
-        norm_weight, norm_bias: (C,), of any floating dtype.
-        groups: of the norm; divides C.
-        eps: of the norm.
-        weights: what `merge_attention` made, in the dtype of ``x``.
-        scale: 1 / sqrt(2) where the block keeps the variance, else 1.
-        implementation: what ``operation.choose`` returned; None takes the faster form for the shape.
-
-    Returns:
-        Shape, dtype and strides of ``x``.
-
-    Raises:
-        TypeError, ValueError: a dtype, shape, stride, device or number of groups is not as above; a kernel asked for by
-            name does not have the shape.
-    """
-    _require(x, norm_weight, norm_bias, groups, weights)
-    arguments = (x, norm_weight, norm_bias, weights.score, weights.key_bias, weights.value, weights.bias)
-    fused = implementation or torch.ops.scoresde_fast.group_norm_attention.default
-    by_default = x.dtype.itemsize == 2 and (x.shape[2] * x.shape[3], x.shape[1]) in FASTER_FUSED
-    plain = needs_derivatives(*arguments) or (implementation is None and not by_default)
-    return (_reference if plain else fused)(
-        x, norm_weight, norm_bias, groups, eps, weights.score, weights.key_bias, weights.value, weights.bias, scale
-    )
-
-
-def _require(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, groups: int, weights: MergedAttention) -> None:
-    checks.require_dtype("x", x, (*checks.NETWORK_DTYPES, torch.float64))
-    if x.ndim != 4:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, C, H, W)")
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
-        raise ValueError(
-            f"x has strides {tuple(x.stride())} for shape {tuple(x.shape)}; it must be contiguous or channels_last: "
-            "call .contiguous()"
-        )
-    channels = x.shape[1]
-    if groups < 1 or channels % groups:
-        raise ValueError(f"{groups} groups do not divide {channels} channels: choose a divisor")
-    for name, matrix in (("score", weights.score), ("value", weights.value)):
-        checks.require_dtype(name, matrix, [x.dtype])
-        _require_shape(name, matrix, (channels, channels), x)
-        checks.require_contiguous(name, matrix)
-    vectors = {"norm_weight": norm_weight, "norm_bias": norm_bias, "key_bias": weights.key_bias, "bias": weights.bias}
-    for name, vector in vectors.items():
-        checks.require_dtype(name, vector, (*checks.NETWORK_DTYPES, torch.float64))
-        _require_shape(name, vector, (channels,), x)
-        checks.require_contiguous(name, vector)
-
-
-def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
-    if tensor.shape != shape:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; for x of shape {tuple(x.shape)} it must be {shape}")
-    checks.require_device(name, tensor, "x", x)
+operation = define(
+    "group_norm_attention(Tensor x, Tensor norm_weight, Tensor norm_bias, int groups, float eps, Tensor score, "
+    "Tensor key_bias, Tensor value, Tensor bias, float scale) -> Tensor",
+    _reference,
+    _fake,
+    order=("triton",),
+)

@@ -1,37 +1,134 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``group_norm_silu``: what a residual block of NCSN++ does between two convolutions, in one pass over memory.
+"""``group_norm_silu``: the work of an NCSN++ residual block between two convolutions, in one pass over memory.
 
 ``h = (x + shift + residual) * scale``, GroupNorm (Wu & He, 2018), SiLU and, where the block resamples, the FIR
 filter of `scoresde_fast.ops.fir_resample`.  ``shift`` is the time bias of a sample's channels; ``residual`` and
 ``scale`` are the block's join, whose result the network needs too.
+
+Derivatives: with n = (h - mean) r, z = weight n + bias, y = silu(z) and <.> the mean over a group, a tangent t of h
+gives ``silu'(z) weight r (t - <t> - n <n t>)``, and a gradient g of y, with d = g silu'(z), gives h the gradient
+``r (weight d - <weight d> - n <n weight d>)``.  ``source`` is the stored h where there was a residual (``joined``),
+else x, from which h = (x + shift) * scale is recomputed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from scoresde_fast.ops import checks
-from scoresde_fast.ops.derivatives import goes_through_dispatcher, needs_derivatives
-from scoresde_fast.ops.fir_resample import fir_down, fir_up
-from scoresde_fast.ops.group_norm_silu_gradients import (
-    joined_input,
-    memory_format,
-    recorded,
-    register_autograd,
+from scoresde_fast.ops.derivatives import (
+    SingleLevelFunction,
+    below_autograd,
+    goes_through_dispatcher,
+    needs_derivatives,
 )
-from scoresde_fast.ops.library import define, library
+from scoresde_fast.ops.fir_resample import centred_offset, fir_down, fir_up
+from scoresde_fast.ops.registration import define, library
 
-SCHEMA = (
-    "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, float eps, Tensor? shift, Tensor? residual, "
-    "float scale, bool silu, str resample, float[] taps) -> (Tensor, Tensor, Tensor)"
-)
 RESAMPLES = ("none", "up", "down")
 TAPS = (1.0, 3.0, 3.0, 1.0)
+Triple: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+
+def group_norm_silu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    *,
+    eps: float = 1e-6,
+    shift: Tensor | None = None,
+    residual: Tensor | None = None,
+    scale: float = 1.0,
+    silu: bool = True,
+    resample: str = "none",
+    taps: Sequence[float] = TAPS,
+    implementation: Callable[..., Any] | None = None,
+) -> Triple:
+    """Return SiLU of GroupNorm of (x + shift + residual) * scale, resampled by two; carries gradients and tangents.
+
+    Args:
+        x: (B, C, H, W) float32, bfloat16 or float16, contiguous or channels_last; float64 runs in the reference.
+        weight, bias: (C,) in any of these dtypes.
+        groups: the number of groups, a divisor of C.
+        eps: added to the variance.
+        shift: (B, C) or (C,), added to every pixel.
+        residual: like ``x``, dtype and memory format included.
+        scale: the factor of the sum.
+        silu: False leaves the activation out.
+        resample: "none", "up" or, of even H and W, "down".
+        taps: the FIR filter of "up" and "down", 2 to 12 numbers.
+        implementation: the result of ``operation.choose``, which carries no gradients; None chooses now.
+
+    Returns:
+        y: (B, C, H', W') in the dtype and memory format of ``x``; H' is H, 2H or H/2.
+        h: the joined tensor, like ``x``, rounded to its dtype; the norm sees this; (0,) without ``residual``.
+        statistics: (B, groups, 2) float32, mean and reciprocal deviation of each group of h.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, stride, device, ``groups``, ``resample`` or ``taps`` is not as above.
+    """
+    taps = [] if resample == "none" else list(taps)
+    arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
+    required = (x, weight, bias, groups, shift, residual, resample, taps)
+    recording = False
+    if implementation is None and not goes_through_dispatcher():
+        backend = operation.default(x.device)
+        implementation = backend.function
+        recording = needs_derivatives(x, weight, bias, shift, residual)
+        plain = resample == "none" and not recording
+        if backend.checks and plain and _reaches_kernel(x, weight, bias, shift, residual):
+            # The kernel checks its arguments in a tenth of the time of `_require`, which has the better message.
+            try:
+                return implementation(*arguments)
+            except RuntimeError:
+                _require(*required)
+                raise
+    _require(*required)
+    if x.dtype == torch.float64:
+        return _reference(*arguments)
+    if implementation is None:
+        implementation = torch.ops.scoresde_fast.group_norm_silu.default
+    return _recorded(implementation, *arguments) if recording else implementation(*arguments)
+
+
+def _reaches_kernel(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, residual: Tensor | None) -> bool:
+    """Whether the C++ kernel gets the arguments: not with float64, nor where a tensor is on the device "meta"."""
+    vectors = weight.is_cpu and bias.is_cpu and (shift is None or shift.is_cpu)
+    return vectors and (residual is None or residual.is_cpu) and x.dtype != torch.float64
+
+
+def _require(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    resample: str,
+    taps: Sequence[float],
+) -> None:
+    dtypes = checks.FLOAT_DTYPES if x.dtype == torch.float64 else checks.NETWORK_DTYPES
+    checks.require_image("x", x, dtypes)
+    checks.require_groups(groups, x)
+    batch, channels, height, width = x.shape
+    checks.require_parameter("weight", weight, dtypes, [(channels,)], "x", x)
+    checks.require_parameter("bias", bias, dtypes, [(channels,)], "x", x)
+    if shift is not None:
+        checks.require_parameter("shift", shift, dtypes, [(channels,), (batch, channels)], "x", x)
+    if residual is not None:
+        checks.require_residual(residual, x, tuple(x.shape), memory_format(x))
+    checks.require_choice("resample", resample, RESAMPLES)
+    if resample != "none" and (not 2 <= len(taps) <= 12 or sum(taps) == 0):
+        raise ValueError(f"taps are {list(taps)}; a filter has 2 to 12 values and a sum other than 0")
+    if resample == "down" and (height % 2 or width % 2):
+        raise ValueError(f"x has shape {tuple(x.shape)}; only even heights and widths can be halved: pad or crop it")
 
 
 def _reference(
@@ -46,14 +143,14 @@ def _reference(
     silu: bool,
     resample: str,
     taps: Sequence[float],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Triple:
     y, joined, statistics = _fake(x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
     if x.numel() == 0:
         return y, joined, statistics.zero_()
     layout = memory_format(x)
     h = joined_input(x, shift, residual, scale)
     if residual is not None:
-        # The norm sees what is stored.
+        # The norm sees the stored h.
         joined = h.to(x.dtype).contiguous(memory_format=layout)
         h = joined.to(h.dtype)
     variance, mean = torch.var_mean(h.reshape(len(x), groups, -1), dim=-1, correction=0)
@@ -78,7 +175,7 @@ def _fake(
     silu: bool,
     resample: str,
     taps: Sequence[float],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Triple:
     layout = memory_format(x)
     batch, channels, height, width = x.shape
     if resample == "up":
@@ -90,125 +187,218 @@ def _fake(
     return y, joined, x.new_empty((batch, groups, 2), dtype=torch.float32)
 
 
-operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"), checked=("cpu",))
-register_autograd(library)
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Return the format of the outputs: contiguous wherever the strides of ``x`` are."""
+    return torch.contiguous_format if x.is_contiguous() else torch.channels_last
 
 
-def group_norm_silu(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    *,
-    eps: float = 1e-6,
-    shift: Tensor | None = None,
-    residual: Tensor | None = None,
-    scale: float = 1.0,
-    silu: bool = True,
-    resample: str = "none",
-    taps: Sequence[float] = TAPS,
-    implementation: Callable[..., Any] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """GroupNorm of (x + shift + residual) * scale, SiLU, and resampling by two; carries gradients and tangents.
-
-    Args:
-        x: (B, C, H, W) float32, bfloat16 or float16, contiguous or channels_last; float64 runs in the reference.
-        weight, bias: (C,) in any of these dtypes.
-        groups: the number of groups, a divisor of C.
-        eps: added to the variance.
-        shift: (B, C) or (C,), added to every pixel.
-        residual: like ``x``, dtype and memory format included.
-        scale: the factor of the sum.
-        silu: False leaves the activation out.
-        resample: "none", "up" or, of even H and W, "down".
-        taps: the FIR filter of "up" and "down", 2 to 12 numbers.
-        implementation: what ``operation.choose`` returned, which carries no gradients; None chooses now.
-
-    Returns:
-        y: (B, C, H', W') in the dtype and memory format of ``x``; H' is H, 2H or H/2.
-        h: the joined tensor, like ``x``, rounded to its dtype, which is what the norm sees; (0,) without ``residual``.
-        statistics: (B, groups, 2) float32, mean and reciprocal deviation of each group of h.
-
-    Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, ``groups``, ``resample`` or ``taps`` is not as above.
-    """
-    taps = [] if resample == "none" else list(taps)
-    arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
-    required = (x, weight, bias, groups, shift, residual, resample, taps)
-    recording = False
-    if implementation is None and not goes_through_dispatcher():
-        backend = operation.default(x.device)
-        implementation = backend.function
-        recording = needs_derivatives(x, weight, bias, shift, residual)
-        if (
-            backend.checks
-            and resample == "none"
-            and not recording
-            and _reaches_kernel(x, weight, bias, shift, residual)
-        ):
-            # It looks at its arguments in a tenth of the time that it takes here; the sentence comes from here.
-            try:
-                return implementation(*arguments)
-            except RuntimeError:
-                _require(*required)
-                raise
-    _require(*required)
-    if x.dtype == torch.float64:
-        return _reference(*arguments)
-    if implementation is None:
-        implementation = torch.ops.scoresde_fast.group_norm_silu.default
-    return recorded(implementation, *arguments) if recording else implementation(*arguments)
-
-
-def _reaches_kernel(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, residual: Tensor | None) -> bool:
-    """Whether the C++ kernel will see what is on x's CPU: float64 is the reference's, and where a tensor is of the
-    device "meta" the dispatcher takes the fake."""
-    vectors = weight.is_cpu and bias.is_cpu and (shift is None or shift.is_cpu)
-    return vectors and (residual is None or residual.is_cpu) and x.dtype != torch.float64
-
-
-def _require(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    resample: str,
-    taps: Sequence[float],
-) -> None:
-    dtypes = (*checks.NETWORK_DTYPES, torch.float64) if x.dtype == torch.float64 else checks.NETWORK_DTYPES
-    checks.require_dtype("x", x, dtypes)
-    if x.ndim != 4:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, C, H, W)")
-    if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
-        raise ValueError(
-            f"x has strides {tuple(x.stride())} for shape {tuple(x.shape)}; it must be contiguous (NCHW) or "
-            "channels_last: call .contiguous(memory_format=torch.channels_last)"
-        )
-    batch, channels, height, width = x.shape
-    if groups < 1 or channels % groups:
-        raise ValueError(f"groups is {groups}; it must be a positive divisor of the {channels} channels of x")
-    for name, vector in (("weight", weight), ("bias", bias), ("shift", shift)):
-        if vector is None:
-            continue
-        shapes = [(channels,), (batch, channels)] if name == "shift" else [(channels,)]
-        checks.require_dtype(name, vector, dtypes)
-        if tuple(vector.shape) not in shapes:
-            allowed = " or ".join(str(shape) for shape in shapes)
-            raise ValueError(f"{name} has shape {tuple(vector.shape)}; for x of shape {tuple(x.shape)} it is {allowed}")
-        checks.require_device(name, vector, "x", x)
-        checks.require_contiguous(name, vector)
+def joined_input(x: Tensor, shift: Tensor | None, residual: Tensor | None, scale: float) -> Tensor:
+    """Return (x + shift + residual) * scale in float32, or float64 where x is."""
+    h = x.to(torch.promote_types(x.dtype, torch.float32))
+    if shift is not None:
+        h = h + shift.to(h.dtype)[..., None, None]
     if residual is not None:
-        checks.require_dtype("residual", residual, [x.dtype])
-        checks.require_like("residual", residual, "x", x)
-        if not residual.is_contiguous(memory_format=memory_format(x)):
-            raise ValueError(
-                f"residual has strides {tuple(residual.stride())}; it must have the memory format of x, whose strides "
-                f"are {tuple(x.stride())}: call .contiguous(memory_format=...)"
+        h = h + residual.to(h.dtype)
+    return h * scale if scale != 1 else h
+
+
+def _normalised(
+    source: Tensor,
+    shift: Tensor | None,
+    statistics: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    scale: float,
+    joined: bool,
+    silu: bool,
+) -> Triple:
+    """n (B, G, C/G, HW), the derivative of the activation in the same shape, and the deviations' reciprocals."""
+    h = joined_input(source, None, None, 1.0) if joined else joined_input(source, shift, None, scale)
+    h = h.reshape(len(h), groups, h.shape[1] // groups, -1)
+    mean, reciprocal = statistics.to(h.dtype)[:, :, None, None].unbind(-1)
+    n = (h - mean) * reciprocal
+    if not silu:
+        return n, torch.ones_like(n), reciprocal
+    z = n * weight.to(h.dtype).view(groups, -1, 1) + bias.to(h.dtype).view(groups, -1, 1)
+    sigmoid = z.sigmoid()
+    return n, sigmoid * (1 + z * (1 - sigmoid)), reciprocal
+
+
+def _backward_reference(
+    grad_y: Tensor,
+    grad_h: Tensor | None,
+    source: Tensor,
+    shift: Tensor | None,
+    statistics: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    scale: float,
+    joined: bool,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if source.numel() == 0:
+        outputs = _backward_fake(grad_y, grad_h, source, shift, statistics, weight)
+        return outputs[0], outputs[1].zero_(), outputs[2].zero_(), outputs[3].zero_()
+    n, slope, reciprocal = _normalised(source, shift, statistics, weight, bias, groups, scale, joined, silu)
+    d = grad_y.to(n.dtype).reshape(n.shape) * slope
+    grad_weight, grad_bias = (d * n).sum((0, 3)).flatten(), d.sum((0, 3)).flatten()
+    d = d * weight.to(n.dtype).view(groups, -1, 1)
+    grad = (d - d.mean((2, 3), keepdim=True) - n * (n * d).mean((2, 3), keepdim=True)) * reciprocal
+    grad = grad.reshape(source.shape)
+    if grad_h is not None:
+        grad = grad + grad_h.to(n.dtype)
+    grad = grad * scale
+    grad_x = grad.to(source.dtype).contiguous(memory_format=memory_format(source))
+    return grad_x, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), grad.sum((2, 3)).float()
+
+
+def _backward_fake(
+    grad_y: Tensor,
+    grad_h: Tensor | None,
+    source: Tensor,
+    shift: Tensor | None,
+    statistics: Tensor,
+    weight: Tensor,
+    *_arguments: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_x = torch.empty_like(source, memory_format=memory_format(source))
+    return (
+        grad_x,
+        torch.empty_like(weight),
+        torch.empty_like(weight),
+        source.new_empty(source.shape[:2], dtype=torch.float32),
+    )
+
+
+def _tangent_reference(
+    tangent: Tensor,
+    source: Tensor,
+    shift: Tensor | None,
+    statistics: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    scale: float,
+    joined: bool,
+    silu: bool,
+) -> Tensor:
+    if source.numel() == 0:
+        return _tangent_fake(tangent, source)
+    n, slope, reciprocal = _normalised(source, shift, statistics, weight, bias, groups, scale, joined, silu)
+    t = tangent.to(n.dtype).reshape(n.shape)
+    t = (t - t.mean((2, 3), keepdim=True) - n * (n * t).mean((2, 3), keepdim=True)) * reciprocal
+    t = t * weight.to(n.dtype).view(groups, -1, 1) * slope
+    return t.reshape(source.shape).to(source.dtype).contiguous(memory_format=memory_format(source))
+
+
+def _tangent_fake(tangent: Tensor, source: Tensor, *_arguments: Any) -> Tensor:
+    return torch.empty_like(source, memory_format=memory_format(source))
+
+
+class _GroupNormSilu(SingleLevelFunction):
+    """The operation with its derivatives; the filter is linear, so its derivative is the filter or its adjoint."""
+
+    @staticmethod
+    def forward(implementation: Callable[..., Any], *arguments: Any) -> Any:
+        return implementation(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> None:
+        _, x, weight, bias, ctx.groups, _, shift, residual, ctx.scale, ctx.silu, ctx.resample, ctx.taps = inputs
+        _, h, statistics = output
+        ctx.joined = residual is not None
+        ctx.shift_dims = 0 if shift is None else shift.ndim
+        ctx.shift_dtype = None if shift is None else shift.dtype
+        saved = (h if ctx.joined else x, None if ctx.joined else shift, statistics, weight, bias)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        ctx.mark_non_differentiable(*([statistics] if ctx.joined else [h, statistics]))
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _statistics: None) -> Any:
+        source, shift, statistics, weight, bias = ctx.saved_tensors
+        layout = memory_format(source)
+        if grad_y is None:
+            grad_y = torch.zeros_like(source, memory_format=layout)
+        elif ctx.resample != "none":
+            grad_y = _filter(grad_y.contiguous(memory_format=layout), ctx.resample, ctx.taps, adjoint=True)
+        grad_x, grad_weight, grad_bias, grad_shift = torch.ops.scoresde_fast.group_norm_silu_backward(
+            grad_y.contiguous(memory_format=layout),
+            None if grad_h is None or not ctx.joined else grad_h.contiguous(memory_format=layout),
+            source, shift, statistics, weight, bias, ctx.groups, ctx.scale, ctx.joined, ctx.silu,
+        )  # fmt: skip
+        if ctx.shift_dims == 1:
+            grad_shift = grad_shift.sum(0)
+        shift_grad = grad_shift.to(ctx.shift_dtype) if ctx.shift_dims else None
+        grad_bias = grad_bias.to(bias.dtype)
+        grad_residual = grad_x if ctx.joined else None
+        return None, grad_x, grad_weight, grad_bias, None, None, shift_grad, grad_residual, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        _, x, weight, bias, _, _, shift, residual, *_ = tangents
+        if weight is not None or bias is not None:
+            raise NotImplementedError(
+                "group_norm_silu has no tangent in weight or bias: make only x, shift or residual dual"
             )
-    checks.require_choice("resample", resample, RESAMPLES)
-    if resample != "none" and (not 2 <= len(taps) <= 12 or sum(taps) == 0):
-        raise ValueError(f"taps are {list(taps)}; a filter has 2 to 12 values and a sum other than 0")
-    if resample == "down" and (height % 2 or width % 2):
-        raise ValueError(f"x has shape {tuple(x.shape)}; only even heights and widths can be halved: pad or crop it")
+        source, saved_shift, *parameters = ctx.saved_tensors
+        layout = memory_format(source)
+        total = torch.zeros_like(source) if x is None else x
+        t = joined_input(total, shift, residual, ctx.scale).to(source.dtype).contiguous(memory_format=layout)
+        y = torch.ops.scoresde_fast.group_norm_silu_tangent(
+            t, source, saved_shift, *parameters, ctx.groups, ctx.scale, ctx.joined, ctx.silu
+        )
+        if ctx.resample != "none":
+            y = _filter(y, ctx.resample, ctx.taps).contiguous(memory_format=layout)
+        return y, t if ctx.joined else None, None
+
+
+def _filter(x: Tensor, resample: str, taps: Sequence[float], *, adjoint: bool = False) -> Tensor:
+    """`fir_resample` with its defaults, or its adjoint, below autograd."""
+    offset, gain, direction = centred_offset(len(taps), resample), 4.0 if resample == "up" else 1.0, resample
+    if adjoint:
+        taps, offset, direction = taps[::-1], len(taps) - 1 - offset, "down" if resample == "up" else "up"
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.scoresde_fast.fir_resample.default(x, taps, direction, offset, gain)
+
+
+def _recorded(implementation: Callable[..., Any], *arguments: Any) -> Triple:
+    return cast(Triple, _GroupNormSilu.record(implementation, *arguments))
+
+
+def _autograd(*arguments: Any) -> Triple:
+    x, weight, bias, _, _, shift, residual, *_ = arguments
+    implementation = torch.ops.scoresde_fast.group_norm_silu.default
+    if needs_derivatives(x, weight, bias, shift, residual):
+        return _recorded(below_autograd(implementation), *arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return cast(Triple, implementation(*arguments))
+
+
+_SAVED = "Tensor source, Tensor? shift, Tensor statistics, Tensor weight, Tensor bias, int groups, float scale, "
+operation = define(
+    "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, float eps, Tensor? shift, Tensor? residual, "
+    "float scale, bool silu, str resample, float[] taps) -> (Tensor, Tensor, Tensor)",
+    _reference,
+    _fake,
+    order=("triton", "cpu"),
+    checked=("cpu",),
+)
+backward = define(
+    f"group_norm_silu_backward(Tensor grad_y, Tensor? grad_h, {_SAVED}bool joined, bool silu) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _backward_reference,
+    _backward_fake,
+    order=("triton", "cpu"),
+)
+tangent = define(
+    f"group_norm_silu_tangent(Tensor tangent, {_SAVED}bool joined, bool silu) -> Tensor",
+    _tangent_reference,
+    _tangent_fake,
+    order=("triton", "cpu"),
+)
+library.impl("group_norm_silu", _autograd, "Autograd")

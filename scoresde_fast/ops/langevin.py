@@ -1,30 +1,193 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``langevin``: a whole step of the Langevin corrector, norms and update as one operation.
+"""``langevin``: a step of the Langevin corrector, whose size depends on the norms of the score and of the noise.
 
-A GPU makes the noise in both, by `langevin_norms` and `langevin_step`; a CPU, where making it costs more than keeping
-it, makes it once.
+Song et al. 2021, algorithms 4 and 5.  A GPU runs two halves, ``langevin_norms`` and ``langevin_step``, and generates
+the row's noise in both; a CPU, where generating noise costs more than storing it, generates it once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from scoresde_fast.ops import checks
-from scoresde_fast.ops.langevin_norms import operation as norms_operation
-from scoresde_fast.ops.langevin_norms import require_score
-from scoresde_fast.ops.langevin_step import LangevinNorm
-from scoresde_fast.ops.langevin_step import operation as step_operation
-from scoresde_fast.ops.library import define
-from scoresde_fast.ops.step_table import DeviceTable
+from scoresde_fast.ops.affine_step import row_noise
+from scoresde_fast.ops.registration import define
+from scoresde_fast.ops.step_table import COLUMNS, WIDTH, DeviceTable
 
-SCHEMA = (
-    "langevin(Tensor(a!) state, Tensor network_output, Tensor sample_ids, Tensor coefficients, Tensor control, "
-    "Tensor? counter, int offset, bool per_sample, int run_seed, bool precise) -> ()"
-)
+LangevinNorm = Literal["sample", "batch"]
+
+
+def langevin(
+    state: Tensor,
+    network_output: Tensor,
+    sample_ids: Tensor,
+    table: DeviceTable,
+    row: int = 0,
+    *,
+    counter: Tensor | None = None,
+    norm: LangevinNorm = "sample",
+    run_seed: int = 0,
+    precise: bool = False,
+    implementation: Callable[..., None] | None = None,
+) -> None:
+    """Replace the state by state + e score + sqrt(2 e) noise, e = factor (|noise| / |score|)^2.
+
+    Args:
+        state: (B, ...) float32, contiguous.
+        network_output: like ``state``, float32, bfloat16 or float16; the score is ``derive_output`` times it.
+        sample_ids: (B,) int64.
+        norm: "batch": |.| is the mean over the batch of the samples' norms, as published; "sample": each sample's own,
+            so that a sample does not depend on its batch.
+        table, row, counter, run_seed, precise, implementation: as in `affine_step`; the table's column ``langevin``
+            holds the factor 2 alpha snr^2.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
+    """
+    _require_state(state, network_output, norm)
+    _require(network_output, sample_ids, table, row, counter, run_seed)
+    (implementation or torch.ops.scoresde_fast.langevin.default)(
+        state, network_output, sample_ids, table.coefficients, table.control, counter, row, norm == "sample",
+        checks.signed64(run_seed), precise,
+    )  # fmt: skip
+
+
+def langevin_norms(
+    network_output: Tensor,
+    sample_ids: Tensor,
+    table: DeviceTable,
+    row: int = 0,
+    *,
+    counter: Tensor | None = None,
+    run_seed: int = 0,
+    precise: bool = False,
+    implementation: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """Return each sample's sums of squares of the score and of the row's noise, which is not stored.
+
+    Args:
+        network_output: (B, ...) float32, bfloat16 or float16, contiguous.
+        sample_ids, table, row, counter, run_seed, precise: as in `langevin`.
+        implementation: the result of ``norms_operation.choose``; None chooses now.
+
+    Returns:
+        (B, 2) float32: [|score|^2, |noise|^2]; the same bits every time.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
+    """
+    _require(network_output, sample_ids, table, row, counter, run_seed)
+    return (implementation or torch.ops.scoresde_fast.langevin_norms.default)(
+        network_output, sample_ids, table.coefficients, table.control, counter, row, checks.signed64(run_seed), precise
+    )
+
+
+def langevin_step(
+    state: Tensor,
+    network_output: Tensor,
+    norms: Tensor,
+    sample_ids: Tensor,
+    table: DeviceTable,
+    row: int = 0,
+    *,
+    counter: Tensor | None = None,
+    norm: LangevinNorm = "sample",
+    run_seed: int = 0,
+    precise: bool = False,
+    implementation: Callable[..., None] | None = None,
+) -> None:
+    """Take the step of `langevin` with norms that are known.
+
+    Args:
+        norms: (B, 2), the result of `langevin_norms` for the same row.
+        state, network_output, sample_ids, table, row, counter, norm, run_seed, precise: as in `langevin`.
+        implementation: the result of ``step_operation.choose``; None chooses now.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
+    """
+    _require_state(state, network_output, norm)
+    _require(network_output, sample_ids, table, row, counter, run_seed)
+    checks.require_dtype("norms", norms, [torch.float32, torch.float64])
+    checks.require_contiguous("norms", norms)
+    checks.require_device("norms", norms, "state", state)
+    if norms.shape != (len(state), 2):
+        raise ValueError(
+            f"norms have shape {tuple(norms.shape)}; langevin_norms gives ({len(state)}, 2) for this batch"
+        )
+    (implementation or torch.ops.scoresde_fast.langevin_step.default)(
+        state, network_output, norms, sample_ids, table.coefficients, table.control, counter, row, norm == "sample",
+        checks.signed64(run_seed), precise,
+    )  # fmt: skip
+
+
+def _require_state(state: Tensor, network_output: Tensor, norm: str) -> None:
+    checks.require_dtype("state", state, [torch.float32, torch.float64])
+    checks.require_contiguous("state", state)
+    checks.require_like("network_output", network_output, "state", state)
+    checks.require_choice("norm", norm, get_args(LangevinNorm))
+
+
+def _require(
+    network_output: Tensor, sample_ids: Tensor, table: DeviceTable, row: int, counter: Tensor | None, run_seed: int
+) -> None:
+    checks.require_dtype("network_output", network_output, checks.FLOAT_DTYPES)
+    checks.require_contiguous("network_output", network_output)
+    checks.require_sample_ids(sample_ids, "network_output", network_output)
+    checks.require_table(table, WIDTH, "network_output", network_output)
+    checks.require_unsigned("run seed", run_seed, 64)
+    checks.require_row(len(table.coefficients), counter, row)
+
+
+def _norms_reference(
+    network_output: Tensor,
+    sample_ids: Tensor,
+    coefficients: Tensor,
+    control: Tensor,
+    counter: Tensor | None,
+    offset: int,
+    run_seed: int,
+    precise: bool,
+) -> Tensor:
+    row, integers = DeviceTable(coefficients, control).row(counter, offset)
+    wide = torch.promote_types(network_output.dtype, torch.float32)
+    score = row[COLUMNS.derive_output].to(wide) * network_output.to(wide)
+    noise = row_noise(score, sample_ids, run_seed, integers)
+    return torch.stack([score.square().flatten(1).sum(1), noise.square().flatten(1).sum(1)], dim=1)
+
+
+def _norms_fake(network_output: Tensor, *_arguments: object) -> Tensor:
+    wide = torch.promote_types(network_output.dtype, torch.float32)
+    return network_output.new_empty((network_output.shape[0], 2), dtype=wide)
+
+
+def _step_reference(
+    state: Tensor,
+    network_output: Tensor,
+    norms: Tensor,
+    sample_ids: Tensor,
+    coefficients: Tensor,
+    control: Tensor,
+    counter: Tensor | None,
+    offset: int,
+    per_sample: bool,
+    run_seed: int,
+    precise: bool,
+) -> None:
+    row, integers = DeviceTable(coefficients, control).row(counter, offset)
+    row = row.to(state.dtype)
+    score_norm, noise_norm = norms.to(state.dtype).sqrt().unbind(1)
+    if not per_sample:
+        score_norm, noise_norm = score_norm.mean(), noise_norm.mean()
+    size = row[COLUMNS.langevin] * (noise_norm / score_norm).square()
+    size = size.expand(len(state)).reshape(-1, *[1] * (state.ndim - 1))
+    score = row[COLUMNS.derive_output] * network_output.to(state.dtype)
+    noise = row_noise(state, sample_ids, run_seed, integers)
+    state.copy_(state + size * score + (2 * size).sqrt() * noise)
 
 
 def _reference(
@@ -44,37 +207,18 @@ def _reference(
     step_operation.reference(state, network_output, norms, *row, per_sample, run_seed, precise)
 
 
-def _fake(state: Tensor, *_arguments: Any) -> None:
-    return None
-
-
-operation = define(SCHEMA, _reference, _fake)
-
-
-def langevin(
-    state: Tensor,
-    network_output: Tensor,
-    sample_ids: Tensor,
-    table: DeviceTable,
-    row: int = 0,
-    *,
-    counter: Tensor | None = None,
-    norm: LangevinNorm = "sample",
-    run_seed: int = 0,
-    precise: bool = False,
-    implementation: Callable[..., None] | None = None,
-) -> None:
-    """state + e score + sqrt(2 e) noise, e = factor (|noise| / |score|)^2, in place.
-
-    Song et al. 2021, algorithms 4 and 5.  Arguments and errors are those of
-    `scoresde_fast.ops.langevin_step.langevin_step`, which also wants the norms that this operation finds.
-    """
-    checks.require_dtype("state", state, [torch.float32, torch.float64])
-    checks.require_contiguous("state", state)
-    checks.require_like("network_output", network_output, "state", state)
-    checks.require_choice("norm", norm, get_args(LangevinNorm))
-    require_score(network_output, sample_ids, table, row, counter, run_seed)
-    (implementation or torch.ops.scoresde_fast.langevin.default)(
-        state, network_output, sample_ids, table.coefficients, table.control, counter, row, norm == "sample",
-        checks.signed64(run_seed), precise,
-    )  # fmt: skip
+_ROW = "Tensor sample_ids, Tensor coefficients, Tensor control, Tensor? counter, int offset"
+norms_operation = define(
+    f"langevin_norms(Tensor network_output, {_ROW}, int run_seed, bool precise) -> Tensor",
+    _norms_reference,
+    _norms_fake,
+)
+step_operation = define(
+    f"langevin_step(Tensor(a!) state, Tensor network_output, Tensor norms, {_ROW}, bool per_sample, int run_seed, "
+    "bool precise) -> ()",
+    _step_reference,
+)
+operation = define(
+    f"langevin(Tensor(a!) state, Tensor network_output, {_ROW}, bool per_sample, int run_seed, bool precise) -> ()",
+    _reference,
+)

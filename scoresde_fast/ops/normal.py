@@ -11,22 +11,8 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.ops import checks
-from scoresde_fast.ops.library import define
+from scoresde_fast.ops.registration import define
 from scoresde_fast.rng import standard_normals
-
-SCHEMA = "normal(Tensor sample_ids, int run_seed, int draw, SymInt elements, bool precise) -> Tensor"
-
-
-def _reference(sample_ids: Tensor, run_seed: int, draw: int, elements: int, precise: bool) -> Tensor:
-    return standard_normals(sample_ids, run_seed, draw, elements)
-
-
-def fake_field(sample_ids: Tensor, run_seed: int, draw: int, elements: int, *_precise: Any) -> Tensor:
-    """(B, elements) float32."""
-    return sample_ids.new_empty((sample_ids.shape[0], elements), dtype=torch.float32)
-
-
-operation = define(SCHEMA, _reference, fake_field)
 
 
 def normal(
@@ -38,15 +24,15 @@ def normal(
     precise: bool = False,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """The normal field ``draw`` of each sample.
+    """Return the normal field ``draw`` of each sample.
 
     Args:
         sample_ids: (B,) int64, each in [0, 2^63).
         run_seed: the run's seed, in [0, 2^64).
         draw: the field's number in the run, in [0, 2^32); the prior is draw 0.
         shape: one sample's shape; the position in its contiguous memory is the element index of the contract.
-        precise: on a GPU, within 2 ulp of the contract rather than by the faster approximation.
-        implementation: what ``operation.choose`` returned; None chooses now.
+        precise: on a GPU, within 2 ulp of the contract instead of the faster approximation.
+        implementation: the result of ``operation.choose``; None chooses now.
 
     Returns:
         (B, *shape) float32 on the device of ``sample_ids``.
@@ -61,7 +47,7 @@ def normal(
 
 
 def require_field(sample_ids: Tensor, run_seed: int, draw: int, shape: tuple[int, ...]) -> int:
-    """The number of elements of one sample; raises unless the arguments of a field are in order."""
+    """Return the number of elements of one sample; raise unless the arguments of a field are valid."""
     elements = math.prod(shape)
     checks.require_dtype("sample_ids", sample_ids, [torch.int64])
     if sample_ids.ndim != 1:
@@ -70,3 +56,17 @@ def require_field(sample_ids: Tensor, run_seed: int, draw: int, shape: tuple[int
     checks.require_unsigned("draw", draw, 32)
     checks.require_unsigned("number of elements", elements, 34)
     return elements
+
+
+def _reference(sample_ids: Tensor, run_seed: int, draw: int, elements: int, precise: bool) -> Tensor:
+    return standard_normals(sample_ids, run_seed, draw, elements)
+
+
+def fake_field(sample_ids: Tensor, run_seed: int, draw: int, elements: int, *_precise: Any) -> Tensor:
+    """Return an empty (B, elements) float32."""
+    return sample_ids.new_empty((sample_ids.shape[0], elements), dtype=torch.float32)
+
+
+operation = define(
+    "normal(Tensor sample_ids, int run_seed, int draw, SymInt elements, bool precise) -> Tensor", _reference, fake_field
+)

@@ -1,43 +1,86 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``project``: the known part of a state replaced by its noised version, the projection of Song et al. 2021, section 5.
+"""``project``: replaces the known part of a state by its noised version (Song et al. 2021, section 5).
 
-What is known are means over blocks of elements.  With A x the means times the root of the block's size, the rows of A
-are orthonormal, and the state becomes x + A^T (y_t - A x): every element of a known block moves by one number.  Blocks
-of one element are inpainting, those of all channels are gray, those of k x k pixels a smaller image.
+The known values are means over blocks of elements.  With A x the means times the root of the block's size, the rows of
+A are orthonormal, and the state becomes x + A^T (y_t - A x): all elements of a known block move by the same amount.
+Blocks of one element are inpainting, blocks of all channels a gray image, blocks of k x k pixels a smaller image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.affine_step import row_noise
-from scoresde_fast.ops.library import define
-from scoresde_fast.ops.step_table import DeviceTable
+from scoresde_fast.ops.registration import define
+from scoresde_fast.ops.step_table import LEVEL_WIDTH, LEVELS, DeviceTable
+
+__all__ = ["LEVELS", "LEVEL_WIDTH", "block_shape", "operation", "project"]
 
 
-class LevelColumns(NamedTuple):
-    """Columns of ``coefficients``: a known mean m becomes ``scale m + noise z``, of the velocity
-    ``velocity_scale m + velocity_noise_x z + velocity_noise_v z_v``."""
+def project(
+    state: Tensor,
+    known: Tensor,
+    mask: Tensor,
+    sample_ids: Tensor,
+    table: DeviceTable,
+    row: int = 0,
+    *,
+    counter: Tensor | None = None,
+    pairs: bool = False,
+    run_seed: int = 0,
+    precise: bool = False,
+    implementation: Callable[..., None] | None = None,
+) -> None:
+    """Set the mean of every known block to ``scale m + noise z``, in place; the other blocks keep their bits.
 
-    scale: int = 0
-    noise: int = 1
-    velocity_scale: int = 2
-    velocity_noise_x: int = 3
-    velocity_noise_v: int = 4
+    Args:
+        state: (B, C, H, W) float32, contiguous; of ``pairs`` (B, 2C, H, W), x in the first C channels.
+        known: (B, C', H', W') float32, contiguous, the means m over blocks of C/C' x H/H' x W/W' elements.
+        mask: like ``known``, bool; True where the mean is known.
+        sample_ids: (B,) int64.
+        table: its ``coefficients`` are (rows, 5) by `scoresde_fast.ops.step_table.LevelColumns`; of its ``control``
+            only the draw is read.  The noise has the elements of ``known``, followed by those of the velocity.
+        row, counter, run_seed, precise, implementation: as in `affine_step`.
+        pairs: whether the velocity of a known block is replaced too.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
+    """
+    checks.require_dtype("state", state, [torch.float32, torch.float64])
+    checks.require_contiguous("state", state)
+    checks.require_table(table, LEVEL_WIDTH, "state", state)
+    checks.require_dtype("known", known, [state.dtype])
+    checks.require_dtype("mask", mask, [torch.bool])
+    checks.require_like("mask", mask, "known", known)
+    checks.require_device("known", known, "state", state)
+    checks.require_contiguous("known", known)
+    checks.require_contiguous("mask", mask)
+    halves = 1 + pairs
+    image = (state.shape[1] // halves, *state.shape[2:]) if state.ndim > 1 and state.shape[1] % halves == 0 else ()
+    if len(known) != len(state) or block_shape(image, tuple(known.shape[1:])) is None:
+        raise ValueError(
+            f"known has shape {tuple(known.shape)}; it must hold the means over equal blocks of the images in a state "
+            f"of shape {tuple(state.shape)}{' of pairs' if pairs else ''}"
+        )
+    checks.require_sample_ids(sample_ids, "state", state)
+    checks.require_unsigned("run seed", run_seed, 64)
+    checks.require_row(len(table.coefficients), counter, row)
+    (implementation or torch.ops.scoresde_fast.project.default)(
+        state, known, mask, sample_ids, table.coefficients, table.control, counter, row, pairs,
+        checks.signed64(run_seed), precise,
+    )  # fmt: skip
 
 
-LEVELS = LevelColumns()
-LEVEL_WIDTH = 5
-
-SCHEMA = (
-    "project(Tensor(a!) state, Tensor known, Tensor mask, Tensor sample_ids, Tensor coefficients, Tensor control, "
-    "Tensor? counter, int offset, bool pairs, int run_seed, bool precise) -> ()"
-)
+def block_shape(image: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return (kc, kh, kw) of the blocks of an image (C, H, W) with means ``known`` (C', H', W'); None if unequal."""
+    if not len(image) == len(known) == 3:
+        return None
+    sizes = list(zip(image, known, strict=True))
+    return tuple(whole // n for whole, n in sizes) if all(n and not whole % n for whole, n in sizes) else None
 
 
 def _reference(
@@ -71,75 +114,9 @@ def _reference(
         blocks.copy_(torch.where(where, mean, blocks))
 
 
-def _fake(state: Tensor, *_arguments: Any) -> None:
-    return None
-
-
-operation = define(SCHEMA, _reference, _fake, order=("triton", "cpu"))
-
-
-def project(
-    state: Tensor,
-    known: Tensor,
-    mask: Tensor,
-    sample_ids: Tensor,
-    table: DeviceTable,
-    row: int = 0,
-    *,
-    counter: Tensor | None = None,
-    pairs: bool = False,
-    run_seed: int = 0,
-    precise: bool = False,
-    implementation: Callable[..., None] | None = None,
-) -> None:
-    """Give every known block of the state the mean ``scale m + noise z``, in place; the others stay, bit for bit.
-
-    Args:
-        state: (B, C, H, W) float32, contiguous; of ``pairs`` (B, 2C, H, W), x in the first C channels.
-        known: (B, C', H', W') float32, contiguous, the means m over blocks of C/C' x H/H' x W/W' elements.
-        mask: like ``known``, bool: which of them are known.
-        sample_ids: (B,) int64.
-        table: its ``coefficients`` are (rows, 5) by `LevelColumns`; of its ``control`` only the draw counts.  The
-            elements of the noise are those of ``known``; of the velocity those after them.
-        row, counter, run_seed, precise, implementation: as in `affine_step`.
-        pairs: the velocity of a known block is replaced too.
-
-    Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
-    """
-    checks.require_dtype("state", state, [torch.float32, torch.float64])
-    checks.require_contiguous("state", state)
-    checks.require_device("the step table", table.coefficients, "state", state)
-    if table.coefficients.ndim != 2 or table.coefficients.shape[1] != LEVEL_WIDTH:
-        raise ValueError(
-            f"coefficients have shape {tuple(table.coefficients.shape)}; this step's are (rows, {LEVEL_WIDTH})"
-        )
-    checks.require_dtype("known", known, [state.dtype])
-    checks.require_dtype("mask", mask, [torch.bool])
-    checks.require_like("mask", mask, "known", known)
-    checks.require_device("known", known, "state", state)
-    checks.require_contiguous("known", known)
-    checks.require_contiguous("mask", mask)
-    halves = 1 + pairs
-    image = (state.shape[1] // halves, *state.shape[2:]) if state.ndim > 1 and state.shape[1] % halves == 0 else ()
-    if len(known) != len(state) or block_shape(image, tuple(known.shape[1:])) is None:
-        raise ValueError(
-            f"known has shape {tuple(known.shape)}; it must hold the means over equal blocks of the images in a state "
-            f"of shape {tuple(state.shape)}{' of pairs' if pairs else ''}"
-        )
-    checks.require_sample_ids(sample_ids, len(state))
-    checks.require_device("sample_ids", sample_ids, "state", state)
-    checks.require_unsigned("run seed", run_seed, 64)
-    checks.require_row(len(table.coefficients), counter, row)
-    (implementation or torch.ops.scoresde_fast.project.default)(
-        state, known, mask, sample_ids, table.coefficients, table.control, counter, row, pairs,
-        checks.signed64(run_seed), precise,
-    )  # fmt: skip
-
-
-def block_shape(image: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...] | None:
-    """(kc, kh, kw) of the blocks of an image (C, H, W) whose means are ``known`` (C', H', W'), or None: it has none."""
-    if not len(image) == len(known) == 3:
-        return None
-    sizes = list(zip(image, known, strict=True))
-    return tuple(whole // n for whole, n in sizes) if all(n and not whole % n for whole, n in sizes) else None
+operation = define(
+    "project(Tensor(a!) state, Tensor known, Tensor mask, Tensor sample_ids, Tensor coefficients, Tensor control, "
+    "Tensor? counter, int offset, bool pairs, int run_seed, bool precise) -> ()",
+    _reference,
+    order=("triton", "cpu"),
+)

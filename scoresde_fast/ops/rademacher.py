@@ -9,13 +9,9 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.ops import checks
-from scoresde_fast.ops.library import define
 from scoresde_fast.ops.normal import fake_field, require_field
+from scoresde_fast.ops.registration import define
 from scoresde_fast.rng import random_signs
-
-operation = define(
-    "rademacher(Tensor sample_ids, int run_seed, int draw, SymInt elements) -> Tensor", random_signs, fake_field
-)
 
 
 def rademacher(
@@ -26,7 +22,7 @@ def rademacher(
     *,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """The field ``draw`` of independent signs, -1 or 1 with equal chances, of each sample.
+    """Return the field ``draw`` of each sample: independent signs, -1 or 1 with equal probability.
 
     Arguments, result (B, *shape) float32 and errors are those of `scoresde_fast.ops.normal.normal`.
     """
@@ -34,3 +30,8 @@ def rademacher(
     implementation = implementation or torch.ops.scoresde_fast.rademacher.default
     field = implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements)
     return field.view(len(sample_ids), *shape)
+
+
+operation = define(
+    "rademacher(Tensor sample_ids, int run_seed, int draw, SymInt elements) -> Tensor", random_signs, fake_field
+)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of a run on its device: what the step operations read their coefficients from.
+"""The tables that step operations read: their columns, and a table on a device.
 
-A row holds every coefficient of one step, folded on the host in float64, and three integers.  The operations find
-their row by ``counter[0] + offset``: the counter lives on the device, so that a captured step can be replayed.
+A row holds the coefficients of one step, folded on the host in float64, and three integers.  An operation reads row
+``counter[0] + offset``: the counter is on the device, so that a captured step can be replayed.  The columns have the
+same names in ``scoresde_fast.kernels.step_table`` and ``csrc/core/step_table.h``.
 """
 
 from __future__ import annotations
@@ -52,12 +53,30 @@ class PairColumns(NamedTuple):
     derive_output: int = 29
 
 
+class LevelColumns(NamedTuple):
+    """Columns of ``coefficients`` in `project`: a known mean m becomes ``scale m + noise z``, and its velocity
+    ``velocity_scale m + velocity_noise_x z + velocity_noise_v z_v``."""
+
+    scale: int = 0
+    noise: int = 1
+    velocity_scale: int = 2
+    velocity_noise_x: int = 3
+    velocity_noise_v: int = 4
+
+
+class DotColumns(NamedTuple):
+    """Columns of ``coefficients`` in `hutchinson_dot`: ``divergence += constant + factor (eps . tangent)``."""
+
+    constant: int = 0
+    factor: int = 1
+
+
 class ControlColumns(NamedTuple):
     """Columns of ``control``.
 
-    ``draw``: the number of the row's normal field, as the int32 of the same bits.  ``slot``: how many derived outputs
-    were stored before this row; modulo the length of the history it is the place of the newest one, and the output of k
-    evaluations ago lies k places before.  ``save``: 1 where the state before the row becomes the saved state.
+    ``draw``: the number of the row's normal field, as the int32 of the same bits.  ``slot``: the number of derived
+    outputs stored before this row; modulo the length of the history it is the place of the newest one, and the output
+    of k evaluations ago is k places before.  ``save``: 1 where the state before the row becomes the saved state.
     """
 
     draw: int = 0
@@ -67,19 +86,21 @@ class ControlColumns(NamedTuple):
 
 COLUMNS = Columns()
 PAIR_COLUMNS = PairColumns()
+LEVELS = LevelColumns()
+DOT = DotColumns()
 CONTROL = ControlColumns()
-WIDTH, PAIR_WIDTH = 10, 31
+WIDTH, PAIR_WIDTH, LEVEL_WIDTH, DOT_WIDTH = len(COLUMNS), PAIR_COLUMNS.derive_output + 2, len(LEVELS), len(DOT)
 
 
 @dataclass(frozen=True)
 class DeviceTable:
-    """Coefficients (rows, 10 or 31) float32 by `Columns` or `PairColumns`, and control (rows, 3) int32."""
+    """Coefficients (rows, columns) float32 by one of the tuples above, and control (rows, 3) int32."""
 
     coefficients: Tensor
     control: Tensor
 
     def row(self, counter: Tensor | None, offset: int) -> tuple[Tensor, Tensor]:
-        """(coefficients, control) of row ``counter + offset``, without a look at the counter from the host."""
+        """Return (coefficients, control) of row ``counter + offset``; the host does not read the counter."""
         if counter is None:
             return self.coefficients[offset], self.control[offset]
         index = (counter.long() + offset).clamp_(max=len(self.coefficients) - 1)

@@ -28,7 +28,7 @@ from scoresde_fast.bench.workload import Workload
 from scoresde_fast.cli import main
 from scoresde_fast.configs import load_config
 from scoresde_fast.ops import Operation
-from scoresde_fast.ops.backends import Backend
+from scoresde_fast.ops.registration import Backend
 
 SMALL = {"nf": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8,)}
 NETWORKS = {

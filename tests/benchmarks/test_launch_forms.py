@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launchers launch is what ``benchmarks/sass.py`` proves: the same constants, warps, stages and registers."""
+"""The launchers launch the variants that ``benchmarks/sass.py`` proves: same constants, warps, stages and registers."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import pkgutil
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +21,15 @@ if find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from scoresde_fast.kernels.launch import Form
-from scoresde_fast.kernels.specialisation import Specialisation
 
 from scoresde_fast import kernels
+from scoresde_fast.ops.step_table import CONTROL, DOT_WIDTH, LEVEL_WIDTH, PAIR_WIDTH, WIDTH
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+try:
+    from sass_variants import Variant, variants
+finally:
+    del sys.path[0]
 
 DTYPES = {
     "fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "i64": torch.int64,
@@ -52,23 +60,10 @@ class Recorder:
         return launch
 
 
-def import_kernels(name: str) -> Any:
-    """A module of the kernels."""
-    return import_module(f"scoresde_fast.kernels.{name}")
-
-
-MODULES = [module.name for module in pkgutil.iter_modules(kernels.__path__)]
-
-
-def module_names() -> list[str]:
-    """The modules that have forms."""
-    return [name for name in MODULES if hasattr(import_kernels(name), "specialisations")]
-
-
 class Arguments:
-    """A launcher's arguments for a form, without data."""
+    """A launcher's arguments for a variant, without data."""
 
-    def __init__(self, form: Specialisation) -> None:
+    def __init__(self, form: Variant) -> None:
         self.form, self.c = form, form.constants
 
     def tensor(self, pointer: str, *shape: int, kind: str | None = None, last: bool = False) -> Tensor | None:
@@ -82,7 +77,7 @@ class Arguments:
     def row(self, width: int) -> tuple[Any, ...]:
         """Coefficients, control, counter and offset of a step operation."""
         coefficients = self.tensor("p_coefficients", 3, width, kind="fp32")
-        return coefficients, self.tensor("p_control", 3, 3, kind="i32"), self.counter, 0
+        return coefficients, self.tensor("p_control", 3, len(CONTROL), kind="i32"), self.counter, 0
 
     @property
     def counter(self) -> Tensor | None:
@@ -116,29 +111,32 @@ def affine_step(a: Arguments) -> tuple[Any, ...]:
     elements = a.c["ELEMENTS"]
     state, saved, output = (a.tensor(name, BATCH, elements) for name in ("p_state", "p_saved", "p_output"))
     history = a.tensor("p_history", a.c["RING"], BATCH, elements)
-    return state, saved, history, output, a.tensor("p_ids", BATCH), *a.row(10), a.c["EARLIER"], 0, a.precise
+    return state, saved, history, output, a.tensor("p_ids", BATCH), *a.row(WIDTH), a.c["EARLIER"], 0, a.precise
 
 
 def affine_step_pair(a: Arguments) -> tuple[Any, ...]:
     half = a.c["HALF"]
     state, saved = (a.tensor(name, BATCH, 2 * half) for name in ("p_state", "p_saved"))
     history, output = a.tensor("p_history", a.c["RING"], BATCH, 2 * half), a.tensor("p_output", BATCH, half)
-    return state, saved, history, output, a.tensor("p_ids", BATCH), *a.row(31), a.c["EARLIER"], 0, a.precise
+    return state, saved, history, output, a.tensor("p_ids", BATCH), *a.row(PAIR_WIDTH), a.c["EARLIER"], 0, a.precise
 
 
 def langevin_step(a: Arguments) -> tuple[Any, ...]:
     batch = a.c.get("ROUNDS", 1) * BATCH
     state, output = (a.tensor(name, batch, a.elements, kind="fp32") for name in ("p_state", "p_output"))
     norms, ids = a.tensor("p_norms", batch, 2), a.tensor("p_ids", batch, kind="i64")
-    return state, output, norms, ids, *a.row(10), a.c.get("PER_SAMPLE", False), 0, a.precise
+    return state, output, norms, ids, *a.row(WIDTH), a.c.get("PER_SAMPLE", False), 0, a.precise
 
 
 def langevin_norms(a: Arguments) -> tuple[Any, ...]:
-    return a.tensor("p_output", BATCH, a.elements, kind="fp32"), a.ids, *a.row(10), 0, a.precise
+    return a.tensor("p_output", BATCH, a.elements, kind="fp32"), a.ids, *a.row(WIDTH), 0, a.precise
 
 
 def hutchinson_dot(a: Arguments) -> tuple[Any, ...]:
-    tangent, coefficients = a.tensor("p_tangent", BATCH, a.elements, kind="fp32"), a.tensor("p_coefficients", 3, 2)
+    tangent, coefficients = (
+        a.tensor("p_tangent", BATCH, a.elements, kind="fp32"),
+        a.tensor("p_coefficients", 3, DOT_WIDTH),
+    )
     divergence, signs = a.tensor("p_divergence", BATCH), a.c.get("SIGNS", True)
     return divergence, tangent, a.ids, coefficients, a.counter, 0, 0, signs, 0, a.precise
 
@@ -149,7 +147,7 @@ def project(a: Arguments) -> tuple[Any, ...]:
     state = a.tensor("p_state", BATCH, channels * (1 + a.c["PAIRS"]), height, width)
     means = channels // block[0], height // block[1], width // block[2]
     known, mask = (a.tensor(name, BATCH, *means) for name in ("p_known", "p_mask"))
-    return state, known, mask, a.ids, *a.row(5), a.c["PAIRS"], 0, a.precise
+    return state, known, mask, a.ids, *a.row(LEVEL_WIDTH), a.c["PAIRS"], 0, a.precise
 
 
 def convolution(a: Arguments) -> tuple[Any, ...]:
@@ -202,54 +200,57 @@ def group_norm_silu_gradients(a: Arguments) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-ARGUMENTS: dict[str, Callable[[Arguments], tuple[Any, ...] | None]] = {
-    "affine_step": affine_step,
-    "affine_step_pair": affine_step_pair,
-    "convolution": convolution,
-    "fir_resample": fir_resample,
-    "group_norm_attention": group_norm_attention,
-    "group_norm_pieces": group_norm_silu,
-    "group_norm_silu": group_norm_silu,
-    "group_norm_silu_gradients": group_norm_silu_gradients,
-    "hutchinson_dot": hutchinson_dot,
-    "langevin_norms": langevin_norms,
-    "langevin_step": langevin_step,
-    "normal": lambda a: (a.ids, 0, 0, a.elements, a.precise),
-    "project": project,
-    "rademacher": lambda a: (a.ids, 0, 0, a.elements),
+ARGUMENTS: dict[str, tuple[str, Callable[[Arguments], tuple[Any, ...] | None]]] = {
+    "affine_step_kernel": ("affine_step", affine_step),
+    "affine_step_pair_kernel": ("affine_step_pair", affine_step_pair),
+    "langevin_norms_kernel": ("langevin_norms", langevin_norms),
+    "add_parts_kernel": ("langevin_norms", langevin_norms),
+    "langevin_step_kernel": ("langevin_step", langevin_step),
+    "mean_norms_kernel": ("langevin_step", langevin_step),
+    "convolution_kernel": ("convolution", convolution),
+    "fir_resample_kernel": ("fir_resample", fir_resample),
+    "fir_resample_channels_last_kernel": ("fir_resample", fir_resample),
+    "normalise_tokens_kernel": ("group_norm_attention", group_norm_attention),
+    "group_norm_attention_kernel": ("group_norm_attention", group_norm_attention),
+    "group_norm_silu_kernel": ("group_norm_silu", group_norm_silu),
+    "group_moments_kernel": ("group_norm_silu", group_norm_silu),
+    "group_statistics_kernel": ("group_norm_silu", group_norm_silu),
+    "group_apply_kernel": ("group_norm_silu", group_norm_silu),
+    "gradient_sums_kernel": ("differentiate", group_norm_silu_gradients),
+    "gradient_apply_kernel": ("differentiate", group_norm_silu_gradients),
+    "hutchinson_dot_kernel": ("hutchinson_dot", hutchinson_dot),
+    "add_dots_kernel": ("hutchinson_dot", hutchinson_dot),
+    "normal_kernel": ("normal", lambda a: (a.ids, 0, 0, a.elements, a.precise)),
+    "project_kernel": ("project", project),
+    "rademacher_kernel": ("rademacher", lambda a: (a.ids, 0, 0, a.elements)),
 }
-"""The launcher's arguments, by the module of the kernels."""
-LAUNCHERS = {
-    "group_norm_pieces": ("group_norm_silu", "group_norm_silu"),
-    "group_norm_silu_gradients": ("group_norm_silu_gradients", "differentiate"),
-}
-"""Module and name of the launcher, where they are not both the kernels' module's."""
+"""The launcher of each kernel, in the kernel's module, and its arguments."""
+MODULES = [import_module(f"scoresde_fast.kernels.{module.name}") for module in pkgutil.iter_modules(kernels.__path__)]
 
 
-@pytest.mark.parametrize("name", module_names())
-def test_what_is_launched_is_what_is_proved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each form that a module lists is launched so by its launcher, for the shape that the form is of."""
-    module, (launched_by, function) = import_kernels(name), LAUNCHERS.get(name, (name, name))
-    forms: list[Specialisation] = module.specialisations()
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_what_is_launched_is_what_is_proved(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variant of a module's kernels is what the launcher launches for the variant's shape."""
+    found = [variant for variant in variants() if variant.kernel.fn.__module__ == module.__name__]
     launches: list[Launch] = []
-    for kernel in {form.kernel.fn.__name__: form.kernel for form in forms}.values():
+    for kernel in {variant.kernel.fn.__name__: variant.kernel for variant in found}.values():
         monkeypatch.setattr(module, kernel.fn.__name__, Recorder(kernel, launches))
 
     def launch(form: Form, programs: int, *tensors: Tensor) -> None:
         Recorder(form.kernel, launches)[(programs,)](*tensors, **form.constants, **form.options)
 
     monkeypatch.setattr(Form, "launch", launch)
-    for form in forms:
-        arguments = ARGUMENTS[name](Arguments(form))
+    for variant in found:
+        launcher, make = ARGUMENTS[variant.kernel.fn.__name__]
+        arguments = make(Arguments(variant))
         if arguments is not None:
-            getattr(import_kernels(launched_by), function)(*arguments)
-    for form in forms:
-        options = OPTIONS | {"num_warps": form.warps, "num_stages": form.stages, "maxnreg": form.maxnreg}
-        assert (form.kernel.fn.__name__, form.constants, options) in launches, form.label
+            getattr(module, launcher)(*arguments)
+    for variant in found:
+        options = OPTIONS | {"num_warps": variant.warps, "num_stages": variant.stages, "maxnreg": variant.maxnreg}
+        assert (variant.kernel.fn.__name__, variant.constants, options) in launches, variant.label
 
 
-def test_every_kernel_has_a_form() -> None:
-    """None is launched without a proof."""
-    forms = [form for name in module_names() for form in import_kernels(name).specialisations()]
-    defined = {name for module in map(import_kernels, MODULES) for name in vars(module) if name.endswith("_kernel")}
-    assert defined == {form.kernel.fn.__name__ for form in forms}
+def test_every_kernel_has_a_variant() -> None:
+    """No kernel is launched without a proof."""
+    defined = {name for module in MODULES for name in vars(module) if name.endswith("_kernel")}
+    assert defined == {variant.kernel.fn.__name__ for variant in variants()} == set(ARGUMENTS)

@@ -25,7 +25,7 @@ SHIPPED = ("scoresde_fast", "kernels", "build_system", "setup.py", "pyproject.to
 
 @pytest.fixture
 def toolchain(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """build_system/toolchain.py, with sys.path as it was afterwards."""
+    """build_system/toolchain.py; sys.path is restored afterwards."""
     monkeypatch.setattr(sys, "path", [str(root / "build_system"), *sys.path])
     return importlib.import_module("toolchain")
 
@@ -42,21 +42,21 @@ def setup_py(root: Path, toolchain: ModuleType) -> ModuleType:
 
 
 def test_off_means_pure(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SCORESDE_FAST_EXT=off builds nothing and fetches nothing, whatever the machine has."""
+    """SCORESDE_FAST_EXT=off builds nothing and fetches nothing on any machine."""
     monkeypatch.setenv("SCORESDE_FAST_EXT", "off")
     assert toolchain.why_pure() == "the package was built with SCORESDE_FAST_EXT=off"
     assert toolchain.build_requirements() == []
 
 
 def test_unknown_mode_is_refused(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelled mode stops the build before it fetches anything, and lists the choice."""
+    """A misspelled mode stops the build before it fetches anything; the message lists the modes."""
     monkeypatch.setenv("SCORESDE_FAST_EXT", "on")
     with pytest.raises(SystemExit, match="unknown SCORESDE_FAST_EXT 'on'; choose from: auto, require, off"):
         toolchain.build_requirements()
 
 
 def test_no_compiler(toolchain: ModuleType, setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a compiler "auto" says why and goes on, "require" stops with the same reason, and nothing is fetched."""
+    """Without a compiler "auto" gives the reason and continues, "require" stops with it; nothing is fetched."""
     monkeypatch.setattr(toolchain, "find_tool", lambda tool: None if tool == "no-such-c++" else tool)
     monkeypatch.setenv("CXX", "no-such-c++ -pipe")
     assert "`no-such-c++` is not on PATH" in toolchain.why_pure()
@@ -69,7 +69,7 @@ def test_no_compiler(toolchain: ModuleType, setup_py: ModuleType, monkeypatch: p
 def test_an_isolated_build_fetches_what_it_lacks(
     toolchain: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch where neither it nor the environment that is installed into has a new one, and the tools not on PATH."""
+    """torch where the target environment has none or an old one, and the tools that are not on PATH."""
     monkeypatch.setattr(toolchain, "compiler", lambda: sys.executable)
     monkeypatch.setattr(toolchain, "find_spec", lambda name: None)
     monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda name: str(tmp_path))
@@ -100,7 +100,7 @@ def test_an_isolated_build_fetches_what_it_lacks(
 def test_what_a_build_lacks_is_named(
     toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, found: dict[str, str | None], why: str | None
 ) -> None:
-    """Without isolation nothing is fetched: the first thing that is missing or too old is named."""
+    """Without isolation nothing is fetched: the message names the first tool that is missing or too old."""
     tools = {"torch": "2.13.0+cpu", "cmake": "3.25.0", "ninja": "/usr/bin/ninja", **found}
     monkeypatch.setattr(toolchain, "find_torch", lambda: (Path("torch"), tools["torch"]))
     monkeypatch.setattr(toolchain, "cmakes", lambda: iter([("cmake", tools["cmake"])] if tools["cmake"] else []))
@@ -123,7 +123,7 @@ def test_the_links_of_the_description_are_absolute(root: Path, setup_py: ModuleT
 
 
 def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A build without the extension leaves its reason in the package, and the next one with it takes it away."""
+    """A build without the extension leaves its reason in the package; the next build with it removes the reason."""
     (tmp_path / "scoresde_fast").mkdir()
     setup_py.record_reason("there was no C++ compiler", tmp_path)
     assert (tmp_path / setup_py.REASON).read_text() == "there was no C++ compiler\n"
@@ -144,12 +144,12 @@ def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: py
     ids=["compiler", "CMake", "CMake without a sentence", "neither"],
 )  # fmt: skip
 def test_a_failed_build_is_told_in_one_line(setup_py: ModuleType, output: str, error: str) -> None:
-    """By the first error, not the last line."""
+    """The reason is the first error, not the last line."""
     assert setup_py.first_error(output) == error
 
 
 def test_an_old_setuptools_is_refused(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that does not know the project's metadata is named, with the command that helps."""
+    """A setuptools too old for the project's metadata is named, with the command that helps."""
     monkeypatch.setattr(setup_py.setuptools, "__version__", "65.5.0")
     with pytest.raises(SystemExit, match=r"setuptools 65\.5\.0 is too old.*77: pip install --upgrade setuptools"):
         setup_py.main()
@@ -157,7 +157,7 @@ def test_an_old_setuptools_is_refused(setup_py: ModuleType, monkeypatch: pytest.
 
 @pytest.mark.skipif(not all(map(shutil.which, ("c++", "cmake", "ninja"))), reason="needs a compiler, CMake and Ninja")
 def test_a_build_forgets_the_one_before(setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From one checkout into a second environment: its torch, compiler and options count, and objects stay."""
+    """A second environment of one checkout: its torch, compiler and options count, and objects are reused."""
 
     def configure(name: str, options: str) -> str:
         """The commands of a build with a torch and a compiler in a folder of that name; nothing is compiled."""
@@ -192,7 +192,7 @@ def test_a_build_forgets_the_one_before(setup_py: ModuleType, tmp_path: Path, mo
 
 
 def test_pure_wheel(root: Path, tmp_path: Path) -> None:
-    """The wheel without extension is for every platform and holds the kernels, the data files and the types' marker."""
+    """The wheel without extension is for every platform and holds the kernels, the data files and ``py.typed``."""
     ignore = shutil.ignore_patterns("__pycache__", "*.so")
     for entry in SHIPPED:
         source = root / entry
@@ -232,7 +232,7 @@ def test_pure_wheel(root: Path, tmp_path: Path) -> None:
 
 
 def test_kernels_refuse_another_name(root: Path) -> None:
-    """./kernels cannot be taken for the package of that name on the index."""
+    """./kernels cannot be imported as the package of that name on the index."""
     done = subprocess.run(
         [sys.executable, "-c", "import kernels"], cwd=root, capture_output=True, text=True, check=False
     )

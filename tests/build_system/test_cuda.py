@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA kernels' machine code, made and read without a GPU."""
+"""The CUDA kernels' machine code, compiled and read without a GPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc on PATH, 
 
 
 def compile_cubin(source: Path, arch: str, folder: Path) -> tuple[Path, str]:
-    """The cubin of a source, with the flags of CMakeLists.txt, and what ptxas says of it."""
+    """The cubin of a source, with the flags of CMakeLists.txt, and the report of ptxas."""
     cubin = folder / f"{source.stem}.{arch}.cubin"
     flags = ["-std=c++17", "-O3", "-fmad=false", f"-I{ROOT / 'csrc'}", f"-arch={arch}", "-Werror", "all-warnings"]
     command = [str(NVCC), *flags, "-Xptxas", "-v", "-cubin", "-o", str(cubin), str(source)]
@@ -38,7 +38,7 @@ def compile_cubin(source: Path, arch: str, folder: Path) -> tuple[Path, str]:
 
 
 def sources() -> list[object]:
-    """Every CUDA source; those of many kernels are slow."""
+    """Every CUDA source; those with many kernels are slow."""
     paths = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     return [pytest.param(path, id=path.stem, marks=() if path.name in SMALL else pytest.mark.slow) for path in paths]
 
@@ -46,7 +46,7 @@ def sources() -> list[object]:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("source", sources())
 def test_no_kernel_spills(source: Path, arch: str, tmp_path: Path) -> None:
-    """Every kernel compiles without a warning, and keeps what it holds in registers."""
+    """Every kernel compiles without a warning and without spills."""
     _, said = compile_cubin(source, arch, tmp_path)
     memory = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
     assert len(memory) == said.count("Compiling entry function") and (memory or source.stem == "error")

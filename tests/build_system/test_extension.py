@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ extension: what is said, once, where it is missing."""
+"""The C++ extension: the one warning where it is missing, and the command that builds it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import pytest
 import torch
 
 from scoresde_fast import _extension
-from scoresde_fast.ops import library
-from scoresde_fast.ops.backends import Backend, Operation
+from scoresde_fast.ops import registration
+from scoresde_fast.ops.registration import Backend, Operation
 
 pytestmark = pytest.mark.same_everywhere
 
 
 @pytest.fixture
 def operation(monkeypatch: pytest.MonkeyPatch) -> Operation:
-    """An operation whose CPU kernel is missing, in a process that has not been warned."""
+    """An operation without its CPU kernel, in a process that has not been warned."""
     monkeypatch.setattr(_extension, "_warned", False)
     absent = {
         "triton": Backend(lambda x: x + x, ("cuda",), missing="Triton is not installed: pip install triton"),
@@ -35,7 +35,7 @@ def operation(monkeypatch: pytest.MonkeyPatch) -> Operation:
 
 
 def test_the_first_slow_use_warns_once(operation: Operation) -> None:
-    """With the reason, which ends in a command; the reference runs, and the second use is silent."""
+    """The warning ends in a command; the reference runs, and the second use is silent."""
     with pytest.warns(RuntimeWarning, match=r"on the device cpu.*: there was no C\+\+ compiler.*: pip install X$"):
         twice = operation.choose("cpu")
     assert twice(torch.ones(1)) == 2
@@ -46,13 +46,13 @@ def test_the_first_slow_use_warns_once(operation: Operation) -> None:
 
 
 def test_a_gpu_without_triton_warns_too(operation: Operation) -> None:
-    """By the reasons of the backends for that device alone."""
+    """The warning has the reasons of that device's backends only."""
     with pytest.warns(RuntimeWarning, match=r"on the device cuda.*\): Triton is not installed: pip install triton$"):
         operation.choose("cuda")
 
 
 def test_a_reference_by_choice_does_not_warn(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither by name, nor by the environment variable, nor for another device."""
+    """No warning for a reference by name, by the environment variable, or for another device."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         operation.choose("cpu", "reference")
@@ -86,7 +86,7 @@ BUILD = "to build it: SCORESDE_FAST_EXT=require pip install --force-reinstall --
 def test_without_the_extension_there_are_samples(
     change: str, files: dict[str, str], sentence: str, root: Path, tmp_path: Path
 ) -> None:
-    """One sentence with what to do, in the one warning, and once in the environment's report."""
+    """The warning and the environment's report each have one sentence with what to do."""
     package = tmp_path / "scoresde_fast"
     package.mkdir()
     for entry in (root / "scoresde_fast").iterdir():
@@ -116,11 +116,11 @@ def test_without_the_extension_there_are_samples(
     ids=["missing", "too old", "too new", "oldest", "newer"],
 )
 def test_which_triton_is_used(version: str | None, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is missing or of another interface is refused in one sentence with a command; it is not imported."""
-    monkeypatch.setattr(library, "INTERPRETED", True)
-    monkeypatch.setattr(library, "find_spec", lambda name: version)
+    """A missing or unsupported Triton is refused in one sentence with a command, and not imported."""
+    monkeypatch.setattr(registration, "INTERPRETED", True)
+    monkeypatch.setattr(registration, "find_spec", lambda name: version)
     monkeypatch.setattr(metadata, "distributions", lambda name: iter([SimpleNamespace(version=version)]))
-    found = library.why_no_triton.__wrapped__()
+    found = registration.why_no_triton.__wrapped__()
     assert (found or "").startswith(why) and bool(found) == bool(why)
 
 
@@ -140,7 +140,7 @@ def test_which_triton_is_used(version: str | None, why: str, monkeypatch: pytest
 def test_the_command_names_where_the_package_came_from(
     origin: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index, a folder or a repository; a wheel without the extension would only be installed again."""
+    """The command names the index, a folder or a repository; never a wheel, which would lack the extension again."""
     info = tmp_path / "scoresde_fast-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: scoresde_fast\nVersion: 0.1.0\n")
@@ -152,5 +152,5 @@ def test_the_command_names_where_the_package_came_from(
 
 
 def test_the_command_in_a_checkout(root: Path) -> None:
-    """Where the package is imported from a checkout, that is what is built."""
+    """A package imported from a checkout is built from the checkout."""
     assert _extension.build_command().endswith(f"--no-deps --editable {root}")

@@ -19,7 +19,7 @@ from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops import affine_step, langevin_norms, langevin_step, project
+from scoresde_fast.ops import affine_step, langevin, project
 from scoresde_fast.ops.step_table import CONTROL
 from scoresde_fast.rng import WORD
 from scoresde_fast.sdes import VESDE, VPSDE, ScalarSDE, SubVPSDE
@@ -76,7 +76,7 @@ def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, parity:
         langevin_norm="batch", conditions=BoundConditions((bound,)),
     )  # fmt: skip
     with ExitStack() as stack:
-        for operation in (affine_step, langevin_norms, langevin_step, project):
+        for operation in (affine_step, langevin, project):
             stack.enter_context(patch.object(operation, "row_noise", noise))
         out = loop.run(recorded["prior_z"] * sde.prior_std, Noise(0, ids)).numpy()
     error = np.abs(out - expected).max() / np.abs(expected).max()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel is launched again without Triton, and only where it is the same form of it."""
+"""Repeated launches bypass Triton, for the same form of a kernel only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Log = list[tuple[Any, ...]]
 
 
 class Compiled:
-    """What Triton compiled a kernel to."""
+    """A kernel compiled by Triton."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -51,7 +51,7 @@ def kernel() -> Kernel:
 
 
 def test_the_second_launch(kernel: Kernel) -> None:
-    """It has the constants in the order of the kernel's arguments, whatever order they were given in."""
+    """It passes the constants in the order of the kernel's arguments, in whatever order they were given."""
     form = Form(kernel, {"FLAG": True, "SIZE": 8}, num_warps=2)
     for programs in (3, 5):
         form.launch(programs, torch.zeros(8), torch.zeros(8))
@@ -62,7 +62,7 @@ def test_the_second_launch(kernel: Kernel) -> None:
 
 
 def test_other_tensors_are_another_form(kernel: Kernel) -> None:
-    """A dtype that is new is compiled; an address that is no multiple of 16 is Triton's, every time."""
+    """A new dtype is compiled; an address that is not a multiple of 16 always goes through Triton."""
     form, aligned = Form(kernel, {"SIZE": 8, "FLAG": False}), torch.zeros(9)
     form.launch(1, aligned, aligned)
     form.launch(1, aligned, aligned.half())

@@ -11,7 +11,7 @@ import torch
 
 from scoresde_fast.ops import affine_step
 from scoresde_fast.ops.checks import signed64
-from scoresde_fast.ops.library import INTERPRETED
+from scoresde_fast.ops.registration import INTERPRETED
 from scoresde_fast.ops.step_table import WIDTH
 from scoresde_fast.rng import WORD, box_muller, philox_words, split64
 from tests.support.steps import RUN_SEED, SAMPLE_IDS, random_table

@@ -15,7 +15,7 @@ import scoresde_fast as sf
 from scoresde_fast.networks import DDPM, ScoreNetwork
 from scoresde_fast.networks.folded_convolution import FoldedConvolution
 from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
-from scoresde_fast.ops import winograd_weights
+from scoresde_fast.ops import winograd_convolution
 from tests.support.networks import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
 
 FOLDED = 2e-5  # of test_folding: what a folded network's own output may be off, relative to the largest value
@@ -108,9 +108,9 @@ def test_nothing_is_kept_without_gradients(tiny: ScoreNetwork, mode: Callable[[]
     with mode(), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         out = folded(x.requires_grad_(), torch.tensor([0]))
     assert out.grad_fn is None and not kept
-    assert not any(weight in winograd_weights._transposed for weight in ours)
+    assert not any(weight in winograd_convolution._transposed for weight in ours)
     gradient(lambda x: folded(x, torch.tensor([0])), x, weights)
-    assert all(weight in winograd_weights._transposed for weight in ours)
+    assert all(weight in winograd_convolution._transposed for weight in ours)
 
 
 def test_compiles_whole(tiny: ScoreNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_compiles_whole(tiny: ScoreNetwork, monkeypatch: pytest.MonkeyPatch) -> 
     folded, (x, weights), row = FoldedNetwork(tiny, LABELS), images(tiny, 2, 8), torch.tensor([1])
     compiled = torch.compile(folded, backend="aot_eager", fullgraph=True)
     eager = gradient(lambda x: folded(x, row), x, weights)
-    monkeypatch.setattr(winograd_weights, "winograd_filters", None)
+    monkeypatch.setattr(winograd_convolution, "winograd_filters", None)
     assert largest_difference(gradient(lambda x: compiled(x, row), x, weights), eager) <= FOLDED
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations ``affine_step`` and ``affine_step_pair``: every backend against float64, and what they refuse."""
+"""The operations ``affine_step`` and ``affine_step_pair``: every backend against float64, and refusals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.ops import affine_step, affine_step_pair
+from scoresde_fast.ops.affine_step import affine_step, affine_step_pair, operation, pair_operation
+from scoresde_fast.ops.registration import Operation
 from scoresde_fast.ops.step_table import COLUMNS, PAIR_COLUMNS, PAIR_WIDTH, WIDTH, DeviceTable
 from scoresde_fast.rng import standard_normals
 from tests.support.steps import (
@@ -32,7 +33,7 @@ from tests.support.steps import (
 class Kind:
     """One of the two operations: on states, or on pairs with twice the channels."""
 
-    module: Any
+    operation: Operation
     step: Callable[..., None]
     width: int
     halves: int
@@ -47,17 +48,17 @@ class Kind:
         ids = SAMPLE_IDS if options.pop("noise", False) else None
         self.step(
             registers.state, random_table(self.width), row, sample_ids=ids, run_seed=RUN_SEED, **given, **options,
-            implementation=self.module.operation.choose("cpu", backend),
+            implementation=self.operation.choose("cpu", backend),
         )  # fmt: skip
         return registers.changed()
 
 
-PLAIN = Kind(affine_step, affine_step.affine_step, WIDTH, 1)
-PAIR = Kind(affine_step_pair, affine_step_pair.affine_step_pair, PAIR_WIDTH, 2)
+PLAIN = Kind(operation, affine_step, WIDTH, 1)
+PAIR = Kind(pair_operation, affine_step_pair, PAIR_WIDTH, 2)
 KINDS = [
     pytest.param(kind, backend.values[0], marks=backend.marks, id=f"{name}-{backend.id}")
     for name, kind in {"plain": PLAIN, "pair": PAIR}.items()
-    for backend in backends(kind.module.operation)
+    for backend in backends(kind.operation)
 ]
 FORMS: dict[str, dict[str, Any]] = {
     "denoise": {"network_output": True},
@@ -75,7 +76,7 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_against_float64(kind: Kind, backend: str, shape: tuple[int, ...], form: dict[str, Any]) -> None:
-    """Every combination of registers that solvers use, on odd shapes, with rows that save and rows that do not."""
+    """Every combination of registers of the solvers, on odd shapes, with rows that save and rows that do not."""
     for row in (0, 1) if backend == "triton" else range(4):  # the interpreter is slow; one of these saves the state
         options = {"precise": True, **form}
         assert_as_exact(lambda r, b, row=row, o=options: kind.take(r, b, row, **o), kind.registers(shape), backend)
@@ -97,7 +98,7 @@ def test_network_dtypes(kind: Kind, backend: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("counter", [torch.int32, torch.int64], ids=["int32", "int64"])
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
-    """A row named by a counter in memory is the row named by a number, bit for bit."""
+    """A row from a counter in memory gives the same bits as a row from a number."""
     registers = kind.registers((3, 7, 5))
     by_number = kind.take(registers.to(torch.float32), backend, 3, **FORMS["all"])
     by_counter = kind.take(
@@ -108,9 +109,9 @@ def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -> None:
-    """A replay too many reads no foreign memory; the wrapper cannot see a counter on a GPU, so the kernels must."""
+    """One replay too many reads no foreign memory; the kernels check, as the wrapper does not read a GPU's counter."""
     table, states = random_table(kind.width), [torch.ones(3, 8) for _ in range(2)]
-    implementation = kind.module.operation.choose("cpu", backend)
+    implementation = kind.operation.choose("cpu", backend)
     for state, counter in zip(states, (7, 3), strict=True):
         implementation(state, None, None, None, None, table.coefficients, table.control, torch.tensor([counter]), 0, 0,
                        5, True)  # fmt: skip
@@ -119,7 +120,7 @@ def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
-    """With every coefficient 0 but the noise's 1, the state becomes the normal field of the row's draw."""
+    """With the noise's coefficient 1 and all others 0, the state becomes the normal field of the row's draw."""
     first = PAIR_COLUMNS.noise if kind is PAIR else COLUMNS.noise
     coefficients = torch.zeros(1, kind.width)
     coefficients[0, [first, first + 2] if kind is PAIR else [first]] = 1
@@ -127,7 +128,7 @@ def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
     state = torch.zeros(3, 2, 63)
     kind.step(
         state, table, sample_ids=SAMPLE_IDS, run_seed=RUN_SEED, precise=True,
-        implementation=kind.module.operation.choose("cpu", backend),
+        implementation=kind.operation.choose("cpu", backend),
     )  # fmt: skip
     field = standard_normals(SAMPLE_IDS, RUN_SEED, 2**32 - 2, 126).view(3, 2, 63)
     torch.testing.assert_close(state, field, rtol=2.4e-7, atol=0)
@@ -135,9 +136,9 @@ def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_a_sample_depends_on_its_id_alone(kind: Kind, backend: str) -> None:
-    """Stepping samples one by one gives the bits that stepping them together gives."""
+    """Stepping samples one by one gives the same bits as stepping them together."""
     registers = kind.registers((3, 7, 5))
-    table, implementation = random_table(kind.width), kind.module.operation.choose("cpu", backend)
+    table, implementation = random_table(kind.width), kind.operation.choose("cpu", backend)
 
     def step(state: Tensor, output: Tensor, ids: Tensor) -> Tensor:
         kind.step(state, table, 1, network_output=output, sample_ids=ids, implementation=implementation)
@@ -157,7 +158,7 @@ def test_nothing_else_is_written(kind: Kind, backend: str) -> None:
         state = memory[8:-8].view(3, kind.halves * elements)
         kind.step(
             state, random_table(kind.width), 0, sample_ids=SAMPLE_IDS,
-            implementation=kind.module.operation.choose("cpu", backend),
+            implementation=kind.operation.choose("cpu", backend),
         )  # fmt: skip
         assert (memory[:8] == 7).all() and (memory[-8:] == 7).all()
 
@@ -165,19 +166,19 @@ def test_nothing_else_is_written(kind: Kind, backend: str) -> None:
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 @pytest.mark.parametrize("shape", [(0, 2), (2, 0)], ids=["no samples", "no elements"])
 def test_empty(kind: Kind, backend: str, shape: tuple[int, ...]) -> None:
-    """No samples and no elements are no error."""
+    """Zero samples and zero elements are valid."""
     state = torch.empty(shape)
-    implementation = kind.module.operation.choose("cpu", backend)
+    implementation = kind.operation.choose("cpu", backend)
     kind.step(state, random_table(kind.width), sample_ids=SAMPLE_IDS[: shape[0]], implementation=implementation)
     assert state.shape == shape
 
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_opcheck_and_compile(kind: Kind, backend: str) -> None:
-    """Schema, fake and aliasing hold together; a compiled function with the step in it does what the step does."""
+    """Schema, fake and aliasing hold together; a compiled function with the step in it gives the same bits."""
     registers, table = kind.registers((3, 8, 8)), random_table(kind.width)
     state, saved, history = registers.changed()
-    implementation = kind.module.operation.choose("cpu", backend)
+    implementation = kind.operation.choose("cpu", backend)
     arguments = (state, saved, history, registers.output, SAMPLE_IDS, table.coefficients, table.control, None, 2, 2, 5)
     torch.library.opcheck(implementation, (*arguments, False))
     torch._dynamo.reset()
@@ -216,22 +217,22 @@ X, T = torch.zeros(2, 4, 3), random_table(WIDTH)
     ],
 )
 def test_bad_input(error: type[Exception], sentence: str, state: Tensor, options: dict[str, Any]) -> None:
-    """One sentence that names the value and what is allowed, before anything is touched."""
+    """The message names the value and what is allowed, before any write."""
     with pytest.raises(error, match=sentence):
-        affine_step.affine_step(state, T, **options)
+        affine_step(state, T, **options)
 
 
 def test_bad_tables_and_pairs() -> None:
     """A table of the other operation, and a pair whose channels cannot be halved."""
-    with pytest.raises(ValueError, match=r"coefficients have shape \(4, 31\); this step's are \(rows, 10\)"):
-        affine_step.affine_step(X, random_table(PAIR_WIDTH))
+    with pytest.raises(ValueError, match=r"coefficients have shape \(4, 31\); for this step they must be \(rows, 10\)"):
+        affine_step(X, random_table(PAIR_WIDTH))
     with pytest.raises(ValueError, match=r"state has shape \(2, 3\); a pair is \(B, 2C, ...\)"):
-        affine_step_pair.affine_step_pair(torch.zeros(2, 3), random_table(PAIR_WIDTH))
+        affine_step_pair(torch.zeros(2, 3), random_table(PAIR_WIDTH))
     with pytest.raises(ValueError, match=r"network_output has shape \(2, 4, 3\); it must have half of state's"):
-        affine_step_pair.affine_step_pair(X, random_table(PAIR_WIDTH), network_output=X)
+        affine_step_pair(X, random_table(PAIR_WIDTH), network_output=X)
 
 
 def test_a_missing_backend_says_why() -> None:
-    """Asked for by name where it cannot run, a backend is refused with the reason."""
+    """A backend chosen by name where it cannot run is refused with the reason."""
     with pytest.raises(RuntimeError, match="backend 'cuda' of affine_step cannot be used: "):
-        affine_step.operation.choose("cpu", "cuda")
+        operation.choose("cpu", "cuda")

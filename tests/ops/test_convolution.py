@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``convolution``: every backend, every tile against float64; derivatives; what it refuses."""
+"""The operation ``convolution``: every backend, every tile against float64; derivatives; refusals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,30 +14,24 @@ from torch import Tensor
 
 from scoresde_fast.ops import convolution as module
 from scoresde_fast.ops.convolution import convolution, operation
-from scoresde_fast.ops.library import INTERPRETED
+from scoresde_fast.ops.registration import INTERPRETED
+from tests.support.steps import backends
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-# (B, C, H, W), K: less and more than a tile of each, no multiple of anything, images thinner than the kernel's halo.
+# (B, C, H, W), K: smaller and larger than a tile in each, odd sizes, images thinner than the kernel's halo.
 SHAPES = [((3, 5, 7, 6), 9), ((2, 72, 4, 4), 24), ((5, 3, 1, 2), 130), ((1, 16, 9, 17), 64)]
 CASES = [(*shape, ()) for shape in SHAPES]
 CASES += [(*SHAPES[0], without) for without in (("bias",), ("residual",), ("bias", "residual"))]
 
+pytestmark = pytest.mark.usefixtures("poisoned")
 needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="TRITON_INTERPRET=1 was not set before the import")
 
 
-@pytest.fixture(params=["reference", pytest.param("triton", marks=needs_interpreter)])
+@pytest.fixture(params=["reference", *backends(operation)])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each implementation that is present here."""
+    """Each backend that is present here."""
     return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-def _poisoned_memory() -> Iterator[None]:
-    """Fills what is allocated and not written with NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def case(
@@ -68,7 +62,7 @@ def double(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, scale: float) -> Tensor:
-    """What the operation stands for, as a network writes it."""
+    """The operation in plain PyTorch."""
     h = F.conv2d(x, weight, None if bias is None else bias.to(x.dtype), padding="same")
     return h if residual is None else h + scale * residual
 
@@ -101,7 +95,7 @@ def test_error_against_float64(
 @pytest.mark.parametrize("side", [3, 1])
 @pytest.mark.parametrize("layout", FORMATS.values(), ids=FORMATS)
 def test_left_to_choose(layout: torch.memory_format, side: int) -> None:
-    """Both memory formats are kept, whatever the weight's is; one pixel and one channel count as channels_last."""
+    """The memory format is kept, whatever the weight's; one pixel or one channel counts as channels_last."""
     arguments = case((2, 6, 5, 4), 10, side, torch.float32, layout)
     ours = convolution(**arguments)
     assert ours.is_contiguous(memory_format=layout)
@@ -115,7 +109,7 @@ def test_left_to_choose(layout: torch.memory_format, side: int) -> None:
 
 
 def tiles() -> list[Any]:
-    """Every tile of the table, with the dtype and the precision that it is for."""
+    """Every tile of the table, with its dtype and precision."""
     if not INTERPRETED:
         return []
     from scoresde_fast.kernels.convolution import TILES
@@ -127,7 +121,7 @@ def tiles() -> list[Any]:
 @needs_interpreter
 @pytest.mark.parametrize(("tile", "dtype", "tf32"), tiles())
 def test_every_tile(tile: Any, dtype: torch.dtype, tf32: bool) -> None:
-    """Tiles that end within an image, span several or go beyond the last, in pixels and in channels."""
+    """Tiles that end within an image, span several or exceed the last, in pixels and in channels."""
     from scoresde_fast.kernels.convolution import convolution as launch
 
     for size in ((4, 4), (11, 13)):
@@ -137,7 +131,7 @@ def test_every_tile(tile: Any, dtype: torch.dtype, tf32: bool) -> None:
 
 @needs_interpreter
 def test_choice_of_a_tile() -> None:
-    """Large tiles where they occupy a GPU, small ones for few pixels, none wider than the channels there are."""
+    """Large tiles where they occupy a GPU, small tiles for few pixels, and no tile wider than the channels."""
     from scoresde_fast.kernels.convolution import TILES, Tile, choose_tile
 
     assert choose_tile(256 * 256, 256, 256, 2, False) == TILES["16 bits"][0]
@@ -165,7 +159,7 @@ def test_images_do_not_meet(side: int) -> None:
 
 
 def test_empty(backend: str) -> None:
-    """No images are no error."""
+    """Zero images are valid."""
     arguments = case((0, 8, 4, 4), 5)
     assert convolution(**arguments, implementation=operation.choose("cpu", backend)).shape == (0, 5, 4, 4)
 
@@ -183,13 +177,13 @@ def test_opcheck(backend: str, layout: torch.memory_format) -> None:
 
 @pytest.fixture(params=[False, True], ids=["plain", "fused"])
 def listed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the shape of ``case((2, 8, 4, 4), 6)`` is one for which the fused form is used."""
+    """Whether the table of shapes lists ``case((2, 8, 4, 4), 6)`` for the fused form."""
     monkeypatch.setattr(module, "FASTER_FUSED", frozenset({(16, 8, 6, 3)} if request.param else ()))
     return bool(request.param)
 
 
 def test_the_table_decides(listed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator runs for what is listed, and for 1x1 with a residual, in 16 bits and channels_last only."""
+    """The operator runs for listed shapes and for 1x1 with a residual, in 16 bits and channels_last only."""
     called = []
     fused = torch.ops.scoresde_fast.convolution.default
     count: Callable[..., Tensor] = lambda *arguments: called.append(1) or fused(*arguments)  # noqa: E731
@@ -209,7 +203,7 @@ def test_the_table_decides(listed: bool, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_compiles_whole(listed: bool) -> None:
-    """torch.compile meets no graph break, whichever form the table names, and keeps the memory format."""
+    """torch.compile finds no graph break with either form, and keeps the memory format."""
     arguments = case((2, 8, 4, 4), 6)
     compiled = torch.compile(convolution, fullgraph=True, backend="aot_eager")(**arguments)
     torch.testing.assert_close(compiled, convolution(**arguments), rtol=0, atol=0)
@@ -218,7 +212,7 @@ def test_compiles_whole(listed: bool) -> None:
 
 @pytest.mark.parametrize("name", ["x", "weight", "bias", "residual"])
 def test_gradients(listed: bool, name: str) -> None:
-    """Gradients are the plain form's, where the fused kernel would be chosen without them too."""
+    """Gradients are the plain form's, also where the fused kernel would run without them."""
     arguments = case((2, 8, 4, 4), 6)
     cotangent = arguments["residual"].flip(0, 1)
 
@@ -250,7 +244,7 @@ def test_tangents(listed: bool, compiled: bool) -> None:
 @needs_interpreter
 @pytest.mark.parametrize("name", ["x", "weight", "residual"])
 def test_memory_that_the_kernel_does_not_read(name: str) -> None:
-    """The kernel asked for by name says that it wants channels_last."""
+    """The kernel chosen by name asks for channels_last."""
     arguments = case((2, 8, 4, 4), 6)
     arguments[name] = arguments[name].contiguous()
     with pytest.raises(ValueError, match=rf"reads channels_last memory and {name} has strides"):
@@ -259,7 +253,7 @@ def test_memory_that_the_kernel_does_not_read(name: str) -> None:
 
 @needs_interpreter
 def test_float64_has_no_kernel() -> None:
-    """The kernel asked for by name says which dtypes it takes."""
+    """The kernel chosen by name says which dtypes it supports."""
     with pytest.raises(ValueError, match="takes float32, bfloat16 and float16, not float64"):
         convolution(**double(case((1, 8, 2, 2), 6)), implementation=operation.choose("cpu", "triton"))
 
@@ -277,7 +271,7 @@ def test_float64_has_no_kernel() -> None:
         ({"weight": torch.zeros(6, 8, 3, 1)}, ValueError, r"weight has shape \(6, 8, 3, 1\)"),
         ({"weight": torch.zeros(6, 8)}, ValueError, r"weight has shape \(6, 8\)"),
         ({"weight": torch.zeros(6, 16, 3, 3)[:, ::2]}, ValueError, "weight has strides"),
-        ({"bias": torch.zeros(1)}, ValueError, r"bias has shape \(1,\); one number for each output is \(6,\)"),
+        ({"bias": torch.zeros(1)}, ValueError, r"bias has shape \(1,\); for weight of shape .* it must be \(6,\)"),
         ({"bias": torch.zeros(6, dtype=torch.int8)}, TypeError, "bias is int8"),
         ({"bias": torch.zeros(12)[::2]}, ValueError, "bias has strides"),
         ({"residual": torch.zeros(2, 8, 4, 4)}, ValueError, r"residual has shape .* the result's, \(2, 6, 4, 4\)"),
@@ -286,13 +280,13 @@ def test_float64_has_no_kernel() -> None:
         (
             {"residual": torch.zeros(2, 6, 4, 4).contiguous(memory_format=torch.channels_last)},
             ValueError,
-            "residual has strides .* it must be contiguous_format as x is",
+            "residual has strides .* it must be contiguous: call",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_bad_input(change: dict[str, Tensor], error: type[Exception], sentence: str) -> None:
-    """Input that does not fit is refused in one sentence, before any launch."""
+    """Bad input is refused in one sentence, before any launch."""
     arguments: dict[str, Any] = {
         "x": torch.zeros(2, 8, 4, 4),
         "weight": torch.zeros(6, 8, 3, 3),

@@ -4,36 +4,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch.autograd import forward_ad
 
 from scoresde_fast.ops.fir_resample import DIRECTIONS, fir_down, fir_resample, fir_up, operation
+from tests.support.steps import backends
 
 TAPS = [1.0, 3.0, 3.0, 1.0]
 FILTERS = [TAPS, [1.0, 2.0], [1.0, 2.0, 1.0], [1.0, 2.0, 5.0, -1.0, 0.5], [float(k % 5 + 1) for k in range(12)]]
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def _backend(name: str) -> object:
-    missing = operation.backends[name].refusal("cpu", by_name=True)
-    return pytest.param(name, marks=pytest.mark.skipif(missing is not None, reason=str(missing)))
-
-
-@pytest.fixture(params=["reference", _backend("cpu"), _backend("triton")])
+@pytest.fixture(params=["reference", *backends(operation)])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each implementation that is present here."""
+    """Each backend that is present here."""
     return str(request.param)
-
-
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """New memory is full of NaN, so that an element that is not written shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def image(*shape: int, dtype: torch.dtype = torch.float32, layout: str = "nchw", seed: int = 0) -> torch.Tensor:
@@ -67,7 +54,7 @@ def test_reference_is_the_formula(taps: list[float], direction: str) -> None:
 
 
 def agrees(x: torch.Tensor, taps: list[float], direction: str, offset: int, backend: str) -> None:
-    """The backend's error against float64 is at most that of any order of its sums, in float32, and the result's.
+    """The backend's error against float64 is at most that of summing in any order in float32, and of one rounding.
 
     On either axis a tap is rounded, and its product, and up to K - 1 sums: each takes 2^-24 of what is summed.
     """
@@ -78,7 +65,7 @@ def agrees(x: torch.Tensor, taps: list[float], direction: str, offset: int, back
     assert ours.shape == exact.shape
     assert ours.dtype == x.dtype
     assert ours.stride() == reference.stride()
-    if backend == "reference":  # torch's convolution, which is held to the formula in float64
+    if backend == "reference":  # torch's convolution, which is compared with the formula in float64
         return
     sizes = [abs(tap) for tap in taps]
     summed = spelled_out(x.abs(), sizes, direction, offset, gain * (sum(sizes) / sum(taps)) ** 2)
@@ -185,7 +172,7 @@ def test_tangents_without_gradients() -> None:
 
 
 def test_compiles() -> None:
-    """One graph, forward and backward, of the same values, but for a sine's last bit in memory of another order."""
+    """One graph, forward and backward, with the eager values, except for a sine's last bit in another memory order."""
     x = image(1, 3, 4, 4, layout="channels_last").requires_grad_()
     compiled = torch.compile(lambda x: fir_down(fir_up(x, TAPS).sin(), TAPS), fullgraph=True, backend="aot_eager")
     y = compiled(x)
@@ -205,7 +192,7 @@ def test_opcheck(layout: str, backend: str) -> None:
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_memory_format_is_kept(layout: str, backend: str) -> None:
-    """Down to one pixel, and up from it."""
+    """Down to one pixel, and up from one."""
     choose = operation.choose("cpu", backend)
     pixel = choose(image(2, 4, 2, 2, layout=layout), TAPS, "down", 2, 1.0)
     assert pixel.shape == (2, 4, 1, 1)
@@ -215,7 +202,7 @@ def test_memory_format_is_kept(layout: str, backend: str) -> None:
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4)], ids=str)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_empty(direction: str, shape: tuple[int, ...], backend: str) -> None:
-    """No images, channels or rows are no error."""
+    """Zero images, channels or rows are valid."""
     y = operation.choose("cpu", backend)(torch.empty(shape), TAPS, direction, 1, 1.0)
     factor = 2.0 if direction == "up" else 0.5
     assert y.shape == (*shape[:2], int(factor * shape[2]), int(factor * shape[3]))
@@ -226,7 +213,7 @@ def test_empty(direction: str, shape: tuple[int, ...], backend: str) -> None:
     [
         ((torch.ones(1, 1, 4, 4).int(), TAPS, "up"), TypeError, "x is int32; it must be float32"),
         ((torch.ones(4, 4), TAPS, "up"), ValueError, r"x has shape \(4, 4\); it must be \(B, C, H, W\)"),
-        ((torch.ones(1, 2, 4, 4)[..., ::2], TAPS, "up"), ValueError, "must be contiguous .NCHW. or channels_last"),
+        ((torch.ones(1, 2, 4, 4)[..., ::2], TAPS, "up"), ValueError, "must be contiguous or channels_last"),
         ((torch.ones(1, 1, 4, 5), TAPS, "down"), ValueError, r"\(1, 1, 4, 5\); only even heights and widths"),
         ((torch.ones(1, 1, 4, 4), TAPS, "upp"), ValueError, "unknown direction 'upp' - did you mean 'up'"),
         ((torch.ones(1, 1, 4, 4), [1.0], "up"), ValueError, r"taps \(1.0,\) are 1; a filter has 2 to 12"),
@@ -236,12 +223,12 @@ def test_empty(direction: str, shape: tuple[int, ...], backend: str) -> None:
     ids=["dtype", "dimensions", "strides", "odd", "direction", "one tap", "13 taps", "zero sum"],
 )
 def test_refusals(arguments: tuple[torch.Tensor, list[float], str], error: type[Exception], sentence: str) -> None:
-    """One sentence with the value and what is allowed."""
+    """The message names the value and what is allowed."""
     with pytest.raises(error, match=sentence):
         fir_resample(*arguments)
 
 
 def test_offset_outside_the_filter() -> None:
-    """An offset at which nothing but zeros would be read is refused."""
+    """An offset that would read only zeros is refused."""
     with pytest.raises(ValueError, match="offset 4 is outside the filter; with 4 taps it is 0 to 3"):
         fir_resample(torch.ones(1, 1, 4, 4), TAPS, "up", offset=4)

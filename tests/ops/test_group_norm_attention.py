@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,29 +17,23 @@ from scoresde_fast.ops.group_norm_attention import (
     merge_attention,
     operation,
 )
-from scoresde_fast.ops.library import INTERPRETED
+from scoresde_fast.ops.registration import INTERPRETED
+from tests.support.steps import backends
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 SHAPES = [(5, 32, 4, 4), (2, 64, 8, 8), (2, 48, 5, 7), (3, 96, 4, 2), (2, 16, 1, 1), (1, 64, 16, 16), (1, 32, 12, 12)]
-# In float32 the kernel's tiles are small: the interpreter takes seconds for images that make many.
+# In float32 the kernel's tiles are small: the interpreter takes seconds for images of many tiles.
 CASES = [(shape, dtype) for shape in SHAPES[:5] for dtype in (torch.float32, torch.bfloat16, torch.float16)]
 CASES += [(shape, dtype) for shape in SHAPES[5:] for dtype in (torch.bfloat16, torch.float16)]
 
+pytestmark = pytest.mark.usefixtures("poisoned")
 needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="TRITON_INTERPRET=1 was not set before the import")
 
 
-@pytest.fixture(params=["reference", pytest.param("triton", marks=needs_interpreter)])
+@pytest.fixture(params=["reference", *backends(operation)])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each implementation that is present here."""
+    """Each backend that is present here."""
     return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-def _poisoned_memory() -> Iterator[None]:
-    """Fills what is allocated and not written with NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def make_block(channels: int, *, rescale: bool = True) -> AttentionBlock:
@@ -61,7 +54,7 @@ def merged(block: AttentionBlock, dtype: torch.dtype) -> MergedAttention:
 
 
 def run(block: AttentionBlock, x: Tensor, backend: str | None) -> Tensor:
-    """The block by the operation; ``backend`` None leaves the choice to it."""
+    """The block by the operation; ``backend`` None lets it choose."""
     norm, scale = block.norm, math.sqrt(0.5) if block.skip_rescale else 1.0
     implementation = backend and operation.choose(x.device, backend)
     weights = merged(block, x.dtype)
@@ -71,7 +64,7 @@ def run(block: AttentionBlock, x: Tensor, backend: str | None) -> Tensor:
 
 
 def make_input(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
-    """Pixels with a mean and scale of their own in each channel."""
+    """Pixels with a different mean and scale in each channel."""
     generator = torch.Generator().manual_seed(sum(shape))
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     per_channel = torch.randn(2, 1, shape[1], 1, 1, generator=generator, dtype=torch.float64)
@@ -124,7 +117,7 @@ def test_images_do_not_meet(backend: str, pixels: tuple[int, int]) -> None:
 
 
 def test_extreme_logits(backend: str) -> None:
-    """Logits of thousands overflow nothing: the softmax takes its maximum away first.
+    """Logits of thousands do not overflow: the softmax subtracts their maximum first.
 
     Rounding 2000 to float32's 24 bits moves a logit by up to 1.2e-4, and a weight by as much of it.
     """
@@ -135,7 +128,7 @@ def test_extreme_logits(backend: str) -> None:
 
 
 def test_empty(backend: str) -> None:
-    """No images are no error."""
+    """Zero images are valid."""
     x = torch.empty(0, 32, 4, 4, dtype=torch.bfloat16)
     assert run(make_block(32), x, backend).shape == x.shape
 
@@ -154,7 +147,7 @@ def test_opcheck(backend: str, memory_format: torch.memory_format) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 256, 4, 4), (2, 32, 4, 4)], ids=["fused", "plain"])
 def test_compiles_whole(shape: tuple[int, ...]) -> None:
-    """torch.compile meets no graph break, whichever form the table of shapes names."""
+    """torch.compile finds no graph break with either form."""
     assert ((16, shape[1]) in FASTER_FUSED) == (shape[1] == 256)
     block, x = make_block(shape[1]), make_input(shape, torch.bfloat16, torch.channels_last)
     compiled = torch.compile(lambda x: run(block, x, None), fullgraph=True, backend="aot_eager")(x)
@@ -175,7 +168,7 @@ def test_gradients(backend: str | None) -> None:
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_tangents_at_a_fused_shape(compiled: bool) -> None:
-    """Forward-mode tangents pass where the fused kernels would be chosen without them, and compile whole."""
+    """Forward-mode tangents work where the fused kernels would run without them, and compile as one graph."""
     block = make_block(256)
     x = make_input((1, 256, 4, 4), torch.bfloat16, torch.channels_last)
     direction = make_input((1, 256, 4, 4), torch.bfloat16, torch.channels_last).flip(0, 2)
@@ -192,7 +185,7 @@ def test_tangents_at_a_fused_shape(compiled: bool) -> None:
 @needs_interpreter
 @pytest.mark.parametrize("shape", [(1, 24, 4, 4), (1, 544, 2, 2), (1, 16, 33, 32)], ids=str)
 def test_shapes_without_a_kernel(shape: tuple[int, ...]) -> None:
-    """The kernel asked for by name says which shapes it has; left to choose, the operation runs them."""
+    """The kernel chosen by name refuses shapes that it does not support; the operation itself runs them."""
     block, x = make_block(shape[1]), make_input(shape, torch.float32, torch.contiguous_format)
     with pytest.raises(ValueError, match=f"no form for {shape[1]} channels in .* multiples of 16 up to 512"):
         run(block, x, "triton")
@@ -208,15 +201,15 @@ def test_shapes_without_a_kernel(shape: tuple[int, ...]) -> None:
         ({"x": torch.zeros(2, 32, 4, 4).bfloat16()}, TypeError, "score is float32; it must be bfloat16"),
         ({"x": torch.zeros(2, 64, 4, 4)}, ValueError, r"score has shape \(32, 32\); .* it must be \(64, 64\)"),
         ({"x": torch.zeros(2, 32, 4, 4, device="meta")}, ValueError, "score is on cpu, x on meta"),
-        ({"groups": 5}, ValueError, "5 groups do not divide 32 channels"),
-        ({"groups": 0}, ValueError, "0 groups do not divide"),
+        ({"groups": 5}, ValueError, "groups is 5; it must be a positive divisor of the 32 channels"),
+        ({"groups": 0}, ValueError, "groups is 0"),
         ({"norm_bias": torch.zeros(1)}, ValueError, r"norm_bias has shape \(1,\)"),
         ({"norm_weight": torch.zeros(32, dtype=torch.int8)}, TypeError, "norm_weight is int8"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_bad_input(change: dict[str, object], error: type[Exception], sentence: str) -> None:
-    """Input that does not fit is refused in one sentence, before any launch."""
+    """Bad input is refused in one sentence, before any launch."""
     arguments = {
         "x": torch.zeros(2, 32, 4, 4),
         "norm_weight": torch.ones(32),

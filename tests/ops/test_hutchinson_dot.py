@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``hutchinson_dot``: every backend against float64, the trace it estimates, and what it refuses."""
+"""The operation ``hutchinson_dot``: every backend against float64, the trace it estimates, and refusals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_estimates_a_trace(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_counter_and_determinism(backend: str) -> None:
-    """A row named by a counter is the row named by a number; the same bits again, and one sample alone."""
+    """A row from a counter, a second run and a single sample give the same bits."""
     tangent = torch.randn(3, 5000, generator=torch.Generator().manual_seed(2))
     implementation = operation.choose("cpu", backend)
 
@@ -72,7 +72,7 @@ def test_counter_and_determinism(backend: str) -> None:
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0)], ids=["no samples", "no elements"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_empty(backend: str, shape: tuple[int, ...]) -> None:
-    """No samples and no elements are no error; the constant is still added."""
+    """Zero samples and zero elements are valid; the constant is still added."""
     divergence = torch.zeros(shape[0], dtype=torch.float64)
     chosen = operation.choose("cpu", backend)
     hutchinson_dot(divergence, torch.empty(shape), SAMPLE_IDS[: shape[0]], COEFFICIENTS, 1, implementation=chosen)
@@ -81,7 +81,7 @@ def test_empty(backend: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_opcheck_and_compile(backend: str) -> None:
-    """Schema and fake hold together, and a compiled function with the operation in it does what it does."""
+    """Schema and fake hold together, and a compiled function with the operation in it gives the same result."""
     tangent, chosen = torch.randn(3, 63), operation.choose("cpu", backend)
     divergence = torch.zeros(3, dtype=torch.float64)
     torch.library.opcheck(chosen, (divergence, tangent, SAMPLE_IDS, COEFFICIENTS, None, 1, 2, True, 5, False))
@@ -112,7 +112,7 @@ D, X = torch.zeros(3, dtype=torch.float64), torch.zeros(3, 4)
     ],
 )
 def test_bad_input(error: type[Exception], sentence: str, change: dict[str, Any]) -> None:
-    """One sentence with the value and what is allowed."""
+    """The message names the value and what is allowed."""
     arguments = {"divergence": D, "tangent": X, "sample_ids": SAMPLE_IDS, "coefficients": COEFFICIENTS}
     with pytest.raises(error, match=sentence):
         hutchinson_dot(**{**arguments, **change})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``langevin`` and its halves: every backend against float64, and what they refuse."""
+"""The operation ``langevin`` and its halves: every backend against float64, and refusals."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.ops.langevin import langevin, operation
-from scoresde_fast.ops.langevin_norms import langevin_norms
-from scoresde_fast.ops.langevin_norms import operation as norms_operation
-from scoresde_fast.ops.langevin_step import langevin_step
-from scoresde_fast.ops.langevin_step import operation as step_operation
+from scoresde_fast.ops.langevin import (
+    langevin,
+    langevin_norms,
+    langevin_step,
+    norms_operation,
+    operation,
+    step_operation,
+)
 from scoresde_fast.ops.step_table import COLUMNS, WIDTH, DeviceTable
 from tests.support.steps import (
     DTYPE_IDS,
@@ -96,7 +99,7 @@ def test_whole_step_against_float64(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_norms_are_the_same_bits_whatever_the_batch(backend: str, table: DeviceTable) -> None:
-    """One sample alone, and again: nothing depends on the order in which threads finish."""
+    """One sample alone, and a second run: the result does not depend on the order in which threads finish."""
     output = torch.randn(3, 5, 1000, generator=torch.Generator().manual_seed(4))
     together = norms_of(output, table, 0, backend)
     assert torch.equal(together, norms_of(output, table, 0, backend))
@@ -109,7 +112,7 @@ def test_norms_are_the_same_bits_whatever_the_batch(backend: str, table: DeviceT
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_counter(backend: str, table: DeviceTable) -> None:
-    """A row named by a counter in memory is the row named by a number."""
+    """A row from a counter in memory equals a row from a number."""
     registers = Registers.random((3, 7, 5), (3, 7, 5), torch.float32)
     counter = torch.tensor([1])
     norms = norms_of(registers.output, table, 2, backend)
@@ -124,7 +127,7 @@ def test_counter(backend: str, table: DeviceTable) -> None:
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0)], ids=["no samples", "no elements"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_empty(backend: str, shape: tuple[int, ...], table: DeviceTable) -> None:
-    """No samples and no elements are no error; empty sums are 0."""
+    """Zero samples and zero elements are valid; empty sums are 0."""
     output, ids = torch.empty(shape), SAMPLE_IDS[: shape[0]]
     norms = langevin_norms(output, ids, table, implementation=norms_operation.choose("cpu", backend))
     assert torch.equal(norms, torch.zeros(shape[0], 2))
@@ -133,7 +136,7 @@ def test_empty(backend: str, shape: tuple[int, ...], table: DeviceTable) -> None
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_opcheck_and_compile(backend: str, table: DeviceTable) -> None:
-    """Schema and fake hold together, and a compiled corrector does what the eager one does."""
+    """Schema and fake hold together, and a compiled corrector gives the eager result."""
     registers = Registers.random((3, 8, 8), (3, 8, 8), torch.float32)
     row = (SAMPLE_IDS, table.coefficients, table.control, None, 1)
     make_norms, take_step = (operation.choose("cpu", backend) for operation in (norms_operation, step_operation))
@@ -169,7 +172,7 @@ X, NORMS = torch.zeros(3, 4), torch.ones(3, 2)
     ],
 )
 def test_bad_input(error: type[Exception], sentence: str, change: dict[str, Any], table: DeviceTable) -> None:
-    """One sentence with the value and what is allowed."""
+    """The message names the value and what is allowed."""
     arguments = {"state": X, "network_output": X, "norms": NORMS, "sample_ids": SAMPLE_IDS, "table": table}
     with pytest.raises(error, match=sentence):
         langevin_step(**{**arguments, **change})

@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops.library import INTERPRETED
 from scoresde_fast.ops.normal import normal, operation
+from scoresde_fast.ops.registration import INTERPRETED
 from scoresde_fast.rng import WORD, box_muller, philox
 from tests.support.chance import SIGMAS, kolmogorov_smirnov_bound
 from tests.support.steps import backends
@@ -25,12 +25,12 @@ PRESENT = backends(operation)
 
 @pytest.fixture(params=["reference", *PRESENT])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each implementation that is present here."""
+    """Each backend that is present here."""
     return str(request.param)
 
 
 def element(sample_id: int, draw: int, index: int) -> torch.Tensor:
-    """One number of the contract, spelled out."""
+    """One number by the contract, spelled out."""
     counter = torch.tensor([index // 4, draw, sample_id & WORD, sample_id >> 32])
     words = philox(counter, (SEED & WORD, SEED >> 32))
     pair = index % 4 // 2 * 2
@@ -38,7 +38,7 @@ def element(sample_id: int, draw: int, index: int) -> torch.Tensor:
 
 
 def test_layout(backend: str) -> None:
-    """Element, draw, sample id and run seed enter the counter and the key as the contract says."""
+    """Element, draw, sample id and run seed enter the counter and the key by the contract."""
     field = Noise(SEED, IDS, backend, precise=True).normal(3, (2, 5))
     expected = [[element(sample, 3, index) for index in range(10)] for sample in IDS.tolist()]
     torch.testing.assert_close(field.flatten(1), torch.tensor(expected), rtol=2.4e-7, atol=0)
@@ -57,7 +57,7 @@ def test_agrees_with_the_reference(backend: str, elements: int) -> None:
 
 
 def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
-    """Batch size, order and neighbours leave a sample's noise as it is, bit for bit."""
+    """A sample's noise has the same bits for any batch size, order and neighbours."""
     shape = (3, 7, 5)
     batch = Noise(SEED, IDS, backend).normal(5, shape)
     order = torch.tensor([4, 0, 5, 2])
@@ -67,7 +67,7 @@ def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
 
 
 def test_a_shorter_field_is_the_head_of_a_longer_one(backend: str) -> None:
-    """The element index alone places a number, not the shape."""
+    """A number depends on the element index, not on the shape."""
     noise = Noise(SEED, IDS, backend)
     assert torch.equal(noise.normal(0, (63,)), noise.normal(0, (8, 8)).flatten(1)[:, :63])
 
@@ -112,7 +112,7 @@ def test_distribution_of_a_hundred_million(root: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("shape", [(0,), (2, 0)], ids=str)
 def test_empty(backend: str, shape: tuple[int, ...]) -> None:
-    """No samples and no elements are no error."""
+    """Zero samples and zero elements are valid."""
     assert Noise(0, IDS, backend).normal(0, shape).shape == (len(IDS), *shape)
     assert Noise(0, IDS[:0], backend).normal(0, (3,)).shape == (0, 3)
 
@@ -139,26 +139,26 @@ def test_bad_run_seed(run_seed: object) -> None:
     ids=["negative", "float", "two-dimensional"],
 )
 def test_bad_sample_ids(ids: torch.Tensor, sentence: str) -> None:
-    """Sample ids that are none are refused when the noise is built."""
+    """Invalid sample ids are refused when the noise is built."""
     with pytest.raises(ValueError, match=sentence):
         Noise(0, ids)
 
 
 @pytest.mark.parametrize("draw", [-1, 2**32])
 def test_bad_draw(draw: int) -> None:
-    """A draw that does not fit its counter word is refused rather than wrapped."""
+    """A draw that does not fit its counter word is refused, not wrapped."""
     with pytest.raises(ValueError, match=f"draw {draw} is out of range"):
         normal(IDS, 0, draw, (4,))
 
 
 def test_unknown_backend() -> None:
-    """A misspelled backend is answered with the nearest."""
+    """The message for a misspelled backend suggests the nearest name."""
     with pytest.raises(ValueError, match="did you mean 'reference'"):
         Noise(0, IDS, "refrence")
 
 
 def test_backend_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SCORESDE_FAST_BACKEND decides where no argument does."""
+    """SCORESDE_FAST_BACKEND chooses where no argument does."""
     monkeypatch.setenv("SCORESDE_FAST_BACKEND", "reference")
     assert operation.choose() is operation.reference
     monkeypatch.setenv("SCORESDE_FAST_BACKEND", "gpu")
@@ -167,7 +167,7 @@ def test_backend_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_backend_that_cannot_run_says_why() -> None:
-    """The CPU kernel is refused for tensors that live elsewhere; "auto" falls back on the reference there."""
+    """The CPU kernel is refused for tensors on another device; "auto" uses the reference there."""
     with pytest.raises(RuntimeError, match="backend 'cpu' of normal cannot be used"):
         operation.choose("meta", "cpu")
     assert operation.choose("meta") is operation.reference

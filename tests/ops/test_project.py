@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``project``: every backend against float64, what it leaves alone, and what it refuses."""
+"""The operation ``project``: every backend against float64, untouched elements, and refusals."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.ops.project import LEVEL_WIDTH, operation, project
-from scoresde_fast.ops.step_table import DeviceTable
+from scoresde_fast.ops.project import operation, project
+from scoresde_fast.ops.step_table import LEVEL_WIDTH, WIDTH, DeviceTable
 from scoresde_fast.rng import standard_normals
 from tests.support.steps import RUN_SEED, SAMPLE_IDS, assert_close_to_exact, backends, random_table
 
@@ -32,7 +32,7 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A state and what is known of it, at random."""
+    """A random state and known means."""
 
     state: Tensor
     known: Tensor
@@ -75,7 +75,7 @@ def test_against_float64(backend: str, form: tuple[tuple[int, ...], tuple[int, .
 @pytest.mark.parametrize("pairs", [False, True], ids=["plain", "pairs"])
 @pytest.mark.parametrize("backend", ALL)
 def test_what_it_means(backend: str, pairs: bool) -> None:
-    """Known blocks have the mean scale m + noise z, differences in them stay, and the unknown is untouched to the bit.
+    """Known blocks have the mean scale m + noise z and keep their differences; unknown blocks keep their bits.
 
     The noise is the contract's, by the position among the means, the velocity's after the position's.
     """
@@ -99,7 +99,7 @@ def test_what_it_means(backend: str, pairs: bool) -> None:
 
 @pytest.mark.parametrize("backend", ALL)
 def test_a_known_pixel_is_exact(backend: str) -> None:
-    """Without noise and at scale 1 what is known of single pixels is there to the bit."""
+    """Without noise and at scale 1 known pixels appear bit for bit."""
     case = Case.random((3, 7, 5), (1, 1, 1))
     table = DeviceTable(torch.tensor([[1.0, 0, 0, 0, 0]]), torch.zeros(1, 3, dtype=torch.int32))
     state = case.state.clone()
@@ -109,7 +109,7 @@ def test_a_known_pixel_is_exact(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", [backend for backend in BACKENDS if backend.id != "triton"])
 def test_several_pieces(backend: str) -> None:
-    """Images of which a thread takes only a part at a time; Triton's interpreter is too slow for them."""
+    """Images larger than a thread's piece; Triton's interpreter is too slow for them."""
     case = Case.random((3, 125, 131), (1, 1, 1), pairs=True)
     exact = case.take("reference", 2, torch.float64)
     assert_close_to_exact(case.take(backend, 2), case.take("reference", 2), exact)
@@ -118,7 +118,7 @@ def test_several_pieces(backend: str) -> None:
 @pytest.mark.parametrize("counter", [torch.int32, torch.int64], ids=["int32", "int64"])
 @pytest.mark.parametrize("backend", ALL)
 def test_counter(backend: str, counter: torch.dtype) -> None:
-    """A row named by a counter in memory is the row named by a number; past the table it is the last one."""
+    """A row from a counter in memory equals a row from a number; past the table it is the last row."""
     case = Case.random((3, 7, 5), (1, 1, 1))
     by_number = case.take(backend, 3)
     assert torch.equal(case.take(backend, 1, counter=torch.tensor([2], dtype=counter)), by_number)
@@ -132,7 +132,7 @@ def test_counter(backend: str, counter: torch.dtype) -> None:
 
 @pytest.mark.parametrize("backend", ALL)
 def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
-    """Projecting samples one by one gives the bits that projecting them together gives."""
+    """Projecting samples one by one gives the same bits as projecting them together."""
     case = Case.random((3, 6, 10), (1, 2, 2), pairs=True)
     table, chosen = random_table(LEVEL_WIDTH), operation.choose("cpu", backend)
 
@@ -147,7 +147,7 @@ def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ALL)
 def test_nothing_else_is_written(backend: str) -> None:
-    """Memory around the state stays as it was; no samples are no error."""
+    """Memory around the state stays as it was; zero samples are valid."""
     for elements in (1, 63, 127, 500):
         memory = torch.full((3 * elements + 16,), 7.0)
         state = memory[8:-8].view(3, 1, 1, elements)
@@ -162,7 +162,7 @@ def test_nothing_else_is_written(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ALL)
 def test_opcheck_and_compile(backend: str) -> None:
-    """Schema, fake and aliasing hold together; a compiled function with the operation in it does what it does."""
+    """Schema, fake and aliasing hold together; a compiled function with the operation in it gives the same result."""
     case, table = Case.random((3, 8, 8), (3, 1, 1)), random_table(LEVEL_WIDTH)
     implementation = operation.choose("cpu", backend)
     arguments = (case.state.clone(), case.known, case.mask, SAMPLE_IDS, table.coefficients, table.control, None, 2)
@@ -196,12 +196,12 @@ def refused(**change: Any) -> None:
          {"known": torch.zeros(3, 3, 4, 10), "mask": torch.zeros(3, 3, 4, 10) > 0}),
         (ValueError, r"known has shape \(3, 3, 6, 10\).* of pairs", {"pairs": True}),
         (ValueError, r"sample_ids have shape \(2,\); one id a sample is \(3,\)", {"sample_ids": SAMPLE_IDS[:2]}),
-        (ValueError, r"coefficients have shape \(4, 10\); this step's are \(rows, 5\)", {"table": random_table(10)}),
+        (ValueError, r"coefficients have shape \(4, 10\); .* must be \(rows, 5\)", {"table": random_table(WIDTH)}),
         (ValueError, "row 4 is outside the step table", {"row": 4}),
         (ValueError, "run seed -1 is out of range", {"run_seed": -1}),
     ],
 )  # fmt: skip
 def test_bad_input(error: type[Exception], sentence: str, change: dict[str, Any]) -> None:
-    """One sentence that names the value and what is allowed, before anything is touched."""
+    """The message names the value and what is allowed, before any write."""
     with pytest.raises(error, match=sentence):
         refused(**change)

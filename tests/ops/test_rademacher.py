@@ -50,7 +50,7 @@ def test_opcheck(backend: str) -> None:
 
 
 def test_bad_input() -> None:
-    """What does not fit the contract is refused, as for ``normal``."""
+    """Arguments outside the contract are refused, as for ``normal``."""
     with pytest.raises(ValueError, match="draw 4294967296 is out of range"):
         rademacher(SAMPLE_IDS, 0, 2**32, (4,))
     with pytest.raises(TypeError, match="sample_ids is float32; it must be int64"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``winograd_convolution``: it is the convolution, whatever batch a pixel is in."""
+"""The operation ``winograd_convolution``: equal to the convolution, in any batch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from scoresde_fast.ops import winograd_weights
-from scoresde_fast.ops.winograd_convolution import fits, operation, winograd_convolution, winograd_weight
-from scoresde_fast.ops.winograd_weights import transposed_weight, winograd_filters
+from scoresde_fast.ops import winograd_convolution as module
+from scoresde_fast.ops.winograd_convolution import (
+    fits,
+    operation,
+    transposed_weight,
+    winograd_convolution,
+    winograd_filters,
+    winograd_weight,
+)
 
 CL = torch.channels_last
 BACKENDS = [name for name in ("reference", "cpu") if name == "reference" or operation.present(name)]
@@ -54,7 +60,7 @@ def test_is_the_convolution(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="the C++ extension is not built")
 def test_against_float64(shape: tuple[int, ...], dtype: torch.dtype, joined: bool) -> None:
-    """Error at most twice the reference's of the same dtype, plus one ulp of the largest value; no element is left."""
+    """Error at most twice the same-dtype reference's, plus one ulp of the largest value; every element is written."""
     x, weight, bias, residual = case(shape, dtype)
     exact = F.conv2d(x, weight, bias, padding=1) + (0.7 * residual if joined else 0)
     u, to_join = winograd_weight(weight).float(), residual.to(dtype) if joined else None
@@ -74,7 +80,7 @@ def test_as_exact_as_the_direct_sum(backend: str) -> None:
     exact = F.conv2d(x, weight, padding=1)
     columns, rows = F.unfold(x.float(), 3, padding=1)[0], weight.float().flatten(1)
     total = torch.zeros(64, 256)
-    for row, column in zip(rows.T, columns, strict=True):  # not by a library, whose order is its own
+    for row, column in zip(rows.T, columns, strict=True):  # not by a library, which sums in another order
         total += row[:, None] * column
     direct = error(total.view(exact.shape), exact)
     chosen = operation.choose("cpu", backend)
@@ -118,8 +124,10 @@ def test_operator(backend: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
 def test_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Of x and residual: at most three times as far from float64 as the definition's in that dtype, plus one ulp of the
-    largest; the input's channels need be no multiple of 16, and gradients need not lie as images do."""
+    """Gradients of x and residual: error at most three times the same-dtype definition's, plus one ulp of the largest.
+
+    For input channels that are no multiple of 16, and for any memory format of the incoming gradient.
+    """
     x, weight, bias, residual = case(shape)
     grad = torch.randn(residual.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
     u = winograd_weight(weight).float()
@@ -134,7 +142,7 @@ def test_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
 
 
 def test_gradient_is_the_transpose() -> None:
-    """In float64: the filters come back out of their transform, and the transposed weight gives the gradient."""
+    """In float64 the inverse transform returns the filters, and the transposed weight gives the gradient."""
     x, weight, _, residual = case((2, 24, 32, 7, 9))
     transformed = winograd_weight(weight)
     torch.testing.assert_close(winograd_filters(transformed), weight, rtol=0, atol=1e-14)
@@ -145,19 +153,19 @@ def test_gradient_is_the_transpose() -> None:
 
 
 def test_transposed_weight_is_kept() -> None:
-    """Made once, anew where the weight was written, and given up with it."""
+    """The transposed weight is computed once, again after a write to the weight, and freed with it."""
     weight = winograd_weight(torch.randn(16, 16, 3, 3))
     made = transposed_weight(weight)
     assert transposed_weight(weight) is made
     weight.mul_(2)
     assert torch.equal(transposed_weight(weight), 2 * made)
-    kept = len(winograd_weights._transposed)
+    kept = len(module._transposed)
     del weight
-    assert len(winograd_weights._transposed) == kept - 1
+    assert len(module._transposed) == kept - 1
 
 
 def test_keeps_no_image() -> None:
-    """What is recorded for the gradient holds neither x nor residual: the operation is linear."""
+    """The graph holds neither x nor residual: the operation is linear."""
     x = torch.randn(1, 8, 4, 4).contiguous(memory_format=CL)
     residual = torch.randn(1, 16, 4, 4).contiguous(memory_format=CL)
     leaf = torch.zeros((), requires_grad=True)
@@ -189,7 +197,7 @@ def test_operator_of_the_gradient() -> None:
 
 
 def test_no_gradient_of_the_gradient() -> None:
-    """Asking for one is an error: it would be that of another operation."""
+    """A second derivative is an error: it would be that of another operation."""
     x = torch.randn(1, 8, 4, 4).contiguous(memory_format=CL).requires_grad_()
     y = winograd_convolution(x, winograd_weight(torch.randn(16, 8, 3, 3)))
     (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
@@ -198,7 +206,7 @@ def test_no_gradient_of_the_gradient() -> None:
 
 
 class TestRefusals:
-    """Each bad argument gets one sentence that names the value and what is allowed."""
+    """The message for a bad argument names the value and what is allowed."""
 
     x = torch.zeros(1, 8, 4, 4).contiguous(memory_format=CL)
     u = torch.zeros(36, 1, 8, 16)
@@ -207,7 +215,7 @@ class TestRefusals:
         assert not fits(torch.zeros(16, 9, 3, 3)) and not fits(torch.zeros(8, 8, 3, 3))
         with pytest.raises(ValueError, match=r"shape \(16, 8, 1, 1\); it must be \(K, C, 3, 3\)"):
             winograd_weight(torch.zeros(16, 8, 1, 1))
-        with pytest.raises(ValueError, match="weight requires a gradient, which winograd_convolution has for x and"):
+        with pytest.raises(ValueError, match="weight requires a gradient; winograd_convolution has gradients of x"):
             winograd_convolution(self.x, self.u.clone().requires_grad_())
         with pytest.raises(ValueError, match=r"shape \(16, 8, 3, 3\); make it with winograd_weight"):
             winograd_convolution(self.x, torch.zeros(16, 8, 3, 3))
@@ -215,15 +223,15 @@ class TestRefusals:
     def test_images(self) -> None:
         with pytest.raises(ValueError, match=r"x has strides \(128, 16, 4, 1\) .* must be channels_last"):
             winograd_convolution(torch.zeros(1, 8, 4, 4), self.u)
-        with pytest.raises(ValueError, match=r"x has shape \(1, 16, 4, 4\); for this weight it is \(B, 8, H, W\)"):
+        with pytest.raises(ValueError, match=r"x has shape \(1, 16, 4, 4\); for this weight it must be \(B, 8, H, W\)"):
             winograd_convolution(torch.zeros(1, 16, 4, 4).contiguous(memory_format=CL), self.u)
         with pytest.raises(TypeError, match="x is int64"):
             winograd_convolution(self.x.long(), self.u)
 
     def test_bias_and_residual(self) -> None:
-        with pytest.raises(ValueError, match=r"bias has shape \(8,\); for this weight it is \(16,\)"):
+        with pytest.raises(ValueError, match=r"bias has shape \(8,\); for weight of shape .* it must be \(16,\)"):
             winograd_convolution(self.x, self.u, torch.zeros(8))
         with pytest.raises(TypeError, match="residual is bfloat16; it must be float32"):
             winograd_convolution(self.x, self.u, residual=torch.zeros(1, 16, 4, 4, dtype=torch.bfloat16))
-        with pytest.raises(ValueError, match=r"residual has shape \(1, 8, 4, 4\); for this x and weight it is"):
+        with pytest.raises(ValueError, match=r"residual has shape \(1, 8, 4, 4\); it must have the result's"):
             winograd_convolution(self.x, self.u, residual=self.x)

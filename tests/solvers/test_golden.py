@@ -17,7 +17,7 @@ from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops import affine_step, langevin_norms, langevin_step
+from scoresde_fast.ops import affine_step, langevin
 from scoresde_fast.ops.step_table import CONTROL
 from scoresde_fast.sdes import SDE, VPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, TimeGrid, build_table
@@ -45,7 +45,7 @@ def run_recorded(sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray],
     backends = StepBackends.choose("cpu", "reference")
     noise = Noise(0, torch.arange(len(x)))
     with ExitStack() as stack:
-        for operation in (affine_step, langevin_norms, langevin_step):
+        for operation in (affine_step, langevin):
             stack.enter_context(patch.object(operation, "row_noise", recorded))
         program = Program.of(table, labels, scale, "cpu")
         return Loop(program, PlainNetwork(model.network, program.labels), backends, langevin_norm=norm).run(x, noise)

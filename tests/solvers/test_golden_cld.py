@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.model import Parametrisation, ScoreFunction
-from scoresde_fast.ops import affine_step_pair
+from scoresde_fast.ops import affine_step
 from scoresde_fast.ops.step_table import CONTROL
 from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.cld import CLDS, Recorded, run
@@ -35,7 +35,7 @@ def test_golden_runs(golden: Path, name: str, solver: str, striding: str, grid: 
     def recorded(state: Tensor, _ids: Tensor, _seed: int, control: Tensor) -> Tensor:
         return torch.from_numpy(draws[int(control[CONTROL.draw]) - 1]).to(state.dtype)
 
-    with patch.object(affine_step_pair, "row_noise", recorded):
+    with patch.object(affine_step, "row_noise", recorded):
         out = run(model, table, torch.from_numpy(start), "reference")
     for ours, theirs in zip(out.chunk(2, dim=1), (x, v), strict=True):
         assert np.abs(ours.numpy() - theirs).max() <= 1e-5 * np.abs(theirs).max()

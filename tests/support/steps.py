@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the step operations share: tables, registers, and the measure of an error."""
+"""Tables, registers and error bounds for the tests of step operations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUN_SEED = 0xFEDCBA9876543210
 
 
 def backends(operation: Operation, device: str = "cpu") -> list[Any]:
-    """Every faster backend of an operation as a test parameter; one that is absent is skipped with its reason."""
+    """Every faster backend of an operation as a test parameter; an absent one is skipped with its reason."""
     return [
         pytest.param(name, marks=pytest.mark.skipif(bool(why), reason=f"{name}: {why}"), id=name)
         for name, backend in operation.backends.items()
@@ -59,7 +59,7 @@ class Registers:
                    normal(batch, *output_shape).to(dtype))  # fmt: skip
 
     def to(self, dtype: torch.dtype) -> Registers:
-        """Copies with the state's registers in another dtype; the network's output stays what it was."""
+        """Copies with the state's registers in another dtype; the network's output keeps its own."""
         return Registers(*(r.to(dtype, copy=True) for r in (self.state, self.saved, self.history)), self.output)
 
     def changed(self) -> list[Tensor]:

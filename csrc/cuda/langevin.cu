@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include "cuda/langevin_norms.cuh"
-#include "cuda/langevin_norms.h"
+#include "cuda/langevin.cuh"
 #include "cuda/launch.cuh"
 
 namespace ssf::cuda {
 namespace {
 
-// 4096 elements a block: an image of 32 x 32 and three colours is one block's, and there are enough of larger ones.
+// 4096 elements a block: a 3x32x32 image is one block, and larger images give enough blocks.
 constexpr int kRounds = 4;
 
 }  // namespace
@@ -34,6 +33,24 @@ int langevin_norms(const LangevinNorms& at, void* stream) {
   if (error || !at.parts) return error;
   return launch_warps(at.samples, stream, langevin_norms_sum_kernel<kThreads>, at.norms,
                       static_cast<const float*>(at.parts), at.samples, langevin_norms_parts(at.elements));
+}
+
+int langevin_step(const LangevinStep& at, void* stream) {
+  if (at.mean && at.samples) {
+    langevin_mean_kernel<kThreads>
+        <<<1, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(at.mean, at.norms, at.samples);
+    if (const int error = cudaGetLastError()) return error;
+  }
+  const bool vector = whole_quads(at.elements, at.output_type, at.state, at.output);
+  return choose<Noise::fast, Noise::precise>(at.field.noise, [&](auto noise) {
+    constexpr Noise NOISE = decltype(noise)::value;
+    return choose<Type::float32, Type::bfloat16, Type::float16>(at.output_type, [&](auto type) {
+      constexpr Type OUTPUT = decltype(type)::value;
+      const auto kernel = vector ? langevin_step_kernel<NOISE, OUTPUT, true, kThreads>
+                                 : langevin_step_kernel<NOISE, OUTPUT, false, kThreads>;
+      return launch_over(at.samples, at.elements, 2, kThreads, stream, kernel, at, PhiloxKeys(at.field.run_seed));
+    });
+  });
 }
 
 }  // namespace ssf::cuda

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "cuda/langevin_norms.h"
+#include <cmath>
+
+#include "cuda/langevin.h"
 #include "cuda/noise.cuh"
 #include "cuda/quads.cuh"
 #include "cuda/reduce.cuh"
@@ -51,6 +53,44 @@ __global__ void __launch_bounds__(THREADS)
     const float sum = warp_sum_of(parts + sample * count * 2 + i, count, 2);
     if (threadIdx.x % 32 == 0) norms[sample * 2 + i] = sum;
   }
+}
+
+template <Noise NOISE, Type OUTPUT, bool VECTOR, int THREADS>
+__global__ void __launch_bounds__(THREADS) langevin_step_kernel(const LangevinStep at, const PhiloxKeys keys) {
+  const int64_t sample = block_sample();
+  if (sample >= at.samples) return;
+  const Place<VECTOR, THREADS> place(sample, at.elements, blockIdx.x);
+  Quad x[2], o[2];
+  SSF_UNROLL
+  for (int k = 0; k < 2; ++k) x[k] = place.load(at.state, k);
+  place.template load_all<OUTPUT>(o, at.output);
+
+  const Row<Columns> row(at.table);
+  const SampleField field = sample_field<NOISE>(keys, at.field, sample, row.draw());
+  const float* squares = at.mean ? at.mean : at.norms + sample * 2;
+  const float size = row[Columns::langevin] * divide_approx(squares[1], squares[0]);
+  const float score_factor = size * row[Columns::derive_output], noise_factor = sqrt_approx(2.0f * size);
+  SSF_UNROLL
+  for (int k = 0; k < 2; ++k) {
+    Quad next = x[k];
+    add(next, score_factor, o[k]);
+    add(next, noise_factor, noise_call<NOISE>(field, place.call(k)));
+    place.store(at.state, k, next);
+  }
+}
+
+// The squares of the batch's mean norms, in place of each sample's own; one block.
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS)
+    langevin_mean_kernel(float* mean, const float* norms, const int64_t samples) {
+  float sums[2] = {0, 0};
+  for (int64_t sample = threadIdx.x; sample < samples; sample += THREADS) {
+    sums[0] += std::sqrt(norms[sample * 2]);
+    sums[1] += std::sqrt(norms[sample * 2 + 1]);
+  }
+  block_sum<THREADS>(sums);
+  const float average = sums[threadIdx.x & 1] / static_cast<float>(samples);
+  if (threadIdx.x < 2) mean[threadIdx.x] = average * average;
 }
 
 }  // namespace ssf::cuda

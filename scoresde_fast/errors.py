@@ -10,6 +10,8 @@ from importlib.util import find_spec
 
 MODULES = {"scikit-learn": "sklearn", "torch-fidelity": "torch_fidelity"}
 """Packages that are imported by another name."""
+RENAMED = {"flow": "probability_flow", "parity": "original"}
+"""New names of options; their former names are refused with a sentence that says the new one."""
 
 
 class MissingPackageError(ModuleNotFoundError, ValueError):

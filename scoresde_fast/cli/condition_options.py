@@ -57,8 +57,8 @@ class ConditionCommand(SamplerOptions, ImageOptions):
         return {**super().options(), "samples": self.samples}
 
     def projection_options(self) -> dict[str, Any]:
-        """The options of a sampler that projects; ``parity`` is then the projection's, not the solver's."""
-        return {**self.options(), "parity": bool(self.solver.parity)}
+        """The options of a sampler that projects; ``original`` is then the projection's, not the solver's."""
+        return {**self.options(), "original": bool(self.solver.original)}
 
     def write(
         self,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from scoresde_fast.errors import unknown
@@ -21,8 +22,10 @@ PREDICTORS = {
     "gddim": "gddim",
 }
 """Our names of the configurations' predictors; "none" stands for reverse diffusion, as in the original."""
-NEUTRAL = {"parity": False, "langevin_norm": "sample"}
+NEUTRAL = {"original": False, "langevin_norm": "sample"}
 """Values that ask nothing of a solver that chooses its own steps."""
+DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
+"""Options that descriptions of sets hold under their older names, so that an older set can still be resumed."""
 AnyOptions = SolverOptions | AdaptiveOptions
 
 
@@ -53,12 +56,18 @@ def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions
     return SolverOptions(**{**own, **given})
 
 
+def describe_options(options: AnyOptions) -> dict[str, Any]:
+    """The options as plain values, under the keys of a description."""
+    return {DESCRIPTION_KEYS.get(name, name): value for name, value in asdict(options).items()}
+
+
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """The options by which a `Sampler` describes itself so: ``Sampler(model, **options).describe() == described``.
 
     But for its conditions, which are no plain values; see `scoresde_fast.conditions.classes.described_conditions`.
     """
-    return {name: value for name, value in described.items() if name not in ("model", "condition")}
+    option = {key: name for name, key in DESCRIPTION_KEYS.items()}
+    return {option.get(key, key): value for key, value in described.items() if key not in ("model", "condition")}
 
 
 def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> AnyOptions:
@@ -74,12 +83,13 @@ def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> A
 def _adaptive(model: ScoreFunction, given: Mapping[str, Any]) -> AdaptiveOptions:
     solver, own = given["solver"], _own(model)
     of_flow = solver == "rk45"
-    if given.get("flow", of_flow) != of_flow:
+    if given.get("probability_flow", of_flow) != of_flow:
         raise ValueError(
-            f"flow is {given['flow']}; solver 'rk45' is the probability flow's, 'ggf' the reverse SDE's: leave it out"
+            f"probability_flow is {given['probability_flow']}; solver 'rk45' follows the probability flow, 'ggf' the "
+            "reverse SDE: leave it out"
         )
     asked = [pair for pair in given.items() if pair not in NEUTRAL.items()]
-    chosen = {name: value for name, value in asked if name != "flow"}
+    chosen = {name: value for name, value in asked if name != "probability_flow"}
     for name, value in chosen.items():
         if name not in names(AdaptiveOptions):
             raise ValueError(
@@ -100,7 +110,7 @@ def _own(model: ScoreFunction) -> dict[str, Any]:
         "corrector": sampling.corrector,
         "corrector_steps": sampling.n_steps_each,
         "snr": sampling.snr,
-        "flow": sampling.probability_flow,
+        "probability_flow": sampling.probability_flow,
         "denoise": sampling.noise_removal,
         "grid": sampling.grid,
         "order": sampling.order,

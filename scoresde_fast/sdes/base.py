@@ -117,15 +117,15 @@ class ScalarSDE(SDE):
         scale = scale_t / scale_s
         return Marginal(scale, np.sqrt(np.maximum(std_t**2 - (scale * std_s) ** 2, 0.0)))
 
-    def reverse(self, t: Time, *, flow: bool = False) -> Reverse:
-        """The reverse-time SDE, or with ``flow`` the probability-flow ODE (Song et al. 2021, equations 6 and 13)."""
+    def reverse(self, t: Time, *, probability_flow: bool = False) -> Reverse:
+        """The reverse-time SDE or the probability-flow ODE (Song et al. 2021, equations 6 and 13)."""
         g = self.diffusion(t)
-        return Reverse(self.drift(t), -(0.5 if flow else 1.0) * g**2, g * (not flow))
+        return Reverse(self.drift(t), -(0.5 if probability_flow else 1.0) * g**2, g * (not probability_flow))
 
-    def reverse_discretise(self, t: Time, n: int, *, flow: bool = False) -> Reverse:
+    def reverse_discretise(self, t: Time, n: int, *, probability_flow: bool = False) -> Reverse:
         """The reverse of `discretise`: a step back is x - drift_x x - drift_score score + diffusion z."""
         f, g = self.discretise(t, n)
-        return Reverse(f, -(0.5 if flow else 1.0) * g**2, g * (not flow))
+        return Reverse(f, -(0.5 if probability_flow else 1.0) * g**2, g * (not probability_flow))
 
 
 def table_index(t: Time, n: int, T: float) -> npt.NDArray[np.int64]:

@@ -14,13 +14,13 @@ from scoresde_fast.solvers.table import AnyRow, Row
 @solver(
     "ancestral",
     sdes=(VESDE, VPSDE),
-    flow=False,
+    probability_flow=False,
     source="Song et al. 2021, appendix F; Ho et al. 2020, algorithm 2",
     aliases=("ancestral_sampling",),
     published=True,
     correctable=True,
 )
-def ancestral(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def ancestral(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """VE: x + G^2 score, the noise of the posterior; VP: (x + beta score) / sqrt(1 - beta) + sqrt(beta) z.
 
     G^2 is the difference of the squared noise levels of the step, beta its share of the variance.  The VP noise is

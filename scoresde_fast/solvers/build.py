@@ -25,7 +25,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     Raises:
         ValueError: an option is unknown or out of range, a pair is impossible, or the steps are too few for the SDE.
     """
-    found = find_solver(options.predictor, sde, flow=options.flow)
+    found = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
     _require_corrector(sde, found, options)
     eps = sde.sampling_eps if options.eps is None else options.eps
     # The solvers of score_sde have no step of their own for the denoising on images.

@@ -16,13 +16,13 @@ from scoresde_fast.solvers.table import AnyRow, Row
 @solver(
     "deis",
     sdes=IMAGE_SDES,
-    flow=True,
+    probability_flow=True,
     deterministic=True,
     orders=(2, 3, 4),
     source="Zhang & Chen 2022 (DEIS), tAB",
     finish=posterior_mean,
 )
-def deis(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 3) -> list[AnyRow]:
+def deis(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 3) -> list[AnyRow]:
     """x / scale <- x / scale + integral of e ds, with e the polynomial in t through its last ``order`` values."""
     levels = Levels.at(sde, grid.edges)
     # Over half the log-SNR every factor is smooth; ds is -s dl.
@@ -35,13 +35,13 @@ def deis(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 3) -> list[
 @solver(
     "ipndm",
     sdes=IMAGE_SDES,
-    flow=True,
+    probability_flow=True,
     deterministic=True,
     orders=(2, 3, 4),
     source="Liu et al. 2022 (PNDM); Zhang & Chen 2022 (DEIS), rho AB",
     finish=posterior_mean,
 )
-def ipndm(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 3) -> list[AnyRow]:
+def ipndm(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 3) -> list[AnyRow]:
     """The same with a polynomial in the noise-to-signal ratio s, which is Adams-Bashforth with steps of any length."""
     levels = Levels.at(sde, grid.edges)
     return _rows(levels, mean_weights(past(levels.ratio, order), *nodes(levels.ratio)))

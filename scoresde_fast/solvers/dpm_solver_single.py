@@ -43,14 +43,14 @@ class _Reach:
 @solver(
     "dpmpp_2s",
     sdes=IMAGE_SDES,
-    flow=True,
+    probability_flow=True,
     deterministic=True,
     orders=(2,),
     evaluations=2,
     source="Lu et al. 2022 (DPM-Solver++), algorithm 1",
     finish=posterior_mean,
 )
-def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """A first-order step to the middle, then the whole step with the data prediction that is there."""
     edges = Levels.at(sde, grid.edges)
     middle = edges.inside(1 / 2)
@@ -66,14 +66,14 @@ def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
 @solver(
     "dpmpp_3s",
     sdes=IMAGE_SDES,
-    flow=True,
+    probability_flow=True,
     deterministic=True,
     orders=(3,),
     evaluations=3,
     source="Lu et al. 2022 (DPM-Solver), algorithm 2, in data prediction",
     finish=posterior_mean,
 )
-def dpmpp_3s(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def dpmpp_3s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """Stages after one and two thirds of the step, each with the slope from the beginning to the stage before."""
     edges = Levels.at(sde, grid.edges)
     first, second = edges.inside(1 / 3), edges.inside(2 / 3)

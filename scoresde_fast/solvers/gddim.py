@@ -39,14 +39,14 @@ def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
 @solver(
     "gddim",
     sdes=(CLDSDE,),
-    flow=True,
+    probability_flow=True,
     deterministic=True,
     orders=(1, 2, 3, 4),
     source="Zhang et al. 2022",
     finish=posterior_mean,
     weak_order=2,
 )
-def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int = 2, eta: float = 0.0) -> list[AnyRow]:
+def gddim(sde: SDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2, eta: float = 0.0) -> list[AnyRow]:
     """An Adams-Bashforth step of ``order`` in e; the first steps have as many past values as there are.
 
     With ``eta`` 1 a step of the reverse SDE, in E[x(0) | u] (`reverse_diffusion_rows`).

@@ -18,7 +18,7 @@ MOST_CHURN = np.sqrt(2) - 1
 @solver(
     "heun",
     sdes=IMAGE_SDES,
-    flow=True,
+    probability_flow=True,
     deterministic=True,
     orders=(2,),
     evaluations=2,
@@ -26,7 +26,7 @@ MOST_CHURN = np.sqrt(2) - 1
     aliases=("edm",),
     finish=posterior_mean,
 )
-def heun(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
+def heun(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
     """An Euler step of x / scale in s, then the whole step with the mean of both slopes.
 
     A step begins by going forward to where s is larger by the share churn / ``steps`` of itself, T at most.

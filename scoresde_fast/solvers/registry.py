@@ -9,13 +9,13 @@ from functools import cached_property
 from inspect import Parameter, signature
 from typing import Any
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import RENAMED, unknown
 from scoresde_fast.sdes import SDE
 from scoresde_fast.solvers.table import AnyRow
 
 Fill = Callable[..., list[AnyRow]]
 Finish = Callable[..., AnyRow]
-OF_EVERY_RUN = frozenset({"flow", "steps", "joined"})
+OF_EVERY_RUN = frozenset({"probability_flow", "steps", "joined"})
 """Keyword arguments of a ``fill`` that are no options of its own."""
 
 
@@ -25,12 +25,12 @@ class Solver:
 
     Attributes:
         name: as the user writes it.
-        fill: ``fill(sde, grid, *, flow)`` -> the rows of its steps.  Its other keyword arguments are the fields of
-            `SolverOptions` that it has, with its usual values as defaults: ``order=3``, ``eta=0.0``.  It may also take
-            ``steps``, those of the whole run, and ``joined=True``: with False the end of a step and the beginning of
-            the next are rows of their own, between which a corrector can go.
+        fill: ``fill(sde, grid, *, probability_flow)`` -> the rows of its steps.  Its other keyword arguments are the
+            fields of `SolverOptions` that it has, with its usual values as defaults: ``order=3``, ``eta=0.0``.  It may
+            also take ``steps``, those of the whole run, and ``joined=True``: with False the end of a step and the
+            beginning of the next are rows of their own, between which a corrector can go.
         sdes: the SDEs it is defined on.
-        flow: whether it has a probability-flow form.
+        probability_flow: whether it has a probability-flow form.
         source: where its equations are.
         orders: its orders, of weak convergence of its noisy form and of convergence of its flow; more than one: the
             user may choose.
@@ -48,7 +48,7 @@ class Solver:
     name: str
     fill: Fill
     sdes: tuple[type[SDE], ...]
-    flow: bool
+    probability_flow: bool
     source: str
     orders: tuple[int, ...] = (1,)
     finish: Finish | None = None
@@ -84,10 +84,12 @@ def solver(name: str, *, aliases: tuple[str, ...] = (), **known: Any) -> Callabl
     """Register the decorated function, `Solver.fill`, as the solver ``name``; ``known`` are `Solver`'s attributes.
 
     Raises:
-        TypeError: an option of the function has no default.
+        TypeError: an option of the function has no default, or the former name of another.
     """
 
     def register(fill: Fill) -> Fill:
+        for former in RENAMED.keys() & {*known, *signature(fill).parameters}:
+            raise TypeError(f"solver {name!r}: {former!r} is now called {RENAMED[former]!r}")
         registered = Solver(name, fill, **known)
         for option, usual in registered.options.items():
             if usual is Parameter.empty:
@@ -99,7 +101,7 @@ def solver(name: str, *, aliases: tuple[str, ...] = (), **known: Any) -> Callabl
     return register
 
 
-def find_solver(name: str, sde: SDE, *, flow: bool = False) -> Solver:
+def find_solver(name: str, sde: SDE, *, probability_flow: bool = False) -> Solver:
     """The solver ``name``, checked to fit.
 
     Raises:
@@ -115,8 +117,8 @@ def find_solver(name: str, sde: SDE, *, flow: bool = False) -> Solver:
             f"solver {name!r} is not defined on the SDE {sde.name!r}, only on {_names(found.sdes)}; "
             f"on {sde.name!r} choose from: {', '.join(sorted(fitting))}"
         )
-    if flow and not found.flow:
-        having = [other.name for other in SOLVERS.values() if other.flow and isinstance(sde, other.sdes)]
+    if probability_flow and not found.probability_flow:
+        having = [other.name for other in SOLVERS.values() if other.probability_flow and isinstance(sde, other.sdes)]
         raise ValueError(f"solver {name!r} has no probability-flow form; choose from: {', '.join(sorted(having))}")
     return found
 

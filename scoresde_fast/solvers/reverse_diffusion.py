@@ -12,17 +12,17 @@ from scoresde_fast.solvers.table import AnyRow, Row
 @solver(
     "reverse_diffusion",
     sdes=(VESDE, VPSDE, SubVPSDE),
-    flow=True,
+    probability_flow=True,
     source="Song et al. 2021, appendix E",
     published=True,
     correctable=True,
 )
-def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """x <- x - f_i x + G_i^2 score + G_i z for the forward step x + f_i x + G_i z.
 
     The probability flow takes half the score and no noise.
     """
     drift, diffusion = grid.discretise(sde)
-    gain = (0.5 if flow else 1.0) * diffusion**2
-    columns = zip(grid.times, 1 - drift, gain, diffusion * (not flow), strict=True)
+    gain = (0.5 if probability_flow else 1.0) * diffusion**2
+    columns = zip(grid.times, 1 - drift, gain, diffusion * (not probability_flow), strict=True)
     return [Row(t, state=x, outputs=(score,), noise=noise) for t, x, score, noise in columns]

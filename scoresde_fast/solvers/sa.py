@@ -14,7 +14,7 @@ from scoresde_fast.solvers.table import AnyRow
 @solver(
     "sa",
     sdes=IMAGE_SDES,
-    flow=True,
+    probability_flow=True,
     orders=(1, 2, 3),
     corrected=True,
     weak_order=2,
@@ -22,6 +22,6 @@ from scoresde_fast.solvers.table import AnyRow
     aliases=("sa_solver",),
     finish=posterior_mean,
 )
-def sa(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 2, eta: float = 1.0) -> list[AnyRow]:
+def sa(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2, eta: float = 1.0) -> list[AnyRow]:
     """Adams-Bashforth and Adams-Moulton steps on the reverse SDE with a constant tau = ``eta``, which share a noise."""
-    return Adams(order, corrector=True, eta=0.0 if flow else eta).rows(sde, grid)
+    return Adams(order, corrector=True, eta=0.0 if probability_flow else eta).rows(sde, grid)

@@ -24,23 +24,25 @@ FLIP = np.diag([-1.0, 1.0])
 @solver(
     "sscs",
     sdes=(CLDSDE,),
-    flow=False,
+    probability_flow=False,
     source="Dockhorn et al. 2022, section 3.2",
     finish=euler_mean,
     correctable=True,
 )
-def sscs(sde: SDE, grid: TimeGrid, *, flow: bool, parity: bool = False, joined: bool = True) -> list[AnyRow]:
+def sscs(
+    sde: SDE, grid: TimeGrid, *, probability_flow: bool, original: bool = False, joined: bool = True
+) -> list[AnyRow]:
     """Half a step of the exact part, v <- v + 2 Gamma (s_v + v / M) clock, half a step of the exact part.
 
-    ``clock`` is the integral of beta over the step.  With ``parity`` every half step is a row of its own, and beta is
+    ``clock`` is the integral of beta over the step.  With ``original`` every half step is a row of its own, and beta is
     taken as in the original program: the second half step takes that of the first, the score step beta(t) dt.
     """
     assert isinstance(sde, CLDSDE)
     middles = grid.times - grid.dt / 2
     first = sde.clock(middles, grid.times)
-    second = first if parity else sde.clock(grid.ends, middles)
-    clock = sde.beta(grid.times) * grid.dt if parity else first + second
-    if parity or not joined:
+    second = first if original else sde.clock(grid.ends, middles)
+    clock = sde.beta(grid.times) * grid.dt if original else first + second
+    if original or not joined:
         return unmerged(sde, grid.times, first, clock, second)
     # between two evaluations: the end of one step and the beginning of the next
     between = second + np.append(first[1:], 0.0)

@@ -14,13 +14,13 @@ from scoresde_fast.solvers.table import AnyRow
 @solver(
     "unipc",
     sdes=IMAGE_SDES,
-    flow=True,
+    probability_flow=True,
     deterministic=True,
     orders=(1, 2, 3),
     corrected=True,
     source="Zhao et al. 2023 (UniPC), B(h) = e^h - 1",
     finish=posterior_mean,
 )
-def unipc(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 2) -> list[AnyRow]:
+def unipc(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2) -> list[AnyRow]:
     """UniPC-p in data prediction; nothing corrects the last state, whose evaluation is the denoising's."""
     return Adams(order, corrector=True, midpoint=True).rows(sde, grid)

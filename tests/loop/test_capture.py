@@ -39,7 +39,7 @@ CASES = [
     for flow in (False, True)
     for corrector in ("none", *CORRECTORS)
     for norm in (("sample", "batch") if corrector == "langevin" else ("sample",))
-    if isinstance(of, found.sdes) and (found.flow or not flow)
+    if isinstance(of, found.sdes) and (found.probability_flow or not flow)
     if corrector == "none" or (found.correctable and isinstance(of, CORRECTORS[corrector].sdes))
 ]
 IDS = [f"{sde}-{solver}-{'flow' if flow else 'sde'}-{c}-{norm}" for sde, solver, flow, c, norm in CASES]
@@ -69,7 +69,7 @@ def test_every_step_can_be_captured(
 ) -> None:
     """No host read, no copy between host and device, no generator, and the same operations at every step."""
     model = models[sde]
-    table = build_table(SDE_OF[sde], SolverOptions(solver, 30, corrector, corrector_steps=2, flow=flow))
+    table = build_table(SDE_OF[sde], SolverOptions(solver, 30, corrector, corrector_steps=2, probability_flow=flow))
     program = program_for(model, table, DEVICE)
     labels = model.parametrisation.labels(table.times)
     evaluate = evaluator(model.network, torch.from_numpy(labels).float(), "fp32")

@@ -63,11 +63,11 @@ def run(model: ScoreFunction, table: StepTable, u: Tensor, backend: str = "auto"
 @pytest.mark.parametrize("solver", ["em", "sscs"])
 @pytest.mark.parametrize("name", SDES)
 def test_golden_runs(golden: Path, name: str, solver: str, striding: str, grid: str, denoise: bool) -> None:
-    """Whole runs of eight evaluations with the recorded draws and a mixed score, to 1e-5; SSCS by the parity flag."""
+    """Whole runs of eight evaluations with the recorded draws and a mixed score, to 1e-5; SSCS as in the original."""
     with np.load(golden / "cld_steps.npz") as archive:
         key = f"sample/{name}_{solver}_{striding}_denoise{int(denoise)}_n8"
         start, draws, x, v, nfe = (archive[f"{key}/{part}"] for part in ("u0", "z", "x", "v", "nfe"))
-    options = SolverOptions(solver, 8, grid=grid, denoise=denoise, parity=solver == "sscs")
+    options = SolverOptions(solver, 8, grid=grid, denoise=denoise, original=solver == "sscs")
     table = build_table(SDES[name], options)
     assert table.nfe == nfe
     model = ScoreFunction(Recorded(), Parametrisation(SDES[name], mixed=True), (3, 4, 4), centered=True)
@@ -85,8 +85,8 @@ def test_the_parity_flag_departs_only_where_beta_changes() -> None:
     """With a constant beta the original's SSCS is the right one, with a linear beta it is not."""
     for sde, same in ((CONSTANT, True), (LINEAR, False)):
         ends = []
-        for parity in (False, True):
-            table = build_table(sde, SolverOptions("sscs", 8, grid="quadratic", parity=parity))
+        for original in (False, True):
+            table = build_table(sde, SolverOptions("sscs", 8, grid="quadratic", original=original))
             ends.append(propagate(table, sde, (MEAN, STD), prior(sde)).covariance)
         assert np.allclose(*ends, rtol=1e-9) == same
 
@@ -219,7 +219,7 @@ def test_order_of_convergence(solver: str, flow: bool, order: int | None, claime
                 solver,
                 steps,
                 grid="quadratic",
-                flow=flow,
+                probability_flow=flow,
                 order=order,
                 denoise=False,
                 eps=1e-3,
@@ -239,7 +239,9 @@ def test_order_of_convergence(solver: str, flow: bool, order: int | None, claime
 def test_distribution_after_a_run(solver: str, flow: bool, order: int | None, grid: str, run_seed: int) -> None:
     """20 000 samples of a short run have the mean and covariance that the table predicts, in the fused kernels."""
     sde = CONSTANT
-    table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow, order=order, eta=noise(solver, flow)))
+    table = build_table(
+        sde, SolverOptions(solver, 25, grid=grid, probability_flow=flow, order=order, eta=noise(solver, flow))
+    )
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
     model = GaussianMixture.gaussian(sde, MEAN, STD, (1, 1, 1))
     u = model.prior(Noise(run_seed, torch.arange(20_000)).normal(0, model.state_shape))
@@ -288,15 +290,15 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
         (CONSTANT, {"solver": "ancestral"}, "on 'cld' choose from: euler_maruyama, gddim, sscs"),
         (CONSTANT, {"solver": "pc"}, "is not defined on the SDE 'cld'"),
         (CONSTANT, {"solver": "sscs", "corrector": "langevin"}, "corrector 'langevin' is not defined on the SDE 'cld'"),
-        (CONSTANT, {"solver": "sscs", "flow": True}, "no probability-flow form"),
+        (CONSTANT, {"solver": "sscs", "probability_flow": True}, "no probability-flow form"),
         (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
         (CONSTANT, {"solver": "sscs", "order": 2}, "solver 'sscs' has order 1 alone"),
         (CONSTANT, {"solver": "gddim", "eta": 0.5}, "eta is 0.5; solver 'gddim' has 0, the probability flow, and 1"),
         (CONSTANT, {"solver": "gddim", "order": 5}, "order is 5; solver 'gddim' has the orders 1 to 4"),
         (
             CONSTANT,
-            {"solver": "em", "parity": True},
-            "parity is True; solver 'euler_maruyama' has none: .* choose sscs",
+            {"solver": "em", "original": True},
+            "original is True; solver 'euler_maruyama' has none: .* choose sscs",
         ),
         (CLDSDE(objective="dsm"), {"solver": "gddim"}, "use a model trained by 'hsm', or solver 'em' or 'sscs'"),
         (CLDSDE(friction=0.4), {"solver": "gddim"}, "friction 0.4, which is under-damped"),
@@ -325,7 +327,7 @@ def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
         (2, 3, 3),
         centered=True,
     )
-    table = build_table(sde, SolverOptions(solver, 12, grid="quadratic", flow=True))
+    table = build_table(sde, SolverOptions(solver, 12, grid="quadratic", probability_flow=True))
     start = model.prior(torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0)))
     u, derived = start.double(), []
     for row in table.rows:

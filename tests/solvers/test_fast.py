@@ -79,7 +79,7 @@ def test_ddim_with_all_noise_is_ancestral() -> None:
 )
 def test_the_first_step_is_ddim(name: str, solver: str, order: int | None) -> None:
     """Without a past every multistep method of the flow is DDIM, whatever it predicts, and so is a run of one step."""
-    first = rows_of(SDE_OF[name], solver, order=order, flow=True)[0]
+    first = rows_of(SDE_OF[name], solver, order=order, probability_flow=True)[0]
     assert one_step(first) == pytest.approx(one_step(rows_of(SDE_OF[name], "ddim")[0]), rel=1e-9, abs=1e-12)
 
 
@@ -92,9 +92,9 @@ def test_noise_at_eta_one_is_the_posterior() -> None:
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_the_flow_of_the_sde_variant_is_dpmpp_2m(name: str) -> None:
-    """flow=True and eta=0 are one thing, and the table is that of the deterministic solver."""
+    """probability_flow=True and eta=0 are one thing, and the table is that of the deterministic solver."""
     wanted = rows_of(SDE_OF[name], "dpmpp_2m")
-    assert rows_of(SDE_OF[name], "dpmpp_2m_sde", flow=True) == wanted
+    assert rows_of(SDE_OF[name], "dpmpp_2m_sde", probability_flow=True) == wanted
     assert rows_of(SDE_OF[name], "dpmpp_2m_sde", eta=0.0) == wanted
 
 
@@ -240,14 +240,14 @@ def documented(name: str) -> str:
     weak = ", ".join(str(found.convergence(order, noisy=True)) for order in noisy)
     options = [
         *(["`order` " + ", ".join(map(str, found.orders))] if len(found.orders) > 1 else []),
-        *(["`flow`"] if found.flow and not found.deterministic else []),
+        *(["`probability_flow`"] if found.probability_flow and not found.deterministic else []),
         *([f"`eta` {found.options['eta']:g}"] if "eta" in found.options else []),
         *(["`churn` 0"] if "churn" in found.options else []),
-        *(["`parity`"] if "parity" in found.options else []),
+        *(["`original`"] if "original" in found.options else []),
         *(["correctors"] if found.correctable else []),
     ]
     title = " or ".join(f"`{each}`" for each in [name, *named])
-    flow_orders = orders if found.flow else "-"
+    flow_orders = orders if found.probability_flow else "-"
     return f"| {title} | {sdes} | {flow_orders} | {weak or '-'} | {found.evaluations} | {', '.join(options) or '-'} |"
 
 

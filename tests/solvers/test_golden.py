@@ -77,8 +77,8 @@ def test_reverse_functions(steps: dict[str, np.ndarray], name: str, flow: bool) 
     key = f"{name}/reverse_pf{int(flow)}"
     levels = sde.marginal(t).std ** 2 if name == "ve" else 0 * t
     for reverse, drift_key, diffusion_key, operands in (
-        (sde.reverse(t, flow=flow), "drift", "diffusion", []),
-        (sde.reverse_discretise(t, N, flow=flow), "disc_f", "disc_G", [x, column(levels) * score]),
+        (sde.reverse(t, probability_flow=flow), "drift", "diffusion", []),
+        (sde.reverse_discretise(t, N, probability_flow=flow), "disc_f", "disc_G", [x, column(levels) * score]),
     ):
         terms = column(reverse.drift_x) * x, column(reverse.drift_score) * score
         assert_close(terms[0] + terms[1], steps[f"{key}/{drift_key}"], 1e-6, *terms, *operands)
@@ -131,7 +131,7 @@ def test_predictor_step(steps: dict[str, np.ndarray], name: str, solver: str, fl
     key = f"{name}/{solver.replace('ancestral', 'ancestral_sampling')}_pf{int(flow)}"
     for i, t in enumerate(steps[f"{name}/t"].astype(np.float64)):
         x, z = torch.from_numpy(steps[f"{name}/x"][i : i + 1]), steps[f"{key}/z"][i : i + 1]
-        rows = SOLVERS[solver].fill(sde, one_time(t), flow=flow)
+        rows = SOLVERS[solver].fill(sde, one_time(t), probability_flow=flow)
         next_x = run_recorded(sde, StepTable.of(rows), x, [z, z])
         assert_close(next_x, steps[f"{key}/x_next"][i : i + 1], 1e-5)
         assert_close(next_x - rows[0].noise * torch.from_numpy(z), steps[f"{key}/x_mean"][i : i + 1], 1e-5)

@@ -199,7 +199,7 @@ def ode_errors(particles: int, evaluations: Sequence[int] = EVALUATIONS) -> dict
     rows = []
     for solver, order in (("em", None), *(("gddim", order) for order in (1, 2, 3, 4))):
         for nfe in evaluations:
-            options = SolverOptions(solver, nfe, grid="sqrt", flow=True, denoise=False, order=order)
+            options = SolverOptions(solver, nfe, grid="sqrt", probability_flow=True, denoise=False, order=order)
             away = (run_in_float64(options, start) - exact)[:, 0]
             rows.append({"solver": solver, "order": order, "nfe": nfe, "rms": float(np.sqrt((away**2).mean()))})
             print(f"{solver} order {order}, {nfe} evaluations: {rows[-1]['rms']:.4f}", flush=True)
@@ -213,7 +213,7 @@ def orders(sizes: Sequence[int] = ORDER_SIZES) -> list[dict[str, Any]]:
     for solver, flow, order in (*cases, *(("gddim", True, order) for order in (1, 2, 3, 4))):
         errors = []
         for steps in sizes:
-            options = SolverOptions(solver, steps, grid="quadratic", flow=flow, order=order, denoise=False)
+            options = SolverOptions(solver, steps, grid="quadratic", probability_flow=flow, order=order, denoise=False)
             got = propagate(build_table(SDE, options), SDE, GAUSSIAN, marginal(SDE, SDE.T, *GAUSSIAN))
             wanted = marginal(SDE, SDE.sampling_eps, *GAUSSIAN)
             parts = (np.abs(got.mean - wanted.mean).max(), np.abs(got.covariance - wanted.covariance).max())

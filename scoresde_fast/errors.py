@@ -12,6 +12,10 @@ MODULES = {"scikit-learn": "sklearn", "torch-fidelity": "torch_fidelity"}
 """The import names of packages whose two names differ."""
 
 
+RENAMED = {"flow": "probability_flow", "parity": "original"}
+"""Options by their former names, which are refused with a message that gives the new name."""
+
+
 class MissingPackageError(ModuleNotFoundError, ValueError):
     """An optional package is not installed."""
 

@@ -159,7 +159,7 @@ class ScoreFunction(nn.Module):
             noise = column(self.sde.diffusion(times) ** 2 / 2)
             return torch.cat([column(drift[:, 0, 1]) * velocity, force - noise * score], dim=1)
         assert isinstance(self.sde, ScalarSDE)
-        drift_x, drift_score, _ = self.sde.reverse(times, flow=True)
+        drift_x, drift_score, _ = self.sde.reverse(times, probability_flow=True)
         return column(drift_x) * x + column(drift_score) * score
 
     def from_images(self, images: Tensor) -> Tensor:

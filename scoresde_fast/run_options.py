@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from typing import Any, Literal, TypeVar
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import RENAMED, unknown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -69,6 +69,8 @@ def split_options(options: Mapping[str, Any], known: Iterable[str]) -> tuple[dic
     of_run = names(RunOptions)
     known = [*known, *of_run]
     for name in options:
+        if RENAMED.get(name) in known:
+            raise TypeError(f"option {name!r} is now called {RENAMED[name]!r}")
         if name not in known:
             raise TypeError(unknown("option", name, known))
     given = {name: value for name, value in options.items() if value is not None}

@@ -153,7 +153,7 @@ def inpaint(
     seeds: Sequence[int] | None = None,
     samples: int = 1,
     method: CompletionMethod = "projection",
-    parity: bool = False,
+    original: bool = False,
     **options: Any,
 ) -> Tensor:
     """Images whose unknown part is sampled given the known one.
@@ -166,7 +166,7 @@ def inpaint(
         samples: how many for each image.
         method: "projection": what is known is held, as in the paper (`Projection`); "pigdm": it guides the rest too, by
             the network's gradient (`PiGDM`): two to three times slower, and the parts fit together better.
-        parity: see `Projection`.
+        original: see `Projection`.
         options: those of `scoresde_fast.Sampler`.
 
     Returns:
@@ -178,7 +178,7 @@ def inpaint(
             option is not valid.
     """
     return inpainting(
-        model, images, mask, seeds=seeds, samples=samples, method=method, parity=parity, **options
+        model, images, mask, seeds=seeds, samples=samples, method=method, original=original, **options
     ).sample()
 
 
@@ -191,15 +191,15 @@ def inpainting(
     seeds: Sequence[int] | None = None,
     samples: int = 1,
     method: CompletionMethod = "projection",
-    parity: bool = False,
+    original: bool = False,
     **options: Any,
 ) -> TaskSampler:
     """The sampler of `inpaint`, with its arguments and errors."""
     images = _batch("images", images, model, (model.image_shape[0],))
     seeds = task_seeds(len(images), seeds, samples)
     known = whole_mask(mask, images)
-    conditions: list[Condition] = [Projection(images, mask, seeds=seeds, parity=parity)]
-    if _guides(method, parity):
+    conditions: list[Condition] = [Projection(images, mask, seeds=seeds, original=original)]
+    if _guides(method, original):
         masks = known[:1] if (known == known[:1]).all() else known
         conditions.append(PiGDM(Mask(masks), images.where(known, 0.0), noise=LEAST_NOISE, seeds=seeds))
 
@@ -208,7 +208,7 @@ def inpainting(
         where, exact = (tensor.to(filled.device)[numbers] for tensor in (known, images.float()))
         return torch.where(where, exact, filled)
 
-    return _completing(model, images, conditions, seeds, parity, options, keep)
+    return _completing(model, images, conditions, seeds, original, options, keep)
 
 
 @accepting_options(SolverOptions, AdaptiveOptions)
@@ -219,7 +219,7 @@ def colorize(
     seeds: Sequence[int] | None = None,
     samples: int = 1,
     method: CompletionMethod = "projection",
-    parity: bool = False,
+    original: bool = False,
     **options: Any,
 ) -> Tensor:
     """Colour images whose mean over the channels is ``gray``.
@@ -228,7 +228,7 @@ def colorize(
 
     Args:
         gray: (N, 1, H, W) or (1, H, W) in [0, 1], or images with all channels alike.
-        model, seeds, samples, method, parity, options: as in `inpaint`; "pigdm" guides, and holds in the end.
+        model, seeds, samples, method, original, options: as in `inpaint`; "pigdm" guides, and holds in the end.
 
     Returns:
         (N samples, C, H, W) float32 in [0, 1], the samples of the first image first.
@@ -236,7 +236,7 @@ def colorize(
     Raises:
         ValueError: the model has no colours, an image has some, or as in `inpaint`.
     """
-    return colorization(model, gray, seeds=seeds, samples=samples, method=method, parity=parity, **options).sample()
+    return colorization(model, gray, seeds=seeds, samples=samples, method=method, original=original, **options).sample()
 
 
 @accepting_options(SolverOptions, AdaptiveOptions)
@@ -247,7 +247,7 @@ def colorization(
     seeds: Sequence[int] | None = None,
     samples: int = 1,
     method: CompletionMethod = "projection",
-    parity: bool = False,
+    original: bool = False,
     **options: Any,
 ) -> TaskSampler:
     """The sampler of `colorize`, with its arguments and errors."""
@@ -265,15 +265,15 @@ def colorization(
         )
     gray, seeds = gray[:, :1], task_seeds(len(gray), seeds, samples)
     condition: Condition
-    if _guides(method, parity):
+    if _guides(method, original):
         condition = PiGDM(Gray(channels), gray, noise=LEAST_NOISE, seeds=seeds)
     else:
-        condition = Projection(gray, seeds=seeds, parity=parity)
+        condition = Projection(gray, seeds=seeds, original=original)
 
     def fit(coloured: Tensor, numbers: Tensor) -> Tensor:
         return fitting_colours(coloured, gray.to(coloured.device, torch.float32)[numbers])
 
-    return _completing(model, gray, [condition], seeds, parity, options, fit)
+    return _completing(model, gray, [condition], seeds, original, options, fit)
 
 
 @accepting_options(SolverOptions, AdaptiveOptions)
@@ -339,7 +339,7 @@ def restoration(
     return TaskSampler(sampler, seeds, SeedAssignment.of(seeds, len(measured), "image"), _as_they_are)
 
 
-def _guides(method: CompletionMethod, parity: bool) -> bool:
+def _guides(method: CompletionMethod, original: bool) -> bool:
     """Whether what is known guides the rest.
 
     Raises:
@@ -347,8 +347,8 @@ def _guides(method: CompletionMethod, parity: bool) -> bool:
     """
     if method not in get_args(CompletionMethod):
         raise ValueError(unknown("method", method, get_args(CompletionMethod)))
-    if parity and method != "projection":
-        raise ValueError(f"parity=True is the original's projection; leave out method={method!r}")
+    if original and method != "projection":
+        raise ValueError(f"original=True is the original's projection; leave out method={method!r}")
     return method == "pigdm"
 
 
@@ -357,15 +357,15 @@ def _completing(
     known: Tensor,
     conditions: Sequence[Condition],
     seeds: Sequence[int],
-    parity: bool,
+    original: bool,
     options: dict[str, Any],
     finish: Callable[[Tensor, Tensor], Tensor],
 ) -> TaskSampler:
-    if parity:
+    if original:
         options = {"denoise": False, **options}
     sampler = Sampler(model, condition=conditions, **options)
     return TaskSampler(
-        sampler, seeds, SeedAssignment.of(seeds, len(known), "image"), _as_they_are if parity else finish
+        sampler, seeds, SeedAssignment.of(seeds, len(known), "image"), _as_they_are if original else finish
     )
 
 

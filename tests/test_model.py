@@ -31,7 +31,7 @@ def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
         (2, 3, 3),
         centered=True,
     )
-    table = build_table(sde, SolverOptions(solver, 12, grid="quadratic", flow=True))
+    table = build_table(sde, SolverOptions(solver, 12, grid="quadratic", probability_flow=True))
     start = model.prior(torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0)))
     u, derived = start.double(), []
     for row in table.rows:

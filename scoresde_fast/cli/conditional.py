@@ -93,7 +93,7 @@ class CompletionCommand(TaskCommand):
 
     def completion_options(self, images: int) -> dict[str, Any]:
         """Return the keywords of the task for that number of images."""
-        return self.task_options(self.seeds_of(images), method=self.method, parity=bool(self.solver.parity))
+        return self.task_options(self.seeds_of(images), method=self.method, original=bool(self.solver.original))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,15 +63,15 @@ def original_levels(run: RunContext) -> Array:
         ValueError: the original has no such run.
     """
     sde, options = run.model.sde, run.options
-    found = find_solver(options.predictor, sde, flow=options.flow)
+    found = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
     if not (found.published and isinstance(sde, ScalarSDE)):
         raise ValueError(
-            f"parity=True is what the original program does, which has no solver {options.solver!r} on the SDE "
+            f"original=True is what the original program does, which has no solver {options.solver!r} on the SDE "
             f"{sde.name!r}; leave it out, or choose 'pc', 'euler_maruyama', 'reverse_diffusion' or 'ancestral'"
         )
     if options.denoise:
         raise ValueError(
-            "parity=True keeps the noise of the last step outside the known part, as the original program does; "
+            "original=True keeps the noise of the last step outside the known part, as the original program does; "
             "choose denoise=False with it"
         )
     levels = marginal_levels(sde, run.table.times)

@@ -38,8 +38,8 @@ class Projection:
             channel.  None: all.
         seeds: the seeds that belong to the K images, as many to each, those of the first image first; None where K is
             1: all seeds do.
-        parity: do what the original program does: the known part is clean at the start; the predictor leaves it at the
-            time that it comes from; colorisation clears the first channel of the prior.  It needs denoise=False.
+        original: do what the original program does: the known part is clean at the start; the predictor leaves it at
+            the time that it comes from; colorisation clears the first channel of the prior.  It needs denoise=False.
 
     Raises:
         ValueError: the mask is neither of 0 and 1 nor of that size, a number is not finite, or there are not as many
@@ -52,7 +52,7 @@ class Projection:
         mask: Tensor | None = None,
         *,
         seeds: Sequence[int] | None = None,
-        parity: bool = False,
+        original: bool = False,
     ) -> None:
         known = torch.as_tensor(known)  # NumPy's arrays are welcome
         if known.ndim not in (3, 4) or not known.is_floating_point() or not len(known):
@@ -66,7 +66,7 @@ class Projection:
         self.known = torch.where(self.mask, self.known, 0.0)
         if not self.known.isfinite().all():
             raise ValueError("known has NaN or infinity where it is known; leave these out by the mask")
-        self.parity = parity
+        self.original = original
         self.seeds = None if seeds is None else list(seeds)
         self._assignment = SeedAssignment.of(self.seeds, len(self.known), "known image")
 
@@ -79,13 +79,13 @@ class Projection:
         digest = hashlib.sha256(repr((tuple(self.known.shape), self.seeds)).encode())
         for tensor in (self.known, self.mask):
             digest.update(tensor.cpu().numpy().tobytes())
-        return {"kind": "projection", "sha256": digest.hexdigest(), "parity": self.parity}
+        return {"kind": "projection", "sha256": digest.hexdigest(), "parity": self.original}
 
     def bind(self, run: RunContext) -> BoundProjection:
         """The projection in the loop of ``run``.
 
         Raises:
-            ValueError: ``known`` does not fit the model's images, or is out of their range; `parity` does not fit the
+            ValueError: ``known`` does not fit the model's images, or is out of their range; `original` does not fit the
                 solver.
         """
         model = run.model
@@ -97,7 +97,7 @@ class Projection:
             )
         if len(run.table.rows) >= DRAWS:
             raise ValueError(f"a run with a condition has fewer than {DRAWS} rows, this one {len(run.table.rows)}")
-        levels = original_levels(run) if self.parity else run_levels(run)
+        levels = original_levels(run) if self.original else run_levels(run)
         # Noise of deviation 1 in the orthonormal coordinates is less in the means.
         levels[:, [LEVELS.noise, LEVELS.velocity_noise_x, LEVELS.velocity_noise_v]] /= math.sqrt(math.prod(block))
         control = torch.zeros(len(levels), len(CONTROL), dtype=torch.int64)
@@ -110,7 +110,7 @@ class Projection:
             table,
             model.sde.parts == 2,
             operation.choose(run.device, run.backend),
-            original_start(run, block) if self.parity else None,
+            original_start(run, block) if self.original else None,
         )
 
 
@@ -135,7 +135,7 @@ def original_start(run: RunContext, block: tuple[int, ...]) -> OriginalStart:
     """
     gray = block == (run.model.image_shape[0], 1, 1)
     if not gray and block != (1, 1, 1):
-        raise ValueError(f"parity=True is for pixels and for gray, not for averages over {block}; leave it out")
+        raise ValueError(f"original=True is for pixels and for gray, not for averages over {block}; leave it out")
     clears = gray and block[0] > 1
     return OriginalStart(clears, projects=not (clears and corrects(run)))
 

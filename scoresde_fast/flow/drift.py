@@ -70,10 +70,10 @@ class TimeCurves:
         return (self._table[piece.long()] * basis[:, None, :]).sum(-1).T + 0 * t
 
 
-def drift_coefficients(parametrisation: Parametrisation, t: Array, *, flow: bool = True) -> Array:
+def drift_coefficients(parametrisation: Parametrisation, t: Array, *, probability_flow: bool = True) -> Array:
     """(2 + parts^2, n): the network's label, b, and L by rows, at times (n,).
 
-    Of the probability flow, or without ``flow`` of the reverse SDE.
+    Of the probability flow, or without ``probability_flow`` of the reverse SDE.
 
     Raises:
         ValueError: the model knows discrete times alone.
@@ -86,11 +86,11 @@ def drift_coefficients(parametrisation: Parametrisation, t: Array, *, flow: bool
         )
     output, state = p.output_scale(t), p.state_scale(t)
     if isinstance(sde, CLDSDE):
-        drift, noise = sde.drift(t), -(0.5 if flow else 1.0) * sde.diffusion(t) ** 2
+        drift, noise = sde.drift(t), -(0.5 if probability_flow else 1.0) * sde.diffusion(t) ** 2
         linear = [drift[:, 0, 0], drift[:, 0, 1], drift[:, 1, 0], drift[:, 1, 1] + noise * state]
         return np.stack([p.labels(t), noise * output, *linear])
     assert isinstance(sde, ScalarSDE)
-    drift_x, drift_score, _ = sde.reverse(t, flow=flow)
+    drift_x, drift_score, _ = sde.reverse(t, probability_flow=probability_flow)
     return np.stack([p.labels(t), drift_score * output, drift_x + drift_score * state])
 
 
@@ -101,7 +101,7 @@ class Drift:
         model: on its device, in evaluation mode.
         low: the smallest time that will be asked for; the largest is the SDE's T.
         precision: what the network computes in.
-        flow: of the probability flow, else of the reverse SDE.
+        probability_flow: of the probability flow, else of the reverse SDE.
         device: that of the states.
         backend: of the traces, see ``Operation.choose`` of `scoresde_fast.ops`.
 
@@ -115,7 +115,7 @@ class Drift:
         low: float,
         precision: Precision = "fp32",
         *,
-        flow: bool = True,
+        probability_flow: bool = True,
         device: torch.device | str = "cpu",
         backend: str | None = None,
     ) -> None:
@@ -123,7 +123,10 @@ class Drift:
         # A function of time without weights is evaluated as it is written, in float64.
         self._dtype = torch.float64 if next(model.network.parameters(), None) is None else torch.float32
         self._curves = TimeCurves(
-            lambda t: drift_coefficients(model.parametrisation, t, flow=flow), low, model.sde.T, device
+            lambda t: drift_coefficients(model.parametrisation, t, probability_flow=probability_flow),
+            low,
+            model.sde.T,
+            device,
         )
         operation = hutchinson_dot.operation
         self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(device, backend)

@@ -126,8 +126,9 @@ class FlowRunner:
     @torch.no_grad()
     def _make(self) -> None:
         low, backend = min(self.start, self.end), self.run_options.backend
-        flow = not self._reverse_sde
-        self._drift = Drift(self.model, low, self.precision, flow=flow, device=self.device, backend=backend)
+        self._drift = Drift(
+            self.model, low, self.precision, probability_flow=not self._reverse_sde, device=self.device, backend=backend
+        )
 
     @contextmanager
     def tangents(self) -> Iterator[None]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from scoresde_fast.errors import unknown
@@ -21,8 +22,10 @@ PREDICTORS = {
     "gddim": "gddim",
 }
 """Solver names for the predictors of configurations; "none" means reverse diffusion, as in the original."""
-NEUTRAL = {"parity": False, "langevin_norm": "sample"}
+NEUTRAL = {"original": False, "langevin_norm": "sample"}
 """Option values that adaptive solvers accept, because they change nothing."""
+DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
+"""Options that descriptions keep under their former names, so that older sets can be resumed."""
 AnyOptions = SolverOptions | AdaptiveOptions
 
 
@@ -53,12 +56,18 @@ def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions
     return SolverOptions(**{**own, **given})
 
 
+def describe_options(options: AnyOptions) -> dict[str, Any]:
+    """Return the options as plain values, under the keys of a description."""
+    return {DESCRIPTION_KEYS.get(name, name): value for name, value in asdict(options).items()}
+
+
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options for which ``Sampler(model, **options).describe() == described``.
 
     Conditions are left out; `scoresde_fast.conditions.classes.described_conditions` rebuilds them.
     """
-    return {name: value for name, value in described.items() if name not in ("model", "condition")}
+    option = {key: name for name, key in DESCRIPTION_KEYS.items()}
+    return {option.get(key, key): value for key, value in described.items() if key not in ("model", "condition")}
 
 
 def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> AnyOptions:
@@ -74,12 +83,13 @@ def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> A
 def _adaptive(model: ScoreFunction, given: Mapping[str, Any]) -> AdaptiveOptions:
     solver, own = given["solver"], _own(model)
     of_flow = solver == "rk45"
-    if given.get("flow", of_flow) != of_flow:
+    if given.get("probability_flow", of_flow) != of_flow:
         raise ValueError(
-            f"flow is {given['flow']}; 'rk45' integrates the probability flow, 'ggf' the reverse SDE: leave it out"
+            f"probability_flow is {given['probability_flow']}; 'rk45' integrates the probability flow, 'ggf' the "
+            "reverse SDE: leave it out"
         )
     asked = [pair for pair in given.items() if pair not in NEUTRAL.items()]
-    chosen = {name: value for name, value in asked if name != "flow"}
+    chosen = {name: value for name, value in asked if name != "probability_flow"}
     for name, value in chosen.items():
         if name not in names(AdaptiveOptions):
             raise ValueError(f"{name} is {value!r}; solver {solver!r} chooses its steps by rtol and atol: leave it out")
@@ -98,7 +108,7 @@ def _own(model: ScoreFunction) -> dict[str, Any]:
         "corrector": sampling.corrector,
         "corrector_steps": sampling.n_steps_each,
         "snr": sampling.snr,
-        "flow": sampling.probability_flow,
+        "probability_flow": sampling.probability_flow,
         "denoise": sampling.noise_removal,
         "grid": sampling.grid,
         "order": sampling.order,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any, Literal, overload
 
 import torch
@@ -23,7 +22,7 @@ from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import check_seed, require_sequence
 from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
-from scoresde_fast.sampler.options import solver_options
+from scoresde_fast.sampler.options import describe_options, solver_options
 from scoresde_fast.solvers import SolverOptions, build_table
 
 
@@ -108,7 +107,7 @@ class Sampler:
         self.runner.refresh()  # the precision depends on the current network
         return {
             "model": describe_model(self.model),
-            **asdict(self.options),
+            **describe_options(self.options),
             "run_seed": self.run_options.run_seed,
             "precision": self.runner.precision,
             "strict": self.run_options.strict,

@@ -151,10 +151,10 @@ class ScalarSDE(SDE):
         scale = scale_t / scale_s
         return Marginal(scale, np.sqrt(np.maximum(std_t**2 - (scale * std_s) ** 2, 0.0)))
 
-    def reverse(self, t: Time, *, flow: bool = False) -> Reverse:
-        """The reverse-time SDE, or with ``flow`` the probability-flow ODE (Song et al. 2021, equations 6 and 13)."""
+    def reverse(self, t: Time, *, probability_flow: bool = False) -> Reverse:
+        """The reverse-time SDE, or with ``probability_flow`` the ODE (Song et al. 2021, equations 6 and 13)."""
         g = self.diffusion(t)
-        return Reverse(self.drift(t), -(0.5 if flow else 1.0) * g**2, g * (not flow))
+        return Reverse(self.drift(t), -(0.5 if probability_flow else 1.0) * g**2, g * (not probability_flow))
 
     def noise_to_signal(self, t: Time) -> Array:
         scale, std = self.marginal(t)

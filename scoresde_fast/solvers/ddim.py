@@ -13,7 +13,7 @@ from scoresde_fast.solvers.table import AnyRow, Row
 
 
 @solver("ddim", source="Song, Meng & Ermon 2020, equations 12 and 16", deterministic=True, finish=posterior_mean)
-def ddim(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, eta: float = 0.0) -> list[AnyRow]:
+def ddim(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float = 0.0) -> list[AnyRow]:
     """scale' x0 + sqrt(std'^2 - sigma^2) e + sigma z; sigma is ``eta`` times the deviation of x' given x and x0.
 
     Raises:

@@ -24,7 +24,7 @@ from scoresde_fast.solvers.table import AnyRow, Row
     orders=(2, 3, 4),
     finish=posterior_mean,
 )
-def deis(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 3) -> list[AnyRow]:
+def deis(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 3) -> list[AnyRow]:
     """x / scale <- x / scale + integral of e ds, with e the polynomial in t through its last ``order`` values."""
     schedule = NoiseSchedule.at(sde, grid.edges)
     # Every factor is smooth in l = -log s, in which ds = -s dl.
@@ -41,7 +41,7 @@ def deis(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 3) -> list[
     orders=(2, 3, 4),
     finish=posterior_mean,
 )
-def ipndm(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 3) -> list[AnyRow]:
+def ipndm(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 3) -> list[AnyRow]:
     """As `deis`, with a polynomial in s: Adams-Bashforth with steps of any length."""
     schedule = NoiseSchedule.at(sde, grid.edges)
     s = schedule.noise_to_signal

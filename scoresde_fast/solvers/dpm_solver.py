@@ -27,13 +27,13 @@ from scoresde_fast.solvers.table import AnyRow, Row
     orders=(2,),
     finish=posterior_mean,
 )
-def dpmpp_2m(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def dpmpp_2m(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """m from the straight line through the last two x0, at the middle of the step."""
     return ExponentialAdams(2, midpoint=True).rows(sde, grid)
 
 
 @solver("dpmpp_3m", source="Lu et al. 2022 (DPM-Solver++)", deterministic=True, orders=(3,), finish=posterior_mean)
-def dpmpp_3m(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def dpmpp_3m(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """m from the parabola through the last three x0; the second step is one of `dpmpp_2m`."""
     return ExponentialAdams(3, midpoint=True).rows(sde, grid)
 
@@ -44,9 +44,9 @@ def dpmpp_3m(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     orders=(2,),
     finish=posterior_mean,
 )
-def dpmpp_2m_sde(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, eta: float = 1.0) -> list[AnyRow]:
+def dpmpp_2m_sde(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float = 1.0) -> list[AnyRow]:
     """`dpmpp_2m` on the reverse SDE with ``eta`` times the noise."""
-    return ExponentialAdams(2, eta=0.0 if flow else eta, midpoint=True).rows(sde, grid)
+    return ExponentialAdams(2, eta=0.0 if probability_flow else eta, midpoint=True).rows(sde, grid)
 
 
 @solver(
@@ -57,7 +57,7 @@ def dpmpp_2m_sde(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, eta: float = 1.0
     evaluations=2,
     finish=posterior_mean,
 )
-def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """A first-order step to the middle of the step, then the whole step with the x0 found there."""
     start, end = NoiseSchedule.at(sde, grid.edges), NoiseSchedule.at(sde, grid.edges[1:])
     middle = start.inside_steps(1 / 2)
@@ -79,7 +79,7 @@ def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
     evaluations=3,
     finish=posterior_mean,
 )
-def dpmpp_3s(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def dpmpp_3s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """Stages after 1/3 and 2/3 of the step; each line of x0 goes from the start of the step to the stage before."""
     start, end = NoiseSchedule.at(sde, grid.edges), NoiseSchedule.at(sde, grid.edges[1:])
     first, second = start.inside_steps(1 / 3), start.inside_steps(2 / 3)

@@ -50,7 +50,7 @@ def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
     weak_order=2,
     finish=posterior_mean,
 )
-def gddim(sde: SDE, grid: TimeGrid, *, flow: bool, order: int = 2, eta: float = 0.0) -> list[AnyRow]:
+def gddim(sde: SDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2, eta: float = 0.0) -> list[AnyRow]:
     """An Adams-Bashforth step of ``order``: in e of the flow, or with ``eta`` 1 in D of the reverse SDE.
 
     Raises:

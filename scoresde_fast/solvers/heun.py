@@ -24,7 +24,7 @@ MAX_CHURN = np.sqrt(2) - 1
     evaluations=2,
     finish=posterior_mean,
 )
-def heun(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
+def heun(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
     """An Euler step of x / scale in s, then the whole step again with the mean of both slopes e.
 
     With churn a step first adds noise until s is 1 + ``churn`` / ``steps`` times itself, or t = T.

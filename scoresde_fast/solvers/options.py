@@ -32,12 +32,12 @@ class SolverOptions:
         corrector_steps: Corrector steps before each step.
         snr: Signal-to-noise ratio of the corrector.
         grid: Spacing of the times: uniform (as published), quadratic, sqrt, karras or logsnr.
-        flow: Solve the probability-flow ODE instead of the reverse SDE: no noise after the prior.
+        probability_flow: Solve the probability-flow ODE instead of the reverse SDE: no noise after the prior.
         denoise: End without noise. The solvers of Song et al. leave out the noise of the last step; the others, and all
             on CLD, use the last step to go from eps to the data.
         eps: Time at which to stop. The default is 1e-5 on VE and 1e-3 on the other SDEs.
         order: Order, for solvers with several: unipc and sa 1 to 3, deis and ipndm 2 to 4, gddim 1 to 4.
-        parity: Follow the original program where it departs from the paper: sscs with a changing beta.
+        original: Follow the original program where it departs from the paper: sscs with a changing beta.
         eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, relative to the reverse SDE's. 0 is the probability flow; gddim
             has only 0 and 1.
         churn: Noise that heun adds, and removes again, over all steps together.
@@ -57,11 +57,11 @@ class SolverOptions:
     corrector_steps: int = 1
     snr: float = 0.16
     grid: str = "uniform"
-    flow: bool = False
+    probability_flow: bool = False
     denoise: bool = True
     eps: float | None = None
     order: int | None = None
-    parity: bool = False
+    original: bool = False
     eta: float | None = None
     churn: float | None = None
     restart: str | tuple[RestartInterval, ...] | None = None
@@ -89,8 +89,8 @@ class SolverOptions:
             return
         if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
             raise ValueError(f"{name} is {amount!r}; it must be a finite number of at least 0")
-        if self.flow and amount:
-            raise ValueError(f"{name} is {amount!r}, but flow=True draws no noise: leave out one of them")
+        if self.probability_flow and amount:
+            raise ValueError(f"{name} is {amount!r}, but probability_flow=True draws no noise: leave out one of them")
 
 
 def require_norm(name: str, norm: str) -> None:

@@ -11,9 +11,9 @@ from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow, Row
 
 
-def euler_mean(sde: CLDSDE, t: float, dt: float, *, flow: bool = False) -> PairRow:
+def euler_mean(sde: CLDSDE, t: float, dt: float, *, probability_flow: bool = False) -> PairRow:
     """The mean of an Euler-Maruyama step on pairs: the denoising row on CLD (Dockhorn et al. 2022, appendix)."""
-    gain = (1 if flow else 2) * sde.damping * float(sde.beta(t))
+    gain = (1 if probability_flow else 2) * sde.damping * float(sde.beta(t))
     return PairRow(t, state=IDENTITY - sde.drift(t) * dt, outputs=(gain * dt * IDENTITY,))
 
 
@@ -26,30 +26,32 @@ def euler_mean(sde: CLDSDE, t: float, dt: float, *, flow: bool = False) -> PairR
     published=True,
     correctable=True,
 )
-def euler_maruyama(sde: SDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
-    """x <- x - [f(t) x - g(t)^2 score] dt + g(t) sqrt(dt) z; with ``flow`` half the score and no noise."""
+def euler_maruyama(sde: SDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
+    """x <- x - [f(t) x - g(t)^2 score] dt + g(t) sqrt(dt) z; with ``probability_flow`` half the score and no noise."""
     if isinstance(sde, CLDSDE):
-        return [_euler_maruyama_of_pairs(sde, t, dt, flow) for t, dt in zip(grid.times, grid.dt, strict=True)]
+        return [
+            _euler_maruyama_of_pairs(sde, t, dt, probability_flow) for t, dt in zip(grid.times, grid.dt, strict=True)
+        ]
     assert isinstance(sde, ScalarSDE)
-    drift_x, drift_score, g = sde.reverse(grid.times, flow=flow)
+    drift_x, drift_score, g = sde.reverse(grid.times, probability_flow=probability_flow)
     columns = zip(grid.times, 1 - drift_x * grid.dt, -drift_score * grid.dt, g * np.sqrt(grid.dt), strict=True)
     return [Row(t, state=x, outputs=(score,), noise=noise) for t, x, score, noise in columns]
 
 
-def _euler_maruyama_of_pairs(sde: CLDSDE, t: float, dt: float, flow: bool) -> PairRow:
-    mean = euler_mean(sde, t, dt, flow=flow)
-    noise: Array = np.diag([0.0, float(sde.diffusion(t)) * np.sqrt(dt) * (not flow)])
+def _euler_maruyama_of_pairs(sde: CLDSDE, t: float, dt: float, probability_flow: bool) -> PairRow:
+    mean = euler_mean(sde, t, dt, probability_flow=probability_flow)
+    noise: Array = np.diag([0.0, float(sde.diffusion(t)) * np.sqrt(dt) * (not probability_flow)])
     return PairRow(t, state=mean.state, outputs=mean.outputs, noise=noise)
 
 
 @solver("reverse_diffusion", source="Song et al. 2021, appendix E", published=True, correctable=True)
-def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """x <- x - f_i x + G_i^2 score + G_i z, which reverses the forward step x + f_i x + G_i z.
 
     The probability flow takes half the score and no noise.
     """
     f, G = grid.discretise(sde)
-    columns = zip(grid.times, 1 - f, (0.5 if flow else 1.0) * G**2, G * (not flow), strict=True)
+    columns = zip(grid.times, 1 - f, (0.5 if probability_flow else 1.0) * G**2, G * (not probability_flow), strict=True)
     return [Row(t, state=x, outputs=(score,), noise=noise) for t, x, score, noise in columns]
 
 
@@ -58,11 +60,11 @@ def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[Any
     aliases=("ancestral_sampling",),
     source="Song et al. 2021, appendix F; Ho et al. 2020, algorithm 2",
     sdes=(VESDE, VPSDE),
-    flow=False,
+    probability_flow=False,
     published=True,
     correctable=True,
 )
-def ancestral(sde: ScalarSDE, grid: TimeGrid, *, flow: bool) -> list[AnyRow]:
+def ancestral(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """The reverse Markov chains of SMLD and DDPM.
 
     On VE x + G^2 score plus the posterior's noise, where G^2 is the difference of sigma^2 over the step.  On VP

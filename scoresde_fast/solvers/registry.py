@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import RENAMED, unknown
 from scoresde_fast.sdes import IMAGE_SDES, SDE, ScalarSDE
 from scoresde_fast.solvers.correctors import with_corrector
 from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
@@ -21,7 +21,7 @@ from scoresde_fast.solvers.table import ZERO, AnyRow, Row, StepTable
 
 Fill = Callable[..., list[AnyRow]]
 Finish = Callable[..., AnyRow]
-ARGUMENTS_OF_THE_RUN = frozenset({"flow", "steps", "joined"})
+ARGUMENTS_OF_THE_RUN = frozenset({"probability_flow", "steps", "joined"})
 """Keyword arguments of a `Solver.fill` that are not options of the solver."""
 
 
@@ -31,12 +31,12 @@ class Solver:
 
     Attributes:
         name: the name that users give.
-        fill: ``fill(sde, grid, *, flow)`` -> the rows of the steps.  Further keyword arguments, such as ``order=3`` or
-            ``eta=0.0``, are options: fields of `SolverOptions`, with the solver's defaults.  ``steps`` receives the
-            steps of the whole run.  ``joined=False`` asks for rows between which a corrector fits.
+        fill: ``fill(sde, grid, *, probability_flow)`` -> the rows of the steps.  Further keyword arguments, such as
+            ``order=3`` or ``eta=0.0``, are options: fields of `SolverOptions`, with the solver's defaults.  ``steps``
+            receives the steps of the whole run.  ``joined=False`` asks for rows between which a corrector fits.
         source: the source of its equations.
         sdes: the SDEs on which it is defined.
-        flow: whether it has a probability-flow form.
+        probability_flow: whether it has a probability-flow form.
         orders: the orders of convergence, strong on the flow and weak with noise; the user chooses from several.
         finish: ``finish(sde, t, dt)`` -> the row that denoises at the end of a run; without it, denoising leaves out
             the noise of the last step.
@@ -53,7 +53,7 @@ class Solver:
     fill: Fill
     source: str
     sdes: tuple[type[SDE], ...] = IMAGE_SDES
-    flow: bool = True
+    probability_flow: bool = True
     orders: tuple[int, ...] = (1,)
     finish: Finish | None = None
     deterministic: bool = False
@@ -88,10 +88,12 @@ def solver(name: str, *, aliases: tuple[str, ...] = (), **attributes: Any) -> Ca
     """Register the decorated function as the solver ``name``; ``attributes`` are those of `Solver`.
 
     Raises:
-        TypeError: an option of the function has no default.
+        TypeError: an option of the function has no default, or has the former name of another.
     """
 
     def register(fill: Fill) -> Fill:
+        for former in RENAMED.keys() & {*attributes, *signature(fill).parameters}:
+            raise TypeError(f"solver {name!r}: {former!r} is now called {RENAMED[former]!r}")
         registered = Solver(name, fill, **attributes)
         for option, default in registered.options.items():
             if default is Parameter.empty:
@@ -103,7 +105,7 @@ def solver(name: str, *, aliases: tuple[str, ...] = (), **attributes: Any) -> Ca
     return register
 
 
-def find_solver(name: str, sde: SDE, *, flow: bool = False) -> Solver:
+def find_solver(name: str, sde: SDE, *, probability_flow: bool = False) -> Solver:
     """Return the solver ``name``.
 
     Raises:
@@ -119,8 +121,8 @@ def find_solver(name: str, sde: SDE, *, flow: bool = False) -> Solver:
             f"solver {name!r} is not defined on the SDE {sde.name!r}, only on {defined}; "
             f"on {sde.name!r} choose from: {_names(lambda other: isinstance(sde, other.sdes))}"
         )
-    if flow and not found.flow:
-        choices = _names(lambda other: other.flow and isinstance(sde, other.sdes))
+    if probability_flow and not found.probability_flow:
+        choices = _names(lambda other: other.probability_flow and isinstance(sde, other.sdes))
         raise ValueError(f"solver {name!r} has no probability-flow form; choose from: {choices}")
     return found
 
@@ -131,7 +133,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     Raises:
         ValueError: an option is unknown or out of range, two options exclude each other, or the steps are too few.
     """
-    found = find_solver(options.predictor, sde, flow=options.flow)
+    found = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
     fill = _fill(sde, found, options)
     eps = sde.sampling_eps if options.eps is None else options.eps
     # On images the solvers of score_sde have no denoising step.

@@ -25,22 +25,24 @@ FLIP = np.diag([-1.0, 1.0])
     "sscs",
     source="Dockhorn et al. 2022, section 3.2",
     sdes=(CLDSDE,),
-    flow=False,
+    probability_flow=False,
     finish=euler_mean,
     correctable=True,
 )
-def sscs(sde: SDE, grid: TimeGrid, *, flow: bool, parity: bool = False, joined: bool = True) -> list[AnyRow]:
+def sscs(
+    sde: SDE, grid: TimeGrid, *, probability_flow: bool, original: bool = False, joined: bool = True
+) -> list[AnyRow]:
     """Half a step of A, v <- v + 2 Gamma (s_v + v / M) clock, half a step of A; clock is the integral of beta.
 
-    With ``parity`` every half step is a row, and beta is taken as in the original program: the second half step takes
+    With ``original`` every half step is a row, and beta is taken as in the original program: the second half step takes
     that of the first, and the step of S takes beta(t) dt.
     """
     assert isinstance(sde, CLDSDE)
     middles = grid.times - grid.dt / 2
     first = sde.clock(middles, grid.times)
-    second = first if parity else sde.clock(grid.ends, middles)
-    clock = sde.beta(grid.times) * grid.dt if parity else first + second
-    if parity or not joined:
+    second = first if original else sde.clock(grid.ends, middles)
+    clock = sde.beta(grid.times) * grid.dt if original else first + second
+    if original or not joined:
         return unmerged(sde, grid.times, first, clock, second)
     between = second + np.append(first[1:], 0.0)
     return [*_exact(sde, grid.times[:1], first[:1]), *_score_then_exact(sde, grid.times, clock, between)]

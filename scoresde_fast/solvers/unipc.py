@@ -19,7 +19,7 @@ from scoresde_fast.solvers.table import AnyRow
     corrected=True,
     finish=posterior_mean,
 )
-def unipc(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 2) -> list[AnyRow]:
+def unipc(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2) -> list[AnyRow]:
     """UniPC-p in data prediction; the last state stays uncorrected, as its evaluation is the denoising step's."""
     return ExponentialAdams(order, corrector=True, midpoint=True).rows(sde, grid)
 
@@ -33,6 +33,6 @@ def unipc(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 2) -> list
     weak_order=2,
     finish=posterior_mean,
 )
-def sa(sde: ScalarSDE, grid: TimeGrid, *, flow: bool, order: int = 2, eta: float = 1.0) -> list[AnyRow]:
+def sa(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2, eta: float = 1.0) -> list[AnyRow]:
     """Stochastic Adams predictor and corrector with a constant tau = ``eta`` and a shared noise."""
-    return ExponentialAdams(order, corrector=True, eta=0.0 if flow else eta).rows(sde, grid)
+    return ExponentialAdams(order, corrector=True, eta=0.0 if probability_flow else eta).rows(sde, grid)

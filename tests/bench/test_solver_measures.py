@@ -130,7 +130,11 @@ def test_every_budget_is_kept_and_used(name: str) -> None:
             continue
         ready += 1
         assert found.steps is not None and found.nfe <= budget
-        options = {"solver": contender.case.solver, "order": contender.case.order, "flow": contender.case.flow}
+        options = {
+            "solver": contender.case.solver,
+            "order": contender.case.order,
+            "probability_flow": contender.case.flow,
+        }
         more = SolverOptions(**options, steps=found.steps + 1, grid="quadratic", **contender.case.options)
         assert build_table(contender.model.sde, more).nfe > budget
     assert ready >= 12

@@ -60,9 +60,9 @@ def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
     """Every option reaches its place."""
-    options = "--seeds 5 --solver euler --steps 7 --corrector none --corrector-steps 2 --snr 0.2 --grid karras --flow"
-    options += " --order 3 --eps 0.01 --parity --no-denoise --langevin-norm batch --run-seed 3 --batch-size 2"
-    options += " --device cpu --threads 1"
+    options = "--seeds 5 --solver euler --steps 7 --corrector none --corrector-steps 2 --snr 0.2 --grid karras"
+    options += " --probability-flow --order 3 --eps 0.01 --original --no-denoise --langevin-norm batch"
+    options += " --run-seed 3 --batch-size 2 --device cpu --threads 1"
     options += " --config ve/preset --raw --rounding round --precision fp16 --strict --no-compile --no-capture"
     assert main(["sample", "a.pth", *options.split(), "--out", str(tmp_path / "set.npz")]) == 0
     assert calls["load"] == ("a.pth", {"config": "ve/preset", "ema": False})
@@ -73,12 +73,12 @@ def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
         "corrector_steps": 2,
         "snr": 0.2,
         "grid": "karras",
-        "flow": True,
+        "probability_flow": True,
         "denoise": False,
         "langevin_norm": "batch",
         "order": 3,
         "eps": 0.01,
-        "parity": True,
+        "original": True,
         "batch_size": 2,
         "run_seed": 3,
         "device": "cpu",
@@ -120,6 +120,8 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
         (["--threads", "0"], "--threads is 0"),
         (["--batch-size", "0"], "batch_size is 0"),
         (["--out", "set.rar"], "no format has the suffix '.rar'"),
+        (["--flow"], "--flow is now called --probability-flow"),
+        (["--no-parity"], "--parity is now called --original"),
         (["--shard", "3"], "--shard '3' cannot be read"),
         (["--shard", "17/16"], "--shard 17/16 is none of 16 shares; they are 1/16 to 16/16"),
     ],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inpainting and colorisation with parity=True agree with runs recorded from the original program."""
+"""Inpainting and colorisation with original=True agree with runs recorded from the original program."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def place_of(draw: int, corrected: bool) -> int:
 
 @pytest.mark.parametrize("task", ["inpaint", "colorize"])
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("parity", [True, False], ids=["parity", "right"])
-def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, parity: bool) -> None:
+@pytest.mark.parametrize("original", [True, False], ids=["original", "right"])
+def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, original: bool) -> None:
     """Ten steps with the recorded draws, to 1e-5; without the original's quirks the result is another one."""
     sde, options = RUNS[name]
     recorded = {field: torch.from_numpy(control[f"{task}/{name}_N10/{field}"]) for field in ("data", "prior_z", "z")}
@@ -69,7 +69,7 @@ def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, parity:
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, data.shape[1:])
     table = build_table(sde, options)
     program = Program.of_model(model, table, "cpu")
-    condition = Projection(known, mask, seeds=ids.tolist(), parity=parity)
+    condition = Projection(known, mask, seeds=ids.tolist(), original=original)
     bound = condition.bind(RunContext(model, table, options, torch.device("cpu"), "reference"))
     loop = Loop(
         program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu", "reference"),
@@ -80,4 +80,4 @@ def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, parity:
             stack.enter_context(patch.object(operation, "row_noise", noise))
         out = loop.run(recorded["prior_z"] * sde.prior_std, Noise(0, ids)).numpy()
     error = np.abs(out - expected).max() / np.abs(expected).max()
-    assert (error <= 1e-5) == parity
+    assert (error <= 1e-5) == original

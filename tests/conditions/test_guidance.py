@@ -199,7 +199,7 @@ def test_guided_tasks_keep_what_is_known() -> None:
     torch.testing.assert_close(coloured.mean(1, keepdim=True), gray, rtol=0, atol=1e-5)
     for sentence, options in {
         "unknown method 'pgdm'": {"method": "pgdm"},
-        "parity=True is the original's projection": {"method": "pigdm", "parity": True},
+        "original=True is the original's projection": {"method": "pigdm", "original": True},
     }.items():
         with pytest.raises(ValueError, match=sentence):
             sf.colorize(model, gray, **options)

@@ -27,12 +27,12 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 CASES += [
     ("vp", "pc", {}),
-    ("ve", "reverse_diffusion", {"flow": True}),
+    ("ve", "reverse_diffusion", {"probability_flow": True}),
     ("vp", "dpmpp_2m", {"restart": ((0.1, 0.3, 2, 3),)}),
     ("ve", "heun", {"churn": 0.3}),
     ("vp", "ddim", {"eta": 1.0}),
     ("cld", "gddim", {"eta": 1.0}),
-    ("cld", "euler_maruyama", {"flow": True}),
+    ("cld", "euler_maruyama", {"probability_flow": True}),
 ]
 IDS = ["-".join([sde, solver, *options]) for sde, solver, options in CASES]
 STEPS_ERROR = 0.049

@@ -236,20 +236,20 @@ def test_colorize() -> None:
 def test_parity() -> None:
     """The original's form is another one, and what it cannot do is refused."""
     model, images, mask = model_of("vp"), some_images(2), torch.eye(4)
-    options: dict[str, Any] = {"solver": "pc", "steps": 24, "parity": True}
+    options: dict[str, Any] = {"solver": "pc", "steps": 24, "original": True}
     filled = sf.inpaint(model, images, mask, **options)
-    assert not torch.equal(filled, sf.inpaint(model, images, mask, **{**options, "parity": False}))
+    assert not torch.equal(filled, sf.inpaint(model, images, mask, **{**options, "original": False}))
     # The original's known part is the mean at eps.
     known = (torch.eye(4) > 0).expand(2, *SHAPE)
     torch.testing.assert_close(filled[known], images[known] * float(model.sde.marginal(1e-3).scale))
     assert sf.colorize(model, images[:, :1], **options).shape == (2, *SHAPE)
-    small = sf.Projection(torch.ones(3, 2, 2), parity=True)
+    small = sf.Projection(torch.ones(3, 2, 2), original=True)
     for sentence, change in {
-        "parity=True is what the original program does, which has no solver 'ddim'": {"solver": "ddim"},
+        "original=True is what the original program does, which has no solver 'ddim'": {"solver": "ddim"},
         "choose denoise=False": {"denoise": True},
-        r"parity=True is for pixels and for gray, not for averages over \(1, 2, 2\)": {"condition": small},
+        r"original=True is for pixels and for gray, not for averages over \(1, 2, 2\)": {"condition": small},
     }.items():
-        given = {"solver": "pc", "steps": 24, "denoise": False, "condition": sf.Projection(images[0], parity=True)}
+        given = {"solver": "pc", "steps": 24, "denoise": False, "condition": sf.Projection(images[0], original=True)}
         with pytest.raises(ValueError, match=sentence):
             sf.Sampler(model, **{**given, **change})
 

@@ -142,7 +142,7 @@ def test_nan_names_the_seed() -> None:
         ({"solver": "rk45", "grid": "karras"}, "grid is 'karras'"),
         ({"solver": "rk45", "rtol": 0.0}, "rtol is 0.0"),
         ({"solver": "ggf", "error_norm": "batch"}, "'ggf' has 'sample' alone"),
-        ({"solver": "ggf", "flow": True}, "flow is True"),
+        ({"solver": "ggf", "probability_flow": True}, "probability_flow is True"),
         ({"solver": "rk45", "eps": 1.5}, "eps is 1.5"),
         ({"solver": "em", "rtol": 0.1}, "rtol is 0.1; only the solvers 'rk45' and 'ggf'"),
         ({"solver": "rk46"}, "did you mean 'rk45'"),
@@ -185,6 +185,9 @@ def test_a_change_that_cannot_be_followed_yet_is_followed_later(monkeypatch: pyt
 def test_neutral_values_are_no_options() -> None:
     """What asks nothing may be said."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
-    assert sf.Sampler(model, "rk45", parity=False, langevin_norm="sample", flow=True).options.solver == "rk45"
-    with pytest.raises(ValueError, match="parity is True; solver 'rk45' chooses its steps"):
-        sf.Sampler(model, "rk45", parity=True)
+    assert (
+        sf.Sampler(model, "rk45", original=False, langevin_norm="sample", probability_flow=True).options.solver
+        == "rk45"
+    )
+    with pytest.raises(ValueError, match="original is True; solver 'rk45' chooses its steps"):
+        sf.Sampler(model, "rk45", original=True)

@@ -37,7 +37,7 @@ def test_curves_are_the_sdes_own(name: str, flow: bool) -> None:
     parametrisation = Parametrisation(SDE_OF[name], mixed=name.startswith("cld"))
 
     def exact(t: np.ndarray) -> np.ndarray:
-        return drift_coefficients(parametrisation, t, flow=flow)
+        return drift_coefficients(parametrisation, t, probability_flow=flow)
 
     t = np.exp(np.random.default_rng(0).uniform(np.log(1e-5), 0, 2000))
     t[:2] = 1e-5, 1.0

@@ -32,16 +32,19 @@ DEVICE = "meta"
 """Tensors with a shape and no data: a read of one on the host, or a copy from it, cannot but fail."""
 SDE_OF: dict[str, SDE] = {"vesde": VESDE(), "vpsde": VPSDE(), "subvpsde": SubVPSDE(), "cld": CLDSDE()}
 CASES = [
-    (sde, solver, flow, corrector, norm)
+    (sde, solver, probability_flow, corrector, norm)
     for sde, of in SDE_OF.items()
     for solver, found in SOLVERS.items()
-    for flow in (False, True)
+    for probability_flow in (False, True)
     for corrector in ("none", *CORRECTORS)
     for norm in (("sample", "batch") if corrector == "langevin" else ("sample",))
-    if isinstance(of, found.sdes) and (found.flow or not flow)
+    if isinstance(of, found.sdes) and (found.probability_flow or not probability_flow)
     if corrector == "none" or (found.correctable and isinstance(of, CORRECTORS[corrector].sdes))
 ]
-IDS = [f"{sde}-{solver}-{'flow' if flow else 'sde'}-{c}-{norm}" for sde, solver, flow, c, norm in CASES]
+IDS = [
+    f"{sde}-{solver}-{'flow' if probability_flow else 'sde'}-{c}-{norm}"
+    for sde, solver, probability_flow, c, norm in CASES
+]
 NETWORK = {
     "name": "ncsnpp",
     "nf": 8,
@@ -62,13 +65,15 @@ def models() -> dict[str, sf.ScoreModel]:
     return {sde: model_of(sde) for sde in SDE_OF}
 
 
-@pytest.mark.parametrize(("sde", "solver", "flow", "corrector", "norm"), CASES, ids=IDS)
+@pytest.mark.parametrize(("sde", "solver", "probability_flow", "corrector", "norm"), CASES, ids=IDS)
 def test_every_step_can_be_captured(
-    models: dict[str, sf.ScoreModel], sde: str, solver: str, flow: bool, corrector: str, norm: str
+    models: dict[str, sf.ScoreModel], sde: str, solver: str, probability_flow: bool, corrector: str, norm: str
 ) -> None:
     """No host read, no copy between host and device, no generator, and the same operations at every step."""
     model = models[sde]
-    table = build_table(SDE_OF[sde], SolverOptions(solver, 30, corrector, corrector_steps=2, flow=flow))
+    table = build_table(
+        SDE_OF[sde], SolverOptions(solver, 30, corrector, corrector_steps=2, probability_flow=probability_flow)
+    )
     program = Program.of_model(model, table, DEVICE)
     labels = model.parametrisation.labels(table.times)
     evaluate = evaluator(model.network, torch.from_numpy(labels).float(), "fp32")

@@ -50,18 +50,18 @@ def test_sde_functions(steps: dict[str, np.ndarray], name: str) -> None:
     assert_close(sde.prior_log_density(x), steps[f"{name}/prior_logp"], 1e-6)
 
 
-@pytest.mark.parametrize("flow", [False, True], ids=["sde", "flow"])
+@pytest.mark.parametrize("probability_flow", [False, True], ids=["sde", "flow"])
 @pytest.mark.parametrize("name", SDE_OF)
-def test_reverse_functions(steps: dict[str, np.ndarray], name: str, flow: bool) -> None:
+def test_reverse_functions(steps: dict[str, np.ndarray], name: str, probability_flow: bool) -> None:
     """The reverse SDE and the probability flow, continuous and discretised, to 1e-6."""
     sde, x, t = SDE_OF[name], steps[f"{name}/x"], steps[f"{name}/t"].astype(np.float64)
     score = recorded_score(sde, x, t)
-    key = f"{name}/reverse_pf{int(flow)}"
+    key = f"{name}/reverse_pf{int(probability_flow)}"
     levels = sde.marginal(t).std ** 2 if name == "ve" else 0 * t
     f, g = sde.discretise(t, N)
-    discretised = Reverse(f, -(0.5 if flow else 1.0) * g**2, g * (not flow))
+    discretised = Reverse(f, -(0.5 if probability_flow else 1.0) * g**2, g * (not probability_flow))
     for reverse, drift_key, diffusion_key, operands in (
-        (sde.reverse(t, flow=flow), "drift", "diffusion", []),
+        (sde.reverse(t, probability_flow=probability_flow), "drift", "diffusion", []),
         (discretised, "disc_f", "disc_G", [x, column(levels) * score]),
     ):
         terms = column(reverse.drift_x) * x, column(reverse.drift_score) * score

@@ -41,7 +41,7 @@ def test_ddim_with_all_noise_is_ancestral() -> None:
 )
 def test_the_first_step_is_ddim(name: str, solver: str, order: int | None) -> None:
     """The first step of every multistep method of the flow is DDIM, in noise and in data prediction."""
-    first = rows_of(SDE_OF[name], solver, order=order, flow=True)[0]
+    first = rows_of(SDE_OF[name], solver, order=order, probability_flow=True)[0]
     assert one_step(first) == pytest.approx(one_step(rows_of(SDE_OF[name], "ddim")[0]), rel=1e-9, abs=1e-12)
 
 

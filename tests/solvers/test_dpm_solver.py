@@ -28,7 +28,7 @@ def test_dpmpp_2m_is_as_published(name: str) -> None:
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_the_flow_of_the_sde_variant_is_dpmpp_2m(name: str) -> None:
-    """flow=True and eta=0 both give the table of the deterministic solver."""
+    """probability_flow=True and eta=0 both give the table of the deterministic solver."""
     wanted = rows_of(SDE_OF[name], "dpmpp_2m")
-    assert rows_of(SDE_OF[name], "dpmpp_2m_sde", flow=True) == wanted
+    assert rows_of(SDE_OF[name], "dpmpp_2m_sde", probability_flow=True) == wanted
     assert rows_of(SDE_OF[name], "dpmpp_2m_sde", eta=0.0) == wanted

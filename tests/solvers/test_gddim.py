@@ -102,7 +102,7 @@ def test_gddim_on_the_toy_mixture(run_seed: int) -> None:
     """
 
     def choice(solver: str, steps: int, order: int | None = None) -> SolverOptions:
-        return SolverOptions(solver, steps, grid="sqrt", order=order, flow=True, denoise=False)
+        return SolverOptions(solver, steps, grid="sqrt", order=order, probability_flow=True, denoise=False)
 
     gddim = {
         **{choice("gddim", n, 2): recorded for n, recorded in ((20, 0.162), (50, 0.092))},

@@ -62,24 +62,25 @@ def one_time(t: float) -> TimeGrid:
 
 
 SINGLE = [
-    (name, solver, flow)
+    (name, solver, probability_flow)
     for name, sde in SDE_OF.items()
     for solver in ("euler_maruyama", "reverse_diffusion", "ancestral")
-    for flow in (False, True)
-    if isinstance(sde, SOLVERS[solver].sdes) and (solver, flow) not in {("euler_maruyama", True), ("ancestral", True)}
+    for probability_flow in (False, True)
+    if isinstance(sde, SOLVERS[solver].sdes)
+    and (solver, probability_flow) not in {("euler_maruyama", True), ("ancestral", True)}
 ]
 
 
 @pytest.mark.parametrize(
-    ("name", "solver", "flow"), SINGLE, ids=[f"{n}-{s}-{'flow' if f else 'sde'}" for n, s, f in SINGLE]
+    ("name", "solver", "probability_flow"), SINGLE, ids=[f"{n}-{s}-{'flow' if f else 'sde'}" for n, s, f in SINGLE]
 )
-def test_predictor_step(steps: dict[str, np.ndarray], name: str, solver: str, flow: bool) -> None:
+def test_predictor_step(steps: dict[str, np.ndarray], name: str, solver: str, probability_flow: bool) -> None:
     """One predictor step of each sample at its own time, with and without its noise, to 1e-5."""
     sde = SDE_OF[name]
-    key = f"{name}/{solver.replace('ancestral', 'ancestral_sampling')}_pf{int(flow)}"
+    key = f"{name}/{solver.replace('ancestral', 'ancestral_sampling')}_pf{int(probability_flow)}"
     for i, t in enumerate(steps[f"{name}/t"].astype(np.float64)):
         x, z = torch.from_numpy(steps[f"{name}/x"][i : i + 1]), steps[f"{key}/z"][i : i + 1]
-        rows = SOLVERS[solver].fill(sde, one_time(t), flow=flow)
+        rows = SOLVERS[solver].fill(sde, one_time(t), probability_flow=probability_flow)
         next_x = run_recorded(sde, StepTable.of(rows), x, [z, z])
         assert_close(next_x, steps[f"{key}/x_next"][i : i + 1], 1e-5)
         assert_close(next_x - rows[0].noise * torch.from_numpy(z), steps[f"{key}/x_mean"][i : i + 1], 1e-5)

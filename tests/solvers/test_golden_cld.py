@@ -27,7 +27,7 @@ def test_golden_runs(golden: Path, name: str, solver: str, striding: str, grid: 
     with np.load(golden / "cld_steps.npz") as archive:
         key = f"sample/{name}_{solver}_{striding}_denoise{int(denoise)}_n8"
         start, draws, x, v, nfe = (archive[f"{key}/{part}"] for part in ("u0", "z", "x", "v", "nfe"))
-    options = SolverOptions(solver, 8, grid=grid, denoise=denoise, parity=solver == "sscs")
+    options = SolverOptions(solver, 8, grid=grid, denoise=denoise, original=solver == "sscs")
     table = build_table(CLDS[name], options)
     assert table.nfe == nfe
     model = ScoreFunction(Recorded(), Parametrisation(CLDS[name], mixed=True), (3, 4, 4), centered=True)

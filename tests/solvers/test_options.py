@@ -16,6 +16,7 @@ from scoresde_fast.cli.options import RunGroup, SolverGroup, ToleranceGroup, giv
 from scoresde_fast.cli.sample import Sample
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.run_options import RunOptions
+from scoresde_fast.sampler.options import described_options
 from scoresde_fast.sdes import CLDSDE, VPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions
 from scoresde_fast.solvers.registry import solver
@@ -44,7 +45,9 @@ class TestSampler:
         """One object or keywords make the same sampler, and `describe` records every option."""
         whole, named = sf.Sampler(model, options), sf.Sampler(model, **asdict(options))
         assert whole.describe() == named.describe()
-        assert asdict(whole.options).items() <= whole.describe().items()
+        described = described_options(whole.describe())
+        assert asdict(whole.options).items() <= described.items()
+        assert sf.Sampler(model, **described).describe() == whole.describe()
 
     @pytest.mark.parametrize(
         ("arguments", "options", "error", "sentence"),
@@ -53,6 +56,8 @@ class TestSampler:
             ((SolverOptions("ddim", 9),), {"eta": 0.5}, ValueError, "eta is given besides SolverOptions"),
             ((SolverOptions("rk45"),), {}, ValueError, "solver 'rk45' takes AdaptiveOptions, not SolverOptions"),
             ((AdaptiveOptions("ddim"),), {}, ValueError, "solver 'ddim' takes SolverOptions, not AdaptiveOptions"),
+            (("ddim",), {"flow": True}, TypeError, "option 'flow' is now called 'probability_flow'"),
+            (("sscs",), {"parity": True}, TypeError, "option 'parity' is now called 'original'"),
             (("ddim",), {"stesp": 4}, TypeError, "unknown option 'stesp' - did you mean 'steps'"),
             (("ddim", 9), {"eps": 2.0}, ValueError, "eps is 2.0"),
             (("pc", 9), {"langevin_norm": "all"}, ValueError, "unknown langevin_norm 'all'"),
@@ -64,6 +69,13 @@ class TestSampler:
         """One sentence with the name, the value and the fix."""
         with pytest.raises(error, match=sentence):
             sf.Sampler(model, *arguments, **options)
+
+    def test_older_descriptions_are_read(self, model: sf.GaussianMixture) -> None:
+        """A description keeps the keys that it had before options were renamed, so that an older set is resumed."""
+        described = sf.Sampler(model, "em", 5, probability_flow=True).describe()
+        assert (described["flow"], described["parity"]) == (True, False)
+        assert not {"probability_flow", "original"} & described.keys()
+        assert sf.Sampler(model, **described_options(described)).describe() == described
 
     def test_completion_shows_every_option(self) -> None:
         """The signature that ``help`` and editors show has all options as keywords."""
@@ -82,10 +94,10 @@ class TestSolvers:
         """A keyword with a default is an option of the solver; other solvers refuse it."""
         seen: list[float] = []
 
-        @solver("option_taker", sdes=(VPSDE,), flow=True, source="this test")
-        def option_taker(sde: Any, grid: Any, *, flow: bool, churn: float = 0.25) -> Any:
+        @solver("option_taker", sdes=(VPSDE,), probability_flow=True, source="this test")
+        def option_taker(sde: Any, grid: Any, *, probability_flow: bool, churn: float = 0.25) -> Any:
             seen.append(churn)
-            return SOLVERS["ddim"].fill(sde, grid, flow=flow, eta=0.0)
+            return SOLVERS["ddim"].fill(sde, grid, probability_flow=probability_flow, eta=0.0)
 
         try:
             sf.Sampler(model, "option_taker", 5)
@@ -100,8 +112,13 @@ class TestSolvers:
         """Registering a solver with an option without a default is refused."""
         with pytest.raises(TypeError, match="solver 'none' has the option 'eta' without a default"):
 
-            @solver("none", sdes=(CLDSDE,), flow=False, source="this test")
-            def fill(sde: Any, grid: Any, *, flow: bool, eta: float) -> Any: ...
+            @solver("none", sdes=(CLDSDE,), probability_flow=False, source="this test")
+            def fill(sde: Any, grid: Any, *, probability_flow: bool, eta: float) -> Any: ...
+
+        with pytest.raises(TypeError, match="solver 'none': 'flow' is now called 'probability_flow'"):
+
+            @solver("none", sdes=(CLDSDE,), probability_flow=False, source="this test")
+            def former(sde: Any, grid: Any, *, flow: bool) -> Any: ...
 
         assert "none" not in SOLVERS
 
@@ -127,9 +144,16 @@ class TestCommandLine:
 
     def test_what_is_given_and_nothing_else(self) -> None:
         """Only options on the command line are given; a flag can be turned off."""
-        words = "m --no-denoise --flow --eta 0 --restart 0.1:0.3:2:5 --rtol 1e-3 --no-compile --batch-size auto"
+        words = (
+            "m --no-denoise --probability-flow --eta 0 --restart 0.1:0.3:2:5 --rtol 1e-3 --no-compile --batch-size auto"
+        )
         command = tyro.cli(Sample, args=words.split(), config=PARSING)
-        assert given(command.solver) == {"flow": True, "denoise": False, "eta": 0.0, "restart": "0.1:0.3:2:5"}
+        assert given(command.solver) == {
+            "probability_flow": True,
+            "denoise": False,
+            "eta": 0.0,
+            "restart": "0.1:0.3:2:5",
+        }
         assert given(command.tolerance) == {"rtol": 1e-3}
         assert given(command.computing) == {"compile": False, "batch_size": "auto"}
         assert command.options()["device"] == "cpu"

@@ -13,29 +13,29 @@ from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, samp
 
 PUBLISHED = {name: found for name, found in SOLVERS.items() if found.published}
 CASES = [
-    (name, solver, flow)
+    (name, solver, probability_flow)
     for name, sde in SDE_OF.items()
     for solver, found in PUBLISHED.items()
-    for flow in (False, True)
-    if isinstance(sde, found.sdes) and (found.flow or not flow)
+    for probability_flow in (False, True)
+    if isinstance(sde, found.sdes) and (found.probability_flow or not probability_flow)
 ]
-IDS = [f"{name}-{solver}-{'flow' if flow else 'sde'}" for name, solver, flow in CASES]
+IDS = [f"{name}-{solver}-{'flow' if probability_flow else 'sde'}" for name, solver, probability_flow in CASES]
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize(("name", "solver", "flow"), CASES, ids=IDS)
-def test_distribution_after_a_run(name: str, solver: str, flow: bool, grid: str, run_seed: int) -> None:
+@pytest.mark.parametrize(("name", "solver", "probability_flow"), CASES, ids=IDS)
+def test_distribution_after_a_run(name: str, solver: str, probability_flow: bool, grid: str, run_seed: int) -> None:
     """20 000 samples of a short run have the mean and variance that the table predicts."""
     sde = SDE_OF[name]
-    table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow))
+    table = build_table(sde, SolverOptions(solver, 25, grid=grid, probability_flow=probability_flow))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
     assert_prediction(sample(sde, table, run_seed, (1, 1, 1)), predicted)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize(("name", "solver", "flow"), CASES, ids=IDS)
-def test_order_of_convergence(name: str, solver: str, flow: bool, grid: str) -> None:
+@pytest.mark.parametrize(("name", "solver", "probability_flow"), CASES, ids=IDS)
+def test_order_of_convergence(name: str, solver: str, probability_flow: bool, grid: str) -> None:
     """The error in mean and deviation falls with the step size at the solver's order, within 0.25."""
     sde = SDE_OF[name]
     sizes = (200, 400, 800, 1600)
@@ -45,7 +45,9 @@ def test_order_of_convergence(name: str, solver: str, flow: bool, grid: str) -> 
         # the published uniform grid covers a time of T, and so ends at 0.  On even steps in the log-SNR the first-order
         # error itself vanishes towards the data.
         eps = 0.3 if grid == "logsnr" else 1e-5
-        table = build_table(sde, SolverOptions(solver, steps, grid=grid, flow=flow, denoise=False, eps=eps))
+        table = build_table(
+            sde, SolverOptions(solver, steps, grid=grid, probability_flow=probability_flow, denoise=False, eps=eps)
+        )
         got = propagate(table, sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
         wanted = marginal(sde, 0.0 if grid == "uniform" else eps, MEAN, STD)
         deviations = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
@@ -66,7 +68,7 @@ def test_nfe_counts_every_evaluation() -> None:
     [
         (VESDE(), {"solver": "ancestrol"}, "unknown solver 'ancestrol' - did you mean 'ancestral'"),
         (SubVPSDE(), {"solver": "ancestral"}, "'ancestral' is not defined on the SDE 'subvpsde'"),
-        (VPSDE(), {"solver": "ancestral", "flow": True}, "no probability-flow form"),
+        (VPSDE(), {"solver": "ancestral", "probability_flow": True}, "no probability-flow form"),
         (VESDE(), {"corrector": "langevine"}, "unknown corrector 'langevine' - did you mean 'langevin'"),
         (VESDE(), {"grid": "quadratik"}, "unknown time grid 'quadratik' - did you mean 'quadratic'"),
         (VESDE(), {"steps": 0}, "steps is 0; it must be a whole number of at least 1"),

@@ -72,10 +72,14 @@ def test_sampler_takes_the_options() -> None:
         (VPSDE(), {"solver": "em", "eta": 0.0}, "eta is 0.0; solver 'euler_maruyama' has no such option"),
         (VPSDE(), {"solver": "sa", "eta": -0.5}, "eta is -0.5; it must be a finite number of at least 0"),
         (VPSDE(), {"solver": "heun", "churn": float("nan")}, "churn is nan; it must be a finite number"),
-        (VPSDE(), {"solver": "sa", "eta": 1.0, "flow": True}, "eta is 1.0, but flow=True draws no noise"),
+        (
+            VPSDE(),
+            {"solver": "sa", "eta": 1.0, "probability_flow": True},
+            "eta is 1.0, but probability_flow=True draws no noise",
+        ),
         (VPSDE(), {"solver": "ddim", "eta": 1.5}, "eta is 1.5; solver 'ddim' takes at most 1"),
         (VPSDE(), {"solver": "ddim", "corrector": "ald"}, "'ald' does not go with solver 'ddim', only with ancestral"),
-        (VPSDE(), {"solver": "ddim", "parity": True}, "parity is True; solver 'ddim' has no such option"),
+        (VPSDE(), {"solver": "ddim", "original": True}, "original is True; solver 'ddim' has no such option"),
         (VPSDE(), {"solver": "ddim", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
         (
             VPSDE(),

@@ -25,18 +25,20 @@ ORDERS = [
 ]
 
 
-def noise(solver: str, flow: bool) -> float | None:
+def noise(solver: str, probability_flow: bool) -> float | None:
     """The ``eta`` of the noisy form of "gddim"; None for the others."""
-    return 1.0 if solver == "gddim" and not flow else None
+    return 1.0 if solver == "gddim" and not probability_flow else None
 
 
 @pytest.mark.parametrize(
-    ("solver", "flow", "order", "claimed"),
+    ("solver", "probability_flow", "order", "claimed"),
     ORDERS,
     ids=[f"{s}-{'flow' if f else 'sde'}-{o or 1}" for s, f, o, _ in ORDERS],
 )
 @pytest.mark.parametrize("damping", ["critical", "under"])
-def test_order_of_convergence(solver: str, flow: bool, order: int | None, claimed: int, damping: str) -> None:
+def test_order_of_convergence(
+    solver: str, probability_flow: bool, order: int | None, claimed: int, damping: str
+) -> None:
     """The error in mean and covariance falls with the step size at the solver's order, within 0.25."""
     sde = CLDSDE(friction=DAMPINGS[damping])
     if damping == "under" and order is not None:
@@ -52,11 +54,11 @@ def test_order_of_convergence(solver: str, flow: bool, order: int | None, claime
                 solver,
                 steps,
                 grid="quadratic",
-                flow=flow,
+                probability_flow=probability_flow,
                 order=order,
                 denoise=False,
                 eps=1e-3,
-                eta=noise(solver, flow),
+                eta=noise(solver, probability_flow),
             ),
         )
         got = propagate(table, sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
@@ -68,11 +70,18 @@ def test_order_of_convergence(solver: str, flow: bool, order: int | None, claime
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize(("solver", "flow", "order"), [case[:3] for case in ORDERS])
-def test_distribution_after_a_run(solver: str, flow: bool, order: int | None, grid: str, run_seed: int) -> None:
+@pytest.mark.parametrize(("solver", "probability_flow", "order"), [case[:3] for case in ORDERS])
+def test_distribution_after_a_run(
+    solver: str, probability_flow: bool, order: int | None, grid: str, run_seed: int
+) -> None:
     """20 000 samples of a short run by the fused kernels have the mean and variances of the table."""
     sde = CONSTANT
-    table = build_table(sde, SolverOptions(solver, 25, grid=grid, flow=flow, order=order, eta=noise(solver, flow)))
+    table = build_table(
+        sde,
+        SolverOptions(
+            solver, 25, grid=grid, probability_flow=probability_flow, order=order, eta=noise(solver, probability_flow)
+        ),
+    )
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
     model = GaussianMixture.gaussian(sde, MEAN, STD, (1, 1, 1))
     u = model.prior(Noise(run_seed, torch.arange(20_000)).normal(0, model.state_shape))
@@ -121,15 +130,15 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
         (CONSTANT, {"solver": "ancestral"}, "on 'cld' choose from: euler_maruyama, gddim, sscs"),
         (CONSTANT, {"solver": "pc"}, "is not defined on the SDE 'cld'"),
         (CONSTANT, {"solver": "sscs", "corrector": "langevin"}, "corrector 'langevin' is not defined on the SDE 'cld'"),
-        (CONSTANT, {"solver": "sscs", "flow": True}, "no probability-flow form"),
+        (CONSTANT, {"solver": "sscs", "probability_flow": True}, "no probability-flow form"),
         (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
         (CONSTANT, {"solver": "sscs", "order": 2}, "solver 'sscs' has order 1 only"),
         (CONSTANT, {"solver": "gddim", "eta": 0.5}, "eta is 0.5; solver 'gddim' takes 0, the probability flow, or 1"),
         (CONSTANT, {"solver": "gddim", "order": 5}, "order is 5; solver 'gddim' has the orders 1 to 4"),
         (
             CONSTANT,
-            {"solver": "em", "parity": True},
-            "parity is True; solver 'euler_maruyama' has no such option: .* choose sscs",
+            {"solver": "em", "original": True},
+            "original is True; solver 'euler_maruyama' has no such option: .* choose sscs",
         ),
         (CLDSDE(objective="dsm"), {"solver": "gddim"}, "use a model trained by 'hsm', or solver 'em' or 'sscs'"),
         (CLDSDE(friction=0.4), {"solver": "gddim"}, "friction 0.4, which is under-damped"),

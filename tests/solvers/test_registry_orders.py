@@ -14,7 +14,9 @@ from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from tests.support.toy_solvers import EPS, FAST, SDE_OF, Mixture, error_in_moments, order_of
 
-FLOWS = [(name, found.name, order) for name in SDE_OF for found in FAST if found.flow for order in found.orders]
+FLOWS = [
+    (name, found.name, order) for name in SDE_OF for found in FAST if found.probability_flow for order in found.orders
+]
 NOISY: list[tuple[str, int, dict[str, Any]]] = [
     *[("ddim", 1, {"eta": eta}) for eta in (0.5, 1.0)],
     *[("dpmpp_2m_sde", 2, {"eta": eta}) for eta in (0.5, None)],
@@ -29,7 +31,7 @@ def solved(name: str) -> tuple[Array, Array]:
     sde, mixture = SDE_OF[name], Mixture()
 
     def slope(t: float, x: Array) -> Array:
-        drift_x, drift_score, _ = sde.reverse(t, flow=True)
+        drift_x, drift_score, _ = sde.reverse(t, probability_flow=True)
         return drift_x * x + drift_score * mixture.score(sde, x, t)
 
     start = sde.prior_std * np.linspace(-2, 2, 9)
@@ -45,7 +47,9 @@ def test_order_of_the_flow(name: str, solver: str, order: int) -> None:
     sizes = (40, 80, 160) if (name, solver, order) == ("ve", "deis", 4) else (80, 160, 320)
     errors = []
     for steps in sizes:
-        options = SolverOptions(solver, steps, grid="karras", flow=True, denoise=False, eps=EPS, order=order)
+        options = SolverOptions(
+            solver, steps, grid="karras", probability_flow=True, denoise=False, eps=EPS, order=order
+        )
         end = mixture.run(sde, build_table(sde, options), start)
         errors.append(float(np.sqrt(((end - exact) ** 2).mean())))
     assert order_of(sizes, errors) == pytest.approx(SOLVERS[solver].convergence(order), abs=0.25)

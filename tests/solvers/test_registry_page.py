@@ -29,14 +29,14 @@ def documented(name: str) -> str:
     weak = ", ".join(str(found.convergence(order, noisy=True)) for order in noisy)
     options = [
         *(["`order` " + ", ".join(map(str, found.orders))] if len(found.orders) > 1 else []),
-        *(["`flow`"] if found.flow and not found.deterministic else []),
+        *(["`probability_flow`"] if found.probability_flow and not found.deterministic else []),
         *([f"`eta` {found.options['eta']:g}"] if "eta" in found.options else []),
         *(["`churn` 0"] if "churn" in found.options else []),
-        *(["`parity`"] if "parity" in found.options else []),
+        *(["`original`"] if "original" in found.options else []),
         *(["correctors"] if found.correctable else []),
     ]
     title = " or ".join(f"`{each}`" for each in [name, *named])
-    flow_orders = orders if found.flow else "-"
+    flow_orders = orders if found.probability_flow else "-"
     return f"| {title} | {sdes} | {flow_orders} | {weak or '-'} | {found.evaluations} | {', '.join(options) or '-'} |"
 
 

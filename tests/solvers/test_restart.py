@@ -56,7 +56,7 @@ def test_order_with_restarts(name: str, solver: str, order: int) -> None:
     for n in sizes:
         restart = ((0.2, 0.5, 2, n // 4), (0.05, 0.3, 1, n // 4))
         options = SolverOptions(
-            solver, n, grid="logsnr", flow=True, denoise=False, eps=EPS, order=order, restart=restart
+            solver, n, grid="logsnr", probability_flow=True, denoise=False, eps=EPS, order=order, restart=restart
         )
         errors.append(error_in_moments(sde, options))
     assert order_of(sizes, errors) == pytest.approx(SOLVERS[solver].convergence(order), abs=0.25)

@@ -21,8 +21,8 @@ def test_the_parity_flag_departs_only_where_beta_changes() -> None:
     """The original's SSCS is the same with a constant beta, and differs with a linear beta."""
     for sde, same in ((CONSTANT, True), (LINEAR, False)):
         ends = []
-        for parity in (False, True):
-            table = build_table(sde, SolverOptions("sscs", 8, grid="quadratic", parity=parity))
+        for original in (False, True):
+            table = build_table(sde, SolverOptions("sscs", 8, grid="quadratic", original=original))
             ends.append(propagate(table, sde, (MEAN, STD), prior(sde)).covariance)
         assert np.allclose(*ends, rtol=1e-9) == same
 

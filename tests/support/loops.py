@@ -55,6 +55,6 @@ TABLES = {
     "pc": build_table(VESDE(), SolverOptions("pc", 12)),
     "em": build_table(VPSDE(), SolverOptions("em", 9)),
     "two-correctors": build_table(VPSDE(), SolverOptions("em", 30, "langevin", corrector_steps=2)),
-    "ald-flow": build_table(VESDE(), SolverOptions("reverse_diffusion", 10, "ald", flow=True)),
+    "ald-flow": build_table(VESDE(), SolverOptions("reverse_diffusion", 10, "ald", probability_flow=True)),
     "multistep": multistep(7),
 }

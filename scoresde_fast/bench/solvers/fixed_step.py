@@ -101,7 +101,13 @@ class FixedStep:
 
     def _options(self, steps: int) -> dict[str, Any]:
         case = self.case
-        chosen = {"solver": case.solver, "order": case.order, "grid": case.grid, "flow": case.flow, "steps": steps}
+        chosen = {
+            "solver": case.solver,
+            "order": case.order,
+            "grid": case.grid,
+            "probability_flow": case.flow,
+            "steps": steps,
+        }
         return {**chosen, **case.options}
 
     def _table(self, steps: int) -> StepTable:
@@ -184,7 +190,9 @@ def _forms(name: str, solver: Solver, sde: SDE) -> Iterator[tuple[str, bool, Map
     if not solver.deterministic:
         yield name, False, {}
     # Without their noise, solvers whose user chooses it are solvers of other names.
-    if solver.deterministic or (solver.flow and "eta" not in solver.options and name != PREDICTOR_CORRECTOR):
+    if solver.deterministic or (
+        solver.probability_flow and "eta" not in solver.options and name != PREDICTOR_CORRECTOR
+    ):
         yield name if solver.deterministic else f"{name}, flow", True, {}
     for variant, flow, options in VARIANTS.get(name, ()):
         yield f"{name}, {variant}", flow, options

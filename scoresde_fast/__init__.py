@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scoresde_fast.conditions.pigdm import PiGDM
     from scoresde_fast.conditions.projection import Projection
     from scoresde_fast.flow.codes import decode, encode, interpolate
-    from scoresde_fast.flow.density import likelihood
+    from scoresde_fast.flow.likelihood import likelihood
     from scoresde_fast.flow.options import AdaptiveOptions
     from scoresde_fast.mixture import GaussianMixture
     from scoresde_fast.model import ScoreModel, create
@@ -52,7 +52,7 @@ _HOME = {
     "encode": "flow.codes",
     "inpaint": "tasks",
     "interpolate": "flow.codes",
-    "likelihood": "flow.density",
+    "likelihood": "flow.likelihood",
     "load": "checkpoints",
     "load_classifier": "checkpoints",
     "restore": "tasks",

@@ -98,7 +98,7 @@ def _expected(error: Exception) -> bool:
     """Whether an error is one that the library raises to be read; a division by zero is a bug."""
     if not isinstance(error, ArithmeticError) or isinstance(error, FloatingPointError):
         return True
-    from scoresde_fast.flow.errors import IntegrationError
+    from scoresde_fast.flow.integrate import IntegrationError
 
     return isinstance(error, IntegrationError)
 

@@ -36,7 +36,7 @@ class Likelihood(FlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.data.images import read_data
-        from scoresde_fast.flow.density import LikelihoodEstimator
+        from scoresde_fast.flow.likelihood import LikelihoodEstimator
         from scoresde_fast.generate.likelihoods import write_likelihoods
 
         model = self.loading.load(self.model)

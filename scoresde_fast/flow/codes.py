@@ -22,10 +22,10 @@ from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise, check_seed
 from scoresde_fast.sdes import CLDSDE
 
-USUAL: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
-"""Tolerances by which an image comes back to a thousandth; 1e-5, likelihoods' usual ones, leave some thousandths."""
+DEFAULTS: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
+"""Tolerances that bring an image back to 1e-3; with 1e-5, the default of likelihoods, a few 1e-3 are left."""
 VELOCITY_DRAW = 1
-"""The field of CLD's initial velocity."""
+"""The draw of CLD's initial velocity."""
 
 
 @accepting_options(FlowOptions)
@@ -46,7 +46,7 @@ def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = N
         IntegrationError: see `ProbabilityFlow.run`.
     """
     ids = sample_ids(images, seeds)
-    flow = ProbabilityFlow(model, to_data=False, usual=USUAL, **options)
+    flow = ProbabilityFlow(model, to_data=False, defaults=DEFAULTS, **options)
     states = data_states(model, images, ids, flow.run_options.run_seed)
     flowed = flow.run(states, ids).states
     return _scaled(model, flowed, invert=True).float()
@@ -69,7 +69,7 @@ class Decoder:
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"temperature is {temperature}; it must be a finite number greater than 0")
         self.temperature = temperature
-        self.flow = ProbabilityFlow(model, to_data=True, usual=USUAL, **options)
+        self.flow = ProbabilityFlow(model, to_data=True, defaults=DEFAULTS, **options)
 
     def decode(self, codes: Tensor, seeds: Sequence[int] | None = None, on_step: OnStep | None = None) -> Tensor:
         """Images (N, C, H, W) in [0, 1] of codes (N, *state_shape); points as they are.

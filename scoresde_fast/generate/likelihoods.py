@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from scoresde_fast.files import make_folder
 from scoresde_fast.fingerprint import data_sha256
-from scoresde_fast.flow.density import Likelihood, LikelihoodEstimator
+from scoresde_fast.flow.likelihood import Likelihood, LikelihoodEstimator
 from scoresde_fast.generate.manifest import Manifest, environment
 from scoresde_fast.generate.seed_set import SeedSet
 from scoresde_fast.generate.seeds import check_seeds

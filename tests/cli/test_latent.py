@@ -15,8 +15,8 @@ from PIL import Image
 
 import scoresde_fast as sf
 from scoresde_fast.cli import main
-from scoresde_fast.flow.density import LikelihoodEstimator
-from scoresde_fast.flow.errors import IntegrationError
+from scoresde_fast.flow.integrate import IntegrationError
+from scoresde_fast.flow.likelihood import LikelihoodEstimator
 from scoresde_fast.generate.codes import CodeImages, seed_codes, write_codes
 from scoresde_fast.generate.likelihoods import write_likelihoods
 from scoresde_fast.generate.pixels import encode_png, to_pixels

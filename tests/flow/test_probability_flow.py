@@ -12,7 +12,7 @@ from torch import Tensor
 import scoresde_fast as sf
 from scoresde_fast.data import digits
 from scoresde_fast.flow.codes import data_states
-from scoresde_fast.flow.density import dequantized
+from scoresde_fast.flow.likelihood import dequantized
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from tests.support.chance import SIGMAS, standard_error_of_mean, standard_error_of_std

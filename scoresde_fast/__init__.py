@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scoresde_fast.checkpoints import load, load_classifier
     from scoresde_fast.conditions.classes import ClassGuidance
-    from scoresde_fast.conditions.dps import DPS
+    from scoresde_fast.conditions.guidance import DPS, PiGDM
     from scoresde_fast.conditions.operators import Blur, Gray, Mask, Separable, SuperResolution
-    from scoresde_fast.conditions.pigdm import PiGDM
     from scoresde_fast.conditions.projection import Projection
     from scoresde_fast.flow.codes import decode, encode, interpolate
     from scoresde_fast.flow.likelihood import likelihood
@@ -35,11 +34,11 @@ _HOME = {
     "AdaptiveOptions": "flow.options",
     "Blur": "conditions.operators",
     "ClassGuidance": "conditions.classes",
-    "DPS": "conditions.dps",
+    "DPS": "conditions.guidance",
     "GaussianMixture": "mixture",
     "Gray": "conditions.operators",
     "Mask": "conditions.operators",
-    "PiGDM": "conditions.pigdm",
+    "PiGDM": "conditions.guidance",
     "Projection": "conditions.projection",
     "Sampler": "sampler",
     "ScoreModel": "model",

@@ -40,7 +40,7 @@ class Restore(ConditionCommand):
 
     def run(self) -> None:
         from scoresde_fast.cli.stopping import stopping
-        from scoresde_fast.conditions.measurement import enlarged, known_pixels, measure
+        from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
         from scoresde_fast.conditions.operators.text import parse_operator
         from scoresde_fast.data.pictures import read_pictures
         from scoresde_fast.generate.sheet import chequered
@@ -59,7 +59,7 @@ class Restore(ConditionCommand):
             if self.simulate:
                 given["original"] = images
                 first = seeds[:: self.samples]
-                measured = measure(operator, images, self.noise, seeds=first, run_seed=self.computing.run_seed or 0)
+                measured = simulate(operator, images, self.noise, seeds=first, run_seed=self.computing.run_seed or 0)
             else:
                 measured = images
             known = known_pixels(operator, model.image_shape)

@@ -117,7 +117,7 @@ def test_a_batch_is_on_the_disk_before_the_next(
 
     def failing(data: torch.Tensor, seeds: list[int]) -> Any:
         if 4 in seeds:
-            raise IntegrationError(0, "stopped", data.flatten(1), data.flatten(1)[:, 0]).named(seeds)
+            raise IntegrationError(0, "stopped", data.flatten(1), data.flatten(1)[:, 0]).with_seeds(seeds)
         return estimate(data, seeds)
 
     monkeypatch.setattr(estimator, "estimate", failing)

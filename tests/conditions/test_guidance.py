@@ -222,7 +222,7 @@ def test_every_image_may_have_a_mask_of_its_own() -> None:
         torch.testing.assert_close(filled[index : index + 1], alone, rtol=0, atol=1e-5)
         alone = sf.restore(model, sf.Mask(mask), image, noise=0.1, seeds=[seed], **DIGITS)
         torch.testing.assert_close(restored[index : index + 1], alone, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="the operator is that of 2 measurements, and there are 1"):
+    with pytest.raises(ValueError, match="the operator has parameters for 2 measurements, but there are 1"):
         sf.PiGDM(sf.Mask(masks), images[:1])
 
 
@@ -328,9 +328,9 @@ def test_a_classifier_of_another_sde() -> None:
     """One that has not seen so much noise is refused, with both numbers; another image shape too."""
     few = Bayes()
     few.high = 2.0
-    with pytest.raises(ValueError, match=r"noise from 0\.001 to 2, and on the model's SDE 'vesde' it reaches 100"):
+    with pytest.raises(ValueError, match=r"noise from 0\.001 to 2, but on the model's SDE 'vesde' it reaches 100"):
         sf.sample(model_of("ve"), classes=[0], classifier=few, steps=5)
-    with pytest.raises(ValueError, match=r"the classifier is of images \(3, 4, 4\), the model of \(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"the classifier is for images \(3, 4, 4\), the model's are \(1, 4, 4\)"):
         sf.sample(model_of("ve", (1, 4, 4)), classes=[0], classifier=Bayes(), steps=5)
 
 

@@ -252,7 +252,7 @@ WRONG: dict[str, tuple[str, str, Callable[..., Any], str]] = {
         "half",
         "pseudo_inverse",
         lambda right, y: right(y) * torch.tensor([1.5, 0.5]).to(y).repeat(6),
-        "Moore and Penrose",
+        "Moore-Penrose",
     ),
     "other-ridge": ("gray", "ridge_inverse", lambda right, y, ridge: right(y, ridge.sqrt()), "ridge_inverse is not"),
     "batch-lost": ("gray", "apply", lambda right, x: right(x).sum(0), "apply of a batch of 2 gives shape (1, 8, 12)"),
@@ -261,7 +261,7 @@ WRONG: dict[str, tuple[str, str, Callable[..., Any], str]] = {
         "gray",
         "adjoint",
         lambda right, y: right(y).flatten(1),
-        "must give back images, (2, 3, 8, 12)",
+        "must return images, (2, 3, 8, 12)",
     ),
     "flat-inverse": ("gray", "pseudo_inverse", lambda right, y: right(y)[:, :1], "pseudo_inverse gives shape (2, 1, 8"),
     "dtype": ("gray", "apply", lambda right, x: right(x).double(), "torch.float64 on cpu of torch.float32 on cpu"),
@@ -361,7 +361,7 @@ def test_describe() -> None:
 
 IMAGES = torch.zeros(2, *SHAPE)
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "mask-values": (lambda: Mask(torch.full((8, 12), 0.5)), "mask has other values than 0 and 1"),
+    "mask-values": (lambda: Mask(torch.full((8, 12), 0.5)), "mask has values other than 0 and 1"),
     "mask-shape": (lambda: Mask(torch.ones(1, 2, 1, 8, 12)), "it must be (H, W), (1, H, W) or (C, H, W)"),
     "mask-count": (lambda: Mask(torch.ones(3, 1, 8, 12)).apply(IMAGES), "there are 3 masks and"),
     "mask-size": (lambda: Mask(torch.ones(8, 8)).apply(IMAGES), "make a mask of shape (8, 12), (1, 8, 12) or (3, 8"),
@@ -384,7 +384,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "infinite": (lambda: Separable(torch.eye(3), torch.eye(3) / 0), "columns has shape (3, 3); it must be a matrix of"),
     "separable-images": (lambda: OPERATORS["wide"].apply(IMAGES[..., 1:]), "it must be (B, C, 8, 12)"),
     "separable-measured": (lambda: OPERATORS["wide"].adjoint(IMAGES), "it must be (B, C, 10, 5)"),
-    "separable-shape": (lambda: OPERATORS["wide"].measured_shape((3, 8, 8)), "this operator is of 8 x 12 pixels"),
+    "separable-shape": (lambda: OPERATORS["wide"].measured_shape((3, 8, 8)), "this operator takes 8 x 12 pixels"),
 }
 
 

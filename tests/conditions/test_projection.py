@@ -18,7 +18,7 @@ from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
-from scoresde_fast.tasks import fitting_colours
+from scoresde_fast.tasks import fit_colours
 from tests.support.chance import SIGMAS, assert_moments, binomial_bounds
 from tests.support.recorded_graphs import RecordedGraphs
 
@@ -227,13 +227,13 @@ def test_colorize() -> None:
     again = sf.colorize(model, gray.expand(-1, 3, -1, -1), samples=2, solver="pc", steps=24)
     assert torch.equal(again, coloured)
     dark = torch.tensor([0.0, 0.1, 0.5, 1.0]).view(1, 1, 2, 2)
-    pale = fitting_colours(torch.tensor([0.0, 0.3, 0.6]).view(1, 3, 1, 1).expand(-1, -1, 2, 2), dark)
+    pale = fit_colours(torch.tensor([0.0, 0.3, 0.6]).view(1, 3, 1, 1).expand(-1, -1, 2, 2), dark)
     torch.testing.assert_close(pale[0, :, 0, 1], torch.tensor([0.0, 0.1, 0.2]))  # as far as there is room below
     torch.testing.assert_close(pale[0, :, 1, 0], torch.tensor([0.2, 0.5, 0.8]))
     assert torch.equal(pale[0, :, 0, 0], torch.zeros(3)) and torch.equal(pale[0, :, 1, 1], torch.ones(3))
 
 
-def test_parity() -> None:
+def test_original() -> None:
     """The original's form is another one, and what it cannot do is refused."""
     model, images, mask = model_of("vp"), some_images(2), torch.eye(4)
     options: dict[str, Any] = {"solver": "pc", "steps": 24, "original": True}
@@ -245,7 +245,7 @@ def test_parity() -> None:
     assert sf.colorize(model, images[:, :1], **options).shape == (2, *SHAPE)
     small = sf.Projection(torch.ones(3, 2, 2), original=True)
     for sentence, change in {
-        "original=True is what the original program does, which has no solver 'ddim'": {"solver": "ddim"},
+        "original=True repeats the original program, which has no solver 'ddim'": {"solver": "ddim"},
         "choose denoise=False": {"denoise": True},
         r"original=True is for pixels and for gray, not for averages over \(1, 2, 2\)": {"condition": small},
     }.items():
@@ -264,14 +264,14 @@ ODD = torch.full((4, 4), 0.5)
         (r"known has shape \(3, 4, 3\); the model's images are \(3, 4, 4\): give that shape", IMAGE[..., :3], {}),
         (r"known has shape \(2, 4, 4\)", IMAGE[:2], {}),
         (r"known has shape \(4, 4\) and dtype float32; it must be", IMAGE[0], {}),
-        ("and dtype uint8; it must be .* divide those of 8 bits by 255", IMAGE.byte(), {}),
-        ("known has values from 0 to 127.5; those of images are in", 255 * IMAGE, {"mask": torch.eye(4)}),
+        ("and dtype uint8; it must be .* divide 8-bit values by 255", IMAGE.byte(), {}),
+        ("known has values from 0 to 127.5; images have values in", 255 * IMAGE, {"mask": torch.eye(4)}),
         ("known has NaN or infinity", IMAGE / 0, {}),
-        (r"mask has shape \(4, 3\); for what is known, \(1, 3, 4, 4\), it must be \(4, 4\)", IMAGE,
+        (r"mask has shape \(4, 3\); for known of shape \(1, 3, 4, 4\) it must be \(4, 4\)", IMAGE,
          {"mask": torch.ones(4, 3)}),
         (r"mask has shape \(2, 1, 4, 4\)", IMAGE, {"mask": torch.ones(2, 1, 4, 4)}),
-        ("mask has other values than 0 and 1", IMAGE, {"mask": ODD}),
-        ("mask has other values than 0 and 1", IMAGE, {"mask": ODD / 0}),
+        ("mask has values other than 0 and 1", IMAGE, {"mask": ODD}),
+        ("mask has values other than 0 and 1", IMAGE, {"mask": ODD / 0}),
         ("there are 2 known images: name the seeds", torch.stack([IMAGE] * 2), {}),
         ("there are 3 seeds for 2 known images", torch.stack([IMAGE] * 2), {"seeds": [1, 2, 3]}),
         ("seed 4 belongs to two known images", torch.stack([IMAGE] * 2), {"seeds": [4, 4]}),
@@ -300,7 +300,7 @@ def test_bad_tasks() -> None:
         "there are 3 seeds for 2 images with 2 samples each; give 4":
             lambda: sf.inpaint(model, images, torch.ones(4, 4), samples=2, seeds=[1, 2, 3]),
         "samples is 0": lambda: sf.inpaint(model, images, torch.ones(4, 4), samples=0),
-        "gray has colours: the channels of image . are .* apart": lambda: sf.colorize(model, images),
+        "gray has colours: the channels of image . differ by": lambda: sf.colorize(model, images),
         r"it must be \(N, 1, 4, 4\) or \(N, 3, 4, 4\)": lambda: sf.colorize(model, images[:, :2]),
         "gray has NaN or infinity": lambda: sf.colorize(model, images / 0),
         "the model's images have one channel": lambda: sf.colorize(model_of("vp", (1, 4, 4)), images[:, :1]),

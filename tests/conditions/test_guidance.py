@@ -24,32 +24,8 @@ from scoresde_fast.loop.watch import NonFiniteError
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import VPSDE, tweedie
 from scoresde_fast.solvers import SolverOptions, build_table
-from tests.conditions.test_projection import SDE_OF, SHAPE, model_of
+from tests.support.conditioned_models import MEANS, SDE_OF, SHAPE, STD, TOP, Bayes, model_of, points_of
 from tests.support.recorded_graphs import RecordedGraphs
-
-MEANS, STD = (0.25, 0.75), 0.1
-TOP = torch.tensor([[1.0], [1.0], [0.0], [0.0]]).expand(4, 4)
-
-
-class Bayes(nn.Module):
-    """The exact classifier of `model_of`'s two components, dark and bright, from images in [-1, 1] or from points."""
-
-    classes, image_shape, low, high = ("dark", "bright"), SHAPE, 1e-3, 1e3
-
-    def __init__(self, *, is_image: bool = True) -> None:
-        super().__init__()
-        span, offset = (2.0, -1.0) if is_image else (1.0, 0.0)
-        self.register_buffer("means", span * torch.tensor(MEANS) + offset)
-        self.std = span * STD
-
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        squares = (x[:, None] - self.means.view(-1, 1, 1, 1)).square().flatten(2).sum(2)
-        return (-squares / (2 * (noise[:, None] ** 2 + self.std**2))).log_softmax(1)
-
-
-def points_of(sde: str) -> sf.GaussianMixture:
-    """Points whose numbers are independent, of mean 0 and deviation 0.5."""
-    return sf.GaussianMixture(SDE_OF[sde], [1.0], torch.zeros(1, *SHAPE), [0.5], is_image=False)
 
 
 @pytest.mark.parametrize("sde", SDE_OF)
@@ -182,48 +158,6 @@ def test_a_trained_network_guides(name: str) -> None:
     restored = sf.restore(model, operator, measured, noise=0.05, samples=2, **options)
     error = (restored - images.repeat_interleave(2, 0)).square().mean().sqrt()
     assert error < 0.05 < (nn.functional.interpolate(measured, scale_factor=2) - images).square().mean().sqrt()
-
-
-def test_guided_tasks_keep_what_is_known() -> None:
-    """Inpainting keeps known pixels to the bit and colorisation the gray, and what is known tells more of the rest."""
-    model, images = sf.load("digits-vp"), load_dataset("digits", "test")[0][:12].float() / 255
-    mask = torch.ones(16, 16)
-    mask[8:] = 0
-    errors = []
-    for method in ("projection", "pigdm"):
-        filled = sf.inpaint(model, images, mask, method=method, **DIGITS)
-        assert torch.equal(filled[:, :, :8], images[:, :, :8])
-        errors.append(float((filled - images).square().mean().sqrt()))
-    assert errors[1] < errors[0]
-    gray = images.mean(1, keepdim=True)
-    coloured = sf.colorize(model, gray, method="pigdm", **DIGITS)
-    torch.testing.assert_close(coloured.mean(1, keepdim=True), gray, rtol=0, atol=1e-5)
-    for sentence, options in {
-        "unknown method 'pgdm'": {"method": "pgdm"},
-        "original=True is the original's projection": {"method": "pigdm", "original": True},
-    }.items():
-        with pytest.raises(ValueError, match=sentence):
-            sf.colorize(model, gray, **options)
-
-
-def test_every_image_may_have_a_mask_of_its_own() -> None:
-    """Guided samples of two images with two masks are those of each image with its mask, by either way to give them.
-
-    The score is linear, so that rounding does not grow: in 20 steps to no more than some 20 eps of states up to 3.
-    """
-    model = sf.GaussianMixture.gaussian(VPSDE(), 0.5, 0.3, SHAPE)
-    images = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(2))
-    masks = torch.stack([TOP, 1 - TOP])[:, None]
-    filled = sf.inpaint(model, images, masks, seeds=[5, 2], method="pigdm", **DIGITS)
-    restored = sf.restore(model, sf.Mask(masks), images, noise=0.1, seeds=[5, 2], **DIGITS)
-    for index, seed in enumerate([5, 2]):
-        image, mask = images[index : index + 1], masks[index, 0]
-        alone = sf.inpaint(model, image, mask, seeds=[seed], method="pigdm", **DIGITS)
-        torch.testing.assert_close(filled[index : index + 1], alone, rtol=0, atol=1e-5)
-        alone = sf.restore(model, sf.Mask(mask), image, noise=0.1, seeds=[seed], **DIGITS)
-        torch.testing.assert_close(restored[index : index + 1], alone, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="the operator has parameters for 2 measurements, but there are 1"):
-        sf.PiGDM(sf.Mask(masks), images[:1])
 
 
 def test_what_a_measurement_may_change() -> None:

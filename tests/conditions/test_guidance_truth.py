@@ -13,9 +13,8 @@ from torch import Tensor
 import scoresde_fast as sf
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from scoresde_fast.solvers.moments import Gaussian, prior, propagate
-from tests.conditions.test_guidance import MEANS, STD, TOP, Bayes, points_of
-from tests.conditions.test_projection import CASES, IDS, SDE_OF, SHAPE, model_of
 from tests.support.chance import assert_moments
+from tests.support.conditioned_models import CASES, IDS, MEANS, SDE_OF, SHAPE, STD, TOP, Bayes, model_of, points_of
 
 
 def grid_of(sde: str, solver: str) -> dict[str, Any]:

@@ -16,31 +16,11 @@ from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.table_runner import program_for
 from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
-from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
-from scoresde_fast.tasks import fit_colours
+from scoresde_fast.sdes import CLDSDE
+from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.chance import SIGMAS, assert_moments, binomial_bounds
+from tests.support.conditioned_models import CASES, IDS, SDE_OF, SHAPE, model_of, some_images, some_masks
 from tests.support.recorded_graphs import RecordedGraphs
-
-SHAPE = (3, 4, 4)
-SDE_OF: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE(), "cld": CLDSDE()}
-CASES = [(sde, solver) for sde in SDE_OF for solver in SOLVERS if isinstance(SDE_OF[sde], SOLVERS[solver].sdes)]
-CASES += [(sde, "pc") for sde in ("ve", "vp", "subvp")]
-IDS = [f"{sde}-{solver}" for sde, solver in CASES]
-
-
-def model_of(sde: str, shape: tuple[int, ...] = SHAPE, *, is_image: bool = True) -> sf.GaussianMixture:
-    """Dark and bright images."""
-    means = torch.stack([torch.full(shape, 0.25), torch.full(shape, 0.75)])
-    return sf.GaussianMixture(SDE_OF[sde], [1.0, 1.0], means, [0.1, 0.1], is_image=is_image)
-
-
-def some_images(count: int) -> Tensor:
-    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(count))
-
-
-def some_masks(count: int) -> Tensor:
-    return torch.rand(count, 1, *SHAPE[1:], generator=torch.Generator().manual_seed(7)) < 0.5
 
 
 @pytest.mark.statistical
@@ -201,38 +181,6 @@ def test_without_denoising_the_known_part_is_noisy(run_seed: int) -> None:
     assert_moments(held, float(scale) * 0.5, float(std))
 
 
-def test_inpaint() -> None:
-    """Known pixels are the input's bits; the others are samples, several for an image, the first image's first."""
-    model, images, masks = model_of("ve"), some_images(2), some_masks(2)
-    broken = images.where(masks, torch.nan)  # what is unknown may be anything
-    filled = sf.inpaint(model, broken, masks, samples=3, solver="pc", steps=10)
-    assert filled.shape == (6, *SHAPE) and filled.dtype == torch.float32
-    assert filled.min() >= 0 and filled.max() <= 1
-    whole, known = images.repeat_interleave(3, 0), masks.repeat_interleave(3, 0).expand(6, *SHAPE)
-    assert torch.equal(filled[known], whole[known])
-    assert not torch.equal(filled[0], filled[1])
-    one = sf.inpaint(model, images[1], masks[1, 0], seeds=[4], solver="pc", steps=10)
-    torch.testing.assert_close(one[0], filled[4], rtol=0, atol=1e-5)
-    assert torch.equal(sf.inpaint(model, images, torch.ones(4, 4), solver="pc", steps=2), images)
-    free = sf.sample(model, range(2), solver="pc", steps=4)
-    assert torch.equal(sf.inpaint(model, images, torch.zeros(4, 4), solver="pc", steps=4), free)
-
-
-def test_colorize() -> None:
-    """The mean over the channels is what was given, from one channel or from three that are alike."""
-    model, gray = model_of("vp"), 0.4 + 0.2 * torch.rand(2, 1, 4, 4)
-    coloured = sf.colorize(model, gray, samples=2, solver="pc", steps=24)
-    assert coloured.shape == (4, *SHAPE) and coloured.std(dim=1).mean() > 0.02
-    torch.testing.assert_close(coloured.mean(1, keepdim=True), gray.repeat_interleave(2, 0), rtol=0, atol=2e-6)
-    again = sf.colorize(model, gray.expand(-1, 3, -1, -1), samples=2, solver="pc", steps=24)
-    assert torch.equal(again, coloured)
-    dark = torch.tensor([0.0, 0.1, 0.5, 1.0]).view(1, 1, 2, 2)
-    pale = fit_colours(torch.tensor([0.0, 0.3, 0.6]).view(1, 3, 1, 1).expand(-1, -1, 2, 2), dark)
-    torch.testing.assert_close(pale[0, :, 0, 1], torch.tensor([0.0, 0.1, 0.2]))  # as far as there is room below
-    torch.testing.assert_close(pale[0, :, 1, 0], torch.tensor([0.2, 0.5, 0.8]))
-    assert torch.equal(pale[0, :, 0, 0], torch.zeros(3)) and torch.equal(pale[0, :, 1, 1], torch.ones(3))
-
-
 def test_original() -> None:
     """The original's form is another one, and what it cannot do is refused."""
     model, images, mask = model_of("vp"), some_images(2), torch.eye(4)
@@ -281,34 +229,3 @@ def test_bad_projections(sentence: str, known: Tensor, options: dict[str, Any]) 
     """One sentence with the value and what is allowed, before anything is computed."""
     with pytest.raises(ValueError, match=sentence):
         sf.Sampler(model_of("vp"), "pc", 24, condition=sf.Projection(known, **options))
-
-
-def test_arrays_of_numpy() -> None:
-    """Images and masks may be NumPy's arrays, with the same result."""
-    model, images, mask = sf.load("digits-vp"), torch.rand(1, 3, 16, 16), torch.eye(16)
-    options: dict[str, Any] = {"solver": "ddim", "steps": 3}
-    expected = sf.inpaint(model, images, mask, **options)
-    assert torch.equal(sf.inpaint(model, images.numpy(), mask.numpy(), **options), expected)
-
-
-def test_bad_tasks() -> None:
-    """What tasks refuse beyond that."""
-    model, images = model_of("vp"), some_images(2)
-    for sentence, call in {
-        r"images has shape \(2, 3, 4, 3\); for this model it must be \(N, 3, 4, 4\)":
-            lambda: sf.inpaint(model, images[..., :3], ODD),
-        "there are 3 seeds for 2 images with 2 samples each; give 4":
-            lambda: sf.inpaint(model, images, torch.ones(4, 4), samples=2, seeds=[1, 2, 3]),
-        "samples is 0": lambda: sf.inpaint(model, images, torch.ones(4, 4), samples=0),
-        "gray has colours: the channels of image . differ by": lambda: sf.colorize(model, images),
-        r"it must be \(N, 1, 4, 4\) or \(N, 3, 4, 4\)": lambda: sf.colorize(model, images[:, :2]),
-        "gray has NaN or infinity": lambda: sf.colorize(model, images / 0),
-        "the model's images have one channel": lambda: sf.colorize(model_of("vp", (1, 4, 4)), images[:, :1]),
-        "solver 'rk45' takes no condition": lambda: sf.inpaint(model, images, torch.ones(4, 4), solver="rk45"),
-        "no known image belongs to seed 9": lambda: sf.sample(
-            model, [0, 9], solver="pc", steps=24, condition=sf.Projection(images, seeds=[0, 1])),
-        "there are 200 conditions; a run takes at most 128": lambda: sf.Sampler(
-            model, "pc", 5, condition=[sf.Projection(IMAGE)] * 200),
-    }.items():  # fmt: skip
-        with pytest.raises(ValueError, match=sentence):
-            call()

@@ -197,8 +197,8 @@ def test_interpolation_is_a_great_circle() -> None:
         (lambda m: sf.decode(m, torch.zeros(1, 1, 2, 2), temperature=0.0), "temperature is 0.0"),
         (lambda m: sf.encode(m, torch.zeros(2, 1, 2, 2), seeds=[1, 1], strict=True), "place of its own"),
         (lambda m: sf.interpolate(torch.ones(3), -torch.ones(3), 4), "opposite directions"),
-        (lambda m: sf.interpolate(torch.ones(3), torch.ones(2), 4), "no way between"),
-        (lambda m: sf.interpolate(torch.ones(3), torch.ones(3), 1), "at least its two ends"),
+        (lambda m: sf.interpolate(torch.ones(3), torch.ones(2), 4), "two of the same shape"),
+        (lambda m: sf.interpolate(torch.ones(3), torch.ones(3), 1), "at least 2, the two ends"),
     ],
 )
 def test_refusals(wrong: object, sentence: str) -> None:

@@ -121,25 +121,15 @@ class Projection:
 
 @dataclass(frozen=True, eq=False)
 class BoundProjection:
-    """A `Projection` in the loop of one sampler; see `scoresde_fast.loop.condition.StateCondition`.
+    """A `Projection` in the loop of one sampler; see `scoresde_fast.loop.condition.StateCondition`."""
 
-    Attributes:
-        known, mask: (K, C', H', W'), in the range of the model's data.
-        assignment: of the K images to seeds.
-        table: a noise level for the start and one for the state after each row.
-        pairs: states are pairs of position and velocity.
-        implementation: of `scoresde_fast.ops.project`.
-        clears_channel: as in the original's colorisation, the prior loses its first channel and gains the known gray.
-        projects_start: the start is projected.
-    """
-
-    known: Tensor
-    mask: Tensor
+    known: Tensor  # (K, C', H', W'), in the range of the model's data
+    mask: Tensor  # (K, C', H', W')
     assignment: SeedAssignment
-    table: DeviceTable
-    pairs: bool
+    table: DeviceTable  # a noise level for the start and one for the state after each row
+    pairs: bool  # states are pairs of position and velocity
     implementation: Callable[..., None]
-    clears_channel: bool = False
+    clears_channel: bool = False  # as in the original's colorisation: the prior's first channel becomes the known gray
     projects_start: bool = True
 
     def data(self, sample_ids: Tensor) -> Data:

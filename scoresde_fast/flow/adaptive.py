@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde_fast.flow.drift import Drift, TimeCurves
+from scoresde_fast.flow.drift import TimeCurves
 from scoresde_fast.flow.integrate import (
     Attempt,
     BatchIntegrator,
@@ -104,19 +104,11 @@ class AdaptiveRunner(FlowRunner):
     def _make(self) -> None:
         if self._finish is not None:
             network = evaluator(self.model.network, self._finish.labels, self.precision)
-            self._denoise = Loop(self._finish, network, self._backends)
+            self._denoise = Loop(self._finish, network, self.backends)
         super()._make()
 
     def _make_solver(self, batch: int, capture: Callable[[Attempt], Attempt] | None) -> FlowSolver:
-        if self.probability_flow:
-            return super()._make_solver(batch, capture)
-        sde = self.model.sde
-        assert isinstance(sde, ScalarSDE) and isinstance(self.control, Tolerances)
-        diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], self.end, self.start, self.device)
-        return GottaGoFast(
-            self.drift, diffusion, self.start, self.end, self.control, run_seed=self.run_options.run_seed,
-            noise_backend=self._backends.affine_step, capture=capture,
-        )  # fmt: skip
+        return super()._make_solver(batch, capture) if self.probability_flow else GottaGoFast(self, capture)
 
 
 def _denoising_table(sde: SDE, eps: float) -> StepTable:
@@ -128,49 +120,28 @@ def _denoising_table(sde: SDE, eps: float) -> StepTable:
 
 @dataclass(frozen=True, eq=False)
 class GottaGoFastState(IntegrationState):
-    """`IntegrationState` with what "ggf" keeps on the device.
+    """`IntegrationState` with what "ggf" keeps on the device."""
 
-    Attributes:
-        before: (B, C, H, W) float64, the Euler-Maruyama step of the last accepted attempt.
-        noise: (B, C, H, W) float32, of the attempt.
-        sample_ids: (B,) int64.
-        table: rows that write the noise of each attempt.
-    """
-
-    before: Tensor
-    noise: Tensor
-    sample_ids: Tensor
-    table: DeviceTable
+    before: Tensor  # (B, C, H, W) float64, the Euler-Maruyama step of the last accepted attempt
+    noise: Tensor  # (B, C, H, W) float32, of the attempt
+    sample_ids: Tensor  # (B,) int64
+    table: DeviceTable  # rows that write the noise of each attempt
 
 
 class GottaGoFast(BatchIntegrator[GottaGoFastState]):
-    """Solves the reverse SDE from T to ``eps``.
+    """Solves the reverse SDE of a runner from T to ``eps``.
 
-    Args:
-        drift: of the reverse SDE.
-        diffusion: g, one curve.
-        start, end: T and eps.
-        tolerances: rtol is relative to the larger of a value and its value in the step before.
-        run_seed: of the noise; attempt i uses draw i, counted from 1.
-        noise_backend: the implementation of `scoresde_fast.ops.affine_step` that makes the noise.
-        capture: as in `BatchIntegrator`.
+    Its rtol is relative to the larger of a value and its value in the step before.  Attempt i uses the draw i, counted
+    from 1.
     """
 
-    def __init__(
-        self,
-        drift: Drift,
-        diffusion: TimeCurves,
-        start: float,
-        end: float,
-        tolerances: Tolerances,
-        *,
-        run_seed: int,
-        noise_backend: Callable[..., None],
-        capture: Callable[[Attempt], Attempt] | None = None,
-    ) -> None:
-        super().__init__(start, end, tolerances, capture)
-        self._drift, self._diffusion, self._tolerances = drift, diffusion, tolerances
-        self._run_seed, self._noise_backend = run_seed, noise_backend
+    def __init__(self, runner: AdaptiveRunner, capture: Callable[[Attempt], Attempt] | None) -> None:
+        sde = runner.model.sde
+        assert isinstance(sde, ScalarSDE) and isinstance(runner.control, Tolerances)
+        super().__init__(runner.start, runner.end, runner.control, capture)
+        self._drift, self._tolerances = runner.drift, runner.control
+        self._diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], runner.end, runner.start, runner.device)
+        self._run_seed, self._noise_backend = runner.run_options.run_seed, runner.backends.affine_step
 
     def solve(self, states: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
         """Integrate ``states`` (B, C, H, W) float64; the errors are those of `BatchIntegrator.run`."""

@@ -166,7 +166,7 @@ def data_states(model: ScoreFunction, images: Tensor, ids: list[int], run_seed: 
 
 
 def _scaled(model: ScoreFunction, states: Tensor, *, invert: bool) -> Tensor:
-    """Multiply by the standard deviations of the prior, or divide with ``invert``: from codes to states at T and back."""
+    """Multiply codes by the standard deviations of the prior, or with ``invert`` divide states at T by them."""
     parts = states.chunk(model.sde.parts, dim=1)
     stds = model.sde.prior_stds
     return torch.cat([part / std if invert else part * std for part, std in zip(parts, stds, strict=True)], dim=1)

@@ -84,17 +84,11 @@ def _combine(weights: Tensor, stages: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class RK45State(IntegrationState):
-    """`IntegrationState` with what RK45 keeps on the device.
+    """`IntegrationState` with what RK45 keeps on the device."""
 
-    Attributes:
-        slope: (B, N) float64, at ``y``.
-        tableau: the coefficients.
-        times: (n + 1,) of fixed steps; None with tolerances.
-    """
-
-    slope: Tensor
+    slope: Tensor  # (B, N) float64, at y
     tableau: Tableau
-    times: Tensor | None
+    times: Tensor | None  # (n + 1,) of fixed steps; None with tolerances
 
 
 class RK45(BatchIntegrator[RK45State]):

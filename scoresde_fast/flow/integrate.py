@@ -115,29 +115,17 @@ class IntegrationError(ArithmeticError):
 
 @dataclass(frozen=True, eq=False)
 class IntegrationState:
-    """The tensors that attempts change in place, on one device.
+    """The tensors that attempts change in place, on one device."""
 
-    Attributes:
-        y: (B, ...) float64.
-        t: (B,) float64.
-        length: (B,) float64, of the next step, positive.
-        refused: (B,) bool, the last attempt was not accepted.
-        broken: (B,) bool, the last attempt met NaN or infinity.
-        done: (B,) bool, arrived at the end.
-        lost: (B,) bool, given up.
-        evaluations: (B,) int64.
-        attempts: (1,) int64.
-    """
-
-    y: Tensor
-    t: Tensor
-    length: Tensor
-    refused: Tensor
-    broken: Tensor
-    done: Tensor
-    lost: Tensor
-    evaluations: Tensor
-    attempts: Tensor
+    y: Tensor  # (B, ...) float64
+    t: Tensor  # (B,) float64
+    length: Tensor  # (B,) float64, of the next step, positive
+    refused: Tensor  # (B,) bool, the last attempt was not accepted
+    broken: Tensor  # (B,) bool, the last attempt met NaN or infinity
+    done: Tensor  # (B,) bool, arrived at the end
+    lost: Tensor  # (B,) bool, given up
+    evaluations: Tensor  # (B,) int64
+    attempts: Tensor  # (1,) int64
 
     @staticmethod
     def tensors(y: Tensor) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ class LikelihoodEstimator:
         model: any `ScoreFunction` of continuous time.
         probes: Hutchinson probes for each sample.
         probe: "rademacher", "normal" or "exact" (the trace itself, for small samples).
-        dequantize: add uniform noise as wide as an 8-bit step to images, as bits per dimension require; points get none.
+        dequantize: add uniform noise of one 8-bit step to images, which bits per dimension require; points get none.
         options: those of `FlowOptions` and `RunOptions`.
 
     Raises:

@@ -34,6 +34,7 @@ from scoresde_fast.ops.normal import normal
 from scoresde_fast.ops.rademacher import rademacher
 from scoresde_fast.precision import arithmetic, choose_precision
 from scoresde_fast.run_options import RunOptions
+from scoresde_fast.sdes import SDE
 from scoresde_fast.solvers import make_grid
 
 MAX_PADDING = 4
@@ -54,97 +55,6 @@ class FlowResult(NamedTuple):
     states: Tensor
     evaluations: Tensor
     divergence: Tensor
-
-
-class ProbabilityFlow:
-    """Integrates any number of samples between data and prior: the base of encoding, decoding and likelihoods.
-
-    Args:
-        model: any `ScoreFunction` of continuous time; it is moved to the device and put in evaluation mode.
-        to_data: integrate from T down to the time of the data, else up.
-        probes: how to compute the divergence; None leaves it out.
-        defaults: values of options that the user leaves out.
-        options: those of `FlowOptions` and `RunOptions`.
-
-    Raises:
-        TypeError: an option is unknown.
-        ValueError: an option is out of its range, or the model is not one of continuous time.
-    """
-
-    def __init__(
-        self,
-        model: ScoreFunction,
-        *,
-        to_data: bool,
-        probes: Probes | None = None,
-        defaults: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        given, self.run_options = split_options(options, names(FlowOptions))
-        self.options = FlowOptions(**{**(defaults or {}), **given})
-        self.device = usable_device(self.run_options.device)
-        self.model = model.to(self.device).eval()
-        low, high = self.options.eps, model.sde.T
-        if not 0 < low < high:
-            raise ValueError(f"eps is {low!r}; it must be greater than 0 and smaller than {high:g}")
-        start, end = (high, low) if to_data else (low, high)
-        self.runner = FlowRunner(
-            self.model, self.device, self.run_options, self._control(to_data), start, end, probes=probes
-        )
-        size = self.run_options.batch_size
-        self.batch_size = size if size != "auto" else fitting_batch(self.model, self.runner)
-
-    @property
-    def batch_dependent(self) -> bool:
-        """Whether a sample depends on the others of its batch."""
-        return self.runner.batch_dependent
-
-    def run(self, states: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> FlowResult:
-        """Integrate states (N, *state_shape) with the random numbers of their seeds; the result is on the CPU.
-
-        Raises:
-            ValueError: two samples have the same seed with ``strict``.
-            IntegrationError: the slope is NaN or infinite, or the tolerances cannot be met; holds the batch's states.
-        """
-        strict, runner = self.run_options.strict, self.runner
-        if strict and len(set(seeds)) < len(seeds):
-            raise ValueError("strict=True gives every seed a place of its own: give each sample another seed")
-
-        def work(rows: Sequence[int], on_step: OnStep | None) -> Tensor:
-            begin = states[list(rows)].to(self.device, torch.float64)
-            found = runner.solve(begin, [seeds[row] for row in rows], on_step)
-            return torch.cat([found.states.flatten(1), found.divergence, found.evaluations[:, None]], dim=1).cpu()
-
-        batches = Batches(runner, work, self.model.image_shape, strict=strict)
-        full = len(states) if strict else min(self.batch_size, len(states))
-        size, probes = math.prod(self.model.state_shape), runner.probes.count if runner.probes else 0
-        results = [torch.zeros(0, size + probes + 1, dtype=torch.float64)]
-        with runner.tangents():
-            for start in range(0, len(states), max(1, full)):
-                rows = range(start, min(start + full, len(states)))
-                results.append(batches.run(rows, [seeds[row] for row in rows], full, on_step))
-        flat, divergence, evaluations = torch.cat(results).split([size, probes, 1], dim=1)
-        return FlowResult(flat.view(len(states), *self.model.state_shape), evaluations[:, 0].long(), divergence)
-
-    def describe(self) -> dict[str, Any]:
-        """Return everything that decides the numbers, as plain values."""
-        run = self.run_options
-        return {
-            "model": describe_model(self.model),
-            **asdict(self.options),
-            "strict": run.strict,
-            "run_seed": run.run_seed,
-            "precision": self.runner.precision,
-            **({"batch_size": self.batch_size} if self.batch_dependent else {}),
-        }
-
-    def _control(self, to_data: bool) -> Tolerances | FixedTimes:
-        options = self.options
-        if options.steps is None:
-            return Tolerances(options.rtol, options.atol, options.error_norm)
-        grid = make_grid(options.grid, self.model.sde, options.steps, options.eps, published=False)
-        down = np.append(grid.times, options.eps)
-        return FixedTimes(down if to_data else down[::-1].copy())
 
 
 class FlowSolver(Protocol):
@@ -195,7 +105,7 @@ class FlowRunner:
         self.model, self.device, self.run_options, self.probes = model, device, run, probes
         self.precision = choose_precision("fp32" if run.precision == "auto" else run.precision, device)
         self.control, self.start, self.end, self.probability_flow = control, start, end, probability_flow
-        self._backends = StepBackends.choose(device, run.backend)
+        self.backends = StepBackends.choose(device, run.backend)
         self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
         self._drift: Drift | None = None
         self._captured: dict[int, FlowSolver] = {}
@@ -309,6 +219,89 @@ class FlowRunner:
 
     def _make_solver(self, batch: int, capture: Callable[[Attempt], Attempt] | None) -> FlowSolver:
         return _ProbedFlow(self, batch, capture)
+
+
+class ProbabilityFlow(FlowRunner):
+    """Integrates any number of samples between data and prior: the base of encoding, decoding and likelihoods.
+
+    Args:
+        model: any `ScoreFunction` of continuous time; it is moved to the device and put in evaluation mode.
+        to_data: integrate from T down to the time of the data, else up.
+        probes: how to compute the divergence; None leaves it out.
+        defaults: values of options that the user leaves out.
+        options: those of `FlowOptions` and `RunOptions`.
+
+    Raises:
+        TypeError: an option is unknown.
+        ValueError: an option is out of its range, or the model is not one of continuous time.
+    """
+
+    def __init__(
+        self,
+        model: ScoreFunction,
+        *,
+        to_data: bool,
+        probes: Probes | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        given, run = split_options(options, names(FlowOptions))
+        self.options = FlowOptions(**{**(defaults or {}), **given})
+        device = usable_device(run.device)
+        low, high = self.options.eps, model.sde.T
+        if not 0 < low < high:
+            raise ValueError(f"eps is {low!r}; it must be greater than 0 and smaller than {high:g}")
+        start, end = (high, low) if to_data else (low, high)
+        control = _control(self.options, model.sde, to_data=to_data)
+        super().__init__(model.to(device).eval(), device, run, control, start, end, probes=probes)
+        self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.model, self)
+
+    def run(self, states: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> FlowResult:
+        """Integrate states (N, *state_shape) with the random numbers of their seeds; the result is on the CPU.
+
+        Raises:
+            ValueError: two samples have the same seed with ``strict``.
+            IntegrationError: the slope is NaN or infinite, or the tolerances cannot be met; holds the batch's states.
+        """
+        strict = self.run_options.strict
+        if strict and len(set(seeds)) < len(seeds):
+            raise ValueError("strict=True gives every seed a place of its own: give each sample another seed")
+
+        def work(rows: Sequence[int], on_step: OnStep | None) -> Tensor:
+            begin = states[list(rows)].to(self.device, torch.float64)
+            found = self.solve(begin, [seeds[row] for row in rows], on_step)
+            return torch.cat([found.states.flatten(1), found.divergence, found.evaluations[:, None]], dim=1).cpu()
+
+        batches = Batches(self, work, self.model.image_shape, strict=strict)
+        full = len(states) if strict else min(self.batch_size, len(states))
+        size, probes = math.prod(self.model.state_shape), self.probes.count if self.probes else 0
+        results = [torch.zeros(0, size + probes + 1, dtype=torch.float64)]
+        with self.tangents():
+            for start in range(0, len(states), max(1, full)):
+                rows = range(start, min(start + full, len(states)))
+                results.append(batches.run(rows, [seeds[row] for row in rows], full, on_step))
+        flat, divergence, evaluations = torch.cat(results).split([size, probes, 1], dim=1)
+        return FlowResult(flat.view(len(states), *self.model.state_shape), evaluations[:, 0].long(), divergence)
+
+    def describe(self) -> dict[str, Any]:
+        """Return everything that decides the numbers, as plain values."""
+        run = self.run_options
+        return {
+            "model": describe_model(self.model),
+            **asdict(self.options),
+            "strict": run.strict,
+            "run_seed": run.run_seed,
+            "precision": self.precision,
+            **({"batch_size": self.batch_size} if self.batch_dependent else {}),
+        }
+
+
+def _control(options: FlowOptions, sde: SDE, *, to_data: bool) -> Tolerances | FixedTimes:
+    if options.steps is None:
+        return Tolerances(options.rtol, options.atol, options.error_norm)
+    grid = make_grid(options.grid, sde, options.steps, options.eps, published=False)
+    down = np.append(grid.times, options.eps)
+    return FixedTimes(down if to_data else down[::-1].copy())
 
 
 class _ProbedFlow:

@@ -89,7 +89,7 @@ def write_likelihoods(
     count = len(data) if limit is None else min(limit, len(data))
     seeds = check_seeds(range(first_seed, first_seed + count))
     flow, settings_path = estimator.flow, out.with_name(f"{out.stem}.settings.json")
-    probes = None if flow.runner.probes is None else asdict(flow.runner.probes)
+    probes = None if flow.probes is None else asdict(flow.probes)
     configuration = {
         "data_sha256": data_sha256(data),
         "first_seed": first_seed,

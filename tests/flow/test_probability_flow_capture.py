@@ -99,7 +99,7 @@ def test_a_step_of_the_flow_can_be_captured(
     """The same down to the data, and up to the prior with the divergence by each kind of probe."""
     model = on_meta(sde)
     flow = ProbabilityFlow(model, to_data=probes is None, probes=probes, device=DEVICE, steps=steps)
-    monkeypatch.setattr(flow.runner._graphs, "wanted", True)
+    monkeypatch.setattr(flow._graphs, "wanted", True)
     with pytest.raises(CheckedError):
         flow.run(torch.zeros(2, *model.state_shape, dtype=torch.float64), [0, 1])
 
@@ -112,7 +112,7 @@ def test_a_network_without_weights_runs_on_the_device(checking: None, solver: st
     with pytest.raises(CheckedError):
         if solver == "flow":
             flow = ProbabilityFlow(model, to_data=False, probes=Probes(), device=DEVICE)
-            flow.runner._graphs.wanted = True
+            flow._graphs.wanted = True
             flow.run(torch.zeros(2, 1, 2, 2, dtype=torch.float64), [0, 1])
         adaptive_step(model, solver)
 
@@ -129,7 +129,7 @@ def sampled(solver: str) -> Runs:
 
 def decoded(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
     decoder = Decoder(model, **LOOSE)
-    decoder.flow.runner._graphs.wanted = captured
+    decoder.flow._graphs.wanted = captured
     codes = torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0))
     return lambda: torch.cat([decoder.decode(half) for half in codes.split(2)])
 
@@ -137,7 +137,7 @@ def decoded(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
 def densities(probe: str) -> Runs:
     def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
         estimator = LikelihoodEstimator(model, probe=probe, dequantize=False, **LOOSE)  # type: ignore[arg-type]
-        estimator.flow.runner._graphs.wanted = captured
+        estimator.flow._graphs.wanted = captured
         data = torch.rand(4, *model.image_shape, generator=torch.Generator().manual_seed(0))
         return lambda: torch.cat([estimator.estimate(half).log_density for half in data.split(2)])
 

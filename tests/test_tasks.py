@@ -37,7 +37,7 @@ def test_inpaint() -> None:
 
 
 def test_colorize() -> None:
-    """The mean over the channels is what was given, from one channel or from three that are alike."""
+    """The mean over the channels equals the gray, given as one channel or as three equal ones."""
     model, gray = model_of("vp"), 0.4 + 0.2 * torch.rand(2, 1, 4, 4)
     coloured = sf.colorize(model, gray, samples=2, solver="pc", steps=24)
     assert coloured.shape == (4, *SHAPE) and coloured.std(dim=1).mean() > 0.02
@@ -52,7 +52,7 @@ def test_colorize() -> None:
 
 
 def test_arrays_of_numpy() -> None:
-    """Images and masks may be NumPy's arrays, with the same result."""
+    """Images and masks can be NumPy arrays, with the same result."""
     model, images, mask = sf.load("digits-vp"), torch.rand(1, 3, 16, 16), torch.eye(16)
     options: dict[str, Any] = {"solver": "ddim", "steps": 3}
     expected = sf.inpaint(model, images, mask, **options)
@@ -60,7 +60,7 @@ def test_arrays_of_numpy() -> None:
 
 
 def test_guided_tasks_keep_what_is_known() -> None:
-    """Inpainting keeps known pixels to the bit and colorisation the gray, and what is known tells more of the rest."""
+    """Guided inpainting keeps known pixels exactly and colorisation the gray, and errors are smaller than without."""
     model, images = sf.load("digits-vp"), load_dataset("digits", "test")[0][:12].float() / 255
     mask = torch.ones(16, 16)
     mask[8:] = 0
@@ -102,7 +102,7 @@ def test_every_image_may_have_a_mask_of_its_own() -> None:
 
 
 def test_bad_tasks() -> None:
-    """What tasks refuse beyond that."""
+    """Tasks refuse wrong input in one sentence."""
     model, images = model_of("vp"), some_images(2)
     for sentence, call in {
         r"images has shape \(2, 3, 4, 3\); for this model it must be \(N, 3, 4, 4\)":

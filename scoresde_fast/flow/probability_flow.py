@@ -265,7 +265,7 @@ class ProbabilityFlow(FlowRunner):
         """
         strict = self.run_options.strict
         if strict and len(set(seeds)) < len(seeds):
-            raise ValueError("strict=True gives every seed a place of its own: give each sample another seed")
+            raise ValueError("strict=True gives every seed its own place in a batch: give each sample a different seed")
 
         def work(rows: Sequence[int], on_step: OnStep | None) -> Tensor:
             begin = states[list(rows)].to(self.device, torch.float64)

@@ -30,7 +30,7 @@ from tests.support.recorded_graphs import RecordedGraphs
 
 @pytest.mark.parametrize("sde", SDE_OF)
 def test_dps_approaches_the_measurement(sde: str) -> None:
-    """DPS brings what is measured near to what was, and further with a larger scale; the rest stays as it was."""
+    """DPS brings measured pixels near the measurement, nearer with a larger scale; the others do not change."""
     solver = "sscs" if sde == "cld" else "euler_maruyama"
     options: dict[str, Any] = {"seeds": range(16), "solver": solver, "steps": 100}
     measured = TOP.expand(1, *SHAPE) * 0.9
@@ -44,7 +44,7 @@ def test_dps_approaches_the_measurement(sde: str) -> None:
 
 
 def conditions_of(kind: str) -> tuple[Condition, ...]:
-    """Of three seeds, each with data of its own."""
+    """Return conditions on three seeds, each with its own data."""
     seeds, images = [0, 1, 2], torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(3))
     classes = sf.ClassGuidance([0, 1, 1], Bayes(), scale=1.0, seeds=seeds)
     posterior = sf.PiGDM(sf.SuperResolution(2), nn.functional.avg_pool2d(images, 2), noise=0.1, seeds=seeds)
@@ -64,7 +64,7 @@ KINDS = ("classes", "pigdm", "dps", "all")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sde", SDE_OF)
 def test_captured(sde: str, kind: str) -> None:
-    """A replayed run is the plain one to the bit, and every pattern can be captured."""
+    """A replayed run equals the plain one bit for bit, and every pattern can be captured."""
     model = sf.GaussianMixture(SDE_OF[sde], [1.0], torch.full((1, *SHAPE), 0.5), [0.3])
     options = SolverOptions("sscs" if sde == "cld" else "pc", 24)
     table = build_table(model.sde, options)
@@ -84,7 +84,7 @@ def test_captured(sde: str, kind: str) -> None:
 
 
 class AffineScore:
-    """The score of Gaussian data at a row, from a table: nothing is read on the host."""
+    """The score of Gaussian data at a row, from a table, without a read on the host."""
 
     def __init__(self, model: sf.GaussianMixture, times: Any) -> None:
         t = torch.from_numpy(times).clone()
@@ -161,7 +161,7 @@ def test_a_trained_network_guides(name: str) -> None:
 
 
 def test_what_a_measurement_may_change() -> None:
-    """However wrong a network's derivative, guidance moves the estimate of the data by two deviations at most."""
+    """Even with a wrong derivative, guidance moves the estimate of the data by at most two deviations."""
     model, operator = model_of("vp", is_image=False), sf.Mask(torch.ones(4, 4))
     options = SolverOptions("euler_maruyama", 10)
     table = build_table(model.sde, options)
@@ -199,7 +199,7 @@ class Broken(nn.Module):
 
 
 def test_a_gradient_that_is_no_number() -> None:
-    """It is told apart from a network that returns NaN, with the step and what to do."""
+    """The message differs from that of a network that returns NaN, and names the step and the remedy."""
     with pytest.raises(NonFiniteError, match=r"the gradients that guide the samples are not finite after step \d+"):
         sf.sample(model_of("vp"), classes=[0], classifier=Broken(), solver="euler_maruyama", steps=50)
 
@@ -259,7 +259,7 @@ def test_bad_input(case: str) -> None:
 
 
 def test_a_classifier_of_another_sde() -> None:
-    """One that has not seen so much noise is refused, with both numbers; another image shape too."""
+    """A classifier trained for less noise is refused with both numbers, and one for another image shape too."""
     few = Bayes()
     few.high = 2.0
     with pytest.raises(ValueError, match=r"noise from 0\.001 to 2, but on the model's SDE 'vesde' it reaches 100"):
@@ -269,7 +269,7 @@ def test_a_classifier_of_another_sde() -> None:
 
 
 def test_a_description_says_what_decides_the_pixels() -> None:
-    """Another class, measurement, operator or scale: another description."""
+    """A description changes with the class, the measurement, the operator and the scale."""
     measured = torch.full((1, 1, 4, 4), 0.5)
     conditions = [
         sf.ClassGuidance(0, Bayes()),

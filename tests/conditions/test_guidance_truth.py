@@ -18,7 +18,7 @@ from tests.support.conditioned_models import CASES, IDS, MEANS, SDE_OF, SHAPE, S
 
 
 def grid_of(sde: str, solver: str) -> dict[str, Any]:
-    """Where few steps of a fast solver are best spent."""
+    """Return the grid that suits few steps of a solver."""
     published = solver == "pc" or SOLVERS[solver].published
     return {"grid": "quadratic"} if sde == "cld" else {} if published else {"grid": "logsnr"}
 
@@ -29,7 +29,7 @@ and `propagate` by the mean squares of very many from one: up to 0.054, measured
 
 
 def predicted(sde: str, solver: str, steps: int, mean: float, std: float) -> Gaussian:
-    """What a run ends in whose score is that of N(mean, std^2) data."""
+    """Return the distribution at the end of a run with the score of N(mean, std^2) data."""
     table = build_table(SDE_OF[sde], SolverOptions(solver, steps, **grid_of(sde, solver)))
     return propagate(table, SDE_OF[sde], (mean, std), prior(SDE_OF[sde]))
 

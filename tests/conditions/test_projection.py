@@ -26,7 +26,7 @@ from tests.support.recorded_graphs import RecordedGraphs
 @pytest.mark.statistical
 @pytest.mark.parametrize(("sde", "solver"), CASES, ids=IDS)
 def test_every_solver(sde: str, solver: str, run_seed: int) -> None:
-    """Nothing known changes no bit; what is known is there in the end to the bit, and the rest goes with it.
+    """A mask without known pixels changes no bit; known pixels are exact at the end, and the others fit them.
 
     About half of the free samples are bright. Of those that a bright part holds, projection loses up to 2.5% (4000
     samples): 11 of 64 once in 10^6 draws, by the binomial distribution.
@@ -59,7 +59,7 @@ def test_means_over_blocks(sde: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("sde", SDE_OF)
 def test_the_start_is_the_kernel_at_T(sde: str, run_seed: int) -> None:
-    """Everything known, the state begins as the SDE's own kernel at T makes it of the data, position and velocity."""
+    """With all pixels known, the start has the distribution of the SDE's kernel at T, in position and velocity."""
     model = model_of(sde, (1, 40, 50))
     table = build_table(model.sde, options := SolverOptions("euler_maruyama", 5))
     known = torch.full((1, 40, 50), 0.6)
@@ -142,7 +142,7 @@ class Dim(torch.nn.Module):
 
 
 def test_conditions_combine() -> None:
-    """Two projections hold at once, each with noise of its own; the first has the noise that it has alone."""
+    """Two projections hold together, each with its own noise; that of the first is the same as alone."""
     model, image = model_of("vp", is_image=False), some_images(1)[0]
     left, right = torch.zeros(SHAPE[1:]), torch.zeros(SHAPE[1:])
     left[:, 0], right[:, 3] = 1, 1
@@ -162,7 +162,7 @@ def test_conditions_combine() -> None:
 
 @pytest.mark.statistical
 def test_velocities(run_seed: int) -> None:
-    """On CLD the known position ends with a velocity drawn from N(0, gamma M), another for every seed."""
+    """On CLD the known position ends with a velocity drawn from N(0, gamma M), a different one for every seed."""
     model, image = model_of("cld", (1, 30, 30)), torch.full((1, 30, 30), 0.5)
     options: dict[str, Any] = {"solver": "sscs", "steps": 10, "condition": sf.Projection(image), "run_seed": run_seed}
     held, velocities = sf.sample(model, range(4), return_velocity=True, **options)
@@ -182,7 +182,7 @@ def test_without_denoising_the_known_part_is_noisy(run_seed: int) -> None:
 
 
 def test_original() -> None:
-    """The original's form is another one, and what it cannot do is refused."""
+    """The original program gives other results, and runs that it does not have are refused."""
     model, images, mask = model_of("vp"), some_images(2), torch.eye(4)
     options: dict[str, Any] = {"solver": "pc", "steps": 24, "original": True}
     filled = sf.inpaint(model, images, mask, **options)

@@ -63,7 +63,7 @@ def test_a_row_begins_at_its_time(sde: str, solver: str, options: dict[str, Any]
 
 @pytest.mark.parametrize(("sde", "solver", "options"), CASES[-7:], ids=IDS[-7:])
 def test_known_parts_are_exact_in_every_form(sde: str, solver: str, options: dict[str, Any]) -> None:
-    """Restart, churn, flows and extra noise leave what is known as it is, and change the rest."""
+    """Restart, churn, flows and extra noise keep known pixels and change the others."""
     model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.5, 0.1, (1, 4, 4))
     image, mask = torch.full((1, 4, 4), 0.625), torch.eye(4)
     held = sf.sample(model, range(3), solver=solver, steps=40, condition=sf.Projection(image, mask), **options)

@@ -65,7 +65,7 @@ def test_ggf_draws_the_data(name: str, run_seed: int) -> None:
 
 
 def test_ggf_goes_faster_with_looser_tolerances() -> None:
-    """Fewer evaluations, two for each step that was tried."""
+    """Looser tolerances take fewer evaluations, two for each attempt."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 4, 4))
     counts = []
     for rtol in (0.01, 0.05):
@@ -90,7 +90,7 @@ def test_strict_samples_do_not_know_their_batch(solver: str) -> None:
 
 
 def test_what_an_image_costs_is_known_afterwards() -> None:
-    """Not before; and of a solver with fixed steps always."""
+    """The evaluations are unknown before a run, except those of a fixed-step solver."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     sampler = sf.Sampler(model, solver="rk45")
     assert sampler.nfe is None
@@ -102,7 +102,7 @@ def test_what_an_image_costs_is_known_afterwards() -> None:
 
 
 def test_the_batch_norm_depends_on_the_batch() -> None:
-    """By the batch's norm all take the same steps, and a sample is another beside others."""
+    """By the batch's norm all samples take the same steps, and a sample depends on the others."""
     model = sf.GaussianMixture(VPSDE(), [1, 1], torch.tensor([0.1, 0.8]).view(2, 1, 1, 1), [0.02, 0.1])
     sampler = sf.Sampler(model, solver="rk45", error_norm="batch", rtol=1e-3, atol=1e-3)
     assert sampler.batch_dependent
@@ -149,14 +149,14 @@ def test_refusals(options: dict[str, object], sentence: str) -> None:
 
 
 def test_ggf_is_not_defined_on_cld() -> None:
-    """And says what is."""
+    """The message names the solver that is."""
     model = sf.GaussianMixture.gaussian(CLDSDE(), MEAN, STD, (1, 2, 2))
     with pytest.raises(ValueError, match="'ggf' is not defined on the SDE 'cld'; choose 'rk45'"):
         sf.Sampler(model, solver="ggf")
 
 
 def test_a_change_that_cannot_be_followed_yet_is_followed_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where memory runs short while a changed network is made ready, the next run has the change in every step."""
+    """If memory runs out while a changed network is prepared, the next run has the change in every step."""
     model = sf.load("digits-vp")
     sampler = sf.Sampler(model, "rk45", rtol=0.5, atol=0.5)
     sampler.sample([0])
@@ -175,7 +175,7 @@ def test_a_change_that_cannot_be_followed_yet_is_followed_later(monkeypatch: pyt
 
 
 def test_neutral_values_are_no_options() -> None:
-    """What asks nothing may be said."""
+    """Options with a neutral value are accepted."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     assert (
         sf.Sampler(model, "rk45", original=False, langevin_norm="sample", probability_flow=True).options.solver

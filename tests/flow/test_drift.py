@@ -131,7 +131,7 @@ def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
 
 
 def test_discrete_models_are_refused() -> None:
-    """A model of discrete times has no drift in between."""
+    """A model of discrete times has no drift between them."""
     parametrisation = Parametrisation(VPSDE(), continuous=False)
     with pytest.raises(ValueError, match="1000 discrete times"):
         drift_coefficients(parametrisation, np.array([0.5]))

@@ -71,7 +71,7 @@ def test_order_of_fixed_steps() -> None:
     "control", [Tolerances(1e-6, 1e-6), FixedTimes(np.linspace(0, 2, 61))], ids=["adaptive", "fixed"]
 )
 def test_a_step_can_be_captured(control: Tolerances | FixedTimes) -> None:
-    """No look from the host, and a recorded step that is played again gives the same to the last bit."""
+    """An attempt reads nothing on the host, and its replay gives the same bits."""
     plain = RK45(stiffening, 0.0, 2.0, control)
     state, attempt = plain.prepare(start())
     plain.load(state, start())
@@ -85,7 +85,7 @@ def test_a_step_can_be_captured(control: Tolerances | FixedTimes) -> None:
 
 
 def test_not_a_number_names_sample_and_time() -> None:
-    """One sample breaks at t = 0.5; the error has what was reached, and the others arrived."""
+    """One sample breaks at t = 0.5; the error holds the states reached, and the others arrived."""
 
     def breaking(y: Tensor, t: Tensor) -> Tensor:
         return torch.where((y[:, :1] > 1.2) & (t[:, None] > 0.5), torch.nan, stiffening(y, t) * 0 + 1e-3)
@@ -99,7 +99,7 @@ def test_not_a_number_names_sample_and_time() -> None:
 
 
 def test_tolerances_that_cannot_be_met() -> None:
-    """A jump of unbounded slope: the sample is given up where it stands, or after the steps allowed."""
+    """With an unbounded slope the sample is given up where it stands, or after the attempts allowed."""
 
     def singular(y: Tensor, t: Tensor) -> Tensor:
         return y.square()  # from y = 1 it is infinite at t = 1

@@ -107,7 +107,7 @@ def test_a_step_of_the_flow_can_be_captured(
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("solver", ["rk45", "ggf", "flow"])
 def test_a_network_without_weights_runs_on_the_device(checking: None, solver: str) -> None:
-    """Nothing of it says where it is; all that the step reads is where the states are."""
+    """Such a network has no device; the step finds everything on that of the states."""
     model = small(Scaled(1.0))
     with pytest.raises(CheckedError):
         if solver == "flow":
@@ -153,7 +153,7 @@ RUNS: dict[str, Runs] = {
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> RecordedGraphs:
-    """What records a step, on a CPU, in place of CUDA graphs."""
+    """Record steps on a CPU in place of CUDA graphs."""
     graphs = RecordedGraphs()
     monkeypatch.setattr(capture, "CudaGraphs", lambda device: graphs)
     monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU alone it looks at the counter

@@ -17,7 +17,7 @@ from cld import DOCS
 from torch import Tensor
 
 import scoresde_fast as sf
-from scoresde_fast.conditions.measurement import enlarged, known_pixels, measure
+from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
 from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES
@@ -81,7 +81,7 @@ def main() -> None:
     parts = []
     for text, title in OPERATORS.items():
         operator, original = parse_operator(text, model.image_shape), images[2:3]
-        measured = measure(operator, original, NOISE, seeds=[0], run_seed=0)
+        measured = simulate(operator, original, NOISE, seeds=[0], run_seed=0)
         restored = sf.restore(model, operator, measured, noise=NOISE, samples=SAMPLES, **options)
         seen = chequered(enlarged(measured, model.image_shape), known_pixels(operator, model.image_shape))
         parts.append(rows({"original": original, "measured": seen}, restored, [title]))

@@ -25,7 +25,7 @@ from scoresde_fast.bench.machine import device_info
 from scoresde_fast.bench.rounding import write_json
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
-from scoresde_fast.tasks import LEAST_NOISE
+from scoresde_fast.tasks import ASSUMED_NOISE
 
 SHAPE, COUNT, NOISE = (3, 2, 2), 20_000, 0.1
 SDES: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE(), "cld": CLDSDE()}
@@ -113,7 +113,7 @@ def measure(data: str, sde: SDE, task: str, method: str, count: int) -> dict[str
         "projection": lambda: sf.Projection(measured[0], known),
         "both": lambda: (
             sf.Projection(measured[0], known),
-            sf.PiGDM(operator, measured, noise=LEAST_NOISE, data_std=std),
+            sf.PiGDM(operator, measured, noise=ASSUMED_NOISE, data_std=std),
         ),
         "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=std),
         "dps": lambda: sf.DPS(operator, measured, scale=DPS_SCALE),

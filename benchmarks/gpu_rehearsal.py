@@ -77,7 +77,7 @@ def install(put: Set = setattr) -> None:
 
     from scoresde_fast import devices, precision
     from scoresde_fast.bench import timing
-    from scoresde_fast.flow import runner
+    from scoresde_fast.flow import probability_flow
     from scoresde_fast.loop import capture, table_runner
 
     put(gpu_errors, "DEVICE", "cpu")
@@ -115,7 +115,7 @@ def install(put: Set = setattr) -> None:
     put(devices, "choose_capture", lambda choice, _: bool(choice))
     put(capture, "CudaGraphs", Steps)
     put(capture, "require_capturable", lambda *_: None)  # a CPU's tensors cannot be told from the host's
-    for module in (table_runner, runner):
+    for module in (table_runner, probability_flow):
         put(module, "choose_capture", lambda choice, _: bool(choice))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scoresde_fast.bench.correlated import CorrelatedGaussian, Moments
-from scoresde_fast.conditions.levels import run_levels
+from scoresde_fast.conditions.projection import run_noise_levels
 from scoresde_fast.loop.condition import RunContext
 from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import SolverOptions, build_table
@@ -67,7 +67,7 @@ def projected_moments(model: CorrelatedGaussian, options: SolverOptions, operato
         ValueError: a row's step size depends on the samples.
     """
     table = build_table(model.sde, options)
-    levels = run_levels(RunContext(model, table, options, torch.device("cpu")))
+    levels = run_noise_levels(RunContext(model, table, options, torch.device("cpu")))
     registers = _Registers(model, operator)
     registers.project(levels[0])
     for row, level in zip(table.rows, levels[1:], strict=True):

@@ -104,7 +104,7 @@ def _expected(error: Exception) -> bool:
     """Return whether the error has a message for the user; other arithmetic errors are bugs."""
     if not isinstance(error, ArithmeticError) or isinstance(error, FloatingPointError):
         return True
-    from scoresde_fast.flow.errors import IntegrationError
+    from scoresde_fast.flow.integrate import IntegrationError
 
     return isinstance(error, IntegrationError)
 

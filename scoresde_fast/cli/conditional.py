@@ -191,7 +191,7 @@ class Restore(TaskCommand):
     recorded = ("operator", "noise", "method", "scale", "simulate")
 
     def task(self, model: ScoreModel) -> Task:
-        from scoresde_fast.conditions.measurement import enlarged, known_pixels, measure
+        from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
         from scoresde_fast.conditions.operators.text import parse_operator
         from scoresde_fast.data.pictures import read_pictures
         from scoresde_fast.generate.sheet import chequered
@@ -207,7 +207,7 @@ class Restore(TaskCommand):
         if self.simulate:
             shown["original"] = measured
             run_seed = self.computing.run_seed or 0
-            measured = measure(operator, measured, self.noise, seeds=seeds[:: self.samples], run_seed=run_seed)
+            measured = simulate(operator, measured, self.noise, seeds=seeds[:: self.samples], run_seed=run_seed)
         known = known_pixels(operator, model.image_shape)
         shown["measured"] = chequered(enlarged(measured, model.image_shape), known)
         options = self.task_options(seeds, noise=self.noise, method=self.method, scale=self.scale)

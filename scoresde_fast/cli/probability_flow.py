@@ -68,7 +68,7 @@ class Likelihood(FlowCommand):
     """Only the first LIMIT images; a later run may ask for more."""
 
     def run(self) -> None:
-        from scoresde_fast.flow.density import LikelihoodEstimator
+        from scoresde_fast.flow.likelihood import LikelihoodEstimator
         from scoresde_fast.generate.likelihoods import write_likelihoods
 
         model = self.loading.load(self.model)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions: what samples of an unconditional model are held to, or guided by, inside the loop."""
+"""Conditions: projection onto known pixels, guidance by measurements or classes, and the seeds that they belong to."""

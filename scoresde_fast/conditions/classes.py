@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class-conditional samples: the score plus grad log p(y | x(t)) of a classifier (Song et al. 2021, appendix I.1)."""
+"""Class guidance: the score plus grad log p(y | x(t)) of a classifier (Song et al. 2021, appendix I.1)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,29 +18,30 @@ from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.loop.condition import Data, RunContext, row_table
 
 CLASS_SCALE = 5.0
-"""The usual scale: what is the asked class to a classifier of noisy images is then so to others of clean ones."""
-ROUNDING = 1e-3
-"""How far a run's noise may be, relatively, above what a classifier was trained for."""
+"""The default scale: other classifiers, of clean images, then agree with the guiding one."""
+NOISE_TOLERANCE = 1e-3
+"""How far, relatively, the noise of a run may exceed the noise that a classifier was trained for: rounding."""
 
 
 class ClassGuidance:
     """Guides samples to classes.
 
-    A classifier sees x(0) + noise, which every state is brought to (`SDE.observation`), so that one
-    classifier serves every SDE whose noise it was trained for; on CLD its gradient in the velocity is what counts.
+    The classifier sees x(0) + noise, to which every state is brought (`SDE.observation`): one classifier
+    serves every SDE whose noise it was trained for.  On CLD its gradient in the velocity counts.
 
     Args:
         classes: the class of each sample, by its number or name; or one for all.
         classifier: of images of the model's shape.
-        scale: of the gradient: 1 is Bayes' rule, for an exact classifier; above it samples are more typical of their
-            class, and vary less.
-        temperature: of the classifier: its probabilities p become p^(1 / temperature), normalised; below 1 it is surer.
-        seeds: the seeds of the classes, in equal consecutive blocks; None for a single class, which every seed has.
-        in_turn: seed s has class s mod n of the n given, and ``seeds`` are left out; so a set may grow, and be made in
-            shares, without any image changing its class.
+        scale: of the gradient.  1 is Bayes' rule for an exact classifier; larger values give more typical and less
+            varied samples of a class.
+        temperature: of the classifier: its probabilities p become p^(1 / temperature), normalised; values below 1 make
+            it surer.
+        seeds: the seeds of the classes, in equal consecutive blocks; None for a single class, which serves every seed.
+        in_turn: seed s has class s mod n of the n given; ``seeds`` are then left out.  A set can grow or be divided
+            among processes, and every image keeps its class.
 
     Raises:
-        ValueError: the classifier does not know a class, a number is out of range, or there are not as many seeds as
+        ValueError: the classifier does not know a class, a number is out of range, or the seeds do not divide among the
             classes.
     """
 
@@ -67,110 +67,89 @@ class ClassGuidance:
         self.classifier, self.scale, self.temperature = classifier, scale, temperature
         self.seeds = None if seeds is None else list(seeds)
         count = len(self.labels)
-        self._assignment = (
+        self.assignment = (
             SeedAssignment(count, "class", {}, in_turn=True)
             if in_turn
             else SeedAssignment.of(self.seeds, count, "class")
         )
 
     def require_seeds(self, seeds: Sequence[int]) -> None:
-        """Raises ``ValueError`` unless a class belongs to every seed."""
-        self._assignment.require(seeds)
+        """Raise ``ValueError`` unless a class belongs to every seed."""
+        self.assignment.require(seeds)
 
     def describe(self) -> dict[str, Any]:
-        """Everything of it that decides the pixels, as plain values."""
+        """Return everything that decides the pixels, as plain values."""
         return {
             "kind": "classes",
             "classes": self.labels,
-            "seeds": f"mod {len(self.labels)}" if self._assignment.in_turn and len(self.labels) > 1 else self.seeds,
+            "seeds": f"mod {len(self.labels)}" if self.assignment.in_turn and len(self.labels) > 1 else self.seeds,
             "classifier_sha256": weights_sha256(self.classifier),
             "scale": self.scale,
             "temperature": self.temperature,
         }
 
     def bind(self, run: RunContext) -> BoundClassGuidance:
-        """The guidance in the loop of ``run``.
+        """Return the guidance in the loop of ``run``.
 
         Raises:
-            ValueError: the classifier is of images of another shape, or was not trained for so much noise.
+            ValueError: the classifier is for images of another shape, or was not trained for the noise of the run.
         """
-        model, classifier = run.model, self.classifier
-        if classifier.image_shape != model.image_shape:
-            raise ValueError(
-                f"the classifier is of images {classifier.image_shape}, the model of {model.image_shape}: "
-                "choose a classifier of the model's images"
-            )
-        weights, std = model.sde.observation(run.table.times)
-        span, offset = (1.0, 0.0) if model.centered or not model.is_image else (2.0, -1.0)
-        noise = span * std
-        if noise.max() > classifier.high * (1 + ROUNDING):
-            raise ValueError(
-                f"the classifier was trained for noise from {classifier.low:.4g} to {classifier.high:.4g}, and on the "
-                f"model's SDE {model.sde.name!r} it reaches {noise.max():.4g}: train a classifier under this SDE"
-            )
-        # Less noise than it has seen is to a classifier the least that it has seen.
-        rows = np.concatenate([span * weights, np.maximum(noise, classifier.low)[:, None]], axis=1)
-        return BoundClassGuidance(
-            classifier.to(run.device).eval(),
-            torch.tensor(self.labels, device=run.device),
-            self._assignment,
-            row_table(rows, run.device),
-            offset,
-            self.scale,
-            self.temperature,
-        )
+        return BoundClassGuidance(self, run)
 
 
-@dataclass(frozen=True, eq=False)
 class BoundClassGuidance:
-    """`ClassGuidance` in the loop of one sampler; see `scoresde_fast.loop.condition.GuidanceCondition`.
+    """`ClassGuidance` in the loop of one sampler; see `scoresde_fast.loop.condition.GuidanceCondition`."""
 
-    Attributes:
-        classifier: on the device.
-        labels: (K,) int64.
-        assignment: which of the K belongs to a seed.
-        rows: (rows, parts + 1), what the parts of the state are multiplied by, and the deviation of the noise.
-        offset: what is added then, to have images in [-1, 1].
-        scale, temperature: as the user gave them.
-    """
-
-    classifier: Classifier
-    labels: Tensor
-    assignment: SeedAssignment
-    rows: Tensor
-    offset: float
-    scale: float
-    temperature: float
     through_network: ClassVar[bool] = False
     pushes: ClassVar[bool] = False
 
+    def __init__(self, condition: ClassGuidance, run: RunContext) -> None:
+        model, classifier = run.model, condition.classifier
+        if classifier.image_shape != model.image_shape:
+            raise ValueError(
+                f"the classifier is for images {classifier.image_shape}, the model's are {model.image_shape}: "
+                "choose a classifier of the model's images"
+            )
+        weights, std = model.sde.observation(run.table.times)
+        # The classifier's images are in [-1, 1].
+        span, self._offset = (1.0, 0.0) if model.centered or not model.is_image else (2.0, -1.0)
+        noise = span * std
+        if noise.max() > classifier.high * (1 + NOISE_TOLERANCE):
+            raise ValueError(
+                f"the classifier was trained for noise from {classifier.low:.4g} to {classifier.high:.4g}, but on the "
+                f"model's SDE {model.sde.name!r} it reaches {noise.max():.4g}: train a classifier under this SDE"
+            )
+        # Of each row: the weights of the parts of the state, and the deviation of the noise. A classifier takes less
+        # noise than it was trained for as the least that it was trained for.
+        rows = np.concatenate([span * weights, np.maximum(noise, classifier.low)[:, None]], axis=1)
+        self._rows = row_table(rows, run.device)
+        self._classifier, self._assignment = classifier.to(run.device).eval(), condition.assignment
+        self._labels = torch.tensor(condition.labels, device=run.device)
+        self._scale, self._temperature = condition.scale, condition.temperature
+
     def data(self, sample_ids: Tensor) -> Data:
-        """(labels,), (B,)."""
-        return (self.labels[self.assignment.places(sample_ids)],)
+        """Return (labels,), (B,)."""
+        return (self._labels[self._assignment.numbers(sample_ids)],)
 
     def empty_data(self, batch: int) -> Data:
-        """The same, of nothing."""
-        return (self.labels.new_zeros(batch),)
+        """Return a tensor like `data`, of zeros."""
+        return (self._labels.new_zeros(batch),)
 
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
-        """scale log p(y | x(t)), (B,)."""
-        *weights, noise = self.rows.index_select(0, counter)[0].unbind()
+        """Return scale log p(y | x(t)), (B,)."""
+        *weights, noise = self._rows.index_select(0, counter)[0].unbind()
         parts = x.chunk(len(weights), dim=1)
-        observed = sum((weight * part for weight, part in zip(weights, parts, strict=True)), start=self.offset)
-        log_probability = self.classifier(observed, noise.expand(len(x))) / self.temperature
-        return self.scale * log_probability.log_softmax(1).gather(1, data[0][:, None])[:, 0]
+        observed = sum((weight * part for weight, part in zip(weights, parts, strict=True)), start=self._offset)
+        log_probability = self._classifier(observed, noise.expand(len(x))) / self._temperature
+        return self._scale * log_probability.log_softmax(1).gather(1, data[0][:, None])[:, 0]
 
     def bounded(self, gradient: Tensor, counter: Tensor) -> Tensor:
-        """As it is."""
+        """Return the gradient unchanged."""
         return gradient
 
 
 def label_of(value: int | str, classes: Sequence[str]) -> int:
-    """The number of a class, given by that or by its name.
-
-    Raises:
-        ValueError: there is no such class.
-    """
+    """Return the number of a class, given by number or name; raises ``ValueError`` if there is no such class."""
     if isinstance(value, str) and value in classes:
         return classes.index(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(classes):
@@ -178,38 +157,44 @@ def label_of(value: int | str, classes: Sequence[str]) -> int:
     raise ValueError(unknown("class", str(value), classes))
 
 
-def described_conditions(
-    described: Sequence[Mapping[str, Any]], classifier_of: Callable[[str], Classifier]
-) -> list[ClassGuidance]:
-    """The conditions that describe themselves so.
-
-    Args:
-        described: what `ClassGuidance.describe` has given of each.
-        classifier_of: from the SHA-256 of its weights to a classifier.
-
-    Raises:
-        ValueError: one is another condition, whose data is not in its description.
-    """
-    for one in described:
-        if one.get("kind") != "classes":
-            raise ValueError(
-                f"a description tells that a condition was {one.get('kind')!r}, not its data: sample again with the "
-                "condition itself"
-            )
-    return [_described(one, classifier_of(one["classifier_sha256"])) for one in described]
-
-
-def _described(one: Mapping[str, Any], classifier: Classifier) -> ClassGuidance:
-    seeds, options = one["seeds"], {name: one[name] for name in ("scale", "temperature")}
-    in_turn = isinstance(seeds, str)
-    return ClassGuidance(one["classes"], classifier, seeds=None if in_turn else seeds, in_turn=in_turn, **options)
-
-
 def parse_classes(text: str, known: Sequence[str]) -> list[int]:
-    """The numbers of the classes that ``text`` names, ``3`` or ``3,7,one``: names, or else numbers.
+    """Return the numbers of the classes in ``text``, as ``3`` or ``3,7,one``: names first, then numbers.
 
     Raises:
-        ValueError: one is unknown.
+        ValueError: a class is unknown.
     """
     parts = [part.strip() for part in text.split(",")]
     return [label_of(int(part) if part not in known and part.isdecimal() else part, known) for part in parts]
+
+
+def described_conditions(
+    described: Sequence[Mapping[str, Any]], classifier_of: Callable[[str], Classifier]
+) -> list[ClassGuidance]:
+    """Rebuild conditions from their descriptions.
+
+    Args:
+        described: the results of `ClassGuidance.describe`.
+        classifier_of: returns the classifier whose weights have a given SHA-256.
+
+    Raises:
+        ValueError: a description is that of another condition, which does not hold its data.
+    """
+    conditions = []
+    for one in described:
+        if one.get("kind") != "classes":
+            raise ValueError(
+                f"the description of a condition {one.get('kind')!r} does not hold its data: sample again with the "
+                "condition itself"
+            )
+        in_turn = isinstance(one["seeds"], str)
+        conditions.append(
+            ClassGuidance(
+                one["classes"],
+                classifier_of(one["classifier_sha256"]),
+                scale=one["scale"],
+                temperature=one["temperature"],
+                seeds=None if in_turn else one["seeds"],
+                in_turn=in_turn,
+            )
+        )
+    return conditions

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The assignment of a condition's items, as known images or classes, to seeds."""
+"""The assignment of a condition's items, such as known images or classes, to seeds."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ class SeedAssignment:
 
     Attributes:
         count: the number of items.
-        what: an item in words, as "known image".
-        place: the item of each seed; empty where any seed has one.
+        item: an item in words, such as "known image".
+        number: the item number of each seed; empty if one item serves every seed.
         in_turn: seed s has item s mod ``count``.
     """
 
     count: int
-    what: str
-    place: dict[int, int]
+    item: str
+    number: dict[int, int]
     in_turn: bool = False
 
     @classmethod
-    def of(cls, seeds: Sequence[int] | None, count: int, what: str) -> SeedAssignment:
-        """The first block of ``seeds`` to the first item, and so on; None where there is a single item.
+    def of(cls, seeds: Sequence[int] | None, count: int, item: str) -> SeedAssignment:
+        """Assign the first block of ``seeds`` to the first item, and so on; None serves a single item.
 
         Raises:
             ValueError: several items have no seeds, the blocks would not be equal, or a seed is given twice.
         """
-        many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what.endswith("s") else f"{what}s"
+        items = f"{item[:-1]}ies" if item.endswith("y") else f"{item}es" if item.endswith("s") else f"{item}s"
         if seeds is None:
             if count > 1:
-                raise ValueError(f"there are {count} {many}: name the seeds that belong to each, as seeds=...")
-            return cls(count, what, {})
+                raise ValueError(f"there are {count} {items}: name the seeds that belong to each, as seeds=...")
+            return cls(count, item, {})
         if not seeds or len(seeds) % count:
-            raise ValueError(f"there are {len(seeds)} seeds for {count} {many}; give as many seeds to each")
+            raise ValueError(f"there are {len(seeds)} seeds for {count} {items}; give each the same number of seeds")
         if count > 1 and len(set(seeds)) < len(seeds):
             twice = Counter(seeds).most_common(1)[0][0]
-            raise ValueError(f"seed {twice} belongs to two {many}; give each its own seeds")
-        each = len(seeds) // count
-        return cls(count, what, {seed: index // each for index, seed in enumerate(seeds)})
+            raise ValueError(f"seed {twice} belongs to two {items}; give each its own seeds")
+        block = len(seeds) // count
+        return cls(count, item, {seed: index // block for index, seed in enumerate(seeds)})
 
     def require(self, seeds: Sequence[int]) -> None:
-        """Raises ``ValueError`` unless every seed has an item."""
+        """Raise ``ValueError`` unless every seed has an item."""
         if self.count == 1 or self.in_turn:
             return
-        if missing := [seed for seed in seeds if seed not in self.place]:
-            raise ValueError(f"no {self.what} belongs to seed {missing[0]}: name it in the seeds of the condition")
+        if missing := [seed for seed in seeds if seed not in self.number]:
+            raise ValueError(f"no {self.item} belongs to seed {missing[0]}: add it to the seeds of the condition")
 
-    def places(self, sample_ids: Tensor) -> Tensor:
-        """The item's number (B,) int64 of each sample, on its device; 0 where it has none."""
+    def numbers(self, sample_ids: Tensor) -> Tensor:
+        """Return the item number (B,) int64 of each sample, on its device; 0 for a seed without an item."""
         if self.in_turn:
             return sample_ids % self.count
-        places = [self.place.get(seed, 0) for seed in sample_ids.tolist()]
-        return torch.tensor(places, dtype=torch.int64, device=sample_ids.device)
+        numbers = [self.number.get(seed, 0) for seed in sample_ids.tolist()]
+        return torch.tensor(numbers, dtype=torch.int64, device=sample_ids.device)

@@ -9,7 +9,7 @@ from scoresde_fast.evaluation.loss import DataSetLoss, data_set_loss
 from scoresde_fast.evaluation.metrics import MetricSettings
 from scoresde_fast.evaluation.recognise import Recogniser, Recognition
 from scoresde_fast.evaluation.run import Evaluation, evaluate
-from scoresde_fast.flow.density import bits_per_dimension, position_log_density_bound
+from scoresde_fast.flow.likelihood import bits_per_dimension, position_log_density_bound
 
 __all__ = [
     "DataSetLoss",

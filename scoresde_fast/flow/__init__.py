@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The probability flow: its drift, ODE integrators, and what runs them for samples, latent codes and likelihoods."""
+"""The probability flow: its drift, ODE integration, latent codes and likelihoods; and adaptive samplers."""

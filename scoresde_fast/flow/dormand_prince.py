@@ -1,20 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Runge-Kutta pair of Dormand and Prince, of orders 5 and 4, and its continuous extension of order 4."""
+"""RK45: the Runge-Kutta pair of Dormand and Prince, of orders 5 and 4, with step-size control."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Slope = Callable[[Tensor, Tensor], Tensor]
-"""``slope(y, t)``: (B, N), (B,) float64 -> (B, N) float64."""
+from scoresde_fast.flow.integrate import (
+    Attempt,
+    BatchIntegrator,
+    FixedTimes,
+    IntegrationState,
+    OnAttempt,
+    Solution,
+    Tolerances,
+    replace_where,
+)
 
-ORDER, ERROR_ORDER = 5, 4
-STAGES = 6
-"""Evaluations a step: the seventh stage is the next step's first."""
+Slope = Callable[[Tensor, Tensor], Tensor]
+"""``slope(y, t)``: (B, N), (B,) float64 -> (B, N) float64, with a separate time for each sample."""
 
 # Dormand & Prince 1980, table 2.
 NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
@@ -27,48 +36,38 @@ COUPLING = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
 )
 WEIGHTS = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
-#: Of order 5 less those of order 4.
 ERROR = (-71 / 57600, 0.0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40)
-#: Shampine 1986: y(t + theta h) = y + h sum_ij k_i DENSE[i][j] theta^(j + 1).
-DENSE = (
-    (1.0, -8048581381 / 2820520608, 8663915743 / 2820520608, -12715105075 / 11282082432),
-    (0.0, 0.0, 0.0, 0.0),
-    (0.0, 131558114200 / 32700410799, -68118460800 / 10900136933, 87487479700 / 32700410799),
-    (0.0, -1754552775 / 470086768, 14199869525 / 1410260304, -10690763975 / 1880347072),
-    (0.0, 127303824393 / 49829197408, -318862633887 / 49829197408, 701980252875 / 199316789632),
-    (0.0, -282668133 / 205662961, 2019193451 / 616988883, -1453857185 / 822651844),
-    (0.0, 40617522 / 29380423, -110615467 / 29380423, 69997945 / 29380423),
-)
+"""The weights of order 5 minus those of order 4."""
+STAGES = len(WEIGHTS)
+"""Evaluations of a step: its seventh stage is the first of the next step."""
+ERROR_ORDER = 4
+
+# Hairer, Norsett & Wanner, "Solving ODEs I", II.4.
+SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
+MIN_STEP_ULPS = 10
+"""The shortest step, in spacings of float64 at t."""
 
 
 class Step(NamedTuple):
-    """A step that was tried.
-
-    Attributes:
-        y: (B, N), where it leads.
-        slope: (B, N), there.
-        error: (B, N), the difference of the two orders.
-        stages: (7, B, N).
-    """
+    """An attempted step, (B, N) each: the new state, the slope there, and the error estimate."""
 
     y: Tensor
     slope: Tensor
     error: Tensor
-    stages: Tensor
 
 
 class Tableau:
     """The pair's coefficients on a device."""
 
     def __init__(self, device: torch.device) -> None:
-        def on_device(values: tuple[object, ...]) -> Tensor:
+        def on_device(values: tuple[float, ...]) -> Tensor:
             return torch.tensor(values, dtype=torch.float64).to(device)
 
         self._coupling = [on_device(row) for row in COUPLING]
-        self._weights, self._error, self._dense = on_device(WEIGHTS), on_device(ERROR), on_device(DENSE)
+        self._weights, self._error = on_device(WEIGHTS), on_device(ERROR)
 
     def step(self, slope: Slope, y: Tensor, first: Tensor, t: Tensor, h: Tensor) -> Step:
-        """From ``y`` (B, N) with the slope ``first`` there, at times ``t`` (B,) by steps ``h`` (B,), of either sign."""
+        """Step from ``y`` (B, N), where the slope is ``first``, at times ``t`` (B,) by ``h`` (B,) of either sign."""
         stages = y.new_empty(STAGES + 1, *y.shape)
         stages[0] = first
         for stage in range(1, STAGES):
@@ -76,14 +75,110 @@ class Tableau:
             stages[stage] = slope(at, t + NODES[stage] * h)
         new = y + h[:, None] * _combine(self._weights, stages[:STAGES])
         stages[STAGES] = slope(new, t + h)
-        return Step(new, stages[STAGES], h[:, None] * _combine(self._error, stages), stages)
-
-    def between(self, y: Tensor, step: Step, h: Tensor, theta: Tensor) -> Tensor:
-        """The state (B, N) at the shares ``theta`` (B,) of a step from ``y``."""
-        powers = torch.stack([theta, theta**2, theta**3, theta**4])  # (4, B)
-        shares = h * (self._dense @ powers)  # (7, B)
-        return y + (shares[:, :, None] * step.stages).sum(0)
+        return Step(new, stages[STAGES], h[:, None] * _combine(self._error, stages))
 
 
 def _combine(weights: Tensor, stages: Tensor) -> Tensor:
     return (weights[None] @ stages.flatten(1)).view(stages.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class RK45State(IntegrationState):
+    """`IntegrationState` with what RK45 keeps on the device."""
+
+    slope: Tensor  # (B, N) float64, at y
+    tableau: Tableau
+    times: Tensor | None  # (n + 1,) of fixed steps; None with tolerances
+
+
+class RK45(BatchIntegrator[RK45State]):
+    """Solves dy/dt = slope(y, t); the other arguments and the errors are those of `BatchIntegrator`."""
+
+    def __init__(
+        self,
+        slope: Slope,
+        start: float,
+        end: float,
+        control: Tolerances | FixedTimes,
+        capture: Callable[[Attempt], Attempt] | None = None,
+    ) -> None:
+        super().__init__(start, end, control, capture)
+        self._slope, self._direction = slope, math.copysign(1.0, end - start)
+
+    def solve(self, y: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
+        """Integrate ``y`` (B, N) float64, which is left unchanged.
+
+        Raises:
+            ValueError: ``y`` has another shape or dtype.
+            IntegrationError: see `BatchIntegrator.run`.
+        """
+        if y.ndim != 2 or y.dtype != torch.float64:
+            raise ValueError(f"y is {tuple(y.shape)} {y.dtype}; it must be (B, N) float64")
+        return self.run(*self.prepare(y), y, on_attempt)
+
+    def allocate(self, y: Tensor) -> RK45State:
+        """Return a state for batches of the shape of ``y``."""
+        times = torch.from_numpy(self.control.times).to(y.device) if isinstance(self.control, FixedTimes) else None
+        return RK45State(**RK45State.tensors(y), slope=torch.zeros_like(y), tableau=Tableau(y.device), times=times)
+
+    def load(self, state: RK45State, y: Tensor) -> None:
+        """Put ``y`` into the state; evaluates the slope once, and with tolerances once more."""
+        state.reset(y, self.start)
+        state.slope.copy_(self._slope(state.y, state.t))
+        state.evaluations.fill_(1)
+        if isinstance(self.control, Tolerances):
+            state.length.copy_(self._first_length(self.control, state))
+            state.evaluations.fill_(2)
+        state.broken.copy_(~(state.slope.isfinite().all(1) & state.length.isfinite()))
+        state.lost.copy_(state.broken)
+        state.length.nan_to_num_()
+
+    def attempt(self, state: RK45State) -> None:
+        """Try one step, in place."""
+        active = ~(state.done | state.lost)
+        if state.times is None:
+            spacing = torch.nextafter(state.t, torch.full_like(state.t, self.end)) - state.t
+            shortest = MIN_STEP_ULPS * spacing.abs()
+            too_short = state.refused & (state.length < shortest)
+            ahead = state.t + torch.maximum(state.length, shortest) * self._direction
+            ahead = torch.where((ahead - self.end) * self._direction > 0, self.end, ahead)
+        else:
+            too_short = active
+            following = (state.attempts + 1).clamp_(max=len(state.times) - 1)
+            ahead = state.times.index_select(0, following).expand(len(state.t))
+        ahead = torch.where(active, ahead, state.t)
+        h = ahead - state.t
+        step = state.tableau.step(self._slope, state.y, state.slope, state.t, h)
+        broken = ~step.error.isfinite().all(1)
+        accepted = ~broken
+        if isinstance(self.control, Tolerances):
+            error = self.control.measure(step.error, state.y, step.y)
+            accepted = error < 1
+            replace_where(state.length, active, _next_length(h.abs(), error, accepted, state.refused))
+        for tensor, value in ((state.y, step.y), (state.slope, step.slope), (state.t, ahead)):
+            replace_where(tensor, active & accepted, value)
+        state.record(self.end, accepted, broken, too_short, STAGES)
+
+    def _first_length(self, tolerances: Tolerances, state: RK45State) -> Tensor:
+        """Return the length (B,) of a first step (Hairer, Norsett & Wanner, II.4); it costs one evaluation."""
+        y, slope, t, measure = state.y, state.slope, state.t, tolerances.measure
+        span = (self.end - t).abs()
+        size, rate = measure(y, y, y), measure(slope, y, y)
+        small = (size < 1e-5) | (rate < 1e-5)
+        trial = torch.where(small, 1e-6, 0.01 * size / rate.clamp(min=1e-300)).minimum(span)
+        ahead = self._slope(y + (trial * self._direction)[:, None] * slope, t + trial * self._direction)
+        change = measure(ahead - slope, y, y) / trial
+        flat = (rate <= 1e-15) & (change <= 1e-15)
+        steepest = torch.maximum(rate, change).clamp(min=1e-300)
+        length = torch.where(flat, (1e-3 * trial).clamp(min=1e-6), (0.01 / steepest) ** (1 / (ERROR_ORDER + 1)))
+        # A trial that went so far that it met NaN or infinity tells nothing.
+        length = torch.where(change.isfinite(), length, 1e-3 * trial)
+        return torch.minimum(100 * trial, length).minimum(span)
+
+
+def _next_length(length: Tensor, error: Tensor, accepted: Tensor, refused_before: Tensor) -> Tensor:
+    """Return the length (B,) of the step after one of that length and error; after a refusal it does not grow."""
+    factor = SAFETY * error.clamp(min=1e-300) ** (-1 / (ERROR_ORDER + 1))
+    grown = torch.where(refused_before, factor.clamp(max=1.0), factor.clamp(max=MAX_FACTOR))
+    shrunk = torch.where(error.isfinite(), factor, MIN_FACTOR).clamp(min=MIN_FACTOR)
+    return length * torch.where(accepted, grown, shrunk)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drift of a model's reverse process on a device, each sample at a time of its own, with its divergence.
+"""Reverse-process drift and its divergence, with a separate time for each sample.
 
-    L(t) u + b(t) network(u, label(t))        on x, or on v of the pairs of position and velocity
+    L(t) u + b(t) network(u, label(t))        on x, or on v of the pair of position and velocity
 
-holds both what the SDE adds to the score (Song et al. 2021, equations 6 and 13) and how the network's output becomes
-it.  The functions of time are the SDE's own, in float64; an adaptive solver chooses its times on the device, where they
-are read from `TimeCurves`.
+L and b hold both the coefficients of the SDE (Song et al. 2021, equations 6 and 13) and the conversion of the network's
+output to a score.  They come from the SDE in float64.  An adaptive solver chooses its times on the device; `TimeCurves`
+evaluates them there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 
 import numpy as np
@@ -29,60 +29,60 @@ from scoresde_fast.ops import hutchinson_dot
 from scoresde_fast.ops.hutchinson_dot import Probe
 from scoresde_fast.sdes import CLDSDE, Array, ScalarSDE
 
-PIECES, NODES = 128, 14
-"""Pieces of a curve, and Chebyshev nodes of each: relative errors of about 1e-13 for every SDE here."""
-TOGETHER = 256
-"""Samples times directions that an exact trace evaluates at once."""
+INTERVALS, NODES = 128, 14
+"""Intervals of a curve and Chebyshev nodes of each: relative errors of about 1e-13 for every SDE here."""
+EXACT_TRACE_BATCH = 256
+"""Samples times directions that an exact trace evaluates together."""
 
 
 class TimeCurves:
-    """Smooth functions of time, tabulated on the host and read at any time on a device.
+    """Smooth functions of time, tabulated on the host and evaluated on a device.
 
-    Chebyshev interpolation in log t on pieces of equal length in it.
+    They are interpolated by Chebyshev polynomials in log t on intervals of equal length.
 
     Args:
         functions: (n,) float64 times -> (K, n).
-        low, high: 0 < low < high, the times that will be asked for.
-        device: where.
+        low, high: the range of times, 0 < low < high.
+        device: of the table.
     """
 
     def __init__(
         self, functions: Callable[[Array], Array], low: float, high: float, device: torch.device | str
     ) -> None:
         angles = np.pi * (np.arange(NODES) + 0.5) / NODES
-        edges = np.linspace(np.log(low), np.log(high), PIECES + 1)
+        edges = np.linspace(np.log(low), np.log(high), INTERVALS + 1)
         self._start, self._width = float(edges[0]), float(edges[1] - edges[0])
         middles = (edges[:-1] + edges[1:]) / 2
         nodes = np.clip(np.exp(middles[:, None] + self._width / 2 * np.cos(angles)), low, high)
-        values = functions(nodes.ravel()).reshape(-1, PIECES, NODES)
+        values = functions(nodes.ravel()).reshape(-1, INTERVALS, NODES)
         polynomials = np.cos(np.outer(np.arange(NODES), angles)) * np.where(np.arange(NODES) == 0, 1, 2)[:, None]
         table = np.einsum("kpn,cn->pkc", values, polynomials / NODES)
         self._table = torch.from_numpy(np.ascontiguousarray(table)).to(device)
         self._degrees = torch.arange(NODES, dtype=torch.float64, device=device)
 
     def __call__(self, t: Tensor) -> Tensor:
-        """(B,) float64 -> (K, B) float64."""
-        # A time that is no number has a place too, so that it ends in a state that is none, and not in a wrong index.
+        """Map (B,) float64 times to (K, B) float64."""
+        # NaN must reach the result, not an index: it gets some interval, and `0 * t` restores it.
         place = ((t.log() - self._start) / self._width).nan_to_num()
-        piece = place.floor().clamp(0, PIECES - 1)
-        within = (2 * (place - piece) - 1).clamp(-1, 1)
+        interval = place.floor().clamp(0, INTERVALS - 1)
+        within = (2 * (place - interval) - 1).clamp(-1, 1)
         basis = torch.cos(within.acos()[:, None] * self._degrees)
-        return (self._table[piece.long()] * basis[:, None, :]).sum(-1).T + 0 * t
+        return (self._table[interval.long()] * basis[:, None, :]).sum(-1).T + 0 * t
 
 
 def drift_coefficients(parametrisation: Parametrisation, t: Array, *, probability_flow: bool = True) -> Array:
-    """(2 + parts^2, n): the network's label, b, and L by rows, at times (n,).
+    """Return (2 + parts^2, n): the network's label, b, and L by rows, at times (n,).
 
-    Of the probability flow, or without ``probability_flow`` of the reverse SDE.
+    They are those of the probability flow, or else of the reverse SDE.
 
     Raises:
-        ValueError: the model knows discrete times alone.
+        ValueError: the model was trained at discrete times only.
     """
     p, sde = parametrisation, parametrisation.sde
     if not p.continuous:
         raise ValueError(
-            f"a solver that chooses its times needs a model of continuous time, and this one was trained at "
-            f"{p.num_scales} discrete times: choose a solver with a fixed number of steps"
+            f"an adaptive solver needs a model of continuous time, and this one was trained at {p.num_scales} discrete "
+            "times: choose a solver with a fixed number of steps"
         )
     output, state = p.output_scale(t), p.state_scale(t)
     if isinstance(sde, CLDSDE):
@@ -99,10 +99,10 @@ class Drift:
 
     Args:
         model: on its device, in evaluation mode.
-        low: the smallest time that will be asked for; the largest is the SDE's T.
-        precision: what the network computes in.
+        low: the smallest time; the largest is the SDE's T.
+        precision: of the network.
         probability_flow: of the probability flow, else of the reverse SDE.
-        device: that of the states.
+        device: of the states.
         backend: of the traces, see ``Operation.choose`` of `scoresde_fast.ops`.
 
     Raises:
@@ -120,14 +120,10 @@ class Drift:
         backend: str | None = None,
     ) -> None:
         self.model = model
-        # A function of time without weights is evaluated as it is written, in float64.
+        # A network without weights is an exact function, and is evaluated in float64.
         self._dtype = torch.float64 if next(model.network.parameters(), None) is None else torch.float32
-        self._curves = TimeCurves(
-            lambda t: drift_coefficients(model.parametrisation, t, probability_flow=probability_flow),
-            low,
-            model.sde.T,
-            device,
-        )
+        coefficients = partial(drift_coefficients, model.parametrisation, probability_flow=probability_flow)
+        self._curves = TimeCurves(coefficients, low, model.sde.T, device)
         operation = hutchinson_dot.operation
         self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(device, backend)
         self._parts = model.sde.parts
@@ -136,26 +132,25 @@ class Drift:
         self._network: TimedEvaluator = timed_evaluator(model.network, precision)
 
     def slope(self, u: Tensor, t: Tensor) -> Tensor:
-        """The drift: (B, *state_shape) float64, (B,) float64 -> (B, *state_shape) float64."""
+        """Return the drift (B, *state_shape) at states ``u`` (B, *state_shape) and times ``t`` (B,), all float64."""
         label, factor, linear = self._at(t)
         output = self._network(u.to(self._dtype), label.to(self._dtype))
         return self._assemble(u, output, factor, linear)
 
     def stale(self) -> bool:
-        """Whether the network was replaced, or has changed in a way that is not followed."""
+        """Return whether the network was replaced, or has changed in a way that this drift does not follow."""
         return self.model.network is not self._source or self._network.stale()
 
     def slope_and_trace(
         self, u: Tensor, t: Tensor, probes: Tensor, sample_ids: Tensor, draw: int, probe: Probe, run_seed: int
     ) -> tuple[Tensor, Tensor]:
-        """The same and Hutchinson's estimates (B, P) of the divergence, from the fields ``draw``, ``draw`` + 1, ...
-
-        Must be called inside ``torch.autograd.forward_ad.dual_level()``.
+        """Return `slope` and Hutchinson's estimates (B, P) of its divergence; call it inside a dual level.
 
         Args:
             u, t: as in `slope`.
-            probes: (P, B, *image_shape), the fields; on CLD they are of v, where alone the noise is.
-            sample_ids, draw, probe, run_seed: what they were made from; see `hutchinson_dot`.
+            probes: (P, B, *image_shape), of the draws ``draw``, ``draw`` + 1, ...; on CLD they are probes of v, the
+                only part with noise.
+            sample_ids, draw, probe, run_seed: of the probes, see `hutchinson_dot`.
         """
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
@@ -169,16 +164,13 @@ class Drift:
         return self._assemble(u, output, factor, linear), self._trace(factor, linear, dots).T
 
     def slope_and_exact_trace(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with the divergence itself (B, 1), by as many tangents as a sample has elements.
-
-        Must be called inside ``torch.autograd.forward_ad.dual_level()``.
-        """
+        """Return `slope` and its divergence (B, 1), from one tangent for each element; call it inside a dual level."""
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
         elements = math.prod(self.model.image_shape)
         total, output = u.new_zeros(len(u)), None
         identity = torch.eye(elements, dtype=x.dtype, device=x.device).view(elements, *self.model.image_shape)
-        for directions in identity.split(max(1, TOGETHER // len(u))):
+        for directions in identity.split(max(1, EXACT_TRACE_BATCH // len(u))):
             count = len(directions)
             # (count, B, ...): every direction at every sample
             field = directions[:, None].expand(count, len(u), *self.model.image_shape).flatten(0, 1)
@@ -195,7 +187,7 @@ class Drift:
         return curves[0], curves[1], curves[2:]
 
     def _directional(self, x: Tensor, label: Tensor, field: Tensor) -> tuple[Tensor, Tensor]:
-        """The network's output, and its derivative in the direction of ``field`` on the last part of the state."""
+        """Return the network's output and its derivative along ``field``, a direction of the last part of the state."""
         _load_decompositions()
         direction = field.to(x.dtype)
         if self._parts == 2:
@@ -213,7 +205,7 @@ class Drift:
         return torch.cat([rows[0] * position + rows[1] * velocity, kick + rows[2] * position + rows[3] * velocity], 1)
 
     def _trace(self, factor: Tensor, linear: Tensor, network: Tensor) -> Tensor:
-        """From the trace (..., B) of the network's Jacobian to that of the slope's: the linear part's is known."""
+        """Return the trace of the slope's Jacobian, given the network's (..., B): that of the linear part is known."""
         elements = math.prod(self.model.image_shape)
         diagonal = linear[0] if self._parts == 1 else linear[0] + linear[3]
         return elements * diagonal + factor * network
@@ -221,7 +213,7 @@ class Drift:
 
 @cache
 def _load_decompositions() -> None:
-    """Import what PyTorch imports at the first dual tensor, without its warning of its own use of ``torch.jit``."""
+    """Import what PyTorch imports at the first dual tensor, but without its warning about ``torch.jit``."""
     with warnings.catch_warnings(), suppress(ImportError):
         warnings.filterwarnings("ignore", "`torch.jit.script", Warning)
         import_module("torch._decomp.decompositions_for_jvp")

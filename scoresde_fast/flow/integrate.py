@@ -1,161 +1,180 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integration from one time to another, in either direction: the state of a run, one step of it, and the run.
+"""Adaptive integration of a batch: tolerances, per-sample state, and the loop of attempted steps.
 
-A step changes tensors of fixed shapes in place and asks nothing of the host, so that it may be captured as a graph:
-whether it is accepted, and how long the next one is, is decided on the device for every sample.  A sample that has
-arrived stays as it is while others go on.
+An attempt changes tensors of fixed shapes in place and reads nothing on the host, so that it can be captured as a
+graph.  On the device each sample accepts or refuses its step and sets the length of its next one.  A sample that has
+reached the end keeps its state while the others go on.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.flow.control import Fixed, Tolerances
-from scoresde_fast.flow.dormand_prince import STAGES, Slope, Tableau
-from scoresde_fast.flow.errors import stopped
-from scoresde_fast.flow.registers import replace_where
+from scoresde_fast.sdes import Array
+from scoresde_fast.solvers.options import Norm, require_norm
 
 Attempt = Callable[[], None]
 OnAttempt = Callable[[float], None]
-"""Called after each step with the share of the way that the slowest sample has gone."""
-LEAST_ULPS = 10
-"""Spacings of float64 at t in the shortest step."""
+"""Callback after each attempt, with the share of the way that the slowest sample has gone."""
 
 
-class Solution(NamedTuple):
-    """What an integration gives.
+@dataclass(frozen=True)
+class Tolerances:
+    """Steps whose estimated error stays below ``atol`` + ``rtol`` |y| in the root mean square.
 
-    Attributes:
-        y: (B, N) float64 at the end.
-        evaluations: (B,) int64, evaluations of the slope that each sample took.
-        at: (K, B, N) float64, the states at the times asked for.
+    Args:
+        rtol, atol: positive numbers, rtol at least 1e-13.
+        norm: "sample": each sample has its own error and steps; "batch": one error over the whole batch, which takes
+            common steps, as SciPy's ``solve_ivp`` does with a batch flattened to one vector.
+        max_attempts: attempted steps, the refused ones included, after which a sample is given up.
+
+    Raises:
+        ValueError: a number is out of range, or the norm is unknown.
     """
 
-    y: Tensor
-    evaluations: Tensor
-    at: Tensor
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    norm: Norm = "sample"
+    max_attempts: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name, least in (("rtol", 1e-13), ("atol", 0.0)):
+            value = getattr(self, name)
+            if not (value >= least and value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} is {value}; it must be a finite number greater than {least:g}")
+        require_norm("error norm", self.norm)
+        if self.max_attempts < 1:
+            raise ValueError(f"max_attempts is {self.max_attempts}; it must be at least 1")
+
+    def measure(self, values: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """Return the root mean square (B,) of ``values`` (B, N) relative to the error allowed at a step's two ends."""
+        allowed = self.atol + self.rtol * torch.maximum(before.abs(), after.abs())
+        squares = (values / allowed).square()
+        if self.norm == "batch":
+            return squares.mean().sqrt().expand(len(values))
+        return squares.mean(1).sqrt()
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """Everything that the steps of an integration change, in place, on its device.
+class FixedTimes:
+    """Steps between given times, the same for every sample, without error control.
+
+    Args:
+        times: (n + 1,) strictly increasing or decreasing.
+
+    Raises:
+        ValueError: the times are not monotonic.
+    """
+
+    times: Array
+
+    def __post_init__(self) -> None:
+        lengths = np.diff(self.times)
+        if len(lengths) < 1 or not ((lengths > 0).all() or (lengths < 0).all()):
+            raise ValueError(f"times are {self.times}; give at least two that only increase or only decrease")
+
+
+class Solution(NamedTuple):
+    """The result of an integration.
 
     Attributes:
-        y, slope: (B, N) float64, the state and its slope.
-        t, end: (B,) float64.
-        length: (B,) float64, of the next step, positive.
-        refused: (B,) bool, the step before was not accepted.
-        broken: (B,) bool, the step before met NaN or infinity.
-        done, lost: (B,) bool, arrived; or given up.
-        evaluations: (B,) int64.
-        steps: (1,) int64, steps tried.
-        wanted: (K,) float64 times, and ``at`` (K, B, N) the states there.
+        y: (B, ...) float64 at the end.
+        evaluations: (B,) int64, evaluations of the slope for each sample.
     """
 
     y: Tensor
-    slope: Tensor
-    t: Tensor
-    end: Tensor
-    length: Tensor
-    refused: Tensor
-    broken: Tensor
-    done: Tensor
-    lost: Tensor
     evaluations: Tensor
-    steps: Tensor
-    wanted: Tensor
-    at: Tensor
 
-    @classmethod
-    def empty(cls, shape: tuple[int, int], device: torch.device, wanted: Sequence[float] = ()) -> Run:
-        """Registers for states (B, N), to be filled by `load`; ``wanted`` are the times of `at`."""
-        states = torch.zeros(shape, dtype=torch.float64, device=device)
-        numbers, flags = states.new_zeros(shape[0]), torch.zeros(shape[0], dtype=torch.bool, device=device)
-        return cls(
-            y=states,
-            slope=states.clone(),
-            t=numbers,
-            end=numbers.clone(),
-            length=numbers.clone(),
-            refused=flags,
-            broken=flags.clone(),
-            done=flags.clone(),
-            lost=flags.clone(),
-            evaluations=torch.zeros(shape[0], dtype=torch.int64, device=device),
-            steps=torch.zeros(1, dtype=torch.int64, device=device),
-            wanted=torch.tensor(list(wanted), dtype=torch.float64).to(device),
-            at=states.new_zeros(len(wanted), *shape),
-        )
 
-    def load(self, slope: Slope, y: Tensor, start: float, end: float, control: Tolerances | Fixed) -> None:
-        """Stand before the first step; evaluates the slope once, and with tolerances once more."""
+class IntegrationError(ArithmeticError):
+    """A sample cannot be integrated to the end; the message says which one, where it stopped and why.
+
+    Attributes:
+        index: the first such sample of the batch.
+        why: where it stopped and the reason, as in the message.
+        y: (B, ...) float64, the last accepted state of every sample.
+        t: (B,) float64, the times of these states.
+    """
+
+    def __init__(self, index: int, why: str, y: Tensor, t: Tensor, *, name: str | None = None) -> None:
+        super().__init__(f"{name or f'sample {index} of the batch'} {why}")
+        self.index, self.why, self.y, self.t = index, why, y, t
+
+    def with_seeds(self, seeds: Sequence[int]) -> IntegrationError:
+        """Return this error with the sample's seed in its message."""
+        return IntegrationError(self.index, self.why, self.y, self.t, name=f"the sample of seed {seeds[self.index]}")
+
+
+@dataclass(frozen=True, eq=False)
+class IntegrationState:
+    """The tensors that attempts change in place, on one device."""
+
+    y: Tensor  # (B, ...) float64
+    t: Tensor  # (B,) float64
+    length: Tensor  # (B,) float64, of the next step, positive
+    refused: Tensor  # (B,) bool, the last attempt was not accepted
+    broken: Tensor  # (B,) bool, the last attempt met NaN or infinity
+    done: Tensor  # (B,) bool, arrived at the end
+    lost: Tensor  # (B,) bool, given up
+    evaluations: Tensor  # (B,) int64
+    attempts: Tensor  # (1,) int64
+
+    @staticmethod
+    def tensors(y: Tensor) -> dict[str, Tensor]:
+        """Allocate the tensors above for states like ``y``."""
+        numbers, flags = y.new_zeros(len(y)), y.new_zeros(len(y), dtype=torch.bool)
+        return {
+            "y": y.clone(),
+            "t": numbers,
+            "length": numbers.clone(),
+            "refused": flags,
+            "broken": flags.clone(),
+            "done": flags.clone(),
+            "lost": flags.clone(),
+            "evaluations": torch.zeros(len(y), dtype=torch.int64, device=y.device),
+            "attempts": torch.zeros(1, dtype=torch.int64, device=y.device),
+        }
+
+    def reset(self, y: Tensor, start: float) -> None:
+        """Put ``y`` at the time ``start``, before the first attempt."""
         self.y.copy_(y)
-        self.at.copy_(y)
         self.t.fill_(start)
-        self.end.fill_(end)
-        self.slope.copy_(slope(self.y, self.t))
-        length, spent = torch.zeros_like(self.t), 1
-        if isinstance(control, Tolerances):
-            length, spent = control.first_length(slope, self.y, self.slope, self.t, self.end), 2
-        self.broken.copy_(~(self.slope.isfinite().all(1) & length.isfinite()))
-        self.lost.copy_(self.broken)
-        self.length.copy_(length.nan_to_num())
-        self.evaluations.fill_(spent)
-        for register in (self.refused, self.done, self.steps):
-            register.zero_()
+        for flag_or_count in (self.refused, self.broken, self.done, self.lost, self.evaluations, self.attempts):
+            flag_or_count.zero_()
+
+    def record(self, end: float, accepted: Tensor, broken: Tensor, too_short: Tensor, evaluations: int) -> None:
+        """Note the outcome (B,) of an attempt: a sample that refuses even the shortest step is lost."""
+        active = ~(self.done | self.lost)
+        for flag, value in ((self.refused, ~accepted), (self.broken, broken), (self.lost, too_short & ~accepted)):
+            replace_where(flag, active, value)
+        self.evaluations.add_(evaluations * active)
+        self.done.copy_(self.t == end)
+        self.attempts.add_(1)
 
 
-def attempt(run: Run, slope: Slope, tableau: Tableau, control: Tolerances | Fixed, times: Tensor | None) -> None:
-    """Try one step, in place; ``times`` (n + 1,) are those of a fixed grid, on the device."""
-    active = ~(run.done | run.lost)
-    forward = torch.sign(run.end - run.t)
-    if times is None:
-        shortest = LEAST_ULPS * (torch.nextafter(run.t, run.end) - run.t).abs()
-        too_short = run.refused & (run.length < shortest)
-        ahead = run.t + torch.maximum(run.length, shortest) * forward
-        ahead = torch.where((ahead - run.end) * forward > 0, run.end, ahead)
-    else:
-        too_short = active
-        ahead = times.index_select(0, (run.steps + 1).clamp_(max=len(times) - 1)).expand(len(run.t))
-    ahead = torch.where(active, ahead, run.t)
-    h = ahead - run.t
-    step = tableau.step(slope, run.y, run.slope, run.t, h)
-    broken = ~step.error.isfinite().all(1)
-    accepted = ~broken
-    if isinstance(control, Tolerances):
-        error = control.measure(step.error, run.y, step.y)
-        accepted = error < 1
-        replace_where(run.length, active, control.next_length(h.abs(), error, accepted, run.refused))
-    moves = active & accepted
-    for index, wanted in enumerate(run.wanted):
-        passed = moves & ((wanted - run.t) * forward > 0) & ((wanted - ahead) * forward <= 0)
-        theta = (wanted - run.t) / torch.where(moves, h, 1.0)
-        between = tableau.between(run.y, step, h, theta)
-        replace_where(run.at[index], passed, between)
-    for register, value in ((run.y, step.y), (run.slope, step.slope), (run.t, ahead)):
-        replace_where(register, moves, value)
-    # A sample for which even the shortest step is refused cannot go on.
-    for register, value in ((run.refused, ~accepted), (run.broken, broken), (run.lost, too_short & ~accepted)):
-        replace_where(register, active, value)
-    run.evaluations.add_(STAGES * active)
-    run.done.copy_(run.t == run.end)
-    run.steps.add_(1)
+def replace_where(tensor: Tensor, chosen: Tensor, value: Tensor) -> None:
+    """Copy ``value`` (B, ...) into ``tensor`` (B, ...) for the samples ``chosen`` (B,)."""
+    tensor.copy_(torch.where(chosen.view(-1, *[1] * (tensor.ndim - 1)), value, tensor))
 
 
-class Integrator:
-    """Solves dy/dt = slope(y, t) by Dormand and Prince's method of order 5, for one batch after another.
+State = TypeVar("State", bound=IntegrationState)
+
+
+class BatchIntegrator(ABC, Generic[State]):
+    """Integrates one batch after another by attempted steps.
 
     Args:
-        slope: ``slope(y, t)``, (B, N), (B,) float64 -> (B, N) float64, each sample at a time of its own.
         start, end: two times, in either order.
         control: tolerances, or fixed times from ``start`` to ``end``.
-        at: times in between, whose states are wanted too (by the continuous extension, of order 4).
-        capture: turns a step into one that is replayed, once for each shape; None runs it as it is.
+        capture: turns an attempt into the replay of a graph, once for each batch shape; None runs it as it is.
 
     Raises:
         ValueError: the times do not fit together.
@@ -163,77 +182,79 @@ class Integrator:
 
     def __init__(
         self,
-        slope: Slope,
         start: float,
         end: float,
-        control: Tolerances | Fixed,
-        *,
-        at: Sequence[float] = (),
+        control: Tolerances | FixedTimes,
         capture: Callable[[Attempt], Attempt] | None = None,
     ) -> None:
-        _require(start, end, control, at)
-        self._slope, self._start, self._end, self._control, self._at = slope, start, end, control, at
-        self._capture = capture
-        self._ready: dict[tuple[int, ...], tuple[Run, Attempt]] = {}
+        if start == end:
+            raise ValueError(f"the integration begins and ends at {start:g}: choose two different times")
+        if isinstance(control, FixedTimes) and (control.times[0] != start or control.times[-1] != end):
+            raise ValueError(
+                f"the fixed times go from {control.times[0]:g} to {control.times[-1]:g}, the integration from "
+                f"{start:g} to {end:g}: make them the same"
+            )
+        self.start, self.end, self.control, self._capture = start, end, control, capture
+        self._captured: dict[tuple[int, ...], tuple[State, Attempt]] = {}
 
-    def solve(self, y: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
-        """From ``y`` (B, N) float64 at ``start``, which is left as it is; ``on_attempt``: see `OnAttempt`.
+    @abstractmethod
+    def allocate(self, y: Tensor) -> State:
+        """Return a state for batches of the shape of ``y``."""
 
-        Raises:
-            ValueError: ``y`` is not as above.
-            IntegrationError: the slope is NaN or infinite, or the tolerances cannot be met within the steps allowed;
-                holds what was reached.
-        """
-        if y.ndim != 2 or y.dtype != torch.float64:
-            raise ValueError(f"y is {tuple(y.shape)} {y.dtype}; it must be (B, N) float64")
-        run, attempt_step = self._prepare(y)
-        run.load(self._slope, y, self._start, self._end, self._control)
-        fixed = isinstance(self._control, Fixed)
-        most = len(self._control.times) - 1 if isinstance(self._control, Fixed) else self._control.most_steps
-        for _ in range(most):
-            # The host waits for the flag: a step is six evaluations of a network, beside which that is nothing.
-            if not fixed and bool((run.done | run.lost).all()):
-                break
-            attempt_step()
-            if on_attempt is not None:
-                on_attempt(float(((run.t - self._start) / (self._end - self._start)).min()))
-        if not bool(run.done.all()):
-            raise stopped(run.y, run.t, run.done, run.lost, run.broken, most)
-        return Solution(run.y.clone(), run.evaluations.clone(), run.at.clone())
+    @abstractmethod
+    def load(self, state: State, y: Tensor) -> None:
+        """Put ``y`` into the state, at ``start`` and before the first attempt."""
 
-    def _prepare(self, y: Tensor) -> tuple[Run, Attempt]:
-        """Registers for the shape of ``y``, and their step; kept where it was captured."""
+    @abstractmethod
+    def attempt(self, state: State) -> None:
+        """Try one step, in place."""
+
+    def prepare(self, y: Tensor) -> tuple[State, Attempt]:
+        """Return a state for the shape of ``y`` and its attempt; both are kept once captured."""
         key = tuple(y.shape)
-        if key in self._ready:
-            return self._ready[key]
-        run, tableau = Run.empty((len(y), y.shape[1]), y.device, self._at), Tableau(y.device)
-        times = torch.from_numpy(self._control.times).to(y.device) if isinstance(self._control, Fixed) else None
+        if key in self._captured:
+            return self._captured[key]
+        state = self.allocate(y)
 
-        def step() -> None:
-            attempt(run, self._slope, tableau, self._control, times)
+        def attempt() -> None:
+            self.attempt(state)
 
         if self._capture is None:
-            return run, step
-        run.load(self._slope, y, self._start, self._end, self._control)
-        self._ready[key] = run, self._capture(step)
-        return self._ready[key]
+            return state, attempt
+        self.load(state, y)
+        self._captured[key] = state, self._capture(attempt)
+        return self._captured[key]
+
+    def run(self, state: State, attempt: Attempt, y: Tensor, on_attempt: OnAttempt | None) -> Solution:
+        """Integrate ``y`` with what `prepare` returned.
+
+        Raises:
+            IntegrationError: the slope is NaN or infinite, or the tolerances cannot be met within the attempts allowed;
+                holds the states reached.
+        """
+        self.load(state, y)
+        adaptive = isinstance(self.control, Tolerances)
+        limit = len(self.control.times) - 1 if isinstance(self.control, FixedTimes) else self.control.max_attempts
+        for _ in range(limit):
+            # The host waits for this flag: little beside the evaluations of a network in each attempt.
+            if adaptive and bool((state.done | state.lost).all()):
+                break
+            attempt()
+            if on_attempt is not None:
+                on_attempt(float(((state.t - self.start) / (self.end - self.start)).min()))
+        if not bool(state.done.all()):
+            raise _failure(state, limit)
+        return Solution(state.y.clone(), state.evaluations.clone())
 
 
-def integrate(
-    slope: Slope, y: Tensor, start: float, end: float, control: Tolerances | Fixed, *, at: Sequence[float] = ()
-) -> Solution:
-    """One batch by an `Integrator`, with its errors."""
-    return Integrator(slope, start, end, control, at=at).solve(y)
-
-
-def _require(start: float, end: float, control: Tolerances | Fixed, at: Sequence[float]) -> None:
-    if start == end:
-        raise ValueError(f"the integration begins and ends at {start:g}: choose two different times")
-    if isinstance(control, Fixed) and (control.times[0] != start or control.times[-1] != end):
-        raise ValueError(
-            f"the fixed times go from {control.times[0]:g} to {control.times[-1]:g}, the integration from {start:g} to "
-            f"{end:g}: make them the same"
-        )
-    for time in at:
-        if not min(start, end) <= time <= max(start, end):
-            raise ValueError(f"a state is wanted at t = {time:g}, outside the integration from {start:g} to {end:g}")
+def _failure(state: IntegrationState, limit: int) -> IntegrationError:
+    """Return the error of the first sample that has not arrived after at most ``limit`` attempts."""
+    index = int((~state.done).nonzero()[0])
+    where = f"stopped at t = {float(state.t[index]):.6g}"
+    if bool(state.broken[index]):
+        why = f"{where}: the slope is NaN or infinite there; check the weights, and the range of the data"
+    elif bool(state.lost[index]):
+        why = f"{where}: even the shortest step does not meet the tolerances; raise rtol and atol"
+    else:
+        why = f"{where} after {limit} steps; raise rtol and atol"
+    return IntegrationError(index, why, state.y.clone(), state.t.clone())

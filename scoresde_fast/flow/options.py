@@ -1,53 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the user asks of the flow: for samples by a solver that chooses its own steps, for codes and for likelihoods."""
+"""Options of adaptive solvers, of the probability flow and of divergence estimates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from scoresde_fast.errors import unknown
 from scoresde_fast.sdes import CLDSDE, SDE
 from scoresde_fast.solvers.options import Norm, require_norm
 
 
-@dataclass(frozen=True)
-class Adaptive:
-    """What is known of such a solver.
+class AdaptiveSolver(NamedTuple):
+    """What an adaptive solver is defined on, and its default tolerances; those of "ggf" are for images in [-1, 1]."""
 
-    Attributes:
-        name: as the user writes it.
-        on_pairs: whether it is defined on CLD too.
-        rtol, atol: the usual tolerances; of "ggf" for images in [-1, 1].
-        source: where its equations are.
-    """
-
-    name: str
-    on_pairs: bool
+    on_cld: bool
     rtol: float
     atol: float
-    source: str
 
 
 ADAPTIVE = {
-    "rk45": Adaptive("rk45", True, 1e-5, 1e-5, "Dormand & Prince 1980; Song et al. 2021, appendix D.4"),
-    "ggf": Adaptive("ggf", False, 0.02, 2 / 256, "Jolicoeur-Martineau et al. 2021, algorithm 1"),
+    "rk45": AdaptiveSolver(True, 1e-5, 1e-5),  # the probability flow; Dormand & Prince 1980
+    "ggf": AdaptiveSolver(False, 0.02, 2 / 256),  # the reverse SDE; Jolicoeur-Martineau et al. 2021, algorithm 1
 }
-"""The solvers by name: the probability flow's, and "gotta go fast", the reverse SDE's."""
 
 
 @dataclass(frozen=True)
 class AdaptiveOptions:
-    """How a solver that chooses its own steps goes from noise to data.
+    """How an adaptive solver goes from noise to data.
 
     Attributes:
         solver: rk45 (the probability flow) or ggf (the reverse SDE; not on CLD).
-        rtol: Relative error allowed in a step of rk45 (usually 1e-5) and ggf (0.02).
-        atol: Absolute error allowed in a step of rk45 (usually 1e-5) and ggf (one level of 8 bits).
-        error_norm: Steps of rk45 by each sample's own error, or by that of its whole batch, as the original does, which
+        rtol: Relative error allowed in a step of rk45 (default 1e-5) and ggf (0.02).
+        atol: Absolute error allowed in a step of rk45 (default 1e-5) and ggf (one step of 8-bit pixel values).
+        error_norm: Error norm of rk45: each sample's own, or that of its whole batch as in the original, which
             makes a sample depend on its batch.
         denoise: End at E[x(0) | x(eps)], by one more evaluation; on CLD by an Euler step of length eps.
-        eps: The time to stop at; else the SDE's own.
+        eps: The time to stop at; by default the SDE's own.
     """
 
     solver: str = "rk45"
@@ -58,39 +47,43 @@ class AdaptiveOptions:
     eps: float | None = None
 
     def on(self, sde: SDE) -> AdaptiveOptions:
-        """These options on an SDE, with a number wherever one was left open.
+        """Return these options with the defaults of the solver and the SDE filled in.
 
         Raises:
-            ValueError: the solver is not defined on the SDE, or an option is not the solver's or out of its range.
+            ValueError: the solver is not defined on the SDE, it lacks an option, or an option is out of range.
         """
-        found = ADAPTIVE[self.solver]
-        if isinstance(sde, CLDSDE) and not found.on_pairs:
+        solver = ADAPTIVE[self.solver]
+        if isinstance(sde, CLDSDE) and not solver.on_cld:
             raise ValueError(
-                f"solver {found.name!r} is not defined on the SDE {sde.name!r}; choose 'rk45', or a fixed step"
+                f"solver {self.solver!r} is not defined on the SDE {sde.name!r}; choose 'rk45' or a fixed-step solver"
             )
         eps = sde.sampling_eps if self.eps is None else self.eps
         if not 0 < eps < sde.T:
             raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")
         require_norm("error_norm", self.error_norm)
         if self.solver == "ggf" and self.error_norm == "batch":
-            raise ValueError("error_norm='batch' is for solver 'rk45', whose original has it; 'ggf' has 'sample' alone")
-        # VE's images are in [0, 1], where a level is half as large.
-        level = found.atol / (2 if sde.name == "vesde" and self.solver == "ggf" else 1)
-        rtol, atol = found.rtol if self.rtol is None else self.rtol, level if self.atol is None else self.atol
-        return replace(self, rtol=rtol, atol=atol, eps=eps)
+            raise ValueError("error_norm='batch' is an option of solver 'rk45'; 'ggf' has only error_norm='sample'")
+        # VE's images are in [0, 1], a range half as long.
+        atol = solver.atol / 2 if self.solver == "ggf" and sde.name == "vesde" else solver.atol
+        return replace(
+            self,
+            rtol=solver.rtol if self.rtol is None else self.rtol,
+            atol=atol if self.atol is None else self.atol,
+            eps=eps,
+        )
 
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """How the probability flow is solved between data and prior.
+    """How the probability flow is integrated between data and prior.
 
     Attributes:
-        rtol: Relative error allowed in a step of RK45; usually 1e-5 for likelihoods and 1e-6 for codes.
-        atol: Absolute error allowed in a step; usually the same.
-        error_norm: Steps by each sample's own error, or by that of its whole batch, as the original does.
-        steps: So many fixed steps, of six evaluations each, in place of tolerances.
-        grid: How fixed steps are spaced: uniform, quadratic, sqrt, karras or logsnr, which is usual.
-        eps: The data's time, usually 1e-5.
+        rtol: Relative error allowed in a step of RK45; by default 1e-5 for likelihoods and 1e-6 for codes.
+        atol: Absolute error allowed in a step; by default the same.
+        error_norm: Error norm: each sample's own, or that of its whole batch, as in the original.
+        steps: Number of fixed steps, of six evaluations each, to take instead of steps by tolerances.
+        grid: Spacing of fixed steps: uniform, quadratic, sqrt, karras or logsnr (the default).
+        eps: The time of the data, by default 1e-5.
     """
 
     rtol: float = 1e-5
@@ -106,16 +99,16 @@ ProbeKind = Literal["rademacher", "normal", "exact"]
 
 @dataclass(frozen=True)
 class Probes:
-    """How the divergence is found.
+    """How the divergence is computed.
 
     Args:
-        kind: "rademacher" or "normal": Hutchinson's estimate by fields of such numbers; "exact": the trace itself, by
-            as many tangents as an image has elements.
-        count: fields a sample.
-        draw: the number of the first field in the run, see `scoresde_fast.rng`.
+        kind: "rademacher" or "normal": Hutchinson's estimate with probe fields of such numbers; "exact": the trace
+            itself, from one tangent for each element of an image.
+        count: probe fields for each sample.
+        draw: the draw of the first probe, see `scoresde_fast.rng`.
 
     Raises:
-        ValueError: the kind is unknown, ``count`` is below 1, or there is more than one exact trace.
+        ValueError: the kind is unknown, ``count`` is below 1, or "exact" is given a count.
     """
 
     kind: ProbeKind = "rademacher"
@@ -128,4 +121,4 @@ class Probes:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
             raise ValueError(f"the number of probes is {self.count!r}; it must be a whole number of at least 1")
         if self.kind == "exact" and self.count > 1:
-            raise ValueError(f"{self.count} probes: the exact trace needs none; leave the number out")
+            raise ValueError(f"the number of probes is {self.count}, but the exact trace needs none; leave it out")

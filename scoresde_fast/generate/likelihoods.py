@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from scoresde_fast.files import make_folder
 from scoresde_fast.fingerprint import data_sha256
-from scoresde_fast.flow.density import Likelihood, LikelihoodEstimator
+from scoresde_fast.flow.likelihood import Likelihood, LikelihoodEstimator
 from scoresde_fast.generate.manifest import Manifest, environment
 from scoresde_fast.generate.seed_set import SeedSet
 from scoresde_fast.generate.seeds import check_seeds
@@ -89,7 +89,7 @@ def write_likelihoods(
     count = len(data) if limit is None else min(limit, len(data))
     seeds = check_seeds(range(first_seed, first_seed + count))
     flow, settings_path = estimator.flow, out.with_name(f"{out.stem}.settings.json")
-    probes = None if flow.runner.probes is None else asdict(flow.runner.probes)
+    probes = None if flow.probes is None else asdict(flow.probes)
     configuration = {
         "data_sha256": data_sha256(data),
         "first_seed": first_seed,

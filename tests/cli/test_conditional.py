@@ -16,7 +16,7 @@ from PIL import Image
 
 import scoresde_fast as sf
 from scoresde_fast.cli import main
-from scoresde_fast.conditions.measurement import measure
+from scoresde_fast.conditions.guidance import simulate
 from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.sheet import STRIP
@@ -179,8 +179,8 @@ def test_simulated_measurements(photos: np.ndarray, operator: str, run_seed: int
     command = ["restore", MODEL, "photos", "--operator", operator, "--simulate", "--method", "dps", "--samples", "1"]
     assert main([*command, "--noise", "0.1", "--run-seed", str(run_seed), *FAST]) == 0
     parsed = parse_operator(operator, (3, SIZE, SIZE))
-    measured = measure(parsed, tensor(photos), 0.1, seeds=[0, 1], run_seed=run_seed)
-    assert torch.equal(measured, measure(parsed, tensor(photos), 0.1, seeds=[0, 1], run_seed=run_seed))
+    measured = simulate(parsed, tensor(photos), 0.1, seeds=[0, 1], run_seed=run_seed)
+    assert torch.equal(measured, simulate(parsed, tensor(photos), 0.1, seeds=[0, 1], run_seed=run_seed))
     noise = measured - parsed.apply(tensor(photos))
     assert_moments(noise, 0.0, 0.1)
     assert (noise[0] != noise[1]).any()

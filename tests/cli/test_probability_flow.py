@@ -15,8 +15,8 @@ from PIL import Image
 
 import scoresde_fast as sf
 from scoresde_fast.cli import main
-from scoresde_fast.flow.density import LikelihoodEstimator
-from scoresde_fast.flow.errors import IntegrationError
+from scoresde_fast.flow.integrate import IntegrationError
+from scoresde_fast.flow.likelihood import LikelihoodEstimator
 from scoresde_fast.generate.codes import CodeImages, seed_codes, write_codes
 from scoresde_fast.generate.likelihoods import write_likelihoods
 from scoresde_fast.generate.pixels import encode_png, to_pixels
@@ -117,7 +117,7 @@ def test_a_batch_is_on_the_disk_before_the_next(
 
     def failing(data: torch.Tensor, seeds: list[int]) -> Any:
         if 4 in seeds:
-            raise IntegrationError(0, "stopped", data.flatten(1), data.flatten(1)[:, 0]).named(seeds)
+            raise IntegrationError(0, "stopped", data.flatten(1), data.flatten(1)[:, 0]).with_seeds(seeds)
         return estimate(data, seeds)
 
     monkeypatch.setattr(estimator, "estimate", failing)

@@ -97,8 +97,8 @@ def test_class_mistakes(model: sf.ScoreModel, options: list[str], says: str, cap
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"high": 2.0}, "was trained for noise from 0.01 to 2, and on the model's SDE 'vpsde' it reaches"),
-        ({"image_shape": (3, 8, 8)}, "the classifier is of images (3, 8, 8), the model of (3, 16, 16)"),
+        ({"high": 2.0}, "was trained for noise from 0.01 to 2, but on the model's SDE 'vpsde' it reaches"),
+        ({"image_shape": (3, 8, 8)}, "the classifier is for images (3, 8, 8), the model's are (3, 16, 16)"),
     ],
     ids=["noise", "shape"],
 )

@@ -23,37 +23,13 @@ from scoresde_fast.loop.run_monitor import NonFiniteError
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import VPSDE
 from scoresde_fast.solvers import SolverOptions, build_table
-from tests.conditions.test_projection import SDE_OF, SHAPE, model_of
+from tests.support.conditioned_models import MEANS, SDE_OF, SHAPE, STD, TOP, Bayes, model_of, points_of
 from tests.support.recorded_graphs import RecordedGraphs
-
-MEANS, STD = (0.25, 0.75), 0.1
-TOP = torch.tensor([[1.0], [1.0], [0.0], [0.0]]).expand(4, 4)
-
-
-class Bayes(nn.Module):
-    """The exact classifier of `model_of`'s two components, dark and bright, from images in [-1, 1] or from points."""
-
-    classes, image_shape, low, high = ("dark", "bright"), SHAPE, 1e-3, 1e3
-
-    def __init__(self, *, is_image: bool = True) -> None:
-        super().__init__()
-        span, offset = (2.0, -1.0) if is_image else (1.0, 0.0)
-        self.register_buffer("means", span * torch.tensor(MEANS) + offset)
-        self.std = span * STD
-
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        squares = (x[:, None] - self.means.view(-1, 1, 1, 1)).square().flatten(2).sum(2)
-        return (-squares / (2 * (noise[:, None] ** 2 + self.std**2))).log_softmax(1)
-
-
-def points_of(sde: str) -> sf.GaussianMixture:
-    """Points whose numbers are independent, of mean 0 and deviation 0.5."""
-    return sf.GaussianMixture(SDE_OF[sde], [1.0], torch.zeros(1, *SHAPE), [0.5], is_image=False)
 
 
 @pytest.mark.parametrize("sde", SDE_OF)
 def test_dps_approaches_the_measurement(sde: str) -> None:
-    """DPS brings what is measured near to what was, and further with a larger scale; the rest stays as it was."""
+    """DPS brings measured pixels near the measurement, nearer with a larger scale; the others do not change."""
     solver = "sscs" if sde == "cld" else "euler_maruyama"
     options: dict[str, Any] = {"seeds": range(16), "solver": solver, "steps": 100}
     measured = TOP.expand(1, *SHAPE) * 0.9
@@ -67,7 +43,7 @@ def test_dps_approaches_the_measurement(sde: str) -> None:
 
 
 def conditions_of(kind: str) -> tuple[Condition, ...]:
-    """Of three seeds, each with data of its own."""
+    """Return conditions on three seeds, each with its own data."""
     seeds, images = [0, 1, 2], torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(3))
     classes = sf.ClassGuidance([0, 1, 1], Bayes(), scale=1.0, seeds=seeds)
     posterior = sf.PiGDM(sf.SuperResolution(2), nn.functional.avg_pool2d(images, 2), noise=0.1, seeds=seeds)
@@ -87,7 +63,7 @@ KINDS = ("classes", "pigdm", "dps", "all")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sde", SDE_OF)
 def test_captured(sde: str, kind: str) -> None:
-    """A replayed run is the plain one to the bit, and every pattern can be captured."""
+    """A replayed run equals the plain one bit for bit, and every pattern can be captured."""
     model = sf.GaussianMixture(SDE_OF[sde], [1.0], torch.full((1, *SHAPE), 0.5), [0.3])
     options = SolverOptions("sscs" if sde == "cld" else "pc", 24)
     table = build_table(model.sde, options)
@@ -107,7 +83,7 @@ def test_captured(sde: str, kind: str) -> None:
 
 
 class AffineScore:
-    """The score of Gaussian data at a row, from a table: nothing is read on the host."""
+    """The score of Gaussian data at a row, from a table, without a read on the host."""
 
     def __init__(self, model: sf.GaussianMixture, times: Any) -> None:
         t = torch.from_numpy(times).clone()
@@ -183,50 +159,8 @@ def test_a_trained_network_guides(name: str) -> None:
     assert error < 0.05 < (nn.functional.interpolate(measured, scale_factor=2) - images).square().mean().sqrt()
 
 
-def test_guided_tasks_keep_what_is_known() -> None:
-    """Inpainting keeps known pixels to the bit and colorisation the gray, and what is known tells more of the rest."""
-    model, images = sf.load("digits-vp"), load_dataset("digits", "test")[0][:12].float() / 255
-    mask = torch.ones(16, 16)
-    mask[8:] = 0
-    errors = []
-    for method in ("projection", "pigdm"):
-        filled = sf.inpaint(model, images, mask, method=method, **DIGITS)
-        assert torch.equal(filled[:, :, :8], images[:, :, :8])
-        errors.append(float((filled - images).square().mean().sqrt()))
-    assert errors[1] < errors[0]
-    gray = images.mean(1, keepdim=True)
-    coloured = sf.colorize(model, gray, method="pigdm", **DIGITS)
-    torch.testing.assert_close(coloured.mean(1, keepdim=True), gray, rtol=0, atol=1e-5)
-    for sentence, options in {
-        "unknown method 'pgdm'": {"method": "pgdm"},
-        "original=True is the original's projection": {"method": "pigdm", "original": True},
-    }.items():
-        with pytest.raises(ValueError, match=sentence):
-            sf.colorize(model, gray, **options)
-
-
-def test_every_image_may_have_a_mask_of_its_own() -> None:
-    """Guided samples of two images with two masks are those of each image with its mask, by either way to give them.
-
-    The score is linear, so that rounding does not grow: in 20 steps to no more than some 20 eps of states up to 3.
-    """
-    model = sf.GaussianMixture.gaussian(VPSDE(), 0.5, 0.3, SHAPE)
-    images = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(2))
-    masks = torch.stack([TOP, 1 - TOP])[:, None]
-    filled = sf.inpaint(model, images, masks, seeds=[5, 2], method="pigdm", **DIGITS)
-    restored = sf.restore(model, sf.Mask(masks), images, noise=0.1, seeds=[5, 2], **DIGITS)
-    for index, seed in enumerate([5, 2]):
-        image, mask = images[index : index + 1], masks[index, 0]
-        alone = sf.inpaint(model, image, mask, seeds=[seed], method="pigdm", **DIGITS)
-        torch.testing.assert_close(filled[index : index + 1], alone, rtol=0, atol=1e-5)
-        alone = sf.restore(model, sf.Mask(mask), image, noise=0.1, seeds=[seed], **DIGITS)
-        torch.testing.assert_close(restored[index : index + 1], alone, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="the operator is that of 2 measurements, and there are 1"):
-        sf.PiGDM(sf.Mask(masks), images[:1])
-
-
 def test_what_a_measurement_may_change() -> None:
-    """However wrong a network's derivative, guidance moves the estimate of the data by two deviations at most."""
+    """Even with a wrong derivative, guidance moves the estimate of the data by at most two deviations."""
     model, operator = model_of("vp", is_image=False), sf.Mask(torch.ones(4, 4))
     options = SolverOptions("euler_maruyama", 10)
     table = build_table(model.sde, options)
@@ -264,7 +198,7 @@ class Broken(nn.Module):
 
 
 def test_a_gradient_that_is_no_number() -> None:
-    """It is told apart from a network that returns NaN, with the step and what to do."""
+    """The message differs from that of a network that returns NaN, and names the step and the remedy."""
     with pytest.raises(NonFiniteError, match=r"the gradients that guide the samples are not finite after step \d+"):
         sf.sample(model_of("vp"), classes=[0], classifier=Broken(), solver="euler_maruyama", steps=50)
 
@@ -324,17 +258,17 @@ def test_bad_input(case: str) -> None:
 
 
 def test_a_classifier_of_another_sde() -> None:
-    """One that has not seen so much noise is refused, with both numbers; another image shape too."""
+    """A classifier trained for less noise is refused with both numbers, and one for another image shape too."""
     few = Bayes()
     few.high = 2.0
-    with pytest.raises(ValueError, match=r"noise from 0\.001 to 2, and on the model's SDE 'vesde' it reaches 100"):
+    with pytest.raises(ValueError, match=r"noise from 0\.001 to 2, but on the model's SDE 'vesde' it reaches 100"):
         sf.sample(model_of("ve"), classes=[0], classifier=few, steps=5)
-    with pytest.raises(ValueError, match=r"the classifier is of images \(3, 4, 4\), the model of \(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"the classifier is for images \(3, 4, 4\), the model's are \(1, 4, 4\)"):
         sf.sample(model_of("ve", (1, 4, 4)), classes=[0], classifier=Bayes(), steps=5)
 
 
 def test_a_description_says_what_decides_the_pixels() -> None:
-    """Another class, measurement, operator or scale: another description."""
+    """A description changes with the class, the measurement, the operator and the scale."""
     measured = torch.full((1, 1, 4, 4), 0.5)
     conditions = [
         sf.ClassGuidance(0, Bayes()),

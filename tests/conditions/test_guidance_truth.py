@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scoresde_fast.solvers.moments import Gaussian, prior, propagate
 from torch import Tensor
 
 import scoresde_fast as sf
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import Gaussian, prior, propagate
-from tests.conditions.test_guidance import MEANS, STD, TOP, Bayes, points_of
-from tests.conditions.test_projection import CASES, IDS, SDE_OF, SHAPE, model_of
 from tests.support.chance import assert_moments
+from tests.support.conditioned_models import CASES, IDS, MEANS, SDE_OF, SHAPE, STD, TOP, Bayes, model_of, points_of
 
 
 def grid_of(sde: str, solver: str) -> dict[str, Any]:
-    """Where few steps of a fast solver are best spent."""
+    """Return the grid that suits few steps of a solver."""
     published = solver == "pc" or SOLVERS[solver].published
     return {"grid": "quadratic"} if sde == "cld" else {} if published else {"grid": "logsnr"}
 
@@ -30,7 +29,7 @@ and `propagate` by the mean squares of very many from one: up to 0.054, measured
 
 
 def predicted(sde: str, solver: str, steps: int, mean: float, std: float) -> Gaussian:
-    """What a run ends in whose score is that of N(mean, std^2) data."""
+    """Return the distribution at the end of a run with the score of N(mean, std^2) data."""
     table = build_table(SDE_OF[sde], SolverOptions(solver, steps, **grid_of(sde, solver)))
     return propagate(table, SDE_OF[sde], (mean, std), prior(SDE_OF[sde]))
 

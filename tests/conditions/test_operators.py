@@ -124,7 +124,7 @@ def test_float32(operator: Any) -> None:
 
 
 def test_small_ridge_amplifies_no_more_than_the_cutoff() -> None:
-    """However small the ridge, nothing grows by more than 1 / (cutoff s)."""
+    """With any ridge, nothing grows by more than 1 / (cutoff s)."""
     operator: Any = OPERATORS["strong-blur"]
     measured = numbers(4, *SHAPE)
     for ridge in (0, 1e-30, 1e-12, 1e-9, 1e-6):
@@ -225,7 +225,7 @@ def test_capturable(operator: Any) -> None:
 
 
 def test_passes(operator: Any) -> None:
-    """Every operator here is what it says, in both precisions."""
+    """Every operator passes its test in both precisions."""
     for dtype in (torch.float32, torch.float64):
         require_adjoint(operator, SHAPE, "cpu", dtype)
 
@@ -252,7 +252,7 @@ WRONG: dict[str, tuple[str, str, Callable[..., Any], str]] = {
         "half",
         "pseudo_inverse",
         lambda right, y: right(y) * torch.tensor([1.5, 0.5]).to(y).repeat(6),
-        "Moore and Penrose",
+        "Moore-Penrose",
     ),
     "other-ridge": ("gray", "ridge_inverse", lambda right, y, ridge: right(y, ridge.sqrt()), "ridge_inverse is not"),
     "batch-lost": ("gray", "apply", lambda right, x: right(x).sum(0), "apply of a batch of 2 gives shape (1, 8, 12)"),
@@ -261,7 +261,7 @@ WRONG: dict[str, tuple[str, str, Callable[..., Any], str]] = {
         "gray",
         "adjoint",
         lambda right, y: right(y).flatten(1),
-        "must give back images, (2, 3, 8, 12)",
+        "must return images, (2, 3, 8, 12)",
     ),
     "flat-inverse": ("gray", "pseudo_inverse", lambda right, y: right(y)[:, :1], "pseudo_inverse gives shape (2, 1, 8"),
     "dtype": ("gray", "apply", lambda right, x: right(x).double(), "torch.float64 on cpu of torch.float32 on cpu"),
@@ -270,7 +270,7 @@ WRONG: dict[str, tuple[str, str, Callable[..., Any], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_finds(name: str) -> None:
-    """Each usual mistake is found, by a sentence that names it."""
+    """Each common mistake is found, and the message names it."""
     base, method, wrong, message = WRONG[name]
     with pytest.raises(ValueError) as caught:
         require_adjoint(with_method(OPERATORS[base], method, wrong), SHAPE, "cpu")
@@ -288,13 +288,13 @@ def test_dot_test_names_both_numbers() -> None:
 
 
 def test_missing_method() -> None:
-    """A class without an adjoint is told so before anything runs."""
+    """A class without an adjoint is refused before anything runs."""
     with pytest.raises(ValueError, match="has no method 'adjoint'"):
         require_adjoint(type("Half", (), {"apply": lambda self, images: images})(), SHAPE, "cpu")  # type: ignore[arg-type]
 
 
 def test_mask() -> None:
-    """A box is unknown; a random mask has its share, alike in all channels, by its seed; what is unknown may be NaN."""
+    """A box is unknown; a random mask has its share in all channels alike, by its seed; unknown pixels may be NaN."""
     box = torch.ones(8, 12)
     box[2:7, 3:7] = 0
     ones = torch.ones(1, *SHAPE)
@@ -343,7 +343,7 @@ def test_any_size_in_threads() -> None:
 
 
 def test_describe() -> None:
-    """What decides the result decides the description, in plain values, and nothing else does."""
+    """A description holds everything that decides the result, in plain values, and nothing else."""
     mask = numbers(8, 12) > 0
     alike = [Mask(mask), Mask(mask[None]), Mask(mask.float()), Mask(mask.mT.contiguous().mT)]
     assert all(one.describe() == alike[0].describe() for one in alike)
@@ -361,7 +361,7 @@ def test_describe() -> None:
 
 IMAGES = torch.zeros(2, *SHAPE)
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "mask-values": (lambda: Mask(torch.full((8, 12), 0.5)), "mask has other values than 0 and 1"),
+    "mask-values": (lambda: Mask(torch.full((8, 12), 0.5)), "mask has values other than 0 and 1"),
     "mask-shape": (lambda: Mask(torch.ones(1, 2, 1, 8, 12)), "it must be (H, W), (1, H, W) or (C, H, W)"),
     "mask-count": (lambda: Mask(torch.ones(3, 1, 8, 12)).apply(IMAGES), "there are 3 masks and"),
     "mask-size": (lambda: Mask(torch.ones(8, 8)).apply(IMAGES), "make a mask of shape (8, 12), (1, 8, 12) or (3, 8"),
@@ -384,13 +384,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "infinite": (lambda: Separable(torch.eye(3), torch.eye(3) / 0), "columns has shape (3, 3); it must be a matrix of"),
     "separable-images": (lambda: OPERATORS["wide"].apply(IMAGES[..., 1:]), "it must be (B, C, 8, 12)"),
     "separable-measured": (lambda: OPERATORS["wide"].adjoint(IMAGES), "it must be (B, C, 10, 5)"),
-    "separable-shape": (lambda: OPERATORS["wide"].measured_shape((3, 8, 8)), "this operator is of 8 x 12 pixels"),
+    "separable-shape": (lambda: OPERATORS["wide"].measured_shape((3, 8, 8)), "this operator takes 8 x 12 pixels"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refuses(name: str) -> None:
-    """What does not fit is refused with the value and what to do."""
+    """Wrong arguments are refused with the value and the remedy."""
     call, message = REFUSED[name]
     with pytest.raises(ValueError) as caught:
         call()

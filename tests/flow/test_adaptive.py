@@ -10,23 +10,15 @@ import torch
 
 import scoresde_fast as sf
 from scoresde_fast.flow import adaptive
-from scoresde_fast.flow.errors import IntegrationError
+from scoresde_fast.flow.integrate import IntegrationError
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
-from tests.loop.test_capture import NETWORK
 from tests.support.chance import assert_moments
+from tests.support.flow_models import small_network
 
 MEAN, STD = 0.3, 0.5
 SDE_OF: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE(), "cld": CLDSDE()}
 """The SDEs by name."""
-
-
-def tiny() -> sf.ScoreModel:
-    """A small network with fresh weights."""
-    torch.manual_seed(0)
-    return sf.create(
-        {"data": {"image_size": 8, "num_channels": 3, "centered": True}, "model": NETWORK, "training": {"sde": "vpsde"}}
-    )
 
 
 @pytest.mark.parametrize("name", ["ve", "vp", "subvp"])
@@ -73,7 +65,7 @@ def test_ggf_draws_the_data(name: str, run_seed: int) -> None:
 
 
 def test_ggf_goes_faster_with_looser_tolerances() -> None:
-    """Fewer evaluations, two for each step that was tried."""
+    """Looser tolerances take fewer evaluations, two for each attempt."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 4, 4))
     counts = []
     for rtol in (0.01, 0.05):
@@ -88,17 +80,17 @@ def test_ggf_goes_faster_with_looser_tolerances() -> None:
 def test_strict_samples_do_not_know_their_batch(solver: str) -> None:
     """Alone, in another order and beside others: the same bits, and the same number of evaluations."""
     options = {"solver": solver, "strict": True, "rtol": 0.02, "atol": 0.02}
-    together = sf.Sampler(tiny(), **options)
+    together = sf.Sampler(small_network("vpsde", centered=True), **options)
     images = together.sample([4, 9, 2])
-    alone = sf.Sampler(tiny(), **options)
+    alone = sf.Sampler(small_network("vpsde", centered=True), **options)
     assert torch.equal(alone.sample([9])[0], images[1])
     assert alone.evaluations([9]) == together.evaluations([9])
-    loose = sf.sample(tiny(), [2, 4], solver=solver, rtol=0.02, atol=0.02)
+    loose = sf.sample(small_network("vpsde", centered=True), [2, 4], solver=solver, rtol=0.02, atol=0.02)
     torch.testing.assert_close(loose, images[[2, 0]], rtol=0, atol=1e-3)
 
 
 def test_what_an_image_costs_is_known_afterwards() -> None:
-    """Not before; and of a solver with fixed steps always."""
+    """The evaluations are unknown before a run, except those of a fixed-step solver."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     sampler = sf.Sampler(model, solver="rk45")
     assert sampler.nfe is None
@@ -110,7 +102,7 @@ def test_what_an_image_costs_is_known_afterwards() -> None:
 
 
 def test_the_batch_norm_depends_on_the_batch() -> None:
-    """By the batch's norm all take the same steps, and a sample is another beside others."""
+    """By the batch's norm all samples take the same steps, and a sample depends on the others."""
     model = sf.GaussianMixture(VPSDE(), [1, 1], torch.tensor([0.1, 0.8]).view(2, 1, 1, 1), [0.02, 0.1])
     sampler = sf.Sampler(model, solver="rk45", error_norm="batch", rtol=1e-3, atol=1e-3)
     assert sampler.batch_dependent
@@ -141,7 +133,7 @@ def test_nan_names_the_seed() -> None:
         ({"solver": "rk45", "steps": 10}, "steps is 10; solver 'rk45' chooses its steps"),
         ({"solver": "rk45", "grid": "karras"}, "grid is 'karras'"),
         ({"solver": "rk45", "rtol": 0.0}, "rtol is 0.0"),
-        ({"solver": "ggf", "error_norm": "batch"}, "'ggf' has 'sample' alone"),
+        ({"solver": "ggf", "error_norm": "batch"}, "'ggf' has only error_norm='sample'"),
         ({"solver": "ggf", "probability_flow": True}, "probability_flow is True"),
         ({"solver": "rk45", "eps": 1.5}, "eps is 1.5"),
         ({"solver": "em", "rtol": 0.1}, "rtol is 0.1; only the solvers 'rk45' and 'ggf'"),
@@ -157,14 +149,14 @@ def test_refusals(options: dict[str, object], sentence: str) -> None:
 
 
 def test_ggf_is_not_defined_on_cld() -> None:
-    """And says what is."""
+    """The message names the solver that is."""
     model = sf.GaussianMixture.gaussian(CLDSDE(), MEAN, STD, (1, 2, 2))
     with pytest.raises(ValueError, match="'ggf' is not defined on the SDE 'cld'; choose 'rk45'"):
         sf.Sampler(model, solver="ggf")
 
 
 def test_a_change_that_cannot_be_followed_yet_is_followed_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where memory runs short while a changed network is made ready, the next run has the change in every step."""
+    """If memory runs out while a changed network is prepared, the next run has the change in every step."""
     model = sf.load("digits-vp")
     sampler = sf.Sampler(model, "rk45", rtol=0.5, atol=0.5)
     sampler.sample([0])
@@ -183,7 +175,7 @@ def test_a_change_that_cannot_be_followed_yet_is_followed_later(monkeypatch: pyt
 
 
 def test_neutral_values_are_no_options() -> None:
-    """What asks nothing may be said."""
+    """Options with a neutral value are accepted."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     assert (
         sf.Sampler(model, "rk45", original=False, langevin_norm="sample", probability_flow=True).options.solver

@@ -12,9 +12,9 @@ from scipy.integrate import solve_ivp
 from torch import nn
 from torch.autograd import forward_ad
 
-from scoresde_fast.flow.control import Tolerances
+from scoresde_fast.flow.dormand_prince import RK45
 from scoresde_fast.flow.drift import Drift, TimeCurves, drift_coefficients
-from scoresde_fast.flow.integrate import integrate
+from scoresde_fast.flow.integrate import Tolerances
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ops.rademacher import rademacher
@@ -124,14 +124,14 @@ def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
         return slope(torch.from_numpy(y).view(len(x), -1), time).flatten().numpy()
 
     wanted = solve_ivp(flat, (1.0, 1e-2), x.flatten().numpy(), rtol=1e-3, atol=1e-3)
-    got = integrate(slope, x.flatten(1), 1.0, 1e-2, Tolerances(1e-3, 1e-3, "batch"))
+    got = RK45(slope, 1.0, 1e-2, Tolerances(1e-3, 1e-3, "batch")).solve(x.flatten(1))
     assert got.evaluations.tolist() == [wanted.nfev] * len(x)
     final = wanted.y[:, -1]
     assert np.abs(got.y.flatten().numpy() - final).max() <= 1e-9 * np.abs(final).max()
 
 
 def test_discrete_models_are_refused() -> None:
-    """A model of discrete times has no drift in between."""
+    """A model of discrete times has no drift between them."""
     parametrisation = Parametrisation(VPSDE(), continuous=False)
     with pytest.raises(ValueError, match="1000 discrete times"):
         drift_coefficients(parametrisation, np.array([0.5]))

@@ -77,7 +77,7 @@ def adaptive(model: ScoreFunction, rules: Rules) -> Iterator[Adaptive]:
         ValueError: one that is wanted is not defined on the SDE.
     """
     for name, solver in ADAPTIVE.items():
-        defined = solver.on_pairs or model.sde.parts == 1
+        defined = solver.on_cld or model.sde.parts == 1
         if name in rules.solvers and not defined:
             raise ValueError(f"solver {name!r} is not defined on the SDE {model.sde.name!r}; leave it out")
         if not defined or (rules.solvers and name not in rules.solvers):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colorisation: the mean over the channels."""
+"""The mean over the channels, for colorisation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditions.operators.sizes import require_whole
+from scoresde_fast.conditions.operators.constants import require_whole
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Gray:
         channels: C.
 
     Raises:
-        ValueError: there is no channel.
+        ValueError: ``channels`` is not a whole number of at least 1.
     """
 
     channels: int = 3
@@ -30,40 +30,36 @@ class Gray:
         require_whole("channels", self.channels, 1)
 
     def describe(self) -> dict[str, Any]:
-        """Everything of it that decides the pixels, as plain values."""
+        """Return everything that decides the pixels, as plain values."""
         return {"kind": "gray", "channels": self.channels}
 
     def measured_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """(1, H, W) of the measurement of an image (C, H, W).
-
-        Raises:
-            ValueError: it has another number of channels.
-        """
+        """Return (1, H, W) for images (C, H, W); raises ``ValueError`` for another number of channels."""
         if image_shape[0] != self.channels:
             raise ValueError(
-                f"the images are {tuple(image_shape)} and Gray is of {self.channels} channels: make it as "
+                f"the images are {tuple(image_shape)}, but Gray has {self.channels} channels: make it as "
                 f"Gray({image_shape[0]})"
             )
         return (1, *image_shape[1:])
 
     def apply(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 1, H, W)."""
+        """Map (B, C, H, W) to (B, 1, H, W)."""
         self.measured_shape(images.shape[-3:])
         return images.mean(-3, keepdim=True)
 
     def adjoint(self, measured: Tensor) -> Tensor:
-        """(B, 1, H, W) to (B, C, H, W)."""
+        """Map (B, 1, H, W) to (B, C, H, W)."""
         return self.pseudo_inverse(measured) / self.channels
 
     def pseudo_inverse(self, measured: Tensor) -> Tensor:
-        """(B, 1, H, W) to (B, C, H, W), all channels alike."""
+        """Map (B, 1, H, W) to (B, C, H, W) with equal channels."""
         if measured.shape[-3] != 1:
             raise ValueError(
-                f"what was measured has {measured.shape[-3]} channels; gray has one: take the mean, as "
+                f"measured has {measured.shape[-3]} channels; gray has one: take the mean, as "
                 "images.mean(1, keepdim=True)"
             )
         return torch.cat([measured] * self.channels, dim=-3)
 
     def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
-        """(B, 1, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditions.operators.ridge_inverse`."""
+        """Map (B, 1, H, W) to (B, C, H, W); see `scoresde_fast.conditions.operators.ridge_inverse`."""
         return self.pseudo_inverse(measured) / (1 + self.channels * ridge)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inpainting: the pixels that a mask keeps."""
+"""Known pixels by a mask, for inpainting."""
 
 from __future__ import annotations
 
@@ -9,48 +9,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditions.operators.on_devices import OnDevices
-from scoresde_fast.conditions.projection import whole_mask
+from scoresde_fast.conditions.operators.constants import DeviceConstants
 
 
 class KnownPixels:
-    """`Mask` on the images of one device; ``mask`` is (1 or B, 1 or C, H, W), of bools."""
+    """`Mask` of a batch on one device: ``mask`` is (1 or B, 1 or C, H, W), bool."""
 
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
 
     def mask_of(self, images: Tensor) -> Tensor:
-        """That of images (B, C, H, W)."""
+        """Return the mask of images (B, C, H, W)."""
         return self.mask
 
     def apply(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
+        """Map (B, C, H, W) to (B, C, H, W)."""
         return torch.where(self.mask_of(images), images, 0.0)
 
     def adjoint(self, measured: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
+        """Map (B, C, H, W) to (B, C, H, W)."""
         return self.apply(measured)
 
     def pseudo_inverse(self, measured: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
+        """Map (B, C, H, W) to (B, C, H, W)."""
         return self.apply(measured)
 
     def ridge_inverse(self, measured: Tensor, ridge: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W); ``ridge`` as in `scoresde_fast.conditions.operators.ridge_inverse`."""
+        """Map (B, C, H, W) to (B, C, H, W); see `scoresde_fast.conditions.operators.ridge_inverse`."""
         return self.apply(measured) / (1 + ridge)
 
 
 class Mask(KnownPixels):
-    """Known pixels as they are, unknown ones as 0: A = A^T = A^+ is diagonal.
+    """Known pixels unchanged, unknown ones 0: A = A^T = A^+ is diagonal.
 
-    What is measured where a pixel is unknown may be anything, even NaN.
+    A measurement may hold anything at unknown pixels, even NaN.
 
     Args:
         mask: 1 or True where a pixel is known: (H, W) or (1, H, W) for every channel, or (C, H, W); or one for each of
             K measurements, (K, 1, H, W) or (K, C, H, W).
 
     Raises:
-        ValueError: the mask has another shape, or other values than 0 and 1.
+        ValueError: the mask has another shape, or values other than 0 and 1.
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -61,11 +60,11 @@ class Mask(KnownPixels):
                 "measurements, (K, 1, H, W) or (K, C, H, W)"
             )
         count, *self.shape = (1, 1, *shape)[-4:]
-        self._mask = OnDevices(whole_mask(mask, mask.new_zeros(count, *self.shape)))
+        self._mask = DeviceConstants(whole_mask(mask, mask.new_zeros(count, *self.shape)))
 
     @classmethod
     def box(cls, image_shape: Sequence[int], top: int, left: int, height: int, width: int) -> Mask:
-        """Everything known but a box of ``height`` x ``width`` pixels, whose first row and column are given from 0 on.
+        """Return a mask that is unknown in a box of ``height`` x ``width`` pixels; rows and columns count from 0.
 
         Args:
             image_shape: (C, H, W) or (H, W).
@@ -85,9 +84,9 @@ class Mask(KnownPixels):
 
     @classmethod
     def random(cls, image_shape: Sequence[int], known: float, seed: int) -> Mask:
-        """A share ``known`` of the pixels, to the nearest pixel, the same ones in every channel.
+        """Return a mask with a share ``known`` of random pixels, rounded to whole pixels and equal in every channel.
 
-        Of two masks of one seed the one with more known pixels has all of the other's.
+        Of two masks of one seed, the one with more known pixels contains the other.
 
         Args:
             image_shape: (C, H, W) or (H, W).
@@ -108,24 +107,20 @@ class Mask(KnownPixels):
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        """The masks (K, 1 or C, H, W) of K measurements; none where one mask serves all."""
+        """The masks (K, 1 or C, H, W) of K measurements; empty if one mask serves all."""
         (mask,) = self._mask.tensors
         return (mask,) if len(mask) > 1 else ()
 
     def of(self, mask: Tensor) -> KnownPixels:
-        """The operator of images that have those of `parameters`."""
+        """Return the operator of a batch with these rows of `parameters`."""
         return KnownPixels(mask)
 
     def describe(self) -> dict[str, Any]:
-        """Everything of it that decides the pixels, as plain values."""
+        """Return everything that decides the pixels, as plain values."""
         return {"kind": "mask", "sha256": self._mask.sha256()}
 
     def measured_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """(C, H, W) of the measurement of an image (C, H, W).
-
-        Raises:
-            ValueError: the mask does not fit it.
-        """
+        """Return (C, H, W) for images (C, H, W); raises ``ValueError`` if the mask does not fit them."""
         channels, *size = image_shape
         if size != self.shape[1:] or self.shape[0] not in (1, channels):
             raise ValueError(
@@ -135,13 +130,35 @@ class Mask(KnownPixels):
         return tuple(image_shape)
 
     def mask_of(self, images: Tensor) -> Tensor:
-        """The mask where the images are.
-
-        Raises:
-            ValueError: the mask does not fit them, or there are not as many.
-        """
+        """Return the mask on the images' device; raises ``ValueError`` if its size or number does not fit them."""
         self.measured_shape(images.shape[-3:])
         (mask,) = self._mask.like(images)
         if len(images) != len(mask) > 1:
-            raise ValueError(f"there are {len(mask)} masks and {len(images)} images; give one mask, or as many")
+            raise ValueError(f"there are {len(mask)} masks and {len(images)} images; give one mask, or one for each")
         return mask
+
+
+def whole_mask(mask: Tensor | None, known: Tensor) -> Tensor:
+    """Return the mask as bool in the shape of ``known`` (K, C', H', W'); None is known everywhere.
+
+    Raises:
+        ValueError: the mask has another size, or values other than 0 and 1.
+    """
+    if mask is None:
+        return torch.ones_like(known, dtype=torch.bool)
+    mask = torch.as_tensor(mask)
+    shape = tuple(mask.shape)
+    allowed = [shape[-2:], *((channels, *shape[-2:]) for channels in (1, known.shape[1]))]
+    fits = mask.ndim >= 2 and shape[-2:] == known.shape[-2:]
+    if mask.ndim == 4:
+        fits = fits and shape[0] in (1, len(known)) and shape[1:] in allowed
+    else:
+        fits = fits and shape in allowed
+    if not fits:
+        raise ValueError(
+            f"mask has shape {shape}; for known of shape {tuple(known.shape)} it must be {tuple(known.shape[-2:])}, "
+            f"(1, ...), {tuple(known.shape[1:])}, or one for each image"
+        )
+    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("mask has values other than 0 and 1; 1 is known, 0 unknown: compare it with a threshold")
+    return mask.to(known.device).bool().expand(known.shape).contiguous()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.flow import density
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.codes import Decoder
+from scoresde_fast.flow.likelihood import LikelihoodEstimator
 from scoresde_fast.flow.options import AdaptiveOptions, Probes
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
 from scoresde_fast.loop import capture
@@ -22,8 +22,7 @@ from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops import checks
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import VPSDE
-from tests.flow.test_adaptive import tiny
-from tests.loop.test_capture import SDE_OF, model_of
+from tests.support.flow_models import SDES, small_network
 from tests.support.recorded_graphs import RecordedGraphs
 
 Runs = Callable[[ScoreFunction, bool], Callable[[], Tensor]]
@@ -36,6 +35,11 @@ DEVICE = torch.device("meta")
 def small(network: nn.Module) -> ScoreFunction:
     """A model of points of four numbers."""
     return ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True, is_image=False)
+
+
+def on_meta(sde: str) -> ScoreFunction:
+    """A small network on the device "meta"."""
+    return small_network(sde, centered=False).eval().to(DEVICE)
 
 
 class CheckedError(Exception):
@@ -67,13 +71,13 @@ def adaptive_step(model: ScoreFunction, solver: str) -> None:
 
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("solver", ["rk45", "ggf"])
-@pytest.mark.parametrize("sde", SDE_OF)
+@pytest.mark.parametrize("sde", SDES)
 def test_a_step_of_an_adaptive_solver_can_be_captured(checking: None, sde: str, solver: str) -> None:
     """On a device without data: no host read, no copy, no shape of data, the same operations twice."""
     if (sde, solver) == ("cld", "ggf"):
         pytest.skip("not defined")
     with pytest.raises(CheckedError):
-        adaptive_step(model_of(sde), solver)
+        adaptive_step(on_meta(sde), solver)
 
 
 @pytest.mark.same_everywhere
@@ -93,9 +97,9 @@ def test_a_step_of_the_flow_can_be_captured(
     checking: None, monkeypatch: pytest.MonkeyPatch, sde: str, probes: Probes | None, steps: int | None
 ) -> None:
     """The same down to the data, and up to the prior with the divergence by each kind of probe."""
-    model = model_of(sde)
+    model = on_meta(sde)
     flow = ProbabilityFlow(model, to_data=probes is None, probes=probes, device=DEVICE, steps=steps)
-    monkeypatch.setattr(flow.runner._graphs, "wanted", True)
+    monkeypatch.setattr(flow._graphs, "wanted", True)
     with pytest.raises(CheckedError):
         flow.run(torch.zeros(2, *model.state_shape, dtype=torch.float64), [0, 1])
 
@@ -103,12 +107,12 @@ def test_a_step_of_the_flow_can_be_captured(
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("solver", ["rk45", "ggf", "flow"])
 def test_a_network_without_weights_runs_on_the_device(checking: None, solver: str) -> None:
-    """Nothing of it says where it is; all that the step reads is where the states are."""
+    """Such a network has no device; the step finds everything on that of the states."""
     model = small(Scaled(1.0))
     with pytest.raises(CheckedError):
         if solver == "flow":
             flow = ProbabilityFlow(model, to_data=False, probes=Probes(), device=DEVICE)
-            flow.runner._graphs.wanted = True
+            flow._graphs.wanted = True
             flow.run(torch.zeros(2, 1, 2, 2, dtype=torch.float64), [0, 1])
         adaptive_step(model, solver)
 
@@ -125,15 +129,15 @@ def sampled(solver: str) -> Runs:
 
 def decoded(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
     decoder = Decoder(model, **LOOSE)
-    decoder.flow.runner._graphs.wanted = captured
+    decoder.flow._graphs.wanted = captured
     codes = torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0))
     return lambda: torch.cat([decoder.decode(half) for half in codes.split(2)])
 
 
 def densities(probe: str) -> Runs:
     def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
-        estimator = density.LikelihoodEstimator(model, probe=probe, dequantize=False, **LOOSE)  # type: ignore[arg-type]
-        estimator.flow.runner._graphs.wanted = captured
+        estimator = LikelihoodEstimator(model, probe=probe, dequantize=False, **LOOSE)  # type: ignore[arg-type]
+        estimator.flow._graphs.wanted = captured
         data = torch.rand(4, *model.image_shape, generator=torch.Generator().manual_seed(0))
         return lambda: torch.cat([estimator.estimate(half).log_density for half in data.split(2)])
 
@@ -149,7 +153,7 @@ RUNS: dict[str, Runs] = {
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> RecordedGraphs:
-    """What records a step, on a CPU, in place of CUDA graphs."""
+    """Record steps on a CPU in place of CUDA graphs."""
     graphs = RecordedGraphs()
     monkeypatch.setattr(capture, "CudaGraphs", lambda device: graphs)
     monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU alone it looks at the counter
@@ -159,7 +163,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> RecordedGraphs:
 @pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
 def test_a_replayed_step_gives_the_same(graphs: RecordedGraphs, runs: Runs) -> None:
     """Two batches of one size share a graph, whose replays lead where the plain steps do."""
-    model = tiny()
+    model = small_network("vpsde", centered=True)
     torch.testing.assert_close(runs(model, True)(), runs(model, False)(), rtol=0, atol=1e-6)
     assert graphs.captured == 1 and graphs.replayed > 1
 
@@ -214,4 +218,4 @@ def test_a_step_that_no_graph_holds_runs_plain_with_one_warning(graphs: Recorded
     message = str(caught[0].message)
     assert len(caught) == 1 and caught[0].filename == __file__ and graphs.captured == 0
     assert "_local_scalar_dense.default reads a tensor on the host" in message
-    assert "test_step_capture.py" in message and "capture=False" in message
+    assert "test_probability_flow_capture.py" in message and "capture=False" in message

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.conditions.levels import marginal_levels, run_levels
+from scoresde_fast.conditions.projection import marginal_noise_levels, run_noise_levels
 from scoresde_fast.loop.condition import FIRST_DRAW, RunContext
 from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
@@ -63,7 +63,7 @@ def test_a_row_begins_at_its_time(sde: str, solver: str, options: dict[str, Any]
 
 @pytest.mark.parametrize(("sde", "solver", "options"), CASES[-7:], ids=IDS[-7:])
 def test_known_parts_are_exact_in_every_form(sde: str, solver: str, options: dict[str, Any]) -> None:
-    """Restart, churn, flows and extra noise leave what is known as it is, and change the rest."""
+    """Restart, churn, flows and extra noise keep known pixels and change the others."""
     model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.5, 0.1, (1, 4, 4))
     image, mask = torch.full((1, 4, 4), 0.625), torch.eye(4)
     held = sf.sample(model, range(3), solver=solver, steps=40, condition=sf.Projection(image, mask), **options)
@@ -79,13 +79,13 @@ def test_levels(sde: str) -> None:
     for denoise in (True, False):
         options = SolverOptions("euler_maruyama", 8, denoise=denoise)
         run = RunContext(model, build_table(model.sde, options), options, torch.device("cpu"))
-        levels, eps = run_levels(run), model.sde.sampling_eps
-        np.testing.assert_array_equal(levels[:-1], marginal_levels(model.sde, run.table.times))
+        levels, eps = run_noise_levels(run), model.sde.sampling_eps
+        np.testing.assert_array_equal(levels[:-1], marginal_noise_levels(model.sde, run.table.times))
         assert run.table.times[0] == model.sde.T
         if denoise:
             np.testing.assert_array_equal(levels[-1, :4], [1, 0, 0, 0])
             gamma = model.sde.gamma * model.sde.mass if isinstance(model.sde, CLDSDE) else 0
             assert levels[-1, 4] == gamma**0.5
         else:
-            np.testing.assert_array_equal(levels[-1:], marginal_levels(model.sde, np.array([eps])))
+            np.testing.assert_array_equal(levels[-1:], marginal_noise_levels(model.sde, np.array([eps])))
     assert RunContext(model, run.table, options, run.device, place=1).first_draw > FIRST_DRAW + len(levels)

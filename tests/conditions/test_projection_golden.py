@@ -52,7 +52,7 @@ def place_of(draw: int, corrected: bool) -> int:
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("original", [True, False], ids=["original", "right"])
 def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, original: bool) -> None:
-    """Ten steps with the recorded draws, to 1e-5; without the original's quirks the result is another one."""
+    """Ten steps with the recorded draws, to 1e-5; without the original's departures the result differs."""
     sde, options = RUNS[name]
     recorded = {field: torch.from_numpy(control[f"{task}/{name}_N10/{field}"]) for field in ("data", "prior_z", "z")}
     expected = control[f"{task}/{name}_N10/out"]

@@ -75,8 +75,7 @@ class Eval(SamplerOptions, ExtractorOptions, EvaluationOptions):
     """
 
     def run(self) -> None:
-        from scoresde_fast.bench.evaluation_page import write_html
-        from scoresde_fast.bench.pages import require_libraries
+        from scoresde_fast.bench.pages import require_libraries, write_html
         from scoresde_fast.cli.threads import use_threads
         from scoresde_fast.evaluation.metrics import MetricSettings
         from scoresde_fast.evaluation.processes import torchrun_processes

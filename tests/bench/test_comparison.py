@@ -1,87 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison of solvers: fair, honest about chance, complete, and open to a user's own solver."""
+"""The comparison of solvers: fair, complete, with standard errors, and open to a user's own solver."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.bench import pages
-from scoresde_fast.bench.solvers import adaptive, compare, converged, page, times
-from scoresde_fast.bench.solvers.compare import RESULT_KEYS
-from scoresde_fast.bench.solvers.contender import Case, Drawn, Ready, Rules, Telling
-from scoresde_fast.bench.solvers.fixed_step import digest
-from scoresde_fast.bench.solvers.mixtures import exact_draws
-from scoresde_fast.bench.solvers.results import LINE_KEYS
+from scoresde_fast.bench import candidates, comparison, measures
+from scoresde_fast.bench.candidates import Drawn, Prepared, Priority
+from scoresde_fast.bench.comparison import LEAST_ROUNDS, compare
+from scoresde_fast.bench.pages import best_table, render
+from scoresde_fast.bench.results import Comparison
 from scoresde_fast.cli import main
-from scoresde_fast.sdes import SubVPSDE
-from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
+from scoresde_fast.solvers import SOLVERS
 from scoresde_fast.solvers.registry import ALIASES
+from tests.support.candidates import SMALL, Stub, run_stubs
 
-DOCS = (Path(__file__).resolve().parents[2] / "docs" / "comparison.md").read_text()
-(PLUGIN,) = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
-SMALL = Rules(budgets=(4,), solvers=("ddim",), grids=("quadratic",))
-
-
-def quiet(said: str) -> None:
-    """Hears nothing."""
+ROOT = Path(__file__).resolve().parents[2]
+(PLUGIN,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "comparison.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Solvers that a test registers are gone after it; the converged flow is cheap, and rounds are few."""
-    monkeypatch.setattr(converged, "STEPS", 16)
-    monkeypatch.setattr(times, "MOST", times.LEAST)
+    """Undo the registrations of a test; solve the converged flow in few steps, and time in few rounds."""
+    monkeypatch.setattr(measures, "STEPS", 16)
+    monkeypatch.setattr(comparison, "MOST_ROUNDS", LEAST_ROUNDS)
     solvers, aliases = dict(SOLVERS), dict(ALIASES)
     yield
     for registry, kept in ((SOLVERS, solvers), (ALIASES, aliases)):
         registry.clear()
         registry.update(kept)
-
-
-@dataclass(frozen=True)
-class Stub:
-    """A contender of no table: draws what it is told to, or fails."""
-
-    name: str
-    shift: float = 0.0
-    fails: Exception | None = None
-    telling: Telling = Telling.USUAL
-    budget: int | None = 4
-    tolerance: float | None = None
-    nfe: float = 4.0
-    log: list[str] = field(default_factory=list)
-    lasts: float = 0.0
-
-    @property
-    def case(self) -> Case:
-        return Case(self.name, self.name, False, budget=self.budget, tolerance=self.tolerance)
-
-    def ready(self) -> Ready:
-        return Ready(self.nfe, None, f"{self.name} {self.shift} {self.tolerance}", self.draw, lambda: None)
-
-    def draw(self, seeds: Sequence[int]) -> Drawn:
-        self.log.append(self.name)
-        time.sleep(self.lasts)
-        if self.fails:
-            raise self.fails
-        values = torch.from_numpy(exact_draws(len(seeds), 7)).float() + self.shift
-        return Drawn(values.view(-1, 1, 1, 1), self.nfe)
-
-
-def run_stubs(*stubs: Stub, timing_seconds: float = 0.0, **options: Any) -> dict[str, Any]:
-    """Measured, and not timed unless asked for."""
-    options |= {"samples": 200, "timing_seconds": timing_seconds, "say": quiet}
-    return compare.compare("mixture-vp", SMALL, families=[lambda *_: stubs], **options)
 
 
 def test_a_user_s_solver_joins_by_a_decorator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,12 +50,14 @@ def test_a_user_s_solver_joins_by_a_decorator(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     assert "Best within 10 evaluations:" in said and "s for 1000 samples:" in said
     result = json.loads(out.read_text(), parse_constant=pytest.fail)
-    assert set(result) == set(RESULT_KEYS)
+    committed = json.loads((ROOT / "benchmarks" / "results" / "solvers-mixture-vp.json").read_text())
+    assert set(result) == set(committed)
     names = {"mine", "mine, flow", "ddim", "ddim, eta 1"}
-    assert {found["name"] for found in result["lines"]} == names and len(result["lines"]) == 8
-    assert all(set(found) == set(LINE_KEYS) and found["nfe"] <= found["budget"] for found in result["lines"])
-    assert all((found["flow_error"] is None) != found["flow"] for found in result["lines"])
-    assert all(found["timed"] >= times.LEAST and found["seconds_per_1000"] > 0 for found in result["lines"])
+    lines = result.pop("lines")
+    assert {found["name"] for found in lines} == names and len(lines) == 8
+    assert all(set(found) == set(committed["lines"][0]) and found["nfe"] <= found["budget"] for found in lines)
+    assert all((found["flow_error"] is None) != found["flow"] for found in lines)
+    assert all(found["timed"] >= LEAST_ROUNDS and found["seconds_per_1000"] > 0 for found in lines)
     text = html.read_text()
     threads = torch.get_num_threads()
     assert text.count("<svg") == text.count("</svg>") == 3
@@ -174,33 +131,14 @@ def test_an_unscored_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "have the shape (3, 8, 8)" in capsys.readouterr().err
 
 
-def test_page_without_its_libraries(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where matplotlib is absent, --html says how to get it, before the minutes of measuring."""
-    monkeypatch.setattr(pages, "LIBRARIES", ("no_such_library",))
-    assert main(["bench", "solvers", "mixture-vp", "--html", "page.html"]) == 2
-    assert "pip install no_such_library" in capsys.readouterr().err
-
-
-def test_equal_steps_are_known_whatever_they_are_called() -> None:
-    """On sub-VP reverse diffusion is Euler-Maruyama, but for rounding; other steps are others."""
-    rows = {
-        (solver, steps): build_table(SubVPSDE(), SolverOptions(solver, steps, grid="quadratic"))
-        for solver in ("euler_maruyama", "reverse_diffusion", "ddim")
-        for steps in (10, 11)
-    }
-    digests = {key: digest(table) for key, table in rows.items()}
-    assert digests["euler_maruyama", 10] == digests["reverse_diffusion", 10]
-    assert len(set(digests.values())) == 4
-
-
 def test_lines_that_fail_cost_themselves() -> None:
-    """A broken contender is listed with its reason, one whose samples are not finite has diverged, the rest stands."""
+    """A broken candidate is listed with its reason, one whose samples are not finite has diverged, the rest stands."""
     broken, lost = Stub("broken", fails=TypeError("no\nsuch")), Stub("lost", fails=sf_error())
     result = run_stubs(broken, Stub("nan", shift=float("nan")), lost, Stub("good"))
-    assert [(skip["name"], skip["reason"]) for skip in result["skipped"]] == [("broken", "TypeError: no such")]
-    said = {found["name"]: found["diverged"] for found in result["lines"]}
+    assert [(skip.name, skip.reason) for skip in result.skipped] == [("broken", "TypeError: no such")]
+    said = {found.name: found.diverged for found in result.lines}
     assert said == {"nan": "the samples are not finite", "lost": "NaN at t = 0.5", "good": None}
-    assert result["verdict"]["by_nfe"][0]["best"] == 2
+    assert result.ranking.by_nfe[0].best == 2
 
 
 def sf_error() -> Exception:
@@ -215,36 +153,36 @@ def test_a_solver_of_another_kind_joins_by_the_protocol() -> None:
     result = run_stubs(
         Stub("adaptive", budget=None, tolerance=0.1, nfe=7.5), Stub("adaptive", tolerance=0.01, nfe=12.5)
     )
-    assert [(found["tolerance"], found["nfe"]) for found in result["lines"]] == [(0.01, 12.5), (0.1, 7.5)]
-    assert page.table(result).keys() == {"adaptive"}
+    assert [(found.tolerance, found.nfe) for found in result.lines] == [(0.01, 12.5), (0.1, 7.5)]
+    assert best_table(result).keys() == {"adaptive"}
 
 
 def test_the_adaptive_solvers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """RK45 and "gotta go fast" have a line for each tolerance, with the evaluations that they took."""
-    monkeypatch.setattr(adaptive, "TOLERANCES", {"rk45": {0.1: 30, 0.01: 60}, "ggf": {0.2: 30}})
-    rules = replace(SMALL, solvers=("rk45", "ggf"))
-    result = compare.compare("mixture-vp", rules, samples=64, timing_seconds=20, say=quiet)
-    assert not result["skipped"]
-    found = {(line["name"], line["tolerance"]): line for line in result["lines"]}
+    monkeypatch.setattr(candidates, "TOLERANCES", {"rk45": {0.1: 30, 0.01: 60}, "ggf": {0.2: 30}})
+    options = replace(SMALL, solvers=("rk45", "ggf"))
+    result = compare("mixture-vp", options, samples=64, timing_seconds=20)
+    assert not result.skipped
+    found = {(line.name, line.tolerance): line for line in result.lines}
     assert set(found) == {("rk45", 0.1), ("rk45", 0.01), ("ggf", 0.2)}
     loose, tight = found["rk45", 0.1], found["rk45", 0.01]
-    assert 10 < loose["nfe"] < tight["nfe"] and loose["flow_error"] > tight["flow_error"] > 0
-    assert found["ggf", 0.2]["flow_error"] is None
-    assert all(line["seconds_per_1000"] > 0 for line in result["lines"])
+    assert 10 < loose.nfe < tight.nfe and loose.flow_error > tight.flow_error > 0
+    assert found["ggf", 0.2].flow_error is None
+    assert all(line.seconds_per_1000 > 0 for line in result.lines)
 
 
 def test_the_most_telling_come_first_and_the_rest_is_listed() -> None:
     """Without time lines go by what they tell and then by cost; with a limit, what does not fit is named."""
     log: list[str] = []
     stubs = [
-        Stub("other", telling=Telling.OTHER_BOTH, budget=1, log=log),
+        Stub("other", priority=Priority.OTHER_BOTH, budget=1, log=log),
         Stub("dear", budget=9, nfe=9, log=log),
         Stub("cheap", budget=2, nfe=2, log=log),
     ]
-    assert run_stubs(*stubs)["left_out"] == [] and log == ["cheap", "dear", "other"]
+    assert run_stubs(*stubs).left_out == [] and log == ["cheap", "dear", "other"]
     result = run_stubs(*stubs, seconds=1e-9)
-    assert [left["name"] for left in result["left_out"]] == ["cheap", "dear", "other"] and result["lines"] == []
-    assert result["verdict"]["sentences"] == [] and "Nothing was measured" in page.render(result)
+    assert [left.name for left in result.left_out] == ["cheap", "dear", "other"] and result.lines == []
+    assert result.ranking.sentences == [] and "Nothing was measured" in render(result)
 
 
 def test_a_second_call_goes_on(tmp_path: Path) -> None:
@@ -252,12 +190,12 @@ def test_a_second_call_goes_on(tmp_path: Path) -> None:
     out, log = tmp_path / "x.json", []
     run_stubs(Stub("a", log=log), out=out)
     result = run_stubs(Stub("a", log=log), Stub("b", shift=0.5, log=log), out=out)
-    assert log == ["a", "b"] and [found["name"] for found in result["lines"]] == ["a", "b"]
-    before = result["lines"][1]["quality"]
+    assert log == ["a", "b"] and [found.name for found in result.lines] == ["a", "b"]
+    before = result.lines[1].quality
     result = run_stubs(Stub("a", log=log), Stub("b", shift=0.1, log=log), out=out)
-    assert log == ["a", "b", "b"] and result["lines"][1]["quality"] < before
+    assert log == ["a", "b", "b"] and result.lines[1].quality < before
     with pytest.raises(ValueError, match="has samples 200, this run has 300: choose another --out or remove it"):
-        compare.compare("mixture-vp", SMALL, samples=300, out=out)
+        compare("mixture-vp", SMALL, samples=300, out=out)
     out.write_text("{}")
     with pytest.raises(ValueError, match="holds no result of this command"):
         run_stubs(Stub("a"), out=out)
@@ -270,12 +208,12 @@ def test_times_are_medians_of_interleaved_rounds() -> None:
     result = run_stubs(*sleepers, Stub("nan", shift=float("nan"), log=log), timing_seconds=5, batch_size=50)
     in_turns = log[4:]
     assert log[:4] == ["a", "b", "c", "nan"] and in_turns[:9] == [*"abc", *"bca", *"cab"]
-    found = {line["name"]: line for line in result["lines"]}
+    found = {line.name: line for line in result.lines}
     for name, lasts in (("a", 0.02), ("b", 0.06), ("c", 0.02)):
-        assert found[name]["timed"] == in_turns.count(name) >= times.LEAST
-        assert lasts <= found[name]["seconds_per_1000"] / 1000 * 50 < lasts + 0.2
-    assert (found["nan"]["timed"], found["nan"]["seconds_per_1000"]) == (0, None)
-    assert result["timed_on"]["threads"] == torch.get_num_threads() and result["timed_on"]["batch_size"] == 50
+        assert found[name].timed == in_turns.count(name) >= LEAST_ROUNDS
+        assert lasts <= found[name].seconds_per_1000 / 1000 * 50 < lasts + 0.2
+    assert (found["nan"].timed, found["nan"].seconds_per_1000) == (0, None)
+    assert result.timed_on["threads"] == torch.get_num_threads() and result.timed_on["batch_size"] == 50
 
 
 def test_the_time_for_timing_is_kept() -> None:
@@ -283,17 +221,17 @@ def test_the_time_for_timing_is_kept() -> None:
     log: list[str] = []
     stubs = [
         Stub("cheap", log=log),
-        Stub("long", shift=0.5, telling=Telling.REFERENCE, nfe=80, lasts=0.5, log=log),
-        Stub("cheap", shift=0.25, telling=Telling.OTHER_BOTH, budget=4000, nfe=4000, log=log),
+        Stub("long", shift=0.5, priority=Priority.REFERENCE, nfe=80, lasts=0.5, log=log),
+        Stub("cheap", shift=0.25, priority=Priority.OTHER_BOTH, budget=4000, nfe=4000, log=log),
     ]
     result = run_stubs(*stubs, timing_seconds=4)
-    assert log == ["cheap", "long", "cheap", "cheap", "long", *["cheap"] * (times.LEAST - 1)]
-    timed = {line["nfe"]: (line["timed"], line["seconds_per_1000"] is None) for line in result["lines"]}
-    assert timed == {4: (times.LEAST, False), 80: (1, False), 4000: (0, True)}
-    said = "Of 3 lines 2 were timed; what is said of seconds leaves out the others."
-    assert said in result["verdict"]["sentences"]
+    assert log == ["cheap", "long", "cheap", "cheap", "long", *["cheap"] * (LEAST_ROUNDS - 1)]
+    timed = {line.nfe: (line.timed, line.seconds_per_1000 is None) for line in result.lines}
+    assert timed == {4: (LEAST_ROUNDS, False), 80: (1, False), 4000: (0, True)}
+    said = "Of 3 lines 2 were timed; rankings by time leave out the others."
+    assert said in result.ranking.sentences
     pytest.importorskip("matplotlib")
-    assert page.render(result).count("<svg") == 2
+    assert render(result).count("<svg") == 2
 
 
 def test_quality_now_and_times_later(tmp_path: Path) -> None:
@@ -302,26 +240,26 @@ def test_quality_now_and_times_later(tmp_path: Path) -> None:
     out, log = tmp_path / "x.json", []
     stubs = Stub("a", log=log), Stub("b", shift=0.5, log=log)
     result = run_stubs(*stubs, out=out)
-    assert result["timed_on"] is None and result["verdict"]["by_seconds"] == []
-    text = page.render(result)
+    assert result.timed_on is None and result.ranking.by_seconds == []
+    text = render(result)
     assert "not timed" in text and text.count("<svg") == 1
-    before, log[:] = [line["quality"] for line in result["lines"]], []
+    before, log[:] = [line.quality for line in result.lines], []
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
         result = run_stubs(*stubs, out=out, timing_seconds=5)
-        assert [line["quality"] for line in result["lines"]] == pytest.approx(before, rel=1e-4)
-        timed = {line["name"]: line["timed"] for line in result["lines"]}
-        assert timed == {"a": log.count("a"), "b": log.count("b")} and min(timed.values()) >= times.LEAST
+        assert [line.quality for line in result.lines] == pytest.approx(before, rel=1e-4)
+        timed = {line.name: line.timed for line in result.lines}
+        assert timed == {"a": log.count("a"), "b": log.count("b")} and min(timed.values()) >= LEAST_ROUNDS
     finally:
         torch.set_num_threads(threads)
     result = run_stubs(*stubs, out=out)
-    assert result["timed_on"]["threads"] == threads + 1, "a call that times nothing leaves what is there"
+    assert result.timed_on["threads"] == threads + 1, "a call that times nothing leaves what is there"
     result = run_stubs(stubs[0], out=out, timing_seconds=5)
-    assert result["timed_on"]["threads"] == threads
-    assert [line["seconds_per_1000"] is None for line in result["lines"]] == [False, True]
+    assert result.timed_on["threads"] == threads
+    assert [line.seconds_per_1000 is None for line in result.lines] == [False, True]
     result = run_stubs(stubs[1], out=out, timing_seconds=5)
-    assert all(line["timed"] >= times.LEAST for line in result["lines"]), "times taken on the same stay"
+    assert all(line.timed >= LEAST_ROUNDS for line in result.lines), "times taken on the same stay"
 
 
 def test_a_line_that_cannot_be_timed_costs_itself() -> None:
@@ -335,7 +273,7 @@ def test_a_line_that_cannot_be_timed_costs_itself() -> None:
             return super().draw(seeds)
 
     result = run_stubs(Once("once"), Stub("good"), timing_seconds=5)
-    assert [line["timed"] >= times.LEAST for line in result["lines"]] == [False, True]
+    assert [line.timed >= LEAST_ROUNDS for line in result.lines] == [False, True]
 
 
 def test_steps_of_another_name_are_measured_once() -> None:
@@ -343,28 +281,28 @@ def test_steps_of_another_name_are_measured_once() -> None:
 
     @dataclass(frozen=True)
     class Renamed(Stub):
-        def ready(self) -> Ready:
-            return replace(super().ready(), digest="the same")
+        def prepare(self) -> Prepared:
+            return replace(super().prepare(), digest="the same")
 
     log: list[str] = []
     result = run_stubs(Renamed("a", log=log), Renamed("b", log=log), timing_seconds=5)
-    assert set(log) == {"a"} and [found["name"] for found in result["lines"]] == ["a", "b"]
-    assert result["lines"][0]["seconds_per_1000"] == result["lines"][1]["seconds_per_1000"] > 0
+    assert set(log) == {"a"} and [found.name for found in result.lines] == ["a", "b"]
+    assert result.lines[0].seconds_per_1000 == result.lines[1].seconds_per_1000 > 0
 
 
 def test_images_are_scored_and_shown(tmp_path: Path) -> None:
     """On an embedded model lines have a Frechet distance, a second opinion, and a strip of images each."""
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
-    rules = replace(SMALL, budgets=(2, 6), solvers=("dpmpp_2m",), reference_steps=25)
-    result = compare.compare("digits-vp", rules, samples=16, timing_seconds=0, out=tmp_path / "x.json", say=quiet)
-    plain = {found["budget"]: found for found in result["lines"] if found["name"] == "dpmpp_2m"}
-    assert plain[6]["quality"] < plain[2]["quality"] and set(plain[6]["more"]) == {"recognised", "tint_matches"}
-    assert [picture["title"] for picture in result["pictures"]] == [
+    options = replace(SMALL, budgets=(2, 6), solvers=("dpmpp_2m",), reference_steps=25)
+    result = compare("digits-vp", options, samples=16, timing_seconds=0, out=tmp_path / "x.json")
+    plain = {found.budget: found for found in result.lines if found.name == "dpmpp_2m"}
+    assert plain[6].quality < plain[2].quality and set(plain[6].more) == {"recognised", "tint_matches"}
+    assert [picture.title for picture in result.pictures] == [
         "the data",
         "at most 2 evaluations: dpmpp_2m (quadratic)",
         "at most 6 evaluations: dpmpp_2m (quadratic)",
     ]
-    assert [found["nfe"] for found in result["lines"] if found["reference"]] == [25]
-    text = page.render(json.loads((tmp_path / "x.json").read_text()))
+    assert [found.nfe for found in result.lines if found.reference] == [25]
+    text = render(Comparison.from_json(json.loads((tmp_path / "x.json").read_text())))
     assert text.count("data:image/png;base64,") == 3 and "ancestral, 25 steps" in text

@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
 from functools import cache
 from itertools import product
@@ -126,18 +126,18 @@ class Prepared:
 
     Attributes:
         nfe: network evaluations of a sample; an estimate where the run decides.
-        steps: their number, where it is fixed.
         digest: identifies the method, whatever its name: a kept result is reused while the digest is the same.
         draw: returns the samples of seeds.
         warm_up: does what should not be timed.
+        steps: their number, where it is fixed.
         flow_end: of a deterministic solver, returns the end of the flow at the SDE's eps, before any denoising.
     """
 
     nfe: float
-    steps: int | None
     digest: str
     draw: Callable[[Sequence[int]], Drawn]
     warm_up: Callable[[], object]
+    steps: int | None = None
     flow_end: Callable[[Sequence[int]], Tensor] | None = None
 
 
@@ -249,9 +249,9 @@ def fixed_step_candidate(
         count = steps if steps is not None else _fitting(table, case.budget or 0, evaluations)
         built = table(count)
         # A compiler's minutes for every candidate would be most of the comparison.
-        sampler = _samplers(model, options, {**chosen(count), "compile": False})
-        own_end = case.flow and "eps" not in case.options
-        return _prepared(sampler, built.nfe, count, digest(built), with_flow_end=own_end)
+        found = {**chosen(count), "compile": False}
+        to_eps = case.flow and "eps" not in case.options
+        return replace(_prepared(model, options, found, built.nfe, digest(built), flow=to_eps), steps=count)
 
     return Candidate(case, priority, prepare)
 
@@ -271,26 +271,16 @@ def _fitting(table: Callable[[int], StepTable], budget: int, evaluations: int) -
     return steps
 
 
-def _samplers(model: ScoreFunction, options: ComparisonOptions, chosen: Mapping[str, Any]) -> Callable[[bool], Sampler]:
-    """Return a function that makes the sampler, with or without denoising, when it is first needed."""
+def _prepared(
+    model: ScoreFunction, options: ComparisonOptions, chosen: Mapping[str, Any], nfe: float, digest: str, *, flow: bool
+) -> Prepared:
+    """Prepare the samplers of a solver's options, with and without denoising; each is made when it is first needed."""
 
     @cache
-    def make(denoise: bool) -> Sampler:
-        return Sampler(
-            model,
-            **chosen,
-            denoise=denoise,
-            device=options.device,
-            precision=options.precision,
-            batch_size=options.batch_size,
-        )
+    def sampler(denoise: bool) -> Sampler:
+        run = {"device": options.device, "precision": options.precision, "batch_size": options.batch_size}
+        return Sampler(model, **chosen, **run, denoise=denoise)
 
-    return make
-
-
-def _prepared(
-    sampler: Callable[[bool], Sampler], nfe: float, steps: int | None, digest: str, *, with_flow_end: bool
-) -> Prepared:
     def draw(seeds: Sequence[int]) -> Drawn:
         samples = sampler(True).sample(seeds)
         return Drawn(samples, mean(sampler(True).evaluations(seeds)))
@@ -298,12 +288,12 @@ def _prepared(
     def warm_up() -> None:
         sampler(True).runner.refresh()  # folds the network
         if sampler(True).device.type == "cuda":
-            sampler(True).sample(range(sampler(True).batch_size))  # captures and allocates
+            sampler(True).sample(range(options.batch_size))  # captures and allocates
 
     def flow_end(seeds: Sequence[int]) -> Tensor:
         return sampler(False).sample(seeds)
 
-    return Prepared(nfe, steps, digest, draw, warm_up, flow_end if with_flow_end else None)
+    return Prepared(nfe, digest, draw, warm_up, flow_end=flow_end if flow else None)
 
 
 def digest(table: StepTable) -> str:
@@ -376,9 +366,10 @@ def adaptive(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candi
 
 def _adaptive_candidate(model: ScoreFunction, options: ComparisonOptions, case: Case, expected: float) -> Candidate:
     def prepare() -> Prepared:
-        sampler = _samplers(model, options, {"solver": case.solver, "rtol": case.tolerance, **case.options})
-        known = repr((__version__, asdict(sampler(True).options)))
-        return _prepared(sampler, expected, None, hashlib.sha256(known.encode()).hexdigest(), with_flow_end=case.flow)
+        chosen = {"solver": case.solver, "rtol": case.tolerance, **case.options}
+        known = repr((__version__, asdict(solver_options(model, {**chosen, "denoise": True}))))
+        digest = hashlib.sha256(known.encode()).hexdigest()
+        return _prepared(model, options, chosen, expected, digest, flow=case.flow)
 
     return Candidate(case, Priority.USUAL if expected <= MANY else Priority.OTHER_BOTH, prepare)
 

@@ -121,7 +121,10 @@ class Unfolded(nn.Module):
         return self.network(x, labels)
 
 
-BF16, GPU, CPU = torch.bfloat16, ("cuda",), ("cpu",)
+FP32, BF16 = torch.float32, torch.bfloat16
+GPU, CPU = ("cuda",), ("cpu",)
+AUTO = {"compile": "auto", "capture": "auto"}
+TUNED = "channels_last, SDPA"
 FROZEN = {"options": {"freezing": True, "max_autotune": True}}
 AUTOTUNED = {"options": {"max_autotune": True, "triton.cudagraphs": True, "coordinate_descent_tuning": False}}
 """The mode "max-autotune" without its coordinate descent, which takes many minutes more."""
@@ -134,35 +137,11 @@ VARIANTS: tuple[Variant, ...] = (
         series=True,
     ),
     Variant("eager TF32", "the same with TF32 matrix products and convolutions", _eager("tf32"), TF32_DB, GPU),
-    _tuned(
-        "eager float32, channels_last",
-        "channels_last and fused attention (SDPA)",
-        torch.float32,
-        devices=CPU,
-        series=True,
-    ),
+    _tuned("eager float32, channels_last", "channels_last and fused attention (SDPA)", FP32, devices=CPU, series=True),
     _tuned("autocast bf16, channels_last", "autocast to bfloat16, 16-bit weights, channels_last, SDPA", BF16),
-    _tuned(
-        "torch.compile float32",
-        "torch.compile with freezing and autotuning, channels_last, SDPA",
-        torch.float32,
-        FROZEN,
-        devices=CPU,
-    ),
-    _tuned(
-        "torch.compile bf16",
-        "torch.compile with freezing and autotuning, bfloat16, channels_last, SDPA",
-        BF16,
-        FROZEN,
-        devices=CPU,
-    ),
-    _tuned(
-        "torch.compile max-autotune bf16",
-        "torch.compile(max-autotune) with its CUDA graphs, bfloat16, channels_last, SDPA",
-        BF16,
-        AUTOTUNED,
-        devices=GPU,
-    ),
+    _tuned("torch.compile float32", f"with freezing and autotuning, {TUNED}", FP32, FROZEN, devices=CPU),
+    _tuned("torch.compile bf16", f"with freezing and autotuning, bfloat16, {TUNED}", BF16, FROZEN, devices=CPU),
+    _tuned("torch.compile max-autotune bf16", f"with its CUDA graphs, bfloat16, {TUNED}", BF16, AUTOTUNED, devices=GPU),
     _tuned(
         "torch.compile max-autotune bf16, fused FIR",
         "the same, with FIR filters as sums of slices, which the compiler fuses into one kernel",
@@ -173,7 +152,7 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     _tuned(
         "torch.compile reduce-overhead bf16",
-        "torch.compile(reduce-overhead) with its CUDA graphs, bfloat16, channels_last, SDPA",
+        f"with its CUDA graphs, bfloat16, {TUNED}",
         BF16,
         {"mode": "reduce-overhead"},
         devices=GPU,
@@ -206,21 +185,12 @@ VARIANTS: tuple[Variant, ...] = (
         capture=True,
         devices=GPU,
     ),
-    _ours(
-        "ours: auto",
-        "what Sampler chooses here for precision, compiler and capture",
-        "auto",
-        compile="auto",
-        capture="auto",
-        devices=GPU,
-        series=True,
-    ),
+    _ours("ours: auto", "Sampler's own precision, compiler and capture", "auto", **AUTO, devices=GPU, series=True),
     _ours(
         "ours: strict",
-        "what Sampler chooses, with images that do not depend on the batch size",
+        "the same, with images that do not depend on the batch size",
         "auto",
-        compile="auto",
-        capture="auto",
+        **AUTO,
         strict=True,
         devices=GPU,
     ),

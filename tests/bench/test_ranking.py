@@ -17,7 +17,7 @@ def line(name: str, nfe: int, quality: float, **changes: Any) -> MeasuredCase:
 
 
 def test_pareto_front() -> None:
-    """A case is on the front if none at the same or a lower cost is as good; the reference and diverged cases are not."""
+    """A case is on the front if none at its cost or below is as good; the reference and diverged cases are not."""
     lines = [
         line("a", 10, 0.5),
         line("b", 5, 0.9),

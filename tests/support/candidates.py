@@ -38,7 +38,7 @@ class Stub:
         return Candidate(case, self.priority, self.prepare)
 
     def prepare(self) -> Prepared:
-        return Prepared(self.nfe, None, f"{self.name} {self.shift} {self.tolerance}", self.draw, lambda: None)
+        return Prepared(self.nfe, f"{self.name} {self.shift} {self.tolerance}", self.draw, lambda: None)
 
     def draw(self, seeds: Sequence[int]) -> Drawn:
         self.log.append(self.name)

@@ -62,17 +62,17 @@ WRITE_EVERY = 2.0
 SHOWN = 12
 """Images of a strip."""
 NOTES = (
-    "All lines draw the same seeds: their samples begin at the same states and are scored in the same way.",
-    "The standard error is the effect of other seeds, estimated from halves of the samples. Two lines are tied if they "
-    "differ by less than twice the standard error of their difference, or if both are as near as exact draws of the "
-    "same number may be.",
-    "A distance of few samples is larger than that of many, for every line alike; the floor shows by how much.",
-    "Time is measured apart from quality, in one process: in every round each line draws one batch, in an order that "
-    "rotates. The figure is the median of the rounds; a line of very many evaluations may have only one.",
-    "A line takes as many steps as its budget of network evaluations allows, denoising and correctors included.",
+    "All candidates draw the same seeds: their samples begin at the same states and are scored in the same way.",
+    "The standard error is the effect of other seeds, estimated from halves of the samples. Two candidates are tied if "
+    "they differ by less than twice the standard error of their difference, or if both are as near as exact draws of "
+    "the same number may be.",
+    "A distance of few samples is larger than that of many, for all candidates alike; the floor shows by how much.",
+    "Time is measured apart from quality, in one process: in every round each candidate draws one batch, in an order "
+    "that rotates. The figure is the median of the rounds; a candidate of very many evaluations may have only one.",
+    "A candidate takes as many steps as its budget of network evaluations allows, denoising and correctors included.",
 )
 FLOW_NOTE = (
-    "The error of a deterministic line is the root mean square distance, over the first seeds, from the converged "
+    "The error of a deterministic candidate is the root mean square distance, over the first seeds, from the converged "
     "solution of the probability flow, before denoising. The published uniform grid does not end at eps."
 )
 
@@ -139,7 +139,7 @@ def compare(
         lines=lines,
     )
     print(
-        f"{name}, {samples} samples a line, {len(candidates)} lines at most; {measure.name}, {measure.floor_name}: "
+        f"{name}: at most {len(candidates)} candidates of {samples} samples; {measure.name}, {measure.floor_name}: "
         f"{measure.floor:.4g}",
         flush=True,
     )
@@ -345,7 +345,7 @@ class _Run:
                 print(f"  {line} cannot be timed: {error_sentence(error)}", flush=True)
         repeated = {digest: taken for digest, taken in readings.items() if rounds(spent[digest]) > 1}
         add_rounds(repeated, read, begin + seconds, LEAST_ROUNDS, MOST_ROUNDS)
-        print(f"timed {len(readings)} of {len(wanted)} lines in {time.perf_counter() - begin:.3g} s", flush=True)
+        print(f"timed {len(readings)} of {len(wanted)} candidates in {time.perf_counter() - begin:.3g} s", flush=True)
         if not readings:
             return
         timed_on = {"device": self.result.machine, "threads": torch.get_num_threads(), "batch_size": batch}

@@ -193,7 +193,7 @@ def _untimed(lines: Sequence[MeasuredCase]) -> list[str]:
     total, timed = len(competing(lines)), len(competing(lines, "seconds_per_1000"))
     if timed in (0, total):
         return []
-    return [f"Of {total} lines {timed} were timed; rankings by time leave out the others."]
+    return [f"Of {total} candidates {timed} were timed; rankings by time leave out the others."]
 
 
 def _against_reference(lines: Sequence[MeasuredCase], by_nfe: Sequence[Best]) -> list[str]:

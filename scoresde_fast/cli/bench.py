@@ -67,9 +67,9 @@ class BenchSolvers:
     """digits-vp or another embedded model of images, a folder of a similar model, or a model with an exact score:
     mixture-ve, mixture-vp, mixture-subvp, mixture-cld."""
     nfe: tuple[int, ...] = (5, 10, 15, 20, 25, 50, 100)
-    """Budgets of network evaluations; each line takes as many steps as its budget allows."""
+    """Budgets of network evaluations; each candidate takes as many steps as its budget allows."""
     samples: Annotated[int | None, arg(help_behavior_hint="(default: 2 000 images or 20 000 numbers)")] = None
-    """Samples of each line; all lines draw the same seeds."""
+    """Samples of each candidate; all candidates draw the same seeds."""
     solvers: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all of the model's SDE)")] = ()
     """Solvers to compare."""
     grids: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all)")] = ()
@@ -79,11 +79,11 @@ class BenchSolvers:
     reference_steps: Annotated[int | None, NO_DEFAULT] = None
     """Also measure the published sampler with this number of steps (1000), as the reference."""
     seconds: Annotated[float | None, NO_DEFAULT] = None
-    """No line begins that would end later. The most important lines come first; the ones left out are listed."""
+    """No candidate begins that would end later. The most important ones come first; those left out are listed."""
     timing_seconds: Annotated[float | None, arg(help_behavior_hint="(default: 120, or 30 for a mixture)")] = None
-    """Time for the interleaved rounds that time the lines, after all are measured."""
+    """Time for the interleaved rounds that time the candidates, after all are measured."""
     no_timing: Flag = False
-    """Do not time the lines; the same command without this option does so later, on a quiet machine."""
+    """Do not time the candidates; the same command without this option does so later, on a quiet machine."""
     batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 100 images or 20 000 numbers)")] = None
     """Samples at once."""
     device: str = "cpu"

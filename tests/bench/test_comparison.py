@@ -83,7 +83,7 @@ def test_a_user_s_solver_joins_by_a_decorator(tmp_path: Path, capsys: pytest.Cap
     ids=["absent", "empty", "fails", "taken", "elsewhere"],
 )
 def test_plugin_mistakes(code: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A plugin that cannot be used is answered by one sentence, and leaves the registry as it was."""
+    """A plugin that cannot be used gives one sentence, and leaves the registry as it was."""
     path = tmp_path / "plugin.py"
     if code is not None:
         path.write_text(code)
@@ -115,14 +115,14 @@ def test_plugin_mistakes(code: str | None, said: str, tmp_path: Path, capsys: py
     ],
 )
 def test_mistakes(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistake is answered with one sentence, before anything is measured."""
+    """A mistake gives one sentence, before anything is measured."""
     assert main(["bench", "solvers", *arguments]) == 2
     printed = capsys.readouterr()
     assert said in printed.err and printed.err.count("\n") == 1 and printed.out == ""
 
 
 def test_an_unscored_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A model whose samples digits-features does not take is refused with their shape."""
+    """A model is refused, with the shape of its samples, if digits-features cannot take them."""
     options = sf.load("digits-vp").config.to_dict()
     options["data"]["image_size"] = 8
     options["model"] |= {"nf": 32, "ch_mult": (1, 1), "num_res_blocks": 1}
@@ -131,8 +131,8 @@ def test_an_unscored_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "have the shape (3, 8, 8)" in capsys.readouterr().err
 
 
-def test_lines_that_fail_cost_themselves() -> None:
-    """A broken candidate is listed with its reason, one whose samples are not finite has diverged, the rest stands."""
+def test_a_failing_candidate_does_not_stop_the_others() -> None:
+    """A broken candidate is listed with its reason; one with infinite samples has diverged; the others are measured."""
     broken, lost = Stub("broken", fails=TypeError("no\nsuch")), Stub("lost", fails=sf_error())
     result = run_stubs(broken, Stub("nan", shift=float("nan")), lost, Stub("good"))
     assert [(skip.name, skip.reason) for skip in result.skipped] == [("broken", "TypeError: no such")]
@@ -142,14 +142,14 @@ def test_lines_that_fail_cost_themselves() -> None:
 
 
 def sf_error() -> Exception:
-    """What the loop raises."""
+    """Return the error that the loop raises."""
     from scoresde_fast.loop.watch import NonFiniteError
 
     return NonFiniteError("NaN at t = 0.5")
 
 
 def test_a_solver_of_another_kind_joins_by_the_protocol() -> None:
-    """Tolerances take the place of budgets, and the evaluations are those that the run took."""
+    """An adaptive candidate has a tolerance instead of a budget, and its evaluations come from the run."""
     result = run_stubs(
         Stub("adaptive", budget=None, tolerance=0.1, nfe=7.5), Stub("adaptive", tolerance=0.01, nfe=12.5)
     )
@@ -158,7 +158,7 @@ def test_a_solver_of_another_kind_joins_by_the_protocol() -> None:
 
 
 def test_the_adaptive_solvers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RK45 and "gotta go fast" have a line for each tolerance, with the evaluations that they took."""
+    """RK45 and "gotta go fast" are measured at each tolerance, with the evaluations of the run."""
     monkeypatch.setattr(candidates, "TOLERANCES", {"rk45": {0.1: 30, 0.01: 60}, "ggf": {0.2: 30}})
     options = replace(SMALL, solvers=("rk45", "ggf"))
     result = compare("mixture-vp", options, samples=64, timing_seconds=20)
@@ -171,8 +171,8 @@ def test_the_adaptive_solvers_are_measured(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(line.seconds_per_1000 > 0 for line in result.lines)
 
 
-def test_the_most_telling_come_first_and_the_rest_is_listed() -> None:
-    """Without time lines go by what they tell and then by cost; with a limit, what does not fit is named."""
+def test_the_highest_priority_comes_first_and_the_rest_is_listed() -> None:
+    """Candidates are sorted by priority and then by cost; with a limit, those that do not fit are listed."""
     log: list[str] = []
     stubs = [
         Stub("other", priority=Priority.OTHER_BOTH, budget=1, log=log),
@@ -185,8 +185,8 @@ def test_the_most_telling_come_first_and_the_rest_is_listed() -> None:
     assert result.ranking.sentences == [] and "Nothing was measured" in render(result)
 
 
-def test_a_second_call_goes_on(tmp_path: Path) -> None:
-    """Kept lines are not measured again unless their method changed; other samples are refused."""
+def test_a_second_call_continues(tmp_path: Path) -> None:
+    """A case is measured again only if its method has changed; another number of samples is refused."""
     out, log = tmp_path / "x.json", []
     run_stubs(Stub("a", log=log), out=out)
     result = run_stubs(Stub("a", log=log), Stub("b", shift=0.5, log=log), out=out)
@@ -202,7 +202,7 @@ def test_a_second_call_goes_on(tmp_path: Path) -> None:
 
 
 def test_times_are_medians_of_interleaved_rounds() -> None:
-    """After all lines each draws a batch in turn, in an order that rotates, but for one that has diverged."""
+    """After all are measured, each draws a batch in turn, in an order that rotates; diverged ones do not."""
     log: list[str] = []
     sleepers = [Stub(name, lasts=lasts, log=log) for name, lasts in (("a", 0.02), ("b", 0.06), ("c", 0.02))]
     result = run_stubs(*sleepers, Stub("nan", shift=float("nan"), log=log), timing_seconds=5, batch_size=50)
@@ -217,7 +217,7 @@ def test_times_are_medians_of_interleaved_rounds() -> None:
 
 
 def test_the_time_for_timing_is_kept() -> None:
-    """A line of very many evaluations is timed once; one whose rounds do not fit is not, and nothing is said of it."""
+    """A long case is timed once; one whose rounds do not fit is not timed, and the ranking counts it."""
     log: list[str] = []
     stubs = [
         Stub("cheap", log=log),
@@ -228,14 +228,14 @@ def test_the_time_for_timing_is_kept() -> None:
     assert log == ["cheap", "long", "cheap", "cheap", "long", *["cheap"] * (LEAST_ROUNDS - 1)]
     timed = {line.nfe: (line.timed, line.seconds_per_1000 is None) for line in result.lines}
     assert timed == {4: (LEAST_ROUNDS, False), 80: (1, False), 4000: (0, True)}
-    said = "Of 3 lines 2 were timed; rankings by time leave out the others."
+    said = "Of 3 candidates 2 were timed; rankings by time leave out the others."
     assert said in result.ranking.sentences
     pytest.importorskip("matplotlib")
     assert render(result).count("<svg") == 2
 
 
 def test_quality_now_and_times_later(tmp_path: Path) -> None:
-    """A call without times is gone on with by one that only times, on other threads too; their times do not mix."""
+    """A later call adds the times, also on other threads; times of different threads do not mix."""
     pytest.importorskip("matplotlib")
     out, log = tmp_path / "x.json", []
     stubs = Stub("a", log=log), Stub("b", shift=0.5, log=log)
@@ -262,8 +262,8 @@ def test_quality_now_and_times_later(tmp_path: Path) -> None:
     assert all(line.timed >= LEAST_ROUNDS for line in result.lines), "times taken on the same stay"
 
 
-def test_a_line_that_cannot_be_timed_costs_itself() -> None:
-    """A failure in the first round, of memory perhaps, leaves the other lines' times."""
+def test_a_failure_in_timing_does_not_stop_the_others() -> None:
+    """A failure in the first round of timing, perhaps for lack of memory, keeps the times of the others."""
 
     @dataclass(frozen=True)
     class Once(Stub):
@@ -291,7 +291,7 @@ def test_steps_of_another_name_are_measured_once() -> None:
 
 
 def test_images_are_scored_and_shown(tmp_path: Path) -> None:
-    """On an embedded model lines have a Frechet distance, a second opinion, and a strip of images each."""
+    """On an embedded model a case has a Frechet distance, further measures, and images on the page."""
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     options = replace(SMALL, budgets=(2, 6), solvers=("dpmpp_2m",), reference_steps=25)

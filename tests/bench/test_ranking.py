@@ -51,7 +51,7 @@ def test_lines_without_time_are_in_nothing_about_time() -> None:
     assert found.by_nfe[0].best == 1 and found.by_seconds[0].best == 0
     assert found.fronts == {"nfe": [1, 2], "seconds_per_1000": [0, 2]}
     assert found.sentences[0] == "Best within 10 evaluations: b, 0.4 ± 0.01 at 10 NFE."
-    assert found.sentences[-1].startswith("Of 3 lines 2 were timed;")
+    assert found.sentences[-1].startswith("Of 3 candidates 2 were timed;")
     untimed = rank([lines[1]], (10,))
     assert untimed.by_seconds == untimed.fronts["seconds_per_1000"] == [] and len(untimed.sentences) == 1
 

@@ -33,7 +33,7 @@ def test_result_is_complete(sampling_result_file: Path) -> None:
     assert all([point["batch"] for point in line["points"]] == [1, 2] for line in series["lines"])
 
 
-def test_one_broken_variant_costs_itself() -> None:
+def test_a_broken_variant_does_not_stop_the_others() -> None:
     """A variant that fails is left out with its error, and the others are measured."""
 
     def fail(workload: Workload) -> Any:
@@ -62,7 +62,7 @@ def test_one_broken_variant_costs_itself() -> None:
 def test_mistakes(
     arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mistake is answered with one sentence, before anything is measured."""
+    """A mistake gives one sentence, before anything is measured."""
     monkeypatch.setattr(sampling, "ceilings", lambda device: CEILINGS)
     assert main(["bench", *arguments]) == 2
     error = capsys.readouterr().err

@@ -278,8 +278,14 @@ def _prepared(
 
     @cache
     def sampler(denoise: bool) -> Sampler:
-        run = {"device": options.device, "precision": options.precision, "batch_size": options.batch_size}
-        return Sampler(model, **chosen, **run, denoise=denoise)
+        return Sampler(
+            model,
+            **chosen,
+            denoise=denoise,
+            device=options.device,
+            precision=options.precision,
+            batch_size=options.batch_size,
+        )
 
     def draw(seeds: Sequence[int]) -> Drawn:
         samples = sampler(True).sample(seeds)

@@ -131,22 +131,22 @@ def quality(result: Comparison, cost: str) -> Markup:
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(10.4, 4.8)
         front = [result.lines[place] for place in result.ranking.fronts[cost]]
-        x, y = [line.value(cost) for line in front], [line.quality for line in front]
+        x, y = [case.value(cost) for case in front], [case.quality for case in front]
         axes.plot(x, y, color=FAINT, alpha=0.35, linewidth=9, solid_capstyle="round", label="Pareto front")
-        errors = [line.standard_error for line in front]
+        errors = [case.standard_error for case in front]
         axes.errorbar(x, y, errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=4)
         values = [*_curves(axes, result, cost, "quality"), result.floor]
         axes.axhline(result.floor, color=INK, linewidth=1, linestyle=":", label=result.floor_name)
-        for line in result.lines:
-            if line.reference and not line.diverged:
-                axes.axhline(line.quality, color=INK, linewidth=1, linestyle="--", label=line.name)
-                values.append(line.quality)
+        for case in result.lines:
+            if case.reference and not case.diverged:
+                axes.axhline(case.quality, color=INK, linewidth=1, linestyle="--", label=case.name)
+                values.append(case.quality)
         return _finish(figure, axes, result, cost, values, result.measure)
 
 
 def flow_error(result: Comparison) -> Markup | None:
     """Draw the error of each deterministic solver to the converged flow; None where none was measured."""
-    if all(line.flow_error is None for line in result.lines):
+    if all(case.flow_error is None for case in result.lines):
         return None
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(10.4, 4.8)
@@ -157,17 +157,17 @@ def flow_error(result: Comparison) -> Markup | None:
 def _curves(axes: Axes, result: Comparison, cost: str, value: str) -> list[float]:
     """Draw a curve for each solver, the best at the end first in the legend; return the values."""
     styles = _styles(result)
-    curves = best_of_curve([line for line in result.lines if line.value(cost) < math.inf], value)
+    curves = best_of_curve([case for case in result.lines if case.value(cost) < math.inf], value)
     rest = "other solvers"
     for name, curve in sorted(curves.items(), key=lambda item: (item[0] not in styles, item[1][-1].value(value))):
-        points = sorted((line.value(cost), line.value(value)) for line in curve)
+        points = sorted((case.value(cost), case.value(value)) for case in curve)
         x, y = [point[0] for point in points], [point[1] for point in points]
         if name in styles:
             axes.plot(x, y, label=name, linewidth=1.6, markersize=5, **styles[name])
         else:
             axes.plot(x, y, label=rest, color=FAINT, alpha=0.5, linewidth=0.8, zorder=1)
             rest = "_" + rest.lstrip("_")  # once in the legend
-    return [line.value(value) for curve in curves.values() for line in curve]
+    return [case.value(value) for curve in curves.values() for case in curve]
 
 
 def _styles(result: Comparison) -> dict[str, dict[str, Any]]:
@@ -177,9 +177,9 @@ def _styles(result: Comparison) -> dict[str, dict[str, Any]]:
     """
     curves = best_of_curve(result.lines)
 
-    def behind(line: MeasuredCase) -> float:
-        within = [other.quality for other in competing(result.lines) if other.nfe <= line.nfe]
-        return line.quality / min(within) - (line.solver in result.own)
+    def behind(case: MeasuredCase) -> float:
+        within = [other.quality for other in competing(result.lines) if other.nfe <= case.nfe]
+        return case.quality / min(within) - (case.solver in result.own)
 
     nearest = {name: min(map(behind, curve)) for name, curve in curves.items()}
     main = sorted(sorted(nearest, key=lambda name: nearest[name])[: len(CURVES)])
@@ -204,8 +204,8 @@ def _finish(
     if values:
         axes.set_ylim(0.7 * min(values), min(1.4 * max(values), worst * min(values)))
     if cost == "nfe":
-        budgets = sorted({line.budget for line in result.lines if line.budget})
-        most = max((line.nfe for line in competing(result.lines)), default=0)
+        budgets = sorted({case.budget for case in result.lines if case.budget})
+        most = max((case.nfe for case in competing(result.lines)), default=0)
         round_counts = [step * 10**power for power in range(4) for step in (1, 2, 5)]
         beyond = [count for count in round_counts if max(budgets, default=0) < count <= most]
         axes.set_xticks([*budgets, *beyond], [str(count) for count in (*budgets, *beyond)])

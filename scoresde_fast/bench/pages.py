@@ -77,8 +77,8 @@ def _solvers(result: Comparison) -> dict[str, Any]:
     from scoresde_fast.bench import charts
 
     places = {place for front in result.ranking.fronts.values() for place in front}
-    measured = [(line, place in places) for place, line in enumerate(result.lines) if not line.diverged]
-    diverged = [UnmeasuredCase(**line.case_fields(), reason="diverged") for line in result.lines if line.diverged]
+    measured = [(case, place in places) for place, case in enumerate(result.lines) if not case.diverged]
+    diverged = [UnmeasuredCase(**case.case_fields(), reason="diverged") for case in result.lines if case.diverged]
     return {
         "result": result,
         "charts": {cost: charts.quality(result, cost) for cost in charts.COSTS if competing(result.lines, cost)},
@@ -97,7 +97,7 @@ def _solvers(result: Comparison) -> dict[str, Any]:
 class Cell(NamedTuple):
     """A curve's best case within a budget; ``mark``: "best" or "tied" among all curves, or neither."""
 
-    line: MeasuredCase
+    case: MeasuredCase
     mark: str
 
 
@@ -107,17 +107,17 @@ def best_table(result: Comparison) -> dict[str, list[Cell | None]]:
         name: [_cell(result, curve, best) for best in result.ranking.by_nfe]
         for name, curve in best_of_curve(result.lines).items()
     }
-    last = {name: next((cell.line.quality for cell in reversed(row) if cell), 0.0) for name, row in rows.items()}
+    last = {name: next((cell.case.quality for cell in reversed(row) if cell), 0.0) for name, row in rows.items()}
     return dict(sorted(rows.items(), key=lambda item: last[item[0]]))
 
 
 def _cell(result: Comparison, curve: Sequence[MeasuredCase], best: Best) -> Cell | None:
-    within = [line for line in curve if line.nfe <= best.limit]
+    within = [case for case in curve if case.nfe <= best.limit]
     if not within:
         return None
-    line = min(within, key=lambda line: line.quality)
-    place = result.lines.index(line)
-    return Cell(line, "best" if place == best.best else "tied" if place in best.tied else "")
+    case = min(within, key=lambda case: case.quality)
+    place = result.lines.index(case)
+    return Cell(case, "best" if place == best.best else "tied" if place in best.tied else "")
 
 
 def _grouped(cases: Sequence[UnmeasuredCase]) -> list[tuple[str, str]]:

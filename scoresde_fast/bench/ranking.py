@@ -86,89 +86,89 @@ class Ranking:
     sentences: list[str]
 
 
-def rank(lines: Sequence[MeasuredCase], budgets: Iterable[int], chance: float = 0.0) -> Ranking:
+def rank(cases: Sequence[MeasuredCase], budgets: Iterable[int], chance: float = 0.0) -> Ranking:
     """Rank measured cases within each budget of evaluations, and within round limits of time.
 
     Args:
-        lines: the measured cases.
+        cases: the measured cases.
         budgets: limits of network evaluations; the largest number that a case took is added.
         chance: as of `Measure`: cases below it are tied.
     """
     limits = sorted(set(budgets))
-    most = max((math.ceil(line.nfe) for line in competing(lines)), default=0)
+    most = max((math.ceil(case.nfe) for case in competing(cases)), default=0)
     if limits and most > limits[-1]:
         limits.append(most)
-    by_nfe = _bests(lines, "nfe", limits, chance)
+    by_nfe = _bests(cases, "nfe", limits, chance)
     by_seconds: list[Best] = []
-    for found in _bests(lines, "seconds_per_1000", _time_limits(lines), chance):
+    for found in _bests(cases, "seconds_per_1000", _time_limits(cases), chance):
         if not by_seconds or found.best != by_seconds[-1].best:
             by_seconds.append(found)
     sentences = [
-        *(_recommendation(lines, found, f"{found.limit} evaluations") for found in by_nfe),
-        *(_recommendation(lines, found, f"{found.limit:g} s for 1000 samples") for found in by_seconds),
-        *_untimed(lines),
-        *_against_reference(lines, by_nfe),
+        *(_recommendation(cases, found, f"{found.limit} evaluations") for found in by_nfe),
+        *(_recommendation(cases, found, f"{found.limit:g} s for 1000 samples") for found in by_seconds),
+        *_untimed(cases),
+        *_against_reference(cases, by_nfe),
     ]
-    fronts = {cost: pareto_front(lines, cost) for cost in ("nfe", "seconds_per_1000")}
+    fronts = {cost: pareto_front(cases, cost) for cost in ("nfe", "seconds_per_1000")}
     return Ranking(by_nfe, by_seconds, fronts, sentences)
 
 
-def competing(lines: Iterable[MeasuredCase], cost: str = "nfe") -> list[MeasuredCase]:
+def competing(cases: Iterable[MeasuredCase], cost: str = "nfe") -> list[MeasuredCase]:
     """Return the cases of known quality and cost, without the reference."""
-    return [line for line in lines if max(line.quality, line.value(cost)) < math.inf and not line.reference]
+    return [case for case in cases if max(case.quality, case.value(cost)) < math.inf and not case.reference]
 
 
-def best_of_curve(lines: Iterable[MeasuredCase], value: str = "quality") -> dict[str, list[MeasuredCase]]:
+def best_of_curve(cases: Iterable[MeasuredCase], value: str = "quality") -> dict[str, list[MeasuredCase]]:
     """Return the curves by name: for each budget or tolerance the case of least ``value``, in order of evaluations."""
     best: dict[tuple[str, int | None, float | None], MeasuredCase] = {}
-    for line in competing(lines):
-        key = (line.name, line.budget, line.tolerance)
-        if line.value(value) < (best[key].value(value) if key in best else math.inf):
-            best[key] = line
+    for case in competing(cases):
+        key = (case.name, case.budget, case.tolerance)
+        if case.value(value) < (best[key].value(value) if key in best else math.inf):
+            best[key] = case
     curves: dict[str, list[MeasuredCase]] = {}
-    for line in sorted(best.values(), key=lambda line: line.nfe):
-        curves.setdefault(line.name, []).append(line)
+    for case in sorted(best.values(), key=lambda case: case.nfe):
+        curves.setdefault(case.name, []).append(case)
     return curves
 
 
-def pareto_front(lines: Sequence[MeasuredCase], cost: str) -> list[int]:
+def pareto_front(cases: Sequence[MeasuredCase], cost: str) -> list[int]:
     """Return the places of the cases that no other beats at the same or a lower cost, the cheapest first."""
     front: list[int] = []
     reached = math.inf
-    for line in sorted(competing(lines, cost), key=lambda line: (line.value(cost), line.quality)):
-        if line.quality < reached:
-            reached = line.quality
-            front.append(lines.index(line))
+    for case in sorted(competing(cases, cost), key=lambda case: (case.value(cost), case.quality)):
+        if case.quality < reached:
+            reached = case.quality
+            front.append(cases.index(case))
     return front
 
 
-def tied(line: MeasuredCase, other: MeasuredCase, chance: float = 0.0) -> bool:
+def tied(case: MeasuredCase, other: MeasuredCase, chance: float = 0.0) -> bool:
     """Return whether two cases cannot be distinguished."""
-    error = paired_standard_error(line.half_differences, other.half_differences)
-    apart = abs(line.quality - other.quality) > TIED * error
-    return not apart or max(line.quality, other.quality) <= chance
+    error = paired_standard_error(case.half_differences, other.half_differences)
+    apart = abs(case.quality - other.quality) > TIED * error
+    return not apart or max(case.quality, other.quality) <= chance
 
 
-def _bests(lines: Sequence[MeasuredCase], cost: str, limits: Sequence[float], chance: float) -> list[Best]:
+def _bests(cases: Sequence[MeasuredCase], cost: str, limits: Sequence[float], chance: float) -> list[Best]:
     """Return the best case within each limit that a case keeps to."""
     found = []
     for limit in limits:
-        within = [line for line in competing(lines, cost) if line.value(cost) <= limit]
-        within.sort(key=lambda line: line.quality)
+        within = [case for case in competing(cases, cost) if case.value(cost) <= limit]
+        within.sort(key=lambda case: case.quality)
         if within:
-            equal = [line for line in within if line is within[0] or tied(line, within[0], chance)]
+            equal = [case for case in within if case is within[0] or tied(case, within[0], chance)]
             first: dict[str, MeasuredCase] = {}
-            for line in equal:
-                first.setdefault(line.name, line)
-            best, *others = (lines.index(line) for line in first.values())
-            cheapest = min(equal, key=lambda line: line.value(cost))
-            found.append(Best(limit, best, others, lines.index(cheapest)))
+            for case in equal:
+                first.setdefault(case.name, case)
+            best, *others = (cases.index(case) for case in first.values())
+            cheapest = min(equal, key=lambda case: case.value(cost))
+            found.append(Best(limit, best, others, cases.index(cheapest)))
     return found
 
 
-def _time_limits(lines: Sequence[MeasuredCase]) -> list[float]:
+def _time_limits(cases: Sequence[MeasuredCase]) -> list[float]:
     """Return 1, 2 and 5 times powers of ten, from the shortest to just above the longest time."""
-    took = [line.value("seconds_per_1000") for line in competing(lines, "seconds_per_1000")]
+    took = [case.value("seconds_per_1000") for case in competing(cases, "seconds_per_1000")]
     if not took:
         return []
     powers = range(math.floor(math.log10(min(took))), math.ceil(math.log10(max(took))) + 1)
@@ -177,34 +177,34 @@ def _time_limits(lines: Sequence[MeasuredCase]) -> list[float]:
     return [limit for limit in limits if min(took) <= limit <= covering]
 
 
-def _recommendation(lines: Sequence[MeasuredCase], found: Best, limit: str) -> str:
-    sentence = f"Best within {limit}: {_with_figures(lines[found.best])}."
+def _recommendation(cases: Sequence[MeasuredCase], found: Best, limit: str) -> str:
+    sentence = f"Best within {limit}: {_with_figures(cases[found.best])}."
     if found.tied:
-        names = [str(lines[place]) for place in found.tied]
+        names = [str(cases[place]) for place in found.tied]
         if len(names) > NAMED:
             names = [*names[:NAMED], f"{len(names) - NAMED} more"]
         sentence += f" Indistinguishable from it: {', '.join(names)}."
     if found.cheapest != found.best:
-        sentence += f" At the least cost: {_with_figures(lines[found.cheapest])}."
+        sentence += f" At the least cost: {_with_figures(cases[found.cheapest])}."
     return sentence
 
 
-def _untimed(lines: Sequence[MeasuredCase]) -> list[str]:
-    total, timed = len(competing(lines)), len(competing(lines, "seconds_per_1000"))
+def _untimed(cases: Sequence[MeasuredCase]) -> list[str]:
+    total, timed = len(competing(cases)), len(competing(cases, "seconds_per_1000"))
     if timed in (0, total):
         return []
     return [f"Of {total} candidates {timed} were timed; rankings by time leave out the others."]
 
 
-def _against_reference(lines: Sequence[MeasuredCase], by_nfe: Sequence[Best]) -> list[str]:
+def _against_reference(cases: Sequence[MeasuredCase], by_nfe: Sequence[Best]) -> list[str]:
     """Compare the best of each budget with the reference, and name the first case that is near it."""
-    reference = next((line for line in lines if line.reference and line.quality < math.inf), None)
+    reference = next((case for case in cases if case.reference and case.quality < math.inf), None)
     if reference is None or not by_nfe:
         return []
-    bests = [(found.limit, lines[found.best]) for found in by_nfe]
-    factors = [f"{line.quality / reference.quality:.3g} times it within {limit}" for limit, line in bests]
-    near = [line for line in competing(lines) if line.quality <= NEAR * reference.quality]
-    first = min(near, key=lambda line: (line.nfe, line.quality), default=None)
+    bests = [(found.limit, cases[found.best]) for found in by_nfe]
+    factors = [f"{case.quality / reference.quality:.3g} times it within {limit}" for limit, case in bests]
+    near = [case for case in competing(cases) if case.quality <= NEAR * reference.quality]
+    first = min(near, key=lambda case: (case.nfe, case.quality), default=None)
     reached = f"at the fewest evaluations: {_with_figures(first)}" if first else "none"
     return [
         f"The reference is {_with_figures(reference)}. The best have {', '.join(factors)} evaluations. "
@@ -212,6 +212,6 @@ def _against_reference(lines: Sequence[MeasuredCase], by_nfe: Sequence[Best]) ->
     ]
 
 
-def _with_figures(line: MeasuredCase) -> str:
-    took = "" if line.seconds_per_1000 is None else f" and {line.seconds_per_1000:.3g} s for 1000"
-    return f"{line}, {line.quality:.4g} ± {line.standard_error:.2g} at {line.nfe:.4g} NFE{took}"
+def _with_figures(case: MeasuredCase) -> str:
+    took = "" if case.seconds_per_1000 is None else f" and {case.seconds_per_1000:.3g} s for 1000"
+    return f"{case}, {case.quality:.4g} ± {case.standard_error:.2g} at {case.nfe:.4g} NFE{took}"

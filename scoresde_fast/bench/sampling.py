@@ -227,17 +227,16 @@ def measure_batches(
             variant.name: _prepare(variant, same, gflop * batch * workload.nfe, compiled=compiled, full=full)
             for variant in series
         }
-        runs = {name: ready.run for name, ready in found.items() if isinstance(ready, _Prepared)}
-        spoken = []
-        for variant_name, readings in race(runs, device, seconds / len(batches)).items():
+        runs = {label: ready.run for label, ready in found.items() if isinstance(ready, _Prepared)}
+        said = []
+        for label, readings in race(runs, device, seconds / len(batches)).items():
             took = quartiles(readings)[1]
             point = BatchPoint(batch, 1e3 * took / workload.nfe, batch / took)
-            points.setdefault(variant_name, []).append(point)
-            spoken.append(f"{variant_name} {point.ms_per_nfe:.2f} ms an NFE")
-        print(f"  batch {batch}: {', '.join(spoken)}", flush=True)
-    lines = [
-        BatchLine(variant.name, variant.ours, points[variant.name]) for variant in series if variant.name in points
-    ]
+            points.setdefault(label, []).append(point)
+            said.append(f"{label} {point.ms_per_nfe:.2f} ms an NFE")
+        print(f"  batch {batch}: {', '.join(said)}", flush=True)
+    ours = {variant.name: variant.ours for variant in series}
+    lines = [BatchLine(label, ours[label], found_points) for label, found_points in points.items()]
     return BatchSeries(name, workload.nfe, lines)
 
 

@@ -123,7 +123,7 @@ class Unfolded(nn.Module):
 
 FP32, BF16 = torch.float32, torch.bfloat16
 GPU, CPU = ("cuda",), ("cpu",)
-AUTO = {"compile": "auto", "capture": "auto"}
+AUTO: dict[str, Any] = {"compile": "auto", "capture": "auto"}
 TUNED = "channels_last, SDPA"
 FROZEN = {"options": {"freezing": True, "max_autotune": True}}
 AUTOTUNED = {"options": {"max_autotune": True, "triton.cudagraphs": True, "coordinate_descent_tuning": False}}

@@ -216,28 +216,31 @@ def measure_batches(
     """Measure the variants that have a ``series`` at each of `BATCHES`."""
     device = workload.device
     batches = BATCHES[device.type]
-    points: dict[str, list[BatchPoint]] = {}
+    lines = {variant.name: BatchLine(variant.name, variant.ours, []) for variant in variants if variant.series}
     gflop = total_gflop(operations(workload.model.network, workload.model.state_shape))
     compiled = device.type == "cuda" and name in embedded_names()
-    series = [variant for variant in variants if variant.series]
-    for batch in batches:
+
+    def points(batch: int) -> dict[str, BatchPoint]:
+        """Measure one batch size; the prepared runs of a large batch do not outlive this function."""
         same = replace(workload, seeds=tuple(range(batch)))
         torch.compiler.reset()
-        found = {
-            variant.name: _prepare(variant, same, gflop * batch * workload.nfe, compiled=compiled, full=full)
-            for variant in series
-        }
-        runs = {label: ready.run for label, ready in found.items() if isinstance(ready, _Prepared)}
-        said = []
-        for label, readings in race(runs, device, seconds / len(batches)).items():
-            took = quartiles(readings)[1]
-            point = BatchPoint(batch, 1e3 * took / workload.nfe, batch / took)
-            points.setdefault(label, []).append(point)
-            said.append(f"{label} {point.ms_per_nfe:.2f} ms an NFE")
+        runs = {}
+        for variant in variants:
+            if variant.series:
+                found = _prepare(variant, same, gflop * batch * workload.nfe, compiled=compiled, full=full)
+                if isinstance(found, _Prepared):
+                    runs[variant.name] = found.run
+        timed = race(runs, device, seconds / len(batches))
+        medians = {label: quartiles(readings)[1] for label, readings in timed.items()}
+        return {label: BatchPoint(batch, 1e3 * took / workload.nfe, batch / took) for label, took in medians.items()}
+
+    for batch in batches:
+        found = points(batch)
+        for label, point in found.items():
+            lines[label].points.append(point)
+        said = (f"{label} {point.ms_per_nfe:.2f} ms an NFE" for label, point in found.items())
         print(f"  batch {batch}: {', '.join(said)}", flush=True)
-    ours = {variant.name: variant.ours for variant in series}
-    lines = [BatchLine(label, ours[label], found_points) for label, found_points in points.items()]
-    return BatchSeries(name, workload.nfe, lines)
+    return BatchSeries(name, workload.nfe, [line for line in lines.values() if line.points])
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from typing import Any
 
 from conditional_truth import SDES, SHAPE, TASKS
 
-from scoresde_fast.bench.correlated import CorrelatedGaussian
 from scoresde_fast.bench.machine import device_info
-from scoresde_fast.bench.projected import posterior_moments, projected_moments
-from scoresde_fast.bench.rounding import write_json
+from scoresde_fast.bench.posteriors import CorrelatedGaussian, posterior_moments, projected_moments
+from scoresde_fast.bench.results import write_json
 from scoresde_fast.solvers import SolverOptions
 
 PREDICTORS = {"ve": "reverse_diffusion", "vp": "reverse_diffusion", "subvp": "euler_maruyama", "cld": "sscs"}

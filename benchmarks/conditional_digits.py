@@ -23,7 +23,7 @@ from torch import Tensor
 
 import scoresde_fast as sf
 from scoresde_fast.bench.machine import device_info
-from scoresde_fast.bench.rounding import write_json
+from scoresde_fast.bench.results import write_json
 from scoresde_fast.conditions.operators import LinearOperator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES

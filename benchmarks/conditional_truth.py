@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.bench.correlated import CorrelatedGaussian, Moments, mixture_posterior
 from scoresde_fast.bench.machine import device_info
-from scoresde_fast.bench.rounding import write_json
+from scoresde_fast.bench.posteriors import CorrelatedGaussian, Moments, mixture_posterior
+from scoresde_fast.bench.results import write_json
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.tasks import ASSUMED_NOISE

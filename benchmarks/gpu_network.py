@@ -14,10 +14,9 @@ from gpu_limits import peak
 from gpu_report import Report
 from network_profile import KINDS, kind_of, times_by_name
 
-from scoresde_fast.bench.operations import operations, total_gflop
 from scoresde_fast.bench.timing import gpu_seconds, race, replay_seconds, synchronise
 from scoresde_fast.bench.variants import VARIANTS, Run
-from scoresde_fast.bench.workload import Workload
+from scoresde_fast.bench.workload import Workload, operations, total_gflop
 from scoresde_fast.devices import arithmetic
 from scoresde_fast.loop.capture import CapturedLoop
 from scoresde_fast.sampler import Sampler

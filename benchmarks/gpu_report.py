@@ -11,7 +11,7 @@ from typing import Any
 
 from targets import TARGETS
 
-from scoresde_fast.bench.rounding import rounded
+from scoresde_fast.bench.results import rounded
 
 DIGITS = 4
 """Of the figures, which are printed too."""

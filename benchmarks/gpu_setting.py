@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from scoresde_fast.bench.networks import random_model
+from scoresde_fast.bench.workload import random_model
 from scoresde_fast.configs import ConfigLike
 from scoresde_fast.model import ScoreModel
 

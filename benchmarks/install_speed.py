@@ -21,7 +21,7 @@ from typing import Any
 
 from tables import RESULTS
 
-from scoresde_fast.bench.rounding import write_json
+from scoresde_fast.bench.results import write_json
 
 PAIRS = 7
 MEASURE = """

@@ -9,26 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scoresde_fast.bench import report
-from scoresde_fast.bench.measured import BenchResult
-from scoresde_fast.bench.solvers import page
+from scoresde_fast.bench.pages import write_html
+from scoresde_fast.bench.results import BenchResult, Comparison
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES: dict[str, Callable[[Any, Path], None]] = {
-    "sampling": lambda found, path: report.write_html(BenchResult.of(found), path),
-    "solvers": page.write_html,
+RESULTS: dict[str, Callable[[Any], BenchResult | Comparison]] = {
+    "sampling": BenchResult.from_json,
+    "solvers": Comparison.from_json,
 }
-"""What makes a page, by the first word of the result's name."""
+"""Readers of results, by the first word of the file's name."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "pages")
     out = parser.parse_args().out
-    for kind, write_html in PAGES.items():
+    for kind, read in RESULTS.items():
         for result in sorted((ROOT / "benchmarks" / "results").glob(f"{kind}-*.json")):
             path = out / f"{result.stem}.html"
-            write_html(json.loads(result.read_text()), path)
+            write_html(read(json.loads(result.read_text())), path)
             print(path)
 
 

@@ -30,7 +30,7 @@ import torch
 
 import scoresde_fast as sf
 from scoresde_fast.bench.machine import device_info
-from scoresde_fast.bench.rounding import write_json
+from scoresde_fast.bench.results import write_json
 from scoresde_fast.generate import Shard, generate, pipeline
 from scoresde_fast.generate.manifest import Manifest
 from scoresde_fast.generate.stores import open_store

@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sampling costs, against what a competent user would write: measured, kept as JSON, shown as one page."""
+"""Two benchmarks: the speed of sampling, and the comparison of solvers.
+
+Sampling: `workload`, `baselines`, `variants`, `sampling`. Solvers: `candidates`, `measures`, `ranking`, `comparison`.
+Both: `timing`, `machine`, `results`, `charts`, `pages`. `posteriors` is the truth of conditional samples.
+"""

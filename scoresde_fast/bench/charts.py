@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page's charts as SVG: text stays text, takes the page's colour, and fits a light and a dark page."""
+"""The pages' charts as SVG: text stays text and takes the page's colour, on a light and on a dark page."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from scoresde_fast.bench.measured import BatchSeries, MeasuredNetwork
+from scoresde_fast.bench.ranking import MeasuredCase, best_of_curve, competing
+from scoresde_fast.bench.results import BatchSeries, Comparison, MeasuredNetwork
 
-INK = "#123456"  # stands for the colour of the page's text until the SVG is written
+INK = "#123456"  # replaced by the colour of the page's text when the SVG is written
 OURS, THEIRS, FAINT = "#d9822b", "#6b8fb8", "#8a8f98"
 KINDS = ("#2f6f9f", "#4f9d8f", "#8fb569", "#c9a94b", "#b86b6b", "#8a6bb8", "#5f6b7a")
+CURVES = ("#d9822b", "#2f6f9f", "#4f9d8f", "#c0504d", "#8a6bb8", "#9a9a2b", "#d66fb0", "#6b7a8f", "#3aa9d6", "#8c5a3c")
+MARKERS = "osD^vPX<>*"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "scoresde-fast",
@@ -34,22 +38,25 @@ STYLE: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.alpha": 0.3,
 }
+WORST = 100.0
+"""The upper edge of a chart of quality, as a multiple of the best; curves go on beyond it."""
+COSTS = {"nfe": "network evaluations a sample", "seconds_per_1000": "seconds for 1000 samples"}
 
 
 def waterfall(network: MeasuredNetwork) -> Markup:
-    """Horizontal bars, images a second of each variant, with the factor against the first."""
+    """Draw images a second of each variant as horizontal bars, with the multiple of the first."""
     measured = network.measured
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(7.2, 0.6 + 0.34 * len(measured))
-        speeds = [found.images_per_second for _, found in measured]
-        axes.barh(range(len(measured)), speeds, color=[_colour(variant.ours) for variant, _ in measured], height=0.72)
-        axes.set_yticks(range(len(measured)), [variant.name for variant, _ in measured])
+        speeds = [line.images_per_second for line in measured]
+        axes.barh(range(len(measured)), speeds, color=[_colour(line.ours) for line in measured], height=0.72)
+        axes.set_yticks(range(len(measured)), [line.name for line in measured])
         axes.invert_yaxis()
         axes.tick_params(left=False)
         axes.spines["left"].set_visible(False)
-        for place, (_, found) in enumerate(measured):
-            text = f"{found.images_per_second:.3g}  ({found.against_first:.2f}x)"
-            axes.text(found.images_per_second + 0.01 * max(speeds), place, text, va="center")
+        for place, line in enumerate(measured):
+            text = f"{line.images_per_second:.3g}  ({line.against_first:.2f}x)"
+            axes.text(line.images_per_second + 0.01 * max(speeds), place, text, va="center")
         axes.set_xlim(0, 1.28 * max(speeds))
         axes.set_xlabel(f"images a second at {network.nfe} network evaluations an image")
         axes.grid(axis="x")
@@ -58,14 +65,14 @@ def waterfall(network: MeasuredNetwork) -> Markup:
 
 
 def against_batch(series: BatchSeries) -> Markup:
-    """Time of an evaluation against the batch size, both logarithmic."""
+    """Draw the time of an evaluation against the batch size, both logarithmic."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(8.0, 3.6)
-        batches = sorted({point.batch for points in series.points.values() for point in points})
+        batches = sorted({point.batch for line in series.lines for point in line.points})
         styles = (mark + dash for dash in ("-", "--", ":") for mark in "osD^v")
-        for (name, points), style in zip(series.points.items(), styles, strict=False):
-            x, y = [point.batch for point in points], [point.ms_per_nfe for point in points]
-            axes.plot(x, y, style, color=_colour(series.ours[name]), label=name, linewidth=1.8)
+        for line, style in zip(series.lines, styles, strict=False):
+            x, y = [point.batch for point in line.points], [point.ms_per_nfe for point in line.points]
+            axes.plot(x, y, style, color=_colour(line.ours), label=line.name, linewidth=1.8)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(batches, [str(batch) for batch in batches])
@@ -79,16 +86,16 @@ def against_batch(series: BatchSeries) -> Markup:
 
 
 def roofline(network: MeasuredNetwork, ceilings: dict[str, Any]) -> Markup:
-    """Attainable and reached speed against operations a byte.
+    """Draw attainable and reached speed against operations a byte.
 
-    Circles on the roof are the network's kinds of operations, the heaviest first, with their share of the work; squares
+    Circles on the roof are the network's kinds of operations, the heaviest first, with their share of the work. Squares
     are variants, at the intensity of the whole network.
     """
     peak, copy = 1e3 * ceilings["matmul_tflops"], ceilings["copy_gb_per_s"]
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(6.4, 3.6)
-        work, traffic = (sum(getattr(share, of) for share in network.operations) for of in ("gflop", "gbyte"))
-        whole = work / traffic
+        work = sum(share.gflop for share in network.operations)
+        whole = work / sum(share.gbyte for share in network.operations)
         heavy = [share for share in network.operations if share.gflop >= 0.02 * work]
         intensities = [share.gflop / share.gbyte for share in heavy]
         corner = peak / copy
@@ -98,12 +105,12 @@ def roofline(network: MeasuredNetwork, ceilings: dict[str, Any]) -> Markup:
             name = f"{share.kind} {share.resolution}²" if share.resolution else share.kind
             label = f"{name}, {share.gflop / work:.0%}"
             axes.scatter([intensity], [min(peak, intensity * copy)], s=70, color=colour, label=label, zorder=3)
-        measured = sorted(network.measured, key=lambda pair: pair[1].images_per_second)
-        for variant, found in measured:
-            axes.scatter([whole], [1e3 * found.tflops], marker="s", s=26, color=_colour(variant.ours))
-        for variant, found in (measured[0], measured[-1]):
-            place = (whole, 1e3 * found.tflops)
-            axes.annotate(variant.name, place, xytext=(-7, -3), textcoords="offset points", ha="right", fontsize=9)
+        measured = sorted(network.measured, key=lambda line: line.images_per_second)
+        for line in measured:
+            axes.scatter([whole], [1e3 * line.tflops], marker="s", s=26, color=_colour(line.ours))
+        for line in (measured[0], measured[-1]):
+            place = (whole, 1e3 * line.tflops)
+            axes.annotate(line.name, place, xytext=(-7, -3), textcoords="offset points", ha="right", fontsize=9)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(low, high)
@@ -112,11 +119,121 @@ def roofline(network: MeasuredNetwork, ceilings: dict[str, Any]) -> Markup:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-        speeds = [1e3 * found.tflops for _, found in measured]
+        speeds = [1e3 * line.tflops for line in measured]
         axes.set_ylim(10 ** math.floor(math.log10(0.5 * min(speeds))), 1.6 * max(peak, *speeds))
         axes.grid(which="major")
         axes.legend(frameon=False, fontsize=8, loc="lower right")
         return _svg(figure, f"Roofline of {network.name}")
+
+
+def quality(result: Comparison, cost: str) -> Markup:
+    """Draw the distance against ``cost``, with the Pareto front, the floor and the reference."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(10.4, 4.8)
+        front = [result.lines[place] for place in result.ranking.fronts[cost]]
+        x, y = [case.value(cost) for case in front], [case.quality for case in front]
+        axes.plot(x, y, color=FAINT, alpha=0.35, linewidth=9, solid_capstyle="round", label="Pareto front")
+        errors = [case.standard_error for case in front]
+        axes.errorbar(x, y, errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=4)
+        values = [*_curves(axes, result, cost, "quality"), result.floor]
+        axes.axhline(result.floor, color=INK, linewidth=1, linestyle=":", label=result.floor_name)
+        for case in result.lines:
+            if case.reference and not case.diverged:
+                axes.axhline(case.quality, color=INK, linewidth=1, linestyle="--", label=case.name)
+                values.append(case.quality)
+        return _finish(figure, axes, result, cost, values, result.measure)
+
+
+def flow_error(result: Comparison) -> Markup | None:
+    """Draw the error of each deterministic solver to the converged flow; None where none was measured."""
+    if all(case.flow_error is None for case in result.lines):
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(10.4, 4.8)
+        errors = _curves(axes, result, "nfe", "flow_error")
+        return _finish(figure, axes, result, "nfe", errors, "RMS error to the converged flow", worst=1e6)
+
+
+def _curves(axes: Axes, result: Comparison, cost: str, value: str) -> list[float]:
+    """Draw a curve for each solver, the best at the end first in the legend; return the values."""
+    styles = _styles(result)
+    curves = best_of_curve([case for case in result.lines if case.value(cost) < math.inf], value)
+    rest = "other solvers"
+    for name, curve in sorted(curves.items(), key=lambda item: (item[0] not in styles, item[1][-1].value(value))):
+        points = sorted((case.value(cost), case.value(value)) for case in curve)
+        x, y = [point[0] for point in points], [point[1] for point in points]
+        if name in styles:
+            axes.plot(x, y, label=name, linewidth=1.6, markersize=5, **styles[name])
+        else:
+            axes.plot(x, y, label=rest, color=FAINT, alpha=0.5, linewidth=0.8, zorder=1)
+            rest = "_" + rest.lstrip("_")  # once in the legend
+    return [case.value(value) for curve in curves.values() for case in curve]
+
+
+def _styles(result: Comparison) -> dict[str, dict[str, Any]]:
+    """Choose colour, marker and dash of the main curves, the same in every chart; noisy solvers are dashed.
+
+    Main curves are the user's own, and those that come nearest to the best at some budget.
+    """
+    curves = best_of_curve(result.lines)
+
+    def behind(case: MeasuredCase) -> float:
+        within = [other.quality for other in competing(result.lines) if other.nfe <= case.nfe]
+        return case.quality / min(within) - (case.solver in result.own)
+
+    nearest = {name: min(map(behind, curve)) for name, curve in curves.items()}
+    main = sorted(sorted(nearest, key=lambda name: nearest[name])[: len(CURVES)])
+    return {
+        name: {"color": colour, "marker": marker, "linestyle": "-" if curves[name][0].flow else "--"}
+        for name, colour, marker in zip(main, CURVES, MARKERS, strict=False)
+    }
+
+
+def _finish(
+    figure: Figure,
+    axes: Axes,
+    result: Comparison,
+    cost: str,
+    values: Sequence[float],
+    label: str,
+    worst: float = WORST,
+) -> Markup:
+    """Add logarithmic axes, a grid and the legend."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    if values:
+        axes.set_ylim(0.7 * min(values), min(1.4 * max(values), worst * min(values)))
+    if cost == "nfe":
+        budgets = sorted({case.budget for case in result.lines if case.budget})
+        most = max((case.nfe for case in competing(result.lines)), default=0)
+        round_counts = [step * 10**power for power in range(4) for step in (1, 2, 5)]
+        beyond = [count for count in round_counts if max(budgets, default=0) < count <= most]
+        axes.set_xticks([*budgets, *beyond], [str(count) for count in (*budgets, *beyond)])
+    for axis in (axes.yaxis, *([] if cost == "nfe" else [axes.xaxis])):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(COSTS[cost])
+    axes.set_ylabel(label)
+    axes.grid(which="major")
+    axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.0, 1.02), handlelength=3)
+    return _svg(figure, f"{label} against {COSTS[cost]}")
+
+
+def fid_curve(curve: Sequence[tuple[int, float]]) -> Markup:
+    """Draw FID against the reciprocal of the number of images, in which its bias is linear at first order."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(6.4, 3.4)
+        counts, values = zip(*curve, strict=True)
+        axes.plot([1 / count for count in counts], values, "o-", color=OURS, linewidth=1.8)
+        axes.set_xticks([1 / count for count in counts], [f"1/{count}" for count in counts])
+        axes.set_xlim(0, None)
+        axes.set_ylim(0, None)
+        axes.set_xlabel("1 / images")
+        axes.set_ylabel("FID")
+        axes.grid()
+        return _svg(figure, "FID against the number of images")
 
 
 def _colour(ours: bool) -> str:
@@ -132,7 +249,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, title: str) -> Markup:
-    """The element for a page: no header, no metadata, no addresses."""
+    """Return the figure as an SVG element, without header, metadata and addresses."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()

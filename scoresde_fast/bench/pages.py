@@ -1,42 +1,172 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results as pages of HTML, each one file that needs no other."""
+"""Results as pages of HTML; each page is one file that needs no other."""
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from torch import Tensor
+
+from scoresde_fast.bench.ranking import Best, MeasuredCase, best_of_curve, competing
+from scoresde_fast.bench.results import BenchResult, Comparison, UnmeasuredCase
 from scoresde_fast.errors import require_packages
+from scoresde_fast.evaluation.neighbours import Neighbours
+from scoresde_fast.evaluation.run import METRIC_TITLES, Evaluation
 from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.generate.grid import compose
+from scoresde_fast.generate.pixels import encode_png
 
 LIBRARIES = ("matplotlib", "jinja2")
 
 
 def require_libraries() -> None:
-    """Raises `MissingPackageError` unless pages can be made here."""
+    """Raise `MissingPackageError` unless pages can be made here."""
     require_packages("the page of --html", *LIBRARIES)
 
 
-def render(template: str, **values: Any) -> str:
-    """A page from one of the templates, which all extend page.html; the errors of `require_libraries`."""
+def write_html(result: BenchResult | Comparison | Evaluation, path: Path) -> None:
+    """Write the page of a result and make its folder; the errors of `require_libraries`."""
+    page = render(result)
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write(page.encode())
+
+
+def render(result: BenchResult | Comparison | Evaluation) -> str:
+    """Return the page of a result; the errors of `require_libraries`."""
     require_libraries()
     from jinja2 import Environment, PackageLoader
 
     loader = PackageLoader("scoresde_fast.bench")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figures"] = figures
-    return environment.get_template(template).render(**values)
-
-
-def write(page: str, path: Path) -> None:
-    """Write a page; its folder is made."""
-    make_folder(path.parent)
-    with replacing(path) as file:
-        file.write(page.encode())
+    if isinstance(result, BenchResult):
+        name, values = "sampling", _sampling(result)
+    elif isinstance(result, Comparison):
+        name, values = "solvers", _solvers(result)
+    else:
+        name, values = "evaluation", _evaluation(result)
+    return environment.get_template(f"{name}.html").render(**values)
 
 
 def figures(value: float | None, digits: int = 3) -> str:
-    """A number rounded to ``digits`` significant digits, without an exponent; None is shown as a hyphen."""
+    """Format a number with ``digits`` significant digits and no exponent; None becomes a hyphen."""
     if value is None:
         return "-"
     return f"{float(f'{value:.{digits}g}'):,.10f}".rstrip("0").rstrip(".") if value else "0"
+
+
+def _sampling(result: BenchResult) -> dict[str, Any]:
+    """Return each network's waterfall and roofline, and the charts against the batch size."""
+    from scoresde_fast.bench import charts
+
+    pictures = {
+        network.name: (charts.waterfall(network), charts.roofline(network, result.ceilings))
+        for network in result.networks
+    }
+    batches = [(series.name, charts.against_batch(series)) for series in result.batches]
+    return {"result": result, "pictures": pictures, "batches": batches}
+
+
+def _solvers(result: Comparison) -> dict[str, Any]:
+    """Return the charts, the best of each solver at each budget, and the lists of all cases."""
+    from scoresde_fast.bench import charts
+
+    places = {place for front in result.ranking.fronts.values() for place in front}
+    measured = [(case, place in places) for place, case in enumerate(result.lines) if not case.diverged]
+    diverged = [UnmeasuredCase(**case.case_fields(), reason="diverged") for case in result.lines if case.diverged]
+    return {
+        "result": result,
+        "charts": {cost: charts.quality(result, cost) for cost in charts.COSTS if competing(result.lines, cost)},
+        "worst": f"{charts.WORST:g}",
+        "flow_error": charts.flow_error(result),
+        "table": best_table(result),
+        "lines": sorted(measured, key=lambda item: (item[0].nfe, item[0].quality)),
+        "unmeasured": {
+            "Diverged": _grouped(diverged),
+            "Not possible": _grouped(result.skipped),
+            "Left out for lack of time": _grouped(result.left_out),
+        },
+    }
+
+
+class Cell(NamedTuple):
+    """A curve's best case within a budget; ``mark``: "best" or "tied" among all curves, or neither."""
+
+    case: MeasuredCase
+    mark: str
+
+
+def best_table(result: Comparison) -> dict[str, list[Cell | None]]:
+    """Return the `Cell` of each curve and budget, by the curve's name; the curves that end best come first."""
+    rows = {
+        name: [_cell(result, curve, best) for best in result.ranking.by_nfe]
+        for name, curve in best_of_curve(result.lines).items()
+    }
+    last = {name: next((cell.case.quality for cell in reversed(row) if cell), 0.0) for name, row in rows.items()}
+    return dict(sorted(rows.items(), key=lambda item: last[item[0]]))
+
+
+def _cell(result: Comparison, curve: Sequence[MeasuredCase], best: Best) -> Cell | None:
+    within = [case for case in curve if case.nfe <= best.limit]
+    if not within:
+        return None
+    case = min(within, key=lambda case: case.quality)
+    place = result.lines.index(case)
+    return Cell(case, "best" if place == best.best else "tied" if place in best.tied else "")
+
+
+def _grouped(cases: Sequence[UnmeasuredCase]) -> list[tuple[str, str]]:
+    """Join the cases of one name and reason: return names, and grids, orders and budgets with the reason."""
+    groups: dict[tuple[str, str], list[UnmeasuredCase]] = {}
+    for case in cases:
+        groups.setdefault((case.name, case.reason), []).append(case)
+    found = []
+    for (name, reason), group in groups.items():
+        parts = []
+        for key in ("grid", "order", "budget"):
+            values = dict.fromkeys(getattr(case, key) for case in group)
+            if known := [str(value) for value in values if value is not None]:
+                parts.append(f"{key}s {', '.join(known)}")
+        found.append((name, "; ".join([*parts, reason])))
+    return found
+
+
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """Return images, their neighbours in the training set, and the chart of FID against the number of images."""
+    from scoresde_fast.bench import charts
+
+    result, neighbours = evaluation.result, evaluation.neighbours
+    return {
+        "result": result,
+        "names": METRIC_TITLES,
+        "grid": _picture(evaluation.first),
+        "curve": charts.fid_curve(result["curve"]) if len(result["curve"]) > 1 else None,
+        "neighbours": neighbours and _neighbour_rows(evaluation.first, neighbours),
+        "typical": neighbours and neighbours.typical,
+        "training_set": evaluation.training_set,
+    }
+
+
+def _neighbour_rows(samples: Tensor, neighbours: Neighbours) -> list[dict[str, Any]]:
+    return [
+        {
+            "sample": _picture(sample[None], 1),
+            "nearest": [
+                {"png": _picture(image[None], 1), "distance": float(distance)}
+                for image, distance in zip(images, distances, strict=True)
+            ],
+        }
+        for sample, images, distances in zip(samples, neighbours.images, neighbours.distances, strict=False)
+    ]
+
+
+def _picture(images: Tensor, columns: int | None = None) -> str:
+    """(N, C, H, W) uint8 -> a grid as PNG in base64; other than 1 or 3 channels show the first."""
+    if images.shape[1] not in (1, 3):
+        images = images[:, :1]
+    pixels = list(images.permute(0, 2, 3, 1).numpy())
+    return base64.b64encode(encode_png(compose(pixels, columns))).decode()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How time is measured: alternatives interleaved in one process, in an order that rotates, and medians."""
+"""Timers. Alternatives are interleaved in one process, their order rotates, and the median counts."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,11 @@ from torch import Tensor
 
 COLD_BYTES = 512 * 2**20  # more than any L2 cache holds
 WARM_UP = 3  # calls before a capture
-SHORTEST = 5e-4  # seconds of a graph that is timed, beside which its own launch does not count
+SHORTEST = 5e-4  # seconds of a timed graph; its launch is negligible beside that
 
 
 def rotation(make: Callable[[], tuple[Tensor, ...]], limit: int = 64) -> list[tuple[Tensor, ...]]:
-    """Up to ``limit`` sets of inputs by ``make``, so many that no cache holds all: each is cold at its next turn."""
+    """Return up to ``limit`` sets of inputs from ``make``, together larger than any cache: each set is read cold."""
     sets = [make()]
     size = max(1, sum(tensor.numel() * tensor.element_size() for tensor in sets[0]))
     return sets + [make() for _ in range(min(limit, -(-COLD_BYTES // size)) - 1)]
@@ -27,13 +27,13 @@ def rotation(make: Callable[[], tuple[Tensor, ...]], limit: int = 64) -> list[tu
 def gpu_seconds(
     callables: dict[str, Callable[..., Any]], inputs: Sequence[tuple[Any, ...]] = ((),), rounds: int = 30
 ) -> dict[str, float]:
-    """Median seconds of a call on the GPU, by CUDA events around the replay of a graph.
+    """Return the median seconds of a call on the GPU, from CUDA events around the replay of a graph.
 
-    Each callable is captured, called with one of ``inputs`` after the other (see `rotation`) and as often as fills
-    `SHORTEST` seconds, so that what a launch costs the host is not measured.
+    Each graph calls its function with every one of ``inputs`` (see `rotation`), and repeats this until it lasts
+    `SHORTEST` seconds. The host's cost of a launch is therefore not measured.
 
     Raises:
-        RuntimeError: a callable cannot be captured.
+        RuntimeError: a function cannot be captured.
     """
     replays, calls = {}, {}
     for name, function in callables.items():
@@ -47,25 +47,23 @@ def gpu_seconds(
 
 
 def replay_seconds(replays: dict[str, Callable[[], Any]], rounds: int = 30) -> dict[str, float]:
-    """Median seconds on the GPU of the replay of each graph, by CUDA events, in an order that rotates."""
-    names = list(replays)
-    events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in names}
+    """Return the median seconds of each graph's replay on the GPU, from CUDA events; the order rotates."""
+    events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in replays}
     for replay in replays.values():
         replay()
-    for index in range(rounds * len(names)):
-        turn, place = divmod(index, len(names))
-        name = names[(turn + place) % len(names)]
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        replays[name]()
-        end.record()
-        events[name].append((start, end))
+    for turn in range(rounds):
+        for name in _rotated(replays, turn):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            replays[name]()
+            end.record()
+            events[name].append((start, end))
     torch.cuda.synchronize()
     return {name: statistics.median(a.elapsed_time(b) for a, b in pairs) / 1e3 for name, pairs in events.items()}
 
 
 def _captured(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> torch.cuda.CUDAGraph:
-    """One graph of a call with each of the inputs; what compiles, measures or allocates has run before."""
+    """Capture one graph that calls the function with each of the inputs; warm-up calls compile and allocate before."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -82,29 +80,28 @@ def _captured(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -
 def interleaved(
     callables: dict[str, Callable[[], Any]], rounds: int = 15, warm: int = 2, fill: float = 0.02
 ) -> dict[str, list[float]]:
-    """[lower quartile, median, upper quartile] of the seconds of a call on the CPU.
+    """Return [lower quartile, median, upper quartile] of the seconds of a call on the CPU.
 
-    A round times every callable once, in an order that rotates, over as many calls as fill ``fill`` seconds.
+    A round times every function once, in an order that rotates. One timing repeats the call for ``fill`` seconds.
     """
-    names, repeats = list(callables), {}
+    repeats = {}
     for name, function in callables.items():
         _seconds(function, warm)
         repeats[name] = max(1, round(fill / _seconds(function, 1)))
-    readings: dict[str, list[float]] = {name: [] for name in names}
-    for index in range(rounds * len(names)):
-        turn, place = divmod(index, len(names))
-        name = names[(turn + place) % len(names)]
-        readings[name].append(_seconds(callables[name], repeats[name]))
+    readings: dict[str, list[float]] = {name: [] for name in callables}
+    for turn in range(rounds):
+        for name in _rotated(callables, turn):
+            readings[name].append(_seconds(callables[name], repeats[name]))
     return {name: quartiles(values) for name, values in readings.items()}
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
-    """[lower quartile, median, upper quartile] of at least one value."""
+    """Return [lower quartile, median, upper quartile] of at least one value."""
     return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
 
 
 def wall_seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """Seconds on the wall clock until the run has ended, on the device too."""
+    """Return the wall-clock seconds until the run has finished, on the device too."""
     synchronise(device)
     start = time.perf_counter()
     run()
@@ -113,7 +110,7 @@ def wall_seconds(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -121,10 +118,10 @@ def synchronise(device: torch.device) -> None:
 def race(
     runs: dict[str, Callable[[], Any]], device: torch.device, seconds: float, least: int = 2, most: int = 15
 ) -> dict[str, list[float]]:
-    """The readings of each run: ``least`` rounds in any case, then more, up to ``most``, while they fit ``seconds``.
+    """Return the readings of each run: at least ``least`` rounds, then up to ``most`` while they fit in ``seconds``.
 
-    A run that takes most of ``seconds`` is in the first round alone.  A reading that was not taken between the others'
-    is none: what else the machine does changes by the minute.
+    A run that takes most of ``seconds`` by itself is only in the first round. Every reading is taken between those of
+    the other runs, because the load of the machine changes by the minute.
     """
 
     def read(name: str) -> float:
@@ -141,24 +138,29 @@ def race(
 def add_rounds(
     readings: dict[str, list[float]], read: Callable[[str], float], end: float, least: int, most: int
 ) -> None:
-    """Add rounds to the first one, whose ``readings`` are there, in an order that rotates.
+    """Add rounds to ``readings``, which hold the first round; the order rotates.
 
-    There are ``least`` rounds in all in any case, then more, up to ``most``, while one like the last fits before the
-    time ``end`` of `time.perf_counter`.
+    There are at least ``least`` rounds in all. Further ones follow, up to ``most``, while one as long as the last would
+    end before ``end``, a time of `time.perf_counter`.
     """
-    names = list(readings)
     took = sum(taken[-1] for taken in readings.values())
     for turn in range(1, most):
         begin = time.perf_counter()
         if turn >= least and begin + took > end:
             break
-        for place in range(len(names)):
-            name = names[(turn + place) % len(names)]
+        for name in _rotated(readings, turn):
             readings[name].append(read(name))
         took = time.perf_counter() - begin
 
 
-def _seconds(function: Callable[[], Any], repeats: int) -> float:
+def _rotated(names: Iterable[str], turn: int) -> list[str]:
+    """Return the names in the order of one turn: each turn starts one name later."""
+    names = list(names)
+    start = turn % max(1, len(names))
+    return names[start:] + names[:start]
+
+
+def _seconds(function: Callable[..., Any], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         function()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variants of the waterfall: ways to do one workload, from plain PyTorch to everything this package does.
+"""The variants of the benchmark: ways to do one sampling run, from plain PyTorch to everything this package does.
 
-To change what is shown, change `VARIANTS`.  A builder takes the workload and returns a callable that runs the whole
-sampling loop and returns the images; what it makes ready before that is not timed.
+`VARIANTS` is what the benchmark measures. A variant's ``build`` prepares, untimed, a function that runs the whole
+sampling loop and returns the images.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.bench.baseline import original, tuned
-from scoresde_fast.bench.plain_loop import run_plain
+from scoresde_fast.bench.baselines import original, tuned
 from scoresde_fast.bench.workload import Workload
 from scoresde_fast.devices import Precision, arithmetic
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.noise import Noise
 from scoresde_fast.sampler import Sampler
+from scoresde_fast.sdes import Array
+from scoresde_fast.solvers.table import PairRow, Row
 
 Run = Callable[[], Tensor]
 EXACT_DB, TF32_DB, HALF_DB = 60.0, 40.0, 30.0
-"""The least peak signal-to-noise ratio that a line states for its precision, against eager float32."""
+"""The least peak signal-to-noise ratio against eager float32 that a variant states, by its precision."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,15 @@ class Variant:
     """One way to sample.
 
     Attributes:
-        name: as charts and tables show it.
-        what: one sentence on what is done.
-        build: the workload -> what runs it.
-        stated_db: the least PSNR of its images against those of the first line.
-        devices: the device types it makes sense on.
-        half: computes in 16 bits.
-        compiled: runs PyTorch's compiler, which takes minutes.
-        ours: is this package's.
-        series: is also measured against the batch size.
+        name: in charts and tables.
+        what: a phrase that says what the variant does.
+        build: prepares the run of a workload.
+        stated_db: the least PSNR of its images against those of the first variant.
+        devices: device types on which it makes sense.
+        half: whether it computes in 16 bits.
+        compiled: whether it runs PyTorch's compiler, which takes minutes.
+        ours: whether it is this package's.
+        series: whether it is also measured against the batch size.
     """
 
     name: str
@@ -56,36 +59,40 @@ class Variant:
 
 
 def _eager(precision: Precision) -> Callable[[Workload], Run]:
-    return lambda workload: _plain(original(workload.model.network), workload, precision)
+    return lambda workload: _plain_run(original(workload.model.network), workload, precision)
 
 
-def _peer(
-    dtype: torch.dtype, compile: dict[str, Any] | None = None, *, sliced_fir: bool = False
-) -> Callable[[Workload], Run]:
+def _tuned(name: str, what: str, dtype: torch.dtype, compile: Any = None, fir: bool = False, **more: Any) -> Variant:
+    """Return a variant of the tuned baseline; ``fir``: with sliced FIR filters."""
+
     def build(workload: Workload) -> Run:
-        network = tuned(workload.model.network, dtype, compile=compile, sliced_fir=sliced_fir)
-        return _plain(network, workload, "fp32")
+        network = tuned(workload.model.network, dtype, compile=compile, sliced_fir=fir)
+        return _plain_run(network, workload, "fp32")
 
-    return build
-
-
-def _plain(network: nn.Module, workload: Workload, precision: Precision) -> Run:
-    def run() -> Tensor:
-        with arithmetic(precision, workload.device):  # cuDNN's search for its fastest algorithm, too
-            return run_plain(network, workload)
-
-    return run
+    half = dtype != torch.float32
+    stated_db = HALF_DB if half else EXACT_DB
+    return Variant(name, what, build, stated_db, half=half, compiled=compile is not None, **more)
 
 
-class Unfolded(nn.Module):
-    """Hides that a network can be folded: it runs as a user's own would."""
+def _ours(
+    name: str,
+    what: str,
+    precision: Precision,
+    compile: Any = False,
+    capture: Any = False,
+    strict: bool = False,
+    **more: Any,
+) -> Variant:
+    """Return a variant that is a `Sampler` with these options."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+    def build(workload: Workload) -> Run:
+        options = {"precision": precision, "compile": compile, "capture": capture, "strict": strict}
+        sampler = Sampler(copy.deepcopy(workload.model), **workload.sampler_options(), **options)
+        return lambda: sampler.sample(workload.seeds)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        return self.network(x, labels)
+    stated_db = {"fp32": EXACT_DB, "tf32": TF32_DB}.get(precision, HALF_DB)
+    half = precision in ("bf16", "fp16")
+    return Variant(name, what, build, stated_db, half=half, compiled=compile is True, ours=True, **more)
 
 
 def _unfolded(workload: Workload) -> Run:
@@ -98,33 +105,29 @@ def _unfolded(workload: Workload) -> Run:
         is_image=model.is_image,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it cannot be folded is what is wanted
+        warnings.simplefilter("ignore")  # about a network that cannot be folded, which is intended here
         sampler = Sampler(plain, **workload.sampler_options(), precision="fp32", compile=False, capture=False)
-    return _sampling(sampler, workload)
-
-
-def _ours(**options: Any) -> Callable[[Workload], Run]:
-    def build(workload: Workload) -> Run:
-        return _sampling(Sampler(copy.deepcopy(workload.model), **workload.sampler_options(), **options), workload)
-
-    return build
-
-
-def _sampling(sampler: Sampler, workload: Workload) -> Run:
     return lambda: sampler.sample(workload.seeds)
 
 
-def _ours_variant(name: str, what: str, stated_db: float, options: dict[str, Any], **more: Any) -> Variant:
-    compiled = bool(options.get("compile")) and options["compile"] != "auto"
-    half = options["precision"] in ("bf16", "fp16")
-    return Variant(name, what, _ours(**options), stated_db, half=half, compiled=compiled, ours=True, **more)
+class Unfolded(nn.Module):
+    """Wraps a network so that it cannot be folded, as a user's own network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return self.network(x, labels)
 
 
-STEPWISE = {"compile": False, "capture": False}
+FP32, BF16 = torch.float32, torch.bfloat16
+GPU, CPU = ("cuda",), ("cpu",)
+AUTO: dict[str, Any] = {"compile": "auto", "capture": "auto"}
+TUNED = "channels_last, SDPA"
 FROZEN = {"options": {"freezing": True, "max_autotune": True}}
 AUTOTUNED = {"options": {"max_autotune": True, "triton.cudagraphs": True, "coordinate_descent_tuning": False}}
 """The mode "max-autotune" without its coordinate descent, which takes many minutes more."""
-GPU, CPU = ("cuda",), ("cpu",)
 
 VARIANTS: tuple[Variant, ...] = (
     Variant(
@@ -134,62 +137,25 @@ VARIANTS: tuple[Variant, ...] = (
         series=True,
     ),
     Variant("eager TF32", "the same with TF32 matrix products and convolutions", _eager("tf32"), TF32_DB, GPU),
-    Variant(
-        "eager float32, channels_last",
-        "channels_last and fused attention (SDPA)",
-        _peer(torch.float32),
-        devices=CPU,
-        series=True,
-    ),
-    Variant(
-        "autocast bf16, channels_last",
-        "autocast to bfloat16, 16-bit weights, channels_last, SDPA",
-        _peer(torch.bfloat16),
-        HALF_DB,
-        half=True,
-    ),
-    Variant(
-        "torch.compile float32",
-        "torch.compile with freezing and autotuning, channels_last, SDPA",
-        _peer(torch.float32, FROZEN),
-        devices=CPU,
-        compiled=True,
-    ),
-    Variant(
-        "torch.compile bf16",
-        "torch.compile with freezing and autotuning, bfloat16, channels_last, SDPA",
-        _peer(torch.bfloat16, FROZEN),
-        HALF_DB,
-        CPU,
-        half=True,
-        compiled=True,
-    ),
-    Variant(
-        "torch.compile max-autotune bf16",
-        "torch.compile(max-autotune) with its CUDA graphs, bfloat16, channels_last, SDPA",
-        _peer(torch.bfloat16, AUTOTUNED),
-        HALF_DB,
-        GPU,
-        half=True,
-        compiled=True,
-    ),
-    Variant(
+    _tuned("eager float32, channels_last", "channels_last and fused attention (SDPA)", FP32, devices=CPU, series=True),
+    _tuned("autocast bf16, channels_last", "autocast to bfloat16, 16-bit weights, channels_last, SDPA", BF16),
+    _tuned("torch.compile float32", f"with freezing and autotuning, {TUNED}", FP32, FROZEN, devices=CPU),
+    _tuned("torch.compile bf16", f"with freezing and autotuning, bfloat16, {TUNED}", BF16, FROZEN, devices=CPU),
+    _tuned("torch.compile max-autotune bf16", f"with its CUDA graphs, bfloat16, {TUNED}", BF16, AUTOTUNED, devices=GPU),
+    _tuned(
         "torch.compile max-autotune bf16, fused FIR",
-        "the same, with FIR filters as sums of slices, which the compiler makes one kernel of",
-        _peer(torch.bfloat16, AUTOTUNED, sliced_fir=True),
-        HALF_DB,
-        GPU,
-        half=True,
-        compiled=True,
+        "the same, with FIR filters as sums of slices, which the compiler fuses into one kernel",
+        BF16,
+        AUTOTUNED,
+        fir=True,
+        devices=GPU,
     ),
-    Variant(
+    _tuned(
         "torch.compile reduce-overhead bf16",
-        "torch.compile(reduce-overhead) with its CUDA graphs, bfloat16, channels_last, SDPA",
-        _peer(torch.bfloat16, {"mode": "reduce-overhead"}),
-        HALF_DB,
-        GPU,
-        half=True,
-        compiled=True,
+        f"with its CUDA graphs, bfloat16, {TUNED}",
+        BF16,
+        {"mode": "reduce-overhead"},
+        devices=GPU,
         series=True,
     ),
     Variant(
@@ -199,52 +165,110 @@ VARIANTS: tuple[Variant, ...] = (
         ours=True,
         series=True,
     ),
-    _ours_variant(
-        "ours: folded float32", "the folded network", EXACT_DB, {"precision": "fp32"} | STEPWISE, series=True
-    ),
-    _ours_variant("ours: folded TF32", "the folded network", TF32_DB, {"precision": "tf32"} | STEPWISE, devices=GPU),
-    _ours_variant("ours: folded bf16", "the folded network in bfloat16", HALF_DB, {"precision": "bf16"} | STEPWISE),
-    _ours_variant(
-        "ours: folded, compiled float32",
-        "the folded network compiled",
-        EXACT_DB,
-        {"precision": "fp32", "compile": True, "capture": False},
-        devices=CPU,
-    ),
-    _ours_variant(
-        "ours: folded, compiled bf16",
-        "the folded network compiled",
-        HALF_DB,
-        {"precision": "bf16", "compile": True, "capture": False},
-        devices=GPU,
-    ),
-    _ours_variant(
+    _ours("ours: folded float32", "the folded network", "fp32", series=True),
+    _ours("ours: folded TF32", "the folded network", "tf32", devices=GPU),
+    _ours("ours: folded bf16", "the folded network in bfloat16", "bf16"),
+    _ours("ours: folded, compiled float32", "the folded network compiled", "fp32", compile=True, devices=CPU),
+    _ours("ours: folded, compiled bf16", "the folded network compiled", "bf16", compile=True, devices=GPU),
+    _ours(
         "ours: folded, captured bf16",
         "the folded network, one step captured as a CUDA graph and replayed",
-        HALF_DB,
-        {"precision": "bf16", "compile": False, "capture": True},
+        "bf16",
+        capture=True,
         devices=GPU,
     ),
-    _ours_variant(
+    _ours(
         "ours: folded, compiled, captured bf16",
         "the folded network compiled, one step captured and replayed",
-        HALF_DB,
-        {"precision": "bf16", "compile": True, "capture": True},
+        "bf16",
+        compile=True,
+        capture=True,
         devices=GPU,
     ),
-    _ours_variant(
-        "ours: auto",
-        "what Sampler chooses here for precision, compiler and capture",
-        HALF_DB,
-        {"precision": "auto", "compile": "auto", "capture": "auto"},
-        devices=GPU,
-        series=True,
-    ),
-    _ours_variant(
+    _ours("ours: auto", "Sampler's own precision, compiler and capture", "auto", **AUTO, devices=GPU, series=True),
+    _ours(
         "ours: strict",
-        "what Sampler chooses, with images that do not depend on the batch size",
-        HALF_DB,
-        {"precision": "auto", "compile": "auto", "capture": "auto", "strict": True},
+        "the same, with images that do not depend on the batch size",
+        "auto",
+        **AUTO,
+        strict=True,
         devices=GPU,
     ),
 )
+
+
+def _plain_run(network: nn.Module, workload: Workload, precision: Precision) -> Run:
+    def run() -> Tensor:
+        with arithmetic(precision, workload.device):  # cuDNN's search for its fastest algorithm, too
+            return run_plain(network, workload)
+
+    return run
+
+
+@torch.inference_mode()
+def run_plain(network: Callable[[Tensor, Tensor], Tensor], workload: Workload) -> Tensor:
+    """Sample the workload's images in plain PyTorch: predictor and corrector with Python floats as coefficients.
+
+    The noise is `scoresde_fast.noise.Noise`, so that every variant draws the same images. It is cheaper than
+    ``torch.randn_like``, and coefficients are known before the run: both favour the baselines.
+
+    Returns:
+        (B, C, H, W) float32 in [0, 1].
+
+    Raises:
+        ValueError: a row combines earlier outputs or a saved state, which this loop does not keep.
+    """
+    model, rows, times = workload.model, workload.table.rows, workload.table.times
+    p = model.parametrisation
+    columns = (p.labels(times).tolist(), p.output_scale(times).tolist(), p.state_scale(times).tolist())
+    noise = Noise(0, torch.tensor(workload.seeds, device=workload.device))
+    x = model.prior(noise.normal(0, model.state_shape))
+    for row, draw, label, output_scale, state_scale in zip(rows, workload.table.draws, *columns, strict=True):
+        if row.save or np.any(row.saved) or any(np.any(factor) for factor in row.outputs[1:]):
+            raise ValueError(f"the plain loop cannot run {row}: choose a solver that keeps no past outputs")
+        z = None if draw is None else noise.normal(draw, model.state_shape)
+        score = None
+        if row.derive is not None:
+            torch.compiler.cudagraph_mark_step_begin()
+            score = output_scale * network(x, torch.full((len(x),), label, device=workload.device)).float()
+            if state_scale:
+                score = score + state_scale * x.chunk(model.sde.parts, dim=1)[-1]
+        x = _pair_step(row, x, score, z) if isinstance(row, PairRow) else _step(row, x, score, z)
+    return model.to_images(x.chunk(model.sde.parts, dim=1)[0])
+
+
+def _step(row: Row, x: Tensor, score: Tensor | None, z: Tensor | None) -> Tensor:
+    assert row.derive is not None and score is not None  # rows without an evaluation save a state, refused before
+    if row.langevin is not None:
+        assert z is not None
+        size = row.langevin * (_norms(z) / _norms(score)) ** 2
+        return x + size * score + (2 * size).sqrt() * z
+    from_state, from_score = row.derive
+    derived = from_score * score if from_state == 0 else from_state * x + from_score * score
+    x = row.state * x + row.outputs[0] * derived
+    return x if z is None else x + row.noise * z
+
+
+def _pair_step(row: PairRow, u: Tensor, score: Tensor | None, z: Tensor | None) -> Tensor:
+    """Step position and velocity as a user would write it, one product and one sum at a time."""
+    state: Array = np.asarray(row.state)
+    gain: Array = np.zeros(2)
+    if row.derive is not None:
+        state = state + row.outputs[0] @ row.derive[0]
+        gain = row.outputs[0] @ row.derive[1]
+    x, v = u.chunk(2, dim=1)
+    halves = []
+    for to_x, to_v, to_score, noise in zip(*state.T.tolist(), gain.tolist(), row.noise.tolist(), strict=True):
+        half = to_x * x + to_v * v
+        if score is not None and to_score:
+            half = half + to_score * score
+        if z is not None:
+            for factor, field in zip(noise, z.chunk(2, dim=1), strict=True):
+                half = half + factor * field if factor else half
+        halves.append(half)
+    return torch.cat(halves, dim=1)
+
+
+def _norms(x: Tensor) -> Tensor:
+    """Return the norm of each sample, (B, 1, 1, 1)."""
+    return torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)

@@ -1,28 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One piece of work that every line of the waterfall does: a model, a solver's rows, and the seeds of a batch."""
+"""The measured work: networks, a batch and a solver for each, and the operations of one evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
-from scoresde_fast.model import ScoreFunction
+from scoresde_fast.bench.baselines import original
+from scoresde_fast.bench.results import Share
+from scoresde_fast.checkpoints import load
+from scoresde_fast.checkpoints.loading import embedded_names
+from scoresde_fast.configs import ConfigLike, load_config, preset_names
+from scoresde_fast.errors import unknown
+from scoresde_fast.model import ScoreFunction, ScoreModel, create
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.solvers import SolverOptions, StepTable
+
+SEED = 0
+Amounts = dict[str, tuple[int, int]]
+"""(batch size, network evaluations an image) by device type."""
+AMOUNTS: dict[str, Amounts] = {
+    "ve/cifar10_ncsnpp_continuous": {"cpu": (8, 2), "cuda": (256, 20)},
+    "ve/cifar10_ncsnpp_deep_continuous": {"cpu": (2, 2), "cuda": (256, 10)},
+    "vp/cifar10_ddpmpp_continuous": {"cpu": (2, 2), "cuda": (256, 20)},
+    "ve/ffhq_256_ncsnpp_continuous": {"cpu": (1, 2), "cuda": (16, 6)},
+    "digits-ve": {"cpu": (16, 40), "cuda": (256, 300)},
+    "digits-vp": {"cpu": (16, 50), "cuda": (256, 150)},
+    "digits-subvp": {"cpu": (16, 50), "cuda": (256, 150)},
+}
+"""The networks that `scoresde-fast bench` measures by default: few images on a CPU, large batches on a GPU."""
+OTHERS: Amounts = {"cpu": (1, 2), "cuda": (16, 10)}
+SERIES = {"cpu": ("digits-ve",), "cuda": ("digits-ve", "ve/cifar10_ncsnpp_continuous")}
+"""By device type, the networks that are also measured against the batch size."""
+COMPILED = SERIES
+"""By device type, the networks whose compiled variants run by default; each takes minutes to compile."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is sampled.
+    """One sampling run, which every variant does.
 
     Attributes:
-        model: the score model, on ``device`` and in evaluation mode; the lines leave it as it is.
-        options: the solver.
-        table: its rows.
-        seeds: of the images, which are all one batch.
-        device: where.
+        model: the score model, on ``device`` and in evaluation mode; variants leave it as it is.
+        options: of the solver.
+        table: the solver's rows.
+        seeds: of the images, which are one batch.
+        device: of the run.
     """
 
     model: ScoreFunction
@@ -33,17 +63,16 @@ class Workload:
 
     @classmethod
     def of(cls, model: ScoreFunction, batch: int, nfe: int, device: torch.device | str) -> Workload:
-        """The model's own sampler, with so many steps that an image costs about ``nfe`` evaluations.
+        """Return a run of the model's own sampler, with the steps that take about ``nfe`` evaluations an image.
 
         Raises:
-            ValueError: ``batch`` or ``nfe`` is below 1, the steps are too few for the solver, or there is no such
-                device.
+            ValueError: ``batch`` or ``nfe`` is below 1, the solver needs more steps, or there is no such device.
         """
         for name, value in (("batch size", batch), ("nfe", nfe)):
             if value < 1:
                 raise ValueError(f"the {name} is {value}; it must be at least 1")
         whole = Sampler(model, device=device)
-        assert isinstance(whole.options, SolverOptions)  # a configuration names no other
+        assert isinstance(whole.options, SolverOptions)  # no configuration names an adaptive solver
         steps = max(1, round(nfe * whole.options.steps / whole.table.nfe))
         sampler = Sampler(model, steps=steps, device=device)
         assert isinstance(sampler.options, SolverOptions)
@@ -51,14 +80,102 @@ class Workload:
 
     @property
     def batch(self) -> int:
-        """Images."""
+        """The number of images."""
         return len(self.seeds)
 
     @property
     def nfe(self) -> int:
-        """Network evaluations an image costs."""
+        """Network evaluations an image."""
         return self.table.nfe
 
     def sampler_options(self) -> dict[str, Any]:
-        """The keyword arguments that make a `Sampler` do this workload, its model and what concerns speed left out."""
+        """Return the keyword arguments of a `Sampler` for this run, without the model and without options of speed."""
         return {**asdict(self.options), "device": self.device, "batch_size": self.batch}
+
+
+def require_names(names: Sequence[str]) -> None:
+    """Raise ValueError unless every name is an embedded model or a preset."""
+    known = [*embedded_names(), *preset_names()]
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown("network", name, known))
+
+
+def measured_model(name: str) -> ScoreModel:
+    """Return an embedded model with its weights, or a preset as `random_model`."""
+    return load(name) if name in embedded_names() else random_model(name)
+
+
+def random_model(config: ConfigLike) -> ScoreModel:
+    """Return a model with random weights, always the same ones, whose images show numerical errors.
+
+    A fresh network's last convolutions are zero, and its noise drowns any image of few steps. Here every parameter is
+    random, outputs are of order one as a trained network's are, and noise levels end at one.
+    """
+    options = load_config(config).to_dict()
+    options["model"] |= {"init_scale": 1.0, "sigma_max": 1.0, "beta_max": 1.0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = create(options)
+        _perturb(model.network)
+    return model.eval()
+
+
+@torch.no_grad()
+def _perturb(network: nn.Module) -> None:
+    """Move vectors away from their initial zeros and ones, and fill the zero weights of DDPM's last layers."""
+    for parameter in network.parameters():
+        if parameter.ndim == 1 and parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        elif parameter.ndim > 1 and parameter.abs().max() < 1e-4:
+            parameter.normal_(std=parameter[0].numel() ** -0.5)
+
+
+def operations(
+    network: nn.Module, state_shape: tuple[int, ...], batch: int = 1, dtype: torch.dtype = torch.float32
+) -> list[Share]:
+    """Count the operations of one evaluation of a batch by the plain network, the largest share first.
+
+    The count runs on the meta device and computes nothing. A multiply-add is two operations. Every operation reads its
+    inputs and writes its output once, as unfused kernels do.
+    """
+    plain = original(network).to("meta", dtype)
+    x, labels = torch.empty(batch, *state_shape, dtype=dtype, device="meta"), torch.ones(batch, device="meta")
+    with torch.no_grad(), _Counter() as counter:
+        plain(x, labels.to(dtype))
+    return sorted(counter.shares.values(), key=lambda share: (-share.gflop, -share.gbyte))
+
+
+def total_gflop(shares: Iterable[Share]) -> float:
+    """Return 10^9 floating-point operations of all shares."""
+    return sum(share.gflop for share in shares)
+
+
+class _Counter(TorchDispatchMode):
+    """Sums operations and bytes by kind and resolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shares: dict[tuple[str, int], Share] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view and isinstance(first := tree_leaves(out)[0], Tensor):
+            key = _kind(func.overloadpacket, args), first.shape[-1] if first.ndim == 4 else 0
+            share = self.shares.setdefault(key, Share(*key))
+            count = flop_registry.get(func.overloadpacket)
+            share.gflop += count(*args, **(kwargs or {}), out_val=out) / 1e9 if count else 0.0
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+            share.gbyte += sum(tensor.nbytes for tensor in tensors) / 1e9
+        return out
+
+
+def _kind(packet: Any, args: tuple[Any, ...]) -> str:
+    aten = torch.ops.aten
+    if packet is aten.convolution:
+        return "resampling" if args[8] > 1 else "convolution"
+    if packet in (aten.mm, aten.bmm, aten.addmm, aten.baddbmm):
+        return "matrix product"
+    return "norm" if packet is aten.native_group_norm else "pointwise"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast bench``: sampling against what a competent user would write; ``bench solvers``: all solvers."""
+"""``scoresde-fast bench``: the speed of sampling against plain and tuned PyTorch; ``bench solvers``: all solvers."""
 
 from __future__ import annotations
 
@@ -12,50 +12,45 @@ from tyro.conf import Positional, arg
 from scoresde_fast.cli.options import NO_DEFAULT, Flag
 
 OWN = arg(help_behavior_hint="(default: each network's own)")
+THREADS = arg(help_behavior_hint="(default: torch's)")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Time sampling line by line: plain PyTorch, tuned PyTorch, and this package; with the error of each."""
+    """Measure the speed of sampling, and its error: plain PyTorch, tuned PyTorch, and this package."""
 
     names: Positional[tuple[str, ...]] = ()
-    """Embedded models and presets (digits-ve ve/cifar10_ncsnpp_continuous); none: seven of them."""
+    """Embedded models and presets (digits-ve ve/cifar10_ncsnpp_continuous); without names, seven of them."""
     device: str = "cpu"
     """cpu, cuda or cuda:1."""
     batch_size: Annotated[int | None, OWN] = None
     """Images at once."""
     nfe: Annotated[int | None, OWN] = None
-    """Network evaluations of a run, about."""
+    """Approximate number of network evaluations of a run."""
     seconds: float = 20.0
     """Time for each network's interleaved rounds; preparation and first runs come on top."""
     full: Flag = False
-    """Also what takes many minutes: compiling every network, 16 bits on a CPU without such instructions."""
-    threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
+    """Also measure what takes many minutes: compiling every network, 16 bits on a CPU without such instructions."""
+    threads: Annotated[int | None, THREADS] = None
     """CPU threads."""
     out: Annotated[Path | None, NO_DEFAULT] = None
-    """Write the result as JSON while it grows."""
+    """Write the result as JSON, also during the run."""
     html: Annotated[Path | None, NO_DEFAULT] = None
-    """Write one page to look at, everything in it."""
+    """Write the result as one self-contained page."""
 
     def run(self) -> None:
-        from scoresde_fast.bench.pages import require_libraries
-        from scoresde_fast.bench.report import write_html
-        from scoresde_fast.bench.result import bench
-        from scoresde_fast.bench.waterfall import Effort
-        from scoresde_fast.cli.process import use_threads
-        from scoresde_fast.memory import keep_freed_memory
+        from scoresde_fast.bench.pages import write_html
+        from scoresde_fast.bench.sampling import bench
 
-        keep_freed_memory()  # for every line alike
-        if self.html is not None:
-            require_libraries()  # before the minutes of measuring
-        use_threads(self.threads)
+        _prepare(self.html, self.threads)
         result = bench(
             self.names,
             device=self.device,
             batch=self.batch_size,
             nfe=self.nfe,
-            effort=Effort(self.seconds, self.full),
-            keep=lambda found: found.write(self.out) if self.out is not None else None,
+            seconds=self.seconds,
+            full=self.full,
+            out=self.out,
         )
         if self.out is not None:
             print(self.out)
@@ -66,56 +61,49 @@ class Bench:
 
 @dataclass(frozen=True)
 class BenchSolvers:
-    """Compare every solver on one model: quality against network evaluations and time, and which one to use."""
+    """Compare every solver on one model by quality, network evaluations and time, and recommend the best."""
 
     model: Positional[str]
-    """digits-vp or another embedded model of images, a folder of one like it, or where the score is exact mixture-ve,
-    mixture-vp, mixture-subvp, mixture-cld."""
+    """digits-vp or another embedded model of images, a folder of a similar model, or a model with an exact score:
+    mixture-ve, mixture-vp, mixture-subvp, mixture-cld."""
     nfe: tuple[int, ...] = (5, 10, 15, 20, 25, 50, 100)
-    """Budgets of network evaluations; each line takes as many steps as its budget allows."""
+    """Budgets of network evaluations; each candidate takes as many steps as its budget allows."""
     samples: Annotated[int | None, arg(help_behavior_hint="(default: 2 000 images or 20 000 numbers)")] = None
-    """Samples a line, of the same seeds for all."""
-    solvers: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all that the model's SDE has)")] = ()
-    """Which solvers."""
+    """Samples of each candidate; all candidates draw the same seeds."""
+    solvers: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all of the model's SDE)")] = ()
+    """Solvers to compare."""
     grids: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all)")] = ()
-    """Which time grids."""
+    """Time grids to compare."""
     plugin: Annotated[Path | None, NO_DEFAULT] = None
-    """A Python file whose functions join by the decorator @scoresde_fast.solver."""
+    """A Python file that registers further solvers with the decorator @scoresde_fast.solver."""
     reference_steps: Annotated[int | None, NO_DEFAULT] = None
-    """Also the published sampler with so many steps (1000), to measure the others by."""
+    """Also measure the published sampler with this number of steps (1000), as the reference."""
     seconds: Annotated[float | None, NO_DEFAULT] = None
-    """No line begins that would end later; the most telling come first, and what was left out is listed."""
+    """No candidate begins that would end later. The most important ones come first; those left out are listed."""
     timing_seconds: Annotated[float | None, arg(help_behavior_hint="(default: 120, or 30 for a mixture)")] = None
-    """Time for the interleaved rounds, after all lines, that tell what each costs."""
+    """Time for the interleaved rounds that time the candidates, after all are measured."""
     no_timing: Flag = False
-    """Lines are not timed: the same command without this does so later, on a machine that is quiet."""
+    """Do not time the candidates; the same command without this option does so later, on a quiet machine."""
     batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 100 images or 20 000 numbers)")] = None
     """Samples at once."""
     device: str = "cpu"
     """cpu, cuda or cuda:1."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """What the network computes in; auto: bf16 on a GPU that has it, fp32 elsewhere."""
-    threads: Annotated[int | None, arg(help_behavior_hint="(default: torch's)")] = None
+    """Precision of the network; auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    threads: Annotated[int | None, THREADS] = None
     """CPU threads."""
     out: Annotated[Path | None, NO_DEFAULT] = None
-    """Write the result as JSON while it grows. The same command goes on with what is there."""
+    """Write the result as JSON, also during the run. The same command continues an unfinished result."""
     html: Annotated[Path | None, NO_DEFAULT] = None
-    """Write one page to look at, everything in it."""
+    """Write the result as one self-contained page."""
 
     def run(self) -> None:
-        from scoresde_fast.bench.pages import require_libraries
-        from scoresde_fast.bench.solvers.compare import compare
-        from scoresde_fast.bench.solvers.contender import Rules
-        from scoresde_fast.bench.solvers.page import write_html
-        from scoresde_fast.bench.solvers.plugin import load_solvers
-        from scoresde_fast.cli.process import use_threads
-        from scoresde_fast.memory import keep_freed_memory
+        from scoresde_fast.bench.candidates import ComparisonOptions, load_solvers
+        from scoresde_fast.bench.comparison import compare
+        from scoresde_fast.bench.pages import write_html
 
-        keep_freed_memory()
-        if self.html is not None:
-            require_libraries()
-        use_threads(self.threads)
-        rules = Rules(
+        _prepare(self.html, self.threads)
+        options = ComparisonOptions(
             budgets=self.nfe,
             solvers=self.solvers,
             extra=load_solvers(self.plugin) if self.plugin is not None else (),
@@ -126,16 +114,28 @@ class BenchSolvers:
         )
         result = compare(
             self.model,
-            rules,
+            options,
             samples=self.samples,
             batch_size=self.batch_size,
             seconds=self.seconds,
             timing_seconds=0.0 if self.no_timing else self.timing_seconds,
             out=self.out,
         )
-        print(*result["verdict"]["sentences"], sep="\n")
+        print(*result.ranking.sentences, sep="\n")
         if self.out is not None:
             print(self.out)
         if self.html is not None:
             write_html(result, self.html)
             print(self.html)
+
+
+def _prepare(html: Path | None, threads: int | None) -> None:
+    """Check that the page can be made, before the measurement, and set up the process."""
+    from scoresde_fast.bench.pages import require_libraries
+    from scoresde_fast.cli.process import use_threads
+    from scoresde_fast.memory import keep_freed_memory
+
+    keep_freed_memory()  # for all that is compared alike
+    if html is not None:
+        require_libraries()
+    use_threads(threads)

@@ -98,8 +98,7 @@ class Eval(SamplerOptions, ExtractorOptions):
     """Write a self-contained HTML page."""
 
     def run(self) -> None:
-        from scoresde_fast.bench.evaluation_page import write_html
-        from scoresde_fast.bench.pages import require_libraries
+        from scoresde_fast.bench.pages import require_libraries, write_html
         from scoresde_fast.evaluation import MetricSettings, evaluate
         from scoresde_fast.evaluation.collect import torchrun_processes
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scoresde_fast.solvers.moments import Gaussian, prior, propagate
 from torch import Tensor
 
 import scoresde_fast as sf
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
+from scoresde_fast.solvers.gaussian import Gaussian, prior, propagate
 from tests.support.chance import assert_moments
 from tests.support.conditioned_models import CASES, IDS, MEANS, SDE_OF, SHAPE, STD, TOP, Bayes, model_of, points_of
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.bench.correlated import CorrelatedGaussian
-from scoresde_fast.bench.projected import posterior_moments, projected_moments
+from scoresde_fast.bench.posteriors import CorrelatedGaussian, posterior_moments, projected_moments
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SolverOptions
 from tests.support.chance import covariance_distance_bound, mean_distance_bound

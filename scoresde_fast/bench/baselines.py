@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks to compare with: the same weights and the same classes, computed as others would.
+"""Baseline networks: the same weights and the same classes, computed by PyTorch's own operations.
 
-`original` is the arithmetic of the papers' programs; `tuned` what a competent user makes of it with PyTorch alone.
-Both keep the architecture's own code: only its operations are others.
+`original` computes as the papers' programs do; `tuned` as a competent user would with PyTorch alone. Both keep the code
+of the architecture and replace only its operations.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from scoresde_fast.ops.fir_resample import fir_kernel
 
 
 def original(network: nn.Module) -> nn.Module:
-    """A copy that computes as the papers' programs do: NCHW float32, every operation one of PyTorch's own.
+    """Return a copy that computes as the papers' programs do, in NCHW float32.
 
-    GroupNorm, then SiLU; attention by einsum; FIR filters by grouped convolution; the time embedding and every block's
-    projection of it at each call.  Filters and scales that the originals move to the device at each call lie there.
+    GroupNorm, then SiLU; attention by einsum; FIR filters by grouped convolution; the time embedding and its projection
+    in every block at each call. Filters and scales, which the originals move to the device at each call, stay there.
     """
     return _recomposed(network, _einsum_attention, _einsum_linear)
 
@@ -39,11 +39,14 @@ def tuned(
     compile: dict[str, Any] | None = None,
     sliced_fir: bool = False,
 ) -> nn.Module:
-    """A copy as a competent user would run it: channels_last, scaled_dot_product_attention, autocast to ``dtype``.
+    """Return a copy as a competent user would run it: channels_last, scaled_dot_product_attention, autocast.
 
-    With a 16-bit ``dtype`` the weights of convolutions are stored in it, which spares their conversion at each call;
-    embeddings and the state stay float32.  ``compile``: the options of `torch.compile`; None runs eagerly.
-    ``sliced_fir``: FIR filters as sums of slices, which a compiler makes one kernel of, and not as convolutions.
+    Args:
+        network: the network; it stays as it is.
+        dtype: of autocast. The weights of convolutions are stored in it, which saves their conversion at each call;
+            embeddings and the state stay float32.
+        compile: options of `torch.compile`; None runs eagerly.
+        sliced_fir: compute FIR filters as sums of slices, which a compiler fuses, instead of convolutions.
     """
     recomposed: nn.Module = _recomposed(network, _sdpa_attention, None, sliced_fir=sliced_fir)
     recomposed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -58,7 +61,7 @@ def tuned(
 
 
 class _ChannelsLast(nn.Module):
-    """Feeds a network channels_last under autocast and returns what the loop expects."""
+    """Calls a network under autocast with channels_last input."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -77,7 +80,7 @@ def _recomposed(
     *,
     sliced_fir: bool = False,
 ) -> nn.Module:
-    """A copy of the network, in evaluation mode, that is computed by PyTorch's operations alone."""
+    """Return a copy of the network, in evaluation mode, with PyTorch's operations and the given layers."""
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     operations = _operations(copied)
     if sliced_fir:
@@ -93,7 +96,7 @@ def _recomposed(
 
 
 def _operations(network: nn.Module) -> Operations:
-    """PyTorch's operations, with FIR filters ready on the device."""
+    """Return PyTorch's operations, with FIR filters on the network's device."""
     device = next(network.parameters()).device
     found: set[Any] = {module.taps for module in network.modules() if getattr(module, "taps", None) is not None}
     filters = {taps: fir_kernel(taps).float().to(device) for taps in found}
@@ -126,7 +129,7 @@ def _operations(network: nn.Module) -> Operations:
 
 
 def _sliced_upsample(x: Tensor, taps: Taps) -> Tensor:
-    """Output 2 i + k of an axis is a sum of x[i + s], with the tap k + offset - 2 s wherever there is such a tap."""
+    """Sum x[i + s] times tap k + offset - 2 s, over the taps that exist, for output 2 i + k of each axis."""
     if taps is None:
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
     offset, line = len(taps) - 2 - (len(taps) - 1) // 2, [2 * tap / sum(taps) for tap in taps]
@@ -141,7 +144,7 @@ def _sliced_upsample(x: Tensor, taps: Taps) -> Tensor:
 
 
 def _sliced_downsample(x: Tensor, taps: Taps) -> Tensor:
-    """Output i of an axis is a sum of x[2 i + s], with the tap offset - s."""
+    """Sum x[2 i + s] times tap offset - s for output i of each axis."""
     if taps is None:
         return F.avg_pool2d(x, 2)
     offset, line = len(taps) // 2, [tap / sum(taps) for tap in taps]
@@ -153,7 +156,7 @@ def _sliced_downsample(x: Tensor, taps: Taps) -> Tensor:
 
 
 def _shifted(x: Tensor, by: int, dim: int) -> Tensor:
-    """x[i + by] along an axis, zero outside."""
+    """Return x[i + by] along an axis, zero outside."""
     before, after = max(-by, 0), max(by, 0)
     padded = F.pad(x, (0, 0) * (3 - dim) + (before, after))
     return padded.narrow(dim, after, x.shape[dim])

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages stand alone and show every figure."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scoresde_fast.bench import pages
+from scoresde_fast.bench.results import BenchResult, LeftOutVariant
+from scoresde_fast.cli import main
+
+
+def test_page_stands_alone(sampling_result_file: Path, tmp_path: Path) -> None:
+    """The page refers to nothing outside itself, escapes what it quotes, and shows every variant's figures."""
+    pytest.importorskip("matplotlib")
+    result = BenchResult.from_json(json.loads(sampling_result_file.read_text()))
+    pages.write_html(replace(result, command="a <command>"), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "http" not in page and "a &lt;command&gt;" in page
+    assert not re.search(r"""(?:src|href)=["'](?!#)""", page)
+    assert page.count("<svg") == page.count("</svg>") == 3
+    for line in result.networks[0].lines:
+        assert line.name in page
+        if isinstance(line, LeftOutVariant):
+            assert line.left_out.replace("'", "&#39;") in page
+        else:
+            assert f"<td>{pages.figures(line.images_per_second)}</td>" in page
+
+
+def test_figures() -> None:
+    """Numbers have a number of significant digits and no exponent."""
+    shown = [pages.figures(value) for value in (None, 0.0, 0.00012345, 1.5, 1234.5, 43600.0)]
+    assert shown == ["-", "0", "0.000123", "1.5", "1,230", "43,600"]
+
+
+@pytest.mark.parametrize("command", [["bench"], ["bench", "solvers", "mixture-vp"]], ids=" ".join)
+def test_page_without_its_libraries(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where matplotlib is absent, --html says how to get it, before anything is measured."""
+    monkeypatch.setattr(pages, "LIBRARIES", ("no_such_library",))
+    assert main([*command, "--html", "page.html"]) == 2
+    assert "pip install no_such_library" in capsys.readouterr().err
+
+
+def test_pages_of_the_committed_results(root: Path, tmp_path: Path) -> None:
+    """Every committed result of ``bench`` and ``bench solvers`` has its page."""
+    script = [sys.executable, str(root / "benchmarks" / "pages.py"), "--out", str(tmp_path)]
+    subprocess.run(script, capture_output=True, check=True)
+    results = [*(root / "benchmarks" / "results").glob("sampling-*.json")]
+    results += (root / "benchmarks" / "results").glob("solvers-*.json")
+    assert results and {path.stem for path in results} == {path.stem for path in tmp_path.glob("*.html")}

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs are timed in turn."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from scoresde_fast.bench import timing
+
+
+def test_race() -> None:
+    """Runs alternate in an order that rotates; each is read, even in a short time, and a long one once."""
+    calls: list[str] = []
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    readings = timing.race(runs, torch.device("cpu"), 1.0, most=3)
+    assert calls == [*"abc", *"bca", *"cab"] and [len(values) for values in readings.values()] == [3, 3, 3]
+    runs["b"] = lambda: time.sleep(0.05)
+    readings = timing.race(runs, torch.device("cpu"), 0.01)
+    assert len(readings["a"]) >= 2 and len(readings["b"]) == 1
+
+
+def test_interleaved() -> None:
+    """Functions are timed in an order that rotates, after their warm-up; a reading is never negative."""
+    calls: list[str] = []
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    found = timing.interleaved(runs, rounds=3, warm=1, fill=0.0)
+    assert calls == [*"aabbcc", *"abc", *"bca", *"cab"]
+    assert all(0 <= lower <= median <= upper for lower, median, upper in found.values())

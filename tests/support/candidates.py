@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Candidates without a solver for tests of the comparison."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from scoresde_fast.bench.candidates import Candidate, Case, ComparisonOptions, Drawn, Prepared, Priority
+from scoresde_fast.bench.comparison import compare
+from scoresde_fast.bench.measures import exact_draws
+from scoresde_fast.bench.results import Comparison
+
+SMALL = ComparisonOptions(budgets=(4,), solvers=("ddim",), grids=("quadratic",))
+
+
+@dataclass(frozen=True)
+class Stub:
+    """Draws exact samples, moved by ``shift``, or fails; ``log`` has the name of every draw."""
+
+    name: str
+    shift: float = 0.0
+    fails: Exception | None = None
+    priority: Priority = Priority.USUAL
+    budget: int | None = 4
+    tolerance: float | None = None
+    nfe: float = 4.0
+    log: list[str] = field(default_factory=list)
+    lasts: float = 0.0
+
+    def candidate(self) -> Candidate:
+        """The stub as the comparison takes it."""
+        case = Case(self.name, self.name, False, budget=self.budget, tolerance=self.tolerance)
+        return Candidate(case, self.priority, self.prepare)
+
+    def prepare(self) -> Prepared:
+        return Prepared(self.nfe, f"{self.name} {self.shift} {self.tolerance}", self.draw, lambda: None)
+
+    def draw(self, seeds: Sequence[int]) -> Drawn:
+        self.log.append(self.name)
+        time.sleep(self.lasts)
+        if self.fails:
+            raise self.fails
+        values = torch.from_numpy(exact_draws(len(seeds), 7)).float() + self.shift
+        return Drawn(values.view(-1, 1, 1, 1), self.nfe)
+
+
+def run_stubs(*stubs: Stub, timing_seconds: float = 0.0, **options: Any) -> Comparison:
+    """The comparison of stubs, by default without timing."""
+    options |= {"samples": 200, "timing_seconds": timing_seconds}
+    return compare("mixture-vp", SMALL, families=[lambda *_: [stub.candidate() for stub in stubs]], **options)

@@ -19,8 +19,8 @@ from embedded import RESULTS
 import scoresde_fast as sf
 from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.waterfall import image_error
+from scoresde_fast.devices import keep_freed_memory
 from scoresde_fast.evaluation import Recogniser
-from scoresde_fast.memory import keep_freed_memory
 from scoresde_fast.precision import Precision
 
 MODELS = ("digits-ve", "digits-vp", "digits-subvp")

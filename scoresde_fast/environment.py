@@ -19,11 +19,11 @@ from scoresde_fast import __version__
 from scoresde_fast.devices import why_no_cuda
 from scoresde_fast.ops import operations
 
-LIBRARIES = ("torch", "triton", "numpy", "safetensors", "huggingface-hub", "pillow", "tqdm", "tyro")
+LIBRARIES = ("torch", "triton", "numpy", "safetensors", "huggingface-hub", "pillow", "filelock", "tqdm", "tyro")
 """What the package needs."""
 WIDTH = 100
 """Characters of a line."""
-OPTIONAL = ("scikit-learn", "torch-fidelity", "torchvision", "matplotlib", "jinja2", "tensorboard")
+OPTIONAL = ("scikit-learn", "scipy", "torch-fidelity", "torchvision", "matplotlib", "jinja2", "tensorboard")
 
 
 @dataclass(frozen=True)

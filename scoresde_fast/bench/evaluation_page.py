@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from scoresde_fast.bench import pages
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.evaluation.neighbours import Neighbours
 from scoresde_fast.evaluation.results import NAMES
 from scoresde_fast.evaluation.run import Evaluation
-from scoresde_fast.generate.grid import compose
-from scoresde_fast.generate.pixels import encode_png
+from scoresde_fast.generate.pixels import compose
 
 
 def write_html(evaluation: Evaluation, path: Path) -> None:

@@ -43,7 +43,7 @@ class Bench:
         from scoresde_fast.bench.result import bench
         from scoresde_fast.bench.waterfall import Effort
         from scoresde_fast.cli.threads import use_threads
-        from scoresde_fast.memory import keep_freed_memory
+        from scoresde_fast.devices import keep_freed_memory
 
         keep_freed_memory()  # for every line alike
         if self.html is not None:
@@ -109,7 +109,7 @@ class BenchSolvers:
         from scoresde_fast.bench.solvers.page import write_html
         from scoresde_fast.bench.solvers.plugin import load_solvers
         from scoresde_fast.cli.threads import use_threads
-        from scoresde_fast.memory import keep_freed_memory
+        from scoresde_fast.devices import keep_freed_memory
 
         keep_freed_memory()
         if self.html is not None:

@@ -32,7 +32,7 @@ class Colorize(ConditionCommand):
 
     def run(self) -> None:
         from scoresde_fast.cli.stopping import stopping
-        from scoresde_fast.data.pictures import read_pictures
+        from scoresde_fast.data.images import read_pictures
         from scoresde_fast.tasks import colorization
 
         with stopping() as stop:

@@ -72,7 +72,7 @@ class ConditionCommand(SamplerOptions, ImageOptions):
     ) -> None:
         """Write the samples, and a sheet that shows ``given`` too: images (N, C, H, W) in [0, 1] by their titles."""
         from scoresde_fast.generate import format_seeds
-        from scoresde_fast.generate.of_images import ROUNDING, write_samples
+        from scoresde_fast.generate.conditional import ROUNDING, write_samples
         from scoresde_fast.generate.pixels import to_pixels
 
         shown = {title: list(to_pixels(images, ROUNDING)) for title, images in given.items()}

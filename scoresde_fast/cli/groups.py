@@ -98,7 +98,7 @@ class LoadingOptions:
         """The model of that name, with the process made ready to compute."""
         import scoresde_fast as sf
         from scoresde_fast.cli.threads import use_threads
-        from scoresde_fast.memory import keep_freed_memory
+        from scoresde_fast.devices import keep_freed_memory
 
         keep_freed_memory()
         use_threads(self.threads)

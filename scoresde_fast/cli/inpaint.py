@@ -29,8 +29,8 @@ class Inpaint(ConditionCommand):
 
     def run(self) -> None:
         from scoresde_fast.cli.stopping import stopping
-        from scoresde_fast.data.pictures import read_masks, read_pictures
-        from scoresde_fast.generate.sheet import chequered
+        from scoresde_fast.data.images import read_masks, read_pictures
+        from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import inpainting
 
         with stopping() as stop:
@@ -40,5 +40,5 @@ class Inpaint(ConditionCommand):
             seeds = self.seeds_of(len(names))
             images = levels.float() / 255
             source = inpainting(model, images, known, seeds=seeds, method=self.method, **self.projection_options())
-            given = {"image": images, "known": chequered(images, known)}
+            given = {"image": images, "known": checkered(images, known)}
             self.write(source, names, seeds, given, self.out, stop, mask=str(self.mask), method=self.method)

@@ -42,8 +42,8 @@ class Restore(ConditionCommand):
         from scoresde_fast.cli.stopping import stopping
         from scoresde_fast.conditions.measurement import enlarged, known_pixels, measure
         from scoresde_fast.conditions.operators.text import parse_operator
-        from scoresde_fast.data.pictures import read_pictures
-        from scoresde_fast.generate.sheet import chequered
+        from scoresde_fast.data.images import read_pictures
+        from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import restoration
 
         if not 0 <= self.noise < math.inf:
@@ -63,7 +63,7 @@ class Restore(ConditionCommand):
             else:
                 measured = images
             known = known_pixels(operator, model.image_shape)
-            given["measured"] = chequered(enlarged(measured, model.image_shape), known)
+            given["measured"] = checkered(enlarged(measured, model.image_shape), known)
             source = restoration(
                 model, operator, measured, noise=self.noise, method=self.method, scale=self.scale, seeds=seeds,
                 **self.options(),

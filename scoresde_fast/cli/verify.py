@@ -71,8 +71,8 @@ class Verify:
         """The sampler that the set's description tells of."""
         import scoresde_fast as sf
         from scoresde_fast.conditions.classes import described_conditions
+        from scoresde_fast.devices import keep_freed_memory
         from scoresde_fast.generate.verify import read_set
-        from scoresde_fast.memory import keep_freed_memory
         from scoresde_fast.sampler.options import described_options
 
         keep_freed_memory()

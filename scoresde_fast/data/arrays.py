@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of images as one array: ``arr_0`` of a .npz, or a .npy."""
+"""Readers of sets of images in one array: ``arr_0`` of a .npz, or a .npy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def open_npz(path: Path, size: int | None) -> Images:
-    """The images ``arr_0`` (N, H, W, C) uint8, read image by image; their names are their numbers."""
+    """Open the images ``arr_0`` (N, H, W, C) uint8, which are read one by one; their names are their numbers."""
     with reading(str(path)), ZipFile(path) as archive:
         if MEMBER not in archive.namelist():
             found = ", ".join(Path(name).stem for name in archive.namelist()) or "nothing"
@@ -35,7 +35,7 @@ def open_npz(path: Path, size: int | None) -> Images:
 
 
 def open_npy(path: Path, size: int | None) -> Images:
-    """The images of a .npy (N, H, W, C) uint8, mapped into memory, not read; their names are their numbers."""
+    """Open the images of a .npy (N, H, W, C) uint8, which is mapped into memory; their names are their numbers."""
     with reading(str(path)), open(path, "rb") as file:
         shape = _image_shape(file, str(path))
         if os.fstat(file.fileno()).st_size - file.tell() != np.prod(shape):
@@ -52,7 +52,7 @@ def open_npy(path: Path, size: int | None) -> Images:
 
 
 def _image_shape(file: IO[bytes], name: str) -> tuple[int, int, int, int]:
-    """(N, H, W, C) of the header that ``file`` begins with; the position is behind it then."""
+    """Read the header of an array from ``file``, and return its shape (N, H, W, C)."""
     try:
         version = np.lib.format.read_magic(file)
         shape, by_columns, dtype = _HEADERS[version](file)

@@ -19,18 +19,18 @@ SPLITS = ("all", "test", "train")
 
 
 def hsv_to_rgb(hue: Tensor, saturation: float, value: Tensor) -> Tensor:
-    """Hues (N,) in turns and values (N, H, W) in [0, 1] -> RGB (N, 3, H, W), whose largest channel is the value."""
+    """Convert hues (N,) in turns and values (N, H, W) in [0, 1], the largest channels, to RGB (N, 3, H, W)."""
     turns = (hue[:, None] + torch.tensor([0.0, 2 / 3, 1 / 3], dtype=hue.dtype)) % 1
     pure = ((6 * turns - 3).abs() - 1).clamp(0, 1)
     return value[:, None] * (1 - saturation * (1 - pure))[:, :, None, None]
 
 
 def digits(split: str = "all") -> tuple[Tensor, Tensor]:
-    """The 1 797 digits as uint8 images (N, 3, 16, 16) and int64 labels (N,), in scikit-learn's order.
+    """Return the 1 797 digits as uint8 images (N, 3, 16, 16) and int64 labels (N,), in scikit-learn's order.
 
     The gray digit is the largest of an image's channels; its hue is class / 10 with a jitter of at most 0.02 turns.
-    ``split`` is "all", "train" or "test"; the held-out "test" takes every fifth digit of each class.  Nothing here is
-    random: the same images come back everywhere, at every call.
+    ``split`` is "all", "train" or "test"; the held-out "test" takes every fifth digit of each class.  Every call
+    returns the same images.
 
     Raises:
         ValueError: the split is unknown.

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch.distributed
 
-from scoresde_fast.generate.shards import Shard
+from scoresde_fast.generate.seeds import Shard
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for the others: the first one may have a reference to compute that they do not wait for."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde_fast.data.items import ImageBatch
 from scoresde_fast.errors import unknown
-from scoresde_fast.generate.pixels import ROUNDINGS, to_levels
+from scoresde_fast.generate.pixels import ROUNDINGS, to_uint8
 
 
 class Draws(Protocol):
@@ -54,5 +54,5 @@ class SampledImages:
         """Of the same batches the one of number ``first`` and every ``step``-th after it; no others are drawn."""
         for start in range(first * size, len(self.seeds), step * size):
             for seeds, images in self.sampler.stream(self.seeds[start : start + size], size):
-                levels = to_levels(images, self.rounding).permute(0, 3, 1, 2).contiguous().cpu()
-                yield ImageBatch(levels, [str(seed) for seed in seeds], None)
+                pixels = to_uint8(images, self.rounding).permute(0, 3, 1, 2).contiguous().cpu()
+                yield ImageBatch(pixels, [str(seed) for seed in seeds], None)

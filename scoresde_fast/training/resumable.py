@@ -20,7 +20,7 @@ from scoresde_fast.configs import OptimConfig
 from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
-from scoresde_fast.generate.progress import LINE_EVERY
+from scoresde_fast.generate.pipeline import LINE_EVERY
 from scoresde_fast.training.ema import EMA
 
 FAR_APART = 0x9E3779B1

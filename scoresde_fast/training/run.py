@@ -10,10 +10,9 @@ import torch
 
 from scoresde_fast.checkpoints import save
 from scoresde_fast.configs import Config
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.files import make_folder, replacing
-from scoresde_fast.generate.grid import compose
-from scoresde_fast.generate.pixels import encode_png, to_pixels
-from scoresde_fast.generate.scatter import scatter
+from scoresde_fast.generate.pixels import compose, point_plot, to_pixels
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.training.resumable import follow
 from scoresde_fast.training.trainer import Trainer
@@ -55,7 +54,7 @@ def train(
 
 
 def write_grid(trainer: Trainer) -> Path:
-    """Samples of the averaged weights as ``grids/step-NNNNNN.png`` in the run's folder; points as a scatter plot."""
+    """Samples of the averaged weights as ``grids/step-NNNNNN.png`` in the run's folder; points as a point plot."""
     trainer.ema.swap()
     try:
         sampler = Sampler(trainer.model, steps=GRID_STEPS, device=trainer.device)
@@ -68,7 +67,7 @@ def write_grid(trainer: Trainer) -> Path:
         if trainer.model.is_image:
             file.write(encode_png(compose(list(to_pixels(samples, "floor")))))
         else:
-            file.write(scatter(samples))
+            file.write(point_plot(samples))
     return path
 
 

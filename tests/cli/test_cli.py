@@ -231,7 +231,7 @@ def test_freed_memory_is_kept() -> None:
     code = """
 import resource, sys, threading, torch
 if sys.argv[1] == "keep":
-    from scoresde_fast.memory import keep_freed_memory
+    from scoresde_fast.devices import keep_freed_memory
     keep_freed_memory()
 
 def faults():

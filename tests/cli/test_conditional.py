@@ -18,8 +18,7 @@ import scoresde_fast as sf
 from scoresde_fast.cli import main
 from scoresde_fast.conditions.measurement import measure
 from scoresde_fast.conditions.operators.text import parse_operator
-from scoresde_fast.generate.pixels import to_pixels
-from scoresde_fast.generate.sheet import STRIP
+from scoresde_fast.generate.pixels import STRIP, to_pixels
 from tests.support.chance import assert_moments
 from tests.support.stub_sampler import files
 from tests.support.tiny_models import FAST, MODEL, OPTIONS, SIZE, in_place_of_digits, read, saved_classifier

@@ -15,11 +15,12 @@ from PIL import Image
 
 import scoresde_fast as sf
 from scoresde_fast.cli import main
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.flow.density import LikelihoodEstimator
 from scoresde_fast.flow.errors import IntegrationError
 from scoresde_fast.generate.codes import CodeImages, seed_codes, write_codes
 from scoresde_fast.generate.likelihoods import write_likelihoods
-from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.sdes import CLDSDE, SDE, VPSDE
 
 SHAPE = (3, 8, 8)

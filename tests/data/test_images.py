@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.data.images import read_data
-from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.generate.pixels import to_pixels
 
 pytestmark = pytest.mark.same_everywhere
 

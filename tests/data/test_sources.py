@@ -339,7 +339,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "folder empty": (lambda p: folder_of(p / "a", {"notes.txt": b""}), "a has no images"),
     "suffix": (lambda p: folder_of(p, {"a.rar": b""}) / "a.rar", "a.rar cannot be read; name a data set, a folder"),
-    "split": (lambda p: Path(f"{folder_of(p / 'a', FILES)}:test"), "a has no splits; 'test' can"),
+    "split": (lambda p: Path(f"{folder_of(p / 'a', FILES)}:test"), "a has no splits, so .test. cannot be one"),
     "range": (lambda p: p / "a-{3..1}.tar", r"the range \{3..1\} in .* is empty"),
 }
 

@@ -18,6 +18,7 @@ pytest.importorskip("sklearn")
 
 import scoresde_fast as sf
 from scoresde_fast.data import digits
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Extractor, MetricSettings, SampledImages, evaluate, load_extractor
 from scoresde_fast.evaluation.bootstrap import bootstrap, kid_spread
@@ -29,7 +30,6 @@ from scoresde_fast.evaluation.moments import Moments
 from scoresde_fast.evaluation.processes import Processes
 from scoresde_fast.evaluation.reference import merged, read_statistics, remembered_reference, write_statistics
 from scoresde_fast.generate import generate
-from scoresde_fast.generate.pixels import encode_png
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 

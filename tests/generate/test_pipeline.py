@@ -7,17 +7,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from scoresde_fast.data.png import Pixels
-from scoresde_fast.generate import Shard, generate, pipeline, progress
-from scoresde_fast.generate.pipeline import Pipeline
-from scoresde_fast.generate.progress import Progress, Report
-from scoresde_fast.generate.seed_set import SeedSet
+from scoresde_fast.data.codecs import Pixels
+from scoresde_fast.generate import Shard, generate, pipeline
+from scoresde_fast.generate.pipeline import Pipeline, Progress, Report, WriteStats
+from scoresde_fast.generate.seeds import SeedSet
 from scoresde_fast.generate.stores.store import Damage, Samples, Store
 from tests.support.stub_sampler import StubSampler
 
@@ -69,8 +67,7 @@ class Recording(Store):
 
 
 IMAGES = torch.zeros(10, 3, 4, 5)
-BYTES = IMAGES.nbytes
-LEVELS = IMAGES.numel()
+BYTES, PIXEL_BYTES = IMAGES.nbytes, IMAGES.numel()
 
 
 def test_everything_is_counted_after_it_is_synced() -> None:
@@ -85,12 +82,12 @@ def test_everything_is_counted_after_it_is_synced() -> None:
         for batch in range(20):
             writing.put(list(range(10 * batch, 10 * batch + 10)), IMAGES)
     assert sorted(counted) == list(range(200))
-    assert writing.written == 20 * LEVELS
+    assert writing.stats.size == 20 * PIXEL_BYTES
 
 
 def test_counts_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """While samples are made, those that are written are counted, and not at the end alone."""
-    monkeypatch.setattr(pipeline, "COUNT_EVERY", 0.01)
+    monkeypatch.setattr(pipeline, "RECORD_EVERY", 0.01)
     counted: list[int] = []
     with Pipeline(Recording(), "floor", counted.extend) as writing:
         for batch in range(10):
@@ -106,10 +103,10 @@ def test_the_queue_is_bounded() -> None:
     with Pipeline(store, "floor", lambda seeds: None, workers=1, queue_bytes=3 * BYTES) as writing:
         for batch in range(3):
             writing.put([batch], IMAGES)
-        assert writing.waited < 0.05
+        assert writing.stats.waited < 0.05
         threading.Timer(0.2, store.go.set).start()
         writing.put([3], IMAGES)
-        assert 0.1 < writing.waited < 2
+        assert 0.1 < writing.stats.waited < 2
         writing.put([4], IMAGES.repeat(5, 1, 1, 1))
     assert sorted(store.written) == [0, 1, 2, 3, 4]
 
@@ -127,7 +124,7 @@ def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up() -> None:
         for batch in range(20):
             time.sleep(0.025)
             writing.put([batch], IMAGES)
-    assert writing.waited < 0.1 and time.perf_counter() - start < 20 * (0.025 + 0.02)
+    assert writing.stats.waited < 0.1 and time.perf_counter() - start < 20 * (0.025 + 0.02)
 
 
 def test_a_failed_write_is_raised_and_the_others_are_counted() -> None:
@@ -149,22 +146,21 @@ def test_the_error_of_the_sampler_is_the_one_that_is_told() -> None:
         raise FloatingPointError
 
 
-def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **writing: float) -> list[str]:
-    """What a run of 100 images says in five minutes of ten images each that are told nothing by a terminal."""
+def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stats: WriteStats) -> list[str]:
+    """Return what a run of 100 images writes to a stderr that is no terminal, in some minutes of ten images each."""
     now = iter(range(0, 10**6, 10))
-    monkeypatch.setattr(progress, "perf_counter", lambda: next(now))
-    watched = SimpleNamespace(waited=0.0, written=0) if not writing else SimpleNamespace(**writing)
-    with Progress(100, 20, 50, Shard(1, 4), watched, True) as telling:
+    monkeypatch.setattr(pipeline, "perf_counter", lambda: next(now))
+    with Progress(100, 20, 50, Shard(1, 4), stats, True) as progress:
         for _ in range(8):
-            telling.made(10)
+            progress.add(10)
     return capsys.readouterr().err.splitlines()
 
 
 def test_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Where stderr is no terminal, a line a minute says how far, how fast, how long, and nothing else is written."""
-    told = lines(monkeypatch, capsys, waited=0.0, written=5 * 10**8)
+    told = lines(monkeypatch, capsys, WriteStats(0.0, 5 * 10**8))
     assert 1 <= len(told) <= 4
-    assert told[0].startswith("share 2/4: ") and " of 100 images, " in told[0]
+    assert told[0].startswith("shard 2/4: ") and " of 100 images, " in told[0]
     for part in ("images/s", "NFE/s", "min left", "disk ", "MB/s"):
         assert part in told[0]
     assert "waiting" not in told[0]
@@ -172,7 +168,7 @@ def test_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_a_slow_disk_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """When the disk is what is waited for, the line and the report say so."""
-    assert "waiting for the disk" in lines(monkeypatch, capsys, waited=60.0, written=1)[0]
+    assert "waiting for the disk" in lines(monkeypatch, capsys, WriteStats(60.0, 1))[0]
     report = Report(10, 0, 50, 20.0, 5.0, 0, False, Path("set"))
     assert "5.0 s of it waiting for the disk" in str(report)
     assert "waiting" not in str(Report(10, 0, 50, 20.0, 0.1, 0, False, Path("set")))

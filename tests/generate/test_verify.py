@@ -11,10 +11,9 @@ import pytest
 
 from scoresde_fast.cli import main
 from scoresde_fast.conditions.classes import described_conditions
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.generate import SeedSet, SetInUseError, Shard, generate
-from scoresde_fast.generate.locks import Claim
-from scoresde_fast.generate.manifest import DamagedManifestError
-from scoresde_fast.generate.pixels import encode_png
+from scoresde_fast.generate.manifest import DamagedManifestError, ShardLock
 from scoresde_fast.generate.verify import repair, verify
 from tests.support.stub_sampler import StubSampler, files
 
@@ -104,10 +103,8 @@ def test_every_kind(made: Path) -> None:
 def test_in_use(made: Path) -> None:
     """A set that is being written is not repaired meanwhile."""
     (made / "000/000003.png").unlink()
-    claim = Claim(made / ".work", Shard(0, 2))
-    with pytest.raises(SetInUseError, match="is writing share 1/2"):
+    with ShardLock(made / ".work", Shard(0, 2)), pytest.raises(SetInUseError, match="is writing shard 1/2"):
         repair(StubSampler(), made, verify(made))
-    claim.release()
 
 
 def test_other_sampler(made: Path) -> None:
@@ -122,7 +119,7 @@ def test_no_set(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file, so that is not a set"):
         verify(tmp_path)
     (tmp_path / "samples.json").write_text("{")
-    with pytest.raises(DamagedManifestError, match=r"samples.json is no description of samples"):
+    with pytest.raises(DamagedManifestError, match=r"samples.json is not a valid manifest of samples"):
         verify(tmp_path)
 
 

@@ -14,7 +14,8 @@ from scoresde_fast.bench.solvers.contender import Contender
 from scoresde_fast.bench.solvers.results import CASE_KEYS, case_dict
 from scoresde_fast.bench.solvers.verdict import describe
 from scoresde_fast.data import digits
-from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.data.codecs import encode_png
+from scoresde_fast.generate.pixels import to_pixels
 
 SHOWN = 12
 

@@ -12,7 +12,7 @@ from scoresde_fast.conditions.operators.blur import Blur
 from scoresde_fast.conditions.operators.gray import Gray
 from scoresde_fast.conditions.operators.mask import Mask
 from scoresde_fast.conditions.operators.super_resolution import SuperResolution
-from scoresde_fast.data.pictures import read_mask
+from scoresde_fast.data.images import read_mask
 from scoresde_fast.errors import unknown
 
 Operator = Blur | Gray | Mask | SuperResolution

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of images: their files, their bytes, and what is refused before anything is written."""
+"""Sets of images: their files, their bytes, and the requests that are refused before anything is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from scoresde_fast.generate import generate
-from scoresde_fast.generate.grid import BACKGROUND, GAP, compose, shown
 from scoresde_fast.generate.pixels import to_pixels
 from tests.support.stub_sampler import StubSampler
 
@@ -101,15 +100,6 @@ def test_manifest(tmp_path: Path) -> None:
     assert environment.items() >= {"device": "cpu", "batch_size": 4, "torch": torch.__version__}.items()
 
 
-@pytest.mark.parametrize(
-    ("rounding", "levels"), [("floor", [0, 0, 127, 254, 255, 255, 0]), ("round", [0, 1, 128, 255, 255, 255, 0])]
-)
-def test_rounding(rounding: str, levels: list[int]) -> None:
-    """Floor truncates 255 x as the original programs do, round takes the nearest, and both clip."""
-    values = torch.tensor([0.0, 0.9 / 255, 127.8 / 255, 254.9 / 255, 1.0, 1.5, -0.5])
-    assert to_pixels(values.reshape(1, 1, 1, -1), rounding).ravel().tolist() == levels
-
-
 @pytest.mark.parametrize("out", OUTS)
 def test_gray(tmp_path: Path, out: str) -> None:
     """One channel stays one channel in every format."""
@@ -124,29 +114,6 @@ def test_odd_channels(tmp_path: Path) -> None:
     """Images that PNG cannot hold are refused with their number of channels."""
     with pytest.raises(ValueError, match="2 channels"):
         generate(StubSampler(channels=2), [0], tmp_path / "set")
-
-
-@pytest.mark.parametrize(
-    ("count", "width", "result"), [(1, 16, (1, 1)), (6, 16, (6, 3)), (500, 32, (64, 8)), (64, 1024, (16, 4))]
-)
-def test_grid_layout(count: int, width: int, result: tuple[int, int]) -> None:
-    """As square as can be, at most 64 images, fewer of large ones."""
-    assert shown(count, width) == result
-
-
-@pytest.mark.parametrize(("count", "size", "width"), [(64, 16, 804), (64, 32, 804), (1, 16, 264), (9, 300, 916)])
-def test_grid_size(count: int, size: int, width: int) -> None:
-    """Small images are enlarged by a whole factor to a grid of about 800 px."""
-    assert compose([np.zeros((size, size, 3), np.uint8)] * count).shape[1] == width
-
-
-def test_grid_cells() -> None:
-    """Cells are the images, row by row, each pixel a block."""
-    images = [np.full((128, 128, 1), i, np.uint8) for i in range(3)]
-    grid = compose(images)
-    step = 256 + GAP
-    assert [grid[GAP, GAP, 0], grid[GAP + 255, GAP + step, 0], grid[GAP + step, GAP + 255, 0]] == [0, 1, 2]
-    assert grid[0, 0, 0] == grid[-GAP - 1, -GAP - 1, 0] == BACKGROUND
 
 
 @pytest.mark.parametrize(
@@ -197,8 +164,8 @@ def test_foreign_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "out", "says"),
     [
-        ("samples.json", "{", "", "samples.json is no description of samples"),
-        ("samples.json", '{"other": 1}', "", "samples.json is no description of samples"),
+        ("samples.json", "{", "", "samples.json is not a valid manifest of samples"),
+        ("samples.json", '{"other": 1}', "", "samples.json is not a valid manifest of samples"),
         ("set.npz", "text", "set.npz", "set.npz is no archive of samples"),
         ("set.zip", "text", "set.zip", "set.zip is no archive of samples"),
         ("set", "text", "set", "set is a file"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples that belong to images on the disk: what a run leaves, goes on from, and refuses; and the sheet."""
+"""Samples that belong to images: what a run writes, resumes and refuses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from scoresde_fast.generate.of_images import write_samples
-from scoresde_fast.generate.sheet import STRIP, chequered, sheet
+from scoresde_fast.generate.conditional import write_samples
 from tests.support.stub_sampler import StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere
@@ -71,14 +69,3 @@ def test_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="made by one process"):
         write(StubSampler(), tmp_path)
-
-
-def test_sheets_have_room(tmp_path: Path) -> None:
-    """Of many images the first 16 have a row, and of many samples as many are shown as fit; gray ones are gray."""
-    gray = np.arange(64 * 512, dtype=np.uint32).astype(np.uint8).reshape(64, 512, 1)
-    picture = sheet([f"é{i}" for i in range(20)], {"gray": [gray] * 20}, [[gray] * 40] * 20)
-    assert picture.shape == (16 * (STRIP + 64 + 8), 8 * (512 + 4) + 4, 3)
-    assert np.array_equal(picture[STRIP + 4 : STRIP + 68, 4:516], gray.repeat(3, axis=2))
-    known = torch.tensor([[True, False], [False, False]])
-    fields = chequered(torch.ones(1, 3, 2, 2), known)
-    assert fields[0, :, 0, 0].eq(1).all() and len(fields[:, :, ~known].unique()) == 2

@@ -44,5 +44,5 @@ def test_sigterm(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     manifest = json.loads(next(tmp_path.rglob("*samples.json")).read_text())
     last = int(manifest["done"].removeprefix("0-"))
-    assert (last + 1) % 5 == 0 and f"{999 - last} of the set are missing yet" in said
+    assert (last + 1) % 5 == 0 and f"{999 - last} of the set are still missing" in said
     assert not [name for name in files(tmp_path) if name.endswith((".unfinished", ".lock"))]

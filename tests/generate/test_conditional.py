@@ -25,7 +25,7 @@ def write(stub: StubSampler, out: Path, names: tuple[str, ...] = ("x.png", "y.pn
 
 @pytest.mark.parametrize("dependent", [False, True], ids=["alone", "of-a-batch"])
 def test_interrupted_samples(tmp_path: Path, dependent: bool) -> None:
-    """What was finished before an interruption stays, and the run that goes on ends as one that nothing interrupted."""
+    """An interrupted run keeps finished images, and the next one completes it to the same bytes."""
     write(StubSampler(batch_dependent=dependent), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         write(StubSampler(batch_dependent=dependent, interrupt_in=4), tmp_path / "set")
@@ -40,7 +40,7 @@ def test_interrupted_samples(tmp_path: Path, dependent: bool) -> None:
 
 
 def test_stopped_samples(tmp_path: Path) -> None:
-    """A run that is asked to stop writes no sheet, and says what is missing."""
+    """A run that is asked to stop writes no sheet, and says how many images are missing."""
     asked = iter([False, True])
     report = write(StubSampler(), tmp_path, stop=lambda: next(asked))
     assert (report.made, report.missing, report.stopped) == (3, 5, True) and not (tmp_path / "sheet.png").exists()
@@ -56,7 +56,7 @@ def test_stopped_samples(tmp_path: Path) -> None:
     ids=["names", "batch", "suffix"],
 )
 def test_samples_that_cannot_be_written(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """What cannot be written is said before anything is."""
+    """Impossible requests are refused before anything is written."""
     stub = StubSampler()
     with pytest.raises(ValueError, match=re.escape(says)):
         write(stub, **{"out": tmp_path / "set", **change})
@@ -64,7 +64,7 @@ def test_samples_that_cannot_be_written(tmp_path: Path, change: dict[str, Any], 
 
 
 def test_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under torchrun two processes would write the same files."""
+    """Several processes of torchrun are refused: they would write the same files."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="made by one process"):

@@ -34,7 +34,7 @@ def test_rounding(rounding: str, values: list[int]) -> None:
     ("count", "width", "result"), [(1, 16, (1, 1)), (6, 16, (6, 3)), (500, 32, (64, 8)), (64, 1024, (16, 4))]
 )
 def test_grid_layout(count: int, width: int, result: tuple[int, int]) -> None:
-    """As square as can be, at most 64 images, fewer of large ones."""
+    """A grid is nearly square, has at most 64 images, and fewer large ones."""
     assert grid_layout(count, width) == result
 
 
@@ -45,7 +45,7 @@ def test_grid_size(count: int, size: int, width: int) -> None:
 
 
 def test_grid_cells() -> None:
-    """Cells are the images, row by row, each pixel a block."""
+    """Cells are the images, row by row, with a block for each pixel."""
     images = [np.full((128, 128, 1), i, np.uint8) for i in range(3)]
     grid = compose(images)
     step = 256 + GAP
@@ -54,7 +54,7 @@ def test_grid_cells() -> None:
 
 
 def test_sheets_have_room() -> None:
-    """Of many images the first 16 have a row, and of many samples as many are shown as fit; gray ones are gray."""
+    """A sheet shows the first 16 images and the samples that fit; gray images stay gray."""
     gray = np.arange(64 * 512, dtype=np.uint32).astype(np.uint8).reshape(64, 512, 1)
     picture = sheet([f"é{i}" for i in range(20)], {"gray": [gray] * 20}, [[gray] * 40] * 20)
     assert picture.shape == (16 * (STRIP + 64 + 8), 8 * (512 + 4) + 4, 3)

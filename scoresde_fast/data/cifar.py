@@ -91,7 +91,7 @@ def _files(path: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
             while left and left[0] in waiting:
                 yield waiting.pop(left.pop(0))
     if left:
-        raise ValueError(f"{path} has no whole {left[0]}; it is cut short, or not the official archive")
+        raise ValueError(f"{path} has no complete {left[0]}; it is cut short, or not the official archive")
 
 
 def _binary(raw: bytes, where: str) -> tuple[Pixels, list[int]]:
@@ -112,7 +112,7 @@ def _pickled(raw: bytes, where: str, trusted: bool) -> tuple[Pixels, list[int]]:
         raise
     except BROKEN_PICKLE as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{where} is no whole pickle of data and labels ({reason})") from error
+        raise ValueError(f"{where} is not a complete pickle of data and labels ({reason})") from error
     if images.dtype != np.uint8 or images.shape != (len(labels), LENGTH):
         raise ValueError(
             f"data in {where} is {images.dtype} {images.shape} with {len(labels)} labels; images are uint8 "

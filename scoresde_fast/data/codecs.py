@@ -34,7 +34,7 @@ def decode_image(encoded: bytes) -> Pixels:
         return _decode_png(encoded)
     is_webp = encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP"
     if not is_webp and not encoded.startswith(JPEG_SIGNATURE):
-        raise ValueError("is no PNG, JPEG or WebP; convert it to one")
+        raise ValueError("is not a PNG, JPEG or WebP image; convert it to one")
     kind = "WebP" if is_webp else "JPEG"
     try:
         with Image.open(io.BytesIO(encoded), formats=[kind]) as image:
@@ -71,7 +71,7 @@ def decode_intact_png(png: bytes) -> Pixels:
     """Decode a PNG that `encode_png` wrote -> (H, W, 1 or 3) uint8, and check every bit of it.
 
     Raises:
-        ValueError: the file is cut off, a checksum is wrong, or it is no such PNG.
+        ValueError: the file is cut off, a checksum is wrong, or it is not such a PNG.
     """
     place = len(PNG_SIGNATURE)
     kind = b""
@@ -88,7 +88,7 @@ def decode_intact_png(png: bytes) -> Pixels:
 
 def _decode_png(png: bytes) -> Pixels:
     if not png.startswith(PNG_SIGNATURE) or len(png) <= COLOUR:
-        raise ValueError("is no PNG; convert it to one")
+        raise ValueError("is not a PNG; convert it to one")
     depth, colour = png[DEPTH], png[COLOUR]
     if colour not in (GRAY, RGB, PALETTE):
         raise ValueError("has an alpha channel; an 8-bit gray or RGB PNG is needed, so remove it")

@@ -163,7 +163,7 @@ def _samples(shard: tarfile.TarFile, path: Path) -> Iterator[tuple[tarfile.TarIn
     end = shard.fileobj.read(TAR_END)
     if len(end) < tarfile.BLOCKSIZE or any(end):
         raise EOFError(
-            "it does not end as a .tar does: its writing was stopped, or what follows its last whole file is no file"
+            "it does not end as a .tar does: writing it was interrupted, or foreign bytes follow its last complete file"
         )
 
 

@@ -140,7 +140,7 @@ def read_mask(path: Path, size: Sequence[int]) -> Tensor:
             deep = image.mode.startswith("I")
             pixels = np.asarray(image.convert("RGBA"))
     except BROKEN_IMAGE as error:
-        raise ValueError(f"{path} is no PNG, or a damaged one ({error}); a mask is a PNG of black and white") from error
+        raise ValueError(f"{path} is not a PNG, or is damaged ({error}); a mask is a black and white PNG") from error
     if pixels.shape[:2] != tuple(size):
         found, needed = (f"{height}x{width}" for height, width in (pixels.shape[:2], size))
         raise ValueError(

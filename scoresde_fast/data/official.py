@@ -110,7 +110,7 @@ def open_official(path: Path, split: str, size: int | None, *, trust_pickle: boo
     if is_cifar(path):
         return open_cifar(path, split or DEFAULT_SPLIT, size, trust_pickle=trust_pickle)
     if split and path.name != f"{split}_32x32.mat":
-        raise ValueError(f"{path} has no split {split!r}; a split of SVHN is a file of its own, {split}_32x32.mat")
+        raise ValueError(f"{path} has no split {split!r}; each split of SVHN is a separate file, {split}_32x32.mat")
     return _open_svhn(path, size)
 
 

@@ -101,9 +101,9 @@ def interpolation_grid(model: ScoreFunction, seeds: Sequence[int], steps: int, *
         IntegrationError: see `ProbabilityFlow.run`.
     """
     if not model.is_image:
-        raise ValueError("this model is of points, which are no pictures: choose a model of images")
+        raise ValueError("this model is of points, and a picture needs images: choose a model of images")
     if len(seeds) < 2:
-        raise ValueError(f"an interpolation is between two seeds or more, and {len(seeds)} is given: name another")
+        raise ValueError(f"an interpolation needs at least two seeds, and {len(seeds)} is given: name another")
     ends = seed_codes(model, seeds, settings.get("run_seed", 0))
     codes = torch.cat([interpolate(a, b, steps) for a, b in pairwise(ends)])
     return compose(list(to_pixels(decode(model, codes, **settings), "round")), columns=steps)

@@ -74,7 +74,7 @@ class Manifest:
         if differences := list(_differences(manifest.configuration, new.configuration)):
             raise ValueError(
                 f"{path.parent if path.name == 'samples.json' else path} describes images of another configuration "
-                f"({'; '.join(differences)}); choose another --out, or ask with the options that the set was begun with"
+                f"({'; '.join(differences)}); choose another --out, or use the options that the set was begun with"
             )
         return manifest
 

@@ -75,7 +75,7 @@ def read_set(out: str | Path) -> tuple[Store, Manifest]:
     """
     store = open_store(Path(out))
     if not store.manifest.exists():
-        raise FileNotFoundError(2, "there is no such file, so that is not a set of samples", str(store.manifest))
+        raise FileNotFoundError(2, "there is no such file, so this is not a set of samples", str(store.manifest))
     return store, Manifest.read(store.manifest)
 
 

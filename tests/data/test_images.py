@@ -100,7 +100,7 @@ def save(image: np.ndarray, mode: str | None = None) -> Callable[[Path], None]:
         (save(np.zeros((8, 8), np.uint16)), "z.png of .* has 16 bits a value; 8 are needed"),
         (save(np.zeros((8, 8), bool)), "z.png of .* has 1 bits a value; 8 are needed"),
         (save(np.zeros((8, 8, 4), np.uint8)), "z.png of .* has an alpha channel"),
-        (lambda folder: (folder / "z.png").write_bytes(b"text"), "z.png of .* is no PNG"),
+        (lambda folder: (folder / "z.png").write_bytes(b"text"), "z.png of .* is not a PNG"),
         (
             lambda folder: (folder / "z.png").write_bytes((folder / "a.png").read_bytes()[:100]),
             "z.png of .* is a damaged PNG",

@@ -162,14 +162,14 @@ def test_cut_downloads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         ("test_batch.bin", b"\x00" * 3072, "has 3072 bytes, no multiple of 3073"),
         ("test_batch.bin", b"\x0a" * 3073, "has a label 10; they are 0 to 9"),
-        ("test_batch", b"text", "is no whole pickle of data and labels"),
-        ("test_batch", old_pickle("test_batch")[:-500], "is no whole pickle of data and labels"),
+        ("test_batch", b"text", "is not a complete pickle of data and labels"),
+        ("test_batch", old_pickle("test_batch")[:-500], "is not a complete pickle of data and labels"),
         (
             "test_batch",
             pickle.dumps({"data": [], "labels": [1]}),
             r"data in test_batch of .* is float64 \(0,\)",
         ),
-        ("test_batch", pickle.dumps({"labels": [1]}), "is no whole pickle of data and labels .'data'"),
+        ("test_batch", pickle.dumps({"labels": [1]}), "is not a complete pickle of data and labels .'data'"),
     ],
     ids=["length", "label", "text", "cut", "shape", "key"],
 )
@@ -269,7 +269,7 @@ def test_unknown_splits(tmp_path: Path) -> None:
         open_images("svhn:tests")
     with pytest.raises(ValueError, match="unknown split of CIFAR-10 'extra'"):
         open_images(f"{CIFAR['binary folder'](tmp_path)}:extra")
-    with pytest.raises(ValueError, match="has no split 'test'; a split of SVHN is a file of its own"):
+    with pytest.raises(ValueError, match="has no split 'test'; each split of SVHN is a separate file"):
         open_images(f"{mat(tmp_path / 'a.mat', True, X=DIGITS, y=CLASSES)}:test")
 
 

@@ -286,7 +286,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda p: listed(zip_of(p / "a.zip", FILES), 8),
         "a.zip is damaged, .*is encrypted, password required",
     ),
-    "zip of text": (lambda p: zip_of(p / "a.zip", {"x.png": b"text"}), "x.png of .*a.zip is no PNG, JPEG or WebP"),
+    "zip of text": (lambda p: zip_of(p / "a.zip", {"x.png": b"text"}), "x.png of .*a.zip is not a PNG, JPEG or WebP"),
     "zip empty": (lambda p: zip_of(p / "a.zip", {}), "a.zip has no images"),
     "npz cut": (lambda p: cut(npz_of(p / "a.npz")), "a.npz is damaged, cut short, .*not a zip file"),
     "npz overwritten": (lambda p: overwritten(npz_of(p / "a.npz"), 0.4), "a.npz is damaged, cut short"),

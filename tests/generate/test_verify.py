@@ -116,7 +116,7 @@ def test_other_sampler(made: Path) -> None:
 
 def test_no_set(tmp_path: Path) -> None:
     """A folder without a manifest, or with a damaged one, gives one sentence."""
-    with pytest.raises(FileNotFoundError, match="no such file, so that is not a set"):
+    with pytest.raises(FileNotFoundError, match="no such file, so this is not a set"):
         verify(tmp_path)
     (tmp_path / "samples.json").write_text("{")
     with pytest.raises(DamagedManifestError, match=r"samples.json is not a valid manifest of samples"):

@@ -16,6 +16,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from scoresde_fast.data.arrays import read_image_header
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.seeds import Integers
@@ -120,11 +121,7 @@ class NpyArchive(ArrayArchive):
 
 
 def _mapped_member(path: Path, name: str) -> Samples:
-    """Map an array that a .zip stores without compression.
-
-    Raises:
-        KeyError, ValueError, BadZipFile: there is no such array.
-    """
+    """Map the images that a .zip stores without compression; raise one of `DAMAGED` where there are none."""
     with ZipFile(path) as archive:
         info = archive.getinfo(name)
     if info.compress_type != ZIP_STORED:
@@ -135,9 +132,5 @@ def _mapped_member(path: Path, name: str) -> Samples:
         if len(lengths) != 2:
             raise BadZipFile(f"{name} is cut off")
         file.seek(int(lengths.sum()), os.SEEK_CUR)
-        if npy.read_magic(file) != (1, 0):
-            raise ValueError(f"{name} is not an array of version 1.0")
-        shape, fortran, dtype = npy.read_array_header_1_0(file)
-        if fortran or dtype.hasobject:
-            raise ValueError(f"{name} is not in C order")
-        return np.memmap(path, dtype, "r", file.tell(), shape)
+        shape = read_image_header(file, name)
+        return np.memmap(path, np.uint8, "r", file.tell(), shape)

@@ -58,7 +58,7 @@ def write_samples(
         raise ValueError(f"batch size {batch_size} makes no images; it is at least 1")
     if Shard.of_process().count > 1:
         raise ValueError(
-            "samples of images are made by one process, but torchrun started several: run the command without it"
+            "samples of images are made by one process, but torchrun started several: run without torchrun"
         )
     if out.suffix:
         raise ValueError(f"--out {out}: samples of images go to a folder, whose name has no suffix")

@@ -172,8 +172,8 @@ class _SetWriter:
                 same = again.shape == there[seed].shape
                 if not same or np.abs(again.astype(int) - there[seed].astype(int)).max() > SAME_IMAGE:
                     raise ValueError(
-                        f"{error}; nor can it be made again, since seed {seed} gives another image than the one there: use "
-                        "the options that the set was begun with"
+                        f"{error}; nor can it be made again, since seed {seed} gives another image than the one there: "
+                        "use the options that the set was begun with"
                     ) from error
 
     def _mine(self, manifest: Manifest) -> SeedSet:

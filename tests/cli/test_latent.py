@@ -229,7 +229,7 @@ def test_numbers_out_of_range(estimator: LikelihoodEstimator, tmp_path: Path, ch
         (["likelihood", "MODEL", "IMAGES", "--threads", "0"], "--threads 0 cannot compute"),
         (["encode", "MODEL", "IMAGES", "--out", "codes.png"], "codes are numbers"),
         (["decode", "MODEL", "IMAGES/a.png"], "a.png has no codes"),
-        (["interpolate", "MODEL", "--seeds", "3"], "is between two seeds or more"),
+        (["interpolate", "MODEL", "--seeds", "3"], "needs at least two seeds"),
         (["interpolate", "MODEL", "--seeds", "3,7", "--steps", "1"], "steps is 1"),
         (["interpolate", "MODEL", "--seeds", "3,7", "--out", "grid"], "a file that ends in .png"),
         (["sample", "MODEL", "--solver", "sscs", "--rtol", "1e-3"], "rtol is 0.001; only 'rk45' and 'ggf'"),

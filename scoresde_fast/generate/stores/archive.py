@@ -86,8 +86,8 @@ class Archive(Store):
             for path, reason in readers.broken.items():
                 if not broken and path.parent != self.work:  # the images of a broken part are merely missing
                     raise ValueError(
-                        f"{path} is not an archive of samples ({reason}); choose another --out, move it, or if it was one "
-                        f"repair it: scoresde-fast verify {self.out} --repair"
+                        f"{path} is not an archive of samples ({reason}); choose another --out, move it, or if it was "
+                        f"one repair it: scoresde-fast verify {self.out} --repair"
                     )
             return readers.seeds
 

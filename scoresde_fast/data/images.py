@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -23,8 +22,6 @@ from scoresde_fast.data.sources import check_exists, open_images, split_size
 LARGEST = 1 << 31
 """Largest number of bytes of images that are read into memory."""
 BATCH = 1024
-READERS = 8
-"""Threads that read and decode images."""
 BLACK, WHITE = 0, 255
 NAMED = 5
 """Largest number of values that a message names."""
@@ -57,22 +54,7 @@ def read_data(source: str, shape: Sequence[int], *, is_image: bool = True, trust
     return _in_memory(_open_shaped(source, shape, trust_pickle=trust_pickle))
 
 
-class NumberedImages:
-    """Images that stay in their files, indexed by a tensor of numbers as a tensor (N, C, H, W) uint8 is."""
-
-    def __init__(self, images: Images) -> None:
-        self._images = images
-        self._readers = ThreadPoolExecutor(READERS)
-
-    def __len__(self) -> int:
-        return self._images.count
-
-    def __getitem__(self, numbers: Tensor) -> Tensor:
-        pixels = np.stack(list(self._readers.map(self._images.image, numbers.tolist())))
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-
-
-def training_data(source: str, shape: Sequence[int], *, is_image: bool = True) -> Tensor | NumberedImages:
+def training_data(source: str, shape: Sequence[int], *, is_image: bool = True) -> Tensor | Images:
     """Return the data of `read_data`; more than 2 GiB of a folder or a .npy stay in their files.
 
     Raises:
@@ -82,7 +64,7 @@ def training_data(source: str, shape: Sequence[int], *, is_image: bool = True) -
         return _read_points(source, shape).data
     images = _open_shaped(source, shape)
     if images.by_number and images.count * prod(images.shape) > LARGEST:
-        return NumberedImages(images)
+        return images
     return _in_memory(images).data
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import tarfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from scoresde_fast.data.codecs import Pixels, decode_image
 
 DAMAGE = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeError, tarfile.TarError, zlib.error)
 """The errors of reading a damaged archive; zipfile raises RuntimeError for a password or a rare compression too."""
+
+READERS = 8
+"""Threads that read images by number."""
 
 
 class Item(NamedTuple):
@@ -52,7 +56,7 @@ class Images:
     Attributes:
         source, count: as above.
         shape: (C, H, W) of each image.
-        by_number: whether `image` works.
+        by_number: whether images can be indexed by their numbers.
 
     Raises:
         ValueError: there are no images, or the first one cannot be read.
@@ -73,6 +77,7 @@ class Images:
         self.source, self.count = source, count
         self._items, self._item, self._size = items, item, size
         self.by_number = item is not None
+        self._readers = ThreadPoolExecutor(READERS)
         self._first: Item | None = None
         if shape is None:
             with closing(self._read()) as first:
@@ -88,16 +93,25 @@ class Images:
         """
         with closing(self._read()) as items:
             while batch := list(islice(items, size)):
-                images = np.stack([item.pixels for item in batch]).transpose(0, 3, 1, 2)
                 labels = [item.label for item in batch if item.label is not None]
                 yield ImageBatch(
-                    torch.from_numpy(np.ascontiguousarray(images)),
+                    _stacked([item.pixels for item in batch]),
                     [item.name for item in batch],
                     torch.tensor(labels) if labels else None,
                 )
 
-    def image(self, number: int) -> Pixels:
-        """Return image ``number``, counted from 0, (H, W, C) uint8; raise ValueError as `batches` does."""
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, numbers: Tensor) -> Tensor:
+        """Return the images of ``numbers`` (B,), counted from 0, as a tensor (B, C, H, W) uint8 would.
+
+        Raises:
+            ValueError: as `batches`; or images of this format cannot be read by number.
+        """
+        return _stacked(list(self._readers.map(self._image, numbers.tolist())))
+
+    def _image(self, number: int) -> Pixels:
         if self._item is None:
             raise ValueError(f"the images of {self.source} can be read in their order alone; give a folder or a .npy")
         with reading(self.source):
@@ -145,6 +159,11 @@ def decode_item(source: str, name: str, encoded: bytes, label: int | None = None
         return Item(name, decode_image(encoded), label)
     except ValueError as error:
         raise ValueError(f"{name} of {source} {error}") from error
+
+
+def _stacked(images: list[Pixels]) -> Tensor:
+    """Return images (H, W, C) as one tensor (B, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
 
 
 def size_text(shape: Sequence[int]) -> str:

@@ -8,11 +8,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.data.digits import in_split
 
 POINTS = 50_000
-HELD_OUT_EVERY = 5
-SPLITS = ("all", "test", "train")
 
 ROLL_CENTRES = 1.06 * np.array([[0.0, 0.0], [-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
 ROLL_RADIUS = 0.64
@@ -34,7 +32,7 @@ def swiss_roll(split: str = "all") -> tuple[Tensor, Tensor]:
     """Return five Swiss rolls, one between four: points (N, 2, 1, 1) float32 and labels (N,) int64, the roll of each.
 
     A roll is one and a half turns of an Archimedean spiral, uniform in its angle, with normal noise of 0.015; each
-    coordinate has a variance of about 1.  ``split`` is as in `diamond`.
+    coordinate has a variance of about 1.  ``split`` is as in `in_split`.
 
     Raises:
         ValueError: an unknown split.
@@ -49,8 +47,7 @@ def diamond(split: str = "all") -> tuple[Tensor, Tensor]:
     """Return samples of 25 normal distributions of deviation 0.05 on a turned 5x5 grid.
 
     The points are (N, 2, 1, 1) float32, the labels (N,) int64, the mode of each; each coordinate has a variance of
-    about 1.  ``split`` is "all", "train" or "test", which holds out every fifth point of each mode of the 50 000.
-    Every call returns the same points.
+    about 1.  ``split`` is as in `in_split`.  Every call returns the same points.
 
     Raises:
         ValueError: an unknown split.
@@ -61,10 +58,7 @@ def diamond(split: str = "all") -> tuple[Tensor, Tensor]:
 
 def _labelled(centres: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64], split: str) -> tuple[Tensor, Tensor]:
     """Place point i at ``offsets[i]`` from centre i modulo their number, so that all modes weigh the same."""
-    if split not in SPLITS:
-        raise ValueError(unknown("split", split, SPLITS))
     rank, labels = np.divmod(np.arange(POINTS), len(centres))
-    held_out = rank % HELD_OUT_EVERY == 0
-    keep = {"all": np.ones_like(held_out), "test": held_out, "train": ~held_out}[split]
-    points = (centres[labels] + offsets)[keep].astype(np.float32)
-    return torch.from_numpy(points)[:, :, None, None], torch.from_numpy(labels[keep])
+    kept = in_split(split, torch.from_numpy(rank))
+    points = torch.from_numpy((centres[labels] + offsets).astype(np.float32))
+    return points[kept][:, :, None, None], torch.from_numpy(labels)[kept]

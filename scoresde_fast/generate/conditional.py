@@ -57,9 +57,7 @@ def write_samples(
     if batch_size < 1:
         raise ValueError(f"batch size {batch_size} makes no images; it is at least 1")
     if Shard.of_process().count > 1:
-        raise ValueError(
-            "samples of images are made by one process, but torchrun started several: run without torchrun"
-        )
+        raise ValueError("samples of images are made by one process, but torchrun started several: run it without")
     if out.suffix:
         raise ValueError(f"--out {out}: samples of images go to a folder, whose name has no suffix")
     seeds = check_seeds(seeds)

@@ -135,6 +135,13 @@ class Manifest:
             yield from added.batches(batch_size)
 
 
+def record_done(path: Path, folder: Path, done: SeedSet, lost: SeedSet = EMPTY) -> None:
+    """Add ``done`` to the done seeds of the manifest at ``path``, and remove ``lost``; ``folder`` has its lock."""
+    with ManifestLock(folder):
+        manifest = Manifest.read(path)
+        replace(manifest, done=((manifest.done or EMPTY) - lost) | done).write(path)
+
+
 def environment(device: torch.device | str, batch_size: int) -> Json:
     """Return the versions, the device and the batch size: what may change the last bit of an image."""
     device = torch.device(device)

@@ -17,7 +17,15 @@ from torch import Tensor
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.errors import unknown
 from scoresde_fast.files import make_folder, replacing
-from scoresde_fast.generate.manifest import DamagedManifestError, Json, Manifest, ManifestLock, ShardLock, environment
+from scoresde_fast.generate.manifest import (
+    DamagedManifestError,
+    Json,
+    Manifest,
+    ManifestLock,
+    ShardLock,
+    environment,
+    record_done,
+)
 from scoresde_fast.generate.pipeline import Pipeline, Progress, Report
 from scoresde_fast.generate.pixels import GRID_IMAGES, ROUNDINGS, compose
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
@@ -211,9 +219,7 @@ class _SetWriter:
         return ((done | unrecorded) - lost) - damaged
 
     def _record(self, done: SeedSet, lost: SeedSet = EMPTY) -> None:
-        with ManifestLock(self.store.work):
-            manifest = Manifest.read(self.store.manifest)
-            replace(manifest, done=((manifest.done or EMPTY) - lost) | done).write(self.store.manifest)
+        record_done(self.store.manifest, self.store.work, done, lost)
 
     def _make(
         self, missing: SeedSet, total: int, progress: bool, stop: Callable[[], bool]

@@ -27,7 +27,7 @@ def parse_seeds(text: str) -> list[int]:
     """Return the seeds that ``text`` names, in its order: numbers and inclusive ranges, separated by commas.
 
     Raises:
-        ValueError: a part is neither a number nor a range, a range is reversed, a seed is repeated, or there are too many.
+        ValueError: a part is neither a number nor a range, a range is reversed, a seed is repeated, or too many.
     """
     ranges = _parse_ranges(text)
     if (count := sum(seeds.stop - seeds.start for seeds in ranges)) > LONGEST_LIST:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from scoresde_fast.generate.manifest import Manifest, ManifestLock, ShardLock
+from scoresde_fast.generate.manifest import Manifest, ShardLock, record_done
 from scoresde_fast.generate.pipeline import Report
 from scoresde_fast.generate.run import ImageSampler, generate
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
@@ -128,9 +128,7 @@ def repair(sampler: ImageSampler, out: str | Path, findings: Findings, *, batch_
         store.prepare()
         store.remove(lost)
         store.sync()
-        with ManifestLock(store.work):
-            manifest = Manifest.read(store.manifest)
-            replace(manifest, done=(manifest.done or EMPTY) - lost).write(store.manifest)
+        record_done(store.manifest, store.work, EMPTY, lost)
     rounding = manifest.configuration.get("rounding") or "floor"
     return generate(sampler, manifest.all_seeds(), out, batch_size=batch_size, rounding=rounding, shard=Shard())
 

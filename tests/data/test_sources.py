@@ -18,7 +18,8 @@ from PIL import Image
 
 from scoresde_fast.data import images as images_module
 from scoresde_fast.data import load_dataset
-from scoresde_fast.data.images import NumberedImages, read_data, training_data
+from scoresde_fast.data.images import read_data, training_data
+from scoresde_fast.data.items import Images
 from scoresde_fast.data.sources import open_images
 
 pytestmark = pytest.mark.same_everywhere
@@ -233,7 +234,7 @@ def test_large_sets_are_not_read_whole(tmp_path: Path, monkeypatch: pytest.Monke
     numbers = torch.tensor([5, 0, 5, 6])
     for source in (str(npy_of(tmp_path / "set.npy")), str(folder_of(tmp_path / "set", FILES))):
         images = training_data(source, (3, 8, 6))
-        assert isinstance(images, NumberedImages) and len(images) == COUNT
+        assert isinstance(images, Images) and len(images) == COUNT
         assert np.array_equal(images[numbers].permute(0, 2, 3, 1), PIXELS[numbers])
     assert training_data(npz + "@4", (3, 4, 4)).shape == (COUNT, 3, 4, 4)
 
@@ -243,14 +244,15 @@ def test_images_by_number_are_checked(tmp_path: Path) -> None:
     files = {"a.png": encoded(PIXELS[0]), "b.png": encoded(PIXELS[0, :6])}
     source = str(folder_of(tmp_path / "set", files))
     images = open_images(source)
-    assert np.array_equal(images.image(0), PIXELS[0])
+    first, second = torch.tensor([0]), torch.tensor([1])
+    assert np.array_equal(images[first][0].permute(1, 2, 0), PIXELS[0])
     with pytest.raises(ValueError, match=r"a.png is 8x6 of 3 channels, b.png is 6x6 of 3"):
-        images.image(1)
-    assert np.array_equal(open_images(f"{source}@6").image(1), PIXELS[0, :6])
+        images[second]
+    assert np.array_equal(open_images(f"{source}@6")[second][0].permute(1, 2, 0), PIXELS[0, :6])
     zipped = open_images(str(zip_of(tmp_path / "set.zip", FILES)))
     assert images.by_number and not zipped.by_number
     with pytest.raises(ValueError, match="in their order alone"):
-        zipped.image(0)
+        zipped[first]
 
 
 def cut(path: Path, keep: float = 0.5) -> Path:

@@ -29,7 +29,7 @@ def digits(split: str = "all") -> tuple[Tensor, Tensor]:
     """Return the 1 797 digits as uint8 images (N, 3, 16, 16) and int64 labels (N,), in scikit-learn's order.
 
     The gray digit is the largest of an image's channels; its hue is class / 10 with a jitter of at most 0.02 turns.
-    ``split`` is as in `in_split`.  Every call returns the same images.
+    ``split`` is "all", "train" or "test", see `in_split`.  Every call returns the same images.
 
     Raises:
         ValueError: the split is unknown.

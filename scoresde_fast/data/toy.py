@@ -32,7 +32,7 @@ def swiss_roll(split: str = "all") -> tuple[Tensor, Tensor]:
     """Return five Swiss rolls, one between four: points (N, 2, 1, 1) float32 and labels (N,) int64, the roll of each.
 
     A roll is one and a half turns of an Archimedean spiral, uniform in its angle, with normal noise of 0.015; each
-    coordinate has a variance of about 1.  ``split`` is as in `in_split`.
+    coordinate has a variance of about 1.  ``split`` is "all", "train" or "test", see `in_split`.
 
     Raises:
         ValueError: an unknown split.
@@ -47,7 +47,7 @@ def diamond(split: str = "all") -> tuple[Tensor, Tensor]:
     """Return samples of 25 normal distributions of deviation 0.05 on a turned 5x5 grid.
 
     The points are (N, 2, 1, 1) float32, the labels (N,) int64, the mode of each; each coordinate has a variance of
-    about 1.  ``split`` is as in `in_split`.  Every call returns the same points.
+    about 1.  ``split`` is "all", "train" or "test", see `in_split`.  Every call returns the same points.
 
     Raises:
         ValueError: an unknown split.

@@ -21,10 +21,7 @@ from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
 from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES
-from scoresde_fast.generate.codes import write_png
-from scoresde_fast.generate.grid import compose
-from scoresde_fast.generate.pixels import to_pixels
-from scoresde_fast.generate.sheet import chequered, sheet
+from scoresde_fast.generate.pixels import checkered, compose, sheet, to_pixels, write_png
 
 SAMPLES, NOISE = 6, 0.05
 SHOWN = (0, 1, 2, 3)
@@ -71,7 +68,7 @@ def main() -> None:
     mask[8:] = 0
     both = {"samples": SAMPLES, "method": "pigdm", **options}
     filled = sf.inpaint(model, images, mask, **both)
-    known = {"original": images, "known": chequered(images, mask > 0)}
+    known = {"original": images, "known": checkered(images, mask > 0)}
     write_png(out / "conditional-inpainting.png", rows(known, filled, names))
 
     gray = images.mean(1, keepdim=True)
@@ -83,7 +80,7 @@ def main() -> None:
         operator, original = parse_operator(text, model.image_shape), images[2:3]
         measured = simulate(operator, original, NOISE, seeds=[0], run_seed=0)
         restored = sf.restore(model, operator, measured, noise=NOISE, samples=SAMPLES, **options)
-        seen = chequered(enlarged(measured, model.image_shape), known_pixels(operator, model.image_shape))
+        seen = checkered(enlarged(measured, model.image_shape), known_pixels(operator, model.image_shape))
         parts.append(rows({"original": original, "measured": seen}, restored, [title]))
     write_png(out / "conditional-restored.png", np.concatenate(parts))
 

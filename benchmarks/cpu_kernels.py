@@ -23,7 +23,7 @@ from torch import Tensor
 
 from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.timing import interleaved
-from scoresde_fast.memory import keep_freed_memory
+from scoresde_fast.devices import keep_freed_memory
 from scoresde_fast.ops.affine_step import affine_step
 from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.group_norm_silu import group_norm_silu

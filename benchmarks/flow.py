@@ -26,10 +26,9 @@ from torch.autograd import forward_ad
 import scoresde_fast as sf
 from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.timing import gpu_seconds, interleaved, synchronise
-from scoresde_fast.devices import Precision, arithmetic
+from scoresde_fast.devices import Precision, arithmetic, keep_freed_memory
 from scoresde_fast.files import replacing
 from scoresde_fast.flow.drift import Drift
-from scoresde_fast.memory import keep_freed_memory
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops.rademacher import rademacher

@@ -17,9 +17,8 @@ from torch import Tensor
 
 import scoresde_fast as sf
 from scoresde_fast.data import load_dataset
-from scoresde_fast.generate.codes import interpolation_grid, seed_codes, write_png
-from scoresde_fast.generate.grid import compose
-from scoresde_fast.generate.pixels import to_pixels
+from scoresde_fast.generate.codes import interpolation_grid, seed_codes
+from scoresde_fast.generate.pixels import compose, to_pixels, write_png
 
 IMAGES = 8
 WAY = (0, 1, 2, 3)

@@ -21,8 +21,7 @@ from embedded import RESULTS
 from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.timing import synchronise
 from scoresde_fast.bench.workload import measured_model
-from scoresde_fast.devices import choose_precision
-from scoresde_fast.memory import keep_freed_memory
+from scoresde_fast.devices import choose_precision, keep_freed_memory
 from scoresde_fast.networks.folding import FoldedNetwork
 
 KINDS = {

@@ -19,9 +19,8 @@ from embedded import RESULTS
 import scoresde_fast as sf
 from scoresde_fast.bench.machine import provenance
 from scoresde_fast.bench.sampling import image_error
-from scoresde_fast.devices import Precision
+from scoresde_fast.devices import Precision, keep_freed_memory
 from scoresde_fast.evaluation import Recogniser
-from scoresde_fast.memory import keep_freed_memory
 
 MODELS = ("digits-ve", "digits-vp", "digits-subvp")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

@@ -18,9 +18,20 @@ from scoresde_fast import __version__
 from scoresde_fast.devices import why_no_cuda
 from scoresde_fast.ops import operations
 
-LIBRARIES = ("torch", "triton", "numpy", "safetensors", "huggingface-hub", "pillow", "tqdm", "tyro")
+LIBRARIES = (
+    "torch",
+    "triton",
+    "numpy",
+    "safetensors",
+    "huggingface-hub",
+    "lazy_loader",
+    "pillow",
+    "filelock",
+    "tqdm",
+    "tyro",
+)
 """Libraries that the package needs."""
-OPTIONAL = ("scikit-learn", "torch-fidelity", "torchvision", "matplotlib", "jinja2", "tensorboard")
+OPTIONAL = ("scikit-learn", "scipy", "torch-fidelity", "torchvision", "matplotlib", "jinja2", "tensorboard")
 WIDTH = 100
 """Characters in a line of the report."""
 

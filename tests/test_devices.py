@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices: the precisions that each has."""
+"""Devices: the precisions of each, and the memory of the process."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,3 +21,26 @@ def test_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_precision("auto", gpu) == "fp32" and choose_precision("fp16", gpu) == "fp16"
     with pytest.raises(ValueError, match=r"'bf16' needs a GPU of compute capability 8\.0, and cuda has 7\.5"):
         choose_precision("bf16", gpu)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
+def test_freed_memory_is_kept() -> None:
+    """After `keep_freed_memory` a thread that makes and frees tensors faults in next to no new pages."""
+    code = """
+import resource, sys, threading, torch
+if sys.argv[1] == "keep":
+    from scoresde_fast.devices import keep_freed_memory
+    keep_freed_memory()
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        [torch.zeros(2**18) for _ in range(8)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+thread = threading.Thread(target=lambda: (faults(), print(faults())))
+thread.start()
+thread.join()
+"""
+    given, kept = (int(subprocess.check_output([sys.executable, "-c", code, mode])) for mode in ("give", "keep"))
+    assert kept < 1000 < given

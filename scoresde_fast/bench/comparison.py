@@ -43,10 +43,11 @@ from scoresde_fast.bench.results import Comparison, Strip, UnmeasuredCase, error
 from scoresde_fast.bench.timing import add_rounds, wall_seconds
 from scoresde_fast.checkpoints.loading import embedded_names, load
 from scoresde_fast.data import digits
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown
 from scoresde_fast.fingerprint import weights_sha256
-from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.model import ScoreFunction
 
 FAMILIES: tuple[Family, ...] = (fixed_step, adaptive)

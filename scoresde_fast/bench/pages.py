@@ -12,12 +12,12 @@ from torch import Tensor
 
 from scoresde_fast.bench.ranking import Best, MeasuredCase, best_of_curve, competing
 from scoresde_fast.bench.results import BenchResult, Comparison, UnmeasuredCase
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.errors import require_packages
 from scoresde_fast.evaluation.neighbours import Neighbours
 from scoresde_fast.evaluation.run import METRIC_TITLES, Evaluation
 from scoresde_fast.files import make_folder, replacing
-from scoresde_fast.generate.grid import compose
-from scoresde_fast.generate.pixels import encode_png
+from scoresde_fast.generate.pixels import compose
 
 LIBRARIES = ("matplotlib", "jinja2")
 

@@ -133,7 +133,7 @@ def _prepare(html: Path | None, threads: int | None) -> None:
     """Check that the page can be made, before the measurement, and set up the process."""
     from scoresde_fast.bench.pages import require_libraries
     from scoresde_fast.cli.process import use_threads
-    from scoresde_fast.memory import keep_freed_memory
+    from scoresde_fast.devices import keep_freed_memory
 
     keep_freed_memory()  # for all that is compared alike
     if html is not None:

@@ -47,7 +47,7 @@ class TaskCommand(SamplerOptions):
 
     def run(self) -> None:
         from scoresde_fast.generate import format_seeds
-        from scoresde_fast.generate.of_images import ROUNDING, write_samples
+        from scoresde_fast.generate.conditional import ROUNDING, write_samples
         from scoresde_fast.generate.pixels import to_pixels
 
         with stopping_on_sigterm() as stop:
@@ -112,15 +112,15 @@ class Inpaint(CompletionCommand):
     recorded = ("mask", "method")
 
     def task(self, model: ScoreModel) -> Task:
-        from scoresde_fast.data.pictures import read_masks, read_pictures
-        from scoresde_fast.generate.sheet import chequered
+        from scoresde_fast.data.images import read_masks, read_pictures
+        from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import inpainting
 
         pixels, names = read_pictures(self.images, [model.image_shape])
         known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
         images = pixels.float() / 255
         options = self.completion_options(len(names))
-        shown = {"image": images, "known": chequered(images, known)}
+        shown = {"image": images, "known": checkered(images, known)}
         return Task(inpainting(model, images, known, **options), names, shown)
 
 
@@ -140,7 +140,7 @@ class Colorize(CompletionCommand):
     recorded = ("to_gray", "method")
 
     def task(self, model: ScoreModel) -> Task:
-        from scoresde_fast.data.pictures import read_pictures
+        from scoresde_fast.data.images import read_pictures
         from scoresde_fast.tasks import colorization
 
         channels, *size = model.image_shape
@@ -193,8 +193,8 @@ class Restore(TaskCommand):
     def task(self, model: ScoreModel) -> Task:
         from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
         from scoresde_fast.conditions.operators.text import parse_operator
-        from scoresde_fast.data.pictures import read_pictures
-        from scoresde_fast.generate.sheet import chequered
+        from scoresde_fast.data.images import read_pictures
+        from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import restoration
 
         if not 0 <= self.noise < math.inf:
@@ -209,6 +209,6 @@ class Restore(TaskCommand):
             run_seed = self.computing.run_seed or 0
             measured = simulate(operator, measured, self.noise, seeds=seeds[:: self.samples], run_seed=run_seed)
         known = known_pixels(operator, model.image_shape)
-        shown["measured"] = chequered(enlarged(measured, model.image_shape), known)
+        shown["measured"] = checkered(enlarged(measured, model.image_shape), known)
         options = self.task_options(seeds, noise=self.noise, method=self.method, scale=self.scale)
         return Task(restoration(model, operator, measured, **options), names, shown)

@@ -97,7 +97,7 @@ class LoadingOptions:
     def load(self, name: str) -> ScoreModel:
         """Prepare the process and load the model ``name``."""
         import scoresde_fast as sf
-        from scoresde_fast.memory import keep_freed_memory
+        from scoresde_fast.devices import keep_freed_memory
 
         keep_freed_memory()
         use_threads(self.threads)

@@ -89,10 +89,11 @@ class Encode(FlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.flow.codes import encode
-        from scoresde_fast.generate.codes import require_new_npz, write_codes
+        from scoresde_fast.generate.codes import write_codes
         from scoresde_fast.generate.seeds import check_seeds
+        from scoresde_fast.generate.states import check_new_npz
 
-        require_new_npz(self.out)
+        check_new_npz(self.out, "codes")
         model = self.loading.load(self.model)
         data, names = _read(self.data, model)
         seeds = check_seeds(range(self.seeds_from, self.seeds_from + len(data)))
@@ -145,7 +146,8 @@ class Interpolate(FlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.generate import parse_seeds
-        from scoresde_fast.generate.codes import interpolation_grid, write_png
+        from scoresde_fast.generate.codes import interpolation_grid
+        from scoresde_fast.generate.pixels import write_png
 
         seeds = parse_seeds(self.seeds)
         if self.out.suffix != ".png":

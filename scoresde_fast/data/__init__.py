@@ -21,9 +21,10 @@ POINT_SETS = frozenset({"diamond", "swiss_roll"})
 
 
 def load_dataset(name: str, split: str = "all") -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) uint8 or points (N, C, 1, 1) float32, and labels (N,) int64, of the data set ``name``.
+    """Return images (N, 3, H, W) uint8 or points (N, C, 1, 1) float32, and labels (N,) int64.
 
-    Raises ValueError when the data set or the split is unknown.
+    Raises:
+        ValueError: the data set or the split is unknown.
     """
     if name not in DATASETS:
         raise ValueError(unknown("data set", name, DATASETS))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of images as one array: ``arr_0`` of a .npz, or a .npy."""
+"""Readers of sets of images in one array: ``arr_0`` of a .npz, or a .npy."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def open_npz(path: Path, size: int | None) -> Images:
-    """The images ``arr_0`` (N, H, W, C) uint8, read image by image; their names are their numbers."""
+    """Open the images ``arr_0`` (N, H, W, C) uint8, which are read one by one; their names are their numbers."""
     with reading(str(path)), ZipFile(path) as archive:
         if MEMBER not in archive.namelist():
             found = ", ".join(Path(name).stem for name in archive.namelist()) or "nothing"
             raise ValueError(f"{path} has {found}; images are arr_0 (N, H, W, C) uint8")
         with archive.open(MEMBER) as file:
-            count = _image_shape(file, f"arr_0 of {path}")[0]
+            count = read_image_header(file, f"arr_0 of {path}")[0]
 
     def items() -> Generator[Item, None, None]:
         with ZipFile(path) as archive, archive.open(MEMBER) as file:
@@ -35,9 +35,9 @@ def open_npz(path: Path, size: int | None) -> Images:
 
 
 def open_npy(path: Path, size: int | None) -> Images:
-    """The images of a .npy (N, H, W, C) uint8, mapped into memory, not read; their names are their numbers."""
+    """Open the images of a .npy (N, H, W, C) uint8, which is mapped into memory; their names are their numbers."""
     with reading(str(path)), open(path, "rb") as file:
-        shape = _image_shape(file, str(path))
+        shape = read_image_header(file, str(path))
         if os.fstat(file.fileno()).st_size - file.tell() != np.prod(shape):
             raise EOFError(f"its header promises {shape[0]} images")
     pages = np.load(path, mmap_mode="r")
@@ -51,8 +51,8 @@ def open_npy(path: Path, size: int | None) -> Images:
     return Images(str(path), shape[0], items, size, item=item)
 
 
-def _image_shape(file: IO[bytes], name: str) -> tuple[int, int, int, int]:
-    """(N, H, W, C) of the header that ``file`` begins with; the position is behind it then."""
+def read_image_header(file: IO[bytes], name: str) -> tuple[int, int, int, int]:
+    """Read the header of an array from ``file``, and return its shape (N, H, W, C)."""
     try:
         version = np.lib.format.read_magic(file)
         shape, by_columns, dtype = _HEADERS[version](file)
@@ -68,7 +68,7 @@ def _image_shape(file: IO[bytes], name: str) -> tuple[int, int, int, int]:
 
 
 def _images(file: IO[bytes], name: str) -> Generator[Item, None, None]:
-    count, *shape = _image_shape(file, name)
+    count, *shape = read_image_header(file, name)
     length = int(np.prod(shape))
     for index in range(count):
         pixels = file.read(length)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all sources of images have in common: one image after the other, checked and gathered into batches."""
+"""`Images`, the source that every reader of a format returns: images checked one by one, and gathered into batches."""
 
 from __future__ import annotations
 
 import tarfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import NamedTuple
@@ -13,18 +14,20 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from scoresde_fast.data.encoded import resized
-from scoresde_fast.data.png import Pixels
+from scoresde_fast.data.codecs import Pixels, decode_image
 
 DAMAGE = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeError, tarfile.TarError, zlib.error)
-"""What the readers of archives raise where the bytes are not what they should be; zipfile a RuntimeError also where a
-password or a rare compression is in use."""
+"""The errors of reading a damaged archive; zipfile raises RuntimeError for a password or a rare compression too."""
+
+READERS = 8
+"""Threads that read images by number."""
 
 
 class Item(NamedTuple):
-    """One image, (H, W, C) uint8, as a reader of a format gives it."""
+    """An image (H, W, C) uint8 with its name and, if the source has labels, its label."""
 
     name: str
     pixels: Pixels
@@ -32,35 +35,28 @@ class Item(NamedTuple):
 
 
 class ImageBatch(NamedTuple):
-    """Images (B, C, H, W) uint8, the name of each, and the labels (B,) int64, None where the source has none."""
+    """Images (B, C, H, W) uint8, their names, and labels (B,) int64, None where the source has no labels."""
 
     images: Tensor
     names: list[str]
     labels: Tensor | None
 
 
-@contextmanager
-def reading(source: str) -> Iterator[None]:
-    """Damaged files that are read in the block become a ValueError of one sentence."""
-    try:
-        yield
-    except DAMAGE as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise  # a file is not there, or may not be read
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{source} is damaged, cut short, or not what its name says ({reason})") from error
-
-
 class Images:
-    """An image source of ``count`` images: ``items`` begins to read them anew at each call.
+    """A source of ``count`` images, which can be read any number of times, always in the same order.
 
-    ``item`` reads one of them by its number, in formats where that costs no more than its own bytes; else it is None.
-    With ``size`` each image is cropped at its centre to a square and resized to ``size`` x ``size``.  The first image
-    is read at once where its ``shape`` is not known.
+    Args:
+        source: the name for messages.
+        count: number of images.
+        items: starts a new reading of all images.
+        size: crop each image to its central square, and resize it to ``size`` x ``size``.
+        shape: (C, H, W) of each, where known; else the first image is read at once.
+        item: reads one image by its number, in formats where that costs no more than its own bytes.
 
     Attributes:
-        shape: (C, H, W) of each.
-        by_number: whether `image` can be asked for.
+        source, count: as above.
+        shape: (C, H, W) of each image.
+        by_number: whether images can be indexed by their numbers.
 
     Raises:
         ValueError: there are no images, or the first one cannot be read.
@@ -81,45 +77,54 @@ class Images:
         self.source, self.count = source, count
         self._items, self._item, self._size = items, item, size
         self.by_number = item is not None
+        self._readers = ThreadPoolExecutor(READERS)
         self._first: Item | None = None
-        self.shape = self._first_shape() if shape is None else (shape[0], size or shape[1], size or shape[2])
+        if shape is None:
+            with closing(self._read()) as first:
+                height, width, channels = next(first).pixels.shape
+            shape = channels, height, width
+        self.shape = (shape[0], size or shape[1], size or shape[2])
 
     def batches(self, size: int) -> Iterator[ImageBatch]:
-        """All images, ``size`` at a time, in the order of the source.
+        """Yield all images, ``size`` at a time, in the order of the source; the last batch may be smaller.
 
         Raises:
             ValueError: an image is damaged, or differs from the first one in size, in colours, or in having a label.
         """
         with closing(self._read()) as items:
             while batch := list(islice(items, size)):
-                images = np.stack([item.pixels for item in batch]).transpose(0, 3, 1, 2)
                 labels = [item.label for item in batch if item.label is not None]
                 yield ImageBatch(
-                    torch.from_numpy(np.ascontiguousarray(images)),
+                    _stacked([item.pixels for item in batch]),
                     [item.name for item in batch],
                     torch.tensor(labels) if labels else None,
                 )
 
-    def image(self, number: int) -> Pixels:
-        """One image (H, W, C) uint8, counted from 0 in the order of the source; raises ValueError as `batches` does."""
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, numbers: Tensor) -> Tensor:
+        """Return the images of ``numbers`` (B,), counted from 0, as a tensor (B, C, H, W) uint8 would.
+
+        Raises:
+            ValueError: as `batches`; or images of this format cannot be read by number.
+        """
+        return _stacked(list(self._readers.map(self._image, numbers.tolist())))
+
+    def _image(self, number: int) -> Pixels:
         if self._item is None:
             raise ValueError(f"the images of {self.source} can be read in their order alone; give a folder or a .npy")
         with reading(self.source):
-            return self._fitted(self._item(number)).pixels
-
-    def _first_shape(self) -> tuple[int, int, int]:
-        with closing(self._read()) as items:
-            height, width, channels = next(items).pixels.shape
-        return channels, height, width
+            return self._checked(self._item(number)).pixels
 
     def _read(self) -> Generator[Item, None, None]:
         with reading(self.source), closing(self._items()) as items:
-            yield from map(self._fitted, items)
+            yield from map(self._checked, items)
 
-    def _fitted(self, item: Item) -> Item:
-        """The image cropped and resized as was asked, and as it must be beside the first one."""
+    def _checked(self, item: Item) -> Item:
+        """Return the item, resized if asked; raise ValueError where it differs from the first one."""
         if self._size is not None:
-            item = item._replace(pixels=resized(item.pixels, self._size))
+            item = item._replace(pixels=_resized(item.pixels, self._size))
         first = self._first = self._first or item
         if item.pixels.shape != first.pixels.shape:
             sizes = [size_text((each.pixels.shape[2], *each.pixels.shape[:2])) for each in (first, item)]
@@ -136,7 +141,46 @@ class Images:
         return item
 
 
+@contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Turn the errors of damaged files in the block into a ValueError that names ``source``."""
+    try:
+        yield
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # a file is missing, or may not be read
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{source} is damaged, cut short, or not what its name says ({reason})") from error
+
+
+def decode_item(source: str, name: str, encoded: bytes, label: int | None = None) -> Item:
+    """Decode the image file ``name`` of ``source``; raise ValueError that names it where that fails."""
+    try:
+        return Item(name, decode_image(encoded), label)
+    except ValueError as error:
+        raise ValueError(f"{name} of {source} {error}") from error
+
+
+def _stacked(images: list[Pixels]) -> Tensor:
+    """Return images (H, W, C) as one tensor (B, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
+
+
 def size_text(shape: Sequence[int]) -> str:
-    """(C, H, W) as an error says it: ``32x32 of 3 channels``."""
+    """Return (C, H, W) as messages have it: ``32x32 of 3 channels``."""
     channels, height, width = shape
     return f"{height}x{width} of {channels} channel{'s' if channels > 1 else ''}"
+
+
+def _resized(pixels: Pixels, size: int) -> Pixels:
+    """Resize the central square of (H, W, 1 or 3) to ``size`` x ``size`` by Pillow's antialiased Lanczos filter."""
+    height, width, channels = pixels.shape
+    if channels not in (1, 3):
+        raise ValueError(f"images of {channels} channels cannot be resized; those of 1 (gray) or 3 (RGB) can")
+    if height == width == size:
+        return pixels
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = pixels[top : top + side, left : left + side]
+    image = Image.fromarray(square[..., 0] if channels == 1 else square)
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS)).reshape(size, size, channels)

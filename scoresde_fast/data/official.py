@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Public data sets by name: where their files are looked for, and which bytes are the official ones."""
+"""Public data sets by name: where their files are looked for, their checksums, and the reader of SVHN."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from scoresde_fast.data.cifar import ARCHIVES, FOLDERS, is_cifar, open_cifar
-from scoresde_fast.data.items import Images
-from scoresde_fast.data.svhn import open_svhn
-from scoresde_fast.errors import unknown
+from scoresde_fast.data.items import Images, Item, reading
+from scoresde_fast.errors import require_packages, unknown
 
 VARIABLE = "SCORESDE_FAST_DATA"
 """The environment variable that names the folder of data sets; without it that is ./data."""
@@ -22,14 +24,17 @@ MD5 = {
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
     "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7",
 }
-"""Of the official files, as their publishers and torchvision give them."""
+"""Checksums of the official files, as their publishers and torchvision give them."""
 CHUNK = 1 << 20
 DEFAULT_SPLIT = "train"
-"""Where none is named."""
+
+SVHN_IMAGE = (32, 32, 3)
+SVHN_ZERO = 10
+"""The label of the digit 0; the labels of the others are the digits."""
 
 
 class DataSet(NamedTuple):
-    """The page that a data set is published on, and the files or folders that hold each split, the best first."""
+    """The page that publishes a data set, and the files or folders that hold each split, in order of preference."""
 
     page: str
     splits: dict[str, tuple[str, ...]]
@@ -47,15 +52,16 @@ SETS = {
 }
 
 CONFIGURED = {"CIFAR10": "cifar10:train", "SVHN": "svhn:train"}
-"""What the official configurations call data sets -> their sources here."""
+"""Names of data sets in the official configurations, and their sources here."""
 ELSEWHERE = frozenset({"CELEBA", "CelebAHQ", "FFHQ", "LSUN"})
-"""Data sets of official configurations that have no one form in which they are published."""
+"""Data sets of official configurations that are published in several forms."""
 
 
 def source_of(dataset: str) -> str:
-    """The source of images, or points, that a configuration's ``data.dataset`` names.
+    """Return the source of images, or points, that a configuration's ``data.dataset`` names.
 
-    Raises ValueError where that is a data set that only its owner can point to.
+    Raises:
+        ValueError: the user must say where the data set is.
     """
     if dataset in ELSEWHERE and not Path(dataset).exists():
         raise ValueError(
@@ -66,11 +72,11 @@ def source_of(dataset: str) -> str:
 
 
 def open_set(name: str, split: str, size: int | None, *, trust_pickle: bool = False) -> Images:
-    """The images of a split of a data set of `SETS`; "" is "train".
+    """Open a split of a data set of `SETS`; an empty split is "train".
 
     Raises:
-        ValueError: an unknown split, or a file whose bytes are not the official ones.
-        FileNotFoundError: the data set's files are not in the folder of data sets.
+        ValueError: an unknown split, or a file with a wrong checksum.
+        FileNotFoundError: the files are not in the folder of data sets.
     """
     data_set = SETS[name]
     split = split or DEFAULT_SPLIT
@@ -88,27 +94,58 @@ def open_set(name: str, split: str, size: int | None, *, trust_pickle: bool = Fa
 
 
 def is_official(path: Path) -> bool:
-    """``path`` is a file or a folder of one of the data sets, by its name or by what is in it."""
+    """Return whether ``path`` is a file or a folder of one of the data sets."""
     return is_cifar(path) or path.suffix == ".mat"
 
 
 def open_official(path: Path, split: str, size: int | None, *, trust_pickle: bool = False) -> Images:
-    """The images of a path for which `is_official`; a split of SVHN is a file of its own.
+    """Open a path for which `is_official`; each split of SVHN is a separate file.
 
     Raises:
-        ValueError: an unknown split, or one that the file is not; bytes that are not the official ones, or damaged.
+        ValueError: an unknown split, or a split of another file; a wrong checksum, or a damaged file.
+        MissingPackageError: SVHN without SciPy.
     """
     if path.is_file():
-        _verify(path)
+        _check_md5(path)
     if is_cifar(path):
         return open_cifar(path, split or DEFAULT_SPLIT, size, trust_pickle=trust_pickle)
     if split and path.name != f"{split}_32x32.mat":
-        raise ValueError(f"{path} has no split {split!r}; a split of SVHN is a file of its own, {split}_32x32.mat")
-    return open_svhn(path, size)
+        raise ValueError(f"{path} has no split {split!r}; each split of SVHN is a separate file, {split}_32x32.mat")
+    return _open_svhn(path, size)
 
 
-def _verify(path: Path) -> None:
-    """Raise ValueError where the bytes of a file of an official name are others."""
+def _open_svhn(path: Path, size: int | None) -> Images:
+    """Open the images ``X`` (32, 32, 3, N) uint8 with the labels ``y`` (N, 1) of a .mat file; all stay in memory."""
+    require_packages("a .mat file of SVHN (the extra svhn)", "scipy")
+    from scipy.io import loadmat
+
+    with reading(str(path)), open(path, "rb") as file:
+        try:
+            variables = {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
+        except Exception as error:  # of many classes, after what is damaged
+            raise EOFError(str(error)) from error
+    if not {"X", "y"} <= set(variables):
+        raise ValueError(f"{path} has {', '.join(variables) or 'nothing'}; SVHN's files have X and y")
+    images, labels = variables["X"], variables["y"]
+    shaped = images.dtype == np.uint8 and images.shape[:-1] == SVHN_IMAGE and images.shape[-1] == labels.size
+    if not shaped or labels.dtype.kind not in "iuf":
+        raise ValueError(
+            f"X of {path} is {images.dtype} {images.shape} and y {labels.dtype} {labels.shape}; images are uint8 "
+            "(32, 32, 3, N), and each has one label, a number"
+        )
+    digits = labels.ravel().astype(int)
+    if len(digits) and (digits.min() < 1 or digits.max() > SVHN_ZERO):
+        raise ValueError(f"y of {path} has labels {digits.min()} to {digits.max()}; SVHN's are 1 to {SVHN_ZERO}")
+
+    def items() -> Generator[Item, None, None]:
+        for index, digit in enumerate((digits % SVHN_ZERO).tolist()):
+            yield Item(str(index), images[..., index], digit)
+
+    return Images(str(path), len(digits), items, size)
+
+
+def _check_md5(path: Path) -> None:
+    """Raise ValueError for a file with an official name and another checksum."""
     if path.name not in MD5:
         return
     digest = hashlib.md5(usedforsecurity=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images by any name a user gives them: data sets, folders, archives; read in a fixed order, never all in memory."""
+"""`open_images`: opens images by any name, a data set, a folder or an archive, without reading all into memory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Protocol
 
 from scoresde_fast.data import DATASETS, POINT_SETS, load_dataset
 from scoresde_fast.data.arrays import open_npy, open_npz
-from scoresde_fast.data.image_files import open_folder, open_zip
+from scoresde_fast.data.image_files import is_shard_pattern, open_folder, open_shards, open_zip
 from scoresde_fast.data.items import ImageBatch, Images, Item
 from scoresde_fast.data.official import SETS, is_official, open_official, open_set
-from scoresde_fast.data.shards import is_pattern, open_shards
 from scoresde_fast.errors import unknown
 
 FORMATS: dict[str, Callable[[Path, int | None], Images]] = {
@@ -22,53 +21,53 @@ FORMATS: dict[str, Callable[[Path, int | None], Images]] = {
     ".tar": open_shards,
     ".zip": open_zip,
 }
-"""What reads a file, by its suffix."""
+"""The reader of each suffix."""
 
 
 class ImageSource(Protocol):
-    """Images that can be read any number of times, always in the same order."""
+    """Images that can be read any number of times, always in the same order; `Images` is one."""
 
     @property
     def count(self) -> int:
-        """How many images there are."""
+        """Number of images."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of each."""
 
     def batches(self, size: int) -> Iterator[ImageBatch]:
-        """All images, ``size`` at a time; the last batch may be smaller."""
+        """Yield all images, ``size`` at a time; the last batch may be smaller."""
 
 
 def open_images(source: str, *, trust_pickle: bool = False) -> Images:
-    """The images that ``source`` names.
+    """Open the images that ``source`` names.
 
     Args:
         source: a data set with an optional split ("digits", "cifar10:test"), which wins over a file of that name (write
-            ./digits for that); a folder of PNG, JPEG or WebP images, with subfolders; a .zip of them; .tar shards of
-            them ("set-{000000..000031}.tar", "set-*.tar"); a .npz or .npy with (N, H, W, C) uint8; or a file or folder
-            of CIFAR-10 or SVHN ("DIR/cifar-10-binary.tar.gz:test").  "@64" at the end crops each image to its central
-            square and resizes it to 64x64.
+            ./digits for the file); a folder of PNG, JPEG or WebP images, with subfolders; a .zip of them; .tar shards
+            of them ("set-{000000..000031}.tar", "set-*.tar"); a .npz or .npy with (N, H, W, C) uint8; or a file or
+            folder of CIFAR-10 or SVHN ("DIR/cifar-10-binary.tar.gz:test").  "@64" at the end crops each image to its
+            central square and resizes it to 64x64.
         trust_pickle: read pickles that hold more than arrays, which may run any program.
 
     Raises:
-        ValueError: there is no such data set or format, nothing is in it, or it is damaged.
+        ValueError: an unknown data set or format, or one that is empty or damaged.
         FileNotFoundError: there is no such file.
     """
-    name, size = sized(source)
+    name, size = split_size(source)
     known, _, split = name.partition(":")
     if known in DATASETS:
         return _in_memory(name, known, split or "all", size)
     if known in SETS:
         return open_set(known, split, size, trust_pickle=trust_pickle)
-    if is_pattern(name):
+    if is_shard_pattern(name):
         return open_shards(name, size)
     path, split = _split(name)
     check_exists(path, name)
     if is_official(path):
         return open_official(path, split, size, trust_pickle=trust_pickle)
     if split:
-        raise ValueError(f"{path} has no splits; {split!r} can be told from other images in data sets alone")
+        raise ValueError(f"{path} has no splits, so {split!r} cannot be one; only data sets have them")
     if path.is_dir():
         return open_folder(path, size)
     if path.suffix not in FORMATS:
@@ -77,7 +76,7 @@ def open_images(source: str, *, trust_pickle: bool = False) -> Images:
 
 
 def check_exists(path: Path, name: str) -> None:
-    """Raise where ``name`` led to no ``path``: FileNotFoundError, or ValueError where it can be a data set's name."""
+    """Raise FileNotFoundError unless ``path`` exists, or ValueError if ``name`` may be a misspelt data set."""
     if name and path.exists():
         return
     if path.suffix or len(path.parts) > 1:
@@ -87,13 +86,13 @@ def check_exists(path: Path, name: str) -> None:
 
 
 def _split(name: str) -> tuple[Path, str]:
-    """The path and the split behind it, which a path with a colon has not."""
+    """Return the path and the split after its colon; an existing path may have a colon itself."""
     path, colon, split = name.rpartition(":")
     return (Path(path), split) if colon and not Path(name).exists() else (Path(name), "")
 
 
-def sized(source: str) -> tuple[str, int | None]:
-    """A source's name and the size that ``@64`` behind it asks for; raises ``ValueError`` for a size of 0."""
+def split_size(source: str) -> tuple[str, int | None]:
+    """Return a source's name and the size of a final ``@64``, else None; raise ValueError for a size of 0."""
     match = re.fullmatch(r"(.+)@(\d+)", source, re.ASCII)
     if match is None or Path(source).exists():
         return source, None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points in the plane, many modes each: the toy data of Dockhorn et al. 2022, made anew from its description."""
+"""Multimodal points in the plane: the toy data of Dockhorn et al. 2022, made from its description."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.data.digits import in_split
 
 POINTS = 50_000
-HELD_OUT_EVERY = 5
-SPLITS = ("all", "test", "train")
 
 ROLL_CENTRES = 1.06 * np.array([[0.0, 0.0], [-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
 ROLL_RADIUS = 0.64
@@ -24,19 +22,20 @@ DIAMOND_NOISE = 0.05
 
 
 def diamond_centres() -> npt.NDArray[np.float64]:
-    """The modes of `diamond` (25, 2): a square grid turned by 45 degrees, with unit variance per coordinate."""
+    """Return the modes of `diamond` (25, 2): a square grid turned by 45 degrees, with unit variance per coordinate."""
     steps = np.arange(DIAMOND_SIDE) - (DIAMOND_SIDE - 1) / 2
     grid = DIAMOND_SPACING * np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
     return grid @ np.array([[1.0, 1.0], [-1.0, 1.0]]) / np.sqrt(2)
 
 
 def swiss_roll(split: str = "all") -> tuple[Tensor, Tensor]:
-    """Five Swiss rolls, one amid four: points (N, 2, 1, 1) float32 and labels (N,) int64, the roll of each.
+    """Return five Swiss rolls, one between four: points (N, 2, 1, 1) float32 and labels (N,) int64, the roll of each.
 
-    A roll is one and a half turns of a spiral of Archimedes, uniform in its angle, with normal noise of 0.015 about it;
-    each coordinate has a variance of about 1.  ``split`` is as in `diamond`.
+    A roll is one and a half turns of an Archimedean spiral, uniform in its angle, with normal noise of 0.015; each
+    coordinate has a variance of about 1.  ``split`` is "all", "train" or "test", see `in_split`.
 
-    Raises ValueError for an unknown split.
+    Raises:
+        ValueError: an unknown split.
     """
     generator = np.random.Generator(np.random.PCG64(0))
     angle = np.pi * generator.uniform(1.5, 4.5, POINTS)
@@ -45,24 +44,21 @@ def swiss_roll(split: str = "all") -> tuple[Tensor, Tensor]:
 
 
 def diamond(split: str = "all") -> tuple[Tensor, Tensor]:
-    """25 normal distributions of deviation 0.05 on a turned 5x5 grid: points (N, 2, 1, 1) float32, labels (N,) int64.
+    """Return samples of 25 normal distributions of deviation 0.05 on a turned 5x5 grid.
 
-    A label is the number of a point's mode, and each coordinate has a variance of about 1.  ``split`` is "all", "train"
-    or "test", which holds out every fifth of the 50 000 points of each mode.  The seed is fixed: the same points come
-    back everywhere, at every call.
+    The points are (N, 2, 1, 1) float32, the labels (N,) int64, the mode of each; each coordinate has a variance of
+    about 1.  ``split`` is "all", "train" or "test", see `in_split`.  Every call returns the same points.
 
-    Raises ValueError for an unknown split.
+    Raises:
+        ValueError: an unknown split.
     """
     generator = np.random.Generator(np.random.PCG64(1))
     return _labelled(diamond_centres(), DIAMOND_NOISE * generator.standard_normal((POINTS, 2)), split)
 
 
 def _labelled(centres: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64], split: str) -> tuple[Tensor, Tensor]:
-    """Point i at ``offsets[i]`` from the centre i modulo their number, so that all modes weigh the same."""
-    if split not in SPLITS:
-        raise ValueError(unknown("split", split, SPLITS))
+    """Place point i at ``offsets[i]`` from centre i modulo their number, so that all modes weigh the same."""
     rank, labels = np.divmod(np.arange(POINTS), len(centres))
-    held_out = rank % HELD_OUT_EVERY == 0
-    keep = {"all": np.ones_like(held_out), "test": held_out, "train": ~held_out}[split]
-    points = (centres[labels] + offsets)[keep].astype(np.float32)
-    return torch.from_numpy(points)[:, :, None, None], torch.from_numpy(labels[keep])
+    kept = in_split(split, torch.from_numpy(rank))
+    points = torch.from_numpy((centres[labels] + offsets).astype(np.float32))
+    return points[kept][:, :, None, None], torch.from_numpy(labels)[kept]

@@ -24,8 +24,8 @@ from scoresde_fast.data.sources import ImageSource
 from scoresde_fast.errors import unknown
 from scoresde_fast.evaluation.extractors import Extractor
 from scoresde_fast.evaluation.frechet import FeatureMoments
-from scoresde_fast.generate.pixels import ROUNDINGS, to_levels
-from scoresde_fast.generate.shards import Shard
+from scoresde_fast.generate.pixels import ROUNDINGS, to_uint8
+from scoresde_fast.generate.seeds import Shard
 from scoresde_fast.sampler import Sampler
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class SampledImages:
         """Yield the batches ``first``, ``first + step``, ... of `batches`, without sampling the others."""
         for start in range(first * size, len(self.seeds), step * size):
             for seeds, images in self.sampler.stream(self.seeds[start : start + size], size):
-                pixels = to_levels(images, self.rounding).permute(0, 3, 1, 2).contiguous().cpu()
+                pixels = to_uint8(images, self.rounding).permute(0, 3, 1, 2).contiguous().cpu()
                 yield ImageBatch(pixels, [str(seed) for seed in seeds], None)
 
 

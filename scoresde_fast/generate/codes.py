@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codes in files, and the images that they are of."""
+"""Latent codes in files, the images of codes, and interpolations between them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.data.png import Pixels
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.fingerprint import data_sha256
 from scoresde_fast.flow.codes import Decoder, decode, interpolate
-from scoresde_fast.generate.grid import compose
-from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.generate.pixels import compose, to_pixels
+from scoresde_fast.generate.states import write_npz
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
@@ -26,24 +25,14 @@ from scoresde_fast.noise import Noise
 
 def write_codes(out: Path, codes: Tensor, names: Sequence[str]) -> None:
     """Write ``codes`` (N, *state_shape) float32 and ``names`` (N,) to the .npz ``out``."""
-    make_folder(out.parent)
-    with replacing(out) as file:
-        np.savez(file, codes=codes.cpu().numpy(), names=np.array(names))
-
-
-def require_new_npz(out: Path) -> None:
-    """Raises ValueError unless ``out`` ends in .npz and is not there."""
-    if out.suffix != ".npz":
-        raise ValueError(f"--out {out}: codes are numbers, and go to one file that ends in .npz")
-    if out.exists():
-        raise ValueError(f"{out} is there already; choose another --out or move it")
+    write_npz(out, codes=codes.cpu().numpy(), names=np.array(names))
 
 
 def read_codes(path: Path) -> Tensor:
-    """The codes (N, ...) float32 of a .npz that `write_codes` wrote.
+    """Read the codes (N, ...) float32 of a .npz that `write_codes` wrote.
 
     Raises:
-        ValueError: it is another file.
+        ValueError: the file has no codes.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -56,16 +45,16 @@ def read_codes(path: Path) -> Tensor:
 
 
 class CodeImages:
-    """The images of codes, named by their places: what `scoresde_fast.generate` and `write_states` write sets from.
+    """A sampler of the images of codes, for `generate` and `write_states`: the seed of an image is its code's index.
 
     Args:
         model: any `ScoreFunction` of continuous time.
         codes: (N, *state_shape).
         temperature: see `scoresde_fast.decode`.
-        options: those of `scoresde_fast.decode`.
+        options: as for `scoresde_fast.decode`.
 
     Raises:
-        ValueError: as `scoresde_fast.decode`, but for the shape, which is looked at when a code is decoded.
+        ValueError: as `scoresde_fast.decode`; a wrong shape is found when a code is decoded.
     """
 
     nfe = None
@@ -77,7 +66,7 @@ class CodeImages:
         self.batch_size, self.batch_dependent = self._flow.batch_size, self._flow.batch_dependent
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the pixels, as plain values."""
+        """Return everything that decides the pixels, as plain values."""
         return {
             "flow": self._flow.describe(),
             "codes_sha256": data_sha256(self.codes.cpu()),
@@ -87,41 +76,34 @@ class CodeImages:
     def stream(
         self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Batches of (places, images (B, C, H, W) in [0, 1]) of the codes at ``seeds``."""
+        """Yield (indices, images (B, C, H, W) in [0, 1]) of each batch of the codes at ``seeds``."""
         for start in range(0, len(seeds), batch_size):
             batch = list(seeds[start : start + batch_size])
             yield batch, self._decoder.decode(self.codes[batch], batch, on_step)
 
     def sample(self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool = False) -> Tensor:
-        """The samples (B, C, H, W) of the codes at ``seeds``."""
+        """Return the samples (B, C, H, W) of the codes at ``seeds``."""
         assert not return_velocity
         return torch.cat([images for _, images in self.stream(seeds, self.batch_size, on_step)])
 
 
 def seed_codes(model: ScoreFunction, seeds: Sequence[int], run_seed: int = 0) -> Tensor:
-    """Codes (B, *state_shape) that are the normals of the seeds' prior: those that the sampler begins with."""
+    """Return codes (B, *state_shape): the normals of the seeds' prior, from which the sampler starts."""
     return Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64)).normal(0, model.state_shape)
 
 
 def interpolation_grid(model: ScoreFunction, seeds: Sequence[int], steps: int, **settings: Any) -> Pixels:
-    """A picture (H, W, C) uint8 with a row for each pair of neighbouring seeds, from one to the other in ``steps``.
+    """Return a picture (H, W, C) uint8 with a row of ``steps`` images for each pair of neighbouring seeds.
 
     Raises:
-        ValueError: the model is of points, there are less than two seeds, or ``steps`` is below 2; and the errors of
+        ValueError: the model is of points, there are fewer than two seeds, or ``steps`` is below 2; and the errors of
             `scoresde_fast.decode`.
         IntegrationError: see `ProbabilityFlow.run`.
     """
     if not model.is_image:
-        raise ValueError("this model is of points, which are no pictures: choose a model of images")
+        raise ValueError("this model is of points, and a picture needs images: choose a model of images")
     if len(seeds) < 2:
-        raise ValueError(f"an interpolation is between two seeds or more, and {len(seeds)} is given: name another")
+        raise ValueError(f"an interpolation needs at least two seeds, and {len(seeds)} is given: name another")
     ends = seed_codes(model, seeds, settings.get("run_seed", 0))
-    ways = torch.cat([interpolate(a, b, steps) for a, b in pairwise(ends)])
-    return compose(list(to_pixels(decode(model, ways, **settings), "round")), columns=steps)
-
-
-def write_png(out: Path, pixels: Pixels) -> None:
-    """Write (H, W, C) uint8 as a PNG; its folder is made."""
-    make_folder(out.parent)
-    with replacing(out) as file:
-        file.write(encode_png(pixels))
+    codes = torch.cat([interpolate(a, b, steps) for a, b in pairwise(ends)])
+    return compose(list(to_pixels(decode(model, codes, **settings), "round")), columns=steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihoods of a data set, one JSON line an image, written batch by batch and resumed after any interruption."""
+"""Likelihoods of a data set: one JSON line per sample, written batch by batch and resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -19,23 +18,20 @@ from tqdm import tqdm
 from scoresde_fast.files import make_folder
 from scoresde_fast.fingerprint import data_sha256
 from scoresde_fast.flow.likelihood import Likelihood, LikelihoodEstimator
-from scoresde_fast.generate.manifest import Manifest, environment
-from scoresde_fast.generate.seed_set import SeedSet
-from scoresde_fast.generate.seeds import check_seeds
+from scoresde_fast.generate.manifest import Json, Manifest, environment
+from scoresde_fast.generate.seeds import SeedSet, check_seeds
 from scoresde_fast.sdes import CLDSDE
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run found.
+    """The mean likelihood of a run; ``str`` of it is one sentence.
 
     Attributes:
-        quantity: what was found, with its unit.
-        mean, standard_error: over the samples asked for; no error of a single one.
-        made, found: samples computed now, and those that were there.
-        seconds: it took.
+        quantity: unit of the mean, and whether it is a bound.
+        mean, standard_error: over the requested samples; a single sample has no standard error.
+        made, found: samples computed, and samples that were in the file.
+        seconds: duration of the run.
         out: the file.
     """
 
@@ -67,22 +63,21 @@ def write_likelihoods(
     """Write a line for each sample to ``out``, after every batch, and ``STEM.settings.json`` beside it.
 
     A line has the sample's name, its seed, ``bits_per_dim`` of 8-bit images, ``log_density`` in nats, its
-    ``standard_error`` where there are several probes, and ``evaluations``.  Lines that are there already stay.  A
-    batch with a missing line is computed again as a whole, and only what is missing is written, so that a file
-    completed after any interruption is the one that is made in one go.
+    ``standard_error`` with several probes, and ``evaluations``.  Existing lines are kept.  A batch with a missing line
+    is computed again as a whole, and its missing lines are written: the finished file does not tell of interruptions.
 
     Args:
         estimator: of the model.
         data: images (N, C, H, W) uint8, or points.
-        names: one a sample.
-        out: the file; its folder is made.
-        first_seed: of sample 0; sample i has ``first_seed`` + i.
-        limit: only so many of the first samples; more of them may be asked for later.
+        names: one per sample.
+        out: the file; its folder is created.
+        first_seed: the seed of sample 0; sample i has ``first_seed`` + i.
+        limit: number of samples, counted from the first; a later run may ask for more.
 
     Raises:
-        ValueError: a bad seed or limit; ``out`` has lines of other settings, without settings, or other lines.
-        IntegrationError: of one batch; what is finished is kept.
-        OSError: a line cannot be written; what is finished is kept.
+        ValueError: a bad seed or limit; ``out`` has lines of other settings, without settings, or of other seeds.
+        IntegrationError: in one batch; finished lines are kept.
+        OSError: a line cannot be written; finished lines are kept.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; it is at least 1")
@@ -105,7 +100,7 @@ def write_likelihoods(
     if found < count:
         manifest = manifest.extended(SeedSet.of(seeds), environment(flow.device, size))
         make_folder(out.parent)
-        manifest.write(settings_path)  # first of all: no line without its settings
+        manifest.write(settings_path)  # before the first line
     with tqdm(total=count, initial=found, unit=" samples", disable=None) as bar:
         for batch in manifest.batches(size):
             rows = [seed - first_seed for seed in batch]
@@ -139,7 +134,7 @@ def _line(name: str, seed: int, likelihood: Likelihood, place: int) -> Json:
 
 
 def _append(out: Path, end: int, lines: list[Json]) -> int:
-    """Write ``lines`` at byte ``end``, behind which a killed run may have left half a line; the byte they end at."""
+    """Write ``lines`` at byte ``end``, over half a line of a killed run, and return the byte at which they end."""
     with open(out, "r+b" if end else "wb") as file:
         file.truncate(file.seek(end))
         file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
@@ -149,10 +144,10 @@ def _append(out: Path, end: int, lines: list[Json]) -> int:
 
 
 def _whole_lines(out: Path, first_seed: int) -> tuple[list[Json], int]:
-    """The lines at ``out`` that are complete, and the byte they end at.
+    """Return the complete lines of ``out``, and the byte at which they end.
 
     Raises:
-        ValueError: one is no result, or not of the seed that belongs in its place.
+        ValueError: a line is not the result of the seed that belongs in its place.
     """
     if not out.exists():
         return [], 0

@@ -1,39 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``samples.json``: what a set is, what of it is done, and the guard against mixing two configurations in one set."""
+"""The manifest of a set, ``samples.json``, and the locks of the processes that write the set."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
-from collections.abc import Iterator
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from scoresde_fast import __version__
-from scoresde_fast.files import replacing
-from scoresde_fast.generate.seed_set import EMPTY, SeedSet
+from scoresde_fast.files import make_folder, not_written, replacing
+from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 
 Json = dict[str, Any]
+
+POLL_SECONDS = 0.01
+"""How often a waiting process looks whether the manifest is free."""
+_SHARD_LOCK = re.compile(r"shard-(\d+)-of-(\d+)\.lock", re.ASCII)
 _ABSENT = object()
 
 
 class DamagedManifestError(ValueError):
-    """A file in a manifest's place is none."""
+    """A file has the name of a manifest but is not a valid one."""
+
+
+class SetInUseError(ValueError):
+    """Another process writes this shard, or shards that overlap with it."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A set of images: nothing in it tells when or by whom it was made, so that equal sets have equal ones.
+    """What a set is and which of its images are done. It records no times and no processes: equal sets, equal files.
 
     Attributes:
         configuration: everything that decides the bytes; equal in all runs of a set.
-        seeds: what was asked for; one set for each run that asked for more. A run's seeds are split into batches on
-            their own, so that an image keeps its batch when the set grows.
-        environments: what the images were made with and on, without repetition.
-        done: the seeds whose images are on the disk, for certain; None of a description that does not count.
+        seeds: one set of requested seeds for each run that added some. Each is split into batches separately, so that
+            an image keeps its batch when the set grows.
+        environments: versions, devices and batch sizes that images were made with, without repetition.
+        done: seeds whose images are synced to the disk; None in a manifest that does not record them.
     """
 
     configuration: Json
@@ -43,87 +56,94 @@ class Manifest:
 
     @classmethod
     def new(cls, configuration: Json) -> Manifest:
-        """One without seeds."""
-        return cls(json.loads(json.dumps(configuration)))  # tuples to lists, as they will be read back
+        """Return a manifest without seeds."""
+        return cls(json.loads(json.dumps(configuration)))  # tuples become lists, as in a file that is read back
 
     @classmethod
     def begin(cls, path: Path, configuration: Json) -> Manifest:
-        """The manifest at ``path``, or a new one without seeds where there is no file.
+        """Return the manifest at ``path``, or a new one where there is no file.
 
         Raises:
-            ValueError: the file has another configuration; each value that differs is named.
-            DamagedManifestError: the file is no manifest.
+            ValueError: the file has another configuration; the message names each value that differs.
+            DamagedManifestError: the file is not a manifest.
         """
         new = cls.new(configuration)
         if not path.exists():
             return new
-        manifest, configuration = cls.read(path), new.configuration
-        if differences := list(_differences(manifest.configuration, configuration)):
+        manifest = cls.read(path)
+        if differences := list(_differences(manifest.configuration, new.configuration)):
             raise ValueError(
                 f"{path.parent if path.name == 'samples.json' else path} describes images of another configuration "
-                f"({'; '.join(differences)}); choose another --out, or ask with the options that the set was begun with"
+                f"({'; '.join(differences)}); choose another --out, or use the options that the set was begun with"
             )
         return manifest
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """The manifest at ``path``.
+        """Read the manifest at ``path``.
 
         Raises:
-            DamagedManifestError: the file is no manifest.
+            DamagedManifestError: the file is not a manifest.
         """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
             return cls(
-                dict(found["configuration"]),
-                tuple(map(SeedSet.parse, found["seeds"])),
-                tuple(map(dict, found["environments"])),
-                SeedSet.parse(found["done"]) if "done" in found else None,
+                dict(content["configuration"]),
+                tuple(map(SeedSet.parse, content["seeds"])),
+                tuple(map(dict, content["environments"])),
+                SeedSet.parse(content["done"]) if "done" in content else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DamagedManifestError(
-                f"{path} is no description of samples ({error}); move it or choose another --out"
+                f"{path} is not a valid manifest of samples ({error}); move it or choose another --out"
             ) from error
 
     def extended(self, seeds: SeedSet, environment: Json) -> Manifest:
-        """This manifest with those of ``seeds`` that it lacks, made in ``environment``."""
+        """Return this manifest with the ``seeds`` that it lacks, made in ``environment``."""
         more = seeds - self.all_seeds()
         environments = {json.dumps(known): known for known in (*self.environments, environment)}
         return replace(
             self,
             seeds=(*self.seeds, more) if len(more) else self.seeds,
-            # In an order of their own: whichever process comes first, the file is the same.
+            # Sorted, so that the file does not tell which process came first.
             environments=tuple(environments[text] for text in sorted(environments)),
         )
 
     def write(self, path: Path) -> None:
-        """Put it at ``path``, whole or not at all."""
-        found: Json = {
+        """Replace the file at ``path`` as a whole."""
+        content: Json = {
             "configuration": self.configuration,
-            "seeds": [str(run) for run in self.seeds],
+            "seeds": [str(added) for added in self.seeds],
             "environments": self.environments,
         }
         if self.done is not None:
-            found["done"] = str(self.done)
+            content["done"] = str(self.done)
         with replacing(path) as file:
-            file.write((json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
+            file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
     def all_seeds(self) -> SeedSet:
-        """Every seed of the set."""
+        """Return every seed of the set."""
         return SeedSet.union(self.seeds)
 
     def missing(self) -> SeedSet:
-        """What was asked for and is not done."""
+        """Return the requested seeds that are not done."""
         return self.all_seeds() - (self.done or EMPTY)
 
     def batches(self, batch_size: int) -> Iterator[list[int]]:
-        """The fixed batches of the set: each run's seeds in consecutive pieces."""
-        for run in self.seeds:
-            yield from run.batches(batch_size)
+        """Yield the fixed batches of the set."""
+        for added in self.seeds:
+            yield from added.batches(batch_size)
+
+
+def record_done(path: Path, folder: Path, done: SeedSet, lost: SeedSet = EMPTY) -> None:
+    """Add ``done`` to the done seeds of the manifest at ``path``, and remove ``lost``; ``folder`` has its lock."""
+    with ManifestLock(folder):
+        manifest = Manifest.read(path)
+        replace(manifest, done=((manifest.done or EMPTY) - lost) | done).write(path)
 
 
 def environment(device: torch.device | str, batch_size: int) -> Json:
-    """What images are made with, as far as it may show in their last bit."""
+    """Return the versions, the device and the batch size: what may change the last bit of an image."""
     device = torch.device(device)
     return {
         "scoresde_fast": __version__,
@@ -135,7 +155,7 @@ def environment(device: torch.device | str, batch_size: int) -> Json:
 
 
 def _differences(old: object, new: object, key: str = "") -> Iterator[str]:
-    """``key.path: old there, new asked`` for every leaf that differs."""
+    """Yield ``key.path: old there, new asked`` for every leaf that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             path = f"{key}.{name}" if key else name
@@ -143,3 +163,118 @@ def _differences(old: object, new: object, key: str = "") -> Iterator[str]:
     elif old != new:
         there, asked = ("nothing" if value is _ABSENT else json.dumps(value) for value in (old, new))
         yield f"{key}: {there} there, {asked} asked"
+
+
+class _Lock:
+    """An exclusive lock of the operating system, which frees it when its holder dies. Its file goes on release."""
+
+    def __init__(self, path: Path, owner: str = "") -> None:
+        self._path = path
+        self._owner = owner.encode()
+        self._lock = FileLock(
+            path,
+            thread_local=False,
+            poll_interval=POLL_SECONDS,
+            fallback_to_soft=False,  # a soft lock, which is no more than a file, would survive a killed process
+            on_acquired=self._write_owner,
+        )
+
+    def acquire(self, *, wait: bool) -> bool:
+        """Take the lock, and return whether that worked; with ``wait`` it does in the end.
+
+        Raises:
+            OSError: the file of the lock cannot be made.
+        """
+        while True:
+            make_folder(self._path.parent)
+            try:
+                self._lock.acquire(blocking=wait)
+                return True
+            except Timeout:
+                if self._path.exists():
+                    return False
+            except (FileNotFoundError, FileExistsError):
+                pass
+            except OSError as error:
+                raise not_written(self._path, error) from error
+            # Its last holder has just removed the file or the folder: try again.
+
+    def release(self) -> None:
+        """Free the lock, and remove its file, and the folder where it was the last file."""
+        if self._lock.is_locked:
+            # While it is held: whoever has opened the file sees that it is gone. Windows removes it after that.
+            with suppress(FileNotFoundError, PermissionError):
+                self._path.unlink()
+            self._lock.release()
+            with suppress(OSError):
+                self._path.parent.rmdir()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _write_owner(self, file: int) -> None:
+        os.write(file, self._owner)
+
+
+class ManifestLock(_Lock):
+    """Lets one process at a time read and rewrite the manifest; ``folder`` is `Store.work`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "manifest.lock")
+
+    def __enter__(self) -> None:
+        self.acquire(wait=True)
+
+
+class ShardLock(_Lock):
+    """Makes this process the only writer of a shard while the block runs.
+
+    Args:
+        folder: `Store.work`, where the locks are.
+        shard: the shard.
+        when_alone: called first if no other process writes the set; none can begin meanwhile.
+
+    Raises:
+        SetInUseError: another process writes this shard, or the set is being made in another number of shards.
+    """
+
+    def __init__(self, folder: Path, shard: Shard, when_alone: Callable[[], None] = lambda: None) -> None:
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        super().__init__(folder / f"shard-{shard.index}-of-{shard.count}.lock", owner)
+        self._folder, self._shard, self._when_alone = folder, shard, when_alone
+
+    def __enter__(self) -> None:
+        with ManifestLock(self._folder):  # other processes begin one after another
+            others = list(_writers(self._folder))
+            for other, owner in others:
+                if other == self._shard:
+                    raise SetInUseError(
+                        f"{owner} is writing {_named(other)} of this set; wait for it, or stop it and start again"
+                    )
+                if other.count != self._shard.count:
+                    raise SetInUseError(
+                        f"{owner} is writing {_named(other)} of this set, and {_named(self._shard)} would overlap; "
+                        f"wait until all of {other.count} have ended, or stop them, and start again"
+                    )
+            if not others:
+                self._when_alone()
+            if not self.acquire(wait=False):
+                raise SetInUseError(f"another process is writing {_named(self._shard)} of this set; wait for it")
+
+
+def _writers(folder: Path) -> Iterator[tuple[Shard, str]]:
+    """Yield the shards that are being written, and their writers; remove the lock files of dead ones."""
+    for path in sorted(folder.iterdir()):
+        if match := _SHARD_LOCK.fullmatch(path.name):
+            lock = _Lock(path)
+            if lock.acquire(wait=False):
+                lock.release()
+                continue
+            owner = ""
+            with suppress(OSError):  # it has just ended, or Windows locks the text too
+                owner = path.read_text()
+            yield Shard(int(match[1]), int(match[2])), owner or "another process"
+
+
+def _named(shard: Shard) -> str:
+    return "all" if shard.count == 1 else f"shard {shard}"

@@ -1,76 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From images in [0, 1] to 8 bits, and from 8 bits to PNG."""
+"""Images in [0, 1] as 8-bit pixels, and pictures of many of them: grids, sheets and point plots."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil, sqrt
+from pathlib import Path
 
 import numpy as np
+import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from scoresde_fast.data.png import GRAY, RGB, SIGNATURE, Pixels, decode_png
+from scoresde_fast.data.codecs import Pixels, encode_png
+from scoresde_fast.errors import require_packages
+from scoresde_fast.files import make_folder, replacing
 
-COLOURS = {1: GRAY, 3: RGB}
-"""Kinds of colour by the number of channels."""
-UP = 2
-"""The filter that takes the difference to the row above (PNG specification, 9.2)."""
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {"floor": Tensor.floor, "round": Tensor.round}
 """How 255 x becomes an integer: ``floor`` truncates as the original programs do, ``round`` takes the nearest."""
 
+GRID_IMAGES = 64
+GRID_WIDTH = 800  # px that small images are enlarged towards
+LARGEST_CELL = 256  # px: few small images are not blown up beyond recognition
+LARGEST_WIDTH = 4096  # px: of large images fewer are shown
+GAP = 4  # px between cells and around them
+BACKGROUND = 24  # dark enough to let images shine, light enough to part black ones
 
-def to_levels(images: Tensor, rounding: str) -> Tensor:
+SHEET_ROWS = 16
+SHEET_COLUMNS = 6
+"""A sheet's images are enlarged as if a row had at least 6; else a sheet of few columns would fill many screens."""
+STRIP = 14  # px: the height of a row's label
+INK = 200
+UNKNOWN = (0.45, 0.55)
+"""The two grays of the checkerboard that marks unknown pixels; no flat part of an image looks like it."""
+
+PLOT_INCHES, PLOT_DPI = 5, 100
+
+
+def to_uint8(images: Tensor, rounding: str) -> Tensor:
     """(B, C, H, W) float in [0, 1] -> (B, H, W, C) uint8 on the same device: ``clip(rounding(255 x), 0, 255)``."""
-    levels = ROUNDINGS[rounding](images.detach().float() * 255).clamp(0, 255).byte()
-    return levels.permute(0, 2, 3, 1).contiguous()
+    values = ROUNDINGS[rounding](images.detach().float() * 255).clamp(0, 255).byte()
+    return values.permute(0, 2, 3, 1).contiguous()
 
 
 def to_pixels(images: Tensor, rounding: str) -> Pixels:
-    """The same as an array."""
-    pixels: Pixels = to_levels(images, rounding).cpu().numpy()
+    """Return `to_uint8` as an array."""
+    pixels: Pixels = to_uint8(images, rounding).cpu().numpy()
     return pixels
 
 
-def encode_png(pixels: Pixels) -> bytes:
-    """(H, W, 1 or 3) uint8 -> the bytes of a gray or RGB PNG, the same for the same pixels.
-
-    Written here, since at 32x32 it takes a third of Pillow's time, which a sampler on the same machine pays for.  Every
-    row is the difference to the one above it, which costs 3 to 10 % of size against a filter chosen row by row.
+def write_png(path: Path, pixels: Pixels) -> int:
+    """Write (H, W, 1 or 3) uint8 as a PNG, create its folder, and return the number of bytes.
 
     Raises:
-        ValueError: another number of channels.
+        OSError: the file cannot be written.
     """
-    height, width, channels = pixels.shape
-    if channels not in COLOURS:
-        raise ValueError(f"images with {channels} channels cannot be written; PNG takes 1 (gray) or 3 (RGB)")
-    rows = np.full((height, 1 + width * channels), UP, np.uint8)
-    rows[:, 1:] = pixels.reshape(height, -1)
-    rows[1:, 1:] -= pixels[:-1].reshape(height - 1, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, COLOURS[channels], 0, 0, 0)
-    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(rows.data)), _chunk(b"IEND", b""))
-    return b"".join((SIGNATURE, *chunks))
+    png = encode_png(pixels)
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write(png)
+    return len(png)
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    """PNG specification, 5.3."""
-    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
+def grid_layout(count: int, width: int) -> tuple[int, int]:
+    """Return (images, columns) of the grid for ``count`` images of ``width`` px: nearly square, at most 64 images."""
+    columns = min(ceil(sqrt(min(count, GRID_IMAGES))), max(1, LARGEST_WIDTH // width))
+    return min(count, columns * columns), columns
 
 
-def decode_own_png(png: bytes) -> Pixels:
-    """What `encode_png` wrote -> (H, W, 1 or 3) uint8.
+def compose(images: Sequence[Pixels], columns: int | None = None) -> Pixels:
+    """Lay out images (H, W, C) uint8 row by row in one (H', W', C) uint8, each enlarged by the same whole factor.
+
+    With ``columns`` all images are shown; without, `grid_layout` decides.
+    """
+    height, width, channels = images[0].shape
+    count, columns = grid_layout(len(images), width) if columns is None else (len(images), columns)
+    rows = ceil(count / columns)
+    factor = max(1, min(GRID_WIDTH // (columns * width), LARGEST_CELL // width))
+    step_y, step_x = height * factor + GAP, width * factor + GAP
+    grid = np.full((rows * step_y + GAP, columns * step_x + GAP, channels), BACKGROUND, dtype=np.uint8)
+    for i, image in enumerate(images[:count]):
+        y, x = GAP + i // columns * step_y, GAP + i % columns * step_x
+        cell = image.repeat(factor, axis=0).repeat(factor, axis=1)
+        grid[y : y + height * factor, x : x + width * factor] = cell
+    return grid
+
+
+def sheet(names: Sequence[str], given: Mapping[str, Sequence[Pixels]], samples: Sequence[Sequence[Pixels]]) -> Pixels:
+    """Return a picture (H', W', 3) uint8 with a labelled row for each of the first 16 images.
+
+    Args:
+        names: of the images.
+        given: known pictures of each image by their titles, shown first: (H, W, 1 or 3) uint8.
+        samples: of each image, alike; those that have room are shown.
+    """
+    width = samples[0][0].shape[1]
+    most = max(1, LARGEST_WIDTH // width - len(given))
+    titles = f"{', '.join(given)}, {'samples' if len(samples[0]) > 1 else 'sample'}"
+    rows: list[Pixels] = []
+    for place, name in enumerate(names[:SHEET_ROWS]):
+        cells = [*(pictures[place] for pictures in given.values()), *samples[place][:most]]
+        columns = max(SHEET_COLUMNS, len(cells))
+        row = compose([np.broadcast_to(cell, (*cell.shape[:2], 3)) for cell in cells], columns=columns)
+        row = row[:, : GAP + len(cells) * ((row.shape[1] - GAP) // columns)]
+        rows += [_label(f"{name}: {titles}", row.shape[1]), row]
+    return np.concatenate(rows)
+
+
+def checkered(images: Tensor, known: Tensor) -> Tensor:
+    """Return images (N, C, H, W) in [0, 1] with a checkerboard where ``known``, broadcast to them, is False."""
+    height, width = images.shape[-2:]
+    odd = (torch.arange(height)[:, None] + torch.arange(width)) % 2
+    return torch.where(known, images, torch.tensor(UNKNOWN)[odd])
+
+
+def point_plot(points: Tensor) -> bytes:
+    """Plot the first two coordinates of points (N, C, 1, 1), and return the PNG.
 
     Raises:
-        ValueError: it is no PNG, or not every bit of it is as it was written.
+        MissingPackageError: matplotlib is not installed.
     """
-    place = len(SIGNATURE)
-    kind = b""
-    while place < len(png):  # chunks of length, kind, data and checksum (PNG specification, 5.3)
-        (length,) = struct.unpack(">I", png[place : place + 4].ljust(4, b"\0"))
-        kind, end = png[place + 4 : place + 8], place + 12 + length
-        if end > len(png) or zlib.crc32(png[place + 4 : end - 4]) != int.from_bytes(png[end - 4 : end], "big"):
-            raise ValueError("is damaged")
-        place = end
-    if png.startswith(SIGNATURE) and kind != b"IEND":
-        raise ValueError("is cut off")
-    return decode_png(png)
+    require_packages("a plot of points", "matplotlib")
+    from matplotlib.figure import Figure
+
+    x, y = points.flatten(1)[:, :2].cpu().numpy().T
+    figure = Figure(figsize=(PLOT_INCHES, PLOT_INCHES), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(x, y, s=1, linewidths=0)
+    axes.set_aspect("equal", adjustable="datalim")
+    png = io.BytesIO()
+    figure.savefig(png, dpi=PLOT_DPI)
+    return png.getvalue()
+
+
+def _label(text: str, width: int) -> Pixels:
+    """Return a strip (STRIP, width, 3) with as much of ``text`` as fits."""
+    strip = Image.new("RGB", (width, STRIP), (BACKGROUND,) * 3)
+    # Every font of Pillow has the letters of ASCII.
+    ImageDraw.Draw(strip).text((GAP, 1), text.encode("ascii", "replace").decode(), fill=(INK,) * 3)
+    return np.asarray(strip)

@@ -1,40 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a set is what its description says: every image is there, whole and of one size, and nothing else is."""
+"""Verification and repair of sets: the images against the manifest."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from scoresde_fast.generate.locks import Claim, gate
-from scoresde_fast.generate.manifest import Manifest
-from scoresde_fast.generate.progress import Report
-from scoresde_fast.generate.run import ImageSource, generate
-from scoresde_fast.generate.seed_set import EMPTY, SeedSet
-from scoresde_fast.generate.shards import Shard
+from scoresde_fast.generate.manifest import Manifest, ShardLock, record_done
+from scoresde_fast.generate.pipeline import Report
+from scoresde_fast.generate.run import ImageSampler, generate
+from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 from scoresde_fast.generate.stores import Damage, Store, open_store
 
 NAMED = 5
-"""Seeds or files that a sentence names, of many."""
+"""Largest number of seeds or files in a line of the findings."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is wrong with a set.
+    """Faults of a set; ``str`` of it has a line for each kind.
 
     Attributes:
-        asked: seeds of the set.
-        missing: those without an image.
-        damaged: those whose image is cut off, or otherwise unreadable, or of another size than most.
+        asked: number of seeds in the set.
+        missing: seeds without an image.
+        damaged: seeds with an image that cannot be read, or is of another size than most.
         equal: pairs of seeds with the same image.
-        unasked: seeds that have an image but are none of the set.
-        foreign: files that are none of the set's, a second image of a seed among them.
-        unfinished: files that a killed run left half-written; harmless.
+        unasked: seeds outside the set that have an image.
+        foreign: files that do not belong to the set, such as a second image of a seed.
+        unfinished: half-written files of killed runs; harmless.
     """
 
     asked: int
@@ -47,12 +45,12 @@ class Findings:
 
     @property
     def repairable(self) -> SeedSet:
-        """The seeds whose images are to be made again."""
+        """Seeds whose images must be made again."""
         return self.missing | self.damaged | SeedSet.of(seed for pair in self.equal for seed in pair)
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the set has no faults."""
         return not (len(self.repairable) or len(self.unasked) or self.foreign)
 
     def __str__(self) -> str:
@@ -69,24 +67,24 @@ class Findings:
 
 
 def read_set(out: str | Path) -> tuple[Store, Manifest]:
-    """The set that ``out`` names, with its description.
+    """Return the store of the set ``out``, and its manifest.
 
     Raises:
-        FileNotFoundError: there is no description.
-        DamagedManifestError: the description is damaged.
+        FileNotFoundError: there is no manifest.
+        DamagedManifestError: the manifest is damaged.
     """
     store = open_store(Path(out))
     if not store.manifest.exists():
-        raise FileNotFoundError(2, "there is no such file, so that is not a set of samples", str(store.manifest))
+        raise FileNotFoundError(2, "there is no such file, so this is not a set of samples", str(store.manifest))
     return store, Manifest.read(store.manifest)
 
 
-def verify(out: str | Path, on_image: Callable[[int], object] = lambda of: None) -> Findings:
-    """Look at every image of a set, and change nothing; ``on_image(of)`` is called after each of so many.
+def verify(out: str | Path, on_image: Callable[[int], object] = lambda total: None) -> Findings:
+    """Read every image of a set, and change nothing; ``on_image(total)`` is called after each.
 
     Raises:
-        FileNotFoundError: there is no description.
-        DamagedManifestError: the description is damaged; `generate` makes it again.
+        FileNotFoundError: there is no manifest.
+        DamagedManifestError: the manifest is damaged; `generate` makes it again.
     """
     store, manifest = read_set(out)
     asked = manifest.all_seeds()
@@ -118,30 +116,25 @@ def verify(out: str | Path, on_image: Callable[[int], object] = lambda of: None)
     )
 
 
-def repair(sampler: ImageSource, out: str | Path, findings: Findings, *, batch_size: int = 64) -> Report:
-    """Make again what is missing, damaged or equal, and put nothing else right: foreign files are the user's.
+def repair(sampler: ImageSampler, out: str | Path, findings: Findings, *, batch_size: int = 64) -> Report:
+    """Make missing, damaged and equal images again; foreign files are the user's, and are left alone.
 
     Raises:
-        ValueError: the sampler is not the one that the set was made by; and as `generate`.
+        ValueError: the sampler did not make this set; and as `generate`.
     """
     store, manifest = read_set(out)
     lost = findings.repairable
-    claim = Claim(store.work, Shard())
-    try:
+    with ShardLock(store.work, Shard()):
         store.prepare()
         store.remove(lost)
         store.sync()
-        with gate(store.work):
-            manifest = Manifest.read(store.manifest)
-            replace(manifest, done=(manifest.done or EMPTY) - lost).write(store.manifest)
-    finally:
-        claim.release()
+        record_done(store.manifest, store.work, EMPTY, lost)
     rounding = manifest.configuration.get("rounding") or "floor"
     return generate(sampler, manifest.all_seeds(), out, batch_size=batch_size, rounding=rounding, shard=Shard())
 
 
 def _equal(seeds: list[int], digests: list[bytes]) -> Iterator[tuple[int, int]]:
-    """Pairs of neighbours among the seeds of one digest."""
+    """Yield the pairs of neighbours among the seeds of one digest."""
     order = np.argsort(np.array(digests, "S8"), kind="stable").tolist()
     for before, after in pairwise(order):
         if digests[before] == digests[after]:

@@ -21,7 +21,7 @@ from scoresde_fast.configs import OptimConfig
 from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
-from scoresde_fast.generate.progress import LINE_EVERY
+from scoresde_fast.generate.pipeline import LINE_EVERY
 
 SEED_STRIDE = 0x9E3779B1
 """Odd, near 2^32 divided by the golden ratio: the steps of different seeds share no randomness."""

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from scoresde_fast.checkpoints import save
 from scoresde_fast.configs import Config
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.data.images import training_data
 from scoresde_fast.data.official import source_of
 from scoresde_fast.files import make_folder, replacing
-from scoresde_fast.generate.grid import compose
-from scoresde_fast.generate.pixels import encode_png, to_pixels
-from scoresde_fast.generate.scatter import scatter
+from scoresde_fast.generate.pixels import compose, point_plot, to_pixels
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.training.losses import objective, unit_images
@@ -75,7 +74,7 @@ def write_grid(trainer: Trainer) -> None:
     path = trainer.folder / "grids" / f"step-{trainer.step:06d}.png"
     make_folder(path.parent)
     with replacing(path) as file:
-        file.write(encode_png(compose(list(to_pixels(samples, "floor")))) if is_image else scatter(samples))
+        file.write(encode_png(compose(list(to_pixels(samples, "floor")))) if is_image else point_plot(samples))
 
 
 @dataclass

@@ -123,7 +123,7 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
         (["--flow"], "--flow is now called --probability-flow"),
         (["--no-parity"], "--parity is now called --original"),
         (["--shard", "3"], "--shard '3' cannot be read"),
-        (["--shard", "17/16"], "--shard 17/16 is none of 16 shares; they are 1/16 to 16/16"),
+        (["--shard", "17/16"], "--shard 17/16 does not exist; the shards are 1/16 to 16/16"),
     ],
 )
 def test_mistake(calls: dict[str, Any], options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

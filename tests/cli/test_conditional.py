@@ -18,8 +18,7 @@ import scoresde_fast as sf
 from scoresde_fast.cli import main
 from scoresde_fast.conditions.guidance import simulate
 from scoresde_fast.conditions.operators.text import parse_operator
-from scoresde_fast.generate.pixels import to_pixels
-from scoresde_fast.generate.sheet import STRIP
+from scoresde_fast.generate.pixels import STRIP, to_pixels
 from tests.support.chance import assert_moments
 from tests.support.stub_sampler import files
 from tests.support.tiny_models import FAST, MODEL, OPTIONS, SIZE, in_place_of_digits, read, saved_classifier
@@ -224,7 +223,7 @@ def test_the_same_command_goes_on(photos: np.ndarray, capsys: pytest.CaptureFixt
         ("inpaint M photos --mask photos/a.png", "the values 1, 2, 3, 4, 5 and 236 more; it must be of black"),
         ("inpaint M photos --mask red.png", "red.png has colours; it must be of black"),
         ("inpaint M photos --mask clear.png", "clear.png has transparent pixels; save it as"),
-        ("inpaint M photos --mask notes.txt", "notes.txt is no PNG, or a damaged one"),
+        ("inpaint M photos --mask notes.txt", "notes.txt is not a PNG, or is damaged"),
         ("inpaint M photos --mask gone.png", "there is no file and no folder 'gone.png'"),
         ("inpaint M photos --mask photos.d", "there is no mask photos.d/a.png for the image a.png"),
         ("inpaint M gone.png --mask mask.png", "there is no file and no folder 'gone.png'"),

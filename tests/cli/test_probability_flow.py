@@ -15,11 +15,12 @@ from PIL import Image
 
 import scoresde_fast as sf
 from scoresde_fast.cli import main
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.flow.integrate import IntegrationError
 from scoresde_fast.flow.likelihood import LikelihoodEstimator
 from scoresde_fast.generate.codes import CodeImages, seed_codes, write_codes
 from scoresde_fast.generate.likelihoods import write_likelihoods
-from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.sdes import CLDSDE, SDE, VPSDE
 
 SHAPE = (3, 8, 8)
@@ -228,10 +229,10 @@ def test_numbers_out_of_range(estimator: LikelihoodEstimator, tmp_path: Path, ch
         (["likelihood", "MODEL", "IMAGES", "--threads", "0"], "--threads is 0"),
         (["encode", "MODEL", "IMAGES", "--out", "codes.png"], "codes are numbers"),
         (["decode", "MODEL", "IMAGES/a.png"], "a.png has no codes"),
-        (["interpolate", "MODEL", "--seeds", "3"], "is between two seeds or more"),
+        (["interpolate", "MODEL", "--seeds", "3"], "needs at least two seeds"),
         (["interpolate", "MODEL", "--seeds", "3,7", "--steps", "1"], "steps is 1"),
         (["interpolate", "MODEL", "--seeds", "3,7", "--out", "grid"], "name a file that ends in .png"),
-        (["sample", "MODEL", "--solver", "sscs", "--rtol", "1e-3"], "rtol is 0.001; only 'rk45' and 'ggf'"),
+        (["sample", "MODEL", "--solver", "sscs", "--rtol", "1e-3"], "rtol is 0.001; only the solvers 'rk45' and 'ggf'"),
         (["sample", "MODEL", "--solver", "ggf"], "solver 'ggf' is not defined on the SDE 'cld'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The digits: what they look like, that they are always the same, and that their tint tells the class."""
+"""The digits: shapes, values, splits, and the tint of each class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_shapes_and_values() -> None:
 
 
 def test_always_the_same() -> None:
-    """The pixels are those the embedded models were trained on, to a level of rounding in few of them."""
+    """The pixels are those that the embedded models were trained on, up to rounding in few of them."""
     images = digits()[0]
     assert torch.equal(images, digits()[0])
     assert images.double().mean().item() == pytest.approx(49.9022, abs=1e-3)

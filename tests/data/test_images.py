@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data that users name: what is read, in which order, and the sentence where it cannot be."""
+"""Data that users name: contents, order, and the sentences for bad data."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.data.images import read_data
-from scoresde_fast.generate.pixels import encode_png, to_pixels
+from scoresde_fast.generate.pixels import to_pixels
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -49,7 +50,7 @@ def npz_of(folder: Path) -> Path:
 
 @pytest.mark.parametrize(("pack", "names"), [(Path, "abcde"), (archive_of, "abcde"), (npz_of, "01234")])
 def test_images_by_any_name(images: Path, pack: Callable[[Path], Path], names: str) -> None:
-    """A folder, a .zip and a .npz of the same images are the same data, in the order of their names."""
+    """A folder, a .zip and a .npz of the same images give the same data, in the order of their names."""
     data, found = read_data(str(pack(images)), SHAPE)
     assert [Path(name).stem for name in found] == list(names)
     assert data.dtype == torch.uint8
@@ -57,7 +58,7 @@ def test_images_by_any_name(images: Path, pack: Callable[[Path], Path], names: s
 
 
 def test_the_grid_of_a_set_is_no_image(images: Path) -> None:
-    """A folder that `scoresde-fast sample` wrote is read without its grid.png; an image of that name elsewhere is."""
+    """grid.png is ignored in a folder of `scoresde-fast sample`, and an image in other folders."""
     (images / "grid.png").write_bytes((images / "a.png").read_bytes())
     assert len(read_data(str(images), SHAPE).data) == COUNT + 1
     (images / "samples.json").write_text("{}")
@@ -65,7 +66,7 @@ def test_the_grid_of_a_set_is_no_image(images: Path) -> None:
 
 
 def test_data_sets_by_name() -> None:
-    """A split may follow the name; without one it is all."""
+    """A split may follow the name; without one all images are read."""
     pytest.importorskip("sklearn")
     sizes = [len(read_data(name, (3, 16, 16)).data) for name in ("digits", "digits:train", "digits:test")]
     assert sizes[0] == 1797 == sizes[1] + sizes[2]
@@ -73,7 +74,7 @@ def test_data_sets_by_name() -> None:
 
 
 def test_points_that_were_sampled(tmp_path: Path) -> None:
-    """Points are read from the .npz that `scoresde-fast sample` writes of them."""
+    """Points are read from the .npz that `scoresde-fast sample` writes."""
     points = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2, 1, 1)
     np.savez(tmp_path / "points.npz", position=points)
     data, names = read_data(str(tmp_path / "points.npz"), (2, 1, 1), is_image=False)
@@ -81,7 +82,7 @@ def test_points_that_were_sampled(tmp_path: Path) -> None:
 
 
 def test_a_palette_is_read_as_its_colours(tmp_path: Path) -> None:
-    """Images that an optimiser stored with a palette keep their 8-bit colours."""
+    """Images with a palette keep their 8-bit colours."""
     pixels = to_pixels(torch.tensor([[1.0, 0.2, 0.0], [0.0, 1.0, 0.4]]).T.reshape(1, 3, 1, 2), "round")[0]
     Image.fromarray(pixels).quantize(2).save(tmp_path / "a.png")
     assert read_data(str(tmp_path), (3, 1, 2)).data[0].permute(1, 2, 0).tolist() == pixels.tolist()
@@ -99,7 +100,7 @@ def save(image: np.ndarray, mode: str | None = None) -> Callable[[Path], None]:
         (save(np.zeros((8, 8), np.uint16)), "z.png of .* has 16 bits a value; 8 are needed"),
         (save(np.zeros((8, 8), bool)), "z.png of .* has 1 bits a value; 8 are needed"),
         (save(np.zeros((8, 8, 4), np.uint8)), "z.png of .* has an alpha channel"),
-        (lambda folder: (folder / "z.png").write_bytes(b"text"), "z.png of .* is no PNG"),
+        (lambda folder: (folder / "z.png").write_bytes(b"text"), "z.png of .* is not a PNG"),
         (
             lambda folder: (folder / "z.png").write_bytes((folder / "a.png").read_bytes()[:100]),
             "z.png of .* is a damaged PNG",
@@ -109,7 +110,7 @@ def save(image: np.ndarray, mode: str | None = None) -> Callable[[Path], None]:
     ids=["size", "gray", "16-bit", "1-bit", "alpha", "text", "damaged", "empty"],
 )
 def test_bad_images(images: Path, change: Callable[[Path], Any], says: str) -> None:
-    """One sentence says which image, what it is and what is needed."""
+    """One sentence names the image, its fault and the requirement."""
     change(images)
     with pytest.raises(ValueError, match=says):
         read_data(str(images), SHAPE)
@@ -127,7 +128,7 @@ def test_bad_images(images: Path, change: Callable[[Path], Any], says: str) -> N
     ],
 )
 def test_bad_points(source: str, error: type[Exception], says: str) -> None:
-    """Points are data sets of them or a .npz; what else is named is said."""
+    """Points are a data set or a .npz; other names are refused."""
     with pytest.raises(error, match=says):
         read_data(source, (2, 1, 1), is_image=False)
 
@@ -143,7 +144,7 @@ def test_bad_points(source: str, error: type[Exception], says: str) -> None:
     ids=["floats", "one", "name", "order"],
 )
 def test_bad_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], says: str) -> None:
-    """One sentence says what the array is and what is needed."""
+    """One sentence names the array's type or shape and the requirement."""
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=says):
         read_data(str(tmp_path / "a.npz"), SHAPE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources of images: every format gives the same images in the stated order, a piece at a time, or one sentence."""
+"""Sources of images: every format gives the same images in the documented order, without reading all into memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from PIL import Image
 
 from scoresde_fast.data import images as images_module
 from scoresde_fast.data import load_dataset
-from scoresde_fast.data.images import NumberedImages, read_data, training_data
+from scoresde_fast.data.images import read_data, training_data
+from scoresde_fast.data.items import Images
 from scoresde_fast.data.sources import open_images
 
 pytestmark = pytest.mark.same_everywhere
@@ -90,7 +91,7 @@ FORMATS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
 def test_every_format_is_the_same_set(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    """Count, shape, batches and order are those of the images, at each reading anew, also where two go on at once."""
+    """Count, shape, batches and order are right at each reading, also if two readings alternate."""
     source = open_images(str(make(tmp_path)))
     assert (source.count, source.shape) == (COUNT, (3, 8, 6))
     one, other = source.batches(3), source.batches(3)
@@ -106,7 +107,7 @@ def test_every_format_is_the_same_set(tmp_path: Path, make: Callable[[Path], Pat
 
 @pytest.mark.parametrize("pack", [folder_of, zip_of], ids=["folder", "zip"])
 class TestNames:
-    """The order of names, and what they say of classes."""
+    """The order of names, and the classes in them."""
 
     def read(self, path: Path) -> tuple[list[str], list[int] | None]:
         (batch,) = open_images(str(path)).batches(100)
@@ -116,7 +117,7 @@ class TestNames:
         return pack(tmp_path / ("set.zip" if pack is zip_of else "set"), dict.fromkeys(names, FILES[NAMES[0]]))
 
     def test_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
-        """Folders side by side are classes, numbered by their names, also below a folder that holds them all."""
+        """Sibling folders are classes, numbered by their names, also below a common folder."""
         names = ["in/dog/b.png", "in/cat/9.png", "in/dog/a.PNG", "in/cat/10.png"]
         path = self.path(tmp_path, pack, [*names, "in/dog/notes.txt", "in/dog/._a.png"])
         assert self.read(path) == (sorted(names), [0, 0, 1, 1])
@@ -134,13 +135,13 @@ class TestNames:
         assert self.read(self.path(tmp_path, pack, names[::-1])) == (names, None)
 
     def test_numbers_in_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
-        """Names that look like seeds but are not in the folders of theirs leave the folders their meaning."""
+        """Names that look like seeds but are in other folders leave the folders as classes."""
         names = ["0/000001.png", "0/000002.png", "1/000001.png"]
         assert self.read(self.path(tmp_path, pack, names)) == (names, [0, 0, 1])
 
 
-def test_the_grid_of_samples_is_none(tmp_path: Path) -> None:
-    """Beside samples.json, grid.png and the set's folders mean nothing more than that."""
+def test_the_grid_of_samples_is_no_image(tmp_path: Path) -> None:
+    """Beside samples.json, grid.png is not an image of the set, and folders are not classes."""
     folder_of(
         tmp_path, {"grid.png": b"", "samples.json": b"{}", "a/x.png": FILES[NAMES[0]], "b/y.png": FILES[NAMES[1]]}
     )
@@ -149,7 +150,7 @@ def test_the_grid_of_samples_is_none(tmp_path: Path) -> None:
 
 
 def test_labels_of_shards(tmp_path: Path) -> None:
-    """A .cls beside an image is its label; other files of a sample, and samples without an image, are passed over."""
+    """A .cls beside an image is its label; other files, and samples without an image, are ignored."""
     files = {"x.png": FILES[NAMES[0]], "x.cls": b"7", "x.json": b"{}", "y.txt": b"", "z.0.PNG": FILES[NAMES[1]]}
     path = tar_of(tmp_path / "a.tar", {**files, "z.cls": b"2\n"})
     (batch,) = open_images(str(path)).batches(8)
@@ -157,7 +158,7 @@ def test_labels_of_shards(tmp_path: Path) -> None:
 
 
 def test_data_sets_have_labels() -> None:
-    """The digits are read with their classes; a split follows the name."""
+    """The digits have their classes as labels; a split follows the name."""
     pytest.importorskip("sklearn")
     source = open_images("digits:test")
     batches = list(source.batches(100))
@@ -172,7 +173,7 @@ def test_data_sets_have_labels() -> None:
     ("kind", "options", "error"), [("JPEG", {"quality": 95, "subsampling": 0}, 3), ("WebP", {"lossless": True}, 0)]
 )
 def test_other_encodings(tmp_path: Path, kind: str, options: dict[str, Any], error: int) -> None:
-    """JPEG and WebP are known by their content, not their suffix; a lossless WebP is read exactly."""
+    """JPEG and WebP are recognised by their content, not their suffix; a lossless WebP is read exactly."""
     smooth = np.linspace(0, 255, 32 * 32 * 3).reshape(3, 32, 32).transpose(1, 2, 0).astype(np.uint8)
     folder_of(tmp_path, {"a.jpg": encoded(smooth, kind, **options)})
     (batch,) = open_images(str(tmp_path)).batches(8)
@@ -181,7 +182,7 @@ def test_other_encodings(tmp_path: Path, kind: str, options: dict[str, Any], err
 
 
 def test_crop_and_resize(tmp_path: Path) -> None:
-    """SOURCE@SIZE keeps the central square: margins go, sizes become one, an image of the size stays as it is."""
+    """SOURCE@SIZE crops to the central square and resizes; an image of that size is not changed."""
     wide = np.full((16, 40, 3), 200, np.uint8)
     wide[:, :12] = wide[:, 28:] = 0
     folder_of(tmp_path, {"exact.png": encoded(PIXELS[0, :6]), "wide.png": encoded(wide)})
@@ -224,7 +225,7 @@ def test_never_all_in_memory(tmp_path: Path, pack: Callable[[Path, np.ndarray], 
 
 
 def test_large_sets_are_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is to be kept in memory has a limit; beyond it images are trained on from where they are, or refused."""
+    """Beyond a limit, images for training stay in their files, and other data are refused."""
     monkeypatch.setattr(images_module, "LARGEST", PIXELS.nbytes - 1)
     npz = str(npz_of(tmp_path / "set.npz"))
     for read in (read_data, training_data):
@@ -233,24 +234,25 @@ def test_large_sets_are_not_read_whole(tmp_path: Path, monkeypatch: pytest.Monke
     numbers = torch.tensor([5, 0, 5, 6])
     for source in (str(npy_of(tmp_path / "set.npy")), str(folder_of(tmp_path / "set", FILES))):
         images = training_data(source, (3, 8, 6))
-        assert isinstance(images, NumberedImages) and len(images) == COUNT
+        assert isinstance(images, Images) and len(images) == COUNT
         assert np.array_equal(images[numbers].permute(0, 2, 3, 1), PIXELS[numbers])
     assert training_data(npz + "@4", (3, 4, 4)).shape == (COUNT, 3, 4, 4)
 
 
 def test_images_by_number_are_checked(tmp_path: Path) -> None:
-    """Read in no order, an image of another size is named, and resized where that is asked."""
+    """Read by number, an image of another size is named, or resized on request."""
     files = {"a.png": encoded(PIXELS[0]), "b.png": encoded(PIXELS[0, :6])}
     source = str(folder_of(tmp_path / "set", files))
     images = open_images(source)
-    assert np.array_equal(images.image(0), PIXELS[0])
+    first, second = torch.tensor([0]), torch.tensor([1])
+    assert np.array_equal(images[first][0].permute(1, 2, 0), PIXELS[0])
     with pytest.raises(ValueError, match=r"a.png is 8x6 of 3 channels, b.png is 6x6 of 3"):
-        images.image(1)
-    assert np.array_equal(open_images(f"{source}@6").image(1), PIXELS[0, :6])
+        images[second]
+    assert np.array_equal(open_images(f"{source}@6")[second][0].permute(1, 2, 0), PIXELS[0, :6])
     zipped = open_images(str(zip_of(tmp_path / "set.zip", FILES)))
     assert images.by_number and not zipped.by_number
     with pytest.raises(ValueError, match="in their order alone"):
-        zipped.image(0)
+        zipped[first]
 
 
 def cut(path: Path, keep: float = 0.5) -> Path:
@@ -264,7 +266,7 @@ def unclosed(path: Path) -> Path:
 
 
 def listed(path: Path, field: int) -> Path:
-    """A .zip whose list says something else of its first file: 8, that a password is needed; 16, another checksum."""
+    """Change the directory entry of a .zip's first file: at 8 it needs a password, at 16 it has another checksum."""
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + field] ^= 1
     path.write_bytes(content)
@@ -286,7 +288,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda p: listed(zip_of(p / "a.zip", FILES), 8),
         "a.zip is damaged, .*is encrypted, password required",
     ),
-    "zip of text": (lambda p: zip_of(p / "a.zip", {"x.png": b"text"}), "x.png of .*a.zip is no PNG, JPEG or WebP"),
+    "zip of text": (lambda p: zip_of(p / "a.zip", {"x.png": b"text"}), "x.png of .*a.zip is not a PNG, JPEG or WebP"),
     "zip empty": (lambda p: zip_of(p / "a.zip", {}), "a.zip has no images"),
     "npz cut": (lambda p: cut(npz_of(p / "a.npz")), "a.npz is damaged, cut short, .*not a zip file"),
     "npz overwritten": (lambda p: overwritten(npz_of(p / "a.npz"), 0.4), "a.npz is damaged, cut short"),
@@ -339,7 +341,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "folder empty": (lambda p: folder_of(p / "a", {"notes.txt": b""}), "a has no images"),
     "suffix": (lambda p: folder_of(p, {"a.rar": b""}) / "a.rar", "a.rar cannot be read; name a data set, a folder"),
-    "split": (lambda p: Path(f"{folder_of(p / 'a', FILES)}:test"), "a has no splits; 'test' can"),
+    "split": (lambda p: Path(f"{folder_of(p / 'a', FILES)}:test"), "a has no splits, so .test. cannot be one"),
     "range": (lambda p: p / "a-{3..1}.tar", r"the range \{3..1\} in .* is empty"),
 }
 
@@ -352,7 +354,7 @@ def encoded_as(mode: str, kind: str) -> bytes:
 
 @pytest.mark.parametrize(("make", "says"), BAD.values(), ids=BAD)
 def test_bad_sources(tmp_path: Path, make: Callable[[Path], Path], says: str) -> None:
-    """One sentence names the file, says what it is, and what is needed."""
+    """One sentence names the file, its fault, and the requirement."""
     source = str(make(tmp_path))
     with pytest.raises(ValueError, match=says) as caught:
         for _ in open_images(source).batches(2):
@@ -370,13 +372,13 @@ def test_bad_sources(tmp_path: Path, make: Callable[[Path], Path], says: str) ->
     ],
 )
 def test_missing_sources(source: str, says: str) -> None:
-    """What is not there is named."""
+    """A missing file is named."""
     with pytest.raises(FileNotFoundError, match=says):
         open_images(source)
 
 
 def test_misspelt_data_set() -> None:
-    """A name that is nothing gets the nearest data set."""
+    """An unknown name gets the nearest data set."""
     with pytest.raises(ValueError, match="unknown data set 'cifar' - did you mean 'cifar10'"):
         open_images("cifar")
     with pytest.raises(ValueError, match="unknown data set ''; choose from"):

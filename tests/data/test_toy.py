@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toy data: its modes, its spread, that it is always the same, and that its recipes learn it."""
+"""Toy data: modes, spread, splits, and training by its recipes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_modes_and_spread(name: str) -> None:
 
 @toys
 def test_always_the_same(name: str) -> None:
-    """Every call gives the same points, whatever the global seeds, and leaves the global generators alone."""
+    """Every call gives the same points, independent of the global generators, and does not advance them."""
     np.random.seed(5)
     torch.manual_seed(5)
     first = load_dataset(name)[0]
@@ -88,7 +88,7 @@ def test_rolls_are_spirals() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_learn(recipe: str, tmp_path: Path) -> None:
-    """A few hundred steps lower the loss of held-out points where modes form; scores are finite at all times."""
+    """A few hundred steps lower the loss of held-out points where modes form; scores are always finite."""
     config = load_recipe(recipe)
     assert config.data.dataset == RECIPES[recipe]
     steps, when = LEARNT[config.data.dataset]
@@ -114,7 +114,7 @@ def test_recipes_learn(recipe: str, tmp_path: Path) -> None:
 
 
 def test_halves_of_points_are_refused() -> None:
-    """A state of a point and a half says how many channels there should be."""
+    """A number of channels that is no multiple of a point's is refused; the message names the right one."""
     with pytest.raises(ValueError, match=r"in_channels is 3 and num_channels 2.*4 for CLD"):
         MLP(num_channels=2, in_channels=3)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing beside the sampler: how much waits, who waits for whom, what is counted, and what is told of it."""
+"""Writing beside the sampler: its queue, its records of finished samples, its errors, and its progress lines."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from scoresde_fast.data.png import Pixels
-from scoresde_fast.generate import Shard, generate, pipeline, progress
-from scoresde_fast.generate.pipeline import Pipeline
-from scoresde_fast.generate.progress import Progress, Report
-from scoresde_fast.generate.seed_set import SeedSet
+from scoresde_fast.data.codecs import Pixels
+from scoresde_fast.generate import Shard, generate, pipeline
+from scoresde_fast.generate.pipeline import Pipeline, Progress, Report, WriteStats
+from scoresde_fast.generate.seeds import SeedSet
 from scoresde_fast.generate.stores.store import Damage, Samples, Store
 from tests.support.stub_sampler import StubSampler
 
@@ -25,7 +23,7 @@ pytestmark = pytest.mark.same_everywhere
 
 
 class Recording(Store):
-    """A store that keeps nothing, may be held up, and notes how much was on its way."""
+    """A store that keeps nothing, can be held up, and records its calls."""
 
     format = "none"
 
@@ -69,53 +67,52 @@ class Recording(Store):
 
 
 IMAGES = torch.zeros(10, 3, 4, 5)
-BYTES = IMAGES.nbytes
-LEVELS = IMAGES.numel()
+BYTES, PIXEL_BYTES = IMAGES.nbytes, IMAGES.numel()
 
 
-def test_everything_is_counted_after_it_is_synced() -> None:
-    """Seeds are counted once each, only when the store has synced them, and all of them by the end."""
-    store, counted = Recording(), []
+def test_everything_is_recorded_after_it_is_synced() -> None:
+    """Every seed is recorded once, after the store has synced it."""
+    store, recorded = Recording(), []
 
-    def count(seeds: list[int]) -> None:
+    def record(seeds: list[int]) -> None:
         assert set(seeds) <= set(store.synced)
-        counted.extend(seeds)
+        recorded.extend(seeds)
 
-    with Pipeline(store, "floor", count) as writing:
+    with Pipeline(store, "floor", record) as writing:
         for batch in range(20):
             writing.put(list(range(10 * batch, 10 * batch + 10)), IMAGES)
-    assert sorted(counted) == list(range(200))
-    assert writing.written == 20 * LEVELS
+    assert sorted(recorded) == list(range(200))
+    assert writing.stats.size == 20 * PIXEL_BYTES
 
 
-def test_counts_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While samples are made, those that are written are counted, and not at the end alone."""
-    monkeypatch.setattr(pipeline, "COUNT_EVERY", 0.01)
-    counted: list[int] = []
-    with Pipeline(Recording(), "floor", counted.extend) as writing:
+def test_records_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written samples are recorded while others are made, and not at the end alone."""
+    monkeypatch.setattr(pipeline, "RECORD_EVERY", 0.01)
+    recorded: list[int] = []
+    with Pipeline(Recording(), "floor", recorded.extend) as writing:
         for batch in range(10):
             writing.put([batch], IMAGES[:1])
             time.sleep(0.02)
-        assert len(counted) >= 5
+        assert len(recorded) >= 5
 
 
 def test_the_queue_is_bounded() -> None:
-    """No more waits than was allowed; `put` waits for room, and says how long; a batch that is larger goes alone."""
+    """The queue keeps its bound; `put` waits for room and measures the wait; a larger batch goes alone."""
     store = Recording()
     store.go.clear()
     with Pipeline(store, "floor", lambda seeds: None, workers=1, queue_bytes=3 * BYTES) as writing:
         for batch in range(3):
             writing.put([batch], IMAGES)
-        assert writing.waited < 0.05
+        assert writing.stats.waited < 0.05
         threading.Timer(0.2, store.go.set).start()
         writing.put([3], IMAGES)
-        assert 0.1 < writing.waited < 2
+        assert 0.1 < writing.stats.waited < 2
         writing.put([4], IMAGES.repeat(5, 1, 1, 1))
     assert sorted(store.written) == [0, 1, 2, 3, 4]
 
 
 def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up() -> None:
-    """Writing goes on beside the sampler: twenty writes of 20 ms beside twenty batches of 25 ms take no longer."""
+    """Twenty writes of 20 ms beside twenty batches of 25 ms take no longer than the batches alone."""
 
     class Slow(Recording):
         def write(self, seeds: list[int], samples: Samples) -> int:
@@ -127,21 +124,21 @@ def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up() -> None:
         for batch in range(20):
             time.sleep(0.025)
             writing.put([batch], IMAGES)
-    assert writing.waited < 0.1 and time.perf_counter() - start < 20 * (0.025 + 0.02)
+    assert writing.stats.waited < 0.1 and time.perf_counter() - start < 20 * (0.025 + 0.02)
 
 
-def test_a_failed_write_is_raised_and_the_others_are_counted() -> None:
-    """What the disk refuses is raised by the next `put` or at the end; everything that was written is counted."""
-    store, counted = Recording(), []
+def test_a_failed_write_is_raised_and_the_others_are_recorded() -> None:
+    """The error of a write is raised by the next `put` or at the end; all other samples are recorded."""
+    store, recorded = Recording(), []
     store.refuse = 1
-    with pytest.raises(OSError, match="could not be written"), Pipeline(store, "floor", counted.extend) as writing:
+    with pytest.raises(OSError, match="could not be written"), Pipeline(store, "floor", recorded.extend) as writing:
         for batch in range(4):
             writing.put([batch], IMAGES[:1])
-    assert 1 not in counted and 0 in counted
+    assert 1 not in recorded and 0 in recorded
 
 
-def test_the_error_of_the_sampler_is_the_one_that_is_told() -> None:
-    """NaN from the network while the disk is full: the first is what the user reads."""
+def test_the_error_of_the_sampler_wins() -> None:
+    """If the network returns NaN while the disk is full, the user reads of the NaN."""
     store = Recording()
     store.refuse = 0
     with pytest.raises(FloatingPointError), Pipeline(store, "floor", lambda seeds: None) as writing:
@@ -149,36 +146,35 @@ def test_the_error_of_the_sampler_is_the_one_that_is_told() -> None:
         raise FloatingPointError
 
 
-def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **writing: float) -> list[str]:
-    """What a run of 100 images says in five minutes of ten images each that are told nothing by a terminal."""
+def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stats: WriteStats) -> list[str]:
+    """Return what a run of 100 images writes to a stderr that is no terminal, in some minutes of ten images each."""
     now = iter(range(0, 10**6, 10))
-    monkeypatch.setattr(progress, "perf_counter", lambda: next(now))
-    watched = SimpleNamespace(waited=0.0, written=0) if not writing else SimpleNamespace(**writing)
-    with Progress(100, 20, 50, Shard(1, 4), watched, True) as telling:
+    monkeypatch.setattr(pipeline, "perf_counter", lambda: next(now))
+    with Progress(100, 20, 50, Shard(1, 4), stats, True) as progress:
         for _ in range(8):
-            telling.made(10)
+            progress.add(10)
     return capsys.readouterr().err.splitlines()
 
 
 def test_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where stderr is no terminal, a line a minute says how far, how fast, how long, and nothing else is written."""
-    told = lines(monkeypatch, capsys, waited=0.0, written=5 * 10**8)
-    assert 1 <= len(told) <= 4
-    assert told[0].startswith("share 2/4: ") and " of 100 images, " in told[0]
+    """Without a terminal, a line a minute says how many images, how fast and how long, and nothing else is written."""
+    written = lines(monkeypatch, capsys, WriteStats(0.0, 5 * 10**8))
+    assert 1 <= len(written) <= 4
+    assert written[0].startswith("shard 2/4: ") and " of 100 images, " in written[0]
     for part in ("images/s", "NFE/s", "min left", "disk ", "MB/s"):
-        assert part in told[0]
-    assert "waiting" not in told[0]
+        assert part in written[0]
+    assert "waiting" not in written[0]
 
 
-def test_a_slow_disk_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """When the disk is what is waited for, the line and the report say so."""
-    assert "waiting for the disk" in lines(monkeypatch, capsys, waited=60.0, written=1)[0]
+def test_a_slow_disk_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """If the sampler waits for the disk, the line and the report say so."""
+    assert "waiting for the disk" in lines(monkeypatch, capsys, WriteStats(60.0, 1))[0]
     report = Report(10, 0, 50, 20.0, 5.0, 0, False, Path("set"))
     assert "5.0 s of it waiting for the disk" in str(report)
     assert "waiting" not in str(Report(10, 0, 50, 20.0, 0.1, 0, False, Path("set")))
 
 
-def test_nothing_is_told_where_nothing_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """progress=False is silent, and so is a short run."""
     generate(StubSampler(), range(3), tmp_path / "a", progress=False)
     generate(StubSampler(), range(3), tmp_path / "b")

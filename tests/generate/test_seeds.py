@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeds: every text names one list, and a mistake is answered with its value."""
+"""Seeds: their text form, sets of them, and shards."""
 
 from __future__ import annotations
 
+import pickle
+import random
 import re
 
+import numpy as np
 import pytest
 
-from scoresde_fast.generate.seeds import check_seeds, format_seeds, parse_seeds
+from scoresde_fast.generate.seeds import SeedSet, Shard, check_seeds, format_seeds, parse_seeds
+from scoresde_fast.noise import LARGEST_SEED
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -25,7 +29,7 @@ pytestmark = pytest.mark.same_everywhere
     ],
 )
 def test_parse(text: str, seeds: list[int]) -> None:
-    """Numbers and inclusive ranges are read in the order in which they are written."""
+    """Numbers and inclusive ranges are read in their order."""
     assert parse_seeds(text) == seeds
 
 
@@ -49,19 +53,19 @@ def test_parse(text: str, seeds: list[int]) -> None:
     ],
 )
 def test_refused(text: str, says: str) -> None:
-    """Malformed, negative, reversed, repeated, overlapping and endless seeds are refused, and the part is named."""
+    """Malformed, negative, reversed, repeated, overlapping and too many seeds are refused; the part is named."""
     with pytest.raises(ValueError, match=f"{re.escape(repr(text))}.*{re.escape(says)}"):
         parse_seeds(text)
 
 
 @pytest.mark.parametrize("seeds", [[3], [0, 1, 2], [2, 1, 0], [5, 6, 1, 2, 9], [4, 5, 3]])
 def test_format_is_the_inverse(seeds: list[int]) -> None:
-    """What a manifest stores is read back as the same list."""
+    """The text of a list is read back as the same list."""
     assert parse_seeds(format_seeds(seeds)) == seeds
 
 
 def test_format_is_short() -> None:
-    """A range is a range, however long."""
+    """A range stays a range, whatever its length."""
     assert format_seeds([*range(50_000), 7_000_000]) == "0-49999,7000000"
 
 
@@ -69,6 +73,106 @@ def test_format_is_short() -> None:
     ("seeds", "says"), [([], "no seeds"), ([1, -2], "seed -2"), ([4, 5, 4], "seed 4 occurs twice"), ([2**63], "seed 9")]
 )
 def test_check_refuses(seeds: list[int], says: str) -> None:
-    """Lists from Python meet the same rules as the command line."""
+    """Lists from Python follow the same rules as the command line."""
     with pytest.raises(ValueError, match=says):
         check_seeds(seeds)
+
+
+def drawn(generator: random.Random) -> set[int]:
+    """Draw ranges of numbers below 60, with gaps of every length."""
+    found: set[int] = set()
+    for _ in range(generator.randrange(6)):
+        start = generator.randrange(60)
+        found |= set(range(start, min(60, start + generator.randrange(1, 9))))
+    return found
+
+
+@pytest.mark.parametrize("number", range(200))
+def test_as_sets_of_numbers(number: int) -> None:
+    """A set of seeds behaves as a set of numbers."""
+    generator = random.Random(number)
+    a, b = drawn(generator), drawn(generator)
+    ranges_a, ranges_b = SeedSet.of(a), SeedSet.of(b)
+    for name in ("__or__", "__and__", "__sub__"):
+        both = getattr(ranges_a, name)(ranges_b)
+        assert list(both) == sorted(getattr(a, name)(b))
+        assert both == SeedSet.of(getattr(a, name)(b)), "the ranges are as few as possible"
+    assert len(ranges_a) == len(a) and [seed in ranges_a for seed in range(60)] == [seed in a for seed in range(60)]
+    assert ranges_a.array().tolist() == sorted(a)
+    assert SeedSet.parse(str(ranges_a)) == ranges_a
+    batches = list(ranges_a.batches(7))
+    assert [seed for batch in batches for seed in batch] == sorted(a) and all(len(batch) == 7 for batch in batches[:-1])
+    assert ranges_a.take(5) == sorted(a)[:5]
+
+
+def test_ends() -> None:
+    """The smallest and the largest seed need no exception."""
+    everything = SeedSet.of(range(LARGEST_SEED + 1))
+    assert str(everything) == f"0-{LARGEST_SEED}"
+    inside = SeedSet.parse(f"0,5,{LARGEST_SEED}")
+    assert str(everything - inside) == f"1-4,6-{LARGEST_SEED - 1}"
+    assert not len(inside - everything) and inside & everything == inside
+    assert (SeedSet.parse(f"1-4,6-{LARGEST_SEED - 1}") | inside) == everything
+
+
+def test_many_are_a_few_numbers() -> None:
+    """Fifty million consecutive seeds take next to no memory and time."""
+    many = SeedSet.parse("0-49999999")
+    assert len(many) == 50_000_000 and len(pickle.dumps(many)) < 1000
+    assert len(many - SeedSet.parse("7,9")) == 49_999_998
+
+
+@pytest.mark.parametrize(("seeds", "says"), [([-1], "seed -1"), ([2**63], "seed 9223372036854775808")])
+def test_out_of_range(seeds: list[int], says: str) -> None:
+    """An invalid seed is named."""
+    with pytest.raises(ValueError, match=says):
+        SeedSet.of(seeds)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 16])
+@pytest.mark.parametrize("text", ["0-999", "5-37,100,1000-1100", f"{LARGEST_SEED - 40}-{LARGEST_SEED}", "3"])
+def test_shards_are_a_partition(text: str, count: int) -> None:
+    """Every seed is in exactly one shard."""
+    seeds = SeedSet.parse(text)
+    shards = [Shard(index, count).of(seeds) for index in range(count)]
+    assert SeedSet.union(shards) == seeds
+    assert sum(map(len, shards)) == len(seeds)
+
+
+def test_shards_are_even() -> None:
+    """Shards of a long range differ by one block at most; the shard of a seed does not depend on other seeds."""
+    seeds = SeedSet.parse("0-49999")
+    sizes = [len(Shard(index, 16).of(seeds)) for index in range(16)]
+    assert max(sizes) - min(sizes) <= 16
+    part = SeedSet.parse("77-123")
+    assert Shard(3, 5).of(part) == Shard(3, 5).of(seeds) & part
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("3", "'3' cannot be read; write the shard and the number of shards, like 3/16"),
+        ("a/b", "'a/b' cannot be read"),
+        ("0/4", "0/4 does not exist; the shards are 1/4 to 4/4"),
+        ("5/4", "5/4 does not exist"),
+        ("1/0", "1/0 does not exist"),
+    ],
+)
+def test_no_such_shard(text: str, says: str) -> None:
+    """An impossible shard is refused; the message names the possible ones."""
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Shard.parse(text)
+
+
+def test_shard_of_a_process() -> None:
+    """RANK and WORLD_SIZE of torchrun choose the shard of a process; without them it makes the whole set."""
+    assert Shard.of_process({"RANK": "2", "WORLD_SIZE": "8"}) == Shard(2, 8) == Shard.parse("3/8")
+    assert Shard.of_process({}) == Shard(0, 1)
+    for rank, size in (("2", "2"), ("-1", "2"), ("x", "2")):
+        with pytest.raises(ValueError, match=f"RANK is {rank!r} and WORLD_SIZE {size!r}"):
+            Shard.of_process({"RANK": rank, "WORLD_SIZE": size})
+
+
+def test_ranges_from_numbers_of_any_kind() -> None:
+    """Numbers of numpy are seeds too."""
+    assert SeedSet.of(np.array([3, 1, 2])) == SeedSet.parse("1-3")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification: every kind of damage is found and named, and only what is damaged is made again."""
+"""Verification finds and names every kind of damage, and repair makes the damaged images alone again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 
 from scoresde_fast.cli import main
 from scoresde_fast.conditions.classes import described_conditions
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.generate import SeedSet, SetInUseError, Shard, generate
-from scoresde_fast.generate.locks import Claim
-from scoresde_fast.generate.manifest import DamagedManifestError
-from scoresde_fast.generate.pixels import encode_png
+from scoresde_fast.generate.manifest import DamagedManifestError, ShardLock
 from scoresde_fast.generate.verify import repair, verify
 from tests.support.stub_sampler import StubSampler, files
 
@@ -32,7 +31,7 @@ def made(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.parametrize("made", OUTS, indirect=True)
 def test_sound(made: Path) -> None:
-    """A set as it was made is sound, and looking changes nothing."""
+    """A new set is sound, and verification changes nothing."""
     before = files(made.parent)
     findings = verify(made)
     assert findings.sound and str(findings) == "40 images asked for, 40 there\nsound"
@@ -41,7 +40,7 @@ def test_sound(made: Path) -> None:
 
 @pytest.mark.parametrize("made", OUTS[1:], indirect=True)
 def test_truncated_archive(made: Path) -> None:
-    """An archive that was not closed, or cut off, is found, and made again to the same bytes."""
+    """A truncated archive is found, and made again with the same bytes."""
     before = files(made.parent)
     path = made if made.exists() else made.with_name("set-000000.tar")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -55,7 +54,7 @@ def test_truncated_archive(made: Path) -> None:
 
 
 def spoil(out: Path) -> dict[str, object]:
-    """One of each: what `verify` is to find."""
+    """Damage a set in every way, and return what `verify` must find."""
     folder = out / "000"
     (folder / "000003.png").unlink()
     (folder / "000004.png").write_bytes((folder / "000004.png").read_bytes()[:-20])
@@ -80,7 +79,7 @@ def spoil(out: Path) -> dict[str, object]:
 
 
 def test_every_kind(made: Path) -> None:
-    """Missing, cut off, empty, changed, of another size, equal, misplaced, beyond the set, foreign: each is named."""
+    """Missing, truncated, empty, changed, resized, equal, misplaced, superfluous and foreign images are named."""
     before = files(made)
     expected = spoil(made)
     findings = verify(made)
@@ -102,32 +101,30 @@ def test_every_kind(made: Path) -> None:
 
 
 def test_in_use(made: Path) -> None:
-    """A set that is being written is not repaired meanwhile."""
+    """A set is not repaired while another process writes it."""
     (made / "000/000003.png").unlink()
-    claim = Claim(made / ".work", Shard(0, 2))
-    with pytest.raises(SetInUseError, match="is writing share 1/2"):
+    with ShardLock(made / ".work", Shard(0, 2)), pytest.raises(SetInUseError, match="is writing shard 1/2"):
         repair(StubSampler(), made, verify(made))
-    claim.release()
 
 
 def test_other_sampler(made: Path) -> None:
-    """A repair by another sampler than the set's is refused, with what differs."""
+    """A repair by another sampler than the set's is refused; the message names what differs."""
     (made / "000/000003.png").unlink()
     with pytest.raises(ValueError, match=r"sampler.steps: 3 there, 4 asked"):
         repair(StubSampler(steps=4), made, verify(made))
 
 
 def test_no_set(tmp_path: Path) -> None:
-    """What is no set, or has lost its description, is one sentence."""
-    with pytest.raises(FileNotFoundError, match="no such file, so that is not a set"):
+    """A folder without a manifest, or with a damaged one, gives one sentence."""
+    with pytest.raises(FileNotFoundError, match="no such file, so this is not a set"):
         verify(tmp_path)
     (tmp_path / "samples.json").write_text("{")
-    with pytest.raises(DamagedManifestError, match=r"samples.json is no description of samples"):
+    with pytest.raises(DamagedManifestError, match=r"samples.json is not a valid manifest of samples"):
         verify(tmp_path)
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`verify` finds, exits 1, and with --repair makes the very bytes again from the description alone."""
+    """`verify` exits with 1, and with --repair makes the same bytes again from the manifest alone."""
     out = tmp_path / "set"
     command = ["sample", "digits-vp", "--solver", "dpmpp_2m", "--steps", "3", "--restart", "0.1:0.3:1:2", "--strict"]
     assert main([*command, "--seeds", "0-3", "--out", str(out)]) == 0
@@ -143,7 +140,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
-    """Tolerances come back from the description too."""
+    """The manifest has the tolerances of adaptive solvers."""
     out = tmp_path / "set.npz"
     options = ["--solver", "rk45", "--rtol", "0.3", "--atol", "0.3", "--strict"]
     assert main(["sample", "digits-vp", *options, "--seeds", "0-1", "--out", str(out)]) == 0
@@ -153,7 +150,7 @@ def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
-def test_conditions_are_not_in_a_description() -> None:
-    """A set of conditional samples cannot be repaired from its description: one sentence says why."""
+def test_conditions_are_not_in_a_manifest() -> None:
+    """Conditional samples cannot be repaired from their manifest, and one sentence says why."""
     with pytest.raises(ValueError, match="not its data"):
         described_conditions([{"kind": "projection"}], pytest.fail)

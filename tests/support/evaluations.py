@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Evaluation, Extractor, MetricSettings, evaluate
-from scoresde_fast.generate.pixels import encode_png
 
 
 def evaluated(extractor: Extractor, **options: Any) -> Evaluation:

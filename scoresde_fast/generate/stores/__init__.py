@@ -6,9 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from scoresde_fast.generate.stores.arrays import NpyArchive, NpzArchive
-from scoresde_fast.generate.stores.folder import PngFolder
 from scoresde_fast.generate.stores.pngs import TarShards, ZipArchive
-from scoresde_fast.generate.stores.store import Damage, Samples, Store
+from scoresde_fast.generate.stores.store import Damage, PngFolder, Samples, Store
 
 __all__ = ["FORMATS", "Damage", "Samples", "Store", "open_store"]
 
@@ -19,16 +18,16 @@ FORMATS: dict[str, type[Store]] = {
     ".tar": TarShards,
     ".npy": NpyArchive,
 }
-"""The kind of set for each suffix of ``--out``."""
+"""The store for each suffix of ``--out``."""
 
 
 def open_store(out: Path) -> Store:
-    """The set that ``out`` names.
+    """Return the store of the set ``out``.
 
     Raises:
-        ValueError: no format has the suffix, or something else is there.
+        ValueError: no format has the suffix, or something else is at ``out``.
     """
-    # A folder's name may have a dot (run-0.5), a misspelt archive's should not become a folder.
+    # A folder's name may have a dot (run-0.5); a misspelt archive must not become a folder.
     suffix = out.suffix if out.suffix[1:].isalpha() and not out.is_dir() else ""
     if suffix not in FORMATS:
         archives = ", ".join(filter(None, FORMATS))

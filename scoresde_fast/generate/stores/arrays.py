@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Archives of numbers: ``.npz`` of 8-bit levels, as FID programs read it, and ``.npy`` of floats for further work."""
+"""Archives of one array: ``.npz`` of 8-bit pixels, as FID programs read it, and ``.npy`` of floats for further work."""
 
 from __future__ import annotations
 
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -15,18 +16,19 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from scoresde_fast.data.png import Pixels
+from scoresde_fast.data.arrays import read_image_header
+from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.generate.pixels import to_pixels
-from scoresde_fast.generate.seed_set import Integers
+from scoresde_fast.generate.seeds import Integers
 from scoresde_fast.generate.stores.archive import Archive
 from scoresde_fast.generate.stores.store import Samples
 
 LOCAL_HEADER, NAME_AND_EXTRA = 30, slice(26, 30)
-"""Of a member of a .zip: bytes before its name, and where the lengths of name and extra field are in them."""
+"""Length of the header of a .zip's member, and the place of the lengths of its name and its extra field."""
 
 
 class _Rows:
-    """The rows of an array in an open file: a `Piece`."""
+    """A `Reader` of the rows of an array, which may be mapped from its file."""
 
     def __init__(self, seeds: Integers, rows: Samples) -> None:
         if len(seeds) != len(rows):
@@ -37,7 +39,7 @@ class _Rows:
         return np.array(self._rows[place])
 
     def close(self) -> None:
-        del self._rows  # and with it the mapping
+        del self._rows  # ends the mapping
 
 
 class ArrayArchive(Archive):
@@ -46,7 +48,7 @@ class ArrayArchive(Archive):
     part_suffix = ".npz"
     dtype: np.dtype[Any]
 
-    def kept(self, samples: Samples) -> list[Samples]:
+    def encode(self, samples: Samples) -> list[Samples]:
         return list(samples)
 
     def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[Any]) -> None:
@@ -59,20 +61,20 @@ class ArrayArchive(Archive):
     def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
         first = next(images)
         header = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (len(seeds), *first.shape)}
-        self.write_rows(file, header, seeds, _chained(first, images))
+        self.write_rows(file, header, seeds, chain([first], images))
 
     @abstractmethod
     def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
-        """The archive; row by row, so that a large set never stands in memory."""
+        """Write the archive row by row, so that a large set is never in memory."""
 
 
 class NpzArchive(ArrayArchive):
-    """``arr_0`` (N, H, W, C) uint8 and ``seeds`` (N,) int64, the layout FID programs read."""
+    """``arr_0`` (N, H, W, C) uint8 and ``seeds`` (N,) int64, the layout that FID programs read."""
 
     format = "npz"
     dtype = np.dtype(np.uint8)
 
-    def pixels(self, image: Samples) -> Pixels:
+    def decode(self, image: Samples) -> Pixels:
         return image
 
     def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
@@ -91,7 +93,7 @@ class NpzArchive(ArrayArchive):
 
 
 class NpyArchive(ArrayArchive):
-    """(N, C, H, W) float32 in [0, 1], not rounded.  The seeds, int64, stand behind the array, where readers stop."""
+    """(N, C, H, W) float32 in [0, 1], not rounded.  The seeds, int64, follow the array, where readers stop."""
 
     format = "npy"
     rounds = False
@@ -100,10 +102,10 @@ class NpyArchive(ArrayArchive):
     def to_samples(self, images: Tensor, rounding: str) -> Tensor:
         return images.detach().float().contiguous()
 
-    def levels(self, image: Tensor, rounding: str) -> Pixels:
-        return super().levels(image, "round")
+    def to_pixels(self, image: Tensor, rounding: str) -> Pixels:
+        return super().to_pixels(image, "round")
 
-    def pixels(self, image: Samples) -> Pixels:
+    def decode(self, image: Samples) -> Pixels:
         return to_pixels(torch.from_numpy(image)[None], "round")[0]
 
     def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
@@ -119,11 +121,7 @@ class NpyArchive(ArrayArchive):
 
 
 def _mapped_member(path: Path, name: str) -> Samples:
-    """An array that is stored in a .zip without compression, not read but mapped.
-
-    Raises:
-        ValueError, BadZipFile: it is not there, or not so.
-    """
+    """Map the images that a .zip stores without compression; raise one of `DAMAGED` where there are none."""
     with ZipFile(path) as archive:
         info = archive.getinfo(name)
     if info.compress_type != ZIP_STORED:
@@ -134,14 +132,5 @@ def _mapped_member(path: Path, name: str) -> Samples:
         if len(lengths) != 2:
             raise BadZipFile(f"{name} is cut off")
         file.seek(int(lengths.sum()), os.SEEK_CUR)
-        if npy.read_magic(file) != (1, 0):
-            raise ValueError(f"{name} is no array of version 1.0")
-        shape, fortran, dtype = npy.read_array_header_1_0(file)
-        if fortran or dtype.hasobject:
-            raise ValueError(f"{name} is not in the order of rows")
-        return np.memmap(path, dtype, "r", file.tell(), shape)
-
-
-def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
+        shape = read_image_header(file, name)
+        return np.memmap(path, np.uint8, "r", file.tell(), shape)

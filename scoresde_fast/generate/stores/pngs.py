@@ -15,23 +15,21 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from scoresde_fast.data.png import Pixels
-from scoresde_fast.generate.pixels import decode_own_png, encode_png
-from scoresde_fast.generate.seed_set import Integers, SeedSet
+from scoresde_fast.data.codecs import Pixels, decode_intact_png, encode_png
+from scoresde_fast.generate.seeds import Integers, SeedSet
 from scoresde_fast.generate.stores.archive import Archive
-from scoresde_fast.generate.stores.folder import png_name, png_seed
-from scoresde_fast.generate.stores.store import Samples
+from scoresde_fast.generate.stores.store import Samples, png_name, png_seed
 
 PER_SHARD = 10_000
-"""Seeds of a .tar shard: shard number i has those from i times it on."""
+"""Seeds of a .tar shard: shard i has the seeds from 10 000 i on."""
 SEEDS_KEY = "SCORESDE_FAST.seeds"
-"""In the global header of a .tar and the comment of a .zip, which their readers pass over: the seeds in it."""
+"""Key of the seeds in the global header of a .tar and the comment of a .zip, which other readers ignore."""
 END_SIGNATURE, END_RECORD, LONGEST_COMMENT = b"PK\x05\x06", 22, 65535
-"""Of a .zip: how the record at its end begins, how long it is, and how long the comment behind it may be."""
+"""The end record of a .zip: its first bytes, its length, and the longest comment that may follow."""
 
 
-class _Zipped:
-    """The PNGs of a .zip: a `Piece`.  Its directory, of a million images a slow read, waits until one is wanted."""
+class _ZipReader:
+    """A `Reader` of the PNGs of a .zip.  The directory, slow to read for many images, is read with the first image."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -54,8 +52,8 @@ class _Zipped:
             self._archive.close()
 
 
-class _Tarred:
-    """The PNGs of a .tar: a `Piece`."""
+class _TarReader:
+    """A `Reader` of the PNGs of a .tar."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -74,7 +72,7 @@ class _Tarred:
     def image(self, place: int) -> bytes:
         member = self._archive.extractfile(self._members[png_name(int(self.seeds[place]))])
         if member is None:
-            raise ValueError("no file")
+            raise ValueError("not a file")
         return member.read()
 
     def close(self) -> None:
@@ -86,21 +84,21 @@ class PngArchive(Archive):
 
     part_suffix = ".zip"
 
-    def kept(self, samples: Samples) -> list[bytes]:
+    def encode(self, samples: Samples) -> list[bytes]:
         return [encode_png(pixels) for pixels in samples]
 
-    def pixels(self, image: bytes) -> Pixels:
-        return decode_own_png(image)
+    def decode(self, image: bytes) -> Pixels:
+        return decode_intact_png(image)
 
     def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[bytes]) -> None:
         _write_zip(file, seeds, iter(images))
 
-    def open_part(self, path: Path) -> _Zipped:
-        return _Zipped(path)
+    def open_part(self, path: Path) -> _ZipReader:
+        return _ZipReader(path)
 
 
 class ZipArchive(PngArchive):
-    """``000000.png, ...`` stored without a second compression; its directory stands in memory while it is written."""
+    """``000000.png, ...``, stored without a second compression; its directory is in memory while it is written."""
 
     format = "zip"
     most = 200_000
@@ -108,12 +106,12 @@ class ZipArchive(PngArchive):
     def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
         _write_zip(file, seeds.tolist(), images)
 
-    def open_archive(self, path: Path) -> _Zipped:
-        return _Zipped(path)
+    def open_archive(self, path: Path) -> _ZipReader:
+        return _ZipReader(path)
 
 
 class TarShards(PngArchive):
-    """``SET-000000.tar, ...`` of 10 000 seeds each, ``000000.png, ...`` in every one: webdataset's samples."""
+    """``SET-000000.tar, ...`` of 10 000 seeds each, with ``000000.png, ...``, as webdataset reads them."""
 
     format = "tar"
 
@@ -139,8 +137,8 @@ class TarShards(PngArchive):
                 archive.addfile(member, BytesIO(image))
                 archive.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
 
-    def open_archive(self, path: Path) -> _Tarred:
-        return _Tarred(path)
+    def open_archive(self, path: Path) -> _TarReader:
+        return _TarReader(path)
 
 
 def _write_zip(file: BinaryIO, seeds: list[int], images: Iterator[bytes]) -> None:
@@ -152,12 +150,12 @@ def _write_zip(file: BinaryIO, seeds: list[int], images: Iterator[bytes]) -> Non
 
 
 def _zip_comment(path: Path) -> str:
-    """What stands at the end of a .zip; raises BadZipFile where there is no such end."""
+    """Return the comment of a .zip; raise BadZipFile where its end is missing."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - END_RECORD - LONGEST_COMMENT))
         tail = file.read()
     place = tail.rfind(END_SIGNATURE)
     if place < 0 or len(tail) < place + END_RECORD:
-        raise BadZipFile("it has no end")
+        raise BadZipFile("its end is missing")
     return tail[place + END_RECORD :].decode(errors="replace")

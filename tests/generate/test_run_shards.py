@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets that several processes make: the bytes do not tell who made what, when, or what was killed meanwhile."""
+"""Sets that several processes make: the bytes do not depend on shards, order, times and kills."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scoresde_fast.generate import SetInUseError, Shard, generate
-from scoresde_fast.generate.locks import Claim
+from scoresde_fast.generate import Shard, generate
 from tests.support.stub_sampler import StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere
@@ -26,7 +25,7 @@ SEEDS = range(5, 200)
 
 
 class SlowSampler(StubSampler):
-    """A batch takes a while, so that a kill finds it at work."""
+    """A sampler slow enough that a kill finds it at work."""
 
     seconds = 0.01
 
@@ -53,7 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes
 
 @pytest.mark.parametrize("out", OUTS)
 def test_split(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """Three shares one after another, in any order, give the bytes of one process; a grid comes with the last."""
+    """Three shards, made in any order, give the bytes of one process; the last one adds the grid."""
     for index in (2, 0, 1):
         assert not list(tmp_path.rglob("*grid.png"))
         make(tmp_path / out, Shard(index, 3))
@@ -62,7 +61,7 @@ def test_split(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> 
 
 @pytest.mark.parametrize("out", OUTS)
 def test_elastic(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """A set begun in eight shares, of which four ran, is finished in three: nothing is made twice."""
+    """A set begun in eight shards, of which four ran, is finished in three, and no image is made twice."""
     made = []
     for shard in [*(Shard(index, 8) for index in (0, 3, 4, 7)), *(Shard(index, 3) for index in range(3))]:
         stub = StubSampler()
@@ -79,7 +78,7 @@ def test_at_once(
     whole: dict[str, dict[str, bytes]],
     processes: multiprocessing.context.BaseContext,
 ) -> None:
-    """Four processes at once, each with a share, give the bytes of one."""
+    """Four processes at once, each with a shard, give the bytes of one."""
     started = [processes.Process(target=make, args=(tmp_path / out, Shard(index, 4))) for index in range(4)]  # type: ignore[attr-defined]
     for process in started:
         process.start()
@@ -91,7 +90,7 @@ def test_at_once(
 
 @pytest.mark.parametrize("out", OUTS)
 def test_other_batches(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """Images do not tell the size of the batches they were made in; the description does."""
+    """Images do not depend on the batch size; the manifest records it."""
     make(tmp_path / out, batch_size=50)
     other = files(tmp_path)
     assert {name for name in other if other[name] != whole[out][name]} == {
@@ -108,9 +107,9 @@ def test_random_kills(
     whole: dict[str, dict[str, bytes]],
     processes: multiprocessing.context.BaseContext,
 ) -> None:
-    """Killed at any moments, and each time begun again in another number of shares, the set is the same at the end.
+    """Killed at random moments and resumed in other numbers of shards, the set is the same at the end.
 
-    After every kill the description counts nothing that is not there, whole.  `benchmarks/sets.py` kills 100 times.
+    After every kill each image that the manifest counts is intact.  `benchmarks/sets.py` kills 100 times.
     """
     kill_and_finish(tmp_path / out, kills, processes, seed=kills)
     assert files(tmp_path) == whole[out]
@@ -128,12 +127,12 @@ def kill_and_finish(out: Path, kills: int, processes: multiprocessing.context.Ba
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signal.SIGKILL)
             process.join()
-        check_counted(out)
+        check_done(out)
     make(out)
 
 
-def check_counted(out: Path) -> None:
-    """What the description counts is there and whole."""
+def check_done(out: Path) -> None:
+    """Check that every image that the manifest counts is intact."""
     from scoresde_fast.generate.manifest import Manifest
     from scoresde_fast.generate.stores import open_store
 
@@ -144,27 +143,11 @@ def check_counted(out: Path) -> None:
         found = dict(store.read(done))
         assert list(found) == list(done)
         for seed, pixels in found.items():
-            assert (pixels == store.levels(StubSampler().image(seed), "floor")).all()
+            assert (pixels == store.to_pixels(StubSampler().image(seed), "floor")).all()
 
 
-def test_second_writer(tmp_path: Path) -> None:
-    """A share has one writer: a second is refused and told who writes; another share is free."""
-    claim = Claim(tmp_path / "set/.work", Shard(1, 3))
-    with pytest.raises(
-        SetInUseError, match=rf"process {os.getpid()} on .* is writing share 2/3 of this set; wait for it"
-    ):
-        make(tmp_path / "set", Shard(1, 3))
-    make(tmp_path / "set", Shard(0, 3))
-    with pytest.raises(SetInUseError, match=r"is writing share 2/3 of this set, and share 1/2 would overlap"):
-        make(tmp_path / "set", Shard(0, 2))
-    with pytest.raises(SetInUseError, match=r"is writing share 2/3 of this set, and all would overlap"):
-        make(tmp_path / "set")
-    claim.release()
-    make(tmp_path / "set")
-
-
-def test_batch_dependent_sampler_shares_batches(tmp_path: Path) -> None:
-    """Where an image depends on its batch, shares are of the set's own batches, which stay what they are."""
+def test_batch_dependent_sampler(tmp_path: Path) -> None:
+    """If an image depends on its batch, shards consist of whole batches of the set."""
     generate(StubSampler(batch_dependent=True), SEEDS, tmp_path / "a", batch_size=7)
     for index in range(3):
         stub = StubSampler(batch_dependent=True)
@@ -174,7 +157,7 @@ def test_batch_dependent_sampler_shares_batches(tmp_path: Path) -> None:
 
 
 def test_clock_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, dict[str, bytes]]) -> None:
-    """Nothing depends on the time of day: with a clock that runs backwards a set is begun, and gone on with."""
+    """Nothing depends on the time of day: a set is begun and resumed with a clock that runs backwards."""
     now = time.time()
     times = iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(times))
@@ -185,8 +168,8 @@ def test_clock_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: 
     assert files(tmp_path) == whole["set"]
 
 
-def test_damaged_description(tmp_path: Path) -> None:
-    """A description that is cut off is made again from the images, once the sampler has shown that they are its own."""
+def test_damaged_manifest(tmp_path: Path) -> None:
+    """A truncated manifest is made again from the images, once the sampler has reproduced some of them."""
     make(tmp_path / "set")
     before = files(tmp_path)
     path = tmp_path / "set/samples.json"
@@ -201,8 +184,8 @@ def test_damaged_description(tmp_path: Path) -> None:
     assert (tmp_path / "set/000/000006.png").exists()
 
 
-def test_deleted_under_way(tmp_path: Path) -> None:
-    """An image that somebody deletes while the set is made is made by the next run."""
+def test_deleted_meanwhile(tmp_path: Path) -> None:
+    """The next run makes an image that was deleted while the set was made."""
 
     class Deleting(StubSampler):
         def stream(self, seeds, batch_size, on_step=None):  # type: ignore[no-untyped-def]
@@ -218,7 +201,7 @@ def test_deleted_under_way(tmp_path: Path) -> None:
 
 
 def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A finished set where nothing can be written is found finished; an unfinished one is one sentence."""
+    """A finished set in a read-only folder is found finished; an unfinished one gives one sentence."""
     make(tmp_path / "set")
 
     def read_only(*_: object) -> int:
@@ -233,7 +216,7 @@ def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_collective_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under torchrun a process makes its share by RANK and WORLD_SIZE alone, without a process group."""
+    """Under torchrun a process makes its shard by RANK and WORLD_SIZE alone, without a process group."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
@@ -243,10 +226,10 @@ def test_no_collective_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_stop(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
-    """A run that is asked to stop finishes its batch, says what is missing, and the next one makes the rest."""
+    """A run that is asked to stop finishes its batch and says how many are missing; the next one makes the rest."""
     answers = iter([False, False, True])
     report = generate(StubSampler(), SEEDS, tmp_path / "set", batch_size=7, stop=lambda: next(answers))
     assert (report.made, report.missing, report.stopped) == (14, len(SEEDS) - 14, True)
-    assert "181 of the set are missing yet" in str(report)
+    assert "181 of the set are still missing" in str(report)
     make(tmp_path / "set")
     assert files(tmp_path) == whole["set"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples that belong to images on the disk: what a run leaves, goes on from, and refuses; and the sheet."""
+"""Samples that belong to images: what a run writes, resumes and refuses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from scoresde_fast.generate.of_images import write_samples
-from scoresde_fast.generate.sheet import STRIP, chequered, sheet
+from scoresde_fast.generate.conditional import write_samples
 from tests.support.stub_sampler import StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere
@@ -27,7 +25,7 @@ def write(stub: StubSampler, out: Path, names: tuple[str, ...] = ("x.png", "y.pn
 
 @pytest.mark.parametrize("dependent", [False, True], ids=["alone", "of-a-batch"])
 def test_interrupted_samples(tmp_path: Path, dependent: bool) -> None:
-    """What was finished before an interruption stays, and the run that goes on ends as one that nothing interrupted."""
+    """An interrupted run keeps finished images, and the next one completes it to the same bytes."""
     write(StubSampler(batch_dependent=dependent), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         write(StubSampler(batch_dependent=dependent, interrupt_in=4), tmp_path / "set")
@@ -42,7 +40,7 @@ def test_interrupted_samples(tmp_path: Path, dependent: bool) -> None:
 
 
 def test_stopped_samples(tmp_path: Path) -> None:
-    """A run that is asked to stop writes no sheet, and says what is missing."""
+    """A run that is asked to stop writes no sheet, and says how many images are missing."""
     asked = iter([False, True])
     report = write(StubSampler(), tmp_path, stop=lambda: next(asked))
     assert (report.made, report.missing, report.stopped) == (3, 5, True) and not (tmp_path / "sheet.png").exists()
@@ -58,7 +56,7 @@ def test_stopped_samples(tmp_path: Path) -> None:
     ids=["names", "batch", "suffix"],
 )
 def test_samples_that_cannot_be_written(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """What cannot be written is said before anything is."""
+    """Impossible requests are refused before anything is written."""
     stub = StubSampler()
     with pytest.raises(ValueError, match=re.escape(says)):
         write(stub, **{"out": tmp_path / "set", **change})
@@ -66,19 +64,8 @@ def test_samples_that_cannot_be_written(tmp_path: Path, change: dict[str, Any], 
 
 
 def test_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under torchrun two processes would write the same files."""
+    """Several processes of torchrun are refused: they would write the same files."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="made by one process"):
         write(StubSampler(), tmp_path)
-
-
-def test_sheets_have_room(tmp_path: Path) -> None:
-    """Of many images the first 16 have a row, and of many samples as many are shown as fit; gray ones are gray."""
-    gray = np.arange(64 * 512, dtype=np.uint32).astype(np.uint8).reshape(64, 512, 1)
-    picture = sheet([f"é{i}" for i in range(20)], {"gray": [gray] * 20}, [[gray] * 40] * 20)
-    assert picture.shape == (16 * (STRIP + 64 + 8), 8 * (512 + 4) + 4, 3)
-    assert np.array_equal(picture[STRIP + 4 : STRIP + 68, 4:516], gray.repeat(3, axis=2))
-    known = torch.tensor([[True, False], [False, False]])
-    fields = chequered(torch.ones(1, 3, 2, 2), known)
-    assert fields[0, :, 0, 0].eq(1).all() and len(fields[:, :, ~known].unique()) == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of images: their files, their bytes, and what is refused before anything is written."""
+"""Sets of images: their files, their bytes, and the requests that are refused before anything is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from scoresde_fast.generate import generate
-from scoresde_fast.generate.grid import BACKGROUND, GAP, compose, shown
 from scoresde_fast.generate.pixels import to_pixels
 from tests.support.stub_sampler import StubSampler
 
@@ -39,7 +38,7 @@ def test_folder(tmp_path: Path) -> None:
 
 
 def test_npz(tmp_path: Path) -> None:
-    """An .npz has arr_0 as NHWC uint8 in the order of the seeds, with grid and description beside it."""
+    """An .npz has arr_0 as NHWC uint8 in the order of the seeds, with grid and manifest beside it."""
     generate(StubSampler(), [5, 2, 9], tmp_path / "set.npz", batch_size=2)
     with np.load(tmp_path / "set.npz") as archive:
         assert archive["seeds"].tolist() == [2, 5, 9]
@@ -49,7 +48,7 @@ def test_npz(tmp_path: Path) -> None:
 
 
 def test_zip(tmp_path: Path) -> None:
-    """A .zip has the very PNGs of the folder, without the date of the run."""
+    """A .zip has the PNGs of the folder, without the date of the run."""
     generate(StubSampler(), range(3), tmp_path / "set.zip")
     generate(StubSampler(), range(3), tmp_path / "set")
     with ZipFile(tmp_path / "set.zip") as archive:
@@ -61,7 +60,7 @@ def test_zip(tmp_path: Path) -> None:
 
 
 def test_tar(tmp_path: Path) -> None:
-    """Tar shards have 10 000 seeds each, and a set's PNGs as webdataset reads them: files in a row, without a date."""
+    """Tar shards have 10 000 seeds each, and the PNGs of the folder without a date, as webdataset reads them."""
     generate(StubSampler(), [9999, 10000, 3, 25000], tmp_path / "set.tar", batch_size=3)
     generate(StubSampler(), [3, 9999, 10000, 25000], tmp_path / "set")
     names = {"set-000000.tar": [3, 9999], "set-000001.tar": [10000], "set-000002.tar": [25000]}
@@ -87,7 +86,7 @@ def test_npy(tmp_path: Path) -> None:
 
 
 def test_manifest(tmp_path: Path) -> None:
-    """samples.json says what decides the pixels, what they were made with, and nothing that changes from run to run."""
+    """samples.json records what decides the pixels and what made them, and nothing that changes from run to run."""
     generate(StubSampler(), range(5), tmp_path, batch_size=4)
     manifest = json.loads((tmp_path / "samples.json").read_text())
     assert manifest["configuration"] == {
@@ -99,15 +98,6 @@ def test_manifest(tmp_path: Path) -> None:
     assert (manifest["seeds"], manifest["done"]) == (["0-4"], "0-4")
     (environment,) = manifest["environments"]
     assert environment.items() >= {"device": "cpu", "batch_size": 4, "torch": torch.__version__}.items()
-
-
-@pytest.mark.parametrize(
-    ("rounding", "levels"), [("floor", [0, 0, 127, 254, 255, 255, 0]), ("round", [0, 1, 128, 255, 255, 255, 0])]
-)
-def test_rounding(rounding: str, levels: list[int]) -> None:
-    """Floor truncates 255 x as the original programs do, round takes the nearest, and both clip."""
-    values = torch.tensor([0.0, 0.9 / 255, 127.8 / 255, 254.9 / 255, 1.0, 1.5, -0.5])
-    assert to_pixels(values.reshape(1, 1, 1, -1), rounding).ravel().tolist() == levels
 
 
 @pytest.mark.parametrize("out", OUTS)
@@ -127,29 +117,6 @@ def test_odd_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "width", "result"), [(1, 16, (1, 1)), (6, 16, (6, 3)), (500, 32, (64, 8)), (64, 1024, (16, 4))]
-)
-def test_grid_layout(count: int, width: int, result: tuple[int, int]) -> None:
-    """As square as can be, at most 64 images, fewer of large ones."""
-    assert shown(count, width) == result
-
-
-@pytest.mark.parametrize(("count", "size", "width"), [(64, 16, 804), (64, 32, 804), (1, 16, 264), (9, 300, 916)])
-def test_grid_size(count: int, size: int, width: int) -> None:
-    """Small images are enlarged by a whole factor to a grid of about 800 px."""
-    assert compose([np.zeros((size, size, 3), np.uint8)] * count).shape[1] == width
-
-
-def test_grid_cells() -> None:
-    """Cells are the images, row by row, each pixel a block."""
-    images = [np.full((128, 128, 1), i, np.uint8) for i in range(3)]
-    grid = compose(images)
-    step = 256 + GAP
-    assert [grid[GAP, GAP, 0], grid[GAP + 255, GAP + step, 0], grid[GAP + step, GAP + 255, 0]] == [0, 1, 2]
-    assert grid[0, 0, 0] == grid[-GAP - 1, -GAP - 1, 0] == BACKGROUND
-
-
-@pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda out: generate(StubSampler(steps=4), [0], out), "sampler.steps: 3 there, 4 asked"),
@@ -162,7 +129,7 @@ def test_grid_cells() -> None:
 )
 @pytest.mark.parametrize("out", OUTS)
 def test_other_configuration(tmp_path: Path, out: str, change: Callable[[Path], object], says: str) -> None:
-    """A set is never mixed: the value that differs is named, and no byte changes."""
+    """Two configurations are never mixed: the value that differs is named, and no byte changes."""
     generate(StubSampler(), range(3), tmp_path / out)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
     with pytest.raises(ValueError, match=f"{re.escape(says)}.*--out"):
@@ -185,7 +152,7 @@ def test_other_format_of_the_same_name(tmp_path: Path) -> None:
 
 
 def test_foreign_images(tmp_path: Path) -> None:
-    """Images without a description are not taken for ours; other files do not matter."""
+    """Images without a manifest are not adopted; other files do not matter."""
     (tmp_path / "notes.txt").write_text("mine")
     generate(StubSampler(), [0], tmp_path)
     (tmp_path / "samples.json").unlink()
@@ -197,19 +164,19 @@ def test_foreign_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "out", "says"),
     [
-        ("samples.json", "{", "", "samples.json is no description of samples"),
-        ("samples.json", '{"other": 1}', "", "samples.json is no description of samples"),
-        ("set.npz", "text", "set.npz", "set.npz is no archive of samples"),
-        ("set.zip", "text", "set.zip", "set.zip is no archive of samples"),
+        ("samples.json", "{", "", "samples.json is not a valid manifest of samples"),
+        ("samples.json", '{"other": 1}', "", "samples.json is not a valid manifest of samples"),
+        ("set.npz", "text", "set.npz", "set.npz is not an archive of samples"),
+        ("set.zip", "text", "set.zip", "set.zip is not an archive of samples"),
         ("set", "text", "set", "set is a file"),
-        ("set.npy", "text", "set.npy", "set.npy is no archive of samples"),
-        ("set-000000.tar", "text", "set.tar", "set-000000.tar is no archive of samples"),
+        ("set.npy", "text", "set.npy", "set.npy is not an archive of samples"),
+        ("set-000000.tar", "text", "set.tar", "set-000000.tar is not an archive of samples"),
         ("x", "text", "set.rar", "no format has the suffix '.rar'"),
     ],
     ids=["json", "foreign-json", "npz", "zip", "file", "npy", "tar", "rar"],
 )
 def test_out_that_is_something_else(tmp_path: Path, name: str, content: str, out: str, says: str) -> None:
-    """An --out that cannot be a set is refused in one sentence and left alone."""
+    """An --out that is something else is refused in one sentence and left alone."""
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=f"{re.escape(says)}.*$"):
         generate(StubSampler(), [0], tmp_path / out)
@@ -226,20 +193,20 @@ def test_out_that_is_something_else(tmp_path: Path, name: str, content: str, out
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], says: str) -> None:
-    """A wrong argument is answered before anything is written."""
+    """A wrong argument is refused before anything is written."""
     with pytest.raises(ValueError, match=says):
         generate(StubSampler(), **{"seeds": [0], "out": tmp_path / "set", **arguments})  # type: ignore[arg-type]
     assert not (tmp_path / "set").exists()
 
 
 def test_too_many_for_a_zip(tmp_path: Path) -> None:
-    """A .zip's directory stands in memory, so that a million images are refused before the first, with what does."""
+    """A .zip's directory is in memory, so too many images are refused before the first; the message names .tar."""
     with pytest.raises(ValueError, match=r"would have 200001 images; a .zip takes at most 200000: choose .tar"):
         generate(StubSampler(), range(200_001), tmp_path / "set.zip")
     assert not list(tmp_path.iterdir())
 
 
 def test_folder_with_a_dot(tmp_path: Path) -> None:
-    """A version in a folder's name is no suffix."""
+    """A version number in a folder's name is not a suffix."""
     generate(StubSampler(), [0], tmp_path / "run-0.5")
     assert (tmp_path / "run-0.5/000/000000.png").exists()

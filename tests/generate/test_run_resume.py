@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interrupted sets: whatever ends a run, the next one completes the set to the bytes of an uninterrupted run."""
+"""Interrupted sets: however a run ends, the next one completes the set to the bytes of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_kill_9(
     whole: dict[str, dict[str, bytes]],
     processes: multiprocessing.context.BaseContext,
 ) -> None:
-    """Killed with any file written but not renamed, or while it tidies up, a run is completed byte for byte."""
+    """A run that is killed before any rename, removal or sync is completed byte for byte."""
     for number in range(1, 40):
         folder = tmp_path / str(number)
         process = processes.Process(target=killed_run, args=(folder / out, call, number))  # type: ignore[attr-defined]
@@ -95,7 +95,7 @@ def test_kill_9(
 
 @pytest.mark.parametrize("out", OUTS)
 def test_ctrl_c(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """Ctrl-C keeps the batches that were made, leaves no half file, and the next run makes the rest alone."""
+    """Ctrl-C keeps finished batches and leaves no half-written file; the next run makes the rest alone."""
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / out, interrupt_in=4)
     assert not [name for name in files(tmp_path) if name.endswith((".unfinished", ".lock"))]
@@ -108,7 +108,7 @@ def test_ctrl_c(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) ->
 def test_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, number: int, whole: dict[str, dict[str, bytes]]
 ) -> None:
-    """A full disk is one sentence with the file; finished files stay, half ones go, and room completes the set."""
+    """A full disk is one sentence that names the file; with room again, the next run completes the set."""
 
     def full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -127,7 +127,7 @@ def test_full_disk(
 def test_full_disk_when_it_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, dict[str, bytes]]
 ) -> None:
-    """What the disk refuses after it was written is not counted, and is looked at again by the next run."""
+    """Images that cannot be synced are not recorded, and the next run checks them."""
 
     def full(folder: Path) -> None:
         raise OSError(errno.EIO, "could not be written", str(folder))
@@ -143,7 +143,7 @@ def test_full_disk_when_it_is_synced(
 
 
 def test_no_folder_can_be_made(tmp_path: Path) -> None:
-    """An --out below a file, or where writing is forbidden, is one sentence with the path."""
+    """An --out below a file is one sentence that names the path."""
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="could not be written") as failure:
         make(tmp_path / "file" / "set")
@@ -152,7 +152,7 @@ def test_no_folder_can_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("out", OUTS)
 def test_nan(tmp_path: Path, out: str) -> None:
-    """A network that returns NaN stops the run; earlier batches stay, the batch at fault leaves nothing."""
+    """A network that returns NaN stops the run; earlier batches stay, the faulty one leaves nothing."""
     with pytest.raises(FloatingPointError, match=r"NaN at step 1 \(t = 0.5\)"):
         make(tmp_path / out, nan_in=3)
     assert json.loads(next(tmp_path.rglob("*samples.json")).read_text())["done"] == "0-1"
@@ -169,7 +169,7 @@ def test_second_run_does_nothing(tmp_path: Path, out: str) -> None:
 
 
 def test_missing_image_returns_with_its_batch(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
-    """A deleted image is computed again in its old company, and its neighbours stay as they are."""
+    """A deleted image is computed again in its batch; the files of the others are not touched."""
     make(tmp_path / "set")
     (tmp_path / "set/000/000003.png").unlink()
     neighbour = (tmp_path / "set/000/000002.png").stat().st_mtime_ns
@@ -189,7 +189,7 @@ def test_missing_grid_returns(tmp_path: Path, out: str, whole: dict[str, dict[st
 
 @pytest.mark.parametrize("out", OUTS)
 def test_growth(tmp_path: Path, out: str) -> None:
-    """A set grows by new batches: images keep their bytes, and where it is interrupted makes no difference."""
+    """A set grows by new batches: images keep their bytes, and interruptions make no difference."""
     make(tmp_path / "a" / out, [0, 1, 2])
     first = files(tmp_path / "a")
     assert make(tmp_path / "a" / out, SEEDS).batches == [[3, 4]]
@@ -206,14 +206,14 @@ def test_growth(tmp_path: Path, out: str) -> None:
 
 @pytest.mark.parametrize("out", OUTS)
 def test_fewer_seeds_of_a_larger_set(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """Asking for a part of a finished set finds it there and takes nothing away."""
+    """A request for a part of a finished set makes nothing and removes nothing."""
     make(tmp_path / out)
     assert make(tmp_path / out, [3, 1]).batches == []
     assert files(tmp_path) == whole[out]
 
 
-def test_batch_size_may_change_where_images_do_not_depend_on_it(tmp_path: Path) -> None:
-    """With per-sample solvers the rest of a set is made alone, in other batches; samples.json records both."""
+def test_batch_size_may_change(tmp_path: Path) -> None:
+    """If images do not depend on their batch, the rest of a set may have another batch size; both are recorded."""
     make(tmp_path / "set", batch_dependent=False)
     (tmp_path / "set/000/000004.png").unlink()
     stub = StubSampler()
@@ -222,8 +222,8 @@ def test_batch_size_may_change_where_images_do_not_depend_on_it(tmp_path: Path) 
     assert (tmp_path / "set/samples.json").read_text().count('"batch_size"') == 2
 
 
-def test_batch_size_must_stay_where_images_depend_on_it(tmp_path: Path) -> None:
-    """With batch-wide Langevin steps another batch size is another configuration."""
+def test_batch_size_must_stay(tmp_path: Path) -> None:
+    """If images depend on their batch, another batch size is another configuration."""
     make(tmp_path / "set")
     with pytest.raises(ValueError, match="batch_size: 2 there, 3 asked"):
         generate(StubSampler(batch_dependent=True), SEEDS, tmp_path / "set", batch_size=3)

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numerical tests as other processors would run them: python -m benchmarks.portability.processors
+
+One machine stands for many: PyTorch, oneDNN, the BLAS libraries and this package's own kernels are told to use the
+instructions of older processors, one after the other and all at once, as far as this processor has them. Prints a line
+a row, and keeps it in benchmarks/results/portability-PROCESSOR.json, of which the table in docs/portability.md is made.
+Exit status 1 where a test fails.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.portability.pytest_runs import counts, keep, parse
+from scoresde_fast.bench.machine import cpu_name, device_info
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "portability"
+TESTS = ("-m", "not slow and not same_everywhere", "-k", "not triton")
+"""What is run: not Triton's kernels, which an interpreter runs here in NumPy."""
+AVX2 = frozenset({"avx2", "fma"})
+AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+AMX = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
+LEVELS = {1: frozenset[str](), 3: AVX2, 4: AVX512}
+"""What the levels of x86-64 that the CPU kernels are built for need, as flags of /proc/cpuinfo."""
+#: NumPy's own loops, where its wheels choose them at run time.
+NUMPY_BEYOND_SSE = "AVX512_SPR,AVX512_ICL,X86_V4,AVX512_SKX,X86_V3,AVX2,FMA3"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the tests.
+
+    Attributes:
+        name: what is different in it.
+        environment: variables that tell the libraries so.
+        level: the one level of x86-64 that the CPU kernels are built for; None: the installed extension.
+        threads: of PyTorch, in each test process.
+        needs: flags that the processor must have, as /proc/cpuinfo names them.
+    """
+
+    name: str
+    environment: dict[str, str] = field(default_factory=dict)
+    level: int | None = None
+    threads: int = 1
+    needs: frozenset[str] = frozenset()
+
+
+ROWS = (
+    Row("as it is"),
+    Row("two threads", threads=2),
+    Row("PyTorch without AVX2", {"ATEN_CPU_CAPABILITY": "default"}),
+    Row("PyTorch with AVX2", {"ATEN_CPU_CAPABILITY": "avx2"}, needs=AVX2),
+    Row("PyTorch with AVX-512", {"ATEN_CPU_CAPABILITY": "avx512"}, needs=AVX512),
+    Row("oneDNN with AVX2", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, needs=AVX2),
+    Row("oneDNN with AVX-512", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, needs=AVX512),
+    Row("oneDNN with AMX", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"}, needs=AVX512 | AMX),
+    Row("BLAS with AVX2", {"OPENBLAS_CORETYPE": "Haswell", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}, needs=AVX2),
+    Row("BLAS without AVX", {"OPENBLAS_CORETYPE": "Prescott", "MKL_CBWR": "COMPATIBLE"}),
+    Row("our kernels for x86-64", level=1),
+    Row("our kernels for x86-64-v3", level=3, needs=LEVELS[3]),
+    Row("our kernels for x86-64-v4", level=4, needs=LEVELS[4]),
+    Row(
+        "all without AVX, two threads",
+        {
+            "ATEN_CPU_CAPABILITY": "default",
+            "ONEDNN_MAX_CPU_ISA": "SSE41",
+            "OPENBLAS_CORETYPE": "Prescott",
+            "MKL_CBWR": "COMPATIBLE",
+            "NPY_DISABLE_CPU_FEATURES": NUMPY_BEYOND_SSE,
+        },
+        level=1,
+        threads=2,
+    ),
+)
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The flags of this processor; none where the system does not tell."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())
+
+
+def why_not_run(row: Row) -> str | None:
+    """Why this machine cannot run a row, or None."""
+    if row.level is not None and not (platform.machine() == "x86_64" and sys.platform == "linux"):
+        return "the kernels have one form on this system"
+    missing = sorted(row.needs - cpu_flags())
+    return f"this processor has no {', '.join(missing)}" if missing else None
+
+
+def package(level: int) -> Path:
+    """A folder that holds the package as links into the checkout, with the kernels built for one level of x86-64."""
+    folder = BUILD / f"level{level}"
+    links = folder / "package" / "scoresde_fast"
+    shutil.rmtree(links, ignore_errors=True)
+    links.mkdir(parents=True)
+    for entry in [*(ROOT / "scoresde_fast").iterdir(), ROOT / "kernels"]:
+        if entry.name != "__pycache__" and not entry.name.startswith("_C."):
+            (links / entry.name).symlink_to(entry)
+    settings = {"SCORESDE_FAST_EXT": "require", "CMAKE_ARGS": f"-DSSF_CUDA=OFF -DSSF_X86_LEVEL={level}"}
+    build = [sys.executable, "setup.py", "build_ext", f"--build-temp={folder}", f"--build-lib={links.parent}"]
+    done = subprocess.run(
+        build, cwd=ROOT, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"building the kernels for level {level} failed:\n{done.stdout}")
+    return links.parent
+
+
+def run(row: Row, tests: list[str]) -> dict[str, Any]:
+    """Counts of passed, failed and skipped tests, the names of those that failed, and the seconds it took."""
+    started = time.perf_counter()
+    processes = max(1, (os.cpu_count() or 1) // row.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "tests.xml"
+        # Not as a module: the working folder would come before the package that is to be tested.
+        command = [
+            Path(sys.executable).with_name("pytest"),
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={report}",
+            *TESTS,
+        ]
+        command += [f"--numprocesses={processes}"] if processes > 1 else []
+        # What inductor has compiled for one instruction set fails under another.
+        own = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
+        # Before the checkout, which Python would otherwise put first for a test's own processes.
+        own |= {} if row.level is None else {"PYTHONPATH": str(package(row.level)), "PYTHONSAFEPATH": "1"}
+        environment = {**os.environ, **row.environment, **own}
+        done = subprocess.run(
+            [*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        if not report.is_file():
+            raise SystemExit(f"row {row.name!r} did not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        found = counts(report)
+    return {**found, "seconds": round(time.perf_counter() - started)}
+
+
+def run_rows(rows: Iterator[Row], tests: list[str]) -> Iterator[dict[str, Any]]:
+    """What every row found, printed as it comes."""
+    for row in rows:
+        settings = " ".join(f"{name}={value}" for name, value in row.environment.items())
+        line: dict[str, Any] = {"name": row.name, "settings": settings, "threads": row.threads, "level": row.level}
+        why = why_not_run(row)
+        line |= {"not_run": why} if why else run(row, tests)
+        found = f"{line.get('passed')} passed, {line.get('failed')} failed, {line.get('seconds')} s"
+        print(f"{row.name:<32} {f'not run: {why}' if why else found}", flush=True)
+        for name in line.get("failures", []):
+            print(f"    FAILED {name}", flush=True)
+        yield line
+
+
+def results_file() -> Path:
+    """Named after the processor and the widest instructions it has."""
+    sets = {"amx": AMX, "avx512": AVX512, "avx2": AVX2, "baseline": frozenset[str]()}
+    widest = next(name for name, needs in sets.items() if needs <= cpu_flags())
+    name = "-".join(re.findall(r"[a-z0-9]+", f"{cpu_name()} {widest}".lower()))
+    return ROOT / "benchmarks" / "results" / f"portability-{name}.json"
+
+
+def main() -> int:
+    """Run the rows, keep each in the file; returns the exit status."""
+    rows, out, tests = parse(__doc__ or "", ROWS, results_file())
+    failed = False
+    for line in run_rows(iter(rows), tests):
+        failed |= bool(line.get("failed"))
+        if out:
+            keep(
+                out, ROWS, line, {"command": "make portability", "device": device_info(), "flags": sorted(cpu_flags())}
+            )
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks on a GPU of noise against the CPU's, of steps against float64, and of guided runs against plain ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import scoresde_fast as sf
+from benchmarks.visit import common
+from benchmarks.visit.common import DTYPES, Errors, present
+from benchmarks.visit.normality import NormalCheck
+from benchmarks.visit.report import Report
+from scoresde_fast.loop.evaluate import evaluator
+from scoresde_fast.ops import (
+    affine_step,
+    affine_step_pair,
+    hutchinson_dot,
+    langevin,
+    langevin_norms,
+    langevin_step,
+    operations,
+    project,
+)
+from scoresde_fast.ops.normal import normal
+from scoresde_fast.ops.project import LEVEL_WIDTH
+from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.ops.step_table import PAIR_WIDTH, WIDTH, DeviceTable
+from scoresde_fast.precision import arithmetic
+
+SEED = 0xFEDCBA9876543210
+FIELD = 40_001
+"""Elements of a field that is compared with the CPU's, an odd number."""
+DRAWS = (10, 100, 1_000_000)
+"""Fields, samples, and elements of each: 10^9 normals."""
+STATES = {"CIFAR-10": ((3, 32, 32), (1, 16, 256)), "FFHQ-256": ((3, 256, 256), (1, 8)), "odd": ((3, 7, 5), (3,))}
+GUIDED_MODELS = ("digits-ve", "digits-vp", "digits-cld")
+SOLVERS: dict[str, dict[str, Any]] = {"digits-cld": {"solver": "sscs", "grid": "quadratic"}}
+USUAL: dict[str, Any] = {"solver": "sa", "grid": "logsnr"}
+GUIDED_BATCHES = (4, 2)
+"""Of the gradients, and of the guided runs."""
+ROUNDING = 1e-4
+"""Of float32 gradients, relative to the largest: two orders of adding up."""
+GUIDED_STEPS = 20
+APART = 1e-2
+"""Images in [0, 1] of two runs that differ in nothing but capture: rounding, through twenty guided steps."""
+
+
+def noise(report: Report) -> None:
+    """Signs equal to the CPU's bit for bit, precise normals within 3 ulp, and 10^9 fast ones standard normal.
+
+    Triton's form is exactly 2 ulp from the CPU's in 3 of 160,004 values, so that a bound of 2 would hang on rounding.
+    """
+    errors, ids = Errors(), torch.tensor([0, 7, 2**40 + 3, 2**63 - 1])
+    on_device = ids.to(common.DEVICE)
+    signs, field = rademacher(ids, SEED, 2**32 - 1, (FIELD,)), normal(ids, SEED, 5, (FIELD,))
+    unit = torch.nextafter(field.abs(), torch.tensor(9.0)) - field.abs()
+    for backend, function in present("rademacher"):
+        found = rademacher(on_device, SEED, 2**32 - 1, (FIELD,), implementation=function).cpu()
+        errors.add(f"{backend}: signs", 0.0 if torch.equal(found, signs) else float("inf"))
+    for backend, function in present("normal"):
+        for form, precise in (("precise", True), ("fast", False)):
+            found = normal(on_device, SEED, 5, (FIELD,), precise=precise, implementation=function).cpu()
+            ulp = ((found - field).abs() / unit).max().item()
+            report.case(f"{backend}: {form}", {"ulp": ulp, "error": (found - field).abs().max().item()})
+            if precise:
+                errors.add(f"{backend}: precise, of 3 ulp", ulp / 3)
+        check, (fields, samples, elements) = NormalCheck(), DRAWS
+        many = torch.arange(samples, device=common.DEVICE)
+        for draw in range(fields):
+            check.add(normal(many, 3, draw, (elements,), implementation=function))
+        deviations, distance = check.deviations(), check.kolmogorov_smirnov()
+        report.case(f"{backend}: {check.count} draws", {"kolmogorov_smirnov": distance, **deviations})
+        errors.add(f"{backend}: moments, of 5 standard errors", max(map(abs, deviations.values())) / 5)
+        errors.add(f"{backend}: Kolmogorov-Smirnov, of 1.95", distance / 1.95)
+    errors.tell(report)
+
+
+def _table(width: int) -> DeviceTable:
+    generator = torch.Generator().manual_seed(0)
+    control = torch.tensor([[-1, 0, 0], [5, 1, 1], [2**31 - 1, 7, 1]], dtype=torch.int32, device=common.DEVICE)
+    coefficients = torch.randn(3, width, generator=generator).to(common.DEVICE)
+    if width == WIDTH:
+        coefficients[:, -1] = 0.05
+    return DeviceTable(coefficients, control)
+
+
+def steps(
+    report: Report,
+    states: Mapping[str, tuple[tuple[int, ...], Sequence[int]]] | None = None,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+) -> None:
+    """The step operations, in every form that solvers use, over states of CIFAR-10 and FFHQ-256."""
+    errors = Errors()
+    for label, (shape, batches) in (states or STATES).items():
+        for batch in batches:
+            for dtype in dtypes:
+                _affine(errors, label, batch, shape, dtype)
+                _reductions(errors, label, batch, shape, dtype)
+            _projections(errors, label, batch, shape)
+    errors.tell(report)
+
+
+def _affine(errors: Errors, label: str, batch: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    ids = torch.arange(batch, device=common.DEVICE) + 2**35
+    forms: tuple[dict[str, Any], ...] = (
+        {"sample_ids": ids},
+        {"saved": True, "history": True, "earlier": 2, "sample_ids": ids},
+        {},
+    )
+    for module, width, halves in ((affine_step, WIDTH, 1), (affine_step_pair, PAIR_WIDTH, 2)):
+        name = module.__name__.rpartition(".")[2]
+        table, step = _table(width), getattr(module, name)
+        whole = (batch, halves * shape[0], *shape[1:])
+        registers = [torch.randn(whole, device=common.DEVICE), torch.randn(whole, device=common.DEVICE),
+                     torch.randn(2, *whole, device=common.DEVICE)]  # fmt: skip
+        output = torch.randn(batch, *shape, device=common.DEVICE).to(dtype)
+        for row, form in enumerate(forms):
+            results = {}
+            choices = {"exact": operations[name].reference, "plain": operations[name].reference, **dict(present(name))}
+            for choice, implementation in choices.items():
+                wide = torch.float64 if choice == "exact" else torch.float32
+                state, saved, history = (register.to(wide, copy=True) for register in registers)
+                given = {"saved": saved, "history": history}
+                options = {k: given[k] if v is True else v for k, v in form.items()}
+                step(state, table, row, network_output=output, run_seed=SEED, precise=True,
+                     implementation=implementation, **options)  # fmt: skip
+                results[choice] = (state, saved, history)
+            for choice in list(choices)[2:]:
+                for ours, plain, exact in zip(results[choice], results["plain"], results["exact"], strict=True):
+                    errors.see(f"{name} {choice} {label} {str(dtype)[6:]}", ours, plain, exact)
+
+
+def _reductions(errors: Errors, label: str, batch: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    ids, table = torch.arange(batch, device=common.DEVICE), _table(WIDTH)
+    output, state = (
+        torch.randn(batch, *shape, device=common.DEVICE).to(dtype),
+        torch.randn(batch, *shape, device=common.DEVICE),
+    )
+    plain_norms = operations["langevin_norms"].reference
+    exact = langevin_norms.langevin_norms(output.double(), ids, table, 1, implementation=plain_norms)
+    plain = langevin_norms.langevin_norms(output, ids, table, 1, implementation=plain_norms)
+    suffix = f"{label} {str(dtype)[6:]}"
+    for backend, function in present("langevin_norms"):
+        ours = langevin_norms.langevin_norms(output, ids, table, 1, precise=True, implementation=function)
+        errors.see(f"langevin_norms {backend} {suffix}", ours, plain, exact)
+    for per_sample in ("sample", "batch"):
+        steps = {}
+        choices = [("exact", operations["langevin_step"].reference), ("plain", operations["langevin_step"].reference)]
+        for choice, function in [*choices, *present("langevin_step")]:
+            wide = torch.float64 if choice == "exact" else torch.float32
+            steps[choice] = state.to(wide, copy=True)
+            langevin_step.langevin_step(
+                steps[choice], output if choice != "exact" else output.double(), exact.to(wide), ids, table, 1,
+                norm=per_sample, precise=True, implementation=function,
+            )  # fmt: skip
+            if choice not in ("exact", "plain"):
+                errors.see(f"langevin_step {choice} {suffix}", steps[choice], steps["plain"], steps["exact"])
+        for choice, function in [("as samplers call it", None), *present("langevin")]:
+            whole = state.clone()
+            langevin.langevin(whole, output, ids, table, 1, norm=per_sample, precise=True, implementation=function)
+            errors.see(f"langevin {choice} {suffix}", whole, steps["plain"], steps["exact"])
+    coefficients = torch.tensor([[-3.0, 0.5]], device=common.DEVICE)
+    for probe in ("rademacher", "normal"):
+        sums = {}
+        choices = [("exact", operations["hutchinson_dot"].reference), ("plain", operations["hutchinson_dot"].reference)]
+        for choice, function in [*choices, *present("hutchinson_dot")]:
+            sums[choice] = torch.zeros(batch, dtype=torch.float64, device=common.DEVICE)
+            tangent = output.double() if choice == "exact" else output
+            hutchinson_dot.hutchinson_dot(sums[choice], tangent, ids, coefficients, probe=probe, precise=True,
+                                          implementation=function)  # fmt: skip
+            if choice not in ("exact", "plain"):
+                # The sums cancel: the allowance is that of float32 products of this many terms.
+                scale = output.double().abs().flatten(1).sum(1).max() * 5e-7
+                errors.within(f"hutchinson_dot {choice} {suffix}", sums[choice] - sums["exact"], scale)
+
+
+def _projections(errors: Errors, label: str, batch: int, shape: tuple[int, ...]) -> None:
+    """Pixels, gray and averages over 2x2, of images and of pairs."""
+    ids, table = torch.arange(batch, device=common.DEVICE), _table(LEVEL_WIDTH)
+    choices = [("exact", operations["project"].reference), ("plain", operations["project"].reference)]
+    for block in ((1, 1, 1), (shape[0], 1, 1), (1, 2, 2)):
+        if any(whole % part for whole, part in zip(shape, block, strict=True)):
+            continue
+        known = torch.rand(
+            batch, *(whole // part for whole, part in zip(shape, block, strict=True)), device=common.DEVICE
+        )
+        for pairs in (False, True):
+            state, results = torch.randn(batch, (1 + pairs) * shape[0], *shape[1:], device=common.DEVICE), {}
+            for choice, function in [*choices, *present("project")]:
+                wide = torch.float64 if choice == "exact" else torch.float32
+                results[choice] = state.to(wide, copy=True)
+                project.project(results[choice], known.to(wide), known < 0.6, ids, table, 1, pairs=pairs,
+                                run_seed=SEED, precise=True, implementation=function)  # fmt: skip
+                if choice not in ("exact", "plain"):
+                    key = f"project {choice} {label} {'x'.join(map(str, block))}"
+                    errors.see(key, results[choice], results["plain"], results["exact"])
+
+
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:
+    """Of sum(weights * function) in x."""
+    x = x.clone().requires_grad_()
+    found: Tensor = torch.autograd.grad((function(x) * weights).sum(), x)[0]
+    return found
+
+
+def conditions(report: Report) -> None:
+    """How far gradients are from those of the plain network, and captured images from those of the plain loop."""
+    device, errors = torch.device(common.DEVICE), Errors()
+    for name in GUIDED_MODELS:
+        model = sf.load(name).to(device)
+        label = torch.full((1,), float(model.parametrisation.labels(0.5)), device=device)
+        folded, row = evaluator(model.network, label, "fp32"), torch.zeros(1, dtype=torch.int64, device=device)
+        x = torch.randn(GUIDED_BATCHES[0], *model.state_shape, device=device)
+        weights = torch.randn(GUIDED_BATCHES[0], *model.image_shape, device=device)
+        with arithmetic("fp32", device, strict=False):
+            plain = gradient(partial(model.network, labels=label.expand(GUIDED_BATCHES[0])), x, weights)
+            ours = gradient(partial(folded, row=row), x, weights)
+        off = float((ours - plain).abs().max() / plain.abs().max())
+        apart = captured_apart(model, SOLVERS.get(name, USUAL))
+        errors.add(f"{name}: gradient", off / ROUNDING)
+        errors.add(f"{name}: captured", apart / APART)
+        report.case(name, {"gradient": off, "apart": apart})
+    errors.tell(report)
+
+
+def captured_apart(model: sf.ScoreModel, options: dict[str, Any]) -> float:
+    """The largest difference of guided images by the captured loop from those of the plain one."""
+    device = common.DEVICE
+    seeds = range(GUIDED_BATCHES[1])
+    images = sf.sample(model, seeds, steps=10, device=device, **options).cpu()
+    operator = sf.SuperResolution(2)
+    condition = (
+        sf.PiGDM(operator, operator.apply(images), noise=0.05, seeds=seeds),
+        sf.ClassGuidance(3, sf.load_classifier("digits-classifier")),
+    )
+    runs = [
+        sf.Sampler(
+            model, condition=condition, steps=GUIDED_STEPS, device=device, precision="fp32", capture=capture,
+            compile=False, **options,
+        ).sample(seeds)
+        for capture in (False, True)
+    ]  # fmt: skip
+    return float((runs[0] - runs[1]).abs().max())

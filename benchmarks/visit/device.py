@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.visit import common, network_checks
+from benchmarks.visit import checks, common, network_checks
 from benchmarks.visit.report import Report
 from scoresde_fast import _extension
 from scoresde_fast.bench.machine import device_info
@@ -28,7 +28,7 @@ def device(report: Report) -> None:
 
 def smoke(report: Report) -> None:
     """Every operation on every backend once, at one shape; what raises is named and the others go on."""
-    checks: dict[str, Callable[[Report], None]] = {
+    smokes: dict[str, Callable[[Report], None]] = {
         "steps": lambda inner: checks.steps(inner, dict(_first(checks.STATES.items())), (torch.bfloat16,)),
         "norms": lambda inner: network_checks.norms(inner, _first(network_checks.cases("group_norm_silu"))),
         "filters": lambda inner: network_checks.filters(inner, _first(network_checks.cases("fir_resample"))),
@@ -36,7 +36,7 @@ def smoke(report: Report) -> None:
         "attention": lambda inner: network_checks.attention(inner, _first(network_checks.ATTENTION)),
     }
     worst: dict[str, float] = {}
-    for name, check in checks.items():
+    for name, check in smokes.items():
         inner = Report()
         try:
             check(inner)

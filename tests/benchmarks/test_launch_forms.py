@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launchers launch is what ``benchmarks/sass.py`` proves: the same constants, warps, stages and registers."""
+"""What the launchers launch is what `benchmarks.kernels.sass` proves: constants, warps, stages and registers."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.portability.matrix import copy_sources
 from scoresde_fast import _extension
 
 pytestmark = [pytest.mark.slow, pytest.mark.same_everywhere]
@@ -26,10 +26,9 @@ SAMPLE = (
 
 
 @pytest.fixture
-def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path: Path) -> Path:
     """A copy of the checkout's tracked files, without what was built."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    importlib.import_module("matrix").copy_sources(tmp_path / "copy" / "checkout")
+    copy_sources(tmp_path / "copy" / "checkout")
     return tmp_path / "copy" / "checkout"
 
 

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import scoresde_fast as sf
+from benchmarks import tables
 from scoresde_fast.cli import main
 from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS
@@ -139,24 +140,7 @@ def test_solver_table_is_the_registry() -> None:
         assert "| " + " | ".join([title, *defined, flow, order, solver.source]) + " |" in README
 
 
-@pytest.mark.parametrize(
-    "table",
-    [
-        "waterfall",
-        "sixteen_bits",
-        "embedded",
-        "which_solver",
-        "which_solver_by_model",
-        "sets",
-        "cld_solvers",
-        "flow",
-        "overhead",
-        "cpu_kernels",
-        "instructions",
-    ],
-)
-def test_figures_come_from_results(table: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("table", tables.README, ids=lambda table: table.__name__)
+def test_figures_come_from_results(table: Callable[[], list[str]]) -> None:
     """The tables of figures are those that benchmarks/tables.py makes from the committed results."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    rows = getattr(importlib.import_module("tables"), table)()
-    assert "\n".join(rows) in README
+    assert "\n".join(table()) in README

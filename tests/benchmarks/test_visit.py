@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""benchmarks/gpu.py without a GPU: what it says, what it keeps, and that a rehearsed item goes through.
+"""The visit to a GPU, without one: its messages, its results' file, and rehearsals of its most important items.
 
-`make rehearse` runs all of its items; here are those whose figures decide something, and the machinery around them.
+`make rehearse` runs all of its items.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ import torch
 
 pytest.importorskip("triton", reason="the items compare Triton's kernels with others")
 
+from benchmarks import tables
+from benchmarks.kernels.shapes import heaviest_convolutions, hot_calls
+from benchmarks.visit import checks, device, kernels, network, network_checks, report, run, stand_ins
+from benchmarks.visit.common import Errors
+
 
 @pytest.fixture
-def rehearsed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The visit's modules on a CPU, small, with stand-ins for what only a GPU has."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import gpu_rehearsal
-
     torch.manual_seed(0)
-    gpu_rehearsal.install(monkeypatch.setattr)
+    stand_ins.install(monkeypatch.setattr)
 
 
 def found_by(function: Callable[[Any], None]) -> dict[str, Any]:
     """What an item reports."""
-    from gpu_report import Report
-
-    report = Report()
-    function(report)
-    return report.found
+    found = report.Report()
+    function(found)
+    return found.found
 
 
 def test_without_a_gpu(root: Path) -> None:
@@ -52,34 +52,28 @@ def test_without_a_gpu(root: Path) -> None:
         assert ran.returncode == 3 and "needs a GPU and none was found" in ran.stdout
 
 
-CHECKS = ("gpu_checks.steps", "gpu_checks.noise", "gpu_network_checks.norms", "gpu_network_checks.filters",
-          "gpu_network_checks.attention", "gpu_network_checks.convolutions", "gpu_network_checks.derivatives",
-          "gpu_network_checks.network", "gpu_device.smoke")  # fmt: skip
+CHECKS = (checks.steps, checks.noise, network_checks.norms, network_checks.filters, network_checks.attention,
+          network_checks.convolutions, network_checks.derivatives, network_checks.network, device.smoke)  # fmt: skip
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_checks_run_and_pass(rehearsed: None, check: str) -> None:
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.__module__}.{check.__name__}")
+def test_checks_run_and_pass(rehearsed: None, check: Callable[[Any], None]) -> None:
     """The checks compare every backend that is here, and pass."""
-    module, _, name = check.partition(".")
-    found = found_by(getattr(__import__(module), name))
+    found = found_by(check)
     assert found["passed"], {label: ratio for label, ratio in found["worst"].items() if ratio > 1}
     assert found["worst"]
 
 
 def test_conditions_are_checked(rehearsed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The inference network's gradient is the plain one's, and guided runs agree; runs that do not agree fail."""
-    import gpu_conditions
-
-    found = found_by(gpu_conditions.conditions)
+    found = found_by(checks.conditions)
     assert found["passed"], found["worst"]
-    monkeypatch.setattr(gpu_conditions, "captured_apart", lambda *_: 1.0)
-    assert not found_by(gpu_conditions.conditions)["passed"]
+    monkeypatch.setattr(checks, "captured_apart", lambda *_: 1.0)
+    assert not found_by(checks.conditions)["passed"]
 
 
 def test_a_wrong_kernel_is_seen(rehearsed: None) -> None:
     """NaN and an error of three times the reference's both fail."""
-    from gpu_errors import Errors
-
     errors = Errors()
     truth = torch.linspace(1, 2, 8, dtype=torch.float64) + 1e-9
     errors.see("wrong", truth.float() + 1e-5, truth.float(), truth)
@@ -92,48 +86,39 @@ def test_a_wrong_kernel_is_seen(rehearsed: None) -> None:
 @pytest.mark.parametrize("rows", ["norms", "steps", "attention"])
 def test_figures_run(rehearsed: None, rows: str) -> None:
     """The measurements go through and report each row's figure."""
-    import gpu_kernels
-    import targets
-
-    found = found_by(getattr(gpu_kernels, rows))
-    assert found["cases"] and any(name.partition(", ")[0] in targets.TARGETS for name in found["figures"])
+    found = found_by(getattr(kernels, rows))
+    assert found["cases"] and any(name.partition(", ")[0] in tables.TARGETS for name in found["figures"])
 
 
 @pytest.mark.parametrize("rows", ["captured", "against_eager", "latency"])
 def test_figures_of_the_network(rehearsed: None, rows: str) -> None:
     """A captured network is measured against others, and its kernels are listed."""
-    import gpu_network
-    import targets
-
-    found = found_by(getattr(gpu_network, rows))
-    assert any(name.partition(", ")[0] in targets.TARGETS for name in found["figures"])
+    found = found_by(getattr(network, rows))
+    assert any(name.partition(", ")[0] in tables.TARGETS for name in found["figures"])
     if rows == "captured":
         assert "3x3 convolutions" in found["cases"]["ms an evaluation by kind"]
 
 
 def test_figures_of_convolutions(rehearsed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tile is checked and measured; what wins at all batches is named in the form of the table it goes into."""
-    import gpu_kernels
-
-    chosen = gpu_kernels._name(gpu_kernels.convolution_kernels.choose_tile(16, 16, 8, 2, False))
+    chosen = kernels._name(kernels.convolution_kernels.choose_tile(16, 16, 8, 2, False))
     for faster, named in (("cudnn", []), (chosen, [(16, 16, 8, 3), (16, 8, 16, 1)])):
         monkeypatch.setattr(
-            gpu_kernels,
+            kernels,
             "gpu_seconds",
             lambda calls, *_, faster=faster, **__: {name: 2.0 - (name == faster) for name in calls},
         )
-        found = found_by(gpu_kernels.convolutions)
+        found = found_by(kernels.convolutions)
         assert found["passed"] and not found["cases"]["left out for time"]
         assert found["figures"]["FASTER_FUSED"] == [list(shape) for shape in named]
-    monkeypatch.setattr(gpu_kernels, "CONVOLUTION_SECONDS", -1)
-    assert len(found_by(gpu_kernels.convolutions)["cases"]["left out for time"]) == 2
+    monkeypatch.setattr(kernels, "CONVOLUTION_SECONDS", -1)
+    assert len(found_by(kernels.convolutions)["cases"]["left out for time"]) == 2
 
 
 @pytest.fixture
 def items(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The results of four items: one that is well, one that raises, one that hangs after a figure, and a check."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root / 'benchmarks'}:{root}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}")
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "made_up.py").write_text(
         "import os, time\n"
@@ -142,19 +127,17 @@ def items(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
         "def hangs(report):\n    report.figure('early', 2.0)\n    os.system('sleep 60')\n    time.sleep(60)\n"
         "def check(report): report.outcome(False, {'case': 3.0})\n"
     )
-    import gpu
-
-    monkeypatch.setattr(gpu, "LOGS", tmp_path)
+    monkeypatch.setattr(run, "LOGS", tmp_path)
     made = [
-        gpu.Item("well", "made_up.well", "", 60, checks=("check",)),
-        gpu.Item("raises", "made_up.raises", "", 60),
-        gpu.Item("hangs", "made_up.hangs", "", 8),
-        gpu.Item("check", "made_up.check", "", 60, together=True),
+        run.Item("well", "made_up.well", "", 60, checks=("check",)),
+        run.Item("raises", "made_up.raises", "", 60),
+        run.Item("hangs", "made_up.hangs", "", 8),
+        run.Item("check", "made_up.check", "", 60, together=True),
     ]
-    monkeypatch.setattr(gpu, "ITEMS", tuple(made))
+    monkeypatch.setattr(run, "ITEMS", tuple(made))
     out, result = tmp_path / "out.json", {"items": {}}
     begin = time.perf_counter()
-    assert not gpu.visit(made, out, result, 300, False)
+    assert not run.visit(made, out, result, 300, False)
     assert time.perf_counter() - begin < 55  # the one that hangs was stopped
     return json.loads(out.read_text())["items"]
 
@@ -185,20 +168,14 @@ def test_short_graphs_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert once == 2 and often - 2 < timing.SHORTEST * 2**20 <= often
 
 
-def test_a_line_is_short(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_short() -> None:
     """However much an item finds; all lines together are fewer characters than come back from a visit."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import gpu_report
-
-    said = gpu_report.line("item", {"error": "x" * 5000, "figures": {f"row {n}": 1.0 for n in range(500)}})
+    said = report.line("item", {"error": "x" * 5000, "figures": {f"row {n}": 1.0 for n in range(500)}})
     assert len(said) <= 200 and said.startswith("item: FAILED")
 
 
-def test_the_table_of_a_visit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_of_a_visit() -> None:
     """The targets in their order, with floor and goal; a figure in doubt says why."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import tables
-
     figures = {"wall over replays, compiled": 1.0234, "images/s": 3.0}
     items = {
         "device": {"figures": {"versions": "torch 2.11.0"}},
@@ -212,35 +189,26 @@ def test_the_table_of_a_visit(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
-def test_the_page_of_targets(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_of_targets(root: Path) -> None:
     """docs/performance.md has every target."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import tables
-
     assert "\n".join(tables.targets()) in (root / "docs" / "performance.md").read_text()
 
 
-def test_shapes_of_the_networks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_of_the_networks() -> None:
     """NCSN++ for CIFAR-10 calls 95 norms an evaluation, those of its attention blocks included."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    from network_shapes import hot_calls
-
     calls = hot_calls("NCSN++")
     norms = sum(count for (name, _, _), count in calls.items() if name == "group_norm_silu")
     attention = sum(count for (name, _, _), count in calls.items() if name == "group_norm_attention")
     assert norms + attention == 95
 
 
-def test_heaviest_convolutions(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heaviest_convolutions() -> None:
     """Most of the work of NCSN++ is in 3x3 convolutions of 256 channels at 16x16 and of 128 at 32x32."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    from network_shapes import heaviest_convolutions
-
     assert heaviest_convolutions("NCSN++", 2) == [((256, 16, 16), (256, 3)), ((128, 32, 32), (128, 3))]
 
 
 def test_nothing_that_measures_needs_the_command_line(root: Path) -> None:
     """A machine with a GPU may lack what the commands need: no benchmark imports them."""
-    for path in (root / "benchmarks").glob("*.py"):
+    for path in (root / "benchmarks").rglob("*.py"):
         lines = [line.strip() for line in path.read_text().splitlines()]
         assert not [line for line in lines if line.startswith(("import ", "from ")) and "scoresde_fast.cli" in line]

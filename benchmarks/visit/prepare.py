@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes what a visit to a GPU takes along, without a GPU: python -m benchmarks.visit.prepare [--quick]
+"""Preparation of a visit to a GPU, without a GPU: python -m benchmarks.visit.prepare [--quick]
 
-Compiles every Triton kernel that `gpu.py` will ask for into a cache, by calling the launchers on tensors without data
-while Triton believes in a GPU of compute capability 9.0; and builds the extension. Both lie in build/gpu/prepared, the
-cache as an archive. The cache is of use where Triton, Python and the kernels' sources are the same; elsewhere kernels
-are compiled anew.
+Compiles every Triton kernel that the visit uses into a cache, by calling the launchers on tensors without data while
+Triton believes in a GPU of compute capability 9.0; and builds the extension. Both lie in build/gpu/prepared, the cache
+as an archive. The cache is used where Triton, Python and the kernels' sources are the same; elsewhere kernels are
+compiled anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import math
 import multiprocessing
 import os
+import pkgutil
 import shutil
 import sys
 import time
@@ -20,147 +21,122 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
-from benchmarks.visit import build
-from benchmarks.visit.build import count_kernels
+import torch
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
 
-if TYPE_CHECKING:
-    from torch.utils._python_dispatch import TorchDispatchMode
+import scoresde_fast as sf
+from benchmarks.visit import build, checks, common, kernels, network_checks
+from benchmarks.visit.report import Report
+from scoresde_fast import kernels as triton_kernels
+from scoresde_fast.loop.evaluate import evaluator, timed_evaluator
+from scoresde_fast.ops.normal import normal
+from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.precision import Precision
 
 CAPABILITY = 90
 BATCHES = (1, 4, 16, 64, 256, 512)
 NEEDED = (".cubin", ".json")
-"""Files of a kernel that its use needs."""
+"""The files of a kernel that its use needs."""
+
+
+class Driver:
+    """A stand-in for Triton's driver, with which it compiles for a GPU and launches nothing."""
+
+    launcher_cls = staticmethod(lambda source, metadata: lambda *arguments: None)
+    utils = SimpleNamespace(
+        # Handles of the module and the function; registers, spills, and the most threads.
+        load_binary=lambda *_: (1, 1, 0, 0, 1024),
+        get_device_properties=lambda _: {"max_shared_mem": 227 * 1024, "multiprocessor_count": 132},
+        unload_module=lambda _: None,
+    )
+
+    def get_current_target(self) -> Any:
+        """Return a Hopper GPU."""
+        return GPUTarget("cuda", CAPABILITY, 32)
+
+    def get_current_device(self) -> int:
+        """Return the first device."""
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        """Return the default stream."""
+        return 0
 
 
 def install() -> None:
     """Let launchers compile and not launch, and put the visit's items on tensors without data."""
-    import torch
-    from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
-
-    from benchmarks.visit import checks, common, kernels, network_checks
-
     driver.set_active(Driver())
     run = JITFunction.run
-    JITFunction.run = lambda self, *args, grid, warmup, **options: run(self, *args, grid=grid, warmup=True, **options)
-    torch.compile = lambda function, **_: function
-    common.DEVICE = "meta"
-    common.Errors.within = lambda *_: None
-    common.Errors.tell = lambda *_: None
-    for module in (checks, kernels, network_checks):
-        module.present = launchers
-    kernels.rotation = lambda make, limit: [make()]
-    kernels.gpu_seconds = compiled
-    kernels.NORM_SECONDS = kernels.CONVOLUTION_SECONDS = math.inf
-
-
-class Launcher:
-    """What would launch a kernel, and does nothing."""
-
-    def __init__(self, source: Any, metadata: Any) -> None:
-        pass
-
-    def __call__(self, *arguments: Any) -> None:
-        pass
-
-
-class Utilities:
-    """What would load a kernel."""
-
-    def load_binary(self, *arguments: Any) -> tuple[int, int, int, int, int]:
-        """Handles of the module and the function; registers, spills, and the most threads."""
-        return 1, 1, 0, 0, 1024
-
-    def get_device_properties(self, device: int) -> dict[str, int]:
-        return {"max_shared_mem": 227 * 1024, "multiprocessor_count": 132}
-
-    def unload_module(self, module: int) -> None:
-        pass
-
-
-class Driver:
-    """In place of Triton's own."""
-
-    launcher_cls = Launcher
-    utils = Utilities()
-
-    def get_current_target(self) -> Any:
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", CAPABILITY, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
+    replaced: tuple[tuple[Any, str, Any], ...] = (
+        (JITFunction, "run", lambda self, *args, warmup, **options: run(self, *args, warmup=True, **options)),
+        (torch, "compile", lambda function, **_: function),
+        (common, "DEVICE", "meta"),
+        (common.Errors, "within", lambda *_: None),
+        (common.Errors, "tell", lambda *_: None),
+        *((module, "present", launchers) for module in (checks, kernels, network_checks)),
+        (kernels, "rotation", lambda make, limit: [make()]),
+        (kernels, "gpu_seconds", call_once),
+        *((kernels, limit, math.inf) for limit in ("NORM_SECONDS", "CONVOLUTION_SECONDS")),
+    )
+    for owner, name, value in replaced:
+        setattr(owner, name, value)
 
 
 def launchers(operation: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """In place of `common.present`: the launcher of ``kernels/OPERATION.py``."""
-    import pkgutil
-
-    from scoresde_fast import kernels
-
-    if operation in {module.name for module in pkgutil.iter_modules(kernels.__path__)}:
+    """Yield the launcher of ``kernels/OPERATION.py``, in place of `common.present`."""
+    if operation in {module.name for module in pkgutil.iter_modules(triton_kernels.__path__)}:
         found = getattr(import_module(f"scoresde_fast.kernels.{operation}"), operation, None)
         if found is not None:
             yield "triton", found
 
 
-def compiled(calls: dict[str, Callable[..., Any]], inputs: Any = ((),), rounds: int = 1) -> dict[str, float]:
-    """In place of `gpu_seconds`: one call of each, which takes a second."""
+def call_once(calls: dict[str, Callable[..., Any]], inputs: Any = ((),), rounds: int = 1) -> dict[str, float]:
+    """Call each once and say that it takes a second, in place of `gpu_seconds`."""
     for call in calls.values():
         call(*inputs[0])
     return dict.fromkeys(calls, 1.0)
 
 
 LAUNCHED: set[str] = set()
-"""Operations whose kernels this process has compiled beside them."""
+"""Operations whose launcher this process has called."""
 
 
-def compile_ahead() -> TorchDispatchMode:
-    """A mode in which, beside every operation of ours or its reference, its launcher is called."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
+class CompileAhead(TorchDispatchMode):
+    """A mode that calls the launcher of every operation of ours, or of its reference, beside it."""
 
-    class CompileAhead(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function.namespace.startswith("scoresde_fast") and args[0].dtype != torch.float64:
-                for _, launch in launchers(function._opname):
-                    launch(*args)
-                    LAUNCHED.add(function._opname)
-            return function(*args, **(kwargs or {}))
-
-    return CompileAhead()
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace.startswith("scoresde_fast") and args[0].dtype != torch.float64:
+            for _, launch in launchers(function._opname):
+                launch(*args)
+                LAUNCHED.add(function._opname)
+        return function(*args, **(kwargs or {}))
 
 
 def images(model: Any, batch: int, **options: Any) -> tuple[Any, Any]:
-    """(B, C, H, W) and (B,) without data."""
-    import torch
-
+    """Return (B, C, H, W) and (B,) without data."""
     x = torch.empty(batch, *model.state_shape, device="meta", **options)
     return x, torch.empty(batch, device="meta")
 
 
+PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 OF_NETWORK = {"group_norm_silu", "fir_resample", "group_norm_attention", "convolution"}
-"""What the measured network consists of; cuDNN has most of its convolutions."""
+"""The kernels of the measured network; cuDNN has most of its convolutions."""
 
 
 def network(batch: int) -> None:
-    """An evaluation of the measured network, at one time and with a time for each sample."""
-    import torch
-
-    from benchmarks.visit import common
-    from scoresde_fast.loop.evaluate import evaluator, timed_evaluator
-
+    """Evaluate the measured network, at one time and with a time for each sample."""
     model = common.now.model().to("meta")
     x, times = images(model, batch)
     row = torch.empty(1, dtype=torch.int64, device="meta")
-    with torch.inference_mode(), compile_ahead():
-        for precision in ("bf16", "fp32"):
+    with torch.inference_mode(), CompileAhead():
+        for precision in PRECISIONS:
             evaluator(model.network, torch.ones(1), precision)(x, row)
             timed_evaluator(model.network, precision)(x, times)
     if missed := OF_NETWORK - LAUNCHED:
@@ -168,37 +144,24 @@ def network(batch: int) -> None:
 
 
 def flow() -> None:
-    """What the items "RK45" and "divergence" evaluate: also the network's derivative in a direction."""
-    import torch
-    from torch.autograd import forward_ad
-
-    import scoresde_fast as sf
-    from benchmarks.visit import common
-    from scoresde_fast.loop.evaluate import timed_evaluator
-
+    """Evaluate the networks of the items "RK45" and "divergence", and their derivative in a direction."""
     now = common.now
     for model, batch in ((now.model(), now.batch), (sf.load(now.flow_model), now.flow_batch)):
         model.to("meta")
         x, times = images(model, batch)
-        for precision in ("bf16", "fp32"):
-            with torch.no_grad(), forward_ad.dual_level(), compile_ahead():
+        for precision in PRECISIONS:
+            with torch.no_grad(), forward_ad.dual_level(), CompileAhead():
                 evaluate = timed_evaluator(model.network, precision)
                 evaluate(x, times)
                 evaluate(forward_ad.make_dual(x, torch.empty_like(x)), times)
 
 
 def conditions() -> None:
-    """What the item "check conditions" evaluates: also the network's gradient."""
-    import torch
-
-    import scoresde_fast as sf
-    from benchmarks.visit import checks
-    from scoresde_fast.loop.evaluate import evaluator
-
+    """Evaluate the networks of the item "check conditions", and their gradient."""
     row = torch.empty(1, dtype=torch.int64, device="meta")
     for name in checks.GUIDED_MODELS:
         model = sf.load(name).to("meta")
-        with compile_ahead():
+        with CompileAhead():
             folded = evaluator(model.network, torch.ones(1), "fp32")
             for batch in checks.GUIDED_BATCHES:
                 x, times = images(model, batch, requires_grad=True)
@@ -207,73 +170,56 @@ def conditions() -> None:
 
 
 def noise() -> None:
-    """The fields of the item "check noise"."""
-    import torch
-
-    from benchmarks.visit import checks
-
+    """Make the fields of the item "check noise"."""
     for samples, elements in ((4, checks.FIELD), checks.DRAWS[1:]):
         ids = torch.empty(samples, dtype=torch.int64, device="meta")
         for _, launch in launchers("normal"):
             for precise in (True, False):
-                checks.normal(ids, 0, 0, (elements,), precise=precise, implementation=launch)
+                normal(ids, 0, 0, (elements,), precise=precise, implementation=launch)
         for _, launch in launchers("rademacher"):
-            checks.rademacher(ids, 0, 0, (elements,), implementation=launch)
+            rademacher(ids, 0, 0, (elements,), implementation=launch)
 
 
-def item(where: str) -> None:
-    """An item of the visit."""
-    from benchmarks.visit import common
-    from benchmarks.visit.report import Report
-
-    module, _, function = where.rpartition(".")
-    report = Report(known={common.COPY: 1.0, common.PEAK: 1.0})
-    with compile_ahead():
-        getattr(import_module(module, __package__), function)(report)
+def item(function: Callable[[Report], None]) -> None:
+    """Run an item of the visit."""
+    with CompileAhead():
+        function(Report(known={common.COPY: 1.0, common.PEAK: 1.0}))
 
 
 ITEMS = (
-    ".kernels.steps",
-    ".kernels.norms",
-    ".kernels.attention",
-    ".kernels.convolutions",
-    ".checks.steps",
-    ".network_checks.norms",
-    ".network_checks.filters",
-    ".network_checks.attention",
-    ".network_checks.convolutions",
-    ".network_checks.derivatives",
-)
+    kernels.steps, kernels.norms, kernels.attention, kernels.convolutions, checks.steps, network_checks.norms,
+    network_checks.filters, network_checks.attention, network_checks.convolutions, network_checks.derivatives,
+)  # fmt: skip
 JOBS: dict[str, Callable[[], None]] = {
     **{f"network, batch {batch}": partial(network, batch) for batch in BATCHES},
     **{work.__name__: work for work in (flow, conditions, noise)},
-    **{where: partial(item, where) for where in ITEMS},
+    **{f"{work.__module__}.{work.__name__}": partial(item, work) for work in ITEMS},
 }
 
 
-def run(job: str) -> tuple[str, int, int]:
-    """A job in a process of its own: (the job, kernels compiled, kernels found in the cache)."""
-    counts = count_kernels()
+def run_job(job: str) -> tuple[str, int, int]:
+    """Run a job in a process of its own; returns it with the kernels compiled, and found in the cache."""
+    counts = build.count_kernels()
     install()
     JOBS[job]()
     return job, counts["compiled"], counts["found"]
 
 
 def fill_cache(jobs: Iterable[str]) -> tuple[int, int]:
-    """Fill the cache, a process a core; returns how many kernels were compiled, and found there."""
+    """Fill the cache with a process a core; returns the numbers of kernels compiled, and found there."""
     os.environ["TRITON_CACHE_DIR"] = str(build.CACHE)
     os.environ.pop("TRITON_INTERPRET", None)
-    counts = [0, 0]
+    compiled, found = 0, 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context, max_tasks_per_child=1) as pool:
-        for job, new, old in pool.map(run, jobs):
+        for job, new, old in pool.map(run_job, jobs):
             print(f"{job}: {new} new, {old} there", flush=True)
-            counts = [counts[0] + new, counts[1] + old]
-    return counts[0], counts[1]
+            compiled, found = compiled + new, found + old
+    return compiled, found
 
 
 def pack() -> float:
-    """Move the cache into its archive, without what only its making needed; returns the archive's MiB."""
+    """Move the needed files of the cache into its archive; returns the archive's MiB."""
     for path in build.CACHE.glob("*/*"):
         if path.suffix not in NEEDED:
             path.unlink()
@@ -285,7 +231,7 @@ def pack() -> float:
 
 
 def main() -> int:
-    """Returns the exit status: 1 where the extension was not built."""
+    """Fill and pack the cache, test it, build the extension; returns 1 if the extension was not built."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one network's kernels alone, and no extension")
     options = parser.parse_args()

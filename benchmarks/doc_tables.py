@@ -131,7 +131,7 @@ def conditional_digits() -> list[str]:
     """What becomes of the digits under conditions."""
     result, rows = load("conditional-digits"), []
     filled_in, coloured = "lower half filled in, of the original's class", "coloured with the hue of their class"
-    lines = [("of the asked class, guided", "classes", "asked_class", None)]
+    lines: list[tuple[str, str, str, str | None]] = [("of the asked class, guided", "classes", "asked_class", None)]
     lines += [("the same without guidance", "classes", "asked_class_without", None)]
     for title, part, key in ((filled_in, "halves", "class_of_original"), (coloured, "colours", "hue_of_class")):
         lines.append((f"{title}: projection", part, key, "projection"))

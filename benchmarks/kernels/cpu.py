@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,7 @@ def steps() -> Cases:
     yield "langevin, the batch's norms, and step", partial(step_calls, "batch")
 
 
-def step_calls(norm: str | None) -> Calls:
+def step_calls(norm: Literal["sample", "batch"] | None) -> Calls:
     """Return the step, or the Langevin pair with a norm of "sample" or "batch"."""
     x, score, ids = torch.randn(256, 3, 32, 32), torch.randn(256, 3, 32, 32), torch.arange(256)
     row = torch.zeros(1, WIDTH)

@@ -76,7 +76,7 @@ def shapes(operation: str, wanted: Callable[[str], bool] = lambda network: True)
     }
 
 
-def heaviest_convolutions(network: str, count: int) -> list[tuple[tuple[int, int, int], tuple[int, int]]]:
+def heaviest_convolutions(network: str, count: int) -> list[tuple[Any, tuple[int, int]]]:
     """The (shape, form) of the convolutions that hold most of an evaluation's work, the heaviest first."""
     work = {
         (shape, form): calls * math.prod(shape) * form[0] * form[1] ** 2

@@ -102,11 +102,11 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     """Versions, whether the extension was built, and the counts of the tests."""
     folder, source = BUILD / row.name, BUILD / row.name / "source"
     copy_sources(source)
-    python = folder / "venv" / "bin" / "python"
-    if not python.exists():
+    python = str(folder / "venv" / "bin" / "python")
+    if not Path(python).exists():
         call([interpreter(row.python), "-m", "venv", folder / "venv"], folder, "venv")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    pip += ["--constraint", ROOT / "constraints.txt"] if row.pinned else []
+    pip += ["--constraint", str(ROOT / "constraints.txt")] if row.pinned else []
     started = time.perf_counter()
     call([*pip, *row.packages], folder, "torch")
     if call([python, "-c", HAS_TRITON], folder, "triton") == "False":
@@ -117,7 +117,7 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     found = json.loads(call([python, "-c", REPORT], folder, "report", cwd=folder))
     report = folder / "tests.xml"
     report.unlink(missing_ok=True)
-    command = [folder / "venv" / "bin" / "pytest", "-q", "--numprocesses=2"]
+    command = [str(folder / "venv" / "bin" / "pytest"), "-q", "--numprocesses=2"]
     command += [f"--junitxml={report}", f"--deselect={NOT_RUN}", *tests]
     call(command, folder, "tests", cwd=source, may_fail=True)
     if not report.is_file():

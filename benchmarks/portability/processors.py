@@ -130,7 +130,7 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
         report = Path(folder) / "tests.xml"
         # Not as a module: the working folder would come before the package that is to be tested.
         command = [
-            Path(sys.executable).with_name("pytest"),
+            str(Path(sys.executable).with_name("pytest")),
             "-q",
             "-p",
             "no:cacheprovider",

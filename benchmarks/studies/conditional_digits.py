@@ -30,7 +30,8 @@ from scoresde_fast.conditions.operators import LinearOperator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES
 from scoresde_fast.evaluation.recognise import Recogniser, tint_class
-from scoresde_fast.loop.condition import Run
+from scoresde_fast.loop.condition import Run, StateCondition
+from scoresde_fast.solvers import SolverOptions
 
 COUNT, RESTORED, NOISE = 500, 64, 0.05
 FAST: dict[str, dict[str, Any]] = {
@@ -181,8 +182,10 @@ def cost(name: str, steps: int = 12, repeats: int = 7, batch: int = 64) -> dict[
 
 def project_seconds(sampler: sf.Sampler, seeds: list[int], calls: int = 200) -> float:
     """Time the projection of a batch alone, which a difference of whole runs is too noisy for."""
+    assert isinstance(sampler.options, SolverOptions)
     run = Run(sampler.model, sampler.table, sampler.options, sampler.device)
     bound, ids = sampler.conditions[0].bind(run), torch.tensor(seeds)
+    assert isinstance(bound, StateCondition)
     data, state = bound.data(ids), torch.zeros(len(seeds), *sampler.model.state_shape)
     times = []
     for _ in range(calls):

@@ -27,7 +27,7 @@ import scoresde_fast as sf
 from benchmarks.files import RESULTS, parser, save
 from scoresde_fast.bench.correlated import CorrelatedGaussian, Moments, mixture_posterior
 from scoresde_fast.bench.projected import posterior_moments, projected_moments
-from scoresde_fast.model import ScoreFunction
+from scoresde_fast.conditions.operators import LinearOperator
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SolverOptions
 from scoresde_fast.tasks import LEAST_NOISE
@@ -35,7 +35,7 @@ from scoresde_fast.tasks import LEAST_NOISE
 SHAPE, COUNT, NOISE = (3, 2, 2), 20_000, 0.1
 SDES: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE(), "cld": CLDSDE()}
 ONE_OF_FOUR = torch.tensor([[1, 0], [0, 0]])
-TASKS = {
+TASKS: dict[str, tuple[LinearOperator, npt.NDArray[np.float64]]] = {
     "inpainting": (sf.Mask(ONE_OF_FOUR), np.eye(12)[[0, 4, 8]]),
     "gray": (sf.Gray(), np.tile(np.eye(4), (1, 3)) / 3),
     "2x": (sf.SuperResolution(2), np.kron(np.eye(3), np.full((1, 4), 0.25))),
@@ -71,7 +71,7 @@ def typical(data: str, drawn: np.random.Generator) -> npt.NDArray[np.float64]:
 
 
 DATA_STD = {"gaussian": 0.5, "mixture": 0.3}
-DATA: dict[str, Callable[[SDE], ScoreFunction]] = {
+DATA: dict[str, Callable[[SDE], CorrelatedGaussian | sf.GaussianMixture]] = {
     "gaussian": lambda sde: CorrelatedGaussian(sde, SHAPE),
     "mixture": mixture,
 }

@@ -56,13 +56,13 @@ def rk45_against_scipy(
     SciPy's network computes in float32, by TF32 unless ``precision`` is "fp32"; ours in ``precision``.
     """
     model = sf.load(name)
-    options = {"solver": "rk45", "denoise": False, "eps": EPS, "rtol": TOLERANCE, "atol": TOLERANCE}
+    options: dict[str, Any] = {"solver": "rk45", "denoise": False, "eps": EPS, "rtol": TOLERANCE, "atol": TOLERANCE}
     samplers = {
         norm: sf.Sampler(model, **options, error_norm=norm, batch_size=batch, device=device, precision=precision)
         for norm in ("batch", "sample")
     }
     plain = sf.load(name).to(device).eval()
-    plain.network.to(memory_format=torch.channels_last)
+    plain.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     prior = plain.prior(Noise(0, torch.arange(batch, device=device)).normal(0, plain.state_shape))
     flags: Precision = "fp32" if precision == "fp32" else "tf32"
     if device.type == "cuda":  # a step is captured at a batch's first run, and cuDNN measures
@@ -80,7 +80,7 @@ def rk45_against_scipy(
     def by(norm: str) -> None:
         found[norm] = samplers[norm].sample(range(batch))
 
-    runs = {"scipy": by_scipy, **{norm: partial(by, norm) for norm in samplers}}
+    runs: dict[str, Callable[[], None]] = {"scipy": by_scipy, **{norm: partial(by, norm) for norm in samplers}}
     times = race(runs, device, math.inf, most=rounds)
     wanted, reached = found["scipy"], found["batch"].cpu()
     scipy_images = plain.to_images(torch.from_numpy(wanted.y[:, -1].reshape(prior.shape))).float()

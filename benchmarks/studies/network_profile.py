@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._C._autograd import DeviceType
 
 from benchmarks.files import RESULTS, parser, save
 from scoresde_fast.bench.networks import measured_model
 from scoresde_fast.bench.timing import race, synchronise
+from scoresde_fast.loop.evaluate import evaluator
 from scoresde_fast.memory import keep_freed_memory
-from scoresde_fast.networks.folding import FoldedNetwork
 from scoresde_fast.precision import choose_precision
 
 KINDS = {
@@ -43,7 +44,7 @@ def times_by_name(profiler: torch.profiler.profile, device: torch.device) -> dic
     On a GPU the profiler lists what launched a kernel too, with the kernel's time.
     """
     if device.type == "cuda":
-        kernels = [e for e in profiler.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
+        kernels = [e for e in profiler.key_averages() if e.device_type == DeviceType.CUDA]
         return {event.key: event.self_device_time_total for event in kernels}
     return {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
 
@@ -53,7 +54,7 @@ def measure(name: str, batch: int, device: torch.device, repeats: int) -> dict[s
     model = measured_model(name).to(device)
     labels, row = torch.full((1,), 0.5, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     precision = choose_precision("auto", device)
-    folded = FoldedNetwork(model.network, labels, precision)
+    folded = evaluator(model.network, labels, precision)
     x = torch.rand(batch, *model.state_shape, device=device)
     runs: dict[str, Callable[[], Any]] = {
         "plain": lambda: model.network(x, labels.expand(batch)),

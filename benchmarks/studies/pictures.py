@@ -36,6 +36,7 @@ from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.sheet import chequered, sheet
 from scoresde_fast.loop.evaluate import PlainNetwork
 from scoresde_fast.loop.loop import Loop, Registers, StepBackends
+from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.sdes.pairs import cholesky
@@ -128,6 +129,7 @@ def forwards(model: sf.ScoreModel, particles: int) -> History:
 def reverse(model: sf.ScoreModel, particles: int) -> History:
     """SSCS's run, its table taken row by row; after the first half step a state is at the middle of a step."""
     sampler = sf.Sampler(model, solver="sscs", steps=STEPS, grid="quadratic", denoise=False)
+    assert isinstance(sampler.runner, TableRunner)
     program, sde = sampler.runner.program, model.sde
     loop = Loop(program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu"))
     noise = Noise(0, torch.arange(particles))

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ FIELD = 40_001
 DRAWS = (10, 100, 1_000_000)
 """Fields, samples, and elements of each: 10^9 normals."""
 STATES = {"CIFAR-10": ((3, 32, 32), (1, 16, 256)), "FFHQ-256": ((3, 256, 256), (1, 8)), "odd": ((3, 7, 5), (3,))}
+NORMS: tuple[Literal["sample", "batch"], ...] = ("sample", "batch")
+PROBES: tuple[Literal["rademacher", "normal"], ...] = ("rademacher", "normal")
 GUIDED_MODELS = ("digits-ve", "digits-vp", "digits-cld")
 SOLVERS: dict[str, dict[str, Any]] = {"digits-cld": {"solver": "sscs", "grid": "quadratic"}}
 USUAL: dict[str, Any] = {"solver": "sa", "grid": "logsnr"}
@@ -80,15 +83,6 @@ def noise(report: Report) -> None:
     errors.tell(report)
 
 
-def _table(width: int) -> DeviceTable:
-    generator = torch.Generator().manual_seed(0)
-    control = torch.tensor([[-1, 0, 0], [5, 1, 1], [2**31 - 1, 7, 1]], dtype=torch.int32, device=common.DEVICE)
-    coefficients = torch.randn(3, width, generator=generator).to(common.DEVICE)
-    if width == WIDTH:
-        coefficients[:, -1] = 0.05
-    return DeviceTable(coefficients, control)
-
-
 def steps(
     report: Report,
     states: Mapping[str, tuple[tuple[int, ...], Sequence[int]]] | None = None,
@@ -99,106 +93,118 @@ def steps(
     for label, (shape, batches) in (states or STATES).items():
         for batch in batches:
             for dtype in dtypes:
-                _affine(errors, label, batch, shape, dtype)
-                _reductions(errors, label, batch, shape, dtype)
-            _projections(errors, label, batch, shape)
+                output = torch.randn(batch, *shape, device=common.DEVICE).to(dtype)
+                kind = f"{label} {str(dtype)[6:]}"
+                for pairs, row in product((False, True), range(3)):
+                    _affine(errors, kind, output, pairs, row)
+                _langevin(errors, kind, output)
+                for probe in PROBES:
+                    _hutchinson(errors, kind, output, probe)
+            for block, pairs in product(((1, 1, 1), (shape[0], 1, 1), (1, 2, 2)), (False, True)):
+                if not any(whole % part for whole, part in zip(shape, block, strict=True)):
+                    _projection(errors, label, (batch, *shape), block, pairs)
     errors.tell(report)
 
 
-def _affine(errors: Errors, label: str, batch: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+Run = Callable[[Any, torch.dtype], Sequence[Tensor]]
+"""What an implementation makes of registers in float32 or float64."""
+
+
+def _compare(errors: Errors, name: str, label: str, run: Run) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Compare every backend of an operation; returns the reference's result and the exact one."""
+    reference = operations[name].reference
+    plain, exact = run(reference, torch.float32), run(reference, torch.float64)
+    for backend, function in present(name):
+        for results in zip(run(function, torch.float32), plain, exact, strict=True):
+            errors.see(f"{name} {backend} {label}", *results)
+    return plain, exact
+
+
+def _table(width: int) -> DeviceTable:
+    generator = torch.Generator().manual_seed(0)
+    control = torch.tensor([[-1, 0, 0], [5, 1, 1], [2**31 - 1, 7, 1]], dtype=torch.int32, device=common.DEVICE)
+    coefficients = torch.randn(3, width, generator=generator).to(common.DEVICE)
+    if width == WIDTH:
+        coefficients[:, -1] = 0.05
+    return DeviceTable(coefficients, control)
+
+
+def _affine(errors: Errors, label: str, output: Tensor, pairs: bool, row: int) -> None:
+    """The first row has noise, the second every register, the third the state alone."""
+    batch, channels, *size = output.shape
     ids = torch.arange(batch, device=common.DEVICE) + 2**35
-    forms: tuple[dict[str, Any], ...] = (
-        {"sample_ids": ids},
-        {"saved": True, "history": True, "earlier": 2, "sample_ids": ids},
-        {},
-    )
-    for module, width, halves in ((affine_step, WIDTH, 1), (affine_step_pair, PAIR_WIDTH, 2)):
-        name = module.__name__.rpartition(".")[2]
-        table, step = _table(width), getattr(module, name)
-        whole = (batch, halves * shape[0], *shape[1:])
-        registers = [torch.randn(whole, device=common.DEVICE), torch.randn(whole, device=common.DEVICE),
-                     torch.randn(2, *whole, device=common.DEVICE)]  # fmt: skip
-        output = torch.randn(batch, *shape, device=common.DEVICE).to(dtype)
-        for row, form in enumerate(forms):
-            results = {}
-            choices = {"exact": operations[name].reference, "plain": operations[name].reference, **dict(present(name))}
-            for choice, implementation in choices.items():
-                wide = torch.float64 if choice == "exact" else torch.float32
-                state, saved, history = (register.to(wide, copy=True) for register in registers)
-                given = {"saved": saved, "history": history}
-                options = {k: given[k] if v is True else v for k, v in form.items()}
-                step(state, table, row, network_output=output, run_seed=SEED, precise=True,
-                     implementation=implementation, **options)  # fmt: skip
-                results[choice] = (state, saved, history)
-            for choice in list(choices)[2:]:
-                for ours, plain, exact in zip(results[choice], results["plain"], results["exact"], strict=True):
-                    errors.see(f"{name} {choice} {label} {str(dtype)[6:]}", ours, plain, exact)
+    step: Callable[..., Any] = affine_step_pair.affine_step_pair if pairs else affine_step.affine_step
+    table, whole = _table(PAIR_WIDTH if pairs else WIDTH), (batch, (1 + pairs) * channels, *size)
+    registers = [torch.randn(shape, device=common.DEVICE) for shape in (whole, whole, (2, *whole))]
+
+    def run(implementation: Any, wide: torch.dtype) -> Sequence[Tensor]:
+        state, saved, history = (register.to(wide, copy=True) for register in registers)
+        options: dict[str, Any] = {} if row == 2 else {"sample_ids": ids}
+        options |= {"saved": saved, "history": history, "earlier": 2} if row == 1 else {}
+        step(state, table, row, network_output=output, run_seed=SEED, precise=True, implementation=implementation,
+             **options)  # fmt: skip
+        return state, saved, history
+
+    _compare(errors, "affine_step_pair" if pairs else "affine_step", label, run)
 
 
-def _reductions(errors: Errors, label: str, batch: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    ids, table = torch.arange(batch, device=common.DEVICE), _table(WIDTH)
-    output, state = (
-        torch.randn(batch, *shape, device=common.DEVICE).to(dtype),
-        torch.randn(batch, *shape, device=common.DEVICE),
-    )
-    plain_norms = operations["langevin_norms"].reference
-    exact = langevin_norms.langevin_norms(output.double(), ids, table, 1, implementation=plain_norms)
-    plain = langevin_norms.langevin_norms(output, ids, table, 1, implementation=plain_norms)
-    suffix = f"{label} {str(dtype)[6:]}"
-    for backend, function in present("langevin_norms"):
-        ours = langevin_norms.langevin_norms(output, ids, table, 1, precise=True, implementation=function)
-        errors.see(f"langevin_norms {backend} {suffix}", ours, plain, exact)
-    for per_sample in ("sample", "batch"):
-        steps = {}
-        choices = [("exact", operations["langevin_step"].reference), ("plain", operations["langevin_step"].reference)]
-        for choice, function in [*choices, *present("langevin_step")]:
-            wide = torch.float64 if choice == "exact" else torch.float32
-            steps[choice] = state.to(wide, copy=True)
-            langevin_step.langevin_step(
-                steps[choice], output if choice != "exact" else output.double(), exact.to(wide), ids, table, 1,
-                norm=per_sample, precise=True, implementation=function,
-            )  # fmt: skip
-            if choice not in ("exact", "plain"):
-                errors.see(f"langevin_step {choice} {suffix}", steps[choice], steps["plain"], steps["exact"])
+def _langevin(errors: Errors, label: str, output: Tensor) -> None:
+    """The norms, the step, and both as samplers call them."""
+    ids, table = torch.arange(len(output), device=common.DEVICE), _table(WIDTH)
+    state = torch.randn(output.shape, device=common.DEVICE)
+
+    def norms(implementation: Any, wide: torch.dtype) -> Sequence[Tensor]:
+        given = output.double() if wide == torch.float64 else output
+        return [langevin_norms.langevin_norms(given, ids, table, 1, precise=True, implementation=implementation)]
+
+    _, (exact_norms,) = _compare(errors, "langevin_norms", label, norms)
+    for norm in NORMS:
+
+        def step(implementation: Any, wide: torch.dtype, norm: Literal["sample", "batch"] = norm) -> Sequence[Tensor]:
+            ours, given = state.to(wide, copy=True), output.double() if wide == torch.float64 else output
+            langevin_step.langevin_step(ours, given, exact_norms.to(wide), ids, table, 1, norm=norm, precise=True,
+                                        implementation=implementation)  # fmt: skip
+            return [ours]
+
+        (plain,), (exact,) = _compare(errors, "langevin_step", label, step)
         for choice, function in [("as samplers call it", None), *present("langevin")]:
             whole = state.clone()
-            langevin.langevin(whole, output, ids, table, 1, norm=per_sample, precise=True, implementation=function)
-            errors.see(f"langevin {choice} {suffix}", whole, steps["plain"], steps["exact"])
+            langevin.langevin(whole, output, ids, table, 1, norm=norm, precise=True, implementation=function)
+            errors.see(f"langevin {choice} {label}", whole, plain, exact)
+
+
+def _hutchinson(errors: Errors, label: str, output: Tensor, probe: Literal["rademacher", "normal"]) -> None:
+    """The sums cancel: the allowance is that of float32 products of this many terms."""
+    ids = torch.arange(len(output), device=common.DEVICE)
     coefficients = torch.tensor([[-3.0, 0.5]], device=common.DEVICE)
-    for probe in ("rademacher", "normal"):
-        sums = {}
-        choices = [("exact", operations["hutchinson_dot"].reference), ("plain", operations["hutchinson_dot"].reference)]
-        for choice, function in [*choices, *present("hutchinson_dot")]:
-            sums[choice] = torch.zeros(batch, dtype=torch.float64, device=common.DEVICE)
-            tangent = output.double() if choice == "exact" else output
-            hutchinson_dot.hutchinson_dot(sums[choice], tangent, ids, coefficients, probe=probe, precise=True,
-                                          implementation=function)  # fmt: skip
-            if choice not in ("exact", "plain"):
-                # The sums cancel: the allowance is that of float32 products of this many terms.
-                scale = output.double().abs().flatten(1).sum(1).max() * 5e-7
-                errors.within(f"hutchinson_dot {choice} {suffix}", sums[choice] - sums["exact"], scale)
+
+    def run(implementation: Any, tangent: Tensor) -> Tensor:
+        sums = torch.zeros(len(output), dtype=torch.float64, device=common.DEVICE)
+        hutchinson_dot.hutchinson_dot(sums, tangent, ids, coefficients, probe=probe, precise=True,
+                                      implementation=implementation)  # fmt: skip
+        return sums
+
+    exact = run(operations["hutchinson_dot"].reference, output.double())
+    scale = output.double().abs().flatten(1).sum(1).max() * 5e-7
+    for backend, function in present("hutchinson_dot"):
+        errors.within(f"hutchinson_dot {backend} {label}", run(function, output) - exact, scale)
 
 
-def _projections(errors: Errors, label: str, batch: int, shape: tuple[int, ...]) -> None:
-    """Pixels, gray and averages over 2x2, of images and of pairs."""
+def _projection(errors: Errors, label: str, shape: tuple[int, ...], block: tuple[int, ...], pairs: bool) -> None:
+    """Pixels, gray or averages over 2x2, of images or of pairs."""
+    batch, *size = shape
     ids, table = torch.arange(batch, device=common.DEVICE), _table(LEVEL_WIDTH)
-    choices = [("exact", operations["project"].reference), ("plain", operations["project"].reference)]
-    for block in ((1, 1, 1), (shape[0], 1, 1), (1, 2, 2)):
-        if any(whole % part for whole, part in zip(shape, block, strict=True)):
-            continue
-        known = torch.rand(
-            batch, *(whole // part for whole, part in zip(shape, block, strict=True)), device=common.DEVICE
-        )
-        for pairs in (False, True):
-            state, results = torch.randn(batch, (1 + pairs) * shape[0], *shape[1:], device=common.DEVICE), {}
-            for choice, function in [*choices, *present("project")]:
-                wide = torch.float64 if choice == "exact" else torch.float32
-                results[choice] = state.to(wide, copy=True)
-                project.project(results[choice], known.to(wide), known < 0.6, ids, table, 1, pairs=pairs,
-                                run_seed=SEED, precise=True, implementation=function)  # fmt: skip
-                if choice not in ("exact", "plain"):
-                    key = f"project {choice} {label} {'x'.join(map(str, block))}"
-                    errors.see(key, results[choice], results["plain"], results["exact"])
+    means = [whole // part for whole, part in zip(size, block, strict=True)]
+    known = torch.rand(batch, *means, device=common.DEVICE)
+    state = torch.randn(batch, (1 + pairs) * size[0], *size[1:], device=common.DEVICE)
+
+    def run(implementation: Any, wide: torch.dtype) -> Sequence[Tensor]:
+        ours = state.to(wide, copy=True)
+        project.project(ours, known.to(wide), known < 0.6, ids, table, 1, pairs=pairs, run_seed=SEED, precise=True,
+                        implementation=implementation)  # fmt: skip
+        return [ours]
+
+    _compare(errors, "project", f"{label} {'x'.join(map(str, block))}", run)
 
 
 def gradient(function: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:

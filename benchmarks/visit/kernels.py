@@ -167,7 +167,7 @@ def _step_calls(table: DeviceTable, ids: Tensor | None) -> Calls:
 
 
 @triton.jit
-def randn_step_kernel(p_state, p_score, p_coefficients, elements, seed, BLOCK: tl.constexpr):
+def randn_step_kernel(p_state, p_score, p_coefficients, elements, seed, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
     inside = i < elements
     x = tl.load(p_state + i, mask=inside, other=0.0)

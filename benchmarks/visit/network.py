@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Any
 
@@ -19,6 +19,7 @@ from scoresde_fast.bench.timing import gpu_seconds, race, replay_seconds, synchr
 from scoresde_fast.bench.variants import VARIANTS, Run
 from scoresde_fast.bench.workload import Workload
 from scoresde_fast.loop.capture import CapturedLoop
+from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.precision import Precision, arithmetic
 from scoresde_fast.sampler import Sampler
 
@@ -57,6 +58,7 @@ def _forward(report: Report, *, compile: bool) -> None:
         # Made in here, or what was compiled for tensors of inference mode would be compiled anew.
         x = torch.rand(workload.batch, *workload.model.state_shape, device=workload.device)
         row = torch.zeros(1, dtype=torch.int64, device=workload.device)
+        assert isinstance(sampler.runner, TableRunner)
         evaluate = sampler.runner.evaluate
         network = gpu_seconds({"network": lambda: evaluate(x, row)}, rounds=common.now.rounds)["network"]
     report.figure(f"evaluation ms, {of}", 1e3 * network)
@@ -69,6 +71,7 @@ def _forward(report: Report, *, compile: bool) -> None:
 
 def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, of: str) -> None:
     """Wall-clock time over that of the replays, and the kernels of the pattern that comes most often."""
+    assert isinstance(sampler.runner, TableRunner)
     loop = sampler.runner.prepare(workload.batch)
     assert isinstance(loop, CapturedLoop), "the loop could not be captured"
     patterns = list(loop.patterns())
@@ -80,7 +83,7 @@ def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, 
     _profile(report, longest.replay, longest.evaluations, workload.device)
 
 
-def _profile(report: Report, replay: Run, evaluations: int, device: torch.device) -> None:
+def _profile(report: Report, replay: Callable[[], Any], evaluations: int, device: torch.device) -> None:
     """The kernels of a replay, in milliseconds an evaluation."""
     synchronise(device)
     with torch.profiler.profile() as profiler:

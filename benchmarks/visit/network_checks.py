@@ -16,8 +16,8 @@ from benchmarks.visit import common
 from benchmarks.visit.common import DTYPES, Errors, present
 from benchmarks.visit.report import Report
 from scoresde_fast.loop.capture import GraphCapture
+from scoresde_fast.loop.evaluate import evaluator
 from scoresde_fast.networks.blocks import AttentionBlock
-from scoresde_fast.networks.folding import FoldedNetwork
 from scoresde_fast.ops import group_norm_attention
 from scoresde_fast.ops.fir_resample import fir_resample
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
@@ -142,7 +142,7 @@ def random_attention(channels: int, dtype: torch.dtype) -> tuple[AttentionBlock,
     block = block.eval().requires_grad_(False)
     for parameter in block.parameters():
         parameter.normal_(std=channels**-0.5)
-    block.norm.weight += 1
+    block.norm.weight.add_(1)
     block = block.to(dtype)
     query, key, value, out = block.query, block.key, block.value, block.out
     merged = group_norm_attention.merge_attention(query.W, query.b, key.W, value.W, value.b, out.W, out.b, dtype)
@@ -236,7 +236,7 @@ def network(report: Report) -> None:
     row = torch.zeros(1, dtype=torch.int64, device=device)
     first, second = torch.rand(2, common.now.check_batch, *model.state_shape, device=device)
     with torch.no_grad(), arithmetic("bf16", device):
-        folded, x = FoldedNetwork(model.network, labels, "bf16"), first.clone()
+        folded, x = evaluator(model.network, labels, "bf16"), first.clone()
         held: dict[str, Tensor] = {}
 
         def step() -> None:

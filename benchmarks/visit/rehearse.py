@@ -46,8 +46,9 @@ def run(python: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """A script of the copy, in the environment; what it prints goes on to the terminal."""
     found = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
     found = {name: value for name, value in found.items() if not name.startswith(("PYTHON", "TRITON", "SCORESDE"))}
-    arguments = [python, *command]
-    done = subprocess.run(arguments, cwd=BUILD / "source", env=found, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [str(python), *command], cwd=BUILD / "source", env=found, stdout=subprocess.PIPE, text=True, check=False
+    )
     print(done.stdout, end="", flush=True)
     return done
 

@@ -52,29 +52,38 @@ def steps() -> Cases:
     yield "langevin, the batch's norms, and step", partial(step_calls, "batch")
 
 
+def step_table(device: str = "cpu") -> DeviceTable:
+    """Return the row of x <- 0.99 x + 0.01 score + 0.1 noise, and of a Langevin step with 2 snr^2 = 0.05."""
+    row = torch.zeros(1, WIDTH, device=device)
+    columns = [COLUMNS.state, COLUMNS.output, COLUMNS.noise, COLUMNS.derive_output, COLUMNS.langevin]
+    row[0, columns] = torch.tensor([0.99, 0.01, 0.1, 1.0, 0.05], device=device)
+    return DeviceTable(row, torch.zeros(1, 3, dtype=torch.int32, device=device))
+
+
+def eager_step(x: Tensor, score: Tensor) -> Tensor:
+    """The row of `step_table` in plain PyTorch."""
+    return 0.99 * x + 0.01 * score + 0.1 * torch.randn_like(x)
+
+
+def eager_langevin(x: Tensor, score: Tensor) -> Tensor:
+    """The Langevin step of `step_table` in plain PyTorch, by the batch's norms."""
+    z = torch.randn_like(x)
+    size = 0.05 * (z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()) ** 2
+    return x + size * score + (2 * size).sqrt() * z
+
+
+def eager_langevin_by_sample(x: Tensor, score: Tensor) -> Tensor:
+    """The same by each sample's norms."""
+    z = torch.randn_like(x)
+    size = 0.05 * (z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)).square()[:, None, None, None]
+    return x + size * score + (2 * size).sqrt() * z
+
+
 def step_calls(norm: Literal["sample", "batch"] | None) -> Calls:
     """Return the step, or the Langevin pair with a norm of "sample" or "batch"."""
     x, score, ids = torch.randn(256, 3, 32, 32), torch.randn(256, 3, 32, 32), torch.arange(256)
-    row = torch.zeros(1, WIDTH)
-    row[0, [COLUMNS.state, COLUMNS.output, COLUMNS.noise, COLUMNS.derive_output]] = torch.tensor([0.99, 0.01, 0.1, 1.0])
-    row[0, COLUMNS.langevin] = 0.05
-    table, state = DeviceTable(row, torch.zeros(1, 3, dtype=torch.int32)), x.clone()
-
-    def step(x: Tensor, score: Tensor) -> Tensor:
-        return 0.99 * x + 0.01 * score + 0.1 * torch.randn_like(x)
-
-    def pair_by_batch(x: Tensor, score: Tensor) -> Tensor:
-        z = torch.randn_like(x)
-        size = 0.05 * (z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()) ** 2
-        return x + size * score + (2 * size).sqrt() * z
-
-    def pair_by_sample(x: Tensor, score: Tensor) -> Tensor:
-        z = torch.randn_like(x)
-        ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
-        size = 0.05 * ratio.square()[:, None, None, None]
-        return x + size * score + (2 * size).sqrt() * z
-
-    eager = {None: step, "batch": pair_by_batch, "sample": pair_by_sample}[norm]
+    table, state = step_table(), x.clone()
+    eager = {None: eager_step, "batch": eager_langevin, "sample": eager_langevin_by_sample}[norm]
     compiled = torch.compile(eager)
 
     def ours() -> None:
@@ -94,20 +103,21 @@ def norms() -> Cases:
                 yield "{}@{}x{} ".format(*shape) + f"{kind} {layout}", partial(norm_calls, shape, kind, layout)
 
 
+def eager_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """GroupNorm + SiLU in plain PyTorch."""
+    return F.silu(F.group_norm(x, groups, weight, bias, 1e-6))
+
+
 def norm_calls(shape: tuple[int, ...], kind: str, layout: str) -> Calls:
     """Return a norm of 8 images."""
     groups, dtype = min(shape[0] // 4, 32), DTYPES[kind]
-
-    def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.silu(F.group_norm(x, groups, weight, bias, 1e-6))
-
     torch.compiler.reset()  # shapes beyond its limit of recompilations would run uncompiled
-    compiled = torch.compile(plain, dynamic=False)
+    compiled = torch.compile(eager_norm, dynamic=False)
     x = torch.randn(8, *shape).to(dtype).contiguous(memory_format=LAYOUTS[layout])
     weight, bias = torch.randn(2, shape[0]).to(dtype)
     return {
-        "eager": lambda: plain(x, weight, bias),
-        "inductor": lambda: compiled(x, weight, bias),
+        "eager": lambda: eager_norm(x, weight, bias, groups),
+        "inductor": lambda: compiled(x, weight, bias, groups),
         "ours": lambda: group_norm_silu(x, weight, bias, groups)[0],
     }
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.portability.pytest_runs import counts, keep, parse
+from benchmarks.portability import pytest_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "matrix"
@@ -123,7 +123,12 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     if not report.is_file():
         raise SystemExit(f"the tests of {row.name} did not run: see {folder / 'tests.log'}")
     seconds = {"install": round(installed - started), "tests": round(time.perf_counter() - installed)}
-    return {"name": row.name, **found, **counts(report), "seconds": seconds}
+    line = {"name": row.name, **found, **pytest_runs.counts(report), "seconds": seconds}
+    versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
+    said = (
+        f"{row.name}: {versions}; extension {line['extension']}\n    {line['passed']} passed, {line['failed']} failed"
+    )
+    return {**line, "said": f"{said}, {line['skipped']} skipped, {seconds} s"}
 
 
 def call(
@@ -145,22 +150,5 @@ def call(
     return (done.stdout.splitlines() or [""])[-1]
 
 
-def main() -> int:
-    """Run the rows, keep each in the file; returns the exit status."""
-    rows, out, tests = parse(__doc__ or "", ROWS, RESULTS)
-    failed = False
-    for row in rows:
-        line = run_row(row, tests)
-        versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
-        print(f"{row.name}: {versions}; extension {line['extension']}", flush=True)
-        print(f"    {line['passed']} passed, {line['failed']} failed, {line['skipped']} skipped, {line['seconds']} s")
-        for name in line["failures"]:
-            print(f"    FAILED {name}", flush=True)
-        failed |= bool(line["failed"]) or line["extension"] != "loaded"
-        if out:
-            keep(out, ROWS, line, {"command": "make matrix"})
-    return int(failed)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(pytest_runs.main(__doc__, ROWS, RESULTS, run_row, lambda: {"command": "make matrix"}))

@@ -17,13 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.portability.pytest_runs import counts, keep, parse
+from benchmarks.portability import pytest_runs
 from scoresde_fast.bench.machine import cpu_name, device_info
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,14 +128,8 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
         # Not as a module: the working folder would come before the package that is to be tested.
-        command = [
-            str(Path(sys.executable).with_name("pytest")),
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            f"--junitxml={report}",
-            *TESTS,
-        ]
+        command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider"]
+        command += [f"--junitxml={report}", "--import-mode=append", *TESTS]
         command += [f"--numprocesses={processes}"] if processes > 1 else []
         # What inductor has compiled for one instruction set fails under another.
         own = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
@@ -148,22 +141,18 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
         )
         if not report.is_file():
             raise SystemExit(f"row {row.name!r} did not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-        found = counts(report)
+        found = pytest_runs.counts(report)
     return {**found, "seconds": round(time.perf_counter() - started)}
 
 
-def run_rows(rows: Iterator[Row], tests: list[str]) -> Iterator[dict[str, Any]]:
-    """What every row found, printed as it comes."""
-    for row in rows:
-        settings = " ".join(f"{name}={value}" for name, value in row.environment.items())
-        line: dict[str, Any] = {"name": row.name, "settings": settings, "threads": row.threads, "level": row.level}
-        why = why_not_run(row)
-        line |= {"not_run": why} if why else run(row, tests)
-        found = f"{line.get('passed')} passed, {line.get('failed')} failed, {line.get('seconds')} s"
-        print(f"{row.name:<32} {f'not run: {why}' if why else found}", flush=True)
-        for name in line.get("failures", []):
-            print(f"    FAILED {name}", flush=True)
-        yield line
+def run_row(row: Row, tests: list[str]) -> dict[str, Any]:
+    """The row's settings and what it found, or why this machine cannot run it."""
+    settings = " ".join(f"{name}={value}" for name, value in row.environment.items())
+    line: dict[str, Any] = {"name": row.name, "settings": settings, "threads": row.threads, "level": row.level}
+    why = why_not_run(row)
+    line |= {"not_run": why} if why else run(row, tests)
+    said = f"not run: {why}" if why else f"{line['passed']} passed, {line['failed']} failed, {line['seconds']} s"
+    return {**line, "said": f"{row.name:<32} {said}"}
 
 
 def results_file() -> Path:
@@ -174,18 +163,10 @@ def results_file() -> Path:
     return ROOT / "benchmarks" / "results" / f"portability-{name}.json"
 
 
-def main() -> int:
-    """Run the rows, keep each in the file; returns the exit status."""
-    rows, out, tests = parse(__doc__ or "", ROWS, results_file())
-    failed = False
-    for line in run_rows(iter(rows), tests):
-        failed |= bool(line.get("failed"))
-        if out:
-            keep(
-                out, ROWS, line, {"command": "make portability", "device": device_info(), "flags": sorted(cpu_flags())}
-            )
-    return int(failed)
+def header() -> dict[str, Any]:
+    """The command and the processor."""
+    return {"command": "make portability", "device": device_info(), "flags": sorted(cpu_flags())}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(pytest_runs.main(__doc__, ROWS, results_file(), run_row, header))

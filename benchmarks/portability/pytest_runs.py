@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `portability.py` and `matrix.py` share: their command line, a run of pytest, and the file of their rows."""
+"""A table of runs of pytest: its command line, its rows' results, and the file that keeps them."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,14 +22,25 @@ class Named(Protocol):
 Row = TypeVar("Row", bound=Named)
 
 
-def parse(description: str, rows: Sequence[Row], out: Path) -> tuple[list[Row], Path | None, list[str]]:
-    """The rows that the command line asks for, the file for their results, and the test files; [] stands for all.
+def main(
+    description: str | None,
+    rows: Sequence[Row],
+    out: Path,
+    run: Callable[[Row, list[str]], dict[str, Any]],
+    header: Callable[[], dict[str, Any]],
+) -> int:
+    """Run the rows that the command line asks for, print each and keep it; returns 1 if a test failed.
 
-    The file is ``out`` unless another is named; a part of the tests is no result, and has none.
+    Args:
+        description: for ``--help``.
+        rows: all there are.
+        out: the file of the results, unless another is named; a part of the tests is no result and is not kept.
+        run: runs the named test files, or all for [], and returns the results with ``said``, a line to print.
+        header: what the file holds beside the rows.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", default="", metavar="TEXT", help="the row of this name, or rows whose name has it in it"
+        "--only", default="", metavar="TEXT", help="the row of this name, or all with it in their names"
     )
     parser.add_argument("--json", type=Path, help=f"keep the results in this file and not in {out.name}")
     parser.add_argument("tests", nargs="*", help="test files; all of them if none is given")
@@ -38,17 +49,24 @@ def parse(description: str, rows: Sequence[Row], out: Path) -> tuple[list[Row], 
     chosen = chosen or [row for row in rows if options.only.lower() in row.name.lower()]
     if not chosen:
         parser.error(f"no row has {options.only!r} in its name; there are: {', '.join(row.name for row in rows)}")
-    return chosen, options.json or (None if options.tests else out), options.tests
+    file, failed = options.json or (None if options.tests else out), False
+    for row in chosen:
+        line = run(row, options.tests)
+        print(line.pop("said"), *(f"    FAILED {name}" for name in line.get("failures", [])), sep="\n", flush=True)
+        failed |= bool(line.get("failed")) or line.get("extension", "loaded") != "loaded"
+        if file:
+            keep(file, rows, line, header())
+    return int(failed)
 
 
 def keep(out: Path, rows: Sequence[Named], line: dict[str, Any], found: dict[str, Any]) -> None:
-    """Put a row's results into the file, in place of what an earlier run found in it; the other rows stay.
+    """Put a row's results into the file in place of its earlier ones; the other rows stay.
 
     Args:
         out: the file.
         rows: all there are, in their order.
-        line: the results, of the row that ``line["name"]`` names.
-        found: what else the file is to hold.
+        line: the results of the row ``line["name"]``.
+        found: the rest of the file.
     """
     before = json.loads(out.read_text())["rows"] if out.exists() else []
     lines = {row["name"]: row for row in before} | {line["name"]: {**line, "commit": commit()}}

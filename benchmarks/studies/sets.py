@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,8 @@ def encode(folder: Path) -> dict[str, Any]:
     rates = {}
     for suffix in ("", ".npz", ".zip", ".tar"):
         begin = time.perf_counter()
-        generate(
-            Stub(),
-            range(count),
-            folder / (suffix or "png") / f"set{suffix}",
-            batch_size=batch,
-            grid=False,
-            progress=False,
-        )
+        out = folder / (suffix or "png") / f"set{suffix}"
+        generate(Stub(), range(count), out, batch_size=batch, grid=False, progress=False)
         rates[suffix or "folder"] = count / (time.perf_counter() - begin)
     # A device that is waited for, faster than any real one: what is left of its rate.
     device = Stub(seconds=batch / 2200)
@@ -151,18 +146,14 @@ def _resume(out: Path, count: int) -> dict[str, float]:
 
 def _alone(function: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
     """What a function returns in a process of its own, and the most memory that it took beyond its start."""
-    reader, writer = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_measure, args=(writer, function, arguments))
-    process.start()
-    result = reader.recv()
-    process.join()
-    return result
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        return pool.submit(_measure, function, arguments).result()
 
 
-def _measure(writer: Any, function: Callable[..., dict[str, float]], arguments: tuple[Any, ...]) -> None:
+def _measure(function: Callable[..., dict[str, float]], arguments: tuple[Any, ...]) -> dict[str, float]:
     torch.set_num_threads(1)
     result = function(*arguments)
-    writer.send({**result, "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+    return {**result, "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def split(folder: Path, count: int = 10_000) -> dict[str, Any]:

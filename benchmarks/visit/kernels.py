@@ -17,6 +17,7 @@ import triton.language as tl
 from scoresde_fast.kernels import convolution as convolution_kernels
 from torch import Tensor
 
+from benchmarks.kernels.cpu import eager_langevin, eager_norm, eager_step, step_table
 from benchmarks.kernels.shapes import heaviest_convolutions, shapes
 from benchmarks.visit import common, network_checks
 from benchmarks.visit.common import bandwidth, peak, present
@@ -27,7 +28,7 @@ from scoresde_fast.ops.affine_step import affine_step
 from scoresde_fast.ops.convolution import operation as convolution
 from scoresde_fast.ops.langevin_norms import langevin_norms
 from scoresde_fast.ops.langevin_step import langevin_step
-from scoresde_fast.ops.step_table import COLUMNS, WIDTH, DeviceTable
+from scoresde_fast.ops.step_table import DeviceTable
 
 Calls = dict[str, Callable[..., Any]]
 BATCHES = (1, 16, 256)
@@ -75,11 +76,8 @@ def norms(report: Report) -> None:
 
 
 def _norm_case(batch: int, shape: tuple[int, int, int]) -> dict[str, float]:
-    def plain(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-        return F.silu(F.group_norm(x, groups, weight, bias, 1e-6))
-
-    torch.compiler.reset()  # shapes beyond its limit of recompilations would run uncompiled, without a word
-    compiled = torch.compile(plain, dynamic=False)
+    torch.compiler.reset()  # shapes beyond its limit of recompilations would run uncompiled
+    compiled = torch.compile(eager_norm, dynamic=False)
     channels, groups = shape[0], min(shape[0] // 4, 32)
     weight, bias = torch.randn(2, channels, device=common.DEVICE, dtype=torch.bfloat16)
 
@@ -88,7 +86,7 @@ def _norm_case(batch: int, shape: tuple[int, int, int]) -> dict[str, float]:
         return (x.contiguous(memory_format=torch.channels_last),)
 
     calls: Calls = {
-        "eager": lambda x: plain(x, weight, bias, groups),
+        "eager": lambda x: eager_norm(x, weight, bias, groups),
         "inductor": lambda x: compiled(x, weight, bias, groups),
     }
     ours = dict(present("group_norm_silu"))
@@ -104,17 +102,9 @@ def _microseconds(seconds: dict[str, float]) -> dict[str, float]:
     return {f"{name}_us": 1e6 * value for name, value in seconds.items()}
 
 
-def _table(noise: float) -> DeviceTable:
-    row = torch.zeros(1, WIDTH, device=common.DEVICE)
-    values = torch.tensor([0.99, 0.01, noise], device=common.DEVICE)
-    row[0, [COLUMNS.state, COLUMNS.output, COLUMNS.noise]] = values
-    row[0, [COLUMNS.derive_output, COLUMNS.langevin]] = torch.tensor([1.0, 0.05], device=common.DEVICE)
-    return DeviceTable(row, torch.zeros(1, 3, dtype=torch.int32, device=common.DEVICE))
-
-
 def steps(report: Report) -> None:
     """The solver's step and the Langevin pair on 256 MB of state, and on a batch of CIFAR-10 images."""
-    table, copied = _table(0.1), bandwidth(report)
+    table, copied = step_table(common.DEVICE), bandwidth(report)
     full, small = max(1, common.now.state_bytes // (4 * 3072)), common.now.step_batch
     for label, batch in (("256 MB", full), (f"batch {small}", small)):
         ids = torch.arange(batch, device=common.DEVICE)
@@ -152,10 +142,10 @@ def _states(batch: int, dtype: torch.dtype) -> Callable[[], tuple[Tensor, ...]]:
 
 
 def _step_calls(table: DeviceTable, ids: Tensor | None) -> Calls:
-    def eager(x: Tensor, score: Tensor) -> Tensor:
-        mean = 0.99 * x + 0.01 * score
-        return mean if ids is None else mean + 0.1 * torch.randn_like(x)
+    def without_noise(x: Tensor, score: Tensor) -> Tensor:
+        return 0.99 * x + 0.01 * score
 
+    eager = without_noise if ids is None else eager_step
     calls: Calls = {"eager": eager, "inductor": torch.compile(eager, dynamic=False)}
     if ids is not None:
         calls["tl.randn"] = lambda x, score: randn_step(x, score, table.coefficients)
@@ -183,13 +173,7 @@ def randn_step(state: Tensor, score: Tensor, coefficients: Tensor) -> None:
 
 
 def _langevin_case(batch: int, ids: Tensor, table: DeviceTable, copied: float) -> dict[str, Any]:
-    def eager(x: Tensor, score: Tensor) -> Tensor:
-        z = torch.randn_like(x)
-        ratio = z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
-        size = 0.05 * ratio**2
-        return x + size * score + (2 * size).sqrt() * z
-
-    calls: Calls = {"eager": eager, "inductor": torch.compile(eager, dynamic=False)}
+    calls: Calls = {"eager": eager_langevin, "inductor": torch.compile(eager_langevin, dynamic=False)}
     steps = dict(present("langevin_step"))
     for backend, function in present("langevin_norms"):
 

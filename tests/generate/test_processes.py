@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_torchrun(tmp_path: Path) -> None:
-    """Two processes under torchrun make the bytes that one makes, each its share.  `benchmarks.studies.sets`: 10 000."""
+    """Two processes under torchrun make the bytes that one makes, each its share.  `studies.sets`: 10 000."""
     options = ["--steps", "3", "--seeds", "0-99", "--batch-size", "25", "--out"]
     subprocess.run([sys.executable, *SAMPLE, *options, str(tmp_path / "one")], check=True, env=ENVIRONMENT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

@@ -110,7 +110,7 @@ def test_random_kills(
 ) -> None:
     """Killed at any moments, and each time begun again in another number of shares, the set is the same at the end.
 
-    After every kill the description counts nothing that is not there, whole.  `benchmarks.studies.sets` kills 100 times.
+    After every kill the description counts nothing that is not there, whole; `benchmarks.studies.sets` kills 100 times.
     """
     kill_and_finish(tmp_path / out, kills, processes, seed=kills)
     assert files(tmp_path) == whole[out]

@@ -125,10 +125,8 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     seconds = {"install": round(installed - started), "tests": round(time.perf_counter() - installed)}
     line = {"name": row.name, **found, **pytest_runs.counts(report), "seconds": seconds}
     versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
-    said = (
-        f"{row.name}: {versions}; extension {line['extension']}\n    {line['passed']} passed, {line['failed']} failed"
-    )
-    return {**line, "said": f"{said}, {line['skipped']} skipped, {seconds} s"}
+    outcome = f"{line['passed']} passed, {line['failed']} failed, {line['skipped']} skipped, {seconds} s"
+    return {**line, "said": f"{row.name}: {versions}; extension {line['extension']}\n    {outcome}"}
 
 
 def call(

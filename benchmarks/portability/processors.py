@@ -103,11 +103,13 @@ def why_not_run(row: Row) -> str | None:
 
 
 def package(level: int) -> Path:
-    """A folder that holds the package as links into the checkout, with the kernels built for one level of x86-64."""
+    """Make a folder of links to the checkout's files, with the kernels built for one level of x86-64."""
     folder = BUILD / f"level{level}"
     links = folder / "package" / "scoresde_fast"
-    shutil.rmtree(links, ignore_errors=True)
+    shutil.rmtree(links.parent, ignore_errors=True)
     links.mkdir(parents=True)
+    for name in ("benchmarks", "docs", "kernels", "pyproject.toml", "tests"):
+        (links.parent / name).symlink_to(ROOT / name)
     for entry in [*(ROOT / "scoresde_fast").iterdir(), ROOT / "kernels"]:
         if entry.name != "__pycache__" and not entry.name.startswith("_C."):
             (links / entry.name).symlink_to(entry)
@@ -127,17 +129,17 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
     processes = max(1, (os.cpu_count() or 1) // row.threads)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
-        # Not as a module: the working folder would come before the package that is to be tested.
         command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider"]
-        command += [f"--junitxml={report}", "--import-mode=append", *TESTS]
+        command += [f"--junitxml={report}", *TESTS]
         command += [f"--numprocesses={processes}"] if processes > 1 else []
         # What inductor has compiled for one instruction set fails under another.
         own = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
-        # Before the checkout, which Python would otherwise put first for a test's own processes.
-        own |= {} if row.level is None else {"PYTHONPATH": str(package(row.level)), "PYTHONSAFEPATH": "1"}
+        # pytest puts the folder of the tests first on the path; a test's own processes take PYTHONPATH.
+        source = ROOT if row.level is None else package(row.level)
+        own |= {} if row.level is None else {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
         environment = {**os.environ, **row.environment, **own}
         done = subprocess.run(
-            [*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            [*command, *tests], cwd=source, env=environment, capture_output=True, text=True, check=False
         )
         if not report.is_file():
             raise SystemExit(f"row {row.name!r} did not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")

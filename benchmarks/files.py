@@ -17,7 +17,7 @@ RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of the command line that shows a module's docstring as it stands."""
+    """Return a parser of the command line whose help is a module's docstring."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 

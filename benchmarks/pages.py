@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages of the committed results: python benchmarks/pages.py [--out build/pages]"""
+"""The pages of the committed results: python -m benchmarks.pages [--out build/pages]"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGES: dict[str, Callable[[Any, Path], None]] = {
     "sampling": lambda found, path: report.write_html(BenchResult.of(found), path),
     "solvers": page.write_html,
 }
-"""What makes a page, by the first word of the result's name."""
+"""The function that writes a page, by the first word of the result's name."""
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 
 Two threads, one process, alternatives interleaved, medians.  The shapes are those of NCSN++ for CIFAR-10 at batch 8,
 and 256 images of 3x32x32 for the solver's steps.  The process keeps the memory that it frees, as the command line's
-does, so that neither side pays for fresh pages at every call.  Writes benchmarks/results/cpu-kernels.json.
+does, so neither side pays for fresh pages at every call.  Writes benchmarks/results/cpu-kernels.json.
 `make bench-kernels` times our side of the same cases by pytest-benchmark.
 """
 
@@ -37,7 +37,7 @@ LAYOUTS = {"channels_last": torch.channels_last, "contiguous_format": torch.cont
 Calls = dict[str, Callable[[], Any]]
 """The alternatives by name, ours as "ours"."""
 Cases = Iterator[tuple[str, Callable[[], Calls]]]
-"""The title of each case, and what makes its inputs and calls."""
+"""The title of each case, and a function that makes its inputs and calls."""
 
 
 def ncsnpp(operation: str) -> list[tuple[Any, ...]]:
@@ -46,7 +46,7 @@ def ncsnpp(operation: str) -> list[tuple[Any, ...]]:
 
 
 def steps() -> Cases:
-    """A solver's step with its noise, and the Langevin pair with either norms, at 256 x 3 x 32 x 32."""
+    """Yield a solver's step with its noise, and the Langevin pair with either norm, at 256 x 3 x 32 x 32."""
     yield "affine_step with noise", partial(step_calls, None)
     yield "langevin, each sample's norms, and step", partial(step_calls, "sample")
     yield "langevin, the batch's norms, and step", partial(step_calls, "batch")
@@ -61,19 +61,19 @@ def step_table(device: str = "cpu") -> DeviceTable:
 
 
 def eager_step(x: Tensor, score: Tensor) -> Tensor:
-    """The row of `step_table` in plain PyTorch."""
+    """Take the step of `step_table` in plain PyTorch."""
     return 0.99 * x + 0.01 * score + 0.1 * torch.randn_like(x)
 
 
 def eager_langevin(x: Tensor, score: Tensor) -> Tensor:
-    """The Langevin step of `step_table` in plain PyTorch, by the batch's norms."""
+    """Take the Langevin step of `step_table` in plain PyTorch, by the batch's norms."""
     z = torch.randn_like(x)
     size = 0.05 * (z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()) ** 2
     return x + size * score + (2 * size).sqrt() * z
 
 
 def eager_langevin_by_sample(x: Tensor, score: Tensor) -> Tensor:
-    """The same by each sample's norms."""
+    """Take the Langevin step by each sample's norms."""
     z = torch.randn_like(x)
     size = 0.05 * (z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)).square()[:, None, None, None]
     return x + size * score + (2 * size).sqrt() * z
@@ -96,7 +96,7 @@ def step_calls(norm: Literal["sample", "batch"] | None) -> Calls:
 
 
 def norms() -> Cases:
-    """GroupNorm + SiLU in channels_last, and in NCHW float32."""
+    """Yield GroupNorm + SiLU in channels_last, and in NCHW float32."""
     for shape in sorted({shape for shape, _ in ncsnpp("group_norm_silu")}, reverse=True):
         for kind in DTYPES:
             for layout in list(LAYOUTS)[: 2 if kind == "float32" else 1]:
@@ -104,7 +104,7 @@ def norms() -> Cases:
 
 
 def eager_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """GroupNorm + SiLU in plain PyTorch."""
+    """Apply GroupNorm + SiLU in plain PyTorch."""
     return F.silu(F.group_norm(x, groups, weight, bias, 1e-6))
 
 
@@ -123,7 +123,7 @@ def norm_calls(shape: tuple[int, ...], kind: str, layout: str) -> Calls:
 
 
 def resampling() -> Cases:
-    """The FIR filter with factor 2, against a grouped convolution."""
+    """Yield the FIR filter with factor 2, against a grouped convolution."""
     for shape, direction in shapes("fir_resample", CIFAR10.__contains__)["NCSN++"]:
         for kind in DTYPES:
             for layout in LAYOUTS:
@@ -143,7 +143,7 @@ def resampling_calls(shape: tuple[int, ...], direction: Any, kind: str, layout: 
 
 
 def convolutions() -> Cases:
-    """Winograd's 3x3 convolutions, float32, against torch's in both formats."""
+    """Yield Winograd's 3x3 convolutions, float32, against torch's in both formats."""
     for (channels, height, width), (out, side) in ncsnpp("convolution"):
         if fits(torch.empty(out, channels, side, side)):
             case = partial(convolution_calls, channels, height, width, out)
@@ -178,7 +178,7 @@ def measure(calls: Calls) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure the parts; those that are left out keep their figures."""
+    """Measure the chosen parts; the others keep their figures."""
     arguments = parser(__doc__)
     arguments.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
     options = arguments.parse_args()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels' machine code, without a GPU: python -m benchmarks.kernels.sass [--arch sm_90] [--only LABEL] [--quick]
 
-Compiles every form that ``scoresde_fast.kernels`` names and, with nvcc where there is one, the forms of csrc/cuda that
-samplers use; disassembles them and prints one row a form. It fails (exit status 1) where a kernel spills or has local
-memory, where a form costs more static instructions an element on sm_90 than its budget, and where a form whose pointers
-are all aligned moves its data in pieces narrower than 16 bytes: a thread's neighbours must fill 16 bytes of the widest
-tensor. What nvcc made is kept in build/sass; tests/build_system/test_cuda.py looks for spills in all of csrc/cuda.
+Compiles every form that ``scoresde_fast.kernels`` names and, with nvcc if it is installed, the forms of csrc/cuda that
+samplers use; disassembles them and prints one row a form. It fails (exit status 1) if a kernel spills or has local
+memory, if a form has more static instructions an element on sm_90 than its budget, or if a form with aligned pointers
+moves its data in pieces narrower than 16 bytes: a thread's neighbours must fill 16 bytes of the widest tensor.
+nvcc's output is kept in build/sass; tests/build_system/test_cuda.py looks for spills in all of csrc/cuda.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from scoresde_fast import __version__, kernels
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 BUDGET_ARCHITECTURE = "sm_90"
-#: Those of CMakeLists.txt.
+#: As in CMakeLists.txt.
 NVCC_OPTIONS = ("-std=c++17", "-O3", "-fmad=false")
-#: Scalars and short vectors beside the data may be narrow: at most this share of the bytes.
+#: The largest share of bytes in narrow accesses: scalars and short vectors beside the data.
 NARROW_SHARE = 0.1
 COLUMNS = (
     "label", "arch", "instructions", "per_element", "budget", "registers", "spills", "local", "shared", "widest",
@@ -56,10 +56,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One kernel for one architecture; bytes, and bits of the accesses to global memory.
+    """One kernel for one architecture: bytes of its memory, bits of its accesses to global memory.
 
-    ``narrow_share`` is the share of the data's bytes that move in pieces narrower than they must, None where it is not
-    claimed; ``per_element`` counts a loop's body once, and is None for the small kernels that only add up.
+    ``narrow_share`` is the share of the data's bytes that move in too narrow pieces, None if no width is claimed;
+    ``per_element`` counts a loop's body once, and is None for the small kernels that only add up.
     """
 
     label: str
@@ -77,7 +77,7 @@ class Row:
     narrow_share: float | None = None
 
     def failures(self) -> Iterator[str]:
-        """One sentence for each proof that fails."""
+        """Yield a sentence for each proof that fails."""
         if self.spills or self.local:
             yield f"{self.spills} spills and {self.local} bytes of local memory"
         if self.arch == BUDGET_ARCHITECTURE and self.budget and self.per_element and self.per_element > self.budget:
@@ -88,10 +88,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Compiled:
-    """One function's machine code, what it holds (bytes), and what is known of its form.
+    """One function's machine code, its memory in bytes, and the properties of its form.
 
-    ``thread_elements`` is how many elements a thread makes; ``least`` the bits in which its data must move at least,
-    and ``small`` the bytes of the scalars and short vectors beside it.
+    ``thread_elements`` is the number of elements that a thread makes, ``least`` the least bits of an access to its
+    data, ``small`` the bytes of the scalars and short vectors beside it.
     """
 
     label: str
@@ -106,7 +106,7 @@ class Compiled:
     small: float
 
     def row(self, opcodes: list[str]) -> Row:
-        """The row of this function, whose instructions these are."""
+        """Return the row of this function from its instructions."""
         stems = [opcode.split(".")[0] for opcode in opcodes]
         widths = [_width(opcode) for opcode in opcodes if re.match(r"(?:LDG|STG|LDGSTS|LD|ST)\.", opcode)] or [0]
         share = None
@@ -139,7 +139,7 @@ def _width(opcode: str) -> int:
 
 
 def functions(cubin: bytes) -> Iterator[tuple[str, bytes, int, int, int]]:
-    """Of every function of a cubin, an ELF file: name, code, registers, and bytes of local and of shared memory."""
+    """Yield name, code, registers, and bytes of local and shared memory of every function of a cubin, an ELF file."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -158,9 +158,9 @@ def functions(cubin: bytes) -> Iterator[tuple[str, bytes, int, int, int]]:
 
 
 def disassemble(arch: str, codes: Iterable[bytes]) -> list[list[str]]:
-    """The opcodes with their modifiers of several functions, in order, without what only fills up.
+    """Return the opcodes with their modifiers of several functions, in order, without padding.
 
-    The disassembler takes half a second to begin with, so it is given all of them as one.
+    The disassembler takes half a second to start, so it gets all functions as one.
     """
     codes = list(codes)
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
@@ -176,9 +176,9 @@ def disassemble(arch: str, codes: Iterable[bytes]) -> list[list[str]]:
 
 
 def data_width(ttgir: str, threads: int) -> tuple[int, float]:
-    """``least`` and ``small`` of `Compiled` for a Triton kernel.
+    """Return ``least`` and ``small`` of `Compiled` for a Triton kernel.
 
-    Triton's own program tells what the machine code does not: which accesses are scalars or short vectors.
+    Triton's program shows which accesses are scalars or short vectors; the machine code does not.
     """
     bits = {"f64": 64, "i64": 64, "f32": 32, "i32": 32, "f16": 16, "bf16": 16, "i16": 16, "i8": 8, "i1": 8}
     tensors, small = [], 0.0
@@ -200,7 +200,7 @@ def data_width(ttgir: str, threads: int) -> tuple[int, float]:
 
 
 def triton_forms(only: str, quick: bool) -> list[tuple[str, int]]:
-    """(module, index) of every form whose label has ``only`` in it.
+    """Return (module, index) of every form with ``only`` in its label.
 
     ``quick``: of each kernel, the forms that have a budget, or else its first.
     """
@@ -258,7 +258,7 @@ class CudaForm:
     budget: float | None = None
 
     def mangled(self) -> re.Pattern[str]:
-        """What this form's name in a cubin has in it."""
+        """Return the pattern of this form's name in a cubin."""
         values = {"false": 0, "true": 1, "none": 0, "fast": 1, "precise": 2, "signs": 3, "float32": 1, "bfloat16": 2}
         name, _, arguments = self.kernel.partition("<")
         numbers = [values.get(word.split("::")[-1], word) for word in arguments.split(", ")]
@@ -266,7 +266,7 @@ class CudaForm:
 
 
 def cuda_forms() -> list[CudaForm]:
-    """The forms that samplers use most: whole quads, and of steps a row that has the state alone."""
+    """Return the forms that samplers use most: whole quads, and for steps a row with only the state."""
     found = [
         CudaForm("normal, fast, CUDA", "normal", "field_kernel<Noise::fast, true", 8, 8, 40.0),
         CudaForm("rademacher, CUDA", "normal", "field_kernel<Noise::signs, true", 8, 8, 20.0),
@@ -320,7 +320,7 @@ def compile_cuda(forms: list[CudaForm], arch: str) -> list[Compiled]:
 
 @cache
 def find_nvcc() -> str | None:
-    """$CUDACXX, nvcc on PATH, or that of the package nvidia-cuda-nvcc."""
+    """Return $CUDACXX, nvcc on PATH, or that of the package nvidia-cuda-nvcc."""
     named = os.environ.get("CUDACXX") or "nvcc"
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(folder) / "cu13" / "bin" for folder in (spec.submodule_search_locations or [])] if spec else []
@@ -329,13 +329,13 @@ def find_nvcc() -> str | None:
 
 @cache
 def nvcc_version() -> str:
-    """Empty where there is no nvcc."""
+    """Return nvcc's version, or an empty string without nvcc."""
     nvcc = find_nvcc()
     return subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout.split("\n")[-2] if nvcc else ""
 
 
 def measure(architectures: list[str], only: str, quick: bool) -> list[Row]:
-    """Compile every form whose label has ``only`` in it, in two processes; ``quick``: see `triton_forms`."""
+    """Compile every form with ``only`` in its label, in two processes; ``quick`` as in `triton_forms`."""
     sources: dict[str, list[CudaForm]] = {}
     for form in cuda_forms() if find_nvcc() else []:
         if only.lower() in form.label.lower() and (form.budget or not quick):
@@ -355,7 +355,7 @@ def measure(architectures: list[str], only: str, quick: bool) -> list[Row]:
 
 
 def show(rows: list[Row]) -> str:
-    """The table, in Markdown."""
+    """Return the table in Markdown."""
     lines = ["| " + " | ".join(COLUMNS).replace("_", " ") + " |", "| --- " * len(COLUMNS) + "|"]
     for row in rows:
         cells = [getattr(row, column) for column in COLUMNS]
@@ -365,13 +365,13 @@ def show(rows: list[Row]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What compiled: the results hold for these alone."""
+    """Return the compilers' versions, for which alone the results hold."""
     python = sys.version.split()[0]
     return {"scoresde_fast": __version__, "triton": triton.__version__, "python": python, "nvcc": nvcc_version()}
 
 
 def main() -> int:
-    """Print the table and what failed; the exit status is 1 where anything did."""
+    """Print the table and the failures; returns 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="default: all of them")
     parser.add_argument("--only", default="", help="part of a label")

@@ -2,8 +2,8 @@
 """A plain `pip install .` against the checkout's environment: python -m benchmarks.portability.install_speed PYTHON
 
 64 images of digits-vp by dpmpp_2m in 20 steps, on two threads, in processes of this interpreter and of the other one in
-turn. Writes benchmarks/results/install-speed.json. Exit status 1 where the two make different images, or the other has
-no extension.
+turn. Writes benchmarks/results/install-speed.json. Exit status 1 if their images differ, or if the other has no
+extension.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ print(json.dumps(found | {"device": device_info()}))
 
 
 def measure(python: Path) -> dict[str, Any]:
-    """The median seconds of a process of that interpreter, the mean pixel, and the versions."""
+    """Return median seconds, the mean pixel and the versions of a process of an interpreter."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": ""}
-    with tempfile.TemporaryDirectory() as elsewhere:  # not beside a checkout's own package
+    with tempfile.TemporaryDirectory() as elsewhere:  # a checkout's package would come first
         output = subprocess.check_output([python, "-c", MEASURE], cwd=elsewhere, env=environment, text=True)
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found

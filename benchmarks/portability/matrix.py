@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds and tests the package with each supported Python and torch: python -m benchmarks.portability.matrix
+"""Installation and tests with each supported Python and torch: python -m benchmarks.portability.matrix
 
-For every row of `ROWS`: a copy of the checkout's tracked files, a fresh virtual environment, an installation as a user
-would make it, and the tests that are not slow. The environments stay in build/matrix for the next
-run. Prints two lines a row, and keeps them in benchmarks/results/matrix.json. Exit status 1 where a row fails.
+For every row of `ROWS`: a copy of the tracked files, a virtual environment, an installation as by a user, and the tests
+that are not slow. The environments stay in build/matrix for the next run. Prints two lines a row, and keeps them in
+benchmarks/results/matrix.json. Exit status 1 if a row fails.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BUILD = ROOT / "build" / "matrix"
 RESULTS = ROOT / "benchmarks" / "results" / "matrix.json"
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "setuptools")
 HAS_TRITON = "from importlib.util import find_spec; print(find_spec('triton') is not None)"
-#: Its page is made from what the rows find, so that it lags behind the results while they run.
+#: It compares the page with the results, which change while the rows run.
 NOT_RUN = "tests/benchmarks/test_portability.py::test_figures_come_from_results"
-#: The processor, what the environment holds, and whether the extension loads, as JSON.
+#: Prints the processor, the versions, and whether the extension loads, as JSON.
 REPORT = f"""
 import json, platform
 from importlib import metadata
@@ -51,9 +51,9 @@ class Row:
     Attributes:
         name: of its folder.
         python: the interpreter's version, "3.12".
-        packages: what is installed before the package: its torch.
-        triton: what is installed where that torch brings none, as some builds for a CPU do.
-        pinned: the other packages have the versions of constraints.txt; else the newest.
+        packages: installed before the package: its torch.
+        triton: installed if that torch brings no Triton, as some builds for a CPU.
+        pinned: the other packages have the versions of constraints.txt, not the newest.
     """
 
     name: str
@@ -71,7 +71,7 @@ ROWS = (
 
 
 def interpreter(version: str) -> str:
-    """A Python of that version: on PATH, or among pyenv's.
+    """Return a Python of that version, on PATH or among pyenv's.
 
     Raises:
         SystemExit: no Python of that version was found.
@@ -87,19 +87,16 @@ def interpreter(version: str) -> str:
 
 
 def copy_sources(target: Path) -> None:
-    """The tracked files as they are in the checkout, and the golden data that lies beside it."""
+    """Copy the tracked files as they are in the checkout."""
     shutil.rmtree(target, ignore_errors=True)
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target / name)
-    shared = ROOT.parent / "shared"
-    if shared.is_dir() and not (target.parent / "shared").exists():
-        (target.parent / "shared").symlink_to(shared)
 
 
 def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
-    """Versions, whether the extension was built, and the counts of the tests."""
+    """Install and test; returns versions, the extension's state, and the counts of the tests."""
     folder, source = BUILD / row.name, BUILD / row.name / "source"
     copy_sources(source)
     python = str(folder / "venv" / "bin" / "python")
@@ -111,7 +108,7 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     call([*pip, *row.packages], folder, "torch")
     if call([python, "-c", HAS_TRITON], folder, "triton") == "False":
         call([*pip, row.triton], folder, "triton")
-    # Named once more: else pip may take another torch for the sake of a package that wants one.
+    # Named again, or pip may change torch for another package.
     call([*pip, *row.packages, "--editable", f"{source}[train,test]"], folder, "install")
     installed = time.perf_counter()
     found = json.loads(call([python, "-c", REPORT], folder, "report", cwd=folder))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numerical tests as other processors would run them: python -m benchmarks.portability.processors
+"""The numerical tests with other processors' instructions: python -m benchmarks.portability.processors
 
-One machine stands for many: PyTorch, oneDNN, the BLAS libraries and this package's own kernels are told to use the
-instructions of older processors, one after the other and all at once, as far as this processor has them. Prints a line
-a row, and keeps it in benchmarks/results/portability-PROCESSOR.json, of which the table in docs/portability.md is made.
-Exit status 1 where a test fails.
+PyTorch, oneDNN, the BLAS libraries and this package's kernels are limited to the instructions of older processors, one
+after the other and all at once, as far as this processor has them. Prints a line a row, and keeps it in
+benchmarks/results/portability-PROCESSOR.json, the source of the table in docs/portability.md. Exit status 1 if a test
+fails.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from scoresde_fast.bench.machine import cpu_name, device_info
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "portability"
 TESTS = ("-m", "not slow and not same_everywhere", "-k", "not triton")
-"""What is run: not Triton's kernels, which an interpreter runs here in NumPy."""
+"""The tests that run: without Triton's kernels, which an interpreter runs in NumPy here."""
 AVX2 = frozenset({"avx2", "fma"})
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 AMX = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
 LEVELS = {1: frozenset[str](), 3: AVX2, 4: AVX512}
-"""What the levels of x86-64 that the CPU kernels are built for need, as flags of /proc/cpuinfo."""
+"""Flags of /proc/cpuinfo that the CPU kernels for each level of x86-64 need."""
 #: NumPy's own loops, where its wheels choose them at run time.
 NUMPY_BEYOND_SSE = "AVX512_SPR,AVX512_ICL,X86_V4,AVX512_SKX,X86_V3,AVX2,FMA3"
 
@@ -43,8 +43,8 @@ class Row:
     """One run of the tests.
 
     Attributes:
-        name: what is different in it.
-        environment: variables that tell the libraries so.
+        name: its difference.
+        environment: variables that limit the libraries.
         level: the one level of x86-64 that the CPU kernels are built for; None: the installed extension.
         threads: of PyTorch, in each test process.
         needs: flags that the processor must have, as /proc/cpuinfo names them.
@@ -88,14 +88,14 @@ ROWS = (
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """The flags of this processor; none where the system does not tell."""
+    """Return the flags of this processor, or no flags on a system without /proc/cpuinfo."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())
 
 
 def why_not_run(row: Row) -> str | None:
-    """Why this machine cannot run a row, or None."""
+    """Return the reason why this machine cannot run a row, or None."""
     if row.level is not None and not (platform.machine() == "x86_64" and sys.platform == "linux"):
         return "the kernels have one form on this system"
     missing = sorted(row.needs - cpu_flags())
@@ -124,7 +124,7 @@ def package(level: int) -> Path:
 
 
 def run(row: Row, tests: list[str]) -> dict[str, Any]:
-    """Counts of passed, failed and skipped tests, the names of those that failed, and the seconds it took."""
+    """Run the tests; returns the counts of passed, failed and skipped ones, the names of failed ones, and seconds."""
     started = time.perf_counter()
     processes = max(1, (os.cpu_count() or 1) // row.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +132,7 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
         command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider"]
         command += [f"--junitxml={report}", *TESTS]
         command += [f"--numprocesses={processes}"] if processes > 1 else []
-        # What inductor has compiled for one instruction set fails under another.
+        # Code that inductor compiled for one instruction set fails under another.
         own = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
         # pytest puts the folder of the tests first on the path; a test's own processes take PYTHONPATH.
         source = ROOT if row.level is None else package(row.level)
@@ -148,7 +148,7 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
 
 
 def run_row(row: Row, tests: list[str]) -> dict[str, Any]:
-    """The row's settings and what it found, or why this machine cannot run it."""
+    """Run a row; returns its settings and counts, or why this machine cannot run it."""
     settings = " ".join(f"{name}={value}" for name, value in row.environment.items())
     line: dict[str, Any] = {"name": row.name, "settings": settings, "threads": row.threads, "level": row.level}
     why = why_not_run(row)
@@ -158,7 +158,7 @@ def run_row(row: Row, tests: list[str]) -> dict[str, Any]:
 
 
 def results_file() -> Path:
-    """Named after the processor and the widest instructions it has."""
+    """Return the file, named after the processor and its widest instructions."""
     sets = {"amx": AMX, "avx512": AVX512, "avx2": AVX2, "baseline": frozenset[str]()}
     widest = next(name for name, needs in sets.items() if needs <= cpu_flags())
     name = "-".join(re.findall(r"[a-z0-9]+", f"{cpu_name()} {widest}".lower()))
@@ -166,7 +166,7 @@ def results_file() -> Path:
 
 
 def header() -> dict[str, Any]:
-    """The command and the processor."""
+    """Return the command and the processor."""
     return {"command": "make portability", "device": device_info(), "flags": sorted(cpu_flags())}
 
 

@@ -76,7 +76,7 @@ def keep(out: Path, rows: Sequence[Named], line: dict[str, Any], found: dict[str
 
 
 def commit() -> str:
-    """The commit of the checkout, with a star where tracked files differ from it."""
+    """Return the commit of the checkout, with a star if tracked files differ from it."""
     named = subprocess.run(
         ["git", "describe", "--always", "--dirty=*", "--exclude=*"],
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
@@ -85,7 +85,7 @@ def commit() -> str:
 
 
 def counts(report: Path) -> dict[str, Any]:
-    """``passed``, ``failed`` and ``skipped`` tests, and ``failures``, the names of those that failed."""
+    """Return the numbers of ``passed``, ``failed`` and ``skipped`` tests, and the names of the ``failures``."""
     cases = list(ElementTree.parse(report).iter("testcase"))
     failures = sorted(
         f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"

@@ -47,7 +47,7 @@ WEIGHTS, MEANS, STD = (0.3, 0.5, 0.2), (-0.8, -0.1, 0.6), 0.05
 
 STEPS = (20, 30, 50, 75, 100, 150, 200, 300, 500)
 FIELD = 64
-"""A sample of the sampler holds FIELD^2 independent particles, one a pixel."""
+"""A sample holds FIELD^2 independent particles, one a pixel."""
 BATCH = 8
 GRIDS = ("quadratic", "uniform")
 
@@ -61,7 +61,7 @@ GDDIM_GRIDS = (("quadratic", None), ("sqrt", 0.02))
 """Grids with their last time; None is the model's.  A network's error in the velocity's score grows like 1 / t in the
 position's, so stopping earlier may be better."""
 NOISY_GDDIM: dict[str, Any] = {"grid": "logsnr", "eps": 0.005, "eta": 1.0}
-"""Where gDDIM's noisy form does well: even steps in the logarithm of the signal-to-noise ratio."""
+"""A good grid for gDDIM's noisy form: even steps in the logarithm of the signal-to-noise ratio."""
 KEYS = ("solver", "grid", "order", "steps", "eps", "eta")
 
 
@@ -95,12 +95,12 @@ class MixtureVelocityScore(nn.Module):
 
 
 def model(field: int = FIELD) -> ScoreFunction:
-    """The exact score model of field^2 independent particles a sample."""
+    """Return the exact score model of field^2 independent particles a sample."""
     return ScoreFunction(MixtureVelocityScore(), ExactScore(SDE), (1, field, field), centered=False, is_image=False)
 
 
 def quantiles(count: int) -> Array:
-    """The mixture's quantiles at (i + 1/2) / count, by bisection to the last bit."""
+    """Return the mixture's quantiles at (i + 1/2) / count, by bisection to the last bit."""
     wanted = (np.arange(count) + 0.5) / count
     lower, upper = np.full(count, -2.0), np.full(count, 2.0)
     for _ in range(56):
@@ -111,28 +111,28 @@ def quantiles(count: int) -> Array:
 
 
 def wasserstein(values: Array, exact: Array) -> float:
-    """2-Wasserstein distance of as many values to the distribution with the quantiles ``exact``."""
+    """Return the 2-Wasserstein distance of values to the distribution with the quantiles ``exact``, equal in number."""
     return float(np.sqrt(((np.sort(values) - exact) ** 2).mean()))
 
 
 def exact_draws(count: int, seed: int) -> Array:
-    """``count`` draws of the mixture itself."""
+    """Draw ``count`` values of the mixture."""
     generator = np.random.default_rng(seed)
     return generator.choice(MEANS, count, p=WEIGHTS) + STD * generator.normal(size=count)
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and standard error of runs, and the runs."""
+    """Return mean and standard error of runs, and the runs."""
     return {"mean": float(np.mean(values)), "standard_error": _error(values), "runs": list(values)}
 
 
 def distances(
     steps: Sequence[int], runs: int, fields: int, grids: Sequence[str], keep: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """W2 to the data of ``runs`` runs of fields * FIELD^2 particles each; both solvers begin at the same states.
+    """Return W2 to the data of ``runs`` runs of fields * FIELD^2 particles each; both solvers start at the same states.
 
-    The distance of all runs' particles together is ``pooled``; that of single runs tells what chance does to it.
-    ``keep`` is given the rows so far after every row.
+    The distance of all runs' particles together is ``pooled``; the distances of single runs show its chance error.
+    ``keep`` gets the rows so far after every row.
     """
     count = fields * FIELD**2
     exact = quantiles(count)
@@ -176,14 +176,14 @@ def _error(values: Sequence[float]) -> float:
 
 
 def velocity_score(u: Array, t: float) -> Array:
-    """(N, 2) -> (N,), in float64."""
+    """Return the velocity's score, (N, 2) -> (N,), in float64."""
     states = torch.from_numpy(u).view(-1, 2, 1, 1)
     score: Tensor = model(1).network(states, torch.full((len(u),), t, dtype=torch.float64))
     return score.view(-1).numpy()
 
 
 def converged(start: Array, eps: float) -> Array:
-    """The probability flow from the states ``start`` (N, 2) at T to eps, to 1e-9."""
+    """Integrate the probability flow from the states ``start`` (N, 2) at T to eps, to 1e-9."""
 
     def slope(t: float, flat: Array) -> Array:
         u = flat.reshape(-1, 2)
@@ -197,7 +197,7 @@ def converged(start: Array, eps: float) -> Array:
 
 
 def run_in_float64(options: SolverOptions, u: Array) -> Array:
-    """The table's run from the states (N, 2) at T."""
+    """Run the solver's table from the states (N, 2) at T."""
     derived: list[Array] = []
     for row in build_table(SDE, options).rows:
         assert isinstance(row, PairRow) and row.derive is not None
@@ -208,7 +208,7 @@ def run_in_float64(options: SolverOptions, u: Array) -> Array:
 
 
 def ode_errors(particles: int, evaluations: Sequence[int] = EVALUATIONS) -> dict[str, Any]:
-    """RMS over the particles of x at eps, against the converged flow from the same states at T."""
+    """Return the RMS error over the particles of x at eps, against the converged flow from the same states at T."""
     start: Array = np.random.default_rng(0).normal(size=(particles, 2)) * SDE.prior_stds
     exact = converged(start, SDE.sampling_eps)
     rows = []
@@ -222,7 +222,7 @@ def ode_errors(particles: int, evaluations: Sequence[int] = EVALUATIONS) -> dict
 
 
 def orders(sizes: Sequence[int] = ORDER_SIZES) -> list[dict[str, Any]]:
-    """Errors in mean and covariance at eps on Gaussian data from its own marginal at T, and their slope."""
+    """Return errors in mean and covariance at eps on Gaussian data from its marginal at T, and their slope."""
     rows = []
     cases = [("em", False, None), ("em", True, None), ("sscs", False, None)]
     for solver, flow, order in (*cases, *(("gddim", True, order) for order in (1, 2, 3, 4))):
@@ -240,7 +240,7 @@ def orders(sizes: Sequence[int] = ORDER_SIZES) -> list[dict[str, Any]]:
 
 
 def cases() -> list[Case]:
-    """Return the cases of the digits, those that are compared with one another first."""
+    """Return the cases of the digits, the most compared ones first."""
 
     def case(solver: str, steps: int, **options: Any) -> Case:
         return {**dict.fromkeys(KEYS), "solver": solver, "steps": steps, **options}

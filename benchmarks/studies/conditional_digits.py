@@ -5,7 +5,7 @@ classes   500 images guided to the classes in turn: the share that an SVC recogn
 colours   500 held-out digits coloured from their gray: the share whose hue is within 0.05 of that of their class
 halves    500 held-out digits whose lower half is filled in: the share that the SVC recognises as the original's class
 restore   64 held-out digits from noisy measurements: root mean squared errors by both methods
-cost      what a step costs under each kind of condition, against a step and a forward without, interleaved
+cost      the cost of a step under each kind of condition, against a step without, interleaved
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def share(found: Any, wanted: Tensor) -> float:
 
 
 def classes(name: str) -> dict[str, Any]:
-    """Shares of the asked class, with guidance and without."""
+    """Return the shares of the asked class, with guidance and without."""
     recogniser, wanted = Recogniser(), torch.arange(COUNT) % CLASSES
     options = {**FAST[name], "steps": CLASS_STEPS}
     model, seeds = sf.load(name), range(COUNT)
@@ -102,7 +102,7 @@ def by_method(
 
 
 def colours(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
-    """Shares of the right hue, and how far the gray is from what was given."""
+    """Return the shares of the right hue, and the largest error of the gray."""
     images, labels = held_out(COUNT)
     gray = images.mean(1, keepdim=True)
 
@@ -111,7 +111,7 @@ def colours(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
         off = (coloured.mean(1, keepdim=True) - gray).abs().max()
         return {"hue_of_class": share(tint_class(coloured), labels), "gray_off": float(off)}
 
-    # As many evaluations with a corrector serve CLD better.
+    # CLD does better with a corrector and the same number of evaluations.
     guided = (
         corrected(name, GUIDED_STEPS // 2, 1, snr=0.35, grid="quadratic")
         if name == "digits-cld"
@@ -121,7 +121,7 @@ def colours(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
 
 
 def halves(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
-    """Shares of the original's class, and how far known pixels are from what they were."""
+    """Return the shares of the original's class, and the largest error of known pixels."""
     recogniser, (images, labels) = Recogniser(), held_out(COUNT)
     mask = torch.ones(16, 16)
     mask[8:] = 0
@@ -135,7 +135,7 @@ def halves(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
 
 
 def restore(name: str) -> dict[str, Any]:
-    """Root mean squared errors against the originals."""
+    """Return root mean squared errors against the originals."""
     images, _ = held_out(RESTORED)
     errors: dict[str, Any] = {}
     for task, operator in OPERATORS.items():
@@ -205,7 +205,7 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Measure the parts of each model, and write after each."""
+    """Measure the parts of each model, and write the results after each."""
     arguments = parser(__doc__)
     arguments.add_argument("parts", nargs="*", default=list(PARTS))
     arguments.add_argument("--models", nargs="+", default=list(FAST))

@@ -50,7 +50,7 @@ DPS_SCALE = 0.02  # with it the mean distance to the measurement comes out near 
 PREDICTORS = {"ve": "reverse_diffusion", "vp": "reverse_diffusion", "subvp": "euler_maruyama", "cld": "sscs"}
 GRIDS = {"ve": ("uniform",), "vp": ("uniform", "quadratic"), "subvp": ("uniform", "quadratic"), "cld": ("quadratic",)}
 RUNS = ((60, 12), (1000, 2))
-"""Steps, and corrector steps at each, of which the bias is computed."""
+"""Steps, and corrector steps at each, of the runs with an exact bias."""
 SNR = 0.4
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flow against SciPy, and what a divergence costs: python -m benchmarks.studies.flow [--device cpu] [--batch 256]
+"""The flow against SciPy, and the cost of a divergence: python -m benchmarks.studies.flow [--device cpu] [--batch 256]
 
 RK45 of the probability flow at 1e-5 against the loop that a SciPy user writes (``solve_ivp`` over the whole batch, the
-plain network in evaluation mode, channels_last), by the same error norm and so by the same evaluations; and what one
-evaluation with Hutchinson's estimate costs, against one evaluation alone.  Interleaved in one process, medians.  Writes
+plain network in evaluation mode, channels_last), by the same error norm and so by the same evaluations; and the cost of
+an evaluation with Hutchinson's estimate over one without.  Interleaved in one process, medians.  Writes
 benchmarks/results/flow-DEVICE.json.
 """
 
@@ -51,7 +51,7 @@ def scipy_loop(model: ScoreFunction, prior: torch.Tensor) -> Any:
 def rk45_against_scipy(
     name: str, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Any]:
-    """RK45 against SciPy, by the batch's error as SciPy has it and by each sample's own.
+    """Compare RK45 with SciPy, by the batch's error as in SciPy and by each sample's.
 
     SciPy's network computes in float32, by TF32 unless ``precision`` is "fp32"; ours in ``precision``.
     """
@@ -65,7 +65,7 @@ def rk45_against_scipy(
     plain.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     prior = plain.prior(Noise(0, torch.arange(batch, device=device)).normal(0, plain.state_shape))
     flags: Precision = "fp32" if precision == "fp32" else "tf32"
-    if device.type == "cuda":  # a step is captured at a batch's first run, and cuDNN measures
+    if device.type == "cuda":  # the first run captures a step, and cuDNN searches
         for sampler in samplers.values():
             sampler.sample(range(batch))
         with arithmetic(flags, device), torch.no_grad():
@@ -106,7 +106,7 @@ def rk45_against_scipy(
 def divergence_cost(
     model: sf.ScoreModel, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Any]:
-    """One evaluation with the divergence against one without, of the same folded network; captured on a GPU."""
+    """Compare an evaluation with its divergence with one without, of the same folded network; captured on a GPU."""
     model = model.to(device).eval()
     with torch.no_grad():
         drift = Drift(model, 1e-5, precision, device=device)

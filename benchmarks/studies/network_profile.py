@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an evaluation of the folded network spends its time: python -m benchmarks.studies.network_profile
+"""The time of an evaluation of the folded network by kind of operation: python -m benchmarks.studies.network_profile
 
 Self time of every operation, grouped, by PyTorch's profiler, beside the plain network's; on a GPU where there is one.
 Writes benchmarks/results/profile-DEVICE.json and prints the table that PROFILE.md shows.
@@ -34,14 +34,14 @@ KINDS = {
 
 
 def kind_of(operation: str) -> str:
-    """Return the kind of `KINDS` that an operation or a kernel is of."""
+    """Return the kind of an operation or a kernel, of `KINDS`."""
     return next((kind for kind, names in KINDS.items() if any(name in operation for name in names)), "the rest")
 
 
 def times_by_name(profiler: torch.profiler.profile, device: torch.device) -> dict[str, float]:
-    """Microseconds of each kernel on a GPU, and of each operation's own work on a CPU.
+    """Return the microseconds of each kernel on a GPU, or of each operation's own work on a CPU.
 
-    On a GPU the profiler lists what launched a kernel too, with the kernel's time.
+    On a GPU the profiler also lists the operation that launched a kernel, with the kernel's time.
     """
     if device.type == "cuda":
         kernels = [e for e in profiler.key_averages() if e.device_type == DeviceType.CUDA]
@@ -50,7 +50,7 @@ def times_by_name(profiler: torch.profiler.profile, device: torch.device) -> dic
 
 
 def measure(name: str, batch: int, device: torch.device, repeats: int) -> dict[str, Any]:
-    """Milliseconds of one evaluation, plain and folded, and the share of every kind of operation in the folded one."""
+    """Return milliseconds of an evaluation, plain and folded, and the shares of the folded one by kind."""
     model = measured_model(name).to(device)
     labels, row = torch.full((1,), 0.5, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     precision = choose_precision("auto", device)

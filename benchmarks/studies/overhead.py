@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The costs of sampling beside the network, on a CPU: python -m benchmarks.studies.overhead
 
-Measures the import of the package beside PyTorch's own, 64 images of digits-ve by predictor-corrector sampling at 300
-steps (600 evaluations), and the share of that time that is not spent in the network.
+Measures the import of the package beside PyTorch's, 64 images of digits-ve by predictor-corrector sampling at 300 steps
+(600 evaluations), and the share of a run's time outside the network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPEATS = 5
 
 
 def import_seconds() -> dict[str, float]:
-    """Median seconds to import torch, and to import the package and every public name after it."""
+    """Return median seconds to import torch, then the package, then every public name."""
     code = (
         "import time; a = time.perf_counter(); import torch; b = time.perf_counter(); import scoresde_fast as sf;"
         "c = time.perf_counter(); [getattr(sf, n) for n in sf.__all__]; d = time.perf_counter();"
@@ -39,9 +39,9 @@ def import_seconds() -> dict[str, float]:
 
 
 def share_outside_network(steps: int) -> float:
-    """Median share of a single-core run's time that is not the network's."""
+    """Return the median share of a single-core run's time outside the network."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one CPU worker, so that the seconds in and outside the network add up
+    torch.set_num_threads(1)  # one CPU worker, so the seconds in and outside the network add up
     sampler = sf.Sampler(sf.load("digits-ve"), "pc", steps)
     network = sampler.runner.refresh()
     assert isinstance(network, nn.Module)
@@ -60,7 +60,7 @@ def share_outside_network(steps: int) -> float:
 
 
 def command_line_run() -> tuple[float, str]:
-    """Seconds of the whole process of `make sample`, and the line it closes with."""
+    """Return the seconds of the whole process of `make sample`, and its last line."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--solver", "pc", "--steps", "300", "--seeds", "0-63", "--out", "set"]
         command = [sys.executable, "-m", "scoresde_fast.cli", "sample", "digits-ve", *options]

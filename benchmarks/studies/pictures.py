@@ -69,7 +69,7 @@ CODE_RANGE = 3.0
 
 
 def draw_mixture(result: dict[str, Any], path: Path) -> None:
-    """Distances against steps on both grids, and the errors to the ODE against evaluations."""
+    """Plot distances against steps on both grids, and errors to the ODE against evaluations."""
     figure, axes = _pyplot().subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     part = result["distance"]
     for axis, grid in zip(axes, GRIDS, strict=False):
@@ -100,7 +100,7 @@ def draw_mixture(result: dict[str, Any], path: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """States on their way: ``times`` (K,), and ``x``, ``v`` (K, N), the first coordinate of both."""
+    """The paths of particles: ``times`` (K,), and ``x``, ``v`` (K, N), the first coordinate of both."""
 
     times: Array
     x: Array
@@ -108,7 +108,7 @@ class History:
 
 
 def forwards(model: sf.ScoreModel, particles: int) -> History:
-    """The diffusion from data, step by step through its exact transitions."""
+    """Diffuse data step by step through the exact transitions."""
     sde = model.sde
     assert isinstance(sde, CLDSDE)
     generator = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def forwards(model: sf.ScoreModel, particles: int) -> History:
 
 @torch.inference_mode()
 def reverse(model: sf.ScoreModel, particles: int) -> History:
-    """SSCS's run, its table taken row by row; after the first half step a state is at the middle of a step."""
+    """Run SSCS row by row of its table; after the first half step a state is at the middle of a step."""
     sampler = sf.Sampler(model, solver="sscs", steps=STEPS, grid="quadratic", denoise=False)
     assert isinstance(sampler.runner, TableRunner)
     program, sde = sampler.runner.program, model.sde
@@ -146,7 +146,7 @@ def reverse(model: sf.ScoreModel, particles: int) -> History:
 
 
 def draw_samples(model: sf.ScoreModel, path: Path) -> None:
-    """Held-out data, and as many samples by SSCS and by gDDIM."""
+    """Draw held-out data, and as many samples by SSCS and by gDDIM."""
     data = load_dataset(model.config.data.dataset, "test")[0][:POINTS].flatten(1).numpy()
     panels = {"data": data}
     solvers: dict[str, dict[str, Any]] = {
@@ -163,7 +163,7 @@ def draw_samples(model: sf.ScoreModel, path: Path) -> None:
 
 
 def draw_paths(histories: dict[str, History], path: Path) -> None:
-    """A column for each direction: paths in the (x, v) plane coloured by time, then x and v against time."""
+    """Draw a column for each direction: paths in the (x, v) plane coloured by time, then x and v against time."""
     from matplotlib.collections import LineCollection
 
     figure, axes = _pyplot().subplot_mosaic(
@@ -194,7 +194,7 @@ def draw_paths(histories: dict[str, History], path: Path) -> None:
 
 
 def draw_density(histories: dict[str, History], path: Path) -> None:
-    """A row for each direction, a column for each time: how many particles are at (x, v)."""
+    """Draw the density of particles in (x, v): a row for each direction, a column for each time."""
     columns = len(DENSITY_TIMES)
     figure, axes = _pyplot().subplots(
         len(histories), columns, figsize=(13, 4.6), layout="constrained", sharex=True, sharey=True
@@ -211,7 +211,7 @@ def draw_density(histories: dict[str, History], path: Path) -> None:
 
 
 def draw_cld(model: sf.ScoreModel, out: Path) -> None:
-    """Samples, paths and densities of points."""
+    """Draw samples, paths and densities of points."""
     histories = {"forwards": forwards(model, POINTS), "in reverse": reverse(model, POINTS)}
     draw_samples(model, out / "cld-toy.png")
     draw_paths(histories, out / "cld-trajectories.png")
@@ -233,7 +233,7 @@ def rows(given: dict[str, Tensor], samples: Tensor, names: list[str]) -> Any:
 
 
 def draw_conditional(model: sf.ScoreModel, out: Path) -> None:
-    """A row a class, then a row a digit, then a row a kind of measurement."""
+    """Draw a row for each class, then for each digit, then for each kind of measurement."""
     options: dict[str, Any] = {"solver": "sa", "grid": "logsnr", "steps": 100}
     labels = [label for label in range(CLASSES) for _ in range(2 * SAMPLES)]
     of_classes = sf.sample(model, classes=labels, classifier="digits-classifier", **options)
@@ -262,7 +262,7 @@ def draw_conditional(model: sf.ScoreModel, out: Path) -> None:
 
 
 def round_trip(model: sf.ScoreModel) -> tuple[list[Tensor], float]:
-    """Rows (B, C, H, W): held-out images of different classes, their codes, those decoded; and the largest error."""
+    """Return rows (B, C, H, W) of held-out images, their codes and the decoded codes; and the largest error."""
     images, labels = load_dataset("digits", "test")
     first = [int((labels == label).nonzero()[0]) for label in range(IMAGES)]
     shown = images[first].double() / 255
@@ -272,20 +272,20 @@ def round_trip(model: sf.ScoreModel) -> tuple[list[Tensor], float]:
 
 
 def tempered(model: sf.ScoreModel) -> list[Tensor]:
-    """A row (B, C, H, W) for each seed, an image for each temperature."""
+    """Return a row (B, C, H, W) for each seed, with an image for each temperature."""
     codes = seed_codes(model, TEMPERED)
     images = [sf.decode(model, codes, temperature=temperature) for temperature in TEMPERATURES]
     return list(torch.stack(images, dim=1))
 
 
 def draw(path: Path, rows: list[Tensor]) -> None:
-    """Rows of images (B, C, H, W) in [0, 1], each pixel a square."""
+    """Write rows of images (B, C, H, W) in [0, 1], each pixel a square."""
     pixels = np.concatenate([to_pixels(row, "round") for row in rows])
     write_png(path, compose(list(pixels), columns=len(rows[0])))
 
 
 def draw_latent(model: sf.ScoreModel, out: Path) -> None:
-    """The round trip, the interpolation and the temperatures."""
+    """Draw the round trip, the interpolation and the temperatures."""
     rows, error = round_trip(model)
     draw(out / "latent-round-trip.png", rows)
     print(f"largest error of a value after the round trip: {error:.2e}")
@@ -303,7 +303,7 @@ def _pyplot() -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    """As a PNG of 128 colours, a third as large."""
+    """Write a PNG of 128 colours, a third of the full size."""
     from PIL import Image
 
     figure.set_dpi(DPI)
@@ -317,7 +317,7 @@ PICTURES: dict[str, tuple[str, Callable[[sf.ScoreModel, Path], None]]] = {
     "conditional": ("digits-vp", draw_conditional),
     "latent": ("digits-vp", draw_latent),
 }
-"""The default model, and what draws with it."""
+"""The default model, and the function that draws with it."""
 
 
 def main() -> None:

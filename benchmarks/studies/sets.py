@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Large sets of images, measured: python -m benchmarks.studies.sets [PARTS] [--json FILE]
+"""The speed and safety of large sets of images: python -m benchmarks.studies.sets [PARTS] [--json FILE]
 
-encode   32x32 PNGs a second beside a sampler that costs nothing, and what writing takes from one that costs something
-million  a finished set of 1 000 000 images: how soon a second run has found that out, and the memory of making it
+encode   32x32 PNGs a second with a sampler that costs nothing, and the slowdown of a sampler that costs something
+million  1 000 000 images: the memory to make them, and the time until a second run finds the set finished
 split    10 000 images of digits-ve by one process, by two under torchrun, by three shares with two kills each
-kills    a small set killed 100 times at random moments, in random numbers of shares, looked at after each
+kills    a small set killed 100 times at random moments, in random numbers of shares, checked after each
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SAMPLE = ["sample", "digits-ve", "--solver", "dpmpp_2m_sde", "--grid", "karras",
 
 
 class Stub:
-    """A sampler of noise that its seeds decide; ``seconds`` is what a batch costs it."""
+    """A sampler whose seeds choose among fixed images; a batch takes ``seconds``."""
 
     nfe, batch_dependent = 1, False
     device = torch.device("cpu")
@@ -66,7 +66,7 @@ class Stub:
 
 
 def encode(folder: Path) -> dict[str, Any]:
-    """PNGs a second; and how much slower a sampler's own batches are while others are written."""
+    """Return PNGs a second, and the slowdown of a sampler's batches while others are written."""
     count, batch = 20_000, 200
     rates = {}
     for suffix in ("", ".npz", ".zip", ".tar"):
@@ -74,7 +74,7 @@ def encode(folder: Path) -> dict[str, Any]:
         out = folder / (suffix or "png") / f"set{suffix}"
         generate(Stub(), range(count), out, batch_size=batch, grid=False, progress=False)
         rates[suffix or "folder"] = count / (time.perf_counter() - begin)
-    # A device that is waited for, faster than any real one: what is left of its rate.
+    # Waiting for a device that is faster than any real one.
     device = Stub(seconds=batch / 2200)
     beside = [_rates(device, folder / f"device{place}", count, batch) for place in range(3)]
     # A network on the same two cores as the writing.
@@ -90,7 +90,7 @@ def encode(folder: Path) -> dict[str, Any]:
 
 
 def _rates(sampler: Any, out: Path, count: int, batch: int) -> tuple[float, float]:
-    """Images a second of a sampler alone, and with its images written."""
+    """Return images a second of a sampler alone, and with its images written."""
     begin = time.perf_counter()
     for _ in sampler.stream(range(count), batch):
         pass
@@ -107,7 +107,7 @@ def _medians(readings: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def million(folder: Path, formats: Sequence[str] = ("folder", ".npz", ".tar", ".npy")) -> dict[str, Any]:
-    """Seconds until a run finds a finished set finished, and until one with a seed more has begun."""
+    """Return seconds until a run finds a finished set finished, and until a run with one more seed starts."""
     found = {}
     for name in formats:
         suffix = name if name != "folder" else ""
@@ -145,7 +145,7 @@ def _resume(out: Path, count: int) -> dict[str, float]:
 
 
 def _alone(function: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
-    """What a function returns in a process of its own, and the most memory that it took beyond its start."""
+    """Run a function in a separate process; returns its results and the process's peak memory."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
         return pool.submit(_measure, function, arguments).result()
 
@@ -157,7 +157,7 @@ def _measure(function: Callable[..., dict[str, float]], arguments: tuple[Any, ..
 
 
 def split(folder: Path, count: int = 10_000) -> dict[str, Any]:
-    """Digests of the same set made in three ways."""
+    """Make the same set in three ways and compare digests."""
     options = ["--seeds", f"0-{count - 1}", "--batch-size", "100", "--out"]
     one = {"OMP_NUM_THREADS": "1"}
     seconds = {}
@@ -185,7 +185,7 @@ def split(folder: Path, count: int = 10_000) -> dict[str, Any]:
 
 
 def tree_digest(folder: Path) -> str:
-    """SHA-256 of the names and bytes of all files below a folder."""
+    """Return the SHA-256 of the names and bytes of all files below a folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
@@ -198,7 +198,7 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
 
 
 def kills(folder: Path, times: int = 100) -> dict[str, Any]:
-    """A set of 2 000 small images, killed at random moments until it was killed so often."""
+    """Make sets of 2 000 small images, killed at random moments, until ``times`` kills."""
     count, generator, killed, rounds = 2000, random.Random(1), 0, 0
     generate(Stub(8), range(count), folder / "whole", batch_size=10, progress=False)
     whole = tree_digest(folder / "whole")
@@ -222,7 +222,8 @@ def kills(folder: Path, times: int = 100) -> dict[str, Any]:
             store = open_store(out)
             if store.manifest.exists():
                 done = Manifest.read(store.manifest).done
-                assert done is not None and len(dict(store.read(done))) == len(done), "counted, and not there"
+                assert done is not None
+                assert len(dict(store.read(done))) == len(done), "the manifest counts missing images"
         generate(Stub(8), range(count), out, batch_size=10, progress=False)
         assert tree_digest(out) == whole, out
     return {"kills": killed, "sets": rounds, "images": count, "identical": True}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be there before the first item of a visit to a GPU: the extension, and kernels that were compiled ahead."""
+"""Setup before the first item of a visit to a GPU: the extension, and the cache of kernels compiled ahead."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PREPARED = ROOT / "build" / "gpu" / "prepared"
-"""What `benchmarks.visit.prepare` makes and a visit takes along: `ARCHIVE` and `EXTENSION`."""
+"""Made by `benchmarks.visit.prepare` and carried to the GPU: `ARCHIVE` and `EXTENSION`."""
 CACHE = ROOT / "build" / "gpu" / "triton"
-"""Triton's, while kernels are compiled ahead and during a visit."""
+"""Triton's cache, in the preparation and in the visit."""
 ARCHIVE = PREPARED / "triton.tar.xz"
-"""The cache, in an eighth of its size."""
+"""The cache, compressed to an eighth."""
 EXTENSION = "_C.abi3.so"
 BUILD_SECONDS = 120
-"""That a visit waits for the extension, which it can do without."""
+"""Limit for building the extension during a visit, which can do without it."""
 LOADS = "from scoresde_fast import _extension; print(_extension.why_missing or 'loaded')"
 
 
 def gpu_name() -> str | None:
-    """The name of the first GPU, as nvidia-smi tells it; None if there is no GPU."""
+    """Return the name of the first GPU from nvidia-smi, or None if there is no GPU."""
     name = _smi("name")
     return name.splitlines()[0].strip() if name else None
 
@@ -39,7 +39,7 @@ def _smi(field: str) -> str:
 
 
 def ready(rehearse: bool) -> str:
-    """Set up this process's environment for the items; says what the extension and Triton's cache are.
+    """Set up the environment for the items; returns a sentence on the extension and the cache.
 
     An extension that was made ahead is taken if it loads; else one is built for this GPU.
     """
@@ -54,7 +54,7 @@ def ready(rehearse: bool) -> str:
 
 
 def adopt_cache() -> int:
-    """Unpack the cache and make its lists of files name this folder, wherever it was made.
+    """Unpack the cache and make its lists of files name this folder.
 
     Returns the number of its kernels.  A cache that is there already, which may hold more by now, is left as it is.
     """
@@ -69,7 +69,7 @@ def adopt_cache() -> int:
 
 
 def count_kernels() -> dict[str, int]:
-    """How many kernels of Triton this process has compiled, and found in the cache; counted from now on."""
+    """Return running counts of the Triton kernels that this process compiles, and finds in the cache, from now on."""
     import triton
 
     counts = {"compiled": 0, "found": 0}
@@ -99,7 +99,7 @@ def _extension(rehearse: bool) -> str:
 
 
 def build(folder: Path, architectures: list[str], seconds: float) -> str | None:
-    """Build the extension with CUDA into a folder; None, or why it could not be."""
+    """Build the extension with CUDA into a folder; returns None, or the reason why it failed."""
     import torch
 
     where = ROOT / "build" / "gpu" / "cmake"

@@ -35,7 +35,7 @@ from scoresde_fast.precision import arithmetic
 
 SEED = 0xFEDCBA9876543210
 FIELD = 40_001
-"""Elements of a field that is compared with the CPU's, an odd number."""
+"""Elements of a field that is compared with the CPU's; an odd number."""
 DRAWS = (10, 100, 1_000_000)
 """Fields, samples, and elements of each: 10^9 normals."""
 STATES = {"CIFAR-10": ((3, 32, 32), (1, 16, 256)), "FFHQ-256": ((3, 256, 256), (1, 8)), "odd": ((3, 7, 5), (3,))}
@@ -45,18 +45,18 @@ GUIDED_MODELS = ("digits-ve", "digits-vp", "digits-cld")
 SOLVERS: dict[str, dict[str, Any]] = {"digits-cld": {"solver": "sscs", "grid": "quadratic"}}
 USUAL: dict[str, Any] = {"solver": "sa", "grid": "logsnr"}
 GUIDED_BATCHES = (4, 2)
-"""Of the gradients, and of the guided runs."""
+"""Batch sizes of the gradients and of the guided runs."""
 ROUNDING = 1e-4
-"""Of float32 gradients, relative to the largest: two orders of adding up."""
+"""Allowed error of float32 gradients over the largest: two orders of summation."""
 GUIDED_STEPS = 20
 APART = 1e-2
-"""Images in [0, 1] of two runs that differ in nothing but capture: rounding, through twenty guided steps."""
+"""Allowed difference of images in [0, 1] between a captured run and a plain one: rounding over twenty guided steps."""
 
 
 def noise(report: Report) -> None:
-    """Signs equal to the CPU's bit for bit, precise normals within 3 ulp, and 10^9 fast ones standard normal.
+    """Compare signs with the CPU's bit for bit; expect precise normals within 3 ulp and 10^9 fast ones standard normal.
 
-    Triton's form is exactly 2 ulp from the CPU's in 3 of 160,004 values, so that a bound of 2 would hang on rounding.
+    Triton's form is exactly 2 ulp from the CPU's in 3 of 160,004 values, so a bound of 2 would depend on rounding.
     """
     errors, ids = Errors(), torch.tensor([0, 7, 2**40 + 3, 2**63 - 1])
     on_device = ids.to(common.DEVICE)
@@ -88,7 +88,7 @@ def steps(
     states: Mapping[str, tuple[tuple[int, ...], Sequence[int]]] | None = None,
     dtypes: Sequence[torch.dtype] = DTYPES,
 ) -> None:
-    """The step operations, in every form that solvers use, over states of CIFAR-10 and FFHQ-256."""
+    """Check the step operations, in every form that solvers use, on states of CIFAR-10 and FFHQ-256."""
     errors = Errors()
     for label, (shape, batches) in (states or STATES).items():
         for batch in batches:
@@ -107,7 +107,7 @@ def steps(
 
 
 Run = Callable[[Any, torch.dtype], Sequence[Tensor]]
-"""What an implementation makes of registers in float32 or float64."""
+"""Runs an implementation on registers in float32 or float64, and returns its results."""
 
 
 def _compare(errors: Errors, name: str, label: str, run: Run) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -208,14 +208,14 @@ def _projection(errors: Errors, label: str, shape: tuple[int, ...], block: tuple
 
 
 def gradient(function: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:
-    """Of sum(weights * function) in x."""
+    """Return the gradient of sum(weights * function) in x."""
     x = x.clone().requires_grad_()
     found: Tensor = torch.autograd.grad((function(x) * weights).sum(), x)[0]
     return found
 
 
 def conditions(report: Report) -> None:
-    """How far gradients are from those of the plain network, and captured images from those of the plain loop."""
+    """Check gradients against the plain network's, and captured images against the plain loop's."""
     device, errors = torch.device(common.DEVICE), Errors()
     for name in GUIDED_MODELS:
         model = sf.load(name).to(device)
@@ -235,7 +235,7 @@ def conditions(report: Report) -> None:
 
 
 def captured_apart(model: sf.ScoreModel, options: dict[str, Any]) -> float:
-    """The largest difference of guided images by the captured loop from those of the plain one."""
+    """Return the largest difference between guided images of the captured loop and of the plain one."""
     device = common.DEVICE
     seeds = range(GUIDED_BATCHES[1])
     images = sf.sample(model, seeds, steps=10, device=device, **options).cpu()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the GPU of a visit is and reaches, and whether every operation runs on it at all."""
+"""The GPU's versions and ceilings, and a smoke test of every operation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoresde_fast.bench.machine import device_info
 
 
 def device(report: Report) -> None:
-    """Versions and clocks, copy bandwidth, and the peak of the matrix product."""
+    """Report versions and clocks, copy bandwidth, and the peak of the matrix product."""
     info = device_info()
     report.case("device", info)
     report.case("extension", {"missing": _extension.why_missing})
@@ -27,7 +27,7 @@ def device(report: Report) -> None:
 
 
 def smoke(report: Report) -> None:
-    """Every operation on every backend once, at one shape; what raises is named and the others go on."""
+    """Run every operation on every backend once, at one shape; an exception is reported and the others go on."""
     smokes: dict[str, Callable[[Report], None]] = {
         "steps": lambda inner: checks.steps(inner, dict(_first(checks.STATES.items())), (torch.bfloat16,)),
         "norms": lambda inner: network_checks.norms(inner, _first(network_checks.cases("group_norm_silu"))),

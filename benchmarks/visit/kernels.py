@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of kernels on a GPU, each against what a competent user would write.
+"""Figures of kernels on a GPU, each against a competent user's version.
 
 Medians of interleaved replays over up to 64 sets of inputs, which no cache holds except for the smallest shapes.
 """
@@ -33,18 +33,18 @@ from scoresde_fast.ops.step_table import DeviceTable
 Calls = dict[str, Callable[..., Any]]
 BATCHES = (1, 16, 256)
 CHANNELS_384 = 384
-"""Whose groups of 12 fill 12 of 16 lanes."""
+"""Channels in groups of 12, which fill 12 of 16 lanes."""
 HEAVIEST_NORMS = 3
 ATTENTION = (256, (16, 8, 4))
 """Channels, and sides of the images."""
 CONVOLUTIONS = {"NCSN++": (9, (16, 256)), "FFHQ-256": (3, (1, 16))}
-"""Of each network: how many, and at which batches."""
+"""For each network, the number of convolutions and the batch sizes."""
 NORM_SECONDS, CONVOLUTION_SECONDS = 25, 30
-"""No shape is begun after these."""
+"""Seconds after which no new shape starts."""
 
 
 def norms(report: Report) -> None:
-    """GroupNorm + SiLU in channels_last bf16, as share of copy bandwidth and against torch.compile.
+    """Measure GroupNorm + SiLU in channels_last bf16, as share of copy bandwidth and against torch.compile.
 
     The heaviest shapes and one of 384 channels come first; then the others, as long as there is time.
     """
@@ -103,7 +103,7 @@ def _microseconds(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def steps(report: Report) -> None:
-    """The solver's step and the Langevin pair on 256 MB of state, and on a batch of CIFAR-10 images."""
+    """Measure the solver's step and the Langevin pair on 256 MB of state, and on a batch of CIFAR-10 images."""
     table, copied = step_table(common.DEVICE), bandwidth(report)
     full, small = max(1, common.now.state_bytes // (4 * 3072)), common.now.step_batch
     for label, batch in (("256 MB", full), (f"batch {small}", small)):
@@ -184,7 +184,7 @@ def _langevin_case(batch: int, ids: Tensor, table: DeviceTable, copied: float) -
         calls[backend] = correct
     seconds = gpu_seconds(calls, rotation(_states(batch, torch.float32), 64), rounds=common.now.rounds)
     best = min(seconds[backend] for backend in steps)
-    # Bytes cannot be counted without a profiler: what could have been copied in the time is an upper bound of them.
+    # Without a profiler bytes cannot be counted: the bytes that a copy moves in this time are an upper bound.
     return _microseconds(seconds) | {
         "bytes_over_least": best * copied * 1e9 / (batch * 3072 * 12),
         "against_eager": seconds["eager"] / best,
@@ -192,7 +192,7 @@ def _langevin_case(batch: int, ids: Tensor, table: DeviceTable, copied: float) -
 
 
 def attention(report: Report) -> None:
-    """The attention block in bf16 channels_last against four projections and SDPA, eager and compiled."""
+    """Measure the attention block in bf16 channels_last against four projections and SDPA, eager and compiled."""
     channels, sides = ATTENTION
     for side in sides:
         block, merged = random_attention(channels, torch.bfloat16)
@@ -224,10 +224,10 @@ def _attention_calls(block: Any, merged: Any) -> Calls:
 
 
 def convolutions(report: Report) -> None:
-    """The convolutions that hold most of the work, with bias and join, in bf16 channels_last: cuDNN and every tile of
-    our kernel against the matrix peak, and what to write into the tables of `scoresde_fast.ops.convolution`.
+    """Measure the heaviest convolutions, with bias and join, in bf16 channels_last: cuDNN and every tile of our kernel
+    against the matrix peak, and the entries for the tables of `scoresde_fast.ops.convolution`.
 
-    A shape belongs to FASTER_FUSED where the tile that the kernel chooses by itself wins at every batch.
+    A shape belongs to FASTER_FUSED if the tile that the kernel chooses wins at every batch.
     """
     begin, errors = time.perf_counter(), common.Errors()
     faster, tiles, left_out = [], {}, []
@@ -257,15 +257,15 @@ def convolutions(report: Report) -> None:
 
 
 def _measured(network: str, count: int) -> list[tuple[tuple[int, int, int], tuple[int, int]]]:
-    """The heaviest convolutions, and every 1x1 shortcut: a kernel that joins as it writes saves most there."""
+    """Return the heaviest convolutions, and every 1x1 shortcut: a kernel that joins as it writes saves most there."""
     shortcuts = [case for case in shapes("convolution", network.__eq__)[network] if case[1][1] == 1]
     return list(dict.fromkeys([*heaviest_convolutions(network, count), *shortcuts]))
 
 
 def usual_search(report: Report) -> None:
-    """The same convolutions by cuDNN where its search looks at ten algorithms, as PyTorch's does unless told otherwise.
+    """Measure the same convolutions by cuDNN with a search over ten algorithms, PyTorch's default.
 
-    PyTorch keeps what a search has found as long as the process lives: so this has a process of its own.
+    PyTorch keeps the result of a search for the life of the process, so this item is a separate one.
     """
     count, batches = CONVOLUTIONS["NCSN++"]
     for shape, form in heaviest_convolutions("NCSN++", count):
@@ -278,7 +278,7 @@ def usual_search(report: Report) -> None:
 
 
 ALL, TEN = 0, 10
-"""Algorithms that cuDNN's search looks at; 0 stands for all of them."""
+"""Limits of cuDNN's search; 0 stands for all algorithms."""
 
 
 def _search(limit: int) -> Any:
@@ -288,7 +288,7 @@ def _search(limit: int) -> Any:
 def _cudnn(
     batch: int, shape: tuple[int, int, int], form: tuple[int, int]
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[], tuple[Tensor, Tensor]]]:
-    """The convolution with its bias and join as PyTorch has it, and what makes inputs for it."""
+    """Return PyTorch's convolution with bias and join, and a function that makes its inputs."""
     half = torch.bfloat16
     _, weight, bias, _, scale = network_checks.convolution_case(batch, shape, form, half)
 
@@ -305,7 +305,7 @@ def _cudnn(
 def _convolution_case(
     batch: int, shape: tuple[int, int, int], form: tuple[int, int], errors: common.Errors
 ) -> tuple[dict[str, float], str]:
-    """(seconds by name, the name of the tile that the kernel chooses); each tile is checked on two of the images."""
+    """Return seconds by name and the name of the chosen tile; each tile is checked on two of the images."""
     plain, make = _cudnn(batch, shape, form)
     first, weight, bias, residual, scale = network_checks.convolution_case(batch, shape, form, torch.bfloat16)
     calls: Calls = {"cudnn": plain}
@@ -319,7 +319,7 @@ def _convolution_case(
     chosen = _name(convolution_kernels.choose_tile(pixels, shape[0], form[0], 2, False))
     with torch.inference_mode(), _search(ALL):
         seconds = gpu_seconds(calls, rotation(make, 64), rounds=common.now.rounds)
-    # The reference comes last: it is cuDNN's, and PyTorch would keep what it takes without a search.
+    # The reference runs last: it is cuDNN's, and PyTorch would keep the algorithm that it takes without a search.
     for name in seconds.keys() - {"cudnn"}:
         errors.see(f"tile {name}", calls[name](two[0], two[3]), convolution.reference(*two), exact)
     return seconds, chosen

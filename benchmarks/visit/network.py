@@ -28,18 +28,18 @@ TF32, FLOAT32, AUTOCAST = "eager TF32", "eager float32", "autocast bf16, channel
 REDUCE_OVERHEAD = "torch.compile reduce-overhead bf16"
 MAX_AUTOTUNE, WITH_FUSED_FIR = "torch.compile max-autotune bf16", "torch.compile max-autotune bf16, fused FIR"
 KERNELS = 30
-"""Kernels that are listed, those with most time first."""
+"""Number of kernels listed, the slowest first."""
 EXACT: tuple[Precision, ...] = ("tf32", "fp32")
 """Precisions in which SciPy's loop and ours are compared with the same arithmetic."""
 
 
 def captured(report: Report) -> None:
-    """The folded network, captured: its share of the peak and of a run, and the kernels of one evaluation."""
+    """Measure the folded network, captured: its share of the peak and of a run, and the kernels of an evaluation."""
     _forward(report, compile=False)
 
 
 def compiled(report: Report) -> None:
-    """The same, compiled too."""
+    """Measure the same network, compiled too."""
     _forward(report, compile=True)
 
 
@@ -55,7 +55,7 @@ def _forward(report: Report, *, compile: bool) -> None:
 
     gflop = total_gflop(operations(workload.model.network, workload.model.state_shape, workload.batch, torch.bfloat16))
     with torch.inference_mode(), arithmetic("bf16", workload.device):
-        # Made in here, or what was compiled for tensors of inference mode would be compiled anew.
+        # Inference tensors, as in the run: others would be compiled anew.
         x = torch.rand(workload.batch, *workload.model.state_shape, device=workload.device)
         row = torch.zeros(1, dtype=torch.int64, device=workload.device)
         assert isinstance(sampler.runner, TableRunner)
@@ -65,12 +65,12 @@ def _forward(report: Report, *, compile: bool) -> None:
     report.target("matmul share", gflop / 1e3 / network / peak(report), of)
     report.target("outside the network", 1 - network * workload.nfe / wall, of)
 
-    with torch.inference_mode():  # the loop's registers were made in it
+    with torch.inference_mode():  # as the loop's registers
         _replays(report, sampler, workload, wall, of)
 
 
 def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, of: str) -> None:
-    """Wall-clock time over that of the replays, and the kernels of the pattern that comes most often."""
+    """Report the wall-clock time over that of the replays, and the kernels of the most frequent pattern."""
     assert isinstance(sampler.runner, TableRunner)
     loop = sampler.runner.prepare(workload.batch)
     assert isinstance(loop, CapturedLoop), "the loop could not be captured"
@@ -84,7 +84,7 @@ def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, 
 
 
 def _profile(report: Report, replay: Callable[[], Any], evaluations: int, device: torch.device) -> None:
-    """The kernels of a replay, in milliseconds an evaluation."""
+    """Report the kernels of a replay, in milliseconds an evaluation."""
     synchronise(device)
     with torch.profiler.profile() as profiler:
         replay()
@@ -100,7 +100,7 @@ def _profile(report: Report, replay: Callable[[], Any], evaluations: int, device
 
 
 def against_eager(report: Report) -> None:
-    """Sampling with as many evaluations, against plain PyTorch at its best batch."""
+    """Compare sampling with plain PyTorch at its best batch size, with equal numbers of evaluations."""
     best: dict[str, float] = {}
     for batch in common.now.eager_batches:
         rates = _rates(report, (TF32, FLOAT32, AUTOCAST, CAPTURED), batch)
@@ -111,14 +111,14 @@ def against_eager(report: Report) -> None:
 
 
 def latency(report: Report) -> None:
-    """At small batches, against plain PyTorch; `against_reduce_overhead` has the rest of it."""
+    """Compare small batches with plain PyTorch."""
     for batch in common.now.latencies:
         rates = _rates(report, (TF32, CAPTURED), batch)
         report.target("latency against eager TF32", rates[CAPTURED] / rates[TF32], f"batch {batch}")
 
 
 def against_reduce_overhead(report: Report) -> None:
-    """At small batches, against PyTorch's compiler with its own CUDA graphs."""
+    """Compare small batches with PyTorch's compiler and its CUDA graphs."""
     for batch in common.now.latencies:
         rates = _rates(report, (REDUCE_OVERHEAD, CAPTURED, COMPILED), batch)
         ratio = max(rates[CAPTURED], rates[COMPILED]) / rates[REDUCE_OVERHEAD]
@@ -126,9 +126,9 @@ def against_reduce_overhead(report: Report) -> None:
 
 
 def against_max_autotune(report: Report) -> None:
-    """Against PyTorch's compiler at its best, with FIR filters that it fuses, then with grouped convolutions.
+    """Compare with PyTorch's compiler at its best, with FIR filters that it fuses, then with grouped convolutions.
 
-    Coordinate descent, which takes many minutes, is off.
+    Coordinate descent is off: it takes many minutes.
     """
     workload = _workload(common.now.batch)
     runs, baselines = _made_ready((CAPTURED, COMPILED), workload), list[str]()
@@ -142,13 +142,13 @@ def against_max_autotune(report: Report) -> None:
 
 
 def batches(report: Report) -> None:
-    """Images a second against the batch."""
+    """Measure images a second at several batch sizes."""
     for batch in common.now.batches:
         report.figure(f"images/s, batch {batch}", _rates(report, (CAPTURED,), batch)[CAPTURED])
 
 
 def divergence(report: Report) -> None:
-    """An evaluation with its divergence over one without, both captured."""
+    """Compare an evaluation with its divergence with one without, both captured."""
     device, model = torch.device(common.DEVICE), common.now.model()
     precisions: tuple[Precision, ...] = ("bf16", *EXACT)
     for precision in precisions:
@@ -158,13 +158,13 @@ def divergence(report: Report) -> None:
 
 
 def integration(report: Report) -> None:
-    """RK45 against SciPy's loop, with the same flags for both; and ours in bf16, with its difference."""
+    """Compare RK45 with SciPy's loop with the same flags for both; and ours in bf16, with its difference."""
     device = torch.device(common.DEVICE)
     for precision in EXACT:
         found = rk45_against_scipy(common.now.flow_model, common.now.flow_batch, 2, device, precision)
         report.case(precision, found)
         report.target("RK45 against SciPy", found["times_scipy"], precision)
-    # SciPy's fastest is TF32: bf16 changes the evaluations that steps take, and the images by what is said beside it.
+    # SciPy's fastest is TF32. bf16 changes the number of evaluations, and the images by the reported difference.
     found = rk45_against_scipy(common.now.flow_model, common.now.flow_batch, 1, device, "bf16")
     report.case("bf16", found)
     report.target("RK45 against SciPy", found["times_scipy"], "bf16 against TF32")
@@ -176,13 +176,13 @@ def _workload(batch: int) -> Workload:
 
 
 def _rates(report: Report, names: Iterable[str], batch: int) -> dict[str, float]:
-    """Images a second of lines of the waterfall, interleaved."""
+    """Return images a second of variants of the waterfall, interleaved."""
     workload = _workload(batch)
     return _raced(report, _made_ready(names, workload), workload)
 
 
 def _made_ready(names: Iterable[str], workload: Workload) -> dict[str, Run]:
-    """Lines of the waterfall that have run once: compiled, searched and captured."""
+    """Return variants of the waterfall after a first run: compiled, searched and captured."""
     lines = {line.name: line for line in VARIANTS}
     runs = {name: lines[name].build(workload) for name in names}
     for run in runs.values():
@@ -191,7 +191,7 @@ def _made_ready(names: Iterable[str], workload: Workload) -> dict[str, Run]:
 
 
 def _raced(report: Report, runs: dict[str, Run], workload: Workload) -> dict[str, float]:
-    """Images a second of each."""
+    """Race the runs; returns images a second of each."""
     readings = race(runs, workload.device, common.now.seconds)
     rates = {name: workload.batch / median(taken) for name, taken in readings.items()}
     evaluations = workload.batch / workload.nfe

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks on a GPU of what networks are made of, each against float64; and of a whole network, folded and captured."""
+"""Checks on a GPU of the networks' operations against float64, and of a whole network, folded and captured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Case = tuple[str, int, tuple[int, ...], Any, torch.dtype]
 
 
 def cases(operation: str) -> Iterator[Case]:
-    """Every case of an operation in the networks; all dtypes at the middle batch, bfloat16 at the others."""
+    """Yield every case of an operation in the networks; all dtypes at the middle batch, bfloat16 at the others."""
     for network, found in shapes(operation).items():
         for shape, form in found:
             for index, batch in enumerate(BATCHES[network]):
@@ -47,7 +47,7 @@ def _layouts(x: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def norms(report: Report, chosen: Iterable[Case] | None = None) -> None:
-    """y, h and the statistics over every shape, with shift, with residual and with both resamplings."""
+    """Check y, h and the statistics in every shape, with shift, with residual and with both resamplings."""
     errors = Errors()
     reference = torch.ops.scoresde_fast_reference.group_norm_silu
     for network, batch, (channels, *size), form, dtype in chosen or cases("group_norm_silu"):
@@ -62,7 +62,7 @@ def norms(report: Report, chosen: Iterable[Case] | None = None) -> None:
             for resample in ("none", "up", "down") if batch == 16 and dtype == torch.bfloat16 else ("none",):
                 arguments = (image, weight, bias, groups, 1e-6, shift, residual, 0.5, True, resample, TAPS)
                 plain = reference(*arguments)
-                # What the norm sees is the rounded sum; float64 is told so by being given that sum.
+                # The norm sees the rounded sum, so float64 is given that sum.
                 h = image.double() if residual is None else plain[1].double()
                 wide = (h, weight.double(), bias.double(), groups, 1e-6, None if shift is None else shift.double())
                 exact = reference(*wide, None, 0.5 if residual is None else 1.0, True, resample, TAPS)
@@ -78,7 +78,7 @@ def norms(report: Report, chosen: Iterable[Case] | None = None) -> None:
 
 
 def filters(report: Report, chosen: Iterable[Case] | None = None) -> None:
-    """The FIR filters in both directions over every shape."""
+    """Check the FIR filters in both directions in every shape."""
     errors = Errors()
     for network, batch, shape, direction, dtype in chosen or cases("fir_resample"):
         for layout, x in _layouts(torch.randn(batch, *shape, device=common.DEVICE).to(dtype)):
@@ -94,7 +94,7 @@ def filters(report: Report, chosen: Iterable[Case] | None = None) -> None:
 def convolution_case(
     batch: int, shape: tuple[int, ...], form: tuple[int, int], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    """The arguments of a convolution in channels_last, with bias and residual."""
+    """Return the arguments of a convolution in channels_last, with bias and residual."""
     (channels, height, width), (outputs, side) = shape, form
 
     def normal(*size: int) -> Tensor:
@@ -107,7 +107,7 @@ def convolution_case(
 
 
 def convolution_cases() -> Iterator[Case]:
-    """Each convolution once, at the middle batch; in all dtypes every fourth, for each of them is compiled."""
+    """Yield each convolution once, at the middle batch; every fourth in all dtypes, as each form is compiled."""
     seen = set()
     for network, found in shapes("convolution").items():
         for index, (shape, form) in enumerate(found):
@@ -119,7 +119,7 @@ def convolution_cases() -> Iterator[Case]:
 
 
 def convolutions(report: Report, chosen: Iterable[Case] | None = None) -> None:
-    """The kernels over every shape, float32 also as TF32 against cuDNN's TF32."""
+    """Check the kernels in every shape, float32 also as TF32 against cuDNN's TF32."""
     errors, device = Errors(), torch.device(common.DEVICE)
     reference = torch.ops.scoresde_fast_reference.convolution
     for network, batch, shape, form, dtype in chosen or convolution_cases():
@@ -136,7 +136,7 @@ def convolutions(report: Report, chosen: Iterable[Case] | None = None) -> None:
 
 
 def random_attention(channels: int, dtype: torch.dtype) -> tuple[AttentionBlock, group_norm_attention.MergedAttention]:
-    """A block in ``dtype`` with random weights and biases, and its projections merged."""
+    """Return a block in ``dtype`` with random weights and biases, and its merged projections."""
     torch.manual_seed(channels)
     block = AttentionBlock(channels, init_scale=1.0, skip_rescale=True).to(common.DEVICE)
     block = block.eval().requires_grad_(False)
@@ -150,7 +150,7 @@ def random_attention(channels: int, dtype: torch.dtype) -> tuple[AttentionBlock,
 
 
 def attention(report: Report, chosen: Iterable[tuple[tuple[int, int], int]] | None = None) -> None:
-    """The fused attention block against the plain block of four projections in float64."""
+    """Check the fused attention block against the plain block of four projections in float64."""
     errors = Errors()
     for (channels, side), batch in chosen or ATTENTION:
         for dtype in (torch.bfloat16, torch.float16):
@@ -168,7 +168,7 @@ def attention(report: Report, chosen: Iterable[tuple[tuple[int, int], int]] | No
 def fused_attention(
     x: Tensor, block: AttentionBlock, merged: group_norm_attention.MergedAttention, function: Callable[..., Tensor]
 ) -> Tensor:
-    """The block by one implementation of the fused operation."""
+    """Run the block by one implementation of the fused operation."""
     norm = block.norm
     return group_norm_attention.group_norm_attention(
         x, norm.weight, norm.bias, norm.num_groups, norm.eps, merged, 2**-0.5, implementation=function
@@ -176,7 +176,7 @@ def fused_attention(
 
 
 def derivatives(report: Report) -> None:
-    """Gradients and tangents of the norm and of the filters, as autograd sees them, against those of float64."""
+    """Check gradients and tangents of the norm and of the filters through autograd against those of float64."""
     errors = Errors()
     for operation, shape in common.now.derivatives:
         for dtype in (torch.float32, torch.bfloat16):
@@ -194,14 +194,14 @@ def _vectors(channels: int, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _operation(name: str, channels: int) -> Callable[[Tensor], Tensor]:
-    """As networks call it."""
+    """Return the operation as networks call it."""
     if name == "group_norm_silu":
         return lambda x: group_norm_silu(x, *_vectors(channels, x), min(channels // 4, 32))[0]
     return lambda x: fir_resample(x, TAPS, name.rpartition(" ")[2])  # type: ignore[arg-type]
 
 
 def _reference(name: str, channels: int) -> Callable[[Tensor], Tensor]:
-    """The same in PyTorch's own operations."""
+    """Return the same in PyTorch's operations."""
     if name == "group_norm_silu":
         groups = min(channels // 4, 32)
         function = torch.nn.functional.group_norm
@@ -226,7 +226,7 @@ def _tangent(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def network(report: Report) -> None:
-    """The folded network in bfloat16, captured and replayed on another input, against the plain one in float64.
+    """Check the folded network in bfloat16, captured and replayed on another input, against the plain one in float64.
 
     Its root mean square error may be `WHOLE` times that of the plain network under autocast to bfloat16.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether numbers are standard normals, from as many as one likes: moments, Kolmogorov-Smirnov and tail counts.
+"""A test for standard normals in any number: moments, Kolmogorov-Smirnov distance and tail counts.
 
-Numbers are seen in batches and forgotten.  Every measure is returned in deviations of its own sampling error, so that
-a limit of five or so holds for any count.
+Numbers come in batches and are not kept.  Every measure is in units of its sampling error, so a limit of about five
+holds for any count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RANGE = 6.0
 
 @dataclass
 class NormalCheck:
-    """Adds up what the checks need: power sums, a histogram, and counts of |z| above each of `TAILS`."""
+    """Accumulates power sums, a histogram, and counts of |z| above each of `TAILS`."""
 
     count: int = 0
     powers: list[float] = field(default_factory=lambda: [0.0] * 6)
@@ -28,7 +28,7 @@ class NormalCheck:
     tails: list[int] = field(default_factory=lambda: [0] * len(TAILS))
 
     def add(self, z: Tensor) -> None:
-        """See the numbers of ``z``, float32 on any device."""
+        """Add the numbers of ``z``, float32 on any device."""
         self.count += z.numel()
         wide = z.flatten().double()
         power = torch.ones_like(wide)
@@ -42,7 +42,7 @@ class NormalCheck:
             self.tails[i] += int((magnitude > tail).sum())
 
     def deviations(self) -> dict[str, float]:
-        """Each moment and tail count minus its expectation, over its standard deviation."""
+        """Return each moment and tail count minus its expectation, over its standard deviation."""
         result = {}
         for k, total in enumerate(self.powers, start=1):
             expected, square = _moment(k), _moment(2 * k)
@@ -53,7 +53,7 @@ class NormalCheck:
         return result
 
     def kolmogorov_smirnov(self) -> float:
-        """sqrt(n) sup |F_n - F| at the bins' edges; above 1.95 with probability 0.001."""
+        """Return sqrt(n) sup |F_n - F| at the bins' edges; above 1.95 with probability 0.001."""
         edges = torch.linspace(-RANGE, RANGE, BINS + 1, dtype=torch.float64)[1:-1]
         empirical = self.histogram.cumsum(0)[:-1] / self.count
         return math.sqrt(self.count) * (empirical - torch.special.ndtr(edges)).abs().max().item()

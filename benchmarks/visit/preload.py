@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the processes of the visit are forked from: imports that take seconds, and nothing that touches a device."""
+"""Imports for the server from which the visit's processes fork: they take seconds and touch no device."""
 
 import contextlib
 
-with contextlib.suppress(Exception):  # what fails here fails again, with its message, in the item that needs it
+with contextlib.suppress(Exception):  # a failure repeats, with its message, in the item that needs the import
     import scipy.integrate
     import scoresde_fast.kernels.group_norm_silu
     import torch._dynamo
@@ -12,7 +12,7 @@ with contextlib.suppress(Exception):  # what fails here fails again, with its me
     import scoresde_fast
     import scoresde_fast.bench.variants
 
-    # Before PyTorch's compiler names another ptxas, whose version is part of the key of what was compiled ahead.
+    # Before PyTorch's compiler names another ptxas: its version is part of the key of kernels compiled ahead.
     triton.backends.nvidia.compiler.get_ptxas_version(90)
 
     __all__ = ["scipy", "scoresde_fast", "torch", "triton"]

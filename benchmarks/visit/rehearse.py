@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The visit to a GPU, run through without one: python -m benchmarks.visit.rehearse [--prepare]
+"""A rehearsal of the visit to a GPU, without one: python -m benchmarks.visit.rehearse [--prepare]
 
 Every item of the visit on tiny tensors, in an environment with only the packages of the GPU machine and in a copy of
 the tracked files, after `benchmarks.visit.prepare` has shown that a cache made ahead is found. ``--prepare`` makes the
@@ -25,14 +25,14 @@ PACKAGES = (
     *("torch==2.11.0", "triton==3.6.0", "numpy", "scipy", "safetensors", "huggingface-hub", "pillow", "scikit-learn"),
     *("matplotlib", "jinja2", "tqdm", "pytest", "cmake", "ninja", "pybind11"),
 )
-"""What the GPU machine has: neither tyro nor torch-fidelity."""
+"""The packages of the GPU machine: neither tyro nor torch-fidelity."""
 PYTHON = "3.12"
 CHARACTERS = 6000
-"""That a visit may print."""
+"""Limit of the visit's output."""
 
 
 def environment() -> Path:
-    """The interpreter of an environment with `PACKAGES`, which is made at the first call."""
+    """Return the interpreter of an environment with `PACKAGES`, which the first call makes."""
     python = BUILD / "venv" / "bin" / "python"
     made = BUILD / "packages.json"
     if not made.exists() or json.loads(made.read_text()) != list(PACKAGES):
@@ -43,7 +43,7 @@ def environment() -> Path:
 
 
 def run(python: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """A script of the copy, in the environment; what it prints goes on to the terminal."""
+    """Run a script of the copy in the environment; its output also goes to the terminal."""
     found = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
     found = {name: value for name, value in found.items() if not name.startswith(("PYTHON", "TRITON", "SCORESDE"))}
     done = subprocess.run(
@@ -54,7 +54,7 @@ def run(python: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def rehearse(python: Path) -> str | None:
-    """Run everything; what went wrong, or None."""
+    """Run everything; returns the failure, or None."""
     prepared = run(python, "-m", "benchmarks.visit.prepare", "--quick")
     if prepared.returncode:
         return "benchmarks.visit.prepare failed"
@@ -68,7 +68,7 @@ def rehearse(python: Path) -> str | None:
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Rehearse or prepare; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--prepare", action="store_true", help="make what a visit takes along, in build/gpu/prepared")
     options = parser.parse_args()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one item of the visit to a GPU has found, in a file from its first figure on."""
+"""The results of one item of the visit to a GPU, in a file from its first figure on."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from benchmarks.tables import TARGETS
 from scoresde_fast.bench.rounding import rounded
 
 DIGITS = 4
-"""Of the figures, which are printed too."""
+"""Significant digits of the figures."""
 
 
 class Report:
-    """Figures and cases of an item.  Each call writes the file anew: an item that is stopped loses nothing.
+    """Figures and cases of an item.  Each call writes the file anew, so an item that is stopped loses nothing.
 
     Args:
         path: the file; None keeps everything in memory.
-        known: the figures of the items before this one, which may be in need of them.
+        known: the figures of earlier items.
 
     Attributes:
         found: ``figures``, name -> value, which are printed; ``cases``, label -> what was measured, which are not; and
@@ -41,22 +41,22 @@ class Report:
         self._write()
 
     def figure(self, name: str, value: Any) -> None:
-        """A value that is printed."""
+        """Add a value that is printed."""
         self.found["figures"][name] = rounded(value, DIGITS)
         self._write()
 
     def target(self, name: str, value: Any, of: str = "") -> None:
-        """The figure of one of `TARGETS`, of a case of it where there are several."""
+        """Add the figure of one of `TARGETS`, or of the case ``of`` of one."""
         assert name in TARGETS, name
         self.figure(f"{name}, {of}" if of else name, value)
 
     def case(self, label: str, measured: dict[str, Any]) -> None:
-        """One measurement; a second one of the same label adds to it."""
+        """Add a measurement, or more values to the one with this label."""
         self.found["cases"].setdefault(label, {}).update(rounded(measured, DIGITS))
         self._write()
 
     def outcome(self, passed: bool, worst: dict[str, float]) -> None:
-        """What checks say: whether all passed, and by label the share of the allowed error that the worst has."""
+        """Set the outcome of checks: whether all passed, and by label the worst error over the allowed one."""
         self.found |= {"passed": passed, "worst": rounded(worst, DIGITS)}
         self._write()
 
@@ -68,7 +68,7 @@ class Report:
 
 
 def line(name: str, found: dict[str, Any], most: int = 200) -> str:
-    """One item in at most that many characters: its outcome, its seconds and its figures."""
+    """Return an item's outcome, seconds and figures in at most ``most`` characters."""
     said = "ok" if found.get("passed", "error" not in found) else "FAILED"
     parts = [f"{name}: {said}, {found.get('seconds', 0):.0f} s", *_told(found)]
     return _cut("; ".join(parts), most)

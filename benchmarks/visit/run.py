@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that needs a GPU, what is worth most first: python benchmarks/gpu.py [--list] [--only ITEM ...]
+"""Everything that needs a GPU, the most valuable first: python benchmarks/gpu.py [--list] [--only ITEM ...]
 
-Each item of `ITEMS` runs in a process of its own with a time limit, and what it finds goes into the results' file at
-once. The network comes first, then the checks against float64, side by side, then the other figures; a figure of an
-operation whose check failed is marked, not removed. A second command, ``--only "max-autotune"``, has what takes minutes
-to compile. `benchmarks/prepare_gpu.py` makes ahead what can be compiled without a GPU, and ``--rehearse`` runs all of
-this without one, on tiny tensors. Exit status: 0 all went well, 1 an item failed, 3 there is no GPU.
+Each item of `ITEMS` runs in a separate process with a time limit, and its findings go into the results' file at once.
+The network comes first, then the checks against float64, side by side, then the other figures. A figure of an operation
+that failed its check is marked, not removed. A second command, ``--only max-autotune``, runs the part that compiles for
+minutes. `benchmarks.visit.prepare` compiles kernels ahead, without a GPU; ``--rehearse`` runs all items without one, on
+tiny tensors. Exit status: 0 all went well, 1 an item failed, 3 there is no GPU.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from benchmarks.visit.build import ROOT
 
 LOGS = ROOT / "build" / "gpu" / "logs"
 CHARACTERS = 5500
-"""Printed at most."""
+"""Limit of the output of all items."""
 SECONDS = 400.0
-"""No item is begun after these."""
+"""Time after which no item starts."""
 PATIENCE = 4
-"""Times an item's limit that it has in a rehearsal, on any CPU."""
+"""Factor of an item's time limit in a rehearsal, on any CPU."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Item:
     """A part of the visit.
 
     Attributes:
-        name: as ``--only`` and the results have it.
+        name: its name for ``--only`` and in the results.
         where: module and function, ``function(report)``.
         what: one sentence.
-        seconds: after which it is stopped; what it has found by then stays.
-        checks: the items whose failure puts its figures in doubt.
-        together: runs beside the neighbouring items of this kind: nothing in it is timed.
-        later: only where it is asked for by name.
+        seconds: time limit; findings until then are kept.
+        checks: items that put its figures in doubt if they fail.
+        together: runs beside the neighbouring items of this kind, as it times nothing.
+        later: runs only if it is named.
     """
 
     name: str
@@ -94,8 +94,8 @@ ITEMS = (
 
 
 def run_item(where: str, path: str, log: str, known: dict[str, Any], rehearse: bool) -> None:
-    """An item, in its process: its output goes to ``log``."""
-    os.setsid()  # so that its own children can be stopped with it
+    """Run an item in its process, with its output in ``log``."""
+    os.setsid()  # its children can be stopped with it
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -113,7 +113,7 @@ def run_item(where: str, path: str, log: str, known: dict[str, Any], rehearse: b
 
 
 class Running:
-    """An item that has been begun."""
+    """An item that has started."""
 
     def __init__(self, item: Item, known: dict[str, Any], rehearse: bool) -> None:
         self.item, self._begin = item, time.perf_counter()
@@ -128,7 +128,7 @@ class Running:
         self._process.start()
 
     def wait(self) -> dict[str, Any]:
-        """What it found, within its time limit."""
+        """Wait for the item within its time limit; returns its findings."""
         left = self._seconds - (time.perf_counter() - self._begin)
         self._process.join(max(0.0, left))
         found: dict[str, Any] = {}
@@ -151,7 +151,7 @@ class Running:
 
 
 def groups(items: Sequence[Item]) -> list[list[Item]]:
-    """The items in their order, those that run together as one."""
+    """Return the items in their order, grouped where they run together."""
     found: list[list[Item]] = []
     for item in items:
         if found and item.together and found[-1][0].together:
@@ -162,7 +162,7 @@ def groups(items: Sequence[Item]) -> list[list[Item]]:
 
 
 def mark_doubts(results: dict[str, Any], items: Sequence[Item]) -> None:
-    """Name at each item the checks that failed or did not run to their end, and that its figures rest on."""
+    """Name at each item those of its checks that failed or did not finish."""
     for item in items:
         bad = [name for name in item.checks if name in results and not results[name].get("passed")]
         if bad and item.name in results:
@@ -170,7 +170,7 @@ def mark_doubts(results: dict[str, Any], items: Sequence[Item]) -> None:
 
 
 def visit(items: Sequence[Item], out: Path, result: dict[str, Any], seconds: float, rehearse: bool) -> bool:
-    """Run the items, write ``out`` and print a line after each; whether all went well."""
+    """Run the items, write ``out`` and print a line after each; returns whether all went well."""
     begin, spent, results = time.perf_counter(), 0, result["items"]
 
     def say(text: str) -> None:
@@ -201,15 +201,15 @@ def visit(items: Sequence[Item], out: Path, result: dict[str, Any], seconds: flo
 
 
 def main() -> int:
-    """Run what the command line asks for; returns the exit status."""
+    """Run the items of the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--list", action="store_true", help="say what would run, and stop")
-    parser.add_argument("--only", nargs="+", metavar="ITEM", help="run these alone")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="begin no item after these")
+    parser.add_argument("--list", action="store_true", help="list the items and stop")
+    parser.add_argument("--only", nargs="+", metavar="ITEM", help="run only these")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="start no item after these seconds")
     parser.add_argument(
         "--out", type=Path, help="the JSON file; default DEVICE-DATE.json in $OUT, or in benchmarks/results"
     )
-    parser.add_argument("--rehearse", action="store_true", help="without a GPU, on tiny tensors: do all lines run?")
+    parser.add_argument("--rehearse", action="store_true", help="run every item without a GPU, on tiny tensors")
     options = parser.parse_args()
     if options.list:
         print("\n".join(f"{item.name:<18} {item.seconds:>4g} s  {item.what}" for item in ITEMS))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The visit without a GPU: tiny tensors on the CPU, Triton's interpreter, and stand-ins for what only a GPU has.
+"""Stand-ins for a GPU: tiny tensors on the CPU, Triton's interpreter, and replacements of CUDA's graphs and events.
 
 A captured step runs again in place of its replay, an event is a reading of the clock, and PyTorch's compiler traces
-and compiles nothing. Figures from here mean nothing; that they come out at all is what is rehearsed.
+and compiles nothing. The figures mean nothing; the rehearsal only shows that every item runs.
 """
 
 from __future__ import annotations
@@ -64,26 +64,26 @@ class Event:
         self.at = time.perf_counter()
 
     def elapsed_time(self, end: Event) -> float:
-        """Milliseconds, and at least one microsecond."""
+        """Return milliseconds, at least one microsecond."""
         return max(1e-3, 1e3 * (end.at - self.at))
 
 
 class Graph:
-    """A graph of which nothing was recorded."""
+    """An empty graph."""
 
     def replay(self) -> None:
         pass
 
 
 class Stream:
-    """A stream of the CPU, which has one."""
+    """The one stream of a CPU."""
 
     def wait_stream(self, other: Stream) -> None:
         pass
 
 
 class Steps:
-    """In place of `scoresde_fast.loop.capture.CudaGraphs`: a step runs again where a graph would be replayed."""
+    """A replacement of `scoresde_fast.loop.capture.CudaGraphs`: a step runs again in place of a replay."""
 
     def __init__(self, device: torch.device) -> None:
         pass
@@ -96,7 +96,7 @@ class Steps:
 
 
 def install(put: Set = setattr) -> None:
-    """Put the stand-ins in place with ``put(object, name, value)``, and everything to its small size."""
+    """Install the stand-ins and the small sizes with ``put(object, name, value)``."""
     from benchmarks.studies import flow
     from benchmarks.visit import checks, common, kernels, network_checks
     from scoresde_fast import devices, precision
@@ -138,7 +138,7 @@ def install(put: Set = setattr) -> None:
     put(precision, "LEAST_CAPABILITY", {})
     put(devices, "choose_capture", lambda choice, _: bool(choice))
     put(capture, "CudaGraphs", Steps)
-    put(capture, "require_capturable", lambda *_: None)  # a CPU's tensors cannot be told from the host's
+    put(capture, "require_capturable", lambda *_: None)  # on a CPU all tensors are the host's
     for module in (table_runner, runner):
         put(module, "choose_capture", lambda choice, _: bool(choice))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLD's benchmark measures what it says, and the committed results hold what docs/cld.md says of them."""
+"""The study of CLD, and the claims of docs/cld.md in its committed results."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_distance_of_a_shift_is_the_shift() -> None:
 
 
 def test_a_small_mixture_benchmark(tmp_path: Path) -> None:
-    """At 20 steps SSCS is nearer than Euler-Maruyama by far, also in few particles; tables and picture are made."""
+    """At 20 steps SSCS is far nearer than Euler-Maruyama, even with few particles; tables and picture are made."""
     kept: list[int] = []
     distance = cld.distances((20, 30), 3, 2, ("quadratic", "uniform"), lambda part: kept.append(len(part["rows"])))
     assert kept == [1, 2, 3, 4]
@@ -61,7 +61,7 @@ def test_a_small_mixture_benchmark(tmp_path: Path) -> None:
 
 
 def test_digits_go_on_where_they_stopped(tmp_path: Path) -> None:
-    """A second call adds the cases that are missing and draws no other; other samples are refused."""
+    """A second call adds only the missing cases; another number of samples is refused."""
 
     class Report:
         def report(self, images: torch.Tensor) -> Any:
@@ -138,12 +138,12 @@ def test_the_digits_are_as_asked() -> None:
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
 def test_the_code_of_the_page_runs(code: str) -> None:
-    """Every Python block runs as it stands."""
+    """Every Python block runs unchanged."""
     exec(compile(code, "cld.md", "exec"), {"__name__": "page"})
 
 
 def test_the_page_shows_pictures_that_are_there() -> None:
-    """Every picture of the page is in docs, and under 300 kB."""
+    """Every picture of the page is in docs, and is smaller than 300 kB."""
     names = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE)
     assert names
     for name in names:

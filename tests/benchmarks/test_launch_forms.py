@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launchers launch is what `benchmarks.kernels.sass` proves: constants, warps, stages and registers."""
+"""Launchers launch the forms that `benchmarks.kernels.sass` proves: constants, warps, stages and registers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DTYPES = {
     "i32": torch.int32, "i1": torch.bool,
 }  # fmt: skip
 OPTIONS = {"num_warps": 4, "num_stages": 3, "maxnreg": None, "enable_fp_fusion": True}
-"""What Triton compiles with where a launcher says nothing."""
+"""Triton's default options."""
 BATCH = 512
 
 Launch = tuple[str, dict[str, Any], dict[str, Any]]
@@ -36,7 +36,7 @@ Launch = tuple[str, dict[str, Any], dict[str, Any]]
 
 
 class Recorder:
-    """Stands where a kernel was, and notes its launches."""
+    """Replaces a kernel and records its launches."""
 
     def __init__(self, kernel: Any, launches: list[Launch]) -> None:
         self.kernel, self.launches = kernel, launches
@@ -53,7 +53,7 @@ class Recorder:
 
 
 def import_kernels(name: str) -> Any:
-    """A module of the kernels."""
+    """Import a module of the kernels."""
     return import_module(f"scoresde_fast.kernels.{name}")
 
 
@@ -61,7 +61,7 @@ MODULES = [module.name for module in pkgutil.iter_modules(kernels.__path__)]
 
 
 def module_names() -> list[str]:
-    """The modules that have forms."""
+    """Return the modules with forms."""
     return [name for name in MODULES if hasattr(import_kernels(name), "specialisations")]
 
 
@@ -72,7 +72,7 @@ class Arguments:
         self.form, self.c = form, form.constants
 
     def tensor(self, pointer: str, *shape: int, kind: str | None = None, last: bool = False) -> Tensor | None:
-        """What stands at a pointer; of ``kind``, or None, where the form has no such pointer.  ``last``: channels."""
+        """Return the tensor at a pointer; without such a pointer, one of ``kind`` or None.  ``last``: channels_last."""
         found = self.form.signature.get(pointer, kind)
         if found is None:
             return None
@@ -80,7 +80,7 @@ class Arguments:
         return torch.empty(shape, dtype=DTYPES[found.strip("*")], device="meta", memory_format=layout)
 
     def row(self, width: int) -> tuple[Any, ...]:
-        """Coefficients, control, counter and offset of a step operation."""
+        """Return coefficients, control, counter and offset of a step operation."""
         coefficients = self.tensor("p_coefficients", 3, width, kind="fp32")
         return coefficients, self.tensor("p_control", 3, 3, kind="i32"), self.counter, 0
 
@@ -94,7 +94,7 @@ class Arguments:
 
     @property
     def elements(self) -> int:
-        """Of a sample; where the form adds up parts, as many as make that many."""
+        """Elements of a sample; a form that adds up parts gets enough elements for them."""
         count: int = self.c["ELEMENTS"] if "ELEMENTS" in self.c else 4096 * self.c.get("PARTS", 1)
         return count
 
@@ -103,12 +103,12 @@ class Arguments:
         return bool(self.c.get("PRECISE", False))
 
     def image(self, pointer: str) -> Tensor | None:
-        """An image of a GroupNorm kernel."""
+        """Return an image of a GroupNorm kernel."""
         size = math.isqrt(self.c["PIXELS"])
         return self.tensor(pointer, 2, self.c["CHANNELS"], size, size, last=self.c["CHANNEL_STRIDE"] == 1)
 
     def channels(self, *pointers: str) -> list[Tensor | None]:
-        """Vectors of a number a channel."""
+        """Return vectors with a value for each channel."""
         return [self.tensor(pointer, self.c["CHANNELS"], kind="fp32") for pointer in pointers]
 
 
@@ -218,17 +218,17 @@ ARGUMENTS: dict[str, Callable[[Arguments], tuple[Any, ...] | None]] = {
     "project": project,
     "rademacher": lambda a: (a.ids, 0, 0, a.elements),
 }
-"""The launcher's arguments, by the module of the kernels."""
+"""The launcher's arguments by the kernels' module."""
 LAUNCHERS = {
     "group_norm_pieces": ("group_norm_silu", "group_norm_silu"),
     "group_norm_silu_gradients": ("group_norm_silu_gradients", "differentiate"),
 }
-"""Module and name of the launcher, where they are not both the kernels' module's."""
+"""Module and name of the launcher, if they differ from the kernels' module."""
 
 
 @pytest.mark.parametrize("name", module_names())
 def test_what_is_launched_is_what_is_proved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each form that a module lists is launched so by its launcher, for the shape that the form is of."""
+    """Its launcher launches each form of a module as listed, for the form's shape."""
     module, (launched_by, function) = import_kernels(name), LAUNCHERS.get(name, (name, name))
     forms: list[Specialisation] = module.specialisations()
     launches: list[Launch] = []
@@ -249,7 +249,7 @@ def test_what_is_launched_is_what_is_proved(name: str, monkeypatch: pytest.Monke
 
 
 def test_every_kernel_has_a_form() -> None:
-    """None is launched without a proof."""
+    """No kernel is launched without a proof."""
     forms = [form for name in module_names() for form in import_kernels(name).specialisations()]
     defined = {name for module in map(import_kernels, MODULES) for name in vars(module) if name.endswith("_kernel")}
     assert defined == {form.kernel.fn.__name__ for form in forms}

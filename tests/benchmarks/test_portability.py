@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runners of `make portability` and `make matrix`, and their page."""
+"""`make portability` and `make matrix`, and their page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.same_everywhere
 
 
 def test_figures_come_from_results(root: Path) -> None:
-    """The page's tables and sentence are made from the committed results, and in those no test failed."""
+    """The page's tables and sentence come from the committed results, in which no test failed."""
     page = (root / "docs" / "portability.md").read_text()
     assert all("\n".join(make()) in page for make in doc_tables.PAGES["portability.md"])
     for file in [*tables.RESULTS.glob("portability-*.json"), Path("matrix.json")]:
@@ -25,7 +25,7 @@ def test_figures_come_from_results(root: Path) -> None:
 
 
 def test_rows_are_kept(tmp_path: Path) -> None:
-    """A second run of a row replaces what the first found; the others stay, in the order of the table."""
+    """A second run of a row replaces its first results; the other rows stay, in the order of the table."""
     rows = [SimpleNamespace(name=name) for name in "abc"]
     for name, passed in (("c", 1), ("a", 2), ("c", 3)):
         pytest_runs.keep(tmp_path / "rows.json", rows, {"name": name, "passed": passed}, {"command": "make"})
@@ -35,7 +35,7 @@ def test_rows_are_kept(tmp_path: Path) -> None:
 
 
 def test_rows_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the processor lacks is named; every processor runs the plainest row and the one as it is."""
+    """Missing instructions are named; every processor runs the plainest row and "as it is"."""
     monkeypatch.setattr(processors, "cpu_flags", lambda: frozenset({"avx2", "fma"}))
     why = {row.name: processors.why_not_run(row) for row in processors.ROWS}
     assert why["as it is"] is None and why["PyTorch with AVX2"] is None and why["PyTorch without AVX2"] is None
@@ -45,7 +45,7 @@ def test_rows_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the processes are started as on Unix")
 def test_a_row_counts_its_tests(tmp_path: Path) -> None:
-    """Passed, failed and skipped tests by their names, in a process with the row's settings."""
+    """Passed, failed and skipped tests are counted, in a process with the row's settings."""
     test = tmp_path / "test_settings.py"
     test.write_text(
         "import os, pytest\n"
@@ -62,7 +62,7 @@ def test_a_row_counts_its_tests(tmp_path: Path) -> None:
 
 
 def test_the_matrix_needs_its_pythons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A Python that is not there is named; this one is found."""
+    """A missing Python is named; this one is found."""
     here = "{}.{}".format(*sys.version_info[:2])
     monkeypatch.setattr(matrix.shutil, "which", lambda name: sys.executable if name == f"python{here}" else None)
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))

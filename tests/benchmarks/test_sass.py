@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 
 
 def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """A Python process beside the benchmarks, in which kernels are compiled and not interpreted."""
+    """Run Python with kernels compiled, not interpreted."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     return subprocess.run(
         [sys.executable, *command],
@@ -31,7 +31,7 @@ def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def prove(root: Path, folder: Path, *options: str) -> list[dict[str, Any]]:
-    """The rows of a run of the tool, which must find every proof to hold."""
+    """Run the tool, in which every proof must hold; returns its rows."""
     file = folder / "sass.json"
     result = run(root, "-m", "benchmarks.kernels.sass", *options, "--json", str(file))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -43,7 +43,7 @@ def prove(root: Path, folder: Path, *options: str) -> list[dict[str, Any]]:
 
 
 def test_the_forms_with_budgets_on_hopper(root: Path, tmp_path: Path) -> None:
-    """Every form that has a budget, and one of each other kernel; steps move all data 16 bytes at a time."""
+    """The forms with budgets, and one of each other kernel; steps move all data 16 bytes at a time."""
     rows = {row["label"]: row for row in prove(root, tmp_path, "--arch", "sm_90", "--quick")}
     budgets = {"no noise": 8, "fp32 score": 45, "bf16 score": 48}
     if any(label.endswith(", CUDA") for label in rows):
@@ -57,7 +57,7 @@ def test_the_forms_with_budgets_on_hopper(root: Path, tmp_path: Path) -> None:
 
 
 def test_other_architectures(root: Path, tmp_path: Path) -> None:
-    """The kernels compile for the generations before and after, too."""
+    """The kernels compile for the generations before and after."""
     rows = prove(root, tmp_path, "--arch", "sm_80", "--arch", "sm_100", "--only", "normal, fast")
     assert {row["arch"] for row in rows} == {"sm_80", "sm_100"}
     assert all(row["spills"] == 0 and row["widest"] == 128 for row in rows)
@@ -70,7 +70,7 @@ def test_everything(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_proof_can_fail(root: Path) -> None:
-    """Spills, local memory, a budget passed and narrow accesses are each reported."""
+    """Spills, local memory, an exceeded budget and narrow accesses are each reported."""
     code = """
 from benchmarks.kernels import sass
 row = sass.Row("form", "sm_90", 32, 1, 8, 0, 400, 50.0, 45.0, 32, 32, 0, 1.0)

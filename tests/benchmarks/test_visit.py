@@ -34,14 +34,14 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found_by(function: Callable[[Any], None]) -> dict[str, Any]:
-    """What an item reports."""
+    """Run an item; returns its report."""
     found = report.Report()
     function(found)
     return found.found
 
 
 def test_without_a_gpu(root: Path) -> None:
-    """`--list` names the items, an unknown one is named with the others, and a run says that there is no GPU."""
+    """`--list` names the items, an unknown item is refused with the known ones, and a run needs a GPU."""
     script = [sys.executable, str(root / "benchmarks" / "gpu.py")]
     listed = subprocess.run([*script, "--list"], capture_output=True, text=True)
     assert listed.returncode == 0 and "steps" in listed.stdout
@@ -58,14 +58,14 @@ CHECKS = (checks.steps, checks.noise, network_checks.norms, network_checks.filte
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.__module__}.{check.__name__}")
 def test_checks_run_and_pass(rehearsed: None, check: Callable[[Any], None]) -> None:
-    """The checks compare every backend that is here, and pass."""
+    """The checks compare every present backend, and pass."""
     found = found_by(check)
     assert found["passed"], {label: ratio for label, ratio in found["worst"].items() if ratio > 1}
     assert found["worst"]
 
 
 def test_conditions_are_checked(rehearsed: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The inference network's gradient is the plain one's, and guided runs agree; runs that do not agree fail."""
+    """The inference network's gradient is the plain one's, and guided runs agree; runs that differ fail."""
     found = found_by(checks.conditions)
     assert found["passed"], found["worst"]
     monkeypatch.setattr(checks, "captured_apart", lambda *_: 1.0)
@@ -85,7 +85,7 @@ def test_a_wrong_kernel_is_seen(rehearsed: None) -> None:
 
 @pytest.mark.parametrize("rows", ["norms", "steps", "attention"])
 def test_figures_run(rehearsed: None, rows: str) -> None:
-    """The measurements go through and report each row's figure."""
+    """The measurements run and report a target."""
     found = found_by(getattr(kernels, rows))
     assert found["cases"] and any(name.partition(", ")[0] in tables.TARGETS for name in found["figures"])
 
@@ -100,7 +100,7 @@ def test_figures_of_the_network(rehearsed: None, rows: str) -> None:
 
 
 def test_figures_of_convolutions(rehearsed: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tile is checked and measured; what wins at all batches is named in the form of the table it goes into."""
+    """Every tile is checked and measured; winners at all batch sizes are reported in the form of their table."""
     chosen = kernels._name(kernels.convolution_kernels.choose_tile(16, 16, 8, 2, False))
     for faster, named in (("cudnn", []), (chosen, [(16, 16, 8, 3), (16, 8, 16, 1)])):
         monkeypatch.setattr(
@@ -117,7 +117,7 @@ def test_figures_of_convolutions(rehearsed: None, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def items(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The results of four items: one that is well, one that raises, one that hangs after a figure, and a check."""
+    """The results of four items: one works, one raises, one hangs after a figure, and one is a failing check."""
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}")
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "made_up.py").write_text(
@@ -143,8 +143,8 @@ def items(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 
 def test_what_an_item_cannot_spoil(items: dict[str, Any]) -> None:
-    """One that raises or hangs costs no other its result, keeps what it found, and is named with its reason; a figure
-    whose check failed is marked and stays.
+    """An item that raises or hangs spoils no other, keeps its figures, and is named with its reason; a figure stays and
+    is marked if its check failed.
     """
     assert items["well"]["figures"] == {"well": 1.0} and items["well"]["doubts"] == ["check"]
     assert "an illegal memory access" in items["raises"]["error"]
@@ -152,7 +152,7 @@ def test_what_an_item_cannot_spoil(items: dict[str, Any]) -> None:
 
 
 def test_short_graphs_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls of a microsecond are captured as often as fill half a millisecond, and counted each."""
+    """Calls of a microsecond are repeated to fill half a millisecond, and each is counted."""
     from scoresde_fast.bench import timing
 
     captured: list[int] = []
@@ -169,13 +169,13 @@ def test_short_graphs_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_line_is_short() -> None:
-    """However much an item finds; all lines together are fewer characters than come back from a visit."""
+    """A line is cut, however much an item finds: the output of a visit is limited."""
     said = report.line("item", {"error": "x" * 5000, "figures": {f"row {n}": 1.0 for n in range(500)}})
     assert len(said) <= 200 and said.startswith("item: FAILED")
 
 
 def test_the_table_of_a_visit() -> None:
-    """The targets in their order, with floor and goal; a figure in doubt says why."""
+    """The targets are in their order, with floor and goal; a figure in doubt names the failed check."""
     figures = {"wall over replays, compiled": 1.0234, "images/s": 3.0}
     items = {
         "device": {"figures": {"versions": "torch 2.11.0"}},
@@ -195,7 +195,7 @@ def test_the_page_of_targets(root: Path) -> None:
 
 
 def test_shapes_of_the_networks() -> None:
-    """NCSN++ for CIFAR-10 calls 95 norms an evaluation, those of its attention blocks included."""
+    """NCSN++ for CIFAR-10 calls 95 norms an evaluation, including those of its attention blocks."""
     calls = hot_calls("NCSN++")
     norms = sum(count for (name, _, _), count in calls.items() if name == "group_norm_silu")
     attention = sum(count for (name, _, _), count in calls.items() if name == "group_norm_attention")
@@ -208,7 +208,7 @@ def test_heaviest_convolutions() -> None:
 
 
 def test_nothing_that_measures_needs_the_command_line(root: Path) -> None:
-    """A machine with a GPU may lack what the commands need: no benchmark imports them."""
+    """No benchmark imports the command line: a machine with a GPU may lack its libraries."""
     for path in (root / "benchmarks").rglob("*.py"):
         lines = [line.strip() for line in path.read_text().splitlines()]
         assert not [line for line in lines if line.startswith(("import ", "from ")) and "scoresde_fast.cli" in line]

@@ -10,11 +10,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard build_system/*.py csrc/*/*)
 
 .NOTPARALLEL:
-.PHONY: help sample bench pages test lint typecheck ctest pytest seeds portability matrix rehearse prepare-gpu format clean distclean
+.PHONY: help sample bench bench-kernels pages test lint typecheck ctest pytest seeds portability matrix rehearse prepare-gpu format clean distclean
 
 help:
 	@echo "make sample     generate 64 images of digits-ve into samples/"
 	@echo "make bench      time sampling against plain and tuned PyTorch, into benchmarks/results/; under ten minutes"
+	@echo "make bench-kernels  time single kernels, launches and the loop, against the last commit that was timed here"
 	@echo "make pages      draw the committed results as pages, into build/pages/"
 	@echo "make test       lint, type-check, C++ tests, Python tests"
 	@echo "make lint | typecheck | ctest | pytest   one part of it"
@@ -33,7 +34,14 @@ bench: .venv/benched
 	$(BIN)/scoresde-fast bench --out benchmarks/results/sampling-cpu.json --html build/pages/sampling-cpu.html
 
 pages: .venv/benched
-	$(BIN)/python benchmarks/pages.py
+	$(BIN)/python -m benchmarks.pages
+
+# Kept by commit in build/benchmarks; pytest-benchmark compares with the latest of the others.
+bench-kernels: .venv/tested
+	@mkdir -p build/benchmarks
+	$(BIN)/pytest benchmarks --benchmark-only --benchmark-autosave --benchmark-storage=file://build/benchmarks \
+	  --benchmark-columns=median,iqr,rounds --benchmark-sort=fullname --benchmark-group-by=func \
+	  $$(test -z "$$(find build/benchmarks -name '*.json')" || echo --benchmark-compare) $(BENCHMARKS)
 
 test: lint typecheck ctest pytest
 
@@ -66,16 +74,16 @@ seeds: .venv/tested
 	  $(BIN)/pytest --quiet --numprocesses 2 -m 'statistical and not slow' --run-seed $$seed || exit 1; done
 
 portability: .venv/tested
-	$(BIN)/python benchmarks/portability.py
+	$(BIN)/python -m benchmarks.portability.processors
 
 matrix:
-	$(PYTHON) benchmarks/matrix.py
+	$(PYTHON) -m benchmarks.portability.matrix
 
 rehearse:
-	$(PYTHON) benchmarks/rehearse_gpu.py
+	$(PYTHON) -m benchmarks.visit.rehearse
 
 prepare-gpu:
-	$(PYTHON) benchmarks/rehearse_gpu.py --prepare
+	$(PYTHON) -m benchmarks.visit.rehearse --prepare
 
 format: .venv/tested
 	$(BIN)/ruff check --fix

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLD's benchmark measures what it says, and the committed results hold what docs/cld.md says of them."""
+"""The study of CLD, and the claims of docs/cld.md in its committed results."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,68 +13,55 @@ import pytest
 import torch
 
 import scoresde_fast as sf
+from benchmarks import doc_tables
+from benchmarks.studies import cld, pictures
+from benchmarks.tables import find
 from scoresde_fast.evaluation import Recognition
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.training import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ROOT / "benchmarks"
+RESULTS = ROOT / "benchmarks" / "results"
 PAGE = (ROOT / "docs" / "cld.md").read_text()
-MIXTURE: dict[str, Any] = json.loads((BENCHMARKS / "results" / "cld-mixture.json").read_text())
-DIGITS = BENCHMARKS / "results" / "cld-digits.json"
+MIXTURE: dict[str, Any] = json.loads((RESULTS / "cld-mixture.json").read_text())
+DIGITS = RESULTS / "cld-digits.json"
 
 
-@pytest.fixture(scope="module")
-def benchmarks() -> tuple[ModuleType, ModuleType, ModuleType]:
-    """The scripts cld, cld_mixture and cld_digits."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import cld
-        import cld_digits
-        import cld_mixture
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return cld, cld_mixture, cld_digits
-
-
-def test_the_fast_score_is_that_of_the_mixture(benchmarks: tuple[ModuleType, ...]) -> None:
+def test_the_fast_score_is_that_of_the_mixture() -> None:
     """In float64 the benchmark's score of many particles is `GaussianMixture`'s of each, at every time."""
-    mixture = benchmarks[1]
-    means = torch.tensor(mixture.MEANS, dtype=torch.float64).view(3, 1, 1, 1)
-    exact = sf.GaussianMixture(CLDSDE(), mixture.WEIGHTS, means, [mixture.STD] * 3)
+    means = torch.tensor(cld.MEANS, dtype=torch.float64).view(3, 1, 1, 1)
+    exact = sf.GaussianMixture(CLDSDE(), cld.WEIGHTS, means, [cld.STD] * 3)
     u = torch.randn(2, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for t in (1.0, 0.3, 0.01, 1e-3):
-        fast = mixture.model(4).network(u, torch.full((2,), t, dtype=torch.float64))
+        fast = cld.model(4).network(u, torch.full((2,), t, dtype=torch.float64))
         pairs = u.permute(0, 2, 3, 1).reshape(-1, 2, 1, 1)
         slow = exact.network(pairs, torch.full((len(pairs),), t, dtype=torch.float64)).view(2, 1, 4, 4)
         assert torch.allclose(fast, slow, rtol=1e-9, atol=1e-9 * slow.abs().max().item())
 
 
-def test_the_distance_of_a_shift_is_the_shift(benchmarks: tuple[ModuleType, ...]) -> None:
+def test_the_distance_of_a_shift_is_the_shift() -> None:
     """The quantiles have the mixture's mean, and values moved by 0.1 are 0.1 from it."""
-    mixture = benchmarks[1]
-    exact = mixture.quantiles(20_000)
-    assert exact.mean() == pytest.approx(np.dot(mixture.WEIGHTS, mixture.MEANS), abs=1e-4)
-    assert mixture.wasserstein(np.random.default_rng(0).permutation(exact) + 0.1, exact) == pytest.approx(0.1)
+    exact = cld.quantiles(20_000)
+    assert exact.mean() == pytest.approx(np.dot(cld.WEIGHTS, cld.MEANS), abs=1e-4)
+    assert cld.wasserstein(np.random.default_rng(0).permutation(exact) + 0.1, exact) == pytest.approx(0.1)
 
 
-def test_a_small_mixture_benchmark(benchmarks: tuple[ModuleType, ...], tmp_path: Path) -> None:
-    """At 20 steps SSCS is nearer than Euler-Maruyama by far, also in few particles; tables and picture are made."""
-    cld, mixture, _ = benchmarks
+def test_a_small_mixture_benchmark(tmp_path: Path) -> None:
+    """At 20 steps SSCS is far nearer than Euler-Maruyama, even with few particles; tables and picture are made."""
     kept: list[int] = []
-    distance = mixture.distances((20, 30), 3, 2, ("quadratic", "uniform"), lambda part: kept.append(len(part["rows"])))
+    distance = cld.distances((20, 30), 3, 2, ("quadratic", "uniform"), lambda part: kept.append(len(part["rows"])))
     assert kept == [1, 2, 3, 4]
-    assert cld.find(distance["rows"], grid="uniform", steps=20)["difference_in_standard_errors"] > 3
-    result = {"distance": distance, "ode": mixture.ode_errors(30, (10, 20)), "orders": mixture.orders()}
+    assert find(distance["rows"], grid="uniform", steps=20)["difference_in_standard_errors"] > 3
+    result = {"distance": distance, "ode": cld.ode_errors(30, (10, 20)), "orders": cld.orders()}
     errors = {(row["solver"], row["order"], row["nfe"]): row["rms"] for row in result["ode"]["rows"]}
     assert errors["gddim", 3, 20] < errors["gddim", 1, 20] < errors["em", None, 20]
-    assert [len(table) for table in cld.mixture_tables(result).values()] == [2 + 2 + 1, 2 + 5, 2 + 7]
-    mixture.plot(result, tmp_path / "plot.png")
+    assert [len(table) for table in doc_tables.cld_mixture(result).values()] == [2 + 2 + 1, 2 + 5, 2 + 7]
+    pictures.draw_mixture(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
-def test_digits_go_on_where_they_stopped(benchmarks: tuple[ModuleType, ...], tmp_path: Path) -> None:
-    """A second call adds the cases that are missing and draws no other; other samples are refused."""
+def test_digits_go_on_where_they_stopped(tmp_path: Path) -> None:
+    """A second call adds only the missing cases; another number of samples is refused."""
 
     class Report:
         def report(self, images: torch.Tensor) -> Any:
@@ -86,53 +71,51 @@ def test_digits_go_on_where_they_stopped(benchmarks: tuple[ModuleType, ...], tmp
         def held_out(self) -> tuple[float, Any]:
             return 1.0, self.report(torch.zeros(4, 3, 16, 16))
 
-    cld, _, digits = benchmarks
     torch.manual_seed(0)
     sf.create(load_recipe("digits-cld")).save_pretrained(tmp_path / "model")
-    cases = [{**case, "steps": 3} for case in digits.cases() if case["grid"] == "quadratic"]
+    cases = [{**case, "steps": 3} for case in cld.cases() if case["grid"] == "quadratic"]
     few = [next(case for case in cases if case["solver"] == solver) for solver in ("sscs", "em", "gddim")]
     out, name = tmp_path / "digits.json", str(tmp_path / "model")
-    digits.measure(name, few[:2], 4, 4, out, Report())
+    cld.digits(name, few[:2], 4, 4, out, Report())
     first = json.loads(out.read_text())
-    digits.measure(name, few, 4, 4, out, Report())
+    cld.digits(name, few, 4, 4, out, Report())
     second = json.loads(out.read_text())
     assert second["rows"][:2] == first["rows"] and len(second["rows"]) == 3
     assert [row["nfe"] for row in second["rows"]] == [3, 3, 3]
-    assert len(cld.digits_tables(second)["digits"]) == 2 + 3 + 1
+    assert len(doc_tables.cld_digits(second)["digits"]) == 2 + 3 + 1
     with pytest.raises(ValueError, match="has samples 4, not 5"):
-        digits.measure(name, few, 5, 5, out, Report())
+        cld.digits(name, few, 5, 5, out, Report())
 
 
-def test_cases_are_all_different(benchmarks: tuple[ModuleType, ...]) -> None:
+def test_cases_are_all_different() -> None:
     """Two noisy solvers, two lengths, two grids; gDDIM of four orders, three lengths, two grids; with noise of two."""
-    cases = benchmarks[2].cases()
+    cases = cld.cases()
     assert len({tuple(case.values()) for case in cases}) == len(cases) == 2 * 2 * 2 + 4 * 3 * 2 + 2 * 3
 
 
-def test_the_page_holds_the_tables_of_the_results(benchmarks: tuple[ModuleType, ...]) -> None:
-    """`python benchmarks/cld.py --page` would change nothing, and every table has its mark."""
-    cld = benchmarks[0]
-    tables = cld.all_tables()
+def test_the_page_holds_the_tables_of_the_results() -> None:
+    """`python -m benchmarks.doc_tables --write` would change nothing, and every table has its mark."""
+    tables = doc_tables.cld_tables()
     assert all(PAGE.count(f"<!-- table: {name} -->") == 1 for name in tables)
-    assert cld.filled(PAGE, tables) == PAGE
+    assert doc_tables.filled(PAGE, tables) == PAGE
 
 
-def test_sscs_is_nearer_than_euler_maruyama(benchmarks: tuple[ModuleType, ...]) -> None:
+def test_sscs_is_nearer_than_euler_maruyama() -> None:
     """On the quadratic grid at every number of steps from 20 to 500, by more than two standard errors."""
     rows = [row for row in MIXTURE["distance"]["rows"] if row["grid"] == "quadratic"]
-    assert [row["steps"] for row in rows] == list(benchmarks[1].STEPS)
+    assert [row["steps"] for row in rows] == list(cld.STEPS)
     assert MIXTURE["distance"]["particles_a_run"] >= 100_000
     for row in rows:
         assert row["sscs"]["pooled"] < row["em"]["pooled"]
         assert row["difference_in_standard_errors"] > 2
 
 
-def test_gddim_is_within_what_is_asked(benchmarks: tuple[ModuleType, ...]) -> None:
+def test_gddim_is_within_what_is_asked() -> None:
     """RMS error at 20 and 50 evaluations: with one past value 0.17 and 0.10, with two and with three 0.09 and 0.03."""
     rows = MIXTURE["ode"]["rows"]
     for order, limits in ((2, (0.17, 0.10)), (3, (0.09, 0.03)), (4, (0.09, 0.03))):
         for nfe, limit in zip((20, 50), limits, strict=True):
-            assert benchmarks[0].find(rows, solver="gddim", order=order, nfe=nfe)["rms"] <= limit
+            assert find(rows, solver="gddim", order=order, nfe=nfe)["rms"] <= limit
 
 
 def test_every_solver_has_its_order() -> None:
@@ -142,27 +125,25 @@ def test_every_solver_has_its_order() -> None:
         assert row["measured"] == pytest.approx(row["claimed"], abs=0.25)
 
 
-def test_the_digits_are_as_asked(benchmarks: tuple[ModuleType, ...]) -> None:
+def test_the_digits_are_as_asked() -> None:
     """SSCS at 50 evaluations is better than Euler-Maruyama at 50, on both grids, and gDDIM at 20 better than both."""
     rows = json.loads(DIGITS.read_text())["rows"]
     for grid in ("quadratic", "uniform"):
-        sscs, em = (
-            benchmarks[0].find(rows, solver=name, grid=grid, steps=50)["frechet_to_data"] for name in ("sscs", "em")
-        )
+        sscs, em = (find(rows, solver=name, grid=grid, steps=50)["frechet_to_data"] for name in ("sscs", "em"))
         assert sscs < em
         for order in (2, 3):
-            gddim = benchmarks[0].find(rows, solver="gddim", order=order, steps=20, **benchmarks[2].NOISY_GDDIM)
+            gddim = find(rows, solver="gddim", order=order, steps=20, **cld.NOISY_GDDIM)
             assert gddim["frechet_to_data"] < sscs
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
 def test_the_code_of_the_page_runs(code: str) -> None:
-    """Every Python block runs as it stands."""
+    """Every Python block runs unchanged."""
     exec(compile(code, "cld.md", "exec"), {"__name__": "page"})
 
 
 def test_the_page_shows_pictures_that_are_there() -> None:
-    """Every picture of the page is in docs, and under 300 kB."""
+    """Every picture of the page is in docs, and is smaller than 300 kB."""
     names = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE)
     assert names
     for name in names:

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launchers launch the variants that ``benchmarks/sass.py`` proves: same constants, warps, stages and registers."""
+"""Launchers launch the variants that `benchmarks.kernels.sass` proves: constants, warps, stages and registers."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import pkgutil
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,21 +20,16 @@ if find_spec("triton") is None:
 
 from scoresde_fast.kernels.launch import Form
 
+from benchmarks.kernels.sass_variants import Variant, variants
 from scoresde_fast import kernels
 from scoresde_fast.ops.step_table import CONTROL, DOT_WIDTH, LEVEL_WIDTH, PAIR_WIDTH, WIDTH
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-try:
-    from sass_variants import Variant, variants
-finally:
-    del sys.path[0]
 
 DTYPES = {
     "fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "i64": torch.int64,
     "i32": torch.int32, "i1": torch.bool,
 }  # fmt: skip
 OPTIONS = {"num_warps": 4, "num_stages": 3, "maxnreg": None, "enable_fp_fusion": True}
-"""What Triton compiles with where a launcher says nothing."""
+"""Triton's default options."""
 BATCH = 512
 
 Launch = tuple[str, dict[str, Any], dict[str, Any]]
@@ -44,7 +37,7 @@ Launch = tuple[str, dict[str, Any], dict[str, Any]]
 
 
 class Recorder:
-    """Stands where a kernel was, and notes its launches."""
+    """Replaces a kernel and records its launches."""
 
     def __init__(self, kernel: Any, launches: list[Launch]) -> None:
         self.kernel, self.launches = kernel, launches
@@ -67,7 +60,7 @@ class Arguments:
         self.form, self.c = form, form.constants
 
     def tensor(self, pointer: str, *shape: int, kind: str | None = None, last: bool = False) -> Tensor | None:
-        """What stands at a pointer; of ``kind``, or None, where the form has no such pointer.  ``last``: channels."""
+        """Return the tensor at a pointer; without such a pointer, one of ``kind`` or None.  ``last``: channels_last."""
         found = self.form.signature.get(pointer, kind)
         if found is None:
             return None
@@ -75,7 +68,7 @@ class Arguments:
         return torch.empty(shape, dtype=DTYPES[found.strip("*")], device="meta", memory_format=layout)
 
     def row(self, width: int) -> tuple[Any, ...]:
-        """Coefficients, control, counter and offset of a step operation."""
+        """Return coefficients, control, counter and offset of a step operation."""
         coefficients = self.tensor("p_coefficients", 3, width, kind="fp32")
         return coefficients, self.tensor("p_control", 3, len(CONTROL), kind="i32"), self.counter, 0
 
@@ -89,7 +82,7 @@ class Arguments:
 
     @property
     def elements(self) -> int:
-        """Of a sample; where the form adds up parts, as many as make that many."""
+        """Elements of a sample; a form that adds up parts gets enough elements for them."""
         count: int = self.c["ELEMENTS"] if "ELEMENTS" in self.c else 4096 * self.c.get("PARTS", 1)
         return count
 
@@ -98,12 +91,12 @@ class Arguments:
         return bool(self.c.get("PRECISE", False))
 
     def image(self, pointer: str) -> Tensor | None:
-        """An image of a GroupNorm kernel."""
+        """Return an image of a GroupNorm kernel."""
         size = math.isqrt(self.c["PIXELS"])
         return self.tensor(pointer, 2, self.c["CHANNELS"], size, size, last=self.c["CHANNEL_STRIDE"] == 1)
 
     def channels(self, *pointers: str) -> list[Tensor | None]:
-        """Vectors of a number a channel."""
+        """Return vectors with a value for each channel."""
         return [self.tensor(pointer, self.c["CHANNELS"], kind="fp32") for pointer in pointers]
 
 

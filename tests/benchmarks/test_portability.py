@@ -1,63 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runners of `make portability` and `make matrix`, and their page."""
+"""`make portability` and `make matrix`, and their page."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
+
+from benchmarks import doc_tables, tables
+from benchmarks.portability import matrix, processors, pytest_runs
 
 pytestmark = pytest.mark.same_everywhere
 
 
-@pytest.fixture
-def benchmarks(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the runners, on the path."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    return root / "benchmarks"
-
-
-@pytest.fixture
-def portability(benchmarks: Path) -> ModuleType:
-    return importlib.import_module("portability")
-
-
-def test_figures_come_from_results(root: Path, benchmarks: Path) -> None:
-    """The page's tables and sentence are made from the committed results, and in those no test failed."""
-    tables, page = importlib.import_module("portability_tables"), (root / "docs" / "portability.md").read_text()
-    assert "\n".join(tables.processors()) in page
-    assert "\n".join(tables.versions()) in page
-    assert tables.installed() in page
-    for file in [*(benchmarks / "results").glob("portability-*.json"), Path("matrix.json")]:
+def test_figures_come_from_results(root: Path) -> None:
+    """The page's tables and sentence come from the committed results, in which no test failed."""
+    page = (root / "docs" / "portability.md").read_text()
+    assert all("\n".join(make()) in page for make in doc_tables.PAGES["portability.md"])
+    for file in [*tables.RESULTS.glob("portability-*.json"), Path("matrix.json")]:
         assert all(row.get("failed", 0) == 0 for row in tables.load(file.stem)["rows"]), file.name
 
 
-def test_rows_are_kept(benchmarks: Path, tmp_path: Path) -> None:
-    """A second run of a row replaces what the first found; the others stay, in the order of the table."""
-    runs, rows = importlib.import_module("pytest_runs"), [SimpleNamespace(name=name) for name in "abc"]
+def test_rows_are_kept(tmp_path: Path) -> None:
+    """A second run of a row replaces its first results; the other rows stay, in the order of the table."""
+    rows = [SimpleNamespace(name=name) for name in "abc"]
     for name, passed in (("c", 1), ("a", 2), ("c", 3)):
-        runs.keep(tmp_path / "rows.json", rows, {"name": name, "passed": passed}, {"command": "make"})
+        pytest_runs.keep(tmp_path / "rows.json", rows, {"name": name, "passed": passed}, {"command": "make"})
     kept = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["name"], row["passed"]) for row in kept["rows"]] == [("a", 2), ("c", 3)]
     assert kept["command"] == "make" and all(row["commit"] for row in kept["rows"])
 
 
-def test_rows_are_left_out_with_the_reason(portability: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the processor lacks is named; every processor runs the plainest row and the one as it is."""
-    monkeypatch.setattr(portability, "cpu_flags", lambda: frozenset({"avx2", "fma"}))
-    why = {row.name: portability.why_not_run(row) for row in portability.ROWS}
+def test_rows_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing instructions are named; every processor runs the plainest row and "as it is"."""
+    monkeypatch.setattr(processors, "cpu_flags", lambda: frozenset({"avx2", "fma"}))
+    why = {row.name: processors.why_not_run(row) for row in processors.ROWS}
     assert why["as it is"] is None and why["PyTorch with AVX2"] is None and why["PyTorch without AVX2"] is None
     assert why["oneDNN with AMX"].startswith("this processor has no amx_bf16, amx_int8, amx_tile, avx512bw")
-    assert portability.results_file().name.endswith("-avx2.json")
+    assert processors.results_file().name.endswith("-avx2.json")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the processes are started as on Unix")
-def test_a_row_counts_its_tests(portability: ModuleType, tmp_path: Path) -> None:
-    """Passed, failed and skipped tests by their names, in a process with the row's settings."""
+def test_a_row_counts_its_tests(tmp_path: Path) -> None:
+    """Passed, failed and skipped tests are counted, in a process with the row's settings."""
     test = tmp_path / "test_settings.py"
     test.write_text(
         "import os, pytest\n"
@@ -67,15 +55,14 @@ def test_a_row_counts_its_tests(portability: ModuleType, tmp_path: Path) -> None
         "@pytest.mark.skip(reason='no')\ndef test_skipped(): pass\n"
         "@pytest.mark.same_everywhere\ndef test_of_a_page(): assert False\n"
     )
-    row = portability.Row("one", {"ATEN_CPU_CAPABILITY": "default"}, threads=2)
-    found = portability.run(row, [str(test), f"--rootdir={tmp_path}"])
+    row = processors.Row("one", {"ATEN_CPU_CAPABILITY": "default"}, threads=2)
+    found = processors.run(row, [str(test), f"--rootdir={tmp_path}"])
     assert (found["passed"], found["failed"], found["skipped"]) == (2, 1, 1)
     assert found["failures"] == ["test_settings::test_wrong"]
 
 
-def test_the_matrix_needs_its_pythons(benchmarks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A Python that is not there is named; this one is found."""
-    matrix = importlib.import_module("matrix")
+def test_the_matrix_needs_its_pythons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A missing Python is named; this one is found."""
     here = "{}.{}".format(*sys.version_info[:2])
     monkeypatch.setattr(matrix.shutil, "which", lambda name: sys.executable if name == f"python{here}" else None)
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proofs of ``benchmarks/sass.py``: the kernels' machine code, made without a GPU."""
+"""The proofs of `benchmarks.kernels.sass`: the kernels' machine code, made without a GPU."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 
 
 def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """A Python process beside the benchmarks, in which kernels are compiled and not interpreted."""
+    """Run Python with kernels compiled, not interpreted."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    path = os.pathsep.join([str(root), str(root / "benchmarks")])
     return subprocess.run(
         [sys.executable, *command],
-        env=environment | {"PYTHONPATH": path},
+        env=environment | {"PYTHONPATH": str(root)},
         cwd=root,
         capture_output=True,
         text=True,
@@ -32,19 +31,19 @@ def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def prove(root: Path, folder: Path, *options: str) -> list[dict[str, Any]]:
-    """The rows of a run of the tool, which must find every proof to hold."""
+    """Run the tool, in which every proof must hold; returns its rows."""
     file = folder / "sass.json"
-    result = run(root, str(root / "benchmarks" / "sass.py"), *options, "--json", str(file))
+    result = run(root, "-m", "benchmarks.kernels.sass", *options, "--json", str(file))
     assert result.returncode == 0, result.stdout + result.stderr
     content = json.loads(file.read_text())
-    assert content["failures"] == [] and content["versions"]["triton"] and "sass.py" in content["command"]
+    assert content["failures"] == [] and content["versions"]["triton"] and "kernels.sass" in content["command"]
     rows = list(content["rows"])
     assert len({(row["label"], row["arch"]) for row in rows}) == len(rows)
     return rows
 
 
 def test_the_forms_with_budgets_on_hopper(root: Path, tmp_path: Path) -> None:
-    """Every form that has a budget, and one of each other kernel; steps move all data 16 bytes at a time."""
+    """The forms with budgets, and one of each other kernel; steps move all data 16 bytes at a time."""
     rows = {row["label"]: row for row in prove(root, tmp_path, "--arch", "sm_90", "--quick")}
     budgets = {"no noise": 8, "fp32 score": 45, "bf16 score": 48}
     if any(label.endswith(", CUDA") for label in rows):
@@ -58,7 +57,7 @@ def test_the_forms_with_budgets_on_hopper(root: Path, tmp_path: Path) -> None:
 
 
 def test_other_architectures(root: Path, tmp_path: Path) -> None:
-    """The kernels compile for the generations before and after, too."""
+    """The kernels compile for the generations before and after."""
     rows = prove(root, tmp_path, "--arch", "sm_80", "--arch", "sm_100", "--only", "normal, fast")
     assert {row["arch"] for row in rows} == {"sm_80", "sm_100"}
     assert all(row["spills"] == 0 and row["widest"] == 128 for row in rows)
@@ -71,9 +70,9 @@ def test_everything(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_proof_can_fail(root: Path) -> None:
-    """Spills, local memory, a budget passed and narrow accesses are each reported."""
+    """Spills, local memory, an exceeded budget and narrow accesses are each reported."""
     code = """
-import sass
+from benchmarks.kernels import sass
 row = sass.Row("form", "sm_90", 32, 1, 8, 0, 400, 50.0, 45.0, 32, 32, 0, 1.0)
 print(*row.failures(), sep="\\n")
 """

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installation into fresh environments as a user does it: minutes each, with pip's downloads."""
+"""Installing as a user does, into fresh environments: minutes each, with pip's downloads."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.portability.matrix import copy_sources
 from scoresde_fast import _extension
 
 pytestmark = [pytest.mark.slow, pytest.mark.same_everywhere]
@@ -26,15 +26,14 @@ SAMPLE = (
 
 
 @pytest.fixture
-def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the checkout's tracked files, without build outputs."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    importlib.import_module("matrix").copy_sources(tmp_path / "copy" / "checkout")
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the checkout's tracked files, without what was built."""
+    copy_sources(tmp_path / "copy" / "checkout")
     return tmp_path / "copy" / "checkout"
 
 
 def run(environment: Path, command: str, cwd: Path, **variables: str) -> str:
-    """Run a command with the environment's programs first on PATH; returns both output streams.
+    """A command with the environment's programs first on PATH; its output, both streams.
 
     pip takes the versions of constraints.txt, and the extension is built without CUDA, whose compiler takes minutes.
     """
@@ -62,7 +61,7 @@ def environment(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 def test_a_plain_install_builds_the_extension(checkout: Path, environment: Path, tmp_path: Path) -> None:
-    """The README's command installs the kernels, and no warning appears."""
+    """The README's command; the kernels are there and nothing is warned of."""
     run(environment, "pip install .", checkout)
     backends = run(environment, "scoresde-fast env", tmp_path).partition("backends of each operation")[2]
     assert re.search(r"\n +cpu, reference .*\bnormal\b", backends, re.DOTALL)
@@ -71,7 +70,7 @@ def test_a_plain_install_builds_the_extension(checkout: Path, environment: Path,
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 def test_the_warning_names_a_command_that_works(checkout: Path, environment: Path, tmp_path: Path) -> None:
-    """Installed without a compiler, the first sample warns once; the warning's command fixes it."""
+    """Installed without a compiler, the first sample warns once; the command of the warning mends it."""
     run(environment, "pip install .", checkout, CXX="no-such-compiler")
     warned = run(environment, f'python -c "{SAMPLE}"', tmp_path)
     assert warned.count("RuntimeWarning") == 1
@@ -83,7 +82,7 @@ def test_the_warning_names_a_command_that_works(checkout: Path, environment: Pat
 
 @pytest.mark.skipif(_extension.why_missing is not None, reason="the extension is not there")
 def test_a_failed_build_goes_on(checkout: Path, environment: Path, tmp_path: Path) -> None:
-    """The compiler's error is the reason, and the package is installed without the extension."""
+    """A source that does not compile is named with the compiler's error, and the package is installed without it."""
     source = checkout / "csrc" / "cpu" / "normal.cpp"
     source.write_text(source.read_text() + "\n#error broken on purpose\n")
     run(environment, "pip install .", checkout)
@@ -94,7 +93,7 @@ def test_a_failed_build_goes_on(checkout: Path, environment: Path, tmp_path: Pat
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 def test_distributions_hold_everything(checkout: Path, environment: Path, tmp_path: Path) -> None:
-    """The sdist needs no torch; its wheel is for every Python of the ABI and holds the whole package."""
+    """The sdist needs no torch; the wheel made of it is for every Python of the ABI, and has all of the package."""
     run(environment, "pip install build twine", tmp_path)
     output = run(environment, "python -m build --outdir dist", checkout)
     for_sdist, for_wheel = output.split("Building wheel from sdist")

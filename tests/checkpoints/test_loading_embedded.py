@@ -48,7 +48,7 @@ def test_is_what_the_recipe_says(name: str) -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("name", MODELS)
 def test_draws_digits(name: str, run_seed: int) -> None:
-    """Few and short runs are digits of several classes in their tints (benchmarks/embedded.py measures in full).
+    """Few and short runs are digits of several classes in their tints (`benchmarks.studies.embedded` measures in full).
 
     Of 2000 (README), all are recognised and at least 95% have their tint. By the binomial distribution, of 12 less than
     10 are and less than 6 have in one draw in 10^6, and in one in 5 10^6 they are of less than three of ten classes.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.bench.posteriors import CorrelatedGaussian, posterior_moments, projected_moments
+from benchmarks.studies.posteriors import CorrelatedGaussian, posterior_moments, projected_moments
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SolverOptions
 from tests.support.chance import covariance_distance_bound, mean_distance_bound

@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_torchrun(tmp_path: Path) -> None:
-    """Two processes under torchrun make a shard each, and together the bytes of one.  `benchmarks/sets.py`: 10 000."""
+    """Two processes under torchrun make a shard each, with the bytes of one process; `studies.sets` makes 10 000."""
     options = ["--steps", "3", "--seeds", "0-99", "--batch-size", "25", "--out"]
     subprocess.run([sys.executable, *SAMPLE, *options, str(tmp_path / "one")], check=True, env=ENVIRONMENT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

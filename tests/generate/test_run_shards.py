@@ -109,7 +109,7 @@ def test_random_kills(
 ) -> None:
     """Killed at random moments and resumed in other numbers of shards, the set is the same at the end.
 
-    After every kill each image that the manifest counts is intact.  `benchmarks/sets.py` kills 100 times.
+    After every kill each image that the manifest counts is intact.  `benchmarks.studies.sets` kills 100 times.
     """
     kill_and_finish(tmp_path / out, kills, processes, seed=kills)
     assert files(tmp_path) == whole[out]

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from scipy import stats
 
+from benchmarks.visit.normality import TAILS, NormalCheck
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops.normal import normal, operation
 from scoresde_fast.ops.registration import INTERPRETED
@@ -92,11 +92,8 @@ def test_distribution(backend: str, run_seed: int) -> None:
 
 
 @pytest.mark.statistical
-def test_distribution_of_a_hundred_million(root: Path, monkeypatch: pytest.MonkeyPatch, run_seed: int) -> None:
+def test_distribution_of_a_hundred_million(run_seed: int) -> None:
     """10^8 numbers: moments to the 6th, the distribution function, and counts in the tails, which are Poisson's."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    from distribution import TAILS, NormalCheck
-
     check = NormalCheck()
     for draw in range(20):
         check.add(normal(torch.arange(5), run_seed, draw, (1_000_000,)))

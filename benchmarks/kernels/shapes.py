@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hot operations of a network with their shapes, recorded in one evaluation on tensors without memory."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from scoresde_fast.configs import load_config
+from scoresde_fast.model import build_network
+from scoresde_fast.networks.blocks import AttentionBlock
+
+CIFAR10 = {"NCSN++": "ve/cifar10_ncsnpp_continuous", "DDPM++": "vp/cifar10_ddpmpp_continuous"}
+NETWORKS = {**CIFAR10, "FFHQ-256": "ve/ffhq_256_ncsnpp_continuous"}
+BATCHES = {"NCSN++": (1, 16, 256), "DDPM++": (1, 16, 256), "FFHQ-256": (1, 8)}
+
+
+class _Calls(TorchDispatchMode):
+    """Counts the project's operations by name, (C, H, W) of the first argument, and form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[tuple[str, tuple[int, ...], Any]] = Counter()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function.name() == "aten::conv2d":
+            (outputs, channels, side, _), stride = args[1].shape, args[3] if len(args) > 3 else [1, 1]
+            if stride == [1, 1] and channels == args[0].shape[1]:
+                self.seen["convolution", tuple(args[0].shape[1:]), (outputs, side)] += 1
+        if function.namespace.startswith("scoresde_fast"):
+            name = function.name().partition("::")[2]
+            # The direction of a resampling, or the shift of a norm.
+            form = args[2] if name == "fir_resample" else "shift" if args[5] is not None else ""
+            self.seen[name, tuple(args[0].shape[1:]), form] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def hot_calls(network: str) -> Counter[tuple[str, tuple[int, ...], Any]]:
+    """Count the calls of each hot operation in each shape and form in one evaluation of a network of `NETWORKS`.
+
+    Attention blocks are listed as "group_norm_attention", their norm left out; convolutions that keep the size as
+    "convolution", with the form (output channels, side of the kernel).
+    """
+    config = load_config(NETWORKS[network])
+    size = config.data.image_size
+    with torch.device("meta"):
+        built = build_network(config)
+        x, labels = torch.empty(1, 3, size, size), torch.empty(1)
+    attention: Counter[tuple[str, tuple[int, ...], Any]] = Counter()
+
+    def count(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        attention["group_norm_attention", tuple(inputs[0].shape[1:]), ""] += 1
+
+    for module in built.modules():
+        if isinstance(module, AttentionBlock):
+            module.register_forward_pre_hook(count)
+    with torch.inference_mode(), _Calls() as calls:
+        built(x, labels)
+    return calls.seen + attention
+
+
+def shapes(operation: str, wanted: Callable[[str], bool] = lambda network: True) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the distinct ((C, H, W), form) of an operation for each wanted network, the largest first."""
+    return {
+        network: sorted({(shape, form) for name, shape, form in hot_calls(network) if name == operation}, reverse=True)
+        for network in NETWORKS
+        if wanted(network)
+    }
+
+
+def heaviest_convolutions(network: str, count: int) -> list[tuple[Any, tuple[int, int]]]:
+    """Return the (shape, form) of the convolutions with most of an evaluation's work, the heaviest first."""
+    work = {
+        (shape, form): calls * math.prod(shape) * form[0] * form[1] ** 2
+        for (name, shape, form), calls in hot_calls(network).items()
+        if name == "convolution"
+    }
+    return sorted(work, key=lambda case: work[case], reverse=True)[:count]

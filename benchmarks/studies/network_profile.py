@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The time of an evaluation of the folded network by kind of operation: python -m benchmarks.studies.network_profile
+
+Self time of every operation, grouped, by PyTorch's profiler, beside the plain network's; on a GPU where there is one.
+Writes benchmarks/results/profile-DEVICE.json and prints the table that PROFILE.md shows.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._C._autograd import DeviceType
+
+from benchmarks.files import RESULTS, parser, save
+from scoresde_fast.bench.timing import race, synchronise
+from scoresde_fast.bench.workload import measured_model
+from scoresde_fast.devices import choose_precision, keep_freed_memory
+from scoresde_fast.loop.evaluator import evaluator
+
+KINDS = {
+    "3x3 convolutions": ("winograd",),
+    "other convolutions": ("convolution", "conv2d", "cudnn", "implicit_gemm", "fprop"),
+    "norm and activation": ("group_norm_silu",),
+    "attention": ("attention", "addmm", "bmm", "native_group_norm", "softmax"),
+    "concatenation": ("cat", "CatArray"),
+    "FIR resampling": ("fir_resample",),
+}
+
+
+def kind_of(operation: str) -> str:
+    """Return the kind of an operation or a kernel, of `KINDS`."""
+    return next((kind for kind, names in KINDS.items() if any(name in operation for name in names)), "the rest")
+
+
+def times_by_name(profiler: torch.profiler.profile, device: torch.device) -> dict[str, float]:
+    """Return the microseconds of each kernel on a GPU, or of each operation's own work on a CPU.
+
+    On a GPU the profiler also lists the operation that launched a kernel, with the kernel's time.
+    """
+    if device.type == "cuda":
+        kernels = [e for e in profiler.key_averages() if e.device_type == DeviceType.CUDA]
+        return {event.key: event.self_device_time_total for event in kernels}
+    return {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+
+
+def measure(name: str, batch: int, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Return milliseconds of an evaluation, plain and folded, and the shares of the folded one by kind."""
+    model = measured_model(name).to(device)
+    labels, row = torch.full((1,), 0.5, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    precision = choose_precision("auto", device)
+    folded = evaluator(model.network, labels, precision)
+    x = torch.rand(batch, *model.state_shape, device=device)
+    runs: dict[str, Callable[[], Any]] = {
+        "plain": lambda: model.network(x, labels.expand(batch)),
+        "folded": lambda: folded(x, row),
+    }
+    for run in runs.values():
+        run()
+    milliseconds = {
+        f"{name} ms": round(1e3 * statistics.median(taken), 2)
+        for name, taken in race(runs, device, math.inf, most=repeats).items()
+    }
+    with torch.profiler.profile() as profiler:
+        folded(x, row)
+        synchronise(device)
+    spent: dict[str, float] = defaultdict(float)
+    for name_of_event, time_of_event in times_by_name(profiler, device).items():
+        spent[kind_of(name_of_event)] += time_of_event
+    total = sum(spent.values())
+    return {
+        **milliseconds,
+        "precision": precision,
+        "shares": {kind: round(spent[kind] / total, 4) for kind in (*KINDS, "the rest")},
+    }
+
+
+def main() -> None:
+    """Measure each batch size and print its row."""
+    arguments = parser(__doc__)
+    arguments.add_argument("name", nargs="?", default="ve/cifar10_ncsnpp_continuous")
+    arguments.add_argument("--batch", type=int, nargs="+", default=[1, 16, 256])
+    arguments.add_argument("--repeats", type=int, default=3)
+    options = arguments.parse_args()
+    keep_freed_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    result: dict[str, Any] = {"network": options.name}
+    with torch.inference_mode():
+        for batch in options.batch:
+            result[f"batch {batch}"] = found = measure(options.name, batch, device, options.repeats)
+            shares = " | ".join(f"{share:.0%}" for share in found["shares"].values())
+            print(f"| {batch} | {found['plain ms']:.0f} | {found['folded ms']:.0f} | {shares} |", flush=True)
+    save(result, RESULTS / f"profile-{device.type}.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a whole network, of sampling and of the probability flow on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.studies.flow import divergence_cost, rk45_against_scipy
+from benchmarks.studies.network_profile import KINDS, kind_of, times_by_name
+from benchmarks.visit import common
+from benchmarks.visit.common import peak
+from benchmarks.visit.report import Report
+from scoresde_fast.bench.timing import gpu_seconds, race, replay_seconds, synchronise
+from scoresde_fast.bench.variants import VARIANTS, Run
+from scoresde_fast.bench.workload import Workload, operations, total_gflop
+from scoresde_fast.devices import Precision, arithmetic
+from scoresde_fast.loop.capture import CapturedLoop
+from scoresde_fast.loop.table_runner import TableRunner
+from scoresde_fast.sampler import Sampler
+
+CAPTURED, COMPILED = "ours: folded, captured bf16", "ours: folded, compiled, captured bf16"
+TF32, FLOAT32, AUTOCAST = "eager TF32", "eager float32", "autocast bf16, channels_last"
+REDUCE_OVERHEAD = "torch.compile reduce-overhead bf16"
+MAX_AUTOTUNE, WITH_FUSED_FIR = "torch.compile max-autotune bf16", "torch.compile max-autotune bf16, fused FIR"
+KERNELS = 30
+"""Number of kernels listed, the slowest first."""
+EXACT: tuple[Precision, ...] = ("tf32", "fp32")
+"""Precisions in which SciPy's loop and ours are compared with the same arithmetic."""
+
+
+def captured(report: Report) -> None:
+    """Measure the folded network, captured: its share of the peak and of a run, and the kernels of an evaluation."""
+    _forward(report, compile=False)
+
+
+def compiled(report: Report) -> None:
+    """Measure the same network, compiled too."""
+    _forward(report, compile=True)
+
+
+def _forward(report: Report, *, compile: bool) -> None:
+    workload = _workload(common.now.batch)
+    options: dict[str, Any] = {"precision": "bf16", "compile": compile, "capture": True}
+    sampler = Sampler(workload.model, **workload.sampler_options(), **options)
+    sampler.sample(workload.seeds)
+    runs: dict[str, Run] = {"run": lambda: sampler.sample(workload.seeds)}
+    wall = median(race(runs, workload.device, common.now.seconds / 2)["run"])
+    of = "compiled" if compile else "uncompiled"
+    report.figure(f"images/s at {workload.nfe} evaluations, {of}", workload.batch / wall)
+
+    gflop = total_gflop(operations(workload.model.network, workload.model.state_shape, workload.batch, torch.bfloat16))
+    with torch.inference_mode(), arithmetic("bf16", workload.device):
+        # Inference tensors, as in the run: others would be compiled anew.
+        x = torch.rand(workload.batch, *workload.model.state_shape, device=workload.device)
+        row = torch.zeros(1, dtype=torch.int64, device=workload.device)
+        assert isinstance(sampler.runner, TableRunner)
+        evaluate = sampler.runner.evaluate
+        network = gpu_seconds({"network": lambda: evaluate(x, row)}, rounds=common.now.rounds)["network"]
+    report.figure(f"evaluation ms, {of}", 1e3 * network)
+    report.target("matmul share", gflop / 1e3 / network / peak(report), of)
+    report.target("outside the network", 1 - network * workload.nfe / wall, of)
+
+    with torch.inference_mode():  # as the loop's registers
+        _replays(report, sampler, workload, wall, of)
+
+
+def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, of: str) -> None:
+    """Report the wall-clock time over that of the replays, and the kernels of the most frequent pattern."""
+    assert isinstance(sampler.runner, TableRunner)
+    loop = sampler.runner.prepare(workload.batch)
+    assert isinstance(loop, CapturedLoop), "the loop could not be captured"
+    patterns = list(loop.patterns())
+    replays = {str(place): pattern.replay for place, pattern in enumerate(patterns)}
+    seconds = replay_seconds(replays, rounds=common.now.rounds)
+    whole = sum(seconds[str(place)] * pattern.repeats for place, pattern in enumerate(patterns))
+    report.target("wall over replays", wall / whole, of)
+    longest = max(patterns, key=lambda pattern: pattern.repeats)
+    _profile(report, longest.replay, longest.evaluations, workload.device)
+
+
+def _profile(report: Report, replay: Callable[[], Any], evaluations: int, device: torch.device) -> None:
+    """Report the kernels of a replay, in milliseconds an evaluation."""
+    synchronise(device)
+    with torch.profiler.profile() as profiler:
+        replay()
+        synchronise(device)
+    times = {name: 1e-3 * time / evaluations for name, time in times_by_name(profiler, device).items()}
+    whole = sum(times.values())
+    kinds: dict[str, float] = {kind: 0.0 for kind in (*KINDS, "the rest")}
+    for name, time in times.items():
+        kinds[kind_of(name)] += time
+    report.case("ms an evaluation by kind", kinds | {"all": whole})
+    slowest = sorted(times.items(), key=lambda item: -item[1])[:KERNELS]
+    report.case("ms an evaluation by kernel", {name[:120]: time for name, time in slowest})
+
+
+def against_eager(report: Report) -> None:
+    """Compare sampling with plain PyTorch at its best batch size, with equal numbers of evaluations."""
+    best: dict[str, float] = {}
+    for batch in common.now.eager_batches:
+        rates = _rates(report, (TF32, FLOAT32, AUTOCAST, CAPTURED), batch)
+        best = {name: max(rate, best.get(name, 0.0)) for name, rate in rates.items()}
+        for name in (TF32, FLOAT32):
+            report.target(f"against {name}", best[CAPTURED] / best[name])
+        report.figure(f"against {AUTOCAST}", best[CAPTURED] / best[AUTOCAST])
+
+
+def latency(report: Report) -> None:
+    """Compare small batches with plain PyTorch."""
+    for batch in common.now.latencies:
+        rates = _rates(report, (TF32, CAPTURED), batch)
+        report.target("latency against eager TF32", rates[CAPTURED] / rates[TF32], f"batch {batch}")
+
+
+def against_reduce_overhead(report: Report) -> None:
+    """Compare small batches with PyTorch's compiler and its CUDA graphs."""
+    for batch in common.now.latencies:
+        rates = _rates(report, (REDUCE_OVERHEAD, CAPTURED, COMPILED), batch)
+        ratio = max(rates[CAPTURED], rates[COMPILED]) / rates[REDUCE_OVERHEAD]
+        report.target("latency against reduce-overhead", ratio, f"batch {batch}")
+
+
+def against_max_autotune(report: Report) -> None:
+    """Compare with PyTorch's compiler at its best, with FIR filters that it fuses, then with grouped convolutions.
+
+    Coordinate descent is off: it takes many minutes.
+    """
+    workload = _workload(common.now.batch)
+    runs, baselines = _made_ready((CAPTURED, COMPILED), workload), list[str]()
+    for name in (WITH_FUSED_FIR, MAX_AUTOTUNE):
+        baselines.append(name)
+        runs |= _made_ready((name,), workload)
+        rates = _raced(report, runs, workload)
+        ours = max(rates[CAPTURED], rates[COMPILED])
+        for baseline in baselines:
+            report.target("against max-autotune", ours / rates[baseline], baseline)
+
+
+def batches(report: Report) -> None:
+    """Measure images a second at several batch sizes."""
+    for batch in common.now.batches:
+        report.figure(f"images/s, batch {batch}", _rates(report, (CAPTURED,), batch)[CAPTURED])
+
+
+def divergence(report: Report) -> None:
+    """Compare an evaluation with its divergence with one without, both captured."""
+    device, model = torch.device(common.DEVICE), common.now.model()
+    precisions: tuple[Precision, ...] = ("bf16", *EXACT)
+    for precision in precisions:
+        found = divergence_cost(model, common.now.batch, min(8, common.now.rounds), device, precision)
+        report.case(precision, found)
+        report.target("divergence", found["times_forward"], precision)
+
+
+def integration(report: Report) -> None:
+    """Compare RK45 with SciPy's loop with the same flags for both; and ours in bf16, with its difference."""
+    device = torch.device(common.DEVICE)
+    for precision in EXACT:
+        found = rk45_against_scipy(common.now.flow_model, common.now.flow_batch, 2, device, precision)
+        report.case(precision, found)
+        report.target("RK45 against SciPy", found["times_scipy"], precision)
+    # SciPy's fastest is TF32. bf16 changes the number of evaluations, and the images by the reported difference.
+    found = rk45_against_scipy(common.now.flow_model, common.now.flow_batch, 1, device, "bf16")
+    report.case("bf16", found)
+    report.target("RK45 against SciPy", found["times_scipy"], "bf16 against TF32")
+    report.figure("largest difference of bf16 from SciPy", found["largest_difference_from_scipy"])
+
+
+def _workload(batch: int) -> Workload:
+    return Workload.of(common.now.model(), batch, common.now.nfe, torch.device(common.DEVICE))
+
+
+def _rates(report: Report, names: Iterable[str], batch: int) -> dict[str, float]:
+    """Return images a second of variants of the waterfall, interleaved."""
+    workload = _workload(batch)
+    return _raced(report, _made_ready(names, workload), workload)
+
+
+def _made_ready(names: Iterable[str], workload: Workload) -> dict[str, Run]:
+    """Return variants of the waterfall after a first run: compiled, searched and captured."""
+    lines = {line.name: line for line in VARIANTS}
+    runs = {name: lines[name].build(workload) for name in names}
+    for run in runs.values():
+        run()
+    return runs
+
+
+def _raced(report: Report, runs: dict[str, Run], workload: Workload) -> dict[str, float]:
+    """Race the runs; returns images a second of each."""
+    readings = race(runs, workload.device, common.now.seconds)
+    rates = {name: workload.batch / median(taken) for name, taken in readings.items()}
+    evaluations = workload.batch / workload.nfe
+    milliseconds = {f"{name} ms an evaluation": 1e3 * evaluations / rate for name, rate in rates.items()}
+    title = f"batch {workload.batch}, {workload.nfe} evaluations"
+    report.case(title, {f"{name} images/s": rate for name, rate in rates.items()} | milliseconds)
+    return rates

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that needs a GPU, the most valuable first: python benchmarks/gpu.py [--list] [--only ITEM ...]
+
+Each item of `ITEMS` runs in a separate process with a time limit, and its findings go into the results' file at once.
+The network comes first, then the checks against float64, side by side, then the other figures. A figure of an operation
+that failed its check is marked, not removed. A second command, ``--only max-autotune``, runs the part that compiles for
+minutes. `benchmarks.visit.prepare` compiles kernels ahead, without a GPU; ``--rehearse`` runs all items without one, on
+tiny tensors. Exit status: 0 all went well, 1 an item failed, 3 there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from benchmarks.visit import build
+from benchmarks.visit import report as reports
+from benchmarks.visit.build import ROOT
+
+LOGS = ROOT / "build" / "gpu" / "logs"
+CHARACTERS = 5500
+"""Limit of the output of all items."""
+SECONDS = 400.0
+"""Time after which no item starts."""
+PATIENCE = 4
+"""Factor of an item's time limit in a rehearsal, on any CPU."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A part of the visit.
+
+    Attributes:
+        name: its name for ``--only`` and in the results.
+        where: module and function, ``function(report)``.
+        what: one sentence.
+        seconds: time limit; findings until then are kept.
+        checks: items that put its figures in doubt if they fail.
+        together: runs beside the neighbouring items of this kind, as it times nothing.
+        later: runs only if it is named.
+    """
+
+    name: str
+    where: str
+    what: str
+    seconds: float
+    checks: tuple[str, ...] = ()
+    together: bool = False
+    later: bool = False
+
+
+NORM, CONVOLUTION, STEPS = "check norms", "check convolutions", "check steps"
+NETWORK = (NORM, CONVOLUTION, "check filters", "check attention", "check network")
+ITEMS = (
+    Item("device", ".device.device", "versions, clocks, copy bandwidth, peak of the matrix product", 90),
+    Item("smoke", ".device.smoke", "every operation on every backend once", 40),
+    Item("network", ".network.captured", "NCSN++ captured, uncompiled; its kernels", 60, NETWORK),
+    Item("check noise", ".checks.noise", "words and normals against the CPU's", 120, together=True),
+    Item(STEPS, ".checks.steps", "steps, Langevin, projections and Hutchinson's sums", 120, together=True),
+    Item(NORM, ".network_checks.norms", "GroupNorm + SiLU with all that it returns", 120, together=True),
+    Item("check filters", ".network_checks.filters", "FIR filters", 120, together=True),
+    Item("check attention", ".network_checks.attention", "the attention block", 120, together=True),
+    Item(CONVOLUTION, ".network_checks.convolutions", "convolutions, TF32 too", 120, together=True),
+    Item("check derivatives", ".network_checks.derivatives", "gradients and tangents", 120, together=True),
+    Item("check network", ".network_checks.network", "the folded network, captured, in bf16", 120, together=True),
+    Item("check conditions", ".checks.conditions", "guided runs, captured and not", 120, together=True),
+    Item("compiled", ".network.compiled", "the same compiled", 120, NETWORK),
+    Item("eager", ".network.against_eager", "sampling against eager PyTorch in TF32 and float32", 100, NETWORK),
+    Item("steps", ".kernels.steps", "step and Langevin kernels: share of copy bandwidth", 40, (STEPS,)),
+    Item("norms", ".kernels.norms", "GroupNorm + SiLU: share of copy bandwidth", 60, (NORM,)),
+    Item("attention", ".kernels.attention", "the attention block against SDPA", 40, ("check attention",)),
+    Item("convolutions", ".kernels.convolutions", "the nine heaviest: cuDNN and our tiles", 60, (CONVOLUTION,)),
+    Item("divergence", ".network.divergence", "an evaluation with its divergence over one without", 60, NETWORK),
+    Item("RK45", ".network.integration", "RK45 against SciPy's", 60, NETWORK),
+    Item("batches", ".network.batches", "images a second at batch 64 and 512", 60, NETWORK),
+    Item("latency", ".network.latency", "latency at batch 1, 4 and 16 against eager PyTorch", 45, NETWORK),
+    Item("usual search", ".kernels.usual_search", "the same by cuDNN's usual search", 40),
+    Item("reduce-overhead", ".network.against_reduce_overhead", "latency against PyTorch's graphs", 200, later=True),
+    Item("max-autotune", ".network.against_max_autotune", "against torch.compile", 240, NETWORK, later=True),
+)
+
+
+def run_item(where: str, path: str, log: str, known: dict[str, Any], rehearse: bool) -> None:
+    """Run an item in its process, with its output in ``log``."""
+    os.setsid()  # its children can be stopped with it
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if rehearse:
+        from benchmarks.visit import stand_ins
+
+        stand_ins.install()
+    import torch
+
+    torch.manual_seed(0)
+    module, _, function = where.rpartition(".")
+    with reports.Report(Path(path), known) as report:
+        report.found["kernels"] = build.count_kernels()
+        getattr(import_module(module, __package__), function)(report)
+
+
+class Running:
+    """An item that has started."""
+
+    def __init__(self, item: Item, known: dict[str, Any], rehearse: bool) -> None:
+        self.item, self._begin = item, time.perf_counter()
+        self._seconds = item.seconds * (PATIENCE if rehearse else 1)
+        self._path, self._log = (LOGS / f"{item.name}.{suffix}" for suffix in ("json", "log"))
+        for path in (self._path, self._log):
+            path.unlink(missing_ok=True)
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["torch", "benchmarks.visit.preload"])
+        arguments = (item.where, str(self._path), str(self._log), known, rehearse)
+        self._process: BaseProcess = context.Process(target=run_item, args=arguments)
+        self._process.start()
+
+    def wait(self) -> dict[str, Any]:
+        """Wait for the item within its time limit; returns its findings."""
+        left = self._seconds - (time.perf_counter() - self._begin)
+        self._process.join(max(0.0, left))
+        found: dict[str, Any] = {}
+        stopped = self._process.is_alive()
+        if stopped:
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
+            self._process.join()
+        if self._path.exists():
+            found = json.loads(self._path.read_text())
+        said = self._log.read_text()[-1500:].strip() if self._log.exists() else ""
+        found["log"] = said
+        if stopped:
+            found["error"] = f"stopped after {self._seconds:g} s"
+        elif self._process.exitcode:
+            found["error"] = f"{said.splitlines()[-1] if said else 'no output'} (exit status {self._process.exitcode})"
+        elif "it runs more slowly without" in said:
+            found["error"] = "something was not compiled or captured, see its log"
+        found.setdefault("seconds", round(time.perf_counter() - self._begin, 1))
+        return found
+
+
+def groups(items: Sequence[Item]) -> list[list[Item]]:
+    """Return the items in their order, grouped where they run together."""
+    found: list[list[Item]] = []
+    for item in items:
+        if found and item.together and found[-1][0].together:
+            found[-1].append(item)
+        else:
+            found.append([item])
+    return found
+
+
+def mark_doubts(results: dict[str, Any], items: Sequence[Item]) -> None:
+    """Name at each item those of its checks that failed or did not finish."""
+    for item in items:
+        bad = [name for name in item.checks if name in results and not results[name].get("passed")]
+        if bad and item.name in results:
+            results[item.name]["doubts"] = bad
+
+
+def visit(items: Sequence[Item], out: Path, result: dict[str, Any], seconds: float, rehearse: bool) -> bool:
+    """Run the items, write ``out`` and print a line after each; returns whether all went well."""
+    begin, spent, results = time.perf_counter(), 0, result["items"]
+
+    def say(text: str) -> None:
+        nonlocal spent
+        if spent + len(text) < CHARACTERS:
+            print(text, flush=True)
+        spent += len(text) + 1
+
+    def keep(name: str, found: dict[str, Any]) -> None:
+        results[name] = found
+        mark_doubts(results, ITEMS)
+        result["seconds"] = round(time.perf_counter() - begin, 1)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+        say(reports.line(name, found))
+
+    for group in groups(items):
+        if time.perf_counter() - begin > seconds:
+            for item in group:
+                keep(item.name, {"error": f"left out: more than {seconds:g} s had passed"})
+            continue
+        known = {key: value for found in results.values() for key, value in found.get("figures", {}).items()}
+        for running in [Running(item, known, rehearse) for item in group]:
+            keep(running.item.name, running.wait())
+    bad = [name for name, found in results.items() if "error" in found or not found.get("passed", True)]
+    outcome = f"failed: {', '.join(bad)}" if bad else "all went well"
+    print(f"{out} after {result['seconds']} s; {outcome}")
+    return not bad
+
+
+def main() -> int:
+    """Run the items of the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--list", action="store_true", help="list the items and stop")
+    parser.add_argument("--only", nargs="+", metavar="ITEM", help="run only these")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="start no item after these seconds")
+    parser.add_argument(
+        "--out", type=Path, help="the JSON file; default DEVICE-DATE.json in $OUT, or in benchmarks/results"
+    )
+    parser.add_argument("--rehearse", action="store_true", help="run every item without a GPU, on tiny tensors")
+    options = parser.parse_args()
+    if options.list:
+        print("\n".join(f"{item.name:<18} {item.seconds:>4g} s  {item.what}" for item in ITEMS))
+        return 0
+    known = {item.name: item for item in ITEMS}
+    if unknown := [name for name in options.only or [] if name not in known]:
+        parser.error(f"there is no item {unknown[0]!r}; choose from: {', '.join(known)}")
+    gpu = build.gpu_name()
+    if gpu is None and not options.rehearse:
+        print("benchmarks/gpu.py needs a GPU and none was found; --rehearse runs it without one, on tiny tensors")
+        return 3
+    chosen = [known[name] for name in options.only] if options.only else [i for i in ITEMS if not i.later]
+    if options.rehearse and not options.only:
+        chosen = list(ITEMS)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    device = "rehearsal" if options.rehearse else "-".join((gpu or "").lower().split())
+    today = date.today().isoformat()
+    default = LOGS / "rehearsal.json" if options.rehearse else ROOT / "benchmarks/results" / f"{device}-{today}.json"
+    if brought_back := os.environ.get("OUT"):
+        default = Path(brought_back) / default.name
+    out = options.out or default
+    before = json.loads(out.read_text()) if options.only and out.exists() else {}
+    result: dict[str, Any] = {
+        "command": "python " + shlex.join(["benchmarks/gpu.py", *sys.argv[1:]]),
+        "date": today,
+        "device": device,
+        "build": build.ready(options.rehearse),
+        "items": before.get("items", {}),
+    }
+    print(result["build"], flush=True)
+    return int(not visit(chosen, out, result, options.seconds, options.rehearse))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-ins for a GPU: tiny tensors on the CPU, Triton's interpreter, and replacements of CUDA's graphs and events.
+
+A captured step runs again in place of its replay, an event is a reading of the clock, and PyTorch's compiler traces
+and compiles nothing. The figures mean nothing; the rehearsal only shows that every item runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from benchmarks.visit.common import Setting
+
+Step = Callable[[], Any]
+Set = Callable[[Any, str, Any], None]
+
+SHAPES: dict[str, list[tuple[tuple[int, ...], Any]]] = {
+    "group_norm_silu": [((32, 4, 4), "shift"), ((16, 8, 8), "")],
+    "fir_resample": [((8, 4, 4), "up")],
+    "convolution": [((16, 4, 4), (8, 3)), ((8, 4, 4), (16, 1))],
+}
+
+
+TINY: dict[str, Any] = {
+    "data": {"image_size": 8, "centered": False},
+    "model": {"name": "ncsnpp", "nf": 16, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4],
+              "resblock_type": "biggan", "fir": True, "progressive": "none", "progressive_input": "residual",
+              "progressive_combine": "sum", "scale_by_sigma": True, "embedding_type": "fourier"},
+    "training": {"sde": "vesde", "continuous": True},
+    "sampling": {"predictor": "reverse_diffusion", "corrector": "langevin"},
+}  # fmt: skip
+SMALL = Setting(
+    config=TINY,
+    batch=2,
+    nfe=4,
+    batches=(1,),
+    latencies=(1,),
+    eager_batches=(1, 2),
+    flow_batch=2,
+    check_batch=2,
+    copy_gigabytes=0.001,
+    matmul_sizes=(64,),
+    state_bytes=2**12,
+    step_batch=1,
+    rounds=1,
+    seconds=0.1,
+    derivatives=(("group_norm_silu", (2, 32, 4, 4)), ("fir_resample up", (1, 8, 4, 4))),
+)
+"""The sizes of a rehearsal."""
+
+
+class Event:
+    """A reading of the clock."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.at = 0.0
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, end: Event) -> float:
+        """Return milliseconds, at least one microsecond."""
+        return max(1e-3, 1e3 * (end.at - self.at))
+
+
+class Graph:
+    """An empty graph."""
+
+    def replay(self) -> None:
+        pass
+
+
+class Stream:
+    """The one stream of a CPU."""
+
+    def wait_stream(self, other: Stream) -> None:
+        pass
+
+
+class Steps:
+    """A replacement of `scoresde_fast.loop.capture.CudaGraphs`: a step runs again in place of a replay."""
+
+    def __init__(self, device: torch.device) -> None:
+        pass
+
+    def warm_up(self, step: Step) -> None:
+        step()
+
+    def capture(self, step: Step) -> Step:
+        return step
+
+
+def install(put: Set = setattr) -> None:
+    """Install the stand-ins and the small sizes with ``put(object, name, value)``."""
+    from benchmarks.studies import flow
+    from benchmarks.visit import checks, common, kernels, network_checks
+    from scoresde_fast import devices
+    from scoresde_fast.bench import timing
+    from scoresde_fast.flow import probability_flow
+    from scoresde_fast.loop import capture, table_runner
+
+    put(common, "DEVICE", "cpu")
+    put(common, "now", SMALL)
+    put(checks, "STATES", {"even": ((2, 4, 4), (1,)), "odd": ((3, 3, 5), (2,))})
+    put(timing, "WARM_UP", 1)
+    put(timing, "SHORTEST", 0.0)
+    put(checks, "FIELD", 1001)
+    put(checks, "DRAWS", (1, 2, 4000))
+    put(network_checks, "ATTENTION", (((32, 4), 1), ((32, 4), 2)))
+    put(network_checks, "BATCHES", {"NCSN++": (1, 2)})
+    put(checks, "GUIDED_MODELS", ("digits-vp",))
+    put(checks, "GUIDED_STEPS", 4)
+    put(flow, "TOLERANCE", 0.1)
+    put(kernels, "BATCHES", (2,))
+    put(kernels, "ATTENTION", (32, (4,)))
+    put(kernels, "CONVOLUTIONS", {"NCSN++": (2, (1, 2))})
+    put(kernels, "heaviest_convolutions", lambda *_: SHAPES["convolution"])
+    for module in (kernels, network_checks):
+        put(module, "shapes", lambda operation, *_: {"NCSN++": SHAPES[operation]})
+        if hasattr(module, "rotation"):
+            put(module, "rotation", lambda make, limit: [make()])
+
+    for name, value in (("Event", Event), ("Stream", Stream), ("CUDAGraph", Graph)):
+        put(torch.cuda, name, value)
+    for name in ("synchronize", "empty_cache"):
+        put(torch.cuda, name, lambda *_: None)
+    put(torch.cuda, "current_stream", lambda *_: Stream())
+    for name in ("stream", "graph"):
+        put(torch.cuda, name, lambda *_, **__: nullcontext())
+    compile_ = torch.compile
+    put(torch, "compile", lambda f, **options: compile_(f, **_traced(options)))
+
+    put(devices, "MIN_CAPABILITY", {})
+    put(devices, "choose_capture", lambda choice, _: bool(choice))
+    put(capture, "CudaGraphs", Steps)
+    put(capture, "require_capturable", lambda *_: None)  # on a CPU all tensors are the host's
+    for module in (table_runner, probability_flow):
+        put(module, "choose_capture", lambda choice, _: bool(choice))
+
+
+def _traced(options: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in options.items() if name in ("fullgraph", "dynamic")}
+    return {**kept, "backend": "eager"}

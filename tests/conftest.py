@@ -47,7 +47,7 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def processes() -> multiprocessing.context.BaseContext:
+def processes() -> multiprocessing.context.ForkServerContext:
     """Processes forked from one that has imported what sets are made of, and started no thread."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytest", "tests.support.stub_sampler", "scoresde_fast.generate.run"])

@@ -33,8 +33,10 @@ def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
     )
     table = build_table(sde, SolverOptions(solver, 12, grid="quadratic", probability_flow=True))
     start = model.prior(torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0)))
-    u, derived = start.double(), []
+    u = start.double()
+    derived: list[Tensor] = []
     for row in table.rows:
+        assert row.derive is not None
         matrices = [np.reshape(m, (sde.parts, -1)) for m in (row.state, *row.derive, *row.outputs)]
         state, from_state, from_score, *outputs = map(torch.from_numpy, matrices)
         score = model.score(u, torch.full((len(u),), row.t, dtype=torch.float64))

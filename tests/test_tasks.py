@@ -16,7 +16,7 @@ from tests.support.conditioned_models import SHAPE, TOP, model_of, some_images, 
 
 IMAGE = torch.full(SHAPE, 0.5)
 ODD = torch.full((4, 4), 0.5)
-DIGITS = {"solver": "sa", "grid": "logsnr", "steps": 20}
+DIGITS: dict[str, Any] = {"solver": "sa", "grid": "logsnr", "steps": 20}
 
 
 def test_inpaint() -> None:
@@ -56,7 +56,8 @@ def test_arrays_of_numpy() -> None:
     model, images, mask = sf.load("digits-vp"), torch.rand(1, 3, 16, 16), torch.eye(16)
     options: dict[str, Any] = {"solver": "ddim", "steps": 3}
     expected = sf.inpaint(model, images, mask, **options)
-    assert torch.equal(sf.inpaint(model, images.numpy(), mask.numpy(), **options), expected)
+    arrays: tuple[Any, Any] = images.numpy(), mask.numpy()
+    assert torch.equal(sf.inpaint(model, *arrays, **options), expected)
 
 
 def test_guided_tasks_keep_what_is_known() -> None:
@@ -73,10 +74,11 @@ def test_guided_tasks_keep_what_is_known() -> None:
     gray = images.mean(1, keepdim=True)
     coloured = sf.colorize(model, gray, method="pigdm", **DIGITS)
     torch.testing.assert_close(coloured.mean(1, keepdim=True), gray, rtol=0, atol=1e-5)
-    for sentence, options in {
+    refused: dict[str, dict[str, Any]] = {
         "unknown method 'pgdm'": {"method": "pgdm"},
         "original=True is the original's projection": {"method": "pigdm", "original": True},
-    }.items():
+    }
+    for sentence, options in refused.items():
         with pytest.raises(ValueError, match=sentence):
             sf.colorize(model, gray, **options)
 

@@ -64,7 +64,12 @@ def test_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None
     monkeypatch.setattr(files_module, "SYNCS_LATER", False)
     monkeypatch.delattr(os, "sync")
     synced, fsync = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: synced.append(file) or fsync(file))
+
+    def sync(file: int) -> None:
+        synced.append(file)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", sync)
     generate(StubSampler(), range(5), tmp_path / "windows" / out)
     assert files(tmp_path / "windows") == files(tmp_path / "posix")
     assert len(synced) >= (5 if out == "set" else 2)

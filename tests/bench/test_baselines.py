@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from scoresde_fast.bench.baselines import original, tuned
+from scoresde_fast.networks import ScoreNetwork
 from scoresde_fast.ops import Operation
 from scoresde_fast.ops.registration import Backend
 from tests.support.bench_models import NETWORKS, call, small_model
@@ -19,6 +20,7 @@ def test_baselines_agree(name: str) -> None:
     The rounding of all layers adds up to about 50 eps of that value, 1e-14.
     """
     network = small_model(name).network.double()
+    assert isinstance(network, ScoreNetwork)
     channels = network.input_channels
     truth = call(network, channels, torch.float64)
     assert truth.std() > 0.1

@@ -34,9 +34,10 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(comparison, "MOST_ROUNDS", LEAST_ROUNDS)
     solvers, aliases = dict(SOLVERS), dict(ALIASES)
     yield
-    for registry, kept in ((SOLVERS, solvers), (ALIASES, aliases)):
-        registry.clear()
-        registry.update(kept)
+    SOLVERS.clear()
+    SOLVERS.update(solvers)
+    ALIASES.clear()
+    ALIASES.update(aliases)
 
 
 def test_a_user_s_solver_joins_by_a_decorator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,9 +167,10 @@ def test_the_adaptive_solvers_are_measured(monkeypatch: pytest.MonkeyPatch) -> N
     found = {(line.name, line.tolerance): line for line in result.lines}
     assert set(found) == {("rk45", 0.1), ("rk45", 0.01), ("ggf", 0.2)}
     loose, tight = found["rk45", 0.1], found["rk45", 0.01]
+    assert loose.flow_error is not None and tight.flow_error is not None
     assert 10 < loose.nfe < tight.nfe and loose.flow_error > tight.flow_error > 0
     assert found["ggf", 0.2].flow_error is None
-    assert all(line.seconds_per_1000 > 0 for line in result.lines)
+    assert all(line.seconds_per_1000 and line.seconds_per_1000 > 0 for line in result.lines)
 
 
 def test_the_highest_priority_comes_first_and_the_rest_is_listed() -> None:
@@ -187,7 +189,8 @@ def test_the_highest_priority_comes_first_and_the_rest_is_listed() -> None:
 
 def test_a_second_call_continues(tmp_path: Path) -> None:
     """A case is measured again only if its method has changed; another number of samples is refused."""
-    out, log = tmp_path / "x.json", []
+    out = tmp_path / "x.json"
+    log: list[str] = []
     run_stubs(Stub("a", log=log), out=out)
     result = run_stubs(Stub("a", log=log), Stub("b", shift=0.5, log=log), out=out)
     assert log == ["a", "b"] and [found.name for found in result.lines] == ["a", "b"]
@@ -211,8 +214,10 @@ def test_times_are_medians_of_interleaved_rounds() -> None:
     found = {line.name: line for line in result.lines}
     for name, lasts in (("a", 0.02), ("b", 0.06), ("c", 0.02)):
         assert found[name].timed == in_turns.count(name) >= LEAST_ROUNDS
-        assert lasts <= found[name].seconds_per_1000 / 1000 * 50 < lasts + 0.2
+        seconds = found[name].seconds_per_1000
+        assert seconds is not None and lasts <= seconds / 1000 * 50 < lasts + 0.2
     assert (found["nan"].timed, found["nan"].seconds_per_1000) == (0, None)
+    assert result.timed_on is not None
     assert result.timed_on["threads"] == torch.get_num_threads() and result.timed_on["batch_size"] == 50
 
 
@@ -237,7 +242,8 @@ def test_the_time_for_timing_is_kept() -> None:
 def test_quality_now_and_times_later(tmp_path: Path) -> None:
     """A later call adds the times, also on other threads; times of different threads do not mix."""
     pytest.importorskip("matplotlib")
-    out, log = tmp_path / "x.json", []
+    out = tmp_path / "x.json"
+    log: list[str] = []
     stubs = Stub("a", log=log), Stub("b", shift=0.5, log=log)
     result = run_stubs(*stubs, out=out)
     assert result.timed_on is None and result.ranking.by_seconds == []
@@ -254,9 +260,10 @@ def test_quality_now_and_times_later(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     result = run_stubs(*stubs, out=out)
+    assert result.timed_on is not None
     assert result.timed_on["threads"] == threads + 1, "a call that times nothing leaves what is there"
     result = run_stubs(stubs[0], out=out, timing_seconds=5)
-    assert result.timed_on["threads"] == threads
+    assert result.timed_on is not None and result.timed_on["threads"] == threads
     assert [line.seconds_per_1000 is None for line in result.lines] == [False, True]
     result = run_stubs(stubs[1], out=out, timing_seconds=5)
     assert all(line.timed >= LEAST_ROUNDS for line in result.lines), "times taken on the same stay"
@@ -287,7 +294,8 @@ def test_steps_of_another_name_are_measured_once() -> None:
     log: list[str] = []
     result = run_stubs(Renamed("a", log=log), Renamed("b", log=log), timing_seconds=5)
     assert set(log) == {"a"} and [found.name for found in result.lines] == ["a", "b"]
-    assert result.lines[0].seconds_per_1000 == result.lines[1].seconds_per_1000 > 0
+    first, second = (line.seconds_per_1000 for line in result.lines)
+    assert first is not None and first == second and first > 0
 
 
 def test_images_are_scored_and_shown(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -13,7 +15,7 @@ from scoresde_fast.bench import timing
 def test_race() -> None:
     """Runs alternate in an order that rotates; each is read, even in a short time, and a long one once."""
     calls: list[str] = []
-    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    runs: dict[str, Callable[[], None]] = {name: partial(calls.append, name) for name in "abc"}
     readings = timing.race(runs, torch.device("cpu"), 1.0, most=3)
     assert calls == [*"abc", *"bca", *"cab"] and [len(values) for values in readings.values()] == [3, 3, 3]
     runs["b"] = lambda: time.sleep(0.05)
@@ -24,7 +26,7 @@ def test_race() -> None:
 def test_interleaved() -> None:
     """Functions are timed in an order that rotates, after their warm-up; a reading is never negative."""
     calls: list[str] = []
-    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    runs: dict[str, Callable[[], None]] = {name: partial(calls.append, name) for name in "abc"}
     found = timing.interleaved(runs, rounds=3, warm=1, fill=0.0)
     assert calls == [*"aabbcc", *"abc", *"bca", *"cab"]
     assert all(0 <= lower <= median <= upper for lower, median, upper in found.values())

@@ -16,7 +16,7 @@ import scoresde_fast as sf
 from benchmarks import doc_tables
 from benchmarks.studies import cld, pictures
 from benchmarks.tables import find
-from scoresde_fast.evaluation import Recognition
+from scoresde_fast.evaluation import Recogniser, Recognition
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.training import load_recipe
 
@@ -52,7 +52,7 @@ def test_a_small_mixture_benchmark(tmp_path: Path) -> None:
     distance = cld.distances((20, 30), 3, 2, ("quadratic", "uniform"), lambda part: kept.append(len(part["rows"])))
     assert kept == [1, 2, 3, 4]
     assert find(distance["rows"], grid="uniform", steps=20)["difference_in_standard_errors"] > 3
-    result = {"distance": distance, "ode": cld.ode_errors(30, (10, 20)), "orders": cld.orders()}
+    result: dict[str, Any] = {"distance": distance, "ode": cld.ode_errors(30, (10, 20)), "orders": cld.orders()}
     errors = {(row["solver"], row["order"], row["nfe"]): row["rms"] for row in result["ode"]["rows"]}
     assert errors["gddim", 3, 20] < errors["gddim", 1, 20] < errors["em", None, 20]
     assert [len(table) for table in doc_tables.cld_mixture(result).values()] == [2 + 2 + 1, 2 + 5, 2 + 7]
@@ -63,7 +63,10 @@ def test_a_small_mixture_benchmark(tmp_path: Path) -> None:
 def test_digits_go_on_where_they_stopped(tmp_path: Path) -> None:
     """A second call adds only the missing cases; another number of samples is refused."""
 
-    class Report:
+    class Report(Recogniser):
+        def __init__(self) -> None:
+            pass  # nothing is fitted
+
         def report(self, images: torch.Tensor) -> Any:
             assert images.shape == (4, 3, 16, 16)
             return Recognition(1.0, (0.1,) * 10, 1.0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,7 @@ def test_rows_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(processors, "cpu_flags", lambda: frozenset({"avx2", "fma"}))
     why = {row.name: processors.why_not_run(row) for row in processors.ROWS}
     assert why["as it is"] is None and why["PyTorch with AVX2"] is None and why["PyTorch without AVX2"] is None
-    assert why["oneDNN with AMX"].startswith("this processor has no amx_bf16, amx_int8, amx_tile, avx512bw")
+    assert "this processor has no amx_bf16, amx_int8, amx_tile, avx512bw" in (why["oneDNN with AMX"] or "")
     assert processors.results_file().name.endswith("-avx2.json")
 
 
@@ -64,7 +65,7 @@ def test_a_row_counts_its_tests(tmp_path: Path) -> None:
 def test_the_matrix_needs_its_pythons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A missing Python is named; this one is found."""
     here = "{}.{}".format(*sys.version_info[:2])
-    monkeypatch.setattr(matrix.shutil, "which", lambda name: sys.executable if name == f"python{here}" else None)
+    monkeypatch.setattr(shutil, "which", lambda name: sys.executable if name == f"python{here}" else None)
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     assert matrix.interpreter(here) == sys.executable
     with pytest.raises(SystemExit, match=r"there is no Python 3\.99: install it"):

@@ -20,6 +20,8 @@ import torch
 
 pytest.importorskip("triton", reason="the items compare Triton's kernels with others")
 
+from scoresde_fast.kernels.convolution import choose_tile
+
 from benchmarks import tables
 from benchmarks.kernels.shapes import heaviest_convolutions, hot_calls
 from benchmarks.visit import checks, device, kernels, network, network_checks, report, run, stand_ins
@@ -101,7 +103,7 @@ def test_figures_of_the_network(rehearsed: None, rows: str) -> None:
 
 def test_figures_of_convolutions(rehearsed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tile is checked and measured; winners at all batch sizes are reported in the form of their table."""
-    chosen = kernels._name(kernels.convolution_kernels.choose_tile(16, 16, 8, 2, False))
+    chosen = kernels._name(choose_tile(16, 16, 8, 2, False))
     for faster, named in (("cudnn", []), (chosen, [(16, 16, 8, 3), (16, 8, 16, 1)])):
         monkeypatch.setattr(
             kernels,
@@ -135,7 +137,8 @@ def items(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
         run.Item("check", "made_up.check", "", 60, together=True),
     ]
     monkeypatch.setattr(run, "ITEMS", tuple(made))
-    out, result = tmp_path / "out.json", {"items": {}}
+    result: dict[str, Any] = {"items": {}}
+    out = tmp_path / "out.json"
     begin = time.perf_counter()
     assert not run.visit(made, out, result, 300, False)
     assert time.perf_counter() - begin < 55  # the one that hangs was stopped

@@ -175,7 +175,7 @@ def test_another_batch_size_goes_on(tmp_path: Path, whole_run: dict[str, bytes])
         (tmp_path / name).write_bytes(content)
     out = tmp_path / "results.jsonl"
     assert write(LikelihoodEstimator(gaussian(), **{**FEW, "batch_size": 3}), out).found == COUNT
-    options = {"rtol": 0.1, "atol": 0.1, "error_norm": "batch"}
+    options: dict[str, Any] = {"rtol": 0.1, "atol": 0.1, "error_norm": "batch"}
     write(LikelihoodEstimator(gaussian(), **options, batch_size=3), tmp_path / "batch.jsonl", limit=3)
     with pytest.raises(ValueError, match=r"flow\.batch_size: 3 there, 2 asked"):
         write(LikelihoodEstimator(gaussian(), **options, batch_size=2), tmp_path / "batch.jsonl")
@@ -362,9 +362,10 @@ def test_points_are_decoded_to_numbers(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_temperature_scales_the_codes() -> None:
     """For a Gaussian with mean 0 the flow is linear: images are codes times the ratio of the stds at its ends."""
-    points = sf.GaussianMixture(VPSDE(), [1.0], torch.zeros(1, *SHAPE), [0.5], is_image=False)
+    sde = VPSDE()
+    points = sf.GaussianMixture(sde, [1.0], torch.zeros(1, *SHAPE), [0.5], is_image=False)
     codes = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
-    scale, std = points.sde.marginal(np.array([1e-3, 1.0]))
+    scale, std = sde.marginal(np.array([1e-3, 1.0]))
     eps, start = np.hypot(scale * 0.5, std)
     for temperature in (1.0, 0.5):
         images = CodeImages(points, codes, temperature=temperature, eps=1e-3, rtol=1e-6, atol=1e-6)

@@ -49,12 +49,13 @@ def conditions_of(kind: str) -> tuple[Condition, ...]:
     posterior = sf.PiGDM(sf.SuperResolution(2), nn.functional.avg_pool2d(images, 2), noise=0.1, seeds=seeds)
     step = sf.DPS(sf.Gray(), images.mean(1, keepdim=True), scale=0.1, seeds=seeds)
     mask = sf.Projection(images, TOP, seeds=seeds)
-    return {
+    conditions: dict[str, tuple[Condition, ...]] = {
         "classes": (classes,),
         "pigdm": (posterior,),
         "dps": (step,),
         "all": (classes, mask, step, posterior),
-    }[kind]
+    }
+    return conditions[kind]
 
 
 KINDS = ("classes", "pigdm", "dps", "all")
@@ -126,7 +127,7 @@ def test_scale_and_temperature() -> None:
     table = build_table(model.sde, options)
     x = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     for row in (0, 25):
-        factor, noise = VPSDE().marginal(table.times[row])
+        factor, noise = map(float, VPSDE().marginal(table.times[row]))
         variance = (noise / factor) ** 2 + STD**2
         rise = (MEANS[1] - MEANS[0]) / variance / factor  # of the log odds of "bright", in every element
         odds = rise * (x.detach() - factor * sum(MEANS) / 2).sum((1, 2, 3), keepdim=True)
@@ -235,7 +236,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "temperature": ("temperature is 0", lambda: sf.ClassGuidance(0, Bayes(), temperature=0)),
     "none": ("there are no classes", lambda: sf.ClassGuidance([], Bayes())),
     "adjoint": ("adjoint", {"seeds": [0], "condition": "wrong"}),
-    "method": ("unknown method 'dsp'", lambda: sf.restore(model_of("vp"), sf.Gray(), GRAY, method="dsp")),
+    "method": ("unknown method 'dsp'", lambda: sf.restore(model_of("vp"), sf.Gray(), GRAY, method="dsp")),  # type: ignore[arg-type]  # the mistake under test
     "adaptive": ("takes no condition", {"classes": [1], "classifier": Bayes(), "solver": "ggf", "steps": None}),
 }  # fmt: skip
 
@@ -259,8 +260,7 @@ def test_bad_input(case: str) -> None:
 
 def test_a_classifier_of_another_sde() -> None:
     """A classifier trained for less noise is refused with both numbers, and one for another image shape too."""
-    few = Bayes()
-    few.high = 2.0
+    few = Bayes(high=2.0)
     with pytest.raises(ValueError, match=r"noise from 0\.001 to 2, but on the model's SDE 'vesde' it reaches 100"):
         sf.sample(model_of("ve"), classes=[0], classifier=few, steps=5)
     with pytest.raises(ValueError, match=r"the classifier is for images \(3, 4, 4\), the model's are \(1, 4, 4\)"):
@@ -270,7 +270,7 @@ def test_a_classifier_of_another_sde() -> None:
 def test_a_description_says_what_decides_the_pixels() -> None:
     """A description changes with the class, the measurement, the operator and the scale."""
     measured = torch.full((1, 1, 4, 4), 0.5)
-    conditions = [
+    conditions: list[Condition] = [
         sf.ClassGuidance(0, Bayes()),
         sf.ClassGuidance(1, Bayes()),
         sf.ClassGuidance(1, Bayes(), scale=2.0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import CLDSDE
+from scoresde_fast.sdes import CLDSDE, ScalarSDE
 from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.chance import SIGMAS, assert_moments, binomial_bounds
 from tests.support.conditioned_models import CASES, IDS, SDE_OF, SHAPE, model_of, some_images, some_masks
@@ -77,7 +78,8 @@ def test_the_start_is_the_kernel_at_T(sde: str, run_seed: int) -> None:
         assert abs(float(torch.corrcoef(joint)[0, 1]) - correlation) <= SIGMAS * error
         stds = covariance.diagonal() ** 0.5
     else:
-        scales, stds = ([float(value)] for value in model.sde.marginal(1.0))
+        assert isinstance(model.sde, ScalarSDE)
+        scales, stds = (np.array([value]) for value in model.sde.marginal(1.0))
     for part, scale, std in zip(parts, scales, stds, strict=True):
         assert_moments(part, 0.6 * scale, std)
 
@@ -177,6 +179,7 @@ def test_without_denoising_the_known_part_is_noisy(run_seed: int) -> None:
     model, image = model_of("vp", (1, 30, 30), is_image=False), torch.full((1, 30, 30), 0.5)
     options: dict[str, Any] = {"solver": "euler_maruyama", "steps": 5, "denoise": False, "run_seed": run_seed}
     held = sf.sample(model, range(4), condition=sf.Projection(image), **options)
+    assert isinstance(model.sde, ScalarSDE)
     scale, std = model.sde.marginal(1e-3)
     assert_moments(held, float(scale) * 0.5, float(std))
 
@@ -187,17 +190,20 @@ def test_original() -> None:
     options: dict[str, Any] = {"solver": "pc", "steps": 24, "original": True}
     filled = sf.inpaint(model, images, mask, **options)
     assert not torch.equal(filled, sf.inpaint(model, images, mask, **{**options, "original": False}))
+    assert isinstance(model.sde, ScalarSDE)
     # The original's known part is the mean at eps.
     known = (torch.eye(4) > 0).expand(2, *SHAPE)
     torch.testing.assert_close(filled[known], images[known] * float(model.sde.marginal(1e-3).scale))
     assert sf.colorize(model, images[:, :1], **options).shape == (2, *SHAPE)
     small = sf.Projection(torch.ones(3, 2, 2), original=True)
-    for sentence, change in {
+    changes: dict[str, dict[str, Any]] = {
         "original=True repeats the original program, which has no solver 'ddim'": {"solver": "ddim"},
         "choose denoise=False": {"denoise": True},
         r"original=True is for pixels and for gray, not for averages over \(1, 2, 2\)": {"condition": small},
-    }.items():
-        given = {"solver": "pc", "steps": 24, "denoise": False, "condition": sf.Projection(images[0], original=True)}
+    }
+    for sentence, change in changes.items():
+        given: dict[str, Any] = {"solver": "pc", "steps": 24, "denoise": False}
+        given["condition"] = sf.Projection(images[0], original=True)
         with pytest.raises(ValueError, match=sentence):
             sf.Sampler(model, **{**given, **change})
 

@@ -72,20 +72,21 @@ def npy_of(path: Path, array: np.ndarray = PIXELS) -> Path:
     return path
 
 
-def shards_of(folder: Path, names: Iterable[str] = ("set-000000.tar", "set-000001.tar")) -> None:
+def shards_of(folder: Path, names: Iterable[str] = ("set-000000.tar", "set-000001.tar")) -> Path:
     for number, name in enumerate(names):
         tar_of(folder / name, dict(list(FILES.items())[4 * number : 4 * number + 4]))
+    return folder
 
 
-FORMATS: dict[str, Callable[[Path], object]] = {
+FORMATS: dict[str, Callable[[Path], Path]] = {
     "folder": lambda path: folder_of(path / "set", dict(reversed(FILES.items()))) and path / "set",
     "zip": lambda path: zip_of(path / "set.zip", dict(reversed(FILES.items()))),
     "tar": lambda path: tar_of(path / "set.tar", FILES),
     "npz": lambda path: npz_of(path / "set.npz"),
     "npy": lambda path: npy_of(path / "set.npy"),
-    "shards": lambda path: shards_of(path) or path / "set-{000000..000001}.tar",
-    "globbed": lambda path: shards_of(path) or path / "set-*.tar",
-    "sampled": lambda path: shards_of(path) or path / "set.tar",
+    "shards": lambda path: shards_of(path) / "set-{000000..000001}.tar",
+    "globbed": lambda path: shards_of(path) / "set-*.tar",
+    "sampled": lambda path: shards_of(path) / "set.tar",
 }
 
 

@@ -17,7 +17,7 @@ from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Extractor, SampledImages
 from scoresde_fast.evaluation.collect import FeatureSet, Processes, collect
 from scoresde_fast.evaluation.frechet import FeatureMoments, gaussian_distance
-from tests.support.evaluations import Replay
+from tests.support.evaluations import replayed
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 
@@ -39,6 +39,7 @@ def collected_by(count: int, source: Any, extractor: Extractor) -> FeatureSet:
     for rank in reversed(range(count)):
         found = collect(source, extractor, keep=["64"], batch_size=16, processes=Together(rank, count), progress=False)
         assert (found is None) == (rank > 0)
+    assert found is not None
     return found
 
 
@@ -64,5 +65,5 @@ def test_any_number_of_processes(kind: str, extractor: Extractor) -> None:
 def test_replayed_pixels_are_unchanged() -> None:
     """Images k / 255 become the pixel values k."""
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
-    batch = next(SampledImages(Replay(images), SHAPE, [0], "round").batches(4))
+    batch = next(SampledImages(replayed(images), SHAPE, [0], "round").batches(4))
     assert torch.equal(batch.images, images) and batch.names == ["0"]

@@ -138,7 +138,7 @@ def test_unknown_extractor() -> None:
 def test_extractor_of_the_user() -> None:
     """An extractor that the user registers with torch-fidelity works by its name."""
 
-    class Means(torch_fidelity().FeatureExtractorBase):  # type: ignore[misc]
+    class Means(torch_fidelity().FeatureExtractorBase):  # type: ignore[misc]  # a class without types, imported when used
         def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
             super().__init__(name, features_list)
 

@@ -23,5 +23,5 @@ def test_features_refuse_other_shapes() -> None:
 def test_torch_fidelity_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the library is missing, the message says how to install it."""
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ValueError, match="needs torch-fidelity, and that is not installed: pip install torch-fidelity"):
+    with pytest.raises(ValueError, match="needs torch-fidelity, which is not installed: pip install torch-fidelity"):
         fidelity_module.torch_fidelity.__wrapped__()

@@ -25,7 +25,7 @@ from scoresde_fast.evaluation.frechet import FeatureMoments, FrechetDistance, ga
 from scoresde_fast.evaluation.metrics import bootstrap, fid_by_count, kid_bootstrap
 from scoresde_fast.evaluation.reference import cached_reference
 from scoresde_fast.generate import generate
-from tests.support.evaluations import Replay, png_folder, values
+from tests.support.evaluations import png_folder, replayed, values
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 
@@ -49,7 +49,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -> None:
     """All metrics of a folder of PNGs equal those of torch-fidelity on it, to 1e-6."""
     settings = MetricSettings(resamples=0, kid_subsets=20, kid_subset_size=100)
-    found = values(evaluate(open_images(folders[0]), "noisy", extractor, reference=folders[1], settings=settings))
+    evaluation = evaluate(open_images(folders[0]), "noisy", extractor, reference=folders[1], settings=settings)
+    assert evaluation is not None
+    found = values(evaluation)
     theirs = torch_fidelity().calculate_metrics(
         input1=folders[0],
         input2=folders[1],
@@ -148,7 +150,7 @@ def test_spreads_shrink_with_more_images(extractor: Extractor, run_seed: int) ->
     images = noisy(digits("all")[0])  # where FID is far from 0 its spread goes as that of a mean
 
     def spreads(count: int, **options: Any) -> dict[str, Any]:
-        source = SampledImages(Replay(images[:count]), SHAPE, range(count))
+        source = SampledImages(replayed(images[:count]), SHAPE, range(count))
         settings = MetricSettings(kid_subsets=5, kid_subset_size=100, rng_seed=run_seed, **options)
         found = evaluate(source, "digits", extractor, reference="digits:test", settings=settings, progress=False)
         assert found is not None

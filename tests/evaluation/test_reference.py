@@ -46,7 +46,8 @@ def test_a_source_is_computed_once(
         again = cached_reference(renamed, "renamed", extractor, features=True)
     assert again.record == first.record | {"source": "renamed"}
     assert torch.equal(first.mean, again.mean) and torch.equal(first.covariance, again.covariance)
-    assert first.features is not None and torch.equal(first.features, again.features)
+    assert first.features is not None and again.features is not None
+    assert torch.equal(first.features, again.features)
     path.write_bytes(path.read_bytes()[:1000])
     assert torch.equal(cached_reference(renamed, "renamed", extractor, features=True).mean, first.mean)
     assert len(list(cache.rglob("*.npz"))) == 1 and read_statistics(path).count == 364

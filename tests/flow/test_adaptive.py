@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import scoresde_fast as sf
 from scoresde_fast.flow import adaptive
 from scoresde_fast.flow.integrate import IntegrationError
+from scoresde_fast.loop.evaluator import evaluator
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
 from tests.support.chance import assert_moments
@@ -44,7 +48,7 @@ def test_denoising_is_one_evaluation_more() -> None:
     ended = sf.Sampler(model, solver="rk45")
     x, x_0 = kept.sample(range(3)), ended.sample(range(3))
     assert [a + 1 for a in kept.evaluations(range(3))] == ended.evaluations(range(3))
-    scale, std = VPSDE().marginal(1e-3)
+    scale, std = map(float, VPSDE().marginal(1e-3))
     gain = scale * STD**2 / (scale**2 * STD**2 + std**2)
     inside = (x > 0) & (x < 1)
     torch.testing.assert_close(x_0[inside], (MEAN + gain * (x - scale * MEAN)).float()[inside], rtol=0, atol=1e-5)
@@ -58,9 +62,11 @@ def test_ggf_draws_the_data(name: str, run_seed: int) -> None:
     That is the solver's own error at tolerances a quarter of the usual: of 147 456 elements the deviation was 0.003 to
     0.005 too small, with a standard error of 0.002, and the mean nothing that could be seen.
     """
-    model = sf.GaussianMixture.gaussian(SDE_OF[name], MEAN, 0.05, (3, 16, 16))
+    sde = SDE_OF[name]
+    assert isinstance(sde, ScalarSDE)
+    model = sf.GaussianMixture.gaussian(sde, MEAN, 0.05, (3, 16, 16))
     sampler = sf.Sampler(model, solver="ggf", rtol=0.005, atol=0.002, denoise=False, eps=1e-3, run_seed=run_seed)
-    scale, std = SDE_OF[name].marginal(1e-3)  # type: ignore[attr-defined]
+    scale, std = map(float, sde.marginal(1e-3))
     assert_moments(sampler.sample(range(8)), scale * MEAN, math.hypot(scale * 0.05, std), bias=0.01)
 
 
@@ -79,7 +85,7 @@ def test_ggf_goes_faster_with_looser_tolerances() -> None:
 @pytest.mark.parametrize("solver", ["rk45", "ggf"])
 def test_strict_samples_do_not_know_their_batch(solver: str) -> None:
     """Alone, in another order and beside others: the same bits, and the same number of evaluations."""
-    options = {"solver": solver, "strict": True, "rtol": 0.02, "atol": 0.02}
+    options: dict[str, Any] = {"solver": solver, "strict": True, "rtol": 0.02, "atol": 0.02}
     together = sf.Sampler(small_network("vpsde", centered=True), **options)
     images = together.sample([4, 9, 2])
     alone = sf.Sampler(small_network("vpsde", centered=True), **options)
@@ -111,17 +117,16 @@ def test_the_batch_norm_depends_on_the_batch() -> None:
     assert not torch.equal(sampler.sample([2])[0], together[2])
 
 
-def test_nan_names_the_seed() -> None:
+def test_nan_names_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that is NaN below t = 0.5, and one that is from the start."""
     for high in (0.5, 2.0):
         model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
         score = model.network.forward
-        model.network.forward = lambda x, t, score=score, high=high: (
-            score(x, t)
-            * (  # type: ignore[method-assign]
-                torch.where(t > high, 1.0, math.nan).view(-1, 1, 1, 1)
-            )
-        )
+
+        def breaking(x: Tensor, t: Tensor, score: Callable[..., Tensor] = score, high: float = high) -> Tensor:
+            return score(x, t) * torch.where(t > high, 1.0, math.nan).view(-1, 1, 1, 1)
+
+        monkeypatch.setattr(model.network, "forward", breaking)
         for solver in ("rk45", "ggf"):
             with pytest.raises(IntegrationError, match=r"the sample of seed 7 stopped at t = .*NaN or infinite"):
                 sf.sample(model, [7], solver=solver)
@@ -141,11 +146,11 @@ def test_nan_names_the_seed() -> None:
         ({"solver": "rk45", "error_norm": "max"}, "unknown error_norm 'max'"),
     ],
 )
-def test_refusals(options: dict[str, object], sentence: str) -> None:
+def test_refusals(options: dict[str, Any], sentence: str) -> None:
     """One sentence with the value and the fix."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     with pytest.raises(ValueError, match=sentence):
-        sf.Sampler(model, **options)  # type: ignore[arg-type]
+        sf.Sampler(model, **options)
 
 
 def test_ggf_is_not_defined_on_cld() -> None:
@@ -162,7 +167,7 @@ def test_a_change_that_cannot_be_followed_yet_is_followed_later(monkeypatch: pyt
     sampler.sample([0])
     with torch.no_grad():
         next(model.network.parameters()).mul_(1.25)
-    made = adaptive.evaluator
+    made = evaluator
 
     def short(*arguments: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")

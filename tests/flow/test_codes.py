@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -88,8 +89,8 @@ def test_interpolation_is_a_great_circle() -> None:
         (lambda m: sf.interpolate(torch.ones(3), torch.ones(3), 1), "at least 2, the two ends"),
     ],
 )
-def test_refusals(wrong: object, sentence: str) -> None:
+def test_refusals(wrong: Callable[[sf.GaussianMixture], object], sentence: str) -> None:
     """One sentence with the value and what is allowed."""
     model = sf.GaussianMixture.gaussian(VPSDE(), 0.5, 0.3, (1, 2, 2))
     with pytest.raises(ValueError, match=sentence):
-        wrong(model)  # type: ignore[operator]
+        wrong(model)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import scoresde_fast as sf
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.codes import Decoder
 from scoresde_fast.flow.likelihood import LikelihoodEstimator
-from scoresde_fast.flow.options import AdaptiveOptions, Probes
+from scoresde_fast.flow.options import AdaptiveOptions, ProbeKind, Probes
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
 from scoresde_fast.loop import capture
 from scoresde_fast.loop.capture_safety import require_capturable
@@ -28,7 +29,7 @@ from tests.support.recorded_graphs import RecordedGraphs
 Runs = Callable[[ScoreFunction, bool], Callable[[], Tensor]]
 """``runs(model, captured)``: prepares runs, with or without graphs; each call of the result is one of two batches."""
 
-LOOSE = {"rtol": 0.1, "atol": 0.1}
+LOOSE: dict[str, Any] = {"rtol": 0.1, "atol": 0.1}
 DEVICE = torch.device("meta")
 
 
@@ -120,6 +121,7 @@ def test_a_network_without_weights_runs_on_the_device(checking: None, solver: st
 def sampled(solver: str) -> Runs:
     def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
         sampler = sf.Sampler(model, solver, **LOOSE)
+        assert isinstance(sampler.runner, AdaptiveRunner)
         sampler.runner._graphs.wanted = captured
         sampler.runner.release()
         return lambda: torch.cat([sampler.sample([1, 2]), sampler.sample([5, 4])])
@@ -134,9 +136,9 @@ def decoded(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
     return lambda: torch.cat([decoder.decode(half) for half in codes.split(2)])
 
 
-def densities(probe: str) -> Runs:
+def densities(probe: ProbeKind) -> Runs:
     def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
-        estimator = LikelihoodEstimator(model, probe=probe, dequantize=False, **LOOSE)  # type: ignore[arg-type]
+        estimator = LikelihoodEstimator(model, probe=probe, dequantize=False, **LOOSE)
         estimator.flow._graphs.wanted = captured
         data = torch.rand(4, *model.image_shape, generator=torch.Generator().manual_seed(0))
         return lambda: torch.cat([estimator.estimate(half).log_density for half in data.split(2)])
@@ -184,13 +186,14 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
 def test_a_changed_network_is_seen(graphs: RecordedGraphs, runs: Runs, captured: bool) -> None:
     """Between two runs: a weight that changes in place, one that lies elsewhere, and a whole new network."""
-    model = small(Scaled(nn.Parameter(torch.tensor(1.0))))
+    network = Scaled(nn.Parameter(torch.tensor(1.0)))
+    model = small(network)
     run = runs(model, captured)
     results = [run()]
     with torch.no_grad():
-        model.network.weight.add_(0.2)
+        next(network.parameters()).add_(0.2)
     results.append(run())
-    model.network.load_state_dict({"weight": torch.tensor(1.4)}, assign=True)
+    network.load_state_dict({"weight": torch.tensor(1.4)}, assign=True)
     results.append(run())
     model.network = Scaled(nn.Parameter(torch.tensor(1.6)))
     results.append(run())

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
@@ -54,16 +55,17 @@ def test_second_writer(tmp_path: Path) -> None:
     assert not (tmp_path / "set/.work").exists()
 
 
-def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.BaseContext) -> None:
+def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.ForkServerContext) -> None:
     """A killed process refuses nobody: its lock is free, and its lock file goes with the next run."""
     work = tmp_path / "set/.work"
-    holder = processes.Process(target=hold, args=(work, Shard(0, 2)))  # type: ignore[attr-defined]
+    holder = processes.Process(target=hold, args=(work, Shard(0, 2)))
     holder.start()
     lock = work / "shard-0-of-2.lock"
     while not (lock.exists() and lock.read_text()):
         time.sleep(0.01)
     with pytest.raises(SetInUseError, match=rf"process {holder.pid} on .* is writing shard 1/2 of this set"):
         make(tmp_path / "set", Shard(0, 2))
+    assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
     assert lock.exists()
@@ -71,12 +73,12 @@ def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.BaseCo
     assert not work.exists()
 
 
-def test_one_after_another(tmp_path: Path, processes: multiprocessing.context.BaseContext) -> None:
+def test_one_after_another(tmp_path: Path, processes: multiprocessing.context.ForkServerContext) -> None:
     """Processes that change a manifest wait for each other, although each removes the file and folder of the lock."""
     file = tmp_path / "number"
     file.write_text("0")
     arguments = (tmp_path / "work", file, 50)
-    started = [processes.Process(target=count, args=arguments) for _ in range(4)]  # type: ignore[attr-defined]
+    started = [processes.Process(target=count, args=arguments) for _ in range(4)]
     for process in started:
         process.start()
     for process in started:
@@ -88,12 +90,12 @@ def test_released_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A lock whose file vanishes while it is tried is tried again, not reported as taken."""
     acquire, calls = filelock.FileLock.acquire, 0
 
-    def late(lock: filelock.FileLock, *arguments: object, **options: object) -> object:
+    def late(lock: filelock.FileLock, *arguments: Any, **options: Any) -> object:
         nonlocal calls
         calls += 1
         if calls == 2:  # the first is the manifest's
             raise filelock.Timeout(lock.lock_file)
-        return acquire(lock, *arguments, **options)  # type: ignore[arg-type]
+        return acquire(lock, *arguments, **options)
 
     monkeypatch.setattr(filelock.FileLock, "acquire", late)
     with ShardLock(tmp_path / "work", Shard()):

@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_folder(tmp_path: Path) -> None:
     report = generate(StubSampler(), [3, 0, 1234567], tmp_path / "set", batch_size=2)
     names = {str(path.relative_to(tmp_path / "set")) for path in (tmp_path / "set").rglob("*") if path.is_file()}
     assert names == {"000/000000.png", "000/000003.png", "1234/1234567.png", "grid.png", "samples.json"}
-    assert np.array_equal(Image.open(tmp_path / "set/1234/1234567.png"), expected(1234567))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "set/1234/1234567.png")), expected(1234567))
     assert (report.made, report.found, report.look_at) == (3, 0, tmp_path / "set/grid.png")
 
 
@@ -72,7 +73,8 @@ def test_tar(tmp_path: Path) -> None:
             for seed, member in zip(seeds, members, strict=True):
                 assert (member.mtime, member.uid) == (0, 0)
                 there = next((tmp_path / "set").rglob(f"{seed:06d}.png"))
-                assert archive.extractfile(member).read() == there.read_bytes()  # type: ignore[union-attr]
+                file = archive.extractfile(member)
+                assert file is not None and file.read() == there.read_bytes()
 
 
 def test_npy(tmp_path: Path) -> None:
@@ -192,10 +194,10 @@ def test_out_that_is_something_else(tmp_path: Path, name: str, content: str, out
         ({"rounding": "ceil"}, "unknown rounding 'ceil'"),
     ],
 )
-def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], says: str) -> None:
+def test_bad_arguments(tmp_path: Path, arguments: dict[str, Any], says: str) -> None:
     """A wrong argument is refused before anything is written."""
     with pytest.raises(ValueError, match=says):
-        generate(StubSampler(), **{"seeds": [0], "out": tmp_path / "set", **arguments})  # type: ignore[arg-type]
+        generate(StubSampler(), **{"seeds": [0], "out": tmp_path / "set", **arguments})
     assert not (tmp_path / "set").exists()
 
 

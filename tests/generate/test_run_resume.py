@@ -11,6 +11,7 @@ import pathlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,8 @@ OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 SEEDS = [0, 1, 2, 3, 4]
 
 
-def make(out: Path, seeds: list[int] = SEEDS, **sampler: bool | int) -> StubSampler:
-    stub = StubSampler(batch_dependent=bool(sampler.pop("batch_dependent", True)), **sampler)
+def make(out: Path, seeds: list[int] = SEEDS, **sampler: Any) -> StubSampler:
+    stub = StubSampler(**{"batch_dependent": True, **sampler})
     generate(stub, seeds, out, batch_size=2)
     return stub
 
@@ -75,12 +76,12 @@ def test_kill_9(
     out: str,
     call: str,
     whole: dict[str, dict[str, bytes]],
-    processes: multiprocessing.context.BaseContext,
+    processes: multiprocessing.context.ForkServerContext,
 ) -> None:
     """A run that is killed before any rename, removal or sync is completed byte for byte."""
     for number in range(1, 40):
         folder = tmp_path / str(number)
-        process = processes.Process(target=killed_run, args=(folder / out, call, number))  # type: ignore[attr-defined]
+        process = processes.Process(target=killed_run, args=(folder / out, call, number))
         process.start()
         process.join()
         if process.exitcode == 0:

@@ -10,12 +10,15 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from scoresde_fast.generate import Shard, generate
+from scoresde_fast.loop.run_monitor import OnStep
 from tests.support.stub_sampler import StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere
@@ -29,7 +32,9 @@ class SlowSampler(StubSampler):
 
     seconds = 0.01
 
-    def stream(self, seeds, batch_size, on_step=None):  # type: ignore[no-untyped-def]
+    def stream(
+        self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
         for batch in super().stream(seeds, batch_size, on_step):
             time.sleep(self.seconds)
             yield batch
@@ -76,10 +81,10 @@ def test_at_once(
     tmp_path: Path,
     out: str,
     whole: dict[str, dict[str, bytes]],
-    processes: multiprocessing.context.BaseContext,
+    processes: multiprocessing.context.ForkServerContext,
 ) -> None:
     """Four processes at once, each with a shard, give the bytes of one."""
-    started = [processes.Process(target=make, args=(tmp_path / out, Shard(index, 4))) for index in range(4)]  # type: ignore[attr-defined]
+    started = [processes.Process(target=make, args=(tmp_path / out, Shard(index, 4))) for index in range(4)]
     for process in started:
         process.start()
     for process in started:
@@ -105,7 +110,7 @@ def test_random_kills(
     out: str,
     kills: int,
     whole: dict[str, dict[str, bytes]],
-    processes: multiprocessing.context.BaseContext,
+    processes: multiprocessing.context.ForkServerContext,
 ) -> None:
     """Killed at random moments and resumed in other numbers of shards, the set is the same at the end.
 
@@ -115,11 +120,11 @@ def test_random_kills(
     assert files(tmp_path) == whole[out]
 
 
-def kill_and_finish(out: Path, kills: int, processes: multiprocessing.context.BaseContext, seed: int) -> None:
+def kill_and_finish(out: Path, kills: int, processes: multiprocessing.context.ForkServerContext, seed: int) -> None:
     generator = random.Random(seed)
     for _ in range(kills):
         count = generator.choice((1, 2, 3))
-        started = [processes.Process(target=make, args=(out, Shard(index, count))) for index in range(count)]  # type: ignore[attr-defined]
+        started = [processes.Process(target=make, args=(out, Shard(index, count))) for index in range(count)]
         for process in started:
             process.start()
         time.sleep(generator.uniform(0.05, 0.3))
@@ -188,7 +193,9 @@ def test_deleted_meanwhile(tmp_path: Path) -> None:
     """The next run makes an image that was deleted while the set was made."""
 
     class Deleting(StubSampler):
-        def stream(self, seeds, batch_size, on_step=None):  # type: ignore[no-untyped-def]
+        def stream(
+            self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None = None
+        ) -> Iterator[tuple[list[int], Tensor]]:
             (tmp_path / "set/000/000008.png").unlink(missing_ok=True)
             yield from super().stream(seeds, batch_size, on_step)
 

@@ -152,5 +152,5 @@ def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
 
 def test_conditions_are_not_in_a_manifest() -> None:
     """Conditional samples cannot be repaired from their manifest, and one sentence says why."""
-    with pytest.raises(ValueError, match="not its data"):
+    with pytest.raises(ValueError, match="does not hold its data"):
         described_conditions([{"kind": "projection"}], pytest.fail)

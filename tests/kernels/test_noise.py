@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,9 @@ from scoresde_fast.kernels.noise import box_muller_fast, box_muller_precise, phi
 
 
 @triton.jit
-def _pairs_kernel(p_first, p_second, p_radius, p_angle, PRECISE: tl.constexpr, BLOCK: tl.constexpr):
+def _pairs_kernel(
+    p_first: Any, p_second: Any, p_radius: Any, p_angle: Any, PRECISE: tl.constexpr, BLOCK: tl.constexpr
+) -> None:
     at = tl.arange(0, BLOCK)
     radius, angle = tl.load(p_radius + at).to(tl.uint32), tl.load(p_angle + at).to(tl.uint32)
     first, second = box_muller_precise(radius, angle) if PRECISE else box_muller_fast(radius, angle)
@@ -34,7 +37,7 @@ def _pairs_kernel(p_first, p_second, p_radius, p_angle, PRECISE: tl.constexpr, B
 
 
 @triton.jit
-def _words_kernel(p_words, p_calls, draw, sample_id, run_seed, BLOCK: tl.constexpr):
+def _words_kernel(p_words: Any, p_calls: Any, draw: Any, sample_id: Any, run_seed: Any, BLOCK: tl.constexpr) -> None:
     at = tl.arange(0, BLOCK)
     call = tl.load(p_calls + at).to(tl.uint32)
     words = philox(call, draw.to(tl.uint32), sample_id.to(tl.int64), run_seed.to(tl.int64))

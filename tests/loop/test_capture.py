@@ -10,6 +10,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -21,10 +22,12 @@ from scoresde_fast.loop.capture_safety import CaptureUnsafeError, record_twice, 
 from scoresde_fast.loop.evaluator import evaluator
 from scoresde_fast.loop.loop import Loop, Registers, StepBackends
 from scoresde_fast.loop.program import Program, split
+from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.ops import checks
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from scoresde_fast.solvers.correctors import CORRECTORS
+from scoresde_fast.solvers.options import Norm
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -67,7 +70,7 @@ def models() -> dict[str, sf.ScoreModel]:
 
 @pytest.mark.parametrize(("sde", "solver", "probability_flow", "corrector", "norm"), CASES, ids=IDS)
 def test_every_step_can_be_captured(
-    models: dict[str, sf.ScoreModel], sde: str, solver: str, probability_flow: bool, corrector: str, norm: str
+    models: dict[str, sf.ScoreModel], sde: str, solver: str, probability_flow: bool, corrector: str, norm: Norm
 ) -> None:
     """No host read, no copy between host and device, no generator, and the same operations at every step."""
     model = models[sde]
@@ -253,7 +256,7 @@ def on_gpu() -> sf.ScoreModel:
     return sf.create(config)
 
 
-GPU = {"solver": "pc", "device": "cuda", "precision": "fp32", "compile": False}
+GPU: dict[str, Any] = {"solver": "pc", "device": "cuda", "precision": "fp32", "compile": False}
 
 
 def test_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
@@ -263,6 +266,7 @@ def test_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
         warnings.simplefilter("error", RuntimeWarning)
         for seeds in (range(64), [3], range(70, 100)):
             torch.testing.assert_close(captured.sample(seeds), plain.sample(seeds), rtol=0, atol=1e-4)
+    assert isinstance(captured.runner, TableRunner)
     assert all(type(loop).__name__ == "CapturedLoop" for loop in captured.runner._loops.values())
 
 
@@ -273,6 +277,7 @@ def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
         torch.cuda.empty_cache()
         before = torch.cuda.memory_reserved()
         sampler = sf.Sampler(on_gpu, steps=steps, capture=capture, **GPU)
+        assert isinstance(sampler.runner, TableRunner)
         for size in sizes:
             sampler.runner.prepare(size)
         sampler.sample(range(64)) if steps < 1000 else None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.loop.capture import CapturedLoop
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, Registers
 from scoresde_fast.loop.program import split
 from scoresde_fast.noise import Noise
@@ -19,12 +20,14 @@ from tests.support.recorded_graphs import RecordedGraphs
 def row_by_row(loop: Loop, x: Tensor, noise: Noise) -> Tensor:
     """The run as the equations say it: every row's number is the host's."""
     program, x = loop.program, x.clone()
+    assert isinstance(loop.evaluate, PlainNetwork)
     saved, history = x.clone(), x.new_zeros(max(program.history, 1), *x.shape)
     for index, row in enumerate(program.table.rows):
         output = None
         if row.derive is not None:
             output = loop.evaluate.network(x, program.labels[index].expand(len(x)))
         if row.langevin is not None:
+            assert output is not None
             langevin.langevin(
                 x, output, noise.sample_ids, program.device_table, index, run_seed=5,
                 implementation=loop.backends.langevin,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from scoresde_fast.loop.capture import CapturedLoop
+from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.run_monitor import MAX_QUEUED, NonFiniteError, RunMonitor
 from tests.support.loops import SHAPE, TABLES, make_loop, start
 from tests.support.recorded_graphs import RecordedGraphs
@@ -20,8 +21,9 @@ def test_a_captured_run_reports_progress_and_nan() -> None:
     x, noise = start()
     captured.run(x, noise, lambda *call: calls.append(call))
     assert calls == [(2 * n, 24) for n in range(1, 13)]
+    assert isinstance(loop.evaluate, PlainNetwork)
     with torch.no_grad():
-        loop.evaluate.network.weight.fill_(torch.inf)
+        next(loop.evaluate.network.parameters()).fill_(torch.inf)
     with pytest.raises(NonFiniteError, match="after step 1 of 24, at t = 1"):
         captured.run(x, noise)
 

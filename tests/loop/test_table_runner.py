@@ -15,6 +15,7 @@ import scoresde_fast as sf
 from scoresde_fast.loop import capture as capturing
 from scoresde_fast.loop import table_runner
 from scoresde_fast.loop.evaluator import PlainNetwork
+from scoresde_fast.loop.loop import Loop
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import VPSDE
@@ -37,6 +38,12 @@ def function(forward: Callable[[Tensor, Tensor], Tensor]) -> ScoreFunction:
     return ScoreFunction(Own(), ExactScore(VPSDE()), (1, 2, 2), centered=True)
 
 
+def table_runner_of(sampler: sf.Sampler) -> table_runner.TableRunner:
+    """Return the runner of a sampler with fixed steps."""
+    assert isinstance(sampler.runner, table_runner.TableRunner)
+    return sampler.runner
+
+
 @pytest.fixture
 def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[sf.Sampler], RecordedGraphs]:
     """Makes a sampler capture its loop, on a CPU, by recordings in place of CUDA graphs."""
@@ -46,7 +53,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[sf.Sampler], Recorded
         monkeypatch.setattr(capturing, "CudaGraphs", lambda device: graphs)
         # It tells a CPU's tensors not.
         monkeypatch.setattr(table_runner, "require_capturable_loop", lambda loop, shape: None)
-        sampler.runner._graphs.wanted = True
+        table_runner_of(sampler)._graphs.wanted = True
         return graphs
 
     return capture
@@ -64,7 +71,7 @@ def test_captured_images_are_the_images(
         # Sums differ with the batch size in their last bits: ten evaluations round states of up to 50, five deviations,
         # by 6e-5 together. Images of two seeds differ by more than 0.1.
         torch.testing.assert_close(images, plain.sample(seeds), rtol=0, atol=1e-4)
-        assert len(sampler.runner._loops) == captured
+        assert len(table_runner_of(sampler)._loops) == captured
     assert graphs.captured > 0 and graphs.replayed >= 5 * 5
 
 
@@ -83,7 +90,7 @@ def test_a_changed_weight_is_seen(tiny: sf.ScoreModel, replayed: Callable[..., R
 
         images = sampler.sample([0, 1])
         with torch.no_grad():
-            model.network.weight.add_(0.25)
+            next(model.network.parameters()).add_(0.25)
         images = differs(images)
         model.network.load_state_dict({"weight": torch.tensor(0.2)}, assign=True)
         images = differs(images)
@@ -107,7 +114,8 @@ def test_a_stale_evaluator_is_made_again(tiny: sf.ScoreModel, monkeypatch: pytes
         sampler.sample(range(9))
         assert len(made) == batches
         monkeypatch.setattr(made[-1], "stale", lambda: True)
-    assert all(loop.evaluate is made[-1] for loop in sampler.runner._loops.values())
+    loops = table_runner_of(sampler)._loops.values()
+    assert all(isinstance(loop, Loop) and loop.evaluate is made[-1] for loop in loops)
 
 
 def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +126,7 @@ def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest
 
     expected = sf.sample(function(forward), seeds=range(3), solver="em", steps=4)
     sampler = sf.Sampler(function(forward), "em", 4)
-    sampler.runner._graphs.wanted = True
+    table_runner_of(sampler)._graphs.wanted = True
     said = r"Own cannot be captured.*_local_scalar_dense.*test_table_runner\.py"
     with pytest.warns(RuntimeWarning, match=said) as caught:
         for _ in range(2):
@@ -200,7 +208,7 @@ def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
         ({"solver": "rk45", "steps": None, "strict": True, "error_norm": "batch"}, "choose error_norm='sample'"),
     ],
 )
-def test_bad_options(tiny: sf.ScoreModel, options: dict[str, object], sentence: str) -> None:
+def test_bad_options(tiny: sf.ScoreModel, options: dict[str, Any], sentence: str) -> None:
     """One clear sentence with the value, before anything runs."""
     with pytest.raises(ValueError, match=sentence):
         sf.Sampler(tiny, **{"solver": "pc", "steps": 2, **options})

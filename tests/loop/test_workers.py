@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import scoresde_fast as sf
-from scoresde_fast.loop.workers import OnStep, run_parts
+from scoresde_fast.loop.run_monitor import OnStep
+from scoresde_fast.loop.workers import run_parts
 from tests.support.tiny import ROUNDING
 
 
@@ -33,7 +34,8 @@ def test_an_error_ends_every_lane() -> None:
     """What goes wrong in one lane is raised, and the other lanes stop at their next step instead of running on."""
     steps = [0, 0]
 
-    def work(part: Sequence[int], on_step: OnStep) -> Tensor:
+    def work(part: Sequence[int], on_step: OnStep | None) -> Tensor:
+        assert on_step is not None
         for done in range(10_000):
             if part[0] == 0 and done == 3:
                 raise ValueError("lane 0 failed")

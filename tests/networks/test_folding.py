@@ -49,6 +49,7 @@ class TestEqualsThePlainNetwork:
 
         def count(self: FoldedConvolution, x: Tensor, residual: Tensor | None = None) -> Tensor:
             if residual is not None:
+                assert self.weight is not None
                 joins.append(self.weight.shape[2])
             return forward(self, x, residual)
 
@@ -60,7 +61,13 @@ class TestEqualsThePlainNetwork:
 
     def test_ddpm(self) -> None:
         torch.manual_seed(0)
-        sizes = {"image_size": 8, "nf": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,)}
+        sizes: dict[str, Any] = {
+            "image_size": 8,
+            "nf": 32,
+            "ch_mult": (1, 2),
+            "num_res_blocks": 1,
+            "attn_resolutions": (4,),
+        }
         check(trained(DDPM(**sizes)))
         check(trained(DDPM(**sizes, conditional=False, scale_by_sigma=True, centered=False)))
 
@@ -94,7 +101,9 @@ def test_padded_channels(options: dict[str, Any]) -> None:
     folding.fold_children(folded)
     x = torch.rand(2, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(1))
     padded = F.pad(x, (0, 0, 0, 0, 0, TENSOR_CORE_CHANNELS - network.input_channels))
-    shifts = F.linear(network.embed(LABELS[:1]), torch.cat(folding.weights), torch.cat(folding.biases))
+    embedding = network.embed(LABELS[:1])
+    assert embedding is not None
+    shifts = F.linear(embedding, torch.cat(folding.weights), torch.cat(folding.biases))
     out = folded.body(padded.contiguous(memory_format=torch.channels_last), shifts[0])
     assert out.shape == (2, TENSOR_CORE_CHANNELS, 8, 8)
     assert largest_difference(out[:, :3], network.body(x, network.embed(LABELS[:1].expand(2)))) <= 2e-5
@@ -133,7 +142,7 @@ def test_table() -> None:
     """The table has one row for each distinct time, and one column for each channel of each block."""
     network = small()
     folded = FoldedNetwork(network, LABELS)
-    channels = sum(block.conv0.out_channels for block in network.modules() if hasattr(block, "conv0"))
+    channels = sum(block.conv0.out_channels for block in network.modules() if isinstance(block, ResnetBlock))
     assert folded.table.shape == (3, channels) and folded.row_of.shape == (4,)
 
 
@@ -172,7 +181,7 @@ def test_sixteen_bits(precision: Any) -> None:
 def test_bad_precision() -> None:
     """The message says what is allowed."""
     with pytest.raises(ValueError, match="unknown precision 'bf61' - did you mean 'bf16'"):
-        FoldedNetwork(small(), LABELS, "bf61")  # type: ignore[arg-type]
+        FoldedNetwork(small(), LABELS, "bf61")  # type: ignore[arg-type]  # the mistake under test
     with pytest.raises(ValueError, match="precision 'tf32' is a mode of GPUs, which a CPU lacks; choose from: auto,"):
         FoldedNetwork(small(), LABELS, "tf32")
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,12 +16,12 @@ from tests.support.networks import PYRAMIDS, SIZES, SWITCHES, check
 def test_pyramids(block: str, progressive: str, pyramid: str, combine: str) -> None:
     """Each residual block with each output and input pyramid and each way to combine them."""
     torch.manual_seed(0)
-    options = {"resblock_type": block, "progressive": progressive, "progressive_input": pyramid}
+    options: dict[str, Any] = {"resblock_type": block, "progressive": progressive, "progressive_input": pyramid}
     check(NCSNpp(**SIZES, **options, progressive_combine=combine))
 
 
 @pytest.mark.parametrize("options", SWITCHES, ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items()))
-def test_switches(options: dict[str, object]) -> None:
+def test_switches(options: dict[str, Any]) -> None:
     """The other options, one or a few at a time."""
     torch.manual_seed(0)
     check(NCSNpp(**SIZES, **options))
@@ -37,11 +39,11 @@ def test_compiled_differentiated_and_channels_last() -> None:
 
     wide = network.double()
     labels, step = labels.double(), 1e-6 * direction.double()
-    _, tangent = torch.func.jvp(lambda x: wide(x, labels), (x.double(),), (step,))
+    tangent = torch.func.jvp(lambda x: wide(x, labels), (x.double(),), (step,))[1]
     difference = (wide(x + step, labels) - wide(x - step, labels)) / 2
     torch.testing.assert_close(tangent, difference, rtol=1e-4, atol=1e-4 * float(tangent.abs().max()))
 
-    last = network.float().to(memory_format=torch.channels_last)
+    last = network.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's type lacks it
     torch.testing.assert_close(last(x.contiguous(memory_format=torch.channels_last), labels.float()), plain)
 
 

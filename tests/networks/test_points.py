@@ -23,7 +23,7 @@ def test_point_networks(kind: type[MLP | ResNet], in_channels: int) -> None:
     torch.nn.init.normal_(network.leave.weight)
     out = network(x, labels)
     out.square().sum().backward()
-    assert (x.grad != 0).all()
+    assert x.grad is not None and (x.grad != 0).all()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
     later = network(x, labels + torch.tensor([1e-2, 0.0, 0.0]))
     assert (later[0] - out[0]).abs().max() > 1e-2 and torch.equal(later[1:], out[1:])
@@ -43,6 +43,7 @@ def test_residual_blocks_add_to_what_enters() -> None:
     torch.manual_seed(0)
     network = ResNet(nf=16, num_res_blocks=2)
     for layer in network.second:
+        assert isinstance(layer, torch.nn.Linear)
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     h = torch.randn(3, 16)

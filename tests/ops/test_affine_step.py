@@ -25,6 +25,7 @@ from tests.support.steps import (
     Registers,
     assert_as_exact,
     backends,
+    opcheck,
     random_table,
 )
 
@@ -78,8 +79,11 @@ FORMS: dict[str, dict[str, Any]] = {
 def test_against_float64(kind: Kind, backend: str, shape: tuple[int, ...], form: dict[str, Any]) -> None:
     """Every combination of registers of the solvers, on odd shapes, with rows that save and rows that do not."""
     for row in (0, 1) if backend == "triton" else range(4):  # the interpreter is slow; one of these saves the state
-        options = {"precise": True, **form}
-        assert_as_exact(lambda r, b, row=row, o=options: kind.take(r, b, row, **o), kind.registers(shape), backend)
+
+        def step(registers: Registers, backend: str, row: int = row) -> list[Tensor]:
+            return kind.take(registers, backend, row, **{"precise": True, **form})
+
+        assert_as_exact(step, kind.registers(shape), backend)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=DTYPE_IDS)
@@ -180,7 +184,7 @@ def test_opcheck_and_compile(kind: Kind, backend: str) -> None:
     state, saved, history = registers.changed()
     implementation = kind.operation.choose("cpu", backend)
     arguments = (state, saved, history, registers.output, SAMPLE_IDS, table.coefficients, table.control, None, 2, 2, 5)
-    torch.library.opcheck(implementation, (*arguments, False))
+    opcheck(implementation, (*arguments, False))
     torch._dynamo.reset()
 
     def step(state: Tensor, output: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ from torch import Tensor
 from scoresde_fast.ops import convolution as module
 from scoresde_fast.ops.convolution import convolution, operation
 from scoresde_fast.ops.registration import INTERPRETED
-from tests.support.steps import backends
+from tests.support.steps import backends, opcheck
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 # (B, C, H, W), K: smaller and larger than a tile in each, odd sizes, images thinner than the kernel's halo.
 SHAPES = [((3, 5, 7, 6), 9), ((2, 72, 4, 4), 24), ((5, 3, 1, 2), 130), ((1, 16, 9, 17), 64)]
-CASES = [(*shape, ()) for shape in SHAPES]
+CASES: list[tuple[tuple[int, int, int, int], int, tuple[str, ...]]] = [(*shape, ()) for shape in SHAPES]
 CASES += [(*SHAPES[0], without) for without in (("bias",), ("residual",), ("bias", "residual"))]
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -47,7 +47,8 @@ def case(
     def normal(*size: int) -> Tensor:
         return torch.randn(size, generator=generator)
 
-    channels, image = shape[1], {"dtype": dtype, "memory_format": layout}
+    channels = shape[1]
+    image: dict[str, Any] = {"dtype": dtype, "memory_format": layout}
     return {
         "x": (normal(*shape) + 0.5).to(**image),
         "weight": (normal(outputs, channels, side, side) / (side * channels**0.5)).to(**image),
@@ -170,9 +171,9 @@ def test_opcheck(backend: str, layout: torch.memory_format) -> None:
     if backend == "triton" and layout == torch.contiguous_format:
         pytest.skip("the kernel reads channels_last")
     arguments = tuple(case((2, 8, 4, 4), 6, layout=layout).values())
-    torch.library.opcheck(operation.choose("cpu", backend), arguments)
-    torch.library.opcheck(operation.choose("cpu", backend), (*arguments[:2], None, None, 1.0, True))
-    torch.library.opcheck(torch.ops.scoresde_fast.convolution.default, arguments)
+    opcheck(operation.choose("cpu", backend), arguments)
+    opcheck(operation.choose("cpu", backend), (*arguments[:2], None, None, 1.0, True))
+    opcheck(torch.ops.scoresde_fast.convolution.default, arguments)
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "fused"])
@@ -186,7 +187,11 @@ def test_the_table_decides(listed: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     """The operator runs for listed shapes and for 1x1 with a residual, in 16 bits and channels_last only."""
     called = []
     fused = torch.ops.scoresde_fast.convolution.default
-    count: Callable[..., Tensor] = lambda *arguments: called.append(1) or fused(*arguments)  # noqa: E731
+
+    def count(*arguments: Any) -> Tensor:
+        called.append(1)
+        return fused(*arguments)
+
     monkeypatch.setattr(torch.ops.scoresde_fast.convolution, "default", count)
     convolution(**case((2, 8, 4, 4), 6))
     assert len(called) == listed

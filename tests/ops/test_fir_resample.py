@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch.autograd import forward_ad
 
 from scoresde_fast.ops.fir_resample import DIRECTIONS, fir_down, fir_resample, fir_up, operation
-from tests.support.steps import backends
+from tests.support.steps import backends, opcheck
 
 TAPS = [1.0, 3.0, 3.0, 1.0]
 FILTERS = [TAPS, [1.0, 2.0], [1.0, 2.0, 1.0], [1.0, 2.0, 5.0, -1.0, 0.5], [float(k % 5 + 1) for k in range(12)]]
@@ -127,7 +129,7 @@ def test_means_are_kept(backend: str) -> None:
 
 @pytest.mark.parametrize("taps", [TAPS, [1.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0, 7.0]], ids=len)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_gradients(direction: str, taps: list[float]) -> None:
+def test_gradients(direction: Literal["up", "down"], taps: list[float]) -> None:
     """First and second derivatives, backward, forward and forward over backward, against finite differences."""
     x = image(1, 2, 2, 4, dtype=torch.float64).requires_grad_()
     for layout in FORMATS.values():
@@ -149,17 +151,21 @@ def test_transforms() -> None:
     def plain(x: torch.Tensor) -> torch.Tensor:
         return spelled_out(spelled_out(x * x, TAPS, "up", 1, 4.0).sin(), TAPS, "down", 2, 1.0)
 
-    def jvp(f: object, x: torch.Tensor) -> torch.Tensor:
+    def jvp(f: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         return torch.func.jvp(f, (x,), (v,))[1]
 
-    for transform in (
+    def slope(f: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        return torch.func.grad(lambda x: f(x).sum())
+
+    transforms: list[Callable[..., torch.Tensor]] = [
         lambda f: jvp(f, x),
         lambda f: jvp(lambda x: jvp(f, x), x),
         lambda f: torch.func.grad(lambda x: f(x).square().sum())(x),
-        lambda f: jvp(torch.func.grad(lambda x: f(x).sum()), x),
+        lambda f: jvp(slope(f), x),
         lambda f: torch.func.grad(lambda x: jvp(f, x).sum())(x),
         lambda f: torch.func.vmap(f)(torch.stack([x, v])),
-    ):
+    ]
+    for transform in transforms:
         torch.testing.assert_close(transform(ours), transform(plain))
 
 
@@ -186,8 +192,8 @@ def test_compiles() -> None:
 def test_opcheck(layout: str, backend: str) -> None:
     """Schema, fake and dispatch of the registered operators hold together."""
     x = image(2, 3, 4, 4, layout=layout)
-    torch.library.opcheck(operation.choose("cpu", backend), (x, TAPS, "up", 1, 4.0))
-    torch.library.opcheck(torch.ops.scoresde_fast.fir_resample.default, (x.requires_grad_(), TAPS, "down", 2, 1.0))
+    opcheck(operation.choose("cpu", backend), (x, TAPS, "up", 1, 4.0))
+    opcheck(torch.ops.scoresde_fast.fir_resample.default, (x.requires_grad_(), TAPS, "down", 2, 1.0))
 
 
 @pytest.mark.parametrize("layout", FORMATS)
@@ -222,7 +228,7 @@ def test_empty(direction: str, shape: tuple[int, ...], backend: str) -> None:
     ],
     ids=["dtype", "dimensions", "strides", "odd", "direction", "one tap", "13 taps", "zero sum"],
 )
-def test_refusals(arguments: tuple[torch.Tensor, list[float], str], error: type[Exception], sentence: str) -> None:
+def test_refusals(arguments: tuple[Any, ...], error: type[Exception], sentence: str) -> None:
     """The message names the value and what is allowed."""
     with pytest.raises(error, match=sentence):
         fir_resample(*arguments)

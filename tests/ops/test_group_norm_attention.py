@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from scoresde_fast.ops.group_norm_attention import (
     operation,
 )
 from scoresde_fast.ops.registration import INTERPRETED
-from tests.support.steps import backends
+from tests.support.steps import backends, opcheck
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 SHAPES = [(5, 32, 4, 4), (2, 64, 8, 8), (2, 48, 5, 7), (3, 96, 4, 2), (2, 16, 1, 1), (1, 64, 16, 16), (1, 32, 12, 12)]
@@ -43,7 +44,7 @@ def make_block(channels: int, *, rescale: bool = True) -> AttentionBlock:
     for parameter in block.parameters():
         scale = channels**-0.5 if parameter.ndim == 2 else 0.5
         parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    block.norm.weight += 1
+    block.norm.weight.add_(1)
     return block
 
 
@@ -122,7 +123,7 @@ def test_extreme_logits(backend: str) -> None:
     Rounding 2000 to float32's 24 bits moves a logit by up to 1.2e-4, and a weight by as much of it.
     """
     block = make_block(32)
-    block.query.W *= 300
+    block.query.W.mul_(300)
     x = make_input((2, 32, 8, 8), torch.float32, torch.channels_last)
     torch.testing.assert_close(run(block, x, backend).double(), block(x.double()), rtol=1e-3, atol=1e-3)
 
@@ -141,8 +142,8 @@ def test_opcheck(backend: str, memory_format: torch.memory_format) -> None:
     vectors = block.norm.weight.float(), block.norm.bias.float()
     matrices = weights.score, weights.key_bias, weights.value, weights.bias
     arguments = (x, *vectors, 8, 1e-6, *matrices, 1.0)
-    torch.library.opcheck(operation.choose("cpu", backend), arguments)
-    torch.library.opcheck(torch.ops.scoresde_fast.group_norm_attention.default, arguments)
+    opcheck(operation.choose("cpu", backend), arguments)
+    opcheck(torch.ops.scoresde_fast.group_norm_attention.default, arguments)
 
 
 @pytest.mark.parametrize("shape", [(1, 256, 4, 4), (2, 32, 4, 4)], ids=["fused", "plain"])
@@ -208,9 +209,9 @@ def test_shapes_without_a_kernel(shape: tuple[int, ...]) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_bad_input(change: dict[str, object], error: type[Exception], sentence: str) -> None:
+def test_bad_input(change: dict[str, Any], error: type[Exception], sentence: str) -> None:
     """Bad input is refused in one sentence, before any launch."""
-    arguments = {
+    arguments: dict[str, Any] = {
         "x": torch.zeros(2, 32, 4, 4),
         "norm_weight": torch.ones(32),
         "norm_bias": torch.zeros(32),

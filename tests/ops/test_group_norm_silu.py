@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from scoresde_fast.ops.fir_resample import fir_down, fir_up
 from scoresde_fast.ops.group_norm_silu import backward, group_norm_silu, operation, tangent
 from scoresde_fast.ops.registration import INTERPRETED
+from tests.support.steps import opcheck
 
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,7 +53,7 @@ def case(
         return torch.randn(size, generator=generator)
 
     batch, channels = shape[:2]
-    image = {"dtype": dtype, "memory_format": layout}
+    image: dict[str, Any] = {"dtype": dtype, "memory_format": layout}
     return {
         "x": (2 * normal(*shape) + 3).to(**image),
         "weight": normal(channels),
@@ -194,10 +195,8 @@ def test_opcheck(backend: str) -> None:
     run = operation.choose("cpu", backend)
     for layout in FORMATS.values():
         a = case((2, 8, 4, 6), torch.float32, layout, True, 2)
-        torch.library.opcheck(
-            run, (a["x"], a["weight"], a["bias"], 2, 1e-6, a["shift"], a["residual"], 0.5, True, "none", [])
-        )
-        torch.library.opcheck(run, (a["x"], a["weight"], a["bias"], 2, 1e-6, None, None, 1.0, True, "none", []))
+        opcheck(run, (a["x"], a["weight"], a["bias"], 2, 1e-6, a["shift"], a["residual"], 0.5, True, "none", []))
+        opcheck(run, (a["x"], a["weight"], a["bias"], 2, 1e-6, None, None, 1.0, True, "none", []))
 
 
 @pytest.mark.parametrize("joined", [False, True], ids=["alone", "joined"])
@@ -263,7 +262,7 @@ def test_tangents(resample: str, join: bool) -> None:
         return run(*(p.double() + step * t.double() for p, t in zip(primals, tangents, strict=True)))
 
     exact = (along(1e-5) - along(-1e-5)) / 2e-5
-    _, ours = torch.func.jvp(run, primals, tangents)
+    ours = torch.func.jvp(run, primals, tangents)[1]
     torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-5)
     compiled = torch.compile(lambda *p: torch.func.jvp(run, p, tangents)[1], fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*primals), ours)
@@ -280,7 +279,7 @@ def test_a_tangent_of_the_weight_is_refused() -> None:
 
 
 X = torch.zeros(2, 8, 4, 6)
-REFUSALS = {
+REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "dtype": ({"x": X.int()}, TypeError, "x is int32; it must be float32"),
     "shape": ({"x": X[0]}, ValueError, r"x has shape \(8, 4, 6\); it must be \(B, C, H, W\)"),
     "strides": ({"x": X.mT}, ValueError, "it must be contiguous or channels_last"),

@@ -10,7 +10,7 @@ import torch
 
 from scoresde_fast.ops.hutchinson_dot import hutchinson_dot, operation
 from scoresde_fast.ops.rademacher import rademacher
-from tests.support.steps import DTYPE_IDS, DTYPES, RUN_SEED, SAMPLE_IDS, SHAPE_IDS, SHAPES, Registers, backends
+from tests.support.steps import DTYPE_IDS, DTYPES, RUN_SEED, SAMPLE_IDS, SHAPE_IDS, SHAPES, Registers, backends, opcheck
 
 COEFFICIENTS = torch.tensor([[0.0, 1.0], [-7.25, 0.5], [3.0, -2.0]])
 BACKENDS = backends(operation)
@@ -84,7 +84,7 @@ def test_opcheck_and_compile(backend: str) -> None:
     """Schema and fake hold together, and a compiled function with the operation in it gives the same result."""
     tangent, chosen = torch.randn(3, 63), operation.choose("cpu", backend)
     divergence = torch.zeros(3, dtype=torch.float64)
-    torch.library.opcheck(chosen, (divergence, tangent, SAMPLE_IDS, COEFFICIENTS, None, 1, 2, True, 5, False))
+    opcheck(chosen, (divergence, tangent, SAMPLE_IDS, COEFFICIENTS, None, 1, 2, True, 5, False))
     torch._dynamo.reset()
 
     def accumulate(total: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,7 @@ from tests.support.steps import (
     Registers,
     assert_as_exact,
     backends,
+    opcheck,
     random_table,
 )
 
@@ -140,10 +141,10 @@ def test_opcheck_and_compile(backend: str, table: DeviceTable) -> None:
     registers = Registers.random((3, 8, 8), (3, 8, 8), torch.float32)
     row = (SAMPLE_IDS, table.coefficients, table.control, None, 1)
     make_norms, take_step = (operation.choose("cpu", backend) for operation in (norms_operation, step_operation))
-    torch.library.opcheck(make_norms, (registers.output, *row, 5, False))
+    opcheck(make_norms, (registers.output, *row, 5, False))
     norms = norms_of(registers.output, table, 1, backend)
-    torch.library.opcheck(take_step, (registers.state, registers.output, norms, *row, True, 5, False))
-    torch.library.opcheck(operation.choose("cpu", backend), (registers.state, registers.output, *row, True, 5, False))
+    opcheck(take_step, (registers.state, registers.output, norms, *row, True, 5, False))
+    opcheck(operation.choose("cpu", backend), (registers.state, registers.output, *row, True, 5, False))
     torch._dynamo.reset()
 
     def correct(state: Tensor, output: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from scoresde_fast.ops.normal import normal, operation
 from scoresde_fast.ops.registration import INTERPRETED
 from scoresde_fast.rng import WORD, box_muller, philox
 from tests.support.chance import SIGMAS, kolmogorov_smirnov_bound
-from tests.support.steps import backends
+from tests.support.steps import backends, opcheck
 
 IDS = torch.tensor([0, 1, 7, 2**32 - 1, 2**32, 2**63 - 1])
 SEED = 0xFEDCBA9876543210
@@ -116,14 +117,14 @@ def test_empty(backend: str, shape: tuple[int, ...]) -> None:
 
 def test_opcheck(backend: str) -> None:
     """Schema, fake and dispatch of the registered operators hold together."""
-    torch.library.opcheck(operation.choose("cpu", backend), (IDS, 1, 2, 63, False))
+    opcheck(operation.choose("cpu", backend), (IDS, 1, 2, 63, False))
 
 
 @pytest.mark.parametrize("run_seed", [-1, 2**64, 1.5, True], ids=str)
-def test_bad_run_seed(run_seed: object) -> None:
+def test_bad_run_seed(run_seed: Any) -> None:
     """A run seed that does not fit the key is refused by name."""
     with pytest.raises(ValueError, match=r"run seed .* is out of range: choose an integer from 0 to 2\^64 - 1"):
-        Noise(run_seed, IDS)  # type: ignore[arg-type]
+        Noise(run_seed, IDS)
 
 
 @pytest.mark.parametrize(

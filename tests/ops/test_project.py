@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde_fast.ops.project import operation, project
 from scoresde_fast.ops.step_table import LEVEL_WIDTH, WIDTH, DeviceTable
 from scoresde_fast.rng import standard_normals
-from tests.support.steps import RUN_SEED, SAMPLE_IDS, assert_close_to_exact, backends, random_table
+from tests.support.steps import RUN_SEED, SAMPLE_IDS, assert_close_to_exact, backends, opcheck, random_table
 
 BACKENDS = backends(operation)
 ALL = ["reference", *BACKENDS]
@@ -166,7 +166,7 @@ def test_opcheck_and_compile(backend: str) -> None:
     case, table = Case.random((3, 8, 8), (3, 1, 1)), random_table(LEVEL_WIDTH)
     implementation = operation.choose("cpu", backend)
     arguments = (case.state.clone(), case.known, case.mask, SAMPLE_IDS, table.coefficients, table.control, None, 2)
-    torch.library.opcheck(implementation, (*arguments, False, 5, False))
+    opcheck(implementation, (*arguments, False, 5, False))
     if backend == "reference":  # it reads its row's draw on the host
         return
     torch._dynamo.reset()

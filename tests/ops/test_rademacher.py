@@ -9,7 +9,7 @@ import torch
 from scoresde_fast.ops.rademacher import operation, rademacher
 from scoresde_fast.rng import WORD, philox
 from tests.support.chance import SIGMAS, standard_error_of_mean
-from tests.support.steps import RUN_SEED, SAMPLE_IDS, backends
+from tests.support.steps import RUN_SEED, SAMPLE_IDS, backends, opcheck
 
 
 @pytest.mark.parametrize("elements", [0, 1, 3, 63, 256, 500, 5001])
@@ -46,7 +46,7 @@ def test_distribution(run_seed: int) -> None:
 @pytest.mark.parametrize("backend", backends(operation))
 def test_opcheck(backend: str) -> None:
     """Schema, fake and dispatch of the operators hold together."""
-    torch.library.opcheck(operation.choose("cpu", backend), (SAMPLE_IDS, 1, 2, 63))
+    opcheck(operation.choose("cpu", backend), (SAMPLE_IDS, 1, 2, 63))
 
 
 def test_bad_input() -> None:

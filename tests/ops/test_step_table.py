@@ -8,6 +8,7 @@ import re
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from scoresde_fast.ops.step_table import DeviceTable
 pytestmark = pytest.mark.same_everywhere
 
 #: The struct in C++ and the prefix in the kernels -> the columns and the width.
-TABLES = {
+TABLES: dict[tuple[str, str], tuple[Any, int]] = {
     ("Columns", ""): (step_table.COLUMNS, step_table.WIDTH),
     ("PairColumns", "PAIR_"): (step_table.PAIR_COLUMNS, step_table.PAIR_WIDTH),
     ("LevelColumns", "LEVEL_"): (step_table.LEVELS, step_table.LEVEL_WIDTH),
@@ -30,7 +31,7 @@ TABLES = {
 def test_columns_in_cpp(root: Path) -> None:
     """Every struct of ``csrc/core/step_table.h`` is a tuple of ``ops/step_table.py`` with its width."""
     header = (root / "csrc" / "core" / "step_table.h").read_text()
-    found = {}
+    found: dict[str, dict[str, int]] = {}
     for struct, body in re.findall(r"struct (\w+) \{\s*enum \{([^}]*)\}", header):
         found[struct], number = {}, 0
         for entry in body.split(","):
@@ -45,9 +46,13 @@ def test_columns_in_cpp(root: Path) -> None:
 def test_columns_in_triton() -> None:
     """Every constant of ``kernels/step_table.py`` is a column of ``ops/step_table.py`` or a width."""
     constants = vars(import_module("scoresde_fast.kernels.step_table"))
-    # Triton's interpreter replaces a constexpr by its value.
-    found = {name: operator.index(constant) for name, constant in constants.items() if name.isupper()}
-    expected = {}
+    # Triton's interpreter replaces a constexpr by its value, and puts names of its own beside it.
+    found = {
+        name: operator.index(constant)
+        for name, constant in constants.items()
+        if name.isupper() and hasattr(constant, "__index__")
+    }
+    expected: dict[str, int] = {}
     for (_, prefix), (columns, width) in TABLES.items():
         expected |= {f"{prefix}{name.upper()}": number for name, number in columns._asdict().items()}
         expected[f"{prefix}WIDTH"] = width

@@ -20,6 +20,7 @@ from scoresde_fast.ops.winograd_convolution import (
     winograd_filters,
     winograd_weight,
 )
+from tests.support.steps import opcheck
 
 CL = torch.channels_last
 BACKENDS = [name for name in ("reference", "cpu") if name == "reference" or operation.present(name)]
@@ -112,7 +113,7 @@ def test_operator(backend: str) -> None:
     u = winograd_weight(weight)
     x, residual = x.contiguous(memory_format=CL), residual.contiguous(memory_format=CL)
     tests = ("test_schema", "test_faketensor")
-    torch.library.opcheck(operation.choose("cpu", backend), (x, u, bias, residual, 0.5), test_utils=tests)
+    opcheck(operation.choose("cpu", backend), (x, u, bias, residual, 0.5), test_utils=tests)
     if backend == BACKENDS[-1]:
         compiled = torch.compile(winograd_convolution, backend="aot_eager", fullgraph=True)
         with torch.inference_mode():
@@ -182,9 +183,9 @@ def test_operator_of_the_gradient() -> None:
     u = winograd_weight(weight)
     x, residual = x.contiguous(memory_format=CL), residual.contiguous(memory_format=CL)
     transposed = torch.ops.scoresde_fast.winograd_convolution_transposed.default
-    torch.library.opcheck(transposed, (residual, u), test_utils=("test_schema", "test_faketensor"))
+    opcheck(transposed, (residual, u), test_utils=("test_schema", "test_faketensor"))
     arguments = (x.clone().requires_grad_(), u, bias, residual.clone().requires_grad_(), 0.5)
-    torch.library.opcheck(
+    opcheck(
         torch.ops.scoresde_fast.winograd_convolution.default,
         arguments,
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import scoresde_fast as sf
 from scoresde_fast.cli import main
 from scoresde_fast.sdes import CLDSDE
+from scoresde_fast.solvers import SolverOptions
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def points_model() -> sf.ScoreModel:
 @pytest.mark.parametrize("solver", ["sscs", "em", "gddim"])
 def test_velocity_comes_with_the_position(images_model: sf.ScoreModel, solver: str) -> None:
     """The images are the same with and without their velocities, which stay in the units of the SDE."""
-    options = {"solver": solver, "steps": 6, "grid": "quadratic"}
+    options: dict[str, Any] = {"solver": solver, "steps": 6, "grid": "quadratic"}
     images = sf.sample(images_model, range(3), **options)
     both, velocity = sf.sample(images_model, range(3), return_velocity=True, **options)
     assert images.shape == velocity.shape == (3, 3, 8, 8)
@@ -74,6 +76,7 @@ def test_defaults_of_a_model_without_a_configuration() -> None:
     """An exact mixture on CLD is sampled by SSCS with quadratic striding unless something else is asked for."""
     mixture = sf.GaussianMixture.gaussian(CLDSDE(), 0.3, 0.5, (1, 2, 2))
     sampler = sf.Sampler(mixture, steps=20)
+    assert isinstance(sampler.options, SolverOptions)
     assert (sampler.options.solver, sampler.options.grid, sampler.nfe) == ("sscs", "quadratic", 20)
 
 

@@ -18,7 +18,7 @@ from scoresde_fast.sdes import CLDSDE, SDE, VPSDE, ScoreMap
 from scoresde_fast.sdes.linalg import cholesky
 
 DAMPING = {"under": 0.3, "critical": None, "over": 3.0}
-BETA = {"constant": {"beta0": 4.0, "beta1": 0.0}, "linear": {"beta0": 0.1, "beta1": 6.9}}
+BETA: dict[str, dict[str, Any]] = {"constant": {"beta0": 4.0, "beta1": 0.0}, "linear": {"beta0": 0.1, "beta1": 6.9}}
 TIMES = np.array([1e-3, 1e-2, 0.1, 0.5, 1.0])
 WEIGHTS, MEANS, STD = [0.3, 0.5, 0.2], [-0.8, -0.1, 0.6], 0.05
 
@@ -34,7 +34,8 @@ def exact_transition(sde: CLDSDE, clock: float) -> tuple[np.ndarray, np.ndarray]
         block[1, 3] = 2 * mpmath.mpf(sde.damping)
         whole = mpmath.expm(block * mpmath.mpf(clock))
         psi = whole[2:, 2:].T
-        return tuple(np.array(matrix.tolist(), dtype=np.float64) for matrix in (psi, psi * whole[:2, 2:]))
+        mean, covariance = (np.array(matrix.tolist(), dtype=np.float64) for matrix in (psi, psi * whole[:2, 2:]))
+        return mean, covariance
 
 
 def mixture(sde: SDE) -> GaussianMixture:
@@ -63,7 +64,7 @@ def relative(actual: Tensor, exact: Tensor) -> float:
 
 @pytest.mark.parametrize("beta", BETA.values(), ids=BETA)
 @pytest.mark.parametrize("friction", DAMPING.values(), ids=DAMPING)
-def test_transition_solves_the_moment_equations(friction: float | None, beta: dict[str, float]) -> None:
+def test_transition_solves_the_moment_equations(friction: float | None, beta: dict[str, Any]) -> None:
     """Psi(t, s) and its covariance are what dPsi = F Psi, dS = F S + S F^T + G G^T give, integrated by SciPy."""
     sde = CLDSDE(m_inv=4.0, friction=friction, **beta)
     damping = 1.0 if friction is None else friction
@@ -112,7 +113,7 @@ def test_covariances_have_factors_at_any_step_length() -> None:
 
 @pytest.mark.parametrize("beta", BETA.values(), ids=BETA)
 @pytest.mark.parametrize("friction", DAMPING.values(), ids=DAMPING)
-def test_transitions_compose(friction: float | None, beta: dict[str, float]) -> None:
+def test_transitions_compose(friction: float | None, beta: dict[str, Any]) -> None:
     """The transitions s to t and t to r compose to s to r, short and long, to 1e-12 of each entry's scale."""
     sde = CLDSDE(friction=friction, **beta)
     for s, t, r in [(0.0, 1e-6, 3e-6), (0.1, 0.1003, 0.1007), (0.0, 1e-3, 1.0), (0.2, 0.5, 0.9)]:
@@ -141,7 +142,7 @@ def test_stationary_data_stays(friction: float | None) -> None:
 
 @pytest.mark.parametrize("objective", ["hsm", "dsm"])
 @pytest.mark.parametrize("beta", BETA.values(), ids=BETA)
-def test_every_time_is_usable(beta: dict[str, float], objective: Any) -> None:
+def test_every_time_is_usable(beta: dict[str, Any], objective: Any) -> None:
     """At 30 000 times in [1e-5, 1] the Cholesky factor gives the covariance back; l_t and the recovery are finite."""
     sde = CLDSDE(**beta, numerical_eps=1e-9, objective=objective)
     t = np.concatenate([np.geomspace(1e-5, 1, 20_000), np.linspace(1e-5, 1, 10_001)])
@@ -265,7 +266,7 @@ def test_position_only_input_is_refused(sde: SDE) -> None:
 
 @pytest.mark.parametrize("beta", BETA.values(), ids=BETA)
 @pytest.mark.parametrize("friction", DAMPING.values(), ids=DAMPING)
-def test_velocity_score_tells_the_whole_score(friction: float | None, beta: dict[str, float]) -> None:
+def test_velocity_score_tells_the_whole_score(friction: float | None, beta: dict[str, Any]) -> None:
     """`joint_score` makes the exact score of a mixture's pairs from that of its velocities alone, to 1e-10.
 
     Under-damped CLD is refused: the velocity swings back, and its score no longer determines the data.

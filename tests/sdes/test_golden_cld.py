@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.sdes import CLDSDE
-from scoresde_fast.training.losses import training_times, velocity_score_matching_loss
+from scoresde_fast.sdes.cld import Objective
+from scoresde_fast.training.losses import Weighting, training_times, velocity_score_matching_loss
 
 BETA = {
     "const": {"beta0": 4.0, "beta1": 0.0, "numerical_eps": 1e-9},
@@ -49,7 +50,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(("beta", "objective"), CASES, ids=map("-".join, CASES))
-def test_functions(steps: dict[str, np.ndarray], beta: str, objective: str) -> None:
+def test_functions(steps: dict[str, np.ndarray], beta: str, objective: Objective) -> None:
     """Kernel, l_t, loss weight, drift, diffusion, prior density and perturbation of both objectives, to 1e-6."""
     recorded = {key.removeprefix(f"{beta}_{objective}/"): value for key, value in steps.items()}
     sde, t, u = CLDSDE(**BETA[beta], objective=objective), recorded["t"], recorded["u"]
@@ -73,7 +74,9 @@ def test_functions(steps: dict[str, np.ndarray], beta: str, objective: str) -> N
 @pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
 @pytest.mark.parametrize("weighting", ["reweightedv2", "reweightedv1", "likelihood"])
 @pytest.mark.parametrize(("beta", "objective"), CASES, ids=map("-".join, CASES))
-def test_losses(steps: dict[str, np.ndarray], beta: str, objective: str, weighting: str, mixed: bool) -> None:
+def test_losses(
+    steps: dict[str, np.ndarray], beta: str, objective: Objective, weighting: Weighting, mixed: bool
+) -> None:
     """The loss of every sample under each objective, weighting and parametrisation, to 1e-5."""
     key = f"loss/{beta}_{objective}_{weighting}_mixed{int(mixed)}"
     sde = CLDSDE(**BETA[beta], objective=objective)

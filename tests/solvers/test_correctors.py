@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.sdes import CLDSDE, VPSDE
+from scoresde_fast.sdes import CLDSDE, SDE, VPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, TimeGrid, build_table
 from scoresde_fast.solvers.correctors import annealed_langevin
 from scoresde_fast.solvers.gaussian import Gaussian, marginal, prior, propagate
@@ -66,7 +67,14 @@ def test_the_marginal_is_where_it_leads(name: str, t: float) -> None:
 def test_samples_are_those_of_the_table(solver: str, run_seed: int) -> None:
     """20 000 samples of a short corrected run have the mean and deviation that the table predicts."""
     sde = SDES["constant"]
-    options = {"solver": solver, "steps": 20, "corrector": "ald", "corrector_steps": 2, "snr": 0.3, "grid": "quadratic"}
+    options: dict[str, Any] = {
+        "solver": solver,
+        "steps": 20,
+        "corrector": "ald",
+        "corrector_steps": 2,
+        "snr": 0.3,
+        "grid": "quadratic",
+    }
     table = build_table(sde, SolverOptions(**options))
     assert table.nfe == 1 + 19 * 3
     predicted = propagate(table, sde, DATA, prior(sde))
@@ -103,7 +111,7 @@ def test_steps_of_sscs_are_not_joined_over_a_corrector() -> None:
         (CLDSDE(), {"solver": "sscs", "corrector": "ald", "snr": 0.0}, "snr is 0.0"),
     ],
 )
-def test_bad_correctors_are_refused(sde: sf.SDE, options: dict[str, object], sentence: str) -> None:
+def test_bad_correctors_are_refused(sde: SDE, options: dict[str, Any], sentence: str) -> None:
     """The table refuses them in one sentence that says what is allowed."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**{"steps": 20, **options}))
@@ -112,6 +120,6 @@ def test_bad_correctors_are_refused(sde: sf.SDE, options: dict[str, object], sen
 def test_a_network_runs_with_it() -> None:
     """On `digits-cld`, which has a mixed score, pixels are finite and near the projected gray."""
     model, gray = sf.load("digits-cld"), torch.full((1, 16, 16), 0.3)
-    options = {"solver": "sscs", "steps": 6, "corrector": "ald", "snr": 0.3, "grid": "quadratic"}
+    options: dict[str, Any] = {"solver": "sscs", "steps": 6, "corrector": "ald", "snr": 0.3, "grid": "quadratic"}
     images = sf.sample(model, [1, 2], condition=sf.Projection(gray), **options)
     assert images.isfinite().all() and (images.mean(1) - 0.3).abs().max() < 0.3

@@ -18,7 +18,8 @@ def test_ddim_is_as_published(eta: float) -> None:
     for row, a, b in zip(rows_of(VPSDE(), "ddim", eta=eta), alphas[:-1], alphas[1:], strict=True):
         sigma = eta * np.sqrt((1 - b) / (1 - a)) * np.sqrt(1 - a / b)
         noise = np.sqrt(1 - b - sigma**2) - np.sqrt(b / a) * np.sqrt(1 - a)
-        assert row.derive == (0.0, pytest.approx(-np.sqrt(1 - a)))
+        assert row.derive is not None and row.derive[0] == 0.0
+        assert row.derive[1] == pytest.approx(-np.sqrt(1 - a))
         assert (row.state, *row.outputs, row.noise) == pytest.approx((np.sqrt(b / a), noise, sigma), rel=1e-10)
 
 

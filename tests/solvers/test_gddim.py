@@ -40,6 +40,7 @@ def test_noisy_gddim_is_the_conditional_distribution() -> None:
     mean = sde.propagator(0.0, 1.0)[:, 0] * point
     covariance = sde.flowing_covariance(1.0)
     got_mean = row.state @ mean + row.outputs[0] @ np.array([point, 0.0])
+    assert isinstance(row.noise, np.ndarray)
     got = row.state @ covariance @ row.state.T + row.noise @ row.noise.T
     assert np.allclose(got_mean, sde.propagator(0.0, 0.01)[:, 0] * point, rtol=1e-12, atol=1e-14)
     assert np.allclose(got, sde.flowing_covariance(0.01), rtol=1e-9, atol=1e-14)
@@ -50,7 +51,7 @@ def test_noisy_gddim_weights(sde: CLDSDE) -> None:
     """The weights of every order sum to B, and so does their quadrature."""
     grid = make_grid("logsnr", sde, 12, 5e-3)
     rows = reverse_sde_rows(sde, grid, 3)
-    quadrature = np.stack([sum(row.outputs)[:, 0] for row in rows])
+    quadrature = np.stack([np.sum(row.outputs, axis=0)[:, 0] for row in rows])
     start = np.stack([row.state @ sde.propagator(0.0, row.t)[:, 0] for row in rows])
     assert np.allclose(quadrature, sde.propagator(np.zeros(12), grid.ends)[..., 0] - start, rtol=1e-12, atol=1e-15)
     first = data_weights(sde, grid, 1)[:, 0]
@@ -80,7 +81,8 @@ def toy_errors(
     exact = solve_ivp(slope, (1.0, 1e-3), start.ravel(), method="DOP853", rtol=1e-6, atol=1e-8).y[:, -1].reshape(-1, 2)
     errors = {}
     for choice in options:
-        u, derived = start, []
+        u = start
+        derived: list[np.ndarray] = []
         table = build_table(CONSTANT, choice)
         assert table.nfe == choice.steps
         for row in table.rows:

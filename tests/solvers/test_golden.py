@@ -22,6 +22,7 @@ from scoresde_fast.ops.step_table import CONTROL
 from scoresde_fast.sdes import SDE, VPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, TimeGrid, build_table
 from scoresde_fast.solvers.correctors import CORRECTORS
+from scoresde_fast.solvers.options import Norm
 from tests.support.golden import assert_close
 from tests.support.toy_solvers import SDE_OF
 
@@ -34,7 +35,7 @@ def steps(golden: Path) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
-def run_recorded(sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray], norm: str = "batch") -> Tensor:
+def run_recorded(sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray], norm: Norm = "batch") -> Tensor:
     """Run the loop on the reference backend with the recorded normal fields, the prior first."""
 
     def recorded(state: Tensor, _ids: Tensor, _seed: int, control: Tensor) -> Tensor:

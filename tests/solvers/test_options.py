@@ -136,7 +136,9 @@ class TestCommandLine:
             tyro.cli(optional(options), args=["--help"], config=PARSING)
         printed = "".join(capsys.readouterr().out.replace("│", " ").split())
         # Python 3.13 takes the indentation out of docstrings.
-        sections = getdoc(options).split("Attributes:")[1].split("Raises:")[0]
+        documentation = getdoc(options)
+        assert documentation is not None
+        sections = documentation.split("Attributes:")[1].split("Raises:")[0]
         for name in names(options):
             assert f"--{name.replace('_', '-')}" in printed
             description = sections.split(f"\n    {name}: ")[1].splitlines()[0]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -78,7 +80,7 @@ def test_nfe_counts_every_evaluation() -> None:
         (VPSDE(), {"solver": "pc", "steps": 12}, "take more steps"),
     ],
 )
-def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, object], sentence: str) -> None:
+def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, Any], sentence: str) -> None:
     """The table refuses them in one sentence."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**options))

@@ -45,11 +45,12 @@ def test_distribution_after_a_run(name: str, solver: str, options: dict[str, Any
 def test_sampler_takes_the_options() -> None:
     """The options go from the sampler to the table, and `describe` records them."""
     model = GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
-    options = {"solver": "sa", "steps": 6, "order": 1, "eta": 0.5, "restart": ((0.1, 0.3, 1, 2),)}
+    options: dict[str, Any] = {"solver": "sa", "steps": 6, "order": 1, "eta": 0.5, "restart": ((0.1, 0.3, 1, 2),)}
     sampler = Sampler(model, **options)
     assert sampler.table == build_table(VPSDE(), SolverOptions(**options))
     assert {name: sampler.describe()[name] for name in options} == options
-    assert Sampler(model, solver="heun", steps=6, churn=2.0).options.churn == 2.0
+    churned = Sampler(model, solver="heun", steps=6, churn=2.0).options
+    assert isinstance(churned, SolverOptions) and churned.churn == 2.0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -144,7 +146,7 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
         (CLDSDE(friction=0.4), {"solver": "gddim"}, "friction 0.4, which is under-damped"),
     ],
 )
-def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, object], sentence: str) -> None:
+def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, Any], sentence: str) -> None:
     """The table refuses them in one sentence."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**{"steps": 20, **options}))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,7 @@ def test_a_jump_is_the_forward_kernel() -> None:
     (jump,) = [row for row in rows if row.derive is None]
     mean, covariance = SDE.transition(0.2, 0.7)
     assert np.allclose(jump.state, mean, rtol=1e-12)
+    assert isinstance(jump.noise, np.ndarray)
     assert np.allclose(jump.noise @ jump.noise.T, covariance, rtol=1e-12)
 
 
@@ -61,7 +63,7 @@ def test_restart_wipes_out_errors() -> None:
 @pytest.mark.statistical
 def test_samples_are_those_of_the_table(run_seed: int) -> None:
     """20 000 positions of a short run with restarts have the mean and deviation that the table predicts."""
-    options = {"solver": "sscs", "steps": 12, "grid": "quadratic", "restart": ((0.1, 0.4, 2, 5),)}
+    options: dict[str, Any] = {"solver": "sscs", "steps": 12, "grid": "quadratic", "restart": ((0.1, 0.4, 2, 5),)}
     predicted = propagate(build_table(SDE, SolverOptions(**options)), SDE, DATA, prior(SDE))
     model = sf.GaussianMixture(SDE, [1.0], torch.full((1, 1, 1, 1), DATA[0]), [DATA[1]], is_image=False)
     positions = sf.sample(model, range(20_000), batch_size=20_000, run_seed=run_seed, **options)

@@ -24,7 +24,7 @@ def test_the_parity_flag_departs_only_where_beta_changes() -> None:
         for original in (False, True):
             table = build_table(sde, SolverOptions("sscs", 8, grid="quadratic", original=original))
             ends.append(propagate(table, sde, (MEAN, STD), prior(sde)).covariance)
-        assert np.allclose(*ends, rtol=1e-9) == same
+        assert np.allclose(ends[0], ends[1], rtol=1e-9) == same
 
 
 def right_halves(sde: CLDSDE, grid: str, steps: int) -> StepTable:

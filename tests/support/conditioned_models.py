@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
+from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS
 
@@ -33,13 +34,14 @@ def some_masks(count: int) -> Tensor:
     return torch.rand(count, 1, *SHAPE[1:], generator=torch.Generator().manual_seed(7)) < 0.5
 
 
-class Bayes(nn.Module):
+class Bayes(Classifier):
     """The exact classifier of `model_of`'s two components, dark and bright, from images in [-1, 1] or from points."""
 
-    classes, image_shape, low, high = ("dark", "bright"), SHAPE, 1e-3, 1e3
+    means: Tensor
 
-    def __init__(self, *, is_image: bool = True) -> None:
-        super().__init__()
+    def __init__(self, *, is_image: bool = True, high: float = 1e3) -> None:
+        nn.Module.__init__(self)  # without the network of a `Classifier`
+        self.config = ClassifierConfig(SHAPE, ("dark", "bright"), low=1e-3, high=high)
         span, offset = (2.0, -1.0) if is_image else (1.0, 0.0)
         self.register_buffer("means", span * torch.tensor(MEANS) + offset)
         self.std = span * STD

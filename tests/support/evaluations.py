@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Evaluation, Extractor, MetricSettings, evaluate
+from scoresde_fast.sampler import Sampler
 
 
 def evaluated(extractor: Extractor, **options: Any) -> Evaluation:
-    options = {"settings": MetricSettings(resamples=0, kid_subsets=3), "progress": False} | options
-    found = evaluate(open_images("digits:train"), "digits:train", extractor, **options)
+    usual: dict[str, Any] = {"settings": MetricSettings(resamples=0, kid_subsets=3), "progress": False}
+    found = evaluate(open_images("digits:train"), "digits:train", extractor, **(usual | options))
     assert found is not None
     return found
 
@@ -46,3 +47,8 @@ class Replay:
 
     def stream(self, seeds: Any, batch_size: int) -> Any:
         yield list(seeds), self.images[list(seeds)].float() / 255
+
+
+def replayed(images: Tensor) -> Sampler:
+    """Return a sampler of given images (N, C, H, W) uint8; it has the part of `Sampler` that an evaluation uses."""
+    return cast(Sampler, Replay(images))

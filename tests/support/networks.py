@@ -11,11 +11,18 @@ from torch import Tensor
 
 from scoresde_fast.networks import NCSNpp, ScoreNetwork
 
-SIZES = {"image_size": 8, "nf": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "init_scale": 1.0}
+SIZES: dict[str, Any] = {
+    "image_size": 8,
+    "nf": 8,
+    "ch_mult": (1, 2),
+    "num_res_blocks": 1,
+    "attn_resolutions": (4,),
+    "init_scale": 1.0,
+}
 PYRAMIDS = list(
     product(("biggan", "ddpm"), ("none", "output_skip", "residual"), ("none", "input_skip", "residual"), ("sum", "cat"))
 )
-SWITCHES = [
+SWITCHES: list[dict[str, Any]] = [
     {"fir": False},
     {"fir": False, "progressive": "residual", "progressive_input": "residual"},
     {"resamp_with_conv": False, "resblock_type": "ddpm"},

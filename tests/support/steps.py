@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from scoresde_fast.ops import Operation
 from scoresde_fast.ops.step_table import DeviceTable
@@ -29,6 +30,12 @@ def backends(operation: Operation, device: str = "cpu") -> list[Any]:
         for name, backend in operation.backends.items()
         for why in [backend.refusal(device, by_name=True)]
     ]
+
+
+def opcheck(implementation: Callable[..., Any], arguments: tuple[Any, ...], **options: Any) -> None:
+    """Check a registered operator with PyTorch's own tests of schema, fake, aliasing and dispatch."""
+    assert isinstance(implementation, OpOverload)
+    torch.library.opcheck(implementation, arguments, **options)
 
 
 def random_table(width: int, seed: int = 0) -> DeviceTable:
@@ -60,7 +67,8 @@ class Registers:
 
     def to(self, dtype: torch.dtype) -> Registers:
         """Copies with the state's registers in another dtype; the network's output keeps its own."""
-        return Registers(*(r.to(dtype, copy=True) for r in (self.state, self.saved, self.history)), self.output)
+        state, saved, history = (register.to(dtype, copy=True) for register in self.changed())
+        return Registers(state, saved, history, self.output)
 
     def changed(self) -> list[Tensor]:
         """The registers that a step writes."""

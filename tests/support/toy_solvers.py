@@ -41,7 +41,8 @@ class Mixture:
 
     def run(self, sde: ScalarSDE, table: StepTable, x: Array) -> Array:
         """The end of a table without noise, in float64."""
-        saved, derived = x, []
+        saved = x
+        derived: list[Array] = []
         for row in table.rows:
             assert isinstance(row, Row) and row.derive is not None and not row.has_noise
             derived = [row.derive[0] * x + row.derive[1] * self.score(sde, x, row.t), *derived[:3]]

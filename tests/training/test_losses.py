@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde_fast.model import Parametrisation, ScoreFunction
-from scoresde_fast.sdes import VESDE, VPSDE, SubVPSDE
+from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.training import Trainer, load_recipe
 from scoresde_fast.training.losses import (
     ddpm_loss,
@@ -64,7 +65,9 @@ def test_continuous(steps: dict[str, np.ndarray], name: str, likelihood_weightin
 
 @pytest.mark.parametrize("reduce_mean", [False, True], ids=["sum", "mean"])
 @pytest.mark.parametrize(("kind", "loss_of", "sde"), [("ve_smld", smld_loss, VESDE()), ("vp_ddpm", ddpm_loss, VPSDE())])
-def test_discrete(steps: dict[str, np.ndarray], kind: str, loss_of: object, sde: object, reduce_mean: bool) -> None:
+def test_discrete(
+    steps: dict[str, np.ndarray], kind: str, loss_of: Callable[..., Tensor], sde: SDE, reduce_mean: bool
+) -> None:
     """The objectives of the discrete models, SMLD and DDPM, with both reductions, to 1e-5."""
     key = f"loss/{kind}_mean{int(reduce_mean)}"
     batch, labels, z = (torch.from_numpy(steps[k]) for k in ("loss/batch", f"{key}/labels", f"{key}/z"))
@@ -83,7 +86,7 @@ def test_is_the_loss_of_the_sde(name: str, tmp_path: Any) -> None:
     times = training_times(batch.u, eps=settings.loss_eps, quadratic=settings.loss_times == "quadratic")
     with torch.no_grad():
         ours = objective(model, x0, batch.u, batch.z, batch.z_v0)
-        mean = {"reduce_mean": settings.reduce_mean}
+        mean: dict[str, Any] = {"reduce_mean": settings.reduce_mean}
         if name == "digits-cld":
             noise = (batch.z, batch.z_v0)
             theirs = velocity_score_matching_loss(model, x0, times, *noise, weighting=settings.weighting, **mean)

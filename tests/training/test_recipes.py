@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from scoresde_fast.data import load_dataset
+from scoresde_fast.sdes import ScalarSDE
 from scoresde_fast.training import load_classifier_recipe, load_recipe, recipe_names
 from scoresde_fast.training.recipes import NoiseRange
 from tests.support.tiny_recipes import TINY_RECIPE
@@ -43,6 +44,7 @@ def test_noise_is_that_of_the_models() -> None:
     ve, vp = load_recipe("digits-ve").model, NoiseRange.of_model("digits-vp")
     ends = np.array([0.0, 1.0])
     assert NoiseRange.of_model("digits-ve").std(ends)[1] == pytest.approx(2 * ve.sigma_max)
+    assert isinstance(vp.sde, ScalarSDE)
     scale, std = vp.sde.marginal(np.array([vp.eps, 1.0]))
     np.testing.assert_allclose(vp.std(ends), std / scale)
     seen = [NoiseRange.of_model(name).std(ends) for name in trained.models]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from scoresde_fast.training.trainer import Batch
 
 pytest.importorskip("sklearn")
 
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
     "data": {"dataset": "digits", "image_size": 16, "random_flip": True, "uniform_dequantization": True},
     "model": {
         "name": "ncsnpp",

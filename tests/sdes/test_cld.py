@@ -254,9 +254,9 @@ def test_position_only_input_is_refused(sde: SDE) -> None:
     """A state with the wrong number of channels is refused with both shapes, not broadcast."""
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, (3, 2, 2))
     wrong, t = torch.zeros(1, 3 if sde.parts == 2 else 6, 2, 2), torch.tensor([0.5])
-    asked = "(6, 2, 2), position and velocity joined on the channels" if sde.parts == 2 else "(3, 2, 2)"
+    needed = "(6, 2, 2), position and velocity concatenated along the channels" if sde.parts == 2 else "(3, 2, 2)"
     given = f"states have shape {tuple(wrong.shape[1:])};"
-    with pytest.raises(ValueError, match=re.escape(f"{given} this model's, on the SDE {sde.name!r}, are {asked}")):
+    with pytest.raises(ValueError, match=re.escape(f"{given} this model on the SDE {sde.name!r} needs {needed}")):
         model.score(wrong, t)
     for method in (model.joint_score, model.log_density):
         with pytest.raises(ValueError, match=re.escape(given) + f".* {sde.parts} x 12 numbers"):
@@ -268,13 +268,13 @@ def test_position_only_input_is_refused(sde: SDE) -> None:
 def test_velocity_score_tells_the_whole_score(friction: float | None, beta: dict[str, float]) -> None:
     """`joint_score` makes the exact score of a mixture's pairs from that of its velocities alone, to 1e-10.
 
-    Under-damped CLD is refused: the velocity swings back, and its score no longer determines the data.
+    Under-damped CLD is refused: the velocity oscillates, and its score does not determine the data.
     """
     sde = CLDSDE(friction=friction, **beta)
     model = mixture(sde)
     for t in TIMES:
         if sde.damping < 1:
-            with pytest.raises(ValueError, match="under-damped, the velocity swings back"):
+            with pytest.raises(ValueError, match="under-damped: the velocity oscillates"):
                 sde.joint_score(t)
             continue
         u, time = states(sde, t), torch.tensor([t]).double().expand(200)
@@ -324,5 +324,5 @@ def test_recovery_is_refused_where_the_initial_velocity_is_unknown() -> None:
     """A model trained by "dsm" is refused with the reason and the alternatives."""
     sde = CLDSDE(objective="dsm")
     for method in (sde.joint_score, sde.denoised):
-        with pytest.raises(ValueError, match=r"model trained by objective='dsm', .* use a model trained by 'hsm'"):
+        with pytest.raises(ValueError, match=r"model trained with objective='dsm', .* use a model trained with 'hsm'"):
             method(0.5)

@@ -98,8 +98,8 @@ def test_steps_of_sscs_are_not_joined_over_a_corrector() -> None:
         ),
         (CLDSDE(), {"solver": "gddim", "corrector": "ald"}, "only with euler_maruyama, sscs; choose corrector='none'"),
         (VPSDE(), {"solver": "ddim", "corrector": "ald"}, "only with ancestral, euler_maruyama, reverse_diffusion"),
-        (CLDSDE(objective="dsm"), {"solver": "sscs", "corrector": "ald"}, "use a model trained by 'hsm'"),
-        (CLDSDE(friction=0.4), {"solver": "sscs", "corrector": "ald"}, "friction 0.4, which is under-damped"),
+        (CLDSDE(objective="dsm"), {"solver": "sscs", "corrector": "ald"}, "use a model trained with 'hsm'"),
+        (CLDSDE(friction=0.4), {"solver": "sscs", "corrector": "ald"}, "friction 0.4 is under-damped"),
         (CLDSDE(), {"solver": "sscs", "corrector": "ald", "snr": 0.0}, "snr is 0.0"),
     ],
 )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from inspect import getdoc, signature
 from typing import Any
@@ -14,11 +16,12 @@ import scoresde_fast as sf
 from scoresde_fast.cli import PARSING
 from scoresde_fast.cli.options import RunGroup, SolverGroup, ToleranceGroup, given, optional
 from scoresde_fast.cli.sample import Sample
-from scoresde_fast.flow.options import AdaptiveOptions
+from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sampler.options import described_options
 from scoresde_fast.sdes import CLDSDE, VPSDE
-from scoresde_fast.solvers import SOLVERS, SolverOptions
+from scoresde_fast.solvers import GRIDS, SOLVERS, SolverOptions
+from scoresde_fast.solvers.correctors import CORRECTORS
 from scoresde_fast.solvers.registry import solver
 
 pytestmark = pytest.mark.same_everywhere
@@ -110,7 +113,7 @@ class TestSolvers:
 
     def test_an_option_needs_its_usual_value(self) -> None:
         """Registering a solver with an option without a default is refused."""
-        with pytest.raises(TypeError, match="solver 'none' has the option 'eta' without a default"):
+        with pytest.raises(TypeError, match="solver 'none' has the option 'eta' without a default; add one"):
 
             @solver("none", sdes=(CLDSDE,), probability_flow=False, source="this test")
             def fill(sde: Any, grid: Any, *, probability_flow: bool, eta: float) -> Any: ...
@@ -142,8 +145,18 @@ class TestCommandLine:
             description = sections.split(f"\n    {name}: ")[1].splitlines()[0]
             assert description.replace(" ", "") in printed
 
-    def test_what_is_given_and_nothing_else(self) -> None:
-        """Only options on the command line are given; a flag can be turned off."""
+    @pytest.mark.parametrize(
+        ("option", "registered"),
+        [("solver", [*SOLVERS, *ADAPTIVE]), ("grid", GRIDS), ("corrector", CORRECTORS)],
+        ids=["solver", "grid", "corrector"],
+    )
+    def test_help_lists_every_name(self, option: str, registered: Collection[str]) -> None:
+        """The help of ``--solver``, ``--grid`` and ``--corrector`` names everything that is registered."""
+        help_text = re.search(rf"\n    {option}: (.*?)\n    \w+: ", getdoc(SolverOptions), re.DOTALL)[1]
+        assert set(registered) <= set(re.findall(r"\w+", help_text))
+
+    def test_only_given_options_are_passed(self) -> None:
+        """Options that are not on the command line are left out; a flag can be turned off."""
         words = (
             "m --no-denoise --probability-flow --eta 0 --restart 0.1:0.3:2:5 --rtol 1e-3 --no-compile --batch-size auto"
         )

@@ -71,7 +71,7 @@ def test_nfe_counts_every_evaluation() -> None:
         (VPSDE(), {"solver": "ancestral", "probability_flow": True}, "no probability-flow form"),
         (VESDE(), {"corrector": "langevine"}, "unknown corrector 'langevine' - did you mean 'langevin'"),
         (VESDE(), {"grid": "quadratik"}, "unknown time grid 'quadratik' - did you mean 'quadratic'"),
-        (VESDE(), {"steps": 0}, "steps is 0; it must be a whole number of at least 1"),
+        (VESDE(), {"steps": 0}, "steps is 0; it must be an integer of at least 1"),
         (VESDE(), {"corrector_steps": 0}, "corrector_steps is 0"),
         (VESDE(), {"snr": -1.0}, "snr is -1.0"),
         (VESDE(), {"eps": 2.0}, "eps is 2.0"),

@@ -131,17 +131,21 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
         (CONSTANT, {"solver": "pc"}, "is not defined on the SDE 'cld'"),
         (CONSTANT, {"solver": "sscs", "corrector": "langevin"}, "corrector 'langevin' is not defined on the SDE 'cld'"),
         (CONSTANT, {"solver": "sscs", "probability_flow": True}, "no probability-flow form"),
-        (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
+        (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be an integer of at least 2"),
         (CONSTANT, {"solver": "sscs", "order": 2}, "solver 'sscs' has order 1 only"),
-        (CONSTANT, {"solver": "gddim", "eta": 0.5}, "eta is 0.5; solver 'gddim' takes 0, the probability flow, or 1"),
+        (
+            CONSTANT,
+            {"solver": "gddim", "eta": 0.5},
+            "eta is 0.5; solver 'gddim' allows 0 .* or 1",
+        ),
         (CONSTANT, {"solver": "gddim", "order": 5}, "order is 5; solver 'gddim' has the orders 1 to 4"),
         (
             CONSTANT,
             {"solver": "em", "original": True},
             "original is True; solver 'euler_maruyama' has no such option: .* choose sscs",
         ),
-        (CLDSDE(objective="dsm"), {"solver": "gddim"}, "use a model trained by 'hsm', or solver 'em' or 'sscs'"),
-        (CLDSDE(friction=0.4), {"solver": "gddim"}, "friction 0.4, which is under-damped"),
+        (CLDSDE(objective="dsm"), {"solver": "gddim"}, "use a model trained with 'hsm', or solver 'em' or 'sscs'"),
+        (CLDSDE(friction=0.4), {"solver": "gddim"}, "friction 0.4 is under-damped"),
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, object], sentence: str) -> None:

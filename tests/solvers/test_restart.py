@@ -67,5 +67,5 @@ def test_restart_in_words() -> None:
     assert SolverOptions(restart="0.1:0.3:2:5").restart == ((0.1, 0.3, 2, 5),)
     assert SolverOptions(restart="0.1:0.3:2:5,1e-2:0.2:1:3").restart == ((0.1, 0.3, 2, 5), (0.01, 0.2, 1, 3))
     for text in ("0.1:0.3:2", "0.1:0.3:2.5:5", "", "a:b:c:d"):
-        with pytest.raises(ValueError, match="it is T_MIN:T_MAX:TIMES:STEPS, as in"):
+        with pytest.raises(ValueError, match="it must be T_MIN:T_MAX:TIMES:STEPS, as in"):
             SolverOptions(restart=text)

@@ -51,7 +51,7 @@ class Parametrisation:
         return t * (self.label_scale if continuous else self.num_scales - 1)
 
     def output_scale(self, t: Time) -> Array:
-        """Return the factor of the output in score = `output_scale` output + `state_scale` x; on CLD x is the velocity."""
+        """Return the factor of the output in score = `output_scale` output + `state_scale` x, on CLD v instead of x."""
         t = as_times(t)
         if isinstance(self.sde, CLDSDE):
             return -self.sde.ell(t)

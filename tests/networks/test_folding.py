@@ -89,7 +89,13 @@ class TestEqualsThePlainNetwork:
 def test_padded_channels(options: dict[str, Any]) -> None:
     """Images padded to 8 channels, as on a GPU, give the same output, then zeros."""
     network = small(**options)
-    folding = Folding(torch.float32, True, network.input_channels, 3, TENSOR_CORE_CHANNELS)
+    folding = Folding(
+        torch.float32,
+        timed=True,
+        in_channels=network.input_channels,
+        out_channels=3,
+        multiple=TENSOR_CORE_CHANNELS,
+    )
     folded = copy.deepcopy(network)
     folding.fold_children(folded)
     x = torch.rand(2, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(1))

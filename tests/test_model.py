@@ -47,7 +47,7 @@ class Wave(nn.Module):
 
 @pytest.mark.parametrize(("sde", "solver"), [(VPSDE(), "em"), (CONSTANT, "em"), (CONSTANT, "gddim")])
 def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
-    """The state term of a mixed score is in the rows: the loop agrees with a run that evaluates `score`."""
+    """The rows include the state term of a mixed score: the loop agrees with a run that evaluates `score`."""
     model = ScoreFunction(
         Recorded() if sde.parts == 2 else Wave(),
         Parametrisation(sde, mixed=True, label_scale=1.0),
@@ -72,7 +72,7 @@ def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
 
 
 def test_langevin_refuses_a_mixed_score() -> None:
-    """The Langevin step size needs the network's output as the score, so a mixed score is refused."""
+    """A mixed score is refused, because the Langevin step size needs the score as the network's output."""
     model = ScoreFunction(nn.Identity(), Parametrisation(VPSDE(), mixed=True), (1, 2, 2), centered=True)
     table = build_table(VPSDE(), SolverOptions("em", 50, "langevin"))
     with pytest.raises(ValueError, match="choose corrector='none' for a model with a mixed score"):

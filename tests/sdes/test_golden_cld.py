@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions and losses of critically-damped Langevin diffusion agree with those recorded from the original program."""
+"""Functions and losses of critically-damped Langevin diffusion agree with those of the official code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CASES = list(product(BETA, ("hsm", "dsm")))
 
 
 class Toy(nn.Module):
-    """The "network" that the golden losses were recorded with."""
+    """The function that replaced the network in the recorded losses."""
 
     def forward(self, u: Tensor, t: Tensor) -> Tensor:
         x, v = u.chunk(2, dim=1)
@@ -37,24 +37,24 @@ def steps(golden: Path) -> dict[str, np.ndarray]:
 
 
 def act(matrices: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """(B, 2, 2) matrices on the position and velocity of (B, 2C, H, W), in float64."""
+    """Return matrices (B, 2, 2) applied to position and velocity of states (B, 2C, H, W), in float64."""
     pairs = u.reshape(len(u), 2, -1).astype(np.float64)
     return np.einsum("bij,bjd->bid", matrices, pairs).reshape(u.shape)
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
-    """Each sample, at its own time, to 1e-6 of its largest value."""
+    """Assert that each sample, at its own time, agrees to 1e-6 of its largest value."""
     for mine, theirs in zip(actual, expected.astype(np.float64), strict=True):
         assert np.abs(mine - theirs).max() <= 1e-6 * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize(("beta", "objective"), CASES, ids=map("-".join, CASES))
 def test_functions(steps: dict[str, np.ndarray], beta: str, objective: str) -> None:
-    """Kernel, l_t, loss weight, drift, diffusion, prior density and perturbation of both objectives, to 1e-6."""
+    """Kernel, l_t, loss weight, drift, diffusion, prior density and perturbation agree to 1e-6."""
     recorded = {key.removeprefix(f"{beta}_{objective}/"): value for key, value in steps.items()}
     sde, t, u = CLDSDE(**BETA[beta], objective=objective), recorded["t"], recorded["u"]
     mean, covariance = sde.marginal(t)
-    # The original takes the velocity of u for "hsm" too.
+    # The official code also uses the velocity of u for "hsm".
     assert_close(act(mean, u), recorded["mean"])
     assert_close(covariance[:, 0, 0], recorded["var_xx"])
     assert_close(covariance[:, 0, 1], recorded["var_xv"])
@@ -74,7 +74,7 @@ def test_functions(steps: dict[str, np.ndarray], beta: str, objective: str) -> N
 @pytest.mark.parametrize("weighting", ["reweightedv2", "reweightedv1", "likelihood"])
 @pytest.mark.parametrize(("beta", "objective"), CASES, ids=map("-".join, CASES))
 def test_losses(steps: dict[str, np.ndarray], beta: str, objective: str, weighting: str, mixed: bool) -> None:
-    """The loss of every sample under each objective, weighting and parametrisation, to 1e-5."""
+    """The loss of each sample agrees to 1e-5, for all objectives, weightings and parametrisations."""
     key = f"loss/{beta}_{objective}_{weighting}_mixed{int(mixed)}"
     sde = CLDSDE(**BETA[beta], objective=objective)
     model = ScoreFunction(Toy(), Parametrisation(sde, mixed=mixed), (3, 4, 4), centered=True)
@@ -90,7 +90,7 @@ def test_losses(steps: dict[str, np.ndarray], beta: str, objective: str, weighti
 
 
 def test_every_recorded_loss_is_tested(steps: dict[str, np.ndarray]) -> None:
-    """The cases above are all recorded ones."""
+    """`test_losses` covers all recorded losses."""
     recorded = {key.split("/")[1] for key in steps if key.startswith("loss/")}
     cases = product(map("_".join, CASES), ("reweightedv2", "reweightedv1", "likelihood"), ("mixed0", "mixed1"))
     assert recorded == set(map("_".join, cases))

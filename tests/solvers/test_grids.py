@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time grids: their ends, the times they pass through, and their spacing."""
+"""Time grids: their ends, given edges and spacing."""
 
 from __future__ import annotations
 

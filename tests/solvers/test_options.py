@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dataclasses of options as the source of `Sampler`'s keywords, the command line and `describe`."""
+"""Option dataclasses define the keywords of `Sampler`, the command line and `describe`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TestSampler:
         ids=["fixed steps", "steps by tolerances"],
     )
     def test_one_object_or_keywords(self, model: sf.GaussianMixture, options: Any) -> None:
-        """One object or keywords make the same sampler, and `describe` records every option."""
+        """An options object and keywords give the same sampler, and `describe` records every option."""
         whole, named = sf.Sampler(model, options), sf.Sampler(model, **asdict(options))
         assert whole.describe() == named.describe()
         described = described_options(whole.describe())
@@ -69,19 +69,19 @@ class TestSampler:
     def test_refusals(
         self, model: sf.GaussianMixture, arguments: tuple[Any, ...], options: Any, error: Any, sentence: str
     ) -> None:
-        """One sentence with the name, the value and the fix."""
+        """The message has the name, the value and the fix."""
         with pytest.raises(error, match=sentence):
             sf.Sampler(model, *arguments, **options)
 
     def test_older_descriptions_are_read(self, model: sf.GaussianMixture) -> None:
-        """A description keeps the keys that it had before options were renamed, so that an older set is resumed."""
+        """Descriptions keep the keys from before options were renamed, so that older sets can be resumed."""
         described = sf.Sampler(model, "em", 5, probability_flow=True).describe()
         assert (described["flow"], described["parity"]) == (True, False)
         assert not {"probability_flow", "original"} & described.keys()
         assert sf.Sampler(model, **described_options(described)).describe() == described
 
     def test_completion_shows_every_option(self) -> None:
-        """The signature that ``help`` and editors show has all options as keywords."""
+        """The signature shown by ``help`` and editors has all options as keywords."""
         shown = signature(sf.Sampler).parameters
         assert set(shown) == {"model", "condition", *(name for options in OPTIONS for name in names(options))}
         assert shown["batch_size"].default == 64 and shown["snr"].default is None
@@ -90,8 +90,8 @@ class TestSampler:
 class TestSolvers:
     def test_their_options_are_fields(self) -> None:
         """Every option of a solver's function is a field of `SolverOptions`."""
-        for found in SOLVERS.values():
-            assert set(found.options) <= set(names(SolverOptions)), found.name
+        for entry in SOLVERS.values():
+            assert set(entry.options) <= set(names(SolverOptions)), entry.name
 
     def test_a_solver_declares_what_it_takes(self, model: sf.GaussianMixture) -> None:
         """A keyword with a default is an option of the solver; other solvers refuse it."""
@@ -111,8 +111,8 @@ class TestSolvers:
         finally:
             SOLVERS.pop("option_taker")
 
-    def test_an_option_needs_its_usual_value(self) -> None:
-        """Registering a solver with an option without a default is refused."""
+    def test_an_option_needs_a_default(self) -> None:
+        """A solver is refused if an option has no default or a former name."""
         with pytest.raises(TypeError, match="solver 'none' has the option 'eta' without a default; add one"):
 
             @solver("none", sdes=(CLDSDE,), probability_flow=False, source="this test")
@@ -128,17 +128,17 @@ class TestSolvers:
 
 class TestCommandLine:
     def test_groups_are_the_dataclasses(self) -> None:
-        """The groups have the fields of the dataclasses in order; tolerances only those of adaptive solvers."""
+        """Groups have the fields of the dataclasses in order, the group of tolerances those of adaptive solvers."""
         assert names(SolverGroup) == names(SolverOptions) and names(RunGroup) == names(RunOptions)
         assert names(ToleranceGroup) == ["rtol", "atol", "error_norm"]
 
     @pytest.mark.parametrize("options", OPTIONS)
     def test_every_option_is_documented(self, options: type, capsys: pytest.CaptureFixture[str]) -> None:
-        """The help of an option is its line in the docstring."""
+        """The help of an option is its entry in the docstring."""
         with pytest.raises(SystemExit):
             tyro.cli(optional(options), args=["--help"], config=PARSING)
         printed = "".join(capsys.readouterr().out.replace("│", " ").split())
-        # Python 3.13 takes the indentation out of docstrings.
+        # Python 3.13 strips the indentation of docstrings.
         sections = getdoc(options).split("Attributes:")[1].split("Raises:")[0]
         for name in names(options):
             assert f"--{name.replace('_', '-')}" in printed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of the fast solvers as registered: moments, options and refusals."""
+"""Runs of the registered fast solvers: moments, options and errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.toy_solvers import FAST, MEAN, SDE_OF, STD
 
 RESTART = ((0.1, 0.4, 2, 3), (0.3, 1.0, 1, 4))
 RUNS: list[tuple[str, dict[str, Any]]] = [
-    *[(found.name, {}) for found in FAST],
+    *[(entry.name, {}) for entry in FAST],
     *[(solver, {"order": order}) for solver, order in (("deis", 4), ("unipc", 3))],
     ("ddim", {"eta": 0.5}),
     ("heun", {"churn": 5.0, "restart": RESTART}),
@@ -32,7 +32,7 @@ RUN_IDS = ["-".join([solver, *(f"{k}{'' if k == 'restart' else v}" for k, v in o
 @pytest.mark.parametrize(("solver", "options"), RUNS, ids=RUN_IDS)
 @pytest.mark.parametrize("name", SDE_OF)
 def test_distribution_after_a_run(name: str, solver: str, options: dict[str, Any], run_seed: int) -> None:
-    """20 000 samples of a short run have the table's moments: with saved states, histories and rows of noise alone."""
+    """20 000 samples of a short run have the table's moments, also with saved states, histories and noise-only rows."""
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 9, grid="karras", **options))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
@@ -43,7 +43,7 @@ def test_distribution_after_a_run(name: str, solver: str, options: dict[str, Any
 
 
 def test_sampler_takes_the_options() -> None:
-    """The options go from the sampler to the table, and `describe` records them."""
+    """`Sampler` passes the options to the table, and `describe` records them."""
     model = GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     options = {"solver": "sa", "steps": 6, "order": 1, "eta": 0.5, "restart": ((0.1, 0.3, 1, 2),)}
     sampler = Sampler(model, **options)
@@ -100,6 +100,6 @@ def test_sampler_takes_the_options() -> None:
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, Any], sentence: str) -> None:
-    """The table refuses them in one sentence."""
+    """Building the table raises an error that says what is allowed."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**{"steps": 20, "solver": "em", **options}))

@@ -34,12 +34,12 @@ class Solver:
         fill: ``fill(sde, grid, *, probability_flow)`` -> the rows of the steps.  Further keyword arguments, such as
             ``order=3`` or ``eta=0.0``, are options: fields of `SolverOptions`, with the solver's defaults.  There are
             two exceptions.  ``steps`` receives the number of steps of the run.  ``joined`` is False if a corrector is
-            used, which must fit between the rows of different steps.
+            used: then no row may belong to two steps.
         source: publication of its equations.
         sdes: SDEs on which it is defined; the default is `IMAGE_SDES`.
         probability_flow: whether it has a probability-flow form.
-        orders: values of the option ``order``, or its only order.  They are orders of convergence, strong on the flow
-            and weak with noise, except for ``corrected`` and ``weak_order``.
+        orders: values of the option ``order``, or its only order: the order of convergence, strong on the flow and weak
+            with noise, unless ``corrected`` or ``weak_order`` changes it.
         finish: ``finish(sde, t, dt)`` -> the row that denoises at the end of a run; without it, denoising omits the
             noise of the last step.
         deterministic: whether it draws no noise by default.
@@ -67,7 +67,7 @@ class Solver:
 
     @cached_property
     def keywords(self) -> dict[str, Any]:
-        """Keyword arguments of ``fill`` and their defaults; `Parameter.empty` for none."""
+        """Keyword arguments of ``fill`` and their defaults, `Parameter.empty` if there is no default."""
         parameters = signature(self.fill).parameters.values()
         return {p.name: p.default for p in parameters if p.kind == Parameter.KEYWORD_ONLY}
 

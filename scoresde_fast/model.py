@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score models: a network, an SDE, and the parametrisation that turns the network's output into the score."""
+"""Score models: a network, an SDE, and the parametrisation that converts the network's output to the score."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scoresde_fast.configs import Config, ConfigLike, load_config
 from scoresde_fast.networks import DDPM, MLP, NCSNpp, ResNet
-from scoresde_fast.sdes import CLDSDE, SDE, SDES, VESDE, VPSDE, Array, LinearBetaSDE, ScalarSDE, Time
+from scoresde_fast.sdes import CLDSDE, SDE, SDES, VESDE, VPSDE, Array, ScalarSDE, Time
 from scoresde_fast.sdes.base import as_times
 
 NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "ddpm": DDPM, "mlp": MLP, "resnet": ResNet}
@@ -23,13 +23,14 @@ NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "ddpm": DDPM, "mlp": M
 
 @dataclass(frozen=True)
 class Parametrisation:
-    """The time labels of a network and the factors from its output to the score, in float64.
+    """The time labels of a network and the coefficients of its score, in float64.
 
-    In continuous time the label is ``label_scale`` t (VP, sub-VP), sigma(t) (VE) or t (CLD).  With ``num_scales``
-    discrete steps it is the number of the step, on VE counted from the largest noise level.  The output of a VE network
-    is the score.  VP and sub-VP networks predict the noise, and the score is -output / std.  CLD networks predict the
-    noise of v, and its score is -l_t output.  A ``mixed`` score adds the score of Gaussian data: -x (VP), -v / S_vv
-    (CLD).
+    Labels: ``label_scale`` t (VP, sub-VP), sigma(t) (VE) or t (CLD).  If not ``continuous``, the label on VE and VP is
+    the index of one of ``num_scales`` steps, on VE counted from the largest noise level.
+
+    Scores: a VE network outputs the score.  VP and sub-VP networks predict the noise: the score is -output / std.  CLD
+    networks predict the noise of v: its score is -l_t output.  A ``mixed`` score adds the score of normal data: -x
+    (VP), -v / S_vv (CLD).
     """
 
     sde: SDE
@@ -39,18 +40,18 @@ class Parametrisation:
     label_scale: float = 999.0
 
     def labels(self, t: Time) -> Array:
-        """The network's time labels at times ``t``."""
+        """Return the network's time labels at times ``t``."""
         t = as_times(t)
         if isinstance(self.sde, CLDSDE):
             return t
         if isinstance(self.sde, VESDE):
             return self.sde.sigma(t) if self.continuous else np.round((self.sde.T - t) * (self.num_scales - 1))
-        # Official score_sde models take 999 for every num_scales.
+        # Official score_sde models use 999 for every num_scales.
         continuous = self.continuous or not isinstance(self.sde, VPSDE)
         return t * (self.label_scale if continuous else self.num_scales - 1)
 
     def output_scale(self, t: Time) -> Array:
-        """The factor of the network's output in the score = `output_scale` output + `state_scale` x, on CLD v for x."""
+        """Return the factor of the output in score = `output_scale` output + `state_scale` x, on CLD v instead of x."""
         t = as_times(t)
         if isinstance(self.sde, CLDSDE):
             return -self.sde.ell(t)
@@ -62,7 +63,7 @@ class Parametrisation:
         return -1 / self.sde.marginal(t).std
 
     def state_scale(self, t: Time) -> Array:
-        """The factor of the state in the score, on CLD of the velocity; 0 unless the score is mixed."""
+        """Return the factor of the state, on CLD of the velocity, in the score; 0 unless the score is mixed."""
         t = as_times(t)
         if not self.mixed:
             return np.zeros_like(t)
@@ -70,14 +71,14 @@ class Parametrisation:
 
 
 class ScoreFunction(nn.Module):
-    """The score of p_t for every t, from a network and its `Parametrisation`.
+    """The score of p_t for every t, computed by a network and its `Parametrisation`.
 
     Args:
         network: ``network(x, labels)``, (B, *state_shape), (B,) -> (B, *image_shape).
         parametrisation: the SDE, the labels of the network and the scale of its output.
         image_shape: (C, H, W) of one sample.
-        centered: whether data is in [-1, 1], and not in [0, 1].
-        is_image: whether samples are images, and not points, whose range is not changed.
+        centered: whether data is in [-1, 1]; otherwise it is in [0, 1].
+        is_image: whether samples are images; otherwise they are points, which are neither scaled nor clipped.
     """
 
     def __init__(
@@ -98,34 +99,34 @@ class ScoreFunction(nn.Module):
 
     @property
     def sde(self) -> SDE:
-        """The SDE of the marginals p_t."""
+        """SDE with the marginals p_t."""
         return self.parametrisation.sde
 
     @property
     def state_shape(self) -> tuple[int, ...]:
-        """The shape of one state: ``image_shape``, or on CLD (2C, H, W) for position and velocity."""
+        """Shape of one state: ``image_shape``, or on CLD (2C, H, W) for position and velocity."""
         return (self.sde.parts * self.image_shape[0], *self.image_shape[1:])
 
     def prior(self, normals: Tensor) -> Tensor:
-        """Standard normals (B, *state_shape) -> states at T."""
+        """Return states at T from standard normals (B, *state_shape)."""
         parts = normals.chunk(self.sde.parts, dim=1)
         return torch.cat([std * part for std, part in zip(self.sde.prior_stds, parts, strict=True)], dim=1)
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
-        """grad_x log p_t(x) at each sample's own time: (B, *state_shape), (B,) -> (B, *image_shape).
+        """Return grad_x log p_t(x) for a time per sample: (B, *state_shape), (B,) -> (B, *image_shape).
 
-        On CLD ``x`` is the pair of position and velocity, and the score is that of the velocity.
+        On CLD ``x`` is position and velocity, and the score is that of the velocity.
 
         Raises:
-            ValueError: ``x`` has another shape.
+            ValueError: the shape of ``x`` is not that of states.
         """
         if x.shape[1:] != self.state_shape:
-            pair = ", position and velocity joined on the channels" if self.sde.parts == 2 else ""
+            pair = ", position and velocity concatenated along the channels" if self.sde.parts == 2 else ""
             raise ValueError(
-                f"states have shape {tuple(x.shape[1:])}; this model's, on the SDE {self.sde.name!r}, are "
+                f"states have shape {tuple(x.shape[1:])}; this model on the SDE {self.sde.name!r} needs "
                 f"{self.state_shape}{pair}"
             )
-        # Coefficients are computed in float64 on the host and rounded once; a sampler's loop has them in a table.
+        # Coefficients are computed in float64 on the host and rounded once.
         times = t.detach().double().cpu().numpy()
         p = self.parametrisation
         labels, output_scale, state_scale = (
@@ -139,9 +140,9 @@ class ScoreFunction(nn.Module):
     forward = score
 
     def probability_flow(self, x: Tensor, t: Tensor) -> Tensor:
-        """dx/dt of the probability-flow ODE: (B, *state_shape), (B,) -> (B, *state_shape).
+        """Return dx/dt of the probability-flow ODE: (B, *state_shape), (B,) -> (B, *state_shape).
 
-        f - g^2 score / 2 (Song et al. 2021, equation 13); on CLD, with noise in v alone, F u - (0, Gamma beta s_v).
+        f - g^2 score / 2 (Song et al. 2021, equation 13); on CLD, which has noise in v only, F u - (0, Gamma beta s_v).
 
         Raises:
             ValueError: as `score`.
@@ -163,34 +164,39 @@ class ScoreFunction(nn.Module):
         return column(drift_x) * x + column(drift_score) * score
 
     def from_images(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] -> the range of this model's data; points are returned unchanged."""
+        """Return images in [0, 1] scaled to the range of this model's data; points are unchanged."""
         return 2 * images - 1 if self.centered and self.is_image else images
 
     def to_images(self, x: Tensor) -> Tensor:
-        """Samples -> images clipped to [0, 1]; points are returned unchanged."""
+        """Return samples as images clipped to [0, 1]; points are unchanged."""
         return ((x + 1) / 2 if self.centered else x).clamp(0, 1) if self.is_image else x
 
 
 class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
-    """A score model from a configuration, with fresh weights.
+    """A score model built from a configuration, with fresh weights.
 
     ``save_pretrained`` and ``from_pretrained`` use ``config.json`` and ``model.safetensors``.
 
     Args:
-        config: the name of a preset, a mapping in the official form, a JSON file with such a mapping, or a `Config`.
+        config: name of a preset, a mapping in the official format, a JSON file with such a mapping, or a `Config`.
 
     Raises:
-        ValueError: the configuration is not valid; the message names the option.
+        ValueError: the configuration is not valid.
     """
 
     def __init__(self, config: ConfigLike) -> None:
         parsed = load_config(config)
         data, model, training = parsed.data, parsed.model, parsed.training
+        parametrisation = Parametrisation(
+            build_sde(parsed),
+            continuous=training.continuous,
+            num_scales=model.num_scales,
+            mixed=model.mixed_score,
+            label_scale=model.label_scale,
+        )
         super().__init__(
             build_network(parsed),
-            Parametrisation(
-                build_sde(parsed), training.continuous, model.num_scales, model.mixed_score, model.label_scale
-            ),
+            parametrisation,
             (data.num_channels, data.image_size, data.image_size),
             centered=data.centered,
             is_image=data.is_image,
@@ -200,18 +206,14 @@ class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
 
 
 def build_sde(config: Config) -> SDE:
-    """Return the SDE of a configuration."""
-    sde, model = SDES[config.training.sde], config.model
-    if issubclass(sde, CLDSDE):
-        return sde(**vars(config.cld))
-    if issubclass(sde, LinearBetaSDE):
-        return sde(model.beta_min, model.beta_max)
-    assert issubclass(sde, VESDE)
-    return sde(model.sigma_min, model.sigma_max)
+    """Return the SDE of a configuration; its fields are the options of the same name, in "model" or "cld"."""
+    sde = SDES[config.training.sde]
+    options: Mapping[str, Any] = {**vars(config.model), **vars(config.cld)}
+    return sde(**{field.name: options[field.name] for field in fields(sde) if field.name in options})
 
 
 def build_network(config: Config) -> nn.Module:
-    """Return the network of a configuration with fresh weights; arguments take the options of the same name."""
+    """Return the network of a configuration with fresh weights; its arguments are the options of the same name."""
     network = NETWORKS[config.model.name]
     in_channels = SDES[config.training.sde].parts * config.data.num_channels
     options: Mapping[str, Any] = {**vars(config.model), **vars(config.data), "in_channels": in_channels}

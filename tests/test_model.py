@@ -1,22 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mixed score in the loop: folded into the rows of a table, and refused by Langevin."""
+"""The SDE of a configuration, and mixed scores in the loop: folded into rows, refused by the Langevin corrector."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from scoresde_fast.configs import load_config
 from scoresde_fast.loop.program import Program
-from scoresde_fast.model import Parametrisation, ScoreFunction
-from scoresde_fast.sdes import SDE, VPSDE
+from scoresde_fast.model import Parametrisation, ScoreFunction, build_sde
+from scoresde_fast.sdes import CLDSDE, SDE, SDES, VESDE, VPSDE
 from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.cld import CONSTANT, Recorded, run
 
 
+def test_the_sde_of_a_configuration_has_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fields of an SDE are set by the options of the same name, and others keep their defaults."""
+    model = {"name": "ncsnpp", "sigma_min": 0.02, "sigma_max": 30.0, "beta_min": 0.2, "beta_max": 10.0}
+
+    def built(name: str) -> SDE:
+        cld = {"m_inv": 9.0, "friction": 1.0, "beta0": 0.5, "beta1": 2.0, "gamma": 0.1, "objective": "dsm"}
+        return build_sde(load_config({"model": model, "cld": cld, "training": {"sde": name}}))
+
+    assert built("vesde") == VESDE(0.02, 30.0)
+    assert built("vpsde") == VPSDE(0.2, 10.0)
+    assert built("cld") == CLDSDE(9.0, 1.0, 0.5, 2.0, 0.1, objective="dsm")
+
+    @dataclass(frozen=True)
+    class Added(VPSDE):
+        more: float = 3.0
+
+    monkeypatch.setitem(SDES, "vpsde", Added)
+    assert built("vpsde") == Added(0.2, 10.0, more=3.0)
+
+
 class Wave(nn.Module):
-    """A network of images that is not linear."""
+    """A nonlinear network of images."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return 0.3 * x.tanh() + t.view(-1, 1, 1, 1)
@@ -24,7 +47,7 @@ class Wave(nn.Module):
 
 @pytest.mark.parametrize(("sde", "solver"), [(VPSDE(), "em"), (CONSTANT, "em"), (CONSTANT, "gddim")])
 def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
-    """The state term of a mixed score is in the rows: the loop agrees with a run that evaluates `score`."""
+    """The rows include the state term of a mixed score: the loop agrees with a run that evaluates `score`."""
     model = ScoreFunction(
         Recorded() if sde.parts == 2 else Wave(),
         Parametrisation(sde, mixed=True, label_scale=1.0),
@@ -51,7 +74,7 @@ def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
 
 
 def test_langevin_refuses_a_mixed_score() -> None:
-    """The Langevin step size needs the network's output as the score, so a mixed score is refused."""
+    """A mixed score is refused, because the Langevin step size needs the score as the network's output."""
     model = ScoreFunction(nn.Identity(), Parametrisation(VPSDE(), mixed=True), (1, 2, 2), centered=True)
     table = build_table(VPSDE(), SolverOptions("em", 50, "langevin"))
     with pytest.raises(ValueError, match="choose corrector='none' for a model with a mixed score"):

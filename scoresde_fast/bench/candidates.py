@@ -322,7 +322,7 @@ def digest(table: StepTable) -> str:
     found = hashlib.sha256()
     for row in table.rows:
         kind = (row.save, row.derive is None, row.langevin is None, len(row.outputs))
-        found.update(f"{kind} {row.t:.10e} {' '.join(f'{number:.10e}' for number in row.numbers())}\n".encode())
+        found.update(f"{kind} {row.t:.10e} {' '.join(f'{number:.10e}' for number in row.coefficients())}\n".encode())
     return found.hexdigest()
 
 

@@ -168,7 +168,7 @@ class SamplingConfig:
     noise_removal: bool = True
     probability_flow: bool = False
     snr: float = 0.16
-    grid: Literal["uniform", "quadratic", "sqrt", "karras"] = "uniform"
+    grid: Literal["uniform", "quadratic", "sqrt", "karras", "logsnr"] = "uniform"
     order: int | None = None
     eps: float | None = None
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base classes of score networks, and the operations that compute them.
+"""Base classes of score networks, and the operations that they share.
 
-To add a network, derive it from `ScoreNetwork` and name it in `scoresde_fast.model.NETWORKS`.
+To add a network, derive it from `ScoreNetwork` and list it in `scoresde_fast.model.NETWORKS`.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from scoresde_fast.ops.group_norm_silu import group_norm_silu
 
 Activation = Callable[[Tensor], Tensor]
 Taps = Sequence[float] | None
-"""A FIR filter, or None for plain resampling."""
+"""Taps of a FIR filter, or None for plain resampling."""
 
 
 def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | None = None) -> Tensor:
-    """act(norm(x + shift)), ``shift`` (B, C) or (C,) for every pixel: one fused operation where ``act`` is SiLU."""
+    """Return act(norm(x + shift)) with ``shift`` (B, C) or (C,); one fused operation if ``act`` is SiLU."""
     fused = act is F.silu
     y = group_norm_silu(x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, shift=shift, silu=fused)[0]
     return y if fused else act(y)
 
 
 def upsample(x: Tensor, taps: Taps) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2H, 2W), by the FIR filter or, without ``taps``, nearest neighbour."""
+    """Upsample (B, C, H, W) -> (B, C, 2H, 2W) by the FIR filter or, without ``taps``, nearest neighbour."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest") if taps is None else fir_up(x, taps)
 
 
 def downsample(x: Tensor, taps: Taps) -> Tensor:
-    """(B, C, H, W) -> (B, C, H/2, W/2), by the FIR filter or, without ``taps``, the mean of 2x2 pixels."""
+    """Downsample (B, C, H, W) -> (B, C, H/2, W/2) by the FIR filter or, without ``taps``, the mean of 2x2 pixels."""
     return F.avg_pool2d(x, 2) if taps is None else fir_down(x, taps)
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Functions with the arguments and results of `norm_act`, `upsample` and `downsample`."""
+    """Implementations of `norm_act`, `upsample` and `downsample`."""
 
     norm_act: Callable[..., Tensor] = norm_act
     upsample: Callable[[Tensor, Taps], Tensor] = upsample
@@ -48,17 +48,17 @@ class Operations:
 
 
 class OperationsModule(nn.Module):
-    """A module that computes with ``operations``, which a benchmark replaces to compare with other implementations."""
+    """A module that computes with ``operations``; benchmarks replace them to compare implementations."""
 
     operations = Operations()
 
 
 class Section(OperationsModule):
-    """A group of layers without a counterpart in the flat module list of official checkpoints."""
+    """A group of layers that official checkpoints list one by one, without the group."""
 
 
 def official_modules(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules in the order of the original's ``all_modules`` list: in order of registration, sections opened."""
+    """Yield modules in the order of the official code's ``all_modules`` list: as registered, `Section` flattened."""
     for child in module.children():
         if isinstance(child, Section | nn.ModuleList):
             yield from official_modules(child)
@@ -67,15 +67,15 @@ def official_modules(module: nn.Module) -> Iterator[nn.Module]:
 
 
 class ScoreNetwork(OperationsModule):
-    """A network of images and time labels: a time embedding, a body, and a division by the noise level.
+    """Base class of networks of images and time labels: a time embedding, a body, and a division by the noise level.
 
     Attributes:
-        centered: whether inputs are in [-1, 1] already, and not in [0, 1].
+        centered: whether inputs are in [-1, 1]; otherwise they are in [0, 1].
         image_channels, input_channels: channels of the output and of the input.
-        act: the activation.
+        act: activation.
         scale_by_sigma: whether the output is divided by the noise level.
-        sigmas: noise levels, the largest first; None for a model without a table of noise levels.
-        time0, time1: the layers of the time embedding; None for an unconditional network.
+        sigmas: noise levels, largest first; None for a model without a table of noise levels.
+        time0, time1: dense layers of the time embedding; None for an unconditional network.
     """
 
     centered: bool
@@ -89,27 +89,27 @@ class ScoreNetwork(OperationsModule):
 
     @abstractmethod
     def body(self, x: Tensor, temb: Tensor | None) -> Tensor:
-        """Input in [-1, 1] (B, C, H, W), activated time embedding -> output before the division by the noise level."""
+        """Return the output before the division by the noise level, for inputs (B, C, H, W) in [-1, 1]."""
 
     @abstractmethod
     def embed(self, labels: Tensor) -> Tensor | None:
-        """The time embedding (B, 4 nf) of labels (B,), activated, as each block projects it."""
+        """Return the activated time embedding (B, 4 nf) of labels (B,); None for an unconditional network."""
 
     def noise_level(self, labels: Tensor) -> Tensor | None:
-        """(B,) the noise level that divides the output, or None; labels are indices into ``sigmas``."""
+        """Return the noise levels (B,) that divide the output, or None; labels are indices into ``sigmas``."""
         if not self.scale_by_sigma:
             return None
-        assert self.sigmas is not None  # a configuration that scales by sigma has noise levels
+        assert self.sigmas is not None  # checked by `Config`
         return self.sigmas[labels.long()]
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(B, input channels, H, W), (B,) -> (B, image channels, H, W)."""
+        """Return the output (B, image channels, H, W) for inputs (B, input channels, H, W) and labels (B,)."""
         h = self.body(x if self.centered else 2 * x - 1, self.embed(labels))
         sigma = self.noise_level(labels)
         return h if sigma is None else h / sigma[:, None, None, None]
 
     def embed_features(self, features: Tensor) -> Tensor | None:
-        """The two dense layers of the time embedding, activated; None for an unconditional network."""
+        """Apply the two dense layers of the time embedding to ``features``; None for an unconditional network."""
         if self.time0 is None or self.time1 is None:
             return None
         return self.act(self.time1(self.act(self.time0(features))))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The building blocks of NCSN++ and DDPM: residual blocks, self-attention, resampling, and pyramid inputs."""
+"""Building blocks of NCSN++ and DDPM: residual blocks, self-attention, resampling, and pyramid inputs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from scoresde_fast.ops.fir_resample import fir_filter, fir_kernel
 
 
 def join(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
-    """x + h, divided by sqrt(2) to keep the variance when ``rescale``."""
+    """Return x + h, with ``rescale`` divided by sqrt(2), which preserves the variance."""
     return (x + h).mul_(1 / math.sqrt(2.0)) if rescale else x + h
 
 
 def convolve_and_join(conv: nn.Module, h: Tensor, x: Tensor, rescale: bool) -> Tensor:
-    """``join`` of x and conv(h); a folded convolution has the factor in its weights and adds x in its epilogue."""
+    """Return ``join`` of x and conv(h); a folded convolution includes the factor in its weights and adds x itself."""
     return conv(h, residual=x) if isinstance(conv, FoldedConvolution) else join(x, conv(h), rescale)
 
 
 def convolve_both_and_join(conv: nn.Module, h: Tensor, shortcut: nn.Module, x: Tensor, rescale: bool) -> Tensor:
-    """``join`` of shortcut(x) and conv(h); folded, one of the two adds the other's result in its epilogue.
+    """Return ``join`` of shortcut(x) and conv(h); of folded convolutions one adds the other's result in its kernel.
 
-    Winograd's kernel adds where it computes the 3x3 convolution.  Elsewhere the 1x1 shortcut adds, as only its fused
-    kernel is as fast as cuDNN's.
+    The 3x3 convolution adds if Winograd's kernel computes it.  Otherwise the 1x1 shortcut adds, because only its fused
+    kernel is as fast as cuDNN.
     """
     if isinstance(shortcut, FoldedConvolution) and isinstance(conv, FoldedConvolution) and not conv.uses_winograd:
         return shortcut(x, residual=conv(h))
@@ -40,8 +40,8 @@ def convolve_both_and_join(conv: nn.Module, h: Tensor, shortcut: nn.Module, x: T
 class ResnetBlock(OperationsModule):
     """Residual block: norm, activation, [resampling,] convolution, time shift, norm, activation, dropout, convolution.
 
-    Where the shape changes, the shortcut of ``kind="biggan"`` is a 1x1 convolution, that of ``kind="ddpm"`` a `NIN`.
-    Only "biggan" may resample inside: ``resample="up" | "down"``, filtered by ``taps``.
+    If the shape changes, the shortcut is a 1x1 convolution for ``kind="biggan"`` and a `NIN` for ``kind="ddpm"``.
+    "biggan" blocks can resample: ``resample="up" | "down"``, filtered by ``taps``.
     """
 
     OFFICIAL_NAMES: ClassVar = {
@@ -83,7 +83,7 @@ class ResnetBlock(OperationsModule):
         self.shortcut_nin = NIN(in_channels, out_channels) if changes and kind == "ddpm" else None
 
     def forward(self, x: Tensor, temb: Tensor | None) -> Tensor:
-        """(B, in, H, W), activated time embedding (B, time_channels) or None -> (B, out, H', W')."""
+        """(B, in, H, W), activated time embedding (B, time_channels) or None -> (B, out, H', W'), resampled."""
         h = self.operations.norm_act(self.norm0, self.act, x)
         if self.resample is not None:
             change_size = self.operations.upsample if self.resample == "up" else self.operations.downsample
@@ -124,7 +124,7 @@ class AttentionBlock(nn.Module):
 
 
 class Combine(nn.Module):
-    """The ``sum`` or ``cat`` of the features with a 1x1 convolution of the input pyramid."""
+    """A 1x1 convolution of the input pyramid, added to the features (``sum``) or concatenated with them (``cat``)."""
 
     OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0"}
 
@@ -140,7 +140,7 @@ class Combine(nn.Module):
 
 
 class Upsample(OperationsModule):
-    """Upsampling by two and, ``with_conv``, a 3x3 convolution: after plain upsampling, before a FIR filter."""
+    """Upsampling by two, ``with_conv`` with a 3x3 convolution after plain upsampling or before a FIR filter."""
 
     OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0", "fir_conv": "Conv2d_0"}
     fir_kernel: Tensor
@@ -156,7 +156,7 @@ class Upsample(OperationsModule):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, 2H, 2W)."""
         if self.fir_conv is not None and self.taps is not None:
-            # Zero insertion and convolution in one transposed convolution, which needs the flipped, transposed kernel.
+            # Insert zeros and convolve in one transposed convolution, which needs the flipped and transposed kernel.
             kernel = self.fir_conv.weight.flip(2, 3).transpose(0, 1)
             y = F.conv_transpose2d(x, kernel, stride=2)
             y = fir_filter(y, self.fir_kernel, pad=len(self.taps) - 2)
@@ -166,7 +166,7 @@ class Upsample(OperationsModule):
 
 
 class Downsample(OperationsModule):
-    """Downsampling by two: ``with_conv`` by a strided 3x3 convolution, after the FIR filter if there is one."""
+    """Downsampling by two, ``with_conv`` by a strided 3x3 convolution, after the FIR filter if there are ``taps``."""
 
     OFFICIAL_NAMES: ClassVar = {"conv": "Conv_0", "fir_conv": "Conv2d_0"}
     fir_kernel: Tensor
@@ -185,5 +185,5 @@ class Downsample(OperationsModule):
         if self.fir_conv is not None and self.taps is not None:
             return self.fir_conv(fir_filter(x, self.fir_kernel, pad=len(self.taps)))
         if self.conv is not None:
-            return self.conv(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's "SAME" padding for stride 2
+            return self.conv(F.pad(x, (0, 1, 0, 1)))  # "SAME" padding of TensorFlow for stride 2
         return self.operations.downsample(x, self.taps)

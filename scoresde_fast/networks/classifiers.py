@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classifiers of images: a noise-conditional wide residual network, and the small network of the digits' features."""
+"""Image classifiers: a noise-conditional wide residual network, and a small network for features of digits."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from scoresde_fast.networks.blocks import ResnetBlock
 from scoresde_fast.networks.layers import conv3x3, dense, group_norm, positional_embedding
 
 WAVES = 4.0
-"""The factor of log(noise) in its embedding, whose shortest wave is then 2 pi / 4 long."""
+"""Factor of log(noise) in its sinusoidal embedding: the shortest period is 2 pi / 4."""
 MAX_PERIOD = 100.0
-"""The longest wave of the embedding over the shortest: it is longer than the range of log(noise) in a diffusion."""
+"""Longest over shortest period of the embedding: the longest exceeds the range of log(noise) in a diffusion."""
 
 
 class WideResNet(nn.Module):
     """A wide residual network (Zagoruyko and Komodakis 2016) of pre-activated blocks, conditional on the noise level.
 
     It has GroupNorm and SiLU, adds a projection of the embedded noise level in each block (Song et al. 2021, appendix
-    I.1) and halves images by averaging.  Its last layer sees all pixels of the lowest resolution, not their mean: in
-    strong noise the place of the pixels determines the class.
+    I.1) and downsamples by averaging.  The last layer reads all pixels of the lowest resolution, not their mean: in
+    strong noise the class depends on where pixels are bright.
 
     Args:
         image_size: (H, W) of the images.
         in_channels: channels of the images.
         classes: number of classes.
-        widths: channels at each resolution, which halves from one to the next.
+        widths: channels at each resolution; each resolution is half the previous one.
         num_res_blocks: residual blocks per resolution.
-        data_std: deviation of the pixels without noise, which scales the input to a variance near 1.
+        data_std: standard deviation of pixels without noise; scales the input to a variance near 1.
         dropout: dropout rate in each block.
     """
 
@@ -56,7 +56,7 @@ class WideResNet(nn.Module):
         sizes = [(widths[0], widths[0]), *pairwise(widths)]
         self.blocks = nn.ModuleList(
             ResnetBlock(
-                before if first else width,
+                previous if first else width,
                 width,
                 kind="biggan",
                 act=F.silu,
@@ -66,7 +66,7 @@ class WideResNet(nn.Module):
                 skip_rescale=True,
                 resample="down" if first and i else None,
             )
-            for i, (before, width) in enumerate(sizes)
+            for i, (previous, width) in enumerate(sizes)
             for first in (True, *[False] * (num_res_blocks - 1))
         )
         self.norm = group_norm(widths[-1])
@@ -74,7 +74,7 @@ class WideResNet(nn.Module):
         self.head = dense(widths[-1] * height * width, classes)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """(B, C, H, W) noisy images, (B,) deviation of their noise -> (B, classes) logits."""
+        """Return logits (B, classes) for noisy images (B, C, H, W) and the standard deviation (B,) of their noise."""
         h = self.stem(x / (noise**2 + self.data_std**2).sqrt()[:, None, None, None])
         waves = positional_embedding(WAVES * noise.log(), self.embedding, MAX_PERIOD).to(x.dtype)
         temb = F.silu(self.time1(F.silu(self.time0(waves))))
@@ -84,10 +84,11 @@ class WideResNet(nn.Module):
 
 
 FEATURES = 64
+"""Number of features of `FeatureNet`."""
 
 
 class FeatureNet(nn.Module):
-    """A small classifier of the digits, whose 64 features replace Inception's where that is absent."""
+    """A small classifier of digits, whose 64 features replace those of Inception where it is not installed."""
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
@@ -107,9 +108,9 @@ class FeatureNet(nn.Module):
         self.classifier = nn.Linear(FEATURES, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, 16, 16) in [0, 1] -> (B, 64)."""
+        """Return the features (B, 64) of images (B, 3, 16, 16) in [0, 1]."""
         return self.body(2 * images - 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 16, 16) in [0, 1] -> (B, classes) logits."""
+        """Return logits (B, classes) for images (B, 3, 16, 16) in [0, 1]."""
         return self.classifier(self.features(images))

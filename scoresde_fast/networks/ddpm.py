@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DDPM network (Ho et al. 2020) as Song et al. 2021 use it: a U-Net with plain resampling and positional labels."""
+"""The DDPM network (Ho et al. 2020) as in Song et al. 2021: a U-Net with plain resampling and positional embedding."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from scoresde_fast.networks.layers import (
     positional_embedding,
 )
 
-GROUPS = 32
+GROUPS = 32  # of every GroupNorm
 
 
 class DownResolution(Section):
-    """One resolution of the descending path: residual blocks, each with its attention, then a step down."""
+    """One resolution of the descending path: residual blocks, each with optional attention, then downsampling."""
 
     def __init__(self, modules: list[nn.Module], shrink: nn.Module | None) -> None:
         super().__init__()
         self.steps, self.shrink = nn.ModuleList(modules), shrink
 
     def forward(self, h: Tensor, temb: Tensor | None) -> list[Tensor]:
-        """The feature maps of this resolution, all of them skip connections."""
+        """Return the skip connections of this resolution; the last one is the input of the next."""
         skips: list[Tensor] = []
         for step in self.steps:
             if isinstance(step, ResnetBlock):
@@ -43,14 +43,14 @@ class DownResolution(Section):
 
 
 class UpResolution(Section):
-    """One resolution of the ascending path: residual blocks with skip connections, attention, a step up."""
+    """One resolution of the ascending path: residual blocks with skip connections, optional attention, upsampling."""
 
     def __init__(self, modules: list[nn.Module], grow: nn.Module | None) -> None:
         super().__init__()
         self.steps, self.grow = nn.ModuleList(modules), grow
 
     def forward(self, h: Tensor, skips: list[Tensor], temb: Tensor | None) -> Tensor:
-        """The features at the next resolution; pops the last of ``skips``."""
+        """Return the features at the next resolution; pop the skip connections that are used from ``skips``."""
         for step in self.steps:
             h = step(torch.cat([h, skips.pop()], dim=1), temb) if isinstance(step, ResnetBlock) else step(h)
         return h if self.grow is None else self.grow(h)
@@ -59,7 +59,7 @@ class UpResolution(Section):
 class DDPM(ScoreNetwork):
     """The DDPM score network; arguments are named as in the official configurations, see `NCSNpp`.
 
-    With ``scale_by_sigma`` labels are indices into ``num_scales`` noise levels, the largest first.
+    With ``scale_by_sigma`` labels are indices into ``num_scales`` noise levels, largest first.
     """
 
     def __init__(

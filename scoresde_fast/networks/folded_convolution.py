@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The convolution of a folded network: weights in the layout and precision of inference, a fused residual add."""
+"""The convolution of folded networks: weights in the layout and precision of inference, with a fused residual add."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from scoresde_fast.ops.winograd_convolution import fits, operation, unchecked, w
 
 
 class FoldedConvolution(nn.Module):
-    """conv2d(x) + bias + residual_scale * residual, channels_last in and out; for inference.
+    """conv2d(x) + bias + residual_scale * residual for inference, channels_last in and out.
 
-    On a CPU a 3x3 convolution that keeps the size uses Winograd's algorithm.  Its weights then take four times the
-    memory, and as much again from the first gradient on.  x and residual carry gradients and tangents; weights are
+    On a CPU a 3x3 convolution that preserves the size uses Winograd's algorithm.  Its weights then take four times the
+    memory, and eight times from the first gradient on.  Gradients and tangents pass through x and residual; weights are
     constants.
 
     Args:
         weight: (K, C, 3, 3) or (K, C, 1, 1).
         bias: (K,) or None.
-        dtype: of the images; sums are in float32.
+        dtype: dtype of the feature maps; sums are in float32.
         stride, padding: as in ``torch.nn.Conv2d``.
-        residual_scale: the factor of the residual.
-        reads_images: the input and the products are float32; a noisy image in 16 bits would be coarser than the noise
+        residual_scale: factor of the residual.
+        reads_images: whether input and products are float32: rounding a noisy image to 16 bits would exceed the noise
             of the last steps.
-        writes_images: the output is float32.
+        writes_images: whether the output is float32.
     """
 
     winograd: Tensor | None
@@ -52,11 +52,11 @@ class FoldedConvolution(nn.Module):
         super().__init__()
         weight, bias = weight.detach(), None if bias is None else bias.detach()
         on_cpu = weight.device.type == "cpu"
-        kept = stride == 1 and padding == 1 and fits(weight)
-        self.implementation = operation.choose("cpu") if on_cpu and kept and operation.present("cpu") else None
+        winograd = on_cpu and stride == 1 and padding == 1 and fits(weight) and operation.present("cpu")
+        self.implementation = operation.choose("cpu") if winograd else None
         self.stride, self.padding, self.residual_scale = stride, padding, residual_scale
         self.out_dtype = torch.float32 if writes_images else dtype
-        # A CPU without instructions for 16 bits takes ten times as long for products of 16 bits.
+        # On a CPU without 16-bit instructions, products of 16 bits take ten times as long.
         self.compute = torch.float32 if on_cpu or reads_images else dtype
         if self.implementation is not None:
             self.register_buffer("winograd", winograd_weight(weight.float()))
@@ -69,22 +69,22 @@ class FoldedConvolution(nn.Module):
 
     @property
     def uses_winograd(self) -> bool:
-        """Whether Winograd's kernel of the CPU computes this convolution."""
+        """Whether the CPU's Winograd kernel computes this convolution."""
         return self.implementation is not None
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B, K, H, W) or None -> (B, K, H, W), smaller with a stride, which takes no residual."""
+        """Return (B, K, H, W) for x (B, C, H, W) and a residual (B, K, H, W) or None; with a stride it must be None."""
         if self.implementation is not None:
             assert self.winograd is not None
             return unchecked(self.implementation, x, self.winograd, self.bias, residual, self.residual_scale)
         if may_have_tangents() and not goes_through_dispatcher():
-            # PyTorch's own rule convolves twice: the tangent, and the image with a weight of zeros.
+            # PyTorch's own rule also convolves the image with zeros as the tangent of the weight.
             transpose = partial(self._transpose, x.shape, x.dtype)
             return with_derivatives(self._convolve, transpose, x, residual, self.residual_scale)
-        return self._convolve(x, residual, True)
+        return self._convolve(x, residual, biased=True)
 
     def _convolve(self, x: Tensor, residual: Tensor | None, biased: bool) -> Tensor:
-        """The convolution by PyTorch or the fused kernels of `ops.convolution`, for any shape and device."""
+        """Convolve by PyTorch or the fused kernels of `ops.convolution`, for any shape and device."""
         assert self.weight is not None
         x, bias = x.to(self.compute), self.bias if biased else None
         if self.stride == 1 and 2 * self.padding + 1 == self.weight.shape[2]:
@@ -93,6 +93,7 @@ class FoldedConvolution(nn.Module):
         return F.conv2d(x, self.weight, bias, self.stride, self.padding).to(self.out_dtype)
 
     def _transpose(self, shape: torch.Size, dtype: torch.dtype, y: Tensor) -> Tensor:
+        """Apply the transposed convolution, the gradient in x of ``shape`` and ``dtype``."""
         assert self.weight is not None
         wide = y.to(self.compute)
         return conv2d_input(shape, self.weight, wide, self.stride, self.padding).to(dtype)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """NCSN++ (Song et al. 2021, appendix H); DDPM++ is a configuration of it.
 
-A U-Net of residual blocks with attention at some resolutions, and two optional pyramids.  One feeds the downsampled
-input into the descending path, the other accumulates the output on the ascending path.
+A U-Net of residual blocks with attention at some resolutions and two optional pyramids: one feeds the downsampled input
+into the descending path, the other accumulates the output on the ascending path.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Head(Section):
 
 
 class DownResolution(Section):
-    """One resolution of the descending path: stages, then the step down, joined by the input pyramid."""
+    """One resolution of the descending path: stages, then downsampling, to which the input pyramid is joined."""
 
     def __init__(
         self, stages: list[Stage], shrink: nn.Module | None, pyramid: nn.Module | None, *, taps: Taps, rescale: bool
@@ -62,7 +62,7 @@ class DownResolution(Section):
         self.taps, self.rescale = taps, rescale
 
     def forward(self, h: Tensor, pyramid: Tensor, temb: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        """The feature maps of this resolution, all of them skip connections, and the pyramid at the next resolution."""
+        """Return the skip connections of this resolution, and the input pyramid at the next one."""
         skips = []
         for stage in self.stages:
             h = stage(h, temb)
@@ -79,7 +79,7 @@ class DownResolution(Section):
 
 
 class UpResolution(Section):
-    """One resolution of the ascending path: blocks with skip connections, and a contribution to the output."""
+    """One resolution of the ascending path: blocks with skip connections, upsampling, and its part of the output."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class UpResolution(Section):
     def forward(
         self, h: Tensor, skips: list[Tensor], pyramid: Tensor | None, temb: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """The features at the next resolution and the output pyramid at this one; pops the last of ``skips``."""
+        """Return the features at the next resolution and the output pyramid at this one; pop used ``skips``."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), temb)
         if self.attention is not None:
@@ -116,11 +116,10 @@ class UpResolution(Section):
 class NCSNpp(ScoreNetwork):
     """The NCSN++ score network.
 
-    Every argument has the name and meaning of the option in the official configurations.  ``embedding_type``
-    "fourier" takes labels sigma(t).  "positional" takes time labels; with ``scale_by_sigma`` these are indices into the
-    ``num_scales`` noise levels of the buffer ``sigmas``, the largest first (None for 0 levels).  ``centered`` inputs
-    are in [-1, 1], others in [0, 1].  ``in_channels`` of the input is by default ``num_channels`` of the output; CLD's
-    pairs have twice as many.
+    The arguments are the options of the same name in official configurations.  Labels are sigma(t) for
+    ``embedding_type`` "fourier" and time labels for "positional"; with ``scale_by_sigma`` the latter are indices into
+    the ``num_scales`` noise levels of the buffer ``sigmas``, largest first.  ``centered`` inputs are in [-1, 1], others
+    in [0, 1].  ``in_channels`` is by default ``num_channels``, the channels of the output; for CLD it is twice that.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of points, which are images of one pixel: a multilayer perceptron and a residual network."""
+"""Networks for points, which are images of one pixel: a multilayer perceptron and a residual network."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor, nn
 from scoresde_fast.networks.layers import ACTIVATIONS, positional_embedding
 
 EMBEDDING = 32
-"""Features of the time embedding."""
+"""Number of features of the time embedding."""
 LABELS = 100.0
-"""The factor of the time in its embedding, whose waves then cover the lengths over which the score changes."""
+"""Factor of the time in its embedding, so that the periods cover the times over which the score changes."""
 FREQUENCIES = (2.0, 4.0, 8.0, 16.0)
-"""Frequencies of the Fourier features of a coordinate, which help to learn fine detail (Tancik et al. 2020)."""
+"""Frequencies of the Fourier features of each coordinate, for fine detail (Tancik et al. 2020)."""
 
 
 class PointNetwork(nn.Module):
-    """Base of the networks: (B, in_channels, 1, 1) and times (B,) -> (B, num_channels, 1, 1).
+    """Base class: (B, in_channels, 1, 1) and times (B,) -> (B, num_channels, 1, 1).
 
-    A matrix that is linear in the time embedding first combines the parts of a state, position and velocity on CLD.
-    The estimate of x(0) from a state is such a combination, and a product of state and time that hidden layers can
-    only approximate.
+    First the parts of a state, on CLD position and velocity, are mixed by a matrix that is linear in the time
+    embedding.  The estimate of x(0) is such a mixture; hidden layers could only approximate its products of state and
+    time.
 
     Args:
-        num_channels: coordinates of a point.
-        in_channels: coordinates of a state; on CLD twice as many, for position and velocity.
+        num_channels: number of coordinates of a point.
+        in_channels: number of coordinates of a state, on CLD twice ``num_channels``.
         nf: width of the hidden layers.
-        num_res_blocks: number of hidden layers, or of residual blocks.
-        nonlinearity: the activation.
+        num_res_blocks: number of hidden layers or residual blocks.
+        nonlinearity: name of the activation.
 
     Raises:
         ValueError: ``in_channels`` is not a multiple of ``num_channels``.
@@ -50,8 +50,8 @@ class PointNetwork(nn.Module):
         super().__init__()
         if in_channels % num_channels:
             raise ValueError(
-                f"in_channels is {in_channels} and num_channels {num_channels}; a state holds whole points, so "
-                f"in_channels must be a multiple of num_channels, {2 * num_channels} for CLD"
+                f"in_channels is {in_channels}, but must be a multiple of num_channels, {num_channels}; "
+                f"for CLD it is {2 * num_channels}"
             )
         self.num_channels = num_channels
         self.parts = in_channels // num_channels
@@ -73,13 +73,13 @@ class PointNetwork(nn.Module):
 
     @abstractmethod
     def hidden(self, h: Tensor) -> Tensor:
-        """(B, nf) -> (B, nf)."""
+        """Apply the hidden layers, (B, nf) -> (B, nf)."""
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """(B, in_channels, 1, 1), (B,) -> (B, num_channels, 1, 1)."""
         time = positional_embedding(LABELS * labels, EMBEDDING).to(x.dtype)
         matrix = self.combine(time).view(len(x), self.parts, self.parts, 1)
-        # Not a batched matrix product, whose rounding may depend on the batch.
+        # The rounding of a batched matrix product may depend on the batch size.
         x = (matrix * x.view(len(x), 1, self.parts, self.num_channels)).sum(2).flatten(1)
         waves = (x[:, :, None] * self.frequencies).flatten(1)
         h = self.enter(torch.cat([x, waves.sin(), waves.cos(), time], dim=1))
@@ -87,7 +87,7 @@ class PointNetwork(nn.Module):
 
 
 class MLP(PointNetwork):
-    """A multilayer perceptron of ``num_res_blocks`` hidden layers; the arguments are `PointNetwork`'s."""
+    """A multilayer perceptron with ``num_res_blocks`` hidden layers; arguments as in `PointNetwork`."""
 
     def add_hidden(self, nf: int, num_res_blocks: int) -> None:
         self.layers = nn.ModuleList(nn.Linear(nf, nf) for _ in range(num_res_blocks))
@@ -99,7 +99,7 @@ class MLP(PointNetwork):
 
 
 class ResNet(PointNetwork):
-    """``num_res_blocks`` residual blocks of two layers each; the arguments are `PointNetwork`'s."""
+    """A residual network with ``num_res_blocks`` blocks of two layers; arguments as in `PointNetwork`."""
 
     def add_hidden(self, nf: int, num_res_blocks: int) -> None:
         self.first = nn.ModuleList(nn.Linear(nf, nf) for _ in range(num_res_blocks))

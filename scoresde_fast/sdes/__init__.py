@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward SDEs in closed form: frozen dataclasses in float64, without tensors."""
+"""Forward SDEs in closed form: frozen dataclasses that compute in float64, without tensors.
+
+To add an SDE, derive a dataclass from `ScalarSDE`, list it in `IMAGE_SDES` and add its name to
+``configs.schema.SDEName``.  Its fields become options of a configuration if ``ModelConfig`` has fields of these names.
+"""
 
 from scoresde_fast.sdes.base import (
     SDE,
@@ -17,9 +21,9 @@ from scoresde_fast.sdes.ve import VESDE
 from scoresde_fast.sdes.vp import VPSDE, LinearBetaSDE, SubVPSDE
 
 IMAGE_SDES: tuple[type[ScalarSDE], ...] = (VESDE, VPSDE, SubVPSDE)
-"""The SDEs of Song et al. (2021), which act on images alone."""
+"""The SDEs of Song et al. (2021), whose states are the data alone; by default, `solvers.solver` registers for these."""
 SDES: dict[str, type[SDE]] = {**{cls.name: cls for cls in IMAGE_SDES}, CLDSDE.name: CLDSDE}
-"""The SDEs by their names in the official configurations."""
+"""All SDEs by their names in the official configurations."""
 
 __all__ = [
     "CLDSDE",

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base classes of SDEs: a linear drift and the Gaussian kernels that follow from it, in float64.
+"""Base classes of SDEs with linear drift and Gaussian transition kernels, in float64.
 
-`ScalarSDE` acts on images, with a scalar drift and diffusion:
+`ScalarSDE` has a scalar drift and diffusion:
 
     dx = f(t) x dt + g(t) dw        x(t) | x(0) ~ N(scale(t) x(0), std(t)^2 I)        0 <= t <= T
 
-`scoresde_fast.sdes.cld` acts on pairs of position and velocity, with 2x2 matrices in place of these numbers.
+`scoresde_fast.sdes.cld` acts on pairs of position and velocity, with 2x2 matrices instead of scalars.
 
-Times and results are float64 numbers or NumPy arrays of any one shape; nothing here uses tensors.
+Times are float64 scalars or arrays; results have the shape of the time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Time = float | Array
 
 
 class Marginal(NamedTuple):
-    """The kernel x(t) | x(0): mean ``scale`` x(0), deviation ``std``."""
+    """The kernel x(t) | x(0): mean ``scale`` x(0), standard deviation ``std``."""
 
     scale: Array
     std: Array
@@ -47,17 +47,17 @@ class Reverse(NamedTuple):
 
 
 class ScoreMap(NamedTuple):
-    """A linear map of a state and its score, ``state`` x + ``score`` s; on CLD s is the velocity's score."""
+    """A linear combination of a state and its score, ``state`` x + ``score`` s; on CLD s is the velocity's score."""
 
     state: Array
     score: Array
 
 
 class Observation(NamedTuple):
-    """A linear map of a state to its data plus noise: sum_k ``weights[..., k]`` x_k(t) = x(0) + ``std`` z.
+    """The least-squares estimate of x(0) from a state: sum_k ``weights[..., k]`` x_k(t) = x(0) + ``std`` z.
 
-    x_k are the parts of the state.  A state given x(0) is Gaussian, so the least-squares estimate of x(0) from the
-    state is a sufficient statistic: on every SDE p(y | x(t)) is a function of this map and ``std``.
+    x_k are the parts of the state.  The state given x(0) is Gaussian, so the estimate is a sufficient statistic for
+    x(0).
     """
 
     weights: Array
@@ -71,33 +71,33 @@ class SDE(ABC):
     name: ClassVar[str]
     T: ClassVar[float] = 1.0
     sampling_eps: ClassVar[float]
-    """The time at which sampling stops; training stops at 1e-5 unless its configuration says otherwise."""
+    """Default time at which sampling stops."""
     parts: ClassVar[int] = 1
-    """Parts of a state: 1, the data alone, or 2, position and velocity."""
+    """Number of parts of a state: 1 (the data) or 2 (position and velocity)."""
 
     @property
     @abstractmethod
     def prior_stds(self) -> tuple[float, ...]:
-        """Deviation of the prior in each of the ``parts`` of a state."""
+        """Standard deviation of the prior in each part of a state."""
 
     @abstractmethod
     def noise_to_signal(self, t: Time) -> Array:
-        """std / scale of the data at t, which rises with t; on CLD of the position."""
+        """Return std / scale at t, which increases with t; on CLD that of the position."""
 
     @abstractmethod
     def denoised(self, t: Time) -> ScoreMap:
-        """E[x(0) | x(t)] by Tweedie's formula: ``state`` (..., parts) and ``score`` (...).
+        """Return E[x(0) | x(t)] by Tweedie's formula: ``state`` (..., parts) and ``score`` (...).
 
         Raises:
-            ValueError: on CLD, see `CLDSDE.joint_score`.
+            ValueError: on CLD, as `CLDSDE.joint_score`.
         """
 
     @abstractmethod
     def observation(self, t: Time) -> Observation:
-        """The observation of x(0) in a state at t: ``weights`` (..., parts) and ``std`` (...)."""
+        """Return the estimate of x(0) from a state at t: ``weights`` (..., parts) and ``std`` (...)."""
 
     def prior_log_density(self, x: Array) -> Array:
-        """The prior's log density at (B, C, ...) states, summed over each state -> (B,)."""
+        """Return the log density (B,) of the prior at states (B, C, ...)."""
         total = np.zeros(len(x))
         parts = np.split(np.asarray(x, dtype=np.float64), self.parts, axis=1)
         for part, std in zip(parts, self.prior_stds, strict=True):
@@ -112,47 +112,47 @@ class ScalarSDE(SDE):
 
     @abstractmethod
     def drift(self, t: Time) -> Array:
-        """f(t) of the drift f(t) x."""
+        """Return f(t) of the drift f(t) x."""
 
     @abstractmethod
     def diffusion(self, t: Time) -> Array:
-        """g(t)."""
+        """Return g(t)."""
 
     @abstractmethod
     def marginal(self, t: Time) -> Marginal:
-        """Scale and deviation of x(t) given x(0)."""
+        """Return the kernel x(t) | x(0)."""
 
     @abstractmethod
     def discretise(self, t: Time, n: int) -> Discretisation:
-        """The forward step of the published ``n``-step process at the grid point at or below ``t``."""
+        """Return the step of the published ``n``-step forward process at the last of its times at or before ``t``."""
 
     def discretise_between(self, s: Time, t: Time) -> Discretisation:
-        """The forward step from s to t > s, for grids other than the published one."""
+        """Return the forward step from s to t > s, for grids other than the published one."""
         scale, std = self.transition(s, t)
         return Discretisation(scale - 1, std)
 
     @property
     @abstractmethod
     def prior_std(self) -> float:
-        """Deviation of the prior N(0, prior_std^2 I), which stands for x(T)."""
+        """Standard deviation of the prior N(0, prior_std^2 I), which approximates x(T)."""
 
     @property
     def prior_stds(self) -> tuple[float, ...]:
         return (self.prior_std,)
 
     def langevin_alpha(self, t: Time, dt: Time) -> Array:
-        """The factor alpha of the Langevin corrector's step size: 1 - beta(t) dt on VP and sub-VP, otherwise 1."""
+        """Return the factor alpha of a Langevin corrector's step size: 1 - beta(t) dt on VP and sub-VP, else 1."""
         return np.ones_like(as_times(t))
 
     def transition(self, s: Time, t: Time) -> Marginal:
-        """The exact kernel x(t) | x(s) for s <= t: mean scale x(s), deviation std."""
+        """Return the exact kernel x(t) | x(s) for s <= t: mean scale x(s), standard deviation std."""
         scale_s, std_s = self.marginal(s)
         scale_t, std_t = self.marginal(t)
         scale = scale_t / scale_s
         return Marginal(scale, np.sqrt(np.maximum(std_t**2 - (scale * std_s) ** 2, 0.0)))
 
     def reverse(self, t: Time, *, probability_flow: bool = False) -> Reverse:
-        """The reverse-time SDE, or with ``probability_flow`` the ODE (Song et al. 2021, equations 6 and 13)."""
+        """Return the reverse-time SDE, or with ``probability_flow`` the ODE (Song et al. 2021, equations 6 and 13)."""
         g = self.diffusion(t)
         return Reverse(self.drift(t), -(0.5 if probability_flow else 1.0) * g**2, g * (not probability_flow))
 
@@ -170,15 +170,15 @@ class ScalarSDE(SDE):
 
 
 def table_index(t: Time, n: int, T: float) -> npt.NDArray[np.int64]:
-    """floor(t (n - 1) / T), the index of a time in the tables of the ``n``-step processes."""
+    """Return floor(t (n - 1) / T), the index of a time in the tables of an ``n``-step process."""
     return np.floor(as_times(t) * (n - 1) / T).astype(np.int64)
 
 
 def table_times(n: int, T: float) -> Array:
-    """The times of those tables' entries: ``n`` from 0 to T, or T alone."""
+    """Return the ``n`` times of the entries of these tables, from 0 to T; T alone for ``n`` = 1."""
     return np.linspace(T, 0, n, dtype=np.float64)[::-1]
 
 
 def as_times(t: Time) -> Array:
-    """``t`` as a float64 array."""
+    """Return ``t`` as a float64 array."""
     return np.asarray(t, dtype=np.float64)

@@ -9,17 +9,17 @@ from scoresde_fast.sdes.base import Array
 
 
 def exponential(generator: Array, time: Array) -> Array:
-    """exp(A time) (..., 2, 2) for a 2x2 ``generator`` A with real, equal or complex eigenvalues.
+    """Return exp(A time) (..., 2, 2) for a 2x2 ``generator`` A with real, equal or complex eigenvalues.
 
     With a = trace / 2 and w^2 = a^2 - det it is exp(a time) [cosh(w time) I + sinh(w time) / w (A - a I)].
     """
     half_trace = np.trace(generator) / 2
     square = half_trace**2 - determinant(generator)
-    # Where the eigenvalues are equal, rounding leaves a tiny w, whose effect is of second order.
+    # For equal eigenvalues rounding leaves a tiny w, with an effect of second order.
     omega = np.sqrt(abs(square))
     angle = omega * time
     if square > 0:
-        # Under strong damping exp(a time) underflows, cosh(w time) overflows and a + w cancels: form none of them.
+        # For strong damping exp(a time) underflows, cosh(w time) overflows and a + w cancels: compute none of them.
         far = half_trace + np.copysign(omega, half_trace)
         slow = np.exp((determinant(generator) / far if half_trace < 0 else far) * time)
         even, odd = slow * (1 + np.exp(-2 * angle)) / 2, -slow * np.expm1(-2 * angle) / 2
@@ -34,12 +34,12 @@ def exponential(generator: Array, time: Array) -> Array:
 
 
 def determinant(matrix: Array) -> Array:
-    """(..., 2, 2) -> (...)."""
+    """Return the determinants (...) of matrices (..., 2, 2)."""
     return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
 
 
 def inverse(matrix: Array) -> Array:
-    """(..., 2, 2) -> (..., 2, 2)."""
+    """Return the inverses (..., 2, 2)."""
     adjugate = np.stack(
         [
             np.stack([matrix[..., 1, 1], -matrix[..., 0, 1]], axis=-1),
@@ -51,7 +51,7 @@ def inverse(matrix: Array) -> Array:
 
 
 def cholesky(covariance: Array) -> Array:
-    """The lower factor L (..., 2, 2) of L L^T; NaN where ``covariance`` is not positive definite."""
+    """Return L (..., 2, 2), lower triangular with L L^T = ``covariance``; NaN where it is not positive definite."""
     with np.errstate(invalid="ignore", divide="ignore"):
         xx = np.sqrt(covariance[..., 0, 0])
         vx = covariance[..., 1, 0] / xx

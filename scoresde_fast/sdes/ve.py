@@ -16,7 +16,7 @@ from scoresde_fast.sdes.base import Array, Discretisation, Marginal, ScalarSDE, 
 class VESDE(ScalarSDE):
     """dx = sigma(t) sqrt(2 ln(sigma_max / sigma_min)) dw with sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
-    Song et al. 2021, appendix C.  Its discretisation is SMLD, with geometric noise levels.
+    Song et al. 2021, appendix C.  Its discretisation is SMLD with geometric noise levels.
 
     Raises:
         ValueError: 0 < sigma_min < sigma_max does not hold.
@@ -34,7 +34,7 @@ class VESDE(ScalarSDE):
             )
 
     def sigma(self, t: Time) -> Array:
-        """sigma(t), the noise level."""
+        """Return the noise level sigma(t)."""
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** as_times(t)
 
     def drift(self, t: Time) -> Array:
@@ -48,7 +48,7 @@ class VESDE(ScalarSDE):
         return Marginal(np.ones_like(sigma), sigma)
 
     def noise_levels(self, n: int) -> Array:
-        """(n + 1,) ascending noise levels of the ``n``-step process, then the 0 before its first, at index -1."""
+        """Return the ascending noise levels of the ``n``-step process, followed by a 0: index -1 precedes index 0."""
         return np.append(self.sigma(table_times(n, self.T)), 0.0)
 
     def discretise(self, t: Time, n: int) -> Discretisation:

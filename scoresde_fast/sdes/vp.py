@@ -14,7 +14,7 @@ from scoresde_fast.sdes.base import Array, Discretisation, Marginal, ScalarSDE, 
 
 @dataclass(frozen=True)
 class LinearBetaSDE(ScalarSDE):
-    """Base of VP and sub-VP: the drift -beta(t) x / 2 with beta(t) = beta_min + t (beta_max - beta_min).
+    """Base class of VP and sub-VP: drift -beta(t) x / 2 with beta(t) = beta_min + t (beta_max - beta_min).
 
     Raises:
         ValueError: 0 < beta_min <= beta_max does not hold.
@@ -31,11 +31,11 @@ class LinearBetaSDE(ScalarSDE):
             )
 
     def beta(self, t: Time) -> Array:
-        """beta(t)."""
+        """Return beta(t)."""
         return self.beta_min + as_times(t) * (self.beta_max - self.beta_min)
 
     def log_scale(self, t: Time) -> Array:
-        """The log of the marginal's scale: minus half the integral of beta."""
+        """Return the log of the marginal's scale: minus half the integral of beta."""
         t = as_times(t)
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
@@ -68,11 +68,11 @@ class VPSDE(LinearBetaSDE):
         return Discretisation(np.sqrt(1 - beta) - 1, np.sqrt(beta))
 
     def discrete_betas(self, n: int) -> Array:
-        """(n,) beta_i of the ``n``-step process (DDPM)."""
+        """Return beta_i (n,) of the ``n``-step process (DDPM)."""
         return self.beta(table_times(n, self.T)) / n
 
     def discrete_std(self, label: Time, n: int) -> Array:
-        """Deviation of the ``n``-step process at the index ``label``, truncated to an integer."""
+        """Return the standard deviation of the ``n``-step process at the index ``label``, truncated to an integer."""
         alpha_bar = np.cumprod(1 - self.discrete_betas(n))
         return np.sqrt(1 - alpha_bar)[np.asarray(label).astype(np.int64)]
 
@@ -81,7 +81,7 @@ class VPSDE(LinearBetaSDE):
 class SubVPSDE(LinearBetaSDE):
     """dx = -beta(t) x / 2 dt + sqrt(beta(t) (1 - exp(-2 B(t)))) dw (Song et al. 2021, equation 12).
 
-    B is the integral of beta.  The deviation of x(t) given x(0) is 1 - exp(-B(t)), the square of VP's.
+    B is the integral of beta.  The standard deviation of x(t) given x(0) is 1 - exp(-B(t)), the square of VP's.
     """
 
     name: ClassVar[str] = "subvpsde"

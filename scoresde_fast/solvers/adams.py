@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adams methods: polynomials through the last evaluations, integrated over a step.
+"""Adams methods: the polynomial through the last evaluations, integrated over a step.
 
 `ExponentialAdams` is the family in data prediction, with or without a corrector and noise.  With h the length of a step
-in half the log-SNR, the equation of `noise_schedule` has the solution
+in half the log-SNR l, the equation of `noise_schedule` has the solution
 
     x' = std' / std exp(-eta^2 h) x + scale' (1 - exp(-(1 + eta^2) h)) m + std' sqrt(1 - exp(-2 eta^2 h)) z,
 
 where m is the mean of x0 over the step with the weight exp((1 + eta^2) l).  A method replaces x0 by the polynomial
-through its last values.  A predictor has the values up to the start of the step.  A corrector also has the value at the
-end of the step, where the network has been evaluated, and shares the predictor's noise.  Both have the same decay of x,
-so the corrected state is the predicted one plus a combination of outputs.  The row of the next step includes that
-combination, and so a step costs one evaluation.
+through its last values: a predictor uses the values up to the start of the step, a corrector also the value at its end.
+Predictor and corrector have the same coefficient of x and the same noise z, so the corrected state is the predicted one
+plus a combination of outputs.  The row of the next step adds this combination, so that a step costs one evaluation.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from scoresde_fast.solvers.noise_schedule import NoiseSchedule
 from scoresde_fast.solvers.table import AnyRow, Row
 
 NODES = 16
-"""Gauss-Legendre nodes per step: exact to rounding for the exponentials and polynomials of a step here."""
+"""Number of Gauss-Legendre nodes per step: exact to rounding for the integrands of these methods."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class ExponentialAdams:
     """An exponential Adams method.
 
     Attributes:
-        order: number of values that the predictor interpolates; the corrector has one more.
+        order: number of values that the predictor interpolates; the corrector interpolates one more.
         corrector: whether there is a corrector.
-        eta: the noise, relative to that of the reverse SDE.
-        midpoint: take the mean of a straight line at the middle of the step, as DPM-Solver++ and UniPC (with
-            B(h) = e^h - 1) publish it, instead of its exact mean; the order is the same.
+        eta: noise relative to that of the reverse SDE.
+        midpoint: for two values, take the polynomial at the middle of the step instead of its exact mean, as published
+            for DPM-Solver++ and for UniPC with B(h) = e^h - 1; the order is the same.
     """
 
     order: int
@@ -46,7 +45,7 @@ class ExponentialAdams:
     midpoint: bool = False
 
     def rows(self, sde: ScalarSDE, grid: TimeGrid) -> list[AnyRow]:
-        """The rows of the table; the first steps use the past values that exist."""
+        """Return one row per step; the first steps use the past values that exist."""
         schedule = NoiseSchedule.at(sde, grid.edges)
         exponent = self.eta**2 * schedule.h
         decay = schedule.std[1:] / schedule.std[:-1] * np.exp(-exponent)
@@ -60,7 +59,7 @@ class ExponentialAdams:
         return [Row(t, derive, x, outputs=tuple(x0), noise=z) for t, derive, x, x0, z in columns]
 
     def weights(self, schedule: NoiseSchedule, count: int, *, ahead: bool = False) -> Array:
-        """(n, count) weights of the values of x0, newest first; with ``ahead`` the first is at the end of the step."""
+        """Return the weights (n, count) of the values of x0, newest first; ``ahead``: from the end of the step on."""
         edges, rate = schedule.half_log_snr, 1 + self.eta**2
         points = evaluation_points(edges, count, ahead=ahead)
         nodes, weights = gauss_legendre(edges)
@@ -73,40 +72,39 @@ class ExponentialAdams:
 
 
 def evaluation_points(edges: Array, count: int, *, ahead: bool = False) -> Array:
-    """(n, count) the ``edges`` (n + 1,) at which each step knows values: 0, 1, ... steps ago, NaN before the first.
+    """Return, for each step between ``edges`` (n + 1,), the last ``count`` edges, newest first: (n, count).
 
-    With ``ahead`` the end of the step comes first.
+    The newest is the start of the step, with ``ahead`` its end.  Entries before the first edge are NaN.
     """
-    n = len(edges) - 1
-    known = np.append(np.full(count, np.nan), edges)
-    newest = np.arange(n) + count + ahead
-    return np.stack([known[newest - j] for j in range(count)], axis=1)
+    padded = np.append(np.full(count, np.nan), edges)
+    newest = np.arange(len(edges) - 1) + count + ahead
+    return np.stack([padded[newest - j] for j in range(count)], axis=1)
 
 
 def lagrange(points: Array, at: Array) -> Array:
-    """The Lagrange polynomials through ``points`` (n, p) at ``at`` (n, k) -> (n, k, p); 0 where a point is NaN."""
+    """Return the Lagrange polynomials of ``points`` (n, p) at ``at`` (n, k) as (n, k, p); 0 for points that are NaN."""
     basis = np.zeros((*at.shape, points.shape[1]))
     for j in range(points.shape[1]):
         others = np.delete(points, j, axis=1)[:, None, :]
         ratios = (at[..., None] - others) / (points[:, None, j : j + 1] - others)
-        known = ~np.isnan(points[:, j])
-        basis[known, :, j] = np.prod(np.where(np.isnan(others), 1.0, ratios), axis=-1)[known]
+        exists = ~np.isnan(points[:, j])
+        basis[exists, :, j] = np.prod(np.where(np.isnan(others), 1.0, ratios), axis=-1)[exists]
     return basis
 
 
 def gauss_legendre(edges: Array) -> tuple[Array, Array]:
-    """Gauss-Legendre nodes and weights, (n, NODES) each, over every step between ``edges`` (n + 1,)."""
+    """Return Gauss-Legendre nodes and weights, (n, NODES) each, for the steps between ``edges`` (n + 1,)."""
     x, w = np.polynomial.legendre.leggauss(NODES)
     half = np.diff(edges)[:, None] / 2
     return edges[:-1, None] + half * (x + 1), half * w
 
 
 def mean_weights(points: Array, nodes: Array, density: Array) -> Array:
-    """(n, p) weights of the values at ``points`` in the mean of their polynomial over each step.
+    """Return the weights (n, p) by which values at ``points`` give the mean of their polynomial over each step.
 
     Args:
-        points: (n, p) where the values are; NaN for values that do not exist.
+        points: (n, p) interpolation points; NaN for values that do not exist.
         nodes: (n, k) quadrature nodes.
-        density: (n, k) their weights, of any sum.
+        density: (n, k) quadrature weights, not normalised.
     """
     return np.einsum("nk,nkp->np", density, lagrange(points, nodes)) / density.sum(1, keepdims=True)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Correctors: steps of Langevin dynamics at a fixed time, between the steps of a predictor.
 
-A corrector is a function ``(sde, grid, snr)`` -> one row for each time of the grid, listed in `CORRECTORS`.
+To add a corrector, write a function ``(sde, grid, snr)`` -> one row for each time of the grid, and list it in
+`CORRECTORS`.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def annealed_langevin(sde: SDE, grid: TimeGrid, snr: float) -> list[AnyRow]:
 def _annealed_langevin_of_pairs(sde: CLDSDE, grid: TimeGrid, snr: float) -> list[AnyRow]:
     """u + e S score + sqrt(2 e) L z with e = 2 snr^2, where S = L L^T is the covariance of u(t) | x(0).
 
-    This is the step of images in the coordinates L^-1 u, in which the noise has deviation 1.  The score of x is
-    recovered from that of v (`CLDSDE.joint_score`).
+    This is `annealed_langevin` in the coordinates L^-1 u, in which the noise has standard deviation 1.  The score of x
+    is recovered from that of v (`CLDSDE.joint_score`).
     """
     size = 2 * snr**2
     covariances = size * sde.marginal(grid.times).covariance
@@ -49,14 +50,19 @@ def _annealed_langevin_of_pairs(sde: CLDSDE, grid: TimeGrid, snr: float) -> list
 
 
 def _alpha(sde: ScalarSDE, grid: TimeGrid) -> Array:
-    """(n,) the factor alpha; NaN where the step is so long that alpha would be negative."""
+    """Return the factor alpha (n,); NaN where it is not positive, because the step is too long."""
     alpha = sde.langevin_alpha(grid.table_times(sde), grid.dt)
     return np.where(alpha > 0, alpha, np.nan)
 
 
 @dataclass(frozen=True)
 class Corrector:
-    """A corrector: ``fill(sde, grid, snr)`` -> its rows, and the SDEs on which it is defined."""
+    """A corrector.
+
+    Attributes:
+        fill: ``fill(sde, grid, snr)`` -> one row for each time of the grid.
+        sdes: SDEs on which it is defined.
+    """
 
     fill: Callable[[SDE, TimeGrid, float], list[AnyRow]]
     sdes: tuple[type[SDE], ...]
@@ -71,7 +77,7 @@ CORRECTORS: dict[str, Corrector] = {
 def with_corrector(
     name: str, sde: SDE, fill: Callable[[TimeGrid], list[AnyRow]], *, steps: int, snr: float
 ) -> Callable[[TimeGrid], list[AnyRow]]:
-    """Return ``fill``, from a grid to the rows of a predictor, with ``steps`` corrector rows before each step.
+    """Return ``fill`` (grid -> rows of a predictor) extended by ``steps`` corrector rows before each step.
 
     Raises:
         ValueError: the name is unknown, the corrector is not defined on ``sde``, or ``steps`` or ``snr`` is too small.
@@ -79,7 +85,7 @@ def with_corrector(
     if name not in CORRECTORS:
         raise ValueError(unknown("corrector", name, [*CORRECTORS, "none"]))
     if not isinstance(sde, CORRECTORS[name].sdes):
-        fitting = " or ".join(repr(other) for other, known in CORRECTORS.items() if isinstance(sde, known.sdes))
+        fitting = " or ".join(repr(other) for other, entry in CORRECTORS.items() if isinstance(sde, entry.sdes))
         raise ValueError(f"corrector {name!r} is not defined on the SDE {sde.name!r}; choose {fitting}, or 'none'")
     if steps < 1:
         raise ValueError(f"corrector_steps is {steps}; it must be at least 1, or choose corrector='none'")
@@ -89,9 +95,9 @@ def with_corrector(
     def fill_both(grid: TimeGrid) -> list[AnyRow]:
         rows: list[AnyRow] = []
         predictions = fill(grid)
-        length = len(predictions) // len(grid)
+        rows_per_step = len(predictions) // len(grid)
         for i, correction in enumerate(CORRECTORS[name].fill(sde, grid, snr)):
-            rows += [*[correction] * steps, *predictions[i * length : (i + 1) * length]]
+            rows += [*[correction] * steps, *predictions[i * rows_per_step : (i + 1) * rows_per_step]]
         return rows
 
     return fill_both

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDIM (Song, Meng & Ermon 2020): steps with a constant noise prediction e and some of the posterior's noise."""
+"""DDIM (Song, Meng & Ermon 2020): a constant noise prediction e in each step, and part of the posterior's noise."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from scoresde_fast.solvers.table import AnyRow, Row
 
 @solver("ddim", source="Song, Meng & Ermon 2020, equations 12 and 16", deterministic=True, finish=posterior_mean)
 def ddim(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float = 0.0) -> list[AnyRow]:
-    """scale' x0 + sqrt(std'^2 - sigma^2) e + sigma z; sigma is ``eta`` times the deviation of x' given x and x0.
+    """scale' x0 + sqrt(std'^2 - sigma^2) e + sigma z; sigma is ``eta`` times the standard deviation of x' | x, x0.
 
     Raises:
         ValueError: ``eta`` is greater than 1.
     """
     if eta > 1:
-        raise ValueError(f"eta is {eta:g}; solver 'ddim' takes at most 1, the noise of the posterior")
+        raise ValueError(f"eta is {eta:g}; solver 'ddim' allows at most 1, the noise of the posterior")
     schedule = NoiseSchedule.at(sde, grid.edges)
     decay = schedule.scale[1:] / schedule.scale[:-1]
     sigma = eta * schedule.std[1:] * np.sqrt(-np.expm1(-2 * schedule.h))

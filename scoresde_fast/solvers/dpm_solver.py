@@ -5,7 +5,7 @@ With h the length of a step in l, half the log-SNR, every step and stage is
 
     x' = std' / std x + scale' (1 - e^-h) m,
 
-where m is a mean of x0: of the last evaluations (multistep, Adams-Bashforth) or of stages (singlestep, Runge-Kutta).
+where m is a mean of x0 from past evaluations (multistep, Adams-Bashforth) or from stages (singlestep, Runge-Kutta).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from scoresde_fast.solvers.table import AnyRow, Row
     finish=posterior_mean,
 )
 def dpmpp_2m(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
-    """m from the straight line through the last two x0, at the middle of the step."""
+    """m is the straight line through the last two x0, at the middle of the step."""
     return ExponentialAdams(2, midpoint=True).rows(sde, grid)
 
 
 @solver("dpmpp_3m", source="Lu et al. 2022 (DPM-Solver++)", deterministic=True, orders=(3,), finish=posterior_mean)
 def dpmpp_3m(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
-    """m from the parabola through the last three x0; the second step is one of `dpmpp_2m`."""
+    """m is the mean of the parabola through the last three x0; the second step is one of `dpmpp_2m`."""
     return ExponentialAdams(3, midpoint=True).rows(sde, grid)
 
 
@@ -58,7 +58,7 @@ def dpmpp_2m_sde(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta:
     finish=posterior_mean,
 )
 def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
-    """A first-order step to the middle of the step, then the whole step with the x0 found there."""
+    """A first-order step to the middle of the step, then the whole step with the x0 evaluated there."""
     start, end = NoiseSchedule.at(sde, grid.edges), NoiseSchedule.at(sde, grid.edges[1:])
     middle = start.inside_steps(1 / 2)
     decay_half, gain_half, _ = _coefficients(start, middle)
@@ -80,13 +80,13 @@ def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[
     finish=posterior_mean,
 )
 def dpmpp_3s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
-    """Stages after 1/3 and 2/3 of the step; each line of x0 goes from the start of the step to the stage before."""
+    """Stages after 1/3 and 2/3 of the step; each uses the line through x0 at the start and at the previous stage."""
     start, end = NoiseSchedule.at(sde, grid.edges), NoiseSchedule.at(sde, grid.edges[1:])
     first, second = start.inside_steps(1 / 3), start.inside_steps(2 / 3)
     decay_1, gain_1, _ = _coefficients(start, first)
     decay_2, gain_2, slope_2 = _coefficients(start, second)
     decay_3, gain_3, slope_3 = _coefficients(start, end)
-    # Differences to the stage before, extended to the end of the stage.
+    # The previous stage is after 1/2 of stage 2 and after 2/3 of stage 3: extend the difference to the end.
     slope_2, slope_3 = slope_2 * 2, slope_3 * 1.5
     x0, x0_first, x0_second = (schedule.data_predictions() for schedule in (start, first, second))
     rows: list[AnyRow] = []
@@ -100,7 +100,7 @@ def dpmpp_3s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[
 
 
 def _coefficients(start: NoiseSchedule, end: NoiseSchedule) -> tuple[Array, Array, Array]:
-    """(n,) coefficients from each step's start to ``end``: of x, of a constant x0, of an x0 that rises from 0 to 1."""
+    """Return coefficients (n,) from each step's start to ``end``: of x, of a constant x0, of x0 rising from 0 to 1."""
     h = end.half_log_snr - start.half_log_snr[:-1]
     gain = end.scale * -np.expm1(-h)
     return end.std / start.std[:-1], gain, end.scale - gain / h

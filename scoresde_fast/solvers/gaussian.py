@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exact distribution of a run on Gaussian data, without drawing a sample.
+"""The exact distribution of a run on Gaussian data, computed without samples.
 
 The score of Gaussian data is linear in the state, so every row is an affine map of the registers and the distribution
-stays Gaussian: `propagate` carries its mean and covariance through a table.  Testing a solver is then linear algebra.
-A state here is one element of an image, or one pair (x, v).
+stays Gaussian: `propagate` carries its mean and covariance through a table.  A state is one element of an image, or one
+pair (x, v).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from scoresde_fast.sdes.linalg import inverse
 from scoresde_fast.solvers.table import HISTORY, AnyRow, PairRow, StepTable
 
 REGISTERS = 2 + HISTORY
-"""The state, the saved state, and the derived outputs, newest first."""
-SAVED, NEWEST = 1, 2
+"""Number of registers: the state, the saved state, and the derived outputs, newest first."""
+SAVED, NEWEST = 1, 2  # indices of the saved state and of the newest output
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +30,23 @@ class Gaussian:
     covariance: Array
 
 
+class RowMaps(NamedTuple):
+    """A row on the registers r: r <- ``evaluate`` r + ``shift``, then r <- ``combine`` r, and noise on the state.
+
+    Attributes:
+        evaluate, shift: the new derived output, after the older ones have moved back by one.
+        combine: the next state, and the saved state.
+        noise: factor of the normal noise that the state receives.
+    """
+
+    evaluate: Array
+    shift: Array
+    combine: Array
+    noise: Array
+
+
 def marginal(sde: SDE, t: float, mean: float, std: float) -> Gaussian:
-    """The state at ``t`` for data N(mean, std^2)."""
+    """Return the distribution of the state at ``t`` for data N(mean, std^2)."""
     if isinstance(sde, CLDSDE):
         kernel = sde.marginal(t, position_variance=std**2)
         return Gaussian(kernel.mean[:, 0] * mean, kernel.covariance)
@@ -40,20 +56,20 @@ def marginal(sde: SDE, t: float, mean: float, std: float) -> Gaussian:
 
 
 def prior(sde: SDE) -> Gaussian:
-    """The prior, in which sampling starts at T."""
+    """Return the prior, from which sampling starts at T."""
     return Gaussian(np.zeros(sde.parts), np.diag(np.square(sde.prior_stds)))
 
 
 def propagate(table: StepTable, sde: SDE, data: tuple[float, float], start: Gaussian) -> Gaussian:
-    """Return the state after a run.
+    """Return the distribution of the state after a run.
 
     Args:
         table: the rows of a solver.
         sde: the SDE for which the table was built.
-        data: mean and deviation of the Gaussian data, whose exact score drives the run.
-        start: the state at T.
+        data: mean and standard deviation of the Gaussian data, whose exact score is used.
+        start: the distribution of the state at T.
 
-    A Langevin row takes the step size in the limit of many elements, with mean squares in place of the norms.
+    The step size of Langevin rows is that for many elements: squared norms are replaced by expectations.
     """
     p = sde.parts
     means: Array = np.zeros(REGISTERS * p)
@@ -71,25 +87,25 @@ def propagate(table: StepTable, sde: SDE, data: tuple[float, float], start: Gaus
     return Gaussian(means[:p], covariance[:p, :p])
 
 
-def row_maps(row: AnyRow, sde: SDE, data: tuple[float, float]) -> tuple[Array, Array, Array, Array]:
-    """The maps of a row on the registers: the evaluation's matrix and shift, the step's matrix, the noise's factor."""
+def row_maps(row: AnyRow, sde: SDE, data: tuple[float, float]) -> RowMaps:
+    """Return the maps of a row; the arguments are those of `propagate`."""
     p = sde.parts
     size = REGISTERS * p
     evaluate, shift, combine = np.eye(size), np.zeros(size), np.eye(size)
     if row.derive is not None:
         from_state, from_score = (np.reshape(part, (p, -1)) for part in row.derive)
-        here = marginal(sde, row.t, *data)
-        # The score of the last part: of the image, or of the velocity.
-        slope = -(inverse(here.covariance) if p == 2 else 1 / here.covariance)[-1:]
+        at_t = marginal(sde, row.t, *data)
+        # The score of the last part, that is of the image or of the velocity, is slope (x - mean).
+        slope = -(inverse(at_t.covariance) if p == 2 else 1 / at_t.covariance)[-1:]
         newest = slice(NEWEST * p, (NEWEST + 1) * p)
         evaluate[NEWEST * p :] = np.eye(size)[SAVED * p : -p]
         evaluate[newest] = 0.0
         evaluate[newest, :p] = from_state + from_score @ slope
-        shift[newest] = -(from_score @ slope @ here.mean)
+        shift[newest] = -(from_score @ slope @ at_t.mean)
     combine[:p] = 0.0
     for index, matrix in enumerate([row.state, row.saved, *row.outputs]):
         combine[:p, index * p : (index + 1) * p] = matrix
     if row.save:
         combine[SAVED * p : NEWEST * p] = np.eye(size)[:p]
     noise = row.noise if isinstance(row, PairRow) else np.array([[row.noise]])
-    return evaluate, shift, combine, noise
+    return RowMaps(evaluate, shift, combine, noise)

@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gDDIM (Zhang et al. 2022): exponential integrators of CLD from the velocity's score alone.
+"""gDDIM (Zhang et al. 2022): exponential integrators for CLD that need only the velocity's score.
 
 **The probability flow.**  With R R^T = Sigma and dR/dt = (F + G G^T Sigma^-1 / 2) R the score of the pair is
-s = -R^-T e, where e changes slowly: for data in one point it is constant.  The flow is
+s = -R^-T e, where e changes slowly; it is constant for a single data point.  The flow is
 
     u(t') = Psi(t', t) u(t) + integral from t to t' of [Psi(t', tau) G G^T R^-T(tau) / 2] e(tau) dtau,
 
-with e the polynomial through its last values.  R is the Cholesky factor L turned by an angle,
-R = L [cos, sin; -sin, cos](theta) with theta' = beta L_vv / (M L_xx), so G G^T R^-T / 2 e =
-beta Gamma / L_vv [-sin, cos](theta) e in the row of v.  The position's score, which the network does not give, follows
-from the velocity's (`CLDSDE.joint_score`).
+with e replaced by the polynomial through its last values.  R is the Cholesky factor L times a rotation,
+R = L [cos, sin; -sin, cos](theta) with theta' = beta L_vv / (M L_xx).  So the v component of G G^T R^-T / 2 e is
+beta Gamma / L_vv [-sin, cos](theta) e; the x component is 0.  The position's score, which the network does not give,
+follows from the velocity's (`CLDSDE.joint_score`).
 
-**The reverse SDE** (lambda = 1).  Given x(0) = D the diffusion is Gaussian, and its reverse from t to t' < t is
+**The reverse SDE** (lambda = 1).  Given x(0) = D the process is Gaussian, and its reverse from t to t' < t is
 
     u(t') | u(t), D  ~  N(A u(t) + B D, C)
     A = Sigma(t') Psi(t, t')^T Sigma(t)^-1        B = Q(t') - A Q(t)        C = Sigma(t') - A Psi(t, t') Sigma(t'),
 
-where Q D and Sigma are mean and covariance of u given D.  D = E[x(0) | u(t)] (`SDE.denoised`) changes slowly, and B D
-is the integral of A(t', tau) G G^T Sigma^-1 Q(tau) D(tau).  With D the polynomial in tau through its last values, this
-is an Adams step, as SDE-DPM-Solver++ (Lu et al. 2022) is on images.
+where Q D and Sigma are the mean and covariance of u given D.  For other data D becomes E[x(0) | u(tau)]
+(`SDE.denoised`), which changes slowly, and B D the integral of A(t', tau) G G^T Sigma^-1 Q(tau) D(tau) over tau.  An
+Adams step replaces D by the polynomial through its last values, like SDE-DPM-Solver++ (Lu et al. 2022).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow
 
 
 def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
-    """The denoising row E[u(0) | u(t)] of position and velocity, where a step would need the score below t."""
+    """Return the denoising row E[u(0) | u(t)]; a step to 0 would need the score at times below t."""
     mean = sde.propagator(t, 0.0)
     covariance = sde.transition(0.0, t).covariance + sde.numerical_eps * IDENTITY
-    # Tweedie's formula takes the noise since 0 away, then the propagator undoes the drift.
+    # Tweedie's formula removes the noise since 0, then the propagator undoes the drift.
     return PairRow(t, derive=(*sde.joint_score(t),), state=mean, outputs=(mean @ covariance,))
 
 
@@ -51,19 +51,19 @@ def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
     finish=posterior_mean,
 )
 def gddim(sde: SDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2, eta: float = 0.0) -> list[AnyRow]:
-    """An Adams-Bashforth step of ``order``: in e of the flow, or with ``eta`` 1 in D of the reverse SDE.
+    """An Adams-Bashforth step: in e on the flow, or with ``eta`` 1 in D on the reverse SDE.
 
     Raises:
         ValueError: ``eta`` is neither 0 nor 1.
     """
     assert isinstance(sde, CLDSDE)
     if eta not in (0.0, 1.0):
-        raise ValueError(f"eta is {eta:g}; solver 'gddim' takes 0, the probability flow, or 1, the reverse SDE")
+        raise ValueError(f"eta is {eta:g}; solver 'gddim' allows 0 (the probability flow) or 1 (the reverse SDE)")
     return reverse_sde_rows(sde, grid, order) if eta else flow_rows(sde, grid, order)
 
 
 def flow_rows(sde: CLDSDE, grid: TimeGrid, order: int) -> list[AnyRow]:
-    """Steps of the probability flow; the first ones use the past values that exist."""
+    """Return steps of the probability flow; the first ones use the past values that exist."""
     factor = RotatedFactor(sde, grid)
     mean = sde.propagator(grid.times, grid.ends)
     joint = sde.joint_score(grid.times)
@@ -77,22 +77,22 @@ def flow_rows(sde: CLDSDE, grid: TimeGrid, order: int) -> list[AnyRow]:
 
 
 class RotatedFactor:
-    """The factor R over a grid, and the integrals of its steps by quadrature in log t, in which all is smooth.
+    """The factor R over a grid, and integrals over its steps, by quadrature in log t, where integrands are smooth.
 
     Attributes:
-        angles: (n,) theta at the start of each step; 0 at the first.
+        angles: (n,) theta at the start of each step; 0 for the first.
     """
 
     def __init__(self, sde: CLDSDE, grid: TimeGrid) -> None:
         self.sde, self.grid = sde, grid
         x, self._w = np.polynomial.legendre.leggauss(NODES)
-        # Integrals of the Lagrange polynomials from -1 to each node, by their Legendre coefficients.
+        # (node, polynomial) integrals of the Lagrange polynomials from -1 to each node, by their Legendre coefficients.
         legendre = np.polynomial.legendre
         coefficients = np.linalg.inv(legendre.legvander(x, NODES - 1))
         upto = np.stack([legendre.legval(x, legendre.legint(c, lbnd=-1)) for c in coefficients.T], axis=1)
         width = np.log(grid.ends / grid.times)
         self._tau = grid.times[:, None] * np.exp(width[:, None] * (x + 1) / 2)  # (n, NODES), falling
-        self._dtau = self._tau * width[:, None] / 2  # per unit of x
+        self._dtau = self._tau * width[:, None] / 2  # d tau / dx
         self._L = cholesky(sde.flowing_covariance(self._tau))
         speed = sde.beta(self._tau) * sde.m_inv * self._L[..., 1, 1] / self._L[..., 0, 0] * self._dtau
         turns = speed @ self._w
@@ -100,13 +100,13 @@ class RotatedFactor:
         self._theta = self.angles[:, None] + speed @ upto.T
 
     def root(self, t: Array, theta: Array) -> Array:
-        """R (..., 2, 2) at times ``t`` with their angles."""
+        """Return R (..., 2, 2) at times ``t`` with angles ``theta``."""
         cos, sin = np.cos(theta), np.sin(theta)
         turn = np.stack([np.stack([cos, sin], axis=-1), np.stack([-sin, cos], axis=-1)], axis=-2)
         return cholesky(self.sde.flowing_covariance(t)) @ turn
 
     def weights(self, order: int) -> Array:
-        """(n, order, 2, 2) the weights in each step of the e of 0, 1, ... evaluations ago; 0 before the first."""
+        """Return the weights (n, order, 2, 2) of the last values of e, newest first; 0 for values that do not exist."""
         tau, theta = self._tau, self._theta
         kick = self.sde.propagator(tau, self.grid.ends[:, None])[..., 1]
         size = self.sde.beta(tau) * self.sde.damping / self._L[..., 1, 1] * self._dtau * self._w
@@ -116,14 +116,14 @@ class RotatedFactor:
 
 
 def reverse_sde_rows(sde: CLDSDE, grid: TimeGrid, order: int) -> list[AnyRow]:
-    """Steps of the reverse SDE; the first ones use the past values that exist."""
+    """Return steps of the reverse SDE; the first ones use the past values that exist."""
     times, ends = grid.times, grid.ends
     A = _reverse_mean(sde, ends, times)
     forward, sigma = sde.propagator(ends, times), sde.flowing_covariance(ends)
     C = sigma - A @ forward @ sigma
     noise = cholesky((C + C.swapaxes(-1, -2)) / 2)
     weights = data_weights(sde, grid, order)
-    # Together they are B, which is known exactly.
+    # The weights sum to B, which is known exactly.
     B = _data_mean(sde, ends) - np.einsum("nij,nj->ni", A, _data_mean(sde, times))
     weights[:, 0] = B - weights[:, 1:].sum(1)
     denoised = sde.denoised(times)
@@ -137,18 +137,18 @@ def reverse_sde_rows(sde: CLDSDE, grid: TimeGrid, order: int) -> list[AnyRow]:
 
 
 def _reverse_mean(sde: CLDSDE, low: Array, high: Array) -> Array:
-    """A (..., 2, 2) from ``high`` to ``low``."""
+    """Return A (..., 2, 2) from the times ``high`` to ``low``."""
     forward = sde.propagator(low, high)
     return sde.flowing_covariance(low) @ forward.swapaxes(-1, -2) @ inverse(sde.flowing_covariance(high))
 
 
 def _data_mean(sde: CLDSDE, t: Array) -> Array:
-    """Q (..., 2): the mean of u(t) for the position 1 at 0."""
+    """Return Q (..., 2): the mean of u(t) for x(0) = 1."""
     return sde.propagator(np.zeros_like(t), t)[..., 0]
 
 
 def data_weights(sde: CLDSDE, grid: TimeGrid, order: int) -> Array:
-    """(n, order, 2) weights of the D of 0, 1, ... evaluations ago in each step, by quadrature; 0 before the first."""
+    """Return the weights (n, order, 2) of the last values of D, newest first; 0 for values that do not exist."""
     x, w = np.polynomial.legendre.leggauss(NODES)
     width = np.log(grid.times / grid.ends)[:, None]
     tau = grid.ends[:, None] * np.exp(width * (x + 1) / 2)

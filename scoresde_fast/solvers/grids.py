@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time grids: the times at which a solver evaluates, and the lengths of its steps.
 
-A spacing is a function ``(sde, start, stop, fraction)`` -> the times (n,) after the fractions (n,) of the way from
-``start`` down to ``stop``, exact to rounding.  To add a grid, write one and list it in `GRIDS`.
+To add a grid, write a function ``(sde, start, stop, fraction)`` that maps fractions (n,) in [0, 1] to times (n,) from
+``start`` (0) down to ``stop`` (1).  List it in `GRIDS`, in the help of ``SolverOptions.grid`` and in the type of
+``configs.schema.SamplingConfig.grid``; a test compares the three.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ def quadratic(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
 
 
 def sqrt(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
-    """Evenly spaced in sqrt(t): as `quadratic`, but coarser near eps."""
+    """Evenly spaced in sqrt(t): like `quadratic`, but coarser near eps."""
     return uniform(sde, np.sqrt(start), np.sqrt(stop), fraction) ** 2
 
 
 def karras(sde: SDE, start: float, stop: float, fraction: Array, rho: float = 7.0) -> Array:
-    """Evenly spaced in (std / scale)^(1 / rho) (Karras et al. 2022, equation 5); on CLD of the position."""
+    """Evenly spaced in (std / scale)^(1 / rho), on CLD of the position (Karras et al. 2022, equation 5)."""
     high, low = sde.noise_to_signal(np.array([start, stop])) ** (1 / rho)
     return time_of(sde, uniform(sde, high, low, fraction) ** rho, stop, start)
 
 
 def logsnr(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
-    """Evenly spaced in log(scale / std), half the log-SNR (Lu et al. 2022); on CLD of the position."""
+    """Evenly spaced in log(scale / std), half the log-SNR, on CLD of the position (Lu et al. 2022)."""
     high, low = np.log(sde.noise_to_signal(np.array([start, stop])))
     return time_of(sde, np.exp(uniform(sde, high, low, fraction)), stop, start)
 
@@ -56,13 +57,14 @@ GRIDS: dict[str, Callable[[SDE, float, float, Array], Array]] = {
 
 @dataclass(frozen=True)
 class TimeGrid:
-    """``n`` steps down from T.
+    """``n`` steps downwards in time.
 
     Attributes:
-        times: (n,) the start of each step, where the score is evaluated.
-        dt: (n,) the length of each step, positive.
-        published: the grid of score_sde: ``n`` points from T to eps and steps of T / n, so that the last step ends
-            beyond eps, and discrete solvers take the tables of the ``n``-step process.  Other grids end at eps.
+        times: (n,) start of each step, where the score is evaluated.
+        dt: (n,) length of each step, positive.
+        published: whether this is the grid of score_sde: ``n`` points from T to eps and steps of T / n, so that the
+            last step ends below eps, and discrete solvers use the tables of the ``n``-step process.  Other grids end at
+            eps.
     """
 
     times: Array
@@ -71,7 +73,7 @@ class TimeGrid:
 
     @classmethod
     def between(cls, edges: Array) -> TimeGrid:
-        """The steps between the falling ``edges`` (n + 1,)."""
+        """Return the grid of the steps between ``edges`` (n + 1,), which descend."""
         return cls(edges[:-1], -np.diff(edges), published=False)
 
     def __len__(self) -> int:
@@ -79,24 +81,24 @@ class TimeGrid:
 
     @property
     def ends(self) -> Array:
-        """(n,) the end of each step."""
+        """(n,) end of each step."""
         return self.times - self.dt
 
     @property
     def edges(self) -> Array:
-        """(n + 1,) the starts of the steps, and the end of the last."""
+        """(n + 1,) starts of the steps, and the end of the last one."""
         return np.append(self.times, self.ends[-1])
 
     def table_times(self, sde: SDE) -> Array:
-        """(n,) the times of a discrete solver's coefficients: those of the published tables, or the grid's own."""
+        """Return the times (n,) of a discrete solver's coefficients: those of the published tables, or ``times``."""
         n = len(self)
         return table_times(n, sde.T)[table_index(self.times, n, sde.T)] if self.published else self.times
 
     def discretise(self, sde: ScalarSDE) -> Discretisation:
-        """The forward step that each step of the grid reverses."""
+        """Return the forward step that each step of the grid reverses."""
         if self.published:
             return sde.discretise(self.times, len(self))
-        return sde.discretise_between(self.times - self.dt, self.times)
+        return sde.discretise_between(self.ends, self.times)
 
 
 def make_grid(
@@ -109,14 +111,13 @@ def make_grid(
     through: Sequence[float] = (),
     published: bool = True,
 ) -> TimeGrid:
-    """Return the grid ``name`` of ``steps`` steps from ``start`` or T to ``eps``, with edges at the times ``through``.
+    """Return the grid ``name`` with ``steps`` steps from ``start`` (default T) to ``eps``, and edges at ``through``.
 
-    With ``published`` the uniform grid of images is that of score_sde (Song et al. 2021, algorithms 2 and 3), which
-    ends beyond eps.  Every other grid ends at eps.
+    With ``published`` the uniform grid on a `ScalarSDE` is that of score_sde (Song et al. 2021, algorithms 2 and 3),
+    which ends below eps; it ignores ``start`` and ``through``.  Every other grid ends at eps.
 
     Raises:
-        ValueError: the name is unknown, ``steps`` is below 1 or too small for ``through``, or ``eps`` is not inside
-            (0, T).
+        ValueError: the name is unknown, ``steps`` is below 1 or too small for ``through``, or ``eps`` is not in (0, T).
     """
     if name not in GRIDS:
         raise ValueError(unknown("time grid", name, GRIDS))
@@ -128,14 +129,14 @@ def make_grid(
     start = sde.T if start is None else start
     fixed = np.array([start, *sorted(through, reverse=True), eps])
     if steps < len(fixed) - 1:
-        raise ValueError(f"{steps} steps cannot stop at {len(fixed) - 2} times on the way; take more steps")
+        raise ValueError(f"{steps} steps cannot pass through {len(fixed) - 2} given times; take more steps")
     spacing, fraction = GRIDS[name], np.array([0.0, 1.0])
     if through:
         fraction = np.insert(fraction, 1, invert(lambda f: -spacing(sde, start, eps, f), -fixed[1:-1], 0.0, 1.0))
+    # Round the fixed edges to distinct indices; between them the fractions are evenly spaced.
     index = np.round(fraction * steps).astype(int)
     for i in range(1, len(index) - 1):
         index[i] = np.clip(index[i], index[i - 1] + 1, steps - (len(index) - 1 - i))
-    # Between the fixed edges the fractions are evenly spaced.
     edges = spacing(sde, start, eps, np.interp(np.arange(steps + 1), index, fraction))
     edges[index] = fixed
     return TimeGrid.between(edges)
@@ -144,4 +145,4 @@ def make_grid(
 def require_steps(steps: int, least: int = 1) -> None:
     """Raise ``ValueError`` unless ``steps`` is an integer of at least ``least``."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
-        raise ValueError(f"steps is {steps!r}; it must be a whole number of at least {least}")
+        raise ValueError(f"steps is {steps!r}; it must be an integer of at least {least}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heun's method in the noise-to-signal ratio s, with the churn of EDM's stochastic sampler (Karras et al. 2022)."""
+"""Heun's method in the noise-to-signal ratio s, with the churn of the EDM sampler (Karras et al. 2022)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import AnyRow, Row
 
 MAX_CHURN = np.sqrt(2) - 1
-"""The largest relative growth of s before a step, which doubles the variance of the noise."""
+"""Largest relative growth of s before a step: the variance of the noise doubles."""
 
 
 @solver(
@@ -25,9 +25,9 @@ MAX_CHURN = np.sqrt(2) - 1
     finish=posterior_mean,
 )
 def heun(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
-    """An Euler step of x / scale in s, then the whole step again with the mean of both slopes e.
+    """An Euler step of x / scale in s, then the whole step again with the mean of the slopes e at both ends.
 
-    With churn a step first adds noise until s is 1 + ``churn`` / ``steps`` times itself, or t = T.
+    With churn a step first adds noise, which multiplies s by 1 + ``churn`` / ``steps`` or moves t to T.
     """
     gamma = min(churn / steps, MAX_CHURN)
     ends, starts = NoiseSchedule.at(sde, grid.edges[1:]), NoiseSchedule.at(sde, grid.times)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise schedule of VE, VP and sub-VP, in the terms that the fast solvers share.
+"""The noise schedule of VE, VP and sub-VP in the variables that the fast solvers share.
 
 With x(t) | x(0) ~ N(scale(t) x(0), std(t)^2) and the noise-to-signal ratio s = std / scale, the probability flow is
 
     d(x / scale) = e ds,        e = -std score, the noise prediction,
 
-on each of these SDEs.  With l = -log s, half the log-SNR, and x0 = E[x(0) | x] = (x + std^2 score) / scale, the data
-prediction, the reverse SDE with ``eta`` times the noise of Song et al. (2021) is
+on each of these SDEs.  Let l = -log s be half the log-SNR and x0 = E[x(0) | x] = (x + std^2 score) / scale the data
+prediction.  The reverse SDE with ``eta`` times the noise of Song et al. (2021) is
 
     d(x / std) = -eta^2 x / std dl + (1 + eta^2) e^l x0 dl + sqrt(2) eta dw        (Lu et al. 2022; Xue et al. 2023),
 
-as l rises; eta = 0 is the flow.
+as l increases; eta = 0 is the flow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scoresde_fast.solvers.table import AnyRow, PairRow, Row
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """Scale and deviation of the marginals at ``times``: for a grid, the (n + 1,) edges of its steps."""
+    """Scale and standard deviation of the marginals at ``times``, for a grid at the (n + 1,) edges of its steps."""
 
     sde: ScalarSDE
     times: Array
@@ -36,7 +36,7 @@ class NoiseSchedule:
 
     @classmethod
     def at(cls, sde: ScalarSDE, times: Array) -> NoiseSchedule:
-        """The schedule of ``sde`` at ``times``."""
+        """Return the schedule of ``sde`` at ``times``."""
         return cls(sde, times, *sde.marginal(times))
 
     @property
@@ -46,35 +46,35 @@ class NoiseSchedule:
 
     @property
     def half_log_snr(self) -> Array:
-        """l = log(scale / std), which rises as t falls."""
+        """l = log(scale / std), which increases as t decreases."""
         return np.log(self.scale / self.std)
 
     @property
     def h(self) -> Array:
-        """(n,) the lengths of the steps in l, positive."""
+        """(n,) lengths of the steps in l, positive."""
         return np.diff(self.half_log_snr)
 
     def inside_steps(self, r: float) -> NoiseSchedule:
-        """The schedule (n,) inside each step, at the fraction ``r`` of its length in l."""
+        """Return the schedule (n,) inside each step, at the fraction ``r`` of its length in l."""
         s = np.exp(-(self.half_log_snr[:-1] + r * self.h))
         return NoiseSchedule.at(self.sde, time_of(self.sde, s, self.times[-1], self.times[0]))
 
     def noise_predictions(self) -> list[tuple[float, float]]:
-        """`Row.derive` of e = -std score at each time."""
+        """Return `Row.derive` for e = -std score at each time."""
         return [(0.0, -std) for std in self.std]
 
     def data_predictions(self) -> list[tuple[float, float]]:
-        """`Row.derive` of x0 = (x + std^2 score) / scale at each time (Tweedie's formula)."""
+        """Return `Row.derive` for x0 = (x + std^2 score) / scale at each time (Tweedie's formula)."""
         return list(zip(1 / self.scale, self.std**2 / self.scale, strict=True))
 
 
 def time_of(sde: SDE, noise_to_signal: Array, low: float, high: float) -> Array:
-    """The times in [low, high] at which std / scale has the given values, of any shape."""
+    """Return the times in [low, high] at which std / scale has the values ``noise_to_signal`` (any shape)."""
     return invert(sde.noise_to_signal, noise_to_signal, low, high)
 
 
 def invert(increasing: Callable[[Array], Array], values: Array, low: float, high: float) -> Array:
-    """Solve increasing(t) = value for t in [low, high], for every value, by bisection to the last bit."""
+    """Return t in [low, high] with increasing(t) = value for each of ``values``, by bisection to the last bit."""
     lower, upper = np.full_like(values, low), np.full_like(values, high)
     for _ in range(64):
         middle = (lower + upper) / 2
@@ -84,12 +84,12 @@ def invert(increasing: Callable[[Array], Array], values: Array, low: float, high
 
 
 def posterior_mean(sde: ScalarSDE, t: float, dt: float) -> Row:
-    """The denoising row E[x(0) | x(t)]: the step to s = 0 of every first-order solver here."""
+    """Return the denoising row E[x(0) | x(t)]: the step to s = 0 of every first-order solver here."""
     return Row(t, derive=NoiseSchedule.at(sde, np.array([t])).data_predictions()[0], state=0.0, outputs=(1.0,))
 
 
 def forward_step(sde: SDE, start: float, stop: float) -> AnyRow:
-    """A row without an evaluation that adds noise from ``start`` to the later ``stop``, by the transition kernel."""
+    """Return a row without an evaluation that goes forward from ``start`` to ``stop`` by the transition kernel."""
     if isinstance(sde, CLDSDE):
         mean, covariance = sde.transition(start, stop)
         return PairRow(start, derive=None, state=mean, noise=cholesky(covariance))

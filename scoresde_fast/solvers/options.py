@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of fixed-step solvers."""
+"""`SolverOptions`: the options of fixed-step solvers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREDICTOR_CORRECTOR = "pc"
 """The sampler of Song et al. (2021): reverse diffusion with the Langevin corrector."""
 
 Norm = Literal["sample", "batch"]
-"""Whether a norm is taken over each sample or is the mean over the batch."""
+"""Norm of each sample, or the mean of the norms over the batch."""
 
 
 @dataclass(frozen=True)
@@ -25,27 +25,27 @@ class SolverOptions:
         solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpmpp_2m, dpmpp_3m,
             dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, unipc, sa, heun. On CLD: sscs, euler_maruyama, gddim. With adaptive
-            steps: rk45 (the probability flow) and ggf (the reverse SDE; not on CLD).
-        steps: Steps of the solver.
+            steps: rk45 (probability flow) and ggf (reverse SDE; not on CLD).
+        steps: Number of steps, of which denoising may use the last; see denoise.
         corrector: Corrector before each step: langevin, ald (annealed Langevin; the only one on CLD) or none. The
             default is langevin for "pc" and none for other solvers.
-        corrector_steps: Corrector steps before each step.
+        corrector_steps: Number of corrector steps before each step.
         snr: Signal-to-noise ratio of the corrector.
         grid: Spacing of the times: uniform (as published), quadratic, sqrt, karras or logsnr.
         probability_flow: Solve the probability-flow ODE instead of the reverse SDE: no noise after the prior.
-        denoise: End without noise. The solvers of Song et al. leave out the noise of the last step; the others, and all
-            on CLD, use the last step to go from eps to the data.
+        denoise: End without noise. The solvers of Song et al. omit the noise of the last step; the others, and all on
+            CLD, use the last step to go from eps to the data.
         eps: Time at which to stop. The default is 1e-5 on VE and 1e-3 on the other SDEs.
         order: Order, for solvers with several: unipc and sa 1 to 3, deis and ipndm 2 to 4, gddim 1 to 4.
-        original: Follow the original program where it departs from the paper: sscs with a changing beta.
-        eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, relative to the reverse SDE's. 0 is the probability flow; gddim
-            has only 0 and 1.
-        churn: Noise that heun adds, and removes again, over all steps together.
-        restart: Restart intervals (t_min, t_max, times, steps), or text such as 0.1:0.3:2:5, with commas between
-            several. At t_min, go back to t_max with noise and return in ``steps`` steps, ``times`` times (Xu et al.
-            2023).
-        langevin_norm: Norms that set the step size of Langevin: of each sample, or their mean over the batch as
-            published, which makes a sample depend on its batch.
+        original: Follow the official code where it differs from the paper: sscs with a beta that depends on time.
+        eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, relative to the reverse SDE: 0 is the probability flow. gddim
+            allows only 0 and 1.
+        churn: Noise that heun adds and removes, in total over all steps (S_churn of Karras et al.).
+        restart: Restart intervals T_MIN:T_MAX:TIMES:STEPS such as 0.1:0.3:2:5, separated by commas. At T_MIN, go
+            forward to T_MAX with noise and return in STEPS steps, TIMES times (Xu et al. 2023). In Python also a
+            tuple of (t_min, t_max, times, steps).
+        langevin_norm: Norms for the step size of the Langevin corrector: of each sample, or their mean over the batch
+            as published, which makes a sample depend on its batch.
 
     Raises:
         ValueError: a value is out of range, or two options exclude each other.
@@ -76,24 +76,25 @@ class SolverOptions:
 
     @property
     def predictor(self) -> str:
-        """The name of the solver without its corrector."""
+        """Name of the solver, without the corrector of "pc"."""
         return "reverse_diffusion" if self.solver == PREDICTOR_CORRECTOR else self.solver
 
     @property
     def paired_corrector(self) -> str:
-        """The name of the corrector, or "none"."""
+        """Name of the corrector, or "none"."""
         return self.corrector or ("langevin" if self.solver == PREDICTOR_CORRECTOR else "none")
 
     def _require_noise(self, name: str, amount: Any) -> None:
+        """Raise ``ValueError`` unless ``amount`` is a valid amount of noise or None."""
         if amount is None:
             return
         if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
             raise ValueError(f"{name} is {amount!r}; it must be a finite number of at least 0")
         if self.probability_flow and amount:
-            raise ValueError(f"{name} is {amount!r}, but probability_flow=True draws no noise: leave out one of them")
+            raise ValueError(f"{name} is {amount!r}, but probability_flow=True draws no noise; leave out one of them")
 
 
 def require_norm(name: str, norm: str) -> None:
-    """Raise ``ValueError`` unless ``norm`` is a `Norm`."""
+    """Raise ``ValueError`` unless the option ``name`` is a `Norm`."""
     if norm not in get_args(Norm):
         raise ValueError(unknown(name, norm, get_args(Norm)))

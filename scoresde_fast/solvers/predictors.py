@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from scoresde_fast.sdes import CLDSDE, IMAGE_SDES, SDE, VESDE, VPSDE, Array, ScalarSDE
@@ -12,7 +14,7 @@ from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow, Row
 
 
 def euler_mean(sde: CLDSDE, t: float, dt: float, *, probability_flow: bool = False) -> PairRow:
-    """The mean of an Euler-Maruyama step on pairs: the denoising row on CLD (Dockhorn et al. 2022, appendix)."""
+    """Return the mean of an Euler-Maruyama step on CLD: also the denoising row (Dockhorn et al. 2022, appendix)."""
     gain = (1 if probability_flow else 2) * sde.damping * float(sde.beta(t))
     return PairRow(t, state=IDENTITY - sde.drift(t) * dt, outputs=(gain * dt * IDENTITY,))
 
@@ -29,19 +31,19 @@ def euler_mean(sde: CLDSDE, t: float, dt: float, *, probability_flow: bool = Fal
 def euler_maruyama(sde: SDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """x <- x - [f(t) x - g(t)^2 score] dt + g(t) sqrt(dt) z; with ``probability_flow`` half the score and no noise."""
     if isinstance(sde, CLDSDE):
-        return [
-            _euler_maruyama_of_pairs(sde, t, dt, probability_flow) for t, dt in zip(grid.times, grid.dt, strict=True)
-        ]
+        return _euler_maruyama_of_pairs(sde, grid, probability_flow=probability_flow)
     assert isinstance(sde, ScalarSDE)
     drift_x, drift_score, g = sde.reverse(grid.times, probability_flow=probability_flow)
     columns = zip(grid.times, 1 - drift_x * grid.dt, -drift_score * grid.dt, g * np.sqrt(grid.dt), strict=True)
     return [Row(t, state=x, outputs=(score,), noise=noise) for t, x, score, noise in columns]
 
 
-def _euler_maruyama_of_pairs(sde: CLDSDE, t: float, dt: float, probability_flow: bool) -> PairRow:
-    mean = euler_mean(sde, t, dt, probability_flow=probability_flow)
-    noise: Array = np.diag([0.0, float(sde.diffusion(t)) * np.sqrt(dt) * (not probability_flow)])
-    return PairRow(t, state=mean.state, outputs=mean.outputs, noise=noise)
+def _euler_maruyama_of_pairs(sde: CLDSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
+    rows: list[AnyRow] = []
+    for t, dt in zip(grid.times, grid.dt, strict=True):
+        noise: Array = np.diag([0.0, float(sde.diffusion(t)) * np.sqrt(dt) * (not probability_flow)])
+        rows.append(replace(euler_mean(sde, t, dt, probability_flow=probability_flow), noise=noise))
+    return rows
 
 
 @solver("reverse_diffusion", source="Song et al. 2021, appendix E", published=True, correctable=True)
@@ -67,8 +69,8 @@ def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool)
 def ancestral(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """The reverse Markov chains of SMLD and DDPM.
 
-    On VE x + G^2 score plus the posterior's noise, where G^2 is the difference of sigma^2 over the step.  On VP
-    (x + beta score) / sqrt(1 - beta) + sqrt(beta) z, with the published noise and not the posterior's.
+    On VE: x + G^2 score plus the noise of the posterior, where G^2 is the difference of sigma^2 over the step.  On VP:
+    (x + beta score) / sqrt(1 - beta) + sqrt(beta) z, with the published noise, which is not the posterior's.
     """
     f, G = grid.discretise(sde)
     if isinstance(sde, VESDE):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restart sampling around any solver: forward in time with fresh noise and back again (Xu et al. 2023).
+"""Restart sampling (Xu et al. 2023) with any solver: forward in time with fresh noise and back again.
 
-The forward noise removes errors that the solver has made so far, and the way back is short.
+The noise removes errors that the solver has accumulated, and the short way back adds few new ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scoresde_fast.solvers.noise_schedule import forward_step
 from scoresde_fast.solvers.table import AnyRow
 
 RestartInterval = tuple[float, float, int, int]
-"""(t_min, t_max, times, steps): at t_min go forward to t_max and back in ``steps`` steps, ``times`` times."""
+"""(t_min, t_max, times, steps): at t_min, go forward to t_max and back in ``steps`` steps, ``times`` times."""
 
 
 def with_restarts(
@@ -29,18 +29,18 @@ def with_restarts(
     make_grid: Callable[..., TimeGrid],
     fill: Callable[[TimeGrid], list[AnyRow]],
 ) -> list[AnyRow]:
-    """Return the rows of a run to ``eps`` that follows each interval when it reaches its t_min.
+    """Return the rows of a run to ``eps`` with restarts.
 
     Args:
         sde: the SDE.
-        intervals: those with the same t_min follow each other in the order given.
+        intervals: restart intervals; those with the same t_min are applied in the order given.
         steps: steps of the run, without those of the intervals.
-        eps: the end of the run.
+        eps: end of the run.
         make_grid: ``make_grid(steps, end, *, start, through)`` -> the grid between two times.
-        fill: the solver's rows on a grid; each grid starts a new history.
+        fill: ``fill(grid)`` -> the rows of the solver, which starts without a history.
 
     Raises:
-        ValueError: an interval is not usable on the SDE, or the steps are too few.
+        ValueError: an interval is invalid, or the steps are too few.
     """
     _require_intervals(sde, intervals, eps)
     stops = sorted({interval[0] for interval in intervals})
@@ -56,10 +56,10 @@ def with_restarts(
 
 
 def restart_intervals(restart: Any) -> tuple[RestartInterval, ...]:
-    """Return the intervals from text such as "0.1:0.3:2:5,0.2:0.5:1:3", or from sequences, which are not checked yet.
+    """Parse intervals from a string such as "0.1:0.3:2:5,0.2:0.5:1:3"; convert sequences to tuples, without checks.
 
     Raises:
-        ValueError: the text cannot be read.
+        ValueError: the string has another form.
     """
     if not isinstance(restart, str):
         return tuple(tuple(interval) if isinstance(interval, list) else interval for interval in restart)
@@ -69,18 +69,16 @@ def restart_intervals(restart: Any) -> tuple[RestartInterval, ...]:
             t_min, t_max, times, steps = part.split(":")
             intervals.append((float(t_min), float(t_max), int(times), int(steps)))
         except ValueError:
-            raise ValueError(
-                f"restart {part!r} cannot be read; it is T_MIN:T_MAX:TIMES:STEPS, as in 0.1:0.3:2:5"
-            ) from None
+            raise ValueError(f"restart is {part!r}; it must be T_MIN:T_MAX:TIMES:STEPS, as in 0.1:0.3:2:5") from None
     return tuple(intervals)
 
 
 def _require_intervals(sde: SDE, intervals: Sequence[Any], eps: float) -> None:
-    """Raise ``ValueError`` unless a run to ``eps`` can follow ``intervals`` on the SDE."""
+    """Raise ``ValueError`` unless ``intervals`` are valid for a run to ``eps`` on the SDE."""
     for interval in intervals:
         if not isinstance(interval, Sequence) or len(interval) != 4:
             raise ValueError(
-                f"restart has the interval {interval!r}; each is four numbers, (t_min, t_max, times, steps)"
+                f"restart has the interval {interval!r}; it must be four numbers, (t_min, t_max, times, steps)"
             )
         t_min, t_max, times, steps = interval
         if not eps < t_min < t_max <= sde.T:
@@ -88,6 +86,6 @@ def _require_intervals(sde: SDE, intervals: Sequence[Any], eps: float) -> None:
                 f"restart goes from t_min={t_min!r} to t_max={t_max!r}; it needs eps < t_min < t_max <= {sde.T:g}, "
                 f"where eps is {eps:g}"
             )
-        for name, number in (("times", times), ("steps", steps)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"restart has {name}={number!r}; it must be a whole number of at least 1")
+        for name, value in (("times", times), ("steps", steps)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"restart has {name}={value!r}; it must be an integer of at least 1")

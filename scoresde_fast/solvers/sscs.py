@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SSCS, the symmetric splitting of CLD's reverse SDE (Dockhorn et al. 2022, section 3.2 and appendix D).
+"""SSCS, a symmetric splitting of CLD's reverse SDE (Dockhorn et al. 2022, section 3.2 and appendix D).
 
-The reverse drift is the sum of an Ornstein-Uhlenbeck and Hamiltonian part A, which has an exact solution, and a score
-part S, the score minus that of the stationary distribution.  A step is half a step of A, a step of S and half a step of
-A.  The last half of one step and the first half of the next form one Gaussian kernel, and so one row.
+The reverse drift is the sum of two parts: A, Ornstein-Uhlenbeck and Hamiltonian, which has an exact solution, and S,
+with the score minus that of the stationary distribution.  A step is half a step of A, a step of S and half a step of A.
+The last half of one step and the first half of the next are one Gaussian kernel, and so one row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow
 
 FLIP = np.diag([-1.0, 1.0])
-"""Part A backwards in time is the forward process with the position negated."""
+"""Part A is the forward process with the position negated."""
 
 
 @solver(
@@ -34,8 +34,8 @@ def sscs(
 ) -> list[AnyRow]:
     """Half a step of A, v <- v + 2 Gamma (s_v + v / M) clock, half a step of A; clock is the integral of beta.
 
-    With ``original`` every half step is a row, and beta is taken as in the original program: the second half step takes
-    that of the first, and the step of S takes beta(t) dt.
+    With ``original`` beta is integrated as in the official code: the second half step uses the integral over the first,
+    and the step of S uses beta(t) dt.  Each half step is then a row of its own, as with ``joined=False``.
     """
     assert isinstance(sde, CLDSDE)
     middles = grid.times - grid.dt / 2
@@ -49,19 +49,19 @@ def sscs(
 
 
 def unmerged(sde: CLDSDE, times: Array, first: Array, clock: Array, second: Array) -> list[AnyRow]:
-    """Two rows a step, with a draw for each half step, as published."""
+    """Return two rows per step, with separate noise for each half step, as published."""
     before, after = _exact(sde, times, first), _score_then_exact(sde, times, clock, second)
     return [row for step in zip(before, after, strict=True) for row in step]
 
 
 def _exact(sde: CLDSDE, times: Array, clocks: Array) -> list[PairRow]:
-    """Steps of A over ``clocks``."""
+    """Return steps of A over ``clocks`` (n,)."""
     columns = zip(times, *_kernels(sde, clocks), strict=True)
     return [PairRow(t, derive=None, state=mean, noise=factor) for t, mean, factor in columns]
 
 
 def _score_then_exact(sde: CLDSDE, times: Array, score_clocks: Array, clocks: Array) -> list[PairRow]:
-    """Steps of S over ``score_clocks``, each followed by A over ``clocks``."""
+    """Return steps of S over ``score_clocks`` (n,), each followed by A over ``clocks`` (n,)."""
     rows = []
     for t, score_clock, mean, factor in zip(times, score_clocks, *_kernels(sde, clocks), strict=True):
         kick = 2 * sde.damping * score_clock
@@ -71,6 +71,6 @@ def _score_then_exact(sde: CLDSDE, times: Array, score_clocks: Array, clocks: Ar
 
 
 def _kernels(sde: CLDSDE, clocks: Array) -> tuple[Array, Array]:
-    """Part A over ``clocks`` (n,): the matrices of the mean and the factors of the noise, (n, 2, 2) each."""
+    """Return the matrices of the mean and the Cholesky factors of the noise of A over ``clocks``, (n, 2, 2) each."""
     mean, covariance = sde.advance(clocks)
     return FLIP @ mean @ FLIP, cholesky(FLIP @ covariance @ FLIP)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The step table: a solver as rows of float64 coefficients, without tensors.
+"""The step table: a run of a solver as rows of float64 coefficients.
 
 A row is one step of a general linear method.  It may evaluate the network at a time t and derive an output from it,
 
     d_0 = derive[0] x + derive[1] score(x, t),
 
-then combines the registers,
+and then combines the registers,
 
     x <- state x + saved x_saved + sum_j outputs[j] d_j + noise z,
 
-where d_1, d_2, d_3 are the outputs of the evaluations before, newest first, and z is a fresh normal field.  On pairs of
+where d_1, d_2, d_3 are the outputs of earlier evaluations, newest first, and z is standard normal noise.  On pairs of
 position and velocity (`PairRow`) the coefficients are 2x2 matrices, and the score is that of the velocity.
 """
 
@@ -17,16 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
 from scoresde_fast.sdes import Array
 
 HISTORY = 4
-"""The number of derived outputs that a row can combine: the newest and three before it."""
+"""Number of derived outputs that a row can combine: the newest and the three before it."""
 
 SCORE = (0.0, 1.0)
-"""`Row.derive` of the score itself."""
+"""`Row.derive` for an output that is the score itself."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Row:
     """One step.
 
     Attributes:
-        t: the time of the evaluation, or of the state in a row without one.
-        derive: coefficients of (x, score) in the newest derived output; None for a row without an evaluation.
+        t: time of the evaluation, or of the state for a row without an evaluation.
+        derive: coefficients of (x, score) in the newest output; None for a row without an evaluation.
         state, saved, outputs, noise: coefficients of the registers in the next state.
-        save: keep the state from before this row as the saved state.
-        langevin: 2 alpha snr^2 in a Langevin corrector step, whose size e depends on the data: the coefficient of the
-            score is then multiplied by e, that of the noise by sqrt(2 e).  Later rows do not combine its output.
+        save: whether the state before this row becomes the saved state.
+        langevin: 2 alpha snr^2 for a step of the Langevin corrector, whose size e depends on the state: the score is
+            multiplied by e and the noise by sqrt(2 e).  Later rows must not combine its output.
     """
 
     t: float
@@ -53,11 +54,11 @@ class Row:
 
     @property
     def has_noise(self) -> bool:
-        """Whether the row draws a normal field."""
+        """Whether the row draws noise."""
         return bool(self.noise != 0)
 
-    def numbers(self) -> Array:
-        """All coefficients in one array."""
+    def coefficients(self) -> Array:
+        """Return all coefficients as a flat array."""
         return np.array(
             [self.state, self.saved, *self.outputs, self.noise, self.langevin or 0.0, *(self.derive or ())], dtype=float
         )
@@ -66,19 +67,18 @@ class Row:
 IDENTITY = np.eye(2)
 ZERO = np.zeros((2, 2))
 VELOCITY_SCORE = (ZERO, np.array([0.0, 1.0]))
-"""`PairRow.derive` of the velocity's score, in the place of v."""
+"""`PairRow.derive` for the output (0, velocity's score)."""
 
 
 @dataclass(frozen=True, eq=False)
 class PairRow:
-    """One step of pairs (x, v); see `Row`.
+    """One step of pairs u = (x, v).
 
     Attributes:
-        t: as in `Row`.
-        derive: D (2, 2) and d (2,) of the newest derived pair D u + d s_v; None for a row without an evaluation.
-        state, saved, outputs: 2x2 matrices on u, the saved pair and the derived pairs.
-        noise: a lower triangular 2x2 matrix on the normal field of the pair.
-        save: as in `Row`.
+        t, save: as in `Row`.
+        derive: D (2, 2) and d (2,) of the newest output D u + d s_v; None for a row without an evaluation.
+        state, saved, outputs: 2x2 matrices applied to u, the saved pair and the outputs.
+        noise: lower triangular 2x2 matrix applied to a pair of standard normals.
     """
 
     t: float
@@ -92,11 +92,11 @@ class PairRow:
 
     @property
     def has_noise(self) -> bool:
-        """Whether the row draws a normal field."""
+        """Whether the row draws noise."""
         return bool(self.noise.any())
 
-    def numbers(self) -> Array:
-        """All coefficients in one array."""
+    def coefficients(self) -> Array:
+        """Return all coefficients as a flat array."""
         parts = [self.state, self.saved, *self.outputs, self.noise, *(self.derive or ())]
         return np.concatenate([np.ravel(part) for part in parts])
 
@@ -106,11 +106,11 @@ AnyRow = Row | PairRow
 
 @dataclass(frozen=True)
 class StepTable:
-    """A whole run of a solver.
+    """A run of a solver.
 
     Attributes:
         rows: the steps in order, all `Row` or all `PairRow`.
-        draws: for each row the number of its normal field, None for a row without noise; draw 0 is the prior.
+        draws: index of the noise of each row, None for a row without noise; draw 0 is the prior.
     """
 
     rows: tuple[AnyRow, ...]
@@ -118,24 +118,20 @@ class StepTable:
 
     @classmethod
     def of(cls, rows: Iterable[AnyRow]) -> StepTable:
-        """Return the table of ``rows`` with its draws numbered.
+        """Return the table of ``rows``, with consecutive draws.
 
         Raises:
-            ValueError: a coefficient is not finite; the message names the row and its time.
+            ValueError: a coefficient is not finite.
         """
         rows = tuple(rows)
         for index, row in enumerate(rows):
-            if not np.isfinite(row.numbers()).all():
+            if not np.isfinite(row.coefficients()).all():
                 raise ValueError(
                     f"the coefficients of row {index + 1} of {len(rows)}, at t = {row.t:.4g}, are not finite: "
                     "the steps are too long for this solver; take more steps or another grid"
                 )
-        draws: list[int | None] = []
-        drawn = 0
-        for row in rows:
-            drawn += row.has_noise
-            draws.append(drawn if row.has_noise else None)
-        return cls(rows, tuple(draws))
+        draw = count(1)
+        return cls(rows, tuple(next(draw) if row.has_noise else None for row in rows))
 
     @property
     def pairs(self) -> bool:
@@ -144,10 +140,10 @@ class StepTable:
 
     @property
     def nfe(self) -> int:
-        """The number of network evaluations, with those of correctors and denoising."""
+        """Number of network evaluations, including those of correctors and denoising."""
         return sum(row.derive is not None for row in self.rows)
 
     @property
     def times(self) -> Array:
-        """(rows,) the time of every row."""
+        """(rows,) time of each row."""
         return np.array([row.t for row in self.rows])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UniPC and SA-Solver: exponential Adams predictors, each with a corrector that costs no evaluation."""
+"""UniPC and SA-Solver: exponential Adams predictors with a corrector that costs no extra evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scoresde_fast.solvers.table import AnyRow
     finish=posterior_mean,
 )
 def unipc(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2) -> list[AnyRow]:
-    """UniPC-p in data prediction; the last state stays uncorrected, as its evaluation is the denoising step's."""
+    """UniPC-p in data prediction; the last state is not corrected, which would need an evaluation at its time."""
     return ExponentialAdams(order, corrector=True, midpoint=True).rows(sde, grid)
 
 
@@ -34,5 +34,5 @@ def unipc(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int 
     finish=posterior_mean,
 )
 def sa(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2, eta: float = 1.0) -> list[AnyRow]:
-    """Stochastic Adams predictor and corrector with a constant tau = ``eta`` and a shared noise."""
+    """Stochastic Adams predictor and corrector with constant tau = ``eta`` and the same noise."""
     return ExponentialAdams(order, corrector=True, eta=0.0 if probability_flow else eta).rows(sde, grid)

@@ -134,7 +134,7 @@ def test_an_unscored_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_failing_candidate_does_not_stop_the_others() -> None:
     """A broken candidate is listed with its reason; one with infinite samples has diverged; the others are measured."""
-    broken, lost = Stub("broken", fails=TypeError("no\nsuch")), Stub("lost", fails=sf_error())
+    broken, lost = Stub("broken", error=TypeError("no\nsuch")), Stub("lost", error=sf_error())
     result = run_stubs(broken, Stub("nan", shift=float("nan")), lost, Stub("good"))
     assert [(skip.name, skip.reason) for skip in result.skipped] == [("broken", "TypeError: no such")]
     said = {found.name: found.diverged for found in result.lines}
@@ -207,7 +207,7 @@ def test_a_second_call_continues(tmp_path: Path) -> None:
 def test_times_are_medians_of_interleaved_rounds() -> None:
     """After all are measured, each draws a batch in turn, in an order that rotates; diverged ones do not."""
     log: list[str] = []
-    sleepers = [Stub(name, lasts=lasts, log=log) for name, lasts in (("a", 0.02), ("b", 0.06), ("c", 0.02))]
+    sleepers = [Stub(name, seconds=seconds, log=log) for name, seconds in (("a", 0.02), ("b", 0.06), ("c", 0.02))]
     result = run_stubs(*sleepers, Stub("nan", shift=float("nan"), log=log), timing_seconds=5, batch_size=50)
     in_turns = log[4:]
     assert log[:4] == ["a", "b", "c", "nan"] and in_turns[:9] == [*"abc", *"bca", *"cab"]
@@ -226,7 +226,7 @@ def test_the_time_for_timing_is_kept() -> None:
     log: list[str] = []
     stubs = [
         Stub("cheap", log=log),
-        Stub("long", shift=0.5, priority=Priority.REFERENCE, nfe=80, lasts=0.5, log=log),
+        Stub("long", shift=0.5, priority=Priority.REFERENCE, nfe=80, seconds=0.5, log=log),
         Stub("cheap", shift=0.25, priority=Priority.OTHER_BOTH, budget=4000, nfe=4000, log=log),
     ]
     result = run_stubs(*stubs, timing_seconds=4)

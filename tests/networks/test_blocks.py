@@ -14,14 +14,14 @@ from scoresde_fast.ops.fir_resample import fir_down, fir_up
 @pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 1), (1, 1), (1, 2, 3, 4)], ids=str)
 @pytest.mark.parametrize("size", [(8, 6), (5, 7)], ids=str)
 def test_fir_resampling_is_upfirdn(taps: tuple[int, ...], size: tuple[int, int]) -> None:
-    """Up and down agree with SciPy's upfirdn along each axis, cropped so that the image stays centred."""
+    """Up- and downsampling agree with SciPy's upfirdn along each axis, cropped so that the image stays centred."""
     signal = pytest.importorskip("scipy.signal")
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     line = np.array(taps) / sum(taps)
 
     def axis(values: np.ndarray, dim: int, up: int, down: int) -> np.ndarray:
         length = values.shape[dim]
-        # Padding of the original: up pads (K - 1) // 2 + 1 in front, down (K - 1) // 2, before a full convolution.
+        # Padding of the official code: (K - 1) // 2 + 1 in front for up, (K - 1) // 2 for down.
         if up == 2:
             full = signal.upfirdn(2 * line, values, up=2, axis=dim)
             lead = len(taps) - 1 - ((len(taps) - 1) // 2 + 1)
@@ -42,7 +42,7 @@ def test_fir_resampling_is_upfirdn(taps: tuple[int, ...], size: tuple[int, int])
 
 @pytest.mark.parametrize("taps", [None, (1, 3, 3, 1)], ids=["plain", "fir"])
 def test_resampling_layers_halve_and_double(taps: tuple[int, ...] | None) -> None:
-    """With and without convolution, down halves and up doubles the size."""
+    """With and without convolution, `Downsample` halves and `Upsample` doubles the size."""
     x = torch.randn(1, 4, 6, 6)
     for with_conv in (True, False):
         assert Downsample(4, 4, with_conv=with_conv, taps=taps)(x).shape == (1, 4, 3, 3)
@@ -50,7 +50,7 @@ def test_resampling_layers_halve_and_double(taps: tuple[int, ...] | None) -> Non
 
 
 def test_combine_methods() -> None:
-    """``sum`` keeps the channels, ``cat`` doubles them, projection first."""
+    """``sum`` preserves the number of channels; ``cat`` doubles it, with the projection first."""
     pyramid, h = torch.randn(1, 3, 4, 4), torch.randn(1, 8, 4, 4)
     assert Combine(3, 8, "sum")(pyramid, h).shape == (1, 8, 4, 4)
     assert torch.equal(Combine(3, 8, "cat")(pyramid, h)[:, 8:], h)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DDPM network beyond the golden ones."""
+"""The DDPM network with options that no golden network has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.networks import SIZES, check
 
 @pytest.mark.parametrize("with_conv", [True, False])
 def test_ddpm(with_conv: bool) -> None:
-    """The DDPM network with and without convolutions in its resampling."""
+    """The network runs and learns with and without convolutions in its resampling."""
     torch.manual_seed(0)
     sizes = {name: value for name, value in SIZES.items() if name != "init_scale"}
     check(DDPM(**{**sizes, "nf": 32}, resamp_with_conv=with_conv))

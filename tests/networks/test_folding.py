@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folded networks: equal to the plain ones in every option, channels_last inside, in every precision of a CPU."""
+"""Folded networks: equal to the plain ones for every option, channels_last inside, in every precision of a CPU."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def check(network: ScoreNetwork, size: int = 8, rows: int = len(LABELS), batch: 
 
 
 class TestEqualsThePlainNetwork:
-    """In float32 max |difference| <= 2e-5 max |value|, at every row of a run."""
+    """In float32 max |difference| <= 2e-5 max |value| at every row of a run."""
 
     @pytest.mark.parametrize("options", OPTIONS + PAIRS, ids=lambda options: "-".join(map(str, options.values())))
     def test_every_option_of_ncsnpp(self, options: dict[str, Any]) -> None:
         check(small(**options))
 
     @pytest.mark.parametrize("block", ["biggan", "ddpm"])
-    def test_joins_of_a_gpu(self, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without Winograd's kernel every shortcut adds the 3x3 convolution's result, and both biases, to its own."""
+    def test_residual_adds_without_winograd(self, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without Winograd's kernel each shortcut adds the result of the 3x3 convolution and both biases."""
         monkeypatch.setattr("scoresde_fast.networks.folded_convolution.fits", lambda _weight: False)
         network = small(resblock_type=block)
         joins = []
@@ -73,7 +73,7 @@ class TestEqualsThePlainNetwork:
 
     @pytest.mark.parametrize("name", ["ve/cifar10_ncsnpp_continuous", "vp/cifar10_ddpmpp_continuous"])
     def test_presets(self, name: str) -> None:
-        """At the size of the papers, where rounding grows over 95 norms."""
+        """Networks of the size of the papers, with rounding errors through 95 norms."""
         torch.manual_seed(0)
         network = create(name).network
         assert isinstance(network, ScoreNetwork)
@@ -82,7 +82,7 @@ class TestEqualsThePlainNetwork:
     @pytest.mark.parametrize("name", NETWORKS)
     @torch.no_grad()
     def test_golden_networks(self, name: str) -> None:
-        """The recorded outputs of the original's checkpoints."""
+        """The outputs recorded from the official code."""
         network = model(name, "ema").network
         assert isinstance(network, ScoreNetwork)
         x, labels, _ = recorded_inputs(recorded(name))
@@ -94,9 +94,15 @@ class TestEqualsThePlainNetwork:
 @pytest.mark.parametrize("options", [{}, *PAIRS], ids=lambda options: "-".join(map(str, options.values())))
 @torch.no_grad()
 def test_padded_channels(options: dict[str, Any]) -> None:
-    """Images padded to 8 channels, as on a GPU, give the same output, then zeros."""
+    """Images padded to 8 channels, as on a GPU, give the same output, padded with zeros."""
     network = small(**options)
-    folding = Folding(torch.float32, True, network.input_channels, 3, TENSOR_CORE_CHANNELS)
+    folding = Folding(
+        torch.float32,
+        timed=True,
+        in_channels=network.input_channels,
+        out_channels=3,
+        multiple=TENSOR_CORE_CHANNELS,
+    )
     folded = copy.deepcopy(network)
     folding.fold_children(folded)
     x = torch.rand(2, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -111,7 +117,7 @@ def test_padded_channels(options: dict[str, Any]) -> None:
 
 
 class _ChannelsLastOnly(TorchDispatchMode):
-    """Fails on an image, between stem and head, that is not channels_last."""
+    """Fails on any feature map that is not channels_last."""
 
     seen = 0
 
@@ -119,7 +125,7 @@ class _ChannelsLastOnly(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else [out]:
             image = isinstance(tensor, Tensor) and tensor.ndim == 4 and min(tensor.shape[1:]) > 1
-            # The second of attention's four dimensions is its heads.
+            # The four-dimensional tensors of attention have heads, not channels.
             if image and not func.is_view and "attention" not in str(func):
                 self.seen += 1
                 assert tensor.is_contiguous(memory_format=torch.channels_last), (func, tensor.stride())
@@ -129,7 +135,7 @@ class _ChannelsLastOnly(TorchDispatchMode):
 @pytest.mark.parametrize("options", [{}, {"progressive": "output_skip", "progressive_input": "input_skip"}], ids=str)
 @torch.no_grad()
 def test_no_nchw_between_stem_and_head(options: dict[str, Any]) -> None:
-    """Strides of every image that the body makes."""
+    """All feature maps of the body are channels_last."""
     folded = FoldedNetwork(small(**options), LABELS)
     x = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     with _ChannelsLastOnly() as mode:
@@ -139,7 +145,7 @@ def test_no_nchw_between_stem_and_head(options: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def test_table() -> None:
-    """The table has one row for each distinct time, and one column for each channel of each block."""
+    """The table has one row per distinct time, and one column per channel of each block."""
     network = small()
     folded = FoldedNetwork(network, LABELS)
     channels = sum(block.conv0.out_channels for block in network.modules() if isinstance(block, ResnetBlock))
@@ -148,7 +154,7 @@ def test_table() -> None:
 
 @torch.no_grad()
 def test_the_plain_network_is_untouched() -> None:
-    """Folding changes no weight and no output of the plain network."""
+    """Folding changes neither weights nor outputs of the plain network."""
     network = small()
     before, x = copy.deepcopy(network.state_dict()), torch.rand(1, 3, 8, 8)
     out = network(x, LABELS[:1])
@@ -159,7 +165,7 @@ def test_the_plain_network_is_untouched() -> None:
 
 @torch.no_grad()
 def test_stale() -> None:
-    """Writing a weight of the plain network is noticed."""
+    """Writing a weight of the plain network is detected."""
     network = small()
     folded = FoldedNetwork(network, LABELS)
     assert not folded.stale()
@@ -170,7 +176,7 @@ def test_stale() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @torch.no_grad()
 def test_sixteen_bits(precision: Any) -> None:
-    """Close to float32, not equal to it; the output stays float32."""
+    """Outputs are float32, close to those of float32 but not equal."""
     network, x = small(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     folded = FoldedNetwork(network, LABELS, precision)
     out, plain = folded(x, torch.tensor([1])), network(x, LABELS[1].expand(2))
@@ -188,8 +194,8 @@ def test_bad_precision() -> None:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @torch.no_grad()
-def test_times_of_their_own(options: dict[str, Any]) -> None:
-    """With samples at different times, outputs and tangents are those of the plain network."""
+def test_different_times(options: dict[str, Any]) -> None:
+    """With samples at different times, outputs and tangents equal those of the plain network."""
     network = small(**options).eval()
     timed = TimedFoldedNetwork(network, "fp32")
     x, direction = torch.randn(2, 3, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients through folded networks: equal to the plain ones', and free for runs without gradients."""
+"""Gradients through folded networks: equal to those of plain networks, without cost for runs that need none."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 from scoresde_fast.ops import winograd_convolution
 from tests.support.networks import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
 
-FOLDED = 2e-5  # of test_folding: what a folded network's own output may be off, relative to the largest value
+FOLDED = 2e-5  # the bound of test_folding for outputs, relative to the largest value
 
 
 def gradient(network: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:
-    """The gradient in x of the output times ``weights``."""
+    """Return the gradient in x of the sum of the output times ``weights``."""
     x = x.detach().requires_grad_()
     return torch.autograd.grad((network(x) * weights).sum(), x)[0]
 
 
 def images(network: ScoreNetwork, batch: int, size: int) -> tuple[Tensor, Tensor]:
-    """An input and the gradient of its output."""
+    """Return an input and weights of its output."""
     generator = torch.Generator().manual_seed(5)
     x = torch.rand(batch, network.input_channels, size, size, generator=generator)
     return x, torch.randn(batch, network.image_channels, size, size, generator=generator)
 
 
-def exactly(network: ScoreNetwork, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the network in float64 with a constant time embedding, in float32."""
+def in_float64(network: ScoreNetwork, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the network in float64, with the time embedding computed in float32."""
     wide, temb, level = copy.deepcopy(network).double(), network.embed(labels), network.noise_level(labels)
     temb = None if temb is None else temb.detach().double()
 
@@ -49,7 +49,7 @@ def exactly(network: ScoreNetwork, labels: Tensor) -> Callable[[Tensor], Tensor]
 
 @pytest.fixture(scope="module")
 def tiny() -> ScoreNetwork:
-    """A network of one resolution, with few blocks, which compiles in seconds."""
+    """Return a network with one resolution and few blocks, which compiles in seconds."""
     return small(ch_mult=(1,), progressive_input="none")
 
 
@@ -57,8 +57,7 @@ def tiny() -> ScoreNetwork:
     ("name", "label"), [("digits-vp", 300.0), ("digits-subvp", 999.0), ("digits-ve", 0.5), ("digits-cld", 20.0)]
 )
 def test_embedded_models_against_float64(name: str, label: float) -> None:
-    """float32: max |error| <= 2e-5 max |gradient|, the bound of the outputs; 16 bits: that of their outputs, and not
-    float32's in disguise."""
+    """Relative errors are within the bounds of the outputs; in 16 bits they are too large for hidden float32."""
     network = sf.load(name).network
     assert isinstance(network, ScoreNetwork)
     labels, (x, weights) = torch.full((2,), label), images(network.eval(), 2, 16)
@@ -78,7 +77,7 @@ def test_embedded_models_against_float64(name: str, label: float) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS + PAIRS, ids=lambda options: "-".join(map(str, options.values())))
 def test_every_option_of_ncsnpp(options: dict[str, Any]) -> None:
-    """Samples at different times have the gradients of the plain network."""
+    """For samples at different times gradients equal those of the plain network."""
     network, labels = small(**options), LABELS[:2]
     x, weights = images(network, 2, 8)
     timed = TimedFoldedNetwork(network, "fp32")
@@ -87,7 +86,7 @@ def test_every_option_of_ncsnpp(options: dict[str, Any]) -> None:
 
 
 def test_ddpm() -> None:
-    """Its blocks join without a factor, and resample by strided convolutions."""
+    """Blocks without rescaling, and resampling by strided convolutions."""
     torch.manual_seed(0)
     network = trained(DDPM(image_size=8, nf=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,)))
     x, weights = images(network, 2, 8)
@@ -97,7 +96,7 @@ def test_ddpm() -> None:
 
 
 def test_weights_are_constants(tiny: ScoreNetwork) -> None:
-    """Only images that require gradients have them, though the plain network's weights require them."""
+    """Only images have gradients, although the weights of the plain network require them."""
     folded, (x, _) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
     assert all(weight.requires_grad for weight in tiny.parameters() if weight.ndim == 4)
     assert not folded(x, torch.tensor([0])).requires_grad
@@ -105,10 +104,10 @@ def test_weights_are_constants(tiny: ScoreNetwork) -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_nothing_is_kept_without_gradients(tiny: ScoreNetwork, mode: Callable[[], Any]) -> None:
-    """There is no graph, no saved tensor and no transposed weight, which the first gradient makes."""
+def test_nothing_is_saved_without_gradients(tiny: ScoreNetwork, mode: Callable[[], Any]) -> None:
+    """There is no graph, no saved tensor and no transposed weight; the first gradient creates the last."""
     folded, (x, weights) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
-    kept: list[Tensor] = []
+    saved: list[Tensor] = []
     transformed = [layer.winograd for layer in folded.modules() if isinstance(layer, FoldedConvolution)]
     ours = [weight for weight in transformed if weight is not None]
 
@@ -118,14 +117,14 @@ def test_nothing_is_kept_without_gradients(tiny: ScoreNetwork, mode: Callable[[]
 
     with mode(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         out = folded(x.requires_grad_(), torch.tensor([0]))
-    assert out.grad_fn is None and not kept
+    assert out.grad_fn is None and not saved
     assert not any(weight in winograd_convolution._transposed for weight in ours)
     gradient(lambda x: folded(x, torch.tensor([0])), x, weights)
     assert all(weight in winograd_convolution._transposed for weight in ours)
 
 
 def test_compiles_whole(tiny: ScoreNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiled evaluation has the gradient, and does not make weights again."""
+    """A compiled evaluation has the same gradient and does not recompute weights."""
     folded, (x, weights), row = FoldedNetwork(tiny, LABELS), images(tiny, 2, 8), torch.tensor([1])
     compiled = torch.compile(folded, backend="aot_eager", fullgraph=True)
     eager = gradient(lambda x: folded(x, row), x, weights)

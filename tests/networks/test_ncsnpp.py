@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NCSN++ beyond the golden networks: every option builds, keeps the shape and learns."""
+"""NCSN++ with options that no golden network has: each builds, preserves the shape and learns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.networks import PYRAMIDS, SIZES, SWITCHES, check
 
 @pytest.mark.parametrize(("block", "progressive", "pyramid", "combine"), PYRAMIDS, ids=map("-".join, PYRAMIDS))
 def test_pyramids(block: str, progressive: str, pyramid: str, combine: str) -> None:
-    """Each residual block with each output and input pyramid and each way to combine them."""
+    """All combinations of residual blocks, output and input pyramids, and ways to combine them."""
     torch.manual_seed(0)
     options: dict[str, Any] = {"resblock_type": block, "progressive": progressive, "progressive_input": pyramid}
     check(NCSNpp(**SIZES, **options, progressive_combine=combine))
@@ -28,7 +28,7 @@ def test_switches(options: dict[str, Any]) -> None:
 
 
 def test_compiled_differentiated_and_channels_last() -> None:
-    """A whole network compiles without a break, has a Jacobian product, and is the same function in channels_last."""
+    """A network compiles without graph breaks, has the right tangents, and is the same function in channels_last."""
     torch.manual_seed(0)
     network = NCSNpp(**SIZES).eval().requires_grad_(False)
     x, direction, labels = torch.rand(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.tensor([3.0, 700.0])
@@ -48,7 +48,7 @@ def test_compiled_differentiated_and_channels_last() -> None:
 
 
 def test_dropout_is_for_training_only() -> None:
-    """In evaluation mode the network is a function; in training mode dropout makes it random."""
+    """The network is deterministic in evaluation mode and random in training mode."""
     torch.manual_seed(0)
     network = NCSNpp(**SIZES, dropout=0.5)
     x, labels = torch.rand(1, 3, 8, 8), torch.tensor([2.0])

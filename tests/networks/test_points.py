@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of points: depth, width and dependence on every input."""
+"""Networks for points: depth, width and dependence on every input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scoresde_fast.networks import MLP, ResNet
 @pytest.mark.parametrize("in_channels", [2, 4], ids=["points", "pairs"])
 @pytest.mark.parametrize("kind", [MLP, ResNet])
 def test_point_networks(kind: type[MLP | ResNet], in_channels: int) -> None:
-    """The output is a point, 0 at first, then one that depends on every input, on time and on every weight."""
+    """The output is initially 0; with other weights it depends on every input, on time and on every weight."""
     torch.manual_seed(0)
     network = kind(in_channels=in_channels, nf=16, num_res_blocks=2)
     x = torch.randn(3, in_channels, 1, 1, requires_grad=True)
@@ -30,15 +30,15 @@ def test_point_networks(kind: type[MLP | ResNet], in_channels: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [MLP, ResNet])
-def test_point_networks_have_the_depth_and_width_asked_for(kind: type[MLP | ResNet]) -> None:
-    """There are num_res_blocks hidden layers of width nf, twice as many in residual blocks."""
+def test_depth_and_width(kind: type[MLP | ResNet]) -> None:
+    """An MLP has ``num_res_blocks`` hidden layers of width ``nf``, a ResNet twice as many."""
     network = kind(nf=16, num_res_blocks=3, num_channels=5, in_channels=10)
     hidden = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m.in_features == m.out_features == 16]
     assert len(hidden) == {MLP: 3, ResNet: 6}[kind]
     assert network(torch.zeros(2, 10, 1, 1), torch.tensor([0.1, 0.2])).shape == (2, 5, 1, 1)
 
 
-def test_residual_blocks_add_to_what_enters() -> None:
+def test_residual_blocks() -> None:
     """Residual blocks with zero weights leave the hidden state unchanged."""
     torch.manual_seed(0)
     network = ResNet(nf=16, num_res_blocks=2)

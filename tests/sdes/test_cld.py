@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Critically-damped Langevin diffusion: its kernels against independent solutions, and the score of position."""
+"""Critically-damped Langevin diffusion: kernels compared with independent solutions, and the position's score."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ WEIGHTS, MEANS, STD = [0.3, 0.5, 0.2], [-0.8, -0.1, 0.6], 0.05
 
 
 def exact_transition(sde: CLDSDE, clock: float) -> tuple[np.ndarray, np.ndarray]:
-    """Psi and the noise's covariance after ``clock`` by Van Loan's matrix exponential, to over 50 digits."""
+    """Return Psi and the covariance of the noise by Van Loan's matrix exponential, with over 50 digits."""
     mpmath = pytest.importorskip("mpmath")
-    # The exponential holds Psi's inverse too, which is as large as Psi is small.
+    # The exponential also contains the inverse of Psi, which is as large as Psi is small.
     with mpmath.workdps(80 + int(np.abs(sde.generator).sum() * clock)):
         drift = mpmath.matrix([[0, sde.m_inv], [-1, -mpmath.mpf(sde.damping) * sde.m_inv]])
         block = mpmath.zeros(4)
@@ -43,7 +43,7 @@ def mixture(sde: SDE) -> GaussianMixture:
 
 
 def states(sde: CLDSDE, t: float, count: int = 200) -> Tensor:
-    """(count, 2, 1, 1) float64 states at t of the mixture's data."""
+    """Return float64 states (count, 2, 1, 1) at t for data of the mixture."""
     rng = np.random.default_rng(0)
     x = rng.choice(MEANS, count, p=WEIGHTS) + STD * rng.standard_normal(count)
     v = np.sqrt(sde.gamma * sde.mass) * rng.standard_normal(count)
@@ -53,7 +53,7 @@ def states(sde: CLDSDE, t: float, count: int = 200) -> Tensor:
 
 
 def recover(coefficients: ScoreMap, u: Tensor, velocity_score: Tensor) -> Tensor:
-    """``state`` u + ``score`` s_v in the dtype of u, for coefficients of one time: (B, 1 or 2, 1, 1)."""
+    """Return ``state`` u + ``score`` s_v (B, 1 or 2, 1, 1) in the dtype of u, for coefficients at one time."""
     state, factor = (torch.from_numpy(np.atleast_1d(value)).to(u) for value in coefficients)
     return (u.flatten(1) @ state.view(-1, 2).T + velocity_score.flatten(1) * factor)[..., None, None]
 
@@ -88,9 +88,9 @@ def test_transition_solves_the_moment_equations(friction: float | None, beta: di
 )
 @pytest.mark.parametrize("m_inv", [0.5, 3.0, 4.0])
 def test_transition_to_the_last_digits(m_inv: float, ratio: float) -> None:
-    """Around critical damping and far from it: short times, where S_xx falls to 1e-26, keep 12 digits of every entry.
+    """Near and far from critical damping every entry has 12 correct digits, also for short times, where S_xx is 1e-26.
 
-    From the clock on where the closed form takes over, its error is that of rounding the stationary variances.
+    For longer times, where the closed form is used, the error is that of rounding the stationary variances.
     """
     friction = None if ratio == 1 else ratio * 2 / np.sqrt(m_inv)
     sde = CLDSDE(m_inv=m_inv, friction=friction, beta0=1.0)
@@ -104,7 +104,7 @@ def test_transition_to_the_last_digits(m_inv: float, ratio: float) -> None:
 
 
 def test_covariances_have_factors_at_any_step_length() -> None:
-    """The Cholesky factor of a half step is real down to clocks of 1e-12, and reproduces the covariance."""
+    """Down to clocks of 1e-12 the Cholesky factor is finite and reproduces the covariance."""
     for clock in np.logspace(-12, 1, 40):
         covariance = CLDSDE().advance(clock).covariance
         factor = cholesky(covariance)
@@ -124,8 +124,8 @@ def test_transitions_compose(friction: float | None, beta: dict[str, Any]) -> No
         assert (np.abs(carried - whole.covariance) / scale).max() <= 1e-12
 
 
-def test_propagator_goes_back() -> None:
-    """Psi(s, t) undoes Psi(t, s), and Psi(t, t) is the identity."""
+def test_propagator_backwards() -> None:
+    """Psi(s, t) is the inverse of Psi(t, s), and Psi(t, t) is the identity."""
     sde = CLDSDE(beta0=0.1, beta1=6.9)
     np.testing.assert_allclose(sde.propagator(0.7, 0.2) @ sde.propagator(0.2, 0.7), np.eye(2), atol=1e-13)
     np.testing.assert_array_equal(sde.propagator(0.4, 0.4), np.eye(2))
@@ -133,7 +133,7 @@ def test_propagator_goes_back() -> None:
 
 @pytest.mark.parametrize("friction", [*DAMPING.values(), 300.0], ids=[*DAMPING, "strongly-over"])
 def test_stationary_data_stays(friction: float | None) -> None:
-    """Data and velocities that start as the prior are the prior at every time, without overflow by strong damping."""
+    """Data and velocities distributed as the prior stay so at all times, without overflow for strong damping."""
     sde = CLDSDE(friction=friction, gamma=1.0, numerical_eps=0.0)
     t = np.linspace(0, 1, 101)
     expected = np.broadcast_to(np.diag(np.square(sde.prior_stds)), (101, 2, 2))
@@ -156,15 +156,15 @@ def test_every_time_is_usable(beta: dict[str, Any], objective: Any) -> None:
 
 
 @pytest.mark.parametrize("objective", ["hsm", "dsm"])
-def test_ell_keeps_its_digits(objective: Any) -> None:
-    """l_t, whose determinant cancels, agrees with exact ones from t = 1e-5 to 1, to 1e-12."""
+def test_precision_of_ell(objective: Any) -> None:
+    """From t = 1e-5 to 1, l_t agrees with the exact value to 1e-12, though its determinant is a small difference."""
     sde = CLDSDE(objective=objective)
     for t in [1e-5, 1e-4, *TIMES]:
         psi, noise = exact_transition(sde, 4 * t)
         start = sde.gamma * sde.mass if objective == "hsm" else 0.0
         (cx, cv), ((nxx, nxv), (_, nvv)) = psi[:, 1], noise
         xx, vv = nxx + start * cx**2 + 1e-9, nvv + start * cv**2 + 1e-9
-        # The determinant of a sum, term by term, where nothing large cancels.
+        # The determinant of the sum, expanded so that no large terms cancel.
         along = cx**2 * nvv - 2 * cx * cv * nxv + cv**2 * nxx
         determinant = nxx * nvv - nxv**2 + start * along + 1e-9 * (xx + vv) - 1e-18
         assert sde.ell(t) == pytest.approx(np.sqrt(xx / determinant), rel=1e-12)
@@ -172,7 +172,7 @@ def test_ell_keeps_its_digits(objective: Any) -> None:
 
 @pytest.mark.parametrize("kwargs", [{}, {"objective": "dsm"}], ids=["hsm", "dsm"])
 def test_a_covariance_that_is_not_positive_definite_is_refused(kwargs: dict[str, Any]) -> None:
-    """The message names the first such time, numerical_eps and the remedy."""
+    """The message has the first such time, ``numerical_eps`` and the remedy."""
     sde = CLDSDE(numerical_eps=0.0, **kwargs)
     for use in (sde.cholesky, sde.ell):
         with pytest.raises(ValueError, match="t = 0 is not positive definite with numerical_eps=0: raise"):
@@ -203,7 +203,7 @@ def test_bad_arguments(kwargs: dict[str, Any], sentence: str) -> None:
 
 
 def test_prior_and_entropy() -> None:
-    """The prior's log density and the entropy of the initial velocity are those of SciPy's normals, not of 1 / M."""
+    """The prior's log density and the entropy of the initial velocity agree with SciPy, with M and not 1 / M."""
     sde, rng = CLDSDE(m_inv=9.0, gamma=0.04), np.random.default_rng(0)
     x, v = rng.standard_normal((2, 5, 3, 2, 2))
     expected = norm.logpdf(x).sum((1, 2, 3)) + norm.logpdf(v, scale=1 / 3).sum((1, 2, 3))
@@ -217,15 +217,15 @@ def test_prior_and_entropy() -> None:
 @pytest.mark.parametrize("objective", ["hsm", "dsm"])
 @pytest.mark.parametrize("t", [0.05, 0.3, 1.0])
 def test_mixture_density_is_the_integral_over_its_starts(t: float, objective: Any) -> None:
-    """log p_t(u) is what the kernel u(t) | x(0), v(0) gives, summed over a fine grid of starts, for both objectives."""
+    """For both objectives log p_t(u) is the kernel u(t) | x(0), v(0) summed over a fine grid of initial states."""
     sde = CLDSDE(objective=objective, numerical_eps=1e-5)
     kernel = CLDSDE(objective="dsm", numerical_eps=1e-5).marginal(t)
     x, v = np.meshgrid(np.arange(-1.3, 1.1, 0.0125), np.arange(-0.8, 0.8, 0.025), indexing="ij")
     starts = sum(w * norm.pdf(x, m, STD) for w, m in zip(WEIGHTS, MEANS, strict=True))
     starts = starts * norm.pdf(v, scale=0.1) * 0.0125 * 0.025
     u = states(sde, t, 5)
-    away = u.numpy().reshape(5, 1, 1, 2) - np.stack([x, v], -1) @ kernel.mean.T
-    exponent = np.einsum("...i,ij,...j", away, np.linalg.inv(kernel.covariance), away)
+    offsets = u.numpy().reshape(5, 1, 1, 2) - np.stack([x, v], -1) @ kernel.mean.T
+    exponent = np.einsum("...i,ij,...j", offsets, np.linalg.inv(kernel.covariance), offsets)
     volume = 2 * np.pi * np.sqrt(np.linalg.det(kernel.covariance))
     expected = np.log((starts * np.exp(-exponent / 2)).sum((1, 2)) / volume)
     density = mixture(sde).log_density(u, torch.full((5,), t, dtype=torch.float64))
@@ -234,7 +234,7 @@ def test_mixture_density_is_the_integral_over_its_starts(t: float, objective: An
 
 @pytest.mark.parametrize("sde", [CLDSDE(), CLDSDE(objective="dsm"), VPSDE()], ids=["hsm", "dsm", "vp"])
 def test_mixture_scores_are_the_gradient_of_its_density(sde: SDE) -> None:
-    """Of images with several channels and pixels, each at its own time; the score is its last part, in x's dtype."""
+    """`joint_score` is the gradient of the log density, for images at different times; `score` is its last part."""
     generator = torch.Generator().manual_seed(0)
     model = GaussianMixture(sde, [1.0, 2.0], torch.randn(2, 3, 2, 2, generator=generator), [0.3, 0.8])
     u = torch.randn(4, *model.state_shape, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -251,13 +251,13 @@ def test_mixture_scores_are_the_gradient_of_its_density(sde: SDE) -> None:
 
 
 @pytest.mark.parametrize("sde", [CLDSDE(), VPSDE()], ids=["cld", "vp"])
-def test_position_only_input_is_refused(sde: SDE) -> None:
-    """A state with the wrong number of channels is refused with both shapes, not broadcast."""
+def test_wrong_state_shape_is_refused(sde: SDE) -> None:
+    """A state with the wrong number of channels is not broadcast; the message has both shapes."""
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, (3, 2, 2))
     wrong, t = torch.zeros(1, 3 if sde.parts == 2 else 6, 2, 2), torch.tensor([0.5])
-    asked = "(6, 2, 2), position and velocity joined on the channels" if sde.parts == 2 else "(3, 2, 2)"
+    needed = "(6, 2, 2), position and velocity concatenated along the channels" if sde.parts == 2 else "(3, 2, 2)"
     given = f"states have shape {tuple(wrong.shape[1:])};"
-    with pytest.raises(ValueError, match=re.escape(f"{given} this model's, on the SDE {sde.name!r}, are {asked}")):
+    with pytest.raises(ValueError, match=re.escape(f"{given} this model on the SDE {sde.name!r} needs {needed}")):
         model.score(wrong, t)
     for method in (model.joint_score, model.log_density):
         with pytest.raises(ValueError, match=re.escape(given) + f".* {sde.parts} x 12 numbers"):
@@ -269,13 +269,13 @@ def test_position_only_input_is_refused(sde: SDE) -> None:
 def test_velocity_score_tells_the_whole_score(friction: float | None, beta: dict[str, Any]) -> None:
     """`joint_score` makes the exact score of a mixture's pairs from that of its velocities alone, to 1e-10.
 
-    Under-damped CLD is refused: the velocity swings back, and its score no longer determines the data.
+    Under-damped CLD is refused: the velocity oscillates, and its score does not determine the data.
     """
     sde = CLDSDE(friction=friction, **beta)
     model = mixture(sde)
     for t in TIMES:
         if sde.damping < 1:
-            with pytest.raises(ValueError, match="under-damped, the velocity swings back"):
+            with pytest.raises(ValueError, match="under-damped: the velocity oscillates"):
                 sde.joint_score(t)
             continue
         u, time = states(sde, t), torch.tensor([t]).double().expand(200)
@@ -284,8 +284,8 @@ def test_velocity_score_tells_the_whole_score(friction: float | None, beta: dict
         assert torch.equal(recovered[:, 1:], model.score(u, time))
 
 
-# Bounds of the largest error of a recovered position score over the largest score, with everything in float32.  They
-# are 1.6 to 4 eps times the largest of what is added and cancels; rounding a product and its factors is within 1.5.
+# Largest error of a recovered position score over the largest score, with everything in float32, by time: 1.6 to 4 eps
+# times the largest term of a sum that cancels; rounding a product and its factors is within 1.5.
 SINGLE_PRECISION = {
     "constant": {1e-3: 2e-5, 1e-2: 2e-6, 0.1: 1e-6, 0.5: 1e-6, 1.0: 1e-6},
     "linear": {1e-3: 5e-4, 1e-2: 4e-5, 0.1: 2e-6, 0.5: 1e-6, 1.0: 1e-6},
@@ -295,7 +295,7 @@ SINGLE_PRECISION = {
 @pytest.mark.parametrize("t", TIMES)
 @pytest.mark.parametrize("beta", BETA)
 def test_recovery_in_single_precision(beta: str, t: float) -> None:
-    """States, velocity scores and coefficients in float32: the error grows towards t = 0, within documented bounds."""
+    """With float32 states, scores and coefficients the error grows towards t = 0, within the documented bounds."""
     sde = CLDSDE(**BETA[beta])
     model = mixture(sde)
     u, time = states(sde, t, 10_000).float(), torch.tensor([t]).double().expand(10_000)
@@ -307,14 +307,14 @@ def test_recovery_in_single_precision(beta: str, t: float) -> None:
 
 @pytest.mark.parametrize("t", TIMES)
 def test_denoised_is_the_posterior_mean(t: float) -> None:
-    """E[x(0) | u(t)] is what Bayes' rule gives on a fine grid of x(0), with the initial velocity integrated out."""
+    """E[x(0) | u(t)] agrees with Bayes' rule on a fine grid of x(0), with the initial velocity integrated out."""
     sde = CLDSDE()
     x0 = np.arange(-1.3, 1.1, 2e-5)
     prior = sum(w * norm.pdf(x0, m, STD) for w, m in zip(WEIGHTS, MEANS, strict=True))
     mean, covariance = sde.marginal(t)
     u = states(sde, t, 20)
-    away = u.numpy().reshape(-1, 1, 2) - x0[:, None] * mean[:, 0]
-    exponent = np.einsum("bni,ij,bnj->bn", away, np.linalg.inv(covariance), away)
+    offsets = u.numpy().reshape(-1, 1, 2) - x0[:, None] * mean[:, 0]
+    exponent = np.einsum("bni,ij,bnj->bn", offsets, np.linalg.inv(covariance), offsets)
     posterior = prior * np.exp(-(exponent - exponent.min(1, keepdims=True)) / 2)
     expected = (posterior * x0).sum(1) / posterior.sum(1)
     score = mixture(sde).score(u, torch.full((20,), t, dtype=torch.float64))
@@ -322,8 +322,8 @@ def test_denoised_is_the_posterior_mean(t: float) -> None:
 
 
 def test_recovery_is_refused_where_the_initial_velocity_is_unknown() -> None:
-    """A model trained by "dsm" is refused with the reason and the alternatives."""
+    """For "dsm" the message has the reason and the alternatives."""
     sde = CLDSDE(objective="dsm")
     for method in (sde.joint_score, sde.denoised):
-        with pytest.raises(ValueError, match=r"model trained by objective='dsm', .* use a model trained by 'hsm'"):
+        with pytest.raises(ValueError, match=r"model trained with objective='dsm', .* use a model trained with 'hsm'"):
             method(0.5)

@@ -34,7 +34,7 @@ def recorded_score(sde: SDE, x: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_sde_functions(steps: dict[str, np.ndarray], name: str) -> None:
-    """Score, marginal, drift, diffusion, discretisation and prior density, to 1e-6."""
+    """Score, marginal, drift, diffusion, discretisation and prior density agree to 1e-6."""
     sde, x, t = SDE_OF[name], steps[f"{name}/x"], steps[f"{name}/t"].astype(np.float64)
     scale, std = sde.marginal(t)
     drift, diffusion = sde.discretise(t, N)
@@ -44,7 +44,7 @@ def test_sde_functions(steps: dict[str, np.ndarray], name: str) -> None:
     assert_close(column(sde.drift(t)) * x, steps[f"{name}/drift"], 1e-6)
     assert_close(sde.diffusion(t), steps[f"{name}/diffusion"], 1e-6)
     assert_close(column(drift) * x, steps[f"{name}/disc_f"], 1e-6, x)
-    # On VE the diffusion is the root of a difference of squared noise levels; on VP that difference is exact.
+    # On VE the diffusion is the root of a difference of squared noise levels, which cancels.
     levels = sde.marginal(t).std ** 2 if name == "ve" else 0 * t
     assert_close(diffusion**2, steps[f"{name}/disc_G"].astype(np.float64) ** 2, 1e-6, levels)
     assert_close(sde.prior_log_density(x), steps[f"{name}/prior_logp"], 1e-6)
@@ -53,7 +53,7 @@ def test_sde_functions(steps: dict[str, np.ndarray], name: str) -> None:
 @pytest.mark.parametrize("probability_flow", [False, True], ids=["sde", "flow"])
 @pytest.mark.parametrize("name", SDE_OF)
 def test_reverse_functions(steps: dict[str, np.ndarray], name: str, probability_flow: bool) -> None:
-    """The reverse SDE and the probability flow, continuous and discretised, to 1e-6."""
+    """The reverse SDE and the probability flow, continuous and discretised, agree to 1e-6."""
     sde, x, t = SDE_OF[name], steps[f"{name}/x"], steps[f"{name}/t"].astype(np.float64)
     score = recorded_score(sde, x, t)
     key = f"{name}/reverse_pf{int(probability_flow)}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions and losses of critically-damped Langevin diffusion agree with those recorded from the original program."""
+"""Functions and losses of critically-damped Langevin diffusion agree with those of the official code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CASES = list(product(BETA, ("hsm", "dsm")))
 
 
 class Toy(nn.Module):
-    """The "network" that the golden losses were recorded with."""
+    """The function that replaced the network in the recorded losses."""
 
     def forward(self, u: Tensor, t: Tensor) -> Tensor:
         x, v = u.chunk(2, dim=1)
@@ -38,13 +38,13 @@ def steps(golden: Path) -> dict[str, np.ndarray]:
 
 
 def act(matrices: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """(B, 2, 2) matrices on the position and velocity of (B, 2C, H, W), in float64."""
+    """Return matrices (B, 2, 2) applied to position and velocity of states (B, 2C, H, W), in float64."""
     pairs = u.reshape(len(u), 2, -1).astype(np.float64)
     return np.einsum("bij,bjd->bid", matrices, pairs).reshape(u.shape)
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
-    """Each sample, at its own time, to 1e-6 of its largest value."""
+    """Assert that each sample, at its own time, agrees to 1e-6 of its largest value."""
     for mine, theirs in zip(actual, expected.astype(np.float64), strict=True):
         assert np.abs(mine - theirs).max() <= 1e-6 * np.abs(theirs).max()
 
@@ -55,7 +55,7 @@ def test_functions(steps: dict[str, np.ndarray], beta: str, objective: Objective
     recorded = {key.removeprefix(f"{beta}_{objective}/"): value for key, value in steps.items()}
     sde, t, u = CLDSDE(**BETA[beta], objective=objective), recorded["t"], recorded["u"]
     mean, covariance = sde.marginal(t)
-    # The original takes the velocity of u for "hsm" too.
+    # The official code also uses the velocity of u for "hsm".
     assert_close(act(mean, u), recorded["mean"])
     assert_close(covariance[:, 0, 0], recorded["var_xx"])
     assert_close(covariance[:, 0, 1], recorded["var_xv"])
@@ -93,7 +93,7 @@ def test_losses(
 
 
 def test_every_recorded_loss_is_tested(steps: dict[str, np.ndarray]) -> None:
-    """The cases above are all recorded ones."""
+    """`test_losses` covers all recorded losses."""
     recorded = {key.split("/")[1] for key in steps if key.startswith("loss/")}
     cases = product(map("_".join, CASES), ("reweightedv2", "reweightedv1", "likelihood"), ("mixed0", "mixed1"))
     assert recorded == set(map("_".join, cases))

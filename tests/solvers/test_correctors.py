@@ -20,20 +20,20 @@ from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, samp
 
 SDES = {"constant": CLDSDE(), "linear": CLDSDE(beta0=0.1, beta1=6.9, numerical_eps=1e-6), "over": CLDSDE(friction=2.0)}
 DATA = (0.3, 0.5)
-PUBLISHED = {name: found for name, found in SOLVERS.items() if found.published}
+PUBLISHED = {name: entry for name, entry in SOLVERS.items() if entry.published}
 CORRECTED = [
     (name, solver, corrector)
     for name, sde in SDE_OF.items()
-    for solver, found in PUBLISHED.items()
+    for solver, entry in PUBLISHED.items()
     for corrector in ("langevin", "ald")
-    if isinstance(sde, found.sdes)
+    if isinstance(sde, entry.sdes)
 ]
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize(("name", "solver", "corrector"), CORRECTED, ids=["-".join(case) for case in CORRECTED])
 def test_distribution_after_a_corrected_run(name: str, solver: str, corrector: str, run_seed: int) -> None:
-    """With two corrector steps at every time and the batch's norms, 20 000 samples have the moments of the table."""
+    """20 000 samples with two corrector steps per step, and norms over the batch, have the moments of the table."""
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 25, corrector, corrector_steps=2))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
@@ -41,21 +41,21 @@ def test_distribution_after_a_corrected_run(name: str, solver: str, corrector: s
 
 
 def corrected(sde: CLDSDE, t: float, snr: float, rows: int) -> Gaussian:
-    """Return the state after ``rows`` corrector steps at ``t``, from a state unrelated to the data."""
+    """Return the state after ``rows`` corrector steps at ``t``, from an arbitrary Gaussian."""
     (row,) = annealed_langevin(sde, TimeGrid.between(np.array([t, t / 2])), snr)
     return propagate(StepTable.of([row] * rows), sde, DATA, Gaussian(np.array([3.0, -2.0]), np.diag([4.0, 0.01])))
 
 
 @pytest.mark.parametrize("t", [0.25, 0.4, 1.0])
 @pytest.mark.parametrize("name", SDES)
-def test_the_marginal_is_where_it_leads(name: str, t: float) -> None:
-    """The steps reach the mean exactly, and the covariance with an error that falls with the step size."""
+def test_corrector_converges_to_the_marginal(name: str, t: float) -> None:
+    """The mean converges exactly, the covariance up to an error proportional to the step size."""
     sde = SDES[name]
     wanted = marginal(sde, t, *DATA)
-    slowest = np.linalg.eigvals(sde.marginal(t).covariance @ np.linalg.inv(wanted.covariance)).min()
+    slowest_rate = np.linalg.eigvals(sde.marginal(t).covariance @ np.linalg.inv(wanted.covariance)).min()
     errors = []
     for snr in (0.2, 0.1):
-        got = corrected(sde, t, snr, rows=int(12 / (slowest * snr**2)))
+        got = corrected(sde, t, snr, rows=int(12 / (slowest_rate * snr**2)))
         assert np.allclose(got.mean, wanted.mean, rtol=1e-6, atol=1e-9)
         errors.append(np.abs(got.covariance - wanted.covariance).max() / np.abs(wanted.covariance).max())
     assert errors[0] < 0.05
@@ -65,7 +65,7 @@ def test_the_marginal_is_where_it_leads(name: str, t: float) -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("solver", ["sscs", "em"])
 def test_samples_are_those_of_the_table(solver: str, run_seed: int) -> None:
-    """20 000 samples of a short corrected run have the mean and deviation that the table predicts."""
+    """20 000 samples of a short run with a corrector have the mean and standard deviation of the table."""
     sde = SDES["constant"]
     options: dict[str, Any] = {
         "solver": solver,
@@ -83,17 +83,15 @@ def test_samples_are_those_of_the_table(solver: str, run_seed: int) -> None:
     assert_moments(positions, predicted.mean[0], np.sqrt(predicted.covariance[0, 0]))
 
 
-def test_steps_of_sscs_are_not_joined_over_a_corrector() -> None:
-    """Steps of SSCS are not merged, so that the corrector acts on the state of its own time."""
+def test_steps_of_sscs_are_not_joined_across_a_corrector() -> None:
+    """Half steps of SSCS are not merged, so that the corrector acts on the state at its own time."""
     sde = replace(SDES["constant"], beta0=0.1, beta1=6.9)
     options = SolverOptions("sscs", 5, "ald", grid="quadratic", snr=1e-9, denoise=False)
-    with_none = build_table(sde, replace(options, corrector="none"))
-    with_idle = build_table(sde, options)  # a corrector with hardly any effect
-    for got, wanted in zip(
-        *(propagate(table, sde, DATA, prior(sde)).covariance for table in (with_idle, with_none)), strict=True
-    ):
-        assert np.allclose(got, wanted, rtol=1e-9)
-    assert [row.derive is None for row in with_idle.rows] == [False, True, False] * 5
+    without_corrector = build_table(sde, replace(options, corrector="none"))
+    with_corrector = build_table(sde, options)  # with steps so small that they have no effect
+    got, wanted = (propagate(table, sde, DATA, prior(sde)).covariance for table in (with_corrector, without_corrector))
+    assert np.allclose(got, wanted, rtol=1e-9)
+    assert [row.derive is None for row in with_corrector.rows] == [False, True, False] * 5
 
 
 @pytest.mark.parametrize(
@@ -106,8 +104,8 @@ def test_steps_of_sscs_are_not_joined_over_a_corrector() -> None:
         ),
         (CLDSDE(), {"solver": "gddim", "corrector": "ald"}, "only with euler_maruyama, sscs; choose corrector='none'"),
         (VPSDE(), {"solver": "ddim", "corrector": "ald"}, "only with ancestral, euler_maruyama, reverse_diffusion"),
-        (CLDSDE(objective="dsm"), {"solver": "sscs", "corrector": "ald"}, "use a model trained by 'hsm'"),
-        (CLDSDE(friction=0.4), {"solver": "sscs", "corrector": "ald"}, "friction 0.4, which is under-damped"),
+        (CLDSDE(objective="dsm"), {"solver": "sscs", "corrector": "ald"}, "use a model trained with 'hsm'"),
+        (CLDSDE(friction=0.4), {"solver": "sscs", "corrector": "ald"}, "friction 0.4 is under-damped"),
         (CLDSDE(), {"solver": "sscs", "corrector": "ald", "snr": 0.0}, "snr is 0.0"),
     ],
 )
@@ -117,8 +115,8 @@ def test_bad_correctors_are_refused(sde: SDE, options: dict[str, Any], sentence:
         build_table(sde, SolverOptions(**{"steps": 20, **options}))
 
 
-def test_a_network_runs_with_it() -> None:
-    """On `digits-cld`, which has a mixed score, pixels are finite and near the projected gray."""
+def test_annealed_langevin_with_a_network() -> None:
+    """On "digits-cld", which has a mixed score, pixels are finite and close to the projected gray."""
     model, gray = sf.load("digits-cld"), torch.full((1, 16, 16), 0.3)
     options: dict[str, Any] = {"solver": "sscs", "steps": 6, "corrector": "ald", "snr": 0.3, "grid": "quadratic"}
     images = sf.sample(model, [1, 2], condition=sf.Projection(gray), **options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDIM as published, and as the first step of every multistep method."""
+"""DDIM compared with the paper, with ancestral sampling, and with the first step of multistep methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.toy_solvers import SDE_OF, STEPS, one_step, rows_of
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_ddim_is_as_published(eta: float) -> None:
-    """Equations 12 and 16 of Song, Meng & Ermon, in their own alphas, on VP."""
+    """Coefficients on VP equal equations 12 and 16 of Song, Meng & Ermon, written in their alphas."""
     alphas = VPSDE().marginal(make_grid("sqrt", VPSDE(), STEPS, 0.01).edges).scale ** 2
     for row, a, b in zip(rows_of(VPSDE(), "ddim", eta=eta), alphas[:-1], alphas[1:], strict=True):
         sigma = eta * np.sqrt((1 - b) / (1 - a)) * np.sqrt(1 - a / b)
@@ -23,8 +23,8 @@ def test_ddim_is_as_published(eta: float) -> None:
         assert (row.state, *row.outputs, row.noise) == pytest.approx((np.sqrt(b / a), noise, sigma), rel=1e-10)
 
 
-def test_ddim_with_all_noise_is_ancestral() -> None:
-    """On VE with eta = 1 every step is one of ancestral sampling."""
+def test_ddim_with_full_noise_is_ancestral() -> None:
+    """On VE with eta = 1 each step equals that of ancestral sampling."""
     for ddim, ancestral in zip(rows_of(VESDE(), "ddim", eta=1.0), rows_of(VESDE(), "ancestral"), strict=True):
         assert one_step(ddim) == pytest.approx(one_step(ancestral), rel=1e-9)
 
@@ -41,13 +41,13 @@ def test_ddim_with_all_noise_is_ancestral() -> None:
     ],
 )
 def test_the_first_step_is_ddim(name: str, solver: str, order: int | None) -> None:
-    """The first step of every multistep method of the flow is DDIM, in noise and in data prediction."""
+    """Multistep methods on the flow start with a DDIM step, in noise and in data prediction."""
     first = rows_of(SDE_OF[name], solver, order=order, probability_flow=True)[0]
     assert one_step(first) == pytest.approx(one_step(rows_of(SDE_OF[name], "ddim")[0]), rel=1e-9, abs=1e-12)
 
 
-def test_noise_at_eta_one_is_the_posterior() -> None:
-    """With eta = 1 the first steps of the stochastic methods are DDIM's."""
+def test_first_step_with_eta_one_is_ddim() -> None:
+    """With eta = 1 stochastic multistep methods start with the DDIM step of eta = 1."""
     wanted = one_step(rows_of(VPSDE(), "ddim", eta=1.0)[0])
     assert one_step(rows_of(VPSDE(), "dpmpp_2m_sde")[0]) == pytest.approx(wanted, rel=1e-9)
     assert one_step(rows_of(VPSDE(), "sa")[0]) == pytest.approx(wanted, rel=1e-9)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DPM-Solver++(2M) as published, and its SDE form without noise."""
+"""DPM-Solver++(2M) compared with the paper, and its SDE form without noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.toy_solvers import SDE_OF, STEPS, Mixture, X, data_prediction
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_dpmpp_2m_is_as_published(name: str) -> None:
-    """Algorithm 2 of Lu et al., in its own r and D, gives the same end for every point of a mixture."""
+    """Algorithm 2 of Lu et al., with their r and D, gives the same result for points of a mixture."""
     sde = SDE_OF[name]
     schedule, x = schedule_of(sde), sde.prior_std * X
     a, s, h = schedule.scale, schedule.std, schedule.h
@@ -28,7 +28,7 @@ def test_dpmpp_2m_is_as_published(name: str) -> None:
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_the_flow_of_the_sde_variant_is_dpmpp_2m(name: str) -> None:
-    """probability_flow=True and eta=0 both give the table of the deterministic solver."""
+    """``probability_flow=True`` and ``eta=0`` give the table of the deterministic solver."""
     wanted = rows_of(SDE_OF[name], "dpmpp_2m")
     assert rows_of(SDE_OF[name], "dpmpp_2m_sde", probability_flow=True) == wanted
     assert rows_of(SDE_OF[name], "dpmpp_2m_sde", eta=0.0) == wanted

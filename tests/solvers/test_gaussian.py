@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exact distribution of a table against runs of the loop."""
+"""The exact distribution of a table compared with runs of the loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.toy_solvers import MEAN, STD, assert_prediction, sample
 
 @pytest.mark.statistical
 def test_loop_keeps_saved_state_and_history(run_seed: int) -> None:
-    """Rows with the saved state, older outputs and no evaluation have in the loop the moments of `propagate`."""
+    """In the loop, rows with saved states, older outputs or no evaluation have the moments of `propagate`."""
     sde = VPSDE()
     table = StepTable.of(
         [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gDDIM: exactness for data in one point, and its runs on a mixture against the converged flow."""
+"""gDDIM: exactness for a single data point, and runs on a mixture compared with the converged flow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.cld import CLDS, CONSTANT, DAMPINGS, mixture
 @pytest.mark.parametrize("damping", ["critical", "over"])
 @pytest.mark.parametrize("sde", CLDS.values(), ids=CLDS)
 def test_gddim_keeps_a_point_exactly(sde: CLDSDE, damping: str) -> None:
-    """With e constant a step is exact: its weights sum to R(t') - Psi(t', t) R(t), and R R^T is the covariance."""
+    """For constant e a step is exact: its weights sum to R(t') - Psi(t', t) R(t), and R R^T is the covariance."""
     sde = CLDSDE(friction=DAMPINGS[damping], beta0=sde.beta0, beta1=sde.beta1, numerical_eps=sde.numerical_eps)
     grid = make_grid("quadratic", sde, 10, 1e-3)
     factor = RotatedFactor(sde, grid)
@@ -33,7 +33,7 @@ def test_gddim_keeps_a_point_exactly(sde: CLDSDE, damping: str) -> None:
 
 
 def test_noisy_gddim_is_the_conditional_distribution() -> None:
-    """For data in one point a step of any length is exact: one from T to 0.01 gives the marginal there."""
+    """For a single data point a step of any length is exact: one from T to 0.01 gives the marginal at 0.01."""
     sde, point = CONSTANT, 0.7
     grid = make_grid("uniform", sde, 1, 0.01)
     row = reverse_sde_rows(sde, grid, 1)[0]
@@ -48,7 +48,7 @@ def test_noisy_gddim_is_the_conditional_distribution() -> None:
 
 @pytest.mark.parametrize("sde", CLDS.values(), ids=CLDS)
 def test_noisy_gddim_weights(sde: CLDSDE) -> None:
-    """The weights of every order sum to B, and so does their quadrature."""
+    """The weights of order 3 sum to B, and so does their quadrature."""
     grid = make_grid("logsnr", sde, 12, 5e-3)
     rows = reverse_sde_rows(sde, grid, 3)
     quadrature = np.stack([np.sum(row.outputs, axis=0)[:, 0] for row in rows])
@@ -61,9 +61,9 @@ def test_noisy_gddim_weights(sde: CLDSDE) -> None:
 def toy_errors(
     options: list[SolverOptions], seed: int, particles: int = 2000
 ) -> dict[SolverOptions, tuple[float, float]]:
-    """RMS of x at t = 1e-3 between each solver and the converged ODE from the same states at T, in float64.
+    """Return the RMS error of x at t = 1e-3 against the converged ODE from the same states, and its standard error.
 
-    Returns the RMS and its standard error: a state near the border of two modes may end in the other mode.
+    All is computed in float64.  The errors vary because a state near the border of two modes may end in either.
     """
     model = mixture(CONSTANT)
     start = np.random.default_rng(seed).normal(size=(particles, 2)) * CONSTANT.prior_stds
@@ -98,9 +98,10 @@ def toy_errors(
 
 @pytest.mark.statistical
 def test_gddim_on_the_toy_mixture(run_seed: int) -> None:
-    """The reference's toy check at 20 and 50 evaluations: Euler as recorded there, gDDIM no worse.
+    """At 20 and 50 evaluations Euler has the recorded error of a reference, and gDDIM at most the recorded one.
 
-    The recorded errors are rounded to 0.005 or less, and come from other random states; order 3 takes those of 4.
+    The recorded errors are rounded to within 0.005 and were measured from other random states.  Those of order 4 are
+    also the bounds of order 3.
     """
 
     def choice(solver: str, steps: int, order: int | None = None) -> SolverOptions:
@@ -113,7 +114,7 @@ def test_gddim_on_the_toy_mixture(run_seed: int) -> None:
     }
     euler = {choice("em", 20): 1.04, choice("em", 50): 0.41}
     errors = toy_errors([*gddim, *euler], run_seed)
-    for found, recorded in {**gddim, **euler}.items():
-        rms, standard_error = errors[found]
+    for options, recorded in {**gddim, **euler}.items():
+        rms, standard_error = errors[options]
         assert rms <= recorded + SIGMAS * standard_error + 0.005, errors
-        assert found in gddim or rms >= recorded - SIGMAS * standard_error - 0.005, errors
+        assert options in gddim or rms >= recorded - SIGMAS * standard_error - 0.005, errors

@@ -53,7 +53,7 @@ def run_recorded(sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray],
 
 
 def one_time(t: float) -> TimeGrid:
-    """The published grid of N steps, reduced to the single time t."""
+    """Return the published grid of N steps, reduced to the single time ``t``."""
 
     class OneOfMany(TimeGrid):
         def __len__(self) -> int:
@@ -76,7 +76,7 @@ SINGLE = [
     ("name", "solver", "probability_flow"), SINGLE, ids=[f"{n}-{s}-{'flow' if f else 'sde'}" for n, s, f in SINGLE]
 )
 def test_predictor_step(steps: dict[str, np.ndarray], name: str, solver: str, probability_flow: bool) -> None:
-    """One predictor step of each sample at its own time, with and without its noise, to 1e-5."""
+    """One predictor step per sample at its own time agrees to 1e-5, with and without noise."""
     sde = SDE_OF[name]
     key = f"{name}/{solver.replace('ancestral', 'ancestral_sampling')}_pf{int(probability_flow)}"
     for i, t in enumerate(steps[f"{name}/t"].astype(np.float64)):
@@ -90,7 +90,7 @@ def test_predictor_step(steps: dict[str, np.ndarray], name: str, solver: str, pr
 @pytest.mark.parametrize("corrector", ["langevin", "ald"])
 @pytest.mark.parametrize("name", ["ve", "vp"])
 def test_corrector_steps(steps: dict[str, np.ndarray], name: str, corrector: str) -> None:
-    """Two inner corrector steps with the batch's norms, every sample at its own time, to 1e-5."""
+    """Two corrector steps with norms over the batch, each sample at its own time, agree to 1e-5."""
     sde, key = SDE_OF[name], f"{name}/{corrector}_snr0.16_n2"
     times = steps[f"{name}/t"].astype(np.float64)
     x = torch.from_numpy(steps[f"{name}/x"])
@@ -99,7 +99,7 @@ def test_corrector_steps(steps: dict[str, np.ndarray], name: str, corrector: str
     for draw in ("z0", "z1"):
         score, z = model.score(x, torch.from_numpy(times)), torch.from_numpy(steps[f"{key}/{draw}"])
         if corrector == "langevin":
-            # Unlike in a run, the samples' times differ: the step sizes are per sample, the norms the batch's.
+            # Unlike in a run, samples have different times: step sizes per sample, with norms over the batch.
             ratio = z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
             size = torch.tensor([row.langevin for row in rows])[:, None, None, None] * ratio**2
             mean, noise = x + size * score, (2 * size).sqrt()
@@ -121,7 +121,7 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_whole_run(steps: dict[str, np.ndarray], name: str) -> None:
-    """A predictor-corrector run of ten steps through the loop itself, with the recorded draws, to 1e-5."""
+    """A run of ten steps through the loop with the recorded noise agrees to 1e-5."""
     sde = SDE_OF[name.split("_")[0]]
     key = f"pc/{name}_N10"
     table = build_table(sde, RUNS[name])
@@ -131,7 +131,7 @@ def test_whole_run(steps: dict[str, np.ndarray], name: str) -> None:
 
 
 def test_too_few_ancestral_steps_are_refused(steps: dict[str, np.ndarray]) -> None:
-    """Ten ancestral steps on VP give NaN in the original; here the table is refused when it is built."""
+    """Ten ancestral steps on VP give NaN in the official code; here building the table raises an error."""
     assert np.isnan(steps["pc/vp_ancestral_sampling_none_N10/out"]).any()
     with pytest.raises(ValueError, match="take more steps"):
         build_table(VPSDE(), SolverOptions("ancestral", 10))

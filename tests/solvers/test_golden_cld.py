@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole runs of CLD's solvers agree with those recorded from the original program."""
+"""Runs of CLD's solvers agree with those recorded from the official code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.cld import CLDS, Recorded, run
 
 
-@pytest.mark.parametrize("denoise", [True, False], ids=["denoised", "as it is"])
+@pytest.mark.parametrize("denoise", [True, False], ids=["denoised", "noisy"])
 @pytest.mark.parametrize(("striding", "grid"), [("linear", "uniform"), ("quadratic", "quadratic")])
 @pytest.mark.parametrize("solver", ["em", "sscs"])
 @pytest.mark.parametrize("name", CLDS)
 def test_golden_runs(golden: Path, name: str, solver: str, striding: str, grid: str, denoise: bool) -> None:
-    """Whole runs of eight evaluations with the recorded draws and a mixed score, to 1e-5; SSCS with the parity flag."""
+    """Runs of eight evaluations with the recorded noise and a mixed score agree to 1e-5; SSCS with ``original``."""
     with np.load(golden / "cld_steps.npz") as archive:
         key = f"sample/{name}_{solver}_{striding}_denoise{int(denoise)}_n8"
         start, draws, x, v, nfe = (archive[f"{key}/{part}"] for part in ("u0", "z", "x", "v", "nfe"))

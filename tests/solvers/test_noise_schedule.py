@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exactness of the fast solvers: data in one point, and the denoising step."""
+"""Exactness of the fast solvers for a single data point, and the denoising step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoresde_fast.solvers.gaussian import marginal, prior, propagate
 from tests.support.toy_solvers import FAST, MEAN, SDE_OF, STD
 
 FORMS: list[tuple[str, dict[str, Any]]] = [
-    *[(found.name, {"order": order}) for found in FAST for order in found.orders],
+    *[(entry.name, {"order": order}) for entry in FAST for order in entry.orders],
     *[(solver, {"eta": 0.6}) for solver in ("ddim", "dpmpp_2m_sde", "sa")],
     ("ddim", {"eta": 1.0}),
     ("heun", {"churn": 1.5}),
@@ -24,10 +24,10 @@ FORM_IDS = ["-".join([solver, *(f"{name}{value}" for name, value in options.item
 @pytest.mark.parametrize(("solver", "options"), FORMS, ids=FORM_IDS)
 @pytest.mark.parametrize("name", SDE_OF)
 def test_a_point_is_solved_exactly(name: str, solver: str, options: dict[str, Any]) -> None:
-    """For data in one point predictions are constant: three long steps of any solver are exact.
+    """For a single data point predictions are constant, so three long steps of any solver are exact.
 
-    The variance is a small difference of large numbers: the last bit of a coefficient moves it by up to 4e-10, the mean
-    by 1e-14.
+    The variance is a small difference of large numbers: the last bit of a coefficient changes it by up to 4e-10, but
+    the mean only by 1e-14.
     """
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 3, grid="karras", denoise=False, eps=0.1, **options))
@@ -40,7 +40,7 @@ def test_a_point_is_solved_exactly(name: str, solver: str, options: dict[str, An
 @pytest.mark.parametrize(("solver", "options"), FORMS, ids=FORM_IDS)
 @pytest.mark.parametrize("name", SDE_OF)
 def test_denoising_is_the_posterior_mean(name: str, solver: str, options: dict[str, Any]) -> None:
-    """With denoising the last step is one evaluation at eps that gives E[x(0) | x(eps)] of Gaussian data."""
+    """The denoising step is one evaluation at eps and returns E[x(0) | x(eps)] for Gaussian data."""
     sde, eps = SDE_OF[name], SDE_OF[name].sampling_eps
     chosen = SolverOptions(solver, 8, grid="logsnr", **options)
     table = build_table(sde, chosen)
@@ -51,8 +51,8 @@ def test_denoising_is_the_posterior_mean(name: str, solver: str, options: dict[s
         == 7 * SOLVERS[solver].evaluations + 1
         == build_table(sde, replace(chosen, steps=7, denoise=False)).nfe + 1
     )
-    here, state = marginal(sde, eps, MEAN, STD), propagate(before, sde, (MEAN, STD), prior(sde))
-    gain = sde.marginal(eps).scale * STD**2 / here.covariance[0, 0]
+    exact, state = marginal(sde, eps, MEAN, STD), propagate(before, sde, (MEAN, STD), prior(sde))
+    gain = sde.marginal(eps).scale * STD**2 / exact.covariance[0, 0]
     after = propagate(table, sde, (MEAN, STD), prior(sde))
-    assert after.mean == pytest.approx(MEAN + gain * (state.mean - here.mean), rel=1e-9)
+    assert after.mean == pytest.approx(MEAN + gain * (state.mean - exact.mean), rel=1e-9)
     assert after.covariance == pytest.approx(gain**2 * state.covariance, rel=1e-9)

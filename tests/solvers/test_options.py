@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dataclasses of options as the source of `Sampler`'s keywords, the command line and `describe`."""
+"""Option dataclasses define the keywords of `Sampler`, the command line and `describe`."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from inspect import getdoc, signature
 from typing import Any
@@ -14,11 +16,12 @@ import scoresde_fast as sf
 from scoresde_fast.cli import PARSING
 from scoresde_fast.cli.options import RunGroup, SolverGroup, ToleranceGroup, given, optional
 from scoresde_fast.cli.sample import Sample
-from scoresde_fast.flow.options import AdaptiveOptions
+from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sampler.options import described_options
 from scoresde_fast.sdes import CLDSDE, VPSDE
-from scoresde_fast.solvers import SOLVERS, SolverOptions
+from scoresde_fast.solvers import GRIDS, SOLVERS, SolverOptions
+from scoresde_fast.solvers.correctors import CORRECTORS
 from scoresde_fast.solvers.registry import solver
 
 pytestmark = pytest.mark.same_everywhere
@@ -42,7 +45,7 @@ class TestSampler:
         ids=["fixed steps", "steps by tolerances"],
     )
     def test_one_object_or_keywords(self, model: sf.GaussianMixture, options: Any) -> None:
-        """One object or keywords make the same sampler, and `describe` records every option."""
+        """An options object and keywords give the same sampler, and `describe` records every option."""
         whole, named = sf.Sampler(model, options), sf.Sampler(model, **asdict(options))
         assert whole.describe() == named.describe()
         described = described_options(whole.describe())
@@ -66,19 +69,19 @@ class TestSampler:
     def test_refusals(
         self, model: sf.GaussianMixture, arguments: tuple[Any, ...], options: Any, error: Any, sentence: str
     ) -> None:
-        """One sentence with the name, the value and the fix."""
+        """The message has the name, the value and the fix."""
         with pytest.raises(error, match=sentence):
             sf.Sampler(model, *arguments, **options)
 
     def test_older_descriptions_are_read(self, model: sf.GaussianMixture) -> None:
-        """A description keeps the keys that it had before options were renamed, so that an older set is resumed."""
+        """Descriptions keep the keys from before options were renamed, so that older sets can be resumed."""
         described = sf.Sampler(model, "em", 5, probability_flow=True).describe()
         assert (described["flow"], described["parity"]) == (True, False)
         assert not {"probability_flow", "original"} & described.keys()
         assert sf.Sampler(model, **described_options(described)).describe() == described
 
     def test_completion_shows_every_option(self) -> None:
-        """The signature that ``help`` and editors show has all options as keywords."""
+        """The signature shown by ``help`` and editors has all options as keywords."""
         shown = signature(sf.Sampler).parameters
         assert set(shown) == {"model", "condition", *(name for options in OPTIONS for name in names(options))}
         assert shown["batch_size"].default == 64 and shown["snr"].default is None
@@ -87,8 +90,8 @@ class TestSampler:
 class TestSolvers:
     def test_their_options_are_fields(self) -> None:
         """Every option of a solver's function is a field of `SolverOptions`."""
-        for found in SOLVERS.values():
-            assert set(found.options) <= set(names(SolverOptions)), found.name
+        for entry in SOLVERS.values():
+            assert set(entry.options) <= set(names(SolverOptions)), entry.name
 
     def test_a_solver_declares_what_it_takes(self, model: sf.GaussianMixture) -> None:
         """A keyword with a default is an option of the solver; other solvers refuse it."""
@@ -108,9 +111,9 @@ class TestSolvers:
         finally:
             SOLVERS.pop("option_taker")
 
-    def test_an_option_needs_its_usual_value(self) -> None:
-        """Registering a solver with an option without a default is refused."""
-        with pytest.raises(TypeError, match="solver 'none' has the option 'eta' without a default"):
+    def test_an_option_needs_a_default(self) -> None:
+        """A solver is refused if an option has no default or a former name."""
+        with pytest.raises(TypeError, match="solver 'none' has the option 'eta' without a default; add one"):
 
             @solver("none", sdes=(CLDSDE,), probability_flow=False, source="this test")
             def fill(sde: Any, grid: Any, *, probability_flow: bool, eta: float) -> Any: ...
@@ -125,13 +128,13 @@ class TestSolvers:
 
 class TestCommandLine:
     def test_groups_are_the_dataclasses(self) -> None:
-        """The groups have the fields of the dataclasses in order; tolerances only those of adaptive solvers."""
+        """Groups have the fields of the dataclasses in order, the group of tolerances those of adaptive solvers."""
         assert names(SolverGroup) == names(SolverOptions) and names(RunGroup) == names(RunOptions)
         assert names(ToleranceGroup) == ["rtol", "atol", "error_norm"]
 
     @pytest.mark.parametrize("options", OPTIONS)
     def test_every_option_is_documented(self, options: type, capsys: pytest.CaptureFixture[str]) -> None:
-        """The help of an option is its line in the docstring."""
+        """The help of an option is its entry in the docstring."""
         with pytest.raises(SystemExit):
             tyro.cli(optional(options), args=["--help"], config=PARSING)
         printed = "".join(capsys.readouterr().out.replace("│", " ").split())
@@ -144,8 +147,18 @@ class TestCommandLine:
             description = sections.split(f"\n    {name}: ")[1].splitlines()[0]
             assert description.replace(" ", "") in printed
 
-    def test_what_is_given_and_nothing_else(self) -> None:
-        """Only options on the command line are given; a flag can be turned off."""
+    @pytest.mark.parametrize(
+        ("option", "registered"),
+        [("solver", [*SOLVERS, *ADAPTIVE]), ("grid", GRIDS), ("corrector", CORRECTORS)],
+        ids=["solver", "grid", "corrector"],
+    )
+    def test_help_lists_every_name(self, option: str, registered: Collection[str]) -> None:
+        """The help of ``--solver``, ``--grid`` and ``--corrector`` names everything that is registered."""
+        help_text = re.search(rf"\n    {option}: (.*?)\n    \w+: ", getdoc(SolverOptions), re.DOTALL)[1]
+        assert set(registered) <= set(re.findall(r"\w+", help_text))
+
+    def test_only_given_options_are_passed(self) -> None:
+        """Options that are not on the command line are left out; a flag can be turned off."""
         words = (
             "m --no-denoise --probability-flow --eta 0 --restart 0.1:0.3:2:5 --rtol 1e-3 --no-compile --batch-size auto"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The predictors of score_sde: moments of their runs, order of convergence, cost, and refusals."""
+"""The predictors of score_sde: moments of runs, order of convergence, cost, and errors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scoresde_fast.solvers import GRIDS, SOLVERS, SolverOptions, build_table
 from scoresde_fast.solvers.gaussian import marginal, prior, propagate
 from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, sample
 
-PUBLISHED = {name: found for name, found in SOLVERS.items() if found.published}
+PUBLISHED = {name: entry for name, entry in SOLVERS.items() if entry.published}
 CASES = [
     (name, solver, probability_flow)
     for name, sde in SDE_OF.items()
-    for solver, found in PUBLISHED.items()
+    for solver, entry in PUBLISHED.items()
     for probability_flow in (False, True)
-    if isinstance(sde, found.sdes) and (found.probability_flow or not probability_flow)
+    if isinstance(sde, entry.sdes) and (entry.probability_flow or not probability_flow)
 ]
 IDS = [f"{name}-{solver}-{'flow' if probability_flow else 'sde'}" for name, solver, probability_flow in CASES]
 
@@ -28,7 +28,7 @@ IDS = [f"{name}-{solver}-{'flow' if probability_flow else 'sde'}" for name, solv
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("name", "solver", "probability_flow"), CASES, ids=IDS)
 def test_distribution_after_a_run(name: str, solver: str, probability_flow: bool, grid: str, run_seed: int) -> None:
-    """20 000 samples of a short run have the mean and variance that the table predicts."""
+    """20 000 samples of a short run have the mean and standard deviation of the table."""
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 25, grid=grid, probability_flow=probability_flow))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
@@ -38,28 +38,28 @@ def test_distribution_after_a_run(name: str, solver: str, probability_flow: bool
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("name", "solver", "probability_flow"), CASES, ids=IDS)
 def test_order_of_convergence(name: str, solver: str, probability_flow: bool, grid: str) -> None:
-    """The error in mean and deviation falls with the step size at the solver's order, within 0.25."""
+    """The error in mean and standard deviation decreases at the solver's order, within 0.25."""
     sde = SDE_OF[name]
     sizes = (200, 400, 800, 1600)
     errors = []
     for steps in sizes:
-        # No denoising, a start without error, and an end so close to the data that only the solver's error is seen;
-        # the published uniform grid covers a time of T, and so ends at 0.  On even steps in the log-SNR the first-order
-        # error itself vanishes towards the data.
+        # Without denoising, from the exact distribution at T to close to the data, only the solver's error remains.
+        # The published uniform grid ends at 0.  With even steps in the log-SNR the first-order error vanishes close to
+        # the data.
         eps = 0.3 if grid == "logsnr" else 1e-5
         table = build_table(
             sde, SolverOptions(solver, steps, grid=grid, probability_flow=probability_flow, denoise=False, eps=eps)
         )
         got = propagate(table, sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
         wanted = marginal(sde, 0.0 if grid == "uniform" else eps, MEAN, STD)
-        deviations = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
-        errors.append(abs(got.mean[0] - wanted.mean[0]) + abs(np.subtract(*deviations)))
+        stds = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
+        errors.append(abs(got.mean[0] - wanted.mean[0]) + abs(np.subtract(*stds)))
     slope = -np.polyfit(np.log(sizes), np.log(errors), 1)[0]
     assert slope == pytest.approx(SOLVERS[solver].orders[0], abs=0.25)
 
 
 def test_nfe_counts_every_evaluation() -> None:
-    """Predictor-corrector costs (1 + corrector steps) evaluations a step, a bare predictor one."""
+    """Predictor-corrector costs 1 + ``corrector_steps`` evaluations per step, a predictor alone one."""
     assert build_table(VESDE(), SolverOptions("pc", 30)).nfe == 60
     assert build_table(VESDE(), SolverOptions("pc", 30, corrector_steps=3)).nfe == 120
     assert build_table(VPSDE(), SolverOptions("euler_maruyama", 30)).nfe == 30
@@ -73,7 +73,7 @@ def test_nfe_counts_every_evaluation() -> None:
         (VPSDE(), {"solver": "ancestral", "probability_flow": True}, "no probability-flow form"),
         (VESDE(), {"corrector": "langevine"}, "unknown corrector 'langevine' - did you mean 'langevin'"),
         (VESDE(), {"grid": "quadratik"}, "unknown time grid 'quadratik' - did you mean 'quadratic'"),
-        (VESDE(), {"steps": 0}, "steps is 0; it must be a whole number of at least 1"),
+        (VESDE(), {"steps": 0}, "steps is 0; it must be an integer of at least 1"),
         (VESDE(), {"corrector_steps": 0}, "corrector_steps is 0"),
         (VESDE(), {"snr": -1.0}, "snr is -1.0"),
         (VESDE(), {"eps": 2.0}, "eps is 2.0"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of the fast solvers as registered: moments, options and refusals."""
+"""Runs of the registered fast solvers: moments, options and errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.toy_solvers import FAST, MEAN, SDE_OF, STD
 
 RESTART = ((0.1, 0.4, 2, 3), (0.3, 1.0, 1, 4))
 RUNS: list[tuple[str, dict[str, Any]]] = [
-    *[(found.name, {}) for found in FAST],
+    *[(entry.name, {}) for entry in FAST],
     *[(solver, {"order": order}) for solver, order in (("deis", 4), ("unipc", 3))],
     ("ddim", {"eta": 0.5}),
     ("heun", {"churn": 5.0, "restart": RESTART}),
@@ -32,7 +32,7 @@ RUN_IDS = ["-".join([solver, *(f"{k}{'' if k == 'restart' else v}" for k, v in o
 @pytest.mark.parametrize(("solver", "options"), RUNS, ids=RUN_IDS)
 @pytest.mark.parametrize("name", SDE_OF)
 def test_distribution_after_a_run(name: str, solver: str, options: dict[str, Any], run_seed: int) -> None:
-    """20 000 samples of a short run have the table's moments: with saved states, histories and rows of noise alone."""
+    """20 000 samples of a short run have the table's moments, also with saved states, histories and noise-only rows."""
     sde = SDE_OF[name]
     table = build_table(sde, SolverOptions(solver, 9, grid="karras", **options))
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
@@ -43,7 +43,7 @@ def test_distribution_after_a_run(name: str, solver: str, options: dict[str, Any
 
 
 def test_sampler_takes_the_options() -> None:
-    """The options go from the sampler to the table, and `describe` records them."""
+    """`Sampler` passes the options to the table, and `describe` records them."""
     model = GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     options: dict[str, Any] = {"solver": "sa", "steps": 6, "order": 1, "eta": 0.5, "restart": ((0.1, 0.3, 1, 2),)}
     sampler = Sampler(model, **options)
@@ -78,10 +78,14 @@ def test_sampler_takes_the_options() -> None:
             {"solver": "sa", "eta": 1.0, "probability_flow": True},
             "eta is 1.0, but probability_flow=True draws no noise",
         ),
-        (VPSDE(), {"solver": "ddim", "eta": 1.5}, "eta is 1.5; solver 'ddim' takes at most 1"),
-        (VPSDE(), {"solver": "ddim", "corrector": "ald"}, "'ald' does not go with solver 'ddim', only with ancestral"),
+        (VPSDE(), {"solver": "ddim", "eta": 1.5}, "eta is 1.5; solver 'ddim' allows at most 1"),
+        (
+            VPSDE(),
+            {"solver": "ddim", "corrector": "ald"},
+            "'ald' cannot be used with solver 'ddim', only with ancestral",
+        ),
         (VPSDE(), {"solver": "ddim", "original": True}, "original is True; solver 'ddim' has no such option"),
-        (VPSDE(), {"solver": "ddim", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
+        (VPSDE(), {"solver": "ddim", "steps": 1}, "steps is 1; it must be an integer of at least 2"),
         (
             VPSDE(),
             {"restart": ((0.3, 0.1, 1, 2),)},
@@ -89,14 +93,14 @@ def test_sampler_takes_the_options() -> None:
         ),
         (VPSDE(), {"restart": ((1e-4, 0.1, 1, 2),)}, "t_min=0.0001 to t_max=0.1; it needs .*, where eps is 0.001"),
         (VPSDE(), {"restart": ((0.1, 1.5, 1, 2),)}, "t_max=1.5; it needs eps < t_min < t_max <= 1, where eps is 0.001"),
-        (VPSDE(), {"restart": ((0.1, 0.3, 0, 2),)}, "restart has times=0; it must be a whole number of at least 1"),
-        (VPSDE(), {"restart": ((0.1, 0.3, 1, 2.5),)}, "restart has steps=2.5; it must be a whole number"),
-        (VPSDE(), {"restart": ((0.1, 0.3, 1),)}, "each is four numbers, \\(t_min, t_max, times, steps\\)"),
-        (VPSDE(), {"restart": (0.1, 0.3, 1, 2)}, "restart has the interval 0.1; each is four numbers"),
-        (VPSDE(), {"steps": 2, "restart": RESTART}, "2 steps cannot stop at 2 times on the way; take more steps"),
+        (VPSDE(), {"restart": ((0.1, 0.3, 0, 2),)}, "restart has times=0; it must be an integer of at least 1"),
+        (VPSDE(), {"restart": ((0.1, 0.3, 1, 2.5),)}, "restart has steps=2.5; it must be an integer"),
+        (VPSDE(), {"restart": ((0.1, 0.3, 1),)}, "it must be four numbers, \\(t_min, t_max, times, steps\\)"),
+        (VPSDE(), {"restart": (0.1, 0.3, 1, 2)}, "restart has the interval 0.1; it must be four numbers"),
+        (VPSDE(), {"steps": 2, "restart": RESTART}, "2 steps cannot pass through 2 given times; take more steps"),
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, Any], sentence: str) -> None:
-    """The table refuses them in one sentence."""
+    """Building the table raises an error that says what is allowed."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**{"steps": 20, "solver": "em", **options}))

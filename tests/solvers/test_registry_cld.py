@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solvers of CLD: orders of convergence, moments of their runs, denoising, and refusals."""
+"""Solvers of CLD: orders of convergence, moments of runs, denoising, and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ORDERS = [
 
 
 def noise(solver: str, probability_flow: bool) -> float | None:
-    """The ``eta`` of the noisy form of "gddim"; None for the others."""
+    """Return the ``eta`` of the noisy form of "gddim"; None for others."""
     return 1.0 if solver == "gddim" and not probability_flow else None
 
 
@@ -41,7 +41,7 @@ def noise(solver: str, probability_flow: bool) -> float | None:
 def test_order_of_convergence(
     solver: str, probability_flow: bool, order: int | None, claimed: int, damping: str
 ) -> None:
-    """The error in mean and covariance falls with the step size at the solver's order, within 0.25."""
+    """The error in mean and covariance decreases at the solver's order, within 0.25."""
     sde = CLDSDE(friction=DAMPINGS[damping])
     if damping == "under" and order is not None:
         with pytest.raises(ValueError, match="under-damped"):
@@ -76,7 +76,7 @@ def test_order_of_convergence(
 def test_distribution_after_a_run(
     solver: str, probability_flow: bool, order: int | None, grid: str, run_seed: int
 ) -> None:
-    """20 000 samples of a short run by the fused kernels have the mean and variances of the table."""
+    """20 000 samples of a short run with the fused kernels have the mean and variances of the table."""
     sde = CONSTANT
     table = build_table(
         sde,
@@ -93,21 +93,21 @@ def test_distribution_after_a_run(
 
 
 @pytest.mark.parametrize("solver", ["em", "sscs", "gddim"])
-def test_the_finish_is_a_posterior_mean_or_an_euler_mean(solver: str) -> None:
-    """gDDIM ends at E[u(0) | u(eps)], exact for Gaussian data; the others with one Euler mean of length eps."""
+def test_denoising_is_a_posterior_mean_or_an_euler_mean(solver: str) -> None:
+    """gDDIM ends with E[u(0) | u(eps)], exact for Gaussian data; the others with the mean of an Euler step of eps."""
     table = build_table(CONSTANT, SolverOptions(solver, 5, grid="quadratic"))
     before = propagate(StepTable.of(table.rows[:-1]), CONSTANT, (MEAN, STD), prior(CONSTANT))
     after = propagate(table, CONSTANT, (MEAN, STD), prior(CONSTANT))
     assert table.nfe == 5 and table.draws[-1] is None
-    here = marginal(CONSTANT, 1e-3, MEAN, STD)
+    exact = marginal(CONSTANT, 1e-3, MEAN, STD)
     if solver == "gddim":
         joint = CONSTANT.propagator(0.0, 1e-3) @ np.diag([STD**2, CONSTANT.gamma * CONSTANT.mass])
-        gain = joint.T @ np.linalg.inv(here.covariance)
-        wanted = np.array([MEAN, 0.0]) + gain @ (before.mean - here.mean)
+        gain = joint.T @ np.linalg.inv(exact.covariance)
+        wanted = np.array([MEAN, 0.0]) + gain @ (before.mean - exact.mean)
         assert np.allclose(after.mean, wanted, rtol=1e-9, atol=1e-12)
     else:
         drift, force = CONSTANT.drift(1e-3), CONSTANT.diffusion(1e-3) ** 2
-        score = -np.linalg.inv(here.covariance)[1] @ (before.mean - here.mean)
+        score = -np.linalg.inv(exact.covariance)[1] @ (before.mean - exact.mean)
         wanted = before.mean - 1e-3 * (drift @ before.mean - np.array([0.0, force * score]))
         assert np.allclose(after.mean, wanted, rtol=1e-9, atol=1e-12)
 
@@ -115,13 +115,13 @@ def test_the_finish_is_a_posterior_mean_or_an_euler_mean(solver: str) -> None:
 @pytest.mark.parametrize("solver", ["em", "sscs", "gddim"])
 @pytest.mark.parametrize("grid", ["uniform", "quadratic", "sqrt"])
 def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
-    """Tables of 10 000 steps down to t = 1e-5 have no NaN, in float64 or as the float32 that the kernels read."""
+    """Tables of 10 000 steps down to t = 1e-5 are finite, in float64 and in the float32 of the kernels."""
     table = build_table(CONSTANT, SolverOptions(solver, 10_000, grid=grid, eps=1e-5))
     model = GaussianMixture.gaussian(CONSTANT, MEAN, STD, (1, 1, 1))
     assert Program.of_model(model, table, "cpu").device_table.coefficients.isfinite().all()
-    drawn = [row for row in table.rows if row.has_noise]
+    noisy = [row for row in table.rows if row.has_noise]
     if solver == "sscs":
-        assert all((np.diag(row.noise).astype(np.float32) > 0).all() for row in drawn)
+        assert all((np.diag(row.noise).astype(np.float32) > 0).all() for row in noisy)
 
 
 @pytest.mark.parametrize(
@@ -133,17 +133,21 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
         (CONSTANT, {"solver": "pc"}, "is not defined on the SDE 'cld'"),
         (CONSTANT, {"solver": "sscs", "corrector": "langevin"}, "corrector 'langevin' is not defined on the SDE 'cld'"),
         (CONSTANT, {"solver": "sscs", "probability_flow": True}, "no probability-flow form"),
-        (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be a whole number of at least 2"),
+        (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be an integer of at least 2"),
         (CONSTANT, {"solver": "sscs", "order": 2}, "solver 'sscs' has order 1 only"),
-        (CONSTANT, {"solver": "gddim", "eta": 0.5}, "eta is 0.5; solver 'gddim' takes 0, the probability flow, or 1"),
+        (
+            CONSTANT,
+            {"solver": "gddim", "eta": 0.5},
+            "eta is 0.5; solver 'gddim' allows 0 .* or 1",
+        ),
         (CONSTANT, {"solver": "gddim", "order": 5}, "order is 5; solver 'gddim' has the orders 1 to 4"),
         (
             CONSTANT,
             {"solver": "em", "original": True},
             "original is True; solver 'euler_maruyama' has no such option: .* choose sscs",
         ),
-        (CLDSDE(objective="dsm"), {"solver": "gddim"}, "use a model trained by 'hsm', or solver 'em' or 'sscs'"),
-        (CLDSDE(friction=0.4), {"solver": "gddim"}, "friction 0.4, which is under-damped"),
+        (CLDSDE(objective="dsm"), {"solver": "gddim"}, "use a model trained with 'hsm', or solver 'em' or 'sscs'"),
+        (CLDSDE(friction=0.4), {"solver": "gddim"}, "friction 0.4 is under-damped"),
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, Any], sentence: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orders of convergence of the fast solvers, as the registry claims them."""
+"""Orders of convergence of the fast solvers, compared with the registry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from tests.support.toy_solvers import EPS, FAST, SDE_OF, Mixture, error_in_moments, order_of
 
 FLOWS = [
-    (name, found.name, order) for name in SDE_OF for found in FAST if found.probability_flow for order in found.orders
+    (name, entry.name, order) for name in SDE_OF for entry in FAST if entry.probability_flow for order in entry.orders
 ]
 NOISY: list[tuple[str, int, dict[str, Any]]] = [
     *[("ddim", 1, {"eta": eta}) for eta in (0.5, 1.0)],
@@ -27,7 +27,7 @@ NOISY: list[tuple[str, int, dict[str, Any]]] = [
 
 @cache
 def solved(name: str) -> tuple[Array, Array]:
-    """States at T and their ends on the probability flow, to twelve digits."""
+    """Return states at T and the exact ends of their paths on the probability flow, to twelve digits."""
     sde, mixture = SDE_OF[name], Mixture()
 
     def slope(t: float, x: Array) -> Array:
@@ -40,10 +40,10 @@ def solved(name: str) -> tuple[Array, Array]:
 
 @pytest.mark.parametrize(("name", "solver", "order"), FLOWS, ids=[f"{n}-{s}-{o}" for n, s, o in FLOWS])
 def test_order_of_the_flow(name: str, solver: str, order: int) -> None:
-    """The distance of a mixture's paths from the exact ones falls at the solver's order, within 0.25."""
+    """The error of paths on a mixture decreases at the solver's order, within 0.25."""
     sde, mixture = SDE_OF[name], Mixture()
     start, exact = solved(name)
-    # DEIS of order 4 is so accurate on VE that with more steps the error of the start, of order 2, dominates.
+    # On VE with more steps the second-order error of the start dominates that of DEIS of order 4.
     sizes = (40, 80, 160) if (name, solver, order) == ("ve", "deis", 4) else (80, 160, 320)
     errors = []
     for steps in sizes:
@@ -60,7 +60,7 @@ def test_order_of_the_flow(name: str, solver: str, order: int) -> None:
 )
 @pytest.mark.parametrize("name", SDE_OF)
 def test_weak_order(name: str, solver: str, order: int, noise: dict[str, Any]) -> None:
-    """With noise mean and deviation converge at the solver's weak order, within 0.25."""
+    """With noise, mean and standard deviation converge at the solver's weak order, within 0.25."""
     sizes = (200, 400, 800)
     options = [SolverOptions(solver, n, grid="logsnr", denoise=False, eps=EPS, order=order, **noise) for n in sizes]
     errors = [error_in_moments(SDE_OF[name], choice) for choice in options]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page docs/solvers.md against the registry."""
+"""docs/solvers.md compared with the registry."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "solvers.md").read_text()
 
 
 def documented(name: str) -> str:
-    """The row of a solver in the table of docs/solvers.md."""
-    found = SOLVERS[name]
-    named = [alias for alias, of in ALIASES.items() if of == name]
-    sdes = ", ".join(TITLES[sde] for sde in TITLES if sde in found.sdes)
-    orders = ", ".join(str(found.convergence(order)) for order in found.orders)
-    noisy = [] if found.deterministic and not {"eta", "churn"} & set(found.options) else found.orders
-    weak = ", ".join(str(found.convergence(order, noisy=True)) for order in noisy)
+    """Return the row that a solver must have in the table of docs/solvers.md."""
+    entry = SOLVERS[name]
+    aliases = [alias for alias, target in ALIASES.items() if target == name]
+    sdes = ", ".join(TITLES[sde] for sde in TITLES if sde in entry.sdes)
+    orders = ", ".join(str(entry.convergence(order)) for order in entry.orders)
+    noisy = [] if entry.deterministic and not {"eta", "churn"} & set(entry.options) else entry.orders
+    weak = ", ".join(str(entry.convergence(order, noisy=True)) for order in noisy)
     options = [
-        *(["`order` " + ", ".join(map(str, found.orders))] if len(found.orders) > 1 else []),
-        *(["`probability_flow`"] if found.probability_flow and not found.deterministic else []),
-        *([f"`eta` {found.options['eta']:g}"] if "eta" in found.options else []),
-        *(["`churn` 0"] if "churn" in found.options else []),
-        *(["`original`"] if "original" in found.options else []),
-        *(["correctors"] if found.correctable else []),
+        *(["`order` " + ", ".join(map(str, entry.orders))] if len(entry.orders) > 1 else []),
+        *(["`probability_flow`"] if entry.probability_flow and not entry.deterministic else []),
+        *([f"`eta` {entry.options['eta']:g}"] if "eta" in entry.options else []),
+        *(["`churn` 0"] if "churn" in entry.options else []),
+        *(["`original`"] if "original" in entry.options else []),
+        *(["correctors"] if entry.correctable else []),
     ]
-    title = " or ".join(f"`{each}`" for each in [name, *named])
-    flow_orders = orders if found.probability_flow else "-"
-    return f"| {title} | {sdes} | {flow_orders} | {weak or '-'} | {found.evaluations} | {', '.join(options) or '-'} |"
+    title = " or ".join(f"`{each}`" for each in [name, *aliases])
+    flow_orders = orders if entry.probability_flow else "-"
+    return f"| {title} | {sdes} | {flow_orders} | {weak or '-'} | {entry.evaluations} | {', '.join(options) or '-'} |"
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_page_is_the_registry(name: str) -> None:
-    """docs/solvers.md has a row and a section for every solver, with its attributes in the registry."""
+    """docs/solvers.md has a row and a section for every solver, with the attributes of the registry."""
     assert documented(name) in PAGE
     assert f"### {name}\n" in PAGE
     section = PAGE.split(f"### {name}\n")[1].split("\n### ")[0]
@@ -50,7 +50,7 @@ def test_the_page_is_the_registry(name: str) -> None:
 
 
 def test_the_pages_examples_run() -> None:
-    """Every Python block of docs/solvers.md runs, and the solver that it registers samples like the others."""
+    """Every Python block of docs/solvers.md runs, and the solver that it registers is correct."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(blocks) == 2
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restart around the solvers of VE, VP and sub-VP."""
+"""Restart with the solvers of VE, VP and sub-VP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AROUND = [("dpmpp_2m", 2), ("heun", 2), ("sa", 1)]
 
 
 def test_restart_goes_forward_and_back() -> None:
-    """At each t_min the run goes to t_max and returns, in the given steps and as often as given."""
+    """At each t_min the run goes to t_max and back, with the given steps and repetitions."""
     table = build_table(VPSDE(), SolverOptions("ddim", 9, grid="karras", restart=RESTART))
     jumps = [row.t for row in table.rows if row.derive is None]
     assert jumps == [0.3, 0.1, 0.1]
@@ -27,7 +27,7 @@ def test_restart_goes_forward_and_back() -> None:
 
 
 def test_a_jump_is_the_forward_kernel() -> None:
-    """The row without an evaluation has the scale and deviation of x(t_max) | x(t_min)."""
+    """The row without an evaluation is the kernel x(t_max) | x(t_min)."""
     for sde in SDE_OF.values():
         rows = build_table(sde, SolverOptions("heun", 6, restart=((0.2, 0.7, 1, 2),))).rows
         (jump,) = [row for row in rows if row.derive is None]
@@ -36,8 +36,8 @@ def test_a_jump_is_the_forward_kernel() -> None:
         assert (jump.state, jump.noise) == pytest.approx((scale, np.sqrt(end.std**2 - (scale * start.std) ** 2)))
 
 
-def test_restart_wipes_out_errors() -> None:
-    """On Gaussian data an interval halves the error of a coarse DDIM run in the deviation."""
+def test_restart_reduces_errors() -> None:
+    """On Gaussian data an interval halves the error in the variance of a coarse DDIM run."""
 
     def error(restart: tuple[tuple[float, float, int, int], ...] | None) -> float:
         options = SolverOptions("ddim", 8, grid="karras", restart=restart, denoise=False)
@@ -50,7 +50,7 @@ def test_restart_wipes_out_errors() -> None:
 @pytest.mark.parametrize(("solver", "order"), AROUND, ids=[f"{s}-{o}" for s, o in AROUND])
 @pytest.mark.parametrize("name", SDE_OF)
 def test_order_with_restarts(name: str, solver: str, order: int) -> None:
-    """With two intervals, and steps in proportion, a solver keeps its order."""
+    """With two intervals, whose steps grow with those of the run, a solver keeps its order, within 0.25."""
     sde, sizes = SDE_OF[name], (150, 300, 600)
     errors = []
     for n in sizes:
@@ -62,10 +62,10 @@ def test_order_with_restarts(name: str, solver: str, order: int) -> None:
     assert order_of(sizes, errors) == pytest.approx(SOLVERS[solver].convergence(order), abs=0.25)
 
 
-def test_restart_in_words() -> None:
-    """Text gives one interval or several; other text is refused with an example."""
+def test_restart_from_a_string() -> None:
+    """A string has one interval or several; other strings are refused with an example."""
     assert SolverOptions(restart="0.1:0.3:2:5").restart == ((0.1, 0.3, 2, 5),)
     assert SolverOptions(restart="0.1:0.3:2:5,1e-2:0.2:1:3").restart == ((0.1, 0.3, 2, 5), (0.01, 0.2, 1, 3))
     for text in ("0.1:0.3:2", "0.1:0.3:2.5:5", "", "a:b:c:d"):
-        with pytest.raises(ValueError, match="it is T_MIN:T_MAX:TIMES:STEPS, as in"):
+        with pytest.raises(ValueError, match="it must be T_MIN:T_MAX:TIMES:STEPS, as in"):
             SolverOptions(restart=text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restart on CLD: forward by the kernel of the pair and back, around each of its solvers."""
+"""Restart with the solvers of CLD."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ SOLVERS = {
 }
 
 
-def away(options: SolverOptions) -> float:
-    """Return the error in mean and covariance of the state at the end."""
+def final_error(options: SolverOptions) -> float:
+    """Return the error in mean and covariance at the end of a run."""
     got = propagate(build_table(SDE, options), SDE, DATA, marginal(SDE, SDE.T, *DATA))
     wanted = marginal(SDE, EPS, *DATA)
     return float(np.abs(got.mean - wanted.mean).max() + np.abs(got.covariance - wanted.covariance).max())
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_the_order_stays(name: str) -> None:
+def test_order_with_restarts(name: str) -> None:
     """With two intervals a solver keeps its order, within 0.25."""
     options, order = SOLVERS[name]
     sizes, errors = (100, 200, 400), []
     for n in sizes:
         intervals = ((0.2, 0.5, 2, n // 4), (0.05, 0.3, 1, n // 4))
-        errors.append(away(replace(options, steps=n, grid="quadratic", denoise=False, eps=EPS, restart=intervals)))
+        run = replace(options, steps=n, grid="quadratic", denoise=False, eps=EPS, restart=intervals)
+        errors.append(final_error(run))
     assert errors[-1] < 0.02
     assert -np.polyfit(np.log(sizes), np.log(errors), 1)[0] == pytest.approx(order, abs=0.25)
 
 
 def test_a_jump_is_the_forward_kernel() -> None:
-    """The row without an evaluation has the mean and covariance of u(t_max) | u(t_min)."""
+    """The row without an evaluation is the kernel u(t_max) | u(t_min)."""
     rows = build_table(SDE, SolverOptions("em", 6, restart=((0.2, 0.7, 1, 2),))).rows
     (jump,) = [row for row in rows if row.derive is None]
     mean, covariance = SDE.transition(0.2, 0.7)
@@ -54,10 +55,10 @@ def test_a_jump_is_the_forward_kernel() -> None:
     assert np.allclose(jump.noise @ jump.noise.T, covariance, rtol=1e-12)
 
 
-def test_restart_wipes_out_errors() -> None:
-    """An interval halves the error of a coarse run of the flow."""
+def test_restart_reduces_errors() -> None:
+    """An interval halves the error of a coarse run on the flow."""
     coarse = SolverOptions("gddim", 6, grid="quadratic", order=1, denoise=False, eps=EPS)
-    assert away(replace(coarse, restart=((0.05, 0.4, 3, 24),))) < 0.5 * away(coarse)
+    assert final_error(replace(coarse, restart=((0.05, 0.4, 3, 24),))) < 0.5 * final_error(coarse)
 
 
 @pytest.mark.statistical

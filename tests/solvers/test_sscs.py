@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SSCS: merged against unmerged half steps, and the original program's choice of beta."""
+"""SSCS: merged and unmerged half steps, and the integration of beta in the official code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.support.chance import kolmogorov_smirnov_bound
 from tests.support.cld import CONSTANT, DAMPINGS, LINEAR, MEAN, STD, mixture, run
 
 
-def test_the_parity_flag_departs_only_where_beta_changes() -> None:
-    """The original's SSCS is the same with a constant beta, and differs with a linear beta."""
+def test_original_differs_only_for_linear_beta() -> None:
+    """SSCS with ``original`` is the same for a constant beta, and differs for a linear beta."""
     for sde, same in ((CONSTANT, True), (LINEAR, False)):
         ends = []
         for original in (False, True):
@@ -27,8 +27,8 @@ def test_the_parity_flag_departs_only_where_beta_changes() -> None:
         assert np.allclose(ends[0], ends[1], rtol=1e-9) == same
 
 
-def right_halves(sde: CLDSDE, grid: str, steps: int) -> StepTable:
-    """Return the table of SSCS with a row for each half step, and beta integrated over each."""
+def unmerged_table(sde: CLDSDE, grid: str, steps: int) -> StepTable:
+    """Return the table of SSCS with one row per half step, with beta integrated over each."""
     g = make_grid(grid, sde, steps, 1e-3)
     first, second = sde.clock(g.times - g.dt / 2, g.times), sde.clock(g.ends, g.times - g.dt / 2)
     return StepTable.of(unmerged(sde, g.times, first, first + second, second))
@@ -37,16 +37,16 @@ def right_halves(sde: CLDSDE, grid: str, steps: int) -> StepTable:
 @pytest.mark.parametrize("grid", ["uniform", "quadratic"])
 @pytest.mark.parametrize("damping", DAMPINGS)
 @pytest.mark.parametrize("beta", [(4.0, 0.0), (0.1, 6.9)], ids=["constant", "linear"])
-def test_merged_sscs_is_the_unmerged_one(beta: tuple[float, float], damping: str, grid: str) -> None:
-    """Mean and covariance before every score evaluation, and at the end, agree to 1e-12."""
+def test_merged_and_unmerged_sscs_agree(beta: tuple[float, float], damping: str, grid: str) -> None:
+    """Mean and covariance before each score evaluation and at the end agree to 1e-12."""
     sde = CLDSDE(friction=DAMPINGS[damping], beta0=beta[0], beta1=beta[1])
     steps = 20
     merged = build_table(sde, SolverOptions("sscs", steps, grid=grid, denoise=False)).rows
-    halves = right_halves(sde, grid, steps).rows
+    halves = unmerged_table(sde, grid, steps).rows
     assert (len(merged), len(halves)) == (steps + 1, 2 * steps)
     for done in range(1, steps + 1):
         last = done == steps
-        # the unmerged table has one more half step before the same evaluation
+        # the unmerged table has another half step before the same evaluation
         ours = StepTable.of(merged[: done + 1])
         theirs = StepTable.of(halves[: 2 * done + (not last)])
         a, b = (propagate(table, sde, (MEAN, STD), prior(sde)) for table in (ours, theirs))
@@ -55,12 +55,12 @@ def test_merged_sscs_is_the_unmerged_one(beta: tuple[float, float], damping: str
 
 
 @pytest.mark.statistical
-def test_merged_and_unmerged_sscs_draw_alike(run_seed: int) -> None:
-    """10^5 samples of a mixture by each, with independent noise, pass Kolmogorov-Smirnov on x and v."""
+def test_samples_of_merged_and_unmerged_sscs(run_seed: int) -> None:
+    """10^5 samples of a mixture from each, with independent noise, pass a Kolmogorov-Smirnov test of x and of v."""
     samples, count = [], 100_000
     tables = (
         build_table(CONSTANT, SolverOptions("sscs", 8, grid="quadratic", denoise=False)),
-        right_halves(CONSTANT, "quadratic", 8),
+        unmerged_table(CONSTANT, "quadratic", 8),
     )
     for seed, table in enumerate(tables, start=2 * run_seed):
         model = mixture(CONSTANT)

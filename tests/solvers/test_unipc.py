@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UniPC and SA-Solver as a predictor and a corrector with two states."""
+"""UniPC and SA-Solver compared with separate predictor and corrector steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.toy_solvers import SDE_OF, STEPS, Mixture, X, data_prediction
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_unipc_is_predictor_and_corrector(name: str) -> None:
-    """One row a step gives the same as UniPC-2 with a predicted and a corrected state."""
+    """One row per step gives the same result as UniPC-2 with separate predicted and corrected states."""
     sde = SDE_OF[name]
     schedule, x = schedule_of(sde), sde.prior_std * X
     a, s, h = schedule.scale, schedule.std, schedule.h
@@ -26,7 +26,7 @@ def test_unipc_is_predictor_and_corrector(name: str) -> None:
         if i == STEPS - 1:
             break
         newest = data_prediction(sde, schedule, i + 1, predicted)
-        # R(h) rho B(h) = phi(h) for the points r of the past and 1, whose differences are divided by r
+        # R(h) rho B(h) = phi(h) with the points r: that of the past and 1; differences are divided by r
         r = [*([-h[i - 1] / h[i]] if i else []), 1.0]
         phi = [np.expm1(-h[i]) / -h[i] - 1]
         phi.append(phi[0] / -h[i] - 0.5)
@@ -41,7 +41,7 @@ def test_unipc_is_predictor_and_corrector(name: str) -> None:
 @pytest.mark.parametrize("tau", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("name", SDE_OF)
 def test_sa_is_predictor_and_corrector(name: str, tau: float) -> None:
-    """One row a step gives the same as SA-Solver of order 1, whose predictor and corrector share a normal field."""
+    """One row per step gives the same result as SA-Solver of order 1 with the same noise in predictor and corrector."""
     sde, rate = SDE_OF[name], 1 + tau**2
     schedule, x, normal = schedule_of(sde), sde.prior_std * X, np.random.default_rng(0).normal(size=(STEPS, len(X)))
     a, s, h = schedule.scale, schedule.std, schedule.h
@@ -58,6 +58,6 @@ def test_sa_is_predictor_and_corrector(name: str, tau: float) -> None:
         if i == STEPS - 1:
             break
         last, newest = newest, data_prediction(sde, schedule, i + 1, predicted)
-        at_end = a[i + 1] - whole / (rate * h[i])  # the weight of a line that rises from 0 to 1
+        at_end = a[i + 1] - whole / (rate * h[i])  # the weight of a value that rises linearly from 0 to 1
         x = kept + at_end * newest + (whole - at_end) * last
     assert np.allclose(state, predicted, rtol=1e-9, atol=1e-12)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks of every kind for tests of the benchmark of sampling."""
+"""Small networks of every kind, for the tests of the sampling benchmark."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "DDPM": ("vp/ddpm/cifar10_continuous", {}),
     "CLD": ("cld_cifar10", {}),
 }
-#: The variants that run on a CPU within seconds.
 FAST_VARIANTS = tuple(variant for variant in VARIANTS if "cpu" in variant.devices and not variant.compiled)
+"""Variants that run on a CPU within seconds."""
 CEILINGS = {"copy_gb_per_s": 10.0, "matmul_tflops": 0.1, "matmul_dtype": "float32"}
 
 
 def small_model(name: str = "NCSN++") -> sf.ScoreModel:
-    """One of `NETWORKS`, for images of 16x16."""
+    """Return a model with one of `NETWORKS`, for images of 16x16."""
     preset, changes = NETWORKS[name]
     options = load_config(preset).to_dict()
     options["model"] |= SMALL | changes
@@ -36,7 +36,7 @@ def small_model(name: str = "NCSN++") -> sf.ScoreModel:
 
 
 def call(network: torch.nn.Module, channels: int = 3, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """The network's output for two random images."""
+    """Return the network's output for two random images."""
     x = torch.rand(2, channels, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return network(x.to(dtype), torch.tensor([0.3, 0.7], dtype=dtype))

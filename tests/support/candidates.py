@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates without a solver for tests of the comparison."""
+"""Candidates without a solver, for the tests of the comparison."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ SMALL = ComparisonOptions(budgets=(4,), solvers=("ddim",), grids=("quadratic",))
 
 @dataclass(frozen=True)
 class Stub:
-    """Draws exact samples, moved by ``shift``, or fails; ``log`` has the name of every draw."""
+    """Draws exact samples plus ``shift`` in ``seconds``, or raises ``error``; ``log`` records the name at each call."""
 
     name: str
     shift: float = 0.0
-    fails: Exception | None = None
+    error: Exception | None = None
     priority: Priority = Priority.USUAL
     budget: int | None = 4
     tolerance: float | None = None
     nfe: float = 4.0
     log: list[str] = field(default_factory=list)
-    lasts: float = 0.0
+    seconds: float = 0.0
 
     def candidate(self) -> Candidate:
-        """The stub as the comparison takes it."""
+        """Return the candidate that the comparison uses."""
         case = Case(self.name, self.name, False, budget=self.budget, tolerance=self.tolerance)
         return Candidate(case, self.priority, self.prepare)
 
@@ -42,14 +42,14 @@ class Stub:
 
     def draw(self, seeds: Sequence[int]) -> Drawn:
         self.log.append(self.name)
-        time.sleep(self.lasts)
-        if self.fails:
-            raise self.fails
+        time.sleep(self.seconds)
+        if self.error:
+            raise self.error
         values = torch.from_numpy(exact_draws(len(seeds), 7)).float() + self.shift
         return Drawn(values.view(-1, 1, 1, 1), self.nfe)
 
 
 def run_stubs(*stubs: Stub, timing_seconds: float = 0.0, **options: Any) -> Comparison:
-    """The comparison of stubs, by default without timing."""
+    """Return the comparison of ``stubs``, by default without timing."""
     options |= {"samples": 200, "timing_seconds": timing_seconds}
     return compare("mixture-vp", SMALL, families=[lambda *_: [stub.candidate() for stub in stubs]], **options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLD SDEs, toy models and runs for the tests of CLD's solvers."""
+"""CLD SDEs, toy models and runs, for the tests of CLD's solvers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEAN, STD = 0.3, 0.5
 
 
 class Recorded(nn.Module):
-    """The "network" that the golden runs were recorded with."""
+    """The function that replaced the network in the golden runs."""
 
     def forward(self, u: Tensor, t: Tensor) -> Tensor:
         x, v = u.chunk(2, dim=1)
@@ -30,7 +30,7 @@ class Recorded(nn.Module):
 
 
 def mixture(sde: SDE) -> GaussianMixture:
-    """The toy of the reference: three tight modes on a line."""
+    """Return a mixture of three narrow modes on a line."""
     means = torch.tensor([-0.8, -0.1, 0.6]).view(3, 1, 1, 1)
     return GaussianMixture(sde, [0.3, 0.5, 0.2], means, [0.05] * 3)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixtures on every SDE with their exact classifier, for tests of conditions."""
+"""Mixtures on every SDE with their exact classifier, for the tests of conditions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOP = torch.tensor([[1.0], [1.0], [0.0], [0.0]]).expand(4, 4)
 
 
 def model_of(sde: str, shape: tuple[int, ...] = SHAPE, *, is_image: bool = True) -> sf.GaussianMixture:
-    """Dark and bright images."""
+    """Return a mixture of dark and bright images."""
     means = torch.stack([torch.full(shape, 0.25), torch.full(shape, 0.75)])
     return sf.GaussianMixture(SDE_OF[sde], [1.0, 1.0], means, [0.1, 0.1], is_image=is_image)
 
@@ -52,5 +52,5 @@ class Bayes(Classifier):
 
 
 def points_of(sde: str) -> sf.GaussianMixture:
-    """Points whose numbers are independent, of mean 0 and deviation 0.5."""
+    """Return a model of points with independent coordinates N(0, 0.5^2)."""
     return sf.GaussianMixture(SDE_OF[sde], [1.0], torch.zeros(1, *SHAPE), [0.5], is_image=False)

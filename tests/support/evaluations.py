@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and evaluations of digits, without a bootstrap."""
+"""Evaluations of digits without bootstrap, and folders and samplers of given images."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def evaluated(extractor: Extractor, **options: Any) -> Evaluation:
     return found
 
 
-def values(found: Evaluation) -> dict[str, float]:
-    return {name: metric["value"] for name, metric in found.result["metrics"].items()}
+def values(evaluation: Evaluation) -> dict[str, float]:
+    return {name: metric["value"] for name, metric in evaluation.result["metrics"].items()}
 
 
-def fid(found: Evaluation) -> float:
-    return values(found)["fid"]
+def fid(evaluation: Evaluation) -> float:
+    return values(evaluation)["fid"]
 
 
 def png_folder(folder: Path, images: Tensor) -> Path:
     folder.mkdir()
-    for number, image in enumerate(images):
-        (folder / f"{number:06d}.png").write_bytes(encode_png(image.permute(1, 2, 0).numpy()))
+    for index, image in enumerate(images):
+        (folder / f"{index:06d}.png").write_bytes(encode_png(image.permute(1, 2, 0).numpy()))
     return folder
 
 
 class Replay:
-    """A sampler that returns given images (N, C, H, W) uint8 by position."""
+    """A sampler that returns images (N, C, H, W) uint8, with the seed as index."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images

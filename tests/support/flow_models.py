@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks with fresh weights on every SDE, for tests of adaptive solvers and of the probability flow."""
+"""Small networks with fresh weights on every SDE, for the tests of adaptive solvers and the probability flow."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 import scoresde_fast as sf
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 
-# So long that what is left of the data at T is nothing beside the prior: then the data's density is the model's.
 LONG_SDES: dict[str, SDE] = {
     "ve": VESDE(0.01, 5000.0),
     "vp": VPSDE(0.1, 40.0),
     "subvp": SubVPSDE(0.1, 40.0),
     "cld": CLDSDE(beta0=8.0),
 }
+"""SDEs whose state at T has no trace of the data, so that the model's density equals that of the data."""
 SDES = ("vesde", "vpsde", "subvpsde", "cld")
 
 
 def small_network(sde: str, *, centered: bool) -> sf.ScoreModel:
-    """A network for 3 x 8 x 8 images."""
+    """Return a model of 3 x 8 x 8 images."""
     torch.manual_seed(0)
     network = {
         "name": "ncsnpp",
@@ -35,7 +35,7 @@ def small_network(sde: str, *, centered: bool) -> sf.ScoreModel:
 
 
 def mixture(name: str, shape: tuple[int, ...], components: int = 3) -> tuple[sf.GaussianMixture, Tensor]:
-    """A mixture, and four samples near its components."""
+    """Return a mixture, and four samples near its components."""
     generator = torch.Generator().manual_seed(0)
     means = torch.rand(components, *shape, generator=generator, dtype=torch.float64)
     stds = [0.3, 0.2, 0.4][:components]

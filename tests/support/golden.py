@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results that the papers' own programs gave, recorded in tests/golden; its README says what each file holds."""
+"""Results of the official code, recorded in tests/golden; its README describes the files."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ NETWORKS = (
 
 
 def checkpoint(name: str) -> Path:
-    """The recorded checkpoint of a network; the test is skipped where the one left out of the repository is missing."""
+    """Return the recorded checkpoint of a network; skip the test if it is not in the repository and not beside it."""
     inside, beside = GOLDEN / f"{name}.pth", GOLDEN.parents[2] / "shared" / "golden" / f"{name}.pth"
     if not inside.is_file() and not beside.is_file():
-        pytest.skip(f"{name}.pth, of 5.6 MB, is not in the repository, and not at {beside}")
+        pytest.skip(f"{name}.pth (5.6 MB) is not in the repository and not at {beside}")
     return inside if inside.is_file() else beside
 
 
 @cache
 def recorded(name: str) -> dict[str, NDArray[np.float32]]:
-    """The arrays of a recorded file."""
+    """Return the arrays of a recorded file."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         return dict(arrays)
 
 
 @cache
 def model(name: str, weights: str) -> ScoreModel:
-    """The model of a recorded checkpoint, with its ``raw`` or ``ema`` weights."""
+    """Return the model of a recorded checkpoint with its ``raw`` or ``ema`` weights."""
     return load(checkpoint(name), config=GOLDEN / f"{name}.json", ema=weights == "ema")
 
 
 def recorded_inputs(arrays: dict[str, NDArray[np.float32]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The state, its labels and its times; networks of CLD-SGM are told the times themselves."""
+    """Return the states, labels and times; labels of CLD networks are the times."""
     if "u" in arrays:
         t = torch.from_numpy(arrays["t"])
         return torch.from_numpy(arrays["u"]), t.float(), t
@@ -52,15 +52,17 @@ def recorded_inputs(arrays: dict[str, NDArray[np.float32]]) -> tuple[torch.Tenso
 
 
 def relative_error(ours: torch.Tensor, theirs: NDArray[np.float32]) -> float:
-    """The largest difference over the largest recorded value."""
+    """Return the largest difference relative to the largest recorded value."""
     assert ours.shape == theirs.shape
     assert ours.dtype == torch.float32
     return float(np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max())
 
 
 def assert_close(actual: object, expected: np.ndarray, relative: float, *operands: np.ndarray) -> None:
-    """Within ``relative`` of the largest value, or of the largest of the ``operands`` that the original's float32
-    subtracted to get it: no more of a difference was ever there."""
+    """Assert equality within ``relative`` of the largest expected value or operand.
+
+    ``operands`` are float32 values that the official code subtracted: the difference is only as accurate as these.
+    """
     actual = np.asarray(actual, dtype=np.float64)
     scale = max(np.abs(values).max() for values in (expected, *operands))
     assert np.abs(actual - expected).max() <= relative * scale

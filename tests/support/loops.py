@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small loops: a network of one weight, tables of several kinds, and the start of a run."""
+"""Small loops: a network with one weight, tables of several kinds, and the start of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPE = (1, 3, 5)
 
 
 class Bowl(torch.nn.Module):
-    """A network of one weight, whose output depends on time."""
+    """A network with one weight, whose output depends on time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def start(batch: int = 3) -> tuple[Tensor, Noise]:
 
 
 def multistep(steps: int) -> StepTable:
-    """A made-up solver of everything: a start, a long memory, saved states, rows without network or noise."""
+    """Return a table with all kinds of rows: a start, a full history, saved states, rows without network or noise."""
     rows = [Row(0.95, state=0.9, outputs=(0.2,), save=True), Row(0.9, state=0.9, outputs=(0.2, -0.1), noise=0.1)]
     for index in range(steps):
         t = 0.8 * (1 - index / steps)

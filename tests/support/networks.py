@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks in every option, and their checks, for the tests of networks."""
+"""Small networks with every option, and checks of them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ OPTIONS: list[dict[str, Any]] = [
     {"resblock_type": block, "progressive": out, "progressive_input": into, "progressive_combine": combine}
     for block, out, into, combine in PYRAMIDS
 ] + SWITCHES
-# CLD's pairs: six channels in, three out, and no table of noise levels.
 PAIRS: list[dict[str, Any]] = [
     {"in_channels": 6, "num_scales": 0, "scale_by_sigma": False, "progressive_input": into}
     for into in ("none", "input_skip", "residual")
 ]
-LABELS = torch.tensor([700.0, 3.0, 700.0, 50.0])  # the rows of a run; one time twice, as in a corrector's pair
+"""Options of networks for CLD: six input channels, three output channels, no table of noise levels."""
+LABELS = torch.tensor([700.0, 3.0, 700.0, 50.0])
+"""Labels of the rows of a run; one occurs twice, as with a corrector."""
 
 
 def check(network: torch.nn.Module) -> None:
@@ -59,7 +60,7 @@ def check(network: torch.nn.Module) -> None:
 
 
 def trained(network: ScoreNetwork) -> ScoreNetwork:
-    """Add noise to fresh weights, some of which are zero, unlike trained ones."""
+    """Return ``network`` with noise added to its weights: like trained ones, none stays zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in network.parameters():
@@ -74,5 +75,5 @@ def small(**options: Any) -> ScoreNetwork:
 
 
 def largest_difference(ours: Tensor, plain: Tensor) -> float:
-    """The largest difference, relative to the largest value."""
+    """Return the largest difference relative to the largest value."""
     return float((ours - plain).abs().max() / plain.abs().max())

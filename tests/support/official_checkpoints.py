@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small configurations and checkpoints in the official layout."""
+"""Small configurations and checkpoints in the official format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL_VP: dict[str, Any] = {**SMALL_CLD, "training": {"sde": "vpsde"}}
 
 
 def official_file(path: Path, config: dict[str, Any] = SMALL, **changes: Any) -> Path:
-    """A checkpoint of fresh weights in the official layout; the averaged ones are the raw ones plus 1."""
+    """Write a checkpoint of fresh weights in the official format, with EMA weights equal to the raw ones plus 1."""
     torch.manual_seed(0)
     weights = official_weights(ScoreModel(config).network)
     content = {
@@ -45,7 +45,7 @@ def official_file(path: Path, config: dict[str, Any] = SMALL, **changes: Any) ->
 
 
 def preset_weights(preset: str) -> dict[str, torch.Tensor]:
-    """The weights of a preset's network by official name, without memory; only its noise levels have values."""
+    """Return the weights of a preset's network by official name, on the meta device except for the noise levels."""
     config = load_config(preset)
     with torch.device("meta"):
         weights = {weight.name: weight.tensor for weight in official_weights(build_network(config))}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a CUDA graph does, on a CPU: operations with their arguments, done again into the same memory."""
+"""A stand-in for CUDA graphs on a CPU: records operations with their arguments and replays them in place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Recording(TorchDispatchMode):
-    """Records each operation as it runs; every number among its arguments stays what it was."""
+    """Records each operation as it runs, with Python numbers in its arguments as constants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,27 +24,27 @@ class Recording(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         with self:
-            made_of = func.decompose(*args, **kwargs)
-        if made_of is not NotImplemented:
-            return made_of
+            decomposed = func.decompose(*args, **kwargs)
+        if decomposed is not NotImplemented:
+            return decomposed
         result = func(*args, **kwargs)
         self.operations.append((func, args, kwargs, result))
         return result
 
     def replay(self) -> None:
-        """Do it all again; a new result goes where the first one lies.  Tangents are among the operations."""
+        """Repeat all operations, and write each result into the tensor of the first one; tangents are recorded too."""
         for func, args, kwargs, recorded in self.operations:
             with forward_ad._set_fwd_grad_enabled(False):
                 result = func(*args, **kwargs)
             for old, new in zip(tree_leaves(recorded), tree_leaves(result), strict=True):
-                if not isinstance(old, Tensor) or old._is_zerotensor():  # zeros without memory, of forward mode
+                if not isinstance(old, Tensor) or old._is_zerotensor():  # zero tangents without storage
                     continue
                 if old.untyped_storage()._cdata != new.untyped_storage()._cdata:
                     old.copy_(new)
 
 
 class RecordedGraphs:
-    """Stands in for `scoresde_fast.loop.capture.CudaGraphs`; ``captured`` counts the graphs."""
+    """Replaces `scoresde_fast.loop.capture.CudaGraphs`; counts the captured graphs and their replays."""
 
     def __init__(self) -> None:
         self.captured = self.replayed = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables, registers and error bounds for the tests of step operations."""
+"""Tables, registers and error bounds, for the tests of step operations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUN_SEED = 0xFEDCBA9876543210
 
 
 def backends(operation: Operation, device: str = "cpu") -> list[Any]:
-    """Every faster backend of an operation as a test parameter; an absent one is skipped with its reason."""
+    """Return each optional backend of an operation as a test parameter, skipped with a reason if unavailable."""
     return [
         pytest.param(name, marks=pytest.mark.skipif(bool(why), reason=f"{name}: {why}"), id=name)
         for name, backend in operation.backends.items()
@@ -39,7 +39,7 @@ def opcheck(implementation: Callable[..., Any], arguments: tuple[Any, ...], **op
 
 
 def random_table(width: int, seed: int = 0) -> DeviceTable:
-    """Four rows of random coefficients; draws at both ends of their range, slots past the ring, saving on and off."""
+    """Return four rows of random coefficients, with extreme draws, slots beyond the ring, and saving on and off."""
     generator = torch.Generator().manual_seed(seed)
     control = torch.tensor([[-1, 0, 0], [5, 1, 1], [2**31 - 1, 7, 1], [-(2**31), 2, 0]], dtype=torch.int32)
     return DeviceTable(torch.randn(4, width, generator=generator), control)
@@ -71,12 +71,12 @@ class Registers:
         return Registers(state, saved, history, self.output)
 
     def changed(self) -> list[Tensor]:
-        """The registers that a step writes."""
+        """Return the registers that a step writes."""
         return [self.state, self.saved, self.history]
 
 
 def assert_as_exact(run: Callable[[Registers, str], list[Tensor]], registers: Registers, backend: str) -> None:
-    """The backend's error against the float64 reference is at most twice the float32 reference's, and one ulp."""
+    """Assert that a backend's error against float64 is at most twice that of the float32 reference plus one ulp."""
     exact = run(registers.to(torch.float64), "reference")
     plain = run(registers.to(torch.float32), "reference")
     ours = run(registers.to(torch.float32), backend)
@@ -85,7 +85,7 @@ def assert_as_exact(run: Callable[[Registers, str], list[Tensor]], registers: Re
 
 
 def assert_close_to_exact(result: Tensor, reference: Tensor, truth: Tensor) -> None:
-    """|result - truth| <= 2 |reference - truth| + 1 ulp of the largest value, in the result's dtype."""
+    """Assert |result - truth| <= 2 |reference - truth| + 1 ulp of the largest value, in the result's dtype."""
     assert result.dtype == reference.dtype and result.shape == truth.shape
     if truth.numel() == 0:
         return

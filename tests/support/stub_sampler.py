@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sampler without a network: known images at once, for tests of everything around it."""
+"""A sampler without a network that returns known images, for the tests of its users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass
 class StubSampler:
-    """Images that their seed decides, or with ``batch_dependent`` the whole batch; ``batches`` records the calls."""
+    """Returns images determined by their seed or, with ``batch_dependent``, by the batch; ``batches`` records calls."""
 
     steps: int = 3
     batch_dependent: bool = False
@@ -50,11 +50,11 @@ class StubSampler:
             shared = sum(batch) if self.batch_dependent else 0
             yield batch, torch.stack([self.image(seed + shared) for seed in batch])
 
-    def image(self, number: int) -> Tensor:
-        levels = torch.arange(self.channels * 20).reshape(self.channels, 4, 5) * (number + 1) % 256
-        return levels.float() / 255
+    def image(self, seed: int) -> Tensor:
+        pixels = torch.arange(self.channels * 20).reshape(self.channels, 4, 5) * (seed + 1) % 256
+        return pixels.float() / 255
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path there."""
+    """Return the contents of all files below ``folder`` by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small NCSN++ whose images show every difference between two runs."""
+"""A small NCSN++ that is sensitive to any difference between two runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TINY = {
     "sampling": {"predictor": "reverse_diffusion", "corrector": "langevin"},
 }  # fmt: skip
 ROUNDING = 12 * 50 * torch.finfo(torch.float32).eps
-"""Rounding of twelve evaluations of states of up to 50, five deviations of the prior: sums differ with the batch."""
+"""Rounding error of twelve evaluations of states up to 50, five prior standard deviations, in different batches."""
 
 
 def tiny_model() -> sf.ScoreModel:
-    """Return the network with fresh weights, always the same."""
+    """Return the model with fresh weights, the same at each call."""
     torch.manual_seed(0)
     return sf.create(TINY).eval()

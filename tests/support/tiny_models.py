@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small network and small classifiers with fresh weights, for tests of everything around them."""
+"""Small networks and classifiers with fresh weights, for tests that need some model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SIZE = 16
 MODEL = "digits-vp"
 FAST = ["--solver", "sa", "--steps", "3"]
 OPTIONS: dict[str, Any] = {"solver": "sa", "steps": 3}
-"""The same, as the library takes them."""
+"""`FAST` as keyword arguments."""
 
 
 def in_place_of_digits(monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
-    """Make `scoresde_fast.load` return a small network for MODEL, with its shape and SDE."""
+    """Make `scoresde_fast.load` return a small model for MODEL, with the same shape and SDE."""
     torch.manual_seed(0)
     options = {
         "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 1], "num_res_blocks": 1, "init_scale": 1.0, "dropout": 0.0},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small recipe of a classifier, for tests of everything around it."""
+"""A small recipe of a classifier."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY_RECIPE: dict[str, Any] = {
 
 
 def tiny_recipe(**sections: Any) -> ClassifierRecipe:
-    """Return the tiny recipe with other options in some of its sections."""
+    """Return the tiny recipe with some options replaced, by section."""
     changed = {name: {**TINY_RECIPE[name], **options} for name, options in sections.items()}
     return ClassifierRecipe.from_dict({**TINY_RECIPE, **changed})
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toy data with exact scores on VE, VP and sub-VP, and runs of solvers on it, for the tests of solvers."""
+"""Toy data with exact scores on VE, VP and sub-VP, and runs of solvers on it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from tests.support import chance
 MEAN, STD = 0.3, 0.5
 SDE_OF: dict[str, ScalarSDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE()}
 EPS = 0.01
-FAST = [found for found in SOLVERS.values() if not found.published and isinstance(SDE_OF["vp"], found.sdes)]
+FAST = [entry for entry in SOLVERS.values() if not entry.published and isinstance(SDE_OF["vp"], entry.sdes)]
 STEPS = 6
 X = np.linspace(-1.5, 2.0, 7)
 
 
 class Mixture:
-    """Two Gaussians on a line: weights, means and deviations of the data."""
+    """Two Gaussians on a line: weights, means and standard deviations of the data."""
 
     weights, means, stds = np.array([0.4, 0.6]), np.array([-0.5, 0.7]), np.array([0.35, 0.45])
 
     def score(self, sde: ScalarSDE, x: Array, t: float) -> Array:
-        """(n,) the exact score at x (n,)."""
+        """Return the exact score (n,) at x (n,)."""
         scale, std = sde.marginal(t)
-        variances, away = (scale * self.stds) ** 2 + std**2, x[:, None] - scale * self.means
-        densities = self.weights / np.sqrt(variances) * np.exp(-(away**2) / (2 * variances))
-        return -(densities * away / variances).sum(1) / densities.sum(1)
+        variances, offsets = (scale * self.stds) ** 2 + std**2, x[:, None] - scale * self.means
+        densities = self.weights / np.sqrt(variances) * np.exp(-(offsets**2) / (2 * variances))
+        return -(densities * offsets / variances).sum(1) / densities.sum(1)
 
     def run(self, sde: ScalarSDE, table: StepTable, x: Array) -> Array:
         """The end of a table without noise, in float64."""
@@ -52,43 +52,43 @@ class Mixture:
 
 
 def order_of(sizes: tuple[int, ...], errors: list[float]) -> float:
-    """The order by regression over numbers of steps."""
+    """Return the order of convergence, by regression over numbers of steps."""
     return float(-np.polyfit(np.log(sizes), np.log(errors), 1)[0])
 
 
 def error_in_moments(sde: ScalarSDE, options: SolverOptions) -> float:
-    """The error in mean and deviation after a run on Gaussian data from the exact distribution at T."""
+    """Return the error in mean and std after a run on Gaussian data from the exact distribution at T."""
     got = propagate(build_table(sde, options), sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
     wanted = marginal(sde, EPS, MEAN, STD)
-    deviations = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
-    return float(abs(got.mean[0] - wanted.mean[0]) + abs(np.subtract(*deviations)))
+    stds = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
+    return float(abs(got.mean[0] - wanted.mean[0]) + abs(np.subtract(*stds)))
 
 
 def rows_of(sde: ScalarSDE, solver: str, **options: Any) -> list[Row]:
-    """The rows of a run on a grid of uneven steps, without denoising."""
+    """Return the rows of a run on a nonuniform grid, without denoising."""
     chosen: dict[str, Any] = {"grid": "sqrt", "denoise": False, "eps": 0.01, **options}
     return [row for row in build_table(sde, SolverOptions(solver, STEPS, **chosen)).rows if isinstance(row, Row)]
 
 
 def schedule_of(sde: ScalarSDE) -> NoiseSchedule:
-    """Signal and noise at the edges of those steps."""
+    """Return the noise schedule at the edges of the same grid."""
     return NoiseSchedule.at(sde, make_grid("sqrt", sde, STEPS, 0.01).edges)
 
 
 def one_step(row: Row) -> tuple[float, float, float]:
-    """The coefficients of x, score and noise in a row without a history."""
+    """Return the coefficients of x, score and noise in a row that uses no history."""
     assert row.derive is not None and not np.any(row.outputs[1:])
     return row.state + row.outputs[0] * row.derive[0], row.outputs[0] * row.derive[1], row.noise
 
 
 def data_prediction(sde: ScalarSDE, schedule: NoiseSchedule, i: int, x: Array) -> Array:
-    """E[x(0) | x] of the mixture at the i-th edge."""
+    """Return E[x(0) | x] of the mixture at edge ``i``."""
     score = Mixture().score(sde, x, schedule.times[i])
     return (x + schedule.std[i] ** 2 * score) / schedule.scale[i]
 
 
 def sample(sde: SDE, table: StepTable, run_seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Draw 20 000 samples of Gaussian data, with the batch's Langevin norms."""
+    """Return 20 000 samples of Gaussian data, with Langevin norms over the batch."""
     model = GaussianMixture.gaussian(sde, MEAN, STD, shape)
     noise = Noise(run_seed, arange(20_000))
     labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
@@ -99,5 +99,5 @@ def sample(sde: SDE, table: StepTable, run_seed: int, shape: tuple[int, ...]) ->
 
 
 def assert_prediction(x: Tensor, predicted: Gaussian) -> None:
-    """Mean and deviation of ``x`` are those predicted."""
+    """Assert that ``x`` has the predicted mean and standard deviation."""
     chance.assert_moments(x, predicted.mean[0], np.sqrt(predicted.covariance[0, 0]))

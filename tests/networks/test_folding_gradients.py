@@ -61,7 +61,7 @@ def test_embedded_models_against_float64(name: str, label: float) -> None:
     network = sf.load(name).network
     assert isinstance(network, ScoreNetwork)
     labels, (x, weights) = torch.full((2,), label), images(network.eval(), 2, 16)
-    exact = gradient(exactly(network, labels), x.double(), weights.double())
+    exact = gradient(in_float64(network, labels), x.double(), weights.double())
     bounds: dict[Precision, float] = {"fp32": FOLDED, "bf16": 0.05, "fp16": 0.01}
     for precision, bound in bounds.items():
         folded = FoldedNetwork(network, labels[:1], precision)
@@ -111,9 +111,9 @@ def test_nothing_is_saved_without_gradients(tiny: ScoreNetwork, mode: Callable[[
     transformed = [layer.winograd for layer in folded.modules() if isinstance(layer, FoldedConvolution)]
     ours = [weight for weight in transformed if weight is not None]
 
-    def keep(saved: Tensor) -> Tensor:
-        kept.append(saved)
-        return saved
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
 
     with mode(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         out = folded(x.requires_grad_(), torch.tensor([0]))

@@ -123,12 +123,12 @@ def measure(data: str, name: str, task: str, method: str, count: int) -> dict[st
         measured *= ONE_OF_FOUR
     values = measured[..., 0, 0].flatten() if task == "inpainting" else measured.flatten()
     posterior = model.posterior if isinstance(model, CorrelatedGaussian) else lambda *a: mixture_posterior(model, *a)
-    known = ONE_OF_FOUR if task == "inpainting" else None
+    mask = ONE_OF_FOUR if task == "inpainting" else None
     std = DATA_STD[data]
     condition = {
-        "projection": lambda: sf.Projection(measured[0], known),
+        "projection": lambda: sf.Projection(measured[0], mask),
         "both": lambda: (
-            sf.Projection(measured[0], known),
+            sf.Projection(measured[0], mask),
             sf.PiGDM(operator, measured, noise=ASSUMED_NOISE, data_std=std),
         ),
         "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=std),

@@ -245,8 +245,8 @@ def draw_conditional(model: sf.ScoreModel, out: Path) -> None:
     mask[8:] = 0
     pigdm = {"samples": SAMPLES, "method": "pigdm", **options}
     filled = sf.inpaint(model, images, mask, **pigdm)
-    known = {"original": images, "known": checkered(images, mask > 0)}
-    write_png(out / "conditional-inpainting.png", labelled_rows(known, filled, names))
+    columns = {"original": images, "known": checkered(images, mask > 0)}
+    write_png(out / "conditional-inpainting.png", labelled_rows(columns, filled, names))
 
     gray = images.mean(1, keepdim=True)
     coloured = sf.colorize(model, gray, **pigdm)

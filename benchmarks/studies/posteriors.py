@@ -68,20 +68,20 @@ def mixture_posterior(model: GaussianMixture, operator: Array, measured: Array, 
     network = model.network
     means, stds = network.means.flatten(1).double().numpy(), network.stds.double().numpy()
     log_weights, parts = [], []
-    for weight, mean, std in zip(network.log_weights.double().numpy(), means, stds, strict=True):
+    for log_weight, mean, std in zip(network.log_weights.double().numpy(), means, stds, strict=True):
         covariance = std**2 * np.eye(len(mean))
         residual, of_measurement = measured - operator @ mean, _measurement_covariance(covariance, operator, noise)
         squared_distance = residual @ np.linalg.solve(of_measurement, residual)
-        log_weights.append(weight - (squared_distance + np.linalg.slogdet(of_measurement)[1]) / 2)
+        log_weights.append(log_weight - (squared_distance + np.linalg.slogdet(of_measurement)[1]) / 2)
         parts.append(_posterior(Moments(mean, covariance), operator, measured, noise))
     weights = np.exp(np.array(log_weights) - max(log_weights))
     weights /= weights.sum()
     mean = sum(weight * part.mean for weight, part in zip(weights, parts, strict=True))
-    second = sum(
+    covariance = sum(
         weight * (part.covariance + np.outer(part.mean - mean, part.mean - mean))
         for weight, part in zip(weights, parts, strict=True)
     )
-    return Moments(np.asarray(mean), np.asarray(second))
+    return Moments(np.asarray(mean), np.asarray(covariance))
 
 
 def _posterior(data: Moments, operator: Array, measured: Array, noise: float) -> Moments:
@@ -193,16 +193,16 @@ class _Registers:
 
     def project(self, level: Array) -> None:
         """Apply x <- x + A^T (scale A x0 + noise z - A x); on CLD to position and velocity, with correlated noise."""
-        p, known = self.parts, self.operator.T @ self.operator
+        p, projector = self.parts, self.operator.T @ self.operator
         scale, noise, velocity_scale, velocity_noise_x, velocity_noise_v = level
         scales = np.array([scale, velocity_scale])[:p]
         factor = np.array([[noise, 0.0], [velocity_noise_x, velocity_noise_v]])[:p, :p]
-        complement = np.kron(np.eye(p), np.eye(self.dims) - known)
+        complement = np.kron(np.eye(p), np.eye(self.dims) - projector)
         self.mean[self.state] = complement @ self.mean[self.state]
         self.mean[self.state, 1:] += np.kron(scales[:, None], self.operator.T) / self.norm
         self.covariance[self.state] = complement @ self.covariance[self.state]
         self.covariance[:, self.state] = self.covariance[:, self.state] @ complement.T
-        self.covariance[self.state, self.state] += np.kron(factor @ factor.T, known)
+        self.covariance[self.state, self.state] += np.kron(factor @ factor.T, projector)
 
     def image(self) -> AffineMoments:
         """Return the moments of the state; on CLD, of the position."""

@@ -46,7 +46,7 @@ def gpu_seconds(
     replays, calls = {}, {}
     for name, function in callables.items():
         graph, repeats = _captured(function, inputs), 1
-        once = replay_seconds({name: graph.replay}, rounds=3)[name]
+        once = replay_seconds({name: graph.replay}, 3)[name]
         if once < MIN_GRAPH_SECONDS:
             repeats = math.ceil(MIN_GRAPH_SECONDS / once)
             graph = _captured(function, [*inputs] * repeats)

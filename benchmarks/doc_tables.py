@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/, made from benchmarks/results alone: python -m benchmarks.doc_tables [--write]"""
+"""Tables of the longer pages of docs/, from benchmarks/results alone: python -m benchmarks.doc_tables [--write]"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLD_SOLVERS = {"sscs": "SSCS", "em": "Euler-Maruyama", "gddim": "gDDIM"}
 
 
 def cld_mixture(result: dict[str, Any]) -> dict[str, list[str]]:
-    """Distances, errors to the ODE and orders of cld-mixture.json, by the name that each has on the page."""
+    """Return the tables of distances, errors to the ODE and orders, by their names on the page."""
     return {
         "distance": _distances(result["distance"]),
         "ode": _ode_errors(result["ode"]["rows"]),
@@ -60,31 +60,31 @@ def _orders(lines: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def cld_digits(result: dict[str, Any]) -> dict[str, list[str]]:
-    """The rows of cld-digits.json, by the name that the table has on the page."""
+    """Return the table of all rows of cld-digits.json, by its name on the page."""
     names = list(CLD_SOLVERS)
 
-    def place(line: dict[str, Any]) -> tuple[Any, ...]:
+    def sort_key(line: dict[str, Any]) -> tuple[Any, ...]:
         order, eps = line["order"] or 0, line["eps"] or 0
         return names.index(line["solver"]), line["eta"] or 0, order, line["grid"], eps, line["steps"]
 
     rows: list[list[Any]] = [
         [cld_title(CLD_SOLVERS[line["solver"]], line), cld_grid(line), line["nfe"], frechet(line), *shares(line)]
-        for line in sorted(result["rows"], key=place)
+        for line in sorted(result["rows"], key=sort_key)
     ]
     rows.append(["real, held out", "", "", halves(result), *shares(result["real_held_out"])])
     return {"digits": table(["solver", "grid", "NFE", "Frechet distance", "recognised", "tint matches"], rows)}
 
 
 def cld_tables() -> dict[str, list[str]]:
-    """Return the tables of the page by their names."""
+    """Return the tables of docs/cld.md by their names."""
     return {**cld_mixture(load("cld-mixture")), **cld_digits(load("cld-digits"))}
 
 
 def filled(page: str, tables: dict[str, list[str]]) -> str:
-    """Return the page with each table after its mark, ``<!-- table: NAME -->``, in place of the one that was there."""
+    """Return the page with the tables replaced that follow the marks ``<!-- table: NAME -->``."""
     for name, lines in tables.items():
         mark = f"<!-- table: {name} -->\n"
-        # No cell holds a backslash, which a replacement would read.
+        # re.sub would interpret backslashes, but no cell contains one.
         page = re.sub(re.escape(mark) + r"(\|.*\n)*", mark + "".join(f"{line}\n" for line in lines), page)
     return page
 
@@ -101,18 +101,18 @@ def _percents(line: dict[str, Any]) -> str:
 
 
 def conditional_truth() -> list[str]:
-    """Errors of mean and covariance of 20 000 conditional samples, in percent."""
+    """Return the errors of mean and covariance of 20 000 conditional samples, in percent."""
     lines, rows = load("conditional-truth")["lines"], []
     for data in ("gaussian", "mixture"):
         for task, known in TASKS.items():
             for method, title in METHODS.items():
-                found = [lines.get(f"{data}/{method}/{task}/{sde}") for sde in SDES]
-                rows.append([data, known, title, *(_percents(line) if line else "-" for line in found)])
+                of_sdes = [lines.get(f"{data}/{method}/{task}/{sde}") for sde in SDES]
+                rows.append([data, known, title, *(_percents(line) if line else "-" for line in of_sdes)])
     return table(["data", "known", "by", *SDES.values()], rows)
 
 
 def conditional_bias() -> list[str]:
-    """The exact bias of projection on Gaussian data, in percent."""
+    """Return the exact bias of projection on Gaussian data, in percent."""
     lines = load("conditional-bias")["lines"]
     columns = list(dict.fromkeys((line["sde"], line["grid"]) for line in lines))
     rows = [
@@ -128,7 +128,7 @@ def conditional_bias() -> list[str]:
 
 
 def conditional_digits() -> list[str]:
-    """What becomes of the digits under conditions."""
+    """Return the shares of conditional samples with the right class or hue."""
     result, rows = load("conditional-digits"), []
     filled_in, coloured = "lower half filled in, of the original's class", "coloured with the hue of their class"
     lines: list[tuple[str, str, str, str | None]] = [("of the asked class, guided", "classes", "asked_class", None)]
@@ -138,13 +138,13 @@ def conditional_digits() -> list[str]:
         lines.append(("the same with corrector steps", part, key, "corrected"))
         lines.append(('the same, `method="pigdm"`', part, key, "pigdm"))
     for title, part, key, method in lines:
-        found = [result[part][name] if method is None else result[part][name][method] for name in MODELS]
-        rows.append([title, *(f"{measured[key]:.1%}" for measured in found)])
+        of_models = [result[part][name] if method is None else result[part][name][method] for name in MODELS]
+        rows.append([title, *(f"{measured[key]:.1%}" for measured in of_models)])
     return table([f"of {result['count']} digits", *(f"`{name}`" for name in MODELS)], rows)
 
 
 def conditional_restored() -> list[str]:
-    """Root mean squared errors of restored digits, by the models that were measured."""
+    """Return the root mean squared errors of restored digits, for the models that were measured."""
     result = load("conditional-digits")["restore"]
     models = [name for name in MODELS if name in result]
     errors = {name: result[name]["rmse_pigdm"] for name in models}
@@ -153,7 +153,7 @@ def conditional_restored() -> list[str]:
 
 
 def conditional_cost() -> list[str]:
-    """The cost of a step with a condition, in steps without one."""
+    """Return the cost of a step with a condition, relative to a step without."""
     result, rows = load("conditional-digits")["cost"], []
     for name in MODELS:
         ratios = [f"{result[name]['steps_of_none'][kind]:.2f}" for kind in ("classes", "pigdm", "dps")]
@@ -165,7 +165,7 @@ def conditional_cost() -> list[str]:
 
 
 def processors() -> list[str]:
-    """For every processor, the tests under each choice of instructions."""
+    """Return the results of the tests for each processor and each choice of instructions."""
     levels, rows = {1: "x86-64", 3: "x86-64-v3", 4: "x86-64-v4"}, []
     for file in sorted(RESULTS.glob("portability-*.json")):
         result = load(file.stem)
@@ -182,7 +182,7 @@ def processors() -> list[str]:
 
 
 def versions() -> list[str]:
-    """The tests in every environment of `make matrix`."""
+    """Return the results of the tests in each environment of `make matrix`."""
     libraries = ("python", "torch", "triton", "numpy", "scipy", "setuptools")
     rows = [
         [row["cpu"], *(row["versions"][name] for name in libraries), row["extension"], row["passed"], row["failed"]]
@@ -192,7 +192,7 @@ def versions() -> list[str]:
 
 
 def installed() -> list[str]:
-    """How fast a plain install is beside the checkout's environment."""
+    """Return the speed of a plain install against the checkout's environment."""
     result = load("install-speed")
 
     def side(name: str) -> str:
@@ -209,19 +209,19 @@ PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {
     ),
     "portability.md": (processors, versions, installed),
 }  # fmt: skip
-"""The tables of each page but cld.md, which has marks for its own."""
+"""The tables of each page, except cld.md, which has marks for its tables."""
 
 
 def main() -> None:
-    """Print the tables of every page, or renew those of docs/cld.md."""
+    """Print the tables of all pages, or update those of docs/cld.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the tables of docs/cld.md into the page instead")
+    parser.add_argument("--write", action="store_true", help="update the tables in docs/cld.md instead")
     if parser.parse_args().write:
         page = DOCS / "cld.md"
         page.write_text(filled(page.read_text(), cld_tables()))
         return
-    found = {page: [make() for make in tables] for page, tables in PAGES.items()}
-    for name, tables in {"cld.md": [*cld_tables().values()], **found}.items():
+    made = {page: [make() for make in tables] for page, tables in PAGES.items()}
+    for name, tables in {"cld.md": [*cld_tables().values()], **made}.items():
         print(name, *("\n".join(lines) for lines in tables), sep="\n\n", end="\n\n")
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of README.md and of a visit to a GPU, from benchmarks/results alone: python benchmarks/tables.py"""
+"""Tables of README.md, of docs/ and of a GPU visit, from benchmarks/results alone: python benchmarks/tables.py"""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     return [lines[0].replace("|  |", "| |"), *lines[1:]]
 
 
-def find(rows: Iterable[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
-    """Return the first row with all of the values ``wanted``; StopIteration if there is none."""
-    return next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
+def find(rows: Iterable[dict[str, Any]], **values: Any) -> dict[str, Any]:
+    """Return the first row with these values; raise StopIteration if there is none."""
+    return next(row for row in rows if all(row[name] == value for name, value in values.items()))
 
 
 def device(result: dict[str, Any]) -> str:
-    """Return the device of a result, which older results hold as a sentence."""
-    found = result["device"]
-    return found if isinstance(found, str) else f"{found['cpu']}, {found['threads']} threads"
+    """Return the device of a result; in older results it is a string."""
+    info = result["device"]
+    return info if isinstance(info, str) else f"{info['cpu']}, {info['threads']} threads"
 
 
-#: Columns of the waterfall: title, and its line in the result of `scoresde-fast bench`.
 WATERFALL = (
     ("eager float32", "eager float32"),
     ("channels_last", "eager float32, channels_last"),
@@ -46,30 +45,32 @@ WATERFALL = (
     ("ours, float32", "ours: folded float32"),
     ("ours, bf16", "ours: folded bf16"),
 )
+"""Columns of the waterfall: the title, and the variant of `scoresde-fast bench`."""
 
 
 def waterfall() -> list[str]:
-    """Milliseconds a network evaluation of whole sampling runs, and ours against the original's and the best peer's."""
+    """Return milliseconds per network evaluation of each variant, and the speed-ups against eager and the best peer."""
     rows = []
     for network in load("sampling-cpu")["networks"]:
-        found = {line["name"]: line["ms_per_nfe"] for line in network["lines"] if "ms_per_nfe" in line}
-        times = [found.get(name) for _, name in WATERFALL]
+        ms_per_nfe = {line["name"]: line["ms_per_nfe"] for line in network["lines"] if "ms_per_nfe" in line}
+        times = [ms_per_nfe.get(name) for _, name in WATERFALL]
         cells = [f"{time:.{0 if time >= 100 else 1}f}" if time else "-" for time in times]
-        ours = found["ours: folded float32"]
-        peer = min(time for (_, name), time in zip(WATERFALL, times, strict=True) if time and name[:4] != "ours")
-        factors = [f"{found['eager float32'] / ours:.2f}x", f"{peer / ours:.2f}x"]
+        ours = ms_per_nfe["ours: folded float32"]
+        peers = [time for (_, name), time in zip(WATERFALL, times, strict=True) if not name.startswith("ours")]
+        best_peer = min(time for time in peers if time)
+        factors = [f"{ms_per_nfe['eager float32'] / ours:.2f}x", f"{best_peer / ours:.2f}x"]
         rows.append([f"`{network['name']}`", network["batch"], *cells, *factors])
     titles = [title for title, _ in WATERFALL]
     return table(["ms an evaluation", "batch", *titles, "against eager", "against the best peer"], rows)
 
 
 def sixteen_bits() -> list[str]:
-    """Images in bf16 against the same in float32."""
+    """Return the quality of images in bf16 against float32."""
     result, rows = load("precision"), []
     for model in (model for model in MODELS if model in result):
-        found = result[model]
-        pairs = [f"{found['bf16'][key]:.1%} (float32 {found['fp32'][key]:.1%})" for key in SHARES]
-        rows.append([f"`{model}`, {found['nfe']} NFE", f"{found['psnr_db']:.1f} dB", *pairs])
+        measured = result[model]
+        pairs = [f"{measured['bf16'][key]:.1%} (float32 {measured['fp32'][key]:.1%})" for key in SHARES]
+        rows.append([f"`{model}`, {measured['nfe']} NFE", f"{measured['psnr_db']:.1f} dB", *pairs])
     return table(["bf16", "PSNR to float32", "recognised", "tint matches"], rows)
 
 
@@ -82,7 +83,7 @@ def shares(report: dict[str, Any]) -> list[str]:
 
 
 def embedded() -> list[str]:
-    """Quality of the embedded models' samples beside the same measures of real digits."""
+    """Return the quality of the embedded models' samples, and of real digits."""
 
     def measures(report: dict[str, Any]) -> list[str]:
         classes = report["class_shares"]
@@ -92,8 +93,8 @@ def embedded() -> list[str]:
     for model in MODELS:
         result = load(f"embedded-{model}")
         options = result["options"]
-        pair = "" if options["corrector"] in (None, "none") else f" + {options['corrector']}"
-        cells = [f"`{model}`", f"{options['solver']}{pair}, {options['steps']} steps", result["nfe"]]
+        corrector = "" if options["corrector"] in (None, "none") else f" + {options['corrector']}"
+        cells = [f"`{model}`", f"{options['solver']}{corrector}, {options['steps']} steps", result["nfe"]]
         rows.append([*cells, *measures(result["generated"]), f"{result['frechet_to_data']:.2f}"])
     result = load(f"embedded-{MODELS[0]}")
     rows.append(["real, held out", "", "", *measures(result["real_held_out"]), halves(result)])
@@ -101,32 +102,33 @@ def embedded() -> list[str]:
 
 
 def halves(result: dict[str, Any]) -> str:
-    """Return the cell of the distance between halves of the data."""
+    """Return a cell with the distance between halves of the data."""
     return f"{result['frechet_between_halves_of_data']:.2f} (half to half)"
 
 
 COMPARED = "digits-vp"
-"""The model of the README's comparison of solvers."""
-TOLD = 4
-"""The number of solvers that are named among those tied with the best."""
+"""The model of the table `which_solver`."""
+MAX_NAMED_TIES = 4
+"""Maximum number of tied solvers that are named."""
 
 
 def which_solver() -> list[str]:
-    """The best solver within some numbers of evaluations, and those that cannot be told from it."""
+    """Return the best solver within each budget of evaluations, and the solvers tied with it."""
     result, rows = load(f"solvers-{COMPARED}"), []
     lines = result["lines"]
-    for found in result["verdict"]["by_nfe"]:
-        tied = [_named(lines[place]) for place in found["tied"]]
-        more = [f"{len(tied) - TOLD} more"] if len(tied) > TOLD else []
-        best, told = lines[found["best"]], ", ".join([*tied[:TOLD], *more]) or "-"
-        rows.append([f"{found['limit']:g} evaluations", _named(best), _distance(best), told])
+    for ranked in result["verdict"]["by_nfe"]:
+        tied = [_label(lines[index]) for index in ranked["tied"]]
+        if len(tied) > MAX_NAMED_TIES:
+            tied = [*tied[:MAX_NAMED_TIES], f"{len(tied) - MAX_NAMED_TIES} more"]
+        best = lines[ranked["best"]]
+        rows.append([f"{ranked['limit']:g} evaluations", _label(best), _distance(best), ", ".join(tied) or "-"])
     reference = find(lines, reference=True)
-    rows.append([f"{reference['nfe']:g} evaluations", _named(reference), _distance(reference), "-"])
+    rows.append([f"{reference['nfe']:g} evaluations", _label(reference), _distance(reference), "-"])
     within = f"`{COMPARED}`, {result['samples']} images: within"
-    return table([within, "best", "Frechet distance", "not distinguishable from it"], rows)
+    return table([within, "best", "Frechet distance", "tied with it"], rows)
 
 
-def _named(line: dict[str, Any]) -> str:
+def _label(line: dict[str, Any]) -> str:
     order = f"order {line['order']}" if line["order"] is not None else None
     return f"{line['name']} ({', '.join(filter(None, [order, line['grid']]))})"
 
@@ -136,19 +138,19 @@ def _distance(line: dict[str, Any]) -> str:
 
 
 def which_solver_by_model() -> list[str]:
-    """For every embedded model the best solver within 10 and 20 evaluations, and the published sampler with many."""
+    """Return for each embedded model the best solver within 10 and 20 evaluations, and the published sampler."""
     rows = []
     for model in MODELS:
         result = load(f"solvers-{model}")
         lines = result["lines"]
-        bests = {found["limit"]: lines[found["best"]] for found in result["verdict"]["by_nfe"]}
+        bests = {ranked["limit"]: lines[ranked["best"]] for ranked in result["verdict"]["by_nfe"]}
         shown = (bests[10], bests[20], find(lines, reference=True))
-        rows.append([f"`{model}`", result["samples"], *(f"{_named(line)}: {_distance(line)}" for line in shown)])
+        rows.append([f"`{model}`", result["samples"], *(f"{_label(line)}: {_distance(line)}" for line in shown)])
     return table(["", "samples", "within 10 evaluations", "within 20 evaluations", "published sampler"], rows)
 
 
 def cld_solvers() -> list[str]:
-    """CLD's solvers on digits-cld at 50 evaluations, and gDDIM at its best with 20, by its flow and with noise."""
+    """Return CLD's solvers on digits-cld at 50 evaluations, and gDDIM at its best with 20, without and with noise."""
     lines = load("cld-digits")["rows"]
     shown = [line for line in lines if line["grid"] == "quadratic" and line["nfe"] == 50]
     for noisy in (False, True):
@@ -168,60 +170,59 @@ def cld_title(name: str, line: dict[str, Any]) -> str:
 
 
 def cld_grid(line: dict[str, Any]) -> str:
-    """Return the cell of a grid and its last time."""
+    """Return a cell with a grid and its last time."""
     return f"{line['grid']}, eps {line['eps']:g}" if line["eps"] else str(line["grid"])
 
 
 def frechet(line: dict[str, Any]) -> str:
-    """Return the cell of the distance to the data."""
+    """Return a cell with the distance to the data."""
     return f"{line['frechet_to_data']:.2f}"
 
 
 def flow() -> list[str]:
-    """RK45 against SciPy's loop, and what the divergence costs, on the CPU that the result names."""
+    """Return the speed of RK45 against SciPy, and the cost of the divergence."""
     result = load("flow-cpu")
     row, estimate = result["RK45"], result["divergence"]
     nfe = row["nfe"]
     run = f"RK45 at 1e-5, `{row['model']}`, batch {row['batch']}"
     against = f"{nfe['batch']} evaluations, SciPy's {nfe['scipy']}; against `solve_ivp` around eager channels_last"
-    own = f"the same by each sample's own error, {nfe['sample_mean']:.0f} evaluations in the mean"
-    divergence = f"an evaluation with Hutchinson's estimate, batch {estimate['batch']}, over one without"
+    by_sample = f"the same with the error of each sample, {nfe['sample_mean']:.0f} evaluations on average"
+    divergence = f"time of an evaluation with Hutchinson's estimate, batch {estimate['batch']}, over one without"
     rows = [
         [f"{run}, {against}", f"{row['times_scipy']:.2f}x"],
-        [own, f"{row['times_scipy_by_own_error']:.2f}x"],
+        [by_sample, f"{row['times_scipy_by_own_error']:.2f}x"],
         [divergence, f"{estimate['times_forward']:.2f}x"],
     ]
     return table([device(result), ""], rows)
 
 
 def sets() -> list[str]:
-    """Large sets: how fast they are written, and how soon a finished one of a million is known to be finished."""
+    """Return the speed of writing large sets, and the time until a complete set of a million images is recognised."""
     result, rows = load("sets"), []
-    for name, found in result["million"].items():
+    for name, measured in result["million"].items():
         rate = result["encode"]["images_per_s"].get(name)
-        times = [f"{found[key]:.1f} s" for key in ("resumed_s", "grown_until_first_batch_s")]
+        times = [f"{measured[key]:.1f} s" for key in ("resumed_s", "grown_until_first_batch_s")]
         title = "folder of PNGs" if name == "folder" else f"`{name}`"
-        rows.append([title, "-" if rate is None else f"{rate:.0f}", *times, f"{found['made_mb']:.0f} MB"])
-    found_after = ["a finished million is found so after", "and grows after", "memory to make it"]
-    return table(["set", "32x32 images a second", *found_after], rows)
+        rows.append([title, "-" if rate is None else f"{rate:.0f}", *times, f"{measured['made_mb']:.0f} MB"])
+    titles = ["complete million recognised after", "first new image after", "memory to create it"]
+    return table(["set", "32x32 images a second", *titles], rows)
 
 
 def overhead() -> list[str]:
-    """What a user waits for beside the network, on the CPU that the result names."""
+    """Return the times of a run, of the import, and outside the network."""
     result = load("overhead")
     run, imports = result["digits_ve_64_images"], result["import_seconds"]
-    title = f"64 images of `digits-ve`, predictor-corrector, {run['nfe']} NFE, start included"
-    package = f"`import scoresde_fast` beside torch's own {imports['torch']:.1f} s"
+    title = f"64 images of `digits-ve`, predictor-corrector, {run['nfe']} NFE, including start-up"
+    import_title = f"`import scoresde_fast`, in addition to {imports['torch']:.1f} s for torch"
     rows = [
         [title, f"{run['seconds_with_start']:.1f} s"],
-        ["share of a run outside the network", f"{result['share_outside_network']:.1%}"],
-        [package, f"{imports['scoresde_fast']:.2f} s"],
+        ["share of a run's time outside the network", f"{result['share_outside_network']:.1%}"],
+        [import_title, f"{imports['scoresde_fast']:.2f} s"],
         ["the same with every public name", f"{imports['scoresde_fast'] + imports['public_names']:.2f} s"],
     ]
     return table([device(result), ""], rows)
 
 
-#: The rows of the table of CPU kernels: title, part of the results, text in the cases' names, other side.
 CPU_KERNELS = (
     ("`affine_step` with noise, 256 x 3x32x32", "steps", "affine_step", "eager"),
     ("the same", "steps", "affine_step", "inductor"),
@@ -236,19 +237,20 @@ CPU_KERNELS = (
     ("`winograd_convolution`, float32", "winograd_convolution", "", "channels_last"),
     ("the same", "winograd_convolution", "", "NCHW"),
 )
+"""Rows of the table of CPU kernels: title, part of the results, substring of the cases' names, and alternative."""
 
 
 def cpu_kernels() -> list[str]:
-    """Our kernels against eager PyTorch and torch.compile on a CPU: the worst and the median of the shapes."""
+    """Return the speed-up of our CPU kernels against alternatives, for the worst shape and the median of the shapes."""
     result, rows = load("cpu-kernels"), []
-    for title, part, within, against in CPU_KERNELS:
-        ratios = [case[f"against {against}"] for name, case in result[part].items() if within in name]
+    for title, part, substring, against in CPU_KERNELS:
+        ratios = [case[f"against {against}"] for name, case in result[part].items() if substring in name]
         rows.append([title, against, f"{min(ratios):.2f}x", f"{statistics.median(ratios):.2f}x"])
     return table([device(result), "against", "worst shape", "median"], rows)
 
 
 def instructions() -> list[str]:
-    """Static instructions an element on sm_90 of a solver's step, x + b s + c z and its parts."""
+    """Return static instructions an element on sm_90 of a solver's step x + b s + c z and its parts."""
     lines = [line for line in load("sass")["rows"] if line["label"].startswith("affine_step, ")]
     lines = [line for line in lines if line["budget"] is not None and line["arch"] == "sm_90"]
     rows = [[line["label"], f"{line['per_element']:.1f}", f"{line['budget']:g}"] for line in lines]
@@ -257,11 +259,11 @@ def instructions() -> list[str]:
 
 @dataclass(frozen=True)
 class Target:
-    """A figure of a visit to a GPU.
+    """A target for a figure of a GPU visit.
 
     Attributes:
-        what: how it is measured.
-        floor, goal: its least acceptable and its wanted value; of costs, the most and the wanted one.
+        what: the measured quantity.
+        floor, goal: the worst acceptable value and the desired one.
     """
 
     what: str
@@ -275,9 +277,9 @@ TARGETS = {
     "step bandwidth": Target("a solver's step on 256 MB of state: share of the copy bandwidth", 0.85, 0.93),
     "step against eager": Target("the same against eager PyTorch", 3, 4.5),
     "step against tl.randn": Target("the same against a Triton kernel with tl.randn", 1.8, 2.5),
-    "Langevin bytes": Target("bytes that the Langevin corrector moves, over the least", 1.5, 1.05),
-    "outside the network": Target("share of a sampling run that is not the network", 0.02, 0.005),
-    "matmul share": Target("the network's operations a second: share of the fastest matrix product", 0.55, 0.7),
+    "Langevin bytes": Target("bytes that the Langevin corrector moves, over the minimum", 1.5, 1.05),
+    "outside the network": Target("share of a sampling run's time outside the network", 0.02, 0.005),
+    "matmul share": Target("the network's operations a second: share of the matmul peak", 0.55, 0.7),
     "against eager TF32": Target("images a second against eager PyTorch in TF32, each at its best batch", 4, 5.5),
     "against eager float32": Target("the same against strict float32", 9, 14),
     "against max-autotune": Target("images a second against torch.compile(max-autotune) in bf16", 1.3, 1.8),
@@ -291,13 +293,13 @@ TARGETS = {
 
 
 def targets() -> list[str]:
-    """The targets by name."""
+    """Return the targets by name."""
     rows = [[name, target.what, f"{target.floor:g}", f"{target.goal:g}"] for name, target in TARGETS.items()]
     return table(["target", "what is measured", "floor", "goal"], rows)
 
 
 def gpu(result: dict[str, Any]) -> list[str]:
-    """The targets that a visit measured, with floor and goal, and the failed checks that put a figure in doubt."""
+    """Return the figures that a visit measured, with floor, goal, and the failed checks that put them in doubt."""
     rows = []
     for name, target in TARGETS.items():
         for item in result["items"].values():
@@ -310,22 +312,28 @@ def gpu(result: dict[str, Any]) -> list[str]:
 
 
 def gpu_results() -> list[Path]:
-    """Return the files of visits to GPUs, the latest last."""
+    """Return the files of GPU visits, the latest last."""
     return sorted(RESULTS.glob("*-20[0-9][0-9]-[0-9][0-9]-[0-9][0-9].json"), key=lambda path: path.stem[-10:])
 
 
-README = (
-    waterfall, sixteen_bits, embedded, which_solver, which_solver_by_model, sets, cld_solvers, flow, overhead,
-    cpu_kernels, instructions,
-)  # fmt: skip
-"""The tables of README.md, in its order."""
+PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {
+    "README.md": (waterfall,),
+    "docs/comparison.md": (which_solver, which_solver_by_model, cld_solvers),
+    "docs/kernels.md": (cpu_kernels, instructions),
+    "docs/models.md": (embedded,),
+    "docs/performance.md": (overhead, flow, targets),
+    "docs/sampling.md": (sixteen_bits,),
+    "docs/sets.md": (sets,),
+}
+"""The tables of each page, in its order."""
 
 
 def main() -> None:
-    """Print the tables of README.md, the targets, and those of the latest visit."""
-    tables = [make() for make in (*README, targets)]
-    tables += [gpu(load(path.stem)) for path in gpu_results()[-1:]]
-    print(*("\n".join(lines) for lines in tables), sep="\n\n")
+    """Print the tables of each page, and that of the latest GPU visit."""
+    for page, tables in PAGES.items():
+        print(page, *("\n".join(make()) for make in tables), sep="\n\n", end="\n\n")
+    for path in gpu_results()[-1:]:
+        print("\n".join(gpu(load(path.stem))))
 
 
 if __name__ == "__main__":

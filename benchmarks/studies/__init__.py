@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Studies of whole samplers, networks and sample sets, whose figures and pictures the documents show."""
+"""Studies of samplers, networks and sample sets; the documents show their figures and pictures."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions on the digits: python -m benchmarks.studies.conditional_digits [PARTS] [--out FILE]
+"""Conditional sampling of digits: python -m benchmarks.studies.conditional_digits [PARTS] [--out FILE]
 
-classes   500 images guided to the classes in turn: the share that an SVC recognises as their class, with and without
+classes   500 images guided to classes 0 to 9 cyclically: the share that an SVC recognises as that class, with and
+          without guidance
 colours   500 held-out digits coloured from their gray: the share whose hue is within 0.05 of that of their class
 halves    500 held-out digits whose lower half is filled in: the share that the SVC recognises as the original's class
-restore   64 held-out digits from noisy measurements: root mean squared errors by both methods
-cost      the cost of a step under each kind of condition, against a step without, interleaved
+restore   64 held-out digits from noisy measurements: root mean squared errors
+cost      the time of a step with each kind of condition, relative to a step without, interleaved
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ FAST: dict[str, dict[str, Any]] = {
     "digits-subvp": {"solver": "sa", "grid": "logsnr"},
     "digits-cld": {"solver": "sscs", "grid": "quadratic"},
 }
-"""A good solver of each model at about fifty steps."""
+"""A good solver of each model for about fifty steps."""
 PREDICTORS = {"digits-cld": "sscs", "digits-subvp": "euler_maruyama"}
-CLASS_STEPS, HELD_STEPS, GUIDED_STEPS = 50, 60, 120
+CLASS_STEPS, CONDITION_STEPS, COLOUR_STEPS = 50, 60, 120
 METHODS = ("projection", "corrected", "pigdm")
 OPERATORS: dict[str, LinearOperator] = {
     "2x super-resolution": sf.SuperResolution(2),
@@ -55,28 +56,28 @@ OPERATORS: dict[str, LinearOperator] = {
 
 
 def held_out(count: int) -> tuple[Tensor, Tensor]:
-    """Return ``count`` held-out digits in [0, 1] and their classes, repeated from the first where there are too few."""
+    """Return ``count`` held-out digits in [0, 1] and their classes, repeated cyclically if there are fewer."""
     images, labels = load_dataset("digits", "test")
     index = torch.arange(count) % len(images)
     return images[index].float() / 255, labels[index]
 
 
-def share(found: Any, wanted: Tensor) -> float:
-    """Return how often they agree."""
-    return float((torch.as_tensor(found) == wanted).double().mean())
+def share(predicted: Any, expected: Tensor) -> float:
+    """Return the share of equal elements."""
+    return float((torch.as_tensor(predicted) == expected).double().mean())
 
 
 def classes(name: str) -> dict[str, Any]:
-    """Return the shares of the asked class, with guidance and without."""
-    recogniser, wanted = Recogniser(), torch.arange(COUNT) % CLASSES
+    """Return the shares of images recognised as their class, with and without guidance."""
+    recogniser, labels = Recogniser(), torch.arange(COUNT) % CLASSES
     options = {**FAST[name], "steps": CLASS_STEPS}
     model, seeds = sf.load(name), range(COUNT)
-    guided = sf.sample(model, classes=wanted.tolist(), classifier="digits-classifier", **options)
+    guided = sf.sample(model, classes=labels.tolist(), classifier="digits-classifier", **options)
     free = sf.sample(model, seeds, **options)
     return {
-        "asked_class": share(recogniser.classes(guided), wanted),
-        "asked_class_without": share(recogniser.classes(free), wanted),
-        "recognised_with_their_hue": share(tint_class(guided), wanted),
+        "asked_class": share(recogniser.classes(guided), labels),
+        "asked_class_without": share(recogniser.classes(free), labels),
+        "recognised_with_their_hue": share(tint_class(guided), labels),
         "recognised": recogniser.report(guided).recognised,
         "recognised_without": recogniser.report(free).recognised,
         "options": options,
@@ -85,71 +86,74 @@ def classes(name: str) -> dict[str, Any]:
 
 def corrected(name: str, steps: int, corrector_steps: int, **options: Any) -> dict[str, Any]:
     """Return the options of a run with ``corrector_steps`` corrector steps before each step."""
-    own = {"solver": PREDICTORS.get(name, "reverse_diffusion"), "steps": steps}
-    return {**own, "corrector": "ald", "corrector_steps": corrector_steps, **options}
+    predictor = {"solver": PREDICTORS.get(name, "reverse_diffusion"), "steps": steps}
+    return {**predictor, "corrector": "ald", "corrector_steps": corrector_steps, **options}
 
 
 def by_method(
     name: str, methods: Sequence[str], guided: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Measure projection, projection with five corrector steps before each step, and the options ``guided``."""
-    ways = {
-        "projection": {"method": "projection", **FAST[name], "steps": HELD_STEPS},
+    """Measure the chosen methods: projection, projection with five corrector steps before each step, and guidance.
+
+    ``guided`` are the options of guidance.
+    """
+    options = {
+        "projection": {"method": "projection", **FAST[name], "steps": CONDITION_STEPS},
         "corrected": {"method": "projection", **corrected(name, 50, 5, snr=0.4, grid="karras")},
         "pigdm": {"method": "pigdm", **guided},
     }
-    return {method: {**measure(ways[method]), "options": ways[method]} for method in methods}
+    return {method: {**measure(options[method]), "options": options[method]} for method in methods}
 
 
 def colours(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
-    """Return the shares of the right hue, and the largest error of the gray."""
+    """Return the share of images with the hue of their class, and the largest error of the gray, for each method."""
     images, labels = held_out(COUNT)
     gray = images.mean(1, keepdim=True)
 
     def measure(options: dict[str, Any]) -> dict[str, Any]:
         coloured = sf.colorize(sf.load(name), gray, **options)
-        off = (coloured.mean(1, keepdim=True) - gray).abs().max()
-        return {"hue_of_class": share(tint_class(coloured), labels), "gray_off": float(off)}
+        error = (coloured.mean(1, keepdim=True) - gray).abs().max()
+        return {"hue_of_class": share(tint_class(coloured), labels), "gray_off": float(error)}
 
-    # CLD does better with a corrector and the same number of evaluations.
+    # With the same number of evaluations, CLD is better with a corrector.
     guided = (
-        corrected(name, GUIDED_STEPS // 2, 1, snr=0.35, grid="quadratic")
+        corrected(name, COLOUR_STEPS // 2, 1, snr=0.35, grid="quadratic")
         if name == "digits-cld"
-        else {**FAST[name], "steps": GUIDED_STEPS}
+        else {**FAST[name], "steps": COLOUR_STEPS}
     )
     return by_method(name, methods, guided, measure)
 
 
 def halves(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
-    """Return the shares of the original's class, and the largest error of known pixels."""
+    """Return the share of images of the original's class, and the largest error of known pixels, for each method."""
     recogniser, (images, labels) = Recogniser(), held_out(COUNT)
     mask = torch.ones(16, 16)
     mask[8:] = 0
 
     def measure(options: dict[str, Any]) -> dict[str, Any]:
         filled = sf.inpaint(sf.load(name), images, mask, **options)
-        off = float(((filled - images) * mask).abs().max())
-        return {"class_of_original": share(recogniser.classes(filled), labels), "known_off": off}
+        error = float(((filled - images) * mask).abs().max())
+        return {"class_of_original": share(recogniser.classes(filled), labels), "known_off": error}
 
-    return by_method(name, methods, {**FAST[name], "steps": HELD_STEPS}, measure)
+    return by_method(name, methods, {**FAST[name], "steps": CONDITION_STEPS}, measure)
 
 
 def restore(name: str) -> dict[str, Any]:
-    """Return root mean squared errors against the originals."""
+    """Return root mean squared errors of restored images against the originals."""
     images, _ = held_out(RESTORED)
     errors: dict[str, Any] = {}
     for task, operator in OPERATORS.items():
         exact = operator.apply(images)
         noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(0))
         measured = exact + NOISE * (noise * (exact != 0) if isinstance(operator, sf.Mask) else noise)
-        options = {**FAST[name], "steps": HELD_STEPS}
+        options = {**FAST[name], "steps": CONDITION_STEPS}
         restored = sf.restore(sf.load(name), operator, measured, noise=NOISE, **options)
         errors[task] = float((restored - images).square().mean().sqrt())
-    return {"rmse_pigdm": errors, "noise": NOISE, "steps": HELD_STEPS}
+    return {"rmse_pigdm": errors, "noise": NOISE, "steps": CONDITION_STEPS}
 
 
 def cost(name: str, steps: int = 12, repeats: int = 7, batch: int = 64) -> dict[str, Any]:
-    """Return the time of a step under each kind of condition, as medians of ratios to one without, interleaved."""
+    """Return the time of a step with each kind of condition, and the median ratio to a step without."""
     model, (images, _) = sf.load(name), held_out(batch)
     seeds = list(range(batch))
     mask, options = torch.ones(16, 16), {**FAST[name], "steps": steps}
@@ -167,7 +171,7 @@ def cost(name: str, steps: int = 12, repeats: int = 7, batch: int = 64) -> dict[
         run()
     seconds = race(runs, torch.device("cpu"), math.inf, most=repeats)
     ratios = {
-        kind: statistics.median(one / free for one, free in zip(seconds[kind], seconds["none"], strict=True))
+        kind: statistics.median(time / plain for time, plain in zip(seconds[kind], seconds["none"], strict=True))
         for kind in kinds
     }
     step = statistics.median(seconds["none"]) / steps
@@ -181,7 +185,7 @@ def cost(name: str, steps: int = 12, repeats: int = 7, batch: int = 64) -> dict[
 
 
 def project_seconds(sampler: sf.Sampler, seeds: list[int], calls: int = 200) -> float:
-    """Time the projection of a batch alone, which a difference of whole runs is too noisy for."""
+    """Return the median seconds of a projection of a batch; a difference between whole runs would be too noisy."""
     assert isinstance(sampler.options, SolverOptions)
     run = RunContext(sampler.model, sampler.table, sampler.options, sampler.device)
     bound, ids = sampler.conditions[0].bind(run), torch.tensor(seeds)
@@ -205,23 +209,23 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Measure the parts of each model, and write the results after each."""
+    """Measure the chosen parts for each model, and write the result after each one."""
     arguments = parser(__doc__)
     arguments.add_argument("parts", nargs="*", default=list(PARTS))
     arguments.add_argument("--models", nargs="+", default=list(FAST))
-    arguments.add_argument("--methods", nargs="+", default=METHODS, help="of colours and halves; the others are kept")
+    arguments.add_argument("--methods", nargs="+", default=METHODS, help="methods for colours and halves")
     arguments.add_argument("--out", type=Path, default=RESULTS / "conditional-digits.json")
     chosen = arguments.parse_args()
-    found: dict[str, Any] = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
+    results: dict[str, Any] = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
     for part, name in product(chosen.parts, chosen.models):
         begin, earlier = time.perf_counter(), {}
         if part in ("colours", "halves"):
-            result, earlier = PARTS[part](name, chosen.methods), found.get(part, {}).get(name, {})
+            result, earlier = PARTS[part](name, chosen.methods), results.get(part, {}).get(name, {})
         else:
             result = PARTS[part](name)
-        found.setdefault(part, {})[name] = {**earlier, **result, "seconds": time.perf_counter() - begin}
-        print(part, name, json.dumps(found[part][name]), flush=True)
-        save({**found, "count": COUNT}, chosen.out)
+        results.setdefault(part, {})[name] = {**earlier, **result, "seconds": time.perf_counter() - begin}
+        print(part, name, json.dumps(results[part][name]), flush=True)
+        save({**results, "count": COUNT}, chosen.out)
 
 
 if __name__ == "__main__":

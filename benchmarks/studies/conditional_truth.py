@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions where the posterior is known: python -m benchmarks.studies.conditional_truth samples | bias
+"""Conditional samples against exact posteriors: python -m benchmarks.studies.conditional_truth samples | bias
 
-samples  of Gaussian data with correlated pixels and of a mixture, with the exact score: 20 000 samples each by
-         projection, by pseudo-inverse guidance, by both and by diffusion posterior sampling, given one pixel of four,
-         the gray, or averages over 2x2 pixels, on every SDE. Measurements are exact where there is projection, else
-         they have noise of deviation 0.1. Into conditional-truth.json, a line at a time; lines that are there are kept.
-bias     the exact bias of projection on the Gaussian data: mean and covariance carried through the run, no sample. Of
-         the mean, the root mean square over all measurements in posterior standard deviations; of the covariance, the
-         Frobenius distance over its norm. Into conditional-bias.json.
+samples  20 000 samples of each method (projection, pseudo-inverse guidance, both, diffusion posterior sampling) given
+         one pixel of four, the gray, or averages over 2x2 pixels, on every SDE, with the exact score of correlated
+         Gaussian data and of a mixture. Measurements are exact for methods with projection, otherwise their noise has
+         std 0.1. Adds each line to conditional-truth.json when it is measured, and skips lines that are in the file.
+bias     the exact bias of projection on the Gaussian data, by propagating mean and covariance through the run: the RMS
+         error of the mean over measurements, in posterior standard deviations, and the relative Frobenius error of the
+         covariance. Writes conditional-bias.json.
 """
 
 from __future__ import annotations
@@ -49,30 +49,30 @@ MIXTURE = ([0.5, 0.3, 0.2], (0.2, 0.5, 0.8), [0.15, 0.1, 0.2])
 STEPS = {"projection": 1000, "pigdm": 300, "both": 300, "dps": 1000}
 METHODS = tuple(STEPS)
 EXACT = ("projection", "both")
-"""Methods with exact measurements and a corrector; guidance assumes the least noise."""
-DPS_SCALE = 0.02  # with it the mean distance to the measurement comes out near that of its noise
+"""Methods with exact measurements and a corrector; "both" passes the guidance a minimal noise."""
+DPS_SCALE = 0.02  # gives a mean distance to the measurement close to that of its noise
 
 PREDICTORS = {"ve": "reverse_diffusion", "vp": "reverse_diffusion", "subvp": "euler_maruyama", "cld": "sscs"}
 GRIDS = {"ve": ("uniform",), "vp": ("uniform", "quadratic"), "subvp": ("uniform", "quadratic"), "cld": ("quadratic",)}
 RUNS = ((60, 12), (1000, 2))
-"""Steps, and corrector steps at each, of the runs with an exact bias."""
+"""Steps, and corrector steps before each step, of the runs whose bias is computed."""
 SNR = 0.4
 
 
 def mixture(sde: SDE) -> sf.GaussianMixture:
-    """Return the mixture of three isotropic components whose pixels differ."""
-    weights, levels, stds = MIXTURE
+    """Return a mixture of three isotropic components, each with a different mean for every pixel."""
+    weights, centres, stds = MIXTURE
     slope = torch.linspace(-0.1, 0.1, 12).view(SHAPE)
-    means = torch.stack([level + slope * (-1) ** k for k, level in enumerate(levels)])
+    means = torch.stack([centre + slope * (-1) ** k for k, centre in enumerate(centres)])
     return sf.GaussianMixture(sde, weights, means, stds, is_image=False)
 
 
-def typical(data: str, drawn: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Draw an image (12,) like the data's."""
+def typical_image(data: str, generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return a random image (12,) that is typical of the data."""
     if data == "gaussian":
-        return drawn.normal(0.5, 0.3, 12)
-    level, std = MIXTURE[1][0], MIXTURE[2][0]
-    return drawn.normal(level, std, 12)
+        return generator.normal(0.5, 0.3, 12)
+    _, centres, stds = MIXTURE
+    return generator.normal(centres[0], stds[0], 12)
 
 
 DATA_STD = {"gaussian": 0.5, "mixture": 0.3}
@@ -83,10 +83,10 @@ DATA: dict[str, Callable[[SDE], CorrelatedGaussian | sf.GaussianMixture]] = {
 
 
 def solver_of(name: str, data: str, task: str, method: str) -> dict[str, Any]:
-    """Return the options: a predictor and corrector for projection, a plain solver for guidance.
+    """Return the solver options: predictor and corrector for methods with projection, else a predictor alone.
 
-    One pixel of four does not determine the mixture's component until the noise is about as small as the components
-    are wide: many corrector steps there let samples change over.
+    One pixel of four determines the mixture's component only when the noise is as small as the components' width; there
+    many corrector steps let samples move between components.
     """
     sde = SDES[name]
     options: dict[str, Any] = {"solver": PREDICTORS[name], "steps": STEPS[method]}
@@ -95,13 +95,13 @@ def solver_of(name: str, data: str, task: str, method: str) -> dict[str, Any]:
         options |= {"grid": "quadratic"} if isinstance(sde, CLDSDE) else {}
     if (data, task, method) == ("mixture", "inpainting", "projection"):
         options |= {"corrector_steps": 20 if isinstance(sde, CLDSDE) else 16, "grid": "logsnr"}
-        # Their noise ends so small that many steps would be spent where nothing changes.
+        # Stop early: at smaller times samples no longer change, and many steps would be wasted.
         options |= {SubVPSDE: {"eps": 0.01}, CLDSDE: {"eps": 0.005}}.get(type(sde), {})
     return options
 
 
 def errors(samples: torch.Tensor, truth: Moments) -> dict[str, float]:
-    """Return the distances of mean and covariance over the exact deviation and covariance."""
+    """Return the errors of mean and covariance relative to the exact standard deviation and covariance."""
     flat = samples.flatten(1).double().numpy()
     covariance = np.cov(flat.T)
     return {
@@ -114,21 +114,21 @@ def errors(samples: torch.Tensor, truth: Moments) -> dict[str, float]:
 def measure(data: str, name: str, task: str, method: str, count: int) -> dict[str, Any]:
     """Measure one line of the table."""
     model, (operator, matrix) = DATA[data](SDES[name]), TASKS[task]
-    drawn = np.random.default_rng(1)
-    image = torch.from_numpy(typical(data, drawn)).float().view(1, *SHAPE)
+    generator = np.random.default_rng(1)
+    image = torch.from_numpy(typical_image(data, generator)).float().view(1, *SHAPE)
     exact = operator.apply(image)
     noise = 0.0 if method in EXACT else NOISE
-    measured = exact + noise * torch.from_numpy(drawn.normal(size=exact.shape)).float()
+    measured = exact + noise * torch.from_numpy(generator.normal(size=exact.shape)).float()
     if task == "inpainting":
         measured *= ONE_OF_FOUR
     values = measured[..., 0, 0].flatten() if task == "inpainting" else measured.flatten()
     posterior = model.posterior if isinstance(model, CorrelatedGaussian) else lambda *a: mixture_posterior(model, *a)
-    known = ONE_OF_FOUR if task == "inpainting" else None
+    mask = ONE_OF_FOUR if task == "inpainting" else None
     std = DATA_STD[data]
     condition = {
-        "projection": lambda: sf.Projection(measured[0], known),
+        "projection": lambda: sf.Projection(measured[0], mask),
         "both": lambda: (
-            sf.Projection(measured[0], known),
+            sf.Projection(measured[0], mask),
             sf.PiGDM(operator, measured, noise=ASSUMED_NOISE, data_std=std),
         ),
         "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=std),
@@ -142,7 +142,7 @@ def measure(data: str, name: str, task: str, method: str, count: int) -> dict[st
 
 
 def sample_lines(out: Path, count: int) -> None:
-    """Measure the lines that the file does not hold yet."""
+    """Measure the lines that the file does not contain."""
     result: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"lines": {}}
     result |= {"count": count, "steps": STEPS, "noise": NOISE, "dps_scale": DPS_SCALE}
     for data, method, task, sde in product(DATA, METHODS, TASKS, SDES):
@@ -154,7 +154,7 @@ def sample_lines(out: Path, count: int) -> None:
 
 
 def bias_lines(out: Path) -> None:
-    """Compute every line anew."""
+    """Compute all lines."""
     lines: list[dict[str, Any]] = []
     for (task, (_, operator)), (steps, corrections), (sde, grids) in product(TASKS.items(), RUNS, GRIDS.items()):
         for grid in grids:
@@ -172,7 +172,7 @@ def main() -> None:
     """Run the chosen study."""
     arguments = parser(__doc__)
     arguments.add_argument("study", choices=["samples", "bias"])
-    arguments.add_argument("--out", type=Path, help="JSON file instead of the one in benchmarks/results")
+    arguments.add_argument("--out", type=Path, help="output file (default: the file in benchmarks/results)")
     arguments.add_argument("--count", type=int, default=COUNT, help=f"samples a line (default: {COUNT})")
     chosen = arguments.parse_args()
     if chosen.study == "samples":

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded models' samples: python -m benchmarks.studies.embedded quality MODEL | precision [MODEL ...]
+"""Samples of the embedded models: python -m benchmarks.studies.embedded quality MODEL | precision [MODEL ...]
 
-quality    a model's own sampler: the share of samples that a support vector classifier recognises, the share of every
-           class, whether the tint is that of the class, and the Frechet distance to the data in the features of
-           digits-features; into embedded-MODEL.json
-precision  images in bf16 and in float32 with the same noise: peak signal-to-noise ratio, and the recogniser's report of
-           both; into precision.json
+quality    samples of the model's own sampler: the share that a support vector classifier recognises, the share of each
+           class, the share whose tint matches the class, and the Frechet distance to the data in the features of
+           digits-features; writes embedded-MODEL.json
+precision  images in bf16 and float32 with the same noise: PSNR, and the recogniser's report on both; writes
+           precision.json
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def data() -> Tensor:
 
 
 def real_digits(recogniser: Recogniser) -> dict[str, Any]:
-    """Measure real digits in the same way: held-out ones, and the distance between halves of the data."""
+    """Measure real digits in the same way: the held-out ones, and the distance between halves of the data."""
     accuracy, report = recogniser.held_out()
     images = data()
     halves = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))].chunk(2)
@@ -70,39 +70,39 @@ def quality(name: str, samples: int, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def precision(name: str, samples: int, device: str) -> dict[str, Any]:
-    """Compare the images of the model's own sampler in both precisions."""
+    """Compare the images of the model's own sampler in bf16 and float32."""
     images = {}
     for kind in PRECISIONS:
         sampler = sf.Sampler(sf.load(name), precision=kind, device=device, batch_size=128)
         images[kind] = sampler.sample(range(samples)).cpu()
     recogniser = Recogniser()
-    psnr, largest = image_error(images["bf16"], images["fp32"])
-    each = [image_error(*pair)[0] for pair in zip(images["bf16"], images["fp32"], strict=True)]
+    psnr, max_error = image_error(images["bf16"], images["fp32"])
+    psnr_of_images = [image_error(*pair)[0] for pair in zip(images["bf16"], images["fp32"], strict=True)]
     return {
         "samples": samples,
         "nfe": sampler.nfe,
         "psnr_db": psnr,
-        "psnr_db of the worst image": min(value for value in each if value is not None),
-        "max_error": largest,
-        **{kind: asdict(recogniser.report(made)) for kind, made in images.items()},
+        "psnr_db of the worst image": min(value for value in psnr_of_images if value is not None),
+        "max_error": max_error,
+        **{kind: asdict(recogniser.report(samples)) for kind, samples in images.items()},
     }
 
 
 def main() -> None:
     """Run the chosen measurement."""
-    whole = parser(__doc__)
-    whole.add_argument("--out", type=Path, help="JSON file instead of the one in benchmarks/results")
-    commands = whole.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("quality", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    one.add_argument("model", help="an embedded model: digits-ve, digits-vp, digits-subvp, digits-cld")
-    one.add_argument("--samples", type=int, default=2000)
-    one.add_argument("--solver", help="instead of the model's own")
-    one.add_argument("--steps", type=int, help="instead of the model's own")
-    one.add_argument("--batch-size", type=int, default=100)
-    both = commands.add_parser("precision", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    both.add_argument("models", nargs="*", default=("digits-ve", "digits-vp", "digits-subvp"))
-    both.add_argument("--samples", type=int, default=512)
-    chosen = whole.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--out", type=Path, help="output file (default: the file in benchmarks/results)")
+    commands = arguments.add_subparsers(dest="command", required=True)
+    of_quality = commands.add_parser("quality", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    of_quality.add_argument("model", help="an embedded model: digits-ve, digits-vp, digits-subvp, digits-cld")
+    of_quality.add_argument("--samples", type=int, default=2000)
+    of_quality.add_argument("--solver", help="replaces the model's own")
+    of_quality.add_argument("--steps", type=int, help="replaces the model's own")
+    of_quality.add_argument("--batch-size", type=int, default=100)
+    of_precision = commands.add_parser("precision", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    of_precision.add_argument("models", nargs="*", default=("digits-ve", "digits-vp", "digits-subvp"))
+    of_precision.add_argument("--samples", type=int, default=512)
+    chosen = arguments.parse_args()
     keep_freed_memory()
     if chosen.command == "quality":
         options = {"solver": chosen.solver, "steps": chosen.steps, "batch_size": chosen.batch_size}

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flow against SciPy, and the cost of a divergence: python -m benchmarks.studies.flow [--device cpu] [--batch 256]
+"""RK45 against SciPy, and the cost of the divergence: python -m benchmarks.studies.flow [--device cpu] [--batch 256]
 
-RK45 of the probability flow at 1e-5 against the loop that a SciPy user writes (``solve_ivp`` over the whole batch, the
-plain network in evaluation mode, channels_last), by the same error norm and so by the same evaluations; and the cost of
-an evaluation with Hutchinson's estimate over one without.  Interleaved in one process, medians.  Writes
-benchmarks/results/flow-DEVICE.json.
+RK45 on the probability flow with tolerance 1e-5, against ``solve_ivp`` over the whole batch with the plain network in
+channels_last, with the same error norm; and an evaluation with Hutchinson's estimate of the divergence against one
+without. Medians of interleaved runs in one process. Writes benchmarks/results/flow-DEVICE.json.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ TOLERANCE, EPS = 1e-5, 1e-3
 
 
 def scipy_loop(model: ScoreFunction, prior: torch.Tensor) -> Any:
-    """Integrate as the original does, in a faster memory format."""
+    """Integrate as the official code does, but in channels_last, which is faster."""
     shape, device = prior.shape, prior.device
 
     @torch.no_grad()
@@ -50,9 +49,9 @@ def scipy_loop(model: ScoreFunction, prior: torch.Tensor) -> Any:
 def rk45_against_scipy(
     name: str, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Any]:
-    """Compare RK45 with SciPy, by the batch's error as in SciPy and by each sample's.
+    """Compare RK45 with SciPy, with the error norm of the whole batch as in SciPy and with that of each sample.
 
-    SciPy's network computes in float32, by TF32 unless ``precision`` is "fp32"; ours in ``precision``.
+    Our network computes in ``precision``, SciPy's in float32, with TF32 unless ``precision`` is "fp32".
     """
     model = sf.load(name)
     options: dict[str, Any] = {"solver": "rk45", "denoise": False, "eps": EPS, "rtol": TOLERANCE, "atol": TOLERANCE}
@@ -64,26 +63,26 @@ def rk45_against_scipy(
     plain.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     prior = plain.prior(Noise(0, torch.arange(batch, device=device)).normal(0, plain.state_shape))
     flags: Precision = "fp32" if precision == "fp32" else "tf32"
-    if device.type == "cuda":  # the first run captures a step, and cuDNN searches
+    if device.type == "cuda":  # warm-up: graph capture, and cuDNN's search for algorithms
         for sampler in samplers.values():
             sampler.sample(range(batch))
         with arithmetic(flags, device), torch.no_grad():
             x = prior.contiguous(memory_format=torch.channels_last)
             plain.probability_flow(x, torch.ones(batch, device=device))
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
 
-    def by_scipy() -> None:
+    def run_scipy() -> None:
         with arithmetic(flags, device):
-            found["scipy"] = scipy_loop(plain, prior)
+            results["scipy"] = scipy_loop(plain, prior)
 
-    def by(norm: str) -> None:
-        found[norm] = samplers[norm].sample(range(batch))
+    def run_ours(norm: str) -> None:
+        results[norm] = samplers[norm].sample(range(batch))
 
-    runs: dict[str, Callable[[], None]] = {"scipy": by_scipy, **{norm: partial(by, norm) for norm in samplers}}
+    runs: dict[str, Callable[[], None]] = {"scipy": run_scipy, **{norm: partial(run_ours, norm) for norm in samplers}}
     times = race(runs, device, math.inf, most=rounds)
-    wanted, reached = found["scipy"], found["batch"].cpu()
-    scipy_images = plain.to_images(torch.from_numpy(wanted.y[:, -1].reshape(prior.shape))).float()
-    own = samplers["sample"].evaluations(range(batch))
+    solution = results["scipy"]
+    scipy_images = plain.to_images(torch.from_numpy(solution.y[:, -1].reshape(prior.shape))).float()
+    sample_nfe = samplers["sample"].evaluations(range(batch))
     return {
         "model": name,
         "batch": batch,
@@ -91,12 +90,12 @@ def rk45_against_scipy(
         "precision": precision,
         "seconds": {key: median(values) for key, values in times.items()},
         "nfe": {
-            "scipy": int(wanted.nfev),
+            "scipy": int(solution.nfev),
             "batch": samplers["batch"].evaluations([0])[0],
-            "sample_mean": sum(own) / len(own),
-            "sample_most": max(own),
+            "sample_mean": sum(sample_nfe) / len(sample_nfe),
+            "sample_most": max(sample_nfe),
         },
-        "largest_difference_from_scipy": float((reached - scipy_images).abs().max()),
+        "largest_difference_from_scipy": float((results["batch"].cpu() - scipy_images).abs().max()),
         "times_scipy": median(times["scipy"]) / median(times["batch"]),
         "times_scipy_by_own_error": median(times["scipy"]) / median(times["sample"]),
     }
@@ -105,7 +104,7 @@ def rk45_against_scipy(
 def divergence_cost(
     model: sf.ScoreModel, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Any]:
-    """Compare an evaluation with its divergence with one without, of the same folded network; captured on a GPU."""
+    """Compare network evaluations with and without the divergence, both folded and on a GPU captured."""
     model = model.to(device).eval()
     with torch.no_grad():
         drift = Drift(model, 1e-5, precision, device=device)
@@ -123,13 +122,13 @@ def divergence_cost(
         if device.type == "cuda":
             medians = gpu_seconds(calls, rounds=rounds)
         else:
-            medians = {name: quartiles[1] for name, quartiles in interleaved(calls, rounds).items()}
+            medians = {name: quartiles.median for name, quartiles in interleaved(calls, rounds).items()}
     ratio = medians["with_divergence"] / medians["forward"]
     return {"batch": batch, "rounds": rounds, "precision": precision, "seconds": medians, "times_forward": ratio}
 
 
 def main() -> None:
-    """Measure both, and write flow-DEVICE.json."""
+    """Run both comparisons and write the result."""
     arguments = parser(__doc__)
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--model", default="digits-vp")

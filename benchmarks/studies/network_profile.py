@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The time of an evaluation of the folded network by kind of operation: python -m benchmarks.studies.network_profile
+"""Time of a network evaluation by kind of operation: python -m benchmarks.studies.network_profile
 
-Self time of every operation, grouped, by PyTorch's profiler, beside the plain network's; on a GPU where there is one.
-Writes benchmarks/results/profile-DEVICE.json and prints the table that PROFILE.md shows.
+Total time of the plain and the folded network, and shares of the folded one's operations by PyTorch's profiler; on a
+GPU if there is one. Writes benchmarks/results/profile-DEVICE.json and prints the table rows of PROFILE.md.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ KINDS = {
 
 
 def kind_of(operation: str) -> str:
-    """Return the kind of an operation or a kernel, of `KINDS`."""
+    """Return the key of `KINDS` for an operation or a kernel, or "the rest"."""
     return next((kind for kind, names in KINDS.items() if any(name in operation for name in names)), "the rest")
 
 
 def times_by_name(profiler: torch.profiler.profile, device: torch.device) -> dict[str, float]:
-    """Return the microseconds of each kernel on a GPU, or of each operation's own work on a CPU.
+    """Return the microseconds of each kernel on a GPU, or the self time of each operation on a CPU.
 
-    On a GPU the profiler also lists the operation that launched a kernel, with the kernel's time.
+    On a GPU the profiler also lists the operations that launched a kernel, with the kernel's time; they are left out.
     """
     if device.type == "cuda":
         kernels = [e for e in profiler.key_averages() if e.device_type == DeviceType.CUDA]
@@ -49,7 +49,7 @@ def times_by_name(profiler: torch.profiler.profile, device: torch.device) -> dic
 
 
 def measure(name: str, batch: int, device: torch.device, repeats: int) -> dict[str, Any]:
-    """Return milliseconds of an evaluation, plain and folded, and the shares of the folded one by kind."""
+    """Return milliseconds of a plain and a folded evaluation, and the shares of the folded one by kind."""
     model = measured_model(name).to(device)
     labels, row = torch.full((1,), 0.5, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     precision = choose_precision("auto", device)
@@ -62,25 +62,25 @@ def measure(name: str, batch: int, device: torch.device, repeats: int) -> dict[s
     for run in runs.values():
         run()
     milliseconds = {
-        f"{name} ms": round(1e3 * statistics.median(taken), 2)
-        for name, taken in race(runs, device, math.inf, most=repeats).items()
+        f"{label} ms": round(1e3 * statistics.median(seconds), 2)
+        for label, seconds in race(runs, device, math.inf, most=repeats).items()
     }
     with torch.profiler.profile() as profiler:
         folded(x, row)
         synchronise(device)
-    spent: dict[str, float] = defaultdict(float)
-    for name_of_event, time_of_event in times_by_name(profiler, device).items():
-        spent[kind_of(name_of_event)] += time_of_event
-    total = sum(spent.values())
+    microseconds: dict[str, float] = defaultdict(float)
+    for event, time in times_by_name(profiler, device).items():
+        microseconds[kind_of(event)] += time
+    total = sum(microseconds.values())
     return {
         **milliseconds,
         "precision": precision,
-        "shares": {kind: round(spent[kind] / total, 4) for kind in (*KINDS, "the rest")},
+        "shares": {kind: round(microseconds[kind] / total, 4) for kind in (*KINDS, "the rest")},
     }
 
 
 def main() -> None:
-    """Measure each batch size and print its row."""
+    """Measure each batch size, print its row and write the result."""
     arguments = parser(__doc__)
     arguments.add_argument("name", nargs="?", default="ve/cifar10_ncsnpp_continuous")
     arguments.add_argument("--batch", type=int, nargs="+", default=[1, 16, 256])
@@ -91,9 +91,9 @@ def main() -> None:
     result: dict[str, Any] = {"network": options.name}
     with torch.inference_mode():
         for batch in options.batch:
-            result[f"batch {batch}"] = found = measure(options.name, batch, device, options.repeats)
-            shares = " | ".join(f"{share:.0%}" for share in found["shares"].values())
-            print(f"| {batch} | {found['plain ms']:.0f} | {found['folded ms']:.0f} | {shares} |", flush=True)
+            result[f"batch {batch}"] = row = measure(options.name, batch, device, options.repeats)
+            shares = " | ".join(f"{share:.0%}" for share in row["shares"].values())
+            print(f"| {batch} | {row['plain ms']:.0f} | {row['folded ms']:.0f} | {shares} |", flush=True)
     save(result, RESULTS / f"profile-{device.type}.json")
 
 

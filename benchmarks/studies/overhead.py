@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The costs of sampling beside the network, on a CPU: python -m benchmarks.studies.overhead
+"""The overhead of sampling besides the network, on a CPU: python -m benchmarks.studies.overhead
 
-Measures the import of the package beside PyTorch's, 64 images of digits-ve by predictor-corrector sampling at 300 steps
-(600 evaluations), and the share of a run's time outside the network.
+Measures the import time of the package and of PyTorch, 64 images of digits-ve by predictor-corrector sampling with 300
+steps (600 network evaluations), and the share of a run's time outside the network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPEATS = 5
 
 
 def import_seconds() -> dict[str, float]:
-    """Return median seconds to import torch, then the package, then every public name."""
+    """Return the median seconds to import torch, then the package, then all public names."""
     code = (
         "import time; a = time.perf_counter(); import torch; b = time.perf_counter(); import scoresde_fast as sf;"
         "c = time.perf_counter(); [getattr(sf, n) for n in sf.__all__]; d = time.perf_counter();"
@@ -39,9 +39,9 @@ def import_seconds() -> dict[str, float]:
 
 
 def share_outside_network(steps: int) -> float:
-    """Return the median share of a single-core run's time outside the network."""
+    """Return the median share of the time outside the network, of a run on one core."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one CPU worker, so the seconds in and outside the network add up
+    torch.set_num_threads(1)  # one CPU worker, so that the times in and outside the network add up
     sampler = sf.Sampler(sf.load("digits-ve"), "pc", steps)
     network = sampler.runner.refresh()
     assert isinstance(network, nn.Module)
@@ -60,13 +60,13 @@ def share_outside_network(steps: int) -> float:
 
 
 def command_line_run() -> tuple[float, str]:
-    """Return the seconds of the whole process of `make sample`, and its last line."""
+    """Return the seconds of the whole process of `make sample`, and its output."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--solver", "pc", "--steps", "300", "--seeds", "0-63", "--out", "set"]
         command = [sys.executable, "-m", "scoresde_fast.cli", "sample", "digits-ve", *options]
         start = time.perf_counter()
-        said = subprocess.check_output(command, text=True, cwd=folder)
-        return time.perf_counter() - start, said.strip()
+        output = subprocess.check_output(command, text=True, cwd=folder)
+        return time.perf_counter() - start, output.strip()
 
 
 def main() -> None:
@@ -74,11 +74,11 @@ def main() -> None:
     parser(__doc__).parse_args()
     imports = import_seconds()
     share = share_outside_network(steps=15)
-    seconds, said = command_line_run()
+    seconds, output = command_line_run()
     result = {
         "import_seconds": {name: round(value, 3) for name, value in imports.items()},
         "share_outside_network": round(share, 4),
-        "digits_ve_64_images": {"nfe": 600, "seconds_with_start": round(seconds, 1), "said": said},
+        "digits_ve_64_images": {"nfe": 600, "seconds_with_start": round(seconds, 1), "said": output},
     }
     save(result, RESULTS / "overhead.json")
     print(json.dumps(result, indent=1))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of docs/: python -m benchmarks.studies.pictures cld-mixture | cld | conditional | latent [--model MODEL]
+"""Pictures of docs/: python -m benchmarks.studies.pictures cld-mixture | cld | conditional | latent [--model MODEL]
 
 cld-mixture  the distances and errors of cld-mixture.json
-cld          points in the plane: data and samples, the paths of a dozen particles through positions and velocities, and
-             the density of both at several times, forwards by the exact kernels and in reverse by the model
-conditional  digits of every class, inpainted, coloured and restored ones: original, what is known, samples
-latent       images with their codes and the codes decoded; from one seed to the next; seeds at several temperatures
+cld          points in the plane: data and samples, the paths of twelve particles in position and velocity, and their
+             density at several times, forwards by the exact kernels and in reverse by the model
+conditional  digits of each class, and inpainted, coloured and restored digits: original, measurement, samples
+latent       images, their codes and the decoded codes; interpolation between seeds; seeds at several temperatures
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SHOWN_TIMES = (0, 0.01, 0.1, 0.3, 0.6, 1)
 DENSITY_TIMES = (0.0, 0.05, 0.1, 0.2, 0.35, 1.0)
 SAMPLES, NOISE = 6, 0.05
 SHOWN = (0, 1, 2, 3)
-"""Classes whose first held-out digit is shown."""
+"""Classes with one digit in the pictures, the first held-out one."""
 RESTORED = {
     "sr:2": "means over 2x2 pixels",
     "sr:4": "means over 4x4 pixels",
@@ -58,16 +58,16 @@ RESTORED = {
     "random:0.3": "three pixels of ten",
     "gray": "gray",
 }
-IMAGES = 8
-WAY = (0, 1, 2, 3)
+ROUND_TRIP_IMAGES = 8
+INTERPOLATED_SEEDS = (0, 1, 2, 3)
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1)
-TEMPERED = (3, 7, 11, 15)
+TEMPERATURE_SEEDS = (3, 7, 11, 15)
 CODE_RANGE = 3.0
-"""Deviations of a code from black to white."""
+"""Codes are shown from -CODE_RANGE, black, to CODE_RANGE, white."""
 
 
 def draw_mixture(result: dict[str, Any], path: Path) -> None:
-    """Plot distances against steps on both grids, and errors to the ODE against evaluations."""
+    """Plot the distances against steps on both grids, and the errors to the ODE against evaluations."""
     figure, axes = _pyplot().subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     part = result["distance"]
     for axis, grid in zip(axes, GRIDS, strict=False):
@@ -98,7 +98,7 @@ def draw_mixture(result: dict[str, Any], path: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The paths of particles: ``times`` (K,), and ``x``, ``v`` (K, N), the first coordinate of both."""
+    """Paths of N particles: ``times`` (K,), and the first coordinates ``x``, ``v`` (K, N) of position and velocity."""
 
     times: Array
     x: Array
@@ -106,7 +106,7 @@ class History:
 
 
 def forwards(model: sf.ScoreModel, particles: int) -> History:
-    """Diffuse data step by step through the exact transitions."""
+    """Return the paths of data points by the exact transitions of the SDE."""
     sde = model.sde
     assert isinstance(sde, CLDSDE)
     generator = np.random.default_rng(0)
@@ -125,7 +125,10 @@ def forwards(model: sf.ScoreModel, particles: int) -> History:
 
 @torch.inference_mode()
 def reverse(model: sf.ScoreModel, particles: int) -> History:
-    """Run SSCS row by row of its table; after the first half step a state is at the middle of a step."""
+    """Return the paths of a run by SSCS, a state after each row of its table.
+
+    Each row ends in the middle of a step, because the table starts with half a step.
+    """
     sampler = sf.Sampler(model, solver="sscs", steps=STEPS, grid="quadratic", denoise=False)
     assert isinstance(sampler.runner, TableRunner)
     program, sde = sampler.runner.program, model.sde
@@ -137,14 +140,14 @@ def reverse(model: sf.ScoreModel, particles: int) -> History:
     for kind in program.kinds:
         loop.row(kind, registers)
         states.append(registers.state.clone())
-    begins = np.append(sampler.table.times[1:], sde.sampling_eps)
-    times = np.concatenate([[sde.T], (begins[:-1] + begins[1:]) / 2, [sde.sampling_eps]])
+    step_starts = np.append(sampler.table.times[1:], sde.sampling_eps)
+    times = np.concatenate([[sde.T], (step_starts[:-1] + step_starts[1:]) / 2, [sde.sampling_eps]])
     history = torch.stack(states).flatten(2).double().numpy()
     return History(times, history[..., 0], history[..., history.shape[-1] // 2])
 
 
 def draw_samples(model: sf.ScoreModel, path: Path) -> None:
-    """Draw held-out data, and as many samples by SSCS and by gDDIM."""
+    """Plot held-out data, and the same number of samples by SSCS and by gDDIM."""
     data = load_dataset(model.config.data.dataset, "test")[0][:POINTS].flatten(1).numpy()
     panels = {"data": data}
     solvers: dict[str, dict[str, Any]] = {
@@ -161,7 +164,7 @@ def draw_samples(model: sf.ScoreModel, path: Path) -> None:
 
 
 def draw_paths(histories: dict[str, History], path: Path) -> None:
-    """Draw a column for each direction: paths in the (x, v) plane coloured by time, then x and v against time."""
+    """Plot a column for each direction: paths in the (x, v) plane coloured by time, then x and v against time."""
     from matplotlib.collections import LineCollection
 
     figure, axes = _pyplot().subplot_mosaic(
@@ -192,7 +195,7 @@ def draw_paths(histories: dict[str, History], path: Path) -> None:
 
 
 def draw_density(histories: dict[str, History], path: Path) -> None:
-    """Draw the density of particles in (x, v): a row for each direction, a column for each time."""
+    """Plot the density of particles in (x, v): a row for each direction, a column for each time."""
     columns = len(DENSITY_TIMES)
     figure, axes = _pyplot().subplots(
         len(histories), columns, figsize=(13, 4.6), layout="constrained", sharex=True, sharey=True
@@ -209,7 +212,7 @@ def draw_density(histories: dict[str, History], path: Path) -> None:
 
 
 def draw_cld(model: sf.ScoreModel, out: Path) -> None:
-    """Draw samples, paths and densities of points."""
+    """Plot samples, paths and densities of points."""
     histories = {"forwards": forwards(model, POINTS), "in reverse": reverse(model, POINTS)}
     draw_samples(model, out / "cld-toy.png")
     draw_paths(histories, out / "cld-trajectories.png")
@@ -222,62 +225,62 @@ def shown_digits() -> Tensor:
     return images[[int((labels == label).nonzero()[0]) for label in SHOWN]].float() / 255
 
 
-def rows(given: dict[str, Tensor], samples: Tensor, names: list[str]) -> Any:
-    """Return a sheet with a row for each of the names."""
-    pixels = {title: list(to_pixels(images, "round")) for title, images in given.items()}
-    drawn = list(to_pixels(samples, "round"))
-    each = len(drawn) // len(names)
-    return sheet(names, pixels, [drawn[each * row : each * (row + 1)] for row in range(len(names))])
+def labelled_rows(columns: dict[str, Tensor], samples: Tensor, names: list[str]) -> Any:
+    """Return a sheet with a row for each name: an image of each column, then an equal share of the samples."""
+    pixels = {title: list(to_pixels(images, "round")) for title, images in columns.items()}
+    sample_pixels = list(to_pixels(samples, "round"))
+    count = len(sample_pixels) // len(names)
+    return sheet(names, pixels, [sample_pixels[count * row : count * (row + 1)] for row in range(len(names))])
 
 
 def draw_conditional(model: sf.ScoreModel, out: Path) -> None:
-    """Draw a row for each class, then for each digit, then for each kind of measurement."""
+    """Draw samples of each class, then inpainted and coloured digits, then restored ones for each measurement."""
     options: dict[str, Any] = {"solver": "sa", "grid": "logsnr", "steps": 100}
     labels = [label for label in range(CLASSES) for _ in range(2 * SAMPLES)]
-    of_classes = sf.sample(model, classes=labels, classifier="digits-classifier", **options)
-    write_png(out / "conditional-classes.png", compose(list(to_pixels(of_classes, "round")), columns=2 * SAMPLES))
+    guided = sf.sample(model, classes=labels, classifier="digits-classifier", **options)
+    write_png(out / "conditional-classes.png", compose(list(to_pixels(guided, "round")), columns=2 * SAMPLES))
 
     images, names = shown_digits(), [f"a {label}" for label in SHOWN]
     mask = torch.ones(16, 16)
     mask[8:] = 0
-    both = {"samples": SAMPLES, "method": "pigdm", **options}
-    filled = sf.inpaint(model, images, mask, **both)
-    known = {"original": images, "known": checkered(images, mask > 0)}
-    write_png(out / "conditional-inpainting.png", rows(known, filled, names))
+    pigdm = {"samples": SAMPLES, "method": "pigdm", **options}
+    filled = sf.inpaint(model, images, mask, **pigdm)
+    columns = {"original": images, "known": checkered(images, mask > 0)}
+    write_png(out / "conditional-inpainting.png", labelled_rows(columns, filled, names))
 
     gray = images.mean(1, keepdim=True)
-    coloured = sf.colorize(model, gray, **both)
-    write_png(out / "conditional-colours.png", rows({"original": images, "gray": gray}, coloured, names))
+    coloured = sf.colorize(model, gray, **pigdm)
+    write_png(out / "conditional-colours.png", labelled_rows({"original": images, "gray": gray}, coloured, names))
 
     parts = []
     for text, title in RESTORED.items():
         operator, original = parse_operator(text, model.image_shape), images[2:3]
         measured = simulate(operator, original, NOISE, seeds=[0], run_seed=0)
         restored = sf.restore(model, operator, measured, noise=NOISE, samples=SAMPLES, **options)
-        seen = checkered(enlarged(measured, model.image_shape), known_pixels(operator, model.image_shape))
-        parts.append(rows({"original": original, "measured": seen}, restored, [title]))
+        shown = checkered(enlarged(measured, model.image_shape), known_pixels(operator, model.image_shape))
+        parts.append(labelled_rows({"original": original, "measured": shown}, restored, [title]))
     write_png(out / "conditional-restored.png", np.concatenate(parts))
 
 
 def round_trip(model: sf.ScoreModel) -> tuple[list[Tensor], float]:
-    """Return rows (B, C, H, W) of held-out images, their codes and the decoded codes; and the largest error."""
+    """Return the rows (B, C, H, W): held-out images, their codes and the decoded codes; and the largest error."""
     images, labels = load_dataset("digits", "test")
-    first = [int((labels == label).nonzero()[0]) for label in range(IMAGES)]
+    first = [int((labels == label).nonzero()[0]) for label in range(ROUND_TRIP_IMAGES)]
     shown = images[first].double() / 255
     codes = sf.encode(model, shown)
     decoded = sf.decode(model, codes)
     return [shown, 0.5 + codes / (2 * CODE_RANGE), decoded], float((decoded - shown).abs().max())
 
 
-def tempered(model: sf.ScoreModel) -> list[Tensor]:
+def temperature_rows(model: sf.ScoreModel) -> list[Tensor]:
     """Return a row (B, C, H, W) for each seed, with an image for each temperature."""
-    codes = seed_codes(model, TEMPERED)
+    codes = seed_codes(model, TEMPERATURE_SEEDS)
     images = [sf.decode(model, codes, temperature=temperature) for temperature in TEMPERATURES]
     return list(torch.stack(images, dim=1))
 
 
 def draw(path: Path, rows: list[Tensor]) -> None:
-    """Write rows of images (B, C, H, W) in [0, 1], each pixel a square."""
+    """Write a PNG of rows of images (B, C, H, W) in [0, 1]."""
     pixels = np.concatenate([to_pixels(row, "round") for row in rows])
     write_png(path, compose(list(pixels), columns=len(rows[0])))
 
@@ -287,8 +290,8 @@ def draw_latent(model: sf.ScoreModel, out: Path) -> None:
     rows, error = round_trip(model)
     draw(out / "latent-round-trip.png", rows)
     print(f"largest error of a value after the round trip: {error:.2e}")
-    write_png(out / "latent-interpolation.png", interpolation_grid(model, WAY, 8))
-    draw(out / "latent-temperature.png", tempered(model))
+    write_png(out / "latent-interpolation.png", interpolation_grid(model, INTERPOLATED_SEEDS, 8))
+    draw(out / "latent-temperature.png", temperature_rows(model))
 
 
 def _pyplot() -> Any:
@@ -301,7 +304,7 @@ def _pyplot() -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Write a PNG of 128 colours, a third of the full size."""
+    """Write a PNG of 128 colours, a third of the size of a full-colour one."""
     from PIL import Image
 
     figure.set_dpi(DPI)
@@ -315,14 +318,14 @@ PICTURES: dict[str, tuple[str, Callable[[sf.ScoreModel, Path], None]]] = {
     "conditional": ("digits-vp", draw_conditional),
     "latent": ("digits-vp", draw_latent),
 }
-"""The default model, and the function that draws with it."""
+"""The default model of each set of pictures, and the function that draws them."""
 
 
 def main() -> None:
     """Draw the chosen pictures."""
     arguments = parser(__doc__)
     arguments.add_argument("pictures", choices=["cld-mixture", *PICTURES])
-    arguments.add_argument("--model", help="a trained model of points on CLD, or of the digits")
+    arguments.add_argument("--model", help="for cld a CLD model of points, otherwise a model of the digits")
     arguments.add_argument("--out", type=Path, default=DOCS, help="folder of the pictures (default: docs)")
     chosen = arguments.parse_args()
     if chosen.pictures == "cld-mixture":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact posteriors of linear measurements, and the exact moments of a projected run, on Gaussian data.
+"""Exact posteriors of linear measurements, and exact moments of a projected run, on Gaussian data.
 
-They are the truth that conditional samples are compared with. No sample is drawn here.
+They are the ground truth for conditional samples, computed analytically.
 """
 
 from __future__ import annotations
@@ -31,15 +31,12 @@ class Moments(NamedTuple):
 
 
 class CorrelatedGaussian(ScoreFunction):
-    """The exact score model of Gaussian data with correlated pixels; samples are points, not clipped to [0, 1].
-
-    The correlation of two pixels decays with their distance.
-    """
+    """The exact score model of Gaussian data whose pixel correlation decays with distance; samples are not clipped."""
 
     def __init__(self, sde: SDE, shape: tuple[int, int, int] = (3, 2, 2)) -> None:
-        places = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
-        distance = np.abs(places[:, None] - places[None]).sum(-1)
-        self.data = Moments(0.5 + 0.1 * np.arange(len(places)) / len(places), 0.25 * 0.6**distance)
+        coordinates = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+        distance = np.abs(coordinates[:, None] - coordinates[None]).sum(-1)
+        self.data = Moments(0.5 + 0.1 * np.arange(len(coordinates)) / len(coordinates), 0.25 * 0.6**distance)
         score = _CorrelatedScore(sde, self.data)
         super().__init__(score, ExactScore(sde), shape, centered=False, is_image=False)
 
@@ -49,59 +46,58 @@ class CorrelatedGaussian(ScoreFunction):
 
 
 class _CorrelatedScore(nn.Module):
-    """The score of a state's last part, for data N(mean, covariance) of flat images."""
+    """The score for data N(mean, covariance) of flat images; on CLD, the score of the velocity."""
 
     def __init__(self, sde: SDE, data: Moments) -> None:
         super().__init__()
         self.sde, self.mean = sde, torch.from_numpy(data.mean)
         self.variances, axes = np.linalg.eigh(data.covariance)
         self.axes = torch.from_numpy(axes)
-        self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """(B, parts C, H, W), (B,) equal times -> (B, C, H, W)."""
         mean, covariance = gaussian_marginals(self.sde, t[:1].double().numpy(), self.variances)
-        away = x.double().view(len(x), self.sde.parts, -1) - torch.from_numpy(mean)[..., None] * self.mean
+        residual = x.double().view(len(x), self.sde.parts, -1) - torch.from_numpy(mean)[..., None] * self.mean
         precision = torch.from_numpy(np.linalg.inv(covariance[0]))  # (D, parts, parts)
-        score = -torch.einsum("dpq,bqd->bpd", precision, away @ self.axes)[:, -1] @ self.axes.T
-        return (self.scale * score).view(len(x), -1, *x.shape[2:]).to(x.dtype)
+        score = -torch.einsum("dpq,bqd->bpd", precision, residual @ self.axes)[:, -1] @ self.axes.T
+        return score.view(len(x), -1, *x.shape[2:]).to(x.dtype)
 
 
 def mixture_posterior(model: GaussianMixture, operator: Array, measured: Array, noise: float = 0.0) -> Moments:
-    """Return the same moments as `CorrelatedGaussian.posterior`, for a mixture of isotropic Gaussians."""
+    """Return the same moments as `CorrelatedGaussian.posterior`, but for a mixture of isotropic Gaussians."""
     network = model.network
     means, stds = network.means.flatten(1).double().numpy(), network.stds.double().numpy()
     log_weights, parts = [], []
-    for weight, mean, std in zip(network.log_weights.double().numpy(), means, stds, strict=True):
+    for log_weight, mean, std in zip(network.log_weights.double().numpy(), means, stds, strict=True):
         covariance = std**2 * np.eye(len(mean))
-        away, evidence = measured - operator @ mean, _evidence(covariance, operator, noise)
-        log_weights.append(weight - (away @ np.linalg.solve(evidence, away) + np.linalg.slogdet(evidence)[1]) / 2)
+        residual, of_measurement = measured - operator @ mean, _measurement_covariance(covariance, operator, noise)
+        squared_distance = residual @ np.linalg.solve(of_measurement, residual)
+        log_weights.append(log_weight - (squared_distance + np.linalg.slogdet(of_measurement)[1]) / 2)
         parts.append(_posterior(Moments(mean, covariance), operator, measured, noise))
     weights = np.exp(np.array(log_weights) - max(log_weights))
     weights /= weights.sum()
     mean = sum(weight * part.mean for weight, part in zip(weights, parts, strict=True))
-    second = sum(
+    covariance = sum(
         weight * (part.covariance + np.outer(part.mean - mean, part.mean - mean))
         for weight, part in zip(weights, parts, strict=True)
     )
-    return Moments(np.asarray(mean), np.asarray(second))
+    return Moments(np.asarray(mean), np.asarray(covariance))
 
 
 def _posterior(data: Moments, operator: Array, measured: Array, noise: float) -> Moments:
-    gain = data.covariance @ operator.T @ np.linalg.inv(_evidence(data.covariance, operator, noise))
+    gain = data.covariance @ operator.T @ np.linalg.inv(_measurement_covariance(data.covariance, operator, noise))
     mean = data.mean + gain @ (measured - operator @ data.mean)
     return Moments(mean, data.covariance - gain @ operator @ data.covariance)
 
 
-def _evidence(covariance: Array, operator: Array, noise: float) -> Array:
+def _measurement_covariance(covariance: Array, operator: Array, noise: float) -> Array:
     """Return the covariance (M, M) of the measurement."""
-    measured: Array = operator @ covariance @ operator.T + noise**2 * np.eye(len(operator))
-    return measured
+    return np.asarray(operator @ covariance @ operator.T + noise**2 * np.eye(len(operator)))
 
 
 @dataclass(frozen=True, eq=False)
 class AffineMoments:
-    """Moments of flat images as functions of a measurement (M,): mean ``offset + gain @ measured``, one covariance."""
+    """Moments of flat images given a measurement: mean ``offset + gain @ measured``, and a constant covariance."""
 
     offset: Array
     gain: Array
@@ -109,20 +105,19 @@ class AffineMoments:
 
     def mean(self, measured: Array) -> Array:
         """Return the mean (D,) for one measurement."""
-        mean: Array = self.offset + self.gain @ measured
-        return mean
+        return np.asarray(self.offset + self.gain @ measured)
 
     def bias(self, truth: AffineMoments, operator: Array, data: Moments) -> tuple[float, float]:
-        """Return the distances of mean and covariance from ``truth``, for measurements ``operator @ x`` of ``data``.
+        """Return the errors of mean and covariance against ``truth``, for measurements ``operator @ x`` of ``data``.
 
-        The first is the root mean square over all measurements, in standard deviations sqrt(tr covariance) of the
-        truth. The second is the Frobenius distance of the covariances, in units of the truth's norm.
+        The first is the RMS error of the mean over measurements, relative to sqrt(tr covariance) of ``truth``. The
+        second is the relative Frobenius error of the covariance.
         """
         typical = operator @ data.mean
         constant, slope = self.mean(typical) - truth.mean(typical), (self.gain - truth.gain) @ operator
         mean_square = constant @ constant + np.trace(slope @ data.covariance @ slope.T)
-        away = np.linalg.norm(self.covariance - truth.covariance) / np.linalg.norm(truth.covariance)
-        return float(np.sqrt(mean_square / np.trace(truth.covariance))), float(away)
+        covariance_error = np.linalg.norm(self.covariance - truth.covariance) / np.linalg.norm(truth.covariance)
+        return float(np.sqrt(mean_square / np.trace(truth.covariance))), float(covariance_error)
 
 
 def posterior_moments(model: CorrelatedGaussian, operator: Array) -> AffineMoments:
@@ -135,14 +130,14 @@ def posterior_moments(model: CorrelatedGaussian, operator: Array) -> AffineMomen
 def projected_moments(model: CorrelatedGaussian, options: SolverOptions, operator: Array) -> AffineMoments:
     """Return the moments of the samples of a run with a `Projection`.
 
-    Every row and every projection is an affine map of the registers plus normal noise, so the samples are normal.
-    Mean and covariance of the registers are carried through the run, in the eigenbasis of the data's covariance: there
-    a row acts on each coordinate alone, and only the projection couples the coordinates.
+    Every row and every projection is an affine map of the registers plus normal noise, so the samples are normal. The
+    mean and the covariance of the registers are propagated through the run, in the eigenbasis of the data's covariance,
+    where a row acts on each coordinate separately and only the projection couples coordinates.
 
     Args:
         model: the data and its exact score, which is linear in the state.
         options: a fixed-step solver; the corrector may be "ald", but not "langevin".
-        operator: (M, D) with orthogonal rows of equal length: the measurement is ``operator @ x``.
+        operator: (M, D) with orthogonal rows of equal norm; the measurement is ``operator @ x``.
 
     Raises:
         ValueError: the step size of a row depends on the samples.
@@ -158,7 +153,7 @@ def projected_moments(model: CorrelatedGaussian, options: SolverOptions, operato
 
 
 class _Registers:
-    """Mean and covariance of all registers of a run; the columns of the mean are its offset and its gain."""
+    """Mean and covariance of all registers; column 0 of ``mean`` is the offset, the others are the gain."""
 
     def __init__(self, model: CorrelatedGaussian, operator: Array) -> None:
         self.sde, self.parts, self.dims = model.sde, model.sde.parts, operator.shape[1]
@@ -179,38 +174,38 @@ class _Registers:
         """Apply one row of the table."""
         if row.langevin is not None:
             raise ValueError("a Langevin row's step size depends on the samples; choose the corrector 'ald'")
-        if self._maps is None or self._maps[0] is not row:
+        if self._maps is None or self._maps[0] is not row:  # corrector steps repeat the same row
             maps = [row_maps(row, self.sde, data) for data in self.data]
             register, shift, combine, noise = (np.stack(part) for part in zip(*maps, strict=True))
-            moved = np.einsum("dpq,dq->pd", combine, shift).ravel()
-            self._maps = row, self._blocks(combine @ register), moved, self._blocks(noise @ noise.swapaxes(1, 2))
-        _, step, moved, noise = self._maps
+            offset = np.einsum("dpq,dq->pd", combine, shift).ravel()
+            self._maps = row, self._blocks(combine @ register), offset, self._blocks(noise @ noise.swapaxes(1, 2))
+        _, step, offset, noise = self._maps
         self.mean = step @ self.mean
-        self.mean[:, 0] += moved
+        self.mean[:, 0] += offset
         self.covariance = step @ self.covariance @ step.T
         self.covariance[self.state, self.state] += noise
 
     def _blocks(self, matrices: Array) -> Array:
-        """(D, p, q), one matrix for each coordinate -> (p D, q D), which acts on all coordinates."""
-        whole = np.zeros((matrices.shape[1], self.dims, matrices.shape[2], self.dims))
-        whole[:, range(self.dims), :, range(self.dims)] = matrices
-        return whole.reshape(matrices.shape[1] * self.dims, -1)
+        """Return the matrix (p D, q D) that applies ``matrices[d]`` (p, q) to coordinate d, for all D coordinates."""
+        blocks = np.zeros((matrices.shape[1], self.dims, matrices.shape[2], self.dims))
+        blocks[:, range(self.dims), :, range(self.dims)] = matrices
+        return blocks.reshape(matrices.shape[1] * self.dims, -1)
 
     def project(self, level: Array) -> None:
-        """Set x <- x + A^T (scale A x0 + noise z - A x), for both parts of a pair with their joint noise."""
-        p, known = self.parts, self.operator.T @ self.operator
+        """Apply x <- x + A^T (scale A x0 + noise z - A x); on CLD to position and velocity, with correlated noise."""
+        p, projector = self.parts, self.operator.T @ self.operator
         scale, noise, velocity_scale, velocity_noise_x, velocity_noise_v = level
         scales = np.array([scale, velocity_scale])[:p]
         factor = np.array([[noise, 0.0], [velocity_noise_x, velocity_noise_v]])[:p, :p]
-        away = np.kron(np.eye(p), np.eye(self.dims) - known)
-        self.mean[self.state] = away @ self.mean[self.state]
+        complement = np.kron(np.eye(p), np.eye(self.dims) - projector)
+        self.mean[self.state] = complement @ self.mean[self.state]
         self.mean[self.state, 1:] += np.kron(scales[:, None], self.operator.T) / self.norm
-        self.covariance[self.state] = away @ self.covariance[self.state]
-        self.covariance[:, self.state] = self.covariance[:, self.state] @ away.T
-        self.covariance[self.state, self.state] += np.kron(factor @ factor.T, known)
+        self.covariance[self.state] = complement @ self.covariance[self.state]
+        self.covariance[:, self.state] = self.covariance[:, self.state] @ complement.T
+        self.covariance[self.state, self.state] += np.kron(factor @ factor.T, projector)
 
     def image(self) -> AffineMoments:
-        """Return the moments of the state, or of a pair's position."""
+        """Return the moments of the state; on CLD, of the position."""
         mean = self.axes @ self.mean[: self.dims]
         covariance = self.axes @ self.covariance[: self.dims, : self.dims] @ self.axes.T
         return AffineMoments(mean[:, 0], mean[:, 1:], covariance)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The speed and safety of large sets of images: python -m benchmarks.studies.sets [PARTS] [--json FILE]
 
-encode   32x32 PNGs a second with a sampler that costs nothing, and the slowdown of a sampler that costs something
-million  1 000 000 images: the memory to make them, and the time until a second run finds the set finished
-split    10 000 images of digits-ve by one process, by two under torchrun, by three shares with two kills each
-kills    a small set killed 100 times at random moments, in random numbers of shares, checked after each
+encode   32x32 PNGs a second with a sampler that takes no time, and the slowdown that writing causes for real samplers
+million  1 000 000 images: the memory to create them, and the time until a second run detects that the set is complete
+split    10 000 images of digits-ve by one process, by two under torchrun, and by three shards with two kills each
+kills    a small set killed 100 times at random moments, with a random number of shards, checked after each kill
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ SAMPLE = ["sample", "digits-ve", "--solver", "dpmpp_2m_sde", "--grid", "karras",
 
 
 class Stub:
-    """A sampler whose seeds choose among fixed images; a batch takes ``seconds``."""
+    """A sampler that returns fixed images, selected by seed; a batch calls ``work`` and sleeps ``seconds``."""
 
     nfe, batch_dependent = 1, False
     device = torch.device("cpu")
 
     def __init__(self, size: int = 32, seconds: float = 0.0, work: Callable[[], object] | None = None) -> None:
         self.size, self.seconds, self.work = size, seconds, work
-        self.busy = 0.0
         self.images = torch.rand(1024, 3, size, size, generator=torch.Generator().manual_seed(0))
 
     def describe(self) -> dict[str, Any]:
@@ -57,16 +56,14 @@ class Stub:
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         for start in range(0, len(seeds), batch_size):
             batch = list(seeds[start : start + batch_size])
-            begin = time.perf_counter()
             if self.work is not None:
                 self.work()
             time.sleep(self.seconds)
-            self.busy += time.perf_counter() - begin
             yield batch, self.images[torch.tensor(batch) % len(self.images)]
 
 
 def encode(folder: Path) -> dict[str, Any]:
-    """Return PNGs a second, and the slowdown of a sampler's batches while others are written."""
+    """Return images a second for each format, and the slowdown of samplers while earlier batches are written."""
     count, batch = 20_000, 200
     rates = {}
     for suffix in ("", ".npz", ".zip", ".tar"):
@@ -74,23 +71,23 @@ def encode(folder: Path) -> dict[str, Any]:
         out = folder / (suffix or "png") / f"set{suffix}"
         generate(Stub(), range(count), out, batch_size=batch, grid=False, progress=False)
         rates[suffix or "folder"] = count / (time.perf_counter() - begin)
-    # Waiting for a device that is faster than any real one.
+    # A device that is faster than any real one: the CPU only waits for it.
     device = Stub(seconds=batch / 2200)
-    beside = [_rates(device, folder / f"device{place}", count, batch) for place in range(3)]
-    # A network on the same two cores as the writing.
+    on_device = [_rates(device, folder / f"device{run}", count, batch) for run in range(3)]
+    # A network that shares the two cores with the writing.
     sampler = sf.Sampler(sf.load("digits-vp"), solver="sa", steps=20, grid="logsnr", batch_size=100)
     sampler.sample(range(100))
-    shared = [_rates(sampler, folder / f"network{place}", 400, 100) for place in range(3)]
+    on_cpu = [_rates(sampler, folder / f"network{run}", 400, 100) for run in range(3)]
     return {
         "images_per_s": rates,
         "queue_mb": pipeline.QUEUE_BYTES / 2**20,
-        "device_images_per_s": _medians(beside),
-        "network_on_the_same_cores_images_per_s": _medians(shared),
+        "device_images_per_s": _medians(on_device),
+        "network_on_the_same_cores_images_per_s": _medians(on_cpu),
     }
 
 
 def _rates(sampler: Any, out: Path, count: int, batch: int) -> tuple[float, float]:
-    """Return images a second of a sampler alone, and with its images written."""
+    """Return images a second of a sampler without and with writing."""
     begin = time.perf_counter()
     for _ in sampler.stream(range(count), batch):
         pass
@@ -107,23 +104,23 @@ def _medians(readings: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def million(folder: Path, formats: Sequence[str] = ("folder", ".npz", ".tar", ".npy")) -> dict[str, Any]:
-    """Return seconds until a run finds a finished set finished, and until a run with one more seed starts."""
-    found = {}
+    """Return the seconds of a run on a complete set, and until a run with one more seed starts its first batch."""
+    results = {}
     for name in formats:
         suffix = name if name != "folder" else ""
         out = folder / f"million{suffix}"
-        made = _alone(_million, out)
-        resumed, grown = _alone(_resume, out, 10**6), _alone(_resume, out, 10**6 + 1)
-        found[name] = {
-            "made_s": made["seconds"],
-            "made_mb": made["memory_mb"],
+        created = _in_process(_million, out)
+        resumed, grown = _in_process(_resume, out, 10**6), _in_process(_resume, out, 10**6 + 1)
+        results[name] = {
+            "made_s": created["seconds"],
+            "made_mb": created["memory_mb"],
             "resumed_s": resumed["seconds"],
             "resumed_mb": resumed["memory_mb"],
             "grown_until_first_batch_s": grown["first_batch_s"],
         }
-        print(name, found[name], flush=True)
+        print(name, results[name], flush=True)
         subprocess.run(["rm", "-rf", *map(str, folder.glob("million*"))], check=True)
-    return found
+    return results
 
 
 def _million(out: Path) -> dict[str, float]:
@@ -134,18 +131,14 @@ def _million(out: Path) -> dict[str, float]:
 
 def _resume(out: Path, count: int) -> dict[str, float]:
     begin = time.perf_counter()
-    first = begin
-
-    def note() -> None:
-        nonlocal first
-        first = time.perf_counter()
-
-    generate(Stub(8, work=note), range(count), out, batch_size=1024, progress=False)
-    return {"seconds": time.perf_counter() - begin, "first_batch_s": first - begin}
+    starts: list[float] = []
+    stub = Stub(8, work=lambda: starts.append(time.perf_counter()))
+    generate(stub, range(count), out, batch_size=1024, progress=False)
+    return {"seconds": time.perf_counter() - begin, "first_batch_s": (starts[0] if starts else begin) - begin}
 
 
-def _alone(function: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
-    """Run a function in a separate process; returns its results and the process's peak memory."""
+def _in_process(function: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
+    """Run a function in a separate process; return its results and the peak memory of the process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
         return pool.submit(_measure, function, arguments).result()
 
@@ -157,21 +150,20 @@ def _measure(function: Callable[..., dict[str, float]], arguments: tuple[Any, ..
 
 
 def split(folder: Path, count: int = 10_000) -> dict[str, Any]:
-    """Make the same set in three ways and compare digests."""
+    """Generate the same set in three ways, and check that the files are identical."""
     options = ["--seeds", f"0-{count - 1}", "--batch-size", "100", "--out"]
-    one = {"OMP_NUM_THREADS": "1"}
     seconds = {}
     begin = time.perf_counter()
     _run([*COMMAND, *SAMPLE, *options, str(folder / "one")])
     seconds["one process"] = time.perf_counter() - begin
     begin = time.perf_counter()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "scoresde_fast.cli"]
-    _run([*torchrun, *SAMPLE, *options, str(folder / "torchrun")], one)
+    _run([*torchrun, *SAMPLE, *options, str(folder / "torchrun")], {"OMP_NUM_THREADS": "1"})
     seconds["two under torchrun"] = time.perf_counter() - begin
     begin = time.perf_counter()
     generator = random.Random(0)
-    for share in range(1, 4):
-        command = [*COMMAND, *SAMPLE, *options, str(folder / "shares"), "--shard", f"{share}/3"]
+    for shard in range(1, 4):
+        command = [*COMMAND, *SAMPLE, *options, str(folder / "shards"), "--shard", f"{shard}/3"]
         for _ in range(2):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             time.sleep(generator.uniform(5, 12))
@@ -179,13 +171,13 @@ def split(folder: Path, count: int = 10_000) -> dict[str, Any]:
             process.wait()
         _run(command)
     seconds["three shares, two kills each"] = time.perf_counter() - begin
-    digests = {name: tree_digest(folder / name) for name in ("one", "torchrun", "shares")}
+    digests = {name: tree_digest(folder / name) for name in ("one", "torchrun", "shards")}
     assert len(set(digests.values())) == 1, digests
     return {"images": count, "sha256": digests["one"], "identical": True, "seconds": seconds}
 
 
 def tree_digest(folder: Path) -> str:
-    """Return the SHA-256 of the names and bytes of all files below a folder."""
+    """Return the SHA-256 of the names and contents of all files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
@@ -198,23 +190,25 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
 
 
 def kills(folder: Path, times: int = 100) -> dict[str, Any]:
-    """Make sets of 2 000 small images, killed at random moments, until ``times`` kills."""
-    count, generator, killed, rounds = 2000, random.Random(1), 0, 0
+    """Generate sets of 2 000 small images, killed at random moments, until there were ``times`` kills."""
+    count, generator = 2000, random.Random(1)
+    killed = sets = 0
     generate(Stub(8), range(count), folder / "whole", batch_size=10, progress=False)
     whole = tree_digest(folder / "whole")
     context = multiprocessing.get_context("fork")
     while killed < times:
-        out = folder / f"killed{rounds}"
-        rounds += 1
+        out = folder / f"killed{sets}"
+        sets += 1
         for _ in range(5):
-            shares = generator.choice((1, 2, 3))
-            started = [
-                context.Process(target=_slowly, args=(out, Shard(index, shares), count)) for index in range(shares)
+            shards = generator.choice((1, 2, 3))
+            processes = [
+                context.Process(target=_generate_slowly, args=(out, Shard(index, shards), count))
+                for index in range(shards)
             ]
-            for process in started:
+            for process in processes:
                 process.start()
             time.sleep(generator.uniform(0.05, 0.5))
-            for process in started:
+            for process in processes:
                 if process.is_alive() and process.pid is not None:
                     os.kill(process.pid, signal.SIGKILL)
                 process.join()
@@ -223,13 +217,13 @@ def kills(folder: Path, times: int = 100) -> dict[str, Any]:
             if store.manifest.exists():
                 done = Manifest.read(store.manifest).done
                 assert done is not None
-                assert len(dict(store.read(done))) == len(done), "the manifest counts missing images"
+                assert len(dict(store.read(done))) == len(done), "the manifest lists images that are missing"
         generate(Stub(8), range(count), out, batch_size=10, progress=False)
         assert tree_digest(out) == whole, out
-    return {"kills": killed, "sets": rounds, "images": count, "identical": True}
+    return {"kills": killed, "sets": sets, "images": count, "identical": True}
 
 
-def _slowly(out: Path, shard: Shard, count: int) -> None:
+def _generate_slowly(out: Path, shard: Shard, count: int) -> None:
     generate(Stub(8, seconds=0.005), range(count), out, batch_size=10, shard=shard, progress=False)
 
 
@@ -237,23 +231,23 @@ PARTS = {"encode": encode, "million": million, "split": split, "kills": kills}
 
 
 def main() -> None:
-    """Measure the parts, each in a folder that is removed after it."""
+    """Measure the chosen parts, each in a temporary folder."""
     arguments = parser(__doc__)
     arguments.add_argument("parts", nargs="*", default=list(PARTS))
-    arguments.add_argument("--formats", nargs="+", help="of million: only these, folder or a suffix; others are kept")
-    arguments.add_argument("--folder", type=Path, help="folder in which sets are made (default: a temporary one)")
-    arguments.add_argument("--json", type=Path, help="the results' file; the results of other parts are kept")
+    arguments.add_argument("--formats", nargs="+", help="formats of million to measure again: folder or a suffix")
+    arguments.add_argument("--folder", type=Path, help="folder for the temporary sets (default: the system's)")
+    arguments.add_argument("--json", type=Path, help="output file; the results of other parts are kept")
     chosen = arguments.parse_args()
-    found = json.loads(chosen.json.read_text()) if chosen.json and chosen.json.exists() else {}
+    results = json.loads(chosen.json.read_text()) if chosen.json and chosen.json.exists() else {}
     for part in chosen.parts:
         with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
             if part == "million" and chosen.formats:
-                found[part] = {**found.get(part, {}), **million(Path(folder), chosen.formats)}
+                results[part] = {**results.get(part, {}), **million(Path(folder), chosen.formats)}
             else:
-                found[part] = PARTS[part](Path(folder))
-        print(part, json.dumps(found[part], indent=2), flush=True)
+                results[part] = PARTS[part](Path(folder))
+        print(part, json.dumps(results[part], indent=2), flush=True)
     if chosen.json:
-        save(found, chosen.json)
+        save(results, chosen.json)
 
 
 if __name__ == "__main__":

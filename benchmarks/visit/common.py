@@ -91,7 +91,7 @@ def bandwidth(report: Report) -> float:
 def peak(report: Report) -> float:
     """Return the TFLOP/s of a matrix product in bfloat16; measured unless an item before this one did."""
     if PEAK not in report.known:
-        report.known[PEAK] = matmul_peak(now.matmul_sizes, device=DEVICE)
+        report.known[PEAK] = matmul_peak(now.matmul_sizes, torch.bfloat16, DEVICE)
     found: float = report.known[PEAK]
     return found
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Baseline networks: the same weights and the same classes, computed by PyTorch's own operations.
+"""Baseline networks: the same weights and classes, computed by PyTorch's own operations.
 
-`original` computes as the papers' programs do; `tuned` as a competent user would with PyTorch alone. Both keep the code
+`original` computes as the official code does, `tuned` as a competent user would with PyTorch alone. Both keep the code
 of the architecture and replace only its operations.
 """
 
@@ -24,10 +24,10 @@ from scoresde_fast.ops.fir_resample import fir_kernel
 
 
 def original(network: nn.Module) -> nn.Module:
-    """Return a copy that computes as the papers' programs do, in NCHW float32.
+    """Return a copy that computes as the official code does, in NCHW float32.
 
-    GroupNorm, then SiLU; attention by einsum; FIR filters by grouped convolution; the time embedding and its projection
-    in every block at each call. Filters and scales, which the originals move to the device at each call, stay there.
+    GroupNorm and SiLU are separate, attention uses einsum, FIR filters are grouped convolutions, and the time
+    embedding is computed at every call. Unlike in the official code, filters and scales stay on the device.
     """
     return _recomposed(network, _einsum_attention, _einsum_linear)
 
@@ -42,11 +42,11 @@ def tuned(
     """Return a copy as a competent user would run it: channels_last, scaled_dot_product_attention, autocast.
 
     Args:
-        network: the network; it stays as it is.
-        dtype: of autocast. The weights of convolutions are stored in it, which saves their conversion at each call;
+        network: the network; it is not modified.
+        dtype: dtype of autocast and of the stored convolution weights, which saves their conversion at each call;
             embeddings and the state stay float32.
-        compile: options of `torch.compile`; None runs eagerly.
-        sliced_fir: compute FIR filters as sums of slices, which a compiler fuses, instead of convolutions.
+        compile: options of `torch.compile`; None for eager mode.
+        sliced_fir: compute FIR filters as sums of slices, which a compiler can fuse, instead of convolutions.
     """
     recomposed: nn.Module = _recomposed(network, _sdpa_attention, None, sliced_fir=sliced_fir)
     recomposed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -80,7 +80,7 @@ def _recomposed(
     *,
     sliced_fir: bool = False,
 ) -> nn.Module:
-    """Return a copy of the network, in evaluation mode, with PyTorch's operations and the given layers."""
+    """Return a copy of the network, in evaluation mode, with PyTorch's operations and these layers' functions."""
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     operations = _operations(copied)
     if sliced_fir:
@@ -96,10 +96,10 @@ def _recomposed(
 
 
 def _operations(network: nn.Module) -> Operations:
-    """Return PyTorch's operations, with FIR filters on the network's device."""
+    """Return the network's operations by PyTorch, with FIR filters on its device."""
     device = next(network.parameters()).device
-    found: set[Any] = {module.taps for module in network.modules() if getattr(module, "taps", None) is not None}
-    filters = {taps: fir_kernel(taps).float().to(device) for taps in found}
+    all_taps: set[Any] = {module.taps for module in network.modules() if getattr(module, "taps", None) is not None}
+    filters = {taps: fir_kernel(taps).float().to(device) for taps in all_taps}
 
     def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | None = None) -> Tensor:
         x = x if shift is None else x + shift[:, :, None, None]
@@ -113,9 +113,9 @@ def _operations(network: nn.Module) -> Operations:
             return F.interpolate(x, scale_factor=2.0, mode="nearest")
         front = len(taps) - 2 - (len(taps) - 1) // 2
         back = len(taps) - 2 - front
-        weight, both = kernel(x, taps, 4.0), min(front, back)
-        y = F.conv_transpose2d(x, weight, stride=2, padding=both, groups=x.shape[1])
-        return y if front == back else F.pad(y, (both - front, both - back) * 2)
+        weight, common = kernel(x, taps, 4.0), min(front, back)
+        y = F.conv_transpose2d(x, weight, stride=2, padding=common, groups=x.shape[1])
+        return y if front == back else F.pad(y, (common - front, common - back) * 2)  # crops the other side
 
     def downsample(x: Tensor, taps: Taps) -> Tensor:
         if taps is None:
@@ -129,34 +129,36 @@ def _operations(network: nn.Module) -> Operations:
 
 
 def _sliced_upsample(x: Tensor, taps: Taps) -> Tensor:
-    """Sum x[i + s] times tap k + offset - 2 s, over the taps that exist, for output 2 i + k of each axis."""
+    """Upsample: output 2 i + k of each axis is the sum over s of x[i + s] weights[k + offset - 2 s]."""
     if taps is None:
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
-    offset, line = len(taps) - 2 - (len(taps) - 1) // 2, [2 * tap / sum(taps) for tap in taps]
+    offset, weights = len(taps) - 2 - (len(taps) - 1) // 2, [2 * tap / sum(taps) for tap in taps]
     for dim in (2, 3):
         phases = []
         for k in (0, 1):
-            reach = range(-((len(taps) - 1 - offset - k) // 2), (k + offset) // 2 + 1)
-            terms = [line[k + offset - 2 * s] * _shifted(x, s, dim) for s in reach]
+            shifts = range(-((len(taps) - 1 - offset - k) // 2), (k + offset) // 2 + 1)
+            terms = [weights[k + offset - 2 * s] * _shifted(x, s, dim) for s in shifts]
             phases.append(sum(terms[1:], terms[0]))
         x = torch.stack(phases, dim + 1).flatten(dim, dim + 1)
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def _sliced_downsample(x: Tensor, taps: Taps) -> Tensor:
-    """Sum x[2 i + s] times tap offset - s for output i of each axis."""
+    """Downsample: output i of each axis is the sum over s of x[2 i + s] weights[offset - s]."""
     if taps is None:
         return F.avg_pool2d(x, 2)
-    offset, line = len(taps) // 2, [tap / sum(taps) for tap in taps]
+    offset, weights = len(taps) // 2, [tap / sum(taps) for tap in taps]
     for dim in (2, 3):
         even = [slice(None)] * dim + [slice(None, None, 2)]
-        terms = [line[offset - s] * _shifted(x, s, dim)[tuple(even)] for s in range(offset - len(taps) + 1, offset + 1)]
+        terms = [
+            weights[offset - s] * _shifted(x, s, dim)[tuple(even)] for s in range(offset - len(taps) + 1, offset + 1)
+        ]
         x = sum(terms[1:], terms[0])
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def _shifted(x: Tensor, by: int, dim: int) -> Tensor:
-    """Return x[i + by] along an axis, zero outside."""
+    """Return x[i + by] along an axis, with zeros outside."""
     before, after = max(-by, 0), max(by, 0)
     padded = F.pad(x, (0, 0) * (3 - dim) + (before, after))
     return padded.narrow(dim, after, x.shape[dim])

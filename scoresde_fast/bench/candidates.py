@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The candidates of the comparison: solvers with their orders, grids and budgets, and how each one draws samples."""
+"""Candidates of the solver comparison: solvers with their orders, grids and budgets, and their samplers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -46,15 +46,15 @@ BUDGETS = (5, 10, 15, 20, 25, 50, 100)
 
 @dataclass(frozen=True)
 class ComparisonOptions:
-    """What all candidates share, and which ones are wanted.
+    """Settings shared by all candidates, and the selection of candidates.
 
     Attributes:
-        budgets: network evaluations, each at least 1.
-        solvers: names; by default all that the model's SDE has.
-        extra: names of solvers that are compared in any case.
+        budgets: network evaluations a sample, each at least 1.
+        solvers: names; by default all solvers of the model's SDE.
+        extra: solvers that are always included, such as those of a plugin.
         grids: names; by default all.
-        reference_steps: of the reference; None: there is no reference.
-        batch_size: samples at once.
+        reference_steps: number of steps of the reference sampler; None to omit it.
+        batch_size: samples a batch.
         device, precision: as of `Sampler`.
     """
 
@@ -73,20 +73,20 @@ class Case:
     """A solver with its options and its budget; each case is measured once.
 
     Attributes:
-        name: in plots; the cases of one name make one curve.
+        name: label in plots; cases with the same name form one curve.
         solver: the solver's name.
-        flow: the case follows the probability flow, without noise after the prior.
+        probability_flow: whether the case integrates the probability-flow ODE, without noise after the prior.
         order: the solver's order, if it has several.
         grid: the time grid, if it has one.
-        budget: the most network evaluations of a sample; None for an adaptive solver.
-        tolerance: the relative tolerance of an adaptive solver.
+        budget: maximum number of network evaluations a sample; None for an adaptive solver.
+        tolerance: relative tolerance of an adaptive solver.
         options: further options of the solver.
-        reference: the others are compared with this case, and it does not compete.
+        reference: whether this is the baseline; it is excluded from the ranking.
     """
 
     name: str
     solver: str
-    flow: bool
+    probability_flow: bool
     order: int | None = None
     grid: str | None = None
     budget: int | None = None
@@ -95,12 +95,12 @@ class Case:
     reference: bool = False
 
     def case_fields(self) -> dict[str, Any]:
-        """Return the fields of the case alone, without those of a subclass."""
-        return {field.name: getattr(self, field.name) for field in fields(Case)}
+        """Return the fields of `Case` itself, without those that subclasses add."""
+        return {member.name: getattr(self, member.name) for member in fields(Case)}
 
     @property
     def key(self) -> str:
-        """A text that is equal for equal cases, also when one of them was read from a file."""
+        """A string that is equal for equal cases, also after a JSON round trip."""
         return json.dumps(self.case_fields(), sort_keys=True)
 
     def __str__(self) -> str:
@@ -112,18 +112,18 @@ class Case:
 
 
 class Priority(IntEnum):
-    """The order in which candidates are measured: those that tell most come first."""
+    """Measurement order, most informative first."""
 
-    USUAL = 0
-    """A solver at its usual order on the grid that suits the SDE."""
+    DEFAULT = 0
+    """A solver with its default order on the SDE's suited grid."""
     REFERENCE = 1
     OTHER_GRID = 2
     OTHER_ORDER = 3
-    OTHER_BOTH = 4
+    OTHER_GRID_AND_ORDER = 4
 
 
-class Drawn(NamedTuple):
-    """Samples (N, C, H, W) of N seeds in their order, and the mean number of network evaluations of each."""
+class SampleBatch(NamedTuple):
+    """Samples (N, C, H, W) in the order of their seeds, and the mean number of network evaluations a sample."""
 
     samples: Tensor
     nfe: float
@@ -131,20 +131,20 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A candidate that can run.
+    """A candidate that is ready to run.
 
     Attributes:
-        nfe: network evaluations of a sample; an estimate where the run decides.
-        digest: identifies the method, whatever its name: a kept result is reused while the digest is the same.
+        nfe: network evaluations a sample; an estimate for adaptive solvers.
+        digest: hash of the method, independent of its name; a saved result with the same digest is reused.
         draw: returns the samples of seeds.
-        warm_up: does what should not be timed.
-        steps: their number, where it is fixed.
-        flow_end: of a deterministic solver, returns the end of the flow at the SDE's eps, before any denoising.
+        warm_up: untimed setup: folds the network, captures graphs.
+        steps: number of steps; None for adaptive solvers.
+        flow_end: for probability-flow solvers: returns x(eps) of seeds, before denoising.
     """
 
     nfe: float
     digest: str
-    draw: Callable[[Sequence[int]], Drawn]
+    draw: Callable[[Sequence[int]], SampleBatch]
     warm_up: Callable[[], object]
     steps: int | None = None
     flow_end: Callable[[Sequence[int]], Tensor] | None = None
@@ -152,12 +152,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A case and the way to run it.
+    """A case and how to run it.
 
     Attributes:
-        case: what is compared.
-        priority: when it is measured.
-        prepare: raises ValueError, with the reason, where the case cannot run on the model.
+        case: the compared solver and its options.
+        priority: position in the measurement order.
+        prepare: raises ValueError, with the reason, if the case cannot run on the model.
     """
 
     case: Case
@@ -166,10 +166,10 @@ class Candidate:
 
 
 Family = Callable[[ScoreFunction, ComparisonOptions], Iterable[Candidate]]
-"""Returns the candidates of one kind on a model."""
+"""Returns the candidates of one kind for a model."""
 
 SUITED_GRIDS = {"vesde": "karras", "vpsde": "quadratic", "subvpsde": "quadratic", "cld": "quadratic"}
-"""By SDE, the grid that suits few steps; it is measured first."""
+"""By SDE, a grid that suits few steps; it is measured first."""
 
 REFERENCES: dict[str, dict[str, Any]] = {
     "vesde": {"solver": "ancestral", "grid": "uniform"},
@@ -179,32 +179,45 @@ REFERENCES: dict[str, dict[str, Any]] = {
 }
 """By SDE, the published sampler, which takes many steps."""
 
-FORMS: dict[str, tuple[tuple[str, bool, dict[str, Any]], ...]] = {
-    "ddim": (("eta 1", False, {"eta": 1.0}),),
-    "heun": (("churn 4", False, {"churn": 4.0}),),
-    # Nearer to the data the error of a small network acts as noise.
-    "dpmpp_2m_sde": (("eps 0.01", False, {"eps": 0.01}),),
-    "sa": (("eps 0.01", False, {"eps": 0.01}),),
-    # Further down an error in the velocity's score is amplified in the position's.
-    "gddim": (("eps 0.02", True, {"eps": 0.02}), ("eta 1, eps 0.005", False, {"eta": 1.0, "eps": 0.005})),
+
+class Form(NamedTuple):
+    """A form of a solver, which has its own curve: its label, and the options that differ from the solver's default."""
+
+    label: str
+    probability_flow: bool
+    options: Mapping[str, Any]
+
+
+EXTRA_FORMS: dict[str, tuple[Form, ...]] = {
+    "ddim": (Form("eta 1", False, {"eta": 1.0}),),
+    "heun": (Form("churn 4", False, {"churn": 4.0}),),
+    # Stop early: below this time a small network's error dominates.
+    "dpmpp_2m_sde": (Form("eps 0.01", False, {"eps": 0.01}),),
+    "sa": (Form("eps 0.01", False, {"eps": 0.01}),),
+    # Stop early: closer to t = 0 an error in the velocity's score is amplified in the position.
+    "gddim": (Form("eps 0.02", True, {"eps": 0.02}), Form("eta 1, eps 0.005", False, {"eta": 1.0, "eps": 0.005})),
 }
-"""By solver, its further curves: the name, whether it follows the probability flow, and the options."""
-RESTARTED = ("heun", "dpmpp_2m")
-RESTART = (0.06, 0.3, 2, 3)
-"""Solvers that are also measured with Restart, and its settings: two noise-to-signal ratios, repetitions and steps."""
+"""Forms that are measured besides a solver's default forms, by solver; the label is added to the solver's name."""
+
+RESTART_SOLVERS = ("heun", "dpmpp_2m")
+"""Solvers that are also measured with Restart."""
+RESTART_NOISE_TO_SIGNAL = (0.06, 0.3)
+"""Noise-to-signal ratios at the two ends of the restart interval."""
+RESTART_TIMES, RESTART_STEPS = 2, 3
+"""How often the interval is repeated, and steps of each repetition."""
 
 TOLERANCES = {
     "rk45": {1e-1: 27, 3e-2: 32, 1e-2: 49, 1e-3: 65, 1e-4: 110, 1e-5: 350},
     "ggf": {0.2: 30, 0.1: 50, 0.05: 80, 0.02: 150},
 }
-"""By adaptive solver, relative tolerances with the approximate evaluations of a sample on digits-vp. The absolute
-tolerance is the same for "rk45", and the usual one for "ggf"."""
-MANY = 100
-"""Adaptive candidates with more evaluations come last."""
+"""By adaptive solver, relative tolerances, each with the approximate NFE a sample on digits-vp. rk45 uses the same
+absolute tolerance; ggf uses its default."""
+CHEAP_NFE = 100
+"""Adaptive candidates above this NFE are measured last."""
 
 
 def fixed_step(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candidate]:
-    """Return every registered solver of the model's SDE, or the wanted ones, in all forms, orders, grids and budgets.
+    """Yield a candidate for each selected solver, form, order, grid and budget, then the reference.
 
     Raises:
         ValueError: a solver or a grid is unknown, or a solver is not defined on the SDE.
@@ -214,21 +227,71 @@ def fixed_step(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Can
         if grid not in GRIDS:
             raise ValueError(unknown("time grid", grid, GRIDS))
     grids = options.grids or tuple(GRIDS)
-    suited = SUITED_GRIDS[sde.name] if SUITED_GRIDS[sde.name] in grids else grids[0]
-    for name in _wanted(sde, options):
+    suited_grid = SUITED_GRIDS[sde.name] if SUITED_GRIDS[sde.name] in grids else grids[0]
+    for name in _selected_solvers(sde, options):
         solver = find_solver("reverse_diffusion" if name == PREDICTOR_CORRECTOR else name, sde)
         evaluations = solver.evaluations * (2 if name == PREDICTOR_CORRECTOR else 1)
-        usual = solver.options.get("order")
-        orders = solver.orders if usual is not None else (None,)
-        every = product(_forms(name, solver, sde), orders, grids, options.budgets)
-        for (label, flow, more), order, grid, budget in every:
-            case = Case(label, name, flow, order, grid, budget, options=more)
-            priority = _priority(order == usual, grid == suited)
+        default_order = solver.options.get("order")
+        orders = solver.orders if default_order is not None else (None,)
+        for form, order, grid, budget in product(_forms(name, solver, sde), orders, grids, options.budgets):
+            case = Case(
+                name=form.label,
+                solver=name,
+                probability_flow=form.probability_flow,
+                order=order,
+                grid=grid,
+                budget=budget,
+                options=form.options,
+            )
+            priority = _priority(default_order=order == default_order, suited_grid=grid == suited_grid)
             yield fixed_step_candidate(model, options, case, priority, evaluations=evaluations)
     if options.reference_steps is not None:
-        chosen = REFERENCES[sde.name]
-        case = Case(f"{chosen['solver']}, {options.reference_steps} steps", **chosen, flow=False, reference=True)
+        sampler = REFERENCES[sde.name]
+        label = f"{sampler['solver']}, {options.reference_steps} steps"
+        case = Case(label, **sampler, probability_flow=False, reference=True)
         yield fixed_step_candidate(model, options, case, Priority.REFERENCE, steps=options.reference_steps)
+
+
+def _selected_solvers(sde: SDE, options: ComparisonOptions) -> list[str]:
+    """Return the names of the selected fixed-step solvers, each once and without aliases."""
+    defined = [solver.name for solver in SOLVERS.values() if isinstance(sde, solver.sdes)]
+    if isinstance(sde, ScalarSDE):
+        defined.append(PREDICTOR_CORRECTOR)
+    elif PREDICTOR_CORRECTOR in options.solvers:
+        raise ValueError(f"solver {PREDICTOR_CORRECTOR!r} is not defined on the SDE {sde.name!r}; leave it out")
+    selected = [name for name in (*options.solvers, *options.extra) if name not in ADAPTIVE]
+    registered = [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]
+    for name in selected:
+        if name not in registered:
+            raise ValueError(unknown("solver", name, [*registered, *ADAPTIVE]))
+    canonical = [name if name in defined else find_solver(name, sde).name for name in selected]
+    return list(dict.fromkeys(canonical)) if options.solvers else defined
+
+
+def _forms(name: str, solver: Solver, sde: SDE) -> Iterator[Form]:
+    """Yield the forms of a solver, with their curves' names."""
+    if not solver.deterministic:
+        yield Form(name, False, {})
+    # Without noise, solvers with "eta" and the predictor-corrector equal other registered solvers.
+    has_flow = solver.probability_flow and "eta" not in solver.options and name != PREDICTOR_CORRECTOR
+    if solver.deterministic or has_flow:
+        yield Form(name if solver.deterministic else f"{name}, flow", True, {})
+    for form in EXTRA_FORMS.get(name, ()):
+        yield form._replace(label=f"{name}, {form.label}")
+    if name in RESTART_SOLVERS:
+        yield Form(f"{name}, restart", False, {"restart": (restart_interval(sde),)})
+
+
+def restart_interval(sde: SDE) -> RestartInterval:
+    """Return the restart interval in times of the SDE, rounded to four significant digits."""
+    start, end = time_of(sde, np.array(RESTART_NOISE_TO_SIGNAL), sde.sampling_eps, sde.T)
+    return float(f"{start:.4g}"), float(f"{end:.4g}"), RESTART_TIMES, RESTART_STEPS
+
+
+def _priority(*, default_order: bool, suited_grid: bool) -> Priority:
+    if suited_grid:
+        return Priority.DEFAULT if default_order else Priority.OTHER_ORDER
+    return Priority.OTHER_GRID if default_order else Priority.OTHER_GRID_AND_ORDER
 
 
 def fixed_step_candidate(
@@ -240,71 +303,89 @@ def fixed_step_candidate(
     steps: int | None = None,
     evaluations: int = 1,
 ) -> Candidate:
-    """Return a candidate with ``steps``, or by default with as many steps as its budget allows.
+    """Return a candidate with ``steps`` steps, or by default as many as its budget allows.
 
-    ``evaluations`` of a step, roughly, tell where the search for that number begins.
+    ``evaluations`` is the approximate number of evaluations a step, from which the search for the steps starts.
     """
 
-    def chosen(steps: int) -> dict[str, Any]:
-        known = {
-            "solver": case.solver,
-            "order": case.order,
-            "grid": case.grid,
-            "probability_flow": case.flow,
-            "steps": steps,
-        }
-        return {**known, **case.options}
-
-    def table(steps: int) -> StepTable:
-        found = solver_options(model, {**chosen(steps), "denoise": True})
-        assert isinstance(found, SolverOptions)
-        return build_table(model.sde, found)
-
     def prepare() -> Prepared:
-        count = steps if steps is not None else _fitting(table, case.budget or 0, evaluations)
-        built = table(count)
-        # A compiler's minutes for every candidate would be most of the comparison.
-        found = {**chosen(count), "compile": False}
-        to_eps = case.flow and "eps" not in case.options
-        return replace(_prepared(model, options, found, built.nfe, digest(built), flow=to_eps), steps=count)
+        count = _steps_within_budget(model, case, evaluations) if steps is None else steps
+        table = _table(model, case, count)
+        # Compiling each candidate takes minutes and would dominate the benchmark.
+        sampler_options = {**_fixed_step_options(case, count), "compile": False}
+        return _prepared(
+            model,
+            options,
+            sampler_options,
+            nfe=table.nfe,
+            digest=table_digest(table),
+            steps=count,
+            with_flow_end=case.probability_flow and "eps" not in case.options,
+        )
 
     return Candidate(case, priority, prepare)
 
 
-def _fitting(table: Callable[[int], StepTable], budget: int, evaluations: int) -> int:
-    """Return the largest number of steps whose table keeps to the budget."""
-    steps = max(1, budget // evaluations)
+def _fixed_step_options(case: Case, steps: int) -> dict[str, Any]:
+    """Return the solver options of a case."""
+    return {
+        "solver": case.solver,
+        "order": case.order,
+        "grid": case.grid,
+        "probability_flow": case.probability_flow,
+        "steps": steps,
+        **case.options,
+    }
+
+
+def _table(model: ScoreFunction, case: Case, steps: int) -> StepTable:
+    options = solver_options(model, {**_fixed_step_options(case, steps), "denoise": True})
+    assert isinstance(options, SolverOptions)
+    return build_table(model.sde, options)
+
+
+def _steps_within_budget(model: ScoreFunction, case: Case, evaluations: int) -> int:
+    """Return the largest number of steps whose table fits the budget; raise ValueError if there is none."""
+    assert case.budget is not None
+    steps = max(1, case.budget // evaluations)
     try:
-        while (nfe := table(steps).nfe) > budget:
-            if steps == 1:
-                raise ValueError(f"one step takes {nfe}")
-            steps = max(1, min(steps - 1, steps * budget // nfe))
-    except ValueError as error:
+        while (nfe := _table(model, case, steps).nfe) > case.budget and steps > 1:
+            steps = max(1, min(steps - 1, steps * case.budget // nfe))
+    except ValueError as error:  # the solver needs more steps
         raise ValueError(f"the budget is too small: {error}") from error
-    while table(steps + 1).nfe <= budget:
+    if nfe > case.budget:
+        raise ValueError(f"the budget is too small: one step takes {nfe}")
+    while _table(model, case, steps + 1).nfe <= case.budget:
         steps += 1
     return steps
 
 
 def _prepared(
-    model: ScoreFunction, options: ComparisonOptions, chosen: Mapping[str, Any], nfe: float, digest: str, *, flow: bool
+    model: ScoreFunction,
+    options: ComparisonOptions,
+    sampler_options: Mapping[str, Any],
+    *,
+    nfe: float,
+    digest: str,
+    steps: int | None = None,
+    with_flow_end: bool,
 ) -> Prepared:
-    """Prepare the samplers of a solver's options, with and without denoising; each is made when it is first needed."""
+    """Prepare a candidate; its samplers with and without denoising are created on first use."""
 
     @cache
     def sampler(denoise: bool) -> Sampler:
         return Sampler(
             model,
-            **chosen,
+            **sampler_options,
             denoise=denoise,
             device=options.device,
             precision=options.precision,
             batch_size=options.batch_size,
         )
 
-    def draw(seeds: Sequence[int]) -> Drawn:
+    def draw(seeds: Sequence[int]) -> SampleBatch:
         samples = sampler(True).sample(seeds)
-        return Drawn(samples, mean(sampler(True).evaluations(seeds)))
+        return SampleBatch(samples, mean(sampler(True).evaluations(seeds)))
 
     def warm_up() -> None:
         sampler(True).runner.refresh()  # folds the network
@@ -314,87 +395,42 @@ def _prepared(
     def flow_end(seeds: Sequence[int]) -> Tensor:
         return sampler(False).sample(seeds)
 
-    return Prepared(nfe, digest, draw, warm_up, flow_end=flow_end if flow else None)
+    return Prepared(nfe, digest, draw, warm_up, steps, flow_end if with_flow_end else None)
 
 
-def digest(table: StepTable) -> str:
-    """Return the SHA-256 of a table's times and coefficients, to the digits that rounding keeps."""
-    found = hashlib.sha256()
+def table_digest(table: StepTable) -> str:
+    """Return the SHA-256 of a table's times and coefficients, rounded to 11 digits to ignore rounding errors."""
+    sha256 = hashlib.sha256()
     for row in table.rows:
         kind = (row.save, row.derive is None, row.langevin is None, len(row.outputs))
-        found.update(f"{kind} {row.t:.10e} {' '.join(f'{number:.10e}' for number in row.coefficients())}\n".encode())
-    return found.hexdigest()
-
-
-def _wanted(sde: SDE, options: ComparisonOptions) -> list[str]:
-    """Return the names of the fixed-step solvers, each once and without aliases."""
-    fitting = [solver.name for solver in SOLVERS.values() if isinstance(sde, solver.sdes)]
-    if isinstance(sde, ScalarSDE):
-        fitting.append(PREDICTOR_CORRECTOR)
-    elif PREDICTOR_CORRECTOR in options.solvers:
-        raise ValueError(f"solver {PREDICTOR_CORRECTOR!r} is not defined on the SDE {sde.name!r}; leave it out")
-    asked = [name for name in (*options.solvers, *options.extra) if name not in ADAPTIVE]
-    known = [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]
-    for name in asked:
-        if name not in known:
-            raise ValueError(unknown("solver", name, [*known, *ADAPTIVE]))
-    named = [name if name in fitting else find_solver(name, sde).name for name in asked]
-    return list(dict.fromkeys(named)) if options.solvers else fitting
-
-
-def _forms(name: str, solver: Solver, sde: SDE) -> Iterator[tuple[str, bool, Mapping[str, Any]]]:
-    """Return the curve's name, whether it follows the probability flow, and further options, of each form."""
-    if not solver.deterministic:
-        yield name, False, {}
-    # A solver with "eta" and the predictor-corrector become, without their noise, solvers that have other names.
-    if solver.deterministic or (
-        solver.probability_flow and "eta" not in solver.options and name != PREDICTOR_CORRECTOR
-    ):
-        yield name if solver.deterministic else f"{name}, flow", True, {}
-    for form, flow, options in FORMS.get(name, ()):
-        yield f"{name}, {form}", flow, options
-    if name in RESTARTED:
-        yield f"{name}, restart", False, {"restart": (restart_interval(sde),)}
-
-
-def restart_interval(sde: SDE) -> RestartInterval:
-    """Return `RESTART` in times of the SDE, to four digits."""
-    low, high, times, steps = RESTART
-    found = time_of(sde, np.array([low, high]), sde.sampling_eps, sde.T)
-    return float(f"{found[0]:.4g}"), float(f"{found[1]:.4g}"), times, steps
-
-
-def _priority(usual_order: bool, suited_grid: bool) -> Priority:
-    if suited_grid:
-        return Priority.USUAL if usual_order else Priority.OTHER_ORDER
-    return Priority.OTHER_GRID if usual_order else Priority.OTHER_BOTH
+        sha256.update(f"{kind} {row.t:.10e} {' '.join(f'{number:.10e}' for number in row.numbers())}\n".encode())
+    return sha256.hexdigest()
 
 
 def adaptive(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candidate]:
-    """Return the adaptive solvers of the model's SDE, or the wanted ones, at each of `TOLERANCES`.
+    """Yield a candidate for each selected adaptive solver of the model's SDE and each of its `TOLERANCES`.
 
     Raises:
-        ValueError: a wanted solver is not defined on the SDE.
+        ValueError: a selected solver is not defined on the SDE.
     """
     for name, solver in ADAPTIVE.items():
         defined = solver.on_cld or model.sde.parts == 1
         if name in options.solvers and not defined:
             raise ValueError(f"solver {name!r} is not defined on the SDE {model.sde.name!r}; leave it out")
         if defined and (not options.solvers or name in options.solvers):
-            for tolerance, expected in TOLERANCES[name].items():
-                flow = name == "rk45"
-                case = Case(name, name, flow, tolerance=tolerance, options={"atol": tolerance} if flow else {})
-                yield _adaptive_candidate(model, options, case, expected)
+            for tolerance, expected_nfe in TOLERANCES[name].items():
+                on_flow = name == "rk45"  # ggf solves the reverse SDE
+                more = {"atol": tolerance} if on_flow else {}
+                case = Case(name, name, probability_flow=on_flow, tolerance=tolerance, options=more)
+                priority = Priority.DEFAULT if expected_nfe <= CHEAP_NFE else Priority.OTHER_GRID_AND_ORDER
+                yield Candidate(case, priority, partial(_prepare_adaptive, model, options, case, expected_nfe))
 
 
-def _adaptive_candidate(model: ScoreFunction, options: ComparisonOptions, case: Case, expected: float) -> Candidate:
-    def prepare() -> Prepared:
-        chosen = {"solver": case.solver, "rtol": case.tolerance, **case.options}
-        known = repr((__version__, asdict(solver_options(model, {**chosen, "denoise": True}))))
-        digest = hashlib.sha256(known.encode()).hexdigest()
-        return _prepared(model, options, chosen, expected, digest, flow=case.flow)
-
-    return Candidate(case, Priority.USUAL if expected <= MANY else Priority.OTHER_BOTH, prepare)
+def _prepare_adaptive(model: ScoreFunction, options: ComparisonOptions, case: Case, expected_nfe: float) -> Prepared:
+    chosen = {"solver": case.solver, "rtol": case.tolerance, **case.options}
+    settings = repr((__version__, asdict(solver_options(model, {**chosen, "denoise": True}))))
+    digest = hashlib.sha256(settings.encode()).hexdigest()
+    return _prepared(model, options, chosen, nfe=expected_nfe, digest=digest, with_flow_end=case.probability_flow)
 
 
 def load_solvers(path: Path) -> tuple[str, ...]:
@@ -402,26 +438,27 @@ def load_solvers(path: Path) -> tuple[str, ...]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no Python file, fails, registers nothing, or takes the name of another solver.
+        ValueError: the file is not a Python file, raises an exception, registers no solver, or reuses the name of an
+            existing solver.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no plugin {str(path)!r}")
+        raise FileNotFoundError(f"plugin file {str(path)!r} not found")
     module_name = f"solver_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"the plugin {str(path)!r} is no Python file: give a FILE.py")
+        raise ValueError(f"the plugin {str(path)!r} is not a Python file: give a FILE.py")
     before = dict(SOLVERS)
     try:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
         names = tuple(name for name in SOLVERS if SOLVERS[name] is not before.get(name))
         for name in names:
             if name in before and before[name].fill.__module__ != module_name:
-                raise ValueError(f"it registers {name!r}, which is another solver's name: choose a new one")
+                raise ValueError(f"it registers {name!r}, the name of an existing solver: choose a new name")
         if not names:
             raise ValueError("it registers no solver: decorate a function with @scoresde_fast.solver(...)")
-    except Exception as error:  # whatever the user's code does
+    except Exception as error:  # user code may raise anything
         SOLVERS.clear()
         SOLVERS.update(before)
-        said = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise ValueError(f"the plugin {str(path)!r} cannot be used: {said}") from error
+        message = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ValueError(f"the plugin {str(path)!r} cannot be used: {message}") from error
     return names

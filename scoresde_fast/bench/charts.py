@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages' charts as SVG: text stays text and takes the page's colour, on a light and on a dark page."""
+"""SVG charts of the pages; text remains text and takes the colour of a light or dark page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from scoresde_fast.bench.ranking import MeasuredCase, best_of_curve, competing
 from scoresde_fast.bench.results import BatchSeries, Comparison, MeasuredNetwork
 
-INK = "#123456"  # replaced by the colour of the page's text when the SVG is written
+INK = "#123456"  # placeholder for the text colour of the page; `_svg` replaces it
 OURS, THEIRS, FAINT = "#d9822b", "#6b8fb8", "#8a8f98"
 KINDS = ("#2f6f9f", "#4f9d8f", "#8fb569", "#c9a94b", "#b86b6b", "#8a6bb8", "#5f6b7a")
 CURVES = ("#d9822b", "#2f6f9f", "#4f9d8f", "#c0504d", "#8a6bb8", "#9a9a2b", "#d66fb0", "#6b7a8f", "#3aa9d6", "#8c5a3c")
@@ -38,13 +38,13 @@ STYLE: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.alpha": 0.3,
 }
-WORST = 100.0
-"""The upper edge of a chart of quality, as a multiple of the best; curves go on beyond it."""
+UPPER_EDGE = 100.0
+"""Upper limit of the quality axis, as a multiple of the smallest value."""
 COSTS = {"nfe": "network evaluations a sample", "seconds_per_1000": "seconds for 1000 samples"}
 
 
 def waterfall(network: MeasuredNetwork) -> Markup:
-    """Draw images a second of each variant as horizontal bars, with the multiple of the first."""
+    """Draw a bar for each variant: images a second, and the multiple of the first variant."""
     measured = network.measured
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(7.2, 0.6 + 0.34 * len(measured))
@@ -54,9 +54,9 @@ def waterfall(network: MeasuredNetwork) -> Markup:
         axes.invert_yaxis()
         axes.tick_params(left=False)
         axes.spines["left"].set_visible(False)
-        for place, line in enumerate(measured):
+        for y, line in enumerate(measured):
             text = f"{line.images_per_second:.3g}  ({line.against_first:.2f}x)"
-            axes.text(line.images_per_second + 0.01 * max(speeds), place, text, va="center")
+            axes.text(line.images_per_second + 0.01 * max(speeds), y, text, va="center")
         axes.set_xlim(0, 1.28 * max(speeds))
         axes.set_xlabel(f"images a second at {network.nfe} network evaluations an image")
         axes.grid(axis="x")
@@ -65,11 +65,11 @@ def waterfall(network: MeasuredNetwork) -> Markup:
 
 
 def against_batch(series: BatchSeries) -> Markup:
-    """Draw the time of an evaluation against the batch size, both logarithmic."""
+    """Draw the time of a network evaluation against the batch size, on logarithmic axes."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(8.0, 3.6)
         batches = sorted({point.batch for line in series.lines for point in line.points})
-        styles = (mark + dash for dash in ("-", "--", ":") for mark in "osD^v")
+        styles = (marker + dash for dash in ("-", "--", ":") for marker in "osD^v")
         for line, style in zip(series.lines, styles, strict=False):
             x, y = [point.batch for point in line.points], [point.ms_per_nfe for point in line.points]
             axes.plot(x, y, style, color=_colour(line.ours), label=line.name, linewidth=1.8)
@@ -86,31 +86,32 @@ def against_batch(series: BatchSeries) -> Markup:
 
 
 def roofline(network: MeasuredNetwork, ceilings: dict[str, Any]) -> Markup:
-    """Draw attainable and reached speed against operations a byte.
+    """Draw the attainable and the measured speed against the arithmetic intensity, in operations a byte.
 
-    Circles on the roof are the network's kinds of operations, the heaviest first, with their share of the work. Squares
-    are variants, at the intensity of the whole network.
+    Circles on the roof are the network's main kinds of operations with their share of the work. Squares are variants,
+    at the intensity of the whole network.
     """
-    peak, copy = 1e3 * ceilings["matmul_tflops"], ceilings["copy_gb_per_s"]
+    peak, bandwidth = 1e3 * ceilings["matmul_tflops"], ceilings["copy_gb_per_s"]
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(6.4, 3.6)
         work = sum(share.gflop for share in network.operations)
-        whole = work / sum(share.gbyte for share in network.operations)
+        network_intensity = work / sum(share.gbyte for share in network.operations)
         heavy = [share for share in network.operations if share.gflop >= 0.02 * work]
         intensities = [share.gflop / share.gbyte for share in heavy]
-        corner = peak / copy
-        low, high = 0.3 * min(whole, *intensities, corner), 3 * max(whole, *intensities, corner)
-        axes.plot([low, corner, high], [low * copy, peak, peak], color=INK, linewidth=1.4)
+        corner = peak / bandwidth
+        shown = [network_intensity, *intensities, corner]
+        low, high = 0.3 * min(shown), 3 * max(shown)
+        axes.plot([low, corner, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.4)
         for share, intensity, colour in zip(heavy, intensities, KINDS, strict=False):
             name = f"{share.kind} {share.resolution}²" if share.resolution else share.kind
             label = f"{name}, {share.gflop / work:.0%}"
-            axes.scatter([intensity], [min(peak, intensity * copy)], s=70, color=colour, label=label, zorder=3)
+            axes.scatter([intensity], [min(peak, intensity * bandwidth)], s=70, color=colour, label=label, zorder=3)
         measured = sorted(network.measured, key=lambda line: line.images_per_second)
         for line in measured:
-            axes.scatter([whole], [1e3 * line.tflops], marker="s", s=26, color=_colour(line.ours))
+            axes.scatter([network_intensity], [1e3 * line.tflops], marker="s", s=26, color=_colour(line.ours))
         for line in (measured[0], measured[-1]):
-            place = (whole, 1e3 * line.tflops)
-            axes.annotate(line.name, place, xytext=(-7, -3), textcoords="offset points", ha="right", fontsize=9)
+            point = (network_intensity, 1e3 * line.tflops)
+            axes.annotate(line.name, point, xytext=(-7, -3), textcoords="offset points", ha="right", fontsize=9)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(low, high)
@@ -127,10 +128,10 @@ def roofline(network: MeasuredNetwork, ceilings: dict[str, Any]) -> Markup:
 
 
 def quality(result: Comparison, cost: str) -> Markup:
-    """Draw the distance against ``cost``, with the Pareto front, the floor and the reference."""
+    """Draw the distance to the data against ``cost``, with the Pareto front, the floor and the reference."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(10.4, 4.8)
-        front = [result.lines[place] for place in result.ranking.fronts[cost]]
+        front = [result.lines[index] for index in result.ranking.fronts[cost]]
         x, y = [case.value(cost) for case in front], [case.quality for case in front]
         axes.plot(x, y, color=FAINT, alpha=0.35, linewidth=9, solid_capstyle="round", label="Pareto front")
         errors = [case.standard_error for case in front]
@@ -145,46 +146,46 @@ def quality(result: Comparison, cost: str) -> Markup:
 
 
 def flow_error(result: Comparison) -> Markup | None:
-    """Draw the error of each deterministic solver to the converged flow; None where none was measured."""
+    """Draw the error of each deterministic solver to the converged flow; return None if none was measured."""
     if all(case.flow_error is None for case in result.lines):
         return None
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(10.4, 4.8)
         errors = _curves(axes, result, "nfe", "flow_error")
-        return _finish(figure, axes, result, "nfe", errors, "RMS error to the converged flow", worst=1e6)
+        return _finish(figure, axes, result, "nfe", errors, "RMS error to the converged flow", upper_edge=1e6)
 
 
 def _curves(axes: Axes, result: Comparison, cost: str, value: str) -> list[float]:
-    """Draw a curve for each solver, the best at the end first in the legend; return the values."""
+    """Draw a curve for each solver, and return the values; the legend is sorted by the last value of each curve."""
     styles = _styles(result)
     curves = best_of_curve([case for case in result.lines if case.value(cost) < math.inf], value)
-    rest = "other solvers"
+    other_label = "other solvers"
     for name, curve in sorted(curves.items(), key=lambda item: (item[0] not in styles, item[1][-1].value(value))):
         points = sorted((case.value(cost), case.value(value)) for case in curve)
         x, y = [point[0] for point in points], [point[1] for point in points]
         if name in styles:
             axes.plot(x, y, label=name, linewidth=1.6, markersize=5, **styles[name])
         else:
-            axes.plot(x, y, label=rest, color=FAINT, alpha=0.5, linewidth=0.8, zorder=1)
-            rest = "_" + rest.lstrip("_")  # once in the legend
+            axes.plot(x, y, label=other_label, color=FAINT, alpha=0.5, linewidth=0.8, zorder=1)
+            other_label = "_"  # only the first one is in the legend
     return [case.value(value) for curve in curves.values() for case in curve]
 
 
 def _styles(result: Comparison) -> dict[str, dict[str, Any]]:
-    """Choose colour, marker and dash of the main curves, the same in every chart; noisy solvers are dashed.
+    """Return colour, marker and dash of the main curves, the same in every chart; stochastic solvers are dashed.
 
-    Main curves are the user's own, and those that come nearest to the best at some budget.
+    The main curves are the user's own, and those that come closest to the best quality at some budget.
     """
     curves = best_of_curve(result.lines)
 
-    def behind(case: MeasuredCase) -> float:
-        within = [other.quality for other in competing(result.lines) if other.nfe <= case.nfe]
-        return case.quality / min(within) - (case.solver in result.own)
+    def relative_quality(case: MeasuredCase) -> float:
+        best = min(other.quality for other in competing(result.lines) if other.nfe <= case.nfe)
+        return case.quality / best - (case.solver in result.own)
 
-    nearest = {name: min(map(behind, curve)) for name, curve in curves.items()}
-    main = sorted(sorted(nearest, key=lambda name: nearest[name])[: len(CURVES)])
+    closest = {name: min(map(relative_quality, curve)) for name, curve in curves.items()}
+    main = sorted(sorted(closest, key=lambda name: closest[name])[: len(CURVES)])
     return {
-        name: {"color": colour, "marker": marker, "linestyle": "-" if curves[name][0].flow else "--"}
+        name: {"color": colour, "marker": marker, "linestyle": "-" if curves[name][0].probability_flow else "--"}
         for name, colour, marker in zip(main, CURVES, MARKERS, strict=False)
     }
 
@@ -196,19 +197,19 @@ def _finish(
     cost: str,
     values: Sequence[float],
     label: str,
-    worst: float = WORST,
+    upper_edge: float = UPPER_EDGE,
 ) -> Markup:
-    """Add logarithmic axes, a grid and the legend."""
+    """Add logarithmic axes, a grid and the legend, and return the SVG."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     if values:
-        axes.set_ylim(0.7 * min(values), min(1.4 * max(values), worst * min(values)))
+        axes.set_ylim(0.7 * min(values), min(1.4 * max(values), upper_edge * min(values)))
     if cost == "nfe":
         budgets = sorted({case.budget for case in result.lines if case.budget})
-        most = max((case.nfe for case in competing(result.lines)), default=0)
+        highest_nfe = max((case.nfe for case in competing(result.lines)), default=0)
         round_counts = [step * 10**power for power in range(4) for step in (1, 2, 5)]
-        beyond = [count for count in round_counts if max(budgets, default=0) < count <= most]
-        axes.set_xticks([*budgets, *beyond], [str(count) for count in (*budgets, *beyond)])
+        ticks = [*budgets, *(count for count in round_counts if max(budgets, default=0) < count <= highest_nfe)]
+        axes.set_xticks(ticks, [str(count) for count in ticks])
     for axis in (axes.yaxis, *([] if cost == "nfe" else [axes.xaxis])):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
@@ -222,7 +223,7 @@ def _finish(
 
 
 def fid_curve(curve: Sequence[tuple[int, float]]) -> Markup:
-    """Draw FID against the reciprocal of the number of images, in which its bias is linear at first order."""
+    """Draw FID against 1 / images, in which its bias is linear to first order."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(6.4, 3.4)
         counts, values = zip(*curve, strict=True)
@@ -249,7 +250,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, title: str) -> Markup:
-    """Return the figure as an SVG element, without header, metadata and addresses."""
+    """Return the figure as an SVG element, without header, metadata and namespaces."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()

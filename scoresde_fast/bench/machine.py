@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measured machine: its name, clocks, versions, and the peak speeds that it reaches in the same process."""
+"""The measured machine: its name, clocks and versions, and the peak rates that it reaches in the same process."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ SMI_FIELDS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "power.l
 
 
 def provenance() -> dict[str, Any]:
-    """Return the record that accompanies every published figure: command, date, device and versions."""
+    """Return command, date, device and versions, which are stored with each result."""
     return {"command": command_line(), "date": date.today().isoformat(), "device": device_info()}
 
 
 def device_info() -> dict[str, Any]:
-    """Return the device, its present clocks, and the versions."""
-    found_versions: dict[str, Any] = versions("torch", "triton")
+    """Return the CPU, GPU 0 if there is one with its current clocks, and the versions."""
+    libraries: dict[str, Any] = versions("torch", "triton")
     info: dict[str, Any] = {
         "cpu": cpu_name(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "versions": found_versions,
+        "versions": libraries,
     }
     if torch.cuda.is_available():
-        found_versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-        found = torch.cuda.get_device_properties(0)
-        info |= {"gpu": found.name, "multiprocessors": found.multi_processor_count, "nvidia-smi": _smi()}
+        libraries |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        gpu = torch.cuda.get_device_properties(0)
+        info |= {"gpu": gpu.name, "multiprocessors": gpu.multi_processor_count, "nvidia-smi": _smi()}
     return info
 
 
 def device_name(device: torch.device, *, with_threads: bool = True) -> str:
-    """Return the device's name for a title; a CPU's has the instruction set and, on request, PyTorch's threads."""
+    """Return the device's name for a title; a CPU's with the instruction set and, by default, the threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).name
     threads = torch.get_num_threads()
@@ -50,72 +50,72 @@ def device_name(device: torch.device, *, with_threads: bool = True) -> str:
 
 
 def cpu_name() -> str:
-    """Return the processor's name, or its architecture where the system does not give a name."""
+    """Return the processor's name, or its architecture if the system does not give a name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _smi() -> dict[str, str] | str:
+    """Return `SMI_FIELDS` of GPU 0, or why they are unavailable."""
     command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return f"absent: {error}"
-    return dict(zip(SMI_FIELDS, said.strip().split(", "), strict=False))
+        return f"unavailable: {error}"
+    return dict(zip(SMI_FIELDS, output.strip().split(", "), strict=False))
 
 
-def ceilings(device: torch.device) -> dict[str, Any]:
+def peak_rates(device: torch.device) -> dict[str, Any]:
     """Measure the device's peaks: ``copy_gb_per_s``, and ``matmul_tflops`` in ``matmul_dtype``.
 
-    The matrix product is in bfloat16 on a GPU and in float32 on a CPU, on all of PyTorch's threads.
+    The matrix product is in bfloat16 on a GPU, and in float32 on a CPU with all of PyTorch's threads.
     """
-    if device.type == "cuda":
-        dtype, peak, copy = torch.bfloat16, matmul_peak(device=device), copy_bandwidth(device=device)
-    else:
-        dtype, peak = torch.float32, matmul_peak((1024, 2048), torch.float32, device)
-        copy = copy_bandwidth(0.25, device)
-    return {"copy_gb_per_s": copy, "matmul_tflops": peak, "matmul_dtype": str(dtype).removeprefix("torch.")}
+    on_gpu = device.type == "cuda"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    return {
+        "copy_gb_per_s": copy_bandwidth(2.0 if on_gpu else 0.25, device),
+        "matmul_tflops": matmul_peak((4096, 8192, 12288) if on_gpu else (1024, 2048), dtype, device),
+        "matmul_dtype": str(dtype).removeprefix("torch."),
+    }
 
 
-def highest(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the highest of several `ceilings` of one run; ``steady`` is False where a peak fell by over a fifth."""
-    found = dict(readings[0])
-    for key in ("copy_gb_per_s", "matmul_tflops"):
-        found[key] = max(reading[key] for reading in readings)
+def highest_rates(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the highest of several `peak_rates`; ``steady`` is False if the matmul peak varied by over 20 %."""
+    highest = {key: max(reading[key] for reading in readings) for key in ("copy_gb_per_s", "matmul_tflops")}
     lowest = min(reading["matmul_tflops"] for reading in readings)
-    return found | {"readings": len(readings), "steady": lowest >= 0.8 * found["matmul_tflops"]}
+    steady = lowest >= 0.8 * highest["matmul_tflops"]
+    return {**readings[0], **highest, "readings": len(readings), "steady": steady}
 
 
 @cache
 def bfloat16_is_fast(device: torch.device) -> bool:
-    """Measure whether the device multiplies bfloat16 matrices at least as fast as float32 ones."""
+    """Return whether the device multiplies bfloat16 matrices at least as fast as float32 ones; measured on a CPU."""
     if device.type == "cuda":
         return True
-    size = (512,)
-    return matmul_peak(size, torch.bfloat16, device) >= matmul_peak(size, torch.float32, device)
+    sizes = (512,)
+    return matmul_peak(sizes, torch.bfloat16, device) >= matmul_peak(sizes, torch.float32, device)
 
 
-def copy_bandwidth(gigabytes: float = 2.0, device: torch.device | str = "cuda") -> float:
-    """Measure the GB/s of a copy on the device, reads plus writes; a GPU copies at least one GB."""
-    on_gpu = torch.device(device).type == "cuda"
-    source = torch.ones(int((max(gigabytes, 1.0) if on_gpu else gigabytes) * 1e9) // 4, device=device)
+def copy_bandwidth(gigabytes: float, device: torch.device | str) -> float:
+    """Measure the GB/s of a copy on the device, reads plus writes."""
+    source = torch.ones(int(gigabytes * 1e9) // 4, device=device)
     target = torch.empty_like(source)
-    calls = {"copy": lambda: target.copy_(source)}
-    seconds = gpu_seconds(calls)["copy"] if on_gpu else interleaved(calls, rounds=5, warm=1)["copy"][1]
+    seconds = _median_seconds(lambda: target.copy_(source), rounds=5, on_gpu=source.is_cuda)
     return 2 * source.nbytes / seconds / 1e9
 
 
-def matmul_peak(
-    sizes: Sequence[int] = (4096, 8192, 12288),
-    dtype: torch.dtype = torch.bfloat16,
-    device: torch.device | str = "cuda",
-) -> float:
-    """Measure the best TFLOP/s of a square product of random normal matrices over ``sizes``."""
+def matmul_peak(sizes: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> float:
+    """Measure the highest TFLOP/s of a product of square random matrices over ``sizes``."""
     best = 0.0
     for size in sizes:
         a, b, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
-        calls: dict[str, Callable[..., Any]] = {"matmul": partial(torch.mm, a, b, out=out)}
-        seconds = gpu_seconds(calls)["matmul"] if out.is_cuda else interleaved(calls, rounds=7)["matmul"][1]
+        seconds = _median_seconds(partial(torch.mm, a, b, out=out), rounds=7, on_gpu=out.is_cuda)
         best = max(best, 2 * size**3 / seconds / 1e12)
     return best
+
+
+def _median_seconds(function: Callable[[], Any], *, rounds: int, on_gpu: bool) -> float:
+    """Return the median seconds of a call; ``rounds`` applies to a CPU."""
+    calls = {"call": function}
+    return gpu_seconds(calls)["call"] if on_gpu else interleaved(calls, rounds)["call"].median

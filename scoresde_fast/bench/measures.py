@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures of samples: their distance to the data, its standard error, and the error to the converged flow.
 
-The standard error comes from disjoint halves A, B of the samples. Over many ways to halve them, half the root mean
-square of q(A) - q(B) is the standard error of q of all samples: a half has twice the variance, and A and B are
-independent. All candidates are halved alike, so the same holds for the difference of two that share their seeds.
+The standard error comes from random disjoint halves A, B of the samples. The quality q of a half has twice the variance
+of the quality of all samples, and A and B are independent, so the standard error is half the root mean square of
+q(A) - q(B). All candidates are halved alike, so the same holds for the difference of two with the same seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
@@ -27,15 +27,15 @@ from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, Array, SubVPSDE
 from scoresde_fast.solvers import make_grid
 
 IMAGE_SHAPE = (3, SIZE, SIZE)
-"""The images that digits-features takes."""
+"""The image shape of digits-features."""
 HALVINGS = 16
-LEAST_SAMPLES = 4
-"""The fewest samples whose halves have a covariance."""
+MIN_SAMPLES = 4
+"""Smallest number of samples whose halves have a covariance."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """The ``quality`` of samples (smaller is better), q(A) - q(B) of every halving, and further measures."""
+    """The ``quality`` of samples (smaller is better), q(A) - q(B) for each halving, and further measures."""
 
     quality: float
     half_differences: list[float]
@@ -50,34 +50,34 @@ class Measure(Protocol):
 
     @property
     def floor(self) -> float:
-        """The quality of samples of the data itself."""
+        """The quality of samples from the data distribution itself."""
         ...
 
     @property
     def chance(self) -> float:
-        """The largest quality that exact draws reach by chance; 0 where it is unknown."""
+        """The largest distance that exact samples have by chance; 0 if it is unknown."""
         ...
 
     def __call__(self, samples: Tensor) -> Score: ...
 
 
 class Wasserstein:
-    """The 2-Wasserstein distance to the mixture: sorted samples against exact quantiles."""
+    """2-Wasserstein distance to the mixture: sorted samples against exact quantiles."""
 
     name: ClassVar[str] = "2-Wasserstein distance to the data"
     floor_name: ClassVar[str] = "exact draws"
 
     def __init__(self, samples: int) -> None:
-        exact = [wasserstein(exact_draws(samples, seed)) for seed in range(16)]
-        self.floor = float(np.mean(exact))
-        self.chance = max(exact)
+        distances = [wasserstein(exact_draws(samples, seed)) for seed in range(16)]
+        self.floor = float(np.mean(distances))
+        self.chance = max(distances)
 
     def __call__(self, samples: Tensor) -> Score:
         return halved(samples.flatten().double().cpu().numpy(), wasserstein)
 
 
 class Frechet:
-    """The Frechet distance to the digits in the features of digits-features, with recognised digits and tints."""
+    """Frechet distance to the digits in the features of digits-features, and shares of recognised digits and tints."""
 
     name: ClassVar[str] = "Frechet distance to the data"
     floor_name: ClassVar[str] = "halves of the data"
@@ -91,18 +91,18 @@ class Frechet:
         self.floor = gaussian_distance(*_gaussian(halves[0]), *_gaussian(halves[1]))
 
     def __call__(self, samples: Tensor) -> Score:
-        found = halved(extract_features(samples), lambda part: gaussian_distance(*_gaussian(part), *self._data))
+        score = halved(extract_features(samples), lambda part: gaussian_distance(*_gaussian(part), *self._data))
         report = self._recogniser.report(samples)
-        more = {"recognised": report.recognised, "tint_matches": report.tint_matches}
-        return Score(found.quality, found.half_differences, more)
+        return replace(score, more={"recognised": report.recognised, "tint_matches": report.tint_matches})
 
 
 def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the covariance."""
     return features.mean(0), features.T.cov()
 
 
 def halved(values: Any, quality: Callable[[Any], float]) -> Score:
-    """Score (N, ...) values and their halves; an odd value is in no half."""
+    """Return the score of N values from all and from halves; if N is odd, each halving leaves one value out."""
     half = len(values) // 2
     differences = []
     for seed in range(HALVINGS):
@@ -112,16 +112,16 @@ def halved(values: Any, quality: Callable[[Any], float]) -> Score:
 
 
 def standard_error(half_differences: Sequence[float]) -> float:
-    """Return the standard error of the quality of all samples, from the differences of their halves."""
+    """Return the standard error of a quality from the differences between halves."""
     return float(np.sqrt(np.mean(np.square(half_differences))) / 2)
 
 
 def paired_standard_error(half_differences: Sequence[float], others: Sequence[float]) -> float:
-    """Return the standard error of the difference of two candidates' qualities."""
+    """Return the standard error of the difference between two candidates' qualities."""
     return standard_error(np.subtract(half_differences, others).tolist())
 
 
-# The mixture of Gaussians on a line, a model whose score is exact.
+# A one-dimensional Gaussian mixture, a model with an exact score.
 
 WEIGHTS, MEANS, STD = (0.3, 0.5, 0.2), (-0.8, -0.1, 0.6), 0.05
 MIXTURES: dict[str, type[SDE]] = {
@@ -130,11 +130,11 @@ MIXTURES: dict[str, type[SDE]] = {
     "mixture-subvp": SubVPSDE,
     "mixture-cld": CLDSDE,
 }
-"""By name, with the SDE's default noise levels."""
+"""SDEs of the mixtures by name, with their default noise levels."""
 
 
 def mixture(name: str) -> GaussianMixture:
-    """Return .3 N(-.8) + .5 N(-.1) + .2 N(.6) of deviation .05 under the SDE of ``name``; a sample is one number."""
+    """Return the model of scalars .3 N(-.8) + .5 N(-.1) + .2 N(.6) with std .05, on the SDE of ``name``."""
     means = torch.tensor(MEANS, dtype=torch.float64).view(-1, 1, 1, 1)
     return GaussianMixture(MIXTURES[name](), WEIGHTS, means, [STD] * len(MEANS), is_image=False)
 
@@ -146,19 +146,19 @@ def wasserstein(values: Array) -> float:
 
 @lru_cache(maxsize=4)
 def quantiles(count: int) -> Array:
-    """Return the mixture's quantiles at (i + 1/2) / count, by bisection to the last bit."""
-    wanted = torch.from_numpy((np.arange(count) + 0.5) / count)
-    lower, upper = (torch.full_like(wanted, edge) for edge in (min(MEANS) - 12 * STD, max(MEANS) + 12 * STD))
+    """Return the mixture's quantiles at (i + 1/2) / count, by bisection to machine precision."""
+    targets = torch.from_numpy((np.arange(count) + 0.5) / count)
+    lower, upper = (torch.full_like(targets, edge) for edge in (min(MEANS) - 12 * STD, max(MEANS) + 12 * STD))
     for _ in range(60):
         middle = (lower + upper) / 2
-        below = sum(w * torch.special.ndtr((middle - m) / STD) for w, m in zip(WEIGHTS, MEANS, strict=True)) < wanted
-        lower, upper = torch.where(below, middle, lower), torch.where(below, upper, middle)
-    found: Array = ((lower + upper) / 2).numpy()
-    return found
+        cdf = sum(w * torch.special.ndtr((middle - m) / STD) for w, m in zip(WEIGHTS, MEANS, strict=True))
+        lower, upper = torch.where(cdf < targets, middle, lower), torch.where(cdf < targets, upper, middle)
+    quantile: Array = ((lower + upper) / 2).numpy()
+    return quantile
 
 
 def exact_draws(count: int, seed: int) -> Array:
-    """Return ``count`` draws of the mixture itself."""
+    """Return ``count`` samples from the mixture itself."""
     generator = np.random.default_rng(seed)
     draws: Array = generator.choice(MEANS, count, p=WEIGHTS) + STD * generator.normal(size=count)
     return draws
@@ -167,13 +167,13 @@ def exact_draws(count: int, seed: int) -> Array:
 # The converged probability flow, in float64 with many steps.
 
 STEPS = 256
-PARTICLES = 1024
-"""The number of seeds, the first ones, whose flow is computed."""
+MAX_FLOW_SEEDS = 1024
+"""The flow is computed for at most this number of seeds, the first ones."""
 
 
 @dataclass(frozen=True)
 class RungeKutta:
-    """An explicit Runge-Kutta method: coefficients of the earlier slopes in every stage but the first, and weights."""
+    """An explicit Runge-Kutta method: rows of the Butcher matrix from the second stage on, and weights."""
 
     stages: tuple[tuple[float, ...], ...]
     weights: tuple[float, ...]
@@ -186,11 +186,11 @@ KUTTA_3 = RungeKutta(((1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6))
 
 @dataclass(frozen=True, eq=False)
 class ConvergedFlow:
-    """The data parts (N, C, H, W) of the probability flow's end at eps, from the priors of the first N seeds.
+    """The solution of the probability flow at eps, from the priors of the first N seeds.
 
     Attributes:
-        end: by `CLASSICAL_4`.
-        gap: root mean square difference from `KUTTA_3` with twice the steps; smaller errors mean nothing.
+        end: data part of the states (N, C, H, W), by `CLASSICAL_4`.
+        gap: root mean square difference from `KUTTA_3` with twice the steps: the accuracy of ``end``.
     """
 
     end: Tensor
@@ -198,34 +198,34 @@ class ConvergedFlow:
 
     @classmethod
     def of(cls, model: ScoreFunction, samples: int) -> ConvergedFlow:
-        """Solve the flow of ``samples`` seeds, at most `PARTICLES`."""
-        noise = Noise(0, torch.arange(min(samples, PARTICLES)))
+        """Solve the flow for the seeds of ``samples`` samples, at most `MAX_FLOW_SEEDS`."""
+        noise = Noise(0, torch.arange(min(samples, MAX_FLOW_SEEDS)))
         start = model.prior(noise.normal(0, model.state_shape)).double()
         ends = [solve(model, start, method, n) for method, n in ((CLASSICAL_4, STEPS), (KUTTA_3, 2 * STEPS))]
         end, other = (states.chunk(model.sde.parts, dim=1)[0] for states in ends)
         return cls(end, _root_mean_square(end - other))
 
     def error(self, end: Tensor) -> float:
-        """Return the root mean square distance of a solver's end (N, C, H, W)."""
+        """Return the root mean square error of a solver's solution (N, C, H, W)."""
         return _root_mean_square(end.to(self.end) - self.end)
 
     @property
     def seeds(self) -> Sequence[int]:
-        """The seeds of the N samples."""
+        """The seeds of the solution."""
         return range(len(self.end))
 
 
 @torch.no_grad()
 def solve(model: ScoreFunction, x: Tensor, method: RungeKutta, steps: int) -> Tensor:
-    """Solve from states (N, ...) at T to eps; the steps are even in a root of the noise-to-signal ratio."""
+    """Solve the flow from states (N, ...) at T to eps, on the grid "karras"."""
     sde = model.sde
     grid = make_grid("karras", sde, steps, sde.sampling_eps)
     fractions = [0.0, *(sum(stage) for stage in method.stages)]
     for t, dt in zip(grid.times, grid.dt, strict=True):
         slopes: list[Tensor] = []
         for fraction, stage in zip(fractions, ((), *method.stages), strict=True):
-            here = x - dt * sum((a * slope for a, slope in zip(stage, slopes, strict=True)), torch.zeros_like(x))
-            slopes.append(model.probability_flow(here, torch.full((len(x),), t - fraction * dt, dtype=x.dtype)))
+            stage_x = x - dt * sum((a * slope for a, slope in zip(stage, slopes, strict=True)), torch.zeros_like(x))
+            slopes.append(model.probability_flow(stage_x, torch.full((len(x),), t - fraction * dt, dtype=x.dtype)))
         x = x - dt * sum((w * slope for w, slope in zip(method.weights, slopes, strict=True)), torch.zeros_like(x))
     return x
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results as pages of HTML; each page is one file that needs no other."""
+"""HTML pages of results; each page is one self-contained file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LIBRARIES = ("matplotlib", "jinja2")
 
 
 def require_libraries() -> None:
-    """Raise `MissingPackageError` unless pages can be made here."""
+    """Raise `MissingPackageError` unless the libraries of pages are installed."""
     require_packages("the page of --html", *LIBRARIES)
 
 
 def write_html(result: BenchResult | Comparison | Evaluation, path: Path) -> None:
-    """Write the page of a result and make its folder; the errors of `require_libraries`."""
+    """Write the page of a result and create its folder; raises the errors of `require_libraries`."""
     page = render(result)
     make_folder(path.parent)
     with replacing(path) as file:
@@ -36,7 +36,7 @@ def write_html(result: BenchResult | Comparison | Evaluation, path: Path) -> Non
 
 
 def render(result: BenchResult | Comparison | Evaluation) -> str:
-    """Return the page of a result; the errors of `require_libraries`."""
+    """Return the page of a result; raises the errors of `require_libraries`."""
     require_libraries()
     from jinja2 import Environment, PackageLoader
 
@@ -60,28 +60,28 @@ def figures(value: float | None, digits: int = 3) -> str:
 
 
 def _sampling(result: BenchResult) -> dict[str, Any]:
-    """Return each network's waterfall and roofline, and the charts against the batch size."""
+    """Return the template's values: charts of each network, and charts against the batch size."""
     from scoresde_fast.bench import charts
 
-    pictures = {
+    network_charts = {
         network.name: (charts.waterfall(network), charts.roofline(network, result.ceilings))
         for network in result.networks
     }
     batches = [(series.name, charts.against_batch(series)) for series in result.batches]
-    return {"result": result, "pictures": pictures, "batches": batches}
+    return {"result": result, "charts": network_charts, "batches": batches}
 
 
 def _solvers(result: Comparison) -> dict[str, Any]:
-    """Return the charts, the best of each solver at each budget, and the lists of all cases."""
+    """Return the template's values: charts, the best case of each solver at each budget, and lists of all cases."""
     from scoresde_fast.bench import charts
 
-    places = {place for front in result.ranking.fronts.values() for place in front}
-    measured = [(case, place in places) for place, case in enumerate(result.lines) if not case.diverged]
+    on_front = {index for front in result.ranking.fronts.values() for index in front}
+    measured = [(case, index in on_front) for index, case in enumerate(result.lines) if not case.diverged]
     diverged = [UnmeasuredCase(**case.case_fields(), reason="diverged") for case in result.lines if case.diverged]
     return {
         "result": result,
         "charts": {cost: charts.quality(result, cost) for cost in charts.COSTS if competing(result.lines, cost)},
-        "worst": f"{charts.WORST:g}",
+        "upper_edge": f"{charts.UPPER_EDGE:g}",
         "flow_error": charts.flow_error(result),
         "table": best_table(result),
         "lines": sorted(measured, key=lambda item: (item[0].nfe, item[0].quality)),
@@ -94,14 +94,14 @@ def _solvers(result: Comparison) -> dict[str, Any]:
 
 
 class Cell(NamedTuple):
-    """A curve's best case within a budget; ``mark``: "best" or "tied" among all curves, or neither."""
+    """A curve's best case within a budget; ``mark`` is "best" or "tied" if it is so among all curves, else empty."""
 
     case: MeasuredCase
     mark: str
 
 
 def best_table(result: Comparison) -> dict[str, list[Cell | None]]:
-    """Return the `Cell` of each curve and budget, by the curve's name; the curves that end best come first."""
+    """Return a `Cell` for each budget, by the name of the curve, sorted by quality at the largest budget."""
     rows = {
         name: [_cell(result, curve, best) for best in result.ranking.by_nfe]
         for name, curve in best_of_curve(result.lines).items()
@@ -115,28 +115,28 @@ def _cell(result: Comparison, curve: Sequence[MeasuredCase], best: Best) -> Cell
     if not within:
         return None
     case = min(within, key=lambda case: case.quality)
-    place = result.lines.index(case)
-    return Cell(case, "best" if place == best.best else "tied" if place in best.tied else "")
+    index = result.lines.index(case)
+    return Cell(case, "best" if index == best.best else "tied" if index in best.tied else "")
 
 
 def _grouped(cases: Sequence[UnmeasuredCase]) -> list[tuple[str, str]]:
-    """Join the cases of one name and reason: return names, and grids, orders and budgets with the reason."""
+    """Group cases by name and reason: return (name, "grids ...; orders ...; budgets ...; reason") of each group."""
     groups: dict[tuple[str, str], list[UnmeasuredCase]] = {}
     for case in cases:
         groups.setdefault((case.name, case.reason), []).append(case)
-    found = []
+    lines = []
     for (name, reason), group in groups.items():
         parts = []
         for key in ("grid", "order", "budget"):
             values = dict.fromkeys(getattr(case, key) for case in group)
-            if known := [str(value) for value in values if value is not None]:
-                parts.append(f"{key}s {', '.join(known)}")
-        found.append((name, "; ".join([*parts, reason])))
-    return found
+            if words := [str(value) for value in values if value is not None]:
+                parts.append(f"{key}s {', '.join(words)}")
+        lines.append((name, "; ".join([*parts, reason])))
+    return lines
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    """Return images, their neighbours in the training set, and the chart of FID against the number of images."""
+    """Return the template's values: images, nearest neighbours, and the chart of FID against the number of images."""
     from scoresde_fast.bench import charts
 
     result, neighbours = evaluation.result, evaluation.neighbours
@@ -165,7 +165,7 @@ def _neighbour_rows(samples: Tensor, neighbours: Neighbours) -> list[dict[str, A
 
 
 def _picture(images: Tensor, columns: int | None = None) -> str:
-    """(N, C, H, W) uint8 -> a grid as PNG in base64; other than 1 or 3 channels show the first."""
+    """Return images (N, C, H, W) uint8 as a grid, a base64 PNG; shows channel 0 unless C is 1 or 3."""
     if images.shape[1] not in (1, 3):
         images = images[:, :1]
     pixels = list(images.permute(0, 2, 3, 1).numpy())

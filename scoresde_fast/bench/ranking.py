@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measured cases and their ranking: curves, Pareto fronts, and the best within each budget with its ties."""
+"""Measured cases and their ranking: curves, Pareto fronts, and the best case and its ties within each budget."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from dataclasses import dataclass, field
 from scoresde_fast.bench.candidates import Case
 from scoresde_fast.bench.measures import paired_standard_error
 
-TIED = 2.0
+TIE_ERRORS = 2.0
 """Cases are tied if they differ by at most this number of standard errors of their difference."""
-NAMED = 5
-"""The number of ties that a sentence names."""
-NEAR = 1.1
-"""A case is near the reference up to this factor of its quality."""
+MAX_NAMED_TIES = 5
+"""Maximum number of ties that a sentence names."""
+NEAR_REFERENCE = 1.1
+"""A case is near the reference up to this multiple of the reference's quality."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredCase(Case):
-    """A case and its figures.
+    """A case and its measurements.
 
     Attributes:
-        digest: of the method; see `Prepared`.
-        steps: their number, where it is fixed.
-        nfe: mean number of network evaluations of a sample.
+        digest, steps: as of `Prepared`.
+        nfe: mean number of network evaluations a sample.
         seconds_per_1000, timed: seconds for 1000 samples, the median of ``timed`` rounds; None and 0 without timing.
-        quality: the distance to the data; infinite where the samples diverged.
-        standard_error: of the quality.
+        quality: distance to the data; infinite if the samples diverged.
+        standard_error: standard error of the quality.
         half_differences, more: as of `Score`.
-        flow_error: of a deterministic solver, the error to the converged probability flow, where that is known.
-        diverged: the reason, where the samples diverged.
+        flow_error: for probability-flow solvers, the error to the converged flow; None if it is unknown.
+        diverged: the reason if the samples diverged, else None.
     """
 
     digest: str
@@ -47,20 +46,20 @@ class MeasuredCase(Case):
     diverged: str | None = None
 
     def value(self, name: str) -> float:
-        """Return a field that is a number, infinite where it was not measured."""
-        found: float | None = getattr(self, name)
-        return math.inf if found is None else found
+        """Return a numeric field by its name, infinite if it was not measured."""
+        value: float | None = getattr(self, name)
+        return math.inf if value is None else value
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best case within a limit of cost; cases are places in the list of measured cases.
+    """The best case within a limit of cost; cases are given by their indices in the list of measured cases.
 
     Attributes:
-        limit: network evaluations of a sample, or seconds for 1000 samples.
-        best: the case of least distance.
-        tied: of every other curve, the best case that cannot be distinguished from it.
-        cheapest: the cheapest of the best and all cases tied with it.
+        limit: network evaluations a sample, or seconds for 1000 samples.
+        best: the case with the smallest distance.
+        tied: the best case of each other curve that has a case tied with ``best``.
+        cheapest: the cheapest case among the best and all cases tied with it.
     """
 
     limit: float
@@ -74,9 +73,9 @@ class Ranking:
     """The best cases.
 
     Attributes:
-        by_nfe, by_seconds: within each limit; limits of time at which nothing changes are left out. Cases without
-            timing are missing in all that concerns time.
-        fronts: by the field that is the cost, the Pareto front as places in the list of measured cases.
+        by_nfe, by_seconds: the best within each limit; time limits with the same best case as the limit before are
+            omitted, and rankings by time omit cases without timing.
+        fronts: Pareto front for each cost, "nfe" and "seconds_per_1000", as indices in the list of measured cases.
         sentences: the recommendations.
     """
 
@@ -87,39 +86,39 @@ class Ranking:
 
 
 def rank(cases: Sequence[MeasuredCase], budgets: Iterable[int], chance: float = 0.0) -> Ranking:
-    """Rank measured cases within each budget of evaluations, and within round limits of time.
+    """Rank measured cases within each budget of network evaluations, and within round time limits.
 
     Args:
         cases: the measured cases.
-        budgets: limits of network evaluations; the largest number that a case took is added.
-        chance: as of `Measure`: cases below it are tied.
+        budgets: limits of network evaluations; if a case exceeds all of them, the highest NFE of any case is added.
+        chance: as of `Measure`; cases whose quality is below it are tied.
     """
     limits = sorted(set(budgets))
-    most = max((math.ceil(case.nfe) for case in competing(cases)), default=0)
-    if limits and most > limits[-1]:
-        limits.append(most)
-    by_nfe = _bests(cases, "nfe", limits, chance)
+    highest_nfe = max((math.ceil(case.nfe) for case in competing(cases)), default=0)
+    if limits and highest_nfe > limits[-1]:
+        limits.append(highest_nfe)
+    by_nfe = _best_within_limits(cases, "nfe", limits, chance)
     by_seconds: list[Best] = []
-    for found in _bests(cases, "seconds_per_1000", _time_limits(cases), chance):
-        if not by_seconds or found.best != by_seconds[-1].best:
-            by_seconds.append(found)
+    for best in _best_within_limits(cases, "seconds_per_1000", _time_limits(cases), chance):
+        if not by_seconds or best.best != by_seconds[-1].best:
+            by_seconds.append(best)
     sentences = [
-        *(_recommendation(cases, found, f"{found.limit} evaluations") for found in by_nfe),
-        *(_recommendation(cases, found, f"{found.limit:g} s for 1000 samples") for found in by_seconds),
-        *_untimed(cases),
-        *_against_reference(cases, by_nfe),
+        *(_recommendation(cases, best, f"{best.limit} evaluations") for best in by_nfe),
+        *(_recommendation(cases, best, f"{best.limit:g} s for 1000 samples") for best in by_seconds),
+        *_note_on_untimed(cases),
+        *_comparison_with_reference(cases, by_nfe),
     ]
     fronts = {cost: pareto_front(cases, cost) for cost in ("nfe", "seconds_per_1000")}
     return Ranking(by_nfe, by_seconds, fronts, sentences)
 
 
 def competing(cases: Iterable[MeasuredCase], cost: str = "nfe") -> list[MeasuredCase]:
-    """Return the cases of known quality and cost, without the reference."""
+    """Return the cases with known quality and cost, except the reference."""
     return [case for case in cases if max(case.quality, case.value(cost)) < math.inf and not case.reference]
 
 
 def best_of_curve(cases: Iterable[MeasuredCase], value: str = "quality") -> dict[str, list[MeasuredCase]]:
-    """Return the curves by name: for each budget or tolerance the case of least ``value``, in order of evaluations."""
+    """Return the curves by name: the case with the smallest ``value`` at each budget or tolerance, sorted by NFE."""
     best: dict[tuple[str, int | None, float | None], MeasuredCase] = {}
     for case in competing(cases):
         key = (case.name, case.budget, case.tolerance)
@@ -132,12 +131,12 @@ def best_of_curve(cases: Iterable[MeasuredCase], value: str = "quality") -> dict
 
 
 def pareto_front(cases: Sequence[MeasuredCase], cost: str) -> list[int]:
-    """Return the places of the cases that no other beats at the same or a lower cost, the cheapest first."""
+    """Return the indices of the cases that no case of the same or a lower cost beats, the cheapest first."""
     front: list[int] = []
-    reached = math.inf
+    best_quality = math.inf
     for case in sorted(competing(cases, cost), key=lambda case: (case.value(cost), case.quality)):
-        if case.quality < reached:
-            reached = case.quality
+        if case.quality < best_quality:
+            best_quality = case.quality
             front.append(cases.index(case))
     return front
 
@@ -145,73 +144,71 @@ def pareto_front(cases: Sequence[MeasuredCase], cost: str) -> list[int]:
 def tied(case: MeasuredCase, other: MeasuredCase, chance: float = 0.0) -> bool:
     """Return whether two cases cannot be distinguished."""
     error = paired_standard_error(case.half_differences, other.half_differences)
-    apart = abs(case.quality - other.quality) > TIED * error
-    return not apart or max(case.quality, other.quality) <= chance
+    return abs(case.quality - other.quality) <= TIE_ERRORS * error or max(case.quality, other.quality) <= chance
 
 
-def _bests(cases: Sequence[MeasuredCase], cost: str, limits: Sequence[float], chance: float) -> list[Best]:
-    """Return the best case within each limit that a case keeps to."""
-    found = []
+def _best_within_limits(cases: Sequence[MeasuredCase], cost: str, limits: Sequence[float], chance: float) -> list[Best]:
+    """Return the best case within each limit, except limits that no case fits."""
+    bests = []
     for limit in limits:
         within = [case for case in competing(cases, cost) if case.value(cost) <= limit]
         within.sort(key=lambda case: case.quality)
         if within:
-            equal = [case for case in within if case is within[0] or tied(case, within[0], chance)]
-            first: dict[str, MeasuredCase] = {}
-            for case in equal:
-                first.setdefault(case.name, case)
-            best, *others = (cases.index(case) for case in first.values())
-            cheapest = min(equal, key=lambda case: case.value(cost))
-            found.append(Best(limit, best, others, cases.index(cheapest)))
-    return found
+            ties = [case for case in within if case is within[0] or tied(case, within[0], chance)]
+            first_of_curve: dict[str, MeasuredCase] = {}
+            for case in ties:
+                first_of_curve.setdefault(case.name, case)
+            best, *others = (cases.index(case) for case in first_of_curve.values())
+            cheapest = min(ties, key=lambda case: case.value(cost))
+            bests.append(Best(limit, best, others, cases.index(cheapest)))
+    return bests
 
 
 def _time_limits(cases: Sequence[MeasuredCase]) -> list[float]:
-    """Return 1, 2 and 5 times powers of ten, from the shortest to just above the longest time."""
-    took = [case.value("seconds_per_1000") for case in competing(cases, "seconds_per_1000")]
-    if not took:
+    """Return 1, 2 and 5 times powers of ten, from the shortest time to just above the longest."""
+    seconds = [case.value("seconds_per_1000") for case in competing(cases, "seconds_per_1000")]
+    if not seconds:
         return []
-    powers = range(math.floor(math.log10(min(took))), math.ceil(math.log10(max(took))) + 1)
+    powers = range(math.floor(math.log10(min(seconds))), math.ceil(math.log10(max(seconds))) + 1)
     limits = [float(f"{step}e{power}") for power in powers for step in (1, 2, 5)]
-    covering = next(limit for limit in limits if limit >= max(took))
-    return [limit for limit in limits if min(took) <= limit <= covering]
+    last = next(limit for limit in limits if limit >= max(seconds))
+    return [limit for limit in limits if min(seconds) <= limit <= last]
 
 
-def _recommendation(cases: Sequence[MeasuredCase], found: Best, limit: str) -> str:
-    sentence = f"Best within {limit}: {_with_figures(cases[found.best])}."
-    if found.tied:
-        names = [str(cases[place]) for place in found.tied]
-        if len(names) > NAMED:
-            names = [*names[:NAMED], f"{len(names) - NAMED} more"]
-        sentence += f" Indistinguishable from it: {', '.join(names)}."
-    if found.cheapest != found.best:
-        sentence += f" At the least cost: {_with_figures(cases[found.cheapest])}."
+def _recommendation(cases: Sequence[MeasuredCase], best: Best, limit: str) -> str:
+    sentence = f"Best within {limit}: {_describe(cases[best.best])}."
+    if best.tied:
+        names = [str(cases[index]) for index in best.tied]
+        if len(names) > MAX_NAMED_TIES:
+            names = [*names[:MAX_NAMED_TIES], f"{len(names) - MAX_NAMED_TIES} more"]
+        sentence += f" Tied with it: {', '.join(names)}."
+    if best.cheapest != best.best:
+        sentence += f" Cheapest of these: {_describe(cases[best.cheapest])}."
     return sentence
 
 
-def _untimed(cases: Sequence[MeasuredCase]) -> list[str]:
+def _note_on_untimed(cases: Sequence[MeasuredCase]) -> list[str]:
     total, timed = len(competing(cases)), len(competing(cases, "seconds_per_1000"))
     if timed in (0, total):
         return []
-    return [f"Of {total} candidates {timed} were timed; rankings by time leave out the others."]
+    return [f"{timed} of {total} candidates were timed; rankings by time omit the others."]
 
 
-def _against_reference(cases: Sequence[MeasuredCase], by_nfe: Sequence[Best]) -> list[str]:
-    """Compare the best of each budget with the reference, and name the first case that is near it."""
+def _comparison_with_reference(cases: Sequence[MeasuredCase], by_nfe: Sequence[Best]) -> list[str]:
+    """Compare the best case within each budget with the reference, and name the cheapest case that is near it."""
     reference = next((case for case in cases if case.reference and case.quality < math.inf), None)
     if reference is None or not by_nfe:
         return []
-    bests = [(found.limit, cases[found.best]) for found in by_nfe]
-    factors = [f"{case.quality / reference.quality:.3g} times it within {limit}" for limit, case in bests]
-    near = [case for case in competing(cases) if case.quality <= NEAR * reference.quality]
+    factors = [f"{cases[best.best].quality / reference.quality:.3g} (at most {best.limit} NFE)" for best in by_nfe]
+    near = [case for case in competing(cases) if case.quality <= NEAR_REFERENCE * reference.quality]
     first = min(near, key=lambda case: (case.nfe, case.quality), default=None)
-    reached = f"at the fewest evaluations: {_with_figures(first)}" if first else "none"
+    margin = f"within {NEAR_REFERENCE - 1:.0%} of the reference"
     return [
-        f"The reference is {_with_figures(reference)}. The best have {', '.join(factors)} evaluations. "
-        f"Within {NEAR - 1:.0%} of it, {reached}."
+        f"The reference is {_describe(reference)}. Best distance as a multiple of its distance: "
+        f"{', '.join(factors)}. {f'Cheapest {margin}: {_describe(first)}' if first else f'No case is {margin}'}."
     ]
 
 
-def _with_figures(case: MeasuredCase) -> str:
-    took = "" if case.seconds_per_1000 is None else f" and {case.seconds_per_1000:.3g} s for 1000"
-    return f"{case}, {case.quality:.4g} ± {case.standard_error:.2g} at {case.nfe:.4g} NFE{took}"
+def _describe(case: MeasuredCase) -> str:
+    time = "" if case.seconds_per_1000 is None else f" and {case.seconds_per_1000:.3g} s for 1000"
+    return f"{case}, {case.quality:.4g} ± {case.standard_error:.2g} at {case.nfe:.4g} NFE{time}"

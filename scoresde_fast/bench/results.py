@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of both benchmarks: dataclasses in the process, JSON on the disk. A field's name is its key in the JSON."""
+"""Results of both benchmarks: dataclasses, and their JSON. Field names are JSON keys, except those in `JSON_KEYS`."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,20 @@ from scoresde_fast.bench.candidates import Case
 from scoresde_fast.bench.ranking import Best, MeasuredCase, Ranking
 from scoresde_fast.files import make_folder, replacing
 
+JSON_KEYS = {"ranking": "verdict", "probability_flow": "flow"}
+"""Keys that differ from the fields' names, because older results have them."""
+JSON_FIELDS = {key: name for name, key in JSON_KEYS.items()}
+
 
 def write_json(result: dict[str, Any], path: Path) -> None:
-    """Write a result with floats rounded to five digits; make its folder."""
+    """Write a result with floats rounded to five significant digits; create its folder."""
     make_folder(path.parent)
     with replacing(path) as file:
         file.write((json.dumps(rounded(result), indent=1) + "\n").encode())
 
 
 def rounded(value: Any, digits: int = 5) -> Any:
-    """Round floats, also inside dictionaries and lists, to ``digits`` significant digits."""
+    """Return the value with all floats in it rounded to ``digits`` significant digits."""
     if isinstance(value, dict):
         return {key: rounded(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -32,18 +36,18 @@ def rounded(value: Any, digits: int = 5) -> Any:
 
 
 def error_sentence(error: Exception) -> str:
-    """Return an error's message on one line, with its type unless the message is written for the user."""
+    """Return an error's message on one line, with its type unless it is a ValueError or an ArithmeticError."""
     message = " ".join(str(error).split())[:300]
     return message if isinstance(error, ValueError | ArithmeticError) else f"{type(error).__name__}: {message}"
 
 
 @dataclass
 class Share:
-    """All operations of one kind at one resolution in one evaluation of a batch.
+    """The operations of one kind at one resolution in one network evaluation of a batch.
 
     Attributes:
         kind: "convolution", "resampling", "matrix product", "norm" or "pointwise".
-        resolution: height of the output; 0 for the matrix products of attention and the time embedding.
+        resolution: width of the output; 0 for outputs that are not images.
         gflop, gbyte: 10^9 operations and bytes.
     """
 
@@ -55,7 +59,7 @@ class Share:
 
 @dataclass(frozen=True)
 class LeftOutVariant:
-    """A variant that was not measured, and the reason."""
+    """A variant that was not measured; ``left_out`` is the reason."""
 
     name: str
     what: str
@@ -65,19 +69,21 @@ class LeftOutVariant:
 
 @dataclass(frozen=True)
 class MeasuredVariant:
-    """A variant and its figures.
+    """A variant and its measurements.
 
     Attributes:
-        images_per_second: of whole sampling runs; the median.
-        ms_per_nfe, ms_per_nfe_quartiles: milliseconds of a network evaluation of the batch.
-        readings: the number of timed runs.
-        seconds_to_first_images: preparation and the first run.
-        tflops: 10^12 operations of the plain network a second.
-        peak_memory_mib: on a GPU; None on a CPU.
-        psnr_db, max_error: of the images against the first variant's; None and 0 where they are equal.
-        stated_db, within_stated: the least PSNR that the variant states, and whether it is reached.
-        against_first: the speed as a multiple of the first variant's.
-        share_of_matmul_peak: ``tflops`` over the fastest matrix product; None until the run ends.
+        name, what, ours: as of `Variant`.
+        images_per_second: median over whole sampling runs.
+        ms_per_nfe, ms_per_nfe_quartiles: milliseconds per network evaluation of the batch: median, and lower and upper
+            quartile.
+        readings: number of timed runs.
+        seconds_to_first_images: seconds of the preparation and the first run.
+        tflops: 10^12 operations a second, counting the operations of the plain network.
+        peak_memory_mib: peak GPU memory; None on a CPU.
+        psnr_db, max_error: PSNR and largest error against the images of the first variant; None and 0 if identical.
+        stated_db, within_stated: minimum PSNR that the variant promises, and whether it is reached.
+        against_first: speed as a multiple of the first variant's.
+        share_of_matmul_peak: ``tflops`` divided by the device's peak matmul rate; None until the network is done.
     """
 
     name: str
@@ -103,14 +109,14 @@ class MeasuredNetwork:
     """A network and the speed of each variant.
 
     Attributes:
-        name: of an embedded model or a preset.
+        name: name of an embedded model or a preset.
         weights: "embedded" or "random".
-        parameters: their number.
-        gflop_per_image: 10^9 operations of an evaluation.
-        batch, nfe: images of a run, and network evaluations of each.
-        solver: the sampler's options.
-        operations: of an evaluation, by kind.
-        lines: the variants; the others are compared with the first.
+        parameters: number of parameters.
+        gflop_per_image: 10^9 operations of one network evaluation of an image.
+        batch, nfe: images a run, and network evaluations an image.
+        solver: options of the sampler.
+        operations: operations of one network evaluation of the batch, by kind.
+        lines: the variants; the first is the baseline of the others.
     """
 
     name: str
@@ -129,14 +135,14 @@ class MeasuredNetwork:
         return [line for line in self.lines if isinstance(line, MeasuredVariant)]
 
     def fastest(self, *, ours: bool) -> MeasuredVariant | None:
-        """Return the fastest of our variants, or of the others, among those that reach their stated error."""
-        fitting = [line for line in self.measured if line.ours == ours and line.within_stated]
-        return max(fitting, key=lambda line: line.images_per_second, default=None)
+        """Return the fastest of our variants, or of the others, among those within their stated error."""
+        accurate = [line for line in self.measured if line.ours == ours and line.within_stated]
+        return max(accurate, key=lambda line: line.images_per_second, default=None)
 
 
 @dataclass(frozen=True)
 class BatchPoint:
-    """The speed of a variant at one batch size."""
+    """Speed of a variant at one batch size."""
 
     batch: int
     ms_per_nfe: float
@@ -145,7 +151,7 @@ class BatchPoint:
 
 @dataclass(frozen=True)
 class BatchLine:
-    """The speed of one variant against the batch size."""
+    """Speed of one variant against the batch size."""
 
     name: str
     ours: bool
@@ -154,7 +160,7 @@ class BatchLine:
 
 @dataclass(frozen=True)
 class BatchSeries:
-    """The speed of several variants on one network against the batch size."""
+    """Speed of several variants on one network against the batch size."""
 
     name: str
     nfe: int
@@ -163,7 +169,7 @@ class BatchSeries:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The benchmark of sampling: its figures, its machine, command and versions."""
+    """The result of the sampling benchmark, with the command, the device and the versions."""
 
     title: str
     command: str
@@ -180,24 +186,26 @@ class BenchResult:
         write_json(asdict(self), path)
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> BenchResult:
+    def from_json(cls, values: Mapping[str, Any]) -> BenchResult:
         """Return the result that `write` has written."""
         networks = []
-        for network in kept["networks"]:
+        for network in values["networks"]:
             shares = [Share(**share) for share in network["operations"]]
             lines = [(LeftOutVariant if "left_out" in line else MeasuredVariant)(**line) for line in network["lines"]]
             networks.append(MeasuredNetwork(**{**network, "operations": shares, "lines": lines}))
         batches = []
-        for series in kept["batches"]:
-            points = [[BatchPoint(**point) for point in line["points"]] for line in series["lines"]]
-            curves = [BatchLine(**{**line, "points": own}) for line, own in zip(series["lines"], points, strict=True)]
+        for series in values["batches"]:
+            curves = [
+                BatchLine(**{**line, "points": [BatchPoint(**point) for point in line["points"]]})
+                for line in series["lines"]
+            ]
             batches.append(BatchSeries(**{**series, "lines": curves}))
-        return cls(**{**kept, "networks": networks, "batches": batches})
+        return cls(**{**values, "networks": networks, "batches": batches})
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnmeasuredCase(Case):
-    """A case that cannot run or did not fit into the time, the reason, and ``nfe`` where it is known."""
+    """A case that cannot run or did not fit into the time limit, and the reason; ``nfe`` is None if unknown."""
 
     nfe: float | None = None
     reason: str
@@ -205,7 +213,7 @@ class UnmeasuredCase(Case):
 
 @dataclass(frozen=True)
 class Strip:
-    """Images side by side, as PNG in base64."""
+    """A row of images as a base64 PNG."""
 
     title: str
     png: str
@@ -216,16 +224,16 @@ class Comparison:
     """The comparison of solvers on one model.
 
     Attributes:
-        samples: of every case.
-        machine: the device's name.
-        timed_on: device, threads and batch size of the times; None where nothing is timed.
-        measure, floor, floor_name, chance: as of `Measure`.
-        flow_gap: the error of the converged flow itself; None where it was not computed.
+        samples: number of samples of each case.
+        machine: name of the device.
+        timed_on: device, threads and batch size of the times; None if nothing is timed.
+        measure, floor, floor_name, chance: as of `Measure`; ``measure`` is its name.
+        flow_gap: error of the converged flow itself; None if it was not computed.
         own: names of the user's solvers.
         lines: the measured cases.
-        skipped, left_out: the cases that cannot run, and those that did not fit into the time.
-        ranking: of the measured cases; its key is "verdict".
-        pictures: the first images of the best cases.
+        skipped, left_out: the cases that cannot run, and those that did not fit into the time limit.
+        ranking: ranking of the measured cases.
+        pictures: the first images of the data and of the best cases.
     """
 
     title: str
@@ -252,25 +260,33 @@ class Comparison:
     pictures: list[Strip] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """Write the result as JSON, with null where nothing was measured."""
-        kept = asdict(self)
-        kept["verdict"] = kept.pop("ranking")
-        for line in kept["lines"]:
+        """Write the result as JSON; infinite values become null."""
+        values = asdict(self, dict_factory=_json_keys)
+        for line in values["lines"]:
             line.update({key: None for key, value in line.items() if value == math.inf})
-        write_json(kept, path)
+        write_json(values, path)
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> Comparison:
+    def from_json(cls, values: Mapping[str, Any]) -> Comparison:
         """Return the result that `write` has written."""
-        ranking = dict(kept["verdict"])
+        values = _field_names(values)
+        ranking = dict(values["ranking"])
         for limits in ("by_nfe", "by_seconds"):
             ranking[limits] = [Best(**best) for best in ranking[limits]]
-        measured = [{key: value for key, value in line.items() if value is not None} for line in kept["lines"]]
+        measured = [{key: value for key, value in line.items() if value is not None} for line in values["lines"]]
         typed = {
-            "lines": [MeasuredCase(**line) for line in measured],
-            "skipped": [UnmeasuredCase(**case) for case in kept["skipped"]],
-            "left_out": [UnmeasuredCase(**case) for case in kept["left_out"]],
+            "lines": [MeasuredCase(**_field_names(line)) for line in measured],
+            "skipped": [UnmeasuredCase(**_field_names(case)) for case in values["skipped"]],
+            "left_out": [UnmeasuredCase(**_field_names(case)) for case in values["left_out"]],
             "ranking": Ranking(**ranking),
-            "pictures": [Strip(**picture) for picture in kept["pictures"]],
+            "pictures": [Strip(**picture) for picture in values["pictures"]],
         }
-        return cls(**{key: value for key, value in kept.items() if key != "verdict"} | typed)
+        return cls(**{**values, **typed})
+
+
+def _json_keys(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {JSON_KEYS.get(name, name): value for name, value in items}
+
+
+def _field_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {JSON_FIELDS.get(key, key): value for key, value in values.items()}

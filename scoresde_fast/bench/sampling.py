@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of sampling: every variant on every network, interleaved in one process, with its error."""
+"""Benchmark of sampling: the speed and the error of each variant on each network, interleaved in one process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import gc
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from scoresde_fast.bench.machine import bfloat16_is_fast, ceilings, device_name, highest, provenance
+from scoresde_fast.bench.machine import bfloat16_is_fast, device_name, highest_rates, peak_rates, provenance
 from scoresde_fast.bench.results import (
     BatchLine,
     BatchPoint,
@@ -29,7 +30,7 @@ from scoresde_fast.bench.variants import VARIANTS, Run, Variant
 from scoresde_fast.bench.workload import (
     AMOUNTS,
     COMPILED,
-    OTHERS,
+    OTHER_AMOUNTS,
     SERIES,
     Workload,
     measured_model,
@@ -42,17 +43,17 @@ from scoresde_fast.devices import usable_device
 
 BATCHES = {"cpu": (1, 4, 16, 64), "cuda": (1, 4, 16, 64, 256)}
 SERIES_NFE = 4
-HALF_GFLOP = 400.0
-"""10^9 operations of a run that take half a minute in 16 bits on a CPU without 16-bit instructions."""
+MAX_EMULATED_HALF_GFLOP = 400.0
+"""GFLOP above which a 16-bit run takes over 30 s on a CPU without native 16-bit matrix products."""
 
 NOTES = (
     "All variants of a network run in one process, interleaved in an order that rotates; figures are medians.",
-    "Every variant draws the same noise from this package's generator, which is cheaper than torch.randn: that favours "
-    "the baselines.",
+    "All variants draw the same noise from this package's generator. It is cheaper than torch.randn, which favours the "
+    "baselines.",
     "Networks with random weights have noise levels up to 1, so that images of few steps are not all black and white.",
-    "The share of the matrix product's peak counts the plain network's operations, also where a variant does fewer.",
-    "GPU memory is the most that a variant holds, weights included. It is not measured on a CPU: variants share one "
-    "process, whose allocator hands freed pages on.",
+    "The share of matmul peak counts the operations of the plain network, also for variants that do fewer.",
+    "GPU memory is each variant's peak, including weights. It is not measured on a CPU, where the variants share one "
+    "process and its allocator reuses freed pages.",
 )
 
 
@@ -70,61 +71,67 @@ def bench(
 
     Args:
         names: embedded models or presets; by default those of `AMOUNTS`.
-        device: a device that PyTorch knows.
-        batch, nfe: instead of each network's own batch size and number of evaluations.
-        seconds: of a network's timed rounds; preparation and first runs come on top.
-        full: also measure what takes minutes: compiling every network, 16 bits on a CPU without such instructions.
-        out: a file that is written after every network, so that a run that stops early loses little.
+        device: name of a PyTorch device.
+        batch, nfe: batch size and network evaluations an image; by default those of `AMOUNTS`.
+        seconds: time budget of a network's timed rounds, excluding preparation and first runs.
+        full: also run what takes minutes: compilation of every network, 16 bits on a CPU without native support.
+        out: output file, rewritten after each network so that an interrupted run keeps its results.
 
     Raises:
         ValueError: a name is unknown, there is no such device, or a number is out of range.
     """
     if not (seconds > 0 and math.isfinite(seconds)):
-        raise ValueError(f"the budget is {seconds} seconds; it must be a finite number greater than 0")
+        raise ValueError(f"the time budget is {seconds} seconds; it must be finite and greater than 0")
     require_names(names)
-    begin, where = time.perf_counter(), usable_device(device)
-    variants = [variant for variant in VARIANTS if where.type in variant.devices]
-    peaks = [ceilings(where)]
+    begin, torch_device = time.perf_counter(), usable_device(device)
+    variants = [variant for variant in VARIANTS if torch_device.type in variant.devices]
+    rates = [peak_rates(torch_device)]
     print(
-        f"{device_name(where)}: {peaks[0]['matmul_tflops']:.3g} TFLOP/s in {peaks[0]['matmul_dtype']}, "
-        f"copy {peaks[0]['copy_gb_per_s']:.3g} GB/s",
+        f"{device_name(torch_device)}: {rates[0]['matmul_tflops']:.3g} TFLOP/s in {rates[0]['matmul_dtype']}, "
+        f"copy {rates[0]['copy_gb_per_s']:.3g} GB/s",
         flush=True,
     )
     networks: list[MeasuredNetwork] = []
     series: list[BatchSeries] = []
     for name in names or AMOUNTS:
-        own_batch, own_nfe = AMOUNTS.get(name, OTHERS)[where.type]
-        amount = (own_batch if batch is None else batch, own_nfe if nfe is None else nfe)
-        workload = Workload.of(measured_model(name), *amount, where)
+        default_batch, default_nfe = AMOUNTS.get(name, OTHER_AMOUNTS)[torch_device.type]
+        workload = Workload.of(
+            measured_model(name),
+            batch=default_batch if batch is None else batch,
+            nfe=default_nfe if nfe is None else nfe,
+            device=torch_device,
+        )
         print(f"{name}, batch {workload.batch}, {workload.nfe} NFE", flush=True)
         networks.append(measure_network(name, workload, variants, seconds, full=full))
-        if name in SERIES[where.type]:
-            short = Workload.of(workload.model, workload.batch, SERIES_NFE, where)
+        if name in SERIES[torch_device.type]:
+            short = Workload.of(workload.model, workload.batch, SERIES_NFE, torch_device)
             series.append(measure_batches(name, short, variants, seconds, full=full))
         del workload
         torch.cuda.empty_cache()
-        peaks.append(ceilings(where))
-        peak, known = highest(peaks), provenance()
+        rates.append(peak_rates(torch_device))
+        highest, environment = highest_rates(rates), provenance()  # with the clocks after the run
         result = BenchResult(
-            title=device_name(where),
-            command=known["command"],
-            date=known["date"],
+            title=device_name(torch_device),
+            command=environment["command"],
+            date=environment["date"],
             seconds=round(time.perf_counter() - begin, 1),
-            device={"type": where.type, **known["device"]},
-            ceilings=peak,
+            device={"type": torch_device.type, **environment["device"]},
+            ceilings=highest,
             notes=list(NOTES),
-            networks=[_with_shares(network, peak["matmul_tflops"]) for network in networks],
+            networks=[_with_shares(network, highest["matmul_tflops"]) for network in networks],
             batches=series,
         )
         if out is not None:
             result.write(out)
     if not result.ceilings["steady"]:
-        print("something else was busy on this machine: the peak of the matrix product changed by more than a fifth")
+        print(
+            "warning: peak matmul throughput varied by more than 20 %; another process was probably using this machine"
+        )
     return result
 
 
 def _with_shares(network: MeasuredNetwork, matmul_tflops: float) -> MeasuredNetwork:
-    """Return the network with every variant's share of the peak."""
+    """Return the network with the share of the matmul peak of each variant."""
     lines = [
         replace(line, share_of_matmul_peak=line.tflops / matmul_tflops) if isinstance(line, MeasuredVariant) else line
         for line in network.lines
@@ -135,27 +142,27 @@ def _with_shares(network: MeasuredNetwork, matmul_tflops: float) -> MeasuredNetw
 def measure_network(
     name: str, workload: Workload, variants: Sequence[Variant], seconds: float, *, full: bool = False
 ) -> MeasuredNetwork:
-    """Measure each variant on one network; the others are compared with the first."""
+    """Measure each variant on one network; the first variant is the baseline of the others."""
     network, device = workload.model.network, workload.device
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     shares = operations(network, workload.model.state_shape, workload.batch, dtype)
     gflop = total_gflop(shares)
-    torch.compiler.reset()  # its limit of recompilations counts all networks together
-    ready: dict[str, _Prepared] = {}
+    torch.compiler.reset()  # the recompile limit is shared by all networks
+    ready: dict[str, _PreparedVariant] = {}
     left_out: dict[str, LeftOutVariant] = {}
     compiled = name in COMPILED[device.type]
     for variant in variants:
-        found = _prepare(variant, workload, gflop * workload.nfe, compiled=compiled, full=full)
-        if isinstance(found, _Prepared):
-            ready[variant.name] = found
-            print(f"  {variant.name}: {found.run_seconds:.2f} s a run", flush=True)
+        try:
+            prepared = _prepare(variant, workload, gflop * workload.nfe, compiled=compiled, full=full)
+        except _LeftOutError as reason:
+            left_out[variant.name] = LeftOutVariant(variant.name, variant.what, variant.ours, str(reason))
+            print(f"  {variant.name}: {reason}", flush=True)
         else:
-            left_out[variant.name] = LeftOutVariant(variant.name, variant.what, variant.ours, found)
-            print(f"  {variant.name}: {found}", flush=True)
-    readings = race({name: found.run for name, found in ready.items()}, device, seconds)
+            ready[variant.name] = prepared
+            print(f"  {variant.name}: {prepared.run_seconds:.2f} s a run", flush=True)
+    readings = race({name: prepared.run for name, prepared in ready.items()}, device, seconds)
     first = next(iter(ready))
-    first_ms = 1e3 * quartiles(readings[first])[1] / workload.nfe
-    truth = ready[first].images
+    baseline_seconds = quartiles(readings[first]).median
     return MeasuredNetwork(
         name=name,
         weights="embedded" if name in embedded_names() else "random",
@@ -167,23 +174,32 @@ def measure_network(
         operations=shares,
         lines=[
             left_out.get(variant.name)
-            or _figures(variant, workload, ready[variant.name], readings[variant.name], truth, gflop, first_ms)
+            or _measured(
+                variant,
+                workload,
+                ready[variant.name],
+                readings=readings[variant.name],
+                gflop=gflop,
+                baseline_images=ready[first].images,
+                baseline_seconds=baseline_seconds,
+            )
             for variant in variants
         ],
     )
 
 
-def _figures(
+def _measured(
     variant: Variant,
     workload: Workload,
-    ready: _Prepared,
+    ready: _PreparedVariant,
+    *,
     readings: list[float],
-    truth: Tensor,
     gflop: float,
-    first_ms: float,
+    baseline_images: Tensor,
+    baseline_seconds: float,
 ) -> MeasuredVariant:
     lower, seconds, upper = quartiles(readings)
-    psnr, largest = image_error(ready.images, truth)
+    psnr, max_error = image_error(ready.images, baseline_images)
     return MeasuredVariant(
         name=variant.name,
         what=variant.what,
@@ -196,16 +212,16 @@ def _figures(
         tflops=gflop * workload.nfe / seconds / 1e3,
         peak_memory_mib=ready.memory,
         psnr_db=psnr,
-        max_error=largest,
+        max_error=max_error,
         stated_db=variant.stated_db,
         within_stated=bool(torch.isfinite(ready.images).all()) and (psnr is None or psnr >= variant.stated_db),
-        against_first=first_ms / (1e3 * seconds / workload.nfe),
+        against_first=baseline_seconds / seconds,
     )
 
 
-def image_error(images: Tensor, truth: Tensor) -> tuple[float | None, float]:
-    """Return the peak signal-to-noise ratio in dB for the data range 1, None where equal, and the largest error."""
-    difference = (images - truth).double()
+def image_error(images: Tensor, reference: Tensor) -> tuple[float | None, float]:
+    """Return PSNR in dB (data range 1; None if identical) and the maximum absolute error."""
+    difference = (images - reference).double()
     square = float(difference.square().mean())
     return (-10 * math.log10(square) if square else None), float(difference.abs().max())
 
@@ -213,7 +229,7 @@ def image_error(images: Tensor, truth: Tensor) -> tuple[float | None, float]:
 def measure_batches(
     name: str, workload: Workload, variants: Sequence[Variant], seconds: float, *, full: bool = False
 ) -> BatchSeries:
-    """Measure the variants that have a ``series`` at each of `BATCHES`."""
+    """Measure the variants marked ``series`` at each batch size in `BATCHES`."""
     device = workload.device
     batches = BATCHES[device.type]
     lines = {variant.name: BatchLine(variant.name, variant.ours, []) for variant in variants if variant.series}
@@ -221,37 +237,39 @@ def measure_batches(
     compiled = device.type == "cuda" and name in embedded_names()
 
     def points(batch: int) -> dict[str, BatchPoint]:
-        """Measure one batch size; the prepared runs of a large batch do not outlive this function."""
-        same = replace(workload, seeds=tuple(range(batch)))
+        """Measure one batch size; returning frees the prepared runs."""
+        workload_at_batch = replace(workload, seeds=tuple(range(batch)))
         torch.compiler.reset()
         runs = {}
         for variant in variants:
             if variant.series:
-                found = _prepare(variant, same, gflop * batch * workload.nfe, compiled=compiled, full=full)
-                if isinstance(found, _Prepared):
-                    runs[variant.name] = found.run
-        timed = race(runs, device, seconds / len(batches))
-        medians = {label: quartiles(readings)[1] for label, readings in timed.items()}
-        return {label: BatchPoint(batch, 1e3 * took / workload.nfe, batch / took) for label, took in medians.items()}
+                with suppress(_LeftOutError):
+                    run_gflop = gflop * batch * workload.nfe
+                    prepared = _prepare(variant, workload_at_batch, run_gflop, compiled=compiled, full=full)
+                    runs[variant.name] = prepared.run
+        readings = race(runs, device, seconds / len(batches))
+        medians = {label: quartiles(values).median for label, values in readings.items()}
+        return {label: BatchPoint(batch, 1e3 * time / workload.nfe, batch / time) for label, time in medians.items()}
 
     for batch in batches:
-        found = points(batch)
-        for label, point in found.items():
+        points_by_variant = points(batch)
+        for label, point in points_by_variant.items():
             lines[label].points.append(point)
-        said = (f"{label} {point.ms_per_nfe:.2f} ms an NFE" for label, point in found.items())
-        print(f"  batch {batch}: {', '.join(said)}", flush=True)
+        texts = (f"{label} {point.ms_per_nfe:.2f} ms an NFE" for label, point in points_by_variant.items())
+        print(f"  batch {batch}: {', '.join(texts)}", flush=True)
     return BatchSeries(name, workload.nfe, [line for line in lines.values() if line.points])
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _PreparedVariant:
     """A variant that has run once.
 
     Attributes:
-        run: the whole sampling loop.
-        images: of the first run, on the CPU.
-        run_seconds, first_seconds: of the first run alone, and with the preparation.
-        memory: peak memory in MiB on a GPU.
+        run: runs the whole sampling loop.
+        images: images of the first run, on the CPU.
+        run_seconds: time of the first run.
+        first_seconds: the same including preparation.
+        memory: peak GPU memory in MiB; None on a CPU.
     """
 
     run: Run
@@ -261,20 +279,29 @@ class _Prepared:
     memory: float | None
 
 
-def _prepare(variant: Variant, workload: Workload, gflop: float, *, compiled: bool, full: bool) -> _Prepared | str:
-    """Build a variant and run it once, or return the reason why it is left out.
+class _LeftOutError(Exception):
+    """The reason why a variant is not measured."""
+
+
+def _prepare(variant: Variant, workload: Workload, gflop: float, *, compiled: bool, full: bool) -> _PreparedVariant:
+    """Build a variant and run it once.
 
     Args:
+        variant: the variant.
+        workload: the sampling run.
         gflop: 10^9 operations of a run.
-        compiled: compile variants that need it.
-        full: leave out nothing that takes long.
+        compiled: whether to run variants that need PyTorch's compiler.
+        full: also run variants that take minutes.
+
+    Raises:
+        _LeftOutError: the variant would take minutes, or it fails.
     """
     if not full and variant.compiled and not compiled:
-        return "compiling takes minutes; --full does it"
-    slow = variant.half and (variant.compiled or gflop > HALF_GFLOP)
+        raise _LeftOutError("skipped: compilation takes minutes; use --full")
+    slow = variant.half and (variant.compiled or gflop > MAX_EMULATED_HALF_GFLOP)
     if not full and slow and not bfloat16_is_fast(workload.device):
-        return "this CPU has no 16-bit matrix instructions, and it would take minutes; --full does it"
-    before = _reserved(workload.device)
+        raise _LeftOutError("skipped: no native 16-bit matrix products on this CPU, would take minutes; use --full")
+    before = _reserved_memory(workload.device)
     begin = time.perf_counter()
     try:
         run = variant.build(workload)
@@ -283,13 +310,13 @@ def _prepare(variant: Variant, workload: Workload, gflop: float, *, compiled: bo
         first_seconds = time.perf_counter() - begin
         on_cpu = images.pop().detach().float().cpu()  # before memory is measured
         memory = None if before is None else _run_memory(run, workload.device, before)
-        return _Prepared(run, on_cpu, run_seconds, first_seconds, memory)
-    except Exception as error:  # one broken variant must not stop the others; Triton's errors share no type
-        return error_sentence(error)
+        return _PreparedVariant(run, on_cpu, run_seconds, first_seconds, memory)
+    except Exception as error:  # a broken variant must not stop the others; Triton's exceptions have no common base
+        raise _LeftOutError(error_sentence(error)) from error
 
 
-def _reserved(device: torch.device) -> int | None:
-    """Return the bytes that PyTorch reserves on a GPU after freed ones are returned; None on a CPU."""
+def _reserved_memory(device: torch.device) -> int | None:
+    """Release unused memory, and return the bytes that PyTorch still reserves on a GPU; None on a CPU."""
     if device.type != "cuda":
         return None
     synchronise(device)
@@ -299,11 +326,11 @@ def _reserved(device: torch.device) -> int | None:
 
 
 def _run_memory(run: Run, device: torch.device, before: int) -> float:
-    """Return the peak of a run in MiB above ``before``: weights, graphs and activations.
+    """Return the peak GPU memory of a run in MiB above ``before`` bytes: weights, graphs and activations.
 
-    Reserved, not allocated, memory: the activations of a replayed graph count as free between its replays.
+    Measures reserved rather than allocated memory, because a graph's private pool counts as free between replays.
     """
-    _reserved(device)
+    _reserved_memory(device)  # releases the memory of the first run
     torch.cuda.reset_peak_memory_stats(device)
     run()
     synchronise(device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timers. Alternatives are interleaved in one process, their order rotates, and the median counts."""
+"""Timers that interleave alternatives in one process, in an order that rotates, and report medians."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-COLD_BYTES = 512 * 2**20  # more than any L2 cache holds
-WARM_UP = 3  # calls before a capture
-SHORTEST = 5e-4  # seconds of a timed graph; its launch is negligible beside that
+COLD_BYTES = 512 * 2**20  # larger than any L2 cache
+WARM_UP_CALLS = 3  # before a capture
+MIN_GRAPH_SECONDS = 5e-4  # makes the launch of a timed graph negligible
+
+
+class Quartiles(NamedTuple):
+    """The quartiles of readings."""
+
+    lower: float
+    median: float
+    upper: float
 
 
 def rotation(make: Callable[[], tuple[Tensor, ...]], limit: int = 64) -> list[tuple[Tensor, ...]]:
-    """Return up to ``limit`` sets of inputs from ``make``, together larger than any cache: each set is read cold."""
+    """Return up to ``limit`` sets of inputs from ``make``, together larger than any cache, so that none is cached."""
     sets = [make()]
     size = max(1, sum(tensor.numel() * tensor.element_size() for tensor in sets[0]))
     return sets + [make() for _ in range(min(limit, -(-COLD_BYTES // size)) - 1)]
@@ -27,27 +35,27 @@ def rotation(make: Callable[[], tuple[Tensor, ...]], limit: int = 64) -> list[tu
 def gpu_seconds(
     callables: dict[str, Callable[..., Any]], inputs: Sequence[tuple[Any, ...]] = ((),), rounds: int = 30
 ) -> dict[str, float]:
-    """Return the median seconds of a call on the GPU, from CUDA events around the replay of a graph.
+    """Return the median GPU seconds of a call of each function, from CUDA events around the replay of a graph.
 
-    Each graph calls its function with every one of ``inputs`` (see `rotation`), and repeats this until it lasts
-    `SHORTEST` seconds. The host's cost of a launch is therefore not measured.
+    Each graph calls its function with all ``inputs`` (see `rotation`), and repeats them until it lasts
+    `MIN_GRAPH_SECONDS`, so that the launch overhead of the host is not measured.
 
     Raises:
         RuntimeError: a function cannot be captured.
     """
     replays, calls = {}, {}
     for name, function in callables.items():
-        graph, turns = _captured(function, inputs), 1
+        graph, repeats = _captured(function, inputs), 1
         once = replay_seconds({name: graph.replay}, 3)[name]
-        if once < SHORTEST:
-            turns = math.ceil(SHORTEST / once)
-            graph = _captured(function, [*inputs] * turns)
-        replays[name], calls[name] = graph.replay, turns * len(inputs)
+        if once < MIN_GRAPH_SECONDS:
+            repeats = math.ceil(MIN_GRAPH_SECONDS / once)
+            graph = _captured(function, [*inputs] * repeats)
+        replays[name], calls[name] = graph.replay, repeats * len(inputs)
     return {name: seconds / calls[name] for name, seconds in replay_seconds(replays, rounds).items()}
 
 
 def replay_seconds(replays: dict[str, Callable[[], Any]], rounds: int = 30) -> dict[str, float]:
-    """Return the median seconds of each graph's replay on the GPU, from CUDA events; the order rotates."""
+    """Return the median GPU seconds of each replay, from CUDA events."""
     events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in replays}
     for replay in replays.values():
         replay()
@@ -63,11 +71,11 @@ def replay_seconds(replays: dict[str, Callable[[], Any]], rounds: int = 30) -> d
 
 
 def _captured(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> torch.cuda.CUDAGraph:
-    """Capture one graph that calls the function with each of the inputs; warm-up calls compile and allocate before."""
+    """Return a graph that calls the function with each of the inputs, after warm-up calls."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
+        for _ in range(WARM_UP_CALLS):
             function(*inputs[0])
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
@@ -79,10 +87,10 @@ def _captured(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -
 
 def interleaved(
     callables: dict[str, Callable[[], Any]], rounds: int = 15, warm: int = 2, fill: float = 0.02
-) -> dict[str, list[float]]:
-    """Return [lower quartile, median, upper quartile] of the seconds of a call on the CPU.
+) -> dict[str, Quartiles]:
+    """Return quartiles of the seconds of a call of each function on the CPU.
 
-    A round times every function once, in an order that rotates. One timing repeats the call for ``fill`` seconds.
+    Each function is called ``warm`` times, then timed once a round; a reading repeats the call for ``fill`` seconds.
     """
     repeats = {}
     for name, function in callables.items():
@@ -95,13 +103,13 @@ def interleaved(
     return {name: quartiles(values) for name, values in readings.items()}
 
 
-def quartiles(values: Sequence[float]) -> list[float]:
-    """Return [lower quartile, median, upper quartile] of at least one value."""
-    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """Return the quartiles of at least one value."""
+    return Quartiles(*(statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3))
 
 
 def wall_seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """Return the wall-clock seconds until the run has finished, on the device too."""
+    """Return the wall-clock seconds of a run, including its work on the device."""
     synchronise(device)
     start = time.perf_counter()
     run()
@@ -120,8 +128,8 @@ def race(
 ) -> dict[str, list[float]]:
     """Return the readings of each run: at least ``least`` rounds, then up to ``most`` while they fit in ``seconds``.
 
-    A run that takes most of ``seconds`` by itself is only in the first round. Every reading is taken between those of
-    the other runs, because the load of the machine changes by the minute.
+    Except for the first run, a run that takes over 60 % of ``seconds`` is in the first round only. The runs of a round
+    are interleaved because the load of the machine changes by the minute.
     """
 
     def read(name: str) -> float:
@@ -130,7 +138,7 @@ def race(
     end = time.perf_counter() + seconds
     readings = {name: [read(name)] for name in runs}
     first = next(iter(runs))
-    repeated = {name: taken for name, taken in readings.items() if taken[0] <= 0.6 * seconds or name == first}
+    repeated = {name: values for name, values in readings.items() if values[0] <= 0.6 * seconds or name == first}
     add_rounds(repeated, read, end, least, most)
     return readings
 
@@ -138,29 +146,30 @@ def race(
 def add_rounds(
     readings: dict[str, list[float]], read: Callable[[str], float], end: float, least: int, most: int
 ) -> None:
-    """Add rounds to ``readings``, which hold the first round; the order rotates.
+    """Append rounds to ``readings``, which contain the first round, in an order that rotates.
 
-    There are at least ``least`` rounds in all. Further ones follow, up to ``most``, while one as long as the last would
-    end before ``end``, a time of `time.perf_counter`.
+    There are at least ``least`` rounds in total. More follow, up to ``most``, while a round as long as the last would
+    finish before ``end``, a time of `time.perf_counter`.
     """
-    took = sum(taken[-1] for taken in readings.values())
+    round_seconds = sum(values[-1] for values in readings.values())
     for turn in range(1, most):
         begin = time.perf_counter()
-        if turn >= least and begin + took > end:
+        if turn >= least and begin + round_seconds > end:
             break
         for name in _rotated(readings, turn):
             readings[name].append(read(name))
-        took = time.perf_counter() - begin
+        round_seconds = time.perf_counter() - begin
 
 
 def _rotated(names: Iterable[str], turn: int) -> list[str]:
-    """Return the names in the order of one turn: each turn starts one name later."""
+    """Return the names rotated by ``turn`` positions."""
     names = list(names)
     start = turn % max(1, len(names))
     return names[start:] + names[:start]
 
 
 def _seconds(function: Callable[..., Any], repeats: int) -> float:
+    """Return the mean seconds of a call."""
     start = time.perf_counter()
     for _ in range(repeats):
         function()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variants of the benchmark: ways to do one sampling run, from plain PyTorch to everything this package does.
+"""Variants of the sampling benchmark: implementations of one run, from plain PyTorch to our full sampler.
 
-`VARIANTS` is what the benchmark measures. A variant's ``build`` prepares, untimed, a function that runs the whole
-sampling loop and returns the images.
+`VARIANTS` lists them. The ``build`` function of a variant does the untimed preparation and returns a function that runs
+the whole sampling loop and returns the images.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from scoresde_fast.solvers.table import PairRow, Row
 
 Run = Callable[[], Tensor]
 EXACT_DB, TF32_DB, HALF_DB = 60.0, 40.0, 30.0
-"""The least peak signal-to-noise ratio against eager float32 that a variant states, by its precision."""
+"""Minimum PSNR against eager float32 that a variant states, by its precision."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to sample.
+    """One implementation of the sampling run.
 
     Attributes:
-        name: in charts and tables.
-        what: a phrase that says what the variant does.
+        name: label in charts and tables.
+        what: short description.
         build: prepares the run of a workload.
-        stated_db: the least PSNR of its images against those of the first variant.
-        devices: device types on which it makes sense.
+        stated_db: minimum PSNR of its images against those of the first variant.
+        devices: device types on which it is measured.
         half: whether it computes in 16 bits.
-        compiled: whether it runs PyTorch's compiler, which takes minutes.
-        ours: whether it is this package's.
-        series: whether it is also measured against the batch size.
+        compiled: whether it uses PyTorch's compiler, which takes minutes.
+        ours: whether it uses this package's sampler.
+        series: whether it is also measured at several batch sizes.
     """
 
     name: str
@@ -63,7 +63,7 @@ def _eager(precision: Precision) -> Callable[[Workload], Run]:
 
 
 def _tuned(name: str, what: str, dtype: torch.dtype, compile: Any = None, fir: bool = False, **more: Any) -> Variant:
-    """Return a variant of the tuned baseline; ``fir``: with sliced FIR filters."""
+    """Return a variant of the tuned baseline; ``fir`` selects FIR filters as sums of slices."""
 
     def build(workload: Workload) -> Run:
         network = tuned(workload.model.network, dtype, compile=compile, sliced_fir=fir)
@@ -83,7 +83,7 @@ def _ours(
     strict: bool = False,
     **more: Any,
 ) -> Variant:
-    """Return a variant that is a `Sampler` with these options."""
+    """Return a variant that uses `Sampler` with these options."""
 
     def build(workload: Workload) -> Run:
         options = {"precision": precision, "compile": compile, "capture": capture, "strict": strict}
@@ -105,13 +105,13 @@ def _unfolded(workload: Workload) -> Run:
         is_image=model.is_image,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a network that cannot be folded, which is intended here
+        warnings.simplefilter("ignore")  # the network cannot be folded, as intended
         sampler = Sampler(plain, **workload.sampler_options(), precision="fp32", compile=False, capture=False)
     return lambda: sampler.sample(workload.seeds)
 
 
 class Unfolded(nn.Module):
-    """Wraps a network so that it cannot be folded, as a user's own network."""
+    """Wraps a network so that it cannot be folded, like a user's own network."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -127,12 +127,12 @@ AUTO: dict[str, Any] = {"compile": "auto", "capture": "auto"}
 TUNED = "channels_last, SDPA"
 FROZEN = {"options": {"freezing": True, "max_autotune": True}}
 AUTOTUNED = {"options": {"max_autotune": True, "triton.cudagraphs": True, "coordinate_descent_tuning": False}}
-"""The mode "max-autotune" without its coordinate descent, which takes many minutes more."""
+"""The mode "max-autotune" without coordinate descent, which takes many more minutes."""
 
 VARIANTS: tuple[Variant, ...] = (
     Variant(
         "eager float32",
-        "the original's arithmetic: NCHW, einsum attention, time embedding at every call, host scalars",
+        "the arithmetic of the official code: NCHW, einsum attention, time embedding at every call, host scalars",
         _eager("fp32"),
         series=True,
     ),
@@ -160,7 +160,7 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "ours: fused operations",
-        "the plain network with fused norms and filters, one operation a step, steps side by side on CPU cores",
+        "the plain network with fused norms and filters, a fused solver step, and parallel workers on CPU cores",
         _unfolded,
         ours=True,
         series=True,
@@ -199,7 +199,7 @@ VARIANTS: tuple[Variant, ...] = (
 
 def _plain_run(network: nn.Module, workload: Workload, precision: Precision) -> Run:
     def run() -> Tensor:
-        with arithmetic(precision, workload.device):  # cuDNN's search for its fastest algorithm, too
+        with arithmetic(precision, workload.device):  # also enables cuDNN's search for the fastest algorithm
             return run_plain(network, workload)
 
     return run
@@ -207,10 +207,10 @@ def _plain_run(network: nn.Module, workload: Workload, precision: Precision) -> 
 
 @torch.inference_mode()
 def run_plain(network: Callable[[Tensor, Tensor], Tensor], workload: Workload) -> Tensor:
-    """Sample the workload's images in plain PyTorch: predictor and corrector with Python floats as coefficients.
+    """Sample the workload's images in plain PyTorch, with Python floats as coefficients.
 
-    The noise is `scoresde_fast.noise.Noise`, so that every variant draws the same images. It is cheaper than
-    ``torch.randn_like``, and coefficients are known before the run: both favour the baselines.
+    The noise is `scoresde_fast.noise.Noise`, so that all variants draw the same images. It is cheaper than
+    ``torch.randn_like``, and the coefficients are computed before the run: both favour the baselines.
 
     Returns:
         (B, C, H, W) float32 in [0, 1].
@@ -225,7 +225,7 @@ def run_plain(network: Callable[[Tensor, Tensor], Tensor], workload: Workload) -
     x = model.prior(noise.normal(0, model.state_shape))
     for row, draw, label, output_scale, state_scale in zip(rows, workload.table.draws, *columns, strict=True):
         if row.save or np.any(row.saved) or any(np.any(factor) for factor in row.outputs[1:]):
-            raise ValueError(f"the plain loop cannot run {row}: choose a solver that keeps no past outputs")
+            raise ValueError(f"the plain loop cannot run {row}: choose a solver without past outputs")
         z = None if draw is None else noise.normal(draw, model.state_shape)
         score = None
         if row.derive is not None:
@@ -238,7 +238,7 @@ def run_plain(network: Callable[[Tensor, Tensor], Tensor], workload: Workload) -
 
 
 def _step(row: Row, x: Tensor, score: Tensor | None, z: Tensor | None) -> Tensor:
-    assert row.derive is not None and score is not None  # rows without an evaluation save a state, refused before
+    assert row.derive is not None and score is not None  # other rows save a state, which `run_plain` rejects
     if row.langevin is not None:
         assert z is not None
         size = row.langevin * (_norms(z) / _norms(score)) ** 2
@@ -250,7 +250,7 @@ def _step(row: Row, x: Tensor, score: Tensor | None, z: Tensor | None) -> Tensor
 
 
 def _pair_step(row: PairRow, u: Tensor, score: Tensor | None, z: Tensor | None) -> Tensor:
-    """Step position and velocity as a user would write it, one product and one sum at a time."""
+    """Update position and velocity with one product and one sum at a time, as a user would write it."""
     state: Array = np.asarray(row.state)
     gain: Array = np.zeros(2)
     if row.derive is not None:

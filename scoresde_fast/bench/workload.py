@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measured work: networks, a batch and a solver for each, and the operations of one evaluation."""
+"""Workloads of the sampling benchmark: networks with batch, solver and steps, and the operations of an evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scoresde_fast.solvers import SolverOptions, StepTable
 
 SEED = 0
 Amounts = dict[str, tuple[int, int]]
-"""(batch size, network evaluations an image) by device type."""
+"""By device type: batch size, and network evaluations an image."""
 AMOUNTS: dict[str, Amounts] = {
     "ve/cifar10_ncsnpp_continuous": {"cpu": (8, 2), "cuda": (256, 20)},
     "ve/cifar10_ncsnpp_deep_continuous": {"cpu": (2, 2), "cuda": (256, 10)},
@@ -36,23 +36,23 @@ AMOUNTS: dict[str, Amounts] = {
     "digits-subvp": {"cpu": (16, 50), "cuda": (256, 150)},
 }
 """The networks that `scoresde-fast bench` measures by default: few images on a CPU, large batches on a GPU."""
-OTHERS: Amounts = {"cpu": (1, 2), "cuda": (16, 10)}
+OTHER_AMOUNTS: Amounts = {"cpu": (1, 2), "cuda": (16, 10)}
 SERIES = {"cpu": ("digits-ve",), "cuda": ("digits-ve", "ve/cifar10_ncsnpp_continuous")}
-"""By device type, the networks that are also measured against the batch size."""
+"""By device type, the networks that are also measured at several batch sizes."""
 COMPILED = SERIES
 """By device type, the networks whose compiled variants run by default; each takes minutes to compile."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One sampling run, which every variant does.
+    """One sampling run, the same for every variant.
 
     Attributes:
-        model: the score model, on ``device`` and in evaluation mode; variants leave it as it is.
-        options: of the solver.
-        table: the solver's rows.
-        seeds: of the images, which are one batch.
-        device: of the run.
+        model: the score model, on ``device`` and in evaluation mode; variants must not modify it.
+        options: options of the solver.
+        table: rows of the solver.
+        seeds: seeds of the images, which form one batch.
+        device: device of the run.
     """
 
     model: ScoreFunction
@@ -63,7 +63,7 @@ class Workload:
 
     @classmethod
     def of(cls, model: ScoreFunction, batch: int, nfe: int, device: torch.device | str) -> Workload:
-        """Return a run of the model's own sampler, with the steps that take about ``nfe`` evaluations an image.
+        """Return a run of the model's own sampler, with as many steps as take about ``nfe`` evaluations an image.
 
         Raises:
             ValueError: ``batch`` or ``nfe`` is below 1, the solver needs more steps, or there is no such device.
@@ -71,9 +71,9 @@ class Workload:
         for name, value in (("batch size", batch), ("nfe", nfe)):
             if value < 1:
                 raise ValueError(f"the {name} is {value}; it must be at least 1")
-        whole = Sampler(model, device=device)
-        assert isinstance(whole.options, SolverOptions)  # no configuration names an adaptive solver
-        steps = max(1, round(nfe * whole.options.steps / whole.table.nfe))
+        default = Sampler(model, device=device)
+        assert isinstance(default.options, SolverOptions)  # no configuration names an adaptive solver
+        steps = max(1, round(nfe * default.options.steps / default.table.nfe))
         sampler = Sampler(model, steps=steps, device=device)
         assert isinstance(sampler.options, SolverOptions)
         return cls(sampler.model, sampler.options, sampler.table, tuple(range(batch)), sampler.device)
@@ -89,28 +89,28 @@ class Workload:
         return self.table.nfe
 
     def sampler_options(self) -> dict[str, Any]:
-        """Return the keyword arguments of a `Sampler` for this run, without the model and without options of speed."""
+        """Return keyword arguments of a `Sampler` for this run, except the model, precision and compilation."""
         return {**asdict(self.options), "device": self.device, "batch_size": self.batch}
 
 
 def require_names(names: Sequence[str]) -> None:
     """Raise ValueError unless every name is an embedded model or a preset."""
-    known = [*embedded_names(), *preset_names()]
+    networks = [*embedded_names(), *preset_names()]
     for name in names:
-        if name not in known:
-            raise ValueError(unknown("network", name, known))
+        if name not in networks:
+            raise ValueError(unknown("network", name, networks))
 
 
 def measured_model(name: str) -> ScoreModel:
-    """Return an embedded model with its weights, or a preset as `random_model`."""
+    """Return an embedded model with its weights, or a preset with random weights."""
     return load(name) if name in embedded_names() else random_model(name)
 
 
 def random_model(config: ConfigLike) -> ScoreModel:
-    """Return a model with random weights, always the same ones, whose images show numerical errors.
+    """Return a model with random weights, the same at every call, whose images reveal numerical errors.
 
-    A fresh network's last convolutions are zero, and its noise drowns any image of few steps. Here every parameter is
-    random, outputs are of order one as a trained network's are, and noise levels end at one.
+    In a freshly initialised model the last convolutions are zero, and after few steps the images are mostly noise. Here
+    every parameter is random, outputs are of order one as in a trained network, and noise levels end at one.
     """
     options = load_config(config).to_dict()
     options["model"] |= {"init_scale": 1.0, "sigma_max": 1.0, "beta_max": 1.0}
@@ -123,7 +123,7 @@ def random_model(config: ConfigLike) -> ScoreModel:
 
 @torch.no_grad()
 def _perturb(network: nn.Module) -> None:
-    """Move vectors away from their initial zeros and ones, and fill the zero weights of DDPM's last layers."""
+    """Add noise to vectors, which start as zeros or ones, and randomise matrices that start as zeros."""
     for parameter in network.parameters():
         if parameter.ndim == 1 and parameter.requires_grad:
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -134,10 +134,10 @@ def _perturb(network: nn.Module) -> None:
 def operations(
     network: nn.Module, state_shape: tuple[int, ...], batch: int = 1, dtype: torch.dtype = torch.float32
 ) -> list[Share]:
-    """Count the operations of one evaluation of a batch by the plain network, the largest share first.
+    """Return the operations of one evaluation of a batch by the plain network, the largest share first.
 
-    The count runs on the meta device and computes nothing. A multiply-add is two operations. Every operation reads its
-    inputs and writes its output once, as unfused kernels do.
+    They are counted on the meta device, without computing anything. A multiply-add counts as two operations. Bytes
+    assume that every operation reads its inputs and writes its output once, as unfused kernels do.
     """
     plain = original(network).to("meta", dtype)
     x, labels = torch.empty(batch, *state_shape, dtype=dtype, device="meta"), torch.ones(batch, device="meta")
@@ -147,12 +147,12 @@ def operations(
 
 
 def total_gflop(shares: Iterable[Share]) -> float:
-    """Return 10^9 floating-point operations of all shares."""
+    """Return the sum of all shares in GFLOP."""
     return sum(share.gflop for share in shares)
 
 
 class _Counter(TorchDispatchMode):
-    """Sums operations and bytes by kind and resolution."""
+    """Counts operations and bytes by kind and resolution."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast bench``: the speed of sampling against plain and tuned PyTorch; ``bench solvers``: all solvers."""
+"""``scoresde-fast bench``: sampling speed against plain and tuned PyTorch; ``bench solvers``: comparison of solvers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from tyro.conf import Positional, arg
 
 from scoresde_fast.cli.options import NO_DEFAULT, Flag
 
-OWN = arg(help_behavior_hint="(default: each network's own)")
+DEFAULT_OF_NETWORK = arg(help_behavior_hint="(default: each network's own)")
 THREADS = arg(help_behavior_hint="(default: torch's)")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure the speed of sampling, and its error: plain PyTorch, tuned PyTorch, and this package."""
+    """Measure speed and error of sampling with plain PyTorch, tuned PyTorch, and this package."""
 
     names: Positional[tuple[str, ...]] = ()
-    """Embedded models and presets (digits-ve ve/cifar10_ncsnpp_continuous); without names, seven of them."""
+    """Embedded models and presets, such as digits-ve ve/cifar10_ncsnpp_continuous; by default seven of them."""
     device: str = "cpu"
     """cpu, cuda or cuda:1."""
-    batch_size: Annotated[int | None, OWN] = None
-    """Images at once."""
-    nfe: Annotated[int | None, OWN] = None
+    batch_size: Annotated[int | None, DEFAULT_OF_NETWORK] = None
+    """Images a batch."""
+    nfe: Annotated[int | None, DEFAULT_OF_NETWORK] = None
     """Approximate number of network evaluations of a run."""
     seconds: float = 20.0
-    """Time for each network's interleaved rounds; preparation and first runs come on top."""
+    """Time budget of each network's timed rounds, excluding preparation and first runs."""
     full: Flag = False
-    """Also measure what takes many minutes: compiling every network, 16 bits on a CPU without such instructions."""
+    """Also run variants that take minutes: compilation of every network, 16 bits on a CPU without native support."""
     threads: Annotated[int | None, THREADS] = None
     """CPU threads."""
     out: Annotated[Path | None, NO_DEFAULT] = None
@@ -42,7 +42,7 @@ class Bench:
         from scoresde_fast.bench.pages import write_html
         from scoresde_fast.bench.sampling import bench
 
-        _prepare(self.html, self.threads)
+        _set_up_process(self.html, self.threads)
         result = bench(
             self.names,
             device=self.device,
@@ -64,11 +64,11 @@ class BenchSolvers:
     """Compare every solver on one model by quality, network evaluations and time, and recommend the best."""
 
     model: Positional[str]
-    """digits-vp or another embedded model of images, a folder of a similar model, or a model with an exact score:
-    mixture-ve, mixture-vp, mixture-subvp, mixture-cld."""
+    """digits-vp or another embedded model of digits, the folder of a model with the same image shape, or a model with
+    an exact score: mixture-ve, mixture-vp, mixture-subvp, mixture-cld."""
     nfe: tuple[int, ...] = (5, 10, 15, 20, 25, 50, 100)
     """Budgets of network evaluations; each candidate takes as many steps as its budget allows."""
-    samples: Annotated[int | None, arg(help_behavior_hint="(default: 2 000 images or 20 000 numbers)")] = None
+    samples: Annotated[int | None, arg(help_behavior_hint="(default: 2 000 images or 20 000 scalars)")] = None
     """Samples of each candidate; all candidates draw the same seeds."""
     solvers: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all of the model's SDE)")] = ()
     """Solvers to compare."""
@@ -79,13 +79,13 @@ class BenchSolvers:
     reference_steps: Annotated[int | None, NO_DEFAULT] = None
     """Also measure the published sampler with this number of steps (1000), as the reference."""
     seconds: Annotated[float | None, NO_DEFAULT] = None
-    """No candidate begins that would end later. The most important ones come first; those left out are listed."""
+    """Time limit. The most informative candidates are measured first; those that do not fit are listed."""
     timing_seconds: Annotated[float | None, arg(help_behavior_hint="(default: 120, or 30 for a mixture)")] = None
-    """Time for the interleaved rounds that time the candidates, after all are measured."""
+    """Time budget of the interleaved rounds that time the candidates, after all are measured."""
     no_timing: Flag = False
-    """Do not time the candidates; the same command without this option does so later, on a quiet machine."""
-    batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 100 images or 20 000 numbers)")] = None
-    """Samples at once."""
+    """Do not time the candidates. The same command without this option can time them later, on an idle machine."""
+    batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 100 images or 20 000 scalars)")] = None
+    """Samples a batch."""
     device: str = "cpu"
     """cpu, cuda or cuda:1."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
@@ -102,7 +102,7 @@ class BenchSolvers:
         from scoresde_fast.bench.comparison import compare
         from scoresde_fast.bench.pages import write_html
 
-        _prepare(self.html, self.threads)
+        _set_up_process(self.html, self.threads)
         options = ComparisonOptions(
             budgets=self.nfe,
             solvers=self.solvers,
@@ -129,13 +129,13 @@ class BenchSolvers:
             print(self.html)
 
 
-def _prepare(html: Path | None, threads: int | None) -> None:
-    """Check that the page can be made, before the measurement, and set up the process."""
+def _set_up_process(html: Path | None, threads: int | None) -> None:
+    """Set the process up for measurements; raise `MissingPackageError` if a page is requested but cannot be written."""
     from scoresde_fast.bench.pages import require_libraries
     from scoresde_fast.cli.process import use_threads
     from scoresde_fast.devices import keep_freed_memory
 
-    keep_freed_memory()  # for all that is compared alike
+    keep_freed_memory()  # for baselines and our variants alike
     if html is not None:
         require_libraries()
     use_threads(threads)

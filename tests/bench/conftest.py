@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A result of the benchmark of sampling, which the tests of results and pages share."""
+"""A result of the sampling benchmark, shared by the tests of results and pages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.support.bench_models import CEILINGS, FAST_VARIANTS, small_model
 
 @pytest.fixture(scope="session")
 def sampling_result_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a whole benchmark of one small network under an embedded model's name."""
+    """The result file of a benchmark of one small network, which has the name of an embedded model."""
     path = tmp_path_factory.mktemp("bench") / "sub" / "result.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling, "measured_model", lambda name: small_model())
-        patch.setattr(sampling, "ceilings", lambda device: CEILINGS)
+        patch.setattr(sampling, "peak_rates", lambda device: CEILINGS)
         patch.setattr(sampling, "BATCHES", {"cpu": (1, 2)})
         patch.setattr(sampling, "VARIANTS", FAST_VARIANTS)
         result = sampling.bench(["digits-ve"], batch=2, nfe=4, seconds=1e-3, out=path)

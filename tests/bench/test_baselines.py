@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The baselines compute the plain network's function, by PyTorch's operations alone."""
+"""The baselines compute the same function as the plain network, with PyTorch's operations only."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.support.bench_models import NETWORKS, call, small_model
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_baselines_agree(name: str) -> None:
-    """All baselines compute the plain network's function in float64, to 1e-12 of its largest value.
+    """In float64 all baselines agree with the plain network to 1e-12 of the largest output.
 
-    The rounding of all layers adds up to about 50 eps of that value, 1e-14.
+    The rounding errors of all layers add up to about 50 eps of that output, 1e-14.
     """
     network = small_model(name).network.double()
     assert isinstance(network, ScoreNetwork)
@@ -29,7 +29,7 @@ def test_baselines_agree(name: str) -> None:
 
 
 def test_half_precision_baseline() -> None:
-    """The 16-bit baseline differs by 16-bit rounding; embeddings and output stay precise."""
+    """The 16-bit baseline differs by 16-bit rounding; embeddings and output stay float32."""
     network = small_model().network
     half = tuned(network, torch.bfloat16)
     error = (call(half).float() - call(network)).std() / call(network).std()
@@ -39,7 +39,7 @@ def test_half_precision_baseline() -> None:
 
 
 def test_baselines_use_none_of_our_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With our network operations broken, the plain network fails and the baselines do not."""
+    """If our network operations fail, the plain network fails and the baselines do not."""
     networks = {name: [original(small_model(name).network), tuned(small_model(name).network)] for name in NETWORKS}
 
     def broken(*_: object) -> None:
@@ -54,7 +54,7 @@ def test_baselines_use_none_of_our_operations(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_baselines_compile() -> None:
-    """torch.compile takes a baseline as one graph and keeps its function, within the bound of the baselines."""
+    """torch.compile captures a baseline as one graph, which agrees with the plain network to the same tolerance."""
     network = small_model().network.double()
     truth = call(network, dtype=torch.float64)
     for sliced_fir in (False, True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages stand alone and show every figure."""
+"""Tests of the pages: self-contained, and complete."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from scoresde_fast.bench.results import BenchResult, LeftOutVariant
 from scoresde_fast.cli import main
 
 
-def test_page_stands_alone(sampling_result_file: Path, tmp_path: Path) -> None:
-    """The page refers to nothing outside itself, escapes what it quotes, and shows every variant's figures."""
+def test_page_is_self_contained(sampling_result_file: Path, tmp_path: Path) -> None:
+    """The page has no external references, escapes the command, and shows the figures of every variant."""
     pytest.importorskip("matplotlib")
     result = BenchResult.from_json(json.loads(sampling_result_file.read_text()))
     pages.write_html(replace(result, command="a <command>"), tmp_path / "page.html")
@@ -35,23 +35,23 @@ def test_page_stands_alone(sampling_result_file: Path, tmp_path: Path) -> None:
 
 
 def test_figures() -> None:
-    """Numbers have a number of significant digits and no exponent."""
-    shown = [pages.figures(value) for value in (None, 0.0, 0.00012345, 1.5, 1234.5, 43600.0)]
-    assert shown == ["-", "0", "0.000123", "1.5", "1,230", "43,600"]
+    """Numbers have three significant digits and no exponent."""
+    texts = [pages.figures(value) for value in (None, 0.0, 0.00012345, 1.5, 1234.5, 43600.0)]
+    assert texts == ["-", "0", "0.000123", "1.5", "1,230", "43,600"]
 
 
 @pytest.mark.parametrize("command", [["bench"], ["bench", "solvers", "mixture-vp"]], ids=" ".join)
 def test_page_without_its_libraries(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where matplotlib is absent, --html says how to get it, before anything is measured."""
+    """If a library is not installed, --html gives an error with its name before anything is measured."""
     monkeypatch.setattr(pages, "LIBRARIES", ("no_such_library",))
     assert main([*command, "--html", "page.html"]) == 2
     assert "pip install no_such_library" in capsys.readouterr().err
 
 
 def test_pages_of_the_committed_results(root: Path, tmp_path: Path) -> None:
-    """Every committed result of ``bench`` and ``bench solvers`` has its page."""
+    """Every committed result of ``bench`` and ``bench solvers`` can be rendered."""
     script = [sys.executable, str(root / "benchmarks" / "pages.py"), "--out", str(tmp_path)]
     subprocess.run(script, capture_output=True, check=True)
     results = [*(root / "benchmarks" / "results").glob("sampling-*.json")]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of sampling: complete results, and one sentence for every mistake."""
+"""Tests of the sampling benchmark: complete results, and one-line errors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.support.bench_models import CEILINGS, FAST_VARIANTS, small_model
 
 
 def test_result_is_complete(sampling_result_file: Path) -> None:
-    """Every key is there, every variant is measured or has a reason, and the file is JSON without infinities."""
-    read = json.loads(sampling_result_file.read_text(), parse_constant=pytest.fail)
-    assert {"python", "torch", "scoresde-fast"} <= set(read["device"]["versions"])
-    (network,) = read["networks"]
+    """The file is valid JSON without infinities, and every variant is measured or has a reason."""
+    result = json.loads(sampling_result_file.read_text(), parse_constant=pytest.fail)
+    assert {"python", "torch", "scoresde-fast"} <= set(result["device"]["versions"])
+    (network,) = result["networks"]
     assert (network["batch"], network["nfe"]) == (2, 4)
     assert [line["name"] for line in network["lines"]] == [variant.name for variant in FAST_VARIANTS]
     for line in network["lines"]:
@@ -29,7 +29,7 @@ def test_result_is_complete(sampling_result_file: Path) -> None:
     first = network["lines"][0]
     assert (first["against_first"], first["psnr_db"], first["max_error"]) == (1, None, 0)
     assert first["images_per_second"] == pytest.approx(2e3 / (4 * first["ms_per_nfe"]), rel=1e-3)
-    (series,) = read["batches"]
+    (series,) = result["batches"]
     assert all([point["batch"] for point in line["points"]] == [1, 2] for line in series["lines"])
 
 
@@ -47,11 +47,11 @@ def test_a_broken_variant_does_not_stop_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["digits-vee"], "unknown network 'digits-vee' - did you mean 'digits-ve'?"),
         (["ve/cifar10"], "unknown network 've/cifar10'"),
-        (["--seconds", "0"], "the budget is 0.0 seconds"),
+        (["--seconds", "0"], "the time budget is 0.0 seconds"),
         (["digits-ve", "--batch-size", "0"], "the batch size is 0"),
         (["digits-ve", "--nfe", "-1"], "the nfe is -1"),
         (["digits-vp", "--nfe", "2"], "take more steps"),
@@ -60,10 +60,10 @@ def test_a_broken_variant_does_not_stop_the_others() -> None:
     ],
 )
 def test_mistakes(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mistake gives one sentence, before anything is measured."""
-    monkeypatch.setattr(sampling, "ceilings", lambda device: CEILINGS)
+    """A wrong argument gives a one-line error before anything is measured."""
+    monkeypatch.setattr(sampling, "peak_rates", lambda device: CEILINGS)
     assert main(["bench", *arguments]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs are timed in turn."""
+"""Tests of the interleaved timers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoresde_fast.bench import timing
 
 
 def test_race() -> None:
-    """Runs alternate in an order that rotates; each is read, even in a short time, and a long one once."""
+    """Runs alternate in an order that rotates; each is read at least twice, except a long one, which is read once."""
     calls: list[str] = []
     runs: dict[str, Callable[[], None]] = {name: partial(calls.append, name) for name in "abc"}
     readings = timing.race(runs, torch.device("cpu"), 1.0, most=3)
@@ -24,9 +24,9 @@ def test_race() -> None:
 
 
 def test_interleaved() -> None:
-    """Functions are timed in an order that rotates, after their warm-up; a reading is never negative."""
+    """After warm-up calls, functions are timed in an order that rotates; readings are not negative."""
     calls: list[str] = []
-    runs: dict[str, Callable[[], None]] = {name: partial(calls.append, name) for name in "abc"}
-    found = timing.interleaved(runs, rounds=3, warm=1, fill=0.0)
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    quartiles = timing.interleaved(runs, rounds=3, warm=1, fill=0.0)
     assert calls == [*"aabbcc", *"abc", *"bca", *"cab"]
-    assert all(0 <= lower <= median <= upper for lower, median, upper in found.values())
+    assert all(0 <= lower <= median <= upper for lower, median, upper in quartiles.values())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variants do the same sampling run."""
+"""Tests of the variants: they give the same images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from tests.support.bench_models import FAST_VARIANTS, small_model
 
 @pytest.mark.parametrize("name", ["NCSN++", "DDPM++", "CLD"])
 def test_every_variant_gives_the_same_images(name: str) -> None:
-    """Each variant that runs here does the workload, within the error that it states."""
+    """Each fast CPU variant reaches its stated PSNR against the plain loop."""
     workload = Workload.of(small_model(name), batch=3, nfe=6, device="cpu")
     assert workload.nfe == 6
     truth = run_plain(workload.model.network, workload)
-    assert ((truth > 0) & (truth < 1)).float().mean() > 0.2, "most of the image is cut off: errors would not show"
-    ran = []
+    assert ((truth > 0) & (truth < 1)).float().mean() > 0.2, "most pixels are clipped, which would hide errors"
     for variant in FAST_VARIANTS:
         psnr, _ = image_error(variant.build(workload)(), truth)
         assert psnr is None or psnr >= variant.stated_db, variant.name
-        ran.append(variant.name)
-    assert "eager float32" in ran and "ours: fused operations" in ran
+    assert {"eager float32", "ours: fused operations"} <= {variant.name for variant in FAST_VARIANTS}

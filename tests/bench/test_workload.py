@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measured networks, and the count of their operations."""
+"""Tests of the workloads: counted operations and known networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.bench_models import call, small_model
 
 
 def test_operations_are_counted() -> None:
-    """The count equals that of PyTorch's own counter for the batch, and every operation has a kind."""
+    """The count equals that of PyTorch's FLOP counter for the batch, and all kinds of operations occur."""
     model = small_model()
     shares = operations(model.network, model.image_shape, batch=2)
     with FlopCounterMode(display=False) as counter:
@@ -23,5 +23,5 @@ def test_operations_are_counted() -> None:
 
 
 def test_amounts() -> None:
-    """The default networks are all known."""
+    """All default networks exist."""
     require_names(list(AMOUNTS))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from scoresde_fast.bench.candidates import Candidate, Case, ComparisonOptions, Drawn, Prepared, Priority
+from scoresde_fast.bench.candidates import Candidate, Case, ComparisonOptions, Prepared, Priority, SampleBatch
 from scoresde_fast.bench.comparison import compare
 from scoresde_fast.bench.measures import exact_draws
 from scoresde_fast.bench.results import Comparison
@@ -24,8 +24,8 @@ class Stub:
 
     name: str
     shift: float = 0.0
-    error: Exception | None = None
-    priority: Priority = Priority.USUAL
+    fails: Exception | None = None
+    priority: Priority = Priority.DEFAULT
     budget: int | None = 4
     tolerance: float | None = None
     nfe: float = 4.0
@@ -33,20 +33,20 @@ class Stub:
     seconds: float = 0.0
 
     def candidate(self) -> Candidate:
-        """Return the candidate that the comparison uses."""
-        case = Case(self.name, self.name, False, budget=self.budget, tolerance=self.tolerance)
+        """The stub as the comparison takes it."""
+        case = Case(self.name, self.name, probability_flow=False, budget=self.budget, tolerance=self.tolerance)
         return Candidate(case, self.priority, self.prepare)
 
     def prepare(self) -> Prepared:
         return Prepared(self.nfe, f"{self.name} {self.shift} {self.tolerance}", self.draw, lambda: None)
 
-    def draw(self, seeds: Sequence[int]) -> Drawn:
+    def draw(self, seeds: Sequence[int]) -> SampleBatch:
         self.log.append(self.name)
         time.sleep(self.seconds)
         if self.error:
             raise self.error
         values = torch.from_numpy(exact_draws(len(seeds), 7)).float() + self.shift
-        return Drawn(values.view(-1, 1, 1, 1), self.nfe)
+        return SampleBatch(values.view(-1, 1, 1, 1), self.nfe)
 
 
 def run_stubs(*stubs: Stub, timing_seconds: float = 0.0, **options: Any) -> Comparison:

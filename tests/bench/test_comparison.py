@@ -134,8 +134,8 @@ def test_a_model_without_a_measure_is_rejected(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_failing_candidate_does_not_stop_the_others() -> None:
     """A failing candidate is listed with its reason, one with non-finite samples as diverged; the rest is measured."""
-    broken = Stub("broken", fails=TypeError("no\nsuch"))
-    diverged = Stub("diverged", fails=NonFiniteError("NaN at t = 0.5"))
+    broken = Stub("broken", error=TypeError("no\nsuch"))
+    diverged = Stub("diverged", error=NonFiniteError("NaN at t = 0.5"))
     result = run_stubs(broken, Stub("nan", shift=float("nan")), diverged, Stub("good"))
     assert [(skip.name, skip.reason) for skip in result.skipped] == [("broken", "TypeError: no such")]
     reasons = {line.name: line.diverged for line in result.lines}
@@ -216,7 +216,7 @@ def test_the_timing_budget_is_respected() -> None:
     log: list[str] = []
     stubs = [
         Stub("cheap", log=log),
-        Stub("long", shift=0.5, priority=Priority.REFERENCE, nfe=80, lasts=0.5, log=log),
+        Stub("long", shift=0.5, priority=Priority.REFERENCE, nfe=80, seconds=0.5, log=log),
         Stub("cheap", shift=0.25, priority=Priority.OTHER_GRID_AND_ORDER, budget=4000, nfe=4000, log=log),
     ]
     result = run_stubs(*stubs, timing_seconds=4)

@@ -16,7 +16,7 @@ from benchmarks import doc_tables
 from benchmarks.studies import cld, pictures
 from benchmarks.tables import find
 from scoresde_fast.bench import measures
-from scoresde_fast.evaluation import Recognition
+from scoresde_fast.evaluation import Recogniser, Recognition
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.training import load_recipe
 

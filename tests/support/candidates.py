@@ -24,7 +24,7 @@ class Stub:
 
     name: str
     shift: float = 0.0
-    fails: Exception | None = None
+    error: Exception | None = None
     priority: Priority = Priority.DEFAULT
     budget: int | None = 4
     tolerance: float | None = None

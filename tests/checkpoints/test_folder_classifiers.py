@@ -70,13 +70,16 @@ def test_kill_while_saving_leaves_a_whole_classifier(tmp_path: Path) -> None:
 
 def test_each_loader_knows_its_own(tmp_path: Path) -> None:
     """Each loader refuses the other kind; an unknown name gets the nearest suggestion."""
-    with pytest.raises(ValueError, match=rf"^'{NAME}' is a classifier, .*: load_classifier\('{NAME}'\)"):
+    with pytest.raises(ValueError, match=rf"^'{NAME}' is a classifier, .* use load_classifier\('{NAME}'\)"):
         load(NAME)
-    with pytest.raises(ValueError, match=f"^'digits-vp' is a score model, but a classifier is needed: give '{NAME}'"):
+    with pytest.raises(ValueError, match=f"^'digits-vp' is a score model, but a classifier is needed; give '{NAME}'"):
         load_classifier("digits-vp")
     with pytest.raises(ValueError, match=f"unknown classifier 'digits-clasifier' - did you mean '{NAME}'"):
         load_classifier("digits-clasifier")
-    for wrong, nothing in ((tmp_path / "gone", "no classifier's folder"), (tmp_path, "no saved classifier")):
+    for wrong, nothing in (
+        (tmp_path / "gone", "folder .* does not exist"),
+        (tmp_path, "no saved classifier"),
+    ):
         with pytest.raises(FileNotFoundError, match=nothing):
             load_classifier(wrong)
     save_classifier(tiny_classifier(), tmp_path / "classifier")
@@ -98,11 +101,11 @@ def test_each_loader_knows_its_own(tmp_path: Path) -> None:
             lambda raw: raw.replace(b"      16,", b"      32,"),
             "does not fit the config.json .*misshapen",
         ),
-        ("model.safetensors", lambda raw: raw[:1000], "truncated or damaged"),
+        ("model.safetensors", lambda raw: raw[:1000], "truncated or corrupt"),
     ],
     ids=["half a config", "noise", "another size", "half the weights"],
 )
-def test_damaged_files(tmp_path: Path, file: str, damage: Any, says: str) -> None:
+def test_corrupt_files(tmp_path: Path, file: str, damage: Any, says: str) -> None:
     """A truncated file, or one that does not fit the other, is refused by name."""
     save_classifier(tiny_classifier(), tmp_path)
     path = tmp_path / file

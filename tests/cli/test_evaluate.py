@@ -19,8 +19,8 @@ import scoresde_fast as sf
 from scoresde_fast.checkpoints import save
 from scoresde_fast.cli import main
 from scoresde_fast.data import digits
-from scoresde_fast.evaluation.fidelity import torch_fidelity
 from scoresde_fast.evaluation.metrics import KID_SUBSET_SIZE, MetricSettings
+from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 from scoresde_fast.training import load_recipe
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
@@ -156,7 +156,7 @@ def test_a_model_of_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     """A model of points is refused."""
     save(sf.create(load_recipe("cld-toy")), tmp_path / "toy")
     assert main(["eval", str(tmp_path / "toy")]) == 2
-    assert "draws points; these metrics are for images" in capsys.readouterr().err
+    assert "is a model of points; these metrics are for images" in capsys.readouterr().err
 
 
 def test_no_weights_of_inception(
@@ -172,7 +172,7 @@ def test_no_weights_of_inception(
 
 def test_settings_are_recorded_by_their_names() -> None:
     """The defaults are torch-fidelity's, so that values are comparable."""
-    theirs = torch_fidelity().defaults.DEFAULTS
+    theirs = load_torch_fidelity().defaults.DEFAULTS
     for name in ("kid_subsets", "isc_splits", "prc_neighborhood", "rng_seed"):
         assert getattr(MetricSettings(), name) == theirs[name]
     assert theirs["kid_subset_size"] == KID_SUBSET_SIZE

@@ -20,10 +20,10 @@ import scoresde_fast as sf
 from scoresde_fast.data import digits
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Extractor, MetricSettings, SampledImages, evaluate
-from scoresde_fast.evaluation.fidelity import torch_fidelity
 from scoresde_fast.evaluation.frechet import FeatureMoments, FrechetDistance, gaussian_distance
 from scoresde_fast.evaluation.metrics import bootstrap, fid_by_count, kid_bootstrap
 from scoresde_fast.evaluation.reference import cached_reference
+from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 from scoresde_fast.generate import generate
 from tests.support.evaluations import Replay, png_folder, values
 
@@ -50,7 +50,7 @@ def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -
     """All metrics of a folder of PNGs equal those of torch-fidelity on it, to 1e-6."""
     settings = MetricSettings(resamples=0, kid_subsets=20, kid_subset_size=100)
     found = values(evaluate(open_images(folders[0]), "noisy", extractor, reference=folders[1], settings=settings))
-    theirs = torch_fidelity().calculate_metrics(
+    theirs = load_torch_fidelity().calculate_metrics(
         input1=folders[0],
         input2=folders[1],
         feature_extractor="digits-features",
@@ -67,7 +67,7 @@ def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -
 
 def test_fid_is_torch_fidelitys_formula(extractor: Extractor) -> None:
     """On features in float64 torch-fidelity's FID equals ours to 1e-9."""
-    fid = torch_fidelity().metric_fid
+    fid = load_torch_fidelity().metric_fid
     a, b = (extractor(images)["64"].double() for images in digits("all")[0][:600].split(300))
     theirs = fid.fid_statistics_to_metric(*map(fid.fid_features_to_statistics, (a, b)), False)
     ours = gaussian_distance(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())
@@ -109,7 +109,7 @@ def test_spread_of_kid(run_seed: int) -> None:
     generator = torch.Generator().manual_seed(run_seed)
     reference = torch.randn(200, 4, generator=generator) + 0.7
     sets = [torch.randn(200, 4, generator=generator) for _ in range(400)]
-    kid = torch_fidelity().metric_kid.kid_features_to_metric
+    kid = load_torch_fidelity().metric_kid.kid_features_to_metric
     options: dict[str, Any] = {"kid_subsets": 1, "kid_subset_size": 200, "verbose": False}
     varied = torch.tensor([kid(rows, reference, **options)["kernel_inception_distance_mean"] for rows in sets]).std()
     spreads = torch.tensor([kid_bootstrap(rows, reference, 50, seed) for seed, rows in enumerate(sets[:40])])

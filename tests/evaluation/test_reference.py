@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="tor
 def test_a_source_is_computed_once(
     extractor: Extractor, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The same images, under any name, are read from the cache; a damaged file is computed again."""
+    """The same images, under any name, are read from the cache; a corrupt file is recomputed."""
     first = cached_reference(open_images("digits:test"), "digits:test", extractor, features=True)
     (path,) = cache.rglob("*.npz")
     np.savez(tmp_path / "same.npz", arr_0=digits("test")[0].permute(0, 2, 3, 1).numpy())
@@ -146,7 +146,7 @@ def test_pickles_are_not_read(extractor: Extractor, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"mu": np.zeros(3), "sigma": np.eye(4)}, "do not fit"),
+        ({"mu": np.zeros(3), "sigma": np.eye(4)}, r"must be \(D,\) and \(D, D\)"),
         ({"pool_3": np.zeros(4)}, "it must be features"),
         ({"mu": np.zeros(3)}, "statistics are mu and sigma"),
     ],

@@ -59,7 +59,7 @@ def test_noise_is_that_of_the_models() -> None:
         ({"models": ["cld-toy"]}, "a model of points; classifiers are for images"),
         ({"models": [NAME]}, "is the recipe of a classifier, but that of a score model is needed"),
         ({"classifier": {"classes": ["a", "b"]}}, r"must contain classifier\.image_shape"),
-        ({"classifier": 3}, "section 'classifier' of a configuration must hold options by name, but is 3"),
+        ({"classifier": 3}, "section 'classifier' of a configuration is 3; it must be a mapping of options"),
         ({"classifier": {**TINY_RECIPE["classifier"], "width": 3}}, "did you mean 'widths'"),
         (
             {"classifier": {**TINY_RECIPE["classifier"], "classes": ["a", "a"]}},

@@ -191,7 +191,7 @@ def test_data_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 2
     assert "another config" in capsys.readouterr().err
     assert main(["train", "digits-features", "--data", source, "--out", str(tmp_path / "features")]) == 2
-    assert "leave --data out" in capsys.readouterr().err
+    assert "leave out --data" in capsys.readouterr().err
 
 
 def test_discrete_models_are_refused(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def measure(
     KID includes its random subsets. Precision and recall are fractions p, with the spread sqrt(p (1 - p) / n). FID has
     a spread only if the samples' features were kept.
     """
-    inputs = MetricInputs(samples, samples.features.get(extractor.layer), extractor.logits, reference, settings)
+    inputs = MetricInputs(samples, reference, extractor, settings)
     values: dict[str, MetricValue] = {}
     for name, metric in METRICS.items():
         if name in metrics:
@@ -96,15 +96,19 @@ def measure(
 
 
 class MetricInputs(NamedTuple):
-    """The arguments of a metric: the samples, their features if they were kept, the reference and the settings."""
+    """The arguments of a metric."""
 
     samples: FeatureSet
-    features: Tensor | None
-    logits: str
     reference: Reference | None
+    extractor: Extractor
     settings: MetricSettings
 
-    def require_features(self) -> tuple[Tensor, Tensor]:
+    @property
+    def features(self) -> Tensor | None:
+        """Features of the samples, if they were kept."""
+        return self.samples.features.get(self.extractor.layer)
+
+    def both_features(self) -> tuple[Tensor, Tensor]:
         """Return the features of the samples and of the reference."""
         assert self.features is not None and self.reference is not None and self.reference.features is not None
         return self.features, self.reference.features
@@ -139,7 +143,7 @@ def _fid(inputs: MetricInputs) -> dict[str, MetricValue]:
 
 
 def _kid(inputs: MetricInputs) -> dict[str, MetricValue]:
-    features, reference = inputs.require_features()
+    features, reference = inputs.both_features()
     settings = inputs.settings
     result = load_torch_fidelity().metric_kid.kid_features_to_metric(
         features,
@@ -157,7 +161,7 @@ def _kid(inputs: MetricInputs) -> dict[str, MetricValue]:
 
 
 def _inception_score(inputs: MetricInputs) -> dict[str, MetricValue]:
-    logits, settings, library = inputs.samples.features[inputs.logits], inputs.settings, load_torch_fidelity()
+    logits, settings, library = inputs.samples.features[inputs.extractor.logits], inputs.settings, load_torch_fidelity()
 
     def score(rows: Tensor) -> float:
         result = library.metric_isc.isc_features_to_metric(rows, settings.isc_splits, True, settings.rng_seed)
@@ -168,7 +172,7 @@ def _inception_score(inputs: MetricInputs) -> dict[str, MetricValue]:
 
 
 def _precision_recall(inputs: MetricInputs) -> dict[str, MetricValue]:
-    features, reference = inputs.require_features()
+    features, reference = inputs.both_features()
     result = load_torch_fidelity().metric_prc.prc_features_to_metric(
         features,
         reference,
@@ -186,25 +190,23 @@ def _precision_recall(inputs: MetricInputs) -> dict[str, MetricValue]:
 
 
 class Metric(NamedTuple):
-    """A metric: the titles of its values by name, its function, and what it needs of the reference.
+    """A metric: its function, the titles of its values by their names, and what it needs of the reference.
 
     Attributes:
         needs_features: it needs the features of the reference, not only their mean and covariance.
     """
 
-    titles: dict[str, str]
     compute: Callable[[MetricInputs], dict[str, MetricValue]]
-    needs_reference: bool
-    needs_features: bool
+    titles: dict[str, str]
+    needs_reference: bool = True
+    needs_features: bool = False
 
 
 METRICS = {
-    "fid": Metric({"fid": "FID"}, _fid, needs_reference=True, needs_features=False),
-    "kid": Metric({"kid": "KID"}, _kid, needs_reference=True, needs_features=True),
-    "is": Metric({"inception_score": "Inception score"}, _inception_score, needs_reference=False, needs_features=False),
-    "pr": Metric(
-        {"precision": "precision", "recall": "recall"}, _precision_recall, needs_reference=True, needs_features=True
-    ),
+    "fid": Metric(_fid, {"fid": "FID"}),
+    "kid": Metric(_kid, {"kid": "KID"}, needs_features=True),
+    "is": Metric(_inception_score, {"inception_score": "Inception score"}, needs_reference=False),
+    "pr": Metric(_precision_recall, {"precision": "precision", "recall": "recall"}, needs_features=True),
 }
 TITLES = {name: title for metric in METRICS.values() for name, title in metric.titles.items()}
 

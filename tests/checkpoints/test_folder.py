@@ -90,7 +90,7 @@ class TestFolder:
         with pytest.raises(ValueError, match=r"config\.json': unknown section"):
             load(tmp_path)
 
-    def test_configuration_of_its_own(self, tmp_path: Path) -> None:
+    def test_given_configuration(self, tmp_path: Path) -> None:
         """A folder's configuration may be repeated, but not contradicted."""
         save(ScoreModel(SMALL), tmp_path)
         assert load(tmp_path, config=SMALL).config == load_config(SMALL)

@@ -68,7 +68,7 @@ def test_kill_while_saving_leaves_a_whole_classifier(tmp_path: Path) -> None:
     torch.testing.assert_close(load_classifier(tmp_path).state_dict(), classifier.state_dict(), rtol=0, atol=0)
 
 
-def test_each_loader_knows_its_own(tmp_path: Path) -> None:
+def test_each_loader_refuses_the_other_kind(tmp_path: Path) -> None:
     """Each loader refuses the other kind; an unknown name gets the nearest suggestion."""
     with pytest.raises(ValueError, match=rf"^'{NAME}' is a classifier, .* use load_classifier\('{NAME}'\)"):
         load(NAME)
@@ -76,12 +76,9 @@ def test_each_loader_knows_its_own(tmp_path: Path) -> None:
         load_classifier("digits-vp")
     with pytest.raises(ValueError, match=f"unknown classifier 'digits-clasifier' - did you mean '{NAME}'"):
         load_classifier("digits-clasifier")
-    for wrong, nothing in (
-        (tmp_path / "gone", "folder .* does not exist"),
-        (tmp_path, "no saved classifier"),
-    ):
-        with pytest.raises(FileNotFoundError, match=nothing):
-            load_classifier(wrong)
+    for path, says in ((tmp_path / "gone", "folder .* does not exist"), (tmp_path, "no saved classifier")):
+        with pytest.raises(FileNotFoundError, match=says):
+            load_classifier(path)
     save_classifier(tiny_classifier(), tmp_path / "classifier")
     model = create(load_recipe("digits-vp"))
     with pytest.raises(ValueError, match="is a classifier"):
@@ -116,7 +113,7 @@ def test_corrupt_files(tmp_path: Path, file: str, damage: Any, says: str) -> Non
         load_classifier(tmp_path)
 
 
-def test_embedded_is_what_its_recipe_says() -> None:
+def test_embedded_matches_its_recipe() -> None:
     """One classifier is embedded, of at most 1 MB in half precision, trained to the last step of its recipe."""
     assert embedded_classifiers() == classifier_recipe_names() == [NAME]
     assert NAME not in [*embedded_names(), *recipe_names()]

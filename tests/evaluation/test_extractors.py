@@ -28,7 +28,7 @@ def images(count: int, size: int = 16, channels: int = 3) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Random weights of Inception in three files; the last one holds code."""
+    """Random weights of Inception in three files; the last one contains code."""
     folder = tmp_path_factory.mktemp("weights")
     paths = {name: folder / name for name in ("a.pth", "b.safetensors", "c.pth")}
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
@@ -92,13 +92,13 @@ def test_pickles_need_trust(inception: dict[str, Path]) -> None:
         load_extractor(INCEPTION, weights=inception["c.pth"], trust_pickle=True)
 
 
-def test_weights_where_torch_hub_keeps_them(
+def test_weights_in_the_folder_of_torch_hub(
     inception: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Existing weights are used; otherwise the message names the file and the option, and nothing is downloaded."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("a download was tried"))
-    monkeypatch.setattr("torch.hub.load", lambda *_, **__: pytest.fail("a download was tried"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("a download was attempted"))
+    monkeypatch.setattr("torch.hub.load", lambda *_, **__: pytest.fail("a download was attempted"))
     for name, says in [
         (INCEPTION, rf"{HUB_FILES[INCEPTION]}.*--extractor-weights"),
         ("vgg16", r"vgg16-397923af\.pth.*--extractor-weights"),
@@ -108,9 +108,9 @@ def test_weights_where_torch_hub_keeps_them(
             load_extractor(name)
     with pytest.raises(ValueError, match="code that torch hub downloads"):
         load_extractor("dinov2-vit-s-14")
-    place = tmp_path / "hub" / "checkpoints" / HUB_FILES[INCEPTION]
-    place.parent.mkdir(parents=True)
-    place.symlink_to(inception["a.pth"])
+    path = tmp_path / "hub" / "checkpoints" / HUB_FILES[INCEPTION]
+    path.parent.mkdir(parents=True)
+    path.symlink_to(inception["a.pth"])
     assert load_extractor(INCEPTION).layer == "2048"
 
 
@@ -135,7 +135,7 @@ def test_unknown_extractor() -> None:
         load_extractor("digit-features")
 
 
-def test_extractor_of_the_user() -> None:
+def test_registered_extractor() -> None:
     """An extractor that the user registers with torch-fidelity works by its name."""
 
     class Means(load_torch_fidelity().FeatureExtractorBase):  # type: ignore[misc]
@@ -156,10 +156,10 @@ def test_extractor_of_the_user() -> None:
     registry = load_torch_fidelity().registry.FEATURE_EXTRACTORS_REGISTRY
     load_torch_fidelity().register_feature_extractor("means", Means)
     try:
-        found: Extractor = load_extractor("means")
+        extractor: Extractor = load_extractor("means")
     finally:
         del registry["means"]
-    assert found(images(2))["means"].shape == (2, 3) and found.dimensions((3, 8, 8)) == 3
+    assert extractor(images(2))["means"].shape == (2, 3) and extractor.dimensions((3, 8, 8)) == 3
 
 
 @pytest.mark.slow
@@ -173,8 +173,8 @@ def test_fid_of_inception_equals_torch_fidelity(inception: dict[str, Path], tmp_
         def __len__(self) -> int:
             return len(self.pixels)
 
-        def __getitem__(self, place: int) -> torch.Tensor:
-            return self.pixels[place]
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return self.pixels[index]
 
     sets = images(12), images(11) // 2
     for name, pixels in zip("ab", sets, strict=True):

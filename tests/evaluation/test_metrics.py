@@ -62,7 +62,7 @@ def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -
     names = {"fid": "frechet_inception_distance", "kid": "kernel_inception_distance_mean"}
     names |= {"inception_score": "inception_score_mean", "precision": "precision", "recall": "recall"}
     assert found == pytest.approx({name: theirs[key] for name, key in names.items()}, rel=1e-6)
-    assert 0 < found["precision"] < 1 and found["fid"] > 50  # the noise is seen
+    assert 0 < found["precision"] < 1 and found["fid"] > 50  # the noise increases FID
 
 
 def test_fid_is_torch_fidelitys_formula(extractor: Extractor) -> None:
@@ -103,8 +103,8 @@ def test_bootstrap_of_a_mean(run_seed: int) -> None:
 def test_spread_of_kid(run_seed: int) -> None:
     """The bootstrap of one set estimates the standard deviation of KID between independent sets.
 
-    Chance moves one set's spread by 0.14 of it (10 000 sets of 200: 0.10 is that of 50 resamples, the rest the set's
-    own), and its expectation is 1% below the truth.
+    One set's spread has a relative standard deviation of 0.14 (10 000 sets of 200; 0.10 is due to 50 resamples), and its
+    expectation is 1% below the truth.
     """
     generator = torch.Generator().manual_seed(run_seed)
     reference = torch.randn(200, 4, generator=generator) + 0.7
@@ -119,7 +119,7 @@ def test_spread_of_kid(run_seed: int) -> None:
 
 @pytest.mark.statistical
 def test_spread_of_fid(run_seed: int) -> None:
-    """The same for FID, whose standard deviation is known here; the bias of FID is larger in resamples.
+    """The bootstrap of FID estimates its standard deviation, here known; the bias of FID is larger in resamples.
 
     At equal covariances FID is |m|^2 + |C - 1|^2 / 4 of a set's mean, 0.7 away in 4 dimensions, and covariance. One
     set's spread varies by its 50 resamples and with the set's own m^T C m; its bias is of the order of 1 / 300.
@@ -145,7 +145,7 @@ def test_spreads_shrink_with_more_images(extractor: Extractor, run_seed: int) ->
     A spread of 100 resamples has a relative standard error of 0.07, and a ratio of two one of 0.1; the ratio itself is
     within 5% of a third (600 resamples).
     """
-    images = noisy(digits("all")[0])  # where FID is far from 0 its spread goes as that of a mean
+    images = noisy(digits("all")[0])  # far from 0, the spread of FID scales like that of a mean
 
     def spreads(count: int, **options: Any) -> dict[str, Any]:
         source = SampledImages(Replay(images[:count]), SHAPE, range(count))

@@ -15,17 +15,17 @@ from scoresde_fast.evaluation import Evaluation, Extractor, MetricSettings, eval
 
 def evaluated(extractor: Extractor, **options: Any) -> Evaluation:
     options = {"settings": MetricSettings(resamples=0, kid_subsets=3), "progress": False} | options
-    found = evaluate(open_images("digits:train"), "digits:train", extractor, **options)
-    assert found is not None
-    return found
+    evaluation = evaluate(open_images("digits:train"), "digits:train", extractor, **options)
+    assert evaluation is not None
+    return evaluation
 
 
-def values(found: Evaluation) -> dict[str, float]:
-    return {name: metric["value"] for name, metric in found.result["metrics"].items()}
+def values(evaluation: Evaluation) -> dict[str, float]:
+    return {name: metric["value"] for name, metric in evaluation.result["metrics"].items()}
 
 
-def fid(found: Evaluation) -> float:
-    return values(found)["fid"]
+def fid(evaluation: Evaluation) -> float:
+    return values(evaluation)["fid"]
 
 
 def png_folder(folder: Path, images: Tensor) -> Path:

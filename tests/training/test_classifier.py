@@ -112,7 +112,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_folders_of_classes(tmp_path: Path) -> None:
-    """Images with one folder for each class are labelled by the number of the folder."""
+    """Images with one folder for each class are labelled by the index of the folder."""
     for number, name in enumerate(("cats", "dogs")):
         (tmp_path / name).mkdir()
         for index in range(2):

@@ -74,10 +74,10 @@ if TYPE_CHECKING:
     FlowToleranceGroup: TypeAlias = FlowOptions
 else:
     DEFAULTS = "Options that are not given keep their defaults."
-    SolverGroup = optional(SolverOptions, otherwise="The model or the solver decides options that are not given.")
+    SolverGroup = optional(SolverOptions, otherwise="Options that are not given are set by the model or the solver.")
     ToleranceGroup = optional(
         AdaptiveOptions,
-        otherwise="The solver decides options that are not given.",
+        otherwise="Options that are not given are set by the solver.",
         without=[field.name for field in fields(SolverOptions)],
     )
     RunGroup = optional(RunOptions)

@@ -33,7 +33,7 @@ class Sample(SamplerOptions):
     """Seeds and ranges of seeds, for example 0-63,100,200-203. A seed always gives the same image."""
     out: Annotated[Path, OutHelp] = Path("samples")
     shard: Annotated[str | None, arg(help_behavior_hint="(default: torchrun's, or all)")] = None
-    """Sample one part of the set, for example 3/16. Other processes sample the other parts, at any time and place."""
+    """Sample one part of the set, for example 3/16; other processes or machines can sample the others at any time."""
     classes: Annotated[str | None, arg(name="class", help_behavior_hint="(default: any)")] = None
     """Class of the images, by index or name, or several classes: with 3,7,one, seed s gets entry s mod 3."""
     classifier: Annotated[str | None, arg(help_behavior_hint="(default: digits-classifier for models of digits)")] = (

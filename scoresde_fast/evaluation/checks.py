@@ -11,7 +11,7 @@ from scoresde_fast.evaluation.metrics import METRICS, MetricSettings
 from scoresde_fast.evaluation.reference import NamedReference, Reference
 
 COMPARABLE = 10_000
-"""Number of images from which FIDs are usually compared."""
+"""Number of images below which FIDs are rarely compared."""
 KEEP_FEATURES_UP_TO = 100_000
 """Largest number of images for which features are kept although the requested metrics do not need them."""
 

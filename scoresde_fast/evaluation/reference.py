@@ -90,7 +90,7 @@ class Reference:
         covariance: their covariance (D, D) float64.
         features: features (count, D) float32 in the order of the images, for KID, precision and recall; or None.
         record: source, count, shape, extractor, weights_sha256, layer, dimensions and floor (the Frechet distance
-            between two random halves), as far as known.
+            between two random halves); unknown entries are missing.
     """
 
     mean: Tensor

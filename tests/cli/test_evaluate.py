@@ -63,7 +63,7 @@ def test_a_model_and_its_page(
     monkeypatch.chdir(tmp_path)
     options = ["--seeds", "0-179", "--reference", "digits:test", "--training-set", "digits:train", "--curve", *QUICK]
     assert main(["eval", *DRAWN, *options, "--html", "page.html", "--out", "result.json"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "page.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "result.json"]
     assert "180 images of digits-vp, seeds 0-179" in capsys.readouterr().out
     result, page = json.loads(Path("result.json").read_text()), Path("page.html").read_text()
     assert result["images"]["sampler"]["steps"] == 2 and result["images"]["rounding"] == "floor"

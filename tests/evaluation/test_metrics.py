@@ -103,7 +103,7 @@ def test_bootstrap_of_a_mean(run_seed: int) -> None:
 def test_spread_of_kid(run_seed: int) -> None:
     """The bootstrap of one set estimates the standard deviation of KID between independent sets.
 
-    One set's spread has a relative standard deviation of 0.14 (10 000 sets of 200; 0.10 is due to 50 resamples), and its
+    One set's spread has a relative standard deviation of 0.14 (10 000 sets of 200; 0.10 is due to 50 resamples); its
     expectation is 1% below the truth.
     """
     generator = torch.Generator().manual_seed(run_seed)

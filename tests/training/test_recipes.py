@@ -69,7 +69,7 @@ def test_noise_is_that_of_the_models() -> None:
         ({"classifier": {**TINY_RECIPE["classifier"], "widths": [11]}}, "widths has 11, which cannot be normalised"),
         (
             {"data": {"dataset": "digits", "shuffle_channels": 2.0}},
-            r"data\.shuffle_channels is 2\.0; it must be from 0 to 1",
+            r"shuffle_channels is 2\.0; it must be from 0 to 1",
         ),
         ({"training": {"n_iters": 0}}, r"training\.n_iters is 0; it must be at least 1"),
         ({"optim": {"lr": -1.0}}, r"optim\.lr is -1\.0; it must be greater than 0"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian mixtures: score models with the exact score at every time, for any SDE of this package."""
+"""Gaussian mixtures: score models with the exact score at every time, for any SDE."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoresde_fast.sdes.base import as_times
 
 @dataclass(frozen=True)
 class ExactScore(Parametrisation):
-    """Parametrisation of a network that takes the time itself and returns the score."""
+    """Parametrisation of a network that takes the time and returns the score."""
 
     def labels(self, t: Time) -> Array:
         return as_times(t)
@@ -30,18 +30,18 @@ class ExactScore(Parametrisation):
 def gaussian_marginals(sde: SDE, t: Array, variances: Array) -> tuple[Array, Array]:
     """Return the marginals of a pixel with data N(m, variances[k]), for every k.
 
-    On CLD the velocity starts as N(0, gamma M) with either objective, as in sampling.
+    On CLD the initial velocity is N(0, gamma M) for both objectives, as in sampling.
 
     Args:
         t: (B,) times.
-        variances: (K,).
+        variances: (K,) variances of the data.
 
     Returns:
         The mean (B, parts) for m = 1, and the covariance (B, K, parts, parts).
     """
     if isinstance(sde, CLDSDE):
-        whole = replace(sde, objective="hsm")
-        kernels = [whole.marginal(t, float(variance)) for variance in variances]
+        hsm_sde = replace(sde, objective="hsm")  # its marginals have the initial velocity integrated out
+        kernels = [hsm_sde.marginal(t, float(variance)) for variance in variances]
         return kernels[0].mean[..., 0], np.stack([kernel.covariance for kernel in kernels], axis=1)
     assert isinstance(sde, ScalarSDE)
     scale, std = (value[:, None] for value in sde.marginal(t))
@@ -51,8 +51,8 @@ def gaussian_marginals(sde: SDE, t: Array, variances: Array) -> tuple[Array, Arr
 class MixtureScore(nn.Module):
     """The score of a mixture of isotropic Gaussians under an SDE; see `GaussianMixture`.
 
-    In a component every pixel has its own mean and the same covariance of ``parts`` numbers. Coefficients are computed
-    in float64, the rest in the dtype of the state.
+    In a component, pixels differ in their means and share a covariance (parts, parts): position and velocity on CLD,
+    otherwise the pixel alone. Coefficients are computed in float64, the rest in the dtype of the state.
     """
 
     log_weights: Tensor
@@ -67,18 +67,18 @@ class MixtureScore(nn.Module):
         self.register_buffer("stds", stds)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Score of the last part, as of every score model: (B, parts C, H, W), (B,) -> (B, C, H, W)."""
+        """Return the score (B, C, H, W) of the last part, as every score model does, at ``x`` (B, parts C, H, W)."""
         return self.joint_score(x, t).chunk(self.sde.parts, dim=1)[-1]
 
     def joint_score(self, x: Tensor, t: Tensor) -> Tensor:
-        """grad_x log p_t(x) of every part: (B, parts C, H, W), (B,) -> (B, parts C, H, W)."""
+        """Return grad_x log p_t(x) of every part, with the shape of ``x`` (B, parts C, H, W)."""
         scores, log_density = self._components(x, t)
-        # Without softmax, which has no forward-mode rule: its fallback takes ten times as long.
-        share = (log_density - log_density.detach().amax(1, keepdim=True)).exp()
-        return ((share / share.sum(1, keepdim=True))[..., None, None] * scores).sum(1).reshape(x.shape)
+        # Softmax by hand: torch's has no forward-mode rule, and the fallback takes ten times as long.
+        weights = (log_density - log_density.detach().amax(1, keepdim=True)).exp()
+        return ((weights / weights.sum(1, keepdim=True))[..., None, None] * scores).sum(1).reshape(x.shape)
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
-        """log p_t(x): (B, parts C, H, W), (B,) -> (B,)."""
+        """Return log p_t(x) (B,) of ``x`` (B, parts C, H, W)."""
         return self._components(x, t)[1].logsumexp(1)
 
     def _components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,33 +86,33 @@ class MixtureScore(nn.Module):
         means = self.means.flatten(1).to(x.dtype)
         if x[0].numel() != self.sde.parts * means.shape[1]:
             raise ValueError(
-                f"states have shape {tuple(x.shape[1:])}; those of this mixture of {tuple(self.means.shape[1:])} on "
-                f"the SDE {self.sde.name!r} must have {self.sde.parts} x {means.shape[1]} numbers"
+                f"states have shape {tuple(x.shape[1:])}; for this mixture of {tuple(self.means.shape[1:])} on the SDE "
+                f"{self.sde.name!r} they must have {self.sde.parts} x {means.shape[1]} elements"
             )
-        # A sampler has one time for the whole batch, whose coefficients are computed once.
+        # Usually all samples have the same time, so coefficients are computed once for each different time.
         times, sample_time = t.detach().double().cpu().unique(return_inverse=True)
         mean, covariance = gaussian_marginals(self.sde, times.numpy(), self.stds.double().cpu().numpy() ** 2)
         scale, precision, log_volume = (
             torch.from_numpy(value).to(x.device, x.dtype)[sample_time.to(x.device)]
             for value in (mean, np.linalg.inv(covariance), np.linalg.slogdet(2 * math.pi * covariance)[1])
         )
-        away = x.reshape(len(x), 1, self.sde.parts, -1) - scale[:, None, :, None] * means[:, None]
-        scores = -(precision[..., None] * away[:, :, None]).sum(3)
-        quadratic = -(away * scores).sum((-1, -2))
-        return scores, self.log_weights.to(x.dtype) - (quadratic + away.shape[-1] * log_volume) / 2
+        difference = x.reshape(len(x), 1, self.sde.parts, -1) - scale[:, None, :, None] * means[:, None]
+        scores = -(precision[..., None] * difference[:, :, None]).sum(3)
+        quadratic = -(difference * scores).sum((-1, -2))
+        return scores, self.log_weights.to(x.dtype) - (quadratic + difference.shape[-1] * log_volume) / 2
 
 
 class GaussianMixture(ScoreFunction):
-    """The exact score model of data sum_k weights[k] N(means[k], stds[k]^2 I), for any SDE of this package.
+    """The exact score model of data sum_k weights[k] N(means[k], stds[k]^2 I), for any SDE.
 
-    On CLD the initial velocity is N(0, gamma M), and `score` is that of the velocity, as for every CLD model.
+    On CLD the initial velocity is N(0, gamma M), and `score` is the score of the velocity, as for every CLD model.
 
     Args:
         sde: the forward process.
-        weights: K positive numbers; they are normalised.
-        means: (K, C, H, W) in the range of the data; images in [0, 1] are not rescaled.
-        stds: K positive numbers.
-        is_image: samples are images, clipped to [0, 1]; else points, used as they are.
+        weights: K positive weights; they are normalised.
+        means: (K, C, H, W) means in the range of the data; images in [0, 1] are not rescaled.
+        stds: K positive standard deviations.
+        is_image: samples are images, clipped to [0, 1]; otherwise points.
 
     Raises:
         ValueError: the numbers of components differ, or a weight or std is not positive.
@@ -143,9 +143,9 @@ class GaussianMixture(ScoreFunction):
         return cls(sde, [1.0], torch.full((1, *image_shape), mean, dtype=torch.float64), [std])
 
     def joint_score(self, x: Tensor, t: Tensor) -> Tensor:
-        """Score of the whole state, on CLD of position and velocity: (B, *state_shape), (B,) -> the same shape."""
+        """Return the score of the whole state ``x`` (B, *state_shape), on CLD of position and velocity."""
         return self.network.joint_score(x, t)
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
-        """log p_t(x): (B, *state_shape), (B,) -> (B,)."""
+        """Return log p_t(x) (B,) of ``x`` (B, *state_shape)."""
         return self.network.log_density(x, t)

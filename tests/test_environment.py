@@ -15,16 +15,15 @@ from scoresde_fast.environment import environment
 pytestmark = pytest.mark.same_everywhere
 
 
-def test_backends_say_why_they_are_absent() -> None:
-    """Every operation lists its present backends, the reference last; each reason for an absent one is given once."""
+def test_reasons_for_unavailable_backends() -> None:
+    """Every operation lists its backends, the reference last; each reason for an unavailable one is given once."""
     report = environment()
-    everywhere = {"cuda", "triton", "cpu"}
-    assert set(report.backends["normal"]) | set(report.absent) >= everywhere
+    assert set(report.backends["normal"]) | set(report.unavailable) >= {"cuda", "triton", "cpu"}
     assert torch.cuda.is_available() or "cuda" not in report.backends["normal"]
     assert set(report.backends["group_norm_attention"]) <= {"triton", "reference"}
-    assert all(present[-1] == "reference" for present in report.backends.values())
+    assert all(backends[-1] == "reference" for backends in report.backends.values())
     assert ("cpu" in report.backends["normal"]) == (_extension.why_missing is None)
-    for name, reasons in report.absent.items():
+    for name, reasons in report.unavailable.items():
         assert len(set(reasons)) == len(reasons), name
         for reason in reasons:
             assert len(reason.split()) > 3

@@ -14,8 +14,9 @@ from scoresde_fast.bench.ranking import Best, MeasuredCase, best_of_curve, compe
 from scoresde_fast.bench.results import BenchResult, Comparison, UnmeasuredCase
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.errors import require_packages
+from scoresde_fast.evaluation.metrics import TITLES
 from scoresde_fast.evaluation.neighbours import Neighbours
-from scoresde_fast.evaluation.run import METRIC_TITLES, Evaluation
+from scoresde_fast.evaluation.run import Evaluation
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.pixels import compose
 
@@ -142,7 +143,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     result, neighbours = evaluation.result, evaluation.neighbours
     return {
         "result": result,
-        "names": METRIC_TITLES,
+        "names": TITLES,
         "grid": _picture(evaluation.first),
         "curve": charts.fid_curve(result["curve"]) if len(result["curve"]) > 1 else None,
         "neighbours": neighbours and _neighbour_rows(evaluation.first, neighbours),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trained models and classifiers on disk: loading, saving, and official checkpoints."""
+"""Loading and saving of trained models and classifiers, and official checkpoints."""
 
 from scoresde_fast.checkpoints.folder import save, save_classifier
 from scoresde_fast.checkpoints.loading import convert, embedded_classifiers, embedded_names, load, load_classifier

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of saved models and classifiers: ``config.json`` and ``model.safetensors``, as huggingface-hub's mixin."""
+"""Folders of saved models: ``config.json`` and ``model.safetensors``, compatible with huggingface-hub's mixin."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from scoresde_fast.model import ScoreModel
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CLASSIFIER = "classifier"
-"""The only section of a classifier's configuration; a score model's configuration never has it."""
+"""The only section of a classifier's configuration; configurations of score models do not have it."""
 Sections = Mapping[str, Mapping[str, Any]]
 
 
 def is_saved(folder: str | Path) -> bool:
-    """Return whether ``folder`` holds a complete saved model; the configuration is written last."""
+    """Return whether ``folder`` contains a complete saved model; the configuration is written last."""
     return all((Path(folder) / name).is_file() for name in (WEIGHTS, CONFIG))
 
 
 def is_classifier(folder: str | Path) -> bool:
-    """Return whether the configuration in ``folder`` is a classifier's; false if it cannot be read."""
+    """Return whether the configuration in ``folder`` is that of a classifier; False if it is unreadable."""
     try:
         return CLASSIFIER in json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     except (OSError, TypeError, ValueError):
@@ -41,12 +41,10 @@ def is_classifier(folder: str | Path) -> bool:
 
 
 def save(model: ScoreModel, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write ``model`` to ``folder``: trainable weights as ``dtype``, buffers unchanged.
-
-    If the program is killed, each file is either the old one or the new one.
+    """Write ``model`` to ``folder``: trainable weights as ``dtype``, buffers unchanged. Files are written atomically.
 
     Raises:
-        ValueError: the folder holds a classifier, or a model with another configuration.
+        ValueError: the folder contains a classifier, or a model with another configuration.
     """
     folder = Path(folder)
     existing = None
@@ -60,7 +58,7 @@ def save_classifier(classifier: Classifier, folder: str | Path, dtype: torch.dty
     """Write ``classifier`` to ``folder``, as `save` does.
 
     Raises:
-        ValueError: the folder holds a score model, or a classifier with another configuration.
+        ValueError: the folder contains a score model, or a classifier with another configuration.
     """
     folder = Path(folder)
     existing = {CLASSIFIER: _classifier_config(folder, folder).to_dict()} if is_saved(folder) else None
@@ -68,10 +66,10 @@ def save_classifier(classifier: Classifier, folder: str | Path, dtype: torch.dty
 
 
 def load_saved(folder: Path) -> ScoreModel:
-    """Return the model in ``folder``, float32 and in evaluation mode; other files in it are ignored.
+    """Return the model in ``folder`` in float32 and evaluation mode; other files in it are ignored.
 
     Raises:
-        ValueError: a file is damaged, or the weights do not fit the configuration.
+        ValueError: a file is corrupt, or the weights do not fit the configuration.
         FileNotFoundError: one of the two files is missing.
     """
     _require_saved(folder, "model")
@@ -89,17 +87,17 @@ def load_saved_classifier(folder: Path, name: str | Path) -> Classifier:
 
 
 def refuse_classifier(folder: Path, name: str | Path) -> None:
-    """Raise ``ValueError`` if ``folder``, which the user calls ``name``, holds a classifier."""
+    """Raise ``ValueError`` if ``folder``, which the user calls ``name``, contains a classifier."""
     if is_classifier(folder):
         raise ValueError(
-            f"{str(name)!r} is a classifier, which has no score: load_classifier({str(name)!r}) reads it, to guide the "
+            f"{str(name)!r} is a classifier, not a score model; use load_classifier({str(name)!r}) to guide the "
             "sampling of a model"
         )
 
 
 def _require_saved(folder: Path, kind: str) -> None:
     if not is_saved(folder):
-        raise FileNotFoundError(f"{str(folder)!r} holds no saved {kind}: it needs the files {CONFIG} and {WEIGHTS}")
+        raise FileNotFoundError(f"{str(folder)!r} contains no saved {kind}: it needs the files {CONFIG} and {WEIGHTS}")
 
 
 def _classifier_config(folder: Path, name: str | Path) -> ClassifierConfig:
@@ -111,20 +109,20 @@ def _classifier_config(folder: Path, name: str | Path) -> ClassifierConfig:
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
     raise ValueError(
-        f"{str(name)!r} is a score model, but a classifier is needed: give 'digits-classifier', or the folder of one "
-        "that `scoresde-fast train` made"
+        f"{str(name)!r} is a score model, but a classifier is needed; give 'digits-classifier', or a folder written by "
+        "`scoresde-fast train`"
     )
 
 
 def _write(network: nn.Module, options: Sections, folder: Path, dtype: torch.dtype, existing: Sections | None) -> None:
-    """Write ``options`` and weights; raise ``ValueError`` if the ``existing`` options of the folder differ."""
+    """Write ``options`` and weights; raise ``ValueError`` if the folder's ``existing`` options differ."""
     make_folder(folder)
     for section, values in (existing or {}).items():
         for name, theirs in values.items():
             if (ours := options[section][name]) != theirs:
                 raise ValueError(
-                    f"{str(folder)!r} holds a model of another configuration: {section}.{name} is {theirs!r} there and "
-                    f"{ours!r} here; choose another folder"
+                    f"{str(folder)!r} contains a model with another configuration: {section}.{name} is {theirs!r} "
+                    f"there and {ours!r} here; choose another folder"
                 )
     trainable = {name for name, weight in network.named_parameters() if weight.requires_grad}
     tensors = {
@@ -141,9 +139,8 @@ def _read_weights(network: nn.Module, folder: Path) -> None:
     try:
         tensors = load_file(folder / WEIGHTS)
     except SafetensorError as error:
-        raise ValueError(f"{str(folder / WEIGHTS)!r} is not a safetensors file, or is truncated or damaged") from error
-    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    problem = misfit(wanted, {name: tensor.shape for name, tensor in tensors.items()})
-    if problem:
+        raise ValueError(f"{str(folder / WEIGHTS)!r} is not a safetensors file, or is truncated or corrupt") from error
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if problem := misfit(expected, {name: tensor.shape for name, tensor in tensors.items()}):
         raise ValueError(f"{str(folder / WEIGHTS)!r} does not fit the {CONFIG} beside it ({problem})")
     network.load_state_dict(tensors)

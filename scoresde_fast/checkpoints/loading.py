@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading of trained models and classifiers: embedded ones by name, saved folders, and official checkpoints."""
+"""Loading of trained models and classifiers from embedded names, saved folders and official checkpoints."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
 
     Args:
         path_or_name: the name of an embedded model, a saved folder, or an official ``.pth`` checkpoint. An embedded
-            name wins over a folder of that name; write ``./NAME`` for the folder.
+            name takes precedence over a folder with the same name; write ``./NAME`` for the folder.
         config: the configuration of an official checkpoint, see `load_config`; saved folders contain theirs.
-        ema: load the averaged weights of an official checkpoint, else the raw ones.
+        ema: load the averaged weights of an official checkpoint; otherwise the raw ones.
 
     Raises:
-        ValueError: the name is unknown; the file is damaged, holds code, or does not fit ``config``; an official
-            checkpoint comes without ``config`` (the sentence names the presets that fit); it is a classifier.
+        ValueError: the name is unknown; the file is corrupt, contains code, or does not fit ``config``; ``config`` is
+            missing for an official checkpoint (the message names the presets that fit); it is a classifier.
         FileNotFoundError: the path does not exist.
     """
     path = _embedded_or_path(path_or_name)
@@ -49,28 +49,28 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
     model = folder.load_saved(path)
     if config is not None and load_config(config) != model.config:
         raise ValueError(
-            f"{str(path_or_name)!r} has its own configuration, which differs from the given one: leave that out"
+            f"{str(path_or_name)!r} contains its configuration, which differs from the given one; leave out config"
         )
     return model
 
 
 def load_classifier(path_or_name: str | Path) -> Classifier:
-    """Load a trained classifier, float32 and in evaluation mode.
+    """Load a trained classifier in float32 and evaluation mode.
 
     Args:
         path_or_name: the name of an embedded classifier, or a folder written by `save_classifier` or by training. An
-            embedded name wins over a folder of that name; write ``./NAME`` for the folder.
+            embedded name takes precedence over a folder with the same name; write ``./NAME`` for the folder.
 
     Raises:
-        ValueError: the name is unknown, the folder is a score model's, or its files are damaged or do not fit.
+        ValueError: the name is unknown, the folder contains a score model, or its files are corrupt or do not fit.
         FileNotFoundError: the path does not exist.
     """
     path = _embedded_or_path(path_or_name)
     if path.is_dir():
         return folder.load_saved_classifier(path, path_or_name)
     if _is_path(path_or_name):
-        raise FileNotFoundError(f"there is no classifier's folder {str(path_or_name)!r}")
-    raise ValueError(unknown("classifier", path_or_name, embedded_classifiers()) + ", or give a folder's path")
+        raise FileNotFoundError(f"the classifier's folder {str(path_or_name)!r} does not exist")
+    raise ValueError(unknown("classifier", path_or_name, embedded_classifiers()) + ", or give the path of a folder")
 
 
 def convert(path: str | Path, out: str | Path, config: ConfigLike | None = None, ema: bool = True) -> None:
@@ -92,8 +92,8 @@ def _load_file(path: Path, config: ConfigLike | None, ema: bool) -> ScoreModel:
     checkpoint = read_official(path)
     if config is None:
         names = " or ".join(f"config={name!r}" for name in fitting_presets(checkpoint.model))
-        advice = f"its weights fit {names}" if names else "no preset fits its weights: give config=FILE.json"
-        raise ValueError(f"{str(path)!r} does not contain its configuration; {advice}")
+        advice = f"its weights fit {names}" if names else "no preset fits its weights; give config=FILE.json"
+        raise ValueError(f"{str(path)!r} does not contain its configuration: {advice}")
     model = ScoreModel(config)
     copy_official(model, checkpoint, ema)
     return model.eval()
@@ -102,15 +102,15 @@ def _load_file(path: Path, config: ConfigLike | None, ema: bool) -> ScoreModel:
 def _not_found(path_or_name: str | Path) -> Exception:
     if path_or_name in preset_names():
         return ValueError(
-            f"{path_or_name!r} is a preset, which has no weights: create({path_or_name!r}) makes fresh ones, "
-            "and load(PATH, config=...) reads a checkpoint"
+            f"{path_or_name!r} is a preset, which has no weights; create({path_or_name!r}) builds a model with fresh "
+            "weights, and load(PATH, config=...) reads a checkpoint"
         )
     if _is_path(path_or_name):
-        return FileNotFoundError(f"there is no checkpoint file and no folder {str(path_or_name)!r}")
-    return ValueError(unknown("model", path_or_name, embedded_names()) + ", or give a folder's or a checkpoint's path")
+        return FileNotFoundError(f"the checkpoint file or folder {str(path_or_name)!r} does not exist")
+    return ValueError(unknown("model", path_or_name, embedded_names()) + ", or give the path of a folder or checkpoint")
 
 
 def _is_path(path_or_name: str | Path) -> bool:
-    """Return whether this can only be a path: it has a suffix or a folder."""
+    """Return whether the argument can only be a path: it has a suffix or several parts."""
     path = Path(path_or_name)
     return isinstance(path_or_name, Path) or bool(path.suffix) or len(path.parts) > 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Official PyTorch checkpoints: reading without running their code, and strict loading."""
+"""Official PyTorch checkpoints: reading without executing code, and strict loading."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from scoresde_fast.checkpoints.weights import (
 )
 from scoresde_fast.model import ScoreModel
 
-# The original's warm-up leaves numpy scalars in the optimizer's section. These names rebuild scalars only; files
-# written with numpy 1 name the module without the underscore.
-_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+# The warm-up of the official code leaves NumPy scalars in the optimizer's section. These globals only rebuild scalars;
+# files written with NumPy 1 name the module without the underscore.
+_NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     scalar,
     (scalar, "numpy.core.multiarray.scalar"),
     np.dtype,
@@ -37,7 +37,7 @@ _NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """The weights in an official checkpoint: ``model`` by official name, ``shadow`` (averages) in the EMA's order."""
+    """The weights in an official checkpoint: ``model`` by official name, and the averages ``shadow`` in EMA order."""
 
     path: Path
     model: dict[str, Tensor]
@@ -48,7 +48,7 @@ def read_official(path: str | Path) -> OfficialCheckpoint:
     """Read an official ``.pth`` file onto the CPU; nothing in it is executed.
 
     Raises:
-        ValueError: the file is empty or truncated, is not a checkpoint, or holds more than tensors and numbers.
+        ValueError: the file is empty or truncated, is not a checkpoint, or contains more than tensors and numbers.
         FileNotFoundError: the file does not exist.
     """
     path = Path(path)
@@ -61,28 +61,27 @@ def read_official(path: str | Path) -> OfficialCheckpoint:
         or not isinstance(shadow, list)
         or not all(isinstance(value, Tensor) for value in (*model.values(), *shadow))
     ):
-        found = ", ".join(map(repr, sections)) or f"a {type(content).__name__}"
+        keys = ", ".join(map(repr, sections)) or f"a {type(content).__name__}"
         raise ValueError(
-            f"{str(path)!r} is not an official checkpoint: it must hold the weights 'model' and the list "
-            f"'shadow_params' in 'ema', but holds {found}"
+            f"{str(path)!r} is not an official checkpoint: it must contain the weights 'model' and the list "
+            f"'shadow_params' in 'ema', but contains {keys}"
         )
-    # The original trains inside DataParallel, which adds the prefix "module.".
+    # The official code trains inside DataParallel, which adds the prefix "module.".
     weights = {str(name).removeprefix("module."): tensor for name, tensor in model.items()}
     return OfficialCheckpoint(path, weights, shadow)
 
 
 def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool = True) -> None:
-    """Copy an official checkpoint into ``model``: the averaged weights with ``ema``, else the raw ones.
+    """Copy the averaged weights of an official checkpoint into ``model``; without ``ema`` the raw ones.
 
     Raises:
-        ValueError: the weights or the noise levels do not fit exactly. The sentence lists the missing, unexpected and
-            misshapen ones, says if it is another kind of model, and names the presets that fit.
+        ValueError: the weights or the noise levels do not fit exactly. The message lists missing, unexpected and
+            misshapen weights, or identifies another kind of model, and names the presets that fit.
     """
     weights = official_weights(model.network)
     problem = misfit({w.name: w.tensor.shape for w in weights}, {k: v.shape for k, v in checkpoint.model.items()})
     if problem:
-        kind = other_kind(model.config, checkpoint.model)
-        if kind:
+        if kind := other_kind(model.config, checkpoint.model):
             raise ValueError(f"{str(checkpoint.path)!r} {kind}{_advice(checkpoint, 'give its own configuration')}")
         raise ValueError(f"{str(checkpoint.path)!r} does not fit the configuration ({problem}){_advice(checkpoint)}")
     if not has_noise_levels(model.config, checkpoint.model):
@@ -101,7 +100,7 @@ def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool =
 
 
 def _averaged(checkpoint: OfficialCheckpoint, trainable: list[Weight]) -> dict[str, Tensor]:
-    """Return the EMA list by name. The list has no names, so that its length and every shape must agree."""
+    """Return the EMA weights by name. The list has no names, so its length and every shape must agree."""
     if len(checkpoint.shadow) != len(trainable):
         raise ValueError(
             f"{str(checkpoint.path)!r} has {len(checkpoint.shadow)} averaged weights for {len(trainable)} trainable "
@@ -115,32 +114,32 @@ def _averaged(checkpoint: OfficialCheckpoint, trainable: list[Weight]) -> dict[s
 
 
 def _advice(checkpoint: OfficialCheckpoint, otherwise: str = "it fits no preset either") -> str:
+    """Return the end of an error message: the presets that fit, or ``otherwise``."""
     names = fitting_presets(checkpoint.model)
     return f"; it fits {' or '.join(map(repr, names))}" if names else f"; {otherwise}"
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint file {str(path)!r}")
+        raise FileNotFoundError(f"the checkpoint file {str(path)!r} does not exist")
     if path.stat().st_size == 0:
-        raise ValueError(f"{str(path)!r} is empty: no checkpoint was written to it")
+        raise ValueError(f"{str(path)!r} is empty")
     try:
         # No mmap: a training program may overwrite the file while it is being read.
-        with torch.serialization.safe_globals(_NUMBERS):
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused:
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ValueError(
-                f"{str(path)!r} holds more than tensors and numbers ({refused[1]}), which could run code when read; "
-                "save its weights alone and load that file"
+                f"{str(path)!r} contains more than tensors and numbers ({refused[1]}), which could execute code when "
+                "read; save its weights alone and load that file"
             ) from error
         raise ValueError(_unreadable(path)) from error
     except OSError:
         raise
-    except Exception as error:  # damaged bytes may raise anything
+    except Exception as error:  # corrupt bytes may raise anything
         raise ValueError(_unreadable(path)) from error
 
 
 def _unreadable(path: Path) -> str:
-    return f"{str(path)!r} is not a PyTorch checkpoint, or is truncated or damaged"
+    return f"{str(path)!r} is not a PyTorch checkpoint, or is truncated or corrupt"

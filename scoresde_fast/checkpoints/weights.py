@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Official weight names, how weights differ from a network, and the presets that they fit."""
+"""Official names of weights, comparison of weights with a network, and the presets that weights fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoresde_fast.networks import official_modules
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight: its name in official checkpoints, its tensor here, and whether it is trainable."""
+    """A weight: its name in official checkpoints, its tensor, and whether it is trainable."""
 
     name: str
     tensor: Tensor
@@ -25,7 +25,7 @@ class Weight:
 
 
 def official_weights(network: nn.Module) -> list[Weight]:
-    """Return all weights of ``network`` in the original's order, which is that of its EMA list; ``sigmas`` is first."""
+    """Return all weights of ``network`` in the order of the official EMA list; ``sigmas`` is first."""
     sigmas = dict(network.named_buffers(recurse=False)).get("sigmas")
     weights = [] if sigmas is None else [Weight("sigmas", sigmas, False)]
     for index, module in enumerate(official_modules(network)):
@@ -35,30 +35,30 @@ def official_weights(network: nn.Module) -> list[Weight]:
 
 
 def _official(module: nn.Module, path: str) -> str:
-    """Return the official name of the tensor at ``path``: composite modules name their parts, leaves keep theirs."""
+    """Return the official name of the tensor at ``path`` in ``module``; composite modules map their parts' names."""
     part, _, leaf = path.rpartition(".")
     names: Mapping[str, str] = getattr(module, "OFFICIAL_NAMES", {})
     return f"{names[part]}.{leaf}" if part else leaf
 
 
-def misfit(wanted: Mapping[str, Size], found: Mapping[str, Size]) -> str:
-    """Return which weights are missing from ``found``, unexpected or misshapen; empty when all fit."""
+def misfit(expected: Mapping[str, Size], actual: Mapping[str, Size]) -> str:
+    """Describe the weights that are missing from ``actual``, unexpected or misshapen; empty if all fit."""
     misshapen = [
-        f"{name} is {list(found[name])}, not {list(shape)}"
-        for name, shape in wanted.items()
-        if name in found and found[name] != shape
+        f"{name} is {list(actual[name])}, not {list(shape)}"
+        for name, shape in expected.items()
+        if name in actual and actual[name] != shape
     ]
     parts = {
-        "missing": [name for name in wanted if name not in found],
-        "unexpected": [name for name in found if name not in wanted],
+        "missing": [name for name in expected if name not in actual],
+        "unexpected": [name for name in actual if name not in expected],
         "misshapen": misshapen,
     }
-    return "; ".join(f"{kind}: {_listed(names)}" for kind, names in parts.items() if names)
+    return "; ".join(f"{kind}: {_shortened(names)}" for kind, names in parts.items() if names)
 
 
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _shortened(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def fitting_presets(weights: Mapping[str, Tensor]) -> list[str]:
@@ -76,9 +76,9 @@ def fitting_presets(weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def has_noise_levels(config: Config, weights: Mapping[str, Tensor]) -> bool:
-    """Return whether ``sigmas`` are the noise levels of ``config``; always true except for VE, which alone reads them.
+    """Return whether ``sigmas`` are the noise levels of ``config``; True for SDEs other than VE, which ignore them.
 
-    Shapes alone do not distinguish the 256 px models, which have different ``sigma_max``.
+    Shapes alone do not distinguish the 256 px models, which differ in ``sigma_max``.
     """
     model, sigmas = config.model, weights.get("sigmas")
     if config.training.sde != "vesde":
@@ -90,44 +90,41 @@ def has_noise_levels(config: Config, weights: Mapping[str, Tensor]) -> bool:
 
 
 def other_kind(config: Config, weights: Mapping[str, Tensor]) -> str:
-    """Return a sentence that says why ``weights`` are of another kind of model than ``config``; empty if unknown.
+    """Describe how ``weights`` belong to another kind of model than ``config``; empty if they do not.
 
-    The networks of CLD read position and velocity and return one image. Those of CLD-SGM have no noise levels, those of
-    score_sde always have.
+    The networks of CLD take position and velocity and return one image. Checkpoints of CLD-SGM have no noise levels;
+    those of score_sde always do.
     """
     sde, scales = config.training.sde, config.model.num_scales
-    image = config.data.num_channels
+    channels = config.data.num_channels
     kernels = [tensor.shape for tensor in weights.values() if tensor.ndim == 4]
-    reads, gives = (kernels[0][1], kernels[-1][0]) if kernels else (0, 0)
-    if sde != "cld" and reads == 2 * gives > 0:
+    inputs, outputs = (kernels[0][1], kernels[-1][0]) if kernels else (0, 0)
+    if sde != "cld" and inputs == 2 * outputs > 0:
         return (
-            f"is of a CLD model: its network reads {reads} channels, position and velocity, where one of the SDE "
-            f"{sde!r} reads {image}, an image"
+            f"is a CLD model: its network takes {inputs} channels (position and velocity), but the SDE {sde!r} needs "
+            f"{channels} (an image)"
         )
-    if sde == "cld" and reads == gives > 0:
+    if sde == "cld" and inputs == outputs > 0:
         return (
-            f"is not of a CLD model: its network reads {reads} channels, an image, where one of the SDE 'cld' reads "
-            f"{2 * image}, position and velocity"
+            f"is not a CLD model: its network takes {inputs} channels (an image), but the SDE 'cld' needs "
+            f"{2 * channels} (position and velocity)"
         )
     if "sigmas" in weights and not scales:
-        return (
-            "has noise levels 'sigmas', like models of score_sde, but the configuration has none: its model.num_scales "
-            "is 0"
-        )
+        return "has noise levels 'sigmas', like models of score_sde, but model.num_scales of the configuration is 0"
     if "sigmas" not in weights and scales:
         return (
-            "has no noise levels 'sigmas', like models of CLD-SGM, but the configuration has some: its "
-            f"model.num_scales is {scales}, not 0"
+            "has no noise levels 'sigmas', like models of CLD-SGM, but model.num_scales of the configuration is "
+            f"{scales}, not 0"
         )
     return ""
 
 
 def _network_options(config: Config) -> Config:
-    """Return ``config`` reduced to the options that shape the network, so that each network is built once."""
+    """Return ``config`` reduced to the options that determine the network's weights, the key of `_shapes`' cache."""
     data = config.data
     return Config(
         model=replace(config.model, dropout=0.0, ema_rate=0.0, scale_by_sigma=False, mixed_score=False),
-        # The SDE only decides whether the network reads pairs.
+        # The SDE only determines whether the network takes position and velocity.
         training=TrainingConfig("cld" if config.training.sde == "cld" else "vpsde"),
         data=DataConfig(image_size=data.image_size, num_channels=data.num_channels, is_image=data.is_image),
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``scoresde-fast``. A subcommand is a frozen dataclass of options, parsed by tyro, with a ``run()``.
+"""The command ``scoresde-fast``: each subcommand is a frozen dataclass of options with a method ``run()``.
 
-These modules import torch only inside ``run()``, so that ``--help`` and mistyped options are answered at once.
+tyro parses the options. Modules import torch only inside ``run()``, so that ``--help`` and usage errors respond fast.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ PARSING = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.Position
 
 
 class Command(Protocol):
-    """A subcommand: its fields are the options, its docstring is the help."""
+    """A subcommand: its fields are the options, and its docstring is the help text."""
 
     def run(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Env:
-    """Print versions, devices and backends, and why a backend is missing, for bug reports."""
+    """Print versions, devices and backends, and why a backend is unavailable, for bug reports."""
 
     def run(self) -> None:
         from scoresde_fast.environment import environment
@@ -77,9 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if {f"--{former}", f"--no-{former}"} & {*arguments}:
             print(f"{PROGRAM}: --{former} is now called --{option.replace('_', '-')}", file=sys.stderr)
             return 2
-    for name, words in ((name, name.split()) for name in COMMANDS):
-        if arguments[: len(words)] == words:
-            arguments = [name, *arguments[len(words) :]]
+    if " ".join(arguments[:2]) in COMMANDS:  # "eval stats" is one subcommand for tyro
+        arguments = [" ".join(arguments[:2]), *arguments[2:]]
     command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog=PROGRAM,
@@ -90,9 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command.run()
     except (ValueError, OSError, ArithmeticError) as error:
-        if not _expected(error):
+        if not _is_user_error(error):
             raise
-        print(f"{PROGRAM}: {_sentence(error)}", file=sys.stderr)
+        print(f"{PROGRAM}: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: interrupted; run the same command again to continue", file=sys.stderr)
@@ -100,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _expected(error: Exception) -> bool:
-    """Return whether the error has a message for the user; other arithmetic errors are bugs."""
+def _is_user_error(error: Exception) -> bool:
+    """Return False for arithmetic errors that are bugs: all but NaN and failed integration."""
     if not isinstance(error, ArithmeticError) or isinstance(error, FloatingPointError):
         return True
     from scoresde_fast.flow.integrate import IntegrationError
@@ -109,7 +108,8 @@ def _expected(error: Exception) -> bool:
     return isinstance(error, IntegrationError)
 
 
-def _sentence(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
+    """Format the message of an error as one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())

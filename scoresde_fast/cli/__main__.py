@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m scoresde_fast.cli``: the command line where ``scoresde-fast`` is not on the path."""
+"""``python -m scoresde_fast.cli``: the command ``scoresde-fast``, for example under torchrun."""
 
 import sys
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast inpaint``, ``colorize`` and ``restore``: samples conditioned on given images."""
+"""``scoresde-fast inpaint``, ``colorize`` and ``restore``: samples conditioned on images."""
 
 from __future__ import annotations
 
@@ -20,30 +20,53 @@ if TYPE_CHECKING:
     from scoresde_fast.tasks import TaskSampler
 
 
+Images = Positional[
+    Annotated[
+        str,
+        arg(
+            help="A PNG, JPEG or WebP file; a folder, .zip, .tar, .npz or .npy of images; or a data set (digits:test). "
+            "With the suffix @64 (photo.jpg@64), images are cropped to a central square and resized to 64x64."
+        ),
+    ]
+]
+Method = Annotated[
+    Literal["projection", "pigdm"],
+    arg(
+        help="projection, as in the paper, only replaces the known part; pigdm also guides the unknown part by the "
+        "gradient of the network, which is slower and gives smoother transitions."
+    ),
+]
+Operator = Annotated[
+    str,
+    arg(
+        help="Measurement operator: gray, blur:STD (in pixels) or sr:FACTOR (means over FACTOR x FACTOR pixels); or "
+        "the known pixels: mask:FILE.png (white), box:TOP,LEFT,HEIGHT,WIDTH (outside the box) or random:SHARE[,SEED]."
+    ),
+]
+
+
 class Task(NamedTuple):
-    """A task: its sampler, the names of the given images, and images (N, C, H, W) for the overview, by title."""
+    """A task's sampler, the names of its images, and the columns of the overview: title -> images (N, C, H, W)."""
 
     sampler: TaskSampler
     names: list[str]
-    shown: dict[str, Tensor]
+    columns: dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCommand(SamplerOptions):
-    """Base of the three commands: their options, and writing the samples."""
+    """Base class of the three commands: shared options, and writing the samples."""
 
     model: Model
-    images: Positional[str]
-    """A PNG, JPEG or WebP file; a folder, .zip, .tar, .npz or .npy of images; or a data set (digits:test).
-    With @64 at the end (photo.jpg@64), images are cropped to the central square and resized to 64x64."""
+    images: Images
     samples: int = 4
     """Number of samples for each image."""
     seeds: Annotated[str | None, arg(help_behavior_hint="(default: 0, 1, 2, ...)")] = None
-    """One seed for each sample, those of the first image first, as 0-63,100,200-203."""
+    """One seed for each sample, image by image, for example 0-63,100,200-203."""
     out: Path
 
     recorded: ClassVar[tuple[str, ...]]
-    """Options that run.json records."""
+    """Names of the command's own options that run.json records."""
 
     def run(self) -> None:
         from scoresde_fast.generate import format_seeds
@@ -53,13 +76,13 @@ class TaskCommand(SamplerOptions):
         with stopping_on_sigterm() as stop:
             model = self.loading.load(self.model)
             if not model.is_image:
-                raise ValueError(f"{self.model} is a model of points, but one of images is needed: choose another")
-            sampler, names, shown = self.task(model)
+                raise ValueError(f"{self.model} is a model of points; choose a model of images")
+            sampler, names, columns = self.task(model)
             command = {"images": self.images, "seeds": format_seeds(sampler.seeds), "samples": self.samples}
             for name in self.recorded:
                 value = getattr(self, name)
                 command[name] = str(value) if isinstance(value, Path) else value
-            pictures = {title: list(to_pixels(images, ROUNDING)) for title, images in shown.items()}
+            pictures = {title: list(to_pixels(images, ROUNDING)) for title, images in columns.items()}
             print(
                 write_samples(
                     sampler, names, list(sampler.seeds), pictures, self.out,
@@ -71,43 +94,41 @@ class TaskCommand(SamplerOptions):
         """Read the images and build the sampler."""
         raise NotImplementedError
 
-    def seeds_of(self, images: int) -> list[int]:
-        """Return a seed for each sample of ``images`` images; raise as `task_seeds`."""
+    def sample_seeds(self, images: int) -> list[int]:
+        """Return one seed for each sample of ``images`` images; raise as `task_seeds`."""
         from scoresde_fast.generate import parse_seeds
         from scoresde_fast.tasks import task_seeds
 
         return list(task_seeds(images, None if self.seeds is None else parse_seeds(self.seeds), self.samples))
 
     def task_options(self, seeds: list[int], **options: Any) -> dict[str, Any]:
-        """Return the options of a sampler as keywords of the tasks."""
+        """Return the keyword arguments of the functions in `scoresde_fast.tasks`."""
         return {**self.options(), "seeds": seeds, "samples": self.samples, **options}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionCommand(TaskCommand):
-    """Base of inpaint and colorize."""
+    """Base class of inpaint and colorize."""
 
-    method: Literal["projection", "pigdm"] = "projection"
-    """projection, as in the paper, replaces the known part; pigdm also guides the rest by the network's gradient.
-    It is slower, and the parts fit together better."""
+    method: Method = "projection"
 
     def completion_options(self, images: int) -> dict[str, Any]:
-        """Return the keywords of the task for that number of images."""
-        return self.task_options(self.seeds_of(images), method=self.method, original=bool(self.solver.original))
+        """Return the keyword arguments of the task for ``images`` images."""
+        return self.task_options(self.sample_seeds(images), method=self.method, original=bool(self.solver.original))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(CompletionCommand):
     """Fill in the unknown part of images: NAME-SEED.png for each sample, and the overview sheet.png.
 
-    Known pixels are kept exactly. If the command is stopped, run it again to continue. run.json records the command;
-    another command is refused in the same folder.
+    Known pixels are kept exactly. If the command is interrupted, run it again to continue. run.json records the
+    options; a run with other options needs another folder.
     """
 
     mask: Path
-    """A PNG of the images' size, white where a pixel is known, black elsewhere; or a folder of masks, by image name."""
+    """A PNG of the images' size, white at known pixels and black elsewhere; or a folder with a mask of each name."""
     out: Path = Path("inpainted")
-    """The folder to write."""
+    """Output folder."""
 
     recorded = ("mask", "method")
 
@@ -120,22 +141,22 @@ class Inpaint(CompletionCommand):
         known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
         images = pixels.float() / 255
         options = self.completion_options(len(names))
-        shown = {"image": images, "known": checkered(images, known)}
-        return Task(inpainting(model, images, known, **options), names, shown)
+        columns = {"image": images, "known": checkered(images, known)}
+        return Task(inpainting(model, images, known, **options), names, columns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colorize(CompletionCommand):
     """Colour gray images: NAME-SEED.png for each sample, and the overview sheet.png.
 
-    The mean over the channels is kept. If the command is stopped, run it again to continue. run.json records the
-    command; another command is refused in the same folder.
+    The mean over the channels is kept. If the command is interrupted, run it again to continue. run.json records the
+    options; a run with other options needs another folder.
     """
 
     to_gray: Flag = False
-    """Take coloured images and convert them to gray first, by the mean over the channels."""
+    """Accept colour images, and convert them to gray first by the mean over the channels."""
     out: Path = Path("colorized")
-    """The folder to write."""
+    """Output folder."""
 
     recorded = ("to_gray", "method")
 
@@ -145,24 +166,24 @@ class Colorize(CompletionCommand):
 
         channels, *size = model.image_shape
         if channels == 1:
-            raise ValueError(f"the images of {self.model} have one channel; choose a model of colour images")
+            raise ValueError(f"{self.model} generates images with one channel; choose a model of colour images")
         pixels, names = read_pictures(self.images, [(1, *size), (channels, *size)])
         if not self.to_gray:
             _require_gray(pixels, names)
         images = pixels.float() / 255
         gray = images.mean(1, keepdim=True)
         options = self.completion_options(len(names))
-        shown = {"image": images, "gray": gray} if self.to_gray else {"gray": gray}
-        return Task(colorization(model, gray, **options), names, shown)
+        columns = {"image": images, "gray": gray} if self.to_gray else {"gray": gray}
+        return Task(colorization(model, gray, **options), names, columns)
 
 
 def _require_gray(pixels: Tensor, names: list[str]) -> None:
     """Raise ValueError unless the channels of every image (C, H, W) uint8 are equal."""
-    apart = (pixels.amax(1) - pixels.amin(1)).flatten(1).amax(1)
-    if worst := int(apart.max()):
+    differences = (pixels.amax(1) - pixels.amin(1)).flatten(1).amax(1)
+    if largest := int(differences.max()):
         raise ValueError(
-            f"{names[int(apart.argmax())]} has colours: its channels differ by up to {worst} of 255; give gray images, "
-            "or --to-gray, which takes the mean over the channels"
+            f"{names[int(differences.argmax())]} has colours: its channels differ by up to {largest} of 255; give gray "
+            "images, or --to-gray, which takes the mean over the channels"
         )
 
 
@@ -170,23 +191,21 @@ def _require_gray(pixels: Tensor, names: list[str]) -> None:
 class Restore(TaskCommand):
     """Restore images from noisy measurements: NAME-SEED.png for each sample, and the overview sheet.png.
 
-    IMAGES are the measurements: for sr, smaller by the factor; for gray, of one channel. If the command is stopped, run
-    it again to continue. run.json records the command; another command is refused in the same folder.
+    IMAGES are the measurements: smaller by the factor for sr, with one channel for gray. If the command is interrupted,
+    run it again to continue. run.json records the options; a run with other options needs another folder.
     """
 
-    operator: str
-    """The measurement: gray, blur:STD (in pixels), or sr:FACTOR (means over FACTOR x FACTOR pixels).
-    Or the known pixels: mask:FILE.png (white), box:TOP,LEFT,HEIGHT,WIDTH (outside), random:SHARE[,SEED] (a share)."""
+    operator: Operator
     noise: float = 0.05
-    """Standard deviation of the noise in the measurements, where white is 1. dps does not use it."""
+    """Standard deviation of the measurement noise, for pixel values in [0, 1]. dps does not use it."""
     method: Literal["pigdm", "dps"] = "pigdm"
     """Pseudo-inverse guidance, or diffusion posterior sampling, which needs many steps."""
     scale: float = 1.0
-    """Guidance scale. For dps, 0.3 to 1 with 1000 steps, more with fewer."""
+    """Guidance scale. For dps, 0.3 to 1 with 1000 steps, larger with fewer steps."""
     simulate: Flag = False
-    """Take IMAGES of the model's size and measure them first, with --noise. The noise is the same in every run."""
+    """Simulate the measurements of IMAGES of the model's size, with --noise. The noise is the same in every run."""
     out: Path = Path("restored")
-    """The folder to write."""
+    """Output folder."""
 
     recorded = ("operator", "noise", "method", "scale", "simulate")
 
@@ -200,15 +219,16 @@ class Restore(TaskCommand):
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"--noise is {self.noise}; it must be a finite number, 0 or greater")
         operator = parse_operator(self.operator, model.image_shape)
-        wanted = model.image_shape if self.simulate else operator.measured_shape(model.image_shape)
-        pixels, names = read_pictures(self.images, [wanted])
-        seeds = self.seeds_of(len(names))
-        measured, shown = pixels.float() / 255, dict[str, "Tensor"]()
+        shape = model.image_shape if self.simulate else operator.measured_shape(model.image_shape)
+        pixels, names = read_pictures(self.images, [shape])
+        seeds = self.sample_seeds(len(names))
+        measured = pixels.float() / 255
+        columns: dict[str, Tensor] = {}
         if self.simulate:
-            shown["original"] = measured
+            columns["original"] = measured
             run_seed = self.computing.run_seed or 0
             measured = simulate(operator, measured, self.noise, seeds=seeds[:: self.samples], run_seed=run_seed)
         known = known_pixels(operator, model.image_shape)
-        shown["measured"] = checkered(enlarged(measured, model.image_shape), known)
+        columns["measured"] = checkered(enlarged(measured, model.image_shape), known)
         options = self.task_options(seeds, noise=self.noise, method=self.method, scale=self.scale)
-        return Task(restoration(model, operator, measured, **options), names, shown)
+        return Task(restoration(model, operator, measured, **options), names, columns)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast eval``, ``eval stats`` and ``eval loss``: metrics of images, reference statistics, losses."""
+"""``scoresde-fast eval``, ``eval stats`` and ``eval loss``: metrics of images, reference statistics, and losses."""
 
 from __future__ import annotations
 
@@ -30,16 +30,23 @@ if TYPE_CHECKING:
     from scoresde_fast.evaluation.reference import Reference
 
 
+ReferenceHelp = arg(
+    help="Images like SOURCE, whose statistics are cached; a file of eval stats; or statistics of other programs (mu "
+    "and sigma, or score_sde's cifar10_stats.npz).",
+    help_behavior_hint="",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExtractorOptions:
-    """The feature extractor."""
+    """Options of the feature extractor."""
 
     extractor: Annotated[str | None, arg(help_behavior_hint="(default: by the image size)")] = None
     """inception-v3-compat (published FID), vgg16, clip-..., or digits-features, the default for 16x16 colour images."""
     extractor_weights: Annotated[Path | None, NO_DEFAULT] = None
-    """The extractor's weights: .safetensors, or a .pth in torch-fidelity's form. Nothing is downloaded."""
+    """The extractor's weights: .safetensors, or a .pth in torch-fidelity's format. Nothing is downloaded."""
     trust_pickle: Flag = False
-    """Read weights and images from pickles, which may run any code."""
+    """Allow weights and images in pickles, which can execute arbitrary code."""
 
     def load_extractor(self, shape: Sequence[int], device: str) -> Extractor:
         """Load the extractor for images (C, H, W); raise as `load_extractor`."""
@@ -57,16 +64,14 @@ class ExtractorOptions:
 class Eval(SamplerOptions, ExtractorOptions):
     """Compute FID, KID, Inception score, precision and recall of images or of a model's samples.
 
-    Samples are not written to disk. Under torchrun the processes share the work, and the results do not depend on their
-    number. See also: eval stats (statistics of a reference), eval loss (a model's loss), likelihood (bits per
-    dimension).
+    Samples are not written to disk. Under torchrun the processes share the work; the results do not depend on the
+    number of processes. See also: eval stats (statistics of a reference), eval loss (a model's loss), likelihood (bits
+    per dimension).
     """
 
     source: Positional[str]
     """Images (a folder, .zip, .npz, .tar, or a data set, digits:test), or a model (embedded, saved folder, or .pth)."""
-    reference: Annotated[str | None, NO_DEFAULT] = None
-    """Images like SOURCE, whose statistics are cached; a file of eval stats; or statistics of other programs
-    (mu and sigma, or score_sde's cifar10_stats.npz)."""
+    reference: Annotated[str | None, ReferenceHelp] = None
     metrics: Annotated[
         tuple[Literal["fid", "kid", "is", "pr"], ...],
         arg(help_behavior_hint="(default: all that the reference allows; above 100000 images only fid)"),
@@ -77,25 +82,25 @@ class Eval(SamplerOptions, ExtractorOptions):
     rounding: Literal["floor", "round"] = "floor"
     """For a model: conversion of [0, 1] to 8 bits, as in scoresde-fast sample."""
     training_set: Annotated[str | None, NO_DEFAULT] = None
-    """The model's training images. The page of --html shows the nearest ones to some samples."""
+    """The model's training images; the page of --html shows the nearest neighbours of some samples among them."""
 
     resamples: int = 20
-    """Bootstrap resamples for the standard deviation of each metric; 0: none."""
+    """Bootstrap resamples for the standard deviation of each metric; 0 computes none."""
     kid_subsets: int = 100
-    """Random subsets that KID is averaged over."""
+    """Number of random subsets over which KID is averaged."""
     kid_subset_size: Annotated[int | None, arg(help_behavior_hint="(default: 1000, or all images if fewer)")] = None
-    """Images in a subset."""
+    """Number of images in a subset."""
     rng_seed: int = 2020
     """Seed of subsets and resamples; the default is torch-fidelity's."""
     curve: Flag = False
     """Also compute FID for fewer images: half, a quarter, ..."""
     few: Flag = False
-    """Compute FID even of fewer images than features, although it is hardly meaningful."""
+    """Allow FID of fewer images than features, although it is hardly meaningful."""
 
     out: Annotated[Path | None, NO_DEFAULT] = None
-    """Write the metrics and everything they depend on, as JSON."""
+    """JSON file for the metrics and all settings."""
     html: Annotated[Path | None, NO_DEFAULT] = None
-    """Write a self-contained HTML page."""
+    """File for a self-contained HTML page."""
 
     def run(self) -> None:
         from scoresde_fast.bench.pages import require_libraries, write_html
@@ -109,12 +114,12 @@ class Eval(SamplerOptions, ExtractorOptions):
             resamples=self.resamples,
         )
         if self.html is not None:
-            require_libraries()  # before the work
+            require_libraries()  # report a missing library before the work
         use_threads(self.loading.threads)
         images, title, batch_size = self._images()
         extractor = self.load_extractor(images.shape, self.device)
         with torchrun_processes() as processes:
-            found = evaluate(
+            evaluation = evaluate(
                 images,
                 title,
                 extractor,
@@ -128,16 +133,16 @@ class Eval(SamplerOptions, ExtractorOptions):
                 batch_size=batch_size,
                 processes=processes,
             )
-        if found is None:
+        if evaluation is None:
             return
-        for warning in found.result["warnings"]:
+        for warning in evaluation.result["warnings"]:
             print(f"scoresde-fast: {warning}", file=sys.stderr)
-        print(found)
+        print(evaluation)
         if self.out is not None:
-            found.write(self.out)
+            evaluation.write(self.out)
             print(self.out)
         if self.html is not None:
-            write_html(found, self.html)
+            write_html(evaluation, self.html)
             print(self.html)
 
     def _images(self) -> tuple[ImageSource, str, int]:
@@ -150,22 +155,22 @@ class Eval(SamplerOptions, ExtractorOptions):
         from scoresde_fast.generate import parse_seeds
 
         if not (self.source in embedded_names() or is_saved(self.source) or Path(self.source).suffix == ".pth"):
-            _require_known(self.source)
+            _check_source_name(self.source)
             size = self.computing.batch_size
-            found = open_images(self.source, trust_pickle=self.trust_pickle)
-            return found, self.source, size if isinstance(size, int) else 64
+            images = open_images(self.source, trust_pickle=self.trust_pickle)
+            return images, self.source, size if isinstance(size, int) else 64
         seeds = parse_seeds(self.seeds)  # report mistakes before the model is loaded
         model = self.loading.load(self.source)
         if not model.is_image:
-            raise ValueError(f"{self.source} draws points; these metrics are for images")
+            raise ValueError(f"{self.source} is a model of points; these metrics are for images")
         sampler = sf.Sampler(model, **self.options())
         channels, height, width = model.image_shape
-        images = SampledImages(sampler, (channels, height, width), seeds, self.rounding)
-        return images, f"{self.source}, seeds {self.seeds}", sampler.batch_size
+        sampled = SampledImages(sampler, (channels, height, width), seeds, self.rounding)
+        return sampled, f"{self.source}, seeds {self.seeds}", sampler.batch_size
 
 
-def _require_known(source: str) -> None:
-    """Raise ValueError for a word that is neither a model nor a data set, with the nearest of both."""
+def _check_source_name(source: str) -> None:
+    """Raise ValueError with a suggestion if ``source`` is no path and the name of no model or data set."""
     from scoresde_fast.checkpoints import embedded_names
     from scoresde_fast.data import DATASETS
     from scoresde_fast.errors import unknown
@@ -174,20 +179,20 @@ def _require_known(source: str) -> None:
     path = Path(source)
     if not (name in DATASETS or path.exists() or path.suffix or len(path.parts) > 1):
         names = [*embedded_names(), *DATASETS]
-        raise ValueError(unknown("model or data set", name, names) + ", or name a folder of images or an archive")
+        raise ValueError(unknown("model or data set", name, names) + ", or give a folder or an archive of images")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalStats(ExtractorOptions):
-    """Compute the statistics of a reference once, as a file for eval --reference.
+    """Compute the statistics of a reference, and write them to a file for eval --reference.
 
     Several sources are merged into one set; they may include files of statistics.
     """
 
     sources: Positional[tuple[str, ...]]
-    """Images as eval takes them, or files of statistics."""
+    """Images in any form that eval accepts, or files of statistics."""
     out: Path
-    """The file, .npz: mu, sigma and a record of their origin."""
+    """Output file, .npz: mu, sigma and a record of their origin."""
     features: Flag = False
     """Keep the features, which KID, precision and recall need: for Inception, 8 kB for each image."""
     batch_size: BatchSize = 64
@@ -201,19 +206,19 @@ class EvalStats(ExtractorOptions):
         from scoresde_fast.evaluation.reference import SUFFIX, merged, write_statistics
 
         if not self.sources:
-            raise ValueError("no source: name images or files of statistics")
+            raise ValueError("no source is given; name images or files of statistics")
         if self.out.suffix != SUFFIX:
-            raise ValueError(f"--out is {self.out}; files of statistics have the suffix {SUFFIX}: add it")
+            raise ValueError(f"--out is {self.out}; its suffix must be {SUFFIX}")
         use_threads(self.threads)
         with torchrun_processes() as processes:
             parts = [self._statistics(source, processes) for source in self.sources]
-        found = [part for part in parts if part is not None]
         if processes.rank == 0:
-            reference = reduce(merged, found)
+            reference = reduce(merged, [part for part in parts if part is not None])
             write_statistics(reference, self.out)
             print(f"{self.out}: {reference.count} images, {len(reference.mean)} features")
 
     def _statistics(self, source: str, processes: Processes) -> Reference | None:
+        """Read or compute the statistics of a source; None on processes other than the first."""
         from scoresde_fast.data.sources import open_images
         from scoresde_fast.evaluation.reference import compute_reference, has_statistics, read_statistics
 
@@ -232,15 +237,15 @@ class EvalLoss:
 
     model: Model
     data: Positional[str]
-    """Images as eval takes them, of the model's size."""
+    """Images of the model's size, in any form that eval accepts."""
     draws: int = 1
-    """Number of times and noises for each image."""
+    """Number of random times and noises for each image."""
     run_seed: int = 0
-    """Seed of the times and noises."""
+    """Seed of the times and the noise."""
     batch_size: BatchSize = 64
     device: Device = "cpu"
     trust_pickle: Flag = False
-    """Read images from pickles, which may run any code."""
+    """Allow images in pickles, which can execute arbitrary code."""
     loading: LoadingOptions = field(default_factory=LoadingOptions)
 
     def run(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast train`` and ``convert``: commands that make saved models."""
+"""``scoresde-fast train`` and ``convert``: commands that write saved models."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from tyro.conf import Positional, arg
 
 from scoresde_fast.cli.options import Flag
 
+DataHelp = arg(
+    help="Other training images: cifar10, svhn:extra, or a folder, .zip, .npz or .tar; photos@64 crops and resizes to "
+    "64x64. Data sets are read from $SCORESDE_FAST_DATA or ./data. More than 2 GiB of images need a folder or .npy.",
+    help_behavior_hint="(default: the recipe's)",
+)
+
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model, or resume a run that was stopped; the same command does both."""
+    """Train a model. If the command is interrupted, run it again to continue."""
 
     recipe: Positional[str]
     """An embedded model (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
     out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
-    """The folder of the run: snapshots, sample grids, and the trained model in the folder "model"."""
-    data: Annotated[str | None, arg(help_behavior_hint="(default: the recipe's)")] = None
-    """Other images: cifar10, svhn:extra, or a folder, .zip, .npz or .tar. "photos@64" crops and resizes to 64x64.
-    Data sets are in $SCORESDE_FAST_DATA or ./data. More than 2 GiB of images need a folder or .npy."""
+    """Folder of the run: snapshots, sample grids, and the trained model in its subfolder "model"."""
+    data: Annotated[str | None, DataHelp] = None
     seed: int = 0
     """Seed of the initial weights and of every step."""
     device: str = "cpu"
-    """Where to train: cpu or cuda."""
+    """cpu or cuda."""
     half: Flag = False
     """Save the trained weights in half precision."""
     tensorboard: Flag = False
@@ -37,7 +41,7 @@ class Train:
         out = self.out or Path("runs") / Path(self.recipe).stem
         if self.recipe == "digits-features":
             if self.data is not None:
-                raise ValueError("digits-features is trained on the digits only; leave --data out")
+                raise ValueError("digits-features is trained on the digits only; leave out --data")
             from scoresde_fast.training.features import train_features_to
 
             train_features_to(out / "model", seed=self.seed)
@@ -60,14 +64,14 @@ class Train:
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert an official checkpoint to a folder of config.json and model.safetensors, with averaged weights."""
+    """Convert an official checkpoint to a folder with config.json and model.safetensors, with averaged weights."""
 
     checkpoint: Positional[Path]
-    """An official checkpoint, .pth."""
+    """Official checkpoint, .pth."""
     out: Positional[Path]
-    """The folder to write."""
+    """Output folder."""
     config: str
-    """The preset of the checkpoint (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    """Preset of the checkpoint (ve/cifar10_ncsnpp_continuous), or a JSON file."""
     raw: Flag = False
     """Convert the raw weights instead of their moving average."""
 

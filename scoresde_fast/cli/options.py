@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that commands share. Groups are made from the library's own dataclasses and their documentation."""
+"""Options shared by commands; groups are built from the library's own dataclasses and their docstrings."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import Field, dataclass, field, fields, make_dataclass
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeAlias, get_args, get_type_hints
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -19,27 +21,28 @@ if TYPE_CHECKING:
 
 NO_DEFAULT = arg(help_behavior_hint="")
 Flag = FlagCreatePairsOff[Annotated[bool, NO_DEFAULT]]
-"""False unless given, without a --no- counterpart."""
+"""A flag without a --no- counterpart."""
 Threads = Annotated[int | None, arg(help="Number of CPU threads.", help_behavior_hint="(default: torch's)")]
 Device = Annotated[str, arg(help="cpu, cuda or cuda:1.")]
-BatchSize = Annotated[int, arg(help="Images at once.")]
+BatchSize = Annotated[int, arg(help="Number of images in a batch.")]
 Model = Positional[Annotated[str, arg(help="An embedded model (digits-vp), a saved folder, or a .pth with --config.")]]
 Data = Positional[Annotated[str, arg(help="A data set (digits:test), a folder, .zip, .tar, .npz or .npy of images.")]]
 
 
 def optional(options: type, *, otherwise: str = "", without: Collection[str] = ()) -> type:
-    """Return a dataclass with the fields, types and documentation of ``options``, where None means "not given".
+    """Return a dataclass with the fields, types and docstring of ``options``, where None means "not given".
 
     Args:
         options: a dataclass with an "Attributes:" section in its docstring.
         otherwise: a sentence about all defaults; without it the help states the default of each field.
-        without: fields to leave out.
+        without: names of fields to leave out.
     """
     hints = get_type_hints(options)
-    summary, *details = (options.__doc__ or "").splitlines()
-    namespace = {"__doc__": "\n".join([f"{summary} {otherwise}".rstrip(), *details])}
+    doc = re.sub(r"\n {8,}", " ", cleandoc(options.__doc__ or ""))  # tyro would keep some line breaks of an attribute
+    summary, _, details = doc.partition("\n")
+    namespace = {"__doc__": f"{summary} {otherwise}".rstrip() + f"\n{details}"}
     kept = [
-        (field.name, Annotated[_as_text(hints[field.name]), NO_DEFAULT if otherwise else _default(field)], None)
+        (field.name, Annotated[_argument_type(hints[field.name]), NO_DEFAULT if otherwise else _default(field)], None)
         for field in fields(options)
         if field.name not in without
     ]
@@ -47,19 +50,20 @@ def optional(options: type, *, otherwise: str = "", without: Collection[str] = (
 
 
 def given(*groups: Any) -> dict[str, Any]:
-    """Return the options of the groups that were given, by name."""
+    """Return {name: value} of the options in ``groups`` that the user gave."""
     return {name: value for group in groups for name, value in vars(group).items() if value is not None}
 
 
-def _as_text(hint: Any) -> Any:
-    """Return the type to read from the command line: a flag if the option can be one, or text if it can be text."""
+def _argument_type(hint: Any) -> Any:
+    """Return the type that tyro parses: bool or str if a union has it, otherwise ``hint`` itself; all optional."""
     simplest = next((kind for kind in (bool, str) if kind in get_args(hint)), hint)
     return Optional[simplest]  # noqa: UP045  (the type is known only here)
 
 
 def _default(field: Field[Any]) -> Any:
-    stated = field.default is not None and field.default is not False
-    return arg(help_behavior_hint=f"(default: {field.default})") if stated else NO_DEFAULT
+    """Return the hint that states a default other than None and False."""
+    has_default = field.default is not None and field.default is not False
+    return arg(help_behavior_hint=f"(default: {field.default})") if has_default else NO_DEFAULT
 
 
 if TYPE_CHECKING:
@@ -69,16 +73,16 @@ if TYPE_CHECKING:
     FlowGroup: TypeAlias = FlowOptions
     FlowToleranceGroup: TypeAlias = FlowOptions
 else:
-    USUAL = "Options that are not given have their usual values."
-    SolverGroup = optional(SolverOptions, otherwise="The model or the solver decides options that are not given.")
+    DEFAULTS = "Options that are not given keep their defaults."
+    SolverGroup = optional(SolverOptions, otherwise="Options that are not given are set by the model or the solver.")
     ToleranceGroup = optional(
         AdaptiveOptions,
-        otherwise="The solver decides options that are not given.",
+        otherwise="Options that are not given are set by the solver.",
         without=[field.name for field in fields(SolverOptions)],
     )
     RunGroup = optional(RunOptions)
-    FlowGroup = optional(FlowOptions, otherwise=USUAL)
-    FlowToleranceGroup = optional(FlowOptions, otherwise=USUAL, without=("steps", "grid"))
+    FlowGroup = optional(FlowOptions, otherwise=DEFAULTS)
+    FlowToleranceGroup = optional(FlowOptions, otherwise=DEFAULTS, without=("steps", "grid"))
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class LoadingOptions:
     threads: Threads = None
 
     def load(self, name: str) -> ScoreModel:
-        """Prepare the process and load the model ``name``."""
+        """Set memory and threads of the process, and load the model ``name``."""
         import scoresde_fast as sf
         from scoresde_fast.devices import keep_freed_memory
 
@@ -115,9 +119,9 @@ class SamplerOptions:
 
     @property
     def device(self) -> str:
-        """The device of this process."""
+        """Device of this process."""
         return process_device(self.computing.device or "cpu")
 
     def options(self) -> dict[str, Any]:
-        """Return the given options as keywords of `Sampler`."""
+        """Return the given options as keyword arguments of `Sampler`."""
         return given(self.solver, self.tolerance, self.computing) | {"device": self.device}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FlowCommand:
-    """Base of these commands: a model, and the options of its probability flow."""
+    """Base class of these commands: a model, and the options of its probability flow."""
 
     model: Model
     flow: FlowGroup = field(default_factory=FlowGroup)
@@ -36,7 +36,7 @@ class FlowCommand:
     loading: LoadingOptions = field(default_factory=LoadingOptions)
 
     def options(self) -> dict[str, Any]:
-        """Return the given options as keywords of the functions of `scoresde_fast.flow`."""
+        """Return the given options as keyword arguments of the functions in `scoresde_fast.flow`."""
         device = process_device(self.computing.device or "cpu")
         return given(self.flow, self.computing) | {"device": device}
 
@@ -51,21 +51,21 @@ def _read(data: str, model: ScoreModel) -> NamedData:
 class Likelihood(FlowCommand):
     """Write one line of JSON for each image: bits per dimension and log density by the probability flow.
 
-    If the command is stopped, run it again to continue. On CLD the log density is a lower bound, and bits per dimension
-    are an upper bound. Points (cld-toy) have a log density only.
+    If the command is interrupted, run it again to continue. On CLD the log density is a lower bound, and bits per
+    dimension are an upper bound. Points (cld-toy) have a log density only.
     """
 
     data: Data
     out: Path = Path("results.jsonl")
-    """The file of results; its settings go to STEM.settings.json beside it."""
+    """Output file; the settings are written to STEM.settings.json beside it."""
     probes: int = 1
-    """Number of random probes for each image, which estimate the divergence. Two or more also give a standard error."""
+    """Number of random probes that estimate the divergence of an image; two or more also give a standard error."""
     probe: Literal["rademacher", "normal", "exact"] = "rademacher"
-    """Distribution of the probes: +1 and -1, or normal; or exact: the divergence itself, for small images."""
+    """Distribution of the probes: rademacher (+1 and -1) or normal; exact computes the divergence of small images."""
     seeds_from: int = 0
-    """Seed of the first image's random numbers; the following images have the following seeds."""
+    """Seed of the first image; the following images have the following seeds."""
     limit: Annotated[int | None, NO_DEFAULT] = None
-    """Only the first LIMIT images; a later run may ask for more."""
+    """Process only the first LIMIT images; a later run may continue with more."""
 
     def run(self) -> None:
         from scoresde_fast.flow.likelihood import LikelihoodEstimator
@@ -79,11 +79,11 @@ class Likelihood(FlowCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Encode(FlowCommand):
-    """Write the latent code of every image: its standard normal code by the probability flow."""
+    """Write the latent code of every image: standard normal, computed by the probability flow."""
 
     data: Data
     out: Path = Path("codes.npz")
-    """The file, .npz: codes (N, C, H, W) float32 and names. On CLD a code is of position and velocity."""
+    """Output file, .npz: codes (N, C, H, W) float32 and names. On CLD a code contains position and velocity."""
     seeds_from: int = 0
     """CLD: seed of the first image's velocity; the following images have the following seeds."""
 
@@ -104,17 +104,17 @@ class Encode(FlowCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Decode(FlowCommand):
-    """Write the image of every code, named by its position in the file. Existing images are kept.
+    """Write the image of every code, named by its index in the file. Existing images are kept.
 
-    Points go to one .npz of numbers.
+    Points are written to one .npz.
     """
 
     codes: Positional[Path]
-    """A .npz that encode wrote."""
+    """A .npz written by encode."""
     out: Path = Path("decoded")
     """A folder of PNGs, or a file: .npz (arr_0, NHWC uint8) or .zip (PNGs)."""
     temperature: float = 1.0
-    """Factor of the codes. Below 1, images are more typical and less diverse."""
+    """Factor that multiplies the codes. Below 1, images are more typical and less diverse."""
     rounding: Literal["floor", "round"] = "round"
     """Conversion of [0, 1] to 8 bits: round to the nearest, which restores encoded images, or floor of 255 x."""
 
@@ -125,11 +125,11 @@ class Decode(FlowCommand):
         codes = read_codes(self.codes)
         model = self.loading.load(self.model)
         images = CodeImages(model, codes, temperature=self.temperature, **self.options())
-        places = range(len(codes))
+        indices = range(len(codes))
         if not model.is_image:
-            print(write_states(images, places, self.out, return_velocity=False))
+            print(write_states(images, indices, self.out, return_velocity=False))
             return
-        print(generate(images, places, self.out, batch_size=images.batch_size, rounding=self.rounding))
+        print(generate(images, indices, self.out, batch_size=images.batch_size, rounding=self.rounding))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Interpolate(FlowCommand):
     steps: int = 8
     """Number of images in a row, including both ends."""
     out: Path = Path("interpolation.png")
-    """The picture, .png."""
+    """Output file, .png."""
 
     def run(self) -> None:
         from scoresde_fast.generate import parse_seeds
@@ -151,6 +151,6 @@ class Interpolate(FlowCommand):
 
         seeds = parse_seeds(self.seeds)
         if self.out.suffix != ".png":
-            raise ValueError(f"--out is {self.out}; an interpolation is one picture: name a file that ends in .png")
+            raise ValueError(f"--out is {self.out}; its suffix must be .png")
         write_png(self.out, interpolation_grid(self.loading.load(self.model), seeds, self.steps, **self.options()))
         print(self.out)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process of a command: its device, its CPU threads, and SIGTERM."""
+"""The process of a command: device, CPU threads, and SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a program that SIGTERM ended."""
+"""Exit code after SIGTERM."""
 
 
 def process_device(device: str) -> str:
@@ -23,7 +23,7 @@ def use_threads(threads: int | None) -> None:
     """Set the number of CPU threads; None keeps torch's default.
 
     Raises:
-        ValueError: there are fewer than one.
+        ValueError: ``threads`` is less than 1.
     """
     import torch
 
@@ -36,23 +36,23 @@ def use_threads(threads: int | None) -> None:
 
 @contextmanager
 def stopping_on_sigterm() -> Iterator[Callable[[], bool]]:
-    """Let the current batch finish after SIGTERM, by which schedulers end a job.
+    """Let the current batch finish after SIGTERM, which job schedulers send to stop a job.
 
-    Yields a function that returns whether SIGTERM has come.
+    Yield a function that returns whether SIGTERM was received.
 
     Raises:
-        SystemExit: with `TERMINATED`, at the end of the block, if SIGTERM has come.
+        SystemExit: with `TERMINATED`, at the end of the block, if SIGTERM was received.
     """
     terminated = False
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
         nonlocal terminated
         terminated = True
 
-    before = signal.signal(signal.SIGTERM, note)
+    previous = signal.signal(signal.SIGTERM, handler)
     try:
         yield lambda: terminated
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
     if terminated:
         raise SystemExit(TERMINATED)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast verify``: check a set of samples, and repair it."""
+"""``scoresde-fast verify``: checking and repairing a set of samples."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 Trained = TypeVar("Trained", "ScoreModel", "Classifier")
 
 NOT_SOUND = 1
-"""Exit code if the set has a fault."""
+"""Exit code if an image is missing, damaged, duplicate or foreign."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
     """Check every image of a set that sample wrote, for missing, damaged, duplicate and foreign images.
 
-    Exit code 1 if there are any. Without --repair nothing is changed; with it, missing, damaged and duplicate images
-    are sampled again, and only those.
+    The exit code is 1 if there are any. Without --repair nothing is changed; with it, only missing, damaged and
+    duplicate images are sampled again.
     """
 
     out: Positional[Path]
-    """The set, as given to --out: a folder, .npz, .zip, .tar or .npy."""
+    """The set, as given to --out of sample: a folder, .npz, .zip, .tar or .npy."""
     repair: Flag = False
     """Sample missing, damaged and duplicate images again."""
     model: Annotated[str | None, arg(help_behavior_hint="(default: the embedded model of the set)")] = None
@@ -54,8 +54,8 @@ class Verify:
 
         with tqdm(unit=" images", disable=None, leave=False) as bar:
 
-            def on_image(of: int) -> None:
-                bar.total = of
+            def on_image(total: int) -> None:
+                bar.total = total
                 bar.update()
 
             findings = verify(self.out, on_image)
@@ -68,7 +68,7 @@ class Verify:
             raise SystemExit(NOT_SOUND)
 
     def _sampler(self) -> Sampler:
-        """Return the sampler that the description of the set records."""
+        """Return the sampler that the manifest of the set records."""
         import scoresde_fast as sf
         from scoresde_fast.conditions.classes import described_conditions
         from scoresde_fast.devices import keep_freed_memory
@@ -77,7 +77,7 @@ class Verify:
 
         keep_freed_memory()
         described = read_set(self.out)[1].configuration["sampler"]
-        # Refuse what cannot be sampled again before a model is loaded.
+        # First: sets with conditions that cannot be rebuilt are refused before a model is loaded.
         conditions = described_conditions(described.get("condition", ()), self._classifier)
         model = self._model(described["model"]["weights_sha256"])
         options = {**described_options(described), "device": process_device(self.device), "batch_size": self.batch_size}
@@ -105,4 +105,4 @@ class Verify:
         for name in names:
             if weights_sha256(trained := load(name)) == sha256:
                 return trained
-        raise ValueError(f"the {kind} of {self.out} is not an embedded one; name it: --{kind}")
+        raise ValueError(f"the {kind} of {self.out} is not an embedded one; give it by --{kind}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations in the official form: typed sections, presets, and loading. Imports no torch."""
+"""Configurations compatible with the official ones: typed sections, presets, and loading. Imports no torch."""
 
 from scoresde_fast.configs.loading import ConfigLike, load_config, preset_names
 from scoresde_fast.configs.schema import Config, DataConfig, ModelConfig, OptimConfig, SamplingConfig, TrainingConfig

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations from a preset's name, a mapping, a JSON file, or the flat form of CLD-SGM."""
+"""Loading of configurations from a preset, a mapping or a JSON file, also in the flat form of CLD-SGM."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ConfigLike = str | Path | Mapping[str, Any] | Config
 
 
 def preset_names() -> list[str]:
-    """Names of the official configurations, as ``ve/cifar10_ncsnpp_continuous`` or ``cld_cifar10``, sorted."""
+    """Return the sorted names of the official configurations, such as ``ve/cifar10_ncsnpp_continuous``."""
     return sorted(_presets())
 
 
 def load_config(config: ConfigLike) -> Config:
-    """Load a configuration from a preset's name, a mapping in one of the original forms, or a JSON file.
+    """Load a configuration from a preset's name, a mapping, or a JSON file.
 
-    A mapping is in sections, as in score_sde, or flat, as in CLD-SGM. It may also hold the options under the key
+    A mapping has sections, as in score_sde, or is flat, as in CLD-SGM. It may also contain the options under the key
     ``config``, beside notes.
 
     Raises:
@@ -53,23 +53,23 @@ def read_json(path: Path) -> Mapping[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        ValueError: the file is not JSON, or holds something other than an object.
+        ValueError: the file is not JSON, or contains something other than an object.
         FileNotFoundError: the file does not exist.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no configuration file {str(path)!r}")
+        raise FileNotFoundError(f"the configuration file {str(path)!r} does not exist")
     try:
         options = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"not a JSON file: {error}") from error
     if not isinstance(options, Mapping):
-        raise ValueError("a configuration file must hold one JSON object, with the sections of a configuration")
+        raise ValueError("a configuration file must contain one JSON object, with the sections of a configuration")
     return options
 
 
 @cache
 def _presets() -> dict[str, dict[str, Any]]:
-    """Options of each preset that differ from the schema's defaults."""
+    """Return the options of each preset that differ from the schema's defaults."""
     text = resources.files(__package__).joinpath("official.json").read_text(encoding="utf-8")
     presets: dict[str, dict[str, Any]] = json.loads(text)
     return presets
@@ -129,29 +129,29 @@ FLAT_OPTIONS = {
     "numerical_eps": "cld.numerical_eps",
     "cld_objective": "cld.objective",
 }
-"""Section and name of each option of CLD-SGM."""
+"""Section and name here of each option of CLD-SGM."""
 FLAT_IGNORED = frozenset([
     "autocast_eval", "autocast_train", "beta_type", "conv_size", "device", "eval_freq", "fid_freq",
     "fid_samples_training", "fid_threshold", "likelihood_freq", "likelihood_hutchinson_type", "likelihood_threshold",
     "n_eval_batches", "n_likelihood_batches", "save_freq", "save_threshold", "snapshot_threshold", "sscs_num_stab",
     "testing_batch_size",
 ])  # fmt: skip
-"""Options of CLD-SGM that are accepted and dropped: they control its jobs, or have one value here (beta is linear)."""
+"""Options of CLD-SGM that are accepted and ignored: they control its jobs, or have one value here (beta is linear)."""
 FLAT_LISTS: dict[str, type] = {"ch_mult": int, "attn_resolutions": int, "fir_kernel": float}
-"""Options written as comma-separated numbers, or as one number."""
+"""Options written as comma-separated numbers or as one number, and the type of the numbers."""
 FLAT_VALUES: dict[str, dict[str, str]] = {
     "dataset": {"cifar10": "CIFAR10", "celeba_256": "CelebAHQ"},
     "sampling_method": {"em": "euler_maruyama"},
     "striding": {"linear": "uniform"},
 }
-"""Values that have another name here."""
+"""Values with another name here."""
 
 
 def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the sections of a flat configuration of CLD-SGM.
 
     Raises:
-        ValueError: CLD-SGM does not have the option or the SDE, or a list holds something other than numbers.
+        ValueError: CLD-SGM does not have the option or the SDE, or a list contains something other than numbers.
     """
     sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "sampling": {}, "cld": {}}
     if flat["sde"] not in FLAT_SDES:
@@ -162,7 +162,7 @@ def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if option not in FLAT_OPTIONS:
             raise ValueError(unknown("option of a flat configuration", option, FLAT_OPTIONS))
         section, name = FLAT_OPTIONS[option].split(".")
-        sections.setdefault(section, {})[name] = _translated(option, value)
+        sections.setdefault(section, {})[name] = _translate(option, value)
     model, data, sampling = sections["model"], sections["data"], sections["sampling"]
     model["num_scales"] = 0
     sampling.setdefault("steps", 1000)
@@ -172,15 +172,15 @@ def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         data.setdefault("image_size", 1)
         data["random_flip"] = False
     if flat["sde"] == "vpsde":
-        # CLD-SGM writes the rate of VP like that of CLD, and gives its networks t itself.
+        # CLD-SGM parametrises beta(t) of VP as beta0 + beta1 t, and its networks receive t unscaled.
         cld = sections.pop("cld")
-        start, rise = _number("beta0", cld.get("beta0", 0.1)), _number("beta1", cld.get("beta1", 19.9))
-        model |= {"beta_min": start, "beta_max": start + rise, "label_scale": 1.0}
+        beta0, beta1 = _number("beta0", cld.get("beta0", 0.1)), _number("beta1", cld.get("beta1", 19.9))
+        model |= {"beta_min": beta0, "beta_max": beta0 + beta1, "label_scale": 1.0}
     return sections
 
 
-def _translated(option: str, value: Any) -> Any:
-    """Return the value of a flat option as a section holds it."""
+def _translate(option: str, value: Any) -> Any:
+    """Convert the value of a flat option to that of a section."""
     if option in FLAT_VALUES and isinstance(value, str):
         return FLAT_VALUES[option].get(value, value)
     if option not in FLAT_LISTS or isinstance(value, (list, tuple)):
@@ -188,10 +188,11 @@ def _translated(option: str, value: Any) -> Any:
     try:
         return [FLAT_LISTS[option](item) for item in str(value).split(",")]
     except ValueError:
-        raise ValueError(f"{option} must be comma-separated numbers, as in '1,2,2', but is {value!r}") from None
+        raise ValueError(f"{option} is {value!r}; it must be comma-separated numbers, as in '1,2,2'") from None
 
 
 def _number(option: str, value: Any) -> float:
+    """Return ``value``; raise ValueError unless it is a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{option} must be a number, but is {value!r}")
+        raise ValueError(f"{option} is {value!r}; it must be a number")
     return value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Typed sections of a configuration, in the form of the official score_sde files, and their validation."""
+"""Typed, validated sections of a configuration, compatible with the official score_sde files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ IGNORED: dict[str, frozenset[str]] = {
     "optim": frozenset({"amsgrad"}),
     "cld": frozenset(),
 }
-"""Options of the official files that are accepted and dropped, by section ("" lists whole sections). They control the
-original's input pipeline and jobs, or the original does not read them (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
+"""Options of the official files that are accepted and ignored, by section ("" lists whole sections). They control the
+official code's input pipeline and jobs, or it does not read them (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class DataConfig:
     """The training data.
 
     Attributes:
-        centered: the network sees images in [-1, 1], else in [0, 1].
-        is_image: false for points of ``num_channels`` coordinates, used as they are; ``image_size`` is then 1.
+        centered: images are scaled to [-1, 1] for the network; otherwise to [0, 1].
+        is_image: false for points with ``num_channels`` coordinates, which are not scaled; ``image_size`` is then 1.
     """
 
     dataset: str = "CIFAR10"
@@ -46,7 +46,7 @@ class DataConfig:
     is_image: bool = True
 
     def __post_init__(self) -> None:
-        positive("data", self, "image_size", "num_channels")
+        require_positive("data", self, "image_size", "num_channels")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ModelConfig:
     Attributes:
         name: "ncsnpp" and "ddpm" are for images ("ddpm" ignores ``embedding_type`` and ``resblock_type``); "mlp" and
             "resnet" are for points, with ``num_res_blocks`` hidden layers or residual blocks of width ``nf``.
-        num_scales: number of noise levels; 0 if checkpoints of the model hold no table of them.
+        num_scales: number of noise levels; 0 if the model's checkpoints contain no table of noise levels.
         mixed_score: add the network's output to the score of Gaussian data (CLD and VP; Dockhorn et al. 2022,
             section 3.3).
         label_scale: the network of a continuous VP or sub-VP model receives ``label_scale`` t.
@@ -94,27 +94,29 @@ class ModelConfig:
     label_scale: float = 999.0
 
     def __post_init__(self) -> None:
-        positive("model", self, "nf", "ch_mult", "num_res_blocks", "attn_resolutions", "fir_kernel", "fourier_scale")
-        positive("model", self, "sigma_min", "beta_min", "label_scale")
+        require_positive(
+            "model", self, "nf", "ch_mult", "num_res_blocks", "attn_resolutions", "fir_kernel", "fourier_scale",
+            "sigma_min", "beta_min", "label_scale",
+        )  # fmt: skip
         require(self.num_scales >= 0, f"model.num_scales is {self.num_scales}; it must not be negative")
         require(bool(self.ch_mult), "model.ch_mult is empty; it needs a number for each resolution")
-        require(bool(self.fir_kernel), "model.fir_kernel is empty; the usual filter is [1, 3, 3, 1]")
+        require(bool(self.fir_kernel), "model.fir_kernel is empty; the published filter is [1, 3, 3, 1]")
         require(self.init_scale >= 0, f"model.init_scale is {self.init_scale}; it must not be negative")
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; it must be at least 0 and below 1")
         require(0 <= self.ema_rate < 1, f"model.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
         for low, high in (("sigma_min", "sigma_max"), ("beta_min", "beta_max")):
             a, b = getattr(self, low), getattr(self, high)
-            require(a < b, f"model.{low} is {a} and model.{high} is {b}; the first must be the smaller")
-        for width in self._normalised_widths() if self.name in ("ncsnpp", "ddpm") else ():
+            require(a < b, f"model.{low} is {a} and model.{high} is {b}; {low} must be smaller")
+        for width in self._group_norm_widths() if self.name in ("ncsnpp", "ddpm") else ():
             groups = 32 if self.name == "ddpm" else min(max(width // 4, 1), 32)
             require(
                 width % groups == 0,
-                f"model.nf {self.nf} with model.ch_mult {list(self.ch_mult)} makes a layer of {width} channels, which "
-                f"cannot be normalised in {groups} groups; an nf that is a multiple of 32 always fits",
+                f"model.nf {self.nf} with model.ch_mult {list(self.ch_mult)} gives a layer of {width} channels, which "
+                f"cannot be normalised in {groups} groups; a multiple of 32 for model.nf always fits",
             )
 
-    def _normalised_widths(self) -> list[int]:
-        """Return the channel counts that are group-normalised: of each resolution, and of the skips joined to it."""
+    def _group_norm_widths(self) -> list[int]:
+        """Return the channel counts of all GroupNorm layers: each resolution's, and those with a skip concatenated."""
         widths = [self.nf, *(self.nf * mult for mult in self.ch_mult)]
         return [*widths, *(2 * w for w in widths), *(a + b for a, b in pairwise(widths))]
 
@@ -124,11 +126,11 @@ class TrainingConfig:
     """The SDE, the objective and the length of the run.
 
     Attributes:
-        continuous: false for models of a finite number of noise scales.
-        weighting: of CLD's objective (Dockhorn et al. 2022, section 3.1).
-        loss_eps: the smallest training time.
-        loss_times: not in the official files. "quadratic" squares uniform times, so that half are below 1/4, where a
-            CLD of constant beta forms its images.
+        continuous: false for models with a finite number of noise levels.
+        weighting: weighting of CLD's objective (Dockhorn et al. 2022, section 3.1).
+        loss_eps: smallest training time.
+        loss_times: extension of the official format. "quadratic" squares uniform times, so that half lie below 1/4,
+            where CLD with constant beta generates most image content.
     """
 
     sde: SDEName
@@ -144,18 +146,18 @@ class TrainingConfig:
     snapshot_freq: int = 50000
 
     def __post_init__(self) -> None:
-        positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq", "loss_eps")
+        require_positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq", "loss_eps")
         require(self.loss_eps < 1, f"training.loss_eps is {self.loss_eps}; it must be below 1")
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """The sampler that the model's authors chose.
+    """The model's default sampler.
 
     Attributes:
-        steps: not in the official files; None takes ``num_scales`` steps.
+        steps: number of steps, by default ``num_scales``; extension of the official format.
         grid, order: as in `SolverOptions`.
-        eps: the time to stop at; None takes the SDE's own.
+        eps: time at which sampling stops, by default that of the SDE.
     """
 
     method: Literal["pc", "ode"] = "pc"
@@ -173,18 +175,18 @@ class SamplingConfig:
     eps: float | None = None
 
     def __post_init__(self) -> None:
-        positive("sampling", self, "n_steps_each", "snr")
-        require(self.steps is None or self.steps > 0, f"sampling.steps must be greater than 0, but is {self.steps}")
+        require_positive("sampling", self, "n_steps_each", "snr")
+        require(self.steps is None or self.steps > 0, f"sampling.steps is {self.steps}; it must be greater than 0")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam or AdamW.
+    """The optimiser, Adam or AdamW.
 
     Attributes:
-        warmup: steps over which the learning rate rises linearly.
-        decay: not in the official files: the last steps, over which the rate falls linearly to 0.
-        grad_clip: the largest norm of the gradient; a negative number disables clipping.
+        warmup: number of first steps over which the learning rate rises linearly.
+        decay: number of last steps over which the learning rate falls linearly to 0; extension of the official format.
+        grad_clip: maximum gradient norm; a negative number disables clipping.
     """
 
     optimizer: Literal["Adam", "AdamW"] = "Adam"
@@ -197,7 +199,7 @@ class OptimConfig:
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:
-        positive("optim", self, "lr", "eps")
+        require_positive("optim", self, "lr", "eps")
         require(0 <= self.beta1 < 1, f"optim.beta1 is {self.beta1}; it must be at least 0 and below 1")
         for name in ("weight_decay", "warmup", "decay"):
             require(getattr(self, name) >= 0, f"optim.{name} is {getattr(self, name)}; it must not be negative")
@@ -218,7 +220,7 @@ class CLDConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration. ``model.name`` and ``training.sde`` are required; the defaults are the original's."""
+    """A complete configuration. ``model.name`` and ``training.sde`` are required; defaults are official."""
 
     model: ModelConfig
     training: TrainingConfig
@@ -269,38 +271,31 @@ class Config:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Config:
-        """Build from ``{section: {option: value}}``.
+        """Build a configuration from ``{section: {option: value}}``.
 
         Raises:
-            ValueError: a section or an option is unknown or invalid; the sentence says what is allowed.
+            ValueError: a section or an option is unknown or invalid; the message lists the valid values.
         """
         sections = get_type_hints(cls)
-        built = {}
-        for name, values in options.items():
-            if name in IGNORED[""]:
-                continue
-            if name not in sections:
+        for name in options:
+            if name not in sections and name not in IGNORED[""]:
                 raise ValueError(unknown("section of a configuration", name, sections))
-            built[name] = read_section(name, sections[name], values)
-        for name in sections:
-            if name not in built:
-                built[name] = read_section(name, sections[name], {})
-        return cls(**built)
+        return cls(**{name: read_section(name, section, options.get(name, {})) for name, section in sections.items()})
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the options as plain JSON values, for ``Config.from_dict``."""
-        return {section.name: plain(getattr(self, section.name)) for section in fields(self)}
+        """Return the options as JSON values, for ``Config.from_dict``."""
+        return {section.name: to_plain_dict(getattr(self, section.name)) for section in fields(self)}
 
 
 def read_section(section: str, cls: type[Section], options: Any) -> Section:
     """Build the dataclass ``cls`` from the options of a section.
 
     Raises:
-        ValueError: an option is unknown, missing or of the wrong type, or ``options`` is not a mapping; the sentence
-            says what is allowed.
+        ValueError: an option is unknown, missing or of the wrong type, or ``options`` is not a mapping; the message
+            lists the valid values.
     """
     if not isinstance(options, Mapping):
-        raise ValueError(f"section {section!r} of a configuration must hold options by name, but is {options!r}")
+        raise ValueError(f"section {section!r} of a configuration is {options!r}; it must be a mapping of options")
     hints = get_type_hints(cls)
     ignored = IGNORED.get(section, frozenset())
     for name in options:
@@ -314,13 +309,13 @@ def read_section(section: str, cls: type[Section], options: Any) -> Section:
     return cls(**{name: _checked(f"{section}.{name}", hints[name], v) for name, v in options.items() if name in hints})
 
 
-def plain(section: Any) -> dict[str, Any]:
-    """Return the options of a section as plain JSON values, for `read_section`."""
+def to_plain_dict(section: Any) -> dict[str, Any]:
+    """Return the options of a section as JSON values, for `read_section`."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(section).items()}
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
-    """Return ``value`` as the type ``kind`` of an option; raise ValueError if it is something else."""
+    """Return ``value`` converted to the type ``kind`` of the option; raise ValueError if it has another type."""
     if get_origin(kind) is UnionType:
         return None if value is None else _checked(name, get_args(kind)[0], value)
     if get_origin(kind) is Literal:
@@ -329,29 +324,29 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         return value
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{name} must be a list, but is {value!r}")
+            raise ValueError(f"{name} is {value!r}; it must be a list")
         return tuple(_checked(name, get_args(kind)[0], item) for item in value)
     # Python counts bool as int, but `true` as a number is a mistake.
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
     if kind is float:
-        if not whole and not (isinstance(value, float) and math.isfinite(value)):
-            raise ValueError(f"{name} must be a finite number, but is {value!r}")
+        if not is_integer and not (isinstance(value, float) and math.isfinite(value)):
+            raise ValueError(f"{name} is {value!r}; it must be a finite number")
         return float(value)
-    if not (whole if kind is int else isinstance(value, kind)):
-        wanted = {int: "a whole number", bool: "true or false", str: "a text"}[kind]
-        raise ValueError(f"{name} must be {wanted}, but is {value!r}")
+    if not (is_integer if kind is int else isinstance(value, kind)):
+        expected = {int: "an integer", bool: "true or false", str: "a string"}[kind]
+        raise ValueError(f"{name} is {value!r}; it must be {expected}")
     return value
 
 
-def positive(section: str, options: object, *names: str) -> None:
+def require_positive(section: str, options: object, *names: str) -> None:
     """Raise ValueError unless the named options, numbers or tuples of numbers, are all greater than 0."""
     for name in names:
         value = getattr(options, name)
         for number in value if isinstance(value, tuple) else (value,):
-            require(number > 0, f"{section}.{name} must be greater than 0, but is {number}")
+            require(number > 0, f"{section}.{name} is {number}; it must be greater than 0")
 
 
-def require(condition: bool, sentence: str) -> None:
-    """Raise ValueError with ``sentence`` unless ``condition`` holds."""
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with ``message`` unless ``condition`` is true."""
     if not condition:
-        raise ValueError(sentence)
+        raise ValueError(message)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which metrics a reference and a number of images allow, and warnings about metrics of few images."""
+"""Choice and validation of metrics for a reference and a number of images, and warnings about biased values."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ from collections.abc import Sequence
 
 from scoresde_fast.errors import unknown
 from scoresde_fast.evaluation.extractors import INCEPTION, Extractor
-from scoresde_fast.evaluation.metrics import METRICS, NEED_FEATURES, NEED_REFERENCE, MetricSettings
+from scoresde_fast.evaluation.metrics import METRICS, MetricSettings
 from scoresde_fast.evaluation.reference import NamedReference, Reference
 
 COMPARABLE = 10_000
-"""Images from which on an FID is usually compared with others."""
+"""Number of images below which FIDs are rarely compared."""
 KEEP_FEATURES_UP_TO = 100_000
-"""Largest number of images whose features are kept unless a metric needs them."""
+"""Largest number of images for which features are kept although the requested metrics do not need them."""
 
 
-def choose_metrics(asked: Sequence[str] | None, reference: NamedReference, count: int) -> list[str]:
-    """Return the metrics to compute of ``count`` images: those asked for, or all that the reference allows.
+def choose_metrics(requested: Sequence[str] | None, reference: NamedReference, count: int) -> list[str]:
+    """Return the metrics to compute for ``count`` images: the requested ones, or all that the reference allows.
 
-    If none are asked for, more than `KEEP_FEATURES_UP_TO` images get FID only, which keeps no features.
+    Without a request, more than `KEEP_FEATURES_UP_TO` images get FID only, which keeps no features.
 
     Raises:
         ValueError: a metric is unknown, or the reference does not allow it.
     """
-    if asked is None:
+    if requested is None:
         if reference.name is None:
             return ["is"]
         if count > KEEP_FEATURES_UP_TO:
             return ["fid"]
-        return [name for name in METRICS if name not in NEED_FEATURES or reference.has_features]
-    for name in asked:
+        return [name for name, metric in METRICS.items() if reference.has_features or not metric.needs_features]
+    for name in requested:
         if name not in METRICS:
             raise ValueError(unknown("metric", name, METRICS))
-        if name in NEED_REFERENCE and reference.name is None:
-            raise ValueError(f"the metric {name!r} compares with a reference: give --reference, images or statistics")
-        if name in NEED_FEATURES and not reference.has_features:
+        if METRICS[name].needs_reference and reference.name is None:
+            raise ValueError(f"the metric {name!r} compares with a reference; give --reference, images or statistics")
+        if METRICS[name].needs_features and not reference.has_features:
             raise ValueError(
-                f"the metric {name!r} needs the reference's features, and {reference.name} has only their mean and "
-                "covariance: give the images, or statistics made with --features"
+                f"the metric {name!r} needs the reference's features, but {reference.name} has only their mean and "
+                "covariance; give the images, or statistics made with --features"
             )
-    return list(asked)
+    return list(requested)
 
 
 def require_enough(
-    metrics: Sequence[str], settings: MetricSettings, images: tuple[str, int], against: Reference | None, *, few: bool
+    metrics: Sequence[str], settings: MetricSettings, name: str, count: int, against: Reference | None, *, few: bool
 ) -> None:
     """Raise ValueError if there are too few images for one of ``metrics``.
 
     Args:
-        images: the name and the number of the images.
+        name: name of the images.
+        count: number of images.
         against: the reference.
         few: allow FID of fewer images than features.
     """
-    name, count = images
     if "is" in metrics and count < settings.isc_splits:
         raise ValueError(f"the Inception score has {settings.isc_splits} parts, but {name} has only {count} images")
     if against is None:
@@ -63,45 +63,46 @@ def require_enough(
         for source, number in ((name, count), (against.record["source"], against.count)):
             if number is not None and number <= dimensions:
                 raise ValueError(
-                    f"{source} has {number} images, and their {dimensions} features have a singular covariance below "
-                    f"{dimensions + 1}: give more images, choose --metrics kid, or allow FID of few images by --few"
+                    f"{source} has {number} images; with {dimensions} features the covariance is singular below "
+                    f"{dimensions + 1} images: give more images, choose --metrics kid, or allow FID of few images by "
+                    "--few"
                 )
     if against.features is None:
         return
-    fewest = min(count, len(against.features))
-    if "kid" in metrics and settings.subset_size(fewest) < 2:
-        raise ValueError(f"KID compares subsets of at least 2 images, but a set has {fewest}")
-    if "pr" in metrics and fewest <= settings.prc_neighborhood:
+    smaller = min(count, len(against.features))
+    if "kid" in metrics and (size := settings.subset_size(smaller)) < 2:
+        raise ValueError(f"KID needs subsets of at least 2 images, but they have {size}")
+    if "pr" in metrics and smaller <= settings.prc_neighborhood:
         raise ValueError(
-            f"precision and recall use {settings.prc_neighborhood} neighbours of each image, but a set has {fewest}"
+            f"precision and recall use {settings.prc_neighborhood} neighbours of each image, but a set has {smaller}"
         )
 
 
 def warnings(metrics: Sequence[str], count: int, against: Reference | None, extractor: Extractor) -> list[str]:
-    """Return sentences about the bias of FID of few images, and about deviations from published metrics."""
-    found = []
+    """Return warnings about the bias of FID of few images, and about differences from published metrics."""
+    messages = []
     if "fid" in metrics and against is not None:
         dimensions = len(against.mean)
         counts = {"images": count, "images of the reference": against.count or COMPARABLE}
         for name, number in counts.items():
             if number <= dimensions:
-                found.append(
+                messages.append(
                     f"{number} {name} are not more than the {dimensions} features: their covariance is singular, and "
-                    "this FID compares only with FIDs of the same number of images"
+                    "this FID can only be compared with FIDs of the same number of images"
                 )
-        fewest = " and ".join(f"{number} {name}" for name, number in counts.items() if number < COMPARABLE)
-        if fewest:
-            found.append(
-                f"FID of {fewest} is too large, as always for few images: compare it only with FIDs of the same number "
+        few = " and ".join(f"{number} {name}" for name, number in counts.items() if number < COMPARABLE)
+        if few:
+            messages.append(
+                f"FID of {few} is too large, as always for few images: compare it only with FIDs of the same number "
                 f"(at least {COMPARABLE} are usual; published ones use 50000)"
             )
-        if fewest and against.floor is not None and against.count is not None:
-            found.append(
+        if few and against.floor is not None and against.count is not None:
+            messages.append(
                 f"two halves of the reference, {against.count // 2} images each, have an FID of {against.floor:.4g}: "
                 "the bias is of that size"
             )
         if "extractor" not in against.record:
-            found.append(f"the reference does not name its extractor; {extractor.name} is assumed")
+            messages.append(f"the reference does not name its extractor; {extractor.name} is assumed")
     if "is" in metrics and extractor.name != INCEPTION:
-        found.append(f"this Inception score uses the classes of {extractor.name}, not those of Inception")
-    return found
+        messages.append(f"this Inception score uses the classes of {extractor.name}, not those of Inception")
+    return messages

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of images in one pass, from files or straight from a sampler, by one process or several under torchrun."""
+"""One pass that extracts the features of images, from files or a sampler, in one process or several under torchrun."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from scoresde_fast.sampler import Sampler
 
 T = TypeVar("T")
 SHOWN = 64
-"""Number of images kept for display, the first ones."""
+"""Number of first images kept for display."""
 TIMEOUT = timedelta(hours=24)
-"""Time that a process waits for the others; the first one may compute a reference meanwhile."""
+"""Time for which a process waits for the others; the first one may have to compute a reference."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run: this one is number ``rank`` of ``count``."""
+    """This process's rank, and the number of processes of a run."""
 
     rank: int = 0
     count: int = 1
@@ -53,7 +53,7 @@ class Processes:
 
 @contextmanager
 def torchrun_processes() -> Iterator[Processes]:
-    """Connect the processes that torchrun started by gloo while the block runs; without torchrun there is one.
+    """Yield the processes that torchrun started, connected by gloo within the block; without torchrun, this one alone.
 
     Raises:
         ValueError: as `Shard.of_process`.
@@ -70,12 +70,12 @@ def torchrun_processes() -> Iterator[Processes]:
 
 
 class SampledImages:
-    """An `ImageSource` that samples each batch when it is read; the pixels are those of ``scoresde-fast sample``.
+    """An `ImageSource` that samples each batch when it is read; the pixels equal those of ``scoresde-fast sample``.
 
     Args:
-        sampler: of the images.
-        shape: (C, H, W) of each.
-        seeds: one for each image, in this order.
+        sampler: sampler of the images.
+        shape: (C, H, W) of an image.
+        seeds: seeds of the images, in order.
         rounding: "floor" of 255 x, or "round" to the nearest.
 
     Raises:
@@ -95,7 +95,7 @@ class SampledImages:
         return len(self.seeds)
 
     def batches(self, size: int) -> Iterator[ImageBatch]:
-        """Yield all images, ``size`` at a time."""
+        """Yield all images in batches of ``size``."""
         return self.strided(size, 0, 1)
 
     def strided(self, size: int, first: int, step: int) -> Iterator[ImageBatch]:
@@ -112,9 +112,9 @@ class FeatureSet:
 
     Attributes:
         count: number of images.
-        halves: moments of the extractor's layer over two random halves, which are always the same.
-        features: (count, D) float32 of each kept layer, in the order of the images.
-        first: (at most 64, C, H, W) uint8, the first images.
+        halves: moments of the extractor's layer over two fixed random halves.
+        features: features (count, D) float32 of each kept layer, in the order of the images.
+        first: the first images, (at most 64, C, H, W) uint8.
     """
 
     count: int
@@ -130,7 +130,7 @@ class FeatureSet:
 
 @dataclass
 class _Part:
-    """The results of one process; tensors by the number of their first image."""
+    """The results of one process; tensors are keyed by the index of their first image."""
 
     halves: tuple[FeatureMoments, FeatureMoments] | None
     features: dict[str, dict[int, Tensor]]
@@ -148,12 +148,12 @@ def collect(
 ) -> FeatureSet | None:
     """Return the features of all images; None on processes other than the first.
 
-    Every process takes whole batches, so that the result does not depend on their number.
+    The batches are the same for any number of processes, and so is the result.
 
     Args:
         keep: layers whose features are kept.
-        batch_size: images at once.
-        progress: show a bar; None shows it on a terminal.
+        batch_size: number of images in a batch.
+        progress: show a progress bar; None shows it on a terminal.
 
     Raises:
         ValueError: an image does not fit the extractor.
@@ -167,8 +167,8 @@ def collect(
             layers = extractor(batch.images)
             features = layers[extractor.layer]
             if part.halves is None:
-                size = features.shape[1], features.device
-                part.halves = FeatureMoments.zero(*size), FeatureMoments.zero(*size)
+                dimensions, device = features.shape[1], features.device
+                part.halves = FeatureMoments.zero(dimensions, device), FeatureMoments.zero(dimensions, device)
             for half in (0, 1):
                 part.halves[half].add(features[half_of[start : start + len(features)] == half])
             for name, kept in part.features.items():
@@ -179,20 +179,20 @@ def collect(
     if part.halves is not None:
         part.halves = part.halves[0].cpu(), part.halves[1].cpu()
     parts = processes.gather(part)
-    return None if parts is None else _joined(parts, source.count)
+    return None if parts is None else _join(parts, source.count)
 
 
 def _own_batches(source: ImageSource, size: int, processes: Processes) -> Iterator[tuple[int, ImageBatch]]:
-    """Yield this process's batches, each with the number of its first image."""
+    """Yield this process's batches, each with the index of its first image."""
     if isinstance(source, SampledImages):
         batches = source.strided(size, processes.rank, processes.count)
     else:
         batches = islice(source.batches(size), processes.rank, None, processes.count)
-    for number, batch in enumerate(batches):
-        yield (number * processes.count + processes.rank) * size, batch
+    for index, batch in enumerate(batches):
+        yield (index * processes.count + processes.rank) * size, batch
 
 
-def _joined(parts: list[_Part], count: int) -> FeatureSet:
+def _join(parts: list[_Part], count: int) -> FeatureSet:
     halves = [part.halves for part in parts if part.halves is not None]
     return FeatureSet(
         count,
@@ -202,13 +202,14 @@ def _joined(parts: list[_Part], count: int) -> FeatureSet:
     )
 
 
-def _in_order(numbered: list[dict[int, T]]) -> list[T]:
-    merged = {number: value for part in numbered for number, value in part.items()}
-    return [merged[number] for number in sorted(merged)]
+def _in_order(parts: list[dict[int, T]]) -> list[T]:
+    """Return the values of all dictionaries, sorted by key."""
+    merged = {start: value for part in parts for start, value in part.items()}
+    return [merged[start] for start in sorted(merged)]
 
 
 def content_sha256(source: ImageSource, batch_size: int = 256) -> str:
-    """Return the SHA-256 of all pixels in order, independent of the names and the location of the images."""
+    """Return the SHA-256 of all pixels in order; names and location of the images do not matter."""
     digest = hashlib.sha256(json.dumps([source.count, *source.shape]).encode())
     for batch in source.batches(batch_size):
         digest.update(batch.images.contiguous().numpy().tobytes())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feature extractors: those of torch-fidelity, and ``digits-features``, with weights from local files."""
+"""Feature extractors of torch-fidelity and ``digits-features``, with weights from local files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from torch import Tensor
 
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown
-from scoresde_fast.evaluation.fidelity import DIGITS_FEATURES, DIGITS_SHAPE, torch_fidelity
+from scoresde_fast.evaluation.digits_features import DIGITS_FEATURES, DIGITS_SHAPE
+from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 from scoresde_fast.fingerprint import weights_sha256
 
 INCEPTION = "inception-v3-compat"
 HUB_FILES = {INCEPTION: "weights-inception-2015-12-05-6726825d.pth", "vgg16": "vgg16-397923af.pth"}
-"""Files that torch-fidelity would download to torch hub's folder; if they exist there, they are used."""
+"""Names of the files that torch-fidelity would download to torch hub's folder; existing files are used."""
 FROM_FILES = (*HUB_FILES, "clip-")
+"""Prefixes of extractors that read their weights from a file."""
 CODE_FROM_HUB = "dinov2-"
+"""Prefix of extractors whose code torch hub would download."""
 
 
 def default_extractor(shape: Sequence[int]) -> str:
@@ -38,12 +41,12 @@ class Extractor:
     """A network that extracts features of 8-bit images.
 
     Attributes:
-        name: in torch-fidelity's registry.
-        network: its `FeatureExtractorBase`.
-        layer: the layer for FID, KID, precision and recall.
-        logits: the layer for the Inception score.
-        weights_sha256: of the weights, independent of their file.
-        device: where it runs.
+        name: name in torch-fidelity's registry.
+        network: torch-fidelity's `FeatureExtractorBase`.
+        layer: layer for FID, KID, precision and recall.
+        logits: layer for the Inception score.
+        weights_sha256: hash of the weights, independent of the file format.
+        device: device of the network.
     """
 
     name: str
@@ -55,22 +58,22 @@ class Extractor:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 1 or 3, H, W) uint8 -> features (B, D) float32 by layer; gray images are expanded to RGB.
+        """Return the features (B, D) float32 of images (B, 1 or 3, H, W) uint8, by layer; gray is expanded to RGB.
 
         Raises:
             ValueError: the extractor does not take this number of channels or this size.
         """
         if images.shape[1] not in (1, 3):
             raise ValueError(f"images have {images.shape[1]} channels; extractors take 1 (gray) or 3 (RGB)")
-        found = self.network(images.to(self.device).expand(-1, 3, -1, -1))
-        return self.network.convert_features_tuple_to_dict(found)
+        features = self.network(images.to(self.device).expand(-1, 3, -1, -1))
+        return self.network.convert_features_tuple_to_dict(features)
 
     def dimensions(self, shape: Sequence[int]) -> int:
         """Return the number of features of an image (C, H, W); raise as a call does."""
         return self(torch.zeros(1, *shape, dtype=torch.uint8))[self.layer].shape[1]
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the features, as JSON values."""
+        """Return the settings that determine the features, as JSON values."""
         return {"extractor": self.name, "weights_sha256": self.weights_sha256, "layer": self.layer}
 
 
@@ -81,27 +84,27 @@ def load_extractor(
     trust_pickle: bool = False,
     device: torch.device | str = "cpu",
 ) -> Extractor:
-    """Load an extractor of torch-fidelity's registry.
+    """Load an extractor from torch-fidelity's registry.
 
     Args:
         name: "digits-features", "inception-v3-compat", "vgg16", "clip-...", or one that the caller registered.
-        weights: a file (.safetensors or .pth); None takes the file in torch hub's folder. Nothing is downloaded.
-        trust_pickle: allow unpickling of weights, which can run code from the file; files with only tensors do not
+        weights: file of weights (.safetensors or .pth); None: the file in torch hub's folder. Nothing is downloaded.
+        trust_pickle: allow unpickling of weights, which can execute code from the file; files with only tensors do not
             need it.
-        device: where to run.
+        device: device of the network.
 
     Raises:
         ValueError: the extractor or the device is unknown, torch-fidelity is not installed, or ``weights`` does not fit
             the extractor or needs ``trust_pickle``.
-        FileNotFoundError: the weights do not exist; names the file and the option.
+        FileNotFoundError: the weights do not exist; the message names the file and the option.
     """
-    fidelity = torch_fidelity()
+    fidelity = load_torch_fidelity()
     registry = fidelity.registry.FEATURE_EXTRACTORS_REGISTRY
     if name not in registry:
         raise ValueError(unknown("extractor", name, registry))
     if name.startswith(CODE_FROM_HUB):
-        raise ValueError(f"{name} is code that torch hub downloads and runs, which is not supported: choose another")
-    where = usable_device(device)
+        raise ValueError(f"{name} is code that torch hub downloads and runs, which is not supported; choose another")
+    device = usable_device(device)
     layer, logits = (registry[name].get_default_feature_layer_for_metric(metric) for metric in ("fid", "isc"))
     options = {"feature_extractor_weights_path": _weights(name, weights, trust_pickle), "verbose": False}
     try:
@@ -112,24 +115,24 @@ def load_extractor(
         raise ValueError(
             f"{weights} does not fit the extractor {name}: {' '.join(str(error).split())[:200]}"
         ) from error
-    return Extractor(name, network.to(where), layer, logits, weights_sha256(network), where)
+    return Extractor(name, network.to(device), layer, logits, weights_sha256(network), device)
 
 
 def _weights(name: str, path: Path | None, trust_pickle: bool) -> Any:
-    """Return the weights in a form for the extractor's class: a path, a buffer with only tensors, or None."""
+    """Return the weights as the extractor's class takes them: a path, a buffer with only tensors, or None."""
     if not name.startswith(FROM_FILES):
         if path is not None:
-            raise ValueError(f"the extractor {name} has its own weights: leave out --extractor-weights {path}")
+            raise ValueError(f"the extractor {name} has its own weights; leave out --extractor-weights {path}")
         return None
     if path is None:
         path = Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILES.get(name, f"{name}.pt")
         if not path.exists():
             raise FileNotFoundError(
-                f"the weights of {name} do not exist ({path}) and are never downloaded: name a file by "
-                "--extractor-weights FILE, or choose --extractor digits-features for 16x16 digits"
+                f"the weights of {name} do not exist ({path}) and are never downloaded; give --extractor-weights FILE, "
+                "or choose --extractor digits-features for 16x16 digits"
             )
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file of weights {str(path)!r}; --extractor-weights names one")
+        raise FileNotFoundError(f"the file of weights {str(path)!r} does not exist; check --extractor-weights")
     tensors = _tensors(path)
     if tensors is not None:
         buffer = io.BytesIO()
@@ -138,8 +141,8 @@ def _weights(name: str, path: Path | None, trust_pickle: bool) -> Any:
         return buffer
     if not trust_pickle:
         raise ValueError(
-            f"{path} holds more than tensors, and reading it can run code from the file: give --trust-pickle if you "
-            "trust its source, or weights as .safetensors"
+            f"{path} contains more than tensors, and reading it can execute code from the file; give --trust-pickle if "
+            "you trust its source, or weights as .safetensors"
         )
     return os.fspath(path)
 
@@ -151,6 +154,6 @@ def _tensors(path: Path) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or is truncated or damaged") from error
+        raise ValueError(f"{path} is not a safetensors file, or is truncated or corrupt") from error
     except (UnpicklingError, RuntimeError, EOFError):
         return None

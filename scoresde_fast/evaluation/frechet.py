@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Frechet distance between Gaussians fitted to features, and their moments, all in float64."""
+"""The Frechet distance between Gaussians fitted to features, and the moments of features, all in float64."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde_fast.evaluation.fidelity import extract_features
+from scoresde_fast.evaluation.digits_features import extract_features
 
 CHUNK = 4096
-"""Rows converted to float64 at once."""
+"""Number of rows converted to float64 at once."""
 
 
 class FrechetDistance:
-    """Distance to a fixed Gaussian: |m - n|^2 + tr(A + B - 2 (A B)^(1/2)) (Dowson & Landau 1982), in float64.
+    """Squared Frechet distance to a fixed Gaussian: |m - n|^2 + tr(A + B - 2 (A B)^(1/2)) (Dowson & Landau 1982).
 
     Args:
-        mean: (D,).
-        covariance: (D, D), positive semi-definite.
+        mean: mean (D,) of the fixed Gaussian.
+        covariance: its covariance (D, D), positive semi-definite.
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
@@ -32,8 +32,8 @@ class FrechetDistance:
         """Return the distance of the Gaussian with this mean (D,) and covariance (D, D)."""
         mean, covariance = mean.double(), covariance.double()
         # A^(1/2) B A^(1/2) is symmetric and has the eigenvalues of A B.
-        crossed = torch.linalg.eigvalsh(self._root @ covariance @ self._root).clamp(min=0).sqrt().sum()
-        return float(((self._mean - mean) ** 2).sum() + self._trace + covariance.trace() - 2 * crossed)
+        trace_root = torch.linalg.eigvalsh(self._root @ covariance @ self._root).clamp(min=0).sqrt().sum()
+        return float(((self._mean - mean) ** 2).sum() + self._trace + covariance.trace() - 2 * trace_root)
 
 
 def gaussian_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
@@ -42,7 +42,7 @@ def gaussian_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tens
 
 
 def frechet_distance(images_a: Tensor, images_b: Tensor) -> float:
-    """Return the distance between two sets of images (N, 3, 16, 16) in [0, 1], by the features ``digits-features``.
+    """Return the Frechet distance between two sets of images (N, 3, 16, 16) in [0, 1] by ``digits-features``.
 
     Raises:
         ValueError: a set has fewer than two images, or another shape.
@@ -100,10 +100,10 @@ class FeatureMoments:
 
     @property
     def mean(self) -> Tensor:
-        """(D,)."""
+        """Mean (D,)."""
         return self.total / self.count
 
     @property
     def covariance(self) -> Tensor:
-        """(D, D), unbiased."""
+        """Unbiased covariance (D, D)."""
         return (self.outer - torch.outer(self.total, self.mean)) / (self.count - 1)

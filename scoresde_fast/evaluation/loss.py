@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loss of a model on a data set, with random numbers that do not depend on the batch size."""
+"""The training loss of a model on a data set, independent of the batch size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoresde_fast.training.losses import objective, unit_images
 
 @dataclass(frozen=True)
 class DataSetLoss:
-    """The mean over images and draws, its standard error (None for a single batch), and the numbers of both."""
+    """The mean loss, its standard error (None for a single batch), and the numbers of images and draws per image."""
 
     mean: float
     standard_error: float | None
@@ -27,7 +27,7 @@ class DataSetLoss:
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
-        return f"loss {self.mean:.6g}{error} ({self.images} images, draws of time and noise for each: {self.draws})"
+        return f"loss {self.mean:.6g}{error} ({self.images} images, draws of time and noise per image: {self.draws})"
 
 
 @torch.inference_mode()
@@ -45,17 +45,17 @@ def data_set_loss(
     The standard error is estimated from the means of the batches.
 
     Args:
-        draws: number of times and noises for each image.
-        run_seed: of the times and noises; those of an image also depend on its position in the source.
-        batch_size: images at once.
-        progress: show a bar; None shows it on a terminal.
+        draws: number of random times and noises for each image.
+        run_seed: seed of the times and the noise, together with an image's index in the source.
+        batch_size: number of images in a batch.
+        progress: show a progress bar; None shows it on a terminal.
 
     Raises:
         ValueError: the images do not have the model's shape, or a number is too small.
     """
-    for name, value, least in (("draws", draws, 1), ("batch size", batch_size, 1), ("run seed", run_seed, 0)):
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
+    for name, value, minimum in (("draws", draws, 1), ("batch size", batch_size, 1), ("run seed", run_seed, 0)):
+        if value < minimum:
+            raise ValueError(f"{name} is {value}; it must be at least {minimum}")
     if tuple(images.shape) != model.image_shape:
         raise ValueError(
             f"the images are {images.shape} (channels, height, width); this model's are {model.image_shape}"
@@ -66,20 +66,21 @@ def data_set_loss(
         for draw in range(draws):
             start = 0
             for batch in images.batches(batch_size):
-                places = range(start, start := start + len(batch.images))
-                means.append(_batch_loss(model, batch.images, [place * draws + draw for place in places], run_seed))
-                counts.append(len(places))
-                bar.update(len(places))
+                indices = range(start, start := start + len(batch.images))
+                means.append(_batch_loss(model, batch.images, [index * draws + draw for index in indices], run_seed))
+                counts.append(len(indices))
+                bar.update(len(indices))
     return DataSetLoss(*_weighted(means, counts), images.count, draws)
 
 
-def _batch_loss(model: ScoreModel, images: Tensor, numbers: list[int], run_seed: int) -> float:
+def _batch_loss(model: ScoreModel, images: Tensor, streams: list[int], run_seed: int) -> float:
+    """Return the mean loss of a batch; ``streams`` are the random streams of its images."""
     # numpy, because torch's CPU generator uses only 32 bits of a seed.
-    generators = [np.random.default_rng([run_seed, number]) for number in numbers]
+    generators = [np.random.default_rng([run_seed, stream]) for stream in streams]
     u = np.array([random.random() for random in generators])
     uniform, z, z_v0 = (
-        torch.from_numpy(np.stack(drawn))
-        for drawn in (
+        torch.from_numpy(np.stack(draws))
+        for draws in (
             [random.random(model.image_shape, np.float32) for random in generators],
             [random.standard_normal(model.state_shape, np.float32) for random in generators],
             [random.standard_normal(model.image_shape, np.float32) for random in generators],
@@ -91,6 +92,7 @@ def _batch_loss(model: ScoreModel, images: Tensor, numbers: list[int], run_seed:
 
 
 def _weighted(means: list[float], counts: list[int]) -> tuple[float, float | None]:
+    """Return the mean of batch means weighted by their counts, and its standard error; None for a single batch."""
     total = sum(counts)
     mean = sum(value * count for value, count in zip(means, counts, strict=True)) / total
     if len(means) < 2:

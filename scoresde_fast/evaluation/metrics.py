@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FID, KID, Inception score, precision and recall of features, each with the standard deviation of a bootstrap.
+"""FID, KID, Inception score, precision and recall, with bootstrap standard deviations.
 
-torch-fidelity computes all but FID, whose mean it takes in float32; FID is float64 throughout here.
+torch-fidelity computes all but FID. Its FID averages features in float32; here FID is float64 throughout.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,19 +17,15 @@ from torch import Tensor
 
 from scoresde_fast.evaluation.collect import FeatureSet
 from scoresde_fast.evaluation.extractors import Extractor
-from scoresde_fast.evaluation.fidelity import torch_fidelity
 from scoresde_fast.evaluation.frechet import FeatureMoments, FrechetDistance
 from scoresde_fast.evaluation.reference import Reference
+from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 
-METRICS = ("fid", "kid", "is", "pr")
-NEED_REFERENCE = ("fid", "kid", "pr")
-NEED_FEATURES = ("kid", "pr")
-"""Metrics that need the features of the reference, not only their mean and covariance."""
 KID_SUBSET_SIZE = 1000
 MAX_KERNEL_ROWS = 10_000
-"""Rows of the kernel in KID's bootstrap; of a larger set this many are drawn, and the spread is rescaled."""
+"""Maximum number of rows of the kernel in KID's bootstrap; larger sets are subsampled, and the spread is rescaled."""
 BLOCK = 2000
-"""Rows of a matrix of distances or of the kernel that are in memory at once."""
+"""Rows of the kernel or of a distance matrix that are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,12 @@ class MetricSettings:
     """The settings of the metrics, with torch-fidelity's names and defaults.
 
     Attributes:
-        kid_subsets, kid_subset_size: KID is the mean over this many random subsets of this size; None: 1000, or all
-            images if there are fewer.
-        isc_splits: parts over which the Inception score is averaged.
-        prc_neighborhood: the neighbour that the ball around an image reaches to.
-        rng_seed: of the subsets, the order of the parts, and the resamples.
-        resamples: of the bootstrap; 0 computes no spread.
+        kid_subsets: number of random subsets over which KID is averaged.
+        kid_subset_size: images in a subset; None: 1000, or all images if there are fewer.
+        isc_splits: number of parts over which the Inception score is averaged.
+        prc_neighborhood: k, where the ball around an image reaches to its k-th nearest neighbour.
+        rng_seed: seed of the subsets, the order of the parts, and the resamples.
+        resamples: number of bootstrap resamples; 0 computes no spread.
     """
 
     kid_subsets: int = 100
@@ -58,7 +55,7 @@ class MetricSettings:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
 
     def subset_size(self, *counts: int) -> int:
-        """Return the size of KID's subsets of sets with ``counts`` images; raise ValueError if a set is too small."""
+        """Return the size of KID's subsets for sets of ``counts`` images; raise ValueError if a set is smaller."""
         if self.kid_subset_size is None:
             return min(KID_SUBSET_SIZE, *counts)
         if self.kid_subset_size > min(counts):
@@ -70,8 +67,8 @@ class MetricSettings:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A value and its spread, the standard deviation over resampled images; None if it was not computed."""
+class MetricValue:
+    """A value and its spread: the standard deviation over resampled images, or None if it was not computed."""
 
     value: float
     spread: float | None = None
@@ -83,37 +80,44 @@ def measure(
     extractor: Extractor,
     metrics: Sequence[str],
     settings: MetricSettings,
-) -> dict[str, Metric]:
-    """Compute metrics in the order of `METRICS`: "fid", "kid", "inception_score", "precision", "recall".
+) -> dict[str, MetricValue]:
+    """Return the values of ``metrics`` by their names in `TITLES`, in the order of `METRICS`.
 
     The spreads of FID, KID and the Inception score are a bootstrap over the samples, with the reference fixed; that of
-    KID includes its random subsets. Precision and recall are shares p, with the spread sqrt(p (1 - p) / n). FID has a
-    spread only if the samples' features were kept.
+    KID includes its random subsets. Precision and recall are fractions p, with the spread sqrt(p (1 - p) / n). FID has
+    a spread only if the samples' features were kept.
     """
-    features = samples.features.get(extractor.layer)
-    found: dict[str, Metric] = {}
-    for name in METRICS:
-        if name not in metrics:
-            continue
-        if name == "is":
-            found["inception_score"] = _inception_score(samples.features[extractor.logits], settings)
-            continue
-        assert reference is not None
-        if name == "fid":
-            found["fid"] = _fid(samples.moments, features, reference, settings)
-            continue
-        assert features is not None and reference.features is not None
-        if name == "kid":
-            found["kid"] = _kid(features, reference.features, settings)
-        else:
-            found |= _precision_recall(features, reference.features, settings)
-    return found
+    inputs = MetricInputs(samples, reference, extractor, settings)
+    values: dict[str, MetricValue] = {}
+    for name, metric in METRICS.items():
+        if name in metrics:
+            values |= metric.compute(inputs)
+    return values
+
+
+class MetricInputs(NamedTuple):
+    """The arguments of a metric."""
+
+    samples: FeatureSet
+    reference: Reference | None
+    extractor: Extractor
+    settings: MetricSettings
+
+    @property
+    def features(self) -> Tensor | None:
+        """Features of the samples, if they were kept."""
+        return self.samples.features.get(self.extractor.layer)
+
+    def both_features(self) -> tuple[Tensor, Tensor]:
+        """Return the features of the samples and of the reference."""
+        assert self.features is not None and self.reference is not None and self.reference.features is not None
+        return self.features, self.reference.features
 
 
 def fid_by_count(features: Tensor, reference: Reference, halvings: int = 4) -> list[tuple[int, float]]:
-    """Return (images, their FID) for all images, half of them, and so on, fewest first: it shows the bias of FID.
+    """Return (number of images, FID) for all images, half of them, and so on, fewest first; it shows the bias of FID.
 
-    Counts without a covariance of full rank are left out.
+    Numbers of images that give a singular covariance are left out.
     """
     distance = FrechetDistance(reference.mean, reference.covariance)
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(features)))
@@ -125,19 +129,23 @@ def fid_by_count(features: Tensor, reference: Reference, halvings: int = 4) -> l
     return curve
 
 
-def _fid(moments: FeatureMoments, features: Tensor | None, reference: Reference, settings: MetricSettings) -> Metric:
-    distance = FrechetDistance(reference.mean, reference.covariance)
+def _fid(inputs: MetricInputs) -> dict[str, MetricValue]:
+    moments, features, settings = inputs.samples.moments, inputs.features, inputs.settings
+    assert inputs.reference is not None
+    distance = FrechetDistance(inputs.reference.mean, inputs.reference.covariance)
 
     def fid(rows: Tensor) -> float:
         part = FeatureMoments.of(rows)
         return distance(part.mean, part.covariance)
 
     spread = None if features is None else bootstrap(features, fid, settings.resamples, settings.rng_seed)
-    return Metric(distance(moments.mean, moments.covariance), spread)
+    return {"fid": MetricValue(distance(moments.mean, moments.covariance), spread)}
 
 
-def _kid(features: Tensor, reference: Tensor, settings: MetricSettings) -> Metric:
-    found = torch_fidelity().metric_kid.kid_features_to_metric(
+def _kid(inputs: MetricInputs) -> dict[str, MetricValue]:
+    features, reference = inputs.both_features()
+    settings = inputs.settings
+    result = load_torch_fidelity().metric_kid.kid_features_to_metric(
         features,
         reference,
         kid_subsets=settings.kid_subsets,
@@ -145,55 +153,81 @@ def _kid(features: Tensor, reference: Tensor, settings: MetricSettings) -> Metri
         rng_seed=settings.rng_seed,
         verbose=False,
     )
-    value, subset_std = (found[f"kernel_inception_distance_{part}"] for part in ("mean", "std"))
+    value, subset_std = (result[f"kernel_inception_distance_{name}"] for name in ("mean", "std"))
     if settings.resamples < 2:
-        return Metric(value)
-    by_images = kid_bootstrap(features, reference, settings.resamples, settings.rng_seed)
-    return Metric(value, math.hypot(by_images, subset_std / math.sqrt(settings.kid_subsets)))
+        return {"kid": MetricValue(value)}
+    bootstrap_std = kid_bootstrap(features, reference, settings.resamples, settings.rng_seed)
+    return {"kid": MetricValue(value, math.hypot(bootstrap_std, subset_std / math.sqrt(settings.kid_subsets)))}
 
 
-def _inception_score(logits: Tensor, settings: MetricSettings) -> Metric:
+def _inception_score(inputs: MetricInputs) -> dict[str, MetricValue]:
+    logits, settings, library = inputs.samples.features[inputs.extractor.logits], inputs.settings, load_torch_fidelity()
+
     def score(rows: Tensor) -> float:
-        found = torch_fidelity().metric_isc.isc_features_to_metric(rows, settings.isc_splits, True, settings.rng_seed)
-        return float(found[torch_fidelity().KEY_METRIC_ISC_MEAN])
+        result = library.metric_isc.isc_features_to_metric(rows, settings.isc_splits, True, settings.rng_seed)
+        return float(result[library.KEY_METRIC_ISC_MEAN])
 
-    return Metric(score(logits), bootstrap(logits, score, settings.resamples, settings.rng_seed))
+    spread = bootstrap(logits, score, settings.resamples, settings.rng_seed)
+    return {"inception_score": MetricValue(score(logits), spread)}
 
 
-def _precision_recall(features: Tensor, reference: Tensor, settings: MetricSettings) -> dict[str, Metric]:
-    found = torch_fidelity().metric_prc.prc_features_to_metric(
+def _precision_recall(inputs: MetricInputs) -> dict[str, MetricValue]:
+    features, reference = inputs.both_features()
+    result = load_torch_fidelity().metric_prc.prc_features_to_metric(
         features,
         reference,
-        prc_neighborhood=settings.prc_neighborhood,
+        prc_neighborhood=inputs.settings.prc_neighborhood,
         prc_batch_size=BLOCK,
         save_cpu_ram=True,
         verbose=False,
     )
 
-    def share(name: str, count: int) -> Metric:
-        p = found[name]
-        return Metric(p, math.sqrt(p * (1 - p) / count) if settings.resamples else None)
+    def fraction(name: str, count: int) -> MetricValue:
+        p = result[name]
+        return MetricValue(p, math.sqrt(p * (1 - p) / count) if inputs.settings.resamples else None)
 
-    return {"precision": share("precision", len(features)), "recall": share("recall", len(reference))}
+    return {"precision": fraction("precision", len(features)), "recall": fraction("recall", len(reference))}
+
+
+class Metric(NamedTuple):
+    """A metric: its function, the titles of its values by their names, and what it needs of the reference.
+
+    Attributes:
+        needs_features: it needs the features of the reference, not only their mean and covariance.
+    """
+
+    compute: Callable[[MetricInputs], dict[str, MetricValue]]
+    titles: dict[str, str]
+    needs_reference: bool = True
+    needs_features: bool = False
+
+
+METRICS = {
+    "fid": Metric(_fid, {"fid": "FID"}),
+    "kid": Metric(_kid, {"kid": "KID"}, needs_features=True),
+    "is": Metric(_inception_score, {"inception_score": "Inception score"}, needs_reference=False),
+    "pr": Metric(_precision_recall, {"precision": "precision", "recall": "recall"}, needs_features=True),
+}
+TITLES = {name: title for metric in METRICS.values() for name, title in metric.titles.items()}
 
 
 def bootstrap(rows: Tensor, metric: Callable[[Tensor], float], resamples: int, seed: int) -> float | None:
-    """Return the standard deviation of ``metric`` over ``rows`` drawn again with replacement (Efron 1979).
+    """Return the standard deviation of ``metric`` over resamples of ``rows`` with replacement (Efron 1979).
 
-    None with fewer than two resamples.
+    Fewer than two resamples give None.
     """
     if resamples < 2:
         return None
     random = np.random.default_rng(seed)
-    drawn = [torch.from_numpy(random.integers(len(rows), size=len(rows))) for _ in range(resamples)]
-    return float(np.std([metric(rows[index]) for index in drawn], ddof=1))
+    indices = [torch.from_numpy(random.integers(len(rows), size=len(rows))) for _ in range(resamples)]
+    return float(np.std([metric(rows[index]) for index in indices], ddof=1))
 
 
 def kid_bootstrap(features: Tensor, reference: Tensor, resamples: int, seed: int) -> float:
     """Return the standard deviation, over resampled ``features`` (N, D), of the unbiased MMD^2 to ``reference`` (M, D).
 
-    The kernel is KID's, (x y / D + 1)^3 (Binkowski et al. 2018). It is computed once, because a resample only changes
-    the weights of its rows; pairs of an image with itself do not count.
+    The kernel is that of KID, (x^T y / D + 1)^3 (Binkowski et al. 2018). It is computed once: a resample only changes
+    the weights of its rows. Pairs of an image with itself are excluded.
     """
     random = np.random.default_rng(seed)
     x, y = (rows[torch.from_numpy(random.permutation(len(rows))[:MAX_KERNEL_ROWS])] for rows in (features, reference))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nearest neighbours of samples in the training set, in feature space, to detect copies."""
+"""Nearest neighbours of samples in the training set by their features, to detect copies."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scoresde_fast.data.sources import ImageSource
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The K nearest images of a set for each of S samples, the nearest first.
+    """The K nearest images of a set for each of S samples, nearest first.
 
     Attributes:
-        images: (S, K, C, H, W) uint8.
-        distances: (S, K), Euclidean, between features.
+        images: images (S, K, C, H, W) uint8.
+        distances: Euclidean distances (S, K) between features.
         typical: median distance of an image of the set to its nearest neighbour in the set.
     """
 
@@ -30,24 +30,26 @@ class Neighbours:
 def nearest(features: Tensor, others: Tensor, source: ImageSource, k: int = 4) -> Neighbours:
     """Find the neighbours of samples with ``features`` (S, D) in ``source``, whose features are ``others`` (N, D)."""
     k = min(k, len(others))
-    distances, numbers = torch.cdist(features, others).topk(k, largest=False)
-    images = _images_at(numbers.unique().tolist(), source)
-    rows = [torch.stack([images[number] for number in row]) for row in numbers.tolist()]
+    distances, indices = torch.cdist(features, others).topk(k, largest=False)
+    images = _images_at(indices.unique().tolist(), source)
+    rows = [torch.stack([images[index] for index in row]) for row in indices.tolist()]
     return Neighbours(torch.stack(rows), distances, _typical_distance(others))
 
 
-def _images_at(numbers: Iterable[int], source: ImageSource, batch_size: int = 256) -> dict[int, Tensor]:
-    found: dict[int, Tensor] = {}
-    start, missing = 0, set(numbers)
+def _images_at(indices: Iterable[int], source: ImageSource, batch_size: int = 256) -> dict[int, Tensor]:
+    """Read the images at ``indices`` in one sequential pass, and return them by index."""
+    images: dict[int, Tensor] = {}
+    start, missing = 0, set(indices)
     for batch in source.batches(batch_size):
-        here = {number for number in missing if number < start + len(batch.images)}
-        found |= {number: batch.images[number - start] for number in here}
-        start, missing = start + len(batch.images), missing - here
+        in_batch = {index for index in missing if index < start + len(batch.images)}
+        images |= {index: batch.images[index - start] for index in in_batch}
+        start, missing = start + len(batch.images), missing - in_batch
         if not missing:
             break
-    return found
+    return images
 
 
-def _typical_distance(features: Tensor, most: int = 1000) -> float:
-    some = features[:: max(1, len(features) // most)]
-    return float(torch.cdist(some, features).kthvalue(min(2, len(features))).values.median())
+def _typical_distance(features: Tensor, max_rows: int = 1000) -> float:
+    subset = features[:: max(1, len(features) // max_rows)]
+    # The nearest row is the image itself, so the second is its neighbour.
+    return float(torch.cdist(subset, features).kthvalue(min(2, len(features))).values.median())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recognition of digits: a support vector classifier for their shape, and the class of their tint."""
+"""Recognition of tinted digits: a support vector classifier for the shape, and the class of the tint."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from scoresde_fast.data import digits
 from scoresde_fast.data.digits import CLASSES
 
 CONFIDENT = 0.5
+"""Probability from which a digit counts as recognised."""
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """Recognition of a set of images.
+    """Recognition rates of a set of images.
 
     Attributes:
-        recognised: share of images with a class of probability 0.5 or more.
-        class_shares: share of images in each class, by the most probable class.
-        tint_matches: share of images with the hue of their most probable class.
+        recognised: fraction of images with a class of probability 0.5 or more.
+        class_shares: fraction of images in each class, by the most probable class.
+        tint_matches: fraction of images with the hue of their most probable class.
     """
 
     recognised: float
@@ -43,11 +44,11 @@ class Recogniser:
 
     def classes(self, images: Tensor) -> npt.NDArray[np.int64]:
         """Return the class (N,) of images (N, 3, 16, 16) in [0, 1]."""
-        found: npt.NDArray[np.int64] = self._classifier.predict(gray(images))
-        return found
+        classes: npt.NDArray[np.int64] = self._classifier.predict(gray(images))
+        return classes
 
     def report(self, images: Tensor) -> Recognition:
-        """Recognise images (N, 3, 16, 16) in [0, 1]."""
+        """Return the recognition rates of images (N, 3, 16, 16) in [0, 1]."""
         probabilities = self._classifier.predict_proba(gray(images))
         classes = probabilities.argmax(1)
         shares = np.bincount(classes, minlength=CLASSES) / len(images)
@@ -58,14 +59,14 @@ class Recogniser:
         )
 
     def held_out(self) -> tuple[float, Recognition]:
-        """Return the accuracy on the real held-out digits and their report, as a baseline."""
+        """Return the accuracy and the report on the real held-out digits, as a baseline."""
         images, labels = digits("test")
-        right = self.classes(images / 255) == labels.numpy()
-        return float(right.mean()), self.report(images / 255)
+        correct = self.classes(images / 255) == labels.numpy()
+        return float(correct.mean()), self.report(images / 255)
 
 
 def gray(images: Tensor) -> npt.NDArray[np.float64]:
-    """Remove the tint: the largest channel of each pixel, (N, 3, H, W) -> (N, H W)."""
+    """Return images (N, 3, H, W) without tint, as (N, H W): the largest channel of each pixel."""
     return images.amax(1).flatten(1).double().cpu().numpy()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""References: statistics of the features of a set of images, their files and cache, and a reference named by a user."""
+"""Reference statistics: mean, covariance and features of a set of images, in files, in the cache, or by name."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ IDENTITY = {
     "dimensions": "number of features",
     "shape": "image shape",
 }
-"""Entries of a record that must be equal in compared statistics, if both have them; and their names for the user."""
+"""Entries of a record that must be equal in compared statistics if both have them; and their names in messages."""
 SUFFIX = ".npz"
 
 
 class NamedReference:
-    """A reference that a user has named. Statistics are read at once; of images, only the size is checked.
+    """A reference given by name. A file of statistics is read at once; of a source of images, only the size is read.
 
     Args:
         name: a file of statistics, a source of images, or None.
-        extractor: of the features to compare.
+        extractor: extractor of the features to compare.
         shape: (C, H, W) of the images to compare.
-        batch_size: images at once.
-        trust_pickle: as `open_images`.
+        batch_size: number of images in a batch.
+        trust_pickle: as in `open_images`.
 
     Raises:
         ValueError: the reference has another extractor or image size.
@@ -63,8 +63,8 @@ class NamedReference:
             if tuple(self._images.shape) != tuple(shape):
                 theirs, ours = ("x".join(map(str, size)) for size in (self._images.shape, shape))
                 raise ValueError(
-                    f"the images of {name} are {theirs} and those to evaluate {ours} (channels, height, width); give a "
-                    "reference of the same size"
+                    f"the images of {name} are {theirs}, but those to evaluate are {ours} (channels, height, width); "
+                    "give a reference of the same size"
                 )
 
     @property
@@ -73,7 +73,7 @@ class NamedReference:
         return self._images is not None or (self._statistics is not None and self._statistics.features is not None)
 
     def compute(self, *, features: bool) -> Reference | None:
-        """Return the statistics, with the features if they are needed; None if no reference was named."""
+        """Return the statistics, including features on request; None if no reference was named."""
         if self._images is None or self.name is None:
             return self._statistics
         return cached_reference(
@@ -83,13 +83,14 @@ class NamedReference:
 
 @dataclass
 class Reference:
-    """Statistics of the features of a set.
+    """Statistics of the features of a set of images.
 
     Attributes:
-        mean, covariance: of the features, (D,) and (D, D) float64.
-        features: (count, D) float32 in the order of the images, or None; KID, precision and recall need them.
+        mean: mean (D,) float64 of the features.
+        covariance: their covariance (D, D) float64.
+        features: features (count, D) float32 in the order of the images, for KID, precision and recall; or None.
         record: source, count, shape, extractor, weights_sha256, layer, dimensions and floor (the Frechet distance
-            between two random halves), as far as known.
+            between two random halves); unknown entries are missing.
     """
 
     mean: Tensor
@@ -114,18 +115,21 @@ class Reference:
             if theirs is not None and ours is not None and theirs != ours:
                 raise ValueError(
                     f"{name} has statistics of another {title}: {_short(theirs)} there, {_short(ours)} here; give "
-                    "statistics of the same, or the images themselves"
+                    f"statistics of the same {title}, or the images themselves"
                 )
 
     @property
     def moments(self) -> FeatureMoments:
-        """The sums behind mean and covariance.
+        """Moments of the features, reconstructed from mean and covariance.
 
         Raises:
             ValueError: the number of images is unknown.
         """
         if self.count is None:
-            raise ValueError(f"{self.record.get('source')} does not record its number of images and cannot be merged")
+            raise ValueError(
+                f"{self.record.get('source')} does not record its number of images, so it cannot be merged; give the "
+                "images themselves"
+            )
         return FeatureMoments.of_gaussian(self.mean, self.covariance, self.count)
 
 
@@ -139,12 +143,12 @@ def merged(a: Reference, b: Reference) -> Reference:
     moments = a.moments + b.moments
     record = {key: value for key, value in a.record.items() if key in IDENTITY}
     record |= {"source": f"{a.record.get('source')} + {b.record.get('source')}", "count": moments.count}
-    kept = [part.features for part in (a, b) if part.features is not None]
-    return Reference(moments.mean, moments.covariance, torch.cat(kept) if len(kept) == 2 else None, record)
+    features = None if a.features is None or b.features is None else torch.cat([a.features, b.features])
+    return Reference(moments.mean, moments.covariance, features, record)
 
 
 def describe_set(extractor: Extractor, shape: Sequence[int]) -> dict[str, Any]:
-    """Return the `IDENTITY` entries of the record of images (C, H, W)."""
+    """Return the `IDENTITY` entries of a record for images (C, H, W)."""
     return {**extractor.describe(), "dimensions": extractor.dimensions(shape), "shape": list(shape)}
 
 
@@ -160,35 +164,35 @@ def compute_reference(
     """Compute the statistics of images; return None on processes other than the first.
 
     Args:
-        source: the user's name for the images, for the record.
+        source: the user's name for the images, which the record stores.
         features: keep the features.
     """
     keep = [extractor.layer] if features else []
-    found = collect(images, extractor, keep=keep, batch_size=batch_size, processes=processes)
-    if found is None:
+    collected = collect(images, extractor, keep=keep, batch_size=batch_size, processes=processes)
+    if collected is None:
         return None
-    record = {"source": source, "count": found.count, **describe_set(extractor, images.shape)}
-    a, b = found.halves
+    record = {"source": source, "count": collected.count, **describe_set(extractor, images.shape)}
+    a, b = collected.halves
     if min(a.count, b.count) > len(a.total):
         record["floor"] = gaussian_distance(a.mean, a.covariance, b.mean, b.covariance)
-    moments = found.moments
-    return Reference(moments.mean, moments.covariance, found.features.get(extractor.layer), record)
+    moments = collected.moments
+    return Reference(moments.mean, moments.covariance, collected.features.get(extractor.layer), record)
 
 
 def cached_reference(
     images: ImageSource, source: str, extractor: Extractor, *, features: bool, batch_size: int = 64
 ) -> Reference:
-    """Return `compute_reference` from the user's cache folder, or compute and store it there."""
+    """Return the result of `compute_reference` from the user's cache folder, or compute and cache it."""
     key = {**describe_set(extractor, images.shape), "content": content_sha256(images), "version": __version__}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / "statistics" / f"{name}{'-features' if features else ''}.npz"
     if path.exists():
-        with suppress(ValueError):  # a damaged file is computed again
-            known = read_statistics(path)
-            return replace(known, record=known.record | {"source": source})
+        with suppress(ValueError):  # a corrupt file is recomputed
+            cached = read_statistics(path)
+            return replace(cached, record=cached.record | {"source": source})
     reference = compute_reference(images, source, extractor, features=features, batch_size=batch_size)
     assert reference is not None
-    with suppress(OSError):  # without a writable cache the next run computes it again
+    with suppress(OSError):  # the cache may not be writable
         write_statistics(reference, path)
     return reference
 
@@ -209,7 +213,7 @@ def read_statistics(path: Path) -> Reference:
     score_sde's cifar10_stats.npz has the features ``pool_3`` (N, 2048). Pickles are not read.
 
     Raises:
-        ValueError: the file is damaged or holds something else.
+        ValueError: the file is corrupt or contains no statistics.
         FileNotFoundError: the file does not exist.
     """
     try:
@@ -218,14 +222,16 @@ def read_statistics(path: Path) -> Reference:
             record = json.loads(str(archive["record"])) if "record" in archive else {}
             names = ", ".join(archive.files)
     except (BadZipFile, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged, or is not a .npz of arrays ({str(error).strip(chr(39))})") from error
+        raise ValueError(f"{path} is corrupt, or is not a .npz of arrays ({str(error).strip(chr(39))})") from error
     if "pool_3" in arrays:
-        return _of_features(path, arrays["pool_3"])
+        return _from_features(path, arrays["pool_3"])
     if not {"mu", "sigma"} <= arrays.keys():
-        raise ValueError(f"{path} has {names or 'nothing'}; statistics are mu and sigma, or the features pool_3")
+        raise ValueError(f"{path} contains {names or 'nothing'}; statistics are mu and sigma, or the features pool_3")
     mean, covariance = (torch.from_numpy(arrays[name]).double() for name in ("mu", "sigma"))
     if covariance.shape != (len(mean), len(mean)):
-        raise ValueError(f"{path}: mu is {tuple(mean.shape)} and sigma is {tuple(covariance.shape)}; they do not fit")
+        raise ValueError(
+            f"{path}: mu is {tuple(mean.shape)} and sigma is {tuple(covariance.shape)}; they must be (D,) and (D, D)"
+        )
     record = {"source": str(path), "dimensions": len(mean), **record}
     features = torch.from_numpy(arrays["features"]) if "features" in arrays else None
     return Reference(mean, covariance, features, record)
@@ -242,7 +248,8 @@ def has_statistics(path: Path) -> bool:
         return False
 
 
-def _of_features(path: Path, array: np.ndarray) -> Reference:
+def _from_features(path: Path, array: np.ndarray) -> Reference:
+    """Compute the statistics of score_sde's Inception features (N, D)."""
     if array.ndim != 2 or array.dtype.kind != "f":
         raise ValueError(f"{path}: pool_3 is {array.dtype} {array.shape}; it must be features (N, D) of floats")
     features = torch.from_numpy(array.astype(np.float32))
@@ -252,5 +259,6 @@ def _of_features(path: Path, array: np.ndarray) -> Reference:
 
 
 def _short(value: Any) -> str:
+    """Format an entry of a record: a shape as 3x16x16, a hash as its first 12 digits."""
     text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
     return text[:12] if len(text) == 64 else text

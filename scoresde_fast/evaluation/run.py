@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole evaluation: images or a sampler against a reference, with metrics, all they depend on, and warnings."""
+"""`evaluate`: metrics of images or of a sampler, with the settings that determine them, and warnings."""
 
 from __future__ import annotations
 
@@ -18,32 +18,25 @@ from scoresde_fast.environment import command_line, versions
 from scoresde_fast.evaluation import checks
 from scoresde_fast.evaluation.collect import Processes, SampledImages, collect
 from scoresde_fast.evaluation.extractors import Extractor
-from scoresde_fast.evaluation.metrics import NEED_FEATURES, NEED_REFERENCE, MetricSettings, fid_by_count, measure
+from scoresde_fast.evaluation.metrics import METRICS, TITLES, MetricSettings, fid_by_count, measure
 from scoresde_fast.evaluation.neighbours import Neighbours, nearest
 from scoresde_fast.evaluation.reference import NamedReference, cached_reference
 from scoresde_fast.files import make_folder, replacing
 
-METRIC_TITLES = {
-    "fid": "FID",
-    "kid": "KID",
-    "inception_score": "Inception score",
-    "precision": "precision",
-    "recall": "recall",
-}
 WITH_NEIGHBOURS = 8
-"""Number of samples whose nearest neighbours are looked up."""
+"""Number of samples for which nearest neighbours are found."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation; ``str`` of it has a line for each metric.
+    """The result of an evaluation; ``str`` formats it with a line for each metric.
 
     Attributes:
         result: title, command, date, seconds, images, reference, extractor, settings, metrics (value and spread of
             each), curve, warnings and versions, as JSON values.
-        first: (at most 64, C, H, W) uint8, the first images.
-        neighbours: of the first samples in the training set, if one was given.
-        training_set: its name.
+        first: the first images, (at most 64, C, H, W) uint8.
+        neighbours: nearest neighbours of the first samples in the training set, if one was given.
+        training_set: name of the training set.
     """
 
     result: dict[str, Any]
@@ -59,7 +52,7 @@ class Evaluation:
         ]
         for name, metric in result["metrics"].items():
             spread = "" if metric["spread"] is None else f" ± {metric['spread']:.2g}"
-            lines.append(f"{METRIC_TITLES[name]:<16} {metric['value']:.6g}{spread}")
+            lines.append(f"{TITLES[name]:<16} {metric['value']:.6g}{spread}")
         return "\n".join(lines)
 
     def write(self, path: Path) -> None:
@@ -88,52 +81,53 @@ def evaluate(
     """Evaluate images; return None on processes other than the first.
 
     Args:
-        images: a source, or `SampledImages`.
-        title: a name for the images.
-        extractor: of the features.
+        images: a source of images, or `SampledImages`.
+        title: name of the images.
+        extractor: feature extractor.
         reference: a file of statistics, or a source of images.
-        metrics: of "fid", "kid", "is", "pr"; None: all that the reference allows.
-        settings: of the metrics.
-        training_set: a source in which the nearest neighbours of the first samples are found.
+        metrics: any of "fid", "kid", "is", "pr"; None: all that the reference allows.
+        settings: settings of the metrics.
+        training_set: a source of images in which the nearest neighbours of the first samples are found.
         curve: also compute FID of fewer images.
-        few: compute FID of fewer images than features, although its covariance is singular.
-        trust_pickle: as `open_images`.
-        batch_size: images at once.
-        processes: this process and the others.
-        progress: show a bar; None shows it on a terminal.
+        few: allow FID of fewer images than features, although the covariance is singular.
+        trust_pickle: as in `open_images`.
+        batch_size: number of images in a batch.
+        processes: rank and number of the processes; None: this one alone.
+        progress: show a progress bar; None shows it on a terminal.
 
     Raises:
-        ValueError: a metric is unknown or needs a reference, or its features; the reference has another extractor or
+        ValueError: a metric is unknown, or needs a reference or its features; the reference has another extractor or
             image size; there are too few images.
         FileNotFoundError: the reference does not exist.
     """
-    begin, processes, settings = time.perf_counter(), processes or Processes(), settings or MetricSettings()
+    start, processes, settings = time.perf_counter(), processes or Processes(), settings or MetricSettings()
     named = NamedReference(reference, extractor, images.shape, batch_size, trust_pickle)
     chosen = checks.choose_metrics(metrics, named, images.count)
-    first_process, layer = processes.rank == 0, extractor.layer
-    need_features = not set(NEED_FEATURES).isdisjoint(chosen)
-    need_reference = first_process and not set(NEED_REFERENCE).isdisjoint(chosen)
+    need_features = any(METRICS[name].needs_features for name in chosen)
+    need_reference = processes.rank == 0 and any(METRICS[name].needs_reference for name in chosen)
     against = named.compute(features=need_features) if need_reference else None
-    checks.require_enough(chosen, settings, (title, images.count), against, few=few)
+    checks.require_enough(chosen, settings, title, images.count, against, few=few)
     training = None if training_set is None else open_images(training_set, trust_pickle=trust_pickle)
-    others = None
-    if training is not None and training_set is not None and first_process:
-        others = cached_reference(training, training_set, extractor, features=True, batch_size=batch_size).features
-    keep = {extractor.logits} if "is" in chosen else set()
+    training_features = None
+    if training is not None and training_set is not None and processes.rank == 0:
+        training_features = cached_reference(
+            training, training_set, extractor, features=True, batch_size=batch_size
+        ).features
+    layers = {extractor.logits} if "is" in chosen else set()
     spread = "fid" in chosen and settings.resamples > 1 and images.count <= checks.KEEP_FEATURES_UP_TO
     if spread or curve or training is not None or need_features:
-        keep.add(layer)
-    found = collect(images, extractor, keep=keep, batch_size=batch_size, processes=processes, progress=progress)
-    if found is None:
+        layers.add(extractor.layer)
+    samples = collect(images, extractor, keep=layers, batch_size=batch_size, processes=processes, progress=progress)
+    if samples is None:
         return None
-    measured = measure(found, against, extractor, chosen, settings)
-    features = found.features.get(layer)
+    values = measure(samples, against, extractor, chosen, settings)
+    features = samples.features.get(extractor.layer)
     neighbours = None
-    if training is not None and others is not None and features is not None:
-        neighbours = nearest(features[:WITH_NEIGHBOURS], others, training)
+    if training is not None and training_features is not None and features is not None:
+        neighbours = nearest(features[:WITH_NEIGHBOURS], training_features, training)
     described = asdict(settings) | {"batch_size": batch_size}
     if "kid" in chosen and against is not None and against.features is not None:
-        described["kid_subset_size"] = settings.subset_size(found.count, len(against.features))
+        described["kid_subset_size"] = settings.subset_size(samples.count, len(against.features))
     result: dict[str, Any] = {
         "title": title,
         "command": command_line(),
@@ -142,13 +136,13 @@ def evaluate(
         "reference": None if against is None else against.record,
         "extractor": extractor.describe(),
         "settings": described,
-        "metrics": {name: asdict(metric) for name, metric in measured.items()},
+        "metrics": {name: asdict(value) for name, value in values.items()},
         "curve": fid_by_count(features, against) if curve and against is not None and features is not None else [],
-        "warnings": checks.warnings(chosen, found.count, against, extractor),
+        "warnings": checks.warnings(chosen, samples.count, against, extractor),
         "versions": versions("torch", "numpy", "torch-fidelity"),
     }
-    result["seconds"] = round(time.perf_counter() - begin, 1)
-    return Evaluation(result, found.first, neighbours, training_set)
+    result["seconds"] = round(time.perf_counter() - start, 1)
+    return Evaluation(result, samples.first, neighbours, training_set)
 
 
 def _describe_images(images: ImageSource, title: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of noise-conditional classifiers: cross-entropy at the noise of every SDE that they guide."""
+"""Training of noise-conditional classifiers: cross-entropy at the noise levels of every SDE that they guide."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scoresde_fast.training.recipes import ClassifierRecipe, LabelledData, Noise
 from scoresde_fast.training.resumable import ResumableRun, run_to_end, step_seed
 
 NOISE_LEVELS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""Noise levels, on images in [-1, 1], of the recorded accuracy on held-out images."""
+"""Standard deviations of the noise, on images in [-1, 1], at which the held-out accuracy is recorded."""
 
 
 def train_classifier(
@@ -36,17 +36,17 @@ def train_classifier(
 ) -> Path:
     """Train or resume training, and return the folder of the trained classifier, ``out/model``.
 
-    ``out`` also holds ``state.pt``, the snapshot that a stopped run resumes from. The classifier has the moving average
-    of the weights; ``recipe.json`` beside it records recipe, seed, versions, the loss curve, and the accuracy on the
+    ``out`` also contains ``state.pt``, the snapshot from which an interrupted run resumes. The saved weights are the
+    moving averages; ``recipe.json`` beside them records recipe, seed, versions, the loss curve, and the accuracy on the
     held-out images at each noise level.
 
     Args:
         half: save the trained weights in half precision.
         tensorboard: write TensorBoard events to ``out/events``.
-        progress: show a bar; None shows it on a terminal.
+        progress: show a progress bar; None shows it on a terminal.
 
     Raises:
-        ValueError: ``out`` holds a run with another recipe or seed, or the data cannot be trained on.
+        ValueError: ``out`` contains a run with another recipe or seed, or the data are not suitable.
         FileNotFoundError: the data do not exist.
         FloatingPointError: the loss is not finite.
         MissingPackageError: ``tensorboard`` is given, but the package is not installed.
@@ -68,12 +68,12 @@ def train_classifier(
 
 @dataclass
 class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
-    """Trains the classifier of a recipe, and can stop and resume at any step; see `ResumableRun`.
+    """A `ResumableRun` that trains the classifier of a recipe.
 
     Raises:
         ValueError: as `labelled_images` and `ResumableRun`.
         FileNotFoundError: the data do not exist.
-        FloatingPointError: the loss is not finite; names the step.
+        FloatingPointError: the loss is not finite; the message names the step.
     """
 
     def _build(self) -> nn.Module:
@@ -99,12 +99,12 @@ class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
         return F.nll_loss(log_p, self.labels[index].to(self.device))
 
     def _noise(self, size: int, generator: torch.Generator) -> Tensor:
-        """Draw a noise std for each image: of a random SDE, at a random time."""
-        which = torch.randint(len(self.noise_ranges), (size,), generator=generator).numpy()
+        """Draw the noise std of each image: that of a random SDE at a random time."""
+        sde_index = torch.randint(len(self.noise_ranges), (size,), generator=generator).numpy()
         u = torch.rand(size, generator=generator, dtype=torch.float64).numpy()
         noise = np.empty(size)
-        for number, noise_range in enumerate(self.noise_ranges):
-            noise[which == number] = noise_range.std(u[which == number])
+        for index, noise_range in enumerate(self.noise_ranges):
+            noise[sde_index == index] = noise_range.std(u[sde_index == index])
         return torch.from_numpy(noise).float()
 
 
@@ -112,28 +112,28 @@ def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tens
     """Read images (N, C, H, W) uint8 and labels (N,) int64 that fit ``config``.
 
     Raises:
-        ValueError: the source has no labels or too many classes; and as `read_data`.
+        ValueError: the source has no labels or too many classes; or as `read_data`.
         FileNotFoundError: the file does not exist.
     """
     images = read_data(source, config.image_shape).data
-    labels = []
+    parts = []
     for batch in open_images(source).batches(BATCH):
         if batch.labels is None:
             raise ValueError(
-                f"{source} has no labels, and a classifier learns from them; give a data set, shards with classes, or "
-                "a folder or .zip with one folder a class"
+                f"{source} has no labels, which a classifier needs; give a data set, shards with classes, or a folder "
+                "or .zip with one folder for each class"
             )
-        labels.append(batch.labels)
-    numbers = torch.cat(labels)
-    if (largest := int(numbers.max())) >= len(config.classes):
+        parts.append(batch.labels)
+    labels = torch.cat(parts)
+    if (largest := int(labels.max())) >= len(config.classes):
         raise ValueError(
             f"{source} has labels up to {largest}, but classifier.classes names {len(config.classes)}; name every class"
         )
-    return images, numbers
+    return images, labels
 
 
 def augmented(x: Tensor, data: LabelledData, generator: torch.Generator) -> Tensor:
-    """Shuffle the channels of images (B, C, H, W), mirror and shift them, as ``data`` says."""
+    """Return images (B, C, H, W) with channels shuffled, mirrored and shifted at random, as configured in ``data``."""
     size, channels, height, width = x.shape
     order = torch.rand(size, channels, generator=generator).argsort(1)
     order[torch.rand(size, generator=generator) >= data.shuffle_channels] = torch.arange(channels)
@@ -146,17 +146,17 @@ def augmented(x: Tensor, data: LabelledData, generator: torch.Generator) -> Tens
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor, noise: float, seed: int = 0) -> float:
-    """Return the share of 8-bit images (N, C, H, W) that are classified correctly at the noise std ``noise``."""
-    right = 0
+    """Return the fraction of 8-bit images (N, C, H, W) that are classified correctly at the noise std ``noise``."""
+    correct = 0
     generator = torch.Generator().manual_seed(seed)
     device = next(classifier.parameters()).device
-    for batch, wanted in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+    for batch, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
         x = _centred(batch) + noise * torch.randn(batch.shape, generator=generator)
-        found = classifier(x.to(device), torch.full((len(x),), noise, device=device)).argmax(1).cpu()
-        right += int((found == wanted).sum())
-    return right / len(images)
+        predicted = classifier(x.to(device), torch.full((len(x),), noise, device=device)).argmax(1).cpu()
+        correct += int((predicted == truth).sum())
+    return correct / len(images)
 
 
 def _centred(images: Tensor) -> Tensor:
-    """8-bit images -> [-1, 1]."""
+    """Scale 8-bit images to [-1, 1]."""
     return images.float() / 127.5 - 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of ``digits-features``, the feature extractor for a Frechet distance between digits."""
+"""Training of ``digits-features``, the feature extractor for the Frechet distance between sets of digits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ EPOCHS = 12
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-3
 SHIFT = 1
-"""Images are shifted by up to this many pixels in each direction."""
+"""Maximum shift of the images in each direction, in pixels."""
 
 
 def train_features(seed: int = 0) -> tuple[FeatureNet, dict[str, Any]]:
-    """Fit a classifier to the digits' training split; return it and the record: seed, losses, held-out accuracy.
+    """Train a classifier on the digits' training split, and return it with its record: seed, losses, held-out accuracy.
 
-    The hue alone decides the class of a digit. Half of the images have their channels shuffled, so that the features
-    also describe the shape.
+    The hue alone would identify the class, so half of the images have their channels shuffled: the features then also
+    describe the shape.
     """
     images, labels = digits("train")
     held_out, held_out_labels = digits("test")
@@ -54,8 +54,9 @@ def train_features(seed: int = 0) -> tuple[FeatureNet, dict[str, Any]]:
         losses.append(total / len(images))
     network.eval()
     with torch.inference_mode():
-        right = network(held_out.float() / 255).argmax(1) == held_out_labels
-    return network, {"seed": seed, "epochs": EPOCHS, "loss": losses, "held_out_accuracy": right.double().mean().item()}
+        correct = network(held_out.float() / 255).argmax(1) == held_out_labels
+    accuracy = correct.double().mean().item()
+    return network, {"seed": seed, "epochs": EPOCHS, "loss": losses, "held_out_accuracy": accuracy}
 
 
 def train_features_to(folder: Path, seed: int = 0) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoising score matching: the objective of a configuration, continuous losses, discrete losses, and CLD's."""
+"""Denoising score matching: the objective of a configuration; continuous, discrete and CLD losses."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from scoresde_fast.model import ScoreFunction, ScoreModel
 from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, Array, ScalarSDE
 
 Weighting = Literal["reweightedv2", "reweightedv1", "likelihood"]
-"""Weightings of CLD's objectives, by the original's names."""
+"""Weightings of CLD's objectives, named as in the official code."""
 
 TRAINING_EPS = 1e-5
-"""The smallest training time."""
+"""Smallest training time."""
 
 
 def unit_images(images: Tensor, noise: Tensor, data: DataConfig) -> Tensor:
-    """8-bit images (B, C, H, W) -> [0, 1], dequantised by ``noise``, uniform in [0, 1], if ``data`` says so."""
+    """Scale 8-bit images (B, C, H, W) to [0, 1]; with uniform dequantization, ``noise`` in [0, 1] is added first."""
     return (images.float() + noise) / 256 if data.uniform_dequantization else images.float() / 255
 
 
@@ -31,44 +31,49 @@ def objective(model: ScoreModel, x0: Tensor, u: Array, z: Tensor, z_v0: Tensor) 
 
     Args:
         x0: (B, C, ...) data in the model's range.
-        u: (B,) uniform in [0, 1]; they decide the times, or the noise levels of a discrete model.
+        u: (B,) uniform in [0, 1]; determines the times, or the noise levels of a discrete model.
         z: (B, *state_shape) normal noise.
         z_v0: (B, C, ...) normal noise of CLD's initial velocity.
 
     Raises:
-        ValueError: the model is discrete in time, on an SDE without a discrete objective.
+        ValueError: the model is discrete in time, but its SDE has no discrete objective.
     """
-    training, sde, mean = model.config.training, model.sde, model.config.training.reduce_mean
+    training, sde = model.config.training, model.sde
+    reduce_mean = training.reduce_mean
     if not training.continuous:
         scales = model.config.model.num_scales
         labels = torch.from_numpy(np.minimum((u * scales).astype(np.int64), scales - 1)).to(x0.device)
         if isinstance(sde, VESDE):
-            return smld_loss(model.network, sde, scales, x0, labels, z, reduce_mean=mean)
+            return smld_loss(model.network, sde, scales, x0, labels, z, reduce_mean=reduce_mean)
         if isinstance(sde, VPSDE):
-            return ddpm_loss(model.network, sde, scales, x0, labels, z, reduce_mean=mean)
+            return ddpm_loss(model.network, sde, scales, x0, labels, z, reduce_mean=reduce_mean)
         raise ValueError(f"training.continuous is false, but the SDE {sde.name!r} has only the continuous objective")
     t = training_times(u, sde.T, training.loss_eps, quadratic=training.loss_times == "quadratic")
     if isinstance(sde, CLDSDE):
-        return velocity_score_matching_loss(model, x0, t, z, z_v0, weighting=training.weighting, reduce_mean=mean)
-    return score_matching_loss(model, x0, t, z, likelihood_weighting=training.likelihood_weighting, reduce_mean=mean)
+        return velocity_score_matching_loss(
+            model, x0, t, z, z_v0, weighting=training.weighting, reduce_mean=reduce_mean
+        )
+    return score_matching_loss(
+        model, x0, t, z, likelihood_weighting=training.likelihood_weighting, reduce_mean=reduce_mean
+    )
 
 
 def training_times(u: Array, T: float = 1.0, eps: float = TRAINING_EPS, *, quadratic: bool = False) -> Array:
-    """Return times in [eps, T] from ``u`` uniform in [0, 1]: uniform, or ``quadratic``, denser towards eps."""
+    """Return times in [eps, T] for ``u`` uniform in [0, 1]; ``quadratic`` times are denser near eps."""
     return (u**2 if quadratic else u) * (T - eps) + eps
 
 
 def score_matching_loss(
     model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, *, likelihood_weighting: bool, reduce_mean: bool
 ) -> Tensor:
-    """Continuous denoising score matching (Song et al. 2021, equation 7), averaged over the batch.
+    """Return the continuous denoising score matching loss (Song et al. 2021, equation 7), averaged over the batch.
 
     Args:
         x0: (B, ...) data in the model's range.
         t: (B,) float64 times.
-        z: normal noise shaped as ``x0``.
-        likelihood_weighting: weight g(t)^2, the bound on the likelihood; else std(t)^2.
-        reduce_mean: mean over a sample's dimensions, else half their sum.
+        z: normal noise with the shape of ``x0``.
+        likelihood_weighting: weight by g(t)^2, which bounds the likelihood; otherwise by std(t)^2.
+        reduce_mean: average over a sample's dimensions; otherwise half the sum.
     """
     sde = model.sde
     assert isinstance(sde, ScalarSDE)
@@ -83,23 +88,23 @@ def score_matching_loss(
 def velocity_score_matching_loss(
     model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, z_v0: Tensor, *, weighting: Weighting, reduce_mean: bool
 ) -> Tensor:
-    """Score matching of CLD's velocity (Dockhorn et al. 2022, section 3.1), averaged over the batch.
+    """Return CLD's score matching loss of the velocity (Dockhorn et al. 2022, section 3.1), averaged over the batch.
 
-    The SDE's objective "hsm" integrates the initial velocity out; "dsm" draws it with the data.
+    The SDE's objective "hsm" marginalises the initial velocity; "dsm" draws it with the data.
 
     Args:
         x0: (B, C, ...) positions in the model's range.
         t: (B,) float64 times.
-        z: (B, 2C, ...) normal noise of the pair.
+        z: (B, 2C, ...) normal noise of position and velocity.
         z_v0: (B, C, ...) normal noise of the initial velocity; "hsm" ignores it.
-        weighting: "likelihood": (s_v + l_t z_v)^2 beta Gamma, the bound on the likelihood; "reweightedv1": the same
+        weighting: "likelihood": (s_v + l_t z_v)^2 beta Gamma, which bounds the likelihood; "reweightedv1": the same
             with (s_v + l_t z_v) / l_t; "reweightedv2": also without beta Gamma.
-        reduce_mean: mean over a sample's dimensions, else their sum.
+        reduce_mean: average over a sample's dimensions; otherwise their sum.
     """
     sde = model.sde
     assert isinstance(sde, CLDSDE)
     v0 = math.sqrt(sde.gamma * sde.mass) * z_v0 if sde.objective == "dsm" else torch.zeros_like(x0)
-    u = _act(sde.marginal(t).mean, torch.cat([x0, v0], dim=1)) + _act(sde.cholesky(t), z)
+    u = _apply(sde.marginal(t).mean, torch.cat([x0, v0], dim=1)) + _apply(sde.cholesky(t), z)
     ell = _column(sde.ell(t), x0)
     error = model.score(u, torch.from_numpy(t)) + ell * z.chunk(2, dim=1)[1]
     if weighting != "likelihood":
@@ -114,7 +119,7 @@ def velocity_score_matching_loss(
 def smld_loss(
     network: nn.Module, sde: VESDE, num_scales: int, x0: Tensor, labels: Tensor, z: Tensor, *, reduce_mean: bool
 ) -> Tensor:
-    """Score matching at ``num_scales`` noise levels; ``labels`` (B,) count from the largest (Song & Ermon 2019)."""
+    """Return the score matching loss of discrete VE models (Song & Ermon 2019); ``labels`` (B,), 0: largest noise."""
     sigma = _column(sde.noise_levels(num_scales)[num_scales - 1 - labels.cpu().numpy()], x0)
     score = network(x0 + sigma * z, labels)
     return (_reduce((score + z / sigma) ** 2, reduce_mean) * sigma.flatten() ** 2).mean()
@@ -123,24 +128,25 @@ def smld_loss(
 def ddpm_loss(
     network: nn.Module, sde: VPSDE, num_scales: int, x0: Tensor, labels: Tensor, z: Tensor, *, reduce_mean: bool
 ) -> Tensor:
-    """Noise prediction at ``num_scales`` noise levels; ``labels`` (B,) count from the smallest (Ho et al. 2020)."""
+    """Return the noise prediction loss of discrete VP models (Ho et al. 2020); ``labels`` (B,), 0: smallest noise."""
     std = sde.discrete_std(labels.cpu().numpy(), num_scales)
     x = _column(np.sqrt(1 - std**2), x0) * x0 + _column(std, x0) * z
     return _reduce((network(x, labels) - z) ** 2, reduce_mean).mean()
 
 
-def _act(matrices: Array, pair: Tensor) -> Tensor:
-    """Apply (B, 2, 2) host matrices to the halves of ``pair`` (B, 2C, ...)."""
+def _apply(matrices: Array, pair: Tensor) -> Tensor:
+    """Multiply position and velocity of ``pair`` (B, 2C, ...) by NumPy matrices (B, 2, 2)."""
     x, v = pair.chunk(2, dim=1)
     rows = [_column(row[:, 0], x) * x + _column(row[:, 1], v) * v for row in (matrices[:, 0], matrices[:, 1])]
     return torch.cat(rows, dim=1)
 
 
 def _column(values: Array, like: Tensor) -> Tensor:
-    """(B,) host numbers -> (B, 1, ...), to multiply ``like``."""
+    """Return NumPy values (B,) as a tensor (B, 1, ...) that broadcasts with ``like``."""
     return torch.from_numpy(values).to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
 def _reduce(losses: Tensor, reduce_mean: bool) -> Tensor:
+    """Return the mean, or half the sum, over all dimensions but the first."""
     flat = losses.flatten(1)
     return flat.mean(1) if reduce_mean else 0.5 * flat.sum(1)

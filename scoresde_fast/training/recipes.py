@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes of the embedded models: configurations of score models, and recipes of classifiers."""
+"""Training recipes: configurations of score models, and recipes of classifiers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from scoresde_fast.classifier import ClassifierConfig
 from scoresde_fast.configs import Config, OptimConfig, load_config, preset_names
 from scoresde_fast.configs.loading import read_json
-from scoresde_fast.configs.schema import plain, read_section
+from scoresde_fast.configs.schema import read_section, to_plain_dict
 from scoresde_fast.errors import unknown
 from scoresde_fast.model import build_sde
 from scoresde_fast.sdes import SDE, Array
@@ -34,7 +34,7 @@ def classifier_recipe_names() -> list[str]:
 
 
 def is_classifier_recipe(name: str) -> bool:
-    """Return whether ``name`` is a classifier's recipe, or a JSON file with one: it has a section ``classifier``."""
+    """Return whether ``name`` is the recipe of a classifier, or a JSON file with a section ``classifier``."""
     return name in classifier_recipe_names() or (name.endswith(".json") and _has_classifier(Path(name)))
 
 
@@ -47,11 +47,11 @@ def load_recipe(name: str) -> Config:
     if name in recipe_names():
         return load_config(FOLDER / f"{name}.json")
     if is_classifier_recipe(name):
-        raise ValueError(f"{name!r} is the recipe of a classifier, but that of a score model is needed")
+        raise ValueError(f"{name!r} is the recipe of a classifier; choose one of a score model")
     if name.endswith(".json") or name in preset_names():
         return load_config(name)
-    known = [*recipe_names(), *classifier_recipe_names(), *preset_names()]
-    raise ValueError(unknown("recipe", name, known) + ", or give a .json file")
+    names = [*recipe_names(), *classifier_recipe_names(), *preset_names()]
+    raise ValueError(unknown("recipe", name, names) + ", or give a .json file")
 
 
 def load_classifier_recipe(name: str) -> ClassifierRecipe:
@@ -71,7 +71,7 @@ def load_classifier_recipe(name: str) -> ClassifierRecipe:
 
 
 def _has_classifier(path: Path) -> bool:
-    """Return whether the JSON has a section ``classifier``; false if it cannot be read, which its loader reports."""
+    """Return whether the JSON file has a section ``classifier``; unreadable files are reported by their loader."""
     try:
         return "classifier" in json.loads(path.read_text(encoding="utf-8"))
     except (OSError, TypeError, ValueError):
@@ -84,10 +84,10 @@ class LabelledData:
 
     Attributes:
         dataset: a source of labelled images, see `open_images`.
-        held_out: another source, for the recorded accuracy, or None.
+        held_out: a source of images for the recorded accuracy, or None.
         random_flip: mirror half of the images.
-        shift: move images by up to this many pixels in each direction.
-        shuffle_channels: the share of images whose channels are shuffled, so that colour alone does not decide.
+        shift: maximum random shift in each direction, in pixels.
+        shuffle_channels: fraction of images whose channels are shuffled, so that colour does not identify the class.
     """
 
     dataset: str
@@ -100,7 +100,7 @@ class LabelledData:
         if self.shift < 0:
             raise ValueError(f"data.shift is {self.shift}; it must not be negative")
         if not 0 <= self.shuffle_channels <= 1:
-            raise ValueError(f"data.shuffle_channels is {self.shuffle_channels}; it is a share, from 0 to 1")
+            raise ValueError(f"data.shuffle_channels is {self.shuffle_channels}; it must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,10 @@ class ClassifierTraining:
 
 @dataclass(frozen=True)
 class ClassifierRecipe:
-    """A classifier's run: the classifier, the models that it guides, data, training and optimiser.
+    """The recipe of a classifier: its network, the models that it guides, data, training and optimiser.
 
     Attributes:
-        models: names of configurations, as `load_recipe` takes them; their SDEs decide the noise.
+        models: names of configurations for `load_recipe`; their SDEs determine the range of the noise.
     """
 
     classifier: ClassifierConfig
@@ -137,10 +137,10 @@ class ClassifierRecipe:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> ClassifierRecipe:
-        """Build from the sections of a JSON file; ``models`` decide the range of noise of the classifier.
+        """Build a recipe from the sections of a JSON file.
 
         Raises:
-            ValueError: a section or an option is unknown or invalid; the sentence says what is allowed.
+            ValueError: a section or an option is unknown or invalid; the message lists the valid values.
         """
         for name in options:
             if name not in SECTIONS:
@@ -148,8 +148,8 @@ class ClassifierRecipe:
         models = options.get("models")
         if not isinstance(models, list | tuple) or not models:
             raise ValueError(f"models is {models!r}; it must list the names of the models to guide")
-        ends = np.concatenate([NoiseRange.of_model(name).std(np.array([0.0, 1.0])) for name in models])
-        noise = {"low": float(ends.min()), "high": float(ends.max())}
+        limits = np.concatenate([NoiseRange.of_model(name).std(np.array([0.0, 1.0])) for name in models])
+        noise = {"low": float(limits.min()), "high": float(limits.max())}
         classifier = options.get("classifier")
         return cls(
             ClassifierConfig.from_dict({**classifier, **noise} if isinstance(classifier, Mapping) else classifier),
@@ -160,14 +160,14 @@ class ClassifierRecipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as plain JSON values."""
-        sections = {name: plain(getattr(self, name)) for name in SECTIONS if name != "models"}
+        """Return the options as JSON values."""
+        sections = {name: to_plain_dict(getattr(self, name)) for name in SECTIONS if name != "models"}
         return {**sections, "models": list(self.models)}
 
 
 @dataclass(frozen=True)
 class NoiseRange:
-    """The noise that sampling passes through: an SDE, its last time, and the data's range relative to [-1, 1]."""
+    """The noise levels that sampling visits: an SDE, its last time, and the data's range relative to [-1, 1]."""
 
     sde: SDE
     eps: float
@@ -175,13 +175,13 @@ class NoiseRange:
 
     @classmethod
     def of_model(cls, name: str) -> NoiseRange:
-        """Return that of the named model; raise as `load_recipe`, and ValueError for a model of points."""
+        """Return the noise range of the named model; raise as `load_recipe`, or ValueError for a model of points."""
         config = load_recipe(name)
         if not config.data.is_image:
-            raise ValueError(f"models has {name!r}, a model of points; classifiers are for images")
+            raise ValueError(f"models contains {name!r}, a model of points; classifiers are for images")
         sde, eps = build_sde(config), config.sampling.eps
         return cls(sde, sde.sampling_eps if eps is None else eps, 1.0 if config.data.centered else 0.5)
 
     def std(self, u: Array) -> Array:
-        """Return the noise std on images in [-1, 1] at the times eps + u (T - eps), for ``u`` (n,) in [0, 1]."""
+        """Return the noise std on images in [-1, 1] at times eps + u (T - eps), for ``u`` (n,) in [0, 1]."""
         return self.sde.observation(self.eps + u * (self.sde.T - self.eps)).std / self.width

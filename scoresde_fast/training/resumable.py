@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training runs that can stop at any step: Adam, warm-up, clipping, EMA, and snapshots that survive a kill."""
+"""Training runs that resume at any step: Adam, warm-up, gradient clipping, EMA, and snapshots written atomically."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.pipeline import LINE_EVERY
 
 SEED_STRIDE = 0x9E3779B1
-"""Odd, near 2^32 divided by the golden ratio: the steps of different seeds share no randomness."""
+"""Odd, near 2^32 divided by the golden ratio, so that runs with different seeds share no step seeds."""
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 
 class Schedule(Protocol):
-    """The length of a run, and the intervals at which it records its loss and writes a snapshot."""
+    """The number of steps of a run, and the intervals at which it records its loss and writes a snapshot."""
 
     @property
     def n_iters(self) -> int: ...
@@ -40,14 +40,14 @@ class Schedule(Protocol):
 
 
 class RunConfig(Protocol):
-    """The interface of a configuration of any run."""
+    """The interface of a run's configuration."""
 
     @property
     def training(self) -> Schedule: ...
     @property
     def optim(self) -> OptimConfig: ...
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, which identify the run."""
+        """Return the options as JSON values; they identify the run."""
 
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
@@ -60,10 +60,12 @@ def run_to_end(
     tensorboard: bool = False,
     progress: bool | None = None,
 ) -> None:
-    """Train to the last step with progress reports; ``tensorboard`` writes ``events/``.
+    """Train to the last step with progress reports.
 
     Args:
-        progress: True shows a bar, False nothing; None a bar on a terminal, otherwise one line a minute.
+        on_snapshot: called with the run after each snapshot.
+        tensorboard: write TensorBoard events to ``events/``.
+        progress: True shows a bar, False nothing; None shows a bar on a terminal, otherwise one line a minute.
 
     Raises:
         MissingPackageError: ``tensorboard`` is given, but the package is not installed.
@@ -93,17 +95,17 @@ def run_to_end(
 
 @dataclass
 class ResumableRun(ABC, Generic[ConfigT]):
-    """Trains a network by the steps of a configuration, and can stop and resume at any step.
+    """A training run that resumes from its last snapshot with the same result as an uninterrupted one.
 
     Args:
-        config: the whole run.
-        folder: where ``state.pt`` is; a run found there is resumed.
-        seed: of the initial weights and of every step's randomness.
-        device: where to train.
+        config: the configuration of the run.
+        folder: folder of ``state.pt``; an existing run is resumed.
+        seed: seed of the initial weights and of every step.
+        device: device to train on.
 
     Raises:
-        ValueError: ``folder`` holds a run with another configuration or seed.
-        FloatingPointError: the loss is not finite; names the step.
+        ValueError: ``folder`` contains a run with another configuration or seed.
+        FloatingPointError: the loss is not finite; the message names the step.
     """
 
     config: ConfigT
@@ -132,7 +134,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def _build(self) -> nn.Module:
-        """Return the network to train, with fresh weights, on the device."""
+        """Return the network with fresh weights on the device."""
 
     @abstractmethod
     def _open_data(self) -> None:
@@ -149,11 +151,11 @@ class ResumableRun(ABC, Generic[ConfigT]):
 
     @property
     def state_path(self) -> Path:
-        """The snapshot that a stopped run resumes from."""
+        """Path of the snapshot."""
         return self.folder / "state.pt"
 
     def run(self, on_snapshot: Callable[[Any], object] | None = None) -> Iterator[tuple[int, float]]:
-        """Train to the last step, yielding (step, loss); snapshots every ``snapshot_freq`` steps and at the end."""
+        """Train to the last step and yield (step, loss); snapshots are written every ``snapshot_freq`` steps."""
         training = self.config.training
         while self.step < training.n_iters:
             loss = self._train_step()
@@ -168,7 +170,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
             yield self.step, loss
 
     def _train_step(self) -> float:
-        torch.manual_seed(step_seed(self.seed, self.step))  # dropout
+        torch.manual_seed(step_seed(self.seed, self.step))  # for dropout
         self.network.train()
         self.optimizer.zero_grad()
         loss = self._loss()
@@ -180,7 +182,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
         value = loss.item()
         if not np.isfinite(value):
             raise FloatingPointError(
-                f"the loss is {value} at step {self.step + 1}; the last snapshot is intact; lower optim.lr"
+                f"the loss is {value} at step {self.step + 1}; the last snapshot is intact: lower optim.lr"
             )
         self.optimizer.step()
         self.ema.update()
@@ -188,7 +190,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
         return value
 
     def save(self) -> None:
-        """Write the snapshot; if the program is killed, the file is either the old one or the new one."""
+        """Write the snapshot atomically."""
         state = {
             "config": self.config.to_dict(),
             "seed": self.seed,
@@ -205,10 +207,10 @@ class ResumableRun(ABC, Generic[ConfigT]):
 
     def _resume(self) -> None:
         state: dict[str, Any] = torch.load(self.state_path, weights_only=True, map_location=self.device)
-        for name, mine in (("config", self.config.to_dict()), ("seed", self.seed)):
-            if state[name] != mine:
+        for name, ours in (("config", self.config.to_dict()), ("seed", self.seed)):
+            if state[name] != ours:
                 raise ValueError(
-                    f"{self.state_path} is a run with another {name}: choose another folder, or that run's {name}"
+                    f"{self.state_path} is a run with another {name}; choose another folder, or that run's {name}"
                 )
         self.step, self.curve = state["step"], [tuple(point) for point in state["curve"]]
         self.since_log = list(state["since_log"])
@@ -228,7 +230,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
 
 
 class EMA:
-    """Exponential moving average of weights, with the original's warm-up.
+    """Exponential moving average of weights, with the warm-up of the official code.
 
     shadow <- d shadow + (1 - d) weight, with d = min(decay, (1 + n) / (10 + n)) at the n-th update.
     """
@@ -250,13 +252,13 @@ class EMA:
     def swap(self) -> None:
         """Exchange the weights and their averages."""
         for weight, average in zip(self.parameters, self.shadow, strict=True):
-            kept = weight.clone()
+            copy = weight.clone()
             weight.copy_(average)
-            average.copy_(kept)
+            average.copy_(copy)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averages in place of the weights while the block runs."""
+        """Use the averages as weights within the block."""
         self.swap()
         try:
             yield
@@ -264,24 +266,24 @@ class EMA:
             self.swap()
 
     def state_dict(self) -> dict[str, int | list[Tensor]]:
-        """Return the number of updates and the averages, in the order of the trainable parameters."""
+        """Return the number of updates, and the averages in the order of the trainable parameters."""
         return {"updates": self.updates, "shadow": self.shadow}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
         self.updates = state["updates"]
         for average, saved in zip(self.shadow, state["shadow"], strict=True):
             average.copy_(saved)
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of a step's randomness, within the 32 bits that PyTorch's CPU generator uses."""
+    """Return the seed of a step, within the 32 bits that PyTorch's CPU generator uses."""
     return (seed * SEED_STRIDE + step) % 2**32
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Return the rate of ``step`` (from 0): a linear rise over the first steps, a linear fall over the last."""
+    """Return the learning rate of ``step`` (from 0), with linear warm-up and linear decay over the last steps."""
     optim = config.optim
-    rise = (step + 1) / optim.warmup if optim.warmup else 1.0
-    fall = (config.training.n_iters - step) / optim.decay if optim.decay else 1.0
-    return optim.lr * min(rise, fall, 1.0)
+    warmup = (step + 1) / optim.warmup if optim.warmup else 1.0
+    decay = (config.training.n_iters - step) / optim.decay if optim.decay else 1.0
+    return optim.lr * min(warmup, decay, 1.0)

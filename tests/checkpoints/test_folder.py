@@ -72,8 +72,8 @@ class TestFolder:
         torch.testing.assert_close(load(tmp_path).state_dict(), before, rtol=0, atol=0)
         assert len(list(tmp_path.iterdir())) == 2
 
-    def test_damaged_folders(self, tmp_path: Path) -> None:
-        """A missing file, damaged weights, weights of another configuration and a wrong option are named."""
+    def test_corrupt_folders(self, tmp_path: Path) -> None:
+        """A missing file, corrupt weights, weights of another configuration and a wrong option are named."""
         with pytest.raises(FileNotFoundError, match=r"needs the files config\.json and model\.safetensors"):
             load(tmp_path)
         save(ScoreModel(SMALL), tmp_path)
@@ -90,9 +90,9 @@ class TestFolder:
         with pytest.raises(ValueError, match=r"config\.json': unknown section"):
             load(tmp_path)
 
-    def test_configuration_of_its_own(self, tmp_path: Path) -> None:
+    def test_given_configuration(self, tmp_path: Path) -> None:
         """A folder's configuration may be repeated, but not contradicted."""
         save(ScoreModel(SMALL), tmp_path)
         assert load(tmp_path, config=SMALL).config == load_config(SMALL)
-        with pytest.raises(ValueError, match="has its own configuration"):
+        with pytest.raises(ValueError, match="contains its configuration"):
             load(tmp_path, config="ve/cifar10_ncsnpp")

@@ -68,17 +68,17 @@ def test_kill_while_saving_leaves_a_whole_classifier(tmp_path: Path) -> None:
     torch.testing.assert_close(load_classifier(tmp_path).state_dict(), classifier.state_dict(), rtol=0, atol=0)
 
 
-def test_each_loader_knows_its_own(tmp_path: Path) -> None:
+def test_each_loader_refuses_the_other_kind(tmp_path: Path) -> None:
     """Each loader refuses the other kind; an unknown name gets the nearest suggestion."""
-    with pytest.raises(ValueError, match=rf"^'{NAME}' is a classifier, .*: load_classifier\('{NAME}'\)"):
+    with pytest.raises(ValueError, match=rf"^'{NAME}' is a classifier, .* use load_classifier\('{NAME}'\)"):
         load(NAME)
-    with pytest.raises(ValueError, match=f"^'digits-vp' is a score model, but a classifier is needed: give '{NAME}'"):
+    with pytest.raises(ValueError, match=f"^'digits-vp' is a score model, but a classifier is needed; give '{NAME}'"):
         load_classifier("digits-vp")
     with pytest.raises(ValueError, match=f"unknown classifier 'digits-clasifier' - did you mean '{NAME}'"):
         load_classifier("digits-clasifier")
-    for wrong, nothing in ((tmp_path / "gone", "no classifier's folder"), (tmp_path, "no saved classifier")):
-        with pytest.raises(FileNotFoundError, match=nothing):
-            load_classifier(wrong)
+    for path, says in ((tmp_path / "gone", "folder .* does not exist"), (tmp_path, "no saved classifier")):
+        with pytest.raises(FileNotFoundError, match=says):
+            load_classifier(path)
     save_classifier(tiny_classifier(), tmp_path / "classifier")
     model = create(load_recipe("digits-vp"))
     with pytest.raises(ValueError, match="is a classifier"):
@@ -98,11 +98,11 @@ def test_each_loader_knows_its_own(tmp_path: Path) -> None:
             lambda raw: raw.replace(b"      16,", b"      32,"),
             "does not fit the config.json .*misshapen",
         ),
-        ("model.safetensors", lambda raw: raw[:1000], "truncated or damaged"),
+        ("model.safetensors", lambda raw: raw[:1000], "truncated or corrupt"),
     ],
     ids=["half a config", "noise", "another size", "half the weights"],
 )
-def test_damaged_files(tmp_path: Path, file: str, damage: Any, says: str) -> None:
+def test_corrupt_files(tmp_path: Path, file: str, damage: Any, says: str) -> None:
     """A truncated file, or one that does not fit the other, is refused by name."""
     save_classifier(tiny_classifier(), tmp_path)
     path = tmp_path / file
@@ -113,7 +113,7 @@ def test_damaged_files(tmp_path: Path, file: str, damage: Any, says: str) -> Non
         load_classifier(tmp_path)
 
 
-def test_embedded_is_what_its_recipe_says() -> None:
+def test_embedded_matches_its_recipe() -> None:
     """One classifier is embedded, of at most 1 MB in half precision, trained to the last step of its recipe."""
     assert embedded_classifiers() == classifier_recipe_names() == [NAME]
     assert NAME not in [*embedded_names(), *recipe_names()]

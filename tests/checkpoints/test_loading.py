@@ -18,12 +18,12 @@ class TestNames:
         with pytest.raises(ValueError, match="unknown model 'digits-vex'"):
             load("digits-vex")
 
-    def test_path_of_nothing(self) -> None:
+    def test_missing_path(self) -> None:
         """A missing path is distinguished from a misspelt name."""
-        with pytest.raises(FileNotFoundError, match="no checkpoint file and no folder 'runs/best'"):
+        with pytest.raises(FileNotFoundError, match="checkpoint file or folder 'runs/best' does not exist"):
             load("runs/best")
 
     def test_preset(self) -> None:
-        """A preset is not a trained model; the sentence says what to do with it."""
-        with pytest.raises(ValueError, match="is a preset, which has no weights: create"):
+        """A preset is not a trained model; the message says what to do with it."""
+        with pytest.raises(ValueError, match="is a preset, which has no weights; create"):
             load("ve/cifar10_ncsnpp_continuous")

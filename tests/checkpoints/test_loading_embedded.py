@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded models: small, recorded, equal to their recipes, and able to draw digits."""
+"""The embedded models: small, recorded, equal to their recipes, and able to generate digits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_small_and_recorded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_is_what_the_recipe_says(name: str) -> None:
+def test_matches_its_recipe(name: str) -> None:
     """The configuration is the recipe's, and the training went to its last step."""
     assert sf.load(name).config == load_recipe(name)
     record = json.loads((EMBEDDED / name / "recipe.json").read_text())
@@ -47,11 +47,11 @@ def test_is_what_the_recipe_says(name: str) -> None:
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("name", MODELS)
-def test_draws_digits(name: str, run_seed: int) -> None:
-    """Few and short runs are digits of several classes in their tints (`benchmarks.studies.embedded` measures in full).
+def test_generates_digits(name: str, run_seed: int) -> None:
+    """Short runs give digits of several classes in their tints (`benchmarks.studies.embedded` measures in full).
 
-    Of 2000 (README), all are recognised and at least 95% have their tint. By the binomial distribution, of 12 less than
-    10 are and less than 6 have in one draw in 10^6, and in one in 5 10^6 they are of less than three of ten classes.
+    Of 2000 samples (README), all are recognised and at least 95% have their tint. By the binomial distribution, fewer
+    than 10 of 12 recognised or fewer than 6 tinted have a probability of 1e-6, fewer than three classes one of 2e-7.
     """
     images = sf.sample(sf.load(name), seeds=range(12), steps=60, run_seed=run_seed)
     report = Recogniser().report(images)

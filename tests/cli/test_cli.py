@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -206,6 +208,22 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         main([command, "--help"])
     assert end.value.code == 0
     assert f"usage: scoresde-fast {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_texts_fill_their_lines(
+    command: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No help text has a line break that wrapping does not need: tyro keeps some line breaks of docstrings."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    for line, following in pairwise(capsys.readouterr().out.splitlines()):
+        continued = re.match(r" {8,}([^\s,]+,?)", following)
+        only_option = line.startswith("  -") and "  " not in line.strip()
+        if continued and not only_option:
+            assert len(line.rstrip()) + 1 + len(continued[1]) > width - 4, (line, following)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

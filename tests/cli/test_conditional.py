@@ -56,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 @pytest.fixture
 def photos(folder: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """The same, with a small network in place of MODEL."""
+    """The images of `folder`, with a small network in place of MODEL."""
     in_place_of_digits(monkeypatch)
     return folder
 
@@ -145,8 +145,8 @@ def test_colorize(photos: np.ndarray, channels: int) -> None:
     assert np.abs(made.mean(-1) - gray[..., 0]).max() <= 0.5 and made.std(-1).max() > 10
 
 
-def test_colours_are_lost_on_request(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
-    """Coloured images are refused by name; --to-gray colours their mean over the channels."""
+def test_colour_images_are_refused_or_converted(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    """Colour images are refused by name; --to-gray colorizes their mean over the channels."""
     assert main(["colorize", MODEL, "photos", "--samples", "1", *FAST]) == 2
     assert re.search(r"[ab]\.png has colours: .* differ by up to .* of 255; .* --to-gray", capsys.readouterr().err)
     assert not Path("colorized").exists()
@@ -174,7 +174,7 @@ def test_restore(photos: np.ndarray, method: str) -> None:
     "operator", ["gray", "blur:1.5", "sr:4", "mask:mask.png", "box:4,4,8,8", "random:0.3", "random:0.3,5"]
 )
 def test_simulated_measurements(photos: np.ndarray, operator: str, run_seed: int) -> None:
-    """Originals are measured with the given noise, reproducibly, and the sheet shows all three images."""
+    """Measurements are simulated with the given noise, reproducibly, and the sheet shows all three images."""
     command = ["restore", MODEL, "photos", "--operator", operator, "--simulate", "--method", "dps", "--samples", "1"]
     assert main([*command, "--noise", "0.1", "--run-seed", str(run_seed), *FAST]) == 0
     parsed = parse_operator(operator, (3, SIZE, SIZE))
@@ -188,7 +188,7 @@ def test_simulated_measurements(photos: np.ndarray, operator: str, run_seed: int
     assert read(Path("restored/sheet.png")).shape[1] == 3 * (8 * SIZE + 4) + 4
 
 
-def test_unknown_pixels_of_a_measurement_are_not_seen(photos: np.ndarray) -> None:
+def test_unknown_pixels_are_ignored(photos: np.ndarray) -> None:
     """Pixels that the mask excludes do not affect the samples."""
     command = ["restore", MODEL, "photos", "--operator", "mask:mask.png", "--method", "dps", "--samples", "1", *FAST]
     assert main([*command, "--out", "with"]) == 0
@@ -198,7 +198,7 @@ def test_unknown_pixels_of_a_measurement_are_not_seen(photos: np.ndarray) -> Non
     assert np.array_equal(samples("with", 1), samples("without", 1))
 
 
-def test_the_same_command_goes_on(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_command_continues(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
     """Finished images are kept, a missing one is sampled again to the same bytes, and another command is refused."""
     command = ["inpaint", MODEL, "photos", "--mask", "mask.png", "--samples", "2", "--batch-size", "3", *FAST]
     assert main(command) == 0
@@ -257,7 +257,7 @@ def test_the_same_command_goes_on(photos: np.ndarray, capsys: pytest.CaptureFixt
     ],
 )
 def test_mistakes(photos: np.ndarray, command: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistake gives one line on stderr with the value and the fix, and exit code 2; nothing is written."""
+    """A mistake gives exit code 2 and one line on stderr with the value and the fix; nothing is written."""
     save(Path("small.png"), half()[:8, :8])
     save(Path("small.jpg"), random_images(1, 3, 8)[0])
     save(Path("gray.png"), random_images(1, 1)[0])
@@ -275,7 +275,7 @@ def test_mistakes(photos: np.ndarray, command: str, says: str, capsys: pytest.Ca
     assert files(Path()) == before
 
 
-def test_points_are_no_images(photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_models_of_points(photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """A model of points is refused by name."""
     points = sf.GaussianMixture(sf.load(MODEL).sde, [1.0], torch.zeros(1, 2, 1, 1), [0.5], is_image=False)
     monkeypatch.setattr(sf, "load", lambda *_, **__: points, raising=False)
@@ -283,12 +283,12 @@ def test_points_are_no_images(photos: np.ndarray, monkeypatch: pytest.MonkeyPatc
     assert "toy is a model of points" in capsys.readouterr().err
 
 
-def test_no_colours_to_give(photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_models_of_gray_images(photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """A model of gray images is refused."""
     gray = sf.GaussianMixture.gaussian(sf.load(MODEL).sde, 0.5, 0.2, (1, SIZE, SIZE))
     monkeypatch.setattr(sf, "load", lambda *_, **__: gray, raising=False)
     assert main(["colorize", "mono", "photos"]) == 2
-    assert "the images of mono have one channel" in capsys.readouterr().err
+    assert "mono generates images with one channel" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", COMMANDS, ids=[f"{n}-{line.split()[1]}" for n, line in enumerate(COMMANDS)])
@@ -307,6 +307,6 @@ def test_commands_of_the_page(folder: np.ndarray, line: str) -> None:
     assert any(name.endswith(("/sheet.png", "/grid.png")) for name in new) and len(new) >= 6
 
 
-def test_page_commands_are_there() -> None:
+def test_page_has_every_command() -> None:
     """The page has one of each command."""
     assert {line.split()[1] for line in COMMANDS} == {"inpaint", "colorize", "restore", "sample"}

@@ -19,8 +19,8 @@ import scoresde_fast as sf
 from scoresde_fast.checkpoints import save
 from scoresde_fast.cli import main
 from scoresde_fast.data import digits
-from scoresde_fast.evaluation.fidelity import torch_fidelity
 from scoresde_fast.evaluation.metrics import KID_SUBSET_SIZE, MetricSettings
+from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 from scoresde_fast.training import load_recipe
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
@@ -40,18 +40,18 @@ def metrics(path: Path) -> dict[str, float]:
 
 
 def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Prints a line for each metric with its spread, warns on stderr, and writes everything the metrics depend on."""
-    command = ["eval", "digits:test", "--reference", "digits:train", "--out", str(tmp_path / "found.json"), *QUICK]
+    """Prints a line for each metric with its spread, warns on stderr, and writes the settings of the metrics."""
+    command = ["eval", "digits:test", "--reference", "digits:train", "--out", str(tmp_path / "result.json"), *QUICK]
     assert main(command) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("364 images of digits:test against digits:train, by digits-features\n")
     for name in ("FID", "KID", "Inception score", "precision", "recall"):
         assert re.search(rf"^{name} +-?[\d.]+ ± [\d.]+$", printed.out, re.MULTILINE), name
     assert printed.err.count("\n") == 3 and "is too large" in printed.err
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert found["settings"]["kid_subsets"] == 2 and found["settings"]["kid_subset_size"] == 364
-    assert found["reference"]["count"] == 1433 and found["images"]["shape"] == [3, 16, 16]
-    assert found["versions"]["torch-fidelity"] and len(found["extractor"]["weights_sha256"]) == 64
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["settings"]["kid_subsets"] == 2 and result["settings"]["kid_subset_size"] == 364
+    assert result["reference"]["count"] == 1433 and result["images"]["shape"] == [3, 16, 16]
+    assert result["versions"]["torch-fidelity"] and len(result["extractor"]["weights_sha256"]) == 64
 
 
 def test_a_model_and_its_page(
@@ -62,12 +62,12 @@ def test_a_model_and_its_page(
     pytest.importorskip("jinja2")
     monkeypatch.chdir(tmp_path)
     options = ["--seeds", "0-179", "--reference", "digits:test", "--training-set", "digits:train", "--curve", *QUICK]
-    assert main(["eval", *DRAWN, *options, "--html", "page.html", "--out", "found.json"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "page.html"]
+    assert main(["eval", *DRAWN, *options, "--html", "page.html", "--out", "result.json"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "result.json"]
     assert "180 images of digits-vp, seeds 0-179" in capsys.readouterr().out
-    found, page = json.loads(Path("found.json").read_text()), Path("page.html").read_text()
-    assert found["images"]["sampler"]["steps"] == 2 and found["images"]["rounding"] == "floor"
-    assert [count for count, _ in found["curve"]] == [90, 180]
+    result, page = json.loads(Path("result.json").read_text()), Path("page.html").read_text()
+    assert result["images"]["sampler"]["steps"] == 2 and result["images"]["rounding"] == "floor"
+    assert [count for count, _ in result["curve"]] == [90, 180]
     assert page.count("data:image/png;base64,") == 1 + 8 * 5 and page.count("<svg") == 1
     assert not re.search(r"https?://|<script|<link", page)
     for name in ("FID", "recall", "Nearest in the training set", "digits:train", "is too large"):
@@ -118,7 +118,7 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["digits:test", "--kid-subsets", "0"], "kid_subsets is 0; it must be at least 1"),
         ([*DRAWN, "--seeds", "0-63", "--reference", "digits"], "--few"),
         (["stats", "--out", "x.npz"], "no source"),
-        (["stats", "digits:test", "--out", "x.pt"], "--out is x.pt; files of statistics have the suffix .npz"),
+        (["stats", "digits:test", "--out", "x.pt"], "--out is x.pt; its suffix must be .npz"),
         (["loss", "digits-vp", "nowhere.npz"], "there is no file"),
         (["digits:test", "--threads", "0"], "--threads is 0"),
     ],
@@ -147,16 +147,16 @@ def test_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert main([*words, *quick]) == 0
     assert len(ours) == 5 and (tmp_path / "report.html").exists()
     for code in (code for language, code in blocks if language == "python"):
-        found: dict[str, Any] = {"__name__": "documentation"}
-        exec(compile(code.replace("range(100)", "range(70)"), "evaluation.md", "exec"), found)
-        assert found["found"].result["metrics"]["fid"]["value"] > 0
+        names: dict[str, Any] = {"__name__": "documentation"}
+        exec(compile(code.replace("range(100)", "range(70)"), "evaluation.md", "exec"), names)
+        assert names["evaluation"].result["metrics"]["fid"]["value"] > 0
 
 
 def test_a_model_of_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A model of points is refused."""
     save(sf.create(load_recipe("cld-toy")), tmp_path / "toy")
     assert main(["eval", str(tmp_path / "toy")]) == 2
-    assert "draws points; these metrics are for images" in capsys.readouterr().err
+    assert "is a model of points; these metrics are for images" in capsys.readouterr().err
 
 
 def test_no_weights_of_inception(
@@ -170,9 +170,9 @@ def test_no_weights_of_inception(
     assert "weights-inception-2015-12-05-6726825d.pth" in error and "--extractor-weights FILE" in error
 
 
-def test_settings_are_recorded_by_their_names() -> None:
-    """The defaults are torch-fidelity's, so that values are comparable."""
-    theirs = torch_fidelity().defaults.DEFAULTS
+def test_defaults_are_those_of_torch_fidelity() -> None:
+    """The default settings equal torch-fidelity's, so that values are comparable."""
+    theirs = load_torch_fidelity().defaults.DEFAULTS
     for name in ("kid_subsets", "isc_splits", "prc_neighborhood", "rng_seed"):
         assert getattr(MetricSettings(), name) == theirs[name]
     assert theirs["kid_subset_size"] == KID_SUBSET_SIZE

@@ -89,7 +89,7 @@ def test_every_image_has_a_line(estimator: LikelihoodEstimator, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kept", range(COUNT + 1))
-def test_a_killed_run_goes_on(
+def test_a_killed_run_continues(
     estimator: LikelihoodEstimator, tmp_path: Path, kept: int, whole_run: dict[str, bytes]
 ) -> None:
     """After a kill that left ``kept`` whole lines and part of the next, the same call completes the file exactly."""
@@ -110,7 +110,7 @@ def whole_run(estimator: LikelihoodEstimator, tmp_path_factory: pytest.TempPathF
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_batch_is_on_the_disk_before_the_next(
+def test_batches_are_written_one_by_one(
     estimator: LikelihoodEstimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_run: dict[str, bytes]
 ) -> None:
     """An error in the third batch leaves two batches in the file and names the seed; the same call completes it."""
@@ -130,7 +130,7 @@ def test_a_batch_is_on_the_disk_before_the_next(
     assert out.read_bytes() == whole_run["results.jsonl"]
 
 
-def test_more_images_may_be_asked_for(estimator: LikelihoodEstimator, tmp_path: Path) -> None:
+def test_a_larger_limit_appends(estimator: LikelihoodEstimator, tmp_path: Path) -> None:
     """A limit takes the first images; a larger one appends, a smaller one changes nothing."""
     out = tmp_path / "results.jsonl"
     assert write(estimator, out, limit=3).made == 3
@@ -169,8 +169,8 @@ def test_other_settings_are_refused(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole_run
 
 
-def test_another_batch_size_goes_on(tmp_path: Path, whole_run: dict[str, bytes]) -> None:
-    """The batch size may change, unless the batch's error decides the steps."""
+def test_another_batch_size_continues(tmp_path: Path, whole_run: dict[str, bytes]) -> None:
+    """The batch size may change, unless the error norm of the batch determines the steps."""
     for name, content in whole_run.items():
         (tmp_path / name).write_bytes(content)
     out = tmp_path / "results.jsonl"
@@ -190,7 +190,7 @@ def test_another_batch_size_goes_on(tmp_path: Path, whole_run: dict[str, bytes])
     ],
     ids=["lines", "text", "foreign"],
 )
-def test_other_files_are_left_alone(
+def test_other_files_are_unchanged(
     estimator: LikelihoodEstimator,
     tmp_path: Path,
     whole_run: dict[str, bytes],
@@ -231,7 +231,7 @@ def test_numbers_out_of_range(estimator: LikelihoodEstimator, tmp_path: Path, ch
         (["decode", "MODEL", "IMAGES/a.png"], "a.png has no codes"),
         (["interpolate", "MODEL", "--seeds", "3"], "needs at least two seeds"),
         (["interpolate", "MODEL", "--seeds", "3,7", "--steps", "1"], "steps is 1"),
-        (["interpolate", "MODEL", "--seeds", "3,7", "--out", "grid"], "name a file that ends in .png"),
+        (["interpolate", "MODEL", "--seeds", "3,7", "--out", "grid"], "its suffix must be .png"),
         (["sample", "MODEL", "--solver", "sscs", "--rtol", "1e-3"], "rtol is 0.001; only the solvers 'rk45' and 'ggf'"),
         (["sample", "MODEL", "--solver", "ggf"], "solver 'ggf' is not defined on the SDE 'cld'"),
     ],
@@ -256,7 +256,7 @@ def test_mistakes(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_integration_that_fails_is_one_line(
+def test_failed_integration_gives_one_line(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`IntegrationError` gives one line like other mistakes; a division by zero is a bug and is raised."""
@@ -322,7 +322,7 @@ def test_encode_and_decode_commands(
         assert np.array_equal(archive["arr_0"], back)
 
 
-def test_decoding_goes_on_and_is_not_mixed(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_decoding_continues_with_its_settings(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A set of decoded images has one temperature and one file of codes; a missing image is decoded again."""
     model = sf.load(tiny)
     write_codes(tmp_path / "codes.npz", seed_codes(model, range(3)), "abc")
@@ -334,7 +334,7 @@ def test_decoding_goes_on_and_is_not_mixed(tiny: str, tmp_path: Path, capsys: py
     (out / "000/000001.png").unlink()
     assert main([*command, "--temperature", "0.8"]) == 0
     again = {path.name: path.read_bytes() for path in out.rglob("*.*")}
-    assert np.abs(np.asarray(Image.open(out / "000/000001.png")) - pixels).max() <= 1  # made alone: another last bit
+    assert np.abs(np.asarray(Image.open(out / "000/000001.png")) - pixels).max() <= 1  # batch of one: last bit
     for name in ("000001.png", "grid.png"):
         del whole[name], again[name]
     assert again == whole
@@ -374,7 +374,7 @@ def test_the_temperature_scales_the_codes() -> None:
 
 
 def test_interpolate_command(tiny: str, tmp_path: Path) -> None:
-    """There is a row for each pair of seeds; its ends are the decoded codes of the seeds."""
+    """There is a row for each pair of seeds, and its ends are the decoded codes of the seeds."""
     out = tmp_path / "sub" / "way.png"
     assert main(["interpolate", tiny, "--seeds", "3,7,5", "--steps", "4", "--out", str(out), *LOOSE]) == 0
     grid = np.asarray(Image.open(out))

@@ -65,7 +65,7 @@ def test_sets_of_classes(model: sf.ScoreModel, capsys: pytest.CaptureFixture[str
     assert "sampler.condition" in capsys.readouterr().err
     Path("grown/000/000004.png").unlink()
     assert main(["verify", "grown", "--repair", "--model", MODEL]) == 2
-    assert "the classifier of grown is not an embedded one; name it: --classifier" in capsys.readouterr().err
+    assert "the classifier of grown is not an embedded one; give it by --classifier" in capsys.readouterr().err
     repair = ["verify", "grown", "--repair", "--model", MODEL, "--batch-size", "6"]
     assert main([*repair, "--classifier", "classifier"]) == 0
     assert set_of("grown") == grown
@@ -81,7 +81,7 @@ def test_sets_of_classes(model: sf.ScoreModel, capsys: pytest.CaptureFixture[str
         (["--class", "4"], "unknown class '4'"),
         (["--class", "3,"], "unknown class ''"),
         (["--class", "3", "--class-scale", "0"], "scale is 0.0"),
-        (["--class", "3", "--classifier", "gone/away"], "there is no classifier's folder 'gone/away'"),
+        (["--class", "3", "--classifier", "gone/away"], "the classifier's folder 'gone/away' does not exist"),
         (["--class", "3", "--classifier", "digits-classifyer"], "unknown classifier 'digits-classifyer'"),
         (["--class", "3", "--classifier", MODEL], "a classifier is needed"),
     ],
@@ -123,8 +123,8 @@ def test_which_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     sf.load(MODEL).save_pretrained("digits-mine")
     capsys.readouterr()
     assert main(["sample", "./digits-mine", "--class", "3"]) == 2
-    assert "--class needs a classifier of the images of ./digits-mine: --classifier FOLDER" in capsys.readouterr().err
+    assert "needs a classifier of the images of ./digits-mine; give --classifier FOLDER" in capsys.readouterr().err
     for option in (["--classifier", "digits-classifier"], ["--class-scale", "2"]):
         assert main(["sample", MODEL, *option]) == 2
-        assert "are for --class: name the class too" in capsys.readouterr().err
+        assert "need --class: give the class too" in capsys.readouterr().err
     assert asked == ["digits-classifier"]

@@ -39,7 +39,7 @@ def official() -> dict[str, Any]:
 
 
 def test_every_buildable_official_configuration_is_a_preset(official: dict[str, Any]) -> None:
-    """The presets are the official NCSN++, DDPM++ and DDPM files, except one that the original cannot build."""
+    """The presets are the official NCSN++, DDPM++ and DDPM files, except one that the official code cannot build."""
     ours = {name for name, config in official.items() if config["model"]["name"] in ("ncsnpp", "ddpm")}
     assert set(SCORE_SDE) == ours - {"vp/ddpm/cifar10_unconditional"}
 
@@ -159,7 +159,7 @@ def test_unknown_preset_names_the_nearest() -> None:
 def test_invalid_files(tmp_path: Path) -> None:
     """A missing file, invalid JSON and JSON without an object are distinguished, each with its path."""
     path = tmp_path / "mine.json"
-    with pytest.raises(FileNotFoundError, match=r"no configuration file '.*mine\.json'"):
+    with pytest.raises(FileNotFoundError, match=r"configuration file '.*mine\.json' does not exist"):
         load_config(path)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"mine\.json': not a JSON file"):
@@ -168,5 +168,5 @@ def test_invalid_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.json': unknown section .* 'modle'"):
         load_config(path)
     path.write_text("[]")
-    with pytest.raises(ValueError, match=r"mine\.json': .* must hold one JSON object"):
+    with pytest.raises(ValueError, match=r"mine\.json': .* must contain one JSON object"):
         load_config(path)

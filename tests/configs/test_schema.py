@@ -29,20 +29,20 @@ def changed(section: str, base: dict[str, Any] = MINIMAL, /, **options: Any) -> 
         pytest.param(changed("model", nff=1), "unknown option .* 'nff' - did you mean 'nf'", id="option"),
         pytest.param(changed("training", sde="vpsd"), r"unknown training\.sde 'vpsd' - did you mean 'vpsde'", id="sde"),
         pytest.param({"model": {"name": "ddpm"}}, r"must contain training\.sde: one of 'vesde'", id="sde missing"),
-        pytest.param(changed("model", nf="64"), r"model\.nf must be a whole number, but is '64'", id="text as number"),
-        pytest.param(changed("model", nf=True), r"model\.nf must be a whole number, but is True", id="bool as number"),
-        pytest.param(changed("model", nf=0), r"model\.nf must be greater than 0", id="zero width"),
+        pytest.param(changed("model", nf="64"), r"model\.nf is '64'; it must be an integer", id="string as number"),
+        pytest.param(changed("model", nf=True), r"model\.nf is True; it must be an integer", id="bool as number"),
+        pytest.param(changed("model", nf=0), r"model\.nf is 0; it must be greater than 0", id="zero width"),
         pytest.param(changed("model", nf=18), "cannot be normalised in 4 groups", id="width of no groups"),
-        pytest.param(changed("model", ch_mult=2), r"model\.ch_mult must be a list", id="number as list"),
+        pytest.param(changed("model", ch_mult=2), r"model\.ch_mult is 2; it must be a list", id="number as list"),
         pytest.param(changed("model", ch_mult=[]), r"model\.ch_mult is empty", id="empty list"),
         pytest.param(changed("model", sigma_max=float("nan")), "must be a finite number", id="NaN"),
-        pytest.param(changed("model", sigma_max=0.001), "the first must be the smaller", id="sigmas swapped"),
+        pytest.param(changed("model", sigma_max=0.001), "sigma_min must be smaller", id="sigmas swapped"),
         pytest.param(changed("model", dropout=1.0), r"model\.dropout is 1\.0", id="drop everything"),
         pytest.param(changed("data", image_size=36), "must be a multiple of 8", id="indivisible image"),
-        pytest.param(changed("data", centered=1), r"data\.centered must be true or false", id="number as bool"),
+        pytest.param(changed("data", centered=1), r"centered is 1; it must be true or false", id="number as bool"),
         pytest.param(changed("training", continuous=False), "must be 'positional'", id="Fourier and discrete"),
         pytest.param(changed("optim", beta1=1.0), r"optim\.beta1 is 1\.0", id="beta1"),
-        pytest.param({**MINIMAL, "model": "ncsnpp"}, "must hold options by name", id="section of no options"),
+        pytest.param({**MINIMAL, "model": "ncsnpp"}, "must be a mapping of options", id="section of no options"),
         pytest.param(
             changed("model", num_scales=-1), r"num_scales is -1; it must not be negative", id="negative count"
         ),
@@ -53,7 +53,7 @@ def changed(section: str, base: dict[str, Any] = MINIMAL, /, **options: Any) -> 
             changed("model", mixed_score=True), "mixed_score is for .* training.sde is 'vesde'", id="mixed VE"
         ),
         pytest.param(changed("model", CLD, scale_by_sigma=True), "scale_by_sigma .* set it to false", id="no sigma"),
-        pytest.param(changed("model", label_scale=0), r"label_scale must be greater than 0", id="no label"),
+        pytest.param(changed("model", label_scale=0), r"label_scale is 0\.0; it must be greater than 0", id="no label"),
         pytest.param(changed("training", loss_eps=1), r"loss_eps is 1\.0; it must be below 1", id="no time"),
         pytest.param(
             changed("training", weighting="v1"), "unknown training.weighting 'v1'.* reweightedv1", id="weighting"
@@ -76,14 +76,14 @@ def changed(section: str, base: dict[str, Any] = MINIMAL, /, **options: Any) -> 
         pytest.param(changed("cld", CLD, m_inf=4), "option of section 'cld' 'm_inf' - did you mean 'm_inv'", id="mass"),
         pytest.param({**FLAT, "m_inw": 4}, "option of a flat .* 'm_inw' - did you mean 'm_inv'", id="flat option"),
         pytest.param({**FLAT, "sde": "vesde"}, "sde of a flat .* 'vesde' - did you mean 'vpsde'", id="flat SDE"),
-        pytest.param({**FLAT, "ch_mult": "1,b"}, "ch_mult must be comma-separated numbers, .* '1,b'", id="flat list"),
-        pytest.param({**FLAT, "sde": "vpsde", "beta0": "4"}, "beta0 must be a number, but is '4'", id="flat rate"),
-        pytest.param({**FLAT, "m_inv": "4"}, r"cld\.m_inv must be a finite number, but is '4'", id="flat number"),
+        pytest.param({**FLAT, "ch_mult": "1,b"}, "ch_mult is '1,b'; it must be comma-separated", id="flat list"),
+        pytest.param({**FLAT, "sde": "vpsde", "beta0": "4"}, "beta0 is '4'; it must be a number", id="flat rate"),
+        pytest.param({**FLAT, "m_inv": "4"}, r"cld\.m_inv is '4'; it must be a finite number", id="flat number"),
         pytest.param({"sde": "cld"}, r"must contain model\.name: one of 'ncsnpp'", id="flat without a network"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], sentence: str) -> None:
-    """Each mistake is refused with a sentence that names the option, its value and what is allowed."""
+    """Each mistake is refused with a message that names the option, its value and what is allowed."""
     with pytest.raises(ValueError, match=sentence):
         load_config(options)
 

@@ -57,7 +57,5 @@ def test_unknown_names() -> None:
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence names the package and the command that installs it."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(
-        MissingPackageError, match=r"needs scikit-learn, which is not installed: pip install scikit-learn"
-    ):
+    with pytest.raises(MissingPackageError, match=r"needs scikit-learn, which .*: pip install scikit-learn"):
         digits()

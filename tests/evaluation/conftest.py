@@ -26,6 +26,6 @@ def extractor() -> Extractor:
 
 @pytest.fixture(scope="module")
 def statistics(extractor: Extractor) -> Reference:
-    found = compute_reference(open_images("digits:test"), "digits:test", extractor, features=True)
-    assert found is not None
-    return found
+    reference = compute_reference(open_images("digits:test"), "digits:test", extractor, features=True)
+    assert reference is not None
+    return reference

@@ -46,7 +46,7 @@ def test_too_few_images(extractor: Extractor, tmp_path: Path) -> None:
     assert kid is not None and list(kid.result["metrics"]) == ["kid"] and not kid.result["warnings"]
 
 
-def test_warnings_say_the_bias(extractor: Extractor, statistics: Reference) -> None:
+def test_warnings_state_the_bias(extractor: Extractor, statistics: Reference) -> None:
     """Below 10 000 images the warnings state the counts and the FID of two halves of the reference."""
     warnings = evaluated(extractor, reference="digits:test", metrics=["fid"]).result["warnings"]
     assert "1433 images and 364 images of the reference is too large" in warnings[0]
@@ -56,14 +56,14 @@ def test_warnings_say_the_bias(extractor: Extractor, statistics: Reference) -> N
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"metrics": ["fid"]}, "compares with a reference: give --reference"),
+        ({"metrics": ["fid"]}, "compares with a reference; give --reference"),
         ({"metrics": ["fdi"]}, "unknown metric 'fdi' - did you mean 'fid'"),
         ({"reference": "nowhere.npz"}, "nowhere.npz"),
         ({"reference": "digits:test", "settings": MetricSettings(kid_subset_size=1000)}, "1000 images cannot be drawn"),
     ],
 )
 def test_mistakes(extractor: Extractor, options: dict[str, Any], says: str) -> None:
-    """Mistakes give one sentence that says what is allowed."""
+    """Error messages list the valid values."""
     with pytest.raises((ValueError, OSError), match=says):
         evaluated(extractor, **options)
 
@@ -78,7 +78,7 @@ def test_metrics_that_a_reference_does_not_allow(extractor: Extractor, statistic
 def test_many_images_keep_no_features(
     extractor: Extractor, statistics: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Above a number of images only FID is computed, without keeping features, unless more is asked for."""
+    """Above a number of images only FID is computed, without keeping features, unless more metrics are requested."""
     few = evaluated(extractor, reference="digits:test", metrics=["fid"])
     monkeypatch.setattr("scoresde_fast.evaluation.checks.KEEP_FEATURES_UP_TO", 1000)
     many = evaluated(extractor, reference="digits:test", settings=MetricSettings(kid_subsets=3)).result["metrics"]

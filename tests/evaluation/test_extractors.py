@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Extractor, MetricSettings, evaluate, extract_features, load_extractor
 from scoresde_fast.evaluation.extractors import HUB_FILES, INCEPTION, default_extractor
-from scoresde_fast.evaluation.fidelity import torch_fidelity
+from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 
@@ -28,12 +28,12 @@ def images(count: int, size: int = 16, channels: int = 3) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Random weights of Inception in three files; the last one holds code."""
+    """Random weights of Inception in three files; the last one contains code."""
     folder = tmp_path_factory.mktemp("weights")
     paths = {name: folder / name for name in ("a.pth", "b.safetensors", "c.pth")}
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        extractor = torch_fidelity().FeatureExtractorInceptionV3
+        extractor = load_torch_fidelity().FeatureExtractorInceptionV3
         patch.setattr("torch.nn.Module.load_state_dict", lambda *_, **__: None)
         torch.save({}, paths["a.pth"])
         state = extractor(INCEPTION, ["2048"], str(paths["a.pth"])).state_dict()
@@ -79,26 +79,26 @@ def test_weights_of_any_safe_file_are_the_same(inception: dict[str, Path]) -> No
     """A .pth and a .safetensors of the same weights give torch-fidelity's features exactly, and one SHA-256."""
     pixels = images(2, 8)
     found = [load_extractor(INCEPTION, weights=inception[name]) for name in ("a.pth", "b.safetensors")]
-    theirs = torch_fidelity().FeatureExtractorInceptionV3(INCEPTION, ["2048"], str(inception["a.pth"]))(pixels)[0]
+    theirs = load_torch_fidelity().FeatureExtractorInceptionV3(INCEPTION, ["2048"], str(inception["a.pth"]))(pixels)[0]
     assert all(torch.equal(extractor(pixels)["2048"], theirs) for extractor in found)
     assert found[0].weights_sha256 == found[1].weights_sha256
 
 
 def test_pickles_need_trust(inception: dict[str, Path]) -> None:
     """A file with more than tensors is read only with ``trust_pickle``."""
-    with pytest.raises(ValueError, match=r"c\.pth holds more than tensors.*--trust-pickle"):
+    with pytest.raises(ValueError, match=r"c\.pth contains more than tensors.*--trust-pickle"):
         load_extractor(INCEPTION, weights=inception["c.pth"])
     with pytest.raises(pytest.fail.Exception, match="a pickle was read"):
         load_extractor(INCEPTION, weights=inception["c.pth"], trust_pickle=True)
 
 
-def test_weights_where_torch_hub_keeps_them(
+def test_weights_in_the_folder_of_torch_hub(
     inception: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Existing weights are used; otherwise the message names the file and the option, and nothing is downloaded."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("a download was tried"))
-    monkeypatch.setattr("torch.hub.load", lambda *_, **__: pytest.fail("a download was tried"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("a download was attempted"))
+    monkeypatch.setattr("torch.hub.load", lambda *_, **__: pytest.fail("a download was attempted"))
     for name, says in [
         (INCEPTION, rf"{HUB_FILES[INCEPTION]}.*--extractor-weights"),
         ("vgg16", r"vgg16-397923af\.pth.*--extractor-weights"),
@@ -108,24 +108,24 @@ def test_weights_where_torch_hub_keeps_them(
             load_extractor(name)
     with pytest.raises(ValueError, match="code that torch hub downloads"):
         load_extractor("dinov2-vit-s-14")
-    place = tmp_path / "hub" / "checkpoints" / HUB_FILES[INCEPTION]
-    place.parent.mkdir(parents=True)
-    place.symlink_to(inception["a.pth"])
+    path = tmp_path / "hub" / "checkpoints" / HUB_FILES[INCEPTION]
+    path.parent.mkdir(parents=True)
+    path.symlink_to(inception["a.pth"])
     assert load_extractor(INCEPTION).layer == "2048"
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
-    """Other weights, a damaged file, a missing file, and unneeded weights are refused."""
+    """Other weights, a corrupt file, a missing file, and unneeded weights are refused."""
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10")
     for name, file, says in [
         (INCEPTION, "other.pth", "does not fit the extractor"),
-        (INCEPTION, "cut.safetensors", "truncated or damaged"),
+        (INCEPTION, "cut.safetensors", "truncated or corrupt"),
         ("digits-features", "other.pth", "has its own weights"),
     ]:
         with pytest.raises(ValueError, match=says):
             load_extractor(name, weights=tmp_path / file)
-    with pytest.raises(FileNotFoundError, match="there is no file of weights"):
+    with pytest.raises(FileNotFoundError, match=r"the file of weights .* does not exist"):
         load_extractor(INCEPTION, weights=tmp_path / "absent.pth")
 
 
@@ -135,10 +135,10 @@ def test_unknown_extractor() -> None:
         load_extractor("digit-features")
 
 
-def test_extractor_of_the_user() -> None:
+def test_registered_extractor() -> None:
     """An extractor that the user registers with torch-fidelity works by its name."""
 
-    class Means(torch_fidelity().FeatureExtractorBase):  # type: ignore[misc]  # a class without types, imported when used
+    class Means(load_torch_fidelity().FeatureExtractorBase):  # type: ignore[misc]
         def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
             super().__init__(name, features_list)
 
@@ -153,13 +153,13 @@ def test_extractor_of_the_user() -> None:
         def get_default_feature_layer_for_metric(metric: str) -> str:
             return "means"
 
-    registry = torch_fidelity().registry.FEATURE_EXTRACTORS_REGISTRY
-    torch_fidelity().register_feature_extractor("means", Means)
+    registry = load_torch_fidelity().registry.FEATURE_EXTRACTORS_REGISTRY
+    load_torch_fidelity().register_feature_extractor("means", Means)
     try:
-        found: Extractor = load_extractor("means")
+        extractor: Extractor = load_extractor("means")
     finally:
         del registry["means"]
-    assert found(images(2))["means"].shape == (2, 3) and found.dimensions((3, 8, 8)) == 3
+    assert extractor(images(2))["means"].shape == (2, 3) and extractor.dimensions((3, 8, 8)) == 3
 
 
 @pytest.mark.slow
@@ -173,8 +173,8 @@ def test_fid_of_inception_equals_torch_fidelity(inception: dict[str, Path], tmp_
         def __len__(self) -> int:
             return len(self.pixels)
 
-        def __getitem__(self, place: int) -> torch.Tensor:
-            return self.pixels[place]
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return self.pixels[index]
 
     sets = images(12), images(11) // 2
     for name, pixels in zip("ab", sets, strict=True):
@@ -184,7 +184,7 @@ def test_fid_of_inception_equals_torch_fidelity(inception: dict[str, Path], tmp_
     a, b = (str(tmp_path / name) for name in ("a.npz", "b.npz"))
     found = evaluate(open_images(a), "a", extractor, reference=b, few=True, settings=settings, progress=False)
     assert found is not None
-    theirs = torch_fidelity().calculate_metrics(
+    theirs = load_torch_fidelity().calculate_metrics(
         input1=Pixels(sets[0]),
         input2=Pixels(sets[1]),
         feature_extractor=INCEPTION,

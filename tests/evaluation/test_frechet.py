@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Frechet distance: right in cases with a known answer, and larger for worse images."""
+"""The Frechet distance: correct in cases with a known answer, and larger for worse images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from scoresde_fast.evaluation import frechet_distance, gaussian_distance
 def test_gaussian_distance_of_commuting_covariances(smallest: float) -> None:
     """|m|^2 + sum (sqrt a - sqrt b)^2 where the covariances share their eigenvectors.
 
-    An eigenvalue of the product, at most 12, is known to within the rounding D eps 12 of the product; its root to
-    within rounding / (2 root), with roots of 1/2 and more, or where it is 0 to within the root of the rounding. It
-    enters twice.
+    An eigenvalue of the product, at most 12, has a rounding error of D eps 12. Its root, which counts twice, has an
+    error of rounding / (2 root) for roots of at least 1/2, or the root of the rounding for a root of 0.
     """
     rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
     a, b = torch.tensor([[1.0, 2.0, 0.5, 3.0, smallest], [4.0, 1.0, 0.5, 4.0, 2.0]], dtype=torch.float64)
@@ -31,7 +30,7 @@ def test_gaussian_distance_of_commuting_covariances(smallest: float) -> None:
 
 
 def test_gaussian_distance_of_any_covariances() -> None:
-    """Against SciPy's matrix square root; with eigenvalues of 1 and more both are well conditioned."""
+    """Equal to SciPy's matrix square root; eigenvalues of at least 1 make both well conditioned."""
     linalg = pytest.importorskip("scipy.linalg")
     generator = torch.Generator().manual_seed(1)
     factors = torch.randn(2, 6, 6, generator=generator).double()

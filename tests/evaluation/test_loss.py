@@ -46,10 +46,10 @@ def test_does_not_depend_on_the_batch_size() -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("draws", [1, 4])
 def test_standard_error(draws: int, run_seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what the mean varies by between run seeds, which is known where losses are the uniform numbers themselves.
+    """The standard error equals the std of the mean over run seeds, here known: the losses are the uniform numbers.
 
-    A batch's mean of two of them has the kurtosis 2.4, so that the estimated variance of one of n batches has the
-    relative standard error sqrt(2 / (n - 1) - 0.6 / n).
+    The mean of a batch of two has kurtosis 2.4, so the variance estimated from n batches has a relative standard error
+    of sqrt(2 / (n - 1) - 0.6 / n).
     """
     monkeypatch.setattr("scoresde_fast.evaluation.loss.objective", lambda model, x0, u, z, z_v0: torch.tensor(u.mean()))
     model, source, runs, batches = small_model("vesde"), Few(40, (1, 8, 8)), 200 // draws, 20 * draws

@@ -20,10 +20,10 @@ import scoresde_fast as sf
 from scoresde_fast.data import digits
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Extractor, MetricSettings, SampledImages, evaluate
-from scoresde_fast.evaluation.fidelity import torch_fidelity
 from scoresde_fast.evaluation.frechet import FeatureMoments, FrechetDistance, gaussian_distance
 from scoresde_fast.evaluation.metrics import bootstrap, fid_by_count, kid_bootstrap
 from scoresde_fast.evaluation.reference import cached_reference
+from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 from scoresde_fast.generate import generate
 from tests.support.evaluations import png_folder, replayed, values
 
@@ -49,10 +49,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -> None:
     """All metrics of a folder of PNGs equal those of torch-fidelity on it, to 1e-6."""
     settings = MetricSettings(resamples=0, kid_subsets=20, kid_subset_size=100)
-    evaluation = evaluate(open_images(folders[0]), "noisy", extractor, reference=folders[1], settings=settings)
-    assert evaluation is not None
-    found = values(evaluation)
-    theirs = torch_fidelity().calculate_metrics(
+    found = values(evaluate(open_images(folders[0]), "noisy", extractor, reference=folders[1], settings=settings))
+    theirs = load_torch_fidelity().calculate_metrics(
         input1=folders[0],
         input2=folders[1],
         feature_extractor="digits-features",
@@ -64,12 +62,12 @@ def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -
     names = {"fid": "frechet_inception_distance", "kid": "kernel_inception_distance_mean"}
     names |= {"inception_score": "inception_score_mean", "precision": "precision", "recall": "recall"}
     assert found == pytest.approx({name: theirs[key] for name, key in names.items()}, rel=1e-6)
-    assert 0 < found["precision"] < 1 and found["fid"] > 50  # the noise is seen
+    assert 0 < found["precision"] < 1 and found["fid"] > 50  # the noise increases FID
 
 
 def test_fid_is_torch_fidelitys_formula(extractor: Extractor) -> None:
     """On features in float64 torch-fidelity's FID equals ours to 1e-9."""
-    fid = torch_fidelity().metric_fid
+    fid = load_torch_fidelity().metric_fid
     a, b = (extractor(images)["64"].double() for images in digits("all")[0][:600].split(300))
     theirs = fid.fid_statistics_to_metric(*map(fid.fid_features_to_statistics, (a, b)), False)
     ours = gaussian_distance(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())
@@ -105,13 +103,13 @@ def test_bootstrap_of_a_mean(run_seed: int) -> None:
 def test_spread_of_kid(run_seed: int) -> None:
     """The bootstrap of one set estimates the standard deviation of KID between independent sets.
 
-    Chance moves one set's spread by 0.14 of it (10 000 sets of 200: 0.10 is that of 50 resamples, the rest the set's
-    own), and its expectation is 1% below the truth.
+    One set's spread has a relative standard deviation of 0.14 (10 000 sets of 200; 0.10 is due to 50 resamples); its
+    expectation is 1% below the truth.
     """
     generator = torch.Generator().manual_seed(run_seed)
     reference = torch.randn(200, 4, generator=generator) + 0.7
     sets = [torch.randn(200, 4, generator=generator) for _ in range(400)]
-    kid = torch_fidelity().metric_kid.kid_features_to_metric
+    kid = load_torch_fidelity().metric_kid.kid_features_to_metric
     options: dict[str, Any] = {"kid_subsets": 1, "kid_subset_size": 200, "verbose": False}
     varied = torch.tensor([kid(rows, reference, **options)["kernel_inception_distance_mean"] for rows in sets]).std()
     spreads = torch.tensor([kid_bootstrap(rows, reference, 50, seed) for seed, rows in enumerate(sets[:40])])
@@ -121,7 +119,7 @@ def test_spread_of_kid(run_seed: int) -> None:
 
 @pytest.mark.statistical
 def test_spread_of_fid(run_seed: int) -> None:
-    """The same for FID, whose standard deviation is known here; the bias of FID is larger in resamples.
+    """The bootstrap of FID estimates its standard deviation, here known; the bias of FID is larger in resamples.
 
     At equal covariances FID is |m|^2 + |C - 1|^2 / 4 of a set's mean, 0.7 away in 4 dimensions, and covariance. One
     set's spread varies by its 50 resamples and with the set's own m^T C m; its bias is of the order of 1 / 300.
@@ -147,7 +145,7 @@ def test_spreads_shrink_with_more_images(extractor: Extractor, run_seed: int) ->
     A spread of 100 resamples has a relative standard error of 0.07, and a ratio of two one of 0.1; the ratio itself is
     within 5% of a third (600 resamples).
     """
-    images = noisy(digits("all")[0])  # where FID is far from 0 its spread goes as that of a mean
+    images = noisy(digits("all")[0])  # far from 0, the spread of FID scales like that of a mean
 
     def spreads(count: int, **options: Any) -> dict[str, Any]:
         source = SampledImages(replayed(images[:count]), SHAPE, range(count))

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="tor
 def test_neighbours(statistics: Reference) -> None:
     """An image of the set is its own nearest neighbour, far closer than the typical distance."""
     images = digits("test")[0]
-    places = [5, 300, 363]
+    indices = [5, 300, 363]
     assert statistics.features is not None
-    found = nearest(statistics.features[places], statistics.features, open_images("digits:test"), k=3)
-    assert torch.equal(found.images[:, 0], images[places]) and found.images.shape == (3, 3, 3, 16, 16)
+    found = nearest(statistics.features[indices], statistics.features, open_images("digits:test"), k=3)
+    assert torch.equal(found.images[:, 0], images[indices]) and found.images.shape == (3, 3, 3, 16, 16)
     assert float(found.distances[:, 0].max()) < 0.01 * found.typical
     assert bool((found.distances[:, 1:] > 0.2 * found.typical).all())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recogniser: right for real digits, and not fooled by noise and wrong tints."""
+"""The recogniser: accurate on real digits, and not fooled by noise and wrong tints."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="tor
 def test_a_source_is_computed_once(
     extractor: Extractor, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The same images, under any name, are read from the cache; a damaged file is computed again."""
+    """The same images, under any name, are read from the cache; a corrupt file is recomputed."""
     first = cached_reference(open_images("digits:test"), "digits:test", extractor, features=True)
     (path,) = cache.rglob("*.npz")
     np.savez(tmp_path / "same.npz", arr_0=digits("test")[0].permute(0, 2, 3, 1).numpy())
@@ -62,10 +62,10 @@ def test_a_home_that_cannot_be_written_to(
     assert cached_reference(open_images("digits:test"), "digits:test", extractor, features=False).count == 364
 
 
-def test_a_file_is_as_good_as_its_images(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
-    """Statistics in a file give the numbers of the images; without features those that need none, and the floor.
+def test_a_file_gives_the_metrics_of_its_images(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
+    """Statistics in a file give the metrics of the images; without features, only those that need none.
 
-    They agree to 1e-6, as with torch-fidelity: a library's last bits may depend on where in memory the arrays lie.
+    They agree to 1e-6, as with torch-fidelity: a library's last bits may depend on the alignment of the arrays.
     """
     write_statistics(statistics, tmp_path / "with.npz")
     write_statistics(replace(statistics, features=None), tmp_path / "without.npz")
@@ -92,7 +92,7 @@ def test_official_cifar10_statistics(tmp_path: Path) -> None:
 def test_statistics_of_other_programs(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
     """mu and sigma alone are accepted with a warning; they cannot be merged, because their count is unknown.
 
-    The eigenvalues under FID's roots reach from 1e-4 to 1e4: in float64 the roots are known to 1e-10.
+    The eigenvalues under FID's roots range from 1e-4 to 1e4, so in float64 the roots are accurate to 1e-10.
     """
     np.savez(tmp_path / "others.npz", mu=statistics.mean.numpy(), sigma=statistics.covariance.numpy())
     found = evaluated(extractor, reference=str(tmp_path / "others.npz"))
@@ -111,7 +111,7 @@ def test_statistics_of_other_programs(extractor: Extractor, statistics: Referenc
         ("shape", [3, 32, 32], "another image shape: 3x32x32 there, 3x16x16 here"),
     ],
 )
-def test_statistics_of_something_else(
+def test_statistics_that_do_not_match(
     extractor: Extractor, statistics: Reference, tmp_path: Path, key: str, value: Any, says: str
 ) -> None:
     """Statistics with another extractor, weights, layer or size are refused, also when merging."""
@@ -147,14 +147,14 @@ def test_pickles_are_not_read(extractor: Extractor, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"mu": np.zeros(3), "sigma": np.eye(4)}, "do not fit"),
+        ({"mu": np.zeros(3), "sigma": np.eye(4)}, r"must be \(D,\) and \(D, D\)"),
         ({"pool_3": np.zeros(4)}, "it must be features"),
         ({"mu": np.zeros(3)}, "statistics are mu and sigma"),
     ],
     ids=["sizes", "features", "half"],
 )
 def test_files_without_statistics(arrays: dict[str, Any], says: str, tmp_path: Path) -> None:
-    """The fault of the file is named."""
+    """The message names the fault of the file."""
     np.savez(tmp_path / "file.npz", **arrays)
     with pytest.raises(ValueError, match=says):
         read_statistics(tmp_path / "file.npz")

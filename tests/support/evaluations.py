@@ -15,10 +15,10 @@ from scoresde_fast.sampler import Sampler
 
 
 def evaluated(extractor: Extractor, **options: Any) -> Evaluation:
-    usual: dict[str, Any] = {"settings": MetricSettings(resamples=0, kid_subsets=3), "progress": False}
-    found = evaluate(open_images("digits:train"), "digits:train", extractor, **(usual | options))
-    assert found is not None
-    return found
+    options = {"settings": MetricSettings(resamples=0, kid_subsets=3), "progress": False} | options
+    evaluation = evaluate(open_images("digits:train"), "digits:train", extractor, **options)
+    assert evaluation is not None
+    return evaluation
 
 
 def values(evaluation: Evaluation) -> dict[str, float]:

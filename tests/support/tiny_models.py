@@ -19,7 +19,7 @@ SIZE = 16
 MODEL = "digits-vp"
 FAST = ["--solver", "sa", "--steps", "3"]
 OPTIONS: dict[str, Any] = {"solver": "sa", "steps": 3}
-"""`FAST` as keyword arguments."""
+"""FAST as keyword arguments."""
 
 
 def in_place_of_digits(monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:

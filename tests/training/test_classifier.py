@@ -103,7 +103,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     np.savez(tmp_path / "bare.npz", arr_0=np.zeros((2, 16, 16, 3), np.uint8))
     arguments = ["train", str(file), "--out", str(tmp_path / "other"), "--data"]
     assert main([*arguments, str(tmp_path / "bare.npz")]) == 2
-    assert "bare.npz has no labels, and a classifier learns from them" in capsys.readouterr().err
+    assert "bare.npz has no labels, which a classifier needs" in capsys.readouterr().err
     assert main([*arguments, "digits@8"]) == 2
     assert "images of digits@8 are 8x8" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
@@ -112,7 +112,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_folders_of_classes(tmp_path: Path) -> None:
-    """Images with one folder for each class are labelled by the number of the folder."""
+    """Images with one folder for each class are labelled by the index of the folder."""
     for number, name in enumerate(("cats", "dogs")):
         (tmp_path / name).mkdir()
         for index in range(2):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training losses: those recorded from the original program, and the objective of each configuration."""
+"""Training losses: those recorded from the official code, and the objective of each configuration."""
 
 from __future__ import annotations
 

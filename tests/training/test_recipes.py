@@ -59,9 +59,9 @@ def test_noise_is_that_of_the_models() -> None:
         ({"models": []}, r"models is \[\]; it must list"),
         ({"models": ["digits-vx"]}, "unknown recipe 'digits-vx' - did you mean 'digits-v"),
         ({"models": ["cld-toy"]}, "a model of points; classifiers are for images"),
-        ({"models": [NAME]}, "is the recipe of a classifier, but that of a score model is needed"),
+        ({"models": [NAME]}, "is the recipe of a classifier; choose one of a score model"),
         ({"classifier": {"classes": ["a", "b"]}}, r"must contain classifier\.image_shape"),
-        ({"classifier": 3}, "section 'classifier' of a configuration must hold options by name, but is 3"),
+        ({"classifier": 3}, "section 'classifier' of a configuration is 3; it must be a mapping of options"),
         ({"classifier": {**TINY_RECIPE["classifier"], "width": 3}}, "did you mean 'widths'"),
         (
             {"classifier": {**TINY_RECIPE["classifier"], "classes": ["a", "a"]}},
@@ -69,9 +69,12 @@ def test_noise_is_that_of_the_models() -> None:
         ),
         ({"classifier": {**TINY_RECIPE["classifier"], "widths": [8, 8, 8, 8, 8, 8]}}, "multiples of 32"),
         ({"classifier": {**TINY_RECIPE["classifier"], "widths": [11]}}, "widths has 11, which cannot be normalised"),
-        ({"data": {"dataset": "digits", "shuffle_channels": 2.0}}, r"data\.shuffle_channels is 2\.0; it is a share"),
+        (
+            {"data": {"dataset": "digits", "shuffle_channels": 2.0}},
+            r"shuffle_channels is 2\.0; it must be from 0 to 1",
+        ),
         ({"training": {"n_iters": 0}}, r"training\.n_iters is 0; it must be at least 1"),
-        ({"optim": {"lr": -1.0}}, r"optim\.lr must be greater than 0"),
+        ({"optim": {"lr": -1.0}}, r"optim\.lr is -1\.0; it must be greater than 0"),
     ],
 )
 def test_invalid_recipes(tmp_path: Path, change: dict[str, Any], says: str) -> None:

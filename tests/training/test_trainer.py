@@ -59,8 +59,8 @@ def test_seeds_share_no_randomness() -> None:
     """Different seeds and steps share no randomness, although PyTorch's generator uses only 32 bits of a seed."""
     model = ScoreModel(load_recipe("digits-vp"))
     drawn = [Batch.draw(seed, step, 2, 100, model).z for seed in (0, 1, 2) for step in (0, 1)]
-    for place, z in enumerate(drawn):
-        assert not any(torch.equal(z, other) for other in drawn[:place])
+    for index, z in enumerate(drawn):
+        assert not any(torch.equal(z, other) for other in drawn[:index])
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     named = finish(Trainer(config(), tmp_path / "named"))
     assert finish(Trainer(with_data(str(tmp_path / "digits.npz")), tmp_path / "given")) == named
     np.save(tmp_path / "digits.npy", images.permute(0, 2, 3, 1).numpy())
-    monkeypatch.setattr(images_module, "LARGEST", 0)  # of as many images as do not fit into memory
+    monkeypatch.setattr(images_module, "LARGEST", 0)  # treat every file as too large for memory
     assert finish(Trainer(with_data(str(tmp_path / "digits.npy")), tmp_path / "mapped")) == named
 
 
@@ -192,7 +192,7 @@ def test_data_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 2
     assert "another config" in capsys.readouterr().err
     assert main(["train", "digits-features", "--data", source, "--out", str(tmp_path / "features")]) == 2
-    assert "leave --data out" in capsys.readouterr().err
+    assert "leave out --data" in capsys.readouterr().err
 
 
 def test_discrete_models_are_refused(tmp_path: Path) -> None:

@@ -1,57 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded extractor ``digits-features``, and the library torch-fidelity with it registered."""
+"""The library torch-fidelity, with the extractor ``digits-features`` registered."""
 
 from __future__ import annotations
 
 import sys
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from scoresde_fast.errors import require_packages
-from scoresde_fast.networks import FeatureNet
+from scoresde_fast.evaluation.digits_features import (
+    DIGITS_FEATURES,
+    DIGITS_SHAPE,
+    digits_network,
+    require_digits_shape,
+)
 
-DIGITS_FEATURES = "digits-features"
-DIGITS_SHAPE = (3, 16, 16)
-WEIGHTS = Path(__file__).resolve().parent.parent / "embedded" / DIGITS_FEATURES / "features.safetensors"
 DETECTION_OPERATORS = ("nms", "qnms")
 
 
-@torch.inference_mode()
-def extract_features(images: Tensor, batch_size: int = 256) -> Tensor:
-    """Features of ``digits-features``: (N, 3, 16, 16) in [0, 1] -> (N, 64) float64.
-
-    Raises:
-        ValueError: the images have another shape.
-    """
-    _require_digits_shape(images)
-    batches = images.cpu().float().split(batch_size)
-    return torch.cat([_shared_network().features(batch) for batch in batches]).double()
-
-
-def _digits_network() -> FeatureNet:
-    network = FeatureNet()
-    network.load_state_dict(load_file(WEIGHTS))
-    return network.eval()
-
-
-_shared_network = cache(_digits_network)
-
-
-def _require_digits_shape(images: Tensor) -> None:
-    if tuple(images.shape[1:]) != DIGITS_SHAPE:
-        raise ValueError(f"images have the shape {tuple(images.shape[1:])}; digits-features takes {DIGITS_SHAPE}")
-
-
 @cache
-def torch_fidelity() -> ModuleType:
-    """Return the library torch-fidelity, with ``digits-features`` among its extractors.
+def load_torch_fidelity() -> ModuleType:
+    """Import torch-fidelity, and register ``digits-features``.
 
     Raises:
         MissingPackageError: torch-fidelity or torchvision is not installed.
@@ -63,9 +37,10 @@ def torch_fidelity() -> ModuleType:
 
 
 def _import_library() -> ModuleType:
-    """Import torch-fidelity, which imports torchvision; beside a torch of another build that lacks its operators.
+    """Import torch-fidelity, which imports torchvision.
 
-    Nothing here uses them: they are for object detection. If they are missing, their schemas are declared instead.
+    A torchvision built for another build of torch fails to import, because its detection operators are not registered.
+    Nothing here uses them, so their schemas are declared instead.
     """
     try:
         import_module("torchvision")
@@ -75,26 +50,26 @@ def _import_library() -> ModuleType:
         for name in DETECTION_OPERATORS:
             _schemas().define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # left over from the failed import
+            del sys.modules[name]  # partly initialised by the failed import
     return import_module("torch_fidelity")
 
 
 @cache
 def _schemas() -> torch.library.Library:
-    """Return the library of the schemas; the cache keeps it alive, because they are deleted with it."""
+    """Return the library that declares the schemas; the cache keeps it alive, and with it the schemas."""
     return torch.library.Library("torchvision", "DEF")
 
 
 def _digits_extractor(base: type[Any]) -> type[Any]:
     class DigitsExtractor(base):
-        """``digits-features``: layers "64" (features) and "logits", of (B, 3, 16, 16) uint8 images."""
+        """Extractor of the layers "64" (features) and "logits" from images (B, 3, 16, 16) uint8."""
 
         def __init__(self, name: str, features_list: list[str], **kwargs: object) -> None:
             super().__init__(name, features_list)
-            self.network = _digits_network()
+            self.network = digits_network()
 
         def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-            _require_digits_shape(images)
+            require_digits_shape(images)
             features = self.network.features(images.float() / 255)
             layers = {"64": features, "logits": self.network.classifier(features)}
             return tuple(layers[name] for name in self.features_list)

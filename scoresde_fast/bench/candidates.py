@@ -21,7 +21,7 @@ from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.devices import Precision
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.flow.options import ADAPTIVE
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
@@ -212,7 +212,7 @@ def fixed_step(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Can
     sde = model.sde
     for grid in options.grids:
         if grid not in GRIDS:
-            raise ValueError(unknown("time grid", grid, GRIDS))
+            raise ValueError(unknown_message("time grid", grid, GRIDS))
     grids = options.grids or tuple(GRIDS)
     suited = SUITED_GRIDS[sde.name] if SUITED_GRIDS[sde.name] in grids else grids[0]
     for name in _wanted(sde, options):
@@ -337,7 +337,7 @@ def _wanted(sde: SDE, options: ComparisonOptions) -> list[str]:
     known = [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]
     for name in asked:
         if name not in known:
-            raise ValueError(unknown("solver", name, [*known, *ADAPTIVE]))
+            raise ValueError(unknown_message("solver", name, [*known, *ADAPTIVE]))
     named = [name if name in fitting else find_solver(name, sde).name for name in asked]
     return list(dict.fromkeys(named)) if options.solvers else fitting
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import torch
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 Auto = Literal["auto"]
 WITHOUT_CUDA = "this torch is built without CUDA"
@@ -82,7 +82,7 @@ def choose_precision(precision: str, device: torch.device) -> Precision:
         ValueError: the precision is unknown, or the device lacks it.
     """
     if precision not in get_args(Precision):
-        raise ValueError(unknown("precision", precision, get_args(Precision)))
+        raise ValueError(unknown_message("precision", precision, get_args(Precision)))
     missing = {name: why for name in MIN_CAPABILITY if (why := _refusal(name, device))}
     if precision in missing:
         there = [name for name in get_args(Precision) if name not in missing]

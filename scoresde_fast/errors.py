@@ -18,7 +18,7 @@ class MissingPackageError(ModuleNotFoundError, ValueError):
     """An optional package is not installed."""
 
 
-def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
+def unknown_message(kind: str, value: object, allowed: Iterable[str]) -> str:
     """Return the error message for a name not in ``allowed``, with the closest name and all allowed names."""
     names = sorted(allowed)
     closest = _closest(str(value), names)

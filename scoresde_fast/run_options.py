@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from typing import Any, Literal, TypeVar
 
-from scoresde_fast.errors import RENAMED, unknown
+from scoresde_fast.errors import RENAMED, unknown_message
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -72,7 +72,7 @@ def split_options(options: Mapping[str, Any], known: Iterable[str]) -> tuple[dic
         if RENAMED.get(name) in known:
             raise TypeError(f"option {name!r} is now called {RENAMED[name]!r}")
         if name not in known:
-            raise TypeError(unknown("option", name, known))
+            raise TypeError(unknown_message("option", name, known))
     given = {name: value for name, value in options.items() if value is not None}
     run = RunOptions(**{name: value for name, value in given.items() if name in of_run})
     return {name: value for name, value in given.items() if name not in of_run}, run

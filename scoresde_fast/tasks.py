@@ -19,7 +19,7 @@ from scoresde_fast.conditions.operators import Gray, LinearOperator, Mask
 from scoresde_fast.conditions.operators.mask import whole_mask
 from scoresde_fast.conditions.projection import Projection
 from scoresde_fast.conditions.seeds import SeedAssignment
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.loop.condition import Condition, Conditions, as_conditions
 from scoresde_fast.loop.run_monitor import OnStep
@@ -328,7 +328,7 @@ def restoration(
     """Return the sampler of `restore`, with its arguments and errors."""
     seeds = task_seeds(len(measured), seeds, samples)
     if method not in get_args(RestorationMethod):
-        raise ValueError(unknown("method", method, get_args(RestorationMethod)))
+        raise ValueError(unknown_message("method", method, get_args(RestorationMethod)))
     condition: Condition = (
         PiGDM(operator, measured, noise=noise, scale=scale, seeds=seeds)
         if method == "pigdm"
@@ -379,7 +379,7 @@ def _task_sampler(
 def _guides(method: CompletionMethod, original: bool) -> bool:
     """Return whether the method guides unknown pixels; raises ``ValueError`` for an unknown or unfitting method."""
     if method not in get_args(CompletionMethod):
-        raise ValueError(unknown("method", method, get_args(CompletionMethod)))
+        raise ValueError(unknown_message("method", method, get_args(CompletionMethod)))
     if original and method != "projection":
         raise ValueError(f"original=True is the original's projection; leave out method={method!r}")
     return method == "pigdm"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.devices import Precision
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.flow.options import ADAPTIVE
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
@@ -225,7 +225,7 @@ def fixed_step(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Can
     sde = model.sde
     for grid in options.grids:
         if grid not in GRIDS:
-            raise ValueError(unknown("time grid", grid, GRIDS))
+            raise ValueError(unknown_message("time grid", grid, GRIDS))
     grids = options.grids or tuple(GRIDS)
     suited_grid = SUITED_GRIDS[sde.name] if SUITED_GRIDS[sde.name] in grids else grids[0]
     for name in _selected_solvers(sde, options):
@@ -263,7 +263,7 @@ def _selected_solvers(sde: SDE, options: ComparisonOptions) -> list[str]:
     registered = [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]
     for name in selected:
         if name not in registered:
-            raise ValueError(unknown("solver", name, [*registered, *ADAPTIVE]))
+            raise ValueError(unknown_message("solver", name, [*registered, *ADAPTIVE]))
     canonical = [name if name in defined else find_solver(name, sde).name for name in selected]
     return list(dict.fromkeys(canonical)) if options.solvers else defined
 

@@ -45,7 +45,7 @@ from scoresde_fast.checkpoints.loading import embedded_names, load
 from scoresde_fast.data import digits
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.devices import usable_device
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.model import ScoreFunction
@@ -168,7 +168,7 @@ def _load_model(name: str) -> ScoreFunction:
     if name in MIXTURES:
         return mixture(name)
     if name not in embedded_names() and not Path(name).exists():
-        raise ValueError(unknown("model", name, [*MIXTURES, *embedded_names()]))
+        raise ValueError(unknown_message("model", name, [*MIXTURES, *embedded_names()]))
     model = load(name)
     if not model.is_image or model.image_shape != IMAGE_SHAPE:
         raise ValueError(

@@ -18,7 +18,7 @@ from scoresde_fast.bench.results import Share
 from scoresde_fast.checkpoints import load
 from scoresde_fast.checkpoints.loading import embedded_names
 from scoresde_fast.configs import ConfigLike, load_config, preset_names
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.model import ScoreFunction, ScoreModel, create
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.solvers import SolverOptions, StepTable
@@ -98,7 +98,7 @@ def require_names(names: Sequence[str]) -> None:
     networks = [*embedded_names(), *preset_names()]
     for name in names:
         if name not in networks:
-            raise ValueError(unknown("network", name, networks))
+            raise ValueError(unknown_message("network", name, networks))
 
 
 def measured_model(name: str) -> ScoreModel:

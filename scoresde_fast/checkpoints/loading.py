@@ -10,7 +10,7 @@ from scoresde_fast.checkpoints.official import copy_official, read_official
 from scoresde_fast.checkpoints.weights import fitting_presets
 from scoresde_fast.classifier import Classifier
 from scoresde_fast.configs import ConfigLike, load_config, preset_names
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.model import ScoreModel
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
@@ -70,7 +70,9 @@ def load_classifier(path_or_name: str | Path) -> Classifier:
         return folder.load_saved_classifier(path, path_or_name)
     if _is_path(path_or_name):
         raise FileNotFoundError(f"the classifier's folder {str(path_or_name)!r} does not exist")
-    raise ValueError(unknown("classifier", path_or_name, embedded_classifiers()) + ", or give the path of a folder")
+    raise ValueError(
+        unknown_message("classifier", path_or_name, embedded_classifiers()) + ", or give the path of a folder"
+    )
 
 
 def convert(path: str | Path, out: str | Path, config: ConfigLike | None = None, ema: bool = True) -> None:
@@ -107,7 +109,9 @@ def _not_found(path_or_name: str | Path) -> Exception:
         )
     if _is_path(path_or_name):
         return FileNotFoundError(f"the checkpoint file or folder {str(path_or_name)!r} does not exist")
-    return ValueError(unknown("model", path_or_name, embedded_names()) + ", or give the path of a folder or checkpoint")
+    return ValueError(
+        unknown_message("model", path_or_name, embedded_names()) + ", or give the path of a folder or checkpoint"
+    )
 
 
 def _is_path(path_or_name: str | Path) -> bool:

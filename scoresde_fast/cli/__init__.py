@@ -21,7 +21,7 @@ from scoresde_fast.cli.models import Convert, Train
 from scoresde_fast.cli.probability_flow import Decode, Encode, Interpolate, Likelihood
 from scoresde_fast.cli.sample import Sample
 from scoresde_fast.cli.verify import Verify
-from scoresde_fast.errors import RENAMED, unknown
+from scoresde_fast.errors import RENAMED, unknown_message
 
 PROGRAM = "scoresde-fast"
 PARSING = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM} {__version__}")
         return 0
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        print(f"{PROGRAM}: {unknown('command', arguments[0], COMMANDS)}", file=sys.stderr)
+        print(f"{PROGRAM}: {unknown_message('command', arguments[0], COMMANDS)}", file=sys.stderr)
         return 2
     for former, option in RENAMED.items():
         if {f"--{former}", f"--no-{former}"} & {*arguments}:

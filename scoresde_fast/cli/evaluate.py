@@ -173,13 +173,15 @@ def _check_source_name(source: str) -> None:
     """Raise ValueError with a suggestion if ``source`` is no path and the name of no model or data set."""
     from scoresde_fast.checkpoints import embedded_names
     from scoresde_fast.data import DATASETS
-    from scoresde_fast.errors import unknown
+    from scoresde_fast.errors import unknown_message
 
     name = source.partition(":")[0].partition("@")[0]
     path = Path(source)
     if not (name in DATASETS or path.exists() or path.suffix or len(path.parts) > 1):
         names = [*embedded_names(), *DATASETS]
-        raise ValueError(unknown("model or data set", name, names) + ", or give a folder or an archive of images")
+        raise ValueError(
+            unknown_message("model or data set", name, names) + ", or give a folder or an archive of images"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

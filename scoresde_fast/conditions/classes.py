@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scoresde_fast.classifier import Classifier
 from scoresde_fast.conditions.seeds import SeedAssignment
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.loop.condition import Data, RunContext, row_table
 
@@ -154,7 +154,7 @@ def label_of(value: int | str, classes: Sequence[str]) -> int:
         return classes.index(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(classes):
         return value
-    raise ValueError(unknown("class", str(value), classes))
+    raise ValueError(unknown_message("class", str(value), classes))
 
 
 def parse_classes(text: str, known: Sequence[str]) -> list[int]:

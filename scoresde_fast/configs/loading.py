@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scoresde_fast.configs.schema import Config
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 ConfigLike = str | Path | Mapping[str, Any] | Config
 
@@ -41,7 +41,7 @@ def load_config(config: ConfigLike) -> Config:
         if config in _presets():
             return Config.from_dict(_presets()[config])
         if not config.endswith(".json"):
-            raise ValueError(unknown("preset", config, preset_names()) + ", or give the path of a .json file")
+            raise ValueError(unknown_message("preset", config, preset_names()) + ", or give the path of a .json file")
     path = Path(config)
     try:
         return load_config(read_json(path))
@@ -155,12 +155,12 @@ def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "sampling": {}, "cld": {}}
     if flat["sde"] not in FLAT_SDES:
-        raise ValueError(unknown("sde of a flat configuration", flat["sde"], FLAT_SDES))
+        raise ValueError(unknown_message("sde of a flat configuration", flat["sde"], FLAT_SDES))
     for option, value in flat.items():
         if option in FLAT_IGNORED:
             continue
         if option not in FLAT_OPTIONS:
-            raise ValueError(unknown("option of a flat configuration", option, FLAT_OPTIONS))
+            raise ValueError(unknown_message("option of a flat configuration", option, FLAT_OPTIONS))
         section, name = FLAT_OPTIONS[option].split(".")
         sections.setdefault(section, {})[name] = _translate(option, value)
     model, data, sampling = sections["model"], sections["data"], sections["sampling"]

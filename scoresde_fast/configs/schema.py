@@ -10,7 +10,7 @@ from itertools import pairwise
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 Section = TypeVar("Section")
 SDEName = Literal["vesde", "vpsde", "subvpsde", "cld"]
@@ -279,7 +279,7 @@ class Config:
         sections = get_type_hints(cls)
         for name in options:
             if name not in sections and name not in IGNORED[""]:
-                raise ValueError(unknown("section of a configuration", name, sections))
+                raise ValueError(unknown_message("section of a configuration", name, sections))
         return cls(**{name: read_section(name, section, options.get(name, {})) for name, section in sections.items()})
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -300,7 +300,7 @@ def read_section(section: str, cls: type[Section], options: Any) -> Section:
     ignored = IGNORED.get(section, frozenset())
     for name in options:
         if name not in hints and name not in ignored:
-            raise ValueError(unknown(f"option of section {section!r}", name, hints))
+            raise ValueError(unknown_message(f"option of section {section!r}", name, hints))
     for option in fields(cls):  # type: ignore[arg-type]
         if option.default is MISSING and option.name not in options:
             choices = get_args(hints[option.name]) if get_origin(hints[option.name]) is Literal else ()
@@ -320,7 +320,7 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         return None if value is None else _checked(name, get_args(kind)[0], value)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ValueError(unknown(name, value, get_args(kind)))
+            raise ValueError(unknown_message(name, value, get_args(kind)))
         return value
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):

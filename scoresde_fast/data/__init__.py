@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scoresde_fast.data.digits import digits
 from scoresde_fast.data.toy import diamond, swiss_roll
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 DATASETS: dict[str, Callable[[str], tuple[Tensor, Tensor]]] = {
     "diamond": diamond,
@@ -27,7 +27,7 @@ def load_dataset(name: str, split: str = "all") -> tuple[Tensor, Tensor]:
         ValueError: the data set or the split is unknown.
     """
     if name not in DATASETS:
-        raise ValueError(unknown("data set", name, DATASETS))
+        raise ValueError(unknown_message("data set", name, DATASETS))
     return DATASETS[name](split)
 
 

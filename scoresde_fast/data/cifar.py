@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.data.items import Images, Item, reading
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
@@ -52,7 +52,7 @@ def open_cifar(path: Path, split: str, size: int | None, *, trust_pickle: bool =
             than arrays, lists and texts.
     """
     if split not in SPLITS:
-        raise ValueError(unknown("split of CIFAR-10", split, SPLITS))
+        raise ValueError(unknown_message("split of CIFAR-10", split, SPLITS))
 
     def files() -> Generator[tuple[str, Pixels, list[int]], None, None]:
         for file, raw in _files(path, SPLITS[split]):

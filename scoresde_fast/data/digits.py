@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scoresde_fast.errors import require_packages, unknown
+from scoresde_fast.errors import require_packages, unknown_message
 
 CLASSES = 10
 SIZE = 16
@@ -60,6 +60,6 @@ def in_split(split: str, rank: Tensor) -> Tensor:
         ValueError: the split is unknown.
     """
     if split not in SPLITS:
-        raise ValueError(unknown("split", split, SPLITS))
+        raise ValueError(unknown_message("split", split, SPLITS))
     held_out = rank % HELD_OUT_EVERY == 0
     return {"all": torch.ones_like(held_out), "test": held_out, "train": ~held_out}[split]

@@ -13,7 +13,7 @@ from scoresde_fast.data.arrays import open_npy, open_npz
 from scoresde_fast.data.image_files import is_shard_pattern, open_folder, open_shards, open_zip
 from scoresde_fast.data.items import ImageBatch, Images, Item
 from scoresde_fast.data.official import SETS, is_official, open_official, open_set
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 FORMATS: dict[str, Callable[[Path, int | None], Images]] = {
     ".npy": open_npy,
@@ -81,7 +81,7 @@ def check_exists(path: Path, name: str) -> None:
         return
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"there is no file and no folder {name!r}")
-    choice = unknown("data set", name.partition(":")[0], [*DATASETS, *SETS])
+    choice = unknown_message("data set", name.partition(":")[0], [*DATASETS, *SETS])
     raise ValueError(f"{choice}, or name a folder of images or an archive")
 
 

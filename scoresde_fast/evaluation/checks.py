@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.evaluation.extractors import INCEPTION, Extractor
 from scoresde_fast.evaluation.metrics import METRICS, MetricSettings
 from scoresde_fast.evaluation.reference import NamedReference, Reference
@@ -32,7 +32,7 @@ def choose_metrics(requested: Sequence[str] | None, reference: NamedReference, c
         return [name for name, metric in METRICS.items() if reference.has_features or not metric.needs_features]
     for name in requested:
         if name not in METRICS:
-            raise ValueError(unknown("metric", name, METRICS))
+            raise ValueError(unknown_message("metric", name, METRICS))
         if METRICS[name].needs_reference and reference.name is None:
             raise ValueError(f"the metric {name!r} compares with a reference; give --reference, images or statistics")
         if METRICS[name].needs_features and not reference.has_features:

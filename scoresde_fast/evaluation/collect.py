@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from scoresde_fast.data.items import ImageBatch
 from scoresde_fast.data.sources import ImageSource
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.evaluation.extractors import Extractor
 from scoresde_fast.evaluation.frechet import FeatureMoments
 from scoresde_fast.generate.pixels import ROUNDINGS, to_uint8
@@ -86,7 +86,7 @@ class SampledImages:
         self, sampler: Sampler, shape: tuple[int, int, int], seeds: Sequence[int], rounding: str = "floor"
     ) -> None:
         if rounding not in ROUNDINGS:
-            raise ValueError(unknown("rounding", rounding, ROUNDINGS))
+            raise ValueError(unknown_message("rounding", rounding, ROUNDINGS))
         self.sampler, self.shape, self.seeds, self.rounding = sampler, shape, seeds, rounding
 
     @property

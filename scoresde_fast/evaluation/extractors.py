@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from scoresde_fast.devices import usable_device
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.evaluation.digits_features import DIGITS_FEATURES, DIGITS_SHAPE
 from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 from scoresde_fast.fingerprint import weights_sha256
@@ -101,7 +101,7 @@ def load_extractor(
     fidelity = load_torch_fidelity()
     registry = fidelity.registry.FEATURE_EXTRACTORS_REGISTRY
     if name not in registry:
-        raise ValueError(unknown("extractor", name, registry))
+        raise ValueError(unknown_message("extractor", name, registry))
     if name.startswith(CODE_FROM_HUB):
         raise ValueError(f"{name} is code that torch hub downloads and runs, which is not supported; choose another")
     device = usable_device(device)

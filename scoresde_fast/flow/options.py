@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.sdes import CLDSDE, SDE
 from scoresde_fast.solvers.options import Norm, require_norm
 
@@ -117,7 +117,7 @@ class Probes:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ProbeKind):
-            raise ValueError(unknown("kind of probe", self.kind, get_args(ProbeKind)))
+            raise ValueError(unknown_message("kind of probe", self.kind, get_args(ProbeKind)))
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
             raise ValueError(f"the number of probes is {self.count!r}; it must be a whole number of at least 1")
         if self.kind == "exact" and self.count > 1:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.data.codecs import encode_png
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.manifest import (
     DamagedManifestError,
@@ -102,7 +102,7 @@ def generate(
     if batch_size < 1:
         raise ValueError(f"batch size {batch_size} makes no images; it is at least 1")
     if rounding not in ROUNDINGS:
-        raise ValueError(unknown("rounding", rounding, ROUNDINGS))
+        raise ValueError(unknown_message("rounding", rounding, ROUNDINGS))
     shard = Shard.of_process() if shard is None else shard
     configuration = {
         "format": store.format,

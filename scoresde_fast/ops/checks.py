@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.ops.step_table import DeviceTable
 
 NETWORK_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -94,7 +94,7 @@ def require_groups(groups: int, x: Tensor) -> None:
 def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError, with the nearest choice, unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise ValueError(unknown(name, value, choices))
+        raise ValueError(unknown_message(name, value, choices))
 
 
 def require_unsigned(name: str, value: int, bits: int) -> None:

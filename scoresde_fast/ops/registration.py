@@ -22,7 +22,7 @@ from torch.library import Library
 
 from scoresde_fast import _extension
 from scoresde_fast.devices import WITHOUT_CUDA
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 VARIABLE = "SCORESDE_FAST_BACKEND"
 BACKENDS = ("auto", "reference", "triton", "cuda", "cpu")
@@ -105,7 +105,7 @@ class Operation:
         name = backend or os.environ.get(VARIABLE) or "auto"
         kind, reference = torch.device(device).type, Backend(self.reference, ())
         if name not in BACKENDS:
-            raise ValueError(unknown("backend", name, BACKENDS))
+            raise ValueError(unknown_message("backend", name, BACKENDS))
         if name == "reference" or (backend is None and name not in ("auto", *self.backends)):
             return reference
         if name == "auto":

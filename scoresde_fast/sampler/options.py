@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.model import ScoreFunction, ScoreModel
 from scoresde_fast.run_options import names
@@ -50,7 +50,7 @@ def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions
     own = _own(model)
     if solver is not None:
         if solver not in (known := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
-            raise ValueError(unknown("solver", solver, [*known, *ADAPTIVE]))
+            raise ValueError(unknown_message("solver", solver, [*known, *ADAPTIVE]))
         # The configuration's corrector and order belong to its own predictor.
         own = {name: value for name, value in own.items() if name not in ("corrector", "order")}
     return SolverOptions(**{**own, **given})

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.sdes.base import SDE, Array, Observation, ScoreMap, Time, as_times
 from scoresde_fast.sdes.linalg import cholesky, exponential
 
@@ -88,7 +88,7 @@ class CLDSDE(SDE):
         if not (self.numerical_eps >= 0 and math.isfinite(self.numerical_eps)):
             raise ValueError(f"numerical_eps is {self.numerical_eps}; it must be a finite number, 0 or greater")
         if self.objective not in get_args(Objective):
-            raise ValueError(unknown("objective", self.objective, get_args(Objective)))
+            raise ValueError(unknown_message("objective", self.objective, get_args(Objective)))
 
     @property
     def mass(self) -> float:

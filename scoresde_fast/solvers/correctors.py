@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.sdes import CLDSDE, IMAGE_SDES, SDE, Array, ScalarSDE
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.table import AnyRow, PairRow, Row
@@ -83,7 +83,7 @@ def with_corrector(
         ValueError: the name is unknown, the corrector is not defined on ``sde``, or ``steps`` or ``snr`` is too small.
     """
     if name not in CORRECTORS:
-        raise ValueError(unknown("corrector", name, [*CORRECTORS, "none"]))
+        raise ValueError(unknown_message("corrector", name, [*CORRECTORS, "none"]))
     if not isinstance(sde, CORRECTORS[name].sdes):
         fitting = " or ".join(repr(other) for other, entry in CORRECTORS.items() if isinstance(sde, entry.sdes))
         raise ValueError(f"corrector {name!r} is not defined on the SDE {sde.name!r}; choose {fitting}, or 'none'")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.sdes import SDE, Array, Discretisation, ScalarSDE
 from scoresde_fast.sdes.base import table_index, table_times
 from scoresde_fast.solvers.noise_schedule import invert, time_of
@@ -120,7 +120,7 @@ def make_grid(
         ValueError: the name is unknown, ``steps`` is below 1 or too small for ``through``, or ``eps`` is not in (0, T).
     """
     if name not in GRIDS:
-        raise ValueError(unknown("time grid", name, GRIDS))
+        raise ValueError(unknown_message("time grid", name, GRIDS))
     require_steps(steps)
     if not 0 < eps < sde.T:
         raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
 
 PREDICTOR_CORRECTOR = "pc"
@@ -97,4 +97,4 @@ class SolverOptions:
 def require_norm(name: str, norm: str) -> None:
     """Raise ``ValueError`` unless the option ``name`` is a `Norm`."""
     if norm not in get_args(Norm):
-        raise ValueError(unknown(name, norm, get_args(Norm)))
+        raise ValueError(unknown_message(name, norm, get_args(Norm)))

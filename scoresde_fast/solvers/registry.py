@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scoresde_fast.errors import RENAMED, unknown
+from scoresde_fast.errors import RENAMED, unknown_message
 from scoresde_fast.sdes import IMAGE_SDES, SDE, ScalarSDE
 from scoresde_fast.solvers.correctors import with_corrector
 from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
@@ -120,7 +120,7 @@ def find_solver(name: str, sde: SDE, *, probability_flow: bool = False) -> Solve
     """
     name = ALIASES.get(name, name)
     if name not in SOLVERS:
-        raise ValueError(unknown("solver", name, [*SOLVERS, *ALIASES, "pc"]))
+        raise ValueError(unknown_message("solver", name, [*SOLVERS, *ALIASES, "pc"]))
     entry = SOLVERS[name]
     if not isinstance(sde, entry.sdes):
         defined = ", ".join(repr(other.name) for other in entry.sdes)

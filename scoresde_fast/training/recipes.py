@@ -15,7 +15,7 @@ from scoresde_fast.classifier import ClassifierConfig
 from scoresde_fast.configs import Config, OptimConfig, load_config, preset_names
 from scoresde_fast.configs.loading import read_json
 from scoresde_fast.configs.schema import read_section, to_plain_dict
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 from scoresde_fast.model import build_sde
 from scoresde_fast.sdes import SDE, Array
 
@@ -51,7 +51,7 @@ def load_recipe(name: str) -> Config:
     if name.endswith(".json") or name in preset_names():
         return load_config(name)
     names = [*recipe_names(), *classifier_recipe_names(), *preset_names()]
-    raise ValueError(unknown("recipe", name, names) + ", or give a .json file")
+    raise ValueError(unknown_message("recipe", name, names) + ", or give a .json file")
 
 
 def load_classifier_recipe(name: str) -> ClassifierRecipe:
@@ -63,7 +63,9 @@ def load_classifier_recipe(name: str) -> ClassifierRecipe:
     """
     path = FOLDER / f"{name}.json" if name in classifier_recipe_names() else Path(name)
     if path.suffix != ".json":
-        raise ValueError(unknown("recipe of a classifier", name, classifier_recipe_names()) + ", or give a .json file")
+        raise ValueError(
+            unknown_message("recipe of a classifier", name, classifier_recipe_names()) + ", or give a .json file"
+        )
     try:
         return ClassifierRecipe.from_dict(read_json(path))
     except ValueError as error:
@@ -144,7 +146,7 @@ class ClassifierRecipe:
         """
         for name in options:
             if name not in SECTIONS:
-                raise ValueError(unknown("section of a classifier's recipe", name, SECTIONS))
+                raise ValueError(unknown_message("section of a classifier's recipe", name, SECTIONS))
         models = options.get("models")
         if not isinstance(models, list | tuple) or not models:
             raise ValueError(f"models is {models!r}; it must list the names of the models to guide")

@@ -11,7 +11,7 @@ from scoresde_fast.conditions.operators.gray import Gray
 from scoresde_fast.conditions.operators.mask import Mask
 from scoresde_fast.conditions.operators.separable import Blur, SuperResolution
 from scoresde_fast.data.images import read_mask
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 ParsedOperator = Blur | Gray | Mask | SuperResolution
 
@@ -61,7 +61,7 @@ def parse_operator(text: str, image_shape: Sequence[int]) -> ParsedOperator:
     name, _, values = text.partition(":")
     if name not in FORMS:
         usages = ", ".join(form.usage for form in FORMS.values())
-        raise ValueError(f"{unknown('operator', name, FORMS)}; they are written {usages}")
+        raise ValueError(f"{unknown_message('operator', name, FORMS)}; they are written {usages}")
     form = FORMS[name]
     try:
         parsed = form.parse(values)

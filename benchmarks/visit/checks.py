@@ -130,7 +130,6 @@ def _affine(errors: Errors, label: str, output: Tensor, pairs: bool, row: int) -
     """The first row has noise, the second every register, the third the state alone."""
     batch, channels, *size = output.shape
     ids = torch.arange(batch, device=common.DEVICE) + 2**35
-    step: Callable[..., Any] = affine_step.affine_step_pair if pairs else affine_step.affine_step
     table, whole = _table(PAIR_WIDTH if pairs else WIDTH), (batch, (1 + pairs) * channels, *size)
     registers = [torch.randn(shape, device=common.DEVICE) for shape in (whole, whole, (2, *whole))]
 
@@ -138,8 +137,10 @@ def _affine(errors: Errors, label: str, output: Tensor, pairs: bool, row: int) -
         state, saved, history = (register.to(wide, copy=True) for register in registers)
         options: dict[str, Any] = {} if row == 2 else {"sample_ids": ids}
         options |= {"saved": saved, "history": history, "earlier": 2} if row == 1 else {}
-        step(state, table, row, network_output=output, run_seed=SEED, precise=True, implementation=implementation,
-             **options)  # fmt: skip
+        affine_step.affine_step(
+            state, table, row, network_output=output, pairs=pairs, run_seed=SEED, precise=True,
+            implementation=implementation, **options,
+        )  # fmt: skip
         return state, saved, history
 
     _compare(errors, "affine_step_pair" if pairs else "affine_step", label, run)

@@ -108,7 +108,7 @@ def test_without_the_extension_there_are_samples(
     ("version", "why"),
     [
         (None, "Triton is not installed: pip install 'triton>=3.6,<4.0' (on Linux)"),
-        ("3.5.1", "Triton 3.5.1 is not supported; the kernels need 3.6 or newer, below 4.0: pip install"),
+        ("3.5.1", "Triton 3.5.1 is not supported; the kernels need >=3.6,<4.0: pip install"),
         ("4.0.0", "Triton 4.0.0 is not supported"),
         ("3.6.0", ""),
         ("3.12.0+git1", ""),

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations ``affine_step`` and ``affine_step_pair``: every backend against float64, and refusals."""
+"""The operations ``affine_step`` and ``affine_step_pair``: every backend against float64, and rejected arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.ops.affine_step import affine_step, affine_step_pair, operation, pair_operation
+from scoresde_fast.ops.affine_step import affine_step, operation, pair_operation
 from scoresde_fast.ops.registration import Operation
 from scoresde_fast.ops.step_table import COLUMNS, PAIR_COLUMNS, PAIR_WIDTH, WIDTH, DeviceTable
 from scoresde_fast.rng import standard_normals
@@ -34,27 +33,26 @@ class Kind:
     """One of the two operations: on states, or on pairs with twice the channels."""
 
     operation: Operation
-    step: Callable[..., None]
     width: int
-    halves: int
+    pairs: bool
 
     def registers(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Registers:
-        return Registers.random((self.halves * shape[0], *shape[1:]), shape, dtype)
+        return Registers.random(((1 + self.pairs) * shape[0], *shape[1:]), shape, dtype)
 
     def take(self, registers: Registers, backend: str, row: int, **options: Any) -> list[Tensor]:
-        """The registers after one step; ``options`` that are True stand for the register of that name."""
-        given = {"network_output": registers.output, "saved": registers.saved, "history": registers.history}
-        given = {name: value for name, value in given.items() if options.pop(name, False)}
+        """Return the registers after one step; an option that is True passes the register of its name."""
+        optional = {"network_output": registers.output, "saved": registers.saved, "history": registers.history}
+        passed = {name: value for name, value in optional.items() if options.pop(name, False)}
         ids = SAMPLE_IDS if options.pop("noise", False) else None
-        self.step(
-            registers.state, random_table(self.width), row, sample_ids=ids, run_seed=RUN_SEED, **given, **options,
-            implementation=self.operation.choose("cpu", backend),
+        affine_step(
+            registers.state, random_table(self.width), row, sample_ids=ids, run_seed=RUN_SEED, pairs=self.pairs,
+            **passed, **options, implementation=self.operation.choose("cpu", backend),
         )  # fmt: skip
         return registers.changed()
 
 
-PLAIN = Kind(operation, affine_step, WIDTH, 1)
-PAIR = Kind(pair_operation, affine_step_pair, PAIR_WIDTH, 2)
+PLAIN = Kind(operation, WIDTH, pairs=False)
+PAIR = Kind(pair_operation, PAIR_WIDTH, pairs=True)
 KINDS = [
     pytest.param(kind, backend.values[0], marks=backend.marks, id=f"{name}-{backend.id}")
     for name, kind in {"plain": PLAIN, "pair": PAIR}.items()
@@ -212,7 +210,7 @@ X, T = torch.zeros(2, 4, 3), random_table(WIDTH)
         (ValueError, "row -1 is outside", X, {"row": -1}),
         (ValueError, "row 5 is outside", X, {"row": 2, "counter": torch.tensor([3])}),
         (TypeError, "sample_ids is int32; it must be int64", X, {"sample_ids": torch.zeros(2, dtype=torch.int32)}),
-        (ValueError, r"sample_ids have shape \(3,\); one id a sample is \(2,\)", X, {"sample_ids": SAMPLE_IDS}),
+        (ValueError, r"sample_ids has shape \(3,\); it must be \(2,\), one per sample", X, {"sample_ids": SAMPLE_IDS}),
         (ValueError, r"run seed -1 is out of range", X, {"run_seed": -1}),
     ],
 )
@@ -227,9 +225,9 @@ def test_bad_tables_and_pairs() -> None:
     with pytest.raises(ValueError, match=r"coefficients have shape \(4, 31\); for this step they must be \(rows, 10\)"):
         affine_step(X, random_table(PAIR_WIDTH))
     with pytest.raises(ValueError, match=r"state has shape \(2, 3\); a pair is \(B, 2C, ...\)"):
-        affine_step_pair(torch.zeros(2, 3), random_table(PAIR_WIDTH))
+        affine_step(torch.zeros(2, 3), random_table(PAIR_WIDTH), pairs=True)
     with pytest.raises(ValueError, match=r"network_output has shape \(2, 4, 3\); it must have half of state's"):
-        affine_step_pair(X, random_table(PAIR_WIDTH), network_output=X)
+        affine_step(X, random_table(PAIR_WIDTH), network_output=X, pairs=True)
 
 
 def test_a_missing_backend_says_why() -> None:

@@ -216,7 +216,7 @@ def test_empty(direction: str, shape: tuple[int, ...], backend: str) -> None:
         ((torch.ones(1, 2, 4, 4)[..., ::2], TAPS, "up"), ValueError, "must be contiguous or channels_last"),
         ((torch.ones(1, 1, 4, 5), TAPS, "down"), ValueError, r"\(1, 1, 4, 5\); only even heights and widths"),
         ((torch.ones(1, 1, 4, 4), TAPS, "upp"), ValueError, "unknown direction 'upp' - did you mean 'up'"),
-        ((torch.ones(1, 1, 4, 4), [1.0], "up"), ValueError, r"taps \(1.0,\) are 1; a filter has 2 to 12"),
+        ((torch.ones(1, 1, 4, 4), [1.0], "up"), ValueError, r"taps \(1.0,\) has 1 values; a filter has 2 to 12"),
         ((torch.ones(1, 1, 4, 4), [1.0] * 13, "up"), ValueError, "are 13; a filter has 2 to 12"),
         ((torch.ones(1, 1, 4, 4), [1.0, -1.0], "up"), ValueError, "sum to 0 and cannot be normalised"),
     ],
@@ -230,5 +230,5 @@ def test_refusals(arguments: tuple[torch.Tensor, list[float], str], error: type[
 
 def test_offset_outside_the_filter() -> None:
     """An offset that would read only zeros is refused."""
-    with pytest.raises(ValueError, match="offset 4 is outside the filter; with 4 taps it is 0 to 3"):
+    with pytest.raises(ValueError, match="offset 4 is outside the filter; with 4 taps it must be 0 to 3"):
         fir_resample(torch.ones(1, 1, 4, 4), TAPS, "up", offset=4)

@@ -164,10 +164,10 @@ X, NORMS = torch.zeros(3, 4), torch.ones(3, 2)
     [
         (TypeError, "state is float16; it must be float32 or float64", {"state": X.half()}),
         (ValueError, r"network_output has shape \(3, 5\)", {"network_output": torch.zeros(3, 5)}),
-        (ValueError, r"norms have shape \(3,\); langevin_norms gives \(3, 2\)", {"norms": torch.ones(3)}),
+        (ValueError, r"norms has shape \(3,\); langevin_norms returns \(3, 2\)", {"norms": torch.ones(3)}),
         (ValueError, "row 9 is outside the step table", {"row": 9}),
         (ValueError, "unknown norm 'samples' - did you mean 'sample'", {"norm": "samples"}),
-        (ValueError, r"one id a sample is \(3,\)", {"sample_ids": SAMPLE_IDS[:2]}),
+        (ValueError, r"it must be \(3,\), one per sample", {"sample_ids": SAMPLE_IDS[:2]}),
         (ValueError, "run seed 18446744073709551616 is out of range", {"run_seed": 2**64}),
     ],
 )

@@ -195,7 +195,7 @@ def refused(**change: Any) -> None:
         (ValueError, r"known has shape \(3, 3, 4, 10\); it must hold the means over equal blocks",
          {"known": torch.zeros(3, 3, 4, 10), "mask": torch.zeros(3, 3, 4, 10) > 0}),
         (ValueError, r"known has shape \(3, 3, 6, 10\).* of pairs", {"pairs": True}),
-        (ValueError, r"sample_ids have shape \(2,\); one id a sample is \(3,\)", {"sample_ids": SAMPLE_IDS[:2]}),
+        (ValueError, r"sample_ids has shape \(2,\); it must be \(3,\), one per sample", {"sample_ids": SAMPLE_IDS[:2]}),
         (ValueError, r"coefficients have shape \(4, 10\); .* must be \(rows, 5\)", {"table": random_table(WIDTH)}),
         (ValueError, "row 4 is outside the step table", {"row": 4}),
         (ValueError, "run seed -1 is out of range", {"run_seed": -1}),

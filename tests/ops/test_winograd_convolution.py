@@ -217,7 +217,7 @@ class TestRefusals:
             winograd_weight(torch.zeros(16, 8, 1, 1))
         with pytest.raises(ValueError, match="weight requires a gradient; winograd_convolution has gradients of x"):
             winograd_convolution(self.x, self.u.clone().requires_grad_())
-        with pytest.raises(ValueError, match=r"shape \(16, 8, 3, 3\); make it with winograd_weight"):
+        with pytest.raises(ValueError, match=r"shape \(16, 8, 3, 3\); it must be .* from winograd_weight"):
             winograd_convolution(self.x, torch.zeros(16, 8, 3, 3))
 
     def test_images(self) -> None:

@@ -98,7 +98,7 @@ WIDTH, PAIR_WIDTH, LEVEL_WIDTH, DOT_WIDTH = len(COLUMNS), PAIR_COLUMNS.derive_ou
 
 @dataclass(frozen=True)
 class DeviceTable:
-    """Coefficients (rows, columns) float32, with the columns of one of the tuples above, and control (rows, 3) int32."""
+    """Coefficients (rows, columns) float32, in the columns of a tuple above, and control integers (rows, 3) int32."""
 
     coefficients: Tensor
     control: Tensor

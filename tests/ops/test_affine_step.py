@@ -124,8 +124,8 @@ def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
     coefficients[0, [first, first + 2] if kind is PAIR else [first]] = 1
     table = DeviceTable(coefficients, torch.tensor([[-2, 0, 0]], dtype=torch.int32))
     state = torch.zeros(3, 2, 63)
-    kind.step(
-        state, table, sample_ids=SAMPLE_IDS, run_seed=RUN_SEED, precise=True,
+    affine_step(
+        state, table, sample_ids=SAMPLE_IDS, pairs=kind.pairs, run_seed=RUN_SEED, precise=True,
         implementation=kind.operation.choose("cpu", backend),
     )  # fmt: skip
     field = standard_normals(SAMPLE_IDS, RUN_SEED, 2**32 - 2, 126).view(3, 2, 63)

@@ -247,7 +247,7 @@ def test_memory_that_the_kernel_does_not_read(name: str) -> None:
     """The kernel chosen by name asks for channels_last."""
     arguments = case((2, 8, 4, 4), 6)
     arguments[name] = arguments[name].contiguous()
-    with pytest.raises(ValueError, match=rf"reads channels_last memory and {name} has strides"):
+    with pytest.raises(ValueError, match=rf"reads channels_last memory, but {name} has strides"):
         torch.ops.scoresde_fast_triton.convolution(*arguments.values())
 
 

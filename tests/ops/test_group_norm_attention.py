@@ -187,7 +187,7 @@ def test_tangents_at_a_fused_shape(compiled: bool) -> None:
 def test_shapes_without_a_kernel(shape: tuple[int, ...]) -> None:
     """The kernel chosen by name refuses shapes that it does not support; the operation itself runs them."""
     block, x = make_block(shape[1]), make_input(shape, torch.float32, torch.contiguous_format)
-    with pytest.raises(ValueError, match=f"no form for {shape[1]} channels in .* multiples of 16 up to 512"):
+    with pytest.raises(ValueError, match=f"does not support {shape[1]} channels in .* multiples of 16 up to 512"):
         run(block, x, "triton")
     torch.testing.assert_close(run(block, x, None).double(), block(x.double()), rtol=1e-4, atol=1e-4)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``convolution``: convolution, bias and scaled residual as an implicit GEMM.
 
-The rows are the B H W pixels and the columns the K output channels.  The reduction runs over taps and input channels, in
-the memory order of the weight.  The matrix of patches is never stored: each tap reads a shifted tile of pixels, with
+The rows are the B H W pixels and the columns the K output channels.  The reduction runs over taps and input channels
+in the memory order of the weight.  The matrix of patches is never stored: each tap reads a shifted tile of pixels, with
 zeros outside the image.
 """
 

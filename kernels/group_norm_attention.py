@@ -91,7 +91,7 @@ def group_norm_attention_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Compute (x + attention) * SCALE for BLOCK_M pixels of one image, or if PACKED of BLOCK_M / TOKENS whole images."""
+    """Compute (x + attention) * SCALE for BLOCK_M pixels of one image, if PACKED of BLOCK_M / TOKENS whole images."""
     dtype: tl.constexpr = p_n.dtype.element_ty
     TILES: tl.constexpr = (TOKENS + BLOCK_M - 1) // BLOCK_M
     i_tile = tl.program_id(0).to(tl.int64)

@@ -69,7 +69,7 @@ class Plan:
         }
 
     def tiles(self, pixels: int) -> tuple[dict[str, int], int]:
-        """Return the constants ROWS and TILES for this many pixels of a slab, and the warps: 8 tile elements a thread."""
+        """Return the constants ROWS and TILES for a slab of ``pixels``, and the warps: 8 tile elements per thread."""
         pixels, block = triton.next_power_of_2(pixels), triton.next_power_of_2(self.slab)
         elements = pixels * block
         warps = min(MAX_WARPS, max(1, elements // 2048))

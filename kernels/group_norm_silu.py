@@ -43,8 +43,8 @@ KEPT = 9
 def form_of(plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool) -> Form | None:
     """Return the kernel form that keeps a slab in registers, or None if it does not fit.
 
-    ``shift`` is the SHIFT of `slab_channels`.  Slabs with fewer warps have no register limit: several of them fit into a
-    multiprocessor anyway, and a float32 slab with a residual, which takes two images, would spill.
+    ``shift`` is the SHIFT of `slab_channels`.  Slabs with fewer warps have no register limit: several of them fit into
+    a multiprocessor anyway, and a float32 slab with a residual, which takes two images, would spill.
     """
     if not plan.fits(plan.slab):
         return None

@@ -211,6 +211,6 @@ def tile(elements: int) -> tuple[int, int, int]:
 
 
 def passes(elements: int) -> tuple[int, int]:
-    """Return (passes, programs per sample) of a sum over a sample; a pass is 1024 elements, a program has at most four."""
+    """Return (passes, programs per sample) of a sum over a sample; a pass has 1024 elements, a program up to four."""
     blocks = max(1, -(-elements // 1024))
     return min(blocks, 4), -(-blocks // 4)

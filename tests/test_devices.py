@@ -19,7 +19,7 @@ def test_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_precision("auto", gpu) == "bf16" and choose_precision("tf32", gpu) == "tf32"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert choose_precision("auto", gpu) == "fp32" and choose_precision("fp16", gpu) == "fp16"
-    with pytest.raises(ValueError, match=r"'bf16' needs a GPU of compute capability 8\.0, and cuda has 7\.5"):
+    with pytest.raises(ValueError, match=r"'bf16' needs a GPU of compute capability 8\.0, but cuda has 7\.5"):
         choose_precision("bf16", gpu)
 
 

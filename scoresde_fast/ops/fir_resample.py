@@ -31,7 +31,7 @@ DIRECTIONS = get_args(Direction)
 
 
 def fir_up(x: Tensor, taps: Sequence[float]) -> Tensor:
-    """Upsample (B, C, H, W) to (B, C, 2H, 2W): zero insertion, then the filter ``taps`` with gain 4 to keep the mean."""
+    """Upsample (B, C, H, W) to (B, C, 2H, 2W): insert zeros, then filter by ``taps`` with gain 4 to keep the mean."""
     return fir_resample(x, taps, "up")
 
 

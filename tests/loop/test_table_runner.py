@@ -192,10 +192,10 @@ def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
     ("options", "sentence"),
     [
         ({"precision": "bf17"}, "unknown precision 'bf17' - did you mean 'bf16'"),
-        ({"precision": "tf32"}, "precision 'tf32' is a mode of GPUs.*choose from: auto, fp32, bf16, fp16"),
-        ({"capture": True}, "capture=True needs a CUDA device, and this is cpu: choose capture='auto'"),
+        ({"precision": "tf32"}, "precision 'tf32' is only available on GPUs.*choose from: auto, fp32, bf16, fp16"),
+        ({"capture": True}, "capture=True needs a CUDA device, but the device is cpu: choose capture='auto'"),
         ({"compile": "yes"}, "compile is 'yes'; choose True, False or 'auto'"),
-        ({"batch_size": "all"}, "batch_size is 'all'; choose a whole number or 'auto'"),
+        ({"batch_size": "all"}, "batch_size is 'all'; it must be an integer of at least 1, or 'auto'"),
         ({"strict": True, "langevin_norm": "batch"}, "choose langevin_norm='sample'"),
         ({"solver": "rk45", "steps": None, "strict": True, "error_norm": "batch"}, "choose error_norm='sample'"),
     ],

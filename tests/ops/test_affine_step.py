@@ -139,7 +139,9 @@ def test_a_sample_depends_on_its_id_alone(kind: Kind, backend: str) -> None:
     table, implementation = random_table(kind.width), kind.operation.choose("cpu", backend)
 
     def step(state: Tensor, output: Tensor, ids: Tensor) -> Tensor:
-        kind.step(state, table, 1, network_output=output, sample_ids=ids, implementation=implementation)
+        affine_step(
+            state, table, 1, network_output=output, sample_ids=ids, pairs=kind.pairs, implementation=implementation
+        )
         return state
 
     together = step(registers.state.clone(), registers.output, SAMPLE_IDS)
@@ -151,13 +153,12 @@ def test_a_sample_depends_on_its_id_alone(kind: Kind, backend: str) -> None:
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_nothing_else_is_written(kind: Kind, backend: str) -> None:
     """Memory around the state stays as it was, whatever the size."""
+    implementation = kind.operation.choose("cpu", backend)
     for elements in (1, 63, 127, 500):
-        memory = torch.full((3 * kind.halves * elements + 16,), 7.0)
-        state = memory[8:-8].view(3, kind.halves * elements)
-        kind.step(
-            state, random_table(kind.width), 0, sample_ids=SAMPLE_IDS,
-            implementation=kind.operation.choose("cpu", backend),
-        )  # fmt: skip
+        size = (1 + kind.pairs) * elements
+        memory = torch.full((3 * size + 16,), 7.0)
+        state, table = memory[8:-8].view(3, size), random_table(kind.width)
+        affine_step(state, table, sample_ids=SAMPLE_IDS, pairs=kind.pairs, implementation=implementation)
         assert (memory[:8] == 7).all() and (memory[-8:] == 7).all()
 
 
@@ -167,7 +168,8 @@ def test_empty(kind: Kind, backend: str, shape: tuple[int, ...]) -> None:
     """Zero samples and zero elements are valid."""
     state = torch.empty(shape)
     implementation = kind.operation.choose("cpu", backend)
-    kind.step(state, random_table(kind.width), sample_ids=SAMPLE_IDS[: shape[0]], implementation=implementation)
+    ids, table = SAMPLE_IDS[: shape[0]], random_table(kind.width)
+    affine_step(state, table, sample_ids=ids, pairs=kind.pairs, implementation=implementation)
     assert state.shape == shape
 
 
@@ -182,7 +184,8 @@ def test_opcheck_and_compile(kind: Kind, backend: str) -> None:
     torch._dynamo.reset()
 
     def step(state: Tensor, output: Tensor) -> Tensor:
-        kind.step(state, table, 1, network_output=2 * output, sample_ids=SAMPLE_IDS, implementation=implementation)
+        options = {"pairs": kind.pairs, "implementation": implementation}
+        affine_step(state, table, 1, network_output=2 * output, sample_ids=SAMPLE_IDS, **options)
         return state + 1
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")

@@ -217,7 +217,7 @@ def test_empty(direction: str, shape: tuple[int, ...], backend: str) -> None:
         ((torch.ones(1, 1, 4, 5), TAPS, "down"), ValueError, r"\(1, 1, 4, 5\); only even heights and widths"),
         ((torch.ones(1, 1, 4, 4), TAPS, "upp"), ValueError, "unknown direction 'upp' - did you mean 'up'"),
         ((torch.ones(1, 1, 4, 4), [1.0], "up"), ValueError, r"taps \(1.0,\) has 1 values; a filter has 2 to 12"),
-        ((torch.ones(1, 1, 4, 4), [1.0] * 13, "up"), ValueError, "are 13; a filter has 2 to 12"),
+        ((torch.ones(1, 1, 4, 4), [1.0] * 13, "up"), ValueError, "has 13 values; a filter has 2 to 12"),
         ((torch.ones(1, 1, 4, 4), [1.0, -1.0], "up"), ValueError, "sum to 0 and cannot be normalised"),
     ],
     ids=["dtype", "dimensions", "strides", "odd", "direction", "one tap", "13 taps", "zero sum"],

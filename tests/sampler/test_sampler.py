@@ -100,7 +100,7 @@ def test_nan_stops_the_run_and_names_step_and_time() -> None:
         ({"seeds": [-4]}, r"seed -4 is out of range: choose an integer from 0 to 2\^63 - 1"),
         ({"seeds": [2**63]}, "seed 9223372036854775808 is out of range"),
         ({"seeds": [1.5]}, r"seed 1\.5 is out of range: choose an integer"),
-        ({"seeds": 4}, "seeds is 4; give a list or a range"),
+        ({"seeds": 4}, "seeds is 4; pass a list or range"),
         ({"device": "cuda:99"}, r"device 'cuda:99' is not usable here( \(.*\))?; choose from: cpu"),
         ({"device": "gpu"}, "device 'gpu' is not usable here"),
     ],
@@ -113,7 +113,7 @@ def test_bad_input(tiny: sf.ScoreModel, options: dict[str, object], sentence: st
 
 def test_a_name_is_no_model() -> None:
     """A model's name is answered with the call that loads it."""
-    with pytest.raises(TypeError, match=r"model is 'digits-vp'; give a model, for example scoresde_fast\.load"):
+    with pytest.raises(TypeError, match=r"model is 'digits-vp'; pass a model, for example scoresde_fast\.load"):
         sf.sample("digits-vp", [0])  # type: ignore[arg-type]
 
 

@@ -60,7 +60,7 @@ def test_points_are_not_clipped(points_model: sf.ScoreModel) -> None:
 
 def test_no_velocity_elsewhere() -> None:
     """Velocities of a VP model are refused with one sentence."""
-    with pytest.raises(ValueError, match="states on the SDE 'vpsde' have no velocity"):
+    with pytest.raises(ValueError, match="states of the SDE 'vpsde' have no velocity"):
         sf.sample(sf.load("digits-vp"), range(2), solver="em", steps=2, return_velocity=True)
 
 

@@ -68,7 +68,7 @@ def test_conditions_are_checked(rehearsed: None, monkeypatch: pytest.MonkeyPatch
     """The inference network's gradient is the plain one's, and guided runs agree; runs that differ fail."""
     found = found_by(checks.conditions)
     assert found["passed"], found["worst"]
-    monkeypatch.setattr(checks, "captured_apart", lambda *_: 1.0)
+    monkeypatch.setattr(checks, "captured_difference", lambda *_: 1.0)
     assert not found_by(checks.conditions)["passed"]
 
 

@@ -180,9 +180,7 @@ def measure(calls: Calls) -> dict[str, float]:
 def main() -> None:
     """Measure the selected parts; results of other parts are kept."""
     arguments = parser(__doc__)
-    arguments.add_argument(
-        "--only", nargs="+", choices=PARTS, metavar="PART", help=f"measure only these parts: {', '.join(PARTS)}"
-    )
+    arguments.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"only these: {', '.join(PARTS)}")
     options = arguments.parse_args()
     torch.set_num_threads(THREADS)
     keep_freed_memory()

@@ -126,8 +126,8 @@ def main() -> None:
     """Run setuptools."""
     if version_of(setuptools.__version__) < version_of(SETUPTOOLS):
         raise SystemExit(
-            f"scoresde_fast: setuptools {setuptools.__version__} is too old to build this package; {SETUPTOOLS} or newer "
-            "is needed: pip install --upgrade setuptools"
+            f"scoresde_fast: setuptools {setuptools.__version__} is too old to build this package, which needs "
+            f"{SETUPTOOLS} or newer: pip install --upgrade setuptools"
         )
     mode = extension_mode()
     pure = mode != "require" and why_pure() is not None

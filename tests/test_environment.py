@@ -16,7 +16,7 @@ pytestmark = pytest.mark.same_everywhere
 
 
 def test_backends_say_why_they_are_absent() -> None:
-    """Every operation lists its present backends, the reference last; each reason for an absent one is given once."""
+    """Each operation lists its available backends, the reference last; each reason for a missing one is given once."""
     report = environment()
     everywhere = {"cuda", "triton", "cpu"}
     assert set(report.backends["normal"]) | set(report.absent) >= everywhere

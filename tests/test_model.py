@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mixed score in the loop: folded into the rows of a table, and refused by Langevin."""
+"""A mixed score in the loop: folded into the rows of a table, and rejected by the Langevin corrector."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.cld import CONSTANT, Recorded, run
 
 
 class Wave(nn.Module):
-    """A network of images that is not linear."""
+    """Return a nonlinear network on images."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return 0.3 * x.tanh() + t.view(-1, 1, 1, 1)
@@ -49,7 +49,7 @@ def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
 
 
 def test_langevin_refuses_a_mixed_score() -> None:
-    """The Langevin step size needs the network's output as the score, so a mixed score is refused."""
+    """A mixed score is rejected by the Langevin corrector, whose step size needs the network's output as the score."""
     model = ScoreFunction(nn.Identity(), Parametrisation(VPSDE(), mixed=True), (1, 2, 2), centered=True)
     table = build_table(VPSDE(), SolverOptions("em", 50, "langevin"))
     with pytest.raises(ValueError, match="choose corrector='none' for a model with a mixed score"):

@@ -96,7 +96,7 @@ def test_network_dtypes(kind: Kind, backend: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("counter", [torch.int32, torch.int64], ids=["int32", "int64"])
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
-    """A row from a counter in memory gives the same bits as a row from a number."""
+    """A row index from a counter in memory gives the same bits as one from the host."""
     registers = kind.registers((3, 7, 5))
     by_number = kind.take(registers.to(torch.float32), backend, 3, **FORMS["all"])
     by_counter = kind.take(
@@ -107,7 +107,7 @@ def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -> None:
-    """One replay too many reads no foreign memory; the kernels check, as the wrapper does not read a GPU's counter."""
+    """A counter past the table causes no out-of-bounds read: kernels clamp it, as the host does not read a GPU's."""
     table, states = random_table(kind.width), [torch.ones(3, 8) for _ in range(2)]
     implementation = kind.operation.choose("cpu", backend)
     for state, counter in zip(states, (7, 3), strict=True):
@@ -118,7 +118,7 @@ def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
-    """With the noise's coefficient 1 and all others 0, the state becomes the normal field of the row's draw."""
+    """With coefficient 1 for the noise and 0 for all else, the state becomes the noise of the row's draw."""
     first = PAIR_COLUMNS.noise if kind is PAIR else COLUMNS.noise
     coefficients = torch.zeros(1, kind.width)
     coefficients[0, [first, first + 2] if kind is PAIR else [first]] = 1
@@ -152,7 +152,7 @@ def test_a_sample_depends_on_its_id_alone(kind: Kind, backend: str) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_nothing_else_is_written(kind: Kind, backend: str) -> None:
-    """Memory around the state stays as it was, whatever the size."""
+    """Memory around the state is not modified, for any size."""
     implementation = kind.operation.choose("cpu", backend)
     for elements in (1, 63, 127, 500):
         size = (1 + kind.pairs) * elements
@@ -224,7 +224,7 @@ def test_bad_input(error: type[Exception], sentence: str, state: Tensor, options
 
 
 def test_bad_tables_and_pairs() -> None:
-    """A table of the other operation, and a pair whose channels cannot be halved."""
+    """A table of the other operation and a pair with an odd number of channels are rejected."""
     with pytest.raises(ValueError, match=r"coefficients have shape \(4, 31\); for this step they must be \(rows, 10\)"):
         affine_step(X, random_table(PAIR_WIDTH))
     with pytest.raises(ValueError, match=r"state has shape \(2, 3\); a pair is \(B, 2C, ...\)"):
@@ -234,6 +234,6 @@ def test_bad_tables_and_pairs() -> None:
 
 
 def test_a_missing_backend_says_why() -> None:
-    """A backend chosen by name where it cannot run is refused with the reason."""
+    """Selecting an unavailable backend by name raises an error with the reason."""
     with pytest.raises(RuntimeError, match="backend 'cuda' of affine_step cannot be used: "):
         operation.choose("cpu", "cuda")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``hutchinson_dot``: every backend against float64, the trace it estimates, and refusals."""
+"""The operation ``hutchinson_dot``: every backend against float64, the trace estimate, and rejected arguments."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``langevin`` and its halves: every backend against float64, and refusals."""
+"""The operation ``langevin`` and its halves: every backend against float64, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BACKENDS = backends(step_operation)
 
 @pytest.fixture(scope="module")
 def table() -> DeviceTable:
-    """Rows whose Langevin factor is a size, not a random number."""
+    """Return a random table with positive Langevin factors."""
     made = random_table(WIDTH)
     made.coefficients[:, COLUMNS.langevin] = torch.tensor([0.05, 0.01, 0.5, 0.0])
     return made
@@ -112,7 +112,7 @@ def test_norms_are_the_same_bits_whatever_the_batch(backend: str, table: DeviceT
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_counter(backend: str, table: DeviceTable) -> None:
-    """A row from a counter in memory equals a row from a number."""
+    """A row index from a counter in memory equals one from the host."""
     registers = Registers.random((3, 7, 5), (3, 7, 5), torch.float32)
     counter = torch.tensor([1])
     norms = norms_of(registers.output, table, 2, backend)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns of the step tables: the same names and numbers in Python, in the Triton kernels and in C++."""
+"""Columns of step tables: the same names and indices in Python, in the Triton kernels and in C++."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_columns_in_triton() -> None:
 
 
 def test_rows() -> None:
-    """A row by its number and by a counter; a counter past the end reads the last row."""
+    """Rows are indexed with and without a counter; a counter past the end reads the last row."""
     table = DeviceTable(torch.arange(6.0).view(3, 2), torch.arange(9).view(3, 3).int())
     for counter, offset, row in [(None, 1, 1), (torch.tensor([1]), 1, 2), (torch.tensor([7]), 1, 2)]:
         coefficients, control = table.row(counter, offset)

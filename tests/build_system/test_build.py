@@ -151,7 +151,7 @@ def test_a_failed_build_is_told_in_one_line(setup_py: ModuleType, output: str, e
 def test_an_old_setuptools_is_refused(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setuptools too old for the project's metadata is named, with the command that helps."""
     monkeypatch.setattr(setup_py.setuptools, "__version__", "65.5.0")
-    with pytest.raises(SystemExit, match=r"setuptools 65\.5\.0 is too old.*77: pip install --upgrade setuptools"):
+    with pytest.raises(SystemExit, match=r"setuptools 65\.5\.0 is too old.*77 or newer: pip install --upgrade"):
         setup_py.main()
 
 

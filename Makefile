@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every target sets up what it needs in .venv, at the versions of constraints.txt, and touches nothing outside the
-# checkout. With a C++ compiler the extension is built; without one the package is pure Python.
+# Each target installs what it needs into .venv, with the versions of constraints.txt, and changes nothing outside the
+# checkout. The extension is built if there is a C++ compiler; otherwise the package is pure Python.
 PYTHON ?= python3
 ifeq ($(origin CXX), default)
 CXX := c++
@@ -14,18 +14,18 @@ SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard build_system/*.py c
 
 help:
 	@echo "make sample     generate 64 images of digits-ve into samples/"
-	@echo "make bench      time sampling against plain and tuned PyTorch, into benchmarks/results/; under ten minutes"
-	@echo "make bench-kernels  time single kernels, launches and the loop, against the last commit that was timed here"
-	@echo "make pages      draw the committed results as pages, into build/pages/"
-	@echo "make test       lint, type-check, C++ tests, Python tests"
-	@echo "make lint | typecheck | ctest | pytest   one part of it"
+	@echo "make bench      compare sampling with plain and tuned PyTorch, into benchmarks/results/; under ten minutes"
+	@echo "make bench-kernels  time kernels, launches and the loop, compared with the last commit timed on this machine"
+	@echo "make pages      render the committed results as HTML pages, into build/pages/"
+	@echo "make test       run lint, typecheck, ctest and pytest"
+	@echo "make lint | typecheck | ctest | pytest   run one of them"
 	@echo "make seeds      run the statistical tests with twenty run seeds"
-	@echo "make portability  run the numerical tests with the instructions of older processors"
-	@echo "make matrix     build and test with the oldest, the GPU machine's and the newest Python and torch; some GB"
-	@echo "make rehearse   run the visit to a GPU without one, with the GPU machine's packages; some GB at first"
-	@echo "make prepare-gpu  compile ahead what the visit takes along, into build/gpu/prepared"
-	@echo "make format     rewrite the sources as lint wants them"
-	@echo "make clean      remove what was built; distclean: and .venv"
+	@echo "make portability  run the numerical tests with the instruction sets of older processors"
+	@echo "make matrix     build and test with the oldest, the GPU machine's and the newest Python and torch; several GB"
+	@echo "make rehearse   run the GPU visit without a GPU, with the GPU machine's packages; several GB at first"
+	@echo "make prepare-gpu  precompile kernels for a GPU visit, into build/gpu/prepared"
+	@echo "make format     format the sources and fix lint errors"
+	@echo "make clean      remove build outputs; make distclean also removes .venv"
 
 sample: .venv/installed
 	$(BIN)/scoresde-fast sample digits-ve --solver pc --steps 300 --seeds 0-63 --out samples
@@ -36,7 +36,7 @@ bench: .venv/benched
 pages: .venv/benched
 	$(BIN)/python -m benchmarks.pages
 
-# Kept by commit in build/benchmarks; pytest-benchmark compares with the latest of the others.
+# Results are saved by commit in build/benchmarks; pytest-benchmark compares them with the latest earlier ones.
 bench-kernels: .venv/tested
 	@mkdir -p build/benchmarks
 	$(BIN)/pytest benchmarks --benchmark-only --benchmark-autosave --benchmark-storage=file://build/benchmarks \
@@ -54,7 +54,7 @@ lint: .venv/tested
 typecheck: .venv/tested
 	$(BIN)/mypy
 
-# Ninja comes from .venv, and CMake looks for it on PATH.
+# CMake looks for Ninja on PATH; it is in .venv.
 ctest: export PATH := $(CURDIR)/$(BIN):$(PATH)
 ctest: .venv/tested
 	@mkdir -p build
@@ -63,7 +63,7 @@ ctest: .venv/tested
 	  || { cat build/ctest.log; exit 1; }; \
 	cmake --build build/ctest && ctest --test-dir build/ctest --output-on-failure; fi
 
-# One thread in each of two processes: faster than two threads in one, on networks this small.
+# For small networks, two processes with one thread each are faster than one process with two threads.
 pytest: export OMP_NUM_THREADS := 1
 pytest: .venv/tested ctest
 	$(BIN)/pytest --numprocesses 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds ``scoresde_fast``. CMake does all compiling; `build_system/` finds what that needs."""
+"""Build of ``scoresde_fast``. CMake compiles the extension; `build_system/` finds the tools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-# `./kernels` must not shadow the package of that name on the index, which hooks into setuptools.
+# `./kernels` must not shadow the PyPI package `kernels`, which hooks into setuptools.
 sys.path[:] = [str(ROOT / "build_system"), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
 
 import setuptools  # noqa: E402
@@ -21,13 +21,13 @@ from setuptools.errors import CompileError  # noqa: E402
 from toolchain import TOOL_PATH, extension_mode, find_cmake, torch_folder, version_of, why_pure  # noqa: E402
 
 SETUPTOOLS = "77"
-"""The oldest that knows the project's metadata."""
+"""Oldest setuptools that supports the project's metadata."""
 REASON = Path("scoresde_fast") / "why_no_extension.txt"
-"""Where a build without the extension says why, for `scoresde_fast._extension`."""
+"""File with the reason for a build without the extension, read by `scoresde_fast._extension`."""
 
 
 def long_description() -> str:
-    """The README as a package index shows it, away from the files beside it: with absolute links."""
+    """Return the README with absolute links, for the package index."""
     source = re.findall(r'^Source = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[0]
 
     def absolute(link: re.Match[str]) -> str:
@@ -38,51 +38,50 @@ def long_description() -> str:
 
 
 def allowed_reason() -> str | None:
-    """Why this build has no extension, or None. Raises SystemExit where it must have one."""
-    why = why_pure()
-    if why and extension_mode() == "require":
-        raise SystemExit(f"scoresde_fast: cannot build the extension (SCORESDE_FAST_EXT=require): {why}")
-    return why
+    """Return why this build has no extension, or None; raise SystemExit if the extension is required but missing."""
+    reason = why_pure()
+    if reason and extension_mode() == "require":
+        raise SystemExit(f"scoresde_fast: cannot build the extension (SCORESDE_FAST_EXT=require): {reason}")
+    return reason
 
 
-def record_reason(why: str | None, folder: Path) -> None:
-    """Write the reason under a folder that holds the package, or remove an older one."""
-    if why:
-        (folder / REASON).parent.mkdir(parents=True, exist_ok=True)
-        (folder / REASON).write_text(why + "\n", encoding="utf-8")
-    else:
+def record_reason(reason: str | None, folder: Path) -> None:
+    """Write the reason into the package below ``folder``, or remove an old one if there is none."""
+    if reason is None:
         (folder / REASON).unlink(missing_ok=True)
         return
-    print(f"scoresde_fast: building without the C++ extension: {why}", file=sys.stderr)
+    (folder / REASON).parent.mkdir(parents=True, exist_ok=True)
+    (folder / REASON).write_text(reason + "\n", encoding="utf-8")
+    print(f"scoresde_fast: building without the C++ extension: {reason}", file=sys.stderr)
 
 
 def first_error(output: str) -> str:
-    """The first error that a compiler or CMake reports, in one line; CMake's indented sentences have several."""
-    found = re.search(r"^.*\berror:.*$|^CMake Error.*(?:(?:\n(?:  .*?)?)*?\.$|\n.*)", output, re.MULTILINE)
-    return " ".join((found[0] if found else output[-300:]).split())[:300]
+    """Return the first error of a compiler or CMake as one line; CMake's messages have several indented lines."""
+    match = re.search(r"^.*\berror:.*$|^CMake Error.*(?:(?:\n(?:  .*?)?)*?\.$|\n.*)", output, re.MULTILINE)
+    return " ".join((match[0] if match else output[-300:]).split())[:300]
 
 
 class CMakeBuild(build_ext):
-    """Hands the extension to CMake."""
+    """Builds the extension with CMake."""
 
     def initialize_options(self) -> None:
-        """Build in the checkout, not in a temporary folder: an install after the first compiles what has changed."""
+        """Build in the checkout instead of a temporary folder, so that later installs are incremental."""
         super().initialize_options()
         self.build_temp = str(ROOT / "build" / "extension")
 
     def run(self) -> None:
-        """Stop before CMake fails for want of what is missing, where the extension is required."""
+        """Stop early if the extension is required and something it needs is missing."""
         allowed_reason()
         super().run()
 
     def build_extension(self, ext: Extension) -> None:
-        """Configures and builds the target ``_C`` into the folder where setuptools expects it.
+        """Configure and build the target ``_C`` into the folder where setuptools expects it.
 
         Raises:
-            CompileError: it does not compile; setuptools goes on without an optional extension.
+            CompileError: compilation failed; setuptools continues without an optional extension.
         """
         build = Path(self.build_temp)
-        # The torch, compiler and options of an earlier build are forgotten; Ninja knows which objects remain valid.
+        # Forget the torch, compiler and options of an earlier build; Ninja knows which objects are still valid.
         for configured in [build / "CMakeCache.txt", *build.glob("CMakeFiles/*/CMake*Compiler.cmake")]:
             configured.unlink(missing_ok=True)
         definitions = {
@@ -105,37 +104,37 @@ class CMakeBuild(build_ext):
             )
             print(done.stdout, file=sys.stderr)
             if done.returncode:
-                why = f"compiling it failed: {first_error(done.stdout)}"
+                reason = f"compiling it failed: {first_error(done.stdout)}"
                 folder = ROOT if self.editable_mode else Path(self.build_lib)
-                record_reason(why, folder)
-                for old in (folder / "scoresde_fast").glob("_C*"):  # of an earlier build, from other sources
-                    old.unlink()
-                raise CompileError(why)
+                record_reason(reason, folder)
+                for outdated in (folder / "scoresde_fast").glob("_C*"):  # from an earlier build of other sources
+                    outdated.unlink()
+                raise CompileError(reason)
 
 
 class BuildPython(build_py):
-    """Puts the reason for a missing extension among the package's files."""
+    """Adds the reason for a missing extension to the package's files."""
 
     def run(self) -> None:
-        """Copy the files, and the reason."""
-        why = allowed_reason()
+        """Copy the package's files and write the reason."""
+        reason = allowed_reason()
         super().run()
-        record_reason(why, ROOT if self.editable_mode else Path(self.build_lib))
+        record_reason(reason, ROOT if self.editable_mode else Path(self.build_lib))
 
 
 def main() -> None:
-    """What setuptools runs."""
+    """Run setuptools."""
     if version_of(setuptools.__version__) < version_of(SETUPTOOLS):
         raise SystemExit(
             f"scoresde_fast: setuptools {setuptools.__version__} is too old to build this package, which needs "
-            f"{SETUPTOOLS}: pip install --upgrade setuptools"
+            f"{SETUPTOOLS} or newer: pip install --upgrade setuptools"
         )
     mode = extension_mode()
     pure = mode != "require" and why_pure() is not None
     setup(
         long_description=long_description(),
         long_description_content_type="text/markdown",
-        # Folders without modules, which hold data, are named too: setuptools warns of those that are not.
+        # Namespace packages, because setuptools warns about data folders that are not listed.
         packages=[
             *find_namespace_packages(include=["scoresde_fast*"], exclude=["*.__pycache__*"]),
             "scoresde_fast.kernels",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The build backend: setuptools', but a build that compiles asks for torch and for the tools that the machine lacks.
+"""The build backend: setuptools, plus torch and missing tools as requirements of builds that compile the extension.
 
-It lies in a folder of its own: from the root, the folder `kernels` would hide an installed package of that name.
+It is in a separate folder, because in the root the folder `kernels` would hide an installed package of that name.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from toolchain import build_requirements
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
-    """What to install before a wheel is built; an sdist needs nothing."""
+    """Return the requirements of a wheel build."""
     return build_requirements()
 
 
 def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
-    """What to install before an editable install."""
+    """Return the requirements of an editable install."""
     return build_requirements()

@@ -8,7 +8,7 @@ if __name__ != "scoresde_fast.kernels":
 
 from importlib import import_module
 
-#: The module of an operation's launcher, where it has another name than the operation.
+# Module of an operation's launcher, if its name differs from the operation's.
 MODULES = {
     "affine_step_pair": "affine_step",
     "group_norm_silu_backward": "group_norm_silu_gradients",
@@ -19,5 +19,5 @@ MODULES = {
 
 
 def launcher(operation):
-    """Return the function that launches an operation's kernels, with the arguments of its schema; imports Triton."""
+    """Import Triton and return the function that launches an operation's kernels; it takes the schema's arguments."""
     return getattr(import_module(f"scoresde_fast.kernels.{MODULES.get(operation, operation)}"), operation)

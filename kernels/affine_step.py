@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``affine_step`` and ``affine_step_pair``: registers, network output and noise to the next state, in one pass.
+"""``affine_step`` and ``affine_step_pair``: the next state from registers, network output and noise, in one pass.
 
-A register that is None is compiled away.  Of pairs (x, v) every coefficient is a 2x2 matrix.
+A register that is None is compiled away.  For pairs (x, v) every coefficient is a 2x2 matrix.
 """
 
 import triton
@@ -69,7 +69,7 @@ def affine_step_pair(
 
 
 def pair_tile(half):
-    """Return (calls a program, programs a sample, warps): half as many pairs a thread as `tile` has elements."""
+    """Return (calls per program, programs per sample, warps), with half as many pairs per thread as `tile` elements."""
     calls, blocks, warps = tile(half)
     return calls, blocks, 2 * warps if calls > 64 else warps
 
@@ -94,7 +94,7 @@ def affine_step_kernel(
     PRECISE: tl.constexpr,
     CALLS: tl.constexpr,
 ):
-    """A step of CALLS calls of one sample."""
+    """Take the step for the elements of CALLS calls of one sample."""
     i_sample, i_call, at, mask = sample_block(tl.program_id(0), ELEMENTS, CALLS)  # [CALLS, 4]
     row = row_index(p_counter, offset, rows)
     p_row = p_coefficients + row * WIDTH
@@ -120,7 +120,7 @@ def affine_step_kernel(
         b_next += tl.load(p_row + NOISE).to(dtype) * join4(z0, z1, z2, z3).to(dtype)
 
     # Stores come last: the compiler cannot move a load above a store that may overlap it.
-    if p_saved is not None:  # noqa: SIM102 - one is decided when compiled, the other when run
+    if p_saved is not None:  # noqa: SIM102 - the outer condition is decided at compile time, the inner at run time
         if tl.load(p_integers + CONTROL_SAVE) != 0:
             tl.store(p_saved + at, b_state, mask)
     if p_history is not None and p_output is not None:
@@ -150,7 +150,7 @@ def affine_step_pair_kernel(
     PRECISE: tl.constexpr,
     CALLS: tl.constexpr,
 ):
-    """A step of CALLS calls of x and the same elements of v, half a sample further on."""
+    """Take the step for the elements of CALLS calls of x and the same elements of v, HALF elements further on."""
     BLOCKS: tl.constexpr = (HALF + 4 * CALLS - 1) // (4 * CALLS)
     i_program = tl.program_id(0)
     i_sample = (i_program // BLOCKS).to(tl.int64)
@@ -189,7 +189,7 @@ def affine_step_pair_kernel(
         next_x += tl.load(p_row + PAIR_NOISE).to(dtype) * z_x
         next_v += tl.load(p_row + (PAIR_NOISE + 1)).to(dtype) * z_x + tl.load(p_row + (PAIR_NOISE + 2)).to(dtype) * z_v
 
-    if p_saved is not None:  # noqa: SIM102 - one is decided when compiled, the other when run
+    if p_saved is not None:  # noqa: SIM102 - the outer condition is decided at compile time, the inner at run time
         if tl.load(p_integers + CONTROL_SAVE) != 0:
             tl.store(p_saved + at_x, b_x, mask)
             tl.store(p_saved + at_v, b_v, mask)
@@ -204,7 +204,7 @@ def affine_step_pair_kernel(
 
 @triton.jit
 def _act(p_matrix, x, v):
-    """The 2x2 matrix at ``p_matrix``, row by row, times (x, v)."""
+    """Return the 2x2 matrix at ``p_matrix``, stored row by row, times (x, v)."""
     dtype = x.dtype
     xx, xv = tl.load(p_matrix).to(dtype), tl.load(p_matrix + 1).to(dtype)
     vx, vv = tl.load(p_matrix + 2).to(dtype), tl.load(p_matrix + 3).to(dtype)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``convolution``: convolution, bias and scaled residual as one matrix product over pixels: an implicit GEMM.
+"""``convolution``: convolution, bias and scaled residual as an implicit GEMM.
 
-Rows are the B H W pixels, columns the K output channels; the reduction runs over the taps and, within one, over the
-input channels, the order of the weight's memory.  The matrix of patches is never stored: a tap reads its tile of pixels
-shifted, with zeros outside the image.
+The rows are the B H W pixels and the columns the K output channels.  The reduction runs over taps and input channels
+in the memory order of the weight.  The matrix of patches is never stored: each tap reads a shifted tile of pixels, with
+zeros outside the image.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import triton
 import triton.language as tl
 from scoresde_fast.kernels.group_norm_tiles import INTERPRETED, narrow
 
-#: A larger tile is chosen only if it gives at least this many programs: nine tenths of Hopper's 132 multiprocessors.
 ENOUGH_PROGRAMS = 120
+"""Programs that a larger tile must give to be chosen: nine tenths of Hopper's 132 multiprocessors."""
 
 
 @triton.jit
 def matmul(a, b, accumulator, PRECISION: tl.constexpr):
-    """accumulator + a b, in float32."""
+    """Return accumulator + a b in float32."""
     if INTERPRETED:  # the interpreter would multiply the bit patterns of bfloat16 as integers
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, accumulator, input_precision=PRECISION)
@@ -48,10 +48,10 @@ def convolution_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """BLOCK_N output channels of BLOCK_M pixels; ``pixels`` counts the pixels of all images."""
+    """Compute BLOCK_N output channels of BLOCK_M pixels; ``pixels`` is the number of pixels of all images."""
     TILES_N: tl.constexpr = (OUTPUTS + BLOCK_N - 1) // BLOCK_N
     SLABS: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
-    # Channels vary fastest: the weights stay in the L2 cache anyway, and the pixels are read from memory once.
+    # Output channels vary fastest, so that pixels are read from memory once; the weights stay in the L2 cache anyway.
     i_m = (tl.program_id(0) // TILES_N).to(tl.int64)
     i_n = tl.program_id(0) % TILES_N
     first = i_m * BLOCK_M
@@ -84,7 +84,7 @@ def convolution_kernel(
         )
         accumulator = matmul(b_x, b_weight, accumulator, PRECISION)
 
-    # In halves: registers do not hold the whole residual beside the whole accumulator.
+    # In two halves, because the residual and the accumulator do not both fit into registers.
     PART: tl.constexpr = BLOCK_N // 2
     b_parts = tl.split(tl.permute(tl.reshape(accumulator, [BLOCK_M, 2, PART]), (0, 2, 1)))
     for part in tl.static_range(2):
@@ -99,7 +99,7 @@ def convolution_kernel(
 
 @dataclass(frozen=True)
 class Tile:
-    """Block sizes (pixels, output channels, input channels of a tap) and launch options."""
+    """Block sizes (m pixels, n output channels, c input channels) and launch options."""
 
     m: int
     n: int
@@ -108,8 +108,8 @@ class Tile:
     stages: int
 
 
-#: By the products' precision, largest first; all fit the shared memory of sm_80.  The part "convolutions" of the GPU
-#: benchmarks measures the order.
+# By precision of the products, largest first; all fit the shared memory of sm_80.  The part "convolutions" of the GPU
+# benchmarks measures whether this order is the best.
 TILES = {
     "16 bits": (
         Tile(128, 256, 64, 8, 3),
@@ -124,7 +124,7 @@ TILES = {
 
 
 def candidates(channels: int, outputs: int, itemsize: int, tf32: bool) -> list[Tile]:
-    """Return the tiles for a convolution, cut to its channels: those that divide the outputs, or all if none does."""
+    """Return the tiles that divide the output channels, or all if none does, cut to the convolution's channels."""
     tiles = TILES["16 bits" if itemsize == 2 else "tf32" if tf32 else "ieee"]
     least_n, least_c = (max(16, triton.next_power_of_2(size)) for size in (outputs, channels))
     fitting = [tile for tile in tiles if outputs % tile.n == 0] or tiles
@@ -133,7 +133,7 @@ def candidates(channels: int, outputs: int, itemsize: int, tf32: bool) -> list[T
 
 
 def choose_tile(pixels: int, channels: int, outputs: int, itemsize: int, tf32: bool) -> Tile:
-    """Return the largest tile that gives enough programs to occupy the GPU, or else the smallest."""
+    """Return the largest tile with enough programs to occupy the GPU, or else the smallest."""
     tiles = candidates(channels, outputs, itemsize, tf32)
     enough = (tile for tile in tiles if _programs(tile, pixels, outputs) >= ENOUGH_PROGRAMS)
     return next(enough, tiles[-1])
@@ -144,6 +144,7 @@ def _programs(tile: Tile, pixels: int, outputs: int) -> int:
 
 
 def constants(tile: Tile, channels: int, outputs: int, side: int, tf32: bool) -> dict[str, int | str]:
+    """Return the constants of the kernel that depend on the shape and the tile."""
     return {
         "CHANNELS": channels,
         "OUTPUTS": outputs,
@@ -158,11 +159,15 @@ def constants(tile: Tile, channels: int, outputs: int, side: int, tf32: bool) ->
 def convolution(
     x: Any, weight: Any, bias: Any, residual: Any, scale: float, tf32: bool = False, tile: Tile | None = None
 ) -> Any:
-    """Launch the kernel, with the tile of `choose_tile` by default; ValueError for memory that is not channels_last."""
+    """Launch the kernel, by default with the tile of `choose_tile`.
+
+    Raises:
+        ValueError: a tensor is not channels_last, or the dtype is float64.
+    """
     for name, tensor in {"x": x, "weight": weight, "residual": residual}.items():
         if tensor is not None and not tensor.permute(0, 2, 3, 1).is_contiguous():
             raise ValueError(
-                f"the convolution kernel reads channels_last memory and {name} has strides {tuple(tensor.stride())} "
+                f"the convolution kernel reads channels_last memory, but {name} has strides {tuple(tensor.stride())} "
                 f"for shape {tuple(tensor.shape)}: call .contiguous(memory_format=torch.channels_last)"
             )
     if x.element_size() == 8:

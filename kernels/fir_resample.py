@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``fir_resample``: resampling by two with a separable filter, polyphase, in one pass.
+"""``fir_resample``: polyphase resampling by two with a separable filter, in one pass.
 
-Along an axis, output N i + n reads input M i + s with the tap A n + OFFSET - B s, where there is such a tap; up A = 1
-and B = 2, down A = 2 and B = 1, and M = A N / B.  A thread computes N neighbouring outputs of each axis, which share
-their inputs; inputs shared by threads come from the first cache.  Sums are float32, or float64 of float64.
+Along an axis, output N i + n reads input M i + s with tap A n + OFFSET - B s, if that tap exists.  A = 1 and B = 2 for
+"up", A = 2 and B = 1 for "down", and M = A N / B.  A thread computes N neighbouring outputs of each axis, which share
+their inputs; inputs shared between threads are read from the L1 cache.  Sums are float32, or float64 for float64.
 """
 
 # ruff: noqa: RUF005 - Triton's tuples have no unpacking
@@ -15,7 +15,7 @@ from scoresde_fast.kernels.group_norm_tiles import narrow
 
 @triton.jit
 def _weighted(b_sums, b_values, TAPS: tl.constexpr, A: tl.constexpr, FIRST: tl.constexpr):
-    """Add tap A n + FIRST times the values to the n-th group of sums, where there is such a tap."""
+    """Add tap A n + FIRST times the values to the n-th group of sums, if that tap exists."""
     b_new = ()
     for k in tl.static_range(len(b_sums)):
         if A * (k // len(b_values)) + FIRST >= 0 and A * (k // len(b_values)) + FIRST < len(TAPS):
@@ -28,7 +28,7 @@ def _weighted(b_sums, b_values, TAPS: tl.constexpr, A: tl.constexpr, FIRST: tl.c
 
 @triton.jit
 def _lanes(b_x, BLOCK: tl.constexpr, V: tl.constexpr):
-    """[BLOCK, V] as V registers of a thread."""
+    """Split [BLOCK, V] into a tuple of V tensors [BLOCK]."""
     b_lanes = (b_x,)
     for level in tl.static_range(V.bit_length() - 1):
         b_even, b_odd = (), ()
@@ -44,7 +44,7 @@ def _lanes(b_x, BLOCK: tl.constexpr, V: tl.constexpr):
 
 @triton.jit
 def _joined(b_lanes, FIRST: tl.constexpr, BLOCK: tl.constexpr, V: tl.constexpr):
-    """V of the lanes, from FIRST on, as [BLOCK, V]."""
+    """Join the V lanes from FIRST on to [BLOCK, V]."""
     b_parts = ()
     for k in tl.static_range(V):
         b_parts = b_parts + (tl.reshape(b_lanes[FIRST + k], [BLOCK, 1]),)
@@ -168,7 +168,7 @@ def fir_resample_kernel(
 
 
 def fir_resample(x, taps, direction, offset, gain):
-    """Launch a kernel; arguments and result as in the schema of ``scoresde_fast.ops.fir_resample``."""
+    """Launch the kernel of x's memory format; see the schema of ``scoresde_fast.ops.fir_resample``."""
     batch, channels, height, width = x.shape
     up, last = direction == "up", x.stride(1) == 1 and x.stride(3) != 1
     out_height, out_width = (2 * height, 2 * width) if up else (height // 2, width // 2)
@@ -199,15 +199,18 @@ WARPS = 4
 
 
 def max_registers(up, size):
-    """Register limit of the channels_last kernel, or None.
+    """Return the register limit of the channels_last kernel, or None.
 
-    Downsampling keeps 64 float32 values in flight, and Triton 3.8 and later otherwise spills some.
+    Downsampling has 64 float32 values in flight, and without a limit Triton 3.8 and later spill some.
     """
     return 128 if not up and size == 4 else None
 
 
 def channels_last_launch(channels, height, width, up, size):
-    """Constants of the channels_last kernel and its programs per image: 16 bytes a thread, 64 for neighbours."""
+    """Return the constants of the channels_last kernel and its programs per image.
+
+    A thread moves 16 bytes at a time, and neighbouring threads 64 contiguous bytes if there are enough channels.
+    """
     elements, most_c = WARPS * 32 * 16 // size, triton.next_power_of_2(channels)
     pixels = height * width if up else (height // 2 + 1) // 2 * (width // 2)
     block_p = min(elements // min(64 // size, most_c), triton.next_power_of_2(pixels))
@@ -218,7 +221,10 @@ def channels_last_launch(channels, height, width, up, size):
 
 
 def contiguous_launch(planes, height, width, up, size):
-    """Constants of the NCHW kernel and its programs: a thread writes up to 32 bytes of two rows, 64 of them up."""
+    """Return the constants of the NCHW kernel and its programs.
+
+    A thread writes two rows of up to 32 bytes, or of up to 64 bytes when upsampling.
+    """
     out_width, most = (2 * width, 64 // size) if up else (width // 2, 32 // size)
     columns = min(most, out_width & -out_width)
     vector = min(16 // size, columns // 2 if up else columns)

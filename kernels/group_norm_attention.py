@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``group_norm_attention``: GroupNorm, single-head attention over pixels and the residual join, in two kernels.
+"""``group_norm_attention``: GroupNorm, single-head attention over pixels and the residual sum, in two kernels.
 
 The first writes the normalised pixels n, (B, T, C).  The second computes queries n S + u for a tile of pixels, attends
-over the pixels of the same image with n as keys and values, projects by V and joins.  Images smaller than a tile share
-one.
+over the pixels of the same image with n as keys and values, projects by V and adds the residual.  Several images that
+are smaller than a tile share one tile.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from scoresde_fast.kernels.convolution import matmul
 from scoresde_fast.kernels.group_norm_tiles import LOG2_E, narrow
 
 MAX_CHANNELS, MAX_TOKENS, MAX_SLAB = 512, 1024, 32768
-# Finite: where one block masks all keys of a row, its weights stay finite, and the next block's maximum cancels them.
+# Finite, so that the weights stay finite if a block masks all keys of a row; the next block's maximum cancels them.
 MASKED = tl.constexpr(-1e30)
 
 
 @triton.jit
 def group_total(values, SLAB: tl.constexpr, GROUP_CHANNELS: tl.constexpr):
-    """For each channel of a slab, the sum of ``values`` over its group."""
+    """Return for each channel of a slab the sum of ``values`` over its group."""
     group = tl.arange(0, SLAB) // GROUP_CHANNELS
     same = group[:, None] == group[None, :]  # [SLAB, SLAB]
     return tl.sum(tl.where(same, values[None, :], 0.0), 1)
@@ -46,7 +46,7 @@ def normalise_tokens_kernel(
     BLOCK_T: tl.constexpr,
     SLAB: tl.constexpr,
 ):
-    """n of one slab of whole groups of one image; the statistics take two passes over registers."""
+    """Store n of one slab of whole groups of one image; the statistics take two passes over registers."""
     SLABS: tl.constexpr = (CHANNELS + SLAB_CHANNELS - 1) // SLAB_CHANNELS
     i_program = tl.program_id(0).to(tl.int64)
     image = (i_program // SLABS) * (TOKENS * CHANNELS)
@@ -64,7 +64,7 @@ def normalise_tokens_kernel(
     centred = tl.where(mask, b_x - mean[None, :], 0.0)
     variance = group_total(tl.sum(centred * centred, 0), SLAB, GROUP_CHANNELS) * share
     b_n = centred * (tl.rsqrt(variance + EPS) * b_weight)[None, :] + b_bias[None, :]
-    # In a shared tile other images have weight 0, and 0 * NaN is NaN; an image with a NaN keeps it through x.
+    # A tile may contain other images, with weight 0, but 0 * NaN is NaN.  An image with a NaN keeps it through x.
     b_n = tl.where((variance < float("inf"))[None, :], b_n, 0.0)
     p_rows = p_n + image + token[:, None] * CHANNELS + channel[None, :]
     tl.store(p_rows, narrow(b_n, p_n.dtype.element_ty), mask=mask)
@@ -91,7 +91,7 @@ def group_norm_attention_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """(x + attention) * SCALE for BLOCK_M pixels: of one image, or of BLOCK_M / TOKENS whole images where PACKED."""
+    """Compute (x + attention) * SCALE for BLOCK_M pixels of one image, if PACKED of BLOCK_M / TOKENS whole images."""
     dtype: tl.constexpr = p_n.dtype.element_ty
     TILES: tl.constexpr = (TOKENS + BLOCK_M - 1) // BLOCK_M
     i_tile = tl.program_id(0).to(tl.int64)
@@ -118,7 +118,7 @@ def group_norm_attention_kernel(
         b_score = tl.load(p_matrix, mask=inner_mask[:, None] & channel_mask[None, :], other=0.0)  # [BLOCK_K, BLOCK_C]
         queries = matmul(b_n, b_score, queries, "ieee")
     key_bias = tl.load(p_key_bias + channel, mask=channel_mask, other=0.0).to(tl.float32)
-    # The softmax is to base 2, so its factor goes into the queries before they are rounded.
+    # The softmax uses base 2; the queries are multiplied by log2(e) before they are rounded.
     b_queries = narrow((queries + key_bias[None, :]) * LOG2_E, dtype)  # [BLOCK_M, BLOCK_C]
 
     SPAN: tl.constexpr = BLOCK_M if PACKED else TOKENS
@@ -166,7 +166,7 @@ def group_norm_attention_kernel(
 
 @dataclass(frozen=True)
 class Tiles:
-    """Block sizes and launch options of the attention kernel for one shape."""
+    """Block sizes (m queries, n keys, k channels) and launch options of the attention kernel."""
 
     m: int
     n: int
@@ -176,19 +176,19 @@ class Tiles:
 
 
 def tiles(tokens: int, channels: int, itemsize: int) -> Tiles:
-    """Tiles whose accumulators fit the registers and whose operands fit the shared memory of sm_80."""
+    """Return tiles whose accumulators fit the registers and whose operands fit the shared memory of sm_80."""
     if itemsize == 4:
         return Tiles(16, 16, 16, 4, 1)
     if channels > 256:
         return Tiles(64, 32, 32, 8, 2)
     if tokens <= 64:
         return Tiles(64, 32, 32, 4, 3)
-    # With 64 keys of 256 channels sm_90 runs out of registers to overlap its matrix instructions.
+    # With 64 keys of 256 channels, sm_90 lacks the registers to overlap its matrix instructions.
     return Tiles(128, 64 if channels <= 128 else 32, 64, 8, 3)
 
 
 def slab_channels(channels: int, groups: int) -> int:
-    """Return the channels of one program: whole groups, at least 32 channels and a multiple of 16 if possible."""
+    """Return the channels per program: whole groups, if possible at least 32 channels and a multiple of 16."""
     group_channels = channels // groups
     slab = group_channels
     while slab < channels and (slab < 32 or slab % 16):
@@ -198,7 +198,7 @@ def slab_channels(channels: int, groups: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """Constexpr arguments and launch options of both kernels for one shape."""
+    """Constants and launch options of both kernels for one shape."""
 
     tokens: int
     channels: int
@@ -213,7 +213,7 @@ class Plan:
         tile = norm["BLOCK_T"] * norm["SLAB"]
         if self.channels % 16 or self.channels > MAX_CHANNELS or self.tokens > MAX_TOKENS or tile > MAX_SLAB:
             raise ValueError(
-                f"the fused attention kernel has no form for {self.channels} channels in {self.groups} groups and "
+                f"the fused attention kernel does not support {self.channels} channels in {self.groups} groups and "
                 f"{self.tokens} pixels: it takes multiples of 16 up to {MAX_CHANNELS} channels, up to {MAX_TOKENS} "
                 f"pixels and slabs of whole groups up to {MAX_SLAB} elements; use the reference"
             )
@@ -225,7 +225,7 @@ class Plan:
 
     @cached_property
     def packed(self) -> bool:
-        """Whether a tile of the attention kernel holds several whole images."""
+        """Whether a tile of the attention kernel contains several whole images."""
         return self.tokens < self.tile.m and self.tile.m % self.tokens == 0
 
     def shape_constants(self) -> dict[str, Any]:
@@ -271,7 +271,7 @@ class Plan:
 
 
 plan_of = cache(Plan)
-"""The plan of a shape, cached: computing it takes longer than a launch."""
+"""`Plan`, cached because computing it takes longer than a launch."""
 
 
 def group_norm_attention(
@@ -286,7 +286,7 @@ def group_norm_attention(
     bias: Any,
     scale: float,
 ) -> Any:
-    """Launch both kernels; ValueError for a shape that they do not support."""
+    """Launch both kernels; raises ValueError for an unsupported shape."""
     batch, channels, height, width = x.shape
     out = x.new_empty_strided(x.shape, x.stride())
     if not x.numel():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Division of an image among the programs of the GroupNorm kernels, and memory for their results."""
+"""Division of an image among the programs of the GroupNorm kernels, and memory for images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 
 import triton
 
-ROW_BYTES = 64  # a row of a slab that channels_last memory moves well
-MAX_SLAB_BYTES = 65536  # what the registers of a program hold
-MIN_SLAB, PIECE = 4096, 8192  # elements of a slab that is worth a program, and of a piece
-MAX_WARPS = 8  # of the largest slabs
+ROW_BYTES = 64  # contiguous bytes for efficient access to channels_last memory
+MAX_SLAB_BYTES = 65536  # capacity of a program's registers
+MIN_SLAB, PIECE = 4096, 8192  # elements: of the smallest slab worth a program, and of a piece
+MAX_WARPS = 8  # for the largest slabs
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Division of an image into slabs of ``slab`` channels and, where these are too large, of slabs into pieces.
+    """Division of an image into slabs of ``slab`` channels and, if these are too large, of slabs into pieces.
 
-    ``images`` is the number of images in a program's registers: 2 for a join, 0 for kernels that always work in pieces.
+    ``images`` is the number of images in a program's registers: 2 with a residual, else 1, and 0 for kernels that
+    always work on pieces.
     """
 
     channels: int
@@ -31,32 +32,32 @@ class Plan:
 
     @property
     def group(self) -> int:
-        """Channels of a group."""
+        """Channels per group."""
         return self.channels // self.groups
 
     @cached_property
     def slab(self) -> int:
-        """Channels of a program: whole groups, enough for good rows and enough work, if they fit."""
+        """Channels per program: whole groups, if possible enough for long rows and enough work, that fit registers."""
         counts = [count for count in range(1, self.groups + 1) if self.groups % count == 0]
         sizes = [count * self.group for count in counts]
         if self.group & (self.group - 1):
-            # Groups of another size than a power of two are summed through a square matrix.
+            # If the group size is not a power of two, groups are summed through a square matrix.
             sizes = [size for size in sizes if size <= max(64, self.group)]
         row = ROW_BYTES // self.itemsize if self.channels_last else 1
         good = [size for size in sizes if size >= row and size * self.pixels >= MIN_SLAB]
         smallest = next(iter(good), sizes[-1])
         fitting = [size for size in sizes if size <= smallest and self.fits(size)]
-        # A row of half the bytes is better than reading twice; a shorter one is not.
+        # A row of half the bytes is faster than reading everything twice; a shorter row is not.
         return next((size for size in reversed(fitting) if 2 * size >= row), smallest)
 
     def fits(self, slab: int) -> bool:
-        """Whether registers hold a slab of this many channels of every image."""
+        """Return whether a slab of this many channels of every image fits into the registers."""
         elements = triton.next_power_of_2(slab) * triton.next_power_of_2(self.pixels)
         return elements * self.itemsize * self.images <= MAX_SLAB_BYTES
 
     @cached_property
     def image(self) -> dict[str, Any]:
-        """Constants of every kernel."""
+        """Constants that all kernels share."""
         return {
             "PIXELS": self.pixels,
             "CHANNELS": self.channels,
@@ -68,7 +69,7 @@ class Plan:
         }
 
     def tiles(self, pixels: int) -> tuple[dict[str, int], int]:
-        """Return (the constants ROWS and TILES for these pixels of a slab, warps): 8 elements of a tile a thread."""
+        """Return the constants ROWS and TILES for a slab of ``pixels``, and the warps: 8 tile elements per thread."""
         pixels, block = triton.next_power_of_2(pixels), triton.next_power_of_2(self.slab)
         elements = pixels * block
         warps = min(MAX_WARPS, max(1, elements // 2048))
@@ -76,27 +77,17 @@ class Plan:
         return {"ROWS": pixels // tiles, "TILES": tiles}, warps
 
     def piece(self, elements: int) -> int:
-        """Return the pixels of a slab that hold about ``elements`` elements."""
+        """Return the number of pixels of a slab with about ``elements`` elements."""
         return max(1, min(triton.next_power_of_2(self.pixels), elements // triton.next_power_of_2(self.slab)))
 
 
 plan_of = cache(Plan)
-"""The plan of an image, cached: computing it takes longer than a launch."""
+"""`Plan`, cached because computing it takes longer than a launch."""
 
 
 def empty_image(like: Any, channels_last: bool) -> Any:
-    """Return uninitialised memory of the shape and dtype of ``like``."""
+    """Return an uninitialised image with the shape and dtype of ``like``."""
     if not channels_last:
         return like.new_empty(like.shape)
     _, channels, height, width = like.shape
     return like.new_empty_strided(like.shape, (channels * height * width, 1, width * channels, channels))
-
-
-_float32: dict[type, Any] = {}
-"""float32 of each tensor type's library."""
-
-
-def empty_float32(like: Any, shape: tuple[int, ...]) -> Any:
-    """Return uninitialised float32 memory on the device of ``like``."""
-    dtype = _float32.get(type(like)) or _float32.setdefault(type(like), like.new_empty(0).float().dtype)
-    return like.new_empty(shape, dtype=dtype)

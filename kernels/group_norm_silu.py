@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``group_norm_silu``: (x + shift + residual) * scale, GroupNorm and SiLU of images, NCHW or channels_last.
+"""``group_norm_silu``: h = (x + shift + residual) * scale, GroupNorm and SiLU of NCHW or channels_last images.
 
-A slab is every pixel of a few whole groups of one sample.  Where it fits into registers one kernel reads it once.
-Otherwise three kernels work in pieces: moments of the pieces, statistics of the groups, the norm.  All sums have a
-fixed order.
+A slab consists of all pixels of a few whole groups of one sample.  If it fits into registers, one kernel reads it once.
+Otherwise three kernels work on pieces of slabs: moments of the pieces, statistics of the groups, normalisation.  All
+sums have a fixed order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import triton
 import triton.language as tl
 from scoresde_fast.kernels.fir_resample import fir_resample
-from scoresde_fast.kernels.group_norm_plan import MAX_WARPS, PIECE, Plan, empty_float32, empty_image, plan_of
+from scoresde_fast.kernels.group_norm_plan import MAX_WARPS, PIECE, Plan, empty_image, plan_of
 from scoresde_fast.kernels.group_norm_tiles import (
     affine,
     load,
@@ -31,20 +31,20 @@ from scoresde_fast.kernels.group_norm_tiles import (
     store_statistics,
     tile_mask,
 )
-from scoresde_fast.kernels.launch import Form
+from scoresde_fast.kernels.launch import Form, empty_float32
 
 REGISTERS = 128
-"""Registers of a thread with which two of the largest slabs fit into a multiprocessor."""
+"""Registers per thread with which two of the largest slabs fit into a multiprocessor."""
 KEPT = 9
-"""The most tiles that a thread keeps in them: with one more, a variant spills on sm_100."""
+"""Maximum tiles that a thread keeps in registers: with one more, a variant spills on sm_100."""
 
 
 @cache
 def form_of(plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool) -> Form | None:
-    """Return the form of a slab in registers, or None if it does not fit.  ``shift`` is that of `slab_channels`.
+    """Return the kernel form that keeps a slab in registers, or None if it does not fit.
 
-    Slabs of fewer warps have no register limit: several fit into a multiprocessor in any case, and a float32 join,
-    which holds two images, would spill.
+    ``shift`` is the SHIFT of `slab_channels`.  Slabs with fewer warps have no register limit: several of them fit into
+    a multiprocessor anyway, and a float32 slab with a residual, which takes two images, would spill.
     """
     if not plan.fits(plan.slab):
         return None
@@ -105,7 +105,7 @@ def normalise_in_pieces(
     eps: float,
     silu: bool,
 ) -> None:
-    """Launch the three kernels; fills ``y``, ``statistics`` and, where there is a residual, ``joined``."""
+    """Launch the three kernels; they fill ``y``, ``statistics`` and, if there is a residual, ``joined``."""
     slabs, join = x.shape[0] * (plan.channels // plan.slab), residual is not None
     of_pieces, of_groups, of_images = launch_forms(plan, join, 0 if shift is None else shift.ndim, scale, eps, silu)
     pieces = triton.cdiv(plan.pixels, plan.piece(PIECE))
@@ -129,7 +129,7 @@ def normalise_in_pieces(
 def launch_forms(
     plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool
 ) -> tuple[tuple[dict[str, Any], int], ...]:
-    """(constants, warps) of each of the three kernels; ``shift`` is that of `slab_channels`."""
+    """Return (constants, warps) of each of the three kernels; ``shift`` is the SHIFT of `slab_channels`."""
     piece = plan.piece(PIECE)
     tiles, warps = plan.tiles(piece)
     moments_of_pieces = {**plan.image, **tiles, "JOIN": join, "SHIFT": shift, "SCALE": scale}
@@ -168,7 +168,7 @@ def group_norm_silu_kernel(
     KEPT: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """A slab of SLAB channels, held in registers."""
+    """Compute y, h and the statistics of a slab of SLAB channels, kept in registers."""
     SLABS: tl.constexpr = CHANNELS // SLAB
     FULL: tl.constexpr = ROWS * TILES == PIXELS and BLOCK_C == SLAB
     i_program = tl.program_id(0).to(tl.int64)
@@ -199,7 +199,7 @@ def group_norm_silu_kernel(
     for i_tile in tl.static_range(TILES):
         mask = tile_mask(pixel, i_tile, PIXELS, channel_mask)
         if i_tile == KEPT:
-            # The rest is read again from the cache: registers hold no more, see KEPT.
+            # The remaining tiles do not fit into registers (see KEPT) and are read again, from the cache.
             for i_again in tl.static_range(KEPT, TILES):
                 again = tile_mask(pixel, i_again, PIXELS, channel_mask)
                 at = offset + i_again * ROWS * PIXEL_STRIDE
@@ -229,7 +229,7 @@ def group_moments_kernel(
     TILES: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Mean and variance of x + shift, or of h, over a group's ROWS x TILES pixels: (B, G, pieces, 2)."""
+    """Store mean and variance of x + shift, or of h, over ROWS x TILES pixels of each group: (B, G, pieces, 2)."""
     SLABS: tl.constexpr = CHANNELS // SLAB
     PIECE: tl.constexpr = ROWS * TILES
     PIECES: tl.constexpr = (PIXELS + PIECE - 1) // PIECE
@@ -266,7 +266,7 @@ def group_statistics_kernel(
     PIECE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Statistics of one group of h from the moments of its pieces."""
+    """Compute the statistics of one group of h from the moments of its pieces."""
     PIECES: tl.constexpr = (PIXELS + PIECE - 1) // PIECE
     i_group = tl.program_id(0).to(tl.int64)
     i_piece = tl.arange(0, BLOCK)
@@ -301,7 +301,7 @@ def group_apply_kernel(
     ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """ROWS pixels of a slab of x or, with neither shift nor scale, of the stored h."""
+    """Normalise ROWS pixels of a slab of x, or of the stored h, for which there is no shift and the scale is 1."""
     SLABS: tl.constexpr = CHANNELS // SLAB
     PIECES: tl.constexpr = (PIXELS + ROWS - 1) // ROWS
     i_program = tl.program_id(0).to(tl.int64)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``group_norm_silu_backward`` and ``group_norm_silu_tangent``: derivatives of GroupNorm and SiLU.
 
-By the formulas of ``scoresde_fast/ops/group_norm_silu.py``: one kernel sums over pieces of a slab, the other computes
+The formulas are in ``scoresde_fast/ops/group_norm_silu.py``.  One kernel sums over pieces of a slab; the other computes
 the gradient or the tangent from the sums.
 """
 
@@ -28,7 +28,7 @@ def group_norm_silu_backward(
     joined: bool,
     silu: bool,
 ) -> tuple[Any, Any, Any, Any]:
-    """Launch the kernels; returns the gradients of x, weight and bias, and of the shift (B, C)."""
+    """Launch the kernels and return the gradients of x, weight, bias and the shift (B, C)."""
     batch, channels, height, width = source.shape
     if not source.numel():
         zeros = statistics.new_zeros((batch, channels))
@@ -57,7 +57,7 @@ def group_norm_silu_tangent(
     joined: bool,
     silu: bool,
 ) -> Any:
-    """Launch the kernels; returns the tangent of y for a tangent of h."""
+    """Launch the kernels and return the tangent of y for a tangent of h."""
     if not source.numel():
         return source.new_empty(source.shape)
     return differentiate(tangent, None, source, shift, statistics, weight, bias, groups, scale, joined, silu, False)[0]
@@ -77,7 +77,7 @@ def differentiate(
     silu: bool,
     backward: bool,
 ) -> tuple[Any, Any]:
-    """Launch both kernels; returns the gradient of x or the tangent of y, and the sums (B, 4, C) float32."""
+    """Launch both kernels and return the gradient of x or the tangent of y, and the sums (B, 4, C) float32."""
     batch, channels, height, width = source.shape
     plan = plan_of(channels, height * width, groups, source.element_size(), not source.is_contiguous(), 0)
     out = empty_image(source, plan.channels_last)
@@ -85,7 +85,7 @@ def differentiate(
     pieces = triton.cdiv(plan.pixels, rows)
     sums = statistics.new_empty((batch, pieces, 4, channels))
     if not (backward and grad_h is not None):
-        # The kernel does not write these.
+        # The kernel does not write these sums.
         sums[:, :, 3 if backward else 2 :].zero_()
     options = {
         **plan.image,
@@ -111,7 +111,7 @@ def differentiate(
 
 @triton.jit
 def silu_slope(z):
-    """The derivative of SiLU."""
+    """Return the derivative of SiLU."""
     sigmoid = 1.0 / (1.0 + tl.exp2(z * -LOG2_E))
     return sigmoid * (1.0 + z * (1.0 - sigmoid))
 
@@ -123,7 +123,7 @@ def piece(
     CHANNEL_STRIDE: tl.constexpr, SHIFT: tl.constexpr, SCALE: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Both kernels' view of a piece: its place, n, the slope of the activation, and the change, t or g."""
+    """Load a piece for both kernels: its position, n, the slope of the activation, and the change (t or g)."""
     SLABS: tl.constexpr = CHANNELS // SLAB
     PIECES: tl.constexpr = (PIXELS + ROWS - 1) // ROWS
     i_program = tl.program_id(0).to(tl.int64)
@@ -171,7 +171,10 @@ def gradient_sums_kernel(
     ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Sums of d, n d, n and the gradient of h over the pixels of a piece, (B, pieces, 4, C); a tangent has two."""
+    """Store the sums of d, n d, n and the gradient of h over the pixels of a piece, (B, pieces, 4, C).
+
+    A tangent has only the first two.
+    """
     PIECES: tl.constexpr = (PIXELS + ROWS - 1) // ROWS
     sample, i_piece, channel, channel_mask, offset, mask, b_n, b_slope, b_d, _weight, _reciprocal = piece(
         p_source, p_change, p_shift, p_statistics, p_weight, p_bias, PIXELS, CHANNELS, GROUP, SLAB, PIXEL_STRIDE,
@@ -214,7 +217,7 @@ def gradient_apply_kernel(
     ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The gradient of x, or the tangent of y, of a piece from the sums over all pieces, (B, 4, C)."""
+    """Compute the gradient of x, or the tangent of y, of a piece from the sums over all pieces, (B, 4, C)."""
     sample, _i_piece, channel, channel_mask, offset, mask, b_n, b_slope, b_d, b_weight, reciprocal = piece(
         p_source, p_change, p_shift, p_statistics, p_weight, p_bias, PIXELS, CHANNELS, GROUP, SLAB, PIXEL_STRIDE,
         CHANNEL_STRIDE, SHIFT, SCALE, SILU, ROWS, BLOCK_C,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building blocks of the GroupNorm kernels: tiles of a slab, their moments, the norm and SiLU; and rounding."""
+"""Building blocks of the GroupNorm kernels: tiles of a slab, moments, normalisation, SiLU and rounding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def narrow(values, dtype: tl.constexpr):
-    """float32 ``values`` rounded to nearest, ties to even."""
+    """Round float32 ``values`` to ``dtype``, to nearest with ties to even."""
     if INTERPRETED and dtype == tl.bfloat16:  # the interpreter would round towards zero
         bits = values.to(tl.int32, bitcast=True)
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
@@ -22,7 +22,10 @@ def narrow(values, dtype: tl.constexpr):
 
 @triton.jit
 def silu(z, PRECISE: tl.constexpr):
-    """z / (1 + e^-z); the square of a reciprocal root takes fewer instructions than a division and loses two bits."""
+    """Return z / (1 + e^-z).
+
+    Unless PRECISE, a squared reciprocal square root replaces the division: fewer instructions, two bits less.
+    """
     one_more = 1.0 + tl.exp2(z * -LOG2_E)
     if PRECISE:
         return z / one_more
@@ -33,7 +36,7 @@ def silu(z, PRECISE: tl.constexpr):
 
 @triton.jit
 def group_mean(values, GROUP: tl.constexpr):
-    """For each channel of a slab, the mean of ``values`` over its group of GROUP channels."""
+    """Return for each channel of a slab the mean of ``values`` over its group of GROUP channels."""
     BLOCK: tl.constexpr = values.shape[0]
     if GROUP & (GROUP - 1) == 0:
         sums = tl.sum(tl.reshape(values, [BLOCK // GROUP, GROUP]), 1)  # [BLOCK / GROUP]
@@ -47,8 +50,10 @@ def group_mean(values, GROUP: tl.constexpr):
 
 @triton.jit
 def packed(values):
-    """``values``, hidden from the compiler, which would keep their float32 conversion: a slab fits into registers in
-    16 bits, but not in float32."""
+    """Return 16-bit ``values`` opaque to the compiler, which would otherwise keep their float32 conversion.
+
+    A slab fits into registers in 16 bits, but not in float32.
+    """
     if not INTERPRETED and values.dtype.primitive_bitwidth == 16:
         return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [values], values.dtype, is_pure=False, pack=2)
     return values
@@ -56,13 +61,13 @@ def packed(values):
 
 @triton.jit
 def tile_mask(pixel, i_tile: tl.constexpr, count, channel_mask):
-    """The elements of a tile that exist."""
+    """Return the mask of the existing elements of a tile."""
     return (pixel + i_tile * pixel.shape[0] < count)[:, None] & channel_mask[None, :]
 
 
 @triton.jit
 def load(pointers, mask, FULL: tl.constexpr):
-    """A tile, with zeros outside the mask; a FULL tile ignores the mask."""
+    """Load a tile, with zeros outside the mask; a FULL tile ignores the mask."""
     if FULL:
         return tl.load(pointers)
     else:
@@ -84,9 +89,9 @@ def load_tiles(
     JOIN: tl.constexpr, SHIFT: tl.constexpr, SCALE: tl.constexpr, PIXEL_STRIDE: tl.constexpr, TILES: tl.constexpr,
     FULL: tl.constexpr,
 ):  # fmt: skip
-    """A slab's x or, where there is a residual, h, which is stored too.
+    """Return the slab of x, or with a residual (JOIN) of h, which is stored too, as a tuple of TILES tiles of pixels.
 
-    In TILES tiles along the pixels: the kernels work on one tile at a time, so that few numbers are float32 at once.
+    The kernels work on one tile at a time, so that few values are in float32 at once.
     """
     tiles = ()
     for i_tile in tl.static_range(TILES):
@@ -102,7 +107,7 @@ def load_tiles(
         if SHIFT:
             b_h += b_shift[None, :]
         joined = joined + (packed(narrow(b_h * SCALE, p_joined.dtype.element_ty)),)  # noqa: RUF005
-    # After the last load, so that no load waits for a store.
+    # Stores follow the last load, so that no load waits for a store.
     for i_tile in tl.static_range(TILES):
         mask = tile_mask(pixel, i_tile, count, channel_mask)
         store(p_joined + offset + i_tile * pixel.shape[0] * PIXEL_STRIDE, joined[i_tile], mask, FULL)
@@ -111,7 +116,7 @@ def load_tiles(
 
 @triton.jit
 def two_sum(a, b):
-    """a + b rounded, and the rounding error."""
+    """Return a + b rounded, and the rounding error."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
@@ -119,10 +124,10 @@ def two_sum(a, b):
 
 @triton.jit
 def moments(tiles, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROUP: tl.constexpr):
-    """For each channel, mean and variance of source + shift over its group and ``count`` pixels.
+    """Return for each channel the mean and variance of source + shift over its group and ``count`` pixels.
 
-    Sums the deviations from the channel's mean in the first tile, which stays accurate for a mean far from zero; two
-    passes would convert everything twice.  The mean is returned as an unevaluated sum of two numbers.
+    Sums the differences from the channel's mean in the first tile, which is accurate even if the mean is far from zero;
+    two passes would convert everything twice.  The mean is returned as an unevaluated sum of two numbers.
     """
     ROWS: tl.constexpr = pixel.shape[0]
     first = tl.sum(packed(tiles[0]).to(tl.float32), 0)
@@ -146,9 +151,9 @@ def moments(tiles, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROU
 
 @triton.jit
 def normalised(b_source, mean, rest, b_shift, factor, addend, SILU: tl.constexpr):
-    """SiLU of (source + shift - mean - rest) factor + addend, in float32.
+    """Return SiLU of (source + shift - mean - rest) factor + addend, in float32.
 
-    Sources of 16 bits take fewer instructions: they have no digits to lose by cancellation.
+    16-bit sources take fewer instructions, because cancellation cannot lose digits that they do not have.
     """
     centre, left = two_sum(mean, -b_shift)
     rest += left
@@ -164,7 +169,7 @@ def normalised(b_source, mean, rest, b_shift, factor, addend, SILU: tl.constexpr
 def store_statistics(
     p_statistics, sample, channel, mask, mean, reciprocal, CHANNELS: tl.constexpr, GROUP: tl.constexpr
 ):
-    """Store one pair a group, by the lane of its first channel."""
+    """Store one pair per group; the lane of the group's first channel writes it."""
     p_group = p_statistics + (sample * (CHANNELS // GROUP) + channel // GROUP) * 2
     mask &= channel % GROUP == 0
     tl.store(p_group, mean, mask=mask)
@@ -173,14 +178,14 @@ def store_statistics(
 
 @triton.jit
 def load_statistics(p_statistics, sample, channel, mask, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
-    """For each channel of a slab, mean and reciprocal deviation of its group."""
+    """Return for each channel of a slab the mean and reciprocal standard deviation of its group."""
     BLOCK: tl.constexpr = channel.shape[0]
     p_sample = p_statistics + sample * (CHANNELS // GROUP * 2)
     if GROUP & (GROUP - 1) == 0:
         p_group = p_sample + channel // GROUP * 2
         return tl.load(p_group, mask=mask, other=0.0), tl.load(p_group + 1, mask=mask, other=0.0)
     else:
-        # Load by group: by channel every thread would load the same few numbers.
+        # Load per group; per channel, all threads would load the same few numbers.
         GROUPS: tl.constexpr = BLOCK // (2 if GROUP < 4 else 4 if GROUP < 8 else 8 if GROUP < 16 else 16)
         group = tl.min(channel, 0) // GROUP + tl.arange(0, GROUPS)
         member = (channel // GROUP)[:, None] == group[None, :]  # [BLOCK, GROUPS]
@@ -193,7 +198,7 @@ def load_statistics(p_statistics, sample, channel, mask, CHANNELS: tl.constexpr,
 @triton.jit
 def slab_channels(p_shift, sample, i_slab, SLAB: tl.constexpr, CHANNELS: tl.constexpr, SHIFT: tl.constexpr,
                   BLOCK_C: tl.constexpr):  # fmt: skip
-    """Channels of a slab, their mask and their shifts.  SHIFT: 0 no shift, 1 (C,), 2 (B, C)."""
+    """Return the channels of a slab, their mask and their shifts.  SHIFT: 0 for no shift, 1 for (C,), 2 for (B, C)."""
     in_slab = tl.arange(0, BLOCK_C)
     channel, mask = i_slab.to(tl.int32) * SLAB + in_slab, in_slab < SLAB
     b_shift = tl.zeros([BLOCK_C], tl.float32)
@@ -205,6 +210,6 @@ def slab_channels(p_shift, sample, i_slab, SLAB: tl.constexpr, CHANNELS: tl.cons
 
 @triton.jit
 def affine(p_weight, p_bias, channel, mask, reciprocal):
-    """The norm's factor and offset of each channel."""
+    """Return the norm's factor and addend of each channel."""
     b_weight = tl.load(p_weight + channel, mask=mask, other=0.0).to(tl.float32)
     return reciprocal * b_weight, tl.load(p_bias + channel, mask=mask, other=0.0).to(tl.float32)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``hutchinson_dot``: the product of a probe with a tangent; the probe is generated in the kernel.
+"""``hutchinson_dot``: the dot product of a probe with a tangent; the probe is generated in the kernel.
 
-A program takes 4096 elements of a sample; where a sample has more, a second kernel adds the partial sums in order.
-The order depends on the sample's size alone, not on the batch or on timing.
+A program sums 4096 elements of a sample; for larger samples a second kernel adds the partial sums.  The order of
+addition depends only on the sample's size, not on the batch or on timing.
 """
 
 import triton
@@ -13,7 +13,7 @@ from scoresde_fast.kernels.step_table import DOT_CONSTANT, DOT_FACTOR, DOT_WIDTH
 
 @triton.jit
 def _accumulate(p_divergence, dot, p_coefficients, p_counter, offset, rows):
-    """divergence += constant + factor dot, in float64."""
+    """Add constant + factor dot to the divergence, in float64."""
     p_row = p_coefficients + DOT_WIDTH * row_index(p_counter, offset, rows)
     term = tl.load(p_row + DOT_CONSTANT).to(tl.float64) + tl.load(p_row + DOT_FACTOR).to(tl.float64) * dot
     tl.store(p_divergence, tl.load(p_divergence) + term)
@@ -21,7 +21,7 @@ def _accumulate(p_divergence, dot, p_coefficients, p_counter, offset, rows):
 
 @triton.jit
 def _probe(i_row, draw, sample_id, run_seed, WIDTH: tl.constexpr, SIGNS: tl.constexpr, PRECISE: tl.constexpr):
-    """The probe's elements [N, WIDTH] of rows [N] of 4 or 8 elements."""
+    """Return the probe's elements [N, WIDTH] for rows [N] of WIDTH elements, 4 or 8."""
     if WIDTH == 4:
         e0, e1, e2, e3 = _probe4(i_row, draw, sample_id, run_seed, SIGNS, PRECISE)
         return join4(e0, e1, e2, e3)
@@ -59,7 +59,7 @@ def hutchinson_dot_kernel(
 ):
     SPAN: tl.constexpr = BLOCK * PASSES
     PARTS: tl.constexpr = (ELEMENTS + SPAN - 1) // SPAN if ELEMENTS > 0 else 1
-    # A thread's row is one access of 16 bytes, and one or two calls of the noise.
+    # A thread's row is one access of 16 bytes, and one or two calls of Philox.
     WIDTH: tl.constexpr = 8 if p_tangent.dtype.element_ty.primitive_bitwidth == 16 else 4
     ROWS: tl.constexpr = BLOCK // WIDTH
     i_program = tl.program_id(0).to(tl.int64)

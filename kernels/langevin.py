@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``langevin``: the norms of the score and of the noise, then the corrector's step; both generate the noise.
+"""``langevin``: the norms of score and noise, then the corrector's step; both generate the noise.
 
-In the norms a program takes 4096 elements of a sample; where a sample has more, a second kernel adds the partial sums
-in order.  The order depends on the sample's size alone, not on the batch or on timing.
+For the norms a program sums 4096 elements of a sample; for larger samples a second kernel adds the partial sums.  The
+order of addition depends only on the sample's size, not on the batch or on timing.
 """
 
 import triton
@@ -14,7 +14,7 @@ from scoresde_fast.kernels.step_table import CONTROL_DRAW, CONTROL_WIDTH, DERIVE
 def langevin(
     state, network_output, sample_ids, coefficients, control, counter, offset, per_sample, run_seed, precise
 ):  # fmt: skip
-    """Launch the kernels of both halves; arguments as in the schema of ``scoresde_fast.ops.langevin``."""
+    """Launch `langevin_norms` and `langevin_step`; arguments as in the schema of ``scoresde_fast.ops.langevin``."""
     row = (sample_ids, coefficients, control, counter, offset)
     norms = langevin_norms(network_output, *row, run_seed, precise)
     langevin_step(state, network_output, norms, *row, per_sample, run_seed, precise)
@@ -83,8 +83,8 @@ def langevin_norms_kernel(
     factor = tl.load(p_coefficients + row * WIDTH + DERIVE_OUTPUT).to(wide)
     draw = tl.load(p_control + row * CONTROL_WIDTH + CONTROL_DRAW).to(tl.uint32)
     sample_id = tl.load(p_ids + i_sample)
-    # The sums are independent, so each takes its elements in its own order: eight 16-bit values are one access, and
-    # noise stays as generated, four to a lane.
+    # The sums are independent, so each uses the best order: eight 16-bit scores per access, and noise as generated,
+    # four values per lane.
     score_squares = tl.zeros([4 * CALLS], wide)
     noise_squares = tl.zeros([CALLS], wide)
     for i_pass in range(PASSES):
@@ -119,7 +119,7 @@ def add_parts_kernel(p_norms, p_sums, PARTS: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _square(z, i_element, ELEMENTS: tl.constexpr, SPAN: tl.constexpr):
-    """z^2, or 0 past the sample's end."""
+    """Return z^2, or 0 past the sample's end."""
     if ELEMENTS % SPAN == 0:
         return z * z
     else:
@@ -128,7 +128,7 @@ def _square(z, i_element, ELEMENTS: tl.constexpr, SPAN: tl.constexpr):
 
 @triton.jit(do_not_specialize=["batch"])
 def mean_norms_kernel(p_means, p_norms, batch: tl.int64, ROUNDS: tl.constexpr, BLOCK: tl.constexpr):
-    """The squares of the batch's mean norms, in place of a sample's own |.|^2 in `langevin_step_kernel`."""
+    """Store the squared mean norms of the batch, which `langevin_step_kernel` uses in place of a sample's |.|^2."""
     scores = tl.zeros([BLOCK], tl.float64)
     noises = tl.zeros([BLOCK], tl.float64)
     for i_round in range(ROUNDS):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repeated launches of a compiled kernel without Triton's search for the form that fits the arguments.
+"""Fast repeated launches of a compiled kernel, bypassing Triton's specialisation on every call; and result memory.
 
-Triton inspects every argument at every call, which takes the host longer than the launch itself. Only this decides the
-form: the constants, which a launcher has chosen, and each tensor's dtype and whether its address is a multiple of 16.
+Triton inspects all arguments of each call, which takes longer than the launch itself.  The compiled form depends only
+on the constants, which are fixed here, and on each tensor's dtype and 16-byte alignment.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ DTYPE, ADDRESS = attrgetter("dtype"), methodcaller("data_ptr")
 
 
 class Form:
-    """A kernel with its constants, created once and launched often.
+    """A kernel with fixed constants, created once and launched many times.
 
     Args:
-        kernel: a ``triton.jit`` function, whose tensors come before its constants.
-        constants: all its ``constexpr`` arguments.
-        options: of the compiler and the launch, such as ``num_warps``.
+        kernel: a ``triton.jit`` function with its tensor arguments before its constants.
+        constants: values of all ``constexpr`` arguments.
+        options: compiler and launch options, such as ``num_warps``.
     """
 
     def __init__(self, kernel: Any, constants: Mapping[str, Any], **options: Any) -> None:
@@ -29,7 +29,7 @@ class Form:
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def launch(self, programs: int, *tensors: Any) -> None:
-        """Launch the kernel with this number of programs.  The tensors are on the current device."""
+        """Launch the kernel with this number of programs.  The tensors must be on the current device."""
         if any(address % 16 for address in map(ADDRESS, tensors)):
             self._launch_by_triton(programs, tensors)
             return
@@ -41,5 +41,15 @@ class Form:
             compiled[programs, 1, 1](*tensors, *self._values)
 
     def _launch_by_triton(self, programs: int, tensors: tuple[Any, ...]) -> Any:
-        """Compile and launch; returns the compiled kernel, or None in Triton's interpreter."""
+        """Compile and launch the kernel; return the compiled kernel, or None in Triton's interpreter."""
         return self.kernel[(programs,)](*tensors, **self.constants, **self.options)
+
+
+_float32_of: dict[type, Any] = {}
+"""The float32 dtype of each tensor type; kernels do not import torch."""
+
+
+def empty_float32(like: Any, shape: tuple[int, ...]) -> Any:
+    """Return uninitialised float32 memory on the device of ``like``."""
+    dtype = _float32_of.get(type(like)) or _float32_of.setdefault(type(like), like.new_empty(0).float().dtype)
+    return like.new_empty(shape, dtype=dtype)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise contract of ``scoresde_fast.rng`` inside a kernel, four elements a call, and the shape of the launches.
+"""The noise contract of ``scoresde_fast.rng`` inside kernels, and the launch grids of noise kernels.
 
-The values of a whole program (draw, sample id, key) stay scalar here: two of Philox's ten rounds cost half, and the key
-schedule costs nothing per lane.
+A call of Philox yields the noise of four neighbouring elements.  The draw, sample id and key are the same in a whole
+program and stay scalar: this halves the cost of two of Philox's ten rounds and makes the key schedule free per lane.
 """
 
 import triton
@@ -10,13 +10,13 @@ import triton.language as tl
 from triton import knobs
 from triton.language.extra import libdevice
 
-#: The interpreter has neither libdevice nor a fused multiply-add that rounds once.
+# The interpreter has neither libdevice nor a fused multiply-add that rounds once.
 INTERPRETED = tl.constexpr(knobs.runtime.interpret)
 
 
 @triton.jit
 def philox(call, draw, sample_id, run_seed):
-    """The four uint32 words of counter (call, draw, sample id low, high) under the key ``run_seed``.
+    """Return the four uint32 words of the counter (call, draw, sample id low, high) under the key ``run_seed``.
 
     ``call`` is uint32 of any shape, ``draw`` a uint32 scalar, ``sample_id`` and ``run_seed`` int64 scalars.
     """
@@ -24,7 +24,7 @@ def philox(call, draw, sample_id, run_seed):
     c2, c3 = sample_id.to(tl.uint32), (sample_id >> 32).to(tl.uint32)
     k0, k1 = run_seed.to(tl.uint32), (run_seed >> 32).to(tl.uint32)
     for _ in tl.static_range(10):
-        # A 64-bit product is one instruction; its halves by tl.umulhi and * would be two.
+        # One instruction computes the 64-bit product; tl.umulhi and * would take two.
         product0 = c0.to(tl.uint64) * 0xD2511F53
         product1 = c2.to(tl.uint64) * 0xCD9E8D57
         c0 = (product1 >> 32).to(tl.uint32) ^ c1 ^ k0
@@ -38,7 +38,7 @@ def philox(call, draw, sample_id, run_seed):
 
 @triton.jit
 def fused(x, y, z):
-    """x y + z of float32 values, rounded once."""
+    """Return x y + z in float32, rounded once."""
     if INTERPRETED:
         return (x.to(tl.float64) * y + z).to(tl.float32)
     return tl.fma(x, y, z)
@@ -46,13 +46,13 @@ def fused(x, y, z):
 
 @triton.jit
 def box_muller_fast(radius_word, angle_word):
-    """Two normals from two words by the hardware's approximations.
+    """Return two normals from two words, by the hardware's approximate functions.
 
-    They differ from the contract's normals by at most 5.9 2^-20.5 < 4e-6 from sine and cosine (PTX bounds both by
-    2^-20.5 in [-pi, pi]) and, from the logarithm's 2^-22, by sqrt(2 ln 2 2^-22) < 6e-4 where the radius is that small.
+    Sine and cosine (errors below 2^-20.5 in [-pi, pi] according to PTX) change a normal by at most 5.9 2^-20.5 < 4e-6.
+    The logarithm (error below 2^-22) changes it by at most sqrt(2 ln 2 2^-22) < 6e-4, if the radius is that small.
     """
     uniform = (radius_word >> 8).to(tl.int32).to(tl.float32) * 5.960464477539063e-08 + 2.9802322387695312e-08
-    # As a signed integer the word is an angle in (-pi, pi): the same point of the circle.
+    # Read as a signed integer, the word gives the same angle in (-pi, pi).
     steps = (angle_word.to(tl.int32, bitcast=True) >> 8).to(tl.float32)
     angle = steps * 3.7450703871400037e-07 + 1.8725351935700019e-07
     if INTERPRETED:
@@ -60,18 +60,18 @@ def box_muller_fast(radius_word, angle_word):
     else:
         logarithm = libdevice.fast_log2f(uniform)
         cosine, sine = libdevice.fast_cosf(angle), libdevice.fast_sinf(angle)
-    # abs: a logarithm on the wrong side of 0 must not become a NaN; as an operand's modifier it is free.
+    # abs prevents a NaN if the approximate logarithm has the wrong sign; as an operand modifier it is free.
     radius = tl.sqrt(tl.abs(logarithm) * 1.3862943611198906)
     return radius * cosine, radius * sine
 
 
 @triton.jit
 def box_muller_precise(radius_word, angle_word):
-    """Two normals from two words, within 1.5 ulp of the exact ones, in float32 arithmetic.
+    """Return two normals from two words, within 1.5 ulp of the exact values, in float32 arithmetic.
 
-    Radius, cosine and sine are each held as an unevaluated sum of two floats, so that only the last addition rounds
-    noticeably; sine and cosine by the series of the CPU kernel's double form, cut where float32 no longer sees them.
-    Every product whose rounding matters is in an explicit `fused`: the compiler contracts the others as it likes.
+    Radius, cosine and sine are unevaluated sums of two floats, so that only the last addition rounds noticeably.  Sine
+    and cosine use the series of the CPU kernel, truncated for float32.  Products whose rounding matters use `fused`;
+    the compiler is free to contract the others.
     """
     # u = odd 2^-25 = (1 + f) 2^e with 1 + f in [sqrt(1/2), sqrt(2)): f is exact, as an integer under 2^24.
     odd = (radius_word >> 8).to(tl.int32) * 2 + 1
@@ -84,13 +84,13 @@ def box_muller_precise(radius_word, angle_word):
     half = 0.5 * f
     square = half * f
     octaves = (e - 25).to(tl.float32)
-    # 0.693145751953125 has 15 significant bits, so that its multiples here are exact.
+    # 0.693145751953125 has 15 significant bits, so these multiples are exact.
     base = octaves * 0.693145751953125
     sum0 = base + f
     sum1 = fused(-half, f, sum0)
     rest = (f - (sum0 - base)) + fused(-half, f, sum0 - sum1)
     rest += s * (square + series) + octaves * 1.4286068203094172e-06
-    # sqrt of the pair -2 (sum1 + rest): one Newton step from the rounded root.
+    # sqrt(-2 (sum1 + rest)) by one Newton step from the rounded square root.
     high = -2.0 * (sum1 + rest)
     low = -2.0 * (rest - ((sum1 + rest) - sum1))
     radius = tl.sqrt(high)
@@ -119,20 +119,20 @@ def box_muller_precise(radius_word, angle_word):
 
 @triton.jit
 def _product(a, a_rest, b, b_rest):
-    """(a + a_rest) (b + b_rest), rounded about once."""
+    """Return (a + a_rest) (b + b_rest) with about one rounding."""
     return fused(a, b, a * b_rest + a_rest * (b + b_rest))
 
 
 @triton.jit
 def join4(w0, w1, w2, w3):
-    """Four tensors [N] as one [N, 4], neighbours in a thread's registers."""
+    """Join four tensors [N] to one [N, 4]; each row is in the registers of one thread."""
     pairs = tl.join(tl.join(w0, w2), tl.join(w1, w3))  # [N, 2, 2]
     return tl.reshape(pairs, [w0.shape[0], 4])
 
 
 @triton.jit
 def join8(w0, w1, w2, w3, w4, w5, w6, w7):
-    """Eight tensors [N] as one [N, 8], neighbours in a thread's registers."""
+    """Join eight tensors [N] to one [N, 8]; each row is in the registers of one thread."""
     even = tl.join(tl.join(w0, w4), tl.join(w2, w6))  # [N, 2, 2]
     odd = tl.join(tl.join(w1, w5), tl.join(w3, w7))
     return tl.reshape(tl.join(even, odd), [w0.shape[0], 8])
@@ -140,7 +140,7 @@ def join8(w0, w1, w2, w3, w4, w5, w6, w7):
 
 @triton.jit
 def normal4(call, draw, sample_id, run_seed, PRECISE: tl.constexpr):
-    """The four normals of each call."""
+    """Return the four normals of each call."""
     w0, w1, w2, w3 = philox(call, draw, sample_id, run_seed)
     if PRECISE:
         z0, z1 = box_muller_precise(w0, w1)
@@ -153,7 +153,7 @@ def normal4(call, draw, sample_id, run_seed, PRECISE: tl.constexpr):
 
 @triton.jit
 def normals_from(call, draw, sample_id, run_seed, SHIFT: tl.constexpr, PRECISE: tl.constexpr):
-    """The normals of elements 4 call + SHIFT ... 4 call + SHIFT + 3, [N, 4]."""
+    """Return the normals of elements 4 call + SHIFT to 4 call + SHIFT + 3, [N, 4]."""
     z0, z1, z2, z3 = normal4(call.to(tl.uint32), draw, sample_id, run_seed, PRECISE)
     if SHIFT != 0:
         z4, z5, z6, _z7 = normal4((call + 1).to(tl.uint32), draw, sample_id, run_seed, PRECISE)
@@ -168,7 +168,7 @@ def normals_from(call, draw, sample_id, run_seed, SHIFT: tl.constexpr, PRECISE: 
 
 @triton.jit
 def sign4(call, draw, sample_id, run_seed):
-    """The four signs of each call: 1.0 with the top bit of the element's word as its sign bit."""
+    """Return the four signs of each call: 1.0 with the top bit of the element's word as its sign bit."""
     w0, w1, w2, w3 = philox(call, draw, sample_id, run_seed)
     return _sign(w0), _sign(w1), _sign(w2), _sign(w3)
 
@@ -180,10 +180,10 @@ def _sign(word):
 
 @triton.jit
 def sample_block(i_program, ELEMENTS: tl.constexpr, CALLS: tl.constexpr):
-    """The block of a program that takes ``CALLS`` calls of one sample.
+    """Return the block of elements of a program that makes ``CALLS`` calls for one sample.
 
-    Returns the sample's number (int64 scalar), the calls' numbers [CALLS], the elements' offsets in a tensor of whole
-    samples [CALLS, 4] int64, and the mask of those that exist, [CALLS, 4] or [CALLS, 1].
+    Returns the sample index (int64 scalar), the call indices [CALLS], the elements' offsets in the tensor of all
+    samples [CALLS, 4] int64, and the mask of existing elements, [CALLS, 4] or [CALLS, 1].
     """
     BLOCKS: tl.constexpr = (ELEMENTS + 4 * CALLS - 1) // (4 * CALLS)
     i_sample = (i_program // BLOCKS).to(tl.int64)
@@ -194,7 +194,7 @@ def sample_block(i_program, ELEMENTS: tl.constexpr, CALLS: tl.constexpr):
 
 @triton.jit
 def element_mask(i_row, i_element, ELEMENTS: tl.constexpr, SPAN: tl.constexpr, WIDTH: tl.constexpr = 4):
-    """The mask of the elements [N, WIDTH] that exist, in programs of ``SPAN``; [N, 1] where rows are whole."""
+    """Return the mask of existing elements [N, WIDTH] for programs of ``SPAN`` elements; [N, 1] if no row is cut."""
     if ELEMENTS > 0 and ELEMENTS % SPAN == 0:
         return tl.full([i_row.shape[0], 1], True, tl.int1)
     elif ELEMENTS % WIDTH == 0:
@@ -204,13 +204,13 @@ def element_mask(i_row, i_element, ELEMENTS: tl.constexpr, SPAN: tl.constexpr, W
 
 
 def tile(elements: int) -> tuple[int, int, int]:
-    """Return (calls a program, programs a sample, warps): 16 elements a thread where that leaves few idle."""
+    """Return (calls per program, programs per sample, warps): 16 elements per thread unless many threads would idle."""
     calls = max(1, -(-elements // 4))
     size = next((size for size in (256, 128) if -calls % size <= calls // 8), 64)
     return size, -(-calls // size), max(1, size // 128)
 
 
 def passes(elements: int) -> tuple[int, int]:
-    """Return (passes of 1024 elements a program, programs a sample) of a sum over a sample; at most four passes."""
+    """Return (passes, programs per sample) of a sum over a sample; a pass has 1024 elements, a program up to four."""
     blocks = max(1, -(-elements // 1024))
     return min(blocks, 4), -(-blocks // 4)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``normal``: a field of standard normals for each sample."""
+"""``normal``: standard normal noise for each sample."""
 
 import triton
 import triton.language as tl
+from scoresde_fast.kernels.launch import empty_float32
 from scoresde_fast.kernels.noise import join4, normal4, sample_block, tile
 
 
@@ -24,7 +25,7 @@ def normal_kernel(
 
 def normal(sample_ids, run_seed, draw, elements, precise):
     """Launch `normal_kernel`; arguments and result as in the schema of ``scoresde_fast.ops.normal``."""
-    out = sample_ids.new_empty(0).float().new_empty((len(sample_ids), elements))
+    out = empty_float32(sample_ids, (len(sample_ids), elements))
     if out.numel():
         calls, blocks, warps = tile(elements)
         normal_kernel[(len(sample_ids) * blocks,)](

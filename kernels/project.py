@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``project``: moves known blocks of a state to their noised means; the noise is generated in the kernel.
 
-A program takes calls of four means of one sample, and all elements of their blocks.
+A program handles several calls of one sample, of four means each, and all elements of their blocks.
 """
 
 import triton
@@ -23,9 +23,9 @@ from scoresde_fast.kernels.step_table import (
 @triton.jit
 def _move(p_state, at, mask, moves, b_mean, KC: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
           PLANE: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
-    """Set the means of the blocks that begin at ``at`` to ``b_mean``, where ``moves``."""
+    """Set the mean of each block to ``b_mean`` where ``moves``; ``at`` is the offset of its first element."""
     if KC * KH * KW == 1:
-        # Store whole vectors: a masked store writes element by element.
+        # Store all elements of a vector, because a partly masked store writes element by element.
         tl.store(p_state + at, tl.where(moves, b_mean, tl.load(p_state + at, mask, other=0.0)), mask)
     else:
         b_sum = tl.zeros_like(b_mean)

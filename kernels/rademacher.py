@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rademacher``: a field of signs for each sample."""
+"""``rademacher``: random signs for each sample."""
 
 import triton
 import triton.language as tl
+from scoresde_fast.kernels.launch import empty_float32
 from scoresde_fast.kernels.noise import join4, sample_block, sign4, tile
 
 
@@ -22,7 +23,7 @@ def rademacher_kernel(
 
 def rademacher(sample_ids, run_seed, draw, elements):
     """Launch `rademacher_kernel`; arguments and result as in the schema of ``scoresde_fast.ops.rademacher``."""
-    out = sample_ids.new_empty(0).float().new_empty((len(sample_ids), elements))
+    out = empty_float32(sample_ids, (len(sample_ids), elements))
     if out.numel():
         calls, blocks, warps = tile(elements)
         rademacher_kernel[(len(sample_ids) * blocks,)](

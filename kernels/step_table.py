@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns of step tables, named as in ``scoresde_fast.ops.step_table``, and the row of a step.
+"""Columns of step tables, named as in ``scoresde_fast.ops.step_table``, and the row index of a step.
 
-Kernels import the names one by one: Triton's cache does not notice a constant that is reached through its module.
+Kernels import these names one by one, because Triton's cache key misses constants accessed as module attributes.
 """
 
 import triton
@@ -20,7 +20,7 @@ DERIVE_OUTPUT = tl.constexpr(8)
 LANGEVIN = tl.constexpr(9)
 WIDTH = tl.constexpr(10)
 
-# affine_step_pair: the first column of each 2x2 matrix, row by row, of each vector, and of the noise (xx, vx, vv)
+# affine_step_pair: first column of each 2x2 matrix (stored row by row), of each vector, and of the noise (xx, vx, vv)
 PAIR_STATE = tl.constexpr(0)
 PAIR_SAVED = tl.constexpr(4)
 PAIR_OUTPUT = tl.constexpr(8)
@@ -45,7 +45,7 @@ DOT_CONSTANT = tl.constexpr(0)
 DOT_FACTOR = tl.constexpr(1)
 DOT_WIDTH = tl.constexpr(2)
 
-# the integers of a row
+# control columns (int32)
 CONTROL_DRAW = tl.constexpr(0)
 CONTROL_SLOT = tl.constexpr(1)
 CONTROL_SAVE = tl.constexpr(2)
@@ -54,7 +54,7 @@ CONTROL_WIDTH = tl.constexpr(3)
 
 @triton.jit
 def row_index(p_counter, offset, rows):
-    """The row ``counter[0] + offset`` of a table, int64; past the end the last row."""
+    """Return min(counter[0] + offset, rows - 1) as int64."""
     row = offset.to(tl.int64)
     if p_counter is not None:
         row += tl.load(p_counter).to(tl.int64)

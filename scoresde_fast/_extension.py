@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ extension: loads its operators once, and keeps the reason where they are missing."""
+"""The C++ extension: loads its operators, or records why they are unavailable."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from urllib.request import url2pathname
 import torch  # loads the libraries that the extension links against
 
 RECORDED = Path(__file__).with_name("why_no_extension.txt")
-"""Written by setup.py where it builds without the extension: the reason."""
+"""Reason for a build without the extension, written by setup.py."""
 TORCH = (2, 11)
-"""The oldest torch with the stable ABI that the extension is built for."""
+"""Oldest torch with the stable ABI that the extension uses."""
 
 
 def build_command() -> str:
-    """Return the command that builds the extension, from the package's folder, repository or index."""
+    """Return the command that builds the extension from the source checkout, the repository or the package index."""
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "setup.py").is_file():
         source = f"--editable {shlex.quote(str(checkout))}"
@@ -31,17 +31,17 @@ def build_command() -> str:
 
 
 def _origin() -> str | None:
-    """The origin of the sources that pip installed; None: the index."""
+    """Return the repository or folder from which pip installed the package; None for the index or a wheel."""
     try:
-        found = json.loads(metadata.distribution("scoresde-fast").read_text("direct_url.json") or "null")
+        origin = json.loads(metadata.distribution("scoresde-fast").read_text("direct_url.json") or "null")
     except metadata.PackageNotFoundError:
         return None
-    if not found or found["url"].endswith(".whl"):
+    if not origin or origin["url"].endswith(".whl"):
         return None
-    if repository := found.get("vcs_info"):
-        return shlex.quote(f"{repository['vcs']}+{found['url']}@{repository['commit_id']}")
-    url = urlparse(found["url"])
-    return shlex.quote(url2pathname(url.path) if url.scheme == "file" else found["url"])
+    if repository := origin.get("vcs_info"):
+        return shlex.quote(f"{repository['vcs']}+{origin['url']}@{repository['commit_id']}")
+    url = urlparse(origin["url"])
+    return shlex.quote(url2pathname(url.path) if url.scheme == "file" else origin["url"])
 
 
 def _load() -> str | None:
@@ -50,28 +50,30 @@ def _load() -> str | None:
         needs = f"needs {oldest} or newer: pip install --upgrade 'torch>={oldest}'"
         return f"torch {torch.__version__} is too old for the C++ extension, which {needs}"
     if find_spec("scoresde_fast._C") is None:
-        recorded = RECORDED.read_text(encoding="utf-8").strip() if RECORDED.is_file() else "it was never built"
-        return f"the C++ extension is missing: {recorded}; to build it: {build_command()}"
+        reason = RECORDED.read_text(encoding="utf-8").strip() if RECORDED.is_file() else "it was never built"
+        return f"the C++ extension is missing: {reason}; to build it: {build_command()}"
     try:
         import_module("scoresde_fast._C")
     except (ImportError, OSError, RuntimeError) as error:
-        why = str(error).splitlines()[0]
-        return f"the C++ extension does not load with torch {torch.__version__}: {why}; to build it: {build_command()}"
+        cause = str(error).splitlines()[0]
+        return (
+            f"the C++ extension does not load with torch {torch.__version__}: {cause}; to build it: {build_command()}"
+        )
     return None
 
 
-#: None if the extension is loaded, else one sentence that says why not and what to do.
 why_missing: str | None = _load()
+"""Why the extension is unavailable and how to build it; None if it is loaded."""
 
 
-def warn_once(device: str, why: str) -> None:
-    """Warn, once in a process, that operations run in plain PyTorch without kernels, and why."""
+def warn_once(device: str, reason: str) -> None:
+    """Warn once per process that operations run in plain PyTorch, and why."""
     global _warned
     if not _warned:
         _warned = True
         warnings.warn(
             f"scoresde_fast runs in plain PyTorch on the device {device}, which is slower than its own kernels "
-            f"(SCORESDE_FAST_BACKEND=reference silences this warning): {why}",
+            f"(SCORESDE_FAST_BACKEND=reference silences this warning): {reason}",
             RuntimeWarning,
             stacklevel=2,
         )

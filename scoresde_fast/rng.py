@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise contract: every normal number of a run is a pure function of (run seed, sample id, draw, element).
+"""The noise contract: each normal of a run is a pure function of (run seed, sample id, draw, element).
 
-Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns
+Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011) maps
 
     key     = (run seed low, run seed high)
     counter = (element // 4, draw, sample id low, sample id high)
 
-into four 32-bit words; the Box-Muller transform turns those into the normals of four neighbouring elements.
-``csrc/core/philox.h`` and ``csrc/core/box_muller.h`` are the same contract in C++.
+to four 32-bit words, and the Box-Muller transform maps these to the normals of four neighbouring elements.
+``csrc/core/philox.h`` and ``csrc/core/box_muller.h`` implement the same contract in C++.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def split64(value: int) -> tuple[int, int]:
-    """Return the (low, high) 32-bit words of a 64-bit integer, of a negative one in two's complement."""
+    """Return the (low, high) 32-bit words of a 64-bit integer; negative integers are in two's complement."""
     return value & WORD, (value >> 32) & WORD
 
 
 def philox(counter: Tensor, key: tuple[int, int], rounds: int = 10) -> Tensor:
-    """Philox4x32: ``counter`` (..., 4) int64 of words in [0, 2^32) -> (..., 4) int64 of words in [0, 2^32)."""
+    """Return Philox4x32 of ``counter``, (..., 4) int64 words in [0, 2^32), in the same form."""
     c0, c1, c2, c3 = counter.unbind(-1)
     return torch.stack(philox_words((c0, c1, c2, c3), key, rounds), dim=-1)
 
 
 def philox_words(counter: Words, key: tuple[int, int], rounds: int = 10) -> Words:
-    """`philox` on four separate words, which broadcast: element and sample axes need not be expanded."""
+    """Return `philox` of four separate words, which broadcast, so that element and sample axes need not be expanded."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(rounds):
@@ -48,22 +48,21 @@ def philox_words(counter: Words, key: tuple[int, int], rounds: int = 10) -> Word
 
 
 def _multiply(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
-    """The high and low words of a 32 x 32 bit product.
+    """Return the high and low words of a 32 x 32 bit product.
 
-    Both multipliers exceed 2^31: with 2^32 subtracted, the product fits int64, and the word itself is missing from the
-    high half.
+    The multipliers exceed 2^31.  Subtracting 2^32 makes the product fit int64 and its high word too small by ``word``.
     """
     product = word * (multiplier - 2**32)
     return (product >> 32) + word, product & WORD
 
 
 def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
-    """Two int64 words in [0, 2^32) -> two independent standard normals (float32), of the words' broadcast shape.
+    """Return two independent standard normals (float32) for two int64 words in [0, 2^32), which broadcast.
 
-    u = ((word >> 8) + 1/2) 2^-24 lies in (0, 1); r = sqrt(-2 ln u0); the normals are r cos(2 pi u1) and r sin(2 pi u1).
-    The angle is taken in (-pi, pi): u1 - 1 for u1 > 1/2, which is the same point of the circle and keeps the small
-    sines near a half turn exact. u is exact in float64, and everything is evaluated in float64 and rounded once: the
-    result is the correctly rounded normal except for ties, and a careful backend agrees to 2 ulp or better.
+    u = ((word >> 8) + 1/2) 2^-24 is in (0, 1).  With r = sqrt(-2 ln u0), the normals are r cos(2 pi u1) and
+    r sin(2 pi u1).  For u1 > 1/2 the angle uses u1 - 1, the same point of the circle, so that small sines near a half
+    turn are exact.  u is exact in float64, and the result is computed in float64 and rounded once: it is correctly
+    rounded except for ties, and other backends agree to 2 ulp or better in their precise form.
     """
     radius = _uniform(radius_word).log_().mul_(-2.0).sqrt_()
     turns = _uniform(angle_word)
@@ -76,26 +75,26 @@ def _uniform(word: Tensor) -> Tensor:
 
 
 def field_words(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Words:
-    """Return the four words of the field ``draw`` of each sample: (B, calls) int64, calls = ceil(elements / 4)."""
+    """Return the four words of each Philox call: (B, calls) int64 each, with calls = ceil(elements / 4)."""
     calls = torch.arange((elements + 3) // 4, device=sample_ids.device)
     low, high = (sample_ids & WORD)[:, None], (sample_ids >> 32 & WORD)[:, None]
     return philox_words((calls, calls.new_full((), draw), low, high), split64(run_seed))
 
 
 def standard_normals(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
-    """Return the normal field ``draw`` of each sample: (B,) int64 -> (B, elements) float32 on the same device."""
+    """Return the standard normals of a draw for each sample: (B,) int64 -> (B, elements) float32 on the same device."""
     w0, w1, w2, w3 = field_words(sample_ids, run_seed, draw, elements)
     normals = torch.stack((*box_muller(w0, w1), *box_muller(w2, w3)), dim=-1)
     return normals.flatten(1)[:, :elements].contiguous()
 
 
 def random_signs(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
-    """Return the field ``draw`` of signs, like `standard_normals`: 1 or -1 where the word's top bit is 0 or 1."""
+    """Return random signs like `standard_normals`: 1 if the top bit of the word is 0, else -1."""
     words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
     return (1 - 2 * (words >> 31)).float()
 
 
 def uniforms(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
-    """Return the field ``draw`` of numbers in (0, 1), like `standard_normals` but float64: the u of each word."""
+    """Return uniform numbers in (0, 1) like `standard_normals`, but in float64: u of each word, see `box_muller`."""
     words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
     return _uniform(words)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of a run: device, precision, batches and noise; and how keyword arguments become option dataclasses."""
+"""Options of a run (device, precision, batch size, noise), and splitting of keyword arguments into options."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is computed.
+    """Options of a run that do not depend on the solver.
 
     Attributes:
-        run_seed: Seed of the whole run, 0 to 2^64 - 1; another one gives other images for the same seeds.
-        batch_size: Images computed together; auto: as many as fit on the GPU, found by trial once and remembered;
-            on a CPU 64.
+        run_seed: Seed of the whole run, 0 to 2^64 - 1; a different run seed gives different images for the same seeds.
+        batch_size: Images computed together; auto: on a GPU as many as fit, found by trial and cached; on a CPU 64.
         device: cpu, cuda or cuda:1.
-        precision: Precision of the network; auto: bf16 on a GPU that has it, and fp32 on a CPU or with an adaptive
+        precision: Precision of the network; auto: bf16 on a GPU that supports it, fp32 on a CPU or with an adaptive
             solver. State, coefficients and noise are always float32.
-        strict: Make images equal to the last bit for every batch size, choice of other seeds and number of CPU threads.
-        compile: Compile the network; auto: on a GPU. A network whose gradient a condition takes is not compiled.
+        strict: Make images bit-identical for any batch size, any other seeds and any number of CPU threads.
+        compile: Compile the network; auto: on a GPU. It is not compiled if a condition needs its gradient.
         capture: Capture the loop as CUDA graphs; auto: on a GPU.
-        backend: Implementation of noise and steps: auto (the fastest available), triton, cuda, cpu or reference; the
-            default is the environment variable SCORESDE_FAST_BACKEND, or auto.
+        backend: Implementation of noise and steps: auto (the fastest available), triton, cuda, cpu or reference;
+            default: the environment variable SCORESDE_FAST_BACKEND, else auto.
     """
 
     run_seed: int = 0
@@ -47,41 +46,39 @@ class RunOptions:
 
 
 def require_batch_size(batch_size: int) -> None:
-    """Raise ``ValueError`` unless ``batch_size`` is a whole number of at least 1."""
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool):
-        raise ValueError(f"batch_size is {batch_size!r}; choose a whole number or 'auto'")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or 'auto'")
+    """Raise ValueError unless ``batch_size`` is an integer of at least 1."""
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; it must be an integer of at least 1, or 'auto'")
 
 
 def names(*groups: type) -> list[str]:
-    """Return the names of all fields of some dataclasses, each once."""
+    """Return the field names of the dataclasses, without duplicates."""
     return list(dict.fromkeys(field.name for group in groups for field in fields(group)))
 
 
-def split_options(options: Mapping[str, Any], known: Iterable[str]) -> tuple[dict[str, Any], RunOptions]:
-    """Split keyword arguments into those with ``known`` names that are not None, and the options of the run.
+def split_options(options: Mapping[str, Any], other_names: Iterable[str]) -> tuple[dict[str, Any], RunOptions]:
+    """Split keyword arguments into the options with ``other_names`` and the `RunOptions`, omitting those that are None.
 
     Raises:
-        TypeError: a name is neither known nor an option of the run.
+        TypeError: an option's name is unknown.
         ValueError: an option of the run is out of range.
     """
-    of_run = names(RunOptions)
-    known = [*known, *of_run]
+    run_names = names(RunOptions)
+    allowed = [*other_names, *run_names]
     for name in options:
-        if RENAMED.get(name) in known:
+        if RENAMED.get(name) in allowed:
             raise TypeError(f"option {name!r} is now called {RENAMED[name]!r}")
-        if name not in known:
-            raise TypeError(unknown_message("option", name, known))
-    given = {name: value for name, value in options.items() if value is not None}
-    run = RunOptions(**{name: value for name, value in given.items() if name in of_run})
-    return {name: value for name, value in given.items() if name not in of_run}, run
+        if name not in allowed:
+            raise TypeError(unknown("option", name, allowed))
+    present = {name: value for name, value in options.items() if value is not None}
+    run = RunOptions(**{name: value for name, value in present.items() if name in run_names})
+    return {name: value for name, value in present.items() if name not in run_names}, run
 
 
 def accepting_options(*groups: type) -> Callable[[Function], Function]:
-    """Make ``help`` and completion show the dataclass fields that a function takes as ``**options``.
+    """Return a decorator that makes ``help`` and completion list the fields of the dataclasses for ``**options``.
 
-    The default is shown as None where the model or the solver decides; fields of `RunOptions` show their own.
+    The default is shown as None if the model or the solver determines it; fields of `RunOptions` show theirs.
     """
 
     def with_signature(function: Function) -> Function:

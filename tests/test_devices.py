@@ -13,19 +13,19 @@ from scoresde_fast.devices import choose_precision
 
 
 def test_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ "auto" is bf16 where a GPU has it; an older one is told what it lacks."""
+    """ "auto" is bf16 if the GPU supports it; the message for an older GPU gives the required capability."""
     gpu = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert choose_precision("auto", gpu) == "bf16" and choose_precision("tf32", gpu) == "tf32"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert choose_precision("auto", gpu) == "fp32" and choose_precision("fp16", gpu) == "fp16"
-    with pytest.raises(ValueError, match=r"'bf16' needs a GPU of compute capability 8\.0, and cuda has 7\.5"):
+    with pytest.raises(ValueError, match=r"'bf16' needs a GPU of compute capability 8\.0, but cuda has 7\.5"):
         choose_precision("bf16", gpu)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
 def test_freed_memory_is_kept() -> None:
-    """After `keep_freed_memory` a thread that makes and frees tensors faults in next to no new pages."""
+    """After `keep_freed_memory` a thread that makes and frees tensors causes almost no page faults."""
     code = """
 import resource, sys, threading, torch
 if sys.argv[1] == "keep":

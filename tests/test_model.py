@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SDE of a configuration, and mixed scores in the loop: folded into rows, refused by the Langevin corrector."""
+"""A mixed score in the loop: folded into the rows of a table, and rejected by the Langevin corrector."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_sde_of_a_configuration_has_its_options(monkeypatch: pytest.MonkeyPa
 
 
 class Wave(nn.Module):
-    """A nonlinear network of images."""
+    """Return a nonlinear network on images."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return 0.3 * x.tanh() + t.view(-1, 1, 1, 1)
@@ -74,7 +74,7 @@ def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
 
 
 def test_langevin_refuses_a_mixed_score() -> None:
-    """A mixed score is refused, because the Langevin step size needs the score as the network's output."""
+    """A mixed score is rejected by the Langevin corrector, whose step size needs the network's output as the score."""
     model = ScoreFunction(nn.Identity(), Parametrisation(VPSDE(), mixed=True), (1, 2, 2), centered=True)
     table = build_table(VPSDE(), SolverOptions("em", 50, "langevin"))
     with pytest.raises(ValueError, match="choose corrector='none' for a model with a mixed score"):

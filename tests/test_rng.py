@@ -28,7 +28,7 @@ CORNERS += [0x80000000, 0x9FFFFFFF, 0xA0000000, 0xBFFFFFFF, 0xC0000000, WORD]
 
 @pytest.fixture(scope="module")
 def core(root: Path) -> ModuleType:
-    """csrc/core as a Python module, where `make ctest` has built it."""
+    """Return csrc/core as a Python module, if `make ctest` has built it."""
     built = sorted((root / "build" / "ctest").glob("ssf_core_binding*.so"))
     if not built:
         pytest.skip("csrc/core is not built as a Python module (make ctest does, with a C++ compiler)")
@@ -45,7 +45,7 @@ def random_words(*shape: int) -> torch.Tensor:
 
 
 def ulps(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest distance of two float32 tensors in units of the last place of ``b``."""
+    """Return the largest difference of two float32 tensors in ulp of ``b``."""
     unit = torch.nextafter(b.abs(), torch.tensor(torch.inf)) - b.abs()
     return float(((a.double() - b.double()).abs() / unit.double()).max())
 
@@ -92,7 +92,7 @@ def test_box_muller_by_hand() -> None:
 
 
 def test_box_muller_is_finite_at_the_corners() -> None:
-    """u never reaches 0 or 1, so that no word gives an infinity or a zero radius."""
+    """u is never 0 or 1, so no word gives an infinite or zero radius."""
     words = torch.tensor(CORNERS)
     cosine, sine = box_muller(words[:, None], words)
     radius = torch.hypot(cosine, sine)

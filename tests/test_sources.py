@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source files: which C++ folder includes which, and the length and licence of each file."""
+"""Source files: includes between C++ folders, and length and licence of each file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", HEADERS_AND_SOURCES, ids=name)
 def test_includes_go_downwards(path: Path) -> None:
-    """The core knows the standard library, the kernels know the core, and torch's headers appear in csrc/torch only."""
+    """The core includes only the standard library, kernels include the core, and only csrc/torch includes torch."""
     folder = path.relative_to(ROOT / "csrc").parts[0]
     included = re.findall(r'#include ([<"])([^>"]+)', path.read_text())
     ours = {target.split("/")[0] for mark, target in included if mark == '"'}
@@ -50,7 +50,7 @@ def test_includes_go_downwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_source_files_are_short_and_licensed(path: Path) -> None:
-    """At most 600 lines, and the licence in the first line."""
+    """Files have at most 600 lines and the licence in the first line."""
     lines = path.read_text().splitlines()
     assert len(lines) <= 600, f"{name(path)} has {len(lines)} lines"
     assert "SPDX-License-Identifier: Apache-2.0" in lines[0], f"{name(path)} does not begin with the SPDX line"

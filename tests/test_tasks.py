@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks: known pixels are kept, every image has its own data, and wrong input is refused."""
+"""Tasks: known pixels are kept, each image uses its data, and invalid arguments are rejected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIGITS: dict[str, Any] = {"solver": "sa", "grid": "logsnr", "steps": 20}
 
 
 def test_inpaint() -> None:
-    """Known pixels are the input's bits; the others are samples, several for an image, the first image's first."""
+    """Known pixels are bit-identical to the input; the others are samples, several per image, in image order."""
     model, images, masks = model_of("ve"), some_images(2), some_masks(2)
     broken = images.where(masks, torch.nan)  # what is unknown may be anything
     filled = sf.inpaint(model, broken, masks, samples=3, solver="pc", steps=10)
@@ -104,7 +104,7 @@ def test_every_image_may_have_a_mask_of_its_own() -> None:
 
 
 def test_bad_tasks() -> None:
-    """Tasks refuse wrong input in one sentence."""
+    """Tasks reject invalid arguments."""
     model, images = model_of("vp"), some_images(2)
     for sentence, call in {
         r"images has shape \(2, 3, 4, 3\); for this model it must be \(N, 3, 4, 4\)":

@@ -51,7 +51,7 @@ def test_imports() -> None:
 
 
 def test_refused_imports() -> None:
-    """The test above does refuse what Windows lacks."""
+    """The test above does fail for modules that Windows lacks."""
     code = IMPORTS.replace("import scoresde_fast\n", "exec('import fcntl', {'__name__': 'scoresde_fast.files'})\n")
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert "No module named 'fcntl'" in done.stderr
@@ -59,7 +59,7 @@ def test_refused_imports() -> None:
 
 @pytest.mark.parametrize("out", ["set", "set.npz", "set.zip"])
 def test_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
-    """Where the system cannot sync many files at once, each is synced as it is written, to the same set."""
+    """If the system cannot sync many files at once, each is synced when written, and the set is the same."""
     generate(StubSampler(), range(5), tmp_path / "posix" / out)
     monkeypatch.setattr(files_module, "SYNCS_LATER", False)
     monkeypatch.delattr(os, "sync")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernels on a CPU against eager PyTorch and torch.compile: python -m benchmarks.kernels.cpu [--only PART ...]
+"""CPU kernels compared with eager PyTorch and torch.compile: python -m benchmarks.kernels.cpu [--only PART ...]
 
-Two threads, one process, alternatives interleaved, medians.  The shapes are those of NCSN++ for CIFAR-10 at batch 8,
-and 256 images of 3x32x32 for the solver's steps.  The process keeps the memory that it frees, as the command line's
-does, so neither side pays for fresh pages at every call.  Writes benchmarks/results/cpu-kernels.json.
-`make bench-kernels` times our side of the same cases by pytest-benchmark.
+Medians of interleaved calls in one process with two threads, for the shapes of NCSN++ for CIFAR-10 at batch size 8, and
+256 images of 3x32x32 for the solver's steps.  As on the command line, freed memory is kept, so that no call pays for
+page faults.  Writes benchmarks/results/cpu-kernels.json.  `make bench-kernels` times our kernels in the same cases with
+pytest-benchmark.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous_format": torch.contiguous_format}
 
 Calls = dict[str, Callable[[], Any]]
-"""The alternatives by name, ours as "ours"."""
+"""Alternatives by name; "ours" is our kernel."""
 Cases = Iterator[tuple[str, Callable[[], Calls]]]
-"""The title of each case, and a function that makes its inputs and calls."""
+"""(title, function that makes the inputs and returns the calls) of each case."""
 
 
 def ncsnpp(operation: str) -> list[tuple[Any, ...]]:
-    """Return the (shape, form) of an operation in NCSN++ for CIFAR-10, the largest first."""
+    """Return the (shape, form) pairs of an operation in NCSN++ for CIFAR-10, largest first."""
     return shapes(operation, "NCSN++".__eq__)["NCSN++"]
 
 
 def steps() -> Cases:
-    """Yield a solver's step with its noise, and the Langevin pair with either norm, at 256 x 3 x 32 x 32."""
+    """Yield a solver's step with noise, and the Langevin step with either norm, at 256 x 3 x 32 x 32."""
     yield "affine_step with noise", partial(step_calls, None)
     yield "langevin, each sample's norms, and step", partial(step_calls, "sample")
     yield "langevin, the batch's norms, and step", partial(step_calls, "batch")
 
 
 def step_table(device: str = "cpu") -> DeviceTable:
-    """Return the row of x <- 0.99 x + 0.01 score + 0.1 noise, and of a Langevin step with 2 snr^2 = 0.05."""
+    """Return a table with one row: x <- 0.99 x + 0.01 score + 0.1 noise, or a Langevin step with 2 snr^2 = 0.05."""
     row = torch.zeros(1, WIDTH, device=device)
     columns = [COLUMNS.state, COLUMNS.output, COLUMNS.noise, COLUMNS.derive_output, COLUMNS.langevin]
     row[0, columns] = torch.tensor([0.99, 0.01, 0.1, 1.0, 0.05], device=device)
@@ -66,21 +66,21 @@ def eager_step(x: Tensor, score: Tensor) -> Tensor:
 
 
 def eager_langevin(x: Tensor, score: Tensor) -> Tensor:
-    """Take the Langevin step of `step_table` in plain PyTorch, by the batch's norms."""
+    """Take the Langevin step of `step_table` in plain PyTorch, with the mean norms of the batch."""
     z = torch.randn_like(x)
     size = 0.05 * (z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()) ** 2
     return x + size * score + (2 * size).sqrt() * z
 
 
 def eager_langevin_by_sample(x: Tensor, score: Tensor) -> Tensor:
-    """Take the Langevin step by each sample's norms."""
+    """Take the Langevin step of `step_table` in plain PyTorch, with the norms of each sample."""
     z = torch.randn_like(x)
     size = 0.05 * (z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)).square()[:, None, None, None]
     return x + size * score + (2 * size).sqrt() * z
 
 
 def step_calls(norm: Literal["sample", "batch"] | None) -> Calls:
-    """Return the step, or the Langevin pair with a norm of "sample" or "batch"."""
+    """Return the calls of the solver's step, or of the Langevin step with the norm "sample" or "batch"."""
     x, score, ids = torch.randn(256, 3, 32, 32), torch.randn(256, 3, 32, 32), torch.arange(256)
     table, state = step_table(), x.clone()
     eager = {None: eager_step, "batch": eager_langevin, "sample": eager_langevin_by_sample}[norm]
@@ -96,7 +96,7 @@ def step_calls(norm: Literal["sample", "batch"] | None) -> Calls:
 
 
 def norms() -> Cases:
-    """Yield GroupNorm + SiLU in channels_last, and in NCHW float32."""
+    """Yield GroupNorm + SiLU in channels_last, and in NCHW for float32."""
     for shape in sorted({shape for shape, _ in ncsnpp("group_norm_silu")}, reverse=True):
         for kind in DTYPES:
             for layout in list(LAYOUTS)[: 2 if kind == "float32" else 1]:
@@ -109,9 +109,9 @@ def eager_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
 
 
 def norm_calls(shape: tuple[int, ...], kind: str, layout: str) -> Calls:
-    """Return a norm of 8 images."""
+    """Return the calls for 8 images."""
     groups, dtype = min(shape[0] // 4, 32), DTYPES[kind]
-    torch.compiler.reset()  # shapes beyond its limit of recompilations would run uncompiled
+    torch.compiler.reset()  # beyond the recompile limit, shapes would run uncompiled
     compiled = torch.compile(eager_norm, dynamic=False)
     x = torch.randn(8, *shape).to(dtype).contiguous(memory_format=LAYOUTS[layout])
     weight, bias = torch.randn(2, shape[0]).to(dtype)
@@ -123,7 +123,7 @@ def norm_calls(shape: tuple[int, ...], kind: str, layout: str) -> Calls:
 
 
 def resampling() -> Cases:
-    """Yield the FIR filter with factor 2, against a grouped convolution."""
+    """Yield resampling by two with the FIR filter, compared with a grouped convolution."""
     for shape, direction in shapes("fir_resample", CIFAR10.__contains__)["NCSN++"]:
         for kind in DTYPES:
             for layout in LAYOUTS:
@@ -132,7 +132,7 @@ def resampling() -> Cases:
 
 
 def resampling_calls(shape: tuple[int, ...], direction: Any, kind: str, layout: str) -> Calls:
-    """Return a filter of 8 images."""
+    """Return the calls for 8 images."""
     x = torch.randn(8, *shape).to(DTYPES[kind]).contiguous(memory_format=LAYOUTS[layout])
     offset, gain = (1, 4.0) if direction == "up" else (2, 1.0)
     reference = torch.ops.scoresde_fast_reference.fir_resample.default
@@ -143,7 +143,7 @@ def resampling_calls(shape: tuple[int, ...], direction: Any, kind: str, layout: 
 
 
 def convolutions() -> Cases:
-    """Yield Winograd's 3x3 convolutions, float32, against torch's in both formats."""
+    """Yield 3x3 Winograd convolutions in float32, compared with PyTorch's in both memory formats."""
     for (channels, height, width), (out, side) in ncsnpp("convolution"):
         if fits(torch.empty(out, channels, side, side)):
             case = partial(convolution_calls, channels, height, width, out)
@@ -151,7 +151,7 @@ def convolutions() -> Cases:
 
 
 def convolution_calls(channels: int, height: int, width: int, out: int) -> Calls:
-    """Return a convolution of 8 images."""
+    """Return the calls for 8 images."""
     weight = torch.randn(out, channels, 3, 3) / (9 * channels) ** 0.5
     x, bias, transformed = torch.randn(8, channels, height, width), torch.randn(out), winograd_weight(weight)
     last, weight_last = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
@@ -171,16 +171,16 @@ PARTS: dict[str, Callable[[], Cases]] = {
 
 
 def measure(calls: Calls) -> dict[str, float]:
-    """Return milliseconds of each call, and how many times faster than each other one "ours" is."""
+    """Return the milliseconds of each call, and the speed-up of "ours" over each of the others."""
     milliseconds = {name: 1e3 * quartiles[1] for name, quartiles in interleaved(calls).items()}
     ratios = {f"against {name}": value / milliseconds["ours"] for name, value in milliseconds.items() if name != "ours"}
     return {f"{name} ms": value for name, value in milliseconds.items()} | ratios
 
 
 def main() -> None:
-    """Measure the chosen parts; the others keep their figures."""
+    """Measure the selected parts; results of other parts are kept."""
     arguments = parser(__doc__)
-    arguments.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    arguments.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"only these: {', '.join(PARTS)}")
     options = arguments.parse_args()
     torch.set_num_threads(THREADS)
     keep_freed_memory()

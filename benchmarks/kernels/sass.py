@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernels' machine code, without a GPU: python -m benchmarks.kernels.sass [--arch sm_90] [--only LABEL] [--quick]
+"""Checks of the kernels' machine code without a GPU: python -m benchmarks.kernels.sass [--arch sm_90] [--only LABEL]
 
-Compiles every variant of sass_variants.py and, with nvcc if it is installed, the forms of csrc/cuda that
-samplers use; disassembles them and prints one row a form. It fails (exit status 1) if a kernel spills or has local
-memory, if a form has more static instructions an element on sm_90 than its budget, or if a form with aligned pointers
-moves its data in pieces narrower than 16 bytes: a thread's neighbours must fill 16 bytes of the widest tensor.
-nvcc's output is kept in build/sass; tests/build_system/test_cuda.py looks for spills in all of csrc/cuda.
+Compiles all variants of sass_variants.py and, if nvcc is installed, the forms of csrc/cuda that samplers use;
+disassembles them and prints one row for each. The exit status is 1 if a kernel spills or uses local memory, if it has
+more static instructions per element on sm_90 than its budget, or if a kernel with aligned pointers accesses its data in
+units of less than 16 bytes (of the widest tensor). nvcc's output is cached in build/sass.
+tests/build_system/test_cuda.py checks all of csrc/cuda for spills.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from scoresde_fast import __version__
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 BUDGET_ARCHITECTURE = "sm_90"
-#: As in CMakeLists.txt.
 NVCC_OPTIONS = ("-std=c++17", "-O3", "-fmad=false")
-#: The largest share of bytes in narrow accesses: scalars and short vectors beside the data.
+"""Options of nvcc, as in CMakeLists.txt."""
 NARROW_SHARE = 0.1
+"""Maximum fraction of bytes in narrow accesses."""
 COLUMNS = (
     "label", "arch", "instructions", "per_element", "budget", "registers", "spills", "local", "shared", "widest",
     "narrowest", "barriers",
@@ -55,10 +55,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One kernel for one architecture: bytes of its memory, bits of its accesses to global memory.
+    """Results for one kernel on one architecture.
 
-    ``narrow_share`` is the share of the data's bytes that move in too narrow pieces, None if no width is claimed;
-    ``per_element`` counts a loop's body once, and is None for the small kernels that only add up.
+    ``local`` and ``shared`` memory are in bytes, ``widest`` and ``narrowest`` global accesses in bits.  ``per_element``
+    is the number of static instructions per element; it counts a loop's body once, and is None for small reduction
+    kernels.  ``narrow_share`` is the fraction of the data's bytes in too narrow accesses, None if it is not checked.
     """
 
     label: str
@@ -76,21 +77,21 @@ class Row:
     narrow_share: float | None = None
 
     def failures(self) -> Iterator[str]:
-        """Yield a sentence for each proof that fails."""
+        """Yield a message for each failed check."""
         if self.spills or self.local:
             yield f"{self.spills} spills and {self.local} bytes of local memory"
         if self.arch == BUDGET_ARCHITECTURE and self.budget and self.per_element and self.per_element > self.budget:
-            yield f"{self.per_element:.1f} instructions an element, the budget is {self.budget:g}"
+            yield f"{self.per_element:.1f} instructions per element, the budget is {self.budget:g}"
         if self.narrow_share is not None and self.narrow_share > NARROW_SHARE:
-            yield f"{self.narrow_share:.0%} of the data moves in pieces that are narrower than 16 bytes"
+            yield f"{self.narrow_share:.0%} of the data is accessed in units of less than 16 bytes"
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """One function's machine code, its memory in bytes, and the properties of its form.
+    """The machine code of one function, its memory use in bytes, and the properties of its form.
 
-    ``thread_elements`` is the number of elements that a thread makes, ``least`` the least bits of an access to its
-    data, ``small`` the bytes of the scalars and short vectors beside it.
+    ``thread_elements`` is the number of elements that a thread computes, ``least`` the required minimum width in bits
+    of an access to its data, ``small`` the bytes of other data: scalars and short vectors.
     """
 
     label: str
@@ -138,13 +139,13 @@ def _width(opcode: str) -> int:
 
 
 def functions(cubin: bytes) -> Iterator[tuple[str, bytes, int, int, int]]:
-    """Yield name, code, registers, and bytes of local and shared memory of every function of a cubin, an ELF file."""
+    """Yield (name, code, registers, bytes of local memory, bytes of shared memory) of each function in a cubin."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
         usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    held = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
+    resources = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
     (start,) = struct.unpack_from("<Q", cubin, 0x28)
     size, count, names = struct.unpack_from("<3H", cubin, 0x3A)
     sections = [struct.unpack_from("<IIQQQQ", cubin, start + i * size) for i in range(count)]
@@ -152,14 +153,14 @@ def functions(cubin: bytes) -> Iterator[tuple[str, bytes, int, int, int]]:
     for name, _, _, _, offset, length in sections:
         first = sections[names][4] + name
         code[cubin[first : cubin.index(b"\0", first)].decode()] = cubin[offset : offset + length]
-    for name, registers, stack, shared, local in held:
+    for name, registers, stack, shared, local in resources:
         yield name, code[f".text.{name}"], int(registers), int(stack) + int(local), int(shared)
 
 
 def disassemble(arch: str, codes: Iterable[bytes]) -> list[list[str]]:
-    """Return the opcodes with their modifiers of several functions, in order, without padding.
+    """Return the opcodes of each function, with modifiers and without padding.
 
-    The disassembler takes half a second to start, so it gets all functions as one.
+    The disassembler takes half a second to start, so it is called once for all functions.
     """
     codes = list(codes)
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
@@ -167,17 +168,17 @@ def disassemble(arch: str, codes: Iterable[bytes]) -> list[list[str]]:
         file.flush()
         command = [triton.knobs.nvidia.nvdisasm.path, "--binary", arch.replace("sm_", "SM"), file.name]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", text)
-    assert 16 * len(found) == sum(map(len, codes))
-    rest = iter(found)
+    all_opcodes = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", text)
+    assert 16 * len(all_opcodes) == sum(map(len, codes))
+    rest = iter(all_opcodes)
     split = [[next(rest) for _ in range(len(code) // 16)] for code in codes]
     return [[opcode for opcode in opcodes if opcode != "NOP"] for opcodes in split]
 
 
 def data_width(ttgir: str, threads: int) -> tuple[int, float]:
-    """Return ``least`` and ``small`` of `Compiled` for a Triton kernel.
+    """Return ``least`` and ``small`` of `Compiled` for a Triton kernel, given its TTGIR.
 
-    Triton's program shows which accesses are scalars or short vectors; the machine code does not.
+    Unlike the machine code, TTGIR shows which accesses are to scalars or short vectors.
     """
     bits = {"f64": 64, "i64": 64, "f32": 32, "i32": 32, "f16": 16, "bf16": 16, "i16": 16, "i8": 8, "i1": 8}
     tensors, small = [], 0.0
@@ -188,31 +189,31 @@ def data_width(ttgir: str, threads: int) -> tuple[int, float]:
             small += bits.get(scalar[1], 8) / 8
         elif tensor := re.search(r"tensor<([\dx]+)x!tt\.ptr<(\w+)>", line):
             size = math.prod(int(length) for length in tensor[1].split("x"))
-            sharers = 4 if "parent = #mma" in line else threads  # a product's columns lie in every fourth thread
+            sharers = 4 if "parent = #mma" in line else threads  # the columns of a product are shared by four threads
             tensors.append((size, bits.get(tensor[2], 8), max(1, size // sharers)))
     if not tensors:
         return 0, small
     least = max(tensors)[0] / 4
     large = [width for size, width, _ in tensors if size >= least]
-    small += sum(held * width / 8 for size, width, held in tensors if size < least)
+    small += sum(elements * width / 8 for size, width, elements in tensors if size < least)
     return 128 * min(large) // max(large), small
 
 
 def triton_forms(only: str, quick: bool) -> list[int]:
-    """The index of every variant whose label has ``only`` in it.
+    """Return the indices of the variants whose label contains ``only``.
 
-    ``quick``: of each kernel, the variants that have a budget, or else its first.
+    With ``quick`` only those with a budget, and the first variant of kernels without any budget.
     """
-    every = variants()
-    budgeted = {form.kernel for form in every if form.budget}
+    forms = variants()
+    budgeted = {form.kernel for form in forms if form.budget}
     seen: set[Any] = set()
-    found = []
-    for index, form in enumerate(every):
-        chosen = form.budget or form.kernel not in budgeted | seen
+    indices = []
+    for index, form in enumerate(forms):
+        selected = form.budget or form.kernel not in budgeted | seen
         seen.add(form.kernel)
-        if only.lower() in form.label.lower() and (chosen or not quick):
-            found.append(index)
-    return found
+        if only.lower() in form.label.lower() and (selected or not quick):
+            indices.append(index)
+    return indices
 
 
 def compile_triton(index: int, arch: str) -> list[Compiled]:
@@ -238,13 +239,13 @@ def compile_triton(index: int, arch: str) -> list[Compiled]:
 
 @dataclass(frozen=True)
 class CudaForm:
-    """A form of a CUDA kernel.
+    """An instantiation of a CUDA kernel.
 
     Attributes:
-        source: csrc/cuda/SOURCE.cuh.
-        kernel: the function's template with its arguments but the last, which is the number of threads.
-        thread_elements: what a thread makes; of the sums, what one turn of its loop takes.
-        scalars: bytes that every thread reads of the row and the sample, or writes of a sum.
+        source: name of the file csrc/cuda/SOURCE.cuh.
+        kernel: function template with its arguments except the last, the number of threads.
+        thread_elements: elements that a thread computes, or for reductions, sums in one loop iteration.
+        scalars: bytes of the row and the sample that each thread reads, or of a sum that it writes.
     """
 
     label: str
@@ -263,12 +264,13 @@ class CudaForm:
 
 
 def cuda_forms() -> list[CudaForm]:
-    """Return the forms that samplers use most: whole quads, and for steps a row with only the state."""
-    found = [
+    """Return the forms that samplers use most: sizes divisible by four, and for steps a row with only the state."""
+    forms = [
         CudaForm("normal, fast, CUDA", "normal", "field_kernel<Noise::fast, true", 8, 8, 40.0),
         CudaForm("rademacher, CUDA", "normal", "field_kernel<Noise::signs, true", 8, 8, 20.0),
     ]
-    # Two coefficients and the counter; a third, the draw and the sample's id; of pairs, six and nine coefficients.
+    # Scalars: two coefficients and the counter; with noise a third one, the draw and the sample id; six and nine
+    # coefficients for pairs.
     listed: list[tuple[str, str, str, int, int, bool]] = [
         ("affine_step", "no noise, {} score", "none, {}, true, true", 16, 12, True),
         ("affine_step", "{} score", "fast, {}, true, true", 8, 28, True),
@@ -280,26 +282,26 @@ def cuda_forms() -> list[CudaForm]:
         ("langevin_norms", "{} score", "fast, {}, true, 4", 8, 40, False),
         ("hutchinson_dot", "{} tangent, signs", "signs, {}, true, 4", 8, 64, False),
     ]
-    for operation, label, arguments, elements, scalars, held in listed:
+    for operation, label, arguments, elements, scalars, has_budget in listed:
         for bits, kind, noisy in [("fp32", "float32", 45.0), ("bf16", "bfloat16", 48.0)]:
-            budget = None if not held else 8.0 if arguments.startswith("none") else noisy
+            budget = None if not has_budget else 8.0 if arguments.startswith("none") else noisy
             kernel = f"{operation}_kernel<Noise::{arguments.format(f'Type::{kind}')}"
             title = f"{operation}, {label.format(bits)}, CUDA"
             source = "langevin" if operation.startswith("langevin") else operation
-            found.append(CudaForm(title, source, kernel, elements, scalars, budget))
-    return found
+            forms.append(CudaForm(title, source, kernel, elements, scalars, budget))
+    return forms
 
 
 def compile_cuda(forms: list[CudaForm], arch: str) -> list[Compiled]:
-    """Compile forms of one source of csrc/cuda with nvcc."""
+    """Compile the forms of one source of csrc/cuda with nvcc."""
     nvcc = find_nvcc()
     assert nvcc is not None
     lines = [f"auto form{i} = &{form.kernel}, 128>;" for i, form in enumerate(forms)]
     source = f'#include "cuda/{forms[0].source}.cuh"\nnamespace ssf::cuda {{\n' + "\n".join(lines) + "\n}\n"
     command = [nvcc, *NVCC_OPTIONS, f"-I{ROOT / 'csrc'}", f"-arch={arch}", "-cubin"]
     headers = sorted(path for path in (ROOT / "csrc").glob("c*/*.*h") if path.parent.name in ("core", "cuda"))
-    made_of = "".join([source, *command, nvcc_version(), *(path.read_text() for path in headers)])
-    cubin = ROOT / "build" / "sass" / f"{hashlib.sha256(made_of.encode()).hexdigest()}.cubin"
+    inputs = "".join([source, *command, nvcc_version(), *(path.read_text() for path in headers)])
+    cubin = ROOT / "build" / "sass" / f"{hashlib.sha256(inputs.encode()).hexdigest()}.cubin"
     if not cubin.exists():
         cubin.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cubin.parent) as folder:
@@ -307,18 +309,18 @@ def compile_cuda(forms: list[CudaForm], arch: str) -> list[Compiled]:
             text.write_text(source)
             subprocess.run([*command, "-o", str(result), str(text)], check=True)
             result.rename(cubin)
-    compiled = list(functions(cubin.read_bytes()))
-    found = []
+    all_functions = list(functions(cubin.read_bytes()))
+    compiled = []
     for form in forms:
-        ((_, code, registers, local, shared),) = (item for item in compiled if form.mangled().search(item[0]))
-        known = (form.thread_elements, form.budget, 128, form.scalars)
-        found.append(Compiled(form.label, arch, code, registers, local, shared, *known))
-    return found
+        ((_, code, registers, local, shared),) = (item for item in all_functions if form.mangled().search(item[0]))
+        properties = (form.thread_elements, form.budget, 128, form.scalars)
+        compiled.append(Compiled(form.label, arch, code, registers, local, shared, *properties))
+    return compiled
 
 
 @cache
 def find_nvcc() -> str | None:
-    """Return $CUDACXX, nvcc on PATH, or that of the package nvidia-cuda-nvcc."""
+    """Return the path of $CUDACXX, of nvcc on PATH, or of nvcc in the package nvidia-cuda-nvcc; None without any."""
     named = os.environ.get("CUDACXX") or "nvcc"
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(folder) / "cu13" / "bin" for folder in (spec.submodule_search_locations or [])] if spec else []
@@ -327,13 +329,13 @@ def find_nvcc() -> str | None:
 
 @cache
 def nvcc_version() -> str:
-    """Return nvcc's version, or an empty string without nvcc."""
+    """Return nvcc's version, or "" without nvcc."""
     nvcc = find_nvcc()
     return subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout.split("\n")[-2] if nvcc else ""
 
 
 def measure(architectures: list[str], only: str, quick: bool) -> list[Row]:
-    """Compile every form with ``only`` in its label, in two processes; ``quick`` as in `triton_forms`."""
+    """Compile and check the forms whose label contains ``only``, in two processes; ``quick`` as in `triton_forms`."""
     sources: dict[str, list[CudaForm]] = {}
     for form in cuda_forms() if find_nvcc() else []:
         if only.lower() in form.label.lower() and (form.budget or not quick):
@@ -353,7 +355,7 @@ def measure(architectures: list[str], only: str, quick: bool) -> list[Row]:
 
 
 def show(rows: list[Row]) -> str:
-    """Return the table in Markdown."""
+    """Return a Markdown table of the rows."""
     lines = ["| " + " | ".join(COLUMNS).replace("_", " ") + " |", "| --- " * len(COLUMNS) + "|"]
     for row in rows:
         cells = [getattr(row, column) for column in COLUMNS]
@@ -363,18 +365,18 @@ def show(rows: list[Row]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the compilers' versions, for which alone the results hold."""
+    """Return the versions of the package and the compilers; the results are valid only for these."""
     python = sys.version.split()[0]
     return {"scoresde_fast": __version__, "triton": triton.__version__, "python": python, "nvcc": nvcc_version()}
 
 
 def main() -> int:
-    """Print the table and the failures; returns 1 if there are any."""
+    """Print the table and the failures, and return 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="default: all of them")
-    parser.add_argument("--only", default="", help="part of a label")
-    parser.add_argument("--quick", action="store_true", help="of each kernel, the forms with a budget or one form")
-    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="default: all architectures")
+    parser.add_argument("--only", default="", help="only forms whose label contains this text")
+    parser.add_argument("--quick", action="store_true", help="only forms with a budget, or one form of other kernels")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     rows = measure(options.arch or list(ARCHITECTURES), options.only, options.quick)
     failures = [f"{row.label}, {row.arch}: {reason}" for row in rows for reason in row.failures()]

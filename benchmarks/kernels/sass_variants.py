@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variants of the Triton kernels that ``sass.py`` compiles: those that the launchers launch most.
+"""Variants of the Triton kernels that ``sass.py`` compiles: those that are launched most.
 
-Most are for CIFAR-10's 3x32x32 images; others are every register at once, long samples and odd sizes.
+Most are for 3x32x32 images (CIFAR-10); others have all registers, large samples or odd sizes.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Variant:
     """One compiled form of a kernel.
 
     Attributes:
-        label: the operation and the variant, as the table of instructions shows it.
+        label: operation and variant, as shown in the table of instructions.
         kernel: the ``triton.jit`` function.
-        signature: its run-time arguments in order, name -> Triton type ("*fp32", "*bf16", "i32", "i64").
-        constants: its ``constexpr`` arguments.
-        elements: output elements of one program.
-        aligned: the arguments whose value is a multiple of 16.
-        warps, stages, maxnreg: the launch options.
-        budget: the most static instructions an element on sm_90, where one is set.
+        signature: run-time arguments in order, name -> Triton type ("*fp32", "*bf16", "i32", "i64").
+        constants: ``constexpr`` arguments.
+        elements: output elements of a program.
+        aligned: arguments whose value is a multiple of 16.
+        warps, stages, maxnreg: launch options.
+        budget: maximum static instructions per element on sm_90, or None.
     """
 
     label: str
@@ -60,7 +60,7 @@ class Variant:
 
 
 def variants() -> list[Variant]:
-    """Every variant of every kernel."""
+    """Return all variants of all kernels."""
     return [
         *_affine_step(),
         *_affine_step_pair(),
@@ -89,7 +89,7 @@ def _step(
     warps: int = 4,
     budget: float | None = None,
 ) -> Variant:
-    """A variant in which other pointers are None and other run-time arguments int64."""
+    """Return a variant; pointers that are not given are None, and other run-time arguments int64."""
     names = [name for name in kernel.arg_names if not name.isupper()]
     absent = {name: None for name in names if name.startswith("p_") and name not in pointers}
     signature = {name: pointers.get(name, "i64") for name in names if name not in absent}
@@ -269,7 +269,7 @@ def _project() -> Iterator[Variant]:
 
 
 def _convolution() -> Iterator[Variant]:
-    """Every tile with the channels of NCSN++: 3x3 and 1x1, the padded stem and head, with and without the residual."""
+    """Yield all tiles with the channels of NCSN++: 3x3 and 1x1, padded stem and head, with and without residual."""
     for kind, tf32, (channels, outputs, side), join in [
         ("bf16", False, (256, 256, 3), True),
         ("bf16", False, (128, 128, 3), True),
@@ -298,12 +298,12 @@ def _convolution() -> Iterator[Variant]:
 
 
 def _fir_resample() -> Iterator[Variant]:
-    """NCSN++ on CIFAR-10, bf16 and float32, both formats; the images of its pyramids; an odd filter."""
+    """Yield the shapes of NCSN++ on CIFAR-10 in bf16 and float32 and both formats, its pyramids, and an odd filter."""
     shapes = [(128, 32, False), (256, 16, False), (256, 8, False), (256, 4, True), (256, 8, True), (256, 16, True)]
     for kind in ("bf16", "fp32"):
         for channels, size, up in shapes:
             yield _resampling(channels, size, up, kind, True)
-        # Rows of less than 16 bytes, 4 of bf16, cannot be moved in pieces of 16.
+        # Rows of less than 16 bytes, such as 4 bf16 values, cannot use 16-byte accesses.
         shortest = 8 if kind == "bf16" else 4
         for channels, size, up in shapes:
             if size // (1 if up else 2) >= shortest:
@@ -344,7 +344,7 @@ def _resampling(
 
 
 def _group_norm_attention() -> Iterator[Variant]:
-    """The shapes of NCSN++ and DDPM: 256 channels at 16x16, 8x8 and 4x4, in channels_last."""
+    """Yield the shapes of NCSN++ and DDPM: 256 channels at 16x16, 8x8 and 4x4, in channels_last."""
     for kind in ("bf16", "fp16"):
         for tokens in (256, 64, 16):
             plan = group_norm_attention.plan_of(tokens, 256, 32, 2, True, 1e-6, 0.5**0.5)
@@ -373,7 +373,7 @@ def _group_norm_attention() -> Iterator[Variant]:
 
 
 IMAGES = {"p_x", "p_residual", "p_joined", "p_source", "p_y", "p_change", "p_grad_h", "p_out"}
-"""Pointers of the GroupNorm kernels in the network's dtype; the others are float32."""
+"""Pointers of the GroupNorm kernels to the network's dtype; the others point to float32."""
 
 
 def _pointers(kernel: Any, kind: str) -> dict[str, str]:
@@ -382,7 +382,7 @@ def _pointers(kernel: Any, kind: str) -> dict[str, str]:
 
 
 def _group_norm_silu() -> Iterator[Variant]:
-    """The shapes of NCSN++ on CIFAR-10, channels_last, after a convolution with a time bias and after a residual."""
+    """Yield the shapes of NCSN++ on CIFAR-10, channels_last, with a time bias and with a residual."""
     shapes = [(128, 32), (256, 32), (384, 32), (256, 16), (384, 16), (512, 16), (256, 8), (512, 8), (256, 4), (512, 4)]
     for channels, size in shapes:
         for kind, itemsize in (("bf16", 2), ("fp32", 4)):
@@ -405,7 +405,7 @@ def _group_norm_silu() -> Iterator[Variant]:
 
 
 def _group_norm_silu_in_pieces() -> Iterator[Variant]:
-    """The images of NCSN++ that registers do not hold, channels_last: the widest of CIFAR-10, and those of FFHQ."""
+    """Yield channels_last images of NCSN++ too large for registers: the widest of CIFAR-10, and those of FFHQ."""
     kernels = (
         group_norm_silu.group_moments_kernel,
         group_norm_silu.group_statistics_kernel,
@@ -434,7 +434,7 @@ def _group_norm_silu_in_pieces() -> Iterator[Variant]:
 
 
 def _group_norm_silu_gradients() -> Iterator[Variant]:
-    """The shapes of NCSN++ on CIFAR-10, channels_last."""
+    """Yield the shapes of NCSN++ on CIFAR-10, channels_last."""
     for channels, size in ((128, 32), (256, 32), (384, 32), (256, 16), (256, 8), (256, 4)):
         for kind, itemsize in (("bf16", 2), ("fp32", 4)):
             for backward in (False, True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hot operations of a network with their shapes, recorded in one evaluation on tensors without memory."""
+"""Shapes of a network's hot operations, recorded in one evaluation on meta tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCHES = {"NCSN++": (1, 16, 256), "DDPM++": (1, 16, 256), "FFHQ-256": (1, 8)}
 
 
 class _Calls(TorchDispatchMode):
-    """Counts the project's operations by name, (C, H, W) of the first argument, and form."""
+    """Counts our operations by name, (C, H, W) of the first argument, and form."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,17 +37,17 @@ class _Calls(TorchDispatchMode):
                 self.seen["convolution", tuple(args[0].shape[1:]), (outputs, side)] += 1
         if function.namespace.startswith("scoresde_fast"):
             name = function.name().partition("::")[2]
-            # The direction of a resampling, or the shift of a norm.
+            # Direction of a resampling, or whether a norm has a shift.
             form = args[2] if name == "fir_resample" else "shift" if args[5] is not None else ""
             self.seen[name, tuple(args[0].shape[1:]), form] += 1
         return function(*args, **(kwargs or {}))
 
 
 def hot_calls(network: str) -> Counter[tuple[str, tuple[int, ...], Any]]:
-    """Count the calls of each hot operation in each shape and form in one evaluation of a network of `NETWORKS`.
+    """Return the calls by (operation, shape, form) in one evaluation of a network of `NETWORKS`.
 
-    Attention blocks are listed as "group_norm_attention", their norm left out; convolutions that keep the size as
-    "convolution", with the form (output channels, side of the kernel).
+    Attention blocks with their norm are counted as "group_norm_attention", and same-size convolutions as "convolution"
+    with the form (output channels, kernel size).
     """
     config = load_config(NETWORKS[network])
     size = config.data.image_size
@@ -67,17 +67,17 @@ def hot_calls(network: str) -> Counter[tuple[str, tuple[int, ...], Any]]:
     return calls.seen + attention
 
 
-def shapes(operation: str, wanted: Callable[[str], bool] = lambda network: True) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the distinct ((C, H, W), form) of an operation for each wanted network, the largest first."""
+def shapes(operation: str, select: Callable[[str], bool] = lambda network: True) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the distinct ((C, H, W), form) of an operation for each selected network, largest first."""
     return {
         network: sorted({(shape, form) for name, shape, form in hot_calls(network) if name == operation}, reverse=True)
         for network in NETWORKS
-        if wanted(network)
+        if select(network)
     }
 
 
 def heaviest_convolutions(network: str, count: int) -> list[tuple[Any, tuple[int, int]]]:
-    """Return the (shape, form) of the convolutions with most of an evaluation's work, the heaviest first."""
+    """Return the (shape, form) of the ``count`` convolutions with the most work per evaluation, heaviest first."""
     work = {
         (shape, form): calls * math.prod(shape) * form[0] * form[1] ** 2
         for (name, shape, form), calls in hot_calls(network).items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The speed of single CPU kernels, of a launch and of the loop, by pytest-benchmark: make bench-kernels"""
+"""Speed of CPU kernels, kernel launches and the loop, measured by pytest-benchmark: make bench-kernels"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NORMS = [(128, 32), (256, 16), (384, 16), (256, 4)]
 
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
-    """Two threads, freed memory that is kept, as in `benchmarks.kernels.cpu`, and no gradients."""
+    """Set two threads, kept freed memory (as in `benchmarks.kernels.cpu`) and inference mode."""
     torch.set_num_threads(THREADS)
     keep_freed_memory()
     torch.manual_seed(0)
@@ -31,13 +31,13 @@ def _settings() -> Iterator[None]:
 
 @pytest.mark.parametrize("make", OPERATIONS)
 def test_operation(benchmark: Any, make: Callable[[], Calls]) -> None:
-    """Our kernel in each shape of NCSN++ at batch 8, and the steps of 256 images."""
+    """Time our kernels in each shape of NCSN++ at batch size 8, and the steps of 256 images."""
     benchmark(make()["ours"])
 
 
 @pytest.mark.parametrize("steps", [20])
 def test_loop(benchmark: Any, steps: int) -> None:
-    """Predictor and corrector with an exact score of little cost: the loop, its noise and its kernels."""
+    """Time the loop, its noise and its kernels, in predictor-corrector sampling with a cheap exact score."""
     means = torch.linspace(0.2, 0.8, 3 * 16 * 16).view(1, 3, 16, 16)
     model = sf.GaussianMixture(VESDE(), [1.0], means, [0.1])
     sampler = sf.Sampler(model, solver="pc", steps=steps, batch_size=32)
@@ -48,7 +48,7 @@ def test_loop(benchmark: Any, steps: int) -> None:
 @pytest.mark.parametrize("join", [False, True], ids=["alone", "join"])
 @pytest.mark.parametrize(("channels", "size"), NORMS, ids=[f"{channels}@{size}x{size}" for channels, size in NORMS])
 def test_launch(benchmark: Any, monkeypatch: pytest.MonkeyPatch, channels: int, size: int, join: bool, by: str) -> None:
-    """The host's time to launch a fused norm without a GPU, up to the call of CUDA: by our launcher and by Triton's."""
+    """Time the launch of a fused norm on the host, up to the CUDA call, by our launcher and by Triton's."""
     pytest.importorskip("triton")
     if "TRITON_INTERPRET" in os.environ:
         pytest.skip("kernels are interpreted, not launched")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plain `pip install .` against the checkout's environment: python -m benchmarks.portability.install_speed PYTHON
+"""Speed of a plain `pip install .` and of the checkout: python -m benchmarks.portability.install_speed PYTHON
 
-64 images of digits-vp by dpmpp_2m in 20 steps, on two threads, in processes of this interpreter and of the other one in
-turn. Writes benchmarks/results/install-speed.json. Exit status 1 if their images differ, or if the other has no
+Samples 64 images of digits-vp by dpmpp_2m in 20 steps, on two threads, alternately in processes of this interpreter and
+of PYTHON. Writes benchmarks/results/install-speed.json. Exit status 1 if the images differ, or if PYTHON has no
 extension.
 """
 
@@ -38,18 +38,18 @@ print(json.dumps(found | {"device": device_info()}))
 
 
 def measure(python: Path) -> dict[str, Any]:
-    """Return median seconds, the mean pixel and the versions of a process of an interpreter."""
+    """Return the output of `MEASURE` in a process of an interpreter."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": ""}
-    with tempfile.TemporaryDirectory() as elsewhere:  # a checkout's package would come first
-        output = subprocess.check_output([python, "-c", MEASURE], cwd=elsewhere, env=environment, text=True)
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return found
+    with tempfile.TemporaryDirectory() as folder:  # not the checkout, whose package would be imported
+        output = subprocess.check_output([python, "-c", MEASURE], cwd=folder, env=environment, text=True)
+    results: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return results
 
 
 def main() -> int:
-    """Measure both in turn; returns the exit status."""
+    """Measure both interpreters alternately and return the exit status."""
     arguments = parser(__doc__)
-    arguments.add_argument("python", type=Path, help="the interpreter of the environment with the installed package")
+    arguments.add_argument("python", type=Path, help="interpreter of an environment with the installed package")
     installed = arguments.parse_args().python.absolute()
     runs: dict[str, list[dict[str, Any]]] = {"checkout": [], "installed": []}
     for pair in range(PAIRS):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installation and tests with each supported Python and torch: python -m benchmarks.portability.matrix
+"""Installation and tests with the supported versions of Python and torch: python -m benchmarks.portability.matrix
 
-For every row of `ROWS`: a copy of the tracked files, a virtual environment, an installation as by a user, and the tests
-that are not slow. The environments stay in build/matrix for the next run. Prints two lines a row, and keeps them in
-benchmarks/results/matrix.json. Exit status 1 if a row fails.
+For each row of `ROWS`, copies the tracked files, creates a virtual environment, installs the package as a user would,
+and runs the tests except slow ones. The environments stay in build/matrix for the next run. Prints two lines per row
+and saves them in benchmarks/results/matrix.json. Exit status 1 if a row fails.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BUILD = ROOT / "build" / "matrix"
 RESULTS = ROOT / "benchmarks" / "results" / "matrix.json"
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "setuptools")
 HAS_TRITON = "from importlib.util import find_spec; print(find_spec('triton') is not None)"
-#: It compares the page with the results, which change while the rows run.
+# This test compares docs/portability.md with the results, which change while the rows run.
 NOT_RUN = "tests/benchmarks/test_portability.py::test_figures_come_from_results"
-#: Prints the processor, the versions, and whether the extension loads, as JSON.
+# Prints the processor, the versions, and whether the extension loads, as JSON.
 REPORT = f"""
 import json, platform
 from importlib import metadata
@@ -49,11 +49,11 @@ class Row:
     """One environment.
 
     Attributes:
-        name: of its folder.
-        python: the interpreter's version, "3.12".
-        packages: installed before the package: its torch.
-        triton: installed if that torch brings no Triton, as some builds for a CPU.
-        pinned: the other packages have the versions of constraints.txt, not the newest.
+        name: name of the row and of its folder.
+        python: version of the interpreter, such as "3.12".
+        packages: packages installed first: torch.
+        triton: the Triton to install if torch does not depend on one, as some CPU builds.
+        pinned: whether the other packages have the versions of constraints.txt instead of the newest.
     """
 
     name: str
@@ -71,7 +71,7 @@ ROWS = (
 
 
 def interpreter(version: str) -> str:
-    """Return a Python of that version, on PATH or among pyenv's.
+    """Return a Python of this version, from PATH or pyenv.
 
     Raises:
         SystemExit: no Python of that version was found.
@@ -96,7 +96,7 @@ def copy_sources(target: Path) -> None:
 
 
 def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
-    """Install and test; returns versions, the extension's state, and the counts of the tests."""
+    """Install and test a row; return the versions, the state of the extension, and the test counts."""
     folder, source = BUILD / row.name, BUILD / row.name / "source"
     copy_sources(source)
     python = str(folder / "venv" / "bin" / "python")
@@ -108,7 +108,7 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     call([*pip, *row.packages], folder, "torch")
     if call([python, "-c", HAS_TRITON], folder, "triton") == "False":
         call([*pip, row.triton], folder, "triton")
-    # Named again, or pip may change torch for another package.
+    # torch is named again, or pip might change its version for another package.
     call([*pip, *row.packages, "--editable", f"{source}[train,test]"], folder, "install")
     installed = time.perf_counter()
     found = json.loads(call([python, "-c", REPORT], folder, "report", cwd=folder))
@@ -129,10 +129,10 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
 def call(
     command: Sequence[str | Path], folder: Path, name: str, cwd: Path | None = None, *, may_fail: bool = False
 ) -> str:
-    """Run a command with its output in ``folder/name.log``; returns the last line.
+    """Run a command with its output in ``folder/name.log`` and return the last line of it.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the command failed and ``may_fail`` is False.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numerical tests with other processors' instructions: python -m benchmarks.portability.processors
+"""The numerical tests with the instruction sets of older processors: python -m benchmarks.portability.processors
 
-PyTorch, oneDNN, the BLAS libraries and this package's kernels are limited to the instructions of older processors, one
-after the other and all at once, as far as this processor has them. Prints a line a row, and keeps it in
+Limits PyTorch, oneDNN, the BLAS libraries and this package's kernels to the instructions of older processors, one
+library at a time and all at once, as far as this processor supports them. Prints one line per row and saves it in
 benchmarks/results/portability-PROCESSOR.json, the source of the table in docs/portability.md. Exit status 1 if a test
 fails.
 """
@@ -28,14 +28,14 @@ from scoresde_fast.bench.machine import cpu_name, device_info
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "portability"
 TESTS = ("-m", "not slow and not same_everywhere", "-k", "not triton")
-"""The tests that run: without Triton's kernels, which an interpreter runs in NumPy here."""
+"""Selection of tests: without Triton kernels, which would run in the interpreter, in NumPy."""
 AVX2 = frozenset({"avx2", "fma"})
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 AMX = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
 LEVELS = {1: frozenset[str](), 3: AVX2, 4: AVX512}
-"""Flags of /proc/cpuinfo that the CPU kernels for each level of x86-64 need."""
-#: NumPy's own loops, where its wheels choose them at run time.
+"""Flags of /proc/cpuinfo that the CPU kernels need for each level of x86-64."""
 NUMPY_BEYOND_SSE = "AVX512_SPR,AVX512_ICL,X86_V4,AVX512_SKX,X86_V3,AVX2,FMA3"
+"""Features beyond SSE among which NumPy's wheels choose at run time."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Row:
     """One run of the tests.
 
     Attributes:
-        name: its difference.
-        environment: variables that limit the libraries.
-        level: the one level of x86-64 that the CPU kernels are built for; None: the installed extension.
-        threads: of PyTorch, in each test process.
-        needs: flags that the processor must have, as /proc/cpuinfo names them.
+        name: name of the row: its difference from the default.
+        environment: environment variables that limit the libraries.
+        level: level of x86-64 for which the CPU kernels are built; None uses the installed extension.
+        threads: PyTorch threads in each test process.
+        needs: flags of /proc/cpuinfo that the processor must have.
     """
 
     name: str
@@ -88,22 +88,22 @@ ROWS = (
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """Return the flags of this processor, or no flags on a system without /proc/cpuinfo."""
+    """Return the flags of this processor; empty on a system without /proc/cpuinfo."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())
 
 
 def why_not_run(row: Row) -> str | None:
-    """Return the reason why this machine cannot run a row, or None."""
+    """Return why this machine cannot run a row, or None."""
     if row.level is not None and not (platform.machine() == "x86_64" and sys.platform == "linux"):
-        return "the kernels have one form on this system"
+        return "the kernels have a single version on this system"
     missing = sorted(row.needs - cpu_flags())
     return f"this processor has no {', '.join(missing)}" if missing else None
 
 
 def package(level: int) -> Path:
-    """Make a folder of links to the checkout's files, with the kernels built for one level of x86-64."""
+    """Return a folder of links to the checkout's files, with the kernels built for one level of x86-64."""
     folder = BUILD / f"level{level}"
     links = folder / "package" / "scoresde_fast"
     shutil.rmtree(links.parent, ignore_errors=True)
@@ -124,7 +124,7 @@ def package(level: int) -> Path:
 
 
 def run(row: Row, tests: list[str]) -> dict[str, Any]:
-    """Run the tests; returns the counts of passed, failed and skipped ones, the names of failed ones, and seconds."""
+    """Run the tests of a row; return their counts, the names of failed ones, and the seconds."""
     started = time.perf_counter()
     processes = max(1, (os.cpu_count() or 1) // row.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,23 +132,23 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
         command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider"]
         command += [f"--junitxml={report}", *TESTS]
         command += [f"--numprocesses={processes}"] if processes > 1 else []
-        # Code that inductor compiled for one instruction set fails under another.
-        own = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
-        # pytest puts the folder of the tests first on the path; a test's own processes take PYTHONPATH.
+        # A separate cache, because code that inductor compiled for one instruction set fails with another.
+        variables = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
+        # pytest puts the tests' folder first on sys.path; processes started by tests use PYTHONPATH.
         source = ROOT if row.level is None else package(row.level)
-        own |= {} if row.level is None else {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
-        environment = {**os.environ, **row.environment, **own}
+        variables |= {} if row.level is None else {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
+        environment = {**os.environ, **row.environment, **variables}
         done = subprocess.run(
             [*command, *tests], cwd=source, env=environment, capture_output=True, text=True, check=False
         )
         if not report.is_file():
             raise SystemExit(f"row {row.name!r} did not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-        found = pytest_runs.counts(report)
-    return {**found, "seconds": round(time.perf_counter() - started)}
+        counts = pytest_runs.counts(report)
+    return {**counts, "seconds": round(time.perf_counter() - started)}
 
 
 def run_row(row: Row, tests: list[str]) -> dict[str, Any]:
-    """Run a row; returns its settings and counts, or why this machine cannot run it."""
+    """Run a row; return its settings and counts, or why this machine cannot run it."""
     settings = " ".join(f"{name}={value}" for name, value in row.environment.items())
     line: dict[str, Any] = {"name": row.name, "settings": settings, "threads": row.threads, "level": row.level}
     why = why_not_run(row)
@@ -158,7 +158,7 @@ def run_row(row: Row, tests: list[str]) -> dict[str, Any]:
 
 
 def results_file() -> Path:
-    """Return the file, named after the processor and its widest instructions."""
+    """Return the results file, named after the processor and its widest instruction set."""
     sets = {"amx": AMX, "avx512": AVX512, "avx2": AVX2, "baseline": frozenset[str]()}
     widest = next(name for name, needs in sets.items() if needs <= cpu_flags())
     name = "-".join(re.findall(r"[a-z0-9]+", f"{cpu_name()} {widest}".lower()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A table of runs of pytest: its command line, its rows' results, and the file that keeps them."""
+"""Tables of pytest runs: command line, results of the rows, and the results file."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def main(
     run: Callable[[Row, list[str]], dict[str, Any]],
     header: Callable[[], dict[str, Any]],
 ) -> int:
-    """Run the rows that the command line asks for, print each and keep it; returns 1 if a test failed.
+    """Run the rows selected on the command line, print and save each, and return 1 if a test failed.
 
     Args:
-        description: for ``--help``.
-        rows: all there are.
-        out: the file of the results, unless another is named; a part of the tests is no result and is not kept.
-        run: runs the named test files, or all for [], and returns the results with ``said``, a line to print.
-        header: what the file holds beside the rows.
+        description: description for ``--help``.
+        rows: all rows.
+        out: default results file; a run of selected test files is not saved there.
+        run: runs the given test files, or all for [], and returns the results, with the line to print as ``said``.
+        header: returns the other entries of the results file.
     """
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", default="", metavar="TEXT", help="the row of this name, or all with it in their names"
+        "--only", default="", metavar="TEXT", help="only the row with this name, or all rows whose name contains it"
     )
-    parser.add_argument("--json", type=Path, help=f"keep the results in this file and not in {out.name}")
-    parser.add_argument("tests", nargs="*", help="test files; all of them if none is given")
+    parser.add_argument("--json", type=Path, help=f"save the results in this file instead of {out.name}")
+    parser.add_argument("tests", nargs="*", help="test files; default: all")
     options = parser.parse_args()
-    chosen = [row for row in rows if row.name == options.only]
-    chosen = chosen or [row for row in rows if options.only.lower() in row.name.lower()]
-    if not chosen:
-        parser.error(f"no row has {options.only!r} in its name; there are: {', '.join(row.name for row in rows)}")
+    selected = [row for row in rows if row.name == options.only]
+    selected = selected or [row for row in rows if options.only.lower() in row.name.lower()]
+    if not selected:
+        parser.error(f"no row has {options.only!r} in its name; choose from: {', '.join(row.name for row in rows)}")
     file, failed = options.json or (None if options.tests else out), False
-    for row in chosen:
+    for row in selected:
         line = run(row, options.tests)
         print(line.pop("said"), *(f"    FAILED {name}" for name in line.get("failures", [])), sep="\n", flush=True)
         failed |= bool(line.get("failed")) or line.get("extension", "loaded") != "loaded"
@@ -59,24 +59,24 @@ def main(
     return int(failed)
 
 
-def keep(out: Path, rows: Sequence[Named], line: dict[str, Any], found: dict[str, Any]) -> None:
-    """Put a row's results into the file in place of its earlier ones; the other rows stay.
+def keep(out: Path, rows: Sequence[Named], line: dict[str, Any], header: dict[str, Any]) -> None:
+    """Replace a row's results in the file; the other rows are kept.
 
     Args:
-        out: the file.
-        rows: all there are, in their order.
+        out: the results file.
+        rows: all rows, in order.
         line: the results of the row ``line["name"]``.
-        found: the rest of the file.
+        header: the other entries of the file.
     """
-    before = json.loads(out.read_text())["rows"] if out.exists() else []
-    lines = {row["name"]: row for row in before} | {line["name"]: {**line, "commit": commit()}}
+    previous = json.loads(out.read_text())["rows"] if out.exists() else []
+    lines = {row["name"]: row for row in previous} | {line["name"]: {**line, "commit": commit()}}
     out.write_text(
-        json.dumps({**found, "rows": [lines[row.name] for row in rows if row.name in lines]}, indent=1) + "\n"
+        json.dumps({**header, "rows": [lines[row.name] for row in rows if row.name in lines]}, indent=1) + "\n"
     )
 
 
 def commit() -> str:
-    """Return the commit of the checkout, with a star if tracked files differ from it."""
+    """Return the commit of the checkout, with a "*" if tracked files are modified."""
     named = subprocess.run(
         ["git", "describe", "--always", "--dirty=*", "--exclude=*"],
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
@@ -85,7 +85,7 @@ def commit() -> str:
 
 
 def counts(report: Path) -> dict[str, Any]:
-    """Return the numbers of ``passed``, ``failed`` and ``skipped`` tests, and the names of the ``failures``."""
+    """Return the numbers of ``passed``, ``failed`` and ``skipped`` tests and the names of ``failures`` in a report."""
     cases = list(ElementTree.parse(report).iter("testcase"))
     failures = sorted(
         f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"

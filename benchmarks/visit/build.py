@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Setup before the first item of a visit to a GPU: the extension, and the cache of kernels compiled ahead."""
+"""Setup of a GPU visit: the extension and the cache of precompiled kernels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PREPARED = ROOT / "build" / "gpu" / "prepared"
-"""Made by `benchmarks.visit.prepare` and carried to the GPU: `ARCHIVE` and `EXTENSION`."""
+"""Folder with `ARCHIVE` and `EXTENSION`, made by `benchmarks.visit.prepare` and copied to the GPU machine."""
 CACHE = ROOT / "build" / "gpu" / "triton"
-"""Triton's cache, in the preparation and in the visit."""
+"""Triton's cache folder, in the preparation and in the visit."""
 ARCHIVE = PREPARED / "triton.tar.xz"
-"""The cache, compressed to an eighth."""
+"""The cache, compressed to 1/8 of its size."""
 EXTENSION = "_C.abi3.so"
 BUILD_SECONDS = 120
-"""Limit for building the extension during a visit, which can do without it."""
+"""Time limit for building the extension during a visit; the visit also works without it."""
 LOADS = "from scoresde_fast import _extension; print(_extension.why_missing or 'loaded')"
 
 
@@ -39,9 +39,9 @@ def _smi(field: str) -> str:
 
 
 def ready(rehearse: bool) -> str:
-    """Set up the environment for the items; returns a sentence on the extension and the cache.
+    """Set up the environment for the items and return a sentence on the extension and the cache.
 
-    An extension that was made ahead is taken if it loads; else one is built for this GPU.
+    A prebuilt extension is used if it loads; otherwise one is built for this GPU.
     """
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     os.environ.pop("SCORESDE_FAST_BACKEND", None)
@@ -50,26 +50,26 @@ def ready(rehearse: bool) -> str:
         os.environ["TRITON_INTERPRET"] = "1"
     os.environ["TRITON_CACHE_DIR"] = str(CACHE)
     kernels = adopt_cache()
-    return f"{_extension(rehearse)}; {kernels} kernels compiled ahead"
+    return f"{_extension(rehearse)}; {kernels} precompiled kernels"
 
 
 def adopt_cache() -> int:
-    """Unpack the cache and make its lists of files name this folder.
+    """Unpack the cache, set the absolute paths in it to this folder, and return its number of kernels.
 
-    Returns the number of its kernels.  A cache that is there already, which may hold more by now, is left as it is.
+    An existing cache is not replaced, because it may contain more kernels by now.
     """
     if ARCHIVE.exists() and not CACHE.exists():
         shutil.unpack_archive(ARCHIVE, CACHE)
     lists = list(CACHE.glob("*/__grp__*.json"))
     for path in lists:
         children = json.loads(path.read_text())["child_paths"]
-        here = {name: str(path.parent / name) for name in children if (path.parent / name).exists()}
-        path.write_text(json.dumps({"child_paths": here}))
+        existing = {name: str(path.parent / name) for name in children if (path.parent / name).exists()}
+        path.write_text(json.dumps({"child_paths": existing}))
     return len(lists)
 
 
 def count_kernels() -> dict[str, int]:
-    """Return running counts of the Triton kernels that this process compiles, and finds in the cache, from now on."""
+    """Start counting the Triton kernels that this process compiles or finds in the cache, and return the counts."""
     import triton
 
     counts = {"compiled": 0, "found": 0}
@@ -87,22 +87,21 @@ def _extension(rehearse: bool) -> str:
         shutil.copy2(PREPARED / EXTENSION, target)
     if target.exists():
         loads = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, cwd=ROOT, check=False)
-        said = loads.stdout.strip() or loads.stderr.strip()[-300:]
-        if said == "loaded":
-            return "the extension was made ahead"
+        if loads.stdout.strip() == "loaded":
+            return "prebuilt extension"
         target.unlink()
     if rehearse:
-        return "no extension was made ahead"
+        return "no prebuilt extension"
     capability = (_smi("compute_cap").splitlines() or ["9.0"])[0].strip()
-    why = build(target.parent, [capability.replace(".", "")], BUILD_SECONDS)
-    return why or "the extension was built here"
+    failure = build(target.parent, [capability.replace(".", "")], BUILD_SECONDS)
+    return failure or "extension built during the visit"
 
 
 def build(folder: Path, architectures: list[str], seconds: float) -> str | None:
-    """Build the extension with CUDA into a folder; returns None, or the reason why it failed."""
+    """Build the extension with CUDA into a folder; return None, or why the build failed."""
     import torch
 
-    where = ROOT / "build" / "gpu" / "cmake"
+    build_folder = ROOT / "build" / "gpu" / "cmake"
     options = {
         "SSF_TESTS": "OFF",
         "SSF_CUDA": "ON",
@@ -112,8 +111,8 @@ def build(folder: Path, architectures: list[str], seconds: float) -> str | None:
         "CMAKE_CUDA_ARCHITECTURES": ";".join(f"{architecture}-real" for architecture in architectures),
     }
     arguments = [f"-D{name}={value}" for name, value in options.items()]
-    configure = ["cmake", "-S", str(ROOT), "-B", str(where), "-GNinja", *arguments]
-    for command in (configure, ["cmake", "--build", str(where), "--target", "_C"]):
+    configure = ["cmake", "-S", str(ROOT), "-B", str(build_folder), "-GNinja", *arguments]
+    for command in (configure, ["cmake", "--build", str(build_folder), "--target", "_C"]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
         except (OSError, subprocess.TimeoutExpired) as error:

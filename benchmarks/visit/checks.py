@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks on a GPU of noise against the CPU's, of steps against float64, and of guided runs against plain ones."""
+"""GPU checks: noise against the CPU, steps against float64, and captured guided runs against uncaptured ones."""
 
 from __future__ import annotations
 
@@ -32,41 +32,41 @@ from scoresde_fast.ops.step_table import PAIR_WIDTH, WIDTH, DeviceTable
 
 SEED = 0xFEDCBA9876543210
 FIELD = 40_001
-"""Elements of a field that is compared with the CPU's; an odd number."""
+"""Number of noise elements compared with the CPU; odd, to test partial vectors."""
 DRAWS = (10, 100, 1_000_000)
-"""Fields, samples, and elements of each: 10^9 normals."""
+"""Draws, samples, and elements of each: 10^9 normals in all."""
 STATES = {"CIFAR-10": ((3, 32, 32), (1, 16, 256)), "FFHQ-256": ((3, 256, 256), (1, 8)), "odd": ((3, 7, 5), (3,))}
 NORMS: tuple[Literal["sample", "batch"], ...] = ("sample", "batch")
 PROBES: tuple[Literal["rademacher", "normal"], ...] = ("rademacher", "normal")
 GUIDED_MODELS = ("digits-ve", "digits-vp", "digits-cld")
 SOLVERS: dict[str, dict[str, Any]] = {"digits-cld": {"solver": "sscs", "grid": "quadratic"}}
-USUAL: dict[str, Any] = {"solver": "sa", "grid": "logsnr"}
+DEFAULT_SOLVER: dict[str, Any] = {"solver": "sa", "grid": "logsnr"}
 GUIDED_BATCHES = (4, 2)
 """Batch sizes of the gradients and of the guided runs."""
-ROUNDING = 1e-4
-"""Allowed error of float32 gradients over the largest: two orders of summation."""
+MAX_GRADIENT_ERROR = 1e-4
+"""Allowed float32 error relative to the largest gradient, due to different orders of summation."""
 GUIDED_STEPS = 20
-APART = 1e-2
-"""Allowed difference of images in [0, 1] between a captured run and a plain one: rounding over twenty guided steps."""
+MAX_DIFFERENCE = 1e-2
+"""Allowed difference of images in [0, 1] between captured and uncaptured runs: rounding over 20 guided steps."""
 
 
 def noise(report: Report) -> None:
-    """Compare signs with the CPU's bit for bit; expect precise normals within 3 ulp and 10^9 fast ones standard normal.
+    """Check that signs equal the CPU's, precise normals are within 3 ulp, and 10^9 fast ones are standard normal.
 
-    Triton's form is exactly 2 ulp from the CPU's in 3 of 160,004 values, so a bound of 2 would depend on rounding.
+    Triton's normals are exactly 2 ulp from the CPU's in 3 of 160,004 values, so a bound of 2 would depend on rounding.
     """
     errors, ids = Errors(), torch.tensor([0, 7, 2**40 + 3, 2**63 - 1])
     on_device = ids.to(common.DEVICE)
     signs, field = rademacher(ids, SEED, 2**32 - 1, (FIELD,)), normal(ids, SEED, 5, (FIELD,))
     unit = torch.nextafter(field.abs(), torch.tensor(9.0)) - field.abs()
     for backend, function in present("rademacher"):
-        found = rademacher(on_device, SEED, 2**32 - 1, (FIELD,), implementation=function).cpu()
-        errors.add(f"{backend}: signs", 0.0 if torch.equal(found, signs) else float("inf"))
+        ours = rademacher(on_device, SEED, 2**32 - 1, (FIELD,), implementation=function).cpu()
+        errors.add(f"{backend}: signs", 0.0 if torch.equal(ours, signs) else float("inf"))
     for backend, function in present("normal"):
         for form, precise in (("precise", True), ("fast", False)):
-            found = normal(on_device, SEED, 5, (FIELD,), precise=precise, implementation=function).cpu()
-            ulp = ((found - field).abs() / unit).max().item()
-            report.case(f"{backend}: {form}", {"ulp": ulp, "error": (found - field).abs().max().item()})
+            ours = normal(on_device, SEED, 5, (FIELD,), precise=precise, implementation=function).cpu()
+            ulp = ((ours - field).abs() / unit).max().item()
+            report.case(f"{backend}: {form}", {"ulp": ulp, "error": (ours - field).abs().max().item()})
             if precise:
                 errors.add(f"{backend}: precise, of 3 ulp", ulp / 3)
         check, (fields, samples, elements) = NormalCheck(), DRAWS
@@ -85,7 +85,7 @@ def steps(
     states: Mapping[str, tuple[tuple[int, ...], Sequence[int]]] | None = None,
     dtypes: Sequence[torch.dtype] = DTYPES,
 ) -> None:
-    """Check the step operations, in every form that solvers use, on states of CIFAR-10 and FFHQ-256."""
+    """Check the step operations in all forms that solvers use, on states of CIFAR-10 and FFHQ-256."""
     errors = Errors()
     for label, (shape, batches) in (states or STATES).items():
         for batch in batches:
@@ -104,11 +104,11 @@ def steps(
 
 
 Run = Callable[[Any, torch.dtype], Sequence[Tensor]]
-"""Runs an implementation on registers in float32 or float64, and returns its results."""
+"""``run(implementation, dtype)`` runs an implementation on float32 or float64 registers and returns the results."""
 
 
 def _compare(errors: Errors, name: str, label: str, run: Run) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """Compare every backend of an operation; returns the reference's result and the exact one."""
+    """Compare all backends of an operation; return the reference's results in float32 and in float64."""
     reference = operations[name].reference
     plain, exact = run(reference, torch.float32), run(reference, torch.float64)
     for backend, function in present(name):
@@ -127,10 +127,9 @@ def _table(width: int) -> DeviceTable:
 
 
 def _affine(errors: Errors, label: str, output: Tensor, pairs: bool, row: int) -> None:
-    """The first row has noise, the second every register, the third the state alone."""
+    """Check a step: row 0 with noise, row 1 with all registers, row 2 with only state and network output."""
     batch, channels, *size = output.shape
     ids = torch.arange(batch, device=common.DEVICE) + 2**35
-    step: Callable[..., Any] = affine_step.affine_step_pair if pairs else affine_step.affine_step
     table, whole = _table(PAIR_WIDTH if pairs else WIDTH), (batch, (1 + pairs) * channels, *size)
     registers = [torch.randn(shape, device=common.DEVICE) for shape in (whole, whole, (2, *whole))]
 
@@ -138,28 +137,30 @@ def _affine(errors: Errors, label: str, output: Tensor, pairs: bool, row: int) -
         state, saved, history = (register.to(wide, copy=True) for register in registers)
         options: dict[str, Any] = {} if row == 2 else {"sample_ids": ids}
         options |= {"saved": saved, "history": history, "earlier": 2} if row == 1 else {}
-        step(state, table, row, network_output=output, run_seed=SEED, precise=True, implementation=implementation,
-             **options)  # fmt: skip
+        affine_step.affine_step(
+            state, table, row, network_output=output, pairs=pairs, run_seed=SEED, precise=True,
+            implementation=implementation, **options,
+        )  # fmt: skip
         return state, saved, history
 
     _compare(errors, "affine_step_pair" if pairs else "affine_step", label, run)
 
 
 def _langevin(errors: Errors, label: str, output: Tensor) -> None:
-    """The norms, the step, and both as samplers call them."""
+    """Check the norms, the step, and the combined operation."""
     ids, table = torch.arange(len(output), device=common.DEVICE), _table(WIDTH)
     state = torch.randn(output.shape, device=common.DEVICE)
 
     def norms(implementation: Any, wide: torch.dtype) -> Sequence[Tensor]:
-        given = output.double() if wide == torch.float64 else output
-        return [langevin.langevin_norms(given, ids, table, 1, precise=True, implementation=implementation)]
+        score = output.double() if wide == torch.float64 else output
+        return [langevin.langevin_norms(score, ids, table, 1, precise=True, implementation=implementation)]
 
     _, (exact_norms,) = _compare(errors, "langevin_norms", label, norms)
     for norm in NORMS:
 
         def step(implementation: Any, wide: torch.dtype, norm: Literal["sample", "batch"] = norm) -> Sequence[Tensor]:
-            ours, given = state.to(wide, copy=True), output.double() if wide == torch.float64 else output
-            langevin.langevin_step(ours, given, exact_norms.to(wide), ids, table, 1, norm=norm, precise=True,
+            ours, score = state.to(wide, copy=True), output.double() if wide == torch.float64 else output
+            langevin.langevin_step(ours, score, exact_norms.to(wide), ids, table, 1, norm=norm, precise=True,
                                         implementation=implementation)  # fmt: skip
             return [ours]
 
@@ -171,7 +172,7 @@ def _langevin(errors: Errors, label: str, output: Tensor) -> None:
 
 
 def _hutchinson(errors: Errors, label: str, output: Tensor, probe: Literal["rademacher", "normal"]) -> None:
-    """The sums cancel: the allowance is that of float32 products of this many terms."""
+    """Check the dot products; because terms cancel, the allowed error is that of a float32 sum of absolute values."""
     ids = torch.arange(len(output), device=common.DEVICE)
     coefficients = torch.tensor([[-3.0, 0.5]], device=common.DEVICE)
 
@@ -188,7 +189,7 @@ def _hutchinson(errors: Errors, label: str, output: Tensor, probe: Literal["rade
 
 
 def _projection(errors: Errors, label: str, shape: tuple[int, ...], block: tuple[int, ...], pairs: bool) -> None:
-    """Pixels, gray or averages over 2x2, of images or of pairs."""
+    """Check the projection of known blocks of images or of pairs."""
     batch, *size = shape
     ids, table = torch.arange(batch, device=common.DEVICE), _table(LEVEL_WIDTH)
     means = [whole // part for whole, part in zip(size, block, strict=True)]
@@ -205,14 +206,14 @@ def _projection(errors: Errors, label: str, shape: tuple[int, ...], block: tuple
 
 
 def gradient(function: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:
-    """Return the gradient of sum(weights * function) in x."""
+    """Return the gradient of sum(weights * function(x))."""
     x = x.clone().requires_grad_()
-    found: Tensor = torch.autograd.grad((function(x) * weights).sum(), x)[0]
-    return found
+    grad: Tensor = torch.autograd.grad((function(x) * weights).sum(), x)[0]
+    return grad
 
 
 def conditions(report: Report) -> None:
-    """Check gradients against the plain network's, and captured images against the plain loop's."""
+    """Check gradients of the folded against the plain network, and captured against uncaptured guided runs."""
     device, errors = torch.device(common.DEVICE), Errors()
     for name in GUIDED_MODELS:
         model = sf.load(name).to(device)
@@ -223,16 +224,16 @@ def conditions(report: Report) -> None:
         with arithmetic("fp32", device, strict=False):
             plain = gradient(partial(model.network, labels=label.expand(GUIDED_BATCHES[0])), x, weights)
             ours = gradient(partial(folded, row=row), x, weights)
-        off = float((ours - plain).abs().max() / plain.abs().max())
-        apart = captured_apart(model, SOLVERS.get(name, USUAL))
-        errors.add(f"{name}: gradient", off / ROUNDING)
-        errors.add(f"{name}: captured", apart / APART)
-        report.case(name, {"gradient": off, "apart": apart})
+        error = float((ours - plain).abs().max() / plain.abs().max())
+        difference = captured_difference(model, SOLVERS.get(name, DEFAULT_SOLVER))
+        errors.add(f"{name}: gradient", error / MAX_GRADIENT_ERROR)
+        errors.add(f"{name}: captured", difference / MAX_DIFFERENCE)
+        report.case(name, {"gradient": error, "apart": difference})
     errors.tell(report)
 
 
-def captured_apart(model: sf.ScoreModel, options: dict[str, Any]) -> float:
-    """Return the largest difference between guided images of the captured loop and of the plain one."""
+def captured_difference(model: sf.ScoreModel, options: dict[str, Any]) -> float:
+    """Return the largest difference between guided images of the captured and the uncaptured loop."""
     device = common.DEVICE
     seeds = range(GUIDED_BATCHES[1])
     images = sf.sample(model, seeds, steps=10, device=device, **options).cpu()

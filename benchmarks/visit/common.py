@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the items of a visit share: device, sizes, backends, ceilings of the device, and errors against float64."""
+"""Common parts of the items of a GPU visit: device, sizes, backends, peak rates, and errors against float64."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from scoresde_fast.configs import ConfigLike
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.ops import operations
 
-#: Where everything runs; a rehearsal puts it on a CPU, where Triton's interpreter stands in.
 DEVICE = "cuda"
+"""Device of all items; a rehearsal uses a CPU with Triton's interpreter."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 COPY, PEAK = "copy GB/s", "matmul TFLOP/s"
 
@@ -29,17 +29,18 @@ class Setting:
 
     Attributes:
         config: configuration of the measured network.
-        batch: images that fill the device.
-        nfe: evaluations of a run that is compared with others.
-        batches, latencies: batch sizes of the sweep, and small ones; eager PyTorch gets the best of ``eager_batches``.
+        batch: batch size that occupies the device fully.
+        nfe: network evaluations per run in comparisons.
+        batches, latencies, eager_batches: batch sizes of the sweep, of the latency comparison, and for eager PyTorch,
+            of which the best counts.
         flow_model, flow_batch: model and batch size of RK45.
-        check_batch: batch size of the whole network's check against float64.
-        copy_gigabytes, matmul_sizes: copied bytes and sides of the matrices that find the device's ceilings.
-        state_bytes: bytes of a state or an activation that no cache holds.
-        step_batch: images of a small state.
-        rounds: rounds of a measurement.
-        seconds: time limit of a race between alternatives.
-        derivatives: operation and (B, C, H, W).
+        check_batch: batch size for the check of the whole network against float64.
+        copy_gigabytes, matmul_sizes: size of the copy, and sides of the matrices, that measure the device's peak rates.
+        state_bytes: bytes of a state or activation too large for any cache.
+        step_batch: batch size of a small state.
+        rounds: rounds per measurement.
+        seconds: time limit for a comparison of alternatives.
+        derivatives: operations with their (B, C, H, W), for checks of derivatives.
     """
 
     config: ConfigLike = "ve/cifar10_ncsnpp_continuous"
@@ -65,42 +66,39 @@ class Setting:
     )
 
     def model(self) -> ScoreModel:
-        """Return the network with random weights, the same every time."""
+        """Return the network with reproducible random weights."""
         return random_model(self.config)
 
 
 now = Setting()
-"""The sizes of this process; a rehearsal has `benchmarks.visit.stand_ins.SMALL`."""
+"""Sizes in this process; a rehearsal uses `benchmarks.visit.stand_ins.SMALL`."""
 
 
 def present(name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Yield the backends of an operation that run on the device, with their functions."""
-    for backend, found in operations[name].backends.items():
-        if found.refusal(DEVICE, by_name=True) is None:
-            yield backend, found.function
+    """Yield (name, function) of each backend of an operation that runs on the device."""
+    for label, backend in operations[name].backends.items():
+        if backend.refusal(DEVICE, by_name=True) is None:
+            yield label, backend.function
 
 
 def bandwidth(report: Report) -> float:
-    """Return the GB/s of a copy, read and write added; measured unless an item before this one did."""
+    """Return the copy bandwidth in GB/s, read plus write; it is measured by the first item that needs it."""
     if COPY not in report.known:
         report.known[COPY] = copy_bandwidth(now.copy_gigabytes, DEVICE)
-    found: float = report.known[COPY]
-    return found
+    return float(report.known[COPY])
 
 
 def peak(report: Report) -> float:
-    """Return the TFLOP/s of a matrix product in bfloat16; measured unless an item before this one did."""
+    """Return the bfloat16 matmul peak in TFLOP/s; it is measured by the first item that needs it."""
     if PEAK not in report.known:
-        report.known[PEAK] = matmul_peak(now.matmul_sizes, torch.bfloat16, DEVICE)
-    found: float = report.known[PEAK]
-    return found
+        report.known[PEAK] = matmul_peak(now.matmul_sizes, device=DEVICE)
+    return float(report.known[PEAK])
 
 
 class Errors:
-    """The worst ratio of error to allowed error over many comparisons, by label.
+    """The largest ratio of error to allowed error for each label.
 
-    The allowed error is twice that of the reference in the same dtype, plus one unit in the last place of the largest
-    value.
+    The allowed error is twice that of the reference in the same dtype, plus one ulp of the largest value.
     """
 
     def __init__(self) -> None:
@@ -114,11 +112,11 @@ class Errors:
         self.within(label, result.double() - truth, 2 * (reference.double() - truth).abs().max() + ulp)
 
     def within(self, label: str, errors: Tensor, allowed: Tensor) -> None:
-        """Add the largest of some errors, as a share of the number ``allowed``."""
+        """Add the largest absolute error, relative to ``allowed``."""
         self.add(label, (errors.abs().max() / allowed).item())
 
     def add(self, label: str, ratio: float) -> None:
-        """Add an error, given as a share of the allowed error."""
+        """Add a ratio of error to allowed error."""
         self.worst[label] = max(self.worst.get(label, 0.0), ratio if ratio == ratio else float("inf"))
 
     def tell(self, report: Report) -> None:

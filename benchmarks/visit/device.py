@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GPU's versions and ceilings, and a smoke test of every operation."""
+"""The GPU's software versions and peak rates, and a smoke test of every operation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def device(report: Report) -> None:
 
 
 def smoke(report: Report) -> None:
-    """Run every operation on every backend once, at one shape; an exception is reported and the others go on."""
+    """Run each operation once on each backend; an exception is reported and does not stop the others."""
     smokes: dict[str, Callable[[Report], None]] = {
         "steps": lambda inner: checks.steps(inner, dict(_first(checks.STATES.items())), (torch.bfloat16,)),
         "norms": lambda inner: network_checks.norms(inner, _first(network_checks.cases("group_norm_silu"))),

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of kernels on a GPU, each against a competent user's version.
+"""GPU times of kernels, compared with well-written PyTorch code.
 
-Medians of interleaved replays over up to 64 sets of inputs, which no cache holds except for the smallest shapes.
+They are medians of interleaved replays over up to 64 sets of inputs, so that inputs are not in a cache, except for the
+smallest shapes.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ from scoresde_fast.ops.step_table import DeviceTable
 Calls = dict[str, Callable[..., Any]]
 BATCHES = (1, 16, 256)
 CHANNELS_384 = 384
-"""Channels in groups of 12, which fill 12 of 16 lanes."""
+"""Channel count with groups of 12, which use 12 of 16 lanes."""
 HEAVIEST_NORMS = 3
 ATTENTION = (256, (16, 8, 4))
 """Channels, and sides of the images."""
 CONVOLUTIONS = {"NCSN++": (9, (16, 256)), "FFHQ-256": (3, (1, 16))}
-"""For each network, the number of convolutions and the batch sizes."""
+"""Number of convolutions and batch sizes for each network."""
 NORM_SECONDS, CONVOLUTION_SECONDS = 25, 30
-"""Seconds after which no new shape starts."""
+"""Time after which no new shape is started."""
 
 
 def norms(report: Report) -> None:
-    """Measure GroupNorm + SiLU in channels_last bf16, as share of copy bandwidth and against torch.compile.
+    """Measure GroupNorm + SiLU in channels_last bf16, relative to copy bandwidth and to torch.compile.
 
-    The heaviest shapes and one of 384 channels come first; then the others, as long as there is time.
+    The largest shapes and one of 384 channels come first, then the others until the time limit.
     """
-    found = {shape for shape, _ in shapes("group_norm_silu", lambda network: network == "NCSN++")["NCSN++"]}
-    ordered = sorted(found, key=lambda shape: (-shape[0] * shape[1] * shape[2], shape))
+    distinct = {shape for shape, _ in shapes("group_norm_silu", lambda network: network == "NCSN++")["NCSN++"]}
+    ordered = sorted(distinct, key=lambda shape: (-shape[0] * shape[1] * shape[2], shape))
     first = ordered[:HEAVIEST_NORMS] + [shape for shape in ordered if shape[0] == CHANNELS_384][:1]
     shares, ratios, beaten, left_out = [], [], [], []
     begin = time.perf_counter()
@@ -75,7 +76,7 @@ def norms(report: Report) -> None:
 
 
 def _norm_case(batch: int, shape: tuple[int, int, int]) -> dict[str, float]:
-    torch.compiler.reset()  # shapes beyond its limit of recompilations would run uncompiled
+    torch.compiler.reset()  # beyond the recompile limit, shapes would run uncompiled
     compiled = torch.compile(eager_norm, dynamic=False)
     channels, groups = shape[0], min(shape[0] // 4, 32)
     weight, bias = torch.randn(2, channels, device=common.DEVICE, dtype=torch.bfloat16)
@@ -102,7 +103,7 @@ def _microseconds(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def steps(report: Report) -> None:
-    """Measure the solver's step and the Langevin pair on 256 MB of state, and on a batch of CIFAR-10 images."""
+    """Measure the solver's step and the Langevin step on 256 MB of state and on a batch of CIFAR-10 images."""
     table, copied = step_table(common.DEVICE), bandwidth(report)
     full, small = max(1, common.now.state_bytes // (4 * 3072)), common.now.step_batch
     for label, batch in (("256 MB", full), (f"batch {small}", small)):
@@ -166,7 +167,7 @@ def randn_step_kernel(p_state, p_score, p_coefficients, elements, seed, BLOCK: t
 
 
 def randn_step(state: Tensor, score: Tensor, coefficients: Tensor) -> None:
-    """state <- a state + b score + c noise, in place, with the first row's coefficients of an `affine_step` table."""
+    """Set state to a state + b score + c noise, in place, with the coefficients of row 0 of an `affine_step` table."""
     elements = state.numel()
     randn_step_kernel[(triton.cdiv(elements, 1024),)](state, score, coefficients, elements, 7, BLOCK=1024)
 
@@ -183,7 +184,7 @@ def _langevin_case(batch: int, ids: Tensor, table: DeviceTable, copied: float) -
         calls[backend] = correct
     seconds = gpu_seconds(calls, rotation(_states(batch, torch.float32), 64), rounds=common.now.rounds)
     best = min(seconds[backend] for backend in steps)
-    # Without a profiler bytes cannot be counted: the bytes that a copy moves in this time are an upper bound.
+    # Bytes can only be counted by a profiler; the bytes that a copy moves in this time are an upper bound.
     return _microseconds(seconds) | {
         "bytes_over_least": best * copied * 1e9 / (batch * 3072 * 12),
         "against_eager": seconds["eager"] / best,
@@ -191,7 +192,7 @@ def _langevin_case(batch: int, ids: Tensor, table: DeviceTable, copied: float) -
 
 
 def attention(report: Report) -> None:
-    """Measure the attention block in bf16 channels_last against four projections and SDPA, eager and compiled."""
+    """Measure the attention block in bf16 channels_last, relative to four projections and SDPA, eager and compiled."""
     channels, sides = ATTENTION
     for side in sides:
         block, merged = random_attention(channels, torch.bfloat16)
@@ -223,10 +224,10 @@ def _attention_calls(block: Any, merged: Any) -> Calls:
 
 
 def convolutions(report: Report) -> None:
-    """Measure the heaviest convolutions, with bias and join, in bf16 channels_last: cuDNN and every tile of our kernel
-    against the matrix peak, and the entries for the tables of `scoresde_fast.ops.convolution`.
+    """Measure the heaviest convolutions, with bias and residual, in bf16 channels_last: cuDNN and all tiles.
 
-    A shape belongs to FASTER_FUSED if the tile that the kernel chooses wins at every batch.
+    Reports the entries for FASTER_FUSED of `scoresde_fast.ops.convolution`: the shapes for which the tile that the
+    kernel chooses is faster than cuDNN at every batch size.
     """
     begin, errors = time.perf_counter(), common.Errors()
     faster, tiles, left_out = [], {}, []
@@ -256,15 +257,15 @@ def convolutions(report: Report) -> None:
 
 
 def _measured(network: str, count: int) -> list[tuple[tuple[int, int, int], tuple[int, int]]]:
-    """Return the heaviest convolutions, and every 1x1 shortcut: a kernel that joins as it writes saves most there."""
+    """Return the heaviest convolutions and all 1x1 shortcuts, for which fusing the residual sum saves most."""
     shortcuts = [case for case in shapes("convolution", network.__eq__)[network] if case[1][1] == 1]
     return list(dict.fromkeys([*heaviest_convolutions(network, count), *shortcuts]))
 
 
 def usual_search(report: Report) -> None:
-    """Measure the same convolutions by cuDNN with a search over ten algorithms, PyTorch's default.
+    """Measure cuDNN on the same convolutions with PyTorch's default search over ten algorithms.
 
-    PyTorch keeps the result of a search for the life of the process, so this item is a separate one.
+    This is a separate item because PyTorch caches search results for the lifetime of a process.
     """
     count, batches = CONVOLUTIONS["NCSN++"]
     for shape, form in heaviest_convolutions("NCSN++", count):
@@ -277,7 +278,7 @@ def usual_search(report: Report) -> None:
 
 
 ALL, TEN = 0, 10
-"""Limits of cuDNN's search; 0 stands for all algorithms."""
+"""Limits of cuDNN's search; 0 means all algorithms."""
 
 
 def _search(limit: int) -> Any:
@@ -287,7 +288,7 @@ def _search(limit: int) -> Any:
 def _cudnn(
     batch: int, shape: tuple[int, int, int], form: tuple[int, int]
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[], tuple[Tensor, Tensor]]]:
-    """Return PyTorch's convolution with bias and join, and a function that makes its inputs."""
+    """Return PyTorch's convolution with bias and residual, and a function that makes its inputs."""
     half = torch.bfloat16
     _, weight, bias, _, scale = network_checks.convolution_case(batch, shape, form, half)
 
@@ -304,7 +305,7 @@ def _cudnn(
 def _convolution_case(
     batch: int, shape: tuple[int, int, int], form: tuple[int, int], errors: common.Errors
 ) -> tuple[dict[str, float], str]:
-    """Return seconds by name and the name of the chosen tile; each tile is checked on two of the images."""
+    """Return the seconds by name and the name of the chosen tile; checks each tile on two of the images."""
     plain, make = _cudnn(batch, shape, form)
     first, weight, bias, residual, scale = network_checks.convolution_case(batch, shape, form, torch.bfloat16)
     calls: Calls = {"cudnn": plain}
@@ -318,7 +319,7 @@ def _convolution_case(
     chosen = _name(convolution_kernels.choose_tile(pixels, shape[0], form[0], 2, False))
     with torch.inference_mode(), _search(ALL):
         seconds = gpu_seconds(calls, rotation(make, 64), rounds=common.now.rounds)
-    # The reference runs last: it is cuDNN's, and PyTorch would keep the algorithm that it takes without a search.
+    # The reference runs last: it uses cuDNN, and PyTorch would cache the algorithm that it selects without a search.
     for name in seconds.keys() - {"cudnn"}:
         errors.see(f"tile {name}", calls[name](two[0], two[3]), convolution.reference(*two), exact)
     return seconds, chosen

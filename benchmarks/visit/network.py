@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a whole network, of sampling and of the probability flow on a GPU."""
+"""GPU times of a whole network, of sampling and of the probability flow."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ TF32, FLOAT32, AUTOCAST = "eager TF32", "eager float32", "autocast bf16, channel
 REDUCE_OVERHEAD = "torch.compile reduce-overhead bf16"
 MAX_AUTOTUNE, WITH_FUSED_FIR = "torch.compile max-autotune bf16", "torch.compile max-autotune bf16, fused FIR"
 KERNELS = 30
-"""Number of kernels listed, the slowest first."""
+"""Number of kernels listed, slowest first."""
 EXACT: tuple[Precision, ...] = ("tf32", "fp32")
-"""Precisions in which SciPy's loop and ours are compared with the same arithmetic."""
+"""Precisions in which SciPy's loop and ours use the same arithmetic."""
 
 
 def captured(report: Report) -> None:
-    """Measure the folded network, captured: its share of the peak and of a run, and the kernels of an evaluation."""
+    """Measure the folded, captured network: its share of the matmul peak and of a run, and its kernels."""
     _forward(report, compile=False)
 
 
 def compiled(report: Report) -> None:
-    """Measure the same network, compiled too."""
+    """Measure the same network, also compiled."""
     _forward(report, compile=True)
 
 
@@ -54,7 +54,7 @@ def _forward(report: Report, *, compile: bool) -> None:
 
     gflop = total_gflop(operations(workload.model.network, workload.model.state_shape, workload.batch, torch.bfloat16))
     with torch.inference_mode(), arithmetic("bf16", workload.device):
-        # Inference tensors, as in the run: others would be compiled anew.
+        # Inference tensors as in the run; others would trigger a recompilation.
         x = torch.rand(workload.batch, *workload.model.state_shape, device=workload.device)
         row = torch.zeros(1, dtype=torch.int64, device=workload.device)
         assert isinstance(sampler.runner, TableRunner)
@@ -64,26 +64,26 @@ def _forward(report: Report, *, compile: bool) -> None:
     report.target("matmul share", gflop / 1e3 / network / peak(report), of)
     report.target("outside the network", 1 - network * workload.nfe / wall, of)
 
-    with torch.inference_mode():  # as the loop's registers
+    with torch.inference_mode():  # like the loop's registers
         _replays(report, sampler, workload, wall, of)
 
 
 def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, of: str) -> None:
-    """Report the wall-clock time over that of the replays, and the kernels of the most frequent pattern."""
+    """Report the ratio of the wall-clock time to the time of all replays, and the most frequent pattern's kernels."""
     assert isinstance(sampler.runner, TableRunner)
     loop = sampler.runner.prepare(workload.batch)
     assert isinstance(loop, CapturedLoop), "the loop could not be captured"
     patterns = list(loop.patterns())
-    replays = {str(place): pattern.replay for place, pattern in enumerate(patterns)}
+    replays = {str(index): pattern.replay for index, pattern in enumerate(patterns)}
     seconds = replay_seconds(replays, rounds=common.now.rounds)
-    whole = sum(seconds[str(place)] * pattern.repeats for place, pattern in enumerate(patterns))
+    whole = sum(seconds[str(index)] * pattern.repeats for index, pattern in enumerate(patterns))
     report.target("wall over replays", wall / whole, of)
     longest = max(patterns, key=lambda pattern: pattern.repeats)
     _profile(report, longest.replay, longest.evaluations, workload.device)
 
 
 def _profile(report: Report, replay: Callable[[], Any], evaluations: int, device: torch.device) -> None:
-    """Report the kernels of a replay, in milliseconds an evaluation."""
+    """Report the kernels of a replay, in milliseconds per evaluation."""
     synchronise(device)
     with torch.profiler.profile() as profiler:
         replay()
@@ -99,7 +99,7 @@ def _profile(report: Report, replay: Callable[[], Any], evaluations: int, device
 
 
 def against_eager(report: Report) -> None:
-    """Compare sampling with plain PyTorch at its best batch size, with equal numbers of evaluations."""
+    """Compare sampling with plain PyTorch at its best batch size, with equal NFE."""
     best: dict[str, float] = {}
     for batch in common.now.eager_batches:
         rates = _rates(report, (TF32, FLOAT32, AUTOCAST, CAPTURED), batch)
@@ -117,7 +117,7 @@ def latency(report: Report) -> None:
 
 
 def against_reduce_overhead(report: Report) -> None:
-    """Compare small batches with PyTorch's compiler and its CUDA graphs."""
+    """Compare small batches with torch.compile and its CUDA graphs."""
     for batch in common.now.latencies:
         rates = _rates(report, (REDUCE_OVERHEAD, CAPTURED, COMPILED), batch)
         ratio = max(rates[CAPTURED], rates[COMPILED]) / rates[REDUCE_OVERHEAD]
@@ -125,15 +125,16 @@ def against_reduce_overhead(report: Report) -> None:
 
 
 def against_max_autotune(report: Report) -> None:
-    """Compare with PyTorch's compiler at its best, with FIR filters that it fuses, then with grouped convolutions.
+    """Compare with max-autotune, first with FIR filters that it can fuse, then with grouped convolutions.
 
-    Coordinate descent is off: it takes many minutes.
+    Coordinate descent is off, because it takes many minutes.
     """
     workload = _workload(common.now.batch)
-    runs, baselines = _made_ready((CAPTURED, COMPILED), workload), list[str]()
+    baselines: list[str] = []
+    runs = _prepared((CAPTURED, COMPILED), workload)
     for name in (WITH_FUSED_FIR, MAX_AUTOTUNE):
         baselines.append(name)
-        runs |= _made_ready((name,), workload)
+        runs |= _prepared((name,), workload)
         rates = _raced(report, runs, workload)
         ours = max(rates[CAPTURED], rates[COMPILED])
         for baseline in baselines:
@@ -141,13 +142,13 @@ def against_max_autotune(report: Report) -> None:
 
 
 def batches(report: Report) -> None:
-    """Measure images a second at several batch sizes."""
+    """Measure images per second at several batch sizes."""
     for batch in common.now.batches:
         report.figure(f"images/s, batch {batch}", _rates(report, (CAPTURED,), batch)[CAPTURED])
 
 
 def divergence(report: Report) -> None:
-    """Compare an evaluation with its divergence with one without, both captured."""
+    """Compare evaluations with and without divergence, both captured."""
     device, model = torch.device(common.DEVICE), common.now.model()
     precisions: tuple[Precision, ...] = ("bf16", *EXACT)
     for precision in precisions:
@@ -157,13 +158,13 @@ def divergence(report: Report) -> None:
 
 
 def integration(report: Report) -> None:
-    """Compare RK45 with SciPy's loop with the same flags for both; and ours in bf16, with its difference."""
+    """Compare RK45 with SciPy's loop in the same precisions, and in bf16, for which the difference is reported too."""
     device = torch.device(common.DEVICE)
     for precision in EXACT:
         found = rk45_against_scipy(common.now.flow_model, common.now.flow_batch, 2, device, precision)
         report.case(precision, found)
         report.target("RK45 against SciPy", found["times_scipy"], precision)
-    # SciPy's fastest is TF32. bf16 changes the number of evaluations, and the images by the reported difference.
+    # SciPy is fastest in TF32. bf16 changes the number of evaluations, and the images by the reported difference.
     found = rk45_against_scipy(common.now.flow_model, common.now.flow_batch, 1, device, "bf16")
     report.case("bf16", found)
     report.target("RK45 against SciPy", found["times_scipy"], "bf16 against TF32")
@@ -175,22 +176,22 @@ def _workload(batch: int) -> Workload:
 
 
 def _rates(report: Report, names: Iterable[str], batch: int) -> dict[str, float]:
-    """Return images a second of variants of the waterfall, interleaved."""
+    """Return the images per second of variants, measured interleaved."""
     workload = _workload(batch)
-    return _raced(report, _made_ready(names, workload), workload)
+    return _raced(report, _prepared(names, workload), workload)
 
 
-def _made_ready(names: Iterable[str], workload: Workload) -> dict[str, Run]:
-    """Return variants of the waterfall after a first run: compiled, searched and captured."""
-    lines = {line.name: line for line in VARIANTS}
-    runs = {name: lines[name].build(workload) for name in names}
+def _prepared(names: Iterable[str], workload: Workload) -> dict[str, Run]:
+    """Return variants after a first run, which compiles, tunes and captures."""
+    variants = {variant.name: variant for variant in VARIANTS}
+    runs = {name: variants[name].build(workload) for name in names}
     for run in runs.values():
         run()
     return runs
 
 
 def _raced(report: Report, runs: dict[str, Run], workload: Workload) -> dict[str, float]:
-    """Race the runs; returns images a second of each."""
+    """Measure the runs interleaved and return the images per second of each."""
     readings = race(runs, workload.device, common.now.seconds)
     rates = {name: workload.batch / median(taken) for name, taken in readings.items()}
     evaluations = workload.batch / workload.nfe

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks on a GPU of the networks' operations against float64, and of a whole network, folded and captured."""
+"""GPU checks against float64 of the networks' operations and of a whole folded and captured network."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 ATTENTION = tuple(((channels, side), batch) for channels, side in ((256, 16), (256, 8), (256, 4), (128, 16))
                   for batch in (1, 16, 256))  # fmt: skip
 WHOLE = 1.5
-"""The largest error allowed in bfloat16, as a multiple of the error of PyTorch's autocast."""
+"""Allowed error in bfloat16, as a multiple of the error of PyTorch's autocast."""
 Case = tuple[str, int, tuple[int, ...], Any, torch.dtype]
-"""Network, batch, (C, H, W), form and dtype of an operation."""
+"""Network, batch size, (C, H, W), form and dtype of an operation."""
 
 
 def cases(operation: str) -> Iterator[Case]:
-    """Yield every case of an operation in the networks; all dtypes at the middle batch, bfloat16 at the others."""
+    """Yield all cases of an operation in the networks: all dtypes at the middle batch size, else bfloat16."""
     for network, found in shapes(operation).items():
         for shape, form in found:
             for index, batch in enumerate(BATCHES[network]):
@@ -47,7 +47,7 @@ def _layouts(x: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def norms(report: Report, chosen: Iterable[Case] | None = None) -> None:
-    """Check y, h and the statistics in every shape, with shift, with residual and with both resamplings."""
+    """Check y, h and the statistics in every shape, with shift or residual, and with resampling."""
     errors = Errors()
     reference = torch.ops.scoresde_fast_reference.group_norm_silu
     for network, batch, (channels, *size), form, dtype in chosen or cases("group_norm_silu"):
@@ -62,7 +62,7 @@ def norms(report: Report, chosen: Iterable[Case] | None = None) -> None:
             for resample in ("none", "up", "down") if batch == 16 and dtype == torch.bfloat16 else ("none",):
                 arguments = (image, weight, bias, groups, 1e-6, shift, residual, 0.5, True, resample, TAPS)
                 plain = reference(*arguments)
-                # The norm sees the rounded sum, so float64 is given that sum.
+                # The norm is computed from the rounded sum, in float64 too.
                 h = image.double() if residual is None else plain[1].double()
                 wide = (h, weight.double(), bias.double(), groups, 1e-6, None if shift is None else shift.double())
                 exact = reference(*wide, None, 0.5 if residual is None else 1.0, True, resample, TAPS)
@@ -107,7 +107,7 @@ def convolution_case(
 
 
 def convolution_cases() -> Iterator[Case]:
-    """Yield each convolution once, at the middle batch; every fourth in all dtypes, as each form is compiled."""
+    """Yield each convolution once, at the middle batch size; every fourth in all dtypes, because each is compiled."""
     seen = set()
     for network, found in shapes("convolution").items():
         for index, (shape, form) in enumerate(found):
@@ -119,14 +119,14 @@ def convolution_cases() -> Iterator[Case]:
 
 
 def convolutions(report: Report, chosen: Iterable[Case] | None = None) -> None:
-    """Check the kernels in every shape, float32 also as TF32 against cuDNN's TF32."""
+    """Check the kernels in every shape; float32 also in TF32, against cuDNN's TF32."""
     errors, device = Errors(), torch.device(common.DEVICE)
     reference = torch.ops.scoresde_fast_reference.convolution
     for network, batch, shape, form, dtype in chosen or convolution_cases():
         x, weight, bias, residual, scale = convolution_case(batch, shape, form, dtype)
         exact = reference(x.double(), weight.double(), bias.double(), residual.double(), scale)
         for precision in ("fp32", "tf32") if dtype == torch.float32 else ("fp32",):
-            with arithmetic(precision, device):  # a reference in TF32 would allow float32 twice the error of TF32
+            with arithmetic(precision, device):  # with a TF32 reference, twice the error of TF32 would be allowed
                 plain = reference(x, weight, bias, residual, scale)
                 for backend, function in present("convolution"):
                     ours = function(x, weight, bias, residual, scale, precision == "tf32")
@@ -136,7 +136,7 @@ def convolutions(report: Report, chosen: Iterable[Case] | None = None) -> None:
 
 
 def random_attention(channels: int, dtype: torch.dtype) -> tuple[AttentionBlock, group_norm_attention.MergedAttention]:
-    """Return a block in ``dtype`` with random weights and biases, and its merged projections."""
+    """Return an attention block in ``dtype`` with random weights and biases, and its merged projections."""
     torch.manual_seed(channels)
     block = AttentionBlock(channels, init_scale=1.0, skip_rescale=True).to(common.DEVICE)
     block = block.eval().requires_grad_(False)
@@ -150,7 +150,7 @@ def random_attention(channels: int, dtype: torch.dtype) -> tuple[AttentionBlock,
 
 
 def attention(report: Report, chosen: Iterable[tuple[tuple[int, int], int]] | None = None) -> None:
-    """Check the fused attention block against the plain block of four projections in float64."""
+    """Check the fused attention block against the block of four projections in float64."""
     errors = Errors()
     for (channels, side), batch in chosen or ATTENTION:
         for dtype in (torch.bfloat16, torch.float16):
@@ -168,7 +168,7 @@ def attention(report: Report, chosen: Iterable[tuple[tuple[int, int], int]] | No
 def fused_attention(
     x: Tensor, block: AttentionBlock, merged: group_norm_attention.MergedAttention, function: Callable[..., Tensor]
 ) -> Tensor:
-    """Run the block by one implementation of the fused operation."""
+    """Run the block with one implementation of the fused operation."""
     norm = block.norm
     return group_norm_attention.group_norm_attention(
         x, norm.weight, norm.bias, norm.num_groups, norm.eps, merged, 2**-0.5, implementation=function
@@ -176,7 +176,7 @@ def fused_attention(
 
 
 def derivatives(report: Report) -> None:
-    """Check gradients and tangents of the norm and of the filters through autograd against those of float64."""
+    """Check autograd gradients and tangents of the norm and the filters against float64."""
     errors = Errors()
     for operation, shape in common.now.derivatives:
         for dtype in (torch.float32, torch.bfloat16):
@@ -201,7 +201,7 @@ def _operation(name: str, channels: int) -> Callable[[Tensor], Tensor]:
 
 
 def _reference(name: str, channels: int) -> Callable[[Tensor], Tensor]:
-    """Return the same in PyTorch's operations."""
+    """Return the same function of PyTorch operations."""
     if name == "group_norm_silu":
         groups = min(channels // 4, 32)
         function = torch.nn.functional.group_norm
@@ -220,15 +220,15 @@ def _tangent(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     direction = torch.linspace(-1, 1, x.numel(), dtype=torch.float64, device=x.device).view(x.shape).to(x.dtype)
     direction = torch.empty_like(x).copy_(direction)
     with torch.no_grad(), forward_ad.dual_level():
-        found = forward_ad.unpack_dual(function(forward_ad.make_dual(x, direction))).tangent
-    assert found is not None
-    return found
+        tangent = forward_ad.unpack_dual(function(forward_ad.make_dual(x, direction))).tangent
+    assert tangent is not None
+    return tangent
 
 
 def network(report: Report) -> None:
-    """Check the folded network in bfloat16, captured and replayed on another input, against the plain one in float64.
+    """Check the folded bfloat16 network, captured and replayed on another input, against the plain one in float64.
 
-    Its root mean square error may be `WHOLE` times that of the plain network under autocast to bfloat16.
+    Its RMS error may be at most `WHOLE` times that of the plain network under autocast to bfloat16.
     """
     errors, device = Errors(), torch.device(common.DEVICE)
     model = common.now.model().to(device)
@@ -237,22 +237,23 @@ def network(report: Report) -> None:
     first, second = torch.rand(2, common.now.check_batch, *model.state_shape, device=device)
     with torch.no_grad(), arithmetic("bf16", device):
         folded, x = evaluator(model.network, labels, "bf16"), first.clone()
-        held: dict[str, Tensor] = {}
+        outputs: list[Tensor] = []
 
         def step() -> None:
-            held["output"] = folded(x, row)
+            outputs[:] = [folded(x, row)]
 
         graphs = GraphCapture(model, device, wanted=True)
         replay = graphs.step(step)
         assert graphs.wanted, "the network could not be captured"
         x.copy_(second)
         replay()
-        ours = held["output"].double()
+        ours = outputs[0].double()
         batch = labels.expand(len(second))
         with torch.autocast(device.type, torch.bfloat16):
             half = model.network(second, batch).double()
         exact = copy.deepcopy(model.network).double()(second.double(), batch.double())
-    off = {name: float((found - exact).norm() / exact.norm()) for name, found in (("ours", ours), ("autocast", half))}
-    report.case("relative error", off)
-    errors.add("captured bfloat16", off["ours"] / (WHOLE * off["autocast"]))
+    results = {"ours": ours, "autocast": half}
+    relative = {name: float((result - exact).norm() / exact.norm()) for name, result in results.items()}
+    report.case("relative error", relative)
+    errors.add("captured bfloat16", relative["ours"] / (WHOLE * relative["autocast"]))
     errors.tell(report)

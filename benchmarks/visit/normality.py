@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A test for standard normals in any number: moments, Kolmogorov-Smirnov distance and tail counts.
+"""A test of samples for standard normality: moments, Kolmogorov-Smirnov distance and tail counts.
 
-Numbers come in batches and are not kept.  Every measure is in units of its sampling error, so a limit of about five
-holds for any count.
+The samples are added in batches and not stored.  All statistics are in units of their standard error, so a limit of
+about five applies to any number of samples.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class NormalCheck:
     tails: list[int] = field(default_factory=lambda: [0] * len(TAILS))
 
     def add(self, z: Tensor) -> None:
-        """Add the numbers of ``z``, float32 on any device."""
+        """Add the samples ``z``, float32 on any device."""
         self.count += z.numel()
         wide = z.flatten().double()
         power = torch.ones_like(wide)
@@ -42,7 +42,7 @@ class NormalCheck:
             self.tails[i] += int((magnitude > tail).sum())
 
     def deviations(self) -> dict[str, float]:
-        """Return each moment and tail count minus its expectation, over its standard deviation."""
+        """Return the differences of moments and tail counts from their expectations, in standard errors."""
         result = {}
         for k, total in enumerate(self.powers, start=1):
             expected, square = _moment(k), _moment(2 * k)
@@ -53,12 +53,12 @@ class NormalCheck:
         return result
 
     def kolmogorov_smirnov(self) -> float:
-        """Return sqrt(n) sup |F_n - F| at the bins' edges; above 1.95 with probability 0.001."""
+        """Return sqrt(n) sup |F_n - F| at the bin edges; it exceeds 1.95 with probability 0.001."""
         edges = torch.linspace(-RANGE, RANGE, BINS + 1, dtype=torch.float64)[1:-1]
         empirical = self.histogram.cumsum(0)[:-1] / self.count
         return math.sqrt(self.count) * (empirical - torch.special.ndtr(edges)).abs().max().item()
 
 
 def _moment(k: int) -> float:
-    """E z^k of a standard normal: (k - 1)!! for even k."""
+    """Return E z^k of a standard normal: (k - 1)!! for even k, else 0."""
     return 0.0 if k % 2 else float(math.prod(range(1, k, 2)))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports for the server from which the visit's processes fork: they take seconds and touch no device."""
+"""Imports of the fork server of a GPU visit: slow imports that touch no device."""
 
 import contextlib
 
-with contextlib.suppress(Exception):  # a failure repeats, with its message, in the item that needs the import
+with contextlib.suppress(Exception):  # the item that needs a failing import reports the error
     import scipy.integrate
     import scoresde_fast.kernels.group_norm_silu
     import torch._dynamo
@@ -12,7 +12,7 @@ with contextlib.suppress(Exception):  # a failure repeats, with its message, in 
     import scoresde_fast
     import scoresde_fast.bench.variants
 
-    # Before PyTorch's compiler names another ptxas: its version is part of the key of kernels compiled ahead.
+    # Called before PyTorch's compiler sets another ptxas, whose version would change the keys of precompiled kernels.
     triton.backends.nvidia.compiler.get_ptxas_version(90)
 
     __all__ = ["scipy", "scoresde_fast", "torch", "triton"]

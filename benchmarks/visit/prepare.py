@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preparation of a visit to a GPU, without a GPU: python -m benchmarks.visit.prepare [--quick]
+"""Preparation of a GPU visit without a GPU: python -m benchmarks.visit.prepare [--quick]
 
-Compiles every Triton kernel that the visit uses into a cache, by calling the launchers on tensors without data while
-Triton believes in a GPU of compute capability 9.0; and builds the extension. Both lie in build/gpu/prepared, the cache
-as an archive. The cache is used where Triton, Python and the kernels' sources are the same; elsewhere kernels are
-compiled anew.
+Compiles all Triton kernels of the visit into a cache, by calling their launchers on meta tensors with a fake driver for
+a GPU of compute capability 9.0; and builds the extension. Both are put into build/gpu/prepared, the cache as an
+archive. The cache is valid for the same Triton, Python and kernel sources; otherwise kernels are compiled during the
+visit.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ from scoresde_fast.ops.rademacher import rademacher
 CAPABILITY = 90
 BATCHES = (1, 4, 16, 64, 256, 512)
 NEEDED = (".cubin", ".json")
-"""The files of a kernel that its use needs."""
+"""Suffixes of the cached files that are needed to use a kernel."""
 
 
 class Driver:
-    """A stand-in for Triton's driver, with which it compiles for a GPU and launches nothing."""
+    """A fake Triton driver, for which Triton compiles kernels without launching them."""
 
     launcher_cls = staticmethod(lambda source, metadata: lambda *arguments: None)
     utils = SimpleNamespace(
-        # Handles of the module and the function; registers, spills, and the most threads.
+        # Handles of the module and the function, registers, spills, and maximum number of threads.
         load_binary=lambda *_: (1, 1, 0, 0, 1024),
         get_device_properties=lambda _: {"max_shared_mem": 227 * 1024, "multiprocessor_count": 132},
         unload_module=lambda _: None,
     )
 
     def get_current_target(self) -> Any:
-        """Return a Hopper GPU."""
+        """Return the target, a Hopper GPU."""
         return GPUTarget("cuda", CAPABILITY, 32)
 
     def get_current_device(self) -> int:
@@ -70,7 +70,7 @@ class Driver:
 
 
 def install() -> None:
-    """Let launchers compile and not launch, and put the visit's items on tensors without data."""
+    """Make launchers compile without launching, and run the visit's items on meta tensors."""
     driver.set_active(Driver())
     run = JITFunction.run
     replaced: tuple[tuple[Any, str, Any], ...] = (
@@ -89,24 +89,24 @@ def install() -> None:
 
 
 def launchers(operation: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Yield the launcher in ``scoresde_fast.kernels``, in place of `common.present`."""
+    """Yield an operation's launcher in ``scoresde_fast.kernels``; replaces `common.present`."""
     if operation in operations and "triton" in operations[operation].backends:
         yield "triton", launcher(operation)
 
 
 def call_once(calls: dict[str, Callable[..., Any]], inputs: Any = ((),), rounds: int = 1) -> dict[str, float]:
-    """Call each once and say that it takes a second, in place of `gpu_seconds`."""
+    """Call each function once and return one second for each; replaces `gpu_seconds`."""
     for call in calls.values():
         call(*inputs[0])
     return dict.fromkeys(calls, 1.0)
 
 
 LAUNCHED: set[str] = set()
-"""Operations whose launcher this process has called."""
+"""Operations whose launcher was called in this process."""
 
 
 class CompileAhead(TorchDispatchMode):
-    """A mode that calls the launcher of every operation of ours, or of its reference, beside it."""
+    """A mode that calls the launcher for every call of one of our operations or its reference."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.namespace.startswith("scoresde_fast") and args[0].dtype != torch.float64:
@@ -117,18 +117,18 @@ class CompileAhead(TorchDispatchMode):
 
 
 def images(model: Any, batch: int, **options: Any) -> tuple[Any, Any]:
-    """Return (B, C, H, W) and (B,) without data."""
+    """Return images (B, C, H, W) and times (B,) on the meta device."""
     x = torch.empty(batch, *model.state_shape, device="meta", **options)
     return x, torch.empty(batch, device="meta")
 
 
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 OF_NETWORK = {"group_norm_silu", "fir_resample", "group_norm_attention", "convolution"}
-"""The kernels of the measured network; cuDNN has most of its convolutions."""
+"""Operations with kernels in the measured network; cuDNN computes most of its convolutions."""
 
 
 def network(batch: int) -> None:
-    """Evaluate the measured network, at one time and with a time for each sample."""
+    """Evaluate the measured network, with one time and with a time for each sample."""
     model = common.now.model().to("meta")
     x, times = images(model, batch)
     row = torch.empty(1, dtype=torch.int64, device="meta")
@@ -137,11 +137,11 @@ def network(batch: int) -> None:
             evaluator(model.network, torch.ones(1), precision)(x, row)
             timed_evaluator(model.network, precision)(x, times)
     if missed := OF_NETWORK - LAUNCHED:
-        raise SystemExit(f"the network has called no {' and no '.join(sorted(missed))}, for which it has kernels")
+        raise SystemExit(f"the network has not called its operations {', '.join(sorted(missed))}")
 
 
 def flow() -> None:
-    """Evaluate the networks of the items "RK45" and "divergence", and their derivative in a direction."""
+    """Evaluate the networks of the items "RK45" and "divergence", with tangents."""
     now = common.now
     for model, batch in ((now.model(), now.batch), (sf.load(now.flow_model), now.flow_batch)):
         model.to("meta")
@@ -154,7 +154,7 @@ def flow() -> None:
 
 
 def conditions() -> None:
-    """Evaluate the networks of the item "check conditions", and their gradient."""
+    """Evaluate the networks of the item "check conditions", with gradients."""
     row = torch.empty(1, dtype=torch.int64, device="meta")
     for name in checks.GUIDED_MODELS:
         model = sf.load(name).to("meta")
@@ -167,7 +167,7 @@ def conditions() -> None:
 
 
 def noise() -> None:
-    """Make the fields of the item "check noise"."""
+    """Generate the noise of the item "check noise"."""
     for samples, elements in ((4, checks.FIELD), checks.DRAWS[1:]):
         ids = torch.empty(samples, dtype=torch.int64, device="meta")
         for _, launch in launchers("normal"):
@@ -195,7 +195,7 @@ JOBS: dict[str, Callable[[], None]] = {
 
 
 def run_job(job: str) -> tuple[str, int, int]:
-    """Run a job in a process of its own; returns it with the kernels compiled, and found in the cache."""
+    """Run a job; return its name and the numbers of kernels compiled and found in the cache."""
     counts = build.count_kernels()
     install()
     JOBS[job]()
@@ -203,20 +203,20 @@ def run_job(job: str) -> tuple[str, int, int]:
 
 
 def fill_cache(jobs: Iterable[str]) -> tuple[int, int]:
-    """Fill the cache with a process a core; returns the numbers of kernels compiled, and found there."""
+    """Fill the cache with one process per core; return the numbers of kernels compiled and found in the cache."""
     os.environ["TRITON_CACHE_DIR"] = str(build.CACHE)
     os.environ.pop("TRITON_INTERPRET", None)
     compiled, found = 0, 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context, max_tasks_per_child=1) as pool:
         for job, new, old in pool.map(run_job, jobs):
-            print(f"{job}: {new} new, {old} there", flush=True)
+            print(f"{job}: {new} compiled, {old} in the cache", flush=True)
             compiled, found = compiled + new, found + old
     return compiled, found
 
 
 def pack() -> float:
-    """Move the needed files of the cache into its archive; returns the archive's MiB."""
+    """Move the needed files of the cache into its archive and return the archive's size in MiB."""
     for path in build.CACHE.glob("*/*"):
         if path.suffix not in NEEDED:
             path.unlink()
@@ -228,9 +228,9 @@ def pack() -> float:
 
 
 def main() -> int:
-    """Fill and pack the cache, test it, build the extension; returns 1 if the extension was not built."""
+    """Fill, pack and test the cache, and build the extension; return 1 if the build failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one network's kernels alone, and no extension")
+    parser.add_argument("--quick", action="store_true", help="only the kernels of one network, without the extension")
     options = parser.parse_args()
     begin = time.perf_counter()
     shutil.rmtree(build.CACHE, ignore_errors=True)
@@ -242,12 +242,12 @@ def main() -> int:
     build.adopt_cache()
     missed, found = fill_cache(jobs[:1])  # another process finds them
     if missed or not found:
-        raise SystemExit(f"Triton's cache misses {missed} kernels that it has just been given, and finds {found}")
+        raise SystemExit(f"the unpacked cache lacks {missed} of its kernels and has {found}")
     if options.quick:
         return 0
-    why = build.build(build.PREPARED, [str(CAPABILITY)], 1800)
-    print(why or f"the extension is {build.PREPARED / build.EXTENSION}")
-    return int(why is not None)
+    failure = build.build(build.PREPARED, [str(CAPABILITY)], 1800)
+    print(failure or f"the extension is {build.PREPARED / build.EXTENSION}")
+    return int(failure is not None)
 
 
 if __name__ == "__main__":

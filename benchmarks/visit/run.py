@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that needs a GPU, the most valuable first: python benchmarks/gpu.py [--list] [--only ITEM ...]
+"""All checks and measurements that need a GPU: python benchmarks/gpu.py [--list] [--only ITEM ...]
 
-Each item of `ITEMS` runs in a separate process with a time limit, and its findings go into the results' file at once.
-The network comes first, then the checks against float64, side by side, then the other figures. A figure of an operation
-that failed its check is marked, not removed. A second command, ``--only max-autotune``, runs the part that compiles for
-minutes. `benchmarks.visit.prepare` compiles kernels ahead, without a GPU; ``--rehearse`` runs all items without one, on
-tiny tensors. Exit status: 0 all went well, 1 an item failed, 3 there is no GPU.
+Each item of `ITEMS` runs in a separate process with a time limit, and its results are saved at once. The network comes
+first, then the checks against float64, in parallel, then the other measurements. If a check fails, the figures of its
+operation are marked, not removed. A second command, ``--only max-autotune``, runs the part that compiles for minutes.
+`benchmarks.visit.prepare` precompiles kernels without a GPU; ``--rehearse`` runs all items without a GPU, on tiny
+tensors. Exit status: 0 success, 1 an item failed, 3 there is no GPU.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from benchmarks.visit.build import ROOT
 
 LOGS = ROOT / "build" / "gpu" / "logs"
 CHARACTERS = 5500
-"""Limit of the output of all items."""
+"""Maximum number of characters printed by all items."""
 SECONDS = 400.0
-"""Time after which no item starts."""
+"""Time after which no item is started."""
 PATIENCE = 4
-"""Factor of an item's time limit in a rehearsal, on any CPU."""
+"""Factor on an item's time limit in a rehearsal on a CPU."""
+SLOWER = "runs anyway, but more slowly"
+"""Text of the warning in an item's log if a network was not compiled or captured."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Item:
     """A part of the visit.
 
     Attributes:
-        name: its name for ``--only`` and in the results.
-        where: module and function, ``function(report)``.
-        what: one sentence.
-        seconds: time limit; findings until then are kept.
-        checks: items that put its figures in doubt if they fail.
-        together: runs beside the neighbouring items of this kind, as it times nothing.
-        later: runs only if it is named.
+        name: name for ``--only`` and in the results.
+        where: module and function, called as ``function(report)``.
+        what: description for ``--list``.
+        seconds: time limit; results until then are kept.
+        checks: items whose failure casts doubt on this item's figures.
+        together: whether it may run in parallel with its neighbours, because it measures no times.
+        later: whether it runs only if named.
     """
 
     name: str
@@ -87,15 +89,15 @@ ITEMS = (
     Item("RK45", ".network.integration", "RK45 against SciPy's", 60, NETWORK),
     Item("batches", ".network.batches", "images a second at batch 64 and 512", 60, NETWORK),
     Item("latency", ".network.latency", "latency at batch 1, 4 and 16 against eager PyTorch", 45, NETWORK),
-    Item("usual search", ".kernels.usual_search", "the same by cuDNN's usual search", 40),
+    Item("usual search", ".kernels.usual_search", "the same convolutions with cuDNN's default search", 40),
     Item("reduce-overhead", ".network.against_reduce_overhead", "latency against PyTorch's graphs", 200, later=True),
     Item("max-autotune", ".network.against_max_autotune", "against torch.compile", 240, NETWORK, later=True),
 )
 
 
 def run_item(where: str, path: str, log: str, known: dict[str, Any], rehearse: bool) -> None:
-    """Run an item in its process, with its output in ``log``."""
-    os.setsid()  # its children can be stopped with it
+    """Run an item in this process, with its output in ``log``."""
+    os.setsid()  # so that its child processes can be killed with it
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -113,7 +115,7 @@ def run_item(where: str, path: str, log: str, known: dict[str, Any], rehearse: b
 
 
 class Running:
-    """An item that has started."""
+    """A running item."""
 
     def __init__(self, item: Item, known: dict[str, Any], rehearse: bool) -> None:
         self.item, self._begin = item, time.perf_counter()
@@ -128,7 +130,7 @@ class Running:
         self._process.start()
 
     def wait(self) -> dict[str, Any]:
-        """Wait for the item within its time limit; returns its findings."""
+        """Wait for the item, kill it at its time limit, and return its results."""
         left = self._seconds - (time.perf_counter() - self._begin)
         self._process.join(max(0.0, left))
         found: dict[str, Any] = {}
@@ -138,31 +140,31 @@ class Running:
             self._process.join()
         if self._path.exists():
             found = json.loads(self._path.read_text())
-        said = self._log.read_text()[-1500:].strip() if self._log.exists() else ""
-        found["log"] = said
+        log = self._log.read_text()[-1500:].strip() if self._log.exists() else ""
+        found["log"] = log
         if stopped:
             found["error"] = f"stopped after {self._seconds:g} s"
         elif self._process.exitcode:
-            found["error"] = f"{said.splitlines()[-1] if said else 'no output'} (exit status {self._process.exitcode})"
-        elif "it runs more slowly without" in said:
-            found["error"] = "something was not compiled or captured, see its log"
+            found["error"] = f"{log.splitlines()[-1] if log else 'no output'} (exit status {self._process.exitcode})"
+        elif SLOWER in log:
+            found["error"] = "a network was not compiled or captured, see the log"
         found.setdefault("seconds", round(time.perf_counter() - self._begin, 1))
         return found
 
 
 def groups(items: Sequence[Item]) -> list[list[Item]]:
-    """Return the items in their order, grouped where they run together."""
-    found: list[list[Item]] = []
+    """Return the items in order, grouped by those that run in parallel."""
+    parallel: list[list[Item]] = []
     for item in items:
-        if found and item.together and found[-1][0].together:
-            found[-1].append(item)
+        if parallel and item.together and parallel[-1][0].together:
+            parallel[-1].append(item)
         else:
-            found.append([item])
-    return found
+            parallel.append([item])
+    return parallel
 
 
 def mark_doubts(results: dict[str, Any], items: Sequence[Item]) -> None:
-    """Name at each item those of its checks that failed or did not finish."""
+    """Add to each item's results the names of its checks that failed or did not finish."""
     for item in items:
         bad = [name for name in item.checks if name in results and not results[name].get("passed")]
         if bad and item.name in results:
@@ -170,7 +172,7 @@ def mark_doubts(results: dict[str, Any], items: Sequence[Item]) -> None:
 
 
 def visit(items: Sequence[Item], out: Path, result: dict[str, Any], seconds: float, rehearse: bool) -> bool:
-    """Run the items, write ``out`` and print a line after each; returns whether all went well."""
+    """Run the items, write ``out`` and print a line after each; return whether all succeeded."""
     begin, spent, results = time.perf_counter(), 0, result["items"]
 
     def say(text: str) -> None:
@@ -189,23 +191,23 @@ def visit(items: Sequence[Item], out: Path, result: dict[str, Any], seconds: flo
     for group in groups(items):
         if time.perf_counter() - begin > seconds:
             for item in group:
-                keep(item.name, {"error": f"left out: more than {seconds:g} s had passed"})
+                keep(item.name, {"error": f"skipped: more than {seconds:g} s had passed"})
             continue
         known = {key: value for found in results.values() for key, value in found.get("figures", {}).items()}
         for running in [Running(item, known, rehearse) for item in group]:
             keep(running.item.name, running.wait())
     bad = [name for name, found in results.items() if "error" in found or not found.get("passed", True)]
-    outcome = f"failed: {', '.join(bad)}" if bad else "all went well"
+    outcome = f"failed: {', '.join(bad)}" if bad else "all passed"
     print(f"{out} after {result['seconds']} s; {outcome}")
     return not bad
 
 
 def main() -> int:
-    """Run the items of the command line; returns the exit status."""
+    """Run the items of the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--list", action="store_true", help="list the items and stop")
-    parser.add_argument("--only", nargs="+", metavar="ITEM", help="run only these")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="start no item after these seconds")
+    parser.add_argument("--only", nargs="+", metavar="ITEM", help="run only these items")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="start no item after this time in seconds")
     parser.add_argument(
         "--out", type=Path, help="the JSON file; default DEVICE-DATE.json in $OUT, or in benchmarks/results"
     )
@@ -214,14 +216,14 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{item.name:<18} {item.seconds:>4g} s  {item.what}" for item in ITEMS))
         return 0
-    known = {item.name: item for item in ITEMS}
-    if unknown := [name for name in options.only or [] if name not in known]:
-        parser.error(f"there is no item {unknown[0]!r}; choose from: {', '.join(known)}")
+    by_name = {item.name: item for item in ITEMS}
+    if unknown := [name for name in options.only or [] if name not in by_name]:
+        parser.error(f"there is no item {unknown[0]!r}; choose from: {', '.join(by_name)}")
     gpu = build.gpu_name()
     if gpu is None and not options.rehearse:
-        print("benchmarks/gpu.py needs a GPU and none was found; --rehearse runs it without one, on tiny tensors")
+        print("benchmarks/gpu.py needs a GPU and none was found; --rehearse runs it without a GPU, on tiny tensors")
         return 3
-    chosen = [known[name] for name in options.only] if options.only else [i for i in ITEMS if not i.later]
+    chosen = [by_name[name] for name in options.only] if options.only else [i for i in ITEMS if not i.later]
     if options.rehearse and not options.only:
         chosen = list(ITEMS)
     LOGS.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand-ins for a GPU: tiny tensors on the CPU, Triton's interpreter, and replacements of CUDA's graphs and events.
+"""Stand-ins for a GPU in a rehearsal: tiny CPU tensors, Triton's interpreter, and fakes of CUDA graphs and events.
 
-A captured step runs again in place of its replay, an event is a reading of the clock, and PyTorch's compiler traces
-and compiles nothing. The figures mean nothing; the rehearsal only shows that every item runs.
+A replay runs the captured step again, an event records the wall-clock time, and torch.compile only traces. The figures
+are meaningless; a rehearsal only shows that every item runs.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ SMALL = Setting(
     seconds=0.1,
     derivatives=(("group_norm_silu", (2, 32, 4, 4)), ("fir_resample up", (1, 8, 4, 4))),
 )
-"""The sizes of a rehearsal."""
+"""Sizes in a rehearsal."""
 
 
 class Event:
-    """A reading of the clock."""
+    """A fake CUDA event: records the wall-clock time."""
 
     def __init__(self, enable_timing: bool = False) -> None:
         self.at = 0.0
@@ -64,26 +64,26 @@ class Event:
         self.at = time.perf_counter()
 
     def elapsed_time(self, end: Event) -> float:
-        """Return milliseconds, at least one microsecond."""
+        """Return the time to ``end`` in milliseconds, at least a microsecond."""
         return max(1e-3, 1e3 * (end.at - self.at))
 
 
 class Graph:
-    """An empty graph."""
+    """A fake CUDA graph, without operations."""
 
     def replay(self) -> None:
         pass
 
 
 class Stream:
-    """The one stream of a CPU."""
+    """A fake CUDA stream."""
 
     def wait_stream(self, other: Stream) -> None:
         pass
 
 
 class Steps:
-    """A replacement of `scoresde_fast.loop.capture.CudaGraphs`: a step runs again in place of a replay."""
+    """A fake of `scoresde_fast.loop.capture.CudaGraphs`: a replay runs the step again."""
 
     def __init__(self, device: torch.device) -> None:
         pass
@@ -138,7 +138,7 @@ def install(put: Set = setattr) -> None:
     put(devices, "MIN_CAPABILITY", {})
     put(devices, "choose_capture", lambda choice, _: bool(choice))
     put(capture, "CudaGraphs", Steps)
-    put(capture, "require_capturable", lambda *_: None)  # on a CPU all tensors are the host's
+    put(capture, "require_capturable", lambda *_: None)  # on a CPU, all tensors are host tensors
     for module in (table_runner, probability_flow):
         put(module, "choose_capture", lambda choice, _: bool(choice))
 

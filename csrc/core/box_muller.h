@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Box-Muller on two Philox words, the precise form: float arithmetic only, and the same bits on every machine.
+// The precise form of Box-Muller on two Philox words: float arithmetic only, with the same bits on every machine.
 //
-// u = ((word >> 8) + 1/2) 2^-24; normals r cos(2 pi u1) and r sin(2 pi u1) with r = sqrt(-2 ln u0). Intermediate
-// results carry their rounding errors ("low" parts), so that the normals are within 1.7 ulp. There is no branch and no
-// library call but sqrt, so that a loop over words becomes vector instructions; the polynomials are minimax.
+// u = ((word >> 8) + 1/2) 2^-24; the normals are r cos(2 pi u1) and r sin(2 pi u1) with r = sqrt(-2 ln u0).
+// Intermediate results carry their rounding errors ("low" parts), so that the normals are within 1.7 ulp. There is no
+// branch and no library call except sqrt, so that loops over words are vectorised; the polynomials are minimax.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@ struct NormalPair {
   float cosine, sine;
 };
 
-// An unevaluated sum, |low| far below |high|.
+// An unevaluated sum with |low| much smaller than |high|.
 struct Split {
   float high, low;
 };
@@ -38,7 +38,7 @@ SSF_HD float bits_float(uint32_t bits) {
 }
 
 // -2 ln u of a word, within 1.1 ulp. u = 2^exponent (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)). u has 25 bits, one more
-// than a float holds: `lost`, in units of 2^-25, is what the conversion rounds off above 1/2.
+// than a float: `lost` is the rounding error of the conversion, for u above 1/2, in units of 2^-25.
 SSF_HD float minus_two_log(uint32_t word) {
   const auto count = static_cast<int32_t>(word >> 7 | 1);
   const float y = static_cast<float>(count);
@@ -58,12 +58,12 @@ SSF_HD float minus_two_log(uint32_t word) {
   p = fused(p, f, 0.200022265f);
   p = fused(p, f, -0.249999866f);
   p = fused(p, f, 0.333333105f);
-  // ln(1 + f) = f - f^2 / 2 + f^3 p, and the lost part adds lost / u: where lost is not 0, 1 / u is near (1 - f)
-  // 2^-exponent, and the exponent is 0 or -1.
+  // ln(1 + f) = f - f^2 / 2 + f^3 p. The lost part adds lost / u; if lost is not 0, 1 / u is close to
+  // (1 - f) 2^-exponent, and the exponent is 0 or -1.
   const float square = f * f, inverse = fused(exponent, f, 1.0f - f) - exponent;
   const float tail = fused(square * f, p, lost * (0x1p-25f * inverse));
   const float half = fused(-0.5f, square, tail);
-  // ln 2 in two parts, the first so short that its multiples are exact.
+  // ln 2 in two parts; the first is so short that its multiples are exact.
   const float low = fused(exponent, -2.12194440e-4f, half);
   const float head = fused(exponent, 0.693359375f, f);
   return -2.0f * (head + (low + (fused(exponent, 0.693359375f, -head) + f)));
@@ -71,7 +71,7 @@ SSF_HD float minus_two_log(uint32_t word) {
 
 SSF_HD Split square_root(float a) {
   const float root = std::sqrt(a);
-  // Half of the remainder over the root; a rough reciprocal root is enough for so small a part.
+  // Half of the remainder divided by the root; for this small correction an approximate reciprocal root suffices.
   const float half_reciprocal = bits_float(0x5EB759DF - (float_bits(a) >> 1));
   return {root, half_reciprocal * fused(-root, root, a)};
 }
@@ -82,11 +82,11 @@ SSF_HD float product(Split r, Split unit) {
   return p + fused(r.high, unit.low, fused(r.low, unit.high, fused(r.high, unit.high, -p)));
 }
 
-// The two numbers on the circle of a squared radius, at the angle of a word.
+// The two coordinates on the circle with this squared radius, at the angle of a word.
 SSF_HD NormalPair on_circle(float squared_radius, uint32_t angle_word) {
   const Split radius = square_root(squared_radius);
 
-  // 2 pi u1 = quarter * pi / 2 + x with |x| <= pi / 4, split on integers and so exactly.
+  // 2 pi u1 = quarter * pi / 2 + x with |x| <= pi / 4; the split of integers is exact.
   const uint32_t turn = angle_word + (1u << 29), quarter = turn >> 30;
   const float count = static_cast<float>(static_cast<int32_t>(turn >> 8 & 0x3FFFFF) - (1 << 21)) + 0.5f;
   const float x = count * 3.74507039e-07f;  // 2 pi 2^-24, and its rounding error:

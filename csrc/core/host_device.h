@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one macro that lets a formula be compiled for the host and for a GPU. It is always inlined: a loop over it then
-// becomes vector instructions, and each clone of a multiversioned function compiles it for its own processor.
+// Macro for functions that are compiled for both host and GPU. They are always inlined, so that loops over them are
+// vectorised, and each clone of a multiversioned function compiles them for its own processor.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Philox4x32-10: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-// The counters of the noise contract are those of scoresde_fast/rng.py.
+// scoresde_fast/rng.py defines the counters of the noise contract.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ SSF_HD Words philox(Words counter, uint64_t key) {
   return {{c0, c1, c2, c3}};
 }
 
-// The counter of the call for elements 4 * call ... 4 * call + 3 of a sample's field.
+// The counter of the call for elements 4 * call to 4 * call + 3 of a sample.
 SSF_HD Words noise_counter(uint32_t call, uint32_t draw, uint64_t sample_id) {
   return {{call, draw, static_cast<uint32_t>(sample_id), static_cast<uint32_t>(sample_id >> 32)}};
 }

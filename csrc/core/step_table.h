@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Step tables: their columns, named as in scoresde_fast/ops/step_table.py, and how a step finds its row.
+// Columns of step tables, named as in scoresde_fast/ops/step_table.py, and the row index of a step.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ struct Columns {
   enum { state, saved, output, earlier1, earlier2, earlier3, noise, derive_state, derive_output, langevin, width };
 };
 
-// First columns of the coefficients of affine_step_pair: 2x2 matrices row by row, the noise (xx, vx, vv).
+// First columns of the coefficients of affine_step_pair; 2x2 matrices are stored row by row, the noise is (xx, vx, vv).
 struct PairColumns {
   enum {
     state,
@@ -39,13 +39,13 @@ struct DotColumns {
   enum { constant, factor, width };
 };
 
-// Columns of the integers of a row.
+// Columns of the control integers.
 struct ControlColumns {
   enum { draw, slot, save, width };
 };
 
-// The row of a step. The counter is int32 or int64, or null; past the table's end the last row is taken, so that a
-// caller's mistake reads no foreign memory.
+// The row index of a step: counter + offset, clamped to the table, so that a caller's mistake causes no out-of-bounds
+// access. The counter is int32 or int64, or null.
 struct RowIndex {
   const void* counter;
   bool wide_counter;
@@ -59,7 +59,7 @@ struct RowIndex {
   }
 };
 
-// The place, in a ring of `length` derived outputs, of the output `k` evaluations before the one numbered `slot`.
+// The index, in a ring buffer of `length` derived outputs, of the output `k` evaluations before number `slot`.
 SSF_HD int64_t ring_place(int32_t slot, int k, int64_t length) { return (slot - k + length * 4) % length; }
 
 }  // namespace ssf

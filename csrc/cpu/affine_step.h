@@ -7,16 +7,16 @@
 
 namespace ssf::cpu {
 
-// One step of every sample, as scoresde_fast/ops/affine_step.py defines it; absent registers are null.
+// Arguments of a step of all samples, see scoresde_fast/ops/affine_step.py; absent registers are null.
 struct AffineStep {
   float *state, *saved, *history;
   const void* output;
   Dtype output_dtype;
-  const float* row;        // its coefficients, by Columns or PairColumns
-  const int32_t* control;  // and integers, by ControlColumns
+  const float* row;        // coefficients, see Columns and PairColumns
+  const int32_t* control;  // integers, see ControlColumns
   const int64_t* sample_ids;
   int64_t samples, elements;  // elements of a sample; of a pair, of both halves
-  int64_t ring;               // derived outputs that `history` holds
+  int64_t ring;               // length of `history`
   int earlier;
   uint64_t run_seed;
 
@@ -25,10 +25,10 @@ struct AffineStep {
   }
 };
 
-// Elements [begin, end) of one sample; `begin` is a multiple of 4. Ranges are independent of each other.
+// Computes elements [begin, end) of one sample; `begin` is a multiple of 4. Ranges are independent of each other.
 void affine_step(const AffineStep& step, int64_t sample, int64_t begin, int64_t end);
 
-// The same on pairs: elements [begin, end) of each half, which has elements / 2.
+// The same for pairs: computes elements [begin, end) of each half, which has elements / 2.
 void affine_step_pair(const AffineStep& step, int64_t sample, int64_t begin, int64_t end);
 
 }  // namespace ssf::cpu

@@ -8,10 +8,10 @@
 namespace ssf::cpu {
 namespace {
 
-// A block of x and the block of v beside it.
+// A block of x and the corresponding block of v.
 using PairBlock = float[2][kBlock];
 
-// pair += matrix (x, v); the matrix is 2x2, row by row.
+// pair += matrix (x, v); the 2x2 matrix is stored row by row.
 SSF_HD void add(PairBlock& pair, const float* matrix, const float* x, const float* v, int64_t count) {
   for (int half = 0; half < 2; ++half)
     for (int64_t i = 0; i < count; ++i)

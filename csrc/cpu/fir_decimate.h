@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Downsampling of rows with few elements a column.
+// Downsampling of rows with few elements per column.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Four centred taps, the filter of every network, in one pass: sums over rows stay in registers, and the columns are
-// computed from them.
+// Resampling with four centred taps, the filter of all networks, in one pass: sums over rows stay in registers, and the
+// columns are computed from them.
 //   up:   y[2 j] = h[1] x[j] + h[3] x[j - 1],  y[2 j + 1] = h[0] x[j + 1] + h[2] x[j]
 //   down: y[j] = h[0] x[2 j + 2] + h[1] x[2 j + 1] + h[2] x[2 j] + h[3] x[2 j - 1]
 #pragma once
@@ -38,13 +38,13 @@ SSF_HD Eight after(const Eight& value, const Eight& right) {
   return __builtin_shufflevector(value, right, 1, 2, 3, 4, 5, 6, 7, 8);
 }
 
-// Numbers 0, 2, 4, ... and 1, 3, 5, ... of two vectors, and back.
+// Elements 0, 2, 4, ... and 1, 3, 5, ... of two vectors, and the inverse.
 SSF_HD void split(const Four& a, const Four& b, Four& even, Four& odd) {
   even = __builtin_shufflevector(a, b, 0, 2, 4, 6);
   odd = __builtin_shufflevector(a, b, 1, 3, 5, 7);
 }
 SSF_HD void split(const Eight& a, const Eight& b, Eight& even, Eight& odd) {
-  // In two steps, the second for both halves alike: compilers need six instructions for both results otherwise.
+  // In two steps with the second one common to both halves; otherwise compilers need six instructions for both results.
   even = __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14);
   odd = __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
   even = __builtin_shufflevector(even, even, 0, 1, 4, 5, 2, 3, 6, 7);
@@ -58,12 +58,12 @@ SSF_HD void join(const Eight& even, const Eight& odd, Eight& a, Eight& b) {
 // Of floats; `inner` is 1, and then `width` a multiple of 8, or a multiple of 8.
 struct FourTaps {
   int64_t height, width, inner;
-  const float *x, *zeros;  // zeros: a line of them, instead of rows outside the plane
-  float *out, *left;       // left: room for two pixels, the sums of the columns before
+  const float *x, *zeros;  // zeros: a line of zeros, for rows outside the plane
+  float *out, *left;       // left: buffer for two pixels, the sums of the previous columns
   float column_taps[4], row_taps[4];
 };
 
-// The outputs are most of the traffic, and large ones are in no cache: prefetching their lines 2 KB ahead is 1.5 times
+// Most memory traffic is for outputs, and large ones are in no cache: prefetching their lines 2 KB ahead is 1.5 times
 // as fast (256 channels of 16x16 on Zen 3), and costs little for outputs in a cache.
 constexpr int64_t kAhead = 512;
 
@@ -139,7 +139,7 @@ SSF_HD void down_pixels(const FourTaps& op, const float* const (&rows)[4], float
   down_columns<false, true>(op, rows, last, op.left, to);
 }
 
-// One value a column.
+// One value per column.
 SSF_HD void up_line(const FourTaps& op, const float* above, const float* below, const float (&weights)[2], float* to) {
   const int64_t width = op.width;
   const float h0 = op.row_taps[0], h1 = op.row_taps[1], h2 = op.row_taps[2], h3 = op.row_taps[3];
@@ -168,7 +168,7 @@ SSF_HD void sum_and_split(const float (&taps)[4], const float* const (&rows)[4],
   split(sums[0], sums[1], even, odd);
 }
 
-// One number a column; `width` is a multiple of two vectors.
+// One value per column; `width` is a multiple of two vectors.
 template <class Vector>
 SSF_HD void down_line(const FourTaps& op, const float* const (&rows)[4], float* to) {
   const int64_t step = 2 * sizeof(Vector) / sizeof(float), width = op.width;
@@ -186,7 +186,7 @@ SSF_HD void down_line(const FourTaps& op, const float* const (&rows)[4], float* 
   }
 }
 
-// Output rows [begin, end), numbered through all planes: row n comes from input rows around n / 2 (up) or 2 n (down).
+// Output rows [begin, end), numbered over all planes: row n is computed from input rows near n / 2 (up) or 2 n (down).
 SSF_HD void four_taps_up(const FourTaps& op, int64_t begin, int64_t end) {
   const int64_t height = 2 * op.height, line = op.width * op.inner;
   const float *h = op.column_taps, odd[2] = {h[0], h[2]}, even[2] = {h[1], h[3]},
@@ -223,7 +223,7 @@ SSF_HD void four_taps_down(const FourTaps& op, int64_t begin, int64_t end) {
   }
 }
 
-// Whether the kernel supports it.
+// Returns whether the kernel supports this resampling.
 inline bool four_taps_fit(const FirResample& op) {
   const bool centred = op.taps == 4 && op.offset == (op.up ? 1 : 2);
   return centred && (op.inner % 8 == 0 || (op.inner == 1 && op.width % 8 == 0));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Polyphase: every output is a sum over the taps of its own parity (up) or over all taps (down), one axis after the
-// other, through float lines small enough for the first caches. Rows are contiguous, and so are columns when `inner` is
-// large (channels_last). When it is small, a block of rows is laid out with zeros between them, so that the columns are
-// shifted sums over the whole block; even and odd columns are interleaved (up) or split (down) in separate passes. The
-// networks' filter, in float, takes one pass: cpu/fir_four_taps.h.
+// Polyphase resampling: each output is a sum over the taps of its parity (up) or over all taps (down), one axis after
+// the other, with float lines small enough for the L1 cache in between. Rows are contiguous, and if `inner` is large
+// (channels_last) columns too. If it is small, a block of rows is stored with zeros between them, so that columns are
+// shifted sums over the whole block; even and odd columns are interleaved (up) or split (down) in separate passes. For
+// the filter of the networks in float, one pass suffices: cpu/fir_four_taps.h.
 #include "cpu/fir_resample.h"
 
 #include <algorithm>
@@ -30,7 +30,7 @@ struct Axis {
   int64_t first(int64_t n) const { return up ? (n + offset) >> 1 : 2 * n + offset; }
   int64_t last(int64_t n) const { return first(n) - count(n) + 1; }
 
-  // The zeros that the outputs [0, size) read in front of the inputs, and behind them.
+  // Number of zeros that outputs [0, size) read before and after the inputs.
   int64_t front() const { return std::max<int64_t>(0, -std::min(last(0), last(1))); }
   int64_t back(int64_t length, int64_t size) const {
     return std::max<int64_t>(0, std::max(first(size - 1), first(std::max<int64_t>(size - 2, 0))) - length + 1);
@@ -50,8 +50,8 @@ struct Sum {
   }
 };
 
-// Output rows [begin, end), numbered through all planes, of n elements: from input rows `in_stride` apart, of which
-// `in` is number `origin`, to rows of `out`, which begins with row `begin`.
+// Computes output rows [begin, end), numbered over all planes, of n elements: reads input rows `in_stride` apart, of
+// which `in` is row `origin`, and writes to `out`, which starts at row `begin`.
 template <class In, class Acc, class Out>
 struct Rows {
   Axis axis;
@@ -59,7 +59,7 @@ struct Rows {
   int64_t height, out_height, begin, end, n;
   const In* in;
   int64_t origin, in_stride;
-  const In* zeros;  // n of them, instead of rows outside the plane
+  const In* zeros;  // n zeros, for rows outside the plane
   Out* out;
   int64_t out_stride;
 };
@@ -108,7 +108,7 @@ SSF_HD void sum_lines(const Sum<In, Acc>& sum, int64_t n, Out* __restrict out) {
   }
 }
 
-// kCount: the most input rows of an output row, or 0 where unknown at compile time.
+// kCount: maximum number of input rows per output row, or 0 if unknown at compile time.
 template <int kCount, class In, class Acc, class Out>
 SSF_HD void sum_rows_of(const Rows<In, Acc, Out>& rows) {
   const Axis axis = rows.axis;
@@ -155,7 +155,7 @@ SSF_HD void copy_lines(const In* in, int64_t in_stride, Out* __restrict out, int
     for (int64_t i = 0; i < n; ++i) narrow(widen(in[line * in_stride + i]), out[line * out_stride + i]);
 }
 
-// Runs of n elements, alternately from `even` and `odd`; kRun: n where known at compile time.
+// Interleaves runs of n elements from `even` and `odd`; kRun: n if known at compile time.
 template <int kRun, class Acc>
 SSF_HD void interleave_of(const Acc* even, const Acc* odd, int64_t runs, int64_t n, Acc* __restrict both) {
   n = kRun ? kRun : n;
@@ -172,7 +172,7 @@ SSF_HD void interleave(const Acc* even, const Acc* odd, int64_t runs, int64_t n,
 
 }  // namespace
 
-// The vectorised loops, for every element type T and the type Acc of its sums.
+// The vectorised loops, for element type T and type Acc of its sums.
 #define SSF_FIR_LINES(T, Acc)                                                                          \
   SSF_VECTORIZE void fir_rows(const Rows<T, Acc, Acc>& rows) { sum_rows(rows); }                       \
   SSF_VECTORIZE void fir_decimate(const Decimate<Acc, T>& op) { decimate(op); }                        \
@@ -180,7 +180,7 @@ SSF_HD void interleave(const Acc* even, const Acc* odd, int64_t runs, int64_t n,
                               int64_t lines) {                                                         \
     copy_lines(in, in_stride, out, out_stride, n, lines);                                              \
   }
-// Where T is not Acc, rows of sums too.
+// If T is not Acc, for rows of sums too.
 #define SSF_FIR_LINES_BACK(T, Acc) \
   SSF_VECTORIZE void fir_rows(const Rows<Acc, Acc, T>& rows) { sum_rows(rows); }
 SSF_FIR_LINES(float, float)
@@ -211,7 +211,7 @@ struct Kernel {
   const T* x;
   T* out;
   Axis axis;
-  int64_t out_height, out_width, line, out_line;  // lines: elements of a row
+  int64_t out_height, out_width, line, out_line;  // line, out_line: elements of a row
   Acc column_taps[kMaxTaps], row_taps[kMaxTaps];
 
   Kernel(const FirResample& o, const void* input, void* output)
@@ -229,7 +229,7 @@ struct Kernel {
     }
   }
 
-  // Output column n of a line that begins with input column `origin`.
+  // Computes output column n of a line that starts at input column `origin`.
   Sum<Acc, Acc> columns(int64_t n, const Acc* values, int64_t origin) const {
     Sum<Acc, Acc> sum;
     const Acc* column = values + (axis.first(n) - origin) * op.inner;
@@ -237,7 +237,7 @@ struct Kernel {
     return sum;
   }
 
-  // Columns are contiguous runs of `inner`: rows first, into a line of sums; then columns, in the same way.
+  // Columns are contiguous runs of `inner` elements: first rows, into a line of sums, then columns, in the same way.
   void wide(int64_t begin, int64_t end) const {
     const int64_t inner = op.inner, piece = std::max<int64_t>(2, 8192 / inner & ~int64_t{1});
     const std::unique_ptr<Acc[]> sums(new Acc[std::min(op.width, 2 * piece + kMaxTaps) * inner]);
@@ -257,7 +257,7 @@ struct Kernel {
     }
   }
 
-  // up with few elements a column: first the columns of all input rows of the block, then rows.
+  // "up" with few elements per column: first the columns of all input rows of the block, then rows.
   void narrow_up(int64_t begin, int64_t end) const {
     const int64_t inner = op.inner, front = axis.front();
     const int64_t stride = (op.width + std::max(front, axis.back(op.width, out_width))) * inner;
@@ -270,7 +270,7 @@ struct Kernel {
       const int64_t bottom = std::clamp<int64_t>(axis.first((b1 - 1) % out_height), 0, op.height - 1);
       const int64_t g0 = b0 / out_height * op.height + top, g1 = (b1 - 1) / out_height * op.height + bottom + 1;
       const int64_t count = (g1 - g0) * stride;
-      // The zeros between rows stay as they are from block to block.
+      // The zeros between rows are not overwritten by blocks.
       padded.resize(std::max<size_t>(padded.size(), edge + count + kMaxTaps * inner), Acc{0});
       result.resize(std::max<size_t>(result.size(), 4 * count));
       fir_copy(x + g0 * line, line, padded.data() + edge, stride, line, g1 - g0);
@@ -283,13 +283,13 @@ struct Kernel {
     }
   }
 
-  // down with few elements a column: rows first, for a block of output rows, then columns.
+  // "down" with few elements per column: first rows, for a block of output rows, then columns.
   void narrow_down(int64_t begin, int64_t end) const {
     const int64_t inner = op.inner, front = axis.front();
     const int64_t stride = (op.width + std::max(front, axis.back(op.width, out_width))) * inner;
     const int64_t block = std::min(std::max<int64_t>(8, 2048 / stride), end - begin);
     const std::vector<T> zeros(line, T{});
-    // The zeros between rows stay as they are from block to block.
+    // The zeros between rows are not overwritten by blocks.
     std::vector<Acc> padded(block * stride + front * inner, Acc{0});
     for (int64_t b0 = begin; b0 < end; b0 += block) {
       const int64_t rows = std::min(block, end - b0);

@@ -23,9 +23,9 @@ struct FirResample {
   int64_t out_width() const { return up ? 2 * width : width / 2; }
 };
 
-// Output rows [begin, end), numbered through all planes; `x` and `out` are the first elements of whole tensors of type
-// `scalar`. Sums are float, of doubles double. Ranges are independent of each other, so that threads may share a
-// tensor.
+// Computes output rows [begin, end), numbered over all planes; `x` and `out` are the first elements of the tensors, of
+// type `scalar`. Sums are float, or double for double tensors. Ranges are independent of each other, so that threads
+// may share a tensor.
 void fir_resample(const FirResample& op, Scalar scalar, const void* x, void* out, int64_t begin, int64_t end);
 
 }  // namespace ssf::cpu

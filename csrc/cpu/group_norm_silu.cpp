@@ -14,8 +14,8 @@
 namespace ssf::cpu {
 namespace {
 
-// Coefficients and sums of a block of channels. y = (x - centre) gain + offset or, with the signs of both turned,
-// its SiLU: the norm, with shift, scale, weight and bias folded in.
+// Coefficients and sums of a block of channels. (x - centre) gain + offset is the norm including shift, scale, weight
+// and bias; for SiLU, gain and offset have the opposite sign.
 struct Scratch {
   std::unique_ptr<float[]> memory;
   float *centre, *gain, *offset, *shift, *pivot, *sum, *square;  // of each channel
@@ -36,7 +36,7 @@ template <bool kSilu>
   return kSilu ? silu_of_negative(z, bound) : z;
 }
 
-// y[i] = activate(x[i]) with the coefficients of lane i, or, for pixels of one channel (kPlane), with the first ones.
+// y[i] = activate(x[i]) with the coefficients of lane i, or of lane 0 for pixels of one channel (kPlane).
 template <bool kSilu, bool kPlane, class In, class Out>
 [[gnu::always_inline]] inline void activate_all(const In* __restrict x, int64_t count, const float* __restrict centre,
                                                 const float* __restrict gain, const float* __restrict offset,
@@ -49,7 +49,7 @@ template <bool kSilu, bool kPlane, class In, class Out>
     }
     return;
   }
-  // Narrowing in a separate loop leaves more registers to the first.
+  // Narrowing is a separate loop, to leave more registers for the first one.
   constexpr int64_t kPiece = 256;
   float values[kPiece];
   for (int64_t first = 0; first < count; first += kPiece) {
@@ -65,7 +65,7 @@ struct Block {
 
   int64_t size() const { return end - begin; }
 
-  // The first element in an image of this many pixels.
+  // Index of the first element in an image of this many pixels.
   template <class T>
   int64_t offset(const GroupNormSilu<T>& op, int64_t pixels) const {
     return sample * op.channels * pixels + begin * (op.channels_last ? 1 : pixels);
@@ -84,7 +84,7 @@ template <class T>
   for (int64_t i = 0; i < pixels; ++i) narrow((widen(x[i]) + shift + widen(residual[i])) * scale, h[i]);
 }
 
-// With a residual h is computed and stored here, and the moments are of h; otherwise they are of x + shift.
+// With a residual, h is computed and stored here, and the moments are those of h, otherwise those of x + shift.
 template <class T>
 [[gnu::always_inline]] inline void measure_planes(const GroupNormSilu<T>& op, const Block& block, Scratch& scratch) {
   const int64_t pixels = op.pixels, group = op.channels / op.groups, start = block.offset(op, pixels);

@@ -11,7 +11,7 @@ namespace ssf::cpu {
 namespace {
 
 constexpr int64_t kChunk = 32;  // rows that are summed in float32
-constexpr int64_t kLanes = 32;  // neighbours of a plane that are summed apart
+constexpr int64_t kLanes = 32;  // neighbouring values of a plane that are summed separately
 
 // Coefficients of a lane: n = (x - centre) gain, z = n weight + bias. The lanes of channels_last images are channels;
 // in NCHW images all lanes are the same channel.
@@ -30,7 +30,7 @@ template <bool kBackward, bool kPlane, bool kSilu, class T>
                                            const Sums& sums) {
   const float *centre = lanes.centre, *gain = lanes.gain, *weight = lanes.weight, *bias = lanes.bias;
   const float bound = exp_bound;
-  // Local memory between loops of few pointers: with more pointers compilers do not vectorise.
+  // Several loops with local arrays in between, because compilers do not vectorise loops with many pointers.
   constexpr int64_t kPiece = 256;
   float n[kPiece], d[kPiece];
   for (int64_t first = 0; first < count; first += kPiece) {
@@ -48,7 +48,7 @@ template <bool kBackward, bool kPlane, bool kSilu, class T>
   for (int64_t i = 0; kBackward && grad_h && i < count; ++i) sums.grad_h[i] += widen(grad_h[i]);
 }
 
-// The mean of weight d (or of the tangent) over the group, that of its product with n, and the reciprocal deviation.
+// Group means of weight d (or of the tangent) and of its product with n, and the reciprocal standard deviation.
 struct Group {
   const float *mean, *product, *reciprocal;
 };

@@ -7,14 +7,14 @@
 
 namespace ssf::cpu {
 
-// Derivatives of group_norm_silu without its filter, by the formulas of scoresde_fast/ops/group_norm_silu.py.
+// Derivatives of group_norm_silu without its filter; the formulas are in scoresde_fast/ops/group_norm_silu.py.
 template <class T>
 struct GroupNormGradient {
-  const T* source;       // h where it was stored, else x, with h = (x + shift) * scale
+  const T* source;       // h if it was stored, else x, with h = (x + shift) * scale
   const T* change;       // the gradient of y, or the tangent of h
   const T* grad_h;       // or null
   const float* shift;    // or null
-  int64_t shift_stride;  // from one sample's shift to the next: channels, or 0
+  int64_t shift_stride;  // between the shifts of samples: channels, or 0
   const float* statistics;
   const float* weight;
   const float* bias;
@@ -28,7 +28,7 @@ struct GroupNormGradient {
   bool silu;
 };
 
-// Groups [first, last) of one sample: the gradient of x and the sums, or the tangent of y.
+// Computes groups [first, last) of one sample: the gradient of x and the sums, or the tangent of y.
 #define SSF_GRADIENTS(T)                                                                                      \
   void group_norm_silu_backward(const GroupNormGradient<T>& op, int64_t sample, int64_t first, int64_t last); \
   void group_norm_silu_tangent(const GroupNormGradient<T>& op, int64_t sample, int64_t first, int64_t last);

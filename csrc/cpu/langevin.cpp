@@ -10,8 +10,8 @@
 namespace ssf::cpu {
 namespace {
 
-// The squares of a block's normals, added up. The two normals of a pair of words lie on a circle of radius r, so their
-// squares add up to r^2 = -2 ln u: neither roots nor angles are needed.
+// The sum of squares of a block's normals. The two normals of a pair of words are on a circle of radius r, so their
+// squares sum to r^2 = -2 ln u, without roots and angles.
 SSF_HD double noise_squares(const Field& field, int64_t first) {
   Block words;
   make_words(words, field, static_cast<uint32_t>(first / 4), kCalls);

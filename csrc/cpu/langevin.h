@@ -10,7 +10,7 @@ namespace ssf::cpu {
 struct Score {
   const void* output;  // of the whole batch
   Dtype dtype;
-  int64_t base;  // the sample's first element in it
+  int64_t base;  // index of the sample's first element in `output`
   float factor;
   Field field;
 };
@@ -19,12 +19,12 @@ struct Norms {
   double score, noise;
 };
 
-// Sums of squares over elements [begin, end) of the sample; `begin` is a multiple of 4. The noise is written to the
-// sample's `kept`, unless that is null.
+// Returns the sums of squares over elements [begin, end) of the sample; `begin` is a multiple of 4. The noise is stored
+// in the sample's `kept`, unless that is null.
 Norms langevin_norms(const Score& score, float* kept, int64_t begin, int64_t end);
 
-// state += size score + sqrt(2 size) noise, elements [begin, end); `state` and `kept` are the sample's. The noise is
-// generated again where `kept` is null.
+// Adds size score + sqrt(2 size) noise to elements [begin, end) of the sample's `state`. The noise is read from the
+// sample's `kept`, or generated again if that is null.
 void langevin_step(float* state, const Score& score, const float* kept, float size, int64_t begin, int64_t end);
 
 }  // namespace ssf::cpu

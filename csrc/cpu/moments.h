@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Means and sums of squared deviations by shifted sums: of the differences from a pivot, a value near the mean, so that
-// a mean far from zero loses no digits. float32 over a chunk, float64 over the chunks.
+// Means and sums of squared deviations, from sums of differences from a pivot near the mean, so that no digits are lost
+// if the mean is far from zero. Sums are float32 within a chunk and float64 over chunks.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace ssf::cpu {
 struct Moments {
   double mean = 0, squares = 0;  // squares: the sum of the squared deviations from the mean
 
-  // Turns sums of differences from the pivot, and of their squares, into the moments.
+  // Computes the moments from sums of differences from the pivot and of their squares.
   [[gnu::always_inline]] inline void finish(double pivot, double count) {
     const double apart = mean / count;
     mean = pivot + apart;
@@ -22,7 +22,7 @@ struct Moments {
 };
 
 constexpr int64_t kChunk = 256;  // rows that are summed in float32
-constexpr int64_t kLanes = 32;   // neighbours of one set that are summed apart
+constexpr int64_t kLanes = 32;   // neighbouring values of one set that are summed separately
 
 // Adds the differences of `count` rows from the pivots, and their squares, lane by lane; rows are `stride` apart.
 template <class T>
@@ -30,7 +30,7 @@ template <class T>
                                             const float* __restrict pivot, float* __restrict sum,
                                             float* __restrict square) {
   int64_t row = 0;
-  // Four rows at a time: the sums are read and written a quarter as often.
+  // Four rows at a time, so that the sums are read and written a quarter as often.
   for (; row + 4 <= count; row += 4) {
     const T *r0 = rows + row * stride, *r1 = r0 + stride, *r2 = r1 + stride, *r3 = r2 + stride;
     for (int64_t i = 0; i < lanes; ++i) {
@@ -59,7 +59,7 @@ template <class T>
   return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
 }
 
-// The moments of one set, whose numbers are neighbours.
+// The moments of one contiguous set.
 template <class T>
 [[gnu::always_inline]] inline Moments moments_of(const T* values, int64_t count) {
   float pivot[kLanes], sum[kLanes], square[kLanes];

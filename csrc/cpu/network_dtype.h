@@ -17,7 +17,7 @@ SSF_HD const float* widened(float* buffer, const Element* from, int64_t count) {
   return buffer;
 }
 
-// `count` numbers from element `first` on, in place or converted into `buffer`.
+// Returns `count` values from element `first` on: a pointer to them, or to `buffer` after conversion.
 SSF_HD const float* as_float(float* buffer, const void* from, Dtype dtype, int64_t first, int64_t count) {
   if (dtype == Dtype::float32) return static_cast<const float*>(from) + first;
   if (dtype == Dtype::bfloat16) return widened(buffer, static_cast<const BFloat16*>(from) + first, count);

@@ -11,9 +11,9 @@ namespace ssf::cpu {
 namespace {
 
 #if SSF_AVX2
-// Compilers make 32 x 32 -> 64 bit products of 32-bit lanes, with shuffles around each. Here every word lives in the
-// low half of a 64-bit lane, where the product needs no shuffle and the high half does not matter. Even and odd calls
-// are separate until a shift and a blend join them: a third of the instructions.
+// Compilers compute 32 x 32 -> 64 bit products of 32-bit lanes with shuffles around each. Here each word is in the low
+// half of a 64-bit lane, where the product needs no shuffle and ignores the high half. Even and odd calls stay separate
+// until a shift and a blend join them. This takes a third of the instructions.
 __attribute__((target("avx2"))) void make_words_avx2(Block& words, const Field& field, uint32_t first_call, int calls) {
   __m256i keys[10][2];
   auto key0 = static_cast<uint32_t>(field.run_seed), key1 = static_cast<uint32_t>(field.run_seed >> 32);
@@ -30,7 +30,7 @@ __attribute__((target("avx2"))) void make_words_avx2(Block& words, const Field& 
   for (int i = 0; i < calls; i += 8) {
     const uint32_t call = first_call + i;
     __m256i c[4][2];
-    // Sums of 32-bit lanes, so that the call number wraps as the contract's word does.
+    // Sums of 32-bit lanes, so that the call index wraps like the contract's word.
     c[0][0] = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(call)), _mm256_setr_epi64x(0, 2, 4, 6));
     c[0][1] = _mm256_add_epi32(c[0][0], _mm256_set1_epi64x(1));
     for (int half = 0; half < 2; ++half)
@@ -65,7 +65,7 @@ void make_words_anywhere(Block& words, const Field& field, uint32_t first_call, 
   }
 }
 
-// Not multiversioned: a caller in another file sees only the declaration and would get the default version.
+// Not multiversioned, because a caller in another file sees only the declaration and would call the default version.
 void make_words(Block& words, const Field& field, uint32_t first_call, int calls) {
 #if SSF_AVX2
   if (__builtin_cpu_supports("avx2")) return make_words_avx2(words, field, first_call, calls);

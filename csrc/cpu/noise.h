@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Noise in blocks, generated inside the kernels that use it: word by word, so that loops become vector instructions.
+// Noise in blocks, generated inside the kernels that use it, word by word so that loops are vectorised.
 #pragma once
 
 #include <algorithm>
@@ -10,30 +10,30 @@
 
 namespace ssf::cpu {
 
-constexpr int kCalls = 64;          // Philox calls of one block,
-constexpr int kBlock = 4 * kCalls;  // and its elements
-constexpr int kFewCalls = 8;        // one vector of them: enough for points and the tails of samples
+constexpr int kCalls = 64;          // Philox calls of a block
+constexpr int kBlock = 4 * kCalls;  // elements of a block
+constexpr int kFewCalls = 8;        // calls of one vector: enough for points and the ends of samples
 
-// One sample's field.
+// Identifies the noise of one sample in one draw.
 struct Field {
   uint64_t run_seed, sample_id;
   uint32_t draw;
 };
 
-// Words of the calls of a block, apart: words[k][i] is word k of call first_call + i.
+// Computes the words of a block's calls: words[k][i] is word k of call first_call + i.
 using Block = uint32_t[4][kCalls];
 void make_words(Block& words, const Field& field, uint32_t first_call, int calls);
-// The same for every processor.
+// The portable version of make_words.
 void make_words_anywhere(Block& words, const Field& field, uint32_t first_call, int calls);
 
-// The normals of `Calls` calls from element `first`, a multiple of 4, on.
+// Computes the normals of `Calls` calls, starting at element `first`, a multiple of 4.
 template <int Calls>
 SSF_HD void normals_of(float* out, const Field& field, int64_t first) {
   Block words;
   make_words(words, field, static_cast<uint32_t>(first / 4), Calls);
   float normals[4][Calls], squares[Calls];
   for (int k = 0; k < 4; k += 2) {
-    // A separate loop: both chains of operations together exceed a processor's look-ahead.
+    // A separate loop, because both chains of operations together exceed a processor's reorder window.
     for (int i = 0; i < Calls; ++i) squares[i] = minus_two_log(words[k][i]);
     for (int i = 0; i < Calls; ++i) {
       const NormalPair pair = on_circle(squares[i], words[k + 1][i]);
@@ -45,12 +45,12 @@ SSF_HD void normals_of(float* out, const Field& field, int64_t first) {
     for (int k = 0; k < 4; ++k) out[4 * i + k] = normals[k][i];
 }
 
-// `count` to kBlock normals of the elements from `first`, a multiple of 4, on; `out` has room for kBlock.
+// Computes at least `count` normals, starting at element `first`, a multiple of 4; `out` has room for kBlock.
 SSF_HD void make_normals(float* out, const Field& field, int64_t first, int64_t count) {
   count <= 4 * kFewCalls ? normals_of<kFewCalls>(out, field, first) : normals_of<kCalls>(out, field, first);
 }
 
-// The normals of `count` elements of the field from element `first` on, which need not be a multiple of 4.
+// Computes the normals of `count` elements, starting at element `first`, which need not be a multiple of 4.
 SSF_HD void make_unaligned(float (&out)[kBlock], const Field& field, int64_t first, int64_t count) {
   float block[kBlock];
   const int64_t shift = first % 4;
@@ -63,7 +63,7 @@ SSF_HD void make_unaligned(float (&out)[kBlock], const Field& field, int64_t fir
   std::copy_n(block, count - here, out + here);
 }
 
-// The signs of the same elements: 1 or -1 by the top bit of each element's word.
+// Computes the signs of such elements: 1 or -1 by the top bit of each element's word.
 SSF_HD void make_signs(float (&out)[kBlock], const Field& field, int64_t first, int64_t count) {
   const int calls = count <= 4 * kFewCalls ? kFewCalls : kCalls;
   Block words;

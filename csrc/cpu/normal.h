@@ -5,8 +5,8 @@
 
 namespace ssf::cpu {
 
-// Elements [begin, end) of one sample's normal field; `out` is the field's first element. `begin` is a multiple of 4.
-// Ranges are independent of each other, so that threads may share a field.
+// Computes elements [begin, end) of one sample's normals; `out` is the sample's first element. `begin` is a multiple of
+// 4. Ranges are independent of each other, so that threads may share a sample.
 void normal(float* out, int64_t begin, int64_t end, const Field& field);
 
 }  // namespace ssf::cpu

@@ -8,7 +8,7 @@
 namespace ssf::cpu {
 namespace {
 
-// Sets the means of the known blocks among `count`, from mean number `first` on, to `wanted`.
+// Sets the means of the known blocks among the `count` blocks from index `first` on to `wanted`.
 SSF_HD void move(const Projection& p, float* part, const bool* mask, const float* wanted, int64_t first,
                  int64_t count) {
   if (p.block_size() == 1) {

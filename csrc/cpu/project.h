@@ -6,24 +6,24 @@
 
 namespace ssf::cpu {
 
-// Known block means of every sample, as scoresde_fast/ops/project.py defines it.
+// Arguments of a projection of all samples, see scoresde_fast/ops/project.py.
 struct Projection {
   float* state;
   const float* known;
   const bool* mask;
-  const float* row;  // by LevelColumns
+  const float* row;  // coefficients, see LevelColumns
   const int64_t* sample_ids;
   uint64_t run_seed;
   uint32_t draw;
   int64_t means[3];  // channels, height and width of `known`
-  int64_t block[3];  // and of a block of the state
+  int64_t block[3];  // channels, height and width of a block of the state
   bool pairs;
 
   int64_t count() const { return means[0] * means[1] * means[2]; }
   int64_t block_size() const { return block[0] * block[1] * block[2]; }
 };
 
-// Means [begin, end) of one sample; `begin` is a multiple of 4. Ranges are independent of each other.
+// Handles means [begin, end) of one sample; `begin` is a multiple of 4. Ranges are independent of each other.
 void project(const Projection& projection, int64_t sample, int64_t begin, int64_t end);
 
 }  // namespace ssf::cpu

@@ -5,7 +5,7 @@
 
 namespace ssf::cpu {
 
-// Elements [begin, end) of one sample's field of signs, as in `normal`.
+// Computes elements [begin, end) of one sample's signs, as in `normal`.
 void rademacher(float* out, int64_t begin, int64_t end, const Field& field);
 
 }  // namespace ssf::cpu

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SiLU without a library call, so that loops of it vectorise.
+// SiLU without library calls, so that loops over it are vectorised.
 #pragma once
 
 #include <bit>
@@ -7,12 +7,12 @@
 
 namespace ssf::cpu {
 
-// Beyond it e^u is practically 0 or infinity. Read it once before a loop: from a bound known to the compiler it makes
-// two versions of the code after each comparison below, and keeps both.
+// Bound beyond which e^u is practically 0 or infinity. Read it once before a loop: if the compiler knew the bound, it
+// would make two versions of the code after each comparison below.
 inline const volatile float exp_bound = 87.0f;
 
-// 1 + e^u; e^u = 2^n e^r with |r| <= ln(2) / 2 and e^r by its minimax polynomial (3e-9), of which two halves are summed
-// side by side: a loop of this waits for its longest chain of operations.
+// 1 + e^u; e^u = 2^n e^r with |r| <= ln(2) / 2. The minimax polynomial of e^r (error 3e-9) is summed in two independent
+// halves, because a loop over it is limited by its longest chain of operations.
 inline float one_plus_exp(float u, float bound) {
   constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
   float v = u < bound ? u : bound;

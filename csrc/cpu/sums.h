@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums over a block in a fixed order: lanes in float, which become one vector, then the lanes in double.
+// Sums over a block in a fixed order: within lanes in float, as one vector, then over the lanes in double.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace ssf::cpu {
 
-// a . b over `count` elements; the arrays hold a whole number of lanes, zeros past `count`.
+// a . b over `count` elements; the arrays are padded with zeros to a multiple of the lanes.
 template <int kSize>
 SSF_HD double dot(const float* a, const float* b) {
   constexpr int kLanes = 32;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compiles a function for several x86 generations, of which the loader picks one; elsewhere for the baseline. With
-// SSF_X86_LEVEL (1, 3 or 4) there is a single version, so that each can be tested on a newer processor.
+// Compiles a function for several x86-64 levels, from which the loader selects one at run time; on other systems for
+// the baseline only. SSF_X86_LEVEL (1, 3 or 4) compiles a single version, so that each can be tested on a newer
+// processor.
 #pragma once
 
 #if !(defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__))

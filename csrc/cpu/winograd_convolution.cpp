@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Winograd's minimal filtering, Toom-Cook form, with the points 0, +-11/16, +-3/2 and infinity: in float32 its error is
-// at most twice that of the direct sum, where the textbook's 0, +-1, +-2 lose four times as much. A block of tiles
-// stays in the second cache through three stages: patches to points, one matrix product a point, points to tiles.
+// Winograd's minimal filtering in Toom-Cook form with the points 0, +-11/16, +-3/2 and infinity: its float32 error is
+// at most twice that of direct summation; with the common points 0, +-1, +-2 it is four times larger. A block of tiles
+// stays in the L2 cache through three stages: patches to points, a matrix product for each point, points to tiles.
 #include "cpu/winograd_convolution.h"
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 namespace ssf::cpu {
 namespace {
 
-// Neighbouring channels. Never passed by value: the calling convention differs between processors.
+// Neighbouring channels. Never passed by value, because the calling convention differs between processors.
 typedef float Lanes __attribute__((vector_size(32)));
 typedef float UnalignedLanes __attribute__((vector_size(32), aligned(4)));
 constexpr int64_t kLanes = 8;
@@ -24,18 +24,18 @@ constexpr float kA = 0.6875f, kB = 1.5f;  // the points
 constexpr float kA2 = kA * kA, kB2 = kB * kB;
 
 constexpr int64_t kRows = 6;     // tiles of a register block: 6 x 16 sums in 12 registers
-constexpr int64_t kPanels = 4;   // panels whose products are kept at once
-constexpr int64_t kPad = 16;     // keeps the points' planes from the same lines of the first cache
-constexpr int64_t kAhead = 128;  // input channels by which the weights are prefetched
+constexpr int64_t kPanels = 4;   // panels whose products are stored at once
+constexpr int64_t kPad = 16;     // padding, so that the points' planes do not share lines of the L1 cache
+constexpr int64_t kAhead = 128;  // prefetch distance of the weights, in input channels
 
-// Vectors that straddle two lines of the cache take a third longer.
+// Accesses to vectors that straddle two cache lines take a third longer.
 struct alignas(64) CacheLine {
   float values[16];
 };
 
 struct Plane {
   float* data;
-  int64_t row, plane;  // strides, of a tile and of a point
+  int64_t row, plane;  // strides of a tile and of a point
 };
 
 SSF_HD void load(const float* from, Lanes& to) { to = *reinterpret_cast<const UnalignedLanes*>(from); }
@@ -87,7 +87,7 @@ Tile tile_at(const WinogradConvolution<T>& op, int64_t index) {
   return {index / of_sample, within / across * 4, within % across * 4};
 }
 
-// Patches of tiles [begin, end) to points, all input channels.
+// Transforms the patches of tiles [begin, end) to points, for all input channels.
 template <class T>
 SSF_HD void transform_input(const WinogradConvolution<T>& op, int64_t begin, int64_t end, const T* zeros,
                             const Plane& points) {
@@ -115,7 +115,7 @@ SSF_HD void transform_input(const WinogradConvolution<T>& op, int64_t begin, int
   }
 }
 
-// kCount tiles x 16 output channels: sums over the input channels, in their order.
+// Sums over the input channels, in order, for kCount tiles x 16 output channels.
 template <int kCount>
 SSF_HD void multiply(const float* v, int64_t v_row, const float* u, int64_t in, float* m, int64_t m_row) {
   Lanes low[kCount], high[kCount];
@@ -140,7 +140,7 @@ SSF_HD void multiply(const float* v, int64_t v_row, const float* u, int64_t in, 
   }
 }
 
-// `tiles` tiles x one panel at every point.
+// Computes the products of `tiles` tiles and one panel at each point.
 SSF_HD void multiply_tiles(const float* v, int64_t v_row, int64_t tiles, const float* u, int64_t in, float* m,
                            int64_t m_row) {
   for (; tiles >= kRows; tiles -= kRows, v += kRows * v_row, m += kRows * m_row) {
@@ -160,7 +160,7 @@ SSF_HD void multiply_tiles(const float* v, int64_t v_row, int64_t tiles, const f
   }
 }
 
-// Products of tiles [begin, end) to outputs of `channels` channels from `first` on.
+// Transforms the products of tiles [begin, end) to outputs, for `channels` channels from `first` on.
 template <class T>
 SSF_HD void transform_output(const WinogradConvolution<T>& op, int64_t begin, int64_t end, int64_t first,
                              int64_t channels, const Plane& products) {
@@ -238,7 +238,7 @@ SSF_VECTORIZE void run(const WinogradConvolution<Half>& op, int64_t tile_begin, 
 template <class T>
 void winograd_convolution(const WinogradConvolution<T>& op, int64_t tile_begin, int64_t tile_end, int64_t panel_begin,
                           int64_t panel_end) {
-  // Kept by each thread: allocating a megabyte at every call is slow.
+  // Thread-local, because allocating a megabyte in every call is slow.
   static thread_local std::vector<CacheLine> workspace;
   const int64_t needed = kWinogradPoints * (kWinogradTiles * (op.in + kPanels * kWinogradPanel) + 2 * kPad);
   const size_t lines = needed * sizeof(float) / sizeof(CacheLine) + 1;

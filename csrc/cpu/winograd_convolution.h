@@ -5,12 +5,12 @@
 
 namespace ssf::cpu {
 
-// 3x3 convolution, stride 1, zero padding, of channels_last images by Winograd's F(4x4, 3x3): every 4x4 tile of the
-// output comes from a 6x6 patch of the input, with 36 products a pair of channels instead of 144.
+// 3x3 convolution with stride 1 and zero padding of channels_last images by Winograd's F(4x4, 3x3): each 4x4 tile of
+// the output is computed from a 6x6 patch of the input, with 36 products per pair of channels instead of 144.
 //   y = convolution(x) + bias + scale residual
 constexpr int64_t kWinogradPoints = 36;
-constexpr int64_t kWinogradTiles = 24;  // tiles that pass the stages together
-constexpr int64_t kWinogradPanel = 16;  // output channels that lie side by side in the weights
+constexpr int64_t kWinogradTiles = 24;  // tiles that are processed together
+constexpr int64_t kWinogradPanel = 16;  // output channels that are contiguous in the weights
 
 template <class T>
 struct WinogradConvolution {
@@ -27,8 +27,8 @@ struct WinogradConvolution {
   int64_t tiles() const { return batch * tiles_down() * tiles_across(); }
 };
 
-// Tiles [tile_begin, tile_end), numbered through the batch, of the output channels of panels [panel_begin, panel_end).
-// A tile's result does not depend on its range.
+// Computes tiles [tile_begin, tile_end), numbered over the batch, for the output channels of panels [panel_begin,
+// panel_end). A tile's result does not depend on the range.
 template <class T>
 void winograd_convolution(const WinogradConvolution<T>& op, int64_t tile_begin, int64_t tile_end, int64_t panel_begin,
                           int64_t panel_end);

@@ -7,7 +7,7 @@ namespace ssf::cuda {
 
 int affine_step(const Step& given, void* stream) {
   Step step = given;
-  // See the kernel: without noise the batch is one sample.
+  // Without noise the batch is treated as one sample, see the kernel.
   if (step.field.noise == Noise::none) {
     step.elements *= step.samples;
     step.samples = 1;

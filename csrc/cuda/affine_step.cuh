@@ -8,10 +8,10 @@
 
 namespace ssf::cuda {
 
-// LEAN: a row with neither saved state nor history. Everything is read before anything is written, and no pointer is
-// __restrict__: the newest derived output may take the place of the oldest one read. Without noise all elements are
-// alike, and the batch comes as a single sample. By default ptxas limits the long form to 48 registers and spills:
-// seven blocks a multiprocessor give it 72.
+// LEAN: a row without saved state and history. All reads precede all writes and no pointer is __restrict__, because the
+// newest derived output may overwrite the oldest one read. Without noise all elements are equivalent, and the batch is
+// treated as a single sample. By default ptxas limits the general form to 48 registers and spills; seven blocks per
+// multiprocessor allow 72.
 template <Noise NOISE, Type OUTPUT, bool LEAN, bool VECTOR, int THREADS>
 __global__ void __launch_bounds__(THREADS, LEAN ? 0 : 7) affine_step_kernel(const Step step, const PhiloxKeys keys) {
   constexpr int QUADS = kStepQuads<NOISE>;

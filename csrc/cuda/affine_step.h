@@ -5,7 +5,7 @@
 
 namespace ssf::cuda {
 
-// One row of a table on single states, in place; `scoresde_fast/ops/affine_step.py` says what it computes.
+// Runs a row of a table on single states, in place; see `scoresde_fast/ops/affine_step.py`.
 int affine_step(const Step& step, void* stream);
 
 }  // namespace ssf::cuda

@@ -25,7 +25,7 @@ __device__ __forceinline__ void add(QuadPair& sum, const float* factors, const Q
   add(sum.v, factors[1], values);
 }
 
-// As `affine_step_kernel`; a thread's places are in x, and those in v are half a sample further.
+// Like `affine_step_kernel`; a thread's offsets are in x, and those in v are half a sample further.
 template <Noise NOISE, Type OUTPUT, bool LEAN, bool VECTOR, int THREADS>
 __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step step, const PhiloxKeys keys) {
   constexpr int QUADS = kStepQuads<NOISE>;
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step st
   if (sample >= step.samples) return;
   const int64_t half = step.elements / 2;
   const Place<VECTOR, THREADS, QUADS> place(sample, half, blockIdx.x);
-  // Places are for samples of half the pair's size: in a batch of pairs this sample begins at twice the offset.
+  // Offsets are for samples of half the pair's size; in a batch of pairs this sample starts at twice the offset.
   const int64_t skip = sample * half;
   const auto load = [&](const float* batch, int k) {
     return QuadPair{place.load(batch + skip, k), place.load(batch + skip + half, k)};
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(THREADS) affine_step_pair_kernel(const Step st
     if constexpr (NOISE != Noise::none) {
       const float* factors = row.coefficients + PairColumns::noise;
       const Quad x = noise_call<NOISE>(field, place.call(k));
-      // The field covers the whole pair, and v's part of it need not begin with a call.
+      // Noise elements are numbered over the whole pair, and those of v need not start at a call boundary.
       const Quad v = VECTOR ? noise_call<NOISE>(field, static_cast<uint32_t>(half / 4) + place.call(k))
                             : noise_from<NOISE>(field, half + int64_t{place.call(k)} * 4);
       add(next[k].x, factors[0], x);

@@ -5,8 +5,8 @@
 
 namespace ssf::cuda {
 
-// One row of a table on pairs, in place; `scoresde_fast/ops/affine_step.py` says what it computes. A sample's
-// first elements / 2 numbers are x, the others v; the network's output has elements / 2.
+// Runs a row of a table on pairs, in place; see `scoresde_fast/ops/affine_step.py`. The first elements / 2 values of a
+// sample are x, the others v; the network's output has elements / 2 values.
 int affine_step_pair(const Step& step, void* stream);
 
 }  // namespace ssf::cuda

@@ -24,7 +24,7 @@ int hutchinson_dot(const HutchinsonDot& at, void* stream) {
       constexpr Type TANGENT = decltype(type)::value;
       const auto kernel = vector ? hutchinson_dot_kernel<NOISE, TANGENT, true, kRounds, kThreads>
                                  : hutchinson_dot_kernel<NOISE, TANGENT, false, kRounds, kThreads>;
-      // A sample without elements has a sum too.
+      // A sample without elements has a sum, too.
       const int64_t elements = std::max<int64_t>(1, at.elements);
       return launch_over(at.samples, elements, 2 * kRounds, kThreads, stream, kernel, at,
                          PhiloxKeys(at.field.run_seed));

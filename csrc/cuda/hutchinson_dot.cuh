@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(THREADS) hutchinson_dot_kernel(const Hutchinso
     accumulate(at, sample, sum[0]);
 }
 
-// A warp adds up one sample's parts.
+// Each warp sums the parts of one sample.
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS) hutchinson_dot_sum_kernel(const HutchinsonDot at, const int64_t count) {
   const int64_t sample = warp_sample<THREADS>();

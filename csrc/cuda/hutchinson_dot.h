@@ -10,12 +10,12 @@ struct HutchinsonDot {
   const void* tangent;
   Type tangent_type;
   int64_t samples, elements;
-  const float* coefficients;  // by DotColumns
+  const float* coefficients;  // see DotColumns
   RowIndex index;
   Field field;
 };
 
-// The number of parts of a sample's sum: a function of its size alone, so that the sum is too.
+// The number of parts of a sample's sum; it depends only on the sample's size, so that the order of addition does too.
 int64_t hutchinson_dot_parts(int64_t elements);
 
 // divergence += constant + factor (probe . tangent); see `scoresde_fast/ops/hutchinson_dot.py`.

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Instructions without a C++ name. Host builds of the kernels take them from csrc/tests/cuda_on_host.h.
+// Instructions without a C++ function. Host builds of the kernels use those of csrc/tests/cuda_on_host.h.
 #pragma once
 
 #include <cstdint>
 
 #if defined(__CUDACC__)
 
-// For loops whose counter indexes an array: unrolled, the array is a set of registers.
+// For loops whose counter indexes an array: if they are unrolled, the array is kept in registers.
 #define SSF_UNROLL _Pragma("unroll")
 
 namespace ssf::cuda {
 
-// Sixteen bytes of global memory in one instruction: the compiler would split some of these accesses. The clobber keeps
-// program order, which matters because the program overwrites its inputs. Elements outside are undefined: zeroing them
-// would cost an instruction each.
+// Accesses to 16 bytes of global memory in one instruction; the compiler would split some of them. The clobber keeps
+// program order, which matters because kernels overwrite their inputs. Elements outside are undefined, because zeroing
+// them would take an instruction each.
 __device__ __forceinline__ float4 load16(const float* first, bool inside) {
   float4 values;
   asm volatile("{ .reg .pred p; setp.ne.u32 p, %5, 0; @p ld.global.v4.f32 {%0, %1, %2, %3}, [%4]; }"
@@ -43,7 +43,7 @@ __device__ __forceinline__ uint64_t multiply_wide(uint32_t a, uint32_t b) {
   return product;
 }
 
-// ftz: subnormal numbers never occur here, and without it each instruction carries code for them.
+// ftz, because subnormal numbers never occur here, and supporting them takes extra instructions.
 __device__ __forceinline__ float log2_approx(float x) {
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -78,7 +78,7 @@ __device__ __forceinline__ float float_of_half(uint16_t bits) {
   return y;
 }
 
-// The value of the lane whose number differs in `mask`; every lane of the warp takes part.
+// The value of the lane whose index is this lane's index xor `mask`; all lanes of the warp must call it.
 template <class T>
 __device__ __forceinline__ T shuffle_xor(T value, int mask) {
   return __shfl_xor_sync(0xffffffff, value, mask);

@@ -7,7 +7,7 @@
 namespace ssf::cuda {
 namespace {
 
-// 4096 elements a block: a 3x32x32 image is one block, and larger images give enough blocks.
+// 4096 elements per block: a 3x32x32 image is one block, and larger images give enough blocks.
 constexpr int kRounds = 4;
 
 }  // namespace
@@ -24,7 +24,7 @@ int langevin_norms(const LangevinNorms& at, void* stream) {
       constexpr Type OUTPUT = decltype(type)::value;
       const auto kernel = vector ? langevin_norms_kernel<NOISE, OUTPUT, true, kRounds, kThreads>
                                  : langevin_norms_kernel<NOISE, OUTPUT, false, kRounds, kThreads>;
-      // A sample without elements has a sum too.
+      // A sample without elements has a sum, too.
       const int64_t elements = std::max<int64_t>(1, at.elements);
       return launch_over(at.samples, elements, 2 * kRounds, kThreads, stream, kernel, at,
                          PhiloxKeys(at.field.run_seed));

@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(THREADS) langevin_norms_kernel(const LangevinN
   if (threadIdx.x < 2) out[threadIdx.x] = sums[threadIdx.x];
 }
 
-// A warp adds up one sample's parts.
+// Each warp sums the parts of one sample.
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS)
     langevin_norms_sum_kernel(float* norms, const float* parts, const int64_t samples, const int64_t count) {
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(THREADS) langevin_step_kernel(const LangevinSt
   }
 }
 
-// The squares of the batch's mean norms, in place of each sample's own; one block.
+// Computes the squared mean norms of the batch, which replace those of each sample; one block.
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS)
     langevin_mean_kernel(float* mean, const float* norms, const int64_t samples) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Langevin corrector; `scoresde_fast/ops/langevin.py` says what its two halves compute.
+// The two halves of the Langevin corrector, see `scoresde_fast/ops/langevin.py`.
 #pragma once
 
 #include "cuda/step.h"
@@ -15,10 +15,10 @@ struct LangevinNorms {
   Field field;
 };
 
-// The number of parts of a sample's sums: a function of its size alone, so that the sums are too.
+// The number of parts of a sample's sums; it depends only on the sample's size, so that the order of addition does too.
 int64_t langevin_norms_parts(int64_t elements);
 
-// Sums of squares of the score and of the noise.
+// Computes the sums of squares of the score and of the noise.
 int langevin_norms(const LangevinNorms& arguments, void* stream);
 
 struct LangevinStep {
@@ -26,13 +26,13 @@ struct LangevinStep {
   const void* output;
   Type output_type;
   const float* norms;  // (samples, 2)
-  float* mean;         // room for two numbers, for a step size of the batch; null for one of each sample
+  float* mean;         // buffer for two values, for one step size per batch; null for one per sample
   int64_t samples, elements;
   Table table;
   Field field;
 };
 
-// The step, in place.
+// Takes the step, in place.
 int langevin_step(const LangevinStep& arguments, void* stream);
 
 }  // namespace ssf::cuda

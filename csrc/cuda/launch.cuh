@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Grids, and the choice of a kernel's template parameters by run-time arguments.
+// Launch grids, and selection of template parameters by run-time arguments.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,7 +14,7 @@ namespace ssf::cuda {
 
 constexpr int kThreads = 128;
 
-// Calls `launch` with the constant of VALUES that equals `value`.
+// Calls `launch` with the element of VALUES that equals `value`, as a compile-time constant.
 template <auto... VALUES, class T, class Launch>
 int choose(T value, Launch&& launch) {
   int error = cudaErrorInvalidValue;
@@ -22,7 +22,7 @@ int choose(T value, Launch&& launch) {
   return error;
 }
 
-// Whether samples of `elements` numbers can be read 16 bytes at a time from these addresses.
+// Returns whether samples of `elements` values at these addresses allow 16-byte accesses.
 template <class... Pointers>
 bool whole_quads(int64_t elements, Type type, Pointers... pointers) {
   const bool narrow = type == Type::bfloat16 || type == Type::float16;
@@ -31,8 +31,7 @@ bool whole_quads(int64_t elements, Type type, Pointers... pointers) {
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A grid for `block_sample`, with `quads` quads for each thread of every block. Fields number their quads by 32 bits:
-// larger samples are refused.
+// The grid for `block_sample`, with `quads` quads per thread. Quads have 32-bit indices; larger samples are rejected.
 template <class... Parameters, class... Arguments>
 int launch_over(int64_t samples, int64_t elements, int quads, int threads, void* stream, void (*kernel)(Parameters...),
                 const Arguments&... arguments) {
@@ -46,7 +45,7 @@ int launch_over(int64_t samples, int64_t elements, int quads, int threads, void*
   return cudaGetLastError();
 }
 
-// `blocks` blocks of `kThreads`.
+// The grid of `blocks` blocks of `kThreads`.
 template <class... Parameters, class... Arguments>
 int launch_blocks(int64_t blocks, void* stream, void (*kernel)(Parameters...), const Arguments&... arguments) {
   if (blocks == 0) return cudaSuccess;
@@ -55,7 +54,7 @@ int launch_blocks(int64_t blocks, void* stream, void (*kernel)(Parameters...), c
   return cudaGetLastError();
 }
 
-// A warp for each sample; see `warp_sample`.
+// The grid with a warp for each sample; see `warp_sample`.
 template <class... Parameters, class... Arguments>
 int launch_warps(int64_t samples, void* stream, void (*kernel)(Parameters...), const Arguments&... arguments) {
   return launch_blocks(ceil_divide(samples, kThreads / 32), stream, kernel, arguments...);

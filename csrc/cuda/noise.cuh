@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Four neighbouring numbers of a sample's noise field, in registers.
+// Noise of four neighbouring elements of a sample, in registers.
 #pragma once
 
 #include "core/box_muller.h"
@@ -10,7 +10,7 @@
 
 namespace ssf::cuda {
 
-// Quads of a thread in a step: more without noise, where a thread mostly waits for memory.
+// Quads per thread in a step; more without noise, because then threads mostly wait for memory.
 template <Noise NOISE>
 constexpr int kStepQuads = NOISE == Noise::none ? 4 : 2;
 
@@ -27,7 +27,7 @@ __device__ __forceinline__ SampleField sample_field(const PhiloxKeys& keys, cons
   return {keys, static_cast<uint64_t>(field.sample_ids[sample]), draw};
 }
 
-// Elements 4 call ... 4 call + 3.
+// Elements 4 call to 4 call + 3.
 template <Noise NOISE>
 __device__ __forceinline__ Quad noise_call(const SampleField& field, uint32_t call) {
   const Words words = philox(noise_counter(call, field.draw, field.sample_id), field.keys);
@@ -43,7 +43,7 @@ __device__ __forceinline__ Quad noise_call(const SampleField& field, uint32_t ca
   }
 }
 
-// Elements first ... first + 3, where `first` need not be a multiple of four.
+// Elements first to first + 3; `first` need not be a multiple of four.
 template <Noise NOISE>
 __device__ __forceinline__ Quad noise_from(const SampleField& field, int64_t first) {
   const auto call = static_cast<uint32_t>(first / 4);
@@ -51,7 +51,7 @@ __device__ __forceinline__ Quad noise_from(const SampleField& field, int64_t fir
   if (first % 4 == 0) return low;
   const Quad high = noise_call<NOISE>(field, call + 1);
   float values[8] = {low.v[0], low.v[1], low.v[2], low.v[3], high.v[0], high.v[1], high.v[2], high.v[3]};
-  // Two shifts by constants, so that the values stay in registers.
+  // Two shifts by constants keep the values in registers.
   SSF_UNROLL
   for (int i = 0; i < 6; ++i) values[i] = first & 2 ? values[i + 2] : values[i];
   SSF_UNROLL

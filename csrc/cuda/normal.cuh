@@ -6,7 +6,7 @@
 
 namespace ssf::cuda {
 
-// Fields of any kind of noise; `rademacher` uses it too.
+// Generates noise of any kind, for `normal` and `rademacher`.
 template <Noise NOISE, bool VECTOR, int THREADS>
 __global__ void __launch_bounds__(THREADS)
     field_kernel(float* out, const int64_t samples, const int64_t elements, const Field field, const PhiloxKeys keys) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// core/philox.h for a GPU: the keys of the rounds are kernel arguments, which an instruction reads at no cost, so that
-// no thread computes them.
+// core/philox.h for a GPU: the keys of the rounds are kernel arguments, which instructions read at no cost, so that
+// threads need not compute them.
 #pragma once
 
 #include <cstdint>

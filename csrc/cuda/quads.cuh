@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Division of a batch among threads: each takes a few quads of four neighbouring elements of one sample, a block apart,
-// so that every access has 16 bytes and those of a warp are contiguous.
+// Division of a batch among threads: each has a few quads (four neighbouring elements) of one sample, a block apart, so
+// that accesses have 16 bytes and are contiguous within a warp.
 #pragma once
 
 #include <cmath>
@@ -17,10 +17,10 @@ struct Quad {
 
 __device__ __forceinline__ Quad quad_of(const float4& values) { return {{values.x, values.y, values.z, values.w}}; }
 
-// A grid is (blocks of a sample, samples, samples): the second axis alone ends at 65535.
+// A grid is (blocks per sample, samples, samples), because a single axis is limited to 65535.
 __device__ __forceinline__ int64_t block_sample() { return int64_t{blockIdx.z} * gridDim.y + blockIdx.y; }
 
-// A block's rounds of two quads a thread over its part of a sample: ROUNDS, or fewer at the end.
+// Number of rounds of two quads per thread in a block's part of a sample: ROUNDS, or fewer at the end.
 struct Rounds {
   uint32_t begin, end;
 };
@@ -36,13 +36,13 @@ __device__ __forceinline__ float widen(uint16_t bits) {
   return TYPE == Type::bfloat16 ? float_of_bits(uint32_t{bits} << 16) : float_of_half(bits);
 }
 
-// A thread's QUADS quads, THREADS apart. VECTOR: samples are whole quads, aligned to 16 bytes. Elements past the
-// sample's end are undefined when read and not written.
+// A thread's QUADS quads, THREADS apart. VECTOR: samples consist of whole quads aligned to 16 bytes. Elements past the
+// sample's end are undefined when read, and not written.
 template <bool VECTOR, int THREADS, int QUADS = 2>
 struct Place {
-  int64_t offset;  // of this thread's first element in the batch
-  uint32_t quad;   // of the sample
-  int left;        // elements of the sample from there on, as far as the block goes
+  int64_t offset;  // offset of this thread's first element in the batch
+  uint32_t quad;   // index of its first quad in the sample
+  int left;        // remaining elements of the sample in the block, from there on
 
   __device__ __forceinline__ Place(int64_t sample, int64_t elements, uint32_t round)
       : quad(round * (QUADS * THREADS) + threadIdx.x) {
@@ -79,7 +79,7 @@ struct Place {
     }
   }
 
-  // All quads of a tensor of any type, as float32. Every thread of the block must call this.
+  // Reads all quads of a tensor of any type, as float32. All threads of the block must call this.
   template <Type TYPE>
   __device__ __forceinline__ void load_all(Quad (&values)[QUADS], const void* batch) const {
     if constexpr (TYPE == Type::float32) {
@@ -99,8 +99,8 @@ struct Place {
   }
 
  private:
-  // Sixteen bytes hold two neighbouring quads of 16 bits an element: of a pair of lanes, the even one loads both quads
-  // `begin` and the odd one the next two, and they exchange one each.
+  // Sixteen bytes contain two neighbouring quads of 16-bit elements: in a pair of lanes, the even lane loads both quads
+  // `begin` and the odd lane the next two, and they exchange one quad each.
   template <Type TYPE>
   __device__ __forceinline__ void load_swapped(Quad (&values)[QUADS], const uint16_t* first, int begin) const {
     const bool odd = threadIdx.x & 1;

@@ -5,7 +5,7 @@
 
 namespace ssf::cuda {
 
-// The field `field.draw` of signs of each sample; `out` is (samples, elements).
+// Generates the signs of draw `field.draw` for each sample; `out` is (samples, elements).
 int rademacher(float* out, int64_t samples, int64_t elements, const Field& field, void* stream);
 
 }  // namespace ssf::cuda

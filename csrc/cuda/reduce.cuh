@@ -13,7 +13,7 @@ __device__ __forceinline__ T warp_sum(T value) {
   return value;
 }
 
-// Replaces each of N values by its sum over the block, once a kernel.
+// Replaces each of N values by its sum over the block; may be called once per kernel.
 template <int THREADS, int N, class T>
 __device__ __forceinline__ void block_sum(T (&values)[N]) {
   __shared__ T warps[THREADS / 32][N];
@@ -31,7 +31,7 @@ __device__ __forceinline__ void block_sum(T (&values)[N]) {
   }
 }
 
-// The sum of `count` numbers `stride` apart, by one warp.
+// The sum of `count` values `stride` apart, computed by one warp.
 template <class T>
 __device__ __forceinline__ T warp_sum_of(const T* first, int64_t count, int stride) {
   T sum = 0;
@@ -39,7 +39,7 @@ __device__ __forceinline__ T warp_sum_of(const T* first, int64_t count, int stri
   return warp_sum(sum);
 }
 
-// The sample that a warp of a one-dimensional grid takes.
+// The sample of this warp in a one-dimensional grid.
 template <int THREADS>
 __device__ __forceinline__ int64_t warp_sample() {
   return int64_t{blockIdx.x} * (THREADS / 32) + threadIdx.x / 32;

@@ -6,13 +6,13 @@
 
 namespace ssf::cuda {
 
-// A table's row in registers; the compiler drops the loads of unused coefficients.
+// A row of a table in registers; the compiler removes loads of unused coefficients.
 template <class COLUMNS>
 struct Row {
   float coefficients[COLUMNS::width];
   const int32_t* control;
 
-  // `RowIndex` in 32 bits, enough for any table: the low half of a wide counter comes first.
+  // `RowIndex` in 32 bits, which is enough for any table; the low half of a 64-bit counter comes first.
   __device__ __forceinline__ explicit Row(const Table& table) {
     const auto* counter = static_cast<const uint32_t*>(table.index.counter);
     const auto last = static_cast<uint32_t>(table.index.rows - 1);
@@ -38,7 +38,7 @@ struct Ring {
     if (step.history) newest = static_cast<uint32_t>(control[ControlColumns::slot]) % length;
   }
 
-  // The place in the history of the derived output of `k` evaluations ago, k <= length; 0 is the place of this row's.
+  // The history index of the derived output of `k` evaluations ago, k <= length; k = 0 is this row's.
   __device__ __forceinline__ int64_t offset(uint32_t k) const {
     return (newest >= k ? newest - k : newest + length - k) * stride;
   }

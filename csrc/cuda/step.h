@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arguments of the launch functions: raw pointers and sizes; no torch, no CUDA header.
+// Arguments of the launch functions: raw pointers and sizes, without torch or CUDA headers.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ enum class Type { none, float32, bfloat16, float16 };
 // Launch functions return a cudaError_t as an int; 0 is success.
 const char* describe(int error);
 
-// The numbers that identify a noise field; steps read the draw from the table instead.
+// Identifies the noise of a draw; steps read the draw from the table instead.
 struct Field {
   const int64_t* sample_ids;
   uint64_t run_seed;
@@ -28,7 +28,7 @@ struct Table {
   RowIndex index;
 };
 
-// A row on states of `samples` times `elements` contiguous numbers. A null pointer is an absent register.
+// A row of a table for states of `samples` x `elements` contiguous values. Null pointers are absent registers.
 struct Step {
   float *state, *saved, *history;
   const void* output;

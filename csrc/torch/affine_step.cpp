@@ -8,7 +8,7 @@ namespace {
 
 using StepKernel = void (*)(const cpu::AffineStep&, int64_t, int64_t, int64_t);
 
-// `halves`: 1 for a plain state, 2 for pairs, whose network output has half the elements.
+// `halves`: 1 for single states, 2 for pairs, whose network output has half the elements.
 template <StepKernel kernel, int64_t width, int halves>
 void step_cpu(Tensor state, MaybeTensor saved, MaybeTensor history, const MaybeTensor output, const MaybeTensor ids,
               const Tensor coefficients, const Tensor control, const MaybeTensor counter, int64_t offset,

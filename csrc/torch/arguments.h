@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Helpers of the registrations: tensors to pointers, rows of the step table, and work split over threads. The Python
-// wrappers explain bad input; the checks here only keep a direct call from touching foreign memory.
+// Helpers for operator registration: pointers to tensors, rows of step tables, and division of work among threads. The
+// Python wrappers explain invalid arguments; the checks here only protect direct calls from out-of-bounds accesses.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -22,14 +22,14 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 
-// Elements that a thread takes at a time: about 100 us of work. A multiple of every block.
+// Elements per unit of work, about 100 us. A multiple of every block size.
 constexpr int64_t kPiece = 1 << 15;
 
 inline void require(const Tensor& tensor, ScalarType dtype, const char* name) {
   STD_TORCH_CHECK(tensor.scalar_type() == dtype && tensor.is_contiguous(), name, " has the wrong dtype or strides");
 }
 
-// Whether (B, C, H, W) lies in memory as (B, H, W, C); a dimension of one does not matter.
+// Returns whether the memory of (B, C, H, W) is contiguous as (B, H, W, C); dimensions of size one are ignored.
 inline bool is_channels_last(const Tensor& x) {
   int64_t expected = 1;
   for (const int dim : {1, 3, 2, 0}) {
@@ -55,7 +55,7 @@ inline RowIndex row_index(const Tensor& table, const MaybeTensor& counter, int64
   return {counter ? counter->const_data_ptr() : nullptr, wide, offset, table.size(0)};
 }
 
-// The row's first coefficient, of a table on the host with `width` columns.
+// Pointer to the first coefficient of the row, in a table on the host with `width` columns.
 inline const float* host_row(const Tensor& coefficients, int64_t width, const RowIndex& index) {
   require(coefficients, ScalarType::Float, "coefficients");
   STD_TORCH_CHECK(coefficients.size(1) == width, "coefficients have the wrong number of columns");
@@ -76,7 +76,7 @@ inline const int64_t* sample_ids(const Tensor& ids, int64_t samples) {
 // Elements of one sample of a batch (B, ...).
 inline int64_t sample_elements(const Tensor& batch) { return batch.size(0) ? batch.numel() / batch.size(0) : 0; }
 
-// work(sample, begin, end) over pieces of every sample's elements, on PyTorch's threads.
+// Calls work(sample, begin, end) for ranges of all samples' elements, on PyTorch's threads.
 template <class Work>
 void over_pieces(int64_t samples, int64_t elements, const Work& work) {
   const int64_t pieces = (elements + kPiece - 1) / kPiece;

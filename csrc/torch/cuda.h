@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Helpers of the registrations of CUDA kernels. The extension links libtorch_cpu alone, so that one build serves every
-// torch: the symbol from libtorch_cuda is looked up by name when a kernel first runs.
+// Helpers for the registration of CUDA kernels. The extension links only libtorch_cpu, so that one build works with
+// every torch; a symbol of libtorch_cuda is looked up by name when a kernel first runs.
 #pragma once
 
 #include <dlfcn.h>
@@ -11,13 +11,13 @@
 
 namespace ssf::torch_side {
 
-// The stream that PyTorch is using on a device.
+// PyTorch's current stream of a device.
 inline void* current_stream(int32_t device) {
   using Function = AOTITorchError (*)(int32_t, void**);
   static const auto function = [] {
     constexpr const char* kName = "aoti_torch_get_current_cuda_stream";
     void* symbol = dlsym(RTLD_DEFAULT, kName);
-    // Python loads torch's libraries with local symbols: look the symbol up in the loaded library.
+    // Python loads torch's libraries with local symbols, so the symbol is looked up in the loaded library.
     if (!symbol)
       if (void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD)) symbol = dlsym(library, kName);
     return reinterpret_cast<Function>(symbol);
@@ -28,7 +28,7 @@ inline void* current_stream(int32_t device) {
   return stream;
 }
 
-// launch(stream) on the tensor's device.
+// Calls launch(stream) on the tensor's device.
 template <class Launch>
 void launch_on(const Tensor& tensor, const char* operation, const Launch& launch) {
   const int32_t device = tensor.get_device_index();
@@ -37,7 +37,7 @@ void launch_on(const Tensor& tensor, const char* operation, const Launch& launch
   STD_TORCH_CHECK(error == 0, operation, ": CUDA error ", error, ": ", cuda::describe(error));
 }
 
-// Keeps a kernel from touching foreign memory.
+// Protects kernels from out-of-bounds accesses.
 inline void require_with(const Tensor& first, const Tensor& tensor, const char* name) {
   STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == first.get_device_index(), name,
                   " is on another device");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Noise fields on a GPU, and the product that generates one.
+// Registration of the noise operations and of hutchinson_dot for CUDA.
 #ifdef SSF_WITH_CUDA
 
 #include "cuda/hutchinson_dot.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The solvers' steps on a GPU.
+// Registration of the steps for CUDA.
 #ifdef SSF_WITH_CUDA
 
 #include "cuda/affine_step.h"
@@ -12,7 +12,7 @@ namespace {
 
 using StepLaunch = int (*)(const cuda::Step&, void*);
 
-// `halves`: 1 for a plain state, 2 for pairs, whose network output has half the elements.
+// `halves`: 1 for single states, 2 for pairs, whose network output has half the elements.
 template <StepLaunch launch, int64_t width, int halves>
 void step_cuda(Tensor state, MaybeTensor saved, MaybeTensor history, const MaybeTensor output, const MaybeTensor ids,
                const Tensor coefficients, const Tensor control, const MaybeTensor counter, int64_t offset,

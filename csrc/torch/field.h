@@ -8,7 +8,7 @@ namespace ssf::torch_side {
 
 using FieldKernel = void (*)(float*, int64_t, int64_t, const cpu::Field&);
 
-// The field `draw` of every sample, (samples, elements) float32, by a CPU kernel.
+// Noise of the draw `draw` for each sample, (samples, elements) float32, computed by a CPU kernel.
 template <FieldKernel kernel>
 Tensor make_field(const Tensor& ids, int64_t run_seed, int64_t draw, int64_t elements) {
   const int64_t samples = ids.size(0);

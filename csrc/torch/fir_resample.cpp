@@ -11,8 +11,8 @@
 namespace ssf::torch_side {
 namespace {
 
-// As in scoresde_fast/ops/fir_resample.py: memory that is both formats, one pixel or one channel, goes by its last
-// stride.
+// As in scoresde_fast/ops/fir_resample.py: if the memory has both formats (one pixel or channel), the last stride
+// decides.
 bool keeps_channels_last(const Tensor& x) { return x.stride(3) != 1 && is_channels_last(x); }
 
 cpu::Scalar scalar_of(const Tensor& x) {
@@ -60,7 +60,7 @@ Tensor fir_resample_cpu(const Tensor x, std::vector<double> taps, std::string di
 
   const void* from = x.const_data_ptr();
   void* to = out.mutable_data_ptr();
-  // A quarter of a piece of noise: an element takes a quarter of the time or less.
+  // kPiece / 4 elements; each takes at most a quarter of the time of an element of noise.
   const int64_t grain = std::max<int64_t>(1, kPiece / 4 / (op.out_width() * op.inner));
   torch::stable::parallel_for(0, op.planes * op.out_height(), grain,
                               [&](int64_t begin, int64_t end) { cpu::fir_resample(op, scalar, from, to, begin, end); });

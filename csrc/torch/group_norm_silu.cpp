@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Registers group_norm_silu and its derivatives, and splits their work. scoresde_fast/ops/group_norm_silu.py defines
-// them, and explains bad input.
+// Registration of group_norm_silu and its derivatives, and division of their work among threads.
+// scoresde_fast/ops/group_norm_silu.py defines them and explains invalid arguments.
 #include "cpu/group_norm_silu.h"
 
 #include <torch/csrc/stable/library.h>
@@ -30,10 +30,10 @@ using torch::stable::Tensor;
 
 namespace {
 
-// A block of channels is at least this many elements: about 20 us of work.
+// Minimum number of elements in a block of channels, about 20 us of work.
 constexpr int64_t kPiece = 1 << 14;
 
-// A vector's values as float32: its own memory, or a copy.
+// A vector's values as float32: its memory, or a copy.
 class Floats {
  public:
   explicit Floats(const Tensor& vector) {
@@ -77,7 +77,7 @@ class Floats {
 
 bool is_vector(const Tensor& tensor, int64_t size) { return tensor.dim() == 1 && tensor.size(0) == size; }
 
-// Whether both are images of one shape, dtype and memory format.
+// Returns whether both are images with the same shape, dtype and memory format.
 bool is_alike(const Tensor& image, const Tensor& like, bool channels_last) {
   if (image.dim() != 4 || !image.is_cpu() || image.scalar_type() != like.scalar_type()) return false;
   for (const int dim : {0, 1, 2, 3})
@@ -85,7 +85,7 @@ bool is_alike(const Tensor& image, const Tensor& like, bool channels_last) {
   return channels_last ? is_channels_last(image) : image.is_contiguous();
 }
 
-// fir_resample with its defaults: centred, and the mean kept.
+// fir_resample with its defaults, which keep the image centred and the mean unchanged.
 Tensor filtered(const Tensor& x, const std::vector<double>& taps, const std::string& direction) {
   const auto count = static_cast<int64_t>(taps.size());
   const bool up = direction == "up";
@@ -97,7 +97,7 @@ Tensor filtered(const Tensor& x, const std::vector<double>& taps, const std::str
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
-// Divides the groups of every sample among the threads: whole samples where there are enough of them.
+// Divides the groups of all samples among the threads; whole samples if there are enough of them.
 template <class Work>
 void for_each_block(const Tensor& x, int64_t groups, const Work& work) {
   const int64_t batch = x.size(0), sample = x.numel() / batch, threads = torch::stable::get_num_threads();

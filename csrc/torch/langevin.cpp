@@ -41,7 +41,7 @@ struct Scores {
   }
 };
 
-// Every sample's sums; its noise is written to `kept` unless that is null.
+// Computes the sums of all samples; the noise is stored in `kept` unless that is null.
 std::vector<cpu::Norms> sums_of(const Scores& scores, float* kept) {
   const int64_t pieces = std::max<int64_t>(1, (scores.elements + kPiece - 1) / kPiece);
   std::vector<cpu::Norms> partial(scores.samples * pieces), sums(scores.samples);
@@ -105,7 +105,7 @@ void step_cpu(Tensor state, const Tensor output, const Tensor norms, const Tenso
   step_by(scores, sums, nullptr, per_sample, state);
 }
 
-// Norms and step sample by sample, while the noise is in the first cache.
+// Computes norms and step sample by sample, while the noise is in the L1 cache.
 void step_sample_by_sample(const Scores& scores, Tensor& state) {
   require(state, ScalarType::Float, "state");
   STD_TORCH_CHECK(state.numel() == scores.samples * scores.elements, "the state must be like the network's output");
@@ -121,8 +121,8 @@ void step_sample_by_sample(const Scores& scores, Tensor& state) {
   });
 }
 
-// The noise is generated once and kept between the norms and the step: a core generates it slower than it reads it
-// from its caches.
+// The noise is generated once and stored between norms and step, because a core reads it from its caches faster than it
+// generates it.
 void langevin_cpu(Tensor state, const Tensor output, const Tensor ids, const Tensor coefficients, const Tensor control,
                   const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed, bool) {
   const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory for results. The dispatcher, through which torch::stable::empty goes, takes as long as a small image.
+// Memory for results, without torch::stable::empty, whose dispatcher call takes as long as a small image.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -24,7 +24,7 @@ torch::stable::Tensor uninitialised(const std::array<int64_t, kDims>& shape, con
 // Images (B, C, H, W), channels_last or contiguous.
 inline torch::stable::Tensor images(const std::array<int64_t, 4>& shape, bool channels_last,
                                     torch::headeronly::ScalarType type) {
-  // An empty tensor has the strides of one with size 1 in every empty dimension.
+  // For strides, empty dimensions count as size 1.
   const auto of = [&](int dim) { return std::max<int64_t>(1, shape[dim]); };
   const int64_t channels = of(1), height = of(2), width = of(3), row = width * (channels_last ? channels : 1);
   return uninitialised<4>(shape,

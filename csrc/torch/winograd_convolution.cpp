@@ -19,7 +19,7 @@ void convolve(const Tensor& x, const Tensor& u, const MaybeTensor& bias, const M
   op.scale = static_cast<float>(scale);
   op.batch = x.size(0), op.height = x.size(2), op.width = x.size(3), op.in = x.size(1);
   op.out = u.size(1) * cpu::kWinogradPanel;
-  // Equal shares of tiles, or of output channels where there are too few tiles.
+  // Equal shares of tiles, or of output channels if there are too few tiles.
   const int64_t threads = torch::stable::get_num_threads(), panels = u.size(1), tiles = op.tiles();
   const int64_t wanted = (tiles + cpu::kWinogradTiles - 1) / cpu::kWinogradTiles;
   const int64_t splits = wanted < threads ? std::min(threads, panels) : 1;

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running a table of steps: eager, compiled or captured, on one device, with or without conditions."""
+"""Execution of a step table on one device: eager, compiled or captured, with or without conditions."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The largest batch that fits on a device, found by trial once and remembered."""
+"""The largest batch that fits on a device, found by trial and cached."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from scoresde_fast.loop.runner import Runner
 from scoresde_fast.model import ScoreFunction
 
 CPU_BATCH = 64
-"""A CPU gains nothing from larger batches."""
+"""Batch size on a CPU, which gains nothing from larger batches."""
 MAX_BATCH = 4096
-"""The largest batch that is tried; no device gets faster beyond it."""
+"""Largest batch size tried; no device is faster with more."""
 SPARE = 8
-"""One part in eight of what fits is left free, because a compiled network may take a little more than a plain one."""
+"""1/8 of the largest batch is left as reserve, because a compiled network may need a little more memory."""
 
 
 class BatchTooLargeError(ValueError):
-    """A batch does not fit in the memory of the device; the message says what does."""
+    """A batch does not fit in the device's memory; the message gives a size that does."""
 
 
 def fitting_batch(model: ScoreFunction, runner: Runner) -> int:
-    """Return the batch size that "auto" stands for: on a GPU the largest that fits, less a spare part.
+    """Return the batch size for "auto": on a GPU the largest that fits, minus a reserve.
 
     Raises:
         BatchTooLargeError: not even one image fits.
@@ -48,16 +48,16 @@ def fitting_batch(model: ScoreFunction, runner: Runner) -> int:
         "evaluation": runner.evaluation,
         "versions": [__version__, torch.__version__],
     }
-    most = remembered_batch(key, lambda: largest_batch(runner.fits))
-    if most == 0:
+    largest = cached_batch(key, lambda: largest_batch(runner.fits))
+    if largest == 0:
         raise BatchTooLargeError(f"not even one image of this model fits in the memory of {runner.device}")
-    return max(1, most - most // SPARE)
+    return max(1, largest - largest // SPARE)
 
 
-def largest_batch(fits: Callable[[int], bool], most: int = MAX_BATCH) -> int:
-    """Return the largest batch up to ``most`` that ``fits``, to one part in eight; 0 where not even one image does."""
-    good, bad = 0, most + 1
-    while good < most and (trial := min(most, max(1, 2 * good))) < bad:
+def largest_batch(fits: Callable[[int], bool], limit: int = MAX_BATCH) -> int:
+    """Return the largest batch size up to ``limit`` that ``fits``, to within 1/8; 0 if not even one image fits."""
+    good, bad = 0, limit + 1
+    while good < limit and (trial := min(limit, max(1, 2 * good))) < bad:
         if fits(trial):
             good = trial
         else:
@@ -68,24 +68,24 @@ def largest_batch(fits: Callable[[int], bool], most: int = MAX_BATCH) -> int:
     return good
 
 
-def remembered_batch(key: Mapping[str, Any], find: Callable[[], int]) -> int:
-    """Return what ``find`` found for the key, in this process or an earlier one."""
+def cached_batch(key: Mapping[str, Any], find: Callable[[], int]) -> int:
+    """Return the batch size cached on disk for the key; without one, call ``find`` and cache its result."""
     path = cache_folder() / "batch_sizes.json"
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    known = _read(path)
-    if name in known:
-        return int(known[name]["batch_size"])
-    found = find()
-    with suppress(OSError):  # where the home cannot be written to, the next process searches again
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    entries = _read(path)
+    if digest in entries:
+        return int(entries[digest]["batch_size"])
+    batch_size = find()
+    with suppress(OSError):  # if the home folder is read-only, the next process searches again
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            file.write(json.dumps({**_read(path), name: {**key, "batch_size": found}}, indent=1).encode())
-    return found
+            file.write(json.dumps({**_read(path), digest: {**key, "batch_size": batch_size}}, indent=1).encode())
+    return batch_size
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return entries if isinstance(entries, dict) else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The captured loop: each pattern of a run is one CUDA graph, replayed as often as the program repeats it."""
+"""The captured loop: each pattern of a run is one CUDA graph, replayed for each repetition in the program."""
 
 from __future__ import annotations
 
@@ -23,26 +23,25 @@ Step = Callable[[], None]
 Captured = TypeVar("Captured")
 
 WARM_UP = 3
-"""Runs of a pattern before its capture, in which Triton compiles, cuDNN measures and libraries allocate."""
+"""Runs of a pattern before its capture, so that Triton compiles, cuDNN tunes and libraries allocate."""
 MAX_GRAPHS = 8
-"""Patterns that are captured, the most frequent first; a solver has two or three."""
+"""Maximum number of captured patterns, most frequent first; a solver has two or three."""
 
 
 class Graphs(Protocol):
     """Records a step and replays it."""
 
     def warm_up(self, step: Step) -> None:
-        """Run a step in the stream of its later capture."""
+        """Run a step in the stream that will capture it."""
 
     def capture(self, step: Step) -> Step:
-        """Record a step without running it, and return a function that replays it."""
+        """Record a step without running it and return a function that replays it."""
 
 
 class CudaGraphs:
-    """CUDA graphs of one device.  They share one memory pool, because no memory of a graph is read after its replay.
+    """CUDA graphs of one GPU.
 
-    Args:
-        device: the GPU.
+    They share a memory pool, because the temporary memory of a graph is never read after its replay.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -60,7 +59,7 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         causes: list[Exception] = []
         try:
-            # The outer stream context puts the caller's stream back where a failed capture does not.
+            # The outer stream context restores the caller's stream, which a failed capture does not.
             with (
                 torch.cuda.device(self._device),
                 torch.cuda.stream(self._stream),
@@ -73,27 +72,27 @@ class CudaGraphs:
                     raise
         except Exception:
             self._end_allocation()
-            if causes:  # the cause says more than the error of the ended capture
+            if causes:  # more informative than the error of the aborted capture
                 raise causes[0] from None
             raise
         return graph.replay
 
     def _end_allocation(self) -> None:
-        """Take the allocator out of the pool of a failed capture; torch 2.11 leaves it there, and frees no memory."""
-        with suppress(RuntimeError), torch.cuda.device(self._device):  # other versions have done it already
+        """Detach the allocator from the pool of a failed capture; torch 2.11 does not, and then frees no memory."""
+        with suppress(RuntimeError), torch.cuda.device(self._device):  # other versions have already done it
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
 
 
 class GraphCapture:
-    """Captures the runs of a model's network.  After the first failure it warns once and captures nothing more.
+    """Captures the runs of a model's network; at the first failure it warns and stops capturing.
 
     Args:
-        model: the warning names its attribute ``network``.
+        model: the model; the warning names the class of its ``network``.
         device: a GPU, unless ``wanted`` is False.
-        wanted: whether to capture at all.
+        wanted: whether to capture.
 
     Attributes:
-        wanted: whether anything is still captured.
+        wanted: whether to capture; False after a failure.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, *, wanted: bool) -> None:
@@ -102,16 +101,16 @@ class GraphCapture:
         self._graphs: Graphs | None = None
 
     def release(self) -> None:
-        """Free the memory of the graphs; the next capture is checked anew."""
+        """Free the memory of the graphs; the next capture is checked again."""
         self._graphs = None
 
     def capture(self, check: Callable[[], None], record: Callable[[Graphs], Captured]) -> Captured | None:
-        """Return what ``record`` captures; None where capture is not wanted or fails.
+        """Return ``record(graphs)``, or None if capture is not wanted or fails.
 
         Args:
-            check: raises if a capture would fail; called before the first one, because a capture that fails half-way
-                leaves the device in a bad state, and a check does not.
-            record: captures with the graphs that it is given.
+            check: raises if a capture would fail; called before the first capture, because unlike the check a failed
+                capture leaves the device in a bad state.
+            record: captures with the given graphs.
 
         Raises:
             torch.OutOfMemoryError, MemoryError, RuntimeError: memory is short, see `out_of_memory`.
@@ -132,7 +131,7 @@ class GraphCapture:
             return None
 
     def step(self, step: Step) -> Step:
-        """Return the step as a graph, or the step itself if it is not captured; a capture runs it a few times first."""
+        """Return a replay of the captured step, or the step itself if it is not captured; capturing runs it first."""
 
         def record(graphs: Graphs) -> Step:
             for _ in range(WARM_UP):
@@ -146,9 +145,9 @@ class CapturedPattern(NamedTuple):
     """A captured pattern of rows.
 
     Attributes:
-        replay: runs the pattern from the first row of the table.
-        evaluations: of the network in the pattern.
-        repeats: of the pattern in this phase of the run.
+        replay: runs the pattern, starting at row 0 of the table.
+        evaluations: network evaluations per replay.
+        repeats: replays in this phase of the run.
     """
 
     replay: Step
@@ -157,12 +156,12 @@ class CapturedPattern(NamedTuple):
 
 
 class CapturedLoop:
-    """A captured loop for one shape of batch: `run` launches one graph a pattern and nothing else.
+    """A captured loop for one batch shape; `run` only launches graphs.
 
     Args:
         loop: the loop to capture.
-        shape: (B, C, H, W) of every batch.
-        graphs: record the patterns; loops that share them share their memory.
+        shape: (B, C, H, W) of the batches.
+        graphs: records the patterns; loops with the same ``graphs`` share memory.
 
     Raises:
         RuntimeError: a pattern cannot be captured.
@@ -172,11 +171,11 @@ class CapturedLoop:
         self._loop = loop
         self._phases = split(loop.program.kinds)
         self._registers = loop.registers(shape)
-        often: Counter = Counter()
+        frequency: Counter = Counter()
         for phase in self._phases:
-            often[phase.pattern] += phase.repeats
-        self._steps = {pattern: partial(loop.pattern, pattern, self._registers) for pattern in often}
-        captured = {pattern: self._steps[pattern] for pattern, _ in often.most_common(MAX_GRAPHS)}
+            frequency[phase.pattern] += phase.repeats
+        self._steps = {pattern: partial(loop.pattern, pattern, self._registers) for pattern in frequency}
+        captured = {pattern: self._steps[pattern] for pattern, _ in frequency.most_common(MAX_GRAPHS)}
         for step in captured.values():
             for _ in range(WARM_UP):
                 self._registers.counter.zero_()
@@ -186,10 +185,10 @@ class CapturedLoop:
             self._replays[pattern] = graphs.capture(step)
 
     def patterns(self) -> Iterator[CapturedPattern]:
-        """Yield the patterns of a run in order, to be measured."""
+        """Yield the patterns of a run in order, for measurements."""
 
         def replay(step: Step) -> None:
-            self._registers.counter.zero_()  # each replay advances the counter, which must stay in the table
+            self._registers.counter.zero_()  # replays advance the counter, which must stay inside the table
             step()
 
         for phase in self._phases:
@@ -197,7 +196,7 @@ class CapturedLoop:
             yield CapturedPattern(partial(replay, self._replays[phase.pattern]), evaluations, phase.repeats)
 
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
-        """As `Loop.run`, but ``on_step`` is called after each pattern rather than each row."""
+        """Run the program like `Loop.run`, but call ``on_step`` after each pattern instead of each row."""
         registers = self._loop.start(self._registers, x, noise)
         monitor = RunMonitor(registers.sums, self._loop.program.table, on_step)
         for phase in self._phases:
@@ -211,7 +210,7 @@ class CapturedLoop:
 
 
 def require_capturable_loop(loop: Loop, state_shape: tuple[int, ...]) -> None:
-    """Raise `CaptureUnsafeError`, which names the operation, unless every pattern of the loop can be captured."""
+    """Raise `CaptureUnsafeError`, which names the operation, if a pattern of the loop cannot be captured."""
     registers = loop.registers((1, *state_shape))
     for pattern in dict.fromkeys(phase.pattern for phase in split(loop.program.kinds)):
         registers.counter.zero_()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A check that a step can be captured as a CUDA graph and replayed, made on every operation that it dispatches.
+"""A check of every operation of a step, that it can be captured in a CUDA graph and replayed.
 
-The check needs no GPU: the tensors may be fake ones, which have a device and no data.
+The check needs no GPU: it accepts fake tensors, which have a device but no data.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -19,43 +20,47 @@ from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor}
-"""Operations whose shape depends on data only for a mask."""
+"""Operations whose output shape depends on data only if the index is a mask."""
 FROM_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}
+"""Functions that make a tensor from host values."""
 
 
 class CaptureUnsafeError(RuntimeError):
-    """A graph cannot replay an operation; the message names it and says why."""
+    """A CUDA graph cannot replay an operation; the message gives the operation and the reason."""
 
 
 @dataclass
 class _Storages:
-    """Names of storages: those given from outside keep theirs in every recording, those made inside are numbered."""
+    """Names of storages, comparable between recordings: by address from outside the step, else by order of creation."""
 
-    # A new storage may take the address of a freed one, and then gets a new name.  Only given storages are kept alive,
-    # so that the check needs no more memory than the step.
-    given: dict[int, Tensor] = field(default_factory=dict)
-    made: dict[int, int] = field(default_factory=dict)
+    # A new storage may reuse the address of a freed one; it then gets a new name.  Only external storages are kept
+    # alive, so that the check needs no more memory than the step.
+    external: dict[int, Tensor] = field(default_factory=dict)
+    internal: dict[int, int] = field(default_factory=dict)
     count: int = 0
 
     def begin(self) -> None:
-        """Count every storage made so far as given."""
-        self.made.clear()
+        """Treat all existing storages as external."""
+        self.internal.clear()
         self.count = 0
 
     def read(self, tensor: Tensor) -> str:
         """Return the name of an argument's storage."""
         key = _key(tensor)
-        if key in self.made:
-            return f"made {self.made[key]}"
-        self.given.setdefault(key, tensor)
-        return f"given {key}"
+        if key in self.internal:
+            return f"internal {self.internal[key]}"
+        self.external.setdefault(key, tensor)
+        return f"external {key}"
 
-    def written(self, tensor: Tensor, known: set[int]) -> str:
-        """Return the name of a result's storage, a new one unless its key is known; add the key."""
+    def written(self, tensor: Tensor, argument_keys: set[int]) -> str:
+        """Return the name of a result's storage: a new name, unless an argument has the storage.
+
+        The key is added to ``argument_keys``, so that several results may share a new storage.
+        """
         key = _key(tensor)
-        if key not in known and key not in self.given:
-            known.add(key)
-            self.made[key] = self.count
+        if key not in argument_keys and key not in self.external:
+            argument_keys.add(key)
+            self.internal[key] = self.count
             self.count += 1
         return self.read(tensor)
 
@@ -66,13 +71,13 @@ def _key(tensor: Tensor) -> int:
 
 
 class CaptureSafety(TorchDispatchMode):
-    """A mode that records every operation, and raises `CaptureUnsafeError` for one that cannot be captured.
+    """A mode that records every operation and raises `CaptureUnsafeError` for one that cannot be captured.
 
-    These cannot: a read of a device tensor on the host, a shape that depends on data, a copy between host and device,
-    an operation on tensors of both, and a draw from torch's random generator.
+    Not capturable are reads of a device tensor on the host, output shapes that depend on data, copies between host and
+    device, operations on tensors of both, and draws from torch's random generator.
 
     Args:
-        device: the device of the run; tensors of other devices count as the host's.
+        device: the device of the run; tensors on other devices are treated as host tensors.
     """
 
     def __init__(self, device: torch.device | str) -> None:
@@ -85,21 +90,22 @@ class CaptureSafety(TorchDispatchMode):
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        with self:  # inference mode dispatches composite operations whole; their parts decide
-            made_of = func.decompose(*args, **kwargs)
-        if made_of is not NotImplemented:
-            return made_of
-        if why := self._unsafe(func, args, kwargs):
-            raise CaptureUnsafeError(f"{func} {why}")
-        described = [_describe(value, self.storages.read) for value in tree_leaves((args, kwargs))]
-        known = {_key(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+        with self:  # inference mode dispatches composite operations as a whole, but their parts must be checked
+            decomposed = func.decompose(*args, **kwargs)
+        if decomposed is not NotImplemented:
+            return decomposed
+        if reason := self._unsafe(func, args, kwargs):
+            raise CaptureUnsafeError(f"{func} {reason}")
+        inputs = [_describe(value, self.storages.read) for value in tree_leaves((args, kwargs))]
+        keys = {_key(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         result = func(*args, **kwargs)
-        outputs = [_describe(value, partial(self.storages.written, known=known)) for value in tree_leaves(result)]
-        self.record.append(f"{func}({', '.join(described)}) -> {outputs}")
+        name_output = partial(self.storages.written, argument_keys=keys)
+        outputs = [_describe(value, name_output) for value in tree_leaves(result)]
+        self.record.append(f"{func}({', '.join(inputs)}) -> {outputs}")
         return result
 
     def begin(self) -> None:
-        """Start a new record; tensors made so far count as given."""
+        """Start a new record; existing tensors are treated as external."""
         self.record = []
         self.storages.begin()
 
@@ -110,12 +116,12 @@ class CaptureSafety(TorchDispatchMode):
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         device = [tensor for tensor in tensors if self._on_device(tensor)]
         host = [tensor for tensor in tensors if not self._on_device(tensor)]
-        # PyTorch tags attention as random because of its dropout, which may be 0.
+        # PyTorch tags attention as random because of its dropout, whose probability may be 0.
         if torch.Tag.nondeterministic_seeded in func.tags and _argument(func, "dropout_p", args, kwargs) != 0:
             return "draws from torch's random generator"
         if device and torch.Tag.data_dependent_output in func.tags:
             return "reads a tensor on the host"
-        # A mask selects a number of entries that depends on its data; an integer index does not.
+        # The number of entries that a mask selects depends on its data; an integer index has a fixed size.
         indices = [index for index in tree_leaves(args[1]) if isinstance(index, Tensor)] if func in INDEXING else []
         masked = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
         if device and (masked if func in INDEXING else torch.Tag.dynamic_output_shape in func.tags):
@@ -123,7 +129,7 @@ class CaptureSafety(TorchDispatchMode):
         target = kwargs.get("device")
         if target is not None and tensors:
             to = torch.device(target).type
-            # Forward mode computes shapes on the device "meta", which holds no data.
+            # Forward mode computes shapes on the device "meta", which has no data.
             if device and to not in (self.device_type, "meta"):
                 return "copies a tensor to the host"
             if host and to == self.device_type:
@@ -141,7 +147,7 @@ def _describe(value: object, name: Callable[[Tensor], str]) -> str:
 
 
 class _HostValues(TorchFunctionMode):
-    """Catches tensors that PyTorch makes from host values without dispatching an operation."""
+    """A mode that rejects device tensors made from host values, for which PyTorch dispatches no operation."""
 
     def __init__(self, device_type: str) -> None:
         super().__init__()
@@ -159,9 +165,7 @@ class _HostValues(TorchFunctionMode):
 
 
 def record_twice(step: Callable[[], object], device: torch.device | str) -> Iterator[tuple[str, str]]:
-    """Run a step twice and yield the operations that differ, as (first time, second time).
-
-    A step that can be captured yields nothing.
+    """Run a step twice and yield the operations that differ, as (first run, second run); none if it can be captured.
 
     Raises:
         CaptureUnsafeError: an operation cannot be captured.
@@ -173,9 +177,7 @@ def record_twice(step: Callable[[], object], device: torch.device | str) -> Iter
             step()
             records.append(mode.record)
     first, second = records
-    padding = [""] * abs(len(first) - len(second))
-    longer = (first + padding, second) if len(first) < len(second) else (first, second + padding)
-    for one, other in zip(*longer, strict=True):
+    for one, other in zip_longest(first, second, fillvalue=""):
         if one != other:
             yield one, other
 
@@ -184,13 +186,13 @@ def require_capturable(step: Callable[[], object], device: torch.device | str) -
     """Raise `CaptureUnsafeError` unless the step can be captured once and replayed."""
     for first, second in record_twice(step, device):
         raise CaptureUnsafeError(
-            f"{(first or second).partition('(')[0]} is not the same in two steps: {first or 'nothing'}, "
+            f"{(first or second).partition('(')[0]} differs between two runs of the step: {first or 'nothing'}, "
             f"then {second or 'nothing'}"
         )
 
 
 def _argument(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the value of an operation's argument ``name``; None where it has no such argument."""
+    """Return the value of an operation's argument ``name``; None if it has no such argument."""
     for index, argument in enumerate(func._schema.arguments):
         if argument.name == name:
             return args[index] if index < len(args) else kwargs.get(name, argument.default_value)

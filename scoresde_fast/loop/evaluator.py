@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks as the loop evaluates them: folded where that is possible, otherwise as they are."""
+"""Networks in the form that the loop evaluates: folded if possible, otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 
 
 class Evaluator(Protocol):
-    """A network whose time labels are rows of a table on the device."""
+    """A network that reads its time labels from a table on the device."""
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         """(B, C, H, W) float32 contiguous, (1,) int64 -> (B, C, H, W) float32 contiguous."""
 
     def stale(self) -> bool:
-        """Return whether the network has changed in a way that this evaluator does not follow."""
+        """Return whether the evaluator is outdated, because the network has changed."""
 
 
 class TimedEvaluator(Protocol):
-    """A network of samples that each have their own time."""
+    """A network evaluated with a separate time for each sample."""
 
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
         """(B, ...), (B,) in the dtype of the network -> (B, ...)."""
 
     def stale(self) -> bool:
-        """As `Evaluator.stale`."""
+        """See `Evaluator.stale`."""
 
 
 class TimedPlainNetwork(nn.Module):
-    """Any network ``network(x, labels)``, (B, ...), (B,) -> (B, ...), as it is."""
+    """Any network ``network(x, labels)``, (B, ...), (B,) -> (B, ...), unchanged."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ class TimedPlainNetwork(nn.Module):
         return output
 
     def stale(self) -> bool:
-        """Return whether a weight has moved; values that change in place are followed, even by a captured graph."""
+        """Return whether a weight was replaced; in-place changes take effect anyway, even in a captured graph."""
         return self._addresses != _addresses(self.network)
 
 
 class PlainNetwork(TimedPlainNetwork):
-    """Any network as it is, with a table of its time labels.
+    """Any network, unchanged, with a table of its time labels.
 
     Args:
         network: ``network(x, labels)``, (B, ...), (B,) -> (B, ...).
@@ -79,7 +79,7 @@ def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evalu
     Args:
         network: ``network(x, labels)``.
         labels: (rows,) float32 on the network's device.
-        precision: what the network computes in.
+        precision: precision of the network.
     """
     if isinstance(network, ScoreNetwork):
         return FoldedNetwork(network, labels, precision)
@@ -87,7 +87,7 @@ def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evalu
 
 
 def timed_evaluator(network: nn.Module, precision: Precision) -> TimedEvaluator:
-    """As `evaluator`, for samples that each have their own time; forward-mode tangents pass through it."""
+    """Return the fastest evaluator with a separate time for each sample; it supports forward-mode tangents."""
     if isinstance(network, ScoreNetwork):
         return TimedFoldedNetwork(network, precision)
     return TimedPlainNetwork(network)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fallbacks where a network cannot be compiled or captured, and the test for errors that mean short memory."""
+"""Warnings for networks that cannot be compiled or captured, and detection of out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 INTERNAL_PATHS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
-"""Folders of this package and of PyTorch; a warning points at the first line outside them."""
+"""Folders of this package and of PyTorch; warnings point at the first line outside them."""
 
 
 def warn_user(message: str) -> None:
@@ -25,29 +25,29 @@ def warn_user(message: str) -> None:
 
 
 def warn_slower(network: nn.Module, done: str, option: str, error: Exception) -> None:
-    """Warn that a network runs more slowly than the user asked.
+    """Warn that a network runs slower than requested.
 
     Args:
-        network: the warning names its class.
-        done: what failed, as a participle: "compiled".
-        option: the option that asks for it; False silences the warning.
+        network: the network; the warning names its class.
+        done: the failed action as a participle, e.g. "compiled".
+        option: the option that requests the action; setting it to False silences the warning.
         error: the reason; the warning quotes it and the line of the network that raised it.
     """
-    said = " ".join(list(filter(str.strip, str(error).splitlines()))[:2]) or type(error).__name__
+    reason = " ".join(list(filter(str.strip, str(error).splitlines()))[:2]) or type(error).__name__
     warn_user(
-        f"{type(network).__name__} cannot be {done}: {said}{_raised_at(error)}; "
-        f"it runs more slowly without; {option}=False silences this warning"
+        f"{type(network).__name__} cannot be {done}: {reason}{_raised_at(error)}; "
+        f"it runs anyway, but more slowly; {option}=False silences this warning"
     )
 
 
 def _raised_at(error: Exception) -> str:
-    """Describe the line of the innermost module that was computing when the error was raised."""
-    where = ""
+    """Return " (at FILE:LINE)" for the innermost module in the traceback, or ""."""
+    location = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = frame.f_locals.get("self")
         if isinstance(module, nn.Module) and not type(module).__module__.startswith("torch"):
-            where = f" (at {frame.f_code.co_filename}:{line})"
-    return where
+            location = f" (at {frame.f_code.co_filename}:{line})"
+    return location
 
 
 def fits_in_memory(evaluate: Callable[[], object], release: Callable[[], None]) -> bool:
@@ -65,7 +65,7 @@ def fits_in_memory(evaluate: Callable[[], object], release: Callable[[], None]) 
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that the memory of a GPU or of the host is short."""
+    """Return whether an error means that a GPU or the host is out of memory."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )

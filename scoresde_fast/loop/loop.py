@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: runs any program with any network, with one step operation a row besides the network's evaluation.
+"""The loop that runs a program with a network: for each row at most one network evaluation and one step operation.
 
-A counter on the device holds the index of the row; the network's tables and the step operations read it there.  No
-value on the host depends on the step, so the rows of a pattern can be captured once and replayed.
+A counter on the device holds the row index; the network's tables and the step operations read it there.  No value on
+the host depends on the step, so the rows of a pattern can be captured once and replayed.
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ class StepBackends:
 
     @classmethod
     def choose(cls, device: torch.device | str, backend: str | None = None) -> StepBackends:
-        """Choose by `scoresde_fast.ops.Operation.choose`, which says what ``backend`` means and what it raises."""
-        found = (affine_step.operation, affine_step.pair_operation, langevin.operation)
-        return cls(*(operation.choose(device, backend) for operation in found))
+        """Choose the implementations; ``backend`` and the errors are those of `scoresde_fast.ops.Operation.choose`."""
+        return cls(
+            affine_step=affine_step.operation.choose(device, backend),
+            affine_step_pair=affine_step.pair_operation.choose(device, backend),
+            langevin=langevin.operation.choose(device, backend),
+        )
 
 
 class _NoiseOptions(TypedDict):
-    """What decides the noise of a run besides the samples' ids."""
+    """Options of a run that determine its noise, together with the sample ids."""
 
     run_seed: int
     precise: bool
@@ -46,17 +49,17 @@ class _NoiseOptions(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Registers:
-    """Everything that a run of one batch changes, on the device.
+    """All tensors that a run of one batch changes, on the device.
 
     Attributes:
         state: (B, ...) float32.
-        saved: like ``state``; None where the program saves no state.
-        history: (H, B, ...) float32, a ring of derived outputs; None where the program reads none.
+        saved: like ``state``; None if the program saves no state.
+        history: (H, B, ...) float32, ring buffer of derived outputs; None if the program reads no earlier output.
         sample_ids: (B,) int64.
-        counter: (1,) int64, the index of the next row.
-        sums: (1, rows) float32, the sum of the state after each row; with guidance (2, rows), the second line for the
-            sums of the gradients.
-        data: the data of each condition.
+        counter: (1,) int64, index of the next row.
+        sums: (1, rows) float32, sum of the state after each row; with guidance (2, rows): ``sums[1]`` holds the sums of
+            the gradients.
+        data: data of each condition.
     """
 
     state: Tensor
@@ -91,8 +94,8 @@ class Registers:
         for register in (self.history, self.counter, self.sums):
             if register is not None:
                 register.zero_()
-        for kept, given in zip(self.data, data, strict=True):
-            for register, tensor in zip(kept, given, strict=True):
+        for registers, tensors in zip(self.data, data, strict=True):
+            for register, tensor in zip(registers, tensors, strict=True):
                 register.copy_(tensor)
         return self
 
@@ -102,9 +105,9 @@ class Loop:
     """A program with the network and the step operations that run it.
 
     Attributes:
-        program: the table and its coefficients.
-        evaluate: see `Evaluate`.
-        backends: the step operations.
+        program: the step table on the device.
+        evaluate: the network, see `Evaluate`.
+        backends: implementations of the step operations.
         run_seed, precise: see `Noise`.
         langevin_norm: see `scoresde_fast.ops.langevin.langevin`.
         conditions: conditions on the samples.
@@ -127,7 +130,7 @@ class Loop:
         return Registers.empty(self.program, shape, self.conditions)
 
     def start(self, registers: Registers, x: Tensor, noise: Noise) -> Registers:
-        """Set the registers to the start of a run from ``x``, apply the conditions, and return the registers."""
+        """Load ``x`` into the registers, apply the conditions to it, and return the registers."""
         ids = noise.sample_ids
         r = registers.load(x, ids, [condition.data(ids) for condition in self.conditions.all])
         for condition, data in zip(self.conditions.on_state, r.data, strict=False):
@@ -135,7 +138,7 @@ class Loop:
         return r
 
     def row(self, kind: RowKind, registers: Registers) -> None:
-        """Run the row at the counter, and advance the counter."""
+        """Run the row at the counter and advance the counter."""
         r, table = registers, self.program.device_table
         noise = self._noise
         output, push = self._evaluate(r) if kind.evaluates else (None, None)
@@ -147,11 +150,11 @@ class Loop:
             )  # fmt: skip
         else:
             pairs = self.program.pairs
-            step = affine_step.affine_step_pair if pairs else affine_step.affine_step
-            step(
+            affine_step.affine_step(
                 r.state, table, counter=r.counter, saved=r.saved if kind.saves else None, history=r.history,
                 network_output=output, sample_ids=r.sample_ids if kind.noise else None, earlier=kind.earlier,
-                **noise, implementation=self.backends.affine_step_pair if pairs else self.backends.affine_step,
+                pairs=pairs, **noise,
+                implementation=self.backends.affine_step_pair if pairs else self.backends.affine_step,
             )  # fmt: skip
         if push is not None:
             r.state.add_(push)
@@ -161,7 +164,7 @@ class Loop:
         r.counter.add_(1)
 
     def _evaluate(self, r: Registers) -> tuple[Tensor, Tensor | None]:
-        """Return the guided output of the network, and what guidance adds to the state after the row."""
+        """Return the guided network output and the guidance term to add to the state after the row, or None."""
         if not self.conditions.guidance:
             return self.evaluate(r.state, r.counter), None
         data = r.data[len(self.conditions.on_state) :]
@@ -175,15 +178,15 @@ class Loop:
             self.row(kind, registers)
 
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
-        """Run the program row by row from the prior sample to the data.
+        """Run the program row by row, from a prior sample to the data, and return the final state.
 
         Args:
-            x: (B, ...) float32, the state at T; it is not changed.
-            noise: holds the samples' ids.
-            on_step: called with (evaluations done, evaluations in all) after each row.
+            x: (B, ...) float32, the state at T; not modified.
+            noise: the noise, with the sample ids.
+            on_step: called with (evaluations done, total evaluations) after each row.
 
         Raises:
-            NonFiniteError: the state became NaN or infinite; names the row and its time.
+            NonFiniteError: the state became NaN or infinite; the message gives the row and its time.
         """
         registers = self.start(self.registers(tuple(x.shape)), x, noise)
         monitor = RunMonitor(registers.sums, self.program.table, on_step)

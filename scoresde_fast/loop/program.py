@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs: step tables joined with a model and put on a device, and the patterns of rows that repeat in them."""
+"""Programs (step tables combined with a model, on a device) and their repeating patterns of rows."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ from scoresde_fast.solvers import StepTable
 from scoresde_fast.solvers.table import HISTORY, AnyRow, PairRow, Row
 
 EARLIER = HISTORY - 1
-"""Earlier derived outputs that a row can read."""
+"""Number of earlier derived outputs that a row can read."""
 MAX_PATTERN = 8
-"""Rows of the longest pattern that is searched for."""
+"""Maximum number of rows in a pattern."""
 
 
 class RowKind(NamedTuple):
-    """What the Python code of the loop must know of a row; all else is a number in a table on the device.
+    """The properties of a row that the Python code of the loop depends on; all others are in tables on the device.
 
-    ``saves``: the row reads or writes the saved state.  ``earlier``: how many earlier derived outputs it reads.
+    Attributes:
+        evaluates: whether the row evaluates the network.
+        langevin: whether it is a Langevin step.
+        noise: whether it adds noise.
+        saves: whether it reads or writes the saved state.
+        earlier: number of earlier derived outputs that it reads.
     """
 
     evaluates: bool
@@ -41,7 +46,7 @@ Pattern = tuple[RowKind, ...]
 
 @dataclass(frozen=True)
 class Phase:
-    """Consecutive rows: ``repeats`` times the rows of ``pattern``."""
+    """Consecutive rows: the rows of ``pattern``, ``repeats`` times."""
 
     pattern: Pattern
     repeats: int
@@ -53,8 +58,8 @@ class Program:
 
     Attributes:
         table: the rows, on the host.
-        device_table: every coefficient of a run, folded in float64 and rounded to float32.
-        labels: (rows,) float32, the network's time labels.
+        device_table: the coefficients, computed in float64 and rounded to float32.
+        labels: (rows,) float32, time labels for the network.
         kinds: the kind of each row.
         pairs: whether states are pairs of position and velocity.
     """
@@ -67,12 +72,10 @@ class Program:
 
     @classmethod
     def of_model(cls, model: ScoreFunction, table: StepTable, device: torch.device | str) -> Program:
-        """Join a table with a model; the errors are those of `Program.of`."""
-        network = model.parametrisation
-        labels, output_scale, state_scale = (
-            at(table.times) for at in (network.labels, network.output_scale, network.state_scale)
-        )
-        return cls.of(table, labels, output_scale, device, state_scale)
+        """Combine a table with a model; the errors are those of `Program.of`."""
+        parametrisation, times = model.parametrisation, table.times
+        labels, output_scale = parametrisation.labels(times), parametrisation.output_scale(times)
+        return cls.of(table, labels, output_scale, device, parametrisation.state_scale(times))
 
     @classmethod
     def of(
@@ -83,26 +86,23 @@ class Program:
         device: torch.device | str,
         state_scale: npt.NDArray[np.float64] | None = None,
     ) -> Program:
-        """Join a table with a network's labels, output scale and state scale (rows,) at the table's times.
+        """Combine a table with a network's labels, output scale and state scale (rows,) at the table's times.
 
-        The score is ``output_scale`` times the network's output plus ``state_scale`` (None: 0) times the state, or on
-        pairs times the velocity.
+        The score is ``output_scale`` times the network's output plus ``state_scale`` (None: 0) times the state, or, for
+        pairs, times the velocity.
 
         Raises:
-            ValueError: a row without an evaluation reads four earlier outputs, or a Langevin row derives something
-                other than a multiple of the score.
+            ValueError: a row without an evaluation reads four earlier outputs, or the derived output of a Langevin row
+                is not a multiple of the network's output.
         """
         coefficients = np.zeros((len(table.rows), PAIR_WIDTH if table.pairs else WIDTH))
         control = np.zeros((len(table.rows), len(CONTROL)), dtype=np.int64)
         kinds, stored = [], 0
         state_scale = np.zeros_like(output_scale) if state_scale is None else state_scale
         scales = zip(output_scale.tolist(), state_scale.tolist(), strict=True)
-        for index, (row, (of_output, of_state)) in enumerate(zip(table.rows, scales, strict=True)):
-            coefficients[index] = (
-                _fold_pair(row, of_output, of_state, index)
-                if isinstance(row, PairRow)
-                else _fold(row, of_output, of_state, index)
-            )
+        for index, (row, row_scales) in enumerate(zip(table.rows, scales, strict=True)):
+            fold = _fold_pair(row, *row_scales, index) if isinstance(row, PairRow) else _fold(row, *row_scales, index)
+            coefficients[index] = fold
             control[index] = CONTROL._replace(draw=table.draws[index] or 0, slot=stored, save=row.save)
             kinds.append(_kind(row))
             stored += stores(row)
@@ -119,18 +119,17 @@ class Program:
 
     @property
     def history(self) -> int:
-        """How many derived outputs the run keeps: the most that any row reads."""
+        """Number of derived outputs that the run keeps: the maximum that a row reads."""
         return max((kind.earlier for kind in self.kinds), default=0)
 
 
 def stores(row: AnyRow) -> bool:
-    """Return whether later rows can read the row's derived output: that of every evaluation but a corrector's."""
+    """Return whether the row's derived output is stored for later rows: it has an evaluation and is no corrector."""
     return row.derive is not None and row.langevin is None
 
 
 def _kind(row: AnyRow) -> RowKind:
-    # A row without an evaluation combines earlier outputs only.
-    earlier = row.outputs[row.derive is not None :]
+    earlier = row.outputs[row.derive is not None :]  # without an evaluation, all outputs are earlier ones
     read = [k + 1 for k, factor in enumerate(earlier) if np.asarray(factor, dtype=float).any()]
     return RowKind(
         evaluates=row.derive is not None,
@@ -143,11 +142,13 @@ def _kind(row: AnyRow) -> RowKind:
 
 def _require_readable(row: AnyRow, index: int) -> None:
     if row.derive is None and len(row.outputs) > EARLIER and np.count_nonzero(row.outputs[EARLIER]):
-        raise ValueError(f"row {index + 1} has no evaluation and reads {HISTORY} earlier outputs; at most {EARLIER}")
+        raise ValueError(
+            f"row {index + 1} has no evaluation and reads {HISTORY} earlier outputs; at most {EARLIER} are allowed"
+        )
 
 
 def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.NDArray[np.float64]:
-    """Return the row's coefficients by `Columns`, those of the newest output spread over state and network output."""
+    """Return the row's coefficients, in the order of `Columns`."""
     folded = np.zeros(WIDTH)
     folded[COLUMNS.state], folded[COLUMNS.saved], folded[COLUMNS.noise] = row.state, row.saved, row.noise
     earlier = folded[COLUMNS.earlier1 :][:EARLIER]
@@ -161,13 +162,13 @@ def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.
     if row.langevin is not None:
         if from_state != 0:
             raise ValueError(
-                f"row {index + 1} is a Langevin step, which needs a multiple of the network's output; its own also "
-                f"contains {from_state:g} times the state: choose corrector='none' for a model with a mixed score"
+                f"row {index + 1} is a Langevin step, whose score must be a multiple of the network's output; here it "
+                f"also contains {from_state:g} times the state: choose corrector='none' for a model with a mixed score"
             )
         folded[COLUMNS.langevin] = row.langevin
         return folded
     newest, *older = row.outputs or (0.0,)
-    # The newest output is a sum of state and network output, so its coefficient is spread over the two of them.
+    # The newest output is a sum of state and network output, so its coefficient is distributed over both.
     folded[COLUMNS.state] += newest * folded[COLUMNS.derive_state]
     folded[COLUMNS.output] = newest * folded[COLUMNS.derive_output]
     earlier[: len(older)] = older
@@ -175,7 +176,7 @@ def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.
 
 
 def _fold_pair(row: PairRow, output_scale: float, state_scale: float, index: int) -> npt.NDArray[np.float64]:
-    """As `_fold`, by `PairColumns`; the score is that of the velocity."""
+    """Return the row's coefficients, in the order of `PairColumns`; the score is that of the velocity."""
     columns, folded = PAIR_COLUMNS, np.zeros(PAIR_WIDTH)
     outputs, state = [np.asarray(matrix) for matrix in row.outputs], np.asarray(row.state)
     _require_readable(row, index)
@@ -197,33 +198,33 @@ def _fold_pair(row: PairRow, output_scale: float, state_scale: float, index: int
 
 
 def split(kinds: Sequence[RowKind]) -> list[Phase]:
-    """Return the phases of a run in order, each the pattern whose repetitions reach furthest; the shortest of several.
+    """Return the phases of a run in order: at each row the pattern whose repetitions cover most rows, or the shortest.
 
-    Rows that begin no repetition are joined into patterns that run once.
+    Rows that start no repetition are collected in patterns that run once.
     """
     phases: list[Phase] = []
-    alone: list[RowKind] = []
+    single: list[RowKind] = []
     start = 0
     while start < len(kinds):
-        reached = {period: period * _repeats(kinds, start, period) for period in range(1, MAX_PATTERN + 1)}
-        period = max(reached, key=lambda period: (reached[period] > period, reached[period], -period))
-        if reached[period] == period:
-            alone.append(kinds[start])
+        covered = {period: period * _repeats(kinds, start, period) for period in range(1, MAX_PATTERN + 1)}
+        period = max(covered, key=lambda period: (covered[period] > period, covered[period], -period))
+        if covered[period] == period:
+            single.append(kinds[start])
             start += 1
         else:
-            phases += _once(alone)
-            alone = []
-            phases.append(Phase(tuple(kinds[start : start + period]), reached[period] // period))
-            start += reached[period]
-    return phases + _once(alone)
+            phases += _once(single)
+            single = []
+            phases.append(Phase(tuple(kinds[start : start + period]), covered[period] // period))
+            start += covered[period]
+    return phases + _once(single)
 
 
 def _repeats(kinds: Sequence[RowKind], start: int, period: int) -> int:
-    """Return how often the ``period`` rows at ``start`` follow one another; at least 1."""
+    """Return the number of consecutive repetitions of the ``period`` rows at ``start``; at least 1."""
     pattern = kinds[start : start + period]
-    count, at = 1, start + period
-    while len(pattern) == period and kinds[at : at + period] == pattern:
-        count, at = count + 1, at + period
+    count, position = 1, start + period
+    while len(pattern) == period and kinds[position : position + period] == pattern:
+        count, position = count + 1, position + period
     return count
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress and health of a run, followed on the host without making the device wait."""
+"""Progress reporting and NaN detection for a run, without making the device wait."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from torch import Tensor
 from scoresde_fast.solvers import StepTable
 
 OnStep = Callable[[int, int], None]
-"""A callback for progress: ``on_step(evaluations done, evaluations in all)``."""
+"""A progress callback, ``on_step(evaluations done, total evaluations)``."""
 
 CHECK_EVERY = 16
 """Rows between two checks that the state is finite."""
 MAX_QUEUED = 8
-"""Parts of a run that the host queues on a GPU before it waits for the first of them."""
+"""Maximum number of parts of a run (rows or patterns) queued on a GPU before the host waits for the first."""
 
 
 class NonFiniteError(FloatingPointError):
-    """The state became NaN or infinite; the message names the row and its time."""
+    """The state became NaN or infinite; the message gives the row and its time."""
 
 
 class RunMonitor:
-    """Follows one run.
+    """Monitors one run.
 
-    On a CPU each row is done when the host gets here, so the sums are read directly.  A GPU works behind the host:
-    ``sums`` is copied to pinned memory in the stream of the run, and read once the event after the copy has passed.  By
-    then more work is queued.
+    On a CPU a row is finished when it is recorded, so the sums are read directly.  A GPU runs asynchronously: ``sums``
+    is copied to pinned memory in the stream of the run and read after an event that follows the copy; meanwhile the
+    host queues more work.
 
     Args:
-        sums: (1, rows) float32, the sum of the state after each row.  With guidance (2, rows): the second line holds
-            the sums of the gradients.
+        sums: (1, rows) float32, sum of the state after each row; with guidance (2, rows): ``sums[1]`` holds the sums of
+            the gradients.
         table: the rows of the run.
-        on_step: called when evaluations are done, on a GPU too.
+        on_step: called after evaluations are finished, not when they are queued.
     """
 
     def __init__(self, sums: Tensor, table: StepTable, on_step: OnStep | None) -> None:
@@ -46,7 +46,7 @@ class RunMonitor:
         self._host_sums = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True) if self._asynchronous else sums
 
     def queued(self, rows: int, evaluations: int) -> None:
-        """Record that ``rows`` more rows, with ``evaluations`` evaluations, were queued.
+        """Record that ``rows`` more rows with ``evaluations`` evaluations were queued.
 
         Raises:
             NonFiniteError: the state became NaN or infinite.
@@ -68,7 +68,7 @@ class RunMonitor:
             self._wait()
 
     def finish(self) -> None:
-        """Wait for the end of the run; raises what `queued` raises."""
+        """Wait for the end of the run; the errors are those of `queued`."""
         while self._queue:
             self._wait()
 
@@ -78,7 +78,7 @@ class RunMonitor:
         self._report(copied, evaluations)
 
     def _report(self, rows: int, evaluations: int) -> None:
-        """Check the sums of the first ``rows`` rows and report ``evaluations`` as done."""
+        """Check the sums of the first ``rows`` rows and report ``evaluations`` finished evaluations."""
         if rows > self._checked:
             finite = self._host_sums[:, self._checked : rows].isfinite()
             bad = (~finite.all(0)).nonzero()
@@ -90,13 +90,13 @@ class RunMonitor:
             self._on_step(evaluations, self._table.nfe)
 
     def _message(self, row: int, *, gradient: bool) -> str:
-        what, cause = (
-            ("gradients that guide the samples", "the network or a condition's gradient through it is NaN or infinity")
-            if gradient
-            else ("samples", "the network returned NaN or infinity, or the steps are too long")
-        )
-        advice = "lower the scale of the condition" if gradient else "take more steps"
+        if gradient:
+            subject, advice = "guidance gradients", "lower the scale of the condition"
+            cause = "the network or a condition's gradient through it is NaN or infinite"
+        else:
+            subject, advice = "samples", "take more steps"
+            cause = "the network returned NaN or infinity, or the steps are too large"
         return (
-            f"the {what} are not finite after step {row + 1} of {len(self._table.rows)}, "
+            f"the {subject} are not finite after step {row + 1} of {len(self._table.rows)}, "
             f"at t = {self._table.rows[row].t:.6g}: {cause}; check the weights or {advice}"
         )

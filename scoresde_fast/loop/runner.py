@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface between a sampler and its runner, whichever kind of solver that runs."""
+"""The interface of runners, which execute fixed-step or adaptive solvers for a sampler."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Runner(Protocol):
     """Runs batches on a device.
 
     Attributes:
-        device: where it computes.
-        precision: what the network computes in.
+        device: device of the run.
+        precision: precision of the network.
         batch_dependent: whether a result depends on the other results of its batch.
-        evaluation: what one step evaluates, in words; the memory that a batch takes depends on it.
+        evaluation: description of what a step evaluates, such as "output" or "gradient"; memory use depends on it.
     """
 
     @property
@@ -36,33 +36,33 @@ class Runner(Protocol):
     def evaluation(self) -> str: ...
 
     def refresh(self) -> object:
-        """Rebuild what depends on the network if the network has changed; called before a run."""
+        """Rebuild everything that depends on the network if the network has changed; called before a run."""
 
     def size_for(self, batch: int, full: int) -> int:
-        """Return the size to run ``batch`` samples at where batches of ``full`` are usual; 0: as it is."""
+        """Return the size to which to pad ``batch`` samples, given the size of a full batch; 0 for no padding."""
 
     def prepare(self, batch: int) -> object:
-        """Make batches of that size ready."""
+        """Prepare batches of this size."""
 
     def fits(self, batch: int) -> bool:
-        """Return whether one evaluation of that many samples fits in memory, and free what it took."""
+        """Return whether one evaluation of this many samples fits in memory, and free the memory it used."""
 
 
 class SampleRunner(Runner, Protocol):
-    """Runs seeds to states at the end of their runs.
+    """Runs seeds from their priors to their final states.
 
     Attributes:
-        nfe: network evaluations of a run; None where they depend on the sample.
+        nfe: network evaluations per run; None if they depend on the sample.
     """
 
     @property
     def nfe(self) -> int | None: ...
 
     def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
-        """Return states (len(seeds), *state_shape), run as one batch; ``on_step`` gets (work done, work in all)."""
+        """Return the final states (len(seeds), *state_shape) of one batch; ``on_step`` gets (work done, total work)."""
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
-        """Return the network evaluations that each seed cost; raise ValueError where that is not known yet."""
+        """Return the network evaluations of each seed; raises ValueError for seeds that have not run if it varies."""
 
 
 def prior(model: ScoreFunction, run: RunOptions, seeds: Sequence[int], device: torch.device) -> tuple[Tensor, Noise]:

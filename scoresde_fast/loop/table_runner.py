@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runner of table solvers: the network made ready for inference, and one loop for each batch size."""
+"""The runner of fixed-step solvers: prepares the network for inference and keeps a loop for each batch size."""
 
 from __future__ import annotations
 
@@ -27,21 +27,20 @@ from scoresde_fast.solvers import StepTable
 from scoresde_fast.solvers.options import Norm
 
 COMPILE_OPTIONS: dict[str, Any] = {"triton.cudagraphs": False}
-"""Options of `torch.compile`: the loop captures its own CUDA graphs."""
+"""Options of `torch.compile`; no CUDA graphs, because the loop captures its own."""
 STRICT_OPTIONS: dict[str, Any] = {"deterministic": True}
-"""Added where bits must repeat: the compiler then makes no choice by timing."""
+"""Added for ``strict``, so that the compiler chooses nothing by timing."""
 SIZE_RATIO = 4
-"""Batches are padded to powers of this number, so that few sizes are compiled, and to at most this many times their
-size."""
+"""Batches are padded to powers of this number, so that few sizes are compiled, and by at most this factor."""
 RECOMPILE_LIMIT = 256
-"""Batch sizes that one process compiles for networks of one class; PyTorch's own limit is eight."""
+"""Maximum number of batch sizes compiled per network class in a process; PyTorch's default is eight."""
 
 
 class TableRunner:
-    """Runs a table on a model's network, eager, compiled or captured; see `Runner`.
+    """Runs a step table with a model's network, eager, compiled or captured; see `SampleRunner`.
 
     Args:
-        model: on its device, in evaluation mode; its network may change or be replaced between two runs.
+        model: the model, on its device and in evaluation mode; its network may change or be replaced between runs.
         table: the rows of the solver.
         device: the model's device.
         run: precision, compilation, capture, strictness, backend and run seed.
@@ -49,8 +48,8 @@ class TableRunner:
         conditions: conditions on the samples.
 
     Raises:
-        ValueError: the device lacks the precision, or cannot capture.
-        RuntimeError: the backend cannot run here; says why.
+        ValueError: the device does not support the precision or capture, or strict excludes langevin_norm "batch".
+        RuntimeError: the backend is not available; the message gives the reason.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class TableRunner:
             Loop, self.program, backends=StepBackends.choose(device, run.backend), run_seed=run.run_seed,
             langevin_norm=langevin_norm, conditions=conditions,
         )  # fmt: skip
-        self._asked = self.precision = choose_precision(run.precision, device)
+        self._requested = self.precision = choose_precision(run.precision, device)
         self._compiling = choose_compile(run.compile, device) and not self.through_network
         if run.compile is True and self.through_network:
             warn_user(
@@ -87,13 +86,13 @@ class TableRunner:
         self._network: nn.Module | None = None
         self._evaluator: Evaluator | None = None
         self._evaluate: Evaluate | None = None
-        # By batch size and CPU threads, because compiled code is for one number of threads.
+        # By batch size and number of CPU threads, because compiled code is specific to the number of threads.
         self._loops: dict[tuple[int, int], Loop | CapturedLoop] = {}
         self.refresh()
 
     @property
     def evaluate(self) -> Evaluate:
-        """The network as the loop evaluates it, compiled if that is wanted."""
+        """The network as evaluated by the loop, compiled if requested."""
         self.refresh()
         assert self._evaluate is not None
         return self._evaluate
@@ -101,14 +100,14 @@ class TableRunner:
     @torch.inference_mode(False)
     @torch.no_grad()
     def refresh(self) -> Evaluator:
-        """Return the evaluator of the network as it is now; rebuild everything if the network has changed."""
+        """Return the evaluator of the current network; rebuild everything if the network has changed."""
         network = self._model.network
         assert isinstance(network, nn.Module)
         if self._evaluator is None or network is not self._network or self._evaluator.stale():
             self.release()
             self._network = network
-            make = partial(evaluator, network, self.program.labels, self._asked)
-            # The last bits of a folded weight may depend on the number of threads, so one thread folds.
+            make = partial(evaluator, network, self.program.labels, self._requested)
+            # Folding runs in one thread, because the last bits of a folded weight may depend on the number of threads.
             self._evaluator = in_worker(make) if self.device.type == "cpu" else make()
             self._evaluate = self._evaluator
             self.precision = self._precision_of(self._evaluator)
@@ -117,26 +116,28 @@ class TableRunner:
                 self._evaluate = torch.compile(self._evaluator, fullgraph=True, dynamic=False, options=options)
         return self._evaluator
 
-    def _precision_of(self, made: Evaluator) -> Precision:
-        """Return the precision of an evaluator: a plain network computes in float32, or in TF32 if that is wanted."""
-        if not isinstance(made, PlainNetwork) or self._asked == "tf32":
-            return self._asked
+    def _precision_of(self, evaluator: Evaluator) -> Precision:
+        """Return the precision of an evaluator: a plain network computes in float32, or in TF32 if requested."""
+        if not isinstance(evaluator, PlainNetwork) or self._requested == "tf32":
+            return self._requested
         if self._run.precision not in ("auto", "fp32") and self.precision != "fp32":
-            warn_user(f"{type(self._network).__name__} cannot be folded, which {self._asked} needs; it runs in float32")
+            warn_user(
+                f"{type(self._network).__name__} cannot be folded, which {self._requested} needs; it runs in float32"
+            )
         return "fp32"
 
     def release(self) -> None:
-        """Free what the loops hold on the device."""
+        """Free the memory of all loops."""
         self._loops.clear()
         self._graphs.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def size_for(self, batch: int, full: int) -> int:
-        """Return the size to run ``batch`` images at where batches of ``full`` are usual; the rest is padding.
+        """Return the size to which to pad ``batch`` images, given the size of a full batch.
 
-        This is a size that is ready, if at most three quarters of it are padding; otherwise the next power of four, at
-        most ``full``.  It is 0 for a loop that is neither compiled nor captured, which runs any batch as it is.
+        This is a prepared size if at most three quarters of it are padding, else the next power of four up to ``full``.
+        It is 0 (no padding) for a loop that is neither compiled nor captured.
         """
         if not (self._compiling or self._graphs.wanted):
             return 0
@@ -149,18 +150,18 @@ class TableRunner:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Set PyTorch's gradient mode and the device's arithmetic for a run."""
+        """Set PyTorch's gradient mode and arithmetic flags for a run."""
         # Tensors made in inference mode cannot take part in a gradient.
         guided = bool(self._conditions.guidance)
         with (
             torch.inference_mode(not guided),
             torch.no_grad(),
-            arithmetic(self._asked, self.device, strict=self._run.strict),
+            arithmetic(self._requested, self.device, strict=self._run.strict),
         ):
             yield
 
     def prepare(self, batch: int) -> Loop | CapturedLoop:
-        """Return the loop for batches of that size, compiled, warmed up and captured as far as wanted."""
+        """Return the loop for batches of this size, compiled, warmed up and captured as requested."""
         key = batch, torch.get_num_threads()
         if key not in self._loops:
             evaluator = self.refresh()
@@ -173,7 +174,7 @@ class TableRunner:
         return self._loops[key]
 
     def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
-        """Return states (len(seeds), *state_shape), run as one batch; the errors are those of `Loop.run`."""
+        """Return the final states (len(seeds), *state_shape) of one batch; the errors are those of `Loop.run`."""
         loop = self.prepare(len(seeds))
         with self._computing():
             x, noise = prior(self._model, self._run, seeds, self.device)
@@ -184,7 +185,7 @@ class TableRunner:
         return [self.nfe] * len(seeds)
 
     def fits(self, batch: int) -> bool:
-        """Return whether an uncompiled step of that many images fits in memory; free the loops that are ready."""
+        """Return whether an uncompiled step of this many images fits in memory; frees the prepared loops."""
         evaluator = self.refresh()
 
         def evaluate() -> None:
@@ -196,7 +197,7 @@ class TableRunner:
         return fits_in_memory(evaluate, self.release)
 
     def _evaluate_once(self, evaluate: Evaluate, batch: int) -> None:
-        """Evaluate the network as the loop does, with its gradient where the loop takes one."""
+        """Evaluate the network as the loop does, including its gradient if the loop needs it."""
         through = self.through_network
         with torch.set_grad_enabled(through):
             x = torch.zeros(batch, *self._model.state_shape, device=self.device, requires_grad=through)
@@ -205,7 +206,7 @@ class TableRunner:
                 torch.autograd.grad(output.sum(), x)
 
     def _compile(self, evaluator: Evaluator, batch: int) -> None:
-        """Compile for that size; where that fails, use the uncompiled evaluator from now on."""
+        """Compile the network for this batch size; if that fails, use the uncompiled evaluator from now on."""
         assert self._evaluate is not None
         try:
             with torch._dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT):
@@ -218,7 +219,7 @@ class TableRunner:
             warn_slower(self._network, "compiled", "compile", error)
 
     def _captured(self, loop: Loop, batch: int) -> CapturedLoop | None:
-        """Return the captured loop; None where capture is not wanted or fails."""
+        """Return the captured loop; None if capture is not wanted or fails."""
         assert self._evaluator is not None
         uncompiled = self._make_loop(self._evaluator)
         return self._graphs.capture(

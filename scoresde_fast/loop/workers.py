@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU workers: threads that run parts of a batch side by side, each on one core.
+"""CPU workers: threads that run parts of a batch in parallel, each on one core.
 
-A small network spends much of its time handing single operations to the cores and waiting for the slowest.  Runs side
-by side wait for each other only once.  Measured on two cores: 1.3 times the images per second.
+A small network spends much time distributing single operations over the cores and waiting for the slowest core.
+Workers synchronise only once per batch: on two cores this gave 1.3 times the images per second.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MIN_IMAGES = 8
-"""Images below which another worker does not pay."""
+"""Minimum number of images per worker."""
 
 
 class _Cancelled(Exception):
-    """Another worker failed or the user interrupted, so the result of this worker is not wanted."""
+    """The run was cancelled, because another worker failed or the user interrupted it."""
 
 
 def worker_count(images: int, device: torch.device) -> int:
-    """Return how many workers a batch is worth: on a CPU at most one per core that PyTorch may use, elsewhere one."""
+    """Return the number of workers for a batch: on a CPU at most one per PyTorch thread, on other devices one."""
     return max(1, min(torch.get_num_threads(), images // MIN_IMAGES)) if device.type == "cpu" else 1
 
 
 def in_worker(work: Callable[[], Result]) -> Result:
-    """Return ``work()`` as a worker runs it: in a thread of its own, on one core."""
+    """Return ``work()``, called in a separate thread that uses one core."""
 
     def on_one_core() -> Result:
         torch.set_num_threads(1)
@@ -45,7 +45,7 @@ def in_worker(work: Callable[[], Result]) -> Result:
 
 
 def split(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
-    """Split items into at most ``count`` consecutive parts of equal length; the last may be shorter."""
+    """Split items into at most ``count`` consecutive parts of equal length; the last part may be shorter."""
     size = max(1, -(-len(items) // count))
     return [items[start : start + size] for start in range(0, len(items), size)]
 
@@ -56,26 +56,26 @@ def run_parts(
     workers: int | None,
     on_step: OnStep | None,
 ) -> list[Tensor]:
-    """Return ``run(part, on_step)`` of every part, in the order of the parts.
+    """Return ``run(part, on_step)`` for each part, in the order of the parts.
 
-    Each worker runs consecutive parts one after the other.  With ``workers=None`` this thread runs all of them, on all
-    cores.  ``on_step`` reports the first worker only.  An exception in one worker, or while waiting, ends all workers.
+    Each worker runs consecutive parts one after another.  With ``workers=None`` the calling thread runs all parts, on
+    all cores.  ``on_step`` reports the first worker only.  An exception in a worker, or while waiting, stops all.
     """
     cancelled = threading.Event()
 
-    def run_worker(index: int, mine: Sequence[Sequence[Item]]) -> list[Tensor]:
+    def run_worker(index: int, own_parts: Sequence[Sequence[Item]]) -> list[Tensor]:
         def step(done: int, total: int) -> None:
             if cancelled.is_set():
                 raise _Cancelled
             if on_step is not None and index == 0:
-                on_step(len(results) * total + done, len(mine) * total)
+                on_step(len(results) * total + done, len(own_parts) * total)
 
         if workers is not None:
-            torch.set_num_threads(1)  # of this thread alone
+            torch.set_num_threads(1)  # for this thread only
         results: list[Tensor] = []
         callback = None if workers is None and on_step is None else step
         try:
-            for part in mine:
+            for part in own_parts:
                 results.append(run(part, callback))
         except BaseException:
             cancelled.set()
@@ -85,7 +85,7 @@ def run_parts(
     if workers is None:
         return run_worker(0, parts)
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(run_worker, index, mine) for index, mine in enumerate(split(parts, workers))]
+        futures = [pool.submit(run_worker, index, own) for index, own in enumerate(split(parts, workers))]
         try:
             failures = [future.exception() for future in futures]
         except BaseException:  # Ctrl-C while waiting

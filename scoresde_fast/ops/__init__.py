@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations: schema, PyTorch reference and backends of each; the only layer that knows backends.
+"""Operations: the schema, PyTorch reference and backends of each.  No other layer knows about backends.
 
-A file holds one operation and its variants.  Its wrapper checks the arguments and calls the chosen backend.
+Each file defines one operation and its variants.  Its wrapper checks the arguments and calls the selected backend.
 """
 
 from scoresde_fast.ops import (

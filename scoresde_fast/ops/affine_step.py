@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``affine_step`` and ``affine_step_pair``: one row of a step table, all the arithmetic of a fixed-step solver.
 
-From the state x, the saved state s, the network's output o, up to three earlier derived outputs d_k and a normal z a
-step computes the next state and the newest derived output, by `scoresde_fast.ops.step_table.Columns`.  On pairs (x, v),
-for critically-damped Langevin diffusion (Dockhorn et al. 2022), every coefficient is a 2x2 matrix, see `PairColumns`;
-x is the first half of the channels and v the second.
+From the state x, the saved state s, the network's output o, up to three earlier derived outputs d_k and normal noise z
+a step computes the next state and the newest derived output, see `scoresde_fast.ops.step_table.Columns`.  For pairs
+(x, v) of critically-damped Langevin diffusion (Dockhorn et al. 2022) the coefficients are 2x2 matrices, see
+`PairColumns`; x is the first half of the channels and v the second.
 """
 
 from __future__ import annotations
@@ -31,129 +31,75 @@ def affine_step(
     network_output: Tensor | None = None,
     sample_ids: Tensor | None = None,
     earlier: int = 0,
+    pairs: bool = False,
     run_seed: int = 0,
     precise: bool = False,
     implementation: Callable[..., None] | None = None,
 ) -> None:
-    """Take one step, in place.  A register that is None is not read, whatever its coefficient.
+    """Take one step in place.  A register that is None is not read, whatever its coefficient.
 
     Args:
-        state: (B, ...) float32, contiguous; becomes the next state.
-        table: its ``coefficients`` are (rows, 10).
-        row: the row, added to ``counter`` where there is one.
+        state: (B, ...) float32, contiguous; becomes the next state.  A state of ``pairs`` is (B, 2C, ...).
+        table: its ``coefficients`` are (rows, 10), for ``pairs`` (rows, 31).
+        row: index of the row; added to ``counter`` if there is one.
         counter: (1,) int32 or int64 on the state's device.
-        saved: like ``state``; replaced by the state before the step where the row says so.
-        history: (H, B, ...) float32, the ring of derived outputs, H >= ``earlier``; stores the newest one where the
-            network was evaluated.
-        network_output: like ``state``, float32, bfloat16 or float16.
-        sample_ids: (B,) int64; gives the row its noise.
-        earlier: the number of earlier derived outputs that are read, 0 to 3.
-        run_seed: the run's seed, in [0, 2^64).
-        precise: on a GPU, normals within 2 ulp of the contract instead of the faster approximation.
-        implementation: the result of ``operation.choose``; None chooses now.
+        saved: like ``state``; replaced by the state before the step if the row says so.
+        history: (H, B, ...) float32, ring buffer of derived outputs, H >= ``earlier``; the newest output is stored if
+            there is a network output.
+        network_output: float32, bfloat16 or float16, like ``state``, for ``pairs`` (B, C, ...).
+        sample_ids: (B,) int64; None adds no noise.
+        earlier: number of earlier derived outputs to read, 0 to 3.
+        pairs: whether the state is a pair of position and velocity.
+        run_seed: seed of the run, in [0, 2^64).
+        precise: on a GPU, keep normals within 2 ulp of the contract instead of using the faster approximation.
+        implementation: a result of ``operation.choose``, for ``pairs`` of ``pair_operation.choose``; None uses the
+            default backend.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
+        TypeError, ValueError: an argument is not as described.
     """
-    _require(state, table, WIDTH, saved, history, sample_ids, earlier, row, counter, run_seed)
-    if network_output is not None:
-        _require_output(network_output, "state", state)
-    (implementation or torch.ops.scoresde_fast.affine_step.default)(
-        state, saved, history, network_output, sample_ids, table.coefficients, table.control, counter, row, earlier,
-        checks.signed64(run_seed), precise,
-    )  # fmt: skip
-
-
-def affine_step_pair(
-    state: Tensor,
-    table: DeviceTable,
-    row: int = 0,
-    *,
-    counter: Tensor | None = None,
-    saved: Tensor | None = None,
-    history: Tensor | None = None,
-    network_output: Tensor | None = None,
-    sample_ids: Tensor | None = None,
-    earlier: int = 0,
-    run_seed: int = 0,
-    precise: bool = False,
-    implementation: Callable[..., None] | None = None,
-) -> None:
-    """Take one step of pairs, in place.  A register that is None is not read, whatever its coefficients.
-
-    Args:
-        state: (B, 2C, ...) float32, contiguous; x in the first C channels, v in the others; becomes the next state.
-        table: its ``coefficients`` are (rows, 31).
-        network_output: (B, C, ...) float32, bfloat16 or float16.
-        row, counter, saved, history, sample_ids, earlier, run_seed, precise: as in `affine_step`; the elements of the
-            noise are numbered over the whole pair.
-        implementation: the result of ``pair_operation.choose``; None chooses now.
-
-    Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
-    """
-    if state.ndim < 2 or state.shape[1] % 2:
+    if pairs and (state.ndim < 2 or state.shape[1] % 2):
         raise ValueError(
             f"state has shape {tuple(state.shape)}; a pair is (B, 2C, ...), with x and v of C channels each"
         )
-    _require(state, table, PAIR_WIDTH, saved, history, sample_ids, earlier, row, counter, run_seed)
+    checks.require_contiguous("state", state, [torch.float32, torch.float64])
+    checks.require_step(table, PAIR_WIDTH if pairs else WIDTH, row, counter, run_seed, "state", state)
+    if saved is not None:
+        checks.require_like("saved", saved, [state.dtype], "state", state)
+    _require_history(history, earlier, state)
+    if sample_ids is not None:
+        checks.require_sample_ids(sample_ids, "state", state)
     if network_output is not None:
-        _require_output(network_output, "half of state", state.chunk(2, dim=1)[0])
-    (implementation or torch.ops.scoresde_fast.affine_step_pair.default)(
+        dtypes = (*checks.NETWORK_DTYPES, state.dtype)
+        name, like = ("half of state", state.chunk(2, dim=1)[0]) if pairs else ("state", state)
+        checks.require_like("network_output", network_output, dtypes, name, like)
+    default = torch.ops.scoresde_fast.affine_step_pair if pairs else torch.ops.scoresde_fast.affine_step
+    (implementation or default.default)(
         state, saved, history, network_output, sample_ids, table.coefficients, table.control, counter, row, earlier,
         checks.signed64(run_seed), precise,
     )  # fmt: skip
 
 
-def _require(
-    state: Tensor,
-    table: DeviceTable,
-    width: int,
-    saved: Tensor | None,
-    history: Tensor | None,
-    sample_ids: Tensor | None,
-    earlier: int,
-    row: int,
-    counter: Tensor | None,
-    run_seed: int,
-) -> None:
-    checks.require_dtype("state", state, [torch.float32, torch.float64])
-    checks.require_contiguous("state", state)
-    checks.require_table(table, width, "state", state)
-    if saved is not None:
-        checks.require_dtype("saved", saved, [state.dtype])
-        checks.require_like("saved", saved, "state", state)
-        checks.require_contiguous("saved", saved)
+def _require_history(history: Tensor | None, earlier: int, state: Tensor) -> None:
     if not 0 <= earlier <= 3:
         raise ValueError(f"earlier is {earlier}; a step reads 0 to 3 earlier outputs")
     if history is not None:
-        checks.require_dtype("history", history, [state.dtype])
-        checks.require_contiguous("history", history)
+        checks.require_contiguous("history", history, [state.dtype])
         checks.require_device("history", history, "state", state)
         if history.shape[1:] != state.shape or len(history) < max(earlier, 1):
             raise ValueError(
-                f"history has shape {tuple(history.shape)}; it must be (H, *state's shape) with H >= {max(earlier, 1)} "
-                f"and state is {tuple(state.shape)}"
+                f"history has shape {tuple(history.shape)}; for state of shape {tuple(state.shape)} it must be "
+                f"(H, *state.shape) with H >= {max(earlier, 1)}"
             )
     elif earlier:
         raise ValueError(f"earlier is {earlier}, but there is no history to read from")
-    if sample_ids is not None:
-        checks.require_sample_ids(sample_ids, "state", state)
-    checks.require_unsigned("run seed", run_seed, 64)
-    checks.require_row(len(table.coefficients), counter, row)
-
-
-def _require_output(network_output: Tensor, other_name: str, other: Tensor) -> None:
-    checks.require_dtype("network_output", network_output, (*checks.NETWORK_DTYPES, other.dtype))
-    checks.require_like("network_output", network_output, other_name, other)
-    checks.require_contiguous("network_output", network_output)
 
 
 def row_noise(state: Tensor, sample_ids: Tensor, run_seed: int, control: Tensor) -> Tensor:
-    """Return the normal field of a row, in the shape and dtype of the state."""
+    """Return the noise of a row, in the shape and dtype of the state."""
     draw = int(control[CONTROL.draw]) & WORD
-    field = standard_normals(sample_ids, run_seed, draw, state[0].numel() if len(state) else 0)
-    return field.view(state.shape).to(state.dtype)
+    noise = standard_normals(sample_ids, run_seed, draw, state[0].numel() if len(state) else 0)
+    return noise.view(state.shape).to(state.dtype)
 
 
 def _reference(

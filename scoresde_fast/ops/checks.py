@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of arguments that the operations share: one sentence with the value and what is allowed, before any launch."""
+"""Argument checks shared by the operations; they run before any launch."""
 
 from __future__ import annotations
 
@@ -23,20 +23,14 @@ def require_dtype(name: str, tensor: Tensor, allowed: Sequence[torch.dtype]) -> 
 
 
 def require_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Raise ValueError unless both are on the same device."""
+    """Raise ValueError unless both tensors are on the same device."""
     if tensor.device != other.device:
         raise ValueError(f"{name} is on {tensor.device}, {other_name} on {other.device}: move one of them")
 
 
-def require_like(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Raise ValueError unless both have the same shape and device."""
-    if tensor.shape != other.shape:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must have {other_name}'s, {tuple(other.shape)}")
-    require_device(name, tensor, other_name, other)
-
-
-def require_contiguous(name: str, tensor: Tensor) -> None:
-    """Raise ValueError unless the memory is contiguous NCHW."""
+def require_contiguous(name: str, tensor: Tensor, dtypes: Sequence[torch.dtype]) -> None:
+    """Raise unless the tensor is contiguous (NCHW) and has one of ``dtypes``."""
+    require_dtype(name, tensor, dtypes)
     if not tensor.is_contiguous():
         raise ValueError(
             f"{name} has strides {tuple(tensor.stride())} for shape {tuple(tensor.shape)}; it must be contiguous "
@@ -44,8 +38,17 @@ def require_contiguous(name: str, tensor: Tensor) -> None:
         )
 
 
+def require_like(name: str, tensor: Tensor, dtypes: Sequence[torch.dtype], other_name: str, other: Tensor) -> None:
+    """Raise unless the tensor is contiguous, has one of ``dtypes``, and the shape and device of ``other``."""
+    require_dtype(name, tensor, dtypes)
+    if tensor.shape != other.shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must have {other_name}'s, {tuple(other.shape)}")
+    require_device(name, tensor, other_name, other)
+    require_contiguous(name, tensor, dtypes)
+
+
 def require_format(name: str, image: Tensor, *formats: torch.memory_format) -> None:
-    """Raise ValueError unless the memory format is one of ``formats``."""
+    """Raise ValueError unless the image has one of the memory formats."""
     if not any(image.is_contiguous(memory_format=memory_format) for memory_format in formats):
         names = " or ".join("contiguous" if f is torch.contiguous_format else "channels_last" for f in formats)
         raise ValueError(
@@ -55,7 +58,7 @@ def require_format(name: str, image: Tensor, *formats: torch.memory_format) -> N
 
 
 def require_image(name: str, image: Tensor, dtypes: Sequence[torch.dtype] = FLOAT_DTYPES) -> None:
-    """Raise unless it is (B, C, H, W) of one of ``dtypes``, contiguous or channels_last."""
+    """Raise unless the image is (B, C, H, W), contiguous or channels_last, and has one of ``dtypes``."""
     require_dtype(name, image, dtypes)
     if image.ndim != 4:
         raise ValueError(f"{name} has shape {tuple(image.shape)}; it must be (B, C, H, W)")
@@ -63,7 +66,7 @@ def require_image(name: str, image: Tensor, dtypes: Sequence[torch.dtype] = FLOA
 
 
 def require_residual(residual: Tensor, x: Tensor, shape: tuple[int, ...], memory_format: torch.memory_format) -> None:
-    """Raise unless a residual has the result's ``shape`` and x's dtype, device and ``memory_format``."""
+    """Raise unless the residual has the result's ``shape`` and ``memory_format``, and the dtype and device of x."""
     require_dtype("residual", residual, [x.dtype])
     if residual.shape != shape:
         raise ValueError(f"residual has shape {tuple(residual.shape)}; it must have the result's, {shape}")
@@ -72,27 +75,35 @@ def require_residual(residual: Tensor, x: Tensor, shape: tuple[int, ...], memory
 
 
 def require_parameter(
-    name: str, tensor: Tensor, dtypes: Sequence[torch.dtype], shapes: Sequence[tuple[int, ...]], of: str, other: Tensor
+    name: str,
+    tensor: Tensor,
+    dtypes: Sequence[torch.dtype],
+    shapes: Sequence[tuple[int, ...]],
+    other_name: str,
+    other: Tensor,
 ) -> None:
-    """Raise unless a contiguous parameter has one of the ``dtypes`` and ``shapes`` that ``other`` requires."""
-    require_dtype(name, tensor, dtypes)
+    """Raise unless the parameter is contiguous, has one of ``dtypes`` and ``shapes``, and the device of ``other``.
+
+    The message explains the allowed shapes by the shape of ``other``.
+    """
+    require_contiguous(name, tensor, dtypes)
     if not any(tensor.shape == shape for shape in shapes):
         allowed = " or ".join(str(shape) for shape in shapes)
         raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)}; for {of} of shape {tuple(other.shape)} it must be {allowed}"
+            f"{name} has shape {tuple(tensor.shape)}; for {other_name} of shape {tuple(other.shape)} it must be "
+            f"{allowed}"
         )
-    require_device(name, tensor, of, other)
-    require_contiguous(name, tensor)
+    require_device(name, tensor, other_name, other)
 
 
 def require_groups(groups: int, x: Tensor) -> None:
-    """Raise ValueError unless the channels of x split into ``groups`` groups."""
+    """Raise ValueError unless ``groups`` divides the channels of x."""
     if groups < 1 or x.shape[1] % groups:
         raise ValueError(f"groups is {groups}; it must be a positive divisor of the {x.shape[1]} channels of x")
 
 
 def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ValueError, with the nearest choice, unless ``value`` is one of ``choices``."""
+    """Raise ValueError, with the closest choice, unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(unknown_message(name, value, choices))
 
@@ -104,24 +115,33 @@ def require_unsigned(name: str, value: int, bits: int) -> None:
 
 
 def require_sample_ids(sample_ids: Tensor, batch_name: str, batch: Tensor) -> None:
-    """Raise unless there is one int64 id for each sample of ``batch``, on its device."""
-    require_dtype("sample_ids", sample_ids, [torch.int64])
+    """Raise unless ``sample_ids`` has one int64 id for each sample of ``batch``, on its device."""
+    require_contiguous("sample_ids", sample_ids, [torch.int64])
     if sample_ids.shape != (len(batch),):
-        raise ValueError(f"sample_ids have shape {tuple(sample_ids.shape)}; one id a sample is ({len(batch)},)")
-    require_contiguous("sample_ids", sample_ids)
+        raise ValueError(f"sample_ids has shape {tuple(sample_ids.shape)}; it must be ({len(batch)},), one per sample")
     require_device("sample_ids", sample_ids, batch_name, batch)
 
 
-def require_table(table: DeviceTable, width: int, other_name: str, other: Tensor) -> None:
-    """Raise ValueError unless the coefficients are (rows, width) on the device of ``other``."""
+def require_step(
+    table: DeviceTable, width: int, row: int, counter: Tensor | None, run_seed: int, other_name: str, other: Tensor
+) -> None:
+    """Raise ValueError unless the table is (rows, width) and on the device of ``other``, and has the row of the step.
+
+    The run seed is checked too.
+    """
     require_device("the step table", table.coefficients, other_name, other)
     shape = tuple(table.coefficients.shape)
     if len(shape) != 2 or shape[1] != width:
         raise ValueError(f"coefficients have shape {shape}; for this step they must be (rows, {width})")
+    require_unsigned("run seed", run_seed, 64)
+    require_row(shape[0], counter, row)
 
 
 def require_row(rows: int, counter: Tensor | None, offset: int) -> None:
-    """Raise ValueError unless the row is in the table.  A counter on a GPU is not read: the kernels clamp it."""
+    """Raise ValueError unless the row is in the table.
+
+    A counter on a GPU is not read, because that would synchronise; the kernels clamp it.
+    """
     on_host = counter is not None and counter.device.type == "cpu" and not torch.compiler.is_compiling()
     row = offset + (int(counter[0]) if counter is not None and on_host else 0)
     if not 0 <= row < rows:
@@ -129,5 +149,5 @@ def require_row(rows: int, counter: Tensor | None, offset: int) -> None:
 
 
 def signed64(value: int) -> int:
-    """Return the two's complement of an unsigned 64-bit integer: operator schemas have signed integers only."""
+    """Return the two's complement of an unsigned 64-bit integer, because operator schemas only have signed integers."""
     return value - 2**64 if value >= 2**63 else value

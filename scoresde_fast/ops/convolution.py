@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``convolution``: a convolution that keeps the size, its bias and a scaled residual, as one operation.
+"""``convolution``: a same-size convolution with its bias and a scaled residual, in one operation.
 
-y = conv(x, weight) + bias + scale * residual.  For a residual block that keeps the variance, (h + x) / sqrt(2),
-1 / sqrt(2) is folded into weight and bias beforehand and is ``scale``.
+y = conv(x, weight) + bias + scale * residual.  For a variance-preserving residual block, (h + x) / sqrt(2), the factor
+1 / sqrt(2) is folded into weight and bias and passed as ``scale``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from scoresde_fast.ops import checks
 from scoresde_fast.ops.derivatives import needs_derivatives
 from scoresde_fast.ops.registration import define
 
-#: (pixels of an image, input channels, output channels, side of the kernel) for which the fused kernel takes 16-bit
-#: inputs by default, besides every 1x1 convolution with a residual; cuDNN computes every other shape.  The part
-#: "convolutions" of the GPU benchmarks prints the entries.
 FASTER_FUSED: frozenset[tuple[int, int, int, int]] = frozenset()
+"""(pixels, input channels, output channels, kernel size) for which 16-bit inputs use the fused kernel by default.
+
+1x1 convolutions with a residual always use it; all other shapes use cuDNN.  The part "convolutions" of the GPU
+benchmarks prints the entries.
+"""
 
 
 def convolution(
@@ -32,25 +34,22 @@ def convolution(
     scale: float = 1.0,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Return conv(x, weight) + bias + scale * residual, with stride 1 and zero padding.
+    """Return conv(x, weight) + bias + scale * residual with stride 1 and zero padding, in dtype and format of ``x``.
 
-    Gradients and forward-mode tangents flow through the plain PyTorch form.
+    Calls that need gradients or tangents run the PyTorch reference.
 
     Args:
-        x: (B, C, H, W), contiguous or channels_last; float32, bfloat16 or float16 (float64: the reference only).
+        x: (B, C, H, W), contiguous or channels_last; float32, bfloat16, float16 or (reference only) float64.
         weight: (K, C, 3, 3) or (K, C, 1, 1), contiguous or channels_last, in the dtype of ``x``.
-        bias: (K,), of any floating dtype.
+        bias: (K,), any floating dtype.
         residual: (B, K, H, W), in the dtype and memory format of ``x``.
-        scale: the factor of the residual.
-        implementation: the result of ``operation.choose``; None takes the faster form for the shape.  Triton's wants
-            every image and the weight in channels_last; its float32 products are exact to rounding unless
-            ``torch.backends.cuda.matmul.allow_tf32``.
-
-    Returns:
-        (B, K, H, W), in the dtype and memory format of ``x``.
+        scale: factor of the residual.
+        implementation: a result of ``operation.choose``; None selects the faster one for the shape.  The Triton kernel
+            requires channels_last images and weight; it computes float32 products in full precision unless
+            ``torch.backends.cuda.matmul.allow_tf32`` is set.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride or device is not as above.
+        TypeError, ValueError: an argument is not as described.
     """
     _require(x, weight, bias, residual)
     fuse = implementation is not None or _fused_by_default(x, weight, residual)
@@ -62,7 +61,7 @@ def convolution(
 
 
 def _fused_by_default(x: Tensor, weight: Tensor, residual: Tensor | None) -> bool:
-    # A 1x1 convolution is bound by memory, and a separate addition would read its result and write the sum once more.
+    # A 1x1 convolution is memory-bound; a separate addition would read its result and write the sum once more.
     adds_to_pixels = weight.shape[2] == 1 and residual is not None
     shape = (x.shape[2] * x.shape[3], x.shape[1], weight.shape[0], weight.shape[2])
     last = all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
@@ -87,7 +86,7 @@ def _require(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | 
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
-    """channels_last wherever the strides allow it: with one channel or one pixel both formats are the same memory."""
+    """Return channels_last if the strides allow it; with one channel or one pixel both formats are the same memory."""
     last = x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
 

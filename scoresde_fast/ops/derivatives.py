@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Derivatives of operations: whether a call must be recorded, how, and the rules of operations linear in an image."""
+"""Recording of operations for autograd, and the derivatives of operations that are linear in an image."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction, once_differentiable
 
 Apply = Callable[[Tensor, Tensor | None, bool], Tensor]
-"""``apply(x, residual, biased)``: the operation with its bias, or without."""
+"""``apply(x, residual, biased)``: the operation, with its bias if ``biased``."""
 Transpose = Callable[[Tensor], Tensor]
-"""From the gradient of the output to that of x."""
+"""Maps the gradient of the output to the gradient of x."""
 
 
 def needs_derivatives(*tensors: Tensor | None) -> bool:
-    """Whether a gradient or a tangent of an operation on these tensors may be wanted."""
+    """Return whether an operation on these tensors may need a gradient or a tangent."""
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor is not None and tensor.requires_grad:
@@ -29,23 +29,23 @@ def needs_derivatives(*tensors: Tensor | None) -> bool:
 
 
 def may_have_tangents() -> bool:
-    """Whether a level of dual numbers is open: a look that costs nothing."""
+    """Return whether a level of dual numbers is open; the test costs nothing."""
     return forward_ad._current_level >= 0
 
 
 def goes_through_dispatcher() -> bool:
-    """Whether a compiler or a transform of torch.func is active.
+    """Return whether a compiler or a torch.func transform is active.
 
-    Otherwise a call can be recorded without the dispatcher, whose layers of Python take longer than a small image.
+    Otherwise a call can bypass the dispatcher, whose Python layers take longer than a small image.
     """
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def below_autograd(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the operation below the dispatcher's autograd key, for the forward of an autograd function."""
+    """Return the operation below the dispatcher's autograd key, for use in the forward of an autograd function."""
 
     def call(*arguments: Any) -> Any:
-        # An autograd function switches both modes off; the levels of torch.func below this one need them.
+        # An autograd function disables both modes; the levels of torch.func below this one need them.
         with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
             return operation(*arguments)
 
@@ -53,20 +53,19 @@ def below_autograd(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def version(tensor: Tensor) -> int:
-    """Return the number of in-place writes to a tensor; -1 for an inference tensor, which does not count them."""
+    """Return PyTorch's count of in-place writes to a tensor, or -1 for an inference tensor, which has no count."""
     return -1 if tensor.is_inference() else tensor._version
 
 
 class SingleLevelFunction(_SingleLevelFunction):
-    """An autograd function for the dispatcher's autograd key, where one level of torch.func has been entered already.
+    """An autograd function for the dispatcher's autograd key, below which the level of torch.func is already entered.
 
-    ``torch.autograd.Function`` would enter it again, in Python code that takes longer than the operation on
-    a small image.
+    ``torch.autograd.Function`` would enter it again, in Python code that is slower than the operation on a small image.
     """
 
     @classmethod
     def record(cls, *arguments: Any) -> Any:
-        """Return ``forward`` of the arguments, recorded for its derivatives."""
+        """Return ``forward(*arguments)``, recorded for derivatives."""
         with enable_single_level_autograd_function():
             return cls.apply(*arguments)  # type: ignore[attr-defined]
 
@@ -74,15 +73,16 @@ class SingleLevelFunction(_SingleLevelFunction):
 def with_derivatives(
     apply: Apply, transpose: Transpose, x: Tensor, residual: Tensor | None, scale: float = 1.0
 ) -> Tensor:
-    """Return ``apply(x, residual, True)`` with its gradients, and its tangent: ``apply`` of the tangents, unbiased.
+    """Return ``apply(x, residual, True)``, recorded for gradients and tangents.
 
-    The operation is linear in image and residual together, up to a bias; no image is kept for the derivatives.
+    Except for its bias, the operation is linear in image and residual together, so no image is saved.  The tangent is
+    ``apply`` of the tangents without bias.
 
     Args:
-        apply: of images and, scaled, a residual.
-        transpose: of a gradient, which has the memory format of ``x``.
+        apply: the operation.
+        transpose: its transpose; gets a gradient in the memory format of ``x``.
         x, residual: (B, C, H, W), (B, K, H', W') or None.
-        scale: the factor that ``apply`` gives the residual.
+        scale: the factor of the residual in ``apply``.
     """
     return cast(Tensor, _Linear.record(x, residual, apply, transpose, scale))
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fir_resample``: resampling by two with a separable FIR filter, the anti-aliased resampling of NCSN++.
 
-Song et al. 2021, appendix H.  ``fir_up`` inserts zeros and filters, ``fir_down`` filters and drops; both keep the image
-centred.  With h the normalised taps and o the offset, along each axis:
+Song et al. 2021, appendix H.  ``fir_up`` inserts zeros and filters; ``fir_down`` filters and subsamples.  Both keep the
+image centred.  With the normalised taps h and the offset o, along each axis:
 
     up:    y[n] = sum_i x[i] h[n + o - 2 i]        down:    y[m] = sum_j x[j] h[2 m + o - j]
 
-Each is the adjoint of the other with the taps reversed and the offset K - 1 - o, so one operation is its own gradient,
-its own double gradient and, being linear, its own tangent.
+Each direction is the adjoint of the other with reversed taps and offset K - 1 - o, so the same operation computes
+gradients of any order; because it is linear, it also computes tangents.
 """
 
 from __future__ import annotations
@@ -31,36 +31,33 @@ DIRECTIONS = get_args(Direction)
 
 
 def fir_up(x: Tensor, taps: Sequence[float]) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2H, 2W) by zero insertion and the filter ``taps`` with gain 4, which keeps means."""
+    """Upsample (B, C, H, W) to (B, C, 2H, 2W): insert zeros, then filter by ``taps`` with gain 4 to keep the mean."""
     return fir_resample(x, taps, "up")
 
 
 def fir_down(x: Tensor, taps: Sequence[float]) -> Tensor:
-    """(B, C, H, W) -> (B, C, H/2, W/2) by the filter ``taps`` with gain 1 and every second pixel."""
+    """Downsample (B, C, H, W) to (B, C, H/2, W/2): every second pixel after the filter ``taps`` with gain 1."""
     return fir_resample(x, taps, "down")
 
 
 def fir_resample(
     x: Tensor, taps: Sequence[float], direction: Direction, *, offset: int | None = None, gain: float | None = None
 ) -> Tensor:
-    """Resample by two along height and width.
+    """Resample by two along height and width, to (B, C, 2H, 2W) or (B, C, H/2, W/2), in dtype and format of ``x``.
 
     Args:
         x: (B, C, H, W), float32, bfloat16, float16 or float64, contiguous or channels_last; "down" requires even H and
-            W.  Sums are float32, of float64 float64.
-        taps: the filter of each axis, 2 to 12 numbers, normalised to the sum 1.
+            W.  Sums are computed in float32, or in float64 for float64.
+        taps: filter of each axis, 2 to 12 numbers; they are normalised to the sum 1.
         direction: "up" or "down".
-        offset: o of the module's formula, in [0, K); None keeps the image centred.
-        gain: of both axes together; None keeps the mean: 4 up, 1 down.
-
-    Returns:
-        (B, C, 2H, 2W) or (B, C, H/2, W/2), in the dtype and memory format of ``x``.
+        offset: o in the module's formula, in [0, K); None keeps the image centred.
+        gain: total gain of both axes; None keeps the mean (4 for "up", 1 for "down").
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride, direction, offset or filter is not as above.
+        TypeError, ValueError: an argument is not as described.
     """
     compiling = torch.compiler.is_compiling()
-    settings = (_settings if compiling else _known_settings)(tuple(taps), direction, offset, gain)
+    settings = (_settings if compiling else _cached_settings)(tuple(taps), direction, offset, gain)
     if not compiling and not needs_derivatives(x):
         backend = operation.default(x.device)
         if not backend.checks:
@@ -82,8 +79,8 @@ def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
 
 
 def fir_filter(x: Tensor, kernel: Tensor, *, pad: int) -> Tensor:
-    """Convolve with a `fir_kernel`, after padding each axis with ``pad`` zeros in total (the odd one in front)."""
-    # A CPU takes ten times as long over 16 bits.
+    """Convolve with a `fir_kernel`, after padding each axis with ``pad`` zeros in total (if odd, one more in front)."""
+    # On a CPU the convolution is ten times slower in 16 bits.
     wide = x.float() if x.device.type == "cpu" and x.dtype.itemsize == 2 else x
     if pad % 2:
         wide = F.pad(wide, (1, 0, 1, 0))
@@ -91,31 +88,31 @@ def fir_filter(x: Tensor, kernel: Tensor, *, pad: int) -> Tensor:
 
 
 def centred_offset(taps: int, direction: str) -> int:
-    """Return the offset o with which a filter of ``taps`` taps keeps the image centred."""
+    """Return the offset o with which a filter with this number of taps keeps the image centred."""
     return taps - 2 - (taps - 1) // 2 if direction == "up" else taps // 2
 
 
 def _settings(
     taps: tuple[float, ...], direction: Direction, offset: int | None, gain: float | None
 ) -> tuple[list[float], Direction, int, float]:
-    """The operation's arguments after x."""
+    """Return the operation's arguments after x, validated."""
     checks.require_choice("direction", direction, DIRECTIONS)
     count = len(taps)
     if not 2 <= count <= 12:
-        raise ValueError(f"taps {taps} are {count}; a filter has 2 to 12")
+        raise ValueError(f"taps {taps} has {count} values; a filter has 2 to 12")
     total = math.fsum(taps)
     if total == 0 or not math.isfinite(total):
         raise ValueError(f"taps {taps} sum to {total:g} and cannot be normalised: choose others")
     if offset is None:
         offset = centred_offset(count, direction)
     if not 0 <= offset < count:
-        raise ValueError(f"offset {offset} is outside the filter; with {count} taps it is 0 to {count - 1}")
+        raise ValueError(f"offset {offset} is outside the filter; with {count} taps it must be 0 to {count - 1}")
     gain = (4.0 if direction == "up" else 1.0) if gain is None else gain
     return [float(tap) for tap in taps], direction, offset, gain
 
 
-# Checking takes longer than filtering a small image; a compiler can trace the function, but not its cache.
-_known_settings = functools.lru_cache(_settings)
+# The checks take longer than filtering a small image.  A compiler can trace the function, but not its cache.
+_cached_settings = functools.lru_cache(_settings)
 
 
 def _require_image(x: Tensor, direction: Direction) -> None:
@@ -128,17 +125,17 @@ def _reference(x: Tensor, taps: Sequence[float], direction: Direction, offset: i
     if x.numel() == 0:
         return _fake(x, taps, direction, offset, gain)
     kernel, channels = _each_channel(fir_kernel(taps, gain), x), x.shape[1]
-    # The convolution crops or pads both sides equally; the difference is cropped or padded separately.
+    # The convolution crops or pads both sides equally; F.pad does the difference.
     if direction == "up":
         front, back = offset, len(taps) - 2 - offset
-        both = max(0, min(front, back))
-        y = F.conv_transpose2d(x, kernel, stride=2, padding=both, groups=channels)
-        y = y if front == back else F.pad(y, (both - front, both - back) * 2)
+        common = max(0, min(front, back))
+        y = F.conv_transpose2d(x, kernel, stride=2, padding=common, groups=channels)
+        y = y if front == back else F.pad(y, (common - front, common - back) * 2)
     else:
         front, back = len(taps) - 1 - offset, offset - 1
-        both = max(0, min(front, back))
-        padded = x if front == back else F.pad(x, (front - both, back - both) * 2)
-        y = F.conv2d(padded, kernel.flip(2, 3), stride=2, padding=both, groups=channels)
+        common = max(0, min(front, back))
+        padded = x if front == back else F.pad(x, (front - common, back - common) * 2)
+        y = F.conv2d(padded, kernel.flip(2, 3), stride=2, padding=common, groups=channels)
     return y.contiguous(memory_format=_memory_format(x))
 
 
@@ -156,7 +153,7 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 
 def _channels_last(x: Tensor) -> bool:
-    """Whether the result is channels_last; of memory that is both formats, one pixel or channel, by the last stride."""
+    """Return whether the result is channels_last; the last stride decides if the memory has both formats."""
     return x.stride(3) != 1 and x.permute(0, 2, 3, 1).is_contiguous()
 
 
@@ -183,14 +180,14 @@ class _Resample(SingleLevelFunction):
 
 
 def _dense(x: Tensor) -> Tensor:
-    """``x`` itself where it is contiguous or channels_last; gradients and tangents may come expanded or sliced."""
+    """Return ``x`` contiguous or channels_last; gradients and tangents may be expanded or sliced."""
     return x if _channels_last(x) else x.contiguous()
 
 
 def _over_batches(
     info: Any, in_dims: tuple[int | None, ...], x: Tensor, taps: list[float], direction: str, offset: int, gain: float
 ) -> tuple[Tensor, int]:
-    """The rule of ``torch.func.vmap``: one more batch dimension."""
+    """Resample with one more batch dimension, the rule of ``torch.func.vmap``."""
     moved = x.movedim(in_dims[0] or 0, 0)
     merged = _dense(moved.flatten(0, 1))
     y = torch.ops.scoresde_fast.fir_resample.default(merged, taps, direction, offset, gain)

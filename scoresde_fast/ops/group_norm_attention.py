@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``group_norm_attention``: GroupNorm, single-head self-attention over pixels and the residual join, as one operation.
+"""``group_norm_attention``: GroupNorm, single-head self-attention over pixels and the residual sum, as one operation.
 
 The four projections of the block (q = n Wq + bq, k = n Wk + bk, v = n Wv + bv, out = o Wo + bo, matrices (in, out)) are
-merged into two.  With n_i the normalised pixels, the logits are q_i . k_j / sqrt(C) = (n_i S + u) . n_j plus terms of i
-alone, where S = Wq Wk^T / sqrt(C) and u = Wk bq / sqrt(C); the softmax over j drops those terms, and bk with them.  Its
-weights p_ij add up to one, so that sum_j p_ij v_j Wo + bo = (sum_j p_ij n_j) V + b, where V = Wv Wo and b = bv Wo + bo.
-Queries are n S + u; keys and values are n itself.
+merged into two.  With the normalised pixels n_i, the logits are q_i . k_j / sqrt(C) = (n_i S + u) . n_j + c_i, where
+S = Wq Wk^T / sqrt(C) and u = Wk bq / sqrt(C).  The softmax over j cancels c_i, and with it bk.  Its weights p_ij sum to
+one, so sum_j p_ij v_j Wo + bo = (sum_j p_ij n_j) V + b, where V = Wv Wo and b = bv Wo + bo.  Queries are n S + u; keys
+and values are n.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from scoresde_fast.ops.derivatives import needs_derivatives
 from scoresde_fast.ops.group_norm_silu import group_norm_silu
 from scoresde_fast.ops.registration import define
 
-#: (pixels, channels) for which the fused kernels take 16-bit inputs by default; every other shape takes the plain form.
-#: Chosen by operation counts until both forms are measured in benchmarks/results/DEVICE-DATE.json.
 FASTER_FUSED = frozenset({(256, 256), (64, 256), (16, 256)})
+"""(pixels, channels) for which 16-bit inputs use the fused kernels by default; other shapes use the reference.
+
+Estimated from operation counts, until benchmarks/results/DEVICE-DATE.json has measurements of both.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class MergedAttention:
     """The projections of an attention block, merged.
 
     Attributes:
-        score: S, (C, C), in the network's dtype; 1 / sqrt(C) is folded in.
-        key_bias: u, (C,), float32; the share of the queries' bias in the logits of each key.
+        score: S, (C, C), in the network's dtype; includes 1 / sqrt(C).
+        key_bias: u, (C,), float32; the contribution of the query bias to the logits.
         value: V, (C, C), in the network's dtype.
         bias: b, (C,), float32.
     """
@@ -57,25 +59,21 @@ def group_norm_attention(
     scale: float = 1.0,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Return (x + attention(GroupNorm(x))) * scale.
+    """Return (x + attention(GroupNorm(x))) * scale, with the shape, dtype and strides of ``x``.
 
-    Gradients and forward-mode tangents flow through the plain PyTorch form.
+    Calls that need gradients or tangents run the PyTorch reference.
 
     Args:
-        x: (B, C, H, W), contiguous or channels_last; float32, bfloat16 or float16 (float64: the reference only).
-        norm_weight, norm_bias: (C,), of any floating dtype.
-        groups: of the norm; divides C.
-        eps: of the norm.
+        x: (B, C, H, W), contiguous or channels_last; float32, bfloat16, float16 or (reference only) float64.
+        norm_weight, norm_bias: (C,), any floating dtype.
+        groups: number of groups of the norm, a divisor of C.
+        eps: added to the variance in the norm.
         weights: from `merge_attention`, in the dtype of ``x``.
-        scale: 1 / sqrt(2) where the block keeps the variance, else 1.
-        implementation: the result of ``operation.choose``; None takes the faster form for the shape.
-
-    Returns:
-        Shape, dtype and strides of ``x``.
+        scale: 1 / sqrt(2) in a variance-preserving block, else 1.
+        implementation: a result of ``operation.choose``; None selects the faster one for the shape.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride, device or number of groups is not as above; a kernel asked for by
-            name does not have the shape.
+        TypeError, ValueError: an argument is not as described, or ``implementation`` does not support the shape.
     """
     _require(x, norm_weight, norm_bias, groups, weights)
     arguments = (x, norm_weight, norm_bias, weights.score, weights.key_bias, weights.value, weights.bias)
@@ -97,15 +95,15 @@ def merge_attention(
     out_bias: Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> MergedAttention:
-    """Merge the projections, in float64, and round once.
+    """Merge the projections in float64 and round once.
 
     Args:
         query_weight, key_weight, value_weight, out_weight: (C, C), (in, out).
         query_bias, value_bias, out_bias: (C,); the bias of the keys has no effect.
-        dtype: the network's dtype; the biases stay in float32, or float64 where this is.
+        dtype: the network's dtype; the biases stay in float32, or in float64 if ``dtype`` is float64.
     """
-    wide = (t.double() for t in (query_weight, query_bias, key_weight, value_weight, value_bias, out_weight, out_bias))
-    wq, bq, wk, wv, bv, wo, bo = wide
+    wq, wk, wv, wo = (weight.double() for weight in (query_weight, key_weight, value_weight, out_weight))
+    bq, bv, bo = (bias.double() for bias in (query_bias, value_bias, out_bias))
     root = math.sqrt(len(wq))
     bias_dtype = torch.promote_types(dtype, torch.float32)
     return MergedAttention(
@@ -149,12 +147,12 @@ def _reference(
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
     if not needs_derivatives(x):
         return F.group_norm(x, groups, weight, bias, eps)
-    # Torch's own forward-mode rule of group_norm neither compiles nor takes channels_last, and its gradient is slower.
+    # Torch's forward-mode rule of group_norm does not compile or support channels_last, and its gradient is slower.
     return group_norm_silu(x, weight, bias, groups, eps=eps, silu=False)[0]
 
 
 def _project(rows: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    # On a CPU without instructions for 16 bits, their products are five times slower with a transposed matrix.
+    # On a CPU without 16-bit instructions, a 16-bit product with a transposed matrix is five times slower.
     weight = matrix.mT.contiguous() if rows.device.type == "cpu" else matrix.mT
     return F.linear(rows, weight, bias.to(rows.dtype))
 
@@ -162,7 +160,7 @@ def _project(rows: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
 def _attend(queries: Tensor, keys: Tensor) -> Tensor:
     if forward_ad.unpack_dual(queries).tangent is None:
         return F.scaled_dot_product_attention(queries[:, None], keys[:, None], keys[:, None], scale=1.0)[:, 0]
-    # Torch's fused attention has no forward-mode rule, and its softmax a slow one; logits of 16 bits would not do.
+    # Torch's fused attention has no forward-mode rule, and that of its softmax is slow.  Logits need float32.
     wide = keys.to(torch.promote_types(keys.dtype, torch.float32))
     logits = queries.to(wide.dtype) @ wide.mT
     weights = (logits - logits.detach().amax(-1, keepdim=True)).exp()

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``group_norm_silu``: the work of an NCSN++ residual block between two convolutions, in one pass over memory.
+"""``group_norm_silu``: the operations of an NCSN++ residual block between two convolutions, in one pass over memory.
 
-``h = (x + shift + residual) * scale``, GroupNorm (Wu & He, 2018), SiLU and, where the block resamples, the FIR
-filter of `scoresde_fast.ops.fir_resample`.  ``shift`` is the time bias of a sample's channels; ``residual`` and
-``scale`` are the block's join, whose result the network needs too.
+``h = (x + shift + residual) * scale``, GroupNorm (Wu & He, 2018), SiLU and, if the block resamples, the FIR filter of
+`scoresde_fast.ops.fir_resample`.  ``shift`` is the time bias of a sample's channels.  ``residual`` and ``scale`` are
+those of the block's residual sum h, which is returned because the network needs it too.
 
-Derivatives: with n = (h - mean) r, z = weight n + bias, y = silu(z) and <.> the mean over a group, a tangent t of h
-gives ``silu'(z) weight r (t - <t> - n <n t>)``, and a gradient g of y, with d = g silu'(z), gives h the gradient
-``r (weight d - <weight d> - n <n weight d>)``.  ``source`` is the stored h where there was a residual (``joined``),
-else x, from which h = (x + shift) * scale is recomputed.
+Derivatives: let n = (h - mean) r, z = weight n + bias, y = silu(z) and <.> the mean over a group.  A tangent t of h
+gives the tangent ``silu'(z) weight r (t - <t> - n <n t>)`` of y.  A gradient g of y, with d = g silu'(z), gives the
+gradient ``r (weight d - <weight d> - n <n weight d>)`` of h.  With a residual (``joined``), ``source`` is the stored h;
+without, it is x, from which h = (x + shift) * scale is recomputed.
 """
 
 from __future__ import annotations
@@ -51,28 +51,30 @@ def group_norm_silu(
     taps: Sequence[float] = TAPS,
     implementation: Callable[..., Any] | None = None,
 ) -> Triple:
-    """Return SiLU of GroupNorm of (x + shift + residual) * scale, resampled by two; carries gradients and tangents.
+    """Return SiLU of GroupNorm of h = (x + shift + residual) * scale, resampled by two, with h and its statistics.
+
+    Gradients and tangents are supported, unless ``implementation`` is given.
 
     Args:
-        x: (B, C, H, W) float32, bfloat16 or float16, contiguous or channels_last; float64 runs in the reference.
+        x: (B, C, H, W) float32, bfloat16 or float16, contiguous or channels_last; float64 runs the reference.
         weight, bias: (C,) in any of these dtypes.
-        groups: the number of groups, a divisor of C.
+        groups: number of groups, a divisor of C.
         eps: added to the variance.
         shift: (B, C) or (C,), added to every pixel.
-        residual: like ``x``, dtype and memory format included.
-        scale: the factor of the sum.
-        silu: False leaves the activation out.
-        resample: "none", "up" or, of even H and W, "down".
-        taps: the FIR filter of "up" and "down", 2 to 12 numbers.
-        implementation: the result of ``operation.choose``, which carries no gradients; None chooses now.
+        residual: same shape, dtype and memory format as ``x``.
+        scale: factor of the sum.
+        silu: whether to apply the activation.
+        resample: "none", "up" or, for even H and W, "down".
+        taps: FIR filter of "up" and "down", 2 to 12 numbers.
+        implementation: a result of ``operation.choose``; None uses the default backend.
 
     Returns:
         y: (B, C, H', W') in the dtype and memory format of ``x``; H' is H, 2H or H/2.
-        h: the joined tensor, like ``x``, rounded to its dtype; the norm sees this; (0,) without ``residual``.
-        statistics: (B, groups, 2) float32, mean and reciprocal deviation of each group of h.
+        h: like ``x``, rounded to its dtype before normalisation; (0,) without ``residual``.
+        statistics: (B, groups, 2) float32, mean and reciprocal standard deviation of each group of h.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, ``groups``, ``resample`` or ``taps`` is not as above.
+        TypeError, ValueError: an argument is not as described.
     """
     taps = [] if resample == "none" else list(taps)
     arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
@@ -84,7 +86,7 @@ def group_norm_silu(
         recording = needs_derivatives(x, weight, bias, shift, residual)
         plain = resample == "none" and not recording
         if backend.checks and plain and _reaches_kernel(x, weight, bias, shift, residual):
-            # The kernel checks its arguments in a tenth of the time of `_require`, which has the better message.
+            # The kernel checks its arguments ten times faster than `_require`, whose message is better.
             try:
                 return implementation(*arguments)
             except RuntimeError:
@@ -99,7 +101,7 @@ def group_norm_silu(
 
 
 def _reaches_kernel(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, residual: Tensor | None) -> bool:
-    """Whether the C++ kernel gets the arguments: not with float64, nor where a tensor is on the device "meta"."""
+    """Return whether the C++ kernel runs on these arguments: they are CPU tensors and x is not float64."""
     vectors = weight.is_cpu and bias.is_cpu and (shift is None or shift.is_cpu)
     return vectors and (residual is None or residual.is_cpu) and x.dtype != torch.float64
 
@@ -126,7 +128,7 @@ def _require(
         checks.require_residual(residual, x, tuple(x.shape), memory_format(x))
     checks.require_choice("resample", resample, RESAMPLES)
     if resample != "none" and (not 2 <= len(taps) <= 12 or sum(taps) == 0):
-        raise ValueError(f"taps are {list(taps)}; a filter has 2 to 12 values and a sum other than 0")
+        raise ValueError(f"taps is {list(taps)}; a filter has 2 to 12 values and a sum other than 0")
     if resample == "down" and (height % 2 or width % 2):
         raise ValueError(f"x has shape {tuple(x.shape)}; only even heights and widths can be halved: pad or crop it")
 
@@ -150,7 +152,7 @@ def _reference(
     layout = memory_format(x)
     h = joined_input(x, shift, residual, scale)
     if residual is not None:
-        # The norm sees the stored h.
+        # Normalise the rounded h.
         joined = h.to(x.dtype).contiguous(memory_format=layout)
         h = joined.to(h.dtype)
     variance, mean = torch.var_mean(h.reshape(len(x), groups, -1), dim=-1, correction=0)
@@ -188,12 +190,12 @@ def _fake(
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """Return the format of the outputs: contiguous wherever the strides of ``x`` are."""
+    """Return the memory format of the outputs: contiguous if ``x`` is, else channels_last."""
     return torch.contiguous_format if x.is_contiguous() else torch.channels_last
 
 
 def joined_input(x: Tensor, shift: Tensor | None, residual: Tensor | None, scale: float) -> Tensor:
-    """Return (x + shift + residual) * scale in float32, or float64 where x is."""
+    """Return (x + shift + residual) * scale in float32, or in float64 if x is float64."""
     h = x.to(torch.promote_types(x.dtype, torch.float32))
     if shift is not None:
         h = h + shift.to(h.dtype)[..., None, None]
@@ -213,7 +215,7 @@ def _normalised(
     joined: bool,
     silu: bool,
 ) -> Triple:
-    """n (B, G, C/G, HW), the derivative of the activation in the same shape, and the deviations' reciprocals."""
+    """Return n (B, G, C/G, HW), the derivative of the activation in the same shape, and r."""
     h = joined_input(source, None, None, 1.0) if joined else joined_input(source, shift, None, scale)
     h = h.reshape(len(h), groups, h.shape[1] // groups, -1)
     mean, reciprocal = statistics.to(h.dtype)[:, :, None, None].unbind(-1)
@@ -298,7 +300,7 @@ def _tangent_fake(tangent: Tensor, source: Tensor, *_arguments: Any) -> Tensor:
 
 
 class _GroupNormSilu(SingleLevelFunction):
-    """The operation with its derivatives; the filter is linear, so its derivative is the filter or its adjoint."""
+    """The operation with its derivatives; the filter is linear, so its derivatives are the filter and its adjoint."""
 
     @staticmethod
     def forward(implementation: Callable[..., Any], *arguments: Any) -> Any:
@@ -343,12 +345,12 @@ class _GroupNormSilu(SingleLevelFunction):
         _, x, weight, bias, _, _, shift, residual, *_ = tangents
         if weight is not None or bias is not None:
             raise NotImplementedError(
-                "group_norm_silu has no tangent in weight or bias: make only x, shift or residual dual"
+                "group_norm_silu has no tangent in weight or bias: pass tangents of x, shift or residual only"
             )
         source, saved_shift, *parameters = ctx.saved_tensors
         layout = memory_format(source)
-        total = torch.zeros_like(source) if x is None else x
-        t = joined_input(total, shift, residual, ctx.scale).to(source.dtype).contiguous(memory_format=layout)
+        x = torch.zeros_like(source) if x is None else x
+        t = joined_input(x, shift, residual, ctx.scale).to(source.dtype).contiguous(memory_format=layout)
         y = torch.ops.scoresde_fast.group_norm_silu_tangent(
             t, source, saved_shift, *parameters, ctx.groups, ctx.scale, ctx.joined, ctx.silu
         )
@@ -358,7 +360,7 @@ class _GroupNormSilu(SingleLevelFunction):
 
 
 def _filter(x: Tensor, resample: str, taps: Sequence[float], *, adjoint: bool = False) -> Tensor:
-    """`fir_resample` with its defaults, or its adjoint, below autograd."""
+    """Apply `fir_resample` with its defaults, or its adjoint, below autograd."""
     offset, gain, direction = centred_offset(len(taps), resample), 4.0 if resample == "up" else 1.0, resample
     if adjoint:
         taps, offset, direction = taps[::-1], len(taps) - 1 - offset, "down" if resample == "up" else "up"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``hutchinson_dot``: the divergence of a drift, from one product of its Jacobian with a random probe.
+"""``hutchinson_dot``: an estimate of a drift's divergence from one Jacobian-vector product with a random probe.
 
-Hutchinson's estimate of the trace, E[eps . (J eps)] = tr J (Song et al. 2021, appendix D.2).
+Hutchinson's trace estimator, E[eps . (J eps)] = tr J (Song et al. 2021, appendix D.2).
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ def hutchinson_dot(
     precise: bool = False,
     implementation: Callable[..., None] | None = None,
 ) -> None:
-    """Add constant + factor (eps . tangent) to ``divergence``, in place; eps is recomputed, not read.
+    """Add constant + factor (eps . tangent) to ``divergence``, in place; eps is recomputed from its seeds.
 
-    With tangent = J eps for the network's Jacobian J, ``factor`` its coefficient in the drift and ``constant`` the
-    known divergence of the drift's linear part, each times the step's weight, this accumulates the integral of the
-    drift's divergence.
+    For tangent = J eps with the network's Jacobian J, let ``factor`` be the network's coefficient in the drift and
+    ``constant`` the divergence of the drift's linear part, both times the step's weight.  Then ``divergence``
+    accumulates the integral of the drift's divergence.
 
     Args:
         divergence: (B,) float64.
         tangent: (B, ...) float32, bfloat16 or float16, contiguous.
         sample_ids: (B,) int64.
-        coefficients: (rows, 2) float32, by `scoresde_fast.ops.step_table.DotColumns`.
+        coefficients: (rows, 2) float32, see `scoresde_fast.ops.step_table.DotColumns`.
         row, counter, run_seed, precise, implementation: as in `affine_step`.
-        draw: the number of the probe's field in the run.
-        probe: "rademacher" or "normal"; the field of the operation of that name.
+        draw: index of the probe's noise draw within the run.
+        probe: "rademacher" or "normal", the operation that generates eps.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, row, draw or seed is not as above.
+        TypeError, ValueError: an argument is not as described.
     """
-    checks.require_dtype("divergence", divergence, [torch.float64])
-    checks.require_contiguous("divergence", divergence)
-    checks.require_dtype("tangent", tangent, checks.FLOAT_DTYPES)
-    checks.require_contiguous("tangent", tangent)
+    checks.require_contiguous("divergence", divergence, [torch.float64])
+    checks.require_contiguous("tangent", tangent, checks.FLOAT_DTYPES)
     checks.require_device("tangent", tangent, "divergence", divergence)
     checks.require_sample_ids(sample_ids, "tangent", tangent)
     if divergence.shape != (len(tangent),):
-        raise ValueError(f"divergence has shape {tuple(divergence.shape)}; one number a sample is ({len(tangent)},)")
+        raise ValueError(
+            f"divergence has shape {tuple(divergence.shape)}; it must be ({len(tangent)},), one per sample"
+        )
     checks.require_device("coefficients", coefficients, "divergence", divergence)
     checks.require_dtype("coefficients", coefficients, [torch.float32])
     if coefficients.ndim != 2 or coefficients.shape[1] != DOT_WIDTH:
@@ -89,8 +89,8 @@ def _reference(
     index = 0 if counter is None else counter.long()
     row = coefficients[(torch.as_tensor(index + offset).clamp(max=len(coefficients) - 1)).reshape(())]
     wide = torch.promote_types(tangent.dtype, torch.float32)
-    field = (random_signs if signs else standard_normals)(sample_ids, run_seed, draw, tangent[0:1].numel())
-    dot = (field.to(wide) * tangent.flatten(1).to(wide)).sum(1)
+    eps = (random_signs if signs else standard_normals)(sample_ids, run_seed, draw, tangent[0:1].numel())
+    dot = (eps.to(wide) * tangent.flatten(1).to(wide)).sum(1)
     divergence += row[DOT.constant].double() + row[DOT.factor].double() * dot.double()
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``langevin``: a step of the Langevin corrector, whose size depends on the norms of the score and of the noise.
+"""``langevin``: a step of the Langevin corrector, with a step size from the norms of score and noise.
 
-Song et al. 2021, algorithms 4 and 5.  A GPU runs two halves, ``langevin_norms`` and ``langevin_step``, and generates
-the row's noise in both; a CPU, where generating noise costs more than storing it, generates it once.
+Song et al. 2021, algorithms 4 and 5.  A GPU runs ``langevin_norms`` and then ``langevin_step``, which both generate the
+row's noise.  A CPU generates it once, because there generating noise costs more than storing it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def langevin(
         state: (B, ...) float32, contiguous.
         network_output: like ``state``, float32, bfloat16 or float16; the score is ``derive_output`` times it.
         sample_ids: (B,) int64.
-        norm: "batch": |.| is the mean over the batch of the samples' norms, as published; "sample": each sample's own,
+        norm: "batch" averages the samples' norms over the batch, as published; "sample" uses the norms of each sample,
             so that a sample does not depend on its batch.
         table, row, counter, run_seed, precise, implementation: as in `affine_step`; the table's column ``langevin``
             holds the factor 2 alpha snr^2.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
+        TypeError, ValueError: an argument is not as described.
     """
     _require_state(state, network_output, norm)
     _require(network_output, sample_ids, table, row, counter, run_seed)
@@ -67,18 +67,9 @@ def langevin_norms(
     precise: bool = False,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Return each sample's sums of squares of the score and of the row's noise, which is not stored.
+    """Return |score|^2 and |noise|^2 of each sample, (B, 2) float32, bit-identical in every run; no noise is stored.
 
-    Args:
-        network_output: (B, ...) float32, bfloat16 or float16, contiguous.
-        sample_ids, table, row, counter, run_seed, precise: as in `langevin`.
-        implementation: the result of ``norms_operation.choose``; None chooses now.
-
-    Returns:
-        (B, 2) float32: [|score|^2, |noise|^2]; the same bits every time.
-
-    Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
+    The arguments and errors are those of `langevin`; ``implementation`` is a result of ``norms_operation.choose``.
     """
     _require(network_output, sample_ids, table, row, counter, run_seed)
     return (implementation or torch.ops.scoresde_fast.langevin_norms.default)(
@@ -100,24 +91,18 @@ def langevin_step(
     precise: bool = False,
     implementation: Callable[..., None] | None = None,
 ) -> None:
-    """Take the step of `langevin` with norms that are known.
+    """Take the step of `langevin`, given the ``norms`` (B, 2) of `langevin_norms` for the same row.
 
-    Args:
-        norms: (B, 2), the result of `langevin_norms` for the same row.
-        state, network_output, sample_ids, table, row, counter, norm, run_seed, precise: as in `langevin`.
-        implementation: the result of ``step_operation.choose``; None chooses now.
-
-    Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
+    The other arguments and the errors are those of `langevin`; ``implementation`` is a result of
+    ``step_operation.choose``.
     """
     _require_state(state, network_output, norm)
     _require(network_output, sample_ids, table, row, counter, run_seed)
-    checks.require_dtype("norms", norms, [torch.float32, torch.float64])
-    checks.require_contiguous("norms", norms)
+    checks.require_contiguous("norms", norms, [torch.float32, torch.float64])
     checks.require_device("norms", norms, "state", state)
     if norms.shape != (len(state), 2):
         raise ValueError(
-            f"norms have shape {tuple(norms.shape)}; langevin_norms gives ({len(state)}, 2) for this batch"
+            f"norms has shape {tuple(norms.shape)}; langevin_norms returns ({len(state)}, 2) for this batch"
         )
     (implementation or torch.ops.scoresde_fast.langevin_step.default)(
         state, network_output, norms, sample_ids, table.coefficients, table.control, counter, row, norm == "sample",
@@ -126,21 +111,17 @@ def langevin_step(
 
 
 def _require_state(state: Tensor, network_output: Tensor, norm: str) -> None:
-    checks.require_dtype("state", state, [torch.float32, torch.float64])
-    checks.require_contiguous("state", state)
-    checks.require_like("network_output", network_output, "state", state)
+    checks.require_contiguous("state", state, [torch.float32, torch.float64])
+    checks.require_like("network_output", network_output, checks.FLOAT_DTYPES, "state", state)
     checks.require_choice("norm", norm, get_args(LangevinNorm))
 
 
 def _require(
     network_output: Tensor, sample_ids: Tensor, table: DeviceTable, row: int, counter: Tensor | None, run_seed: int
 ) -> None:
-    checks.require_dtype("network_output", network_output, checks.FLOAT_DTYPES)
-    checks.require_contiguous("network_output", network_output)
+    checks.require_contiguous("network_output", network_output, checks.FLOAT_DTYPES)
     checks.require_sample_ids(sample_ids, "network_output", network_output)
-    checks.require_table(table, WIDTH, "network_output", network_output)
-    checks.require_unsigned("run seed", run_seed, 64)
-    checks.require_row(len(table.coefficients), counter, row)
+    checks.require_step(table, WIDTH, row, counter, run_seed, "network_output", network_output)
 
 
 def _norms_reference(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``normal``: a field of standard normals for each sample, by the noise contract of `scoresde_fast.rng`."""
+"""``normal``: standard normal noise for each sample, by the noise contract of `scoresde_fast.rng`."""
 
 from __future__ import annotations
 
@@ -24,34 +24,32 @@ def normal(
     precise: bool = False,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Return the normal field ``draw`` of each sample.
+    """Return standard normal noise for each sample, (B, *shape) float32 on the device of ``sample_ids``.
 
     Args:
         sample_ids: (B,) int64, each in [0, 2^63).
-        run_seed: the run's seed, in [0, 2^64).
-        draw: the field's number in the run, in [0, 2^32); the prior is draw 0.
-        shape: one sample's shape; the position in its contiguous memory is the element index of the contract.
-        precise: on a GPU, within 2 ulp of the contract instead of the faster approximation.
-        implementation: the result of ``operation.choose``; None chooses now.
-
-    Returns:
-        (B, *shape) float32 on the device of ``sample_ids``.
+        run_seed: seed of the run, in [0, 2^64).
+        draw: index of the noise draw within the run, in [0, 2^32); the prior is draw 0.
+        shape: shape of one sample; the noise contract numbers its elements in contiguous order.
+        precise: on a GPU, stay within 2 ulp of the contract instead of using the faster approximation.
+        implementation: a result of ``operation.choose``; None uses the default backend.
 
     Raises:
-        ValueError: the run seed or ``draw`` is out of range, or a sample has 2^34 elements or more.
+        TypeError: ``sample_ids`` is not int64.
+        ValueError: an argument is out of range, or a sample has 2^34 elements or more.
     """
     elements = require_field(sample_ids, run_seed, draw, shape)
     implementation = implementation or torch.ops.scoresde_fast.normal.default
-    field = implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements, precise)
-    return field.view(len(sample_ids), *shape)
+    noise = implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements, precise)
+    return noise.view(len(sample_ids), *shape)
 
 
 def require_field(sample_ids: Tensor, run_seed: int, draw: int, shape: tuple[int, ...]) -> int:
-    """Return the number of elements of one sample; raise unless the arguments of a field are valid."""
+    """Check the arguments of a noise operation and return the number of elements of one sample."""
     elements = math.prod(shape)
     checks.require_dtype("sample_ids", sample_ids, [torch.int64])
     if sample_ids.ndim != 1:
-        raise ValueError(f"sample_ids have shape {tuple(sample_ids.shape)}; give a one-dimensional int64 tensor")
+        raise ValueError(f"sample_ids has shape {tuple(sample_ids.shape)}; give a one-dimensional int64 tensor")
     checks.require_unsigned("run seed", run_seed, 64)
     checks.require_unsigned("draw", draw, 32)
     checks.require_unsigned("number of elements", elements, 34)
@@ -63,7 +61,7 @@ def _reference(sample_ids: Tensor, run_seed: int, draw: int, elements: int, prec
 
 
 def fake_field(sample_ids: Tensor, run_seed: int, draw: int, elements: int, *_precise: Any) -> Tensor:
-    """Return an empty (B, elements) float32."""
+    """Return an empty (B, elements) float32 tensor."""
     return sample_ids.new_empty((sample_ids.shape[0], elements), dtype=torch.float32)
 
 

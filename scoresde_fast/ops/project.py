@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``project``: replaces the known part of a state by its noised version (Song et al. 2021, section 5).
+"""``project``: replaces the known part of a state by the known data with noise (Song et al. 2021, section 5).
 
-The known values are means over blocks of elements.  With A x the means times the root of the block's size, the rows of
-A are orthonormal, and the state becomes x + A^T (y_t - A x): all elements of a known block move by the same amount.
-Blocks of one element are inpainting, blocks of all channels a gray image, blocks of k x k pixels a smaller image.
+The known values are means over blocks of elements.  With A x the means times the square root of the block size, the
+rows of A are orthonormal and the state becomes x + A^T (y_t - A x), so all elements of a known block move by the same
+amount.  Blocks of one element give inpainting, blocks of all channels colorization, blocks of k x k pixels
+super-resolution.
 """
 
 from __future__ import annotations
@@ -35,30 +36,26 @@ def project(
     precise: bool = False,
     implementation: Callable[..., None] | None = None,
 ) -> None:
-    """Set the mean of every known block to ``scale m + noise z``, in place; the other blocks keep their bits.
+    """Set the mean of every known block to ``scale m + noise z``, in place; other blocks do not change.
 
     Args:
-        state: (B, C, H, W) float32, contiguous; of ``pairs`` (B, 2C, H, W), x in the first C channels.
+        state: (B, C, H, W) float32, contiguous; with ``pairs`` (B, 2C, H, W), x in the first C channels.
         known: (B, C', H', W') float32, contiguous, the means m over blocks of C/C' x H/H' x W/W' elements.
         mask: like ``known``, bool; True where the mean is known.
         sample_ids: (B,) int64.
-        table: its ``coefficients`` are (rows, 5) by `scoresde_fast.ops.step_table.LevelColumns`; of its ``control``
-            only the draw is read.  The noise has the elements of ``known``, followed by those of the velocity.
+        table: its ``coefficients`` are (rows, 5), see `scoresde_fast.ops.step_table.LevelColumns`; of its ``control``
+            only the draw is read.  The noise elements are those of ``known``, followed by those of the velocity.
         row, counter, run_seed, precise, implementation: as in `affine_step`.
         pairs: whether the velocity of a known block is replaced too.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride, device, row or seed is not as above.
+        TypeError, ValueError: an argument is not as described.
     """
-    checks.require_dtype("state", state, [torch.float32, torch.float64])
-    checks.require_contiguous("state", state)
-    checks.require_table(table, LEVEL_WIDTH, "state", state)
-    checks.require_dtype("known", known, [state.dtype])
-    checks.require_dtype("mask", mask, [torch.bool])
-    checks.require_like("mask", mask, "known", known)
+    checks.require_contiguous("state", state, [torch.float32, torch.float64])
+    checks.require_step(table, LEVEL_WIDTH, row, counter, run_seed, "state", state)
+    checks.require_contiguous("known", known, [state.dtype])
     checks.require_device("known", known, "state", state)
-    checks.require_contiguous("known", known)
-    checks.require_contiguous("mask", mask)
+    checks.require_like("mask", mask, [torch.bool], "known", known)
     halves = 1 + pairs
     image = (state.shape[1] // halves, *state.shape[2:]) if state.ndim > 1 and state.shape[1] % halves == 0 else ()
     if len(known) != len(state) or block_shape(image, tuple(known.shape[1:])) is None:
@@ -67,8 +64,6 @@ def project(
             f"of shape {tuple(state.shape)}{' of pairs' if pairs else ''}"
         )
     checks.require_sample_ids(sample_ids, "state", state)
-    checks.require_unsigned("run seed", run_seed, 64)
-    checks.require_row(len(table.coefficients), counter, row)
     (implementation or torch.ops.scoresde_fast.project.default)(
         state, known, mask, sample_ids, table.coefficients, table.control, counter, row, pairs,
         checks.signed64(run_seed), precise,
@@ -76,7 +71,7 @@ def project(
 
 
 def block_shape(image: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return (kc, kh, kw) of the blocks of an image (C, H, W) with means ``known`` (C', H', W'); None if unequal."""
+    """Return the block size (kc, kh, kw) of an image (C, H, W) with means (C', H', W'); None if it does not divide."""
     if not len(image) == len(known) == 3:
         return None
     sizes = list(zip(image, known, strict=True))
@@ -99,19 +94,19 @@ def _reference(
     row, integers = DeviceTable(coefficients, control).row(counter, offset)
     row, known = row.to(state.dtype), known.to(state.dtype)
     noise = row_noise(torch.cat([known] * (1 + pairs), dim=1), sample_ids, run_seed, integers).chunk(1 + pairs, dim=1)
-    wanted = [row[LEVELS.scale] * known + row[LEVELS.noise] * noise[0]]
+    means = [row[LEVELS.scale] * known + row[LEVELS.noise] * noise[0]]
     if pairs:
         velocity = row[LEVELS.velocity_scale] * known + row[LEVELS.velocity_noise_x] * noise[0]
-        wanted.append(velocity + row[LEVELS.velocity_noise_v] * noise[1])
-    for part, mean in zip(state.chunk(1 + pairs, dim=1), wanted, strict=True):
+        means.append(velocity + row[LEVELS.velocity_noise_v] * noise[1])
+    for part, mean in zip(state.chunk(1 + pairs, dim=1), means, strict=True):
         blocks = part
         for dim in (3, 2, 1):
             blocks = blocks.unflatten(dim, (known.shape[dim], -1))
         # (B, C, kc, H, kh, W, kw)
-        mean, where = mean[:, :, None, :, None, :, None], mask[:, :, None, :, None, :, None]
+        target, is_known = mean[:, :, None, :, None, :, None], mask[:, :, None, :, None, :, None]
         if part.shape != known.shape:
-            mean = blocks + (mean - blocks.mean((2, 4, 6), keepdim=True))
-        blocks.copy_(torch.where(where, mean, blocks))
+            target = blocks + (target - blocks.mean((2, 4, 6), keepdim=True))
+        blocks.copy_(torch.where(is_known, target, blocks))
 
 
 operation = define(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rademacher``: a field of signs for each sample, the probes of a trace estimate with the least variance."""
+"""``rademacher``: random signs for each sample; as probes they give the trace estimate with the least variance."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def rademacher(
     *,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Return the field ``draw`` of each sample: independent signs, -1 or 1 with equal probability.
+    """Return independent signs for each sample, (B, *shape) float32, -1 or 1 with equal probability.
 
-    Arguments, result (B, *shape) float32 and errors are those of `scoresde_fast.ops.normal.normal`.
+    The arguments and errors are those of `scoresde_fast.ops.normal.normal`.
     """
     elements = require_field(sample_ids, run_seed, draw, shape)
     implementation = implementation or torch.ops.scoresde_fast.rademacher.default
-    field = implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements)
-    return field.view(len(sample_ids), *shape)
+    signs = implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements)
+    return signs.view(len(sample_ids), *shape)
 
 
 operation = define(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration of operations with PyTorch's dispatcher, their backends, and the choice of one.
+"""Registration of operations and their backends with PyTorch's dispatcher, and backend selection.
 
-``scoresde_fast::X`` is what the package calls; it forwards to the backend that `Operation.choose` picks.  Each backend
-is an operator of the same schema in a separate namespace, so that names cannot clash and each backend can be compiled
-through, checked and timed alone: ``scoresde_fast_reference`` (plain PyTorch), ``scoresde_fast_triton``, and
-``scoresde_fast_C`` (C++ and CUDA, defined by the extension).
+The package calls ``scoresde_fast::X``, which forwards to the backend that `Operation.choose` selects.  Each backend is
+an operator with the same schema in its own namespace, so it can be compiled, checked and timed separately:
+``scoresde_fast_reference`` (plain PyTorch), ``scoresde_fast_triton``, and ``scoresde_fast_C`` (C++ and CUDA, defined by
+the extension).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VARIABLE = "SCORESDE_FAST_BACKEND"
 BACKENDS = ("auto", "reference", "triton", "cuda", "cpu")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Whether Triton kernels run in Triton's interpreter, on a CPU: for tests."""
+"""Whether Triton kernels run in Triton's interpreter on a CPU, for tests."""
 TRITON = ("3.6", "4.0")
 """The oldest supported Triton, and the first unsupported one."""
 
@@ -39,15 +39,14 @@ _triton = Library("scoresde_fast_triton", "DEF")
 
 @dataclass(frozen=True)
 class Backend:
-    """A faster implementation of an operation.
+    """An implementation of an operation that is faster than the reference.
 
     Attributes:
-        function: called with the arguments of the operation's schema.
-        devices: the device types for which "auto" picks it.
-        on_request: further device types on which it runs when named: Triton's interpreter on a CPU.
-        missing: one sentence that says why it is absent and what to do, or None.
-        checks: whether it raises RuntimeError for arguments that it does not support, so that the wrapper need not
-            check them first.
+        function: the implementation; takes the arguments of the operation's schema.
+        devices: device types on which "auto" selects the backend.
+        on_request: further device types on which the backend runs if selected by name (Triton's interpreter on a CPU).
+        missing: why the backend is unavailable and how to get it; None if it is available.
+        checks: whether it raises RuntimeError for unsupported arguments, so that the wrapper need not check them first.
     """
 
     function: Callable[..., Any]
@@ -57,14 +56,14 @@ class Backend:
     checks: bool = False
 
     def refusal(self, device: str, *, by_name: bool = False) -> str | None:
-        """Why it cannot run on tensors of this device type, or None."""
+        """Return why the backend cannot run on this device type, or None."""
         allowed = self.devices + (self.on_request if by_name else ())
         return self.missing or (None if device in allowed else f"it runs on {allowed[0]} tensors, not on {device}")
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation: the PyTorch reference, which defines the result, and its backends, fastest first."""
+    """An operation: its PyTorch reference, which defines the result, and its backends, fastest first."""
 
     name: str
     reference: Callable[..., Any]
@@ -75,21 +74,21 @@ class Operation:
         """Return the implementation for tensors on ``device``.
 
         Args:
-            device: where the tensors are.
-            backend: one of `BACKENDS`; None reads the environment variable SCORESDE_FAST_BACKEND, and without it is
-                "auto", the fastest backend that is present.  The variable applies to all operations at once: an
-                operation that has no backend of that name uses its reference.
+            device: device of the tensors.
+            backend: one of `BACKENDS`; "auto" is the fastest available backend.  None reads the environment variable
+                SCORESDE_FAST_BACKEND (default "auto"), which applies to all operations: an operation without that
+                backend uses its reference.
 
         Raises:
             ValueError: the backend is unknown.
-            RuntimeError: the backend cannot run here.
+            RuntimeError: the backend is not available for this operation and device.
         """
         return self._find(device, backend).function
 
     def default(self, device: torch.device) -> Backend:
-        """Return the default backend of a device, chosen at the first call: choosing takes longer than a small image.
+        """Return the default backend of a device, cached because the selection takes longer than a small image.
 
-        Its function is the operator that PyTorch's ``OpOverload`` calls in turn, which saves a microsecond.
+        Its ``function`` is the C++ operator behind PyTorch's ``OpOverload``, which saves a microsecond per call.
         """
         backend = self._default.get(device)
         if backend is None:
@@ -98,7 +97,7 @@ class Operation:
         return backend
 
     def present(self, backend: str) -> bool:
-        """Whether the operation has this backend, and it is present."""
+        """Return whether the operation has this backend and it is available."""
         return backend in self.backends and self.backends[backend].missing is None
 
     def _find(self, device: torch.device | str, backend: str | None) -> Backend:
@@ -109,20 +108,23 @@ class Operation:
         if name == "reference" or (backend is None and name not in ("auto", *self.backends)):
             return reference
         if name == "auto":
-            found = next((chosen for chosen in self.backends.values() if chosen.refusal(kind) is None), reference)
-            absent = [chosen.missing for chosen in self.backends.values() if chosen.missing and kind in chosen.devices]
-            if found is reference and absent:
-                _extension.warn_once(kind, "; ".join(absent))
-            return found
+            backends = self.backends.values()
+            fastest = next((candidate for candidate in backends if candidate.refusal(kind) is None), reference)
+            reasons = [candidate.missing for candidate in backends if candidate.missing and kind in candidate.devices]
+            if fastest is reference and reasons:
+                _extension.warn_once(kind, "; ".join(reasons))
+            return fastest
         chosen = self.backends.get(name)
-        why = chosen.refusal(kind, by_name=True) if chosen else "there is no such implementation"
-        if chosen is None or why:
-            raise RuntimeError(f"backend {name!r} of {self.name} cannot be used: {why}; choose 'auto' or 'reference'")
+        reason = chosen.refusal(kind, by_name=True) if chosen else "the operation has no such backend"
+        if chosen is None or reason:
+            raise RuntimeError(
+                f"backend {name!r} of {self.name} cannot be used: {reason}; choose 'auto' or 'reference'"
+            )
         return chosen
 
 
-#: Every operation by its name.
 operations: dict[str, Operation] = {}
+"""All operations by name."""
 
 
 def define(
@@ -133,23 +135,23 @@ def define(
     order: Sequence[str] = ("cuda", "triton", "cpu"),
     checked: Sequence[str] = (),
 ) -> Operation:
-    """Define an operation in every namespace that implements it, and list it in `operations`.
+    """Register an operation with all its backends and return it; it is added to `operations`.
 
     Args:
         schema: "name(Tensor x, ...) -> Tensor".
-        reference: the definition, in plain PyTorch, on any device.
-        fake: shapes, dtypes and strides of the results; None for an operation that only writes in place.
-        order: its backends, fastest first.
-        checked: the backends that check their arguments themselves.
+        reference: the definition in plain PyTorch, for any device.
+        fake: returns empty results with the right shapes, dtypes and strides; None for an in-place operation.
+        order: backends, fastest first.
+        checked: backends that check their arguments, see `Backend.checks`.
     """
     name = schema.partition("(")[0]
     library.define(schema)
     _reference.define(schema)
     _reference.impl(name, reference, "CompositeExplicitAutograd")
     backends = {}
-    for backend in order:
-        found = _triton_backend(name, schema) if backend == "triton" else _extension_backend(name, backend)
-        backends[backend] = replace(found, checks=backend in checked)
+    for label in order:
+        backend = _triton_backend(name, schema) if label == "triton" else _extension_backend(name, label)
+        backends[label] = replace(backend, checks=label in checked)
     operation = Operation(name, getattr(torch.ops.scoresde_fast_reference, name).default, backends)
     operations[name] = operation
     for device in ("cpu", "cuda"):
@@ -173,26 +175,28 @@ def _defined(namespace: str, name: str) -> bool:
 
 
 def _extension_backend(name: str, backend: str) -> Backend:
-    """A kernel of the C++ extension, for the device type that the backend is named after."""
-    why = _extension.why_missing
-    if why is None and not _defined("scoresde_fast_C", name):
-        why = f"the C++ extension was built from other sources; to build it: {_extension.build_command()}"
-    if why is None and not torch._C._dispatch_has_kernel_for_dispatch_key(f"scoresde_fast_C::{name}", backend.upper()):
-        why = "the C++ extension was built without CUDA (needs nvcc on PATH when it is built)"
-    if why is not None:
-        return Backend(_absent, (backend,), missing=why)
+    """Return a backend of the C++ extension; its name is also its device type."""
+    missing = _extension.why_missing
+    if missing is None and not _defined("scoresde_fast_C", name):
+        missing = f"the C++ extension was built from other sources; to build it: {_extension.build_command()}"
+    if missing is None and not torch._C._dispatch_has_kernel_for_dispatch_key(
+        f"scoresde_fast_C::{name}", backend.upper()
+    ):
+        missing = "the C++ extension was built without CUDA (it needs nvcc on PATH at build time)"
+    if missing is not None:
+        return Backend(_unavailable, (backend,), missing=missing)
     return Backend(getattr(torch.ops.scoresde_fast_C, name).default, (backend,))
 
 
 def _triton_backend(name: str, schema: str) -> Backend:
-    """The operation's launcher in ``scoresde_fast.kernels``, imported at its first call: importing Triton is slow."""
-    if why := why_no_triton():
-        return Backend(_absent, ("cuda",), missing=why)
+    """Return the Triton backend; its launcher in ``scoresde_fast.kernels`` is imported on the first call, for speed."""
+    if missing := why_no_triton():
+        return Backend(_unavailable, ("cuda",), missing=missing)
 
     @cache
     def launcher() -> Callable[..., Any]:
-        found: Callable[..., Any] = import_module("scoresde_fast.kernels").launcher(name)
-        return found
+        function: Callable[..., Any] = import_module("scoresde_fast.kernels").launcher(name)
+        return function
 
     def launch(*arguments: Any) -> Any:
         device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
@@ -208,24 +212,24 @@ def _triton_backend(name: str, schema: str) -> Backend:
     return Backend(function, ("cuda",), on_request=("cpu",) if INTERPRETED else ())
 
 
-def _absent(*_arguments: Any) -> Any:
-    raise RuntimeError("this backend is absent")
+def _unavailable(*_arguments: Any) -> Any:
+    raise RuntimeError("this backend is not available")
 
 
 @cache
 def why_no_triton() -> str | None:
-    """Return one sentence that says why Triton kernels cannot run here and what to do, or None."""
+    """Return why Triton kernels cannot run here and how to enable them, or None."""
     if not INTERPRETED and torch.version.cuda is None:
         return WITHOUT_CUDA
     oldest, beyond = TRITON
     allowed = f"pip install 'triton>={oldest},<{beyond}'"
     if find_spec("triton") is None:
         return f"Triton is not installed: {allowed} (on Linux)"
-    # A Triton under another name, such as that of torch's nightly builds, has no version here: try it.
-    version = next((found.version for found in metadata.distributions(name="triton")), oldest)
+    # A Triton distributed under another name, as with torch's nightly builds, has no version here: accept it.
+    version = next((package.version for package in metadata.distributions(name="triton")), oldest)
     if _version(oldest) <= _version(version) < _version(beyond):
         return None
-    return f"Triton {version} is not supported; the kernels need {oldest} or newer, below {beyond}: {allowed}"
+    return f"Triton {version} is not supported; the kernels need >={oldest},<{beyond}: {allowed}"
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables that step operations read: their columns, and a table on a device.
+"""Columns of the tables that step operations read, and a table on a device.
 
-A row holds the coefficients of one step, folded on the host in float64, and three integers.  An operation reads row
-``counter[0] + offset``: the counter is on the device, so that a captured step can be replayed.  The columns have the
-same names in ``scoresde_fast.kernels.step_table`` and ``csrc/core/step_table.h``.
+Each row holds the coefficients of one step, computed on the host in float64, and three integers.  An operation reads
+row ``counter[0] + offset``; the counter is on the device, so that a captured step can be replayed.
+``scoresde_fast.kernels.step_table`` and ``csrc/core/step_table.h`` use the same column names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Columns(NamedTuple):
 
     ``next state = state x + saved s + output o + earlier1 d_1 + earlier2 d_2 + earlier3 d_3 + noise z`` and
     ``newest derived output = derive_state x + derive_output o``, where x is the state, s the saved state, o the
-    network's output, d_k the derived output of k evaluations ago and z a normal field.  ``langevin`` is 2 alpha snr^2.
+    network's output, d_k the derived output of k evaluations ago and z normal noise.  ``langevin`` is 2 alpha snr^2.
     """
 
     state: int = 0
@@ -35,11 +35,11 @@ class Columns(NamedTuple):
 
 
 class PairColumns(NamedTuple):
-    """First columns of each coefficient of `affine_step_pair`, which acts on pairs (x, v); matrices row by row.
+    """First column of each coefficient of `affine_step` on pairs u = (x, v); matrices are stored row by row.
 
     ``next pair = state (2x2) u + saved (2x2) s + output (2) o + sum_k earlier_k (2x2) d_k + noise (xx, vx, vv) z`` and
-    ``newest derived pair = derive_state (2x2) u + derive_output (2) o``: the network's output o has half the channels;
-    noise is the lower triangle of a Cholesky factor, x' += xx z_x and v' += vx z_x + vv z_v.
+    ``newest derived pair = derive_state (2x2) u + derive_output (2) o``.  The network's output o has half the channels.
+    The noise is the lower triangle of a Cholesky factor: x' += xx z_x and v' += vx z_x + vv z_v.
     """
 
     state: int = 0
@@ -54,8 +54,11 @@ class PairColumns(NamedTuple):
 
 
 class LevelColumns(NamedTuple):
-    """Columns of ``coefficients`` in `project`: a known mean m becomes ``scale m + noise z``, and its velocity
-    ``velocity_scale m + velocity_noise_x z + velocity_noise_v z_v``."""
+    """Columns of ``coefficients`` in `project`.
+
+    A known mean m becomes ``scale m + noise z``, and its velocity
+    ``velocity_scale m + velocity_noise_x z + velocity_noise_v z_v``.
+    """
 
     scale: int = 0
     noise: int = 1
@@ -74,9 +77,10 @@ class DotColumns(NamedTuple):
 class ControlColumns(NamedTuple):
     """Columns of ``control``.
 
-    ``draw``: the number of the row's normal field, as the int32 of the same bits.  ``slot``: the number of derived
-    outputs stored before this row; modulo the length of the history it is the place of the newest one, and the output
-    of k evaluations ago is k places before.  ``save``: 1 where the state before the row becomes the saved state.
+    ``draw``: index of the row's noise draw, a uint32 stored as the int32 with the same bits.
+    ``slot``: number of derived outputs stored before this row.  The newest output goes to index ``slot`` of the
+    history, modulo its length; the output of k evaluations ago is k entries before.
+    ``save``: 1 if the state before the row becomes the saved state, else 0.
     """
 
     draw: int = 0
@@ -94,13 +98,13 @@ WIDTH, PAIR_WIDTH, LEVEL_WIDTH, DOT_WIDTH = len(COLUMNS), PAIR_COLUMNS.derive_ou
 
 @dataclass(frozen=True)
 class DeviceTable:
-    """Coefficients (rows, columns) float32 by one of the tuples above, and control (rows, 3) int32."""
+    """Coefficients (rows, columns) float32, in the columns of a tuple above, and control integers (rows, 3) int32."""
 
     coefficients: Tensor
     control: Tensor
 
     def row(self, counter: Tensor | None, offset: int) -> tuple[Tensor, Tensor]:
-        """Return (coefficients, control) of row ``counter + offset``; the host does not read the counter."""
+        """Return the coefficients and control of row ``counter + offset``, without reading the counter on the host."""
         if counter is None:
             return self.coefficients[offset], self.control[offset]
         index = (counter.long() + offset).clamp_(max=len(self.coefficients) - 1)

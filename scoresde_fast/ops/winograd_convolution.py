@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``winograd_convolution``: a 3x3 convolution, its bias and a scaled residual, by Winograd's minimal filtering.
+"""``winograd_convolution``: a 3x3 convolution with bias and scaled residual by Winograd's minimal filtering.
 
-F(4x4, 3x3) of Lavin & Gray (2016): every 4x4 tile of the output comes from a 6x6 patch d of the input,
+F(4x4, 3x3) of Lavin & Gray (2016): each 4x4 tile of the output is computed from a 6x6 patch d of the input,
 
     y = A^T ((G g G^T) * (B^T d B)) A,
 
-which takes 36 products for each pair of channels instead of 144.  It is for processors without matrix units, where
-nothing else is faster.  The gradient is the transposed convolution, ``winograd_convolution_transposed``: the same
-operation with the weight of `transposed_weight`.
+with 36 products per pair of channels instead of 144.  This is the fastest method on processors without matrix units.
+The gradient is the transposed convolution, ``winograd_convolution_transposed``: the same operation with the weight of
+`transposed_weight`.
 
-The matrices are Toom and Cook's for the points 0, +-11/16, +-3/2 and infinity: their rounding errors are one to two
-times those of the direct sum; the usual points 0, +-1, +-2 lose four times as much.
+The matrices are the Toom-Cook matrices for the points 0, +-11/16, +-3/2 and infinity.  Their rounding errors are one to
+two times those of direct summation; those of the common points 0, +-1, +-2 are four times larger.
 """
 
 from __future__ import annotations
@@ -46,25 +46,21 @@ def winograd_convolution(
     scale: float = 1.0,
     implementation: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Return conv2d(x, padding=1) + bias + scale * residual.
+    """Return conv2d(x, padding=1) + bias + scale * residual, (B, K, H, W) in the dtype of ``x``, channels_last.
 
-    Tangents and gradients of x and residual are carried; weight and bias are constants.
-
-    A pixel's value does not depend on its batch, to the last bit.
+    Tangents and gradients of x and residual are supported; weight and bias are constants.  Every bit of a pixel is
+    independent of its batch.
 
     Args:
-        x: (B, C, H, W) float32, bfloat16 or float16, channels_last; sums are float32.
-        weight: (36, K / 16, C, 16) float32, from `winograd_weight`; with float64 the reference runs.
+        x: (B, C, H, W) float32, bfloat16 or float16, channels_last; sums are computed in float32.
+        weight: (36, K / 16, C, 16) float32, from `winograd_weight`; float64 runs the reference.
         bias: (K,) float32.
         residual: (B, K, H, W), in the dtype and memory format of ``x``.
-        scale: the factor of ``residual``.
-        implementation: the result of ``operation.choose``; None chooses now.
-
-    Returns:
-        (B, K, H, W) in the dtype of ``x``, channels_last.
+        scale: factor of ``residual``.
+        implementation: a result of ``operation.choose``; None uses the default backend.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, stride or device is not as above, or weight or bias requires a gradient.
+        TypeError, ValueError: an argument is not as described, or weight or bias requires a gradient.
     """
     _require(x, weight, bias, residual)
     if weight.dtype == torch.float64:
@@ -72,9 +68,10 @@ def winograd_convolution(
     _require_constant("weight", weight)
     _require_constant("bias", bias)
     if implementation is None:
-        traced = torch.compiler.is_compiling()
-        chosen = torch.ops.scoresde_fast.winograd_convolution.default
-        implementation = chosen if traced else operation.default(x.device).function
+        if torch.compiler.is_compiling():
+            implementation = torch.ops.scoresde_fast.winograd_convolution.default
+        else:
+            implementation = operation.default(x.device).function
     return unchecked(implementation, x, weight, bias, residual, scale)
 
 
@@ -86,7 +83,7 @@ def unchecked(
     residual: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """`winograd_convolution` without its checks, which take a tenth of the time of a small image."""
+    """Run `winograd_convolution` without its checks, which take a tenth of the time of a small image."""
     if not needs_derivatives(x, residual):
         return implementation(x, weight, bias, residual, scale)
     if goes_through_dispatcher():
@@ -96,20 +93,20 @@ def unchecked(
 
 
 def fits(weight: Tensor) -> bool:
-    """Whether the operation supports a convolution of this weight: (K, C, 3, 3), C a multiple of 8 and K of 16."""
+    """Return whether the operation supports this weight: (K, C, 3, 3) with C a multiple of 8 and K of 16."""
     return weight.shape[2:] == (3, 3) and weight.shape[1] % LANES == 0 and weight.shape[0] % PANEL == 0
 
 
 def winograd_weight(weight: Tensor) -> Tensor:
-    """Return G g G^T of every filter: (K, C, 3, 3) -> (36, K / 16, C, 16), float32 (float64 of float64).
+    """Return G g G^T of each filter: (K, C, 3, 3) -> (36, K / 16, C, 16), float32, or float64 for a float64 weight.
 
     Raises:
-        ValueError: the shape is not one that `fits`.
+        ValueError: the weight's shape is not supported, see `fits`.
     """
     if not fits(weight):
         raise ValueError(
-            f"the weight has shape {tuple(weight.shape)}; it must be (K, C, 3, 3), C a multiple of {LANES} and K of "
-            f"{PANEL}: use torch's convolution for others"
+            f"the weight has shape {tuple(weight.shape)}; it must be (K, C, 3, 3) with C a multiple of {LANES} and K "
+            f"of {PANEL}: use torch's convolution for other shapes"
         )
     channels_out, channels_in = weight.shape[:2]
     square = torch.kron(G, G).to(weight.device)
@@ -119,10 +116,10 @@ def winograd_weight(weight: Tensor) -> Tensor:
 
 
 def winograd_filters(weight: Tensor) -> Tensor:
-    """Return the filters of a `winograd_weight`, to its rounding: (36, K / 16, C, 16) -> (K, C, 3, 3)."""
-    back = torch.linalg.pinv(G)
+    """Invert `winograd_weight`, up to rounding: (36, K / 16, C, 16) -> (K, C, 3, 3)."""
+    inverse = torch.linalg.pinv(G)
     points = weight.detach().double().transpose(2, 3).flatten(1)
-    filters = (torch.kron(back, back).to(weight.device) @ points).T
+    filters = (torch.kron(inverse, inverse).to(weight.device) @ points).T
     return filters.reshape(weight.shape[1] * PANEL, weight.shape[2], 3, 3).to(weight.dtype)
 
 
@@ -133,18 +130,18 @@ def transposed_weight(weight: Tensor) -> Tensor:
     """Return the weight of the transposed convolution: (36, K / 16, C, 16) -> (36, ceil(C / 16), K, 16).
 
     The filters are flipped and the channels exchanged; C is padded with zeros to a multiple of 16.  The result is
-    cached for the lifetime of ``weight``, and computed again after a write to it.
+    cached for the lifetime of ``weight``, and recomputed after ``weight`` is modified in place.
     """
-    kept: tuple[int, Tensor] | None = _transposed.get(weight)
-    if kept is None or kept[0] != version(weight):
+    cached: tuple[int, Tensor] | None = _transposed.get(weight)
+    if cached is None or cached[0] != version(weight):
         filters = winograd_filters(weight).flip(2, 3).transpose(0, 1)
-        filled = F.pad(filters, (0, 0, 0, 0, 0, 0, 0, -len(filters) % PANEL))
-        kept = _transposed[weight] = version(weight), winograd_weight(filled)
-    return kept[1]
+        padded = F.pad(filters, (0, 0, 0, 0, 0, 0, 0, -len(filters) % PANEL))
+        cached = _transposed[weight] = version(weight), winograd_weight(padded)
+    return cached[1]
 
 
 def _toom_cook() -> tuple[npt.NDArray[np.float64], ...]:
-    """A^T (4, 6), G (6, 3), B^T (6, 6), exact in float64."""
+    """Return A^T (4, 6), G (6, 3) and B^T (6, 6), exact in float64."""
     points = np.array(POINTS)
     evaluate = np.vander(points, TILE, increasing=True).T
     filters = np.vander(points, 3, increasing=True)
@@ -163,14 +160,15 @@ A_T, G, B_T = (torch.from_numpy(matrix) for matrix in _toom_cook())
 
 def _require(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
     checks.require_dtype("x", x, (*checks.NETWORK_DTYPES, weight.dtype))
-    checks.require_dtype("weight", weight, [torch.float32, torch.float64])
+    checks.require_contiguous("weight", weight, [torch.float32, torch.float64])
     if weight.ndim != 4 or weight.shape[0] != PATCH**2 or weight.shape[3] != PANEL:
-        raise ValueError(f"weight has shape {tuple(weight.shape)}; make it with winograd_weight: (36, K / 16, C, 16)")
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}; it must be (36, K / 16, C, 16), from winograd_weight"
+        )
     if x.ndim != 4 or x.shape[1] != weight.shape[2]:
         raise ValueError(f"x has shape {tuple(x.shape)}; for this weight it must be (B, {weight.shape[2]}, H, W)")
     checks.require_format("x", x, torch.channels_last)
     checks.require_device("weight", weight, "x", x)
-    checks.require_contiguous("weight", weight)
     channels = weight.shape[1] * PANEL
     if bias is not None:
         checks.require_parameter("bias", bias, [weight.dtype], [(channels,)], "weight", weight)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Sampler`: from a model and options to batches of images."""
+"""`Sampler`: batches of images from a model and options."""
 
 from scoresde_fast.sampler.sampler import Sampler
 

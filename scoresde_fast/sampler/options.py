@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a `Sampler`: those that the user gave, completed from the model's configuration."""
+"""Solver options of a `Sampler`: the user's options, with defaults from the model's configuration."""
 
 from __future__ import annotations
 
@@ -21,84 +21,86 @@ PREDICTORS = {
     "sscs": "sscs",
     "gddim": "gddim",
 }
-"""Solver names for the predictors of configurations; "none" means reverse diffusion, as in the original."""
+"""Solver for each predictor of a configuration; "none" means reverse diffusion, as in the official code."""
 NEUTRAL = {"original": False, "langevin_norm": "sample"}
-"""Option values that adaptive solvers accept, because they change nothing."""
+"""Option values that adaptive solvers accept, because they have no effect."""
 DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
-"""Options that descriptions keep under their former names, so that older sets can be resumed."""
+"""Options with an older name in descriptions, so that existing sets can be resumed."""
 AnyOptions = SolverOptions | AdaptiveOptions
 
 
-def solver_options(model: ScoreFunction, given: Mapping[str, Any]) -> AnyOptions:
-    """Return the options in ``given``, by name, completed by the model's own.
+def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptions:
+    """Return the named options, with defaults from the model.
 
-    ``given["solver"]`` may be a complete options object; no other option may be given then.
+    ``options["solver"]`` may be a complete options object, without any other option.
 
     Raises:
-        ValueError: the solver is unknown, or it does not have one of the options.
+        ValueError: the solver is unknown, or does not have one of the options.
     """
-    solver = given.get("solver")
+    solver = options.get("solver")
     if isinstance(solver, SolverOptions | AdaptiveOptions):
-        return _complete(model, solver, [name for name in given if name != "solver"])
+        return _complete(model, solver, [name for name in options if name != "solver"])
     if solver in ADAPTIVE:
-        return _adaptive(model, given)
-    for name, value in given.items():
+        return _adaptive(model, options)
+    for name, value in options.items():
         if name not in names(SolverOptions):
             raise ValueError(
-                f"{name} is {value!r}; only the solvers {' and '.join(map(repr, ADAPTIVE))} take it: leave it out"
+                f"{name} is {value!r}, but only the solvers {' and '.join(map(repr, ADAPTIVE))} take it: leave it out"
             )
-    own = _own(model)
+    defaults = _defaults(model)
     if solver is not None:
-        if solver not in (known := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
-            raise ValueError(unknown_message("solver", solver, [*known, *ADAPTIVE]))
-        # The configuration's corrector and order belong to its own predictor.
-        own = {name: value for name, value in own.items() if name not in ("corrector", "order")}
-    return SolverOptions(**{**own, **given})
+        if solver not in (solvers := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
+            raise ValueError(unknown("solver", solver, [*solvers, *ADAPTIVE]))
+        # The configuration's corrector and order are for its own predictor.
+        defaults = {name: value for name, value in defaults.items() if name not in ("corrector", "order")}
+    return SolverOptions(**{**defaults, **options})
 
 
 def describe_options(options: AnyOptions) -> dict[str, Any]:
-    """Return the options as plain values, under the keys of a description."""
+    """Return the options as JSON values, with the keys of a description."""
     return {DESCRIPTION_KEYS.get(name, name): value for name, value in asdict(options).items()}
 
 
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options for which ``Sampler(model, **options).describe() == described``.
 
-    Conditions are left out; `scoresde_fast.conditions.classes.described_conditions` rebuilds them.
+    Conditions are omitted; `scoresde_fast.conditions.classes.described_conditions` restores them.
     """
-    option = {key: name for name, key in DESCRIPTION_KEYS.items()}
-    return {option.get(key, key): value for key, value in described.items() if key not in ("model", "condition")}
+    option_names = {key: name for name, key in DESCRIPTION_KEYS.items()}
+    return {option_names.get(key, key): value for key, value in described.items() if key not in ("model", "condition")}
 
 
 def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> AnyOptions:
-    """Check options that the user gave as one object."""
+    """Check the options that the user passed as one object, and return them."""
     if others:
-        raise ValueError(f"{others[0]} is given besides {options!r}; set it there")
+        raise ValueError(f"{others[0]} is passed in addition to {options!r}; set it there")
     if (options.solver in ADAPTIVE) != isinstance(options, AdaptiveOptions):
         kind = "AdaptiveOptions" if options.solver in ADAPTIVE else "SolverOptions"
         raise ValueError(f"solver {options.solver!r} takes {kind}, not {options!r}")
     return options.on(model.sde) if isinstance(options, AdaptiveOptions) else options
 
 
-def _adaptive(model: ScoreFunction, given: Mapping[str, Any]) -> AdaptiveOptions:
-    solver, own = given["solver"], _own(model)
-    of_flow = solver == "rk45"
-    if given.get("probability_flow", of_flow) != of_flow:
+def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptions:
+    solver = options["solver"]
+    is_flow = solver == "rk45"
+    if options.get("probability_flow", is_flow) != is_flow:
         raise ValueError(
-            f"probability_flow is {given['probability_flow']}; 'rk45' integrates the probability flow, 'ggf' the "
-            "reverse SDE: leave it out"
+            f"probability_flow is {options['probability_flow']}, but 'rk45' always integrates the probability flow and "
+            "'ggf' the reverse SDE: leave it out"
         )
-    asked = [pair for pair in given.items() if pair not in NEUTRAL.items()]
-    chosen = {name: value for name, value in asked if name != "probability_flow"}
-    for name, value in chosen.items():
+    effective = [option for option in options.items() if option not in NEUTRAL.items()]
+    adaptive = {name: value for name, value in effective if name != "probability_flow"}
+    for name, value in adaptive.items():
         if name not in names(AdaptiveOptions):
-            raise ValueError(f"{name} is {value!r}; solver {solver!r} chooses its steps by rtol and atol: leave it out")
-    common = {name: value for name, value in own.items() if name in ("denoise", "eps")}
-    return AdaptiveOptions(**{**common, **chosen}).on(model.sde)
+            raise ValueError(
+                f"{name} is {value!r}, but solver {solver!r} chooses its steps by rtol and atol: leave it out"
+            )
+    defaults = {name: value for name, value in _defaults(model).items() if name in ("denoise", "eps")}
+    return AdaptiveOptions(**{**defaults, **adaptive}).on(model.sde)
 
 
-def _own(model: ScoreFunction) -> dict[str, Any]:
-    """Return the options of the model's configuration; without one, SSCS as published on CLD, and none elsewhere."""
+def _defaults(model: ScoreFunction) -> dict[str, Any]:
+    """Return the options of the model's configuration; without one, those published for CLD, or none for other SDEs."""
     if not isinstance(model, ScoreModel):
         return {"solver": "sscs", "grid": "quadratic"} if model.sde.parts == 2 else {}
     sampling = model.config.sampling

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Sampler`: a model and a solver, made ready once, that turn seeds into images."""
+"""`Sampler`: a model and a solver, prepared once, that turn seeds into images."""
 
 from __future__ import annotations
 
@@ -29,23 +29,22 @@ from scoresde_fast.solvers import SolverOptions, build_table
 class Sampler:
     """Samples images from a model.  A seed gives the same noise in every batch.
 
-    Options that are left out come from the model's configuration; without one, predictor-corrector with 1000 steps.
+    Options default to the model's configuration, or without one to predictor-corrector sampling with 1000 steps.  A
+    network that cannot be folded, compiled or captured runs without; if this was requested, there is one warning.
+    Changed weights take effect in the next run.
 
     Args:
-        model: any `ScoreFunction`; it is moved to the device and put in evaluation mode.
-        solver: the name of a solver, or all of its options as one object, `SolverOptions` or `AdaptiveOptions`.
-        steps: steps of the solver.
-        condition: a condition such as `scoresde_fast.Projection` or `scoresde_fast.PiGDM`, or several that act one
-            after the other.  The adaptive solvers "rk45" and "ggf" take none.
+        model: any `ScoreFunction`; it is moved to the device and set to evaluation mode.
+        solver: the name of a solver, or all solver options as one `SolverOptions` or `AdaptiveOptions`.
+        steps: number of steps.
+        condition: a condition such as `scoresde_fast.Projection` or `scoresde_fast.PiGDM`, or several, applied in
+            order.  The adaptive solvers "rk45" and "ggf" take none.
         options: the fields of `SolverOptions`, or for "rk45" and "ggf" of `AdaptiveOptions`, and of `RunOptions`.
 
-    A network that cannot be folded, compiled or captured runs without; if that was requested, one warning says so.
-    The next run uses weights that have changed since the last one.
-
     Raises:
-        ValueError: an option is unknown, out of range, or does not fit the model's SDE or the device; or the device
-            does not exist here.
-        RuntimeError: the backend cannot run here; the message says why.
+        ValueError: an option is out of range, or does not fit the model's SDE or the device; or the device does not
+            exist.
+        RuntimeError: the backend is not available; the message gives the reason.
         TypeError: ``model`` is not a model, or an option's name is unknown.
     """
 
@@ -60,11 +59,11 @@ class Sampler:
         **options: Any,
     ) -> None:
         if not isinstance(model, ScoreFunction):
-            raise TypeError(f"model is {model!r}; give a model, for example scoresde_fast.load('digits-vp')")
-        known = names(SolverOptions, AdaptiveOptions)
-        given, self.run_options = split_options({"solver": solver, "steps": steps, **options}, known)
+            raise TypeError(f"model is {model!r}; pass a model, for example scoresde_fast.load('digits-vp')")
+        solver_names = names(SolverOptions, AdaptiveOptions)
+        passed, self.run_options = split_options({"solver": solver, "steps": steps, **options}, solver_names)
         run = self.run_options
-        self.options = solver_options(model, given)
+        self.options = solver_options(model, passed)
         self.device = usable_device(run.device)
         self.model = model.to(self.device).eval()
         self.conditions = as_conditions(condition)
@@ -77,7 +76,7 @@ class Sampler:
             self.runner = AdaptiveRunner(self.model, self.options, self.device, run)
         else:
             self.table = build_table(model.sde, self.options)
-            with torch.inference_mode(False):  # gradients pass through what is made here
+            with torch.inference_mode(False):  # gradients pass through the tensors of conditions
                 bound = bind_all(self.conditions, self.model, self.table, self.options, self.device, run.backend)
             norm = self.options.langevin_norm
             self.runner = TableRunner(self.model, self.table, self.device, run, langevin_norm=norm, conditions=bound)
@@ -86,11 +85,11 @@ class Sampler:
 
     @property
     def nfe(self) -> int | None:
-        """Network evaluations for each image; None for "rk45" and "ggf", see `evaluations`."""
+        """Number of network evaluations per image; None for "rk45" and "ggf", see `evaluations`."""
         return self.runner.nfe
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
-        """Return the network evaluations of each seed's image.
+        """Return the number of network evaluations of each seed's image.
 
         Raises:
             ValueError: for "rk45" and "ggf", the image of a seed has not been sampled yet.
@@ -103,7 +102,7 @@ class Sampler:
         return self.runner.batch_dependent
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, as plain values."""
+        """Return the settings that determine the output, as JSON values."""
         self.runner.refresh()  # the precision depends on the current network
         return {
             "model": describe_model(self.model),
@@ -129,16 +128,16 @@ class Sampler:
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return images (len(seeds), C, H, W) float32 in [0, 1], in the order of the seeds; points are not clipped.
 
-        With ``return_velocity`` a CLD model also returns the velocities, in the same shape and the units of the SDE.
+        With ``return_velocity`` a CLD model also returns the velocities, in the same shape and in units of the SDE.
 
         Raises:
-            ValueError: the model's SDE has no velocity.
-            Exception: whatever `stream` raises.
+            ValueError: ``return_velocity`` is set and the model's SDE has no velocity.
+            Exception: the exceptions of `stream`.
         """
         if return_velocity and self.model.sde.parts == 1:
             raise ValueError(
-                f"return_velocity=True: states on the SDE {self.model.sde.name!r} have no velocity, only CLD's do; "
-                "leave it out"
+                f"return_velocity=True needs a CLD model, but states of the SDE {self.model.sde.name!r} have no "
+                "velocity: leave it out"
             )
         batches = [states for _, states in self._states(seeds, self.batch_size, on_step)]
         states = torch.cat(batches) if batches else torch.empty(0, *self.model.state_shape)
@@ -150,14 +149,14 @@ class Sampler:
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield batches of (seeds, images) in the order of the seeds; images are (B, C, H, W) float32 in [0, 1].
 
-        The images are on the sampler's device.  ``on_step`` gets (evaluations done, evaluations in all) of the current
+        The images are on the sampler's device.  ``on_step`` gets (evaluations done, total evaluations) of the current
         batch.
 
         Raises:
-            ValueError: ``seeds`` is not a list or range, or a seed is not a whole number from 0 to 2^63 - 1.
-            NonFiniteError: the network returned NaN or infinity; the message names the step and the time.
-            IntegrationError: the same for "rk45" and "ggf", or their tolerances cannot be met; it holds the last state.
-            BatchTooLargeError: the batch does not fit in memory; the message says what does.
+            ValueError: ``seeds`` is not a list or range, or a seed is not an integer from 0 to 2^63 - 1.
+            NonFiniteError: the network returned NaN or infinity; the message gives the step and the time.
+            IntegrationError: the same for "rk45" and "ggf", or their tolerances cannot be met; has the last state.
+            BatchTooLargeError: the batch does not fit in memory; the message gives a size that does.
         """
         for batch, states in self._states(seeds, self.batch_size if batch_size is None else batch_size, on_step):
             yield batch, self._images(states)
@@ -165,7 +164,7 @@ class Sampler:
     def _states(
         self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield batches of seeds and of the states at the end of their runs."""
+        """Yield batches of seeds and their final states."""
         require_batch_size(batch_size)
         require_sequence(seeds)
         for condition in self.conditions:

@@ -78,6 +78,6 @@ print(*row.failures(), sep="\\n")
 """
     assert run(root, "-c", code).stdout.splitlines() == [
         "1 spills and 8 bytes of local memory",
-        "50.0 instructions an element, the budget is 45",
-        "100% of the data moves in pieces that are narrower than 16 bytes",
+        "50.0 instructions per element, the budget is 45",
+        "100% of the data is accessed in units of less than 16 bytes",
     ]

@@ -26,6 +26,7 @@ from benchmarks import tables
 from benchmarks.kernels.shapes import heaviest_convolutions, hot_calls
 from benchmarks.visit import checks, device, kernels, network, network_checks, report, run, stand_ins
 from benchmarks.visit.common import Errors
+from scoresde_fast.loop.fallback import warn_slower
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_conditions_are_checked(rehearsed: None, monkeypatch: pytest.MonkeyPatch
     """The inference network's gradient is the plain one's, and guided runs agree; runs that differ fail."""
     found = found_by(checks.conditions)
     assert found["passed"], found["worst"]
-    monkeypatch.setattr(checks, "captured_apart", lambda *_: 1.0)
+    monkeypatch.setattr(checks, "captured_difference", lambda *_: 1.0)
     assert not found_by(checks.conditions)["passed"]
 
 
@@ -215,3 +216,9 @@ def test_nothing_that_measures_needs_the_command_line(root: Path) -> None:
     for path in (root / "benchmarks").rglob("*.py"):
         lines = [line.strip() for line in path.read_text().splitlines()]
         assert not [line for line in lines if line.startswith(("import ", "from ")) and "scoresde_fast.cli" in line]
+
+
+def test_the_log_is_searched_for_warnings() -> None:
+    """An item fails if its log has the warning of a network that was not compiled or captured."""
+    with pytest.warns(RuntimeWarning, match=run.SLOWER):
+        warn_slower(torch.nn.Identity(), "compiled", "compile", RuntimeError("graph break"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The build's decisions, and the pure-Python wheel that results where nothing can be compiled."""
+"""Decisions of the build, and the pure-Python wheel for machines without a compiler."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SHIPPED = ("scoresde_fast", "kernels", "build_system", "setup.py", "pyproject.to
 
 @pytest.fixture
 def toolchain(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """build_system/toolchain.py; sys.path is restored afterwards."""
+    """Return the module build_system/toolchain.py; sys.path is restored afterwards."""
     monkeypatch.setattr(sys, "path", [str(root / "build_system"), *sys.path])
     return importlib.import_module("toolchain")
 
 
 @pytest.fixture
 def setup_py(root: Path, toolchain: ModuleType) -> ModuleType:
-    """setup.py as a module."""
+    """Return setup.py as a module."""
     spec = importlib.util.spec_from_file_location("scoresde_fast_setup", root / "setup.py")
     assert spec
     assert spec.loader
@@ -42,21 +42,21 @@ def setup_py(root: Path, toolchain: ModuleType) -> ModuleType:
 
 
 def test_off_means_pure(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SCORESDE_FAST_EXT=off builds nothing and fetches nothing on any machine."""
+    """SCORESDE_FAST_EXT=off builds nothing and requires nothing on any machine."""
     monkeypatch.setenv("SCORESDE_FAST_EXT", "off")
     assert toolchain.why_pure() == "the package was built with SCORESDE_FAST_EXT=off"
     assert toolchain.build_requirements() == []
 
 
 def test_unknown_mode_is_refused(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelled mode stops the build before it fetches anything; the message lists the modes."""
+    """An unknown mode stops the build before anything is installed; the message lists the modes."""
     monkeypatch.setenv("SCORESDE_FAST_EXT", "on")
     with pytest.raises(SystemExit, match="unknown SCORESDE_FAST_EXT 'on'; choose from: auto, require, off"):
         toolchain.build_requirements()
 
 
 def test_no_compiler(toolchain: ModuleType, setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a compiler "auto" gives the reason and continues, "require" stops with it; nothing is fetched."""
+    """Without a compiler "auto" continues and "require" stops, both with the reason; nothing is installed."""
     monkeypatch.setattr(toolchain, "find_tool", lambda tool: None if tool == "no-such-c++" else tool)
     monkeypatch.setenv("CXX", "no-such-c++ -pipe")
     assert "`no-such-c++` is not on PATH" in toolchain.why_pure()
@@ -69,7 +69,7 @@ def test_no_compiler(toolchain: ModuleType, setup_py: ModuleType, monkeypatch: p
 def test_an_isolated_build_fetches_what_it_lacks(
     toolchain: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch where the target environment has none or an old one, and the tools that are not on PATH."""
+    """Requirements are torch if the target environment has none or an old one, and tools that are not on PATH."""
     monkeypatch.setattr(toolchain, "compiler", lambda: sys.executable)
     monkeypatch.setattr(toolchain, "find_spec", lambda name: None)
     monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda name: str(tmp_path))
@@ -100,7 +100,7 @@ def test_an_isolated_build_fetches_what_it_lacks(
 def test_what_a_build_lacks_is_named(
     toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, found: dict[str, str | None], why: str | None
 ) -> None:
-    """Without isolation nothing is fetched: the message names the first tool that is missing or too old."""
+    """Without isolation nothing is installed; the message names the first tool that is missing or too old."""
     tools = {"torch": "2.13.0+cpu", "cmake": "3.25.0", "ninja": "/usr/bin/ninja", **found}
     monkeypatch.setattr(toolchain, "find_torch", lambda: (Path("torch"), tools["torch"]))
     monkeypatch.setattr(toolchain, "cmakes", lambda: iter([("cmake", tools["cmake"])] if tools["cmake"] else []))
@@ -151,7 +151,7 @@ def test_a_failed_build_is_told_in_one_line(setup_py: ModuleType, output: str, e
 def test_an_old_setuptools_is_refused(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setuptools too old for the project's metadata is named, with the command that helps."""
     monkeypatch.setattr(setup_py.setuptools, "__version__", "65.5.0")
-    with pytest.raises(SystemExit, match=r"setuptools 65\.5\.0 is too old.*77: pip install --upgrade setuptools"):
+    with pytest.raises(SystemExit, match=r"setuptools 65\.5\.0 is too old.*77 or newer: pip install --upgrade"):
         setup_py.main()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA kernels' machine code, compiled and read without a GPU."""
+"""Machine code of the CUDA kernels, compiled and disassembled without a GPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc on PATH, 
 
 
 def compile_cubin(source: Path, arch: str, folder: Path) -> tuple[Path, str]:
-    """The cubin of a source, with the flags of CMakeLists.txt, and the report of ptxas."""
+    """Return the cubin of a source, compiled with the flags of CMakeLists.txt, and the output of ptxas."""
     cubin = folder / f"{source.stem}.{arch}.cubin"
     flags = ["-std=c++17", "-O3", "-fmad=false", f"-I{ROOT / 'csrc'}", f"-arch={arch}", "-Werror", "all-warnings"]
     command = [str(NVCC), *flags, "-Xptxas", "-v", "-cubin", "-o", str(cubin), str(source)]
@@ -38,7 +38,7 @@ def compile_cubin(source: Path, arch: str, folder: Path) -> tuple[Path, str]:
 
 
 def sources() -> list[object]:
-    """Every CUDA source; those with many kernels are slow."""
+    """Return all CUDA sources as parameters; those with many kernels are marked slow."""
     paths = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     return [pytest.param(path, id=path.stem, marks=() if path.name in SMALL else pytest.mark.slow) for path in paths]
 
@@ -54,7 +54,7 @@ def test_no_kernel_spills(source: Path, arch: str, tmp_path: Path) -> None:
 
 
 def opcodes(cubin: Path) -> dict[str, list[str]]:
-    """The instructions of every function of a cubin."""
+    """Return the instructions of each function of a cubin."""
     triton = find_spec("triton")
     beside = Path(str(triton.origin)).parent / "backends/nvidia/bin/cuobjdump" if triton else Path()
     tool = shutil.which("cuobjdump") or (str(beside) if beside.is_file() else None)
@@ -67,7 +67,7 @@ def opcodes(cubin: Path) -> dict[str, list[str]]:
 
 
 def test_the_cost_of_a_step(tmp_path: Path) -> None:
-    """a x + b s + c z is within its budget of instructions an element, and all its data moves 16 bytes at a time."""
+    """a x + b s + c z stays within its budget of instructions per element, and accesses its data 16 bytes at a time."""
     cubin, _ = compile_cubin(ROOT / "csrc" / "cuda" / "affine_step.cu", "sm_90", tmp_path)
     functions = opcodes(cubin)
     steps = [("none", "float32", 8), ("none", "bfloat16", 8), ("fast", "float32", 36), ("fast", "bfloat16", 40)]
@@ -79,6 +79,6 @@ def test_the_cost_of_a_step(tmp_path: Path) -> None:
         moved = Counter(code for code in codes if code.startswith(("LDG", "STG", "LD.", "ST.")))
         assert moved["LDG.E.128"] == (quads * 2 if output == "float32" else quads * 3 / 2)
         assert moved["STG.E.128"] == quads
-        # The rest is the row: three coefficients, the draw, the counter, the sample's id.
+        # The other accesses are to the row: three coefficients, the draw, the counter, the sample id.
         assert set(moved) <= {"LDG.E.128", "STG.E.128", "LDG.E", "LDG.E.64"}
         assert moved["LDG.E"] <= 5 and moved["LDG.E.64"] <= 1

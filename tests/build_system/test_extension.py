@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ extension: the one warning where it is missing, and the command that builds it."""
+"""The C++ extension: the warning if it is missing, and the command that builds it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.same_everywhere
 
 @pytest.fixture
 def operation(monkeypatch: pytest.MonkeyPatch) -> Operation:
-    """An operation without its CPU kernel, in a process that has not been warned."""
+    """Return an operation without its CPU kernel, in a process without a warning so far."""
     monkeypatch.setattr(_extension, "_warned", False)
     absent = {
         "triton": Backend(lambda x: x + x, ("cuda",), missing="Triton is not installed: pip install triton"),
@@ -46,13 +46,13 @@ def test_the_first_slow_use_warns_once(operation: Operation) -> None:
 
 
 def test_a_gpu_without_triton_warns_too(operation: Operation) -> None:
-    """The warning has the reasons of that device's backends only."""
+    """The warning gives only the reasons of the device's backends."""
     with pytest.warns(RuntimeWarning, match=r"on the device cuda.*\): Triton is not installed: pip install triton$"):
         operation.choose("cuda")
 
 
 def test_a_reference_by_choice_does_not_warn(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No warning for a reference by name, by the environment variable, or for another device."""
+    """There is no warning if the reference is selected by name or environment variable, or for another device."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         operation.choose("cpu", "reference")
@@ -86,7 +86,7 @@ BUILD = "to build it: SCORESDE_FAST_EXT=require pip install --force-reinstall --
 def test_without_the_extension_there_are_samples(
     change: str, files: dict[str, str], sentence: str, root: Path, tmp_path: Path
 ) -> None:
-    """The warning and the environment's report each have one sentence with what to do."""
+    """The warning and the environment report each give the reason and the command once."""
     package = tmp_path / "scoresde_fast"
     package.mkdir()
     for entry in (root / "scoresde_fast").iterdir():
@@ -108,7 +108,7 @@ def test_without_the_extension_there_are_samples(
     ("version", "why"),
     [
         (None, "Triton is not installed: pip install 'triton>=3.6,<4.0' (on Linux)"),
-        ("3.5.1", "Triton 3.5.1 is not supported; the kernels need 3.6 or newer, below 4.0: pip install"),
+        ("3.5.1", "Triton 3.5.1 is not supported; the kernels need >=3.6,<4.0: pip install"),
         ("4.0.0", "Triton 4.0.0 is not supported"),
         ("3.6.0", ""),
         ("3.12.0+git1", ""),
@@ -116,7 +116,7 @@ def test_without_the_extension_there_are_samples(
     ids=["missing", "too old", "too new", "oldest", "newer"],
 )
 def test_which_triton_is_used(version: str | None, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing or unsupported Triton is refused in one sentence with a command, and not imported."""
+    """A missing or unsupported Triton is reported with a command, and not imported."""
     monkeypatch.setattr(registration, "INTERPRETED", True)
     monkeypatch.setattr(registration, "find_spec", lambda name: version)
     monkeypatch.setattr(metadata, "distributions", lambda name: iter([SimpleNamespace(version=version)]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installing as a user does, into fresh environments: minutes each, with pip's downloads."""
+"""Installation into fresh environments as by a user; each takes minutes, including pip's downloads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAMPLE = (
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the checkout's tracked files, without what was built."""
+    """Return a copy of the checkout's tracked files, without build outputs."""
     copy_sources(tmp_path / "copy" / "checkout")
     return tmp_path / "copy" / "checkout"
 
@@ -61,7 +61,7 @@ def environment(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 def test_a_plain_install_builds_the_extension(checkout: Path, environment: Path, tmp_path: Path) -> None:
-    """The README's command; the kernels are there and nothing is warned of."""
+    """The README's command installs the kernels, and there is no warning."""
     run(environment, "pip install .", checkout)
     backends = run(environment, "scoresde-fast env", tmp_path).partition("backends of each operation")[2]
     assert re.search(r"\n +cpu, reference .*\bnormal\b", backends, re.DOTALL)
@@ -70,7 +70,7 @@ def test_a_plain_install_builds_the_extension(checkout: Path, environment: Path,
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 def test_the_warning_names_a_command_that_works(checkout: Path, environment: Path, tmp_path: Path) -> None:
-    """Installed without a compiler, the first sample warns once; the command of the warning mends it."""
+    """Without a compiler at installation, the first sample warns once, and the command in the warning fixes it."""
     run(environment, "pip install .", checkout, CXX="no-such-compiler")
     warned = run(environment, f'python -c "{SAMPLE}"', tmp_path)
     assert warned.count("RuntimeWarning") == 1
@@ -82,7 +82,7 @@ def test_the_warning_names_a_command_that_works(checkout: Path, environment: Pat
 
 @pytest.mark.skipif(_extension.why_missing is not None, reason="the extension is not there")
 def test_a_failed_build_goes_on(checkout: Path, environment: Path, tmp_path: Path) -> None:
-    """A source that does not compile is named with the compiler's error, and the package is installed without it."""
+    """If the sources do not compile, the reason is the compiler's error, and the package is installed without them."""
     source = checkout / "csrc" / "cpu" / "normal.cpp"
     source.write_text(source.read_text() + "\n#error broken on purpose\n")
     run(environment, "pip install .", checkout)
@@ -93,7 +93,7 @@ def test_a_failed_build_goes_on(checkout: Path, environment: Path, tmp_path: Pat
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 def test_distributions_hold_everything(checkout: Path, environment: Path, tmp_path: Path) -> None:
-    """The sdist needs no torch; the wheel made of it is for every Python of the ABI, and has all of the package."""
+    """The sdist needs no torch; the wheel built from it is abi3 and contains the whole package."""
     run(environment, "pip install build twine", tmp_path)
     output = run(environment, "python -m build --outdir dist", checkout)
     for_sdist, for_wheel = output.split("Building wheel from sdist")

@@ -200,7 +200,7 @@ class Broken(nn.Module):
 
 def test_a_gradient_that_is_no_number() -> None:
     """The message differs from that of a network that returns NaN, and names the step and the remedy."""
-    with pytest.raises(NonFiniteError, match=r"the gradients that guide the samples are not finite after step \d+"):
+    with pytest.raises(NonFiniteError, match=r"the guidance gradients are not finite after step \d+"):
         sf.sample(model_of("vp"), classes=[0], classifier=Broken(), solver="euler_maruyama", steps=50)
 
 

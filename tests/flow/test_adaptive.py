@@ -135,13 +135,13 @@ def test_nan_names_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"solver": "rk45", "steps": 10}, "steps is 10; solver 'rk45' chooses its steps"),
+        ({"solver": "rk45", "steps": 10}, "steps is 10, but solver 'rk45' chooses its steps"),
         ({"solver": "rk45", "grid": "karras"}, "grid is 'karras'"),
         ({"solver": "rk45", "rtol": 0.0}, "rtol is 0.0"),
         ({"solver": "ggf", "error_norm": "batch"}, "'ggf' has only error_norm='sample'"),
         ({"solver": "ggf", "probability_flow": True}, "probability_flow is True"),
         ({"solver": "rk45", "eps": 1.5}, "eps is 1.5"),
-        ({"solver": "em", "rtol": 0.1}, "rtol is 0.1; only the solvers 'rk45' and 'ggf'"),
+        ({"solver": "em", "rtol": 0.1}, "rtol is 0.1, but only the solvers 'rk45' and 'ggf'"),
         ({"solver": "rk46"}, "did you mean 'rk45'"),
         ({"solver": "rk45", "error_norm": "max"}, "unknown error_norm 'max'"),
     ],
@@ -186,5 +186,5 @@ def test_neutral_values_are_no_options() -> None:
         sf.Sampler(model, "rk45", original=False, langevin_norm="sample", probability_flow=True).options.solver
         == "rk45"
     )
-    with pytest.raises(ValueError, match="original is True; solver 'rk45' chooses its steps"):
+    with pytest.raises(ValueError, match="original is True, but solver 'rk45' chooses its steps"):
         sf.Sampler(model, "rk45", original=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repeated launches bypass Triton, for the same form of a kernel only."""
+"""Repeated launches of the same form of a kernel bypass Triton."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def kernel() -> Kernel:
 
 
 def test_the_second_launch(kernel: Kernel) -> None:
-    """It passes the constants in the order of the kernel's arguments, in whatever order they were given."""
+    """The constants are passed in the order of the kernel's arguments."""
     form = Form(kernel, {"FLAG": True, "SIZE": 8}, num_warps=2)
     for programs in (3, 5):
         form.launch(programs, torch.zeros(8), torch.zeros(8))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The largest batch that fits: found by few trials, and remembered."""
+"""The largest batch that fits: found in few trials, and cached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import scoresde_fast as sf
 from scoresde_fast.files import cache_folder
-from scoresde_fast.loop.batch_size import largest_batch, remembered_batch
+from scoresde_fast.loop.batch_size import cached_batch, largest_batch
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 7, 64, 100, 1000, 4096, 10_000])
@@ -26,17 +26,17 @@ def test_largest_batch(most: int) -> None:
     assert len(tried) <= 17 and len(set(tried)) == len(tried)
 
 
-def test_the_largest_batch_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_batch_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the user's other caches, for each key; a file that is none is no reason to stop."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     key = {"device": "GPU", "precision": "bf16"}
-    assert remembered_batch(key, lambda: 96) == 96
-    assert remembered_batch(key, lambda: 1) == 96
-    assert remembered_batch({**key, "precision": "fp32"}, lambda: 48) == 48
-    assert remembered_batch(key, lambda: 1) == 96
+    assert cached_batch(key, lambda: 96) == 96
+    assert cached_batch(key, lambda: 1) == 96
+    assert cached_batch({**key, "precision": "fp32"}, lambda: 48) == 48
+    assert cached_batch(key, lambda: 1) == 96
     assert cache_folder() == tmp_path / "scoresde-fast"
     (cache_folder() / "batch_sizes.json").write_text("[")
-    assert remembered_batch(key, lambda: 2) == 2
+    assert cached_batch(key, lambda: 2) == 2
 
 
 def test_automatic_batch_on_a_cpu(tiny: sf.ScoreModel) -> None:

@@ -23,12 +23,12 @@ from scoresde_fast.sdes import VPSDE
 def test_strict_images_are_the_same_bits(
     tiny: sf.ScoreModel, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, seeds: list[int]
 ) -> None:
-    """Whatever the batch size, the seeds beside it, the order and the number of lanes."""
+    """Strict images do not depend on the batch size, the other seeds, their order or the number of workers."""
     monkeypatch.setitem(CHUNK_PIXELS, "cpu", 6 * 64)
     sampler = sf.Sampler(tiny, "pc", 4, strict=True)
     alone = {seed: sampler.sample([seed]) for seed in seeds}
-    for lanes in (1, 2):
-        threads(lanes)
+    for workers in (1, 2):
+        threads(workers)
         for batch_size in (1, 3, 8):
             images = torch.cat([images for _, images in sampler.stream(seeds, batch_size=batch_size)])
             assert torch.equal(images, torch.cat([alone[seed] for seed in seeds]))
@@ -37,7 +37,7 @@ def test_strict_images_are_the_same_bits(
 
 
 def test_chunks() -> None:
-    """Each seed has its own place, consecutive seeds fill chunks, and no seed is lost."""
+    """Each seed has a fixed slot, consecutive seeds fill chunks, and no seed is lost."""
     assert chunks(range(6, 14), 8) == [[2, 3, 4, 5, 6, 7, 0, 1]]
     assert chunks([5, 13, 13, 0], 4) == [[3, 0, 0, 0], [0, 1, 0, 0]]
     assert [chunk_size((3, n, n), torch.device(d)) for d in ("cpu", "cuda") for n in (8, 32, 1024)] == [
@@ -50,7 +50,7 @@ def test_chunks() -> None:
 def test_every_result_comes_from_its_seed_s_place(
     monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None], seeds: list[int], strict: bool
 ) -> None:
-    """Where strict, seed s is at place s mod the size of a chunk, whatever fills the others; else in its order."""
+    """In strict chunks seed s is in slot s mod the chunk size, whatever fills the others; otherwise in its order."""
     monkeypatch.setitem(CHUNK_PIXELS, "cpu", 32 * 4)
     runner = SimpleNamespace(
         device=torch.device("cpu"), refresh=lambda: None, prepare=lambda size: None, size_for=lambda batch, full: 48,
@@ -60,8 +60,8 @@ def test_every_result_comes_from_its_seed_s_place(
     def work(items: Sequence[int], on_step: object) -> Tensor:
         return torch.stack([torch.tensor(items), torch.arange(len(items))], dim=1)
 
-    for lanes in (1, 2):
-        threads(lanes)
+    for workers in (1, 2):
+        threads(workers)
         found = Batches(runner, work, (1, 2, 2), strict=strict).run(seeds, seeds, len(seeds), None)
         assert found[:, 0].tolist() == seeds
         if strict:
@@ -69,8 +69,8 @@ def test_every_result_comes_from_its_seed_s_place(
 
 
 @pytest.mark.parametrize("options", [{"solver": "dpmpp_2m", "steps": 5}, {"solver": "rk45", "rtol": 0.3, "atol": 0.3}])
-def test_strict_samplers_are_the_same_bits(threads: Callable[[int], None], options: dict[str, Any]) -> None:
-    """So are those of samplers made with other numbers of threads: what a network is folded to is the same."""
+def test_strict_samplers_are_the_same_bits(threads: Callable[[int], None], options: dict[str, object]) -> None:
+    """Samplers made with other numbers of threads give the same bits, because folding does not depend on them."""
     model, images = sf.load("digits-vp"), []
     for count in (1, 2):
         threads(count)
@@ -79,14 +79,14 @@ def test_strict_samplers_are_the_same_bits(threads: Callable[[int], None], optio
 
 
 def test_strict_progress(tiny: sf.ScoreModel) -> None:
-    """Progress runs once from nothing to all, over the chunks of a batch."""
+    """Progress over the chunks of a batch runs once from 0 to the total."""
     calls: list[tuple[int, int]] = []
     sf.Sampler(tiny, "em", 3, strict=True).sample([0, 128], on_step=lambda *call: calls.append(call))
     assert calls == [(n, 6) for n in range(1, 7)]
 
 
 class Hungry(nn.Module):
-    """Runs out of memory above a number of images."""
+    """A runner that runs out of memory above a number of images."""
 
     most = 21
 
@@ -97,9 +97,8 @@ class Hungry(nn.Module):
 
 
 def test_too_large_a_batch_says_what_fits() -> None:
-    """One sentence with a batch size that works, which works."""
-    network = Hungry()
-    model = ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True)
+    """The message recommends a batch size, and that size works."""
+    model = ScoreFunction(Hungry(), ExactScore(VPSDE()), (1, 2, 2), centered=True)
     sampler = sf.Sampler(model, "em", 2)
     with pytest.raises(BatchTooLargeError, match=r"a batch of 60 does not fit.*about 2[01] images do.*batch_size=18"):
         next(iter(sampler.stream(range(60), batch_size=60)))

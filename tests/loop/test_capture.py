@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every step can be captured as a CUDA graph, as far as that can be known without a GPU; and what cannot is named.
+"""Capture of steps as CUDA graphs, checked without a GPU: all steps of ours pass, and unsafe operations are named.
 
 The last tests capture on a GPU where there is one.
 """
@@ -32,7 +32,7 @@ from scoresde_fast.solvers.options import Norm
 pytestmark = pytest.mark.same_everywhere
 
 DEVICE = "meta"
-"""Tensors with a shape and no data: a read of one on the host, or a copy from it, cannot but fail."""
+"""Tensors with a shape but no data, so that reading one on the host, or copying from it, always fails."""
 SDE_OF: dict[str, SDE] = {"vesde": VESDE(), "vpsde": VPSDE(), "subvpsde": SubVPSDE(), "cld": CLDSDE()}
 CASES = [
     (sde, solver, probability_flow, corrector, norm)
@@ -72,7 +72,7 @@ def models() -> dict[str, sf.ScoreModel]:
 def test_every_step_can_be_captured(
     models: dict[str, sf.ScoreModel], sde: str, solver: str, probability_flow: bool, corrector: str, norm: Norm
 ) -> None:
-    """No host read, no copy between host and device, no generator, and the same operations at every step."""
+    """A step reads nothing on the host, copies nothing to or from it, uses no generator and repeats its operations."""
     model = models[sde]
     table = build_table(
         SDE_OF[sde], SolverOptions(solver, 30, corrector, corrector_steps=2, probability_flow=probability_flow)
@@ -88,7 +88,7 @@ def test_every_step_can_be_captured(
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("sde", SDE_OF)
 def test_the_same_at_two_counts(sde: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With numbers in it: two steps at two values of the counter are the same operations on the same tensors."""
+    """With real data too, steps at different counter values are the same operations on the same tensors."""
     monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU alone it looks at the counter
     model = model_of(sde).to_empty(device="cpu")
     table = build_table(SDE_OF[sde], SolverOptions("gddim" if sde == "cld" else "pc", 30))
@@ -134,21 +134,21 @@ HOST_COPIES: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("step", HOST_READS.values(), ids=HOST_READS.keys())
 def test_a_host_read_is_caught(step: Callable[[], object]) -> None:
-    """Reading a tensor of the device, or copying from it."""
+    """Reading a device tensor on the host, or copying from it, is rejected."""
     with pytest.raises(CaptureUnsafeError, match=r"reads a tensor on the host|copies a tensor to the host|mixes"):
         require_capturable(step, DEVICE)
 
 
 @pytest.mark.parametrize("step", SHAPES_OF_DATA.values(), ids=SHAPES_OF_DATA.keys())
 def test_a_shape_of_data_is_caught(step: Callable[[], object]) -> None:
-    """Operations whose result is as long as the data says."""
+    """Operations whose output shape depends on data are rejected."""
     with pytest.raises(CaptureUnsafeError, match="shape that depends on data"):
         require_capturable(step, DEVICE)
 
 
 @pytest.mark.parametrize("step", HOST_COPIES.values(), ids=HOST_COPIES.keys())
 def test_a_copy_from_the_host_is_caught(step: Callable[[], object]) -> None:
-    """A tensor that is made from values on the host, moved from it, or used where it lies."""
+    """A tensor made from host values, copied from the host, or used on the host is rejected."""
     with pytest.raises(CaptureUnsafeError, match=r"from values on the host|copies a tensor from the host|mixes"):
         require_capturable(step, DEVICE)
 
@@ -157,13 +157,13 @@ def test_a_copy_from_the_host_is_caught(step: Callable[[], object]) -> None:
     "step", [lambda: torch.randn_like(X), lambda: X.clone().normal_(), lambda: torch.nn.functional.dropout(X)]
 )
 def test_a_generator_is_caught(step: Callable[[], object]) -> None:
-    """Noise comes from the counter alone."""
+    """PyTorch's random generator is rejected: noise depends on the counter only."""
     with pytest.raises(CaptureUnsafeError, match="random generator"):
         require_capturable(step, DEVICE)
 
 
 class Steps:
-    """Steps whose Python code knows which step it is."""
+    """Python code that depends on the step."""
 
     def __init__(self) -> None:
         self.step = 0
@@ -197,13 +197,13 @@ class Steps:
 
 @pytest.mark.parametrize("name", ["number", "view", "shape", "branch", "more", "keeps"])
 def test_a_step_that_knows_its_number_is_caught(name: str) -> None:
-    """A number, a view, a shape, a branch, a count or a tensor that differs between two steps."""
-    with pytest.raises(CaptureUnsafeError, match="is not the same in two steps"):
+    """A number, view, shape, branch, count or tensor that differs between two steps is rejected."""
+    with pytest.raises(CaptureUnsafeError, match="differs between two runs of the step"):
         require_capturable(getattr(Steps(), name), DEVICE)
 
 
 def test_what_is_safe_is_let_through() -> None:
-    """Reading by the counter, new tensors, numbers, in-place operations and dropout in evaluation are no reason."""
+    """Indexing by the counter, new tensors, numbers, in-place operations and dropout in evaluation are accepted."""
     x, table, dropout = torch.ones(3, device=DEVICE), torch.ones(8, 3, device=DEVICE), nn.Dropout(0.5).eval()
 
     def step() -> None:
@@ -216,7 +216,7 @@ def test_what_is_safe_is_let_through() -> None:
 
 
 def test_a_check_keeps_no_memory() -> None:
-    """What a step makes and lets go is freed, so that a check needs no more memory than the step."""
+    """Temporary tensors are freed, so that a check needs no more memory than the step."""
 
     def step() -> None:
         made = weakref.ref(X + 1)
@@ -226,7 +226,7 @@ def test_a_check_keeps_no_memory() -> None:
 
 
 def test_a_failed_capture_ends_its_allocation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The allocator leaves the pool, also where it has left it already, and the step's own error is raised."""
+    """After a failed capture the allocator has left the pool, and the error of the step is raised."""
     ended: list[tuple[int, tuple[int, int]]] = []
 
     def end(device: int, pool: tuple[int, int]) -> None:
@@ -271,7 +271,7 @@ def test_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
 
 
 def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
-    """A captured loop holds at most 256 MB more than a plain one, however many steps and batch sizes there are."""
+    """A captured loop takes at most 256 MB more than a plain one, for any number of steps and batch sizes."""
     held = []
     for steps, capture, sizes in ((20, False, [64]), (20, True, [64]), (1000, True, [64, 1, 4, 16])):
         torch.cuda.empty_cache()
@@ -287,7 +287,7 @@ def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
 
 
 def test_a_network_that_no_graph_holds_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
-    """It runs without, after one warning that names the operation."""
+    """The network runs uncaptured, after one warning that names the operation."""
     forward = on_gpu.network.forward
 
     def reads(x: Tensor, labels: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop driven by its counter: the same numbers as row by row, and patterns that are found again."""
+"""The loop: the same results by counter and row by row, and repeated patterns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.recorded_graphs import RecordedGraphs
 
 
 def row_by_row(loop: Loop, x: Tensor, noise: Noise) -> Tensor:
-    """The run as the equations say it: every row's number is the host's."""
+    """Run the table by its equations, with row indices on the host."""
     program, x = loop.program, x.clone()
     assert isinstance(loop.evaluate, PlainNetwork)
     saved, history = x.clone(), x.new_zeros(max(program.history, 1), *x.shape)
@@ -44,7 +44,7 @@ def row_by_row(loop: Loop, x: Tensor, noise: Noise) -> Tensor:
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("name", TABLES)
 def test_the_counter_drives_the_run(name: str, backend: str) -> None:
-    """A run by the counter has the bits of one by the host's own row numbers, and leaves its start alone."""
+    """A run with the counter is bit-identical to one with row indices on the host, and does not modify its input."""
     loop = make_loop(TABLES[name], backend)
     x, noise = start()
     kept = x.clone()
@@ -54,7 +54,7 @@ def test_the_counter_drives_the_run(name: str, backend: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_replayed_patterns_are_the_run(name: str) -> None:
-    """One recording of each pattern, replayed with every number on the host frozen, gives the bits of the plain run."""
+    """Replaying one recording of each pattern, with all host values frozen, is bit-identical to the plain run."""
     loop, graphs = make_loop(TABLES[name]), RecordedGraphs()
     captured = CapturedLoop(loop, (3, *SHAPE), graphs)
     assert graphs.captured <= 5
@@ -66,7 +66,7 @@ def test_replayed_patterns_are_the_run(name: str) -> None:
 
 
 def test_the_whole_step_is_one_graph_to_the_compiler() -> None:
-    """A pattern, corrector and predictor included, compiles in one piece and does the same."""
+    """A pattern of predictor and corrector compiles without graph breaks and gives the same result."""
     loop = make_loop(TABLES["pc"])
     pattern = split(loop.program.kinds)[0].pattern
     x, noise = start()
@@ -81,7 +81,7 @@ def test_the_whole_step_is_one_graph_to_the_compiler() -> None:
 
 
 def test_phases_cover_every_row() -> None:
-    """Unrolled, the phases are the rows, for every table; predictor-corrector is one pattern and its end."""
+    """For every table the unrolled phases equal the rows; predictor-corrector is one pattern and its end."""
     for table in TABLES.values():
         kinds = make_loop(table).program.kinds
         assert tuple(kind for phase in split(kinds) for kind in phase.pattern * phase.repeats) == kinds

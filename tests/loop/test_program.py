@@ -26,5 +26,5 @@ A, B, C, D = (RowKind(True, False, False, False, earlier) for earlier in range(4
     ids=lambda value: "-".join("ABCD"[k.earlier] for k in value if isinstance(k, RowKind)) or None,
 )
 def test_phases(kinds: list[RowKind], phases: list[tuple[tuple[RowKind, ...], int]]) -> None:
-    """Repetitions are found, the shortest pattern that reaches furthest first; the rest runs once."""
+    """Repetitions are found, preferring patterns that cover most rows, then short ones; other rows run once."""
     assert split(kinds) == [Phase(*phase) for phase in phases]

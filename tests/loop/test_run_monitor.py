@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress and health of a run, followed without waiting for the device."""
+"""Progress reporting and NaN detection, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.recorded_graphs import RecordedGraphs
 
 
 def test_a_captured_run_reports_progress_and_nan() -> None:
-    """Progress comes once a pattern; a state that is no number is found with its row and time."""
+    """Progress is reported once per pattern; a state of NaN is reported with its row and time."""
     loop = make_loop(TABLES["pc"])
     captured = CapturedLoop(loop, (3, *SHAPE), RecordedGraphs())
     calls: list[tuple[int, int]] = []
@@ -29,7 +29,7 @@ def test_a_captured_run_reports_progress_and_nan() -> None:
 
 
 def test_a_gpu_is_followed_from_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host runs ahead by a bounded number of pieces, hears of progress as it is made, and of NaN with its row."""
+    """The host queues a bounded number of parts, and reports finished progress, and NaN with its row."""
     passed: list[int] = []
 
     class Event:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sampler's options for speed: what each changes, what it must not change, and what is said where it cannot be."""
+"""Options for speed (compile, capture, precision, padding): effects, unchanged results, warnings and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_COMPILED = ".*cannot be compiled"
 
 
 def function(forward: Callable[[Tensor, Tensor], Tensor]) -> ScoreFunction:
-    """A user's own model on 2x2 images."""
+    """Return a model with a user's network on 2x2 images."""
 
     class Own(nn.Module):
         def __init__(self) -> None:
@@ -46,7 +46,7 @@ def table_runner_of(sampler: sf.Sampler) -> table_runner.TableRunner:
 
 @pytest.fixture
 def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[sf.Sampler], RecordedGraphs]:
-    """Makes a sampler capture its loop, on a CPU, by recordings in place of CUDA graphs."""
+    """Make samplers capture loops on a CPU, with recordings instead of CUDA graphs."""
 
     def capture(sampler: sf.Sampler) -> RecordedGraphs:
         graphs = RecordedGraphs()
@@ -63,7 +63,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[sf.Sampler], Recorded
 def test_captured_images_are_the_images(
     tiny: sf.ScoreModel, solver: str, replayed: Callable[..., RecordedGraphs]
 ) -> None:
-    """Padded batches, replayed, give each seed its image; a batch size is captured once, and a near one serves too."""
+    """Padded, replayed batches give each seed its image; each batch size is captured once, and serves similar sizes."""
     plain, sampler = (sf.Sampler(tiny, solver, 5) for _ in range(2))
     graphs = replayed(sampler)
     for seeds, captured in (([5, 3, 8, 1], 1), ([2, 9], 1), ([7], 1), (range(6), 2), (range(9), 2)):
@@ -76,7 +76,7 @@ def test_captured_images_are_the_images(
 
 
 def test_a_changed_weight_is_seen(tiny: sf.ScoreModel, replayed: Callable[..., RecordedGraphs]) -> None:
-    """In place, replaced, or a whole new network: the next run has it, captured or not."""
+    """Weights changed in place, replaced weights and a new network take effect in the next run, captured or not."""
     for capture in (False, True):
         model = function(lambda x, labels: -x)
         sampler = sf.Sampler(model, "em", 4, denoise=False)
@@ -99,7 +99,7 @@ def test_a_changed_weight_is_seen(tiny: sf.ScoreModel, replayed: Callable[..., R
 
 
 def test_a_stale_evaluator_is_made_again(tiny: sf.ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An evaluator that says its network has changed is replaced before the next batch, and nothing of it stays."""
+    """A stale evaluator is replaced before the next batch, and everything derived from it is rebuilt."""
     made: list[PlainNetwork] = []
 
     def make(network: nn.Module, labels: Tensor, precision: str) -> PlainNetwork:
@@ -119,7 +119,7 @@ def test_a_stale_evaluator_is_made_again(tiny: sf.ScoreModel, monkeypatch: pytes
 
 
 def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The warning names the operation, the line that asked for it and the way to silence it."""
+    """The warning names the operation, the line that requested it and the option that silences it."""
 
     def forward(x: Tensor, labels: Tensor) -> Tensor:
         return -x if labels[0].item() > 0.5 else -2 * x
@@ -153,7 +153,7 @@ def test_memory_that_runs_short_is_no_reason_to_go_slower(monkeypatch: pytest.Mo
 
 
 def test_what_cannot_be_compiled_runs_plain_with_one_warning() -> None:
-    """A network that the compiler cannot take in one piece."""
+    """A network with a graph break."""
 
     def forward(x: Tensor, labels: Tensor) -> Tensor:
         return -x if labels[0].item() > 0.5 else -2 * x
@@ -167,7 +167,7 @@ def test_what_cannot_be_compiled_runs_plain_with_one_warning() -> None:
 
 
 def test_many_batch_sizes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of a dozen sizes gets a graph of its own, beyond the eight after which PyTorch gives up on a function."""
+    """Each of a dozen batch sizes is compiled, beyond PyTorch's recompile limit of eight."""
     graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
@@ -185,7 +185,7 @@ def test_many_batch_sizes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
-    """A user's own network runs in float32, says so where something else was asked, and is described as such."""
+    """A user's network runs in float32, with a warning if another precision was requested, and is described so."""
     model = function(lambda x, labels: -x)
     with pytest.warns(RuntimeWarning, match="Own cannot be folded, which bf16 needs; it runs in float32"):
         sampler = sf.Sampler(model, "em", 2, precision="bf16")
@@ -200,22 +200,22 @@ def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
     ("options", "sentence"),
     [
         ({"precision": "bf17"}, "unknown precision 'bf17' - did you mean 'bf16'"),
-        ({"precision": "tf32"}, "precision 'tf32' is a mode of GPUs.*choose from: auto, fp32, bf16, fp16"),
-        ({"capture": True}, "capture=True needs a CUDA device, and this is cpu: choose capture='auto'"),
+        ({"precision": "tf32"}, "precision 'tf32' is only available on GPUs.*choose from: auto, fp32, bf16, fp16"),
+        ({"capture": True}, "capture=True needs a CUDA device, but the device is cpu: choose capture='auto'"),
         ({"compile": "yes"}, "compile is 'yes'; choose True, False or 'auto'"),
-        ({"batch_size": "all"}, "batch_size is 'all'; choose a whole number or 'auto'"),
+        ({"batch_size": "all"}, "batch_size is 'all'; it must be an integer of at least 1, or 'auto'"),
         ({"strict": True, "langevin_norm": "batch"}, "choose langevin_norm='sample'"),
         ({"solver": "rk45", "steps": None, "strict": True, "error_norm": "batch"}, "choose error_norm='sample'"),
     ],
 )
-def test_bad_options(tiny: sf.ScoreModel, options: dict[str, Any], sentence: str) -> None:
-    """One clear sentence with the value, before anything runs."""
+def test_bad_options(tiny: sf.ScoreModel, options: dict[str, object], sentence: str) -> None:
+    """The message gives the value and what is allowed, before anything runs."""
     with pytest.raises(ValueError, match=sentence):
         sf.Sampler(tiny, **{"solver": "pc", "steps": 2, **options})
 
 
 def test_description_has_what_decides_the_pixels(tiny: sf.ScoreModel) -> None:
-    """Precision and strictness do, the batch size does not."""
+    """The description contains precision and strictness, but not the batch size."""
     one, other = (
         sf.Sampler(tiny, "pc", 2, strict=strict, batch_size=n).describe() for strict, n in ((False, 1), (True, 9))
     )
@@ -224,11 +224,11 @@ def test_description_has_what_decides_the_pixels(tiny: sf.ScoreModel) -> None:
 
 
 def test_compiled_images_are_the_images(threads: Callable[[int], None]) -> None:
-    """A compiled network gives the same images within 1e-4, in one lane and in two, whose parts are padded alike."""
+    """A compiled network gives the same images within 1e-4, in one worker and in two, whose parts are padded alike."""
     model = function(lambda x, labels: -x.tanh() / labels.view(-1, 1, 1, 1).sqrt())
     plain, compiled = (sf.Sampler(model, "em", 8, compile=compile) for compile in (False, True))
-    for lanes in (1, 2):
-        threads(lanes)
+    for workers in (1, 2):
+        threads(workers)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", NOT_COMPILED, RuntimeWarning)
             images = compiled.sample(range(17))

@@ -16,7 +16,7 @@ from scoresde_fast.loop.workers import run_parts
 from tests.support.tiny import ROUNDING
 
 
-def test_lanes_give_the_same_images(tiny: sf.ScoreModel) -> None:
+def test_workers_give_the_same_images(tiny: sf.ScoreModel) -> None:
     """A batch split over cores gives the images of the whole batch, in order, and reports each step once."""
     calls: list[tuple[int, int]] = []
     sampler = sf.Sampler(tiny, "pc", 3)
@@ -30,20 +30,20 @@ def test_lanes_give_the_same_images(tiny: sf.ScoreModel) -> None:
     assert calls == [(n, 6) for n in range(1, 7)]
 
 
-def test_an_error_ends_every_lane() -> None:
-    """What goes wrong in one lane is raised, and the other lanes stop at their next step instead of running on."""
+def test_an_error_ends_every_worker() -> None:
+    """An error in one worker is raised, and the other workers stop at their next step."""
     steps = [0, 0]
 
     def work(part: Sequence[int], on_step: OnStep | None) -> Tensor:
         assert on_step is not None
         for done in range(10_000):
             if part[0] == 0 and done == 3:
-                raise ValueError("lane 0 failed")
+                raise ValueError("worker 0 failed")
             steps[part[0]] = done
             on_step(done, 10_000)
             time.sleep(0.001)
         return torch.zeros(1)
 
-    with pytest.raises(ValueError, match="lane 0 failed"):
+    with pytest.raises(ValueError, match="worker 0 failed"):
         run_parts(work, [[0], [1]], 2, None)
     assert steps[1] < 5_000

@@ -187,8 +187,8 @@ def test_sixteen_bits(precision: Any) -> None:
 def test_bad_precision() -> None:
     """The message says what is allowed."""
     with pytest.raises(ValueError, match="unknown precision 'bf61' - did you mean 'bf16'"):
-        FoldedNetwork(small(), LABELS, "bf61")  # type: ignore[arg-type]  # the mistake under test
-    with pytest.raises(ValueError, match="precision 'tf32' is a mode of GPUs, which a CPU lacks; choose from: auto,"):
+        FoldedNetwork(small(), LABELS, "bf61")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="precision 'tf32' is only available on GPUs; choose from: auto,"):
         FoldedNetwork(small(), LABELS, "tf32")
 
 

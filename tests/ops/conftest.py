@@ -11,7 +11,7 @@ import torch
 
 @pytest.fixture
 def poisoned() -> Iterator[None]:
-    """New memory is full of NaN, so that an element that no kernel writes shows."""
+    """Fill new memory with NaN, so that elements not written by a kernel are noticed."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     yield

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations ``affine_step`` and ``affine_step_pair``: every backend against float64, and refusals."""
+"""The operations ``affine_step`` and ``affine_step_pair``: every backend against float64, and rejected arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.ops.affine_step import affine_step, affine_step_pair, operation, pair_operation
+from scoresde_fast.ops.affine_step import affine_step, operation, pair_operation
 from scoresde_fast.ops.registration import Operation
 from scoresde_fast.ops.step_table import COLUMNS, PAIR_COLUMNS, PAIR_WIDTH, WIDTH, DeviceTable
 from scoresde_fast.rng import standard_normals
@@ -35,27 +34,26 @@ class Kind:
     """One of the two operations: on states, or on pairs with twice the channels."""
 
     operation: Operation
-    step: Callable[..., None]
     width: int
-    halves: int
+    pairs: bool
 
     def registers(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Registers:
-        return Registers.random((self.halves * shape[0], *shape[1:]), shape, dtype)
+        return Registers.random(((1 + self.pairs) * shape[0], *shape[1:]), shape, dtype)
 
     def take(self, registers: Registers, backend: str, row: int, **options: Any) -> list[Tensor]:
-        """The registers after one step; ``options`` that are True stand for the register of that name."""
-        given = {"network_output": registers.output, "saved": registers.saved, "history": registers.history}
-        given = {name: value for name, value in given.items() if options.pop(name, False)}
+        """Return the registers after one step; an option that is True passes the register of its name."""
+        optional = {"network_output": registers.output, "saved": registers.saved, "history": registers.history}
+        passed = {name: value for name, value in optional.items() if options.pop(name, False)}
         ids = SAMPLE_IDS if options.pop("noise", False) else None
-        self.step(
-            registers.state, random_table(self.width), row, sample_ids=ids, run_seed=RUN_SEED, **given, **options,
-            implementation=self.operation.choose("cpu", backend),
+        affine_step(
+            registers.state, random_table(self.width), row, sample_ids=ids, run_seed=RUN_SEED, pairs=self.pairs,
+            **passed, **options, implementation=self.operation.choose("cpu", backend),
         )  # fmt: skip
         return registers.changed()
 
 
-PLAIN = Kind(operation, affine_step, WIDTH, 1)
-PAIR = Kind(pair_operation, affine_step_pair, PAIR_WIDTH, 2)
+PLAIN = Kind(operation, WIDTH, pairs=False)
+PAIR = Kind(pair_operation, PAIR_WIDTH, pairs=True)
 KINDS = [
     pytest.param(kind, backend.values[0], marks=backend.marks, id=f"{name}-{backend.id}")
     for name, kind in {"plain": PLAIN, "pair": PAIR}.items()
@@ -102,7 +100,7 @@ def test_network_dtypes(kind: Kind, backend: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("counter", [torch.int32, torch.int64], ids=["int32", "int64"])
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
-    """A row from a counter in memory gives the same bits as a row from a number."""
+    """A row index from a counter in memory gives the same bits as one from the host."""
     registers = kind.registers((3, 7, 5))
     by_number = kind.take(registers.to(torch.float32), backend, 3, **FORMS["all"])
     by_counter = kind.take(
@@ -113,7 +111,7 @@ def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -> None:
-    """One replay too many reads no foreign memory; the kernels check, as the wrapper does not read a GPU's counter."""
+    """A counter past the table causes no out-of-bounds read: kernels clamp it, as the host does not read a GPU's."""
     table, states = random_table(kind.width), [torch.ones(3, 8) for _ in range(2)]
     implementation = kind.operation.choose("cpu", backend)
     for state, counter in zip(states, (7, 3), strict=True):
@@ -124,14 +122,14 @@ def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
-    """With the noise's coefficient 1 and all others 0, the state becomes the normal field of the row's draw."""
+    """With coefficient 1 for the noise and 0 for all else, the state becomes the noise of the row's draw."""
     first = PAIR_COLUMNS.noise if kind is PAIR else COLUMNS.noise
     coefficients = torch.zeros(1, kind.width)
     coefficients[0, [first, first + 2] if kind is PAIR else [first]] = 1
     table = DeviceTable(coefficients, torch.tensor([[-2, 0, 0]], dtype=torch.int32))
     state = torch.zeros(3, 2, 63)
-    kind.step(
-        state, table, sample_ids=SAMPLE_IDS, run_seed=RUN_SEED, precise=True,
+    affine_step(
+        state, table, sample_ids=SAMPLE_IDS, pairs=kind.pairs, run_seed=RUN_SEED, precise=True,
         implementation=kind.operation.choose("cpu", backend),
     )  # fmt: skip
     field = standard_normals(SAMPLE_IDS, RUN_SEED, 2**32 - 2, 126).view(3, 2, 63)
@@ -145,7 +143,9 @@ def test_a_sample_depends_on_its_id_alone(kind: Kind, backend: str) -> None:
     table, implementation = random_table(kind.width), kind.operation.choose("cpu", backend)
 
     def step(state: Tensor, output: Tensor, ids: Tensor) -> Tensor:
-        kind.step(state, table, 1, network_output=output, sample_ids=ids, implementation=implementation)
+        affine_step(
+            state, table, 1, network_output=output, sample_ids=ids, pairs=kind.pairs, implementation=implementation
+        )
         return state
 
     together = step(registers.state.clone(), registers.output, SAMPLE_IDS)
@@ -156,14 +156,13 @@ def test_a_sample_depends_on_its_id_alone(kind: Kind, backend: str) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_nothing_else_is_written(kind: Kind, backend: str) -> None:
-    """Memory around the state stays as it was, whatever the size."""
+    """Memory around the state is not modified, for any size."""
+    implementation = kind.operation.choose("cpu", backend)
     for elements in (1, 63, 127, 500):
-        memory = torch.full((3 * kind.halves * elements + 16,), 7.0)
-        state = memory[8:-8].view(3, kind.halves * elements)
-        kind.step(
-            state, random_table(kind.width), 0, sample_ids=SAMPLE_IDS,
-            implementation=kind.operation.choose("cpu", backend),
-        )  # fmt: skip
+        size = (1 + kind.pairs) * elements
+        memory = torch.full((3 * size + 16,), 7.0)
+        state, table = memory[8:-8].view(3, size), random_table(kind.width)
+        affine_step(state, table, sample_ids=SAMPLE_IDS, pairs=kind.pairs, implementation=implementation)
         assert (memory[:8] == 7).all() and (memory[-8:] == 7).all()
 
 
@@ -173,7 +172,8 @@ def test_empty(kind: Kind, backend: str, shape: tuple[int, ...]) -> None:
     """Zero samples and zero elements are valid."""
     state = torch.empty(shape)
     implementation = kind.operation.choose("cpu", backend)
-    kind.step(state, random_table(kind.width), sample_ids=SAMPLE_IDS[: shape[0]], implementation=implementation)
+    ids, table = SAMPLE_IDS[: shape[0]], random_table(kind.width)
+    affine_step(state, table, sample_ids=ids, pairs=kind.pairs, implementation=implementation)
     assert state.shape == shape
 
 
@@ -188,7 +188,8 @@ def test_opcheck_and_compile(kind: Kind, backend: str) -> None:
     torch._dynamo.reset()
 
     def step(state: Tensor, output: Tensor) -> Tensor:
-        kind.step(state, table, 1, network_output=2 * output, sample_ids=SAMPLE_IDS, implementation=implementation)
+        options = {"pairs": kind.pairs, "implementation": implementation}
+        affine_step(state, table, 1, network_output=2 * output, sample_ids=SAMPLE_IDS, **options)
         return state + 1
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
@@ -216,7 +217,7 @@ X, T = torch.zeros(2, 4, 3), random_table(WIDTH)
         (ValueError, "row -1 is outside", X, {"row": -1}),
         (ValueError, "row 5 is outside", X, {"row": 2, "counter": torch.tensor([3])}),
         (TypeError, "sample_ids is int32; it must be int64", X, {"sample_ids": torch.zeros(2, dtype=torch.int32)}),
-        (ValueError, r"sample_ids have shape \(3,\); one id a sample is \(2,\)", X, {"sample_ids": SAMPLE_IDS}),
+        (ValueError, r"sample_ids has shape \(3,\); it must be \(2,\), one per sample", X, {"sample_ids": SAMPLE_IDS}),
         (ValueError, r"run seed -1 is out of range", X, {"run_seed": -1}),
     ],
 )
@@ -227,16 +228,16 @@ def test_bad_input(error: type[Exception], sentence: str, state: Tensor, options
 
 
 def test_bad_tables_and_pairs() -> None:
-    """A table of the other operation, and a pair whose channels cannot be halved."""
+    """A table of the other operation and a pair with an odd number of channels are rejected."""
     with pytest.raises(ValueError, match=r"coefficients have shape \(4, 31\); for this step they must be \(rows, 10\)"):
         affine_step(X, random_table(PAIR_WIDTH))
     with pytest.raises(ValueError, match=r"state has shape \(2, 3\); a pair is \(B, 2C, ...\)"):
-        affine_step_pair(torch.zeros(2, 3), random_table(PAIR_WIDTH))
+        affine_step(torch.zeros(2, 3), random_table(PAIR_WIDTH), pairs=True)
     with pytest.raises(ValueError, match=r"network_output has shape \(2, 4, 3\); it must have half of state's"):
-        affine_step_pair(X, random_table(PAIR_WIDTH), network_output=X)
+        affine_step(X, random_table(PAIR_WIDTH), network_output=X, pairs=True)
 
 
 def test_a_missing_backend_says_why() -> None:
-    """A backend chosen by name where it cannot run is refused with the reason."""
+    """Selecting an unavailable backend by name raises an error with the reason."""
     with pytest.raises(RuntimeError, match="backend 'cuda' of affine_step cannot be used: "):
         operation.choose("cpu", "cuda")

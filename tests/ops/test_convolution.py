@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``convolution``: every backend, every tile against float64; derivatives; refusals."""
+"""The operation ``convolution``: every backend and tile against float64, derivatives, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_compiles_whole(listed: bool) -> None:
 
 @pytest.mark.parametrize("name", ["x", "weight", "bias", "residual"])
 def test_gradients(listed: bool, name: str) -> None:
-    """Gradients are the plain form's, also where the fused kernel would run without them."""
+    """Gradients are those of the reference, also if the fused kernel would run without gradients."""
     arguments = case((2, 8, 4, 4), 6)
     cotangent = arguments["residual"].flip(0, 1)
 
@@ -231,7 +231,7 @@ def test_gradients(listed: bool, name: str) -> None:
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_tangents(listed: bool, compiled: bool) -> None:
-    """Forward-mode tangents pass; without the bias, which has none, the operation is linear in its images."""
+    """Forward-mode tangents are correct; without the bias, the operation is linear in its images."""
     arguments = case((2, 8, 4, 4), 6)
     directions = arguments["x"].flip(0, 2), arguments["residual"].flip(0, 3)
 
@@ -249,16 +249,16 @@ def test_tangents(listed: bool, compiled: bool) -> None:
 @needs_interpreter
 @pytest.mark.parametrize("name", ["x", "weight", "residual"])
 def test_memory_that_the_kernel_does_not_read(name: str) -> None:
-    """The kernel chosen by name asks for channels_last."""
+    """The kernel selected by name requires channels_last."""
     arguments = case((2, 8, 4, 4), 6)
     arguments[name] = arguments[name].contiguous()
-    with pytest.raises(ValueError, match=rf"reads channels_last memory and {name} has strides"):
+    with pytest.raises(ValueError, match=rf"reads channels_last memory, but {name} has strides"):
         torch.ops.scoresde_fast_triton.convolution(*arguments.values())
 
 
 @needs_interpreter
 def test_float64_has_no_kernel() -> None:
-    """The kernel chosen by name says which dtypes it supports."""
+    """The kernel selected by name rejects float64 and lists the supported dtypes."""
     with pytest.raises(ValueError, match="takes float32, bfloat16 and float16, not float64"):
         convolution(**double(case((1, 8, 2, 2), 6)), implementation=operation.choose("cpu", "triton"))
 
@@ -291,7 +291,7 @@ def test_float64_has_no_kernel() -> None:
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_bad_input(change: dict[str, Tensor], error: type[Exception], sentence: str) -> None:
-    """Bad input is refused in one sentence, before any launch."""
+    """Invalid arguments are rejected before any launch."""
     arguments: dict[str, Any] = {
         "x": torch.zeros(2, 8, 4, 4),
         "weight": torch.zeros(6, 8, 3, 3),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``fir_resample``: its formula, every backend against the reference, gradients, tangents, refusals."""
+"""The operation ``fir_resample``: its formula, every backend, gradients, tangents, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 def image(*shape: int, dtype: torch.dtype = torch.float32, layout: str = "nchw", seed: int = 0) -> torch.Tensor:
-    """Normal numbers, rounded to ``dtype``."""
+    """Return normals, rounded to ``dtype``."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return x.to(dtype).contiguous(memory_format=FORMATS[layout])
 
 
 def spelled_out(x: torch.Tensor, taps: list[float], direction: str, offset: int, gain: float) -> torch.Tensor:
-    """The formula of the module, as a matrix for each axis."""
+    """Apply the module's formula, as a matrix for each axis."""
 
     def matrix(length: int) -> torch.Tensor:
         size = 2 * length if direction == "up" else length // 2
@@ -83,7 +83,7 @@ def agrees(x: torch.Tensor, taps: list[float], direction: str, offset: int, back
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_backends_agree_with_the_reference(direction: str, dtype: torch.dtype, layout: str, backend: str) -> None:
-    """NCSN++'s filter, on sizes that fill vectors and sizes that do not."""
+    """The filter of NCSN++ is correct for sizes that fill vectors and sizes that do not."""
     shapes = [(1, 9, 4, 8)] if backend == "triton" else [(2, 3, 6, 10), (1, 16, 8, 8), (1, 8, 4, 32), (2, 9, 2, 34)]
     for shape in shapes:
         agrees(image(*shape, dtype=dtype, layout=layout), TAPS, direction, 1 if direction == "up" else 2, backend)
@@ -102,7 +102,7 @@ def test_backends_take_every_filter(direction: str, taps: list[float], layout: s
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_cpu_kernel_splits_rows_over_blocks_and_columns(direction: str) -> None:
-    """Images larger than the kernel's lines: many rows, rows of many channels, blocks that end inside an image."""
+    """Large images are correct: many rows, rows with many channels, blocks that end inside an image."""
     for shape, layout in [
         ((1, 2, 70, 66), "nchw"),
         ((1, 3, 30, 70), "channels_last"),
@@ -142,7 +142,7 @@ def test_gradients(direction: Literal["up", "down"], taps: list[float]) -> None:
 
 
 def test_transforms() -> None:
-    """torch.func's transforms, nested too, see the linear map that it is."""
+    """torch.func's transforms, also nested, give the derivatives of a linear map."""
     x, v = (image(2, 3, 4, 4, dtype=torch.float64, seed=seed) for seed in (0, 1))
 
     def ours(x: torch.Tensor) -> torch.Tensor:
@@ -170,7 +170,7 @@ def test_transforms() -> None:
 
 
 def test_tangents_without_gradients() -> None:
-    """Dual tensors carry their tangent where gradients are off."""
+    """Tangents are computed when gradients are disabled."""
     x, v = image(1, 2, 4, 4), image(1, 2, 4, 4, seed=1)
     with torch.no_grad(), forward_ad.dual_level():
         y = fir_up(forward_ad.make_dual(x, v), TAPS)
@@ -198,7 +198,7 @@ def test_opcheck(layout: str, backend: str) -> None:
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_memory_format_is_kept(layout: str, backend: str) -> None:
-    """Down to one pixel, and up from one."""
+    """Resampling down to one pixel and up from one pixel is correct."""
     choose = operation.choose("cpu", backend)
     pixel = choose(image(2, 4, 2, 2, layout=layout), TAPS, "down", 2, 1.0)
     assert pixel.shape == (2, 4, 1, 1)
@@ -222,8 +222,8 @@ def test_empty(direction: str, shape: tuple[int, ...], backend: str) -> None:
         ((torch.ones(1, 2, 4, 4)[..., ::2], TAPS, "up"), ValueError, "must be contiguous or channels_last"),
         ((torch.ones(1, 1, 4, 5), TAPS, "down"), ValueError, r"\(1, 1, 4, 5\); only even heights and widths"),
         ((torch.ones(1, 1, 4, 4), TAPS, "upp"), ValueError, "unknown direction 'upp' - did you mean 'up'"),
-        ((torch.ones(1, 1, 4, 4), [1.0], "up"), ValueError, r"taps \(1.0,\) are 1; a filter has 2 to 12"),
-        ((torch.ones(1, 1, 4, 4), [1.0] * 13, "up"), ValueError, "are 13; a filter has 2 to 12"),
+        ((torch.ones(1, 1, 4, 4), [1.0], "up"), ValueError, r"taps \(1.0,\) has 1 values; a filter has 2 to 12"),
+        ((torch.ones(1, 1, 4, 4), [1.0] * 13, "up"), ValueError, "has 13 values; a filter has 2 to 12"),
         ((torch.ones(1, 1, 4, 4), [1.0, -1.0], "up"), ValueError, "sum to 0 and cannot be normalised"),
     ],
     ids=["dtype", "dimensions", "strides", "odd", "direction", "one tap", "13 taps", "zero sum"],
@@ -235,6 +235,6 @@ def test_refusals(arguments: tuple[Any, ...], error: type[Exception], sentence: 
 
 
 def test_offset_outside_the_filter() -> None:
-    """An offset that would read only zeros is refused."""
-    with pytest.raises(ValueError, match="offset 4 is outside the filter; with 4 taps it is 0 to 3"):
+    """An offset outside the filter is rejected."""
+    with pytest.raises(ValueError, match="offset 4 is outside the filter; with 4 taps it must be 0 to 3"):
         fir_resample(torch.ones(1, 1, 4, 4), TAPS, "up", offset=4)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``group_norm_attention``: every backend against the unmerged block in float64; gradients; refusals."""
+"""The operation ``group_norm_attention``: every backend against the unmerged float64 block, gradients, bad input."""
 
 from __future__ import annotations
 
@@ -186,9 +186,9 @@ def test_tangents_at_a_fused_shape(compiled: bool) -> None:
 @needs_interpreter
 @pytest.mark.parametrize("shape", [(1, 24, 4, 4), (1, 544, 2, 2), (1, 16, 33, 32)], ids=str)
 def test_shapes_without_a_kernel(shape: tuple[int, ...]) -> None:
-    """The kernel chosen by name refuses shapes that it does not support; the operation itself runs them."""
+    """The kernel selected by name rejects unsupported shapes; the operation itself runs them."""
     block, x = make_block(shape[1]), make_input(shape, torch.float32, torch.contiguous_format)
-    with pytest.raises(ValueError, match=f"no form for {shape[1]} channels in .* multiples of 16 up to 512"):
+    with pytest.raises(ValueError, match=f"does not support {shape[1]} channels in .* multiples of 16 up to 512"):
         run(block, x, "triton")
     torch.testing.assert_close(run(block, x, None).double(), block(x.double()), rtol=1e-4, atol=1e-4)
 
@@ -209,9 +209,9 @@ def test_shapes_without_a_kernel(shape: tuple[int, ...]) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_bad_input(change: dict[str, Any], error: type[Exception], sentence: str) -> None:
-    """Bad input is refused in one sentence, before any launch."""
-    arguments: dict[str, Any] = {
+def test_bad_input(change: dict[str, object], error: type[Exception], sentence: str) -> None:
+    """Invalid arguments are rejected before any launch."""
+    arguments = {
         "x": torch.zeros(2, 32, 4, 4),
         "norm_weight": torch.ones(32),
         "norm_bias": torch.zeros(32),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``group_norm_silu``: every backend against float64, its derivatives, its refusals."""
+"""``group_norm_silu``: every backend against float64, derivatives, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def check(backend: str, arguments: dict[str, Any], groups: int, **options: Any) 
         exact_of_reference = exact
     else:
         assert_as_good(ours[1], reference[1], exact[1])
-        # The norm sees the stored h.
+        # The norm is computed from the stored h.
         norm = {"weight": arguments["weight"].double(), "bias": arguments["bias"].double(), "groups": groups, **options}
         exact, exact_of_reference = (group_norm_silu(h[1].double(), **norm) for h in (ours, reference))
     for index in (0, 2):
@@ -120,7 +120,7 @@ def test_resampling(backend: str, resample: str, taps: tuple[float, ...], layout
 
 
 def test_the_reference_is_what_torch_says() -> None:
-    """The definition, spelled out: join, torch's GroupNorm and SiLU, and the resampling of `fir_resample`."""
+    """The result is that of the sum, torch's GroupNorm and SiLU, and `fir_resample`."""
     arguments = double(case((2, 8, 6, 4), torch.float32, torch.contiguous_format, True, 2))
     y, h, statistics = group_norm_silu(groups=2, **arguments, resample="down")
     joined = (arguments["x"] + arguments["shift"][:, :, None, None] + arguments["residual"]) * math.sqrt(0.5)
@@ -147,7 +147,7 @@ def test_slabs_too_large_for_registers(layout: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_mean_far_from_zero(backend: str) -> None:
-    """The variance survives a mean of a thousand deviations: y errs by the rounding of the mean.
+    """With a mean of a thousand standard deviations, y is accurate up to the rounding of the mean.
 
     torch's own norm, which is the reference's, subtracts squares here and may lose every digit.
     """
@@ -272,7 +272,7 @@ def test_tangents(resample: str, join: bool) -> None:
 
 
 def test_a_tangent_of_the_weight_is_refused() -> None:
-    """A tangent of weight or bias is refused, not ignored."""
+    """A tangent of weight or bias is rejected, not ignored."""
     x, weight = torch.randn(1, 4, 2, 2), torch.ones(4)
     with pytest.raises(NotImplementedError, match="no tangent in weight or bias"):
         torch.func.jvp(lambda w: group_norm_silu(x, w, torch.zeros(4), 1)[0], (weight,), (weight,))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``hutchinson_dot``: every backend against float64, the trace it estimates, and refusals."""
+"""The operation ``hutchinson_dot``: every backend against float64, the trace estimate, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ D, X = torch.zeros(3, dtype=torch.float64), torch.zeros(3, 4)
     ("error", "sentence", "change"),
     [
         (TypeError, "divergence is float32; it must be float64", {"divergence": D.float()}),
-        (ValueError, r"divergence has shape \(2,\); one number a sample is \(3,\)", {"divergence": D[:2]}),
+        (ValueError, r"divergence has shape \(2,\); it must be \(3,\), one per sample", {"divergence": D[:2]}),
         (TypeError, "tangent is int64", {"tangent": X.long()}),
         (ValueError, "tangent has strides", {"tangent": torch.zeros(4, 3).T}),
         (ValueError, r"coefficients have shape \(3,\); they must be \(rows, 2\)", {"coefficients": COEFFICIENTS[:, 0]}),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``langevin`` and its halves: every backend against float64, and refusals."""
+"""The operation ``langevin`` and its halves: every backend against float64, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BACKENDS = backends(step_operation)
 
 @pytest.fixture(scope="module")
 def table() -> DeviceTable:
-    """Rows whose Langevin factor is a size, not a random number."""
+    """Return a random table with positive Langevin factors."""
     made = random_table(WIDTH)
     made.coefficients[:, COLUMNS.langevin] = torch.tensor([0.05, 0.01, 0.5, 0.0])
     return made
@@ -113,7 +113,7 @@ def test_norms_are_the_same_bits_whatever_the_batch(backend: str, table: DeviceT
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_counter(backend: str, table: DeviceTable) -> None:
-    """A row from a counter in memory equals a row from a number."""
+    """A row index from a counter in memory equals one from the host."""
     registers = Registers.random((3, 7, 5), (3, 7, 5), torch.float32)
     counter = torch.tensor([1])
     norms = norms_of(registers.output, table, 2, backend)
@@ -165,10 +165,10 @@ X, NORMS = torch.zeros(3, 4), torch.ones(3, 2)
     [
         (TypeError, "state is float16; it must be float32 or float64", {"state": X.half()}),
         (ValueError, r"network_output has shape \(3, 5\)", {"network_output": torch.zeros(3, 5)}),
-        (ValueError, r"norms have shape \(3,\); langevin_norms gives \(3, 2\)", {"norms": torch.ones(3)}),
+        (ValueError, r"norms has shape \(3,\); langevin_norms returns \(3, 2\)", {"norms": torch.ones(3)}),
         (ValueError, "row 9 is outside the step table", {"row": 9}),
         (ValueError, "unknown norm 'samples' - did you mean 'sample'", {"norm": "samples"}),
-        (ValueError, r"one id a sample is \(3,\)", {"sample_ids": SAMPLE_IDS[:2]}),
+        (ValueError, r"it must be \(3,\), one per sample", {"sample_ids": SAMPLE_IDS[:2]}),
         (ValueError, "run seed 18446744073709551616 is out of range", {"run_seed": 2**64}),
     ],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``normal`` and `Noise`: the contract's layout, every backend against the reference, refusals."""
+"""The operation ``normal`` and `Noise`: the layout of the contract, every backend, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 def element(sample_id: int, draw: int, index: int) -> torch.Tensor:
-    """One number by the contract, spelled out."""
+    """Compute one normal by the contract."""
     counter = torch.tensor([index // 4, draw, sample_id & WORD, sample_id >> 32])
     words = philox(counter, (SEED & WORD, SEED >> 32))
     pair = index % 4 // 2 * 2
@@ -58,7 +58,7 @@ def test_agrees_with_the_reference(backend: str, elements: int) -> None:
 
 
 def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
-    """A sample's noise has the same bits for any batch size, order and neighbours."""
+    """A sample's noise has the same bits in any batch."""
     shape = (3, 7, 5)
     batch = Noise(SEED, IDS, backend).normal(5, shape)
     order = torch.tensor([4, 0, 5, 2])
@@ -68,13 +68,13 @@ def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
 
 
 def test_a_shorter_field_is_the_head_of_a_longer_one(backend: str) -> None:
-    """A number depends on the element index, not on the shape."""
+    """The noise depends on the element index, not on the shape."""
     noise = Noise(SEED, IDS, backend)
     assert torch.equal(noise.normal(0, (63,)), noise.normal(0, (8, 8)).flatten(1)[:, :63])
 
 
 def test_everything_changes_the_noise(backend: str) -> None:
-    """Another seed, sample, draw or high word of any of them gives another field."""
+    """A different seed, sample, draw or high word of any of them gives different noise."""
     fields = [
         Noise(seed, torch.tensor([sample]), backend).normal(draw, (16,))
         for seed, sample, draw in [(1, 2, 3), (0, 2, 3), (1, 3, 3), (1, 2, 4), (1 + 2**32, 2, 3), (1, 2 + 2**32, 3)]
@@ -84,7 +84,7 @@ def test_everything_changes_the_noise(backend: str) -> None:
 
 @pytest.mark.statistical
 def test_distribution(backend: str, run_seed: int) -> None:
-    """200 000 numbers pass a Kolmogorov-Smirnov test, and the four of one call are uncorrelated."""
+    """200 000 normals pass a Kolmogorov-Smirnov test, and the four of a call are uncorrelated."""
     field = Noise(run_seed, torch.arange(100), backend).normal(1, (2000,))
     distance = stats.kstest(field.flatten().double().numpy(), "norm").statistic
     assert distance <= kolmogorov_smirnov_bound([field.numel()])
@@ -94,7 +94,7 @@ def test_distribution(backend: str, run_seed: int) -> None:
 
 @pytest.mark.statistical
 def test_distribution_of_a_hundred_million(run_seed: int) -> None:
-    """10^8 numbers: moments to the 6th, the distribution function, and counts in the tails, which are Poisson's."""
+    """10^8 normals have the right moments up to the 6th, distribution function, and Poisson-distributed tail counts."""
     check = NormalCheck()
     for draw in range(20):
         check.add(normal(torch.arange(5), run_seed, draw, (1_000_000,)))
@@ -150,13 +150,13 @@ def test_bad_draw(draw: int) -> None:
 
 
 def test_unknown_backend() -> None:
-    """The message for a misspelled backend suggests the nearest name."""
+    """The message for a misspelled backend suggests the closest name."""
     with pytest.raises(ValueError, match="did you mean 'reference'"):
         Noise(0, IDS, "refrence")
 
 
 def test_backend_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SCORESDE_FAST_BACKEND chooses where no argument does."""
+    """SCORESDE_FAST_BACKEND is the default backend."""
     monkeypatch.setenv("SCORESDE_FAST_BACKEND", "reference")
     assert operation.choose() is operation.reference
     monkeypatch.setenv("SCORESDE_FAST_BACKEND", "gpu")

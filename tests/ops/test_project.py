@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``project``: every backend against float64, untouched elements, and refusals."""
+"""The operation ``project``: every backend against float64, unchanged elements, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_known_pixel_is_exact(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", [backend for backend in BACKENDS if backend.id != "triton"])
 def test_several_pieces(backend: str) -> None:
-    """Images larger than a thread's piece; Triton's interpreter is too slow for them."""
+    """Images larger than a thread's unit of work are correct; Triton's interpreter is too slow for them."""
     case = Case.random((3, 125, 131), (1, 1, 1), pairs=True)
     exact = case.take("reference", 2, torch.float64)
     assert_close_to_exact(case.take(backend, 2), case.take("reference", 2), exact)
@@ -118,7 +118,7 @@ def test_several_pieces(backend: str) -> None:
 @pytest.mark.parametrize("counter", [torch.int32, torch.int64], ids=["int32", "int64"])
 @pytest.mark.parametrize("backend", ALL)
 def test_counter(backend: str, counter: torch.dtype) -> None:
-    """A row from a counter in memory equals a row from a number; past the table it is the last row."""
+    """A row index from a counter in memory equals one from the host; past the table it is clamped to the last row."""
     case = Case.random((3, 7, 5), (1, 1, 1))
     by_number = case.take(backend, 3)
     assert torch.equal(case.take(backend, 1, counter=torch.tensor([2], dtype=counter)), by_number)
@@ -147,7 +147,7 @@ def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ALL)
 def test_nothing_else_is_written(backend: str) -> None:
-    """Memory around the state stays as it was; zero samples are valid."""
+    """Memory around the state is not modified; zero samples are valid."""
     for elements in (1, 63, 127, 500):
         memory = torch.full((3 * elements + 16,), 7.0)
         state = memory[8:-8].view(3, 1, 1, elements)
@@ -195,7 +195,7 @@ def refused(**change: Any) -> None:
         (ValueError, r"known has shape \(3, 3, 4, 10\); it must hold the means over equal blocks",
          {"known": torch.zeros(3, 3, 4, 10), "mask": torch.zeros(3, 3, 4, 10) > 0}),
         (ValueError, r"known has shape \(3, 3, 6, 10\).* of pairs", {"pairs": True}),
-        (ValueError, r"sample_ids have shape \(2,\); one id a sample is \(3,\)", {"sample_ids": SAMPLE_IDS[:2]}),
+        (ValueError, r"sample_ids has shape \(2,\); it must be \(3,\), one per sample", {"sample_ids": SAMPLE_IDS[:2]}),
         (ValueError, r"coefficients have shape \(4, 10\); .* must be \(rows, 5\)", {"table": random_table(WIDTH)}),
         (ValueError, "row 4 is outside the step table", {"row": 4}),
         (ValueError, "run seed -1 is out of range", {"run_seed": -1}),

@@ -35,7 +35,7 @@ def test_layout() -> None:
 
 @pytest.mark.statistical
 def test_distribution(run_seed: int) -> None:
-    """The signs of a million elements are fair and uncorrelated: their deviation is 1, and so is that of products."""
+    """The signs of a million elements have mean 0 and are uncorrelated, within standard errors of +-1 variables."""
     field = rademacher(torch.arange(4), run_seed, 0, (250_000,)).view(-1, 4)
     assert (field.abs() == 1).all()
     assert field.mean().abs() < SIGMAS * standard_error_of_mean(1.0, field.numel())
@@ -50,7 +50,7 @@ def test_opcheck(backend: str) -> None:
 
 
 def test_bad_input() -> None:
-    """Arguments outside the contract are refused, as for ``normal``."""
+    """Arguments outside the contract are rejected, as for ``normal``."""
     with pytest.raises(ValueError, match="draw 4294967296 is out of range"):
         rademacher(SAMPLE_IDS, 0, 2**32, (4,))
     with pytest.raises(TypeError, match="sample_ids is float32; it must be int64"):

@@ -166,7 +166,7 @@ def test_transposed_weight_is_kept() -> None:
 
 
 def test_keeps_no_image() -> None:
-    """The graph holds neither x nor residual: the operation is linear."""
+    """The graph saves neither x nor residual, because the operation is linear."""
     x = torch.randn(1, 8, 4, 4).contiguous(memory_format=CL)
     residual = torch.randn(1, 16, 4, 4).contiguous(memory_format=CL)
     leaf = torch.zeros((), requires_grad=True)
@@ -198,7 +198,7 @@ def test_operator_of_the_gradient() -> None:
 
 
 def test_no_gradient_of_the_gradient() -> None:
-    """A second derivative is an error: it would be that of another operation."""
+    """A second derivative raises an error."""
     x = torch.randn(1, 8, 4, 4).contiguous(memory_format=CL).requires_grad_()
     y = winograd_convolution(x, winograd_weight(torch.randn(16, 8, 3, 3)))
     (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
@@ -218,7 +218,7 @@ class TestRefusals:
             winograd_weight(torch.zeros(16, 8, 1, 1))
         with pytest.raises(ValueError, match="weight requires a gradient; winograd_convolution has gradients of x"):
             winograd_convolution(self.x, self.u.clone().requires_grad_())
-        with pytest.raises(ValueError, match=r"shape \(16, 8, 3, 3\); make it with winograd_weight"):
+        with pytest.raises(ValueError, match=r"shape \(16, 8, 3, 3\); it must be .* from winograd_weight"):
             winograd_convolution(self.x, torch.zeros(16, 8, 3, 3))
 
     def test_images(self) -> None:

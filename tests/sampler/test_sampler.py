@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sampler: the same seed gives the same image, whatever is around it, and what cannot work is said at once."""
+"""The sampler: a seed gives the same image in any batch, and invalid options are rejected at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.tiny import ROUNDING
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
 def test_noise_does_not_depend_on_the_batch(batch_size: int) -> None:
-    """The normal fields of a seed are the same bits in every batch."""
+    """The noise of a seed is bit-identical in every batch."""
     seeds = torch.tensor([5, 2, 9, 2**40, 0])
     whole = Noise(7, seeds).normal(3, (3, 5, 7))
     parts = [Noise(7, part).normal(3, (3, 5, 7)) for part in seeds.split(batch_size)]
@@ -39,7 +39,7 @@ def test_images_do_not_depend_on_the_batch(tiny: sf.ScoreModel, batch_size: int)
 
 
 def test_batch_norm_depends_on_the_batch(tiny: sf.ScoreModel) -> None:
-    """The published form is there too, and is what it is said to be: dependent on the batch."""
+    """The published norm is supported, and makes an image depend on its batch."""
     sampler = sf.Sampler(tiny, "pc", 6, langevin_norm="batch")
     alone, together = sampler.sample([3]), sampler.sample([3, 4])[:1]
     assert sampler.batch_dependent and not torch.allclose(alone, together, atol=1e-4)
@@ -52,7 +52,7 @@ def test_run_seed_changes_the_images(tiny: sf.ScoreModel) -> None:
 
 
 def test_defaults_are_the_models_own(tiny: sf.ScoreModel) -> None:
-    """Without options the configuration decides; with a solver its corrector is left alone."""
+    """Options default to the configuration; if a solver is named, the configuration's corrector is not used."""
     own = sf.Sampler(tiny)
     assert isinstance(own.options, SolverOptions)
     assert (own.options.solver, own.options.corrector, own.options.steps) == ("reverse_diffusion", "langevin", 1000)
@@ -82,14 +82,14 @@ def test_description_names_the_weights(tiny: sf.ScoreModel) -> None:
 
 
 class BreaksAt(nn.Module):
-    """Returns NaN below a time."""
+    """A network that returns NaN below a time."""
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         return torch.where(labels[:, None, None, None] < 500, torch.nan, -x)
 
 
 def test_nan_stops_the_run_and_names_step_and_time() -> None:
-    """A network that returns NaN half-way stops the run with the step and the time of it."""
+    """If the network returns NaN, the run stops with the step and the time."""
     model = ScoreFunction(BreaksAt(), Parametrisation(VPSDE()), (1, 2, 2), centered=True)
     with pytest.raises(NonFiniteError, match=r"after step 21 of 40, at t = 0\.48"):
         sf.sample(model, seeds=[0, 1], solver="em", steps=40)
@@ -104,26 +104,26 @@ def test_nan_stops_the_run_and_names_step_and_time() -> None:
         ({"seeds": [-4]}, r"seed -4 is out of range: choose an integer from 0 to 2\^63 - 1"),
         ({"seeds": [2**63]}, "seed 9223372036854775808 is out of range"),
         ({"seeds": [1.5]}, r"seed 1\.5 is out of range: choose an integer"),
-        ({"seeds": 4}, "seeds is 4; give a list or a range"),
+        ({"seeds": 4}, "seeds is 4; pass a list or range"),
         ({"device": "cuda:99"}, r"device 'cuda:99' is not usable here( \(.*\))?; choose from: cpu"),
         ({"device": "gpu"}, "device 'gpu' is not usable here"),
     ],
 )
-def test_bad_input(tiny: sf.ScoreModel, options: dict[str, Any], sentence: str) -> None:
-    """One clear sentence with the value."""
+def test_bad_input(tiny: sf.ScoreModel, options: dict[str, object], sentence: str) -> None:
+    """The message gives the value and what is allowed."""
     with pytest.raises(ValueError, match=sentence):
         sf.sample(tiny, **{"seeds": [0], "steps": 2, **options})
 
 
 def test_a_name_is_no_model() -> None:
-    """A model's name is answered with the call that loads it."""
-    with pytest.raises(TypeError, match=r"model is 'digits-vp'; give a model, for example scoresde_fast\.load"):
-        sf.sample("digits-vp", [0])  # type: ignore[call-overload]  # the mistake under test
+    """If a name is passed instead of a model, the message gives the call that loads it."""
+    with pytest.raises(TypeError, match=r"model is 'digits-vp'; pass a model, for example scoresde_fast\.load"):
+        sf.sample("digits-vp", [0])  # type: ignore[arg-type]
 
 
 @pytest.mark.statistical
-def test_mixture_samples_have_the_mixtures_moments(run_seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A two-component mixture with the exact score comes back with its weights, means and deviations.
+def test_mixture_samples_have_the_mixtures_moments(run_seed: int) -> None:
+    """Samples of a two-component mixture with the exact score have its weights, means and standard deviations.
 
     Of 200 steps, and a prior that knows nothing of the data's mean, 4 x 10^6 samples measured the bias: -0.008 in the
     larger weight, 2.1 % in a component's deviation.

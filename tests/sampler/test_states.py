@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions and velocities: what `Sampler` and the command line give of CLD models and of points."""
+"""Positions and velocities of CLD models, and points, from `Sampler` and the command line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_velocity_comes_with_the_position(images_model: sf.ScoreModel, solver: s
 
 
 def test_a_seed_is_the_same_in_any_batch(images_model: sf.ScoreModel) -> None:
-    """Pairs too depend on their seed alone: to the last bit where that is asked for."""
+    """Pairs depend only on their seed, with strict=True bit for bit."""
     sampler = sf.Sampler(images_model, "sscs", 6, strict=True, batch_size=4)
     together, velocities = sampler.sample(range(9), return_velocity=True)
     alone, velocity = sampler.sample([7], return_velocity=True)
@@ -54,26 +54,26 @@ def test_a_seed_is_the_same_in_any_batch(images_model: sf.ScoreModel) -> None:
 
 
 def test_points_are_not_clipped(points_model: sf.ScoreModel) -> None:
-    """Points come as they are, negative coordinates too."""
+    """Points are not clipped: negative coordinates are kept."""
     points = sf.sample(points_model, range(64), steps=10)
     assert points.shape == (64, 2, 1, 1)
     assert points.min() < -0.5 and points.isfinite().all()
 
 
 def test_no_velocity_elsewhere() -> None:
-    """Velocities of a VP model are refused with one sentence."""
-    with pytest.raises(ValueError, match="states on the SDE 'vpsde' have no velocity"):
+    """Requesting velocities of a VP model raises an error."""
+    with pytest.raises(ValueError, match="states of the SDE 'vpsde' have no velocity"):
         sf.sample(sf.load("digits-vp"), range(2), solver="em", steps=2, return_velocity=True)
 
 
 def test_position_alone_is_refused(images_model: sf.ScoreModel) -> None:
-    """A score wants the pair, and says so."""
-    with pytest.raises(ValueError, match=r"\(6, 8, 8\), position and velocity concatenated along the channels"):
+    """A CLD score raises an error for a state that is not a pair."""
+    with pytest.raises(ValueError, match=r"\(6, 8, 8\), position and velocity joined on the channels"):
         images_model.score(torch.zeros(2, 3, 8, 8), torch.ones(2))
 
 
 def test_defaults_of_a_model_without_a_configuration() -> None:
-    """An exact mixture on CLD is sampled by SSCS with quadratic striding unless something else is asked for."""
+    """An exact mixture on CLD is sampled by SSCS with quadratic striding by default."""
     mixture = sf.GaussianMixture.gaussian(CLDSDE(), 0.3, 0.5, (1, 2, 2))
     sampler = sf.Sampler(mixture, steps=20)
     assert isinstance(sampler.options, SolverOptions)
@@ -81,7 +81,7 @@ def test_defaults_of_a_model_without_a_configuration() -> None:
 
 
 def test_command_line(points_model: sf.ScoreModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Points and velocities are written to one .npz, the same as from Python; other files are refused."""
+    """Points and velocities are written to one .npz, equal to those from Python; other formats are rejected."""
     points_model.save_pretrained(tmp_path / "model")
     out = tmp_path / "states.npz"
     command = ["sample", str(tmp_path / "model"), "--seeds", "3-6", "--solver", "em", "--steps", "5"]

@@ -55,8 +55,8 @@ class TestSampler:
     @pytest.mark.parametrize(
         ("arguments", "options", "error", "sentence"),
         [
-            ((SolverOptions("ddim", 9), 10), {}, ValueError, "steps is given besides SolverOptions"),
-            ((SolverOptions("ddim", 9),), {"eta": 0.5}, ValueError, "eta is given besides SolverOptions"),
+            ((SolverOptions("ddim", 9), 10), {}, ValueError, "steps is passed in addition to SolverOptions"),
+            ((SolverOptions("ddim", 9),), {"eta": 0.5}, ValueError, "eta is passed in addition to SolverOptions"),
             ((SolverOptions("rk45"),), {}, ValueError, "solver 'rk45' takes AdaptiveOptions, not SolverOptions"),
             ((AdaptiveOptions("ddim"),), {}, ValueError, "solver 'ddim' takes SolverOptions, not AdaptiveOptions"),
             (("ddim",), {"flow": True}, TypeError, "option 'flow' is now called 'probability_flow'"),

@@ -84,7 +84,7 @@ def choose_precision(precision: str, device: torch.device) -> Precision:
         ValueError: the precision is unknown, or the device does not support it.
     """
     if precision not in get_args(Precision):
-        raise ValueError(unknown("precision", precision, get_args(Precision)))
+        raise ValueError(unknown_message("precision", precision, get_args(Precision)))
     unsupported = {name: reason for name in MIN_CAPABILITY if (reason := _unsupported_reason(name, device))}
     if precision in unsupported:
         supported = [name for name in get_args(Precision) if name not in unsupported]

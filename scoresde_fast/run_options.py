@@ -69,7 +69,7 @@ def split_options(options: Mapping[str, Any], other_names: Iterable[str]) -> tup
         if RENAMED.get(name) in allowed:
             raise TypeError(f"option {name!r} is now called {RENAMED[name]!r}")
         if name not in allowed:
-            raise TypeError(unknown("option", name, allowed))
+            raise TypeError(unknown_message("option", name, allowed))
     present = {name: value for name, value in options.items() if value is not None}
     run = RunOptions(**{name: value for name, value in present.items() if name in run_names})
     return {name: value for name, value in present.items() if name not in run_names}, run

@@ -91,7 +91,7 @@ def bandwidth(report: Report) -> float:
 def peak(report: Report) -> float:
     """Return the bfloat16 matmul peak in TFLOP/s; it is measured by the first item that needs it."""
     if PEAK not in report.known:
-        report.known[PEAK] = matmul_peak(now.matmul_sizes, device=DEVICE)
+        report.known[PEAK] = matmul_peak(now.matmul_sizes, torch.bfloat16, DEVICE)
     return float(report.known[PEAK])
 
 

@@ -50,7 +50,7 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptio
     defaults = _defaults(model)
     if solver is not None:
         if solver not in (solvers := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
-            raise ValueError(unknown("solver", solver, [*solvers, *ADAPTIVE]))
+            raise ValueError(unknown_message("solver", solver, [*solvers, *ADAPTIVE]))
         # The configuration's corrector and order are for its own predictor.
         defaults = {name: value for name, value in defaults.items() if name not in ("corrector", "order")}
     return SolverOptions(**{**defaults, **options})

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -103,6 +102,6 @@ def test_too_large_a_batch_says_what_fits() -> None:
     with pytest.raises(BatchTooLargeError, match=r"a batch of 60 does not fit.*about 2[01] images do.*batch_size=18"):
         next(iter(sampler.stream(range(60), batch_size=60)))
     assert [len(images) for _, images in sampler.stream(range(30), batch_size=18)] == [18, 12]
-    network.most = 0
+    model.network.most = 0
     with pytest.raises(BatchTooLargeError, match="nor does a single image"):
         sampler.sample([1])

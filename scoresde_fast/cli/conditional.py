@@ -112,11 +112,12 @@ class Inpaint(CompletionCommand):
     recorded = ("mask", "method")
 
     def task(self, model: ScoreModel) -> Task:
-        from scoresde_fast.data.images import read_masks, read_pictures
+        from scoresde_fast.data.in_memory import read_images
+        from scoresde_fast.data.masks import read_masks
         from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import inpainting
 
-        pixels, names = read_pictures(self.images, [model.image_shape])
+        pixels, names = read_images(self.images, [model.image_shape])
         known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
         images = pixels.float() / 255
         options = self.completion_options(len(names))
@@ -140,13 +141,13 @@ class Colorize(CompletionCommand):
     recorded = ("to_gray", "method")
 
     def task(self, model: ScoreModel) -> Task:
-        from scoresde_fast.data.images import read_pictures
+        from scoresde_fast.data.in_memory import read_images
         from scoresde_fast.tasks import colorization
 
         channels, *size = model.image_shape
         if channels == 1:
             raise ValueError(f"the images of {self.model} have one channel; choose a model of colour images")
-        pixels, names = read_pictures(self.images, [(1, *size), (channels, *size)])
+        pixels, names = read_images(self.images, [(1, *size), (channels, *size)])
         if not self.to_gray:
             _require_gray(pixels, names)
         images = pixels.float() / 255
@@ -193,7 +194,7 @@ class Restore(TaskCommand):
     def task(self, model: ScoreModel) -> Task:
         from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
         from scoresde_fast.conditions.operators.text import parse_operator
-        from scoresde_fast.data.images import read_pictures
+        from scoresde_fast.data.in_memory import read_images
         from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import restoration
 
@@ -201,7 +202,7 @@ class Restore(TaskCommand):
             raise ValueError(f"--noise is {self.noise}; it must be a finite number, 0 or greater")
         operator = parse_operator(self.operator, model.image_shape)
         wanted = model.image_shape if self.simulate else operator.measured_shape(model.image_shape)
-        pixels, names = read_pictures(self.images, [wanted])
+        pixels, names = read_images(self.images, [wanted])
         seeds = self.seeds_of(len(names))
         measured, shown = pixels.float() / 255, dict[str, "Tensor"]()
         if self.simulate:

@@ -9,8 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from scoresde_fast.data.codecs import Pixels
-from scoresde_fast.data.images import stem
-from scoresde_fast.data.items import decode_item
+from scoresde_fast.data.images import decode_item, stem
 from scoresde_fast.files import make_folder
 from scoresde_fast.generate.manifest import Json, Manifest, environment
 from scoresde_fast.generate.pipeline import Progress, Report, WriteStats

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from scoresde_fast.checkpoints import load_classifier, save_classifier
 from scoresde_fast.classifier import Classifier, ClassifierConfig
-from scoresde_fast.data.images import BATCH, read_data
+from scoresde_fast.data.in_memory import READ_BATCH, read_data
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.files import replacing
 from scoresde_fast.training.recipes import ClassifierRecipe, LabelledData, NoiseRange
@@ -117,7 +117,7 @@ def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tens
     """
     images = read_data(source, config.image_shape).data
     labels = []
-    for batch in open_images(source).batches(BATCH):
+    for batch in open_images(source).batches(READ_BATCH):
         if batch.labels is None:
             raise ValueError(
                 f"{source} has no labels, and a classifier learns from them; give a data set, shards with classes, or "
@@ -150,7 +150,7 @@ def accuracy(classifier: Classifier, images: Tensor, labels: Tensor, noise: floa
     right = 0
     generator = torch.Generator().manual_seed(seed)
     device = next(classifier.parameters()).device
-    for batch, wanted in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+    for batch, wanted in zip(images.split(READ_BATCH), labels.split(READ_BATCH), strict=True):
         x = _centred(batch) + noise * torch.randn(batch.shape, generator=generator)
         found = classifier(x.to(device), torch.full((len(x),), noise, device=device)).argmax(1).cpu()
         right += int((found == wanted).sum())

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from scoresde_fast.data.codecs import encode_png
-from scoresde_fast.data.images import read_data
+from scoresde_fast.data.in_memory import read_data
 from scoresde_fast.generate.pixels import to_pixels
 
 pytestmark = pytest.mark.same_everywhere

@@ -110,7 +110,7 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[
     path = make(tmp_path)
     if path.is_file():
         trust(path, monkeypatch)
-    monkeypatch.setenv(official.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
     for split, names in (("train", BATCHES[:5]), ("test", BATCHES[5:])):
         for source in (open_images(f"{path}:{split}"), open_images(f"cifar10:{split}")):
             assert (source.count, source.shape) == (COUNT * len(names), (3, 32, 32))
@@ -198,7 +198,7 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool,
     """Images and labels are read as SciPy wrote them, with 0 for the label 10; three labels fit in a tag."""
     variables = {"X": DIGITS[..., :count], "y": CLASSES[:count].astype(dtype)}
     path = trust(mat(tmp_path / "extra_32x32.mat", compressed, **variables), monkeypatch)
-    monkeypatch.setenv(official.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
     for name in ("svhn:extra", str(path), f"{path}:extra"):
         source = open_images(name)
         assert (source.count, source.shape) == (count, (3, 32, 32))
@@ -254,11 +254,11 @@ def test_cut_mats(tmp_path: Path, keep: int) -> None:
 
 def test_missing_sets_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the file, its checksum, its page, and the folder for it."""
-    monkeypatch.setenv(official.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
     says = f"is not in {tmp_path}: put cifar-10-binary.tar.gz .MD5 c32a1d4ab5d03f1284b67883e8d87530. of https://www.cs"
     with pytest.raises(FileNotFoundError, match=says):
         open_images("cifar10:test")
-    monkeypatch.delenv(official.VARIABLE)
+    monkeypatch.delenv(official.FOLDER_VARIABLE)
     with pytest.raises(FileNotFoundError, match=r"svhn is not in data: put extra_32x32.mat .*ufldl.stanford.edu"):
         open_images("svhn:extra")
 
@@ -276,9 +276,9 @@ def test_unknown_splits(tmp_path: Path) -> None:
 def test_every_preset_names_data_that_is_known() -> None:
     """Official configurations name data sets that are known here, or that only the user can locate."""
     found = collections.Counter(load_config(name).data.dataset for name in preset_names())
-    assert set(found) <= set(DATASETS) | set(official.CONFIGURED) | official.ELSEWHERE
+    assert set(found) <= set(DATASETS) | set(official.CONFIG_SOURCES) | official.USER_PROVIDED
     for dataset in found:
-        if dataset in official.ELSEWHERE:
+        if dataset in official.USER_PROVIDED:
             with pytest.raises(ValueError, match=f"data.dataset is '{dataset}', .* with --data or in its place"):
                 official.source_of(dataset)
         else:

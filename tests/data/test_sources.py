@@ -16,10 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde_fast.data import images as images_module
-from scoresde_fast.data import load_dataset
-from scoresde_fast.data.images import read_data, training_data
-from scoresde_fast.data.items import Images
+from scoresde_fast.data import in_memory, load_dataset
+from scoresde_fast.data.images import Images
+from scoresde_fast.data.in_memory import read_data, training_data
 from scoresde_fast.data.sources import open_images
 
 pytestmark = pytest.mark.same_everywhere
@@ -226,7 +225,7 @@ def test_never_all_in_memory(tmp_path: Path, pack: Callable[[Path, np.ndarray], 
 
 def test_large_sets_are_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a limit, images for training stay in their files, and other data are refused."""
-    monkeypatch.setattr(images_module, "LARGEST", PIXELS.nbytes - 1)
+    monkeypatch.setattr(in_memory, "MAX_BYTES", PIXELS.nbytes - 1)
     npz = str(npz_of(tmp_path / "set.npz"))
     for read in (read_data, training_data):
         with pytest.raises(ValueError, match=r"set.npz take .* GiB, and at most"):

@@ -19,8 +19,7 @@ from PIL import Image
 from scoresde_fast.checkpoints import load
 from scoresde_fast.cli import main
 from scoresde_fast.configs import Config
-from scoresde_fast.data import images as images_module
-from scoresde_fast.data import load_dataset
+from scoresde_fast.data import in_memory, load_dataset
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.training import Trainer, load_recipe, train
 from scoresde_fast.training.trainer import Batch
@@ -154,7 +153,7 @@ def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     named = finish(Trainer(config(), tmp_path / "named"))
     assert finish(Trainer(with_data(str(tmp_path / "digits.npz")), tmp_path / "given")) == named
     np.save(tmp_path / "digits.npy", images.permute(0, 2, 3, 1).numpy())
-    monkeypatch.setattr(images_module, "LARGEST", 0)  # of as many images as do not fit into memory
+    monkeypatch.setattr(in_memory, "MAX_BYTES", 0)  # of as many images as do not fit into memory
     assert finish(Trainer(with_data(str(tmp_path / "digits.npy")), tmp_path / "mapped")) == named
 
 

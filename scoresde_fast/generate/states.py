@@ -27,7 +27,7 @@ class StateSampler(Protocol):
 
 
 def write_states(sampler: StateSampler, seeds: Sequence[int], out: Path, *, return_velocity: bool) -> Path:
-    """Write ``seeds`` (N,), ``position`` and, with ``return_velocity``, ``velocity`` (N, C, H, W) float32; return ``out``.
+    """Write ``seeds`` (N,), ``position`` and, on request, ``velocity`` (N, C, H, W) float32 to ``out``, and return it.
 
     Positions of images are in [0, 1]; points and velocities are in the units of the SDE.
 

@@ -121,7 +121,7 @@ def repair(sampler: ImageSampler, out: str | Path, findings: Findings, *, batch_
     """Generate missing, damaged and equal images again; foreign files are left alone.
 
     Raises:
-        ValueError: the sampler does not match the configuration of the set, which is left unchanged; also as `generate`.
+        ValueError: the sampler does not match the configuration of the set; nothing is changed. Also as `generate`.
     """
     store, manifest = read_set(out)
     rounding = manifest.configuration.get("rounding") or "floor"

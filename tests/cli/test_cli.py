@@ -181,7 +181,7 @@ def test_other_options_for_the_same_out(
     calls["stub"] = StubSampler(steps=5)
     assert main(command) == 2
     sentence = capsys.readouterr().err
-    assert "sampler.steps: 3 there, 5 asked" in sentence
+    assert "sampler.steps: 3 saved, 5 requested" in sentence
     assert "choose another --out" in sentence
 
 

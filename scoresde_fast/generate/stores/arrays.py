@@ -24,7 +24,7 @@ from scoresde_fast.generate.stores.archive import Archive
 from scoresde_fast.generate.stores.store import Samples
 
 LOCAL_HEADER, LENGTHS = 30, slice(26, 30)
-"""Length of a member's header in a .zip, and the bytes in it with the lengths of the name and the extra field after it."""
+"""Length of a member's header in a .zip, and its bytes with the lengths of the name and extra field that follow it."""
 
 
 class _Rows:

@@ -41,9 +41,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int, failure: Ca
         return original(*arguments, **options)
 
     monkeypatch.setattr(os, call, counted)
-    if hasattr(
-        of_pathlib := getattr(pathlib, "_NormalAccessor", None), call
-    ):  # of Python 3.10
+    if hasattr(of_pathlib := getattr(pathlib, "_NormalAccessor", None), call):  # of Python 3.10
         monkeypatch.setattr(of_pathlib, call, staticmethod(counted))
 
 

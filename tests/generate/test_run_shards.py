@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from scoresde_fast.generate import Shard, generate
+from scoresde_fast.generate import SeedSet, Shard, generate
+from scoresde_fast.generate.manifest import Manifest, ManifestLock
+from scoresde_fast.generate.stores import open_store
 from tests.support.stub_sampler import OUTS, StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere
@@ -87,6 +89,34 @@ def test_simultaneous_processes(
     assert files(tmp_path) == whole[out]
 
 
+def test_packed_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another process completes the archive after the parts are listed, all images are found in the archive."""
+    out = tmp_path / "set.npz"
+    make(out, Shard(0, 2))
+    store = open_store(out)
+    list_parts = type(store)._parts  # type: ignore[attr-defined]
+
+    def list_then_pack(self: object) -> list[Path]:
+        monkeypatch.undo()
+        parts: list[Path] = list_parts(self)
+        make(out, Shard(1, 2))
+        return parts
+
+    monkeypatch.setattr(type(store), "_parts", list_then_pack)
+    assert store.present() == SeedSet.of(SEEDS)
+    assert not store.work.exists()
+
+
+def test_packing_keeps_locks(tmp_path: Path) -> None:
+    """The lock files of processes that still run are kept when an archive is assembled."""
+    make(tmp_path / "set.npz", Shard(0, 2))
+    store = open_store(tmp_path / "set.npz")
+    with ManifestLock(store.work):
+        store.pack(store.present())
+        assert [path.name for path in store.work.iterdir()] == ["manifest.lock"]
+    assert not store.work.exists()
+
+
 @pytest.mark.parametrize("out", OUTS)
 def test_other_batches(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
     """Images do not depend on the batch size; the manifest records it."""
@@ -132,9 +162,6 @@ def kill_and_finish(out: Path, kills: int, processes: multiprocessing.context.Ba
 
 def check_done(out: Path) -> None:
     """Check that all images that the manifest records as done are intact."""
-    from scoresde_fast.generate.manifest import Manifest
-    from scoresde_fast.generate.stores import open_store
-
     store = open_store(out)
     if store.manifest.exists():
         done = Manifest.read(store.manifest).done

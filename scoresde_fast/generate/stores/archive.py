@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -121,7 +120,10 @@ class Archive(Store):
                         images = (read() for _, read in readers.images(file_seeds))
                         self.write_archive(file, file_seeds.array(), images)
         sync_folder(self.out.parent)  # make the archive durable before its parts are removed
-        shutil.rmtree(self.work, ignore_errors=True)
+        for path in self.work.iterdir():
+            if path.suffix != ".lock":  # other processes may be waiting for a lock
+                with suppress(OSError):
+                    path.unlink()
 
     def prepare(self) -> None:
         super().prepare()
@@ -143,8 +145,12 @@ class Archive(Store):
             return file.tell()
 
     def _readers(self) -> Readers:
-        openers: dict[Path, Callable[[], Reader]] = {path: partial(self.open_archive, path) for path in self.archives()}
-        return Readers({**openers, **{path: partial(self.open_part, path) for path in self._parts()}})
+        while True:
+            # The parts are listed first: if another process packs them meanwhile, the archive exists.
+            parts: dict[Path, Callable[[], Reader]] = {path: partial(self.open_part, path) for path in self._parts()}
+            archives = {path: partial(self.open_archive, path) for path in self.archives()}
+            with suppress(FileNotFoundError):  # another process has removed a part: list the files again
+                return Readers({**archives, **parts})
 
 
 class Reader(Protocol):

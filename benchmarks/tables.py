@@ -195,15 +195,15 @@ def flow() -> list[str]:
 
 
 def sets() -> list[str]:
-    """Large sets: how fast they are written, and how soon a finished one of a million is known to be finished."""
+    """Large sets: write speed, and the time to detect that a million images are finished or to add more."""
     result, rows = load("sets"), []
     for name, found in result["million"].items():
         rate = result["encode"]["images_per_s"].get(name)
         times = [f"{found[key]:.1f} s" for key in ("resumed_s", "grown_until_first_batch_s")]
         title = "folder of PNGs" if name == "folder" else f"`{name}`"
         rows.append([title, "-" if rate is None else f"{rate:.0f}", *times, f"{found['made_mb']:.0f} MB"])
-    found_after = ["a finished million is found so after", "and grows after", "memory to make it"]
-    return table(["set", "32x32 images a second", *found_after], rows)
+    million = ["time to detect a finished million", "time to the first new batch", "memory to write it"]
+    return table(["set", "32x32 images/s", *million], rows)
 
 
 def overhead() -> list[str]:

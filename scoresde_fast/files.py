@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 UNFINISHED = ".unfinished"
 """Suffix of a file's temporary hidden name, until all bytes are written."""
-SYNCS_LATER = hasattr(os, "sync")
+CAN_SYNC_FILESYSTEM = hasattr(os, "sync")
 """Whether the system can sync many files in one call. Windows cannot: there each file is synced when it is written."""
 
 
@@ -30,7 +30,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            if sync or not SYNCS_LATER:
+            if sync or not CAN_SYNC_FILESYSTEM:
                 os.fsync(file.fileno())  # before the rename: after a crash the final name must not have missing bytes
         os.replace(temporary, path)
     except BaseException as error:
@@ -52,7 +52,7 @@ def write_atomically(path: str, content: bytes) -> None:
     try:
         with open(temporary, "wb") as file:
             file.write(content)
-            if not SYNCS_LATER:
+            if not CAN_SYNC_FILESYSTEM:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -76,7 +76,7 @@ def make_folder(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Sync the renames in ``path`` to disk; does nothing on Windows, which cannot sync a folder."""
-    if SYNCS_LATER:
+    if CAN_SYNC_FILESYSTEM:
         with _folder_descriptor(path) as descriptor:
             os.fsync(descriptor)
 
@@ -87,7 +87,7 @@ def sync_filesystem(folder: Path) -> None:
     Raises:
         OSError: the disk failed; see `write_error`.
     """
-    if not SYNCS_LATER:
+    if not CAN_SYNC_FILESYSTEM:
         return
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if syncfs is None:  # macOS can only sync all file systems

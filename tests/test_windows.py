@@ -61,7 +61,7 @@ def test_refused_imports() -> None:
 def test_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
     """If the system cannot sync many files at once, each is synced when written, and the set is the same."""
     generate(StubSampler(), range(5), tmp_path / "posix" / out)
-    monkeypatch.setattr(files_module, "SYNCS_LATER", False)
+    monkeypatch.setattr(files_module, "CAN_SYNC_FILESYSTEM", False)
     monkeypatch.delattr(os, "sync")
     synced, fsync = [], os.fsync
 

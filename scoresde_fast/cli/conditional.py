@@ -133,11 +133,12 @@ class Inpaint(CompletionCommand):
     recorded = ("mask", "method")
 
     def task(self, model: ScoreModel) -> Task:
-        from scoresde_fast.data.images import read_masks, read_pictures
+        from scoresde_fast.data.in_memory import read_images
+        from scoresde_fast.data.masks import read_masks
         from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import inpainting
 
-        pixels, names = read_pictures(self.images, [model.image_shape])
+        pixels, names = read_images(self.images, [model.image_shape])
         known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
         images = pixels.float() / 255
         options = self.completion_options(len(names))
@@ -161,7 +162,7 @@ class Colorize(CompletionCommand):
     recorded = ("to_gray", "method")
 
     def task(self, model: ScoreModel) -> Task:
-        from scoresde_fast.data.images import read_pictures
+        from scoresde_fast.data.in_memory import read_images
         from scoresde_fast.tasks import colorization
 
         channels, *size = model.image_shape
@@ -212,7 +213,7 @@ class Restore(TaskCommand):
     def task(self, model: ScoreModel) -> Task:
         from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
         from scoresde_fast.conditions.operators.text import parse_operator
-        from scoresde_fast.data.images import read_pictures
+        from scoresde_fast.data.in_memory import read_images
         from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import restoration
 

@@ -22,7 +22,7 @@ from scoresde_fast.cli.options import (
 from scoresde_fast.cli.process import process_device
 
 if TYPE_CHECKING:
-    from scoresde_fast.data.images import NamedData
+    from scoresde_fast.data.in_memory import NamedData
     from scoresde_fast.model import ScoreModel
 
 
@@ -42,7 +42,7 @@ class FlowCommand:
 
 
 def _read(data: str, model: ScoreModel) -> NamedData:
-    from scoresde_fast.data.images import read_data
+    from scoresde_fast.data.in_memory import read_data
 
     return read_data(data, model.image_shape, is_image=model.is_image)
 

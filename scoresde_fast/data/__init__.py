@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets by name: functions from a split to uint8 images (N, 3, H, W) or float32 points (N, C, 1, 1), and labels."""
+"""Readers for images and points, and the built-in data sets by name."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ DATASETS: dict[str, Callable[[str], tuple[Tensor, Tensor]]] = {
     "digits": digits,
     "swiss_roll": swiss_roll,
 }
+"""Built-in data sets: functions of a split that return the same as `load_dataset`."""
 POINT_SETS = frozenset({"diamond", "swiss_roll"})
-"""The data sets of points; the others are of images."""
+"""Data sets of points; the others are of images."""
 
 
 def load_dataset(name: str, split: str = "all") -> tuple[Tensor, Tensor]:
-    """Return images (N, 3, H, W) uint8 or points (N, C, 1, 1) float32, and labels (N,) int64.
+    """Return images (N, 3, H, W) uint8 or points (N, 2, 1, 1) float32, and labels (N,) int64.
 
     Raises:
         ValueError: the data set or the split is unknown.

@@ -1,229 +1,188 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Named data in memory, in the shape that a model or a task needs: images, points, and masks."""
+"""`Images`: the image source that every format reader returns; it validates each image and batches them."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from math import prod
-from pathlib import Path, PurePosixPath
+import tarfile
+import zlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from itertools import islice
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from scoresde_fast.data import DATASETS, POINT_SETS, load_dataset
-from scoresde_fast.data.codecs import BROKEN_IMAGE, SUFFIXES, Pixels, decode_image
-from scoresde_fast.data.items import Images, Item, reading, size_text
-from scoresde_fast.data.official import SETS
-from scoresde_fast.data.sources import check_exists, open_images, split_size
+from scoresde_fast.data.codecs import Pixels, decode_image
 
-LARGEST = 1 << 31
-"""Largest number of bytes of images that are read into memory."""
-BATCH = 1024
-BLACK, WHITE = 0, 255
-NAMED = 5
-"""Largest number of values that a message names."""
+CORRUPT_FILE_ERRORS = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeError, tarfile.TarError, zlib.error)
+"""Errors of reading a corrupt archive; zipfile also raises RuntimeError for a password or an unknown compression."""
+READER_THREADS = 8
+"""Threads for random access."""
 
 
-class NamedData(NamedTuple):
-    """Images (N, C, H, W) uint8, or points (N, C, H, W) float32; and a name for each."""
+class Item(NamedTuple):
+    """An image (H, W, C) uint8, its name and, if the source has labels, its label."""
 
-    data: Tensor
+    name: str
+    pixels: Pixels
+    label: int | None = None
+
+
+class ImageBatch(NamedTuple):
+    """Images (B, C, H, W) uint8, their names, and labels (B,) int64, or None if the source has no labels."""
+
+    images: Tensor
     names: list[str]
+    labels: Tensor | None
 
 
-def read_data(source: str, shape: Sequence[int], *, is_image: bool = True, trust_pickle: bool = False) -> NamedData:
-    """Read the images, or points, that ``source`` names, in its order.
-
-    Args:
-        source: images as `open_images` takes them. Points are ``position`` (N, C, H, W) of a .npz, as ``scoresde-fast
-            sample`` writes them, or a data set.
-        shape: (C, H, W) of each, as a model needs it.
-        is_image: whether the model is of images, or else of points.
-        trust_pickle: as for `open_images`.
-
-    Raises:
-        ValueError: an unknown data set or format; data that are empty, damaged or larger than 2 GiB; an image that is
-            not 8-bit; a shape that differs within the data or from ``shape``.
-        FileNotFoundError: there is no such file.
-    """
-    if not is_image:
-        return _read_points(source, shape)
-    return _in_memory(_open_shaped(source, shape, trust_pickle=trust_pickle))
-
-
-def training_data(source: str, shape: Sequence[int], *, is_image: bool = True) -> Tensor | Images:
-    """Return the data of `read_data`; more than 2 GiB of a folder or a .npy stay in their files.
-
-    Raises:
-        ValueError, FileNotFoundError: as `read_data`, also for more than 2 GiB of other formats.
-    """
-    if not is_image:
-        return _read_points(source, shape).data
-    images = _open_shaped(source, shape)
-    if images.by_number and images.count * prod(images.shape) > LARGEST:
-        return images
-    return _in_memory(images).data
-
-
-def read_pictures(source: str, shapes: Sequence[Sequence[int]]) -> NamedData:
-    """Read the images that ``source`` names, uint8 (N, C, H, W), with their names.
+class Images:
+    """A source of ``count`` images that can be read any number of times, always in the same order.
 
     Args:
-        source: one PNG, JPEG or WebP file, or images as `open_images` takes them.
-        shapes: allowed (C, H, W), of one height and width.
+        source: the name for messages.
+        count: number of images.
+        items: returns a new iterator over all images.
+        size: crop each image to its central square and resize it to ``size`` x ``size``; None leaves it as it is.
+        shape: (C, H, W) of each image, if known; otherwise the constructor reads the first image.
+        item: random access by index, for formats that support it without scanning the file.
+
+    Attributes:
+        source, count: as above.
+        shape: (C, H, W) of each image.
+        random_access: whether ``images[indices]`` works.
 
     Raises:
-        ValueError, FileNotFoundError: as `read_data`.
+        ValueError: there are no images, or the first one cannot be read.
     """
-    images = _open_pictures(source)
-    if tuple(images.shape) not in map(tuple, shapes):
-        _, height, width = shapes[0]
-        needed = " or ".join(map(size_text, shapes))
-        other_size = images.shape[1:] != (height, width)
-        hint = f": {split_size(source)[0]}@{height} crops and resizes them" if other_size and height == width else ""
-        raise ValueError(f"the images of {source} are {size_text(images.shape)}; {needed} is needed{hint}")
-    return _in_memory(images)
+
+    def __init__(
+        self,
+        source: str,
+        count: int,
+        items: Callable[[], Generator[Item, None, None]],
+        size: int | None = None,
+        *,
+        shape: tuple[int, int, int] | None = None,
+        item: Callable[[int], Item] | None = None,
+    ) -> None:
+        if not count:
+            raise ValueError(f"{source} has no images")
+        self.source, self.count = source, count
+        self._items, self._item, self._size = items, item, size
+        self.random_access = item is not None
+        self._threads = ThreadPoolExecutor(READER_THREADS)  # starts a thread when there is work for it
+        self._first: Item | None = None
+        if shape is None:
+            with closing(self._read()) as first:
+                height, width, channels = next(first).pixels.shape
+            shape = channels, height, width
+        self.shape = (shape[0], size or shape[1], size or shape[2])
+
+    def batches(self, size: int) -> Iterator[ImageBatch]:
+        """Yield all images, ``size`` at a time, in the order of the source; the last batch may be smaller.
+
+        Raises:
+            ValueError: an image is corrupt or differs from the first in size or channels, or only one of them has a
+                label.
+        """
+        with closing(self._read()) as items:
+            while batch := list(islice(items, size)):
+                labels = [item.label for item in batch if item.label is not None]
+                yield ImageBatch(
+                    _stack([item.pixels for item in batch]),
+                    [item.name for item in batch],
+                    torch.tensor(labels) if labels else None,
+                )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Return the images at 0-based indices (B,) as uint8 (B, C, H, W), like indexing a tensor.
+
+        Raises:
+            ValueError: as `batches`, or the format has no random access.
+        """
+        return _stack(list(self._threads.map(self._image, indices.tolist())))
+
+    def _image(self, index: int) -> Pixels:
+        if self._item is None:
+            raise ValueError(
+                f"images of {self.source} can only be read sequentially; use a folder or a .npy for random access"
+            )
+        with corrupt_file_errors(self.source):
+            return self._prepare(self._item(index)).pixels
+
+    def _read(self) -> Generator[Item, None, None]:
+        with corrupt_file_errors(self.source), closing(self._items()) as items:
+            yield from map(self._prepare, items)
+
+    def _prepare(self, item: Item) -> Item:
+        """Return the item, resized if requested; raise ValueError if it differs from the first one."""
+        if self._size is not None:
+            item = item._replace(pixels=_crop_and_resize(item.pixels, self._size))
+        first = self._first = self._first or item
+        if item.pixels.shape != first.pixels.shape:
+            first_shape, shape = (shape_text(i.pixels.transpose(2, 0, 1).shape) for i in (first, item))
+            raise ValueError(
+                f"images of {self.source} differ in shape: {first.name} is {first_shape}, {item.name} is {shape}; "
+                "give all the same size and number of channels"
+                + ("" if self._size else f", or use {self.source}@SIZE to crop and resize them")
+            )
+        if (item.label is None) != (first.label is None):
+            labelled, unlabelled = (first, item) if item.label is None else (item, first)
+            raise ValueError(
+                f"{labelled.name} of {self.source} has a label but {unlabelled.name} does not; label all images or none"
+            )
+        return item
 
 
-def read_masks(source: Path, names: Sequence[str], size: Sequence[int]) -> Tensor:
-    """Read which pixels are known, bool: (1, H, W) of a PNG for all images, or (N, H, W) of a folder.
-
-    White is known and black unknown.
-
-    Args:
-        source: a PNG, or a folder with a mask for each image, which has the image's name and ends in .png.
-        names: of the images.
-        size: (H, W) of the images.
-
-    Raises:
-        ValueError: a mask is damaged, of another size, or has other values than black and white.
-        FileNotFoundError: a mask is missing.
-    """
-    if not source.is_dir():
-        return read_mask(source, size)[None]
-    paths = [source / f"{stem(name)}.png" for name in names]
-    for name, path in zip(names, paths, strict=True):
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no mask {path} for the image {name}; make one for each image")
-    return torch.stack([read_mask(path, size) for path in paths])
-
-
-def read_mask(path: Path, size: Sequence[int]) -> Tensor:
-    """Read which pixels are known, (H, W) bool, of one PNG; raise the errors of `read_masks`.
-
-    Unlike an image, a mask may have one bit a pixel, or an alpha channel that hides nothing.
-    """
-    check_exists(path, str(path))
+@contextmanager
+def corrupt_file_errors(source: str) -> Iterator[None]:
+    """Re-raise the errors of corrupt files as a ValueError that names ``source``."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            deep = image.mode.startswith("I")
-            pixels = np.asarray(image.convert("RGBA"))
-    except BROKEN_IMAGE as error:
-        raise ValueError(f"{path} is not a PNG, or is damaged ({error}); a mask is a black and white PNG") from error
-    if pixels.shape[:2] != tuple(size):
-        found, needed = (f"{height}x{width}" for height, width in (pixels.shape[:2], size))
-        raise ValueError(
-            f"the mask {path} is {found} pixels, and the images are {needed}: resize it without smoothing "
-            "(nearest neighbour)"
-        )
-    if deep or (pixels[..., 3] != WHITE).any():
-        found = "16 bits a value" if deep else "transparent pixels"
-        raise ValueError(f"the mask {path} has {found}; save it as a PNG of black and white alone, of 8 bits")
-    if found := _other_colours(pixels[..., :3]):
-        raise ValueError(
-            f"the mask {path} has {found}; it must be of black (0, unknown) and white (255, known) alone: save it "
-            "without smooth edges, or make values of at least 128 white and the others black"
-        )
-    return torch.from_numpy(pixels[..., 0] == WHITE)
+        yield
+    except CORRUPT_FILE_ERRORS as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the file is missing or not readable
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{source} is corrupt, truncated or not in the format of its suffix ({reason})") from error
 
 
-def stem(name: str) -> str:
-    """Return the name of an image, with its folders but without its suffix."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else name
+def decode_item(source: str, name: str, encoded: bytes, label: int | None = None) -> Item:
+    """Decode the image file ``name`` of ``source``; raise ValueError with both names if it cannot be decoded."""
+    try:
+        return Item(name, decode_image(encoded), label)
+    except ValueError as error:
+        raise ValueError(f"{name} of {source}: {error}") from error
 
 
-def _other_colours(pixels: Pixels) -> str:
-    """Return what a mask (H, W, 3) has besides black and white; empty if it has nothing else."""
-    others = np.unique(pixels[(pixels != BLACK) & (pixels != WHITE)]).tolist()
-    if others:
-        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        return f"the values {', '.join(map(str, others[:NAMED]))}{more}"
-    return "colours" if (pixels != pixels[..., :1]).any() else ""
+def shape_text(shape: Sequence[int]) -> str:
+    """Format (C, H, W) for messages: ``32x32 with 3 channels``."""
+    channels, height, width = shape
+    return f"{height}x{width} with {channels} channel{'s' if channels > 1 else ''}"
 
 
-def _open_shaped(source: str, shape: Sequence[int], *, trust_pickle: bool = False) -> Images:
-    if source.partition(":")[0] in POINT_SETS:
-        raise ValueError(f"{source} has points; this model is of images")
-    images = open_images(source, trust_pickle=trust_pickle)
-    _check_shape(source, "images", images.shape, shape)
-    return images
+def _stack(images: list[Pixels]) -> Tensor:
+    """Stack images (H, W, C) -> (B, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
 
 
-def _open_pictures(source: str) -> Images:
-    name, size = split_size(source)
-    path = Path(name)
-    if path.suffix.lower() not in SUFFIXES or path.is_dir():
-        return open_images(source)
-    check_exists(path, name)
-
-    def items() -> Generator[Item, None, None]:
-        try:
-            yield Item(path.name, decode_image(path.read_bytes()))
-        except ValueError as error:
-            raise ValueError(f"{path} {error}") from error
-
-    return Images(source, 1, items, size)
-
-
-def _in_memory(images: Images) -> NamedData:
-    """Read every image of a source; raise ValueError where they exceed `LARGEST`."""
-    if (length := images.count * prod(images.shape)) > LARGEST:
-        raise ValueError(
-            f"the images of {images.source} take {length / 2**30:.1f} GiB, and at most {LARGEST >> 30} GiB are read "
-            "into memory; give a part of them, or, to train, a folder or a .npy, which stay where they are"
-        )
-    data = torch.empty(images.count, *images.shape, dtype=torch.uint8)
-    names: list[str] = []
-    for batch in images.batches(BATCH):
-        data[len(names) : len(names) + len(batch.names)] = batch.images
-        names += batch.names
-    return NamedData(data, names)
-
-
-def _read_points(source: str, shape: Sequence[int]) -> NamedData:
-    name, _, split = source.partition(":")
-    if name in POINT_SETS:
-        data = load_dataset(name, split or "all")[0]
-    elif name in (*DATASETS, *SETS):
-        raise ValueError(f"{source} has images; this model is of points")
-    elif Path(source).suffix == ".npz":
-        data = _read_positions(Path(source))
-    else:
-        check_exists(Path(source), source)
-        raise ValueError(
-            f"{source} has no points; name one of {', '.join(sorted(POINT_SETS))}, or a .npz with position"
-        )
-    if not len(data):
-        raise ValueError(f"{source} has no points")
-    _check_shape(source, "points", data.shape[1:], shape)
-    return NamedData(data, [str(index) for index in range(len(data))])
-
-
-def _read_positions(path: Path) -> Tensor:
-    check_exists(path, str(path))
-    with reading(str(path)), np.load(path, allow_pickle=False) as archive:
-        if "position" not in archive:
-            raise ValueError(f"{path} has {', '.join(archive) or 'nothing'}; points are position (N, C, H, W)")
-        array = archive["position"]
-    if array.ndim != 4 or array.dtype.kind != "f":
-        raise ValueError(f"position of {path} is {array.dtype} {array.shape}; points are (N, C, H, W), of floats")
-    return torch.from_numpy(array.astype(np.float32))
-
-
-def _check_shape(source: str, kind: str, found: Sequence[int], wanted: Sequence[int]) -> None:
-    if tuple(found) != tuple(wanted):
-        raise ValueError(f"the {kind} of {source} are {size_text(found)}; this model needs {size_text(wanted)}")
+def _crop_and_resize(pixels: Pixels, size: int) -> Pixels:
+    """Resize the central square of (H, W, 1 or 3) to ``size`` x ``size`` with Pillow's antialiased Lanczos filter."""
+    height, width, channels = pixels.shape
+    if channels not in (1, 3):
+        raise ValueError(f"images with {channels} channels cannot be resized; only 1 (gray) and 3 (RGB) are supported")
+    if height == width == size:
+        return pixels
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = pixels[top : top + side, left : left + side]
+    image = Image.fromarray(square[..., 0] if channels == 1 else square)
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS)).reshape(size, size, channels)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Public data sets by name: where their files are looked for, their checksums, and the reader of SVHN."""
+"""CIFAR-10 and SVHN by name: the location and checksums of their files, and the reader for SVHN."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from scoresde_fast.data.cifar import ARCHIVES, FOLDERS, is_cifar, open_cifar
-from scoresde_fast.data.items import Images, Item, reading
-from scoresde_fast.errors import require_packages, unknown_message
+from scoresde_fast.data.images import Images, Item, corrupt_file_errors
+from scoresde_fast.errors import require_packages, unknown
 
-VARIABLE = "SCORESDE_FAST_DATA"
-"""The environment variable that names the folder of data sets; without it that is ./data."""
+FOLDER_VARIABLE = "SCORESDE_FAST_DATA"
+"""Environment variable for the folder of data sets, by default ./data."""
 MD5 = {
     "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
     "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
@@ -24,17 +24,22 @@ MD5 = {
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
     "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7",
 }
-"""Checksums of the official files, as their publishers and torchvision give them."""
-CHUNK = 1 << 20
+"""Checksums of the official files, as published by their authors and torchvision."""
+READ_BYTES = 1 << 20
 DEFAULT_SPLIT = "train"
 
-SVHN_IMAGE = (32, 32, 3)
+SVHN_SHAPE = (32, 32, 3)
 SVHN_ZERO = 10
-"""The label of the digit 0; the labels of the others are the digits."""
+"""Label of the digit 0; the other digits are their own labels."""
 
 
 class DataSet(NamedTuple):
-    """The page that publishes a data set, and the files or folders that hold each split, in order of preference."""
+    """A public data set.
+
+    Attributes:
+        page: the web page that publishes it.
+        splits: the files or folders that contain each split, in order of preference.
+    """
 
     page: str
     splits: dict[str, tuple[str, ...]]
@@ -51,87 +56,87 @@ SETS = {
     ),
 }
 
-CONFIGURED = {"CIFAR10": "cifar10:train", "SVHN": "svhn:train"}
-"""Names of data sets in the official configurations, and their sources here."""
-ELSEWHERE = frozenset({"CELEBA", "CelebAHQ", "FFHQ", "LSUN"})
-"""Data sets of official configurations that are published in several forms."""
+CONFIG_SOURCES = {"CIFAR10": "cifar10:train", "SVHN": "svhn:train"}
+"""Data set names in the official configurations -> sources for `open_images`."""
+USER_PROVIDED = frozenset({"CELEBA", "CelebAHQ", "FFHQ", "LSUN"})
+"""Data sets of official configurations that are published in several forms, so the user must provide the images."""
 
 
 def source_of(dataset: str) -> str:
-    """Return the source of images, or points, that a configuration's ``data.dataset`` names.
+    """Return the source, for `open_images` or `read_data`, of a configuration's ``data.dataset``.
 
     Raises:
-        ValueError: the user must say where the data set is.
+        ValueError: the data set is one that the user must provide.
     """
-    if dataset in ELSEWHERE and not Path(dataset).exists():
+    if dataset in USER_PROVIDED and not Path(dataset).exists():
         raise ValueError(
-            f"data.dataset is {dataset!r}, which is not known by its name; give its images as a folder or an archive, "
-            "with --data or in its place"
+            f"data.dataset is {dataset!r}, which cannot be found by name; give its images as a folder or archive with "
+            "--data or as data.dataset"
         )
-    return CONFIGURED.get(dataset, dataset)
+    return CONFIG_SOURCES.get(dataset, dataset)
 
 
 def open_set(name: str, split: str, size: int | None, *, trust_pickle: bool = False) -> Images:
     """Open a split of a data set of `SETS`; an empty split is "train".
 
     Raises:
-        ValueError: an unknown split, or a file with a wrong checksum.
+        ValueError: an unknown split, or a corrupt file.
         FileNotFoundError: the files are not in the folder of data sets.
     """
     data_set = SETS[name]
     split = split or DEFAULT_SPLIT
     if split not in data_set.splits:
-        raise ValueError(unknown_message(f"split of {name}", split, data_set.splits))
-    folder = Path(os.environ.get(VARIABLE) or "data")
+        raise ValueError(unknown(f"split of {name}", split, data_set.splits))
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or "data")
     files = data_set.splits[split]
     for path in (folder / file for file in files):
         if path.exists():
             return open_official(path, split, size, trust_pickle=trust_pickle)
     raise FileNotFoundError(
-        f"{name} is not in {folder}: put {files[0]} (MD5 {MD5[files[0]]}) of {data_set.page} there, or name its folder "
-        f"in {VARIABLE}"
+        f"{name} is not in {folder}: put {files[0]} (MD5 {MD5[files[0]]}) from {data_set.page} there, or set "
+        f"{FOLDER_VARIABLE} to its folder"
     )
 
 
 def is_official(path: Path) -> bool:
-    """Return whether ``path`` is a file or a folder of one of the data sets."""
+    """Return whether ``path`` is a file or folder of CIFAR-10 or SVHN, judged by its name."""
     return is_cifar(path) or path.suffix == ".mat"
 
 
 def open_official(path: Path, split: str, size: int | None, *, trust_pickle: bool = False) -> Images:
-    """Open a path for which `is_official`; each split of SVHN is a separate file.
+    """Open a file or folder for which `is_official` is true.
 
     Raises:
-        ValueError: an unknown split, or a split of another file; a wrong checksum, or a damaged file.
-        MissingPackageError: SVHN without SciPy.
+        ValueError: an unknown split, a split that is not in this file, a wrong checksum, or a corrupt file.
+        MissingPackageError: SciPy, which SVHN needs, is not installed.
     """
     if path.is_file():
         _check_md5(path)
     if is_cifar(path):
         return open_cifar(path, split or DEFAULT_SPLIT, size, trust_pickle=trust_pickle)
     if split and path.name != f"{split}_32x32.mat":
-        raise ValueError(f"{path} has no split {split!r}; each split of SVHN is a separate file, {split}_32x32.mat")
+        raise ValueError(f"{path} is not the split {split!r} of SVHN, which is the file {split}_32x32.mat")
     return _open_svhn(path, size)
 
 
 def _open_svhn(path: Path, size: int | None) -> Images:
-    """Open the images ``X`` (32, 32, 3, N) uint8 with the labels ``y`` (N, 1) of a .mat file; all stay in memory."""
+    """Load a .mat file with images ``X`` (32, 32, 3, N) uint8 and labels ``y`` (N, 1) into memory."""
     require_packages("a .mat file of SVHN (the extra svhn)", "scipy")
     from scipy.io import loadmat
 
-    with reading(str(path)), open(path, "rb") as file:
+    with corrupt_file_errors(str(path)), open(path, "rb") as file:
         try:
             variables = {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
-        except Exception as error:  # of many classes, after what is damaged
+        except Exception as error:  # SciPy raises many classes of error for corrupt files
             raise EOFError(str(error)) from error
     if not {"X", "y"} <= set(variables):
-        raise ValueError(f"{path} has {', '.join(variables) or 'nothing'}; SVHN's files have X and y")
+        raise ValueError(f"{path} contains {', '.join(variables) or 'nothing'}; expected X and y, as in SVHN's files")
     images, labels = variables["X"], variables["y"]
-    shaped = images.dtype == np.uint8 and images.shape[:-1] == SVHN_IMAGE and images.shape[-1] == labels.size
-    if not shaped or labels.dtype.kind not in "iuf":
+    valid_shapes = images.shape[:-1] == SVHN_SHAPE and images.shape[-1] == labels.size
+    if images.dtype != np.uint8 or not valid_shapes or labels.dtype.kind not in "iuf":
         raise ValueError(
-            f"X of {path} is {images.dtype} {images.shape} and y {labels.dtype} {labels.shape}; images are uint8 "
-            "(32, 32, 3, N), and each has one label, a number"
+            f"X of {path} is {images.dtype} {images.shape} and y is {labels.dtype} {labels.shape}; expected uint8 "
+            "images (32, 32, 3, N) and N numeric labels"
         )
     digits = labels.ravel().astype(int)
     if len(digits) and (digits.min() < 1 or digits.max() > SVHN_ZERO):
@@ -145,15 +150,15 @@ def _open_svhn(path: Path, size: int | None) -> Images:
 
 
 def _check_md5(path: Path) -> None:
-    """Raise ValueError for a file with an official name and another checksum."""
+    """Raise ValueError if a file with an official name has another checksum than the official file."""
     if path.name not in MD5:
         return
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(READ_BYTES):
             digest.update(chunk)
     if digest.hexdigest() != MD5[path.name]:
         raise ValueError(
-            f"{path} has the MD5 {digest.hexdigest()}, and the official file {MD5[path.name]}: its download was cut "
-            "short, or it is another file; download it again"
+            f"{path} has the MD5 {digest.hexdigest()}, but the official file has {MD5[path.name]}: the download is "
+            "incomplete, or this is another file; download it again"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`open_images`: opens images by any name, a data set, a folder or an archive, without reading all into memory."""
+"""`open_images`: opens a named data set, a folder or an archive, without loading all images into memory."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Protocol
 
 from scoresde_fast.data import DATASETS, POINT_SETS, load_dataset
-from scoresde_fast.data.arrays import open_npy, open_npz
+from scoresde_fast.data.array_files import open_npy, open_npz
 from scoresde_fast.data.image_files import is_shard_pattern, open_folder, open_shards, open_zip
-from scoresde_fast.data.items import ImageBatch, Images, Item
+from scoresde_fast.data.images import ImageBatch, Images, Item
 from scoresde_fast.data.official import SETS, is_official, open_official, open_set
 from scoresde_fast.errors import unknown_message
 
-FORMATS: dict[str, Callable[[Path, int | None], Images]] = {
+READERS: dict[str, Callable[[Path, int | None], Images]] = {
     ".npy": open_npy,
     ".npz": open_npz,
     ".tar": open_shards,
     ".zip": open_zip,
 }
-"""The reader of each suffix."""
+"""The reader for each suffix."""
 
 
 class ImageSource(Protocol):
-    """Images that can be read any number of times, always in the same order; `Images` is one."""
+    """Images that can be read any number of times, always in the same order, such as `Images`."""
 
     @property
     def count(self) -> int:
@@ -33,81 +33,83 @@ class ImageSource(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of each."""
+        """(C, H, W) of each image."""
 
     def batches(self, size: int) -> Iterator[ImageBatch]:
         """Yield all images, ``size`` at a time; the last batch may be smaller."""
 
 
 def open_images(source: str, *, trust_pickle: bool = False) -> Images:
-    """Open the images that ``source`` names.
+    """Open the images of ``source``.
 
     Args:
-        source: a data set with an optional split ("digits", "cifar10:test"), which wins over a file of that name (write
-            ./digits for the file); a folder of PNG, JPEG or WebP images, with subfolders; a .zip of them; .tar shards
-            of them ("set-{000000..000031}.tar", "set-*.tar"); a .npz or .npy with (N, H, W, C) uint8; or a file or
-            folder of CIFAR-10 or SVHN ("DIR/cifar-10-binary.tar.gz:test").  "@64" at the end crops each image to its
-            central square and resizes it to 64x64.
-        trust_pickle: read pickles that hold more than arrays, which may run any program.
+        source: a data set with an optional split ("digits", "cifar10:test"), which takes precedence over a file of
+            that name (write ./digits for the file); a folder of PNG, JPEG or WebP images, with subfolders; a .zip of
+            them; .tar shards of them ("set-{000000..000031}.tar", "set-*.tar"); a .npz or .npy with (N, H, W, C)
+            uint8; or a file or folder of CIFAR-10 or SVHN ("DIR/cifar-10-binary.tar.gz:test").  "@64" at the end crops
+            each image to its central square and resizes it to 64x64.
+        trust_pickle: allow pickles with arbitrary objects; these can execute arbitrary code.
 
     Raises:
-        ValueError: an unknown data set or format, or one that is empty or damaged.
+        ValueError: the data set or format is unknown, or the source is empty or corrupt.
         FileNotFoundError: there is no such file.
     """
-    name, size = split_size(source)
-    known, _, split = name.partition(":")
-    if known in DATASETS:
-        return _in_memory(name, known, split or "all", size)
-    if known in SETS:
-        return open_set(known, split, size, trust_pickle=trust_pickle)
+    name, size = parse_crop_suffix(source)
+    dataset, _, split = name.partition(":")
+    if dataset in DATASETS:
+        return _dataset_images(name, size)
+    if dataset in SETS:
+        return open_set(dataset, split, size, trust_pickle=trust_pickle)
     if is_shard_pattern(name):
         return open_shards(name, size)
-    path, split = _split(name)
+    path, split = _parse_split(name)
     check_exists(path, name)
     if is_official(path):
         return open_official(path, split, size, trust_pickle=trust_pickle)
     if split:
-        raise ValueError(f"{path} has no splits, so {split!r} cannot be one; only data sets have them")
+        raise ValueError(f"{path} has no splits; remove :{split} (only named data sets and official files have splits)")
     if path.is_dir():
         return open_folder(path, size)
-    if path.suffix not in FORMATS:
-        raise ValueError(f"{name} cannot be read; name a data set, a folder of images, or a {', '.join(FORMATS)}")
-    return FORMATS[path.suffix](path, size)
+    if path.suffix not in READERS:
+        raise ValueError(f"{name} cannot be read; use a data set, a folder of images, or a {', '.join(READERS)} file")
+    return READERS[path.suffix](path, size)
 
 
 def check_exists(path: Path, name: str) -> None:
-    """Raise FileNotFoundError unless ``path`` exists, or ValueError if ``name`` may be a misspelt data set."""
+    """Raise FileNotFoundError if ``path`` is missing, or ValueError with suggestions if ``name`` may be a data set."""
     if name and path.exists():
         return
     if path.suffix or len(path.parts) > 1:
-        raise FileNotFoundError(f"there is no file and no folder {name!r}")
-    choice = unknown_message("data set", name.partition(":")[0], [*DATASETS, *SETS])
-    raise ValueError(f"{choice}, or name a folder of images or an archive")
+        raise FileNotFoundError(f"no such file or folder: {name!r}")
+    choice = unknown("data set", name.partition(":")[0], [*DATASETS, *SETS])
+    raise ValueError(f"{choice}, or give a folder of images or an archive")
 
 
-def _split(name: str) -> tuple[Path, str]:
-    """Return the path and the split after its colon; an existing path may have a colon itself."""
-    path, colon, split = name.rpartition(":")
-    return (Path(path), split) if colon and not Path(name).exists() else (Path(name), "")
-
-
-def split_size(source: str) -> tuple[str, int | None]:
-    """Return a source's name and the size of a final ``@64``, else None; raise ValueError for a size of 0."""
+def parse_crop_suffix(source: str) -> tuple[str, int | None]:
+    """Split ``name@64`` into ("name", 64); the size is None without a suffix. Raise ValueError for a size of 0."""
     match = re.fullmatch(r"(.+)@(\d+)", source, re.ASCII)
     if match is None or Path(source).exists():
         return source, None
     if not (size := int(match[2])):
-        raise ValueError(f"{source} asks for images of 0x0; write the wanted size in pixels, as @64")
+        raise ValueError(f"{source} requests images of 0x0; give the size in pixels, for instance @64")
     return match[1], size
 
 
-def _in_memory(source: str, name: str, split: str, size: int | None) -> Images:
-    if name in POINT_SETS:
-        raise ValueError(f"{source} has points, and images are needed")
-    images, labels = load_dataset(name, split)
+def _parse_split(name: str) -> tuple[Path, str]:
+    """Split ``path:split``; a colon in an existing path is kept."""
+    path, colon, split = name.rpartition(":")
+    return (Path(path), split) if colon and not Path(name).exists() else (Path(name), "")
+
+
+def _dataset_images(name: str, size: int | None) -> Images:
+    """Return a built-in data set as a source; ``name`` may end in ``:split``."""
+    dataset, _, split = name.partition(":")
+    if dataset in POINT_SETS:
+        raise ValueError(f"{name} contains points, not images")
+    images, labels = load_dataset(dataset, split or "all")
 
     def items() -> Generator[Item, None, None]:
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield Item(str(index), image.permute(1, 2, 0).numpy(), int(label))
 
-    return Images(source, len(images), items, size)
+    return Images(name, len(images), items, size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multimodal points in the plane: the toy data of Dockhorn et al. 2022, made from its description."""
+"""Multimodal 2-D toy data, reimplemented from the description in Dockhorn et al. 2022."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from scoresde_fast.data.digits import in_split
+from scoresde_fast.data.splits import split_mask
 
 POINTS = 50_000
 
@@ -22,17 +22,19 @@ DIAMOND_NOISE = 0.05
 
 
 def diamond_centres() -> npt.NDArray[np.float64]:
-    """Return the modes of `diamond` (25, 2): a square grid turned by 45 degrees, with unit variance per coordinate."""
+    """Return the modes of `diamond` (25, 2): a square grid rotated by 45 degrees, with unit variance per coordinate."""
     steps = np.arange(DIAMOND_SIDE) - (DIAMOND_SIDE - 1) / 2
     grid = DIAMOND_SPACING * np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
     return grid @ np.array([[1.0, 1.0], [-1.0, 1.0]]) / np.sqrt(2)
 
 
 def swiss_roll(split: str = "all") -> tuple[Tensor, Tensor]:
-    """Return five Swiss rolls, one between four: points (N, 2, 1, 1) float32 and labels (N,) int64, the roll of each.
+    """Return five Swiss rolls, one at the centre of the other four.
 
-    A roll is one and a half turns of an Archimedean spiral, uniform in its angle, with normal noise of 0.015; each
-    coordinate has a variance of about 1.  ``split`` is "all", "train" or "test", see `in_split`.
+    The points are (N, 2, 1, 1) float32, the labels (N,) int64 are the indices of their rolls.  A roll is one and a half
+    turns of an Archimedean spiral, uniform in its angle, with Gaussian noise of standard deviation 0.015; each
+    coordinate has a variance of about 1.  ``split`` is "all", "train" or "test", see `split_mask`.  Every call returns
+    the same points.
 
     Raises:
         ValueError: an unknown split.
@@ -44,10 +46,10 @@ def swiss_roll(split: str = "all") -> tuple[Tensor, Tensor]:
 
 
 def diamond(split: str = "all") -> tuple[Tensor, Tensor]:
-    """Return samples of 25 normal distributions of deviation 0.05 on a turned 5x5 grid.
+    """Return samples from 25 Gaussians with standard deviation 0.05 on a rotated 5x5 grid.
 
-    The points are (N, 2, 1, 1) float32, the labels (N,) int64, the mode of each; each coordinate has a variance of
-    about 1.  ``split`` is "all", "train" or "test", see `in_split`.  Every call returns the same points.
+    The points are (N, 2, 1, 1) float32, the labels (N,) int64 are the indices of their modes; each coordinate has a
+    variance of about 1.  ``split`` is "all", "train" or "test", see `split_mask`.  Every call returns the same points.
 
     Raises:
         ValueError: an unknown split.
@@ -57,8 +59,8 @@ def diamond(split: str = "all") -> tuple[Tensor, Tensor]:
 
 
 def _labelled(centres: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64], split: str) -> tuple[Tensor, Tensor]:
-    """Place point i at ``offsets[i]`` from centre i modulo their number, so that all modes weigh the same."""
+    """Add ``offsets[i]`` to centre i mod K, so that all K modes have equal weight."""
     rank, labels = np.divmod(np.arange(POINTS), len(centres))
-    kept = in_split(split, torch.from_numpy(rank))
+    mask = split_mask(split, torch.from_numpy(rank))
     points = torch.from_numpy((centres[labels] + offsets).astype(np.float32))
-    return points[kept][:, :, None, None], torch.from_numpy(labels)[kept]
+    return points[mask][:, :, None, None], torch.from_numpy(labels)[mask]

@@ -19,7 +19,7 @@ import torch.distributed
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde_fast.data.items import ImageBatch
+from scoresde_fast.data.images import ImageBatch
 from scoresde_fast.data.sources import ImageSource
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.evaluation.extractors import Extractor

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latent codes in files, the images of codes, and interpolations between them."""
+"""Latent codes: reading and writing them, decoding them to images, and interpolation grids."""
 
 from __future__ import annotations
 
@@ -29,32 +29,31 @@ def write_codes(out: Path, codes: Tensor, names: Sequence[str]) -> None:
 
 
 def read_codes(path: Path) -> Tensor:
-    """Read the codes (N, ...) float32 of a .npz that `write_codes` wrote.
+    """Read the codes (N, C, H, W) float32 of a .npz that `write_codes` wrote.
 
     Raises:
-        ValueError: the file has no codes.
+        ValueError: the file contains no codes.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             codes = archive["codes"]
     except (BadZipFile, EOFError, IndexError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} has no codes; name a .npz that scoresde-fast encode wrote") from error
+        raise ValueError(f"{path} contains no codes; use a .npz that scoresde-fast encode wrote") from error
     if codes.dtype.kind != "f" or codes.ndim != 4 or not len(codes):
-        raise ValueError(f"codes of {path} are {codes.dtype} {codes.shape}; they must be (N, C, H, W), of floats")
+        raise ValueError(f"codes of {path} are {codes.dtype} {codes.shape}; expected floats (N, C, H, W)")
     return torch.from_numpy(codes.astype(np.float32))
 
 
 class CodeImages:
-    """A sampler of the images of codes, for `generate` and `write_states`: the seed of an image is its code's index.
+    """A sampler for `generate` and `write_states` that decodes codes; the seed of an image is its code's index.
 
     Args:
-        model: any `ScoreFunction` of continuous time.
+        model: any continuous-time `ScoreFunction`.
         codes: (N, *state_shape).
-        temperature: see `scoresde_fast.decode`.
-        options: as for `scoresde_fast.decode`.
+        temperature, options: as for `scoresde_fast.decode`.
 
     Raises:
-        ValueError: as `scoresde_fast.decode`; a wrong shape is found when a code is decoded.
+        ValueError: as `scoresde_fast.decode`, except for a wrong shape, which is found when a code is decoded.
     """
 
     nfe = None
@@ -66,7 +65,7 @@ class CodeImages:
         self.batch_size, self.batch_dependent = self._flow.batch_size, self._flow.batch_dependent
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, as plain values."""
+        """Return the settings that determine the output, as JSON values."""
         return {
             "flow": self._flow.describe(),
             "codes_sha256": data_sha256(self.codes.cpu()),
@@ -76,34 +75,34 @@ class CodeImages:
     def stream(
         self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield (indices, images (B, C, H, W) in [0, 1]) of each batch of the codes at ``seeds``."""
+        """Yield (seeds, images (B, C, H, W) in [0, 1]) for each batch of the codes at indices ``seeds``."""
         for start in range(0, len(seeds), batch_size):
             batch = list(seeds[start : start + batch_size])
             yield batch, self._decoder.decode(self.codes[batch], batch, on_step)
 
     def sample(self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool = False) -> Tensor:
-        """Return the samples (B, C, H, W) of the codes at ``seeds``."""
-        assert not return_velocity
+        """Return the images (B, C, H, W) of the codes at indices ``seeds``."""
+        assert not return_velocity  # decoding yields no velocities
         return torch.cat([images for _, images in self.stream(seeds, self.batch_size, on_step)])
 
 
 def seed_codes(model: ScoreFunction, seeds: Sequence[int], run_seed: int = 0) -> Tensor:
-    """Return codes (B, *state_shape): the normals of the seeds' prior, from which the sampler starts."""
+    """Return codes (B, *state_shape): the standard normal noise from which the sampler starts for each seed."""
     return Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64)).normal(0, model.state_shape)
 
 
 def interpolation_grid(model: ScoreFunction, seeds: Sequence[int], steps: int, **settings: Any) -> Pixels:
-    """Return a picture (H, W, C) uint8 with a row of ``steps`` images for each pair of neighbouring seeds.
+    """Return a grid (H, W, C) uint8 with a row of ``steps`` images for each pair of consecutive ``seeds``.
 
     Raises:
-        ValueError: the model is of points, there are fewer than two seeds, or ``steps`` is below 2; and the errors of
+        ValueError: the model is of points, there are fewer than two seeds, or ``steps`` is below 2; also the errors of
             `scoresde_fast.decode`.
         IntegrationError: see `ProbabilityFlow.run`.
     """
     if not model.is_image:
-        raise ValueError("this model is of points, and a picture needs images: choose a model of images")
+        raise ValueError("an interpolation grid shows images, but this is a model of points: choose an image model")
     if len(seeds) < 2:
-        raise ValueError(f"an interpolation needs at least two seeds, and {len(seeds)} is given: name another")
+        raise ValueError(f"an interpolation needs at least two seeds, but {len(seeds)} is given: add another")
     ends = seed_codes(model, seeds, settings.get("run_seed", 0))
     codes = torch.cat([interpolate(a, b, steps) for a, b in pairwise(ends)])
     return compose(list(to_pixels(decode(model, codes, **settings), "round")), columns=steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihoods of a data set: one JSON line per sample, written batch by batch and resumed after an interruption."""
+"""`write_likelihoods`: writes the likelihoods of a data set as JSON lines, batch by batch, resumable."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from scoresde_fast.sdes import CLDSDE
 
 @dataclass(frozen=True)
 class Summary:
-    """The mean likelihood of a run; ``str`` of it is one sentence.
+    """The mean likelihood of a run; ``str`` gives one sentence.
 
     Attributes:
         quantity: unit of the mean, and whether it is a bound.
-        mean, standard_error: over the requested samples; a single sample has no standard error.
-        made, found: samples computed, and samples that were in the file.
+        mean, standard_error: over the requested samples; the standard error of a single sample is None.
+        made, found: number of samples computed by this run, and of samples that were already in the file.
         seconds: duration of the run.
         out: the file.
     """
@@ -45,10 +45,10 @@ class Summary:
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f", standard error {self.standard_error:.4f}"
-        there = f", {self.found} were there already" if self.found else ""
-        done = f"{self.made} computed in {self.seconds:.1f} s{there}" if self.made else "all were there already"
+        existing = f", {self.found} already existed" if self.found else ""
+        work = f"{self.made} computed in {self.seconds:.1f} s{existing}" if self.made else "all already existed"
         samples = self.made + self.found
-        return f"mean {self.mean:.4f} {self.quantity}{error}, over {samples} samples: {done} -> {self.out}"
+        return f"mean {self.mean:.4f} {self.quantity}{error}, over {samples} samples: {work} -> {self.out}"
 
 
 def write_likelihoods(
@@ -60,27 +60,28 @@ def write_likelihoods(
     first_seed: int = 0,
     limit: int | None = None,
 ) -> Summary:
-    """Write a line for each sample to ``out``, after every batch, and ``STEM.settings.json`` beside it.
+    """Write one line per sample to ``out``, after each batch, and the settings to ``STEM.settings.json`` beside it.
 
-    A line has the sample's name, its seed, ``bits_per_dim`` of 8-bit images, ``log_density`` in nats, its
-    ``standard_error`` with several probes, and ``evaluations``.  Existing lines are kept.  A batch with a missing line
-    is computed again as a whole, and its missing lines are written: the finished file does not tell of interruptions.
+    A line contains ``name``, ``seed``, ``bits_per_dim`` (8-bit images only), ``log_density`` in nats, its
+    ``standard_error`` (several probes only), and ``evaluations``.  Existing lines are kept.  A batch with a missing
+    line is computed again as a whole, so that the finished file does not depend on interruptions.
 
     Args:
-        estimator: of the model.
+        estimator: the estimator for the model.
         data: images (N, C, H, W) uint8, or points.
         names: one per sample.
         out: the file; its folder is created.
         first_seed: the seed of sample 0; sample i has ``first_seed`` + i.
-        limit: number of samples, counted from the first; a later run may ask for more.
+        limit: number of samples, counted from the first; a later run may request more.
 
     Raises:
-        ValueError: a bad seed or limit; ``out`` has lines of other settings, without settings, or of other seeds.
-        IntegrationError: in one batch; finished lines are kept.
+        ValueError: an invalid seed or limit; ``out`` has lines with other settings, without settings, or of other
+            seeds.
+        IntegrationError: the integration of a batch failed; finished lines are kept.
         OSError: a line cannot be written; finished lines are kept.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; it is at least 1")
+        raise ValueError(f"limit is {limit}; it must be at least 1")
     count = len(data) if limit is None else min(limit, len(data))
     seeds = check_seeds(range(first_seed, first_seed + count))
     flow, settings_path = estimator.flow, out.with_name(f"{out.stem}.settings.json")
@@ -93,48 +94,54 @@ def write_likelihoods(
         "flow": flow.describe(),
     }
     manifest = Manifest.begin(settings_path, configuration)
-    lines, end = _whole_lines(out, first_seed)
+    lines, end = _complete_lines(out, first_seed)
     if out.exists() and not manifest.seeds:
         raise ValueError(f"{out} has results but no {settings_path.name}; choose another --out or move it")
-    found, started, size = min(len(lines), count), perf_counter(), flow.batch_size
-    if found < count:
-        manifest = manifest.extended(SeedSet.of(seeds), environment(flow.device, size))
+    existing, start = min(len(lines), count), perf_counter()
+    if existing < count:
+        manifest = manifest.extended(SeedSet.of(seeds), environment(flow.device, flow.batch_size))
         make_folder(out.parent)
         manifest.write(settings_path)  # before the first line
-    with tqdm(total=count, initial=found, unit=" samples", disable=None) as bar:
-        for batch in manifest.batches(size):
-            rows = [seed - first_seed for seed in batch]
-            if rows[-1] < len(lines) or rows[0] >= count:
+    with tqdm(total=count, initial=existing, unit=" samples", disable=None) as bar:
+        for batch in manifest.batches(flow.batch_size):
+            samples = [seed - first_seed for seed in batch]
+            if samples[-1] < len(lines) or samples[0] >= count:
                 continue
-            likelihood = estimator.estimate(data[rows], batch)
-            missing = [place for place, row in enumerate(rows) if len(lines) <= row < count]
-            new = [_line(names[rows[place]], batch[place], likelihood, place) for place in missing]
+            likelihood = estimator.estimate(data[samples], batch)
+            missing = [row for row, sample in enumerate(samples) if len(lines) <= sample < count]
+            new = [_line(names[samples[row]], batch[row], likelihood, row) for row in missing]
             end = _append(out, end, new)
             lines += new
             bar.update(len(new))
-    key, title, side = ("bits_per_dim", "bits/dim", "an upper") if estimator.dequantize else (
-        "log_density", "nats of log density", "a lower"
-    )  # fmt: skip
-    if isinstance(flow.model.sde, CLDSDE):
-        title = f"{title} ({side} bound)"
+    if estimator.dequantize:
+        key, quantity, bound = "bits_per_dim", "bits/dim", "an upper bound"
+    else:
+        key, quantity, bound = "log_density", "nats of log density", "a lower bound"
     values = np.array([line[key] for line in lines[:count]])
-    spread = float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else None
-    return Summary(title, float(values.mean()), spread, count - found, found, perf_counter() - started, out)
+    return Summary(
+        quantity=f"{quantity} ({bound})" if isinstance(flow.model.sde, CLDSDE) else quantity,
+        mean=float(values.mean()),
+        standard_error=float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else None,
+        made=count - existing,
+        found=existing,
+        seconds=perf_counter() - start,
+        out=out,
+    )
 
 
-def _line(name: str, seed: int, likelihood: Likelihood, place: int) -> Json:
+def _line(name: str, seed: int, likelihood: Likelihood, row: int) -> Json:
     columns = {
         "bits_per_dim": likelihood.bits_per_dim,
         "log_density": likelihood.log_density,
         "standard_error": likelihood.standard_error,
         "evaluations": likelihood.evaluations,
     }
-    values = {key: column[place].item() for key, column in columns.items() if column is not None}
+    values = {key: column[row].item() for key, column in columns.items() if column is not None}
     return {"name": name, "seed": seed, **values}
 
 
 def _append(out: Path, end: int, lines: list[Json]) -> int:
-    """Write ``lines`` at byte ``end``, over half a line of a killed run, and return the byte at which they end."""
+    """Write ``lines`` at byte ``end``, replacing an incomplete line of a killed run; return the new end."""
     with open(out, "r+b" if end else "wb") as file:
         file.truncate(file.seek(end))
         file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
@@ -143,26 +150,26 @@ def _append(out: Path, end: int, lines: list[Json]) -> int:
         return file.tell()
 
 
-def _whole_lines(out: Path, first_seed: int) -> tuple[list[Json], int]:
-    """Return the complete lines of ``out``, and the byte at which they end.
+def _complete_lines(out: Path, first_seed: int) -> tuple[list[Json], int]:
+    """Return the complete lines of ``out`` and the byte at which they end.
 
     Raises:
-        ValueError: a line is not the result of the seed that belongs in its place.
+        ValueError: line i is not a result of seed ``first_seed`` + i.
     """
     if not out.exists():
         return [], 0
     content = out.read_bytes()
     end = content.rfind(b"\n") + 1
     lines = []
-    for number, text in enumerate(content[:end].splitlines()):
+    for index, text in enumerate(content[:end].splitlines()):
         try:
             line = json.loads(text)
-            right = line["seed"] == first_seed + number and isinstance(line["log_density"], float)
+            valid = line["seed"] == first_seed + index and isinstance(line["log_density"], float)
         except (ValueError, KeyError, TypeError):
-            right = False
-        if not right:
+            valid = False
+        if not valid:
             raise ValueError(
-                f"line {number + 1} of {out} is not the result of seed {first_seed + number}; move it or choose "
+                f"line {index + 1} of {out} is not the result of seed {first_seed + index}; move the file or choose "
                 "another --out"
             )
         lines.append(line)

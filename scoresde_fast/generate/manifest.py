@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest of a set, ``samples.json``, and the locks of the processes that write the set."""
+"""The manifest of a set, ``samples.json``, and the locks for processes that write the set."""
 
 from __future__ import annotations
 
@@ -18,35 +18,34 @@ import torch
 from filelock import FileLock, Timeout
 
 from scoresde_fast import __version__
-from scoresde_fast.files import make_folder, not_written, replacing
+from scoresde_fast.files import make_folder, replacing, write_error
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 
 Json = dict[str, Any]
 
 POLL_SECONDS = 0.01
-"""How often a waiting process looks whether the manifest is free."""
+"""Interval at which a waiting process tries to lock the manifest."""
 _SHARD_LOCK = re.compile(r"shard-(\d+)-of-(\d+)\.lock", re.ASCII)
-_ABSENT = object()
 
 
 class DamagedManifestError(ValueError):
-    """A file has the name of a manifest but is not a valid one."""
+    """A file with the name of a manifest is not a valid manifest."""
 
 
 class SetInUseError(ValueError):
-    """Another process writes this shard, or shards that overlap with it."""
+    """Another process is writing this shard, or shards that overlap with it."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a set is and which of its images are done. It records no times and no processes: equal sets, equal files.
+    """The configuration of a set and its finished images, without times or process ids, so that equal sets are equal.
 
     Attributes:
-        configuration: everything that decides the bytes; equal in all runs of a set.
+        configuration: the settings that determine the output; the same in all runs of a set.
         seeds: one set of requested seeds for each run that added some. Each is split into batches separately, so that
             an image keeps its batch when the set grows.
-        environments: versions, devices and batch sizes that images were made with, without repetition.
-        done: seeds whose images are synced to the disk; None in a manifest that does not record them.
+        environments: the distinct versions, devices and batch sizes that generated images.
+        done: seeds whose images are synced to disk; None in a manifest that does not record them.
     """
 
     configuration: Json
@@ -57,15 +56,15 @@ class Manifest:
     @classmethod
     def new(cls, configuration: Json) -> Manifest:
         """Return a manifest without seeds."""
-        return cls(json.loads(json.dumps(configuration)))  # tuples become lists, as in a file that is read back
+        return cls(json.loads(json.dumps(configuration)))  # tuples become lists, as when a manifest is read from a file
 
     @classmethod
     def begin(cls, path: Path, configuration: Json) -> Manifest:
-        """Return the manifest at ``path``, or a new one where there is no file.
+        """Return the manifest at ``path``, or a new one if there is no file.
 
         Raises:
             ValueError: the file has another configuration; the message names each value that differs.
-            DamagedManifestError: the file is not a manifest.
+            DamagedManifestError: the file is not a valid manifest.
         """
         new = cls.new(configuration)
         if not path.exists():
@@ -73,8 +72,8 @@ class Manifest:
         manifest = cls.read(path)
         if differences := list(_differences(manifest.configuration, new.configuration)):
             raise ValueError(
-                f"{path.parent if path.name == 'samples.json' else path} describes images of another configuration "
-                f"({'; '.join(differences)}); choose another --out, or use the options that the set was begun with"
+                f"{path.parent if path.name == 'samples.json' else path} was generated with another configuration "
+                f"({'; '.join(differences)}); choose another --out, or use the original options of the set"
             )
         return manifest
 
@@ -83,7 +82,7 @@ class Manifest:
         """Read the manifest at ``path``.
 
         Raises:
-            DamagedManifestError: the file is not a manifest.
+            DamagedManifestError: the file is not a valid manifest.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -99,21 +98,21 @@ class Manifest:
             ) from error
 
     def extended(self, seeds: SeedSet, environment: Json) -> Manifest:
-        """Return this manifest with the ``seeds`` that it lacks, made in ``environment``."""
-        more = seeds - self.all_seeds()
-        environments = {json.dumps(known): known for known in (*self.environments, environment)}
+        """Return this manifest with ``environment`` and those of ``seeds`` that it does not have yet."""
+        new_seeds = seeds - self.all_seeds()
+        environments = {json.dumps(each): each for each in (*self.environments, environment)}
         return replace(
             self,
-            seeds=(*self.seeds, more) if len(more) else self.seeds,
-            # Sorted, so that the file does not tell which process came first.
-            environments=tuple(environments[text] for text in sorted(environments)),
+            seeds=(*self.seeds, new_seeds) if len(new_seeds) else self.seeds,
+            # Sorted, so that the file does not depend on which process came first.
+            environments=tuple(environments[key] for key in sorted(environments)),
         )
 
     def write(self, path: Path) -> None:
-        """Replace the file at ``path`` as a whole."""
+        """Write the manifest to ``path``, atomically."""
         content: Json = {
             "configuration": self.configuration,
-            "seeds": [str(added) for added in self.seeds],
+            "seeds": [str(seeds) for seeds in self.seeds],
             "environments": self.environments,
         }
         if self.done is not None:
@@ -122,7 +121,7 @@ class Manifest:
             file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
     def all_seeds(self) -> SeedSet:
-        """Return every seed of the set."""
+        """Return all requested seeds."""
         return SeedSet.union(self.seeds)
 
     def missing(self) -> SeedSet:
@@ -130,20 +129,20 @@ class Manifest:
         return self.all_seeds() - (self.done or EMPTY)
 
     def batches(self, batch_size: int) -> Iterator[list[int]]:
-        """Yield the fixed batches of the set."""
-        for added in self.seeds:
-            yield from added.batches(batch_size)
+        """Yield the batches of the set; they do not depend on which images are finished."""
+        for seeds in self.seeds:
+            yield from seeds.batches(batch_size)
 
 
-def record_done(path: Path, folder: Path, done: SeedSet, lost: SeedSet = EMPTY) -> None:
-    """Add ``done`` to the done seeds of the manifest at ``path``, and remove ``lost``; ``folder`` has its lock."""
-    with ManifestLock(folder):
+def record_done(path: Path, work: Path, *, done: SeedSet = EMPTY, lost: SeedSet = EMPTY) -> None:
+    """Remove ``lost`` from the done seeds of the manifest at ``path``, then add ``done``; ``work`` is `Store.work`."""
+    with ManifestLock(work):
         manifest = Manifest.read(path)
         replace(manifest, done=((manifest.done or EMPTY) - lost) | done).write(path)
 
 
 def environment(device: torch.device | str, batch_size: int) -> Json:
-    """Return the versions, the device and the batch size: what may change the last bit of an image."""
+    """Return the versions, the device and the batch size, which may change the last bit of an image."""
     device = torch.device(device)
     return {
         "scoresde_fast": __version__,
@@ -155,18 +154,21 @@ def environment(device: torch.device | str, batch_size: int) -> Json:
 
 
 def _differences(old: object, new: object, key: str = "") -> Iterator[str]:
-    """Yield ``key.path: old there, new asked`` for every leaf that differs."""
+    """Yield ``key.path: OLD saved, NEW requested`` for every value that differs.
+
+    A missing key equals None, so that sets can be resumed when a later version adds an option with the default None.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             path = f"{key}.{name}" if key else name
-            yield from _differences(old.get(name, _ABSENT), new.get(name, _ABSENT), path)
+            yield from _differences(old.get(name), new.get(name), path)
     elif old != new:
-        there, asked = ("nothing" if value is _ABSENT else json.dumps(value) for value in (old, new))
-        yield f"{key}: {there} there, {asked} asked"
+        saved, requested = ("none" if value is None else json.dumps(value) for value in (old, new))
+        yield f"{key}: {saved} saved, {requested} requested"
 
 
 class _Lock:
-    """An exclusive lock of the operating system, which frees it when its holder dies. Its file goes on release."""
+    """An exclusive lock of the operating system, released when the process dies. Its file is removed on release."""
 
     def __init__(self, path: Path, owner: str = "") -> None:
         self._path = path
@@ -175,15 +177,15 @@ class _Lock:
             path,
             thread_local=False,
             poll_interval=POLL_SECONDS,
-            fallback_to_soft=False,  # a soft lock, which is no more than a file, would survive a killed process
+            fallback_to_soft=False,  # a soft lock is only a file, which would outlive a killed process
             on_acquired=self._write_owner,
         )
 
     def acquire(self, *, wait: bool) -> bool:
-        """Take the lock, and return whether that worked; with ``wait`` it does in the end.
+        """Try to take the lock and return whether this succeeded; with ``wait``, block until it does.
 
         Raises:
-            OSError: the file of the lock cannot be made.
+            OSError: the lock file cannot be created.
         """
         while True:
             make_folder(self._path.parent)
@@ -196,13 +198,14 @@ class _Lock:
             except (FileNotFoundError, FileExistsError):
                 pass
             except OSError as error:
-                raise not_written(self._path, error) from error
-            # Its last holder has just removed the file or the folder: try again.
+                raise write_error(self._path, error) from error
+            # Its last owner has just removed the file or the folder: try again.
 
     def release(self) -> None:
-        """Free the lock, and remove its file, and the folder where it was the last file."""
+        """Release the lock; remove its file, and the folder if it is then empty."""
         if self._lock.is_locked:
-            # While it is held: whoever has opened the file sees that it is gone. Windows removes it after that.
+            # Removed before the release, so that a process that waits for this file notices. Windows cannot remove an
+            # open file; there filelock removes it on release.
             with suppress(FileNotFoundError, PermissionError):
                 self._path.unlink()
             self._lock.release()
@@ -217,64 +220,65 @@ class _Lock:
 
 
 class ManifestLock(_Lock):
-    """Lets one process at a time read and rewrite the manifest; ``folder`` is `Store.work`."""
+    """Lock under which one process at a time reads and rewrites the manifest; ``work`` is `Store.work`."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "manifest.lock")
+    def __init__(self, work: Path) -> None:
+        super().__init__(work / "manifest.lock")
 
     def __enter__(self) -> None:
         self.acquire(wait=True)
 
 
 class ShardLock(_Lock):
-    """Makes this process the only writer of a shard while the block runs.
+    """Lock that makes this process the only writer of a shard.
 
     Args:
-        folder: `Store.work`, where the locks are.
+        work: `Store.work`, the folder of the locks.
         shard: the shard.
-        when_alone: called first if no other process writes the set; none can begin meanwhile.
+        when_alone: called first if no other process is writing the set; no other process can start meanwhile.
 
     Raises:
-        SetInUseError: another process writes this shard, or the set is being made in another number of shards.
+        SetInUseError: another process is writing this shard, or a shard of another number of shards.
     """
 
-    def __init__(self, folder: Path, shard: Shard, when_alone: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, work: Path, shard: Shard, when_alone: Callable[[], None] = lambda: None) -> None:
         owner = f"process {os.getpid()} on {socket.gethostname()}"
-        super().__init__(folder / f"shard-{shard.index}-of-{shard.count}.lock", owner)
-        self._folder, self._shard, self._when_alone = folder, shard, when_alone
+        super().__init__(work / f"shard-{shard.index}-of-{shard.count}.lock", owner)
+        self._work, self._shard, self._when_alone = work, shard, when_alone
 
     def __enter__(self) -> None:
-        with ManifestLock(self._folder):  # other processes begin one after another
-            others = list(_writers(self._folder))
-            for other, owner in others:
-                if other == self._shard:
+        with ManifestLock(self._work):  # one process at a time checks the other locks and takes its own
+            writers = list(_writers(self._work))
+            for shard, owner in writers:
+                if shard == self._shard:
                     raise SetInUseError(
-                        f"{owner} is writing {_named(other)} of this set; wait for it, or stop it and start again"
+                        f"{owner} is writing {_describe(shard)} of this set; wait for it, or stop it and start again"
                     )
-                if other.count != self._shard.count:
+                if shard.count != self._shard.count:
                     raise SetInUseError(
-                        f"{owner} is writing {_named(other)} of this set, and {_named(self._shard)} would overlap; "
-                        f"wait until all of {other.count} have ended, or stop them, and start again"
+                        f"{owner} is writing {_describe(shard)} of this set, which overlaps with "
+                        f"{_describe(self._shard)}; wait for all {shard.count} shards, or stop their processes, and "
+                        "start again"
                     )
-            if not others:
+            if not writers:
                 self._when_alone()
             if not self.acquire(wait=False):
-                raise SetInUseError(f"another process is writing {_named(self._shard)} of this set; wait for it")
+                raise SetInUseError(f"another process is writing {_describe(self._shard)} of this set; wait for it")
 
 
-def _writers(folder: Path) -> Iterator[tuple[Shard, str]]:
-    """Yield the shards that are being written, and their writers; remove the lock files of dead ones."""
-    for path in sorted(folder.iterdir()):
+def _writers(work: Path) -> Iterator[tuple[Shard, str]]:
+    """Yield (shard, owner) for the shards that are being written; remove the lock files of dead processes."""
+    for path in sorted(work.iterdir()):
         if match := _SHARD_LOCK.fullmatch(path.name):
             lock = _Lock(path)
             if lock.acquire(wait=False):
                 lock.release()
                 continue
             owner = ""
-            with suppress(OSError):  # it has just ended, or Windows locks the text too
+            with suppress(OSError):  # the process has just ended, or Windows does not allow reading a locked file
                 owner = path.read_text()
             yield Shard(int(match[1]), int(match[2])), owner or "another process"
 
 
-def _named(shard: Shard) -> str:
+def _describe(shard: Shard) -> str:
     return "all" if shard.count == 1 else f"shard {shard}"

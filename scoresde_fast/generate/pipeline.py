@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing beside the sampler: copies, encoding and the disk in threads, the progress of it, and the final report."""
+"""`Pipeline`, which encodes and writes samples in threads while the next are computed; progress and final report."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from scoresde_fast.generate.seeds import Shard
 from scoresde_fast.generate.stores import Store
 
 QUEUE_BYTES = 128 * 2**20
-"""Bound of the samples on their way to the disk."""
+"""Limit of the samples that wait to be written."""
 RECORD_EVERY = 1.0
-"""Seconds between two records: the samples of one record share one sync and one manifest."""
+"""Seconds between records; a record is one sync and one update of the manifest."""
 RECORD_SHARE = 0.05
-"""Largest share of the time that syncs and manifests may take; on slow disks they come less often."""
+"""Maximum fraction of the time for records; on slow disks the interval grows."""
 LINE_EVERY = 60.0
 """Seconds between progress lines."""
 SLOW_DISK = 0.05
-"""Share of the time that the sampler waits for the disk from which on that is reported."""
+"""Fraction of the time waiting for the disk above which this is reported."""
 BAR_FORMAT = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 @dataclass
 class WriteStats:
-    """Seconds that the sampler waited for the disk or the encoders, and bytes of files written."""
+    """Seconds that the sampler waited for encoding and writing, and bytes written to files."""
 
     waited: float = 0.0
     size: int = 0
 
 
 class Pipeline:
-    """Writes batches of samples while the next ones are computed; on leaving the block all are on the disk.
+    """Writes batches of samples while the next ones are computed; when the block ends, all are on disk.
 
     Args:
-        store: where the samples go.
-        rounding: how [0, 1] becomes 8 bits, in formats of 8 bits.
-        record: called with seeds whose samples are synced, in a separate thread.
+        store: writes the samples.
+        rounding: rounding to 8 bits, for 8-bit formats.
+        record: callback for seeds whose samples are synced; called in a separate thread.
         workers: threads that encode and write; None: one per core, up to 8.
-        queue_bytes: bound of the samples that wait; a larger batch goes alone.
+        queue_bytes: limit of the samples that wait to be written; a larger batch waits until the queue is empty.
 
     Attributes:
-        stats: what was written so far.
+        stats: totals so far.
     """
 
     def __init__(
@@ -73,45 +73,46 @@ class Pipeline:
         self._queue: deque[tuple[Future[int], int]] = deque()
         self._unrecorded: list[int] = []
         self._recording: Future[None] | None = None
-        self._recorded_at, self._recording_took = perf_counter(), 0.0
+        self._recorded_at, self._recording_seconds = perf_counter(), 0.0
         self.stats = WriteStats()
 
     def put(self, seeds: list[int], images: Tensor) -> None:
-        """Take a batch (B, C, H, W) in [0, 1], on any device, as soon as there is room; it must not change afterwards.
+        """Queue a batch (B, C, H, W) in [0, 1], on any device, which must not change afterwards; wait for room.
 
         Raises:
             OSError: an earlier batch could not be written or recorded.
         """
-        arrived = None
-        if images.is_cuda:  # rounded there, so that a quarter of the bytes is copied
+        copied = None
+        if images.is_cuda:  # round on the GPU, so that only a quarter of the bytes is copied
             samples = self._store.to_samples(images, self._rounding)
             self._make_room(samples.nbytes)
             images = torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True)
             images.copy_(samples, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
+            copied = torch.cuda.Event()
+            copied.record()
         else:
             self._make_room(images.nbytes)
-        self._queue.append((self._workers.submit(self._write, list(seeds), images, arrived), images.nbytes))
+        self._queue.append((self._workers.submit(self._write, list(seeds), images, copied), images.nbytes))
         self._record_if_due()
 
     def _make_room(self, size: int) -> None:
-        self._take_finished()
+        """Wait until ``size`` more bytes fit into the queue."""
+        self._remove_finished()
         start = perf_counter()
-        while self._queue and size + sum(waiting for _, waiting in self._queue) > self._queue_bytes:
+        while self._queue and size + sum(queued for _, queued in self._queue) > self._queue_bytes:
             wait([self._queue[0][0]])
-            self._take_finished()
+            self._remove_finished()
         self.stats.waited += perf_counter() - start
 
-    def _take_finished(self) -> None:
+    def _remove_finished(self) -> None:
         while self._queue and self._queue[0][0].done():
             self.stats.size += self._queue.popleft()[0].result()
 
-    def _write(self, seeds: list[int], images: Tensor, arrived: torch.cuda.Event | None) -> int:
-        if arrived is None:
+    def _write(self, seeds: list[int], images: Tensor, copied: torch.cuda.Event | None) -> int:
+        if copied is None:
             images = self._store.to_samples(images, self._rounding)
         else:
-            arrived.synchronize()
+            copied.synchronize()
         size = self._store.write(seeds, images.numpy())
         with self._lock:
             self._unrecorded += seeds
@@ -123,7 +124,7 @@ class Pipeline:
                 return
             self._recording.result()
             self._recording = None
-        if perf_counter() - self._recorded_at > max(RECORD_EVERY, self._recording_took / RECORD_SHARE):
+        if perf_counter() - self._recorded_at > max(RECORD_EVERY, self._recording_seconds / RECORD_SHARE):
             self._recording = self._recorder.submit(self._sync_and_record)
 
     def _sync_and_record(self) -> None:
@@ -134,21 +135,21 @@ class Pipeline:
             self._store.sync()
             self._record(seeds)
         self._recorded_at = perf_counter()
-        self._recording_took = self._recorded_at - start
+        self._recording_seconds = self._recorded_at - start
 
     def close(self) -> None:
-        """Wait until every batch is on the disk and recorded.
+        """Wait until every batch is on disk and recorded.
 
         Raises:
-            OSError: a batch could not be written or recorded; all others are.
+            OSError: a batch could not be written or recorded; the others are recorded.
         """
-        error: OSError | None = None
+        first_error: OSError | None = None
         try:
             for future, _ in self._queue:
                 try:
                     self.stats.size += future.result()
-                except OSError as failed:
-                    error = error or failed
+                except OSError as error:
+                    first_error = first_error or error
             if self._recording is not None:
                 self._recording.result()
             self._sync_and_record()
@@ -156,14 +157,14 @@ class Pipeline:
             self._queue.clear()
             self._workers.shutdown()
             self._recorder.shutdown()
-        if error is not None:
-            raise error
+        if first_error is not None:
+            raise first_error
 
     def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        # An error of the block is raised rather than one of the disk; finished samples are recorded all the same.
+        # An error of the block takes precedence over one of the disk; finished samples are recorded in both cases.
         with nullcontext() if error is None else suppress(OSError):
             self.close()
 
@@ -172,55 +173,58 @@ class Progress:
     """Progress of one process: a bar on a terminal, otherwise one line a minute on stderr.
 
     Args:
-        total: images requested of this process.
-        found: images of them that exist already.
-        nfe: network evaluations per image, where known in advance.
+        total: number of images requested from this process.
+        existing: number of these that existed before the run.
+        nfe: network evaluations per image, if known in advance.
         shard: the shard of this process; only the first one shows a bar.
-        stats: what the process writes, updated by the caller.
+        stats: write statistics, updated by the caller.
         enabled: False shows nothing.
     """
 
-    def __init__(self, total: int, found: int, nfe: int | None, shard: Shard, stats: WriteStats, enabled: bool) -> None:
-        self._total, self._found, self._nfe, self._shard, self._stats = total, found, nfe, shard, stats
+    def __init__(
+        self, total: int, existing: int, nfe: int | None, shard: Shard, stats: WriteStats, *, enabled: bool = True
+    ) -> None:
+        self._total, self._existing, self._nfe, self._shard, self._stats = total, existing, nfe, shard, stats
         self._on_terminal = sys.stderr.isatty()
         self._enabled = enabled
-        shown = enabled and self._on_terminal and shard.index == 0
-        self._bar = tqdm(total=total, initial=found, unit=" images", bar_format=BAR_FORMAT, disable=not shown)
-        self._made = 0
+        show_bar = enabled and self._on_terminal and shard.index == 0
+        self._bar = tqdm(total=total, initial=existing, unit=" images", bar_format=BAR_FORMAT, disable=not show_bar)
+        self._computed = 0
         self._start = self._last_line = perf_counter()
 
     def on_step(self, images: int) -> Callable[[int, int], None]:
-        """Return ``on_step(done, of)`` for a batch that adds ``images`` images."""
-        start = self._found + self._made
+        """Return the callback ``on_step(done, total)`` for a batch that adds ``images`` images."""
+        start = self._existing + self._computed
 
-        def on_step(done: int, of: int) -> None:
-            step = f"{done / of:.0%} of the way" if self._nfe is None else f"NFE {done}/{of}"
-            self._bar.set_postfix_str(f"{step}{self._disk()}", False)
-            self._bar.update(start + images * done / of - self._bar.n)
-            self._line_if_due(images * done / of)
+        def on_step(done: int, total: int) -> None:
+            step = f"{done / total:.0%} of the way" if self._nfe is None else f"NFE {done}/{total}"
+            self._bar.set_postfix_str(f"{step}{self._disk_text()}", False)
+            self._bar.update(start + images * done / total - self._bar.n)
+            self._print_if_due(images * done / total)
 
         return on_step
 
     def add(self, images: int) -> None:
         """Record that ``images`` more images are computed."""
-        self._made += images
-        self._bar.update(self._found + self._made - self._bar.n)
-        self._line_if_due(0.0)
+        self._computed += images
+        self._bar.update(self._existing + self._computed - self._bar.n)
+        self._print_if_due(0.0)
 
-    def _line_if_due(self, partial: float) -> None:
+    def _print_if_due(self, partial: float) -> None:
+        """Print a line if a minute has passed; ``partial`` counts the images of the current batch by its progress."""
         if not self._enabled or self._on_terminal or perf_counter() - self._last_line < LINE_EVERY:
             return
         self._last_line = perf_counter()
-        made = self._made + partial
-        rate = made / (perf_counter() - self._start)
-        minutes = (self._total - self._found - made) / rate / 60 if rate else 0.0
+        computed = self._computed + partial
+        rate = computed / (perf_counter() - self._start)
+        minutes = (self._total - self._existing - computed) / rate / 60 if rate else 0.0
         left = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
         shard = "" if self._shard.count == 1 else f"shard {self._shard}: "
         nfe = "" if self._nfe is None else f", {rate * self._nfe:.4g} NFE/s"
-        line = f"{shard}{self._found + made:.0f} of {self._total} images, {rate:.3g} images/s{nfe}, {left} left"
-        print(line + self._disk(), file=sys.stderr, flush=True)
+        line = f"{shard}{self._existing + computed:.0f} of {self._total} images, {rate:.3g} images/s{nfe}, {left} left"
+        print(line + self._disk_text(), file=sys.stderr, flush=True)
 
-    def _disk(self) -> str:
+    def _disk_text(self) -> str:
         seconds = perf_counter() - self._start
         waiting = self._stats.waited / seconds
         slow = f", waiting for the disk {waiting:.0%} of the time" if waiting > SLOW_DISK else ""
@@ -235,35 +239,35 @@ class Progress:
 
 @dataclass(frozen=True)
 class Report:
-    """Outcome of a run; ``str`` of it is one sentence.
+    """Outcome of a run; ``str`` gives one sentence.
 
     Attributes:
-        made, found: images computed, and images that existed.
-        nfe: network evaluations per image, where known in advance.
+        made, found: number of images computed by this run, and of images that existed before.
+        nfe: network evaluations per image, if known in advance.
+        look_at: the picture to look at, or the set.
         seconds: from the first batch to the last file.
-        waited: seconds of them that the sampler waited for the disk.
-        missing: images that the set still lacks, for other processes or the next run.
-        stopped: whether the run was asked to stop.
-        look_at: the file to look at.
+        waited: seconds that the sampler waited for the disk.
+        missing: number of images still missing, to be computed by other processes or the next run.
+        stopped: whether ``stop`` ended the run early.
     """
 
     made: int
     found: int
     nfe: int | None
-    seconds: float
-    waited: float
-    missing: int
-    stopped: bool
     look_at: Path
+    seconds: float = 0.0
+    waited: float = 0.0
+    missing: int = 0
+    stopped: bool = False
 
     def __str__(self) -> str:
-        found = f"{self.found} images were there already"
+        existing = f"{self.found} images already existed"
         missing = f", {self.missing} of the set are still missing" if self.missing else ""
         if not self.made:
-            return f"nothing {'done' if self.stopped else 'to do'}, {found}{missing} -> {self.look_at}"
+            return f"nothing {'done' if self.stopped else 'to do'}, {existing}{missing} -> {self.look_at}"
         rate = f"{self.made / self.seconds:.2f} images/s"
         each = "" if self.nfe is None else f" ({self.nfe} NFE each)"
-        made = f"{self.made} images{each} in {self.seconds:.1f} s, {rate}"
+        computed = f"{self.made} images{each} in {self.seconds:.1f} s, {rate}"
         slow = self.waited > SLOW_DISK * self.seconds
         disk = f", {self.waited:.1f} s of it waiting for the disk" if slow else ""
-        return f"{made}{disk}{f', {found}' if self.found else ''}{missing} -> {self.look_at}"
+        return f"{computed}{disk}{f', {existing}' if self.found else ''}{missing} -> {self.look_at}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in [0, 1] as 8-bit pixels, and pictures of many of them: grids, sheets and point plots."""
+"""Conversion of images to 8-bit pixels, and pictures of many images: grids, sheets and point plots."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
 
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {"floor": Tensor.floor, "round": Tensor.round}
-"""How 255 x becomes an integer: ``floor`` truncates as the original programs do, ``round`` takes the nearest."""
+"""Rounding of 255 x to an integer: ``floor`` truncates, as in the official code; ``round`` takes the nearest."""
 
 GRID_IMAGES = 64
-GRID_WIDTH = 800  # px that small images are enlarged towards
-LARGEST_CELL = 256  # px: few small images are not blown up beyond recognition
-LARGEST_WIDTH = 4096  # px: of large images fewer are shown
+GRID_WIDTH = 800  # px; small images are enlarged so that a grid is about this wide
+MAX_CELL = 256  # px; limit for enlarged images
+MAX_WIDTH = 4096  # px; a grid or sheet shows fewer large images
 GAP = 4  # px between cells and around them
-BACKGROUND = 24  # dark enough to let images shine, light enough to part black ones
+BACKGROUND = 24  # gray value; dark, but distinct from black images
 
 SHEET_ROWS = 16
 SHEET_COLUMNS = 6
-"""A sheet's images are enlarged as if a row had at least 6; else a sheet of few columns would fill many screens."""
-STRIP = 14  # px: the height of a row's label
-INK = 200
+"""The enlargement of a sheet's images assumes at least 6 columns; otherwise a narrow sheet would be very tall."""
+STRIP = 14  # px; height of a row's label
+INK = 200  # gray value of the label
 UNKNOWN = (0.45, 0.55)
-"""The two grays of the checkerboard that marks unknown pixels; no flat part of an image looks like it."""
+"""The two grays of the checkerboard that marks unknown pixels."""
 
 PLOT_INCHES, PLOT_DPI = 5, 100
 
 
 def to_uint8(images: Tensor, rounding: str) -> Tensor:
-    """(B, C, H, W) float in [0, 1] -> (B, H, W, C) uint8 on the same device: ``clip(rounding(255 x), 0, 255)``."""
+    """Return images (B, C, H, W) in [0, 1] as (B, H, W, C) uint8 on their device: ``clip(rounding(255 x), 0, 255)``."""
     values = ROUNDINGS[rounding](images.detach().float() * 255).clamp(0, 255).byte()
     return values.permute(0, 2, 3, 1).contiguous()
 
 
 def to_pixels(images: Tensor, rounding: str) -> Pixels:
-    """Return `to_uint8` as an array."""
+    """Return the result of `to_uint8` as a NumPy array."""
     pixels: Pixels = to_uint8(images, rounding).cpu().numpy()
     return pixels
 
 
 def write_png(path: Path, pixels: Pixels) -> int:
-    """Write (H, W, 1 or 3) uint8 as a PNG, create its folder, and return the number of bytes.
+    """Write (H, W, 1 or 3) uint8 as a PNG, creating its folder, and return its size in bytes.
 
     Raises:
         OSError: the file cannot be written.
@@ -64,20 +64,20 @@ def write_png(path: Path, pixels: Pixels) -> int:
 
 
 def grid_layout(count: int, width: int) -> tuple[int, int]:
-    """Return (images, columns) of the grid for ``count`` images of ``width`` px: nearly square, at most 64 images."""
-    columns = min(ceil(sqrt(min(count, GRID_IMAGES))), max(1, LARGEST_WIDTH // width))
+    """Return (images, columns) of a nearly square grid of at most 64 of ``count`` images that are ``width`` px wide."""
+    columns = min(ceil(sqrt(min(count, GRID_IMAGES))), max(1, MAX_WIDTH // width))
     return min(count, columns * columns), columns
 
 
 def compose(images: Sequence[Pixels], columns: int | None = None) -> Pixels:
-    """Lay out images (H, W, C) uint8 row by row in one (H', W', C) uint8, each enlarged by the same whole factor.
+    """Lay out images (H, W, C) uint8 row by row in one (H', W', C) uint8, enlarged by the same integer factor.
 
-    With ``columns`` all images are shown; without, `grid_layout` decides.
+    With ``columns`` all images are shown; without, `grid_layout` chooses images and columns.
     """
     height, width, channels = images[0].shape
     count, columns = grid_layout(len(images), width) if columns is None else (len(images), columns)
     rows = ceil(count / columns)
-    factor = max(1, min(GRID_WIDTH // (columns * width), LARGEST_CELL // width))
+    factor = max(1, min(GRID_WIDTH // (columns * width), MAX_CELL // width))
     step_y, step_x = height * factor + GAP, width * factor + GAP
     grid = np.full((rows * step_y + GAP, columns * step_x + GAP, channels), BACKGROUND, dtype=np.uint8)
     for i, image in enumerate(images[:count]):
@@ -87,20 +87,22 @@ def compose(images: Sequence[Pixels], columns: int | None = None) -> Pixels:
     return grid
 
 
-def sheet(names: Sequence[str], given: Mapping[str, Sequence[Pixels]], samples: Sequence[Sequence[Pixels]]) -> Pixels:
+def sheet(
+    names: Sequence[str], pictures: Mapping[str, Sequence[Pixels]], samples: Sequence[Sequence[Pixels]]
+) -> Pixels:
     """Return a picture (H', W', 3) uint8 with a labelled row for each of the first 16 images.
 
     Args:
-        names: of the images.
-        given: known pictures of each image by their titles, shown first: (H, W, 1 or 3) uint8.
-        samples: of each image, alike; those that have room are shown.
+        names: names of the images.
+        pictures: by title, a picture (H, W, 1 or 3) uint8 for each image, shown before its samples.
+        samples: the samples (H, W, 1 or 3) uint8 of each image; those that fit are shown.
     """
     width = samples[0][0].shape[1]
-    most = max(1, LARGEST_WIDTH // width - len(given))
-    titles = f"{', '.join(given)}, {'samples' if len(samples[0]) > 1 else 'sample'}"
+    max_samples = max(1, MAX_WIDTH // width - len(pictures))
+    titles = f"{', '.join(pictures)}, {'samples' if len(samples[0]) > 1 else 'sample'}"
     rows: list[Pixels] = []
-    for place, name in enumerate(names[:SHEET_ROWS]):
-        cells = [*(pictures[place] for pictures in given.values()), *samples[place][:most]]
+    for index, name in enumerate(names[:SHEET_ROWS]):
+        cells = [*(images[index] for images in pictures.values()), *samples[index][:max_samples]]
         columns = max(SHEET_COLUMNS, len(cells))
         row = compose([np.broadcast_to(cell, (*cell.shape[:2], 3)) for cell in cells], columns=columns)
         row = row[:, : GAP + len(cells) * ((row.shape[1] - GAP) // columns)]
@@ -109,14 +111,14 @@ def sheet(names: Sequence[str], given: Mapping[str, Sequence[Pixels]], samples: 
 
 
 def checkered(images: Tensor, known: Tensor) -> Tensor:
-    """Return images (N, C, H, W) in [0, 1] with a checkerboard where ``known``, broadcast to them, is False."""
+    """Return images (N, C, H, W) in [0, 1] with a checkerboard where ``known``, broadcast to their shape, is False."""
     height, width = images.shape[-2:]
-    odd = (torch.arange(height)[:, None] + torch.arange(width)) % 2
-    return torch.where(known, images, torch.tensor(UNKNOWN)[odd])
+    parity = (torch.arange(height)[:, None] + torch.arange(width)) % 2
+    return torch.where(known, images, torch.tensor(UNKNOWN)[parity])
 
 
 def point_plot(points: Tensor) -> bytes:
-    """Plot the first two coordinates of points (N, C, 1, 1), and return the PNG.
+    """Return a PNG that plots the first two coordinates of points (N, C, 1, 1).
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -137,6 +139,6 @@ def point_plot(points: Tensor) -> bytes:
 def _label(text: str, width: int) -> Pixels:
     """Return a strip (STRIP, width, 3) with as much of ``text`` as fits."""
     strip = Image.new("RGB", (width, STRIP), (BACKGROUND,) * 3)
-    # Every font of Pillow has the letters of ASCII.
+    # All fonts of Pillow have the ASCII characters.
     ImageDraw.Draw(strip).text((GAP, 1), text.encode("ascii", "replace").decode(), fill=(INK,) * 3)
     return np.asarray(strip)

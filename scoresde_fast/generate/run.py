@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`generate`: writes the missing images of one process's shard of a set."""
+"""`generate`: computes and writes the missing images of a set, or of one shard of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from scoresde_fast.generate.pixels import GRID_IMAGES, ROUNDINGS, compose
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 from scoresde_fast.generate.stores import Damage, Store, open_store
 
-SAME_IMAGE = 1
+MAX_DIFFERENCE = 1
 """Largest difference, of 255, between images of one seed from two batch sizes or machines."""
 
 
@@ -40,7 +40,7 @@ class ImageSampler(Protocol):
 
     @property
     def nfe(self) -> int | None:
-        """Network evaluations per image, where known in advance."""
+        """Network evaluations per image, if known in advance."""
 
     @property
     def device(self) -> torch.device: ...
@@ -50,12 +50,12 @@ class ImageSampler(Protocol):
         """Whether an image depends on the others of its batch, as with ``langevin_norm="batch"``."""
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, for JSON."""
+        """Return the settings that determine the output, as JSON values."""
 
     def stream(
         self, seeds: Sequence[int], batch_size: int, on_step: Callable[[int, int], None] | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield (seeds, images (B, C, H, W) in [0, 1]) of each batch; ``on_step(done, of)`` counts its evaluations."""
+        """Yield (seeds, images (B, C, H, W) in [0, 1]) of each batch; ``on_step(done, total)`` counts evaluations."""
 
 
 def generate(
@@ -72,25 +72,26 @@ def generate(
 ) -> Report:
     """Write one image for each seed to ``out``, with ``samples.json`` and a grid; finished images are kept.
 
-    Any number of processes may make a set, one after another or at once, each a shard of its seeds.  The bytes of an
-    image do not tell which process made it, or after which interruptions, as long as the image does not depend on its
-    batch (with ``strict``; else up to the last bit).  Where images depend on their batch, the seeds are split into
-    fixed batches, and a batch with a missing image is computed again as a whole.  A set may grow by more seeds later.
+    Any number of processes may write a set, simultaneously or not, each a shard of its seeds, and later runs may add
+    seeds.  The bytes of an image do not depend on the process or on interruptions, as long as the image does not depend
+    on its batch (with ``strict``; otherwise up to the last bit).  If images depend on their batch, the seeds are split
+    into fixed batches, and a batch with a missing image is computed again as a whole.
 
     Args:
-        sampler: makes float images (B, C, H, W) in [0, 1].
+        sampler: generates float images (B, C, H, W) in [0, 1].
         seeds: integers >= 0.
-        out: a folder of PNG, or a name that ends in ``.npz``, ``.zip``, ``.tar`` or ``.npy``.
+        out: a folder for PNGs, or a name that ends in ``.npz``, ``.zip``, ``.tar`` or ``.npy``.
         batch_size: images computed together.
-        rounding: ``"floor"`` of 255 x as in the original programs, or ``"round"`` to the nearest.
-        shard: this process's shard; None: by RANK and WORLD_SIZE, as torchrun sets them, else the whole set.
+        rounding: ``"floor"`` of 255 x as in the official code, or ``"round"`` to the nearest.
+        shard: the shard of this process; by default that of RANK and WORLD_SIZE, which torchrun sets, else the whole
+            set.
         grid: whether the process that completes the set writes a picture of the first images, ``grid.png`` or
             ``SET.grid.png``.
-        progress: whether to show a bar where stderr is a terminal, and else write a line a minute.
+        progress: whether to show a bar if stderr is a terminal, and otherwise print a line a minute.
         stop: polled before each batch; True ends the run early.
 
     Raises:
-        ValueError: bad seeds, batch size or rounding; ``out`` has an unknown suffix, holds images of another
+        ValueError: invalid seeds, batch size or rounding; or ``out`` has an unknown suffix, images of another
             configuration, or images without a manifest.
         SetInUseError: another process is writing this shard, or other shards that overlap with it.
         OSError: a file cannot be written; finished ones are kept.
@@ -98,12 +99,23 @@ def generate(
     """
     requested, store = SeedSet.of(seeds), open_store(Path(out))
     if not len(requested):
-        raise ValueError("no seeds: name at least one, for instance 0-63")
-    if batch_size < 1:
-        raise ValueError(f"batch size {batch_size} makes no images; it is at least 1")
-    if rounding not in ROUNDINGS:
-        raise ValueError(unknown_message("rounding", rounding, ROUNDINGS))
+        raise ValueError("no seeds: give at least one, for instance 0-63")
+    configuration = set_configuration(sampler, store, batch_size=batch_size, rounding=rounding)
     shard = Shard.of_process() if shard is None else shard
+    writer = _SetWriter(store, sampler, requested, batch_size, rounding, shard, configuration)
+    return writer.run(grid=grid, progress=progress, stop=stop)
+
+
+def set_configuration(sampler: ImageSampler, store: Store, *, batch_size: int, rounding: str) -> Json:
+    """Return the settings that determine the output, for the manifest.
+
+    Raises:
+        ValueError: the batch size is below 1, or the rounding is unknown.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch size {batch_size} is too small; it must be at least 1")
+    if rounding not in ROUNDINGS:
+        raise ValueError(unknown("rounding", rounding, ROUNDINGS))
     configuration = {
         "format": store.format,
         "rounding": rounding if store.rounds else None,
@@ -112,13 +124,21 @@ def generate(
     }
     if sampler.batch_dependent:
         configuration["batch_size"] = batch_size
-    writer = _SetWriter(store, sampler, requested, batch_size, rounding, shard, configuration)
-    return writer.run(grid=grid, progress=progress, stop=stop)
+    return configuration
+
+
+class _Computed(NamedTuple):
+    """Outcome of `_SetWriter._compute`: number of images, seconds, and whether ``stop`` ended it."""
+
+    images: int
+    seconds: float
+    waited: float
+    stopped: bool
 
 
 @dataclass(frozen=True)
 class _SetWriter:
-    """A request for images and what it is made of; the steps of `run` follow it in their order."""
+    """The steps of `generate`, in the order in which `run` takes them."""
 
     store: Store
     sampler: ImageSampler
@@ -129,30 +149,38 @@ class _SetWriter:
     configuration: Json
 
     def run(self, *, grid: bool, progress: bool, stop: Callable[[], bool]) -> Report:
-        store = self.store
+        store, nfe = self.store, self.sampler.nfe
         manifest = self._read_manifest()
-        mine = self._mine(manifest)
+        mine = self._own_seeds(manifest)
         # Read again: another process may have begun the set meanwhile, with the manifest before the first image.
         if not manifest.seeds and len(store.present()) and not self._read_manifest().seeds:
             raise ValueError(f"{store.out} has images but no {store.manifest.name}; choose another --out or move them")
-        total = len(manifest.extended(self.requested, {}).all_seeds())
-        if store.most is not None and total > store.most:
+        extended = manifest.extended(self.requested, {})
+        total = len(extended.all_seeds())
+        if store.max_images is not None and total > store.max_images:
             raise ValueError(
-                f"{store.out} would have {total} images; a .{store.format} takes at most {store.most}: choose .tar, or "
-                "a folder"
+                f"{store.out} would have {total} images, but a .{store.format} has at most {store.max_images}: use "
+                ".tar or a folder"
             )
-        tidy = store.tidy() and (store.grid.exists() or not grid)
-        if tidy and not len(manifest.extended(self.requested, {}).missing()) and not len(mine - store.present()):
-            return Report(0, len(mine), self.sampler.nfe, 0.0, 0.0, 0, False, store.grid if grid else store.out)
+        packed = store.is_packed() and (store.grid.exists() or not grid)
+        if packed and not len(extended.missing()) and not len(mine - store.present()):
+            return Report(made=0, found=len(mine), nfe=nfe, look_at=store.grid if grid else store.out)
         make_folder(store.manifest.parent)
-        with ShardLock(store.work, self.shard, store.sweep):
-            manifest = self._begin()
-            missing = self._mine(manifest) - self._done(manifest)
-            made, seconds, waited, stopped = self._make(missing, len(mine), progress, stop)
+        with ShardLock(store.work, self.shard, store.remove_leftovers):
+            manifest = self._extend_manifest()
+            missing = self._own_seeds(manifest) - self._check_done(manifest)
+            computed = self._compute(missing, len(mine), progress, stop)
             complete = self._finish(grid)
-        left = len(Manifest.read(store.manifest).missing())
-        look_at = store.grid if grid and complete else store.out
-        return Report(made, len(mine - missing), self.sampler.nfe, seconds, waited, left, stopped, look_at)
+        return Report(
+            made=computed.images,
+            found=len(mine - missing),
+            nfe=nfe,
+            look_at=store.grid if grid and complete else store.out,
+            seconds=computed.seconds,
+            waited=computed.waited,
+            missing=len(Manifest.read(store.manifest).missing()),
+            stopped=computed.stopped,
+        )
 
     def _read_manifest(self) -> Manifest:
         """Return the manifest, or a new one; rebuild a damaged one from the images."""
@@ -163,51 +191,51 @@ class _SetWriter:
             if not len(present):
                 raise
             self._check_sampler(present, error)
-            warnings.warn(f"{self.store.manifest} was damaged; it is made again from the images", stacklevel=2)
-            made_in = environment(self.sampler.device, self.batch_size)
-            manifest = replace(Manifest.new(self.configuration), done=EMPTY).extended(present | self.requested, made_in)
+            warnings.warn(f"{self.store.manifest} was corrupt; it is rebuilt from the images", stacklevel=2)
+            current = environment(self.sampler.device, self.batch_size)
+            manifest = replace(Manifest.new(self.configuration), done=EMPTY).extended(present | self.requested, current)
             with ManifestLock(self.store.work):
                 manifest.write(self.store.manifest)
             return manifest
 
     def _check_sampler(self, present: SeedSet, error: Exception) -> None:
-        """Raise ValueError unless this sampler makes the first images that are present: the manifest cannot tell."""
+        """Raise ValueError unless this sampler reproduces the first images of the set, whose manifest is damaged."""
         first = SeedSet.of(present.take(self.batch_size))
-        there = {seed: pixels for seed, pixels in self.store.look(first) if not isinstance(pixels, Damage)}
-        for seeds, images in self.sampler.stream(list(there), batch_size=self.batch_size):
+        saved = {seed: pixels for seed, pixels in self.store.look(first) if not isinstance(pixels, Damage)}
+        for seeds, images in self.sampler.stream(list(saved), batch_size=self.batch_size):
             for seed, image in zip(seeds, images, strict=True):
-                again = self.store.to_pixels(image, self.rounding)
-                same = again.shape == there[seed].shape
-                if not same or np.abs(again.astype(int) - there[seed].astype(int)).max() > SAME_IMAGE:
+                pixels = self.store.to_pixels(image, self.rounding)
+                same_shape = pixels.shape == saved[seed].shape
+                if not same_shape or np.abs(pixels.astype(int) - saved[seed].astype(int)).max() > MAX_DIFFERENCE:
                     raise ValueError(
-                        f"{error}; nor can it be made again, since seed {seed} gives another image than the one there: "
-                        "use the options that the set was begun with"
+                        f"{error}; it cannot be rebuilt either, since these options give another image for seed {seed} "
+                        "than the saved one: use the original options of the set"
                     ) from error
 
-    def _mine(self, manifest: Manifest) -> SeedSet:
-        """Return this process's requested seeds; if images depend on their batch, those of whole batches."""
+    def _own_seeds(self, manifest: Manifest) -> SeedSet:
+        """Return the requested seeds of this process's shard; whole batches, if images depend on their batch."""
         if not self.sampler.batch_dependent:
             return self.shard.of(self.requested)
         batches = manifest.extended(self.requested, {}).batches(self.batch_size)
-        mine = (batch for place, batch in enumerate(batches) if place % self.shard.count == self.shard.index)
+        mine = (batch for index, batch in enumerate(batches) if index % self.shard.count == self.shard.index)
         return SeedSet.of(seed for batch in mine for seed in batch) & self.requested
 
-    def _begin(self) -> Manifest:
-        """Write the manifest with the requested seeds, before the first image, and return it."""
+    def _extend_manifest(self) -> Manifest:
+        """Add the requested seeds to the manifest, before the first image is written, and return it."""
         store = self.store
         store.prepare()
         with ManifestLock(store.work):
             manifest = Manifest.begin(store.manifest, self.configuration)
-            begun = manifest.extended(self.requested, environment(self.sampler.device, self.batch_size))
-            begun = replace(begun, done=begun.done or EMPTY)
-            if begun != manifest:
-                begun.write(store.manifest)
-        return begun
+            extended = manifest.extended(self.requested, environment(self.sampler.device, self.batch_size))
+            extended = replace(extended, done=extended.done or EMPTY)
+            if extended != manifest:
+                extended.write(store.manifest)
+        return extended
 
-    def _done(self, manifest: Manifest) -> SeedSet:
-        """Return the seeds with a good image; check and record what a killed run wrote but did not record."""
+    def _check_done(self, manifest: Manifest) -> SeedSet:
+        """Return the seeds with an intact image; check and record those that a killed run wrote but did not record."""
         done, present = manifest.done or EMPTY, self.store.present()
-        mine = self._mine(manifest)
+        mine = self._own_seeds(manifest)
         unrecorded = (present - done) & mine
         lost = (done - present) & mine
         damaged = self.store.damaged(unrecorded)
@@ -215,34 +243,34 @@ class _SetWriter:
             self.store.remove(damaged)
         if len(unrecorded) or len(lost):
             self.store.sync()
-            self._record(unrecorded - damaged, lost)
+            record_done(self.store.manifest, self.store.work, done=unrecorded - damaged, lost=lost)
         return ((done | unrecorded) - lost) - damaged
 
-    def _record(self, done: SeedSet, lost: SeedSet = EMPTY) -> None:
-        record_done(self.store.manifest, self.store.work, done, lost)
+    def _compute(self, missing: SeedSet, total: int, progress: bool, stop: Callable[[], bool]) -> _Computed:
+        """Compute and write the images of ``missing``; ``total`` counts all images of this process."""
 
-    def _make(
-        self, missing: SeedSet, total: int, progress: bool, stop: Callable[[], bool]
-    ) -> tuple[int, float, float, bool]:
-        """Make images; return their number, the seconds, those waited for the disk, and whether ``stop`` ended it."""
-        made, stopped, start = 0, False, perf_counter()
-        nfe, found = self.sampler.nfe, total - len(missing)
+        def record(seeds: list[int]) -> None:
+            record_done(self.store.manifest, self.store.work, done=SeedSet.of(seeds))
+
+        images_computed, stopped, start = 0, False, perf_counter()
         with (
-            Pipeline(self.store, self.rounding, lambda seeds: self._record(SeedSet.of(seeds))) as pipeline,
-            Progress(total, found, nfe, self.shard, pipeline.stats, progress) as bar,
+            Pipeline(self.store, self.rounding, record) as pipeline,
+            Progress(
+                total, total - len(missing), self.sampler.nfe, self.shard, pipeline.stats, enabled=progress
+            ) as progress_display,
         ):
             for batch in self._batches(missing):
                 if stopped := stop():
                     break
-                on_step = bar.on_step(len(batch))
+                on_step = progress_display.on_step(len(batch))
                 for seeds, images in self.sampler.stream(batch, batch_size=self.batch_size, on_step=on_step):
                     if self.sampler.batch_dependent:  # some images of the batch may exist already
-                        keep = [place for place, seed in enumerate(seeds) if seed in missing]
-                        seeds, images = [seeds[place] for place in keep], images[keep]
+                        rows = [row for row, seed in enumerate(seeds) if seed in missing]
+                        seeds, images = [seeds[row] for row in rows], images[rows]
                     pipeline.put(seeds, images)
-                    made += len(seeds)
-                    bar.add(len(seeds))
-        return made, perf_counter() - start, pipeline.stats.waited, stopped
+                    images_computed += len(seeds)
+                    progress_display.add(len(seeds))
+        return _Computed(images_computed, perf_counter() - start, pipeline.stats.waited, stopped)
 
     def _batches(self, missing: SeedSet) -> Iterator[list[int]]:
         if not self.sampler.batch_dependent:
@@ -253,7 +281,7 @@ class _SetWriter:
                 yield batch
 
     def _finish(self, grid: bool) -> bool:
-        """Return whether the set is complete; if it is, write the grid and assemble the archive."""
+        """Write the grid and the archive if the set is complete; return whether it is."""
         store = self.store
         with ManifestLock(store.work):
             manifest = Manifest.read(store.manifest)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples as numbers in one .npz: points, and positions of CLD with their velocities."""
+"""`write_states`: writes points, or positions and velocities of CLD, to one .npz."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class StateSampler(Protocol):
     def sample(
         self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return positions (B, C, H, W), and velocities alike."""
+        """Return positions (B, C, H, W); with ``return_velocity`` a pair of them and the velocities."""
 
 
 def write_states(sampler: StateSampler, seeds: Sequence[int], out: Path, *, return_velocity: bool) -> Path:
-    """Write ``seeds`` (N,), ``position`` (N, C, H, W) float32 and, with ``return_velocity``, ``velocity`` alike.
+    """Write ``seeds`` (N,), ``position`` and, on request, ``velocity`` (N, C, H, W) float32 to ``out``, and return it.
 
     Positions of images are in [0, 1]; points and velocities are in the units of the SDE.
 
     Raises:
-        ValueError: bad seeds, ``out`` is not a new ``.npz``, or the model has no velocities.
+        ValueError: invalid seeds, ``out`` is not a new ``.npz``, or the model has no velocities.
         FloatingPointError: the network returned NaN.
     """
     seeds = check_seeds(seeds)
@@ -45,21 +45,23 @@ def write_states(sampler: StateSampler, seeds: Sequence[int], out: Path, *, retu
 
         states = sampler.sample(seeds, step, return_velocity=return_velocity)
     position, *velocity = states if isinstance(states, tuple) else (states,)
-    named = {"position": position, **({"velocity": velocity[0]} if velocity else {})}
-    write_npz(out, seeds=np.array(seeds), **{name: state.cpu().numpy() for name, state in named.items()})
+    arrays = {"position": position.cpu().numpy()}
+    if velocity:
+        arrays["velocity"] = velocity[0].cpu().numpy()
+    write_npz(out, seeds=np.array(seeds), **arrays)
     return out
 
 
-def check_new_npz(out: Path, what: str) -> None:
-    """Raise ValueError unless ``out`` ends in .npz and does not exist."""
+def check_new_npz(out: Path, content: str) -> None:
+    """Raise ValueError unless ``out`` ends in .npz and does not exist; ``content`` is a plural noun for the message."""
     if out.suffix != ".npz":
-        raise ValueError(f"--out {out}: {what} are numbers, and go to one file that ends in .npz")
+        raise ValueError(f"--out {out}: {content} are written to one .npz file; give a name that ends in .npz")
     if out.exists():
-        raise ValueError(f"{out} is there already; choose another --out or move it")
+        raise ValueError(f"{out} already exists; choose another --out or move it")
 
 
 def write_npz(out: Path, **arrays: npt.NDArray[Any]) -> None:
-    """Write ``arrays`` by their names, and create the folder of ``out``."""
+    """Write ``arrays`` under their names to the .npz ``out``, creating its folder."""
     make_folder(out.parent)
     with replacing(out) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # its keyword allow_pickle is no array
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # allow_pickle is a keyword, but not an array

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification and repair of sets: the images against the manifest."""
+"""Verification of sets against their manifests, and repair."""
 
 from __future__ import annotations
 
@@ -13,61 +13,62 @@ import numpy as np
 
 from scoresde_fast.generate.manifest import Manifest, ShardLock, record_done
 from scoresde_fast.generate.pipeline import Report
-from scoresde_fast.generate.run import ImageSampler, generate
-from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
+from scoresde_fast.generate.run import ImageSampler, generate, set_configuration
+from scoresde_fast.generate.seeds import SeedSet, Shard
 from scoresde_fast.generate.stores import Damage, Store, open_store
 
-NAMED = 5
+MAX_LISTED = 5
 """Largest number of seeds or files in a line of the findings."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Faults of a set; ``str`` of it has a line for each kind.
+    """Faults of a set; ``str`` gives a line for each kind.
 
     Attributes:
-        asked: number of seeds in the set.
+        requested: number of seeds in the set.
         missing: seeds without an image.
-        damaged: seeds with an image that cannot be read, or is of another size than most.
+        damaged: seeds whose image cannot be read or has another size than most images of the set.
         equal: pairs of seeds with the same image.
-        unasked: seeds outside the set that have an image.
+        unrequested: seeds that have an image but are not in the set.
         foreign: files that do not belong to the set, such as a second image of a seed.
-        unfinished: half-written files of killed runs; harmless.
+        unfinished: incomplete files of killed runs; harmless.
     """
 
-    asked: int
+    requested: int
     missing: SeedSet
     damaged: SeedSet
     equal: list[tuple[int, int]]
-    unasked: SeedSet
+    unrequested: SeedSet
     foreign: list[Path]
     unfinished: list[Path]
 
     @property
     def repairable(self) -> SeedSet:
-        """Seeds whose images must be made again."""
+        """Seeds whose images must be generated again."""
         return self.missing | self.damaged | SeedSet.of(seed for pair in self.equal for seed in pair)
 
     @property
     def sound(self) -> bool:
         """Whether the set has no faults."""
-        return not (len(self.repairable) or len(self.unasked) or self.foreign)
+        return not (len(self.repairable) or len(self.unrequested) or self.foreign)
 
     def __str__(self) -> str:
-        lines = [f"{self.asked} images asked for, {self.asked - len(self.missing)} there"]
-        for kind, seeds in (("missing", self.missing), ("damaged", self.damaged), ("not of the set", self.unasked)):
+        lines = [f"{self.requested} images requested, {self.requested - len(self.missing)} present"]
+        by_kind = {"missing": self.missing, "damaged": self.damaged, "not requested": self.unrequested}
+        for kind, seeds in by_kind.items():
             if len(seeds):
-                lines.append(f"{kind}: {len(seeds)}, seeds {_shortened(str(seeds).split(','))}")
+                lines.append(f"{kind}: {len(seeds)}, seeds {_shorten(str(seeds).split(','))}")
         if self.equal:
-            lines.append(f"equal: {len(self.equal)} pairs, seeds {_shortened([f'{a} and {b}' for a, b in self.equal])}")
-        for kind, paths in (("foreign", self.foreign), ("half-written", self.unfinished)):
+            lines.append(f"equal: {len(self.equal)} pairs, seeds {_shorten([f'{a} and {b}' for a, b in self.equal])}")
+        for kind, paths in (("foreign", self.foreign), ("unfinished", self.unfinished)):
             if paths:
-                lines.append(f"{kind}: {len(paths)} files, {_shortened(list(map(str, paths)))}")
+                lines.append(f"{kind}: {len(paths)} files, {_shorten(list(map(str, paths)))}")
         return "\n".join([*lines, "sound" if self.sound else "not sound"])
 
 
 def read_set(out: str | Path) -> tuple[Store, Manifest]:
-    """Return the store of the set ``out``, and its manifest.
+    """Return the store and the manifest of the set ``out``.
 
     Raises:
         FileNotFoundError: there is no manifest.
@@ -75,72 +76,73 @@ def read_set(out: str | Path) -> tuple[Store, Manifest]:
     """
     store = open_store(Path(out))
     if not store.manifest.exists():
-        raise FileNotFoundError(2, "there is no such file, so this is not a set of samples", str(store.manifest))
+        raise FileNotFoundError(2, "no such file, so this is not a set of samples", str(store.manifest))
     return store, Manifest.read(store.manifest)
 
 
 def verify(out: str | Path, on_image: Callable[[int], object] = lambda total: None) -> Findings:
-    """Read every image of a set, and change nothing; ``on_image(total)`` is called after each.
+    """Read every image of a set, without changes, and return its faults; ``on_image(total)`` is called for each image.
 
     Raises:
         FileNotFoundError: there is no manifest.
-        DamagedManifestError: the manifest is damaged; `generate` makes it again.
+        DamagedManifestError: the manifest is damaged; `generate` rebuilds it.
     """
     store, manifest = read_set(out)
-    asked = manifest.all_seeds()
-    present = store.present(broken=True)
+    requested = manifest.all_seeds()
+    present = store.present(ignore_broken=True)
+    expected = present & requested
     damaged: list[int] = []
-    by_size: dict[tuple[int, ...], list[int]] = {}
-    digests: list[bytes] = []
+    by_shape: dict[tuple[int, ...], list[int]] = {}
     seeds: list[int] = []
-    there = present & asked
-    for seed, pixels in store.look(there):
-        on_image(len(there))
+    hashes: list[bytes] = []
+    for seed, pixels in store.look(expected):
+        on_image(len(expected))
         if isinstance(pixels, Damage):
             damaged.append(seed)
             continue
-        by_size.setdefault(pixels.shape, []).append(seed)
+        by_shape.setdefault(pixels.shape, []).append(seed)
         seeds.append(seed)
-        digests.append(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())
-    for of_a_size in sorted(by_size.values(), key=len)[:-1]:
-        damaged += of_a_size
+        hashes.append(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())
+    for seeds_of_rare_shape in sorted(by_shape.values(), key=len)[:-1]:
+        damaged += seeds_of_rare_shape
     unfinished = sorted(store.leftovers())
     return Findings(
-        len(asked),
-        asked - there,
-        SeedSet.of(damaged),
-        list(_equal(seeds, digests)),
-        present - asked,
-        sorted(set(store.foreign()) - set(unfinished)),
-        unfinished,
+        requested=len(requested),
+        missing=requested - expected,
+        damaged=SeedSet.of(damaged),
+        equal=list(_equal_pairs(seeds, hashes)),
+        unrequested=present - requested,
+        foreign=sorted(set(store.foreign()) - set(unfinished)),
+        unfinished=unfinished,
     )
 
 
 def repair(sampler: ImageSampler, out: str | Path, findings: Findings, *, batch_size: int = 64) -> Report:
-    """Make missing, damaged and equal images again; foreign files are the user's, and are left alone.
+    """Generate missing, damaged and equal images again; foreign files are left alone.
 
     Raises:
-        ValueError: the sampler did not make this set; and as `generate`.
+        ValueError: the sampler does not match the configuration of the set; nothing is changed. Also as `generate`.
     """
     store, manifest = read_set(out)
-    lost = findings.repairable
+    rounding = manifest.configuration.get("rounding") or "floor"
+    # Raises if the sampler does not match, before any image is removed.
+    Manifest.begin(store.manifest, set_configuration(sampler, store, batch_size=batch_size, rounding=rounding))
     with ShardLock(store.work, Shard()):
         store.prepare()
-        store.remove(lost)
+        store.remove(findings.repairable)
         store.sync()
-        record_done(store.manifest, store.work, EMPTY, lost)
-    rounding = manifest.configuration.get("rounding") or "floor"
+        record_done(store.manifest, store.work, lost=findings.repairable)
     return generate(sampler, manifest.all_seeds(), out, batch_size=batch_size, rounding=rounding, shard=Shard())
 
 
-def _equal(seeds: list[int], digests: list[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of neighbours among the seeds of one digest."""
-    order = np.argsort(np.array(digests, "S8"), kind="stable").tolist()
+def _equal_pairs(seeds: list[int], hashes: list[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of seeds with the same hash: the consecutive ones, if there are more than two."""
+    order = np.argsort(np.array(hashes, "S8"), kind="stable").tolist()
     for before, after in pairwise(order):
-        if digests[before] == digests[after]:
+        if hashes[before] == hashes[after]:
             yield seeds[before], seeds[after]
 
 
-def _shortened(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"
+def _shorten(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"{', '.join(names[:MAX_LISTED])}{more}"

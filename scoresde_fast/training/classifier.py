@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from scoresde_fast.checkpoints import load_classifier, save_classifier
 from scoresde_fast.classifier import Classifier, ClassifierConfig
-from scoresde_fast.data.images import BATCH, read_data
+from scoresde_fast.data.in_memory import READ_BATCH, read_data
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.files import replacing
 from scoresde_fast.training.recipes import ClassifierRecipe, LabelledData, NoiseRange

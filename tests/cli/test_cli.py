@@ -107,8 +107,8 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
     command = ["sample", "digits-ve", "--out", str(tmp_path)]
     for seeds, says in [
         ("0-2", "3 images ("),
-        ("0-2", "nothing to do, 3 images were"),
-        ("0-4", ", 3 images were there"),
+        ("0-2", "nothing to do, 3 images already"),
+        ("0-4", ", 3 images already existed"),
     ]:
         assert main([*command, "--seeds", seeds]) == 0
         assert says in capsys.readouterr().out
@@ -118,13 +118,13 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
     ("options", "says"),
     [
         (["--seeds", "9-5"], "the range '9-5' is reversed; write 5-9"),
-        (["--seeds", "1,1"], "name 1 twice"),
+        (["--seeds", "1,1"], "contain 1 twice"),
         (["--threads", "0"], "--threads is 0"),
         (["--batch-size", "0"], "batch_size is 0"),
         (["--out", "set.rar"], "no format has the suffix '.rar'"),
         (["--flow"], "--flow is now called --probability-flow"),
         (["--no-parity"], "--parity is now called --original"),
-        (["--shard", "3"], "--shard '3' cannot be read"),
+        (["--shard", "3"], "--shard '3' is not a shard"),
         (["--shard", "17/16"], "--shard 17/16 does not exist; the shards are 1/16 to 16/16"),
     ],
 )
@@ -183,7 +183,7 @@ def test_other_options_for_the_same_out(
     calls["stub"] = StubSampler(steps=5)
     assert main(command) == 2
     sentence = capsys.readouterr().err
-    assert "sampler.steps: 3 there, 5 asked" in sentence
+    assert "sampler.steps: 3 saved, 5 requested" in sentence
     assert "choose another --out" in sentence
 
 

@@ -207,9 +207,9 @@ def test_the_same_command_continues(photos: np.ndarray, capsys: pytest.CaptureFi
     kept = Path("inpainted/a-000000.png").stat().st_mtime_ns
     assert main(command) == 0
     assert files(Path("inpainted")) == whole and Path("inpainted/a-000000.png").stat().st_mtime_ns == kept
-    assert "3 images were there already" in capsys.readouterr().out
+    assert "3 images already existed" in capsys.readouterr().out
     assert main([*command, "--eps", "0.01"]) == 2
-    assert "sampler.eps: null there, 0.01 asked" in capsys.readouterr().err
+    assert "sampler.eps: none saved, 0.01 requested" in capsys.readouterr().err
     Path("inpainted/run.json").unlink()
     assert main(command) == 2
     assert "inpainted has images but no run.json" in capsys.readouterr().err
@@ -218,22 +218,22 @@ def test_the_same_command_continues(photos: np.ndarray, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("inpaint M photos --mask small.png", "the mask small.png is 8x8 pixels, and the images are 16x16: resize"),
-        ("inpaint M photos --mask soft.png", "soft.png has the values 3, 128, 250; it must be of black"),
-        ("inpaint M photos --mask photos/a.png", "the values 1, 2, 3, 4, 5 and 236 more; it must be of black"),
-        ("inpaint M photos --mask red.png", "red.png has colours; it must be of black"),
+        ("inpaint M photos --mask small.png", "the mask small.png is 8x8, but the images are 16x16: resize"),
+        ("inpaint M photos --mask soft.png", "soft.png has the values 3, 128, 250, but may contain only black"),
+        ("inpaint M photos --mask photos/a.png", "the values 1, 2, 3, 4, 5 and 236 more, but may contain only black"),
+        ("inpaint M photos --mask red.png", "red.png has colours, but may contain only black"),
         ("inpaint M photos --mask clear.png", "clear.png has transparent pixels; save it as"),
-        ("inpaint M photos --mask notes.txt", "notes.txt is not a PNG, or is damaged"),
-        ("inpaint M photos --mask gone.png", "there is no file and no folder 'gone.png'"),
+        ("inpaint M photos --mask notes.txt", "notes.txt is not a PNG or is corrupt"),
+        ("inpaint M photos --mask gone.png", "no such file or folder: 'gone.png'"),
         ("inpaint M photos --mask photos.d", "there is no mask photos.d/a.png for the image a.png"),
-        ("inpaint M gone.png --mask mask.png", "there is no file and no folder 'gone.png'"),
-        ("inpaint M gone/photos --mask mask.png", "there is no file and no folder 'gone/photos'"),
+        ("inpaint M gone.png --mask mask.png", "no such file or folder: 'gone.png'"),
+        ("inpaint M gone/photos --mask mask.png", "no such file or folder: 'gone/photos'"),
         (
             "inpaint M small.jpg --mask mask.png",
-            "small.jpg are 8x8 of 3 channels; 16x16 of 3 channels is needed: small.jpg@16",
+            "small.jpg are 8x8 with 3 channels, but 16x16 with 3 channels is required; use small.jpg@16",
         ),
-        ("inpaint M clear.png --mask mask.png", "clear.png has an alpha channel"),
-        ("inpaint M gray.png --mask mask.png", "16x16 of 1 channel; 16x16 of 3 channels is needed"),
+        ("inpaint M clear.png --mask mask.png", "clear.png: the image has an alpha channel"),
+        ("inpaint M gray.png --mask mask.png", "16x16 with 1 channel, but 16x16 with 3 channels is required"),
         (
             "inpaint M photos --mask mask.png --seeds 0-2",
             "3 seeds for 2 images with 4 samples each; give 8, or none",
@@ -241,7 +241,7 @@ def test_the_same_command_continues(photos: np.ndarray, capsys: pytest.CaptureFi
         ("inpaint M photos --mask mask.png --samples 0", "samples is 0; it must be a whole number of at least 1"),
         ("inpaint M photos --mask mask.png --solver rk45", "takes no condition"),
         ("inpaint nothing photos --mask mask.png", "unknown model 'nothing'"),
-        ("colorize M small.jpg", "16x16 of 1 channel or 16x16 of 3 channels is needed: small.jpg@16"),
+        ("colorize M small.jpg", "16x16 with 1 channel or 16x16 with 3 channels is required; use small.jpg@16"),
         ("restore M photos --operator blurr:1", "unknown operator 'blurr' - did you mean 'blur'? choose from: "),
         ("restore M photos --operator blur", "operator 'blur' cannot be read; it is written blur:STD"),
         ("restore M photos --operator gray:3", "operator 'gray:3' cannot be read; it is written gray"),
@@ -249,9 +249,12 @@ def test_the_same_command_continues(photos: np.ndarray, capsys: pytest.CaptureFi
         ("restore M photos --operator box:1,2,3", "written box:TOP,LEFT,HEIGHT,WIDTH"),
         ("restore M photos --operator sr:3", "choose a factor that divides"),
         ("restore M photos --operator random:2", "the share of known pixels, from 0 to 1"),
-        ("restore M photos --operator mask:gone.png", "there is no file and no folder 'gone.png'"),
-        ("restore M photos --operator sr:2", "16x16 of 3 channels; 8x8 of 3 channels is needed: photos@8"),
-        ("restore M photos --operator gray", "16x16 of 3 channels; 16x16 of 1 channel is needed"),
+        ("restore M photos --operator mask:gone.png", "no such file or folder: 'gone.png'"),
+        (
+            "restore M photos --operator sr:2",
+            "but 8x8 with 3 channels is required; use photos@8",
+        ),
+        ("restore M photos --operator gray", "16x16 with 3 channels, but 16x16 with 1 channel is required"),
         ("restore M photos --operator blur:1 --noise -1", "--noise is -1.0"),
         ("restore M photos --operator blur:1 --scale 0", "scale is 0.0"),
     ],

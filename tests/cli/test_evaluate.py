@@ -109,7 +109,7 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["digits:tets"], "unknown split 'tets' - did you mean 'test'"),
         (["digits-pv"], "unknown model or data set 'digits-pv' - did you mean 'digits-vp'"),
-        (["nowhere/set.zip"], "there is no file and no folder"),
+        (["nowhere/set.zip"], "no such file or folder:"),
         (["digits-vp", "--seeds", "9-5"], "is reversed"),
         (["digits-vp", "--solver", "dimm"], "unknown solver"),
         (["digits:test", "--metrics", "fid"], "give --reference"),

@@ -137,7 +137,7 @@ def test_a_larger_limit_appends(estimator: LikelihoodEstimator, tmp_path: Path) 
     first = out.read_bytes()
     again = write(estimator, out, limit=2)
     assert (again.made, again.found) == (0, 2) and out.read_bytes() == first
-    assert "all were there already" in str(again)
+    assert "all already existed" in str(again)
     assert write(estimator, out).made == COUNT - 3
     assert out.read_bytes().startswith(first) and out.read_bytes().count(b"\n") == COUNT
 
@@ -145,13 +145,13 @@ def test_a_larger_limit_appends(estimator: LikelihoodEstimator, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"first_seed": 1}, "first_seed: 0 there, 1 asked"),
+        ({"first_seed": 1}, "first_seed: 0 saved, 1 requested"),
         ({"data": random_images() // 2}, "data_sha256: "),
         ({"model": gaussian(0.3)}, "flow.model.weights_sha256: "),
-        ({"probes": 3}, "probes.count: 2 there, 3 asked"),
-        ({"probe": "normal"}, 'probes.kind: "rademacher" there, "normal" asked'),
-        ({"rtol": 1e-3}, "flow.rtol: 1e-05 there, 0.001 asked"),
-        ({"steps": 4}, "flow.steps: 2 there, 4 asked"),
+        ({"probes": 3}, "probes.count: 2 saved, 3 requested"),
+        ({"probe": "normal"}, 'probes.kind: "rademacher" saved, "normal" requested'),
+        ({"rtol": 1e-3}, "flow.rtol: 1e-05 saved, 0.001 requested"),
+        ({"steps": 4}, "flow.steps: 2 saved, 4 requested"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -177,7 +177,7 @@ def test_another_batch_size_continues(tmp_path: Path, whole_run: dict[str, bytes
     assert write(LikelihoodEstimator(gaussian(), **{**FEW, "batch_size": 3}), out).found == COUNT
     options: dict[str, Any] = {"rtol": 0.1, "atol": 0.1, "error_norm": "batch"}
     write(LikelihoodEstimator(gaussian(), **options, batch_size=3), tmp_path / "batch.jsonl", limit=3)
-    with pytest.raises(ValueError, match=r"flow\.batch_size: 3 there, 2 asked"):
+    with pytest.raises(ValueError, match=r"flow\.batch_size: 3 saved, 2 requested"):
         write(LikelihoodEstimator(gaussian(), **options, batch_size=2), tmp_path / "batch.jsonl")
 
 
@@ -219,16 +219,16 @@ def test_numbers_out_of_range(estimator: LikelihoodEstimator, tmp_path: Path, ch
     ("arguments", "says"),
     [
         (["likelihood", "MODEL", "digit"], "unknown data set 'digit' - did you mean 'digits'?"),
-        (["likelihood", "MODEL", "no/such"], "there is no file and no folder 'no/such'"),
+        (["likelihood", "MODEL", "no/such"], "no such file or folder: 'no/such'"),
         (["likelihood", "MODEL", "digits:tset"], "unknown split 'tset' - did you mean 'test'?"),
-        (["likelihood", "MODEL", "digits"], "are 16x16 of 3 channels; this model needs 8x8 of 3 channels"),
-        (["likelihood", "MODEL", "diamond"], "diamond has points; this model is of images"),
+        (["likelihood", "MODEL", "digits"], "are 16x16 with 3 channels, but the model expects 8x8 with 3 channels"),
+        (["likelihood", "MODEL", "diamond"], "diamond contains points, but the model expects images"),
         (["likelihood", "MODEL", "IMAGES", "--probes", "0"], "the number of probes is 0"),
         (["likelihood", "MODEL", "IMAGES", "--probe", "exact", "--probes", "2"], "the exact trace needs none"),
         (["likelihood", "MODEL", "IMAGES", "--grid", "cubic", "--steps", "3"], "unknown time grid 'cubic'"),
         (["likelihood", "MODEL", "IMAGES", "--threads", "0"], "--threads is 0"),
-        (["encode", "MODEL", "IMAGES", "--out", "codes.png"], "codes are numbers"),
-        (["decode", "MODEL", "IMAGES/a.png"], "a.png has no codes"),
+        (["encode", "MODEL", "IMAGES", "--out", "codes.png"], "codes are written to one .npz file"),
+        (["decode", "MODEL", "IMAGES/a.png"], "a.png contains no codes"),
         (["interpolate", "MODEL", "--seeds", "3"], "needs at least two seeds"),
         (["interpolate", "MODEL", "--seeds", "3,7", "--steps", "1"], "steps is 1"),
         (["interpolate", "MODEL", "--seeds", "3,7", "--out", "grid"], "name a file that ends in .png"),
@@ -289,7 +289,7 @@ def test_likelihood_command(tiny: str, images: Path, tmp_path: Path, capsys: pyt
     mean = np.mean([line["bits_per_dim"] for line in lines])
     assert f"mean {mean:.4f} bits/dim (an upper bound), standard error " in capsys.readouterr().out.splitlines()[-1]
     assert main(command) == 0
-    assert "all were there already" in capsys.readouterr().out
+    assert "all already existed" in capsys.readouterr().out
 
 
 def test_likelihood_of_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,7 +315,7 @@ def test_encode_and_decode_commands(
         assert archive["codes"].shape == (COUNT, *SHAPE) and archive["codes"].dtype == np.float32
         assert archive["names"].tolist() == [f"{name}.png" for name in "abcde"]
     assert main(["encode", exact, str(images), "--out", str(codes)]) == 2
-    assert "codes.npz is there already" in capsys.readouterr().err
+    assert "codes.npz already exists" in capsys.readouterr().err
     assert main(["decode", exact, str(codes), "--out", str(tmp_path / "back"), *tight]) == 0
     assert main(["decode", exact, str(codes), "--out", str(tmp_path / "back.npz"), *tight]) == 0
     original = np.stack([np.asarray(Image.open(path)) for path in sorted(images.iterdir())])
@@ -342,7 +342,7 @@ def test_decoding_continues_with_its_settings(tiny: str, tmp_path: Path, capsys:
         del whole[name], again[name]
     assert again == whole
     assert main(command) == 2
-    assert "sampler.temperature: 0.8 there, 1.0 asked" in capsys.readouterr().err
+    assert "sampler.temperature: 0.8 saved, 1.0 requested" in capsys.readouterr().err
     write_codes(tmp_path / "codes.npz", seed_codes(model, range(1, 4)), "abc")
     assert main([*command, "--temperature", "0.8"]) == 2
     assert "sampler.codes_sha256" in capsys.readouterr().err

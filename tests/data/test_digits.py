@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The digits: shapes, values, splits, and the tint of each class."""
+"""The digits data set: shapes, values, splits, and hues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scoresde_fast.evaluation.recognise import tint_class
 
 
 def test_shapes_and_values() -> None:
-    """1 797 colour images of 16x16, every class, using the whole range."""
+    """There are 1 797 colour images of 16x16 in all classes, with values from 0 to 255."""
     images, labels = digits()
     assert images.shape == (1797, 3, 16, 16) and images.dtype == torch.uint8
     assert labels.bincount().min() >= 170 and len(labels.bincount()) == 10
@@ -24,7 +24,7 @@ def test_shapes_and_values() -> None:
 
 
 def test_always_the_same() -> None:
-    """The pixels are those that the embedded models were trained on, up to rounding in few of them."""
+    """The pixels equal the training data of the embedded models, up to rounding."""
     images = digits()[0]
     assert torch.equal(images, digits()[0])
     assert images.double().mean().item() == pytest.approx(49.9022, abs=1e-3)
@@ -32,22 +32,21 @@ def test_always_the_same() -> None:
 
 
 def test_splits_are_a_partition() -> None:
-    """Train and test together are all, disjoint, with a fifth of every class held out."""
+    """Train and test are disjoint and together complete, with a fifth of every class in the test split."""
     (all_images, _), (train, train_labels), (test, test_labels) = digits("all"), digits("train"), digits("test")
     assert len(train) + len(test) == len(all_images)
-    rows = {image.numpy().tobytes() for image in train}
-    assert sum(image.numpy().tobytes() in rows for image in test) == 0
+    assert not {image.numpy().tobytes() for image in train} & {image.numpy().tobytes() for image in test}
     assert (test_labels.bincount() / (train_labels.bincount() + test_labels.bincount())).sub(0.2).abs().max() < 0.01
 
 
 def test_tint_tells_the_class() -> None:
-    """The hue of an image's mean colour is nearest to that of its own class, for every image."""
+    """For every image, the hue of its mean colour is nearest to the hue of its class."""
     images, labels = digits()
     assert (tint_class(images / 255) == labels.numpy()).all()
 
 
 def test_unknown_names() -> None:
-    """A misspelt data set or split gets the nearest name."""
+    """The message for a misspelt data set or split suggests the nearest name."""
     with pytest.raises(ValueError, match="did you mean 'digits'"):
         load_dataset("digit")
     with pytest.raises(ValueError, match="did you mean 'train'"):
@@ -55,7 +54,7 @@ def test_unknown_names() -> None:
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sentence names the package and the command that installs it."""
+    """The message names the package and the command that installs it."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingPackageError, match=r"needs scikit-learn, which .*: pip install scikit-learn"):
         digits()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CIFAR-10 and SVHN from small copies of their official files: images, labels, and refused files."""
+"""CIFAR-10 and SVHN in small copies of the official files: images, labels, and refused files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def python_files() -> dict[str, bytes]:
 
 
 def old_pickle(name: str) -> bytes:
-    """A batch as the Python 2 of the official archive pickled it: texts without encoding, numpy at its old place."""
+    """Return a batch pickled as by Python 2, like the official archive: byte strings and NumPy's old module names."""
 
     def text(content: bytes) -> bytes:
         return b"T" + struct.pack("<i", len(content)) + content
@@ -68,7 +68,7 @@ def old_pickle(name: str) -> bytes:
 
 def archive(path: Path, files: Mapping[str, bytes], folder: str) -> Path:
     with tarfile.open(path, "w:gz") as tar:
-        # the official archives have their files in no order
+        # the official archives are not sorted
         for name in sorted(files, key=lambda name: hashlib.md5(name.encode()).digest()):
             member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(files[name])
@@ -84,12 +84,12 @@ def unpacked(path: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def trust(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Accept the file as the official one of its name."""
+    """Register the file's checksum as the official one."""
     monkeypatch.setitem(official.MD5, path.name, hashlib.md5(path.read_bytes()).hexdigest())
     return path
 
 
-def everything(source: ImageSource) -> tuple[torch.Tensor, list[int]]:
+def read_all(source: ImageSource) -> tuple[torch.Tensor, list[int]]:
     batches = list(source.batches(4))
     assert all(batch.labels is not None for batch in batches)
     labels = [label for batch in batches if batch.labels is not None for label in batch.labels.tolist()]
@@ -106,15 +106,15 @@ CIFAR: dict[str, Callable[[Path], Path]] = {
 
 @pytest.mark.parametrize("make", CIFAR.values(), ids=CIFAR)
 def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path]) -> None:
-    """All four forms have the same images and labels, by path and by name."""
+    """All four forms give the same images and labels, by path and by name."""
     path = make(tmp_path)
     if path.is_file():
         trust(path, monkeypatch)
-    monkeypatch.setenv(official.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
     for split, names in (("train", BATCHES[:5]), ("test", BATCHES[5:])):
         for source in (open_images(f"{path}:{split}"), open_images(f"cifar10:{split}")):
             assert (source.count, source.shape) == (COUNT * len(names), (3, 32, 32))
-            images, labels = everything(source)
+            images, labels = read_all(source)
             assert np.array_equal(images, np.concatenate([IMAGES[name] for name in names]))
             assert labels == [label for name in names for label in LABELS[name]]
     assert open_images("cifar10").count == 5 * COUNT
@@ -122,7 +122,7 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[
 
 
 class Payload:
-    """Creates a folder when a trusting program unpickles it."""
+    """Creates a folder when it is unpickled without precautions."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,36 +132,36 @@ class Payload:
 
 
 def test_pickles_run_nothing(tmp_path: Path) -> None:
-    """A pickle that asks for a function is refused and not run, unless it is trusted."""
+    """A pickle that refers to a function is refused without calling it, unless it is trusted."""
     evidence = tmp_path / "ran"
     content = {"data": IMAGES["test_batch"].reshape(COUNT, -1), "labels": LABELS["test_batch"]}
-    honest = pickle.dumps(content, protocol=2)
-    wicked = pickle.dumps({**content, "more": Payload(evidence)}, protocol=2)
-    path = unpacked(tmp_path / "files", {"data_batch_1": honest, "test_batch": wicked})
-    with pytest.raises(ValueError, match=r"test_batch of .* holds os.makedirs, more than arrays") as caught:
+    harmless = pickle.dumps(content, protocol=2)
+    malicious = pickle.dumps({**content, "more": Payload(evidence)}, protocol=2)
+    path = unpacked(tmp_path / "files", {"data_batch_1": harmless, "test_batch": malicious})
+    with pytest.raises(ValueError, match=r"test_batch of .* contains os.makedirs, more than arrays") as caught:
         open_images(f"{path}:test")
     assert not evidence.exists() and "\n" not in str(caught.value)
-    images, labels = everything(open_images(f"{path}:test", trust_pickle=True))
+    images, labels = read_all(open_images(f"{path}:test", trust_pickle=True))
     assert evidence.exists()
     assert np.array_equal(images, IMAGES["test_batch"]) and labels == LABELS["test_batch"]
 
 
-def test_cut_downloads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file with an official name and another checksum is refused; the message has both checksums."""
+def test_incomplete_downloads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with an official name but another checksum is refused; the message gives both checksums."""
     path = CIFAR["binary archive"](tmp_path)
-    found = hashlib.md5(path.read_bytes()).hexdigest()
-    with pytest.raises(ValueError, match=f"has the MD5 {found}, and the official file c32a1d4ab5d0.*download it again"):
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match=f"has the MD5 {md5}, but the official file has c32a1d4ab5d0.*download"):
         open_images(f"{path}:test")
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(ValueError, match="is damaged, cut short"):
+    with pytest.raises(ValueError, match="is corrupt, truncated"):
         open_images(f"{trust(path, monkeypatch)}:train")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("test_batch.bin", b"\x00" * 3072, "has 3072 bytes, no multiple of 3073"),
-        ("test_batch.bin", b"\x0a" * 3073, "has a label 10; they are 0 to 9"),
+        ("test_batch.bin", b"\x00" * 3072, "has 3072 bytes, not a multiple of 3073"),
+        ("test_batch.bin", b"\x0a" * 3073, "has a label 10; labels are 0 to 9"),
         ("test_batch", b"text", "is not a complete pickle of data and labels"),
         ("test_batch", old_pickle("test_batch")[:-500], "is not a complete pickle of data and labels"),
         (
@@ -174,7 +174,7 @@ def test_cut_downloads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ids=["length", "label", "text", "cut", "shape", "key"],
 )
 def test_damaged_cifar(tmp_path: Path, name: str, content: bytes, says: str) -> None:
-    """One sentence names the file and its fault."""
+    """The message names the file and its fault."""
     first = "data_batch_1" + ".bin" * name.endswith(".bin")
     path = unpacked(tmp_path / "files", {first: b"", name: content})
     with pytest.raises(ValueError, match=says):
@@ -195,20 +195,20 @@ CLASSES = np.array([[1], [10], [9], [5], [10]])
 @pytest.mark.parametrize("count", [5, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool, count: int, dtype: type) -> None:
-    """Images and labels are read as SciPy wrote them, with 0 for the label 10; three labels fit in a tag."""
+    """Images and labels are read as SciPy wrote them, except that the label 10 becomes 0; 3 labels fit into a tag."""
     variables = {"X": DIGITS[..., :count], "y": CLASSES[:count].astype(dtype)}
     path = trust(mat(tmp_path / "extra_32x32.mat", compressed, **variables), monkeypatch)
-    monkeypatch.setenv(official.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
     for name in ("svhn:extra", str(path), f"{path}:extra"):
         source = open_images(name)
         assert (source.count, source.shape) == (count, (3, 32, 32))
-        images, labels = everything(source)
+        images, labels = read_all(source)
         assert np.array_equal(images, DIGITS[..., :count].transpose(3, 2, 0, 1))
         assert labels == [1, 0, 9, 5, 0][:count]
 
 
 def test_svhn_is_in_memory_once(tmp_path: Path) -> None:
-    """Reading 12 MiB of digits takes 12 MiB and less than a sixth of that at any moment."""
+    """Reading 12 MiB of digits takes at most a sixth more memory than that."""
     digits = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (32, 32, 3, 4096), np.uint8)
     path = mat(tmp_path / "digits.mat", True, X=digits, y=np.ones((4096, 1), np.uint8))
     tracemalloc.start()
@@ -220,23 +220,23 @@ def test_svhn_is_in_memory_once(tmp_path: Path) -> None:
 
 
 BAD_MATS: dict[str, tuple[dict[str, np.ndarray], str]] = {
-    "names": ({"Z": DIGITS}, "has Z; SVHN's files have X and y"),
+    "names": ({"Z": DIGITS}, "contains Z; expected X and y"),
     "numbers": ({"X": DIGITS.astype(float), "y": CLASSES}, r"X of .* is float64 \(32, 32, 3, 5\)"),
-    "count": ({"X": DIGITS, "y": CLASSES[:3]}, r"and y int64 \(3, 1\); images are uint8"),
-    "text": ({"X": DIGITS, "y": np.array(["one"] * 5)}, r"and y <U3 \(5,\); images are .* one label, a number"),
+    "count": ({"X": DIGITS, "y": CLASSES[:3]}, r"and y is int64 \(3, 1\); expected uint8"),
+    "text": ({"X": DIGITS, "y": np.array(["one"] * 5)}, r"and y is <U3 \(5,\); expected .* numeric labels"),
     "labels": ({"X": DIGITS, "y": CLASSES - 1}, "has labels 0 to 9; SVHN's are 1 to 10"),
 }
 
 
 @pytest.mark.parametrize(("variables", "says"), BAD_MATS.values(), ids=BAD_MATS)
 def test_other_mats(tmp_path: Path, variables: dict[str, np.ndarray], says: str) -> None:
-    """A .mat with other variables is refused; the message names them."""
+    """A .mat with other variables is refused; the message describes them."""
     with pytest.raises(ValueError, match=says):
         open_images(str(mat(tmp_path / "a.mat", True, **variables)))
 
 
 def test_mats_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sentence names the package, the extra and the command that installs it."""
+    """The message names the package, the extra and the command that installs it."""
     path = mat(tmp_path / "a.mat", True, X=DIGITS, y=CLASSES)
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(MissingPackageError, match=r"\(the extra svhn\) needs scipy, which .*: pip install scipy"):
@@ -244,42 +244,44 @@ def test_mats_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("keep", [0, 60, 1000, -60, -1])
-def test_cut_mats(tmp_path: Path, keep: int) -> None:
-    """A truncated file and a text file are damaged."""
+def test_truncated_mats(tmp_path: Path, keep: int) -> None:
+    """A truncated file and a text file are refused as corrupt."""
     path = mat(tmp_path / "a.mat", True, X=DIGITS, y=CLASSES)
     path.write_bytes(path.read_bytes()[:keep] or b"text" * 100)
-    with pytest.raises(ValueError, match=r"a.mat is damaged, cut short"):
+    with pytest.raises(ValueError, match=r"a.mat is corrupt, truncated"):
         list(open_images(str(path)).batches(2))
 
 
-def test_missing_sets_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the file, its checksum, its page, and the folder for it."""
-    monkeypatch.setenv(official.VARIABLE, str(tmp_path))
-    says = f"is not in {tmp_path}: put cifar-10-binary.tar.gz .MD5 c32a1d4ab5d03f1284b67883e8d87530. of https://www.cs"
+def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the file, its checksum, its web page, and the folder for it."""
+    monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
+    says = (
+        f"is not in {tmp_path}: put cifar-10-binary.tar.gz .MD5 c32a1d4ab5d03f1284b67883e8d87530. from https://www.cs"
+    )
     with pytest.raises(FileNotFoundError, match=says):
         open_images("cifar10:test")
-    monkeypatch.delenv(official.VARIABLE)
+    monkeypatch.delenv(official.FOLDER_VARIABLE)
     with pytest.raises(FileNotFoundError, match=r"svhn is not in data: put extra_32x32.mat .*ufldl.stanford.edu"):
         open_images("svhn:extra")
 
 
 def test_unknown_splits(tmp_path: Path) -> None:
-    """An unknown split gets the known ones."""
+    """The message for an unknown split gives the valid ones."""
     with pytest.raises(ValueError, match="unknown split of svhn 'tests' - did you mean 'test'"):
         open_images("svhn:tests")
     with pytest.raises(ValueError, match="unknown split of CIFAR-10 'extra'"):
         open_images(f"{CIFAR['binary folder'](tmp_path)}:extra")
-    with pytest.raises(ValueError, match="has no split 'test'; each split of SVHN is a separate file"):
+    with pytest.raises(ValueError, match="is not the split 'test' of SVHN, which is the file test_32x32"):
         open_images(f"{mat(tmp_path / 'a.mat', True, X=DIGITS, y=CLASSES)}:test")
 
 
-def test_every_preset_names_data_that_is_known() -> None:
-    """Official configurations name data sets that are known here, or that only the user can locate."""
+def test_data_sets_of_presets() -> None:
+    """Every official configuration uses a supported data set, or one that the user must provide."""
     found = collections.Counter(load_config(name).data.dataset for name in preset_names())
-    assert set(found) <= set(DATASETS) | set(official.CONFIGURED) | official.ELSEWHERE
+    assert set(found) <= set(DATASETS) | set(official.CONFIG_SOURCES) | official.USER_PROVIDED
     for dataset in found:
-        if dataset in official.ELSEWHERE:
-            with pytest.raises(ValueError, match=f"data.dataset is '{dataset}', .* with --data or in its place"):
+        if dataset in official.USER_PROVIDED:
+            with pytest.raises(ValueError, match=f"data.dataset is '{dataset}', .* with --data or as data.dataset"):
                 official.source_of(dataset)
         else:
             assert official.source_of(dataset).split(":")[0] in {**DATASETS, **official.SETS}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources of images: every format gives the same images in the documented order, without reading all into memory."""
+"""`open_images`: every format gives the same images in the documented order, without loading all into memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde_fast.data import images as images_module
-from scoresde_fast.data import load_dataset
-from scoresde_fast.data.images import read_data, training_data
-from scoresde_fast.data.items import Images
+from scoresde_fast.data import in_memory, load_dataset
+from scoresde_fast.data.images import Images
+from scoresde_fast.data.in_memory import read_data, training_data
 from scoresde_fast.data.sources import open_images
 
 pytestmark = pytest.mark.same_everywhere
@@ -78,7 +77,7 @@ def shards_of(folder: Path, names: Iterable[str] = ("set-000000.tar", "set-00000
     return folder
 
 
-FORMATS: dict[str, Callable[[Path], Path]] = {
+SETS: dict[str, Callable[[Path], object]] = {
     "folder": lambda path: folder_of(path / "set", dict(reversed(FILES.items()))) and path / "set",
     "zip": lambda path: zip_of(path / "set.zip", dict(reversed(FILES.items()))),
     "tar": lambda path: tar_of(path / "set.tar", FILES),
@@ -90,14 +89,14 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("make", SETS.values(), ids=SETS)
 def test_every_format_is_the_same_set(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    """Count, shape, batches and order are right at each reading, also if two readings alternate."""
+    """Count, shape, batches and order are right in each iteration, also if two iterations alternate."""
     source = open_images(str(make(tmp_path)))
     assert (source.count, source.shape) == (COUNT, (3, 8, 6))
-    one, other = source.batches(3), source.batches(3)
+    first, second = source.batches(3), source.batches(3)
     for _ in range(2):
-        assert torch.equal(next(one).images, next(other).images)
+        assert torch.equal(next(first).images, next(second).images)
     batches = list(source.batches(3))
     assert [len(batch.names) for batch in batches] == [3, 3, 1] == [len(batch.images) for batch in batches]
     assert all(batch.labels is None and batch.images.dtype == torch.uint8 for batch in batches)
@@ -108,7 +107,7 @@ def test_every_format_is_the_same_set(tmp_path: Path, make: Callable[[Path], Pat
 
 @pytest.mark.parametrize("pack", [folder_of, zip_of], ids=["folder", "zip"])
 class TestNames:
-    """The order of names, and the classes in them."""
+    """Order of the images, and classes from folders."""
 
     def read(self, path: Path) -> tuple[list[str], list[int] | None]:
         (batch,) = open_images(str(path)).batches(100)
@@ -118,7 +117,7 @@ class TestNames:
         return pack(tmp_path / ("set.zip" if pack is zip_of else "set"), dict.fromkeys(names, FILES[NAMES[0]]))
 
     def test_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
-        """Sibling folders are classes, numbered by their names, also below a common folder."""
+        """Sibling folders are classes, numbered in the order of their names, also below a common folder."""
         names = ["in/dog/b.png", "in/cat/9.png", "in/dog/a.PNG", "in/cat/10.png"]
         path = self.path(tmp_path, pack, [*names, "in/dog/notes.txt", "in/dog/._a.png"])
         assert self.read(path) == (sorted(names), [0, 0, 1, 1])
@@ -126,23 +125,23 @@ class TestNames:
     @pytest.mark.parametrize(
         "names", [["a.png", "b/c.png"], ["a/b.png", "c/d/e.png"], ["a/b.png", "a/c.png"]], ids=["root", "deep", "one"]
     )
-    def test_other_folders_are_no_classes(self, tmp_path: Path, pack: Callable[..., Path], names: list[str]) -> None:
-        """Images at several depths, or in one folder alone, have no labels."""
+    def test_other_folders_are_not_classes(self, tmp_path: Path, pack: Callable[..., Path], names: list[str]) -> None:
+        """Images at several depths, or in a single folder, have no labels."""
         assert self.read(self.path(tmp_path, pack, names)) == (names, None)
 
-    def test_samples_are_in_the_order_of_their_seeds(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
-        """The folders of a thousand seeds are no classes, and a seed of seven digits is behind those of six."""
+    def test_samples_are_sorted_by_seed(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
+        """The folders of a thousand seeds are not classes, and seeds are compared as integers."""
         names = ["000/000012.png", "999/999999.png", "1000/1000000.png"]
         assert self.read(self.path(tmp_path, pack, names[::-1])) == (names, None)
 
-    def test_numbers_in_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
-        """Names that look like seeds but are in other folders leave the folders as classes."""
+    def test_seed_like_names_in_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
+        """Folders are classes although the names in them look like seeds, if these belong in other folders."""
         names = ["0/000001.png", "0/000002.png", "1/000001.png"]
         assert self.read(self.path(tmp_path, pack, names)) == (names, [0, 0, 1])
 
 
-def test_the_grid_of_samples_is_no_image(tmp_path: Path) -> None:
-    """Beside samples.json, grid.png is not an image of the set, and folders are not classes."""
+def test_sets_of_samples(tmp_path: Path) -> None:
+    """In a folder with samples.json, grid.png is ignored, and subfolders are not classes."""
     folder_of(
         tmp_path, {"grid.png": b"", "samples.json": b"{}", "a/x.png": FILES[NAMES[0]], "b/y.png": FILES[NAMES[1]]}
     )
@@ -151,7 +150,7 @@ def test_the_grid_of_samples_is_no_image(tmp_path: Path) -> None:
 
 
 def test_labels_of_shards(tmp_path: Path) -> None:
-    """A .cls beside an image is its label; other files, and samples without an image, are ignored."""
+    """The .cls of a sample is its label; other files, and samples without an image, are ignored."""
     files = {"x.png": FILES[NAMES[0]], "x.cls": b"7", "x.json": b"{}", "y.txt": b"", "z.0.PNG": FILES[NAMES[1]]}
     path = tar_of(tmp_path / "a.tar", {**files, "z.cls": b"2\n"})
     (batch,) = open_images(str(path)).batches(8)
@@ -159,14 +158,14 @@ def test_labels_of_shards(tmp_path: Path) -> None:
 
 
 def test_data_sets_have_labels() -> None:
-    """The digits have their classes as labels; a split follows the name."""
+    """The labels of the digits are their classes; points are refused."""
     pytest.importorskip("sklearn")
     source = open_images("digits:test")
     batches = list(source.batches(100))
     labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
     assert source.count == 364
     assert torch.equal(labels, load_dataset("digits", "test")[1])
-    with pytest.raises(ValueError, match="diamond has points, and images are needed"):
+    with pytest.raises(ValueError, match="diamond contains points, not images"):
         open_images("diamond")
 
 
@@ -174,7 +173,7 @@ def test_data_sets_have_labels() -> None:
     ("kind", "options", "error"), [("JPEG", {"quality": 95, "subsampling": 0}, 3), ("WebP", {"lossless": True}, 0)]
 )
 def test_other_encodings(tmp_path: Path, kind: str, options: dict[str, Any], error: int) -> None:
-    """JPEG and WebP are recognised by their content, not their suffix; a lossless WebP is read exactly."""
+    """JPEG and WebP are recognised by content, not by suffix; a lossless WebP is read exactly."""
     smooth = np.linspace(0, 255, 32 * 32 * 3).reshape(3, 32, 32).transpose(1, 2, 0).astype(np.uint8)
     folder_of(tmp_path, {"a.jpg": encoded(smooth, kind, **options)})
     (batch,) = open_images(str(tmp_path)).batches(8)
@@ -183,7 +182,7 @@ def test_other_encodings(tmp_path: Path, kind: str, options: dict[str, Any], err
 
 
 def test_crop_and_resize(tmp_path: Path) -> None:
-    """SOURCE@SIZE crops to the central square and resizes; an image of that size is not changed."""
+    """SOURCE@SIZE crops to the central square and resizes; an image that has this size is not changed."""
     wide = np.full((16, 40, 3), 200, np.uint8)
     wide[:, :12] = wide[:, 28:] = 0
     folder_of(tmp_path, {"exact.png": encoded(PIXELS[0, :6]), "wide.png": encoded(wide)})
@@ -192,7 +191,7 @@ def test_crop_and_resize(tmp_path: Path) -> None:
     assert source.shape == (3, 6, 6)
     assert np.array_equal(batch.images[0].permute(1, 2, 0), PIXELS[0, :6])
     assert batch.images[1].unique().tolist() == [200]
-    with pytest.raises(ValueError, match="asks for images of 0x0"):
+    with pytest.raises(ValueError, match="requests images of 0x0"):
         open_images(f"{tmp_path}@0")
 
 
@@ -213,8 +212,8 @@ def tar_set(path: Path, array: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("pack", [npz_set, npy_set, zip_set, tar_set])
-def test_never_all_in_memory(tmp_path: Path, pack: Callable[[Path, np.ndarray], Path]) -> None:
-    """Reading 24 MiB of images four at a time takes less than a fifth of that at any moment."""
+def test_images_are_not_all_in_memory(tmp_path: Path, pack: Callable[[Path, np.ndarray], Path]) -> None:
+    """Reading 24 MiB of images four at a time takes less than a fifth of that in memory."""
     array = np.zeros((128, 256, 256, 3), np.uint8)
     path = pack(tmp_path / "big", array)
     tracemalloc.start()
@@ -225,34 +224,34 @@ def test_never_all_in_memory(tmp_path: Path, pack: Callable[[Path, np.ndarray], 
         tracemalloc.stop()
 
 
-def test_large_sets_are_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a limit, images for training stay in their files, and other data are refused."""
-    monkeypatch.setattr(images_module, "LARGEST", PIXELS.nbytes - 1)
+def test_large_sets_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the limit, images for training are read on demand, or refused if the format has no random access."""
+    monkeypatch.setattr(in_memory, "MAX_BYTES", PIXELS.nbytes - 1)
     npz = str(npz_of(tmp_path / "set.npz"))
     for read in (read_data, training_data):
         with pytest.raises(ValueError, match=r"set.npz take .* GiB, and at most"):
             read(npz, (3, 8, 6))
-    numbers = torch.tensor([5, 0, 5, 6])
+    indices = torch.tensor([5, 0, 5, 6])
     for source in (str(npy_of(tmp_path / "set.npy")), str(folder_of(tmp_path / "set", FILES))):
         images = training_data(source, (3, 8, 6))
         assert isinstance(images, Images) and len(images) == COUNT
-        assert np.array_equal(images[numbers].permute(0, 2, 3, 1), PIXELS[numbers])
+        assert np.array_equal(images[indices].permute(0, 2, 3, 1), PIXELS[indices])
     assert training_data(npz + "@4", (3, 4, 4)).shape == (COUNT, 3, 4, 4)
 
 
-def test_images_by_number_are_checked(tmp_path: Path) -> None:
-    """Read by number, an image of another size is named, or resized on request."""
+def test_random_access(tmp_path: Path) -> None:
+    """Random access checks the shape of images, and resizes them on request; a .zip has none."""
     files = {"a.png": encoded(PIXELS[0]), "b.png": encoded(PIXELS[0, :6])}
     source = str(folder_of(tmp_path / "set", files))
     images = open_images(source)
     first, second = torch.tensor([0]), torch.tensor([1])
     assert np.array_equal(images[first][0].permute(1, 2, 0), PIXELS[0])
-    with pytest.raises(ValueError, match=r"a.png is 8x6 of 3 channels, b.png is 6x6 of 3"):
+    with pytest.raises(ValueError, match=r"a.png is 8x6 with 3 channels, b.png is 6x6 with 3"):
         images[second]
     assert np.array_equal(open_images(f"{source}@6")[second][0].permute(1, 2, 0), PIXELS[0, :6])
     zipped = open_images(str(zip_of(tmp_path / "set.zip", FILES)))
-    assert images.by_number and not zipped.by_number
-    with pytest.raises(ValueError, match="in their order alone"):
+    assert images.random_access and not zipped.random_access
+    with pytest.raises(ValueError, match="only be read sequentially"):
         zipped[first]
 
 
@@ -262,7 +261,7 @@ def cut(path: Path, keep: float = 0.5) -> Path:
 
 
 def unclosed(path: Path) -> Path:
-    """A .tar whose writer was killed between two images."""
+    """Truncate a .tar as if its writer was killed between two images."""
     return cut(tar_of(path, FILES), keep=(COUNT * 1024) / path.stat().st_size)
 
 
@@ -283,37 +282,43 @@ def overwritten(path: Path, at: float, length: int = 64) -> Path:
 
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "zip cut": (lambda p: cut(zip_of(p / "a.zip", FILES)), "a.zip is damaged, cut short, .*not a zip file"),
-    "zip overwritten": (lambda p: overwritten(zip_of(p / "a.zip", FILES), 0.1), "a.zip is damaged, cut short"),
+    "zip cut": (lambda p: cut(zip_of(p / "a.zip", FILES)), "a.zip is corrupt, truncated .*not a zip file"),
+    "zip overwritten": (lambda p: overwritten(zip_of(p / "a.zip", FILES), 0.1), "a.zip is corrupt, truncated"),
     "zip locked": (
         lambda p: listed(zip_of(p / "a.zip", FILES), 8),
-        "a.zip is damaged, .*is encrypted, password required",
+        "a.zip is corrupt, .*is encrypted, password required",
     ),
-    "zip of text": (lambda p: zip_of(p / "a.zip", {"x.png": b"text"}), "x.png of .*a.zip is not a PNG, JPEG or WebP"),
+    "zip of text": (
+        lambda p: zip_of(p / "a.zip", {"x.png": b"text"}),
+        "x.png of .*a.zip: the image is not a PNG, JPEG",
+    ),
     "zip empty": (lambda p: zip_of(p / "a.zip", {}), "a.zip has no images"),
-    "npz cut": (lambda p: cut(npz_of(p / "a.npz")), "a.npz is damaged, cut short, .*not a zip file"),
-    "npz overwritten": (lambda p: overwritten(npz_of(p / "a.npz"), 0.4), "a.npz is damaged, cut short"),
+    "npz cut": (lambda p: cut(npz_of(p / "a.npz")), "a.npz is corrupt, truncated .*not a zip file"),
+    "npz overwritten": (lambda p: overwritten(npz_of(p / "a.npz"), 0.4), "a.npz is corrupt, truncated"),
     "npz checksum": (
         lambda p: listed(npz_of(p / "a.npz", np.tile(PIXELS, (1, 9, 9, 1))), 16),
-        "a.npz is damaged, cut short, .*Bad CRC-32",
+        "a.npz is corrupt, truncated .*Bad CRC-32",
     ),
     "npz shape": (lambda p: npz_of(p / "a.npz", PIXELS[0]), r"arr_0 of .*a.npz has shape \(8, 6, 3\)"),
     "npz channels": (
         lambda p: Path(f"{npz_of(p / 'a.npz', PIXELS[..., :2])}@4"),
-        "images of 2 channels cannot be resi",
+        "images with 2 channels cannot be resi",
     ),
-    "npy cut": (lambda p: cut(npy_of(p / "a.npy")), r"a.npy is damaged, cut short, .*header promises 7 images"),
-    "npy floats": (lambda p: npy_of(p / "a.npy", PIXELS / 255), "a.npy is float64; 8-bit images, uint8, are needed"),
-    "npy text": (lambda p: folder_of(p, {"a.npy": b"text"}) / "a.npy", "a.npy is damaged, .*no header of an array"),
+    "npy cut": (
+        lambda p: cut(npy_of(p / "a.npy")),
+        r"a.npy is corrupt, truncated .*does not match the 7 images",
+    ),
+    "npy floats": (lambda p: npy_of(p / "a.npy", PIXELS / 255), r"a.npy is float64; expected 8-bit images \(uint8\)"),
+    "npy text": (lambda p: folder_of(p, {"a.npy": b"text"}) / "a.npy", "a.npy has no valid .npy header"),
     "npy order": (lambda p: npy_of(p / "a.npy", np.asfortranarray(PIXELS)), "a.npy is stored in Fortran order"),
-    "tar cut": (lambda p: cut(tar_of(p / "a.tar", FILES), 0.36), "a.tar is damaged, cut short, .*unexpected end"),
-    "tar unclosed": (lambda p: unclosed(tar_of(p / "a.tar", FILES)), "a.tar is damaged, .*does not end as a .tar does"),
+    "tar cut": (lambda p: cut(tar_of(p / "a.tar", FILES), 0.36), "a.tar is corrupt, truncated .*unexpected end"),
+    "tar unclosed": (lambda p: unclosed(tar_of(p / "a.tar", FILES)), "a.tar is corrupt, .*no zero padding"),
     "tar header": (
         lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2),
-        "a.tar is damaged, .*does not end as a .tar",
+        "a.tar is corrupt, .*no zero padding",
     ),
-    "tar block": (lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2, 512), "a.tar is damaged, .*not end as a .tar"),
-    "tar of text": (lambda p: folder_of(p, {"a.tar": b"text" * 300}) / "a.tar", "a.tar is damaged, cut short"),
+    "tar block": (lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2, 512), "a.tar is corrupt, .*no zero padding"),
+    "tar of text": (lambda p: folder_of(p, {"a.tar": b"text" * 300}) / "a.tar", "a.tar is corrupt, truncated"),
     "tar empty": (lambda p: tar_of(p / "a.tar", {}), "a.tar has no images"),
     "two images": (
         lambda p: tar_of(p / "a.tar", {"x.a.png": b"", "x.b.png": b""}),
@@ -322,27 +327,27 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "label": (lambda p: tar_of(p / "a.tar", {"x.png": b"", "x.cls": b"cat"}), "x.cls of .* is b'cat'; a label is"),
     "labels": (
         lambda p: tar_of(p / "a.tar", {"x.png": FILES[NAMES[0]], "x.cls": b"1", "y.png": FILES[NAMES[0]]}),
-        "x.png of .* has a label and y.png has none",
+        "x.png of .* has a label but y.png does not",
     ),
     "sizes": (
         lambda p: folder_of(p / "a", {"x.png": encoded(PIXELS[0]), "y.png": encoded(PIXELS[0, 1:])}),
-        r"x.png is 8x6 of 3 channels, y.png is 7x6 of 3 channels; .* or .*a@SIZE to crop",
+        r"x.png is 8x6 with 3 channels, y.png is 7x6 with 3 channels; .* or .*a@SIZE to crop",
     ),
     "jpeg cut": (
         lambda p: folder_of(p / "a", {"x.jpg": encoded(np.tile(PIXELS[0], (9, 9, 1)), "JPEG")[:900]}),
-        "x.jpg of .*a is a damaged JPEG",
+        "x.jpg of .*a: the JPEG is corrupt",
     ),
     "cmyk": (
         lambda p: folder_of(p / "a", {"x.jpg": encoded_as("CMYK", "JPEG")}),
-        "x.jpg of .* has CMYK colours; an 8-bit gray or RGB image is needed",
+        "x.jpg of .*: the image has CMYK colours; convert it to 8-bit gray or RGB",
     ),
     "alpha": (
         lambda p: folder_of(p / "a", {"x.webp": encoded_as("RGBA", "WebP")}),
-        "x.webp of .* has an alpha channel",
+        "x.webp of .*: the image has an alpha channel",
     ),
     "folder empty": (lambda p: folder_of(p / "a", {"notes.txt": b""}), "a has no images"),
-    "suffix": (lambda p: folder_of(p, {"a.rar": b""}) / "a.rar", "a.rar cannot be read; name a data set, a folder"),
-    "split": (lambda p: Path(f"{folder_of(p / 'a', FILES)}:test"), "a has no splits, so .test. cannot be one"),
+    "suffix": (lambda p: folder_of(p, {"a.rar": b""}) / "a.rar", "a.rar cannot be read; use a data set, a folder"),
+    "split": (lambda p: Path(f"{folder_of(p / 'a', FILES)}:test"), "a has no splits; remove :test"),
     "range": (lambda p: p / "a-{3..1}.tar", r"the range \{3..1\} in .* is empty"),
 }
 
@@ -355,7 +360,7 @@ def encoded_as(mode: str, kind: str) -> bytes:
 
 @pytest.mark.parametrize(("make", "says"), BAD.values(), ids=BAD)
 def test_bad_sources(tmp_path: Path, make: Callable[[Path], Path], says: str) -> None:
-    """One sentence names the file, its fault, and the requirement."""
+    """The message names the file, its fault and the requirement, in one line."""
     source = str(make(tmp_path))
     with pytest.raises(ValueError, match=says) as caught:
         for _ in open_images(source).batches(2):
@@ -366,20 +371,20 @@ def test_bad_sources(tmp_path: Path, make: Callable[[Path], Path], says: str) ->
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("no/such", "no file and no folder 'no/such'"),
-        ("none.npz", "no file and no folder 'none.npz'"),
+        ("no/such", "no such file or folder: 'no/such'"),
+        ("none.npz", "no such file or folder: 'none.npz'"),
         ("none-{00..03}.tar", "there is no shard none-00.tar"),
         ("none-*.tar", r"there is no shard none-\*.tar"),
     ],
 )
 def test_missing_sources(source: str, says: str) -> None:
-    """A missing file is named."""
+    """The message names the missing file."""
     with pytest.raises(FileNotFoundError, match=says):
         open_images(source)
 
 
 def test_misspelt_data_set() -> None:
-    """An unknown name gets the nearest data set."""
+    """The message for an unknown name suggests the nearest data set."""
     with pytest.raises(ValueError, match="unknown data set 'cifar' - did you mean 'cifar10'"):
         open_images("cifar")
     with pytest.raises(ValueError, match="unknown data set ''; choose from"):

@@ -16,7 +16,7 @@ pytest.importorskip("sklearn")
 
 import scoresde_fast as sf
 from scoresde_fast.cli import main
-from scoresde_fast.data.items import ImageBatch
+from scoresde_fast.data.images import ImageBatch
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import data_set_loss
 from scoresde_fast.training import load_recipe

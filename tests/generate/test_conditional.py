@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples that belong to images: what a run writes, resumes and refuses."""
+"""`write_samples`: files, resumed runs, and refused requests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.stub_sampler import StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere
 
-GIVEN = {"image": [np.zeros((4, 5, 3), np.uint8)] * 2}
+PICTURES = {"image": [np.zeros((4, 5, 3), np.uint8)] * 2}
 
 
 def write(stub: StubSampler, out: Path, names: tuple[str, ...] = ("x.png", "y.png"), **more: Any) -> Any:
     options = {"options": {"command": "stub"}, "batch_size": 3, **more}
-    return write_samples(stub, names, range(8), GIVEN, out, **options)
+    return write_samples(stub, names, range(8), PICTURES, out, **options)
 
 
 @pytest.mark.parametrize("dependent", [False, True], ids=["alone", "of-a-batch"])
@@ -40,9 +40,9 @@ def test_interrupted_samples(tmp_path: Path, dependent: bool) -> None:
 
 
 def test_stopped_samples(tmp_path: Path) -> None:
-    """A run that is asked to stop writes no sheet, and says how many images are missing."""
-    asked = iter([False, True])
-    report = write(StubSampler(), tmp_path, stop=lambda: next(asked))
+    """A run that is stopped writes no sheet and reports the number of missing images."""
+    answers = iter([False, True])
+    report = write(StubSampler(), tmp_path, stop=lambda: next(answers))
     assert (report.made, report.missing, report.stopped) == (3, 5, True) and not (tmp_path / "sheet.png").exists()
 
 
@@ -51,12 +51,12 @@ def test_stopped_samples(tmp_path: Path) -> None:
     [
         ({"names": ("x.png", "x.jpg")}, "the samples of x.png and x.jpg would have the same names"),
         ({"batch_size": 0}, "batch size 0"),
-        ({"out": Path("set.npz")}, "--out set.npz: samples of images go to a folder"),
+        ({"out": Path("set.npz")}, "--out set.npz: conditional samples are written to a folder"),
     ],
     ids=["names", "batch", "suffix"],
 )
-def test_samples_that_cannot_be_written(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """Impossible requests are refused before anything is written."""
+def test_invalid_requests(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    """Invalid requests are refused before anything is written."""
     stub = StubSampler()
     with pytest.raises(ValueError, match=re.escape(says)):
         write(stub, **{"out": tmp_path / "set", **change})
@@ -64,8 +64,8 @@ def test_samples_that_cannot_be_written(tmp_path: Path, change: dict[str, Any], 
 
 
 def test_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several processes of torchrun are refused: they would write the same files."""
+    """Several processes of torchrun are refused, since they would write the same files."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="made by one process"):
+    with pytest.raises(ValueError, match="by a single process"):
         write(StubSampler(), tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The locks of a set: who is refused, who waits, and what a killed process leaves behind."""
+"""Comparison of configurations, and locks: second writers, waiting processes, and killed processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import filelock
 import pytest
 
 from scoresde_fast.generate import SetInUseError, Shard, generate
-from scoresde_fast.generate.manifest import ManifestLock, ShardLock
+from scoresde_fast.generate.manifest import Manifest, ManifestLock, ShardLock
 from tests.support.stub_sampler import StubSampler
 
 pytestmark = pytest.mark.same_everywhere
@@ -26,37 +26,51 @@ def make(out: Path, shard: Shard = Shard()) -> None:  # noqa: B008  (it is froze
     generate(StubSampler(), SEEDS, out, batch_size=7, shard=shard, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [({"steps": 3}, {"steps": 3, "option": None}), ({"steps": 3, "option": None}, {"steps": 3})],
+    ids=["added", "removed"],
+)
+def test_missing_options_equal_none(tmp_path: Path, old: dict[str, object], new: dict[str, object]) -> None:
+    """A set can be resumed if an option with the value None was added or removed; other values are compared."""
+    path = tmp_path / "samples.json"
+    Manifest.new({"sampler": old}).write(path)
+    assert Manifest.begin(path, {"sampler": new}).configuration == {"sampler": old}
+    with pytest.raises(ValueError, match=r"sampler\.option: none saved, 1 requested"):
+        Manifest.begin(path, {"sampler": {**new, "option": 1}})
+
+
 def hold(folder: Path, shard: Shard) -> None:
-    """The body of a process that begins a shard and does not end."""
+    """Lock a shard for a minute; run as a process."""
     with ShardLock(folder, shard):
         time.sleep(60)
 
 
 def count(folder: Path, file: Path, times: int) -> None:
-    """The body of a process that adds to the number in a file."""
+    """Increment the integer in a file; run as a process."""
     for _ in range(times):
         with ManifestLock(folder):
             file.write_text(str(int(file.read_text()) + 1))
 
 
 def test_second_writer(tmp_path: Path) -> None:
-    """A shard has one writer: a second is refused and told who writes; another shard is free."""
+    """A second writer of a shard is refused with the process id of the first; another shard may be written."""
     with ShardLock(tmp_path / "set/.work", Shard(1, 3)):
         with pytest.raises(
             SetInUseError, match=rf"process {os.getpid()} on .* is writing shard 2/3 of this set; wait for it"
         ):
             make(tmp_path / "set", Shard(1, 3))
         make(tmp_path / "set", Shard(0, 3))
-        with pytest.raises(SetInUseError, match=r"is writing shard 2/3 of this set, and shard 1/2 would overlap"):
+        with pytest.raises(SetInUseError, match=r"is writing shard 2/3 of this set, which overlaps with shard 1/2"):
             make(tmp_path / "set", Shard(0, 2))
-        with pytest.raises(SetInUseError, match=r"is writing shard 2/3 of this set, and all would overlap"):
+        with pytest.raises(SetInUseError, match=r"is writing shard 2/3 of this set, which overlaps with all"):
             make(tmp_path / "set")
     make(tmp_path / "set")
     assert not (tmp_path / "set/.work").exists()
 
 
-def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.ForkServerContext) -> None:
-    """A killed process refuses nobody: its lock is free, and its lock file goes with the next run."""
+def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.BaseContext) -> None:
+    """The lock of a killed process is free, and the next run removes its file."""
     work = tmp_path / "set/.work"
     holder = processes.Process(target=hold, args=(work, Shard(0, 2)))
     holder.start()
@@ -73,8 +87,8 @@ def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.ForkSe
     assert not work.exists()
 
 
-def test_one_after_another(tmp_path: Path, processes: multiprocessing.context.ForkServerContext) -> None:
-    """Processes that change a manifest wait for each other, although each removes the file and folder of the lock."""
+def test_manifest_lock(tmp_path: Path, processes: multiprocessing.context.BaseContext) -> None:
+    """Processes that change a manifest wait for each other, although each removes the lock file and its folder."""
     file = tmp_path / "number"
     file.write_text("0")
     arguments = (tmp_path / "work", file, 50)
@@ -86,17 +100,17 @@ def test_one_after_another(tmp_path: Path, processes: multiprocessing.context.Fo
     assert file.read_text() == "200" and not (tmp_path / "work").exists()
 
 
-def test_released_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock whose file vanishes while it is tried is tried again, not reported as taken."""
+def test_lock_released_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock whose file disappears during an attempt is tried again."""
     acquire, calls = filelock.FileLock.acquire, 0
 
-    def late(lock: filelock.FileLock, *arguments: Any, **options: Any) -> object:
+    def timeout_once(lock: filelock.FileLock, *arguments: object, **options: object) -> object:
         nonlocal calls
         calls += 1
-        if calls == 2:  # the first is the manifest's
+        if calls == 2:  # the first call locks the manifest
             raise filelock.Timeout(lock.lock_file)
         return acquire(lock, *arguments, **options)
 
-    monkeypatch.setattr(filelock.FileLock, "acquire", late)
+    monkeypatch.setattr(filelock.FileLock, "acquire", timeout_once)
     with ShardLock(tmp_path / "work", Shard()):
         assert calls == 3

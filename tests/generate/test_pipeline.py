@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing beside the sampler: its queue, its records of finished samples, its errors, and its progress lines."""
+"""`Pipeline`: queue, records of finished samples and errors; progress lines and reports."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ from tests.support.stub_sampler import StubSampler
 pytestmark = pytest.mark.same_everywhere
 
 
-class Recording(Store):
-    """A store that keeps nothing, can be held up, and records its calls."""
+class RecordingStore(Store):
+    """A store that records calls instead of writing, and can be blocked."""
 
     format = "none"
 
     def __init__(self) -> None:
         super().__init__(Path("nowhere"))
-        self.go = threading.Event()
-        self.go.set()
-        self.at_work = self.most_at_work = 0
+        self.unblocked = threading.Event()
+        self.unblocked.set()
         self.written: list[int] = []
         self.synced: list[int] = []
-        self.refuse: int | None = None
+        self.failing_seed: int | None = None
         self.lock = threading.Lock()
 
     def write(self, seeds: list[int], samples: Samples) -> int:
         assert samples.dtype == np.uint8
-        self.go.wait(10)
-        if self.refuse in seeds:
+        self.unblocked.wait(10)
+        if self.failing_seed in seeds:
             raise OSError(28, "could not be written", f"{seeds[0]}.png")
         with self.lock:
             self.written += seeds
@@ -50,7 +49,7 @@ class Recording(Store):
         with self.lock:
             self.synced = list(self.written)
 
-    def present(self, *, broken: bool = False) -> SeedSet:
+    def present(self, *, ignore_broken: bool = False) -> SeedSet:
         return SeedSet.of(self.written)
 
     def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Damage]]:
@@ -72,7 +71,7 @@ BYTES, PIXEL_BYTES = IMAGES.nbytes, IMAGES.numel()
 
 def test_everything_is_recorded_after_it_is_synced() -> None:
     """Every seed is recorded once, after the store has synced it."""
-    store, recorded = Recording(), []
+    store, recorded = RecordingStore(), []
 
     def record(seeds: list[int]) -> None:
         assert set(seeds) <= set(store.synced)
@@ -85,11 +84,11 @@ def test_everything_is_recorded_after_it_is_synced() -> None:
     assert writing.stats.size == 20 * PIXEL_BYTES
 
 
-def test_records_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written samples are recorded while others are made, and not at the end alone."""
+def test_records_during_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written samples are recorded while others are computed, not only at the end."""
     monkeypatch.setattr(pipeline, "RECORD_EVERY", 0.01)
     recorded: list[int] = []
-    with Pipeline(Recording(), "floor", recorded.extend) as writing:
+    with Pipeline(RecordingStore(), "floor", recorded.extend) as writing:
         for batch in range(10):
             writing.put([batch], IMAGES[:1])
             time.sleep(0.02)
@@ -97,14 +96,14 @@ def test_records_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_queue_is_bounded() -> None:
-    """The queue keeps its bound; `put` waits for room and measures the wait; a larger batch goes alone."""
-    store = Recording()
-    store.go.clear()
+    """`put` waits for room in the queue and measures the time; a batch above the limit waits for an empty queue."""
+    store = RecordingStore()
+    store.unblocked.clear()
     with Pipeline(store, "floor", lambda seeds: None, workers=1, queue_bytes=3 * BYTES) as writing:
         for batch in range(3):
             writing.put([batch], IMAGES)
         assert writing.stats.waited < 0.05
-        threading.Timer(0.2, store.go.set).start()
+        threading.Timer(0.2, store.unblocked.set).start()
         writing.put([3], IMAGES)
         assert 0.1 < writing.stats.waited < 2
         writing.put([4], IMAGES.repeat(5, 1, 1, 1))
@@ -112,9 +111,9 @@ def test_the_queue_is_bounded() -> None:
 
 
 def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up() -> None:
-    """Twenty writes of 20 ms beside twenty batches of 25 ms take no longer than the batches alone."""
+    """Writes of 20 ms each do not slow down a sampler with batches of 25 ms."""
 
-    class Slow(Recording):
+    class Slow(RecordingStore):
         def write(self, seeds: list[int], samples: Samples) -> int:
             time.sleep(0.02)
             return super().write(seeds, samples)
@@ -128,37 +127,36 @@ def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up() -> None:
 
 
 def test_a_failed_write_is_raised_and_the_others_are_recorded() -> None:
-    """The error of a write is raised by the next `put` or at the end; all other samples are recorded."""
-    store = Recording()
-    recorded: list[int] = []
-    store.refuse = 1
+    """An error of a write is raised by a later `put` or at the end; all other samples are recorded."""
+    store, recorded = RecordingStore(), []
+    store.failing_seed = 1
     with pytest.raises(OSError, match="could not be written"), Pipeline(store, "floor", recorded.extend) as writing:
         for batch in range(4):
             writing.put([batch], IMAGES[:1])
     assert 1 not in recorded and 0 in recorded
 
 
-def test_the_error_of_the_sampler_wins() -> None:
-    """If the network returns NaN while the disk is full, the user reads of the NaN."""
-    store = Recording()
-    store.refuse = 0
+def test_an_error_of_the_sampler_takes_precedence() -> None:
+    """If the network returns NaN while the disk is full, the error for the NaN is raised."""
+    store = RecordingStore()
+    store.failing_seed = 0
     with pytest.raises(FloatingPointError), Pipeline(store, "floor", lambda seeds: None) as writing:
         writing.put([0], IMAGES[:1])
         raise FloatingPointError
 
 
 def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stats: WriteStats) -> list[str]:
-    """Return what a run of 100 images writes to a stderr that is no terminal, in some minutes of ten images each."""
+    """Return the stderr, not a terminal, of a run of 100 images that lasts a few minutes."""
     now = iter(range(0, 10**6, 10))
     monkeypatch.setattr(pipeline, "perf_counter", lambda: next(now))
-    with Progress(100, 20, 50, Shard(1, 4), stats, True) as progress:
+    with Progress(100, 20, 50, Shard(1, 4), stats) as progress:
         for _ in range(8):
             progress.add(10)
     return capsys.readouterr().err.splitlines()
 
 
 def test_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal, a line a minute says how many images, how fast and how long, and nothing else is written."""
+    """Without a terminal, a line a minute reports the images, rates and remaining time."""
     written = lines(monkeypatch, capsys, WriteStats(0.0, 5 * 10**8))
     assert 1 <= len(written) <= 4
     assert written[0].startswith("shard 2/4: ") and " of 100 images, " in written[0]
@@ -168,15 +166,15 @@ def test_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_a_slow_disk_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """If the sampler waits for the disk, the line and the report say so."""
+    """Progress lines and the report say if the sampler waits for the disk."""
     assert "waiting for the disk" in lines(monkeypatch, capsys, WriteStats(60.0, 1))[0]
-    report = Report(10, 0, 50, 20.0, 5.0, 0, False, Path("set"))
+    report = Report(10, 0, 50, Path("set"), seconds=20.0, waited=5.0)
     assert "5.0 s of it waiting for the disk" in str(report)
-    assert "waiting" not in str(Report(10, 0, 50, 20.0, 0.1, 0, False, Path("set")))
+    assert "waiting" not in str(Report(10, 0, 50, Path("set"), seconds=20.0, waited=0.1))
 
 
 def test_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """progress=False is silent, and so is a short run."""
+    """progress=False writes nothing, and neither does a run of less than a minute."""
     generate(StubSampler(), range(3), tmp_path / "a", progress=False)
     generate(StubSampler(), range(3), tmp_path / "b")
     assert capsys.readouterr().err == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounding to 8 bits, and pictures of many images."""
+"""Rounding to 8 bits, grids and sheets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.same_everywhere
     ("rounding", "values"), [("floor", [0, 0, 127, 254, 255, 255, 0]), ("round", [0, 1, 128, 255, 255, 255, 0])]
 )
 def test_rounding(rounding: str, values: list[int]) -> None:
-    """Floor truncates 255 x as the original programs do, round takes the nearest, and both clip."""
+    """Floor truncates 255 x as in the official code, round takes the nearest, and both clip."""
     image = torch.tensor([0.0, 0.9 / 255, 127.8 / 255, 254.9 / 255, 1.0, 1.5, -0.5])
     assert to_pixels(image.reshape(1, 1, 1, -1), rounding).ravel().tolist() == values
 
@@ -34,18 +34,18 @@ def test_rounding(rounding: str, values: list[int]) -> None:
     ("count", "width", "result"), [(1, 16, (1, 1)), (6, 16, (6, 3)), (500, 32, (64, 8)), (64, 1024, (16, 4))]
 )
 def test_grid_layout(count: int, width: int, result: tuple[int, int]) -> None:
-    """A grid is nearly square, has at most 64 images, and fewer large ones."""
+    """A grid is nearly square and has at most 64 images, or fewer if they are large."""
     assert grid_layout(count, width) == result
 
 
 @pytest.mark.parametrize(("count", "size", "width"), [(64, 16, 804), (64, 32, 804), (1, 16, 264), (9, 300, 916)])
 def test_grid_size(count: int, size: int, width: int) -> None:
-    """Small images are enlarged by a whole factor to a grid of about 800 px."""
+    """Small images are enlarged by an integer factor to a grid about 800 px wide."""
     assert compose([np.zeros((size, size, 3), np.uint8)] * count).shape[1] == width
 
 
 def test_grid_cells() -> None:
-    """Cells are the images, row by row, with a block for each pixel."""
+    """The images are in the cells row by row, each pixel enlarged to a block."""
     images = [np.full((128, 128, 1), i, np.uint8) for i in range(3)]
     grid = compose(images)
     step = 256 + GAP
@@ -53,12 +53,12 @@ def test_grid_cells() -> None:
     assert grid[0, 0, 0] == grid[-GAP - 1, -GAP - 1, 0] == BACKGROUND
 
 
-def test_sheets_have_room() -> None:
-    """A sheet shows the first 16 images and the samples that fit; gray images stay gray."""
+def test_sheet() -> None:
+    """A sheet shows the first 16 images and the samples that fit; gray images are broadcast to RGB."""
     gray = np.arange(64 * 512, dtype=np.uint32).astype(np.uint8).reshape(64, 512, 1)
     picture = sheet([f"é{i}" for i in range(20)], {"gray": [gray] * 20}, [[gray] * 40] * 20)
     assert picture.shape == (16 * (STRIP + 64 + 8), 8 * (512 + 4) + 4, 3)
     assert np.array_equal(picture[STRIP + 4 : STRIP + 68, 4:516], gray.repeat(3, axis=2))
     known = torch.tensor([[True, False], [False, False]])
-    fields = checkered(torch.ones(1, 3, 2, 2), known)
-    assert fields[0, :, 0, 0].eq(1).all() and len(fields[:, :, ~known].unique()) == 2
+    picture = checkered(torch.ones(1, 3, 2, 2), known)
+    assert picture[0, :, 0, 0].eq(1).all() and len(picture[:, :, ~known].unique()) == 2

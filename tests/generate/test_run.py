@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of images: their files, their bytes, and the requests that are refused before anything is written."""
+"""`generate`: the files of each format, their bytes, and requests that are refused before anything is written."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from PIL import Image
 
 from scoresde_fast.generate import generate
 from scoresde_fast.generate.pixels import to_pixels
-from tests.support.stub_sampler import StubSampler
+from tests.support.stub_sampler import OUTS, StubSampler
 
 pytestmark = pytest.mark.same_everywhere
-
-OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 
 
 def expected(seed: int, channels: int = 3) -> np.ndarray:
@@ -30,7 +28,7 @@ def expected(seed: int, channels: int = 3) -> np.ndarray:
 
 
 def test_folder(tmp_path: Path) -> None:
-    """A folder has a PNG for each seed, a thousand to a folder, the grid and samples.json, and nothing else."""
+    """A folder contains a PNG per seed, in subfolders of a thousand seeds, the grid, samples.json, and nothing else."""
     report = generate(StubSampler(), [3, 0, 1234567], tmp_path / "set", batch_size=2)
     names = {str(path.relative_to(tmp_path / "set")) for path in (tmp_path / "set").rglob("*") if path.is_file()}
     assert names == {"000/000000.png", "000/000003.png", "1234/1234567.png", "grid.png", "samples.json"}
@@ -39,7 +37,7 @@ def test_folder(tmp_path: Path) -> None:
 
 
 def test_npz(tmp_path: Path) -> None:
-    """An .npz has arr_0 as NHWC uint8 in the order of the seeds, with grid and manifest beside it."""
+    """An .npz contains arr_0 as NHWC uint8, sorted by seed, with grid and manifest beside it."""
     generate(StubSampler(), [5, 2, 9], tmp_path / "set.npz", batch_size=2)
     with np.load(tmp_path / "set.npz") as archive:
         assert archive["seeds"].tolist() == [2, 5, 9]
@@ -49,7 +47,7 @@ def test_npz(tmp_path: Path) -> None:
 
 
 def test_zip(tmp_path: Path) -> None:
-    """A .zip has the PNGs of the folder, without the date of the run."""
+    """A .zip contains the same PNGs as a folder, without the date of the run."""
     generate(StubSampler(), range(3), tmp_path / "set.zip")
     generate(StubSampler(), range(3), tmp_path / "set")
     with ZipFile(tmp_path / "set.zip") as archive:
@@ -61,7 +59,7 @@ def test_zip(tmp_path: Path) -> None:
 
 
 def test_tar(tmp_path: Path) -> None:
-    """Tar shards have 10 000 seeds each, and the PNGs of the folder without a date, as webdataset reads them."""
+    """Each .tar shard has the PNGs of 10 000 seeds, the same as in a folder, without a date or owner."""
     generate(StubSampler(), [9999, 10000, 3, 25000], tmp_path / "set.tar", batch_size=3)
     generate(StubSampler(), [3, 9999, 10000, 25000], tmp_path / "set")
     names = {"set-000000.tar": [3, 9999], "set-000001.tar": [10000], "set-000002.tar": [25000]}
@@ -72,13 +70,12 @@ def test_tar(tmp_path: Path) -> None:
             assert [member.name for member in members] == [f"{seed:06d}.png" for seed in seeds]
             for seed, member in zip(seeds, members, strict=True):
                 assert (member.mtime, member.uid) == (0, 0)
-                there = next((tmp_path / "set").rglob(f"{seed:06d}.png"))
-                file = archive.extractfile(member)
-                assert file is not None and file.read() == there.read_bytes()
+                expected_path = next((tmp_path / "set").rglob(f"{seed:06d}.png"))
+                assert archive.extractfile(member).read() == expected_path.read_bytes()  # type: ignore[union-attr]
 
 
 def test_npy(tmp_path: Path) -> None:
-    """An .npy has the sampler's own float32 numbers, and numpy reads and maps it."""
+    """An .npy contains the sampler's float32 values; NumPy loads and memory-maps it."""
     generate(StubSampler(), [7, 2], tmp_path / "set.npy")
     images = torch.stack([StubSampler().image(seed) for seed in (2, 7)]).numpy()
     assert np.load(tmp_path / "set.npy").dtype == np.float32
@@ -88,7 +85,7 @@ def test_npy(tmp_path: Path) -> None:
 
 
 def test_manifest(tmp_path: Path) -> None:
-    """samples.json records what decides the pixels and what made them, and nothing that changes from run to run."""
+    """samples.json records the settings that determine the output and the environment, without times."""
     generate(StubSampler(), range(5), tmp_path, batch_size=4)
     manifest = json.loads((tmp_path / "samples.json").read_text())
     assert manifest["configuration"] == {
@@ -104,7 +101,7 @@ def test_manifest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("out", OUTS)
 def test_gray(tmp_path: Path, out: str) -> None:
-    """One channel stays one channel in every format."""
+    """Images with one channel keep it in every format."""
     generate(StubSampler(channels=1), [4], tmp_path / out)
     if out == "set":
         assert Image.open(tmp_path / "set/000/000004.png").mode == "L"
@@ -113,7 +110,7 @@ def test_gray(tmp_path: Path, out: str) -> None:
 
 
 def test_odd_channels(tmp_path: Path) -> None:
-    """Images that PNG cannot hold are refused with their number of channels."""
+    """Images with 2 channels, which PNG does not support, are refused."""
     with pytest.raises(ValueError, match="2 channels"):
         generate(StubSampler(channels=2), [0], tmp_path / "set")
 
@@ -121,17 +118,17 @@ def test_odd_channels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda out: generate(StubSampler(steps=4), [0], out), "sampler.steps: 3 there, 4 asked"),
+        (lambda out: generate(StubSampler(steps=4), [0], out), "sampler.steps: 3 saved, 4 requested"),
         (
             lambda out: generate(StubSampler(batch_dependent=True), [0], out, batch_size=8),
-            "batch_size: nothing there, 8 asked",
+            "batch_size: none saved, 8 requested",
         ),
     ],
     ids=["steps", "batch_dependent"],
 )
 @pytest.mark.parametrize("out", OUTS)
 def test_other_configuration(tmp_path: Path, out: str, change: Callable[[Path], object], says: str) -> None:
-    """Two configurations are never mixed: the value that differs is named, and no byte changes."""
+    """Two configurations are never mixed: the message names the value that differs, and no file changes."""
     generate(StubSampler(), range(3), tmp_path / out)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
     with pytest.raises(ValueError, match=f"{re.escape(says)}.*--out"):
@@ -140,21 +137,21 @@ def test_other_configuration(tmp_path: Path, out: str, change: Callable[[Path], 
 
 
 def test_other_rounding(tmp_path: Path) -> None:
-    """Two roundings are not mixed either."""
+    """Another rounding is another configuration."""
     generate(StubSampler(), range(3), tmp_path / "set")
-    with pytest.raises(ValueError, match='rounding: "floor" there, "round" asked'):
+    with pytest.raises(ValueError, match='rounding: "floor" saved, "round" requested'):
         generate(StubSampler(), range(4), tmp_path / "set", rounding="round")
 
 
 def test_other_format_of_the_same_name(tmp_path: Path) -> None:
     """set.npz and set.zip would share set.samples.json, so the second is refused."""
     generate(StubSampler(), range(3), tmp_path / "set.npz")
-    with pytest.raises(ValueError, match='format: "npz" there, "zip" asked'):
+    with pytest.raises(ValueError, match='format: "npz" saved, "zip" requested'):
         generate(StubSampler(), range(3), tmp_path / "set.zip")
 
 
 def test_foreign_images(tmp_path: Path) -> None:
-    """Images without a manifest are not adopted; other files do not matter."""
+    """A folder with images but no manifest is refused; other files do not matter."""
     (tmp_path / "notes.txt").write_text("mine")
     generate(StubSampler(), [0], tmp_path)
     (tmp_path / "samples.json").unlink()
@@ -177,8 +174,8 @@ def test_foreign_images(tmp_path: Path) -> None:
     ],
     ids=["json", "foreign-json", "npz", "zip", "file", "npy", "tar", "rar"],
 )
-def test_out_that_is_something_else(tmp_path: Path, name: str, content: str, out: str, says: str) -> None:
-    """An --out that is something else is refused in one sentence and left alone."""
+def test_out_is_not_a_set(tmp_path: Path, name: str, content: str, out: str, says: str) -> None:
+    """An --out that is not a set of samples is refused and not changed."""
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=f"{re.escape(says)}.*$"):
         generate(StubSampler(), [0], tmp_path / out)
@@ -194,21 +191,21 @@ def test_out_that_is_something_else(tmp_path: Path, name: str, content: str, out
         ({"rounding": "ceil"}, "unknown rounding 'ceil'"),
     ],
 )
-def test_bad_arguments(tmp_path: Path, arguments: dict[str, Any], says: str) -> None:
-    """A wrong argument is refused before anything is written."""
+def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], says: str) -> None:
+    """An invalid argument is refused before anything is written."""
     with pytest.raises(ValueError, match=says):
         generate(StubSampler(), **{"seeds": [0], "out": tmp_path / "set", **arguments})
     assert not (tmp_path / "set").exists()
 
 
-def test_too_many_for_a_zip(tmp_path: Path) -> None:
-    """A .zip's directory is in memory, so too many images are refused before the first; the message names .tar."""
-    with pytest.raises(ValueError, match=r"would have 200001 images; a .zip takes at most 200000: choose .tar"):
+def test_too_many_images_for_a_zip(tmp_path: Path) -> None:
+    """Too many images for a .zip are refused before the first is computed; the message suggests .tar."""
+    with pytest.raises(ValueError, match=r"would have 200001 images, but a .zip has at most 200000: use .tar"):
         generate(StubSampler(), range(200_001), tmp_path / "set.zip")
     assert not list(tmp_path.iterdir())
 
 
 def test_folder_with_a_dot(tmp_path: Path) -> None:
-    """A version number in a folder's name is not a suffix."""
+    """A version number at the end of a folder's name is not treated as a suffix."""
     generate(StubSampler(), [0], tmp_path / "run-0.5")
     assert (tmp_path / "run-0.5/000/000000.png").exists()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interrupted sets: however a run ends, the next one completes the set to the bytes of an uninterrupted run."""
+"""Interrupted sets: after any interruption, the next run completes the set to the bytes of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ import pytest
 
 from scoresde_fast.generate import generate
 from scoresde_fast.generate.stores import store
-from tests.support.stub_sampler import StubSampler, files
+from tests.support.stub_sampler import OUTS, StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere
 
-OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 SEEDS = [0, 1, 2, 3, 4]
 
 
@@ -32,7 +31,7 @@ def make(out: Path, seeds: list[int] = SEEDS, **sampler: Any) -> StubSampler:
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int, failure: Callable[[], None]) -> None:
-    """Let the ``number``-th call of ``os.call`` from now on end in ``failure``."""
+    """Make the ``number``-th call of ``os.call`` from now on invoke ``failure``."""
     original, calls = getattr(os, call), 0
 
     def counted(*arguments: object, **options: object) -> object:
@@ -43,7 +42,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int, failure: Ca
         return original(*arguments, **options)
 
     monkeypatch.setattr(os, call, counted)
-    if hasattr(of_pathlib := getattr(pathlib, "_NormalAccessor", None), call):  # Python 3.10's own references
+    if hasattr(of_pathlib := getattr(pathlib, "_NormalAccessor", None), call):  # of Python 3.10
         monkeypatch.setattr(of_pathlib, call, staticmethod(counted))
 
 
@@ -52,7 +51,7 @@ def die() -> None:
 
 
 def killed_run(out: Path, call: str, number: int) -> None:
-    """The body of a process that is killed at the ``number``-th ``os.call``."""
+    """Make a set and be killed at the ``number``-th ``os.call``; run as a process."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         fail_at(monkeypatch, call, number, die)
         make(out)
@@ -60,7 +59,7 @@ def killed_run(out: Path, call: str, number: int) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    """The files of an uninterrupted run, by the name of ``out``."""
+    """The files of an uninterrupted run for each of `OUTS`."""
     sets = {}
     for out in OUTS:
         folder = tmp_path_factory.mktemp("whole")
@@ -91,12 +90,12 @@ def test_kill_9(
         make(folder / out)
         assert files(folder) == whole[out], f"after a kill at {call} number {number}"
     assert process.exitcode == 0
-    assert number > 3, "killed at several places"
+    assert number > 3, "there were several kills"
 
 
 @pytest.mark.parametrize("out", OUTS)
 def test_ctrl_c(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """Ctrl-C keeps finished batches and leaves no half-written file; the next run makes the rest alone."""
+    """Ctrl-C keeps finished batches and leaves no incomplete file; the next run only computes the rest."""
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / out, interrupt_in=4)
     assert not [name for name in files(tmp_path) if name.endswith((".unfinished", ".lock"))]
@@ -109,13 +108,13 @@ def test_ctrl_c(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) ->
 def test_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, number: int, whole: dict[str, dict[str, bytes]]
 ) -> None:
-    """A full disk is one sentence that names the file; with room again, the next run completes the set."""
+    """The error for a full disk names the file; the next run with enough space completes the set."""
 
-    def full() -> None:
+    def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as context:
-        fail_at(context, "replace", number, full)
+        fail_at(context, "replace", number, fail)
         with pytest.raises(OSError, match="No space left on device") as failure:
             make(tmp_path / out)
     assert failure.value.errno == errno.ENOSPC
@@ -125,26 +124,26 @@ def test_full_disk(
     assert files(tmp_path) == whole[out]
 
 
-def test_full_disk_when_it_is_synced(
+def test_full_disk_during_sync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, dict[str, bytes]]
 ) -> None:
     """Images that cannot be synced are not recorded, and the next run checks them."""
 
-    def full(folder: Path) -> None:
+    def fail(folder: Path) -> None:
         raise OSError(errno.EIO, "could not be written", str(folder))
 
     with monkeypatch.context() as context:
-        context.setattr(store, "sync_filesystem", full)
+        context.setattr(store, "sync_filesystem", fail)
         with pytest.raises(OSError, match="could not be written"):
             make(tmp_path / "set")
     assert json.loads((tmp_path / "set/samples.json").read_text())["done"] == ""
-    (tmp_path / "set/000/000001.png").write_bytes(b"")  # as a crash of the machine may leave it
+    (tmp_path / "set/000/000001.png").write_bytes(b"")  # as after a crash of the machine
     assert make(tmp_path / "set").batches == [[0, 1]]
     assert files(tmp_path) == whole["set"]
 
 
-def test_no_folder_can_be_made(tmp_path: Path) -> None:
-    """An --out below a file is one sentence that names the path."""
+def test_out_below_a_file(tmp_path: Path) -> None:
+    """The error for an --out below a file names the path."""
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="could not be written") as failure:
         make(tmp_path / "file" / "set")
@@ -153,7 +152,7 @@ def test_no_folder_can_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("out", OUTS)
 def test_nan(tmp_path: Path, out: str) -> None:
-    """A network that returns NaN stops the run; earlier batches stay, the faulty one leaves nothing."""
+    """A network that returns NaN stops the run; earlier batches are kept, the faulty one is not written."""
     with pytest.raises(FloatingPointError, match=r"NaN at step 1 \(t = 0.5\)"):
         make(tmp_path / out, nan_in=3)
     assert json.loads(next(tmp_path.rglob("*samples.json")).read_text())["done"] == "0-1"
@@ -162,15 +161,15 @@ def test_nan(tmp_path: Path, out: str) -> None:
 
 @pytest.mark.parametrize("out", OUTS)
 def test_second_run_does_nothing(tmp_path: Path, out: str) -> None:
-    """A finished set costs no network evaluation and is not touched."""
+    """For a finished set no network evaluation runs and no file changes."""
     make(tmp_path / out)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert make(tmp_path / out).batches == []
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_missing_image_returns_with_its_batch(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
-    """A deleted image is computed again in its batch; the files of the others are not touched."""
+def test_missing_image(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
+    """A deleted image is computed again in its batch; the files of the other images are not changed."""
     make(tmp_path / "set")
     (tmp_path / "set/000/000003.png").unlink()
     neighbour = (tmp_path / "set/000/000002.png").stat().st_mtime_ns
@@ -180,8 +179,8 @@ def test_missing_image_returns_with_its_batch(tmp_path: Path, whole: dict[str, d
 
 
 @pytest.mark.parametrize("out", OUTS)
-def test_missing_grid_returns(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """A deleted grid is drawn again from the images of the set, archives included."""
+def test_missing_grid(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """A deleted grid is generated from the images of the set, also from an archive."""
     make(tmp_path / out)
     next(tmp_path.rglob("*grid.png")).unlink()
     assert make(tmp_path / out).batches == []
@@ -190,7 +189,7 @@ def test_missing_grid_returns(tmp_path: Path, out: str, whole: dict[str, dict[st
 
 @pytest.mark.parametrize("out", OUTS)
 def test_growth(tmp_path: Path, out: str) -> None:
-    """A set grows by new batches: images keep their bytes, and interruptions make no difference."""
+    """A set grows by new batches: existing images keep their bytes, also if the run is interrupted."""
     make(tmp_path / "a" / out, [0, 1, 2])
     first = files(tmp_path / "a")
     assert make(tmp_path / "a" / out, SEEDS).batches == [[3, 4]]
@@ -207,14 +206,14 @@ def test_growth(tmp_path: Path, out: str) -> None:
 
 @pytest.mark.parametrize("out", OUTS)
 def test_fewer_seeds_of_a_larger_set(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """A request for a part of a finished set makes nothing and removes nothing."""
+    """A request for some seeds of a finished set neither computes nor removes images."""
     make(tmp_path / out)
     assert make(tmp_path / out, [3, 1]).batches == []
     assert files(tmp_path) == whole[out]
 
 
 def test_batch_size_may_change(tmp_path: Path) -> None:
-    """If images do not depend on their batch, the rest of a set may have another batch size; both are recorded."""
+    """If images do not depend on their batch, a run may use another batch size; both are recorded."""
     make(tmp_path / "set", batch_dependent=False)
     (tmp_path / "set/000/000004.png").unlink()
     stub = StubSampler()
@@ -224,7 +223,7 @@ def test_batch_size_may_change(tmp_path: Path) -> None:
 
 
 def test_batch_size_must_stay(tmp_path: Path) -> None:
-    """If images depend on their batch, another batch size is another configuration."""
+    """If images depend on their batch, another batch size is refused."""
     make(tmp_path / "set")
-    with pytest.raises(ValueError, match="batch_size: 2 there, 3 asked"):
+    with pytest.raises(ValueError, match="batch_size: 2 saved, 3 requested"):
         generate(StubSampler(batch_dependent=True), SEEDS, tmp_path / "set", batch_size=3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets that several processes make: the bytes do not depend on shards, order, times and kills."""
+"""Sets written by several processes: the bytes do not depend on shards, order, times or kills."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.generate import Shard, generate
-from scoresde_fast.loop.run_monitor import OnStep
-from tests.support.stub_sampler import StubSampler, files
+from scoresde_fast.generate import SeedSet, Shard, generate
+from scoresde_fast.generate.manifest import Manifest, ManifestLock
+from scoresde_fast.generate.stores import open_store
+from tests.support.stub_sampler import OUTS, StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere
 
-OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 SEEDS = range(5, 200)
 
 
 class SlowSampler(StubSampler):
-    """A sampler slow enough that a kill finds it at work."""
+    """A sampler slow enough to be killed while it computes."""
 
     seconds = 0.01
 
@@ -46,7 +46,7 @@ def make(out: Path, shard: Shard = Shard(), batch_size: int = 7) -> None:  # noq
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    """The files of a set that one process made, by the name of ``out``."""
+    """The files of a set written by one process, for each of `OUTS`."""
     sets = {}
     for out in OUTS:
         folder = tmp_path_factory.mktemp("whole")
@@ -57,7 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes
 
 @pytest.mark.parametrize("out", OUTS)
 def test_split(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """Three shards, made in any order, give the bytes of one process; the last one adds the grid."""
+    """Three shards, written in any order, give the bytes of one process; the last one adds the grid."""
     for index in (2, 0, 1):
         assert not list(tmp_path.rglob("*grid.png"))
         make(tmp_path / out, Shard(index, 3))
@@ -65,32 +65,60 @@ def test_split(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> 
 
 
 @pytest.mark.parametrize("out", OUTS)
-def test_elastic(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """A set begun in eight shards, of which four ran, is finished in three, and no image is made twice."""
-    made = []
+def test_other_number_of_shards(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """A set of which four of eight shards were written is finished in three, and no image is computed twice."""
+    computed: list[int] = []
     for shard in [*(Shard(index, 8) for index in (0, 3, 4, 7)), *(Shard(index, 3) for index in range(3))]:
         stub = StubSampler()
         generate(stub, SEEDS, tmp_path / out, batch_size=7, shard=shard)
-        made += [seed for batch in stub.batches for seed in batch]
-    assert sorted(made) == list(SEEDS)
+        computed += [seed for batch in stub.batches for seed in batch]
+    assert sorted(computed) == list(SEEDS)
     assert files(tmp_path) == whole[out]
 
 
 @pytest.mark.parametrize("out", OUTS)
-def test_at_once(
+def test_simultaneous_processes(
     tmp_path: Path,
     out: str,
     whole: dict[str, dict[str, bytes]],
     processes: multiprocessing.context.ForkServerContext,
 ) -> None:
-    """Four processes at once, each with a shard, give the bytes of one."""
-    started = [processes.Process(target=make, args=(tmp_path / out, Shard(index, 4))) for index in range(4)]
+    """Four simultaneous processes, each with a shard, give the bytes of one."""
+    started = [processes.Process(target=make, args=(tmp_path / out, Shard(index, 4))) for index in range(4)]  # type: ignore[attr-defined]
     for process in started:
         process.start()
     for process in started:
         process.join()
     assert [process.exitcode for process in started] == [0] * 4
     assert files(tmp_path) == whole[out]
+
+
+def test_packed_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another process completes the archive after the parts are listed, all images are found in the archive."""
+    out = tmp_path / "set.npz"
+    make(out, Shard(0, 2))
+    store = open_store(out)
+    list_parts = type(store)._parts  # type: ignore[attr-defined]
+
+    def list_then_pack(self: object) -> list[Path]:
+        monkeypatch.undo()
+        parts: list[Path] = list_parts(self)
+        make(out, Shard(1, 2))
+        return parts
+
+    monkeypatch.setattr(type(store), "_parts", list_then_pack)
+    assert store.present() == SeedSet.of(SEEDS)
+    assert not store.work.exists()
+
+
+def test_packing_keeps_locks(tmp_path: Path) -> None:
+    """The lock files of processes that still run are kept when an archive is assembled."""
+    make(tmp_path / "set.npz", Shard(0, 2))
+    store = open_store(tmp_path / "set.npz")
+    with ManifestLock(store.work):
+        store.pack(store.present())
+        assert [path.name for path in store.work.iterdir()] == ["manifest.lock"]
+    assert not store.work.exists()
 
 
 @pytest.mark.parametrize("out", OUTS)
@@ -112,9 +140,9 @@ def test_random_kills(
     whole: dict[str, dict[str, bytes]],
     processes: multiprocessing.context.ForkServerContext,
 ) -> None:
-    """Killed at random moments and resumed in other numbers of shards, the set is the same at the end.
+    """A set that is killed at random times and resumed with other numbers of shards ends with the same bytes.
 
-    After every kill each image that the manifest counts is intact.  `benchmarks.studies.sets` kills 100 times.
+    After every kill, all images that the manifest records are intact.  `benchmarks.studies.sets` kills 100 times.
     """
     kill_and_finish(tmp_path / out, kills, processes, seed=kills)
     assert files(tmp_path) == whole[out]
@@ -137,22 +165,19 @@ def kill_and_finish(out: Path, kills: int, processes: multiprocessing.context.Fo
 
 
 def check_done(out: Path) -> None:
-    """Check that every image that the manifest counts is intact."""
-    from scoresde_fast.generate.manifest import Manifest
-    from scoresde_fast.generate.stores import open_store
-
+    """Check that all images that the manifest records as done are intact."""
     store = open_store(out)
     if store.manifest.exists():
         done = Manifest.read(store.manifest).done
         assert done is not None
-        found = dict(store.read(done))
-        assert list(found) == list(done)
-        for seed, pixels in found.items():
+        images = dict(store.read(done))
+        assert list(images) == list(done)
+        for seed, pixels in images.items():
             assert (pixels == store.to_pixels(StubSampler().image(seed), "floor")).all()
 
 
 def test_batch_dependent_sampler(tmp_path: Path) -> None:
-    """If an image depends on its batch, shards consist of whole batches of the set."""
+    """If images depend on their batch, shards consist of whole batches of the set."""
     generate(StubSampler(batch_dependent=True), SEEDS, tmp_path / "a", batch_size=7)
     for index in range(3):
         stub = StubSampler(batch_dependent=True)
@@ -162,7 +187,7 @@ def test_batch_dependent_sampler(tmp_path: Path) -> None:
 
 
 def test_clock_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, dict[str, bytes]]) -> None:
-    """Nothing depends on the time of day: a set is begun and resumed with a clock that runs backwards."""
+    """Nothing depends on the system time: a set is begun and resumed with a clock that runs backwards."""
     now = time.time()
     times = iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(times))
@@ -174,23 +199,23 @@ def test_clock_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: 
 
 
 def test_damaged_manifest(tmp_path: Path) -> None:
-    """A truncated manifest is made again from the images, once the sampler has reproduced some of them."""
+    """A truncated manifest is rebuilt from the images, but only if the sampler reproduces the first of them."""
     make(tmp_path / "set")
     before = files(tmp_path)
     path = tmp_path / "set/samples.json"
     path.write_text(path.read_text()[:100])
-    with pytest.warns(UserWarning, match=r"samples.json was damaged; it is made again"):
+    with pytest.warns(UserWarning, match=r"samples.json was corrupt; it is rebuilt"):
         make(tmp_path / "set")
     assert files(tmp_path) == before
     path.write_text(path.read_text()[:100])
     (tmp_path / "set/000/000006.png").write_bytes((tmp_path / "set/000/000007.png").read_bytes())
-    with pytest.raises(ValueError, match=r"seed 6 gives another image than the one there"):
+    with pytest.raises(ValueError, match=r"another image for seed 6 than the saved one"):
         make(tmp_path / "set")
     assert (tmp_path / "set/000/000006.png").exists()
 
 
 def test_deleted_meanwhile(tmp_path: Path) -> None:
-    """The next run makes an image that was deleted while the set was made."""
+    """The next run computes an image that was deleted while the set was written."""
 
     class Deleting(StubSampler):
         def stream(
@@ -208,7 +233,7 @@ def test_deleted_meanwhile(tmp_path: Path) -> None:
 
 
 def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A finished set in a read-only folder is found finished; an unfinished one gives one sentence."""
+    """A finished set in a read-only folder needs no write; for an unfinished one the error names the path."""
     make(tmp_path / "set")
 
     def read_only(*_: object) -> int:
@@ -222,8 +247,8 @@ def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert str(tmp_path / "set") in failure.value.filename
 
 
-def test_no_collective_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under torchrun a process makes its shard by RANK and WORLD_SIZE alone, without a process group."""
+def test_torchrun_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RANK and WORLD_SIZE of torchrun choose the shard; no process group is needed."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
@@ -233,7 +258,7 @@ def test_no_collective_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_stop(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
-    """A run that is asked to stop finishes its batch and says how many are missing; the next one makes the rest."""
+    """A run with ``stop`` ends after a batch and reports the missing images; the next run computes the rest."""
     answers = iter([False, False, True])
     report = generate(StubSampler(), SEEDS, tmp_path / "set", batch_size=7, stop=lambda: next(answers))
     assert (report.made, report.missing, report.stopped) == (14, len(SEEDS) - 14, True)

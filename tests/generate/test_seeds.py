@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeds: their text form, sets of them, and shards."""
+"""Seeds: parsing and formatting, sets, and shards."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ pytestmark = pytest.mark.same_everywhere
     ],
 )
 def test_parse(text: str, seeds: list[int]) -> None:
-    """Numbers and inclusive ranges are read in their order."""
+    """Integers and inclusive ranges are returned in their order."""
     assert parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "'' is neither a number nor a range"),
-        ("0-3,", "'' is neither a number nor a range"),
+        ("", "'' is neither an integer >= 0 nor a range"),
+        ("0-3,", "'' is neither an integer >= 0 nor a range"),
         ("a", "'a' is neither"),
         ("1.5", "'1.5' is neither"),
         ("-3", "'-3' is neither"),
@@ -45,27 +45,27 @@ def test_parse(text: str, seeds: list[int]) -> None:
         ("1-2-3", "'1-2-3' is neither"),
         ("٣", "is neither"),
         ("0-3,9-5", "the range '9-5' is reversed; write 5-9"),
-        ("4,1,4", "name 4 twice"),
-        ("0-10,5-6,30", "name 5 twice"),
-        ("5,0-10", "name 5 twice"),
+        ("4,1,4", "contain 4 twice"),
+        ("0-10,5-6,30", "contain 5 twice"),
+        ("5,0-10", "contain 5 twice"),
         (str(2**63), "is too large"),
-        ("0-99999999999", "are 100000000000 samples"),
+        ("0-99999999999", "are 100000000000 seeds"),
     ],
 )
 def test_refused(text: str, says: str) -> None:
-    """Malformed, negative, reversed, repeated, overlapping and too many seeds are refused; the part is named."""
+    """Malformed, negative, reversed, repeated, overlapping and too many seeds are refused."""
     with pytest.raises(ValueError, match=f"{re.escape(repr(text))}.*{re.escape(says)}"):
         parse_seeds(text)
 
 
 @pytest.mark.parametrize("seeds", [[3], [0, 1, 2], [2, 1, 0], [5, 6, 1, 2, 9], [4, 5, 3]])
 def test_format_is_the_inverse(seeds: list[int]) -> None:
-    """The text of a list is read back as the same list."""
+    """`parse_seeds` returns the list that was formatted."""
     assert parse_seeds(format_seeds(seeds)) == seeds
 
 
 def test_format_is_short() -> None:
-    """A range stays a range, whatever its length."""
+    """Consecutive seeds are formatted as a range."""
     assert format_seeds([*range(50_000), 7_000_000]) == "0-49999,7000000"
 
 
@@ -73,30 +73,30 @@ def test_format_is_short() -> None:
     ("seeds", "says"), [([], "no seeds"), ([1, -2], "seed -2"), ([4, 5, 4], "seed 4 occurs twice"), ([2**63], "seed 9")]
 )
 def test_check_refuses(seeds: list[int], says: str) -> None:
-    """Lists from Python follow the same rules as the command line."""
+    """Lists in Python are checked as on the command line."""
     with pytest.raises(ValueError, match=says):
         check_seeds(seeds)
 
 
-def drawn(generator: random.Random) -> set[int]:
-    """Draw ranges of numbers below 60, with gaps of every length."""
-    found: set[int] = set()
+def random_set(generator: random.Random) -> set[int]:
+    """Return random ranges of integers below 60."""
+    seeds: set[int] = set()
     for _ in range(generator.randrange(6)):
         start = generator.randrange(60)
-        found |= set(range(start, min(60, start + generator.randrange(1, 9))))
-    return found
+        seeds |= set(range(start, min(60, start + generator.randrange(1, 9))))
+    return seeds
 
 
-@pytest.mark.parametrize("number", range(200))
-def test_as_sets_of_numbers(number: int) -> None:
-    """A set of seeds behaves as a set of numbers."""
-    generator = random.Random(number)
-    a, b = drawn(generator), drawn(generator)
+@pytest.mark.parametrize("case", range(200))
+def test_set_operations(case: int) -> None:
+    """A SeedSet behaves as a set of integers."""
+    generator = random.Random(case)
+    a, b = random_set(generator), random_set(generator)
     ranges_a, ranges_b = SeedSet.of(a), SeedSet.of(b)
     for name in ("__or__", "__and__", "__sub__"):
-        both = getattr(ranges_a, name)(ranges_b)
-        assert list(both) == sorted(getattr(a, name)(b))
-        assert both == SeedSet.of(getattr(a, name)(b)), "the ranges are as few as possible"
+        result = getattr(ranges_a, name)(ranges_b)
+        assert list(result) == sorted(getattr(a, name)(b))
+        assert result == SeedSet.of(getattr(a, name)(b)), "adjacent ranges are merged"
     assert len(ranges_a) == len(a) and [seed in ranges_a for seed in range(60)] == [seed in a for seed in range(60)]
     assert ranges_a.array().tolist() == sorted(a)
     assert SeedSet.parse(str(ranges_a)) == ranges_a
@@ -105,8 +105,8 @@ def test_as_sets_of_numbers(number: int) -> None:
     assert ranges_a.take(5) == sorted(a)[:5]
 
 
-def test_ends() -> None:
-    """The smallest and the largest seed need no exception."""
+def test_limits() -> None:
+    """Set operations are right for the smallest and the largest seed."""
     everything = SeedSet.of(range(LARGEST_SEED + 1))
     assert str(everything) == f"0-{LARGEST_SEED}"
     inside = SeedSet.parse(f"0,5,{LARGEST_SEED}")
@@ -115,8 +115,8 @@ def test_ends() -> None:
     assert (SeedSet.parse(f"1-4,6-{LARGEST_SEED - 1}") | inside) == everything
 
 
-def test_many_are_a_few_numbers() -> None:
-    """Fifty million consecutive seeds take next to no memory and time."""
+def test_long_ranges() -> None:
+    """Fifty million consecutive seeds take little memory and time."""
     many = SeedSet.parse("0-49999999")
     assert len(many) == 50_000_000 and len(pickle.dumps(many)) < 1000
     assert len(many - SeedSet.parse("7,9")) == 49_999_998
@@ -124,7 +124,7 @@ def test_many_are_a_few_numbers() -> None:
 
 @pytest.mark.parametrize(("seeds", "says"), [([-1], "seed -1"), ([2**63], "seed 9223372036854775808")])
 def test_out_of_range(seeds: list[int], says: str) -> None:
-    """An invalid seed is named."""
+    """The message names the invalid seed."""
     with pytest.raises(ValueError, match=says):
         SeedSet.of(seeds)
 
@@ -140,7 +140,7 @@ def test_shards_are_a_partition(text: str, count: int) -> None:
 
 
 def test_shards_are_even() -> None:
-    """Shards of a long range differ by one block at most; the shard of a seed does not depend on other seeds."""
+    """Shards of a long range differ by at most one block; the shard of a seed does not depend on other seeds."""
     seeds = SeedSet.parse("0-49999")
     sizes = [len(Shard(index, 16).of(seeds)) for index in range(16)]
     assert max(sizes) - min(sizes) <= 16
@@ -151,21 +151,21 @@ def test_shards_are_even() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("3", "'3' cannot be read; write the shard and the number of shards, like 3/16"),
-        ("a/b", "'a/b' cannot be read"),
+        ("3", "'3' is not a shard; give the shard and the number of shards, like 3/16"),
+        ("a/b", "'a/b' is not a shard"),
         ("0/4", "0/4 does not exist; the shards are 1/4 to 4/4"),
         ("5/4", "5/4 does not exist"),
         ("1/0", "1/0 does not exist"),
     ],
 )
 def test_no_such_shard(text: str, says: str) -> None:
-    """An impossible shard is refused; the message names the possible ones."""
+    """An invalid shard is refused; the message gives the valid ones."""
     with pytest.raises(ValueError, match=re.escape(says)):
         Shard.parse(text)
 
 
 def test_shard_of_a_process() -> None:
-    """RANK and WORLD_SIZE of torchrun choose the shard of a process; without them it makes the whole set."""
+    """RANK and WORLD_SIZE of torchrun choose the shard of a process, by default the whole set."""
     assert Shard.of_process({"RANK": "2", "WORLD_SIZE": "8"}) == Shard(2, 8) == Shard.parse("3/8")
     assert Shard.of_process({}) == Shard(0, 1)
     for rank, size in (("2", "2"), ("-1", "2"), ("x", "2")):
@@ -173,6 +173,6 @@ def test_shard_of_a_process() -> None:
             Shard.of_process({"RANK": rank, "WORLD_SIZE": size})
 
 
-def test_ranges_from_numbers_of_any_kind() -> None:
-    """Numbers of numpy are seeds too."""
+def test_numpy_integers() -> None:
+    """NumPy integers are valid seeds."""
     assert SeedSet.of(np.array([3, 1, 2])) == SeedSet.parse("1-3")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification finds and names every kind of damage, and repair makes the damaged images alone again."""
+"""`verify` and `repair`: every kind of damage is found, and only damaged images are generated again."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.generate import SeedSet, SetInUseError, Shard, generate
 from scoresde_fast.generate.manifest import DamagedManifestError, ShardLock
 from scoresde_fast.generate.verify import repair, verify
-from tests.support.stub_sampler import StubSampler, files
+from tests.support.stub_sampler import OUTS, StubSampler, files
 
-OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 SEEDS = range(40)
 
 
 @pytest.fixture
 def made(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A sound set of the format that the test names, else a folder."""
+    """A sound set, in the format of the indirect parameter or as a folder."""
     out = tmp_path / getattr(request, "param", "set")
     generate(StubSampler(), SEEDS, out, batch_size=8)
     return out
@@ -34,13 +33,13 @@ def test_sound(made: Path) -> None:
     """A new set is sound, and verification changes nothing."""
     before = files(made.parent)
     findings = verify(made)
-    assert findings.sound and str(findings) == "40 images asked for, 40 there\nsound"
+    assert findings.sound and str(findings) == "40 images requested, 40 present\nsound"
     assert files(made.parent) == before
 
 
 @pytest.mark.parametrize("made", OUTS[1:], indirect=True)
 def test_truncated_archive(made: Path) -> None:
-    """A truncated archive is found, and made again with the same bytes."""
+    """A truncated archive is found, and repaired to the same bytes."""
     before = files(made.parent)
     path = made if made.exists() else made.with_name("set-000000.tar")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -53,15 +52,15 @@ def test_truncated_archive(made: Path) -> None:
     assert files(made.parent) == before and verify(made).sound
 
 
-def spoil(out: Path) -> dict[str, object]:
-    """Damage a set in every way, and return what `verify` must find."""
+def damage(out: Path) -> dict[str, object]:
+    """Damage a set in every way and return the expected attributes of the findings."""
     folder = out / "000"
     (folder / "000003.png").unlink()
     (folder / "000004.png").write_bytes((folder / "000004.png").read_bytes()[:-20])
     (folder / "000005.png").write_bytes(b"")
-    rotten = bytearray((folder / "000009.png").read_bytes())
-    rotten[-20] ^= 1
-    (folder / "000009.png").write_bytes(rotten)
+    changed = bytearray((folder / "000009.png").read_bytes())
+    changed[-20] ^= 1
+    (folder / "000009.png").write_bytes(changed)
     (folder / "000006.png").write_bytes(encode_png(np.zeros((9, 9, 3), np.uint8)))
     shutil.copy(folder / "000007.png", folder / "000008.png")
     shutil.copy(folder / "000010.png", out / "000010.png")
@@ -72,16 +71,16 @@ def spoil(out: Path) -> dict[str, object]:
         "missing": SeedSet.parse("3"),
         "damaged": SeedSet.parse("4-6,9"),
         "equal": [(7, 8)],
-        "unasked": SeedSet.parse("50"),
+        "unrequested": SeedSet.parse("50"),
         "foreign": sorted([folder / "holiday.jpg", out / "000010.png"]),
         "unfinished": [folder / ".000012.png.unfinished"],
     }
 
 
 def test_every_kind(made: Path) -> None:
-    """Missing, truncated, empty, changed, resized, equal, misplaced, superfluous and foreign images are named."""
+    """Missing, truncated, empty, changed, resized, equal, misplaced, unrequested and foreign images are found."""
     before = files(made)
-    expected = spoil(made)
+    expected = damage(made)
     findings = verify(made)
     assert {name: getattr(findings, name) for name in expected} == expected
     for part in (
@@ -96,8 +95,8 @@ def test_every_kind(made: Path) -> None:
     assert stub.batches == [[3, 4, 5, 6, 7, 8, 9]]
     after = files(made)
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"000010.png", "000/000050.png", "000/holiday.jpg"}, "the user's files are left"
-    assert not verify(made).sound, "they are still foreign"
+    assert set(after) - set(before) == {"000010.png", "000/000050.png", "000/holiday.jpg"}, "foreign files are kept"
+    assert not verify(made).sound, "because of the foreign files"
 
 
 def test_in_use(made: Path) -> None:
@@ -108,14 +107,20 @@ def test_in_use(made: Path) -> None:
 
 
 def test_other_sampler(made: Path) -> None:
-    """A repair by another sampler than the set's is refused; the message names what differs."""
-    (made / "000/000003.png").unlink()
-    with pytest.raises(ValueError, match=r"sampler.steps: 3 there, 4 asked"):
+    """A repair with another sampler or invalid options is refused before damaged images are removed."""
+    damage(made)
+    before = files(made)
+    with pytest.raises(ValueError, match=r"sampler.steps: 3 saved, 4 requested"):
         repair(StubSampler(steps=4), made, verify(made))
+    with pytest.raises(ValueError, match=r"batch_size: none saved, 8 requested"):
+        repair(StubSampler(batch_dependent=True), made, verify(made), batch_size=8)
+    with pytest.raises(ValueError, match="batch size 0"):
+        repair(StubSampler(), made, verify(made), batch_size=0)
+    assert files(made) == before
 
 
 def test_no_set(tmp_path: Path) -> None:
-    """A folder without a manifest, or with a damaged one, gives one sentence."""
+    """A folder without a manifest, or with an invalid one, is refused."""
     with pytest.raises(FileNotFoundError, match="no such file, so this is not a set"):
         verify(tmp_path)
     (tmp_path / "samples.json").write_text("{")
@@ -124,7 +129,7 @@ def test_no_set(tmp_path: Path) -> None:
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`verify` exits with 1, and with --repair makes the same bytes again from the manifest alone."""
+    """`verify` exits with 1 for a damaged set; --repair restores the same bytes, using only the manifest."""
     out = tmp_path / "set"
     command = ["sample", "digits-vp", "--solver", "dpmpp_2m", "--steps", "3", "--restart", "0.1:0.3:1:2", "--strict"]
     assert main([*command, "--seeds", "0-3", "--out", str(out)]) == 0
@@ -140,7 +145,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
-    """The manifest has the tolerances of adaptive solvers."""
+    """The manifest contains the tolerances of adaptive solvers."""
     out = tmp_path / "set.npz"
     options = ["--solver", "rk45", "--rtol", "0.3", "--atol", "0.3", "--strict"]
     assert main(["sample", "digits-vp", *options, "--seeds", "0-1", "--out", str(out)]) == 0
@@ -150,7 +155,7 @@ def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
-def test_conditions_are_not_in_a_manifest() -> None:
-    """Conditional samples cannot be repaired from their manifest, and one sentence says why."""
-    with pytest.raises(ValueError, match="does not hold its data"):
+def test_conditions_cannot_be_repaired() -> None:
+    """Samples with a condition cannot be repaired, because their manifest does not contain its data."""
+    with pytest.raises(ValueError, match="its data: sample again"):
         described_conditions([{"kind": "projection"}], pytest.fail)

@@ -92,6 +92,6 @@ def test_command_line(points_model: sf.ScoreModel, tmp_path: Path, capsys: pytes
         assert np.array_equal(arrays["position"], position.numpy())
         assert np.array_equal(arrays["velocity"], velocity.numpy())
     capsys.readouterr()
-    for wrong, sentence in (("folder", "go to one file that ends in .npz"), ("states.npz", "is there already")):
+    for wrong, sentence in (("folder", "are written to one .npz file"), ("states.npz", "already exists")):
         assert main([*command, "--out", str(tmp_path / wrong)]) == 2
         assert sentence in capsys.readouterr().err

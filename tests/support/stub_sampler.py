@@ -10,6 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
+"""One ``out`` for each storage format."""
+
 
 @dataclass
 class StubSampler:

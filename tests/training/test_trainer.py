@@ -20,8 +20,7 @@ from PIL import Image
 from scoresde_fast.checkpoints import load
 from scoresde_fast.cli import main
 from scoresde_fast.configs import Config
-from scoresde_fast.data import images as images_module
-from scoresde_fast.data import load_dataset
+from scoresde_fast.data import in_memory, load_dataset
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.training import Trainer, load_recipe, train
 from scoresde_fast.training.trainer import Batch
@@ -162,10 +161,14 @@ def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("dataset", "error", "says"),
     [
-        ("digits@8", ValueError, "images of digits@8 are 8x8 of 3 channels; this model needs 16x16 of 3 channels"),
-        ("FFHQ", ValueError, "data.dataset is 'FFHQ', which is not known by its name; .* --data"),
-        ("diamond", ValueError, "diamond has points; this model is of images"),
-        ("no/such", FileNotFoundError, "no file and no folder 'no/such'"),
+        (
+            "digits@8",
+            ValueError,
+            "images of digits@8 are 8x8 with 3 channels, but the model expects 16x16",
+        ),
+        ("FFHQ", ValueError, "data.dataset is 'FFHQ', which cannot be found by name; .* --data"),
+        ("diamond", ValueError, "diamond contains points, but the model expects images"),
+        ("no/such", FileNotFoundError, "no such file or folder: 'no/such'"),
         ("CIFAR10", FileNotFoundError, "cifar10 is not in .*: put cifar-10-binary.tar.gz"),
     ],
 )

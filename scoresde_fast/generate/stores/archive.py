@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets that end as one file, or a few: each batch waits as a part until the set is complete."""
+"""`Archive`: sets in one or few files, assembled from parts when the set is complete."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -21,19 +20,19 @@ from scoresde_fast.files import make_folder, replacing, sync_folder
 from scoresde_fast.generate.seeds import Integers, SeedSet
 from scoresde_fast.generate.stores.store import Damage, Samples, Store
 
-PART = 1024
+PART_IMAGES = 1024
 """Images in a part that `Archive.remove` writes."""
-OPEN_FILES = 8
-"""Files that are open at once. The parts of a set have ascending seeds, except those of interrupted runs."""
-DAMAGED = (BadZipFile, EOFError, KeyError, ValueError)
-"""The errors of reading a file that is damaged or has another format."""
+MAX_OPEN_FILES = 8
+"""Few suffice: images are read by ascending seed, and mostly one part after another."""
+CORRUPT_ERRORS = (BadZipFile, EOFError, KeyError, ValueError)
+"""Errors of reading a file that is corrupt or has another format."""
 
 
 class Archive(Store):
-    """``SET.npz`` or the like, beside ``SET.samples.json`` and ``SET.grid.png``.
+    """A set in ``SET.npz`` or another archive, with ``SET.samples.json`` and ``SET.grid.png`` beside it.
 
-    Batches wait as parts in the folder ``SET.npz.partial`` until the set is complete; then one archive replaces them.
-    The new batches of an archive that grows wait there again.  Every file records its seeds.
+    Batches are written as parts to the folder ``SET.npz.partial``; when the set is complete, they are assembled to one
+    archive, also with the previous archive if the set has grown.  Every file records its seeds.
 
     Raises:
         ValueError: ``out`` is a folder.
@@ -43,7 +42,7 @@ class Archive(Store):
 
     def __init__(self, out: Path) -> None:
         if out.is_dir():
-            raise ValueError(f"{out} is a folder; an archive needs another --out")
+            raise ValueError(f"--out {out} is a folder; choose another name for the archive")
         super().__init__(out)
         self.manifest = out.with_name(f"{out.stem}.samples.json")
         self.grid = out.with_name(f"{out.stem}.grid.png")
@@ -55,7 +54,7 @@ class Archive(Store):
 
     @abstractmethod
     def decode(self, image: Any) -> Pixels:
-        """Return a stored image as (H, W, C) uint8; raise ValueError where it is damaged."""
+        """Return a stored image as (H, W, C) uint8; raise ValueError if it is corrupt."""
 
     @abstractmethod
     def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[Any]) -> None:
@@ -67,27 +66,27 @@ class Archive(Store):
 
     @abstractmethod
     def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
-        """Write the stored images of ``seeds`` as an archive; equal images give equal bytes."""
+        """Write stored images as an archive; equal ``seeds`` and images give equal bytes."""
 
     @abstractmethod
     def open_archive(self, path: Path) -> Reader:
         """Open a finished archive."""
 
     def archives(self) -> list[Path]:
-        """Return the finished archives that exist."""
+        """Return the existing finished archives."""
         return [self.out] if self.out.exists() else []
 
-    def divided(self, seeds: SeedSet) -> Iterator[tuple[Path, SeedSet]]:
-        """Yield the archives of a set with all ``seeds``, and the seeds of each."""
+    def seeds_by_archive(self, seeds: SeedSet) -> Iterator[tuple[Path, SeedSet]]:
+        """Yield each archive of a set with all ``seeds``, with its own seeds."""
         yield self.out, seeds
 
-    def present(self, *, broken: bool = False) -> SeedSet:
+    def present(self, *, ignore_broken: bool = False) -> SeedSet:
         with closing(self._readers()) as readers:
             for path, reason in readers.broken.items():
-                if not broken and path.parent != self.work:  # the images of a broken part are merely missing
+                if not ignore_broken and path.parent != self.work:  # images of a broken part merely count as missing
                     raise ValueError(
-                        f"{path} is not an archive of samples ({reason}); choose another --out, move it, or if it was "
-                        f"one repair it: scoresde-fast verify {self.out} --repair"
+                        f"{path} is not an archive of samples ({reason}); choose another --out, move the file, or, if "
+                        f"it is a damaged set, repair it: scoresde-fast verify {self.out} --repair"
                     )
             return readers.seeds
 
@@ -96,18 +95,18 @@ class Archive(Store):
             for seed, read in readers.images(seeds):
                 try:
                     yield seed, self.decode(read())
-                except DAMAGED as error:
-                    yield seed, Damage(f"is damaged ({error})")
+                except CORRUPT_ERRORS as error:
+                    yield seed, Damage(str(error))
 
     def write(self, seeds: list[int], samples: Samples) -> int:
         return self._write_part(seeds, self.encode(samples), sync=False)
 
     def remove(self, seeds: SeedSet) -> None:
-        """Remove every file with one of ``seeds``; its other images become parts first."""
+        """Remove every file with one of ``seeds``, after its other images are written to new parts."""
         with closing(self._readers()) as readers:
-            paths = [path for path, its in readers.of_file.items() if len(its & seeds)]
-            kept = SeedSet.union(readers.of_file[path] for path in paths) - seeds
-            for batch in kept.batches(PART):
+            paths = [path for path, file_seeds in readers.seeds_of.items() if len(file_seeds & seeds)]
+            other_seeds = SeedSet.union(readers.seeds_of[path] for path in paths) - seeds
+            for batch in other_seeds.batches(PART_IMAGES):
                 images = [read() for _, read in readers.images(SeedSet.of(batch))]
                 self._write_part(batch, images, sync=True)
             for path in (*paths, *readers.broken):
@@ -115,21 +114,25 @@ class Archive(Store):
 
     def pack(self, seeds: SeedSet) -> None:
         with closing(self._readers()) as readers:
-            for path, its in self.divided(seeds):
-                if readers.of_file.get(path) != its:
+            for path, file_seeds in self.seeds_by_archive(seeds):
+                if readers.seeds_of.get(path) != file_seeds:
                     with replacing(path) as file:
-                        self.write_archive(file, its.array(), (read() for _, read in readers.images(its)))
-        sync_folder(self.out.parent)  # the archive is durable before its parts are removed
-        shutil.rmtree(self.work, ignore_errors=True)
+                        images = (read() for _, read in readers.images(file_seeds))
+                        self.write_archive(file, file_seeds.array(), images)
+        sync_folder(self.out.parent)  # make the archive durable before its parts are removed
+        for path in self.work.iterdir():
+            if path.suffix != ".lock":  # other processes may be waiting for a lock
+                with suppress(OSError):
+                    path.unlink()
 
     def prepare(self) -> None:
         super().prepare()
         make_folder(self.work)
 
     def foreign(self) -> Iterator[Path]:
-        """Yield the foreign files in `work`; the folder of the archive itself is the user's."""
-        own = {*self._parts(), *self.leftovers(), *self.work.glob("*.lock")}
-        yield from sorted(set(self.work.iterdir()) - own if self.work.is_dir() else ())
+        """Yield the foreign files in `work`; the folder that contains the archive may contain any files."""
+        known = {*self._parts(), *self.leftovers(), *self.work.glob("*.lock")}
+        yield from sorted(set(self.work.iterdir()) - known if self.work.is_dir() else ())
 
     def _parts(self) -> list[Path]:
         return sorted(self.work.glob(f"part-*{self.part_suffix}"))
@@ -142,12 +145,16 @@ class Archive(Store):
             return file.tell()
 
     def _readers(self) -> Readers:
-        openers: dict[Path, Callable[[], Reader]] = {path: partial(self.open_archive, path) for path in self.archives()}
-        return Readers({**openers, **{path: partial(self.open_part, path) for path in self._parts()}})
+        while True:
+            # The parts are listed first: if another process packs them meanwhile, the archive exists.
+            parts: dict[Path, Callable[[], Reader]] = {path: partial(self.open_part, path) for path in self._parts()}
+            archives = {path: partial(self.open_archive, path) for path in self.archives()}
+            with suppress(FileNotFoundError):  # another process has removed a part: list the files again
+                return Readers({**archives, **parts})
 
 
 class Reader(Protocol):
-    """An open file of images.
+    """An open archive or part.
 
     Attributes:
         seeds: (N,), the seed of each image.
@@ -155,58 +162,59 @@ class Reader(Protocol):
 
     seeds: Integers
 
-    def image(self, place: int) -> Any:
-        """Return the image of ``seeds[place]`` as the file stores it; raise one of `DAMAGED` where it cannot."""
+    def image(self, index: int) -> Any:
+        """Return the image of ``seeds[index]`` as stored; raise one of `CORRUPT_ERRORS` if it cannot be read."""
 
     def close(self) -> None: ...
 
 
 class Readers:
-    """Readers of several files as one; an image is read from the first file that has it. To be closed.
+    """Reads several files as one; an image that is in several files is read from the first.
 
     Args:
-        openers: for each path a function that opens the file.
+        openers: path -> a function that opens the file.
 
     Attributes:
         seeds: seeds of all files.
-        of_file: seeds of each file.
+        seeds_of: seeds of each readable file.
         broken: unreadable files, with the reason.
     """
 
     def __init__(self, openers: Mapping[Path, Callable[[], Reader]]) -> None:
         self._openers = list(openers.values())
-        self._open: OrderedDict[int, Reader] = OrderedDict()  # the least recently used first
-        self.of_file: dict[Path, SeedSet] = {}
+        self._open: OrderedDict[int, Reader] = OrderedDict()  # least recently used first
+        self.seeds_of: dict[Path, SeedSet] = {}
         self.broken: dict[Path, str] = {}
+        # For each image of each file: its seed, the index of the file, and its index in the file.
         seeds: list[Integers] = [np.zeros(0, np.int64)]
-        files, places = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+        files, indices = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
         for file, path in enumerate(openers):
             try:
-                its = self._reader(file).seeds
-            except DAMAGED as error:
+                file_seeds = self._reader(file).seeds
+            except CORRUPT_ERRORS as error:
                 self.broken[path] = str(error)
                 continue
-            self.of_file[path] = SeedSet.merged(its, its)
-            seeds.append(its)
-            files.append(np.full(len(its), file, np.int32))
-            places.append(np.arange(len(its), dtype=np.int32))
+            self.seeds_of[path] = SeedSet.merged(file_seeds, file_seeds)
+            seeds.append(file_seeds)
+            files.append(np.full(len(file_seeds), file, np.int32))
+            indices.append(np.arange(len(file_seeds), dtype=np.int32))
         self._seeds, first = np.unique(np.concatenate(seeds), return_index=True)
-        self._files, self._places = np.concatenate(files)[first], np.concatenate(places)[first]
-        self.seeds = SeedSet.union(self.of_file.values())
+        self._files, self._indices = np.concatenate(files)[first], np.concatenate(indices)[first]
+        self.seeds = SeedSet.union(self.seeds_of.values())
 
     def images(self, seeds: SeedSet) -> Iterator[tuple[int, Callable[[], Any]]]:
-        """Yield (seed, a function that reads its image) of the ``seeds`` that exist, ascending."""
-        wanted = (seeds & self.seeds).array()
-        for seed, at in zip(wanted.tolist(), np.searchsorted(self._seeds, wanted).tolist(), strict=True):
-            yield seed, partial(self._image, int(self._files[at]), int(self._places[at]))
+        """Yield (seed, a function that reads its image) for those ``seeds`` that are present, ascending."""
+        present = (seeds & self.seeds).array()
+        for seed, row in zip(present.tolist(), np.searchsorted(self._seeds, present).tolist(), strict=True):
+            yield seed, partial(self._image, int(self._files[row]), int(self._indices[row]))
 
-    def _image(self, file: int, place: int) -> Any:
-        return self._reader(file).image(place)
+    def _image(self, file: int, index: int) -> Any:
+        return self._reader(file).image(index)
 
     def _reader(self, file: int) -> Reader:
         if file not in self._open:
             self._open[file] = self._openers[file]()
-            if len(self._open) > OPEN_FILES:
+            if len(self._open) > MAX_OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(file)
         return self._open[file]

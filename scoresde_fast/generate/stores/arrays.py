@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Archives of one array: ``.npz`` of 8-bit pixels, as FID programs read it, and ``.npy`` of floats for further work."""
+"""Sets in one array: ``.npz`` of 8-bit pixels, the format of FID programs, and ``.npy`` of floats."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from scoresde_fast.data.arrays import read_image_header
+from scoresde_fast.data.array_files import read_image_header
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.seeds import Integers
 from scoresde_fast.generate.stores.archive import Archive
 from scoresde_fast.generate.stores.store import Samples
 
-LOCAL_HEADER, NAME_AND_EXTRA = 30, slice(26, 30)
-"""Length of the header of a .zip's member, and the place of the lengths of its name and its extra field."""
+LOCAL_HEADER, LENGTHS = 30, slice(26, 30)
+"""Length of a member's header in a .zip, and its bytes with the lengths of the name and extra field that follow it."""
 
 
 class _Rows:
-    """A `Reader` of the rows of an array, which may be mapped from its file."""
+    """A `Reader` of the rows of an array, which may be memory-mapped."""
 
     def __init__(self, seeds: Integers, rows: Samples) -> None:
         if len(seeds) != len(rows):
-            raise ValueError(f"{len(rows)} images of {len(seeds)} seeds")
+            raise ValueError(f"{len(rows)} images but {len(seeds)} seeds")
         self.seeds, self._rows = seeds, rows
 
-    def image(self, place: int) -> Samples:
-        return np.array(self._rows[place])
+    def image(self, index: int) -> Samples:
+        return np.array(self._rows[index])
 
     def close(self) -> None:
-        del self._rows  # ends the mapping
+        del self._rows  # closes the file if the array is memory-mapped
 
 
 class ArrayArchive(Archive):
-    """Images as the rows of one array, in the order of their seeds."""
+    """Images as the rows of one array, sorted by seed."""
 
     part_suffix = ".npz"
     dtype: np.dtype[Any]
@@ -65,11 +65,11 @@ class ArrayArchive(Archive):
 
     @abstractmethod
     def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
-        """Write the archive row by row, so that a large set is never in memory."""
+        """Write the archive row by row, so that the set is never in memory as a whole."""
 
 
 class NpzArchive(ArrayArchive):
-    """``arr_0`` (N, H, W, C) uint8 and ``seeds`` (N,) int64, the layout that FID programs read."""
+    """``arr_0`` (N, H, W, C) uint8, as FID programs read it, and ``seeds`` (N,) int64."""
 
     format = "npz"
     dtype = np.dtype(np.uint8)
@@ -93,7 +93,7 @@ class NpzArchive(ArrayArchive):
 
 
 class NpyArchive(ArrayArchive):
-    """(N, C, H, W) float32 in [0, 1], not rounded.  The seeds, int64, follow the array, where readers stop."""
+    """(N, C, H, W) float32 in [0, 1], not rounded.  The seeds (int64) follow the array; other readers ignore them."""
 
     format = "npy"
     rounds = False
@@ -121,16 +121,16 @@ class NpyArchive(ArrayArchive):
 
 
 def _mapped_member(path: Path, name: str) -> Samples:
-    """Map the images that a .zip stores without compression; raise one of `DAMAGED` where there are none."""
+    """Memory-map an uncompressed array of images in a .zip; raise one of `CORRUPT_ERRORS` if this is impossible."""
     with ZipFile(path) as archive:
         info = archive.getinfo(name)
     if info.compress_type != ZIP_STORED:
         raise ValueError(f"{name} is compressed")
     with open(path, "rb") as file:
         file.seek(info.header_offset)
-        lengths = np.frombuffer(file.read(LOCAL_HEADER)[NAME_AND_EXTRA], "<u2")
+        lengths = np.frombuffer(file.read(LOCAL_HEADER)[LENGTHS], "<u2")
         if len(lengths) != 2:
-            raise BadZipFile(f"{name} is cut off")
+            raise BadZipFile(f"{name} is truncated")
         file.seek(int(lengths.sum()), os.SEEK_CUR)
         shape = read_image_header(file, name)
         return np.memmap(path, np.uint8, "r", file.tell(), shape)

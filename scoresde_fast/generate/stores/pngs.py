@@ -1,35 +1,174 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Archives of PNGs: ``.zip`` for programs and people, ``.tar`` shards for webdataset."""
+"""Sets of PNGs: a folder, a ``.zip``, and ``.tar`` shards for WebDataset."""
 
 from __future__ import annotations
 
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from scoresde_fast.data.codecs import Pixels, decode_intact_png, encode_png
+from scoresde_fast.data.codecs import Pixels, decode_verified_png, encode_png
+from scoresde_fast.files import make_folder, write_atomically
 from scoresde_fast.generate.seeds import Integers, SeedSet
 from scoresde_fast.generate.stores.archive import Archive
-from scoresde_fast.generate.stores.store import Samples, png_name, png_seed
+from scoresde_fast.generate.stores.store import Damage, Samples, Store
 
+PER_FOLDER = 1000
 PER_SHARD = 10_000
-"""Seeds of a .tar shard: shard i has the seeds from 10 000 i on."""
+"""Seeds of a .tar shard: shard i has the seeds 10 000 i to 10 000 i + 9 999."""
 SEEDS_KEY = "SCORESDE_FAST.seeds"
-"""Key of the seeds in the global header of a .tar and the comment of a .zip, which other readers ignore."""
-END_SIGNATURE, END_RECORD, LONGEST_COMMENT = b"PK\x05\x06", 22, 65535
-"""The end record of a .zip: its first bytes, its length, and the longest comment that may follow."""
+"""Key of the seeds in the global header of a .tar and the comment of a .zip; other readers ignore it."""
+END_SIGNATURE, END_RECORD, MAX_COMMENT = b"PK\x05\x06", 22, 65535
+"""End record of a .zip: its first bytes, its length, and the maximum length of the comment after it."""
+_PNG = re.compile(r"(\d{6,})\.png", re.ASCII)
+_SUBFOLDER = re.compile(r"\d{3,}", re.ASCII)
+
+
+class PngFolder(Store):
+    """``OUT/000/000000.png, ...``, a thousand seeds per subfolder, with ``OUT/samples.json`` and ``OUT/grid.png``.
+
+    Raises:
+        ValueError: ``out`` is a file.
+    """
+
+    format = "png"
+
+    def __init__(self, out: Path) -> None:
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"--out {out} is a file, but a name without a suffix is a folder of PNGs; choose another")
+        super().__init__(out)
+        self.manifest = out / "samples.json"
+        self.grid = out / "grid.png"
+        self.work = out / ".work"
+
+    def present(self, *, ignore_broken: bool = False) -> SeedSet:
+        return SeedSet.of(chain.from_iterable(map(_seeds_in, self._subfolders())))
+
+    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Damage]]:
+        for seed in seeds:
+            try:
+                yield seed, decode_verified_png(self._path(seed).read_bytes())
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                yield seed, Damage(str(error))
+
+    def write(self, seeds: list[int], samples: Samples) -> int:
+        size, out = 0, str(self.out)  # strings are faster than paths
+        for subfolder in {seed // PER_FOLDER for seed in seeds}:
+            make_folder(self.out / f"{subfolder:03d}")
+        for seed, pixels in zip(seeds, samples, strict=True):
+            png = encode_png(pixels)
+            write_atomically(f"{out}/{seed // PER_FOLDER:03d}/{_png_name(seed)}", png)
+            size += len(png)
+        return size
+
+    def remove(self, seeds: SeedSet) -> None:
+        for seed in seeds:
+            self._path(seed).unlink(missing_ok=True)
+
+    def pack(self, seeds: SeedSet) -> None:
+        """Do nothing: the images are the set."""
+
+    def folders(self) -> Iterable[Path]:
+        return [*super().folders(), *self._subfolders()]
+
+    def foreign(self) -> Iterator[Path]:
+        for folder, folders, names in os.walk(self.out):
+            if Path(folder) == self.work:
+                folders.clear()
+                continue
+            for name in names:
+                path, seed = Path(folder, name), _png_seed(name)
+                if path not in (self.manifest, self.grid) and (seed is None or path != self._path(seed)):
+                    yield path
+
+    def _path(self, seed: int) -> Path:
+        return self.out / f"{seed // PER_FOLDER:03d}" / _png_name(seed)
+
+    def _subfolders(self) -> list[Path]:
+        if not self.out.is_dir():
+            return []
+        entries = os.scandir(self.out)
+        return [Path(entry.path) for entry in entries if _SUBFOLDER.fullmatch(entry.name) and entry.is_dir()]
+
+
+class PngArchive(Archive):
+    """An archive of PNGs; its parts are .zip files."""
+
+    part_suffix = ".zip"
+
+    def encode(self, samples: Samples) -> list[bytes]:
+        return [encode_png(pixels) for pixels in samples]
+
+    def decode(self, image: bytes) -> Pixels:
+        return decode_verified_png(image)
+
+    def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[bytes]) -> None:
+        _write_zip(file, seeds, iter(images))
+
+    def open_part(self, path: Path) -> _ZipReader:
+        return _ZipReader(path)
+
+
+class ZipArchive(PngArchive):
+    """``000000.png, ...`` in a .zip, stored without further compression.
+
+    The number of images is limited because the directory of the .zip is in memory while it is written.
+    """
+
+    format = "zip"
+    max_images = 200_000
+
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
+        _write_zip(file, seeds.tolist(), images)
+
+    def open_archive(self, path: Path) -> _ZipReader:
+        return _ZipReader(path)
+
+
+class TarShards(PngArchive):
+    """``SET-000000.tar, ...`` with 10 000 seeds each as ``000000.png, ...``, the format of WebDataset."""
+
+    format = "tar"
+
+    def archives(self) -> list[Path]:
+        name = re.compile(re.escape(self.out.stem) + r"-\d{6,}\.tar", re.ASCII)
+        paths = self.out.parent.glob(f"{self.out.stem}-*.tar") if self.out.parent.is_dir() else ()
+        return sorted(path for path in paths if name.fullmatch(path.name))
+
+    def seeds_by_archive(self, seeds: SeedSet) -> Iterator[tuple[Path, SeedSet]]:
+        shards: set[int] = set()
+        for first, last in zip(seeds.first.tolist(), seeds.last.tolist(), strict=True):
+            shards |= set(range(first // PER_SHARD, last // PER_SHARD + 1))
+        for shard in sorted(shards):
+            shard_seeds = SeedSet.of(range(shard * PER_SHARD, (shard + 1) * PER_SHARD))
+            yield self.out.with_name(f"{self.out.stem}-{shard:06d}.tar"), seeds & shard_seeds
+
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
+        header = {SEEDS_KEY: str(SeedSet.merged(seeds, seeds))}
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=header) as archive:
+            for seed, image in zip(seeds.tolist(), images, strict=True):
+                member = tarfile.TarInfo(_png_name(seed))  # its date and owner are fixed
+                member.size = len(image)
+                archive.addfile(member, BytesIO(image))
+                archive.members.clear()  # type: ignore[attr-defined]  # else all headers stay in memory
+
+    def open_archive(self, path: Path) -> _TarReader:
+        return _TarReader(path)
 
 
 class _ZipReader:
-    """A `Reader` of the PNGs of a .zip.  The directory, slow to read for many images, is read with the first image."""
+    """A `Reader` of PNGs in a .zip.  Its directory, which is slow to read, is only read with the first image."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -37,15 +176,15 @@ class _ZipReader:
         if comment.startswith(f"{SEEDS_KEY}="):
             self.seeds = SeedSet.parse(comment.removeprefix(f"{SEEDS_KEY}=")).array()
         else:
-            names = (png_seed(name) for name in self._archive.namelist())
-            self.seeds = np.array([seed for seed in names if seed is not None], np.int64)
+            seeds = map(_png_seed, self._archive.namelist())
+            self.seeds = np.array([seed for seed in seeds if seed is not None], np.int64)
 
     @cached_property
     def _archive(self) -> ZipFile:
         return ZipFile(self._path)
 
-    def image(self, place: int) -> bytes:
-        return self._archive.read(png_name(int(self.seeds[place])))
+    def image(self, index: int) -> bytes:
+        return self._archive.read(_png_name(int(self.seeds[index])))
 
     def close(self) -> None:
         if "_archive" in self.__dict__:
@@ -53,7 +192,7 @@ class _ZipReader:
 
 
 class _TarReader:
-    """A `Reader` of the PNGs of a .tar."""
+    """A `Reader` of PNGs in a .tar."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -69,8 +208,8 @@ class _TarReader:
         except tarfile.TarError as error:
             raise ValueError(str(error)) from error
 
-    def image(self, place: int) -> bytes:
-        member = self._archive.extractfile(self._members[png_name(int(self.seeds[place]))])
+    def image(self, index: int) -> bytes:
+        member = self._archive.extractfile(self._members[_png_name(int(self.seeds[index]))])
         if member is None:
             raise ValueError("not a file")
         return member.read()
@@ -79,83 +218,39 @@ class _TarReader:
         self._archive.close()
 
 
-class PngArchive(Archive):
-    """Images as PNGs; parts are .zip files."""
-
-    part_suffix = ".zip"
-
-    def encode(self, samples: Samples) -> list[bytes]:
-        return [encode_png(pixels) for pixels in samples]
-
-    def decode(self, image: bytes) -> Pixels:
-        return decode_intact_png(image)
-
-    def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[bytes]) -> None:
-        _write_zip(file, seeds, iter(images))
-
-    def open_part(self, path: Path) -> _ZipReader:
-        return _ZipReader(path)
-
-
-class ZipArchive(PngArchive):
-    """``000000.png, ...``, stored without a second compression; its directory is in memory while it is written."""
-
-    format = "zip"
-    most = 200_000
-
-    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
-        _write_zip(file, seeds.tolist(), images)
-
-    def open_archive(self, path: Path) -> _ZipReader:
-        return _ZipReader(path)
-
-
-class TarShards(PngArchive):
-    """``SET-000000.tar, ...`` of 10 000 seeds each, with ``000000.png, ...``, as webdataset reads them."""
-
-    format = "tar"
-
-    def archives(self) -> list[Path]:
-        name = re.compile(re.escape(self.out.stem) + r"-\d{6,}\.tar", re.ASCII)
-        there = self.out.parent.glob(f"{self.out.stem}-*.tar") if self.out.parent.is_dir() else ()
-        return sorted(path for path in there if name.fullmatch(path.name))
-
-    def divided(self, seeds: SeedSet) -> Iterator[tuple[Path, SeedSet]]:
-        numbers = {int(number) for ends in (seeds.first, seeds.last) for number in ends // PER_SHARD}
-        for first, last in zip(seeds.first.tolist(), seeds.last.tolist(), strict=True):
-            numbers |= set(range(first // PER_SHARD, last // PER_SHARD))
-        for number in sorted(numbers):
-            shard = SeedSet.of(range(number * PER_SHARD, (number + 1) * PER_SHARD))
-            yield self.out.with_name(f"{self.out.stem}-{number:06d}.tar"), seeds & shard
-
-    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
-        header = {SEEDS_KEY: str(SeedSet.merged(seeds, seeds))}
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=header) as archive:
-            for seed, image in zip(seeds.tolist(), images, strict=True):
-                member = tarfile.TarInfo(png_name(seed))  # its date and owner are fixed
-                member.size = len(image)
-                archive.addfile(member, BytesIO(image))
-                archive.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
-
-    def open_archive(self, path: Path) -> _TarReader:
-        return _TarReader(path)
-
-
 def _write_zip(file: BinaryIO, seeds: list[int], images: Iterator[bytes]) -> None:
     with ZipFile(file, "w") as archive:
         for seed, image in zip(seeds, images, strict=True):
-            archive.writestr(ZipInfo(png_name(seed)), image)  # ZipInfo's date is fixed
+            archive.writestr(ZipInfo(_png_name(seed)), image)  # ZipInfo's date is fixed
         comment = f"{SEEDS_KEY}={SeedSet.of(seeds)}".encode()
-        archive.comment = comment if len(comment) <= LONGEST_COMMENT else b""
+        archive.comment = comment if len(comment) <= MAX_COMMENT else b""
 
 
 def _zip_comment(path: Path) -> str:
-    """Return the comment of a .zip; raise BadZipFile where its end is missing."""
+    """Return the comment of a .zip without reading its directory; raise BadZipFile if the end is missing."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - END_RECORD - LONGEST_COMMENT))
+        file.seek(max(0, size - END_RECORD - MAX_COMMENT))
         tail = file.read()
-    place = tail.rfind(END_SIGNATURE)
-    if place < 0 or len(tail) < place + END_RECORD:
+    offset = tail.rfind(END_SIGNATURE)
+    if offset < 0 or len(tail) < offset + END_RECORD:
         raise BadZipFile("its end is missing")
-    return tail[place + END_RECORD :].decode(errors="replace")
+    return tail[offset + END_RECORD :].decode(errors="replace")
+
+
+def _png_name(seed: int) -> str:
+    return f"{seed:06d}.png"
+
+
+def _png_seed(name: str) -> int | None:
+    """Return the seed of the file name ``name``, or None for other files."""
+    match = _PNG.fullmatch(name)
+    seed = int(match[1]) if match else -1
+    return seed if match and _png_name(seed) == name else None
+
+
+def _seeds_in(folder: Path) -> Iterator[int]:
+    """Yield the seeds of a subfolder's images, except images that belong in another subfolder."""
+    for seed in map(_png_seed, os.listdir(folder)):
+        if seed is not None and seed // PER_FOLDER == int(folder.name):
+            yield seed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data that users name: contents, order, and the sentences for bad data."""
+"""`read_data`: contents, order, and messages for invalid data."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 from scoresde_fast.data.codecs import encode_png
-from scoresde_fast.data.images import read_data
+from scoresde_fast.data.in_memory import read_data
 from scoresde_fast.generate.pixels import to_pixels
 
 pytestmark = pytest.mark.same_everywhere
 
 SHAPE = (3, 8, 8)
 COUNT = 5
-LEVELS = torch.randint(0, 256, (COUNT, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+PIXELS = torch.randint(0, 256, (COUNT, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def images(tmp_path: Path) -> Path:
     """A folder of five PNGs of 8x8, named out of order."""
     folder = tmp_path / "images"
     folder.mkdir()
-    for name, pixels in zip("baecd", LEVELS.permute(0, 2, 3, 1).numpy(), strict=True):
+    for name, pixels in zip("baecd", PIXELS.permute(0, 2, 3, 1).numpy(), strict=True):
         (folder / f"{name}.png").write_bytes(encode_png(pixels))
     return folder
 
@@ -49,16 +49,16 @@ def npz_of(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("pack", "names"), [(Path, "abcde"), (archive_of, "abcde"), (npz_of, "01234")])
-def test_images_by_any_name(images: Path, pack: Callable[[Path], Path], names: str) -> None:
-    """A folder, a .zip and a .npz of the same images give the same data, in the order of their names."""
-    data, found = read_data(str(pack(images)), SHAPE)
-    assert [Path(name).stem for name in found] == list(names)
+def test_images_of_any_format(images: Path, pack: Callable[[Path], Path], names: str) -> None:
+    """A folder, a .zip and a .npz of the same images give the same data, sorted by name."""
+    data, data_names = read_data(str(pack(images)), SHAPE)
+    assert [Path(name).stem for name in data_names] == list(names)
     assert data.dtype == torch.uint8
-    assert torch.equal(data, LEVELS[["baecd".index(name) for name in "abcde"]])
+    assert torch.equal(data, PIXELS[["baecd".index(name) for name in "abcde"]])
 
 
-def test_the_grid_of_a_set_is_no_image(images: Path) -> None:
-    """grid.png is ignored in a folder of `scoresde-fast sample`, and an image in other folders."""
+def test_the_grid_of_a_set_is_ignored(images: Path) -> None:
+    """grid.png is ignored in a set of samples, but is an image in other folders."""
     (images / "grid.png").write_bytes((images / "a.png").read_bytes())
     assert len(read_data(str(images), SHAPE).data) == COUNT + 1
     (images / "samples.json").write_text("{}")
@@ -66,14 +66,14 @@ def test_the_grid_of_a_set_is_no_image(images: Path) -> None:
 
 
 def test_data_sets_by_name() -> None:
-    """A split may follow the name; without one all images are read."""
+    """A split may follow the name; the default is all images."""
     pytest.importorskip("sklearn")
     sizes = [len(read_data(name, (3, 16, 16)).data) for name in ("digits", "digits:train", "digits:test")]
     assert sizes[0] == 1797 == sizes[1] + sizes[2]
     assert read_data("diamond:test", (2, 1, 1), is_image=False).data.dtype == torch.float32
 
 
-def test_points_that_were_sampled(tmp_path: Path) -> None:
+def test_sampled_points(tmp_path: Path) -> None:
     """Points are read from the .npz that `scoresde-fast sample` writes."""
     points = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2, 1, 1)
     np.savez(tmp_path / "points.npz", position=points)
@@ -81,8 +81,8 @@ def test_points_that_were_sampled(tmp_path: Path) -> None:
     assert torch.equal(data, torch.from_numpy(points)) and names == ["0", "1", "2"]
 
 
-def test_a_palette_is_read_as_its_colours(tmp_path: Path) -> None:
-    """Images with a palette keep their 8-bit colours."""
+def test_palette_images(tmp_path: Path) -> None:
+    """Palette images are read as their 8-bit colours."""
     pixels = to_pixels(torch.tensor([[1.0, 0.2, 0.0], [0.0, 1.0, 0.4]]).T.reshape(1, 3, 1, 2), "round")[0]
     Image.fromarray(pixels).quantize(2).save(tmp_path / "a.png")
     assert read_data(str(tmp_path), (3, 1, 2)).data[0].permute(1, 2, 0).tolist() == pixels.tolist()
@@ -95,22 +95,22 @@ def save(image: np.ndarray, mode: str | None = None) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (save(np.zeros((9, 8, 3), np.uint8)), r"a.png is 8x8 of 3 channels, z.png is 9x8 of 3 channels"),
-        (save(np.zeros((8, 8), np.uint8)), r"z.png is 8x8 of 1 channel;"),
-        (save(np.zeros((8, 8), np.uint16)), "z.png of .* has 16 bits a value; 8 are needed"),
-        (save(np.zeros((8, 8), bool)), "z.png of .* has 1 bits a value; 8 are needed"),
-        (save(np.zeros((8, 8, 4), np.uint8)), "z.png of .* has an alpha channel"),
-        (lambda folder: (folder / "z.png").write_bytes(b"text"), "z.png of .* is not a PNG"),
+        (save(np.zeros((9, 8, 3), np.uint8)), r"a.png is 8x8 with 3 channels, z.png is 9x8 with 3 channels"),
+        (save(np.zeros((8, 8), np.uint8)), r"z.png is 8x8 with 1 channel;"),
+        (save(np.zeros((8, 8), np.uint16)), "z.png of .*: the image has 16 bits per channel; 8 are required"),
+        (save(np.zeros((8, 8), bool)), "z.png of .*: the image has 1 bits per channel; 8 are required"),
+        (save(np.zeros((8, 8, 4), np.uint8)), "z.png of .*: the image has an alpha channel"),
+        (lambda folder: (folder / "z.png").write_bytes(b"text"), "z.png of .*: the image is not a PNG"),
         (
             lambda folder: (folder / "z.png").write_bytes((folder / "a.png").read_bytes()[:100]),
-            "z.png of .* is a damaged PNG",
+            "z.png of .*: the PNG is corrupt",
         ),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "images has no images"),
     ],
     ids=["size", "gray", "16-bit", "1-bit", "alpha", "text", "damaged", "empty"],
 )
 def test_bad_images(images: Path, change: Callable[[Path], Any], says: str) -> None:
-    """One sentence names the image, its fault and the requirement."""
+    """The message names the image, its fault and the requirement."""
     change(images)
     with pytest.raises(ValueError, match=says):
         read_data(str(images), SHAPE)
@@ -119,16 +119,16 @@ def test_bad_images(images: Path, change: Callable[[Path], Any], says: str) -> N
 @pytest.mark.parametrize(
     ("source", "error", "says"),
     [
-        ("digits:test", ValueError, "digits:test has images; this model is of points"),
-        ("cifar10", ValueError, "cifar10 has images; this model is of points"),
+        ("digits:test", ValueError, "digits:test contains images, but the model expects points"),
+        ("cifar10", ValueError, "cifar10 contains images, but the model expects points"),
         ("diamon", ValueError, "unknown data set 'diamon' - did you mean 'diamond'"),
-        ("none.npz", FileNotFoundError, "there is no file and no folder 'none.npz'"),
-        ("no/such", FileNotFoundError, "there is no file and no folder 'no/such'"),
-        (".", ValueError, ". has no points; name one of diamond, swiss_roll"),
+        ("none.npz", FileNotFoundError, "no such file or folder: 'none.npz'"),
+        ("no/such", FileNotFoundError, "no such file or folder: 'no/such'"),
+        (".", ValueError, ". contains no points; use one of diamond, swiss_roll"),
     ],
 )
 def test_bad_points(source: str, error: type[Exception], says: str) -> None:
-    """Points are a data set or a .npz; other names are refused."""
+    """Sources other than a data set of points or a .npz are refused."""
     with pytest.raises(error, match=says):
         read_data(source, (2, 1, 1), is_image=False)
 
@@ -136,15 +136,18 @@ def test_bad_points(source: str, error: type[Exception], says: str) -> None:
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"arr_0": np.zeros((2, 8, 8, 3), np.float32)}, "is float32; 8-bit images, uint8, are needed"),
-        ({"arr_0": np.zeros((8, 8, 3), np.uint8)}, r"has shape \(8, 8, 3\); images are \(N, H, W, C\)"),
-        ({"x": np.zeros(2)}, r"has x; images are arr_0"),
-        ({"arr_0": np.zeros((2, 3, 8, 8), np.uint8)}, "are 3x8 of 8 channels; this model needs 8x8 of 3 channels"),
+        ({"arr_0": np.zeros((2, 8, 8, 3), np.float32)}, r"is float32; expected 8-bit images \(uint8\)"),
+        ({"arr_0": np.zeros((8, 8, 3), np.uint8)}, r"has shape \(8, 8, 3\); expected images \(N, H, W, C\)"),
+        ({"x": np.zeros(2)}, r"contains x; expected arr_0"),
+        (
+            {"arr_0": np.zeros((2, 3, 8, 8), np.uint8)},
+            "are 3x8 with 8 channels, but the model expects 8x8",
+        ),
     ],
     ids=["floats", "one", "name", "order"],
 )
-def test_bad_arrays(tmp_path: Path, arrays: dict[str, Any], says: str) -> None:
-    """One sentence names the array's type or shape and the requirement."""
+def test_bad_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], says: str) -> None:
+    """The message gives the array's type or shape and the requirement."""
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=says):
         read_data(str(tmp_path / "a.npz"), SHAPE)

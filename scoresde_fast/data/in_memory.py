@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading of images and points into memory, with checks of their shape against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde_fast.data import DATASETS, POINT_SETS, load_dataset
+from scoresde_fast.data.codecs import SUFFIXES, decode_image
+from scoresde_fast.data.images import Images, Item, corrupt_file_errors, shape_text
+from scoresde_fast.data.official import SETS
+from scoresde_fast.data.sources import check_exists, open_images, parse_crop_suffix
+
+MAX_BYTES = 1 << 31
+"""Limit of images in memory."""
+READ_BATCH = 1024
+"""Images that are read at a time."""
+
+
+class NamedData(NamedTuple):
+    """Images (N, C, H, W) uint8 or points (N, C, H, W) float32, and their names."""
+
+    data: Tensor
+    names: list[str]
+
+
+def read_data(source: str, shape: Sequence[int], *, is_image: bool = True, trust_pickle: bool = False) -> NamedData:
+    """Read the images or points of ``source`` into memory, in its order.
+
+    Args:
+        source: for images, a source of `open_images`; for points, a data set, or a .npz with ``position`` (N, C, H, W),
+            as ``scoresde-fast sample`` writes it.
+        shape: (C, H, W) of each, as the model needs it.
+        is_image: True for an image model, False for points.
+        trust_pickle: as for `open_images`.
+
+    Raises:
+        ValueError: an unknown data set or format; data that are empty, corrupt or larger than 2 GiB; an image that is
+            not 8-bit; a shape that differs within the data or from ``shape``.
+        FileNotFoundError: there is no such file.
+    """
+    if not is_image:
+        return _read_points(source, shape)
+    return _load_all(_open_with_shape(source, shape, trust_pickle=trust_pickle))
+
+
+def training_data(source: str, shape: Sequence[int], *, is_image: bool = True) -> Tensor | Images:
+    """Return the data of `read_data`, but leave a folder or .npy larger than 2 GiB on disk, to be read on demand.
+
+    Raises:
+        ValueError, FileNotFoundError: as `read_data`, also for more than 2 GiB of other formats.
+    """
+    if not is_image:
+        return _read_points(source, shape).data
+    images = _open_with_shape(source, shape)
+    if images.random_access and images.count * prod(images.shape) > MAX_BYTES:
+        return images
+    return _load_all(images).data
+
+
+def read_images(source: str, allowed_shapes: Sequence[Sequence[int]]) -> NamedData:
+    """Read the images of ``source``, uint8 (N, C, H, W), with their names.
+
+    Args:
+        source: one PNG, JPEG or WebP file, or a source of `open_images`.
+        allowed_shapes: allowed (C, H, W), all with the same height and width.
+
+    Raises:
+        ValueError, FileNotFoundError: as `read_data`.
+    """
+    images = _open_image_file(source)
+    if tuple(images.shape) not in map(tuple, allowed_shapes):
+        _, height, width = allowed_shapes[0]
+        other_size = images.shape[1:] != (height, width)
+        name = parse_crop_suffix(source)[0]
+        hint = f"; use {name}@{height} to crop and resize" if other_size and height == width else ""
+        raise ValueError(
+            f"the images of {source} are {shape_text(images.shape)}, but "
+            f"{' or '.join(map(shape_text, allowed_shapes))} is required{hint}"
+        )
+    return _load_all(images)
+
+
+def _open_with_shape(source: str, shape: Sequence[int], *, trust_pickle: bool = False) -> Images:
+    if source.partition(":")[0] in POINT_SETS:
+        raise ValueError(f"{source} contains points, but the model expects images")
+    images = open_images(source, trust_pickle=trust_pickle)
+    _check_shape(source, "images", images.shape, shape)
+    return images
+
+
+def _open_image_file(source: str) -> Images:
+    """Return ``source`` as one image if it is an image file, else `open_images` of it."""
+    name, size = parse_crop_suffix(source)
+    path = Path(name)
+    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+        return open_images(source)
+    check_exists(path, name)
+
+    def items() -> Generator[Item, None, None]:
+        try:
+            yield Item(path.name, decode_image(path.read_bytes()))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    return Images(source, 1, items, size)
+
+
+def _load_all(images: Images) -> NamedData:
+    """Read every image of a source; raise ValueError if they exceed `MAX_BYTES`."""
+    if (size := images.count * prod(images.shape)) > MAX_BYTES:
+        raise ValueError(
+            f"the images of {images.source} take {size / 2**30:.1f} GiB, and at most {MAX_BYTES >> 30} GiB are loaded "
+            "into memory; use a subset, or for training a folder or .npy, which are read from disk"
+        )
+    data = torch.empty(images.count, *images.shape, dtype=torch.uint8)
+    names: list[str] = []
+    for batch in images.batches(READ_BATCH):
+        data[len(names) : len(names) + len(batch.names)] = batch.images
+        names += batch.names
+    return NamedData(data, names)
+
+
+def _read_points(source: str, shape: Sequence[int]) -> NamedData:
+    name, _, split = source.partition(":")
+    if name in POINT_SETS:
+        data = load_dataset(name, split or "all")[0]
+    elif name in (*DATASETS, *SETS):
+        raise ValueError(f"{source} contains images, but the model expects points")
+    elif Path(source).suffix == ".npz":
+        data = _read_positions(Path(source))
+    else:
+        check_exists(Path(source), source)
+        raise ValueError(
+            f"{source} contains no points; use one of {', '.join(sorted(POINT_SETS))}, or a .npz with position"
+        )
+    if not len(data):
+        raise ValueError(f"{source} contains no points")
+    _check_shape(source, "points", data.shape[1:], shape)
+    return NamedData(data, [str(index) for index in range(len(data))])
+
+
+def _read_positions(path: Path) -> Tensor:
+    check_exists(path, str(path))
+    with corrupt_file_errors(str(path)), np.load(path, allow_pickle=False) as archive:
+        if "position" not in archive:
+            raise ValueError(f"{path} contains {', '.join(archive) or 'nothing'}; expected position (N, C, H, W)")
+        array = archive["position"]
+    if array.ndim != 4 or array.dtype.kind != "f":
+        raise ValueError(f"position of {path} is {array.dtype} {array.shape}; expected floats (N, C, H, W)")
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _check_shape(source: str, kind: str, shape: Sequence[int], model_shape: Sequence[int]) -> None:
+    if tuple(shape) != tuple(model_shape):
+        raise ValueError(
+            f"the {kind} of {source} are {shape_text(shape)}, but the model expects {shape_text(model_shape)}"
+        )

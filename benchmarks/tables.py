@@ -204,8 +204,8 @@ def sets() -> list[str]:
         times = [f"{measured[key]:.1f} s" for key in ("resumed_s", "grown_until_first_batch_s")]
         title = "folder of PNGs" if name == "folder" else f"`{name}`"
         rows.append([title, "-" if rate is None else f"{rate:.0f}", *times, f"{measured['made_mb']:.0f} MB"])
-    titles = ["complete million recognised after", "first new image after", "memory to create it"]
-    return table(["set", "32x32 images a second", *titles], rows)
+    million = ["time to detect a finished million", "time to the first new batch", "memory to write it"]
+    return table(["set", "32x32 images/s", *million], rows)
 
 
 def overhead() -> list[str]:

@@ -168,7 +168,7 @@ class Colorize(CompletionCommand):
         channels, *size = model.image_shape
         if channels == 1:
             raise ValueError(f"{self.model} generates images with one channel; choose a model of colour images")
-        pixels, names = read_pictures(self.images, [(1, *size), (channels, *size)])
+        pixels, names = read_images(self.images, [(1, *size), (channels, *size)])
         if not self.to_gray:
             _require_gray(pixels, names)
         images = pixels.float() / 255
@@ -221,7 +221,7 @@ class Restore(TaskCommand):
             raise ValueError(f"--noise is {self.noise}; it must be a finite number, 0 or greater")
         operator = parse_operator(self.operator, model.image_shape)
         shape = model.image_shape if self.simulate else operator.measured_shape(model.image_shape)
-        pixels, names = read_pictures(self.images, [shape])
+        pixels, names = read_images(self.images, [shape])
         seeds = self.sample_seeds(len(names))
         measured = pixels.float() / 255
         columns: dict[str, Tensor] = {}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")

@@ -13,7 +13,7 @@ import numpy as np
 
 from scoresde_fast.data.cifar import ARCHIVES, FOLDERS, is_cifar, open_cifar
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors
-from scoresde_fast.errors import require_packages, unknown
+from scoresde_fast.errors import require_packages, unknown_message
 
 FOLDER_VARIABLE = "SCORESDE_FAST_DATA"
 """Environment variable for the folder of data sets, by default ./data."""
@@ -86,7 +86,7 @@ def open_set(name: str, split: str, size: int | None, *, trust_pickle: bool = Fa
     data_set = SETS[name]
     split = split or DEFAULT_SPLIT
     if split not in data_set.splits:
-        raise ValueError(unknown(f"split of {name}", split, data_set.splits))
+        raise ValueError(unknown_message(f"split of {name}", split, data_set.splits))
     folder = Path(os.environ.get(FOLDER_VARIABLE) or "data")
     files = data_set.splits[split]
     for path in (folder / file for file in files):

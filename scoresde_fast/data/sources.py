@@ -81,7 +81,7 @@ def check_exists(path: Path, name: str) -> None:
         return
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"no such file or folder: {name!r}")
-    choice = unknown("data set", name.partition(":")[0], [*DATASETS, *SETS])
+    choice = unknown_message("data set", name.partition(":")[0], [*DATASETS, *SETS])
     raise ValueError(f"{choice}, or give a folder of images or an archive")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scoresde_fast.errors import unknown
+from scoresde_fast.errors import unknown_message
 
 SPLITS = ("all", "test", "train")
 TEST_EVERY = 5
@@ -20,6 +20,6 @@ def split_mask(split: str, rank: Tensor) -> Tensor:
         ValueError: the split is unknown.
     """
     if split not in SPLITS:
-        raise ValueError(unknown("split", split, SPLITS))
+        raise ValueError(unknown_message("split", split, SPLITS))
     in_test = rank % TEST_EVERY == 0
     return {"all": in_test | True, "test": in_test, "train": ~in_test}[split]

@@ -115,7 +115,7 @@ def set_configuration(sampler: ImageSampler, store: Store, *, batch_size: int, r
     if batch_size < 1:
         raise ValueError(f"batch size {batch_size} is too small; it must be at least 1")
     if rounding not in ROUNDINGS:
-        raise ValueError(unknown("rounding", rounding, ROUNDINGS))
+        raise ValueError(unknown_message("rounding", rounding, ROUNDINGS))
     configuration = {
         "format": store.format,
         "rounding": rounding if store.rounds else None,

@@ -117,7 +117,7 @@ def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tens
     """
     images = read_data(source, config.image_shape).data
     parts = []
-    for batch in open_images(source).batches(BATCH):
+    for batch in open_images(source).batches(READ_BATCH):
         if batch.labels is None:
             raise ValueError(
                 f"{source} has no labels, which a classifier needs; give a data set, shards with classes, or a folder "
@@ -150,7 +150,7 @@ def accuracy(classifier: Classifier, images: Tensor, labels: Tensor, noise: floa
     correct = 0
     generator = torch.Generator().manual_seed(seed)
     device = next(classifier.parameters()).device
-    for batch, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+    for batch, truth in zip(images.split(READ_BATCH), labels.split(READ_BATCH), strict=True):
         x = _centred(batch) + noise * torch.randn(batch.shape, generator=generator)
         predicted = classifier(x.to(device), torch.full((len(x),), noise, device=device)).argmax(1).cpu()
         correct += int((predicted == truth).sum())

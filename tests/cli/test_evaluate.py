@@ -119,7 +119,7 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ([*DRAWN, "--seeds", "0-63", "--reference", "digits"], "--few"),
         (["stats", "--out", "x.npz"], "no source"),
         (["stats", "digits:test", "--out", "x.pt"], "--out is x.pt; its suffix must be .npz"),
-        (["loss", "digits-vp", "nowhere.npz"], "there is no file"),
+        (["loss", "digits-vp", "nowhere.npz"], "no such file"),
         (["digits:test", "--threads", "0"], "--threads is 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),

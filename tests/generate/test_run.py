@@ -8,7 +8,6 @@ import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import numpy as np

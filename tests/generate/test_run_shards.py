@@ -20,6 +20,7 @@ from torch import Tensor
 from scoresde_fast.generate import SeedSet, Shard, generate
 from scoresde_fast.generate.manifest import Manifest, ManifestLock
 from scoresde_fast.generate.stores import open_store
+from scoresde_fast.loop.run_monitor import OnStep
 from tests.support.stub_sampler import OUTS, StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere

@@ -154,7 +154,7 @@ def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     named = finish(Trainer(config(), tmp_path / "named"))
     assert finish(Trainer(with_data(str(tmp_path / "digits.npz")), tmp_path / "given")) == named
     np.save(tmp_path / "digits.npy", images.permute(0, 2, 3, 1).numpy())
-    monkeypatch.setattr(images_module, "LARGEST", 0)  # treat every file as too large for memory
+    monkeypatch.setattr(in_memory, "MAX_BYTES", 0)  # treat every file as too large for memory
     assert finish(Trainer(with_data(str(tmp_path / "digits.npy")), tmp_path / "mapped")) == named
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from scoresde_fast.conditions.operators.gray import Gray
 from scoresde_fast.conditions.operators.mask import Mask
 from scoresde_fast.conditions.operators.separable import Blur, SuperResolution
-from scoresde_fast.data.images import read_mask
+from scoresde_fast.data.masks import read_mask
 from scoresde_fast.errors import unknown_message
 
 ParsedOperator = Blur | Gray | Mask | SuperResolution

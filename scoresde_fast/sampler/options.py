@@ -64,7 +64,7 @@ def describe_options(options: AnyOptions) -> dict[str, Any]:
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options for which ``Sampler(model, **options).describe() == described``.
 
-    Conditions are left out; `scoresde_fast.conditions.classes.described_conditions` rebuilds them.
+    Conditions are left out; `scoresde_fast.conditions.descriptions.described_conditions` rebuilds them.
     """
     option = {key: name for name, key in DESCRIPTION_KEYS.items()}
     return {option.get(key, key): value for key, value in described.items() if key not in ("model", "condition")}

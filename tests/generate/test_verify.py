@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scoresde_fast.cli import main
-from scoresde_fast.conditions.classes import described_conditions
+from scoresde_fast.conditions.descriptions import described_conditions
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.generate import SeedSet, SetInUseError, Shard, generate
 from scoresde_fast.generate.manifest import DamagedManifestError, ShardLock
@@ -152,5 +152,5 @@ def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
 
 def test_conditions_are_not_in_a_manifest() -> None:
     """Conditional samples cannot be repaired from their manifest, and one sentence says why."""
-    with pytest.raises(ValueError, match="not its data"):
+    with pytest.raises(ValueError, match="does not contain its data"):
         described_conditions([{"kind": "projection"}], pytest.fail)

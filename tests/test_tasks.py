@@ -60,7 +60,7 @@ def test_numpy_arrays() -> None:
 
 
 def test_guided_tasks_keep_known_values() -> None:
-    """Guided inpainting keeps known pixels exactly, with smaller errors than projection; colorization keeps the gray."""
+    """Guided inpainting keeps known pixels exactly and has smaller errors; guided colorization keeps the gray."""
     model, images = sf.load("digits-vp"), load_dataset("digits", "test")[0][:12].float() / 255
     mask = torch.ones(16, 16)
     mask[8:] = 0

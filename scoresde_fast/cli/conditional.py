@@ -176,7 +176,7 @@ class Restore(TaskCommand):
 
     operator: str
     """The measurement: gray, blur:STD (in pixels), or sr:FACTOR (means over FACTOR x FACTOR pixels).
-    Or the known pixels: mask:FILE.png (white), box:TOP,LEFT,HEIGHT,WIDTH (outside), random:SHARE[,SEED] (a share)."""
+    Or the known pixels: mask:FILE.png (white), box:TOP,LEFT,HEIGHT,WIDTH (outside), random:FRACTION[,SEED]."""
     noise: float = 0.05
     """Standard deviation of the noise in the measurements, where white is 1. dps does not use it."""
     method: Literal["pigdm", "dps"] = "pigdm"

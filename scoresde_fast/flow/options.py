@@ -15,20 +15,20 @@ class AdaptiveSolver(NamedTuple):
     """Properties of an adaptive solver.
 
     Attributes:
-        supports_cld: whether it is defined on CLD.
+        on_cld: whether it is defined on CLD.
         rtol, atol: default tolerances; those of "ggf" are for images in [-1, 1].
     """
 
-    supports_cld: bool
+    on_cld: bool
     rtol: float
     atol: float
 
 
 ADAPTIVE = {
     # The probability flow; Dormand & Prince 1980.
-    "rk45": AdaptiveSolver(supports_cld=True, rtol=1e-5, atol=1e-5),
+    "rk45": AdaptiveSolver(on_cld=True, rtol=1e-5, atol=1e-5),
     # The reverse SDE; Jolicoeur-Martineau et al. 2021, algorithm 1.
-    "ggf": AdaptiveSolver(supports_cld=False, rtol=0.02, atol=2 / 256),
+    "ggf": AdaptiveSolver(on_cld=False, rtol=0.02, atol=2 / 256),
 }
 
 
@@ -61,7 +61,7 @@ class AdaptiveOptions:
                 range.
         """
         solver = ADAPTIVE[self.solver]
-        if isinstance(sde, CLDSDE) and not solver.supports_cld:
+        if isinstance(sde, CLDSDE) and not solver.on_cld:
             raise ValueError(
                 f"solver {self.solver!r} is not defined on the SDE {sde.name!r}; choose 'rk45' or a fixed-step solver"
             )

@@ -109,8 +109,8 @@ def test_each_seed_has_its_own_data(kind: str) -> None:
     model, conditions = model_of("vp"), conditions_of(kind)
     options: dict[str, Any] = {"solver": "euler_maruyama", "steps": 12, "condition": conditions}
     together = sf.sample(model, [0, 1, 2], **options)
-    apart = sf.sample(model, [2, 1, 0], batch_size=1, **options)
-    torch.testing.assert_close(apart.flip(0), together, rtol=0, atol=1e-5)
+    separate = sf.sample(model, [2, 1, 0], batch_size=1, **options)
+    torch.testing.assert_close(separate.flip(0), together, rtol=0, atol=1e-5)
     assert not torch.allclose(together[0], together[1], atol=1e-2)
     with torch.inference_mode():
         assert torch.equal(sf.sample(model, [0, 1, 2], **options), together)

@@ -91,8 +91,8 @@ def test_each_seed_has_its_own_data() -> None:
     together = sf.sample(model, seeds, **options)
     torch.testing.assert_close(together.where(masks, 0), images.where(masks, 0), rtol=0, atol=1e-6)
     for batch_size in (1, 2):
-        apart = sf.sample(model, seeds[::-1], batch_size=batch_size, **options)
-        torch.testing.assert_close(apart.flip(0), together, rtol=0, atol=2e-6)
+        separate = sf.sample(model, seeds[::-1], batch_size=batch_size, **options)
+        torch.testing.assert_close(separate.flip(0), together, rtol=0, atol=2e-6)
     strict = sf.Sampler(model, strict=True, **options)
     assert torch.equal(strict.sample(seeds)[[3, 1]], strict.sample([2**40, 11]))
     torch.testing.assert_close(strict.sample(seeds), together, rtol=0, atol=2e-6)

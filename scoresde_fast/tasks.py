@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks in one call: sampling by seed or class, inpainting, colorisation and restoration."""
+"""Tasks in one call: sampling by seed or class, inpainting, colorization and restoration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scoresde_fast.classifier import Classifier
 from scoresde_fast.conditions.classes import CLASS_SCALE, ClassGuidance
 from scoresde_fast.conditions.guidance import DPS, PiGDM
 from scoresde_fast.conditions.operators import Gray, LinearOperator, Mask
-from scoresde_fast.conditions.operators.mask import whole_mask
+from scoresde_fast.conditions.operators.mask import expand_mask
 from scoresde_fast.conditions.projection import Projection
 from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.errors import unknown_message
@@ -31,9 +31,9 @@ from scoresde_fast.solvers import SolverOptions
 RestorationMethod = Literal["pigdm", "dps"]
 CompletionMethod = Literal["projection", "pigdm"]
 ASSUMED_NOISE = 0.02
-"""The noise that `PiGDM` assumes for exact measurements: about that of the last step of a run."""
+"""The noise that `PiGDM` assumes for exact measurements: about the noise of a run's last step."""
 GRAY_TOLERANCE = 1e-5
-"""The difference allowed between the channels of a gray image: rounding, less than one 8-bit pixel value."""
+"""Allowed difference between the channels of a gray image: rounding error, far below one 8-bit step."""
 
 
 @overload
@@ -64,32 +64,32 @@ def sample(
     condition: Conditions = None,
     **options: Any,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Return images of the seeds, (len(seeds), C, H, W) float32 in [0, 1], and a CLD model's velocities if asked.
+    """Return the images of seeds, (len(seeds), C, H, W) float32 in [0, 1], and optionally a CLD model's velocities.
 
     Args:
         model: any score model.
         seeds: one for each image; None with ``classes``: 0, 1, 2, ...
         return_velocity: see `Sampler.sample`.
-        classes: the class of each image, by number or name, to which ``classifier`` guides it.
+        classes: the class of each image, by index or name, to which ``classifier`` guides it.
         classifier: a `Classifier`, the name of an embedded one ("digits-classifier"), or a folder.
-        class_scale: see `ClassGuidance`.
-        condition, options: those of `Sampler`; classes and conditions can be combined.
+        class_scale: the scale of `ClassGuidance`.
+        condition, options: as in `Sampler`; classes and conditions can be combined.
 
     Raises:
-        ValueError: there are neither seeds nor classes, their numbers differ, or a classifier or the classes are
-            missing; and the errors of `ClassGuidance` and `Sampler`.
+        ValueError: there are neither seeds nor classes, there are more of one than of the other, or only one of classes
+            and classifier is given; or as `ClassGuidance` and `Sampler`.
     """
     if classes is None:
         if seeds is None:
-            raise ValueError("there are no seeds: give one for each image, as seeds=range(16)")
+            raise ValueError("there are no seeds: give one for each image, such as seeds=range(16)")
         if classifier is not None:
-            raise ValueError("there is a classifier and no classes: give the class of each image, as classes=[3, 3, 7]")
+            raise ValueError("a classifier is given without classes: add one for each image, such as classes=[3, 3, 7]")
         return Sampler(model, condition=condition, **options).sample(seeds, return_velocity=return_velocity)
     seeds = range(len(classes)) if seeds is None else seeds
     if len(seeds) != len(classes):
         raise ValueError(f"there are {len(seeds)} seeds and {len(classes)} classes; give one of each for every image")
     if classifier is None:
-        raise ValueError("classes need a classifier, as classifier='digits-classifier', or one that you trained")
+        raise ValueError("classes need a classifier: pass classifier='digits-classifier', or one that you trained")
     loaded = load_classifier(classifier) if isinstance(classifier, str | Path) else classifier
     guidance = ClassGuidance(classes, loaded, scale=class_scale, seeds=seeds)
     sampler = Sampler(model, condition=(guidance, *as_conditions(condition)), **options)
@@ -98,13 +98,14 @@ def sample(
 
 @dataclass(frozen=True, eq=False)
 class TaskSampler:
-    """A `Sampler` with the condition of a task, and a last operation on its images.
+    """A `Sampler` with the condition of a task, and an operation that finishes its images.
 
     Attributes:
-        sampler: with the condition.
+        sampler: a sampler with the condition.
         seeds: one for each sample, those of the first image first.
-        assignment: of the task's images to seeds.
-        finish: maps samples (B, C, H, W) and the numbers (B,) of their images to images; None changes nothing.
+        assignment: the assignment of the task's images to seeds.
+        finish: ``finish(samples, indices)`` -> images, for samples (B, C, H, W) and the indices (B,) of their images;
+            None returns the samples.
     """
 
     sampler: Sampler
@@ -141,7 +142,7 @@ class TaskSampler:
         """See `Sampler.stream`."""
         for batch, images in self.sampler.stream(seeds, batch_size, on_step):
             if self.finish is not None:
-                images = self.finish(images, self.assignment.numbers(torch.tensor(batch, device=images.device)))
+                images = self.finish(images, self.assignment.item_indices(torch.tensor(batch, device=images.device)))
             yield batch, images
 
 
@@ -161,22 +162,23 @@ def inpaint(
 
     Args:
         model: any score model; it needs no training for this task.
-        images: (N, C, H, W) or (C, H, W) in [0, 1]; unknown pixels may hold anything.
-        mask: 1 or True where a pixel is known: (H, W), (C, H, W), or one for each image, (N, 1 or C, H, W).
+        images: (N, C, H, W) or (C, H, W) in [0, 1]; unknown pixels may have any value.
+        mask: 1 or True where a pixel is known: (H, W), (1 or C, H, W), or a mask per image, (N, 1 or C, H, W).
         seeds: one for each sample, those of the first image first; None: 0, 1, 2, ...
         samples: number of samples of each image.
         method: "projection" replaces known pixels, as in the paper (`Projection`); "pigdm" also guides the unknown ones
-            by the network's gradient (`PiGDM`): two to three times slower, with a better fit between the parts.
+            by the network's gradient (`PiGDM`), which takes two to three times as long and fits them better to the
+            known ones.
         original: see `Projection`.
-        options: those of `scoresde_fast.Sampler`.
+        options: as in `scoresde_fast.Sampler`.
 
     Returns:
-        (N samples, C, H, W) float32 in [0, 1], the samples of the first image first.  Known pixels equal those of
-        ``images``, bit for bit.
+        (N * samples, C, H, W) float32 in [0, 1], the samples of the first image first.  Known pixels equal those of
+        ``images``, bit for bit, unless ``original`` is True.
 
     Raises:
-        ValueError: an image or the mask has another size, is out of range or not binary, a seed is given twice, or an
-            option is not valid.
+        ValueError: the images or the mask have another size, a known pixel is outside [0, 1], the mask is not binary,
+            a seed is repeated, or an option is invalid.
     """
     return inpainting(
         model, images, mask, seeds=seeds, samples=samples, method=method, original=original, **options
@@ -194,21 +196,21 @@ def inpainting(
     original: bool = False,
     **options: Any,
 ) -> TaskSampler:
-    """Return the sampler of `inpaint`, with its arguments and errors."""
+    """Return the sampler of `inpaint`; arguments and errors are the same."""
     images = _batch("images", images, model, (model.image_shape[0],))
     seeds = task_seeds(len(images), seeds, samples)
-    known = whole_mask(mask, images)
+    known = expand_mask(mask, images.shape).to(images.device)
     conditions: list[Condition] = [Projection(images, mask, seeds=seeds, original=original)]
     if _guides(method, original):
         masks = known[:1] if (known == known[:1]).all() else known
         conditions.append(PiGDM(Mask(masks), images.where(known, 0.0), noise=ASSUMED_NOISE, seeds=seeds))
 
-    def keep(filled: Tensor, numbers: Tensor) -> Tensor:
-        # The conversion to the model's range and back rounds.
-        where, exact = (tensor.to(filled.device)[numbers] for tensor in (known, images.float()))
-        return torch.where(where, exact, filled)
+    def restore_known(filled: Tensor, indices: Tensor) -> Tensor:
+        # The conversion to the model's range and back has rounded the known pixels.
+        batch_mask, batch_images = (tensor.to(filled.device)[indices] for tensor in (known, images.float()))
+        return torch.where(batch_mask, batch_images, filled)
 
-    return _task_sampler(model, conditions, seeds, len(images), options, keep, original=original)
+    return _task_sampler(model, conditions, seeds, len(images), options, restore_known, original=original)
 
 
 @accepting_options(SolverOptions, AdaptiveOptions)
@@ -224,18 +226,18 @@ def colorize(
 ) -> Tensor:
     """Sample colour images whose mean over the channels is ``gray``.
 
-    Colours outside [0, 1] are made paler; clipping would change their gray.
+    Colours outside [0, 1] are desaturated rather than clipped, which would change their gray.
 
     Args:
         gray: (N, 1, H, W) or (1, H, W) in [0, 1], or images with equal channels.
-        model, seeds, samples, method, original, options: as in `inpaint`, but "pigdm" only guides; the gray is imposed
-            at the end.
+        model, seeds, samples, method, original, options: as in `inpaint`, except that "pigdm" uses no projection: it
+            guides, and the gray is imposed at the end.
 
     Returns:
-        (N samples, C, H, W) float32 in [0, 1], the samples of the first image first.
+        (N * samples, C, H, W) float32 in [0, 1], the samples of the first image first.
 
     Raises:
-        ValueError: the model has one channel, an image has colours; or as in `inpaint`.
+        ValueError: the model has one channel, or the channels of an image differ; or as in `inpaint`.
     """
     return colorization(model, gray, seeds=seeds, samples=samples, method=method, original=original, **options).sample()
 
@@ -250,17 +252,17 @@ def colorization(
     original: bool = False,
     **options: Any,
 ) -> TaskSampler:
-    """Return the sampler of `colorize`, with its arguments and errors."""
+    """Return the sampler of `colorize`; arguments and errors are the same."""
     channels = model.image_shape[0]
     if channels == 1:
-        raise ValueError("the model's images have one channel; colorisation needs a model of colour images")
+        raise ValueError("the model's images have one channel; colorization needs a model of colour images")
     gray = _batch("gray", gray, model, (1, channels))
     if not gray.isfinite().all():
-        raise ValueError("gray has NaN or infinity; every pixel must be a number in [0, 1]")
+        raise ValueError("gray contains NaN or infinity; every pixel must be a number in [0, 1]")
     spread = (gray.amax(1) - gray.amin(1)).flatten(1).amax(1)
     if (worst := spread.max()) > GRAY_TOLERANCE:
         raise ValueError(
-            f"gray has colours: the channels of image {int(spread.argmax())} differ by {worst:.3g}; give its gray, as "
+            f"gray has colours: the channels of image {int(spread.argmax())} differ by {worst:.3g}; convert it with "
             "images.mean(1, keepdim=True)"
         )
     gray, seeds = gray[:, :1], task_seeds(len(gray), seeds, samples)
@@ -270,10 +272,10 @@ def colorization(
     else:
         condition = Projection(gray, seeds=seeds, original=original)
 
-    def fit(coloured: Tensor, numbers: Tensor) -> Tensor:
-        return fit_colours(coloured, gray.to(coloured.device, torch.float32)[numbers])
+    def impose_gray(coloured: Tensor, indices: Tensor) -> Tensor:
+        return fit_colours(coloured, gray.to(coloured.device, torch.float32)[indices])
 
-    return _task_sampler(model, [condition], seeds, len(gray), options, fit, original=original)
+    return _task_sampler(model, [condition], seeds, len(gray), options, impose_gray, original=original)
 
 
 @accepting_options(SolverOptions, AdaptiveOptions)
@@ -289,24 +291,24 @@ def restore(
     samples: int = 1,
     **options: Any,
 ) -> Tensor:
-    """Sample images that agree with measurements of them, by `PiGDM` or `DPS`.
+    """Sample images from noisy linear measurements y = A x + noise, by `PiGDM` or `DPS`.
 
     Args:
         model: any score model; it needs no training for this task.
-        operator: the measurement of images in [0, 1], such as `Blur(1.5)`; see `scoresde_fast.conditions.operators`.
-        measured: (N, ...), A applied to N images plus noise.
-        noise: the standard deviation of that noise; "dps" does not use it.
+        operator: A on images in [0, 1], such as `Blur(1.5)`; see `scoresde_fast.conditions.operators`.
+        measured: (N, ...), the measurements y of N images.
+        noise: the standard deviation of the noise; ignored by "dps".
         method: "pigdm" or "dps".
-        scale: of the guidance, see `PiGDM` and `DPS`.
+        scale: the scale of the guidance; see `PiGDM` and `DPS`.
         seeds, samples: as in `inpaint`.
-        options: those of `scoresde_fast.Sampler`.
+        options: as in `scoresde_fast.Sampler`.
 
     Returns:
-        (N samples, C, H, W) float32 in [0, 1], the samples of the first measurement first.
+        (N * samples, C, H, W) float32 in [0, 1], the samples of the first measurement first.
 
     Raises:
-        ValueError: the operator or the measurements do not fit the model, the method is unknown, a seed is given twice,
-            or an option is not valid.
+        ValueError: the operator or the measurements do not fit the model, the method is unknown, a seed is repeated, or
+            an option is invalid.
     """
     return restoration(
         model, operator, measured, noise=noise, method=method, scale=scale, seeds=seeds, samples=samples, **options
@@ -325,7 +327,7 @@ def restoration(
     samples: int = 1,
     **options: Any,
 ) -> TaskSampler:
-    """Return the sampler of `restore`, with its arguments and errors."""
+    """Return the sampler of `restore`; arguments and errors are the same."""
     seeds = task_seeds(len(measured), seeds, samples)
     if method not in get_args(RestorationMethod):
         raise ValueError(unknown_message("method", method, get_args(RestorationMethod)))
@@ -338,25 +340,26 @@ def restoration(
 
 
 def task_seeds(images: int, seeds: Sequence[int] | None, samples: int) -> Sequence[int]:
-    """Return a seed for each of ``samples`` samples of each image: those given, or 0, 1, 2, ...
+    """Return ``seeds``, by default 0, 1, 2, ...: one for each of ``samples`` samples of each of ``images`` images.
 
     Raises:
-        ValueError: their number does not fit, or ``samples`` is not a whole number of at least 1.
+        ValueError: there are more or fewer seeds than samples, or ``samples`` is not an integer of at least 1.
     """
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples is {samples!r}; it must be a whole number of at least 1")
+        raise ValueError(f"samples is {samples!r}; it must be an integer of at least 1")
     count = images * samples
     if seeds is not None and len(seeds) != count:
-        sizes = f"{images} images with {samples} samples each"
-        raise ValueError(f"there are {len(seeds)} seeds for {sizes}; give {count}, or none")
+        raise ValueError(
+            f"there are {len(seeds)} seeds for {images} images with {samples} samples each; give {count}, or none"
+        )
     return range(count) if seeds is None else seeds
 
 
 def fit_colours(images: Tensor, gray: Tensor) -> Tensor:
-    """Return images (N, C, H, W) with the mean ``gray`` (N, 1, H, W) and their hues, as saturated as [0, 1] allows."""
+    """Return images (N, C, H, W) shifted to the mean ``gray`` (N, 1, H, W), and desaturated only to fit in [0, 1]."""
     colour = images - images.mean(1, keepdim=True)
-    room = torch.where(colour > 0, (1 - gray) / colour, gray / -colour).where(colour != 0, 1.0)
-    return (gray + room.amin(1, keepdim=True).clamp(max=1) * colour).clamp(0, 1)
+    largest_factor = torch.where(colour > 0, (1 - gray) / colour, gray / -colour).where(colour != 0, 1.0)
+    return (gray + largest_factor.amin(1, keepdim=True).clamp(max=1) * colour).clamp(0, 1)
 
 
 def _task_sampler(
@@ -369,7 +372,7 @@ def _task_sampler(
     *,
     original: bool = False,
 ) -> TaskSampler:
-    """Return the sampler of ``images`` images; the original program neither denoises nor finishes them."""
+    """Return the sampler of ``images`` images; the official code neither denoises nor finishes them."""
     if original:
         options, finish = {"denoise": False, **options}, None
     sampler = Sampler(model, condition=conditions, **options)
@@ -377,11 +380,11 @@ def _task_sampler(
 
 
 def _guides(method: CompletionMethod, original: bool) -> bool:
-    """Return whether the method guides unknown pixels; raises ``ValueError`` for an unknown or unfitting method."""
+    """Return whether the method guides; raises ``ValueError`` if it is unknown, or excluded by ``original``."""
     if method not in get_args(CompletionMethod):
         raise ValueError(unknown_message("method", method, get_args(CompletionMethod)))
     if original and method != "projection":
-        raise ValueError(f"original=True is the original's projection; leave out method={method!r}")
+        raise ValueError(f"original=True requires method='projection'; leave out method={method!r}")
     return method == "pigdm"
 
 

@@ -115,7 +115,7 @@ def divergence_cost(
 
     def with_divergence() -> Any:
         with forward_ad.dual_level():
-            return drift.slope_and_trace(u, t, probes, ids, 2, "rademacher", 0)
+            return drift.slope_and_trace(u, t, probes, ids, draw=2, probe="rademacher", run_seed=0)
 
     calls: dict[str, Callable[[], Any]] = {"forward": lambda: drift.slope(u, t), "with_divergence": with_divergence}
     with torch.no_grad(), arithmetic(precision, device):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.conditions.projection import run_noise_levels
+from scoresde_fast.conditions.projection import projection_coefficients
 from scoresde_fast.loop.condition import RunContext
 from scoresde_fast.mixture import ExactScore, GaussianMixture, gaussian_marginals
 from scoresde_fast.model import ScoreFunction
@@ -143,7 +143,7 @@ def projected_moments(model: CorrelatedGaussian, options: SolverOptions, operato
         ValueError: the step size of a row depends on the samples.
     """
     table = build_table(model.sde, options)
-    levels = run_noise_levels(RunContext(model, table, options, torch.device("cpu")))
+    levels = projection_coefficients(RunContext(model, table, options, torch.device("cpu")))
     registers = _Registers(model, operator)
     registers.project(levels[0])
     for row, level in zip(table.rows, levels[1:], strict=True):

@@ -86,4 +86,4 @@ class Sample(SamplerOptions):
         classifier = load_classifier(name)
         classes = parse_classes(self.classes, classifier.classes)
         scale = CLASS_SCALE if self.class_scale is None else self.class_scale
-        return {"condition": ClassGuidance(classes, classifier, scale=scale, in_turn=True)}
+        return {"condition": ClassGuidance(classes, classifier, scale=scale, round_robin=True)}

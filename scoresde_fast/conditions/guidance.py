@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guidance by a measurement y = A x(0) + noise: DPS and PiGDM.
 
-Both follow the residual y - A x0_hat, where x0_hat = E[x(0) | x(t)] is Tweedie's formula, back through the network to
-the state.  On CLD the state is the pair of position and velocity, and the score is that of the velocity.  Images x0_hat
-are clamped to their range before they are measured, as in both papers' programs.
+Both differentiate through the residual y - A x0_hat and the network with respect to the state, where
+x0_hat = E[x(0) | x(t)] is given by Tweedie's formula.  On CLD the state is the pair of position and velocity, and the
+score is that of the velocity.  In the residual, images x0_hat are clamped to the model's range, as in the official code
+of both papers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from scoresde_fast.conditions.operators import (
     LinearOperator,
     Mask,
-    operator_of,
+    operator_for_batch,
     parameters_of,
     require_adjoint,
     ridge_inverse,
@@ -32,13 +33,13 @@ from scoresde_fast.noise import Noise
 SIMULATION_DRAW = 2**32 - 1
 """The draw of simulated measurement noise: the last one, beyond the draws of a run and its conditions."""
 MIN_NORM = 1e-12
-"""Below this norm DPS gives a residual no direction."""
+"""Lower bound on the norm by which DPS divides a residual, which may be 0."""
 MAX_MOVE = 2.0
-"""The most that PiGDM moves x0_hat, in standard deviations of the data, as a root mean square."""
+"""The largest root-mean-square change of x0_hat by PiGDM, in standard deviations of the data."""
 
 
 class MeasurementGuidance:
-    """Measurements and the seeds that they belong to: the base of `DPS` and `PiGDM`."""
+    """Measurements and their seeds: the base of `DPS` and `PiGDM`."""
 
     kind: ClassVar[str]
 
@@ -49,7 +50,7 @@ class MeasurementGuidance:
         if measured.ndim < 2 or not measured.is_floating_point() or not len(measured):
             raise ValueError(
                 f"measured has shape {tuple(measured.shape)} and dtype {str(measured.dtype).removeprefix('torch.')}; "
-                "it must be (K, ...), K measurements as the operator makes them, in floating-point numbers"
+                "it must be (K, ...) floating-point numbers: K outputs of the operator"
             )
         measured = measured.detach().float()
         if (parameters := parameters_of(operator)) and len(parameters[0]) != len(measured):
@@ -57,27 +58,27 @@ class MeasurementGuidance:
                 f"the operator has parameters for {len(parameters[0])} measurements, but there are {len(measured)}; "
                 "give one set of parameters for each measurement, or one for all"
             )
-        if isinstance(operator, Mask):  # unknown pixels may hold anything
+        if isinstance(operator, Mask):  # unknown pixels may have any value
             measured = operator.apply(measured)
         if not measured.isfinite().all():
-            raise ValueError("measured has NaN or infinity; leave unknown values out by the operator")
+            raise ValueError("measured contains NaN or infinity; exclude unknown values with the operator")
         _require_positive("scale", scale)
         self.operator, self.scale, self.measured = operator, scale, measured
         self.seeds = None if seeds is None else list(seeds)
         self.assignment = SeedAssignment.of(self.seeds, len(measured), "measurement")
 
     def require_seeds(self, seeds: Sequence[int]) -> None:
-        """Raise ``ValueError`` unless a measurement belongs to every seed."""
+        """Raise ``ValueError`` unless every seed has a measurement."""
         self.assignment.require(seeds)
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, as plain values."""
+        """Return the settings that determine the output, as JSON values."""
         digest = hashlib.sha256(repr((tuple(self.measured.shape), self.seeds)).encode())
         digest.update(self.measured.cpu().numpy().tobytes())
-        described = getattr(self.operator, "describe", None)
+        describe = getattr(self.operator, "describe", None)
         return {
             "kind": self.kind,
-            "operator": type(self.operator).__name__ if described is None else described(),
+            "operator": type(self.operator).__name__ if describe is None else describe(),
             "measured_sha256": digest.hexdigest(),
             "scale": self.scale,
         }
@@ -87,8 +88,8 @@ class BoundMeasurement:
     """A `MeasurementGuidance` in the loop of one sampler; see `scoresde_fast.loop.condition.GuidanceCondition`.
 
     Raises:
-        ValueError: the operator is not linear or has a wrong method, it does not fit the images or the measurements, or
-            the model is one of CLD that gives the velocity's score alone (see `CLDSDE.joint_score`).
+        ValueError: the operator fails `require_adjoint`, it does not fit the images or the measurements, or the model
+            is a CLD model that returns only the velocity's score (see `CLDSDE.joint_score`).
     """
 
     through_network: ClassVar[bool] = True
@@ -96,37 +97,38 @@ class BoundMeasurement:
     def __init__(self, condition: MeasurementGuidance, run: RunContext) -> None:
         model, device = run.model, run.device
         self.operator, self.scale, self.assignment = condition.operator, condition.scale, condition.assignment
-        # (K, ...) each, for an operator that differs between measurements.
-        self.parameters = tuple(rows.to(device) for rows in parameters_of(self.operator))
-        require_adjoint(operator_of(self.operator, [rows[:1] for rows in self.parameters]), model.image_shape, device)
-        # The measurements refer to the range of the model's data. A is linear: A (2 x - 1) = 2 A x - A 1.
+        # Each (K, ...) if the operator differs between measurements, otherwise empty.
+        self.parameters = tuple(parameter.to(device) for parameter in parameters_of(self.operator))
+        first_operator = operator_for_batch(self.operator, [parameter[:1] for parameter in self.parameters])
+        require_adjoint(first_operator, model.image_shape, device)
+        # Convert measurements of images in [0, 1] to the model's range: A (2 x - 1) = 2 A x + A (-1), as A is linear.
         black = torch.zeros(len(condition.measured) if self.parameters else 1, *model.image_shape, device=device)
-        of_black = self.operator.apply(model.from_images(black))
-        if condition.measured.shape[1:] != of_black.shape[1:]:
+        measured_black = self.operator.apply(model.from_images(black))
+        if condition.measured.shape[1:] != measured_black.shape[1:]:
             raise ValueError(
-                f"measured has shape {tuple(condition.measured.shape)}; of this model's images, {model.image_shape}, "
-                f"the operator makes (K, {', '.join(map(str, of_black.shape[1:]))})"
+                f"measured has shape {tuple(condition.measured.shape)}; for this model's images, {model.image_shape}, "
+                f"the operator returns (K, {', '.join(map(str, measured_black.shape[1:]))})"
             )
         low, high = model.from_images(torch.tensor([0.0, 1.0])).tolist()
         self.span = high - low
         self.range = (low, high) if model.is_image else None
-        self.measured = self.span * condition.measured.to(device) + of_black
+        self.measured = self.span * condition.measured.to(device) + measured_black
         self._estimate = _estimate_table(run)
 
     def data(self, sample_ids: Tensor) -> Data:
-        """Return (measured, the operator's parameters if it has any), (B, ...) each."""
-        numbers = self.assignment.numbers(sample_ids)
-        return (self.measured[numbers], *(rows[numbers] for rows in self.parameters))
+        """Return (measured, *parameters of the operator), (B, ...) each."""
+        indices = self.assignment.item_indices(sample_ids)
+        return (self.measured[indices], *(parameter[indices] for parameter in self.parameters))
 
     def empty_data(self, batch: int) -> Data:
-        """Return tensors like `data`, of zeros."""
-        return tuple(rows.new_zeros(batch, *rows.shape[1:]) for rows in (self.measured, *self.parameters))
+        """Return zeros in the shapes of `data`."""
+        return tuple(tensor.new_zeros(batch, *tensor.shape[1:]) for tensor in (self.measured, *self.parameters))
 
     def denoised(self, x: Tensor, output: Tensor, counter: Tensor) -> Tensor:
         """Return x0_hat = E[x(0) | x(t)], (B, C, H, W)."""
-        *of_parts, of_output = self._estimate.index_select(0, counter)[0].unbind()
-        estimate = of_output * output
-        for factor, part in zip(of_parts, x.chunk(len(of_parts), dim=1), strict=True):
+        *part_factors, output_factor = self._estimate.index_select(0, counter)[0].unbind()
+        estimate = output_factor * output
+        for factor, part in zip(part_factors, x.chunk(len(part_factors), dim=1), strict=True):
             estimate = estimate + factor * part
         return estimate
 
@@ -136,11 +138,11 @@ class BoundMeasurement:
 
     def operator_for(self, data: Data) -> LinearOperator:
         """Return the operator of the batch."""
-        return operator_of(self.operator, data[1:])
+        return operator_for_batch(self.operator, data[1:])
 
 
 def _estimate_table(run: RunContext) -> Tensor:
-    """Return (rows, parts + 1): the coefficients of x0_hat for the parts of the state and the network's output."""
+    """Return (rows, parts + 1): the factors of the state's parts and of the network's output in x0_hat."""
     times, parametrisation = run.table.times, run.model.parametrisation
     state, score = run.model.sde.denoised(times)
     coefficients = np.concatenate([state, (score * parametrisation.output_scale(times))[:, None]], axis=1)
@@ -149,17 +151,19 @@ def _estimate_table(run: RunContext) -> Tensor:
 
 
 class DPS(MeasurementGuidance):
-    """Diffusion posterior sampling (Chung et al. 2023, algorithm 1): x <- x - scale grad ||y - A x0_hat|| after rows.
+    """Diffusion posterior sampling (Chung et al. 2023, algorithm 1).
+
+    After every row with an evaluation, x <- x - scale grad ||y - A x0_hat||.
 
     Args:
         operator: A; see `scoresde_fast.conditions.operators`.
         measured: (K, ...), A applied to images in [0, 1] or to points.
-        scale: the length of a step along a gradient of norm 1, in the range of the model's data: 0.3 to 1 with 1000
-            steps, more with fewer.
-        seeds: the seeds of the K measurements, in equal consecutive blocks; None if K is 1 and it serves all seeds.
+        scale: factor of the gradient, in the range of the model's data: 0.3 to 1 with 1000 steps, more with fewer.
+        seeds: seeds assigned to the K measurements in equal consecutive blocks; None if K is 1: the measurement is used
+            for every seed.
 
     Raises:
-        ValueError: a number is not finite or out of range, or the seeds do not divide among the measurements.
+        ValueError: a value is not finite or out of range, or the seeds do not divide among the measurements.
     """
 
     kind = "dps"
@@ -170,7 +174,7 @@ class DPS(MeasurementGuidance):
         super().__init__(operator, measured, scale=scale, seeds=seeds)
 
     def bind(self, run: RunContext) -> BoundDPS:
-        """Return the guidance in the loop of ``run``; the errors are those of `BoundMeasurement`."""
+        """Return the guidance for the loop of ``run``; raises as `BoundMeasurement`."""
         return BoundDPS(self, run)
 
 
@@ -182,31 +186,31 @@ class BoundDPS(BoundMeasurement):
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
         """Return -scale ||y - A x0_hat||, (B,)."""
         residual = self.residual(self.denoised(x, output, counter), data).flatten(1)
-        # The norm is not differentiable at 0; written out like this its gradient there is 0.
+        # The norm is not differentiable at 0; in this form its gradient there is 0.
         direction = residual.detach() / residual.detach().norm(dim=1, keepdim=True).clamp_min(MIN_NORM)
         return -self.scale * (direction * residual).sum(1)
 
-    def bounded(self, gradient: Tensor, counter: Tensor) -> Tensor:
+    def limit_gradient(self, gradient: Tensor, counter: Tensor) -> Tensor:
         """Return the gradient unchanged."""
         return gradient
 
 
 class PiGDM(MeasurementGuidance):
-    """Pseudo-inverse guidance (Song, Vahdat, Mardani, Kautz 2023): the score of y for Gaussian x(0) given x(t).
+    """Pseudo-inverse guidance (Song, Vahdat, Mardani, Kautz 2023), which approximates p(x(0) | x(t)) by a Gaussian.
 
         score + scale (d x0_hat / d x)^T A^T (r^2 A A^T + noise^2 I)^-1 (y - A x0_hat)
 
-    r(t)^2 is the variance of x(0) given x(t) for data N(0, data_std^2 I), for which the guidance is exact.  Where the
-    noise is large, d x0_hat / d x is a small derivative of the network times a large number, and mostly error.  A
-    measurement cannot move x0_hat much further than the data spread, so longer guidance is shortened to `MAX_MOVE`.
+    r(t)^2 is the variance of x(0) given x(t) for data N(0, data_std^2 I), for which the guidance is exact.  At large
+    noise, d x0_hat / d x is a small derivative of the network times a large factor, and mostly error.  Guidance that
+    moves x0_hat by more than `MAX_MOVE` is therefore shortened to `MAX_MOVE`.
 
     Args:
         operator: A; see `scoresde_fast.conditions.operators`.
         measured: (K, ...), A applied to images in [0, 1] or to points, plus noise.
         noise: the standard deviation of that noise, in the units of ``measured``.
-        scale: of the guidance; 1 is the value of the equation.
-        data_std: the standard deviation of the pixels about 0, in the range of the model's data; None: 1 for data in
-            [-1, 1] and for points, as published, and 0.5 for data in [0, 1].
+        scale: factor of the guidance; 1 follows the equation.
+        data_std: the root mean square of the pixels, in the range of the model's data; None: 1 for data in [-1, 1] and
+            for points, as published, and 0.5 for data in [0, 1].
         seeds: as in `DPS`.
 
     Raises:
@@ -227,17 +231,17 @@ class PiGDM(MeasurementGuidance):
     ) -> None:
         super().__init__(operator, measured, scale=scale, seeds=seeds)
         if not (noise >= 0 and math.isfinite(noise)):
-            raise ValueError(f"noise is {noise}; it must be a finite number, 0 or greater")
+            raise ValueError(f"noise is {noise}; it must be a finite number of at least 0")
         if data_std is not None:
             _require_positive("data_std", data_std)
         self.noise, self.data_std = noise, data_std
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, as plain values."""
+        """Return the settings that determine the output, as JSON values."""
         return {**super().describe(), "noise": self.noise, "data_std": self.data_std}
 
     def bind(self, run: RunContext) -> BoundPiGDM:
-        """Return the guidance in the loop of ``run``; the errors are those of `BoundMeasurement`."""
+        """Return the guidance for the loop of ``run``; raises as `BoundMeasurement`."""
         return BoundPiGDM(self, run)
 
 
@@ -253,23 +257,22 @@ class BoundPiGDM(BoundMeasurement):
         variance = 1 / (1 / data_std**2 + 1 / model.sde.observation(times).std ** 2)  # r^2
         noise = condition.noise * self.span
         self._ridge_and_weight = row_table(np.stack([noise**2 / variance, self.scale / variance], axis=1), run.device)
-        # How far a score of 1 moves x0_hat, relative to the most allowed.
+        # The change of x0_hat by a score of 1, relative to the largest change allowed.
         self._move = row_table(np.abs(model.sde.denoised(times).score) / (MAX_MOVE * data_std), run.device)
         self._parts = model.sde.parts
 
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
-        """Return a function (B,) of the state whose gradient is the guidance."""
+        """Return a function (B,) of the state that has the guidance as its gradient."""
         ridge, weight = self._ridge_and_weight.index_select(0, counter)[0].unbind()
         estimate = self.denoised(x, output, counter)
         with torch.no_grad():
-            inverse = ridge_inverse(self.operator_for(data), self.residual(estimate, data), ridge)
-            direction = weight * inverse
+            direction = weight * ridge_inverse(self.operator_for(data), self.residual(estimate, data), ridge)
         return (direction * estimate).flatten(1).sum(1)
 
-    def bounded(self, gradient: Tensor, counter: Tensor) -> Tensor:
+    def limit_gradient(self, gradient: Tensor, counter: Tensor) -> Tensor:
         """Return the gradient, shortened where it moves x0_hat by more than `MAX_MOVE`."""
-        of_score = gradient.chunk(self._parts, dim=1)[-1]
-        moves = self._move.index_select(0, counter) * of_score.flatten(1).square().mean(1).sqrt()
+        score_change = gradient.chunk(self._parts, dim=1)[-1]
+        moves = self._move.index_select(0, counter) * score_change.flatten(1).square().mean(1).sqrt()
         return gradient * (1 / moves.clamp_min(1)).view(-1, *[1] * (gradient.ndim - 1))
 
 
@@ -279,14 +282,14 @@ def _require_positive(name: str, value: float) -> None:
 
 
 def simulate(operator: LinearOperator, images: Tensor, noise: float, *, seeds: Sequence[int], run_seed: int) -> Tensor:
-    """Return A x + noise z (N, ...) for images (N, C, H, W), where z are standard normals of the seeds."""
+    """Return A x + noise z (N, ...) for images (N, C, H, W), with standard normal z from the seeds."""
     measured = operator.apply(images)
-    draws = Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64))
-    return measured + noise * draws.normal(SIMULATION_DRAW, tuple(measured.shape[1:]))
+    generator = Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64))
+    return measured + noise * generator.normal(SIMULATION_DRAW, tuple(measured.shape[1:]))
 
 
 def known_pixels(operator: LinearOperator, image_shape: Sequence[int]) -> Tensor:
-    """Return a mask (1, C, H, W), True where the measurement of an image (C, H, W) has a value."""
+    """Return the mask (1, C, H, W) of measured pixels; all are True unless the operator is a `Mask`."""
     ones = torch.ones(1, *image_shape)
     return operator.apply(ones) > 0 if isinstance(operator, Mask) else ones > 0
 
@@ -294,6 +297,6 @@ def known_pixels(operator: LinearOperator, image_shape: Sequence[int]) -> Tensor
 def enlarged(measured: Tensor, image_shape: Sequence[int]) -> Tensor:
     """Return measurements (N, C', H', W') as images (N, C, H, W) in [0, 1], by repeating pixels and channels."""
     channels, height, width = image_shape
-    large = measured.repeat_interleave(height // measured.shape[2], dim=2)
-    large = large.repeat_interleave(width // measured.shape[3], dim=3)
-    return large.expand(-1, channels, -1, -1).clamp(0, 1)
+    images = measured.repeat_interleave(height // measured.shape[2], dim=2)
+    images = images.repeat_interleave(width // measured.shape[3], dim=3)
+    return images.expand(-1, channels, -1, -1).clamp(0, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Projection: known pixels replaced by their own noised version after every update (Song et al. 2021, section 5)."""
+"""Projection: replaces known pixels by their diffused values after every update (Song et al. 2021, section 5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditions.operators.mask import whole_mask
+from scoresde_fast.conditions.operators.mask import expand_mask
 from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.loop.condition import DRAWS, Data, RunContext
 from scoresde_fast.ops.project import LEVEL_WIDTH, LEVELS, block_shape, operation, project
@@ -23,28 +23,30 @@ from scoresde_fast.solvers import find_solver
 
 
 class Projection:
-    """Holds samples to known means over blocks of their pixels; some blocks may be unknown.
+    """Constrains samples to known block averages of their pixels; any block may be left unknown.
 
-    After every corrector and predictor update x becomes x + A^T (y_t - A x).  y_t is the known data noised by the SDE
-    until the time t at which the update ends (Song et al. 2021, section 5 and appendix I.2); the rows of A are
-    orthonormal.  The shape of ``known`` decides A: the image's shape is inpainting; (1, H, W) is colorisation, where A
-    projects on (1, 1, 1) / sqrt(3); (C, H/k, W/k) is super-resolution from averages over k x k pixels.  At the start
-    the known data is as noisy as the prior; at the end, with denoising, it is exact.
+    After every corrector and predictor update x becomes x + A^T (y_t - A x).  y_t is the known data diffused to the
+    time t at the end of the update (Song et al. 2021, section 5 and appendix I.2); the rows of A are orthonormal.  The
+    shape of ``known`` selects A: the image's shape is inpainting; (1, H, W) is colorization, where A projects on
+    (1, 1, 1) / sqrt(3); (C, H/k, W/k) is super-resolution from averages over k x k pixels.  At the start the known data
+    is as noisy as the prior; at the end, with denoising, it is exact.
 
-    On CLD the known velocity is replaced too: by one drawn together with the position from the kernel of the pair given
-    the data, and at the end by an initial velocity N(0, gamma M).
+    On CLD the velocity of known pixels is replaced too: sampled jointly with the position from p(x_t, v_t | x_0), and
+    after denoising from N(0, gamma M).
 
     Args:
         known: (K, C', H', W') or (C', H', W'), means over equal blocks of images in [0, 1].
-        mask: 1 or True where a mean is known: (C', H', W'), (H', W'), or with a K in front; a C' of 1 stands for every
-            channel.  None: all are known.
-        seeds: the seeds of the K images, in equal consecutive blocks; None if K is 1 and it serves all seeds.
-        original: repeat the original program: known pixels are clean at the start, the predictor leaves them at the
-            time where it starts, and colorisation clears the first channel of the prior.  It needs denoise=False.
+        mask: 1 or True where a mean is known: (H', W'), (C' or 1, H', W') or (K or 1, C' or 1, H', W'); a 1 is
+            broadcast.  None: all means are known.
+        seeds: seeds assigned to the K images in equal consecutive blocks; None if K is 1: the image is used for every
+            seed.
+        original: reproduce the official score_sde code: the known pixels start noise-free, the projection after a
+            predictor step uses the time at the start of that step, and colorization zeroes the prior's first channel.
+            Requires denoise=False.
 
     Raises:
-        ValueError: the mask has another size or values other than 0 and 1, a number is not finite, a seed is given
-            twice, or the seeds do not divide among the images.
+        ValueError: the mask has another size or values other than 0 and 1, a known mean is not finite, a seed is
+            repeated, or the seeds do not divide among the images.
     """
 
     def __init__(
@@ -62,21 +64,21 @@ class Projection:
                 "(C, H, W) or (K, C, H, W) floating-point numbers, in [0, 1] for images: divide 8-bit values by 255"
             )
         self.known = known.detach().float().reshape(-1, *known.shape[-3:]).contiguous()
-        self.mask = whole_mask(mask, self.known)
-        # Unknown pixels may hold anything, even NaN.
+        self.mask = expand_mask(mask, self.known.shape).to(self.known.device)
+        # Unknown pixels may have any value, even NaN.
         self.known = torch.where(self.mask, self.known, 0.0)
         if not self.known.isfinite().all():
-            raise ValueError("known has NaN or infinity at known pixels; exclude these by the mask")
+            raise ValueError("known contains NaN or infinity at known pixels; mask them out")
         self.original = original
         self.seeds = None if seeds is None else list(seeds)
         self._assignment = SeedAssignment.of(self.seeds, len(self.known), "known image")
 
     def require_seeds(self, seeds: Sequence[int]) -> None:
-        """Raise ``ValueError`` unless an image belongs to every seed."""
+        """Raise ``ValueError`` unless every seed has a known image."""
         self._assignment.require(seeds)
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, as plain values."""
+        """Return the settings that determine the output, as JSON values."""
         digest = hashlib.sha256(repr((tuple(self.known.shape), self.seeds)).encode())
         for tensor in (self.known, self.mask):
             digest.update(tensor.cpu().numpy().tobytes())
@@ -84,16 +86,17 @@ class Projection:
         return {"kind": "projection", "sha256": digest.hexdigest(), "parity": self.original}
 
     def bind(self, run: RunContext) -> BoundProjection:
-        """Return the projection in the loop of ``run``.
+        """Return the projection for the loop of ``run``.
 
         Raises:
-            ValueError: ``known`` does not fit the model's images or their range, or `original` does not fit the solver.
+            ValueError: ``known`` does not fit the model's images or their range, the run has too many rows, or
+                ``original`` does not support the solver.
         """
         model, known = run.model, self.known
         block = block_shape(model.image_shape, tuple(known.shape[1:]))
         if block is None:
             raise ValueError(
-                f"known has shape {tuple(known.shape[1:])}; the model's images are {model.image_shape}: give that "
+                f"known has shape {tuple(known.shape[1:])}, but the model's images have {model.image_shape}: give that "
                 "shape, (1, H, W) for gray, or (C, H/k, W/k) for averages over k x k pixels"
             )
         if model.is_image and not (known.min() >= 0 and known.max() <= 1):
@@ -101,21 +104,28 @@ class Projection:
                 f"known has values from {known.min():.4g} to {known.max():.4g}; images have values in [0, 1]: rescale"
             )
         if len(run.table.rows) >= DRAWS:
-            raise ValueError(f"a run with a condition has fewer than {DRAWS} rows, this one {len(run.table.rows)}")
-        levels = original_noise_levels(run) if self.original else run_noise_levels(run)
-        # Noise of deviation 1 in the orthonormal coordinates is smaller in the means.
-        levels[:, [LEVELS.noise, LEVELS.velocity_noise_x, LEVELS.velocity_noise_v]] /= math.sqrt(math.prod(block))
-        control = torch.zeros(len(levels), len(CONTROL), dtype=torch.int64)
-        control[:, CONTROL.draw] = run.first_draw - 2**32 + torch.arange(len(levels))
-        table = DeviceTable(torch.from_numpy(levels).to(run.device, torch.float32), control.to(run.device, torch.int32))
+            raise ValueError(
+                f"a run with a condition may have at most {DRAWS - 1} rows, but this one has {len(run.table.rows)}: "
+                "use fewer steps"
+            )
+        coefficients = original_coefficients(run) if self.original else projection_coefficients(run)
+        clears_channel, projects_start = _original_start(run, block) if self.original else (False, True)
+        # Unit noise in orthonormal coordinates has the standard deviation 1 / sqrt(block size) in the block means.
+        coefficients[:, [LEVELS.noise, LEVELS.velocity_noise_x, LEVELS.velocity_noise_v]] /= math.sqrt(math.prod(block))
+        control = torch.zeros(len(coefficients), len(CONTROL), dtype=torch.int64)
+        # Draws are at least 2^31; the table stores each as the int32 with the same bits.
+        control[:, CONTROL.draw] = run.first_draw - 2**32 + torch.arange(len(coefficients))
         return BoundProjection(
-            torch.where(self.mask, model.from_images(known), 0.0).to(run.device),
-            self.mask.to(run.device),
-            self._assignment,
-            table,
-            model.sde.parts == 2,
-            operation.choose(run.device, run.backend),
-            *(_original_start(run, block) if self.original else (False, True)),
+            known=torch.where(self.mask, model.from_images(known), 0.0).to(run.device),
+            mask=self.mask.to(run.device),
+            assignment=self._assignment,
+            table=DeviceTable(
+                torch.from_numpy(coefficients).to(run.device, torch.float32), control.to(run.device, torch.int32)
+            ),
+            pairs=model.sde.parts == 2,
+            implementation=operation.choose(run.device, run.backend),
+            clears_channel=clears_channel,
+            projects_start=projects_start,
         )
 
 
@@ -126,19 +136,19 @@ class BoundProjection:
     known: Tensor  # (K, C', H', W'), in the range of the model's data
     mask: Tensor  # (K, C', H', W')
     assignment: SeedAssignment
-    table: DeviceTable  # a noise level for the start and one for the state after each row
+    table: DeviceTable  # row 0 for the prior sample, row i + 1 for the state after row i of the run
     pairs: bool  # states are pairs of position and velocity
     implementation: Callable[..., None]
-    clears_channel: bool = False  # as in the original's colorisation: the prior's first channel becomes the known gray
-    projects_start: bool = True
+    clears_channel: bool  # zero the prior's first channel, then add the known gray to all, as the official code does
+    projects_start: bool
 
     def data(self, sample_ids: Tensor) -> Data:
         """Return (known, mask), (B, C', H', W') each."""
-        numbers = self.assignment.numbers(sample_ids)
-        return self.known[numbers], self.mask[numbers]
+        indices = self.assignment.item_indices(sample_ids)
+        return self.known[indices], self.mask[indices]
 
     def empty_data(self, batch: int) -> Data:
-        """Return tensors like `data`, without known pixels."""
+        """Return tensors in the shapes of `data`, without known pixels."""
         shape = (batch, *self.known.shape[1:])
         return self.known.new_zeros(shape), self.mask.new_zeros(shape)
 
@@ -148,19 +158,20 @@ class BoundProjection:
             state[:, :1] = 0
             state += torch.where(data[1], data[0], 0.0)
         if self.projects_start:
-            self._project(state, data, sample_ids, 0, None, run_seed, precise)
+            self._project(state, data, sample_ids, row=0, counter=None, run_seed=run_seed, precise=precise)
 
     def after_row(
         self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int, precise: bool
     ) -> None:
         """Replace the known part of the state after row ``counter``."""
-        self._project(state, data, sample_ids, 1, counter, run_seed, precise)
+        self._project(state, data, sample_ids, row=1, counter=counter, run_seed=run_seed, precise=precise)
 
     def _project(
         self,
         state: Tensor,
         data: Data,
         sample_ids: Tensor,
+        *,
         row: int,
         counter: Tensor | None,
         run_seed: int,
@@ -173,85 +184,90 @@ class BoundProjection:
         )  # fmt: skip
 
 
-def marginal_noise_levels(sde: SDE, times: Array) -> Array:
-    """Return the kernel x(t) | x(0) at ``times`` (n,) as noise levels (n, 5), by `LevelColumns`.
+def marginal_coefficients(sde: SDE, times: Array) -> Array:
+    """Return the coefficients (n, 5), by `LevelColumns`, that sample p(x_t | x_0) at ``times`` (n,).
 
-    On CLD it is the kernel of the pair with the initial velocity N(0, gamma M) integrated out (Dockhorn et al. 2022,
-    appendix): position and velocity are drawn together.
+    On CLD they sample p(x_t, v_t | x_0), with the initial velocity N(0, gamma M) integrated out (Dockhorn et al. 2022,
+    appendix).
     """
-    levels = np.zeros((len(times), LEVEL_WIDTH))
+    coefficients = np.zeros((len(times), LEVEL_WIDTH))
     if isinstance(sde, CLDSDE):
-        whole = replace(sde, objective="hsm")
-        mean, factor = whole.marginal(times).mean, whole.cholesky(times)
-        levels[:, LEVELS.scale], levels[:, LEVELS.velocity_scale] = mean[:, 0, 0], mean[:, 1, 0]
-        levels[:, LEVELS.noise] = factor[:, 0, 0]
-        levels[:, LEVELS.velocity_noise_x], levels[:, LEVELS.velocity_noise_v] = factor[:, 1, 0], factor[:, 1, 1]
-        return levels
+        hsm_sde = replace(sde, objective="hsm")  # the marginals of "hsm" have the initial velocity integrated out
+        mean, factor = hsm_sde.marginal(times).mean, hsm_sde.cholesky(times)
+        coefficients[:, LEVELS.scale], coefficients[:, LEVELS.velocity_scale] = mean[:, 0, 0], mean[:, 1, 0]
+        coefficients[:, LEVELS.noise] = factor[:, 0, 0]
+        coefficients[:, LEVELS.velocity_noise_x] = factor[:, 1, 0]
+        coefficients[:, LEVELS.velocity_noise_v] = factor[:, 1, 1]
+        return coefficients
     assert isinstance(sde, ScalarSDE)
-    levels[:, LEVELS.scale], levels[:, LEVELS.noise] = sde.marginal(times)
-    return levels
+    coefficients[:, LEVELS.scale], coefficients[:, LEVELS.noise] = sde.marginal(times)
+    return coefficients
 
 
-def run_noise_levels(run: RunContext) -> Array:
-    """Return the noise levels (rows + 1, 5) of known pixels, at the start and after each row.
+def projection_coefficients(run: RunContext) -> Array:
+    """Return the projection coefficients (rows + 1, 5): for the prior sample, then for the state after each row.
 
-    Each row leaves the known pixels at the time where the next one starts.  The last one leaves the data itself with
-    denoising, else the time at which sampling stops.
+    After each row the known pixels are at the start time of the next row; after the last row they are noise-free with
+    denoising, otherwise at eps.
     """
     sde, options = run.model.sde, run.options
-    levels = marginal_noise_levels(sde, run.table.times)
     eps = sde.sampling_eps if options.eps is None else options.eps
-    last = _data_level(sde) if options.denoise else marginal_noise_levels(sde, np.array([eps]))
-    return np.concatenate([levels, last])
+    last = _noise_free_coefficients(sde) if options.denoise else marginal_coefficients(sde, np.array([eps]))
+    return np.concatenate([marginal_coefficients(sde, run.table.times), last])
 
 
-def original_noise_levels(run: RunContext) -> Array:
-    """Return the levels of the original program, whose predictor leaves known pixels at the time where it starts.
+def original_coefficients(run: RunContext) -> Array:
+    """Return the projection coefficients (rows + 1, 5) of the official code.
 
-    Without a corrector the projection before the next predictor is still made, at that predictor's time.  At the end
-    the known pixels are the mean at the last time.
+    It projects after a predictor step with the time at the start of that step.  With no corrector it still projects
+    before each predictor step, at that step's time.  The last projection uses the noise-free mean at the last time.
 
     Raises:
-        ValueError: the original program has no such run.
+        ValueError: the official code does not support the solver or denoising.
     """
     sde, options = run.model.sde, run.options
     solver = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
     if not (solver.published and isinstance(sde, ScalarSDE)):
         raise ValueError(
-            f"original=True repeats the original program, which has no solver {options.solver!r} on the SDE "
-            f"{sde.name!r}; leave it out, or choose 'pc', 'euler_maruyama', 'reverse_diffusion' or 'ancestral'"
+            f"original=True reproduces the official code, which has no solver {options.solver!r} for the SDE "
+            f"{sde.name!r}; leave out original=True, or choose 'pc', 'euler_maruyama', 'reverse_diffusion' or "
+            "'ancestral'"
         )
     if options.denoise:
         raise ValueError(
-            "original=True keeps the noise of the last step at unknown pixels, as the original program does; "
+            "original=True keeps the noise of the last step at unknown pixels, as the official code does; "
             "choose denoise=False with it"
         )
-    levels = marginal_noise_levels(sde, run.table.times)
-    last = levels[-1:] * (np.arange(LEVEL_WIDTH) == LEVELS.scale)
-    return np.concatenate([_data_level(sde), levels[:-1], last] if _corrects(run) else [levels, last])
+    marginals = marginal_coefficients(sde, run.table.times)
+    last = marginals[-1:] * (np.arange(LEVEL_WIDTH) == LEVELS.scale)
+    if _has_corrector(run):
+        return np.concatenate([_noise_free_coefficients(sde), marginals[:-1], last])
+    return np.concatenate([marginals, last])
 
 
-def _data_level(sde: SDE) -> Array:
-    """Return the level (1, 5) of the data itself; on CLD with a velocity N(0, gamma M)."""
-    levels = np.zeros((1, LEVEL_WIDTH))
-    levels[0, LEVELS.scale] = 1
+def _noise_free_coefficients(sde: SDE) -> Array:
+    """Return the coefficients (1, 5) of the known data itself; on CLD with a velocity N(0, gamma M)."""
+    coefficients = np.zeros((1, LEVEL_WIDTH))
+    coefficients[0, LEVELS.scale] = 1
     if isinstance(sde, CLDSDE):
-        levels[0, LEVELS.velocity_noise_v] = math.sqrt(sde.gamma * sde.mass)
-    return levels
+        coefficients[0, LEVELS.velocity_noise_v] = math.sqrt(sde.gamma * sde.mass)
+    return coefficients
 
 
 def _original_start(run: RunContext, block: tuple[int, ...]) -> tuple[bool, bool]:
-    """Return whether the original program clears a channel of the prior, and whether it projects the start.
+    """Return whether the official code clears a channel of the prior, and whether it projects the prior sample.
 
     Raises:
-        ValueError: it has no blocks of that shape.
+        ValueError: the official code does not support blocks of that shape.
     """
     gray = block == (run.model.image_shape[0], 1, 1)
     if not gray and block != (1, 1, 1):
-        raise ValueError(f"original=True is for pixels and for gray, not for averages over {block}; leave it out")
+        raise ValueError(
+            f"original=True supports inpainting and colorization only, not averages over blocks {block}; leave it out"
+        )
     clears_channel = gray and block[0] > 1
-    return clears_channel, not (clears_channel and _corrects(run))
+    return clears_channel, not (clears_channel and _has_corrector(run))
 
 
-def _corrects(run: RunContext) -> bool:
+def _has_corrector(run: RunContext) -> bool:
     return run.options.paired_corrector != "none"

@@ -13,50 +13,52 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SeedAssignment:
-    """Assigns seeds to items in equal consecutive blocks, or in turn; a single item serves every seed.
+    """Maps seeds to items in equal consecutive blocks or round-robin; a single item is used for all seeds.
 
     Attributes:
         count: the number of items.
-        item: an item in words, such as "known image".
-        number: the item number of each seed; empty if one item serves every seed.
-        in_turn: seed s has item s mod ``count``.
+        item: the noun for an item in messages, such as "known image".
+        index_of_seed: the index of each seed's item; empty if all seeds share one item.
+        round_robin: seed s has the item s mod ``count``.
     """
 
     count: int
     item: str
-    number: dict[int, int]
-    in_turn: bool = False
+    index_of_seed: dict[int, int]
+    round_robin: bool = False
 
     @classmethod
     def of(cls, seeds: Sequence[int] | None, count: int, item: str) -> SeedAssignment:
-        """Assign the first block of ``seeds`` to the first item, and so on; None serves a single item.
+        """Assign the first block of ``seeds`` to the first item, and so on.
+
+        None is allowed for a single item, which is then used for all seeds.
 
         Raises:
-            ValueError: several items have no seeds, the blocks would not be equal, or a seed is given twice.
+            ValueError: several items have no seeds, the seeds do not divide among the items, or a seed is repeated.
         """
-        items = f"{item[:-1]}ies" if item.endswith("y") else f"{item}es" if item.endswith("s") else f"{item}s"
+        items = f"{item}es" if item.endswith("s") else f"{item}s"
         if seeds is None:
             if count > 1:
-                raise ValueError(f"there are {count} {items}: name the seeds that belong to each, as seeds=...")
+                raise ValueError(f"there are {count} {items}: pass the seeds of each as seeds=...")
             return cls(count, item, {})
         if not seeds or len(seeds) % count:
             raise ValueError(f"there are {len(seeds)} seeds for {count} {items}; give each the same number of seeds")
         if count > 1 and len(set(seeds)) < len(seeds):
-            twice = Counter(seeds).most_common(1)[0][0]
-            raise ValueError(f"seed {twice} belongs to two {items}; give each its own seeds")
+            repeated = Counter(seeds).most_common(1)[0][0]
+            raise ValueError(f"seed {repeated} belongs to two {items}; give each its own seeds")
         block = len(seeds) // count
-        return cls(count, item, {seed: index // block for index, seed in enumerate(seeds)})
+        return cls(count, item, {seed: position // block for position, seed in enumerate(seeds)})
 
     def require(self, seeds: Sequence[int]) -> None:
         """Raise ``ValueError`` unless every seed has an item."""
-        if self.count == 1 or self.in_turn:
+        if self.count == 1 or self.round_robin:
             return
-        if missing := [seed for seed in seeds if seed not in self.number]:
-            raise ValueError(f"no {self.item} belongs to seed {missing[0]}: add it to the seeds of the condition")
+        if missing := [seed for seed in seeds if seed not in self.index_of_seed]:
+            raise ValueError(f"seed {missing[0]} has no {self.item}; add it to the condition's seeds")
 
-    def numbers(self, sample_ids: Tensor) -> Tensor:
-        """Return the item number (B,) int64 of each sample, on its device; 0 for a seed without an item."""
-        if self.in_turn:
+    def item_indices(self, sample_ids: Tensor) -> Tensor:
+        """Return each sample's item index (B,) int64 on the device of ``sample_ids``; 0 for a seed without an item."""
+        if self.round_robin:
             return sample_ids % self.count
-        numbers = [self.number.get(seed, 0) for seed in sample_ids.tolist()]
-        return torch.tensor(numbers, dtype=torch.int64, device=sample_ids.device)
+        indices = [self.index_of_seed.get(seed, 0) for seed in sample_ids.tolist()]
+        return torch.tensor(indices, dtype=torch.int64, device=sample_ids.device)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Latent codes by the probability flow: encoding, decoding, interpolation (Song et al. 2021, 4.3 and appendix D.3).
 
-The flow maps data to the prior and back without loss: the state at T is a code of the image.  Codes are divided by the
-standard deviation of the prior, so that they are standard normals for every SDE.
+The flow is a bijection between data and prior: the state at T encodes the image.  Codes are divided by the standard
+deviation of the prior, so that they are standard normal for every SDE.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scoresde_fast.run_options import accepting_options
 from scoresde_fast.sdes import CLDSDE
 
 DEFAULTS: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
-"""Tolerances that bring an image back to 1e-3; with 1e-5, the default of likelihoods, a few 1e-3 are left."""
+"""With these tolerances a decoded code differs from the image by up to 1e-3; with 1e-5, by a few 1e-3."""
 VELOCITY_DRAW = 1
 """The draw of CLD's initial velocity."""
 
@@ -32,17 +32,17 @@ VELOCITY_DRAW = 1
 def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = None, **options: Any) -> Tensor:
     """Return codes (N, *state_shape) float32 of images (N, C, H, W) in [0, 1] or of points.
 
-    On CLD a code is that of position and velocity; the velocity at the data is drawn from N(0, gamma M) by the image's
-    seed.
+    On CLD a code is of position and velocity; the initial velocity is sampled from N(0, gamma M) with the image's seed.
 
     Args:
         model: any `ScoreFunction` of continuous time.
         images: the data.
-        seeds: of the velocities; None: 0, 1, ...
-        options: those of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default.
+        seeds: seeds of the velocities; None: 0, 1, ...
+        options: the fields of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default.
 
     Raises:
-        ValueError: the shape or range of the images or the number of seeds does not fit, or an option is out of range.
+        ValueError: the images have a wrong shape or range, there is not one seed per image, or an option is out of
+            range.
         IntegrationError: see `ProbabilityFlow.run`.
     """
     ids = sample_ids(images, seeds)
@@ -52,15 +52,15 @@ def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = N
 
 
 class Decoder:
-    """Decodes one batch of codes after another.
+    """Decodes batches of codes.
 
     Args:
         model: any `ScoreFunction` of continuous time.
         temperature: factor of the codes; below 1 the images are more typical and less varied.
-        options: those of `FlowOptions` and `RunOptions`, with the default tolerances of `encode`.
+        options: the fields of `FlowOptions` and `RunOptions`, with the default tolerances of `encode`.
 
     Raises:
-        ValueError: the temperature is not a positive number, or an option is out of its range.
+        ValueError: the temperature is not a positive number, or an option is out of range.
     """
 
     @accepting_options(FlowOptions)
@@ -73,15 +73,15 @@ class Decoder:
     def decode(self, codes: Tensor, seeds: Sequence[int] | None = None, on_step: OnStep | None = None) -> Tensor:
         """Return images (N, C, H, W) in [0, 1], or points, of codes (N, *state_shape).
 
-        ``seeds`` name the samples in errors, and with ``strict`` decide their places in a batch.
+        ``seeds`` identify the samples in error messages, and with ``strict`` determine their slots in a batch.
 
         Raises:
-            ValueError: the shape of the codes does not fit.
+            ValueError: the codes do not have the model's shape.
             IntegrationError: see `ProbabilityFlow.run`.
         """
         model = self.flow.model
         if tuple(codes.shape[1:]) != model.state_shape:
-            raise ValueError(f"codes have shape {tuple(codes.shape[1:])}; this model's are {model.state_shape}")
+            raise ValueError(f"codes have shape {tuple(codes.shape[1:])}, but this model's have {model.state_shape}")
         states = _scaled(model, self.temperature * codes.double().cpu(), invert=False)
         data = self.flow.run(states, sample_ids(codes, seeds), on_step).states
         return model.to_images(data.chunk(model.sde.parts, dim=1)[0]).float()
@@ -89,13 +89,13 @@ class Decoder:
 
 @accepting_options(FlowOptions)
 def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **options: Any) -> Tensor:
-    """Return images (N, C, H, W) in [0, 1], or points, of codes (N, *state_shape); the errors are those of `Decoder`.
+    """Return images (N, C, H, W) in [0, 1], or points, of codes (N, *state_shape); the errors are as in `Decoder`.
 
     Args:
         model: any `ScoreFunction` of continuous time.
-        codes: standard normals, or codes from `encode`.
+        codes: codes from `encode`, or standard normal noise.
         temperature: factor of the codes; below 1 the images are more typical and less varied.
-        options: those of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default.
+        options: the fields of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default.
     """
     return Decoder(model, temperature=temperature, **options).decode(codes)
 
@@ -103,7 +103,7 @@ def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **o
 def interpolate(a: Tensor, b: Tensor, steps: int) -> Tensor:
     """Return ``steps`` codes (steps, ...) on the great circle from ``a`` to ``b`` (...), both included (Shoemake 1985).
 
-    Norms are interpolated linearly: every code keeps the length of a typical one.
+    Norms are interpolated linearly, so that every code has the norm of a typical one.
 
     Raises:
         ValueError: the shapes differ, ``steps`` is below 2, or the codes point in opposite directions.
@@ -111,45 +111,47 @@ def interpolate(a: Tensor, b: Tensor, steps: int) -> Tensor:
     if a.shape != b.shape:
         raise ValueError(f"the codes have shapes {tuple(a.shape)} and {tuple(b.shape)}; give two of the same shape")
     if steps < 2:
-        raise ValueError(f"steps is {steps}; it must be at least 2, the two ends")
+        raise ValueError(f"steps is {steps}; it must be at least 2, for the two ends")
     start, stop = a.double(), b.double()
-    lengths = start.norm(), stop.norm()
-    cosine = float((start * stop).sum() / (lengths[0] * lengths[1]))
+    start_norm, stop_norm = start.norm(), stop.norm()
+    cosine = float((start * stop).sum() / (start_norm * stop_norm))
     angle = math.acos(max(-1.0, min(1.0, cosine)))
     if math.sin(angle) < 1e-6 and cosine < 0:
         raise ValueError(
             "the codes point in opposite directions: the great circle between them is not unique; choose others"
         )
-    shares = torch.linspace(0, 1, steps, dtype=torch.float64).to(a.device)
+    fractions = torch.linspace(0, 1, steps, dtype=torch.float64).to(a.device).view(-1, *[1] * a.ndim)
     if math.sin(angle) < 1e-6:
-        weights = torch.stack([1 - shares, shares])
+        start_weights, stop_weights = 1 - fractions, fractions
     else:
-        weights = torch.stack([torch.sin((1 - shares) * angle), torch.sin(shares * angle)]) / math.sin(angle)
-    directions = [w.view(-1, *[1] * a.ndim) * v / n for w, v, n in zip(weights, (start, stop), lengths, strict=True)]
-    norms = torch.lerp(lengths[0], lengths[1], shares)
-    return (norms.view(-1, *[1] * a.ndim) * sum(directions)).to(a.dtype)
+        start_weights = torch.sin((1 - fractions) * angle) / math.sin(angle)
+        stop_weights = torch.sin(fractions * angle) / math.sin(angle)
+    directions = start_weights * start / start_norm + stop_weights * stop / stop_norm
+    return (torch.lerp(start_norm, stop_norm, fractions) * directions).to(a.dtype)
 
 
 def sample_ids(data: Tensor, seeds: Sequence[int] | None) -> list[int]:
     """Return the seeds of samples (N, ...), by default 0, 1, ...
 
     Raises:
-        ValueError: their number differs from N, or one is not a whole number from 0 to 2^63 - 1.
+        ValueError: there is not one seed per sample, or a seed is not an integer from 0 to 2^63 - 1.
     """
     ids = list(range(len(data))) if seeds is None else [check_seed(seed) for seed in seeds]
     if len(ids) != len(data):
-        raise ValueError(f"{len(ids)} seeds for {len(data)} samples: give one seed each")
+        raise ValueError(f"there are {len(ids)} seeds for {len(data)} samples: give one seed per sample")
     return ids
 
 
 def data_states(model: ScoreFunction, images: Tensor, ids: list[int], run_seed: int) -> Tensor:
-    """Return the states (N, *state_shape) float64 of images (N, C, H, W) in [0, 1], or of points, at the data's time.
+    """Return the initial states (N, *state_shape) float64 of images (N, C, H, W) in [0, 1], or of points.
+
+    On CLD the velocity is sampled from N(0, gamma M) with the seeds ``ids``.
 
     Raises:
-        ValueError: the shape is not the model's, or an image has a value outside [0, 1].
+        ValueError: the images do not have the model's shape, or an image has a value outside [0, 1].
     """
     if tuple(images.shape[1:]) != model.image_shape:
-        raise ValueError(f"samples have shape {tuple(images.shape[1:])}; this model's are {model.image_shape}")
+        raise ValueError(f"samples have shape {tuple(images.shape[1:])}, but this model's have {model.image_shape}")
     data = images.detach().double().cpu()
     if model.is_image and len(data) and not (data.min() >= 0 and data.max() <= 1):
         raise ValueError(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from scoresde_fast.flow.integrate import (
 )
 
 Slope = Callable[[Tensor, Tensor], Tensor]
-"""``slope(y, t)``: (B, N), (B,) float64 -> (B, N) float64, with a separate time for each sample."""
+"""``slope(y, t)``: (B, N), (B,) float64 -> (B, N) float64, with one time per sample."""
 
 # Dormand & Prince 1980, table 2.
 NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
@@ -39,7 +40,7 @@ WEIGHTS = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
 ERROR = (-71 / 57600, 0.0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40)
 """The weights of order 5 minus those of order 4."""
 STAGES = len(WEIGHTS)
-"""Evaluations of a step: its seventh stage is the first of the next step."""
+"""Evaluations per step: the seventh stage is also the first of the next step."""
 ERROR_ORDER = 4
 
 # Hairer, Norsett & Wanner, "Solving ODEs I", II.4.
@@ -60,22 +61,20 @@ class Tableau:
     """The pair's coefficients on a device."""
 
     def __init__(self, device: torch.device) -> None:
-        def on_device(values: tuple[float, ...]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64).to(device)
-
-        self._coupling = [on_device(row) for row in COUPLING]
-        self._weights, self._error = on_device(WEIGHTS), on_device(ERROR)
+        as_tensor = partial(torch.tensor, dtype=torch.float64, device=device)
+        self._coupling = [as_tensor(row) for row in COUPLING]
+        self._weights, self._error = as_tensor(WEIGHTS), as_tensor(ERROR)
 
     def step(self, slope: Slope, y: Tensor, first: Tensor, t: Tensor, h: Tensor) -> Step:
         """Step from ``y`` (B, N), where the slope is ``first``, at times ``t`` (B,) by ``h`` (B,) of either sign."""
         stages = y.new_empty(STAGES + 1, *y.shape)
         stages[0] = first
         for stage in range(1, STAGES):
-            at = y + h[:, None] * _combine(self._coupling[stage], stages[:stage])
-            stages[stage] = slope(at, t + NODES[stage] * h)
-        new = y + h[:, None] * _combine(self._weights, stages[:STAGES])
-        stages[STAGES] = slope(new, t + h)
-        return Step(new, stages[STAGES], h[:, None] * _combine(self._error, stages))
+            y_stage = y + h[:, None] * _combine(self._coupling[stage], stages[:stage])
+            stages[stage] = slope(y_stage, t + NODES[stage] * h)
+        y_end = y + h[:, None] * _combine(self._weights, stages[:STAGES])
+        stages[STAGES] = slope(y_end, t + h)
+        return Step(y_end, stages[STAGES], h[:, None] * _combine(self._error, stages))
 
 
 def _combine(weights: Tensor, stages: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ def _combine(weights: Tensor, stages: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class RK45State(IntegrationState):
-    """`IntegrationState` with what RK45 keeps on the device."""
+    """`IntegrationState` with the tensors of RK45."""
 
     slope: Tensor  # (B, N) float64, at y
     tableau: Tableau
@@ -92,7 +91,7 @@ class RK45State(IntegrationState):
 
 
 class RK45(BatchIntegrator[RK45State]):
-    """Solves dy/dt = slope(y, t); the other arguments and the errors are those of `BatchIntegrator`."""
+    """Solves dy/dt = slope(y, t); the other arguments and the errors are as in `BatchIntegrator`."""
 
     def __init__(
         self,
@@ -113,16 +112,16 @@ class RK45(BatchIntegrator[RK45State]):
             IntegrationError: see `BatchIntegrator.run`.
         """
         if y.ndim != 2 or y.dtype != torch.float64:
-            raise ValueError(f"y is {tuple(y.shape)} {y.dtype}; it must be (B, N) float64")
+            raise ValueError(f"y has shape {tuple(y.shape)} and dtype {y.dtype}; it must be (B, N) float64")
         return self.run(*self.prepare(y), y, on_attempt)
 
     def allocate(self, y: Tensor) -> RK45State:
-        """Return a state for batches of the shape of ``y``."""
+        """Return a state for batches in the shape of ``y``."""
         times = torch.from_numpy(self.control.times).to(y.device) if isinstance(self.control, FixedTimes) else None
         return RK45State(**RK45State.tensors(y), slope=torch.zeros_like(y), tableau=Tableau(y.device), times=times)
 
     def load(self, state: RK45State, y: Tensor) -> None:
-        """Put ``y`` into the state; evaluates the slope once, and with tolerances once more."""
+        """Start from ``y``; evaluates the slope once, and with tolerances once more."""
         state.reset(y, self.start)
         state.slope.copy_(self._slope(state.y, state.t))
         state.evaluations.fill_(1)
@@ -130,55 +129,55 @@ class RK45(BatchIntegrator[RK45State]):
             state.length.copy_(self._first_length(self.control, state))
             state.evaluations.fill_(2)
         state.broken.copy_(~(state.slope.isfinite().all(1) & state.length.isfinite()))
-        state.lost.copy_(state.broken)
+        state.failed.copy_(state.broken)
         state.length.nan_to_num_()
 
     def attempt(self, state: RK45State) -> None:
-        """Try one step, in place."""
-        active = ~(state.done | state.lost)
+        """Attempt one step, in place."""
+        active = ~(state.done | state.failed)
         if state.times is None:
             spacing = torch.nextafter(state.t, torch.full_like(state.t, self.end)) - state.t
             shortest = MIN_STEP_ULPS * spacing.abs()
-            too_short = state.refused & (state.length < shortest)
-            ahead = state.t + torch.maximum(state.length, shortest) * self._direction
-            ahead = torch.where((ahead - self.end) * self._direction > 0, self.end, ahead)
+            too_short = state.rejected & (state.length < shortest)
+            t_next = state.t + torch.maximum(state.length, shortest) * self._direction
+            t_next = torch.where((t_next - self.end) * self._direction > 0, self.end, t_next)
         else:
-            too_short = active
-            following = (state.attempts + 1).clamp_(max=len(state.times) - 1)
-            ahead = state.times.index_select(0, following).expand(len(state.t))
-        ahead = torch.where(active, ahead, state.t)
-        h = ahead - state.t
+            too_short = active  # a fixed step is not retried
+            index = (state.attempts + 1).clamp_(max=len(state.times) - 1)
+            t_next = state.times.index_select(0, index).expand(len(state.t))
+        t_next = torch.where(active, t_next, state.t)
+        h = t_next - state.t
         step = state.tableau.step(self._slope, state.y, state.slope, state.t, h)
         broken = ~step.error.isfinite().all(1)
         accepted = ~broken
         if isinstance(self.control, Tolerances):
             error = self.control.measure(step.error, state.y, step.y)
             accepted = error < 1
-            replace_where(state.length, active, _next_length(h.abs(), error, accepted, state.refused))
-        for tensor, value in ((state.y, step.y), (state.slope, step.slope), (state.t, ahead)):
+            replace_where(state.length, active, _next_length(h.abs(), error, accepted, state.rejected))
+        for tensor, value in ((state.y, step.y), (state.slope, step.slope), (state.t, t_next)):
             replace_where(tensor, active & accepted, value)
-        state.record(self.end, accepted, broken, too_short, STAGES)
+        state.record(self.end, accepted=accepted, broken=broken, too_short=too_short, evaluations=STAGES)
 
     def _first_length(self, tolerances: Tolerances, state: RK45State) -> Tensor:
-        """Return the length (B,) of a first step (Hairer, Norsett & Wanner, II.4); it costs one evaluation."""
+        """Return the length (B,) of the first step (Hairer, Norsett & Wanner, II.4), with one evaluation."""
         y, slope, t, measure = state.y, state.slope, state.t, tolerances.measure
         span = (self.end - t).abs()
         size, rate = measure(y, y, y), measure(slope, y, y)
         small = (size < 1e-5) | (rate < 1e-5)
         trial = torch.where(small, 1e-6, 0.01 * size / rate.clamp(min=1e-300)).minimum(span)
-        ahead = self._slope(y + (trial * self._direction)[:, None] * slope, t + trial * self._direction)
-        change = measure(ahead - slope, y, y) / trial
+        trial_slope = self._slope(y + (trial * self._direction)[:, None] * slope, t + trial * self._direction)
+        change = measure(trial_slope - slope, y, y) / trial
         flat = (rate <= 1e-15) & (change <= 1e-15)
         steepest = torch.maximum(rate, change).clamp(min=1e-300)
         length = torch.where(flat, (1e-3 * trial).clamp(min=1e-6), (0.01 / steepest) ** (1 / (ERROR_ORDER + 1)))
-        # A trial that went so far that it met NaN or infinity tells nothing.
+        # The slope after a trial step that is too long may be NaN or infinite: start with a much shorter step.
         length = torch.where(change.isfinite(), length, 1e-3 * trial)
         return torch.minimum(100 * trial, length).minimum(span)
 
 
-def _next_length(length: Tensor, error: Tensor, accepted: Tensor, refused_before: Tensor) -> Tensor:
-    """Return the length (B,) of the step after one of that length and error; after a refusal it does not grow."""
+def _next_length(length: Tensor, error: Tensor, accepted: Tensor, rejected_before: Tensor) -> Tensor:
+    """Return the next step length (B,), from the last length and its error; after a rejection it does not grow."""
     factor = SAFETY * error.clamp(min=1e-300) ** (-1 / (ERROR_ORDER + 1))
-    grown = torch.where(refused_before, factor.clamp(max=1.0), factor.clamp(max=MAX_FACTOR))
+    grown = torch.where(rejected_before, factor.clamp(max=1.0), factor.clamp(max=MAX_FACTOR))
     shrunk = torch.where(error.isfinite(), factor, MIN_FACTOR).clamp(min=MIN_FACTOR)
     return length * torch.where(accepted, grown, shrunk)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reverse-process drift and its divergence, with a separate time for each sample.
 
-    L(t) u + b(t) network(u, label(t))        on x, or on v of the pair of position and velocity
+    L(t) u + b(t) network(u, label(t))        for CLD's pairs of position and velocity, b applies to the velocity
 
-L and b hold both the coefficients of the SDE (Song et al. 2021, equations 6 and 13) and the conversion of the network's
-output to a score.  They come from the SDE in float64.  An adaptive solver chooses its times on the device; `TimeCurves`
-evaluates them there.
+L and b combine the coefficients of the SDE (Song et al. 2021, equations 6 and 13) with the conversion of the network's
+output to a score.  The SDE computes them in float64 on the host.  An adaptive solver chooses its times on the device,
+where `TimeCurves` evaluates them.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from scoresde_fast.ops.hutchinson_dot import Probe
 from scoresde_fast.sdes import CLDSDE, Array, ScalarSDE
 
 INTERVALS, NODES = 128, 14
-"""Intervals of a curve and Chebyshev nodes of each: relative errors of about 1e-13 for every SDE here."""
+"""Intervals of a curve, and Chebyshev nodes per interval: relative errors of about 1e-13 for every SDE here."""
 EXACT_TRACE_BATCH = 256
-"""Samples times directions that an exact trace evaluates together."""
+"""Maximum number of samples times directions in one evaluation of an exact trace."""
 
 
 class TimeCurves:
     """Smooth functions of time, tabulated on the host and evaluated on a device.
 
-    They are interpolated by Chebyshev polynomials in log t on intervals of equal length.
+    Chebyshev polynomials in log t interpolate them on intervals of equal length.
 
     Args:
-        functions: (n,) float64 times -> (K, n).
+        functions: ``functions(times)``, for (n,) float64 -> (K, n).
         low, high: the range of times, 0 < low < high.
-        device: of the table.
+        device: the device of the table.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class TimeCurves:
 
     def __call__(self, t: Tensor) -> Tensor:
         """Map (B,) float64 times to (K, B) float64."""
-        # NaN must reach the result, not an index: it gets some interval, and `0 * t` restores it.
-        place = ((t.log() - self._start) / self._width).nan_to_num()
-        interval = place.floor().clamp(0, INTERVALS - 1)
-        within = (2 * (place - interval) - 1).clamp(-1, 1)
-        basis = torch.cos(within.acos()[:, None] * self._degrees)
+        # A NaN cannot be an index: it is replaced here, and restored by `0 * t`.
+        position = ((t.log() - self._start) / self._width).nan_to_num()
+        interval = position.floor().clamp(0, INTERVALS - 1)
+        in_interval = (2 * (position - interval) - 1).clamp(-1, 1)
+        basis = torch.cos(in_interval.acos()[:, None] * self._degrees)
         return (self._table[interval.long()] * basis[:, None, :]).sum(-1).T + 0 * t
 
 
 def drift_coefficients(parametrisation: Parametrisation, t: Array, *, probability_flow: bool = True) -> Array:
     """Return (2 + parts^2, n): the network's label, b, and L by rows, at times (n,).
 
-    They are those of the probability flow, or else of the reverse SDE.
+    They are coefficients of the probability flow, or without ``probability_flow`` of the reverse SDE.
 
     Raises:
         ValueError: the model was trained at discrete times only.
@@ -81,7 +81,7 @@ def drift_coefficients(parametrisation: Parametrisation, t: Array, *, probabilit
     p, sde = parametrisation, parametrisation.sde
     if not p.continuous:
         raise ValueError(
-            f"an adaptive solver needs a model of continuous time, and this one was trained at {p.num_scales} discrete "
+            f"an adaptive solver needs a model of continuous time, but this one was trained at {p.num_scales} discrete "
             "times: choose a solver with a fixed number of steps"
         )
     output, state = p.output_scale(t), p.state_scale(t)
@@ -98,12 +98,12 @@ class Drift:
     """The drift of a model's probability flow, or of its reverse SDE, and the trace of its Jacobian.
 
     Args:
-        model: on its device, in evaluation mode.
+        model: a model on its device, in evaluation mode.
         low: the smallest time; the largest is the SDE's T.
-        precision: of the network.
-        probability_flow: of the probability flow, else of the reverse SDE.
-        device: of the states.
-        backend: of the traces, see ``Operation.choose`` of `scoresde_fast.ops`.
+        precision: the precision of the network.
+        probability_flow: use the drift of the probability flow rather than of the reverse SDE.
+        device: the device of the states.
+        backend: the backend of `hutchinson_dot`, as in ``Operation.choose`` of `scoresde_fast.ops`.
 
     Raises:
         ValueError: as `drift_coefficients`.
@@ -120,7 +120,7 @@ class Drift:
         backend: str | None = None,
     ) -> None:
         self.model = model
-        # A network without weights is an exact function, and is evaluated in float64.
+        # A network without parameters is a closed-form score: float64 preserves its accuracy.
         self._dtype = torch.float64 if next(model.network.parameters(), None) is None else torch.float32
         coefficients = partial(drift_coefficients, model.parametrisation, probability_flow=probability_flow)
         self._curves = TimeCurves(coefficients, low, model.sde.T, device)
@@ -128,7 +128,7 @@ class Drift:
         self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(device, backend)
         self._parts = model.sde.parts
         self._unit = torch.tensor([[0.0, 1.0]], device=device)
-        self._source = model.network
+        self._source_network = model.network
         self._network: TimedEvaluator = timed_evaluator(model.network, precision)
 
     def slope(self, u: Tensor, t: Tensor) -> Tensor:
@@ -138,19 +138,19 @@ class Drift:
         return self._assemble(u, output, factor, linear)
 
     def stale(self) -> bool:
-        """Return whether the network was replaced, or has changed in a way that this drift does not follow."""
-        return self.model.network is not self._source or self._network.stale()
+        """Return whether the network was replaced, or has changes that this drift does not include."""
+        return self.model.network is not self._source_network or self._network.stale()
 
     def slope_and_trace(
-        self, u: Tensor, t: Tensor, probes: Tensor, sample_ids: Tensor, draw: int, probe: Probe, run_seed: int
+        self, u: Tensor, t: Tensor, probes: Tensor, sample_ids: Tensor, *, draw: int, probe: Probe, run_seed: int
     ) -> tuple[Tensor, Tensor]:
         """Return `slope` and Hutchinson's estimates (B, P) of its divergence; call it inside a dual level.
 
         Args:
             u, t: as in `slope`.
-            probes: (P, B, *image_shape), of the draws ``draw``, ``draw`` + 1, ...; on CLD they are probes of v, the
-                only part with noise.
-            sample_ids, draw, probe, run_seed: of the probes, see `hutchinson_dot`.
+            probes: (P, B, *image_shape), of the draws ``draw``, ``draw`` + 1, ...; on CLD they are probes of v, to
+                which the network's output applies.
+            sample_ids, draw, probe, run_seed: seeds and kind of the probes, as in `hutchinson_dot`.
         """
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
@@ -164,7 +164,7 @@ class Drift:
         return self._assemble(u, output, factor, linear), self._trace(factor, linear, dots).T
 
     def slope_and_exact_trace(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `slope` and its divergence (B, 1), from one tangent for each element; call it inside a dual level."""
+        """Return `slope` and its exact divergence (B, 1), from one tangent per element; call it inside a dual level."""
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
         elements = math.prod(self.model.image_shape)
@@ -183,6 +183,7 @@ class Drift:
         return slope, self._trace(factor, linear, total)[:, None]
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the label (B,), b (B,) and L by rows (parts^2, B) at times (B,)."""
         curves = self._curves(t)
         return curves[0], curves[1], curves[2:]
 
@@ -196,24 +197,25 @@ class Drift:
         return output, torch.zeros_like(output) if tangent is None else tangent
 
     def _assemble(self, u: Tensor, output: Tensor, factor: Tensor, linear: Tensor) -> Tensor:
-        column = (-1, *[1] * (u.ndim - 1))
-        kick = factor.view(column) * output
-        rows = [row.view(column) for row in linear]
+        """Return L u + b output, for b ``factor`` (B,) and L ``linear`` (parts^2, B)."""
+        per_sample = (-1, *[1] * (u.ndim - 1))
+        network_term = factor.view(per_sample) * output
+        entries = [entry.view(per_sample) for entry in linear]
         if self._parts == 1:
-            return kick.addcmul_(u, rows[0])
-        position, velocity = u.chunk(2, dim=1)
-        return torch.cat([rows[0] * position + rows[1] * velocity, kick + rows[2] * position + rows[3] * velocity], 1)
+            return network_term.addcmul_(u, entries[0])
+        x, v = u.chunk(2, dim=1)
+        return torch.cat([entries[0] * x + entries[1] * v, network_term + entries[2] * x + entries[3] * v], 1)
 
-    def _trace(self, factor: Tensor, linear: Tensor, network: Tensor) -> Tensor:
-        """Return the trace of the slope's Jacobian, given the network's (..., B): that of the linear part is known."""
+    def _trace(self, factor: Tensor, linear: Tensor, network_trace: Tensor) -> Tensor:
+        """Return the trace (..., B) of the slope's Jacobian, given that of the network's Jacobian."""
         elements = math.prod(self.model.image_shape)
         diagonal = linear[0] if self._parts == 1 else linear[0] + linear[3]
-        return elements * diagonal + factor * network
+        return elements * diagonal + factor * network_trace
 
 
 @cache
 def _load_decompositions() -> None:
-    """Import what PyTorch imports at the first dual tensor, but without its warning about ``torch.jit``."""
+    """Import the module that PyTorch imports at the first dual tensor, without its warning about ``torch.jit``."""
     with warnings.catch_warnings(), suppress(ImportError):
         warnings.filterwarnings("ignore", "`torch.jit.script", Warning)
         import_module("torch._decomp.decompositions_for_jvp")

@@ -3,8 +3,8 @@
 
     log p(x(0)) = log p_T(x(T)) + integral of div f(x(t), t) dt        along the flow f from the data to the prior
 
-On CLD this is the density of position and velocity together; with the entropy of the velocity it gives a lower bound on
-the density of the position (Dockhorn et al. 2022, appendix).
+On CLD this is the joint log density of position and velocity; adding the entropy of the velocity gives a lower bound on
+the log density of the position (Dockhorn et al. 2022, appendix).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from scoresde_fast.sdes import CLDSDE
 
 PIXEL_VALUES = 256
 """The number of 8-bit pixel values."""
-DEQUANTISATION_DRAW, PROBE_DRAW = 0, 2
-"""Draws of a sample's seed; draw 1 is CLD's velocity."""
+DEQUANTIZATION_DRAW, PROBE_DRAW = 0, 2
+"""Draws of a sample's seed; draw 1 is for CLD's velocity."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Likelihood:
 
     Attributes:
         log_density: (N,) float64, in nats, of the data in the model's own range; on CLD a lower bound.
-        bits_per_dim: (N,) float64 of 8-bit images, lower is better; None without dequantisation.
-        standard_error: (N,) float64, of ``log_density``, from the spread of several probes; else None.
-        evaluations: (N,) int64, of the network and its derivative.
+        bits_per_dim: (N,) float64, of 8-bit images, lower is better; None without dequantization.
+        standard_error: (N,) float64, of ``log_density``, estimated from several probes; None with one.
+        evaluations: (N,) int64, the number of evaluations of the network and its derivative.
     """
 
     log_density: Tensor
@@ -50,17 +50,18 @@ class Likelihood:
 
 
 class LikelihoodEstimator:
-    """Estimates likelihoods under one model, of one batch of samples after another.
+    """Estimates likelihoods of batches under one model.
 
     Args:
         model: any `ScoreFunction` of continuous time.
-        probes: Hutchinson probes for each sample.
-        probe: "rademacher", "normal" or "exact" (the trace itself, for small samples).
-        dequantize: add uniform noise of one 8-bit step to images, which bits per dimension require; points get none.
-        options: those of `FlowOptions` and `RunOptions`.
+        probes: the number of Hutchinson probes per sample.
+        probe: the distribution of probes, "rademacher" or "normal"; or "exact" for the exact trace of small samples.
+        dequantize: add uniform noise of one 8-bit step to images, as bits per dimension require; ignored for points.
+        options: the fields of `FlowOptions` and `RunOptions`.
 
     Raises:
-        ValueError: an option is unknown or out of range, or the model is not of continuous time.
+        TypeError: an option is unknown.
+        ValueError: an option is out of range, or the model was trained at discrete times only.
     """
 
     @accepting_options(FlowOptions)
@@ -81,13 +82,13 @@ class LikelihoodEstimator:
         """Return the likelihoods of images (N, C, H, W), uint8 or in [0, 1], or of points.
 
         Args:
-            data: with dequantisation 8-bit values: uint8, or floats that are multiples of 1/255.
-            seeds: of every random number, one for each sample; None: 0, 1, ...
+            data: the samples; dequantization needs 8-bit values: uint8, or floats that are multiples of 1/255.
+            seeds: seeds of all random numbers, one per sample; None: 0, 1, ...
             on_step: callback for the progress of a batch.
 
         Raises:
-            ValueError: the shape, the range or the number of seeds is wrong, or dequantisation meets other than 8-bit
-                values.
+            ValueError: the data has a wrong shape or range, there is not one seed per sample, or values to dequantize
+                are not 8-bit values.
             IntegrationError: see `ProbabilityFlow.run`.
         """
         ids, model = sample_ids(data, seeds), self.model
@@ -96,28 +97,28 @@ class LikelihoodEstimator:
         if self.dequantize:
             images = dequantized(data, ids, run_seed)
         states = data_states(model, images, ids, run_seed)
-        found = self.flow.run(states, ids, on_step)
-        prior = torch.from_numpy(model.sde.prior_log_density(found.states.numpy()))
-        log_density = prior + found.divergence.mean(1)
+        result = self.flow.run(states, ids, on_step)
+        prior = torch.from_numpy(model.sde.prior_log_density(result.states.numpy()))
+        log_density = prior + result.divergence.mean(1)
         dimensions = math.prod(model.image_shape)
         if isinstance(model.sde, CLDSDE):
             log_density = position_log_density_bound(log_density, model.sde, dimensions)
         bits = bits_per_dimension(log_density, dimensions, centered=model.centered) if self.dequantize else None
-        count = found.divergence.shape[1]
-        error = found.divergence.std(1) / math.sqrt(count) if count > 1 else None
-        return Likelihood(log_density, bits, error, found.evaluations)
+        count = result.divergence.shape[1]
+        standard_error = result.divergence.std(1) / math.sqrt(count) if count > 1 else None
+        return Likelihood(log_density, bits, standard_error, result.evaluations)
 
 
 def likelihood(model: ScoreFunction, data: Tensor, seeds: Sequence[int] | None = None, **options: Any) -> Likelihood:
     """Return log densities, and bits per dimension of 8-bit images, under a model.
 
-    ``options`` are those of `LikelihoodEstimator`; data, seeds and errors are those of its `estimate`.
+    ``options`` are as in `LikelihoodEstimator`; data, seeds and errors as in `LikelihoodEstimator.estimate`.
     """
     return LikelihoodEstimator(model, **options).estimate(data, seeds)
 
 
 def dequantized(images: Tensor, ids: Sequence[int], run_seed: int) -> Tensor:
-    """Return 8-bit images (N, C, H, W) with uniform noise u of their seeds: (pixel + u) / 256, float64.
+    """Return 8-bit images (N, C, H, W) with uniform noise u from their seeds: (pixel + u) / 256, float64.
 
     Raises:
         ValueError: a value is not an 8-bit pixel value.
@@ -130,7 +131,7 @@ def dequantized(images: Tensor, ids: Sequence[int], run_seed: int) -> Tensor:
             worst = float(images.flatten()[int(rounding.nan_to_num(math.inf).argmax())])
             raise ValueError(
                 f"a pixel is {worst:.6g}, which is not a multiple of 1/255: bits per dimension need 8-bit images; "
-                "give those, or dequantize=False for the log density alone"
+                "give such images, or choose dequantize=False to get only the log density"
             )
         pixels = pixels.round()
         if len(pixels) and not (pixels.min() >= 0 and pixels.max() < PIXEL_VALUES):
@@ -138,15 +139,15 @@ def dequantized(images: Tensor, ids: Sequence[int], run_seed: int) -> Tensor:
                 f"images have values from {float(images.min()):.4g} to {float(images.max()):.4g}; they must be in "
                 "[0, 1], whatever the model's own range: divide 8-bit values by 255"
             )
-    noise = uniforms(torch.tensor(list(ids), dtype=torch.int64), run_seed, DEQUANTISATION_DRAW, pixels[0:1].numel())
+    noise = uniforms(torch.tensor(list(ids), dtype=torch.int64), run_seed, DEQUANTIZATION_DRAW, pixels[0:1].numel())
     return (pixels + noise.view(pixels.shape)) / PIXEL_VALUES
 
 
 def bits_per_dimension(log_density: Tensor, dimensions: int, *, centered: bool) -> Tensor:
     """Return the negative log-likelihood (B,) of 8-bit images in bits per dimension, from the log density (B,) in nats.
 
-    The density is that of dequantised images in [0, 1], or with ``centered`` in [-1, 1]: log2 of the pixel values in a
-    unit is 8 or 7 (Song et al. 2021, appendix D).
+    The density is of dequantized images in [0, 1], or with ``centered`` in [-1, 1]: a unit interval contains 2^8 or 2^7
+    pixel values (Song et al. 2021, appendix D).
     """
     return math.log2(PIXEL_VALUES / (2 if centered else 1)) - log_density / (dimensions * math.log(2))
 

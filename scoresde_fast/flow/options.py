@@ -12,7 +12,12 @@ from scoresde_fast.solvers.options import Norm, require_norm
 
 
 class AdaptiveSolver(NamedTuple):
-    """What an adaptive solver is defined on, and its default tolerances; those of "ggf" are for images in [-1, 1]."""
+    """Properties of an adaptive solver.
+
+    Attributes:
+        on_cld: whether it is defined on CLD.
+        rtol, atol: default tolerances; those of "ggf" are for images in [-1, 1].
+    """
 
     on_cld: bool
     rtol: float
@@ -20,23 +25,25 @@ class AdaptiveSolver(NamedTuple):
 
 
 ADAPTIVE = {
-    "rk45": AdaptiveSolver(True, 1e-5, 1e-5),  # the probability flow; Dormand & Prince 1980
-    "ggf": AdaptiveSolver(False, 0.02, 2 / 256),  # the reverse SDE; Jolicoeur-Martineau et al. 2021, algorithm 1
+    # The probability flow; Dormand & Prince 1980.
+    "rk45": AdaptiveSolver(on_cld=True, rtol=1e-5, atol=1e-5),
+    # The reverse SDE; Jolicoeur-Martineau et al. 2021, algorithm 1.
+    "ggf": AdaptiveSolver(on_cld=False, rtol=0.02, atol=2 / 256),
 }
 
 
 @dataclass(frozen=True)
 class AdaptiveOptions:
-    """How an adaptive solver goes from noise to data.
+    """Options of sampling with an adaptive solver.
 
     Attributes:
         solver: rk45 (the probability flow) or ggf (the reverse SDE; not on CLD).
-        rtol: Relative error allowed in a step of rk45 (default 1e-5) and ggf (0.02).
-        atol: Absolute error allowed in a step of rk45 (default 1e-5) and ggf (one step of 8-bit pixel values).
-        error_norm: Error norm of rk45: each sample's own, or that of its whole batch as in the original, which
-            makes a sample depend on its batch.
-        denoise: End at E[x(0) | x(eps)], by one more evaluation; on CLD by an Euler step of length eps.
-        eps: The time to stop at; by default the SDE's own.
+        rtol: Relative error tolerance per step; by default 1e-5 for rk45 and 0.02 for ggf.
+        atol: Absolute error tolerance per step; by default 1e-5 for rk45 and one 8-bit step for ggf.
+        error_norm: Error norm of rk45: "sample" for each sample; "batch" for the whole batch, as in the official code,
+            which makes a sample depend on its batch.
+        denoise: End at E[x(0) | x(eps)], with one more evaluation; on CLD with an Euler step of length eps.
+        eps: Final time; by default that of the SDE.
     """
 
     solver: str = "rk45"
@@ -50,7 +57,8 @@ class AdaptiveOptions:
         """Return these options with the defaults of the solver and the SDE filled in.
 
         Raises:
-            ValueError: the solver is not defined on the SDE, it lacks an option, or an option is out of range.
+            ValueError: the solver is not defined on the SDE or does not support an option, or an option is out of
+                range.
         """
         solver = ADAPTIVE[self.solver]
         if isinstance(sde, CLDSDE) and not solver.on_cld:
@@ -62,8 +70,8 @@ class AdaptiveOptions:
             raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")
         require_norm("error_norm", self.error_norm)
         if self.solver == "ggf" and self.error_norm == "batch":
-            raise ValueError("error_norm='batch' is an option of solver 'rk45'; 'ggf' has only error_norm='sample'")
-        # VE's images are in [0, 1], a range half as long.
+            raise ValueError("solver 'ggf' supports only error_norm='sample'; 'batch' needs solver 'rk45'")
+        # VE's images are in [0, 1], half the range of [-1, 1].
         atol = solver.atol / 2 if self.solver == "ggf" and sde.name == "vesde" else solver.atol
         return replace(
             self,
@@ -75,15 +83,15 @@ class AdaptiveOptions:
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """How the probability flow is integrated between data and prior.
+    """Options of integrating the probability flow between data and prior.
 
     Attributes:
-        rtol: Relative error allowed in a step of RK45; by default 1e-5 for likelihoods and 1e-6 for codes.
-        atol: Absolute error allowed in a step; by default the same.
-        error_norm: Error norm: each sample's own, or that of its whole batch, as in the original.
-        steps: Number of fixed steps, of six evaluations each, to take instead of steps by tolerances.
+        rtol: Relative error tolerance per step of RK45; by default 1e-5 for likelihoods and 1e-6 for codes.
+        atol: Absolute error tolerance per step; by default 1e-5 for likelihoods and 1e-6 for codes.
+        error_norm: Error norm: "sample" for each sample; "batch" for the whole batch, as in the official code.
+        steps: Number of fixed steps, of six evaluations each; they replace steps chosen by tolerances.
         grid: Spacing of fixed steps: uniform, quadratic, sqrt, karras or logsnr (the default).
-        eps: The time of the data, by default 1e-5.
+        eps: Time at the data, by default 1e-5.
     """
 
     rtol: float = 1e-5
@@ -99,16 +107,16 @@ ProbeKind = Literal["rademacher", "normal", "exact"]
 
 @dataclass(frozen=True)
 class Probes:
-    """How the divergence is computed.
+    """The method of computing the divergence.
 
     Args:
-        kind: "rademacher" or "normal": Hutchinson's estimate with probe fields of such numbers; "exact": the trace
-            itself, from one tangent for each element of an image.
-        count: probe fields for each sample.
+        kind: "rademacher" or "normal": Hutchinson's estimate with probes of that distribution; "exact": the exact
+            trace, from one directional derivative per image element.
+        count: number of probes per sample.
         draw: the draw of the first probe, see `scoresde_fast.rng`.
 
     Raises:
-        ValueError: the kind is unknown, ``count`` is below 1, or "exact" is given a count.
+        ValueError: the kind is unknown, ``count`` is not an integer of at least 1, or it is above 1 for "exact".
     """
 
     kind: ProbeKind = "rademacher"
@@ -119,6 +127,6 @@ class Probes:
         if self.kind not in get_args(ProbeKind):
             raise ValueError(unknown_message("kind of probe", self.kind, get_args(ProbeKind)))
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise ValueError(f"the number of probes is {self.count!r}; it must be a whole number of at least 1")
+            raise ValueError(f"the number of probes is {self.count!r}; it must be an integer of at least 1")
         if self.kind == "exact" and self.count > 1:
-            raise ValueError(f"the number of probes is {self.count}, but the exact trace needs none; leave it out")
+            raise ValueError(f"the number of probes is {self.count}, but the exact trace uses none; leave it out")

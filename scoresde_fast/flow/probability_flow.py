@@ -36,18 +36,18 @@ from scoresde_fast.sdes import SDE
 from scoresde_fast.solvers import make_grid
 
 MAX_PADDING = 4
-"""A captured batch also serves smaller batches, down to its size divided by this."""
+"""A captured batch size is also used for smaller batches, down to its size divided by this."""
 PROGRESS = 1000
-"""Units of progress of a run: the number of evaluations is not known in advance."""
+"""Progress units of a complete run, as its number of evaluations is not known in advance."""
 
 
 class FlowResult(NamedTuple):
-    """Where the integration ends.
+    """The result of integrating the flow.
 
     Attributes:
-        states: (B, *state_shape) float64.
-        evaluations: (B,) int64, of the network for each sample.
-        divergence: (B, P) float64, its integral as estimated by each probe.
+        states: (B, *state_shape) float64, the states at the end.
+        evaluations: (B,) int64, the number of network evaluations of each sample.
+        divergence: (B, P) float64, each probe's estimate of the divergence's integral.
     """
 
     states: Tensor
@@ -66,18 +66,18 @@ class FlowRunner:
     """Integrates batches of a model's reverse process on a device, with separate steps for each sample.
 
     Args:
-        model: on its device, in evaluation mode; its network may be replaced or changed between two runs.
-        device: the model's.
+        model: a model on its device, in evaluation mode; its network may be replaced or changed between runs.
+        device: the device of the model.
         run: precision ("auto" is fp32), capture of a step, strictness, backend and run seed.
         control: tolerances, or the times of fixed steps.
         start, end: T and the time of the data, in either order.
-        probes: how to compute the divergence; None leaves it out.
-        probability_flow: the drift is that of the probability flow, else of the reverse SDE.
+        probes: the method of computing the divergence; None omits it.
+        probability_flow: use the drift of the probability flow rather than of the reverse SDE.
 
     Raises:
-        ValueError: the device lacks the precision or cannot capture, compilation is asked for, the model is not one of
-            continuous time, or ``strict`` meets the error norm of a batch.
-        RuntimeError: the backend cannot run here; says why.
+        ValueError: the device does not support the precision or capture, ``compile`` is True, the model was trained at
+            discrete times only, or ``strict`` is combined with error_norm="batch".
+        RuntimeError: the backend cannot run here; the message says why.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class FlowRunner:
     ) -> None:
         self.batch_dependent = isinstance(control, Tolerances) and control.norm == "batch"
         if run.compile is True:
-            raise ValueError("compile=True: a solver with separate times for each sample cannot compile; leave it out")
+            raise ValueError("compile=True is not supported by solvers that choose each sample's steps; leave it out")
         if run.strict and self.batch_dependent:
             raise ValueError(
-                "strict=True excludes error_norm='batch', by which a sample depends on its batch: "
-                "choose error_norm='sample'"
+                "strict=True excludes error_norm='batch', which makes a sample depend on its batch: choose "
+                "error_norm='sample'"
             )
         self.model, self.device, self.run_options, self.probes = model, device, run, probes
         self.precision = choose_precision("fp32" if run.precision == "auto" else run.precision, device)
@@ -107,12 +107,12 @@ class FlowRunner:
         self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
         self._drift: Drift | None = None
         self._captured: dict[int, FlowSolver] = {}
-        self._with_tangents = False
+        self._in_dual_level = False
         self.refresh()
 
     @property
     def evaluation(self) -> str:
-        """What a step evaluates, in words; see `Runner`."""
+        """A description of a step's evaluation; see `Runner`."""
         return "slope" if self.probes is None else f"slope and {self.probes.count} {self.probes.kind}"
 
     @property
@@ -127,14 +127,14 @@ class FlowRunner:
         if self._drift is not None and not self._drift.stale():
             return
         self.release()
-        # Folding may depend on the number of threads in its last bits: on a CPU it always has one.
+        # The number of threads may change the last bits of folded weights: on a CPU, folding always uses one.
         if self.device.type == "cpu":
-            in_worker(self._make)
+            in_worker(self._build)
         else:
-            self._make()
+            self._build()
 
     def release(self) -> None:
-        """Free the memory held on the device."""
+        """Free the memory allocated on the device."""
         self._drift = None
         self._captured.clear()
         self._graphs.release()
@@ -143,39 +143,39 @@ class FlowRunner:
 
     @contextmanager
     def tangents(self) -> Iterator[None]:
-        """Enter the dual level that `solve` needs with probes; once for all CPU workers, as PyTorch has one level."""
-        if self.probes is None or self._with_tangents:
+        """Enter the dual level that `solve` needs with probes; all CPU workers share it, as dual levels do not nest."""
+        if self.probes is None or self._in_dual_level:
             yield
             return
-        self._with_tangents = True
+        self._in_dual_level = True
         try:
             with forward_ad.dual_level():
                 yield
         finally:
-            self._with_tangents = False
+            self._in_dual_level = False
 
     def size_for(self, batch: int, full: int) -> int:
-        """Return the captured size that serves ``batch`` samples, by default ``full``; 0 without capture: any size."""
+        """Return a captured batch size for ``batch`` samples, by default ``full``; 0 without capture: any size."""
         if not self._graphs.wanted:
             return 0
         return min((size for size in self._captured if batch <= size <= MAX_PADDING * batch), default=full)
 
     def prepare(self, batch: int) -> None:
-        """Do nothing: a batch is prepared as it runs."""
+        """Do nothing: `solve` prepares its batch."""
 
     @torch.no_grad()
     def solve(self, states: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> FlowResult:
-        """Integrate states (B, *state_shape) on the device, with the random numbers of the seeds.
+        """Integrate states (B, *state_shape) on the device, with the noise of the seeds.
 
         With ``probes`` it must be called inside `tangents`.
 
         Raises:
-            IntegrationError: the slope is NaN or infinite, or the tolerances cannot be met; holds the states reached.
+            IntegrationError: the slope is NaN or infinite, or the tolerances cannot be met; contains the last states.
         """
 
-        def on_attempt(share: float) -> None:
+        def on_attempt(fraction: float) -> None:
             assert on_step is not None
-            on_step(int(PROGRESS * share), PROGRESS)
+            on_step(int(PROGRESS * fraction), PROGRESS)
 
         size = math.prod(self.model.state_shape)
         ids = torch.tensor(seeds, dtype=torch.int64, device=self.device)
@@ -188,7 +188,7 @@ class FlowRunner:
         return FlowResult(flat[:, :size].view(states.shape), solution.evaluations, flat[:, size:])
 
     def fits(self, batch: int) -> bool:
-        """Return whether an evaluation of that many samples fits in memory; frees what was prepared."""
+        """Return whether an evaluation of ``batch`` samples fits in memory; releases the prepared solvers."""
         return fits_in_memory(partial(self._evaluate_once, batch), self.release)
 
     @torch.no_grad()
@@ -200,14 +200,14 @@ class FlowRunner:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _make(self) -> None:
+    def _build(self) -> None:
         low, backend = min(self.start, self.end), self.run_options.backend
         self._drift = Drift(
             self.model, low, self.precision, probability_flow=self.probability_flow, device=self.device, backend=backend
         )
 
     def _solver(self, batch: int) -> FlowSolver:
-        """Return the solver of batches of that size; one with a captured step is kept, with its memory."""
+        """Return the solver for batches of size ``batch``; with capture it is cached, with its memory."""
         if batch in self._captured:
             return self._captured[batch]
         solver = self._make_solver(batch, self._graphs.step if self._graphs.wanted else None)
@@ -220,18 +220,18 @@ class FlowRunner:
 
 
 class ProbabilityFlow(FlowRunner):
-    """Integrates any number of samples between data and prior: the base of encoding, decoding and likelihoods.
+    """Integrates any number of samples between data and prior, for encoding, decoding and likelihoods.
 
     Args:
         model: any `ScoreFunction` of continuous time; it is moved to the device and put in evaluation mode.
-        to_data: integrate from T down to the time of the data, else up.
-        probes: how to compute the divergence; None leaves it out.
-        defaults: values of options that the user leaves out.
-        options: those of `FlowOptions` and `RunOptions`.
+        to_data: integrate from the prior to the data, rather than from the data to the prior.
+        probes: the method of computing the divergence; None omits it.
+        defaults: values of options that the user omits.
+        options: the fields of `FlowOptions` and `RunOptions`.
 
     Raises:
         TypeError: an option is unknown.
-        ValueError: an option is out of its range, or the model is not one of continuous time.
+        ValueError: an option is out of range, or the model was trained at discrete times only.
     """
 
     def __init__(
@@ -243,8 +243,8 @@ class ProbabilityFlow(FlowRunner):
         defaults: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        given, run = split_options(options, names(FlowOptions))
-        self.options = FlowOptions(**{**(defaults or {}), **given})
+        flow_options, run = split_options(options, names(FlowOptions))
+        self.options = FlowOptions(**{**(defaults or {}), **flow_options})
         device = usable_device(run.device)
         low, high = self.options.eps, model.sde.T
         if not 0 < low < high:
@@ -255,20 +255,20 @@ class ProbabilityFlow(FlowRunner):
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.model, self)
 
     def run(self, states: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> FlowResult:
-        """Integrate states (N, *state_shape) with the random numbers of their seeds; the result is on the CPU.
+        """Integrate states (N, *state_shape) with the noise of their seeds; the result is on the CPU.
 
         Raises:
             ValueError: two samples have the same seed with ``strict``.
-            IntegrationError: the slope is NaN or infinite, or the tolerances cannot be met; holds the batch's states.
+            IntegrationError: as in `solve`; contains the last states of one batch.
         """
         strict = self.run_options.strict
         if strict and len(set(seeds)) < len(seeds):
-            raise ValueError("strict=True gives every seed its own place in a batch: give each sample a different seed")
+            raise ValueError("strict=True gives every seed a fixed slot in a batch: give each sample a different seed")
 
-        def work(rows: Sequence[int], on_step: OnStep | None) -> Tensor:
-            begin = states[list(rows)].to(self.device, torch.float64)
-            found = self.solve(begin, [seeds[row] for row in rows], on_step)
-            return torch.cat([found.states.flatten(1), found.divergence, found.evaluations[:, None]], dim=1).cpu()
+        def work(indices: Sequence[int], on_step: OnStep | None) -> Tensor:
+            batch = states[list(indices)].to(self.device, torch.float64)
+            result = self.solve(batch, [seeds[index] for index in indices], on_step)
+            return torch.cat([result.states.flatten(1), result.divergence, result.evaluations[:, None]], dim=1).cpu()
 
         batches = Batches(self, work, self.model.image_shape, strict=strict)
         full = len(states) if strict else min(self.batch_size, len(states))
@@ -276,13 +276,13 @@ class ProbabilityFlow(FlowRunner):
         results = [torch.zeros(0, size + probes + 1, dtype=torch.float64)]
         with self.tangents():
             for start in range(0, len(states), max(1, full)):
-                rows = range(start, min(start + full, len(states)))
-                results.append(batches.run(rows, [seeds[row] for row in rows], full, on_step))
+                indices = range(start, min(start + full, len(states)))
+                results.append(batches.run(indices, [seeds[index] for index in indices], full, on_step))
         flat, divergence, evaluations = torch.cat(results).split([size, probes, 1], dim=1)
         return FlowResult(flat.view(len(states), *self.model.state_shape), evaluations[:, 0].long(), divergence)
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the numbers, as plain values."""
+        """Return the settings that determine the output, as JSON values."""
         run = self.run_options
         return {
             "model": describe_model(self.model),
@@ -298,41 +298,41 @@ def _control(options: FlowOptions, sde: SDE, *, to_data: bool) -> Tolerances | F
     if options.steps is None:
         return Tolerances(options.rtol, options.atol, options.error_norm)
     grid = make_grid(options.grid, sde, options.steps, options.eps, published=False)
-    down = np.append(grid.times, options.eps)
-    return FixedTimes(down if to_data else down[::-1].copy())
+    descending = np.append(grid.times, options.eps)
+    return FixedTimes(descending if to_data else descending[::-1].copy())
 
 
 class _ProbedFlow:
-    """RK45 on the flow of batches of one size, extended by the divergence along each probe."""
+    """RK45 on the flow of batches of one size, with each probe's divergence as an additional variable."""
 
     def __init__(self, runner: FlowRunner, batch: int, capture: Callable[[Attempt], Attempt] | None) -> None:
         self._runner, self._drift, self._model = runner, runner.drift, runner.model
         self._size = math.prod(self._model.state_shape)
         count = runner.probes.count if runner.probes is not None and runner.probes.kind != "exact" else 0
-        self._fields = torch.zeros(count, batch, *self._model.image_shape, device=runner.device)
+        self._probes = torch.zeros(count, batch, *self._model.image_shape, device=runner.device)
         self._ids = torch.zeros(batch, dtype=torch.int64, device=runner.device)
         self._rk45 = RK45(self._slope, runner.start, runner.end, runner.control, capture)
 
     def solve(self, states: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
         """Integrate states (B, *state_shape) float64."""
-        return self._rk45.solve(self._begin(states, sample_ids), on_attempt)
+        return self._rk45.solve(self._initial(states, sample_ids), on_attempt)
 
     def evaluate(self, states: Tensor, sample_ids: Tensor) -> Tensor:
-        """Evaluate one slope at the start, to see whether it fits in memory."""
+        """Return one slope at the start, to test whether it fits in memory."""
         start = torch.full((len(states),), self._runner.start, dtype=torch.float64, device=states.device)
-        return self._slope(self._begin(states, sample_ids), start)
+        return self._slope(self._initial(states, sample_ids), start)
 
-    def _begin(self, states: Tensor, sample_ids: Tensor) -> Tensor:
-        """Return (B, N), the states and zeros for the divergences; draws the probes."""
+    def _initial(self, states: Tensor, sample_ids: Tensor) -> Tensor:
+        """Sample the probes, and return the states with zeros for the divergences, (B, N)."""
         probes, run = self._runner.probes, self._runner.run_options
-        begin = states.flatten(1)
+        initial = states.flatten(1)
         if probes is not None:
             self._ids.copy_(sample_ids)
             draw = rademacher if probes.kind == "rademacher" else normal
-            for index, field in enumerate(self._fields):
-                field.copy_(draw(sample_ids, run.run_seed, probes.draw + index, self._model.image_shape))
-            begin = torch.cat([begin, begin.new_zeros(len(begin), probes.count)], dim=1)
-        return begin
+            for index, probe in enumerate(self._probes):
+                probe.copy_(draw(sample_ids, run.run_seed, probes.draw + index, self._model.image_shape))
+            initial = torch.cat([initial, initial.new_zeros(len(initial), probes.count)], dim=1)
+        return initial
 
     def _slope(self, y: Tensor, t: Tensor) -> Tensor:
         u, probes = y[:, : self._size].view(len(y), *self._model.state_shape), self._runner.probes
@@ -342,6 +342,7 @@ class _ProbedFlow:
             slope, trace = self._drift.slope_and_exact_trace(u, t)
         else:
             slope, trace = self._drift.slope_and_trace(
-                u, t, self._fields, self._ids, probes.draw, probes.kind, self._runner.run_options.run_seed
-            )
+                u, t, self._probes, self._ids, draw=probes.draw, probe=probes.kind,
+                run_seed=self._runner.run_options.run_seed,
+            )  # fmt: skip
         return torch.cat([slope.flatten(1), trace], dim=1)

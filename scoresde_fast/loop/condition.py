@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions inside the loop: changes of the state after each row, and guidance by gradients of log-likelihoods.
+"""Conditions on samples: changes of the state after each row, and guidance by gradients of log-likelihoods.
 
-A user makes a `Condition` for any model; `Condition.bind` turns it into what the loop of one sampler calls.  A
+A `Condition` is independent of the model; `Condition.bind` returns the object that the loop of one sampler calls.  A
 `StateCondition` changes the state after every update, as `scoresde_fast.Projection` does.  A `GuidanceCondition` is a
 log-likelihood whose gradient guides the samples (Song et al. 2021, appendix I):
 
@@ -23,18 +23,18 @@ from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import SolverOptions, StepTable
 
 FIRST_DRAW = 2**31
-"""The first draw of conditions: far above a solver's draws, which therefore do not depend on conditions."""
+"""The first draw of conditions: far above a solver's draws, so that a solver's noise does not depend on conditions."""
 DRAWS = 2**24
-"""Draws reserved for each condition of a run."""
+"""Number of draws reserved for each condition of a run."""
 MAX_CONDITIONS = 2**31 // DRAWS
-"""Conditions of a run."""
+"""Maximum number of conditions of a run."""
 
 Evaluate = Callable[[Tensor, Tensor], Tensor]
 """``evaluate(x, row)``: (B, ...) float32 and (1,) int64 -> the network's output at that row's time, contiguous.
 
-For a pair (B, 2C, ...) the output is that of the velocity, (B, C, ...)."""
+For pairs (B, 2C, ...) of position and velocity the output is (B, C, ...), for the velocity."""
 Data = tuple[Tensor, ...]
-"""The data of a condition for each sample of a batch; every tensor is (B, ...)."""
+"""The data of a condition for the samples of a batch; every tensor is (B, ...)."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class RunContext:
     """The run that a condition is bound to.
 
     Attributes:
-        model: on its device.
-        table, options: the rows of the run, and the options that they were made from.
-        device: where the states are.
+        model: the model, on ``device``.
+        table, options: the rows of the run, and the options from which they were built.
+        device: the device of the states.
         backend: as in `scoresde_fast.ops.Operation.choose`.
-        place: the index of the condition among those of the run.
+        index: the index of the condition among those of the run.
     """
 
     model: ScoreFunction
@@ -54,22 +54,22 @@ class RunContext:
     options: SolverOptions
     device: torch.device
     backend: str | None = None
-    place: int = 0
+    index: int = 0
 
     @property
     def first_draw(self) -> int:
         """The first of the condition's `DRAWS` draws."""
-        return FIRST_DRAW + self.place * DRAWS
+        return FIRST_DRAW + self.index * DRAWS
 
 
 class BoundCondition(Protocol):
-    """A condition in the loop of one sampler.  It reads no value on the host, so that a graph can capture it."""
+    """A condition in the loop of one sampler.  Its methods read no tensor value on the host: a graph captures them."""
 
     def data(self, sample_ids: Tensor) -> Data:
         """Return the data of ``sample_ids`` (B,); ids without data get arbitrary values."""
 
     def empty_data(self, batch: int) -> Data:
-        """Return tensors shaped like `data`, for a captured loop to fill."""
+        """Return tensors in the shapes of `data`, for a captured loop to fill."""
 
 
 @runtime_checkable
@@ -77,12 +77,12 @@ class StateCondition(BoundCondition, Protocol):
     """A condition that changes the state, in place."""
 
     def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int, precise: bool) -> None:
-        """Act on the prior sample."""
+        """Change the prior sample."""
 
     def after_row(
         self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int, precise: bool
     ) -> None:
-        """Act on the state after the row ``counter`` (1,)."""
+        """Change the state after the row ``counter`` (1,)."""
 
 
 @runtime_checkable
@@ -91,17 +91,17 @@ class GuidanceCondition(BoundCondition, Protocol):
 
     @property
     def through_network(self) -> bool:
-        """Whether the log-likelihood depends on the network's output, so that the network is differentiated too."""
+        """Whether the log-likelihood depends on the network's output: its gradient then passes through the network."""
 
     @property
     def pushes(self) -> bool:
-        """Whether the gradient is added to the state after each row with an evaluation; otherwise to the score."""
+        """Whether the gradient is added to the state, after each row with an evaluation, rather than to the score."""
 
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
-        """Return (B,), differentiable, for the state ``x`` at row ``counter`` (1,) and the network's ``output``."""
+        """Return log p(y | x) (B,), differentiable, for the state ``x`` at row ``counter`` (1,) with ``output``."""
 
-    def bounded(self, gradient: Tensor, counter: Tensor) -> Tensor:
-        """Return the gradient (B, ...) in the state, limited as the condition wants it."""
+    def limit_gradient(self, gradient: Tensor, counter: Tensor) -> Tensor:
+        """Return the gradient (B, ...) with respect to the state, shortened where it is too long."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ class BoundConditions:
     """The conditions of one run.
 
     Attributes:
-        on_state, guidance: the two kinds, each in the order in which they act.
-        to_output: (rows,) float32, the factor from an addition to the score to one to the network's output.
-        parts: images in a state; the score is that of the last.
+        on_state, guidance: the two kinds, each in the order given.
+        to_output: (rows,) float32, factors that convert an addition to the score to one to the network's output.
+        parts: the number of images in a state: 2 for pairs of position and velocity.  The score is that of the last.
     """
 
     on_state: tuple[StateCondition, ...] = ()
@@ -121,12 +121,12 @@ class BoundConditions:
 
     @property
     def all(self) -> tuple[BoundCondition, ...]:
-        """Every condition, in the order of their data."""
+        """All conditions, in the order of their data."""
         return *self.on_state, *self.guidance
 
     @property
     def through_network(self) -> bool:
-        """Whether the network is differentiated."""
+        """Whether any gradient passes through the network."""
         return any(condition.through_network for condition in self.guidance)
 
 
@@ -134,38 +134,38 @@ NO_CONDITIONS = BoundConditions()
 
 
 class Condition(Protocol):
-    """A condition as the user makes it."""
+    """A condition as the user creates it."""
 
     def bind(self, run: RunContext) -> StateCondition | GuidanceCondition:
         """Return the condition for the loop of ``run``.
 
         Raises:
-            ValueError: it does not fit the model or the solver.
+            ValueError: the condition does not fit the model or the solver.
         """
 
     def require_seeds(self, seeds: Sequence[int]) -> None:
         """Raise ``ValueError`` unless there is data for every seed."""
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, as plain values."""
+        """Return the settings that determine the output, as JSON values."""
 
 
 Conditions = Condition | Sequence[Condition] | None
-"""One condition, several that act one after the other, or none."""
+"""No condition, one, or several that are applied in order."""
 
 
 def as_conditions(conditions: Conditions) -> tuple[Condition, ...]:
-    """Return every condition that the user gave, in order.
+    """Return the conditions as a tuple.
 
     Raises:
         ValueError: there are more than `MAX_CONDITIONS`.
     """
     if conditions is None:
         return ()
-    given = tuple(conditions) if isinstance(conditions, Sequence) else (conditions,)
-    if len(given) > MAX_CONDITIONS:
-        raise ValueError(f"there are {len(given)} conditions; a run takes at most {MAX_CONDITIONS}: join some into one")
-    return given
+    several = tuple(conditions) if isinstance(conditions, Sequence) else (conditions,)
+    if len(several) > MAX_CONDITIONS:
+        raise ValueError(f"there are {len(several)} conditions; a run takes at most {MAX_CONDITIONS}: combine some")
+    return several
 
 
 def bind_all(
@@ -176,9 +176,18 @@ def bind_all(
     device: torch.device,
     backend: str | None,
 ) -> BoundConditions:
-    """Bind conditions to one run, each with its own draws; the errors are those of `Condition.bind`."""
-    runs = (RunContext(model, table, options, device, backend, place) for place in range(len(conditions)))
-    bound = [condition.bind(run) for condition, run in zip(conditions, runs, strict=True)]
+    """Bind conditions to one run, each with its own draws.
+
+    Raises:
+        TypeError: a bound condition lacks methods of both `StateCondition` and `GuidanceCondition`.
+        ValueError: see `Condition.bind`.
+    """
+    bound = [
+        condition.bind(RunContext(model, table, options, device, backend, index))
+        for index, condition in enumerate(conditions)
+    ]
+    for condition in bound:
+        _require_kind(condition)
     return BoundConditions(
         tuple(condition for condition in bound if isinstance(condition, StateCondition)),
         tuple(condition for condition in bound if isinstance(condition, GuidanceCondition)),
@@ -187,13 +196,27 @@ def bind_all(
     )
 
 
+def _require_kind(bound: object) -> None:
+    """Raise ``TypeError`` unless ``bound`` is a `StateCondition` or a `GuidanceCondition`."""
+    if isinstance(bound, StateCondition | GuidanceCondition):
+        return
+    for_state, for_guidance = (
+        ", ".join(name for name in dir(kind) if not name.startswith("_") and not hasattr(bound, name))
+        for kind in (StateCondition, GuidanceCondition)
+    )
+    raise TypeError(
+        f"a condition was bound as {type(bound).__name__}, which is neither a StateCondition (missing: {for_state}) "
+        f"nor a GuidanceCondition (missing: {for_guidance}); add the missing members of one"
+    )
+
+
 def row_table(values: Array, device: torch.device) -> Tensor:
-    """Return float64 numbers of each row (rows, ...) as float32 on the device."""
+    """Return float64 values of each row (rows, ...) as float32 on the device."""
     return torch.from_numpy(np.ascontiguousarray(values)).to(device, torch.float32)
 
 
 def describe_all(conditions: Sequence[Condition]) -> dict[str, Any]:
-    """Return the descriptions of all conditions under the name "condition"; empty without conditions."""
+    """Return the descriptions of all conditions under the key "condition"; empty without conditions."""
     return {"condition": [condition.describe() for condition in conditions]} if conditions else {}
 
 
@@ -201,9 +224,9 @@ class Guided(NamedTuple):
     """The result of a guided evaluation.
 
     Attributes:
-        output: the network's output, with the guidance of the score added.
-        push: (B, ...) what is added to the state after the row, or None.
-        health: (), the sum of all gradients: finite if and only if they are.
+        output: the network's output, plus the guidance of the score.
+        push: (B, ...) the addition to the state after the row, or None.
+        health: (), the sum of all gradients, to detect NaN and infinity.
     """
 
     output: Tensor
@@ -214,31 +237,31 @@ class Guided(NamedTuple):
 def evaluate_guided(
     evaluate: Evaluate, conditions: BoundConditions, x: Tensor, data: Sequence[Data], counter: Tensor
 ) -> Guided:
-    """Evaluate the network at ``x`` (B, ...) and row ``counter`` (1,), guided by conditions with the given ``data``.
+    """Evaluate the network at ``x`` (B, ...) and row ``counter`` (1,), guided by conditions with their ``data``.
 
     The network is evaluated once, and differentiated once for each log-likelihood that depends on its output.
     """
     assert conditions.to_output is not None
-    of_score: Tensor | None = None
+    to_score: Tensor | None = None
     push: Tensor | None = None
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         with torch.set_grad_enabled(conditions.through_network):
             output = evaluate(x, counter)
-        waiting = sum(condition.through_network for condition in conditions.guidance)
-        for condition, held in zip(conditions.guidance, data, strict=True):
-            waiting -= condition.through_network
-            log_likelihood = condition.log_likelihood(x, output, held, counter).sum()
-            # The conditions that still wait share the network's part of the graph.
-            (gradient,) = torch.autograd.grad(log_likelihood, x, retain_graph=waiting > 0)
-            gradient = condition.bounded(gradient, counter)
+        remaining = sum(condition.through_network for condition in conditions.guidance)
+        for condition, own_data in zip(conditions.guidance, data, strict=True):
+            remaining -= condition.through_network
+            log_likelihood = condition.log_likelihood(x, output, own_data, counter).sum()
+            # The remaining conditions differentiate through the same evaluation of the network.
+            (gradient,) = torch.autograd.grad(log_likelihood, x, retain_graph=remaining > 0)
+            gradient = condition.limit_gradient(gradient, counter)
             if condition.pushes:
                 push = gradient if push is None else push + gradient
             else:
-                of_score = gradient if of_score is None else of_score + gradient
+                to_score = gradient if to_score is None else to_score + gradient
     output = output.detach()
-    if of_score is not None:
+    if to_score is not None:
         scale = conditions.to_output.index_select(0, counter)
-        output = output + scale * of_score.chunk(conditions.parts, dim=1)[-1]
-    gradients = [gradient for gradient in (of_score, push) if gradient is not None]
+        output = output + scale * to_score.chunk(conditions.parts, dim=1)[-1]
+    gradients = [gradient for gradient in (to_score, push) if gradient is not None]
     return Guided(output, push, torch.stack([gradient.sum() for gradient in gradients]).sum())

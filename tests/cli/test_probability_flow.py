@@ -224,7 +224,7 @@ def test_numbers_out_of_range(estimator: LikelihoodEstimator, tmp_path: Path, ch
         (["likelihood", "MODEL", "digits"], "are 16x16 with 3 channels, but the model expects 8x8 with 3 channels"),
         (["likelihood", "MODEL", "diamond"], "diamond contains points, but the model expects images"),
         (["likelihood", "MODEL", "IMAGES", "--probes", "0"], "the number of probes is 0"),
-        (["likelihood", "MODEL", "IMAGES", "--probe", "exact", "--probes", "2"], "the exact trace needs none"),
+        (["likelihood", "MODEL", "IMAGES", "--probe", "exact", "--probes", "2"], "the exact trace uses none"),
         (["likelihood", "MODEL", "IMAGES", "--grid", "cubic", "--steps", "3"], "unknown time grid 'cubic'"),
         (["likelihood", "MODEL", "IMAGES", "--threads", "0"], "--threads is 0"),
         (["encode", "MODEL", "IMAGES", "--out", "codes.png"], "codes are written to one .npz file"),

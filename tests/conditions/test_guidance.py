@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guidance by gradients: exact where its assumptions hold, in every loop, and what does not fit is refused."""
+"""Guidance by gradients: effect on samples, capture, independence of the batch, and errors."""
 
 from __future__ import annotations
 
@@ -29,33 +29,32 @@ from tests.support.recorded_graphs import RecordedGraphs
 
 @pytest.mark.parametrize("sde", SDE_OF)
 def test_dps_approaches_the_measurement(sde: str) -> None:
-    """DPS brings measured pixels near the measurement, nearer with a larger scale; the others do not change."""
+    """DPS moves measured pixels towards the measurement, more so at a larger scale; the others do not change."""
     solver = "sscs" if sde == "cld" else "euler_maruyama"
     options: dict[str, Any] = {"seeds": range(16), "solver": solver, "steps": 100}
     measured = TOP.expand(1, *SHAPE) * 0.9
     free = sf.sample(points_of(sde), **options)
-    away = [float((free - 0.9)[:, :, :2].square().mean().sqrt())]
+    errors = [float((free - 0.9)[:, :, :2].square().mean().sqrt())]
     for scale in (0.1, 0.3):
         samples = sf.sample(points_of(sde), condition=sf.DPS(sf.Mask(TOP), measured, scale=scale), **options)
-        away.append(float((samples - 0.9)[:, :, :2].square().mean().sqrt()))
+        errors.append(float((samples - 0.9)[:, :, :2].square().mean().sqrt()))
         torch.testing.assert_close(samples[:, :, 2:], free[:, :, 2:], rtol=0, atol=1e-5)
-    assert away[0] > 1.2 * away[1] > 1.2 * 1.5 * away[2]
+    assert errors[0] > 1.2 * errors[1] > 1.2 * 1.5 * errors[2]
 
 
 def conditions_of(kind: str) -> tuple[Condition, ...]:
     """Return conditions on three seeds, each with its own data."""
     seeds, images = [0, 1, 2], torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(3))
     classes = sf.ClassGuidance([0, 1, 1], Bayes(), scale=1.0, seeds=seeds)
-    posterior = sf.PiGDM(sf.SuperResolution(2), nn.functional.avg_pool2d(images, 2), noise=0.1, seeds=seeds)
-    step = sf.DPS(sf.Gray(), images.mean(1, keepdim=True), scale=0.1, seeds=seeds)
-    mask = sf.Projection(images, TOP, seeds=seeds)
-    conditions: dict[str, tuple[Condition, ...]] = {
+    pigdm = sf.PiGDM(sf.SuperResolution(2), nn.functional.avg_pool2d(images, 2), noise=0.1, seeds=seeds)
+    dps = sf.DPS(sf.Gray(), images.mean(1, keepdim=True), scale=0.1, seeds=seeds)
+    projection = sf.Projection(images, TOP, seeds=seeds)
+    return {
         "classes": (classes,),
-        "pigdm": (posterior,),
-        "dps": (step,),
-        "all": (classes, mask, step, posterior),
-    }
-    return conditions[kind]
+        "pigdm": (pigdm,),
+        "dps": (dps,),
+        "all": (classes, projection, dps, pigdm),
+    }[kind]
 
 
 KINDS = ("classes", "pigdm", "dps", "all")
@@ -64,7 +63,7 @@ KINDS = ("classes", "pigdm", "dps", "all")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sde", SDE_OF)
 def test_captured(sde: str, kind: str) -> None:
-    """A replayed run equals the plain one bit for bit, and every pattern can be captured."""
+    """A guided evaluation can be captured, and a replayed run equals the eager one bit for bit."""
     model = sf.GaussianMixture(SDE_OF[sde], [1.0], torch.full((1, *SHAPE), 0.5), [0.3])
     options = SolverOptions("sscs" if sde == "cld" else "pc", 24)
     table = build_table(model.sde, options)
@@ -84,7 +83,7 @@ def test_captured(sde: str, kind: str) -> None:
 
 
 class AffineScore:
-    """The score of Gaussian data at a row, from a table, without a read on the host."""
+    """The score of Gaussian data at a row, from a table, without reading tensor values on the host."""
 
     def __init__(self, model: sf.GaussianMixture, times: Any) -> None:
         t = torch.from_numpy(times).clone()
@@ -106,12 +105,12 @@ class AffineScore:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_seed_has_its_own_data(kind: str) -> None:
-    """The same samples whatever the batch, the order, strict or not, and inside the caller's inference mode."""
+    """Samples do not depend on batch size, order, strictness or the caller's inference mode."""
     model, conditions = model_of("vp"), conditions_of(kind)
     options: dict[str, Any] = {"solver": "euler_maruyama", "steps": 12, "condition": conditions}
     together = sf.sample(model, [0, 1, 2], **options)
-    apart = sf.sample(model, [2, 1, 0], batch_size=1, **options)
-    torch.testing.assert_close(apart.flip(0), together, rtol=0, atol=1e-5)
+    separate = sf.sample(model, [2, 1, 0], batch_size=1, **options)
+    torch.testing.assert_close(separate.flip(0), together, rtol=0, atol=1e-5)
     assert not torch.allclose(together[0], together[1], atol=1e-2)
     with torch.inference_mode():
         assert torch.equal(sf.sample(model, [0, 1, 2], **options), together)
@@ -120,8 +119,11 @@ def test_each_seed_has_its_own_data(kind: str) -> None:
 
 
 def test_scale_and_temperature() -> None:
-    """The gradient is that of scale log p^(1 / temperature), normalised, in closed form, to the rounding of its
-    coefficients to float32; with a larger scale more images are of the class, and none that was is lost."""
+    """The gradient is that of scale log p^(1 / temperature), normalised, and a larger scale gives more of the class.
+
+    The closed form holds to the rounding of coefficients to float32.  Every image that is of the class at the smaller
+    scale is so at the larger one.
+    """
     classifier, model = Bayes(is_image=False), model_of("vp", is_image=False)
     options = SolverOptions("euler_maruyama", 50)
     table = build_table(model.sde, options)
@@ -129,19 +131,19 @@ def test_scale_and_temperature() -> None:
     for row in (0, 25):
         factor, noise = map(float, VPSDE().marginal(table.times[row]))
         variance = (noise / factor) ** 2 + STD**2
-        rise = (MEANS[1] - MEANS[0]) / variance / factor  # of the log odds of "bright", in every element
-        odds = rise * (x.detach() - factor * sum(MEANS) / 2).sum((1, 2, 3), keepdim=True)
+        slope = (MEANS[1] - MEANS[0]) / variance / factor  # of the log odds of "bright", in every element
+        log_odds = slope * (x.detach() - factor * sum(MEANS) / 2).sum((1, 2, 3), keepdim=True)
         for scale, temperature in ((0.2, 1.0), (0.1, 0.5), (3.0, 2.0)):
             condition = sf.ClassGuidance("bright", classifier, scale=scale, temperature=temperature)
             bound = condition.bind(RunContext(model, table, options, torch.device("cpu")))
             log_p = bound.log_likelihood(x, x, bound.data(torch.arange(4)), torch.tensor([row]))
-            (found,) = torch.autograd.grad(log_p.sum(), x)
-            exact = scale / temperature * rise * torch.sigmoid(-odds / temperature)
-            torch.testing.assert_close(found, exact.expand_as(x), rtol=1e-6, atol=0)
+            (gradient,) = torch.autograd.grad(log_p.sum(), x)
+            exact = scale / temperature * slope * torch.sigmoid(-log_odds / temperature)
+            torch.testing.assert_close(gradient, exact.expand_as(x), rtol=1e-6, atol=0)
     conditions = (sf.ClassGuidance("bright", classifier, scale=scale) for scale in (0.02, 0.2))
     samples = [sf.sample(model, range(64), condition=each, solver="em", steps=50) for each in conditions]
-    few, many = (images.mean((1, 2, 3)) > 0.5 for images in samples)
-    assert many.sum() > few.sum() and not (few & ~many).any()
+    bright_small, bright_large = (images.mean((1, 2, 3)) > 0.5 for images in samples)
+    assert bright_large.sum() > bright_small.sum() and not (bright_small & ~bright_large).any()
 
 
 DIGITS = {"solver": "sa", "grid": "logsnr", "steps": 20}
@@ -149,7 +151,7 @@ DIGITS = {"solver": "sa", "grid": "logsnr", "steps": 20}
 
 @pytest.mark.parametrize("name", ["digits-vp", "digits-cld"])
 def test_a_trained_network_guides(name: str) -> None:
-    """Twenty steps restore digits from noisy means over 2x2 pixels, to less than their noise."""
+    """Twenty steps restore digits from noisy means over 2x2 pixels, with errors below the noise."""
     model, images = sf.load(name), load_dataset("digits", "test")[0][:8].float() / 255
     options: dict[str, Any] = DIGITS if name == "digits-vp" else {"solver": "sscs", "grid": "quadratic", "steps": 25}
     operator = sf.SuperResolution(2)
@@ -160,8 +162,8 @@ def test_a_trained_network_guides(name: str) -> None:
     assert error < 0.05 < (nn.functional.interpolate(measured, scale_factor=2) - images).square().mean().sqrt()
 
 
-def test_what_a_measurement_may_change() -> None:
-    """Even with a wrong derivative, guidance moves the estimate of the data by at most two deviations."""
+def test_guidance_is_limited() -> None:
+    """However large the residual, guidance moves x0_hat by at most two standard deviations of the data."""
     model, operator = model_of("vp", is_image=False), sf.Mask(torch.ones(4, 4))
     options = SolverOptions("euler_maruyama", 10)
     table = build_table(model.sde, options)
@@ -178,7 +180,7 @@ def test_what_a_measurement_may_change() -> None:
 
 
 def test_a_networks_gradient_is_not_compiled() -> None:
-    """Inductor's buffers overwrote what the gradient still needed: such a run is the uncompiled one, and says so."""
+    """Inductor overwrites buffers that the gradient needs: the run falls back to eager mode, with a warning."""
     options: dict[str, Any] = {**DIGITS, "steps": 2}
     model, operator = sf.load("digits-vp"), sf.Gray()
     condition = sf.PiGDM(operator, torch.full((1, 1, 16, 16), 0.3), noise=0.1)
@@ -189,7 +191,7 @@ def test_a_networks_gradient_is_not_compiled() -> None:
 
 
 class Broken(nn.Module):
-    """A classifier whose gradient is not a number near the end of a run."""
+    """A classifier with NaN gradients near the end of a run."""
 
     classes, image_shape, low, high = ("dark", "bright"), SHAPE, 1e-3, 1e3
 
@@ -198,14 +200,14 @@ class Broken(nn.Module):
         return root.flatten(1)[:, :2].log_softmax(1)
 
 
-def test_a_gradient_that_is_no_number() -> None:
-    """The message differs from that of a network that returns NaN, and names the step and the remedy."""
-    with pytest.raises(NonFiniteError, match=r"the guidance gradients are not finite after step \d+"):
+def test_nan_gradients() -> None:
+    """The message says that the gradients, not the network's outputs, are not finite, and names the step."""
+    with pytest.raises(NonFiniteError, match=r"the gradients that guide the samples are not finite after step \d+"):
         sf.sample(model_of("vp"), classes=[0], classifier=Broken(), solver="euler_maruyama", steps=50)
 
 
 class Wrong(LinearOperator):
-    """An operator whose adjoint is not its adjoint."""
+    """An operator with a wrong adjoint."""
 
     def apply(self, images: Tensor) -> Tensor:
         return images.cumsum(-1)
@@ -223,13 +225,13 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "class number": ("unknown class '2'", {"classes": [2], "classifier": Bayes()}),
     "classes and seeds": ("3 seeds and 1 classes", {"classes": [1], "seeds": [1, 2, 3], "classifier": Bayes()}),
     "no classifier": ("classes need a classifier", {"classes": [1]}),
-    "no classes": ("a classifier and no classes", {"seeds": [1], "classifier": Bayes()}),
+    "no classes": ("a classifier is given without classes", {"seeds": [1], "classifier": Bayes()}),
     "no seeds": ("there are no seeds", {}),
     "no such classifier": ("unknown classifier 'digits'", {"classes": [1], "classifier": "digits"}),
-    "no measurement of a seed": ("no measurement belongs to seed 4", {"seeds": [4], "condition": "two"}),
-    "no seeds of measurements": ("there are 2 measurements: name the seeds", lambda: sf.PiGDM(sf.Gray(), GRAY)),
-    "shape": (r"measured has shape \(1, 3, 4, 4\).*makes \(K, 1, 4, 4\)", {"seeds": [0], "condition": "colour"}),
-    "not finite": ("measured has NaN", lambda: sf.DPS(sf.Gray(), GRAY[:1] / 0)),
+    "no measurement of a seed": ("seed 4 has no measurement", {"seeds": [4], "condition": "two"}),
+    "no seeds of measurements": ("there are 2 measurements: pass the seeds", lambda: sf.PiGDM(sf.Gray(), GRAY)),
+    "shape": (r"measured has shape \(1, 3, 4, 4\).*returns \(K, 1, 4, 4\)", {"seeds": [0], "condition": "colour"}),
+    "not finite": ("measured contains NaN", lambda: sf.DPS(sf.Gray(), GRAY[:1] / 0)),
     "scale": ("scale is 0", lambda: sf.DPS(sf.Gray(), GRAY[:1], scale=0)),
     "noise": ("noise is -1", lambda: sf.PiGDM(sf.Gray(), GRAY[:1], noise=-1)),
     "data_std": ("data_std is 0", lambda: sf.PiGDM(sf.Gray(), GRAY[:1], data_std=0.0)),
@@ -243,31 +245,33 @@ REFUSED: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input(case: str) -> None:
-    """One sentence with the value and what is allowed."""
-    sentence, what = REFUSED[case]
+    """The error names the value and what is allowed."""
+    message, call_or_options = REFUSED[case]
     conditions = {
         "two": lambda: sf.PiGDM(sf.Gray(), GRAY, seeds=[1, 2]),
         "colour": lambda: sf.PiGDM(sf.Gray(), torch.zeros(1, *SHAPE)),
         "wrong": lambda: sf.PiGDM(Wrong(), torch.zeros(1, *SHAPE)),
     }
-    with pytest.raises(ValueError, match=sentence):
-        if callable(what):
-            what()
+    with pytest.raises(ValueError, match=message):
+        if callable(call_or_options):
+            call_or_options()
         else:
-            condition = conditions[what["condition"]]() if "condition" in what else None
-            sf.sample(model_of("vp"), **{"solver": "euler_maruyama", "steps": 2, **what, "condition": condition})
+            options = {"solver": "euler_maruyama", "steps": 2, **call_or_options}
+            condition = conditions[options["condition"]]() if "condition" in options else None
+            sf.sample(model_of("vp"), **{**options, "condition": condition})
 
 
 def test_a_classifier_of_another_sde() -> None:
-    """A classifier trained for less noise is refused with both numbers, and one for another image shape too."""
-    few = Bayes(high=2.0)
-    with pytest.raises(ValueError, match=r"noise from 0\.001 to 2, but on the model's SDE 'vesde' it reaches 100"):
-        sf.sample(model_of("ve"), classes=[0], classifier=few, steps=5)
-    with pytest.raises(ValueError, match=r"the classifier is for images \(3, 4, 4\), the model's are \(1, 4, 4\)"):
+    """A classifier trained for less noise, or for another image shape, is refused."""
+    low_noise = Bayes()
+    low_noise.high = 2.0
+    with pytest.raises(ValueError, match=r"from 0\.001 to 2, but the noise of the model's SDE 'vesde' reaches 100"):
+        sf.sample(model_of("ve"), classes=[0], classifier=low_noise, steps=5)
+    with pytest.raises(ValueError, match=r"images of shape \(3, 4, 4\), but the model's have \(1, 4, 4\)"):
         sf.sample(model_of("ve", (1, 4, 4)), classes=[0], classifier=Bayes(), steps=5)
 
 
-def test_a_description_says_what_decides_the_pixels() -> None:
+def test_describe() -> None:
     """A description changes with the class, the measurement, the operator and the scale."""
     measured = torch.full((1, 1, 4, 4), 0.5)
     conditions: list[Condition] = [
@@ -282,5 +286,5 @@ def test_a_description_says_what_decides_the_pixels() -> None:
         sf.PiGDM(sf.Mask(TOP), measured),
         sf.PiGDM(sf.Mask(1 - TOP), measured),
     ]
-    described = [repr(condition.describe()) for condition in conditions]
-    assert len(set(described)) == len(described)
+    descriptions = [repr(condition.describe()) for condition in conditions]
+    assert len(set(descriptions)) == len(descriptions)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inpainting and colorisation with original=True agree with runs recorded from the original program."""
+"""Inpainting and colorization with original=True agree with runs recorded from the official code."""
 
 from __future__ import annotations
 
@@ -38,21 +38,24 @@ def control(golden: Path) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
-def place_of(draw: int, corrected: bool) -> int:
-    """Where among the recorded draws one of ours is: each step of the original draws for its corrector, if it has one,
-    the projection after it, its predictor and the projection after that."""
-    level = draw - FIRST_DRAW
-    if corrected:
-        return 2 * (draw - 1) if level < 0 else 2 * level - 1
-    # Of two projections in a row the second alone counts.
-    return 3 * (draw - 1) + 1 if level < 0 else 3 * level
+def recorded_index(draw: int, *, has_corrector: bool) -> int:
+    """Return the index among the recorded draws of one of our draws.
+
+    Each step of the official code draws for its corrector, if it has one, for the projection after it, for its
+    predictor and for the projection after that.
+    """
+    projection = draw - FIRST_DRAW
+    if has_corrector:
+        return 2 * (draw - 1) if projection < 0 else 2 * projection - 1
+    # Of two projections in a row only the second has an effect.
+    return 3 * (draw - 1) + 1 if projection < 0 else 3 * projection
 
 
 @pytest.mark.parametrize("task", ["inpaint", "colorize"])
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("original", [True, False], ids=["original", "right"])
+@pytest.mark.parametrize("original", [True, False], ids=["original", "corrected"])
 def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, original: bool) -> None:
-    """Ten steps with the recorded draws, to 1e-5; without the original's departures the result differs."""
+    """Ten steps with the recorded draws agree to 1e-5 with original=True, and differ without."""
     sde, options = RUNS[name]
     recorded = {field: torch.from_numpy(control[f"{task}/{name}_N10/{field}"]) for field in ("data", "prior_z", "z")}
     expected = control[f"{task}/{name}_N10/out"]
@@ -62,9 +65,9 @@ def test_whole_run(control: dict[str, np.ndarray], name: str, task: str, origina
     ids = torch.arange(len(data))
 
     def noise(state: Tensor, _ids: Tensor, _seed: int, row: Tensor) -> Tensor:
-        place = place_of(int(row[CONTROL.draw]) & WORD, options.corrector is not None)
-        # The draw after the last step's projection is there, but its noise is not used.
-        return z[min(place, len(z) - 1)][:, : state.shape[1]].to(state.dtype)
+        index = recorded_index(int(row[CONTROL.draw]) & WORD, has_corrector=options.corrector is not None)
+        # The last projection has a draw of its own, but does not use its noise.
+        return z[min(index, len(z) - 1)][:, : state.shape[1]].to(state.dtype)
 
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, data.shape[1:])
     table = build_table(sde, options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Projection of correlated Gaussian data: samples have the predicted moments, which tend to the posterior's."""
+"""Projection of correlated Gaussian data: samples have the predicted moments, which converge to the posterior's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUNS: dict[str, tuple[SDE, dict[str, Any]]] = {
     "subvp": (SubVPSDE(), {"solver": "euler_maruyama", "grid": "quadratic"}),
     "cld": (CLDSDE(), {"solver": "sscs", "grid": "quadratic"}),
 }
-#: What is known of 3x2x2 pixels, as an operator on the flat image.
+#: The known values as linear operators on flat images of 3x2x2 pixels.
 OPERATORS = {
     "inpainting": np.eye(12)[[0, 4, 8]],
     "gray": np.tile(np.eye(4), (1, 3)) / 3,
@@ -35,15 +35,15 @@ SHAPES = {"inpainting": (3, 2, 2), "gray": (1, 2, 2), "2x2 averages": (3, 1, 1)}
 @pytest.mark.parametrize("task", OPERATORS)
 @pytest.mark.parametrize("name", RUNS)
 def test_samples_have_the_predicted_moments(name: str, task: str, run_seed: int) -> None:
-    """1000 samples have the mean and covariance of `projected_moments`, within chance; what is known is exact.
+    """1000 samples have the mean and covariance of `projected_moments`, within sampling error; known means are exact.
 
-    The bound on the covariance, about a fifth of its norm, is well below what the measurement changes.
+    The bound on the covariance, about a fifth of its norm, is well below its change by the measurement.
     """
     sde, options = RUNS[name]
     options = {**options, "corrector": "ald", "corrector_steps": 4, "snr": 0.32, "steps": 60}
     model, operator = CorrelatedGaussian(sde), OPERATORS[task]
-    drawn = np.random.default_rng(run_seed).standard_normal(12)
-    image = model.data.mean + np.linalg.cholesky(model.data.covariance) @ drawn
+    normals = np.random.default_rng(run_seed).standard_normal(12)
+    image = model.data.mean + np.linalg.cholesky(model.data.covariance) @ normals
     measured = operator @ image
     mask = torch.tensor([[1, 0], [0, 0]]) if task == "inpainting" else None
     known = torch.from_numpy(image if task == "inpainting" else measured).float()
@@ -52,19 +52,19 @@ def test_samples_have_the_predicted_moments(name: str, task: str, run_seed: int)
     flat = samples.flatten(1).double().numpy()
     rounding = 8 * torch.finfo(torch.float32).eps * np.abs(flat).max()
     assert np.abs(flat @ operator.T - measured).max() <= rounding
-    wanted = projected_moments(model, SolverOptions(**options), operator)
-    spread = covariance_distance_bound(wanted.covariance, COUNT)
-    assert np.linalg.norm(model.data.covariance - wanted.covariance) > 2 * spread
-    assert np.linalg.norm(np.cov(flat.T) - wanted.covariance) <= spread
-    away = np.linalg.norm(flat.mean(0) - wanted.mean(measured))
-    assert away <= mean_distance_bound(wanted.covariance, COUNT)
+    expected = projected_moments(model, SolverOptions(**options), operator)
+    covariance_bound = covariance_distance_bound(expected.covariance, COUNT)
+    assert np.linalg.norm(model.data.covariance - expected.covariance) > 2 * covariance_bound
+    assert np.linalg.norm(np.cov(flat.T) - expected.covariance) <= covariance_bound
+    mean_error = np.linalg.norm(flat.mean(0) - expected.mean(measured))
+    assert mean_error <= mean_distance_bound(expected.covariance, COUNT)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_bias_vanishes_as_steps_get_shorter(name: str) -> None:
     """With twice the steps the errors, over all measurements of one pixel in four, fall by a factor of 1.5 or more.
 
-    The exact posterior is the limit; docs/conditional.md has the size of the bias at 60 and at 1000 steps.
+    The exact posterior is the limit; docs/conditional.md gives the bias at 60 and at 1000 steps.
     """
     sde, options = RUNS[name]
     model, operator = CorrelatedGaussian(sde), OPERATORS["inpainting"]

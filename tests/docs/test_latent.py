@@ -25,12 +25,12 @@ def test_the_code_runs() -> None:
     (code,) = (code for language, code in BLOCKS if language == "python")
     names: dict[str, Any] = {"__name__": "latent"}
     exec(compile(code, "latent.md", "exec"), names)
-    assert names["codes"].shape == names["back"].shape == (2, 3, 16, 16)
-    assert names["way"].shape == (3, 3, 16, 16)
+    assert names["codes"].shape == names["decoded"].shape == (2, 3, 16, 16)
+    assert names["interpolated"].shape == (3, 3, 16, 16)
     assert 0.8 < names["codes"].std() < 1.2
-    assert (names["back"] - names["some"]).abs().mean() < 0.05
-    found = names["found"]
-    assert found.bits_per_dim.shape == found.standard_error.shape == (2,) and (found.bits_per_dim < 8).all()
+    assert (names["decoded"] - names["batch"]).abs().mean() < 0.05
+    result = names["result"]
+    assert result.bits_per_dim.shape == result.standard_error.shape == (2,) and (result.bits_per_dim < 8).all()
 
 
 @pytest.mark.parametrize("line", COMMANDS, ids=[line.split()[1] for line in COMMANDS])

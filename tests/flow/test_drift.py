@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drift on a device: the SDE's own coefficients at any time, the model's flow, and the trace of its Jacobian."""
+"""The drift: its coefficients at any time, the model's flow, and the trace of its Jacobian."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ SDE_OF: dict[str, SDE] = {
 
 @pytest.mark.parametrize("flow", [True, False], ids=["flow", "sde"])
 @pytest.mark.parametrize("name", SDE_OF)
-def test_curves_are_the_sdes_own(name: str, flow: bool) -> None:
-    """At 2 000 times over five decades, and both ends: to 1e-10 of the curve's value, or where it passes 0 of 1."""
+def test_curves_equal_the_coefficients(name: str, flow: bool) -> None:
+    """At 2000 times over five decades, ends included, the error is within 1e-10, relative or absolute."""
     parametrisation = Parametrisation(SDE_OF[name], mixed=name.startswith("cld"))
 
     def exact(t: np.ndarray) -> np.ndarray:
@@ -41,13 +41,13 @@ def test_curves_are_the_sdes_own(name: str, flow: bool) -> None:
 
     t = np.exp(np.random.default_rng(0).uniform(np.log(1e-5), 0, 2000))
     t[:2] = 1e-5, 1.0
-    got = TimeCurves(exact, 1e-5, 1.0, "cpu")(torch.from_numpy(t)).numpy()
-    np.testing.assert_allclose(got, exact(t), rtol=1e-10, atol=1e-10)
+    values = TimeCurves(exact, 1e-5, 1.0, "cpu")(torch.from_numpy(t)).numpy()
+    np.testing.assert_allclose(values, exact(t), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_traces_of_a_mixture(name: str) -> None:
-    """The exact trace is that of the Jacobian by reverse mode, row by row; Hutchinson's is eps . J eps of the same."""
+    """The exact trace is that of the Jacobian by reverse mode; Hutchinson's estimate is eps . (J eps)."""
     sde = SDE_OF[name]
     generator = torch.Generator().manual_seed(0)
     means = torch.rand(3, 2, 2, 1, generator=generator, dtype=torch.float64)
@@ -58,25 +58,26 @@ def test_traces_of_a_mixture(name: str) -> None:
     probes = torch.stack([rademacher(ids, 5, 2 + index, mixture.image_shape) for index in range(2)])
     with forward_ad.dual_level(), torch.no_grad():
         slope, exact = drift.slope_and_exact_trace(u, t)
-        again, estimate = drift.slope_and_trace(u, t, probes, ids, 2, "rademacher", 5)
+        same_slope, estimate = drift.slope_and_trace(u, t, probes, ids, draw=2, probe="rademacher", run_seed=5)
     torch.testing.assert_close(slope, mixture.probability_flow(u, t), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(again, slope, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(same_slope, slope, rtol=1e-12, atol=1e-12)
     for index in range(3):
         jacobian = torch.autograd.functional.jacobian(
             lambda x, i=index: mixture.probability_flow(x[None], t[i : i + 1])[0].flatten(), u[index]
         ).flatten(1)
         torch.testing.assert_close(exact[index, 0], jacobian.trace(), rtol=1e-8, atol=1e-8)
-        half = torch.zeros(2, len(jacobian), dtype=torch.float64)
-        half[:, -4:] = probes[:, index].flatten(1).double()
-        linear_part = jacobian.trace() - jacobian[-4:, -4:].trace()
-        wanted = torch.einsum("pi,ij,pj->p", half, jacobian, half) + linear_part
-        torch.testing.assert_close(estimate[index], wanted, rtol=1e-6, atol=1e-6)
+        # On CLD the probes are of the velocity, the last four elements.
+        eps = torch.zeros(2, len(jacobian), dtype=torch.float64)
+        eps[:, -4:] = probes[:, index].flatten(1).double()
+        position_trace = jacobian.trace() - jacobian[-4:, -4:].trace()
+        expected = torch.einsum("pi,ij,pj->p", eps, jacobian, eps) + position_trace
+        torch.testing.assert_close(estimate[index], expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "pf_div_ema" in recorded(name)])
 @torch.no_grad()
 def test_golden_divergence(name: str) -> None:
-    """The folded network's flow, and its derivative along the recorded probe: drift and divergence of the original."""
+    """The folded network's drift, and its divergence by the recorded probe, agree with the official code."""
     golden, score_model = recorded(name), model(name, "ema")
     x, _, t = recorded_inputs(golden)
     drift, probe = Drift(score_model, 1e-5), torch.from_numpy(golden["hutch_eps"])
@@ -89,7 +90,7 @@ def test_golden_divergence(name: str) -> None:
 
 
 class InFloat64(nn.Module):
-    """A copy of a network in float64. `Drift` evaluates in float64 what has no parameters, so none is registered."""
+    """A copy of a network in float64, without registered parameters: `Drift` then evaluates it in float64."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -103,10 +104,10 @@ class InFloat64(nn.Module):
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "discrete" not in name and name != "vp_ddpm"])
 @torch.no_grad()
 def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
-    """By the batch's norm at 1e-3 from T to 0.01: SciPy's number of evaluations, and its states to 1e-9 of the largest.
+    """From T to 0.01 at tolerances of 1e-3, RK45 has SciPy's number of evaluations, and its states to a relative 1e-9.
 
-    Both integrate the same drift in float64 and sum their stages in different orders: to reach the bound, a rounding
-    of 1e-16 would have to grow ten million times. In float32 such trajectories differ by up to 1e-4.
+    Both integrate the same drift in float64 and sum their stages in different orders: only a ten-million-fold
+    amplification of rounding (1e-16) would reach the bound.  In float32 such trajectories differ by up to 1e-4.
     """
     golden = model(name, "ema")
     score_model = ScoreFunction(
@@ -123,15 +124,15 @@ def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
         time = torch.full((len(x),), t, dtype=torch.float64)
         return slope(torch.from_numpy(y).view(len(x), -1), time).flatten().numpy()
 
-    wanted = solve_ivp(flat, (1.0, 1e-2), x.flatten().numpy(), rtol=1e-3, atol=1e-3)
-    got = RK45(slope, 1.0, 1e-2, Tolerances(1e-3, 1e-3, "batch")).solve(x.flatten(1))
-    assert got.evaluations.tolist() == [wanted.nfev] * len(x)
-    final = wanted.y[:, -1]
-    assert np.abs(got.y.flatten().numpy() - final).max() <= 1e-9 * np.abs(final).max()
+    expected = solve_ivp(flat, (1.0, 1e-2), x.flatten().numpy(), rtol=1e-3, atol=1e-3)
+    solution = RK45(slope, 1.0, 1e-2, Tolerances(1e-3, 1e-3, "batch")).solve(x.flatten(1))
+    assert solution.evaluations.tolist() == [expected.nfev] * len(x)
+    final = expected.y[:, -1]
+    assert np.abs(solution.y.flatten().numpy() - final).max() <= 1e-9 * np.abs(final).max()
 
 
 def test_discrete_models_are_refused() -> None:
-    """A model of discrete times has no drift between them."""
+    """A model trained at discrete times has no drift between them."""
     parametrisation = Parametrisation(VPSDE(), continuous=False)
     with pytest.raises(ValueError, match="1000 discrete times"):
         drift_coefficients(parametrisation, np.array([0.5]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dormand and Prince's method: SciPy's steps with the batch's norm, each sample's own with its own."""
+"""RK45: SciPy's steps with the error norm of a batch, separate steps per sample, capture, and errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.support.recorded_graphs import RecordedGraphs
 
 
 def stiffening(y: Tensor, t: Tensor) -> Tensor:
-    """A rotation that turns faster with |y|, under a force."""
-    turned = torch.stack([-y[:, 1], y[:, 0]], 1)
-    return (1 + 4 * y.square().sum(1, keepdim=True)) * turned - 0.3 * y + torch.cos(3 * t)[:, None]
+    """A damped rotation that is faster at larger |y|, with a periodic force."""
+    rotated = torch.stack([-y[:, 1], y[:, 0]], 1)
+    return (1 + 4 * y.square().sum(1, keepdim=True)) * rotated - 0.3 * y + torch.cos(3 * t)[:, None]
 
 
 def start(batch: int = 5) -> Tensor:
@@ -30,10 +30,10 @@ def start(batch: int = 5) -> Tensor:
 @pytest.mark.parametrize(("begin", "end", "size"), [(0.0, 2.0, 1.0), (2.0, 0.3, 0.5)])
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
 def test_the_batch_norm_is_scipy(begin: float, end: float, size: float, tolerance: float) -> None:
-    """The batch as one vector: SciPy's number of evaluations and its result.
+    """The number of evaluations and the result are those of SciPy for the batch as one vector.
 
-    No step's error comes within 2 % of what decides on it.  Rounding, 2.2e-16 |y| a step, grows at most 11-fold on the
-    way forward, in up to 520 steps, and 74-fold on the way back, in up to 200: 4e-13 as a random walk.
+    No step's error is within 2 % of the acceptance threshold.  Rounding errors, 2.2e-16 |y| per step, are amplified at
+    most 11-fold forwards, in up to 520 steps, and 74-fold backwards, in up to 200: as a random walk, to 4e-13.
     """
     y = size * start()
 
@@ -41,14 +41,14 @@ def test_the_batch_norm_is_scipy(begin: float, end: float, size: float, toleranc
         state = torch.from_numpy(vector).view(y.shape)
         return stiffening(state, torch.full((len(y),), t, dtype=torch.float64)).flatten().numpy()
 
-    wanted = solve_ivp(flat, (begin, end), y.flatten().numpy(), rtol=tolerance, atol=tolerance)
-    got = RK45(stiffening, begin, end, Tolerances(tolerance, tolerance, "batch")).solve(y)
-    assert got.evaluations.tolist() == [wanted.nfev] * len(y)
-    np.testing.assert_allclose(got.y.flatten().numpy(), wanted.y[:, -1], rtol=0, atol=1e-12)
+    expected = solve_ivp(flat, (begin, end), y.flatten().numpy(), rtol=tolerance, atol=tolerance)
+    solution = RK45(stiffening, begin, end, Tolerances(tolerance, tolerance, "batch")).solve(y)
+    assert solution.evaluations.tolist() == [expected.nfev] * len(y)
+    np.testing.assert_allclose(solution.y.flatten().numpy(), expected.y[:, -1], rtol=0, atol=1e-12)
 
 
 def test_a_sample_alone_is_the_same_in_a_batch() -> None:
-    """Bit for bit, with its number of evaluations; and with the batch's norm of one sample it is SciPy's."""
+    """A sample in a batch has the bits and the number of evaluations of the sample alone, with either error norm."""
     together = RK45(stiffening, 0.0, 2.0, Tolerances(1e-6, 1e-6)).solve(start())
     assert len(set(together.evaluations.tolist())) > 1
     for index, y in enumerate(start()):
@@ -58,14 +58,14 @@ def test_a_sample_alone_is_the_same_in_a_batch() -> None:
 
 
 def test_order_of_fixed_steps() -> None:
-    """The error falls with the fifth power of the step."""
+    """The error is proportional to the fifth power of the step."""
     y = 0.3 * start()
     exact = RK45(stiffening, 0.0, 1.0, Tolerances(1e-13, 1e-13)).solve(y)
     sizes, errors = (32, 64, 128), []
     for steps in sizes:
-        got = RK45(stiffening, 0.0, 1.0, FixedTimes(np.linspace(0, 1, steps + 1))).solve(y)
-        errors.append((got.y - exact.y).abs().max())
-        assert (got.evaluations == 1 + 6 * steps).all()
+        solution = RK45(stiffening, 0.0, 1.0, FixedTimes(np.linspace(0, 1, steps + 1))).solve(y)
+        errors.append((solution.y - exact.y).abs().max())
+        assert (solution.evaluations == 1 + 6 * steps).all()
     assert -np.polyfit(np.log(sizes), np.log(errors), 1)[0] == pytest.approx(5, abs=0.25)
 
 
@@ -74,20 +74,19 @@ def test_order_of_fixed_steps() -> None:
 )
 def test_a_step_can_be_captured(control: Tolerances | FixedTimes) -> None:
     """An attempt reads nothing on the host, and its replay gives the same bits."""
-    plain = RK45(stiffening, 0.0, 2.0, control)
-    state, attempt = plain.prepare(start())
-    plain.load(state, start())
+    eager = RK45(stiffening, 0.0, 2.0, control)
+    state, attempt = eager.prepare(start())
+    eager.load(state, start())
     require_capturable(attempt, torch.device("cpu"))
     graphs = RecordedGraphs()
     captured = RK45(stiffening, 0.0, 2.0, control, graphs.capture)
     for y in (start(), 0.5 * start()):
-        eager, replayed = plain.solve(y), captured.solve(y)
-        assert all(torch.equal(a, b) for a, b in zip(eager, replayed, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(eager.solve(y), captured.solve(y), strict=True))
     assert graphs.captured == 1
 
 
-def test_not_a_number_names_sample_and_time() -> None:
-    """One sample breaks at t = 0.5; the error holds the states reached, and the others arrived."""
+def test_nan_names_sample_and_time() -> None:
+    """If one sample meets NaN at t = 0.5, the others reach the end, and the error contains the states reached."""
 
     def breaking(y: Tensor, t: Tensor) -> Tensor:
         return torch.where((y[:, :1] > 1.2) & (t[:, None] > 0.5), torch.nan, stiffening(y, t) * 0 + 1e-3)
@@ -101,10 +100,10 @@ def test_not_a_number_names_sample_and_time() -> None:
 
 
 def test_tolerances_that_cannot_be_met() -> None:
-    """With an unbounded slope the sample is given up where it stands, or after the attempts allowed."""
+    """Integration stops at a singularity, or after the maximum number of attempts."""
 
     def singular(y: Tensor, t: Tensor) -> Tensor:
-        return y.square()  # from y = 1 it is infinite at t = 1
+        return y.square()  # the solution from y(0) = 1 diverges at t = 1
 
     one = torch.ones(1, 1, dtype=torch.float64)
     with pytest.raises(IntegrationError, match=r"stopped at t = 1.*(does not meet|NaN)") as caught:
@@ -115,19 +114,19 @@ def test_tolerances_that_cannot_be_met() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("call", "message"),
     [
         (lambda: Tolerances(rtol=0.0), "rtol is 0.0"),
         (lambda: Tolerances(atol=float("nan")), "atol is nan"),
         (lambda: Tolerances(norm="max"), "error norm"),  # type: ignore[arg-type]  # the mistake under test
         (lambda: Tolerances(max_attempts=0), "max_attempts is 0"),
-        (lambda: FixedTimes(np.array([0.0, 1.0, 1.0])), "only increase"),
+        (lambda: FixedTimes(np.array([0.0, 1.0, 1.0])), "strictly increase or decrease"),
         (lambda: RK45(stiffening, 0, 1, Tolerances()).solve(start().float()), "float64"),
         (lambda: RK45(stiffening, 1, 1, Tolerances()).solve(start()), "two different times"),
-        (lambda: RK45(stiffening, 0, 1, FixedTimes(np.array([0.0, 2.0]))).solve(start()), "make them the same"),
+        (lambda: RK45(stiffening, 0, 1, FixedTimes(np.array([0.0, 2.0]))).solve(start()), "make the ends equal"),
     ],
 )
-def test_refusals(wrong: Callable[[], object], sentence: str) -> None:
-    """Each says what is wrong."""
-    with pytest.raises(ValueError, match=sentence):
-        wrong()
+def test_bad_arguments(call: Callable[[], object], message: str) -> None:
+    """The error names the value and what is allowed."""
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of the adaptive solvers and of the probability flow, captured as graphs: checked, replayed, and given up."""
+"""Graph capture of adaptive solvers and of the probability flow: checks, replays, and the fallback to eager steps."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from tests.support.flow_models import SDES, small_network
 from tests.support.recorded_graphs import RecordedGraphs
 
 Runs = Callable[[ScoreFunction, bool], Callable[[], Tensor]]
-"""``runs(model, captured)``: prepares runs, with or without graphs; each call of the result is one of two batches."""
+"""``runs(model, captured)`` prepares runs, with or without graphs; each call of the result runs two batches."""
 
 LOOSE: dict[str, Any] = {"rtol": 0.1, "atol": 0.1}
 DEVICE = torch.device("meta")
 
 
 def small(network: nn.Module) -> ScoreFunction:
-    """A model of points of four numbers."""
+    """Return a model of points with four elements."""
     return ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True, is_image=False)
 
 
 def on_meta(sde: str) -> ScoreFunction:
-    """A small network on the device "meta"."""
+    """Return a small network on the device "meta"."""
     return small_network(sde, centered=False).eval().to(DEVICE)
 
 
 class CheckedError(Exception):
-    """Raised after a check, because a step on the device "meta" leads nowhere."""
+    """Raised after a check, because a step on the device "meta" has no values."""
 
 
 @pytest.fixture
 def checking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step is checked in place of its capture, and ends there."""
+    """Check a step instead of capturing it, then raise `CheckedError`."""
 
     def step(self: capture.GraphCapture, step: capture.Step) -> capture.Step:
         require_capturable(step, DEVICE)
@@ -60,7 +60,7 @@ def checking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @torch.inference_mode()
 def adaptive_step(model: ScoreFunction, solver: str) -> None:
-    """The first step of a solver, of two samples."""
+    """Attempt the first step of a solver for two samples."""
     options = AdaptiveOptions(solver, denoise=False).on(model.sde)
     runner = AdaptiveRunner(model, options, DEVICE, RunOptions())
     runner._graphs.wanted = True
@@ -74,9 +74,9 @@ def adaptive_step(model: ScoreFunction, solver: str) -> None:
 @pytest.mark.parametrize("solver", ["rk45", "ggf"])
 @pytest.mark.parametrize("sde", SDES)
 def test_a_step_of_an_adaptive_solver_can_be_captured(checking: None, sde: str, solver: str) -> None:
-    """On a device without data: no host read, no copy, no shape of data, the same operations twice."""
+    """On the device "meta", a step has no host reads, no copies and no data-dependent shapes, and is repeatable."""
     if (sde, solver) == ("cld", "ggf"):
-        pytest.skip("not defined")
+        pytest.skip("ggf is not defined on CLD")
     with pytest.raises(CheckedError):
         adaptive_step(on_meta(sde), solver)
 
@@ -97,7 +97,7 @@ def test_a_step_of_an_adaptive_solver_can_be_captured(checking: None, sde: str, 
 def test_a_step_of_the_flow_can_be_captured(
     checking: None, monkeypatch: pytest.MonkeyPatch, sde: str, probes: Probes | None, steps: int | None
 ) -> None:
-    """The same down to the data, and up to the prior with the divergence by each kind of probe."""
+    """The same holds for steps to the data, and to the prior with the divergence by each kind of probe."""
     model = on_meta(sde)
     flow = ProbabilityFlow(model, to_data=probes is None, probes=probes, device=DEVICE, steps=steps)
     monkeypatch.setattr(flow._graphs, "wanted", True)
@@ -108,7 +108,7 @@ def test_a_step_of_the_flow_can_be_captured(
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("solver", ["rk45", "ggf", "flow"])
 def test_a_network_without_weights_runs_on_the_device(checking: None, solver: str) -> None:
-    """Such a network has no device; the step finds everything on that of the states."""
+    """The step of a network without a device uses the device of the states."""
     model = small(Scaled(1.0))
     with pytest.raises(CheckedError):
         if solver == "flow":
@@ -158,36 +158,35 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> RecordedGraphs:
     """Record steps on a CPU in place of CUDA graphs."""
     graphs = RecordedGraphs()
     monkeypatch.setattr(capture, "CudaGraphs", lambda device: graphs)
-    monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU alone it looks at the counter
+    monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU it reads the counter on the host
     return graphs
 
 
 @pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
 def test_a_replayed_step_gives_the_same(graphs: RecordedGraphs, runs: Runs) -> None:
-    """Two batches of one size share a graph, whose replays lead where the plain steps do."""
+    """Two batches of one size share a graph, and its replays give the results of eager steps."""
     model = small_network("vpsde", centered=True)
     torch.testing.assert_close(runs(model, True)(), runs(model, False)(), rtol=0, atol=1e-6)
     assert graphs.captured == 1 and graphs.replayed > 1
 
 
 class Scaled(nn.Module):
-    """A multiple of the state: the score, up to a factor, of a normal distribution."""
+    """A multiple of the state: the score of a centred normal distribution, up to a factor."""
 
     def __init__(self, weight: Tensor | float) -> None:
         super().__init__()
         self.weight = weight
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(B, ...), (B,) -> (B, ...)."""
+        """Map (B, ...) and (B,) to (B, ...)."""
         return self.weight * x
 
 
-@pytest.mark.parametrize("captured", [False, True], ids=["plain", "captured"])
+@pytest.mark.parametrize("captured", [False, True], ids=["eager", "captured"])
 @pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
-def test_a_changed_network_is_seen(graphs: RecordedGraphs, runs: Runs, captured: bool) -> None:
-    """Between two runs: a weight that changes in place, one that lies elsewhere, and a whole new network."""
-    network = Scaled(nn.Parameter(torch.tensor(1.0)))
-    model = small(network)
+def test_a_changed_network_is_used(graphs: RecordedGraphs, runs: Runs, captured: bool) -> None:
+    """Runs use a weight that was changed in place, a weight that was replaced, and a network that was replaced."""
+    model = small(Scaled(nn.Parameter(torch.tensor(1.0))))
     run = runs(model, captured)
     results = [run()]
     with torch.no_grad():
@@ -198,22 +197,22 @@ def test_a_changed_network_is_seen(graphs: RecordedGraphs, runs: Runs, captured:
     model.network = Scaled(nn.Parameter(torch.tensor(1.6)))
     results.append(run())
     for weight, result in zip((1.0, 1.2, 1.4, 1.6), results, strict=True):
-        wanted = runs(small(Scaled(nn.Parameter(torch.tensor(weight)))), False)()
-        torch.testing.assert_close(result, wanted, rtol=0, atol=1e-6)
+        expected = runs(small(Scaled(nn.Parameter(torch.tensor(weight)))), False)()
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
     assert len({float(result.double().sum()) for result in results}) == 4
 
 
 class HostReading(nn.Module):
-    """Looks at the time on the host, as no graph can."""
+    """A network that reads the time on the host, which a graph cannot capture."""
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """The score, up to a factor, of a normal distribution."""
+        """Return the score of a centred normal distribution, up to a factor."""
         return x if labels[0].item() > 0 else 2 * x
 
 
 @pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
-def test_a_step_that_no_graph_holds_runs_plain_with_one_warning(graphs: RecordedGraphs, runs: Runs) -> None:
-    """The warning names the operation, its line and the way to silence it; the results are those of the plain steps."""
+def test_a_step_that_cannot_be_captured_runs_eagerly(graphs: RecordedGraphs, runs: Runs) -> None:
+    """One warning names the operation, its line and the option that silences it; results are those of eager steps."""
     model = small(HostReading())
     with pytest.warns(RuntimeWarning, match="HostReading cannot be captured as a CUDA graph") as caught:
         result = runs(model, True)()

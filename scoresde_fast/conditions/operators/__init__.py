@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear operators: measurements of images for guidance."""
+"""Linear operators that measure images, for guidance."""
 
 from scoresde_fast.conditions.operators.gray import Gray
 from scoresde_fast.conditions.operators.linear import (
     LinearOperator,
-    operator_of,
+    operator_for_batch,
     parameters_of,
     require_adjoint,
     ridge_inverse,
@@ -19,7 +19,7 @@ __all__ = [
     "Mask",
     "Separable",
     "SuperResolution",
-    "operator_of",
+    "operator_for_batch",
     "parameters_of",
     "require_adjoint",
     "ridge_inverse",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Constants of operators on any device, and checks of their arguments."""
+"""Constant tensors of operators on any device, and a check of integers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class DeviceConstants:
-    """Host tensors with a copy for each device and dtype that was asked for.
+    """Host tensors, with a cached copy for each device and dtype.
 
-    A copy is made at the first call and kept as long as this object.  A captured loop makes this call before capture.
-    Two threads that ask at the same time get the same copy.
+    The first call for a device and dtype makes the copy; a captured loop makes this call before capture.  Threads that
+    make it at the same time get the same copy.
     """
 
     def __init__(self, *tensors: Tensor) -> None:
@@ -23,23 +23,23 @@ class DeviceConstants:
         self._copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
     def __reduce__(self) -> tuple[type[DeviceConstants], tuple[Tensor, ...]]:
-        """Leave the copies out of a pickle: another process makes its own."""
+        """Pickle without the copies, which belong to this process."""
         return DeviceConstants, self.tensors
 
     def like(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors on the device of ``tensor``, floating-point ones in its dtype."""
         key = tensor.device, tensor.dtype
-        found = self._copies.get(key)
-        if found is None:
+        copies = self._copies.get(key)
+        if copies is None:
             with torch.inference_mode(False):
                 copies = tuple(
                     host.to(tensor.device, tensor.dtype if host.is_floating_point() else None) for host in self.tensors
                 )
-            found = self._copies.setdefault(key, copies)
-        return found
+            copies = self._copies.setdefault(key, copies)
+        return copies
 
     def sha256(self) -> str:
-        """Return the digest of the tensors, their shapes and dtypes."""
+        """Return a hash of the tensors, their shapes and dtypes."""
         digest = hashlib.sha256()
         for tensor in self.tensors:
             digest.update(repr((str(tensor.dtype), tuple(tensor.shape))).encode())
@@ -47,7 +47,7 @@ class DeviceConstants:
         return digest.hexdigest()
 
 
-def require_whole(name: str, value: object, least: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is a whole number of at least ``least``."""
+def require_integer(name: str, value: object, least: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")

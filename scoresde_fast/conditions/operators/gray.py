@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mean over the channels, for colorisation."""
+"""The mean over the channels, for colorization."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditions.operators.constants import require_whole
+from scoresde_fast.conditions.operators.constants import require_integer
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,23 @@ class Gray:
         channels: C.
 
     Raises:
-        ValueError: ``channels`` is not a whole number of at least 1.
+        ValueError: ``channels`` is not an integer of at least 1.
     """
 
     channels: int = 3
 
     def __post_init__(self) -> None:
-        require_whole("channels", self.channels, 1)
+        require_integer("channels", self.channels, 1)
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, as plain values."""
+        """Return the settings that determine the output, as JSON values."""
         return {"kind": "gray", "channels": self.channels}
 
     def measured_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
         """Return (1, H, W) for images (C, H, W); raises ``ValueError`` for another number of channels."""
         if image_shape[0] != self.channels:
             raise ValueError(
-                f"the images are {tuple(image_shape)}, but Gray has {self.channels} channels: make it as "
+                f"the images have shape {tuple(image_shape)}, but this operator has {self.channels} channels: use "
                 f"Gray({image_shape[0]})"
             )
         return (1, *image_shape[1:])
@@ -55,7 +55,7 @@ class Gray:
         """Map (B, 1, H, W) to (B, C, H, W) with equal channels."""
         if measured.shape[-3] != 1:
             raise ValueError(
-                f"measured has {measured.shape[-3]} channels; gray has one: take the mean, as "
+                f"measured has {measured.shape[-3]} channels, but gray has one: take the mean, "
                 "images.mean(1, keepdim=True)"
             )
         return torch.cat([measured] * self.channels, dim=-3)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known pixels by a mask, for inpainting."""
+"""Masking operator, for inpainting."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +13,16 @@ from torch import Tensor
 from scoresde_fast.conditions.operators.constants import DeviceConstants
 
 
-class KnownPixels:
-    """`Mask` of a batch on one device: ``mask`` is (1 or B, 1 or C, H, W), bool."""
+class Masking(ABC):
+    """Keeps known pixels and zeroes the rest; A is a diagonal 0/1 matrix, so A = A^T = A^+."""
 
-    def __init__(self, mask: Tensor) -> None:
-        self.mask = mask
-
-    def mask_of(self, images: Tensor) -> Tensor:
-        """Return the mask of images (B, C, H, W)."""
-        return self.mask
+    @abstractmethod
+    def mask_for(self, images: Tensor) -> Tensor:
+        """Return the mask (1 or B, 1 or C, H, W) of known pixels, bool, for images (B, C, H, W)."""
 
     def apply(self, images: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        return torch.where(self.mask_of(images), images, 0.0)
+        return torch.where(self.mask_for(images), images, 0.0)
 
     def adjoint(self, measured: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
@@ -39,14 +37,25 @@ class KnownPixels:
         return self.apply(measured) / (1 + ridge)
 
 
-class Mask(KnownPixels):
-    """Known pixels unchanged, unknown ones 0: A = A^T = A^+ is diagonal.
+class BatchMask(Masking):
+    """The masking operator of one batch; ``mask`` (1 or B, 1 or C, H, W) bool is on the batch's device."""
 
-    A measurement may hold anything at unknown pixels, even NaN.
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = mask
+
+    def mask_for(self, images: Tensor) -> Tensor:
+        """Return the mask."""
+        return self._mask
+
+
+class Mask(Masking):
+    """Keeps known pixels and zeroes the rest.
+
+    Unknown pixels of a measurement may have any value, even NaN.
 
     Args:
-        mask: 1 or True where a pixel is known: (H, W) or (1, H, W) for every channel, or (C, H, W); or one for each of
-            K measurements, (K, 1, H, W) or (K, C, H, W).
+        mask: 1 or True where a pixel is known: (H, W) or (1, H, W) for all channels, or (C, H, W); or one mask for each
+            of K measurements, (K, 1, H, W) or (K, C, H, W).
 
     Raises:
         ValueError: the mask has another shape, or values other than 0 and 1.
@@ -56,15 +65,15 @@ class Mask(KnownPixels):
         shape = tuple(mask.shape)
         if not 2 <= len(shape) <= 4 or 0 in shape:
             raise ValueError(
-                f"mask has shape {shape}; it must be (H, W), (1, H, W) or (C, H, W), or one for each of K "
-                "measurements, (K, 1, H, W) or (K, C, H, W)"
+                f"mask has shape {shape}; it must be (H, W), (1, H, W) or (C, H, W), or for K measurements with a mask "
+                "each (K, 1, H, W) or (K, C, H, W)"
             )
         count, *self.shape = (1, 1, *shape)[-4:]
-        self._mask = DeviceConstants(whole_mask(mask, mask.new_zeros(count, *self.shape)))
+        self._mask = DeviceConstants(expand_mask(mask, (count, *self.shape)))
 
     @classmethod
     def box(cls, image_shape: Sequence[int], top: int, left: int, height: int, width: int) -> Mask:
-        """Return a mask that is unknown in a box of ``height`` x ``width`` pixels; rows and columns count from 0.
+        """Return a mask in which only a box of ``height`` x ``width`` pixels is unknown; rows and columns start at 0.
 
         Args:
             image_shape: (C, H, W) or (H, W).
@@ -76,7 +85,7 @@ class Mask(KnownPixels):
         if not (0 <= top < top + height <= rows and 0 <= left < left + width <= columns):
             raise ValueError(
                 f"a box of {height} x {width} pixels at row {top} and column {left} is not within an image of "
-                f"{rows} x {columns}: choose a height and width of at least 1 that end inside it"
+                f"{rows} x {columns}: choose a height and width of at least 1 that stay inside"
             )
         mask = torch.ones(rows, columns, dtype=torch.bool)
         mask[top : top + height, left : left + width] = False
@@ -84,39 +93,39 @@ class Mask(KnownPixels):
 
     @classmethod
     def random(cls, image_shape: Sequence[int], known: float, seed: int) -> Mask:
-        """Return a mask with a share ``known`` of random pixels, rounded to whole pixels and equal in every channel.
+        """Return a random mask with the fraction ``known`` of pixels known, the same in every channel.
 
-        Of two masks of one seed, the one with more known pixels contains the other.
+        Masks with the same seed are nested: a larger ``known`` contains a smaller one.
 
         Args:
             image_shape: (C, H, W) or (H, W).
 
         Raises:
-            ValueError: the share is not in [0, 1].
+            ValueError: ``known`` is not in [0, 1].
         """
         if not 0 <= known <= 1:
-            raise ValueError(f"known is {known!r}; it must be the share of known pixels, from 0 to 1")
+            raise ValueError(f"known is {known!r}; it must be the fraction of known pixels, from 0 to 1")
         rows, columns = image_shape[-2:]
         order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(seed))
         return cls((order < round(known * rows * columns)).view(rows, columns))
 
     def __repr__(self) -> str:
         (mask,) = self._mask.tensors
-        each = f"{len(mask)} of " if len(mask) > 1 else ""
-        return f"Mask({each}{' x '.join(map(str, self.shape))}, {int(mask.sum())} of {mask.numel()} known)"
+        count = f"{len(mask)} of " if len(mask) > 1 else ""
+        return f"Mask({count}{' x '.join(map(str, self.shape))}, {int(mask.sum())} of {mask.numel()} known)"
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        """The masks (K, 1 or C, H, W) of K measurements; empty if one mask serves all."""
+        """The masks (K, 1 or C, H, W) of K measurements; empty if they share one mask."""
         (mask,) = self._mask.tensors
         return (mask,) if len(mask) > 1 else ()
 
-    def of(self, mask: Tensor) -> KnownPixels:
-        """Return the operator of a batch with these rows of `parameters`."""
-        return KnownPixels(mask)
+    def for_batch(self, mask: Tensor) -> BatchMask:
+        """Return the operator for a batch, given its rows of `parameters`."""
+        return BatchMask(mask)
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the pixels, as plain values."""
+        """Return the settings that determine the output, as JSON values."""
         return {"kind": "mask", "sha256": self._mask.sha256()}
 
     def measured_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
@@ -124,13 +133,13 @@ class Mask(KnownPixels):
         channels, *size = image_shape
         if size != self.shape[1:] or self.shape[0] not in (1, channels):
             raise ValueError(
-                f"the mask is {tuple(self.shape)} and the images are {tuple(image_shape)}; make a mask of shape "
+                f"the mask has shape {tuple(self.shape)} and the images have {tuple(image_shape)}; use a mask of shape "
                 f"{tuple(size)}, {(1, *size)} or {tuple(image_shape)}"
             )
         return tuple(image_shape)
 
-    def mask_of(self, images: Tensor) -> Tensor:
-        """Return the mask on the images' device; raises ``ValueError`` if its size or number does not fit them."""
+    def mask_for(self, images: Tensor) -> Tensor:
+        """Return the mask on the images' device; raises ``ValueError`` unless it fits their size and number."""
         self.measured_shape(images.shape[-3:])
         (mask,) = self._mask.like(images)
         if len(images) != len(mask) > 1:
@@ -138,27 +147,25 @@ class Mask(KnownPixels):
         return mask
 
 
-def whole_mask(mask: Tensor | None, known: Tensor) -> Tensor:
-    """Return the mask as bool in the shape of ``known`` (K, C', H', W'); None is known everywhere.
+def expand_mask(mask: Tensor | None, shape: Sequence[int]) -> Tensor:
+    """Broadcast the mask to ``shape`` (K, C, H, W) as bool; None means all known.
 
     Raises:
         ValueError: the mask has another size, or values other than 0 and 1.
     """
     if mask is None:
-        return torch.ones_like(known, dtype=torch.bool)
-    mask = torch.as_tensor(mask)
-    shape = tuple(mask.shape)
-    allowed = [shape[-2:], *((channels, *shape[-2:]) for channels in (1, known.shape[1]))]
-    fits = mask.ndim >= 2 and shape[-2:] == known.shape[-2:]
-    if mask.ndim == 4:
-        fits = fits and shape[0] in (1, len(known)) and shape[1:] in allowed
-    else:
-        fits = fits and shape in allowed
-    if not fits:
+        return torch.ones(*shape, dtype=torch.bool)
+    mask = torch.as_tensor(mask)  # accepts NumPy arrays
+    count, channels, height, width = shape
+    allowed = [(height, width), (1, height, width), (channels, height, width)]
+    allowed += [(k, c, height, width) for k in (1, count) for c in (1, channels)]
+    if tuple(mask.shape) not in allowed:
         raise ValueError(
-            f"mask has shape {shape}; for known of shape {tuple(known.shape)} it must be {tuple(known.shape[-2:])}, "
-            f"(1, ...), {tuple(known.shape[1:])}, or one for each image"
+            f"mask has shape {tuple(mask.shape)}; for images of shape {tuple(shape)} it must be {(height, width)}, "
+            f"{(1, height, width)}, {(channels, height, width)}, or one of these for each image"
         )
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask has values other than 0 and 1; 1 is known, 0 unknown: compare it with a threshold")
-    return mask.to(known.device).bool().expand(known.shape).contiguous()
+        raise ValueError(
+            "mask has values other than 0 and 1; 1 marks known and 0 unknown pixels: threshold the mask first"
+        )
+    return mask.bool().expand(*shape).contiguous()

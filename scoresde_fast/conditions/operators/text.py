@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parsing of operators from text: ``blur:1.5``, ``sr:2``, ``box:4,4,8,8``."""
+"""Operators from strings such as ``blur:1.5``, ``sr:2`` and ``box:4,4,8,8``."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ from scoresde_fast.errors import unknown_message
 ParsedOperator = Blur | Gray | Mask | SuperResolution
 
 
-class Form(NamedTuple):
-    """The written form of an operator.
+class Syntax(NamedTuple):
+    """The string syntax of an operator.
 
     Attributes:
-        usage: the form as error messages show it.
-        types: of the values behind the colon.
-        build: makes the operator from the shape of an image and the values.
-        required: the number of values that must be given.
+        usage: the syntax as error messages show it.
+        types: types of the values after the colon.
+        required: the number of values that are not optional.
+        build: ``build(image_shape, *values)`` returns the operator.
     """
 
     usage: str
     types: tuple[type[int] | type[float] | type[Path], ...]
-    build: Callable[..., ParsedOperator]
     required: int
+    build: Callable[..., ParsedOperator]
 
     def parse(self, values: str) -> list[Any]:
-        """Return the values between the commas; raises ``ValueError`` for a wrong number or type."""
+        """Return the comma-separated values; raises ``ValueError`` for a wrong count or type."""
         parts = values.split(",", max(0, len(self.types) - 1)) if values else []
         if not self.required <= len(parts) <= len(self.types):
             raise ValueError(f"{len(parts)} values")
         return [kind(part) for kind, part in zip(self.types, parts, strict=False)]
 
 
-FORMS = {
-    "gray": Form("gray", (), lambda shape: Gray(shape[0]), 0),
-    "blur": Form("blur:STD", (float,), lambda _, std: Blur(std), 1),
-    "sr": Form("sr:FACTOR", (int,), lambda _, factor: SuperResolution(factor), 1),
-    "mask": Form("mask:FILE.png", (Path,), lambda shape, path: Mask(read_mask(path, shape[1:])), 1),
-    "box": Form("box:TOP,LEFT,HEIGHT,WIDTH", (int, int, int, int), Mask.box, 4),
-    "random": Form(
-        "random:SHARE[,SEED]", (float, int), lambda shape, share, seed=0: Mask.random(shape, share, seed), 1
+SYNTAXES = {
+    "gray": Syntax("gray", (), 0, lambda shape: Gray(shape[0])),
+    "blur": Syntax("blur:STD", (float,), 1, lambda _, std: Blur(std)),
+    "sr": Syntax("sr:FACTOR", (int,), 1, lambda _, factor: SuperResolution(factor)),
+    "mask": Syntax("mask:FILE.png", (Path,), 1, lambda shape, path: Mask(read_mask(path, shape[1:]))),
+    "box": Syntax("box:TOP,LEFT,HEIGHT,WIDTH", (int, int, int, int), 4, Mask.box),
+    "random": Syntax(
+        "random:FRACTION[,SEED]", (float, int), 1, lambda shape, known, seed=0: Mask.random(shape, known, seed)
     ),
 }
 
 
 def parse_operator(text: str, image_shape: Sequence[int]) -> ParsedOperator:
-    """Return the operator that ``text`` names, for images (C, H, W).
+    """Return the operator of ``text`` for images (C, H, W).
 
     Raises:
-        ValueError: the text cannot be read, or the operator refuses a value.
+        ValueError: the operator is unknown, or a value is missing, of the wrong type or out of range.
         FileNotFoundError: the mask's file does not exist.
     """
     name, _, values = text.partition(":")
-    if name not in FORMS:
-        usages = ", ".join(form.usage for form in FORMS.values())
-        raise ValueError(f"{unknown_message('operator', name, FORMS)}; they are written {usages}")
-    form = FORMS[name]
+    if name not in SYNTAXES:
+        usages = ", ".join(syntax.usage for syntax in SYNTAXES.values())
+        raise ValueError(f"{unknown('operator', name, SYNTAXES)}; the syntax is {usages}")
+    syntax = SYNTAXES[name]
     try:
-        parsed = form.parse(values)
+        parsed = syntax.parse(values)
     except ValueError:
-        raise ValueError(f"operator {text!r} cannot be read; it is written {form.usage}") from None
-    return form.build(image_shape, *parsed)
+        raise ValueError(f"operator {text!r} cannot be parsed; its syntax is {syntax.usage}") from None
+    return syntax.build(image_shape, *parsed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise of the known part fits the state around it: before every row of every solver that is at the row's time."""
+"""Projection coefficients: known pixels have the noise that the state has before every row of every solver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.conditions.projection import marginal_noise_levels, run_noise_levels
+from scoresde_fast.conditions.projection import marginal_coefficients, projection_coefficients
 from scoresde_fast.loop.condition import FIRST_DRAW, RunContext
 from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
@@ -36,56 +36,56 @@ CASES += [
 ]
 IDS = ["-".join([sde, solver, *options]) for sde, solver, options in CASES]
 STEPS_ERROR = 0.049
-"""Of the deviation before any row of CASES, as `propagate` has it: the largest is that of the flow of CLD by Euler."""
+"""The largest relative error of the standard deviation before any row of CASES, by `propagate`: Euler on CLD's flow."""
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize(("sde", "solver", "options"), CASES, ids=IDS)
 def test_a_row_begins_at_its_time(sde: str, solver: str, options: dict[str, Any], run_seed: int) -> None:
-    """Of Gaussian data the state before each row has the deviation of that row's time, but for the steps' own error."""
+    """For Gaussian data the state before each row has the standard deviation of that row's time, up to solver error."""
     model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.0, 0.5, (1, 64, 64))
     first_order = solver == "pc" or SOLVERS[solver].published
-    steps = 1000 if first_order else 100  # fewer and their own error is more than a row
+    steps = 1000 if first_order else 100  # with fewer steps the solver error exceeds the change by one row
     table = build_table(model.sde, SolverOptions(solver, steps, grid="quadratic", **options))
     program = Program.of_model(model, table, "cpu")
     network, backends = PlainNetwork(model.network, program.labels), StepBackends.choose("cpu")
     loop, noise = Loop(program, network, backends, run_seed=run_seed), Noise(run_seed, torch.arange(4))
     x = model.prior(noise.normal(0, model.state_shape))
-    registers, found = loop.start(loop.registers(tuple(x.shape)), x, noise), []
+    registers, stds = loop.start(loop.registers(tuple(x.shape)), x, noise), []
     with torch.inference_mode():
         for kind in program.kinds:
-            found.append(float(registers.state[:, :1].std()))
+            stds.append(float(registers.state[:, :1].std()))
             loop.row(kind, registers)
     _, covariance = gaussian_marginals(model.sde, table.times, np.array([0.25]))
     bound = SIGMAS * standard_error_of_std(1.0, 4 * 64 * 64) + STEPS_ERROR
-    assert np.abs(np.array(found) / np.sqrt(covariance[:, 0, 0, 0]) - 1).max() < bound
+    assert np.abs(np.array(stds) / np.sqrt(covariance[:, 0, 0, 0]) - 1).max() < bound
 
 
 @pytest.mark.parametrize(("sde", "solver", "options"), CASES[-7:], ids=IDS[-7:])
-def test_known_parts_are_exact_in_every_form(sde: str, solver: str, options: dict[str, Any]) -> None:
-    """Restart, churn, flows and extra noise keep known pixels and change the others."""
+def test_known_pixels_are_exact_in_every_form(sde: str, solver: str, options: dict[str, Any]) -> None:
+    """Restart, churn, flows and extra noise keep known pixels and vary the others."""
     model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.5, 0.1, (1, 4, 4))
     image, mask = torch.full((1, 4, 4), 0.625), torch.eye(4)
-    held = sf.sample(model, range(3), solver=solver, steps=40, condition=sf.Projection(image, mask), **options)
+    samples = sf.sample(model, range(3), solver=solver, steps=40, condition=sf.Projection(image, mask), **options)
     known = mask.bool().expand(3, 1, 4, 4)
-    torch.testing.assert_close(held[known], torch.full((12,), 0.625), rtol=0, atol=1e-6)
-    assert held[~known].std() > 0.02
+    torch.testing.assert_close(samples[known], torch.full((12,), 0.625), rtol=0, atol=1e-6)
+    assert samples[~known].std() > 0.02
 
 
 @pytest.mark.parametrize("sde", SDE_OF)
-def test_levels(sde: str) -> None:
-    """The start has the noise of T, each row leaves that of the next one's time, the end is the data's or eps'."""
+def test_coefficients(sde: str) -> None:
+    """Known pixels start with the noise of T, have that of the next row's time after each row, and end at 0 or eps."""
     model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.5, 0.1, (1, 4, 4))
     for denoise in (True, False):
         options = SolverOptions("euler_maruyama", 8, denoise=denoise)
         run = RunContext(model, build_table(model.sde, options), options, torch.device("cpu"))
-        levels, eps = run_noise_levels(run), model.sde.sampling_eps
-        np.testing.assert_array_equal(levels[:-1], marginal_noise_levels(model.sde, run.table.times))
+        coefficients, eps = projection_coefficients(run), model.sde.sampling_eps
+        np.testing.assert_array_equal(coefficients[:-1], marginal_coefficients(model.sde, run.table.times))
         assert run.table.times[0] == model.sde.T
         if denoise:
-            np.testing.assert_array_equal(levels[-1, :4], [1, 0, 0, 0])
-            gamma = model.sde.gamma * model.sde.mass if isinstance(model.sde, CLDSDE) else 0
-            assert levels[-1, 4] == gamma**0.5
+            np.testing.assert_array_equal(coefficients[-1, :4], [1, 0, 0, 0])
+            velocity_variance = model.sde.gamma * model.sde.mass if isinstance(model.sde, CLDSDE) else 0
+            assert coefficients[-1, 4] == velocity_variance**0.5
         else:
-            np.testing.assert_array_equal(levels[-1:], marginal_noise_levels(model.sde, np.array([eps])))
-    assert RunContext(model, run.table, options, run.device, place=1).first_draw > FIRST_DRAW + len(levels)
+            np.testing.assert_array_equal(coefficients[-1:], marginal_coefficients(model.sde, np.array([eps])))
+    assert RunContext(model, run.table, options, run.device, index=1).first_draw > FIRST_DRAW + len(coefficients)

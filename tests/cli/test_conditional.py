@@ -248,7 +248,7 @@ def test_the_same_command_continues(photos: np.ndarray, capsys: pytest.CaptureFi
         ("restore M photos --operator sr:2.5", "operator 'sr:2.5' cannot be parsed; its syntax is sr:FACTOR"),
         ("restore M photos --operator box:1,2,3", "its syntax is box:TOP,LEFT,HEIGHT,WIDTH"),
         ("restore M photos --operator sr:3", "choose a factor that divides"),
-        ("restore M photos --operator random:2", "the share of known pixels, from 0 to 1"),
+        ("restore M photos --operator random:2", "the fraction of known pixels, from 0 to 1"),
         ("restore M photos --operator mask:gone.png", "no such file or folder: 'gone.png'"),
         (
             "restore M photos --operator sr:2",

@@ -13,7 +13,6 @@ from torch import Tensor
 import scoresde_fast as sf
 from scoresde_fast.flow import adaptive
 from scoresde_fast.flow.integrate import IntegrationError
-from scoresde_fast.loop.evaluator import evaluator
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
 from tests.support.chance import assert_moments

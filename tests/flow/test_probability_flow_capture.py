@@ -186,7 +186,8 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
 def test_a_changed_network_is_used(graphs: RecordedGraphs, runs: Runs, captured: bool) -> None:
     """Runs use a weight that was changed in place, a weight that was replaced, and a network that was replaced."""
-    model = small(Scaled(nn.Parameter(torch.tensor(1.0))))
+    network = Scaled(nn.Parameter(torch.tensor(1.0)))
+    model = small(network)
     run = runs(model, captured)
     results = [run()]
     with torch.no_grad():

@@ -61,7 +61,7 @@ def parse_operator(text: str, image_shape: Sequence[int]) -> ParsedOperator:
     name, _, values = text.partition(":")
     if name not in SYNTAXES:
         usages = ", ".join(syntax.usage for syntax in SYNTAXES.values())
-        raise ValueError(f"{unknown('operator', name, SYNTAXES)}; the syntax is {usages}")
+        raise ValueError(f"{unknown_message('operator', name, SYNTAXES)}; the syntax is {usages}")
     syntax = SYNTAXES[name]
     try:
         parsed = syntax.parse(values)

@@ -40,7 +40,7 @@ Operator = Annotated[
     str,
     arg(
         help="Measurement operator: gray, blur:STD (in pixels) or sr:FACTOR (means over FACTOR x FACTOR pixels); or "
-        "the known pixels: mask:FILE.png (white), box:TOP,LEFT,HEIGHT,WIDTH (outside the box) or random:FRACTION[,SEED]."
+        "the known pixels: mask:FILE.png (white), box:TOP,LEFT,HEIGHT,WIDTH (outside it) or random:FRACTION[,SEED]."
     ),
 ]
 

@@ -184,7 +184,7 @@ def test_opcheck_and_compile(kind: Kind, backend: str) -> None:
     torch._dynamo.reset()
 
     def step(state: Tensor, output: Tensor) -> Tensor:
-        options = {"pairs": kind.pairs, "implementation": implementation}
+        options: dict[str, Any] = {"pairs": kind.pairs, "implementation": implementation}
         affine_step(state, table, 1, network_output=2 * output, sample_ids=SAMPLE_IDS, **options)
         return state + 1
 

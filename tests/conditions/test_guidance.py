@@ -203,7 +203,7 @@ class Broken(nn.Module):
 
 def test_nan_gradients() -> None:
     """The message says that the gradients, not the network's outputs, are not finite, and names the step."""
-    with pytest.raises(NonFiniteError, match=r"the gradients that guide the samples are not finite after step \d+"):
+    with pytest.raises(NonFiniteError, match=r"the guidance gradients are not finite after step \d+"):
         sf.sample(model_of("vp"), classes=[0], classifier=Broken(), solver="euler_maruyama", steps=50)
 
 

@@ -180,5 +180,5 @@ def test_unsupported_options_at_their_defaults() -> None:
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     sampler = sf.Sampler(model, "rk45", original=False, langevin_norm="sample", probability_flow=True)
     assert sampler.options.solver == "rk45"
-    with pytest.raises(ValueError, match="original is True; solver 'rk45' chooses its steps"):
+    with pytest.raises(ValueError, match="original is True, but solver 'rk45' chooses its steps"):
         sf.Sampler(model, "rk45", original=True)

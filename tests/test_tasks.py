@@ -16,7 +16,7 @@ from tests.support.conditioned_models import SHAPE, TOP, model_of, some_images, 
 
 IMAGE = torch.full(SHAPE, 0.5)
 NOT_BINARY = torch.full((4, 4), 0.5)
-DIGITS = {"solver": "sa", "grid": "logsnr", "steps": 20}
+DIGITS: dict[str, Any] = {"solver": "sa", "grid": "logsnr", "steps": 20}
 
 
 def test_inpaint() -> None:
@@ -74,10 +74,11 @@ def test_guided_tasks_keep_known_values() -> None:
     gray = images.mean(1, keepdim=True)
     coloured = sf.colorize(model, gray, method="pigdm", **DIGITS)
     torch.testing.assert_close(coloured.mean(1, keepdim=True), gray, rtol=0, atol=1e-5)
-    for message, options in {
+    refused: dict[str, dict[str, Any]] = {
         "unknown method 'pgdm'": {"method": "pgdm"},
         "original=True requires method='projection'": {"method": "pigdm", "original": True},
-    }.items():
+    }
+    for message, options in refused.items():
         with pytest.raises(ValueError, match=message):
             sf.colorize(model, gray, **options)
 

@@ -49,12 +49,13 @@ def conditions_of(kind: str) -> tuple[Condition, ...]:
     pigdm = sf.PiGDM(sf.SuperResolution(2), nn.functional.avg_pool2d(images, 2), noise=0.1, seeds=seeds)
     dps = sf.DPS(sf.Gray(), images.mean(1, keepdim=True), scale=0.1, seeds=seeds)
     projection = sf.Projection(images, TOP, seeds=seeds)
-    return {
+    conditions: dict[str, tuple[Condition, ...]] = {
         "classes": (classes,),
         "pigdm": (pigdm,),
         "dps": (dps,),
         "all": (classes, projection, dps, pigdm),
-    }[kind]
+    }
+    return conditions[kind]
 
 
 KINDS = ("classes", "pigdm", "dps", "all")
@@ -202,7 +203,7 @@ class Broken(nn.Module):
 
 def test_nan_gradients() -> None:
     """The message says that the gradients, not the network's outputs, are not finite, and names the step."""
-    with pytest.raises(NonFiniteError, match=r"the gradients that guide the samples are not finite after step \d+"):
+    with pytest.raises(NonFiniteError, match=r"the guidance gradients are not finite after step \d+"):
         sf.sample(model_of("vp"), classes=[0], classifier=Broken(), solver="euler_maruyama", steps=50)
 
 
@@ -263,8 +264,7 @@ def test_bad_input(case: str) -> None:
 
 def test_a_classifier_of_another_sde() -> None:
     """A classifier trained for less noise, or for another image shape, is refused."""
-    low_noise = Bayes()
-    low_noise.high = 2.0
+    low_noise = Bayes(high=2.0)
     with pytest.raises(ValueError, match=r"from 0\.001 to 2, but the noise of the model's SDE 'vesde' reaches 100"):
         sf.sample(model_of("ve"), classes=[0], classifier=low_noise, steps=5)
     with pytest.raises(ValueError, match=r"images of shape \(3, 4, 4\), but the model's have \(1, 4, 4\)"):

@@ -206,7 +206,7 @@ def test_gradients(operator: Any) -> None:
         (gradient,) = torch.autograd.grad(inverse(fresh.apply(images)), images, images.detach())
         assert gradient.isfinite().all()
     other = pickle.loads(pickle.dumps(operator))
-    _, pull = torch.func.vjp(other.apply, images.detach())
+    pull = torch.func.vjp(other.apply, images.detach())[1]
     assert relative_error(pull(measured)[0], operator.adjoint(measured)) < 1e-12
     assert torch.equal(other.apply(images.detach()), operator.apply(images.detach()))
 
@@ -352,7 +352,7 @@ def test_describe() -> None:
     mask = numbers(8, 12) > 0
     equal = [Mask(mask), Mask(mask[None]), Mask(mask.float()), Mask(mask.mT.contiguous().mT)]
     assert all(operator.describe() == equal[0].describe() for operator in equal)
-    different = [
+    different: list[Mask | Gray | SuperResolution | Blur | Separable] = [
         *(Mask(~mask), Mask(mask.expand(3, 8, 12)), Mask(mask.view(12, 8)), Gray(), Gray(2), SuperResolution(2)),
         *(SuperResolution(4), Blur(1), Blur(2), Blur(1, radius=2), Blur(1, cutoff=1e-5)),
         *(Separable(torch.eye(3), torch.eye(4)), Separable(torch.eye(3), 2 * torch.eye(4))),
@@ -378,7 +378,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "gray-images": (lambda: Gray(1).apply(IMAGES), "use Gray(3)"),
     "gray-measured": (lambda: Gray().adjoint(IMAGES), "but gray has one: take the mean"),
     "factor": (lambda: SuperResolution(1), "factor is 1; it must be an integer of at least 2"),
-    "factor-kind": (lambda: SuperResolution(2.0), "factor is 2.0; it must be an integer"),  # type: ignore[arg-type]
+    "factor-kind": (lambda: SuperResolution(2.0), "factor is 2.0; it must be an integer"),  # type: ignore[arg-type]  # the mistake under test
     "division": (lambda: SuperResolution(3).apply(IMAGES), "image side 8 is not divisible by factor 3; choose"),
     "std": (lambda: Blur(0), "std is 0; it must be a finite number of pixels, greater than 0"),
     "std-nan": (lambda: Blur(float("nan")), "std is nan"),

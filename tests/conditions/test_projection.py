@@ -200,6 +200,7 @@ def test_without_denoising_known_pixels_are_noisy(run_seed: int) -> None:
     model, image = model_of("vp", (1, 30, 30), is_image=False), torch.full((1, 30, 30), 0.5)
     options: dict[str, Any] = {"solver": "euler_maruyama", "steps": 5, "denoise": False, "run_seed": run_seed}
     samples = sf.sample(model, range(4), condition=sf.Projection(image), **options)
+    assert isinstance(model.sde, ScalarSDE)
     scale, std = model.sde.marginal(1e-3)
     assert_moments(samples, float(scale) * 0.5, float(std))
 
@@ -210,17 +211,20 @@ def test_original() -> None:
     options: dict[str, Any] = {"solver": "pc", "steps": 24, "original": True}
     filled = sf.inpaint(model, images, mask, **options)
     assert not torch.equal(filled, sf.inpaint(model, images, mask, **{**options, "original": False}))
+    assert isinstance(model.sde, ScalarSDE)
     # In the official code known pixels end as the mean at eps.
     known = (torch.eye(4) > 0).expand(2, *SHAPE)
     torch.testing.assert_close(filled[known], images[known] * float(model.sde.marginal(1e-3).scale))
     assert sf.colorize(model, images[:, :1], **options).shape == (2, *SHAPE)
     small = sf.Projection(torch.ones(3, 2, 2), original=True)
-    for message, change in {
+    changes: dict[str, dict[str, Any]] = {
         "original=True reproduces the official code, which has no solver 'ddim'": {"solver": "ddim"},
         "choose denoise=False": {"denoise": True},
         r"original=True supports .* only, not averages over blocks \(1, 2, 2\)": {"condition": small},
-    }.items():
-        valid = {"solver": "pc", "steps": 24, "denoise": False, "condition": sf.Projection(images[0], original=True)}
+    }
+    valid: dict[str, Any] = {"solver": "pc", "steps": 24, "denoise": False}
+    valid["condition"] = sf.Projection(images[0], original=True)
+    for message, change in changes.items():
         with pytest.raises(ValueError, match=message):
             sf.Sampler(model, **{**valid, **change})
 

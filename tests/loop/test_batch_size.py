@@ -27,7 +27,7 @@ def test_largest_batch(most: int) -> None:
 
 
 def test_the_largest_batch_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the user's other caches, for each key; a file that is none is no reason to stop."""
+    """The size is cached for each key, in the user cache folder; an unreadable cache file is ignored."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     key = {"device": "GPU", "precision": "bf16"}
     assert cached_batch(key, lambda: 96) == 96

@@ -43,7 +43,7 @@ class Kind:
     def take(self, registers: Registers, backend: str, row: int, **options: Any) -> list[Tensor]:
         """Return the registers after one step; an option that is True passes the register of its name."""
         optional = {"network_output": registers.output, "saved": registers.saved, "history": registers.history}
-        passed = {name: value for name, value in optional.items() if options.pop(name, False)}
+        passed: dict[str, Any] = {name: value for name, value in optional.items() if options.pop(name, False)}
         ids = SAMPLE_IDS if options.pop("noise", False) else None
         affine_step(
             registers.state, random_table(self.width), row, sample_ids=ids, run_seed=RUN_SEED, pairs=self.pairs,
@@ -188,7 +188,7 @@ def test_opcheck_and_compile(kind: Kind, backend: str) -> None:
     torch._dynamo.reset()
 
     def step(state: Tensor, output: Tensor) -> Tensor:
-        options = {"pairs": kind.pairs, "implementation": implementation}
+        options: dict[str, Any] = {"pairs": kind.pairs, "implementation": implementation}
         affine_step(state, table, 1, network_output=2 * output, sample_ids=SAMPLE_IDS, **options)
         return state + 1
 

@@ -48,7 +48,7 @@ def test_columns_in_triton() -> None:
     constants = vars(import_module("scoresde_fast.kernels.step_table"))
     # Triton's interpreter replaces a constexpr by its value, and adds a type variable T to the module when it runs.
     found = {name: operator.index(value) for name, value in constants.items() if name.isupper() and name != "T"}
-    expected = {}
+    expected: dict[str, int] = {}
     for (_, prefix), (columns, width) in TABLES.items():
         expected |= {f"{prefix}{name.upper()}": number for name, number in columns._asdict().items()}
         expected[f"{prefix}WIDTH"] = width

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_every_budget_is_kept_and_used(name: str) -> None:
             continue
         ready += 1
         assert prepared.steps is not None and prepared.nfe <= budget
-        options = {
+        options: dict[str, Any] = {
             "solver": candidate.case.solver,
             "order": candidate.case.order,
             "probability_flow": candidate.case.probability_flow,

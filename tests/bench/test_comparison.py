@@ -35,9 +35,10 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(comparison, "MAX_ROUNDS", MIN_ROUNDS)
     solvers, aliases = dict(SOLVERS), dict(ALIASES)
     yield
-    for registry, original in ((SOLVERS, solvers), (ALIASES, aliases)):
-        registry.clear()
-        registry.update(original)
+    SOLVERS.clear()
+    SOLVERS.update(solvers)
+    ALIASES.clear()
+    ALIASES.update(aliases)
 
 
 def test_a_registered_solver_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,9 +162,10 @@ def test_the_adaptive_solvers_are_measured(monkeypatch: pytest.MonkeyPatch) -> N
     lines = {(line.name, line.tolerance): line for line in result.lines}
     assert set(lines) == {("rk45", 0.1), ("rk45", 0.01), ("ggf", 0.2)}
     loose, tight = lines["rk45", 0.1], lines["rk45", 0.01]
+    assert loose.flow_error is not None and tight.flow_error is not None
     assert 10 < loose.nfe < tight.nfe and loose.flow_error > tight.flow_error > 0
     assert lines["ggf", 0.2].flow_error is None
-    assert all(line.seconds_per_1000 > 0 for line in result.lines)
+    assert all(line.seconds_per_1000 and line.seconds_per_1000 > 0 for line in result.lines)
 
 
 def test_candidates_are_sorted_and_a_time_limit_leaves_out_the_last() -> None:
@@ -182,7 +184,8 @@ def test_candidates_are_sorted_and_a_time_limit_leaves_out_the_last() -> None:
 
 def test_a_second_call_continues(tmp_path: Path) -> None:
     """A case is measured again only if its method has changed; a different number of samples is an error."""
-    out, log = tmp_path / "x.json", []
+    out = tmp_path / "x.json"
+    log: list[str] = []
     run_stubs(Stub("a", log=log), out=out)
     result = run_stubs(Stub("a", log=log), Stub("b", shift=0.5, log=log), out=out)
     assert log == ["a", "b"] and [line.name for line in result.lines] == ["a", "b"]
@@ -206,8 +209,10 @@ def test_times_are_medians_of_interleaved_rounds() -> None:
     lines = {line.name: line for line in result.lines}
     for name, lasts in (("a", 0.02), ("b", 0.06), ("c", 0.02)):
         assert lines[name].timed == timing_log.count(name) >= MIN_ROUNDS
-        assert lasts <= lines[name].seconds_per_1000 / 1000 * 50 < lasts + 0.2
+        seconds = lines[name].seconds_per_1000
+        assert seconds is not None and lasts <= seconds / 1000 * 50 < lasts + 0.2
     assert (lines["nan"].timed, lines["nan"].seconds_per_1000) == (0, None)
+    assert result.timed_on is not None
     assert result.timed_on["threads"] == torch.get_num_threads() and result.timed_on["batch_size"] == 50
 
 
@@ -249,6 +254,7 @@ def test_quality_now_and_times_later(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     result = run_stubs(*stubs, out=out)
+    assert result.timed_on is not None
     assert result.timed_on["threads"] == threads + 1, "a call without timing keeps the times"
     result = run_stubs(stubs[0], out=out, timing_seconds=5)
     assert result.timed_on is not None and result.timed_on["threads"] == threads
@@ -282,7 +288,8 @@ def test_equal_methods_are_measured_once() -> None:
     log: list[str] = []
     result = run_stubs(Renamed("a", log=log), Renamed("b", log=log), timing_seconds=5)
     assert set(log) == {"a"} and [line.name for line in result.lines] == ["a", "b"]
-    assert result.lines[0].seconds_per_1000 == result.lines[1].seconds_per_1000 > 0
+    first, second = (line.seconds_per_1000 for line in result.lines)
+    assert first is not None and first == second and first > 0
 
 
 def test_images_are_scored_and_shown(tmp_path: Path) -> None:

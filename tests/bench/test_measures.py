@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -78,9 +80,10 @@ def test_the_converged_flow_is_exact_on_a_gaussian(name: str, method: RungeKutta
     mean, std = 0.3, 0.5
     model = sf.GaussianMixture.gaussian(sde, mean, std, (1, 1, 1))
     start = torch.linspace(-2, 2, 5, dtype=torch.float64).view(-1, 1, 1, 1) * sde.prior_std
-    (scale, noise), (scale_eps, noise_eps) = sde.marginal(sde.T), sde.marginal(sde.sampling_eps)
-    quantile = (start - scale * mean) / np.hypot(scale * std, noise)
-    exact = scale_eps * mean + np.hypot(scale_eps * std, noise_eps) * quantile
+    scale, noise = map(float, sde.marginal(sde.T))
+    scale_eps, noise_eps = map(float, sde.marginal(sde.sampling_eps))
+    quantile = (start - scale * mean) / math.hypot(scale * std, noise)
+    exact = scale_eps * mean + math.hypot(scale_eps * std, noise_eps) * quantile
     errors = [float((solve(model, start, method, steps) - exact).abs().max()) for steps in (32, 64)]
     assert errors[1] < 2e-4 and errors[1] < errors[0] / 2 ** (order - 0.2)
 

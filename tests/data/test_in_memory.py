@@ -146,7 +146,7 @@ def test_bad_points(source: str, error: type[Exception], says: str) -> None:
     ],
     ids=["floats", "one", "name", "order"],
 )
-def test_bad_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], says: str) -> None:
+def test_bad_arrays(tmp_path: Path, arrays: dict[str, Any], says: str) -> None:
     """The message gives the array's type or shape and the requirement."""
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=says):

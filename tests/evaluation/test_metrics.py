@@ -49,7 +49,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -> None:
     """All metrics of a folder of PNGs equal those of torch-fidelity on it, to 1e-6."""
     settings = MetricSettings(resamples=0, kid_subsets=20, kid_subset_size=100)
-    found = values(evaluate(open_images(folders[0]), "noisy", extractor, reference=folders[1], settings=settings))
+    evaluation = evaluate(open_images(folders[0]), "noisy", extractor, reference=folders[1], settings=settings)
+    assert evaluation is not None
+    found = values(evaluation)
     theirs = load_torch_fidelity().calculate_metrics(
         input1=folders[0],
         input2=folders[1],

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
@@ -68,7 +69,7 @@ def test_second_writer(tmp_path: Path) -> None:
     assert not (tmp_path / "set/.work").exists()
 
 
-def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.BaseContext) -> None:
+def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.ForkServerContext) -> None:
     """The lock of a killed process is free, and the next run removes its file."""
     work = tmp_path / "set/.work"
     holder = processes.Process(target=hold, args=(work, Shard(0, 2)))
@@ -86,7 +87,7 @@ def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.BaseCo
     assert not work.exists()
 
 
-def test_manifest_lock(tmp_path: Path, processes: multiprocessing.context.BaseContext) -> None:
+def test_manifest_lock(tmp_path: Path, processes: multiprocessing.context.ForkServerContext) -> None:
     """Processes that change a manifest wait for each other, although each removes the lock file and its folder."""
     file = tmp_path / "number"
     file.write_text("0")
@@ -103,7 +104,7 @@ def test_lock_released_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A lock whose file disappears during an attempt is tried again."""
     acquire, calls = filelock.FileLock.acquire, 0
 
-    def timeout_once(lock: filelock.FileLock, *arguments: object, **options: object) -> object:
+    def timeout_once(lock: filelock.FileLock, *arguments: Any, **options: Any) -> object:
         nonlocal calls
         calls += 1
         if calls == 2:  # the first call locks the manifest

@@ -128,7 +128,8 @@ def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up() -> None:
 
 def test_a_failed_write_is_raised_and_the_others_are_recorded() -> None:
     """An error of a write is raised by a later `put` or at the end; all other samples are recorded."""
-    store, recorded = RecordingStore(), []
+    store = RecordingStore()
+    recorded: list[int] = []
     store.failing_seed = 1
     with pytest.raises(OSError, match="could not be written"), Pipeline(store, "floor", recorded.extend) as writing:
         for batch in range(4):

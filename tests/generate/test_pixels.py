@@ -60,5 +60,5 @@ def test_sheet() -> None:
     assert picture.shape == (16 * (STRIP + 64 + 8), 8 * (512 + 4) + 4, 3)
     assert np.array_equal(picture[STRIP + 4 : STRIP + 68, 4:516], gray.repeat(3, axis=2))
     known = torch.tensor([[True, False], [False, False]])
-    picture = checkered(torch.ones(1, 3, 2, 2), known)
-    assert picture[0, :, 0, 0].eq(1).all() and len(picture[:, :, ~known].unique()) == 2
+    fields = checkered(torch.ones(1, 3, 2, 2), known)
+    assert fields[0, :, 0, 0].eq(1).all() and len(fields[:, :, ~known].unique()) == 2

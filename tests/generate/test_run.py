@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -70,7 +71,8 @@ def test_tar(tmp_path: Path) -> None:
             for seed, member in zip(seeds, members, strict=True):
                 assert (member.mtime, member.uid) == (0, 0)
                 expected_path = next((tmp_path / "set").rglob(f"{seed:06d}.png"))
-                assert archive.extractfile(member).read() == expected_path.read_bytes()  # type: ignore[union-attr]
+                file = archive.extractfile(member)
+                assert file is not None and file.read() == expected_path.read_bytes()
 
 
 def test_npy(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_out_is_not_a_set(tmp_path: Path, name: str, content: str, out: str, say
         ({"rounding": "ceil"}, "unknown rounding 'ceil'"),
     ],
 )
-def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], says: str) -> None:
+def test_bad_arguments(tmp_path: Path, arguments: dict[str, Any], says: str) -> None:
     """An invalid argument is refused before anything is written."""
     with pytest.raises(ValueError, match=says):
         generate(StubSampler(), **{"seeds": [0], "out": tmp_path / "set", **arguments})

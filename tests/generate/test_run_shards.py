@@ -85,7 +85,7 @@ def test_simultaneous_processes(
     processes: multiprocessing.context.ForkServerContext,
 ) -> None:
     """Four simultaneous processes, each with a shard, give the bytes of one."""
-    started = [processes.Process(target=make, args=(tmp_path / out, Shard(index, 4))) for index in range(4)]  # type: ignore[attr-defined]
+    started = [processes.Process(target=make, args=(tmp_path / out, Shard(index, 4))) for index in range(4)]
     for process in started:
         process.start()
     for process in started:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_every_result_comes_from_its_seed_s_place(
 
 
 @pytest.mark.parametrize("options", [{"solver": "dpmpp_2m", "steps": 5}, {"solver": "rk45", "rtol": 0.3, "atol": 0.3}])
-def test_strict_samplers_are_the_same_bits(threads: Callable[[int], None], options: dict[str, object]) -> None:
+def test_strict_samplers_are_the_same_bits(threads: Callable[[int], None], options: dict[str, Any]) -> None:
     """Samplers made with other numbers of threads give the same bits, because folding does not depend on them."""
     model, images = sf.load("digits-vp"), []
     for count in (1, 2):
@@ -97,11 +98,12 @@ class Hungry(nn.Module):
 
 def test_too_large_a_batch_says_what_fits() -> None:
     """The message recommends a batch size, and that size works."""
-    model = ScoreFunction(Hungry(), ExactScore(VPSDE()), (1, 2, 2), centered=True)
+    network = Hungry()
+    model = ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True)
     sampler = sf.Sampler(model, "em", 2)
     with pytest.raises(BatchTooLargeError, match=r"a batch of 60 does not fit.*about 2[01] images do.*batch_size=18"):
         next(iter(sampler.stream(range(60), batch_size=60)))
     assert [len(images) for _, images in sampler.stream(range(30), batch_size=18)] == [18, 12]
-    model.network.most = 0
+    network.most = 0
     with pytest.raises(BatchTooLargeError, match="nor does a single image"):
         sampler.sample([1])

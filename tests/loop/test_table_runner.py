@@ -208,7 +208,7 @@ def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
         ({"solver": "rk45", "steps": None, "strict": True, "error_norm": "batch"}, "choose error_norm='sample'"),
     ],
 )
-def test_bad_options(tiny: sf.ScoreModel, options: dict[str, object], sentence: str) -> None:
+def test_bad_options(tiny: sf.ScoreModel, options: dict[str, Any], sentence: str) -> None:
     """The message gives the value and what is allowed, before anything runs."""
     with pytest.raises(ValueError, match=sentence):
         sf.Sampler(tiny, **{"solver": "pc", "steps": 2, **options})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -208,9 +209,9 @@ def test_shapes_without_a_kernel(shape: tuple[int, ...]) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_bad_input(change: dict[str, object], error: type[Exception], sentence: str) -> None:
+def test_bad_input(change: dict[str, Any], error: type[Exception], sentence: str) -> None:
     """Invalid arguments are rejected before any launch."""
-    arguments = {
+    arguments: dict[str, Any] = {
         "x": torch.zeros(2, 32, 4, 4),
         "norm_weight": torch.ones(32),
         "norm_bias": torch.zeros(32),

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -107,7 +109,7 @@ def test_nan_stops_the_run_and_names_step_and_time() -> None:
         ({"device": "gpu"}, "device 'gpu' is not usable here"),
     ],
 )
-def test_bad_input(tiny: sf.ScoreModel, options: dict[str, object], sentence: str) -> None:
+def test_bad_input(tiny: sf.ScoreModel, options: dict[str, Any], sentence: str) -> None:
     """The message gives the value and what is allowed."""
     with pytest.raises(ValueError, match=sentence):
         sf.sample(tiny, **{"seeds": [0], "steps": 2, **options})
@@ -116,7 +118,7 @@ def test_bad_input(tiny: sf.ScoreModel, options: dict[str, object], sentence: st
 def test_a_name_is_no_model() -> None:
     """If a name is passed instead of a model, the message gives the call that loads it."""
     with pytest.raises(TypeError, match=r"model is 'digits-vp'; pass a model, for example scoresde_fast\.load"):
-        sf.sample("digits-vp", [0])  # type: ignore[arg-type]
+        sf.sample("digits-vp", [0])  # type: ignore[call-overload]  # the mistake under test
 
 
 @pytest.mark.statistical

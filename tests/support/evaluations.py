@@ -15,8 +15,8 @@ from scoresde_fast.sampler import Sampler
 
 
 def evaluated(extractor: Extractor, **options: Any) -> Evaluation:
-    options = {"settings": MetricSettings(resamples=0, kid_subsets=3), "progress": False} | options
-    evaluation = evaluate(open_images("digits:train"), "digits:train", extractor, **options)
+    usual: dict[str, Any] = {"settings": MetricSettings(resamples=0, kid_subsets=3), "progress": False}
+    evaluation = evaluate(open_images("digits:train"), "digits:train", extractor, **(usual | options))
     assert evaluation is not None
     return evaluation
 

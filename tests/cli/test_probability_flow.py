@@ -231,7 +231,7 @@ def test_numbers_out_of_range(estimator: LikelihoodEstimator, tmp_path: Path, ch
         (["decode", "MODEL", "IMAGES/a.png"], "a.png contains no codes"),
         (["interpolate", "MODEL", "--seeds", "3"], "needs at least two seeds"),
         (["interpolate", "MODEL", "--seeds", "3,7", "--steps", "1"], "steps is 1"),
-        (["interpolate", "MODEL", "--seeds", "3,7", "--out", "grid"], "name a file that ends in .png"),
+        (["interpolate", "MODEL", "--seeds", "3,7", "--out", "grid"], "its suffix must be .png"),
         (
             ["sample", "MODEL", "--solver", "sscs", "--rtol", "1e-3"],
             "rtol is 0.001, but only the solvers 'rk45' and 'ggf'",

@@ -97,8 +97,11 @@ def test_class_mistakes(model: sf.ScoreModel, options: list[str], says: str, cap
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"high": 2.0}, "was trained for noise from 0.01 to 2, but on the model's SDE 'vpsde' it reaches"),
-        ({"image_shape": (3, 8, 8)}, "the classifier is for images (3, 8, 8), the model's are (3, 16, 16)"),
+        ({"high": 2.0}, "was trained for noise from 0.01 to 2, but the noise of the model's SDE 'vpsde' reaches"),
+        (
+            {"image_shape": (3, 8, 8)},
+            "the classifier takes images of shape (3, 8, 8), but the model's have (3, 16, 16)",
+        ),
     ],
     ids=["noise", "shape"],
 )

@@ -115,7 +115,9 @@ def test_recipes_learn(recipe: str, tmp_path: Path) -> None:
 
 def test_wrong_number_of_channels() -> None:
     """A number of channels that does not fit the coordinates is refused; the message gives the right one."""
-    with pytest.raises(ValueError, match=r"in_channels is 3 and num_channels 2.*4 for CLD"):
+    with pytest.raises(
+        ValueError, match=r"in_channels is 3, but must be a multiple of num_channels, 2; for CLD it is 4"
+    ):
         MLP(num_channels=2, in_channels=3)
 
 

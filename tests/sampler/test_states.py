@@ -68,7 +68,7 @@ def test_no_velocity_elsewhere() -> None:
 
 def test_position_alone_is_refused(images_model: sf.ScoreModel) -> None:
     """A CLD score raises an error for a state that is not a pair."""
-    with pytest.raises(ValueError, match=r"\(6, 8, 8\), position and velocity joined on the channels"):
+    with pytest.raises(ValueError, match=r"\(6, 8, 8\), position and velocity concatenated along the channels"):
         images_model.score(torch.zeros(2, 3, 8, 8), torch.ones(2))
 
 

@@ -260,7 +260,7 @@ def test_wrong_state_shape_is_refused(sde: SDE) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{given} this model on the SDE {sde.name!r} needs {needed}")):
         model.score(wrong, t)
     for method in (model.joint_score, model.log_density):
-        with pytest.raises(ValueError, match=re.escape(given) + f".* {sde.parts} x 12 numbers"):
+        with pytest.raises(ValueError, match=re.escape(given) + f".* {sde.parts} x 12 elements"):
             method(wrong, t)
 
 

@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import TARGETS
-from scoresde_fast.bench.results import rounded
 
 DIGITS = 4
 """Significant digits of the figures."""
+
+
+def _rounded(value: Any) -> Any:
+    from scoresde_fast.bench.results import rounded  # here, so that `rehearse` runs where the package is not installed
+
+    return rounded(value, DIGITS)
 
 
 class Report:
@@ -42,7 +47,7 @@ class Report:
 
     def figure(self, name: str, value: Any) -> None:
         """Add a figure, which is printed."""
-        self.found["figures"][name] = rounded(value, DIGITS)
+        self.found["figures"][name] = _rounded(value)
         self._write()
 
     def target(self, name: str, value: Any, of: str = "") -> None:
@@ -52,12 +57,12 @@ class Report:
 
     def case(self, label: str, measured: dict[str, Any]) -> None:
         """Add measurements to the case with this label."""
-        self.found["cases"].setdefault(label, {}).update(rounded(measured, DIGITS))
+        self.found["cases"].setdefault(label, {}).update(_rounded(measured))
         self._write()
 
     def outcome(self, passed: bool, worst: dict[str, float]) -> None:
         """Set the outcome of checks: whether all passed, and the largest ratio of error to allowed error per label."""
-        self.found |= {"passed": passed, "worst": rounded(worst, DIGITS)}
+        self.found |= {"passed": passed, "worst": _rounded(worst)}
         self._write()
 
     def _write(self) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
@@ -54,7 +55,7 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskCommand(SamplerOptions):
+class TaskCommand(SamplerOptions, ABC):
     """Base class of the three commands: shared options, and writing the samples."""
 
     model: Model
@@ -90,9 +91,9 @@ class TaskCommand(SamplerOptions):
                 )
             )  # fmt: skip
 
+    @abstractmethod
     def task(self, model: ScoreModel) -> Task:
         """Read the images and build the sampler."""
-        raise NotImplementedError
 
     def sample_seeds(self, images: int) -> list[int]:
         """Return one seed for each sample of ``images`` images; raise as `task_seeds`."""

@@ -17,13 +17,10 @@ from scoresde_fast.training import ClassifierRecipe, ClassifierTrainer
 from scoresde_fast.training.classifier import accuracy, augmented, labelled_images
 from scoresde_fast.training.recipes import LabelledData
 from tests.support.chance import binomial_bounds
+from tests.support.resumed_runs import assert_resumes_exactly, finish
 from tests.support.tiny_recipes import TINY_RECIPE, tiny_recipe
 
 pytest.importorskip("sklearn")
-
-
-def finish(trainer: ClassifierTrainer) -> list[float]:
-    return [loss for _, loss in trainer.run()]
 
 
 @pytest.mark.statistical
@@ -67,19 +64,7 @@ def test_learns(tmp_path: Path) -> None:
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
     """A run that was stopped and resumed ends with the same weights, averages and curve, bit for bit."""
-    whole = ClassifierTrainer(tiny_recipe(), tmp_path / "whole")
-    losses = finish(whole)
-    first = ClassifierTrainer(tiny_recipe(), tmp_path / "parts")
-    for step, _ in first.run():
-        if step == 5:  # two steps after the snapshot, which are repeated
-            break
-    second = ClassifierTrainer(tiny_recipe(), tmp_path / "parts")
-    assert second.step == 3
-    assert finish(second) == losses[3:]
-    assert second.curve == whole.curve
-    for name, weight in whole.classifier.state_dict().items():
-        assert torch.equal(weight, second.classifier.state_dict()[name]), name
-    assert all(torch.equal(a, b) for a, b in zip(whole.ema.shadow, second.ema.shadow, strict=True))
+    assert_resumes_exactly(lambda folder: ClassifierTrainer(tiny_recipe(), folder), tmp_path, snapshot=3)
     for change, named in (({"batch_size": 4}, "config"), ({}, "seed")):
         with pytest.raises(ValueError, match=f"another {named}"):
             ClassifierTrainer(tiny_recipe(training=change), tmp_path / "whole", seed=int(named == "seed"))

@@ -24,6 +24,7 @@ from scoresde_fast.data import in_memory, load_dataset
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.training import Trainer, load_recipe, train
 from scoresde_fast.training.trainer import Batch
+from tests.support.resumed_runs import assert_resumes_exactly, finish
 
 pytest.importorskip("sklearn")
 
@@ -50,10 +51,6 @@ def config(**training: object) -> Config:
     return Config.from_dict({**TINY, "training": {**TINY["training"], **training}})
 
 
-def finish(trainer: Trainer) -> list[float]:
-    return [loss for _, loss in trainer.run()]
-
-
 def test_seeds_share_no_randomness() -> None:
     """Different seeds and steps share no randomness, although PyTorch's generator uses only 32 bits of a seed."""
     model = ScoreModel(load_recipe("digits-vp"))
@@ -64,19 +61,7 @@ def test_seeds_share_no_randomness() -> None:
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
     """A run that was stopped and resumed ends with the same weights, averages and curve, bit for bit."""
-    whole = Trainer(config(), tmp_path / "whole")
-    losses = finish(whole)
-    first = Trainer(config(), tmp_path / "parts")
-    for step, _ in first.run():
-        if step == 6:  # two steps after the snapshot, which are repeated
-            break
-    second = Trainer(config(), tmp_path / "parts")
-    assert second.step == 4
-    assert finish(second) == losses[4:]
-    assert second.curve == whole.curve
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, second.model.state_dict()[name]), name
-    assert all(torch.equal(a, b) for a, b in zip(whole.ema.shadow, second.ema.shadow, strict=True))
+    assert_resumes_exactly(lambda folder: Trainer(config(), folder), tmp_path, snapshot=4)
 
 
 def test_kill_leaves_a_whole_snapshot(tmp_path: Path) -> None:

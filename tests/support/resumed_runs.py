@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training runs that are stopped and resumed, for every kind of trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from scoresde_fast.training.resumable import ResumableRun
+
+
+def finish(run: ResumableRun) -> list[float]:
+    """Train to the end and return the losses."""
+    return [loss for _, loss in run.run()]
+
+
+def assert_resumes_exactly(make: Callable[[Path], ResumableRun], folder: Path, snapshot: int) -> None:
+    """Assert that a run stopped two steps after ``snapshot`` and resumed equals a run without a stop."""
+    whole = make(folder / "whole")
+    losses = finish(whole)
+    for step, _ in make(folder / "parts").run():
+        if step == snapshot + 2:
+            break
+    resumed = make(folder / "parts")
+    assert resumed.step == snapshot
+    assert finish(resumed) == losses[snapshot:]
+    assert resumed.curve == whole.curve
+    for name, weight in whole.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name]), name
+    assert all(torch.equal(a, b) for a, b in zip(whole.ema.shadow, resumed.ema.shadow, strict=True))

@@ -2,23 +2,14 @@
 """Solvers: pure functions from an SDE and a time grid to a table of coefficients, without tensors or networks.
 
 To add a solver:
-1. Write a function from an SDE and a `TimeGrid` to rows, decorated with `solver`; `ddim` is a short example.
+1. Write a function from an SDE and a `TimeGrid` to rows, decorated with `solver`; see `noise_prediction.ddim`.
 2. Import its module below, which registers it.
 3. Make each option a keyword with a default, and a field of `SolverOptions` if there is none of that name yet.
 4. Add its row and section to docs/solvers.md, and its name to the help of ``SolverOptions.solver``; tests compare both
    with the registry.
 """
 
-from scoresde_fast.solvers import (  # noqa: F401  (imported to register their solvers)
-    ddim,
-    deis,
-    dpm_solver,
-    gddim,
-    heun,
-    predictors,
-    sscs,
-    unipc,
-)
+from scoresde_fast.solvers import data_prediction, gddim, noise_prediction, predictors, sscs  # noqa: F401  (registers)
 from scoresde_fast.solvers.grids import GRIDS, TimeGrid, make_grid
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.registry import SOLVERS, Solver, build_table, find_solver, solver

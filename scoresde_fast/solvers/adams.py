@@ -1,74 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adams methods: the polynomial through the last evaluations, integrated over a step.
-
-`ExponentialAdams` is the family in data prediction, with or without a corrector and noise.  With h the length of a step
-in half the log-SNR l, the equation of `noise_schedule` has the solution
-
-    x' = std' / std exp(-eta^2 h) x + scale' (1 - exp(-(1 + eta^2) h)) m + std' sqrt(1 - exp(-2 eta^2 h)) z,
-
-where m is the mean of x0 over the step with the weight exp((1 + eta^2) l).  A method replaces x0 by the polynomial
-through its last values: a predictor uses the values up to the start of the step, a corrector also the value at its end.
-Predictor and corrector have the same coefficient of x and the same noise z, so the corrected state is the predicted one
-plus a combination of outputs.  The row of the next step adds this combination, so that a step costs one evaluation.
-"""
+"""Weights of Adams methods: the polynomial through the last evaluations, integrated over each step by quadrature."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from scoresde_fast.sdes import Array, ScalarSDE
-from scoresde_fast.solvers.grids import TimeGrid
-from scoresde_fast.solvers.noise_schedule import NoiseSchedule
-from scoresde_fast.solvers.table import AnyRow, Row
+from scoresde_fast.sdes import Array
 
 NODES = 16
 """Number of Gauss-Legendre nodes per step: exact to rounding for the integrands of these methods."""
-
-
-@dataclass(frozen=True)
-class ExponentialAdams:
-    """An exponential Adams method.
-
-    Attributes:
-        order: number of values that the predictor interpolates; the corrector interpolates one more.
-        corrector: whether there is a corrector.
-        eta: noise relative to that of the reverse SDE.
-        midpoint: for two values, take the polynomial at the middle of the step instead of its exact mean, as published
-            for DPM-Solver++ and for UniPC with B(h) = e^h - 1; the order is the same.
-    """
-
-    order: int
-    corrector: bool = False
-    eta: float = 0.0
-    midpoint: bool = False
-
-    def rows(self, sde: ScalarSDE, grid: TimeGrid) -> list[AnyRow]:
-        """Return one row per step; the first steps use the past values that exist."""
-        schedule = NoiseSchedule.at(sde, grid.edges)
-        exponent = self.eta**2 * schedule.h
-        decay = schedule.std[1:] / schedule.std[:-1] * np.exp(-exponent)
-        noise = schedule.std[1:] * np.sqrt(-np.expm1(-2 * exponent))
-        outputs = self.weights(schedule, self.order)
-        if self.corrector:
-            predicted = np.pad(outputs, ((0, 0), (1, 0)))
-            outputs = np.pad(outputs, ((0, 0), (0, 1)))
-            outputs[1:] += decay[1:, None] * (self.weights(schedule, self.order + 1, ahead=True) - predicted)[:-1]
-        columns = zip(schedule.times, schedule.data_predictions(), decay, outputs, noise, strict=False)
-        return [Row(t, derive, x, outputs=tuple(x0), noise=z) for t, derive, x, x0, z in columns]
-
-    def weights(self, schedule: NoiseSchedule, count: int, *, ahead: bool = False) -> Array:
-        """Return the weights (n, count) of the values of x0, newest first; ``ahead``: from the end of the step on."""
-        edges, rate = schedule.half_log_snr, 1 + self.eta**2
-        points = evaluation_points(edges, count, ahead=ahead)
-        nodes, weights = gauss_legendre(edges)
-        means = mean_weights(points, nodes, weights * np.exp(rate * (nodes - edges[1:, None])))
-        if self.midpoint:
-            lines = np.isfinite(points).sum(1) == 2
-            middle = (edges[:-1] + edges[1:])[lines, None] / 2
-            means[lines] = lagrange(points[lines], middle)[:, 0]
-        return (schedule.scale[1:] * -np.expm1(-rate * schedule.h))[:, None] * means
 
 
 def evaluation_points(edges: Array, count: int, *, ahead: bool = False) -> Array:

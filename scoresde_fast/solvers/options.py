@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
@@ -68,8 +68,15 @@ class SolverOptions:
     langevin_norm: Norm = "sample"
 
     def __post_init__(self) -> None:
-        for name in ("eta", "churn"):
-            self._require_noise(name, getattr(self, name))
+        for name, amount in (("eta", self.eta), ("churn", self.churn)):
+            if amount is None:
+                continue
+            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
+                raise ValueError(f"{name} is {amount!r}; it must be a finite number of at least 0")
+            if self.probability_flow and amount:
+                raise ValueError(
+                    f"{name} is {amount!r}, but probability_flow=True draws no noise; leave out one of them"
+                )
         require_norm("langevin_norm", self.langevin_norm)
         if self.restart is not None:
             object.__setattr__(self, "restart", restart_intervals(self.restart))
@@ -83,15 +90,6 @@ class SolverOptions:
     def paired_corrector(self) -> str:
         """Name of the corrector, or "none"."""
         return self.corrector or ("langevin" if self.solver == PREDICTOR_CORRECTOR else "none")
-
-    def _require_noise(self, name: str, amount: Any) -> None:
-        """Raise ``ValueError`` unless ``amount`` is a valid amount of noise or None."""
-        if amount is None:
-            return
-        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
-            raise ValueError(f"{name} is {amount!r}; it must be a finite number of at least 0")
-        if self.probability_flow and amount:
-            raise ValueError(f"{name} is {amount!r}, but probability_flow=True draws no noise; leave out one of them")
 
 
 def require_norm(name: str, norm: str) -> None:

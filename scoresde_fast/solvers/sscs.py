@@ -43,15 +43,10 @@ def sscs(
     second = first if original else sde.clock(grid.ends, middles)
     clock = sde.beta(grid.times) * grid.dt if original else first + second
     if original or not joined:
-        return unmerged(sde, grid.times, first, clock, second)
+        before, after = _exact(sde, grid.times, first), _score_then_exact(sde, grid.times, clock, second)
+        return [row for step in zip(before, after, strict=True) for row in step]
     between = second + np.append(first[1:], 0.0)
     return [*_exact(sde, grid.times[:1], first[:1]), *_score_then_exact(sde, grid.times, clock, between)]
-
-
-def unmerged(sde: CLDSDE, times: Array, first: Array, clock: Array, second: Array) -> list[AnyRow]:
-    """Return two rows per step, with separate noise for each half step, as published."""
-    before, after = _exact(sde, times, first), _score_then_exact(sde, times, clock, second)
-    return [row for step in zip(before, after, strict=True) for row in step]
 
 
 def _exact(sde: CLDSDE, times: Array, clocks: Array) -> list[PairRow]:

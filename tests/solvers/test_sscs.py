@@ -12,7 +12,7 @@ from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.solvers import SolverOptions, StepTable, build_table, make_grid
 from scoresde_fast.solvers.gaussian import prior, propagate
-from scoresde_fast.solvers.sscs import unmerged
+from scoresde_fast.solvers.sscs import sscs
 from tests.support.chance import kolmogorov_smirnov_bound
 from tests.support.cld import CONSTANT, DAMPINGS, LINEAR, MEAN, STD, mixture, run
 
@@ -28,10 +28,8 @@ def test_original_differs_only_for_linear_beta() -> None:
 
 
 def unmerged_table(sde: CLDSDE, grid: str, steps: int) -> StepTable:
-    """Return the table of SSCS with one row per half step, with beta integrated over each."""
-    g = make_grid(grid, sde, steps, 1e-3)
-    first, second = sde.clock(g.times - g.dt / 2, g.times), sde.clock(g.ends, g.times - g.dt / 2)
-    return StepTable.of(unmerged(sde, g.times, first, first + second, second))
+    """Return the table of SSCS with one row per half step."""
+    return StepTable.of(sscs(sde, make_grid(grid, sde, steps, 1e-3), probability_flow=False, joined=False))
 
 
 @pytest.mark.parametrize("grid", ["uniform", "quadratic"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDIM compared with the paper, with ancestral sampling, and with the first step of multistep methods."""
+"""DDIM compared with the paper, with ancestral sampling and with multistep methods, and the churn of Heun's method."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scoresde_fast.sdes import VESDE, VPSDE
-from scoresde_fast.solvers import make_grid
+from scoresde_fast.solvers import SolverOptions, build_table, make_grid
 from tests.support.toy_solvers import SDE_OF, STEPS, one_step, rows_of
 
 
@@ -51,3 +51,15 @@ def test_first_step_with_eta_one_is_ddim() -> None:
     wanted = one_step(rows_of(VPSDE(), "ddim", eta=1.0)[0])
     assert one_step(rows_of(VPSDE(), "dpmpp_2m_sde")[0]) == pytest.approx(wanted, rel=1e-9)
     assert one_step(rows_of(VPSDE(), "sa")[0]) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_churn_is_limited() -> None:
+    """Before a step the noise grows by the fraction churn / steps, at most by sqrt(2) - 1 and at most to T."""
+    sde = VESDE()
+    for churn, growth in ((1.0, 0.1), (1e6, np.sqrt(2) - 1)):
+        rows = build_table(sde, SolverOptions("heun", 10, grid="karras", churn=churn)).rows
+        jumps = [(row.t, rows[i + 1].t) for i, row in enumerate(rows) if row.derive is None]
+        before, after = (sde.sigma(np.array(times)) for times in zip(*jumps, strict=True))
+        assert after == pytest.approx(np.minimum(before * (1 + growth), sde.sigma_max), rel=1e-9)
+        assert len(jumps) == 8  # the first of nine steps starts at T
+    assert not any(row.has_noise for row in build_table(sde, SolverOptions("heun", 10, churn=0.0)).rows)

@@ -19,8 +19,7 @@ from scoresde_fast.cli.conditional import Colorize, Inpaint, Restore
 from scoresde_fast.cli.evaluate import Eval, EvalLoss, EvalStats
 from scoresde_fast.cli.models import Convert, Train
 from scoresde_fast.cli.probability_flow import Decode, Encode, Interpolate, Likelihood
-from scoresde_fast.cli.sample import Sample
-from scoresde_fast.cli.verify import Verify
+from scoresde_fast.cli.sample import Sample, Verify
 from scoresde_fast.errors import RENAMED, unknown_message
 
 PROGRAM = "scoresde-fast"
@@ -88,24 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         command.run()
+    except (ZeroDivisionError, OverflowError):
+        raise  # a bug, unlike other arithmetic errors: NaN and failed integration
     except (ValueError, OSError, ArithmeticError) as error:
-        if not _is_user_error(error):
-            raise
         print(f"{PROGRAM}: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
-
-
-def _is_user_error(error: Exception) -> bool:
-    """Return False for arithmetic errors that are bugs: all but NaN and failed integration."""
-    if not isinstance(error, ArithmeticError) or isinstance(error, FloatingPointError):
-        return True
-    from scoresde_fast.flow.integrate import IntegrationError
-
-    return isinstance(error, IntegrationError)
 
 
 def _one_line(error: Exception) -> str:

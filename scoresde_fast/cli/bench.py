@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from scoresde_fast.cli.options import NO_DEFAULT, Flag
+from scoresde_fast.cli.process import prepare_measurement, report
 
 DEFAULT_OF_NETWORK = arg(help_behavior_hint="(default: each network's own)")
 THREADS = arg(help_behavior_hint="(default: torch's)")
@@ -39,10 +40,9 @@ class Bench:
     """Write the result as one self-contained page."""
 
     def run(self) -> None:
-        from scoresde_fast.bench.pages import write_html
         from scoresde_fast.bench.sampling import bench
 
-        _set_up_process(self.html, self.threads)
+        prepare_measurement(self.html, self.threads)
         result = bench(
             self.names,
             device=self.device,
@@ -52,11 +52,7 @@ class Bench:
             full=self.full,
             out=self.out,
         )
-        if self.out is not None:
-            print(self.out)
-        if self.html is not None:
-            write_html(result, self.html)
-            print(self.html)
+        report(result, self.out, self.html)
 
 
 @dataclass(frozen=True)
@@ -99,9 +95,8 @@ class BenchSolvers:
     def run(self) -> None:
         from scoresde_fast.bench.candidates import ComparisonOptions, load_solvers
         from scoresde_fast.bench.comparison import compare
-        from scoresde_fast.bench.pages import write_html
 
-        _set_up_process(self.html, self.threads)
+        prepare_measurement(self.html, self.threads)
         options = ComparisonOptions(
             budgets=self.nfe,
             solvers=self.solvers,
@@ -121,20 +116,4 @@ class BenchSolvers:
             out=self.out,
         )
         print(*result.ranking.sentences, sep="\n")
-        if self.out is not None:
-            print(self.out)
-        if self.html is not None:
-            write_html(result, self.html)
-            print(self.html)
-
-
-def _set_up_process(html: Path | None, threads: int | None) -> None:
-    """Set the process up for measurements; raise `MissingPackageError` if a page is requested but cannot be written."""
-    from scoresde_fast.bench.pages import require_libraries
-    from scoresde_fast.cli.process import use_threads
-    from scoresde_fast.devices import keep_freed_memory
-
-    keep_freed_memory()  # for baselines and our variants alike
-    if html is not None:
-        require_libraries()
-    use_threads(threads)
+        report(result, self.out, self.html)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
@@ -56,7 +56,10 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCommand(SamplerOptions, ABC):
-    """Base class of the three commands: shared options, and writing the samples."""
+    """Base class of the three commands: shared options, and writing the samples.
+
+    run.json records the options that a command adds.
+    """
 
     model: Model
     images: Images
@@ -65,9 +68,6 @@ class TaskCommand(SamplerOptions, ABC):
     seeds: Annotated[str | None, arg(help_behavior_hint="(default: 0, 1, 2, ...)")] = None
     """One seed for each sample, image by image, for example 0-63,100,200-203."""
     out: Path
-
-    recorded: ClassVar[tuple[str, ...]]
-    """Names of the command's own options that run.json records."""
 
     def run(self) -> None:
         from scoresde_fast.generate import format_seeds
@@ -80,9 +80,9 @@ class TaskCommand(SamplerOptions, ABC):
                 raise ValueError(f"{self.model} is a model of points; choose a model of images")
             sampler, names, columns = self.task(model)
             command = {"images": self.images, "seeds": format_seeds(sampler.seeds), "samples": self.samples}
-            for name in self.recorded:
-                value = getattr(self, name)
-                command[name] = str(value) if isinstance(value, Path) else value
+            for option in fields(self)[len(fields(TaskCommand)) :]:  # those that the command adds
+                value = getattr(self, option.name)
+                command[option.name] = str(value) if isinstance(value, Path) else value
             pictures = {title: list(to_pixels(images, ROUNDING)) for title, images in columns.items()}
             print(
                 write_samples(
@@ -95,43 +95,27 @@ class TaskCommand(SamplerOptions, ABC):
     def task(self, model: ScoreModel) -> Task:
         """Read the images and build the sampler."""
 
-    def sample_seeds(self, images: int) -> list[int]:
-        """Return one seed for each sample of ``images`` images; raise as `task_seeds`."""
+    def task_options(self) -> dict[str, Any]:
+        """Return the keyword arguments that the functions of `scoresde_fast.tasks` share."""
         from scoresde_fast.generate import parse_seeds
-        from scoresde_fast.tasks import task_seeds
 
-        return list(task_seeds(images, None if self.seeds is None else parse_seeds(self.seeds), self.samples))
-
-    def task_options(self, seeds: list[int], **options: Any) -> dict[str, Any]:
-        """Return the keyword arguments of the functions in `scoresde_fast.tasks`."""
-        return {**self.options(), "seeds": seeds, "samples": self.samples, **options}
+        seeds = None if self.seeds is None else parse_seeds(self.seeds)
+        return {**self.options(), "seeds": seeds, "samples": self.samples}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionCommand(TaskCommand):
-    """Base class of inpaint and colorize."""
-
-    method: Method = "projection"
-
-    def completion_options(self, images: int) -> dict[str, Any]:
-        """Return the keyword arguments of the task for ``images`` images."""
-        return self.task_options(self.sample_seeds(images), method=self.method, original=bool(self.solver.original))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inpaint(CompletionCommand):
+class Inpaint(TaskCommand):
     """Fill in the unknown part of images: NAME-SEED.png for each sample, and the overview sheet.png.
 
     Known pixels are kept exactly. If the command is interrupted, run it again to continue. run.json records the
     options; a run with other options needs another folder.
     """
 
+    method: Method = "projection"
     mask: Path
     """A PNG of the images' size, white at known pixels and black elsewhere; or a folder with a mask of each name."""
     out: Path = Path("inpainted")
     """Output folder."""
-
-    recorded = ("mask", "method")
 
     def task(self, model: ScoreModel) -> Task:
         from scoresde_fast.data.in_memory import read_images
@@ -142,25 +126,23 @@ class Inpaint(CompletionCommand):
         pixels, names = read_images(self.images, [model.image_shape])
         known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
         images = pixels.float() / 255
-        options = self.completion_options(len(names))
         columns = {"image": images, "known": checkered(images, known)}
-        return Task(inpainting(model, images, known, **options), names, columns)
+        return Task(inpainting(model, images, known, method=self.method, **self.task_options()), names, columns)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Colorize(CompletionCommand):
+class Colorize(TaskCommand):
     """Colour gray images: NAME-SEED.png for each sample, and the overview sheet.png.
 
     The mean over the channels is kept. If the command is interrupted, run it again to continue. run.json records the
     options; a run with other options needs another folder.
     """
 
+    method: Method = "projection"
     to_gray: Flag = False
     """Accept colour images, and convert them to gray first by the mean over the channels."""
     out: Path = Path("colorized")
     """Output folder."""
-
-    recorded = ("to_gray", "method")
 
     def task(self, model: ScoreModel) -> Task:
         from scoresde_fast.data.in_memory import read_images
@@ -174,9 +156,8 @@ class Colorize(CompletionCommand):
             _require_gray(pixels, names)
         images = pixels.float() / 255
         gray = images.mean(1, keepdim=True)
-        options = self.completion_options(len(names))
         columns = {"image": images, "gray": gray} if self.to_gray else {"gray": gray}
-        return Task(colorization(model, gray, **options), names, columns)
+        return Task(colorization(model, gray, method=self.method, **self.task_options()), names, columns)
 
 
 def _require_gray(pixels: Tensor, names: list[str]) -> None:
@@ -209,28 +190,26 @@ class Restore(TaskCommand):
     out: Path = Path("restored")
     """Output folder."""
 
-    recorded = ("operator", "noise", "method", "scale", "simulate")
-
     def task(self, model: ScoreModel) -> Task:
         from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
         from scoresde_fast.conditions.operators.text import parse_operator
         from scoresde_fast.data.in_memory import read_images
         from scoresde_fast.generate.pixels import checkered
-        from scoresde_fast.tasks import restoration
+        from scoresde_fast.tasks import restoration, task_seeds
 
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"--noise is {self.noise}; it must be a finite number, 0 or greater")
         operator = parse_operator(self.operator, model.image_shape)
         shape = model.image_shape if self.simulate else operator.measured_shape(model.image_shape)
         pixels, names = read_images(self.images, [shape])
-        seeds = self.sample_seeds(len(names))
+        options = self.task_options()
         measured = pixels.float() / 255
         columns: dict[str, Tensor] = {}
         if self.simulate:
             columns["original"] = measured
-            run_seed = self.computing.run_seed or 0
-            measured = simulate(operator, measured, self.noise, seeds=seeds[:: self.samples], run_seed=run_seed)
+            seeds = task_seeds(len(names), options["seeds"], self.samples)[:: self.samples]
+            measured = simulate(operator, measured, self.noise, seeds=seeds, run_seed=self.computing.run_seed or 0)
         known = known_pixels(operator, model.image_shape)
         columns["measured"] = checkered(enlarged(measured, model.image_shape), known)
-        options = self.task_options(seeds, noise=self.noise, method=self.method, scale=self.scale)
-        return Task(restoration(model, operator, measured, **options), names, columns)
+        guidance = {"noise": self.noise, "method": self.method, "scale": self.scale}
+        return Task(restoration(model, operator, measured, **guidance, **options), names, columns)

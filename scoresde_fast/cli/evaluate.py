@@ -21,7 +21,7 @@ from scoresde_fast.cli.options import (
     SamplerOptions,
     Threads,
 )
-from scoresde_fast.cli.process import process_device, use_threads
+from scoresde_fast.cli.process import prepare_measurement, process_device, report, use_threads
 
 if TYPE_CHECKING:
     from scoresde_fast.data.sources import ImageSource
@@ -103,7 +103,6 @@ class Eval(SamplerOptions, ExtractorOptions):
     """File for a self-contained HTML page."""
 
     def run(self) -> None:
-        from scoresde_fast.bench.pages import require_libraries, write_html
         from scoresde_fast.evaluation import MetricSettings, evaluate
         from scoresde_fast.evaluation.collect import torchrun_processes
 
@@ -113,9 +112,7 @@ class Eval(SamplerOptions, ExtractorOptions):
             rng_seed=self.rng_seed,
             resamples=self.resamples,
         )
-        if self.html is not None:
-            require_libraries()  # report a missing library before the work
-        use_threads(self.loading.threads)
+        prepare_measurement(self.html, self.loading.threads)
         images, title, batch_size = self._images()
         extractor = self.load_extractor(images.shape, self.device)
         with torchrun_processes() as processes:
@@ -140,10 +137,7 @@ class Eval(SamplerOptions, ExtractorOptions):
         print(evaluation)
         if self.out is not None:
             evaluation.write(self.out)
-            print(self.out)
-        if self.html is not None:
-            write_html(evaluation, self.html)
-            print(self.html)
+        report(evaluation, self.out, self.html)
 
     def _images(self) -> tuple[ImageSource, str, int]:
         """Return the images, their title, and the batch size."""

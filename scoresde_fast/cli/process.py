@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process of a command: device, CPU threads, and SIGTERM."""
+"""The process of a command: device, CPU threads, SIGTERM, and the start and end of a measurement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scoresde_fast.bench.results import BenchResult, Comparison
+    from scoresde_fast.evaluation import Evaluation
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code after SIGTERM."""
@@ -32,6 +38,28 @@ def use_threads(threads: int | None) -> None:
     if threads < 1:
         raise ValueError(f"--threads is {threads}; it must be at least 1")
     torch.set_num_threads(threads)
+
+
+def prepare_measurement(html: Path | None, threads: int | None) -> None:
+    """Set memory and threads of the process, and report missing libraries of --html before the work."""
+    from scoresde_fast.bench.pages import require_libraries
+    from scoresde_fast.devices import keep_freed_memory
+
+    keep_freed_memory()  # for baselines and our variants alike
+    if html is not None:
+        require_libraries()
+    use_threads(threads)
+
+
+def report(result: BenchResult | Comparison | Evaluation, out: Path | None, html: Path | None) -> None:
+    """Write the page of a measurement, and print the names of its files; ``out`` is already written."""
+    from scoresde_fast.bench.pages import write_html
+
+    if out is not None:
+        print(out)
+    if html is not None:
+        write_html(result, html)
+        print(html)
 
 
 @contextmanager

@@ -34,7 +34,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         recorded["load"] = (name, options)
         return SimpleNamespace(name=f"model {name}", is_image=True)
 
-    def sampler(model: object, **options: object) -> StubSampler:
+    def sampler(model: object, *, condition: object, **options: object) -> StubSampler:
+        assert condition is None
         recorded["sampler"] = (model, options)
         if (size := split_options(options, names(SolverOptions, AdaptiveOptions))[1].batch_size) != "auto":
             recorded["stub"].batch_size = size

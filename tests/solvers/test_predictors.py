@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import GRIDS, SOLVERS, SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import marginal, prior, propagate
-from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, sample
+from scoresde_fast.solvers.gaussian import prior, propagate
+from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, error_in_moments, order_of, sample
 
 PUBLISHED = {name: entry for name, entry in SOLVERS.items() if entry.published}
 CASES = [
@@ -47,15 +46,9 @@ def test_order_of_convergence(name: str, solver: str, probability_flow: bool, gr
         # The published uniform grid ends at 0.  With even steps in the log-SNR the first-order error vanishes close to
         # the data.
         eps = 0.3 if grid == "logsnr" else 1e-5
-        table = build_table(
-            sde, SolverOptions(solver, steps, grid=grid, probability_flow=probability_flow, denoise=False, eps=eps)
-        )
-        got = propagate(table, sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
-        wanted = marginal(sde, 0.0 if grid == "uniform" else eps, MEAN, STD)
-        stds = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
-        errors.append(abs(got.mean[0] - wanted.mean[0]) + abs(np.subtract(*stds)))
-    slope = -np.polyfit(np.log(sizes), np.log(errors), 1)[0]
-    assert slope == pytest.approx(SOLVERS[solver].orders[0], abs=0.25)
+        options = SolverOptions(solver, steps, grid=grid, probability_flow=probability_flow, denoise=False, eps=eps)
+        errors.append(error_in_moments(sde, options, 0.0 if grid == "uniform" else eps))
+    assert order_of(sizes, errors) == pytest.approx(SOLVERS[solver].orders[0], abs=0.25)
 
 
 def test_nfe_counts_every_evaluation() -> None:

@@ -56,10 +56,10 @@ def order_of(sizes: tuple[int, ...], errors: list[float]) -> float:
     return float(-np.polyfit(np.log(sizes), np.log(errors), 1)[0])
 
 
-def error_in_moments(sde: ScalarSDE, options: SolverOptions) -> float:
-    """Return the error in mean and std after a run on Gaussian data from the exact distribution at T."""
+def error_in_moments(sde: ScalarSDE, options: SolverOptions, end: float = EPS) -> float:
+    """Return the error in mean and std at ``end`` after a run on Gaussian data from the exact distribution at T."""
     got = propagate(build_table(sde, options), sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
-    wanted = marginal(sde, EPS, MEAN, STD)
+    wanted = marginal(sde, end, MEAN, STD)
     stds = (np.sqrt(gaussian.covariance[0, 0]) for gaussian in (got, wanted))
     return float(abs(got.mean[0] - wanted.mean[0]) + abs(np.subtract(*stds)))
 

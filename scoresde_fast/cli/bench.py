@@ -9,11 +9,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.options import NO_DEFAULT, Flag
+from scoresde_fast.cli.options import NO_DEFAULT, Device, Flag, Threads
 from scoresde_fast.cli.process import prepare_measurement, report
 
 DEFAULT_OF_NETWORK = arg(help_behavior_hint="(default: each network's own)")
-THREADS = arg(help_behavior_hint="(default: torch's)")
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,7 @@ class Bench:
 
     names: Positional[tuple[str, ...]] = ()
     """Embedded models and presets, such as digits-ve ve/cifar10_ncsnpp_continuous; by default seven of them."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:1."""
+    device: Device = "cpu"
     batch_size: Annotated[int | None, DEFAULT_OF_NETWORK] = None
     """Images a batch."""
     nfe: Annotated[int | None, DEFAULT_OF_NETWORK] = None
@@ -32,8 +30,7 @@ class Bench:
     """Time budget of each network's timed rounds, excluding preparation and first runs."""
     full: Flag = False
     """Also run variants that take minutes: compilation of every network, 16 bits on a CPU without native support."""
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
+    threads: Threads = None
     out: Annotated[Path | None, NO_DEFAULT] = None
     """Write the result as JSON, also during the run."""
     html: Annotated[Path | None, NO_DEFAULT] = None
@@ -81,12 +78,10 @@ class BenchSolvers:
     """Do not time the candidates. The same command without this option can time them later, on an idle machine."""
     batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 100 images or 20 000 scalars)")] = None
     """Samples a batch."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:1."""
+    device: Device = "cpu"
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Precision of the network; auto: bf16 on a GPU that has it, fp32 elsewhere."""
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
+    threads: Threads = None
     out: Annotated[Path | None, NO_DEFAULT] = None
     """Write the result as JSON, also during the run. The same command continues an unfinished result."""
     html: Annotated[Path | None, NO_DEFAULT] = None

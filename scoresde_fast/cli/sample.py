@@ -74,11 +74,7 @@ class Sample(SamplerOptions):
             print(generate(sampler, seeds, self.out, batch_size=size, rounding=self.rounding, shard=shard, stop=stop))
 
     def _guidance(self) -> ClassGuidance | None:
-        """Return the condition of --class, or None.
-
-        Raises:
-            ValueError: a classifier is given without a class, or the other way round; or as `ClassGuidance`.
-        """
+        """Return the condition of --class, or None without a class."""
         if self.classes is None:
             if self.classifier is not None or self.class_scale is not None:
                 raise ValueError("--classifier and --class-scale need --class: give the class too, as in --class 3")

@@ -83,13 +83,9 @@ def _adams_rows(
 ) -> list[AnyRow]:
     """Return one row per step of a multistep method; the first steps use the past values that exist.
 
-    Args:
-        sde, grid: as for every solver.
-        order: number of values that the predictor interpolates; the corrector interpolates one more.
-        corrector: whether there is a corrector.
-        eta: noise relative to that of the reverse SDE.
-        midpoint: for two values, take the polynomial at the middle of the step instead of its exact mean, as published
-            for DPM-Solver++ and for UniPC with B(h) = e^h - 1; the order is the same.
+    The predictor interpolates ``order`` values, the corrector one more.  ``midpoint`` takes the polynomial through two
+    values at the middle of the step instead of its exact mean, as published for DPM-Solver++ and for UniPC with
+    B(h) = e^h - 1; the order is the same.
     """
     schedule = NoiseSchedule.at(sde, grid.edges)
     exponent = eta**2 * schedule.h

@@ -182,11 +182,7 @@ def _fill(sde: SDE, entry: Solver, options: SolverOptions) -> Callable[[TimeGrid
 
 
 def _arguments(entry: Solver, options: SolverOptions) -> dict[str, Any]:
-    """Return the keyword arguments of ``entry.fill``.
-
-    Raises:
-        ValueError: an option is set that the solver does not have, or the order is not one of the solver's.
-    """
+    """Return the keyword arguments of ``entry.fill``; refuse options and orders that the solver does not have."""
     other_options = {name for other in SOLVERS.values() for name in other.options} - set(entry.options)
     for field in fields(options):
         value = getattr(options, field.name)

@@ -62,7 +62,7 @@ def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
-    """Every option reaches its place."""
+    """Every option reaches the model, the sampler or the manifest."""
     options = "--seeds 5 --solver euler --steps 7 --corrector none --corrector-steps 2 --snr 0.2 --grid karras"
     options += " --probability-flow --order 3 --eps 0.01 --original --no-denoise --langevin-norm batch"
     options += " --run-seed 3 --batch-size 2 --device cpu --threads 1"
@@ -197,14 +197,14 @@ def test_usage(arguments: list[str]) -> None:
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """The nearest command is named."""
+    """The message names the closest command."""
     assert main(["sampel", "digits-vp"]) == 2
     assert "unknown command 'sampel' - did you mean 'sample'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every subcommand explains itself."""
+    """Every command prints its usage."""
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert end.value.code == 0
@@ -234,13 +234,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_env(capsys: pytest.CaptureFixture[str]) -> None:
-    """env prints the versions that a bug report needs."""
+    """env prints versions for a bug report."""
     assert main(["env"]) == 0
     assert "torch" in capsys.readouterr().out
 
 
 def test_starts_without_torch() -> None:
-    """The command line imports no torch, so that --help answers at once."""
+    """The command line imports no torch, so that --help is fast."""
     program = "import scoresde_fast, sys; before = 'torch' in sys.modules; import scoresde_fast.cli"
     program += "; sys.exit(before != ('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

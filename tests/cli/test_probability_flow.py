@@ -307,7 +307,7 @@ def test_likelihood_of_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_encode_and_decode_commands(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Encoded images are decoded to the same 8-bit pixels, to a folder and to one file, named by position."""
+    """Encoded images are decoded to the same 8-bit pixels, to a folder and to one file, named by index."""
     monkeypatch.setattr(sf, "load", lambda *_, **__: gaussian(), raising=False)
     codes, tight, exact = tmp_path / "codes.npz", ["--rtol", "1e-6", "--atol", "1e-6"], "exact"
     assert main(["encode", exact, str(images), "--out", str(codes), *tight]) == 0

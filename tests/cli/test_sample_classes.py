@@ -33,7 +33,7 @@ def command(classifier: str) -> list[str]:
 
 
 def test_seeds_have_their_classes(model: sf.ScoreModel) -> None:
-    """Seed s has the class number s mod n, by number or name; the images equal those of the library."""
+    """Seed s has the class at index s mod n, given by index or name; the images equal those of the library."""
     folder = saved_classifier(Path("classifier"))
     assert main([*command(folder), "--class", "3,one,7", "--seeds", "0-5", "--out", "three"]) == 0
     assert main([*command(folder), "--class", "one", "--seeds", "0-5", "--out", "ones"]) == 0
@@ -52,7 +52,7 @@ def test_seeds_have_their_classes(model: sf.ScoreModel) -> None:
 
 
 def test_sets_of_classes(model: sf.ScoreModel, capsys: pytest.CaptureFixture[str]) -> None:
-    """A set that grew equals one made in shares; it can be verified and resumed, and refuses other classes."""
+    """A set that grew equals one written in shards; it can be verified and resumed, and refuses other classes."""
     made = [*command(saved_classifier(Path("classifier"))), "--class", "three,1,2"]
     for out, rest in (("grown", ["0-3"]), ("grown", ["0-17"]), ("shared", ["0-17", "--shard", "2/2"])):
         assert main([*made, "--out", out, "--seeds", *rest]) == 0
@@ -87,7 +87,7 @@ def test_sets_of_classes(model: sf.ScoreModel, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_class_mistakes(model: sf.ScoreModel, options: list[str], says: str, capsys: Any) -> None:
-    """Unknown classes and classifiers are named in one line, and nothing is written."""
+    """A mistake gives one line on stderr and exit code 2; nothing is written."""
     given = options if "--classifier" in options else [*options, "--classifier", saved_classifier(Path("classifier"))]
     assert main(["sample", MODEL, *given, *FAST]) == 2
     printed = capsys.readouterr()

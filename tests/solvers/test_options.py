@@ -93,7 +93,7 @@ class TestSolvers:
         for entry in SOLVERS.values():
             assert set(entry.options) <= set(names(SolverOptions)), entry.name
 
-    def test_a_solver_declares_what_it_takes(self, model: sf.GaussianMixture) -> None:
+    def test_keywords_of_a_solver_are_its_options(self, model: sf.GaussianMixture) -> None:
         """A keyword with a default is an option of the solver; other solvers refuse it."""
         seen: list[float] = []
 

@@ -74,6 +74,6 @@ def test_nfe_counts_every_evaluation() -> None:
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, Any], sentence: str) -> None:
-    """The table refuses them in one sentence."""
+    """Building the table raises an error that says what is allowed."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**options))

@@ -148,6 +148,6 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
     ],
 )
 def test_bad_options_are_refused_when_built(sde: SDE, options: dict[str, Any], sentence: str) -> None:
-    """The table refuses them in one sentence."""
+    """Building the table raises an error that says what is allowed."""
     with pytest.raises(ValueError, match=sentence):
         build_table(sde, SolverOptions(**{"steps": 20, **options}))

@@ -64,7 +64,7 @@ def test_restart_reduces_errors() -> None:
 
 @pytest.mark.statistical
 def test_samples_are_those_of_the_table(run_seed: int) -> None:
-    """20 000 positions of a short run with restarts have the mean and deviation that the table predicts."""
+    """20 000 positions of a short run with restarts have the mean and standard deviation that the table predicts."""
     options: dict[str, Any] = {"solver": "sscs", "steps": 12, "grid": "quadratic", "restart": ((0.1, 0.4, 2, 5),)}
     predicted = propagate(build_table(SDE, SolverOptions(**options)), SDE, DATA, prior(SDE))
     model = sf.GaussianMixture(SDE, [1.0], torch.full((1, 1, 1, 1), DATA[0]), [DATA[1]], is_image=False)

@@ -95,12 +95,12 @@ class TaskCommand(SamplerOptions, ABC):
     def task(self, model: ScoreModel) -> Task:
         """Read the images and build the sampler."""
 
-    def task_options(self) -> dict[str, Any]:
-        """Return the keyword arguments that the functions of `scoresde_fast.tasks` share."""
+    def task_options(self, **own: Any) -> dict[str, Any]:
+        """Return the keyword arguments of a function of `scoresde_fast.tasks`: the shared ones and its ``own``."""
         from scoresde_fast.generate import parse_seeds
 
         seeds = None if self.seeds is None else parse_seeds(self.seeds)
-        return {**self.options(), "seeds": seeds, "samples": self.samples}
+        return {**self.options(), "seeds": seeds, "samples": self.samples, **own}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class Inpaint(TaskCommand):
         known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
         images = pixels.float() / 255
         columns = {"image": images, "known": checkered(images, known)}
-        return Task(inpainting(model, images, known, method=self.method, **self.task_options()), names, columns)
+        return Task(inpainting(model, images, known, **self.task_options(method=self.method)), names, columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +157,7 @@ class Colorize(TaskCommand):
         images = pixels.float() / 255
         gray = images.mean(1, keepdim=True)
         columns = {"image": images, "gray": gray} if self.to_gray else {"gray": gray}
-        return Task(colorization(model, gray, method=self.method, **self.task_options()), names, columns)
+        return Task(colorization(model, gray, **self.task_options(method=self.method)), names, columns)
 
 
 def _require_gray(pixels: Tensor, names: list[str]) -> None:
@@ -202,7 +202,7 @@ class Restore(TaskCommand):
         operator = parse_operator(self.operator, model.image_shape)
         shape = model.image_shape if self.simulate else operator.measured_shape(model.image_shape)
         pixels, names = read_images(self.images, [shape])
-        options = self.task_options()
+        options = self.task_options(noise=self.noise, method=self.method, scale=self.scale)
         measured = pixels.float() / 255
         columns: dict[str, Tensor] = {}
         if self.simulate:
@@ -211,5 +211,4 @@ class Restore(TaskCommand):
             measured = simulate(operator, measured, self.noise, seeds=seeds, run_seed=self.computing.run_seed or 0)
         known = known_pixels(operator, model.image_shape)
         columns["measured"] = checkered(enlarged(measured, model.image_shape), known)
-        guidance = {"noise": self.noise, "method": self.method, "scale": self.scale}
-        return Task(restoration(model, operator, measured, **guidance, **options), names, columns)
+        return Task(restoration(model, operator, measured, **options), names, columns)

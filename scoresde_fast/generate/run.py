@@ -218,7 +218,7 @@ class _SetWriter:
         return extended
 
     def _check_done(self, manifest: Manifest, mine: SeedSet) -> SeedSet:
-        """Return the seeds with an intact image; check and record ``mine`` that a killed run wrote but did not record."""
+        """Return the seeds with an intact image; first check and record those of ``mine`` that a killed run left."""
         done, present = manifest.done or EMPTY, self.store.present()
         unrecorded = (present - done) & mine
         lost = (done - present) & mine
@@ -227,7 +227,7 @@ class _SetWriter:
             self.store.remove(damaged)
         if len(unrecorded) or len(lost):
             self.store.sync()
-            record_done(self.store.manifest, self.store.work, done=unrecorded - damaged, lost=lost)
+            record_done(self.store, done=unrecorded - damaged, lost=lost)
         return ((done | unrecorded) - lost) - damaged
 
     def _compute(
@@ -236,7 +236,7 @@ class _SetWriter:
         """Compute and write the images of ``missing``; this process has ``found`` more, which exist."""
 
         def record(seeds: list[int]) -> None:
-            record_done(self.store.manifest, self.store.work, done=SeedSet.of(seeds))
+            record_done(self.store, done=SeedSet.of(seeds))
 
         nfe, made, stopped, start = self.sampler.nfe, 0, False, perf_counter()
         with (

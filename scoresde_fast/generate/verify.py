@@ -130,7 +130,7 @@ def repair(sampler: ImageSampler, out: str | Path, findings: Findings, *, batch_
     with ShardLock(store.work, Shard()):
         store.remove(findings.repairable)
         store.sync()
-        record_done(store.manifest, store.work, lost=findings.repairable)
+        record_done(store, lost=findings.repairable)
     return generate(sampler, manifest.all_seeds(), out, batch_size=batch_size, rounding=rounding, shard=Shard())
 
 

@@ -127,7 +127,7 @@ def open_store(out: Path) -> Store:
     from scoresde_fast.generate.stores.arrays import NpyArchive, NpzArchive  # these modules import `Store`
     from scoresde_fast.generate.stores.pngs import PngFolder, TarShards, ZipArchive
 
-    archives = {".npz": NpzArchive, ".zip": ZipArchive, ".tar": TarShards, ".npy": NpyArchive}
+    archives: dict[str, type[Store]] = {".npz": NpzArchive, ".zip": ZipArchive, ".tar": TarShards, ".npy": NpyArchive}
     # A folder's name may contain a dot (run-0.5), but a misspelt archive must not become a folder.
     if out.is_dir() or not out.suffix[1:].isalpha():
         return PngFolder(out)

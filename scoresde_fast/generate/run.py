@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ from scoresde_fast.generate.manifest import (
     record_done,
 )
 from scoresde_fast.generate.pipeline import Pipeline, Progress, Report
-from scoresde_fast.generate.pixels import GRID_IMAGES, ROUNDINGS, compose
+from scoresde_fast.generate.pixels import GRID_IMAGES, ROUNDINGS, compose, to_pixels
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 from scoresde_fast.generate.stores import Store, open_store
 
@@ -112,19 +113,21 @@ def set_configuration(sampler: ImageSampler, store: Store, *, batch_size: int, r
     Raises:
         ValueError: the batch size is below 1, or the rounding is unknown.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch size {batch_size} is too small; it must be at least 1")
     if rounding not in ROUNDINGS:
         raise ValueError(unknown_message("rounding", rounding, ROUNDINGS))
-    configuration = {
+    return {
         "format": store.format,
         "rounding": rounding if store.rounds else None,
-        "nfe": sampler.nfe,
-        "sampler": sampler.describe(),
+        **sampler_configuration(sampler, batch_size),
     }
-    if sampler.batch_dependent:
-        configuration["batch_size"] = batch_size
-    return configuration
+
+
+def sampler_configuration(sampler: ImageSampler, batch_size: int) -> Json:
+    """Return the sampler's part of a configuration; raise ValueError if ``batch_size`` is below 1."""
+    if batch_size < 1:
+        raise ValueError(f"batch size {batch_size} is too small; it must be at least 1")
+    configuration = {"nfe": sampler.nfe, "sampler": sampler.describe()}
+    return configuration | ({"batch_size": batch_size} if sampler.batch_dependent else {})
 
 
 @dataclass(frozen=True)
@@ -142,19 +145,18 @@ class _SetWriter:
     def run(self, *, grid: bool, progress: bool, stop: Callable[[], bool]) -> Report:
         store = self.store
         manifest = self._read_manifest()
-        mine = self._own_seeds(manifest)
         # Read again: another process may have begun the set meanwhile, with the manifest before the first image.
         if not manifest.seeds and len(store.present()) and not self._read_manifest().seeds:
             raise ValueError(f"{store.out} has images but no {store.manifest.name}; choose another --out or move them")
-        extended = manifest.extended(self.requested, {})
-        total = len(extended.all_seeds())
+        manifest = manifest.extended(self.requested, {})
+        mine, total = self._own_seeds(manifest), len(manifest.all_seeds())
         if store.max_images is not None and total > store.max_images:
             raise ValueError(
                 f"{store.out} would have {total} images, but a .{store.format} has at most {store.max_images}: use "
                 ".tar or a folder"
             )
         packed = not store.work.exists() and (store.grid.exists() or not grid)
-        if packed and not len(extended.missing()) and not len(mine - store.present()):
+        if packed and not len(manifest.missing()) and not len(mine - store.present()):
             return Report(made=0, found=len(mine), nfe=self.sampler.nfe, look_at=store.grid if grid else store.out)
         make_folder(store.manifest.parent)
         with ShardLock(store.work, self.shard, store.remove_leftovers):
@@ -189,9 +191,9 @@ class _SetWriter:
         """Raise ValueError unless this sampler reproduces the first images of the set, whose manifest is damaged."""
         first = SeedSet.of(present.take(self.batch_size))
         saved = {seed: pixels for seed, pixels in self.store.look(first) if not isinstance(pixels, Exception)}
+        rounding = self.rounding if self.store.rounds else "round"
         for seeds, images in self.sampler.stream(list(saved), batch_size=self.batch_size):
-            for seed, image in zip(seeds, images, strict=True):
-                pixels = self.store.to_pixels(image, self.rounding)
+            for seed, pixels in zip(seeds, to_pixels(images, rounding), strict=True):
                 same_shape = pixels.shape == saved[seed].shape
                 if not same_shape or np.abs(pixels.astype(int) - saved[seed].astype(int)).max() > MAX_DIFFERENCE:
                     raise ValueError(
@@ -203,9 +205,8 @@ class _SetWriter:
         """Return the requested seeds of this process's shard; whole batches, if images depend on their batch."""
         if not self.sampler.batch_dependent:
             return self.shard.of(self.requested)
-        batches = manifest.extended(self.requested, {}).batches(self.batch_size)
-        mine = (batch for index, batch in enumerate(batches) if index % self.shard.count == self.shard.index)
-        return SeedSet.of(seed for batch in mine for seed in batch) & self.requested
+        mine = islice(manifest.batches(self.batch_size), self.shard.index, None, self.shard.count)
+        return SeedSet.of(chain.from_iterable(mine)) & self.requested
 
     def _extend_manifest(self) -> Manifest:
         """Add the requested seeds to the manifest, before the first image is written, and return it."""

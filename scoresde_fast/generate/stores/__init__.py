@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.files import UNFINISHED, sync_filesystem
-from scoresde_fast.generate.pixels import to_pixels, to_uint8
+from scoresde_fast.generate.pixels import to_uint8
 from scoresde_fast.generate.seeds import SeedSet
 
 Samples = npt.NDArray[Any]
@@ -31,7 +31,7 @@ class Store(ABC):
         manifest, grid: paths of the set's manifest and grid.
         work: the folder for locks and an archive's parts; it exists while the set is written, packed or incomplete.
         format: name in the manifest.
-        rounds: whether images are rounded to 8 bits.
+        rounds: whether images are rounded to 8 bits when they are written; otherwise when they are read, to nearest.
         max_images: limit of the number of images, or None.
     """
 
@@ -48,10 +48,6 @@ class Store(ABC):
     def to_samples(self, images: Tensor, rounding: str) -> Tensor:
         """Convert images (B, C, H, W) in [0, 1] to the samples that `write` takes, on the same device."""
         return to_uint8(images, rounding)
-
-    def to_pixels(self, image: Tensor, rounding: str) -> Pixels:
-        """Return an image (C, H, W) in [0, 1] as `read` yields it after it is written."""
-        return to_pixels(image[None], rounding)[0]
 
     @abstractmethod
     def present(self, *, ignore_broken: bool = False) -> SeedSet:

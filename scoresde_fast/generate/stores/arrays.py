@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scoresde_fast.data.array_files import read_image_header
 from scoresde_fast.data.codecs import Pixels
+from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.seeds import Integers
 from scoresde_fast.generate.stores import Samples
 from scoresde_fast.generate.stores.archive import Archive
@@ -99,11 +100,8 @@ class NpyArchive(ArrayArchive):
     def to_samples(self, images: Tensor, rounding: str) -> Tensor:
         return images.detach().float().contiguous()
 
-    def to_pixels(self, image: Tensor, rounding: str) -> Pixels:
-        return super().to_pixels(image, "round")
-
     def decode(self, image: Samples) -> Pixels:
-        return self.to_pixels(torch.from_numpy(image), "round")
+        return to_pixels(torch.from_numpy(image)[None], "round")[0]
 
     def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
         npy.write_array_header_1_0(file, header)

@@ -179,6 +179,17 @@ def check_done(out: Path) -> None:
             assert (pixels == to_pixels(StubSampler().image(seed)[None], rounding)[0]).all()
 
 
+@pytest.mark.parametrize("out", OUTS[1:])
+def test_deleted_part(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """An archive is not assembled if a part of another shard was deleted; the next run of that shard completes it."""
+    make(tmp_path / out, Shard(0, 2))
+    next(tmp_path.rglob("part-*")).unlink()
+    with pytest.raises(ValueError, match=r"cannot be assembled, because the images of seeds .* were deleted"):
+        make(tmp_path / out, Shard(1, 2))
+    make(tmp_path / out, Shard(0, 2))
+    assert files(tmp_path) == whole[out]
+
+
 def test_batch_dependent_sampler(tmp_path: Path) -> None:
     """If images depend on their batch, shards consist of whole batches of the set."""
     generate(StubSampler(batch_dependent=True), SEEDS, tmp_path / "a", batch_size=7)

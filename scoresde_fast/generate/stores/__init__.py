@@ -90,7 +90,11 @@ class Store(ABC):
 
     @abstractmethod
     def pack(self, seeds: SeedSet) -> None:
-        """Assemble the finished set of all ``seeds``, in formats that need it."""
+        """Assemble the finished set of all ``seeds``, in formats that need it.
+
+        Raises:
+            ValueError: an image is missing; nothing is changed.
+        """
 
     def sync(self) -> None:
         """Sync everything that was written to disk."""

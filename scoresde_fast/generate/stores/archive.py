@@ -114,6 +114,11 @@ class Archive(Store):
 
     def pack(self, seeds: SeedSet) -> None:
         with closing(self._readers()) as readers:
+            if len(lost := seeds - readers.seeds):
+                raise ValueError(
+                    f"{self.out} cannot be assembled, because the images of seeds {lost} were deleted; run the same "
+                    "command again, for every shard of the set"
+                )
             for path, file_seeds in self.seeds_by_archive(seeds):
                 if readers.seeds_of.get(path) != file_seeds:
                     with replacing(path) as file:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -223,3 +225,21 @@ def build_network(config: Config) -> nn.Module:
 def create(config: ConfigLike) -> ScoreModel:
     """Return a score model with fresh weights; arguments and errors are those of `ScoreModel`."""
     return ScoreModel(config)
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """Return the hash of a model's weights and its configuration (or its class, if it has none), as JSON values."""
+    config = getattr(model, "config", None)
+    return {
+        "weights_sha256": weights_sha256(model),
+        "config": type(model).__name__ if config is None else config.to_dict(),
+    }
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's weights and buffers: their names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -30,8 +30,8 @@ from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
 from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.data import load_dataset
 from scoresde_fast.data.digits import CLASSES
-from scoresde_fast.generate.codes import interpolation_grid, seed_codes
 from scoresde_fast.generate.pixels import checkered, compose, sheet, to_pixels, write_png
+from scoresde_fast.generate.states import interpolation_grid, seed_codes
 from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, Registers, StepBackends
 from scoresde_fast.loop.table_runner import TableRunner

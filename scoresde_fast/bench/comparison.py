@@ -46,9 +46,8 @@ from scoresde_fast.data import digits
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.generate.pixels import to_pixels
-from scoresde_fast.model import ScoreFunction
+from scoresde_fast.model import ScoreFunction, weights_sha256
 
 FAMILIES: tuple[Family, ...] = (fixed_step, adaptive)
 

@@ -89,9 +89,8 @@ class Encode(FlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.flow.codes import encode
-        from scoresde_fast.generate.codes import write_codes
         from scoresde_fast.generate.seeds import check_seeds
-        from scoresde_fast.generate.states import check_new_npz
+        from scoresde_fast.generate.states import check_new_npz, write_codes
 
         check_new_npz(self.out, "codes")
         model = self.loading.load(self.model)
@@ -120,7 +119,7 @@ class Decode(FlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.generate import generate, write_states
-        from scoresde_fast.generate.codes import CodeImages, read_codes
+        from scoresde_fast.generate.states import CodeImages, read_codes
 
         codes = read_codes(self.codes)
         model = self.loading.load(self.model)
@@ -146,8 +145,8 @@ class Interpolate(FlowCommand):
 
     def run(self) -> None:
         from scoresde_fast.generate import parse_seeds
-        from scoresde_fast.generate.codes import interpolation_grid
         from scoresde_fast.generate.pixels import write_png
+        from scoresde_fast.generate.states import interpolation_grid
 
         seeds = parse_seeds(self.seeds)
         if self.out.suffix != ".png":

@@ -14,8 +14,8 @@ from torch import Tensor
 from scoresde_fast.classifier import Classifier
 from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.loop.condition import Data, RunContext, row_table
+from scoresde_fast.model import weights_sha256
 
 CLASS_SCALE = 5.0
 """The default scale: with it, independent classifiers of clean images agree with the guiding one."""

@@ -20,7 +20,7 @@ from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.evaluation.digits_features import DIGITS_FEATURES, DIGITS_SHAPE
 from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
-from scoresde_fast.fingerprint import weights_sha256
+from scoresde_fast.model import weights_sha256
 
 INCEPTION = "inception-v3-compat"
 HUB_FILES = {INCEPTION: "weights-inception-2015-12-05-6726825d.pth", "vgg16": "vgg16-397923af.pth"}

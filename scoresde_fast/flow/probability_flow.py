@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scoresde_fast.devices import arithmetic, choose_capture, choose_precision, usable_device
-from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.flow.dormand_prince import RK45
 from scoresde_fast.flow.drift import Drift
 from scoresde_fast.flow.integrate import Attempt, FixedTimes, IntegrationError, OnAttempt, Solution, Tolerances
@@ -28,7 +27,7 @@ from scoresde_fast.loop.fallback import fits_in_memory
 from scoresde_fast.loop.loop import StepBackends
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.workers import in_worker
-from scoresde_fast.model import ScoreFunction
+from scoresde_fast.model import ScoreFunction, describe_model
 from scoresde_fast.ops.normal import normal
 from scoresde_fast.ops.rademacher import rademacher
 from scoresde_fast.run_options import RunOptions, names, split_options

@@ -6,10 +6,8 @@ from scoresde_fast.generate.pipeline import Report
 from scoresde_fast.generate.run import ImageSampler, generate
 from scoresde_fast.generate.seeds import SeedSet, Shard, format_seeds, parse_seeds
 from scoresde_fast.generate.states import write_states
-from scoresde_fast.generate.stores import STORES
 
 __all__ = [
-    "STORES",
     "ImageSampler",
     "Report",
     "SeedSet",

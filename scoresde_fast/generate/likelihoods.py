@@ -16,9 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scoresde_fast.files import make_folder
-from scoresde_fast.fingerprint import data_sha256
 from scoresde_fast.flow.likelihood import Likelihood, LikelihoodEstimator
-from scoresde_fast.generate.manifest import Json, Manifest, environment
+from scoresde_fast.generate.manifest import Json, Manifest, data_sha256, environment
 from scoresde_fast.generate.seeds import SeedSet, check_seeds
 from scoresde_fast.sdes import CLDSDE
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -16,10 +17,12 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.files import make_folder, replacing, write_error
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
+from scoresde_fast.generate.stores import Store
 
 Json = dict[str, Any]
 
@@ -134,11 +137,18 @@ class Manifest:
             yield from seeds.batches(batch_size)
 
 
-def record_done(path: Path, work: Path, *, done: SeedSet = EMPTY, lost: SeedSet = EMPTY) -> None:
-    """Remove ``lost`` from the done seeds of the manifest at ``path``, then add ``done``; ``work`` is `Store.work`."""
-    with ManifestLock(work):
-        manifest = Manifest.read(path)
-        replace(manifest, done=((manifest.done or EMPTY) - lost) | done).write(path)
+def record_done(store: Store, *, done: SeedSet = EMPTY, lost: SeedSet = EMPTY) -> None:
+    """Remove ``lost`` from the done seeds of the set's manifest, then add ``done``."""
+    with ManifestLock(store.work):
+        manifest = Manifest.read(store.manifest)
+        replace(manifest, done=((manifest.done or EMPTY) - lost) | done).write(store.manifest)
+
+
+def data_sha256(data: Tensor) -> str:
+    """Return the SHA-256 of a tensor: its dtype, shape and values."""
+    digest = hashlib.sha256(json.dumps([str(data.dtype), list(data.shape)]).encode())
+    digest.update(data.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def environment(device: torch.device | str, batch_size: int) -> Json:

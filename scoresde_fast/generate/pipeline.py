@@ -22,7 +22,7 @@ from scoresde_fast.generate.seeds import Shard
 from scoresde_fast.generate.stores import Store
 
 QUEUE_BYTES = 128 * 2**20
-"""Limit of the samples that wait to be written."""
+"""Limit of the samples that wait to be written; a larger batch waits until the queue is empty."""
 RECORD_EVERY = 1.0
 """Seconds between records; a record is one sync and one update of the manifest."""
 RECORD_SHARE = 0.05
@@ -49,25 +49,14 @@ class Pipeline:
         store: writes the samples.
         rounding: rounding to 8 bits, for 8-bit formats.
         record: callback for seeds whose samples are synced; called in a separate thread.
-        workers: threads that encode and write; None: one per core, up to 8.
-        queue_bytes: limit of the samples that wait to be written; a larger batch waits until the queue is empty.
 
     Attributes:
         stats: totals so far.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        rounding: str,
-        record: Callable[[list[int]], None],
-        *,
-        workers: int | None = None,
-        queue_bytes: int = QUEUE_BYTES,
-    ) -> None:
+    def __init__(self, store: Store, rounding: str, record: Callable[[list[int]], None]) -> None:
         self._store, self._rounding, self._record = store, rounding, record
-        self._queue_bytes = queue_bytes
-        self._workers = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), "write")
+        self._workers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "write")
         self._recorder = ThreadPoolExecutor(1, "record")
         self._lock = threading.Lock()
         self._queue: deque[tuple[Future[int], int]] = deque()
@@ -99,7 +88,7 @@ class Pipeline:
         """Wait until ``size`` more bytes fit into the queue."""
         self._remove_finished()
         start = perf_counter()
-        while self._queue and size + sum(queued for _, queued in self._queue) > self._queue_bytes:
+        while self._queue and size + sum(queued for _, queued in self._queue) > QUEUE_BYTES:
             wait([self._queue[0][0]])
             self._remove_finished()
         self.stats.waited += perf_counter() - start

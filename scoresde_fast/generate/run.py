@@ -6,9 +6,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,9 +28,9 @@ from scoresde_fast.generate.manifest import (
     record_done,
 )
 from scoresde_fast.generate.pipeline import Pipeline, Progress, Report
-from scoresde_fast.generate.pixels import GRID_IMAGES, ROUNDINGS, compose
+from scoresde_fast.generate.pixels import GRID_IMAGES, ROUNDINGS, compose, to_pixels
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
-from scoresde_fast.generate.stores import Damage, Store, open_store
+from scoresde_fast.generate.stores import Store, open_store
 
 MAX_DIFFERENCE = 1
 """Largest difference, of 255, between images of one seed from two batch sizes or machines."""
@@ -112,28 +113,21 @@ def set_configuration(sampler: ImageSampler, store: Store, *, batch_size: int, r
     Raises:
         ValueError: the batch size is below 1, or the rounding is unknown.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch size {batch_size} is too small; it must be at least 1")
     if rounding not in ROUNDINGS:
         raise ValueError(unknown_message("rounding", rounding, ROUNDINGS))
-    configuration = {
+    return {
         "format": store.format,
         "rounding": rounding if store.rounds else None,
-        "nfe": sampler.nfe,
-        "sampler": sampler.describe(),
+        **sampler_configuration(sampler, batch_size),
     }
-    if sampler.batch_dependent:
-        configuration["batch_size"] = batch_size
-    return configuration
 
 
-class _Computed(NamedTuple):
-    """Outcome of `_SetWriter._compute`: number of images, seconds, and whether ``stop`` ended it."""
-
-    images: int
-    seconds: float
-    waited: float
-    stopped: bool
+def sampler_configuration(sampler: ImageSampler, batch_size: int) -> Json:
+    """Return the sampler's part of a configuration; raise ValueError if ``batch_size`` is below 1."""
+    if batch_size < 1:
+        raise ValueError(f"batch size {batch_size} is too small; it must be at least 1")
+    configuration = {"nfe": sampler.nfe, "sampler": sampler.describe()}
+    return configuration | ({"batch_size": batch_size} if sampler.batch_dependent else {})
 
 
 @dataclass(frozen=True)
@@ -149,37 +143,32 @@ class _SetWriter:
     configuration: Json
 
     def run(self, *, grid: bool, progress: bool, stop: Callable[[], bool]) -> Report:
-        store, nfe = self.store, self.sampler.nfe
+        store = self.store
         manifest = self._read_manifest()
-        mine = self._own_seeds(manifest)
         # Read again: another process may have begun the set meanwhile, with the manifest before the first image.
         if not manifest.seeds and len(store.present()) and not self._read_manifest().seeds:
             raise ValueError(f"{store.out} has images but no {store.manifest.name}; choose another --out or move them")
-        extended = manifest.extended(self.requested, {})
-        total = len(extended.all_seeds())
+        manifest = manifest.extended(self.requested, {})
+        mine, total = self._own_seeds(manifest), len(manifest.all_seeds())
         if store.max_images is not None and total > store.max_images:
             raise ValueError(
                 f"{store.out} would have {total} images, but a .{store.format} has at most {store.max_images}: use "
                 ".tar or a folder"
             )
-        packed = store.is_packed() and (store.grid.exists() or not grid)
-        if packed and not len(extended.missing()) and not len(mine - store.present()):
-            return Report(made=0, found=len(mine), nfe=nfe, look_at=store.grid if grid else store.out)
+        packed = not store.work.exists() and (store.grid.exists() or not grid)
+        if packed and not len(manifest.missing()) and not len(mine - store.present()):
+            return Report(made=0, found=len(mine), nfe=self.sampler.nfe, look_at=store.grid if grid else store.out)
         make_folder(store.manifest.parent)
         with ShardLock(store.work, self.shard, store.remove_leftovers):
             manifest = self._extend_manifest()
-            missing = self._own_seeds(manifest) - self._check_done(manifest)
-            computed = self._compute(missing, len(mine), progress, stop)
+            mine = self._own_seeds(manifest)
+            missing = mine - self._check_done(manifest, mine)
+            report = self._compute(manifest, missing, found=len(mine - missing), progress=progress, stop=stop)
             complete = self._finish(grid)
-        return Report(
-            made=computed.images,
-            found=len(mine - missing),
-            nfe=nfe,
+        return replace(
+            report,
             look_at=store.grid if grid and complete else store.out,
-            seconds=computed.seconds,
-            waited=computed.waited,
             missing=len(Manifest.read(store.manifest).missing()),
-            stopped=computed.stopped,
         )
 
     def _read_manifest(self) -> Manifest:
@@ -201,10 +190,10 @@ class _SetWriter:
     def _check_sampler(self, present: SeedSet, error: Exception) -> None:
         """Raise ValueError unless this sampler reproduces the first images of the set, whose manifest is damaged."""
         first = SeedSet.of(present.take(self.batch_size))
-        saved = {seed: pixels for seed, pixels in self.store.look(first) if not isinstance(pixels, Damage)}
+        saved = {seed: pixels for seed, pixels in self.store.look(first) if not isinstance(pixels, Exception)}
+        rounding = self.rounding if self.store.rounds else "round"
         for seeds, images in self.sampler.stream(list(saved), batch_size=self.batch_size):
-            for seed, image in zip(seeds, images, strict=True):
-                pixels = self.store.to_pixels(image, self.rounding)
+            for seed, pixels in zip(seeds, to_pixels(images, rounding), strict=True):
                 same_shape = pixels.shape == saved[seed].shape
                 if not same_shape or np.abs(pixels.astype(int) - saved[seed].astype(int)).max() > MAX_DIFFERENCE:
                     raise ValueError(
@@ -216,26 +205,22 @@ class _SetWriter:
         """Return the requested seeds of this process's shard; whole batches, if images depend on their batch."""
         if not self.sampler.batch_dependent:
             return self.shard.of(self.requested)
-        batches = manifest.extended(self.requested, {}).batches(self.batch_size)
-        mine = (batch for index, batch in enumerate(batches) if index % self.shard.count == self.shard.index)
-        return SeedSet.of(seed for batch in mine for seed in batch) & self.requested
+        mine = islice(manifest.batches(self.batch_size), self.shard.index, None, self.shard.count)
+        return SeedSet.of(chain.from_iterable(mine)) & self.requested
 
     def _extend_manifest(self) -> Manifest:
         """Add the requested seeds to the manifest, before the first image is written, and return it."""
-        store = self.store
-        store.prepare()
-        with ManifestLock(store.work):
-            manifest = Manifest.begin(store.manifest, self.configuration)
+        with ManifestLock(self.store.work):
+            manifest = Manifest.begin(self.store.manifest, self.configuration)
             extended = manifest.extended(self.requested, environment(self.sampler.device, self.batch_size))
             extended = replace(extended, done=extended.done or EMPTY)
             if extended != manifest:
-                extended.write(store.manifest)
+                extended.write(self.store.manifest)
         return extended
 
-    def _check_done(self, manifest: Manifest) -> SeedSet:
-        """Return the seeds with an intact image; check and record those that a killed run wrote but did not record."""
+    def _check_done(self, manifest: Manifest, mine: SeedSet) -> SeedSet:
+        """Return the seeds with an intact image; first check and record those of ``mine`` that a killed run left."""
         done, present = manifest.done or EMPTY, self.store.present()
-        mine = self._own_seeds(manifest)
         unrecorded = (present - done) & mine
         lost = (done - present) & mine
         damaged = self.store.damaged(unrecorded)
@@ -243,42 +228,41 @@ class _SetWriter:
             self.store.remove(damaged)
         if len(unrecorded) or len(lost):
             self.store.sync()
-            record_done(self.store.manifest, self.store.work, done=unrecorded - damaged, lost=lost)
+            record_done(self.store, done=unrecorded - damaged, lost=lost)
         return ((done | unrecorded) - lost) - damaged
 
-    def _compute(self, missing: SeedSet, total: int, progress: bool, stop: Callable[[], bool]) -> _Computed:
-        """Compute and write the images of ``missing``; ``total`` counts all images of this process."""
+    def _compute(
+        self, manifest: Manifest, missing: SeedSet, *, found: int, progress: bool, stop: Callable[[], bool]
+    ) -> Report:
+        """Compute and write the images of ``missing``; this process has ``found`` more, which exist."""
 
         def record(seeds: list[int]) -> None:
-            record_done(self.store.manifest, self.store.work, done=SeedSet.of(seeds))
+            record_done(self.store, done=SeedSet.of(seeds))
 
-        images_computed, stopped, start = 0, False, perf_counter()
+        nfe, made, stopped, start = self.sampler.nfe, 0, False, perf_counter()
         with (
             Pipeline(self.store, self.rounding, record) as pipeline,
-            Progress(
-                total, total - len(missing), self.sampler.nfe, self.shard, pipeline.stats, enabled=progress
-            ) as progress_display,
+            Progress(found + len(missing), found, nfe, self.shard, pipeline.stats, enabled=progress) as display,
         ):
-            for batch in self._batches(missing):
+            for batch in self._batches(manifest, missing):
                 if stopped := stop():
                     break
-                on_step = progress_display.on_step(len(batch))
+                on_step = display.on_step(len(batch))
                 for seeds, images in self.sampler.stream(batch, batch_size=self.batch_size, on_step=on_step):
                     if self.sampler.batch_dependent:  # some images of the batch may exist already
                         rows = [row for row, seed in enumerate(seeds) if seed in missing]
                         seeds, images = [seeds[row] for row in rows], images[rows]
                     pipeline.put(seeds, images)
-                    images_computed += len(seeds)
-                    progress_display.add(len(seeds))
-        return _Computed(images_computed, perf_counter() - start, pipeline.stats.waited, stopped)
+                    made += len(seeds)
+                    display.add(len(seeds))
+        seconds, waited = perf_counter() - start, pipeline.stats.waited
+        return Report(made, found, nfe, self.store.out, seconds=seconds, waited=waited, stopped=stopped)
 
-    def _batches(self, missing: SeedSet) -> Iterator[list[int]]:
+    def _batches(self, manifest: Manifest, missing: SeedSet) -> Iterator[list[int]]:
         if not self.sampler.batch_dependent:
-            yield from missing.batches(self.batch_size)
-            return
-        for batch in Manifest.read(self.store.manifest).batches(self.batch_size):
-            if any(seed in missing for seed in batch):
-                yield batch
+            return missing.batches(self.batch_size)
+        batches = manifest.batches(self.batch_size)
+        return (batch for batch in batches if any(seed in missing for seed in batch))
 
     def _finish(self, grid: bool) -> bool:
         """Write the grid and the archive if the set is complete; return whether it is."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -122,13 +122,13 @@ class SeedSet:
         return cls(first[is_start], last[is_end])
 
     def __str__(self) -> str:
-        return _format_ranges(self._ranges())
+        return _format_ranges(self.ranges())
 
     def __len__(self) -> int:
         return int((self.last - self.first + 1).sum())
 
     def __iter__(self) -> Iterator[int]:
-        for first, last in self._ranges():
+        for first, last in self.ranges():
             yield from range(first, last + 1)
 
     def __contains__(self, seed: int) -> bool:
@@ -168,20 +168,16 @@ class SeedSet:
 
     def batches(self, size: int) -> Iterator[list[int]]:
         """Yield batches of ``size`` seeds in ascending order; the last one may be smaller."""
-        batch: list[int] = []
-        for seed in self:
-            batch.append(seed)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
+        seeds = iter(self)
+        while batch := list(islice(seeds, size)):
             yield batch
 
     def take(self, count: int) -> list[int]:
         """Return the first ``count`` seeds, or all if there are fewer."""
-        return next(self.batches(count), [])
+        return list(islice(self, count))
 
-    def _ranges(self) -> Iterator[tuple[int, int]]:
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Return (first, last) of each range, ascending."""
         return zip(self.first.tolist(), self.last.tolist(), strict=True)
 
 
@@ -214,13 +210,13 @@ class Shard:
         return cls(position - 1, count)
 
     @classmethod
-    def of_process(cls, environment: Mapping[str, str] = os.environ) -> Shard:
+    def of_process(cls) -> Shard:
         """Return the shard of RANK and WORLD_SIZE, which torchrun sets for its processes; without them the whole set.
 
         Raises:
             ValueError: RANK is not an integer below WORLD_SIZE.
         """
-        rank, size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+        rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
         if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
             raise ValueError(f"RANK is {rank!r} and WORLD_SIZE {size!r}; RANK must be an integer below WORLD_SIZE")
         return cls(int(rank), int(size))

@@ -15,7 +15,7 @@ from scoresde_fast.generate.manifest import Manifest, ShardLock, record_done
 from scoresde_fast.generate.pipeline import Report
 from scoresde_fast.generate.run import ImageSampler, generate, set_configuration
 from scoresde_fast.generate.seeds import SeedSet, Shard
-from scoresde_fast.generate.stores import Damage, Store, open_store
+from scoresde_fast.generate.stores import Store, open_store
 
 MAX_LISTED = 5
 """Largest number of seeds or files in a line of the findings."""
@@ -97,7 +97,7 @@ def verify(out: str | Path, on_image: Callable[[int], object] = lambda total: No
     hashes: list[bytes] = []
     for seed, pixels in store.look(expected):
         on_image(len(expected))
-        if isinstance(pixels, Damage):
+        if isinstance(pixels, Exception):
             damaged.append(seed)
             continue
         by_shape.setdefault(pixels.shape, []).append(seed)
@@ -128,10 +128,9 @@ def repair(sampler: ImageSampler, out: str | Path, findings: Findings, *, batch_
     # Raises if the sampler does not match, before any image is removed.
     Manifest.begin(store.manifest, set_configuration(sampler, store, batch_size=batch_size, rounding=rounding))
     with ShardLock(store.work, Shard()):
-        store.prepare()
         store.remove(findings.repairable)
         store.sync()
-        record_done(store.manifest, store.work, lost=findings.repairable)
+        record_done(store, lost=findings.repairable)
     return generate(sampler, manifest.all_seeds(), out, batch_size=batch_size, rounding=rounding, shard=Shard())
 
 

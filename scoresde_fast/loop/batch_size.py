@@ -14,7 +14,6 @@ import torch
 
 from scoresde_fast import __version__
 from scoresde_fast.files import cache_folder, replacing
-from scoresde_fast.fingerprint import shape_sha256
 from scoresde_fast.loop.runner import Runner
 from scoresde_fast.model import ScoreFunction
 
@@ -42,7 +41,7 @@ def fitting_batch(model: ScoreFunction, runner: Runner) -> int:
     key = {
         "device": gpu.name,
         "memory": gpu.total_memory,
-        "network": shape_sha256(model),
+        "network": _shape_sha256(model),
         "image_shape": model.image_shape,
         "precision": runner.precision,
         "evaluation": runner.evaluation,
@@ -81,6 +80,12 @@ def cached_batch(key: Mapping[str, Any], find: Callable[[], int]) -> int:
         with replacing(path) as file:
             file.write(json.dumps({**_read(path), digest: {**key, "batch_size": batch_size}}, indent=1).encode())
     return batch_size
+
+
+def _shape_sha256(model: ScoreFunction) -> str:
+    """Return the SHA-256 of a model's class and of its weights' and buffers' names, dtypes and shapes."""
+    weights = [(name, str(weight.dtype), list(weight.shape)) for name, weight in model.state_dict().items()]
+    return hashlib.sha256(json.dumps([type(model).__name__, weights]).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

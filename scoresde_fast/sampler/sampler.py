@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.devices import usable_device
-from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.loop.batch_size import fitting_batch
@@ -19,7 +18,7 @@ from scoresde_fast.loop.condition import Conditions, as_conditions, bind_all, de
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.runner import SampleRunner
 from scoresde_fast.loop.table_runner import TableRunner
-from scoresde_fast.model import ScoreFunction
+from scoresde_fast.model import ScoreFunction, describe_model
 from scoresde_fast.noise import check_seed, require_sequence
 from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
 from scoresde_fast.sampler.options import describe_options, solver_options

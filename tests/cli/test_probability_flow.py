@@ -18,9 +18,9 @@ from scoresde_fast.cli import main
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.flow.integrate import IntegrationError
 from scoresde_fast.flow.likelihood import LikelihoodEstimator
-from scoresde_fast.generate.codes import CodeImages, seed_codes, write_codes
 from scoresde_fast.generate.likelihoods import write_likelihoods
 from scoresde_fast.generate.pixels import to_pixels
+from scoresde_fast.generate.states import CodeImages, seed_codes, write_codes
 from scoresde_fast.sdes import CLDSDE, SDE, VPSDE
 
 SHAPE = (3, 8, 8)

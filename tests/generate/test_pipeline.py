@@ -16,7 +16,7 @@ from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.generate import Shard, generate, pipeline
 from scoresde_fast.generate.pipeline import Pipeline, Progress, Report, WriteStats
 from scoresde_fast.generate.seeds import SeedSet
-from scoresde_fast.generate.stores.store import Damage, Samples, Store
+from scoresde_fast.generate.stores import Samples, Store
 from tests.support.stub_sampler import StubSampler
 
 pytestmark = pytest.mark.same_everywhere
@@ -52,7 +52,7 @@ class RecordingStore(Store):
     def present(self, *, ignore_broken: bool = False) -> SeedSet:
         return SeedSet.of(self.written)
 
-    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Damage]]:
+    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
         raise NotImplementedError
 
     def remove(self, seeds: SeedSet) -> None:
@@ -95,11 +95,12 @@ def test_records_during_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(recorded) >= 5
 
 
-def test_the_queue_is_bounded() -> None:
+def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """`put` waits for room in the queue and measures the time; a batch above the limit waits for an empty queue."""
+    monkeypatch.setattr(pipeline, "QUEUE_BYTES", 3 * BYTES)
     store = RecordingStore()
     store.unblocked.clear()
-    with Pipeline(store, "floor", lambda seeds: None, workers=1, queue_bytes=3 * BYTES) as writing:
+    with Pipeline(store, "floor", lambda seeds: None) as writing:
         for batch in range(3):
             writing.put([batch], IMAGES)
         assert writing.stats.waited < 0.05
@@ -110,7 +111,7 @@ def test_the_queue_is_bounded() -> None:
     assert sorted(store.written) == [0, 1, 2, 3, 4]
 
 
-def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up() -> None:
+def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes of 20 ms each do not slow down a sampler with batches of 25 ms."""
 
     class Slow(RecordingStore):
@@ -118,8 +119,9 @@ def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up() -> None:
             time.sleep(0.02)
             return super().write(seeds, samples)
 
+    monkeypatch.setattr(pipeline, "QUEUE_BYTES", 2 * BYTES)
     start = time.perf_counter()
-    with Pipeline(Slow(), "floor", lambda seeds: None, workers=2, queue_bytes=2 * BYTES) as writing:
+    with Pipeline(Slow(), "floor", lambda seeds: None) as writing:
         for batch in range(20):
             time.sleep(0.025)
             writing.put([batch], IMAGES)

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from scoresde_fast.generate import generate
-from scoresde_fast.generate.stores import store
+from scoresde_fast.generate import generate, stores
 from tests.support.stub_sampler import OUTS, StubSampler, files
 
 pytestmark = pytest.mark.same_everywhere
@@ -133,7 +132,7 @@ def test_full_disk_during_sync(
         raise OSError(errno.EIO, "could not be written", str(folder))
 
     with monkeypatch.context() as context:
-        context.setattr(store, "sync_filesystem", fail)
+        context.setattr(stores, "sync_filesystem", fail)
         with pytest.raises(OSError, match="could not be written"):
             make(tmp_path / "set")
     assert json.loads((tmp_path / "set/samples.json").read_text())["done"] == ""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from scoresde_fast.generate import SeedSet, Shard, generate
 from scoresde_fast.generate.manifest import Manifest, ManifestLock
+from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.stores import open_store
 from scoresde_fast.loop.run_monitor import OnStep
 from tests.support.stub_sampler import OUTS, StubSampler, files
@@ -173,8 +174,20 @@ def check_done(out: Path) -> None:
         assert done is not None
         images = dict(store.read(done))
         assert list(images) == list(done)
+        rounding = "floor" if store.rounds else "round"
         for seed, pixels in images.items():
-            assert (pixels == store.to_pixels(StubSampler().image(seed), "floor")).all()
+            assert (pixels == to_pixels(StubSampler().image(seed)[None], rounding)[0]).all()
+
+
+@pytest.mark.parametrize("out", OUTS[1:])
+def test_deleted_part(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
+    """An archive is not assembled if a part of another shard was deleted; the next run of that shard completes it."""
+    make(tmp_path / out, Shard(0, 2))
+    next(tmp_path.rglob("part-*")).unlink()
+    with pytest.raises(ValueError, match=r"cannot be assembled, because the images of seeds .* were deleted"):
+        make(tmp_path / out, Shard(1, 2))
+    make(tmp_path / out, Shard(0, 2))
+    assert files(tmp_path) == whole[out]
 
 
 def test_batch_dependent_sampler(tmp_path: Path) -> None:

@@ -164,13 +164,19 @@ def test_no_such_shard(text: str, says: str) -> None:
         Shard.parse(text)
 
 
-def test_shard_of_a_process() -> None:
+def test_shard_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """RANK and WORLD_SIZE of torchrun choose the shard of a process, by default the whole set."""
-    assert Shard.of_process({"RANK": "2", "WORLD_SIZE": "8"}) == Shard(2, 8) == Shard.parse("3/8")
-    assert Shard.of_process({}) == Shard(0, 1)
-    for rank, size in (("2", "2"), ("-1", "2"), ("x", "2")):
-        with pytest.raises(ValueError, match=f"RANK is {rank!r} and WORLD_SIZE {size!r}"):
-            Shard.of_process({"RANK": rank, "WORLD_SIZE": size})
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert Shard.of_process() == Shard(0, 1)
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert Shard.of_process() == Shard(2, 8) == Shard.parse("3/8")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("2", "-1", "x"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(ValueError, match=f"RANK is {rank!r} and WORLD_SIZE '2'"):
+            Shard.of_process()
 
 
 def test_numpy_integers() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.files import make_folder, replacing, sync_folder
 from scoresde_fast.generate.seeds import Integers, SeedSet
-from scoresde_fast.generate.stores.store import Damage, Samples, Store
+from scoresde_fast.generate.stores import Samples, Store
 
 PART_IMAGES = 1024
 """Images in a part that `Archive.remove` writes."""
@@ -48,16 +48,16 @@ class Archive(Store):
         self.grid = out.with_name(f"{out.stem}.grid.png")
         self.work = out.with_name(f"{out.name}.partial")
 
-    @abstractmethod
-    def encode(self, samples: Samples) -> Sequence[Any]:
+    def encode(self, samples: Samples) -> Iterable[Any]:
         """Return the images of a batch as the archive stores them."""
+        return samples
 
     @abstractmethod
     def decode(self, image: Any) -> Pixels:
         """Return a stored image as (H, W, C) uint8; raise ValueError if it is corrupt."""
 
     @abstractmethod
-    def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[Any]) -> None:
+    def write_part(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
         """Write stored images as a part."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Archive(Store):
         """Open a part."""
 
     @abstractmethod
-    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
         """Write stored images as an archive; equal ``seeds`` and images give equal bytes."""
 
     @abstractmethod
@@ -90,19 +90,19 @@ class Archive(Store):
                     )
             return readers.seeds
 
-    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Damage]]:
+    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
         with closing(self._readers()) as readers:
             for seed, read in readers.images(seeds):
                 try:
                     yield seed, self.decode(read())
                 except CORRUPT_ERRORS as error:
-                    yield seed, Damage(str(error))
+                    yield seed, error
 
     def write(self, seeds: list[int], samples: Samples) -> int:
         return self._write_part(seeds, self.encode(samples), sync=False)
 
     def remove(self, seeds: SeedSet) -> None:
-        """Remove every file with one of ``seeds``, after its other images are written to new parts."""
+        """Remove every file with one of ``seeds``, after writing its other images to new parts."""
         with closing(self._readers()) as readers:
             paths = [path for path, file_seeds in readers.seeds_of.items() if len(file_seeds & seeds)]
             other_seeds = SeedSet.union(readers.seeds_of[path] for path in paths) - seeds
@@ -114,6 +114,11 @@ class Archive(Store):
 
     def pack(self, seeds: SeedSet) -> None:
         with closing(self._readers()) as readers:
+            if len(lost := seeds - readers.seeds):
+                raise ValueError(
+                    f"{self.out} cannot be assembled, because the images of seeds {lost} were deleted; run the same "
+                    "command again, for every shard of the set"
+                )
             for path, file_seeds in self.seeds_by_archive(seeds):
                 if readers.seeds_of.get(path) != file_seeds:
                     with replacing(path) as file:
@@ -125,30 +130,25 @@ class Archive(Store):
                 with suppress(OSError):
                     path.unlink()
 
-    def prepare(self) -> None:
-        super().prepare()
-        make_folder(self.work)
-
-    def foreign(self) -> Iterator[Path]:
-        """Yield the foreign files in `work`; the folder that contains the archive may contain any files."""
-        known = {*self._parts(), *self.leftovers(), *self.work.glob("*.lock")}
-        yield from sorted(set(self.work.iterdir()) - known if self.work.is_dir() else ())
+    def foreign(self) -> Iterable[Path]:
+        """Return the foreign files in `work`; the folder that contains the archive may contain any files."""
+        return set(self.work.glob("*")) - {*self._parts(), *self.work.glob("*.lock")}
 
     def _parts(self) -> list[Path]:
         return sorted(self.work.glob(f"part-*{self.part_suffix}"))
 
-    def _write_part(self, seeds: list[int], images: Sequence[Any], *, sync: bool) -> int:
+    def _write_part(self, seeds: list[int], images: Iterable[Any], *, sync: bool) -> int:
         digest = hashlib.sha256(str(seeds).encode()).hexdigest()[:8]
         make_folder(self.work)
         with replacing(self.work / f"part-{seeds[0]:012d}-{digest}{self.part_suffix}", sync=sync) as file:
-            self.write_part(file, seeds, images)
+            self.write_part(file, np.array(seeds, np.int64), images)
             return file.tell()
 
     def _readers(self) -> Readers:
         while True:
             # The parts are listed first: if another process packs them meanwhile, the archive exists.
-            parts: dict[Path, Callable[[], Reader]] = {path: partial(self.open_part, path) for path in self._parts()}
-            archives = {path: partial(self.open_archive, path) for path in self.archives()}
+            parts = dict.fromkeys(self._parts(), self.open_part)
+            archives = dict.fromkeys(self.archives(), self.open_archive)
             with suppress(FileNotFoundError):  # another process has removed a part: list the files again
                 return Readers({**archives, **parts})
 
@@ -172,7 +172,7 @@ class Readers:
     """Reads several files as one; an image that is in several files is read from the first.
 
     Args:
-        openers: path -> a function that opens the file.
+        openers: path -> the function that opens the file.
 
     Attributes:
         seeds: seeds of all files.
@@ -180,8 +180,8 @@ class Readers:
         broken: unreadable files, with the reason.
     """
 
-    def __init__(self, openers: Mapping[Path, Callable[[], Reader]]) -> None:
-        self._openers = list(openers.values())
+    def __init__(self, openers: Mapping[Path, Callable[[Path], Reader]]) -> None:
+        self._openers = list(openers.items())
         self._open: OrderedDict[int, Reader] = OrderedDict()  # least recently used first
         self.seeds_of: dict[Path, SeedSet] = {}
         self.broken: dict[Path, str] = {}
@@ -213,7 +213,8 @@ class Readers:
 
     def _reader(self, file: int) -> Reader:
         if file not in self._open:
-            self._open[file] = self._openers[file]()
+            path, opener = self._openers[file]
+            self._open[file] = opener(path)
             if len(self._open) > MAX_OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(file)

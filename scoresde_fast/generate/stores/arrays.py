@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +20,8 @@ from scoresde_fast.data.array_files import read_image_header
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.seeds import Integers
+from scoresde_fast.generate.stores import Samples
 from scoresde_fast.generate.stores.archive import Archive
-from scoresde_fast.generate.stores.store import Samples
 
 LOCAL_HEADER, LENGTHS = 30, slice(26, 30)
 """Length of a member's header in a .zip, and its bytes with the lengths of the name and extra field that follow it."""
@@ -48,20 +48,18 @@ class ArrayArchive(Archive):
     part_suffix = ".npz"
     dtype: np.dtype[Any]
 
-    def encode(self, samples: Samples) -> list[Samples]:
-        return list(samples)
-
-    def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[Any]) -> None:
-        np.savez(file, seeds=np.array(seeds, np.int64), samples=np.asarray(images))
+    def write_part(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
+        np.savez(file, seeds=seeds, samples=np.asarray(images))
 
     def open_part(self, path: Path) -> _Rows:
         with np.load(path, allow_pickle=False) as archive:
             return _Rows(archive["seeds"], archive["samples"])
 
-    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
-        first = next(images)
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
+        rows = iter(images)
+        first = next(rows)
         header = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (len(seeds), *first.shape)}
-        self.write_rows(file, header, seeds, chain([first], images))
+        self.write_rows(file, header, seeds, chain([first], rows))
 
     @abstractmethod
     def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
@@ -101,9 +99,6 @@ class NpyArchive(ArrayArchive):
 
     def to_samples(self, images: Tensor, rounding: str) -> Tensor:
         return images.detach().float().contiguous()
-
-    def to_pixels(self, image: Tensor, rounding: str) -> Pixels:
-        return super().to_pixels(image, "round")
 
     def decode(self, image: Samples) -> Pixels:
         return to_pixels(torch.from_numpy(image)[None], "round")[0]

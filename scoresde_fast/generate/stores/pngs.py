@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
@@ -19,8 +19,8 @@ import numpy as np
 from scoresde_fast.data.codecs import Pixels, decode_verified_png, encode_png
 from scoresde_fast.files import make_folder, write_atomically
 from scoresde_fast.generate.seeds import Integers, SeedSet
+from scoresde_fast.generate.stores import Samples, Store
 from scoresde_fast.generate.stores.archive import Archive
-from scoresde_fast.generate.stores.store import Damage, Samples, Store
 
 PER_FOLDER = 1000
 PER_SHARD = 10_000
@@ -29,7 +29,7 @@ SEEDS_KEY = "SCORESDE_FAST.seeds"
 """Key of the seeds in the global header of a .tar and the comment of a .zip; other readers ignore it."""
 END_SIGNATURE, END_RECORD, MAX_COMMENT = b"PK\x05\x06", 22, 65535
 """End record of a .zip: its first bytes, its length, and the maximum length of the comment after it."""
-_PNG = re.compile(r"(\d{6,})\.png", re.ASCII)
+_PNG = re.compile(r"(\d{6}|[1-9]\d{6,})\.png", re.ASCII)
 _SUBFOLDER = re.compile(r"\d{3,}", re.ASCII)
 
 
@@ -53,14 +53,14 @@ class PngFolder(Store):
     def present(self, *, ignore_broken: bool = False) -> SeedSet:
         return SeedSet.of(chain.from_iterable(map(_seeds_in, self._subfolders())))
 
-    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Damage]]:
+    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
         for seed in seeds:
             try:
                 yield seed, decode_verified_png(self._path(seed).read_bytes())
             except FileNotFoundError:
                 continue
             except ValueError as error:
-                yield seed, Damage(str(error))
+                yield seed, error
 
     def write(self, seeds: list[int], samples: Samples) -> int:
         size, out = 0, str(self.out)  # strings are faster than paths
@@ -79,8 +79,8 @@ class PngFolder(Store):
     def pack(self, seeds: SeedSet) -> None:
         """Do nothing: the images are the set."""
 
-    def folders(self) -> Iterable[Path]:
-        return [*super().folders(), *self._subfolders()]
+    def folders(self) -> list[Path]:
+        return [self.out, *self._subfolders()]
 
     def foreign(self) -> Iterator[Path]:
         for folder, folders, names in os.walk(self.out):
@@ -96,10 +96,7 @@ class PngFolder(Store):
         return self.out / f"{seed // PER_FOLDER:03d}" / _png_name(seed)
 
     def _subfolders(self) -> list[Path]:
-        if not self.out.is_dir():
-            return []
-        entries = os.scandir(self.out)
-        return [Path(entry.path) for entry in entries if _SUBFOLDER.fullmatch(entry.name) and entry.is_dir()]
+        return [path for path in self.out.glob("*") if _SUBFOLDER.fullmatch(path.name) and path.is_dir()]
 
 
 class PngArchive(Archive):
@@ -113,8 +110,12 @@ class PngArchive(Archive):
     def decode(self, image: bytes) -> Pixels:
         return decode_verified_png(image)
 
-    def write_part(self, file: BinaryIO, seeds: list[int], images: Sequence[bytes]) -> None:
-        _write_zip(file, seeds, iter(images))
+    def write_part(self, file: BinaryIO, seeds: Integers, images: Iterable[bytes]) -> None:
+        with ZipFile(file, "w") as archive:
+            for seed, image in zip(seeds.tolist(), images, strict=True):
+                archive.writestr(ZipInfo(_png_name(seed)), image)  # ZipInfo's date is fixed
+            comment = f"{SEEDS_KEY}={SeedSet.merged(seeds, seeds)}".encode()
+            archive.comment = comment if len(comment) <= MAX_COMMENT else b""
 
     def open_part(self, path: Path) -> _ZipReader:
         return _ZipReader(path)
@@ -129,11 +130,8 @@ class ZipArchive(PngArchive):
     format = "zip"
     max_images = 200_000
 
-    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
-        _write_zip(file, seeds.tolist(), images)
-
-    def open_archive(self, path: Path) -> _ZipReader:
-        return _ZipReader(path)
+    write_archive = PngArchive.write_part
+    open_archive = PngArchive.open_part
 
 
 class TarShards(PngArchive):
@@ -143,18 +141,15 @@ class TarShards(PngArchive):
 
     def archives(self) -> list[Path]:
         name = re.compile(re.escape(self.out.stem) + r"-\d{6,}\.tar", re.ASCII)
-        paths = self.out.parent.glob(f"{self.out.stem}-*.tar") if self.out.parent.is_dir() else ()
-        return sorted(path for path in paths if name.fullmatch(path.name))
+        return sorted(path for path in self.out.parent.glob("*.tar") if name.fullmatch(path.name))
 
     def seeds_by_archive(self, seeds: SeedSet) -> Iterator[tuple[Path, SeedSet]]:
-        shards: set[int] = set()
-        for first, last in zip(seeds.first.tolist(), seeds.last.tolist(), strict=True):
-            shards |= set(range(first // PER_SHARD, last // PER_SHARD + 1))
-        for shard in sorted(shards):
+        shards = (range(first // PER_SHARD, last // PER_SHARD + 1) for first, last in seeds.ranges())
+        for shard in sorted(set(chain.from_iterable(shards))):
             shard_seeds = SeedSet.of(range(shard * PER_SHARD, (shard + 1) * PER_SHARD))
             yield self.out.with_name(f"{self.out.stem}-{shard:06d}.tar"), seeds & shard_seeds
 
-    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterator[Any]) -> None:
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterable[bytes]) -> None:
         header = {SEEDS_KEY: str(SeedSet.merged(seeds, seeds))}
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=header) as archive:
             for seed, image in zip(seeds.tolist(), images, strict=True):
@@ -218,14 +213,6 @@ class _TarReader:
         self._archive.close()
 
 
-def _write_zip(file: BinaryIO, seeds: list[int], images: Iterator[bytes]) -> None:
-    with ZipFile(file, "w") as archive:
-        for seed, image in zip(seeds, images, strict=True):
-            archive.writestr(ZipInfo(_png_name(seed)), image)  # ZipInfo's date is fixed
-        comment = f"{SEEDS_KEY}={SeedSet.of(seeds)}".encode()
-        archive.comment = comment if len(comment) <= MAX_COMMENT else b""
-
-
 def _zip_comment(path: Path) -> str:
     """Return the comment of a .zip without reading its directory; raise BadZipFile if the end is missing."""
     with open(path, "rb") as file:
@@ -245,8 +232,7 @@ def _png_name(seed: int) -> str:
 def _png_seed(name: str) -> int | None:
     """Return the seed of the file name ``name``, or None for other files."""
     match = _PNG.fullmatch(name)
-    seed = int(match[1]) if match else -1
-    return seed if match and _png_name(seed) == name else None
+    return int(match[1]) if match else None
 
 
 def _seeds_in(folder: Path) -> Iterator[int]:

@@ -172,7 +172,7 @@ class Verify:
 
     def _embedded(self, kind: str, names: Sequence[str], load: Callable[[str], Trained], sha256: str) -> Trained:
         """Return the embedded model or classifier with these weights; raise ValueError if there is none."""
-        from scoresde_fast.fingerprint import weights_sha256
+        from scoresde_fast.model import weights_sha256
 
         for name in names:
             if weights_sha256(trained := load(name)) == sha256:

@@ -29,7 +29,7 @@ from benchmarks.studies.cld import GRIDS
 from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
 from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.data import load_dataset
-from scoresde_fast.data.digits import CLASSES
+from scoresde_fast.data.built_in import DIGITS_CLASSES
 from scoresde_fast.generate.codes import interpolation_grid, seed_codes
 from scoresde_fast.generate.pixels import checkered, compose, sheet, to_pixels, write_png
 from scoresde_fast.loop.evaluator import PlainNetwork
@@ -236,7 +236,7 @@ def labelled_rows(columns: dict[str, Tensor], samples: Tensor, names: list[str])
 def draw_conditional(model: sf.ScoreModel, out: Path) -> None:
     """Draw samples of each class, then inpainted and coloured digits, then restored ones for each measurement."""
     options: dict[str, Any] = {"solver": "sa", "grid": "logsnr", "steps": 100}
-    labels = [label for label in range(CLASSES) for _ in range(2 * SAMPLES)]
+    labels = [label for label in range(DIGITS_CLASSES) for _ in range(2 * SAMPLES)]
     guided = sf.sample(model, classes=labels, classifier="digits-classifier", **options)
     write_png(out / "conditional-classes.png", compose(list(to_pixels(guided, "round")), columns=2 * SAMPLES))
 

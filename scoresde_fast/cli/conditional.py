@@ -139,7 +139,7 @@ class Inpaint(CompletionCommand):
         from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import inpainting
 
-        pixels, names = read_images(self.images, [model.image_shape])
+        pixels, names, _ = read_images(self.images, [model.image_shape])
         known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
         images = pixels.float() / 255
         options = self.completion_options(len(names))
@@ -169,7 +169,7 @@ class Colorize(CompletionCommand):
         channels, *size = model.image_shape
         if channels == 1:
             raise ValueError(f"{self.model} generates images with one channel; choose a model of colour images")
-        pixels, names = read_images(self.images, [(1, *size), (channels, *size)])
+        pixels, names, _ = read_images(self.images, [(1, *size), (channels, *size)])
         if not self.to_gray:
             _require_gray(pixels, names)
         images = pixels.float() / 255
@@ -222,7 +222,7 @@ class Restore(TaskCommand):
             raise ValueError(f"--noise is {self.noise}; it must be a finite number, 0 or greater")
         operator = parse_operator(self.operator, model.image_shape)
         shape = model.image_shape if self.simulate else operator.measured_shape(model.image_shape)
-        pixels, names = read_images(self.images, [shape])
+        pixels, names, _ = read_images(self.images, [shape])
         seeds = self.sample_seeds(len(names))
         measured = pixels.float() / 255
         columns: dict[str, Tensor] = {}

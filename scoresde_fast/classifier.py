@@ -79,36 +79,21 @@ class Classifier(nn.Module):
 
     `SDE.observation` scales the state of any SDE to that form, so one classifier works for all SDEs; that of Song et
     al. (2021, appendix I.1) is for the VE SDE.
+
+    Attributes:
+        config, classes, image_shape, low, high: the configuration, and its fields; see `ClassifierConfig`.
     """
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
+        self.classes, self.image_shape = config.classes, config.image_shape
+        self.low, self.high = config.low, config.high
         channels, *size = config.image_shape
         options = {**vars(config), "image_size": size, "in_channels": channels, "classes": len(config.classes)}
         self.network = WideResNet(**{name: options[name] for name in inspect.signature(WideResNet).parameters})
         # channels_last is 20% faster on a CPU, and the common layout on a GPU.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels."""
-        return self.config.classes
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape (C, H, W) of an image."""
-        return self.config.image_shape
-
-    @property
-    def low(self) -> float:
-        """Smallest std of the noise in training, on images in [-1, 1]."""
-        return self.config.low
-
-    @property
-    def high(self) -> float:
-        """Largest std of the noise in training, on images in [-1, 1]."""
-        return self.config.high
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Return log probabilities (B, classes) of images (B, C, H, W) in [-1, 1] plus noise of std ``noise`` (B,)."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages for unknown names and missing packages, and the renamed options."""
+"""Messages for unknown names and missing packages, checks of numbers, and the renamed options."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from difflib import SequenceMatcher
@@ -33,6 +34,18 @@ def require_packages(purpose: str, *packages: str) -> None:
         raise MissingPackageError(
             f"{purpose} needs {' and '.join(missing)}, which is not installed: pip install {' '.join(missing)}"
         )
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise ``ValueError`` unless ``value`` is finite and greater than 0."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} is {value}; it must be a finite number greater than 0")
+
+
+def require_integer(name: str, value: object, least: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
 
 
 def _closest(value: str, names: list[str]) -> str | None:

@@ -19,7 +19,7 @@ from scoresde_fast.conditions.operators import Gray, LinearOperator, Mask
 from scoresde_fast.conditions.operators.mask import expand_mask
 from scoresde_fast.conditions.projection import Projection
 from scoresde_fast.conditions.seeds import SeedAssignment
-from scoresde_fast.errors import unknown_message
+from scoresde_fast.errors import require_integer, unknown_message
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.loop.condition import Condition, Conditions, as_conditions
 from scoresde_fast.loop.run_monitor import OnStep
@@ -38,11 +38,7 @@ GRAY_TOLERANCE = 1e-5
 
 @overload
 def sample(
-    model: ScoreFunction,
-    seeds: Sequence[int] | None = None,
-    *,
-    return_velocity: Literal[False] = False,
-    **options: Any,
+    model: ScoreFunction, seeds: Sequence[int] | None = None, *, return_velocity: Literal[False] = False, **options: Any
 ) -> Tensor: ...
 
 
@@ -345,8 +341,7 @@ def task_seeds(images: int, seeds: Sequence[int] | None, samples: int) -> Sequen
     Raises:
         ValueError: there are more or fewer seeds than samples, or ``samples`` is not an integer of at least 1.
     """
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples is {samples!r}; it must be an integer of at least 1")
+    require_integer("samples", samples, 1)
     count = images * samples
     if seeds is not None and len(seeds) != count:
         raise ValueError(
@@ -376,7 +371,7 @@ def _task_sampler(
     if original:
         options, finish = {"denoise": False, **options}, None
     sampler = Sampler(model, condition=conditions, **options)
-    return TaskSampler(sampler, seeds, SeedAssignment.of(seeds, images, "image"), finish)
+    return TaskSampler(sampler, seeds, SeedAssignment(images, "image", seeds), finish)
 
 
 def _guides(method: CompletionMethod, original: bool) -> bool:

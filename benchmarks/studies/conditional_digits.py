@@ -29,7 +29,7 @@ from benchmarks.files import RESULTS, parser, save
 from scoresde_fast.bench.timing import race
 from scoresde_fast.conditions.operators import LinearOperator
 from scoresde_fast.data import load_dataset
-from scoresde_fast.data.digits import CLASSES
+from scoresde_fast.data.built_in import DIGITS_CLASSES
 from scoresde_fast.evaluation.recognise import Recogniser, tint_class
 from scoresde_fast.loop.condition import RunContext, StateCondition
 from scoresde_fast.solvers import SolverOptions
@@ -69,7 +69,7 @@ def share(predicted: Any, expected: Tensor) -> float:
 
 def classes(name: str) -> dict[str, Any]:
     """Return the shares of images recognised as their class, with and without guidance."""
-    recogniser, labels = Recogniser(), torch.arange(COUNT) % CLASSES
+    recogniser, labels = Recogniser(), torch.arange(COUNT) % DIGITS_CLASSES
     options = {**FAST[name], "steps": CLASS_STEPS}
     model, seeds = sf.load(name), range(COUNT)
     guided = sf.sample(model, classes=labels.tolist(), classifier="digits-classifier", **options)

@@ -236,7 +236,7 @@ def labelled_rows(columns: dict[str, Tensor], samples: Tensor, names: list[str])
 def draw_conditional(model: sf.ScoreModel, out: Path) -> None:
     """Draw samples of each class, then inpainted and coloured digits, then restored ones for each measurement."""
     options: dict[str, Any] = {"solver": "sa", "grid": "logsnr", "steps": 100}
-    labels = [label for label in range(CLASSES) for _ in range(2 * SAMPLES)]
+    labels = [label for label in range(DIGITS_CLASSES) for _ in range(2 * SAMPLES)]
     guided = sf.sample(model, classes=labels, classifier="digits-classifier", **options)
     write_png(out / "conditional-classes.png", compose(list(to_pixels(guided, "round")), columns=2 * SAMPLES))
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.data import digits
-from scoresde_fast.data.digits import SIZE
+from scoresde_fast.data.built_in import DIGITS_SIZE
 from scoresde_fast.evaluation import Recogniser, extract_features, gaussian_distance
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import ScoreFunction
@@ -26,7 +26,7 @@ from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, Array, SubVPSDE
 from scoresde_fast.solvers import make_grid
 
-IMAGE_SHAPE = (3, SIZE, SIZE)
+IMAGE_SHAPE = (3, DIGITS_SIZE, DIGITS_SIZE)
 """The image shape of digits-features."""
 HALVINGS = 16
 MIN_SAMPLES = 4

@@ -123,7 +123,7 @@ class Inpaint(TaskCommand):
         from scoresde_fast.generate.pixels import checkered
         from scoresde_fast.tasks import inpainting
 
-        pixels, names = read_images(self.images, [model.image_shape])
+        pixels, names, _ = read_images(self.images, [model.image_shape])
         known = read_masks(self.mask, names, model.image_shape[1:])[:, None]
         images = pixels.float() / 255
         columns = {"image": images, "known": checkered(images, known)}
@@ -151,7 +151,7 @@ class Colorize(TaskCommand):
         channels, *size = model.image_shape
         if channels == 1:
             raise ValueError(f"{self.model} generates images with one channel; choose a model of colour images")
-        pixels, names = read_images(self.images, [(1, *size), (channels, *size)])
+        pixels, names, _ = read_images(self.images, [(1, *size), (channels, *size)])
         if not self.to_gray:
             _require_gray(pixels, names)
         images = pixels.float() / 255

@@ -72,7 +72,7 @@ class Likelihood(FlowCommand):
         from scoresde_fast.generate.likelihoods import write_likelihoods
 
         model = self.loading.load(self.model)
-        data, names = _read(self.data, model)
+        data, names, _ = _read(self.data, model)
         estimator = LikelihoodEstimator(model, probes=self.probes, probe=self.probe, **self.options())
         print(write_likelihoods(estimator, data, names, self.out, first_seed=self.seeds_from, limit=self.limit))
 
@@ -94,7 +94,7 @@ class Encode(FlowCommand):
 
         check_new_npz(self.out, "codes")
         model = self.loading.load(self.model)
-        data, names = _read(self.data, model)
+        data, names, _ = _read(self.data, model)
         seeds = check_seeds(range(self.seeds_from, self.seeds_from + len(data)))
         images = data.double() / 255 if model.is_image else data
         write_codes(self.out, encode(model, images, seeds, **self.options()), names)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.classifier import Classifier
-from scoresde_fast.conditions.seeds import SeedAssignment
-from scoresde_fast.errors import unknown_message
+from scoresde_fast.conditions.seeds import BoundItems, SeedAssignment, SeededCondition
+from scoresde_fast.errors import require_positive, unknown_message
+from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.model import weights_sha256
 
@@ -23,7 +23,7 @@ NOISE_TOLERANCE = 1e-3
 """Allowed relative excess of a run's noise over the classifier's largest training noise, for rounding."""
 
 
-class ClassGuidance:
+class ClassGuidance(SeededCondition):
     """Guides samples to classes.
 
     `SDE.observation` maps every state linearly to x(0) + noise, the classifier's input: one classifier serves every SDE
@@ -56,49 +56,24 @@ class ClassGuidance:
         seeds: Sequence[int] | None = None,
         round_robin: bool = False,
     ) -> None:
-        for name, value in (("scale", scale), ("temperature", temperature)):
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} is {value}; it must be a finite number greater than 0")
-        values = [classes] if isinstance(classes, int | str) else list(classes)
-        if not values:
+        require_positive("scale", scale)
+        require_positive("temperature", temperature)
+        values = [classes] if isinstance(classes, int | str) else classes
+        self.labels = [class_index(value, classifier.classes) for value in values]
+        if not self.labels:
             raise ValueError("there are no classes; give one, or one for each sample")
         if round_robin and seeds is not None:
             raise ValueError("round_robin=True assigns a class to every seed; leave out the seeds")
-        self.labels = [class_index(value, classifier.classes) for value in values]
         self.classifier, self.scale, self.temperature = classifier, scale, temperature
-        self.seeds = None if seeds is None else list(seeds)
-        count = len(self.labels)
-        self.assignment = (
-            SeedAssignment(count, "class", {}, round_robin=True)
-            if round_robin
-            else SeedAssignment.of(self.seeds, count, "class")
-        )
-
-    @classmethod
-    def from_description(
-        cls, description: Mapping[str, Any], classifier_of: Callable[[str], Classifier]
-    ) -> ClassGuidance:
-        """Return the guidance that `describe` described; ``classifier_of`` finds a classifier by its SHA-256."""
-        round_robin = isinstance(description["seeds"], str)
-        return cls(
-            description["classes"],
-            classifier_of(description["classifier_sha256"]),
-            scale=description["scale"],
-            temperature=description["temperature"],
-            seeds=None if round_robin else description["seeds"],
-            round_robin=round_robin,
-        )
-
-    def require_seeds(self, seeds: Sequence[int]) -> None:
-        """Raise ``ValueError`` unless every seed has a class."""
-        self.assignment.require(seeds)
+        self.assignment = SeedAssignment(len(self.labels), "class", seeds, round_robin=round_robin)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that determine the output, as JSON values."""
+        round_robin = self.assignment.round_robin and len(self.labels) > 1
         return {
             "kind": "classes",
             "classes": self.labels,
-            "seeds": f"mod {len(self.labels)}" if self.assignment.round_robin and len(self.labels) > 1 else self.seeds,
+            "seeds": f"mod {len(self.labels)}" if round_robin else self.assignment.seeds,
             "classifier_sha256": weights_sha256(self.classifier),
             "scale": self.scale,
             "temperature": self.temperature,
@@ -113,7 +88,7 @@ class ClassGuidance:
         return BoundClassGuidance(self, run)
 
 
-class BoundClassGuidance:
+class BoundClassGuidance(BoundItems):
     """`ClassGuidance` in the loop of one sampler; see `scoresde_fast.loop.condition.GuidanceCondition`."""
 
     through_network: ClassVar[bool] = False
@@ -139,29 +114,55 @@ class BoundClassGuidance:
         # range is raised to its lower end.
         rows = np.concatenate([span * weights, np.maximum(noise, classifier.low)[:, None]], axis=1)
         self._weights_and_std = row_table(rows, run.device)
-        self._classifier, self._assignment = classifier.to(run.device).eval(), condition.assignment
-        self._labels = torch.tensor(condition.labels, device=run.device)
+        super().__init__(condition.assignment, torch.tensor(condition.labels, device=run.device))
+        self._classifier = classifier.to(run.device).eval()
         self._scale, self._temperature = condition.scale, condition.temperature
 
-    def data(self, sample_ids: Tensor) -> Data:
-        """Return (labels,), (B,)."""
-        return (self._labels[self._assignment.item_indices(sample_ids)],)
-
-    def empty_data(self, batch: int) -> Data:
-        """Return zeros in the shape of `data`."""
-        return (self._labels.new_zeros(batch),)
-
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
-        """Return scale log p(y | x(t)), (B,)."""
+        """Return scale log p(y | x(t)), (B,); ``data`` is the labels (B,)."""
+        (labels,) = data
         *weights, noise = self._weights_and_std.index_select(0, counter)[0].unbind()
         parts = x.chunk(len(weights), dim=1)
         observed = sum((weight * part for weight, part in zip(weights, parts, strict=True)), start=self._offset)
         log_probability = self._classifier(observed, noise.expand(len(x))) / self._temperature
-        return self._scale * log_probability.log_softmax(1).gather(1, data[0][:, None])[:, 0]
+        return self._scale * log_probability.log_softmax(1).gather(1, labels[:, None])[:, 0]
 
     def limit_gradient(self, gradient: Tensor, counter: Tensor) -> Tensor:
         """Return the gradient unchanged."""
         return gradient
+
+
+def described_conditions(
+    descriptions: Sequence[Mapping[str, Any]], classifier_of: Callable[[str], Classifier]
+) -> list[ClassGuidance]:
+    """Rebuild conditions from the results of `scoresde_fast.loop.condition.Condition.describe`.
+
+    Args:
+        classifier_of: returns the classifier whose weights have a given SHA-256.
+
+    Raises:
+        ValueError: a description is not of a `ClassGuidance`; other descriptions do not contain the condition's data.
+    """
+    conditions = []
+    for description in descriptions:
+        if description.get("kind") != "classes":
+            raise ValueError(
+                f"the description of a condition {description.get('kind')!r} does not contain its data: sample again "
+                "with the condition itself"
+            )
+        seeds = description["seeds"]
+        round_robin = isinstance(seeds, str)
+        conditions.append(
+            ClassGuidance(
+                description["classes"],
+                classifier_of(description["classifier_sha256"]),
+                scale=description["scale"],
+                temperature=description["temperature"],
+                seeds=None if round_robin else seeds,
+                round_robin=round_robin,
+            )
+        )
+    return conditions
 
 
 def class_index(value: int | str, classes: Sequence[str]) -> int:

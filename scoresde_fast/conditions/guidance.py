@@ -9,7 +9,6 @@ of both papers.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -26,7 +25,8 @@ from scoresde_fast.conditions.operators import (
     require_adjoint,
     ridge_inverse,
 )
-from scoresde_fast.conditions.seeds import SeedAssignment
+from scoresde_fast.conditions.seeds import BoundItems, SeedAssignment, SeededCondition
+from scoresde_fast.errors import require_positive
 from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.noise import Noise
 
@@ -38,13 +38,13 @@ MAX_MOVE = 2.0
 """The largest root-mean-square change of x0_hat by PiGDM, in standard deviations of the data."""
 
 
-class MeasurementGuidance:
+class MeasurementGuidance(SeededCondition):
     """Measurements and their seeds: the base of `DPS` and `PiGDM`."""
 
     kind: ClassVar[str]
 
     def __init__(
-        self, operator: LinearOperator, measured: Tensor, *, scale: float, seeds: Sequence[int] | None
+        self, operator: LinearOperator, measured: Tensor, *, scale: float = 1.0, seeds: Sequence[int] | None = None
     ) -> None:
         measured = torch.as_tensor(measured)  # accepts NumPy arrays
         if measured.ndim < 2 or not measured.is_floating_point() or not len(measured):
@@ -62,30 +62,25 @@ class MeasurementGuidance:
             measured = operator.apply(measured)
         if not measured.isfinite().all():
             raise ValueError("measured contains NaN or infinity; exclude unknown values with the operator")
-        _require_positive("scale", scale)
+        require_positive("scale", scale)
         self.operator, self.scale, self.measured = operator, scale, measured
-        self.seeds = None if seeds is None else list(seeds)
-        self.assignment = SeedAssignment.of(self.seeds, len(measured), "measurement")
-
-    def require_seeds(self, seeds: Sequence[int]) -> None:
-        """Raise ``ValueError`` unless every seed has a measurement."""
-        self.assignment.require(seeds)
+        self.assignment = SeedAssignment(len(measured), "measurement", seeds)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that determine the output, as JSON values."""
-        digest = hashlib.sha256(repr((tuple(self.measured.shape), self.seeds)).encode())
-        digest.update(self.measured.cpu().numpy().tobytes())
         describe = getattr(self.operator, "describe", None)
         return {
             "kind": self.kind,
             "operator": type(self.operator).__name__ if describe is None else describe(),
-            "measured_sha256": digest.hexdigest(),
+            "measured_sha256": self.assignment.sha256(self.measured),
             "scale": self.scale,
         }
 
 
-class BoundMeasurement:
+class BoundMeasurement(BoundItems):
     """A `MeasurementGuidance` in the loop of one sampler; see `scoresde_fast.loop.condition.GuidanceCondition`.
+
+    Its data is (measured, *parameters), (B, ...) each: the parameters if the operator differs between measurements.
 
     Raises:
         ValueError: the operator fails `require_adjoint`, it does not fit the images or the measurements, or the model
@@ -93,16 +88,16 @@ class BoundMeasurement:
     """
 
     through_network: ClassVar[bool] = True
+    pushes: ClassVar[bool] = False
 
     def __init__(self, condition: MeasurementGuidance, run: RunContext) -> None:
         model, device = run.model, run.device
-        self.operator, self.scale, self.assignment = condition.operator, condition.scale, condition.assignment
-        # Each (K, ...) if the operator differs between measurements, otherwise empty.
-        self.parameters = tuple(parameter.to(device) for parameter in parameters_of(self.operator))
-        first_operator = operator_for_batch(self.operator, [parameter[:1] for parameter in self.parameters])
+        self.operator, self.scale = condition.operator, condition.scale
+        parameters = [parameter.to(device) for parameter in parameters_of(self.operator)]
+        first_operator = operator_for_batch(self.operator, [parameter[:1] for parameter in parameters])
         require_adjoint(first_operator, model.image_shape, device)
         # Convert measurements of images in [0, 1] to the model's range: A (2 x - 1) = 2 A x + A (-1), as A is linear.
-        black = torch.zeros(len(condition.measured) if self.parameters else 1, *model.image_shape, device=device)
+        black = torch.zeros(len(condition.measured) if parameters else 1, *model.image_shape, device=device)
         measured_black = self.operator.apply(model.from_images(black))
         if condition.measured.shape[1:] != measured_black.shape[1:]:
             raise ValueError(
@@ -112,17 +107,9 @@ class BoundMeasurement:
         low, high = model.from_images(torch.tensor([0.0, 1.0])).tolist()
         self.span = high - low
         self.range = (low, high) if model.is_image else None
-        self.measured = self.span * condition.measured.to(device) + measured_black
+        measured = self.span * condition.measured.to(device) + measured_black
+        super().__init__(condition.assignment, measured, *parameters)
         self._estimate = _estimate_table(run)
-
-    def data(self, sample_ids: Tensor) -> Data:
-        """Return (measured, *parameters of the operator), (B, ...) each."""
-        indices = self.assignment.item_indices(sample_ids)
-        return (self.measured[indices], *(parameter[indices] for parameter in self.parameters))
-
-    def empty_data(self, batch: int) -> Data:
-        """Return zeros in the shapes of `data`."""
-        return tuple(tensor.new_zeros(batch, *tensor.shape[1:]) for tensor in (self.measured, *self.parameters))
 
     def denoised(self, x: Tensor, output: Tensor, counter: Tensor) -> Tensor:
         """Return x0_hat = E[x(0) | x(t)], (B, C, H, W)."""
@@ -139,6 +126,10 @@ class BoundMeasurement:
     def operator_for(self, data: Data) -> LinearOperator:
         """Return the operator of the batch."""
         return operator_for_batch(self.operator, data[1:])
+
+    def limit_gradient(self, gradient: Tensor, counter: Tensor) -> Tensor:
+        """Return the gradient unchanged."""
+        return gradient
 
 
 def _estimate_table(run: RunContext) -> Tensor:
@@ -168,11 +159,6 @@ class DPS(MeasurementGuidance):
 
     kind = "dps"
 
-    def __init__(
-        self, operator: LinearOperator, measured: Tensor, *, scale: float = 1.0, seeds: Sequence[int] | None = None
-    ) -> None:
-        super().__init__(operator, measured, scale=scale, seeds=seeds)
-
     def bind(self, run: RunContext) -> BoundDPS:
         """Return the guidance for the loop of ``run``; raises as `BoundMeasurement`."""
         return BoundDPS(self, run)
@@ -181,7 +167,7 @@ class DPS(MeasurementGuidance):
 class BoundDPS(BoundMeasurement):
     """`DPS` in the loop of one sampler."""
 
-    pushes: ClassVar[bool] = True
+    pushes = True
 
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
         """Return -scale ||y - A x0_hat||, (B,)."""
@@ -189,10 +175,6 @@ class BoundDPS(BoundMeasurement):
         # The norm is not differentiable at 0; in this form its gradient there is 0.
         direction = residual.detach() / residual.detach().norm(dim=1, keepdim=True).clamp_min(MIN_NORM)
         return -self.scale * (direction * residual).sum(1)
-
-    def limit_gradient(self, gradient: Tensor, counter: Tensor) -> Tensor:
-        """Return the gradient unchanged."""
-        return gradient
 
 
 class PiGDM(MeasurementGuidance):
@@ -233,7 +215,7 @@ class PiGDM(MeasurementGuidance):
         if not (noise >= 0 and math.isfinite(noise)):
             raise ValueError(f"noise is {noise}; it must be a finite number of at least 0")
         if data_std is not None:
-            _require_positive("data_std", data_std)
+            require_positive("data_std", data_std)
         self.noise, self.data_std = noise, data_std
 
     def describe(self) -> dict[str, Any]:
@@ -247,8 +229,6 @@ class PiGDM(MeasurementGuidance):
 
 class BoundPiGDM(BoundMeasurement):
     """`PiGDM` in the loop of one sampler."""
-
-    pushes: ClassVar[bool] = False
 
     def __init__(self, condition: PiGDM, run: RunContext) -> None:
         super().__init__(condition, run)
@@ -274,11 +254,6 @@ class BoundPiGDM(BoundMeasurement):
         score_change = gradient.chunk(self._parts, dim=1)[-1]
         moves = self._move.index_select(0, counter) * score_change.flatten(1).square().mean(1).sqrt()
         return gradient * (1 / moves.clamp_min(1)).view(-1, *[1] * (gradient.ndim - 1))
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value}; it must be a finite number greater than 0")
 
 
 def simulate(operator: LinearOperator, images: Tensor, noise: float, *, seeds: Sequence[int], run_seed: int) -> Tensor:

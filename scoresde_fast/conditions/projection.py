@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.conditions.operators.mask import expand_mask
-from scoresde_fast.conditions.seeds import SeedAssignment
+from scoresde_fast.conditions.seeds import BoundItems, SeedAssignment, SeededCondition
 from scoresde_fast.loop.condition import DRAWS, Data, RunContext
 from scoresde_fast.ops.project import LEVEL_WIDTH, LEVELS, block_shape, operation, project
 from scoresde_fast.ops.step_table import CONTROL, DeviceTable
@@ -22,7 +22,7 @@ from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
 from scoresde_fast.solvers import find_solver
 
 
-class Projection:
+class Projection(SeededCondition):
     """Constrains samples to known block averages of their pixels; any block may be left unknown.
 
     After every corrector and predictor update x becomes x + A^T (y_t - A x).  y_t is the known data diffused to the
@@ -50,12 +50,7 @@ class Projection:
     """
 
     def __init__(
-        self,
-        known: Tensor,
-        mask: Tensor | None = None,
-        *,
-        seeds: Sequence[int] | None = None,
-        original: bool = False,
+        self, known: Tensor, mask: Tensor | None = None, *, seeds: Sequence[int] | None = None, original: bool = False
     ) -> None:
         known = torch.as_tensor(known)  # accepts NumPy arrays
         if known.ndim not in (3, 4) or not known.is_floating_point() or not len(known):
@@ -70,20 +65,13 @@ class Projection:
         if not self.known.isfinite().all():
             raise ValueError("known contains NaN or infinity at known pixels; mask them out")
         self.original = original
-        self.seeds = None if seeds is None else list(seeds)
-        self._assignment = SeedAssignment.of(self.seeds, len(self.known), "known image")
-
-    def require_seeds(self, seeds: Sequence[int]) -> None:
-        """Raise ``ValueError`` unless every seed has a known image."""
-        self._assignment.require(seeds)
+        self.assignment = SeedAssignment(len(self.known), "known image", seeds)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that determine the output, as JSON values."""
-        digest = hashlib.sha256(repr((tuple(self.known.shape), self.seeds)).encode())
-        for tensor in (self.known, self.mask):
-            digest.update(tensor.cpu().numpy().tobytes())
         # "parity" is the former name of `original`, kept so that older sets can be resumed.
-        return {"kind": "projection", "sha256": digest.hexdigest(), "parity": self.original}
+        digest = self.assignment.sha256(self.known, self.mask)
+        return {"kind": "projection", "sha256": digest, "parity": self.original}
 
     def bind(self, run: RunContext) -> BoundProjection:
         """Return the projection for the loop of ``run``.
@@ -92,7 +80,17 @@ class Projection:
             ValueError: ``known`` does not fit the model's images or their range, the run has too many rows, or
                 ``original`` does not support the solver.
         """
-        model, known = run.model, self.known
+        return BoundProjection(self, run)
+
+
+class BoundProjection(BoundItems):
+    """A `Projection` in the loop of one sampler; see `scoresde_fast.loop.condition.StateCondition`.
+
+    Its data is (known, mask), (B, C', H', W') each; known means are in the range of the model's data.
+    """
+
+    def __init__(self, condition: Projection, run: RunContext) -> None:
+        model, known, mask = run.model, condition.known, condition.mask
         block = block_shape(model.image_shape, tuple(known.shape[1:]))
         if block is None:
             raise ValueError(
@@ -108,84 +106,47 @@ class Projection:
                 f"a run with a condition may have at most {DRAWS - 1} rows, but this one has {len(run.table.rows)}: "
                 "use fewer steps"
             )
-        coefficients = original_coefficients(run) if self.original else projection_coefficients(run)
-        clears_channel, projects_start = _original_start(run, block) if self.original else (False, True)
+        known = torch.where(mask, model.from_images(known), 0.0).to(run.device)
+        super().__init__(condition.assignment, known, mask.to(run.device))
+        if condition.original:
+            coefficients = original_coefficients(run)
+            self._clears_channel, self._projects_start = _original_start(run, block)
+        else:
+            coefficients, self._clears_channel, self._projects_start = projection_coefficients(run), False, True
         # Unit noise in orthonormal coordinates has the standard deviation 1 / sqrt(block size) in the block means.
         coefficients[:, [LEVELS.noise, LEVELS.velocity_noise_x, LEVELS.velocity_noise_v]] /= math.sqrt(math.prod(block))
         control = torch.zeros(len(coefficients), len(CONTROL), dtype=torch.int64)
         # Draws are at least 2^31; the table stores each as the int32 with the same bits.
         control[:, CONTROL.draw] = run.first_draw - 2**32 + torch.arange(len(coefficients))
-        return BoundProjection(
-            known=torch.where(self.mask, model.from_images(known), 0.0).to(run.device),
-            mask=self.mask.to(run.device),
-            assignment=self._assignment,
-            table=DeviceTable(
-                torch.from_numpy(coefficients).to(run.device, torch.float32), control.to(run.device, torch.int32)
-            ),
-            pairs=model.sde.parts == 2,
-            implementation=operation.choose(run.device, run.backend),
-            clears_channel=clears_channel,
-            projects_start=projects_start,
+        # Row 0 is for the prior sample, row i + 1 for the state after row i of the run.
+        self._table = DeviceTable(
+            torch.from_numpy(coefficients).to(run.device, torch.float32), control.to(run.device, torch.int32)
         )
-
-
-@dataclass(frozen=True, eq=False)
-class BoundProjection:
-    """A `Projection` in the loop of one sampler; see `scoresde_fast.loop.condition.StateCondition`."""
-
-    known: Tensor  # (K, C', H', W'), in the range of the model's data
-    mask: Tensor  # (K, C', H', W')
-    assignment: SeedAssignment
-    table: DeviceTable  # row 0 for the prior sample, row i + 1 for the state after row i of the run
-    pairs: bool  # states are pairs of position and velocity
-    implementation: Callable[..., None]
-    clears_channel: bool  # zero the prior's first channel, then add the known gray to all, as the official code does
-    projects_start: bool
-
-    def data(self, sample_ids: Tensor) -> Data:
-        """Return (known, mask), (B, C', H', W') each."""
-        indices = self.assignment.item_indices(sample_ids)
-        return self.known[indices], self.mask[indices]
-
-    def empty_data(self, batch: int) -> Data:
-        """Return tensors in the shapes of `data`, without known pixels."""
-        shape = (batch, *self.known.shape[1:])
-        return self.known.new_zeros(shape), self.mask.new_zeros(shape)
+        self._project = partial(
+            project, pairs=model.sde.parts == 2, implementation=operation.choose(run.device, run.backend)
+        )
 
     def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int, precise: bool) -> None:
         """Replace the known part of the prior sample."""
-        if self.clears_channel:
+        known, mask = data
+        if self._clears_channel:  # then add the known gray to all channels
             state[:, :1] = 0
-            state += torch.where(data[1], data[0], 0.0)
-        if self.projects_start:
-            self._project(state, data, sample_ids, row=0, counter=None, run_seed=run_seed, precise=precise)
+            state += torch.where(mask, known, 0.0)
+        if self._projects_start:
+            self._project(state, known, mask, sample_ids, self._table, 0, run_seed=run_seed, precise=precise)
 
     def after_row(
         self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int, precise: bool
     ) -> None:
         """Replace the known part of the state after row ``counter``."""
-        self._project(state, data, sample_ids, row=1, counter=counter, run_seed=run_seed, precise=precise)
-
-    def _project(
-        self,
-        state: Tensor,
-        data: Data,
-        sample_ids: Tensor,
-        *,
-        row: int,
-        counter: Tensor | None,
-        run_seed: int,
-        precise: bool,
-    ) -> None:
         known, mask = data
-        project(
-            state, known, mask, sample_ids, self.table, row, counter=counter, pairs=self.pairs, run_seed=run_seed,
-            precise=precise, implementation=self.implementation,
-        )  # fmt: skip
+        self._project(
+            state, known, mask, sample_ids, self._table, 1, counter=counter, run_seed=run_seed, precise=precise
+        )
 
 
 def marginal_coefficients(sde: SDE, times: Array) -> Array:
-    """Return the coefficients (n, 5), by `LevelColumns`, that sample p(x_t | x_0) at ``times`` (n,).
+    """Return the coefficients (n, 5), with the columns `LevelColumns`, that sample p(x_t | x_0) at ``times`` (n,).
 
     On CLD they sample p(x_t, v_t | x_0), with the initial velocity N(0, gamma M) integrated out (Dockhorn et al. 2022,
     appendix).

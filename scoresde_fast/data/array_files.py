@@ -51,10 +51,7 @@ def open_npy(path: Path, size: int | None) -> Images:
     def item(index: int) -> Item:
         return Item(str(index), np.asarray(array[index]))
 
-    def items() -> Generator[Item, None, None]:
-        yield from map(item, range(shape[0]))
-
-    return Images(str(path), shape[0], items, size, item=item)
+    return Images(str(path), shape[0], lambda: (item(index) for index in range(shape[0])), size, item=item)
 
 
 def read_image_header(file: IO[bytes], name: str) -> tuple[int, int, int, int]:

@@ -26,11 +26,6 @@ CLASSES = 10
 BINARY = ".bin"
 """Suffix of the binary form's files; those of the Python form are pickles without a suffix."""
 READ_BYTES = 1 << 20
-CORRUPT_PICKLE_ERRORS = (
-    *(ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, SyntaxError, TypeError),
-    *(ValueError, pickle.UnpicklingError),
-)
-"""Errors of unpickling corrupt bytes."""
 
 
 class ForbiddenPickleError(ValueError):
@@ -114,7 +109,7 @@ def _unpickle(raw: bytes, source: str, *, trust_pickle: bool) -> tuple[Pixels, l
         images, labels = np.asarray(by_name["data"]), np.asarray(by_name["labels"])
     except ForbiddenPickleError:
         raise
-    except CORRUPT_PICKLE_ERRORS as error:
+    except Exception as error:  # unpickling corrupt bytes can raise almost any error
         reason = " ".join(str(error).split())
         raise ValueError(f"{source} is not a complete pickle of data and labels ({reason})") from error
     if images.dtype != np.uint8 or images.shape != (len(labels), LENGTH):

@@ -36,16 +36,11 @@ def decode_image(encoded: bytes) -> Pixels:
     is_webp = encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP"
     if not is_webp and not encoded.startswith(JPEG_SIGNATURE):
         raise ValueError("the image is not a PNG, JPEG or WebP; convert it to one")
-    kind = "WebP" if is_webp else "JPEG"
-    try:
-        with Image.open(io.BytesIO(encoded), formats=[kind]) as image:
-            mode, pixels = image.mode, np.asarray(image)
-    except CORRUPT_IMAGE_ERRORS as error:
-        raise ValueError(f"the {kind} is corrupt ({error})") from error
+    mode, pixels = _decode_with_pillow(encoded, "WebP" if is_webp else "JPEG")
     if mode not in ("L", "RGB"):
         content = "an alpha channel" if mode == "RGBA" else f"{mode} colours"
         raise ValueError(f"the image has {content}; convert it to 8-bit gray or RGB")
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    return pixels
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -96,12 +91,17 @@ def _decode_png(png: bytes) -> Pixels:
     # For a palette image the header gives the bit depth of an index; palette entries always have 8 bits.
     if colour_type != PALETTE and depth != 8:
         raise ValueError(f"the image has {depth} bits per channel; 8 are required")
+    return _decode_with_pillow(png, "PNG")[1]
+
+
+def _decode_with_pillow(encoded: bytes, kind: str) -> tuple[str, Pixels]:
+    """Return the mode of an image and its pixels (H, W, channels), those of a palette image as RGB."""
     try:
-        with Image.open(io.BytesIO(png)) as image:
-            pixels = np.asarray(image.convert("RGB") if colour_type == PALETTE else image)
+        with Image.open(io.BytesIO(encoded), formats=[kind]) as image:
+            pixels = np.asarray(image.convert("RGB") if image.mode == "P" else image)
     except CORRUPT_IMAGE_ERRORS as error:
-        raise ValueError(f"the PNG is corrupt ({error})") from error
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+        raise ValueError(f"the {kind} is corrupt ({error})") from error
+    return image.mode, pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -26,20 +26,15 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}", re.ASCII)
 
 def open_folder(folder: Path, size: int | None) -> Images:
     """Open the images in a folder and its subfolders, in the order of `_ordered_with_labels`."""
-    names = [name for name in _walk(folder, "") if _is_image(name)]
     is_set = (folder / MANIFEST).exists()
-    if is_set:
-        names = [name for name in names if name != GRID]
+    names = [name for name in _walk(folder, "") if _is_image(name) and not (is_set and name == GRID)]
     files = _ordered_with_labels(names, classes=not is_set)
 
     def item(index: int) -> Item:
         name, label = files[index]
         return decode_item(str(folder), name, (folder / name).read_bytes(), label)
 
-    def items() -> Generator[Item, None, None]:
-        yield from map(item, range(len(files)))
-
-    return Images(str(folder), len(files), items, size, item=item)
+    return Images(str(folder), len(files), lambda: (item(index) for index in range(len(files))), size, item=item)
 
 
 def open_zip(path: Path, size: int | None) -> Images:

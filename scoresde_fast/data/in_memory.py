@@ -25,13 +25,14 @@ READ_BATCH = 1024
 
 
 class NamedData(NamedTuple):
-    """Images (N, C, H, W) uint8 or points (N, C, H, W) float32, and their names."""
+    """Images (N, C, H, W) uint8 or points (N, C, H, W) float32, their names, and labels (N,) int64, if any."""
 
     data: Tensor
     names: list[str]
+    labels: Tensor | None = None
 
 
-def read_data(source: str, shape: Sequence[int], *, is_image: bool = True, trust_pickle: bool = False) -> NamedData:
+def read_data(source: str, shape: Sequence[int], *, is_image: bool = True) -> NamedData:
     """Read the images or points of ``source`` into memory, in its order.
 
     Args:
@@ -39,7 +40,6 @@ def read_data(source: str, shape: Sequence[int], *, is_image: bool = True, trust
             as ``scoresde-fast sample`` writes it.
         shape: (C, H, W) of each, as the model needs it.
         is_image: True for an image model, False for points.
-        trust_pickle: as for `open_images`.
 
     Raises:
         ValueError: an unknown data set or format; data that are empty, corrupt or larger than 2 GiB; an image that is
@@ -48,7 +48,7 @@ def read_data(source: str, shape: Sequence[int], *, is_image: bool = True, trust
     """
     if not is_image:
         return _read_points(source, shape)
-    return _load_all(_open_with_shape(source, shape, trust_pickle=trust_pickle))
+    return _load_all(_open_with_shape(source, shape))
 
 
 def training_data(source: str, shape: Sequence[int], *, is_image: bool = True) -> Tensor | Images:
@@ -88,10 +88,10 @@ def read_images(source: str, allowed_shapes: Sequence[Sequence[int]]) -> NamedDa
     return _load_all(images)
 
 
-def _open_with_shape(source: str, shape: Sequence[int], *, trust_pickle: bool = False) -> Images:
+def _open_with_shape(source: str, shape: Sequence[int]) -> Images:
     if source.partition(":")[0] in POINT_SETS:
         raise ValueError(f"{source} contains points, but the model expects images")
-    images = open_images(source, trust_pickle=trust_pickle)
+    images = open_images(source)
     _check_shape(source, "images", images.shape, shape)
     return images
 
@@ -122,10 +122,13 @@ def _load_all(images: Images) -> NamedData:
         )
     data = torch.empty(images.count, *images.shape, dtype=torch.uint8)
     names: list[str] = []
+    labels: list[Tensor] = []
     for batch in images.batches(READ_BATCH):
         data[len(names) : len(names) + len(batch.names)] = batch.images
         names += batch.names
-    return NamedData(data, names)
+        if batch.labels is not None:
+            labels.append(batch.labels)
+    return NamedData(data, names, torch.cat(labels) if labels else None)
 
 
 def _read_points(source: str, shape: Sequence[int]) -> NamedData:

@@ -57,7 +57,7 @@ def open_images(source: str, *, trust_pickle: bool = False) -> Images:
     name, size = parse_crop_suffix(source)
     dataset, _, split = name.partition(":")
     if dataset in DATASETS:
-        return _dataset_images(name, size)
+        return _built_in_images(dataset, split or "all", size)
     if dataset in SETS:
         return open_set(dataset, split, size, trust_pickle=trust_pickle)
     if is_shard_pattern(name):
@@ -101,15 +101,13 @@ def _parse_split(name: str) -> tuple[Path, str]:
     return (Path(path), split) if colon and not Path(name).exists() else (Path(name), "")
 
 
-def _dataset_images(name: str, size: int | None) -> Images:
-    """Return a built-in data set as a source; ``name`` may end in ``:split``."""
-    dataset, _, split = name.partition(":")
-    if dataset in POINT_SETS:
+def _built_in_images(name: str, split: str, size: int | None) -> Images:
+    if name in POINT_SETS:
         raise ValueError(f"{name} contains points, not images")
-    images, labels = load_dataset(dataset, split or "all")
+    images, labels = load_dataset(name, split)
 
     def items() -> Generator[Item, None, None]:
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield Item(str(index), image.permute(1, 2, 0).numpy(), int(label))
 
-    return Images(name, len(images), items, size)
+    return Images(f"{name}:{split}", len(images), items, size)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.data import digits
-from scoresde_fast.data.digits import CLASSES
+from scoresde_fast.data.built_in import DIGITS_CLASSES
 
 CONFIDENT = 0.5
 """Probability from which a digit counts as recognised."""
@@ -51,7 +51,7 @@ class Recogniser:
         """Return the recognition rates of images (N, 3, 16, 16) in [0, 1]."""
         probabilities = self._classifier.predict_proba(gray(images))
         classes = probabilities.argmax(1)
-        shares = np.bincount(classes, minlength=CLASSES) / len(images)
+        shares = np.bincount(classes, minlength=DIGITS_CLASSES) / len(images)
         return Recognition(
             float((probabilities.max(1) >= CONFIDENT).mean()),
             tuple(float(share) for share in shares),
@@ -74,4 +74,4 @@ def tint_class(images: Tensor) -> npt.NDArray[np.int64]:
     """Return the class (N,) with the hue nearest to that of the image's mean colour."""
     red, green, blue = images.double().mean((2, 3)).unbind(1)
     hue = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue) / (2 * torch.pi)
-    return ((hue * CLASSES).round().long() % CLASSES).cpu().numpy()
+    return ((hue * DIGITS_CLASSES).round().long() % DIGITS_CLASSES).cpu().numpy()

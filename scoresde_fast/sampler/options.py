@@ -64,7 +64,7 @@ def describe_options(options: AnyOptions) -> dict[str, Any]:
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options for which ``Sampler(model, **options).describe() == described``.
 
-    Conditions are omitted; `scoresde_fast.conditions.descriptions.described_conditions` restores them.
+    Conditions are omitted; `scoresde_fast.conditions.classes.described_conditions` restores them.
     """
     option_names = {key: name for name, key in DESCRIPTION_KEYS.items()}
     return {option_names.get(key, key): value for key, value in described.items() if key not in ("model", "condition")}

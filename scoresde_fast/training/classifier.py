@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from scoresde_fast.checkpoints import load_classifier, save_classifier
 from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.data.in_memory import READ_BATCH, read_data
-from scoresde_fast.data.sources import open_images
 from scoresde_fast.files import replacing
 from scoresde_fast.training.recipes import ClassifierRecipe, LabelledData, NoiseRange
 from scoresde_fast.training.resumable import ResumableRun, run_to_end, step_seed
@@ -115,16 +114,12 @@ def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tens
         ValueError: the source has no labels or too many classes; or as `read_data`.
         FileNotFoundError: the file does not exist.
     """
-    images = read_data(source, config.image_shape).data
-    parts = []
-    for batch in open_images(source).batches(READ_BATCH):
-        if batch.labels is None:
-            raise ValueError(
-                f"{source} has no labels, which a classifier needs; give a data set, shards with classes, or a folder "
-                "or .zip with one folder for each class"
-            )
-        parts.append(batch.labels)
-    labels = torch.cat(parts)
+    images, _, labels = read_data(source, config.image_shape)
+    if labels is None:
+        raise ValueError(
+            f"{source} has no labels, which a classifier needs; give a data set, shards with classes, or a folder or "
+            ".zip with one folder for each class"
+        )
     if (largest := int(labels.max())) >= len(config.classes):
         raise ValueError(
             f"{source} has labels up to {largest}, but classifier.classes names {len(config.classes)}; name every class"

@@ -51,7 +51,7 @@ def npz_of(folder: Path) -> Path:
 @pytest.mark.parametrize(("pack", "names"), [(Path, "abcde"), (archive_of, "abcde"), (npz_of, "01234")])
 def test_images_of_any_format(images: Path, pack: Callable[[Path], Path], names: str) -> None:
     """A folder, a .zip and a .npz of the same images give the same data, sorted by name."""
-    data, data_names = read_data(str(pack(images)), SHAPE)
+    data, data_names, _ = read_data(str(pack(images)), SHAPE)
     assert [Path(name).stem for name in data_names] == list(names)
     assert data.dtype == torch.uint8
     assert torch.equal(data, PIXELS[["baecd".index(name) for name in "abcde"]])
@@ -77,7 +77,7 @@ def test_sampled_points(tmp_path: Path) -> None:
     """Points are read from the .npz that `scoresde-fast sample` writes."""
     points = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2, 1, 1)
     np.savez(tmp_path / "points.npz", position=points)
-    data, names = read_data(str(tmp_path / "points.npz"), (2, 1, 1), is_image=False)
+    data, names, _ = read_data(str(tmp_path / "points.npz"), (2, 1, 1), is_image=False)
     assert torch.equal(data, torch.from_numpy(points)) and names == ["0", "1", "2"]
 
 

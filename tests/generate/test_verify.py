@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scoresde_fast.cli import main
-from scoresde_fast.conditions.descriptions import described_conditions
+from scoresde_fast.conditions.classes import described_conditions
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.generate import SeedSet, SetInUseError, Shard, generate
 from scoresde_fast.generate.manifest import DamagedManifestError, ShardLock

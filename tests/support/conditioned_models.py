@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.classifier import Classifier, ClassifierConfig
+from scoresde_fast.classifier import Classifier
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS
 
@@ -41,7 +41,7 @@ class Bayes(Classifier):
 
     def __init__(self, *, is_image: bool = True, high: float = 1e3) -> None:
         nn.Module.__init__(self)  # without the network of a `Classifier`
-        self.config = ClassifierConfig(SHAPE, ("dark", "bright"), low=1e-3, high=high)
+        self.classes, self.image_shape, self.low, self.high = ("dark", "bright"), SHAPE, 1e-3, high
         span, offset = (2.0, -1.0) if is_image else (1.0, 0.0)
         self.register_buffer("means", span * torch.tensor(MEANS) + offset)
         self.std = span * STD

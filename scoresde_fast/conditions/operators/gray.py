@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditions.operators.constants import require_integer
+from scoresde_fast.errors import require_integer
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of linear operators, their regularised inverse, and a test of their methods."""
+"""The interface of linear operators, their constants, their regularised inverse, and a test of their methods."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CONJUGATE_GRADIENT_STEPS = 30
@@ -21,7 +23,7 @@ class LinearOperator(Protocol):
 
     A user's class needs only these methods; `require_adjoint` tests them.  It may add ``ridge_inverse(measured,
     ridge)``, the closed form of the function `ridge_inverse`.  The methods run in a captured loop: they must not read
-    tensor values on the host, and must move constants to the device in their first call.
+    tensor values on the host, and must move constants to the device in their first call, as `DeviceConstants` does.
 
     An operator that differs between K measurements, such as `Mask`, also has ``parameters``, a tuple of tensors
     (K, ...), and ``for_batch(*rows)``, which returns the operator for a batch given its rows of the parameters.
@@ -35,6 +37,43 @@ class LinearOperator(Protocol):
 
     def pseudo_inverse(self, measured: Tensor) -> Tensor:
         """Return A^+ y, with the Moore-Penrose inverse A^+: the least-squares solution of the smallest norm."""
+
+
+class DeviceConstants:
+    """Host tensors, with a copy for each device and dtype, made in the first call.
+
+    Threads that make the first call at the same time get the same copy.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        # Autograd cannot save inference tensors.
+        with torch.inference_mode(False):
+            self.tensors = tuple(tensor.detach().cpu().clone() for tensor in tensors)
+        self._copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+
+    def __reduce__(self) -> tuple[type[DeviceConstants], tuple[Tensor, ...]]:
+        """Pickle without the copies, which belong to this process."""
+        return DeviceConstants, self.tensors
+
+    def like(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors on the device of ``tensor``, floating-point ones in its dtype."""
+        key = tensor.device, tensor.dtype
+        copies = self._copies.get(key)
+        if copies is None:
+            with torch.inference_mode(False):
+                copies = tuple(
+                    host.to(tensor.device, tensor.dtype if host.is_floating_point() else None) for host in self.tensors
+                )
+            copies = self._copies.setdefault(key, copies)
+        return copies
+
+    def sha256(self) -> str:
+        """Return a hash of the tensors, their shapes and dtypes."""
+        digest = hashlib.sha256()
+        for tensor in self.tensors:
+            digest.update(repr((str(tensor.dtype), tuple(tensor.shape))).encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def parameters_of(operator: LinearOperator) -> tuple[Tensor, ...]:
@@ -105,16 +144,11 @@ def require_adjoint(
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Raise ``ValueError`` unless an operator passes tests on two fixed random images x.
+    """Raise ``ValueError`` unless an operator passes tests on two fixed random images x of a shape (C, H, W).
 
     The tests are, to a relative 1e-4, that `apply` is linear and <A x, y> = <x, A^T y>; and to 5e-2 that A A^+ A x =
     A x, that A^+ A x is orthogonal to x - A^+ A x, and that a closed-form ridge inverse z of y satisfies
     A^T (y - A z) = ridge z.
-
-    Args:
-        operator: the operator to test.
-        image_shape: (C, H, W).
-        device, dtype: device and dtype of the images.
 
     Raises:
         ValueError: a method is missing, returns another shape or dtype, or fails a test.
@@ -208,8 +242,7 @@ def _checked(name: str, result: object, images: Tensor, shape: Sequence[int] | N
 
 def _unit(batch: Tensor) -> Tensor:
     """Normalise each sample to the norm 1; a zero sample remains zero."""
-    norms = batch.flatten(1).norm(dim=1).view(-1, *(1,) * (batch.ndim - 1))
-    return batch / torch.where(norms > 0, norms, 1)
+    return F.normalize(batch.flatten(1)).view_as(batch)
 
 
 def _dots(left: Tensor, right: Tensor) -> Tensor:

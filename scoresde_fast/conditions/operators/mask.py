@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditions.operators.constants import DeviceConstants
+from scoresde_fast.conditions.operators.linear import DeviceConstants
 
 
 class Masking(ABC):

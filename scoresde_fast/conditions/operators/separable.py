@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.conditions.operators.constants import DeviceConstants, require_integer
+from scoresde_fast.conditions.operators.linear import DeviceConstants
+from scoresde_fast.errors import require_integer
 
 CUTOFF = 1e-4
 """Singular values below this fraction of the largest are treated as 0, so float32 rounding (6e-8) grows to 6e-4."""

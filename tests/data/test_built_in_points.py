@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toy data: modes, variance, splits, and training with the recipes."""
+"""The built-in sets of points: modes, variance, splits, and training with the recipes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scoresde_fast.data import DATASETS, load_dataset
-from scoresde_fast.data.toy import DIAMOND_NOISE, POINTS, ROLL_CENTRES, ROLL_NOISE, ROLL_RADIUS, diamond_centres
+from scoresde_fast.data.built_in import DIAMOND_NOISE, POINTS, ROLL_CENTRES, ROLL_NOISE, ROLL_RADIUS, diamond_centres
 from scoresde_fast.networks import MLP
 from scoresde_fast.training import Trainer, load_recipe
 from scoresde_fast.training.losses import velocity_score_matching_loss

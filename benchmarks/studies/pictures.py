@@ -29,7 +29,7 @@ from benchmarks.studies.cld import GRIDS
 from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
 from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.data import load_dataset
-from scoresde_fast.data.digits import CLASSES
+from scoresde_fast.data.built_in import DIGITS_CLASSES
 from scoresde_fast.generate.pixels import checkered, compose, sheet, to_pixels, write_png
 from scoresde_fast.generate.states import interpolation_grid, seed_codes
 from scoresde_fast.loop.evaluator import PlainNetwork

@@ -142,7 +142,7 @@ class Verify:
     def _sampler(self) -> Sampler:
         """Return the sampler that the manifest of the set records."""
         import scoresde_fast as sf
-        from scoresde_fast.conditions.descriptions import described_conditions
+        from scoresde_fast.conditions.classes import described_conditions
         from scoresde_fast.devices import keep_freed_memory
         from scoresde_fast.generate.verify import read_set
         from scoresde_fast.sampler.options import described_options

@@ -98,6 +98,11 @@ class Reference:
     features: Tensor | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, moments: FeatureMoments, features: Tensor | None, record: dict[str, Any]) -> Reference:
+        """Return the statistics with the mean and covariance of ``moments``."""
+        return cls(moments.mean, moments.covariance, features, record)
+
     @property
     def count(self) -> int | None:
         """Number of images, None if unknown."""
@@ -144,7 +149,7 @@ def merged(a: Reference, b: Reference) -> Reference:
     record = {key: value for key, value in a.record.items() if key in IDENTITY}
     record |= {"source": f"{a.record.get('source')} + {b.record.get('source')}", "count": moments.count}
     features = None if a.features is None or b.features is None else torch.cat([a.features, b.features])
-    return Reference(moments.mean, moments.covariance, features, record)
+    return Reference.of(moments, features, record)
 
 
 def describe_set(extractor: Extractor, shape: Sequence[int]) -> dict[str, Any]:
@@ -175,8 +180,7 @@ def compute_reference(
     a, b = collected.halves
     if min(a.count, b.count) > len(a.total):
         record["floor"] = gaussian_distance(a.mean, a.covariance, b.mean, b.covariance)
-    moments = collected.moments
-    return Reference(moments.mean, moments.covariance, collected.features.get(extractor.layer), record)
+    return Reference.of(collected.moments, collected.features.get(extractor.layer), record)
 
 
 def cached_reference(
@@ -254,8 +258,7 @@ def _from_features(path: Path, array: np.ndarray) -> Reference:
         raise ValueError(f"{path}: pool_3 is {array.dtype} {array.shape}; it must be features (N, D) of floats")
     features = torch.from_numpy(array.astype(np.float32))
     record = {"source": str(path), "count": len(features), "extractor": INCEPTION, "layer": str(features.shape[1])}
-    moments = FeatureMoments.of(features)
-    return Reference(moments.mean, moments.covariance, features, record)
+    return Reference.of(FeatureMoments.of(features), features, record)
 
 
 def _short(value: Any) -> str:

@@ -90,13 +90,9 @@ class Decoder:
 
 @accepting_options(FlowOptions)
 def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **options: Any) -> Tensor:
-    """Return images (N, C, H, W) in [0, 1], or points, of codes (N, *state_shape); the errors are as in `Decoder`.
+    """Return images (N, C, H, W) in [0, 1], or points, of codes (N, *state_shape).
 
-    Args:
-        model: any `ScoreFunction` of continuous time.
-        codes: codes from `encode`, or standard normal noise.
-        temperature: factor of the codes; below 1 the images are more typical and less varied.
-        options: the fields of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default.
+    Codes are from `encode`, or standard normal noise; the other arguments and the errors are as in `Decoder`.
     """
     return Decoder(model, temperature=temperature, **options).decode(codes)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.data.sources import ImageSource, open_images
-from scoresde_fast.evaluation.collect import Processes, collect, content_sha256
+from scoresde_fast.evaluation.collect import Processes, collect
 from scoresde_fast.evaluation.extractors import INCEPTION, Extractor
 from scoresde_fast.evaluation.frechet import FeatureMoments, gaussian_distance
 from scoresde_fast.files import cache_folder, make_folder, replacing
@@ -187,7 +187,7 @@ def cached_reference(
     images: ImageSource, source: str, extractor: Extractor, *, features: bool, batch_size: int = 64
 ) -> Reference:
     """Return the result of `compute_reference` from the user's cache folder, or compute and cache it."""
-    key = {**describe_set(extractor, images.shape), "content": content_sha256(images), "version": __version__}
+    key = {**describe_set(extractor, images.shape), "content": _content_sha256(images), "version": __version__}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / "statistics" / f"{name}{'-features' if features else ''}.npz"
     if path.exists():
@@ -199,6 +199,14 @@ def cached_reference(
     with suppress(OSError):  # the cache may not be writable
         write_statistics(reference, path)
     return reference
+
+
+def _content_sha256(source: ImageSource, batch_size: int = 256) -> str:
+    """Return the SHA-256 of all pixels in order; names and location of the images do not matter."""
+    digest = hashlib.sha256(json.dumps([source.count, *source.shape]).encode())
+    for batch in source.batches(batch_size):
+        digest.update(batch.images.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_statistics(reference: Reference, path: Path) -> None:

@@ -25,6 +25,7 @@ from benchmarks.files import RESULTS, parser, save
 from scoresde_fast.bench.timing import gpu_seconds, interleaved, race
 from scoresde_fast.devices import Precision, arithmetic, keep_freed_memory
 from scoresde_fast.flow.drift import Drift
+from scoresde_fast.flow.options import Probes
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops.rademacher import rademacher
@@ -111,11 +112,11 @@ def divergence_cost(
     ids = torch.arange(batch, device=device)
     u = model.prior(Noise(0, ids).normal(0, model.state_shape)).double()
     t = torch.full((batch,), 0.3, dtype=torch.float64, device=device)
-    probes = rademacher(ids, 0, 2, model.image_shape)[None]
+    fields = rademacher(ids, 0, Probes().draw, model.image_shape)[None]
 
     def with_divergence() -> Any:
         with forward_ad.dual_level():
-            return drift.slope_and_trace(u, t, probes, ids, draw=2, probe="rademacher", run_seed=0)
+            return drift.slope_and_trace(u, t, fields, ids, Probes(), 0)
 
     calls: dict[str, Callable[[], Any]] = {"forward": lambda: drift.slope(u, t), "with_divergence": with_divergence}
     with torch.no_grad(), arithmetic(precision, device):

@@ -2,8 +2,7 @@
 """Evaluation: metrics of images (FID, KID, Inception score, precision, recall, digits), losses, and likelihoods."""
 
 from scoresde_fast.evaluation.collect import SampledImages
-from scoresde_fast.evaluation.digits_features import extract_features
-from scoresde_fast.evaluation.extractors import Extractor, load_extractor
+from scoresde_fast.evaluation.extractors import Extractor, extract_features, load_extractor
 from scoresde_fast.evaluation.frechet import frechet_distance, gaussian_distance
 from scoresde_fast.evaluation.loss import DataSetLoss, data_set_loss
 from scoresde_fast.evaluation.metrics import MetricSettings

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -206,11 +204,3 @@ def _in_order(parts: list[dict[int, T]]) -> list[T]:
     """Return the values of all dictionaries, sorted by key."""
     merged = {start: value for part in parts for start, value in part.items()}
     return [merged[start] for start in sorted(merged)]
-
-
-def content_sha256(source: ImageSource, batch_size: int = 256) -> str:
-    """Return the SHA-256 of all pixels in order; names and location of the images do not matter."""
-    digest = hashlib.sha256(json.dumps([source.count, *source.shape]).encode())
-    for batch in source.batches(batch_size):
-        digest.update(batch.images.contiguous().numpy().tobytes())
-    return digest.hexdigest()

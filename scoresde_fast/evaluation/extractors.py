@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feature extractors of torch-fidelity and ``digits-features``, with weights from local files."""
+"""Feature extractors: those of torch-fidelity, with weights from local files, and the embedded ``digits-features``."""
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,10 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from scoresde_fast.devices import usable_device
-from scoresde_fast.errors import unknown_message
-from scoresde_fast.evaluation.digits_features import DIGITS_FEATURES, DIGITS_SHAPE
-from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
-from scoresde_fast.model import weights_sha256
+from scoresde_fast.errors import require_packages, unknown_message
+from scoresde_fast.fingerprint import weights_sha256
+from scoresde_fast.networks import FeatureNet
+
+DIGITS_FEATURES = "digits-features"
+DIGITS_SHAPE = (3, 16, 16)
+WEIGHTS = Path(__file__).resolve().parent.parent / "embedded" / DIGITS_FEATURES / "features.safetensors"
 
 INCEPTION = "inception-v3-compat"
 HUB_FILES = {INCEPTION: "weights-inception-2015-12-05-6726825d.pth", "vgg16": "vgg16-397923af.pth"}
@@ -29,6 +36,7 @@ FROM_FILES = (*HUB_FILES, "clip-")
 """Prefixes of extractors that read their weights from a file."""
 CODE_FROM_HUB = "dinov2-"
 """Prefix of extractors whose code torch hub would download."""
+DETECTION_OPERATORS = ("nms", "qnms")
 
 
 def default_extractor(shape: Sequence[int]) -> str:
@@ -157,3 +165,101 @@ def _tensors(path: Path) -> Any:
         raise ValueError(f"{path} is not a safetensors file, or is truncated or corrupt") from error
     except (UnpicklingError, RuntimeError, EOFError):
         return None
+
+
+@cache
+def load_torch_fidelity() -> ModuleType:
+    """Import torch-fidelity, and register ``digits-features``.
+
+    Raises:
+        MissingPackageError: torch-fidelity or torchvision is not installed.
+    """
+    require_packages("this metric", "torch-fidelity", "torchvision")
+    library = _import_library()
+    library.register_feature_extractor(DIGITS_FEATURES, _digits_extractor(library.FeatureExtractorBase))
+    return library
+
+
+def _import_library() -> ModuleType:
+    """Import torch-fidelity, which imports torchvision.
+
+    A torchvision built for another build of torch fails to import, because its detection operators are not registered.
+    Nothing here uses them, so their schemas are declared instead.
+    """
+    try:
+        import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in DETECTION_OPERATORS:
+            _schemas().define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]  # partly initialised by the failed import
+    return import_module("torch_fidelity")
+
+
+@cache
+def _schemas() -> torch.library.Library:
+    """Return the library that declares the schemas; the cache keeps it alive, and with it the schemas."""
+    return torch.library.Library("torchvision", "DEF")
+
+
+def _digits_extractor(base: type[Any]) -> type[Any]:
+    class DigitsExtractor(base):
+        """Extractor of the layers "64" (features) and "logits" from images (B, 3, 16, 16) uint8."""
+
+        def __init__(self, name: str, features_list: list[str], **kwargs: object) -> None:
+            super().__init__(name, features_list)
+            self.network = digits_network()
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            require_digits_shape(images)
+            features = self.network.features(images.float() / 255)
+            layers = {"64": features, "logits": self.network.classifier(features)}
+            return tuple(layers[name] for name in self.features_list)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return "64", "logits"
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "logits" if metric == "isc" else "64"
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return True
+
+        @staticmethod
+        def get_dummy_input_for_compile() -> Tensor:
+            return torch.zeros(1, *DIGITS_SHAPE, dtype=torch.uint8)
+
+    return DigitsExtractor
+
+
+@torch.inference_mode()
+def extract_features(images: Tensor, batch_size: int = 256) -> Tensor:
+    """Return the features (N, 64) float64 of images (N, 3, 16, 16) in [0, 1].
+
+    Raises:
+        ValueError: the images have another shape.
+    """
+    require_digits_shape(images)
+    batches = images.cpu().float().split(batch_size)
+    return torch.cat([_shared_digits_network().features(batch) for batch in batches]).double()
+
+
+def digits_network() -> FeatureNet:
+    """Return a new network with the embedded weights."""
+    network = FeatureNet()
+    network.load_state_dict(load_file(WEIGHTS))
+    return network.eval()
+
+
+_shared_digits_network = cache(digits_network)
+
+
+def require_digits_shape(images: Tensor) -> None:
+    """Raise ValueError unless ``images`` are (N, 3, 16, 16)."""
+    if tuple(images.shape[1:]) != DIGITS_SHAPE:
+        raise ValueError(f"images have the shape {tuple(images.shape[1:])}; digits-features takes {DIGITS_SHAPE}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde_fast.evaluation.digits_features import extract_features
+from scoresde_fast.evaluation.extractors import extract_features
 
 CHUNK = 4096
 """Number of rows converted to float64 at once."""
@@ -34,6 +34,11 @@ class FrechetDistance:
         # A^(1/2) B A^(1/2) is symmetric and has the eigenvalues of A B.
         trace_root = torch.linalg.eigvalsh(self._root @ covariance @ self._root).clamp(min=0).sqrt().sum()
         return float(((self._mean - mean) ** 2).sum() + self._trace + covariance.trace() - 2 * trace_root)
+
+    def of_features(self, features: Tensor) -> float:
+        """Return the distance of the Gaussian fitted to features (N, D)."""
+        moments = FeatureMoments.of(features)
+        return self(moments.mean, moments.covariance)
 
 
 def gaussian_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.evaluation.collect import FeatureSet
-from scoresde_fast.evaluation.extractors import Extractor
-from scoresde_fast.evaluation.frechet import FeatureMoments, FrechetDistance
+from scoresde_fast.evaluation.extractors import Extractor, load_torch_fidelity
+from scoresde_fast.evaluation.frechet import FrechetDistance
 from scoresde_fast.evaluation.reference import Reference
-from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 
 KID_SUBSET_SIZE = 1000
 MAX_KERNEL_ROWS = 10_000
@@ -74,20 +73,13 @@ class MetricValue:
     spread: float | None = None
 
 
-def measure(
-    samples: FeatureSet,
-    reference: Reference | None,
-    extractor: Extractor,
-    metrics: Sequence[str],
-    settings: MetricSettings,
-) -> dict[str, MetricValue]:
+def measure(inputs: MetricInputs, metrics: Sequence[str]) -> dict[str, MetricValue]:
     """Return the values of ``metrics`` by their names in `TITLES`, in the order of `METRICS`.
 
     The spreads of FID, KID and the Inception score are a bootstrap over the samples, with the reference fixed; that of
     KID includes its random subsets. Precision and recall are fractions p, with the spread sqrt(p (1 - p) / n). FID has
     a spread only if the samples' features were kept.
     """
-    inputs = MetricInputs(samples, reference, extractor, settings)
     values: dict[str, MetricValue] = {}
     for name, metric in METRICS.items():
         if name in metrics:
@@ -96,7 +88,7 @@ def measure(
 
 
 class MetricInputs(NamedTuple):
-    """The arguments of a metric."""
+    """Two sets of images to compare, by an extractor; without a reference only some metrics are defined."""
 
     samples: FeatureSet
     reference: Reference | None
@@ -123,9 +115,9 @@ def fid_by_count(features: Tensor, reference: Reference, halvings: int = 4) -> l
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(features)))
     curve = []
     for halving in range(halvings, -1, -1):
-        part = FeatureMoments.of(features[order[: len(features) >> halving]])
-        if part.count > features.shape[1]:
-            curve.append((part.count, distance(part.mean, part.covariance)))
+        part = features[order[: len(features) >> halving]]
+        if len(part) > features.shape[1]:
+            curve.append((len(part), distance.of_features(part)))
     return curve
 
 
@@ -133,12 +125,9 @@ def _fid(inputs: MetricInputs) -> dict[str, MetricValue]:
     moments, features, settings = inputs.samples.moments, inputs.features, inputs.settings
     assert inputs.reference is not None
     distance = FrechetDistance(inputs.reference.mean, inputs.reference.covariance)
-
-    def fid(rows: Tensor) -> float:
-        part = FeatureMoments.of(rows)
-        return distance(part.mean, part.covariance)
-
-    spread = None if features is None else bootstrap(features, fid, settings.resamples, settings.rng_seed)
+    spread = None
+    if features is not None:
+        spread = bootstrap(features, distance.of_features, settings.resamples, settings.rng_seed)
     return {"fid": MetricValue(distance(moments.mean, moments.covariance), spread)}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.data.sources import ImageSource, open_images
-from scoresde_fast.evaluation.collect import Processes, collect, content_sha256
+from scoresde_fast.evaluation.collect import Processes, collect
 from scoresde_fast.evaluation.extractors import INCEPTION, Extractor
 from scoresde_fast.evaluation.frechet import FeatureMoments, gaussian_distance
 from scoresde_fast.files import cache_folder, make_folder, replacing
@@ -98,6 +98,11 @@ class Reference:
     features: Tensor | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, moments: FeatureMoments, features: Tensor | None, record: dict[str, Any]) -> Reference:
+        """Return the statistics with the mean and covariance of ``moments``."""
+        return cls(moments.mean, moments.covariance, features, record)
+
     @property
     def count(self) -> int | None:
         """Number of images, None if unknown."""
@@ -144,7 +149,7 @@ def merged(a: Reference, b: Reference) -> Reference:
     record = {key: value for key, value in a.record.items() if key in IDENTITY}
     record |= {"source": f"{a.record.get('source')} + {b.record.get('source')}", "count": moments.count}
     features = None if a.features is None or b.features is None else torch.cat([a.features, b.features])
-    return Reference(moments.mean, moments.covariance, features, record)
+    return Reference.of(moments, features, record)
 
 
 def describe_set(extractor: Extractor, shape: Sequence[int]) -> dict[str, Any]:
@@ -175,15 +180,14 @@ def compute_reference(
     a, b = collected.halves
     if min(a.count, b.count) > len(a.total):
         record["floor"] = gaussian_distance(a.mean, a.covariance, b.mean, b.covariance)
-    moments = collected.moments
-    return Reference(moments.mean, moments.covariance, collected.features.get(extractor.layer), record)
+    return Reference.of(collected.moments, collected.features.get(extractor.layer), record)
 
 
 def cached_reference(
     images: ImageSource, source: str, extractor: Extractor, *, features: bool, batch_size: int = 64
 ) -> Reference:
     """Return the result of `compute_reference` from the user's cache folder, or compute and cache it."""
-    key = {**describe_set(extractor, images.shape), "content": content_sha256(images), "version": __version__}
+    key = {**describe_set(extractor, images.shape), "content": _content_sha256(images), "version": __version__}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / "statistics" / f"{name}{'-features' if features else ''}.npz"
     if path.exists():
@@ -195,6 +199,14 @@ def cached_reference(
     with suppress(OSError):  # the cache may not be writable
         write_statistics(reference, path)
     return reference
+
+
+def _content_sha256(source: ImageSource, batch_size: int = 256) -> str:
+    """Return the SHA-256 of all pixels in order; names and location of the images do not matter."""
+    digest = hashlib.sha256(json.dumps([source.count, *source.shape]).encode())
+    for batch in source.batches(batch_size):
+        digest.update(batch.images.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_statistics(reference: Reference, path: Path) -> None:
@@ -254,8 +266,7 @@ def _from_features(path: Path, array: np.ndarray) -> Reference:
         raise ValueError(f"{path}: pool_3 is {array.dtype} {array.shape}; it must be features (N, D) of floats")
     features = torch.from_numpy(array.astype(np.float32))
     record = {"source": str(path), "count": len(features), "extractor": INCEPTION, "layer": str(features.shape[1])}
-    moments = FeatureMoments.of(features)
-    return Reference(moments.mean, moments.covariance, features, record)
+    return Reference.of(FeatureMoments.of(features), features, record)
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ from scoresde_fast.environment import command_line, versions
 from scoresde_fast.evaluation import checks
 from scoresde_fast.evaluation.collect import Processes, SampledImages, collect
 from scoresde_fast.evaluation.extractors import Extractor
-from scoresde_fast.evaluation.metrics import METRICS, TITLES, MetricSettings, fid_by_count, measure
+from scoresde_fast.evaluation.metrics import METRICS, TITLES, MetricInputs, MetricSettings, fid_by_count, measure
 from scoresde_fast.evaluation.neighbours import Neighbours, nearest
 from scoresde_fast.evaluation.reference import NamedReference, cached_reference
 from scoresde_fast.files import make_folder, replacing
@@ -107,12 +107,12 @@ def evaluate(
     need_reference = processes.rank == 0 and any(METRICS[name].needs_reference for name in chosen)
     against = named.compute(features=need_features) if need_reference else None
     checks.require_enough(chosen, settings, title, images.count, against, few=few)
-    training = None if training_set is None else open_images(training_set, trust_pickle=trust_pickle)
-    training_features = None
-    if training is not None and training_set is not None and processes.rank == 0:
-        training_features = cached_reference(
-            training, training_set, extractor, features=True, batch_size=batch_size
-        ).features
+    training = training_features = None
+    if training_set is not None:
+        training = open_images(training_set, trust_pickle=trust_pickle)
+        if processes.rank == 0:
+            statistics = cached_reference(training, training_set, extractor, features=True, batch_size=batch_size)
+            training_features = statistics.features
     layers = {extractor.logits} if "is" in chosen else set()
     spread = "fid" in chosen and settings.resamples > 1 and images.count <= checks.KEEP_FEATURES_UP_TO
     if spread or curve or training is not None or need_features:
@@ -120,22 +120,25 @@ def evaluate(
     samples = collect(images, extractor, keep=layers, batch_size=batch_size, processes=processes, progress=progress)
     if samples is None:
         return None
-    values = measure(samples, against, extractor, chosen, settings)
-    features = samples.features.get(extractor.layer)
+    inputs = MetricInputs(samples, against, extractor, settings)
+    values, features = measure(inputs, chosen), inputs.features
     neighbours = None
     if training is not None and training_features is not None and features is not None:
         neighbours = nearest(features[:WITH_NEIGHBOURS], training_features, training)
-    described = asdict(settings) | {"batch_size": batch_size}
+    used = asdict(settings) | {"batch_size": batch_size}
     if "kid" in chosen and against is not None and against.features is not None:
-        described["kid_subset_size"] = settings.subset_size(samples.count, len(against.features))
+        used["kid_subset_size"] = settings.subset_size(samples.count, len(against.features))
+    described: dict[str, Any] = {"source": title, "count": images.count, "shape": list(images.shape)}
+    if isinstance(images, SampledImages):
+        described |= {"rounding": images.rounding, "sampler": images.sampler.describe()}
     result: dict[str, Any] = {
         "title": title,
         "command": command_line(),
         "date": date.today().isoformat(),
-        "images": _describe_images(images, title),
+        "images": described,
         "reference": None if against is None else against.record,
         "extractor": extractor.describe(),
-        "settings": described,
+        "settings": used,
         "metrics": {name: asdict(value) for name, value in values.items()},
         "curve": fid_by_count(features, against) if curve and against is not None and features is not None else [],
         "warnings": checks.warnings(chosen, samples.count, against, extractor),
@@ -143,10 +146,3 @@ def evaluate(
     }
     result["seconds"] = round(time.perf_counter() - start, 1)
     return Evaluation(result, samples.first, neighbours, training_set)
-
-
-def _describe_images(images: ImageSource, title: str) -> dict[str, Any]:
-    described = {"source": title, "count": images.count, "shape": list(images.shape)}
-    if isinstance(images, SampledImages):
-        described |= {"rounding": images.rounding, "sampler": images.sampler.describe()}
-    return described

@@ -11,8 +11,7 @@ negligible for images, but noticeable for samples of few elements.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,16 +19,16 @@ from torch import Tensor
 from scoresde_fast.devices import arithmetic
 from scoresde_fast.flow.drift import TimeCurves
 from scoresde_fast.flow.integrate import (
-    Attempt,
+    MAX_ATTEMPTS,
     BatchIntegrator,
-    IntegrationState,
+    Capture,
     OnAttempt,
     Solution,
     Tolerances,
     replace_where,
 )
 from scoresde_fast.flow.options import AdaptiveOptions
-from scoresde_fast.flow.probability_flow import FlowRunner, FlowSolver
+from scoresde_fast.flow.probability_flow import FlowRunner, Solve
 from scoresde_fast.loop.evaluator import evaluator
 from scoresde_fast.loop.loop import Loop
 from scoresde_fast.loop.program import Program
@@ -47,8 +46,6 @@ FIRST_LENGTH, SAFETY, EXPONENT = 0.01, 0.9, 0.9
 """Length of the first step of "ggf", and theta and r of the paper."""
 EVALUATIONS = 2
 """Network evaluations per attempt of "ggf"."""
-MIN_STEP_ULPS = 10
-"""The shortest step of "ggf", in spacings of float64 at t."""
 
 
 class AdaptiveRunner(FlowRunner):
@@ -109,8 +106,8 @@ class AdaptiveRunner(FlowRunner):
             self._denoising_loop = Loop(self._denoising, network, self.backends)
         super()._build()
 
-    def _make_solver(self, batch: int, capture: Callable[[Attempt], Attempt] | None) -> FlowSolver:
-        return super()._make_solver(batch, capture) if self.probability_flow else GottaGoFast(self, capture)
+    def _make_solver(self, batch: int, capture: Capture | None) -> Solve:
+        return super()._make_solver(batch, capture) if self.probability_flow else GottaGoFast(self, batch, capture).run
 
 
 def _denoising_table(sde: SDE, eps: float) -> StepTable:
@@ -120,83 +117,63 @@ def _denoising_table(sde: SDE, eps: float) -> StepTable:
     return StepTable.of([finish(sde, eps, eps)])
 
 
-@dataclass(frozen=True, eq=False)
-class GottaGoFastState(IntegrationState):
-    """`IntegrationState` with the tensors of "ggf"."""
-
-    previous: Tensor  # (B, C, H, W) float64, the Euler-Maruyama result of the last accepted attempt
-    noise: Tensor  # (B, C, H, W) float32, of the attempt
-    sample_ids: Tensor  # (B,) int64
-    table: DeviceTable  # row i writes the noise of attempt i
-
-
-class GottaGoFast(BatchIntegrator[GottaGoFastState]):
-    """Solves the reverse SDE of a runner from T to ``eps``.
+class GottaGoFast(BatchIntegrator):
+    """Solves the reverse SDE of a runner from T to ``eps``, for batches of one size.
 
     rtol is relative to the larger of the Euler-Maruyama results of this attempt and of the last accepted one.  Attempt
     i = 0, 1, ... uses the draw i + 1.
     """
 
-    def __init__(self, runner: AdaptiveRunner, capture: Callable[[Attempt], Attempt] | None) -> None:
-        sde = runner.model.sde
+    def __init__(self, runner: AdaptiveRunner, batch: int, capture: Capture | None) -> None:
+        sde, device = runner.model.sde, runner.device
         assert isinstance(sde, ScalarSDE) and isinstance(runner.control, Tolerances)
-        super().__init__(runner.start, runner.end, runner.control, capture)
+        like = torch.empty(batch, *runner.model.state_shape, dtype=torch.float64, device=device)
+        super().__init__(like, runner.start, runner.end, runner.control, capture)
         self._drift, self._tolerances = runner.drift, runner.control
-        self._diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], runner.end, runner.start, runner.device)
+        self._diffusion = TimeCurves(lambda t: sde.diffusion(t)[None], runner.end, runner.start, device)
         self._run_seed, self._noise_backend = runner.run_options.run_seed, runner.backends.affine_step
+        self._noise_table = _noise_table(MAX_ATTEMPTS, device)
+        self._sample_ids = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._noise = torch.zeros(like.shape, dtype=torch.float32, device=device)  # of the attempt
+        self._previous = torch.zeros_like(like)  # the Euler-Maruyama result of the last accepted attempt
 
-    def solve(self, states: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
-        """Integrate ``states`` (B, C, H, W) float64; the errors are as in `BatchIntegrator.run`."""
-        state, attempt = self.prepare(states)
-        state.sample_ids.copy_(sample_ids)
-        return self.run(state, attempt, states, on_attempt)
+    def run(self, states: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
+        """Integrate ``states`` (B, C, H, W) float64 with the noise of the samples; raises as `solve`."""
+        self._sample_ids.copy_(sample_ids)
+        return self.solve(states, on_attempt)
 
-    def allocate(self, y: Tensor) -> GottaGoFastState:
-        """Return a state for batches in the shape of ``y``."""
-        tensors = GottaGoFastState.tensors(y)
-        return GottaGoFastState(
-            **tensors,
-            previous=y.clone(),
-            noise=torch.zeros(y.shape, dtype=torch.float32, device=y.device),
-            sample_ids=torch.zeros_like(tensors["evaluations"]),
-            table=_noise_table(self._tolerances.max_attempts, y.device),
-        )
-
-    def load(self, state: GottaGoFastState, y: Tensor) -> None:
+    def load(self, y: Tensor) -> None:
         """Start from ``y`` at T."""
-        state.reset(y, self.start)
-        state.previous.copy_(y)
-        state.length.fill_(FIRST_LENGTH)
+        super().load(y)
+        self._previous.copy_(y)
+        self.length.fill_(FIRST_LENGTH)
 
-    def attempt(self, state: GottaGoFastState) -> None:
-        """Attempt one step, in place."""
+    def attempt(self) -> None:
+        """Attempt one step of every sample, in place."""
         affine_step.affine_step(
-            state.noise, state.table, counter=state.attempts, sample_ids=state.sample_ids, run_seed=self._run_seed,
-            implementation=self._noise_backend,
+            self._noise, self._noise_table, counter=self.attempts, sample_ids=self._sample_ids,
+            run_seed=self._run_seed, implementation=self._noise_backend,
         )  # fmt: skip
-        active = ~(state.done | state.failed)
-        shortest = MIN_STEP_ULPS * (state.t - torch.nextafter(state.t, torch.zeros_like(state.t)))
-        too_short = state.rejected & (state.length < shortest)
-        t_next = state.t - torch.maximum(state.length, shortest)
-        t_next = torch.where(t_next <= self.end, self.end, t_next)
-        h = torch.where(active, state.t - t_next, 0.0)
+        active = ~(self.done | self.failed)
+        t_next, too_short = self.next_times(active)
+        h = self.t - t_next
 
         def euler_maruyama(x: Tensor, t: Tensor) -> Tensor:
             """Step from the state, with drift and diffusion evaluated at ``x`` and ``t``."""
             noise_std = (self._diffusion(t)[0] * h.sqrt()).view(-1, *[1] * (x.ndim - 1))
-            return state.y - h.view(noise_std.shape) * self._drift.slope(x, t) + noise_std * state.noise
+            return self.y - h.view(noise_std.shape) * self._drift.slope(x, t) + noise_std * self._noise
 
-        euler = euler_maruyama(state.y, state.t)
-        improved = (euler + euler_maruyama(euler, torch.where(active, t_next, state.t))) / 2
-        tolerance = self._tolerances.rtol * torch.maximum(euler.abs(), state.previous.abs())
+        euler = euler_maruyama(self.y, self.t)
+        improved = (euler + euler_maruyama(euler, t_next)) / 2
+        tolerance = self._tolerances.rtol * torch.maximum(euler.abs(), self._previous.abs())
         scaled_error = (euler - improved) / tolerance.clamp(min=self._tolerances.atol)
         error = scaled_error.flatten(1).square().mean(1).sqrt()
         broken, accepted = ~error.isfinite(), error <= 1
         length = h * SAFETY * error.clamp(min=1e-12) ** -EXPONENT
-        replace_where(state.length, active, torch.where(broken, h / 2, length))
-        for tensor, value in ((state.y, improved), (state.previous, euler), (state.t, t_next)):
+        replace_where(self.length, active, torch.where(broken, h / 2, length))
+        for tensor, value in ((self.y, improved), (self._previous, euler), (self.t, t_next)):
             replace_where(tensor, active & accepted, value)
-        state.record(self.end, accepted=accepted, broken=broken, too_short=too_short, evaluations=EVALUATIONS)
+        self.record(active, accepted, broken, too_short, EVALUATIONS)
 
 
 def _noise_table(rows: int, device: torch.device) -> DeviceTable:

@@ -48,7 +48,8 @@ def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = N
     ids = sample_ids(images, seeds)
     flow = ProbabilityFlow(model, to_data=False, defaults=DEFAULTS, **options)
     states = data_states(model, images, ids, flow.run_options.run_seed)
-    return _scaled(model, flow.run(states, ids).states, invert=True).float()
+    final = flow.run(states, ids).states
+    return (final / model.prior(torch.ones_like(final))).float()
 
 
 class Decoder:
@@ -82,20 +83,16 @@ class Decoder:
         model = self.flow.model
         if tuple(codes.shape[1:]) != model.state_shape:
             raise ValueError(f"codes have shape {tuple(codes.shape[1:])}, but this model's have {model.state_shape}")
-        states = _scaled(model, self.temperature * codes.double().cpu(), invert=False)
+        states = model.prior(self.temperature * codes.double().cpu())
         data = self.flow.run(states, sample_ids(codes, seeds), on_step).states
         return model.to_images(data.chunk(model.sde.parts, dim=1)[0]).float()
 
 
 @accepting_options(FlowOptions)
 def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **options: Any) -> Tensor:
-    """Return images (N, C, H, W) in [0, 1], or points, of codes (N, *state_shape); the errors are as in `Decoder`.
+    """Return images (N, C, H, W) in [0, 1], or points, of codes (N, *state_shape).
 
-    Args:
-        model: any `ScoreFunction` of continuous time.
-        codes: codes from `encode`, or standard normal noise.
-        temperature: factor of the codes; below 1 the images are more typical and less varied.
-        options: the fields of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default.
+    Codes are from `encode`, or standard normal noise; the other arguments and the errors are as in `Decoder`.
     """
     return Decoder(model, temperature=temperature, **options).decode(codes)
 
@@ -153,13 +150,9 @@ def data_states(model: ScoreFunction, images: Tensor, ids: list[int], run_seed: 
     if tuple(images.shape[1:]) != model.image_shape:
         raise ValueError(f"samples have shape {tuple(images.shape[1:])}, but this model's have {model.image_shape}")
     data = images.detach().double().cpu()
-    if model.is_image and len(data) and not (data.min() >= 0 and data.max() <= 1):
-        raise ValueError(
-            f"images have values from {float(data.min()):.4g} to {float(data.max()):.4g}; they must be in [0, 1], "
-            "whatever the model's own range: divide 8-bit values by 255"
-        )
-    x = model.from_images(data)
-    sde = model.sde
+    if model.is_image:
+        require_unit_range(data)
+    x, sde = model.from_images(data), model.sde
     if not isinstance(sde, CLDSDE):
         return x
     noise = Noise(run_seed, torch.tensor(ids, dtype=torch.int64))
@@ -167,8 +160,10 @@ def data_states(model: ScoreFunction, images: Tensor, ids: list[int], run_seed: 
     return torch.cat([x, velocity.double()], dim=1)
 
 
-def _scaled(model: ScoreFunction, states: Tensor, *, invert: bool) -> Tensor:
-    """Multiply codes by the standard deviations of the prior, or with ``invert`` divide states at T by them."""
-    parts = states.chunk(model.sde.parts, dim=1)
-    stds = model.sde.prior_stds
-    return torch.cat([part / std if invert else part * std for part, std in zip(parts, stds, strict=True)], dim=1)
+def require_unit_range(images: Tensor) -> None:
+    """Raise ValueError unless the values of ``images`` (N, C, H, W) are in [0, 1]."""
+    if not ((images >= 0) & (images <= 1)).all():
+        raise ValueError(
+            f"images have values from {float(images.min()):.4g} to {float(images.max()):.4g}; they must be in [0, 1], "
+            "whatever the model's own range: divide 8-bit values by 255"
+        )

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scoresde_fast.devices import Precision
+from scoresde_fast.flow.options import Probes
 from scoresde_fast.loop.evaluator import TimedEvaluator, timed_evaluator
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ops import hutchinson_dot
-from scoresde_fast.ops.hutchinson_dot import Probe
 from scoresde_fast.sdes import CLDSDE, Array, ScalarSDE
 
 INTERVALS, NODES = 128, 14
@@ -142,23 +142,23 @@ class Drift:
         return self.model.network is not self._source_network or self._network.stale()
 
     def slope_and_trace(
-        self, u: Tensor, t: Tensor, probes: Tensor, sample_ids: Tensor, *, draw: int, probe: Probe, run_seed: int
+        self, u: Tensor, t: Tensor, fields: Tensor, sample_ids: Tensor, probes: Probes, run_seed: int
     ) -> tuple[Tensor, Tensor]:
         """Return `slope` and Hutchinson's estimates (B, P) of its divergence; call it inside a dual level.
 
         Args:
             u, t: as in `slope`.
-            probes: (P, B, *image_shape), of the draws ``draw``, ``draw`` + 1, ...; on CLD they are probes of v, to
-                which the network's output applies.
-            sample_ids, draw, probe, run_seed: seeds and kind of the probes, as in `hutchinson_dot`.
+            fields: (P, B, *image_shape), the probes; on CLD of v, to which the network's output applies.
+            sample_ids, probes, run_seed: seeds and kind of the probes, from which a kernel recomputes them.
         """
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
-        dots = u.new_zeros(len(probes), len(u))
-        for index, field in enumerate(probes):
+        dots = u.new_zeros(len(fields), len(u))
+        assert probes.kind != "exact"
+        for index, field in enumerate(fields):
             output, tangent = self._directional(x, label, field)
             hutchinson_dot.hutchinson_dot(
-                dots[index], tangent.contiguous(), sample_ids, self._unit, draw=draw + index, probe=probe,
+                dots[index], tangent.contiguous(), sample_ids, self._unit, draw=probes.draw + index, probe=probes.kind,
                 run_seed=run_seed, implementation=self._dot,
             )  # fmt: skip
         return self._assemble(u, output, factor, linear), self._trace(factor, linear, dots).T
@@ -168,17 +168,13 @@ class Drift:
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
         elements = math.prod(self.model.image_shape)
-        total, output = u.new_zeros(len(u)), None
+        total = u.new_zeros(len(u))
         identity = torch.eye(elements, dtype=x.dtype, device=x.device).view(elements, *self.model.image_shape)
         for directions in identity.split(max(1, EXACT_TRACE_BATCH // len(u))):
             count = len(directions)
-            # (count, B, ...): every direction at every sample
-            field = directions[:, None].expand(count, len(u), *self.model.image_shape).flatten(0, 1)
-            output, tangent = self._directional(
-                x.repeat(count, *[1] * (x.ndim - 1)), label.repeat(count), field.contiguous()
-            )
+            field = directions.repeat_interleave(len(u), 0)  # every direction at every sample
+            output, tangent = self._directional(x.repeat(count, *[1] * (x.ndim - 1)), label.repeat(count), field)
             total += (tangent * field).flatten(1).sum(1).view(count, len(u)).sum(0)
-        assert output is not None
         slope = self._assemble(u, output[: len(u)], factor, linear)
         return slope, self._trace(factor, linear, total)[:, None]
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.flow.codes import data_states, sample_ids
+from scoresde_fast.flow.codes import data_states, require_unit_range, sample_ids
 from scoresde_fast.flow.options import FlowOptions, ProbeKind, Probes
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
 from scoresde_fast.loop.run_monitor import OnStep
@@ -28,8 +28,8 @@ from scoresde_fast.sdes import CLDSDE
 
 PIXEL_VALUES = 256
 """The number of 8-bit pixel values."""
-DEQUANTIZATION_DRAW, PROBE_DRAW = 0, 2
-"""Draws of a sample's seed; draw 1 is for CLD's velocity."""
+DEQUANTIZATION_DRAW = 0
+"""The draw of the uniform noise; draw 1 is for CLD's velocity, later ones are for the probes."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class LikelihoodEstimator:
         **options: Any,
     ) -> None:
         self.dequantize = dequantize and model.is_image
-        self.flow = ProbabilityFlow(model, to_data=False, probes=Probes(probe, probes, PROBE_DRAW), **options)
+        self.flow = ProbabilityFlow(model, to_data=False, probes=Probes(probe, probes), **options)
         self.model = self.flow.model
 
     def estimate(self, data: Tensor, seeds: Sequence[int] | None = None, on_step: OnStep | None = None) -> Likelihood:
@@ -95,7 +95,7 @@ class LikelihoodEstimator:
         run_seed = self.flow.run_options.run_seed
         images = data.double() / 255 if data.dtype == torch.uint8 else data
         if self.dequantize:
-            images = dequantized(data, ids, run_seed)
+            images = dequantized(images, ids, run_seed)
         states = data_states(model, images, ids, run_seed)
         result = self.flow.run(states, ids, on_step)
         prior = torch.from_numpy(model.sde.prior_log_density(result.states.numpy()))
@@ -118,27 +118,20 @@ def likelihood(model: ScoreFunction, data: Tensor, seeds: Sequence[int] | None =
 
 
 def dequantized(images: Tensor, ids: Sequence[int], run_seed: int) -> Tensor:
-    """Return 8-bit images (N, C, H, W) with uniform noise u from their seeds: (pixel + u) / 256, float64.
+    """Return 8-bit images (N, C, H, W) in [0, 1] with uniform noise u from their seeds: (pixel + u) / 256, float64.
 
     Raises:
         ValueError: a value is not an 8-bit pixel value.
     """
-    pixels = images.double().cpu()
-    if images.dtype != torch.uint8:
-        pixels = pixels * (PIXEL_VALUES - 1)
-        if len(pixels) and not ((pixels - pixels.round()).abs().max() < 1e-3):
-            rounding = (pixels - pixels.round()).abs().flatten()
-            worst = float(images.flatten()[int(rounding.nan_to_num(math.inf).argmax())])
-            raise ValueError(
-                f"a pixel is {worst:.6g}, which is not a multiple of 1/255: bits per dimension need 8-bit images; "
-                "give such images, or choose dequantize=False to get only the log density"
-            )
-        pixels = pixels.round()
-        if len(pixels) and not (pixels.min() >= 0 and pixels.max() < PIXEL_VALUES):
-            raise ValueError(
-                f"images have values from {float(images.min()):.4g} to {float(images.max()):.4g}; they must be in "
-                "[0, 1], whatever the model's own range: divide 8-bit values by 255"
-            )
+    scaled = images.double().cpu() * (PIXEL_VALUES - 1)
+    pixels = scaled.round()
+    rounding = (scaled - pixels).abs().nan_to_num(math.inf)
+    if not (rounding < 1e-3).all():
+        raise ValueError(
+            f"a pixel is {float(images.flatten()[rounding.argmax()]):.6g}, which is not a multiple of 1/255: bits per "
+            "dimension need 8-bit images; give such images, or choose dequantize=False to get only the log density"
+        )
+    require_unit_range(pixels / (PIXEL_VALUES - 1))
     noise = uniforms(torch.tensor(list(ids), dtype=torch.int64), run_seed, DEQUANTIZATION_DRAW, pixels[0:1].numel())
     return (pixels + noise.view(pixels.shape)) / PIXEL_VALUES
 

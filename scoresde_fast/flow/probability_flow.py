@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scoresde_fast.devices import arithmetic, choose_capture, choose_precision, usable_device
-from scoresde_fast.flow.dormand_prince import RK45
+from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.flow.drift import Drift
-from scoresde_fast.flow.integrate import Attempt, FixedTimes, IntegrationError, OnAttempt, Solution, Tolerances
+from scoresde_fast.flow.integrate import RK45, Capture, IntegrationError, OnAttempt, Solution, Tolerances
 from scoresde_fast.flow.options import FlowOptions, Probes
 from scoresde_fast.loop.batch_size import fitting_batch
 from scoresde_fast.loop.batches import Batches
@@ -31,8 +31,11 @@ from scoresde_fast.model import ScoreFunction, describe_model
 from scoresde_fast.ops.normal import normal
 from scoresde_fast.ops.rademacher import rademacher
 from scoresde_fast.run_options import RunOptions, names, split_options
-from scoresde_fast.sdes import SDE
+from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import make_grid
+
+Solve = Callable[[Tensor, Tensor, OnAttempt | None], Solution]
+"""``solve(states, sample_ids, on_attempt)`` integrates a batch of states (B, *state_shape) float64."""
 
 MAX_PADDING = 4
 """A captured batch size is also used for smaller batches, down to its size divided by this."""
@@ -54,13 +57,6 @@ class FlowResult(NamedTuple):
     divergence: Tensor
 
 
-class FlowSolver(Protocol):
-    """Integrates batches of one size."""
-
-    def solve(self, states: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
-        """Integrate states (B, *state_shape) float64."""
-
-
 class FlowRunner:
     """Integrates batches of a model's reverse process on a device, with separate steps for each sample.
 
@@ -68,7 +64,7 @@ class FlowRunner:
         model: a model on its device, in evaluation mode; its network may be replaced or changed between runs.
         device: the device of the model.
         run: precision ("auto" is fp32), capture of a step, strictness, backend and run seed.
-        control: tolerances, or the times of fixed steps.
+        control: tolerances, or the times of fixed steps from ``start`` to ``end``.
         start, end: T and the time of the data, in either order.
         probes: the method of computing the divergence; None omits it.
         probability_flow: use the drift of the probability flow rather than of the reverse SDE.
@@ -84,7 +80,7 @@ class FlowRunner:
         model: ScoreFunction,
         device: torch.device,
         run: RunOptions,
-        control: Tolerances | FixedTimes,
+        control: Tolerances | Array,
         start: float,
         end: float,
         *,
@@ -105,7 +101,7 @@ class FlowRunner:
         self.backends = StepBackends.choose(device, run.backend)
         self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
         self._drift: Drift | None = None
-        self._captured: dict[int, FlowSolver] = {}
+        self._captured: dict[int, Solve] = {}
         self._in_dual_level = False
         self.refresh()
 
@@ -171,16 +167,12 @@ class FlowRunner:
         Raises:
             IntegrationError: the slope is NaN or infinite, or the tolerances cannot be met; contains the last states.
         """
-
-        def on_attempt(fraction: float) -> None:
-            assert on_step is not None
-            on_step(int(PROGRESS * fraction), PROGRESS)
-
+        on_attempt = None if on_step is None else lambda fraction: on_step(int(PROGRESS * fraction), PROGRESS)
         size = math.prod(self.model.state_shape)
         ids = torch.tensor(seeds, dtype=torch.int64, device=self.device)
         with arithmetic(self.precision, self.device, strict=self.run_options.strict):
             try:
-                solution = self._solver(len(states)).solve(states.double(), ids, on_step and on_attempt)
+                solution = self._solver(len(states))(states.double(), ids, on_attempt)
             except IntegrationError as error:
                 raise error.with_seeds(seeds) from None
         flat = solution.y.flatten(1)
@@ -194,8 +186,8 @@ class FlowRunner:
     def _evaluate_once(self, batch: int) -> None:
         with self.tangents(), arithmetic(self.precision, self.device, strict=self.run_options.strict):
             states = torch.zeros(batch, *self.model.state_shape, device=self.device, dtype=torch.float64)
-            ids = torch.zeros(batch, dtype=torch.int64, device=self.device)
-            _ProbedFlow(self, batch, None).evaluate(states, ids)
+            slope, times = _ProbedSlope(self, batch), states.new_full((batch,), self.start)
+            slope(slope.initial(states, torch.zeros(batch, dtype=torch.int64, device=self.device)), times)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -205,17 +197,19 @@ class FlowRunner:
             self.model, low, self.precision, probability_flow=self.probability_flow, device=self.device, backend=backend
         )
 
-    def _solver(self, batch: int) -> FlowSolver:
+    def _solver(self, batch: int) -> Solve:
         """Return the solver for batches of size ``batch``; with capture it is cached, with its memory."""
-        if batch in self._captured:
-            return self._captured[batch]
-        solver = self._make_solver(batch, self._graphs.step if self._graphs.wanted else None)
-        if self._graphs.wanted:
-            self._captured[batch] = solver
-        return solver
+        if not self._graphs.wanted:
+            return self._make_solver(batch, None)
+        if batch not in self._captured:
+            self._captured[batch] = self._make_solver(batch, self._graphs.step)
+        return self._captured[batch]
 
-    def _make_solver(self, batch: int, capture: Callable[[Attempt], Attempt] | None) -> FlowSolver:
-        return _ProbedFlow(self, batch, capture)
+    def _make_solver(self, batch: int, capture: Capture | None) -> Solve:
+        slope = _ProbedSlope(self, batch)
+        like = torch.empty(batch, slope.variables, dtype=torch.float64, device=self.device)
+        rk45 = RK45(slope, like, self.start, self.end, self.control, capture)
+        return lambda states, ids, on_attempt: rk45.solve(slope.initial(states, ids), on_attempt)
 
 
 class ProbabilityFlow(FlowRunner):
@@ -249,7 +243,11 @@ class ProbabilityFlow(FlowRunner):
         if not 0 < low < high:
             raise ValueError(f"eps is {low!r}; it must be greater than 0 and smaller than {high:g}")
         start, end = (high, low) if to_data else (low, high)
-        control = _control(self.options, model.sde, to_data=to_data)
+        control: Tolerances | Array = Tolerances(self.options.rtol, self.options.atol, self.options.error_norm)
+        if self.options.steps is not None:
+            grid = make_grid(self.options.grid, model.sde, self.options.steps, low, published=False)
+            descending = np.append(grid.times, low)
+            control = descending if to_data else descending[::-1].copy()
         super().__init__(model.to(device).eval(), device, run, control, start, end, probes=probes)
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.model, self)
 
@@ -293,55 +291,40 @@ class ProbabilityFlow(FlowRunner):
         }
 
 
-def _control(options: FlowOptions, sde: SDE, *, to_data: bool) -> Tolerances | FixedTimes:
-    if options.steps is None:
-        return Tolerances(options.rtol, options.atol, options.error_norm)
-    grid = make_grid(options.grid, sde, options.steps, options.eps, published=False)
-    descending = np.append(grid.times, options.eps)
-    return FixedTimes(descending if to_data else descending[::-1].copy())
+class _ProbedSlope:
+    """The slope of a runner's flow for batches of one size, with each probe's divergence as an additional variable.
 
+    Attributes:
+        variables: the number of variables per sample.
+    """
 
-class _ProbedFlow:
-    """RK45 on the flow of batches of one size, with each probe's divergence as an additional variable."""
-
-    def __init__(self, runner: FlowRunner, batch: int, capture: Callable[[Attempt], Attempt] | None) -> None:
-        self._runner, self._drift, self._model = runner, runner.drift, runner.model
-        self._size = math.prod(self._model.state_shape)
-        count = runner.probes.count if runner.probes is not None and runner.probes.kind != "exact" else 0
-        self._probes = torch.zeros(count, batch, *self._model.image_shape, device=runner.device)
+    def __init__(self, runner: FlowRunner, batch: int) -> None:
+        self._drift, self._probes, self._run_seed = runner.drift, runner.probes, runner.run_options.run_seed
+        self._state_shape, self._image_shape = runner.model.state_shape, runner.model.image_shape
+        self._size, count = math.prod(self._state_shape), 0 if runner.probes is None else runner.probes.count
+        self.variables = self._size + count
+        fields = 0 if runner.probes is None or runner.probes.kind == "exact" else count
+        self._fields = torch.zeros(fields, batch, *self._image_shape, device=runner.device)
         self._ids = torch.zeros(batch, dtype=torch.int64, device=runner.device)
-        self._rk45 = RK45(self._slope, runner.start, runner.end, runner.control, capture)
 
-    def solve(self, states: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
-        """Integrate states (B, *state_shape) float64."""
-        return self._rk45.solve(self._initial(states, sample_ids), on_attempt)
-
-    def evaluate(self, states: Tensor, sample_ids: Tensor) -> Tensor:
-        """Return one slope at the start, to test whether it fits in memory."""
-        start = torch.full((len(states),), self._runner.start, dtype=torch.float64, device=states.device)
-        return self._slope(self._initial(states, sample_ids), start)
-
-    def _initial(self, states: Tensor, sample_ids: Tensor) -> Tensor:
-        """Sample the probes, and return the states with zeros for the divergences, (B, N)."""
-        probes, run = self._runner.probes, self._runner.run_options
-        initial = states.flatten(1)
-        if probes is not None:
-            self._ids.copy_(sample_ids)
-            draw = rademacher if probes.kind == "rademacher" else normal
-            for index, probe in enumerate(self._probes):
-                probe.copy_(draw(sample_ids, run.run_seed, probes.draw + index, self._model.image_shape))
-            initial = torch.cat([initial, initial.new_zeros(len(initial), probes.count)], dim=1)
-        return initial
-
-    def _slope(self, y: Tensor, t: Tensor) -> Tensor:
-        u, probes = y[:, : self._size].view(len(y), *self._model.state_shape), self._runner.probes
+    def initial(self, states: Tensor, sample_ids: Tensor) -> Tensor:
+        """Sample the probes, and return the states with zeros for the divergences, (B, variables)."""
+        initial, probes = states.flatten(1), self._probes
         if probes is None:
+            return initial
+        self._ids.copy_(sample_ids)
+        draw = rademacher if probes.kind == "rademacher" else normal
+        for index, field in enumerate(self._fields):
+            field.copy_(draw(sample_ids, self._run_seed, probes.draw + index, self._image_shape))
+        return torch.cat([initial, initial.new_zeros(len(initial), probes.count)], dim=1)
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        """Return the slope at (B, variables) and (B,), all float64."""
+        u = y[:, : self._size].view(-1, *self._state_shape)
+        if self._probes is None:
             return self._drift.slope(u, t).flatten(1)
-        if probes.kind == "exact":
+        if self._probes.kind == "exact":
             slope, trace = self._drift.slope_and_exact_trace(u, t)
         else:
-            slope, trace = self._drift.slope_and_trace(
-                u, t, self._probes, self._ids, draw=probes.draw, probe=probes.kind,
-                run_seed=self._runner.run_options.run_seed,
-            )  # fmt: skip
+            slope, trace = self._drift.slope_and_trace(u, t, self._fields, self._ids, self._probes, self._run_seed)
         return torch.cat([slope.flatten(1), trace], dim=1)

@@ -19,8 +19,8 @@ import scoresde_fast as sf
 from scoresde_fast.checkpoints import save
 from scoresde_fast.cli import main
 from scoresde_fast.data import digits
+from scoresde_fast.evaluation.extractors import load_torch_fidelity
 from scoresde_fast.evaluation.metrics import KID_SUBSET_SIZE, MetricSettings
-from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 from scoresde_fast.training import load_recipe
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")

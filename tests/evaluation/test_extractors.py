@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,7 @@ from safetensors.torch import save_file
 
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Extractor, MetricSettings, evaluate, extract_features, load_extractor
-from scoresde_fast.evaluation.extractors import HUB_FILES, INCEPTION, default_extractor
-from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
+from scoresde_fast.evaluation.extractors import HUB_FILES, INCEPTION, default_extractor, load_torch_fidelity
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 
@@ -63,8 +63,9 @@ def test_digits_features_of_pixels() -> None:
 def test_other_shapes() -> None:
     """Images that do not fit the extractor are refused, and both shapes are named."""
     extractor = load_extractor("digits-features")
-    with pytest.raises(ValueError, match=r"\(3, 32, 32\); digits-features takes \(3, 16, 16\)"):
-        extractor(images(2, 32))
+    for extract, pixels in ((extractor, images(2, 32)), (extract_features, images(2, 32) / 255)):
+        with pytest.raises(ValueError, match=r"\(3, 32, 32\); digits-features takes \(3, 16, 16\)"):
+            extract(pixels)
     with pytest.raises(ValueError, match="2 channels; extractors take 1"):
         extractor(images(2, channels=2))
 
@@ -160,6 +161,13 @@ def test_registered_extractor() -> None:
     finally:
         del registry["means"]
     assert extractor(images(2))["means"].shape == (2, 3) and extractor.dimensions((3, 8, 8)) == 3
+
+
+def test_torch_fidelity_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the library is missing, the message says how to install it."""
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(ValueError, match="needs torch-fidelity, which is not installed: pip install torch-fidelity"):
+        load_torch_fidelity.__wrapped__()
 
 
 @pytest.mark.slow

@@ -20,10 +20,10 @@ import scoresde_fast as sf
 from scoresde_fast.data import digits
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Extractor, MetricSettings, SampledImages, evaluate
+from scoresde_fast.evaluation.extractors import load_torch_fidelity
 from scoresde_fast.evaluation.frechet import FeatureMoments, FrechetDistance, gaussian_distance
 from scoresde_fast.evaluation.metrics import bootstrap, fid_by_count, kid_bootstrap
 from scoresde_fast.evaluation.reference import cached_reference
-from scoresde_fast.evaluation.torch_fidelity import load_torch_fidelity
 from scoresde_fast.generate import generate
 from tests.support.evaluations import png_folder, replayed, values
 

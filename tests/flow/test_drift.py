@@ -12,9 +12,9 @@ from scipy.integrate import solve_ivp
 from torch import nn
 from torch.autograd import forward_ad
 
-from scoresde_fast.flow.dormand_prince import RK45
 from scoresde_fast.flow.drift import Drift, TimeCurves, drift_coefficients
-from scoresde_fast.flow.integrate import Tolerances
+from scoresde_fast.flow.integrate import RK45, Tolerances
+from scoresde_fast.flow.options import Probes
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ops.rademacher import rademacher
@@ -58,7 +58,7 @@ def test_traces_of_a_mixture(name: str) -> None:
     probes = torch.stack([rademacher(ids, 5, 2 + index, mixture.image_shape) for index in range(2)])
     with forward_ad.dual_level(), torch.no_grad():
         slope, exact = drift.slope_and_exact_trace(u, t)
-        same_slope, estimate = drift.slope_and_trace(u, t, probes, ids, draw=2, probe="rademacher", run_seed=5)
+        same_slope, estimate = drift.slope_and_trace(u, t, probes, ids, Probes(), 5)
     torch.testing.assert_close(slope, mixture.probability_flow(u, t), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(same_slope, slope, rtol=1e-12, atol=1e-12)
     for index in range(3):
@@ -125,7 +125,8 @@ def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
         return slope(torch.from_numpy(y).view(len(x), -1), time).flatten().numpy()
 
     expected = solve_ivp(flat, (1.0, 1e-2), x.flatten().numpy(), rtol=1e-3, atol=1e-3)
-    solution = RK45(slope, 1.0, 1e-2, Tolerances(1e-3, 1e-3, "batch")).solve(x.flatten(1))
+    y = x.flatten(1)
+    solution = RK45(slope, y, 1.0, 1e-2, Tolerances(1e-3, 1e-3, "batch")).solve(y)
     assert solution.evaluations.tolist() == [expected.nfev] * len(x)
     final = expected.y[:, -1]
     assert np.abs(solution.y.flatten().numpy() - final).max() <= 1e-9 * np.abs(final).max()

@@ -11,9 +11,10 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from scoresde_fast.flow.dormand_prince import RK45
-from scoresde_fast.flow.integrate import FixedTimes, IntegrationError, Tolerances
+from scoresde_fast.flow import integrate
+from scoresde_fast.flow.integrate import RK45, IntegrationError, Slope, Solution, Tolerances
 from scoresde_fast.loop.capture_safety import require_capturable
+from scoresde_fast.sdes import Array
 from tests.support.recorded_graphs import RecordedGraphs
 
 
@@ -25,6 +26,10 @@ def stiffening(y: Tensor, t: Tensor) -> Tensor:
 
 def start(batch: int = 5) -> Tensor:
     return torch.linspace(0.1, 1.6, 2 * batch, dtype=torch.float64).view(batch, 2)
+
+
+def solve(slope: Slope, y: Tensor, begin: float, end: float, control: Tolerances | Array) -> Solution:
+    return RK45(slope, y, begin, end, control).solve(y)
 
 
 @pytest.mark.parametrize(("begin", "end", "size"), [(0.0, 2.0, 1.0), (2.0, 0.3, 0.5)])
@@ -42,17 +47,17 @@ def test_the_batch_norm_is_scipy(begin: float, end: float, size: float, toleranc
         return stiffening(state, torch.full((len(y),), t, dtype=torch.float64)).flatten().numpy()
 
     expected = solve_ivp(flat, (begin, end), y.flatten().numpy(), rtol=tolerance, atol=tolerance)
-    solution = RK45(stiffening, begin, end, Tolerances(tolerance, tolerance, "batch")).solve(y)
+    solution = solve(stiffening, y, begin, end, Tolerances(tolerance, tolerance, "batch"))
     assert solution.evaluations.tolist() == [expected.nfev] * len(y)
     np.testing.assert_allclose(solution.y.flatten().numpy(), expected.y[:, -1], rtol=0, atol=1e-12)
 
 
 def test_a_sample_alone_is_the_same_in_a_batch() -> None:
     """A sample in a batch has the bits and the number of evaluations of the sample alone, with either error norm."""
-    together = RK45(stiffening, 0.0, 2.0, Tolerances(1e-6, 1e-6)).solve(start())
+    together = solve(stiffening, start(), 0.0, 2.0, Tolerances(1e-6, 1e-6))
     assert len(set(together.evaluations.tolist())) > 1
     for index, y in enumerate(start()):
-        alone = RK45(stiffening, 0.0, 2.0, Tolerances(1e-6, 1e-6, "batch")).solve(y[None])
+        alone = solve(stiffening, y[None], 0.0, 2.0, Tolerances(1e-6, 1e-6, "batch"))
         assert torch.equal(alone.y[0], together.y[index])
         assert alone.evaluations[0] == together.evaluations[index]
 
@@ -60,26 +65,23 @@ def test_a_sample_alone_is_the_same_in_a_batch() -> None:
 def test_order_of_fixed_steps() -> None:
     """The error is proportional to the fifth power of the step."""
     y = 0.3 * start()
-    exact = RK45(stiffening, 0.0, 1.0, Tolerances(1e-13, 1e-13)).solve(y)
+    exact = solve(stiffening, y, 0.0, 1.0, Tolerances(1e-13, 1e-13))
     sizes, errors = (32, 64, 128), []
     for steps in sizes:
-        solution = RK45(stiffening, 0.0, 1.0, FixedTimes(np.linspace(0, 1, steps + 1))).solve(y)
+        solution = solve(stiffening, y, 0.0, 1.0, np.linspace(0, 1, steps + 1))
         errors.append((solution.y - exact.y).abs().max())
         assert (solution.evaluations == 1 + 6 * steps).all()
     assert -np.polyfit(np.log(sizes), np.log(errors), 1)[0] == pytest.approx(5, abs=0.25)
 
 
-@pytest.mark.parametrize(
-    "control", [Tolerances(1e-6, 1e-6), FixedTimes(np.linspace(0, 2, 61))], ids=["adaptive", "fixed"]
-)
-def test_a_step_can_be_captured(control: Tolerances | FixedTimes) -> None:
+@pytest.mark.parametrize("control", [Tolerances(1e-6, 1e-6), np.linspace(0, 2, 61)], ids=["adaptive", "fixed"])
+def test_a_step_can_be_captured(control: Tolerances | Array) -> None:
     """An attempt reads nothing on the host, and its replay gives the same bits."""
-    eager = RK45(stiffening, 0.0, 2.0, control)
-    state, attempt = eager.prepare(start())
-    eager.load(state, start())
-    require_capturable(attempt, torch.device("cpu"))
+    eager = RK45(stiffening, start(), 0.0, 2.0, control)
+    eager.load(start())
+    require_capturable(eager.attempt, torch.device("cpu"))
     graphs = RecordedGraphs()
-    captured = RK45(stiffening, 0.0, 2.0, control, graphs.capture)
+    captured = RK45(stiffening, start(), 0.0, 2.0, control, graphs.capture)
     for y in (start(), 0.5 * start()):
         assert all(torch.equal(a, b) for a, b in zip(eager.solve(y), captured.solve(y), strict=True))
     assert graphs.captured == 1
@@ -91,15 +93,15 @@ def test_nan_names_sample_and_time() -> None:
     def breaking(y: Tensor, t: Tensor) -> Tensor:
         return torch.where((y[:, :1] > 1.2) & (t[:, None] > 0.5), torch.nan, stiffening(y, t) * 0 + 1e-3)
 
-    for control in (Tolerances(), FixedTimes(np.linspace(0, 2, 41))):
+    for control in (Tolerances(), np.linspace(0, 2, 41)):
         with pytest.raises(IntegrationError, match=r"sample 4 of the batch stopped at t = 0\.\d+.*NaN") as caught:
-            RK45(breaking, 0.0, 2.0, control).solve(start())
+            solve(breaking, start(), 0.0, 2.0, control)
         assert 0.4 < caught.value.t[4] < 0.51
         assert (caught.value.t[:4] == 2).all()
         assert caught.value.y.isfinite().all()
 
 
-def test_tolerances_that_cannot_be_met() -> None:
+def test_tolerances_that_cannot_be_met(monkeypatch: pytest.MonkeyPatch) -> None:
     """Integration stops at a singularity, or after the maximum number of attempts."""
 
     def singular(y: Tensor, t: Tensor) -> Tensor:
@@ -107,10 +109,11 @@ def test_tolerances_that_cannot_be_met() -> None:
 
     one = torch.ones(1, 1, dtype=torch.float64)
     with pytest.raises(IntegrationError, match=r"stopped at t = 1.*(does not meet|NaN)") as caught:
-        RK45(singular, 0.0, 2.0, Tolerances(1e-8, 1e-8)).solve(one)
+        solve(singular, one, 0.0, 2.0, Tolerances(1e-8, 1e-8))
     assert float(caught.value.t) == pytest.approx(1, abs=1e-6)
+    monkeypatch.setattr(integrate, "MAX_ATTEMPTS", 3)
     with pytest.raises(IntegrationError, match="after 3 steps"):
-        RK45(stiffening, 0.0, 2.0, Tolerances(1e-9, 1e-9, max_attempts=3)).solve(start())
+        solve(stiffening, start(), 0.0, 2.0, Tolerances(1e-9, 1e-9))
 
 
 @pytest.mark.parametrize(
@@ -119,11 +122,6 @@ def test_tolerances_that_cannot_be_met() -> None:
         (lambda: Tolerances(rtol=0.0), "rtol is 0.0"),
         (lambda: Tolerances(atol=float("nan")), "atol is nan"),
         (lambda: Tolerances(norm="max"), "error norm"),  # type: ignore[arg-type]  # the mistake under test
-        (lambda: Tolerances(max_attempts=0), "max_attempts is 0"),
-        (lambda: FixedTimes(np.array([0.0, 1.0, 1.0])), "strictly increase or decrease"),
-        (lambda: RK45(stiffening, 0, 1, Tolerances()).solve(start().float()), "float64"),
-        (lambda: RK45(stiffening, 1, 1, Tolerances()).solve(start()), "two different times"),
-        (lambda: RK45(stiffening, 0, 1, FixedTimes(np.array([0.0, 2.0]))).solve(start()), "make the ends equal"),
     ],
 )
 def test_bad_arguments(call: Callable[[], object], message: str) -> None:

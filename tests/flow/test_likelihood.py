@@ -136,7 +136,7 @@ def test_bits_per_dimension_of_both_ranges() -> None:
     unit, centered_unit = (sf.likelihood(model, pixels, probe="exact") for model in models)
     assert unit.bits_per_dim is not None and centered_unit.bits_per_dim is not None
     torch.testing.assert_close(unit.bits_per_dim, centered_unit.bits_per_dim, rtol=0, atol=1e-3)
-    x = dequantized(pixels, [0, 1], 0)
+    x = dequantized(pixels / 255, [0, 1], 0)
     exact = 8 - torch.distributions.Normal(0.5, 0.4).log_prob(x).flatten(1).sum(1) / (4 * math.log(2))
     torch.testing.assert_close(unit.bits_per_dim, exact, rtol=0, atol=1e-3)
     floats = sf.likelihood(models[0], pixels / 255, probe="exact")
@@ -146,7 +146,7 @@ def test_bits_per_dimension_of_both_ranges() -> None:
 @pytest.mark.statistical
 def test_dequantization_depends_on_the_seed(run_seed: int) -> None:
     """The noise is uniform within one 8-bit step, and depends only on seed and run seed."""
-    pixels = torch.full((300, 3, 8, 8), 200, dtype=torch.uint8)
+    pixels = torch.full((300, 3, 8, 8), 200 / 255)
     noise = dequantized(pixels, range(300), run_seed) * 256 - 200
     assert noise.min() > 0 and noise.max() < 1
     assert abs(float(noise.mean()) - 0.5) < SIGMAS * standard_error_of_mean(math.sqrt(1 / 12), noise.numel())

@@ -201,7 +201,7 @@ class Restore(TaskCommand):
             raise ValueError(f"--noise is {self.noise}; it must be a finite number, 0 or greater")
         operator = parse_operator(self.operator, model.image_shape)
         shape = model.image_shape if self.simulate else operator.measured_shape(model.image_shape)
-        pixels, names = read_images(self.images, [shape])
+        pixels, names, _ = read_images(self.images, [shape])
         options = self.task_options(noise=self.noise, method=self.method, scale=self.scale)
         measured = pixels.float() / 255
         columns: dict[str, Tensor] = {}

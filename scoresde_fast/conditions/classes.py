@@ -13,7 +13,6 @@ from torch import Tensor
 from scoresde_fast.classifier import Classifier
 from scoresde_fast.conditions.seeds import BoundItems, SeedAssignment, SeededCondition
 from scoresde_fast.errors import require_positive, unknown_message
-from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.model import weights_sha256
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import require_packages, unknown_message
-from scoresde_fast.fingerprint import weights_sha256
+from scoresde_fast.model import weights_sha256
 from scoresde_fast.networks import FeatureNet
 
 DIGITS_FEATURES = "digits-features"

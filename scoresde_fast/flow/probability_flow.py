@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scoresde_fast.devices import arithmetic, choose_capture, choose_precision, usable_device
-from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.flow.drift import Drift
 from scoresde_fast.flow.integrate import RK45, Capture, IntegrationError, OnAttempt, Solution, Tolerances
 from scoresde_fast.flow.options import FlowOptions, Probes

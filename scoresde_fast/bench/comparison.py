@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +25,6 @@ from scoresde_fast.bench.candidates import (
     adaptive,
     fixed_step,
 )
-from scoresde_fast.bench.machine import device_name, provenance
 from scoresde_fast.bench.measures import (
     IMAGE_SHAPE,
     MIN_SAMPLES,
@@ -39,7 +37,16 @@ from scoresde_fast.bench.measures import (
     standard_error,
 )
 from scoresde_fast.bench.ranking import MeasuredCase, rank
-from scoresde_fast.bench.results import Comparison, Strip, UnmeasuredCase, error_sentence
+from scoresde_fast.bench.results import (
+    Comparison,
+    Strip,
+    UnmeasuredCase,
+    device_name,
+    error_sentence,
+    provenance,
+    read_result,
+    write_result,
+)
 from scoresde_fast.bench.timing import add_rounds, wall_seconds
 from scoresde_fast.checkpoints.loading import embedded_names, load
 from scoresde_fast.data import digits
@@ -212,8 +219,8 @@ def _read_earlier(path: Path | None, identity: Mapping[str, Any]) -> Comparison 
     if path is None or not path.exists():
         return None
     try:
-        earlier = Comparison.from_json(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        earlier = read_result(Comparison, path)
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"{str(path)!r} is not a result of this command: choose another --out or remove it") from None
     for name, value in identity.items():
         if getattr(earlier, name) != value:
@@ -362,7 +369,7 @@ class _Run:
         """Rank the cases and write the result."""
         self.result.ranking = rank(self.result.lines, self.budgets, self.result.chance)
         if self.out is not None:
-            self.result.write(self.out)
+            write_result(self.result, self.out)
         self.written = time.monotonic()
 
 

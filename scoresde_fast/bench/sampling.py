@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoresde_fast.bench.machine import bfloat16_is_fast, device_name, highest_rates, peak_rates, provenance
 from scoresde_fast.bench.results import (
     BatchLine,
     BatchPoint,
@@ -23,9 +22,20 @@ from scoresde_fast.bench.results import (
     LeftOutVariant,
     MeasuredNetwork,
     MeasuredVariant,
+    device_name,
     error_sentence,
+    provenance,
+    write_result,
 )
-from scoresde_fast.bench.timing import quartiles, race, synchronise, wall_seconds
+from scoresde_fast.bench.timing import (
+    bfloat16_is_fast,
+    highest_rates,
+    peak_rates,
+    quartiles,
+    race,
+    synchronise,
+    wall_seconds,
+)
 from scoresde_fast.bench.variants import VARIANTS, Run, Variant
 from scoresde_fast.bench.workload import (
     AMOUNTS,
@@ -122,7 +132,7 @@ def bench(
             batches=series,
         )
         if out is not None:
-            result.write(out)
+            write_result(result, out)
     if not result.ceilings["steady"]:
         print(
             "warning: peak matmul throughput varied by more than 20 %; another process was probably using this machine"

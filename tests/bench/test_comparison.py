@@ -17,7 +17,7 @@ from scoresde_fast.bench import candidates, comparison, measures
 from scoresde_fast.bench.candidates import Prepared, Priority, SampleBatch
 from scoresde_fast.bench.comparison import MIN_ROUNDS, compare
 from scoresde_fast.bench.pages import best_table, render
-from scoresde_fast.bench.results import Comparison
+from scoresde_fast.bench.results import Comparison, read_result
 from scoresde_fast.cli import main
 from scoresde_fast.loop.run_monitor import NonFiniteError
 from scoresde_fast.solvers import SOLVERS
@@ -306,5 +306,5 @@ def test_images_are_scored_and_shown(tmp_path: Path) -> None:
         "at most 6 evaluations: dpmpp_2m (quadratic)",
     ]
     assert [line.nfe for line in result.lines if line.reference] == [25]
-    text = render(Comparison.from_json(json.loads((tmp_path / "x.json").read_text())))
+    text = render(read_result(Comparison, tmp_path / "x.json"))
     assert text.count("data:image/png;base64,") == 3 and "ancestral, 25 steps" in text

@@ -27,7 +27,6 @@ from scoresde_fast.bench.candidates import (
 )
 from scoresde_fast.bench.measures import (
     IMAGE_SHAPE,
-    MIN_SAMPLES,
     MIXTURES,
     ConvergedFlow,
     Frechet,
@@ -88,10 +87,6 @@ def compare(
     name: str,
     options: ComparisonOptions | None = None,
     *,
-    samples: int | None = None,
-    batch_size: int | None = None,
-    seconds: float | None = None,
-    timing_seconds: float | None = None,
     out: Path | None = None,
     families: Sequence[Family] = FAMILIES,
 ) -> Comparison:
@@ -99,25 +94,19 @@ def compare(
 
     Args:
         name: a mixture of `MIXTURES`, an embedded model of digits, or the folder of a model with the same image shape.
-        options: settings shared by all candidates, and their selection; by default all candidates.
-        samples: samples of each candidate; by default 2 000 images or 20 000 scalars.
-        batch_size: samples a batch; by default 100 images or 20 000 scalars.
-        seconds: time limit; candidates that are not expected to finish within it are listed as left out.
-        timing_seconds: time budget for timing the measured cases; 0 skips timing. The default is `TIMING_SECONDS`.
+        options: settings, and the selection of candidates; by default all.
         out: output file, also written during the run. Cases that it already contains are not measured again.
         families: functions that return the candidates.
 
     Raises:
-        ValueError: a name is unknown, a number is out of range, the model's samples cannot be scored, or ``out``
-            contains a different result.
+        ValueError: a name is unknown, the model's samples cannot be scored, or ``out`` contains a different result.
     """
     options = options or ComparisonOptions()
-    _check_arguments(options, samples, batch_size, seconds, timing_seconds)
     device = usable_device(options.device)
     model, kind = _load_model(name), "mixture" if name in MIXTURES else "image"
-    samples = samples or SAMPLES[kind]
-    options = replace(options, batch_size=batch_size or BATCH[kind])
-    timing_seconds = TIMING_SECONDS[kind] if timing_seconds is None else timing_seconds
+    samples, batch_size = options.samples or SAMPLES[kind], options.batch_size or BATCH[kind]
+    timing_seconds = TIMING_SECONDS[kind] if options.timing_seconds is None else options.timing_seconds
+    options = replace(options, batch_size=batch_size)
     candidates = [candidate for family in families for candidate in family(model, options)]
     machine, weights = device_name(device, with_threads=False), weights_sha256(model)
     identity = {"model": name, "weights_sha256": weights, "samples": samples, "machine": machine}
@@ -150,14 +139,14 @@ def compare(
         f"{measure.floor:.4g}",
         flush=True,
     )
-    run = _Run(result, measure, flow, options.budgets, seconds, out)
+    run = _Run(result, measure, flow, options, out)
     try:
         for candidate in sorted(candidates, key=_measurement_order):
             run.measure(candidate)
     finally:
         run.write()
     if timing_seconds:
-        run.time(device, min(options.batch_size, samples), timing_seconds)
+        run.time(device, min(batch_size, samples), timing_seconds)
     if kind == "image":
         result.pictures = image_strips(result, candidates)
     run.write()
@@ -185,37 +174,8 @@ def _load_model(name: str) -> ScoreFunction:
     return model
 
 
-def _check_arguments(
-    options: ComparisonOptions,
-    samples: int | None,
-    batch_size: int | None,
-    seconds: float | None,
-    timing_seconds: float | None,
-) -> None:
-    if not options.budgets:
-        raise ValueError("no budget of network evaluations is given: name at least one")
-    for value in options.budgets:
-        if value < 1:
-            raise ValueError(f"a budget is {value} network evaluations; it must be at least 1")
-    if samples is not None and samples < MIN_SAMPLES:
-        raise ValueError(f"samples is {samples}; it must be at least {MIN_SAMPLES}, so that halves can be compared")
-    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-        raise ValueError(f"the time limit is {seconds} seconds; it must be finite and greater than 0")
-    if timing_seconds is not None and not (timing_seconds >= 0 and math.isfinite(timing_seconds)):
-        raise ValueError(f"the timing budget is {timing_seconds} seconds; it must be finite and at least 0 (no timing)")
-    if options.reference_steps is not None and options.reference_steps < 1:
-        raise ValueError(f"the reference takes {options.reference_steps} steps; it must take at least 1")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"the batch size is {batch_size}; it must be at least 1")
-
-
 def _read_earlier(path: Path | None, identity: Mapping[str, Any]) -> Comparison | None:
-    """Return the result of an earlier call, if the file exists.
-
-    Args:
-        path: the output file.
-        identity: fields that must be equal, because cases would not be comparable otherwise.
-    """
+    """Return the result of an earlier call, if the file exists; fields of ``identity`` must be equal."""
     if path is None or not path.exists():
         return None
     try:
@@ -239,12 +199,10 @@ class _Run:
         result: Comparison,
         score: Measure,
         flow: ConvergedFlow | None,
-        budgets: Sequence[int],
-        seconds: float | None,
+        options: ComparisonOptions,
         out: Path | None,
     ) -> None:
-        self.result, self.score, self.flow, self.budgets = result, score, flow, budgets
-        self.seconds, self.out = seconds, out
+        self.result, self.score, self.flow, self.options, self.out = result, score, flow, options, out
         self.started, self.written = time.perf_counter(), 0.0
         self.seconds_per_nfe: list[float] = []  # of each measured case, for all samples and their scoring
         self.lines = {line.key: line for line in result.lines}
@@ -262,7 +220,7 @@ class _Run:
             if same_method:  # under another name
                 line = replace(same_method[0], **case.case_fields())
             elif self._exceeds_limit(prepared):
-                reason = f"the limit of {self.seconds:g} s"
+                reason = f"the limit of {self.options.seconds:g} s"
                 self.result.left_out.append(UnmeasuredCase(**case.case_fields(), nfe=prepared.nfe, reason=reason))
                 return
             else:
@@ -280,10 +238,10 @@ class _Run:
             self.write()
 
     def _exceeds_limit(self, prepared: Prepared) -> bool:
-        if self.seconds is None:
+        if self.options.seconds is None:
             return False
         expected = median(self.seconds_per_nfe) * prepared.nfe if self.seconds_per_nfe else 0.0
-        return time.perf_counter() - self.started + expected > self.seconds
+        return time.perf_counter() - self.started + expected > self.options.seconds
 
     def _measured(self, case: Case, prepared: Prepared) -> MeasuredCase:
         begin = time.perf_counter()
@@ -299,7 +257,6 @@ class _Run:
         return line
 
     def _scored(self, line: MeasuredCase, prepared: Prepared) -> MeasuredCase:
-        prepared.warm_up()
         batch = prepared.draw(range(self.result.samples))
         samples = batch.samples.cpu()
         if not samples.isfinite().all():
@@ -333,7 +290,7 @@ class _Run:
         def read(digest: str) -> float:
             start = time.perf_counter()
             prepared = self.runnable[digest].prepare()
-            prepared.warm_up()
+            prepared.warm_up(batch)
             reading = wall_seconds(lambda: prepared.draw(range(batch)), device)
             spent[digest] = time.perf_counter() - start
             return reading
@@ -367,7 +324,7 @@ class _Run:
 
     def write(self) -> None:
         """Rank the cases and write the result."""
-        self.result.ranking = rank(self.result.lines, self.budgets, self.result.chance)
+        self.result.ranking = rank(self.result.lines, self.options.budgets, self.result.chance)
         if self.out is not None:
             write_result(self.result, self.out)
         self.written = time.monotonic()

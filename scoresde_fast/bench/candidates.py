@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
 from functools import cache, partial
 from itertools import product
-from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -437,34 +435,3 @@ def _prepare_adaptive(model: ScoreFunction, options: ComparisonOptions, case: Ca
     solver = solver_options(model, {"solver": case.solver, "rtol": case.tolerance, "denoise": True, **case.options})
     digest = hashlib.sha256(repr((__version__, asdict(solver))).encode()).hexdigest()
     return _prepared(model, options, solver, expected_nfe, digest, with_flow_end=case.probability_flow)
-
-
-def load_solvers(path: Path) -> tuple[str, ...]:
-    """Run a user's Python file, and return the names of the solvers that it registers.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not a Python file, raises an exception, registers no solver, or reuses the name of an
-            existing solver.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"plugin file {str(path)!r} not found")
-    module_name = f"solver_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"the plugin {str(path)!r} is not a Python file: give a FILE.py")
-    before = dict(SOLVERS)
-    try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-        names = tuple(name for name in SOLVERS if SOLVERS[name] is not before.get(name))
-        for name in names:
-            if name in before and before[name].fill.__module__ != module_name:
-                raise ValueError(f"it registers {name!r}, the name of an existing solver: choose a new name")
-        if not names:
-            raise ValueError("it registers no solver: decorate a function with @scoresde_fast.solver(...)")
-    except Exception as error:  # user code may raise anything
-        SOLVERS.clear()
-        SOLVERS.update(before)
-        message = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise ValueError(f"the plugin {str(path)!r} cannot be used: {message}") from error
-    return names

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +56,7 @@ from scoresde_fast.errors import unknown_message
 from scoresde_fast.fingerprint import weights_sha256
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.solvers import SOLVERS
 
 FAMILIES: tuple[Family, ...] = (fixed_step, adaptive)
 
@@ -346,3 +348,34 @@ def _strip(title: str, images: Tensor) -> Strip:
     """Join images (N, C, H, W) in [0, 1] side by side."""
     pixels = np.concatenate(list(to_pixels(images, "floor")), axis=1)
     return Strip(title, base64.b64encode(encode_png(pixels)).decode())
+
+
+def load_solvers(path: Path) -> tuple[str, ...]:
+    """Run a user's Python file, and return the names of the solvers that it registers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a Python file, raises an exception, registers no solver, or reuses the name of an
+            existing solver.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"plugin file {str(path)!r} not found")
+    module_name = f"solver_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"the plugin {str(path)!r} is not a Python file: give a FILE.py")
+    before = dict(SOLVERS)
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        names = tuple(name for name in SOLVERS if SOLVERS[name] is not before.get(name))
+        for name in names:
+            if name in before and before[name].fill.__module__ != module_name:
+                raise ValueError(f"it registers {name!r}, the name of an existing solver: choose a new name")
+        if not names:
+            raise ValueError("it registers no solver: decorate a function with @scoresde_fast.solver(...)")
+    except Exception as error:  # user code may raise anything
+        SOLVERS.clear()
+        SOLVERS.update(before)
+        message = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ValueError(f"the plugin {str(path)!r} cannot be used: {message}") from error
+    return names

@@ -97,8 +97,8 @@ class BenchSolvers:
     """Write the result as one self-contained page."""
 
     def run(self) -> None:
-        from scoresde_fast.bench.candidates import ComparisonOptions, load_solvers
-        from scoresde_fast.bench.comparison import compare
+        from scoresde_fast.bench.candidates import ComparisonOptions
+        from scoresde_fast.bench.comparison import compare, load_solvers
         from scoresde_fast.bench.pages import write_html
 
         _set_up_process(self.html, self.threads)

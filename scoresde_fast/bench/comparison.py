@@ -30,11 +30,11 @@ from scoresde_fast.bench.measures import (
     IMAGE_SHAPE,
     MIXTURES,
     ConvergedFlow,
-    Frechet,
     Measure,
-    Wasserstein,
+    frechet_measure,
     mixture,
     standard_error,
+    wasserstein_measure,
 )
 from scoresde_fast.bench.ranking import MeasuredCase, rank
 from scoresde_fast.bench.results import (
@@ -113,7 +113,7 @@ def compare(
     machine, weights = device_name(device, with_threads=False), weights_sha256(model)
     identity = {"model": name, "weights_sha256": weights, "samples": samples, "machine": machine}
     earlier = _read_earlier(out, identity)
-    measure = Wasserstein(samples) if kind == "mixture" else Frechet()
+    measure = wasserstein_measure(samples) if kind == "mixture" else frechet_measure()
     flow = ConvergedFlow.of(model, samples) if kind == "mixture" else None
     environment = provenance()
     result = Comparison(
@@ -199,12 +199,12 @@ class _Run:
     def __init__(
         self,
         result: Comparison,
-        score: Measure,
+        measure: Measure,
         flow: ConvergedFlow | None,
         options: ComparisonOptions,
         out: Path | None,
     ) -> None:
-        self.result, self.score, self.flow, self.options, self.out = result, score, flow, options, out
+        self.result, self.score, self.flow, self.options, self.out = result, measure.score, flow, options, out
         self.started, self.written = time.perf_counter(), 0.0
         self.seconds_per_nfe: list[float] = []  # of each measured case, for all samples and their scoring
         self.lines = {line.key: line for line in result.lines}

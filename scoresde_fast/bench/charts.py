@@ -237,6 +237,7 @@ def _axes(width: float, height: float) -> Axes:
 def _svg(axes: Axes, title: str) -> Markup:
     """Return the figure of the axes as an SVG element, without header, metadata and namespaces."""
     buffer = io.StringIO()
+    assert isinstance(axes.figure, Figure)
     axes.figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

@@ -7,7 +7,7 @@ import base64
 import importlib.util
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -110,19 +110,15 @@ def compare(
     timing_seconds = TIMING_SECONDS[kind] if options.timing_seconds is None else options.timing_seconds
     options = replace(options, batch_size=batch_size)
     candidates = [candidate for family in families for candidate in family(model, options)]
-    machine, weights = device_name(device, with_threads=False), weights_sha256(model)
-    identity = {"model": name, "weights_sha256": weights, "samples": samples, "machine": machine}
-    earlier = _read_earlier(out, identity)
+    machine = device_name(device, with_threads=False)
     measure = wasserstein_measure(samples) if kind == "mixture" else frechet_measure()
     flow = ConvergedFlow.of(model, samples) if kind == "mixture" else None
-    environment = provenance()
     result = Comparison(
         title=f"{name} on {machine}",
         model=name,
-        weights_sha256=weights,
+        weights_sha256=weights_sha256(model),
         samples=samples,
         machine=machine,
-        timed_on=earlier.timed_on if earlier else None,
         sde=model.sde.name,
         measure=measure.name,
         floor=measure.floor,
@@ -130,12 +126,11 @@ def compare(
         chance=measure.chance,
         flow_gap=None if flow is None else flow.gap,
         own=list(options.extra),
-        command=environment["command"],
-        date=environment["date"],
-        device={"type": device.type, **environment["device"]},
+        **provenance(device),
         notes=[*NOTES, *([] if flow is None else [FLOW_NOTE])],
-        lines=earlier.lines if earlier else [],
     )
+    if out is not None and out.exists():
+        _continue(result, out)
     print(
         f"{name}: at most {len(candidates)} candidates, {samples} samples each; {measure.name}, {measure.floor_name}: "
         f"{measure.floor:.4g}",
@@ -176,21 +171,19 @@ def _load_model(name: str) -> ScoreFunction:
     return model
 
 
-def _read_earlier(path: Path | None, identity: Mapping[str, Any]) -> Comparison | None:
-    """Return the result of an earlier call, if the file exists; fields of ``identity`` must be equal."""
-    if path is None or not path.exists():
-        return None
+def _continue(result: Comparison, path: Path) -> None:
+    """Add the measured cases of an earlier call; raise ValueError unless the file has its result for the same run."""
     try:
         earlier = read_result(Comparison, path)
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"{str(path)!r} is not a result of this command: choose another --out or remove it") from None
-    for name, value in identity.items():
-        if getattr(earlier, name) != value:
+    for name in ("model", "weights_sha256", "samples", "machine"):
+        old, new = getattr(earlier, name), getattr(result, name)
+        if old != new:
             raise ValueError(
-                f"{str(path)!r} has {name} {getattr(earlier, name)!r}, this run has {value!r}: choose another --out or "
-                "remove it"
+                f"{str(path)!r} has {name} {old!r}, this run has {new!r}: choose another --out or remove it"
             )
-    return earlier
+    result.lines, result.timed_on = earlier.lines, earlier.timed_on
 
 
 class _Run:

@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import date
 from functools import cache
@@ -225,7 +225,7 @@ class Comparison:
     pictures: list[Strip] = field(default_factory=list)
 
 
-AnyResult = TypeVar("AnyResult", "BenchResult", "Comparison")
+AnyResult = TypeVar("AnyResult", bound="BenchResult | Comparison")
 
 
 def write_result(result: BenchResult | Comparison, path: Path) -> None:
@@ -262,18 +262,18 @@ def _json_object(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {JSON_KEYS.get(name, name): None if value == math.inf else value for name, value in fields}
 
 
-_field_types = cache(get_type_hints)
+_field_types: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def _from_json(kind: Any, value: Any) -> Any:
     """Return a JSON value as ``kind``: a dataclass, a list or union of dataclasses, or a type of JSON."""
     if isinstance(value, list):
         return [_from_json(get_args(kind)[0], item) for item in value]
-    if isinstance(value, dict):  # of a union, the dataclass with these fields
-        kind = next(
-            (cls for cls in get_args(kind) if is_dataclass(cls) and value.keys() <= _field_types(cls).keys()), kind
-        )
-    if is_dataclass(kind):
+    if isinstance(value, dict):
+        for member in get_args(kind):
+            if is_dataclass(member) and value.keys() <= _field_types(member).keys():
+                kind = member
+    if isinstance(kind, type) and is_dataclass(kind):
         fields = {FIELD_NAMES.get(key, key): item for key, item in value.items()}
         return kind(**{name: _from_json(_field_types(kind)[name], item) for name, item in fields.items()})
     return math.inf if kind is float and value is None else value
@@ -285,9 +285,10 @@ def error_sentence(error: Exception) -> str:
     return message if isinstance(error, ValueError | ArithmeticError) else f"{type(error).__name__}: {message}"
 
 
-def provenance() -> dict[str, Any]:
-    """Return command, date, device and versions, which are stored with each result."""
-    return {"command": command_line(), "date": date.today().isoformat(), "device": device_info()}
+def provenance(device: torch.device | None = None) -> dict[str, Any]:
+    """Return command, date, machine and versions, which are stored with each result, and the type of ``device``."""
+    used = {} if device is None else {"type": device.type}
+    return {"command": command_line(), "date": date.today().isoformat(), "device": {**used, **device_info()}}
 
 
 def device_info() -> dict[str, Any]:

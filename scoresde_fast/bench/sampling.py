@@ -116,13 +116,11 @@ def bench(
         del workload
         torch.cuda.empty_cache()
         rates.append(peak_rates(torch_device))
-        highest, environment = highest_rates(rates), provenance()  # with the clocks after the run
+        highest = highest_rates(rates)
         result = BenchResult(
             title=device_name(torch_device),
-            command=environment["command"],
-            date=environment["date"],
             seconds=round(time.perf_counter() - begin, 1),
-            device={"type": torch_device.type, **environment["device"]},
+            **provenance(torch_device),  # with the clocks after the run
             ceilings=highest,
             notes=list(NOTES),
             networks=[_with_shares(network, highest["matmul_tflops"]) for network in networks],

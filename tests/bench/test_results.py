@@ -24,9 +24,8 @@ def test_round_trip_of_a_measured_result(sampling_result_file: Path, tmp_path: P
 def test_committed_results_keep_their_keys(path: Path, tmp_path: Path) -> None:
     """Reading and writing a committed result gives the same JSON, except that skipped cases get "nfe": null."""
     committed = json.loads(path.read_text())
-    write_result(
-        read_result(BenchResult if path.stem.startswith("sampling") else Comparison, path), tmp_path / path.name
-    )
+    kind: type[BenchResult | Comparison] = BenchResult if path.stem.startswith("sampling") else Comparison
+    write_result(read_result(kind, path), tmp_path / path.name)
     for case in committed.get("skipped", []):
         case["nfe"] = None
     assert json.loads((tmp_path / path.name).read_text()) == committed

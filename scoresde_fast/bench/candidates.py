@@ -41,8 +41,6 @@ from scoresde_fast.solvers.noise_schedule import time_of
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
 from scoresde_fast.solvers.registry import ALIASES
 
-BUDGETS = (5, 10, 15, 20, 25, 50, 100)
-
 
 @dataclass(frozen=True)
 class ComparisonOptions:
@@ -64,7 +62,7 @@ class ComparisonOptions:
         ValueError: a number is out of range.
     """
 
-    budgets: tuple[int, ...] = BUDGETS
+    budgets: tuple[int, ...] = (5, 10, 15, 20, 25, 50, 100)
     solvers: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     grids: tuple[str, ...] = ()

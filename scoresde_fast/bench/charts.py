@@ -55,8 +55,7 @@ def waterfall(network: MeasuredNetwork) -> Markup:
     for y, line in enumerate(measured):
         text = f"{line.images_per_second:.3g}  ({line.against_first:.2f}x)"
         axes.text(line.images_per_second + 0.01 * max(speeds), y, text, va="center")
-    axes.set_xlim(0, 1.28 * max(speeds))
-    axes.set_xlabel(f"images a second at {network.nfe} network evaluations an image")
+    axes.set(xlim=(0, 1.28 * max(speeds)), xlabel=f"images a second at {network.nfe} network evaluations an image")
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     return _svg(axes, f"Images a second of each variant on {network.name}")
@@ -71,12 +70,10 @@ def against_batch(series: BatchSeries) -> Markup:
         x, y = [point.batch for point in line.points], [point.ms_per_nfe for point in line.points]
         axes.plot(x, y, style, color=_colour(line.ours), label=line.name, linewidth=1.8)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set(yscale="log", xlabel="batch size", ylabel="ms an evaluation")
     axes.set_xticks(batches, [str(batch) for batch in batches])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("batch size")
-    axes.set_ylabel("ms an evaluation")
     axes.grid(which="both")
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _svg(axes, f"Time of an evaluation against the batch size on {series.name}")
@@ -108,11 +105,7 @@ def roofline(network: MeasuredNetwork, ceilings: dict[str, Any]) -> Markup:
     for line in (measured[0], measured[-1]):
         point = (network_intensity, 1e3 * line.tflops)
         axes.annotate(line.name, point, xytext=(-7, -3), textcoords="offset points", ha="right", fontsize=9)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(low, high)
-    axes.set_xlabel("operations a byte")
-    axes.set_ylabel("GFLOP/s")
+    axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="operations a byte", ylabel="GFLOP/s")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -186,8 +179,7 @@ def _styles(result: Comparison) -> dict[str, dict[str, Any]]:
 
 def _finish(axes: Axes, result: Comparison, cost: str, values: Sequence[float], label: str, edge: float) -> Markup:
     """Add logarithmic axes, a grid and the legend, and return the SVG."""
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log", xlabel=COSTS[cost], ylabel=label)
     if values:
         axes.set_ylim(0.7 * min(values), min(1.4 * max(values), edge * min(values)))
     if cost == "nfe":
@@ -201,8 +193,6 @@ def _finish(axes: Axes, result: Comparison, cost: str, values: Sequence[float], 
         axis.set_major_formatter("{x:g}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(COSTS[cost])
-    axes.set_ylabel(label)
     axes.grid(which="major")
     axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.0, 1.02), handlelength=3)
     return _svg(axes, f"{label} against {COSTS[cost]}")
@@ -214,10 +204,7 @@ def fid_curve(curve: Sequence[tuple[int, float]]) -> Markup:
     counts, values = zip(*curve, strict=True)
     axes.plot([1 / count for count in counts], values, "o-", color=OURS, linewidth=1.8)
     axes.set_xticks([1 / count for count in counts], [f"1/{count}" for count in counts])
-    axes.set_xlim(0, None)
-    axes.set_ylim(0, None)
-    axes.set_xlabel("1 / images")
-    axes.set_ylabel("FID")
+    axes.set(xlim=(0, None), ylim=(0, None), xlabel="1 / images", ylabel="FID")
     axes.grid()
     return _svg(axes, "FID against the number of images")
 

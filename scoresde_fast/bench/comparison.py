@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import math
+import runpy
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -353,13 +353,11 @@ def load_solvers(path: Path) -> tuple[str, ...]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"plugin file {str(path)!r} not found")
-    module_name = f"solver_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ValueError(f"the plugin {str(path)!r} is not a Python file: give a FILE.py")
-    before = dict(SOLVERS)
+    module_name, before = f"solver_plugin_{path.stem}", dict(SOLVERS)
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        runpy.run_path(str(path), run_name=module_name)
         names = tuple(name for name in SOLVERS if SOLVERS[name] is not before.get(name))
         for name in names:
             if name in before and before[name].fill.__module__ != module_name:

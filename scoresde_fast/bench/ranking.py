@@ -140,7 +140,7 @@ def pareto_front(cases: Sequence[MeasuredCase], cost: str) -> list[int]:
     return front
 
 
-def tied(case: MeasuredCase, other: MeasuredCase, chance: float = 0.0) -> bool:
+def tied(case: MeasuredCase, other: MeasuredCase, chance: float) -> bool:
     """Return whether two cases cannot be distinguished."""
     error = paired_standard_error(case.half_differences, other.half_differences)
     return abs(case.quality - other.quality) <= TIE_ERRORS * error or max(case.quality, other.quality) <= chance

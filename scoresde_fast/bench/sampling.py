@@ -87,7 +87,7 @@ def bench(
     Raises:
         ValueError: a name is unknown, there is no such device, or a number is out of range.
     """
-    if not (seconds > 0 and math.isfinite(seconds)):
+    if not 0 < seconds < math.inf:
         raise ValueError(f"the time budget is {seconds} seconds; it must be finite and greater than 0")
     require_names(names)
     begin, torch_device = time.perf_counter(), usable_device(device)
@@ -260,16 +260,10 @@ class _LeftOutError(Exception):
 
 
 def _prepare(variant: Variant, workload: Workload, *, compiled: bool, full: bool) -> _PreparedVariant:
-    """Build a variant and run it once.
-
-    Args:
-        variant: the variant.
-        workload: the sampling run.
-        compiled: whether to run variants that need PyTorch's compiler.
-        full: also run variants that take minutes.
+    """Build a variant and run it once, with a compiler only if ``compiled`` or ``full``.
 
     Raises:
-        _LeftOutError: the variant would take minutes, or it fails.
+        _LeftOutError: the variant would take minutes, unless ``full``, or it fails.
     """
     if not full and variant.compiled and not compiled:
         raise _LeftOutError("skipped: compilation takes minutes; use --full")

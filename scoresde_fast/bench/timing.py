@@ -86,16 +86,14 @@ def _captured(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -
     return graph
 
 
-def interleaved(
-    callables: dict[str, Callable[[], Any]], rounds: int = 15, warm: int = 2, fill: float = 0.02
-) -> dict[str, Quartiles]:
+def interleaved(callables: dict[str, Callable[[], Any]], rounds: int = 15, fill: float = 0.02) -> dict[str, Quartiles]:
     """Return quartiles of the seconds of a call of each function on the CPU.
 
-    Each function is called ``warm`` times, then timed once a round; a reading repeats the call for ``fill`` seconds.
+    After two warm-up calls, each function is timed once a round; a reading repeats the call for ``fill`` seconds.
     """
     repeats = {}
     for name, function in callables.items():
-        _seconds(function, warm)
+        _seconds(function, 2)
         repeats[name] = max(1, round(fill / _seconds(function, 1)))
     readings: dict[str, list[float]] = {name: [] for name in callables}
     for turn in range(rounds):
@@ -125,9 +123,9 @@ def synchronise(device: torch.device) -> None:
 
 
 def race(
-    runs: dict[str, Callable[[], Any]], device: torch.device, seconds: float, least: int = 2, most: int = 15
+    runs: dict[str, Callable[[], Any]], device: torch.device, seconds: float, most: int = 15
 ) -> dict[str, list[float]]:
-    """Return the readings of each run: at least ``least`` rounds, then up to ``most`` while they fit in ``seconds``.
+    """Return the readings of each run: at least 2 rounds, then up to ``most`` while they fit in ``seconds``.
 
     Except for the first run, a run that takes over 60 % of ``seconds`` is in the first round only. The runs of a round
     are interleaved because the load of the machine changes by the minute.
@@ -140,7 +138,7 @@ def race(
     readings = {name: [read(name)] for name in runs}
     first = next(iter(runs))
     repeated = {name: values for name, values in readings.items() if values[0] <= 0.6 * seconds or name == first}
-    add_rounds(repeated, read, end, least, most)
+    add_rounds(repeated, read, end, least=2, most=most)
     return readings
 
 

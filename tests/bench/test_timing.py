@@ -28,8 +28,8 @@ def test_interleaved() -> None:
     """After warm-up calls, functions are timed in an order that rotates; readings are not negative."""
     calls: list[str] = []
     runs: dict[str, Callable[[], None]] = {name: partial(calls.append, name) for name in "abc"}
-    quartiles = timing.interleaved(runs, rounds=3, warm=1, fill=0.0)
-    assert calls == [*"aabbcc", *"abc", *"bca", *"cab"]
+    quartiles = timing.interleaved(runs, rounds=3, fill=0.0)
+    assert calls == [*"aaabbbccc", *"abc", *"bca", *"cab"]
     assert all(0 <= lower <= median <= upper for lower, median, upper in quartiles.values())
 
 

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scoresde_fast.bench.machine import provenance
-from scoresde_fast.bench.results import write_json
+from scoresde_fast.bench.results import provenance, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"

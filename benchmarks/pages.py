@@ -4,30 +4,24 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from scoresde_fast.bench.pages import write_html
-from scoresde_fast.bench.results import BenchResult, Comparison
+from scoresde_fast.bench.results import BenchResult, Comparison, read_result
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS: dict[str, Callable[[Any], BenchResult | Comparison]] = {
-    "sampling": BenchResult.from_json,
-    "solvers": Comparison.from_json,
-}
-"""Readers of results, by the first word of the file's name."""
+RESULTS: dict[str, type[BenchResult] | type[Comparison]] = {"sampling": BenchResult, "solvers": Comparison}
+"""Types of results, by the first word of the file's name."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "pages")
     out = parser.parse_args().out
-    for kind, read in RESULTS.items():
-        for result in sorted((ROOT / "benchmarks" / "results").glob(f"{kind}-*.json")):
+    for name, kind in RESULTS.items():
+        for result in sorted((ROOT / "benchmarks" / "results").glob(f"{name}-*.json")):
             path = out / f"{result.stem}.html"
-            write_html(read(json.loads(result.read_text())), path)
+            write_html(read_result(kind, result), path)
             print(path)
 
 

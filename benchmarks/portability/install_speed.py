@@ -24,7 +24,7 @@ MEASURE = """
 import json, statistics, time
 import scoresde_fast as sf
 from scoresde_fast import _extension
-from scoresde_fast.bench.machine import device_info
+from scoresde_fast.bench.results import device_info
 sampler = sf.Sampler(sf.load("digits-vp"), solver="dpmpp_2m", steps=20)
 mean = sampler.sample(range(64)).double().mean().item()  # the first run is not timed
 seconds = []

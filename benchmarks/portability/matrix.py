@@ -33,7 +33,7 @@ REPORT = f"""
 import json, platform
 from importlib import metadata
 from scoresde_fast import _extension
-from scoresde_fast.bench.machine import device_info
+from scoresde_fast.bench.results import device_info
 def version(name):
     try:
         return metadata.version(name)

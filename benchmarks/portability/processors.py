@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.portability import pytest_runs
-from scoresde_fast.bench.machine import cpu_name, device_info
+from scoresde_fast.bench.results import cpu_name, device_info
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "portability"

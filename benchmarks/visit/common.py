@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.visit.report import Report
-from scoresde_fast.bench.machine import copy_bandwidth, matmul_peak
+from scoresde_fast.bench.timing import copy_bandwidth, matmul_peak
 from scoresde_fast.bench.workload import random_model
 from scoresde_fast.configs import ConfigLike
 from scoresde_fast.model import ScoreModel

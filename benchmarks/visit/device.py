@@ -13,7 +13,7 @@ import torch
 from benchmarks.visit import checks, common, network_checks
 from benchmarks.visit.report import Report
 from scoresde_fast import _extension
-from scoresde_fast.bench.machine import device_info
+from scoresde_fast.bench.results import device_info
 
 
 def device(report: Report) -> None:

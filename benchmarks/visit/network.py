@@ -16,7 +16,7 @@ from benchmarks.visit.common import peak
 from benchmarks.visit.report import Report
 from scoresde_fast.bench.timing import gpu_seconds, race, replay_seconds, synchronise
 from scoresde_fast.bench.variants import VARIANTS, Run
-from scoresde_fast.bench.workload import Workload, operations, total_gflop
+from scoresde_fast.bench.workload import Workload
 from scoresde_fast.devices import Precision, arithmetic
 from scoresde_fast.loop.capture import CapturedLoop
 from scoresde_fast.loop.table_runner import TableRunner
@@ -52,7 +52,6 @@ def _forward(report: Report, *, compile: bool) -> None:
     of = "compiled" if compile else "uncompiled"
     report.figure(f"images/s at {workload.nfe} evaluations, {of}", workload.batch / wall)
 
-    gflop = total_gflop(operations(workload.model.network, workload.model.state_shape, workload.batch, torch.bfloat16))
     with torch.inference_mode(), arithmetic("bf16", workload.device):
         # Inference tensors as in the run; others would trigger a recompilation.
         x = torch.rand(workload.batch, *workload.model.state_shape, device=workload.device)
@@ -61,7 +60,7 @@ def _forward(report: Report, *, compile: bool) -> None:
         evaluate = sampler.runner.evaluate
         network = gpu_seconds({"network": lambda: evaluate(x, row)}, rounds=common.now.rounds)["network"]
     report.figure(f"evaluation ms, {of}", 1e3 * network)
-    report.target("matmul share", gflop / 1e3 / network / peak(report), of)
+    report.target("matmul share", workload.gflop / 1e3 / network / peak(report), of)
     report.target("outside the network", 1 - network * workload.nfe / wall, of)
 
     with torch.inference_mode():  # like the loop's registers

@@ -2,5 +2,5 @@
 """Two benchmarks: the speed of sampling, and the comparison of solvers.
 
 Sampling: `workload`, `baselines`, `variants`, `sampling`. Solvers: `candidates`, `measures`, `ranking`, `comparison`.
-Both: `timing`, `machine`, `results`, `charts`, `pages`.
+Both: `timing`, `results`, `charts`, `pages`.
 """

@@ -102,8 +102,7 @@ def _operations(network: nn.Module) -> Operations:
     filters = {taps: fir_kernel(taps).float().to(device) for taps in all_taps}
 
     def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        x = x if shift is None else x + shift[:, :, None, None]
-        return act(F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps))
+        return act(_group_norm(norm, x if shift is None else x + shift[:, :, None, None]))
 
     def kernel(x: Tensor, taps: Sequence[float], gain: float) -> Tensor:
         return (gain * filters[tuple(taps)]).to(x).expand(x.shape[1], 1, -1, -1)
@@ -164,14 +163,13 @@ def _shifted(x: Tensor, by: int, dim: int) -> Tensor:
     return padded.narrow(dim, after, x.shape[dim])
 
 
-def _normalised(block: AttentionBlock, x: Tensor) -> Tensor:
-    norm = block.norm
+def _group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 
 def _einsum_attention(block: AttentionBlock, x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
-    h = _normalised(block, x)
+    h = _group_norm(block.norm, x)
     q, k, v = block.query(h), block.key(h), block.value(h)
     weights = torch.einsum("bchw,bcij->bhwij", q, k) * channels**-0.5
     weights = weights.reshape(batch, height, width, height * width).softmax(-1)
@@ -180,7 +178,7 @@ def _einsum_attention(block: AttentionBlock, x: Tensor) -> Tensor:
 
 
 def _sdpa_attention(block: AttentionBlock, x: Tensor) -> Tensor:
-    h = _normalised(block, x)
+    h = _group_norm(block.norm, x)
     q, k, v = (layer(h).flatten(2).mT[:, None] for layer in (block.query, block.key, block.value))
     h = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
     return join(x, block.out(h), block.skip_rescale)

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
 from functools import cache, partial
 from itertools import product
-from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -20,9 +19,10 @@ import torch
 from torch import Tensor
 
 from scoresde_fast import __version__
+from scoresde_fast.bench.measures import MIN_SAMPLES
 from scoresde_fast.devices import Precision
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.flow.options import ADAPTIVE
+from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.sampler.options import solver_options
@@ -41,12 +41,10 @@ from scoresde_fast.solvers.noise_schedule import time_of
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
 from scoresde_fast.solvers.registry import ALIASES
 
-BUDGETS = (5, 10, 15, 20, 25, 50, 100)
-
 
 @dataclass(frozen=True)
 class ComparisonOptions:
-    """Settings shared by all candidates, and the selection of candidates.
+    """Settings of a comparison, and the selection of candidates.
 
     Attributes:
         budgets: network evaluations a sample, each at least 1.
@@ -54,18 +52,48 @@ class ComparisonOptions:
         extra: solvers that are always included, such as those of a plugin.
         grids: names; by default all.
         reference_steps: number of steps of the reference sampler; None to omit it.
-        batch_size: samples a batch.
+        samples: samples of each candidate; by default 2 000 images or 20 000 scalars.
+        batch_size: samples a batch; by default 100 images or 20 000 scalars.
+        seconds: time limit; candidates that are not expected to finish within it are listed as left out.
+        timing_seconds: time budget for timing the measured cases; 0 skips timing. By default 120, or 30 for scalars.
         device, precision: as of `Sampler`.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
-    budgets: tuple[int, ...] = BUDGETS
+    budgets: tuple[int, ...] = (5, 10, 15, 20, 25, 50, 100)
     solvers: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     grids: tuple[str, ...] = ()
     reference_steps: int | None = None
-    batch_size: int = 100
+    samples: int | None = None
+    batch_size: int | None = None
+    seconds: float | None = None
+    timing_seconds: float | None = None
     device: torch.device | str = "cpu"
     precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.budgets:
+            raise ValueError("no budget of network evaluations is given: name at least one")
+        for value in self.budgets:
+            if value < 1:
+                raise ValueError(f"a budget is {value} network evaluations; it must be at least 1")
+        if self.samples is not None and self.samples < MIN_SAMPLES:
+            raise ValueError(
+                f"samples is {self.samples}; it must be at least {MIN_SAMPLES}, so that halves can be compared"
+            )
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise ValueError(f"the time limit is {self.seconds} seconds; it must be finite and greater than 0")
+        if self.timing_seconds is not None and not 0 <= self.timing_seconds < math.inf:
+            raise ValueError(
+                f"the timing budget is {self.timing_seconds} seconds; it must be finite and at least 0 (no timing)"
+            )
+        if self.reference_steps is not None and self.reference_steps < 1:
+            raise ValueError(f"the reference takes {self.reference_steps} steps; it must take at least 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"the batch size is {self.batch_size}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -137,7 +165,7 @@ class Prepared:
         nfe: network evaluations a sample; an estimate for adaptive solvers.
         digest: hash of the method, independent of its name; a saved result with the same digest is reused.
         draw: returns the samples of seeds.
-        warm_up: untimed setup: folds the network, captures graphs.
+        warm_up: untimed setup for batches of a size: folds the network, captures graphs.
         steps: number of steps; None for adaptive solvers.
         flow_end: for probability-flow solvers: returns x(eps) of seeds, before denoising.
     """
@@ -145,7 +173,7 @@ class Prepared:
     nfe: float
     digest: str
     draw: Callable[[Sequence[int]], SampleBatch]
-    warm_up: Callable[[], object]
+    warm_up: Callable[[int], object]
     steps: int | None = None
     flow_end: Callable[[Sequence[int]], Tensor] | None = None
 
@@ -230,7 +258,6 @@ def fixed_step(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Can
     suited_grid = SUITED_GRIDS[sde.name] if SUITED_GRIDS[sde.name] in grids else grids[0]
     for name in _selected_solvers(sde, options):
         solver = find_solver("reverse_diffusion" if name == PREDICTOR_CORRECTOR else name, sde)
-        evaluations = solver.evaluations * (2 if name == PREDICTOR_CORRECTOR else 1)
         default_order = solver.options.get("order")
         orders = solver.orders if default_order is not None else (None,)
         for form, order, grid, budget in product(_forms(name, solver, sde), orders, grids, options.budgets):
@@ -244,12 +271,13 @@ def fixed_step(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Can
                 options=form.options,
             )
             priority = _priority(default_order=order == default_order, suited_grid=grid == suited_grid)
-            yield fixed_step_candidate(model, options, case, priority, evaluations=evaluations)
+            yield Candidate(case, priority, partial(prepare_fixed_step, model, options, case))
     if options.reference_steps is not None:
         sampler = REFERENCES[sde.name]
         label = f"{sampler['solver']}, {options.reference_steps} steps"
         case = Case(label, **sampler, probability_flow=False, reference=True)
-        yield fixed_step_candidate(model, options, case, Priority.REFERENCE, steps=options.reference_steps)
+        prepare = partial(prepare_fixed_step, model, options, case, options.reference_steps)
+        yield Candidate(case, Priority.REFERENCE, prepare)
 
 
 def _selected_solvers(sde: SDE, options: ComparisonOptions) -> list[str]:
@@ -294,80 +322,54 @@ def _priority(*, default_order: bool, suited_grid: bool) -> Priority:
     return Priority.OTHER_GRID if default_order else Priority.OTHER_GRID_AND_ORDER
 
 
-def fixed_step_candidate(
-    model: ScoreFunction,
-    options: ComparisonOptions,
-    case: Case,
-    priority: Priority,
-    *,
-    steps: int | None = None,
-    evaluations: int = 1,
-) -> Candidate:
-    """Return a candidate with ``steps`` steps, or by default as many as its budget allows.
+def prepare_fixed_step(
+    model: ScoreFunction, options: ComparisonOptions, case: Case, steps: int | None = None
+) -> Prepared:
+    """Prepare a case with ``steps`` steps, by default as many as its budget allows.
 
-    ``evaluations`` is the approximate number of evaluations a step, from which the search for the steps starts.
+    Raises:
+        ValueError: the solver cannot run with these steps, or within the budget.
     """
-
-    def prepare() -> Prepared:
-        count = _steps_within_budget(model, case, evaluations) if steps is None else steps
-        table = _table(model, case, count)
-        # Compiling each candidate takes minutes and would dominate the benchmark.
-        sampler_options = {**_fixed_step_options(case, count), "compile": False}
-        return _prepared(
-            model,
-            options,
-            sampler_options,
-            nfe=table.nfe,
-            digest=table_digest(table),
-            steps=count,
-            with_flow_end=case.probability_flow and "eps" not in case.options,
-        )
-
-    return Candidate(case, priority, prepare)
+    solver = _steps_within_budget(model, case) if steps is None else _with_steps(model, case, steps)
+    table = build_table(model.sde, solver)
+    with_flow_end = case.probability_flow and "eps" not in case.options
+    return _prepared(model, options, solver, table.nfe, table_digest(table), with_flow_end=with_flow_end)
 
 
-def _fixed_step_options(case: Case, steps: int) -> dict[str, Any]:
-    """Return the solver options of a case."""
-    return {
-        "solver": case.solver,
-        "order": case.order,
-        "grid": case.grid,
-        "probability_flow": case.probability_flow,
-        "steps": steps,
-        **case.options,
-    }
+def _with_steps(model: ScoreFunction, case: Case, steps: int) -> SolverOptions:
+    chosen = {"order": case.order, "grid": case.grid, "probability_flow": case.probability_flow, **case.options}
+    solver = solver_options(model, {"solver": case.solver, "steps": steps, "denoise": True, **chosen})
+    assert isinstance(solver, SolverOptions)
+    return solver
 
 
-def _table(model: ScoreFunction, case: Case, steps: int) -> StepTable:
-    options = solver_options(model, {**_fixed_step_options(case, steps), "denoise": True})
-    assert isinstance(options, SolverOptions)
-    return build_table(model.sde, options)
-
-
-def _steps_within_budget(model: ScoreFunction, case: Case, evaluations: int) -> int:
-    """Return the largest number of steps whose table fits the budget; raise ValueError if there is none."""
+def _steps_within_budget(model: ScoreFunction, case: Case) -> SolverOptions:
+    """Return the solver with the largest number of steps that fits the budget; raise ValueError if there is none."""
     assert case.budget is not None
-    steps = max(1, case.budget // evaluations)
+
+    def nfe(steps: int) -> int:
+        return build_table(model.sde, _with_steps(model, case, steps)).nfe
+
+    steps = case.budget
     try:
-        while (nfe := _table(model, case, steps).nfe) > case.budget and steps > 1:
-            steps = max(1, min(steps - 1, steps * case.budget // nfe))
+        while (evaluations := nfe(steps)) > case.budget and steps > 1:
+            steps = max(1, min(steps - 1, steps * case.budget // evaluations))
     except ValueError as error:  # the solver needs more steps
         raise ValueError(f"the budget is too small: {error}") from error
-    if nfe > case.budget:
-        raise ValueError(f"the budget is too small: one step takes {nfe}")
-    while _table(model, case, steps + 1).nfe <= case.budget:
+    if evaluations > case.budget:
+        raise ValueError(f"the budget is too small: one step takes {evaluations}")
+    while nfe(steps + 1) <= case.budget:
         steps += 1
-    return steps
+    return _with_steps(model, case, steps)
 
 
 def _prepared(
     model: ScoreFunction,
     options: ComparisonOptions,
-    sampler_options: Mapping[str, Any],
-    *,
+    solver: SolverOptions | AdaptiveOptions,
     nfe: float,
     digest: str,
-    steps: int | None = None,
+    *,
     with_flow_end: bool,
 ) -> Prepared:
     """Prepare a candidate; its samplers with and without denoising are created on first use."""
@@ -376,8 +378,8 @@ def _prepared(
     def sampler(denoise: bool) -> Sampler:
         return Sampler(
             model,
-            **sampler_options,
-            denoise=denoise,
+            replace(solver, denoise=denoise),
+            compile=False,  # compiling each candidate takes minutes and would dominate the benchmark
             device=options.device,
             precision=options.precision,
             batch_size=options.batch_size,
@@ -387,14 +389,15 @@ def _prepared(
         samples = sampler(True).sample(seeds)
         return SampleBatch(samples, mean(sampler(True).evaluations(seeds)))
 
-    def warm_up() -> None:
+    def warm_up(batch: int) -> None:
         sampler(True).runner.refresh()  # folds the network
         if sampler(True).device.type == "cuda":
-            sampler(True).sample(range(options.batch_size))  # captures and allocates
+            sampler(True).sample(range(batch))  # captures and allocates
 
     def flow_end(seeds: Sequence[int]) -> Tensor:
         return sampler(False).sample(seeds)
 
+    steps = solver.steps if isinstance(solver, SolverOptions) else None
     return Prepared(nfe, digest, draw, warm_up, steps, flow_end if with_flow_end else None)
 
 
@@ -427,38 +430,6 @@ def adaptive(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candi
 
 
 def _prepare_adaptive(model: ScoreFunction, options: ComparisonOptions, case: Case, expected_nfe: float) -> Prepared:
-    chosen = {"solver": case.solver, "rtol": case.tolerance, **case.options}
-    settings = repr((__version__, asdict(solver_options(model, {**chosen, "denoise": True}))))
-    digest = hashlib.sha256(settings.encode()).hexdigest()
-    return _prepared(model, options, chosen, nfe=expected_nfe, digest=digest, with_flow_end=case.probability_flow)
-
-
-def load_solvers(path: Path) -> tuple[str, ...]:
-    """Run a user's Python file, and return the names of the solvers that it registers.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not a Python file, raises an exception, registers no solver, or reuses the name of an
-            existing solver.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"plugin file {str(path)!r} not found")
-    module_name = f"solver_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"the plugin {str(path)!r} is not a Python file: give a FILE.py")
-    before = dict(SOLVERS)
-    try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-        names = tuple(name for name in SOLVERS if SOLVERS[name] is not before.get(name))
-        for name in names:
-            if name in before and before[name].fill.__module__ != module_name:
-                raise ValueError(f"it registers {name!r}, the name of an existing solver: choose a new name")
-        if not names:
-            raise ValueError("it registers no solver: decorate a function with @scoresde_fast.solver(...)")
-    except Exception as error:  # user code may raise anything
-        SOLVERS.clear()
-        SOLVERS.update(before)
-        message = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise ValueError(f"the plugin {str(path)!r} cannot be used: {message}") from error
-    return names
+    solver = solver_options(model, {"solver": case.solver, "rtol": case.tolerance, "denoise": True, **case.options})
+    digest = hashlib.sha256(repr((__version__, asdict(solver))).encode()).hexdigest()
+    return _prepared(model, options, solver, expected_nfe, digest, with_flow_end=case.probability_flow)

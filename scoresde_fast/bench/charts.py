@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SVG charts of the pages; text remains text and takes the colour of a light or dark page."""
+"""SVG charts of the pages, in `STYLE`; text remains text and takes the colour of a light or dark page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,43 +45,38 @@ COSTS = {"nfe": "network evaluations a sample", "seconds_per_1000": "seconds for
 def waterfall(network: MeasuredNetwork) -> Markup:
     """Draw a bar for each variant: images a second, and the multiple of the first variant."""
     measured = network.measured
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(7.2, 0.6 + 0.34 * len(measured))
-        speeds = [line.images_per_second for line in measured]
-        axes.barh(range(len(measured)), speeds, color=[_colour(line.ours) for line in measured], height=0.72)
-        axes.set_yticks(range(len(measured)), [line.name for line in measured])
-        axes.invert_yaxis()
-        axes.tick_params(left=False)
-        axes.spines["left"].set_visible(False)
-        for y, line in enumerate(measured):
-            text = f"{line.images_per_second:.3g}  ({line.against_first:.2f}x)"
-            axes.text(line.images_per_second + 0.01 * max(speeds), y, text, va="center")
-        axes.set_xlim(0, 1.28 * max(speeds))
-        axes.set_xlabel(f"images a second at {network.nfe} network evaluations an image")
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        return _svg(figure, f"Images a second of each variant on {network.name}")
+    axes = _axes(7.2, 0.6 + 0.34 * len(measured))
+    speeds = [line.images_per_second for line in measured]
+    axes.barh(range(len(measured)), speeds, color=[_colour(line.ours) for line in measured], height=0.72)
+    axes.set_yticks(range(len(measured)), [line.name for line in measured])
+    axes.invert_yaxis()
+    axes.tick_params(left=False)
+    axes.spines["left"].set_visible(False)
+    for y, line in enumerate(measured):
+        text = f"{line.images_per_second:.3g}  ({line.against_first:.2f}x)"
+        axes.text(line.images_per_second + 0.01 * max(speeds), y, text, va="center")
+    axes.set(xlim=(0, 1.28 * max(speeds)), xlabel=f"images a second at {network.nfe} network evaluations an image")
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return _svg(axes, f"Images a second of each variant on {network.name}")
 
 
 def against_batch(series: BatchSeries) -> Markup:
     """Draw the time of a network evaluation against the batch size, on logarithmic axes."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(8.0, 3.6)
-        batches = sorted({point.batch for line in series.lines for point in line.points})
-        styles = (marker + dash for dash in ("-", "--", ":") for marker in "osD^v")
-        for line, style in zip(series.lines, styles, strict=False):
-            x, y = [point.batch for point in line.points], [point.ms_per_nfe for point in line.points]
-            axes.plot(x, y, style, color=_colour(line.ours), label=line.name, linewidth=1.8)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(batches, [str(batch) for batch in batches])
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("batch size")
-        axes.set_ylabel("ms an evaluation")
-        axes.grid(which="both")
-        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return _svg(figure, f"Time of an evaluation against the batch size on {series.name}")
+    axes = _axes(8.0, 3.6)
+    batches = sorted({point.batch for line in series.lines for point in line.points})
+    styles = (marker + dash for dash in ("-", "--", ":") for marker in "osD^v")
+    for line, style in zip(series.lines, styles, strict=False):
+        x, y = [point.batch for point in line.points], [point.ms_per_nfe for point in line.points]
+        axes.plot(x, y, style, color=_colour(line.ours), label=line.name, linewidth=1.8)
+    axes.set_xscale("log", base=2)
+    axes.set(yscale="log", xlabel="batch size", ylabel="ms an evaluation")
+    axes.set_xticks(batches, [str(batch) for batch in batches])
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(which="both")
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _svg(axes, f"Time of an evaluation against the batch size on {series.name}")
 
 
 def roofline(network: MeasuredNetwork, ceilings: dict[str, Any]) -> Markup:
@@ -92,67 +86,60 @@ def roofline(network: MeasuredNetwork, ceilings: dict[str, Any]) -> Markup:
     at the intensity of the whole network.
     """
     peak, bandwidth = 1e3 * ceilings["matmul_tflops"], ceilings["copy_gb_per_s"]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(6.4, 3.6)
-        work = sum(share.gflop for share in network.operations)
-        network_intensity = work / sum(share.gbyte for share in network.operations)
-        heavy = [share for share in network.operations if share.gflop >= 0.02 * work]
-        intensities = [share.gflop / share.gbyte for share in heavy]
-        corner = peak / bandwidth
-        shown = [network_intensity, *intensities, corner]
-        low, high = 0.3 * min(shown), 3 * max(shown)
-        axes.plot([low, corner, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.4)
-        for share, intensity, colour in zip(heavy, intensities, KINDS, strict=False):
-            name = f"{share.kind} {share.resolution}²" if share.resolution else share.kind
-            label = f"{name}, {share.gflop / work:.0%}"
-            axes.scatter([intensity], [min(peak, intensity * bandwidth)], s=70, color=colour, label=label, zorder=3)
-        measured = sorted(network.measured, key=lambda line: line.images_per_second)
-        for line in measured:
-            axes.scatter([network_intensity], [1e3 * line.tflops], marker="s", s=26, color=_colour(line.ours))
-        for line in (measured[0], measured[-1]):
-            point = (network_intensity, 1e3 * line.tflops)
-            axes.annotate(line.name, point, xytext=(-7, -3), textcoords="offset points", ha="right", fontsize=9)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlim(low, high)
-        axes.set_xlabel("operations a byte")
-        axes.set_ylabel("GFLOP/s")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        speeds = [1e3 * line.tflops for line in measured]
-        axes.set_ylim(10 ** math.floor(math.log10(0.5 * min(speeds))), 1.6 * max(peak, *speeds))
-        axes.grid(which="major")
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
-        return _svg(figure, f"Roofline of {network.name}")
+    axes = _axes(6.4, 3.6)
+    work = sum(share.gflop for share in network.operations)
+    network_intensity = work / sum(share.gbyte for share in network.operations)
+    heavy = [share for share in network.operations if share.gflop >= 0.02 * work]
+    intensities = [share.gflop / share.gbyte for share in heavy]
+    corner = peak / bandwidth
+    shown = [network_intensity, *intensities, corner]
+    low, high = 0.3 * min(shown), 3 * max(shown)
+    axes.plot([low, corner, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.4)
+    for share, intensity, colour in zip(heavy, intensities, KINDS, strict=False):
+        name = f"{share.kind} {share.resolution}²" if share.resolution else share.kind
+        label = f"{name}, {share.gflop / work:.0%}"
+        axes.scatter([intensity], [min(peak, intensity * bandwidth)], s=70, color=colour, label=label, zorder=3)
+    measured = sorted(network.measured, key=lambda line: line.images_per_second)
+    for line in measured:
+        axes.scatter([network_intensity], [1e3 * line.tflops], marker="s", s=26, color=_colour(line.ours))
+    for line in (measured[0], measured[-1]):
+        point = (network_intensity, 1e3 * line.tflops)
+        axes.annotate(line.name, point, xytext=(-7, -3), textcoords="offset points", ha="right", fontsize=9)
+    axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="operations a byte", ylabel="GFLOP/s")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    speeds = [1e3 * line.tflops for line in measured]
+    axes.set_ylim(10 ** math.floor(math.log10(0.5 * min(speeds))), 1.6 * max(peak, *speeds))
+    axes.grid(which="major")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return _svg(axes, f"Roofline of {network.name}")
 
 
 def quality(result: Comparison, cost: str) -> Markup:
     """Draw the distance to the data against ``cost``, with the Pareto front, the floor and the reference."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(10.4, 4.8)
-        front = [result.lines[index] for index in result.ranking.fronts[cost]]
-        x, y = [case.value(cost) for case in front], [case.quality for case in front]
-        axes.plot(x, y, color=FAINT, alpha=0.35, linewidth=9, solid_capstyle="round", label="Pareto front")
-        errors = [case.standard_error for case in front]
-        axes.errorbar(x, y, errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=4)
-        values = [*_curves(axes, result, cost, "quality"), result.floor]
-        axes.axhline(result.floor, color=INK, linewidth=1, linestyle=":", label=result.floor_name)
-        for case in result.lines:
-            if case.reference and not case.diverged:
-                axes.axhline(case.quality, color=INK, linewidth=1, linestyle="--", label=case.name)
-                values.append(case.quality)
-        return _finish(figure, axes, result, cost, values, result.measure)
+    axes = _axes(10.4, 4.8)
+    front = [result.lines[index] for index in result.ranking.fronts[cost]]
+    x, y = [case.value(cost) for case in front], [case.quality for case in front]
+    axes.plot(x, y, color=FAINT, alpha=0.35, linewidth=9, solid_capstyle="round", label="Pareto front")
+    errors = [case.standard_error for case in front]
+    axes.errorbar(x, y, errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=4)
+    values = [*_curves(axes, result, cost, "quality"), result.floor]
+    axes.axhline(result.floor, color=INK, linewidth=1, linestyle=":", label=result.floor_name)
+    for case in result.lines:
+        if case.reference and not case.diverged:
+            axes.axhline(case.quality, color=INK, linewidth=1, linestyle="--", label=case.name)
+            values.append(case.quality)
+    return _finish(axes, result, cost, values, result.measure, UPPER_EDGE)
 
 
 def flow_error(result: Comparison) -> Markup | None:
     """Draw the error of each deterministic solver to the converged flow; return None if none was measured."""
     if all(case.flow_error is None for case in result.lines):
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(10.4, 4.8)
-        errors = _curves(axes, result, "nfe", "flow_error")
-        return _finish(figure, axes, result, "nfe", errors, "RMS error to the converged flow", upper_edge=1e6)
+    axes = _axes(10.4, 4.8)
+    errors = _curves(axes, result, "nfe", "flow_error")
+    return _finish(axes, result, "nfe", errors, "RMS error to the converged flow", 1e6)
 
 
 def _curves(axes: Axes, result: Comparison, cost: str, value: str) -> list[float]:
@@ -190,20 +177,11 @@ def _styles(result: Comparison) -> dict[str, dict[str, Any]]:
     }
 
 
-def _finish(
-    figure: Figure,
-    axes: Axes,
-    result: Comparison,
-    cost: str,
-    values: Sequence[float],
-    label: str,
-    upper_edge: float = UPPER_EDGE,
-) -> Markup:
+def _finish(axes: Axes, result: Comparison, cost: str, values: Sequence[float], label: str, edge: float) -> Markup:
     """Add logarithmic axes, a grid and the legend, and return the SVG."""
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log", xlabel=COSTS[cost], ylabel=label)
     if values:
-        axes.set_ylim(0.7 * min(values), min(1.4 * max(values), upper_edge * min(values)))
+        axes.set_ylim(0.7 * min(values), min(1.4 * max(values), edge * min(values)))
     if cost == "nfe":
         budgets = sorted({case.budget for case in result.lines if case.budget})
         highest_nfe = max((case.nfe for case in competing(result.lines)), default=0)
@@ -215,44 +193,39 @@ def _finish(
         axis.set_major_formatter("{x:g}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(COSTS[cost])
-    axes.set_ylabel(label)
     axes.grid(which="major")
     axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.0, 1.02), handlelength=3)
-    return _svg(figure, f"{label} against {COSTS[cost]}")
+    return _svg(axes, f"{label} against {COSTS[cost]}")
 
 
 def fid_curve(curve: Sequence[tuple[int, float]]) -> Markup:
     """Draw FID against 1 / images, in which its bias is linear to first order."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(6.4, 3.4)
-        counts, values = zip(*curve, strict=True)
-        axes.plot([1 / count for count in counts], values, "o-", color=OURS, linewidth=1.8)
-        axes.set_xticks([1 / count for count in counts], [f"1/{count}" for count in counts])
-        axes.set_xlim(0, None)
-        axes.set_ylim(0, None)
-        axes.set_xlabel("1 / images")
-        axes.set_ylabel("FID")
-        axes.grid()
-        return _svg(figure, "FID against the number of images")
+    axes = _axes(6.4, 3.4)
+    counts, values = zip(*curve, strict=True)
+    axes.plot([1 / count for count in counts], values, "o-", color=OURS, linewidth=1.8)
+    axes.set_xticks([1 / count for count in counts], [f"1/{count}" for count in counts])
+    axes.set(xlim=(0, None), ylim=(0, None), xlabel="1 / images", ylabel="FID")
+    axes.grid()
+    return _svg(axes, "FID against the number of images")
 
 
 def _colour(ours: bool) -> str:
     return OURS if ours else THEIRS
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _axes(width: float, height: float) -> Axes:
     figure = Figure((width, height), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
-    return figure, axes
+    return axes
 
 
-def _svg(figure: Figure, title: str) -> Markup:
-    """Return the figure as an SVG element, without header, metadata and namespaces."""
+def _svg(axes: Axes, title: str) -> Markup:
+    """Return the figure of the axes as an SVG element, without header, metadata and namespaces."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    assert isinstance(axes.figure, Figure)
+    axes.figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

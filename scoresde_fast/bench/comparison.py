@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
+import runpy
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -26,20 +26,27 @@ from scoresde_fast.bench.candidates import (
     adaptive,
     fixed_step,
 )
-from scoresde_fast.bench.machine import device_name, provenance
 from scoresde_fast.bench.measures import (
     IMAGE_SHAPE,
-    MIN_SAMPLES,
     MIXTURES,
     ConvergedFlow,
-    Frechet,
     Measure,
-    Wasserstein,
+    frechet_measure,
     mixture,
     standard_error,
+    wasserstein_measure,
 )
 from scoresde_fast.bench.ranking import MeasuredCase, rank
-from scoresde_fast.bench.results import Comparison, Strip, UnmeasuredCase, error_sentence
+from scoresde_fast.bench.results import (
+    Comparison,
+    Strip,
+    UnmeasuredCase,
+    device_name,
+    error_sentence,
+    provenance,
+    read_result,
+    write_result,
+)
 from scoresde_fast.bench.timing import add_rounds, wall_seconds
 from scoresde_fast.checkpoints.loading import embedded_names, load
 from scoresde_fast.data import digits
@@ -47,7 +54,8 @@ from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.generate.pixels import to_pixels
-from scoresde_fast.model import ScoreFunction, weights_sha256
+from scoresde_fast.model import ScoreFunction
+from scoresde_fast.solvers import SOLVERS
 
 FAMILIES: tuple[Family, ...] = (fixed_step, adaptive)
 
@@ -80,10 +88,6 @@ def compare(
     name: str,
     options: ComparisonOptions | None = None,
     *,
-    samples: int | None = None,
-    batch_size: int | None = None,
-    seconds: float | None = None,
-    timing_seconds: float | None = None,
     out: Path | None = None,
     families: Sequence[Family] = FAMILIES,
 ) -> Comparison:
@@ -91,39 +95,29 @@ def compare(
 
     Args:
         name: a mixture of `MIXTURES`, an embedded model of digits, or the folder of a model with the same image shape.
-        options: settings shared by all candidates, and their selection; by default all candidates.
-        samples: samples of each candidate; by default 2 000 images or 20 000 scalars.
-        batch_size: samples a batch; by default 100 images or 20 000 scalars.
-        seconds: time limit; candidates that are not expected to finish within it are listed as left out.
-        timing_seconds: time budget for timing the measured cases; 0 skips timing. The default is `TIMING_SECONDS`.
+        options: settings, and the selection of candidates; by default all.
         out: output file, also written during the run. Cases that it already contains are not measured again.
         families: functions that return the candidates.
 
     Raises:
-        ValueError: a name is unknown, a number is out of range, the model's samples cannot be scored, or ``out``
-            contains a different result.
+        ValueError: a name is unknown, the model's samples cannot be scored, or ``out`` contains a different result.
     """
     options = options or ComparisonOptions()
-    _check_arguments(options, samples, batch_size, seconds, timing_seconds)
     device = usable_device(options.device)
     model, kind = _load_model(name), "mixture" if name in MIXTURES else "image"
-    samples = samples or SAMPLES[kind]
-    options = replace(options, batch_size=batch_size or BATCH[kind])
-    timing_seconds = TIMING_SECONDS[kind] if timing_seconds is None else timing_seconds
+    samples, batch_size = options.samples or SAMPLES[kind], options.batch_size or BATCH[kind]
+    timing_seconds = TIMING_SECONDS[kind] if options.timing_seconds is None else options.timing_seconds
+    options = replace(options, batch_size=batch_size)
     candidates = [candidate for family in families for candidate in family(model, options)]
-    machine, weights = device_name(device, with_threads=False), weights_sha256(model)
-    identity = {"model": name, "weights_sha256": weights, "samples": samples, "machine": machine}
-    earlier = _read_earlier(out, identity)
-    measure = Wasserstein(samples) if kind == "mixture" else Frechet()
+    machine = device_name(device, with_threads=False)
+    measure = wasserstein_measure(samples) if kind == "mixture" else frechet_measure()
     flow = ConvergedFlow.of(model, samples) if kind == "mixture" else None
-    environment = provenance()
     result = Comparison(
         title=f"{name} on {machine}",
         model=name,
-        weights_sha256=weights,
+        weights_sha256=weights_sha256(model),
         samples=samples,
         machine=machine,
-        timed_on=earlier.timed_on if earlier else None,
         sde=model.sde.name,
         measure=measure.name,
         floor=measure.floor,
@@ -131,25 +125,24 @@ def compare(
         chance=measure.chance,
         flow_gap=None if flow is None else flow.gap,
         own=list(options.extra),
-        command=environment["command"],
-        date=environment["date"],
-        device={"type": device.type, **environment["device"]},
+        **provenance(device),
         notes=[*NOTES, *([] if flow is None else [FLOW_NOTE])],
-        lines=earlier.lines if earlier else [],
     )
+    if out is not None and out.exists():
+        _continue(result, out)
     print(
         f"{name}: at most {len(candidates)} candidates, {samples} samples each; {measure.name}, {measure.floor_name}: "
         f"{measure.floor:.4g}",
         flush=True,
     )
-    run = _Run(result, measure, flow, options.budgets, seconds, out)
+    run = _Run(result, measure, flow, options, out)
     try:
         for candidate in sorted(candidates, key=_measurement_order):
             run.measure(candidate)
     finally:
         run.write()
     if timing_seconds:
-        run.time(device, min(options.batch_size, samples), timing_seconds)
+        run.time(device, min(batch_size, samples), timing_seconds)
     if kind == "image":
         result.pictures = image_strips(result, candidates)
     run.write()
@@ -177,50 +170,19 @@ def _load_model(name: str) -> ScoreFunction:
     return model
 
 
-def _check_arguments(
-    options: ComparisonOptions,
-    samples: int | None,
-    batch_size: int | None,
-    seconds: float | None,
-    timing_seconds: float | None,
-) -> None:
-    if not options.budgets:
-        raise ValueError("no budget of network evaluations is given: name at least one")
-    for value in options.budgets:
-        if value < 1:
-            raise ValueError(f"a budget is {value} network evaluations; it must be at least 1")
-    if samples is not None and samples < MIN_SAMPLES:
-        raise ValueError(f"samples is {samples}; it must be at least {MIN_SAMPLES}, so that halves can be compared")
-    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-        raise ValueError(f"the time limit is {seconds} seconds; it must be finite and greater than 0")
-    if timing_seconds is not None and not (timing_seconds >= 0 and math.isfinite(timing_seconds)):
-        raise ValueError(f"the timing budget is {timing_seconds} seconds; it must be finite and at least 0 (no timing)")
-    if options.reference_steps is not None and options.reference_steps < 1:
-        raise ValueError(f"the reference takes {options.reference_steps} steps; it must take at least 1")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"the batch size is {batch_size}; it must be at least 1")
-
-
-def _read_earlier(path: Path | None, identity: Mapping[str, Any]) -> Comparison | None:
-    """Return the result of an earlier call, if the file exists.
-
-    Args:
-        path: the output file.
-        identity: fields that must be equal, because cases would not be comparable otherwise.
-    """
-    if path is None or not path.exists():
-        return None
+def _continue(result: Comparison, path: Path) -> None:
+    """Add the measured cases of an earlier call; raise ValueError unless the file has its result for the same run."""
     try:
-        earlier = Comparison.from_json(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        earlier = read_result(Comparison, path)
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"{str(path)!r} is not a result of this command: choose another --out or remove it") from None
-    for name, value in identity.items():
-        if getattr(earlier, name) != value:
+    for name in ("model", "weights_sha256", "samples", "machine"):
+        old, new = getattr(earlier, name), getattr(result, name)
+        if old != new:
             raise ValueError(
-                f"{str(path)!r} has {name} {getattr(earlier, name)!r}, this run has {value!r}: choose another --out or "
-                "remove it"
+                f"{str(path)!r} has {name} {old!r}, this run has {new!r}: choose another --out or remove it"
             )
-    return earlier
+    result.lines, result.timed_on = earlier.lines, earlier.timed_on
 
 
 class _Run:
@@ -229,14 +191,12 @@ class _Run:
     def __init__(
         self,
         result: Comparison,
-        score: Measure,
+        measure: Measure,
         flow: ConvergedFlow | None,
-        budgets: Sequence[int],
-        seconds: float | None,
+        options: ComparisonOptions,
         out: Path | None,
     ) -> None:
-        self.result, self.score, self.flow, self.budgets = result, score, flow, budgets
-        self.seconds, self.out = seconds, out
+        self.result, self.score, self.flow, self.options, self.out = result, measure.score, flow, options, out
         self.started, self.written = time.perf_counter(), 0.0
         self.seconds_per_nfe: list[float] = []  # of each measured case, for all samples and their scoring
         self.lines = {line.key: line for line in result.lines}
@@ -254,7 +214,7 @@ class _Run:
             if same_method:  # under another name
                 line = replace(same_method[0], **case.case_fields())
             elif self._exceeds_limit(prepared):
-                reason = f"the limit of {self.seconds:g} s"
+                reason = f"the limit of {self.options.seconds:g} s"
                 self.result.left_out.append(UnmeasuredCase(**case.case_fields(), nfe=prepared.nfe, reason=reason))
                 return
             else:
@@ -272,10 +232,10 @@ class _Run:
             self.write()
 
     def _exceeds_limit(self, prepared: Prepared) -> bool:
-        if self.seconds is None:
+        if self.options.seconds is None:
             return False
         expected = median(self.seconds_per_nfe) * prepared.nfe if self.seconds_per_nfe else 0.0
-        return time.perf_counter() - self.started + expected > self.seconds
+        return time.perf_counter() - self.started + expected > self.options.seconds
 
     def _measured(self, case: Case, prepared: Prepared) -> MeasuredCase:
         begin = time.perf_counter()
@@ -291,7 +251,6 @@ class _Run:
         return line
 
     def _scored(self, line: MeasuredCase, prepared: Prepared) -> MeasuredCase:
-        prepared.warm_up()
         batch = prepared.draw(range(self.result.samples))
         samples = batch.samples.cpu()
         if not samples.isfinite().all():
@@ -325,7 +284,7 @@ class _Run:
         def read(digest: str) -> float:
             start = time.perf_counter()
             prepared = self.runnable[digest].prepare()
-            prepared.warm_up()
+            prepared.warm_up(batch)
             reading = wall_seconds(lambda: prepared.draw(range(batch)), device)
             spent[digest] = time.perf_counter() - start
             return reading
@@ -359,9 +318,9 @@ class _Run:
 
     def write(self) -> None:
         """Rank the cases and write the result."""
-        self.result.ranking = rank(self.result.lines, self.budgets, self.result.chance)
+        self.result.ranking = rank(self.result.lines, self.options.budgets, self.result.chance)
         if self.out is not None:
-            self.result.write(self.out)
+            write_result(self.result, self.out)
         self.written = time.monotonic()
 
 
@@ -381,3 +340,32 @@ def _strip(title: str, images: Tensor) -> Strip:
     """Join images (N, C, H, W) in [0, 1] side by side."""
     pixels = np.concatenate(list(to_pixels(images, "floor")), axis=1)
     return Strip(title, base64.b64encode(encode_png(pixels)).decode())
+
+
+def load_solvers(path: Path) -> tuple[str, ...]:
+    """Run a user's Python file, and return the names of the solvers that it registers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a Python file, raises an exception, registers no solver, or reuses the name of an
+            existing solver.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"plugin file {str(path)!r} not found")
+    if path.suffix != ".py":
+        raise ValueError(f"the plugin {str(path)!r} is not a Python file: give a FILE.py")
+    module_name, before = f"solver_plugin_{path.stem}", dict(SOLVERS)
+    try:
+        runpy.run_path(str(path), run_name=module_name)
+        names = tuple(name for name in SOLVERS if SOLVERS[name] is not before.get(name))
+        for name in names:
+            if name in before and before[name].fill.__module__ != module_name:
+                raise ValueError(f"it registers {name!r}, the name of an existing solver: choose a new name")
+        if not names:
+            raise ValueError("it registers no solver: decorate a function with @scoresde_fast.solver(...)")
+    except Exception as error:  # user code may raise anything
+        SOLVERS.clear()
+        SOLVERS.update(before)
+        message = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ValueError(f"the plugin {str(path)!r} cannot be used: {message}") from error
+    return names

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,58 +42,51 @@ class Score:
     more: dict[str, float] = field(default_factory=dict)
 
 
-class Measure(Protocol):
-    """Scores samples (N, C, H, W)."""
+@dataclass(frozen=True)
+class Measure:
+    """A distance of samples to the data.
 
-    name: ClassVar[str]
-    floor_name: ClassVar[str]
+    Attributes:
+        name: name of the distance.
+        floor_name, floor: what the floor is, and its value: the distance of samples from the data distribution itself.
+        chance: the largest distance that exact samples have by chance; 0 if it is unknown.
+        score: returns the score of samples (N, C, H, W).
+    """
 
-    @property
-    def floor(self) -> float:
-        """The quality of samples from the data distribution itself."""
-        ...
-
-    @property
-    def chance(self) -> float:
-        """The largest distance that exact samples have by chance; 0 if it is unknown."""
-        ...
-
-    def __call__(self, samples: Tensor) -> Score: ...
+    name: str
+    floor_name: str
+    floor: float
+    chance: float
+    score: Callable[[Tensor], Score]
 
 
-class Wasserstein:
-    """2-Wasserstein distance to the mixture: sorted samples against exact quantiles."""
+def wasserstein_measure(samples: int) -> Measure:
+    """Return the 2-Wasserstein distance to the mixture: sorted samples against exact quantiles."""
+    distances = [wasserstein(exact_draws(samples, seed)) for seed in range(16)]
 
-    name: ClassVar[str] = "2-Wasserstein distance to the data"
-    floor_name: ClassVar[str] = "exact draws"
-
-    def __init__(self, samples: int) -> None:
-        distances = [wasserstein(exact_draws(samples, seed)) for seed in range(16)]
-        self.floor = float(np.mean(distances))
-        self.chance = max(distances)
-
-    def __call__(self, samples: Tensor) -> Score:
+    def score(samples: Tensor) -> Score:
         return halved(samples.flatten().double().cpu().numpy(), wasserstein)
 
+    name = "2-Wasserstein distance to the data"
+    return Measure(name, "exact draws", float(np.mean(distances)), max(distances), score)
 
-class Frechet:
-    """Frechet distance to the digits in the features of digits-features, and shares of recognised digits and tints."""
 
-    name: ClassVar[str] = "Frechet distance to the data"
-    floor_name: ClassVar[str] = "halves of the data"
-    chance: ClassVar[float] = 0.0
+def frechet_measure() -> Measure:
+    """Return the Frechet distance to the digits in the features of digits-features.
 
-    def __init__(self) -> None:
-        data = extract_features(digits("all")[0] / 255)
-        self._data = _gaussian(data)
-        self._recogniser = Recogniser()
-        halves = data[torch.from_numpy(np.random.default_rng(0).permutation(len(data)))].chunk(2)
-        self.floor = gaussian_distance(*_gaussian(halves[0]), *_gaussian(halves[1]))
+    Its scores also have the shares of recognised digits and tints.
+    """
+    features = extract_features(digits("all")[0] / 255)
+    data, recogniser = _gaussian(features), Recogniser()
+    halves = features[torch.from_numpy(np.random.default_rng(0).permutation(len(features)))].chunk(2)
+    floor = gaussian_distance(*_gaussian(halves[0]), *_gaussian(halves[1]))
 
-    def __call__(self, samples: Tensor) -> Score:
-        score = halved(extract_features(samples), lambda part: gaussian_distance(*_gaussian(part), *self._data))
-        report = self._recogniser.report(samples)
-        return replace(score, more={"recognised": report.recognised, "tint_matches": report.tint_matches})
+    def score(samples: Tensor) -> Score:
+        distance = halved(extract_features(samples), lambda part: gaussian_distance(*_gaussian(part), *data))
+        report = recogniser.report(samples)
+        return replace(distance, more={"recognised": report.recognised, "tint_matches": report.tint_matches})
+
+    return Measure("Frechet distance to the data", "halves of the data", floor, 0.0, score)
 
 
 def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:

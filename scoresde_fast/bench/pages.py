@@ -15,7 +15,6 @@ from scoresde_fast.bench.results import BenchResult, Comparison, UnmeasuredCase
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.errors import require_packages
 from scoresde_fast.evaluation.metrics import TITLES
-from scoresde_fast.evaluation.neighbours import Neighbours
 from scoresde_fast.evaluation.run import Evaluation
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.pixels import compose
@@ -39,18 +38,25 @@ def write_html(result: BenchResult | Comparison | Evaluation, path: Path) -> Non
 def render(result: BenchResult | Comparison | Evaluation) -> str:
     """Return the page of a result; raises the errors of `require_libraries`."""
     require_libraries()
+    import matplotlib
     from jinja2 import Environment, PackageLoader
+
+    from scoresde_fast.bench import charts
 
     loader = PackageLoader("scoresde_fast.bench")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figures"] = figures
+    environment.filters |= {"figures": figures, "png": _png}
+    environment.globals |= {"charts": charts, "zip": zip}
+    values: dict[str, Any]
     if isinstance(result, BenchResult):
-        name, values = "sampling", _sampling(result)
+        name, values = "sampling", {"result": result}
     elif isinstance(result, Comparison):
-        name, values = "solvers", _solvers(result)
+        costs = [cost for cost in charts.COSTS if competing(result.lines, cost)]
+        name, values = "solvers", {"result": result, "costs": costs, **_tables(result)}
     else:
-        name, values = "evaluation", _evaluation(result)
-    return environment.get_template(f"{name}.html").render(**values)
+        name, values = "evaluation", {"result": result.result, "evaluation": result, "titles": TITLES}
+    with matplotlib.rc_context(charts.STYLE):
+        return environment.get_template(f"{name}.html").render(**values)
 
 
 def figures(value: float | None, digits: int = 3) -> str:
@@ -60,30 +66,20 @@ def figures(value: float | None, digits: int = 3) -> str:
     return f"{float(f'{value:.{digits}g}'):,.10f}".rstrip("0").rstrip(".") if value else "0"
 
 
-def _sampling(result: BenchResult) -> dict[str, Any]:
-    """Return the template's values: charts of each network, and charts against the batch size."""
-    from scoresde_fast.bench import charts
-
-    network_charts = {
-        network.name: (charts.waterfall(network), charts.roofline(network, result.ceilings))
-        for network in result.networks
-    }
-    batches = [(series.name, charts.against_batch(series)) for series in result.batches]
-    return {"result": result, "charts": network_charts, "batches": batches}
+def _png(images: Tensor, columns: int | None = None) -> str:
+    """Return images (N, C, H, W) uint8 as a grid, a base64 PNG; shows channel 0 unless C is 1 or 3."""
+    if images.shape[1] not in (1, 3):
+        images = images[:, :1]
+    pixels = list(images.permute(0, 2, 3, 1).numpy())
+    return base64.b64encode(encode_png(compose(pixels, columns))).decode()
 
 
-def _solvers(result: Comparison) -> dict[str, Any]:
-    """Return the template's values: charts, the best case of each solver at each budget, and lists of all cases."""
-    from scoresde_fast.bench import charts
-
+def _tables(result: Comparison) -> dict[str, Any]:
+    """Return the best case of each solver at each budget, and lists of all cases."""
     on_front = {index for front in result.ranking.fronts.values() for index in front}
     measured = [(case, index in on_front) for index, case in enumerate(result.lines) if not case.diverged]
     diverged = [UnmeasuredCase(**case.case_fields(), reason="diverged") for case in result.lines if case.diverged]
     return {
-        "result": result,
-        "charts": {cost: charts.quality(result, cost) for cost in charts.COSTS if competing(result.lines, cost)},
-        "upper_edge": f"{charts.UPPER_EDGE:g}",
-        "flow_error": charts.flow_error(result),
         "table": best_table(result),
         "lines": sorted(measured, key=lambda item: (item[0].nfe, item[0].quality)),
         "unmeasured": {
@@ -134,40 +130,3 @@ def _grouped(cases: Sequence[UnmeasuredCase]) -> list[tuple[str, str]]:
                 parts.append(f"{key}s {', '.join(words)}")
         lines.append((name, "; ".join([*parts, reason])))
     return lines
-
-
-def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the template's values: images, nearest neighbours, and the chart of FID against the number of images."""
-    from scoresde_fast.bench import charts
-
-    result, neighbours = evaluation.result, evaluation.neighbours
-    return {
-        "result": result,
-        "names": TITLES,
-        "grid": _picture(evaluation.first),
-        "curve": charts.fid_curve(result["curve"]) if len(result["curve"]) > 1 else None,
-        "neighbours": neighbours and _neighbour_rows(evaluation.first, neighbours),
-        "typical": neighbours and neighbours.typical,
-        "training_set": evaluation.training_set,
-    }
-
-
-def _neighbour_rows(samples: Tensor, neighbours: Neighbours) -> list[dict[str, Any]]:
-    return [
-        {
-            "sample": _picture(sample[None], 1),
-            "nearest": [
-                {"png": _picture(image[None], 1), "distance": float(distance)}
-                for image, distance in zip(images, distances, strict=True)
-            ],
-        }
-        for sample, images, distances in zip(samples, neighbours.images, neighbours.distances, strict=False)
-    ]
-
-
-def _picture(images: Tensor, columns: int | None = None) -> str:
-    """Return images (N, C, H, W) uint8 as a grid, a base64 PNG; shows channel 0 unless C is 1 or 3."""
-    if images.shape[1] not in (1, 3):
-        images = images[:, :1]
-    pixels = list(images.permute(0, 2, 3, 1).numpy())
-    return base64.b64encode(encode_png(compose(pixels, columns))).decode()

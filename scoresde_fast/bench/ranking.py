@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from scoresde_fast.bench.candidates import Case
 from scoresde_fast.bench.measures import paired_standard_error
@@ -98,10 +99,8 @@ def rank(cases: Sequence[MeasuredCase], budgets: Iterable[int], chance: float = 
     if limits and highest_nfe > limits[-1]:
         limits.append(highest_nfe)
     by_nfe = _best_within_limits(cases, "nfe", limits, chance)
-    by_seconds: list[Best] = []
-    for best in _best_within_limits(cases, "seconds_per_1000", _time_limits(cases), chance):
-        if not by_seconds or best.best != by_seconds[-1].best:
-            by_seconds.append(best)
+    timed = _best_within_limits(cases, "seconds_per_1000", _time_limits(cases), chance)
+    by_seconds = [next(same) for _, same in groupby(timed, key=lambda best: best.best)]
     sentences = [
         *(_recommendation(cases, best, f"{best.limit} evaluations") for best in by_nfe),
         *(_recommendation(cases, best, f"{best.limit:g} s for 1000 samples") for best in by_seconds),
@@ -141,7 +140,7 @@ def pareto_front(cases: Sequence[MeasuredCase], cost: str) -> list[int]:
     return front
 
 
-def tied(case: MeasuredCase, other: MeasuredCase, chance: float = 0.0) -> bool:
+def tied(case: MeasuredCase, other: MeasuredCase, chance: float) -> bool:
     """Return whether two cases cannot be distinguished."""
     error = paired_standard_error(case.half_differences, other.half_differences)
     return abs(case.quality - other.quality) <= TIE_ERRORS * error or max(case.quality, other.quality) <= chance

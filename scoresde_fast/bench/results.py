@@ -1,44 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of both benchmarks: dataclasses, and their JSON. Field names are JSON keys, except those in `JSON_KEYS`."""
+"""Results of both benchmarks: dataclasses, their JSON, and the machine on which they were measured."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+import platform
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import date
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import torch
 
 from scoresde_fast.bench.candidates import Case
-from scoresde_fast.bench.ranking import Best, MeasuredCase, Ranking
+from scoresde_fast.bench.ranking import MeasuredCase, Ranking
+from scoresde_fast.environment import command_line, versions
 from scoresde_fast.files import make_folder, replacing
 
 JSON_KEYS = {"ranking": "verdict", "probability_flow": "flow"}
-"""Keys that differ from the fields' names, because older results have them."""
-JSON_FIELDS = {key: name for name, key in JSON_KEYS.items()}
-
-
-def write_json(result: dict[str, Any], path: Path) -> None:
-    """Write a result with floats rounded to five significant digits; create its folder."""
-    make_folder(path.parent)
-    with replacing(path) as file:
-        file.write((json.dumps(rounded(result), indent=1) + "\n").encode())
-
-
-def rounded(value: Any, digits: int = 5) -> Any:
-    """Return the value with all floats in it rounded to ``digits`` significant digits."""
-    if isinstance(value, dict):
-        return {key: rounded(item, digits) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(item, digits) for item in value]
-    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
-
-
-def error_sentence(error: Exception) -> str:
-    """Return an error's message on one line, with its type unless it is a ValueError or an ArithmeticError."""
-    message = " ".join(str(error).split())[:300]
-    return message if isinstance(error, ValueError | ArithmeticError) else f"{type(error).__name__}: {message}"
+"""JSON keys that differ from the fields' names, because older results have them."""
+FIELD_NAMES = {key: name for name, key in JSON_KEYS.items()}
+SMI_FIELDS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "power.limit", "temperature.gpu")
 
 
 @dataclass
@@ -181,27 +167,6 @@ class BenchResult:
     networks: list[MeasuredNetwork]
     batches: list[BatchSeries]
 
-    def write(self, path: Path) -> None:
-        """Write the result as JSON."""
-        write_json(asdict(self), path)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> BenchResult:
-        """Return the result that `write` has written."""
-        networks = []
-        for network in values["networks"]:
-            shares = [Share(**share) for share in network["operations"]]
-            lines = [(LeftOutVariant if "left_out" in line else MeasuredVariant)(**line) for line in network["lines"]]
-            networks.append(MeasuredNetwork(**{**network, "operations": shares, "lines": lines}))
-        batches = []
-        for series in values["batches"]:
-            curves = [
-                BatchLine(**{**line, "points": [BatchPoint(**point) for point in line["points"]]})
-                for line in series["lines"]
-            ]
-            batches.append(BatchSeries(**{**series, "lines": curves}))
-        return cls(**{**values, "networks": networks, "batches": batches})
-
 
 @dataclass(frozen=True, kw_only=True)
 class UnmeasuredCase(Case):
@@ -259,34 +224,110 @@ class Comparison:
     ranking: Ranking = field(default_factory=lambda: Ranking([], [], {}, []))
     pictures: list[Strip] = field(default_factory=list)
 
-    def write(self, path: Path) -> None:
-        """Write the result as JSON; infinite values become null."""
-        values = asdict(self, dict_factory=_json_keys)
-        for line in values["lines"]:
-            line.update({key: None for key, value in line.items() if value == math.inf})
-        write_json(values, path)
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Comparison:
-        """Return the result that `write` has written."""
-        values = _field_names(values)
-        ranking = dict(values["ranking"])
-        for limits in ("by_nfe", "by_seconds"):
-            ranking[limits] = [Best(**best) for best in ranking[limits]]
-        measured = [{key: value for key, value in line.items() if value is not None} for line in values["lines"]]
-        typed = {
-            "lines": [MeasuredCase(**_field_names(line)) for line in measured],
-            "skipped": [UnmeasuredCase(**_field_names(case)) for case in values["skipped"]],
-            "left_out": [UnmeasuredCase(**_field_names(case)) for case in values["left_out"]],
-            "ranking": Ranking(**ranking),
-            "pictures": [Strip(**picture) for picture in values["pictures"]],
-        }
-        return cls(**{**values, **typed})
+AnyResult = TypeVar("AnyResult", bound="BenchResult | Comparison")
 
 
-def _json_keys(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    return {JSON_KEYS.get(name, name): value for name, value in items}
+def write_result(result: BenchResult | Comparison, path: Path) -> None:
+    """Write a result as JSON; infinite values become null."""
+    write_json(asdict(result, dict_factory=_json_object), path)
 
 
-def _field_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {JSON_FIELDS.get(key, key): value for key, value in values.items()}
+def read_result(kind: type[AnyResult], path: Path) -> AnyResult:
+    """Return the result that `write_result` has written.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: the file contains something else.
+    """
+    return _from_json(kind, json.loads(path.read_text()))
+
+
+def write_json(result: dict[str, Any], path: Path) -> None:
+    """Write a result with floats rounded to five significant digits; create its folder."""
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write((json.dumps(rounded(result), indent=1) + "\n").encode())
+
+
+def rounded(value: Any, digits: int = 5) -> Any:
+    """Return the value with all floats in it rounded to ``digits`` significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def _json_object(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {JSON_KEYS.get(name, name): None if value == math.inf else value for name, value in fields}
+
+
+_field_types: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+    """Return a JSON value as ``kind``: a dataclass, a list or union of dataclasses, or a type of JSON."""
+    if isinstance(value, list):
+        return [_from_json(get_args(kind)[0], item) for item in value]
+    if isinstance(value, dict):
+        for member in get_args(kind):
+            if is_dataclass(member) and value.keys() <= _field_types(member).keys():
+                kind = member
+    if isinstance(kind, type) and is_dataclass(kind):
+        fields = {FIELD_NAMES.get(key, key): item for key, item in value.items()}
+        return kind(**{name: _from_json(_field_types(kind)[name], item) for name, item in fields.items()})
+    return math.inf if kind is float and value is None else value
+
+
+def error_sentence(error: Exception) -> str:
+    """Return an error's message on one line, with its type unless it is a ValueError or an ArithmeticError."""
+    message = " ".join(str(error).split())[:300]
+    return message if isinstance(error, ValueError | ArithmeticError) else f"{type(error).__name__}: {message}"
+
+
+def provenance(device: torch.device | None = None) -> dict[str, Any]:
+    """Return command, date, machine and versions, which are stored with each result, and the type of ``device``."""
+    used = {} if device is None else {"type": device.type}
+    return {"command": command_line(), "date": date.today().isoformat(), "device": {**used, **device_info()}}
+
+
+def device_info() -> dict[str, Any]:
+    """Return the CPU, GPU 0 if there is one with its current clocks, and the versions."""
+    libraries: dict[str, Any] = versions("torch", "triton")
+    info: dict[str, Any] = {
+        "cpu": cpu_name(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "versions": libraries,
+    }
+    if torch.cuda.is_available():
+        libraries |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        gpu = torch.cuda.get_device_properties(0)
+        info |= {"gpu": gpu.name, "multiprocessors": gpu.multi_processor_count, "nvidia-smi": _smi()}
+    return info
+
+
+def device_name(device: torch.device, *, with_threads: bool = True) -> str:
+    """Return the device's name for a title; a CPU's with the instruction set and, by default, the threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).name
+    threads = torch.get_num_threads()
+    count = [f"{threads} thread{'s' * (threads != 1)}"] if with_threads else []
+    return ", ".join([cpu_name(), *count, torch.backends.cpu.get_cpu_capability()])
+
+
+def cpu_name() -> str:
+    """Return the processor's name, or its architecture if the system does not give a name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _smi() -> dict[str, str] | str:
+    """Return `SMI_FIELDS` of GPU 0, or why they are unavailable."""
+    command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader"]
+    try:
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"unavailable: {error}"
+    return dict(zip(SMI_FIELDS, output.strip().split(", "), strict=False))

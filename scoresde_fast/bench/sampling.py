@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoresde_fast.bench.machine import bfloat16_is_fast, device_name, highest_rates, peak_rates, provenance
 from scoresde_fast.bench.results import (
     BatchLine,
     BatchPoint,
@@ -23,20 +22,28 @@ from scoresde_fast.bench.results import (
     LeftOutVariant,
     MeasuredNetwork,
     MeasuredVariant,
+    device_name,
     error_sentence,
+    provenance,
+    write_result,
 )
-from scoresde_fast.bench.timing import quartiles, race, synchronise, wall_seconds
+from scoresde_fast.bench.timing import (
+    bfloat16_is_fast,
+    highest_rates,
+    peak_rates,
+    quartiles,
+    race,
+    synchronise,
+    wall_seconds,
+)
 from scoresde_fast.bench.variants import VARIANTS, Run, Variant
 from scoresde_fast.bench.workload import (
     AMOUNTS,
-    COMPILED,
     OTHER_AMOUNTS,
     SERIES,
     Workload,
     measured_model,
-    operations,
     require_names,
-    total_gflop,
 )
 from scoresde_fast.checkpoints.loading import embedded_names
 from scoresde_fast.devices import usable_device
@@ -80,7 +87,7 @@ def bench(
     Raises:
         ValueError: a name is unknown, there is no such device, or a number is out of range.
     """
-    if not (seconds > 0 and math.isfinite(seconds)):
+    if not 0 < seconds < math.inf:
         raise ValueError(f"the time budget is {seconds} seconds; it must be finite and greater than 0")
     require_names(names)
     begin, torch_device = time.perf_counter(), usable_device(device)
@@ -109,20 +116,18 @@ def bench(
         del workload
         torch.cuda.empty_cache()
         rates.append(peak_rates(torch_device))
-        highest, environment = highest_rates(rates), provenance()  # with the clocks after the run
+        highest = highest_rates(rates)
         result = BenchResult(
             title=device_name(torch_device),
-            command=environment["command"],
-            date=environment["date"],
             seconds=round(time.perf_counter() - begin, 1),
-            device={"type": torch_device.type, **environment["device"]},
+            **provenance(torch_device),  # with the clocks after the run
             ceilings=highest,
             notes=list(NOTES),
             networks=[_with_shares(network, highest["matmul_tflops"]) for network in networks],
             batches=series,
         )
         if out is not None:
-            result.write(out)
+            write_result(result, out)
     if not result.ceilings["steady"]:
         print(
             "warning: peak matmul throughput varied by more than 20 %; another process was probably using this machine"
@@ -143,79 +148,55 @@ def measure_network(
     name: str, workload: Workload, variants: Sequence[Variant], seconds: float, *, full: bool = False
 ) -> MeasuredNetwork:
     """Measure each variant on one network; the first variant is the baseline of the others."""
-    network, device = workload.model.network, workload.device
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    shares = operations(network, workload.model.state_shape, workload.batch, dtype)
-    gflop = total_gflop(shares)
     torch.compiler.reset()  # the recompile limit is shared by all networks
     ready: dict[str, _PreparedVariant] = {}
     left_out: dict[str, LeftOutVariant] = {}
-    compiled = name in COMPILED[device.type]
+    compiled = name in SERIES[workload.device.type]
     for variant in variants:
         try:
-            prepared = _prepare(variant, workload, gflop * workload.nfe, compiled=compiled, full=full)
+            prepared = _prepare(variant, workload, compiled=compiled, full=full)
         except _LeftOutError as reason:
             left_out[variant.name] = LeftOutVariant(variant.name, variant.what, variant.ours, str(reason))
             print(f"  {variant.name}: {reason}", flush=True)
         else:
             ready[variant.name] = prepared
             print(f"  {variant.name}: {prepared.run_seconds:.2f} s a run", flush=True)
-    readings = race({name: prepared.run for name, prepared in ready.items()}, device, seconds)
+    readings = race({name: prepared.run for name, prepared in ready.items()}, workload.device, seconds)
+    times = {name: quartiles(values) for name, values in readings.items()}
     first = next(iter(ready))
-    baseline_seconds = quartiles(readings[first]).median
+
+    def measured(variant: Variant) -> MeasuredVariant:
+        prepared, run_seconds = ready[variant.name], times[variant.name]
+        psnr, max_error = image_error(prepared.images, ready[first].images)
+        accurate = psnr is None or psnr >= variant.stated_db
+        return MeasuredVariant(
+            name=variant.name,
+            what=variant.what,
+            ours=variant.ours,
+            images_per_second=workload.batch / run_seconds.median,
+            ms_per_nfe=1e3 * run_seconds.median / workload.nfe,
+            ms_per_nfe_quartiles=(1e3 * run_seconds.lower / workload.nfe, 1e3 * run_seconds.upper / workload.nfe),
+            readings=len(readings[variant.name]),
+            seconds_to_first_images=prepared.first_seconds,
+            tflops=workload.gflop * workload.nfe / run_seconds.median / 1e3,
+            peak_memory_mib=prepared.memory,
+            psnr_db=psnr,
+            max_error=max_error,
+            stated_db=variant.stated_db,
+            within_stated=accurate and bool(torch.isfinite(prepared.images).all()),
+            against_first=times[first].median / run_seconds.median,
+        )
+
     return MeasuredNetwork(
         name=name,
         weights="embedded" if name in embedded_names() else "random",
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        gflop_per_image=gflop / workload.batch,
+        parameters=sum(parameter.numel() for parameter in workload.model.network.parameters()),
+        gflop_per_image=workload.gflop / workload.batch,
         batch=workload.batch,
         nfe=workload.nfe,
         solver={key: str(value) if key == "device" else value for key, value in workload.sampler_options().items()},
-        operations=shares,
-        lines=[
-            left_out.get(variant.name)
-            or _measured(
-                variant,
-                workload,
-                ready[variant.name],
-                readings=readings[variant.name],
-                gflop=gflop,
-                baseline_images=ready[first].images,
-                baseline_seconds=baseline_seconds,
-            )
-            for variant in variants
-        ],
-    )
-
-
-def _measured(
-    variant: Variant,
-    workload: Workload,
-    ready: _PreparedVariant,
-    *,
-    readings: list[float],
-    gflop: float,
-    baseline_images: Tensor,
-    baseline_seconds: float,
-) -> MeasuredVariant:
-    lower, seconds, upper = quartiles(readings)
-    psnr, max_error = image_error(ready.images, baseline_images)
-    return MeasuredVariant(
-        name=variant.name,
-        what=variant.what,
-        ours=variant.ours,
-        images_per_second=workload.batch / seconds,
-        ms_per_nfe=1e3 * seconds / workload.nfe,
-        ms_per_nfe_quartiles=(1e3 * lower / workload.nfe, 1e3 * upper / workload.nfe),
-        readings=len(readings),
-        seconds_to_first_images=ready.first_seconds,
-        tflops=gflop * workload.nfe / seconds / 1e3,
-        peak_memory_mib=ready.memory,
-        psnr_db=psnr,
-        max_error=max_error,
-        stated_db=variant.stated_db,
-        within_stated=bool(torch.isfinite(ready.images).all()) and (psnr is None or psnr >= variant.stated_db),
-        against_first=baseline_seconds / seconds,
+        operations=workload.operations,
+        lines=[left_out.get(variant.name) or measured(variant) for variant in variants],
     )
 
 
@@ -230,32 +211,27 @@ def measure_batches(
     name: str, workload: Workload, variants: Sequence[Variant], seconds: float, *, full: bool = False
 ) -> BatchSeries:
     """Measure the variants marked ``series`` at each batch size in `BATCHES`."""
-    device = workload.device
-    batches = BATCHES[device.type]
+    batches = BATCHES[workload.device.type]
     lines = {variant.name: BatchLine(variant.name, variant.ours, []) for variant in variants if variant.series}
-    gflop = total_gflop(operations(workload.model.network, workload.model.state_shape))
-    compiled = device.type == "cuda" and name in embedded_names()
+    compiled = workload.device.type == "cuda" and name in embedded_names()
 
-    def points(batch: int) -> dict[str, BatchPoint]:
-        """Measure one batch size; returning frees the prepared runs."""
-        workload_at_batch = replace(workload, seeds=tuple(range(batch)))
+    def medians(workload: Workload) -> dict[str, float]:
+        """Return the seconds of each run; returning frees the prepared runs."""
         torch.compiler.reset()
         runs = {}
         for variant in variants:
             if variant.series:
                 with suppress(_LeftOutError):
-                    run_gflop = gflop * batch * workload.nfe
-                    prepared = _prepare(variant, workload_at_batch, run_gflop, compiled=compiled, full=full)
-                    runs[variant.name] = prepared.run
-        readings = race(runs, device, seconds / len(batches))
-        medians = {label: quartiles(values).median for label, values in readings.items()}
-        return {label: BatchPoint(batch, 1e3 * time / workload.nfe, batch / time) for label, time in medians.items()}
+                    runs[variant.name] = _prepare(variant, workload, compiled=compiled, full=full).run
+        readings = race(runs, workload.device, seconds / len(batches))
+        return {label: quartiles(values).median for label, values in readings.items()}
 
     for batch in batches:
-        points_by_variant = points(batch)
-        for label, point in points_by_variant.items():
+        texts = []
+        for label, run_seconds in medians(replace(workload, seeds=tuple(range(batch)))).items():
+            point = BatchPoint(batch, 1e3 * run_seconds / workload.nfe, batch / run_seconds)
             lines[label].points.append(point)
-        texts = (f"{label} {point.ms_per_nfe:.2f} ms an NFE" for label, point in points_by_variant.items())
+            texts.append(f"{label} {point.ms_per_nfe:.2f} ms an NFE")
         print(f"  batch {batch}: {', '.join(texts)}", flush=True)
     return BatchSeries(name, workload.nfe, [line for line in lines.values() if line.points])
 
@@ -283,22 +259,15 @@ class _LeftOutError(Exception):
     """The reason why a variant is not measured."""
 
 
-def _prepare(variant: Variant, workload: Workload, gflop: float, *, compiled: bool, full: bool) -> _PreparedVariant:
-    """Build a variant and run it once.
-
-    Args:
-        variant: the variant.
-        workload: the sampling run.
-        gflop: 10^9 operations of a run.
-        compiled: whether to run variants that need PyTorch's compiler.
-        full: also run variants that take minutes.
+def _prepare(variant: Variant, workload: Workload, *, compiled: bool, full: bool) -> _PreparedVariant:
+    """Build a variant and run it once, with a compiler only if ``compiled`` or ``full``.
 
     Raises:
-        _LeftOutError: the variant would take minutes, or it fails.
+        _LeftOutError: the variant would take minutes, unless ``full``, or it fails.
     """
     if not full and variant.compiled and not compiled:
         raise _LeftOutError("skipped: compilation takes minutes; use --full")
-    slow = variant.half and (variant.compiled or gflop > MAX_EMULATED_HALF_GFLOP)
+    slow = variant.half and (variant.compiled or workload.gflop * workload.nfe > MAX_EMULATED_HALF_GFLOP)
     if not full and slow and not bfloat16_is_fast(workload.device):
         raise _LeftOutError("skipped: no native 16-bit matrix products on this CPU, would take minutes; use --full")
     before = _reserved_memory(workload.device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timers that interleave alternatives in one process, in an order that rotates, and report medians."""
+"""Timers that interleave alternatives in one process, in an order that rotates, and the peak rates of a device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -85,16 +86,14 @@ def _captured(function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -
     return graph
 
 
-def interleaved(
-    callables: dict[str, Callable[[], Any]], rounds: int = 15, warm: int = 2, fill: float = 0.02
-) -> dict[str, Quartiles]:
+def interleaved(callables: dict[str, Callable[[], Any]], rounds: int = 15, fill: float = 0.02) -> dict[str, Quartiles]:
     """Return quartiles of the seconds of a call of each function on the CPU.
 
-    Each function is called ``warm`` times, then timed once a round; a reading repeats the call for ``fill`` seconds.
+    After two warm-up calls, each function is timed once a round; a reading repeats the call for ``fill`` seconds.
     """
     repeats = {}
     for name, function in callables.items():
-        _seconds(function, warm)
+        _seconds(function, 2)
         repeats[name] = max(1, round(fill / _seconds(function, 1)))
     readings: dict[str, list[float]] = {name: [] for name in callables}
     for turn in range(rounds):
@@ -124,9 +123,9 @@ def synchronise(device: torch.device) -> None:
 
 
 def race(
-    runs: dict[str, Callable[[], Any]], device: torch.device, seconds: float, least: int = 2, most: int = 15
+    runs: dict[str, Callable[[], Any]], device: torch.device, seconds: float, most: int = 15
 ) -> dict[str, list[float]]:
-    """Return the readings of each run: at least ``least`` rounds, then up to ``most`` while they fit in ``seconds``.
+    """Return the readings of each run: at least 2 rounds, then up to ``most`` while they fit in ``seconds``.
 
     Except for the first run, a run that takes over 60 % of ``seconds`` is in the first round only. The runs of a round
     are interleaved because the load of the machine changes by the minute.
@@ -139,7 +138,7 @@ def race(
     readings = {name: [read(name)] for name in runs}
     first = next(iter(runs))
     repeated = {name: values for name, values in readings.items() if values[0] <= 0.6 * seconds or name == first}
-    add_rounds(repeated, read, end, least, most)
+    add_rounds(repeated, read, end, least=2, most=most)
     return readings
 
 
@@ -174,3 +173,58 @@ def _seconds(function: Callable[..., Any], repeats: int) -> float:
     for _ in range(repeats):
         function()
     return (time.perf_counter() - start) / max(1, repeats)
+
+
+def peak_rates(device: torch.device) -> dict[str, Any]:
+    """Measure the device's peaks: ``copy_gb_per_s``, and ``matmul_tflops`` in ``matmul_dtype``.
+
+    The matrix product is in bfloat16 on a GPU, and in float32 on a CPU with all of PyTorch's threads.
+    """
+    on_gpu = device.type == "cuda"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    return {
+        "copy_gb_per_s": copy_bandwidth(2.0 if on_gpu else 0.25, device),
+        "matmul_tflops": matmul_peak((4096, 8192, 12288) if on_gpu else (1024, 2048), dtype, device),
+        "matmul_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def highest_rates(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the highest of several `peak_rates`; ``steady`` is False if the matmul peak varied by over 20 %."""
+    highest = {key: max(reading[key] for reading in readings) for key in ("copy_gb_per_s", "matmul_tflops")}
+    lowest = min(reading["matmul_tflops"] for reading in readings)
+    steady = lowest >= 0.8 * highest["matmul_tflops"]
+    return {**readings[0], **highest, "readings": len(readings), "steady": steady}
+
+
+@cache
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 matrices at least as fast as float32 ones; measured on a CPU."""
+    if device.type == "cuda":
+        return True
+    sizes = (512,)
+    return matmul_peak(sizes, torch.bfloat16, device) >= matmul_peak(sizes, torch.float32, device)
+
+
+def copy_bandwidth(gigabytes: float, device: torch.device | str) -> float:
+    """Measure the GB/s of a copy on the device, reads plus writes."""
+    source = torch.ones(int(gigabytes * 1e9) // 4, device=device)
+    target = torch.empty_like(source)
+    seconds = _median_seconds(lambda: target.copy_(source), rounds=5, on_gpu=source.is_cuda)
+    return 2 * source.nbytes / seconds / 1e9
+
+
+def matmul_peak(sizes: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> float:
+    """Measure the highest TFLOP/s of a product of square random matrices over ``sizes``."""
+    best = 0.0
+    for size in sizes:
+        a, b, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+        seconds = _median_seconds(partial(torch.mm, a, b, out=out), rounds=7, on_gpu=out.is_cuda)
+        best = max(best, 2 * size**3 / seconds / 1e12)
+    return best
+
+
+def _median_seconds(function: Callable[[], Any], *, rounds: int, on_gpu: bool) -> float:
+    """Return the median seconds of a call; ``rounds`` applies to a CPU."""
+    calls = {"call": function}
+    return gpu_seconds(calls)["call"] if on_gpu else interleaved(calls, rounds)["call"].median

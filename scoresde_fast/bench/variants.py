@@ -11,6 +11,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from scoresde_fast.solvers.table import PairRow, Row
 Run = Callable[[], Tensor]
 EXACT_DB, TF32_DB, HALF_DB = 60.0, 40.0, 30.0
 """Minimum PSNR against eager float32 that a variant states, by its precision."""
+EAGER: dict[str, Any] = {"compile": False, "capture": False}
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Variant:
     series: bool = False
 
 
-def _eager(precision: Precision) -> Callable[[Workload], Run]:
-    return lambda workload: _plain_run(original(workload.model.network), workload, precision)
+def _eager(precision: Precision, workload: Workload) -> Run:
+    return partial(run_plain, original(workload.model.network), workload, precision)
 
 
 def _tuned(name: str, what: str, dtype: torch.dtype, compile: Any = None, fir: bool = False, **more: Any) -> Variant:
@@ -67,32 +69,24 @@ def _tuned(name: str, what: str, dtype: torch.dtype, compile: Any = None, fir: b
 
     def build(workload: Workload) -> Run:
         network = tuned(workload.model.network, dtype, compile=compile, sliced_fir=fir)
-        return _plain_run(network, workload, "fp32")
+        return partial(run_plain, network, workload, "fp32")
 
     half = dtype != torch.float32
     stated_db = HALF_DB if half else EXACT_DB
     return Variant(name, what, build, stated_db, half=half, compiled=compile is not None, **more)
 
 
-def _ours(
-    name: str,
-    what: str,
-    precision: Precision,
-    compile: Any = False,
-    capture: Any = False,
-    strict: bool = False,
-    **more: Any,
-) -> Variant:
-    """Return a variant that uses `Sampler` with these options."""
+def _ours(name: str, what: str, precision: Precision, options: dict[str, Any] | None = None, **more: Any) -> Variant:
+    """Return a variant that uses `Sampler` with this precision and these options; by default eager."""
+    chosen = {"precision": precision, **EAGER, **(options or {})}
 
     def build(workload: Workload) -> Run:
-        options = {"precision": precision, "compile": compile, "capture": capture, "strict": strict}
-        sampler = Sampler(copy.deepcopy(workload.model), **workload.sampler_options(), **options)
+        sampler = Sampler(copy.deepcopy(workload.model), **workload.sampler_options(), **chosen)
         return lambda: sampler.sample(workload.seeds)
 
     stated_db = {"fp32": EXACT_DB, "tf32": TF32_DB}.get(precision, HALF_DB)
-    half = precision in ("bf16", "fp16")
-    return Variant(name, what, build, stated_db, half=half, compiled=compile is True, ours=True, **more)
+    half, compiled = precision in ("bf16", "fp16"), chosen["compile"] is True
+    return Variant(name, what, build, stated_db, half=half, compiled=compiled, ours=True, **more)
 
 
 def _unfolded(workload: Workload) -> Run:
@@ -106,7 +100,7 @@ def _unfolded(workload: Workload) -> Run:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the network cannot be folded, as intended
-        sampler = Sampler(plain, **workload.sampler_options(), precision="fp32", compile=False, capture=False)
+        sampler = Sampler(plain, **workload.sampler_options(), precision="fp32", **EAGER)
     return lambda: sampler.sample(workload.seeds)
 
 
@@ -123,7 +117,8 @@ class Unfolded(nn.Module):
 
 FP32, BF16 = torch.float32, torch.bfloat16
 GPU, CPU = ("cuda",), ("cpu",)
-AUTO: dict[str, Any] = {"compile": "auto", "capture": "auto"}
+AUTO = {"compile": "auto", "capture": "auto"}
+COMPILED, CAPTURED = {"compile": True}, {"capture": True}
 TUNED = "channels_last, SDPA"
 FROZEN = {"options": {"freezing": True, "max_autotune": True}}
 AUTOTUNED = {"options": {"max_autotune": True, "triton.cudagraphs": True, "coordinate_descent_tuning": False}}
@@ -133,10 +128,10 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "eager float32",
         "the arithmetic of the official code: NCHW, einsum attention, time embedding at every call, host scalars",
-        _eager("fp32"),
+        partial(_eager, "fp32"),
         series=True,
     ),
-    Variant("eager TF32", "the same with TF32 matrix products and convolutions", _eager("tf32"), TF32_DB, GPU),
+    Variant("eager TF32", "the same with TF32 matrix products and convolutions", partial(_eager, "tf32"), TF32_DB, GPU),
     _tuned("eager float32, channels_last", "channels_last and fused attention (SDPA)", FP32, devices=CPU, series=True),
     _tuned("autocast bf16, channels_last", "autocast to bfloat16, 16-bit weights, channels_last, SDPA", BF16),
     _tuned("torch.compile float32", f"with freezing and autotuning, {TUNED}", FP32, FROZEN, devices=CPU),
@@ -168,45 +163,35 @@ VARIANTS: tuple[Variant, ...] = (
     _ours("ours: folded float32", "the folded network", "fp32", series=True),
     _ours("ours: folded TF32", "the folded network", "tf32", devices=GPU),
     _ours("ours: folded bf16", "the folded network in bfloat16", "bf16"),
-    _ours("ours: folded, compiled float32", "the folded network compiled", "fp32", compile=True, devices=CPU),
-    _ours("ours: folded, compiled bf16", "the folded network compiled", "bf16", compile=True, devices=GPU),
+    _ours("ours: folded, compiled float32", "the folded network compiled", "fp32", COMPILED, devices=CPU),
+    _ours("ours: folded, compiled bf16", "the folded network compiled", "bf16", COMPILED, devices=GPU),
     _ours(
         "ours: folded, captured bf16",
         "the folded network, one step captured as a CUDA graph and replayed",
         "bf16",
-        capture=True,
+        CAPTURED,
         devices=GPU,
     ),
     _ours(
         "ours: folded, compiled, captured bf16",
         "the folded network compiled, one step captured and replayed",
         "bf16",
-        compile=True,
-        capture=True,
+        COMPILED | CAPTURED,
         devices=GPU,
     ),
-    _ours("ours: auto", "Sampler's own precision, compiler and capture", "auto", **AUTO, devices=GPU, series=True),
+    _ours("ours: auto", "Sampler's own precision, compiler and capture", "auto", AUTO, devices=GPU, series=True),
     _ours(
         "ours: strict",
         "the same, with images that do not depend on the batch size",
         "auto",
-        **AUTO,
-        strict=True,
+        AUTO | {"strict": True},
         devices=GPU,
     ),
 )
 
 
-def _plain_run(network: nn.Module, workload: Workload, precision: Precision) -> Run:
-    def run() -> Tensor:
-        with arithmetic(precision, workload.device):  # also enables cuDNN's search for the fastest algorithm
-            return run_plain(network, workload)
-
-    return run
-
-
 @torch.inference_mode()
-def run_plain(network: Callable[[Tensor, Tensor], Tensor], workload: Workload) -> Tensor:
+def run_plain(network: Callable[[Tensor, Tensor], Tensor], workload: Workload, precision: Precision) -> Tensor:
     """Sample the workload's images in plain PyTorch, with Python floats as coefficients.
 
     The noise is `scoresde_fast.noise.Noise`, so that all variants draw the same images. It is cheaper than
@@ -221,20 +206,21 @@ def run_plain(network: Callable[[Tensor, Tensor], Tensor], workload: Workload) -
     model, rows, times = workload.model, workload.table.rows, workload.table.times
     p = model.parametrisation
     columns = (p.labels(times).tolist(), p.output_scale(times).tolist(), p.state_scale(times).tolist())
-    noise = Noise(0, torch.tensor(workload.seeds, device=workload.device))
-    x = model.prior(noise.normal(0, model.state_shape))
-    for row, draw, label, output_scale, state_scale in zip(rows, workload.table.draws, *columns, strict=True):
-        if row.save or np.any(row.saved) or any(np.any(factor) for factor in row.outputs[1:]):
-            raise ValueError(f"the plain loop cannot run {row}: choose a solver without past outputs")
-        z = None if draw is None else noise.normal(draw, model.state_shape)
-        score = None
-        if row.derive is not None:
-            torch.compiler.cudagraph_mark_step_begin()
-            score = output_scale * network(x, torch.full((len(x),), label, device=workload.device)).float()
-            if state_scale:
-                score = score + state_scale * x.chunk(model.sde.parts, dim=1)[-1]
-        x = _pair_step(row, x, score, z) if isinstance(row, PairRow) else _step(row, x, score, z)
-    return model.to_images(x.chunk(model.sde.parts, dim=1)[0])
+    with arithmetic(precision, workload.device):  # also enables cuDNN's search for the fastest algorithm
+        noise = Noise(0, torch.tensor(workload.seeds, device=workload.device))
+        x = model.prior(noise.normal(0, model.state_shape))
+        for row, draw, label, output_scale, state_scale in zip(rows, workload.table.draws, *columns, strict=True):
+            if row.save or np.any(row.saved) or any(np.any(factor) for factor in row.outputs[1:]):
+                raise ValueError(f"the plain loop cannot run {row}: choose a solver without past outputs")
+            z = None if draw is None else noise.normal(draw, model.state_shape)
+            score = None
+            if row.derive is not None:
+                torch.compiler.cudagraph_mark_step_begin()
+                score = output_scale * network(x, torch.full((len(x),), label, device=workload.device)).float()
+                if state_scale:
+                    score = score + state_scale * x.chunk(model.sde.parts, dim=1)[-1]
+            x = _pair_step(row, x, score, z) if isinstance(row, PairRow) else _step(row, x, score, z)
+        return model.to_images(x.chunk(model.sde.parts, dim=1)[0])
 
 
 def _step(row: Row, x: Tensor, score: Tensor | None, z: Tensor | None) -> Tensor:

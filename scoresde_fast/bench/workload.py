@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,9 +39,7 @@ AMOUNTS: dict[str, Amounts] = {
 """The networks that `scoresde-fast bench` measures by default: few images on a CPU, large batches on a GPU."""
 OTHER_AMOUNTS: Amounts = {"cpu": (1, 2), "cuda": (16, 10)}
 SERIES = {"cpu": ("digits-ve",), "cuda": ("digits-ve", "ve/cifar10_ncsnpp_continuous")}
-"""By device type, the networks that are also measured at several batch sizes."""
-COMPILED = SERIES
-"""By device type, the networks whose compiled variants run by default; each takes minutes to compile."""
+"""By device type, the networks that are also measured at several batch sizes, and compiled, which takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,26 @@ class Workload:
         """Network evaluations an image."""
         return self.table.nfe
 
+    @cached_property
+    def operations(self) -> list[Share]:
+        """The operations of one evaluation of the batch by the plain network, the largest share first.
+
+        They are counted on the meta device, without computing anything. A multiply-add counts as two operations. Bytes
+        assume that every operation reads its inputs and writes its output once, as unfused kernels do, in bfloat16 on a
+        GPU and float32 elsewhere.
+        """
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        plain = original(self.model.network).to("meta", dtype)
+        x = torch.empty(self.batch, *self.model.state_shape, dtype=dtype, device="meta")
+        with torch.no_grad(), _Counter() as counter:
+            plain(x, torch.ones(self.batch, dtype=dtype, device="meta"))
+        return sorted(counter.shares.values(), key=lambda share: (-share.gflop, -share.gbyte))
+
+    @property
+    def gflop(self) -> float:
+        """10^9 operations of one evaluation of the batch."""
+        return sum(share.gflop for share in self.operations)
+
     def sampler_options(self) -> dict[str, Any]:
         """Return keyword arguments of a `Sampler` for this run, except the model, precision and compilation."""
         return {**asdict(self.options), "device": self.device, "batch_size": self.batch}
@@ -129,26 +148,6 @@ def _perturb(network: nn.Module) -> None:
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
         elif parameter.ndim > 1 and parameter.abs().max() < 1e-4:
             parameter.normal_(std=parameter[0].numel() ** -0.5)
-
-
-def operations(
-    network: nn.Module, state_shape: tuple[int, ...], batch: int = 1, dtype: torch.dtype = torch.float32
-) -> list[Share]:
-    """Return the operations of one evaluation of a batch by the plain network, the largest share first.
-
-    They are counted on the meta device, without computing anything. A multiply-add counts as two operations. Bytes
-    assume that every operation reads its inputs and writes its output once, as unfused kernels do.
-    """
-    plain = original(network).to("meta", dtype)
-    x, labels = torch.empty(batch, *state_shape, dtype=dtype, device="meta"), torch.ones(batch, device="meta")
-    with torch.no_grad(), _Counter() as counter:
-        plain(x, labels.to(dtype))
-    return sorted(counter.shares.values(), key=lambda share: (-share.gflop, -share.gbyte))
-
-
-def total_gflop(shares: Iterable[Share]) -> float:
-    """Return the sum of all shares in GFLOP."""
-    return sum(share.gflop for share in shares)
 
 
 class _Counter(TorchDispatchMode):

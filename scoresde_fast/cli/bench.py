@@ -98,17 +98,13 @@ class BenchSolvers:
             extra=load_solvers(self.plugin) if self.plugin is not None else (),
             grids=self.grids,
             reference_steps=self.reference_steps,
-            device=self.device,
-            precision=self.precision,
-        )
-        result = compare(
-            self.model,
-            options,
             samples=self.samples,
             batch_size=self.batch_size,
             seconds=self.seconds,
             timing_seconds=0.0 if self.no_timing else self.timing_seconds,
-            out=self.out,
+            device=self.device,
+            precision=self.precision,
         )
+        result = compare(self.model, options, out=self.out)
         print(*result.ranking.sentences, sep="\n")
         report(result, self.out, self.html)

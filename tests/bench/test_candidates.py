@@ -12,9 +12,8 @@ from scoresde_fast.bench import measures
 from scoresde_fast.bench.candidates import (
     Case,
     ComparisonOptions,
-    Priority,
     fixed_step,
-    fixed_step_candidate,
+    prepare_fixed_step,
     table_digest,
 )
 from scoresde_fast.bench.measures import MIXTURES, ConvergedFlow, mixture
@@ -30,8 +29,7 @@ def test_a_deterministic_solver_converges_to_the_flow(monkeypatch: pytest.Monkey
         errors = []
         for steps in (10, 80):
             case = Case(solver, solver, probability_flow=True, grid="karras")
-            candidate = fixed_step_candidate(mixture(name), ComparisonOptions(), case, Priority.DEFAULT, steps=steps)
-            prepared = candidate.prepare()
+            prepared = prepare_fixed_step(mixture(name), ComparisonOptions(), case, steps)
             assert prepared.flow_end is not None
             errors.append(flow.error(prepared.flow_end(flow.seeds)))
         assert errors[1] < 0.1 * errors[0] and errors[1] < 0.02, (name, errors)

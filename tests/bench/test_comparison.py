@@ -17,7 +17,7 @@ from scoresde_fast.bench import candidates, comparison, measures
 from scoresde_fast.bench.candidates import Prepared, Priority, SampleBatch
 from scoresde_fast.bench.comparison import MIN_ROUNDS, compare
 from scoresde_fast.bench.pages import best_table, render
-from scoresde_fast.bench.results import Comparison
+from scoresde_fast.bench.results import Comparison, read_result
 from scoresde_fast.cli import main
 from scoresde_fast.loop.run_monitor import NonFiniteError
 from scoresde_fast.solvers import SOLVERS
@@ -156,8 +156,8 @@ def test_an_adaptive_candidate_has_a_tolerance_instead_of_a_budget() -> None:
 def test_the_adaptive_solvers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """RK45 and "gotta go fast" are measured at each tolerance, with the NFE of the run."""
     monkeypatch.setattr(candidates, "TOLERANCES", {"rk45": {0.1: 30, 0.01: 60}, "ggf": {0.2: 30}})
-    options = replace(SMALL, solvers=("rk45", "ggf"))
-    result = compare("mixture-vp", options, samples=64, timing_seconds=20)
+    options = replace(SMALL, solvers=("rk45", "ggf"), samples=64, timing_seconds=20)
+    result = compare("mixture-vp", options)
     assert not result.skipped
     lines = {(line.name, line.tolerance): line for line in result.lines}
     assert set(lines) == {("rk45", 0.1), ("rk45", 0.01), ("ggf", 0.2)}
@@ -193,7 +193,7 @@ def test_a_second_call_continues(tmp_path: Path) -> None:
     result = run_stubs(Stub("a", log=log), Stub("b", shift=0.1, log=log), out=out)
     assert log == ["a", "b", "b"] and result.lines[1].quality < before
     with pytest.raises(ValueError, match="has samples 200, this run has 300: choose another --out or remove it"):
-        compare("mixture-vp", SMALL, samples=300, out=out)
+        compare("mixture-vp", replace(SMALL, samples=300), out=out)
     out.write_text("{}")
     with pytest.raises(ValueError, match="is not a result of this command"):
         run_stubs(Stub("a"), out=out)
@@ -296,8 +296,8 @@ def test_images_are_scored_and_shown(tmp_path: Path) -> None:
     """On an embedded model cases have a Frechet distance and further measures, and the page shows images."""
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
-    options = replace(SMALL, budgets=(2, 6), solvers=("dpmpp_2m",), reference_steps=25)
-    result = compare("digits-vp", options, samples=16, timing_seconds=0, out=tmp_path / "x.json")
+    options = replace(SMALL, budgets=(2, 6), solvers=("dpmpp_2m",), reference_steps=25, samples=16, timing_seconds=0)
+    result = compare("digits-vp", options, out=tmp_path / "x.json")
     plain = {line.budget: line for line in result.lines if line.name == "dpmpp_2m"}
     assert plain[6].quality < plain[2].quality and set(plain[6].more) == {"recognised", "tint_matches"}
     assert [picture.title for picture in result.pictures] == [
@@ -306,5 +306,5 @@ def test_images_are_scored_and_shown(tmp_path: Path) -> None:
         "at most 6 evaluations: dpmpp_2m (quadratic)",
     ]
     assert [line.nfe for line in result.lines if line.reference] == [25]
-    text = render(Comparison.from_json(json.loads((tmp_path / "x.json").read_text())))
+    text = render(read_result(Comparison, tmp_path / "x.json"))
     assert text.count("data:image/png;base64,") == 3 and "ancestral, 25 steps" in text

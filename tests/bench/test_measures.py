@@ -20,7 +20,6 @@ from scoresde_fast.bench.measures import (
     WEIGHTS,
     ConvergedFlow,
     RungeKutta,
-    Wasserstein,
     exact_draws,
     halved,
     mixture,
@@ -29,6 +28,7 @@ from scoresde_fast.bench.measures import (
     solve,
     standard_error,
     wasserstein,
+    wasserstein_measure,
 )
 from scoresde_fast.sdes import SDES, ScalarSDE
 from tests.support.chance import SIGMAS
@@ -45,11 +45,11 @@ def test_wasserstein_distance_to_the_mixture(run_seed: int) -> None:
     assert exact.mean() == pytest.approx(np.dot(WEIGHTS, MEANS), abs=1e-4)
     assert np.square(exact).mean() == pytest.approx(second_moment, rel=1e-3)
     assert wasserstein(np.random.default_rng(0).permutation(exact) + 0.1) == pytest.approx(0.1)
-    measure = Wasserstein(2000)
+    measure = wasserstein_measure(2000)
     assert 0 < measure.floor < measure.chance < 0.15
     draws = [exact_draws(2000, 100 + 64 * run_seed + index) for index in range(64)]
     distances = list(map(wasserstein, draws))
-    assert measure(torch.from_numpy(draws[0]).view(-1, 1, 1, 1)).quality == pytest.approx(distances[0])
+    assert measure.score(torch.from_numpy(draws[0]).view(-1, 1, 1, 1)).quality == pytest.approx(distances[0])
     tolerance = SIGMAS * np.std(distances, ddof=1) * np.sqrt(1 / 16 + 1 / 64)
     assert np.mean(distances) == pytest.approx(measure.floor, abs=tolerance)
 

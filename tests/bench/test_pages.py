@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -13,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from scoresde_fast.bench import pages
-from scoresde_fast.bench.results import BenchResult, LeftOutVariant
+from scoresde_fast.bench.results import BenchResult, LeftOutVariant, read_result
 from scoresde_fast.cli import main
 
 
 def test_page_is_self_contained(sampling_result_file: Path, tmp_path: Path) -> None:
     """The page has no external references, escapes the command, and shows the figures of every variant."""
     pytest.importorskip("matplotlib")
-    result = BenchResult.from_json(json.loads(sampling_result_file.read_text()))
+    result = read_result(BenchResult, sampling_result_file)
     pages.write_html(replace(result, command="a <command>"), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "http" not in page and "a &lt;command&gt;" in page

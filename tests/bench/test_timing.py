@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of the interleaved timers."""
+"""Tests of the interleaved timers and the peak rates."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from scoresde_fast.bench import timing
+from tests.support.bench_models import CEILINGS
 
 
 def test_race() -> None:
@@ -27,6 +28,14 @@ def test_interleaved() -> None:
     """After warm-up calls, functions are timed in an order that rotates; readings are not negative."""
     calls: list[str] = []
     runs: dict[str, Callable[[], None]] = {name: partial(calls.append, name) for name in "abc"}
-    quartiles = timing.interleaved(runs, rounds=3, warm=1, fill=0.0)
-    assert calls == [*"aabbcc", *"abc", *"bca", *"cab"]
+    quartiles = timing.interleaved(runs, rounds=3, fill=0.0)
+    assert calls == [*"aaabbbccc", *"abc", *"bca", *"cab"]
     assert all(0 <= lower <= median <= upper for lower, median, upper in quartiles.values())
+
+
+def test_a_busy_machine_is_detected() -> None:
+    """The highest rates count; a matmul peak that varies by more than 20 % indicates another process."""
+    lower = CEILINGS | {"matmul_tflops": 0.07, "copy_gb_per_s": 12.0}
+    unsteady = CEILINGS | {"copy_gb_per_s": 12.0, "readings": 2, "steady": False}
+    assert timing.highest_rates([CEILINGS, lower]) == unsteady
+    assert timing.highest_rates([CEILINGS, CEILINGS | {"matmul_tflops": 0.09}])["steady"]

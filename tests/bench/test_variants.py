@@ -16,7 +16,7 @@ def test_every_variant_gives_the_same_images(name: str) -> None:
     """Each fast CPU variant reaches its stated PSNR against the plain loop."""
     workload = Workload.of(small_model(name), batch=3, nfe=6, device="cpu")
     assert workload.nfe == 6
-    truth = run_plain(workload.model.network, workload)
+    truth = run_plain(workload.model.network, workload, "fp32")
     assert ((truth > 0) & (truth < 1)).float().mean() > 0.2, "most pixels are clipped, which would hide errors"
     for variant in FAST_VARIANTS:
         psnr, _ = image_error(variant.build(workload)(), truth)

@@ -7,19 +7,20 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from scoresde_fast.bench.baselines import original
-from scoresde_fast.bench.workload import AMOUNTS, operations, require_names, total_gflop
+from scoresde_fast.bench.workload import AMOUNTS, Workload, require_names
 from tests.support.bench_models import call, small_model
 
 
 def test_operations_are_counted() -> None:
     """The count equals that of PyTorch's FLOP counter for the batch, and all kinds of operations occur."""
     model = small_model()
-    shares = operations(model.network, model.image_shape, batch=2)
+    workload = Workload.of(model, batch=2, nfe=4, device="cpu")
     with FlopCounterMode(display=False) as counter:
         call(original(model.network))
-    assert total_gflop(shares) == pytest.approx(counter.get_total_flops() / 1e9)
-    assert {share.kind for share in shares} == {"convolution", "resampling", "matrix product", "norm", "pointwise"}
-    assert all(share.gbyte > 0 for share in shares)
+    assert workload.gflop == pytest.approx(counter.get_total_flops() / 1e9)
+    kinds = {share.kind for share in workload.operations}
+    assert kinds == {"convolution", "resampling", "matrix product", "norm", "pointwise"}
+    assert all(share.gbyte > 0 for share in workload.operations)
 
 
 def test_amounts() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class Stub:
         return Candidate(case, self.priority, self.prepare)
 
     def prepare(self) -> Prepared:
-        return Prepared(self.nfe, f"{self.name} {self.shift} {self.tolerance}", self.draw, lambda: None)
+        return Prepared(self.nfe, f"{self.name} {self.shift} {self.tolerance}", self.draw, lambda batch: None)
 
     def draw(self, seeds: Sequence[int]) -> SampleBatch:
         self.log.append(self.name)
@@ -49,7 +50,7 @@ class Stub:
         return SampleBatch(values.view(-1, 1, 1, 1), self.nfe)
 
 
-def run_stubs(*stubs: Stub, timing_seconds: float = 0.0, **options: Any) -> Comparison:
+def run_stubs(*stubs: Stub, timing_seconds: float = 0.0, out: Path | None = None, **options: Any) -> Comparison:
     """Return the comparison of ``stubs``, by default without timing."""
-    options |= {"samples": 200, "timing_seconds": timing_seconds}
-    return compare("mixture-vp", SMALL, families=[lambda *_: [stub.candidate() for stub in stubs]], **options)
+    small = replace(SMALL, samples=200, timing_seconds=timing_seconds, **options)
+    return compare("mixture-vp", small, out=out, families=[lambda *_: [stub.candidate() for stub in stubs]])

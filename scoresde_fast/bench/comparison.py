@@ -54,7 +54,7 @@ from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.generate.pixels import to_pixels
-from scoresde_fast.model import ScoreFunction
+from scoresde_fast.model import ScoreFunction, weights_sha256
 from scoresde_fast.solvers import SOLVERS
 
 FAMILIES: tuple[Family, ...] = (fixed_step, adaptive)

@@ -88,8 +88,8 @@ class BenchSolvers:
     """Write the result as one self-contained page."""
 
     def run(self) -> None:
-        from scoresde_fast.bench.candidates import ComparisonOptions, load_solvers
-        from scoresde_fast.bench.comparison import compare
+        from scoresde_fast.bench.candidates import ComparisonOptions
+        from scoresde_fast.bench.comparison import compare, load_solvers
 
         prepare_measurement(self.html, self.threads)
         options = ComparisonOptions(

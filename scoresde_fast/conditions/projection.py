@@ -152,35 +152,25 @@ class BoundProjection:
         shape = (batch, *self.known.shape[1:])
         return self.known.new_zeros(shape), self.mask.new_zeros(shape)
 
-    def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int, precise: bool) -> None:
+    def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int) -> None:
         """Replace the known part of the prior sample."""
         if self.clears_channel:
             state[:, :1] = 0
             state += torch.where(data[1], data[0], 0.0)
         if self.projects_start:
-            self._project(state, data, sample_ids, row=0, counter=None, run_seed=run_seed, precise=precise)
+            self._project(state, data, sample_ids, row=0, counter=None, run_seed=run_seed)
 
-    def after_row(
-        self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int, precise: bool
-    ) -> None:
+    def after_row(self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int) -> None:
         """Replace the known part of the state after row ``counter``."""
-        self._project(state, data, sample_ids, row=1, counter=counter, run_seed=run_seed, precise=precise)
+        self._project(state, data, sample_ids, row=1, counter=counter, run_seed=run_seed)
 
     def _project(
-        self,
-        state: Tensor,
-        data: Data,
-        sample_ids: Tensor,
-        *,
-        row: int,
-        counter: Tensor | None,
-        run_seed: int,
-        precise: bool,
+        self, state: Tensor, data: Data, sample_ids: Tensor, *, row: int, counter: Tensor | None, run_seed: int
     ) -> None:
         known, mask = data
         project(
             state, known, mask, sample_ids, self.table, row, counter=counter, pairs=self.pairs, run_seed=run_seed,
-            precise=precise, implementation=self.implementation,
+            implementation=self.implementation,
         )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scoresde_fast.devices import Precision
-from scoresde_fast.loop.evaluator import TimedEvaluator, timed_evaluator
+from scoresde_fast.loop.evaluator import Evaluator, timed_evaluator
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ops import hutchinson_dot
 from scoresde_fast.ops.hutchinson_dot import Probe
@@ -129,7 +129,7 @@ class Drift:
         self._parts = model.sde.parts
         self._unit = torch.tensor([[0.0, 1.0]], device=device)
         self._source_network = model.network
-        self._network: TimedEvaluator = timed_evaluator(model.network, precision)
+        self._network: Evaluator = timed_evaluator(model.network, precision)
 
     def slope(self, u: Tensor, t: Tensor) -> Tensor:
         """Return the drift (B, *state_shape) at states ``u`` (B, *state_shape) and times ``t`` (B,), all float64."""

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,10 +20,8 @@ from scoresde_fast.flow.dormand_prince import RK45
 from scoresde_fast.flow.drift import Drift
 from scoresde_fast.flow.integrate import Attempt, FixedTimes, IntegrationError, OnAttempt, Solution, Tolerances
 from scoresde_fast.flow.options import FlowOptions, Probes
-from scoresde_fast.loop.batch_size import fitting_batch
-from scoresde_fast.loop.batches import Batches
+from scoresde_fast.loop.batches import Batches, fitting_batch
 from scoresde_fast.loop.capture import GraphCapture
-from scoresde_fast.loop.fallback import fits_in_memory
 from scoresde_fast.loop.loop import StepBackends
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.workers import in_worker
@@ -101,6 +98,7 @@ class FlowRunner:
                 "error_norm='sample'"
             )
         self.model, self.device, self.run_options, self.probes = model, device, run, probes
+        self.evaluation = "slope" if probes is None else f"slope and {probes.count} {probes.kind}"
         self.precision = choose_precision("fp32" if run.precision == "auto" else run.precision, device)
         self.control, self.start, self.end, self.probability_flow = control, start, end, probability_flow
         self.backends = StepBackends.choose(device, run.backend)
@@ -109,11 +107,6 @@ class FlowRunner:
         self._captured: dict[int, FlowSolver] = {}
         self._in_dual_level = False
         self.refresh()
-
-    @property
-    def evaluation(self) -> str:
-        """A description of a step's evaluation; see `Runner`."""
-        return "slope" if self.probes is None else f"slope and {self.probes.count} {self.probes.kind}"
 
     @property
     def drift(self) -> Drift:
@@ -187,12 +180,9 @@ class FlowRunner:
         flat = solution.y.flatten(1)
         return FlowResult(flat[:, :size].view(states.shape), solution.evaluations, flat[:, size:])
 
-    def fits(self, batch: int) -> bool:
-        """Return whether an evaluation of ``batch`` samples fits in memory; releases the prepared solvers."""
-        return fits_in_memory(partial(self._evaluate_once, batch), self.release)
-
     @torch.no_grad()
-    def _evaluate_once(self, batch: int) -> None:
+    def evaluate_once(self, batch: int) -> None:
+        """Evaluate the slope of this many samples once."""
         with self.tangents(), arithmetic(self.precision, self.device, strict=self.run_options.strict):
             states = torch.zeros(batch, *self.model.state_shape, device=self.device, dtype=torch.float64)
             ids = torch.zeros(batch, dtype=torch.int64, device=self.device)
@@ -252,7 +242,7 @@ class ProbabilityFlow(FlowRunner):
         start, end = (high, low) if to_data else (low, high)
         control = _control(self.options, model.sde, to_data=to_data)
         super().__init__(model.to(device).eval(), device, run, control, start, end, probes=probes)
-        self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.model, self)
+        self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self)
 
     def run(self, states: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> FlowResult:
         """Integrate states (N, *state_shape) with the noise of their seeds; the result is on the CPU.
@@ -270,7 +260,7 @@ class ProbabilityFlow(FlowRunner):
             result = self.solve(batch, [seeds[index] for index in indices], on_step)
             return torch.cat([result.states.flatten(1), result.divergence, result.evaluations[:, None]], dim=1).cpu()
 
-        batches = Batches(self, work, self.model.image_shape, strict=strict)
+        batches = Batches(self, work)
         full = len(states) if strict else min(self.batch_size, len(states))
         size, probes = math.prod(self.model.state_shape), self.probes.count if self.probes else 0
         results = [torch.zeros(0, size + probes + 1, dtype=torch.float64)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -101,11 +102,17 @@ class Program:
         state_scale = np.zeros_like(output_scale) if state_scale is None else state_scale
         scales = zip(output_scale.tolist(), state_scale.tolist(), strict=True)
         for index, (row, row_scales) in enumerate(zip(table.rows, scales, strict=True)):
-            fold = _fold_pair(row, *row_scales, index) if isinstance(row, PairRow) else _fold(row, *row_scales, index)
+            if row.derive is None and len(row.outputs) > EARLIER and np.count_nonzero(row.outputs[EARLIER]):
+                raise ValueError(
+                    f"row {index + 1} has no evaluation and reads {HISTORY} earlier outputs; at most {EARLIER} are "
+                    "allowed"
+                )
+            fold = _fold_pair(row, *row_scales) if isinstance(row, PairRow) else _fold(row, *row_scales, index)
             coefficients[index] = fold
             control[index] = CONTROL._replace(draw=table.draws[index] or 0, slot=stored, save=row.save)
             kinds.append(_kind(row))
-            stored += stores(row)
+            # Later rows read the derived outputs of all rows but correctors.
+            stored += row.derive is not None and row.langevin is None
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)
         device_table = DeviceTable(
             torch.from_numpy(coefficients).to(device, torch.float32), torch.from_numpy(control).to(device, torch.int32)
@@ -123,11 +130,6 @@ class Program:
         return max((kind.earlier for kind in self.kinds), default=0)
 
 
-def stores(row: AnyRow) -> bool:
-    """Return whether the row's derived output is stored for later rows: it has an evaluation and is no corrector."""
-    return row.derive is not None and row.langevin is None
-
-
 def _kind(row: AnyRow) -> RowKind:
     earlier = row.outputs[row.derive is not None :]  # without an evaluation, all outputs are earlier ones
     read = [k + 1 for k, factor in enumerate(earlier) if np.asarray(factor, dtype=float).any()]
@@ -140,19 +142,11 @@ def _kind(row: AnyRow) -> RowKind:
     )
 
 
-def _require_readable(row: AnyRow, index: int) -> None:
-    if row.derive is None and len(row.outputs) > EARLIER and np.count_nonzero(row.outputs[EARLIER]):
-        raise ValueError(
-            f"row {index + 1} has no evaluation and reads {HISTORY} earlier outputs; at most {EARLIER} are allowed"
-        )
-
-
 def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.NDArray[np.float64]:
     """Return the row's coefficients, in the order of `Columns`."""
     folded = np.zeros(WIDTH)
     folded[COLUMNS.state], folded[COLUMNS.saved], folded[COLUMNS.noise] = row.state, row.saved, row.noise
     earlier = folded[COLUMNS.earlier1 :][:EARLIER]
-    _require_readable(row, index)
     if row.derive is None:
         earlier[: len(row.outputs)] = row.outputs[:EARLIER]
         return folded
@@ -175,11 +169,10 @@ def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.
     return folded
 
 
-def _fold_pair(row: PairRow, output_scale: float, state_scale: float, index: int) -> npt.NDArray[np.float64]:
+def _fold_pair(row: PairRow, output_scale: float, state_scale: float) -> npt.NDArray[np.float64]:
     """Return the row's coefficients, in the order of `PairColumns`; the score is that of the velocity."""
     columns, folded = PAIR_COLUMNS, np.zeros(PAIR_WIDTH)
     outputs, state = [np.asarray(matrix) for matrix in row.outputs], np.asarray(row.state)
-    _require_readable(row, index)
     if row.derive is not None:
         from_score = row.derive[1]
         from_state = row.derive[0] + np.outer(from_score, [0.0, state_scale])
@@ -206,26 +199,24 @@ def split(kinds: Sequence[RowKind]) -> list[Phase]:
     single: list[RowKind] = []
     start = 0
     while start < len(kinds):
-        covered = {period: period * _repeats(kinds, start, period) for period in range(1, MAX_PATTERN + 1)}
-        period = max(covered, key=lambda period: (covered[period] > period, covered[period], -period))
-        if covered[period] == period:
+        repeats = {period: _repeats(kinds, start, period) for period in range(1, MAX_PATTERN + 1)}
+        period = max(repeats, key=lambda period: (repeats[period] > 1, repeats[period] * period, -period))
+        if repeats[period] == 1:
             single.append(kinds[start])
             start += 1
         else:
             phases += _once(single)
             single = []
-            phases.append(Phase(tuple(kinds[start : start + period]), covered[period] // period))
-            start += covered[period]
+            phases.append(Phase(tuple(kinds[start : start + period]), repeats[period]))
+            start += repeats[period] * period
     return phases + _once(single)
 
 
 def _repeats(kinds: Sequence[RowKind], start: int, period: int) -> int:
     """Return the number of consecutive repetitions of the ``period`` rows at ``start``; at least 1."""
     pattern = kinds[start : start + period]
-    count, position = 1, start + period
-    while len(pattern) == period and kinds[position : position + period] == pattern:
-        count, position = count + 1, position + period
-    return count
+    starts = range(start, len(kinds), period)
+    return sum(1 for _ in takewhile(lambda position: kinds[position : position + period] == pattern, starts))
 
 
 def _once(rows: Sequence[RowKind]) -> list[Phase]:

@@ -9,12 +9,12 @@ from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops.step_table import COLUMNS, CONTROL, PAIR_COLUMNS, PAIR_WIDTH, WIDTH, DeviceTable
+from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import StepTable
 from scoresde_fast.solvers.table import HISTORY, AnyRow, PairRow, Row
 
@@ -73,34 +73,17 @@ class Program:
 
     @classmethod
     def of_model(cls, model: ScoreFunction, table: StepTable, device: torch.device | str) -> Program:
-        """Combine a table with a model; the errors are those of `Program.of`."""
-        parametrisation, times = model.parametrisation, table.times
-        labels, output_scale = parametrisation.labels(times), parametrisation.output_scale(times)
-        return cls.of(table, labels, output_scale, device, parametrisation.state_scale(times))
-
-    @classmethod
-    def of(
-        cls,
-        table: StepTable,
-        labels: npt.NDArray[np.float64],
-        output_scale: npt.NDArray[np.float64],
-        device: torch.device | str,
-        state_scale: npt.NDArray[np.float64] | None = None,
-    ) -> Program:
-        """Combine a table with a network's labels, output scale and state scale (rows,) at the table's times.
-
-        The score is ``output_scale`` times the network's output plus ``state_scale`` (None: 0) times the state, or, for
-        pairs, times the velocity.
+        """Combine a table with a model.
 
         Raises:
             ValueError: a row without an evaluation reads four earlier outputs, or the derived output of a Langevin row
                 is not a multiple of the network's output.
         """
+        parametrisation, times = model.parametrisation, table.times
+        scales = zip(parametrisation.output_scale(times), parametrisation.state_scale(times), strict=True)
         coefficients = np.zeros((len(table.rows), PAIR_WIDTH if table.pairs else WIDTH))
         control = np.zeros((len(table.rows), len(CONTROL)), dtype=np.int64)
         kinds, stored = [], 0
-        state_scale = np.zeros_like(output_scale) if state_scale is None else state_scale
-        scales = zip(output_scale.tolist(), state_scale.tolist(), strict=True)
         for index, (row, row_scales) in enumerate(zip(table.rows, scales, strict=True)):
             if row.derive is None and len(row.outputs) > EARLIER and np.count_nonzero(row.outputs[EARLIER]):
                 raise ValueError(
@@ -117,7 +100,8 @@ class Program:
         device_table = DeviceTable(
             torch.from_numpy(coefficients).to(device, torch.float32), torch.from_numpy(control).to(device, torch.int32)
         )
-        return cls(table, device_table, torch.from_numpy(labels).to(device, torch.float32), tuple(kinds), table.pairs)
+        labels = torch.from_numpy(parametrisation.labels(times)).to(device, torch.float32)
+        return cls(table, device_table, labels, tuple(kinds), table.pairs)
 
     @property
     def keeps_state(self) -> bool:
@@ -142,8 +126,8 @@ def _kind(row: AnyRow) -> RowKind:
     )
 
 
-def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.NDArray[np.float64]:
-    """Return the row's coefficients, in the order of `Columns`."""
+def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> Array:
+    """Return the row's coefficients, in the order of `Columns`; score = output_scale output + state_scale state."""
     folded = np.zeros(WIDTH)
     folded[COLUMNS.state], folded[COLUMNS.saved], folded[COLUMNS.noise] = row.state, row.saved, row.noise
     earlier = folded[COLUMNS.earlier1 :][:EARLIER]
@@ -169,7 +153,7 @@ def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.
     return folded
 
 
-def _fold_pair(row: PairRow, output_scale: float, state_scale: float) -> npt.NDArray[np.float64]:
+def _fold_pair(row: PairRow, output_scale: float, state_scale: float) -> Array:
     """Return the row's coefficients, in the order of `PairColumns`; the score is that of the velocity."""
     columns, folded = PAIR_COLUMNS, np.zeros(PAIR_WIDTH)
     outputs, state = [np.asarray(matrix) for matrix in row.outputs], np.asarray(row.state)

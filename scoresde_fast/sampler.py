@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Sampler`: a model and a solver, prepared once, that turn seeds into images; and its options."""
+"""`Sampler`: a model and a solver, prepared once, that turn seeds into images, and defaults for its options."""
 
 from __future__ import annotations
 
@@ -26,14 +26,8 @@ from scoresde_fast.solvers import SolverOptions, build_table
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
 from scoresde_fast.solvers.registry import ALIASES, SOLVERS
 
-PREDICTORS = {
-    "euler_maruyama": "euler_maruyama",
-    "reverse_diffusion": "reverse_diffusion",
-    "ancestral_sampling": "ancestral",
-    "sscs": "sscs",
-    "gddim": "gddim",
-}
-"""Solver for each predictor of a configuration; "none" means reverse diffusion, as in the official code."""
+PREDICTORS = {"none": "reverse_diffusion", "ancestral_sampling": "ancestral"}
+"""Solvers for a configuration's predictors, where the names differ; "none" as in the official code."""
 NEUTRAL = {"original": False, "langevin_norm": "sample"}
 """Option values that adaptive solvers accept, because they have no effect."""
 DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
@@ -247,8 +241,8 @@ def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptio
             f"probability_flow is {options['probability_flow']}, but 'rk45' always integrates the probability flow and "
             "'ggf' the reverse SDE: leave it out"
         )
-    effective = [option for option in options.items() if option not in NEUTRAL.items()]
-    adaptive = {name: value for name, value in effective if name != "probability_flow"}
+    neutral = NEUTRAL | {"probability_flow": is_flow}
+    adaptive = {name: value for name, value in options.items() if (name, value) not in neutral.items()}
     for name, value in adaptive.items():
         if name not in names(AdaptiveOptions):
             raise ValueError(
@@ -264,7 +258,7 @@ def _defaults(model: ScoreFunction) -> dict[str, Any]:
         return {"solver": "sscs", "grid": "quadratic"} if model.sde.parts == 2 else {}
     sampling = model.config.sampling
     return {
-        "solver": PREDICTORS.get(sampling.predictor, "reverse_diffusion"),
+        "solver": PREDICTORS.get(sampling.predictor, sampling.predictor),
         "steps": sampling.steps or model.config.model.num_scales or SolverOptions.steps,
         "corrector": sampling.corrector,
         "corrector_steps": sampling.n_steps_each,

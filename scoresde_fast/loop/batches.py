@@ -51,7 +51,8 @@ class Runner(Protocol):
     """Runs batches of a model on a device.
 
     Attributes:
-        model, run_options, device: the model, on the device.
+        model: the model, on ``device``.
+        run_options: options of the run.
         precision: precision of the network.
         batch_dependent: whether a result depends on the other results of its batch.
         evaluation: description of what a step evaluates, such as "output" or "gradient"; memory use depends on it.

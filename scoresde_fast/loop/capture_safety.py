@@ -100,13 +100,10 @@ class CaptureSafety(TorchDispatchMode):
         self.record.append(f"{func}({', '.join(inputs)}) -> {outputs}")
         return result
 
-    def _on_device(self, value: object) -> bool:
-        return isinstance(value, Tensor) and value.device.type == self.device_type
-
     def _unsafe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        device = [tensor for tensor in tensors if self._on_device(tensor)]
-        host = [tensor for tensor in tensors if not self._on_device(tensor)]
+        device = [tensor for tensor in tensors if tensor.device.type == self.device_type]
+        host = [tensor for tensor in tensors if tensor.device.type != self.device_type]
         # PyTorch tags attention as random because of its dropout, whose probability may be 0.
         if torch.Tag.nondeterministic_seeded in func.tags and _argument(func, "dropout_p", args, kwargs) != 0:
             return "draws from torch's random generator"

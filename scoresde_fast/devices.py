@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices: selection, the meaning of "auto" options, and precision of arithmetic."""
+"""Devices: selection, the meaning of "auto" options, precision of arithmetic, and memory."""
 
 from __future__ import annotations
 
@@ -126,6 +126,13 @@ def arithmetic(precision: Precision, device: torch.device, *, strict: bool = Fal
             yield
         finally:
             matmul.allow_tf32 = previous
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that a GPU or the host is out of memory."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def keep_freed_memory() -> None:

@@ -194,7 +194,7 @@ def project_seconds(sampler: sf.Sampler, seeds: list[int], calls: int = 200) -> 
     times = []
     for _ in range(calls):
         begin = time.perf_counter()
-        bound.after_row(state, data, ids, torch.zeros(1, dtype=torch.int64), run_seed=0, precise=False)
+        bound.after_row(state, data, ids, torch.zeros(1, dtype=torch.int64), run_seed=0)
         times.append(time.perf_counter() - begin)
     return statistics.median(times)
 

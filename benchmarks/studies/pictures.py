@@ -33,7 +33,7 @@ from scoresde_fast.data.built_in import DIGITS_CLASSES
 from scoresde_fast.generate.pixels import checkered, compose, sheet, to_pixels, write_png
 from scoresde_fast.generate.states import interpolation_grid, seed_codes
 from scoresde_fast.loop.evaluator import PlainNetwork
-from scoresde_fast.loop.loop import Loop, Registers, StepBackends
+from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE
@@ -135,7 +135,7 @@ def reverse(model: sf.ScoreModel, particles: int) -> History:
     loop = Loop(program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu"))
     noise = Noise(0, torch.arange(particles))
     prior = model.prior(noise.normal(0, model.state_shape))
-    registers = Registers.empty(program, tuple(prior.shape)).load(prior, noise.sample_ids)
+    registers = loop.start(loop.registers(tuple(prior.shape)), prior, noise)
     states = [registers.state.clone()]
     for kind in program.kinds:
         loop.row(kind, registers)

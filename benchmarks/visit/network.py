@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -19,6 +20,7 @@ from scoresde_fast.bench.variants import VARIANTS, Run
 from scoresde_fast.bench.workload import Workload
 from scoresde_fast.devices import Precision, arithmetic
 from scoresde_fast.loop.capture import CapturedLoop
+from scoresde_fast.loop.program import Pattern
 from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.sampler import Sampler
 
@@ -56,29 +58,38 @@ def _forward(report: Report, *, compile: bool) -> None:
         # Inference tensors as in the run; others would trigger a recompilation.
         x = torch.rand(workload.batch, *workload.model.state_shape, device=workload.device)
         row = torch.zeros(1, dtype=torch.int64, device=workload.device)
-        assert isinstance(sampler.runner, TableRunner)
-        evaluate = sampler.runner.evaluate
-        network = gpu_seconds({"network": lambda: evaluate(x, row)}, rounds=common.now.rounds)["network"]
+        loop = _captured_loop(sampler, workload)
+        network = gpu_seconds({"network": lambda: loop.loop.evaluate(x, row)}, rounds=common.now.rounds)["network"]
     report.figure(f"evaluation ms, {of}", 1e3 * network)
     report.target("matmul share", workload.gflop / 1e3 / network / peak(report), of)
     report.target("outside the network", 1 - network * workload.nfe / wall, of)
 
     with torch.inference_mode():  # like the loop's registers
-        _replays(report, sampler, workload, wall, of)
+        _replays(report, loop, workload, wall, of)
 
 
-def _replays(report: Report, sampler: Sampler, workload: Workload, wall: float, of: str) -> None:
-    """Report the ratio of the wall-clock time to the time of all replays, and the most frequent pattern's kernels."""
+def _captured_loop(sampler: Sampler, workload: Workload) -> CapturedLoop:
     assert isinstance(sampler.runner, TableRunner)
     loop = sampler.runner.prepare(workload.batch)
     assert isinstance(loop, CapturedLoop), "the loop could not be captured"
-    patterns = list(loop.patterns())
-    replays = {str(index): pattern.replay for index, pattern in enumerate(patterns)}
+    return loop
+
+
+def _replays(report: Report, loop: CapturedLoop, workload: Workload, wall: float, of: str) -> None:
+    """Report the ratio of the wall-clock time to the time of all replays, and the most frequent pattern's kernels."""
+
+    def replay(pattern: Pattern) -> None:
+        loop.registers.counter.zero_()  # replays advance the counter, which must stay inside the table
+        loop.replays[pattern]()
+
+    replays: dict[str, Callable[[], Any]] = {
+        str(index): partial(replay, phase.pattern) for index, phase in enumerate(loop.phases)
+    }
     seconds = replay_seconds(replays, rounds=common.now.rounds)
-    whole = sum(seconds[str(index)] * pattern.repeats for index, pattern in enumerate(patterns))
+    whole = sum(seconds[str(index)] * phase.repeats for index, phase in enumerate(loop.phases))
     report.target("wall over replays", wall / whole, of)
-    longest = max(patterns, key=lambda pattern: pattern.repeats)
-    _profile(report, longest.replay, longest.evaluations, workload.device)
+    longest = max(loop.phases, key=lambda phase: phase.repeats).pattern
+    _profile(report, partial(replay, longest), sum(kind.evaluates for kind in longest), workload.device)
 
 
 def _profile(report: Report, replay: Callable[[], Any], evaluations: int, device: torch.device) -> None:

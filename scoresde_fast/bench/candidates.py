@@ -24,8 +24,7 @@ from scoresde_fast.devices import Precision
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.sampler import Sampler
-from scoresde_fast.sampler.options import solver_options
+from scoresde_fast.sampler import Sampler, solver_options
 from scoresde_fast.sdes import SDE, ScalarSDE
 from scoresde_fast.solvers import (
     GRIDS,

@@ -126,7 +126,7 @@ class BoundProjection(BoundItems):
             project, pairs=model.sde.parts == 2, implementation=operation.choose(run.device, run.backend)
         )
 
-    def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int, precise: bool) -> None:
+    def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int) -> None:
         """Replace the known part of the prior sample."""
         known, mask = data
         if self._clears_channel:  # then add the known gray to all channels
@@ -135,9 +135,7 @@ class BoundProjection(BoundItems):
         if self._projects_start:
             self._project(state, known, mask, sample_ids, self._table, 0, run_seed=run_seed, precise=precise)
 
-    def after_row(
-        self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int, precise: bool
-    ) -> None:
+    def after_row(self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int) -> None:
         """Replace the known part of the state after row ``counter``."""
         known, mask = data
         self._project(

@@ -33,8 +33,8 @@ from scoresde_fast.loop.evaluator import evaluator
 from scoresde_fast.loop.loop import Loop
 from scoresde_fast.loop.program import Program
 from scoresde_fast.loop.run_monitor import OnStep
-from scoresde_fast.loop.runner import prior
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step
 from scoresde_fast.ops.step_table import COLUMNS, CONTROL, WIDTH, DeviceTable
 from scoresde_fast.run_options import RunOptions
@@ -73,17 +73,18 @@ class AdaptiveRunner(FlowRunner):
     @torch.inference_mode()
     def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
         """Return states (len(seeds), *state_shape) float32, sampled as one batch; the errors are as in `solve`."""
-        x, noise = prior(self.model, self.run_options, seeds, self.device)
-        integrated = self.solve(x, seeds, on_step)
+        run, sample_ids = self.run_options, torch.tensor(seeds, dtype=torch.int64, device=self.device)
+        noise = Noise(run.run_seed, sample_ids, run.backend)
+        integrated = self.solve(self.model.prior(noise.normal(0, self.model.state_shape)), seeds, on_step)
         states = integrated.states.float()
         if self._denoising is not None:
             assert self._denoising_loop is not None
-            with arithmetic(self.precision, self.device, strict=self.run_options.strict):
+            with arithmetic(self.precision, self.device, strict=run.strict):
                 states = self._denoising_loop.run(states, noise)
         # Batches are padded with repeated seeds: the first slot of a seed counts, or with `strict` its fixed slot.
         counts = [count + (self._denoising is not None) for count in integrated.evaluations.tolist()]
         for slot, (seed, count) in reversed(list(enumerate(zip(seeds, counts, strict=True)))):
-            if not self.run_options.strict or seed % len(seeds) == slot:
+            if not run.strict or seed % len(seeds) == slot:
                 self._evaluations[seed] = count
         return states
 

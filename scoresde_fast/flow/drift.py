@@ -129,7 +129,7 @@ class Drift:
         self._parts = model.sde.parts
         self._unit = torch.tensor([[0.0, 1.0]], device=device)
         self._source_network = model.network
-        self._network: TimedEvaluator = timed_evaluator(model.network, precision)
+        self._network: Evaluator = timed_evaluator(model.network, precision)
 
     def slope(self, u: Tensor, t: Tensor) -> Tensor:
         """Return the drift (B, *state_shape) at states ``u`` (B, *state_shape) and times ``t`` (B,), all float64."""

@@ -19,10 +19,8 @@ from scoresde_fast.devices import arithmetic, choose_capture, choose_precision, 
 from scoresde_fast.flow.drift import Drift
 from scoresde_fast.flow.integrate import RK45, Capture, IntegrationError, OnAttempt, Solution, Tolerances
 from scoresde_fast.flow.options import FlowOptions, Probes
-from scoresde_fast.loop.batch_size import fitting_batch
-from scoresde_fast.loop.batches import Batches
+from scoresde_fast.loop.batches import Batches, fitting_batch
 from scoresde_fast.loop.capture import GraphCapture
-from scoresde_fast.loop.fallback import fits_in_memory
 from scoresde_fast.loop.loop import StepBackends
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.workers import in_worker
@@ -95,6 +93,7 @@ class FlowRunner:
                 "error_norm='sample'"
             )
         self.model, self.device, self.run_options, self.probes = model, device, run, probes
+        self.evaluation = "slope" if probes is None else f"slope and {probes.count} {probes.kind}"
         self.precision = choose_precision("fp32" if run.precision == "auto" else run.precision, device)
         self.control, self.start, self.end, self.probability_flow = control, start, end, probability_flow
         self.backends = StepBackends.choose(device, run.backend)
@@ -103,11 +102,6 @@ class FlowRunner:
         self._captured: dict[int, Solve] = {}
         self._in_dual_level = False
         self.refresh()
-
-    @property
-    def evaluation(self) -> str:
-        """A description of a step's evaluation; see `Runner`."""
-        return "slope" if self.probes is None else f"slope and {self.probes.count} {self.probes.kind}"
 
     @property
     def drift(self) -> Drift:
@@ -177,12 +171,9 @@ class FlowRunner:
         flat = solution.y.flatten(1)
         return FlowResult(flat[:, :size].view(states.shape), solution.evaluations, flat[:, size:])
 
-    def fits(self, batch: int) -> bool:
-        """Return whether an evaluation of ``batch`` samples fits in memory; releases the prepared solvers."""
-        return fits_in_memory(partial(self._evaluate_once, batch), self.release)
-
     @torch.no_grad()
-    def _evaluate_once(self, batch: int) -> None:
+    def evaluate_once(self, batch: int) -> None:
+        """Evaluate the slope of this many samples once."""
         with self.tangents(), arithmetic(self.precision, self.device, strict=self.run_options.strict):
             states = torch.zeros(batch, *self.model.state_shape, device=self.device, dtype=torch.float64)
             slope, times = _ProbedSlope(self, batch), states.new_full((batch,), self.start)
@@ -248,7 +239,7 @@ class ProbabilityFlow(FlowRunner):
             descending = np.append(grid.times, low)
             control = descending if to_data else descending[::-1].copy()
         super().__init__(model.to(device).eval(), device, run, control, start, end, probes=probes)
-        self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.model, self)
+        self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self)
 
     def run(self, states: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> FlowResult:
         """Integrate states (N, *state_shape) with the noise of their seeds; the result is on the CPU.
@@ -266,7 +257,7 @@ class ProbabilityFlow(FlowRunner):
             result = self.solve(batch, [seeds[index] for index in indices], on_step)
             return torch.cat([result.states.flatten(1), result.divergence, result.evaluations[:, None]], dim=1).cpu()
 
-        batches = Batches(self, work, self.model.image_shape, strict=strict)
+        batches = Batches(self, work)
         full = len(states) if strict else min(self.batch_size, len(states))
         size, probes = math.prod(self.model.state_shape), self.probes.count if self.probes else 0
         results = [torch.zeros(0, size + probes + 1, dtype=torch.float64)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches on a device: padded to a prepared size, split over CPU workers, or divided into strict chunks.
+"""Batches on a device: their sizes, padding, distribution over CPU workers, and division into strict chunks.
 
 With ``strict`` all network evaluations have the same batch size, and each seed has a fixed slot in its chunk.
 Libraries choose algorithms and the order of addition by the batch shape, and possibly by the position of an image, so
@@ -8,25 +8,77 @@ both are kept constant.  An image never depends on the other images of its chunk
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any, Generic, Protocol
 
 import torch
 from torch import Tensor
 
-from scoresde_fast.loop.batch_size import SPARE, BatchTooLargeError, largest_batch
-from scoresde_fast.loop.fallback import out_of_memory
+from scoresde_fast import __version__
+from scoresde_fast.devices import Precision, out_of_memory
+from scoresde_fast.files import cache_folder, replacing
+from scoresde_fast.fingerprint import shape_sha256
 from scoresde_fast.loop.run_monitor import OnStep
-from scoresde_fast.loop.runner import Runner
-from scoresde_fast.loop.workers import Item, in_worker, run_parts, split, worker_count
+from scoresde_fast.loop.workers import MIN_IMAGES, Item, in_worker, run_parts, split
+from scoresde_fast.model import ScoreFunction
+from scoresde_fast.run_options import RunOptions
 
 CHUNK_PIXELS = {"cpu": 2**13, "cuda": 2**17}
 """Pixels in a strict chunk: enough to keep a GPU or one CPU core busy; a quarter of it takes 1.5 times as long."""
 MAX_CHUNK = 128
 """Maximum number of images in a strict chunk."""
+CPU_BATCH = 64
+"""Batch size on a CPU, which gains nothing from larger batches."""
+MAX_BATCH = 4096
+"""Largest batch size tried; no device is faster with more."""
+SPARE = 8
+"""1/8 of the largest batch is left as reserve, because a compiled network may need a little more memory."""
+
+
+class BatchTooLargeError(ValueError):
+    """A batch does not fit in the device's memory; the message gives a size that does."""
+
+
+class Runner(Protocol):
+    """Runs batches of a model on a device.
+
+    Attributes:
+        model: the model, on ``device``.
+        run_options: options of the run.
+        precision: precision of the network.
+        batch_dependent: whether a result depends on the other results of its batch.
+        evaluation: description of what a step evaluates, such as "output" or "gradient"; memory use depends on it.
+    """
+
+    model: ScoreFunction
+    run_options: RunOptions
+    device: torch.device
+    precision: Precision
+    batch_dependent: bool
+    evaluation: str
+
+    def refresh(self) -> None:
+        """Rebuild everything that depends on the network if the network has changed; called before a run."""
+
+    def size_for(self, batch: int, full: int) -> int:
+        """Return the size to which to pad ``batch`` samples, given the size of a full batch; 0 for no padding."""
+
+    def prepare(self, batch: int) -> object:
+        """Prepare batches of this size."""
+
+    def evaluate_once(self, batch: int) -> None:
+        """Evaluate as an uncompiled step of this many samples does."""
+
+    def release(self) -> None:
+        """Free the memory of everything prepared."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +88,10 @@ class Batches(Generic[Item]):
     Attributes:
         runner: the runner that ``work`` uses.
         work: ``work(items, on_step)`` runs n items as one batch and returns their results (n, ...).
-        image_shape: (C, H, W).
-        strict: whether to use one batch size for all evaluations and a fixed slot for each seed.
     """
 
     runner: Runner
     work: Callable[[Sequence[Item], OnStep | None], Tensor]
-    image_shape: tuple[int, ...]
-    strict: bool
 
     def run(self, items: Sequence[Item], seeds: Sequence[int], full: int, on_step: OnStep | None) -> Tensor:
         """Return the results (len(items), ...) of one batch; ``full`` is the size of a full batch.
@@ -51,54 +99,35 @@ class Batches(Generic[Item]):
         Raises:
             BatchTooLargeError: the batch does not fit in memory; the message gives a size that does.
         """
-        runner, device = self.runner, self.runner.device
+        runner, strict = self.runner, self.runner.run_options.strict
         runner.refresh()  # here, so that workers do not do it concurrently
-        workers: int | None
-        if self.strict:
-            size = chunk_size(self.image_shape, device)
+        on_cpu = runner.device.type == "cpu"
+        threads = torch.get_num_threads() if on_cpu else 1
+        if strict:
+            size = chunk_size(runner.model.image_shape, runner.device)
             slots = chunks(seeds, size)
-            workers = min(len(slots), torch.get_num_threads())
+            count = min(len(slots), threads)
+        elif runner.batch_dependent:
+            size, slots, count = 0, [list(range(len(items)))], 1
         else:
-            # Samples that depend on each other stay in one unpadded batch.
-            workers = 1 if runner.batch_dependent else worker_count(len(items), device)
-            size = 0 if runner.batch_dependent else runner.size_for(-(-len(items) // workers), -(-full // workers))
-            slots = [[*part, *[0] * (size - len(part))] for part in split(range(len(items)), workers)]
-        if device.type != "cpu" or not (self.strict or workers > 1):
-            workers = None
-        parts = [[items[position] for position in part] for part in slots]
+            count = max(1, min(threads, len(items) // MIN_IMAGES))
+            size = runner.size_for(-(-len(items) // count), -(-full // count))
+            slots = [list(part) for part in split(range(len(items)), count)]
+        workers = count if on_cpu and (strict or count > 1) else None
+        parts = [[items[position] for position in (*part, *[0] * (size - len(part)))] for part in slots]
         try:
             if workers is not None and size:
                 in_worker(partial(runner.prepare, size))
-            results = torch.cat(run_parts(self.work, parts, workers, on_step))
+            results = run_parts(self.work, parts, workers, on_step)
         except Exception as error:
             if not out_of_memory(error):
                 raise
         else:
-            return results[self._order(slots, seeds)] if self.strict or len(results) > len(items) else results
+            if strict:
+                return torch.cat(results)[_strict_order(slots, seeds)]
+            return torch.cat([result[: len(part)] for result, part in zip(results, slots, strict=True)])
         # Outside the handler the error no longer keeps the memory of the failed run, which the trials need.
-        raise BatchTooLargeError(self._too_large_message(len(items)))
-
-    def _order(self, slots: list[list[int]], seeds: Sequence[int]) -> list[int]:
-        """Return the index of each item's result in the joined results; in strict chunks equal seeds share a result."""
-        keys: Sequence[int] = seeds if self.strict else range(len(seeds))
-        result_of: dict[int, int] = {}
-        for number, part in enumerate(slots):
-            for slot, position in enumerate(part):
-                # In a strict chunk, a seed outside its own slot only fills an empty one.
-                if not self.strict or seeds[position] % len(part) == slot:
-                    result_of.setdefault(keys[position], number * len(part) + slot)
-        return [result_of[key] for key in keys]
-
-    def _too_large_message(self, size: int) -> str:
-        if self.strict:
-            size = chunk_size(self.image_shape, self.runner.device)
-        largest = largest_batch(self.runner.fits, size - 1)
-        sentence = f"a batch of {size} does not fit in the memory of {self.runner.device}"
-        if largest == 0:
-            return f"{sentence}, nor does a single image"
-        if self.strict:
-            return f"{sentence}; strict=True always uses this size, but without it about {largest} images fit"
-        return f"{sentence}; about {largest} images do: choose batch_size={max(1, largest - largest // SPARE)} or less"
+        raise BatchTooLargeError(_too_large_message(runner, size if strict else len(items)))
 
 
 def chunk_size(image_shape: Sequence[int], device: torch.device) -> int:
@@ -118,5 +147,101 @@ def chunks(seeds: Sequence[int], size: int) -> list[list[int]]:
     by_slot: list[list[int]] = [[] for _ in range(size)]
     for seed, position in first.items():
         by_slot[seed % size].append(position)
-    count = max(map(len, by_slot))
-    return [[column[index] if index < len(column) else 0 for column in by_slot] for index in range(count)]
+    return [list(chunk) for chunk in zip_longest(*by_slot, fillvalue=0)]
+
+
+def _strict_order(slots: list[list[int]], seeds: Sequence[int]) -> list[int]:
+    """Return the index of each seed's result in the joined results of strict chunks."""
+    size = len(slots[0])
+    result_of: dict[int, int] = {}
+    for index, position in enumerate(chain(*slots)):
+        if seeds[position] % size == index % size:  # elsewhere it only fills an empty slot
+            result_of.setdefault(seeds[position], index)
+    return [result_of[seed] for seed in seeds]
+
+
+def _too_large_message(runner: Runner, size: int) -> str:
+    largest = largest_batch(partial(_fits, runner), size - 1)
+    sentence = f"a batch of {size} does not fit in the memory of {runner.device}"
+    if largest == 0:
+        return f"{sentence}, nor does a single image"
+    if runner.run_options.strict:
+        return f"{sentence}; strict=True always uses this size, but without it about {largest} images fit"
+    return f"{sentence}; about {largest} images do: choose batch_size={max(1, largest - largest // SPARE)} or less"
+
+
+def fitting_batch(runner: Runner) -> int:
+    """Return the batch size for "auto": on a GPU the largest that fits, minus a reserve; it is cached on disk.
+
+    Raises:
+        BatchTooLargeError: not even one image fits.
+    """
+    if runner.device.type != "cuda":
+        return CPU_BATCH
+    gpu = torch.cuda.get_device_properties(runner.device)
+    key = {
+        "device": gpu.name,
+        "memory": gpu.total_memory,
+        "network": shape_sha256(runner.model),
+        "image_shape": runner.model.image_shape,
+        "precision": runner.precision,
+        "evaluation": runner.evaluation,
+        "versions": [__version__, torch.__version__],
+    }
+    largest = cached_batch(key, lambda: largest_batch(partial(_fits, runner)))
+    if largest == 0:
+        raise BatchTooLargeError(f"not even one image of this model fits in the memory of {runner.device}")
+    return max(1, largest - largest // SPARE)
+
+
+def largest_batch(fits: Callable[[int], bool], limit: int = MAX_BATCH) -> int:
+    """Return the largest batch size up to ``limit`` that ``fits``, to within 1/8; 0 if not even one image fits."""
+    good, bad = 0, limit + 1
+    while good < limit and (trial := min(limit, max(1, 2 * good))) < bad:
+        if fits(trial):
+            good = trial
+        else:
+            bad = trial
+    while bad - good > max(1, good // 8):
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def _fits(runner: Runner, batch: int) -> bool:
+    """Return whether one evaluation of ``batch`` samples fits in memory; releases what the runner has prepared."""
+    runner.release()
+    try:
+        runner.evaluate_once(batch)
+        if runner.device.type == "cuda":
+            torch.cuda.synchronize(runner.device)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        return False
+    finally:
+        runner.release()
+    return True
+
+
+def cached_batch(key: Mapping[str, Any], find: Callable[[], int]) -> int:
+    """Return the batch size cached on disk for the key; without one, call ``find`` and cache its result."""
+    path = cache_folder() / "batch_sizes.json"
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    entries = _read(path)
+    if digest in entries:
+        return int(entries[digest]["batch_size"])
+    batch_size = find()
+    with suppress(OSError):  # if the home folder is read-only, the next process searches again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(json.dumps({**_read(path), digest: {**key, "batch_size": batch_size}}, indent=1).encode())
+    return batch_size
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}

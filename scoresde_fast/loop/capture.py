@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from scoresde_fast.devices import out_of_memory
 from scoresde_fast.loop.capture_safety import require_capturable
-from scoresde_fast.loop.fallback import out_of_memory, warn_slower
+from scoresde_fast.loop.evaluator import warn_slower
 from scoresde_fast.loop.loop import Loop
-from scoresde_fast.loop.program import split
+from scoresde_fast.loop.program import Pattern, split
 from scoresde_fast.loop.run_monitor import OnStep, RunMonitor
+from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 
 Step = Callable[[], None]
@@ -95,7 +97,7 @@ class GraphCapture:
         wanted: whether to capture; False after a failure.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, *, wanted: bool) -> None:
+    def __init__(self, model: ScoreFunction, device: torch.device, *, wanted: bool) -> None:
         self.wanted = wanted
         self._model, self._device = model, device
         self._graphs: Graphs | None = None
@@ -126,7 +128,6 @@ class GraphCapture:
             if out_of_memory(error):
                 raise
             self.wanted = False
-            assert isinstance(self._model.network, nn.Module)
             warn_slower(self._model.network, "captured as a CUDA graph", "capture", error)
             return None
 
@@ -139,20 +140,6 @@ class GraphCapture:
             return graphs.capture(step)
 
         return self.capture(partial(require_capturable, step, self._device), record) or step
-
-
-class CapturedPattern(NamedTuple):
-    """A captured pattern of rows.
-
-    Attributes:
-        replay: runs the pattern, starting at row 0 of the table.
-        evaluations: network evaluations per replay.
-        repeats: replays in this phase of the run.
-    """
-
-    replay: Step
-    evaluations: int
-    repeats: int
 
 
 class CapturedLoop:
@@ -168,39 +155,27 @@ class CapturedLoop:
     """
 
     def __init__(self, loop: Loop, shape: tuple[int, ...], graphs: Graphs) -> None:
-        self._loop = loop
-        self._phases = split(loop.program.kinds)
-        self._registers = loop.registers(shape)
-        frequency: Counter = Counter()
-        for phase in self._phases:
+        self.loop, self.registers = loop, loop.registers(shape)
+        self.phases = split(loop.program.kinds)
+        frequency: Counter[Pattern] = Counter()
+        for phase in self.phases:
             frequency[phase.pattern] += phase.repeats
-        self._steps = {pattern: partial(loop.pattern, pattern, self._registers) for pattern in frequency}
-        captured = {pattern: self._steps[pattern] for pattern, _ in frequency.most_common(MAX_GRAPHS)}
-        for step in captured.values():
+        self.replays: dict[Pattern, Step] = {
+            pattern: partial(loop.pattern, pattern, self.registers) for pattern in frequency
+        }
+        captured = [pattern for pattern, _ in frequency.most_common(MAX_GRAPHS)]
+        for pattern in captured:
             for _ in range(WARM_UP):
-                self._registers.counter.zero_()
-                graphs.warm_up(step)
-        self._replays: dict[object, Step] = {**self._steps}
-        for pattern, step in captured.items():
-            self._replays[pattern] = graphs.capture(step)
-
-    def patterns(self) -> Iterator[CapturedPattern]:
-        """Yield the patterns of a run in order, for measurements."""
-
-        def replay(step: Step) -> None:
-            self._registers.counter.zero_()  # replays advance the counter, which must stay inside the table
-            step()
-
-        for phase in self._phases:
-            evaluations = sum(kind.evaluates for kind in phase.pattern)
-            yield CapturedPattern(partial(replay, self._replays[phase.pattern]), evaluations, phase.repeats)
+                self.registers.counter.zero_()
+                graphs.warm_up(self.replays[pattern])
+        self.replays |= {pattern: graphs.capture(self.replays[pattern]) for pattern in captured}
 
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
         """Run the program like `Loop.run`, but call ``on_step`` after each pattern instead of each row."""
-        registers = self._loop.start(self._registers, x, noise)
-        monitor = RunMonitor(registers.sums, self._loop.program.table, on_step)
-        for phase in self._phases:
-            replay, rows = self._replays[phase.pattern], len(phase.pattern)
+        registers = self.loop.start(self.registers, x, noise)
+        monitor = RunMonitor(registers.sums, self.loop.program.table, on_step)
+        for phase in self.phases:
+            replay, rows = self.replays[phase.pattern], len(phase.pattern)
             evaluations = sum(kind.evaluates for kind in phase.pattern)
             for _ in range(phase.repeats):
                 replay()

@@ -6,7 +6,7 @@ The check needs no GPU: it accepts fake tensors, which have a device but no data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
@@ -35,14 +35,9 @@ class _Storages:
 
     # A new storage may reuse the address of a freed one; it then gets a new name.  Only external storages are kept
     # alive, so that the check needs no more memory than the step.
-    external: dict[int, Tensor] = field(default_factory=dict)
+    external: dict[int, Tensor]
     internal: dict[int, int] = field(default_factory=dict)
     count: int = 0
-
-    def begin(self) -> None:
-        """Treat all existing storages as external."""
-        self.internal.clear()
-        self.count = 0
 
     def read(self, tensor: Tensor) -> str:
         """Return the name of an argument's storage."""
@@ -77,14 +72,15 @@ class CaptureSafety(TorchDispatchMode):
     device, operations on tensors of both, and draws from torch's random generator.
 
     Args:
-        device: the device of the run; tensors on other devices are treated as host tensors.
+        device_type: the type of the run's device; tensors on other devices are treated as host tensors.
+        external: storages that earlier recordings of the step found to be external, by address.
     """
 
-    def __init__(self, device: torch.device | str) -> None:
+    def __init__(self, device_type: str, external: dict[int, Tensor]) -> None:
         super().__init__()
-        self.device_type = torch.device(device).type
+        self.device_type = device_type
         self.record: list[str] = []
-        self.storages = _Storages()
+        self.storages = _Storages(external)
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -104,18 +100,10 @@ class CaptureSafety(TorchDispatchMode):
         self.record.append(f"{func}({', '.join(inputs)}) -> {outputs}")
         return result
 
-    def begin(self) -> None:
-        """Start a new record; existing tensors are treated as external."""
-        self.record = []
-        self.storages.begin()
-
-    def _on_device(self, value: object) -> bool:
-        return isinstance(value, Tensor) and value.device.type == self.device_type
-
     def _unsafe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        device = [tensor for tensor in tensors if self._on_device(tensor)]
-        host = [tensor for tensor in tensors if not self._on_device(tensor)]
+        device = [tensor for tensor in tensors if tensor.device.type == self.device_type]
+        host = [tensor for tensor in tensors if tensor.device.type != self.device_type]
         # PyTorch tags attention as random because of its dropout, whose probability may be 0.
         if torch.Tag.nondeterministic_seeded in func.tags and _argument(func, "dropout_p", args, kwargs) != 0:
             return "draws from torch's random generator"
@@ -164,31 +152,21 @@ class _HostValues(TorchFunctionMode):
         return result
 
 
-def record_twice(step: Callable[[], object], device: torch.device | str) -> Iterator[tuple[str, str]]:
-    """Run a step twice and yield the operations that differ, as (first run, second run); none if it can be captured.
-
-    Raises:
-        CaptureUnsafeError: an operation cannot be captured.
-    """
-    records = []
-    with _HostValues(torch.device(device).type), CaptureSafety(device) as mode:
-        for _ in range(2):
-            mode.begin()
-            step()
-            records.append(mode.record)
-    first, second = records
-    for one, other in zip_longest(first, second, fillvalue=""):
-        if one != other:
-            yield one, other
-
-
 def require_capturable(step: Callable[[], object], device: torch.device | str) -> None:
-    """Raise `CaptureUnsafeError` unless the step can be captured once and replayed."""
-    for first, second in record_twice(step, device):
-        raise CaptureUnsafeError(
-            f"{(first or second).partition('(')[0]} differs between two runs of the step: {first or 'nothing'}, "
-            f"then {second or 'nothing'}"
-        )
+    """Raise `CaptureUnsafeError` unless the step can be captured once and replayed; the step runs twice."""
+    device_type = torch.device(device).type
+    external: dict[int, Tensor] = {}
+    records = []
+    for _ in range(2):
+        with _HostValues(device_type), CaptureSafety(device_type, external) as mode:
+            step()
+        records.append(mode.record)
+    for first, second in zip_longest(*records, fillvalue=""):
+        if first != second:
+            raise CaptureUnsafeError(
+                f"{(first or second).partition('(')[0]} differs between two runs of the step: {first or 'nothing'}, "
+                f"then {second or 'nothing'}"
+            )
 
 
 def _argument(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ log-likelihood whose gradient guides the samples (Song et al. 2021, appendix I):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -76,12 +76,10 @@ class BoundCondition(Protocol):
 class StateCondition(BoundCondition, Protocol):
     """A condition that changes the state, in place."""
 
-    def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int, precise: bool) -> None:
+    def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int) -> None:
         """Change the prior sample."""
 
-    def after_row(
-        self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int, precise: bool
-    ) -> None:
+    def after_row(self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int) -> None:
         """Change the state after the row ``counter`` (1,)."""
 
 
@@ -168,31 +166,21 @@ def as_conditions(conditions: Conditions) -> tuple[Condition, ...]:
     return several
 
 
-def bind_all(
-    conditions: Sequence[Condition],
-    model: ScoreFunction,
-    table: StepTable,
-    options: SolverOptions,
-    device: torch.device,
-    backend: str | None,
-) -> BoundConditions:
+def bind_all(conditions: Sequence[Condition], run: RunContext) -> BoundConditions:
     """Bind conditions to one run, each with its own draws.
 
     Raises:
         TypeError: a bound condition lacks methods of both `StateCondition` and `GuidanceCondition`.
         ValueError: see `Condition.bind`.
     """
-    bound = [
-        condition.bind(RunContext(model, table, options, device, backend, index))
-        for index, condition in enumerate(conditions)
-    ]
+    bound = [condition.bind(replace(run, index=index)) for index, condition in enumerate(conditions)]
     for condition in bound:
         _require_kind(condition)
     return BoundConditions(
         tuple(condition for condition in bound if isinstance(condition, StateCondition)),
         tuple(condition for condition in bound if isinstance(condition, GuidanceCondition)),
-        row_table(1 / model.parametrisation.output_scale(table.times), device),
-        model.sde.parts,
+        row_table(1 / run.model.parametrisation.output_scale(run.table.times), run.device),
+        run.model.sde.parts,
     )
 
 
@@ -213,11 +201,6 @@ def _require_kind(bound: object) -> None:
 def row_table(values: Array, device: torch.device) -> Tensor:
     """Return float64 values of each row (rows, ...) as float32 on the device."""
     return torch.from_numpy(np.ascontiguousarray(values)).to(device, torch.float32)
-
-
-def describe_all(conditions: Sequence[Condition]) -> dict[str, Any]:
-    """Return the descriptions of all conditions under the key "condition"; empty without conditions."""
-    return {"condition": [condition.describe() for condition in conditions]} if conditions else {}
 
 
 class Guided(NamedTuple):

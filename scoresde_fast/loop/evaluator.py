@@ -1,35 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks in the form that the loop evaluates: folded if possible, otherwise unchanged."""
+"""Networks in the form that the loop evaluates, folded if possible, and warnings for networks that run slower."""
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from scoresde_fast.devices import Precision
 from scoresde_fast.networks import ScoreNetwork
 from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 
+INTERNAL_PATHS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
+"""Folders of this package and of PyTorch; warnings point at the first line outside them."""
+
 
 class Evaluator(Protocol):
-    """A network that reads its time labels from a table on the device."""
+    """A network prepared for inference, made by `evaluator` or `timed_evaluator`."""
 
-    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
-        """(B, C, H, W) float32 contiguous, (1,) int64 -> (B, C, H, W) float32 contiguous."""
+    def __call__(self, x: Tensor, time: Tensor, /) -> Tensor:
+        """(B, ...) contiguous -> (B, ...); ``time`` is (1,) int64, a row, or timed (B,), the labels."""
 
     def stale(self) -> bool:
         """Return whether the evaluator is outdated, because the network has changed."""
 
 
-class TimedEvaluator(Protocol):
-    """A network evaluated with a separate time for each sample."""
+def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evaluator:
+    """Return the fastest evaluator of a network on its device, called with a row of the table ``labels``.
 
-    def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(B, ...), (B,) in the dtype of the network -> (B, ...)."""
+    Args:
+        network: ``network(x, labels)``.
+        labels: (rows,) float32 on the network's device.
+        precision: precision of the network.
+    """
+    if isinstance(network, ScoreNetwork):
+        return FoldedNetwork(network, labels, precision)
+    return PlainNetwork(network, labels)
 
-    def stale(self) -> bool:
-        """See `Evaluator.stale`."""
+
+def timed_evaluator(network: nn.Module, precision: Precision) -> Evaluator:
+    """Return the fastest evaluator called with a label per sample; it supports forward-mode tangents."""
+    if isinstance(network, ScoreNetwork):
+        return TimedFoldedNetwork(network, precision)
+    return TimedPlainNetwork(network)
 
 
 class TimedPlainNetwork(nn.Module):
@@ -51,12 +70,7 @@ class TimedPlainNetwork(nn.Module):
 
 
 class PlainNetwork(TimedPlainNetwork):
-    """Any network, unchanged, with a table of its time labels.
-
-    Args:
-        network: ``network(x, labels)``, (B, ...), (B,) -> (B, ...).
-        labels: (rows,) float32, the label of each row of the program.
-    """
+    """Any network, unchanged, with a table of its time labels (rows,) float32."""
 
     labels: Tensor
 
@@ -73,21 +87,34 @@ def _addresses(network: nn.Module) -> list[int]:
     return [tensor.data_ptr() for tensor in (*network.parameters(), *network.buffers())]
 
 
-def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evaluator:
-    """Return the fastest evaluator of a network on its device.
+def warn_user(message: str) -> None:
+    """Warn at the caller's line outside this package and PyTorch."""
+    callers = enumerate(traceback.walk_stack(sys._getframe()), 1)
+    level = next(level for level, (frame, _) in callers if not frame.f_code.co_filename.startswith(INTERNAL_PATHS))
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+def warn_slower(network: nn.Module, done: str, option: str, error: Exception) -> None:
+    """Warn that a network runs slower than requested.
 
     Args:
-        network: ``network(x, labels)``.
-        labels: (rows,) float32 on the network's device.
-        precision: precision of the network.
+        network: the network; the warning names its class.
+        done: the failed action as a participle, e.g. "compiled".
+        option: the option that requests the action; setting it to False silences the warning.
+        error: the reason; the warning quotes it and the line of the network that raised it.
     """
-    if isinstance(network, ScoreNetwork):
-        return FoldedNetwork(network, labels, precision)
-    return PlainNetwork(network, labels)
+    reason = " ".join(list(filter(str.strip, str(error).splitlines()))[:2]) or type(error).__name__
+    warn_user(
+        f"{type(network).__name__} cannot be {done}: {reason}{_raised_at(error)}; "
+        f"it runs anyway, but more slowly; {option}=False silences this warning"
+    )
 
 
-def timed_evaluator(network: nn.Module, precision: Precision) -> TimedEvaluator:
-    """Return the fastest evaluator with a separate time for each sample; it supports forward-mode tangents."""
-    if isinstance(network, ScoreNetwork):
-        return TimedFoldedNetwork(network, precision)
-    return TimedPlainNetwork(network)
+def _raised_at(error: Exception) -> str:
+    """Return " (at FILE:LINE)" for the innermost module in the traceback, or ""."""
+    location = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and not type(module).__module__.startswith("torch"):
+            location = f" (at {frame.f_code.co_filename}:{line})"
+    return location

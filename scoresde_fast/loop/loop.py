@@ -7,9 +7,9 @@ the host depends on the step, so the rows of a pattern can be captured once and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from scoresde_fast.loop.program import Pattern, Program, RowKind
 from scoresde_fast.loop.run_monitor import OnStep, RunMonitor
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin
-from scoresde_fast.ops.langevin import LangevinNorm
+from scoresde_fast.solvers.options import Norm
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,6 @@ class StepBackends:
             affine_step_pair=affine_step.pair_operation.choose(device, backend),
             langevin=langevin.operation.choose(device, backend),
         )
-
-
-class _NoiseOptions(TypedDict):
-    """Options of a run that determine its noise, together with the sample ids."""
-
-    run_seed: int
-    precise: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,36 +61,7 @@ class Registers:
     sample_ids: Tensor
     counter: Tensor
     sums: Tensor
-    data: tuple[Data, ...] = ()
-
-    @classmethod
-    def empty(cls, program: Program, shape: tuple[int, ...], conditions: BoundConditions = NO_CONDITIONS) -> Registers:
-        """Return registers for a batch of ``shape``, to be filled by `load`."""
-        device = program.labels.device
-        state = torch.zeros(shape, device=device)
-        return cls(
-            state,
-            torch.zeros_like(state) if program.keeps_state else None,
-            state.new_zeros(program.history, *shape) if program.history else None,
-            torch.zeros(shape[0], dtype=torch.int64, device=device),
-            torch.zeros(1, dtype=torch.int64, device=device),
-            state.new_zeros(2 if conditions.guidance else 1, len(program.kinds)),
-            tuple(condition.empty_data(shape[0]) for condition in conditions.all),
-        )
-
-    def load(self, x: Tensor, sample_ids: Tensor, data: Sequence[Data] = ()) -> Registers:
-        """Set the registers to the start of a run from ``x`` and return them."""
-        self.state.copy_(x)
-        if self.saved is not None:
-            self.saved.copy_(x)
-        self.sample_ids.copy_(sample_ids)
-        for register in (self.history, self.counter, self.sums):
-            if register is not None:
-                register.zero_()
-        for registers, tensors in zip(self.data, data, strict=True):
-            for register, tensor in zip(registers, tensors, strict=True):
-                register.copy_(tensor)
-        return self
+    data: tuple[Data, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +72,7 @@ class Loop:
         program: the step table on the device.
         evaluate: the network, see `Evaluate`.
         backends: implementations of the step operations.
-        run_seed, precise: see `Noise`.
+        run_seed: seed of the noise, see `Noise`.
         langevin_norm: see `scoresde_fast.ops.langevin.langevin`.
         conditions: conditions on the samples.
     """
@@ -117,49 +81,63 @@ class Loop:
     evaluate: Evaluate
     backends: StepBackends
     run_seed: int = 0
-    precise: bool = False
-    langevin_norm: LangevinNorm = "sample"
+    langevin_norm: Norm = "sample"
     conditions: BoundConditions = NO_CONDITIONS
-
-    @property
-    def _noise(self) -> _NoiseOptions:
-        return _NoiseOptions(run_seed=self.run_seed, precise=self.precise)
 
     def registers(self, shape: tuple[int, ...]) -> Registers:
         """Return registers for a batch of ``shape``, to be filled by `start`."""
-        return Registers.empty(self.program, shape, self.conditions)
+        program, conditions = self.program, self.conditions
+        device = program.labels.device
+        state = torch.zeros(shape, device=device)
+        return Registers(
+            state=state,
+            saved=torch.zeros_like(state) if program.keeps_state else None,
+            history=state.new_zeros(program.history, *shape) if program.history else None,
+            sample_ids=torch.zeros(shape[0], dtype=torch.int64, device=device),
+            counter=torch.zeros(1, dtype=torch.int64, device=device),
+            sums=state.new_zeros(2 if conditions.guidance else 1, len(program.kinds)),
+            data=tuple(condition.empty_data(shape[0]) for condition in conditions.all),
+        )
 
     def start(self, registers: Registers, x: Tensor, noise: Noise) -> Registers:
-        """Load ``x`` into the registers, apply the conditions to it, and return the registers."""
-        ids = noise.sample_ids
-        r = registers.load(x, ids, [condition.data(ids) for condition in self.conditions.all])
+        """Set the registers to the start of a run from ``x``, with the conditions applied to it, and return them."""
+        r, ids = registers, noise.sample_ids
+        r.state.copy_(x)
+        if r.saved is not None:
+            r.saved.copy_(x)
+        r.sample_ids.copy_(ids)
+        for register in (r.history, r.counter, r.sums):
+            if register is not None:
+                register.zero_()
+        for condition, tensors in zip(self.conditions.all, r.data, strict=True):
+            for tensor, value in zip(tensors, condition.data(ids), strict=True):
+                tensor.copy_(value)
         for condition, data in zip(self.conditions.on_state, r.data, strict=False):
-            condition.start(r.state, data, r.sample_ids, **self._noise)
+            condition.start(r.state, data, r.sample_ids, run_seed=self.run_seed)
         return r
 
     def row(self, kind: RowKind, registers: Registers) -> None:
         """Run the row at the counter and advance the counter."""
         r, table = registers, self.program.device_table
-        noise = self._noise
         output, push = self._evaluate(r) if kind.evaluates else (None, None)
         if kind.langevin:
             assert output is not None  # every Langevin row evaluates the network
             langevin.langevin(
-                r.state, output, r.sample_ids, table, counter=r.counter, norm=self.langevin_norm, **noise,
-                implementation=self.backends.langevin,
+                r.state, output, r.sample_ids, table, counter=r.counter, norm=self.langevin_norm,
+                run_seed=self.run_seed, implementation=self.backends.langevin,
             )  # fmt: skip
         else:
             pairs = self.program.pairs
             affine_step.affine_step(
                 r.state, table, counter=r.counter, saved=r.saved if kind.saves else None, history=r.history,
                 network_output=output, sample_ids=r.sample_ids if kind.noise else None, earlier=kind.earlier,
-                pairs=pairs, **noise,
+                pairs=pairs, run_seed=self.run_seed,
                 implementation=self.backends.affine_step_pair if pairs else self.backends.affine_step,
             )  # fmt: skip
         if push is not None:
             r.state.add_(push)
         for condition, data in zip(self.conditions.on_state, r.data, strict=False):
-            condition.after_row(r.state, data, r.sample_ids, r.counter, **noise)
+            condition.after_row(r.state, data, r.sample_ids, r.counter, run_seed=self.run_seed)
         r.sums[0].index_copy_(0, r.counter, r.state.sum().view(1))
         r.counter.add_(1)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops.step_table import COLUMNS, CONTROL, PAIR_COLUMNS, PAIR_WIDTH, WIDTH, DeviceTable
+from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import StepTable
 from scoresde_fast.solvers.table import HISTORY, AnyRow, PairRow, Row
 
@@ -72,45 +73,35 @@ class Program:
 
     @classmethod
     def of_model(cls, model: ScoreFunction, table: StepTable, device: torch.device | str) -> Program:
-        """Combine a table with a model; the errors are those of `Program.of`."""
-        parametrisation, times = model.parametrisation, table.times
-        labels, output_scale = parametrisation.labels(times), parametrisation.output_scale(times)
-        return cls.of(table, labels, output_scale, device, parametrisation.state_scale(times))
-
-    @classmethod
-    def of(
-        cls,
-        table: StepTable,
-        labels: npt.NDArray[np.float64],
-        output_scale: npt.NDArray[np.float64],
-        device: torch.device | str,
-        state_scale: npt.NDArray[np.float64] | None = None,
-    ) -> Program:
-        """Combine a table with a network's labels, output scale and state scale (rows,) at the table's times.
-
-        The score is ``output_scale`` times the network's output plus ``state_scale`` (None: 0) times the state, or, for
-        pairs, times the velocity.
+        """Combine a table with a model.
 
         Raises:
             ValueError: a row without an evaluation reads four earlier outputs, or the derived output of a Langevin row
                 is not a multiple of the network's output.
         """
+        parametrisation, times = model.parametrisation, table.times
+        scales = zip(parametrisation.output_scale(times), parametrisation.state_scale(times), strict=True)
         coefficients = np.zeros((len(table.rows), PAIR_WIDTH if table.pairs else WIDTH))
         control = np.zeros((len(table.rows), len(CONTROL)), dtype=np.int64)
         kinds, stored = [], 0
-        state_scale = np.zeros_like(output_scale) if state_scale is None else state_scale
-        scales = zip(output_scale.tolist(), state_scale.tolist(), strict=True)
         for index, (row, row_scales) in enumerate(zip(table.rows, scales, strict=True)):
-            fold = _fold_pair(row, *row_scales, index) if isinstance(row, PairRow) else _fold(row, *row_scales, index)
+            if row.derive is None and len(row.outputs) > EARLIER and np.count_nonzero(row.outputs[EARLIER]):
+                raise ValueError(
+                    f"row {index + 1} has no evaluation and reads {HISTORY} earlier outputs; at most {EARLIER} are "
+                    "allowed"
+                )
+            fold = _fold_pair(row, *row_scales) if isinstance(row, PairRow) else _fold(row, *row_scales, index)
             coefficients[index] = fold
             control[index] = CONTROL._replace(draw=table.draws[index] or 0, slot=stored, save=row.save)
             kinds.append(_kind(row))
-            stored += stores(row)
+            # Later rows read the derived outputs of all rows but correctors.
+            stored += row.derive is not None and row.langevin is None
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)
         device_table = DeviceTable(
             torch.from_numpy(coefficients).to(device, torch.float32), torch.from_numpy(control).to(device, torch.int32)
         )
-        return cls(table, device_table, torch.from_numpy(labels).to(device, torch.float32), tuple(kinds), table.pairs)
+        labels = torch.from_numpy(parametrisation.labels(times)).to(device, torch.float32)
+        return cls(table, device_table, labels, tuple(kinds), table.pairs)
 
     @property
     def keeps_state(self) -> bool:
@@ -121,11 +112,6 @@ class Program:
     def history(self) -> int:
         """Number of derived outputs that the run keeps: the maximum that a row reads."""
         return max((kind.earlier for kind in self.kinds), default=0)
-
-
-def stores(row: AnyRow) -> bool:
-    """Return whether the row's derived output is stored for later rows: it has an evaluation and is no corrector."""
-    return row.derive is not None and row.langevin is None
 
 
 def _kind(row: AnyRow) -> RowKind:
@@ -140,19 +126,11 @@ def _kind(row: AnyRow) -> RowKind:
     )
 
 
-def _require_readable(row: AnyRow, index: int) -> None:
-    if row.derive is None and len(row.outputs) > EARLIER and np.count_nonzero(row.outputs[EARLIER]):
-        raise ValueError(
-            f"row {index + 1} has no evaluation and reads {HISTORY} earlier outputs; at most {EARLIER} are allowed"
-        )
-
-
-def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.NDArray[np.float64]:
-    """Return the row's coefficients, in the order of `Columns`."""
+def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> Array:
+    """Return the row's coefficients, in the order of `Columns`; score = output_scale output + state_scale state."""
     folded = np.zeros(WIDTH)
     folded[COLUMNS.state], folded[COLUMNS.saved], folded[COLUMNS.noise] = row.state, row.saved, row.noise
     earlier = folded[COLUMNS.earlier1 :][:EARLIER]
-    _require_readable(row, index)
     if row.derive is None:
         earlier[: len(row.outputs)] = row.outputs[:EARLIER]
         return folded
@@ -175,11 +153,10 @@ def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> npt.
     return folded
 
 
-def _fold_pair(row: PairRow, output_scale: float, state_scale: float, index: int) -> npt.NDArray[np.float64]:
+def _fold_pair(row: PairRow, output_scale: float, state_scale: float) -> Array:
     """Return the row's coefficients, in the order of `PairColumns`; the score is that of the velocity."""
     columns, folded = PAIR_COLUMNS, np.zeros(PAIR_WIDTH)
     outputs, state = [np.asarray(matrix) for matrix in row.outputs], np.asarray(row.state)
-    _require_readable(row, index)
     if row.derive is not None:
         from_score = row.derive[1]
         from_state = row.derive[0] + np.outer(from_score, [0.0, state_scale])
@@ -206,26 +183,24 @@ def split(kinds: Sequence[RowKind]) -> list[Phase]:
     single: list[RowKind] = []
     start = 0
     while start < len(kinds):
-        covered = {period: period * _repeats(kinds, start, period) for period in range(1, MAX_PATTERN + 1)}
-        period = max(covered, key=lambda period: (covered[period] > period, covered[period], -period))
-        if covered[period] == period:
+        repeats = {period: _repeats(kinds, start, period) for period in range(1, MAX_PATTERN + 1)}
+        period = max(repeats, key=lambda period: (repeats[period] > 1, repeats[period] * period, -period))
+        if repeats[period] == 1:
             single.append(kinds[start])
             start += 1
         else:
             phases += _once(single)
             single = []
-            phases.append(Phase(tuple(kinds[start : start + period]), covered[period] // period))
-            start += covered[period]
+            phases.append(Phase(tuple(kinds[start : start + period]), repeats[period]))
+            start += repeats[period] * period
     return phases + _once(single)
 
 
 def _repeats(kinds: Sequence[RowKind], start: int, period: int) -> int:
     """Return the number of consecutive repetitions of the ``period`` rows at ``start``; at least 1."""
     pattern = kinds[start : start + period]
-    count, position = 1, start + period
-    while len(pattern) == period and kinds[position : position + period] == pattern:
-        count, position = count + 1, position + period
-    return count
+    starts = range(start, len(kinds), period)
+    return sum(1 for _ in takewhile(lambda position: kinds[position : position + period] == pattern, starts))
 
 
 def _once(rows: Sequence[RowKind]) -> list[Phase]:

@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.devices import Precision, arithmetic, choose_capture, choose_compile, choose_precision
+from scoresde_fast.devices import arithmetic, choose_capture, choose_compile, choose_precision, out_of_memory
 from scoresde_fast.loop.capture import CapturedLoop, GraphCapture, require_capturable_loop
 from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Evaluate
-from scoresde_fast.loop.evaluator import Evaluator, PlainNetwork, evaluator
-from scoresde_fast.loop.fallback import fits_in_memory, out_of_memory, warn_slower, warn_user
+from scoresde_fast.loop.evaluator import Evaluator, PlainNetwork, evaluator, warn_slower, warn_user
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.loop.run_monitor import OnStep
-from scoresde_fast.loop.runner import prior
 from scoresde_fast.loop.workers import in_worker
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.noise import Noise
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.solvers import StepTable
 from scoresde_fast.solvers.options import Norm
@@ -37,7 +36,7 @@ RECOMPILE_LIMIT = 256
 
 
 class TableRunner:
-    """Runs a step table with a model's network, eager, compiled or captured; see `SampleRunner`.
+    """Runs a step table with a model's network, eager, compiled or captured; see `scoresde_fast.loop.batches.Runner`.
 
     Args:
         model: the model, on its device and in evaluation mode; its network may change or be replaced between runs.
@@ -52,6 +51,9 @@ class TableRunner:
         RuntimeError: the backend is not available; the message gives the reason.
     """
 
+    _evaluator: Evaluator
+    _evaluate: Evaluate  # the evaluator, compiled if requested
+
     def __init__(
         self,
         model: ScoreFunction,
@@ -62,69 +64,57 @@ class TableRunner:
         langevin_norm: Norm = "sample",
         conditions: BoundConditions = NO_CONDITIONS,
     ) -> None:
-        self.device, self.nfe, self.through_network = device, table.nfe, conditions.through_network
-        self.evaluation = "gradient" if self.through_network else "output"
+        self.model, self.run_options, self.device, self.nfe = model, run, device, table.nfe
         self.batch_dependent = langevin_norm == "batch" and any(row.langevin is not None for row in table.rows)
         if run.strict and self.batch_dependent:
             raise ValueError(
                 "strict=True excludes langevin_norm='batch', which makes an image depend on its batch: "
                 "choose langevin_norm='sample'"
             )
+        self._conditions, self._differentiates = conditions, conditions.through_network
+        self.evaluation = "gradient" if self._differentiates else "output"
         self.program = Program.of_model(model, table, device)
-        self._model, self._run, self._conditions = model, run, conditions
         self._make_loop = partial(
             Loop, self.program, backends=StepBackends.choose(device, run.backend), run_seed=run.run_seed,
             langevin_norm=langevin_norm, conditions=conditions,
         )  # fmt: skip
         self._requested = self.precision = choose_precision(run.precision, device)
-        self._compiling = choose_compile(run.compile, device) and not self.through_network
-        if run.compile is True and self.through_network:
+        self._compiling = choose_compile(run.compile, device) and not self._differentiates
+        if run.compile is True and self._differentiates:
             warn_user(
                 "a condition takes the network's gradient, which is not compiled; compile=False silences this warning"
             )
         self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
-        self._network: nn.Module | None = None
-        self._evaluator: Evaluator | None = None
-        self._evaluate: Evaluate | None = None
         # By batch size and number of CPU threads, because compiled code is specific to the number of threads.
         self._loops: dict[tuple[int, int], Loop | CapturedLoop] = {}
+        self._network: nn.Module | None = None
         self.refresh()
 
-    @property
-    def evaluate(self) -> Evaluate:
-        """The network as evaluated by the loop, compiled if requested."""
-        self.refresh()
-        assert self._evaluate is not None
-        return self._evaluate
+    def refresh(self) -> None:
+        """Rebuild everything that depends on the network if the network has changed."""
+        if self.model.network is not self._network or self._evaluator.stale():
+            self._build()
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def refresh(self) -> Evaluator:
-        """Return the evaluator of the current network; rebuild everything if the network has changed."""
-        network = self._model.network
-        assert isinstance(network, nn.Module)
-        if self._evaluator is None or network is not self._network or self._evaluator.stale():
-            self.release()
-            self._network = network
-            make = partial(evaluator, network, self.program.labels, self._requested)
-            # Folding runs in one thread, because the last bits of a folded weight may depend on the number of threads.
-            self._evaluator = in_worker(make) if self.device.type == "cpu" else make()
-            self._evaluate = self._evaluator
-            self.precision = self._precision_of(self._evaluator)
-            if self._compiling:
-                options = COMPILE_OPTIONS | (STRICT_OPTIONS if self._run.strict else {})
-                self._evaluate = torch.compile(self._evaluator, fullgraph=True, dynamic=False, options=options)
-        return self._evaluator
-
-    def _precision_of(self, evaluator: Evaluator) -> Precision:
-        """Return the precision of an evaluator: a plain network computes in float32, or in TF32 if requested."""
-        if not isinstance(evaluator, PlainNetwork) or self._requested == "tf32":
-            return self._requested
-        if self._run.precision not in ("auto", "fp32") and self.precision != "fp32":
-            warn_user(
-                f"{type(self._network).__name__} cannot be folded, which {self._requested} needs; it runs in float32"
-            )
-        return "fp32"
+    def _build(self) -> None:
+        network, self._network = self.model.network, None
+        self.release()
+        make = partial(evaluator, network, self.program.labels, self._requested)
+        # Folding runs in one thread, because the last bits of a folded weight may depend on the number of threads.
+        self._evaluator = in_worker(make) if self.device.type == "cpu" else make()
+        self._evaluate = self._evaluator
+        if self._compiling:
+            options = COMPILE_OPTIONS | (STRICT_OPTIONS if self.run_options.strict else {})
+            self._evaluate = torch.compile(self._evaluator, fullgraph=True, dynamic=False, options=options)
+        previous, self.precision = self.precision, self._requested
+        if isinstance(self._evaluator, PlainNetwork) and self._requested != "tf32":
+            self.precision = "fp32"
+            if self.run_options.precision not in ("auto", "fp32") and previous != "fp32":
+                warn_user(
+                    f"{type(network).__name__} cannot be folded, which {self._requested} needs; it runs in float32"
+                )
+        self._network = network  # last: a failed build is repeated
 
     def release(self) -> None:
         """Free the memory of all loops."""
@@ -156,7 +146,7 @@ class TableRunner:
         with (
             torch.inference_mode(not guided),
             torch.no_grad(),
-            arithmetic(self._requested, self.device, strict=self._run.strict),
+            arithmetic(self._requested, self.device, strict=self.run_options.strict),
         ):
             yield
 
@@ -164,65 +154,55 @@ class TableRunner:
         """Return the loop for batches of this size, compiled, warmed up and captured as requested."""
         key = batch, torch.get_num_threads()
         if key not in self._loops:
-            evaluator = self.refresh()
+            self.refresh()
             with self._computing():
                 if self._compiling:
-                    self._compile(evaluator, batch)
-                assert self._evaluate is not None
+                    self._compile(batch)
                 loop = self._make_loop(self._evaluate)
                 self._loops[key] = self._captured(loop, batch) or loop
         return self._loops[key]
 
     def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
         """Return the final states (len(seeds), *state_shape) of one batch; the errors are those of `Loop.run`."""
-        loop = self.prepare(len(seeds))
+        loop, run = self.prepare(len(seeds)), self.run_options
         with self._computing():
-            x, noise = prior(self._model, self._run, seeds, self.device)
-            return loop.run(x, noise, on_step)
+            noise = Noise(run.run_seed, torch.tensor(seeds, dtype=torch.int64, device=self.device), run.backend)
+            return loop.run(self.model.prior(noise.normal(0, self.model.state_shape)), noise, on_step)
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
         """Return the network evaluations of each seed's run."""
         return [self.nfe] * len(seeds)
 
-    def fits(self, batch: int) -> bool:
-        """Return whether an uncompiled step of this many images fits in memory; frees the prepared loops."""
-        evaluator = self.refresh()
+    def evaluate_once(self, batch: int) -> None:
+        """Evaluate as an uncompiled step of this many images does."""
+        self.refresh()
+        with self._computing():
+            self._evaluate_zeros(self._evaluator, batch)
 
-        def evaluate() -> None:
-            with self._computing():
-                self._evaluate_once(evaluator, batch)
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
-
-        return fits_in_memory(evaluate, self.release)
-
-    def _evaluate_once(self, evaluate: Evaluate, batch: int) -> None:
+    def _evaluate_zeros(self, evaluate: Evaluate, batch: int) -> None:
         """Evaluate the network as the loop does, including its gradient if the loop needs it."""
-        through = self.through_network
-        with torch.set_grad_enabled(through):
-            x = torch.zeros(batch, *self._model.state_shape, device=self.device, requires_grad=through)
+        with torch.set_grad_enabled(self._differentiates):
+            shape = batch, *self.model.state_shape
+            x = torch.zeros(shape, device=self.device, requires_grad=self._differentiates)
             output = evaluate(x, torch.zeros(1, dtype=torch.int64, device=self.device))
-            if through:
+            if self._differentiates:
                 torch.autograd.grad(output.sum(), x)
 
-    def _compile(self, evaluator: Evaluator, batch: int) -> None:
+    def _compile(self, batch: int) -> None:
         """Compile the network for this batch size; if that fails, use the uncompiled evaluator from now on."""
-        assert self._evaluate is not None
         try:
             with torch._dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT):
-                self._evaluate_once(self._evaluate, batch)
+                self._evaluate_zeros(self._evaluate, batch)
         except Exception as error:
             if out_of_memory(error):
                 raise
-            self._compiling, self._evaluate = False, evaluator
-            assert self._network is not None
-            warn_slower(self._network, "compiled", "compile", error)
+            self._compiling, self._evaluate = False, self._evaluator
+            warn_slower(self.model.network, "compiled", "compile", error)
 
     def _captured(self, loop: Loop, batch: int) -> CapturedLoop | None:
         """Return the captured loop; None if capture is not wanted or fails."""
-        assert self._evaluator is not None
         uncompiled = self._make_loop(self._evaluator)
         return self._graphs.capture(
-            partial(require_capturable_loop, uncompiled, self._model.state_shape),
-            partial(CapturedLoop, loop, (batch, *self._model.state_shape)),
+            partial(require_capturable_loop, uncompiled, self.model.state_shape),
+            partial(CapturedLoop, loop, (batch, *self.model.state_shape)),
         )

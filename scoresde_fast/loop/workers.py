@@ -28,11 +28,6 @@ class _Cancelled(Exception):
     """The run was cancelled, because another worker failed or the user interrupted it."""
 
 
-def worker_count(images: int, device: torch.device) -> int:
-    """Return the number of workers for a batch: on a CPU at most one per PyTorch thread, on other devices one."""
-    return max(1, min(torch.get_num_threads(), images // MIN_IMAGES)) if device.type == "cpu" else 1
-
-
 def in_worker(work: Callable[[], Result]) -> Result:
     """Return ``work()``, called in a separate thread that uses one core."""
 

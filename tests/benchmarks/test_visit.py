@@ -26,7 +26,7 @@ from benchmarks import tables
 from benchmarks.kernels.shapes import heaviest_convolutions, hot_calls
 from benchmarks.visit import checks, device, kernels, network, network_checks, report, run, stand_ins
 from benchmarks.visit.common import Errors
-from scoresde_fast.loop.fallback import warn_slower
+from scoresde_fast.loop.evaluator import warn_slower
 
 
 @pytest.fixture

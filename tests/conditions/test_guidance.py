@@ -69,7 +69,7 @@ def test_captured(sde: str, kind: str) -> None:
     options = SolverOptions("sscs" if sde == "cld" else "pc", 24)
     table = build_table(model.sde, options)
     program = Program.of_model(model, table, "cpu")
-    bound = bind_all(conditions_of(kind), model, table, options, torch.device("cpu"), None)
+    bound = bind_all(conditions_of(kind), RunContext(model, table, options, torch.device("cpu")))
     loop = Loop(program, AffineScore(model, table.times), StepBackends.choose("cpu"), conditions=bound)
     with torch.no_grad():
         registers = loop.registers((3, *model.state_shape))
@@ -169,9 +169,10 @@ def test_guidance_is_limited() -> None:
     options = SolverOptions("euler_maruyama", 10)
     table = build_table(model.sde, options)
     condition = sf.PiGDM(operator, torch.full((1, *SHAPE), 1e3), data_std=0.5)
-    bound = bind_all((condition,), model, table, options, torch.device("cpu"), None)
+    run = RunContext(model, table, options, torch.device("cpu"))
+    bound = bind_all((condition,), run)
     x, counter = torch.randn(2, *SHAPE), torch.zeros(1, dtype=torch.int64)
-    data = condition.bind(RunContext(model, table, options, torch.device("cpu"))).data(torch.arange(2))
+    data = condition.bind(run).data(torch.arange(2))
     evaluate = PlainNetwork(model.network, torch.from_numpy(table.times).float())
     with torch.no_grad():
         free = evaluate(x, counter)

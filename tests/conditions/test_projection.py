@@ -67,7 +67,7 @@ def test_the_start_is_the_kernel_at_T(sde: str, run_seed: int) -> None:
     bound = sf.Projection(known).bind(RunContext(model, table, options, torch.device("cpu")))
     ids = torch.arange(20)
     state = torch.zeros(20, *model.state_shape)
-    bound.start(state, bound.data(ids), ids, run_seed=run_seed, precise=True)
+    bound.start(state, bound.data(ids), ids, run_seed=run_seed)
     parts = state.chunk(model.sde.parts, dim=1)
     if isinstance(model.sde, CLDSDE):
         kernel = model.sde.marginal(1.0)
@@ -122,7 +122,7 @@ def test_captured(sde: str) -> None:
     def loop_on(device: str) -> Loop:
         program = Program.of_model(model, table, device)
         conditions = (sf.Projection(some_images(3), some_masks(3), seeds=[0, 1, 2]), sf.Projection(torch.ones(1, 4, 4)))
-        bound = bind_all(conditions, model, table, options, torch.device(device), None)
+        bound = bind_all(conditions, RunContext(model, table, options, torch.device(device)))
         evaluate = PlainNetwork(Dim(), program.labels)
         return Loop(program, evaluate, StepBackends.choose(device), conditions=bound)
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.loop.batch_size import BatchTooLargeError
-from scoresde_fast.loop.batches import CHUNK_PIXELS, Batches, chunk_size, chunks
+from scoresde_fast.loop.batches import CHUNK_PIXELS, Batches, BatchTooLargeError, chunk_size, chunks
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import VPSDE
 
 
@@ -54,7 +54,7 @@ def test_every_result_comes_from_its_seed_s_place(
     monkeypatch.setitem(CHUNK_PIXELS, "cpu", 32 * 4)
     runner = SimpleNamespace(
         device=torch.device("cpu"), refresh=lambda: None, prepare=lambda size: None, size_for=lambda batch, full: 48,
-        batch_dependent=False,
+        batch_dependent=False, run_options=RunOptions(strict=strict), model=SimpleNamespace(image_shape=(1, 2, 2)),
     )  # fmt: skip
 
     def work(items: Sequence[int], on_step: object) -> Tensor:
@@ -62,7 +62,7 @@ def test_every_result_comes_from_its_seed_s_place(
 
     for workers in (1, 2):
         threads(workers)
-        found = Batches(runner, work, (1, 2, 2), strict=strict).run(seeds, seeds, len(seeds), None)
+        found = Batches(runner, work).run(seeds, seeds, len(seeds), None)
         assert found[:, 0].tolist() == seeds
         if strict:
             assert found[:, 1].tolist() == [seed % 32 for seed in seeds]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scoresde_fast.loop.capture import CapturedLoop
 from scoresde_fast.loop.evaluator import PlainNetwork
-from scoresde_fast.loop.loop import Loop, Registers
+from scoresde_fast.loop.loop import Loop
 from scoresde_fast.loop.program import split
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin
@@ -70,7 +70,7 @@ def test_the_whole_step_is_one_graph_to_the_compiler() -> None:
     loop = make_loop(TABLES["pc"])
     pattern = split(loop.program.kinds)[0].pattern
     x, noise = start()
-    plain, compiled = (Registers.empty(loop.program, (3, *SHAPE)).load(x, noise.sample_ids) for _ in range(2))
+    plain, compiled = (loop.start(loop.registers((3, *SHAPE)), x, noise) for _ in range(2))
     step = torch.compile(loop.pattern, backend="aot_eager", fullgraph=True, dynamic=False)
     with torch.inference_mode():
         for _ in range(2):

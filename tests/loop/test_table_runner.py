@@ -118,6 +118,22 @@ def test_a_stale_evaluator_is_made_again(tiny: sf.ScoreModel, monkeypatch: pytes
     assert all(isinstance(loop, Loop) and loop.evaluate is made[-1] for loop in loops)
 
 
+def test_a_failed_refresh_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If memory runs out while a new network is prepared, the next run uses that network."""
+    model = function(lambda x, labels: -x)
+    sampler = sf.Sampler(model, "em", 2)
+    model.network = function(lambda x, labels: -0.1 * x).network
+
+    def full(*arguments: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table_runner, "evaluator", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            sampler.sample([0])
+    assert torch.equal(sampler.sample([0]), sf.sample(model, [0], solver="em", steps=2))
+
+
 def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """The warning names the operation, the line that requested it and the option that silences it."""
 

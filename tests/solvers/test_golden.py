@@ -42,13 +42,12 @@ def run_recorded(sde: SDE, table: StepTable, x: Tensor, draws: list[np.ndarray],
         return torch.from_numpy(draws[int(control[CONTROL.draw])]).to(state.dtype)
 
     model = GaussianMixture.gaussian(sde, 0.3, 0.5, x.shape[1:])
-    labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
     backends = StepBackends.choose("cpu", "reference")
     noise = Noise(0, torch.arange(len(x)))
     with ExitStack() as stack:
         for operation in (affine_step, langevin):
             stack.enter_context(patch.object(operation, "row_noise", recorded))
-        program = Program.of(table, labels, scale, "cpu")
+        program = Program.of_model(model, table, "cpu")
         return Loop(program, PlainNetwork(model.network, program.labels), backends, langevin_norm=norm).run(x, noise)
 
 

@@ -9,8 +9,10 @@ from torch import Tensor
 from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
+from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import VESDE, VPSDE
+from scoresde_fast.sdes import VESDE, VPSDE, Array, Time
+from scoresde_fast.sdes.base import as_times
 from scoresde_fast.solvers import Row, SolverOptions, StepTable, build_table
 
 SHAPE = (1, 3, 5)
@@ -27,10 +29,20 @@ class Bowl(torch.nn.Module):
         return -self.weight * x.tanh() / (1 + labels.view(-1, 1, 1, 1) ** 2)
 
 
+class Scales(Parametrisation):
+    """Times as labels, and an output scale that depends on time."""
+
+    def labels(self, t: Time) -> Array:
+        return as_times(t)
+
+    def output_scale(self, t: Time) -> Array:
+        return 1 + as_times(t)
+
+
 def make_loop(table: StepTable, backend: str | None = None) -> Loop:
-    times = table.times
-    program = Program.of(table, times, 1 + times, "cpu")
-    return Loop(program, PlainNetwork(Bowl(), program.labels), StepBackends.choose("cpu", backend), run_seed=5)
+    model = ScoreFunction(Bowl(), Scales(VPSDE()), SHAPE, centered=True)
+    program = Program.of_model(model, table, "cpu")
+    return Loop(program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu", backend), run_seed=5)
 
 
 def start(batch: int = 3) -> tuple[Tensor, Noise]:

@@ -91,9 +91,8 @@ def sample(sde: SDE, table: StepTable, run_seed: int, shape: tuple[int, ...]) ->
     """Return 20 000 samples of Gaussian data, with Langevin norms over the batch."""
     model = GaussianMixture.gaussian(sde, MEAN, STD, shape)
     noise = Noise(run_seed, arange(20_000))
-    labels, scale = (f(table.times) for f in (model.parametrisation.labels, model.parametrisation.output_scale))
     prior = model.prior(noise.normal(0, shape))
-    program = Program.of(table, labels, scale, "cpu")
+    program = Program.of_model(model, table, "cpu")
     evaluate, backends = PlainNetwork(model.network, program.labels), StepBackends.choose("cpu")
     return Loop(program, evaluate, backends, run_seed, langevin_norm="batch").run(prior, noise)
 

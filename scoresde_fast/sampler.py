@@ -1,28 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Sampler`: a model and a solver, prepared once, that turn seeds into images."""
+"""`Sampler`: a model and a solver, prepared once, that turn seeds into images, and defaults for its options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from scoresde_fast.devices import usable_device
+from scoresde_fast.errors import unknown_message
+from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.flow.adaptive import AdaptiveRunner
-from scoresde_fast.flow.options import AdaptiveOptions
-from scoresde_fast.loop.batch_size import fitting_batch
-from scoresde_fast.loop.batches import Batches
-from scoresde_fast.loop.condition import Conditions, as_conditions, bind_all, describe_all
+from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
+from scoresde_fast.loop.batches import Batches, fitting_batch
+from scoresde_fast.loop.condition import Conditions, RunContext, as_conditions, bind_all
 from scoresde_fast.loop.run_monitor import OnStep
-from scoresde_fast.loop.runner import SampleRunner
 from scoresde_fast.loop.table_runner import TableRunner
-from scoresde_fast.model import ScoreFunction, describe_model
+from scoresde_fast.model import ScoreFunction, ScoreModel
 from scoresde_fast.noise import check_seed, require_sequence
 from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
-from scoresde_fast.sampler.options import describe_options, solver_options
 from scoresde_fast.solvers import SolverOptions, build_table
+from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
+from scoresde_fast.solvers.registry import ALIASES, SOLVERS
+
+PREDICTORS = {"none": "reverse_diffusion", "ancestral_sampling": "ancestral"}
+"""Solvers for a configuration's predictors, where the names differ; "none" as in the official code."""
+NEUTRAL = {"original": False, "langevin_norm": "sample"}
+"""Option values that adaptive solvers accept, because they have no effect."""
+DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
+"""Options with an older name in descriptions, so that existing sets can be resumed."""
+AnyOptions = SolverOptions | AdaptiveOptions
 
 
 class Sampler:
@@ -66,7 +76,7 @@ class Sampler:
         self.device = usable_device(run.device)
         self.model = model.to(self.device).eval()
         self.conditions = as_conditions(condition)
-        self.runner: SampleRunner
+        self.runner: TableRunner | AdaptiveRunner
         if isinstance(self.options, AdaptiveOptions):
             if self.conditions:
                 raise ValueError(
@@ -76,11 +86,12 @@ class Sampler:
         else:
             self.table = build_table(model.sde, self.options)
             with torch.inference_mode(False):  # gradients pass through the tensors of conditions
-                bound = bind_all(self.conditions, self.model, self.table, self.options, self.device, run.backend)
+                context = RunContext(self.model, self.table, self.options, self.device, run.backend)
+                bound = bind_all(self.conditions, context)
             norm = self.options.langevin_norm
             self.runner = TableRunner(self.model, self.table, self.device, run, langevin_norm=norm, conditions=bound)
-        self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.model, self.runner)
-        self._batches = Batches(self.runner, self.runner.run, model.image_shape, strict=run.strict)
+        self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.runner)
+        self._batches = Batches(self.runner, self.runner.run)
 
     @property
     def nfe(self) -> int | None:
@@ -105,11 +116,11 @@ class Sampler:
         self.runner.refresh()  # the precision depends on the current network
         return {
             "model": describe_model(self.model),
-            **describe_options(self.options),
+            **{DESCRIPTION_KEYS.get(name, name): value for name, value in asdict(self.options).items()},
             "run_seed": self.run_options.run_seed,
             "precision": self.runner.precision,
             "strict": self.run_options.strict,
-            **describe_all(self.conditions),
+            **({"condition": [condition.describe() for condition in self.conditions]} if self.conditions else {}),
         }
 
     @overload
@@ -174,3 +185,87 @@ class Sampler:
 
     def _images(self, states: Tensor) -> Tensor:
         return self.model.to_images(states.chunk(self.model.sde.parts, dim=1)[0])
+
+
+def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptions:
+    """Return the named options, with defaults from the model.
+
+    ``options["solver"]`` may be a complete options object, without any other option.
+
+    Raises:
+        ValueError: the solver is unknown, or does not have one of the options.
+    """
+    solver = options.get("solver")
+    if isinstance(solver, SolverOptions | AdaptiveOptions):
+        return _complete(model, solver, [name for name in options if name != "solver"])
+    if solver in ADAPTIVE:
+        return _adaptive(model, options)
+    for name, value in options.items():
+        if name not in names(SolverOptions):
+            raise ValueError(
+                f"{name} is {value!r}, but only the solvers {' and '.join(map(repr, ADAPTIVE))} take it: leave it out"
+            )
+    defaults = _defaults(model)
+    if solver is not None:
+        if solver not in (solvers := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
+            raise ValueError(unknown_message("solver", solver, [*solvers, *ADAPTIVE]))
+        # The configuration's corrector and order are for its own predictor.
+        defaults = {name: value for name, value in defaults.items() if name not in ("corrector", "order")}
+    return SolverOptions(**{**defaults, **options})
+
+
+def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options for which ``Sampler(model, **options).describe() == described``.
+
+    Conditions are omitted; `scoresde_fast.conditions.descriptions.described_conditions` restores them.
+    """
+    option_names = {key: name for name, key in DESCRIPTION_KEYS.items()}
+    return {option_names.get(key, key): value for key, value in described.items() if key not in ("model", "condition")}
+
+
+def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> AnyOptions:
+    """Check the options that the user passed as one object, and return them."""
+    if others:
+        raise ValueError(f"{others[0]} is passed in addition to {options!r}; set it there")
+    if (options.solver in ADAPTIVE) != isinstance(options, AdaptiveOptions):
+        kind = "AdaptiveOptions" if options.solver in ADAPTIVE else "SolverOptions"
+        raise ValueError(f"solver {options.solver!r} takes {kind}, not {options!r}")
+    return options.on(model.sde) if isinstance(options, AdaptiveOptions) else options
+
+
+def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptions:
+    solver = options["solver"]
+    is_flow = solver == "rk45"
+    if options.get("probability_flow", is_flow) != is_flow:
+        raise ValueError(
+            f"probability_flow is {options['probability_flow']}, but 'rk45' always integrates the probability flow and "
+            "'ggf' the reverse SDE: leave it out"
+        )
+    neutral = NEUTRAL | {"probability_flow": is_flow}
+    adaptive = {name: value for name, value in options.items() if (name, value) not in neutral.items()}
+    for name, value in adaptive.items():
+        if name not in names(AdaptiveOptions):
+            raise ValueError(
+                f"{name} is {value!r}, but solver {solver!r} chooses its steps by rtol and atol: leave it out"
+            )
+    defaults = {name: value for name, value in _defaults(model).items() if name in ("denoise", "eps")}
+    return AdaptiveOptions(**{**defaults, **adaptive}).on(model.sde)
+
+
+def _defaults(model: ScoreFunction) -> dict[str, Any]:
+    """Return the options of the model's configuration; without one, those published for CLD, or none for other SDEs."""
+    if not isinstance(model, ScoreModel):
+        return {"solver": "sscs", "grid": "quadratic"} if model.sde.parts == 2 else {}
+    sampling = model.config.sampling
+    return {
+        "solver": PREDICTORS.get(sampling.predictor, sampling.predictor),
+        "steps": sampling.steps or model.config.model.num_scales or SolverOptions.steps,
+        "corrector": sampling.corrector,
+        "corrector_steps": sampling.n_steps_each,
+        "snr": sampling.snr,
+        "probability_flow": sampling.probability_flow,
+        "denoise": sampling.noise_removal,
+        "grid": sampling.grid,
+        "order": sampling.order,
+        "eps": sampling.eps,
+    }

@@ -9,7 +9,7 @@ import pytest
 
 import scoresde_fast as sf
 from scoresde_fast.files import cache_folder
-from scoresde_fast.loop.batch_size import cached_batch, largest_batch
+from scoresde_fast.loop.batches import cached_batch, largest_batch
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 7, 64, 100, 1000, 4096, 10_000])

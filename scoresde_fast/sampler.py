@@ -12,14 +12,13 @@ from torch import Tensor
 
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.fingerprint import describe_model
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.loop.batches import Batches, fitting_batch
 from scoresde_fast.loop.condition import Conditions, RunContext, as_conditions, bind_all
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.table_runner import TableRunner
-from scoresde_fast.model import ScoreFunction, ScoreModel
+from scoresde_fast.model import ScoreFunction, ScoreModel, describe_model
 from scoresde_fast.noise import check_seed, require_sequence
 from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
 from scoresde_fast.solvers import SolverOptions, build_table
@@ -217,7 +216,7 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptio
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options for which ``Sampler(model, **options).describe() == described``.
 
-    Conditions are omitted; `scoresde_fast.conditions.descriptions.described_conditions` restores them.
+    Conditions are omitted; `scoresde_fast.conditions.classes.described_conditions` restores them.
     """
     option_names = {key: name for name, key in DESCRIPTION_KEYS.items()}
     return {option_names.get(key, key): value for key, value in described.items() if key not in ("model", "condition")}

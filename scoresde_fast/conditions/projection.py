@@ -133,14 +133,12 @@ class BoundProjection(BoundItems):
             state[:, :1] = 0
             state += torch.where(mask, known, 0.0)
         if self._projects_start:
-            self._project(state, known, mask, sample_ids, self._table, 0, run_seed=run_seed, precise=precise)
+            self._project(state, known, mask, sample_ids, self._table, 0, run_seed=run_seed)
 
     def after_row(self, state: Tensor, data: Data, sample_ids: Tensor, counter: Tensor, *, run_seed: int) -> None:
         """Replace the known part of the state after row ``counter``."""
         known, mask = data
-        self._project(
-            state, known, mask, sample_ids, self._table, 1, counter=counter, run_seed=run_seed, precise=precise
-        )
+        self._project(state, known, mask, sample_ids, self._table, 1, counter=counter, run_seed=run_seed)
 
 
 def marginal_coefficients(sde: SDE, times: Array) -> Array:

@@ -24,7 +24,7 @@ from torch.autograd import forward_ad
 
 from scoresde_fast.devices import Precision
 from scoresde_fast.flow.options import Probes
-from scoresde_fast.loop.evaluator import TimedEvaluator, timed_evaluator
+from scoresde_fast.loop.evaluator import Evaluator, timed_evaluator
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ops import hutchinson_dot
 from scoresde_fast.sdes import CLDSDE, Array, ScalarSDE

@@ -25,7 +25,6 @@ from torch import Tensor
 from scoresde_fast import __version__
 from scoresde_fast.devices import Precision, out_of_memory
 from scoresde_fast.files import cache_folder, replacing
-from scoresde_fast.fingerprint import shape_sha256
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.workers import MIN_IMAGES, Item, in_worker, run_parts, split
 from scoresde_fast.model import ScoreFunction
@@ -182,7 +181,7 @@ def fitting_batch(runner: Runner) -> int:
     key = {
         "device": gpu.name,
         "memory": gpu.total_memory,
-        "network": shape_sha256(runner.model),
+        "network": _shape_sha256(runner.model),
         "image_shape": runner.model.image_shape,
         "precision": runner.precision,
         "evaluation": runner.evaluation,
@@ -237,6 +236,12 @@ def cached_batch(key: Mapping[str, Any], find: Callable[[], int]) -> int:
         with replacing(path) as file:
             file.write(json.dumps({**_read(path), digest: {**key, "batch_size": batch_size}}, indent=1).encode())
     return batch_size
+
+
+def _shape_sha256(model: ScoreFunction) -> str:
+    """Return the SHA-256 of a model's class and of its weights' and buffers' names, dtypes and shapes."""
+    weights = [(name, str(weight.dtype), list(weight.shape)) for name, weight in model.state_dict().items()]
+    return hashlib.sha256(json.dumps([type(model).__name__, weights]).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from scoresde_fast.checkpoints.loading import has_classifier
 from scoresde_fast.classifier import ClassifierConfig
 from scoresde_fast.configs import Config, OptimConfig, load_config, preset_names
 from scoresde_fast.configs.loading import read_json
@@ -25,17 +25,17 @@ SECTIONS = ("classifier", "models", "data", "training", "optim")
 
 def recipe_names() -> list[str]:
     """Return the names of the score models' recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if not _has_classifier(path))
+    return sorted(path.stem for path in FOLDER.glob("*.json") if not has_classifier(path))
 
 
 def classifier_recipe_names() -> list[str]:
     """Return the names of the classifiers' recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if _has_classifier(path))
+    return sorted(path.stem for path in FOLDER.glob("*.json") if has_classifier(path))
 
 
 def is_classifier_recipe(name: str) -> bool:
     """Return whether ``name`` is the recipe of a classifier, or a JSON file with a section ``classifier``."""
-    return name in classifier_recipe_names() or (name.endswith(".json") and _has_classifier(Path(name)))
+    return name in classifier_recipe_names() or (name.endswith(".json") and has_classifier(Path(name)))
 
 
 def load_recipe(name: str) -> Config:
@@ -66,18 +66,7 @@ def load_classifier_recipe(name: str) -> ClassifierRecipe:
         raise ValueError(
             unknown_message("recipe of a classifier", name, classifier_recipe_names()) + ", or give a .json file"
         )
-    try:
-        return ClassifierRecipe.from_dict(read_json(path))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r}: {error}") from error
-
-
-def _has_classifier(path: Path) -> bool:
-    """Return whether the JSON file has a section ``classifier``; unreadable files are reported by their loader."""
-    try:
-        return "classifier" in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, TypeError, ValueError):
-        return False
+    return read_json(path, ClassifierRecipe.from_dict)
 
 
 @dataclass(frozen=True)

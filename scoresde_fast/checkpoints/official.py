@@ -139,9 +139,10 @@ def official_weights(network: nn.Module) -> dict[str, Tensor]:
     sigmas = dict(network.named_buffers(recurse=False)).get("sigmas")
     weights = {} if sigmas is None else {"sigmas": sigmas}
     for index, module in enumerate(official_modules(network)):
+        official_names: Mapping[str, str] = getattr(module, "OFFICIAL_NAMES", {})
         for path, tensor in module.state_dict(keep_vars=True).items():
             part, _, leaf = path.rpartition(".")
-            name = f"{module.OFFICIAL_NAMES[part]}.{leaf}" if part else leaf
+            name = f"{official_names[part]}.{leaf}" if part else leaf
             weights[f"all_modules.{index}.{name}"] = tensor
     return weights
 

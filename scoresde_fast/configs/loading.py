@@ -125,11 +125,7 @@ FLAT_VALUES: dict[str, dict[str, str]] = {
 
 
 def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the sections of a flat configuration of CLD-SGM.
-
-    Raises:
-        ValueError: CLD-SGM does not have the option or the SDE, or a list contains something other than numbers.
-    """
+    """Return the sections of a flat configuration of CLD-SGM; raise ValueError if CLD-SGM could not have written it."""
     sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "sampling": {}, "cld": {}}
     if flat["sde"] not in FLAT_SDES:
         raise ValueError(unknown_message("sde of a flat configuration", flat["sde"], FLAT_SDES))
@@ -169,7 +165,6 @@ def _translate(option: str, value: Any) -> Any:
 
 
 def _number(option: str, value: Any) -> float:
-    """Return ``value``; raise ValueError unless it is a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{option} is {value!r}; it must be a number")
     return value

@@ -14,7 +14,7 @@ from scoresde_fast.checkpoints.loading import has_classifier
 from scoresde_fast.classifier import ClassifierConfig
 from scoresde_fast.configs import Config, OptimConfig, load_config, preset_names
 from scoresde_fast.configs.loading import read_json
-from scoresde_fast.configs.schema import read_section, to_plain_dict
+from scoresde_fast.configs.schema import read_section, require, require_positive, to_plain_dict
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.model import build_sde
 from scoresde_fast.sdes import SDE, Array
@@ -88,10 +88,9 @@ class LabelledData:
     shuffle_channels: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.shift < 0:
-            raise ValueError(f"data.shift is {self.shift}; it must not be negative")
-        if not 0 <= self.shuffle_channels <= 1:
-            raise ValueError(f"data.shuffle_channels is {self.shuffle_channels}; it must be from 0 to 1")
+        require(self.shift >= 0, f"data.shift is {self.shift}; it must not be negative")
+        fraction = self.shuffle_channels
+        require(0 <= fraction <= 1, f"data.shuffle_channels is {fraction}; it must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -105,11 +104,8 @@ class ClassifierTraining:
     snapshot_freq: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "n_iters", "log_freq", "snapshot_freq"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.ema_rate < 1:
-            raise ValueError(f"training.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
+        require_positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq")
+        require(0 <= self.ema_rate < 1, f"training.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)

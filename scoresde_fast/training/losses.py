@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.configs import DataConfig, TrainingConfig
-from scoresde_fast.model import ScoreFunction, ScoreModel
+from scoresde_fast.model import ScoreFunction, ScoreModel, as_column
 from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, Array, ScalarSDE
 
 
@@ -58,7 +58,7 @@ def score_matching_loss(model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, t
     """
     sde = model.sde
     assert isinstance(sde, ScalarSDE)
-    scale, std = (_column(value, x0) for value in sde.marginal(t))
+    scale, std = (as_column(value, x0) for value in sde.marginal(t))
     score = model.score(scale * x0 + std * z, torch.from_numpy(t))
     if not training.likelihood_weighting:
         return _reduce((score * std + z) ** 2, training).mean()
@@ -86,7 +86,7 @@ def velocity_score_matching_loss(
     assert isinstance(sde, CLDSDE)
     v0 = math.sqrt(sde.gamma * sde.mass) * z_v0 if sde.objective == "dsm" else torch.zeros_like(x0)
     u = _apply(sde.marginal(t).mean, torch.cat([x0, v0], dim=1)) + _apply(sde.cholesky(t), z)
-    ell = _column(sde.ell(t), x0)
+    ell = as_column(sde.ell(t), x0)
     error = model.score(u, torch.from_numpy(t)) + ell * z.chunk(2, dim=1)[1]
     if training.weighting != "likelihood":
         error = error / ell
@@ -101,7 +101,7 @@ def smld_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, train
     """Return the score matching loss of discrete VE models (Song & Ermon 2019); ``labels`` (B,), 0: largest noise."""
     assert isinstance(model.sde, VESDE)
     scales = model.parametrisation.num_scales
-    sigma = _column(model.sde.noise_levels(scales)[scales - 1 - labels.cpu().numpy()], x0)
+    sigma = as_column(model.sde.noise_levels(scales)[scales - 1 - labels.cpu().numpy()], x0)
     score = model.network(x0 + sigma * z, labels)
     return (_reduce((score + z / sigma) ** 2, training) * sigma.flatten() ** 2).mean()
 
@@ -110,20 +110,15 @@ def ddpm_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, train
     """Return the noise prediction loss of discrete VP models (Ho et al. 2020); ``labels`` (B,), 0: smallest noise."""
     assert isinstance(model.sde, VPSDE)
     std = model.sde.discrete_std(labels.cpu().numpy(), model.parametrisation.num_scales)
-    x = _column(np.sqrt(1 - std**2), x0) * x0 + _column(std, x0) * z
+    x = as_column(np.sqrt(1 - std**2), x0) * x0 + as_column(std, x0) * z
     return _reduce((model.network(x, labels) - z) ** 2, training).mean()
 
 
 def _apply(matrices: Array, pair: Tensor) -> Tensor:
     """Multiply position and velocity of ``pair`` (B, 2C, ...) by NumPy matrices (B, 2, 2)."""
     x, v = pair.chunk(2, dim=1)
-    rows = [_column(row[:, 0], x) * x + _column(row[:, 1], v) * v for row in (matrices[:, 0], matrices[:, 1])]
+    rows = [as_column(row[:, 0], x) * x + as_column(row[:, 1], v) * v for row in (matrices[:, 0], matrices[:, 1])]
     return torch.cat(rows, dim=1)
-
-
-def _column(values: Array, like: Tensor) -> Tensor:
-    """Return NumPy values (B,) as a tensor (B, 1, ...) that broadcasts with ``like``."""
-    return torch.from_numpy(values).to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
 def _reduce(losses: Tensor, training: TrainingConfig) -> Tensor:

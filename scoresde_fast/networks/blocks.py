@@ -36,7 +36,16 @@ def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | Non
 
 def upsample(x: Tensor, taps: Taps) -> Tensor:
     """Upsample (B, C, H, W) -> (B, C, 2H, 2W) by the FIR filter or, without ``taps``, nearest neighbour."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest") if taps is None else fir_up(x, taps)
+    y = F.interpolate(x, scale_factor=2.0, mode="nearest") if taps is None else fir_up(x, taps)
+    return known_format(y, x)
+
+
+def known_format(y: Tensor, x: Tensor) -> Tensor:
+    """Return ``y``, in channels_last if ``x``, from which it was upsampled, is one pixel, which has no memory format.
+
+    Folded convolutions need channels_last images.
+    """
+    return y.contiguous(memory_format=torch.channels_last) if x.shape[2:] == (1, 1) else y
 
 
 def downsample(x: Tensor, taps: Taps) -> Tensor:
@@ -247,7 +256,7 @@ class Upsample(Resampling):
             # Insert zeros and convolve in one transposed convolution, which needs the flipped and transposed kernel.
             kernel = self.fir_conv.weight.flip(2, 3).transpose(0, 1)
             y = F.conv_transpose2d(x, kernel, stride=2)
-            y = fir_filter(y, self.fir_kernel, pad=len(self.taps) - 2)
+            y = known_format(fir_filter(y, self.fir_kernel, pad=len(self.taps) - 2), x)
             return y if self.fir_conv.bias is None else y + self.fir_conv.bias[:, None, None]
         x = self.operations.upsample(x, self.taps)
         return x if self.conv is None else self.conv(x)

@@ -27,8 +27,6 @@ from scoresde_fast.training.recipes import ClassifierRecipe
 SEED_STRIDE = 0x9E3779B1
 """Odd, near 2^32 divided by the golden ratio, so that runs with different seeds share no step seeds."""
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
-
-
 RunConfig = TypeVar("RunConfig", Config, ClassifierRecipe)
 
 

@@ -44,6 +44,10 @@ class TestEqualsThePlainNetwork:
     def test_every_option_of_ncsnpp(self, options: dict[str, Any]) -> None:
         check(small(**options))
 
+    @pytest.mark.parametrize("options", [{}, {"fir": False}, {"resblock_type": "ddpm"}, *PAIRS[1:]], ids=str)
+    def test_lowest_resolution_of_one_pixel(self, options: dict[str, Any]) -> None:
+        check(small(ch_mult=(1, 1, 1, 1), attn_resolutions=(1,), **options))
+
     @pytest.mark.parametrize("block", ["biggan", "ddpm"])
     def test_residual_adds_without_winograd(self, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without Winograd's kernel each shortcut adds the result of the 3x3 convolution and both biases."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,8 +40,7 @@ def gaussian_marginals(sde: SDE, t: Array, variances: Array) -> tuple[Array, Arr
         The mean (B, parts) for m = 1, and the covariance (B, K, parts, parts).
     """
     if isinstance(sde, CLDSDE):
-        hsm_sde = replace(sde, objective="hsm")  # its marginals have the initial velocity integrated out
-        kernels = [hsm_sde.marginal(t, float(variance)) for variance in variances]
+        kernels = [sde.marginal(t, float(variance), objective="hsm") for variance in variances]
         return kernels[0].mean[..., 0], np.stack([kernel.covariance for kernel in kernels], axis=1)
     assert isinstance(sde, ScalarSDE)
     scale, std = (value[:, None] for value in sde.marginal(t))

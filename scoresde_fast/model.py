@@ -72,6 +72,11 @@ class Parametrisation:
         return -1 / self.sde.mixed_variance(t) if isinstance(self.sde, CLDSDE) else -np.ones_like(t)
 
 
+def as_column(values: Array, like: Tensor) -> Tensor:
+    """Return NumPy values (B,) as a tensor (B, 1, ...) that broadcasts with ``like``, with its dtype and device."""
+    return torch.from_numpy(values).to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
+
+
 class ScoreFunction(nn.Module):
     """The score of p_t for every t, computed by a network and its `Parametrisation`.
 
@@ -129,15 +134,11 @@ class ScoreFunction(nn.Module):
                 f"{self.state_shape}{pair}"
             )
         # Coefficients are computed in float64 on the host and rounded once.
-        times = t.detach().double().cpu().numpy()
-        p = self.parametrisation
-        labels, output_scale, state_scale = (
-            torch.from_numpy(values).to(x.device, x.dtype)
-            for values in (p.labels(times), p.output_scale(times), p.state_scale(times))
-        )
-        column = (-1, *[1] * (x.ndim - 1))
-        score = self.network(x, labels) * output_scale.view(column)
-        return score + state_scale.view(column) * x.chunk(self.sde.parts, dim=1)[-1] if p.mixed else score
+        times, p = t.detach().double().cpu().numpy(), self.parametrisation
+        labels = torch.from_numpy(p.labels(times)).to(x.device, x.dtype)
+        output_scale, state_scale = (as_column(scale, x) for scale in (p.output_scale(times), p.state_scale(times)))
+        score = self.network(x, labels) * output_scale
+        return score + state_scale * x.chunk(self.sde.parts, dim=1)[-1] if p.mixed else score
 
     forward = score
 
@@ -149,21 +150,16 @@ class ScoreFunction(nn.Module):
         Raises:
             ValueError: as `score`.
         """
-        score = self.score(x, t)
-        times = t.detach().double().cpu().numpy()
-
-        def column(values: Array) -> Tensor:
-            return torch.from_numpy(values).to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1))
-
+        score, times = self.score(x, t), t.detach().double().cpu().numpy()
         if isinstance(self.sde, CLDSDE):
             position, velocity = x.chunk(2, dim=1)
             drift = self.sde.drift(times)
-            force = column(drift[:, 1, 0]) * position + column(drift[:, 1, 1]) * velocity
-            noise = column(self.sde.diffusion(times) ** 2 / 2)
-            return torch.cat([column(drift[:, 0, 1]) * velocity, force - noise * score], dim=1)
+            force = as_column(drift[:, 1, 0], x) * position + as_column(drift[:, 1, 1], x) * velocity
+            noise = as_column(self.sde.diffusion(times) ** 2 / 2, x)
+            return torch.cat([as_column(drift[:, 0, 1], x) * velocity, force - noise * score], dim=1)
         assert isinstance(self.sde, ScalarSDE)
         drift_x, drift_score, _ = self.sde.reverse(times, probability_flow=True)
-        return column(drift_x) * x + column(drift_score) * score
+        return as_column(drift_x, x) * x + as_column(drift_score, x) * score
 
     def from_images(self, images: Tensor) -> Tensor:
         """Return images in [0, 1] scaled to the range of this model's data; points are unchanged."""

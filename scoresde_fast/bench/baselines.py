@@ -17,9 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde_fast.networks.base import Activation, Operations, OperationsModule, Taps
-from scoresde_fast.networks.blocks import AttentionBlock, join
-from scoresde_fast.networks.layers import NIN
+from scoresde_fast.networks.blocks import NIN, Activation, AttentionBlock, Operations, OperationsModule, Taps, join
 from scoresde_fast.ops.fir_resample import fir_kernel
 
 

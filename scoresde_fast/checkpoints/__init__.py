@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loading and saving of trained models and classifiers, and official checkpoints."""
 
-from scoresde_fast.checkpoints.folder import save, save_classifier
-from scoresde_fast.checkpoints.loading import convert, embedded_classifiers, embedded_names, load, load_classifier
-from scoresde_fast.checkpoints.official import OfficialCheckpoint, copy_official, read_official
-from scoresde_fast.checkpoints.weights import fitting_presets
+from scoresde_fast.checkpoints.loading import (
+    convert,
+    embedded_classifiers,
+    embedded_names,
+    load,
+    load_classifier,
+    save,
+    save_classifier,
+)
+from scoresde_fast.checkpoints.official import OfficialCheckpoint, copy_official, fitting_presets, read_official
 
 __all__ = [
     "OfficialCheckpoint",

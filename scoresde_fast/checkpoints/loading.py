@@ -1,19 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading of trained models and classifiers from embedded names, saved folders and official checkpoints."""
+"""Loading and saving of trained models and classifiers.
+
+`load` and `load_classifier` take names of embedded models and saved folders; `load` also takes official checkpoints.  A
+saved folder has ``config.json`` and ``model.safetensors``, compatible with huggingface-hub's mixin.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
-from scoresde_fast.checkpoints import folder
-from scoresde_fast.checkpoints.official import copy_official, read_official
-from scoresde_fast.checkpoints.weights import fitting_presets
-from scoresde_fast.classifier import Classifier
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from scoresde_fast.checkpoints.official import copy_official, fitting_presets, misfit, read_official
+from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.configs import ConfigLike, load_config, preset_names
+from scoresde_fast.configs.loading import read_json
 from scoresde_fast.errors import unknown_message
+from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.model import ScoreModel
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CLASSIFIER = "classifier"
+"""The only section of a classifier's configuration; configurations of score models do not have it."""
+Sections = Mapping[str, Mapping[str, Any]]
+Network = TypeVar("Network", ScoreModel, Classifier)
 
 
 def embedded_names() -> list[str]:
@@ -27,7 +45,7 @@ def embedded_classifiers() -> list[str]:
 
 
 def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool = True) -> ScoreModel:
-    """Load a trained model in evaluation mode.
+    """Load a trained model in float32 and evaluation mode.
 
     Args:
         path_or_name: the name of an embedded model, a saved folder, or an official ``.pth`` checkpoint. An embedded
@@ -42,11 +60,12 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
     """
     path = _embedded_or_path(path_or_name)
     if path.is_file():
-        return _load_file(path, config, ema)
+        return _load_official(path, config, ema)
     if not path.is_dir():
         raise _not_found(path_or_name)
-    folder.refuse_classifier(path, path_or_name)
-    model = folder.load_saved(path)
+    _refuse_classifier(path, path_or_name)
+    _require_saved(path, "model")
+    model = _with_saved_weights(ScoreModel(load_config(path / CONFIG)), path)
     if config is not None and load_config(config) != model.config:
         raise ValueError(
             f"{str(path_or_name)!r} contains its configuration, which differs from the given one; leave out config"
@@ -58,8 +77,8 @@ def load_classifier(path_or_name: str | Path) -> Classifier:
     """Load a trained classifier in float32 and evaluation mode.
 
     Args:
-        path_or_name: the name of an embedded classifier, or a folder written by `save_classifier` or by training. An
-            embedded name takes precedence over a folder with the same name; write ``./NAME`` for the folder.
+        path_or_name: the name of an embedded classifier, or a folder written by `save_classifier` or by training; as in
+            `load`.
 
     Raises:
         ValueError: the name is unknown, the folder contains a score model, or its files are corrupt or do not fit.
@@ -67,7 +86,8 @@ def load_classifier(path_or_name: str | Path) -> Classifier:
     """
     path = _embedded_or_path(path_or_name)
     if path.is_dir():
-        return folder.load_saved_classifier(path, path_or_name)
+        _require_saved(path, "classifier")
+        return _with_saved_weights(Classifier(_classifier_config(path, path_or_name)), path)
     if _is_path(path_or_name):
         raise FileNotFoundError(f"the classifier's folder {str(path_or_name)!r} does not exist")
     raise ValueError(
@@ -75,14 +95,52 @@ def load_classifier(path_or_name: str | Path) -> Classifier:
     )
 
 
+def save(model: ScoreModel, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write ``model`` to ``folder``: trainable weights as ``dtype``, buffers unchanged. Files are written atomically.
+
+    Raises:
+        ValueError: the folder contains a classifier, or a model with another configuration.
+    """
+    folder = Path(folder)
+    existing = None
+    if is_saved(folder):
+        _refuse_classifier(folder, folder)
+        existing = load_config(folder / CONFIG).to_dict()
+    _write(model, model.config.to_dict(), folder, dtype, existing)
+
+
+def save_classifier(classifier: Classifier, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write ``classifier`` to ``folder``, as `save` does.
+
+    Raises:
+        ValueError: the folder contains a score model, or a classifier with another configuration.
+    """
+    folder = Path(folder)
+    existing = {CLASSIFIER: _classifier_config(folder, folder).to_dict()} if is_saved(folder) else None
+    _write(classifier, {CLASSIFIER: classifier.config.to_dict()}, folder, dtype, existing)
+
+
 def convert(path: str | Path, out: str | Path, config: ConfigLike | None = None, ema: bool = True) -> None:
     """Load the model at ``path`` as `load` does, and save it to the folder ``out``."""
-    folder.save(load(path, config, ema), out)
+    save(load(path, config, ema), out)
+
+
+def is_saved(folder: str | Path) -> bool:
+    """Return whether ``folder`` contains a complete saved model; the configuration is written last."""
+    return all((Path(folder) / name).is_file() for name in (WEIGHTS, CONFIG))
+
+
+def has_classifier(file: Path) -> bool:
+    """Return whether a JSON file has a section ``classifier``; False if it is unreadable, which its loader reports."""
+    try:
+        return CLASSIFIER in json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 def _embedded(*, classifiers: bool) -> list[str]:
-    saved = (path for path in EMBEDDED.glob("*") if folder.is_saved(path))
-    return sorted(path.name for path in saved if folder.is_classifier(path) == classifiers)
+    saved = (path for path in EMBEDDED.glob("*") if is_saved(path))
+    return sorted(path.name for path in saved if has_classifier(path / CONFIG) == classifiers)
 
 
 def _embedded_or_path(path_or_name: str | Path) -> Path:
@@ -90,7 +148,7 @@ def _embedded_or_path(path_or_name: str | Path) -> Path:
     return EMBEDDED / path_or_name if embedded else Path(path_or_name)
 
 
-def _load_file(path: Path, config: ConfigLike | None, ema: bool) -> ScoreModel:
+def _load_official(path: Path, config: ConfigLike | None, ema: bool) -> ScoreModel:
     checkpoint = read_official(path)
     if config is None:
         names = " or ".join(f"config={name!r}" for name in fitting_presets(checkpoint.model))
@@ -118,3 +176,66 @@ def _is_path(path_or_name: str | Path) -> bool:
     """Return whether the argument can only be a path: it has a suffix or several parts."""
     path = Path(path_or_name)
     return isinstance(path_or_name, Path) or bool(path.suffix) or len(path.parts) > 1
+
+
+def _refuse_classifier(folder: Path, name: str | Path) -> None:
+    """Raise ``ValueError`` if ``folder``, which the user calls ``name``, contains a classifier."""
+    if has_classifier(folder / CONFIG):
+        raise ValueError(
+            f"{str(name)!r} is a classifier, not a score model; use load_classifier({str(name)!r}) to guide the "
+            "sampling of a model"
+        )
+
+
+def _require_saved(folder: Path, kind: str) -> None:
+    if not is_saved(folder):
+        raise FileNotFoundError(f"{str(folder)!r} contains no saved {kind}: it needs the files {CONFIG} and {WEIGHTS}")
+
+
+def _classifier_config(folder: Path, name: str | Path) -> ClassifierConfig:
+    """Return the configuration in ``folder``, which the user calls ``name``."""
+
+    def parse(options: Mapping[str, Any]) -> ClassifierConfig | None:
+        return ClassifierConfig.from_dict(options[CLASSIFIER]) if CLASSIFIER in options else None
+
+    config = read_json(folder / CONFIG, parse)
+    if config is None:
+        raise ValueError(
+            f"{str(name)!r} is a score model, but a classifier is needed; give 'digits-classifier', or a folder "
+            "written by `scoresde-fast train`"
+        )
+    return config
+
+
+def _with_saved_weights(network: Network, folder: Path) -> Network:
+    """Read the weights in ``folder`` into ``network`` and return it in evaluation mode."""
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is not a safetensors file, or is truncated or corrupt") from error
+    if problem := misfit(network.state_dict(), tensors):
+        raise ValueError(f"{str(path)!r} does not fit the {CONFIG} beside it ({problem})")
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def _write(network: nn.Module, options: Sections, folder: Path, dtype: torch.dtype, existing: Sections | None) -> None:
+    """Write ``options`` and weights; raise ``ValueError`` if the folder's ``existing`` options differ."""
+    make_folder(folder)
+    for section, values in (existing or {}).items():
+        for name, theirs in values.items():
+            if (ours := options[section][name]) != theirs:
+                raise ValueError(
+                    f"{str(folder)!r} contains a model with another configuration: {section}.{name} is {theirs!r} "
+                    f"there and {ours!r} here; choose another folder"
+                )
+    trainable = {name for name, weight in network.named_parameters() if weight.requires_grad}
+    tensors = {
+        name: tensor.detach().to("cpu", dtype if name in trainable else tensor.dtype).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    with replacing(folder / WEIGHTS) as file:
+        file.write(to_bytes(tensors, metadata={"format": "pt"}))
+    with replacing(folder / CONFIG) as file:
+        file.write((json.dumps(options, indent=2) + "\n").encode())

@@ -1,29 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Official PyTorch checkpoints: reading without executing code, and strict loading."""
+"""Official PyTorch checkpoints: reading without executing code, strict loading, and the presets that they fit."""
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy._core.multiarray import scalar
-from torch import Tensor
+from torch import Tensor, nn
 
-from scoresde_fast.checkpoints.weights import (
-    Weight,
-    fitting_presets,
-    has_noise_levels,
-    misfit,
-    official_weights,
-    other_kind,
-)
-from scoresde_fast.model import ScoreModel
+from scoresde_fast.configs import Config, DataConfig, TrainingConfig, load_config, preset_names
+from scoresde_fast.model import ScoreModel, build_network
+from scoresde_fast.networks import official_modules
 
 # The warm-up of the official code leaves NumPy scalars in the optimizer's section. These globals only rebuild scalars;
 # files written with NumPy 1 name the module without the underscore.
@@ -79,12 +73,11 @@ def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool =
             misshapen weights, or identifies another kind of model, and names the presets that fit.
     """
     weights = official_weights(model.network)
-    problem = misfit({w.name: w.tensor.shape for w in weights}, {k: v.shape for k, v in checkpoint.model.items()})
-    if problem:
-        if kind := other_kind(model.config, checkpoint.model):
+    if problem := misfit(weights, checkpoint.model):
+        if kind := _other_kind(model.config, checkpoint.model):
             raise ValueError(f"{str(checkpoint.path)!r} {kind}{_advice(checkpoint, 'give its own configuration')}")
         raise ValueError(f"{str(checkpoint.path)!r} does not fit the configuration ({problem}){_advice(checkpoint)}")
-    if not has_noise_levels(model.config, checkpoint.model):
+    if not _has_noise_levels(model.config, checkpoint.model):
         sigmas, ours = checkpoint.model["sigmas"], model.config.model
         raise ValueError(
             f"{str(checkpoint.path)!r} belongs to another model: its noise levels run from {sigmas[-1]:.5g} to "
@@ -93,22 +86,21 @@ def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool =
         )
     values = dict(checkpoint.model)
     if ema:
-        values |= _averaged(checkpoint, [weight for weight in weights if weight.trainable])
+        values |= _averaged(checkpoint, {name: weight for name, weight in weights.items() if weight.requires_grad})
     with torch.no_grad():
-        for weight in weights:
-            weight.tensor.copy_(values[weight.name])
+        for name, weight in weights.items():
+            weight.copy_(values[name])
 
 
-def _averaged(checkpoint: OfficialCheckpoint, trainable: list[Weight]) -> dict[str, Tensor]:
+def _averaged(checkpoint: OfficialCheckpoint, trainable: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the EMA weights by name. The list has no names, so its length and every shape must agree."""
     if len(checkpoint.shadow) != len(trainable):
         raise ValueError(
             f"{str(checkpoint.path)!r} has {len(checkpoint.shadow)} averaged weights for {len(trainable)} trainable "
             "ones; ema=False loads the raw weights"
         )
-    averaged = {weight.name: tensor for weight, tensor in zip(trainable, checkpoint.shadow, strict=True)}
-    problem = misfit({w.name: w.tensor.shape for w in trainable}, {k: v.shape for k, v in averaged.items()})
-    if problem:
+    averaged = dict(zip(trainable, checkpoint.shadow, strict=True))
+    if problem := misfit(trainable, averaged):
         raise ValueError(f"the averaged weights of {str(checkpoint.path)!r} do not fit ({problem})")
     return averaged
 
@@ -128,18 +120,120 @@ def _read(path: Path) -> Any:
         # No mmap: a training program may overwrite the file while it is being read.
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except OSError:
+        raise
+    except Exception as error:  # corrupt bytes may raise anything
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ValueError(
                 f"{str(path)!r} contains more than tensors and numbers ({refused[1]}), which could execute code when "
                 "read; save its weights alone and load that file"
             ) from error
-        raise ValueError(_unreadable(path)) from error
-    except OSError:
-        raise
-    except Exception as error:  # corrupt bytes may raise anything
-        raise ValueError(_unreadable(path)) from error
+        raise ValueError(f"{str(path)!r} is not a PyTorch checkpoint, or is truncated or corrupt") from error
 
 
-def _unreadable(path: Path) -> str:
-    return f"{str(path)!r} is not a PyTorch checkpoint, or is truncated or corrupt"
+def official_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return all weights of ``network`` by official name, in the order of the official EMA list; ``sigmas`` is first.
+
+    Modules of several parts map the names of these in ``OFFICIAL_NAMES``.
+    """
+    sigmas = dict(network.named_buffers(recurse=False)).get("sigmas")
+    weights = {} if sigmas is None else {"sigmas": sigmas}
+    for index, module in enumerate(official_modules(network)):
+        official_names: Mapping[str, str] = getattr(module, "OFFICIAL_NAMES", {})
+        for path, tensor in module.state_dict(keep_vars=True).items():
+            part, _, leaf = path.rpartition(".")
+            name = f"{official_names[part]}.{leaf}" if part else leaf
+            weights[f"all_modules.{index}.{name}"] = tensor
+    return weights
+
+
+def misfit(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> str:
+    """Describe the weights that are missing from ``actual``, unexpected or misshapen; empty if all fit."""
+    parts = {
+        "missing": [name for name in expected if name not in actual],
+        "unexpected": [name for name in actual if name not in expected],
+        "misshapen": [
+            f"{name} is {list(actual[name].shape)}, not {list(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in actual and actual[name].shape != tensor.shape
+        ],
+    }
+    return "; ".join(f"{kind}: {_shortened(names)}" for kind, names in parts.items() if names)
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def fitting_presets(weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the presets whose network has exactly these official names, shapes and noise levels.
+
+    Several may fit: VP and sub-VP, or discrete and continuous models, can share a network.
+    """
+    configs = {preset: load_config(preset) for preset in preset_names()}
+    return [
+        preset
+        for preset, config in configs.items()
+        if _has_noise_levels(config, weights) and not misfit(_meta_weights(_network_options(config)), weights)
+    ]
+
+
+def _has_noise_levels(config: Config, weights: Mapping[str, Tensor]) -> bool:
+    """Return whether ``sigmas`` are the noise levels of ``config``; True for SDEs other than VE, which ignore them.
+
+    Shapes alone do not distinguish the 256 px models, which differ in ``sigma_max``.
+    """
+    model, sigmas = config.model, weights.get("sigmas")
+    if config.training.sde != "vesde":
+        return True
+    if sigmas is None or sigmas.shape != (model.num_scales,):
+        return False
+    ends = torch.tensor([model.sigma_max, model.sigma_min], dtype=torch.float64)
+    return torch.allclose(sigmas[[0, -1]].double(), ends, rtol=1e-4)
+
+
+def _other_kind(config: Config, weights: Mapping[str, Tensor]) -> str:
+    """Describe how ``weights`` belong to another kind of model than ``config``; empty if they do not.
+
+    The networks of CLD take position and velocity and return one image. Checkpoints of CLD-SGM have no noise levels;
+    those of score_sde always do.
+    """
+    sde, scales = config.training.sde, config.model.num_scales
+    channels = config.data.num_channels
+    kernels = [tensor.shape for tensor in weights.values() if tensor.ndim == 4]
+    inputs, outputs = (kernels[0][1], kernels[-1][0]) if kernels else (0, 0)
+    if sde != "cld" and inputs == 2 * outputs > 0:
+        return (
+            f"is a CLD model: its network takes {inputs} channels (position and velocity), but the SDE {sde!r} needs "
+            f"{channels} (an image)"
+        )
+    if sde == "cld" and inputs == outputs > 0:
+        return (
+            f"is not a CLD model: its network takes {inputs} channels (an image), but the SDE 'cld' needs "
+            f"{2 * channels} (position and velocity)"
+        )
+    if "sigmas" in weights and not scales:
+        return "has noise levels 'sigmas', like models of score_sde, but model.num_scales of the configuration is 0"
+    if "sigmas" not in weights and scales:
+        return (
+            "has no noise levels 'sigmas', like models of CLD-SGM, but model.num_scales of the configuration is "
+            f"{scales}, not 0"
+        )
+    return ""
+
+
+def _network_options(config: Config) -> Config:
+    """Return ``config`` with only the options that determine the network's weights, the key of `_meta_weights`."""
+    data = config.data
+    return Config(
+        model=replace(config.model, dropout=0.0, ema_rate=0.0, scale_by_sigma=False, mixed_score=False),
+        # The SDE only determines whether the network takes position and velocity.
+        training=TrainingConfig("cld" if config.training.sde == "cld" else "vpsde"),
+        data=DataConfig(image_size=data.image_size, num_channels=data.num_channels, is_image=data.is_image),
+    )
+
+
+@cache
+def _meta_weights(config: Config) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return official_weights(build_network(config))

@@ -143,7 +143,7 @@ class Eval(SamplerOptions, ExtractorOptions):
         """Return the images, their title, and the batch size."""
         import scoresde_fast as sf
         from scoresde_fast.checkpoints import embedded_names
-        from scoresde_fast.checkpoints.folder import is_saved
+        from scoresde_fast.checkpoints.loading import is_saved
         from scoresde_fast.data.sources import open_images
         from scoresde_fast.evaluation import SampledImages
         from scoresde_fast.generate import parse_seeds

@@ -42,9 +42,9 @@ class Train:
         if self.recipe == "digits-features":
             if self.data is not None:
                 raise ValueError("digits-features is trained on the digits only; leave out --data")
-            from scoresde_fast.training.features import train_features_to
+            from scoresde_fast.training.features import train_features
 
-            train_features_to(out / "model", seed=self.seed)
+            train_features(out / "model", seed=self.seed)
             print(out / "model")
             return
         from scoresde_fast import training

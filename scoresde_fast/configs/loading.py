@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scoresde_fast.configs.schema import Config
 from scoresde_fast.errors import unknown_message
 
 ConfigLike = str | Path | Mapping[str, Any] | Config
+Parsed = TypeVar("Parsed")
 
 
 def preset_names() -> list[str]:
@@ -42,18 +42,15 @@ def load_config(config: ConfigLike) -> Config:
             return Config.from_dict(_presets()[config])
         if not config.endswith(".json"):
             raise ValueError(unknown_message("preset", config, preset_names()) + ", or give the path of a .json file")
-    path = Path(config)
-    try:
-        return load_config(read_json(path))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r}: {error}") from error
+    return read_json(Path(config), load_config)
 
 
-def read_json(path: Path) -> Mapping[str, Any]:
-    """Return the object in a JSON file.
+def read_json(path: Path, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parsed:
+    """Return ``parse`` of the object in a JSON file.
 
     Raises:
-        ValueError: the file is not JSON, or contains something other than an object.
+        ValueError: the file is not JSON, or contains something other than an object; or as ``parse``. The message
+            names the file.
         FileNotFoundError: the file does not exist.
     """
     if not path.is_file():
@@ -61,73 +58,53 @@ def read_json(path: Path) -> Mapping[str, Any]:
     try:
         options = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"not a JSON file: {error}") from error
-    if not isinstance(options, Mapping):
-        raise ValueError("a configuration file must contain one JSON object, with the sections of a configuration")
-    return options
+        raise ValueError(f"{str(path)!r}: not a JSON file: {error}") from error
+    try:
+        if not isinstance(options, Mapping):
+            raise ValueError("a configuration file must contain one JSON object, with the sections of a configuration")
+        return parse(options)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r}: {error}") from error
 
 
 @cache
 def _presets() -> dict[str, dict[str, Any]]:
     """Return the options of each preset that differ from the schema's defaults."""
-    text = resources.files(__package__).joinpath("official.json").read_text(encoding="utf-8")
-    presets: dict[str, dict[str, Any]] = json.loads(text)
+    presets: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "official.json").read_text("utf-8"))
     return presets
 
 
 FLAT_SDES = ("cld", "vpsde")
+FLAT_NAMES = {
+    "model": (
+        "name", "normalization", "nonlinearity", "ch_mult", "attn_resolutions", "attention_type", "resamp_with_conv",
+        "fir_kernel", "skip_rescale", "resblock_type", "progressive", "progressive_input", "progressive_combine",
+        "embedding_type", "init_scale", "fourier_scale", "dropout", "mixed_score", "ema_rate",
+    ),
+    "data": ("dataset", "image_size", "is_image"),
+    "training": ("sde", "weighting", "loss_eps", "log_freq", "snapshot_freq"),
+    "optim": ("optimizer", "weight_decay", "grad_clip"),
+    "cld": ("m_inv", "gamma", "beta0", "beta1", "numerical_eps"),
+}  # fmt: skip
+"""Options of CLD-SGM with the same name here, by section."""
 FLAT_OPTIONS = {
-    "name": "model.name",
-    "normalization": "model.normalization",
-    "nonlinearity": "model.nonlinearity",
-    "n_channels": "model.nf",
-    "ch_mult": "model.ch_mult",
-    "n_resblocks": "model.num_res_blocks",
-    "attn_resolutions": "model.attn_resolutions",
-    "attention_type": "model.attention_type",
-    "resamp_with_conv": "model.resamp_with_conv",
-    "use_fir": "model.fir",
-    "fir_kernel": "model.fir_kernel",
-    "skip_rescale": "model.skip_rescale",
-    "resblock_type": "model.resblock_type",
-    "progressive": "model.progressive",
-    "progressive_input": "model.progressive_input",
-    "progressive_combine": "model.progressive_combine",
-    "embedding_type": "model.embedding_type",
-    "init_scale": "model.init_scale",
-    "fourier_scale": "model.fourier_scale",
-    "dropout": "model.dropout",
-    "mixed_score": "model.mixed_score",
-    "ema_rate": "model.ema_rate",
-    "dataset": "data.dataset",
-    "image_size": "data.image_size",
-    "image_channels": "data.num_channels",
-    "data_dim": "data.num_channels",
-    "center_image": "data.centered",
-    "is_image": "data.is_image",
-    "sde": "training.sde",
-    "weighting": "training.weighting",
-    "loss_eps": "training.loss_eps",
-    "training_batch_size": "training.batch_size",
-    "n_train_iters": "training.n_iters",
-    "log_freq": "training.log_freq",
-    "snapshot_freq": "training.snapshot_freq",
-    "sampling_method": "sampling.predictor",
-    "n_discrete_steps": "sampling.steps",
-    "striding": "sampling.grid",
-    "denoising": "sampling.noise_removal",
-    "sampling_eps": "sampling.eps",
-    "optimizer": "optim.optimizer",
-    "learning_rate": "optim.lr",
-    "weight_decay": "optim.weight_decay",
-    "n_warmup_iters": "optim.warmup",
-    "grad_clip": "optim.grad_clip",
-    "m_inv": "cld.m_inv",
-    "gamma": "cld.gamma",
-    "beta0": "cld.beta0",
-    "beta1": "cld.beta1",
-    "numerical_eps": "cld.numerical_eps",
-    "cld_objective": "cld.objective",
+    **{name: (section, name) for section, names in FLAT_NAMES.items() for name in names},
+    "n_channels": ("model", "nf"),
+    "n_resblocks": ("model", "num_res_blocks"),
+    "use_fir": ("model", "fir"),
+    "image_channels": ("data", "num_channels"),
+    "data_dim": ("data", "num_channels"),
+    "center_image": ("data", "centered"),
+    "training_batch_size": ("training", "batch_size"),
+    "n_train_iters": ("training", "n_iters"),
+    "sampling_method": ("sampling", "predictor"),
+    "n_discrete_steps": ("sampling", "steps"),
+    "striding": ("sampling", "grid"),
+    "denoising": ("sampling", "noise_removal"),
+    "sampling_eps": ("sampling", "eps"),
+    "learning_rate": ("optim", "lr"),
+    "n_warmup_iters": ("optim", "warmup"),
+    "cld_objective": ("cld", "objective"),
 }
 """Section and name here of each option of CLD-SGM."""
 FLAT_IGNORED = frozenset([
@@ -148,11 +125,7 @@ FLAT_VALUES: dict[str, dict[str, str]] = {
 
 
 def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the sections of a flat configuration of CLD-SGM.
-
-    Raises:
-        ValueError: CLD-SGM does not have the option or the SDE, or a list contains something other than numbers.
-    """
+    """Return the sections of a flat configuration of CLD-SGM; raise ValueError if CLD-SGM could not have written it."""
     sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "sampling": {}, "cld": {}}
     if flat["sde"] not in FLAT_SDES:
         raise ValueError(unknown_message("sde of a flat configuration", flat["sde"], FLAT_SDES))
@@ -161,7 +134,7 @@ def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             continue
         if option not in FLAT_OPTIONS:
             raise ValueError(unknown_message("option of a flat configuration", option, FLAT_OPTIONS))
-        section, name = FLAT_OPTIONS[option].split(".")
+        section, name = FLAT_OPTIONS[option]
         sections.setdefault(section, {})[name] = _translate(option, value)
     model, data, sampling = sections["model"], sections["data"], sections["sampling"]
     model["num_scales"] = 0
@@ -192,7 +165,6 @@ def _translate(option: str, value: Any) -> Any:
 
 
 def _number(option: str, value: Any) -> float:
-    """Return ``value``; raise ValueError unless it is a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{option} is {value!r}; it must be a number")
     return value

@@ -20,9 +20,7 @@ IGNORED: dict[str, frozenset[str]] = {
     "data": frozenset({"category", "tfrecords_path"}),
     "model": frozenset({"conv_size", "sigma_begin"}),
     "training": frozenset({"eval_freq", "snapshot_freq_for_preemption", "snapshot_sampling"}),
-    "sampling": frozenset(),
     "optim": frozenset({"amsgrad"}),
-    "cld": frozenset(),
 }
 """Options of the official files that are accepted and ignored, by section ("" lists whole sections). They control the
 official code's input pipeline and jobs, or it does not read them (``conv_size``, ``sigma_begin``, ``amsgrad``)."""

@@ -1,56 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base classes of score networks, and the operations that they share.
+"""The base class of score networks, with time embeddings and the order of weights in official checkpoints.
 
 To add a network, derive it from `ScoreNetwork` and list it in `scoresde_fast.model.NETWORKS`.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde_fast.ops.fir_resample import fir_down, fir_up
-from scoresde_fast.ops.group_norm_silu import group_norm_silu
-
-Activation = Callable[[Tensor], Tensor]
-Taps = Sequence[float] | None
-"""Taps of a FIR filter, or None for plain resampling."""
+from scoresde_fast.networks.blocks import Activation, OperationsModule, dense
 
 
-def norm_act(norm: nn.GroupNorm, act: Activation, x: Tensor, shift: Tensor | None = None) -> Tensor:
-    """Return act(norm(x + shift)) with ``shift`` (B, C) or (C,); one fused operation if ``act`` is SiLU."""
-    fused = act is F.silu
-    y = group_norm_silu(x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, shift=shift, silu=fused)[0]
-    return y if fused else act(y)
+class ScoreNetwork(OperationsModule):
+    """Base class of networks of images and time labels: a time embedding, a body, and a division by the noise level.
 
+    Args:
+        image_channels, input_channels: channels of the output and of the input.
+        centered: whether inputs are in [-1, 1]; otherwise they are in [0, 1].
+        act: activation.
+        nf: a quarter of the width of the time embedding.
+        conditional: whether the network has a time embedding.
+        scale_by_sigma: whether the output is divided by the noise level.
+        sigmas: noise levels, largest first; None for a model without a table of noise levels.
+        fourier_scale: scale of random Fourier features of noise levels; None embeds labels by sinusoids.
+    """
 
-def upsample(x: Tensor, taps: Taps) -> Tensor:
-    """Upsample (B, C, H, W) -> (B, C, 2H, 2W) by the FIR filter or, without ``taps``, nearest neighbour."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest") if taps is None else fir_up(x, taps)
+    sigmas: Tensor | None
 
+    def __init__(
+        self,
+        *,
+        image_channels: int,
+        input_channels: int,
+        centered: bool,
+        act: Activation,
+        nf: int,
+        conditional: bool,
+        scale_by_sigma: bool,
+        sigmas: Tensor | None,
+        fourier_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_channels, self.input_channels = image_channels, input_channels
+        self.centered, self.act, self.nf, self.scale_by_sigma = centered, act, nf, scale_by_sigma
+        self.register_buffer("sigmas", sigmas)
+        self.fourier = None if fourier_scale is None else FourierEmbedding(nf, fourier_scale)
+        self.time0 = dense(nf if self.fourier is None else 2 * nf, 4 * nf) if conditional else None
+        self.time1 = dense(4 * nf, 4 * nf) if conditional else None
 
-def downsample(x: Tensor, taps: Taps) -> Tensor:
-    """Downsample (B, C, H, W) -> (B, C, H/2, W/2) by the FIR filter or, without ``taps``, the mean of 2x2 pixels."""
-    return F.avg_pool2d(x, 2) if taps is None else fir_down(x, taps)
+    @abstractmethod
+    def body(self, x: Tensor, temb: Tensor | None) -> Tensor:
+        """Return the output before the division by the noise level, for inputs (B, C, H, W) in [-1, 1]."""
 
+    def embed(self, labels: Tensor) -> Tensor | None:
+        """Return the activated time embedding (B, 4 nf) of labels (B,); None for an unconditional network."""
+        if self.time0 is None or self.time1 is None:
+            return None
+        features = positional_embedding(labels, self.nf) if self.fourier is None else self.fourier(labels)
+        return self.act(self.time1(self.act(self.time0(features))))
 
-@dataclass(frozen=True)
-class Operations:
-    """Implementations of `norm_act`, `upsample` and `downsample`."""
+    def noise_level(self, labels: Tensor) -> Tensor | None:
+        """Return the noise levels (B,) that divide the output, or None; labels are these or indices in ``sigmas``."""
+        if not self.scale_by_sigma:
+            return None
+        if self.fourier is not None:
+            return labels
+        assert self.sigmas is not None  # checked by `Config`
+        return self.sigmas[labels.long()]
 
-    norm_act: Callable[..., Tensor] = norm_act
-    upsample: Callable[[Tensor, Taps], Tensor] = upsample
-    downsample: Callable[[Tensor, Taps], Tensor] = downsample
-
-
-class OperationsModule(nn.Module):
-    """A module that computes with ``operations``; benchmarks replace them to compare implementations."""
-
-    operations = Operations()
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the output (B, image channels, H, W) for inputs (B, input channels, H, W) and labels (B,)."""
+        h = self.body(x if self.centered else 2 * x - 1, self.embed(labels))
+        sigma = self.noise_level(labels)
+        return h if sigma is None else h / sigma[:, None, None, None]
 
 
 class Section(OperationsModule):
@@ -66,50 +94,28 @@ def official_modules(module: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-class ScoreNetwork(OperationsModule):
-    """Base class of networks of images and time labels: a time embedding, a body, and a division by the noise level.
+class FourierEmbedding(nn.Module):
+    """Gaussian Fourier features (sin, cos) of 2 pi W log(label), with fixed random frequencies ``W``."""
 
-    Attributes:
-        centered: whether inputs are in [-1, 1]; otherwise they are in [0, 1].
-        image_channels, input_channels: channels of the output and of the input.
-        act: activation.
-        scale_by_sigma: whether the output is divided by the noise level.
-        sigmas: noise levels, largest first; None for a model without a table of noise levels.
-        time0, time1: dense layers of the time embedding; None for an unconditional network.
-    """
+    def __init__(self, size: int, scale: float) -> None:
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(size) * scale, requires_grad=False)
 
-    centered: bool
-    image_channels: int
-    input_channels: int
-    act: Activation
-    scale_by_sigma: bool
-    sigmas: Tensor | None
-    time0: nn.Module | None
-    time1: nn.Module | None
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the features (B, 2 size) of positive noise levels (B,)."""
+        angles = 2 * math.pi * labels.log()[:, None] * self.W[None, :]
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
-    @abstractmethod
-    def body(self, x: Tensor, temb: Tensor | None) -> Tensor:
-        """Return the output before the division by the noise level, for inputs (B, C, H, W) in [-1, 1]."""
 
-    @abstractmethod
-    def embed(self, labels: Tensor) -> Tensor | None:
-        """Return the activated time embedding (B, 4 nf) of labels (B,); None for an unconditional network."""
+def positional_embedding(labels: Tensor, size: int, max_period: float = 10_000.0) -> Tensor:
+    """Return the sinusoidal embedding (sin, cos) (B, size) of labels (B,), with frequencies from 1 to 1/max_period."""
+    half = size // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=labels.device) * (-math.log(max_period) / (half - 1))
+    angles = labels.to(torch.promote_types(labels.dtype, torch.float32))[:, None] * exponents.exp()[None, :]
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=-1), (0, size % 2))
 
-    def noise_level(self, labels: Tensor) -> Tensor | None:
-        """Return the noise levels (B,) that divide the output, or None; labels are indices into ``sigmas``."""
-        if not self.scale_by_sigma:
-            return None
-        assert self.sigmas is not None  # checked by `Config`
-        return self.sigmas[labels.long()]
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Return the output (B, image channels, H, W) for inputs (B, input channels, H, W) and labels (B,)."""
-        h = self.body(x if self.centered else 2 * x - 1, self.embed(labels))
-        sigma = self.noise_level(labels)
-        return h if sigma is None else h / sigma[:, None, None, None]
-
-    def embed_features(self, features: Tensor) -> Tensor | None:
-        """Apply the two dense layers of the time embedding to ``features``; None for an unconditional network."""
-        if self.time0 is None or self.time1 is None:
-            return None
-        return self.act(self.time1(self.act(self.time0(features))))
+def geometric_sigmas(sigma_min: float, sigma_max: float, count: int) -> Tensor:
+    """Return ``count`` noise levels in geometric sequence, largest first, float32."""
+    log_sigmas = torch.linspace(math.log(sigma_max), math.log(sigma_min), count, dtype=torch.float64)
+    return log_sigmas.exp().float()

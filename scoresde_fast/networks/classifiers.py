@@ -9,9 +9,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde_fast.networks.base import norm_act
-from scoresde_fast.networks.blocks import ResnetBlock
-from scoresde_fast.networks.layers import conv3x3, dense, group_norm, positional_embedding
+from scoresde_fast.networks.base import positional_embedding
+from scoresde_fast.networks.blocks import ResnetBlock, conv3x3, dense, group_norm, norm_act
 
 WAVES = 4.0
 """Factor of log(noise) in its sinusoidal embedding: the shortest period is 2 pi / 4."""

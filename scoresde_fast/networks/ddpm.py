@@ -9,15 +9,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.networks.base import ScoreNetwork, Section
-from scoresde_fast.networks.blocks import AttentionBlock, Downsample, ResnetBlock, Upsample
-from scoresde_fast.networks.layers import (
+from scoresde_fast.networks.base import ScoreNetwork, Section, geometric_sigmas
+from scoresde_fast.networks.blocks import (
     ACTIVATIONS,
+    AttentionBlock,
+    Downsample,
+    ResnetBlock,
+    Upsample,
     conv3x3,
-    dense,
-    geometric_sigmas,
     group_norm,
-    positional_embedding,
 )
 
 GROUPS = 32  # of every GroupNorm
@@ -81,13 +81,16 @@ class DDPM(ScoreNetwork):
         sigma_max: float = 50.0,
         num_scales: int = 1000,
     ) -> None:
-        super().__init__()
-        self.act = ACTIVATIONS[nonlinearity]
-        self.nf, self.centered, self.scale_by_sigma = nf, centered, scale_by_sigma
-        self.image_channels = self.input_channels = num_channels
-        self.register_buffer("sigmas", geometric_sigmas(sigma_min, sigma_max, num_scales))
-        self.time0 = dense(nf, 4 * nf) if conditional else None
-        self.time1 = dense(4 * nf, 4 * nf) if conditional else None
+        super().__init__(
+            image_channels=num_channels,
+            input_channels=num_channels,
+            centered=centered,
+            act=ACTIVATIONS[nonlinearity],
+            nf=nf,
+            conditional=conditional,
+            scale_by_sigma=scale_by_sigma,
+            sigmas=geometric_sigmas(sigma_min, sigma_max, num_scales),
+        )
         block = partial(
             ResnetBlock,
             kind="ddpm",
@@ -144,6 +147,3 @@ class DDPM(ScoreNetwork):
         for up in self.up:
             h = up(h, skips, temb)
         return self.head(self.operations.norm_act(self.norm, self.act, h))
-
-    def embed(self, labels: Tensor) -> Tensor | None:
-        return self.embed_features(positional_embedding(labels, self.nf))

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from scoresde_fast.devices import DTYPES, Precision, choose_precision
 from scoresde_fast.networks.base import ScoreNetwork
-from scoresde_fast.networks.blocks import AttentionBlock, ResnetBlock
-from scoresde_fast.networks.folded_convolution import FoldedConvolution
-from scoresde_fast.networks.layers import NIN
-from scoresde_fast.ops.derivatives import version
+from scoresde_fast.networks.blocks import NIN, AttentionBlock, ResnetBlock
+from scoresde_fast.ops.convolution import convolution
+from scoresde_fast.ops.derivatives import goes_through_dispatcher, may_have_tangents, version, with_derivatives
 from scoresde_fast.ops.group_norm_attention import MergedAttention, group_norm_attention, merge_attention
+from scoresde_fast.ops.winograd_convolution import fits, operation, unchecked, winograd_weight
 
 TENSOR_CORE_CHANNELS = 8
 """On a GPU the channels of images are padded to a multiple of this number."""
@@ -58,14 +60,7 @@ class TimedFoldedNetwork(nn.Module):
         self.channels = network.image_channels
         multiple = 1 if device.type == "cpu" else TENSOR_CORE_CHANNELS
         self.padding = -network.input_channels % multiple
-        folding = Folding(
-            self.dtype,
-            timed=network.time0 is not None,
-            in_channels=network.input_channels,
-            out_channels=self.channels,
-            multiple=multiple,
-        )
-        folding.fold_children(self.network)
+        folding = Folding(self.network, self.dtype, multiple)
         self.register_buffer("time_weight", torch.cat(folding.weights) if folding.weights else None)
         self.register_buffer("time_bias", torch.cat(folding.biases) if folding.biases else None)
 
@@ -139,6 +134,178 @@ def _fingerprint(network: nn.Module) -> list[tuple[int, int]]:
     return [(weight.data_ptr(), version(weight)) for weight in network.parameters()]
 
 
+class Folding:
+    """Replaces modules of a network by their folded forms, and collects their projections of the time embedding.
+
+    Args:
+        network: the network, which is changed.
+        dtype: dtype of feature maps.
+        multiple: the channels of input and output images are padded to a multiple of this number.
+
+    Attributes:
+        weights, biases: of the projections, in the order of the blocks.
+    """
+
+    def __init__(self, network: ScoreNetwork, dtype: torch.dtype, multiple: int) -> None:
+        self.dtype, self.multiple = dtype, multiple
+        self.in_channels, self.out_channels = network.input_channels, network.image_channels
+        self.weights: list[Tensor] = []
+        self.biases: list[Tensor] = []
+        self.width = 0
+        self._fold_children(network)
+
+    def _fold_children(self, module: nn.Module) -> None:
+        for name, child in module.named_children():
+            if isinstance(child, ResnetBlock):
+                self._fold_block(child)
+            elif isinstance(child, AttentionBlock):
+                setattr(module, name, FoldedAttention(child, self.dtype))
+            elif isinstance(child, nn.Conv2d | NIN):
+                setattr(module, name, self._convolution(child))
+            else:
+                self._fold_children(child)
+
+    def _fold_block(self, block: ResnetBlock) -> None:
+        rescale = 1 / math.sqrt(2.0) if block.skip_rescale else 1.0
+        folded: dict[str, nn.Module] = {"dropout": nn.Identity()}
+        shortcut = block.shortcut
+        if shortcut is None:
+            folded["conv1"] = self._convolution(block.conv1, rescale, residual_scale=rescale)
+        else:
+            # One bias for both: the bias of a cuDNN convolution costs a pass over memory.
+            assert block.conv1.bias is not None
+            folded["conv1"] = FoldedConvolution(block.conv1.weight * rescale, None, self.dtype, padding=1)
+            name = "shortcut_nin" if shortcut is block.shortcut_nin else "shortcut_conv"
+            folded[name] = self._convolution(shortcut, rescale, more_bias=block.conv1.bias)
+        if block.time is None:
+            folded["conv0"] = self._convolution(block.conv0)
+        else:
+            assert block.conv0.bias is not None
+            self.weights.append(block.time.weight)
+            self.biases.append(block.time.bias + block.conv0.bias)
+            start, self.width = self.width, self.width + block.conv0.out_channels
+            folded["time"] = TimeColumns(start, self.width)
+            folded["conv0"] = FoldedConvolution(block.conv0.weight, None, self.dtype, padding=1)
+        for name, layer in folded.items():
+            setattr(block, name, layer)
+        block.__class__ = FoldedBlock
+
+    def _convolution(
+        self,
+        layer: nn.Conv2d | NIN,
+        factor: float = 1.0,
+        *,
+        residual_scale: float = 1.0,
+        more_bias: Tensor | float = 0.0,
+    ) -> FoldedConvolution:
+        """Return the folded factor * (layer + more_bias); channels of images are padded with zeros."""
+        stride, padding = 1, 0
+        if isinstance(layer, nn.Conv2d):
+            assert isinstance(layer.padding, tuple) and layer.bias is not None
+            weight, bias = layer.weight * factor, (layer.bias + more_bias) * factor
+            stride, padding = layer.stride[0], layer.padding[0]
+        else:
+            weight, bias = layer.W.t()[:, :, None, None] * factor, (layer.b + more_bias) * factor
+        reads, writes = weight.shape[1] == self.in_channels, weight.shape[0] == self.out_channels
+        if reads:
+            weight = F.pad(weight, (0, 0, 0, 0, 0, -self.in_channels % self.multiple))
+        if writes:
+            padding_channels = -self.out_channels % self.multiple
+            weight, bias = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, padding_channels)), F.pad(bias, (0, padding_channels))
+        return FoldedConvolution(
+            weight, bias, self.dtype, stride=stride, padding=padding, residual_scale=residual_scale,
+            reads_images=reads, writes_images=writes,
+        )  # fmt: skip
+
+
+class FoldedBlock(ResnetBlock):
+    """A `ResnetBlock` of folded layers: convolutions include the factor of the sum, and one of them adds the other."""
+
+    def convolve_and_join(self, h: Tensor, x: Tensor) -> Tensor:
+        conv1, shortcut = self.conv1, self.shortcut
+        if shortcut is None:
+            return conv1(h, residual=x)
+        # Without Winograd's kernel the 1x1 shortcut adds: only its fused kernel is as fast as cuDNN.
+        if conv1.implementation is None:
+            return shortcut(x, residual=conv1(h))
+        return conv1(h, residual=shortcut(x))
+
+
+class FoldedConvolution(nn.Module):
+    """conv2d(x) + bias + residual_scale * residual for inference, channels_last in and out.
+
+    On a CPU a 3x3 convolution that preserves the size uses Winograd's algorithm.  Its weights then take four times the
+    memory, and eight times from the first gradient on.  Gradients and tangents pass through x and residual; weights are
+    constants.
+
+    Args:
+        weight: (K, C, 3, 3) or (K, C, 1, 1).
+        bias: (K,) or None.
+        dtype: dtype of the feature maps; sums are in float32.
+        stride, padding: as in ``torch.nn.Conv2d``.
+        residual_scale: factor of the residual.
+        reads_images: whether input and products are float32: rounding a noisy image to 16 bits would exceed the noise
+            of the last steps.
+        writes_images: whether the output is float32.
+    """
+
+    winograd: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        residual_scale: float = 1.0,
+        reads_images: bool = False,
+        writes_images: bool = False,
+    ) -> None:
+        super().__init__()
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+        on_cpu = weight.device.type == "cpu"
+        winograd = on_cpu and stride == 1 and padding == 1 and fits(weight) and operation.present("cpu")
+        self.implementation = operation.choose("cpu") if winograd else None
+        self.stride, self.padding, self.residual_scale = stride, padding, residual_scale
+        self.out_dtype = torch.float32 if writes_images else dtype
+        # On a CPU without 16-bit instructions, products of 16 bits take ten times as long.
+        self.compute = torch.float32 if on_cpu or reads_images else dtype
+        plain = weight.to(self.compute).contiguous(memory_format=torch.channels_last)
+        self.register_buffer("winograd", winograd_weight(plain) if winograd else None)
+        self.register_buffer("weight", None if winograd else plain)
+        self.register_buffer("bias", None if bias is None else bias.to(self.compute))
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return (B, K, H, W) for x (B, C, H, W) and a residual (B, K, H, W) or None; with a stride it must be None."""
+        if self.implementation is not None:
+            assert self.winograd is not None
+            return unchecked(self.implementation, x, self.winograd, self.bias, residual, self.residual_scale)
+        if may_have_tangents() and not goes_through_dispatcher():
+            # PyTorch's own rule also convolves the image with zeros as the tangent of the weight.
+            transpose = partial(self._transpose, x.shape, x.dtype)
+            return with_derivatives(self._convolve, transpose, x, residual, self.residual_scale)
+        return self._convolve(x, residual, biased=True)
+
+    def _convolve(self, x: Tensor, residual: Tensor | None, biased: bool) -> Tensor:
+        """Convolve by PyTorch or the fused kernels of `ops.convolution`, for any shape and device."""
+        assert self.weight is not None
+        x, bias = x.to(self.compute), self.bias if biased else None
+        if self.stride == 1 and 2 * self.padding + 1 == self.weight.shape[2]:
+            joined = None if residual is None else residual.to(self.compute)
+            return convolution(x, self.weight, bias, joined, self.residual_scale).to(self.out_dtype)
+        return F.conv2d(x, self.weight, bias, self.stride, self.padding).to(self.out_dtype)
+
+    def _transpose(self, shape: torch.Size, dtype: torch.dtype, y: Tensor) -> Tensor:
+        """Apply the transposed convolution, the gradient in x of ``shape`` and ``dtype``."""
+        assert self.weight is not None
+        wide = y.to(self.compute)
+        return conv2d_input(shape, self.weight, wide, self.stride, self.padding).to(dtype)
+
+
 class TimeColumns(nn.Module):
     """Selects the channels of one block from the shifts of all blocks; replaces the block's projection."""
 
@@ -174,83 +341,3 @@ class FoldedAttention(nn.Module):
             x.to(self.compute), norm.weight, norm.bias, norm.num_groups, norm.eps, weights, self.scale
         )
         return y.to(self.dtype)
-
-
-class Folding:
-    """Replaces modules by their folded forms, and collects their projections of the time embedding.
-
-    Args:
-        dtype: dtype of feature maps.
-        timed: whether blocks add a projection of the time embedding.
-        in_channels, out_channels: channels of input and output images, which are padded to a multiple of ``multiple``.
-    """
-
-    def __init__(self, dtype: torch.dtype, *, timed: bool, in_channels: int, out_channels: int, multiple: int) -> None:
-        self.dtype, self.timed = dtype, timed
-        self.in_channels, self.out_channels, self.multiple = in_channels, out_channels, multiple
-        self.weights: list[Tensor] = []
-        self.biases: list[Tensor] = []
-        self.width = 0
-
-    def fold_children(self, module: nn.Module) -> None:
-        """Replace the children of ``module`` in place."""
-        for name, child in module.named_children():
-            if isinstance(child, ResnetBlock):
-                self._fold_block(child)
-            elif isinstance(child, AttentionBlock):
-                setattr(module, name, FoldedAttention(child, self.dtype))
-            elif isinstance(child, nn.Conv2d | NIN):
-                setattr(module, name, self._convolution(child))
-            else:
-                self.fold_children(child)
-
-    def _fold_block(self, block: ResnetBlock) -> None:
-        rescale = 1 / math.sqrt(2.0) if block.skip_rescale else 1.0
-        folded: dict[str, nn.Module] = {"dropout": nn.Identity()}
-        shortcut = "shortcut_nin" if block.shortcut_conv is None else "shortcut_conv"
-        layer = getattr(block, shortcut)
-        if layer is None:
-            folded["conv1"] = self._convolution(block.conv1, rescale, residual_scale=rescale)
-        else:
-            # One bias for both: the bias of a cuDNN convolution costs a pass over memory.
-            assert block.conv1.bias is not None
-            folded["conv1"] = FoldedConvolution(block.conv1.weight * rescale, None, self.dtype, padding=1)
-            folded[shortcut] = self._convolution(layer, rescale, more_bias=block.conv1.bias)
-        if block.time is None or not self.timed:
-            folded["conv0"] = self._convolution(block.conv0)
-        else:
-            assert block.conv0.bias is not None
-            self.weights.append(block.time.weight)
-            self.biases.append(block.time.bias + block.conv0.bias)
-            start, self.width = self.width, self.width + block.conv0.out_channels
-            folded["time"] = TimeColumns(start, self.width)
-            folded["conv0"] = FoldedConvolution(block.conv0.weight, None, self.dtype, padding=1)
-        for name, layer in folded.items():
-            setattr(block, name, layer)
-
-    def _convolution(
-        self,
-        layer: nn.Conv2d | NIN,
-        factor: float = 1.0,
-        *,
-        residual_scale: float = 1.0,
-        more_bias: Tensor | float = 0.0,
-    ) -> FoldedConvolution:
-        """Return the folded factor * (layer + more_bias); channels of images are padded with zeros."""
-        stride, padding = 1, 0
-        if isinstance(layer, nn.Conv2d):
-            assert isinstance(layer.padding, tuple) and layer.bias is not None
-            weight, bias = layer.weight * factor, (layer.bias + more_bias) * factor
-            stride, padding = layer.stride[0], layer.padding[0]
-        else:
-            weight, bias = layer.W.t()[:, :, None, None] * factor, (layer.b + more_bias) * factor
-        reads, writes = weight.shape[1] == self.in_channels, weight.shape[0] == self.out_channels
-        if reads:
-            weight = F.pad(weight, (0, 0, 0, 0, 0, -self.in_channels % self.multiple))
-        if writes:
-            padding_channels = -self.out_channels % self.multiple
-            weight, bias = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, padding_channels)), F.pad(bias, (0, padding_channels))
-        return FoldedConvolution(
-            weight, bias, self.dtype, stride=stride, padding=padding, residual_scale=residual_scale,
-            reads_images=reads, writes_images=writes,
-        )  # fmt: skip

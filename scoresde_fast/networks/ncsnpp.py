@@ -13,16 +13,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.networks.base import Activation, ScoreNetwork, Section, Taps
-from scoresde_fast.networks.blocks import AttentionBlock, Combine, Downsample, ResnetBlock, Upsample, join
-from scoresde_fast.networks.layers import (
+from scoresde_fast.networks.base import ScoreNetwork, Section, geometric_sigmas
+from scoresde_fast.networks.blocks import (
     ACTIVATIONS,
-    FourierEmbedding,
+    Activation,
+    AttentionBlock,
+    Combine,
+    Downsample,
+    ResnetBlock,
+    Taps,
+    Upsample,
     conv3x3,
-    dense,
-    geometric_sigmas,
     group_norm,
-    positional_embedding,
+    join,
 )
 
 
@@ -152,20 +155,19 @@ class NCSNpp(ScoreNetwork):
         sigma_max: float = 50.0,
         num_scales: int = 1000,
     ) -> None:
-        super().__init__()
-        self.act = act = ACTIVATIONS[nonlinearity]
-        self.nf, self.centered, self.scale_by_sigma = nf, centered, scale_by_sigma
-        self.image_channels = num_channels
-        self.input_channels = in_channels = in_channels or num_channels
-        taps = tuple(fir_kernel) if fir else None
-        sigmas = geometric_sigmas(sigma_min, sigma_max, num_scales) if num_scales else None
-        self.register_buffer("sigmas", sigmas)
-
-        self.fourier = FourierEmbedding(nf, fourier_scale) if embedding_type == "fourier" else None
-        embedding_size = 2 * nf if self.fourier is not None else nf
-        self.time0 = dense(embedding_size, 4 * nf) if conditional else None
-        self.time1 = dense(4 * nf, 4 * nf) if conditional else None
-
+        act, taps = ACTIVATIONS[nonlinearity], tuple(fir_kernel) if fir else None
+        in_channels = in_channels or num_channels
+        super().__init__(
+            image_channels=num_channels,
+            input_channels=in_channels,
+            centered=centered,
+            act=act,
+            nf=nf,
+            conditional=conditional,
+            scale_by_sigma=scale_by_sigma,
+            sigmas=geometric_sigmas(sigma_min, sigma_max, num_scales) if num_scales else None,
+            fourier_scale=fourier_scale if embedding_type == "fourier" else None,
+        )
         block = partial(
             ResnetBlock,
             kind=resblock_type,
@@ -250,11 +252,3 @@ class NCSNpp(ScoreNetwork):
             return self.head(h)
         assert output is not None  # "output_skip": every resolution has added to it
         return output
-
-    def embed(self, labels: Tensor) -> Tensor | None:
-        temb = self.fourier(labels) if self.fourier is not None else positional_embedding(labels, self.nf)
-        return self.embed_features(temb)
-
-    def noise_level(self, labels: Tensor) -> Tensor | None:
-        fourier = self.scale_by_sigma and self.fourier is not None
-        return labels if fourier else super().noise_level(labels)

@@ -8,7 +8,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.networks.layers import ACTIVATIONS, positional_embedding
+from scoresde_fast.networks.base import positional_embedding
+from scoresde_fast.networks.blocks import ACTIVATIONS
 
 EMBEDDING = 32
 """Number of features of the time embedding."""

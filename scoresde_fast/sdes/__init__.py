@@ -5,20 +5,9 @@ To add an SDE, derive a dataclass from `ScalarSDE`, list it in `IMAGE_SDES` and 
 ``configs.schema.SDEName``.  Its fields become options of a configuration if ``ModelConfig`` has fields of these names.
 """
 
-from scoresde_fast.sdes.base import (
-    SDE,
-    Array,
-    Discretisation,
-    Marginal,
-    Observation,
-    Reverse,
-    ScalarSDE,
-    ScoreMap,
-    Time,
-)
-from scoresde_fast.sdes.cld import CLDSDE, PairKernel
-from scoresde_fast.sdes.ve import VESDE
-from scoresde_fast.sdes.vp import VPSDE, LinearBetaSDE, SubVPSDE
+from scoresde_fast.sdes.base import SDE, Array, ScoreMap, Time
+from scoresde_fast.sdes.cld import CLDSDE
+from scoresde_fast.sdes.scalar import VESDE, VPSDE, Discretisation, Reverse, ScalarSDE, SubVPSDE
 
 IMAGE_SDES: tuple[type[ScalarSDE], ...] = (VESDE, VPSDE, SubVPSDE)
 """The SDEs of Song et al. (2021), whose states are the data alone; by default, `solvers.solver` registers for these."""
@@ -34,10 +23,6 @@ __all__ = [
     "VPSDE",
     "Array",
     "Discretisation",
-    "LinearBetaSDE",
-    "Marginal",
-    "Observation",
-    "PairKernel",
     "Reverse",
     "ScalarSDE",
     "ScoreMap",

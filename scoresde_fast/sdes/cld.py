@@ -147,24 +147,22 @@ class CLDSDE(SDE):
             )
         return PairKernel(exponential(self.generator, clock), self.noise_covariance(clock))
 
-    def marginal(self, t: Time, position_variance: float = 0.0) -> PairKernel:
+    def marginal(self, t: Time, position_variance: float = 0.0, objective: Objective | None = None) -> PairKernel:
         """Return the kernel u(t) | x(0) for "hsm", or u(t) | u(0) for "dsm", with ``numerical_eps``.
 
-        For Gaussian data of variance ``position_variance`` the covariance for "hsm" is that of u(t) itself.
+        ``objective`` is by default that of the SDE.  For Gaussian data of variance ``position_variance`` the covariance
+        for "hsm" is that of u(t) itself.
         """
-        start = self.gamma * self.mass if self.objective == "hsm" else 0.0
-        return self._marginal(t, position_variance, start)
+        velocity_variance = self.gamma * self.mass if (objective or self.objective) == "hsm" else 0.0
+        mean, noise = self.transition(0.0, t)
+        start = mean @ np.diag([position_variance, velocity_variance]) @ mean.swapaxes(-1, -2)
+        return PairKernel(mean, start + noise + self.numerical_eps * np.eye(2))
 
     def flowing_covariance(self, t: Time) -> Array:
         """Return the covariance for "hsm" with ``numerical_eps`` added at time 0, not t: it solves the moment ODE."""
         start = self.numerical_eps
         mean, noise = self.advance(self.clock(0.0, t))
         return mean @ np.diag([start, start + self.gamma * self.mass]) @ mean.swapaxes(-1, -2) + noise
-
-    def _marginal(self, t: Time, position_variance: float, velocity_variance: float) -> PairKernel:
-        mean, noise = self.transition(0.0, t)
-        start = mean @ np.diag([position_variance, velocity_variance]) @ mean.swapaxes(-1, -2)
-        return PairKernel(mean, start + noise + self.numerical_eps * np.eye(2))
 
     def cholesky(self, t: Time) -> Array:
         """Return the lower Cholesky factor (..., 2, 2) of the marginal's covariance.
@@ -186,7 +184,7 @@ class CLDSDE(SDE):
 
     def mixed_variance(self, t: Time) -> Array:
         """Return S_vv of the term -v / S_vv in a mixed score: that of "hsm" for both objectives."""
-        return self._marginal(t, 0.0, self.gamma * self.mass).covariance[..., 1, 1]
+        return self.marginal(t, objective="hsm").covariance[..., 1, 1]
 
     def joint_score(self, t: Time) -> ScoreMap:
         """Return the scores (s_x, s_v) as functions of u and s_v, for a model trained with "hsm".
@@ -233,8 +231,8 @@ class CLDSDE(SDE):
 
     def observation(self, t: Time) -> Observation:
         # The initial velocity N(0, gamma M) is integrated out for both objectives.
-        mean, covariance = self._marginal(t, 0.0, self.gamma * self.mass)
-        mean = mean[..., 0]
+        kernel = self.marginal(t, objective="hsm")
+        mean, covariance = kernel.mean[..., 0], kernel.covariance
         # Generalised least squares: weights S^-1 m, precision m^T S^-1 m.
         solved = np.linalg.solve(covariance, mean[..., None])[..., 0]
         precision = (mean * solved).sum(-1)

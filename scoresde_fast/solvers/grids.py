@@ -15,7 +15,7 @@ import numpy as np
 
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.sdes import SDE, Array, Discretisation, ScalarSDE
-from scoresde_fast.sdes.base import table_index, table_times
+from scoresde_fast.sdes.scalar import table_index, table_times
 from scoresde_fast.solvers.noise_schedule import invert, time_of
 
 

@@ -35,20 +35,8 @@ def train_classifier(
 ) -> Path:
     """Train or resume training, and return the folder of the trained classifier, ``out/model``.
 
-    ``out`` also contains ``state.pt``, the snapshot from which an interrupted run resumes. The saved weights are the
-    moving averages; ``recipe.json`` beside them records recipe, seed, versions, the loss curve, and the accuracy on the
-    held-out images at each noise level.
-
-    Args:
-        half: save the trained weights in half precision.
-        tensorboard: write TensorBoard events to ``out/events``.
-        progress: show a progress bar; None shows it on a terminal.
-
-    Raises:
-        ValueError: ``out`` contains a run with another recipe or seed, or the data are not suitable.
-        FileNotFoundError: the data do not exist.
-        FloatingPointError: the loss is not finite.
-        MissingPackageError: ``tensorboard`` is given, but the package is not installed.
+    Arguments, files and errors are those of `train`, without grids of samples; ``recipe.json`` records the recipe, and
+    the accuracy on the held-out images at each noise level.
     """
     trainer = ClassifierTrainer(recipe, out, seed, device)
     held_out = None if recipe.data.held_out is None else labelled_images(recipe.data.held_out, recipe.classifier)
@@ -67,21 +55,13 @@ def train_classifier(
 
 @dataclass
 class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
-    """A `ResumableRun` that trains the classifier of a recipe.
+    """A `ResumableRun` that trains the classifier of a recipe; also raises the errors of `labelled_images`."""
 
-    Raises:
-        ValueError: as `labelled_images` and `ResumableRun`.
-        FileNotFoundError: the data do not exist.
-        FloatingPointError: the loss is not finite; the message names the step.
-    """
-
-    def _build(self) -> nn.Module:
+    def _prepare(self) -> nn.Module:
         self.classifier = Classifier(self.config.classifier).to(self.device)
-        return self.classifier
-
-    def _open_data(self) -> None:
         self.noise_ranges = [NoiseRange.of_model(name) for name in self.config.models]
         self.images, self.labels = labelled_images(self.config.data.dataset, self.config.classifier)
+        return self.classifier
 
     @property
     def _ema_rate(self) -> float:

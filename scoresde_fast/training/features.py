@@ -22,11 +22,12 @@ SHIFT = 1
 """Maximum shift of the images in each direction, in pixels."""
 
 
-def train_features(seed: int = 0) -> tuple[FeatureNet, dict[str, Any]]:
-    """Train a classifier on the digits' training split, and return it with its record: seed, losses, held-out accuracy.
+def train_features(folder: Path, seed: int = 0) -> dict[str, Any]:
+    """Train a classifier on the digits' training split; return its record: seed, losses, held-out accuracy.
 
-    The hue alone would identify the class, so half of the images have their channels shuffled: the features then also
-    describe the shape.
+    Writes ``features.safetensors`` (half precision) and the record, ``recipe.json``, to ``folder``.  The hue alone
+    would identify the class, so half of the images have their channels shuffled: the features then also describe the
+    shape.
     """
     images, labels = digits("train")
     held_out, held_out_labels = digits("test")
@@ -56,12 +57,7 @@ def train_features(seed: int = 0) -> tuple[FeatureNet, dict[str, Any]]:
     with torch.inference_mode():
         correct = network(held_out.float() / 255).argmax(1) == held_out_labels
     accuracy = correct.double().mean().item()
-    return network, {"seed": seed, "epochs": EPOCHS, "loss": losses, "held_out_accuracy": accuracy}
-
-
-def train_features_to(folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Train, write ``features.safetensors`` (half precision) and ``recipe.json`` to ``folder``; return the record."""
-    network, record = train_features(seed)
+    record = {"seed": seed, "epochs": EPOCHS, "loss": losses, "held_out_accuracy": accuracy}
     make_folder(folder)
     weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(folder / "features.safetensors") as file:

@@ -4,21 +4,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scoresde_fast.configs import DataConfig
-from scoresde_fast.model import ScoreFunction, ScoreModel
+from scoresde_fast.configs import DataConfig, TrainingConfig
+from scoresde_fast.model import ScoreFunction, ScoreModel, as_column
 from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, Array, ScalarSDE
-
-Weighting = Literal["reweightedv2", "reweightedv1", "likelihood"]
-"""Weightings of CLD's objectives, named as in the official code."""
-
-TRAINING_EPS = 1e-5
-"""Smallest training time."""
 
 
 def unit_images(images: Tensor, noise: Tensor, data: DataConfig) -> Tensor:
@@ -39,54 +32,42 @@ def objective(model: ScoreModel, x0: Tensor, u: Array, z: Tensor, z_v0: Tensor) 
         ValueError: the model is discrete in time, but its SDE has no discrete objective.
     """
     training, sde = model.config.training, model.sde
-    reduce_mean = training.reduce_mean
     if not training.continuous:
-        scales = model.config.model.num_scales
+        scales = model.parametrisation.num_scales
         labels = torch.from_numpy(np.minimum((u * scales).astype(np.int64), scales - 1)).to(x0.device)
         if isinstance(sde, VESDE):
-            return smld_loss(model.network, sde, scales, x0, labels, z, reduce_mean=reduce_mean)
+            return smld_loss(model, x0, labels, z, training)
         if isinstance(sde, VPSDE):
-            return ddpm_loss(model.network, sde, scales, x0, labels, z, reduce_mean=reduce_mean)
+            return ddpm_loss(model, x0, labels, z, training)
         raise ValueError(f"training.continuous is false, but the SDE {sde.name!r} has only the continuous objective")
-    t = training_times(u, sde.T, training.loss_eps, quadratic=training.loss_times == "quadratic")
+    t = (u**2 if training.loss_times == "quadratic" else u) * (sde.T - training.loss_eps) + training.loss_eps
     if isinstance(sde, CLDSDE):
-        return velocity_score_matching_loss(
-            model, x0, t, z, z_v0, weighting=training.weighting, reduce_mean=reduce_mean
-        )
-    return score_matching_loss(
-        model, x0, t, z, likelihood_weighting=training.likelihood_weighting, reduce_mean=reduce_mean
-    )
+        return velocity_score_matching_loss(model, x0, t, z, z_v0, training)
+    return score_matching_loss(model, x0, t, z, training)
 
 
-def training_times(u: Array, T: float = 1.0, eps: float = TRAINING_EPS, *, quadratic: bool = False) -> Array:
-    """Return times in [eps, T] for ``u`` uniform in [0, 1]; ``quadratic`` times are denser near eps."""
-    return (u**2 if quadratic else u) * (T - eps) + eps
-
-
-def score_matching_loss(
-    model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, *, likelihood_weighting: bool, reduce_mean: bool
-) -> Tensor:
+def score_matching_loss(model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, training: TrainingConfig) -> Tensor:
     """Return the continuous denoising score matching loss (Song et al. 2021, equation 7), averaged over the batch.
 
     Args:
         x0: (B, ...) data in the model's range.
         t: (B,) float64 times.
         z: normal noise with the shape of ``x0``.
-        likelihood_weighting: weight by g(t)^2, which bounds the likelihood; otherwise by std(t)^2.
-        reduce_mean: average over a sample's dimensions; otherwise half the sum.
+        training: ``likelihood_weighting`` by g(t)^2 bounds the likelihood, otherwise the weight is std(t)^2;
+            ``reduce_mean`` averages over a sample's dimensions, otherwise the loss is half the sum.
     """
     sde = model.sde
     assert isinstance(sde, ScalarSDE)
-    scale, std = (_column(value, x0) for value in sde.marginal(t))
+    scale, std = (as_column(value, x0) for value in sde.marginal(t))
     score = model.score(scale * x0 + std * z, torch.from_numpy(t))
-    if not likelihood_weighting:
-        return _reduce((score * std + z) ** 2, reduce_mean).mean()
+    if not training.likelihood_weighting:
+        return _reduce((score * std + z) ** 2, training).mean()
     weight = torch.from_numpy(sde.diffusion(t) ** 2).to(x0.device, x0.dtype)
-    return (weight * _reduce((score + z / std) ** 2, reduce_mean)).mean()
+    return (weight * _reduce((score + z / std) ** 2, training)).mean()
 
 
 def velocity_score_matching_loss(
-    model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, z_v0: Tensor, *, weighting: Weighting, reduce_mean: bool
+    model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, z_v0: Tensor, training: TrainingConfig
 ) -> Tensor:
     """Return CLD's score matching loss of the velocity (Dockhorn et al. 2022, section 3.1), averaged over the batch.
 
@@ -97,56 +78,50 @@ def velocity_score_matching_loss(
         t: (B,) float64 times.
         z: (B, 2C, ...) normal noise of position and velocity.
         z_v0: (B, C, ...) normal noise of the initial velocity; "hsm" ignores it.
-        weighting: "likelihood": (s_v + l_t z_v)^2 beta Gamma, which bounds the likelihood; "reweightedv1": the same
-            with (s_v + l_t z_v) / l_t; "reweightedv2": also without beta Gamma.
-        reduce_mean: average over a sample's dimensions; otherwise their sum.
+        training: ``weighting`` "likelihood" is (s_v + l_t z_v)^2 beta Gamma, which bounds the likelihood;
+            "reweightedv1" the same with (s_v + l_t z_v) / l_t; "reweightedv2" also without beta Gamma.  ``reduce_mean``
+            averages over a sample's dimensions; otherwise the loss is their sum.
     """
     sde = model.sde
     assert isinstance(sde, CLDSDE)
     v0 = math.sqrt(sde.gamma * sde.mass) * z_v0 if sde.objective == "dsm" else torch.zeros_like(x0)
     u = _apply(sde.marginal(t).mean, torch.cat([x0, v0], dim=1)) + _apply(sde.cholesky(t), z)
-    ell = _column(sde.ell(t), x0)
+    ell = as_column(sde.ell(t), x0)
     error = model.score(u, torch.from_numpy(t)) + ell * z.chunk(2, dim=1)[1]
-    if weighting != "likelihood":
+    if training.weighting != "likelihood":
         error = error / ell
     losses = (error**2).flatten(1)
-    losses = losses.mean(1) if reduce_mean else losses.sum(1)
-    if weighting != "reweightedv2":
+    losses = losses.mean(1) if training.reduce_mean else losses.sum(1)
+    if training.weighting != "reweightedv2":
         losses = losses * torch.from_numpy(sde.damping * sde.beta(t)).to(losses)
     return losses.mean()
 
 
-def smld_loss(
-    network: nn.Module, sde: VESDE, num_scales: int, x0: Tensor, labels: Tensor, z: Tensor, *, reduce_mean: bool
-) -> Tensor:
+def smld_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, training: TrainingConfig) -> Tensor:
     """Return the score matching loss of discrete VE models (Song & Ermon 2019); ``labels`` (B,), 0: largest noise."""
-    sigma = _column(sde.noise_levels(num_scales)[num_scales - 1 - labels.cpu().numpy()], x0)
-    score = network(x0 + sigma * z, labels)
-    return (_reduce((score + z / sigma) ** 2, reduce_mean) * sigma.flatten() ** 2).mean()
+    assert isinstance(model.sde, VESDE)
+    scales = model.parametrisation.num_scales
+    sigma = as_column(model.sde.noise_levels(scales)[scales - 1 - labels.cpu().numpy()], x0)
+    score = model.network(x0 + sigma * z, labels)
+    return (_reduce((score + z / sigma) ** 2, training) * sigma.flatten() ** 2).mean()
 
 
-def ddpm_loss(
-    network: nn.Module, sde: VPSDE, num_scales: int, x0: Tensor, labels: Tensor, z: Tensor, *, reduce_mean: bool
-) -> Tensor:
+def ddpm_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, training: TrainingConfig) -> Tensor:
     """Return the noise prediction loss of discrete VP models (Ho et al. 2020); ``labels`` (B,), 0: smallest noise."""
-    std = sde.discrete_std(labels.cpu().numpy(), num_scales)
-    x = _column(np.sqrt(1 - std**2), x0) * x0 + _column(std, x0) * z
-    return _reduce((network(x, labels) - z) ** 2, reduce_mean).mean()
+    assert isinstance(model.sde, VPSDE)
+    std = model.sde.discrete_std(labels.cpu().numpy(), model.parametrisation.num_scales)
+    x = as_column(np.sqrt(1 - std**2), x0) * x0 + as_column(std, x0) * z
+    return _reduce((model.network(x, labels) - z) ** 2, training).mean()
 
 
 def _apply(matrices: Array, pair: Tensor) -> Tensor:
     """Multiply position and velocity of ``pair`` (B, 2C, ...) by NumPy matrices (B, 2, 2)."""
     x, v = pair.chunk(2, dim=1)
-    rows = [_column(row[:, 0], x) * x + _column(row[:, 1], v) * v for row in (matrices[:, 0], matrices[:, 1])]
+    rows = [as_column(row[:, 0], x) * x + as_column(row[:, 1], v) * v for row in (matrices[:, 0], matrices[:, 1])]
     return torch.cat(rows, dim=1)
 
 
-def _column(values: Array, like: Tensor) -> Tensor:
-    """Return NumPy values (B,) as a tensor (B, 1, ...) that broadcasts with ``like``."""
-    return torch.from_numpy(values).to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
-
-
-def _reduce(losses: Tensor, reduce_mean: bool) -> Tensor:
+def _reduce(losses: Tensor, training: TrainingConfig) -> Tensor:
     """Return the mean, or half the sum, over all dimensions but the first."""
     flat = losses.flatten(1)
-    return flat.mean(1) if reduce_mean else 0.5 * flat.sum(1)
+    return flat.mean(1) if training.reduce_mean else 0.5 * flat.sum(1)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from scoresde_fast.checkpoints.loading import has_classifier
 from scoresde_fast.classifier import ClassifierConfig
 from scoresde_fast.configs import Config, OptimConfig, load_config, preset_names
 from scoresde_fast.configs.loading import read_json
-from scoresde_fast.configs.schema import read_section, to_plain_dict
+from scoresde_fast.configs.schema import read_section, require, require_positive, to_plain_dict
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.model import build_sde
 from scoresde_fast.sdes import SDE, Array
@@ -25,17 +25,17 @@ SECTIONS = ("classifier", "models", "data", "training", "optim")
 
 def recipe_names() -> list[str]:
     """Return the names of the score models' recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if not _has_classifier(path))
+    return sorted(path.stem for path in FOLDER.glob("*.json") if not has_classifier(path))
 
 
 def classifier_recipe_names() -> list[str]:
     """Return the names of the classifiers' recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if _has_classifier(path))
+    return sorted(path.stem for path in FOLDER.glob("*.json") if has_classifier(path))
 
 
 def is_classifier_recipe(name: str) -> bool:
     """Return whether ``name`` is the recipe of a classifier, or a JSON file with a section ``classifier``."""
-    return name in classifier_recipe_names() or (name.endswith(".json") and _has_classifier(Path(name)))
+    return name in classifier_recipe_names() or (name.endswith(".json") and has_classifier(Path(name)))
 
 
 def load_recipe(name: str) -> Config:
@@ -66,18 +66,7 @@ def load_classifier_recipe(name: str) -> ClassifierRecipe:
         raise ValueError(
             unknown_message("recipe of a classifier", name, classifier_recipe_names()) + ", or give a .json file"
         )
-    try:
-        return ClassifierRecipe.from_dict(read_json(path))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r}: {error}") from error
-
-
-def _has_classifier(path: Path) -> bool:
-    """Return whether the JSON file has a section ``classifier``; unreadable files are reported by their loader."""
-    try:
-        return "classifier" in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, TypeError, ValueError):
-        return False
+    return read_json(path, ClassifierRecipe.from_dict)
 
 
 @dataclass(frozen=True)
@@ -99,10 +88,9 @@ class LabelledData:
     shuffle_channels: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.shift < 0:
-            raise ValueError(f"data.shift is {self.shift}; it must not be negative")
-        if not 0 <= self.shuffle_channels <= 1:
-            raise ValueError(f"data.shuffle_channels is {self.shuffle_channels}; it must be from 0 to 1")
+        require(self.shift >= 0, f"data.shift is {self.shift}; it must not be negative")
+        fraction = self.shuffle_channels
+        require(0 <= fraction <= 1, f"data.shuffle_channels is {fraction}; it must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -116,11 +104,8 @@ class ClassifierTraining:
     snapshot_freq: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "n_iters", "log_freq", "snapshot_freq"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.ema_rate < 1:
-            raise ValueError(f"training.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
+        require_positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq")
+        require(0 <= self.ema_rate < 1, f"training.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)

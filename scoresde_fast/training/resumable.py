@@ -10,47 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scoresde_fast.configs import OptimConfig
+from scoresde_fast.configs import Config
 from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.pipeline import LINE_EVERY
+from scoresde_fast.training.recipes import ClassifierRecipe
 
 SEED_STRIDE = 0x9E3779B1
 """Odd, near 2^32 divided by the golden ratio, so that runs with different seeds share no step seeds."""
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
-
-
-class Schedule(Protocol):
-    """The number of steps of a run, and the intervals at which it records its loss and writes a snapshot."""
-
-    @property
-    def n_iters(self) -> int: ...
-    @property
-    def log_freq(self) -> int: ...
-    @property
-    def snapshot_freq(self) -> int: ...
-
-
-class RunConfig(Protocol):
-    """The interface of a run's configuration."""
-
-    @property
-    def training(self) -> Schedule: ...
-    @property
-    def optim(self) -> OptimConfig: ...
-    def to_dict(self) -> dict[str, Any]:
-        """Return the options as JSON values; they identify the run."""
-
-
-ConfigT = TypeVar("ConfigT", bound=RunConfig)
+RunConfig = TypeVar("RunConfig", Config, ClassifierRecipe)
 
 
 def run_to_end(
@@ -94,7 +71,7 @@ def run_to_end(
 
 
 @dataclass
-class ResumableRun(ABC, Generic[ConfigT]):
+class ResumableRun(ABC, Generic[RunConfig]):
     """A training run that resumes from its last snapshot with the same result as an uninterrupted one.
 
     Args:
@@ -108,7 +85,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
         FloatingPointError: the loss is not finite; the message names the step.
     """
 
-    config: ConfigT
+    config: RunConfig
     folder: Path
     seed: int = 0
     device: str = "cpu"
@@ -118,7 +95,7 @@ class ResumableRun(ABC, Generic[ConfigT]):
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
-        self.network = self._build()
+        self.network = self._prepare()
         optim = self.config.optim
         self.optimizer = OPTIMIZERS[optim.optimizer](
             self.network.parameters(),
@@ -128,17 +105,12 @@ class ResumableRun(ABC, Generic[ConfigT]):
             weight_decay=optim.weight_decay,
         )
         self.ema = EMA(self.network.parameters(), self._ema_rate)
-        self._open_data()
         if self.state_path.exists():
             self._resume()
 
     @abstractmethod
-    def _build(self) -> nn.Module:
-        """Return the network with fresh weights on the device."""
-
-    @abstractmethod
-    def _open_data(self) -> None:
-        """Open the training data."""
+    def _prepare(self) -> nn.Module:
+        """Open the training data and return the network with fresh weights on the device."""
 
     @abstractmethod
     def _loss(self) -> Tensor:
@@ -281,7 +253,7 @@ def step_seed(seed: int, step: int) -> int:
     return (seed * SEED_STRIDE + step) % 2**32
 
 
-def learning_rate(config: RunConfig, step: int) -> float:
+def learning_rate(config: Config | ClassifierRecipe, step: int) -> float:
     """Return the learning rate of ``step`` (from 0), with linear warm-up and linear decay over the last steps."""
     optim = config.optim
     warmup = (step + 1) / optim.warmup if optim.warmup else 1.0

@@ -81,18 +81,11 @@ def write_grid(trainer: Trainer) -> None:
 class Trainer(ResumableRun[Config]):
     """A `ResumableRun` that trains the model of a configuration on its data set.
 
-    Args:
-        config: data, model, objective, optimiser and length of the run. ``data.dataset`` is the name of a data set or
-            any source of images, see `open_images`.
-        folder: folder of ``state.pt``; an existing run is resumed.
-        seed: seed of the initial weights and of every step.
-        device: device to train on.
+    ``config.data.dataset`` is the name of a data set or any source of images, see `open_images`.
 
     Raises:
-        ValueError: the configuration is discrete in time; the data are unknown, corrupt, too large or of another
-            shape; ``folder`` contains a run with another configuration or seed.
+        ValueError: the configuration is discrete in time; the data are unknown, corrupt, too large or of another shape.
         FileNotFoundError: the data do not exist.
-        FloatingPointError: the loss is not finite; the message names the step.
     """
 
     def __post_init__(self) -> None:
@@ -100,15 +93,13 @@ class Trainer(ResumableRun[Config]):
             raise ValueError("training.continuous is false; training supports continuous score matching only")
         super().__post_init__()
 
-    def _build(self) -> nn.Module:
+    def _prepare(self) -> nn.Module:
         self.model = ScoreModel(self.config).to(self.device)
+        source = source_of(self.config.data.dataset)
+        self.images = training_data(source, self.model.image_shape, is_image=self.model.is_image)
         # channels_last is 20% faster on a CPU, and the common layout on a GPU.
         network: nn.Module = self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
-
-    def _open_data(self) -> None:
-        source = source_of(self.config.data.dataset)
-        self.images = training_data(source, self.model.image_shape, is_image=self.model.is_image)
 
     @property
     def _ema_rate(self) -> float:

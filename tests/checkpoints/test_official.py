@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde_fast.checkpoints import OfficialCheckpoint, load, read_official
-from scoresde_fast.checkpoints.official import copy_official
+from scoresde_fast.checkpoints import OfficialCheckpoint, copy_official, fitting_presets, load, read_official
 from scoresde_fast.model import ScoreModel
 from tests.support.official_checkpoints import SMALL, SMALL_CLD, SMALL_VP, first_weight, official_file, preset_weights
 
@@ -174,3 +173,31 @@ class _Touch:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.path,)
+
+
+class TestFittingPresets:
+    """The presets that a set of official weights fits."""
+
+    @pytest.mark.parametrize(
+        ("preset", "fitting"),
+        [
+            pytest.param("ve/cifar10_ncsnpp_deep_continuous", {"ve/cifar10_ncsnpp_deep_continuous"}, id="only one"),
+            pytest.param(
+                "ve/ffhq_256_ncsnpp_continuous",
+                {"ve/ffhq_256_ncsnpp_continuous", "ve/celebahq_256_ncsnpp_continuous"},
+                id="sigma_max tells 256 px models apart",
+            ),
+            pytest.param(
+                "vp/cifar10_ddpmpp_continuous",
+                {"vp/cifar10_ddpmpp", "vp/cifar10_ddpmpp_continuous", "subvp/cifar10_ddpmpp_continuous"},
+                id="one network, three objectives",
+            ),
+            *[
+                pytest.param(name, {name}, id=name)
+                for name in ("cld_cifar10", "cld_celebahq_256", "cld_celebahq_256_later", "cld_toy")
+            ],
+        ],
+    )
+    def test_fitting(self, preset: str, fitting: set[str]) -> None:
+        """The preset itself is among those that fit, and no other network is."""
+        assert set(fitting_presets(preset_weights(preset))) == fitting

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde_fast.configs import TrainingConfig
 from scoresde_fast.data import DATASETS, load_dataset
 from scoresde_fast.data.built_in import DIAMOND_NOISE, POINTS, ROLL_CENTRES, ROLL_NOISE, ROLL_RADIUS, diamond_centres
 from scoresde_fast.networks import MLP
@@ -100,9 +101,8 @@ def test_recipes_learn(recipe: str, tmp_path: Path) -> None:
     def loss() -> float:
         times = np.full(2000, time)
         with torch.no_grad():
-            return velocity_score_matching_loss(
-                trainer.model, test_points, times, z, z[:, :2], weighting="reweightedv2", reduce_mean=True
-            ).item()
+            settings = TrainingConfig("cld", weighting="reweightedv2", reduce_mean=True)
+            return velocity_score_matching_loss(trainer.model, test_points, times, z, z[:, :2], settings).item()
 
     before = loss()
     assert all(np.isfinite(value) for _, value in trainer.run())

@@ -16,8 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scoresde_fast.model import create
 from scoresde_fast.networks import DDPM, ScoreNetwork
 from scoresde_fast.networks.blocks import ResnetBlock
-from scoresde_fast.networks.folded_convolution import FoldedConvolution
-from scoresde_fast.networks.folding import TENSOR_CORE_CHANNELS, FoldedNetwork, Folding, TimedFoldedNetwork
+from scoresde_fast.networks.folding import (
+    TENSOR_CORE_CHANNELS,
+    FoldedConvolution,
+    FoldedNetwork,
+    Folding,
+    TimedFoldedNetwork,
+)
 from tests.support.golden import NETWORKS, model, recorded, recorded_inputs
 from tests.support.networks import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
 
@@ -39,10 +44,14 @@ class TestEqualsThePlainNetwork:
     def test_every_option_of_ncsnpp(self, options: dict[str, Any]) -> None:
         check(small(**options))
 
+    @pytest.mark.parametrize("options", [{}, {"fir": False}, {"resblock_type": "ddpm"}, *PAIRS[1:]], ids=str)
+    def test_lowest_resolution_of_one_pixel(self, options: dict[str, Any]) -> None:
+        check(small(ch_mult=(1, 1, 1, 1), attn_resolutions=(1,), **options))
+
     @pytest.mark.parametrize("block", ["biggan", "ddpm"])
     def test_residual_adds_without_winograd(self, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without Winograd's kernel each shortcut adds the result of the 3x3 convolution and both biases."""
-        monkeypatch.setattr("scoresde_fast.networks.folded_convolution.fits", lambda _weight: False)
+        monkeypatch.setattr("scoresde_fast.networks.folding.fits", lambda _weight: False)
         network = small(resblock_type=block)
         joins = []
         forward = FoldedConvolution.forward
@@ -96,15 +105,8 @@ class TestEqualsThePlainNetwork:
 def test_padded_channels(options: dict[str, Any]) -> None:
     """Images padded to 8 channels, as on a GPU, give the same output, padded with zeros."""
     network = small(**options)
-    folding = Folding(
-        torch.float32,
-        timed=True,
-        in_channels=network.input_channels,
-        out_channels=3,
-        multiple=TENSOR_CORE_CHANNELS,
-    )
     folded = copy.deepcopy(network)
-    folding.fold_children(folded)
+    folding = Folding(folded, torch.float32, TENSOR_CORE_CHANNELS)
     x = torch.rand(2, network.input_channels, 8, 8, generator=torch.Generator().manual_seed(1))
     padded = F.pad(x, (0, 0, 0, 0, 0, TENSOR_CORE_CHANNELS - network.input_channels))
     embedding = network.embed(LABELS[:1])

@@ -14,8 +14,7 @@ from torch import Tensor
 import scoresde_fast as sf
 from scoresde_fast.devices import Precision
 from scoresde_fast.networks import DDPM, ScoreNetwork
-from scoresde_fast.networks.folded_convolution import FoldedConvolution
-from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
+from scoresde_fast.networks.folding import FoldedConvolution, FoldedNetwork, TimedFoldedNetwork
 from scoresde_fast.ops import winograd_convolution
 from tests.support.networks import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scoresde_fast.checkpoints.weights import official_weights
+from scoresde_fast.checkpoints.official import official_weights
 from scoresde_fast.configs import load_config
 from scoresde_fast.model import ScoreModel, build_network
 
@@ -32,11 +32,11 @@ def official_file(path: Path, config: dict[str, Any] = SMALL, **changes: Any) ->
     weights = official_weights(ScoreModel(config).network)
     content = {
         "optimizer": {"param_groups": [{"lr": 2e-4}]},
-        "model": {f"module.{w.name}": w.tensor.detach() for w in weights},
+        "model": {f"module.{name}": weight.detach() for name, weight in weights.items()},
         "ema": {
             "decay": 0.999,
             "num_updates": 7,
-            "shadow_params": [w.tensor.detach() + 1 for w in weights if w.trainable],
+            "shadow_params": [weight.detach() + 1 for weight in weights.values() if weight.requires_grad],
         },
         "step": 7,
     }
@@ -48,7 +48,7 @@ def preset_weights(preset: str) -> dict[str, torch.Tensor]:
     """Return the weights of a preset's network by official name, on the meta device except for the noise levels."""
     config = load_config(preset)
     with torch.device("meta"):
-        weights = {weight.name: weight.tensor for weight in official_weights(build_network(config))}
+        weights = official_weights(build_network(config))
     model = config.model
     if model.num_scales:
         weights["sigmas"] = torch.linspace(np.log(model.sigma_max), np.log(model.sigma_min), model.num_scales).exp()
@@ -56,4 +56,4 @@ def preset_weights(preset: str) -> dict[str, torch.Tensor]:
 
 
 def first_weight(model: ScoreModel) -> torch.Tensor:
-    return next(weight.tensor for weight in official_weights(model.network) if weight.trainable).detach()
+    return next(weight for weight in official_weights(model.network).values() if weight.requires_grad).detach()

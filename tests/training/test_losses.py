@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from scoresde_fast.configs import TrainingConfig
 from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.training import Trainer, load_recipe
@@ -20,7 +21,6 @@ from scoresde_fast.training.losses import (
     objective,
     score_matching_loss,
     smld_loss,
-    training_times,
     unit_images,
     velocity_score_matching_loss,
 )
@@ -52,14 +52,10 @@ def test_continuous(steps: dict[str, np.ndarray], name: str, likelihood_weightin
     """Continuous score matching with both weightings and both reductions, to 1e-5."""
     key = f"loss/{name}_continuous_lw{int(likelihood_weighting)}_mean{int(reduce_mean)}"
     model = ScoreFunction(Toy(), Parametrisation(SDE_OF[name]), (3, 4, 4), centered=False)
-    loss = score_matching_loss(
-        model,
-        torch.from_numpy(steps["loss/batch"]),
-        training_times(steps[f"{key}/u"].astype(np.float64)),
-        torch.from_numpy(steps[f"{key}/z"]),
-        likelihood_weighting=likelihood_weighting,
-        reduce_mean=reduce_mean,
-    )
+    training = TrainingConfig("vesde", likelihood_weighting=likelihood_weighting, reduce_mean=reduce_mean)
+    batch, z = (torch.from_numpy(steps[k]) for k in ("loss/batch", f"{key}/z"))
+    times = steps[f"{key}/u"].astype(np.float64) * (1 - 1e-5) + 1e-5
+    loss = score_matching_loss(model, batch, times, z, training)
     assert float(loss) == pytest.approx(float(steps[f"{key}/loss"]), rel=1e-5)
 
 
@@ -71,7 +67,8 @@ def test_discrete(
     """The objectives of the discrete models, SMLD and DDPM, with both reductions, to 1e-5."""
     key = f"loss/{kind}_mean{int(reduce_mean)}"
     batch, labels, z = (torch.from_numpy(steps[k]) for k in ("loss/batch", f"{key}/labels", f"{key}/z"))
-    loss = loss_of(Toy(), sde, 1000, batch, labels, z, reduce_mean=reduce_mean)
+    model = ScoreFunction(Toy(), Parametrisation(sde, continuous=False), (3, 4, 4), centered=False)
+    loss = loss_of(model, batch, labels, z, TrainingConfig("vesde", reduce_mean=reduce_mean))
     assert float(loss) == pytest.approx(float(steps[f"{key}/loss"]), rel=1e-5)
 
 
@@ -83,16 +80,13 @@ def test_is_the_loss_of_the_sde(name: str, tmp_path: Any) -> None:
     model, settings = trainer.model.eval(), trainer.config.training
     batch = Batch.draw(0, 3, 4, len(trainer.images), model)
     x0 = model.from_images(unit_images(trainer.images[batch.index], batch.dequantization, trainer.config.data))
-    times = training_times(batch.u, eps=settings.loss_eps, quadratic=settings.loss_times == "quadratic")
+    times = settings.loss_eps + (1 - settings.loss_eps) * batch.u ** (2 if settings.loss_times == "quadratic" else 1)
     with torch.no_grad():
         ours = objective(model, x0, batch.u, batch.z, batch.z_v0)
-        mean: dict[str, Any] = {"reduce_mean": settings.reduce_mean}
         if name == "digits-cld":
-            noise = (batch.z, batch.z_v0)
-            theirs = velocity_score_matching_loss(model, x0, times, *noise, weighting=settings.weighting, **mean)
+            theirs = velocity_score_matching_loss(model, x0, times, batch.z, batch.z_v0, settings)
         else:
-            weighting = settings.likelihood_weighting
-            theirs = score_matching_loss(model, x0, times, batch.z, likelihood_weighting=weighting, **mean)
+            theirs = score_matching_loss(model, x0, times, batch.z, settings)
     assert torch.equal(ours, theirs) and float(ours) > 0
 
 
@@ -103,7 +97,7 @@ def test_discrete_models(sde: str, loss: Any) -> None:
     x0, z = torch.rand(3, 1, 8, 8), torch.randn(3, 1, 8, 8)
     u = np.array([0.0, 0.5, 1.0])
     with torch.no_grad():
-        theirs = loss(model.network, model.sde, 20, x0, torch.tensor([0, 10, 19]), z, reduce_mean=False)
+        theirs = loss(model, x0, torch.tensor([0, 10, 19]), z, model.config.training)
         assert torch.equal(objective(model, x0, u, z, z), theirs)
 
 

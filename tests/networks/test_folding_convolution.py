@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scoresde_fast.networks.folded_convolution import FoldedConvolution
+from scoresde_fast.networks.folding import FoldedConvolution
 
 
 def test_compiled_tangents() -> None:

@@ -149,19 +149,19 @@ def _affine(errors: Errors, label: str, output: Tensor, pairs: bool, row: int) -
 def _langevin(errors: Errors, label: str, output: Tensor) -> None:
     """Check the norms, the step, and the combined operation."""
     ids, table = torch.arange(len(output), device=common.DEVICE), _table(WIDTH)
+    row = (ids, table.coefficients, table.control, None, 1)
     state = torch.randn(output.shape, device=common.DEVICE)
 
     def norms(implementation: Any, wide: torch.dtype) -> Sequence[Tensor]:
         score = output.double() if wide == torch.float64 else output
-        return [langevin.langevin_norms(score, ids, table, 1, precise=True, implementation=implementation)]
+        return [implementation(score, *row, 0, True)]
 
     _, (exact_norms,) = _compare(errors, "langevin_norms", label, norms)
     for norm in NORMS:
 
         def step(implementation: Any, wide: torch.dtype, norm: Literal["sample", "batch"] = norm) -> Sequence[Tensor]:
             ours, score = state.to(wide, copy=True), output.double() if wide == torch.float64 else output
-            langevin.langevin_step(ours, score, exact_norms.to(wide), ids, table, 1, norm=norm, precise=True,
-                                        implementation=implementation)  # fmt: skip
+            implementation(ours, score, exact_norms.to(wide), *row, norm == "sample", 0, True)
             return [ours]
 
         (plain,), (exact,) = _compare(errors, "langevin_step", label, step)

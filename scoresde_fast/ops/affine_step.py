@@ -117,7 +117,6 @@ def _reference(
     run_seed: int,
     precise: bool,
 ) -> None:
-    """Take the step of either operation, which the width of the table tells."""
     columns = COLUMNS if coefficients.shape[1] == WIDTH else PAIR_COLUMNS
     row, integers = DeviceTable(coefficients, control).row(counter, offset)
     factors: Any = columns._make(row.to(state.dtype).tensor_split(columns[1:]))
@@ -142,7 +141,7 @@ def _reference(
 
 
 def _product(factor: Tensor, x: Tensor) -> Tensor:
-    """Return a coefficient times x: a scalar (1,), a vector (2,), or a 2x2 matrix (4,) or lower triangle (3,) of pairs."""
+    """Return a coefficient times x; for pairs it is a column (2,), a 2x2 matrix (4,) or its lower triangle (3,)."""
     if len(factor) == 1:
         return factor * x
     if len(factor) == 2:

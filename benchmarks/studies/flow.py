@@ -27,7 +27,7 @@ from scoresde_fast.devices import Precision, arithmetic, keep_freed_memory
 from scoresde_fast.flow.drift import Drift
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.ops.normal import rademacher
 
 TOLERANCE, EPS = 1e-5, 1e-3
 

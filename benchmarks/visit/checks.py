@@ -25,9 +25,8 @@ from scoresde_fast.ops import (
     operations,
     project,
 )
-from scoresde_fast.ops.normal import normal
+from scoresde_fast.ops.normal import normal, rademacher
 from scoresde_fast.ops.project import LEVEL_WIDTH
-from scoresde_fast.ops.rademacher import rademacher
 from scoresde_fast.ops.step_table import PAIR_WIDTH, WIDTH, DeviceTable
 
 SEED = 0xFEDCBA9876543210

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scoresde_fast.ops.hutchinson_dot import hutchinson_dot, operation
-from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.ops.normal import rademacher
 from tests.support.steps import DTYPE_IDS, DTYPES, RUN_SEED, SAMPLE_IDS, SHAPE_IDS, SHAPES, Registers, backends, opcheck
 
 COEFFICIENTS = torch.tensor([[0.0, 1.0], [-7.25, 0.5], [3.0, -2.0]])

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scoresde_fast.ops.rademacher import operation, rademacher
+from scoresde_fast.ops.normal import rademacher
+from scoresde_fast.ops.normal import rademacher_operation as operation
 from scoresde_fast.rng import WORD, philox
 from tests.support.chance import SIGMAS, standard_error_of_mean
 from tests.support.steps import RUN_SEED, SAMPLE_IDS, backends, opcheck

@@ -26,8 +26,7 @@ from scoresde_fast.ops import (
     project,
 )
 from scoresde_fast.ops.normal import normal, rademacher
-from scoresde_fast.ops.project import LEVEL_WIDTH
-from scoresde_fast.ops.step_table import PAIR_WIDTH, WIDTH, DeviceTable
+from scoresde_fast.ops.step_table import LEVEL_WIDTH, PAIR_WIDTH, WIDTH, DeviceTable
 
 SEED = 0xFEDCBA9876543210
 FIELD = 40_001

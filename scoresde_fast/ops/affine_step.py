@@ -64,7 +64,7 @@ def affine_step(
             f"state has shape {tuple(state.shape)}; a pair is (B, 2C, ...), with x and v of C channels each"
         )
     checks.require_contiguous("state", state, [torch.float32, torch.float64])
-    checks.require_step(table, PAIR_WIDTH if pairs else WIDTH, row, counter, run_seed, "state", state)
+    checks.require_step(table.coefficients, PAIR_WIDTH if pairs else WIDTH, row, counter, run_seed, "state", state)
     if saved is not None:
         checks.require_like("saved", saved, [state.dtype], "state", state)
     _require_history(history, earlier, state)

@@ -53,7 +53,7 @@ def langevin(
     checks.require_like("network_output", network_output, checks.FLOAT_DTYPES, "state", state)
     checks.require_choice("norm", norm, get_args(LangevinNorm))
     checks.require_sample_ids(sample_ids, "state", state)
-    checks.require_step(table, WIDTH, row, counter, run_seed, "state", state)
+    checks.require_step(table.coefficients, WIDTH, row, counter, run_seed, "state", state)
     (implementation or torch.ops.scoresde_fast.langevin.default)(
         state, network_output, sample_ids, table.coefficients, table.control, counter, row, norm == "sample",
         checks.signed64(run_seed), precise,

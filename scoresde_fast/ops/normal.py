@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``normal`` and ``rademacher``: normal noise and random signs for each sample, by the contract of `scoresde_fast.rng`."""
+"""``normal`` and ``rademacher``: normal noise and random signs by the noise contract of `scoresde_fast.rng`."""
 
 from __future__ import annotations
 

@@ -117,9 +117,9 @@ def _reference(
     run_seed: int,
     precise: bool,
 ) -> None:
-    columns = COLUMNS if coefficients.shape[1] == WIDTH else PAIR_COLUMNS
+    columns: Any = COLUMNS if coefficients.shape[1] == WIDTH else PAIR_COLUMNS
     row, integers = DeviceTable(coefficients, control).row(counter, offset)
-    factors: Any = columns._make(row.to(state.dtype).tensor_split(columns[1:]))
+    factors = columns._make(row.to(state.dtype).tensor_split(columns[1:]))
     result = _product(factors.state, state)
     if saved is not None:
         _add_product(result, factors.saved, saved)

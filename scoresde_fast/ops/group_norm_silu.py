@@ -218,8 +218,8 @@ def _normalised(a: _Saved) -> Triple:
 def _backward_reference(grad_y: Tensor, grad_h: Tensor | None, *saved: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     a = _Saved(*saved)
     if a.source.numel() == 0:
-        grad_x, *others = _backward_fake(grad_y, grad_h, *saved)
-        return grad_x, *(other.zero_() for other in others)
+        grad_x, grad_weight, grad_bias, grad_shift = _backward_fake(grad_y, grad_h, *saved)
+        return grad_x, grad_weight.zero_(), grad_bias.zero_(), grad_shift.zero_()
     n, slope, reciprocal = _normalised(a)
     d = grad_y.to(n.dtype).reshape(n.shape) * slope
     grad_weight, grad_bias = (d * n).sum((0, 3)).flatten(), d.sum((0, 3)).flatten()

@@ -119,9 +119,9 @@ def group_norm_silu(
             try:
                 return implementation(*arguments)
             except RuntimeError:
-                _require(_Arguments(*arguments))
+                _require(*arguments)
                 raise
-    _require(_Arguments(*arguments))
+    _require(*arguments)
     if x.dtype == torch.float64:
         return _reference(*arguments)
     if implementation is None:
@@ -135,22 +135,23 @@ def _reaches_kernel(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | Non
     return vectors and (residual is None or residual.is_cpu) and x.dtype != torch.float64
 
 
-def _require(a: _Arguments) -> None:
-    dtypes = checks.FLOAT_DTYPES if a.x.dtype == torch.float64 else checks.NETWORK_DTYPES
-    checks.require_image("x", a.x, dtypes)
-    checks.require_groups(a.groups, a.x)
-    batch, channels, height, width = a.x.shape
-    checks.require_parameter("weight", a.weight, dtypes, [(channels,)], "x", a.x)
-    checks.require_parameter("bias", a.bias, dtypes, [(channels,)], "x", a.x)
-    if a.shift is not None:
-        checks.require_parameter("shift", a.shift, dtypes, [(channels,), (batch, channels)], "x", a.x)
-    if a.residual is not None:
-        checks.require_residual(a.residual, a.x, tuple(a.x.shape), memory_format(a.x))
-    checks.require_choice("resample", a.resample, RESAMPLES)
-    if a.resample != "none" and (not 2 <= len(a.taps) <= 12 or sum(a.taps) == 0):
-        raise ValueError(f"taps is {list(a.taps)}; a filter has 2 to 12 values and a sum other than 0")
-    if a.resample == "down" and (height % 2 or width % 2):
-        raise ValueError(f"x has shape {tuple(a.x.shape)}; only even heights and widths can be halved: pad or crop it")
+def _require(*arguments: Any) -> None:
+    x, weight, bias, groups, _, shift, residual, _, _, resample, taps = arguments  # faster than `_Arguments`
+    dtypes = checks.FLOAT_DTYPES if x.dtype == torch.float64 else checks.NETWORK_DTYPES
+    checks.require_image("x", x, dtypes)
+    checks.require_groups(groups, x)
+    batch, channels, height, width = x.shape
+    checks.require_parameter("weight", weight, dtypes, [(channels,)], "x", x)
+    checks.require_parameter("bias", bias, dtypes, [(channels,)], "x", x)
+    if shift is not None:
+        checks.require_parameter("shift", shift, dtypes, [(channels,), (batch, channels)], "x", x)
+    if residual is not None:
+        checks.require_residual(residual, x, tuple(x.shape), memory_format(x))
+    checks.require_choice("resample", resample, RESAMPLES)
+    if resample != "none" and (not 2 <= len(taps) <= 12 or sum(taps) == 0):
+        raise ValueError(f"taps is {list(taps)}; a filter has 2 to 12 values and a sum other than 0")
+    if resample == "down" and (height % 2 or width % 2):
+        raise ValueError(f"x has shape {tuple(x.shape)}; only even heights and widths can be halved: pad or crop it")
 
 
 def _reference(*arguments: Any) -> Triple:
@@ -325,9 +326,9 @@ def _filter(x: Tensor, resample: str, taps: Sequence[float], *, adjoint: bool = 
 
 
 def _autograd(*arguments: Any) -> Triple:
+    x, weight, bias, _, _, shift, residual, *_ = arguments
     implementation = torch.ops.scoresde_fast.group_norm_silu.default
-    a = _Arguments(*arguments)
-    if needs_derivatives(a.x, a.weight, a.bias, a.shift, a.residual):
+    if needs_derivatives(x, weight, bias, shift, residual):
         return _GroupNormSilu.record(below_autograd(implementation), *arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return implementation(*arguments)

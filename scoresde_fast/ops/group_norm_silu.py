@@ -280,7 +280,7 @@ class _GroupNormSilu(SingleLevelFunction):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _statistics: None) -> Any:
-        source, *_, bias = ctx.saved_tensors
+        source, *_, bias = saved = ctx.saved_tensors
         layout = memory_format(source)
         if grad_y is None:
             grad_y = torch.zeros_like(source, memory_format=layout)
@@ -289,7 +289,7 @@ class _GroupNormSilu(SingleLevelFunction):
         grad_x, grad_weight, grad_bias, grad_shift = torch.ops.scoresde_fast.group_norm_silu_backward(
             grad_y.contiguous(memory_format=layout),
             None if grad_h is None or not ctx.joined else grad_h.contiguous(memory_format=layout),
-            *ctx.saved_tensors,
+            *saved,
             *ctx.constants,
         )
         if ctx.shift_dims == 1:
@@ -306,11 +306,11 @@ class _GroupNormSilu(SingleLevelFunction):
             raise NotImplementedError(
                 "group_norm_silu has no tangent in weight or bias: pass tangents of x, shift or residual only"
             )
-        source = ctx.saved_tensors[0]
+        source, *rest = ctx.saved_tensors
         layout = memory_format(source)
         x = torch.zeros_like(source) if x is None else x
         t = joined_input(x, shift, residual, ctx.scale).to(source.dtype).contiguous(memory_format=layout)
-        y = torch.ops.scoresde_fast.group_norm_silu_tangent(t, *ctx.saved_tensors, *ctx.constants)
+        y = torch.ops.scoresde_fast.group_norm_silu_tangent(t, source, *rest, *ctx.constants)
         if ctx.resample != "none":
             y = _filter(y, ctx.resample, ctx.taps).contiguous(memory_format=layout)
         return y, t if ctx.joined else None, None

@@ -15,6 +15,7 @@ MODULES = {
     "group_norm_silu_tangent": "group_norm_silu_gradients",
     "langevin_norms": "langevin",
     "langevin_step": "langevin",
+    "rademacher": "normal",
 }
 
 

@@ -274,19 +274,12 @@ plan_of = cache(Plan)
 """`Plan`, cached because computing it takes longer than a launch."""
 
 
-def group_norm_attention(
-    x: Any,
-    norm_weight: Any,
-    norm_bias: Any,
-    groups: int,
-    eps: float,
-    score: Any,
-    key_bias: Any,
-    value: Any,
-    bias: Any,
-    scale: float,
-) -> Any:
-    """Launch both kernels; raises ValueError for an unsupported shape."""
+def group_norm_attention(x, norm_weight, norm_bias, groups, eps, score, key_bias, value, bias, scale):
+    """Launch both kernels; arguments and result as in the schema of ``scoresde_fast.ops.group_norm_attention``.
+
+    Raises:
+        ValueError: the kernels do not support the shape.
+    """
     batch, channels, height, width = x.shape
     out = x.new_empty_strided(x.shape, x.stride())
     if not x.numel():

@@ -8,7 +8,6 @@ sums have a fixed order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -55,19 +54,7 @@ def form_of(plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: 
     return Form(group_norm_silu_kernel, constants, num_warps=warps, maxnreg=registers, enable_fp_fusion=True)
 
 
-def group_norm_silu(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    groups: int,
-    eps: float,
-    shift: Any,
-    residual: Any,
-    scale: float,
-    silu: bool,
-    resample: str,
-    taps: Sequence[float],
-) -> tuple[Any, Any, Any]:
+def group_norm_silu(x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps):
     """Launch the kernels; arguments and results as in the schema of ``scoresde_fast.ops.group_norm_silu``."""
     batch, channels, height, width = x.shape
     join = residual is not None
@@ -91,20 +78,7 @@ def group_norm_silu(
     return fir_resample(y, taps, resample, offset, 4.0 if resample == "up" else 1.0), joined, statistics
 
 
-def normalise_in_pieces(
-    plan: Plan,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    y: Any,
-    joined: Any,
-    statistics: Any,
-    shift: Any,
-    residual: Any,
-    scale: float,
-    eps: float,
-    silu: bool,
-) -> None:
+def normalise_in_pieces(plan, x, weight, bias, y, joined, statistics, shift, residual, scale, eps, silu):
     """Launch the three kernels; they fill ``y``, ``statistics`` and, if there is a residual, ``joined``."""
     slabs, join = x.shape[0] * (plan.channels // plan.slab), residual is not None
     of_pieces, of_groups, of_images = launch_forms(plan, join, 0 if shift is None else shift.ndim, scale, eps, silu)

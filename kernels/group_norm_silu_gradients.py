@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``group_norm_silu_backward`` and ``group_norm_silu_tangent``: derivatives of GroupNorm and SiLU.
 
-The formulas are in ``scoresde_fast/ops/group_norm_silu.py``.  One kernel sums over pieces of a slab; the other computes
-the gradient or the tangent from the sums.
+Schemas and formulas are in ``scoresde_fast/ops/group_norm_silu.py``.  One kernel sums over pieces of a slab; the other
+computes the gradient or the tangent from the sums.
 """
-
-from __future__ import annotations
-
-from typing import Any
 
 import triton
 import triton.language as tl
@@ -15,27 +11,14 @@ from scoresde_fast.kernels.group_norm_plan import PIECE, empty_image, plan_of
 from scoresde_fast.kernels.group_norm_tiles import LOG2_E, group_mean, load_statistics, narrow, slab_channels
 
 
-def group_norm_silu_backward(
-    grad_y: Any,
-    grad_h: Any,
-    source: Any,
-    shift: Any,
-    statistics: Any,
-    weight: Any,
-    bias: Any,
-    groups: int,
-    scale: float,
-    joined: bool,
-    silu: bool,
-) -> tuple[Any, Any, Any, Any]:
+def group_norm_silu_backward(grad_y, grad_h, *saved):
     """Launch the kernels and return the gradients of x, weight, bias and the shift (B, C)."""
+    source, _shift, statistics, weight, _bias, groups, scale, _joined, _silu = saved
     batch, channels, height, width = source.shape
     if not source.numel():
         zeros = statistics.new_zeros((batch, channels))
         return source.new_empty(source.shape), weight.new_zeros(channels), weight.new_zeros(channels), zeros
-    grad_x, sums = differentiate(
-        grad_y, grad_h, source, shift, statistics, weight, bias, groups, scale, joined, silu, True
-    )
+    grad_x, sums = differentiate(grad_y, grad_h, *saved, True)
     d, products, n, of_h = (sums[:, row].view(batch, groups, -1) for row in range(4))
     by_channel = weight.to(sums.dtype).view(1, groups, -1)
     elements = height * width
@@ -45,38 +28,14 @@ def group_norm_silu_backward(
     return grad_x, products.sum(0).flatten().to(weight.dtype), d.sum(0).flatten().to(weight.dtype), grad_shift
 
 
-def group_norm_silu_tangent(
-    tangent: Any,
-    source: Any,
-    shift: Any,
-    statistics: Any,
-    weight: Any,
-    bias: Any,
-    groups: int,
-    scale: float,
-    joined: bool,
-    silu: bool,
-) -> Any:
+def group_norm_silu_tangent(tangent, source, *saved):
     """Launch the kernels and return the tangent of y for a tangent of h."""
     if not source.numel():
         return source.new_empty(source.shape)
-    return differentiate(tangent, None, source, shift, statistics, weight, bias, groups, scale, joined, silu, False)[0]
+    return differentiate(tangent, None, source, *saved, False)[0]
 
 
-def differentiate(
-    change: Any,
-    grad_h: Any,
-    source: Any,
-    shift: Any,
-    statistics: Any,
-    weight: Any,
-    bias: Any,
-    groups: int,
-    scale: float,
-    joined: bool,
-    silu: bool,
-    backward: bool,
-) -> tuple[Any, Any]:
+def differentiate(change, grad_h, source, shift, statistics, weight, bias, groups, scale, joined, silu, backward):
     """Launch both kernels and return the gradient of x or the tangent of y, and the sums (B, 4, C) float32."""
     batch, channels, height, width = source.shape
     plan = plan_of(channels, height * width, groups, source.element_size(), not source.is_contiguous(), 0)

@@ -13,6 +13,7 @@ to four 32-bit words, and the Box-Muller transform maps these to the normals of 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,14 +30,8 @@ def split64(value: int) -> tuple[int, int]:
     return value & WORD, (value >> 32) & WORD
 
 
-def philox(counter: Tensor, key: tuple[int, int], rounds: int = 10) -> Tensor:
-    """Return Philox4x32 of ``counter``, (..., 4) int64 words in [0, 2^32), in the same form."""
-    c0, c1, c2, c3 = counter.unbind(-1)
-    return torch.stack(philox_words((c0, c1, c2, c3), key, rounds), dim=-1)
-
-
-def philox_words(counter: Words, key: tuple[int, int], rounds: int = 10) -> Words:
-    """Return `philox` of four separate words, which broadcast, so that element and sample axes need not be expanded."""
+def philox(counter: Sequence[Tensor], key: tuple[int, int], rounds: int = 10) -> Words:
+    """Return Philox4x32 of the counter's four words: int64 in [0, 2^32), which broadcast."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(rounds):
@@ -74,27 +69,30 @@ def _uniform(word: Tensor) -> Tensor:
     return (word >> 8).double().add_(0.5).mul_(2.0**-24)
 
 
-def field_words(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Words:
+def _call_words(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Words:
     """Return the four words of each Philox call: (B, calls) int64 each, with calls = ceil(elements / 4)."""
     calls = torch.arange((elements + 3) // 4, device=sample_ids.device)
     low, high = (sample_ids & WORD)[:, None], (sample_ids >> 32 & WORD)[:, None]
-    return philox_words((calls, calls.new_full((), draw), low, high), split64(run_seed))
+    return philox((calls, calls.new_full((), draw), low, high), split64(run_seed))
+
+
+def _by_element(by_call: Words, elements: int) -> Tensor:
+    """Interleave the four values of each call, (B, calls) each, to (B, elements)."""
+    return torch.stack(by_call, dim=-1).flatten(1)[:, :elements]
 
 
 def standard_normals(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
     """Return the standard normals of a draw for each sample: (B,) int64 -> (B, elements) float32 on the same device."""
-    w0, w1, w2, w3 = field_words(sample_ids, run_seed, draw, elements)
-    normals = torch.stack((*box_muller(w0, w1), *box_muller(w2, w3)), dim=-1)
-    return normals.flatten(1)[:, :elements].contiguous()
+    w0, w1, w2, w3 = _call_words(sample_ids, run_seed, draw, elements)
+    return _by_element((*box_muller(w0, w1), *box_muller(w2, w3)), elements).contiguous()
 
 
 def random_signs(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
     """Return random signs like `standard_normals`: 1 if the top bit of the word is 0, else -1."""
-    words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
+    words = _by_element(_call_words(sample_ids, run_seed, draw, elements), elements)
     return (1 - 2 * (words >> 31)).float()
 
 
 def uniforms(sample_ids: Tensor, run_seed: int, draw: int, elements: int) -> Tensor:
     """Return uniform numbers in (0, 1) like `standard_normals`, but in float64: u of each word, see `box_muller`."""
-    words = torch.stack(field_words(sample_ids, run_seed, draw, elements), dim=-1).flatten(1)[:, :elements]
-    return _uniform(words)
+    return _uniform(_by_element(_call_words(sample_ids, run_seed, draw, elements), elements))

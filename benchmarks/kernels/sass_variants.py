@@ -22,7 +22,6 @@ from scoresde_fast.kernels import (
     langevin,
     normal,
     project,
-    rademacher,
 )
 from scoresde_fast.kernels.group_norm_plan import PIECE, plan_of
 from scoresde_fast.kernels.noise import passes, tile
@@ -239,7 +238,7 @@ def _fields() -> Iterator[Variant]:
     for label, kernel, constants, budget in [
         ("normal, fast", normal.normal_kernel, {"PRECISE": False}, 40.0),
         ("normal, precise", normal.normal_kernel, {"PRECISE": True}, None),
-        ("rademacher", rademacher.rademacher_kernel, {}, 20.0),
+        ("rademacher", normal.rademacher_kernel, {}, 20.0),
     ]:
         yield _step(label, kernel, pointers, size | constants, elements=4 * calls, warps=warps, budget=budget)
 

@@ -28,7 +28,7 @@ from scoresde_fast.flow.drift import Drift
 from scoresde_fast.flow.options import Probes
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.ops.normal import rademacher
 
 TOLERANCE, EPS = 1e-5, 1e-3
 

@@ -25,10 +25,8 @@ from scoresde_fast.ops import (
     operations,
     project,
 )
-from scoresde_fast.ops.normal import normal
-from scoresde_fast.ops.project import LEVEL_WIDTH
-from scoresde_fast.ops.rademacher import rademacher
-from scoresde_fast.ops.step_table import PAIR_WIDTH, WIDTH, DeviceTable
+from scoresde_fast.ops.normal import normal, rademacher
+from scoresde_fast.ops.step_table import LEVEL_WIDTH, PAIR_WIDTH, WIDTH, DeviceTable
 
 SEED = 0xFEDCBA9876543210
 FIELD = 40_001
@@ -149,19 +147,19 @@ def _affine(errors: Errors, label: str, output: Tensor, pairs: bool, row: int) -
 def _langevin(errors: Errors, label: str, output: Tensor) -> None:
     """Check the norms, the step, and the combined operation."""
     ids, table = torch.arange(len(output), device=common.DEVICE), _table(WIDTH)
+    row = (ids, table.coefficients, table.control, None, 1)
     state = torch.randn(output.shape, device=common.DEVICE)
 
     def norms(implementation: Any, wide: torch.dtype) -> Sequence[Tensor]:
         score = output.double() if wide == torch.float64 else output
-        return [langevin.langevin_norms(score, ids, table, 1, precise=True, implementation=implementation)]
+        return [implementation(score, *row, 0, True)]
 
     _, (exact_norms,) = _compare(errors, "langevin_norms", label, norms)
     for norm in NORMS:
 
         def step(implementation: Any, wide: torch.dtype, norm: Literal["sample", "batch"] = norm) -> Sequence[Tensor]:
             ours, score = state.to(wide, copy=True), output.double() if wide == torch.float64 else output
-            langevin.langevin_step(ours, score, exact_norms.to(wide), ids, table, 1, norm=norm, precise=True,
-                                        implementation=implementation)  # fmt: skip
+            implementation(ours, score, exact_norms.to(wide), *row, norm == "sample", 0, True)
             return [ours]
 
         (plain,), (exact,) = _compare(errors, "langevin_step", label, step)

@@ -27,7 +27,6 @@ from benchmarks.visit.report import Report
 from scoresde_fast.bench.timing import gpu_seconds, rotation
 from scoresde_fast.ops.affine_step import affine_step
 from scoresde_fast.ops.convolution import operation as convolution
-from scoresde_fast.ops.langevin import langevin_norms, langevin_step
 from scoresde_fast.ops.step_table import DeviceTable
 
 Calls = dict[str, Callable[..., Any]]
@@ -174,12 +173,13 @@ def randn_step(state: Tensor, score: Tensor, coefficients: Tensor) -> None:
 
 def _langevin_case(batch: int, ids: Tensor, table: DeviceTable, copied: float) -> dict[str, Any]:
     calls: Calls = {"eager": eager_langevin, "inductor": torch.compile(eager_langevin, dynamic=False)}
+    row = (ids, table.coefficients, table.control, None, 0)
     steps = dict(present("langevin_step"))
     for backend, function in present("langevin_norms"):
 
         def correct(x: Tensor, score: Tensor, norms_by: Any = function, step_by: Any = steps[backend]) -> None:
-            norms = langevin_norms(score, ids, table, implementation=norms_by)
-            langevin_step(x, score, norms, ids, table, norm="batch", implementation=step_by)
+            norms = norms_by(score, *row, 0, False)
+            step_by(x, score, norms, *row, False, 0, False)
 
         calls[backend] = correct
     seconds = gpu_seconds(calls, rotation(_states(batch, torch.float32), 64), rounds=common.now.rounds)

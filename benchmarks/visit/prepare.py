@@ -36,8 +36,7 @@ from benchmarks.visit.report import Report
 from scoresde_fast.devices import Precision
 from scoresde_fast.loop.evaluator import evaluator, timed_evaluator
 from scoresde_fast.ops import operations
-from scoresde_fast.ops.normal import normal
-from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.ops.normal import normal, rademacher
 
 CAPABILITY = 90
 BATCHES = (1, 4, 16, 64, 256, 512)

@@ -330,12 +330,12 @@ class FoldedAttention(nn.Module):
         merged = merge_attention(
             block.query.W, block.query.b, block.key.W, block.value.W, block.value.b, block.out.W, block.out.b, dtype
         )
-        for name, tensor in vars(merged).items():
+        for name, tensor in merged._asdict().items():
             self.register_buffer(name, tensor.to(self.compute) if tensor.ndim == 2 else tensor)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        weights = MergedAttention(*(self.get_buffer(name) for name in MergedAttention.__dataclass_fields__))
+        weights = MergedAttention(*(self.get_buffer(name) for name in MergedAttention._fields))
         norm = self.norm
         y = group_norm_attention(
             x.to(self.compute), norm.weight, norm.bias, norm.num_groups, norm.eps, weights, self.scale

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations: the schema, PyTorch reference and backends of each.  No other layer knows about backends.
 
-Each file defines one operation and its variants.  Its wrapper checks the arguments and calls the selected backend.
+Each file defines an operation and its variants.  Its wrapper checks the arguments and calls the selected backend.
 """
 
 from scoresde_fast.ops import (
@@ -14,7 +14,6 @@ from scoresde_fast.ops import (
     langevin,
     normal,
     project,
-    rademacher,
     winograd_convolution,
 )
 from scoresde_fast.ops.registration import BACKENDS, Operation, operations
@@ -32,6 +31,5 @@ __all__ = [
     "normal",
     "operations",
     "project",
-    "rademacher",
     "winograd_convolution",
 ]

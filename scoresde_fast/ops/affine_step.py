@@ -10,6 +10,7 @@ a step computes the next state and the newest derived output, see `scoresde_fast
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ def affine_step(
             f"state has shape {tuple(state.shape)}; a pair is (B, 2C, ...), with x and v of C channels each"
         )
     checks.require_contiguous("state", state, [torch.float32, torch.float64])
-    checks.require_step(table, PAIR_WIDTH if pairs else WIDTH, row, counter, run_seed, "state", state)
+    checks.require_step(table.coefficients, PAIR_WIDTH if pairs else WIDTH, row, counter, run_seed, "state", state)
     if saved is not None:
         checks.require_like("saved", saved, [state.dtype], "state", state)
     _require_history(history, earlier, state)
@@ -116,72 +117,45 @@ def _reference(
     run_seed: int,
     precise: bool,
 ) -> None:
+    columns: Any = COLUMNS if coefficients.shape[1] == WIDTH else PAIR_COLUMNS
     row, integers = DeviceTable(coefficients, control).row(counter, offset)
-    row = row.to(state.dtype)
-    result = row[COLUMNS.state] * state
+    factors = columns._make(row.to(state.dtype).tensor_split(columns[1:]))
+    result = _product(factors.state, state)
     if saved is not None:
-        result.addcmul_(saved, row[COLUMNS.saved])
+        _add_product(result, factors.saved, saved)
     output = None if network_output is None else network_output.to(state.dtype)
     if output is not None:
-        result.addcmul_(output, row[COLUMNS.output])
+        _add_product(result, factors.output, output)
     slot = int(integers[CONTROL.slot])
     if history is not None:
-        for k in range(1, earlier + 1):
-            result.addcmul_(history[(slot - k) % len(history)], row[COLUMNS.earlier1 + k - 1])
+        for k, factor in enumerate((factors.earlier1, factors.earlier2, factors.earlier3)[:earlier], start=1):
+            _add_product(result, factor, history[(slot - k) % len(history)])
     if sample_ids is not None:
-        result.addcmul_(row_noise(state, sample_ids, run_seed, integers), row[COLUMNS.noise])
+        _add_product(result, factors.noise, row_noise(state, sample_ids, run_seed, integers))
     if history is not None and output is not None:
-        derived = row[COLUMNS.derive_state] * state + row[COLUMNS.derive_output] * output
+        derived = _product(factors.derive_state, state) + _product(factors.derive_output, output)
         history[slot % len(history)].copy_(derived)
     if saved is not None and int(integers[CONTROL.save]):
         saved.copy_(state)
     state.copy_(result)
 
 
-def _pair_reference(
-    state: Tensor,
-    saved: Tensor | None,
-    history: Tensor | None,
-    network_output: Tensor | None,
-    sample_ids: Tensor | None,
-    coefficients: Tensor,
-    control: Tensor,
-    counter: Tensor | None,
-    offset: int,
-    earlier: int,
-    run_seed: int,
-    precise: bool,
-) -> None:
-    columns = PAIR_COLUMNS
-    row, integers = DeviceTable(coefficients, control).row(counter, offset)
-    row = row.to(state.dtype)
-    result = _act(row[columns.state : columns.saved], state)
-    if saved is not None:
-        result += _act(row[columns.saved : columns.output], saved)
-    output = None if network_output is None else network_output.to(state.dtype)
-    if output is not None:
-        result += torch.cat([row[columns.output] * output, row[columns.output + 1] * output], dim=1)
-    slot = int(integers[CONTROL.slot])
-    if history is not None:
-        firsts = (columns.earlier1, columns.earlier2, columns.earlier3)
-        for k, first in enumerate(firsts[:earlier], start=1):
-            result += _act(row[first : first + 4], history[(slot - k) % len(history)])
-    if sample_ids is not None:
-        xx, vx, vv = row[columns.noise : columns.derive_state]
-        result += _act(torch.stack([xx, 0 * xx, vx, vv]), row_noise(state, sample_ids, run_seed, integers))
-    if history is not None and output is not None:
-        to_x, to_v = row[columns.derive_output :]
-        derived = _act(row[columns.derive_state : columns.derive_output], state)
-        history[slot % len(history)].copy_(derived + torch.cat([to_x * output, to_v * output], dim=1))
-    if saved is not None and int(integers[CONTROL.save]):
-        saved.copy_(state)
-    state.copy_(result)
+def _product(factor: Tensor, x: Tensor) -> Tensor:
+    """Return a coefficient times x; for pairs it is a column (2,), a 2x2 matrix (4,) or its lower triangle (3,)."""
+    if len(factor) == 1:
+        return factor * x
+    if len(factor) == 2:
+        return torch.cat([factor[0] * x, factor[1] * x], dim=1)
+    xx, xv, vx, vv = factor if len(factor) == 4 else (factor[0], 0 * factor[0], factor[1], factor[2])
+    position, velocity = x.chunk(2, dim=1)
+    return torch.cat([xx * position + xv * velocity, vx * position + vv * velocity], dim=1)
 
 
-def _act(matrix: Tensor, pair: Tensor) -> Tensor:
-    """Apply the 2x2 ``matrix`` (4,) to the halves of ``pair`` (B, 2C, ...)."""
-    x, v = pair.chunk(2, dim=1)
-    return torch.cat([matrix[0] * x + matrix[1] * v, matrix[2] * x + matrix[3] * v], dim=1)
+def _add_product(total: Tensor, factor: Tensor, x: Tensor) -> None:
+    if len(factor) == 1:
+        total.addcmul_(x, factor)
+    else:
+        total += _product(factor, x)
 
 
 _ARGUMENTS = (
@@ -189,4 +163,4 @@ _ARGUMENTS = (
     "Tensor coefficients, Tensor control, Tensor? counter, int offset, int earlier, int run_seed, bool precise) -> ()"
 )
 operation = define("affine_step" + _ARGUMENTS, _reference)
-pair_operation = define("affine_step_pair" + _ARGUMENTS, _pair_reference)
+pair_operation = define("affine_step_pair" + _ARGUMENTS, _reference)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.ops.step_table import DeviceTable
 
 NETWORK_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FLOAT_DTYPES = (*NETWORK_DTYPES, torch.float64)
@@ -40,11 +39,10 @@ def require_contiguous(name: str, tensor: Tensor, dtypes: Sequence[torch.dtype])
 
 def require_like(name: str, tensor: Tensor, dtypes: Sequence[torch.dtype], other_name: str, other: Tensor) -> None:
     """Raise unless the tensor is contiguous, has one of ``dtypes``, and the shape and device of ``other``."""
-    require_dtype(name, tensor, dtypes)
+    require_contiguous(name, tensor, dtypes)
     if tensor.shape != other.shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must have {other_name}'s, {tuple(other.shape)}")
     require_device(name, tensor, other_name, other)
-    require_contiguous(name, tensor, dtypes)
 
 
 def require_format(name: str, image: Tensor, *formats: torch.memory_format) -> None:
@@ -123,14 +121,14 @@ def require_sample_ids(sample_ids: Tensor, batch_name: str, batch: Tensor) -> No
 
 
 def require_step(
-    table: DeviceTable, width: int, row: int, counter: Tensor | None, run_seed: int, other_name: str, other: Tensor
+    coefficients: Tensor, width: int, row: int, counter: Tensor | None, run_seed: int, other_name: str, other: Tensor
 ) -> None:
     """Raise ValueError unless the table is (rows, width) and on the device of ``other``, and has the row of the step.
 
     The run seed is checked too.
     """
-    require_device("the step table", table.coefficients, other_name, other)
-    shape = tuple(table.coefficients.shape)
+    require_device("the step table", coefficients, other_name, other)
+    shape = tuple(coefficients.shape)
     if len(shape) != 2 or shape[1] != width:
         raise ValueError(f"coefficients have shape {shape}; for this step they must be (rows, {width})")
     require_unsigned("run seed", run_seed, 64)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scoresde_fast.ops import checks
-from scoresde_fast.ops.derivatives import needs_derivatives
+from scoresde_fast.ops.derivatives import memory_format, needs_derivatives
 from scoresde_fast.ops.registration import define
 
 FASTER_FUSED: frozenset[tuple[int, int, int, int]] = frozenset()
@@ -82,13 +82,7 @@ def _require(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | 
     if bias is not None:
         checks.require_parameter("bias", bias, checks.FLOAT_DTYPES, [(len(weight),)], "weight", weight)
     if residual is not None:
-        checks.require_residual(residual, x, (len(x), len(weight), *x.shape[2:]), _memory_format(x))
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    """Return channels_last if the strides allow it; with one channel or one pixel both formats are the same memory."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+        checks.require_residual(residual, x, (len(x), len(weight), *x.shape[2:]), memory_format(x))
 
 
 def _reference(
@@ -97,12 +91,12 @@ def _reference(
     y = F.conv2d(x, weight, None if bias is None else bias.to(x.dtype), padding=weight.shape[2] // 2)
     if residual is not None:
         y = torch.add(y, residual, alpha=scale)
-    return y.contiguous(memory_format=_memory_format(x))
+    return y.contiguous(memory_format=memory_format(x))
 
 
 def _fake(x: Tensor, weight: Tensor, *_arguments: Any) -> Tensor:
     shape = (x.shape[0], weight.shape[0], *x.shape[2:])
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
 
 
 operation = define(

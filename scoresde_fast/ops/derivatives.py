@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +52,12 @@ def below_autograd(operation: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Return channels_last if the strides allow it; with one channel or one pixel both formats are the same memory."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def version(tensor: Tensor) -> int:
     """Return PyTorch's count of in-place writes to a tensor, or -1 for an inference tensor, which has no count."""
     return -1 if tensor.is_inference() else tensor._version
@@ -84,7 +90,7 @@ def with_derivatives(
         x, residual: (B, C, H, W), (B, K, H', W') or None.
         scale: the factor of the residual in ``apply``.
     """
-    return cast(Tensor, _Linear.record(x, residual, apply, transpose, scale))
+    return _Linear.record(x, residual, apply, transpose, scale)
 
 
 class _Linear(SingleLevelFunction):
@@ -95,8 +101,7 @@ class _Linear(SingleLevelFunction):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, _, ctx.operation, ctx.transpose, ctx.scale = inputs
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        ctx.memory_format = torch.channels_last if last else torch.contiguous_format
+        ctx.memory_format = memory_format(x)
 
     @staticmethod
     @once_differentiable

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -159,8 +159,8 @@ def _channels_last(x: Tensor) -> bool:
 
 class _Resample(SingleLevelFunction):
     @staticmethod
-    def forward(x: Tensor, taps: list[float], direction: Direction, offset: int, gain: float) -> Any:
-        return below_autograd(torch.ops.scoresde_fast.fir_resample.default)(x, taps, direction, offset, gain)
+    def forward(*arguments: Any) -> Any:
+        return below_autograd(torch.ops.scoresde_fast.fir_resample.default)(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -184,19 +184,17 @@ def _dense(x: Tensor) -> Tensor:
     return x if _channels_last(x) else x.contiguous()
 
 
-def _over_batches(
-    info: Any, in_dims: tuple[int | None, ...], x: Tensor, taps: list[float], direction: str, offset: int, gain: float
-) -> tuple[Tensor, int]:
+def _over_batches(info: Any, in_dims: tuple[int | None, ...], x: Tensor, *options: Any) -> tuple[Tensor, int]:
     """Resample with one more batch dimension, the rule of ``torch.func.vmap``."""
     moved = x.movedim(in_dims[0] or 0, 0)
     merged = _dense(moved.flatten(0, 1))
-    y = torch.ops.scoresde_fast.fir_resample.default(merged, taps, direction, offset, gain)
+    y = torch.ops.scoresde_fast.fir_resample.default(merged, *options)
     return y.unflatten(0, moved.shape[:2]), 0
 
 
 def _autograd(x: Tensor, *options: Any) -> Tensor:
     if needs_derivatives(x):
-        return cast(Tensor, _Resample.record(x, *options))
+        return _Resample.record(x, *options)
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.scoresde_fast.fir_resample.default(x, *options)
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +31,7 @@ Estimated from operation counts, until benchmarks/results/DEVICE-DATE.json has m
 """
 
 
-@dataclass(frozen=True)
-class MergedAttention:
+class MergedAttention(NamedTuple):
     """The projections of an attention block, merged.
 
     Attributes:
@@ -76,13 +74,10 @@ def group_norm_attention(
         TypeError, ValueError: an argument is not as described, or ``implementation`` does not support the shape.
     """
     _require(x, norm_weight, norm_bias, groups, weights)
-    arguments = (x, norm_weight, norm_bias, weights.score, weights.key_bias, weights.value, weights.bias)
     fused = implementation or torch.ops.scoresde_fast.group_norm_attention.default
     by_default = x.dtype.itemsize == 2 and (x.shape[2] * x.shape[3], x.shape[1]) in FASTER_FUSED
-    plain = needs_derivatives(*arguments) or (implementation is None and not by_default)
-    return (_reference if plain else fused)(
-        x, norm_weight, norm_bias, groups, eps, weights.score, weights.key_bias, weights.value, weights.bias, scale
-    )
+    plain = needs_derivatives(x, norm_weight, norm_bias, *weights) or (implementation is None and not by_default)
+    return (_reference if plain else fused)(x, norm_weight, norm_bias, groups, eps, *weights, scale)
 
 
 def merge_attention(

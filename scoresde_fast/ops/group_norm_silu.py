@@ -14,7 +14,7 @@ without, it is x, from which h = (x + shift) * scale is recomputed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,36 @@ from scoresde_fast.ops.registration import define, library
 RESAMPLES = ("none", "up", "down")
 TAPS = (1.0, 3.0, 3.0, 1.0)
 Triple: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+
+class _Arguments(NamedTuple):
+    """Arguments of ``group_norm_silu``, in the order of its schema."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor
+    groups: int
+    eps: float
+    shift: Tensor | None
+    residual: Tensor | None
+    scale: float
+    silu: bool
+    resample: str
+    taps: Sequence[float]
+
+
+class _Saved(NamedTuple):
+    """Arguments of both derivatives after the gradient or tangent, in the order of their schemas."""
+
+    source: Tensor
+    shift: Tensor | None
+    statistics: Tensor
+    weight: Tensor
+    bias: Tensor
+    groups: int
+    scale: float
+    joined: bool
+    silu: bool
 
 
 def group_norm_silu(
@@ -78,7 +108,6 @@ def group_norm_silu(
     """
     taps = [] if resample == "none" else list(taps)
     arguments = (x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
-    required = (x, weight, bias, groups, shift, residual, resample, taps)
     recording = False
     if implementation is None and not goes_through_dispatcher():
         backend = operation.default(x.device)
@@ -90,14 +119,14 @@ def group_norm_silu(
             try:
                 return implementation(*arguments)
             except RuntimeError:
-                _require(*required)
+                _require(*arguments)
                 raise
-    _require(*required)
+    _require(*arguments)
     if x.dtype == torch.float64:
         return _reference(*arguments)
     if implementation is None:
         implementation = torch.ops.scoresde_fast.group_norm_silu.default
-    return _recorded(implementation, *arguments) if recording else implementation(*arguments)
+    return _GroupNormSilu.record(implementation, *arguments) if recording else implementation(*arguments)
 
 
 def _reaches_kernel(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, residual: Tensor | None) -> bool:
@@ -106,16 +135,8 @@ def _reaches_kernel(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | Non
     return vectors and (residual is None or residual.is_cpu) and x.dtype != torch.float64
 
 
-def _require(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    resample: str,
-    taps: Sequence[float],
-) -> None:
+def _require(*arguments: Any) -> None:
+    x, weight, bias, groups, _, shift, residual, _, _, resample, taps = arguments  # faster than `_Arguments`
     dtypes = checks.FLOAT_DTYPES if x.dtype == torch.float64 else checks.NETWORK_DTYPES
     checks.require_image("x", x, dtypes)
     checks.require_groups(groups, x)
@@ -133,60 +154,38 @@ def _require(
         raise ValueError(f"x has shape {tuple(x.shape)}; only even heights and widths can be halved: pad or crop it")
 
 
-def _reference(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    eps: float,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    scale: float,
-    silu: bool,
-    resample: str,
-    taps: Sequence[float],
-) -> Triple:
-    y, joined, statistics = _fake(x, weight, bias, groups, eps, shift, residual, scale, silu, resample, taps)
-    if x.numel() == 0:
+def _reference(*arguments: Any) -> Triple:
+    a = _Arguments(*arguments)
+    y, joined, statistics = _fake(*arguments)
+    if a.x.numel() == 0:
         return y, joined, statistics.zero_()
-    layout = memory_format(x)
-    h = joined_input(x, shift, residual, scale)
-    if residual is not None:
+    layout = memory_format(a.x)
+    h = joined_input(a.x, a.shift, a.residual, a.scale)
+    if a.residual is not None:
         # Normalise the rounded h.
-        joined = h.to(x.dtype).contiguous(memory_format=layout)
+        joined = h.to(a.x.dtype).contiguous(memory_format=layout)
         h = joined.to(h.dtype)
-    variance, mean = torch.var_mean(h.reshape(len(x), groups, -1), dim=-1, correction=0)
-    statistics = torch.stack([mean, (variance + eps).rsqrt()], dim=-1)
-    y = F.group_norm(h, groups, weight.to(h.dtype), bias.to(h.dtype), eps)
-    if silu:
+    variance, mean = torch.var_mean(h.reshape(len(h), a.groups, -1), dim=-1, correction=0)
+    statistics = torch.stack([mean, (variance + a.eps).rsqrt()], dim=-1)
+    y = F.group_norm(h, a.groups, a.weight.to(h.dtype), a.bias.to(h.dtype), a.eps)
+    if a.silu:
         y = F.silu(y)
-    if resample != "none":
-        y = fir_up(y, taps) if resample == "up" else fir_down(y, taps)
-    return y.to(x.dtype).contiguous(memory_format=layout), joined, statistics
+    if a.resample != "none":
+        y = fir_up(y, a.taps) if a.resample == "up" else fir_down(y, a.taps)
+    return y.to(a.x.dtype).contiguous(memory_format=layout), joined, statistics
 
 
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    eps: float,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    scale: float,
-    silu: bool,
-    resample: str,
-    taps: Sequence[float],
-) -> Triple:
-    layout = memory_format(x)
-    batch, channels, height, width = x.shape
-    if resample == "up":
+def _fake(*arguments: Any) -> Triple:
+    a = _Arguments(*arguments)
+    layout = memory_format(a.x)
+    batch, channels, height, width = a.x.shape
+    if a.resample == "up":
         height, width = 2 * height, 2 * width
-    elif resample == "down":
+    elif a.resample == "down":
         height, width = height // 2, width // 2
-    y = torch.empty((batch, channels, height, width), dtype=x.dtype, device=x.device, memory_format=layout)
-    joined = x.new_empty(0) if residual is None else torch.empty_like(x, memory_format=layout)
-    return y, joined, x.new_empty((batch, groups, 2), dtype=torch.float32)
+    y = torch.empty((batch, channels, height, width), dtype=a.x.dtype, device=a.x.device, memory_format=layout)
+    joined = a.x.new_empty(0) if a.residual is None else torch.empty_like(a.x, memory_format=layout)
+    return y, joined, a.x.new_empty((batch, a.groups, 2), dtype=torch.float32)
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
@@ -204,98 +203,56 @@ def joined_input(x: Tensor, shift: Tensor | None, residual: Tensor | None, scale
     return h * scale if scale != 1 else h
 
 
-def _normalised(
-    source: Tensor,
-    shift: Tensor | None,
-    statistics: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    scale: float,
-    joined: bool,
-    silu: bool,
-) -> Triple:
+def _normalised(a: _Saved) -> Triple:
     """Return n (B, G, C/G, HW), the derivative of the activation in the same shape, and r."""
-    h = joined_input(source, None, None, 1.0) if joined else joined_input(source, shift, None, scale)
-    h = h.reshape(len(h), groups, h.shape[1] // groups, -1)
-    mean, reciprocal = statistics.to(h.dtype)[:, :, None, None].unbind(-1)
+    h = joined_input(a.source, None if a.joined else a.shift, None, 1.0 if a.joined else a.scale)
+    h = h.reshape(len(h), a.groups, h.shape[1] // a.groups, -1)
+    mean, reciprocal = a.statistics.to(h.dtype)[:, :, None, None].unbind(-1)
     n = (h - mean) * reciprocal
-    if not silu:
+    if not a.silu:
         return n, torch.ones_like(n), reciprocal
-    z = n * weight.to(h.dtype).view(groups, -1, 1) + bias.to(h.dtype).view(groups, -1, 1)
+    z = n * a.weight.to(h.dtype).view(a.groups, -1, 1) + a.bias.to(h.dtype).view(a.groups, -1, 1)
     sigmoid = z.sigmoid()
     return n, sigmoid * (1 + z * (1 - sigmoid)), reciprocal
 
 
-def _backward_reference(
-    grad_y: Tensor,
-    grad_h: Tensor | None,
-    source: Tensor,
-    shift: Tensor | None,
-    statistics: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    scale: float,
-    joined: bool,
-    silu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if source.numel() == 0:
-        outputs = _backward_fake(grad_y, grad_h, source, shift, statistics, weight)
-        return outputs[0], outputs[1].zero_(), outputs[2].zero_(), outputs[3].zero_()
-    n, slope, reciprocal = _normalised(source, shift, statistics, weight, bias, groups, scale, joined, silu)
+def _backward_reference(grad_y: Tensor, grad_h: Tensor | None, *saved: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    a = _Saved(*saved)
+    if a.source.numel() == 0:
+        grad_x, grad_weight, grad_bias, grad_shift = _backward_fake(grad_y, grad_h, *saved)
+        return grad_x, grad_weight.zero_(), grad_bias.zero_(), grad_shift.zero_()
+    n, slope, reciprocal = _normalised(a)
     d = grad_y.to(n.dtype).reshape(n.shape) * slope
     grad_weight, grad_bias = (d * n).sum((0, 3)).flatten(), d.sum((0, 3)).flatten()
-    d = d * weight.to(n.dtype).view(groups, -1, 1)
+    d = d * a.weight.to(n.dtype).view(a.groups, -1, 1)
     grad = (d - d.mean((2, 3), keepdim=True) - n * (n * d).mean((2, 3), keepdim=True)) * reciprocal
-    grad = grad.reshape(source.shape)
+    grad = grad.reshape(a.source.shape)
     if grad_h is not None:
         grad = grad + grad_h.to(n.dtype)
-    grad = grad * scale
-    grad_x = grad.to(source.dtype).contiguous(memory_format=memory_format(source))
-    return grad_x, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), grad.sum((2, 3)).float()
+    grad = grad * a.scale
+    grad_x = grad.to(a.source.dtype).contiguous(memory_format=memory_format(a.source))
+    return grad_x, grad_weight.to(a.weight.dtype), grad_bias.to(a.weight.dtype), grad.sum((2, 3)).float()
 
 
-def _backward_fake(
-    grad_y: Tensor,
-    grad_h: Tensor | None,
-    source: Tensor,
-    shift: Tensor | None,
-    statistics: Tensor,
-    weight: Tensor,
-    *_arguments: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad_x = torch.empty_like(source, memory_format=memory_format(source))
-    return (
-        grad_x,
-        torch.empty_like(weight),
-        torch.empty_like(weight),
-        source.new_empty(source.shape[:2], dtype=torch.float32),
-    )
+def _backward_fake(grad_y: Tensor, grad_h: Tensor | None, *saved: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    a = _Saved(*saved)
+    grad_x = torch.empty_like(a.source, memory_format=memory_format(a.source))
+    grad_shift = a.source.new_empty(a.source.shape[:2], dtype=torch.float32)
+    return grad_x, torch.empty_like(a.weight), torch.empty_like(a.weight), grad_shift
 
 
-def _tangent_reference(
-    tangent: Tensor,
-    source: Tensor,
-    shift: Tensor | None,
-    statistics: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    scale: float,
-    joined: bool,
-    silu: bool,
-) -> Tensor:
-    if source.numel() == 0:
-        return _tangent_fake(tangent, source)
-    n, slope, reciprocal = _normalised(source, shift, statistics, weight, bias, groups, scale, joined, silu)
+def _tangent_reference(tangent: Tensor, *saved: Any) -> Tensor:
+    a = _Saved(*saved)
+    if a.source.numel() == 0:
+        return _tangent_fake(tangent, a.source)
+    n, slope, reciprocal = _normalised(a)
     t = tangent.to(n.dtype).reshape(n.shape)
     t = (t - t.mean((2, 3), keepdim=True) - n * (n * t).mean((2, 3), keepdim=True)) * reciprocal
-    t = t * weight.to(n.dtype).view(groups, -1, 1) * slope
-    return t.reshape(source.shape).to(source.dtype).contiguous(memory_format=memory_format(source))
+    t = t * a.weight.to(n.dtype).view(a.groups, -1, 1) * slope
+    return t.reshape(a.source.shape).to(a.source.dtype).contiguous(memory_format=memory_format(a.source))
 
 
-def _tangent_fake(tangent: Tensor, source: Tensor, *_arguments: Any) -> Tensor:
+def _tangent_fake(tangent: Tensor, source: Tensor, *_saved: Any) -> Tensor:
     return torch.empty_like(source, memory_format=memory_format(source))
 
 
@@ -308,12 +265,13 @@ class _GroupNormSilu(SingleLevelFunction):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> None:
-        _, x, weight, bias, ctx.groups, _, shift, residual, ctx.scale, ctx.silu, ctx.resample, ctx.taps = inputs
+        a = _Arguments(*inputs[1:])
         _, h, statistics = output
-        ctx.joined = residual is not None
-        ctx.shift_dims = 0 if shift is None else shift.ndim
-        ctx.shift_dtype = None if shift is None else shift.dtype
-        saved = (h if ctx.joined else x, None if ctx.joined else shift, statistics, weight, bias)
+        ctx.joined, ctx.scale, ctx.resample, ctx.taps = a.residual is not None, a.scale, a.resample, a.taps
+        ctx.constants = a.groups, a.scale, ctx.joined, a.silu
+        ctx.shift_dims = 0 if a.shift is None else a.shift.ndim
+        ctx.shift_dtype = None if a.shift is None else a.shift.dtype
+        saved = (h if ctx.joined else a.x, None if ctx.joined else a.shift, statistics, a.weight, a.bias)
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
         ctx.mark_non_differentiable(*([statistics] if ctx.joined else [h, statistics]))
@@ -322,7 +280,7 @@ class _GroupNormSilu(SingleLevelFunction):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _statistics: None) -> Any:
-        source, shift, statistics, weight, bias = ctx.saved_tensors
+        source, *_, bias = saved = ctx.saved_tensors
         layout = memory_format(source)
         if grad_y is None:
             grad_y = torch.zeros_like(source, memory_format=layout)
@@ -331,8 +289,9 @@ class _GroupNormSilu(SingleLevelFunction):
         grad_x, grad_weight, grad_bias, grad_shift = torch.ops.scoresde_fast.group_norm_silu_backward(
             grad_y.contiguous(memory_format=layout),
             None if grad_h is None or not ctx.joined else grad_h.contiguous(memory_format=layout),
-            source, shift, statistics, weight, bias, ctx.groups, ctx.scale, ctx.joined, ctx.silu,
-        )  # fmt: skip
+            *saved,
+            *ctx.constants,
+        )
         if ctx.shift_dims == 1:
             grad_shift = grad_shift.sum(0)
         shift_grad = grad_shift.to(ctx.shift_dtype) if ctx.shift_dims else None
@@ -347,13 +306,11 @@ class _GroupNormSilu(SingleLevelFunction):
             raise NotImplementedError(
                 "group_norm_silu has no tangent in weight or bias: pass tangents of x, shift or residual only"
             )
-        source, saved_shift, *parameters = ctx.saved_tensors
+        source, *rest = ctx.saved_tensors
         layout = memory_format(source)
         x = torch.zeros_like(source) if x is None else x
         t = joined_input(x, shift, residual, ctx.scale).to(source.dtype).contiguous(memory_format=layout)
-        y = torch.ops.scoresde_fast.group_norm_silu_tangent(
-            t, source, saved_shift, *parameters, ctx.groups, ctx.scale, ctx.joined, ctx.silu
-        )
+        y = torch.ops.scoresde_fast.group_norm_silu_tangent(t, source, *rest, *ctx.constants)
         if ctx.resample != "none":
             y = _filter(y, ctx.resample, ctx.taps).contiguous(memory_format=layout)
         return y, t if ctx.joined else None, None
@@ -368,17 +325,13 @@ def _filter(x: Tensor, resample: str, taps: Sequence[float], *, adjoint: bool = 
         return torch.ops.scoresde_fast.fir_resample.default(x, taps, direction, offset, gain)
 
 
-def _recorded(implementation: Callable[..., Any], *arguments: Any) -> Triple:
-    return cast(Triple, _GroupNormSilu.record(implementation, *arguments))
-
-
 def _autograd(*arguments: Any) -> Triple:
     x, weight, bias, _, _, shift, residual, *_ = arguments
     implementation = torch.ops.scoresde_fast.group_norm_silu.default
     if needs_derivatives(x, weight, bias, shift, residual):
-        return _recorded(below_autograd(implementation), *arguments)
+        return _GroupNormSilu.record(below_autograd(implementation), *arguments)
     with torch._C._AutoDispatchBelowAutograd():
-        return cast(Triple, implementation(*arguments))
+        return implementation(*arguments)
 
 
 _SAVED = "Tensor source, Tensor? shift, Tensor statistics, Tensor weight, Tensor bias, int groups, float scale, "

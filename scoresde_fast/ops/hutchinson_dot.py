@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.registration import define
-from scoresde_fast.ops.step_table import DOT, DOT_WIDTH
+from scoresde_fast.ops.step_table import DOT, DOT_WIDTH, read_row
 from scoresde_fast.rng import random_signs, standard_normals
 
 Probe = Literal["rademacher", "normal"]
@@ -60,14 +60,10 @@ def hutchinson_dot(
         raise ValueError(
             f"divergence has shape {tuple(divergence.shape)}; it must be ({len(tangent)},), one per sample"
         )
-    checks.require_device("coefficients", coefficients, "divergence", divergence)
     checks.require_dtype("coefficients", coefficients, [torch.float32])
-    if coefficients.ndim != 2 or coefficients.shape[1] != DOT_WIDTH:
-        raise ValueError(f"coefficients have shape {tuple(coefficients.shape)}; they must be (rows, {DOT_WIDTH})")
+    checks.require_step(coefficients, DOT_WIDTH, row, counter, run_seed, "divergence", divergence)
     checks.require_unsigned("draw", draw, 32)
-    checks.require_unsigned("run seed", run_seed, 64)
     checks.require_choice("probe", probe, get_args(Probe))
-    checks.require_row(len(coefficients), counter, row)
     (implementation or torch.ops.scoresde_fast.hutchinson_dot.default)(
         divergence, tangent, sample_ids, coefficients, counter, row, draw, probe == "rademacher",
         checks.signed64(run_seed), precise,
@@ -86,8 +82,7 @@ def _reference(
     run_seed: int,
     precise: bool,
 ) -> None:
-    index = 0 if counter is None else counter.long()
-    row = coefficients[(torch.as_tensor(index + offset).clamp(max=len(coefficients) - 1)).reshape(())]
+    row = read_row(coefficients, counter, offset)
     wide = torch.promote_types(tangent.dtype, torch.float32)
     eps = (random_signs if signs else standard_normals)(sample_ids, run_seed, draw, tangent[0:1].numel())
     dot = (eps.to(wide) * tangent.flatten(1).to(wide)).sum(1)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``langevin``: a step of the Langevin corrector, with a step size from the norms of score and noise.
 
-Song et al. 2021, algorithms 4 and 5.  A GPU runs ``langevin_norms`` and then ``langevin_step``, which both generate the
-row's noise.  A CPU generates it once, because there generating noise costs more than storing it.
+Song et al. 2021, algorithms 4 and 5.  A GPU runs ``langevin_norms`` (|score|^2 and |noise|^2 of each sample) and then
+``langevin_step``, which both generate the row's noise.  A CPU generates it once, because there generating noise costs
+more than storing it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -48,80 +49,15 @@ def langevin(
     Raises:
         TypeError, ValueError: an argument is not as described.
     """
-    _require_state(state, network_output, norm)
-    _require(network_output, sample_ids, table, row, counter, run_seed)
+    checks.require_contiguous("state", state, [torch.float32, torch.float64])
+    checks.require_like("network_output", network_output, checks.FLOAT_DTYPES, "state", state)
+    checks.require_choice("norm", norm, get_args(LangevinNorm))
+    checks.require_sample_ids(sample_ids, "state", state)
+    checks.require_step(table.coefficients, WIDTH, row, counter, run_seed, "state", state)
     (implementation or torch.ops.scoresde_fast.langevin.default)(
         state, network_output, sample_ids, table.coefficients, table.control, counter, row, norm == "sample",
         checks.signed64(run_seed), precise,
     )  # fmt: skip
-
-
-def langevin_norms(
-    network_output: Tensor,
-    sample_ids: Tensor,
-    table: DeviceTable,
-    row: int = 0,
-    *,
-    counter: Tensor | None = None,
-    run_seed: int = 0,
-    precise: bool = False,
-    implementation: Callable[..., Tensor] | None = None,
-) -> Tensor:
-    """Return |score|^2 and |noise|^2 of each sample, (B, 2) float32, bit-identical in every run; no noise is stored.
-
-    The arguments and errors are those of `langevin`; ``implementation`` is a result of ``norms_operation.choose``.
-    """
-    _require(network_output, sample_ids, table, row, counter, run_seed)
-    return (implementation or torch.ops.scoresde_fast.langevin_norms.default)(
-        network_output, sample_ids, table.coefficients, table.control, counter, row, checks.signed64(run_seed), precise
-    )
-
-
-def langevin_step(
-    state: Tensor,
-    network_output: Tensor,
-    norms: Tensor,
-    sample_ids: Tensor,
-    table: DeviceTable,
-    row: int = 0,
-    *,
-    counter: Tensor | None = None,
-    norm: LangevinNorm = "sample",
-    run_seed: int = 0,
-    precise: bool = False,
-    implementation: Callable[..., None] | None = None,
-) -> None:
-    """Take the step of `langevin`, given the ``norms`` (B, 2) of `langevin_norms` for the same row.
-
-    The other arguments and the errors are those of `langevin`; ``implementation`` is a result of
-    ``step_operation.choose``.
-    """
-    _require_state(state, network_output, norm)
-    _require(network_output, sample_ids, table, row, counter, run_seed)
-    checks.require_contiguous("norms", norms, [torch.float32, torch.float64])
-    checks.require_device("norms", norms, "state", state)
-    if norms.shape != (len(state), 2):
-        raise ValueError(
-            f"norms has shape {tuple(norms.shape)}; langevin_norms returns ({len(state)}, 2) for this batch"
-        )
-    (implementation or torch.ops.scoresde_fast.langevin_step.default)(
-        state, network_output, norms, sample_ids, table.coefficients, table.control, counter, row, norm == "sample",
-        checks.signed64(run_seed), precise,
-    )  # fmt: skip
-
-
-def _require_state(state: Tensor, network_output: Tensor, norm: str) -> None:
-    checks.require_contiguous("state", state, [torch.float32, torch.float64])
-    checks.require_like("network_output", network_output, checks.FLOAT_DTYPES, "state", state)
-    checks.require_choice("norm", norm, get_args(LangevinNorm))
-
-
-def _require(
-    network_output: Tensor, sample_ids: Tensor, table: DeviceTable, row: int, counter: Tensor | None, run_seed: int
-) -> None:
-    checks.require_contiguous("network_output", network_output, checks.FLOAT_DTYPES)
-    checks.require_sample_ids(sample_ids, "network_output", network_output)
-    checks.require_step(table, WIDTH, row, counter, run_seed, "network_output", network_output)
 
 
 def _norms_reference(
@@ -141,7 +77,7 @@ def _norms_reference(
     return torch.stack([score.square().flatten(1).sum(1), noise.square().flatten(1).sum(1)], dim=1)
 
 
-def _norms_fake(network_output: Tensor, *_arguments: object) -> Tensor:
+def _norms_fake(network_output: Tensor, *_row: Any) -> Tensor:
     wide = torch.promote_types(network_output.dtype, torch.float32)
     return network_output.new_empty((network_output.shape[0], 2), dtype=wide)
 
@@ -171,19 +107,8 @@ def _step_reference(
     state.copy_(state + size * score + (2 * size).sqrt() * noise)
 
 
-def _reference(
-    state: Tensor,
-    network_output: Tensor,
-    sample_ids: Tensor,
-    coefficients: Tensor,
-    control: Tensor,
-    counter: Tensor | None,
-    offset: int,
-    per_sample: bool,
-    run_seed: int,
-    precise: bool,
-) -> None:
-    row = (sample_ids, coefficients, control, counter, offset)
+def _reference(state: Tensor, network_output: Tensor, *arguments: Any) -> None:
+    *row, per_sample, run_seed, precise = arguments
     norms = norms_operation.reference(network_output.to(state.dtype), *row, run_seed, precise)
     step_operation.reference(state, network_output, norms, *row, per_sample, run_seed, precise)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``normal``: standard normal noise for each sample, by the noise contract of `scoresde_fast.rng`."""
+"""``normal`` and ``rademacher``: normal noise and random signs by the noise contract of `scoresde_fast.rng`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde_fast.ops import checks
 from scoresde_fast.ops.registration import define
-from scoresde_fast.rng import standard_normals
+from scoresde_fast.rng import random_signs, standard_normals
 
 
 def normal(
@@ -38,14 +38,33 @@ def normal(
         TypeError: ``sample_ids`` is not int64.
         ValueError: an argument is out of range, or a sample has 2^34 elements or more.
     """
-    elements = require_field(sample_ids, run_seed, draw, shape)
+    elements = _require(sample_ids, run_seed, draw, shape)
     implementation = implementation or torch.ops.scoresde_fast.normal.default
     noise = implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements, precise)
     return noise.view(len(sample_ids), *shape)
 
 
-def require_field(sample_ids: Tensor, run_seed: int, draw: int, shape: tuple[int, ...]) -> int:
-    """Check the arguments of a noise operation and return the number of elements of one sample."""
+def rademacher(
+    sample_ids: Tensor,
+    run_seed: int,
+    draw: int,
+    shape: tuple[int, ...],
+    *,
+    implementation: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """Return independent signs for each sample, (B, *shape) float32, -1 or 1 with equal probability.
+
+    As probes, they give the trace estimate with the least variance.  The arguments and errors are those of `normal`;
+    ``implementation`` is a result of ``rademacher_operation.choose``.
+    """
+    elements = _require(sample_ids, run_seed, draw, shape)
+    implementation = implementation or torch.ops.scoresde_fast.rademacher.default
+    signs = implementation(sample_ids.contiguous(), checks.signed64(run_seed), draw, elements)
+    return signs.view(len(sample_ids), *shape)
+
+
+def _require(sample_ids: Tensor, run_seed: int, draw: int, shape: tuple[int, ...]) -> int:
+    """Check the arguments and return the number of elements of one sample."""
     elements = math.prod(shape)
     checks.require_dtype("sample_ids", sample_ids, [torch.int64])
     if sample_ids.ndim != 1:
@@ -60,11 +79,13 @@ def _reference(sample_ids: Tensor, run_seed: int, draw: int, elements: int, prec
     return standard_normals(sample_ids, run_seed, draw, elements)
 
 
-def fake_field(sample_ids: Tensor, run_seed: int, draw: int, elements: int, *_precise: Any) -> Tensor:
-    """Return an empty (B, elements) float32 tensor."""
+def _fake(sample_ids: Tensor, run_seed: int, draw: int, elements: int, *_precise: Any) -> Tensor:
     return sample_ids.new_empty((sample_ids.shape[0], elements), dtype=torch.float32)
 
 
 operation = define(
-    "normal(Tensor sample_ids, int run_seed, int draw, SymInt elements, bool precise) -> Tensor", _reference, fake_field
+    "normal(Tensor sample_ids, int run_seed, int draw, SymInt elements, bool precise) -> Tensor", _reference, _fake
+)
+rademacher_operation = define(
+    "rademacher(Tensor sample_ids, int run_seed, int draw, SymInt elements) -> Tensor", random_signs, _fake
 )

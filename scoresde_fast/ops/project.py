@@ -19,8 +19,6 @@ from scoresde_fast.ops.affine_step import row_noise
 from scoresde_fast.ops.registration import define
 from scoresde_fast.ops.step_table import LEVEL_WIDTH, LEVELS, DeviceTable
 
-__all__ = ["LEVELS", "LEVEL_WIDTH", "block_shape", "operation", "project"]
-
 
 def project(
     state: Tensor,
@@ -52,7 +50,7 @@ def project(
         TypeError, ValueError: an argument is not as described.
     """
     checks.require_contiguous("state", state, [torch.float32, torch.float64])
-    checks.require_step(table, LEVEL_WIDTH, row, counter, run_seed, "state", state)
+    checks.require_step(table.coefficients, LEVEL_WIDTH, row, counter, run_seed, "state", state)
     checks.require_contiguous("known", known, [state.dtype])
     checks.require_device("known", known, "state", state)
     checks.require_like("mask", mask, [torch.bool], "known", known)

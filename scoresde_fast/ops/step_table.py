@@ -104,8 +104,12 @@ class DeviceTable:
     control: Tensor
 
     def row(self, counter: Tensor | None, offset: int) -> tuple[Tensor, Tensor]:
-        """Return the coefficients and control of row ``counter + offset``, without reading the counter on the host."""
-        if counter is None:
-            return self.coefficients[offset], self.control[offset]
-        index = (counter.long() + offset).clamp_(max=len(self.coefficients) - 1)
-        return self.coefficients.index_select(0, index)[0], self.control.index_select(0, index)[0]
+        """Return the coefficients and control of row ``counter + offset``."""
+        return read_row(self.coefficients, counter, offset), read_row(self.control, counter, offset)
+
+
+def read_row(table: Tensor, counter: Tensor | None, offset: int) -> Tensor:
+    """Return row ``counter + offset``, at most the last, without reading the counter on the host."""
+    if counter is None:
+        return table[offset]
+    return table.index_select(0, (counter.long() + offset).clamp_(max=len(table) - 1))[0]

@@ -17,7 +17,7 @@ from scoresde_fast.flow.integrate import RK45, Tolerances
 from scoresde_fast.flow.options import Probes
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import Parametrisation, ScoreFunction
-from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.ops.normal import rademacher
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from tests.support.golden import NETWORKS, model, recorded, recorded_inputs, relative_error
 

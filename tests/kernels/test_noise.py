@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from scoresde_fast import rng
 from scoresde_fast.ops import affine_step
 from scoresde_fast.ops.checks import signed64
 from scoresde_fast.ops.registration import INTERPRETED
 from scoresde_fast.ops.step_table import WIDTH
-from scoresde_fast.rng import WORD, box_muller, philox_words, split64
+from scoresde_fast.rng import WORD, box_muller, split64
 from tests.support.steps import RUN_SEED, SAMPLE_IDS, random_table
 
 if not INTERPRETED or find_spec("triton") is None:
@@ -52,7 +53,7 @@ def test_philox() -> None:
         words = torch.empty(4, 4, dtype=torch.int64)
         _words_kernel[(1,)](words, calls, draw, sample, signed64(seed), BLOCK=4)
         counter = (calls, torch.tensor(draw), torch.tensor(sample & WORD), torch.tensor(sample >> 32))
-        assert torch.equal(words, torch.stack(philox_words(counter, split64(seed))))
+        assert torch.equal(words, torch.stack(rng.philox(counter, split64(seed))))
 
 
 @pytest.mark.parametrize("precise", [True, False], ids=["precise", "fast"])

@@ -138,9 +138,9 @@ def test_slabs_too_large_for_registers(layout: str, monkeypatch: pytest.MonkeyPa
     """The Triton kernels that work in pieces, the last one partial, are as accurate."""
     present("triton")
     plan = pytest.importorskip("scoresde_fast.kernels.group_norm_plan")
-    pieces = pytest.importorskip("scoresde_fast.kernels.group_norm_pieces")
+    launcher = pytest.importorskip("scoresde_fast.kernels.group_norm_silu")
     monkeypatch.setattr(plan, "MAX_SLAB_BYTES", 0)
-    monkeypatch.setattr(pieces, "PIECE", 256)
+    monkeypatch.setattr(launcher, "PIECE", 256)
     for join, shift in ((False, 2), (True, 1)):
         for dtype in (torch.float32, torch.bfloat16):
             check("triton", case((2, 12, 9, 11), dtype, FORMATS[layout], join, shift), 3)

@@ -33,7 +33,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 def element(sample_id: int, draw: int, index: int) -> torch.Tensor:
     """Compute one normal by the contract."""
     counter = torch.tensor([index // 4, draw, sample_id & WORD, sample_id >> 32])
-    words = philox(counter, (SEED & WORD, SEED >> 32))
+    words = philox(counter.unbind(), (SEED & WORD, SEED >> 32))
     pair = index % 4 // 2 * 2
     return box_muller(words[pair], words[pair + 1])[index % 2]
 

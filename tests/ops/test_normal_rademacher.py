@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scoresde_fast.ops.rademacher import operation, rademacher
+from scoresde_fast.ops.normal import rademacher
+from scoresde_fast.ops.normal import rademacher_operation as operation
 from scoresde_fast.rng import WORD, philox
 from tests.support.chance import SIGMAS, standard_error_of_mean
 from tests.support.steps import RUN_SEED, SAMPLE_IDS, backends, opcheck
@@ -29,7 +30,7 @@ def test_layout() -> None:
     for sample, sample_id in enumerate(SAMPLE_IDS.tolist()):
         for index in range(10):
             counter = torch.tensor([index // 4, 5, sample_id & WORD, sample_id >> 32])
-            word = int(philox(counter, (RUN_SEED & WORD, RUN_SEED >> 32))[index % 4])
+            word = int(philox(counter.unbind(), (RUN_SEED & WORD, RUN_SEED >> 32))[index % 4])
             assert field[sample, index] == (-1 if word >> 31 else 1)
 
 

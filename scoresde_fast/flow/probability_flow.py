@@ -24,8 +24,7 @@ from scoresde_fast.loop.loop import StepBackends
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.workers import in_worker
 from scoresde_fast.model import ScoreFunction, describe_model
-from scoresde_fast.ops.normal import normal
-from scoresde_fast.ops.rademacher import rademacher
+from scoresde_fast.ops.normal import normal, rademacher
 from scoresde_fast.run_options import RunOptions, names, split_options
 from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import make_grid

@@ -158,7 +158,7 @@ def conditional_cost() -> list[str]:
     for name in MODELS:
         ratios = [f"{result[name]['steps_of_none'][kind]:.2f}" for kind in ("classes", "pigdm", "dps")]
         rows.append([f"`{name}`", f"{result[name]['projection_share']:.1%}", *ratios])
-    return table(["a step, in steps without", "projection adds", "classes", "PiGDM", "DPS"], rows)
+    return table(["cost relative to a step without a condition", "projection adds", "classes", "PiGDM", "DPS"], rows)
 
 
 # docs/portability.md

@@ -24,13 +24,13 @@ class ExactScore(Parametrisation):
         return as_times(t)
 
     def output_scale(self, t: Time) -> Array:
-        return as_times(t) * 0 + 1
+        return np.ones_like(as_times(t))
 
 
 def gaussian_marginals(sde: SDE, t: Array, variances: Array) -> tuple[Array, Array]:
     """Return the marginals of a pixel with data N(m, variances[k]), for every k.
 
-    On CLD the initial velocity is N(0, gamma M) for both objectives, as in sampling.
+    On CLD the initial velocity is N(0, gamma M), as in sampling, whatever the objective of ``sde``.
 
     Args:
         t: (B,) times.
@@ -50,8 +50,8 @@ def gaussian_marginals(sde: SDE, t: Array, variances: Array) -> tuple[Array, Arr
 class MixtureScore(nn.Module):
     """The score of a mixture of isotropic Gaussians under an SDE; see `GaussianMixture`.
 
-    In a component, pixels differ in their means and share a covariance (parts, parts): position and velocity on CLD,
-    otherwise the pixel alone. Coefficients are computed in float64, the rest in the dtype of the state.
+    The pixels of a component differ in their means and share a covariance (parts, parts). On CLD the parts are position
+    and velocity, otherwise just the pixel. Coefficients are computed in float64, the rest in the dtype of the state.
     """
 
     log_weights: Tensor
@@ -66,7 +66,7 @@ class MixtureScore(nn.Module):
         self.register_buffer("stds", stds)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the score (B, C, H, W) of the last part, as every score model does, at ``x`` (B, parts C, H, W)."""
+        """Return the score (B, C, H, W) at ``x`` (B, parts C, H, W), on CLD the score of the velocity."""
         return self.joint_score(x, t).chunk(self.sde.parts, dim=1)[-1]
 
     def joint_score(self, x: Tensor, t: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class GaussianMixture(ScoreFunction):
             raise ValueError(
                 f"{len(weights)} weights, {len(means)} means and {len(stds)} stds; give one of each for every component"
             )
-        if min(*weights, *stds, 1.0) <= 0:
+        if min([*weights, *stds]) <= 0:
             raise ValueError(f"weights {list(weights)} and stds {list(stds)} of a mixture must all be greater than 0")
         network = MixtureScore(
             sde,
@@ -142,7 +142,7 @@ class GaussianMixture(ScoreFunction):
         return cls(sde, [1.0], torch.full((1, *image_shape), mean, dtype=torch.float64), [std])
 
     def joint_score(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the score of the whole state ``x`` (B, *state_shape), on CLD of position and velocity."""
+        """Return the score of the whole state ``x`` (B, *state_shape), which on CLD is position and velocity."""
         return self.network.joint_score(x, t)
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of pytest runs: command line, results of the rows, and the results file."""
+"""Tables of pytest runs: their command line, test counts and results file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def main(
     run: Callable[[Row, list[str]], dict[str, Any]],
     header: Callable[[], dict[str, Any]],
 ) -> int:
-    """Run the rows selected on the command line, print and save each, and return 1 if a test failed.
+    """Run, print and save the selected rows; return 1 if a test failed or the extension was not loaded.
 
     Args:
         description: description for ``--help``.
         rows: all rows.
         out: default results file; a run of selected test files is not saved there.
-        run: runs the given test files, or all for [], and returns the results, with the line to print as ``said``.
+        run: runs test files, or all if [], for a row; returns its results and, as ``said``, the text to print.
         header: returns the other entries of the results file.
     """
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
@@ -51,37 +51,37 @@ def main(
         parser.error(f"no row has {options.only!r} in its name; choose from: {', '.join(row.name for row in rows)}")
     file, failed = options.json or (None if options.tests else out), False
     for row in selected:
-        line = run(row, options.tests)
-        print(line.pop("said"), *(f"    FAILED {name}" for name in line.get("failures", [])), sep="\n", flush=True)
-        failed |= bool(line.get("failed")) or line.get("extension", "loaded") != "loaded"
+        result = run(row, options.tests)
+        print(result.pop("said"), *(f"    FAILED {name}" for name in result.get("failures", [])), sep="\n", flush=True)
+        failed |= bool(result.get("failed")) or result.get("extension") not in (None, "loaded")
         if file:
-            keep(file, rows, line, header())
+            save_row(file, rows, result, header())
     return int(failed)
 
 
-def keep(out: Path, rows: Sequence[Named], line: dict[str, Any], header: dict[str, Any]) -> None:
-    """Replace a row's results in the file; the other rows are kept.
+def save_row(out: Path, rows: Sequence[Named], result: dict[str, Any], header: dict[str, Any]) -> None:
+    """Save the results of one row in the file, without changing the other rows.
 
     Args:
         out: the results file.
         rows: all rows, in order.
-        line: the results of the row ``line["name"]``.
+        result: the results of the row ``result["name"]``.
         header: the other entries of the file.
     """
     previous = json.loads(out.read_text())["rows"] if out.exists() else []
-    lines = {row["name"]: row for row in previous} | {line["name"]: {**line, "commit": commit()}}
+    results = {row["name"]: row for row in previous} | {result["name"]: {**result, "commit": commit()}}
     out.write_text(
-        json.dumps({**header, "rows": [lines[row.name] for row in rows if row.name in lines]}, indent=1) + "\n"
+        json.dumps({**header, "rows": [results[row.name] for row in rows if row.name in results]}, indent=1) + "\n"
     )
 
 
 def commit() -> str:
     """Return the commit of the checkout, with a "*" if tracked files are modified."""
-    named = subprocess.run(
+    done = subprocess.run(
         ["git", "describe", "--always", "--dirty=*", "--exclude=*"],
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return named.stdout.strip() or "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def counts(report: Path) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workloads of the sampling benchmark: networks with batch, solver and steps, and the operations of an evaluation."""
+"""Workloads of the sampling benchmark: a model, a batch and a solver's steps, and the operations of an evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scoresde_fast.solvers import SolverOptions, StepTable
 
 SEED = 0
 Amounts = dict[str, tuple[int, int]]
-"""By device type: batch size, and network evaluations an image."""
+"""By device type: batch size, and network evaluations per image."""
 AMOUNTS: dict[str, Amounts] = {
     "ve/cifar10_ncsnpp_continuous": {"cpu": (8, 2), "cuda": (256, 20)},
     "ve/cifar10_ncsnpp_deep_continuous": {"cpu": (2, 2), "cuda": (256, 10)},
@@ -44,12 +44,12 @@ SERIES = {"cpu": ("digits-ve",), "cuda": ("digits-ve", "ve/cifar10_ncsnpp_contin
 
 @dataclass(frozen=True)
 class Workload:
-    """One sampling run, the same for every variant.
+    """A sampling run that all variants of the benchmark carry out.
 
     Attributes:
         model: the score model, on ``device`` and in evaluation mode; variants must not modify it.
         options: options of the solver.
-        table: rows of the solver.
+        table: steps of the solver.
         seeds: seeds of the images, which form one batch.
         device: device of the run.
     """
@@ -62,7 +62,7 @@ class Workload:
 
     @classmethod
     def of(cls, model: ScoreFunction, batch: int, nfe: int, device: torch.device | str) -> Workload:
-        """Return a run of the model's own sampler, with as many steps as take about ``nfe`` evaluations an image.
+        """Return a run of the model's own sampler, with as many steps as take about ``nfe`` evaluations per image.
 
         Raises:
             ValueError: ``batch`` or ``nfe`` is below 1, the solver needs more steps, or there is no such device.
@@ -84,7 +84,7 @@ class Workload:
 
     @property
     def nfe(self) -> int:
-        """Network evaluations an image."""
+        """Network evaluations per image."""
         return self.table.nfe
 
     @cached_property
@@ -174,7 +174,7 @@ class _Counter(TorchDispatchMode):
 def _kind(packet: Any, args: tuple[Any, ...]) -> str:
     aten = torch.ops.aten
     if packet is aten.convolution:
-        return "resampling" if args[8] > 1 else "convolution"
+        return "resampling" if args[8] > 1 else "convolution"  # FIR filters are grouped, with args[8] groups
     if packet in (aten.mm, aten.bmm, aten.addmm, aten.baddbmm):
         return "matrix product"
     return "norm" if packet is aten.native_group_norm else "pointwise"

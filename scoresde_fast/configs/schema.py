@@ -23,7 +23,7 @@ IGNORED: dict[str, frozenset[str]] = {
     "optim": frozenset({"amsgrad"}),
 }
 """Options of the official files that are accepted and ignored, by section ("" lists whole sections). They control the
-official code's input pipeline and jobs, or it does not read them (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
+official code's input pipeline and jobs, or are not read by it (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ModelConfig:
         num_scales: number of noise levels; 0 if the model's checkpoints contain no table of noise levels.
         mixed_score: add the network's output to the score of Gaussian data (CLD and VP; Dockhorn et al. 2022,
             section 3.3).
-        label_scale: the network of a continuous VP or sub-VP model receives ``label_scale`` t.
+        label_scale: the network of a continuous VP or sub-VP model receives ``label_scale`` times t.
     """
 
     name: Literal["ncsnpp", "ddpm", "mlp", "resnet"]
@@ -110,11 +110,11 @@ class ModelConfig:
             require(
                 width % groups == 0,
                 f"model.nf {self.nf} with model.ch_mult {list(self.ch_mult)} gives a layer of {width} channels, which "
-                f"cannot be normalised in {groups} groups; a multiple of 32 for model.nf always fits",
+                f"cannot be normalised in {groups} groups; any multiple of 32 is a valid model.nf",
             )
 
     def _group_norm_widths(self) -> list[int]:
-        """Return the channel counts of all GroupNorm layers: each resolution's, and those with a skip concatenated."""
+        """Return the channel counts of all GroupNorm layers, including those after the concatenation of a skip."""
         widths = [self.nf, *(self.nf * mult for mult in self.ch_mult)]
         return [*widths, *(2 * w for w in widths), *(a + b for a, b in pairwise(widths))]
 
@@ -182,8 +182,8 @@ class OptimConfig:
     """The optimiser, Adam or AdamW.
 
     Attributes:
-        warmup: number of first steps over which the learning rate rises linearly.
-        decay: number of last steps over which the learning rate falls linearly to 0; extension of the official format.
+        warmup: number of steps at the start, over which the learning rate rises linearly.
+        decay: number of steps at the end, over which the learning rate falls linearly to 0; extension of the format.
         grad_clip: maximum gradient norm; a negative number disables clipping.
     """
 
@@ -218,7 +218,7 @@ class CLDConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A complete configuration. ``model.name`` and ``training.sde`` are required; defaults are official."""
+    """A complete configuration. ``model.name`` and ``training.sde`` are required; defaults are the official values."""
 
     model: ModelConfig
     training: TrainingConfig
@@ -245,7 +245,7 @@ class Config:
         )
         require(
             self.training.continuous or self.training.sde != "cld",
-            "training.continuous is false; the models of CLD are continuous in time: set it to true",
+            "training.continuous is false; CLD models are continuous in time: set it to true",
         )
         require(
             not self.model.mixed_score or self.training.sde in ("cld", "vpsde"),

@@ -29,7 +29,7 @@ def test_rows_are_kept(tmp_path: Path) -> None:
     """A second run of a row replaces its first results; the other rows stay, in the order of the table."""
     rows = [SimpleNamespace(name=name) for name in "abc"]
     for name, passed in (("c", 1), ("a", 2), ("c", 3)):
-        pytest_runs.keep(tmp_path / "rows.json", rows, {"name": name, "passed": passed}, {"command": "make"})
+        pytest_runs.save_row(tmp_path / "rows.json", rows, {"name": name, "passed": passed}, {"command": "make"})
     kept = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["name"], row["passed"]) for row in kept["rows"]] == [("a", 2), ("c", 3)]
     assert kept["command"] == "make" and all(row["commit"] for row in kept["rows"])

@@ -60,7 +60,7 @@ def changed(section: str, base: dict[str, Any] = MINIMAL, /, **options: Any) -> 
         ),
         pytest.param(
             {**changed("training", CLD, continuous=False), "model": {"name": "ddpm"}},
-            "models of CLD are continuous in time: set it to true",
+            "CLD models are continuous in time: set it to true",
             id="discrete CLD",
         ),
         pytest.param(changed("data", is_image=False), "'ncsnpp' and 'ddpm' are for images", id="points to a U-Net"),

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="tor
 
 
 def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
 
 
-def test_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes share the work, the first one writes, and the metrics equal those of one process."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = ["eval", "digits-vp", "--seeds", "0-69", "--solver", "ddim", "--steps", "2", "--batch-size", "20"]
@@ -49,19 +49,17 @@ def test_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert second.returncode == 0 and printed == "", errors
     assert not (tmp_path / "second.json").exists()
 
-    def values(name: str) -> dict[str, Any]:
-        found = json.loads((tmp_path / name).read_text())["metrics"]
-        return {name: metric["value"] for name, metric in found.items()}
+    def values(file: str) -> dict[str, Any]:
+        metrics = json.loads((tmp_path / file).read_text())["metrics"]
+        return {name: metric["value"] for name, metric in metrics.items()}
 
     assert values("two.json") == pytest.approx(values("one.json"), rel=1e-9)
 
 
-@pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("a", "2")])
-def test_invalid_variables(
-    rank: str, size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An invalid rank gives a one-line message."""
+@pytest.mark.parametrize("rank", ["2", "a"])
+def test_invalid_rank(rank: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An invalid rank of two processes is refused with a message."""
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["eval", "digits:test"]) == 2
     assert "RANK is" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from scoresde_fast.generate.pixels import (
     BACKGROUND,
     GAP,
     STRIP,
+    UNKNOWN,
     checkered,
     compose,
     grid_layout,
@@ -34,7 +35,7 @@ def test_rounding(rounding: str, values: list[int]) -> None:
     ("count", "width", "result"), [(1, 16, (1, 1)), (6, 16, (6, 3)), (500, 32, (64, 8)), (64, 1024, (16, 4))]
 )
 def test_grid_layout(count: int, width: int, result: tuple[int, int]) -> None:
-    """A grid is nearly square and has at most 64 images, or fewer if they are large."""
+    """A grid is nearly square and shows up to 64 images, but fewer if they are large."""
     assert grid_layout(count, width) == result
 
 
@@ -46,19 +47,20 @@ def test_grid_size(count: int, size: int, width: int) -> None:
 
 def test_grid_cells() -> None:
     """The images are in the cells row by row, each pixel enlarged to a block."""
-    images = [np.full((128, 128, 1), i, np.uint8) for i in range(3)]
-    grid = compose(images)
-    step = 256 + GAP
-    assert [grid[GAP, GAP, 0], grid[GAP + 255, GAP + step, 0], grid[GAP + step, GAP + 255, 0]] == [0, 1, 2]
+    grid = compose([np.full((128, 128, 1), i, np.uint8) for i in range(3)])
+    near, far = slice(GAP, GAP + 256), slice(256 + 2 * GAP, 2 * (256 + GAP))
+    for i, (rows, columns) in enumerate([(near, near), (near, far), (far, near)]):
+        assert (grid[rows, columns] == i).all()
     assert grid[0, 0, 0] == grid[-GAP - 1, -GAP - 1, 0] == BACKGROUND
 
 
 def test_sheet() -> None:
-    """A sheet shows the first 16 images and the samples that fit; gray images are broadcast to RGB."""
+    """A sheet shows the first 16 images and the samples that fit, in RGB; unknown pixels are a checkerboard."""
     gray = np.arange(64 * 512, dtype=np.uint32).astype(np.uint8).reshape(64, 512, 1)
-    picture = sheet([f"é{i}" for i in range(20)], {"gray": [gray] * 20}, [[gray] * 40] * 20)
+    names = [f"é{i}" for i in range(20)]  # not ASCII
+    picture = sheet(names, {"gray": [gray] * 20}, [[gray] * 40] * 20)
     assert picture.shape == (16 * (STRIP + 64 + 8), 8 * (512 + 4) + 4, 3)
     assert np.array_equal(picture[STRIP + 4 : STRIP + 68, 4:516], gray.repeat(3, axis=2))
     known = torch.tensor([[True, False], [False, False]])
-    fields = checkered(torch.ones(1, 3, 2, 2), known)
-    assert fields[0, :, 0, 0].eq(1).all() and len(fields[:, :, ~known].unique()) == 2
+    marked = checkered(torch.ones(1, 3, 2, 2), known)
+    assert marked[0, :, 0, 0].eq(1).all() and marked[:, :, ~known].unique().tolist() == pytest.approx(UNKNOWN)

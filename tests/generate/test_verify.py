@@ -22,7 +22,7 @@ SEEDS = range(40)
 
 @pytest.fixture
 def made(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A sound set, in the format of the indirect parameter or as a folder."""
+    """A sound set; the indirect parameter, if any, is its name and determines its format."""
     out = tmp_path / getattr(request, "param", "set")
     generate(StubSampler(), SEEDS, out, batch_size=8)
     return out
@@ -41,11 +41,12 @@ def test_sound(made: Path) -> None:
 def test_truncated_archive(made: Path) -> None:
     """A truncated archive is found, and repaired to the same bytes."""
     before = files(made.parent)
-    path = made if made.exists() else made.with_name("set-000000.tar")
+    path = made if made.exists() else made.with_name("set-000000.tar")  # .tar sets are split
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     findings = verify(made)
     assert len(findings.repairable) > 10 and not findings.sound
-    assert f"seeds {str(findings.repairable).split(',')[0]}" in str(findings)
+    first_seeds = str(findings.repairable).split(",")[0]
+    assert f"seeds {first_seeds}" in str(findings)
     stub = StubSampler()
     repair(stub, made, findings, batch_size=8)
     assert {seed for batch in stub.batches for seed in batch} == set(findings.repairable)
@@ -96,7 +97,7 @@ def test_every_kind(made: Path) -> None:
     after = files(made)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"000010.png", "000/000050.png", "000/holiday.jpg"}, "foreign files are kept"
-    assert not verify(made).sound, "because of the foreign files"
+    assert not verify(made).sound, "foreign and unrequested files remain"
 
 
 def test_in_use(made: Path) -> None:
@@ -155,7 +156,7 @@ def test_repair_of_adaptive_sampler(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
-def test_conditions_cannot_be_repaired() -> None:
-    """Samples with a condition cannot be repaired, because their manifest does not contain its data."""
+def test_condition_with_data() -> None:
+    """A set conditioned on data cannot be repaired, because its manifest does not contain the data."""
     with pytest.raises(ValueError, match="its data: sample again"):
-        described_conditions([{"kind": "projection"}], pytest.fail)
+        described_conditions([{"kind": "projection"}], classifier_of=pytest.fail)

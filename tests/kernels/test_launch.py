@@ -20,17 +20,17 @@ Log = list[tuple[Any, ...]]
 
 
 class Compiled:
-    """A kernel compiled by Triton."""
+    """A fake compiled kernel, which logs its launches."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        return lambda *arguments: self.log.append(("again", grid, arguments[-2:]))
+        return lambda p_x, p_y, *constants: self.log.append(("again", grid, constants))
 
 
 class Kernel:
-    """A jitted function of two tensors and two constants."""
+    """A fake ``triton.jit`` function of two tensors and two constants."""
 
     arg_names = ("p_x", "p_y", "SIZE", "FLAG")
 
@@ -50,8 +50,8 @@ def kernel() -> Kernel:
     return Kernel()
 
 
-def test_the_second_launch(kernel: Kernel) -> None:
-    """The constants are passed in the order of the kernel's arguments."""
+def test_second_launch(kernel: Kernel) -> None:
+    """A second launch bypasses Triton and passes the constants in the order of the kernel's arguments."""
     form = Form(kernel, {"FLAG": True, "SIZE": 8}, num_warps=2)
     for programs in (3, 5):
         form.launch(programs, torch.zeros(8), torch.zeros(8))
@@ -62,7 +62,7 @@ def test_the_second_launch(kernel: Kernel) -> None:
 
 
 def test_other_tensors_are_another_form(kernel: Kernel) -> None:
-    """A new dtype is compiled; an address that is not a multiple of 16 always goes through Triton."""
+    """Each combination of dtypes is compiled once; tensors not aligned to 16 bytes always go through Triton."""
     form, aligned = Form(kernel, {"SIZE": 8, "FLAG": False}), torch.zeros(9)
     form.launch(1, aligned, aligned)
     form.launch(1, aligned, aligned.half())

@@ -23,8 +23,8 @@ def unknown_message(kind: str, value: object, allowed: Iterable[str]) -> str:
     """Return the error message for a name not in ``allowed``, with the closest name and all allowed names."""
     names = sorted(allowed)
     closest = _closest(str(value), names)
-    hint = f" - did you mean {closest!r}?" if closest else ";"
-    return f"unknown {kind} {value!r}{hint} choose from: {', '.join(names)}"
+    problem = f"unknown {kind} {value!r}" + (f" - did you mean {closest!r}?" if closest else ";")
+    return f"{problem} choose from: {', '.join(names)}"
 
 
 def require_packages(purpose: str, *packages: str) -> None:
@@ -32,7 +32,7 @@ def require_packages(purpose: str, *packages: str) -> None:
     missing = [package for package in packages if find_spec(IMPORT_NAMES.get(package, package)) is None]
     if missing:
         raise MissingPackageError(
-            f"{purpose} needs {' and '.join(missing)}, which is not installed: pip install {' '.join(missing)}"
+            f"{purpose} needs {' and '.join(missing)} to be installed: pip install {' '.join(missing)}"
         )
 
 
@@ -49,7 +49,7 @@ def require_integer(name: str, value: object, least: int) -> None:
 
 
 def _closest(value: str, names: list[str]) -> str | None:
-    """Return the closest match of ``value``, comparing whole names and prefixes; None for numbers or no close match."""
+    """Return the closest name, compared whole and by a prefix one letter longer; None for numbers or no close match."""
 
     def similarity(name: str) -> float:
         return max(SequenceMatcher(None, value, part).ratio() for part in (name, name[: len(value) + 1]))

@@ -15,7 +15,7 @@ from scoresde_fast.loop.program import Program
 from scoresde_fast.model import Parametrisation, ScoreFunction, build_sde
 from scoresde_fast.sdes import CLDSDE, SDE, SDES, VESDE, VPSDE
 from scoresde_fast.solvers import SolverOptions, build_table
-from tests.support.cld import CONSTANT, Recorded, run
+from tests.support.cld import CONSTANT, GoldenNetwork, run
 
 
 def test_the_sde_of_a_configuration_has_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ class Wave(nn.Module):
 def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
     """The rows include the state term of a mixed score: the loop agrees with a run that evaluates `score`."""
     model = ScoreFunction(
-        Recorded() if sde.parts == 2 else Wave(),
+        GoldenNetwork() if sde.parts == 2 else Wave(),
         Parametrisation(sde, mixed=True, label_scale=1.0),
         (2, 3, 3),
         centered=True,

@@ -121,13 +121,13 @@ def open_official(path: Path, split: str, size: int | None, *, trust_pickle: boo
 
 def _open_svhn(path: Path, size: int | None) -> Images:
     """Load a .mat file with images ``X`` (32, 32, 3, N) uint8 and labels ``y`` (N, 1) into memory."""
-    require_packages("a .mat file of SVHN (the extra svhn)", "scipy")
+    require_packages("a .mat file of SVHN (package extra svhn)", "scipy")
     from scipy.io import loadmat
 
     with corrupt_file_errors(str(path)), open(path, "rb") as file:
         try:
             variables = {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
-        except Exception as error:  # SciPy raises many classes of error for corrupt files
+        except Exception as error:  # SciPy raises many classes; `corrupt_file_errors` handles EOFError
             raise EOFError(str(error)) from error
     if not {"X", "y"} <= set(variables):
         raise ValueError(f"{path} contains {', '.join(variables) or 'nothing'}; expected X and y, as in SVHN's files")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Pipeline`, which encodes and writes samples in threads while the next are computed; progress and final report."""
+"""`Pipeline`, which writes samples while the next ones are computed, `Progress` and the final `Report`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RECORD_SHARE = 0.05
 LINE_EVERY = 60.0
 """Seconds between progress lines."""
 SLOW_DISK = 0.05
-"""Fraction of the time waiting for the disk above which this is reported."""
+"""Waiting for the disk is reported if it takes more than this fraction of the time."""
 BAR_FORMAT = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
@@ -43,12 +43,12 @@ class WriteStats:
 
 
 class Pipeline:
-    """Writes batches of samples while the next ones are computed; when the block ends, all are on disk.
+    """Threads that encode and write samples while the next ones are computed; leaving ``with`` waits for the disk.
 
     Args:
         store: writes the samples.
         rounding: rounding to 8 bits, for 8-bit formats.
-        record: callback for seeds whose samples are synced; called in a separate thread.
+        record: called with the seeds of synced samples, in a separate thread.
 
     Attributes:
         stats: totals so far.
@@ -66,7 +66,7 @@ class Pipeline:
         self.stats = WriteStats()
 
     def put(self, seeds: list[int], images: Tensor) -> None:
-        """Queue a batch (B, C, H, W) in [0, 1], on any device, which must not change afterwards; wait for room.
+        """Wait for room and queue a batch (B, C, H, W) in [0, 1], on any device; it must not change afterwards.
 
         Raises:
             OSError: an earlier batch could not be written or recorded.
@@ -187,7 +187,7 @@ class Progress:
 
         def on_step(done: int, total: int) -> None:
             step = f"{done / total:.0%} of the way" if self._nfe is None else f"NFE {done}/{total}"
-            self._bar.set_postfix_str(f"{step}{self._disk_text()}", False)
+            self._bar.set_postfix_str(f"{step}{self._disk_text()}", refresh=False)
             self._bar.update(start + images * done / total - self._bar.n)
             self._print_if_due(images * done / total)
 
@@ -200,7 +200,7 @@ class Progress:
         self._print_if_due(0.0)
 
     def _print_if_due(self, partial: float) -> None:
-        """Print a line if a minute has passed; ``partial`` counts the images of the current batch by its progress."""
+        """Print a line if a minute has passed; ``partial`` is the finished part of the current batch, in images."""
         if not self._enabled or self._on_terminal or perf_counter() - self._last_line < LINE_EVERY:
             return
         self._last_line = perf_counter()
@@ -231,13 +231,13 @@ class Report:
     """Outcome of a run; ``str`` gives one sentence.
 
     Attributes:
-        made, found: number of images computed by this run, and of images that existed before.
+        made, found: numbers of images that this run computed and that existed before.
         nfe: network evaluations per image, if known in advance.
-        look_at: the picture to look at, or the set.
+        look_at: the overview picture, or the set of images if there is no picture.
         seconds: from the first batch to the last file.
         waited: seconds that the sampler waited for the disk.
         missing: number of images still missing, to be computed by other processes or the next run.
-        stopped: whether ``stop`` ended the run early.
+        stopped: whether the caller's ``stop`` ended the run early.
     """
 
     made: int
@@ -250,13 +250,13 @@ class Report:
     stopped: bool = False
 
     def __str__(self) -> str:
-        existing = f"{self.found} images already existed"
+        existing = f", {self.found} images already existed" if self.found or not self.made else ""
         missing = f", {self.missing} of the set are still missing" if self.missing else ""
         if not self.made:
-            return f"nothing {'done' if self.stopped else 'to do'}, {existing}{missing} -> {self.look_at}"
+            return f"nothing {'done' if self.stopped else 'to do'}{existing}{missing} -> {self.look_at}"
         rate = f"{self.made / self.seconds:.2f} images/s"
         each = "" if self.nfe is None else f" ({self.nfe} NFE each)"
         computed = f"{self.made} images{each} in {self.seconds:.1f} s, {rate}"
         slow = self.waited > SLOW_DISK * self.seconds
         disk = f", {self.waited:.1f} s of it waiting for the disk" if slow else ""
-        return f"{computed}{disk}{f', {existing}' if self.found else ''}{missing} -> {self.look_at}"
+        return f"{computed}{disk}{existing}{missing} -> {self.look_at}"

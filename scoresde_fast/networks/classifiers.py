@@ -13,13 +13,13 @@ from scoresde_fast.networks.base import positional_embedding
 from scoresde_fast.networks.blocks import ResnetBlock, conv3x3, dense, group_norm, norm_act
 
 WAVES = 4.0
-"""Factor of log(noise) in its sinusoidal embedding: the shortest period is 2 pi / 4."""
+"""Factor of log(noise) before the sinusoidal embedding: the shortest period is 2 pi / 4."""
 MAX_PERIOD = 100.0
-"""Longest over shortest period of the embedding: the longest exceeds the range of log(noise) in a diffusion."""
+"""Ratio of the longest period to the shortest; the longest exceeds the range of log(noise) in a diffusion."""
 
 
 class WideResNet(nn.Module):
-    """A wide residual network (Zagoruyko and Komodakis 2016) of pre-activated blocks, conditional on the noise level.
+    """A wide residual network (Zagoruyko and Komodakis 2016) of pre-activation blocks, conditional on the noise level.
 
     It has GroupNorm and SiLU, adds a projection of the embedded noise level in each block (Song et al. 2021, appendix
     I.1) and downsamples by averaging.  The last layer reads all pixels of the lowest resolution, not their mean: in
@@ -55,7 +55,7 @@ class WideResNet(nn.Module):
         sizes = [(widths[0], widths[0]), *pairwise(widths)]
         self.blocks = nn.ModuleList(
             ResnetBlock(
-                previous if first else width,
+                previous if block == 0 else width,
                 width,
                 kind="biggan",
                 act=F.silu,
@@ -63,10 +63,10 @@ class WideResNet(nn.Module):
                 dropout=dropout,
                 init_scale=0.0,
                 skip_rescale=True,
-                resample="down" if first and i else None,
+                resample="down" if block == 0 and level > 0 else None,
             )
-            for i, (previous, width) in enumerate(sizes)
-            for first in (True, *[False] * (num_res_blocks - 1))
+            for level, (previous, width) in enumerate(sizes)
+            for block in range(num_res_blocks)
         )
         self.norm = group_norm(widths[-1])
         height, width = (size >> (len(widths) - 1) for size in image_size)

@@ -5,7 +5,7 @@ A row is one step of a general linear method.  It may evaluate the network at a 
 
     d_0 = derive[0] x + derive[1] score(x, t),
 
-and then combines the registers,
+and then computes the next state,
 
     x <- state x + saved x_saved + sum_j outputs[j] d_j + noise z,
 
@@ -37,10 +37,10 @@ class Row:
     Attributes:
         t: time of the evaluation, or of the state for a row without an evaluation.
         derive: coefficients of (x, score) in the newest output; None for a row without an evaluation.
-        state, saved, outputs, noise: coefficients of the registers in the next state.
+        state, saved, outputs, noise: coefficients of x, x_saved, d_j and z in the next state.
         save: whether the state before this row becomes the saved state.
-        langevin: 2 alpha snr^2 for a step of the Langevin corrector, whose size e depends on the state: the score is
-            multiplied by e and the noise by sqrt(2 e).  Later rows must not combine its output.
+        langevin: 2 alpha snr^2 for a step of the Langevin corrector.  The step size e depends on the state and
+            multiplies the score; sqrt(2 e) multiplies the noise.  Later rows must not use this row's output.
     """
 
     t: float

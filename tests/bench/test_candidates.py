@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
@@ -36,31 +35,27 @@ def test_a_deterministic_solver_converges_to_the_flow(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_every_budget_is_kept_and_used(name: str) -> None:
+def test_candidates_use_up_their_budgets(name: str) -> None:
     """A candidate takes as many steps as its budget allows, and one that cannot run gives the reason."""
     ready, model = 0, mixture(name)
     for candidate in fixed_step(model, ComparisonOptions(budgets=(5, 12), grids=("quadratic",))):
-        budget = candidate.case.budget
-        assert budget is not None
+        case = candidate.case
+        assert case.budget is not None
         try:
             prepared = candidate.prepare()
         except ValueError as error:
             assert re.search("budget is too small|not finite", str(error))
             continue
         ready += 1
-        assert prepared.steps is not None and prepared.nfe <= budget
-        options: dict[str, Any] = {
-            "solver": candidate.case.solver,
-            "order": candidate.case.order,
-            "probability_flow": candidate.case.probability_flow,
-        }
-        more = SolverOptions(**options, steps=prepared.steps + 1, grid="quadratic", **candidate.case.options)
-        assert build_table(model.sde, more).nfe > budget
+        assert prepared.steps is not None and prepared.nfe <= case.budget
+        options = {"order": case.order, "probability_flow": case.probability_flow, **case.options}
+        one_step_more = SolverOptions(case.solver, prepared.steps + 1, grid="quadratic", **options)
+        assert build_table(model.sde, one_step_more).nfe > case.budget
     assert ready >= 12
 
 
 def test_digests_of_equal_methods_are_equal() -> None:
-    """On sub-VP reverse diffusion and Euler-Maruyama are equal except for rounding; other solvers and steps differ."""
+    """On sub-VP, reverse diffusion equals Euler-Maruyama except for rounding; ddim and another step count differ."""
     tables = {
         (solver, steps): build_table(SubVPSDE(), SolverOptions(solver, steps, grid="quadratic"))
         for solver in ("euler_maruyama", "reverse_diffusion", "ddim")

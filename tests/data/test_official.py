@@ -239,7 +239,7 @@ def test_mats_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The message names the package, the extra and the command that installs it."""
     path = mat(tmp_path / "a.mat", True, X=DIGITS, y=CLASSES)
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(MissingPackageError, match=r"\(the extra svhn\) needs scipy, which .*: pip install scipy"):
+    with pytest.raises(MissingPackageError, match=r"\(package extra svhn\) needs scipy to .*: pip install scipy"):
         open_images(str(path))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/conditional.md says what is so: its code runs on an embedded model, and known parts are what they were."""
+"""docs/conditional.md is correct: its code runs and keeps the known values, and its tables match the results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_code_runs() -> None:
     assert (filled[:, :, 8:] - images[:, :, 8:].repeat_interleave(3, dim=0)).abs().mean() > 0.01
     torch.testing.assert_close(names["coloured"].mean(1, keepdim=True), names["gray"], rtol=0, atol=1e-6)
     assert names["coloured"].std(1).mean() > 0.02
-    assert (torch.nn.functional.avg_pool2d(names["large"], 2) - names["small"]).abs().mean() < 0.005  # it is clipped
+    assert (torch.nn.functional.avg_pool2d(names["large"], 2) - names["small"]).abs().mean() < 0.005  # from clipping
     corner = names["corner"]
     torch.testing.assert_close(corner[:, :, :4], images[0, :, :4].expand(4, -1, -1, -1), rtol=0, atol=1e-6)
     torch.testing.assert_close(corner[..., :4], images[0, ..., :4].expand(4, -1, -1, -1), rtol=0, atol=1e-6)

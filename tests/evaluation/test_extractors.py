@@ -166,7 +166,7 @@ def test_registered_extractor() -> None:
 def test_torch_fidelity_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the library is missing, the message says how to install it."""
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ValueError, match="needs torch-fidelity, which is not installed: pip install torch-fidelity"):
+    with pytest.raises(ValueError, match="needs torch-fidelity to be installed: pip install torch-fidelity"):
         load_torch_fidelity.__wrapped__()
 
 

@@ -15,7 +15,7 @@ from scoresde_fast.model import Parametrisation, ScoreFunction
 from scoresde_fast.ops import affine_step
 from scoresde_fast.ops.step_table import CONTROL
 from scoresde_fast.solvers import SolverOptions, build_table
-from tests.support.cld import CLDS, Recorded, run
+from tests.support.cld import CLDS, GoldenNetwork, run
 
 
 @pytest.mark.parametrize("denoise", [True, False], ids=["denoised", "noisy"])
@@ -30,7 +30,7 @@ def test_golden_runs(golden: Path, name: str, solver: str, striding: str, grid: 
     options = SolverOptions(solver, 8, grid=grid, denoise=denoise, original=solver == "sscs")
     table = build_table(CLDS[name], options)
     assert table.nfe == nfe
-    model = ScoreFunction(Recorded(), Parametrisation(CLDS[name], mixed=True), (3, 4, 4), centered=True)
+    model = ScoreFunction(GoldenNetwork(), Parametrisation(CLDS[name], mixed=True), (3, 4, 4), centered=True)
 
     def recorded(state: Tensor, _ids: Tensor, _seed: int, control: Tensor) -> Tensor:
         return torch.from_numpy(draws[int(control[CONTROL.draw]) - 1]).to(state.dtype)

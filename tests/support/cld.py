@@ -17,11 +17,11 @@ from scoresde_fast.solvers import StepTable
 
 CONSTANT, LINEAR = CLDSDE(), CLDSDE(beta0=0.1, beta1=6.9, numerical_eps=1e-6)
 CLDS = {"const": CONSTANT, "linear": LINEAR}
-DAMPINGS = {"critical": None, "under": 0.4, "over": 2.0}
-MEAN, STD = 0.3, 0.5
+DAMPINGS = {"critical": None, "under": 0.4, "over": 2.0}  # values of `CLDSDE.friction`
+MEAN, STD = 0.3, 0.5  # of Gaussian data
 
 
-class Recorded(nn.Module):
+class GoldenNetwork(nn.Module):
     """The function that replaced the network in the golden runs."""
 
     def forward(self, u: Tensor, t: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from scoresde_fast.conditions.operators.linear import DeviceConstants
 from scoresde_fast.errors import require_integer
 
 CUTOFF = 1e-4
-"""Singular values below this fraction of the largest are treated as 0, so float32 rounding (6e-8) grows to 6e-4."""
+"""Singular values below this fraction of the largest count as 0, so float32 rounding (6e-8) grows to at most 6e-4."""
 MAX_CUTOFF = 1e-3
 """Larger cutoffs regularise rather than invert; use a ridge to handle noise."""
 
@@ -23,9 +23,9 @@ MAX_CUTOFF = 1e-3
 class Separable:
     """R x C^T for each channel x.
 
-    The singular values of A are the products of those of R and C, which are computed once, in float64 on the host.
-    With s_max the largest, the inverses drop singular values s for which s^2 + ridge <= (cutoff s_max)^2; with
-    ridge > (cutoff s_max)^2 none is dropped.
+    The singular values of A are the products of those of R and C.  They are computed once, in float64 on the host.
+    The inverses drop a singular value s if s^2 + ridge <= (cutoff s_max)^2, where s_max is the largest.  A ridge above
+    that bound keeps them all.
 
     Args:
         rows: R, (H', H).
@@ -56,15 +56,15 @@ class Separable:
         self._factors = DeviceConstants(u_r.mT, u_c, singular, vt_r.mT, vt_c)
 
     def __repr__(self) -> str:
-        (rows, columns), (height, width) = self.image_size, self.measured_size
-        return f"{type(self).__name__}({rows} x {columns} to {height} x {width})"
+        sizes = [f"{height} x {width}" for height, width in (self.image_size, self.measured_size)]
+        return f"{type(self).__name__}({' to '.join(sizes)})"
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that determine the output, as JSON values."""
         return {"kind": "separable", "sha256": self._matrices.sha256(), "cutoff": self.cutoff}
 
     def measured_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """Return (C, H', W') for images (C, H, W); raises ``ValueError`` for another size."""
+        """Return (C, H', W') for images (C, H, W); raise ``ValueError`` for another size."""
         if tuple(image_shape[-2:]) != self.image_size:
             height, width = self.image_size
             raise ValueError(
@@ -93,15 +93,15 @@ class Separable:
         _require_size("measured", measured, self.measured_size)
         ut_r, u_c, singular, v_r, vt_c = self._factors.like(measured)
         squares = singular.square() + ridge
-        gains = singular / torch.where(squares > self._floor, squares, torch.inf)
+        gains = singular / torch.where(squares > self._floor, squares, torch.inf)  # s / inf drops s
         return v_r @ (gains * (ut_r @ measured @ u_c)) @ vt_c
 
 
 def _require_cutoff(cutoff: float) -> None:
     if not 0 < cutoff <= MAX_CUTOFF:
         raise ValueError(
-            f"cutoff is {cutoff!r}; it must be above 0 and at most {MAX_CUTOFF}, relative to the largest singular "
-            "value: to handle noise, set the noise standard deviation of the guidance instead"
+            f"cutoff is {cutoff!r}; it must be above 0 and at most {MAX_CUTOFF}, as a fraction of the largest "
+            "singular value; to handle noise, set the noise standard deviation of the guidance instead"
         )
 
 
@@ -120,7 +120,7 @@ class SeparableFamily(ABC):
 
     @abstractmethod
     def matrix(self, pixels: int) -> Tensor:
-        """Return (n', n) float64 for rows or columns of n ``pixels``; raises ``ValueError`` for an unsupported n."""
+        """Return the float64 matrix (n', n) for an axis of n ``pixels``; raise ``ValueError`` if n is unsupported."""
 
     @abstractmethod
     def image_pixels(self, measured: int) -> int:
@@ -131,7 +131,7 @@ class SeparableFamily(ABC):
         """Return the settings that determine the output, as JSON values."""
 
     def measured_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """Return (C, H', W') for images (C, H, W); raises ``ValueError`` for an unsupported size."""
+        """Return (C, H', W') for images (C, H, W); raise ``ValueError`` for an unsupported size."""
         return self._for_images(image_shape[-2:]).measured_shape(image_shape)
 
     def apply(self, images: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class SeparableFamily(ABC):
 class Blur(SeparableFamily):
     """Gaussian blur with symmetric padding (edge pixel repeated, `numpy.pad` mode "symmetric").
 
-    The kernel is exp(-d^2 / (2 std^2)) at the distances d = -radius .. radius, scaled to the sum 1.
+    The kernel is exp(-d^2 / (2 std^2)) at the distances d = -radius .. radius, scaled to sum to 1.
 
     Args:
         std: standard deviation of the kernel, in pixels.
@@ -194,10 +194,10 @@ class Blur(SeparableFamily):
         return {"kind": "blur", "std": self.std, "radius": self.radius, "cutoff": self.cutoff}
 
     def matrix(self, pixels: int) -> Tensor:
-        """Return (n, n) float64."""
+        """Return the float64 matrix (n, n)."""
         distances = torch.arange(-self.radius, self.radius + 1)
         kernel = torch.softmax(-(distances.double() / self.std).square() / 2, dim=0)
-        position = (torch.arange(pixels)[:, None] + distances) % (2 * pixels)
+        position = (torch.arange(pixels)[:, None] + distances) % (2 * pixels)  # the padding repeats every 2 n
         mirrored = torch.minimum(position, 2 * pixels - 1 - position)
         return torch.zeros(pixels, pixels, dtype=torch.float64).scatter_add(1, mirrored, kernel.expand(pixels, -1))
 
@@ -210,7 +210,7 @@ class SuperResolution(SeparableFamily):
     """Downsampling by average pooling over factor x factor pixels; A A^T = I / factor^2.
 
     Args:
-        factor: the ratio of the sizes of image and measurement.
+        factor: size of the image over size of the measurement.
 
     Raises:
         ValueError: ``factor`` is not an integer of at least 2.
@@ -229,7 +229,7 @@ class SuperResolution(SeparableFamily):
         return {"kind": "super_resolution", "factor": self.factor}
 
     def matrix(self, pixels: int) -> Tensor:
-        """Return (n / factor, n) float64; raises ``ValueError`` unless the factor divides n."""
+        """Return the float64 matrix (n / factor, n); raise ``ValueError`` unless the factor divides n."""
         if pixels % self.factor:
             raise ValueError(
                 f"image side {pixels} is not divisible by factor {self.factor}; choose a factor that divides height "

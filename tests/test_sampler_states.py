@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions and velocities of CLD models, and points, from `Sampler` and the command line."""
+"""Positions and velocities of CLD models of images and of points, from `Sampler` and the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoresde_fast.solvers import SolverOptions
 
 
 @pytest.fixture(scope="module")
-def images_model() -> sf.ScoreModel:
+def image_model() -> sf.ScoreModel:
     torch.manual_seed(0)
     options = {
         "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 1], "num_res_blocks": 1, "num_scales": 0, "dropout": 0.0},
@@ -28,48 +28,48 @@ def images_model() -> sf.ScoreModel:
 
 
 @pytest.fixture(scope="module")
-def points_model() -> sf.ScoreModel:
+def point_model() -> sf.ScoreModel:
     torch.manual_seed(0)
     return sf.create("cld_toy")
 
 
 @pytest.mark.parametrize("solver", ["sscs", "em", "gddim"])
-def test_velocity_comes_with_the_position(images_model: sf.ScoreModel, solver: str) -> None:
-    """The images are the same with and without their velocities, which stay in the units of the SDE."""
+def test_return_velocity(image_model: sf.ScoreModel, solver: str) -> None:
+    """Returning velocities does not change the images; velocities are not clipped to [0, 1]."""
     options: dict[str, Any] = {"solver": solver, "steps": 6, "grid": "quadratic"}
-    images = sf.sample(images_model, range(3), **options)
-    both, velocity = sf.sample(images_model, range(3), return_velocity=True, **options)
+    images = sf.sample(image_model, range(3), **options)
+    both, velocity = sf.sample(image_model, range(3), return_velocity=True, **options)
     assert images.shape == velocity.shape == (3, 3, 8, 8)
     assert torch.equal(images, both)
     assert images.min() >= 0 and images.max() <= 1
     assert velocity.min() < 0
 
 
-def test_a_seed_is_the_same_in_any_batch(images_model: sf.ScoreModel) -> None:
-    """Pairs depend only on their seed, with strict=True bit for bit."""
-    sampler = sf.Sampler(images_model, "sscs", 6, strict=True, batch_size=4)
+def test_a_seed_is_the_same_in_any_batch(image_model: sf.ScoreModel) -> None:
+    """With strict=True a position and its velocity depend only on their seed, bit for bit."""
+    sampler = sf.Sampler(image_model, "sscs", 6, strict=True, batch_size=4)
     together, velocities = sampler.sample(range(9), return_velocity=True)
     alone, velocity = sampler.sample([7], return_velocity=True)
     assert torch.equal(together[7:8], alone) and torch.equal(velocities[7:8], velocity)
 
 
-def test_points_are_not_clipped(points_model: sf.ScoreModel) -> None:
+def test_points_are_not_clipped(point_model: sf.ScoreModel) -> None:
     """Points are not clipped: negative coordinates are kept."""
-    points = sf.sample(points_model, range(64), steps=10)
+    points = sf.sample(point_model, range(64), steps=10)
     assert points.shape == (64, 2, 1, 1)
     assert points.min() < -0.5 and points.isfinite().all()
 
 
-def test_no_velocity_elsewhere() -> None:
+def test_no_velocity_without_cld() -> None:
     """Requesting velocities of a VP model raises an error."""
     with pytest.raises(ValueError, match="states of the SDE 'vpsde' have no velocity"):
         sf.sample(sf.load("digits-vp"), range(2), solver="em", steps=2, return_velocity=True)
 
 
-def test_position_alone_is_refused(images_model: sf.ScoreModel) -> None:
+def test_position_alone_is_refused(image_model: sf.ScoreModel) -> None:
     """A CLD score raises an error for a state that is not a pair."""
     with pytest.raises(ValueError, match=r"\(6, 8, 8\), position and velocity concatenated along the channels"):
-        images_model.score(torch.zeros(2, 3, 8, 8), torch.ones(2))
+        image_model.score(torch.zeros(2, 3, 8, 8), torch.ones(2))
 
 
 def test_defaults_of_a_model_without_a_configuration() -> None:
@@ -80,13 +80,13 @@ def test_defaults_of_a_model_without_a_configuration() -> None:
     assert (sampler.options.solver, sampler.options.grid, sampler.nfe) == ("sscs", "quadratic", 20)
 
 
-def test_command_line(points_model: sf.ScoreModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Points and velocities are written to one .npz, equal to those from Python; other formats are rejected."""
-    points_model.save_pretrained(tmp_path / "model")
+def test_command_line(point_model: sf.ScoreModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Points and velocities in one .npz equal those from Python; other formats and existing files are rejected."""
+    point_model.save_pretrained(tmp_path / "model")
     out = tmp_path / "states.npz"
     command = ["sample", str(tmp_path / "model"), "--seeds", "3-6", "--solver", "em", "--steps", "5"]
     assert main([*command, "--return-velocity", "--out", str(out)]) == 0
-    position, velocity = sf.sample(points_model, range(3, 7), solver="em", steps=5, return_velocity=True)
+    position, velocity = sf.sample(point_model, range(3, 7), solver="em", steps=5, return_velocity=True)
     with np.load(out) as arrays:
         assert arrays["seeds"].tolist() == [3, 4, 5, 6]
         assert np.array_equal(arrays["position"], position.numpy())

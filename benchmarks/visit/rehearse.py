@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rehearsal of a GPU visit without a GPU: python -m benchmarks.visit.rehearse [--prepare]
+"""Rehearsal of a GPU visit without a GPU: python -m benchmarks.visit.rehearse [--prepare]
 
-Runs all items on tiny tensors, in a copy of the tracked files and an environment with only the packages of the GPU
-machine, after a check that kernels precompiled by `benchmarks.visit.prepare` are found. ``--prepare`` instead makes the
-complete folder build/gpu/prepared for a visit. Exit status 1 if an item fails or the output is too long.
+Works in a copy of the tracked files, and an environment with only the packages of the GPU machine. Precompiles some
+kernels by `benchmarks.visit.prepare`, which checks that they are found, then runs all items on tiny tensors. The exit
+status is 1 if this fails or the output is too long. ``--prepare`` instead builds the visit's folder build/gpu/prepared.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from benchmarks.portability.matrix import ROOT, copy_sources, interpreter
 from benchmarks.visit.run import ITEMS
 
 BUILD = ROOT / "build" / "rehearsal"
-PACKAGES = (
-    *("torch==2.11.0", "triton==3.6.0", "numpy", "scipy", "safetensors", "huggingface-hub", "pillow", "scikit-learn"),
-    *("matplotlib", "jinja2", "lazy_loader", "tqdm", "pytest", "cmake", "ninja", "pybind11"),
-)
+PACKAGES = [
+    "torch==2.11.0", "triton==3.6.0", "numpy", "scipy", "safetensors", "huggingface-hub", "pillow", "scikit-learn",
+    "matplotlib", "jinja2", "lazy_loader", "tqdm", "pytest", "cmake", "ninja", "pybind11",
+]  # fmt: skip
 """The packages of the GPU machine: neither tyro nor torch-fidelity."""
 PYTHON = "3.12"
 CHARACTERS = 6000
@@ -35,7 +35,7 @@ def environment() -> Path:
     """Return the interpreter of an environment with `PACKAGES`, creating it if necessary."""
     python = BUILD / "venv" / "bin" / "python"
     installed = BUILD / "packages.json"
-    if not installed.exists() or json.loads(installed.read_text()) != list(PACKAGES):
+    if not installed.exists() or json.loads(installed.read_text()) != PACKAGES:
         subprocess.run([interpreter(PYTHON), "-m", "venv", BUILD / "venv"], check=True)
         subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *PACKAGES], check=True)
         installed.write_text(json.dumps(PACKAGES))

@@ -17,14 +17,14 @@ import torch
 from benchmarks.visit.common import Setting
 
 Step = Callable[[], Any]
-Set = Callable[[Any, str, Any], None]
+Put = Callable[[Any, str, Any], None]
 
 SHAPES: dict[str, list[tuple[tuple[int, ...], Any]]] = {
     "group_norm_silu": [((32, 4, 4), "shift"), ((16, 8, 8), "")],
     "fir_resample": [((8, 4, 4), "up")],
     "convolution": [((16, 4, 4), (8, 3)), ((8, 4, 4), (16, 1))],
 }
-
+"""The (C, H, W) and form of each operation's calls, as in `benchmarks.kernels.shapes`."""
 
 TINY: dict[str, Any] = {
     "data": {"image_size": 8, "centered": False},
@@ -82,7 +82,7 @@ class Stream:
         pass
 
 
-class Steps:
+class EagerGraphs:
     """A fake of `scoresde_fast.loop.capture.CudaGraphs`: a replay runs the step again."""
 
     def __init__(self, device: torch.device) -> None:
@@ -95,7 +95,7 @@ class Steps:
         return step
 
 
-def install(put: Set = setattr) -> None:
+def install(put: Put = setattr) -> None:
     """Install the stand-ins and the small sizes with ``put(object, name, value)``."""
     from benchmarks.studies import flow
     from benchmarks.visit import checks, common, kernels, network_checks
@@ -123,7 +123,7 @@ def install(put: Set = setattr) -> None:
     for module in (kernels, network_checks):
         put(module, "shapes", lambda operation, *_: {"NCSN++": SHAPES[operation]})
         if hasattr(module, "rotation"):
-            put(module, "rotation", lambda make, limit: [make()])
+            put(module, "rotation", lambda make, limit: [make()])  # one set of inputs
 
     for name, value in (("Event", Event), ("Stream", Stream), ("CUDAGraph", Graph)):
         put(torch.cuda, name, value)
@@ -133,16 +133,16 @@ def install(put: Set = setattr) -> None:
     for name in ("stream", "graph"):
         put(torch.cuda, name, lambda *_, **__: nullcontext())
     compile_ = torch.compile
-    put(torch, "compile", lambda f, **options: compile_(f, **_traced(options)))
+    put(torch, "compile", lambda f, **options: compile_(f, **_tracing_options(options)))
 
     put(devices, "MIN_CAPABILITY", {})
     put(devices, "choose_capture", lambda choice, _: bool(choice))
-    put(capture, "CudaGraphs", Steps)
+    put(capture, "CudaGraphs", EagerGraphs)
     put(capture, "require_capturable", lambda *_: None)  # on a CPU, all tensors are host tensors
     for module in (table_runner, probability_flow):
         put(module, "choose_capture", lambda choice, _: bool(choice))
 
 
-def _traced(options: dict[str, Any]) -> dict[str, Any]:
+def _tracing_options(options: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in options.items() if name in ("fullgraph", "dynamic")}
     return {**kept, "backend": "eager"}

@@ -45,7 +45,7 @@ def render(result: BenchResult | Comparison | Evaluation) -> str:
 
     loader = PackageLoader("scoresde_fast.bench")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figures": figures, "png": _png}
+    environment.filters |= {"number": format_number, "png": _png}
     environment.globals |= {"charts": charts, "zip": zip}
     values: dict[str, Any]
     if isinstance(result, BenchResult):
@@ -59,7 +59,7 @@ def render(result: BenchResult | Comparison | Evaluation) -> str:
         return environment.get_template(f"{name}.html").render(**values)
 
 
-def figures(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """Format a number with ``digits`` significant digits and no exponent; None becomes a hyphen."""
     if value is None:
         return "-"

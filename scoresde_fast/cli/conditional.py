@@ -40,8 +40,9 @@ Method = Annotated[
 Operator = Annotated[
     str,
     arg(
-        help="Measurement operator: gray, blur:STD (in pixels) or sr:FACTOR (means over FACTOR x FACTOR pixels); or "
-        "the known pixels: mask:FILE.png (white), box:TOP,LEFT,HEIGHT,WIDTH (outside it) or random:FRACTION[,SEED]."
+        help="Measurement operator: gray, blur:STD (in pixels) or sr:FACTOR (means over FACTOR x FACTOR pixels); or a "
+        "mask: mask:FILE.png (white is known), box:TOP,LEFT,HEIGHT,WIDTH (the box is unknown) or "
+        "random:FRACTION[,SEED] (the fraction is known)."
     ),
 ]
 
@@ -56,9 +57,9 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCommand(SamplerOptions, ABC):
-    """Base class of the three commands: shared options, and writing the samples.
+    """Base class of the three commands: the options that they share, and the writing of samples.
 
-    run.json records the options that a command adds.
+    run.json also records the options that a command adds.
     """
 
     model: Model
@@ -80,7 +81,7 @@ class TaskCommand(SamplerOptions, ABC):
                 raise ValueError(f"{self.model} is a model of points; choose a model of images")
             sampler, names, columns = self.task(model)
             command = {"images": self.images, "seeds": format_seeds(sampler.seeds), "samples": self.samples}
-            for option in fields(self)[len(fields(TaskCommand)) :]:  # those that the command adds
+            for option in fields(self)[len(fields(TaskCommand)) :]:  # a command's own options follow the shared ones
                 value = getattr(self, option.name)
                 command[option.name] = str(value) if isinstance(value, Path) else value
             pictures = {title: list(to_pixels(images, ROUNDING)) for title, images in columns.items()}
@@ -96,7 +97,7 @@ class TaskCommand(SamplerOptions, ABC):
         """Read the images and build the sampler."""
 
     def task_options(self, **own: Any) -> dict[str, Any]:
-        """Return the keyword arguments of a function of `scoresde_fast.tasks`: the shared ones and its ``own``."""
+        """Return the keyword arguments of a function of `scoresde_fast.tasks`: the shared options and ``own``."""
         from scoresde_fast.generate import parse_seeds
 
         seeds = None if self.seeds is None else parse_seeds(self.seeds)
@@ -105,7 +106,7 @@ class TaskCommand(SamplerOptions, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(TaskCommand):
-    """Fill in the unknown part of images: NAME-SEED.png for each sample, and the overview sheet.png.
+    """Fill in the unknown part of images. Write NAME-SEED.png for each sample, and the overview sheet.png.
 
     Known pixels are kept exactly. If the command is interrupted, run it again to continue. run.json records the
     options; a run with other options needs another folder.
@@ -113,7 +114,7 @@ class Inpaint(TaskCommand):
 
     method: Method = "projection"
     mask: Path
-    """A PNG of the images' size, white at known pixels and black elsewhere; or a folder with a mask of each name."""
+    """A PNG of the images' size, white at known pixels, black elsewhere; or a folder of PNGs named like the images."""
     out: Path = Path("inpainted")
     """Output folder."""
 
@@ -132,7 +133,7 @@ class Inpaint(TaskCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Colorize(TaskCommand):
-    """Colour gray images: NAME-SEED.png for each sample, and the overview sheet.png.
+    """Colour gray images. Write NAME-SEED.png for each sample, and the overview sheet.png.
 
     The mean over the channels is kept. If the command is interrupted, run it again to continue. run.json records the
     options; a run with other options needs another folder.
@@ -172,7 +173,7 @@ def _require_gray(pixels: Tensor, names: list[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Restore(TaskCommand):
-    """Restore images from noisy measurements: NAME-SEED.png for each sample, and the overview sheet.png.
+    """Restore images from noisy measurements. Write NAME-SEED.png for each sample, and the overview sheet.png.
 
     IMAGES are the measurements: smaller by the factor for sr, with one channel for gray. If the command is interrupted,
     run it again to continue. run.json records the options; a run with other options needs another folder.
@@ -186,7 +187,7 @@ class Restore(TaskCommand):
     scale: float = 1.0
     """Guidance scale. For dps, 0.3 to 1 with 1000 steps, larger with fewer steps."""
     simulate: Flag = False
-    """Simulate the measurements of IMAGES of the model's size, with --noise. The noise is the same in every run."""
+    """IMAGES are originals of the model's size. Simulate their measurements with --noise, drawn from the seeds."""
     out: Path = Path("restored")
     """Output folder."""
 
@@ -207,7 +208,7 @@ class Restore(TaskCommand):
         columns: dict[str, Tensor] = {}
         if self.simulate:
             columns["original"] = measured
-            seeds = task_seeds(len(names), options["seeds"], self.samples)[:: self.samples]
+            seeds = task_seeds(len(names), options["seeds"], self.samples)[:: self.samples]  # one for each image
             measured = simulate(operator, measured, self.noise, seeds=seeds, run_seed=self.computing.run_seed or 0)
         known = known_pixels(operator, model.image_shape)
         columns["measured"] = checkered(enlarged(measured, model.image_shape), known)

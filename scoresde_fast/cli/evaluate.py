@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 ReferenceHelp = arg(
-    help="Images like SOURCE, whose statistics are cached; a file of eval stats; or statistics of other programs (mu "
-    "and sigma, or score_sde's cifar10_stats.npz).",
+    help="Images in the same forms as SOURCE (their statistics are cached); a file of eval stats; or statistics of "
+    "other programs (mu and sigma, or score_sde's cifar10_stats.npz).",
     help_behavior_hint="",
 )
 
@@ -49,7 +49,7 @@ class ExtractorOptions:
     """Allow weights and images in pickles, which can execute arbitrary code."""
 
     def load_extractor(self, shape: Sequence[int], device: str) -> Extractor:
-        """Load the extractor for images (C, H, W); raise as `load_extractor`."""
+        """Load the extractor for images (C, H, W); the errors are those of `load_extractor`."""
         from scoresde_fast.evaluation.extractors import default_extractor, load_extractor
 
         return load_extractor(
@@ -70,7 +70,7 @@ class Eval(SamplerOptions, ExtractorOptions):
     """
 
     source: Positional[str]
-    """Images (a folder, .zip, .npz, .tar, or a data set, digits:test), or a model (embedded, saved folder, or .pth)."""
+    """Images (folder, .zip, .npz, .tar, or data set like digits:test), or a model (embedded, saved folder, or .pth)."""
     reference: Annotated[str | None, ReferenceHelp] = None
     metrics: Annotated[
         tuple[Literal["fid", "kid", "is", "pr"], ...],
@@ -82,7 +82,7 @@ class Eval(SamplerOptions, ExtractorOptions):
     rounding: Literal["floor", "round"] = "floor"
     """For a model: conversion of [0, 1] to 8 bits, as in scoresde-fast sample."""
     training_set: Annotated[str | None, NO_DEFAULT] = None
-    """The model's training images; the page of --html shows the nearest neighbours of some samples among them."""
+    """The model's training images. For some samples, the page of --html shows the nearest training images."""
 
     resamples: int = 20
     """Bootstrap resamples for the standard deviation of each metric; 0 computes none."""
@@ -164,7 +164,7 @@ class Eval(SamplerOptions, ExtractorOptions):
 
 
 def _check_source_name(source: str) -> None:
-    """Raise ValueError with a suggestion if ``source`` is no path and the name of no model or data set."""
+    """Raise ValueError with a suggestion if ``source`` is neither a path nor the name of a model or data set."""
     from scoresde_fast.checkpoints import embedded_names
     from scoresde_fast.data import DATASETS
     from scoresde_fast.errors import unknown_message
@@ -214,7 +214,7 @@ class EvalStats(ExtractorOptions):
             print(f"{self.out}: {reference.count} images, {len(reference.mean)} features")
 
     def _statistics(self, source: str, processes: Processes) -> Reference | None:
-        """Read or compute the statistics of a source; None on processes other than the first."""
+        """Read the statistics of a source, or compute them and return None on processes other than the first."""
         from scoresde_fast.data.sources import open_images
         from scoresde_fast.evaluation.reference import compute_reference, has_statistics, read_statistics
 

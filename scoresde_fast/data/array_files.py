@@ -19,7 +19,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def open_npz(path: Path, size: int | None) -> Images:
-    """Open ``arr_0`` (N, H, W, C) uint8, read one image at a time; each image is named by its index."""
+    """Open ``arr_0`` (N, H, W, C) uint8 of a .npz; images are read one at a time, and named by their index."""
     with corrupt_file_errors(str(path)), ZipFile(path) as archive:
         if MEMBER not in archive.namelist():
             members = ", ".join(Path(name).stem for name in archive.namelist()) or "nothing"
@@ -41,11 +41,11 @@ def open_npz(path: Path, size: int | None) -> Images:
 
 
 def open_npy(path: Path, size: int | None) -> Images:
-    """Open a memory-mapped .npy (N, H, W, C) uint8; each image is named by its index."""
+    """Open a .npy (N, H, W, C) uint8 as a memory map; images are named by their index."""
     with corrupt_file_errors(str(path)), open(path, "rb") as file:
         shape = read_image_header(file, str(path))
         if os.fstat(file.fileno()).st_size - file.tell() != np.prod(shape):
-            raise EOFError(f"its length does not match the {shape[0]} images of its header")
+            raise EOFError(f"the file's length does not match the {shape[0]} images in its header")
     array = np.load(path, mmap_mode="r")
 
     def item(index: int) -> Item:
@@ -55,10 +55,10 @@ def open_npy(path: Path, size: int | None) -> Images:
 
 
 def read_image_header(file: IO[bytes], name: str) -> tuple[int, int, int, int]:
-    """Read the .npy header at the start of ``file`` -> its shape (N, H, W, C); ``name`` is for messages.
+    """Read the .npy header at the start of ``file``, and return the shape (N, H, W, C); ``name`` is for messages.
 
     Raises:
-        ValueError: the header is corrupt, or not of a uint8 array (N, H, W, C) in C order.
+        ValueError: the header is corrupt, or the array is not uint8 (N, H, W, C) in C order.
     """
     try:
         version = np.lib.format.read_magic(file)

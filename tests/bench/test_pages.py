@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of the pages: self-contained, and complete."""
+"""Tests of the HTML pages of results: self-contained, and complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoresde_fast.cli import main
 
 
 def test_page_is_self_contained(sampling_result_file: Path, tmp_path: Path) -> None:
-    """The page has no external references, escapes the command, and shows the figures of every variant."""
+    """The page has no external references, escapes the command, and shows the speed of every variant."""
     pytest.importorskip("matplotlib")
     result = read_result(BenchResult, sampling_result_file)
     pages.write_html(replace(result, command="a <command>"), tmp_path / "page.html")
@@ -30,12 +30,12 @@ def test_page_is_self_contained(sampling_result_file: Path, tmp_path: Path) -> N
         if isinstance(line, LeftOutVariant):
             assert line.left_out.replace("'", "&#39;") in page
         else:
-            assert f"<td>{pages.figures(line.images_per_second)}</td>" in page
+            assert f"<td>{pages.format_number(line.images_per_second)}</td>" in page
 
 
-def test_figures() -> None:
+def test_format_number() -> None:
     """Numbers have three significant digits and no exponent."""
-    texts = [pages.figures(value) for value in (None, 0.0, 0.00012345, 1.5, 1234.5, 43600.0)]
+    texts = [pages.format_number(value) for value in (None, 0.0, 0.00012345, 1.5, 1234.5, 43600.0)]
     assert texts == ["-", "0", "0.000123", "1.5", "1,230", "43,600"]
 
 
@@ -43,7 +43,7 @@ def test_figures() -> None:
 def test_page_without_its_libraries(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If a library is not installed, --html gives an error with its name before anything is measured."""
+    """If a library is not installed, --html raises an error that names it, before anything is measured."""
     monkeypatch.setattr(pages, "LIBRARIES", ("no_such_library",))
     assert main([*command, "--html", "page.html"]) == 2
     assert "pip install no_such_library" in capsys.readouterr().err

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="tor
 SHAPE = (3, 16, 16)
 
 
-class Together(Processes):
-    """Simulated processes that run one after the other; rank 0 is last."""
+class SimulatedProcess(Processes):
+    """One of several simulated processes, which run one after the other; rank 0 is last."""
 
-    parts: list[Any]
+    parts: ClassVar[list[Any]]  # of all processes so far
 
     def gather(self, found: Any) -> Any:
         self.parts.append(found)
@@ -35,9 +35,10 @@ class Together(Processes):
 
 
 def collected_by(count: int, source: Any, extractor: Extractor) -> FeatureSet:
-    Together.parts = []
+    SimulatedProcess.parts = []
     for rank in reversed(range(count)):
-        found = collect(source, extractor, keep=["64"], batch_size=16, processes=Together(rank, count), progress=False)
+        process = SimulatedProcess(rank, count)
+        found = collect(source, extractor, keep=["64"], batch_size=16, processes=process, progress=False)
         assert (found is None) == (rank > 0)
     assert found is not None
     return found
@@ -55,7 +56,7 @@ def test_any_number_of_processes(kind: str, extractor: Extractor) -> None:
 
     one = collected_by(1, source, extractor)
     assert one.moments.count == len(one.features["64"]) == source.count
-    for count in (2, 3, 40):  # 40: more than batches
+    for count in (2, 3, 40):  # 40: more processes than batches
         several = collected_by(count, source, extractor)
         assert torch.equal(several.features["64"], one.features["64"])
         assert torch.equal(several.first, one.first)
@@ -63,7 +64,7 @@ def test_any_number_of_processes(kind: str, extractor: Extractor) -> None:
 
 
 def test_replayed_pixels_are_unchanged() -> None:
-    """Images k / 255 become the pixel values k."""
+    """A pixel that is sampled as k / 255 becomes k."""
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     batch = next(SampledImages(replayed(images), SHAPE, [0], "round").batches(4))
     assert torch.equal(batch.images, images) and batch.names == ["0"]

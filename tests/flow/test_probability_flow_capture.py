@@ -26,14 +26,14 @@ from scoresde_fast.sdes import VPSDE
 from tests.support.flow_models import SDES, small_network
 from tests.support.recorded_graphs import RecordedGraphs
 
-Runs = Callable[[ScoreFunction, bool], Callable[[], Tensor]]
-"""``runs(model, captured)`` prepares runs, with or without graphs; each call of the result runs two batches."""
+MakeRun = Callable[[ScoreFunction, bool], Callable[[], Tensor]]
+"""``run = make_run(model, captured)``; ``run()`` returns the results of two batches, with or without graphs."""
 
 LOOSE: dict[str, Any] = {"rtol": 0.1, "atol": 0.1}
 DEVICE = torch.device("meta")
 
 
-def small(network: nn.Module) -> ScoreFunction:
+def point_model(network: nn.Module) -> ScoreFunction:
     """Return a model of points with four elements."""
     return ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True, is_image=False)
 
@@ -51,11 +51,11 @@ class CheckedError(Exception):
 def checking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check a step instead of capturing it, then raise `CheckedError`."""
 
-    def step(self: capture.GraphCapture, step: capture.Step) -> capture.Step:
+    def check(self: capture.GraphCapture, step: capture.Step) -> capture.Step:
         require_capturable(step, DEVICE)
         raise CheckedError
 
-    monkeypatch.setattr(capture.GraphCapture, "step", step)
+    monkeypatch.setattr(capture.GraphCapture, "step", check)
 
 
 @torch.inference_mode()
@@ -97,7 +97,7 @@ def test_a_step_of_an_adaptive_solver_can_be_captured(checking: None, sde: str, 
 def test_a_step_of_the_flow_can_be_captured(
     checking: None, monkeypatch: pytest.MonkeyPatch, sde: str, probes: Probes | None, steps: int | None
 ) -> None:
-    """The same holds for steps to the data, and to the prior with the divergence by each kind of probe."""
+    """Steps to the data can be captured, and steps to the prior with the divergence by each kind of probe."""
     model = on_meta(sde)
     flow = ProbabilityFlow(model, to_data=probes is None, probes=probes, device=DEVICE, steps=steps)
     monkeypatch.setattr(flow._graphs, "wanted", True)
@@ -108,48 +108,49 @@ def test_a_step_of_the_flow_can_be_captured(
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("solver", ["rk45", "ggf", "flow"])
 def test_a_network_without_weights_runs_on_the_device(checking: None, solver: str) -> None:
-    """The step of a network without a device uses the device of the states."""
-    model = small(Scaled(1.0))
+    """A network without weights has no device; its step uses the device of the states."""
+    model = point_model(Scaled(1.0))
     with pytest.raises(CheckedError):
         if solver == "flow":
             flow = ProbabilityFlow(model, to_data=False, probes=Probes(), device=DEVICE)
             flow._graphs.wanted = True
             flow.run(torch.zeros(2, 1, 2, 2, dtype=torch.float64), [0, 1])
-        adaptive_step(model, solver)
+        else:
+            adaptive_step(model, solver)
 
 
-def sampled(solver: str) -> Runs:
-    def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
+def sampler_run(solver: str) -> MakeRun:
+    def make_run(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
         sampler = sf.Sampler(model, solver, **LOOSE)
         assert isinstance(sampler.runner, AdaptiveRunner)
         sampler.runner._graphs.wanted = captured
         sampler.runner.release()
         return lambda: torch.cat([sampler.sample([1, 2]), sampler.sample([5, 4])])
 
-    return runs
+    return make_run
 
 
-def decoded(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
+def decoder_run(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
     decoder = Decoder(model, **LOOSE)
     decoder.flow._graphs.wanted = captured
     codes = torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0))
     return lambda: torch.cat([decoder.decode(half) for half in codes.split(2)])
 
 
-def densities(probe: ProbeKind) -> Runs:
-    def runs(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
+def likelihood_run(probe: ProbeKind) -> MakeRun:
+    def make_run(model: ScoreFunction, captured: bool) -> Callable[[], Tensor]:
         estimator = LikelihoodEstimator(model, probe=probe, dequantize=False, **LOOSE)
         estimator.flow._graphs.wanted = captured
         data = torch.rand(4, *model.image_shape, generator=torch.Generator().manual_seed(0))
         return lambda: torch.cat([estimator.estimate(half).log_density for half in data.split(2)])
 
-    return runs
+    return make_run
 
 
-RUNS: dict[str, Runs] = {
-    **{solver: sampled(solver) for solver in ("rk45", "ggf")},
-    "decode": decoded,
-    **{f"likelihood-{probe}": densities(probe) for probe in ("rademacher", "normal")},
+RUNS: dict[str, MakeRun] = {
+    **{solver: sampler_run(solver) for solver in ("rk45", "ggf")},
+    "decode": decoder_run,
+    **{f"likelihood-{probe}": likelihood_run(probe) for probe in ("rademacher", "normal")},
 }
 
 
@@ -162,11 +163,11 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> RecordedGraphs:
     return graphs
 
 
-@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
-def test_a_replayed_step_gives_the_same(graphs: RecordedGraphs, runs: Runs) -> None:
+@pytest.mark.parametrize("make_run", RUNS.values(), ids=RUNS.keys())
+def test_a_replayed_step_gives_the_same_result(graphs: RecordedGraphs, make_run: MakeRun) -> None:
     """Two batches of one size share a graph, and its replays give the results of eager steps."""
     model = small_network("vpsde", centered=True)
-    torch.testing.assert_close(runs(model, True)(), runs(model, False)(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(make_run(model, True)(), make_run(model, False)(), rtol=0, atol=1e-6)
     assert graphs.captured == 1 and graphs.replayed > 1
 
 
@@ -183,12 +184,12 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize("captured", [False, True], ids=["eager", "captured"])
-@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
-def test_a_changed_network_is_used(graphs: RecordedGraphs, runs: Runs, captured: bool) -> None:
+@pytest.mark.parametrize("make_run", RUNS.values(), ids=RUNS.keys())
+def test_a_changed_network_is_used(graphs: RecordedGraphs, make_run: MakeRun, captured: bool) -> None:
     """Runs use a weight that was changed in place, a weight that was replaced, and a network that was replaced."""
     network = Scaled(nn.Parameter(torch.tensor(1.0)))
-    model = small(network)
-    run = runs(model, captured)
+    model = point_model(network)
+    run = make_run(model, captured)
     results = [run()]
     with torch.no_grad():
         next(network.parameters()).add_(0.2)
@@ -198,7 +199,7 @@ def test_a_changed_network_is_used(graphs: RecordedGraphs, runs: Runs, captured:
     model.network = Scaled(nn.Parameter(torch.tensor(1.6)))
     results.append(run())
     for weight, result in zip((1.0, 1.2, 1.4, 1.6), results, strict=True):
-        expected = runs(small(Scaled(nn.Parameter(torch.tensor(weight)))), False)()
+        expected = make_run(point_model(Scaled(nn.Parameter(torch.tensor(weight)))), False)()
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
     assert len({float(result.double().sum()) for result in results}) == 4
 
@@ -211,13 +212,13 @@ class HostReading(nn.Module):
         return x if labels[0].item() > 0 else 2 * x
 
 
-@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
-def test_a_step_that_cannot_be_captured_runs_eagerly(graphs: RecordedGraphs, runs: Runs) -> None:
+@pytest.mark.parametrize("make_run", RUNS.values(), ids=RUNS.keys())
+def test_a_step_that_cannot_be_captured_runs_eagerly(graphs: RecordedGraphs, make_run: MakeRun) -> None:
     """One warning names the operation, its line and the option that silences it; results are those of eager steps."""
-    model = small(HostReading())
+    model = point_model(HostReading())
     with pytest.warns(RuntimeWarning, match="HostReading cannot be captured as a CUDA graph") as caught:
-        result = runs(model, True)()
-    assert torch.equal(result, runs(model, False)())
+        result = make_run(model, True)()
+    assert torch.equal(result, make_run(model, False)())
     message = str(caught[0].message)
     assert len(caught) == 1 and caught[0].filename == __file__ and graphs.captured == 0
     assert "_local_scalar_dense.default reads a tensor on the host" in message

@@ -52,7 +52,7 @@ def require_enough(
         name: name of the images.
         count: number of images.
         against: the reference.
-        few: allow FID of fewer images than features.
+        few: whether FID of fewer images than features is allowed.
     """
     if "is" in metrics and count < settings.isc_splits:
         raise ValueError(f"the Inception score has {settings.isc_splits} parts, but {name} has only {count} images")
@@ -90,13 +90,13 @@ def warnings(metrics: Sequence[str], count: int, against: Reference | None, extr
                     f"{number} {name} are not more than the {dimensions} features: their covariance is singular, and "
                     "this FID can only be compared with FIDs of the same number of images"
                 )
-        few = " and ".join(f"{number} {name}" for name, number in counts.items() if number < COMPARABLE)
-        if few:
+        small_sets = " and ".join(f"{number} {name}" for name, number in counts.items() if number < COMPARABLE)
+        if small_sets:
             messages.append(
-                f"FID of {few} is too large, as always for few images: compare it only with FIDs of the same number "
-                f"(at least {COMPARABLE} are usual; published ones use 50000)"
+                f"FID of {small_sets} is too large, as always for few images: compare it only with FIDs of the same "
+                f"number (at least {COMPARABLE} are usual; published FIDs use 50000)"
             )
-        if few and against.floor is not None and against.count is not None:
+        if small_sets and against.floor is not None and against.count is not None:
             messages.append(
                 f"two halves of the reference, {against.count // 2} images each, have an FID of {against.floor:.4g}: "
                 "the bias is of that size"

@@ -30,7 +30,7 @@ T = TypeVar("T")
 SHOWN = 64
 """Number of first images kept for display."""
 TIMEOUT = timedelta(hours=24)
-"""Time for which a process waits for the others; the first one may have to compute a reference."""
+"""Time for which a process waits for the others; the first process may have to compute a reference."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Processes:
     count: int = 1
 
     def gather(self, part: T) -> list[T] | None:
-        """Return the parts of all processes, by rank, on process 0; None on the others."""
+        """Return the parts of all processes, by rank; None on processes other than the first."""
         if self.count == 1:
             return [part]
         parts: list[T] | None = [part] * self.count if self.rank == 0 else None
@@ -51,7 +51,7 @@ class Processes:
 
 @contextmanager
 def torchrun_processes() -> Iterator[Processes]:
-    """Yield the processes that torchrun started, connected by gloo within the block; without torchrun, this one alone.
+    """Yield the processes that torchrun started, connected by gloo within the block; without torchrun, this process.
 
     Raises:
         ValueError: as `Shard.of_process`.
@@ -110,7 +110,7 @@ class FeatureSet:
 
     Attributes:
         count: number of images.
-        halves: moments of the extractor's layer over two fixed random halves.
+        halves: moments of the features over two random halves of the images, which are always the same.
         features: features (count, D) float32 of each kept layer, in the order of the images.
         first: the first images, (at most 64, C, H, W) uint8.
     """
@@ -146,12 +146,12 @@ def collect(
 ) -> FeatureSet | None:
     """Return the features of all images; None on processes other than the first.
 
-    The batches are the same for any number of processes, and so is the result.
+    The batches and the result are the same for any number of processes.
 
     Args:
         keep: layers whose features are kept.
         batch_size: number of images in a batch.
-        progress: show a progress bar; None shows it on a terminal.
+        progress: show a progress bar; None shows it on a terminal, in the first process.
 
     Raises:
         ValueError: an image does not fit the extractor.

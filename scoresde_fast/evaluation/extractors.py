@@ -86,11 +86,7 @@ class Extractor:
 
 
 def load_extractor(
-    name: str,
-    *,
-    weights: Path | None = None,
-    trust_pickle: bool = False,
-    device: torch.device | str = "cpu",
+    name: str, *, weights: Path | None = None, trust_pickle: bool = False, device: torch.device | str = "cpu"
 ) -> Extractor:
     """Load an extractor from torch-fidelity's registry.
 
@@ -127,7 +123,7 @@ def load_extractor(
 
 
 def _weights(name: str, path: Path | None, trust_pickle: bool) -> Any:
-    """Return the weights as the extractor's class takes them: a path, a buffer with only tensors, or None."""
+    """Return the weights as the extractor takes them: a path, a buffer of tensors, or None for its own weights."""
     if not name.startswith(FROM_FILES):
         if path is not None:
             raise ValueError(f"the extractor {name} has its own weights; leave out --extractor-weights {path}")
@@ -200,7 +196,7 @@ def _import_library() -> ModuleType:
 
 @cache
 def _schemas() -> torch.library.Library:
-    """Return the library that declares the schemas; the cache keeps it alive, and with it the schemas."""
+    """Return the library that declares the schemas; the cache keeps the library, and thus the schemas, alive."""
     return torch.library.Library("torchvision", "DEF")
 
 

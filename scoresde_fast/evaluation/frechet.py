@@ -47,7 +47,7 @@ def gaussian_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tens
 
 
 def frechet_distance(images_a: Tensor, images_b: Tensor) -> float:
-    """Return the Frechet distance between two sets of images (N, 3, 16, 16) in [0, 1] by ``digits-features``.
+    """Return the Frechet distance between two sets of images (N, 3, 16, 16) in [0, 1], by ``digits-features``.
 
     Raises:
         ValueError: a set has fewer than two images, or another shape.
@@ -55,10 +55,8 @@ def frechet_distance(images_a: Tensor, images_b: Tensor) -> float:
     for images in (images_a, images_b):
         if len(images) < 2:
             raise ValueError(f"a set of {len(images)} images has no covariance; give at least 2")
-    (mean_a, cov_a), (mean_b, cov_b) = (
-        (features.mean(0), features.T.cov()) for features in map(extract_features, (images_a, images_b))
-    )
-    return gaussian_distance(mean_a, cov_a, mean_b, cov_b)
+    a, b = extract_features(images_a), extract_features(images_b)
+    return gaussian_distance(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())
 
 
 @dataclass

@@ -46,7 +46,7 @@ def data_set_loss(
 
     Args:
         draws: number of random times and noises for each image.
-        run_seed: seed of the times and the noise, together with an image's index in the source.
+        run_seed: seed of the times and the noise, which also depend on the image's index in the source.
         batch_size: number of images in a batch.
         progress: show a progress bar; None shows it on a terminal.
 
@@ -66,7 +66,8 @@ def data_set_loss(
         for draw in range(draws):
             start = 0
             for batch in images.batches(batch_size):
-                indices = range(start, start := start + len(batch.images))
+                indices = range(start, start + len(batch.images))
+                start = indices.stop
                 means.append(_batch_loss(model, batch.images, [index * draws + draw for index in indices], run_seed))
                 counts.append(len(indices))
                 bar.update(len(indices))

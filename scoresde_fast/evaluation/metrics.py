@@ -33,9 +33,9 @@ class MetricSettings:
 
     Attributes:
         kid_subsets: number of random subsets over which KID is averaged.
-        kid_subset_size: images in a subset; None: 1000, or all images if there are fewer.
+        kid_subset_size: number of images in a subset; None: 1000, or all images if there are fewer.
         isc_splits: number of parts over which the Inception score is averaged.
-        prc_neighborhood: k, where the ball around an image reaches to its k-th nearest neighbour.
+        prc_neighborhood: k; the ball around an image reaches to its k-th nearest neighbour.
         rng_seed: seed of the subsets, the order of the parts, and the resamples.
         resamples: number of bootstrap resamples; 0 computes no spread.
     """
@@ -54,7 +54,7 @@ class MetricSettings:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
 
     def subset_size(self, *counts: int) -> int:
-        """Return the size of KID's subsets for sets of ``counts`` images; raise ValueError if a set is smaller."""
+        """Return the size of KID's subsets for sets of ``counts`` images; raise ValueError if they do not fit."""
         if self.kid_subset_size is None:
             return min(KID_SUBSET_SIZE, *counts)
         if self.kid_subset_size > min(counts):
@@ -76,9 +76,9 @@ class MetricValue:
 def measure(inputs: MetricInputs, metrics: Sequence[str]) -> dict[str, MetricValue]:
     """Return the values of ``metrics`` by their names in `TITLES`, in the order of `METRICS`.
 
-    The spreads of FID, KID and the Inception score are a bootstrap over the samples, with the reference fixed; that of
-    KID includes its random subsets. Precision and recall are fractions p, with the spread sqrt(p (1 - p) / n). FID has
-    a spread only if the samples' features were kept.
+    The spreads of FID, KID and the Inception score come from a bootstrap over the samples with a fixed reference. KID's
+    spread also includes its random subsets. Precision and recall are fractions p with the spread sqrt(p (1 - p) / n).
+    FID has a spread only if the samples' features were kept.
     """
     values: dict[str, MetricValue] = {}
     for name, metric in METRICS.items():
@@ -88,7 +88,7 @@ def measure(inputs: MetricInputs, metrics: Sequence[str]) -> dict[str, MetricVal
 
 
 class MetricInputs(NamedTuple):
-    """Two sets of images to compare, by an extractor; without a reference only some metrics are defined."""
+    """The samples, a reference to compare them with, if any, and how to compare them."""
 
     samples: FeatureSet
     reference: Reference | None
@@ -107,7 +107,7 @@ class MetricInputs(NamedTuple):
 
 
 def fid_by_count(features: Tensor, reference: Reference, halvings: int = 4) -> list[tuple[int, float]]:
-    """Return (number of images, FID) for all images, half of them, and so on, fewest first; it shows the bias of FID.
+    """Return (number of images, FID) for all images, half of them, and so on, fewest first, to show FID's bias.
 
     Numbers of images that give a singular covariance are left out.
     """
@@ -182,7 +182,7 @@ class Metric(NamedTuple):
     """A metric: its function, the titles of its values by their names, and what it needs of the reference.
 
     Attributes:
-        needs_features: it needs the features of the reference, not only their mean and covariance.
+        needs_features: whether it needs the features of the reference, not only their mean and covariance.
     """
 
     compute: Callable[[MetricInputs], dict[str, MetricValue]]

@@ -30,12 +30,12 @@ IDENTITY = {
     "dimensions": "number of features",
     "shape": "image shape",
 }
-"""Entries of a record that must be equal in compared statistics if both have them; and their names in messages."""
+"""Entries of a record, with their names in messages. Statistics in which an entry differs cannot be compared."""
 SUFFIX = ".npz"
 
 
 class NamedReference:
-    """A reference given by name. A file of statistics is read at once; of a source of images, only the size is read.
+    """A reference given by name. Statistics are read at once; of a source of images, at first only the size is read.
 
     Args:
         name: a file of statistics, a source of images, or None.

@@ -114,8 +114,8 @@ def evaluate(
             statistics = cached_reference(training, training_set, extractor, features=True, batch_size=batch_size)
             training_features = statistics.features
     layers = {extractor.logits} if "is" in chosen else set()
-    spread = "fid" in chosen and settings.resamples > 1 and images.count <= checks.KEEP_FEATURES_UP_TO
-    if spread or curve or training is not None or need_features:
+    fid_spread = "fid" in chosen and settings.resamples > 1 and images.count <= checks.KEEP_FEATURES_UP_TO
+    if fid_spread or curve or training is not None or need_features:
         layers.add(extractor.layer)
     samples = collect(images, extractor, keep=layers, batch_size=batch_size, processes=processes, progress=progress)
     if samples is None:

@@ -29,7 +29,7 @@ class Summary:
     Attributes:
         quantity: unit of the mean, and whether it is a bound.
         mean, standard_error: over the requested samples; the standard error of a single sample is None.
-        made, found: number of samples computed by this run, and of samples that were already in the file.
+        made, found: numbers of samples that this run computed, and that the file already had.
         seconds: duration of the run.
         out: the file.
     """
@@ -62,8 +62,8 @@ def write_likelihoods(
     """Write one line per sample to ``out``, after each batch, and the settings to ``STEM.settings.json`` beside it.
 
     A line contains ``name``, ``seed``, ``bits_per_dim`` (8-bit images only), ``log_density`` in nats, its
-    ``standard_error`` (several probes only), and ``evaluations``.  Existing lines are kept.  A batch with a missing
-    line is computed again as a whole, so that the finished file does not depend on interruptions.
+    ``standard_error`` (several probes only), and ``evaluations``.  Existing lines are kept.  If a line is
+    missing, its whole batch is computed again, so that the finished file does not depend on interruptions.
 
     Args:
         estimator: the estimator for the model.
@@ -74,8 +74,8 @@ def write_likelihoods(
         limit: number of samples, counted from the first; a later run may request more.
 
     Raises:
-        ValueError: an invalid seed or limit; ``out`` has lines with other settings, without settings, or of other
-            seeds.
+        ValueError: a seed or the limit is invalid; or ``out`` has lines of other settings or seeds, or has no file of
+            settings.
         IntegrationError: the integration of a batch failed; finished lines are kept.
         OSError: a line cannot be written; finished lines are kept.
     """

@@ -41,12 +41,12 @@ class SetInUseError(ValueError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """The configuration of a set and its finished images, without times or process ids, so that equal sets are equal.
+    """The configuration of a set and its finished images, without times or process ids.
 
     Attributes:
         configuration: the settings that determine the output; the same in all runs of a set.
-        seeds: one set of requested seeds for each run that added some. Each is split into batches separately, so that
-            an image keeps its batch when the set grows.
+        seeds: one set for each run that requested new seeds. Each is split into batches separately, so that an image
+            keeps its batch when the set grows.
         environments: the distinct versions, devices and batch sizes that generated images.
         done: seeds whose images are synced to disk; None in a manifest that does not record them.
     """
@@ -101,7 +101,7 @@ class Manifest:
             ) from error
 
     def extended(self, seeds: SeedSet, environment: Json) -> Manifest:
-        """Return this manifest with ``environment`` and those of ``seeds`` that it does not have yet."""
+        """Return a manifest that also has ``environment`` and all of ``seeds``."""
         new_seeds = seeds - self.all_seeds()
         environments = {json.dumps(each): each for each in (*self.environments, environment)}
         return replace(
@@ -192,7 +192,7 @@ class _Lock:
         )
 
     def acquire(self, *, wait: bool) -> bool:
-        """Try to take the lock and return whether this succeeded; with ``wait``, block until it does.
+        """Try to take the lock and return whether it is taken; with ``wait``, block until it is.
 
         Raises:
             OSError: the lock file cannot be created.
@@ -209,7 +209,7 @@ class _Lock:
                 pass
             except OSError as error:
                 raise write_error(self._path, error) from error
-            # Its last owner has just removed the file or the folder: try again.
+            # The lock's last owner has just removed the file or the folder: try again.
 
     def release(self) -> None:
         """Release the lock; remove its file, and the folder if it is then empty."""
@@ -245,10 +245,10 @@ class ShardLock(_Lock):
     Args:
         work: `Store.work`, the folder of the locks.
         shard: the shard.
-        when_alone: called first if no other process is writing the set; no other process can start meanwhile.
+        when_alone: called first if no other process is writing the set; no other process can start during the call.
 
     Raises:
-        SetInUseError: another process is writing this shard, or a shard of another number of shards.
+        SetInUseError: another process is writing this shard, or the set is being written in another number of shards.
     """
 
     def __init__(self, work: Path, shard: Shard, when_alone: Callable[[], None] = lambda: None) -> None:

@@ -26,7 +26,7 @@ QUEUE_BYTES = 128 * 2**20
 RECORD_EVERY = 1.0
 """Seconds between records; a record is one sync and one update of the manifest."""
 RECORD_SHARE = 0.05
-"""Maximum fraction of the time for records; on slow disks the interval grows."""
+"""Maximum fraction of the time spent on records; on slow disks the interval between them grows."""
 LINE_EVERY = 60.0
 """Seconds between progress lines."""
 SLOW_DISK = 0.05
@@ -66,7 +66,7 @@ class Pipeline:
         self.stats = WriteStats()
 
     def put(self, seeds: list[int], images: Tensor) -> None:
-        """Wait for room and queue a batch (B, C, H, W) in [0, 1], on any device; it must not change afterwards.
+        """Wait for room, then queue a batch (B, C, H, W) in [0, 1] on any device; the caller must not change the batch.
 
         Raises:
             OSError: an earlier batch could not be written or recorded.
@@ -130,7 +130,7 @@ class Pipeline:
         """Wait until every batch is on disk and recorded.
 
         Raises:
-            OSError: a batch could not be written or recorded; the others are recorded.
+            OSError: a batch could not be written or recorded; all other batches are recorded.
         """
         first_error: OSError | None = None
         try:
@@ -163,9 +163,9 @@ class Progress:
 
     Args:
         total: number of images requested from this process.
-        existing: number of these that existed before the run.
+        existing: number of the requested images that existed before the run.
         nfe: network evaluations per image, if known in advance.
-        shard: the shard of this process; only the first one shows a bar.
+        shard: the shard of this process; only the process of the first shard shows a bar.
         stats: write statistics, updated by the caller.
         enabled: False shows nothing.
     """
@@ -210,8 +210,8 @@ class Progress:
         left = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
         shard = "" if self._shard.count == 1 else f"shard {self._shard}: "
         nfe = "" if self._nfe is None else f", {rate * self._nfe:.4g} NFE/s"
-        line = f"{shard}{self._existing + computed:.0f} of {self._total} images, {rate:.3g} images/s{nfe}, {left} left"
-        print(line + self._disk_text(), file=sys.stderr, flush=True)
+        text = f"{shard}{self._existing + computed:.0f} of {self._total} images, {rate:.3g} images/s{nfe}, {left} left"
+        print(text + self._disk_text(), file=sys.stderr, flush=True)
 
     def _disk_text(self) -> str:
         seconds = perf_counter() - self._start
@@ -231,12 +231,12 @@ class Report:
     """Outcome of a run; ``str`` gives one sentence.
 
     Attributes:
-        made, found: numbers of images that this run computed and that existed before.
+        made, found: numbers of images that this run computed, and that existed before the run.
         nfe: network evaluations per image, if known in advance.
         look_at: the overview picture, or the set of images if there is no picture.
         seconds: from the first batch to the last file.
         waited: seconds that the sampler waited for the disk.
-        missing: number of images still missing, to be computed by other processes or the next run.
+        missing: number of missing images, which other processes or the next run compute.
         stopped: whether the caller's ``stop`` ended the run early.
     """
 
@@ -255,8 +255,8 @@ class Report:
         if not self.made:
             return f"nothing {'done' if self.stopped else 'to do'}{existing}{missing} -> {self.look_at}"
         rate = f"{self.made / self.seconds:.2f} images/s"
-        each = "" if self.nfe is None else f" ({self.nfe} NFE each)"
-        computed = f"{self.made} images{each} in {self.seconds:.1f} s, {rate}"
+        nfe = "" if self.nfe is None else f" ({self.nfe} NFE each)"
+        computed = f"{self.made} images{nfe} in {self.seconds:.1f} s, {rate}"
         slow = self.waited > SLOW_DISK * self.seconds
         disk = f", {self.waited:.1f} s of it waiting for the disk" if slow else ""
         return f"{computed}{disk}{existing}{missing} -> {self.look_at}"

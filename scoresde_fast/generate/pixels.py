@@ -23,7 +23,7 @@ ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {"floor": Tensor.floor, "roun
 GRID_IMAGES = 64
 GRID_WIDTH = 800  # px; small images are enlarged so that a grid is about this wide
 MAX_CELL = 256  # px; limit for enlarged images
-MAX_WIDTH = 4096  # px; a grid or sheet shows fewer large images
+MAX_WIDTH = 4096  # px; a grid or sheet of large images shows fewer of them
 GAP = 4  # px between cells and around them
 BACKGROUND = 24  # gray value; dark, but distinct from black images
 
@@ -64,15 +64,15 @@ def write_png(path: Path, pixels: Pixels) -> int:
 
 
 def grid_layout(count: int, width: int) -> tuple[int, int]:
-    """Return (images, columns) of a nearly square grid of at most 64 of ``count`` images that are ``width`` px wide."""
+    """Return the numbers of images and columns of a nearly square grid of up to 64 of ``count`` images."""
     columns = min(ceil(sqrt(min(count, GRID_IMAGES))), max(1, MAX_WIDTH // width))
     return min(count, columns * columns), columns
 
 
 def compose(images: Sequence[Pixels], columns: int | None = None) -> Pixels:
-    """Lay out images (H, W, C) uint8 row by row in one (H', W', C) uint8, enlarged by the same integer factor.
+    """Return a grid (H', W', C) uint8 of images (H, W, C) uint8, row by row, enlarged by the same integer factor.
 
-    With ``columns`` all images are shown; without, `grid_layout` chooses images and columns.
+    Without ``columns``, `grid_layout` chooses the number of columns, and how many images are shown.
     """
     height, width, channels = images[0].shape
     count, columns = grid_layout(len(images), width) if columns is None else (len(images), columns)
@@ -94,8 +94,8 @@ def sheet(
 
     Args:
         names: names of the images.
-        pictures: by title, a picture (H, W, 1 or 3) uint8 for each image, shown before its samples.
-        samples: the samples (H, W, 1 or 3) uint8 of each image; those that fit are shown.
+        pictures: title -> a picture (H, W, 1 or 3) uint8 of each image, shown before its samples.
+        samples: the samples (H, W, 1 or 3) uint8 of each image, of which as many are shown as fit.
     """
     width = samples[0][0].shape[1]
     max_samples = max(1, MAX_WIDTH // width - len(pictures))
@@ -105,7 +105,7 @@ def sheet(
         cells = [*(images[index] for images in pictures.values()), *samples[index][:max_samples]]
         columns = max(SHEET_COLUMNS, len(cells))
         row = compose([np.broadcast_to(cell, (*cell.shape[:2], 3)) for cell in cells], columns=columns)
-        row = row[:, : GAP + len(cells) * ((row.shape[1] - GAP) // columns)]
+        row = row[:, : GAP + len(cells) * ((row.shape[1] - GAP) // columns)]  # without empty cells
         rows += [_label(f"{name}: {titles}", row.shape[1]), row]
     return np.concatenate(rows)
 

@@ -33,7 +33,7 @@ from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 from scoresde_fast.generate.stores import Store, open_store
 
 MAX_DIFFERENCE = 1
-"""Largest difference, of 255, between images of one seed from two batch sizes or machines."""
+"""Largest difference between pixel values (0 to 255) of one seed at different batch sizes or on different machines."""
 
 
 class ImageSampler(Protocol):
@@ -73,10 +73,10 @@ def generate(
 ) -> Report:
     """Write one image for each seed to ``out``, with ``samples.json`` and a grid; finished images are kept.
 
-    Any number of processes may write a set, simultaneously or not, each a shard of its seeds, and later runs may add
-    seeds.  The bytes of an image do not depend on the process or on interruptions, as long as the image does not depend
-    on its batch (with ``strict``; otherwise up to the last bit).  If images depend on their batch, the seeds are split
-    into fixed batches, and a batch with a missing image is computed again as a whole.
+    Any number of processes may write a set, each a shard of its seeds, simultaneously or not.  Later runs may add
+    seeds.  With ``strict``, the bytes of an image do not depend on the process or on interruptions; without, the last
+    bit of the sampler's values may.  If images depend on their batch, the seeds are split into fixed batches, and the
+    whole batch of a missing image is computed again.
 
     Args:
         sampler: generates float images (B, C, H, W) in [0, 1].
@@ -84,16 +84,15 @@ def generate(
         out: a folder for PNGs, or a name that ends in ``.npz``, ``.zip``, ``.tar`` or ``.npy``.
         batch_size: images computed together.
         rounding: ``"floor"`` of 255 x as in the official code, or ``"round"`` to the nearest.
-        shard: the shard of this process; by default that of RANK and WORLD_SIZE, which torchrun sets, else the whole
-            set.
+        shard: the shard of this process; None: `Shard.of_process`, the shard under torchrun or else the whole set.
         grid: whether the process that completes the set writes a picture of the first images, ``grid.png`` or
             ``SET.grid.png``.
         progress: whether to show a bar if stderr is a terminal, and otherwise print a line a minute.
         stop: polled before each batch; True ends the run early.
 
     Raises:
-        ValueError: invalid seeds, batch size or rounding; or ``out`` has an unknown suffix, images of another
-            configuration, or images without a manifest.
+        ValueError: the seeds, batch size or rounding are invalid; or ``out`` has an unknown suffix, or contains images
+            of another configuration or without a manifest.
         SetInUseError: another process is writing this shard, or other shards that overlap with it.
         OSError: a file cannot be written; finished ones are kept.
         FloatingPointError: the network returned NaN; the images of earlier batches are kept.
@@ -145,7 +144,7 @@ class _SetWriter:
     def run(self, *, grid: bool, progress: bool, stop: Callable[[], bool]) -> Report:
         store = self.store
         manifest = self._read_manifest()
-        # Read again: another process may have begun the set meanwhile, with the manifest before the first image.
+        # Read it again: another process may have begun the set meanwhile; it writes the manifest before any image.
         if not manifest.seeds and len(store.present()) and not self._read_manifest().seeds:
             raise ValueError(f"{store.out} has images but no {store.manifest.name}; choose another --out or move them")
         manifest = manifest.extended(self.requested, {})
@@ -155,8 +154,8 @@ class _SetWriter:
                 f"{store.out} would have {total} images, but a .{store.format} has at most {store.max_images}: use "
                 ".tar or a folder"
             )
-        packed = not store.work.exists() and (store.grid.exists() or not grid)
-        if packed and not len(manifest.missing()) and not len(mine - store.present()):
+        finished = not store.work.exists() and (store.grid.exists() or not grid)
+        if finished and not len(manifest.missing()) and not len(mine - store.present()):
             return Report(made=0, found=len(mine), nfe=self.sampler.nfe, look_at=store.grid if grid else store.out)
         make_folder(store.manifest.parent)
         with ShardLock(store.work, self.shard, store.remove_leftovers):
@@ -190,7 +189,7 @@ class _SetWriter:
     def _check_sampler(self, present: SeedSet, error: Exception) -> None:
         """Raise ValueError unless this sampler reproduces the first images of the set, whose manifest is damaged."""
         first = SeedSet.of(present.take(self.batch_size))
-        saved = {seed: pixels for seed, pixels in self.store.look(first) if not isinstance(pixels, Exception)}
+        saved = {seed: pixels for seed, pixels in self.store.try_read(first) if not isinstance(pixels, Exception)}
         rounding = self.rounding if self.store.rounds else "round"
         for seeds, images in self.sampler.stream(list(saved), batch_size=self.batch_size):
             for seed, pixels in zip(seeds, to_pixels(images, rounding), strict=True):
@@ -202,7 +201,7 @@ class _SetWriter:
                     ) from error
 
     def _own_seeds(self, manifest: Manifest) -> SeedSet:
-        """Return the requested seeds of this process's shard; whole batches, if images depend on their batch."""
+        """Return the requested seeds of this shard; it has whole batches if images depend on their batch."""
         if not self.sampler.batch_dependent:
             return self.shard.of(self.requested)
         mine = islice(manifest.batches(self.batch_size), self.shard.index, None, self.shard.count)
@@ -219,7 +218,7 @@ class _SetWriter:
         return extended
 
     def _check_done(self, manifest: Manifest, mine: SeedSet) -> SeedSet:
-        """Return the seeds with an intact image; first check and record those of ``mine`` that a killed run left."""
+        """Check and record images of ``mine`` that a killed run left; return all seeds with an intact image."""
         done, present = manifest.done or EMPTY, self.store.present()
         unrecorded = (present - done) & mine
         lost = (done - present) & mine
@@ -234,7 +233,7 @@ class _SetWriter:
     def _compute(
         self, manifest: Manifest, missing: SeedSet, *, found: int, progress: bool, stop: Callable[[], bool]
     ) -> Report:
-        """Compute and write the images of ``missing``; this process has ``found`` more, which exist."""
+        """Compute and write the images of ``missing``; ``found`` other images of this shard exist already."""
 
         def record(seeds: list[int]) -> None:
             record_done(self.store, done=SeedSet.of(seeds))

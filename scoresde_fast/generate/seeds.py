@@ -71,7 +71,7 @@ class SeedSet:
     ``a | b``, ``a & b`` and ``a - b`` take time proportional to the number of ranges.
 
     Attributes:
-        first, last: (R,), the inclusive ends of the ranges, ascending and with gaps between them.
+        first, last: (R,), the inclusive ends of the ranges, which are ascending and have gaps between them.
     """
 
     first: Integers
@@ -112,7 +112,7 @@ class SeedSet:
 
     @classmethod
     def merged(cls, first: Integers, last: Integers) -> SeedSet:
-        """Return the set of ranges that may be unsorted, overlap or touch."""
+        """Return the union of ranges, which may be unsorted, overlap or touch."""
         if not len(first):
             return EMPTY
         order = np.argsort(first, kind="stable")
@@ -155,7 +155,7 @@ class SeedSet:
         )
 
     def __sub__(self, other: SeedSet) -> SeedSet:
-        # Intersect with the complement of other: its gaps, of which the first and the last may be empty.
+        # Intersect with the gaps of other; the gaps before its first and after its last range may be empty.
         first = np.concatenate([[0], other.last[other.last < LARGEST_SEED] + 1])
         last = np.concatenate([other.first - 1, [LARGEST_SEED]])[: len(first)]
         nonempty = first <= last
@@ -211,7 +211,7 @@ class Shard:
 
     @classmethod
     def of_process(cls) -> Shard:
-        """Return the shard of RANK and WORLD_SIZE, which torchrun sets for its processes; without them the whole set.
+        """Return the shard given by RANK and WORLD_SIZE, which torchrun sets; if they are not set, the whole set.
 
         Raises:
             ValueError: RANK is not an integer below WORLD_SIZE.

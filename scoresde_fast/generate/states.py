@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points, CLD's positions and velocities, and latent codes in one .npz; images of codes."""
+"""Files (.npz) of points, CLD's states and latent codes, and images decoded from codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StateSampler(Protocol):
     def sample(
         self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return positions (B, C, H, W); with ``return_velocity`` a pair of them and the velocities."""
+        """Return positions (B, C, H, W), or (positions, velocities) with ``return_velocity``."""
 
 
 def write_states(sampler: StateSampler, seeds: Sequence[int], out: Path, *, return_velocity: bool) -> Path:
@@ -53,10 +53,10 @@ def write_states(sampler: StateSampler, seeds: Sequence[int], out: Path, *, retu
             bar.refresh()
 
         states = sampler.sample(seeds, step, return_velocity=return_velocity)
-    position, *velocity = states if isinstance(states, tuple) else (states,)
+    position, velocity = states if isinstance(states, tuple) else (states, None)
     arrays = {"position": position.cpu().numpy()}
-    if velocity:
-        arrays["velocity"] = velocity[0].cpu().numpy()
+    if velocity is not None:
+        arrays["velocity"] = velocity.cpu().numpy()
     _write_npz(out, seeds=np.array(seeds), **arrays)
     return out
 
@@ -99,7 +99,7 @@ class CodeImages:
         temperature, options: as for `scoresde_fast.decode`.
 
     Raises:
-        ValueError: as `scoresde_fast.decode`, except for a wrong shape, which is found when a code is decoded.
+        ValueError: as `scoresde_fast.decode`; a wrong shape only raises when a code is decoded.
     """
 
     nfe = None
@@ -141,7 +141,7 @@ def interpolation_grid(model: ScoreFunction, seeds: Sequence[int], steps: int, *
     """Return a grid (H, W, C) uint8 with a row of ``steps`` images for each pair of consecutive ``seeds``.
 
     Raises:
-        ValueError: the model is of points, there are fewer than two seeds, or ``steps`` is below 2; also the errors of
+        ValueError: the model is of points, there are fewer than two seeds, or ``steps`` is below 2; also as
             `scoresde_fast.decode`.
         IntegrationError: see `ProbabilityFlow.run`.
     """

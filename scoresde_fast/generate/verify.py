@@ -81,7 +81,7 @@ def read_set(out: str | Path) -> tuple[Store, Manifest]:
 
 
 def verify(out: str | Path, on_image: Callable[[int], object] = lambda total: None) -> Findings:
-    """Read every image of a set, without changes, and return its faults; ``on_image(total)`` is called for each image.
+    """Read every image of a set, change nothing, and return the faults; ``on_image(total)`` is called for each image.
 
     Raises:
         FileNotFoundError: there is no manifest.
@@ -95,7 +95,7 @@ def verify(out: str | Path, on_image: Callable[[int], object] = lambda total: No
     by_shape: dict[tuple[int, ...], list[int]] = {}
     seeds: list[int] = []
     hashes: list[bytes] = []
-    for seed, pixels in store.look(expected):
+    for seed, pixels in store.try_read(expected):
         on_image(len(expected))
         if isinstance(pixels, Exception):
             damaged.append(seed)
@@ -135,7 +135,7 @@ def repair(sampler: ImageSampler, out: str | Path, findings: Findings, *, batch_
 
 
 def _equal_pairs(seeds: list[int], hashes: list[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of seeds with the same hash: the consecutive ones, if there are more than two."""
+    """Yield pairs of seeds with equal hashes; of several seeds with one hash, each seed and the next."""
     order = np.argsort(np.array(hashes, "S8"), kind="stable").tolist()
     for before, after in pairwise(order):
         if hashes[before] == hashes[after]:

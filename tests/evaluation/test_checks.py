@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics that too few images or a reference do not allow, and warnings."""
+"""Refusal of metrics for too few images or an unsuitable reference, and warnings."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_warnings_state_the_bias(extractor: Extractor, statistics: Reference) ->
         ({"reference": "digits:test", "settings": MetricSettings(kid_subset_size=1000)}, "1000 images cannot be drawn"),
     ],
 )
-def test_mistakes(extractor: Extractor, options: dict[str, Any], says: str) -> None:
-    """Error messages list the valid values."""
+def test_invalid_requests(extractor: Extractor, options: dict[str, Any], says: str) -> None:
+    """The message names the mistake."""
     with pytest.raises((ValueError, OSError), match=says):
         evaluated(extractor, **options)
 
 
-def test_metrics_that_a_reference_does_not_allow(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
-    """KID with only mean and covariance is refused, with the fix."""
+def test_reference_without_features(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
+    """KID is refused if only mean and covariance are known; the message says what to give."""
     write_statistics(replace(statistics, features=None), tmp_path / "without.npz")
     with pytest.raises(ValueError, match="statistics made with --features"):
         evaluated(extractor, reference=str(tmp_path / "without.npz"), metrics=["kid"])
@@ -78,7 +78,7 @@ def test_metrics_that_a_reference_does_not_allow(extractor: Extractor, statistic
 def test_many_images_keep_no_features(
     extractor: Extractor, statistics: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Above a number of images only FID is computed, without keeping features, unless more metrics are requested."""
+    """For very many images only FID is computed, without keeping features, unless other metrics are requested."""
     few = evaluated(extractor, reference="digits:test", metrics=["fid"])
     monkeypatch.setattr("scoresde_fast.evaluation.checks.KEEP_FEATURES_UP_TO", 1000)
     many = evaluated(extractor, reference="digits:test", settings=MetricSettings(kid_subsets=3)).result["metrics"]

@@ -24,24 +24,24 @@ pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="tor
 SHAPE = (3, 16, 16)
 
 
-class SimulatedProcess(Processes):
-    """One of several simulated processes, which run one after the other; rank 0 is last."""
+class SimulatedProcesses(Processes):
+    """Processes that run one after the other; rank 0 is last."""
 
     parts: ClassVar[list[Any]]  # of all processes so far
 
-    def gather(self, found: Any) -> Any:
-        self.parts.append(found)
+    def gather(self, part: Any) -> Any:
+        self.parts.append(part)
         return self.parts if self.rank == 0 else None
 
 
 def collected_by(count: int, source: Any, extractor: Extractor) -> FeatureSet:
-    SimulatedProcess.parts = []
+    SimulatedProcesses.parts = []
     for rank in reversed(range(count)):
-        process = SimulatedProcess(rank, count)
-        found = collect(source, extractor, keep=["64"], batch_size=16, processes=process, progress=False)
-        assert (found is None) == (rank > 0)
-    assert found is not None
-    return found
+        processes = SimulatedProcesses(rank, count)
+        result = collect(source, extractor, keep=["64"], batch_size=16, processes=processes, progress=False)
+        assert (result is None) == (rank > 0)
+    assert result is not None
+    return result
 
 
 @pytest.mark.parametrize("kind", ["images", "sampler"])
@@ -51,8 +51,8 @@ def test_any_number_of_processes(kind: str, extractor: Extractor) -> None:
     source = open_images("digits:test") if kind == "images" else SampledImages(sampler, SHAPE, range(100))
     target = FeatureMoments.of(extractor(digits("train")[0][:300])["64"])
 
-    def fid(found: FeatureSet) -> float:
-        return gaussian_distance(target.mean, target.covariance, found.moments.mean, found.moments.covariance)
+    def fid(of: FeatureSet) -> float:
+        return gaussian_distance(target.mean, target.covariance, of.moments.mean, of.moments.covariance)
 
     one = collected_by(1, source, extractor)
     assert one.moments.count == len(one.features["64"]) == source.count

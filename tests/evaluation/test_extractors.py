@@ -27,7 +27,7 @@ def images(count: int, size: int = 16, channels: int = 3) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def inception(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Random weights of Inception in three files; the last one contains code."""
     folder = tmp_path_factory.mktemp("weights")
     paths = {name: folder / name for name in ("a.pth", "b.safetensors", "c.pth")}
@@ -53,9 +53,9 @@ class Harmful:
 def test_digits_features_of_pixels() -> None:
     """The registered extractor gives the features of `extract_features`, and ten logits."""
     pixels = images(5)
-    found = load_extractor("digits-features")(pixels)
-    torch.testing.assert_close(found["64"].double(), extract_features(pixels / 255), rtol=1e-6, atol=1e-6)
-    assert found["logits"].shape == (5, 10)
+    features = load_extractor("digits-features")(pixels)
+    torch.testing.assert_close(features["64"].double(), extract_features(pixels / 255), rtol=1e-6, atol=1e-6)
+    assert features["logits"].shape == (5, 10)
     assert load_extractor("digits-features").weights_sha256 == load_extractor("digits-features").weights_sha256
     assert default_extractor((3, 16, 16)) == "digits-features" and default_extractor((3, 32, 32)) == INCEPTION
 
@@ -70,31 +70,31 @@ def test_other_shapes() -> None:
         extractor(images(2, channels=2))
 
 
-def test_gray_images_are_rgb() -> None:
+def test_gray_images() -> None:
     """Gray images are expanded to RGB, as torch-fidelity does."""
     extractor, gray = load_extractor("digits-features"), images(3, channels=1)
     assert torch.equal(extractor(gray)["64"], extractor(gray.repeat(1, 3, 1, 1))["64"])
 
 
-def test_weights_of_any_safe_file_are_the_same(inception: dict[str, Path]) -> None:
+def test_safe_formats_of_weights(weights: dict[str, Path]) -> None:
     """A .pth and a .safetensors of the same weights give torch-fidelity's features exactly, and one SHA-256."""
     pixels = images(2, 8)
-    found = [load_extractor(INCEPTION, weights=inception[name]) for name in ("a.pth", "b.safetensors")]
-    theirs = load_torch_fidelity().FeatureExtractorInceptionV3(INCEPTION, ["2048"], str(inception["a.pth"]))(pixels)[0]
-    assert all(torch.equal(extractor(pixels)["2048"], theirs) for extractor in found)
-    assert found[0].weights_sha256 == found[1].weights_sha256
+    ours = [load_extractor(INCEPTION, weights=weights[name]) for name in ("a.pth", "b.safetensors")]
+    theirs = load_torch_fidelity().FeatureExtractorInceptionV3(INCEPTION, ["2048"], str(weights["a.pth"]))(pixels)[0]
+    assert all(torch.equal(extractor(pixels)["2048"], theirs) for extractor in ours)
+    assert ours[0].weights_sha256 == ours[1].weights_sha256
 
 
-def test_pickles_need_trust(inception: dict[str, Path]) -> None:
+def test_pickles_need_trust(weights: dict[str, Path]) -> None:
     """A file with more than tensors is read only with ``trust_pickle``."""
     with pytest.raises(ValueError, match=r"c\.pth contains more than tensors.*--trust-pickle"):
-        load_extractor(INCEPTION, weights=inception["c.pth"])
+        load_extractor(INCEPTION, weights=weights["c.pth"])
     with pytest.raises(pytest.fail.Exception, match="a pickle was read"):
-        load_extractor(INCEPTION, weights=inception["c.pth"], trust_pickle=True)
+        load_extractor(INCEPTION, weights=weights["c.pth"], trust_pickle=True)
 
 
-def test_weights_in_the_folder_of_torch_hub(
-    inception: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_weights_in_torch_hubs_folder(
+    weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Existing weights are used; otherwise the message names the file and the option, and nothing is downloaded."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -111,7 +111,7 @@ def test_weights_in_the_folder_of_torch_hub(
         load_extractor("dinov2-vit-s-14")
     path = tmp_path / "hub" / "checkpoints" / HUB_FILES[INCEPTION]
     path.parent.mkdir(parents=True)
-    path.symlink_to(inception["a.pth"])
+    path.symlink_to(weights["a.pth"])
     assert load_extractor(INCEPTION).layer == "2048"
 
 
@@ -171,7 +171,7 @@ def test_torch_fidelity_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-def test_fid_of_inception_equals_torch_fidelity(inception: dict[str, Path], tmp_path: Path) -> None:
+def test_inception_metrics_equal_torch_fidelity(weights: dict[str, Path], tmp_path: Path) -> None:
     """FID, KID and Inception score with Inception equal torch-fidelity's on a few small images."""
 
     class Pixels(torch.utils.data.Dataset[torch.Tensor]):
@@ -187,22 +187,22 @@ def test_fid_of_inception_equals_torch_fidelity(inception: dict[str, Path], tmp_
     sets = images(12), images(11) // 2
     for name, pixels in zip("ab", sets, strict=True):
         np.savez(tmp_path / f"{name}.npz", arr_0=pixels.permute(0, 2, 3, 1).numpy())
-    extractor = load_extractor(INCEPTION, weights=inception["a.pth"])
+    extractor = load_extractor(INCEPTION, weights=weights["a.pth"])
     settings = MetricSettings(resamples=0, kid_subsets=2, kid_subset_size=8)
     a, b = (str(tmp_path / name) for name in ("a.npz", "b.npz"))
-    found = evaluate(open_images(a), "a", extractor, reference=b, few=True, settings=settings, progress=False)
-    assert found is not None
+    ours = evaluate(open_images(a), "a", extractor, reference=b, few=True, settings=settings, progress=False)
+    assert ours is not None
     theirs = load_torch_fidelity().calculate_metrics(
         input1=Pixels(sets[0]),
         input2=Pixels(sets[1]),
         feature_extractor=INCEPTION,
-        feature_extractor_weights_path=str(inception["a.pth"]),
+        feature_extractor_weights_path=str(weights["a.pth"]),
         **dict.fromkeys(["fid", "kid", "isc", "save_cpu_ram"], True),
         **dict.fromkeys(["cuda", "cache", "verbose"], False),
         kid_subsets=2,
         kid_subset_size=8,
     )
-    metrics = found.result["metrics"]
+    metrics = ours.result["metrics"]
     assert metrics["fid"]["value"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
     assert metrics["kid"]["value"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
     assert metrics["inception_score"]["value"] == pytest.approx(theirs["inception_score_mean"], rel=1e-6)

@@ -16,8 +16,8 @@ from scoresde_fast.evaluation import frechet_distance, gaussian_distance
 def test_gaussian_distance_of_commuting_covariances(smallest: float) -> None:
     """|m|^2 + sum (sqrt a - sqrt b)^2 where the covariances share their eigenvectors.
 
-    An eigenvalue of the product, at most 12, has a rounding error of D eps 12. Its root, which counts twice, has an
-    error of rounding / (2 root) for roots of at least 1/2, or the root of the rounding for a root of 0.
+    Eigenvalues of the product are at most 12, with a rounding error of D eps 12. The error of a root is the rounding
+    error / (2 root), at roots of at least 1/2, or the root of the rounding error, at a root of 0. Roots count twice.
     """
     rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
     a, b = torch.tensor([[1.0, 2.0, 0.5, 3.0, smallest], [4.0, 1.0, 0.5, 4.0, 2.0]], dtype=torch.float64)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -17,12 +17,13 @@ from tests.support.chance import SIGMAS, standard_error_of_mean, standard_error_
 pytest.importorskip("sklearn")
 
 import scoresde_fast as sf
+from scoresde_fast.cli.evaluate import Eval
 from scoresde_fast.data import digits
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.evaluation import Extractor, MetricSettings, SampledImages, evaluate
 from scoresde_fast.evaluation.extractors import load_torch_fidelity
 from scoresde_fast.evaluation.frechet import FeatureMoments, FrechetDistance, gaussian_distance
-from scoresde_fast.evaluation.metrics import bootstrap, fid_by_count, kid_bootstrap
+from scoresde_fast.evaluation.metrics import METRICS, bootstrap, fid_by_count, kid_bootstrap
 from scoresde_fast.evaluation.reference import cached_reference
 from scoresde_fast.generate import generate
 from tests.support.evaluations import png_folder, replayed, values
@@ -46,6 +47,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(png_folder(root / "noisy", noisy(images[:150]))), str(png_folder(root / "real", images[400:600]))
 
 
+def test_command_line_has_every_metric() -> None:
+    """The type of the option --metrics lists `METRICS`."""
+    names, _ = get_args(get_type_hints(Eval)["metrics"])
+    assert get_args(names) == tuple(METRICS)
+
+
 def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -> None:
     """All metrics of a folder of PNGs equal those of torch-fidelity on it, to 1e-6."""
     settings = MetricSettings(resamples=0, kid_subsets=20, kid_subset_size=100)
@@ -67,19 +74,18 @@ def test_equals_torch_fidelity(folders: tuple[str, str], extractor: Extractor) -
     assert 0 < found["precision"] < 1 and found["fid"] > 50  # the noise increases FID
 
 
-def test_fid_is_torch_fidelitys_formula(extractor: Extractor) -> None:
+def test_fid_formula(extractor: Extractor) -> None:
     """On features in float64 torch-fidelity's FID equals ours to 1e-9."""
     fid = load_torch_fidelity().metric_fid
     a, b = (extractor(images)["64"].double() for images in digits("all")[0][:600].split(300))
     theirs = fid.fid_statistics_to_metric(*map(fid.fid_features_to_statistics, (a, b)), False)
     ours = gaussian_distance(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())
-    from_moments = gaussian_distance(
-        *((m := FeatureMoments.of(a)).mean, m.covariance), *((m := FeatureMoments.of(b)).mean, m.covariance)
-    )
+    moments_a, moments_b = FeatureMoments.of(a), FeatureMoments.of(b)
+    from_moments = gaussian_distance(moments_a.mean, moments_a.covariance, moments_b.mean, moments_b.covariance)
     assert [ours, from_moments] == pytest.approx([theirs["frechet_inception_distance"]] * 2, rel=1e-9)
 
 
-def test_streaming_equals_the_folder(tmp_path: Path, extractor: Extractor, folders: tuple[str, str]) -> None:
+def test_sampler_equals_folder(tmp_path: Path, extractor: Extractor, folders: tuple[str, str]) -> None:
     """Images straight from the sampler give the metrics of the same images on disk, and the same first images."""
     sampler = sf.Sampler(sf.load("digits-vp"), solver="ddim", steps=2, batch_size=50)
     generate(sampler, range(100), tmp_path / "set", batch_size=50, grid=False, progress=False)
@@ -121,10 +127,11 @@ def test_spread_of_kid(run_seed: int) -> None:
 
 @pytest.mark.statistical
 def test_spread_of_fid(run_seed: int) -> None:
-    """The bootstrap of FID estimates its standard deviation, here known; the bias of FID is larger in resamples.
+    """The bootstrap of FID estimates its standard deviation, which is known here, up to a bias.
 
-    At equal covariances FID is |m|^2 + |C - 1|^2 / 4 of a set's mean, 0.7 away in 4 dimensions, and covariance. One
-    set's spread varies by its 50 resamples and with the set's own m^T C m; its bias is of the order of 1 / 300.
+    Near the reference's covariance 1, FID is |m|^2 + |C - 1|^2 / 4 for a set with covariance C whose mean is off by m,
+    here 0.7 in each of 4 dimensions. A set's spread varies by its 50 resamples and with its own m^T C m; its bias is
+    of the order of 1 / 300.
     """
     count, size, square = 300, 4, 4 * 0.7**2
     generator = torch.Generator().manual_seed(run_seed)
@@ -144,7 +151,7 @@ def test_spread_of_fid(run_seed: int) -> None:
 def test_spreads_shrink_with_more_images(extractor: Extractor, run_seed: int) -> None:
     """With nine times the images, the spread of every metric is about a third; without resamples it is not reported.
 
-    A spread of 100 resamples has a relative standard error of 0.07, and a ratio of two one of 0.1; the ratio itself is
+    A spread of 100 resamples has a relative standard error of 0.07, so a ratio of spreads has 0.1; the exact ratio is
     within 5% of a third (600 resamples).
     """
     images = noisy(digits("all")[0])  # far from 0, the spread of FID scales like that of a mean
@@ -152,9 +159,9 @@ def test_spreads_shrink_with_more_images(extractor: Extractor, run_seed: int) ->
     def spreads(count: int, **options: Any) -> dict[str, Any]:
         source = SampledImages(replayed(images[:count]), SHAPE, range(count))
         settings = MetricSettings(kid_subsets=5, kid_subset_size=100, rng_seed=run_seed, **options)
-        found = evaluate(source, "digits", extractor, reference="digits:test", settings=settings, progress=False)
-        assert found is not None
-        return {name: metric["spread"] for name, metric in found.result["metrics"].items()}
+        result = evaluate(source, "digits", extractor, reference="digits:test", settings=settings, progress=False)
+        assert result is not None
+        return {name: metric["spread"] for name, metric in result.result["metrics"].items()}
 
     few, many = spreads(180, resamples=100), spreads(1620, resamples=100)
     for name in ("fid", "inception_score", "precision"):
@@ -162,8 +169,8 @@ def test_spreads_shrink_with_more_images(extractor: Extractor, run_seed: int) ->
     assert set(spreads(180, resamples=0).values()) == {None}
 
 
-def test_fid_falls_with_the_number_of_images(extractor: Extractor) -> None:
-    """The curve doubles from point to point, ends at all images, and shows the bias of few."""
+def test_fid_by_count(extractor: Extractor) -> None:
+    """The number of images doubles from point to point up to all images, and FID falls."""
     features = extractor(digits("train")[0])["64"]
     reference = cached_reference(open_images("digits:test"), "digits:test", extractor, features=False)
     curve = fid_by_count(features, reference)

@@ -23,7 +23,7 @@ def test_neighbours(statistics: Reference) -> None:
     images = digits("test")[0]
     indices = [5, 300, 363]
     assert statistics.features is not None
-    found = nearest(statistics.features[indices], statistics.features, open_images("digits:test"), k=3)
-    assert torch.equal(found.images[:, 0], images[indices]) and found.images.shape == (3, 3, 3, 16, 16)
-    assert float(found.distances[:, 0].max()) < 0.01 * found.typical
-    assert bool((found.distances[:, 1:] > 0.2 * found.typical).all())
+    neighbours = nearest(statistics.features[indices], statistics.features, open_images("digits:test"), k=3)
+    assert torch.equal(neighbours.images[:, 0], images[indices]) and neighbours.images.shape == (3, 3, 3, 16, 16)
+    assert float(neighbours.distances[:, 0].max()) < 0.01 * neighbours.typical
+    assert bool((neighbours.distances[:, 1:] > 0.2 * neighbours.typical).all())

@@ -33,9 +33,7 @@ from tests.support.evaluations import evaluated, fid, png_folder, values
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 
 
-def test_a_source_is_computed_once(
-    extractor: Extractor, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_cache(extractor: Extractor, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The same images, under any name, are read from the cache; a corrupt file is recomputed."""
     first = cached_reference(open_images("digits:test"), "digits:test", extractor, features=True)
     (path,) = cache.rglob("*.npz")
@@ -53,16 +51,14 @@ def test_a_source_is_computed_once(
     assert len(list(cache.rglob("*.npz"))) == 1 and read_statistics(path).count == 364
 
 
-def test_a_home_that_cannot_be_written_to(
-    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_unwritable_cache(extractor: Extractor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without a writable cache the statistics are computed each time."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert cached_reference(open_images("digits:test"), "digits:test", extractor, features=False).count == 364
 
 
-def test_a_file_gives_the_metrics_of_its_images(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
+def test_metrics_from_a_file(extractor: Extractor, statistics: Reference, tmp_path: Path) -> None:
     """Statistics in a file give the metrics of the images; without features, only those that need none.
 
     They agree to 1e-6, as with torch-fidelity: a library's last bits may depend on the alignment of the arrays.
@@ -111,7 +107,7 @@ def test_statistics_of_other_programs(extractor: Extractor, statistics: Referenc
         ("shape", [3, 32, 32], "another image shape: 3x32x32 there, 3x16x16 here"),
     ],
 )
-def test_statistics_that_do_not_match(
+def test_other_statistics(
     extractor: Extractor, statistics: Reference, tmp_path: Path, key: str, value: Any, says: str
 ) -> None:
     """Statistics with another extractor, weights, layer or size are refused, also when merging."""
@@ -160,7 +156,7 @@ def test_files_without_statistics(arrays: dict[str, Any], says: str, tmp_path: P
         read_statistics(tmp_path / "file.npz")
 
 
-def test_statistics_of_parts_add_up(tmp_path: Path, extractor: Extractor) -> None:
+def test_merged_parts(tmp_path: Path, extractor: Extractor) -> None:
     """Files of statistics of three parts merge to those of the whole, including features."""
     images = digits("train")[0][:300]
     parts = []

@@ -26,7 +26,7 @@ def write(stub: StubSampler, out: Path, names: tuple[str, ...] = ("x.png", "y.pn
 @pytest.mark.parametrize("dependent", [False, True], ids=["alone", "of-a-batch"])
 def test_interrupted_samples(tmp_path: Path, dependent: bool) -> None:
     """An interrupted run keeps finished images, and the next one completes it to the same bytes."""
-    write(StubSampler(batch_dependent=dependent), tmp_path / "whole")
+    write(StubSampler(batch_dependent=dependent), tmp_path / "whole-0.5")  # a folder, although with a dot
     with pytest.raises(KeyboardInterrupt):
         write(StubSampler(batch_dependent=dependent, interrupt_in=4), tmp_path / "set")
     assert sorted(files(tmp_path / "set")) == ["run.json", *(f"x-00000{seed}.png" for seed in range(3))]
@@ -34,7 +34,7 @@ def test_interrupted_samples(tmp_path: Path, dependent: bool) -> None:
     rest = StubSampler(batch_dependent=dependent)
     report = write(rest, tmp_path / "set")
     assert rest.batches == [[0, 1, 2], [3, 4, 5], [6, 7]] and (report.made, report.found) == (6, 2)
-    assert files(tmp_path / "set") == files(tmp_path / "whole")
+    assert files(tmp_path / "set") == files(tmp_path / "whole-0.5")
     again = StubSampler(batch_dependent=dependent)
     assert write(again, tmp_path / "set").made == 0 and not again.batches
 
@@ -51,7 +51,7 @@ def test_stopped_samples(tmp_path: Path) -> None:
     [
         ({"names": ("x.png", "x.jpg")}, "the samples of x.png and x.jpg would have the same names"),
         ({"batch_size": 0}, "batch size 0"),
-        ({"out": Path("set.npz")}, "--out set.npz: conditional samples are written to a folder"),
+        ({"out": Path("set.h5")}, "--out set.h5: conditional samples are written to a folder"),
     ],
     ids=["names", "batch", "suffix"],
 )
@@ -63,7 +63,7 @@ def test_invalid_requests(tmp_path: Path, change: dict[str, Any], says: str) -> 
     assert not stub.batches and not list(tmp_path.iterdir())
 
 
-def test_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several processes of torchrun are refused, since they would write the same files."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

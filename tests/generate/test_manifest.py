@@ -40,13 +40,13 @@ def test_missing_options_equal_none(tmp_path: Path, old: dict[str, object], new:
         Manifest.begin(path, {"sampler": {**new, "option": 1}})
 
 
-def hold(folder: Path, shard: Shard) -> None:
+def hold_lock(folder: Path, shard: Shard) -> None:
     """Lock a shard for a minute; run as a process."""
     with ShardLock(folder, shard):
         time.sleep(60)
 
 
-def count(folder: Path, file: Path, times: int) -> None:
+def increment(folder: Path, file: Path, times: int) -> None:
     """Increment the integer in a file; run as a process."""
     for _ in range(times):
         with ManifestLock(folder):
@@ -72,7 +72,7 @@ def test_second_writer(tmp_path: Path) -> None:
 def test_killed_writer(tmp_path: Path, processes: multiprocessing.context.ForkServerContext) -> None:
     """The lock of a killed process is free, and the next run removes its file."""
     work = tmp_path / "set/.work"
-    holder = processes.Process(target=hold, args=(work, Shard(0, 2)))
+    holder = processes.Process(target=hold_lock, args=(work, Shard(0, 2)))
     holder.start()
     lock = work / "shard-0-of-2.lock"
     while not (lock.exists() and lock.read_text()):
@@ -92,7 +92,7 @@ def test_manifest_lock(tmp_path: Path, processes: multiprocessing.context.ForkSe
     file = tmp_path / "number"
     file.write_text("0")
     arguments = (tmp_path / "work", file, 50)
-    started = [processes.Process(target=count, args=arguments) for _ in range(4)]
+    started = [processes.Process(target=increment, args=arguments) for _ in range(4)]
     for process in started:
         process.start()
     for process in started:

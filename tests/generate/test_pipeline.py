@@ -52,7 +52,7 @@ class RecordingStore(Store):
     def present(self, *, ignore_broken: bool = False) -> SeedSet:
         return SeedSet.of(self.written)
 
-    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
+    def try_read(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
         raise NotImplementedError
 
     def remove(self, seeds: SeedSet) -> None:
@@ -69,7 +69,7 @@ IMAGES = torch.zeros(10, 3, 4, 5)
 BYTES, PIXEL_BYTES = IMAGES.nbytes, IMAGES.numel()
 
 
-def test_everything_is_recorded_after_it_is_synced() -> None:
+def test_seeds_are_recorded_after_sync() -> None:
     """Every seed is recorded once, after the store has synced it."""
     store, recorded = RecordingStore(), []
 
@@ -84,7 +84,7 @@ def test_everything_is_recorded_after_it_is_synced() -> None:
     assert writing.stats.size == 20 * PIXEL_BYTES
 
 
-def test_records_during_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_are_recorded_during_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Written samples are recorded while others are computed, not only at the end."""
     monkeypatch.setattr(pipeline, "RECORD_EVERY", 0.01)
     recorded: list[int] = []
@@ -95,7 +95,7 @@ def test_records_during_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(recorded) >= 5
 
 
-def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """`put` waits for room in the queue and measures the time; a batch above the limit waits for an empty queue."""
     monkeypatch.setattr(pipeline, "QUEUE_BYTES", 3 * BYTES)
     store = RecordingStore()
@@ -111,7 +111,7 @@ def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(store.written) == [0, 1, 2, 3, 4]
 
 
-def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_disk_does_not_delay_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes of 20 ms each do not slow down a sampler with batches of 25 ms."""
 
     class Slow(RecordingStore):
@@ -128,7 +128,7 @@ def test_a_sampler_does_not_wait_for_a_disk_that_keeps_up(monkeypatch: pytest.Mo
     assert writing.stats.waited < 0.1 and time.perf_counter() - start < 20 * (0.025 + 0.02)
 
 
-def test_a_failed_write_is_raised_and_the_others_are_recorded() -> None:
+def test_failed_write() -> None:
     """An error of a write is raised by a later `put` or at the end; all other samples are recorded."""
     store = RecordingStore()
     recorded: list[int] = []
@@ -139,7 +139,7 @@ def test_a_failed_write_is_raised_and_the_others_are_recorded() -> None:
     assert 1 not in recorded and 0 in recorded
 
 
-def test_an_error_of_the_sampler_takes_precedence() -> None:
+def test_sampler_error_takes_precedence() -> None:
     """If the network returns NaN while the disk is full, the error for the NaN is raised."""
     store = RecordingStore()
     store.failing_seed = 0
@@ -148,8 +148,8 @@ def test_an_error_of_the_sampler_takes_precedence() -> None:
         raise FloatingPointError
 
 
-def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stats: WriteStats) -> list[str]:
-    """Return the stderr, not a terminal, of a run of 100 images that lasts a few minutes."""
+def progress_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stats: WriteStats) -> list[str]:
+    """Return the lines on stderr, which is no terminal, of a run of 100 images that lasts a few minutes."""
     now = iter(range(0, 10**6, 10))
     monkeypatch.setattr(pipeline, "perf_counter", lambda: next(now))
     with Progress(100, 20, 50, Shard(1, 4), stats) as progress:
@@ -158,9 +158,9 @@ def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], s
     return capsys.readouterr().err.splitlines()
 
 
-def test_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal, a line a minute reports the images, rates and remaining time."""
-    written = lines(monkeypatch, capsys, WriteStats(0.0, 5 * 10**8))
+    written = progress_lines(monkeypatch, capsys, WriteStats(0.0, 5 * 10**8))
     assert 1 <= len(written) <= 4
     assert written[0].startswith("shard 2/4: ") and " of 100 images, " in written[0]
     for part in ("images/s", "NFE/s", "min left", "disk ", "MB/s"):
@@ -168,16 +168,16 @@ def test_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert "waiting" not in written[0]
 
 
-def test_a_slow_disk_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_slow_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Progress lines and the report say if the sampler waits for the disk."""
-    assert "waiting for the disk" in lines(monkeypatch, capsys, WriteStats(60.0, 1))[0]
+    assert "waiting for the disk" in progress_lines(monkeypatch, capsys, WriteStats(60.0, 1))[0]
     report = Report(10, 0, 50, Path("set"), seconds=20.0, waited=5.0)
     assert "5.0 s of it waiting for the disk" in str(report)
     assert "waiting" not in str(Report(10, 0, 50, Path("set"), seconds=20.0, waited=0.1))
 
 
-def test_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """progress=False writes nothing, and neither does a run of less than a minute."""
+def test_silent_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run with progress=False or of less than a minute prints nothing."""
     generate(StubSampler(), range(3), tmp_path / "a", progress=False)
     generate(StubSampler(), range(3), tmp_path / "b")
     assert capsys.readouterr().err == ""

@@ -7,17 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde_fast.generate.pixels import (
-    BACKGROUND,
-    GAP,
-    STRIP,
-    UNKNOWN,
-    checkered,
-    compose,
-    grid_layout,
-    sheet,
-    to_pixels,
-)
+from scoresde_fast.generate import pixels
+from scoresde_fast.generate.pixels import BACKGROUND, GAP, STRIP, UNKNOWN, compose, grid_layout, sheet, to_pixels
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -62,5 +53,5 @@ def test_sheet() -> None:
     assert picture.shape == (16 * (STRIP + 64 + 8), 8 * (512 + 4) + 4, 3)
     assert np.array_equal(picture[STRIP + 4 : STRIP + 68, 4:516], gray.repeat(3, axis=2))
     known = torch.tensor([[True, False], [False, False]])
-    marked = checkered(torch.ones(1, 3, 2, 2), known)
+    marked = pixels.checkered(torch.ones(1, 3, 2, 2), known)
     assert marked[0, :, 0, 0].eq(1).all() and marked[:, :, ~known].unique().tolist() == pytest.approx(UNKNOWN)

@@ -41,8 +41,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int, failure: Ca
         return original(*arguments, **options)
 
     monkeypatch.setattr(os, call, counted)
-    if hasattr(of_pathlib := getattr(pathlib, "_NormalAccessor", None), call):  # of Python 3.10
-        monkeypatch.setattr(of_pathlib, call, staticmethod(counted))
+    if hasattr(accessor := getattr(pathlib, "_NormalAccessor", None), call):  # of Python 3.10
+        monkeypatch.setattr(accessor, call, staticmethod(counted))
 
 
 def die() -> None:
@@ -50,7 +50,7 @@ def die() -> None:
 
 
 def killed_run(out: Path, call: str, number: int) -> None:
-    """Make a set and be killed at the ``number``-th ``os.call``; run as a process."""
+    """Write a set until the ``number``-th ``os.call`` kills this process; run as a process."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         fail_at(monkeypatch, call, number, die)
         make(out)
@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes
 
 @pytest.mark.parametrize("call", ["replace", "unlink", "fsync"])
 @pytest.mark.parametrize("out", OUTS)
-def test_kill_9(
+def test_killed_run(
     tmp_path: Path,
     out: str,
     call: str,
@@ -94,7 +94,7 @@ def test_kill_9(
 
 @pytest.mark.parametrize("out", OUTS)
 def test_ctrl_c(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """Ctrl-C keeps finished batches and leaves no incomplete file; the next run only computes the rest."""
+    """Ctrl-C keeps finished batches and leaves no incomplete file; the next run computes only the rest."""
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / out, interrupt_in=4)
     assert not [name for name in files(tmp_path) if name.endswith((".unfinished", ".lock"))]
@@ -160,7 +160,7 @@ def test_nan(tmp_path: Path, out: str) -> None:
 
 @pytest.mark.parametrize("out", OUTS)
 def test_second_run_does_nothing(tmp_path: Path, out: str) -> None:
-    """For a finished set no network evaluation runs and no file changes."""
+    """A second run of a finished set evaluates no network and changes no file."""
     make(tmp_path / out)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert make(tmp_path / out).batches == []
@@ -179,7 +179,7 @@ def test_missing_image(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> No
 
 @pytest.mark.parametrize("out", OUTS)
 def test_missing_grid(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """A deleted grid is generated from the images of the set, also from an archive."""
+    """A deleted grid is drawn again from the images of the set, also from an archive."""
     make(tmp_path / out)
     next(tmp_path.rglob("*grid.png")).unlink()
     assert make(tmp_path / out).batches == []
@@ -211,7 +211,7 @@ def test_fewer_seeds_of_a_larger_set(tmp_path: Path, out: str, whole: dict[str, 
     assert files(tmp_path) == whole[out]
 
 
-def test_batch_size_may_change(tmp_path: Path) -> None:
+def test_other_batch_size(tmp_path: Path) -> None:
     """If images do not depend on their batch, a run may use another batch size; both are recorded."""
     make(tmp_path / "set", batch_dependent=False)
     (tmp_path / "set/000/000004.png").unlink()
@@ -221,7 +221,7 @@ def test_batch_size_may_change(tmp_path: Path) -> None:
     assert (tmp_path / "set/samples.json").read_text().count('"batch_size"') == 2
 
 
-def test_batch_size_must_stay(tmp_path: Path) -> None:
+def test_other_batch_size_of_dependent_images(tmp_path: Path) -> None:
     """If images depend on their batch, another batch size is refused."""
     make(tmp_path / "set")
     with pytest.raises(ValueError, match="batch_size: 2 saved, 3 requested"):

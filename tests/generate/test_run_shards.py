@@ -68,7 +68,7 @@ def test_split(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> 
 
 @pytest.mark.parametrize("out", OUTS)
 def test_other_number_of_shards(tmp_path: Path, out: str, whole: dict[str, dict[str, bytes]]) -> None:
-    """A set of which four of eight shards were written is finished in three, and no image is computed twice."""
+    """A set with four of eight shards is completed as three shards, and no image is computed twice."""
     computed: list[int] = []
     for shard in [*(Shard(index, 8) for index in (0, 3, 4, 7)), *(Shard(index, 3) for index in range(3))]:
         stub = StubSampler()

@@ -52,19 +52,19 @@ def test_parse(text: str, seeds: list[int]) -> None:
         ("0-99999999999", "are 100000000000 seeds"),
     ],
 )
-def test_refused(text: str, says: str) -> None:
+def test_parse_refuses(text: str, says: str) -> None:
     """Malformed, negative, reversed, repeated, overlapping and too many seeds are refused."""
     with pytest.raises(ValueError, match=f"{re.escape(repr(text))}.*{re.escape(says)}"):
         parse_seeds(text)
 
 
 @pytest.mark.parametrize("seeds", [[3], [0, 1, 2], [2, 1, 0], [5, 6, 1, 2, 9], [4, 5, 3]])
-def test_format_is_the_inverse(seeds: list[int]) -> None:
+def test_format_inverts_parse(seeds: list[int]) -> None:
     """`parse_seeds` returns the list that was formatted."""
     assert parse_seeds(format_seeds(seeds)) == seeds
 
 
-def test_format_is_short() -> None:
+def test_format_ranges() -> None:
     """Consecutive seeds are formatted as a range."""
     assert format_seeds([*range(50_000), 7_000_000]) == "0-49999,7000000"
 

@@ -21,36 +21,36 @@ SEEDS = range(40)
 
 
 @pytest.fixture
-def made(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A sound set; the indirect parameter, if any, is its name and determines its format."""
+def sample_set(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A sound set; its name, which determines the format, may be given as an indirect parameter."""
     out = tmp_path / getattr(request, "param", "set")
     generate(StubSampler(), SEEDS, out, batch_size=8)
     return out
 
 
-@pytest.mark.parametrize("made", OUTS, indirect=True)
-def test_sound(made: Path) -> None:
+@pytest.mark.parametrize("sample_set", OUTS, indirect=True)
+def test_sound(sample_set: Path) -> None:
     """A new set is sound, and verification changes nothing."""
-    before = files(made.parent)
-    findings = verify(made)
+    before = files(sample_set.parent)
+    findings = verify(sample_set)
     assert findings.sound and str(findings) == "40 images requested, 40 present\nsound"
-    assert files(made.parent) == before
+    assert files(sample_set.parent) == before
 
 
-@pytest.mark.parametrize("made", OUTS[1:], indirect=True)
-def test_truncated_archive(made: Path) -> None:
+@pytest.mark.parametrize("sample_set", OUTS[1:], indirect=True)
+def test_truncated_archive(sample_set: Path) -> None:
     """A truncated archive is found, and repaired to the same bytes."""
-    before = files(made.parent)
-    path = made if made.exists() else made.with_name("set-000000.tar")  # .tar sets are split
+    before = files(sample_set.parent)
+    path = sample_set if sample_set.exists() else sample_set.with_name("set-000000.tar")  # .tar sets are split
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    findings = verify(made)
+    findings = verify(sample_set)
     assert len(findings.repairable) > 10 and not findings.sound
     first_seeds = str(findings.repairable).split(",")[0]
     assert f"seeds {first_seeds}" in str(findings)
     stub = StubSampler()
-    repair(stub, made, findings, batch_size=8)
+    repair(stub, sample_set, findings, batch_size=8)
     assert {seed for batch in stub.batches for seed in batch} == set(findings.repairable)
-    assert files(made.parent) == before and verify(made).sound
+    assert files(sample_set.parent) == before and verify(sample_set).sound
 
 
 def damage(out: Path) -> dict[str, object]:
@@ -78,46 +78,41 @@ def damage(out: Path) -> dict[str, object]:
     }
 
 
-def test_every_kind(made: Path) -> None:
+def test_every_kind(sample_set: Path) -> None:
     """Missing, truncated, empty, changed, resized, equal, misplaced, unrequested and foreign images are found."""
-    before = files(made)
-    expected = damage(made)
-    findings = verify(made)
+    before = files(sample_set)
+    expected = damage(sample_set)
+    findings = verify(sample_set)
     assert {name: getattr(findings, name) for name in expected} == expected
-    for part in (
-        "missing: 1, seeds 3",
-        "damaged: 4, seeds 4-6, 9",
-        "equal: 1 pairs, seeds 7 and 8",
-        "foreign: 2 files",
-    ):
-        assert part in str(findings)
+    for row in ("missing: 1, seeds 3", "damaged: 4, seeds 4-6, 9", "equal: 1 pairs, seeds 7 and 8", "foreign: 2 files"):
+        assert row in str(findings)
     stub = StubSampler()
-    repair(stub, made, findings, batch_size=8)
+    repair(stub, sample_set, findings, batch_size=8)
     assert stub.batches == [[3, 4, 5, 6, 7, 8, 9]]
-    after = files(made)
+    after = files(sample_set)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"000010.png", "000/000050.png", "000/holiday.jpg"}, "foreign files are kept"
-    assert not verify(made).sound, "foreign and unrequested files remain"
+    assert not verify(sample_set).sound, "foreign and unrequested files remain"
 
 
-def test_in_use(made: Path) -> None:
+def test_in_use(sample_set: Path) -> None:
     """A set is not repaired while another process writes it."""
-    (made / "000/000003.png").unlink()
-    with ShardLock(made / ".work", Shard(0, 2)), pytest.raises(SetInUseError, match="is writing shard 1/2"):
-        repair(StubSampler(), made, verify(made))
+    (sample_set / "000/000003.png").unlink()
+    with ShardLock(sample_set / ".work", Shard(0, 2)), pytest.raises(SetInUseError, match="is writing shard 1/2"):
+        repair(StubSampler(), sample_set, verify(sample_set))
 
 
-def test_other_sampler(made: Path) -> None:
+def test_other_sampler(sample_set: Path) -> None:
     """A repair with another sampler or invalid options is refused before damaged images are removed."""
-    damage(made)
-    before = files(made)
+    damage(sample_set)
+    before = files(sample_set)
     with pytest.raises(ValueError, match=r"sampler.steps: 3 saved, 4 requested"):
-        repair(StubSampler(steps=4), made, verify(made))
+        repair(StubSampler(steps=4), sample_set, verify(sample_set))
     with pytest.raises(ValueError, match=r"batch_size: none saved, 8 requested"):
-        repair(StubSampler(batch_dependent=True), made, verify(made), batch_size=8)
+        repair(StubSampler(batch_dependent=True), sample_set, verify(sample_set), batch_size=8)
     with pytest.raises(ValueError, match="batch size 0"):
-        repair(StubSampler(), made, verify(made), batch_size=0)
-    assert files(made) == before
+        repair(StubSampler(), sample_set, verify(sample_set), batch_size=0)
+    assert files(sample_set) == before
 
 
 def test_no_set(tmp_path: Path) -> None:

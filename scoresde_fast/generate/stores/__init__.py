@@ -22,16 +22,16 @@ Samples = npt.NDArray[Any]
 
 
 class Store(ABC):
-    """The images of a set in one format; several processes may write different seeds.
+    """The images of a set in one format; several processes may write different seeds at once.
 
     Creating a store writes nothing.
 
     Attributes:
         out: the path given by the user.
         manifest, grid: paths of the set's manifest and grid.
-        work: the folder for locks and an archive's parts; it exists while the set is written, packed or incomplete.
+        work: the folder for locks and an archive's parts; it exists while a process writes the set or parts are left.
         format: name in the manifest.
-        rounds: whether images are rounded to 8 bits when they are written; otherwise when they are read, to nearest.
+        rounds: whether images are rounded to 8 bits when they are written; otherwise `read` rounds to nearest.
         max_images: limit of the number of images, or None.
     """
 
@@ -58,27 +58,27 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
-        """Yield (seed, image (H, W, C) uint8) for the present ``seeds``, ascending; a damaged image is its error."""
+    def try_read(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
+        """Yield (seed, image (H, W, C) uint8 or the error of a damaged image) for the present ``seeds``, ascending."""
 
     def read(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels]]:
-        """Yield as `look`, but raise for damaged images.
+        """Yield the images as `try_read` does.
 
         Raises:
             ValueError: an image is damaged.
         """
-        for seed, pixels in self.look(seeds):
+        for seed, pixels in self.try_read(seeds):
             if isinstance(pixels, Exception):
                 raise ValueError(f"the image of seed {seed} in {self.out} is damaged: {pixels}")
             yield seed, pixels
 
     def damaged(self, seeds: SeedSet) -> SeedSet:
         """Return the present ``seeds`` with an image that cannot be read."""
-        return SeedSet.of(seed for seed, pixels in self.look(seeds) if isinstance(pixels, Exception))
+        return SeedSet.of(seed for seed, pixels in self.try_read(seeds) if isinstance(pixels, Exception))
 
     @abstractmethod
     def write(self, seeds: list[int], samples: Samples) -> int:
-        """Write images under their final names, creating folders, and return the bytes; `sync` makes them durable.
+        """Write images under their final names, creating folders, and return the number of bytes, not yet synced.
 
         Raises:
             OSError: a file cannot be written; the others are kept.
@@ -128,11 +128,14 @@ def open_store(out: Path) -> Store:
     from scoresde_fast.generate.stores.pngs import PngFolder, TarShards, ZipArchive
 
     archives: dict[str, type[Store]] = {".npz": NpzArchive, ".zip": ZipArchive, ".tar": TarShards, ".npy": NpyArchive}
-    # A folder's name may contain a dot (run-0.5), but a misspelt archive must not become a folder.
-    if out.is_dir() or not out.suffix[1:].isalpha():
+    if out.is_dir() or not (suffix := file_suffix(out)):
         return PngFolder(out)
-    if out.suffix not in archives:
-        raise ValueError(
-            f"--out {out}: no format has the suffix {out.suffix!r}; use {', '.join(archives)}, or none for a folder"
-        )
-    return archives[out.suffix](out)
+    if suffix not in archives:
+        formats = ", ".join(archives)
+        raise ValueError(f"--out {out}: no format has the suffix {suffix!r}; use {formats}, or none for a folder")
+    return archives[suffix](out)
+
+
+def file_suffix(out: Path) -> str:
+    """Return the suffix if it has only letters and digits, and a letter (.npz, .h5), else "": run-0.5 is a folder."""
+    return out.suffix if out.suffix[1:].isalnum() and not out.suffix[1:].isdecimal() else ""

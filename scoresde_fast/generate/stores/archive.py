@@ -23,7 +23,7 @@ from scoresde_fast.generate.stores import Samples, Store
 PART_IMAGES = 1024
 """Images in a part that `Archive.remove` writes."""
 MAX_OPEN_FILES = 8
-"""Few suffice: images are read by ascending seed, and mostly one part after another."""
+"""Limit of open files; few suffice, because images are read by ascending seed, mostly one part after another."""
 CORRUPT_ERRORS = (BadZipFile, EOFError, KeyError, ValueError)
 """Errors of reading a file that is corrupt or has another format."""
 
@@ -31,8 +31,8 @@ CORRUPT_ERRORS = (BadZipFile, EOFError, KeyError, ValueError)
 class Archive(Store):
     """A set in ``SET.npz`` or another archive, with ``SET.samples.json`` and ``SET.grid.png`` beside it.
 
-    Batches are written as parts to the folder ``SET.npz.partial``; when the set is complete, they are assembled to one
-    archive, also with the previous archive if the set has grown.  Every file records its seeds.
+    Batches are written as parts to the folder ``SET.npz.partial``.  When the set is complete, the parts, and the
+    previous archive if the set has grown, are assembled into one archive.  Every file records its seeds.
 
     Raises:
         ValueError: ``out`` is a folder.
@@ -77,7 +77,7 @@ class Archive(Store):
         return [self.out] if self.out.exists() else []
 
     def seeds_by_archive(self, seeds: SeedSet) -> Iterator[tuple[Path, SeedSet]]:
-        """Yield each archive of a set with all ``seeds``, with its own seeds."""
+        """Yield (archive, its seeds) for each archive of a set with ``seeds``."""
         yield self.out, seeds
 
     def present(self, *, ignore_broken: bool = False) -> SeedSet:
@@ -90,7 +90,7 @@ class Archive(Store):
                     )
             return readers.seeds
 
-    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
+    def try_read(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
         with closing(self._readers()) as readers:
             for seed, read in readers.images(seeds):
                 try:
@@ -102,7 +102,7 @@ class Archive(Store):
         return self._write_part(seeds, self.encode(samples), sync=False)
 
     def remove(self, seeds: SeedSet) -> None:
-        """Remove every file with one of ``seeds``, after writing its other images to new parts."""
+        """Remove every file that contains one of ``seeds``; first write the file's other images to new parts."""
         with closing(self._readers()) as readers:
             paths = [path for path, file_seeds in readers.seeds_of.items() if len(file_seeds & seeds)]
             other_seeds = SeedSet.union(readers.seeds_of[path] for path in paths) - seeds
@@ -131,7 +131,7 @@ class Archive(Store):
                     path.unlink()
 
     def foreign(self) -> Iterable[Path]:
-        """Return the foreign files in `work`; the folder that contains the archive may contain any files."""
+        """Return the foreign files in `work`; the archive's own folder may contain any files."""
         return set(self.work.glob("*")) - {*self._parts(), *self.work.glob("*.lock")}
 
     def _parts(self) -> list[Path]:
@@ -169,7 +169,7 @@ class Reader(Protocol):
 
 
 class Readers:
-    """Reads several files as one; an image that is in several files is read from the first.
+    """Several files, read as one; an image in more than one file is read from the first.
 
     Args:
         openers: path -> the function that opens the file.

@@ -24,7 +24,7 @@ from scoresde_fast.generate.stores import Samples
 from scoresde_fast.generate.stores.archive import Archive
 
 LOCAL_HEADER, LENGTHS = 30, slice(26, 30)
-"""Length of a member's header in a .zip, and its bytes with the lengths of the name and extra field that follow it."""
+"""A .zip member's header has 30 bytes, of which 26 to 29 are the lengths of the name and extra field after it."""
 
 
 class _Rows:

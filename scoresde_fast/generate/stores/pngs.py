@@ -53,7 +53,7 @@ class PngFolder(Store):
     def present(self, *, ignore_broken: bool = False) -> SeedSet:
         return SeedSet.of(chain.from_iterable(map(_seeds_in, self._subfolders())))
 
-    def look(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
+    def try_read(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
         for seed in seeds:
             try:
                 yield seed, decode_verified_png(self._path(seed).read_bytes())
@@ -124,7 +124,7 @@ class PngArchive(Archive):
 class ZipArchive(PngArchive):
     """``000000.png, ...`` in a .zip, stored without further compression.
 
-    The number of images is limited because the directory of the .zip is in memory while it is written.
+    The number of images is limited because a .zip's directory is in memory while the .zip is written.
     """
 
     format = "zip"
@@ -135,7 +135,7 @@ class ZipArchive(PngArchive):
 
 
 class TarShards(PngArchive):
-    """``SET-000000.tar, ...`` with 10 000 seeds each as ``000000.png, ...``, the format of WebDataset."""
+    """``SET-000000.tar, ...`` in the format of WebDataset: ``000000.png, ...``, with 10 000 seeds per file."""
 
     format = "tar"
 
@@ -163,7 +163,7 @@ class TarShards(PngArchive):
 
 
 class _ZipReader:
-    """A `Reader` of PNGs in a .zip.  Its directory, which is slow to read, is only read with the first image."""
+    """A `Reader` of PNGs in a .zip, whose directory is slow to read and therefore only read when it is needed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

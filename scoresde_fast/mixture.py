@@ -66,7 +66,7 @@ class MixtureScore(nn.Module):
         self.register_buffer("stds", stds)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the score (B, C, H, W) at ``x`` (B, parts C, H, W), on CLD the score of the velocity."""
+        """Return the score (B, C, H, W) at ``x`` (B, parts C, H, W); on CLD it is that of the velocity."""
         return self.joint_score(x, t).chunk(self.sde.parts, dim=1)[-1]
 
     def joint_score(self, x: Tensor, t: Tensor) -> Tensor:

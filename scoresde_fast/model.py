@@ -28,7 +28,7 @@ class Parametrisation:
     """The time labels of a network and the coefficients of its score, in float64.
 
     Labels: ``label_scale`` t (VP, sub-VP), sigma(t) (VE) or t (CLD).  If not ``continuous``, the label on VE and VP is
-    the index of one of ``num_scales`` steps, on VE counted from the largest noise level.
+    the index of one of ``num_scales`` steps; VE counts them from the largest noise level.
 
     Scores: a VE network outputs the score.  VP and sub-VP networks predict the noise: the score is -output / std.  CLD
     networks predict the noise of v: its score is -l_t output.  A ``mixed`` score adds the score of normal data: -x
@@ -53,7 +53,7 @@ class Parametrisation:
         return t * (self.label_scale if continuous else self.num_scales - 1)
 
     def output_scale(self, t: Time) -> Array:
-        """Return the factor of the output in score = `output_scale` output + `state_scale` x, on CLD v instead of x."""
+        """Return the factor of the output in score = `output_scale` output + `state_scale` x; on CLD x is v."""
         t = as_times(t)
         if isinstance(self.sde, CLDSDE):
             return -self.sde.ell(t)
@@ -167,7 +167,9 @@ class ScoreFunction(nn.Module):
 
     def to_images(self, x: Tensor) -> Tensor:
         """Return samples as images clipped to [0, 1]; points are unchanged."""
-        return ((x + 1) / 2 if self.centered else x).clamp(0, 1) if self.is_image else x
+        if not self.is_image:
+            return x
+        return ((x + 1) / 2 if self.centered else x).clamp(0, 1)
 
 
 class ScoreModel(ScoreFunction, PyTorchModelHubMixin):

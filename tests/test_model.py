@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mixed score in the loop: folded into the rows of a table, and rejected by the Langevin corrector."""
+"""The SDE of a configuration, and mixed scores: folded into a table's rows, refused by the Langevin corrector."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.cld import CONSTANT, GoldenNetwork, run
 
 
-def test_the_sde_of_a_configuration_has_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sde_of_a_configuration_has_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fields of an SDE are set by the options of the same name, and others keep their defaults."""
     model = {"name": "ncsnpp", "sigma_min": 0.02, "sigma_max": 30.0, "beta_min": 0.2, "beta_max": 10.0}
 
@@ -39,14 +39,14 @@ def test_the_sde_of_a_configuration_has_its_options(monkeypatch: pytest.MonkeyPa
 
 
 class Wave(nn.Module):
-    """Return a nonlinear network on images."""
+    """A nonlinear network on images."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return 0.3 * x.tanh() + t.view(-1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(("sde", "solver"), [(VPSDE(), "em"), (CONSTANT, "em"), (CONSTANT, "gddim")])
-def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
+def test_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
     """The rows include the state term of a mixed score: the loop agrees with a run that evaluates `score`."""
     model = ScoreFunction(
         GoldenNetwork() if sde.parts == 2 else Wave(),
@@ -74,7 +74,7 @@ def test_a_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
 
 
 def test_langevin_refuses_a_mixed_score() -> None:
-    """A mixed score is rejected by the Langevin corrector, whose step size needs the network's output as the score."""
+    """The Langevin corrector refuses a mixed score: its step size needs the network's output to be the score."""
     model = ScoreFunction(nn.Identity(), Parametrisation(VPSDE(), mixed=True), (1, 2, 2), centered=True)
     table = build_table(VPSDE(), SolverOptions("em", 50, "langevin"))
     with pytest.raises(ValueError, match="choose corrector='none' for a model with a mixed score"):

@@ -10,7 +10,7 @@ from scoresde_fast.sdes.cld import CLDSDE
 from scoresde_fast.sdes.scalar import VESDE, VPSDE, Discretisation, Reverse, ScalarSDE, SubVPSDE
 
 IMAGE_SDES: tuple[type[ScalarSDE], ...] = (VESDE, VPSDE, SubVPSDE)
-"""The SDEs of Song et al. (2021), whose states are the data alone; by default, `solvers.solver` registers for these."""
+"""The SDEs of Song et al. (2021), whose states are the data alone, and the default SDEs of `solvers.solver`."""
 SDES: dict[str, type[SDE]] = {**{cls.name: cls for cls in IMAGE_SDES}, CLDSDE.name: CLDSDE}
 """All SDEs by their names in the official configurations."""
 

@@ -55,7 +55,7 @@ class CLDSDE(SDE):
         friction: Gamma; None for critical damping, 2 sqrt(M).  Less is under-damped, more is over-damped.
         beta0, beta1: coefficients of beta(t).
         gamma: the initial velocity is N(0, gamma M).
-        numerical_eps: added to both variances of a marginal, as in training.
+        numerical_eps: constant added to both variances of a marginal, as in training.
         objective: "hsm" (hybrid score matching): the marginals are given x(0) alone, with the initial velocity
             integrated out; "dsm": they are given x(0) and v(0).
 
@@ -75,7 +75,8 @@ class CLDSDE(SDE):
     parts: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        for name in ("m_inv", "gamma", *(("friction",) if self.friction is not None else ())):
+        positive = ["m_inv", "gamma"] if self.friction is None else ["m_inv", "gamma", "friction"]
+        for name in positive:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; CLD needs a finite number greater than 0")
@@ -159,7 +160,7 @@ class CLDSDE(SDE):
         return PairKernel(mean, start + noise + self.numerical_eps * np.eye(2))
 
     def flowing_covariance(self, t: Time) -> Array:
-        """Return the covariance for "hsm" with ``numerical_eps`` added at time 0, not t: it solves the moment ODE."""
+        """Return the covariance for "hsm" that solves the moment ODE, with ``numerical_eps`` added at time 0."""
         start = self.numerical_eps
         mean, noise = self.advance(self.clock(0.0, t))
         return mean @ np.diag([start, start + self.gamma * self.mass]) @ mean.swapaxes(-1, -2) + noise
@@ -171,9 +172,10 @@ class CLDSDE(SDE):
             ValueError: the covariance is not positive definite.
         """
         factor = cholesky(self.marginal(t).covariance)
-        if len(bad := np.atleast_1d(as_times(t))[np.atleast_1d(np.isnan(factor).any((-1, -2)))]):
+        refused = as_times(t)[np.isnan(factor).any((-1, -2))]
+        if refused.size:
             raise ValueError(
-                f"the covariance of CLD at t = {bad[0]:g} is not positive definite with numerical_eps="
+                f"the covariance of CLD at t = {refused[0]:g} is not positive definite with numerical_eps="
                 f"{self.numerical_eps:g}: raise numerical_eps (the default is 1e-9), or use t >= 1e-5"
             )
         return factor

@@ -20,8 +20,9 @@ def exponential(generator: Array, time: Array) -> Array:
     angle = omega * time
     if square > 0:
         # For strong damping exp(a time) underflows, cosh(w time) overflows and a + w cancels: compute none of them.
-        far = half_trace + np.copysign(omega, half_trace)
-        slow = np.exp((determinant(generator) / far if half_trace < 0 else far) * time)
+        larger = half_trace + np.copysign(omega, half_trace)  # eigenvalue in magnitude; the other is det / larger
+        rightmost = determinant(generator) / larger if half_trace < 0 else larger
+        slow = np.exp(rightmost * time)
         even, odd = slow * (1 + np.exp(-2 * angle)) / 2, -slow * np.expm1(-2 * angle) / 2
     else:
         decay = np.exp(half_trace * time)

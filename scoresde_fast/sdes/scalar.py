@@ -87,7 +87,9 @@ class ScalarSDE(SDE):
     def reverse(self, t: Time, *, probability_flow: bool = False) -> Reverse:
         """Return the reverse-time SDE, or with ``probability_flow`` the ODE (Song et al. 2021, equations 6 and 13)."""
         g = self.diffusion(t)
-        return Reverse(self.drift(t), -(0.5 if probability_flow else 1.0) * g**2, g * (not probability_flow))
+        if probability_flow:
+            return Reverse(self.drift(t), -0.5 * g**2, np.zeros_like(g))
+        return Reverse(self.drift(t), -(g**2), g)
 
     def noise_to_signal(self, t: Time) -> Array:
         scale, std = self.marginal(t)
@@ -138,7 +140,7 @@ class VESDE(ScalarSDE):
         return Marginal(np.ones_like(sigma), sigma)
 
     def noise_levels(self, n: int) -> Array:
-        """Return the ascending noise levels of the ``n``-step process, followed by a 0: index -1 precedes index 0."""
+        """Return the ascending noise levels of the ``n``-step process, then 0: index -1 precedes the first level."""
         return np.append(self.sigma(table_times(n, self.T)), 0.0)
 
     def discretise(self, t: Time, n: int) -> Discretisation:
@@ -246,5 +248,5 @@ def table_index(t: Time, n: int, T: float) -> npt.NDArray[np.int64]:
 
 
 def table_times(n: int, T: float) -> Array:
-    """Return the ``n`` times of the entries of these tables, from 0 to T; T alone for ``n`` = 1."""
+    """Return the times (n,) of the tables of an ``n``-step process, from 0 to T; T alone for ``n`` = 1."""
     return np.linspace(T, 0, n, dtype=np.float64)[::-1]

@@ -3,10 +3,13 @@
 
 To add a solver:
 1. Write a function from an SDE and a `TimeGrid` to rows, decorated with `solver`; see `noise_prediction.ddim`.
-2. Import its module below, which registers it.
+2. Import its module below; the import registers it.
 3. Make each option a keyword with a default, and a field of `SolverOptions` if there is none of that name yet.
-4. Add its row and section to docs/solvers.md, and its name to the help of ``SolverOptions.solver``; tests compare both
-   with the registry.
+4. Add a row to README.md, a row with its options and a section to docs/solvers.md, and its name to the help of
+   ``SolverOptions.solver``; tests compare all three with the registry.
+
+Tests require a solver of the image SDEs that is not ``published`` to be exact for a single data point in three long
+steps, and to denoise by ``finish=posterior_mean``; see ``FAST`` in tests/support/toy_solvers.py.
 """
 
 from scoresde_fast.solvers import data_prediction, gddim, noise_prediction, predictors, sscs  # noqa: F401  (registers)

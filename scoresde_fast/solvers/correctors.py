@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Correctors: steps of Langevin dynamics at a fixed time, between the steps of a predictor.
+"""Correctors: steps of Langevin dynamics at a fixed time, before each step of a predictor.
 
 To add a corrector, write a function ``(sde, grid, snr)`` -> one row for each time of the grid, and list it in
 `CORRECTORS`.
@@ -97,7 +97,8 @@ def with_corrector(
         predictions = fill(grid)
         rows_per_step = len(predictions) // len(grid)
         for i, correction in enumerate(CORRECTORS[name].fill(sde, grid, snr)):
-            rows += [*[correction] * steps, *predictions[i * rows_per_step : (i + 1) * rows_per_step]]
+            rows += [correction] * steps
+            rows += predictions[i * rows_per_step : (i + 1) * rows_per_step]
         return rows
 
     return fill_both

@@ -60,7 +60,7 @@ def dpmpp_2m_sde(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta:
     finish=posterior_mean,
 )
 def unipc(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2) -> list[AnyRow]:
-    """UniPC-p in data prediction; the last state is not corrected, which would need an evaluation at its time."""
+    """UniPC-p in data prediction; the last state is not corrected: that would need another evaluation."""
     return _adams_rows(sde, grid, order, corrector=True, midpoint=True)
 
 
@@ -74,7 +74,7 @@ def unipc(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int 
     finish=posterior_mean,
 )
 def sa(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2, eta: float = 1.0) -> list[AnyRow]:
-    """Stochastic Adams predictor and corrector with constant tau = ``eta`` and the same noise."""
+    """Stochastic Adams predictor and corrector with constant tau = ``eta``, and the same noise in both."""
     return _adams_rows(sde, grid, order, corrector=True, eta=0.0 if probability_flow else eta)
 
 
@@ -102,7 +102,7 @@ def _adams_rows(
 
 
 def _adams_weights(schedule: NoiseSchedule, count: int, eta: float, *, midpoint: bool, ahead: bool = False) -> Array:
-    """Return the weights (n, count) of the values of x0, newest first; ``ahead``: from the end of the step on."""
+    """Return the weights (n, count) of x0, newest first: the newest is at the step's start, with ``ahead`` its end."""
     edges, rate = schedule.half_log_snr, 1 + eta**2
     points = evaluation_points(edges, count, ahead=ahead)
     nodes, weights = gauss_legendre(edges)
@@ -151,7 +151,7 @@ def dpmpp_3s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[
     decay_1, gain_1, _ = _stage(start, first)
     decay_2, gain_2, slope_2 = _stage(start, second)
     decay_3, gain_3, slope_3 = _stage(start, end)
-    # The previous stage is after 1/2 of stage 2 and after 2/3 of stage 3: extend the difference to the end.
+    # The previous x0 is at 1/2 of stage 2 and at 2/3 of stage 3: scale its difference from the first x0 to the end.
     slope_2, slope_3 = slope_2 * 2, slope_3 * 1.5
     x0, x0_first, x0_second = (schedule.data_predictions() for schedule in (start, first, second))
     rows: list[AnyRow] = []
@@ -165,7 +165,7 @@ def dpmpp_3s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[
 
 
 def _stage(start: NoiseSchedule, end: NoiseSchedule) -> tuple[Array, Array, Array]:
-    """Return coefficients (n,) from each step's start to ``end``: of x, of a constant x0, of x0 rising from 0 to 1."""
+    """Return coefficients (n,), from each start to ``end``, of x, of a constant x0 and of an x0 rising from 0 to 1."""
     h = end.half_log_snr - start.half_log_snr[:-1]
     gain = end.scale * -np.expm1(-h)
     return end.std / start.std[:-1], gain, end.scale - gain / h

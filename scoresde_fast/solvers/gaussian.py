@@ -34,8 +34,8 @@ class RowMaps(NamedTuple):
     """A row on the registers r: r <- ``evaluate`` r + ``shift``, then r <- ``combine`` r, and noise on the state.
 
     Attributes:
-        evaluate, shift: the new derived output, after the older ones have moved back by one.
-        combine: the next state, and the saved state.
+        evaluate, shift: give the new derived output and move the older ones back by one.
+        combine: gives the next state and the saved state.
         noise: factor of the normal noise that the state receives.
     """
 
@@ -69,7 +69,7 @@ def propagate(table: StepTable, sde: SDE, data: tuple[float, float], start: Gaus
         data: mean and standard deviation of the Gaussian data, whose exact score is used.
         start: the distribution of the state at T.
 
-    The step size of Langevin rows is that for many elements: squared norms are replaced by expectations.
+    The step size of Langevin rows is the limit for many elements: expectations replace squared norms.
     """
     p = sde.parts
     means: Array = np.zeros(REGISTERS * p)

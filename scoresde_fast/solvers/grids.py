@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time grids: the times at which a solver evaluates, and the lengths of its steps.
 
-To add a grid, write a function ``(sde, start, stop, fraction)`` that maps fractions (n,) in [0, 1] to times (n,) from
-``start`` (0) down to ``stop`` (1).  List it in `GRIDS`, in the help of ``SolverOptions.grid`` and in the type of
+To add a grid, write a function ``(sde, start, stop, fraction)`` that maps fractions (n,) to descending times (n,): 0
+to ``start`` and 1 to ``stop``.  List it in `GRIDS`, in the help of ``SolverOptions.grid`` and in the type of
 ``configs.schema.SamplingConfig.grid``; a test compares the three.
 """
 
@@ -35,13 +35,13 @@ def sqrt(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
 
 
 def karras(sde: SDE, start: float, stop: float, fraction: Array, rho: float = 7.0) -> Array:
-    """Evenly spaced in (std / scale)^(1 / rho), on CLD of the position (Karras et al. 2022, equation 5)."""
+    """Evenly spaced in (std / scale)^(1 / rho), on CLD that of the position (Karras et al. 2022, equation 5)."""
     high, low = sde.noise_to_signal(np.array([start, stop])) ** (1 / rho)
     return time_of(sde, uniform(sde, high, low, fraction) ** rho, stop, start)
 
 
 def logsnr(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
-    """Evenly spaced in log(scale / std), half the log-SNR, on CLD of the position (Lu et al. 2022)."""
+    """Evenly spaced in log(scale / std), half the log-SNR, on CLD that of the position (Lu et al. 2022)."""
     high, low = np.log(sde.noise_to_signal(np.array([start, stop])))
     return time_of(sde, np.exp(uniform(sde, high, low, fraction)), stop, start)
 
@@ -62,8 +62,8 @@ class TimeGrid:
     Attributes:
         times: (n,) start of each step, where the score is evaluated.
         dt: (n,) length of each step, positive.
-        published: whether this is the grid of score_sde: ``n`` points from T to eps and steps of T / n, so that the
-            last step ends below eps, and discrete solvers use the tables of the ``n``-step process.  Other grids end at
+        published: whether this is the grid of score_sde: ``n`` points from T to eps and steps of T / n.  Its last
+            step ends below eps, and discrete solvers use the tables of the ``n``-step process.  Other grids end at
             eps.
     """
 
@@ -90,7 +90,7 @@ class TimeGrid:
         return np.append(self.times, self.ends[-1])
 
     def table_times(self, sde: SDE) -> Array:
-        """Return the times (n,) of a discrete solver's coefficients: those of the published tables, or ``times``."""
+        """Return the times (n,) of a discrete solver's coefficients: ``times``, or if published those of the tables."""
         n = len(self)
         return table_times(n, sde.T)[table_index(self.times, n, sde.T)] if self.published else self.times
 
@@ -113,8 +113,8 @@ def make_grid(
 ) -> TimeGrid:
     """Return the grid ``name`` with ``steps`` steps from ``start`` (default T) to ``eps``, and edges at ``through``.
 
-    With ``published`` the uniform grid on a `ScalarSDE` is that of score_sde (Song et al. 2021, algorithms 2 and 3),
-    which ends below eps; it ignores ``start`` and ``through``.  Every other grid ends at eps.
+    With ``published`` the uniform grid on a `ScalarSDE` is that of score_sde (Song et al. 2021, algorithms 2 and 3).
+    That grid ends below eps and ignores ``start`` and ``through``.  Every other grid ends at eps.
 
     Raises:
         ValueError: the name is unknown, ``steps`` is below 1 or too small for ``through``, or ``eps`` is not in (0, T).

@@ -18,7 +18,7 @@ from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import AnyRow, Row
 
 MAX_CHURN = np.sqrt(2) - 1
-"""Largest relative growth of s before a step of Heun's method: the variance of the noise doubles."""
+"""Largest relative growth of s before a step of Heun's method: it doubles the variance of the noise."""
 
 
 @solver("ddim", source="Song, Meng & Ermon 2020, equations 12 and 16", deterministic=True, finish=posterior_mean)
@@ -64,7 +64,7 @@ def ipndm(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int 
 
 
 def _adams_rows(schedule: NoiseSchedule, weights: Array) -> list[AnyRow]:
-    """Return steps in which e is its mean over the step, ``weights`` (n, p) on its last values."""
+    """Return steps in which e is replaced by its mean: the last values of e, weighted by ``weights`` (n, p)."""
     decay = schedule.scale[1:] / schedule.scale[:-1]
     outputs = (schedule.scale[1:] * np.diff(schedule.noise_to_signal))[:, None] * weights
     columns = zip(schedule.times, schedule.noise_predictions(), decay, outputs, strict=False)
@@ -83,7 +83,8 @@ def _adams_rows(schedule: NoiseSchedule, weights: Array) -> list[AnyRow]:
 def heun(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
     """An Euler step of x / scale in s, then the whole step again with the mean of e at both ends.
 
-    With churn a step first adds noise, which multiplies s by 1 + ``churn`` / ``steps`` or moves t to T.
+    With ``churn`` each step first adds noise, which multiplies s by 1 + min(``churn`` / ``steps``, `MAX_CHURN`), but
+    moves t at most to T.
     """
     gamma = min(churn / steps, MAX_CHURN)
     ends, starts = NoiseSchedule.at(sde, grid.edges[1:]), NoiseSchedule.at(sde, grid.times)

@@ -27,7 +27,7 @@ from scoresde_fast.solvers.table import AnyRow, PairRow, Row
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """Scale and standard deviation of the marginals at ``times``, for a grid at the (n + 1,) edges of its steps."""
+    """Scale and standard deviation of the marginals at ``times``; the times of a grid are its (n + 1,) edges."""
 
     sde: ScalarSDE
     times: Array

@@ -26,7 +26,7 @@ class SolverOptions:
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpmpp_2m, dpmpp_3m,
             dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, unipc, sa, heun. On CLD: sscs, euler_maruyama, gddim. With adaptive
             steps: rk45 (probability flow) and ggf (reverse SDE; not on CLD).
-        steps: Number of steps, of which denoising may use the last; see denoise.
+        steps: Number of steps. Denoising may use the last one; see denoise.
         corrector: Corrector before each step: langevin, ald (annealed Langevin; the only one on CLD) or none. The
             default is langevin for "pc" and none for other solvers.
         corrector_steps: Number of corrector steps before each step.
@@ -44,8 +44,8 @@ class SolverOptions:
         restart: Restart intervals T_MIN:T_MAX:TIMES:STEPS such as 0.1:0.3:2:5, separated by commas. At T_MIN, go
             forward to T_MAX with noise and return in STEPS steps, TIMES times (Xu et al. 2023). In Python also a
             tuple of (t_min, t_max, times, steps).
-        langevin_norm: Norms for the step size of the Langevin corrector: of each sample, or their mean over the batch
-            as published, which makes a sample depend on its batch.
+        langevin_norm: Norms for the step size of the Langevin corrector: of each sample, or (as published) their mean
+            over the batch. With the mean a sample depends on its batch.
 
     Raises:
         ValueError: a value is out of range, or two options exclude each other.

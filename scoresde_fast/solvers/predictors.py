@@ -14,7 +14,7 @@ from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow, Row
 
 
 def euler_mean(sde: CLDSDE, t: float, dt: float, *, probability_flow: bool = False) -> PairRow:
-    """Return the mean of an Euler-Maruyama step on CLD: also the denoising row (Dockhorn et al. 2022, appendix)."""
+    """Return the mean of an Euler-Maruyama step on CLD, also used for denoising (Dockhorn et al. 2022, appendix)."""
     gain = (1 if probability_flow else 2) * sde.damping * float(sde.beta(t))
     return PairRow(t, state=IDENTITY - sde.drift(t) * dt, outputs=(gain * dt * IDENTITY,))
 
@@ -41,7 +41,8 @@ def euler_maruyama(sde: SDE, grid: TimeGrid, *, probability_flow: bool) -> list[
 def _euler_maruyama_of_pairs(sde: CLDSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     rows: list[AnyRow] = []
     for t, dt in zip(grid.times, grid.dt, strict=True):
-        noise: Array = np.diag([0.0, float(sde.diffusion(t)) * np.sqrt(dt) * (not probability_flow)])
+        velocity_noise = 0.0 if probability_flow else float(sde.diffusion(t)) * np.sqrt(dt)
+        noise: Array = np.diag([0.0, velocity_noise])
         rows.append(replace(euler_mean(sde, t, dt, probability_flow=probability_flow), noise=noise))
     return rows
 
@@ -53,7 +54,9 @@ def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool)
     The probability flow takes half the score and no noise.
     """
     f, G = grid.discretise(sde)
-    columns = zip(grid.times, 1 - f, (0.5 if probability_flow else 1.0) * G**2, G * (not probability_flow), strict=True)
+    columns = zip(grid.times, 1 - f, G**2, G, strict=True)
+    if probability_flow:
+        return [Row(t, state=x, outputs=(0.5 * score,)) for t, x, score, _ in columns]
     return [Row(t, state=x, outputs=(score,), noise=noise) for t, x, score, noise in columns]
 
 
@@ -78,7 +81,7 @@ def ancestral(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list
         below = np.maximum(above - G**2, 0.0)
         x, score, noise = np.ones_like(f), G**2, G * np.sqrt(below / above)
     else:
-        keep = 1 + f  # sqrt(1 - beta)
-        x, score, noise = 1 / keep, G**2 / keep, G
+        forward_scale = 1 + f  # sqrt(1 - beta)
+        x, score, noise = 1 / forward_scale, G**2 / forward_scale, G
     columns = zip(grid.times, x, score, noise, strict=True)
     return [Row(t, state=a, outputs=(b,), noise=c) for t, a, b, c in columns]

@@ -38,14 +38,14 @@ class Solver:
         source: publication of its equations.
         sdes: SDEs on which it is defined; the default is `IMAGE_SDES`.
         probability_flow: whether it has a probability-flow form.
-        orders: values of the option ``order``, or its only order: the order of convergence, strong on the flow and weak
-            with noise, unless ``corrected`` or ``weak_order`` changes it.
+        orders: values of the option ``order``, or the only order.  Each is the order of convergence, strong on the flow
+            and weak with noise, unless ``corrected`` or ``weak_order`` changes it.
         finish: ``finish(sde, t, dt)`` -> the row that denoises at the end of a run; without it, denoising omits the
             noise of the last step.
         deterministic: whether it draws no noise by default.
         evaluations: network evaluations per step.
-        published: whether it is a solver of score_sde.  On a `ScalarSDE` its uniform grid then ends one step below eps,
-            and denoising ignores ``finish``.
+        published: whether it is a solver of score_sde.  If so, on a `ScalarSDE` its uniform grid ends one step below
+            eps, and denoising ignores ``finish``.
         correctable: whether a corrector can precede each step, which requires a solver without a history.
         corrected: whether it has a corrector that costs no extra evaluation and raises the order by one.
         weak_order: highest weak order with noise, if lower than the order on the flow.
@@ -95,7 +95,7 @@ def solver(name: str, *, aliases: tuple[str, ...] = (), **attributes: Any) -> Ca
         attributes: further attributes of `Solver`.  ``source`` is required; ``sdes`` is by default `IMAGE_SDES`.
 
     Raises:
-        TypeError: an option of the function has no default, or has the former name of another option.
+        TypeError: an option of the function has no default, or a keyword or an attribute has a former name.
     """
 
     def register(fill: Fill) -> Fill:
@@ -113,7 +113,7 @@ def solver(name: str, *, aliases: tuple[str, ...] = (), **attributes: Any) -> Ca
 
 
 def find_solver(name: str, sde: SDE, *, probability_flow: bool = False) -> Solver:
-    """Return the solver ``name``, also by an alias.
+    """Return the solver whose name or alias is ``name``.
 
     Raises:
         ValueError: the name is unknown, or the solver is not defined on ``sde`` or has no probability-flow form.

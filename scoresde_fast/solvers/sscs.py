@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """SSCS, a symmetric splitting of CLD's reverse SDE (Dockhorn et al. 2022, section 3.2 and appendix D).
 
-The reverse drift is the sum of two parts: A, Ornstein-Uhlenbeck and Hamiltonian, which has an exact solution, and S,
-with the score minus that of the stationary distribution.  A step is half a step of A, a step of S and half a step of A.
+The reverse drift is the sum of two parts.  A, Ornstein-Uhlenbeck and Hamiltonian, has an exact solution.  S contains
+the score minus that of the stationary distribution.  A step is half a step of A, a step of S and half a step of A.
 The last half of one step and the first half of the next are one Gaussian kernel, and so one row.
 """
 

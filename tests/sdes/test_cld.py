@@ -65,7 +65,7 @@ def relative(actual: Tensor, exact: Tensor) -> float:
 @pytest.mark.parametrize("beta", BETA.values(), ids=BETA)
 @pytest.mark.parametrize("friction", DAMPING.values(), ids=DAMPING)
 def test_transition_solves_the_moment_equations(friction: float | None, beta: dict[str, Any]) -> None:
-    """Psi(t, s) and its covariance are what dPsi = F Psi, dS = F S + S F^T + G G^T give, integrated by SciPy."""
+    """Psi(t, s) and the covariance solve dPsi = F Psi, dS = F S + S F^T + G G^T, as integrated by SciPy."""
     sde = CLDSDE(m_inv=4.0, friction=friction, **beta)
     damping = 1.0 if friction is None else friction
 
@@ -87,7 +87,7 @@ def test_transition_solves_the_moment_equations(friction: float | None, beta: di
     "ratio", [0.3, 1 - 1e-9, 1.0, 1 + 1e-9, 1 + 1e-7, 3.0, 150.0], ids=lambda ratio: f"{ratio:.9g}"
 )
 @pytest.mark.parametrize("m_inv", [0.5, 3.0, 4.0])
-def test_transition_to_the_last_digits(m_inv: float, ratio: float) -> None:
+def test_transition_has_twelve_digits(m_inv: float, ratio: float) -> None:
     """Near and far from critical damping every entry has 12 correct digits, also for short times, where S_xx is 1e-26.
 
     For longer times, where the closed form is used, the error is that of rounding the stationary variances.
@@ -132,8 +132,8 @@ def test_propagator_backwards() -> None:
 
 
 @pytest.mark.parametrize("friction", [*DAMPING.values(), 300.0], ids=[*DAMPING, "strongly-over"])
-def test_stationary_data_stays(friction: float | None) -> None:
-    """Data and velocities distributed as the prior stay so at all times, without overflow for strong damping."""
+def test_stationary_distribution_is_kept(friction: float | None) -> None:
+    """Data and velocities with the prior's distribution keep it at all times, without overflow for strong damping."""
     sde = CLDSDE(friction=friction, gamma=1.0, numerical_eps=0.0)
     t = np.linspace(0, 1, 101)
     expected = np.broadcast_to(np.diag(np.square(sde.prior_stds)), (101, 2, 2))
@@ -142,8 +142,8 @@ def test_stationary_data_stays(friction: float | None) -> None:
 
 @pytest.mark.parametrize("objective", ["hsm", "dsm"])
 @pytest.mark.parametrize("beta", BETA.values(), ids=BETA)
-def test_every_time_is_usable(beta: dict[str, Any], objective: Any) -> None:
-    """At 30 000 times in [1e-5, 1] the Cholesky factor gives the covariance back; l_t and the recovery are finite."""
+def test_marginals_are_usable_at_every_time(beta: dict[str, Any], objective: Any) -> None:
+    """At 30 000 times in [1e-5, 1] the Cholesky factor reproduces the covariance; l_t and the recovery are finite."""
     sde = CLDSDE(**beta, numerical_eps=1e-9, objective=objective)
     t = np.concatenate([np.geomspace(1e-5, 1, 20_000), np.linspace(1e-5, 1, 10_001)])
     factor, covariance = sde.cholesky(t), sde.marginal(t).covariance
@@ -171,7 +171,7 @@ def test_precision_of_ell(objective: Any) -> None:
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"objective": "dsm"}], ids=["hsm", "dsm"])
-def test_a_covariance_that_is_not_positive_definite_is_refused(kwargs: dict[str, Any]) -> None:
+def test_singular_covariance_is_refused(kwargs: dict[str, Any]) -> None:
     """The message has the first such time, ``numerical_eps`` and the remedy."""
     sde = CLDSDE(numerical_eps=0.0, **kwargs)
     for use in (sde.cholesky, sde.ell):
@@ -216,7 +216,7 @@ def test_prior_and_entropy() -> None:
 
 @pytest.mark.parametrize("objective", ["hsm", "dsm"])
 @pytest.mark.parametrize("t", [0.05, 0.3, 1.0])
-def test_mixture_density_is_the_integral_over_its_starts(t: float, objective: Any) -> None:
+def test_mixture_density_integrates_over_initial_states(t: float, objective: Any) -> None:
     """For both objectives log p_t(u) is the kernel u(t) | x(0), v(0) summed over a fine grid of initial states."""
     sde = CLDSDE(objective=objective, numerical_eps=1e-5)
     kernel = CLDSDE(objective="dsm", numerical_eps=1e-5).marginal(t)
@@ -266,8 +266,8 @@ def test_wrong_state_shape_is_refused(sde: SDE) -> None:
 
 @pytest.mark.parametrize("beta", BETA.values(), ids=BETA)
 @pytest.mark.parametrize("friction", DAMPING.values(), ids=DAMPING)
-def test_velocity_score_tells_the_whole_score(friction: float | None, beta: dict[str, Any]) -> None:
-    """`joint_score` makes the exact score of a mixture's pairs from that of its velocities alone, to 1e-10.
+def test_velocity_score_determines_the_joint_score(friction: float | None, beta: dict[str, Any]) -> None:
+    """`joint_score` recovers the exact score of a mixture's pairs from the score of the velocity, to 1e-10.
 
     Under-damped CLD is refused: the velocity oscillates, and its score does not determine the data.
     """
@@ -284,8 +284,8 @@ def test_velocity_score_tells_the_whole_score(friction: float | None, beta: dict
         assert torch.equal(recovered[:, 1:], model.score(u, time))
 
 
-# Largest error of a recovered position score over the largest score, with everything in float32, by time: 1.6 to 4 eps
-# times the largest term of a sum that cancels; rounding a product and its factors is within 1.5.
+# Bounds by time on the error of a recovered position score over the largest score, in float32.  They are 1.6 to 4 eps
+# times the largest term of a sum that cancels; rounding a product and its factors costs up to 1.5 eps.
 SINGLE_PRECISION = {
     "constant": {1e-3: 2e-5, 1e-2: 2e-6, 0.1: 1e-6, 0.5: 1e-6, 1.0: 1e-6},
     "linear": {1e-3: 5e-4, 1e-2: 4e-5, 0.1: 2e-6, 0.5: 1e-6, 1.0: 1e-6},

@@ -70,6 +70,6 @@ def test_reverse_functions(steps: dict[str, np.ndarray], name: str, probability_
         assert_close(reverse.diffusion**2, expected**2, 1e-6, levels)
 
 
-def test_sde_registry_has_the_names_of_the_configurations() -> None:
+def test_registry_has_the_official_names() -> None:
     """SDEs have the names of the official configurations."""
-    assert {name: cls.name for name, cls in SDES.items()} == {n: n for n in ("vesde", "vpsde", "subvpsde", "cld")}
+    assert [*SDES] == [sde.name for sde in SDES.values()] == ["vesde", "vpsde", "subvpsde", "cld"]

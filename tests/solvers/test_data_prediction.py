@@ -11,7 +11,7 @@ from tests.support.toy_solvers import SDE_OF, STEPS, Mixture, X, data_prediction
 
 
 @pytest.mark.parametrize("name", SDE_OF)
-def test_dpmpp_2m_is_as_published(name: str) -> None:
+def test_dpmpp_2m_matches_the_paper(name: str) -> None:
     """Algorithm 2 of Lu et al., with their r and D, gives the same result for points of a mixture."""
     sde = SDE_OF[name]
     schedule, x = schedule_of(sde), sde.prior_std * X
@@ -27,7 +27,7 @@ def test_dpmpp_2m_is_as_published(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SDE_OF)
-def test_the_flow_of_the_sde_variant_is_dpmpp_2m(name: str) -> None:
+def test_dpmpp_2m_sde_without_noise_is_dpmpp_2m(name: str) -> None:
     """``probability_flow=True`` and ``eta=0`` give the table of the deterministic solver."""
     wanted = rows_of(SDE_OF[name], "dpmpp_2m")
     assert rows_of(SDE_OF[name], "dpmpp_2m_sde", probability_flow=True) == wanted
@@ -35,7 +35,7 @@ def test_the_flow_of_the_sde_variant_is_dpmpp_2m(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SDE_OF)
-def test_unipc_is_predictor_and_corrector(name: str) -> None:
+def test_unipc_matches_separate_predictor_and_corrector(name: str) -> None:
     """One row per step gives the same result as UniPC-2 with separate predicted and corrected states."""
     sde = SDE_OF[name]
     schedule, x = schedule_of(sde), sde.prior_std * X
@@ -50,12 +50,11 @@ def test_unipc_is_predictor_and_corrector(name: str) -> None:
         if i == STEPS - 1:
             break
         newest = data_prediction(sde, schedule, i + 1, predicted)
-        # R(h) rho B(h) = phi(h) with the points r: that of the past and 1; differences are divided by r
-        r = [*([-h[i - 1] / h[i]] if i else []), 1.0]
+        # Solve R(h) rho B(h) = phi(h), for the past point and the point 1.
         phi = [np.expm1(-h[i]) / -h[i] - 1]
         phi.append(phi[0] / -h[i] - 0.5)
         right = [phi[0] / b, 2 * phi[1] / b]
-        rho = np.linalg.solve([[1.0, 1.0], r], right) if i else [0.5]
+        rho = np.linalg.solve([[1.0, 1.0], [-h[i - 1] / h[i], 1.0]], right) if i else [0.5]
         differences = [*past, newest - outputs[0]]
         x = base - a[i + 1] * b * sum(w * d for w, d in zip(rho, differences, strict=True))
         outputs = [newest, outputs[0]]
@@ -64,7 +63,7 @@ def test_unipc_is_predictor_and_corrector(name: str) -> None:
 
 @pytest.mark.parametrize("tau", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("name", SDE_OF)
-def test_sa_is_predictor_and_corrector(name: str, tau: float) -> None:
+def test_sa_matches_separate_predictor_and_corrector(name: str, tau: float) -> None:
     """One row per step gives the same result as SA-Solver of order 1 with the same noise in predictor and corrector."""
     sde, rate = SDE_OF[name], 1 + tau**2
     schedule, x, normal = schedule_of(sde), sde.prior_std * X, np.random.default_rng(0).normal(size=(STEPS, len(X)))
@@ -76,12 +75,12 @@ def test_sa_is_predictor_and_corrector(name: str, tau: float) -> None:
         state = row.state * state + np.array(row.outputs) @ derived + row.noise * z
     newest = data_prediction(sde, schedule, 0, x)
     for i, z in enumerate(normal):
-        kept = s[i + 1] / s[i] * np.exp(-(tau**2) * h[i]) * x + s[i + 1] * np.sqrt(1 - np.exp(-2 * tau**2 * h[i])) * z
+        base = s[i + 1] / s[i] * np.exp(-(tau**2) * h[i]) * x + s[i + 1] * np.sqrt(1 - np.exp(-2 * tau**2 * h[i])) * z
         whole = a[i + 1] * (1 - np.exp(-rate * h[i]))
-        predicted = kept + whole * newest
+        predicted = base + whole * newest
         if i == STEPS - 1:
             break
         last, newest = newest, data_prediction(sde, schedule, i + 1, predicted)
         at_end = a[i + 1] - whole / (rate * h[i])  # the weight of a value that rises linearly from 0 to 1
-        x = kept + at_end * newest + (whole - at_end) * last
+        x = base + at_end * newest + (whole - at_end) * last
     assert np.allclose(state, predicted, rtol=1e-9, atol=1e-12)

@@ -13,7 +13,7 @@ from tests.support.toy_solvers import MEAN, STD, assert_prediction, sample
 
 @pytest.mark.statistical
 def test_loop_keeps_saved_state_and_history(run_seed: int) -> None:
-    """In the loop, rows with saved states, older outputs or no evaluation have the moments of `propagate`."""
+    """Samples of rows with saved states, older outputs or no evaluation have the moments of `propagate`."""
     sde = VPSDE()
     table = StepTable.of(
         [

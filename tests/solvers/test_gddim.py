@@ -17,7 +17,7 @@ from tests.support.cld import CLDS, CONSTANT, DAMPINGS, mixture
 
 @pytest.mark.parametrize("damping", ["critical", "over"])
 @pytest.mark.parametrize("sde", CLDS.values(), ids=CLDS)
-def test_gddim_keeps_a_point_exactly(sde: CLDSDE, damping: str) -> None:
+def test_gddim_is_exact_for_a_point(sde: CLDSDE, damping: str) -> None:
     """For constant e a step is exact: its weights sum to R(t') - Psi(t', t) R(t), and R R^T is the covariance."""
     sde = CLDSDE(friction=DAMPINGS[damping], beta0=sde.beta0, beta1=sde.beta1, numerical_eps=sde.numerical_eps)
     grid = make_grid("quadratic", sde, 10, 1e-3)
@@ -63,7 +63,7 @@ def toy_errors(
 ) -> dict[SolverOptions, tuple[float, float]]:
     """Return the RMS error of x at t = 1e-3 against the converged ODE from the same states, and its standard error.
 
-    All is computed in float64.  The errors vary because a state near the border of two modes may end in either.
+    Both runs are in float64.  The errors vary because a state near the border of two modes may end in either mode.
     """
     model = mixture(CONSTANT)
     start = np.random.default_rng(seed).normal(size=(particles, 2)) * CONSTANT.prior_stds
@@ -98,10 +98,10 @@ def toy_errors(
 
 @pytest.mark.statistical
 def test_gddim_on_the_toy_mixture(run_seed: int) -> None:
-    """At 20 and 50 evaluations Euler has the recorded error of a reference, and gDDIM at most the recorded one.
+    """At 20 and 50 evaluations Euler has the error recorded from a reference, and gDDIM at most its recorded error.
 
-    The recorded errors are rounded to within 0.005 and were measured from other random states.  Those of order 4 are
-    also the bounds of order 3.
+    The recorded errors are rounded to within 0.005 and were measured from other random states.  The errors of
+    order 4 are also the bounds of order 3.
     """
 
     def choice(solver: str, steps: int, order: int | None = None) -> SolverOptions:

@@ -89,7 +89,7 @@ def test_predictor_step(steps: dict[str, np.ndarray], name: str, solver: str, pr
 @pytest.mark.parametrize("corrector", ["langevin", "ald"])
 @pytest.mark.parametrize("name", ["ve", "vp"])
 def test_corrector_steps(steps: dict[str, np.ndarray], name: str, corrector: str) -> None:
-    """Two corrector steps with norms over the batch, each sample at its own time, agree to 1e-5."""
+    """Two corrector steps with norms over the batch agree to 1e-5, with each sample at its own time."""
     sde, key = SDE_OF[name], f"{name}/{corrector}_snr0.16_n2"
     times = steps[f"{name}/t"].astype(np.float64)
     x = torch.from_numpy(steps[f"{name}/x"])

@@ -12,7 +12,7 @@ from tests.support.toy_solvers import SDE_OF, STEPS, one_step, rows_of
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
-def test_ddim_is_as_published(eta: float) -> None:
+def test_ddim_matches_the_paper(eta: float) -> None:
     """Coefficients on VP equal equations 12 and 16 of Song, Meng & Ermon, written in their alphas."""
     alphas = VPSDE().marginal(make_grid("sqrt", VPSDE(), STEPS, 0.01).edges).scale ** 2
     for row, a, b in zip(rows_of(VPSDE(), "ddim", eta=eta), alphas[:-1], alphas[1:], strict=True):
@@ -40,7 +40,7 @@ def test_ddim_with_full_noise_is_ancestral() -> None:
         *[(solver, None) for solver in ("dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde")],
     ],
 )
-def test_the_first_step_is_ddim(name: str, solver: str, order: int | None) -> None:
+def test_first_step_is_ddim(name: str, solver: str, order: int | None) -> None:
     """Multistep methods on the flow start with a DDIM step, in noise and in data prediction."""
     first = rows_of(SDE_OF[name], solver, order=order, probability_flow=True)[0]
     assert one_step(first) == pytest.approx(one_step(rows_of(SDE_OF[name], "ddim")[0]), rel=1e-9, abs=1e-12)
@@ -54,7 +54,7 @@ def test_first_step_with_eta_one_is_ddim() -> None:
 
 
 def test_churn_is_limited() -> None:
-    """Before a step the noise grows by the fraction churn / steps, at most by sqrt(2) - 1 and at most to T."""
+    """Before a step the noise grows by the fraction churn / steps, but by at most sqrt(2) - 1 and no further than T."""
     sde = VESDE()
     for churn, growth in ((1.0, 0.1), (1e6, np.sqrt(2) - 1)):
         rows = build_table(sde, SolverOptions("heun", 10, grid="karras", churn=churn)).rows

@@ -88,7 +88,7 @@ class TestSampler:
 
 
 class TestSolvers:
-    def test_their_options_are_fields(self) -> None:
+    def test_options_are_fields(self) -> None:
         """Every option of a solver's function is a field of `SolverOptions`."""
         for entry in SOLVERS.values():
             assert set(entry.options) <= set(names(SolverOptions)), entry.name
@@ -128,7 +128,7 @@ class TestSolvers:
 
 class TestCommandLine:
     def test_groups_are_the_dataclasses(self) -> None:
-        """Groups have the fields of the dataclasses in order, the group of tolerances those of adaptive solvers."""
+        """Groups have the fields of the dataclasses in order; the group of tolerances has those of adaptive solvers."""
         assert names(SolverGroup) == names(SolverOptions) and names(RunGroup) == names(RunOptions)
         assert names(ToleranceGroup) == ["rtol", "atol", "error_norm"]
 
@@ -154,8 +154,8 @@ class TestCommandLine:
     )
     def test_help_lists_every_name(self, option: str, registered: Collection[str]) -> None:
         """The help of ``--solver``, ``--grid`` and ``--corrector`` names everything that is registered."""
-        found = re.search(rf"\n    {option}: (.*?)\n    \w+: ", getdoc(SolverOptions) or "", re.DOTALL)
-        assert found is not None and set(registered) <= set(re.findall(r"\w+", found[1]))
+        entry = re.search(rf"\n    {option}: (.*?)\n    \w+: ", getdoc(SolverOptions) or "", re.DOTALL)
+        assert entry is not None and set(registered) <= set(re.findall(r"\w+", entry[1]))
 
     def test_only_given_options_are_passed(self) -> None:
         """Options that are not on the command line are left out; a flag can be turned off."""

@@ -25,7 +25,7 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     ("heun", {"churn": 5.0, "restart": RESTART}),
     *[(solver, {"restart": RESTART}) for solver in ("unipc", "sa", "dpmpp_2s", "em")],
 ]
-RUN_IDS = ["-".join([solver, *(f"{k}{'' if k == 'restart' else v}" for k, v in o.items())]) for solver, o in RUNS]
+RUN_IDS = ["-".join([solver, *(k if k == "restart" else f"{k}{v}" for k, v in o.items())]) for solver, o in RUNS]
 
 
 @pytest.mark.statistical

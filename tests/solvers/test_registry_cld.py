@@ -28,8 +28,8 @@ ORDERS = [
 ]
 
 
-def noise(solver: str, probability_flow: bool) -> float | None:
-    """Return the ``eta`` of the noisy form of "gddim"; None for others."""
+def eta_of(solver: str, probability_flow: bool) -> float | None:
+    """Return the ``eta`` of the noisy form of "gddim"; None for other runs."""
     return 1.0 if solver == "gddim" and not probability_flow else None
 
 
@@ -59,7 +59,7 @@ def test_order_of_convergence(
             order=order,
             denoise=False,
             eps=1e-3,
-            eta=noise(solver, probability_flow),
+            eta=eta_of(solver, probability_flow),
         )
         got = propagate(build_table(sde, options), sde, (MEAN, STD), marginal(sde, sde.T, MEAN, STD))
         wanted = marginal(sde, 1e-3, MEAN, STD)
@@ -78,7 +78,7 @@ def test_distribution_after_a_run(
     table = build_table(
         sde,
         SolverOptions(
-            solver, 25, grid=grid, probability_flow=probability_flow, order=order, eta=noise(solver, probability_flow)
+            solver, 25, grid=grid, probability_flow=probability_flow, order=order, eta=eta_of(solver, probability_flow)
         ),
     )
     predicted = propagate(table, sde, (MEAN, STD), prior(sde))
@@ -132,11 +132,7 @@ def test_ten_thousand_steps_are_finite(solver: str, grid: str) -> None:
         (CONSTANT, {"solver": "sscs", "probability_flow": True}, "no probability-flow form"),
         (CONSTANT, {"solver": "sscs", "steps": 1}, "steps is 1; it must be an integer of at least 2"),
         (CONSTANT, {"solver": "sscs", "order": 2}, "solver 'sscs' has order 1 only"),
-        (
-            CONSTANT,
-            {"solver": "gddim", "eta": 0.5},
-            "eta is 0.5; solver 'gddim' allows 0 .* or 1",
-        ),
+        (CONSTANT, {"solver": "gddim", "eta": 0.5}, "eta is 0.5; solver 'gddim' allows 0 .* or 1"),
         (CONSTANT, {"solver": "gddim", "order": 5}, "order is 5; solver 'gddim' has the orders 1 to 4"),
         (
             CONSTANT,

@@ -16,6 +16,7 @@ from scoresde_fast.solvers.registry import ALIASES
 from tests.support.toy_solvers import MEAN, STD
 
 TITLES: dict[type[SDE], str] = {VESDE: "VE", VPSDE: "VP", SubVPSDE: "sub-VP", CLDSDE: "CLD"}
+NOISE_OPTIONS = {"eta", "churn"}  # with these a deterministic solver draws noise
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "solvers.md").read_text()
 
 
@@ -25,14 +26,13 @@ def documented(name: str) -> str:
     aliases = [alias for alias, target in ALIASES.items() if target == name]
     sdes = ", ".join(TITLES[sde] for sde in TITLES if sde in entry.sdes)
     orders = ", ".join(str(entry.convergence(order)) for order in entry.orders)
-    noisy = [] if entry.deterministic and not {"eta", "churn"} & set(entry.options) else entry.orders
-    weak = ", ".join(str(entry.convergence(order, noisy=True)) for order in noisy)
+    draws_noise = not entry.deterministic or not NOISE_OPTIONS.isdisjoint(entry.options)
+    weak = ", ".join(str(entry.convergence(order, noisy=True)) for order in entry.orders if draws_noise)
+    defaults = {option: default for option, default in entry.options.items() if option != "order"}
     options = [
-        *(["`order` " + ", ".join(map(str, entry.orders))] if len(entry.orders) > 1 else []),
+        *(["`order` " + ", ".join(map(str, entry.orders))] if "order" in entry.options else []),
         *(["`probability_flow`"] if entry.probability_flow and not entry.deterministic else []),
-        *([f"`eta` {entry.options['eta']:g}"] if "eta" in entry.options else []),
-        *(["`churn` 0"] if "churn" in entry.options else []),
-        *(["`original`"] if "original" in entry.options else []),
+        *[f"`{option}` {default}".removesuffix(".0").removesuffix(" False") for option, default in defaults.items()],
         *(["correctors"] if entry.correctable else []),
     ]
     title = " or ".join(f"`{each}`" for each in [name, *aliases])
@@ -41,7 +41,7 @@ def documented(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_the_page_is_the_registry(name: str) -> None:
+def test_page_matches_the_registry(name: str) -> None:
     """docs/solvers.md has a row and a section for every solver, with the attributes of the registry."""
     assert documented(name) in PAGE
     assert f"### {name}\n" in PAGE
@@ -49,15 +49,15 @@ def test_the_page_is_the_registry(name: str) -> None:
     assert SOLVERS[name].source in " ".join(section.split())
 
 
-def test_the_pages_examples_run() -> None:
+def test_page_examples_run() -> None:
     """Every Python block of docs/solvers.md runs, and the solver that it registers is correct."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(blocks) == 2
     try:
         for block in blocks:
             exec(compile(block, "solvers.md", "exec"), {"__name__": "solvers"})
-        mine = build_table(VPSDE(), SolverOptions("my_euler", 400, grid="sqrt", denoise=False))
-        got = propagate(mine, VPSDE(), (MEAN, STD), prior(VPSDE()))
+        table = build_table(VPSDE(), SolverOptions("my_euler", 400, grid="sqrt", denoise=False))
+        got = propagate(table, VPSDE(), (MEAN, STD), prior(VPSDE()))
         assert np.sqrt(got.covariance[0, 0]) == pytest.approx(STD, rel=0.01)
     finally:
         SOLVERS.pop("my_euler", None)

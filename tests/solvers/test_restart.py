@@ -12,7 +12,7 @@ from scoresde_fast.solvers.gaussian import prior, propagate
 from tests.support.toy_solvers import EPS, MEAN, SDE_OF, STD, error_in_moments, order_of
 
 RESTART = ((0.1, 0.4, 2, 3), (0.3, 1.0, 1, 4))
-AROUND = [("dpmpp_2m", 2), ("heun", 2), ("sa", 1)]
+ORDERS = [("dpmpp_2m", 2), ("heun", 2), ("sa", 1)]
 
 
 def test_restart_goes_forward_and_back() -> None:
@@ -26,7 +26,7 @@ def test_restart_goes_forward_and_back() -> None:
     assert sum(draw is not None for draw in table.draws) == 3
 
 
-def test_a_jump_is_the_forward_kernel() -> None:
+def test_jump_is_the_forward_kernel() -> None:
     """The row without an evaluation is the kernel x(t_max) | x(t_min)."""
     for sde in SDE_OF.values():
         rows = build_table(sde, SolverOptions("heun", 6, restart=((0.2, 0.7, 1, 2),))).rows
@@ -47,10 +47,10 @@ def test_restart_reduces_errors() -> None:
     assert error(((0.01, 0.4, 3, 12),)) < 0.5 * error(None)
 
 
-@pytest.mark.parametrize(("solver", "order"), AROUND, ids=[f"{s}-{o}" for s, o in AROUND])
+@pytest.mark.parametrize(("solver", "order"), ORDERS, ids=[f"{s}-{o}" for s, o in ORDERS])
 @pytest.mark.parametrize("name", SDE_OF)
 def test_order_with_restarts(name: str, solver: str, order: int) -> None:
-    """With two intervals, whose steps grow with those of the run, a solver keeps its order, within 0.25."""
+    """A solver keeps its order, within 0.25, with two intervals whose steps grow with those of the run."""
     sde, sizes = SDE_OF[name], (150, 300, 600)
     errors = []
     for n in sizes:

@@ -46,7 +46,7 @@ def test_order_with_restarts(name: str) -> None:
     assert order_of(sizes, errors) == pytest.approx(order, abs=0.25)
 
 
-def test_a_jump_is_the_forward_kernel() -> None:
+def test_jump_is_the_forward_kernel() -> None:
     """The row without an evaluation is the kernel u(t_max) | u(t_min)."""
     rows = build_table(SDE, SolverOptions("em", 6, restart=((0.2, 0.7, 1, 2),))).rows
     (jump,) = [row for row in rows if row.derive is None]
@@ -63,7 +63,7 @@ def test_restart_reduces_errors() -> None:
 
 
 @pytest.mark.statistical
-def test_samples_are_those_of_the_table(run_seed: int) -> None:
+def test_samples_match_the_table(run_seed: int) -> None:
     """20 000 positions of a short run with restarts have the mean and standard deviation that the table predicts."""
     options: dict[str, Any] = {"solver": "sscs", "steps": 12, "grid": "quadratic", "restart": ((0.1, 0.4, 2, 5),)}
     predicted = propagate(build_table(SDE, SolverOptions(**options)), SDE, DATA, prior(SDE))

@@ -4,7 +4,7 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # nothing need be installed where the GPU is
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installed package
 
 from benchmarks.visit.run import main
 

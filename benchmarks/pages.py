@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages of the committed results: python -m benchmarks.pages [--out build/pages]"""
+"""HTML pages of the committed results: python -m benchmarks.pages [--out build/pages]"""
 
 from __future__ import annotations
 

@@ -1,41 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of README.md, of docs/ and of a GPU visit, from benchmarks/results alone: python benchmarks/tables.py"""
+"""All tables of README.md and docs/, and that of a GPU visit, from benchmarks/results alone.
+
+python -m benchmarks.tables          prints them
+python -m benchmarks.tables --write  updates those that follow a mark ``<!-- table: FUNCTION -->`` on their page
+
+`PAGES` lists the function that makes each table; the longer ones are in `benchmarks.study_tables`.
+"""
 
 from __future__ import annotations
 
-import json
+import argparse
+import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
-MODELS = ("digits-ve", "digits-vp", "digits-subvp", "digits-cld")
+from benchmarks import study_tables
+from benchmarks.table_cells import MODELS, RESULTS, SHARES, device, find, halves, load, shares, table
 
-
-def load(name: str) -> dict[str, Any]:
-    """Return a result of benchmarks/results."""
-    result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return result
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Return the lines of a table in markdown."""
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows)]
-    return [lines[0].replace("|  |", "| |"), *lines[1:]]
-
-
-def find(rows: Iterable[dict[str, Any]], **values: Any) -> dict[str, Any]:
-    """Return the first row with these values; raise StopIteration if there is none."""
-    return next(row for row in rows if all(row[name] == value for name, value in values.items()))
-
-
-def device(result: dict[str, Any]) -> str:
-    """Return the device of a result; in older results it is a string."""
-    info = result["device"]
-    return info if isinstance(info, str) else f"{info['cpu']}, {info['threads']} threads"
-
+ROOT = Path(__file__).resolve().parents[1]
 
 WATERFALL = (
     ("eager float32", "eager float32"),
@@ -45,7 +30,7 @@ WATERFALL = (
     ("ours, float32", "ours: folded float32"),
     ("ours, bf16", "ours: folded bf16"),
 )
-"""Columns of the waterfall: the title, and the variant of `scoresde-fast bench`."""
+"""Columns of the waterfall: title, and name of the variant of `scoresde-fast bench`."""
 
 
 def waterfall() -> list[str]:
@@ -74,14 +59,6 @@ def sixteen_bits() -> list[str]:
     return table(["bf16", "PSNR to float32", "recognised", "tint matches"], rows)
 
 
-SHARES = ("recognised", "tint_matches")
-
-
-def shares(report: dict[str, Any]) -> list[str]:
-    """Return the cells of `SHARES`."""
-    return [f"{report[share]:.1%}" for share in SHARES]
-
-
 def embedded() -> list[str]:
     """Return the quality of the embedded models' samples, and of real digits."""
 
@@ -99,11 +76,6 @@ def embedded() -> list[str]:
     result = load(f"embedded-{MODELS[0]}")
     rows.append(["real, held out", "", "", *measures(result["real_held_out"]), halves(result)])
     return table(["", "solver", "NFE", "recognised", "tint matches", "class shares", "Frechet distance"], rows)
-
-
-def halves(result: dict[str, Any]) -> str:
-    """Return a cell with the distance between halves of the data."""
-    return f"{result['frechet_between_halves_of_data']:.2f} (half to half)"
 
 
 COMPARED = "digits-vp"
@@ -149,36 +121,6 @@ def which_solver_by_model() -> list[str]:
     return table(["", "samples", "within 10 evaluations", "within 20 evaluations", "published sampler"], rows)
 
 
-def cld_solvers() -> list[str]:
-    """Return CLD's solvers on digits-cld at 50 evaluations, and gDDIM at its best with 20, without and with noise."""
-    lines = load("cld-digits")["rows"]
-    shown = [line for line in lines if line["grid"] == "quadratic" and line["nfe"] == 50]
-    for noisy in (False, True):
-        few = [line for line in lines if line["solver"] == "gddim" and line["nfe"] == 20 and bool(line["eta"]) == noisy]
-        shown.append(min(few, key=lambda line: line["frechet_to_data"]))
-    rows = [
-        [cld_title(f"`{line['solver']}`", line), cld_grid(line), line["nfe"], shares(line)[1], frechet(line)]
-        for line in shown
-    ]
-    return table(["`digits-cld`", "grid", "NFE", "tint matches", "Frechet distance"], rows)
-
-
-def cld_title(name: str, line: dict[str, Any]) -> str:
-    """Return a solver's name with its order and its noise."""
-    order = f", order {line['order']}" if line["order"] else ""
-    return f"{name}{order}" + (f", eta {line['eta']:g}" if line["eta"] else "")
-
-
-def cld_grid(line: dict[str, Any]) -> str:
-    """Return a cell with a grid and its last time."""
-    return f"{line['grid']}, eps {line['eps']:g}" if line["eps"] else str(line["grid"])
-
-
-def frechet(line: dict[str, Any]) -> str:
-    """Return a cell with the distance to the data."""
-    return f"{line['frechet_to_data']:.2f}"
-
-
 def flow() -> list[str]:
     """Return the speed of RK45 against SciPy, and the cost of the divergence."""
     result = load("flow-cpu")
@@ -197,7 +139,7 @@ def flow() -> list[str]:
 
 
 def sets() -> list[str]:
-    """Return the speed of writing large sets, and the time until a complete set of a million images is recognised."""
+    """Return the speed of writing large sets, and the time and memory of sets of a million images."""
     result, rows = load("sets"), []
     for name, measured in result["million"].items():
         rate = result["encode"]["images_per_s"].get(name)
@@ -250,7 +192,7 @@ def cpu_kernels() -> list[str]:
 
 
 def instructions() -> list[str]:
-    """Return static instructions an element on sm_90 of a solver's step x + b s + c z and its parts."""
+    """Return the instructions an element of a solver's step x + b s + c z and of its parts, compiled for sm_90."""
     lines = [line for line in load("sass")["rows"] if line["label"].startswith("affine_step, ")]
     lines = [line for line in lines if line["budget"] is not None and line["arch"] == "sm_90"]
     rows = [[line["label"], f"{line['per_element']:.1f}", f"{line['budget']:g}"] for line in lines]
@@ -299,7 +241,7 @@ def targets() -> list[str]:
 
 
 def gpu(result: dict[str, Any]) -> list[str]:
-    """Return the figures that a visit measured, with floor, goal, and the failed checks that put them in doubt."""
+    """Return the measured figures of a visit with floor and goal, and the failed checks that put them in doubt."""
     rows = []
     for name, target in TARGETS.items():
         for item in result["items"].values():
@@ -318,18 +260,47 @@ def gpu_results() -> list[Path]:
 
 PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {
     "README.md": (waterfall,),
-    "docs/comparison.md": (which_solver, which_solver_by_model, cld_solvers),
+    "docs/cld.md": (
+        study_tables.cld_distances, study_tables.cld_ode_errors, study_tables.cld_orders, study_tables.cld_digits,
+    ),
+    "docs/comparison.md": (which_solver, which_solver_by_model, study_tables.cld_solvers),
+    "docs/conditional.md": (
+        study_tables.conditional_truth, study_tables.conditional_bias, study_tables.conditional_digits,
+        study_tables.conditional_restored, study_tables.conditional_cost,
+    ),
     "docs/kernels.md": (cpu_kernels, instructions),
     "docs/models.md": (embedded,),
     "docs/performance.md": (overhead, flow, targets),
+    "docs/portability.md": (study_tables.processors, study_tables.versions, study_tables.installed),
     "docs/sampling.md": (sixteen_bits,),
     "docs/sets.md": (sets,),
-}
-"""The tables of each page, in its order."""
+}  # fmt: skip
+"""The functions that make the tables of each page, in the order of the page."""
+
+
+def mark(make: Callable[[], list[str]]) -> str:
+    """Return the line that marks the place of a function's table on a page."""
+    return f"<!-- table: {make.__name__} -->\n"
+
+
+def updated(page: str) -> str:
+    """Return the text of a page with its marked tables replaced by those from the results."""
+    text = (ROOT / page).read_text()
+    for make in PAGES[page]:
+        # re.sub would interpret backslashes, but no cell contains one.
+        lines = "".join(f"{line}\n" for line in make())
+        text = re.sub(re.escape(mark(make)) + r"(\|.*\n)*", mark(make) + lines, text)
+    return text
 
 
 def main() -> None:
-    """Print the tables of each page, and that of the latest GPU visit."""
+    """Print the tables of each page and that of the latest GPU visit, or update the marked ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="update the marked tables instead of printing all")
+    if parser.parse_args().write:
+        for page in PAGES:
+            (ROOT / page).write_text(updated(page))
+        return
     for page, tables in PAGES.items():
         print(page, *("\n".join(make()) for make in tables), sep="\n\n", end="\n\n")
     for path in gpu_results()[-1:]:

@@ -32,15 +32,15 @@ for _ in range(5):
     start = time.perf_counter()
     sampler.sample(range(64))
     seconds.append(time.perf_counter() - start)
-found = {"seconds": statistics.median(seconds), "mean": mean, "extension": _extension.why_missing or "loaded"}
-print(json.dumps(found | {"device": device_info()}))
+result = {"seconds": statistics.median(seconds), "mean": mean, "extension": _extension.why_missing or "loaded"}
+print(json.dumps(result | {"device": device_info()}))
 """
 
 
 def measure(python: Path) -> dict[str, Any]:
     """Return the output of `MEASURE` in a process of an interpreter."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": ""}
-    with tempfile.TemporaryDirectory() as folder:  # not the checkout, whose package would be imported
+    with tempfile.TemporaryDirectory() as folder:  # in the checkout, its package would be imported
         output = subprocess.check_output([python, "-c", MEASURE], cwd=folder, env=environment, text=True)
     results: dict[str, Any] = json.loads(output.splitlines()[-1])
     return results
@@ -57,14 +57,14 @@ def main() -> int:
             runs[name].append(measure(python))
             print(f"{pair + 1} of {PAIRS}: {name} {runs[name][-1]['seconds']:.3f} s", flush=True)
     result: dict[str, Any] = {"pairs": PAIRS}
-    for name, found in runs.items():
-        seconds = [run["seconds"] for run in found]
+    for name, outputs in runs.items():
+        seconds = [output["seconds"] for output in outputs]
         result[name] = {"seconds": statistics.median(seconds), "of_each_process": seconds}
-        result[name] |= {key: found[0][key] for key in ("extension", "device")}
+        result[name] |= {key: outputs[0][key] for key in ("extension", "device")}
     result["installed_over_checkout"] = result["installed"]["seconds"] / result["checkout"]["seconds"]
     save(result, RESULTS / "install-speed.json")
     print(json.dumps({name: result[name] for name in (*runs, "installed_over_checkout")}, indent=1))
-    means = [found[0]["mean"] for found in runs.values()]
+    means = [outputs[0]["mean"] for outputs in runs.values()]
     return int(abs(means[0] - means[1]) > 1e-5 or result["installed"]["extension"] != "loaded")
 
 

@@ -52,7 +52,7 @@ class Row:
         name: name of the row and of its folder.
         python: version of the interpreter, such as "3.12".
         packages: packages installed first: torch.
-        triton: the Triton to install if torch does not depend on one, as some CPU builds.
+        triton: the Triton to install if torch does not depend on Triton, like some CPU builds.
         pinned: whether the other packages have the versions of constraints.txt instead of the newest.
     """
 
@@ -103,7 +103,8 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     if not Path(python).exists():
         call([interpreter(row.python), "-m", "venv", folder / "venv"], folder, "venv")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    pip += ["--constraint", str(ROOT / "constraints.txt")] if row.pinned else []
+    if row.pinned:
+        pip += ["--constraint", str(ROOT / "constraints.txt")]
     started = time.perf_counter()
     call([*pip, *row.packages], folder, "torch")
     if call([python, "-c", HAS_TRITON], folder, "triton") == "False":
@@ -111,7 +112,7 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     # torch is named again, or pip might change its version for another package.
     call([*pip, *row.packages, "--editable", f"{source}[train,test]"], folder, "install")
     installed = time.perf_counter()
-    found = json.loads(call([python, "-c", REPORT], folder, "report", cwd=folder))
+    environment = json.loads(call([python, "-c", REPORT], folder, "report", cwd=folder))
     report = folder / "tests.xml"
     report.unlink(missing_ok=True)
     command = [str(folder / "venv" / "bin" / "pytest"), "-q", "--numprocesses=2"]
@@ -120,16 +121,16 @@ def run_row(row: Row, tests: Sequence[str]) -> dict[str, Any]:
     if not report.is_file():
         raise SystemExit(f"the tests of {row.name} did not run: see {folder / 'tests.log'}")
     seconds = {"install": round(installed - started), "tests": round(time.perf_counter() - installed)}
-    line = {"name": row.name, **found, **pytest_runs.counts(report), "seconds": seconds}
+    line = {"name": row.name, **environment, **pytest_runs.counts(report), "seconds": seconds}
     versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
     outcome = f"{line['passed']} passed, {line['failed']} failed, {line['skipped']} skipped, {seconds} s"
-    return {**line, "said": f"{row.name}: {versions}; extension {line['extension']}\n    {outcome}"}
+    return {**line, "summary": f"{row.name}: {versions}; extension {line['extension']}\n    {outcome}"}
 
 
 def call(
     command: Sequence[str | Path], folder: Path, name: str, cwd: Path | None = None, *, may_fail: bool = False
 ) -> str:
-    """Run a command with its output in ``folder/name.log`` and return the last line of it.
+    """Run a command, write its output to ``folder/name.log``, and return the last line of the output.
 
     Raises:
         SystemExit: the command failed and ``may_fail`` is False.

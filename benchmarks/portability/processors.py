@@ -28,7 +28,7 @@ from scoresde_fast.bench.results import cpu_name, device_info
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "portability"
 TESTS = ("-m", "not slow and not same_everywhere", "-k", "not triton")
-"""Selection of tests: without Triton kernels, which would run in the interpreter, in NumPy."""
+"""Selection of tests: without Triton kernels, which Triton's interpreter would run in NumPy."""
 AVX2 = frozenset({"avx2", "fma"})
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 AMX = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
@@ -131,12 +131,14 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
         report = Path(folder) / "tests.xml"
         command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider"]
         command += [f"--junitxml={report}", *TESTS]
-        command += [f"--numprocesses={processes}"] if processes > 1 else []
+        if processes > 1:
+            command += [f"--numprocesses={processes}"]
         # A separate cache, because code that inductor compiled for one instruction set fails with another.
         variables = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
         # pytest puts the tests' folder first on sys.path; processes started by tests use PYTHONPATH.
         source = ROOT if row.level is None else package(row.level)
-        variables |= {} if row.level is None else {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
+        if row.level is not None:
+            variables |= {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
         environment = {**os.environ, **row.environment, **variables}
         done = subprocess.run(
             [*command, *tests], cwd=source, env=environment, capture_output=True, text=True, check=False
@@ -151,10 +153,11 @@ def run_row(row: Row, tests: list[str]) -> dict[str, Any]:
     """Run a row; return its settings and counts, or why this machine cannot run it."""
     settings = " ".join(f"{name}={value}" for name, value in row.environment.items())
     line: dict[str, Any] = {"name": row.name, "settings": settings, "threads": row.threads, "level": row.level}
-    why = why_not_run(row)
-    line |= {"not_run": why} if why else run(row, tests)
-    said = f"not run: {why}" if why else f"{line['passed']} passed, {line['failed']} failed, {line['seconds']} s"
-    return {**line, "said": f"{row.name:<32} {said}"}
+    if reason := why_not_run(row):
+        return {**line, "not_run": reason, "summary": f"{row.name:<32} not run: {reason}"}
+    line |= run(row, tests)
+    outcome = f"{line['passed']} passed, {line['failed']} failed, {line['seconds']} s"
+    return {**line, "summary": f"{row.name:<32} {outcome}"}
 
 
 def results_file() -> Path:
@@ -166,7 +169,7 @@ def results_file() -> Path:
 
 
 def header() -> dict[str, Any]:
-    """Return the command and the processor."""
+    """Return the command, the device and the processor's flags."""
     return {"command": "make portability", "device": device_info(), "flags": sorted(cpu_flags())}
 
 

@@ -35,7 +35,7 @@ def main(
         description: description for ``--help``.
         rows: all rows.
         out: default results file; a run of selected test files is not saved there.
-        run: runs test files, or all if [], for a row; returns its results and, as ``said``, the text to print.
+        run: runs test files, or all if [], for a row; returns its results and, as ``summary``, the text to print.
         header: returns the other entries of the results file.
     """
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
@@ -49,10 +49,12 @@ def main(
     selected = selected or [row for row in rows if options.only.lower() in row.name.lower()]
     if not selected:
         parser.error(f"no row has {options.only!r} in its name; choose from: {', '.join(row.name for row in rows)}")
-    file, failed = options.json or (None if options.tests else out), False
+    file = options.json or (None if options.tests else out)
+    failed = False
     for row in selected:
         result = run(row, options.tests)
-        print(result.pop("said"), *(f"    FAILED {name}" for name in result.get("failures", [])), sep="\n", flush=True)
+        failures = [f"    FAILED {name}" for name in result.get("failures", [])]
+        print(result.pop("summary"), *failures, sep="\n", flush=True)
         failed |= bool(result.get("failed")) or result.get("extension") not in (None, "loaded")
         if file:
             save_row(file, rows, result, header())

@@ -57,15 +57,15 @@ ORDER_SIZES = (200, 400, 800)
 STOCHASTIC_STEPS = (50, 100)
 GDDIM_STEPS = (20, 50, 10)
 GDDIM_GRIDS = (("quadratic", None), ("sqrt", 0.02))
-"""Grids with their last time; None is the model's. An error in the velocity's score grows like 1 / t in the position,
-so stopping earlier may be better."""
+"""Grids and the times at which they end; None is the model's eps. An error in the velocity's score grows like 1 / t in
+the position, so it may be better to end earlier."""
 NOISY_GDDIM: dict[str, Any] = {"grid": "logsnr", "eps": 0.005, "eta": 1.0}
 """Options that suit gDDIM with noise: steps evenly spaced in the logarithm of the signal-to-noise ratio."""
 KEYS = ("solver", "grid", "order", "steps", "eps", "eta")
 
 
 class MixtureVelocityScore(nn.Module):
-    """The exact score of the velocity in each pixel: (B, 2, H, W), and equal times (B,) -> (B, 1, H, W).
+    """The exact score of the velocity in each pixel: (B, 2, H, W) and times (B,), all equal -> (B, 1, H, W).
 
     The components have the same covariance P^-1 and the means Q m_k, so the score is (P (Q E[m | u] - u))_v.
     """
@@ -104,12 +104,12 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def distances(
-    steps: Sequence[int], runs: int, fields: int, grids: Sequence[str], keep: Callable[[dict[str, Any]], None]
+    steps: Sequence[int], runs: int, fields: int, grids: Sequence[str], on_row: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Return the 2-Wasserstein distances to the data for SSCS and Euler-Maruyama, which start at the same states.
 
     Each of the ``runs`` runs has fields * FIELD^2 particles. ``pooled`` is the distance of the particles of all runs
-    together; the distances of single runs give its statistical error. ``keep`` gets the result after each row.
+    together; the distances of single runs give its statistical error. ``on_row`` gets the result so far after each row.
     """
     count = fields * FIELD**2
 
@@ -137,7 +137,7 @@ def distances(
         row["difference"] = float(np.mean(difference))
         row["difference_in_standard_errors"] = row["difference"] / _error(difference)
         rows.append(row)
-        keep(result)
+        on_row(result)
         print(
             f"{grid:9} n={n:3}  SSCS {row['sscs']['pooled']:.4f}  EM {row['em']['pooled']:.4f}  difference "
             f"{row['difference_in_standard_errors']:.1f} standard errors  {time.perf_counter() - begin:.0f} s",
@@ -220,12 +220,9 @@ def cases() -> list[Case]:
     def case(solver: str, steps: int, **options: Any) -> Case:
         return {**dict.fromkeys(KEYS), "solver": solver, "steps": steps, **options}
 
-    stochastic = [
-        case(solver, steps, grid=grid)
-        for steps in STOCHASTIC_STEPS
-        for grid in ("quadratic", "uniform")
-        for solver in ("sscs", "em")
-    ]
+    stochastic, longer_stochastic = (
+        [case(solver, steps, grid=grid) for grid in GRIDS for solver in ("sscs", "em")] for steps in STOCHASTIC_STEPS
+    )
     flows = [
         case("gddim", steps, grid=grid, order=order, eps=eps)
         for steps in GDDIM_STEPS
@@ -233,8 +230,7 @@ def cases() -> list[Case]:
         for order in (1, 2, 3, 4)
     ]
     noisy_gddim = [case("gddim", steps, order=order, **NOISY_GDDIM) for steps in GDDIM_STEPS for order in (2, 3)]
-    first = len(stochastic) // len(STOCHASTIC_STEPS)
-    return [*stochastic[:first], *noisy_gddim, *flows, *stochastic[first:]]
+    return [*stochastic, *noisy_gddim, *flows, *longer_stochastic]
 
 
 def digits(
@@ -289,10 +285,10 @@ def main() -> None:
     result: dict[str, Any] = {"mixture": {"weights": WEIGHTS, "means": MEANS, "std": STD}}
     result |= {"orders": orders(), "ode": ode_errors(chosen.particles)}
 
-    def keep(part: dict[str, Any]) -> None:
+    def write(part: dict[str, Any]) -> None:
         save({**result, "distance": part}, chosen.out)
 
-    distances(STEPS, chosen.runs, chosen.fields, GRIDS, keep)
+    distances(STEPS, chosen.runs, chosen.fields, GRIDS, write)
 
 
 if __name__ == "__main__":

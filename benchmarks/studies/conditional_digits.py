@@ -3,7 +3,7 @@
 
 classes   500 images guided to classes 0 to 9 cyclically: the share that an SVC recognises as that class, with and
           without guidance
-colours   500 held-out digits coloured from their gray: the share whose hue is within 0.05 of that of their class
+colours   500 held-out digits coloured from their gray: the share with the hue of their class, up to 0.05
 halves    500 held-out digits whose lower half is filled in: the share that the SVC recognises as the original's class
 restore   64 held-out digits from noisy measurements: root mean squared errors
 cost      the time of a step with each kind of condition, relative to a step without, interleaved
@@ -145,7 +145,9 @@ def restore(name: str) -> dict[str, Any]:
     for task, operator in OPERATORS.items():
         exact = operator.apply(images)
         noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(0))
-        measured = exact + NOISE * (noise * (exact != 0) if isinstance(operator, sf.Mask) else noise)
+        if isinstance(operator, sf.Mask):
+            noise = noise * (exact != 0)  # unknown pixels stay zero
+        measured = exact + NOISE * noise
         options = {**FAST[name], "steps": CONDITION_STEPS}
         restored = sf.restore(sf.load(name), operator, measured, noise=NOISE, **options)
         errors[task] = float((restored - images).square().mean().sqrt())
@@ -185,7 +187,7 @@ def cost(name: str, steps: int = 12, repeats: int = 7, batch: int = 64) -> dict[
 
 
 def project_seconds(sampler: sf.Sampler, seeds: list[int], calls: int = 200) -> float:
-    """Return the median seconds of a projection of a batch; a difference between whole runs would be too noisy."""
+    """Return the median seconds to project a batch, timed alone because differences of whole runs are too noisy."""
     assert isinstance(sampler.options, SolverOptions)
     run = RunContext(sampler.model, sampler.table, sampler.options, sampler.device)
     bound, ids = sampler.conditions[0].bind(run), torch.tensor(seeds)

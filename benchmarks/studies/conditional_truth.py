@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ MIXTURE = ([0.5, 0.3, 0.2], (0.2, 0.5, 0.8), [0.15, 0.1, 0.2])
 STEPS = {"projection": 1000, "pigdm": 300, "both": 300, "dps": 1000}
 METHODS = tuple(STEPS)
 EXACT = ("projection", "both")
-"""Methods with exact measurements and a corrector; "both" passes the guidance a minimal noise."""
+"""Methods with exact measurements and a corrector; for "both", the guidance assumes a minimal noise."""
 DPS_SCALE = 0.02  # gives a mean distance to the measurement close to that of its noise
 
 PREDICTORS = {"ve": "reverse_diffusion", "vp": "reverse_diffusion", "subvp": "euler_maruyama", "cld": "sscs"}
@@ -85,14 +86,15 @@ DATA: dict[str, Callable[[SDE], CorrelatedGaussian | sf.GaussianMixture]] = {
 def solver_of(name: str, data: str, task: str, method: str) -> dict[str, Any]:
     """Return the solver options: predictor and corrector for methods with projection, else a predictor alone.
 
-    One pixel of four determines the mixture's component only when the noise is as small as the components' width; there
-    many corrector steps let samples move between components.
+    One pixel of four determines the mixture's component only when the noise is as small as the components' width. At
+    such noise, many corrector steps let samples move between components.
     """
     sde = SDES[name]
     options: dict[str, Any] = {"solver": PREDICTORS[name], "steps": STEPS[method]}
     if method in EXACT:
         options |= {"corrector": "ald", "corrector_steps": 2, "snr": SNR}
-        options |= {"grid": "quadratic"} if isinstance(sde, CLDSDE) else {}
+        if isinstance(sde, CLDSDE):
+            options["grid"] = "quadratic"
     if (data, task, method) == ("mixture", "inpainting", "projection"):
         options |= {"corrector_steps": 20 if isinstance(sde, CLDSDE) else 16, "grid": "logsnr"}
         # Stop early: at smaller times samples no longer change, and many steps would be wasted.
@@ -122,7 +124,7 @@ def measure(data: str, name: str, task: str, method: str, count: int) -> dict[st
     if task == "inpainting":
         measured *= ONE_OF_FOUR
     values = measured[..., 0, 0].flatten() if task == "inpainting" else measured.flatten()
-    posterior = model.posterior if isinstance(model, CorrelatedGaussian) else lambda *a: mixture_posterior(model, *a)
+    posterior = model.posterior if isinstance(model, CorrelatedGaussian) else partial(mixture_posterior, model)
     mask = ONE_OF_FOUR if task == "inpainting" else None
     std = DATA_STD[data]
     condition = {
@@ -154,7 +156,7 @@ def sample_lines(out: Path, count: int) -> None:
 
 
 def bias_lines(out: Path) -> None:
-    """Compute all lines."""
+    """Compute the bias of projection for each task, run, SDE and grid, and write the lines."""
     lines: list[dict[str, Any]] = []
     for (task, (_, operator)), (steps, corrections), (sde, grids) in product(TASKS.items(), RUNS, GRIDS.items()):
         for grid in grids:

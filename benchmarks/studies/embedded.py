@@ -37,7 +37,7 @@ def data() -> Tensor:
 
 
 def real_digits(recogniser: Recogniser) -> dict[str, Any]:
-    """Measure real digits in the same way: the held-out ones, and the distance between halves of the data."""
+    """Score the held-out digits, and measure the distance between halves of the data."""
     accuracy, report = recogniser.held_out()
     images = data()
     halves = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))].chunk(2)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """RK45 against SciPy, and the cost of the divergence: python -m benchmarks.studies.flow [--device cpu] [--batch 256]
 
-RK45 on the probability flow with tolerance 1e-5, against ``solve_ivp`` over the whole batch with the plain network in
-channels_last, with the same error norm; and an evaluation with Hutchinson's estimate of the divergence against one
-without. Medians of interleaved runs in one process. Writes benchmarks/results/flow-DEVICE.json.
+Compares RK45 on the probability flow, with tolerance 1e-5, with ``solve_ivp`` over the whole batch, which has the same
+error norm and calls the plain network in channels_last. Compares an evaluation with Hutchinson's estimate of the
+divergence with one without. Medians of interleaved runs in one process. Writes benchmarks/results/flow-DEVICE.json.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def scipy_loop(model: ScoreFunction, prior: torch.Tensor) -> Any:
 def rk45_against_scipy(
     name: str, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Any]:
-    """Compare RK45 with SciPy, with the error norm of the whole batch as in SciPy and with that of each sample.
+    """Compare SciPy with RK45, with the error norm of the whole batch as in SciPy, and with that of each sample.
 
     Our network computes in ``precision``, SciPy's in float32, with TF32 unless ``precision`` is "fp32".
     """
@@ -105,7 +105,7 @@ def rk45_against_scipy(
 def divergence_cost(
     model: sf.ScoreModel, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Any]:
-    """Compare network evaluations with and without the divergence, both folded and on a GPU captured."""
+    """Compare network evaluations with and without the divergence, both folded, and captured on a GPU."""
     model = model.to(device).eval()
     with torch.no_grad():
         drift = Drift(model, 1e-5, precision, device=device)

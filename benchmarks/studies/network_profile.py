@@ -43,7 +43,7 @@ def times_by_name(profiler: torch.profiler.profile, device: torch.device) -> dic
     On a GPU the profiler also lists the operations that launched a kernel, with the kernel's time; they are left out.
     """
     if device.type == "cuda":
-        kernels = [e for e in profiler.key_averages() if e.device_type == DeviceType.CUDA]
+        kernels = [event for event in profiler.key_averages() if event.device_type == DeviceType.CUDA]
         return {event.key: event.self_device_time_total for event in kernels}
     return {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The overhead of sampling besides the network, on a CPU: python -m benchmarks.studies.overhead
+"""Overhead: the time of sampling outside the network, on a CPU: python -m benchmarks.studies.overhead
 
 Measures the import time of the package and of PyTorch, 64 images of digits-ve by predictor-corrector sampling with 300
 steps (600 network evaluations), and the share of a run's time outside the network.
@@ -39,7 +39,7 @@ def import_seconds() -> dict[str, float]:
 
 
 def share_outside_network(steps: int) -> float:
-    """Return the median share of the time outside the network, of a run on one core."""
+    """Return the median share of a run's time that is spent outside the network, on one core."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one CPU worker, so that the times in and outside the network add up
     sampler = sf.Sampler(sf.load("digits-ve"), "pc", steps)

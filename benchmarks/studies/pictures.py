@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 import scoresde_fast as sf
-from benchmarks.doc_tables import CLD_SOLVERS
 from benchmarks.files import DOCS, RESULTS, parser
 from benchmarks.studies.cld import GRIDS
+from benchmarks.study_tables import CLD_SOLVERS
 from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
 from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.data import load_dataset

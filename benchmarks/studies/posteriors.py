@@ -64,7 +64,7 @@ class _CorrelatedScore(nn.Module):
 
 
 def mixture_posterior(model: GaussianMixture, operator: Array, measured: Array, noise: float = 0.0) -> Moments:
-    """Return the same moments as `CorrelatedGaussian.posterior`, but for a mixture of isotropic Gaussians."""
+    """Return the moments of the data given a measurement, for a mixture of isotropic Gaussians."""
     network = model.network
     means, stds = network.means.flatten(1).double().numpy(), network.stds.double().numpy()
     log_weights, parts = [], []

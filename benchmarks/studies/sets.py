@@ -39,7 +39,7 @@ SAMPLE = ["sample", "digits-ve", "--solver", "dpmpp_2m_sde", "--grid", "karras",
 
 
 class Stub:
-    """A sampler that returns fixed images, selected by seed; a batch calls ``work`` and sleeps ``seconds``."""
+    """A sampler that returns fixed images, selected by seed; each batch calls ``work`` and sleeps for ``seconds``."""
 
     nfe, batch_dependent = 1, False
     device = torch.device("cpu")
@@ -104,10 +104,10 @@ def _medians(readings: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def million(folder: Path, formats: Sequence[str] = ("folder", ".npz", ".tar", ".npy")) -> dict[str, Any]:
-    """Return the seconds of a run on a complete set, and until a run with one more seed starts its first batch."""
+    """Return the cost to create a set and to find it complete, and the seconds until one more seed is sampled."""
     results = {}
     for name in formats:
-        suffix = name if name != "folder" else ""
+        suffix = "" if name == "folder" else name
         out = folder / f"million{suffix}"
         created = _in_process(_million, out)
         resumed, grown = _in_process(_resume, out, 10**6), _in_process(_resume, out, 10**6 + 1)
@@ -212,7 +212,8 @@ def kills(folder: Path, times: int = 100) -> dict[str, Any]:
                 if process.is_alive() and process.pid is not None:
                     os.kill(process.pid, signal.SIGKILL)
                 process.join()
-                killed += process.exitcode == -signal.SIGKILL
+                if process.exitcode == -signal.SIGKILL:
+                    killed += 1
             store = open_store(out)
             if store.manifest.exists():
                 done = Manifest.read(store.manifest).done

@@ -78,7 +78,7 @@ def _recomposed(
     *,
     sliced_fir: bool = False,
 ) -> nn.Module:
-    """Return a copy of the network, in evaluation mode, with PyTorch's operations and these layers' functions."""
+    """Return a copy of the network, in evaluation mode, with PyTorch's operations and these layer functions."""
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     operations = _operations(copied)
     if sliced_fir:
@@ -94,7 +94,7 @@ def _recomposed(
 
 
 def _operations(network: nn.Module) -> Operations:
-    """Return the network's operations by PyTorch, with FIR filters on its device."""
+    """Return PyTorch implementations of the network's operations, with FIR filters on its device."""
     device = next(network.parameters()).device
     all_taps: set[Any] = {module.taps for module in network.modules() if getattr(module, "taps", None) is not None}
     filters = {taps: fir_kernel(taps).float().to(device) for taps in all_taps}
@@ -112,7 +112,7 @@ def _operations(network: nn.Module) -> Operations:
         back = len(taps) - 2 - front
         weight, common = kernel(x, taps, 4.0), min(front, back)
         y = F.conv_transpose2d(x, weight, stride=2, padding=common, groups=x.shape[1])
-        return y if front == back else F.pad(y, (common - front, common - back) * 2)  # crops the other side
+        return y if front == back else F.pad(y, (common - front, common - back) * 2)  # crops the longer side
 
     def downsample(x: Tensor, taps: Taps) -> Tensor:
         if taps is None:

@@ -296,7 +296,7 @@ def _selected_solvers(sde: SDE, options: ComparisonOptions) -> list[str]:
 
 
 def _forms(name: str, solver: Solver, sde: SDE) -> Iterator[Form]:
-    """Yield the forms of a solver, with their curves' names."""
+    """Yield the forms of a solver; each label is the full name of its curve."""
     if not solver.deterministic:
         yield Form(name, False, {})
     # Without noise, solvers with "eta" and the predictor-corrector equal other registered solvers.
@@ -422,8 +422,8 @@ def adaptive(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candi
         if defined and (not options.solvers or name in options.solvers):
             for tolerance, expected_nfe in TOLERANCES[name].items():
                 on_flow = name == "rk45"  # ggf solves the reverse SDE
-                more = {"atol": tolerance} if on_flow else {}
-                case = Case(name, name, probability_flow=on_flow, tolerance=tolerance, options=more)
+                case_options = {"atol": tolerance} if on_flow else {}
+                case = Case(name, name, probability_flow=on_flow, tolerance=tolerance, options=case_options)
                 priority = Priority.DEFAULT if expected_nfe <= CHEAP_NFE else Priority.OTHER_GRID_AND_ORDER
                 yield Candidate(case, priority, partial(_prepare_adaptive, model, options, case, expected_nfe))
 

@@ -143,7 +143,7 @@ def flow_error(result: Comparison) -> Markup | None:
 
 
 def _curves(axes: Axes, result: Comparison, cost: str, value: str) -> list[float]:
-    """Draw a curve for each solver, and return the values; the legend is sorted by the last value of each curve."""
+    """Draw a curve for each solver, and return the values; the legend lists main curves first, by last value."""
     styles = _styles(result)
     curves = best_of_curve([case for case in result.lines if case.value(cost) < math.inf], value)
     other_label = "other solvers"
@@ -167,13 +167,14 @@ def _styles(result: Comparison) -> dict[str, dict[str, Any]]:
 
     def relative_quality(case: MeasuredCase) -> float:
         best = min(other.quality for other in competing(result.lines) if other.nfe <= case.nfe)
-        return case.quality / best - (case.solver in result.own)
+        own_first = 1 if case.solver in result.own else 0
+        return case.quality / best - own_first
 
     closest = {name: min(map(relative_quality, curve)) for name, curve in curves.items()}
-    main = sorted(sorted(closest, key=lambda name: closest[name])[: len(CURVES)])
+    main = sorted(closest, key=lambda name: closest[name])[: len(CURVES)]
     return {
         name: {"color": colour, "marker": marker, "linestyle": "-" if curves[name][0].probability_flow else "--"}
-        for name, colour, marker in zip(main, CURVES, MARKERS, strict=False)
+        for name, colour, marker in zip(sorted(main), CURVES, MARKERS, strict=False)
     }
 
 

@@ -3,7 +3,8 @@
 
 The standard error comes from random disjoint halves A, B of the samples. The quality q of a half has twice the variance
 of the quality of all samples, and A and B are independent, so the standard error is half the root mean square of
-q(A) - q(B). All candidates are halved alike, so the same holds for the difference of two with the same seeds.
+q(A) - q(B). All candidates are halved in the same way, so the standard error of the
+difference of two candidates with the same seeds follows likewise.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def wasserstein_measure(samples: int) -> Measure:
 
 
 def frechet_measure() -> Measure:
-    """Return the Frechet distance to the digits in the features of digits-features.
+    """Return the Frechet distance to the digits, in the features of the network digits-features.
 
     Its scores also have the shares of recognised digits and tints.
     """

@@ -63,11 +63,12 @@ def format_number(value: float | None, digits: int = 3) -> str:
     """Format a number with ``digits`` significant digits and no exponent; None becomes a hyphen."""
     if value is None:
         return "-"
-    return f"{float(f'{value:.{digits}g}'):,.10f}".rstrip("0").rstrip(".") if value else "0"
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.10f}".rstrip("0").rstrip(".") if value else "0"
 
 
 def _png(images: Tensor, columns: int | None = None) -> str:
-    """Return images (N, C, H, W) uint8 as a grid, a base64 PNG; shows channel 0 unless C is 1 or 3."""
+    """Return a base64 PNG with a grid of images (N, C, H, W) uint8; it shows channel 0 unless C is 1 or 3."""
     if images.shape[1] not in (1, 3):
         images = images[:, :1]
     pixels = list(images.permute(0, 2, 3, 1).numpy())
@@ -98,7 +99,7 @@ class Cell(NamedTuple):
 
 
 def best_table(result: Comparison) -> dict[str, list[Cell | None]]:
-    """Return a `Cell` for each budget, by the name of the curve, sorted by quality at the largest budget."""
+    """Return the row of each curve, a cell for each budget; the rows are sorted by quality at the largest budget."""
     rows = {
         name: [_cell(result, curve, best) for best in result.ranking.by_nfe]
         for name, curve in best_of_curve(result.lines).items()
@@ -113,7 +114,9 @@ def _cell(result: Comparison, curve: Sequence[MeasuredCase], best: Best) -> Cell
         return None
     case = min(within, key=lambda case: case.quality)
     index = result.lines.index(case)
-    return Cell(case, "best" if index == best.best else "tied" if index in best.tied else "")
+    if index == best.best:
+        return Cell(case, "best")
+    return Cell(case, "tied" if index in best.tied else "")
 
 
 def _grouped(cases: Sequence[UnmeasuredCase]) -> list[tuple[str, str]]:

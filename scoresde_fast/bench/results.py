@@ -65,7 +65,7 @@ class MeasuredVariant:
         readings: number of timed runs.
         seconds_to_first_images: seconds of the preparation and the first run.
         tflops: 10^12 operations a second, counting the operations of the plain network.
-        peak_memory_mib: peak GPU memory; None on a CPU.
+        peak_memory_mib: peak GPU memory in MiB; None on a CPU.
         psnr_db, max_error: PSNR and largest error against the images of the first variant; None and 0 if identical.
         stated_db, within_stated: minimum PSNR that the variant promises, and whether it is reached.
         against_first: speed as a multiple of the first variant's.
@@ -286,13 +286,13 @@ def error_sentence(error: Exception) -> str:
 
 
 def provenance(device: torch.device | None = None) -> dict[str, Any]:
-    """Return command, date, machine and versions, which are stored with each result, and the type of ``device``."""
+    """Return the entries of every result: command, date, machine with versions, and the type of ``device``."""
     used = {} if device is None else {"type": device.type}
     return {"command": command_line(), "date": date.today().isoformat(), "device": {**used, **device_info()}}
 
 
 def device_info() -> dict[str, Any]:
-    """Return the CPU, GPU 0 if there is one with its current clocks, and the versions."""
+    """Return the CPU, the versions, and, if there is a GPU, the name and the current clocks of GPU 0."""
     libraries: dict[str, Any] = versions("torch", "triton")
     info: dict[str, Any] = {
         "cpu": cpu_name(),
@@ -312,8 +312,8 @@ def device_name(device: torch.device, *, with_threads: bool = True) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).name
     threads = torch.get_num_threads()
-    count = [f"{threads} thread{'s' * (threads != 1)}"] if with_threads else []
-    return ", ".join([cpu_name(), *count, torch.backends.cpu.get_cpu_capability()])
+    count = "1 thread" if threads == 1 else f"{threads} threads"
+    return ", ".join([cpu_name(), *([count] if with_threads else []), torch.backends.cpu.get_cpu_capability()])
 
 
 def cpu_name() -> str:

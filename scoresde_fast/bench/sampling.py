@@ -81,7 +81,7 @@ def bench(
         device: name of a PyTorch device.
         batch, nfe: batch size and network evaluations an image; by default those of `AMOUNTS`.
         seconds: time budget of a network's timed rounds, excluding preparation and first runs.
-        full: also run what takes minutes: compilation of every network, 16 bits on a CPU without native support.
+        full: also run variants that take minutes: compiled networks, and 16 bits on a CPU without native support.
         out: output file, rewritten after each network so that an interrupted run keeps its results.
 
     Raises:
@@ -136,7 +136,7 @@ def bench(
 
 
 def _with_shares(network: MeasuredNetwork, matmul_tflops: float) -> MeasuredNetwork:
-    """Return the network with the share of the matmul peak of each variant."""
+    """Return the network with each variant's share of the matmul peak."""
     lines = [
         replace(line, share_of_matmul_peak=line.tflops / matmul_tflops) if isinstance(line, MeasuredVariant) else line
         for line in network.lines
@@ -216,7 +216,7 @@ def measure_batches(
     compiled = workload.device.type == "cuda" and name in embedded_names()
 
     def medians(workload: Workload) -> dict[str, float]:
-        """Return the seconds of each run; returning frees the prepared runs."""
+        """Return the median seconds of each variant's run; the prepared runs are freed on return."""
         torch.compiler.reset()
         runs = {}
         for variant in variants:

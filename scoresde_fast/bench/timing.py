@@ -104,7 +104,9 @@ def interleaved(callables: dict[str, Callable[[], Any]], rounds: int = 15, fill:
 
 def quartiles(values: Sequence[float]) -> Quartiles:
     """Return the quartiles of at least one value."""
-    return Quartiles(*(statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3))
+    if len(values) == 1:
+        return Quartiles(values[0], values[0], values[0])
+    return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
 def wall_seconds(run: Callable[[], Any], device: torch.device) -> float:
@@ -127,8 +129,8 @@ def race(
 ) -> dict[str, list[float]]:
     """Return the readings of each run: at least 2 rounds, then up to ``most`` while they fit in ``seconds``.
 
-    Except for the first run, a run that takes over 60 % of ``seconds`` is in the first round only. The runs of a round
-    are interleaved because the load of the machine changes by the minute.
+    A run other than the first that takes over 60 % of ``seconds`` is timed in the first round only. The runs are
+    interleaved because the load of the machine changes by the minute.
     """
 
     def read(name: str) -> float:
@@ -225,6 +227,6 @@ def matmul_peak(sizes: Sequence[int], dtype: torch.dtype, device: torch.device |
 
 
 def _median_seconds(function: Callable[[], Any], *, rounds: int, on_gpu: bool) -> float:
-    """Return the median seconds of a call; ``rounds`` applies to a CPU."""
+    """Return the median seconds of a call; ``rounds`` is the number of rounds on a CPU."""
     calls = {"call": function}
     return gpu_seconds(calls)["call"] if on_gpu else interleaved(calls, rounds)["call"].median

@@ -62,7 +62,7 @@ class Workload:
 
     @classmethod
     def of(cls, model: ScoreFunction, batch: int, nfe: int, device: torch.device | str) -> Workload:
-        """Return a run of the model's own sampler, with as many steps as take about ``nfe`` evaluations per image.
+        """Return a run of the model's own sampler, whose steps take about ``nfe`` evaluations per image.
 
         Raises:
             ValueError: ``batch`` or ``nfe`` is below 1, the solver needs more steps, or there is no such device.

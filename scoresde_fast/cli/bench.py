@@ -57,7 +57,7 @@ class BenchSolvers:
     """Compare every solver on one model by quality, network evaluations and time, and recommend the best."""
 
     model: Positional[str]
-    """An embedded model of images (digits-vp) or a folder of one; or mixture-ve, -vp, -subvp, -cld: exact scores."""
+    """An embedded model of images (digits-vp), a saved folder, or an exact model: mixture-ve, -vp, -subvp or -cld."""
     nfe: tuple[int, ...] = (5, 10, 15, 20, 25, 50, 100)
     """Budgets of network evaluations; each candidate takes as many steps as its budget allows."""
     samples: Annotated[int | None, arg(help_behavior_hint="(default: 2 000 images or 20 000 scalars)")] = None

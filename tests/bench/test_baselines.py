@@ -29,7 +29,7 @@ def test_baselines_agree(name: str) -> None:
 
 
 def test_half_precision_baseline() -> None:
-    """The 16-bit baseline differs by rounding; some of its weights and all of the network's stay float32."""
+    """The 16-bit baseline differs by rounding and has weights of both types; the original network stays float32."""
     network = small_model().network
     half = tuned(network, torch.bfloat16)
     error = (call(half).float() - call(network)).std() / call(network).std()

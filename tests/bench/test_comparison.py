@@ -63,7 +63,7 @@ def test_a_registered_solver_is_compared(tmp_path: Path, capsys: pytest.CaptureF
     text = html.read_text()
     threads = torch.get_num_threads()
     assert text.count("<svg") == text.count("</svg>") == 3
-    assert f"timed on {threads} thread{'s' * (threads > 1)}\nof" in text
+    assert f"timed on {threads} thread{'s' if threads > 1 else ''}\nof" in text
     assert all(f">{name}</text>" in text for name in names), "a curve is not in the legend"
     assert "http" not in text and not re.search(r"""(?:src|href)=["'](?!#|data:)""", text)
 
@@ -82,7 +82,7 @@ def test_a_registered_solver_is_compared(tmp_path: Path, capsys: pytest.CaptureF
         (PLUGIN.replace('"mine"', '"ddim"'), "it registers 'ddim', the name of an existing solver"),
         (PLUGIN.replace("sdes=(VESDE, VPSDE, SubVPSDE)", "sdes=()"), "solver 'mine' is not defined on the SDE 'vpsde'"),
     ],
-    ids=["absent", "empty", "fails", "taken", "elsewhere"],
+    ids=["absent", "empty", "fails", "existing name", "other SDE"],
 )
 def test_plugin_mistakes(code: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A plugin that cannot be used gives a one-line error and leaves the registry unchanged."""
@@ -145,7 +145,7 @@ def test_a_failing_candidate_does_not_stop_the_others() -> None:
 
 
 def test_an_adaptive_candidate_has_a_tolerance_instead_of_a_budget() -> None:
-    """Its NFE is that of the run."""
+    """The NFE of an adaptive candidate is that of its run, and all its tolerances form one curve."""
     result = run_stubs(
         Stub("adaptive", budget=None, tolerance=0.1, nfe=7.5), Stub("adaptive", tolerance=0.01, nfe=12.5)
     )
@@ -183,7 +183,7 @@ def test_candidates_are_sorted_and_a_time_limit_leaves_out_the_last() -> None:
 
 
 def test_a_second_call_continues(tmp_path: Path) -> None:
-    """A case is measured again only if its method has changed; a different number of samples is an error."""
+    """A case is measured again only if its method has changed. A different number of samples is an error."""
     out = tmp_path / "x.json"
     log: list[str] = []
     run_stubs(Stub("a", log=log), out=out)
@@ -207,17 +207,17 @@ def test_times_are_medians_of_interleaved_rounds() -> None:
     timing_log = log[4:]
     assert log[:4] == ["a", "b", "c", "nan"] and timing_log[:9] == [*"abc", *"bca", *"cab"]
     lines = {line.name: line for line in result.lines}
-    for name, lasts in (("a", 0.02), ("b", 0.06), ("c", 0.02)):
+    for name, duration in (("a", 0.02), ("b", 0.06), ("c", 0.02)):
         assert lines[name].timed == timing_log.count(name) >= MIN_ROUNDS
         seconds = lines[name].seconds_per_1000
-        assert seconds is not None and lasts <= seconds / 1000 * 50 < lasts + 0.2
+        assert seconds is not None and duration <= seconds / 1000 * 50 < duration + 0.2
     assert (lines["nan"].timed, lines["nan"].seconds_per_1000) == (0, None)
     assert result.timed_on is not None
     assert result.timed_on["threads"] == torch.get_num_threads() and result.timed_on["batch_size"] == 50
 
 
 def test_the_timing_budget_is_respected() -> None:
-    """A slow case is timed once; one whose rounds do not fit is not timed, and the ranking says so."""
+    """A slow case is timed once; a case whose rounds do not fit is not timed, and the ranking says so."""
     log: list[str] = []
     stubs = [
         Stub("cheap", log=log),
@@ -233,8 +233,8 @@ def test_the_timing_budget_is_respected() -> None:
     assert render(result).count("<svg") == 2
 
 
-def test_quality_now_and_times_later(tmp_path: Path) -> None:
-    """A later call adds times, also with another number of threads; times of different threads are not mixed."""
+def test_a_later_call_adds_times(tmp_path: Path) -> None:
+    """A later call adds times, also with other threads; times with different numbers of threads are not mixed."""
     pytest.importorskip("matplotlib")
     out = tmp_path / "x.json"
     log: list[str] = []

@@ -56,7 +56,7 @@ def test_wasserstein_distance_to_the_mixture(run_seed: int) -> None:
 
 @pytest.mark.statistical
 def test_standard_error_from_halves(run_seed: int) -> None:
-    """The mean of 4 000 standard normals has 1 / sqrt(4000), and common noise cancels in the paired standard error.
+    """The standard error of the mean of 4 000 standard normals is 1 / sqrt(4000); pairs cancel common noise.
 
     The variance comes from 16 halvings of each of 50 sets, and so has 800 degrees of freedom.
     """

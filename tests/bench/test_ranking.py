@@ -45,7 +45,7 @@ def test_ties_and_the_cheapest_of_them() -> None:
 
 
 def test_cases_without_time_compete_by_evaluations_only() -> None:
-    """Rankings by time omit them, and a sentence gives their number, unless no case is timed."""
+    """Rankings by time omit cases without time; a sentence gives the number of timed cases, unless it is 0."""
     cases = [case("a", 10, 0.5), case("b", 10, 0.4, seconds_per_1000=None, timed=0), case("c", 20, 0.3)]
     ranking = rank(cases, (10, 20))
     assert ranking.by_nfe[0].best == 1 and ranking.by_seconds[0].best == 0

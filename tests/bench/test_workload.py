@@ -23,6 +23,6 @@ def test_operations_are_counted() -> None:
     assert all(share.gbyte > 0 for share in workload.operations)
 
 
-def test_amounts() -> None:
+def test_default_networks_exist() -> None:
     """All default networks exist."""
     require_names(list(AMOUNTS))

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import scoresde_fast as sf
-from benchmarks import doc_tables
+from benchmarks import study_tables, tables
 from benchmarks.studies import cld, pictures
-from benchmarks.tables import find
+from benchmarks.table_cells import find
 from scoresde_fast.bench import measures
 from scoresde_fast.evaluation import Recogniser, Recognition
 from scoresde_fast.sdes import CLDSDE
@@ -27,8 +27,8 @@ MIXTURE: dict[str, Any] = json.loads((RESULTS / "cld-mixture.json").read_text())
 DIGITS = RESULTS / "cld-digits.json"
 
 
-def test_the_fast_score_is_that_of_the_mixture() -> None:
-    """In float64 the benchmark's score of many particles is `GaussianMixture`'s of each, at every time."""
+def test_fast_score_equals_the_mixture_score() -> None:
+    """In float64 the study's score of many particles equals the score of `GaussianMixture` for each, at every time."""
     means = torch.tensor(measures.MEANS, dtype=torch.float64).view(3, 1, 1, 1)
     exact = sf.GaussianMixture(CLDSDE(), measures.WEIGHTS, means, [measures.STD] * 3)
     u = torch.randn(2, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -40,20 +40,22 @@ def test_the_fast_score_is_that_of_the_mixture() -> None:
 
 
 def test_a_small_mixture_benchmark(tmp_path: Path) -> None:
-    """At 20 steps SSCS is far nearer than Euler-Maruyama, even with few particles; tables and picture are made."""
-    kept: list[int] = []
-    distance = cld.distances((20, 30), 3, 2, ("quadratic", "uniform"), lambda part: kept.append(len(part["rows"])))
-    assert kept == [1, 2, 3, 4]
+    """At 20 steps SSCS is far nearer to the data than Euler-Maruyama; tables and picture show all results."""
+    row_counts: list[int] = []
+    distance = cld.distances((20, 30), 3, 2, cld.GRIDS, lambda part: row_counts.append(len(part["rows"])))
+    assert row_counts == [1, 2, 3, 4]
     assert find(distance["rows"], grid="uniform", steps=20)["difference_in_standard_errors"] > 3
     result: dict[str, Any] = {"distance": distance, "ode": cld.ode_errors(30, (10, 20)), "orders": cld.orders()}
     errors = {(row["solver"], row["order"], row["nfe"]): row["rms"] for row in result["ode"]["rows"]}
     assert errors["gddim", 3, 20] < errors["gddim", 1, 20] < errors["em", None, 20]
-    assert [len(table) for table in doc_tables.cld_mixture(result).values()] == [2 + 2 + 1, 2 + 5, 2 + 7]
+    assert len(study_tables.cld_distances(result)) == 2 + 2 + 1
+    assert len(study_tables.cld_ode_errors(result)) == 2 + 5
+    assert len(study_tables.cld_orders(result)) == 2 + 7
     pictures.draw_mixture(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
-def test_digits_go_on_where_they_stopped(tmp_path: Path) -> None:
+def test_a_second_call_continues_the_digits(tmp_path: Path) -> None:
     """A second call adds only the missing cases; another number of samples is refused."""
 
     class Report(Recogniser):
@@ -78,26 +80,25 @@ def test_digits_go_on_where_they_stopped(tmp_path: Path) -> None:
     second = json.loads(out.read_text())
     assert second["rows"][:2] == first["rows"] and len(second["rows"]) == 3
     assert [row["nfe"] for row in second["rows"]] == [3, 3, 3]
-    assert len(doc_tables.cld_digits(second)["digits"]) == 2 + 3 + 1
+    assert len(study_tables.cld_digits(second)) == 2 + 3 + 1
     with pytest.raises(ValueError, match="has samples 4, not 5"):
         cld.digits(name, few, 5, 5, out, Report())
 
 
-def test_cases_are_all_different() -> None:
-    """Two noisy solvers, two lengths, two grids; gDDIM of four orders, three lengths, two grids; with noise of two."""
+def test_cases_are_distinct() -> None:
+    """Stochastic: 2 solvers, step counts and grids. gDDIM: 4 orders, 3 step counts, 2 grids; with noise 2 orders."""
     cases = cld.cases()
     assert len({tuple(case.values()) for case in cases}) == len(cases) == 2 * 2 * 2 + 4 * 3 * 2 + 2 * 3
 
 
-def test_the_page_holds_the_tables_of_the_results() -> None:
-    """`python -m benchmarks.doc_tables --write` would change nothing, and every table has its mark."""
-    tables = doc_tables.cld_tables()
-    assert all(PAGE.count(f"<!-- table: {name} -->") == 1 for name in tables)
-    assert doc_tables.filled(PAGE, tables) == PAGE
+def test_tables_of_the_page() -> None:
+    """Every table has its mark, and `python -m benchmarks.tables --write` would change nothing."""
+    assert all(PAGE.count(tables.mark(make)) == 1 for make in tables.PAGES["docs/cld.md"])
+    assert tables.updated("docs/cld.md") == PAGE
 
 
 def test_sscs_is_nearer_than_euler_maruyama() -> None:
-    """On the quadratic grid at every number of steps from 20 to 500, by more than two standard errors."""
+    """On the quadratic grid the distances differ by more than two standard errors, from 20 to 500 steps."""
     rows = [row for row in MIXTURE["distance"]["rows"] if row["grid"] == "quadratic"]
     assert [row["steps"] for row in rows] == list(cld.STEPS)
     assert MIXTURE["distance"]["particles_a_run"] >= 100_000
@@ -106,8 +107,8 @@ def test_sscs_is_nearer_than_euler_maruyama() -> None:
         assert row["difference_in_standard_errors"] > 2
 
 
-def test_gddim_is_within_what_is_asked() -> None:
-    """RMS error at 20 and 50 evaluations: with one past value 0.17 and 0.10, with two and with three 0.09 and 0.03."""
+def test_gddim_error_limits() -> None:
+    """The RMS errors at 20 and 50 evaluations are at most 0.17 and 0.10 for order 2, and 0.09 and 0.03 above."""
     rows = MIXTURE["ode"]["rows"]
     for order, limits in ((2, (0.17, 0.10)), (3, (0.09, 0.03)), (4, (0.09, 0.03))):
         for nfe, limit in zip((20, 50), limits, strict=True):
@@ -121,8 +122,8 @@ def test_every_solver_has_its_order() -> None:
         assert row["measured"] == pytest.approx(row["claimed"], abs=0.25)
 
 
-def test_the_digits_are_as_asked() -> None:
-    """SSCS at 50 evaluations is better than Euler-Maruyama at 50, on both grids, and gDDIM at 20 better than both."""
+def test_solver_ranking_on_digits() -> None:
+    """On both grids SSCS at 50 evaluations is better than Euler-Maruyama, and noisy gDDIM at 20 is better than SSCS."""
     rows = json.loads(DIGITS.read_text())["rows"]
     for grid in ("quadratic", "uniform"):
         sscs, em = (find(rows, solver=name, grid=grid, steps=50)["frechet_to_data"] for name in ("sscs", "em"))
@@ -138,7 +139,7 @@ def test_the_code_of_the_page_runs(code: str) -> None:
     exec(compile(code, "cld.md", "exec"), {"__name__": "page"})
 
 
-def test_the_page_shows_pictures_that_are_there() -> None:
+def test_pictures_of_the_page_exist() -> None:
     """Every picture of the page is in docs, and is smaller than 300 kB."""
     names = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE)
     assert names

@@ -59,13 +59,13 @@ class Arguments:
     def __init__(self, form: Variant) -> None:
         self.form, self.c = form, form.constants
 
-    def tensor(self, pointer: str, *shape: int, kind: str | None = None, last: bool = False) -> Tensor | None:
-        """Return the tensor at a pointer; without such a pointer, one of ``kind`` or None.  ``last``: channels_last."""
-        found = self.form.signature.get(pointer, kind)
-        if found is None:
+    def tensor(self, pointer: str, *shape: int, kind: str | None = None, channels_last: bool = False) -> Tensor | None:
+        """Return a tensor of the pointer's dtype; if the variant has no such pointer, of dtype ``kind``, or None."""
+        dtype = self.form.signature.get(pointer, kind)
+        if dtype is None:
             return None
-        layout = torch.channels_last if last else torch.contiguous_format
-        return torch.empty(shape, dtype=DTYPES[found.strip("*")], device="meta", memory_format=layout)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return torch.empty(shape, dtype=DTYPES[dtype.strip("*")], device="meta", memory_format=layout)
 
     def row(self, width: int) -> tuple[Any, ...]:
         """Return coefficients, control, counter and offset of a step operation."""
@@ -82,7 +82,7 @@ class Arguments:
 
     @property
     def elements(self) -> int:
-        """Elements of a sample; a form that adds up parts gets enough elements for them."""
+        """Elements of a sample; a variant that adds up parts gets enough elements for them."""
         count: int = self.c["ELEMENTS"] if "ELEMENTS" in self.c else 4096 * self.c.get("PARTS", 1)
         return count
 
@@ -93,7 +93,7 @@ class Arguments:
     def image(self, pointer: str) -> Tensor | None:
         """Return an image of a GroupNorm kernel."""
         size = math.isqrt(self.c["PIXELS"])
-        return self.tensor(pointer, 2, self.c["CHANNELS"], size, size, last=self.c["CHANNEL_STRIDE"] == 1)
+        return self.tensor(pointer, 2, self.c["CHANNELS"], size, size, channels_last=self.c["CHANNEL_STRIDE"] == 1)
 
     def channels(self, *pointers: str) -> list[Tensor | None]:
         """Return vectors with a value for each channel."""
@@ -147,15 +147,15 @@ def convolution(a: Arguments) -> tuple[Any, ...]:
     module = import_module("scoresde_fast.kernels.convolution")
     tile = module.Tile(a.c["BLOCK_M"], a.c["BLOCK_N"], a.c["BLOCK_C"], a.form.warps, a.form.stages)
     channels, outputs, side, tf32 = a.c["CHANNELS"], a.c["OUTPUTS"], a.c["SIDE"], a.c["PRECISION"] == "tf32"
-    x = a.tensor("p_x", 2, channels, 32, 32, last=True)
+    x = a.tensor("p_x", 2, channels, 32, 32, channels_last=True)
     assert x is not None and tile in module.candidates(channels, outputs, x.element_size(), tf32)
-    weight = a.tensor("p_weight", outputs, channels, side, side, last=True)
-    residual = a.tensor("p_residual", 2, outputs, 32, 32, last=True) if a.c["JOIN"] else None
+    weight = a.tensor("p_weight", outputs, channels, side, side, channels_last=True)
+    residual = a.tensor("p_residual", 2, outputs, 32, 32, channels_last=True) if a.c["JOIN"] else None
     return x, weight, a.tensor("p_bias", outputs), residual, a.c["SCALE"], tf32, tile
 
 
 def fir_resample(a: Arguments) -> tuple[Any, ...]:
-    x = a.tensor("p_x", BATCH, a.c.get("C", 3), a.c["H"], a.c["W"], last="C" in a.c)
+    x = a.tensor("p_x", BATCH, a.c.get("C", 3), a.c["H"], a.c["W"], channels_last="C" in a.c)
     gain = 4.0 if a.c["UP"] else 1.0
     total = {0.125: 8, 0.25: 4}[a.c["ROW_TAPS"][0]]
     taps = [total * tap for tap in a.c["ROW_TAPS"]]
@@ -164,7 +164,7 @@ def fir_resample(a: Arguments) -> tuple[Any, ...]:
 
 def group_norm_attention(a: Arguments) -> tuple[Any, ...]:
     channels, size = a.c["CHANNELS"], math.isqrt(a.c["TOKENS"])
-    x = a.tensor("p_x", BATCH, channels, size, size, last=a.c["CHANNEL_STRIDE"] == 1)
+    x = a.tensor("p_x", BATCH, channels, size, size, channels_last=a.c["CHANNEL_STRIDE"] == 1)
     weight, bias, key_bias, out_bias = a.channels("p_norm_weight", "p_norm_bias", "p_key_bias", "p_out_bias")
     score, value = (a.tensor(name, channels, channels, kind="bf16") for name in ("p_score", "p_value"))
     groups = channels // a.c.get("GROUP_CHANNELS", 8)
@@ -222,23 +222,23 @@ MODULES = [import_module(f"scoresde_fast.kernels.{module.name}") for module in p
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
-def test_what_is_launched_is_what_is_proved(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each variant of a module's kernels is what the launcher launches for the variant's shape."""
-    found = [variant for variant in variants() if variant.kernel.fn.__module__ == module.__name__]
+def test_launchers_launch_the_proved_variants(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the shape of each variant of a module's kernels, the launcher launches that variant."""
+    module_variants = [variant for variant in variants() if variant.kernel.fn.__module__ == module.__name__]
     launches: list[Launch] = []
-    for kernel in {variant.kernel.fn.__name__: variant.kernel for variant in found}.values():
+    for kernel in {variant.kernel.fn.__name__: variant.kernel for variant in module_variants}.values():
         monkeypatch.setattr(module, kernel.fn.__name__, Recorder(kernel, launches))
 
     def launch(form: Form, programs: int, *tensors: Tensor) -> None:
         Recorder(form.kernel, launches)[(programs,)](*tensors, **form.constants, **form.options)
 
     monkeypatch.setattr(Form, "launch", launch)
-    for variant in found:
+    for variant in module_variants:
         launcher, make = ARGUMENTS[variant.kernel.fn.__name__]
         arguments = make(Arguments(variant))
         if arguments is not None:
             getattr(module, launcher)(*arguments)
-    for variant in found:
+    for variant in module_variants:
         options = OPTIONS | {"num_warps": variant.warps, "num_stages": variant.stages, "maxnreg": variant.maxnreg}
         assert (variant.kernel.fn.__name__, variant.constants, options) in launches, variant.label
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 
 
 def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with kernels compiled, not interpreted."""
+    """Run Python without Triton's interpreter, so that kernels are compiled."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     return subprocess.run(
         [sys.executable, *command],
@@ -31,7 +31,7 @@ def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def prove(root: Path, folder: Path, *options: str) -> list[dict[str, Any]]:
-    """Run the tool, in which every proof must hold; returns its rows."""
+    """Run the tool, check that every proof holds, and return the rows."""
     file = folder / "sass.json"
     result = run(root, "-m", "benchmarks.kernels.sass", *options, "--json", str(file))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -42,8 +42,8 @@ def prove(root: Path, folder: Path, *options: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_the_forms_with_budgets_on_hopper(root: Path, tmp_path: Path) -> None:
-    """The forms with budgets, and one of each other kernel; steps move all data 16 bytes at a time."""
+def test_budgets_on_hopper(root: Path, tmp_path: Path) -> None:
+    """Steps stay within their budgets of instructions and move all data 16 bytes at a time."""
     rows = {row["label"]: row for row in prove(root, tmp_path, "--arch", "sm_90", "--quick")}
     budgets = {"no noise": 8, "fp32 score": 45, "bf16 score": 48}
     if any(label.endswith(", CUDA") for label in rows):
@@ -57,7 +57,7 @@ def test_the_forms_with_budgets_on_hopper(root: Path, tmp_path: Path) -> None:
 
 
 def test_other_architectures(root: Path, tmp_path: Path) -> None:
-    """The kernels compile for the generations before and after."""
+    """The kernels compile for the generations before and after Hopper."""
     rows = prove(root, tmp_path, "--arch", "sm_80", "--arch", "sm_100", "--only", "normal, fast")
     assert {row["arch"] for row in rows} == {"sm_80", "sm_100"}
     assert all(row["spills"] == 0 and row["widest"] == 128 for row in rows)

@@ -106,17 +106,17 @@ def test_automatic_batch_size(calls: dict[str, Any], tmp_path: Path) -> None:
 def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A finished set is reported as finished; a larger one reports new and existing images."""
     command = ["sample", "digits-ve", "--out", str(tmp_path)]
-    for seeds, says in [
+    for seeds, message in [
         ("0-2", "3 images ("),
         ("0-2", "nothing to do, 3 images already"),
         ("0-4", ", 3 images already existed"),
     ]:
         assert main([*command, "--seeds", seeds]) == 0
-        assert says in capsys.readouterr().out
+        assert message in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (["--seeds", "9-5"], "the range '9-5' is reversed; write 5-9"),
         (["--seeds", "1,1"], "contain 1 twice"),
@@ -129,11 +129,11 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
         (["--shard", "17/16"], "--shard 17/16 does not exist; the shards are 1/16 to 16/16"),
     ],
 )
-def test_mistake(calls: dict[str, Any], options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistake(calls: dict[str, Any], options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A mistake gives one line on stderr and exit code 2."""
     assert main(["sample", "digits-ve", *options]) == 2
     printed = capsys.readouterr()
-    assert says in printed.err
+    assert message in printed.err
     assert printed.err.startswith("scoresde-fast: ")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
@@ -147,7 +147,7 @@ def fail(error: BaseException) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "says"),
+    ("error", "code", "message"),
     [
         (ValueError("unknown solver 'ssc'"), 2, "scoresde-fast: unknown solver 'ssc'"),
         (
@@ -167,12 +167,12 @@ def test_failure(
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
     code: int,
-    says: str,
+    message: str,
 ) -> None:
     """Errors of the library and Ctrl-C give one line and an exit code, never a traceback."""
     monkeypatch.setattr(scoresde_fast, "load", fail(error), raising=False)
     assert main(["sample", "a.pth"]) == code
-    assert capsys.readouterr().err.strip() == says
+    assert capsys.readouterr().err.strip() == message
 
 
 def test_other_options_for_the_same_out(

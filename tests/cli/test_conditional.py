@@ -216,7 +216,7 @@ def test_the_same_command_continues(photos: np.ndarray, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "message"),
     [
         ("inpaint M photos --mask small.png", "the mask small.png is 8x8, but the images are 16x16: resize"),
         ("inpaint M photos --mask soft.png", "soft.png has the values 3, 128, 250, but may contain only black"),
@@ -259,7 +259,7 @@ def test_the_same_command_continues(photos: np.ndarray, capsys: pytest.CaptureFi
         ("restore M photos --operator blur:1 --scale 0", "scale is 0.0"),
     ],
 )
-def test_mistakes(photos: np.ndarray, command: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(photos: np.ndarray, command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A mistake gives exit code 2 and one line on stderr with the value and the fix; nothing is written."""
     save(Path("small.png"), half()[:8, :8])
     save(Path("small.jpg"), random_images(1, 3, 8)[0])
@@ -274,7 +274,7 @@ def test_mistakes(photos: np.ndarray, command: str, says: str, capsys: pytest.Ca
     before = files(Path())
     assert main([*command.replace(" M ", f" {MODEL} ").split(), *([] if "--solver" in command else FAST)]) == 2
     printed = capsys.readouterr()
-    assert says in printed.err and printed.err.count("\n") == 1 and printed.out == ""
+    assert message in printed.err and printed.err.count("\n") == 1 and printed.out == ""
     assert files(Path()) == before
 
 

@@ -83,7 +83,7 @@ def test_chosen_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Merged statistics of parts replace the images; without features they allow only FID."""
+    """Merged statistics of parts can replace the images of a reference; without features they allow only FID."""
     first, second = (digits("train")[0][part].permute(0, 2, 3, 1).numpy() for part in (slice(500), slice(500, None)))
     np.savez(tmp_path / "first.npz", arr_0=first)
     np.savez(tmp_path / "second.npz", arr_0=second)
@@ -96,7 +96,7 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["eval", "digits:test", "--reference", reference, *out, *QUICK]) == 0
     ours, theirs = (metrics(tmp_path / f"{name}.json") for name in ("whole", "digits:train"))
     assert ours.pop("fid") == pytest.approx(theirs.pop("fid"), rel=1e-6)
-    # A difference of float32 means of kernels of 600: ten roundings of one.
+    # KID is a difference of float32 means of kernels of about 600; allow ten rounding errors.
     assert ours.pop("kid") == pytest.approx(theirs.pop("kid"), abs=10 * 6e-8 * 600)
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert main(["eval", "stats", "digits:train", "--out", whole]) == 0
@@ -105,7 +105,7 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["digits:tets"], "unknown split 'tets' - did you mean 'test'"),
         (["digits-pv"], "unknown model or data set 'digits-pv' - did you mean 'digits-vp'"),
@@ -124,11 +124,11 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_mistakes(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A mistake gives one line on stderr and exit code 2."""
     assert main(["eval", *arguments]) == 2
     printed = capsys.readouterr()
-    assert says in printed.err and printed.out == ""
+    assert message in printed.err and printed.out == ""
     assert printed.err.startswith("scoresde-fast: ") and printed.err.count("\n") == 1
 
 

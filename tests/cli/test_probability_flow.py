@@ -143,7 +143,7 @@ def test_a_larger_limit_appends(estimator: LikelihoodEstimator, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"first_seed": 1}, "first_seed: 0 saved, 1 requested"),
         ({"data": random_images() // 2}, "data_sha256: "),
@@ -156,7 +156,7 @@ def test_a_larger_limit_appends(estimator: LikelihoodEstimator, tmp_path: Path) 
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_other_settings_are_refused(
-    tmp_path: Path, whole_run: dict[str, bytes], change: dict[str, Any], says: str
+    tmp_path: Path, whole_run: dict[str, bytes], change: dict[str, Any], message: str
 ) -> None:
     """Other settings are refused: the difference is named, and no byte changes."""
     for name, content in whole_run.items():
@@ -164,7 +164,7 @@ def test_other_settings_are_refused(
     options = {**FEW, **change}
     stream = {name: options.pop(name) for name in ("first_seed", "data") if name in options}
     other = LikelihoodEstimator(options.pop("model", gaussian()), **options)
-    with pytest.raises(ValueError, match=f"another configuration .*{re.escape(says)}.*--out"):
+    with pytest.raises(ValueError, match=f"another configuration .*{re.escape(message)}.*--out"):
         write(other, tmp_path / "results.jsonl", **stream)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole_run
 
@@ -182,7 +182,7 @@ def test_another_batch_size_continues(tmp_path: Path, whole_run: dict[str, bytes
 
 
 @pytest.mark.parametrize(
-    ("content", "settings", "says"),
+    ("content", "settings", "message"),
     [
         (b'{"seed": 0}\n', True, "line 1 of .* is not the result of seed 0"),
         (b"text\n", True, "line 1 of .* is not the result of seed 0"),
@@ -196,13 +196,13 @@ def test_other_files_are_unchanged(
     whole_run: dict[str, bytes],
     content: bytes,
     settings: bool,
-    says: str,
+    message: str,
 ) -> None:
-    """A file that is not one of results is refused and left unchanged."""
+    """A file without results is refused and left unchanged."""
     (tmp_path / "results.jsonl").write_bytes(content)
     if settings:
         (tmp_path / "results.settings.json").write_bytes(whole_run["results.settings.json"])
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         write(estimator, tmp_path / "results.jsonl")
     assert (tmp_path / "results.jsonl").read_bytes() == content
 
@@ -216,7 +216,7 @@ def test_numbers_out_of_range(estimator: LikelihoodEstimator, tmp_path: Path, ch
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["likelihood", "MODEL", "digit"], "unknown data set 'digit' - did you mean 'digits'?"),
         (["likelihood", "MODEL", "no/such"], "no such file or folder: 'no/such'"),
@@ -247,7 +247,7 @@ def test_mistakes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    says: str,
+    message: str,
 ) -> None:
     """A mistake gives one line on stderr and exit code 2; nothing is written."""
     pytest.importorskip("sklearn")
@@ -255,7 +255,7 @@ def test_mistakes(
     before = sorted(tmp_path.rglob("*"))
     assert main([word.replace("MODEL", tiny).replace("IMAGES", str(images)) for word in arguments]) == 2
     printed = capsys.readouterr()
-    assert says in printed.err and printed.err.count("\n") == 1 and printed.out == ""
+    assert message in printed.err and printed.err.count("\n") == 1 and printed.out == ""
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -319,7 +319,7 @@ def test_encode_and_decode_commands(
     assert main(["decode", exact, str(codes), "--out", str(tmp_path / "back"), *tight]) == 0
     assert main(["decode", exact, str(codes), "--out", str(tmp_path / "back.npz"), *tight]) == 0
     original = np.stack([np.asarray(Image.open(path)) for path in sorted(images.iterdir())])
-    back = np.stack([np.asarray(Image.open(tmp_path / "back/000" / f"{place:06d}.png")) for place in range(COUNT)])
+    back = np.stack([np.asarray(Image.open(tmp_path / "back/000" / f"{index:06d}.png")) for index in range(COUNT)])
     assert np.array_equal(original, back)
     with np.load(tmp_path / "back.npz") as archive:
         assert np.array_equal(archive["arr_0"], back)
@@ -378,7 +378,7 @@ def test_the_temperature_scales_the_codes() -> None:
 
 def test_interpolate_command(tiny: str, tmp_path: Path) -> None:
     """There is a row for each pair of seeds, and its ends are the decoded codes of the seeds."""
-    out = tmp_path / "sub" / "way.png"
+    out = tmp_path / "sub" / "interpolation.png"
     assert main(["interpolate", tiny, "--seeds", "3,7,5", "--steps", "4", "--out", str(out), *LOOSE]) == 0
     grid = np.asarray(Image.open(out))
     factor = 800 // (4 * 8)
@@ -392,11 +392,13 @@ def test_interpolate_command(tiny: str, tmp_path: Path) -> None:
     assert isinstance(model.sde, CLDSDE)
 
 
-@pytest.mark.parametrize("options", [["--error-norm", "batch"], []], ids=["batch", "sample"])
-def test_sampling_by_tolerances(tiny: str, tmp_path: Path, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "norm"), [(["--error-norm", "batch"], "batch"), ([], "sample")], ids=["batch", "sample"]
+)
+def test_sampling_by_tolerances(tiny: str, tmp_path: Path, options: list[str], norm: str) -> None:
     """--solver rk45 takes tolerances and an error norm, and the set's description records them."""
     out = tmp_path / "set.npz"
     assert main(["sample", tiny, "--solver", "rk45", "--seeds", "0-2", "--out", str(out), *LOOSE, *options]) == 0
     described = json.loads((tmp_path / "set.samples.json").read_text())["configuration"]["sampler"]
-    assert described.items() >= {"rtol": 1e-2, "atol": 1e-2, "error_norm": (options or ["", "sample"])[1]}.items()
+    assert described.items() >= {"rtol": 1e-2, "atol": 1e-2, "error_norm": norm}.items()
     assert np.load(out)["arr_0"].shape == (3, 8, 8, 3)

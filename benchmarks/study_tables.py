@@ -1,34 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of the longer pages of docs/, from benchmarks/results alone: python -m benchmarks.doc_tables [--write]"""
+"""Tables of the studies of CLD and conditional sampling, and of the runs on other machines; see `benchmarks.tables`.
+
+The functions for docs/cld.md accept another result of the study; by default they read the committed one.
+"""
 
 from __future__ import annotations
 
-import argparse
-import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import MODELS, RESULTS, cld_grid, cld_title, find, frechet, halves, load, shares, table
+from benchmarks.table_cells import MODELS, RESULTS, find, halves, load, shares, table
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
 SDES = {"ve": "VE", "vp": "VP", "subvp": "sub-VP", "cld": "CLD"}
 CLD_SOLVERS = {"sscs": "SSCS", "em": "Euler-Maruyama", "gddim": "gDDIM"}
 
 
-# docs/cld.md
+# docs/cld.md, and the table of its solvers in docs/comparison.md
 
 
-def cld_mixture(result: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the tables of distances, errors to the ODE and orders, by their names on the page."""
-    return {
-        "distance": _distances(result["distance"]),
-        "ode": _ode_errors(result["ode"]["rows"]),
-        "orders": _orders(result["orders"]),
-    }
+def cld_solvers() -> list[str]:
+    """Return CLD's solvers on digits-cld at 50 evaluations, and gDDIM at its best with 20, without and with noise."""
+    lines = load("cld-digits")["rows"]
+    shown = [line for line in lines if line["grid"] == "quadratic" and line["nfe"] == 50]
+    for noisy in (False, True):
+        few = [line for line in lines if line["solver"] == "gddim" and line["nfe"] == 20 and bool(line["eta"]) == noisy]
+        shown.append(min(few, key=lambda line: line["frechet_to_data"]))
+    rows = [
+        [cld_title(f"`{line['solver']}`", line), cld_grid(line), line["nfe"], shares(line)[1], frechet(line)]
+        for line in shown
+    ]
+    return table(["`digits-cld`", "grid", "NFE", "tint matches", "Frechet distance"], rows)
 
 
-def _distances(part: dict[str, Any]) -> list[str]:
+def cld_title(name: str, line: dict[str, Any]) -> str:
+    """Return a solver's name with its order and its noise."""
+    order = f", order {line['order']}" if line["order"] else ""
+    return f"{name}{order}" + (f", eta {line['eta']:g}" if line["eta"] else "")
+
+
+def cld_grid(line: dict[str, Any]) -> str:
+    """Return a cell with a grid, and the time at which it ends if the run chose one."""
+    return f"{line['grid']}, eps {line['eps']:g}" if line["eps"] else str(line["grid"])
+
+
+def frechet(line: dict[str, Any]) -> str:
+    """Return a cell with the distance to the data."""
+    return f"{line['frechet_to_data']:.2f}"
+
+
+def cld_distances(result: dict[str, Any] | None = None) -> list[str]:
+    """Return the distances of SSCS and Euler-Maruyama to the mixture, on two grids."""
+    part = (result or load("cld-mixture"))["distance"]
     lines, rows = part["rows"], []
     for steps in (line["steps"] for line in lines if line["grid"] == "quadratic"):
         cells = [steps]
@@ -42,7 +63,9 @@ def _distances(part: dict[str, Any]) -> list[str]:
     return table(["steps", *titles[0], *titles[1]], rows)
 
 
-def _ode_errors(lines: Sequence[dict[str, Any]]) -> list[str]:
+def cld_ode_errors(result: dict[str, Any] | None = None) -> list[str]:
+    """Return the errors of deterministic solvers to the solution of the ODE, for each number of evaluations."""
+    lines = (result or load("cld-mixture"))["ode"]["rows"]
     counts, rows = list(dict.fromkeys(line["nfe"] for line in lines)), []
     for solver, order in dict.fromkeys((line["solver"], line["order"]) for line in lines):
         errors = [f"{find(lines, solver=solver, order=order, nfe=nfe)['rms']:.3f}" for nfe in counts]
@@ -50,7 +73,9 @@ def _ode_errors(lines: Sequence[dict[str, Any]]) -> list[str]:
     return table(["evaluations", *map(str, counts)], rows)
 
 
-def _orders(lines: Sequence[dict[str, Any]]) -> list[str]:
+def cld_orders(result: dict[str, Any] | None = None) -> list[str]:
+    """Return the claimed and the measured order of each solver, and the errors at each number of steps."""
+    lines = (result or load("cld-mixture"))["orders"]
     sizes, rows = list(lines[0]["errors"]), []
     for line in lines:
         name = "Euler on the flow" if line["flow"] and line["solver"] == "em" else CLD_SOLVERS[line["solver"]]
@@ -59,9 +84,9 @@ def _orders(lines: Sequence[dict[str, Any]]) -> list[str]:
     return table(["solver", "order", "measured", *(f"error at {size} steps" for size in sizes)], rows)
 
 
-def cld_digits(result: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the table of all rows of cld-digits.json, by its name on the page."""
-    names = list(CLD_SOLVERS)
+def cld_digits(result: dict[str, Any] | None = None) -> list[str]:
+    """Return all rows of cld-digits.json, sorted by solver, noise, order and grid."""
+    result, names = result or load("cld-digits"), list(CLD_SOLVERS)
 
     def sort_key(line: dict[str, Any]) -> tuple[Any, ...]:
         order, eps = line["order"] or 0, line["eps"] or 0
@@ -72,21 +97,7 @@ def cld_digits(result: dict[str, Any]) -> dict[str, list[str]]:
         for line in sorted(result["rows"], key=sort_key)
     ]
     rows.append(["real, held out", "", "", halves(result), *shares(result["real_held_out"])])
-    return {"digits": table(["solver", "grid", "NFE", "Frechet distance", "recognised", "tint matches"], rows)}
-
-
-def cld_tables() -> dict[str, list[str]]:
-    """Return the tables of docs/cld.md by their names."""
-    return {**cld_mixture(load("cld-mixture")), **cld_digits(load("cld-digits"))}
-
-
-def filled(page: str, tables: dict[str, list[str]]) -> str:
-    """Return the page with the tables replaced that follow the marks ``<!-- table: NAME -->``."""
-    for name, lines in tables.items():
-        mark = f"<!-- table: {name} -->\n"
-        # re.sub would interpret backslashes, but no cell contains one.
-        page = re.sub(re.escape(mark) + r"(\|.*\n)*", mark + "".join(f"{line}\n" for line in lines), page)
-    return page
+    return table(["solver", "grid", "NFE", "Frechet distance", "recognised", "tint matches"], rows)
 
 
 # docs/conditional.md
@@ -201,29 +212,3 @@ def installed() -> list[str]:
 
     ratio = f"{result['installed_over_checkout']:.2f} times as long"
     return [f"{side('installed')}; in the checkout's `.venv` {side('checkout')}: {ratio}"]
-
-
-PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {
-    "conditional.md": (
-        conditional_truth, conditional_bias, conditional_digits, conditional_restored, conditional_cost,
-    ),
-    "portability.md": (processors, versions, installed),
-}  # fmt: skip
-"""The tables of each page, except cld.md, which has marks for its tables."""
-
-
-def main() -> None:
-    """Print the tables of all pages, or update those of docs/cld.md."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="update the tables in docs/cld.md instead")
-    if parser.parse_args().write:
-        page = DOCS / "cld.md"
-        page.write_text(filled(page.read_text(), cld_tables()))
-        return
-    made = {page: [make() for make in tables] for page, tables in PAGES.items()}
-    for name, tables in {"cld.md": [*cld_tables().values()], **made}.items():
-        print(name, *("\n".join(lines) for lines in tables), sep="\n\n", end="\n\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scoresde_fast.bench.results import provenance, write_json
+from scoresde_fast.bench.results import provenance, write_rounded
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
@@ -24,4 +24,4 @@ def save(result: dict[str, Any], path: Path) -> None:
     """Write a result with the command, the date, the device and the versions that made it."""
     module = sys.modules["__main__"].__spec__
     command = {"command": shlex.join(["python", "-m", module.name, *sys.argv[1:]])} if module else {}
-    write_json({**result, **provenance(), **command}, path)
+    write_rounded({**result, **provenance(), **command}, path)

@@ -77,8 +77,8 @@ class ClassifierConfig:
 class Classifier(nn.Module):
     """A classifier with fresh weights: log p(y | x) of images x = x(0) + noise z, where x(0) is in [-1, 1].
 
-    `SDE.observation` scales the state of any SDE to that form, so one classifier works for all SDEs; that of Song et
-    al. (2021, appendix I.1) is for the VE SDE.
+    `SDE.observation` scales the state of any SDE to that form, so one classifier works for all SDEs; the
+    classifier of Song et al. (2021, appendix I.1) is for the VE SDE.
 
     Attributes:
         config, classes, image_shape, low, high: the configuration, and its fields; see `ClassifierConfig`.

@@ -49,7 +49,7 @@ def require_integer(name: str, value: object, least: int) -> None:
 
 
 def _closest(value: str, names: list[str]) -> str | None:
-    """Return the closest name, compared whole and by a prefix one letter longer; None for numbers or no close match."""
+    """Return the name closest to ``value``, as a whole or by its start; None for a number or if no name is close."""
 
     def similarity(name: str) -> float:
         return max(SequenceMatcher(None, value, part).ratio() for part in (name, name[: len(value) + 1]))

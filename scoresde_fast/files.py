@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 UNFINISHED = ".unfinished"
-"""Suffix of a file's temporary hidden name, until all bytes are written."""
+"""Suffix of the hidden temporary name that a file has until all bytes are written."""
 CAN_SYNC_FILESYSTEM = hasattr(os, "sync")
 """Whether the system can sync many files in one call. Windows cannot: there each file is synced when it is written."""
 
@@ -31,7 +32,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             if sync or not CAN_SYNC_FILESYSTEM:
-                os.fsync(file.fileno())  # before the rename: after a crash the final name must not have missing bytes
+                os.fsync(file.fileno())  # before the rename, so that after a crash the renamed file is complete
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):
@@ -39,6 +40,12 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise write_error(path, error) from error
         raise
+
+
+def write_json(path: Path, value: object, **options: Any) -> None:
+    """Write ``value`` and a newline as `replacing` does; the options are those of `json.dumps`."""
+    with replacing(path) as file:
+        file.write((json.dumps(value, **options) + "\n").encode())
 
 
 def write_atomically(path: str, content: bytes) -> None:
@@ -75,7 +82,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Sync the renames in ``path`` to disk; does nothing on Windows, which cannot sync a folder."""
+    """Sync the renames in ``path`` to disk; do nothing on Windows, which cannot sync a folder."""
     if CAN_SYNC_FILESYSTEM:
         with _folder_descriptor(path) as descriptor:
             os.fsync(descriptor)

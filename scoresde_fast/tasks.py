@@ -72,8 +72,8 @@ def sample(
         condition, options: as in `Sampler`; classes and conditions can be combined.
 
     Raises:
-        ValueError: there are neither seeds nor classes, there are more of one than of the other, or only one of classes
-            and classifier is given; or as `ClassGuidance` and `Sampler`.
+        ValueError: there are neither seeds nor classes, their numbers differ, or only one of classes and classifier is
+            given; or as `ClassGuidance` and `Sampler`.
     """
     if classes is None:
         if seeds is None:
@@ -100,8 +100,8 @@ class TaskSampler:
         sampler: a sampler with the condition.
         seeds: one for each sample, those of the first image first.
         assignment: the assignment of the task's images to seeds.
-        finish: ``finish(samples, indices)`` -> images, for samples (B, C, H, W) and the indices (B,) of their images;
-            None returns the samples.
+        finish: ``finish(samples, indices)`` returns the images, for samples (B, C, H, W) and the indices (B,) of the
+            task's images; None leaves the samples as they are.
     """
 
     sampler: Sampler
@@ -162,9 +162,9 @@ def inpaint(
         mask: 1 or True where a pixel is known: (H, W), (1 or C, H, W), or a mask per image, (N, 1 or C, H, W).
         seeds: one for each sample, those of the first image first; None: 0, 1, 2, ...
         samples: number of samples of each image.
-        method: "projection" replaces known pixels, as in the paper (`Projection`); "pigdm" also guides the unknown ones
-            by the network's gradient (`PiGDM`), which takes two to three times as long and fits them better to the
-            known ones.
+        method: "projection" replaces known pixels, as in the paper (`Projection`); "pigdm" also guides the unknown
+            pixels by the network's gradient (`PiGDM`).  Guidance takes two to three times as long and fits the unknown
+            pixels better to the known ones.
         original: see `Projection`.
         options: as in `scoresde_fast.Sampler`.
 
@@ -195,15 +195,15 @@ def inpainting(
     """Return the sampler of `inpaint`; arguments and errors are the same."""
     images = _batch("images", images, model, (model.image_shape[0],))
     seeds = task_seeds(len(images), seeds, samples)
-    known = expand_mask(mask, images.shape).to(images.device)
+    full_mask = expand_mask(mask, images.shape).to(images.device)
     conditions: list[Condition] = [Projection(images, mask, seeds=seeds, original=original)]
     if _guides(method, original):
-        masks = known[:1] if (known == known[:1]).all() else known
-        conditions.append(PiGDM(Mask(masks), images.where(known, 0.0), noise=ASSUMED_NOISE, seeds=seeds))
+        masks = full_mask[:1] if (full_mask == full_mask[:1]).all() else full_mask
+        conditions.append(PiGDM(Mask(masks), images.where(full_mask, 0.0), noise=ASSUMED_NOISE, seeds=seeds))
 
     def restore_known(filled: Tensor, indices: Tensor) -> Tensor:
         # The conversion to the model's range and back has rounded the known pixels.
-        batch_mask, batch_images = (tensor.to(filled.device)[indices] for tensor in (known, images.float()))
+        batch_mask, batch_images = (tensor.to(filled.device)[indices] for tensor in (full_mask, images.float()))
         return torch.where(batch_mask, batch_images, filled)
 
     return _task_sampler(model, conditions, seeds, len(images), options, restore_known, original=original)
@@ -351,7 +351,7 @@ def task_seeds(images: int, seeds: Sequence[int] | None, samples: int) -> Sequen
 
 
 def fit_colours(images: Tensor, gray: Tensor) -> Tensor:
-    """Return images (N, C, H, W) shifted to the mean ``gray`` (N, 1, H, W), and desaturated only to fit in [0, 1]."""
+    """Return images (N, C, H, W) shifted to the mean ``gray`` (N, 1, H, W), desaturated where [0, 1] requires it."""
     colour = images - images.mean(1, keepdim=True)
     largest_factor = torch.where(colour > 0, (1 - gray) / colour, gray / -colour).where(colour != 0, 1.0)
     return (gray + largest_factor.amin(1, keepdim=True).clamp(max=1) * colour).clamp(0, 1)
@@ -367,7 +367,7 @@ def _task_sampler(
     *,
     original: bool = False,
 ) -> TaskSampler:
-    """Return the sampler of ``images`` images; the official code neither denoises nor finishes them."""
+    """Return the sampler of ``images`` images; ``original`` leaves out ``finish`` and, by default, denoising."""
     if original:
         options, finish = {"denoise": False, **options}, None
     sampler = Sampler(model, condition=conditions, **options)
@@ -375,7 +375,7 @@ def _task_sampler(
 
 
 def _guides(method: CompletionMethod, original: bool) -> bool:
-    """Return whether the method guides; raises ``ValueError`` if it is unknown, or excluded by ``original``."""
+    """Return whether the method guides; raise ``ValueError`` if it is unknown, or excluded by ``original``."""
     if method not in get_args(CompletionMethod):
         raise ValueError(unknown_message("method", method, get_args(CompletionMethod)))
     if original and method != "projection":
@@ -384,7 +384,7 @@ def _guides(method: CompletionMethod, original: bool) -> bool:
 
 
 def _batch(name: str, images: Tensor, model: ScoreFunction, channels: tuple[int, ...]) -> Tensor:
-    """Return images (N, C, H, W); raises ``ValueError`` unless C is one of ``channels`` and the size is the model's."""
+    """Return images (N, C, H, W); raise ``ValueError`` unless C is one of ``channels`` and the size is the model's."""
     images = torch.as_tensor(images)  # accepts NumPy arrays
     batch = images[None] if images.ndim == 3 else images
     height, width = model.image_shape[1:]

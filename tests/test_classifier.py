@@ -9,17 +9,17 @@ from scoresde_fast.networks import WideResNet
 from tests.support.tiny_recipes import tiny_classifier
 
 
-def lively(network: torch.nn.Module) -> torch.nn.Module:
-    """Perturb fresh weights, in which the last convolution of each block is zero."""
+def perturbed(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the network with perturbed weights; fresh ones have a zero convolution at the end of each block."""
     generator = torch.Generator().manual_seed(1)
     for weight in network.parameters():
         weight.data.add_(0.1 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
     return network
 
 
-def test_gradient_is_that_of_finite_differences() -> None:
+def test_gradient_matches_finite_differences() -> None:
     """In float64 the gradient in the image equals the central difference in a random direction."""
-    network = lively(WideResNet(image_size=(8, 12), in_channels=2, classes=3, widths=(8, 16)).double())
+    network = perturbed(WideResNet(image_size=(8, 12), in_channels=2, classes=3, widths=(8, 16)).double())
     generator = torch.Generator().manual_seed(0)
     x, direction = torch.randn(2, 4, 2, 8, 12, generator=generator, dtype=torch.float64)
     noise = torch.tensor([1e-3, 0.1, 3.0, 200.0], dtype=torch.float64)
@@ -36,9 +36,9 @@ def test_gradient_is_that_of_finite_differences() -> None:
     torch.testing.assert_close((gradient * direction).flatten(1).sum(1), difference, rtol=1e-6, atol=1e-9)
 
 
-def test_noise_level_counts_and_examples_do_not_mix() -> None:
-    """Probabilities depend on the noise level, do not depend on other images, and sum to 1."""
-    classifier = lively(tiny_classifier()).double().eval()
+def test_noise_level_and_independence_of_images() -> None:
+    """Probabilities sum to 1, depend on the noise level, and do not depend on other images."""
+    classifier = perturbed(tiny_classifier()).double().eval()
     x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     noise = torch.tensor([0.01, 1.0, 100.0], dtype=torch.float64)
     with torch.no_grad():

@@ -19,7 +19,7 @@ import torch
 from scoresde_fast.bench.candidates import Case
 from scoresde_fast.bench.ranking import MeasuredCase, Ranking
 from scoresde_fast.environment import command_line, versions
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.files import make_folder, write_json
 
 JSON_KEYS = {"ranking": "verdict", "probability_flow": "flow"}
 """JSON keys that differ from the fields' names, because older results have them."""
@@ -230,7 +230,7 @@ AnyResult = TypeVar("AnyResult", bound="BenchResult | Comparison")
 
 def write_result(result: BenchResult | Comparison, path: Path) -> None:
     """Write a result as JSON; infinite values become null."""
-    write_json(asdict(result, dict_factory=_json_object), path)
+    write_rounded(asdict(result, dict_factory=_json_object), path)
 
 
 def read_result(kind: type[AnyResult], path: Path) -> AnyResult:
@@ -242,11 +242,10 @@ def read_result(kind: type[AnyResult], path: Path) -> AnyResult:
     return _from_json(kind, json.loads(path.read_text()))
 
 
-def write_json(result: dict[str, Any], path: Path) -> None:
+def write_rounded(result: dict[str, Any], path: Path) -> None:
     """Write a result with floats rounded to five significant digits; create its folder."""
     make_folder(path.parent)
-    with replacing(path) as file:
-        file.write((json.dumps(rounded(result), indent=1) + "\n").encode())
+    write_json(path, rounded(result), indent=1)
 
 
 def rounded(value: Any, digits: int = 5) -> Any:

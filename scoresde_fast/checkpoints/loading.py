@@ -23,7 +23,7 @@ from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.configs import ConfigLike, load_config, preset_names
 from scoresde_fast.configs.loading import read_json
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.files import make_folder, replacing, write_json
 from scoresde_fast.model import ScoreModel
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
@@ -237,5 +237,4 @@ def _write(network: nn.Module, options: Sections, folder: Path, dtype: torch.dty
     }
     with replacing(folder / WEIGHTS) as file:
         file.write(to_bytes(tensors, metadata={"format": "pt"}))
-    with replacing(folder / CONFIG) as file:
-        file.write((json.dumps(options, indent=2) + "\n").encode())
+    write_json(folder / CONFIG, options, indent=2)

@@ -17,7 +17,7 @@ from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.model import weights_sha256
 
 CLASS_SCALE = 5.0
-"""The default scale: with it, independent classifiers of clean images agree with the guiding one."""
+"""The default scale, at which independent classifiers of clean images agree with the guiding classifier."""
 NOISE_TOLERANCE = 1e-3
 """Allowed relative excess of a run's noise over the classifier's largest training noise, for rounding."""
 
@@ -37,8 +37,8 @@ class ClassGuidance(SeededCondition):
             values below 1 make it more confident.
         seeds: seeds assigned to the classes in equal consecutive blocks; None for a single class, which is used for
             every seed.
-        round_robin: assign class s mod n to seed s, for the n ``classes``; excludes ``seeds``.  A set of samples can
-            then grow or be divided among processes without changing the class of any image.
+        round_robin: assign class s mod n to seed s, where n is the number of ``classes``; ``seeds`` must be None.  A
+            set of samples can then grow or be divided among processes without changing the class of any image.
 
     Raises:
         ValueError: the classifier does not know a class, a value is out of range, or the seeds do not divide among the
@@ -118,7 +118,7 @@ class BoundClassGuidance(BoundItems):
         self._scale, self._temperature = condition.scale, condition.temperature
 
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
-        """Return scale log p(y | x(t)), (B,); ``data`` is the labels (B,)."""
+        """Return scale log p(y | x(t)) at the temperature, (B,); ``data`` contains the labels (B,)."""
         (labels,) = data
         *weights, noise = self._weights_and_std.index_select(0, counter)[0].unbind()
         parts = x.chunk(len(weights), dim=1)
@@ -165,7 +165,7 @@ def described_conditions(
 
 
 def class_index(value: int | str, classes: Sequence[str]) -> int:
-    """Return the index of a class given by index or name; raises ``ValueError`` for an unknown class."""
+    """Return the index of a class given by index or name; raise ``ValueError`` for an unknown class."""
     if isinstance(value, str) and value in classes:
         return classes.index(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(classes):

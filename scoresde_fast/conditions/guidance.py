@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guidance by a measurement y = A x(0) + noise: DPS and PiGDM.
 
-Both differentiate through the residual y - A x0_hat and the network with respect to the state, where
-x0_hat = E[x(0) | x(t)] is given by Tweedie's formula.  On CLD the state is the pair of position and velocity, and the
-score is that of the velocity.  In the residual, images x0_hat are clamped to the model's range, as in the official code
-of both papers.
+Both reduce the residual y - A x0_hat, by gradients through the network with respect to the state.  Tweedie's formula
+gives x0_hat = E[x(0) | x(t)].  On CLD the state is the pair of position and velocity, and the score is that of the
+velocity.  The residual of images clamps x0_hat to the model's range, as in the official code of both papers.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.noise import Noise
 
 SIMULATION_DRAW = 2**32 - 1
-"""The draw of simulated measurement noise: the last one, beyond the draws of a run and its conditions."""
+"""The index of the draw of simulated measurement noise: the last index, beyond those of a run and its conditions."""
 MIN_NORM = 1e-12
 """Lower bound on the norm by which DPS divides a residual, which may be 0."""
 MAX_MOVE = 2.0
@@ -80,7 +79,7 @@ class MeasurementGuidance(SeededCondition):
 class BoundMeasurement(BoundItems):
     """A `MeasurementGuidance` in the loop of one sampler; see `scoresde_fast.loop.condition.GuidanceCondition`.
 
-    Its data is (measured, *parameters), (B, ...) each: the parameters if the operator differs between measurements.
+    Its data is (measured, *parameters), each (B, ...); an operator shared by all measurements has no parameters.
 
     Raises:
         ValueError: the operator fails `require_adjoint`, it does not fit the images or the measurements, or the model
@@ -121,7 +120,9 @@ class BoundMeasurement(BoundItems):
 
     def residual(self, estimate: Tensor, data: Data) -> Tensor:
         """Return y - A x0_hat, shaped like y."""
-        return data[0] - self.operator_for(data).apply(estimate if self.range is None else estimate.clamp(*self.range))
+        if self.range is not None:
+            estimate = estimate.clamp(*self.range)
+        return data[0] - self.operator_for(data).apply(estimate)
 
     def operator_for(self, data: Data) -> LinearOperator:
         """Return the operator of the batch."""
@@ -149,9 +150,9 @@ class DPS(MeasurementGuidance):
     Args:
         operator: A; see `scoresde_fast.conditions.operators`.
         measured: (K, ...), A applied to images in [0, 1] or to points.
-        scale: factor of the gradient, in the range of the model's data: 0.3 to 1 with 1000 steps, more with fewer.
-        seeds: seeds assigned to the K measurements in equal consecutive blocks; None if K is 1: the measurement is used
-            for every seed.
+        scale: factor of the gradient, for data in the model's range: 0.3 to 1 with 1000 steps, larger with fewer steps.
+        seeds: seeds assigned to the K measurements in equal consecutive blocks; None for a single measurement, which is
+            used for every seed.
 
     Raises:
         ValueError: a value is not finite or out of range, or the seeds do not divide among the measurements.
@@ -183,13 +184,13 @@ class PiGDM(MeasurementGuidance):
         score + scale (d x0_hat / d x)^T A^T (r^2 A A^T + noise^2 I)^-1 (y - A x0_hat)
 
     r(t)^2 is the variance of x(0) given x(t) for data N(0, data_std^2 I), for which the guidance is exact.  At large
-    noise, d x0_hat / d x is a small derivative of the network times a large factor, and mostly error.  Guidance that
+    noise, d x0_hat / d x is mostly error: a small derivative of the network times a large factor.  Guidance that
     moves x0_hat by more than `MAX_MOVE` is therefore shortened to `MAX_MOVE`.
 
     Args:
         operator: A; see `scoresde_fast.conditions.operators`.
         measured: (K, ...), A applied to images in [0, 1] or to points, plus noise.
-        noise: the standard deviation of that noise, in the units of ``measured``.
+        noise: the standard deviation of the noise in ``measured``.
         scale: factor of the guidance; 1 follows the equation.
         data_std: the root mean square of the pixels, in the range of the model's data; None: 1 for data in [-1, 1] and
             for points, as published, and 0.5 for data in [0, 1].

@@ -26,7 +26,7 @@ class Projection(SeededCondition):
     """Constrains samples to known block averages of their pixels; any block may be left unknown.
 
     After every corrector and predictor update x becomes x + A^T (y_t - A x).  y_t is the known data diffused to the
-    time t at the end of the update (Song et al. 2021, section 5 and appendix I.2); the rows of A are orthonormal.  The
+    time t at the end of the update (Song et al. 2021, section 5 and appendix I.2).  The rows of A are orthonormal.  The
     shape of ``known`` selects A: the image's shape is inpainting; (1, H, W) is colorization, where A projects on
     (1, 1, 1) / sqrt(3); (C, H/k, W/k) is super-resolution from averages over k x k pixels.  At the start the known data
     is as noisy as the prior; at the end, with denoising, it is exact.
@@ -36,10 +36,10 @@ class Projection(SeededCondition):
 
     Args:
         known: (K, C', H', W') or (C', H', W'), means over equal blocks of images in [0, 1].
-        mask: 1 or True where a mean is known: (H', W'), (C' or 1, H', W') or (K or 1, C' or 1, H', W'); a 1 is
-            broadcast.  None: all means are known.
-        seeds: seeds assigned to the K images in equal consecutive blocks; None if K is 1: the image is used for every
-            seed.
+        mask: 1 or True where a mean is known: (H', W'), (C' or 1, H', W') or (K or 1, C' or 1, H', W'); dimensions of
+            1 are broadcast.  None: all means are known.
+        seeds: seeds assigned to the K images in equal consecutive blocks; None for a single image, which is used for
+            every seed.
         original: reproduce the official score_sde code: the known pixels start noise-free, the projection after a
             predictor step uses the time at the start of that step, and colorization zeroes the prior's first channel.
             Requires denoise=False.
@@ -129,7 +129,7 @@ class BoundProjection(BoundItems):
     def start(self, state: Tensor, data: Data, sample_ids: Tensor, *, run_seed: int) -> None:
         """Replace the known part of the prior sample."""
         known, mask = data
-        if self._clears_channel:  # then add the known gray to all channels
+        if self._clears_channel:  # and adds the known gray to all channels
             state[:, :1] = 0
             state += torch.where(mask, known, 0.0)
         if self._projects_start:
@@ -164,8 +164,8 @@ def marginal_coefficients(sde: SDE, times: Array) -> Array:
 def projection_coefficients(run: RunContext) -> Array:
     """Return the projection coefficients (rows + 1, 5): for the prior sample, then for the state after each row.
 
-    After each row the known pixels are at the start time of the next row; after the last row they are noise-free with
-    denoising, otherwise at eps.
+    After each row the known pixels have the noise of the next row's start time.  After the last row they are noise-free
+    with denoising, and have the noise of eps without.
     """
     sde, options = run.model.sde, run.options
     eps = sde.sampling_eps if options.eps is None else options.eps
@@ -176,8 +176,8 @@ def projection_coefficients(run: RunContext) -> Array:
 def original_coefficients(run: RunContext) -> Array:
     """Return the projection coefficients (rows + 1, 5) of the official code.
 
-    It projects after a predictor step with the time at the start of that step.  With no corrector it still projects
-    before each predictor step, at that step's time.  The last projection uses the noise-free mean at the last time.
+    That code projects after a predictor step with the time at the start of that step.  It also projects before each
+    predictor step, at the step's time, even without a corrector.  The last projection uses the mean at the last time.
 
     Raises:
         ValueError: the official code does not support the solver or denoising.
@@ -196,7 +196,8 @@ def original_coefficients(run: RunContext) -> Array:
             "choose denoise=False with it"
         )
     marginals = marginal_coefficients(sde, run.table.times)
-    last = marginals[-1:] * (np.arange(LEVEL_WIDTH) == LEVELS.scale)
+    last = np.zeros((1, LEVEL_WIDTH))
+    last[0, LEVELS.scale] = marginals[-1, LEVELS.scale]
     if _has_corrector(run):
         return np.concatenate([_noise_free_coefficients(sde), marginals[:-1], last])
     return np.concatenate([marginals, last])

@@ -30,16 +30,16 @@ class SeedAssignment:
         self.count, self.item, self.round_robin = count, item, round_robin
         self.seeds = None if seeds is None else list(seeds)
         self._index_of_seed: dict[int, int] = {}
-        items = f"{item}es" if item.endswith("s") else f"{item}s"
+        plural = f"{item}es" if item.endswith("s") else f"{item}s"
         if seeds is None:
             if count > 1 and not round_robin:
-                raise ValueError(f"there are {count} {items}: pass the seeds of each as seeds=...")
+                raise ValueError(f"there are {count} {plural}: pass the seeds of each as seeds=...")
             return
         if not seeds or len(seeds) % count:
-            raise ValueError(f"there are {len(seeds)} seeds for {count} {items}; give each the same number of seeds")
+            raise ValueError(f"there are {len(seeds)} seeds for {count} {plural}; give each the same number of seeds")
         if count > 1 and len(set(seeds)) < len(seeds):
             repeated = Counter(seeds).most_common(1)[0][0]
-            raise ValueError(f"seed {repeated} belongs to two {items}; give each its own seeds")
+            raise ValueError(f"seed {repeated} belongs to two {plural}; give each its own seeds")
         block = len(seeds) // count
         self._index_of_seed = {seed: position // block for position, seed in enumerate(seeds)}
 
@@ -58,7 +58,7 @@ class SeedAssignment:
         return torch.tensor(indices, dtype=torch.int64, device=sample_ids.device)
 
     def sha256(self, items: Tensor, *others: Tensor) -> str:
-        """Return a hash of the seeds and the data of their items, (``count``, ...) each."""
+        """Return a hash of the seeds, the shape of ``items``, and the data of all tensors, (``count``, ...) each."""
         digest = hashlib.sha256(repr((tuple(items.shape), self.seeds)).encode())
         for tensor in (items, *others):
             digest.update(tensor.cpu().numpy().tobytes())

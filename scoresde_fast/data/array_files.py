@@ -55,7 +55,7 @@ def open_npy(path: Path, size: int | None) -> Images:
 
 
 def read_image_header(file: IO[bytes], name: str) -> tuple[int, int, int, int]:
-    """Read the .npy header at the start of ``file``, and return the shape (N, H, W, C); ``name`` is for messages.
+    """Return the shape (N, H, W, C) in the .npy header at the start of ``file``; ``name`` is for messages.
 
     Raises:
         ValueError: the header is corrupt, or the array is not uint8 (N, H, W, C) in C order.

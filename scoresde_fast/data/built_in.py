@@ -71,7 +71,7 @@ def swiss_roll(split: str = "all") -> tuple[Tensor, Tensor]:
     """Return five Swiss rolls, one at the centre of the other four, and the index of each point's roll.
 
     A roll is one and a half turns of an Archimedean spiral, uniform in its angle, with Gaussian noise of standard
-    deviation 0.015; each coordinate has a variance of about 1.  Reimplemented, as `diamond`, from the description in
+    deviation 0.015; each coordinate has a variance of about 1.  Reimplemented, like `diamond`, from the description in
     Dockhorn et al. 2022; see also `load_dataset`.
     """
     generator = np.random.Generator(np.random.PCG64(0))
@@ -107,7 +107,7 @@ def diamond_centres() -> npt.NDArray[np.float64]:
 
 
 def _labelled(centres: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64], split: str) -> tuple[Tensor, Tensor]:
-    """Add ``offsets[i]`` to centre i mod K, so that all K modes have equal weight."""
+    """Return a split of the points ``centres[i mod K] + offsets[i]``, and their labels i mod K."""
     rank, labels = np.divmod(np.arange(POINTS), len(centres))
     mask = _split_mask(split, torch.from_numpy(rank))
     points = torch.from_numpy((centres[labels] + offsets).astype(np.float32))
@@ -126,4 +126,4 @@ def _split_mask(split: str, rank: Tensor) -> Tensor:
     if split not in SPLITS:
         raise ValueError(unknown_message("split", split, SPLITS))
     in_test = rank % TEST_EVERY == 0
-    return {"all": in_test | True, "test": in_test, "train": ~in_test}[split]
+    return {"all": torch.ones_like(in_test), "test": in_test, "train": ~in_test}[split]

@@ -40,8 +40,8 @@ def is_cifar(path: Path) -> bool:
 def open_cifar(path: Path, split: str, size: int | None, *, trust_pickle: bool = False) -> Images:
     """Open a split in the order of its files: "train" is data_batch_1 to data_batch_5, "test" is test_batch.
 
-    For a folder, one file at a time is in memory (31 MB); for an archive up to all files, since it may store them in
-    any order.
+    The files of a folder are in memory one at a time (31 MB).  An archive may store its files in any order, so up to
+    all of them are in memory.
 
     Raises:
         ValueError: an unknown split, a missing or corrupt file, or, without ``trust_pickle``, a pickle that contains

@@ -19,7 +19,7 @@ MANIFEST, GRID = "samples.json", "grid.png"
 """Files of a set of samples; the grid is not an image of the set."""
 LABEL_SUFFIX = ".cls"
 TAR_PADDING = 1 << 20
-"""Bytes after the last file of a .tar that are checked to be zeros; how many there are depends on the writer."""
+"""Limit of the bytes after a .tar's last file that are checked to be zeros; writers differ in how many they add."""
 _SEED = re.compile(r"(?:^|/)(\d{6,})\.\w+$", re.ASCII)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}", re.ASCII)
 
@@ -60,7 +60,7 @@ def open_shards(pattern: str | Path, size: int | None) -> Images:
 
     A ``set.tar`` that does not exist is a pattern for ``set-000000.tar, ...``, the names that ``scoresde-fast sample``
     writes.  Shards are read in the order of their names, images in their order in the shard.  Files with the same name
-    up to the first dot are one sample; a file ``.cls`` contains its label.
+    up to the first dot are one sample; its ``.cls`` file contains its label.
 
     Raises:
         FileNotFoundError: there is no such shard.
@@ -102,8 +102,8 @@ def _ordered_with_labels(names: Sequence[str], *, classes: bool = True) -> list[
     """Return (name, label) of the images in reading order; the label is None if the folders are not classes.
 
     Names that are seeds (``000012.png``, ``012/012345.png``) are sorted by seed, others as strings.  If every image is
-    in one of several sibling folders, these are classes, numbered in the order of their names, unless they are the
-    folders of a thousand seeds each that ``scoresde-fast sample`` writes.
+    in one of several sibling folders, the folders are classes, numbered in the order of their names.  The folders
+    that ``scoresde-fast sample`` writes, of a thousand seeds each, are no classes.
     """
     seeds = [int(match[1]) for match in map(_SEED.search, names) if match]
     by_seed = len(set(seeds)) == len(names)

@@ -49,7 +49,7 @@ class Images:
         count: number of images.
         items: returns a new iterator over all images.
         size: crop each image to its central square and resize it to ``size`` x ``size``; None leaves it as it is.
-        shape: (C, H, W) of each image, if known; otherwise the constructor reads the first image.
+        shape: (C, H, W) of each image before resizing, or None to read the first image.
         item: random access by index, for formats that support it without scanning the file.
 
     Attributes:
@@ -127,7 +127,9 @@ class Images:
         """Return the item, resized if requested; raise ValueError if it differs from the first one."""
         if self._size is not None:
             item = item._replace(pixels=_crop_and_resize(item.pixels, self._size))
-        first = self._first = self._first or item
+        if self._first is None:
+            self._first = item
+        first = self._first
         if item.pixels.shape != first.pixels.shape:
             first_shape, shape = (shape_text(i.pixels.transpose(2, 0, 1).shape) for i in (first, item))
             raise ValueError(

@@ -19,9 +19,9 @@ from scoresde_fast.data.official import SETS
 from scoresde_fast.data.sources import check_exists, open_images, parse_crop_suffix
 
 MAX_BYTES = 1 << 31
-"""Limit of images in memory."""
+"""Limit of the size of images in memory."""
 READ_BATCH = 1024
-"""Images that are read at a time."""
+"""Number of images that are read at a time."""
 
 
 class NamedData(NamedTuple):
@@ -55,7 +55,7 @@ def training_data(source: str, shape: Sequence[int], *, is_image: bool = True) -
     """Return the data of `read_data`, but leave a folder or .npy larger than 2 GiB on disk, to be read on demand.
 
     Raises:
-        ValueError, FileNotFoundError: as `read_data`, also for more than 2 GiB of other formats.
+        ValueError, FileNotFoundError: as `read_data`, except that a folder or .npy may be larger than 2 GiB.
     """
     if not is_image:
         return _read_points(source, shape).data

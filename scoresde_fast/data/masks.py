@@ -26,7 +26,7 @@ def read_masks(source: Path, names: Sequence[str], size: Sequence[int]) -> Tenso
     White is known and black unknown.
 
     Args:
-        source: a PNG, or a folder with a mask for each image, which has the image's name and ends in .png.
+        source: a PNG, or a folder with a mask for each image, named like the image but with the suffix .png.
         names: names of the images.
         size: (H, W) of the images.
 

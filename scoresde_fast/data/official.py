@@ -16,7 +16,7 @@ from scoresde_fast.data.images import Images, Item, corrupt_file_errors
 from scoresde_fast.errors import require_packages, unknown_message
 
 FOLDER_VARIABLE = "SCORESDE_FAST_DATA"
-"""Environment variable for the folder of data sets, by default ./data."""
+"""Environment variable for the folder of data sets; without it, the folder is ./data."""
 MD5 = {
     "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
     "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",

@@ -81,8 +81,8 @@ def check_exists(path: Path, name: str) -> None:
         return
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"no such file or folder: {name!r}")
-    choice = unknown_message("data set", name.partition(":")[0], [*DATASETS, *SETS])
-    raise ValueError(f"{choice}, or give a folder of images or an archive")
+    message = unknown_message("data set", name.partition(":")[0], [*DATASETS, *SETS])
+    raise ValueError(f"{message}, or give a folder of images or an archive")
 
 
 def parse_crop_suffix(source: str) -> tuple[str, int | None]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from scoresde_fast.evaluation.extractors import Extractor
 from scoresde_fast.evaluation.metrics import METRICS, TITLES, MetricInputs, MetricSettings, fid_by_count, measure
 from scoresde_fast.evaluation.neighbours import Neighbours, nearest
 from scoresde_fast.evaluation.reference import NamedReference, cached_reference
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.files import make_folder, write_json
 
 WITH_NEIGHBOURS = 8
 """Number of samples for which nearest neighbours are found."""
@@ -58,8 +57,7 @@ class Evaluation:
     def write(self, path: Path) -> None:
         """Write ``result`` as JSON."""
         make_folder(path.parent)
-        with replacing(path) as file:
-            file.write((json.dumps(self.result, indent=1) + "\n").encode())
+        write_json(path, self.result, indent=1)
 
 
 def evaluate(

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from scoresde_fast import __version__
-from scoresde_fast.files import make_folder, replacing, write_error
+from scoresde_fast.files import make_folder, write_error, write_json
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 from scoresde_fast.generate.stores import Store
 
@@ -120,8 +120,7 @@ class Manifest:
         }
         if self.done is not None:
             content["done"] = str(self.done)
-        with replacing(path) as file:
-            file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        write_json(path, content, indent=2, ensure_ascii=False)
 
     def all_seeds(self) -> SeedSet:
         """Return all requested seeds."""

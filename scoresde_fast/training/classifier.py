@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from scoresde_fast.checkpoints import load_classifier, save_classifier
 from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.data.in_memory import READ_BATCH, read_data
-from scoresde_fast.files import replacing
+from scoresde_fast.files import write_json
 from scoresde_fast.training.recipes import ClassifierRecipe, LabelledData, NoiseRange
 from scoresde_fast.training.resumable import ResumableRun, run_to_end, step_seed
 
@@ -48,8 +47,7 @@ def train_classifier(
     if held_out is not None:
         classifier = load_classifier(folder)  # the weights as saved, on the CPU
         record["held_out_accuracy"] = [(noise, accuracy(classifier, *held_out, noise)) for noise in NOISE_LEVELS]
-    with replacing(folder / "recipe.json") as file:
-        file.write(json.dumps(record).encode() + b"\n")
+    write_json(folder / "recipe.json", record)
     return folder
 
 

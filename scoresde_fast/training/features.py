@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 
 from scoresde_fast.data import digits
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.files import make_folder, replacing, write_json
 from scoresde_fast.networks import FeatureNet
 
 EPOCHS = 12
@@ -62,6 +61,5 @@ def train_features(folder: Path, seed: int = 0) -> dict[str, Any]:
     weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(folder / "features.safetensors") as file:
         file.write(save(weights))
-    with replacing(folder / "recipe.json") as file:
-        file.write(json.dumps(record).encode() + b"\n")
+    write_json(folder / "recipe.json", record)
     return record

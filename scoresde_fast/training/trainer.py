@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from scoresde_fast.configs import Config
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.data.in_memory import training_data
 from scoresde_fast.data.official import source_of
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.files import make_folder, replacing, write_json
 from scoresde_fast.generate.pixels import compose, point_plot, to_pixels
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.sampler import Sampler
@@ -60,8 +59,7 @@ def train(
     folder = out / "model"
     with trainer.ema.averaged():
         save(trainer.model, folder, torch.float16 if half else torch.float32)
-    with replacing(folder / "recipe.json") as file:
-        file.write(json.dumps(trainer.record()).encode() + b"\n")
+    write_json(folder / "recipe.json", trainer.record())
     return folder
 
 

@@ -39,7 +39,7 @@ def test_dps_approaches_the_measurement(sde: str) -> None:
         samples = sf.sample(points_of(sde), condition=sf.DPS(sf.Mask(TOP), measured, scale=scale), **options)
         errors.append(float((samples - 0.9)[:, :, :2].square().mean().sqrt()))
         torch.testing.assert_close(samples[:, :, 2:], free[:, :, 2:], rtol=0, atol=1e-5)
-    assert errors[0] > 1.2 * errors[1] > 1.2 * 1.5 * errors[2]
+    assert errors[0] > 1.2 * errors[1] and errors[1] > 1.5 * errors[2]
 
 
 def conditions_of(kind: str) -> tuple[Condition, ...]:
@@ -91,8 +91,8 @@ class AffineScore:
         parts = model.sde.parts
         probes = torch.cat([torch.zeros(1, parts), torch.eye(parts)]).double()
         values = [
-            model.score(probe.view(1, parts, 1, 1, 1).expand(1, parts, *SHAPE).reshape(1, -1, *SHAPE[1:]), at[None])
-            for at in t
+            model.score(probe.view(1, parts, 1, 1, 1).expand(1, parts, *SHAPE).reshape(1, -1, *SHAPE[1:]), time[None])
+            for time in t
             for probe in probes
         ]
         table = torch.stack([value.flatten()[0] for value in values]).view(len(t), -1).float()
@@ -122,8 +122,8 @@ def test_each_seed_has_its_own_data(kind: str) -> None:
 def test_scale_and_temperature() -> None:
     """The gradient is that of scale log p^(1 / temperature), normalised, and a larger scale gives more of the class.
 
-    The closed form holds to the rounding of coefficients to float32.  Every image that is of the class at the smaller
-    scale is so at the larger one.
+    The closed form holds to the rounding of coefficients to float32.  Every image of the class at the smaller scale
+    is also of the class at the larger scale.
     """
     classifier, model = Bayes(is_image=False), model_of("vp", is_image=False)
     options = SolverOptions("euler_maruyama", 50)
@@ -151,7 +151,7 @@ DIGITS = {"solver": "sa", "grid": "logsnr", "steps": 20}
 
 
 @pytest.mark.parametrize("name", ["digits-vp", "digits-cld"])
-def test_a_trained_network_guides(name: str) -> None:
+def test_trained_network(name: str) -> None:
     """Twenty steps restore digits from noisy means over 2x2 pixels, with errors below the noise."""
     model, images = sf.load(name), load_dataset("digits", "test")[0][:8].float() / 255
     options: dict[str, Any] = DIGITS if name == "digits-vp" else {"solver": "sscs", "grid": "quadratic", "steps": 25}
@@ -181,8 +181,8 @@ def test_guidance_is_limited() -> None:
     torch.testing.assert_close(moved.square().mean((1, 2, 3)).sqrt(), torch.full((2,), 1.0), rtol=1e-3, atol=0)
 
 
-def test_a_networks_gradient_is_not_compiled() -> None:
-    """Inductor overwrites buffers that the gradient needs: the run falls back to eager mode, with a warning."""
+def test_network_gradient_is_not_compiled() -> None:
+    """Inductor overwrites buffers that the gradient needs, so the run falls back to eager mode with a warning."""
     options: dict[str, Any] = {**DIGITS, "steps": 2}
     model, operator = sf.load("digits-vp"), sf.Gray()
     condition = sf.PiGDM(operator, torch.full((1, 1, 16, 16), 0.3), noise=0.1)
@@ -263,7 +263,7 @@ def test_bad_input(case: str) -> None:
             sf.sample(model_of("vp"), **{**options, "condition": condition})
 
 
-def test_a_classifier_of_another_sde() -> None:
+def test_unsuitable_classifier() -> None:
     """A classifier trained for less noise, or for another image shape, is refused."""
     low_noise = Bayes(high=2.0)
     with pytest.raises(ValueError, match=r"from 0\.001 to 2, but the noise of the model's SDE 'vesde' reaches 100"):

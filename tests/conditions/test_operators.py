@@ -125,7 +125,7 @@ def test_float32(operator: Any) -> None:
     assert regular[1].dtype == torch.float32 and relative_error(regular[1].double(), regular[0]) < 1e-5
 
 
-def test_the_cutoff_limits_amplification() -> None:
+def test_cutoff_limits_amplification() -> None:
     """With any ridge, norms grow by at most 1 / (cutoff s_max), where s_max is 1 for a blur."""
     operator: Any = OPERATORS["strong-blur"]
     measured = numbers(4, *SHAPE)
@@ -181,7 +181,7 @@ class Differences:
 
 
 def test_user_operator() -> None:
-    """Three methods and any measurement shape are enough, also for a ridge inverse with a ridge per sample."""
+    """Three methods are enough, with any measurement shape, also for a ridge inverse with a ridge per sample."""
     operator = Differences()
     require_adjoint(operator, SHAPE, "cpu")
     measured = numbers(2, 3 * 8 * 11)
@@ -206,8 +206,8 @@ def test_gradients(operator: Any) -> None:
         (gradient,) = torch.autograd.grad(inverse(fresh.apply(images)), images, images.detach())
         assert gradient.isfinite().all()
     other = pickle.loads(pickle.dumps(operator))
-    pull = torch.func.vjp(other.apply, images.detach())[1]
-    assert relative_error(pull(measured)[0], operator.adjoint(measured)) < 1e-12
+    vjp = torch.func.vjp(other.apply, images.detach())[1]
+    assert relative_error(vjp(measured)[0], operator.adjoint(measured)) < 1e-12
     assert torch.equal(other.apply(images.detach()), operator.apply(images.detach()))
 
 
@@ -226,7 +226,7 @@ def test_capturable(operator: Any) -> None:
     require_capturable(calls, "meta")
 
 
-def test_passes(operator: Any) -> None:
+def test_built_in_operators_pass(operator: Any) -> None:
     """Every operator passes `require_adjoint` in both precisions."""
     for dtype in (torch.float32, torch.float64):
         require_adjoint(operator, SHAPE, "cpu", dtype)
@@ -260,12 +260,7 @@ WRONG: dict[str, tuple[str, str, Callable[..., Any], str]] = {
     "other-ridge": ("gray", "ridge_inverse", lambda right, y, ridge: right(y, ridge.sqrt()), "ridge_inverse is not"),
     "batch-lost": ("gray", "apply", lambda right, x: right(x).sum(0), "apply of a batch of 2 returns shape (1, 8"),
     "no-tensor": ("gray", "apply", lambda right, x: [right(x)], "apply of a batch of 2 returns a list"),
-    "flat-adjoint": (
-        "gray",
-        "adjoint",
-        lambda right, y: right(y).flatten(1),
-        "must return images, (2, 3, 8, 12)",
-    ),
+    "flat-adjoint": ("gray", "adjoint", lambda right, y: right(y).flatten(1), "must return images, (2, 3, 8, 12)"),
     "flat-inverse": ("gray", "pseudo_inverse", lambda right, y: right(y)[:, :1], "pseudo_inverse returns shape (2, 1"),
     "dtype": ("gray", "apply", lambda right, x: right(x).double(), "torch.float64 on cpu for torch.float32 on cpu"),
 }
@@ -298,7 +293,7 @@ def test_missing_method() -> None:
 
 
 def test_mask() -> None:
-    """Boxes, nested random masks, the same in every channel, and NaN at unknown pixels."""
+    """Boxes, NaN at unknown pixels, and random masks, which are nested and the same in every channel."""
     box = torch.ones(8, 12)
     box[2:7, 3:7] = 0
     ones = torch.ones(1, *SHAPE)

@@ -40,8 +40,10 @@ def test_every_solver(sde: str, solver: str, run_seed: int) -> None:
     assert torch.equal(sf.sample(model, condition=sf.Projection(image, torch.zeros(SHAPE)), **options), free)
     filled = sf.sample(model, condition=sf.Projection(image, mask), **options)
     assert torch.equal(filled[:, :, :2], image[:, :2].expand(64, -1, -1, -1))
-    bright = [float((images[:, :, 2:].mean((1, 2, 3)) > 0.5).float().mean()) for images in (filled, free)]
-    assert bright[0] > 1 - 11 / 64 > binomial_bounds(0.5, 64)[1] >= bright[1] and filled[:, :, 2:].std() > 0.02
+    shares = [float((images[:, :, 2:].mean((1, 2, 3)) > 0.5).float().mean()) for images in (filled, free)]
+    bright_filled, bright_free = shares
+    assert bright_filled > 1 - 11 / 64 > binomial_bounds(0.5, 64)[1] >= bright_free
+    assert filled[:, :, 2:].std() > 0.02
     assert torch.equal(sf.sample(model, condition=sf.Projection(image), **options), image.expand(64, -1, -1, -1))
 
 
@@ -59,7 +61,7 @@ def test_means_over_blocks(sde: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("sde", SDE_OF)
-def test_the_start_is_the_kernel_at_T(sde: str, run_seed: int) -> None:
+def test_start_distribution(sde: str, run_seed: int) -> None:
     """With all pixels known, the start is distributed as p(x_T | x_0), on CLD as p(x_T, v_T | x_0)."""
     model = model_of(sde, (1, 40, 50))
     table = build_table(model.sde, options := SolverOptions("euler_maruyama", 5))
@@ -123,7 +125,7 @@ def test_captured(sde: str) -> None:
         program = Program.of_model(model, table, device)
         conditions = (sf.Projection(some_images(3), some_masks(3), seeds=[0, 1, 2]), sf.Projection(torch.ones(1, 4, 4)))
         bound = bind_all(conditions, RunContext(model, table, options, torch.device(device)))
-        evaluate = PlainNetwork(Dim(), program.labels)
+        evaluate = PlainNetwork(CapturableNetwork(), program.labels)
         return Loop(program, evaluate, StepBackends.choose(device), conditions=bound)
 
     loop = loop_on("cpu")
@@ -136,15 +138,15 @@ def test_captured(sde: str) -> None:
         require_capturable_loop(loop_on("meta"), model.state_shape)
 
 
-class Dim(torch.nn.Module):
-    """A capturable network for every model here."""
+class CapturableNetwork(torch.nn.Module):
+    """A network that can be captured, for every model of this file."""
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         return -x[:, : SHAPE[0]] / (1 + labels.view(-1, 1, 1, 1))
 
 
 def test_conditions_combine() -> None:
-    """Two projections apply together, each with its own noise; the first draws the same noise as alone."""
+    """Two projections apply together, each with its own noise; the first one's noise is the same as alone."""
     model, image = model_of("vp", is_image=False), some_images(1)[0]
     left, right = torch.zeros(SHAPE[1:]), torch.zeros(SHAPE[1:])
     left[:, 0], right[:, 3] = 1, 1
@@ -155,7 +157,7 @@ def test_conditions_combine() -> None:
     assert torch.equal(two[..., [0, 3]], image[..., [0, 3]].expand(2, -1, -1, -1))
     assert not torch.equal(two, one) and not torch.equal(two[..., 1:3], sf.sample(model, **options)[..., 1:3])
     nothing = sf.Projection(image, torch.zeros(SHAPE))
-    first, second = (sf.sample(model, condition=c, **options) for c in ((parts[0], nothing), (parts[0],)))
+    first, second = (sf.sample(model, condition=each, **options) for each in ((parts[0], nothing), parts[:1]))
     assert torch.equal(first, second)
     descriptions = sf.Sampler(model, "pc", 24, condition=parts).describe()["condition"]
     assert len({description["sha256"] for description in descriptions}) == 2
@@ -163,7 +165,7 @@ def test_conditions_combine() -> None:
 
 
 def test_incomplete_bound_condition() -> None:
-    """A bound condition of neither kind is refused by the name of its class, with the members that it lacks."""
+    """The error for a bound condition of neither kind names its class and the members that it lacks."""
 
     class Incomplete:
         def data(self, sample_ids: Tensor) -> tuple[Tensor, ...]:

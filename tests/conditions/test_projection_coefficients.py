@@ -25,7 +25,7 @@ SDE_OF: dict[str, SDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE(), "cl
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     (sde, solver, {}) for sde in SDE_OF for solver in SOLVERS if isinstance(SDE_OF[sde], SOLVERS[solver].sdes)
 ]
-CASES += [
+OPTION_CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("vp", "pc", {}),
     ("ve", "reverse_diffusion", {"probability_flow": True}),
     ("vp", "dpmpp_2m", {"restart": ((0.1, 0.3, 2, 3),)}),
@@ -34,14 +34,15 @@ CASES += [
     ("cld", "gddim", {"eta": 1.0}),
     ("cld", "euler_maruyama", {"probability_flow": True}),
 ]
+CASES += OPTION_CASES
 IDS = ["-".join([sde, solver, *options]) for sde, solver, options in CASES]
 STEPS_ERROR = 0.049
-"""The largest relative error of the standard deviation before any row of CASES, by `propagate`: Euler on CLD's flow."""
+"""The largest relative error of the standard deviation before a row, by `propagate`: that of Euler on CLD's flow."""
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize(("sde", "solver", "options"), CASES, ids=IDS)
-def test_a_row_begins_at_its_time(sde: str, solver: str, options: dict[str, Any], run_seed: int) -> None:
+def test_state_before_each_row(sde: str, solver: str, options: dict[str, Any], run_seed: int) -> None:
     """For Gaussian data the state before each row has the standard deviation of that row's time, up to solver error."""
     model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.0, 0.5, (1, 64, 64))
     first_order = solver == "pc" or SOLVERS[solver].published
@@ -61,9 +62,9 @@ def test_a_row_begins_at_its_time(sde: str, solver: str, options: dict[str, Any]
     assert np.abs(np.array(stds) / np.sqrt(covariance[:, 0, 0, 0]) - 1).max() < bound
 
 
-@pytest.mark.parametrize(("sde", "solver", "options"), CASES[-7:], ids=IDS[-7:])
-def test_known_pixels_are_exact_in_every_form(sde: str, solver: str, options: dict[str, Any]) -> None:
-    """Restart, churn, flows and extra noise keep known pixels and vary the others."""
+@pytest.mark.parametrize(("sde", "solver", "options"), OPTION_CASES, ids=IDS[-len(OPTION_CASES) :])
+def test_known_pixels_with_options(sde: str, solver: str, options: dict[str, Any]) -> None:
+    """With restart, churn, flows or extra noise, known pixels are exact and the others vary."""
     model = sf.GaussianMixture.gaussian(SDE_OF[sde], 0.5, 0.1, (1, 4, 4))
     image, mask = torch.full((1, 4, 4), 0.625), torch.eye(4)
     samples = sf.sample(model, range(3), solver=solver, steps=40, condition=sf.Projection(image, mask), **options)

@@ -39,7 +39,7 @@ def control(golden: Path) -> dict[str, np.ndarray]:
 
 
 def recorded_index(draw: int, *, has_corrector: bool) -> int:
-    """Return the index among the recorded draws of one of our draws.
+    """Return the index, among the recorded draws, of the package's ``draw``.
 
     Each step of the official code draws for its corrector, if it has one, for the projection after it, for its
     predictor and for the projection after that.

@@ -34,7 +34,7 @@ SHAPES = {"inpainting": (3, 2, 2), "gray": (1, 2, 2), "2x2 averages": (3, 1, 1)}
 @pytest.mark.statistical
 @pytest.mark.parametrize("task", OPERATORS)
 @pytest.mark.parametrize("name", RUNS)
-def test_samples_have_the_predicted_moments(name: str, task: str, run_seed: int) -> None:
+def test_moments_match_the_prediction(name: str, task: str, run_seed: int) -> None:
     """1000 samples have the mean and covariance of `projected_moments`, within sampling error; known means are exact.
 
     The bound on the covariance, about a fifth of its norm, is well below its change by the measurement.
@@ -61,10 +61,10 @@ def test_samples_have_the_predicted_moments(name: str, task: str, run_seed: int)
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_bias_vanishes_as_steps_get_shorter(name: str) -> None:
-    """With twice the steps the errors, over all measurements of one pixel in four, fall by a factor of 1.5 or more.
+def test_bias_decreases_with_more_steps(name: str) -> None:
+    """Twice the steps reduce the errors against the exact posterior by a factor of at least 1.5.
 
-    The exact posterior is the limit; docs/conditional.md gives the bias at 60 and at 1000 steps.
+    The errors cover all measurements of one pixel in four; docs/conditional.md gives the bias at 60 and 1000 steps.
     """
     sde, options = RUNS[name]
     model, operator = CorrelatedGaussian(sde), OPERATORS["inpainting"]

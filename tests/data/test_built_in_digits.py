@@ -23,7 +23,7 @@ def test_shapes_and_values() -> None:
     assert images.amin() == 0 and images.amax() == 255
 
 
-def test_always_the_same() -> None:
+def test_deterministic() -> None:
     """The pixels equal the training data of the embedded models, up to rounding."""
     images = digits()[0]
     assert torch.equal(images, digits()[0])
@@ -39,7 +39,7 @@ def test_splits_are_a_partition() -> None:
     assert (test_labels.bincount() / (train_labels.bincount() + test_labels.bincount())).sub(0.2).abs().max() < 0.01
 
 
-def test_tint_tells_the_class() -> None:
+def test_hue_identifies_the_class() -> None:
     """For every image, the hue of its mean colour is nearest to the hue of its class."""
     images, labels = digits()
     assert (tint_class(images / 255) == labels.numpy()).all()
@@ -56,5 +56,5 @@ def test_unknown_names() -> None:
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the package and the command that installs it."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(MissingPackageError, match=r"needs scikit-learn, which .*: pip install scikit-learn"):
+    with pytest.raises(MissingPackageError, match=r"needs scikit-learn to .*: pip install scikit-learn"):
         digits()

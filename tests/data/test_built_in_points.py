@@ -35,7 +35,7 @@ def test_modes_and_variance(name: str) -> None:
 
 
 @toys
-def test_always_the_same(name: str) -> None:
+def test_deterministic(name: str) -> None:
     """Every call returns the same points, and neither depends on the global generators nor advances them."""
     np.random.seed(5)
     torch.manual_seed(5)
@@ -60,8 +60,8 @@ def test_splits_are_a_partition(name: str) -> None:
     assert labels.bincount().tolist() == [POINTS // MODES[name] // 5] * MODES[name]
 
 
-def test_diamond_is_a_rotated_grid_of_tight_modes() -> None:
-    """The nearest of the 25 centres are in diagonal directions; each point is within six std of its centre only."""
+def test_diamond_modes() -> None:
+    """The nearest of the 25 centres are in diagonal directions; each point is within six std of only its centre."""
     points, labels = load_dataset("diamond")
     centres = torch.from_numpy(diamond_centres()).float()
     distances = torch.cdist(points.flatten(1), centres)

@@ -57,7 +57,7 @@ def test_images_of_any_format(images: Path, pack: Callable[[Path], Path], names:
     assert torch.equal(data, PIXELS[["baecd".index(name) for name in "abcde"]])
 
 
-def test_the_grid_of_a_set_is_ignored(images: Path) -> None:
+def test_grid_of_a_set_is_ignored(images: Path) -> None:
     """grid.png is ignored in a set of samples, but is an image in other folders."""
     (images / "grid.png").write_bytes((images / "a.png").read_bytes())
     assert len(read_data(str(images), SHAPE).data) == COUNT + 1
@@ -93,7 +93,7 @@ def save(image: np.ndarray, mode: str | None = None) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (save(np.zeros((9, 8, 3), np.uint8)), r"a.png is 8x8 with 3 channels, z.png is 9x8 with 3 channels"),
         (save(np.zeros((8, 8), np.uint8)), r"z.png is 8x8 with 1 channel;"),
@@ -109,15 +109,15 @@ def save(image: np.ndarray, mode: str | None = None) -> Callable[[Path], None]:
     ],
     ids=["size", "gray", "16-bit", "1-bit", "alpha", "text", "damaged", "empty"],
 )
-def test_bad_images(images: Path, change: Callable[[Path], Any], says: str) -> None:
+def test_bad_images(images: Path, change: Callable[[Path], Any], message: str) -> None:
     """The message names the image, its fault and the requirement."""
     change(images)
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         read_data(str(images), SHAPE)
 
 
 @pytest.mark.parametrize(
-    ("source", "error", "says"),
+    ("source", "error", "message"),
     [
         ("digits:test", ValueError, "digits:test contains images, but the model expects points"),
         ("cifar10", ValueError, "cifar10 contains images, but the model expects points"),
@@ -127,27 +127,24 @@ def test_bad_images(images: Path, change: Callable[[Path], Any], says: str) -> N
         (".", ValueError, ". contains no points; use one of diamond, swiss_roll"),
     ],
 )
-def test_bad_points(source: str, error: type[Exception], says: str) -> None:
+def test_bad_points(source: str, error: type[Exception], message: str) -> None:
     """Sources other than a data set of points or a .npz are refused."""
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         read_data(source, (2, 1, 1), is_image=False)
 
 
 @pytest.mark.parametrize(
-    ("arrays", "says"),
+    ("arrays", "message"),
     [
         ({"arr_0": np.zeros((2, 8, 8, 3), np.float32)}, r"is float32; expected 8-bit images \(uint8\)"),
         ({"arr_0": np.zeros((8, 8, 3), np.uint8)}, r"has shape \(8, 8, 3\); expected images \(N, H, W, C\)"),
         ({"x": np.zeros(2)}, r"contains x; expected arr_0"),
-        (
-            {"arr_0": np.zeros((2, 3, 8, 8), np.uint8)},
-            "are 3x8 with 8 channels, but the model expects 8x8",
-        ),
+        ({"arr_0": np.zeros((2, 3, 8, 8), np.uint8)}, "are 3x8 with 8 channels, but the model expects 8x8"),
     ],
     ids=["floats", "one", "name", "order"],
 )
-def test_bad_arrays(tmp_path: Path, arrays: dict[str, Any], says: str) -> None:
+def test_bad_arrays(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     """The message gives the array's type or shape and the requirement."""
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         read_data(str(tmp_path / "a.npz"), SHAPE)

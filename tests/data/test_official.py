@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import io
 import os
@@ -131,7 +130,7 @@ class Payload:
         return os.makedirs, (str(self.path), 0o777, True)
 
 
-def test_pickles_run_nothing(tmp_path: Path) -> None:
+def test_pickles_are_not_executed(tmp_path: Path) -> None:
     """A pickle that refers to a function is refused without calling it, unless it is trusted."""
     evidence = tmp_path / "ran"
     content = {"data": IMAGES["test_batch"].reshape(COUNT, -1), "labels": LABELS["test_batch"]}
@@ -158,26 +157,22 @@ def test_incomplete_downloads_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("test_batch.bin", b"\x00" * 3072, "has 3072 bytes, not a multiple of 3073"),
         ("test_batch.bin", b"\x0a" * 3073, "has a label 10; labels are 0 to 9"),
         ("test_batch", b"text", "is not a complete pickle of data and labels"),
         ("test_batch", old_pickle("test_batch")[:-500], "is not a complete pickle of data and labels"),
-        (
-            "test_batch",
-            pickle.dumps({"data": [], "labels": [1]}),
-            r"data in test_batch of .* is float64 \(0,\)",
-        ),
+        ("test_batch", pickle.dumps({"data": [], "labels": [1]}), r"data in test_batch of .* is float64 \(0,\)"),
         ("test_batch", pickle.dumps({"labels": [1]}), "is not a complete pickle of data and labels .'data'"),
     ],
     ids=["length", "label", "text", "cut", "shape", "key"],
 )
-def test_damaged_cifar(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_damaged_cifar(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     """The message names the file and its fault."""
-    first = "data_batch_1" + ".bin" * name.endswith(".bin")
+    first = "data_batch_1.bin" if name.endswith(".bin") else "data_batch_1"
     path = unpacked(tmp_path / "files", {first: b"", name: content})
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         open_images(f"{path}:test")
 
 
@@ -195,7 +190,7 @@ CLASSES = np.array([[1], [10], [9], [5], [10]])
 @pytest.mark.parametrize("count", [5, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool, count: int, dtype: type) -> None:
-    """Images and labels are read as SciPy wrote them, except that the label 10 becomes 0; 3 labels fit into a tag."""
+    """Images and labels are read as SciPy wrote them, but the label 10 becomes 0; 3 uint8 labels fit into their tag."""
     variables = {"X": DIGITS[..., :count], "y": CLASSES[:count].astype(dtype)}
     path = trust(mat(tmp_path / "extra_32x32.mat", compressed, **variables), monkeypatch)
     monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
@@ -207,7 +202,7 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool,
         assert labels == [1, 0, 9, 5, 0][:count]
 
 
-def test_svhn_is_in_memory_once(tmp_path: Path) -> None:
+def test_svhn_memory(tmp_path: Path) -> None:
     """Reading 12 MiB of digits takes at most a sixth more memory than that."""
     digits = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (32, 32, 3, 4096), np.uint8)
     path = mat(tmp_path / "digits.mat", True, X=digits, y=np.ones((4096, 1), np.uint8))
@@ -228,10 +223,10 @@ BAD_MATS: dict[str, tuple[dict[str, np.ndarray], str]] = {
 }
 
 
-@pytest.mark.parametrize(("variables", "says"), BAD_MATS.values(), ids=BAD_MATS)
-def test_other_mats(tmp_path: Path, variables: dict[str, np.ndarray], says: str) -> None:
+@pytest.mark.parametrize(("variables", "message"), BAD_MATS.values(), ids=BAD_MATS)
+def test_other_mats(tmp_path: Path, variables: dict[str, np.ndarray], message: str) -> None:
     """A .mat with other variables is refused; the message describes them."""
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         open_images(str(mat(tmp_path / "a.mat", True, **variables)))
 
 
@@ -243,11 +238,11 @@ def test_mats_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         open_images(str(path))
 
 
-@pytest.mark.parametrize("keep", [0, 60, 1000, -60, -1])
-def test_truncated_mats(tmp_path: Path, keep: int) -> None:
+@pytest.mark.parametrize("end", [0, 60, 1000, -60, -1])
+def test_truncated_mats(tmp_path: Path, end: int) -> None:
     """A truncated file and a text file are refused as corrupt."""
     path = mat(tmp_path / "a.mat", True, X=DIGITS, y=CLASSES)
-    path.write_bytes(path.read_bytes()[:keep] or b"text" * 100)
+    path.write_bytes(path.read_bytes()[:end] or b"text" * 100)
     with pytest.raises(ValueError, match=r"a.mat is corrupt, truncated"):
         list(open_images(str(path)).batches(2))
 
@@ -255,10 +250,10 @@ def test_truncated_mats(tmp_path: Path, keep: int) -> None:
 def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the file, its checksum, its web page, and the folder for it."""
     monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
-    says = (
+    message = (
         f"is not in {tmp_path}: put cifar-10-binary.tar.gz .MD5 c32a1d4ab5d03f1284b67883e8d87530. from https://www.cs"
     )
-    with pytest.raises(FileNotFoundError, match=says):
+    with pytest.raises(FileNotFoundError, match=message):
         open_images("cifar10:test")
     monkeypatch.delenv(official.FOLDER_VARIABLE)
     with pytest.raises(FileNotFoundError, match=r"svhn is not in data: put extra_32x32.mat .*ufldl.stanford.edu"):
@@ -277,9 +272,9 @@ def test_unknown_splits(tmp_path: Path) -> None:
 
 def test_data_sets_of_presets() -> None:
     """Every official configuration uses a supported data set, or one that the user must provide."""
-    found = collections.Counter(load_config(name).data.dataset for name in preset_names())
-    assert set(found) <= set(DATASETS) | set(official.CONFIG_SOURCES) | official.USER_PROVIDED
-    for dataset in found:
+    datasets = {load_config(name).data.dataset for name in preset_names()}
+    assert datasets <= set(DATASETS) | set(official.CONFIG_SOURCES) | official.USER_PROVIDED
+    for dataset in datasets:
         if dataset in official.USER_PROVIDED:
             with pytest.raises(ValueError, match=f"data.dataset is '{dataset}', .* with --data or as data.dataset"):
                 official.source_of(dataset)

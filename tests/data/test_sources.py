@@ -78,7 +78,7 @@ def shards_of(folder: Path, names: Iterable[str] = ("set-000000.tar", "set-00000
 
 
 SETS: dict[str, Callable[[Path], object]] = {
-    "folder": lambda path: folder_of(path / "set", dict(reversed(FILES.items()))) and path / "set",
+    "folder": lambda path: folder_of(path / "set", dict(reversed(FILES.items()))),
     "zip": lambda path: zip_of(path / "set.zip", dict(reversed(FILES.items()))),
     "tar": lambda path: tar_of(path / "set.tar", FILES),
     "npz": lambda path: npz_of(path / "set.npz"),
@@ -90,8 +90,8 @@ SETS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("make", SETS.values(), ids=SETS)
-def test_every_format_is_the_same_set(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    """Count, shape, batches and order are right in each iteration, also if two iterations alternate."""
+def test_every_format(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    """Count, shape, batches and order are the same in each iteration, also if two alternate."""
     source = open_images(str(make(tmp_path)))
     assert (source.count, source.shape) == (COUNT, (3, 8, 6))
     first, second = source.batches(3), source.batches(3)
@@ -135,7 +135,7 @@ class TestNames:
         assert self.read(self.path(tmp_path, pack, names[::-1])) == (names, None)
 
     def test_seed_like_names_in_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
-        """Folders are classes although the names in them look like seeds, if these belong in other folders."""
+        """Folders with names that look like seeds are classes, unless each seed is in the folder of its thousand."""
         names = ["0/000001.png", "0/000002.png", "1/000001.png"]
         assert self.read(self.path(tmp_path, pack, names)) == (names, [0, 0, 1])
 
@@ -150,7 +150,7 @@ def test_sets_of_samples(tmp_path: Path) -> None:
 
 
 def test_labels_of_shards(tmp_path: Path) -> None:
-    """The .cls of a sample is its label; other files, and samples without an image, are ignored."""
+    """A sample's .cls file contains its label; other files, and samples without an image, are ignored."""
     files = {"x.png": FILES[NAMES[0]], "x.cls": b"7", "x.json": b"{}", "y.txt": b"", "z.0.PNG": FILES[NAMES[1]]}
     path = tar_of(tmp_path / "a.tar", {**files, "z.cls": b"2\n"})
     (batch,) = open_images(str(path)).batches(8)
@@ -255,17 +255,17 @@ def test_random_access(tmp_path: Path) -> None:
         zipped[first]
 
 
-def cut(path: Path, keep: float = 0.5) -> Path:
-    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+def cut(path: Path, fraction: float = 0.5) -> Path:
+    path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
     return path
 
 
 def unclosed(path: Path) -> Path:
     """Truncate a .tar as if its writer was killed between two images."""
-    return cut(tar_of(path, FILES), keep=(COUNT * 1024) / path.stat().st_size)
+    return cut(tar_of(path, FILES), fraction=(COUNT * 1024) / path.stat().st_size)
 
 
-def listed(path: Path, field: int) -> Path:
+def with_changed_entry(path: Path, field: int) -> Path:
     """Change the directory entry of a .zip's first file: at 8 it needs a password, at 16 it has another checksum."""
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + field] ^= 1
@@ -285,7 +285,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "zip cut": (lambda p: cut(zip_of(p / "a.zip", FILES)), "a.zip is corrupt, truncated .*not a zip file"),
     "zip overwritten": (lambda p: overwritten(zip_of(p / "a.zip", FILES), 0.1), "a.zip is corrupt, truncated"),
     "zip locked": (
-        lambda p: listed(zip_of(p / "a.zip", FILES), 8),
+        lambda p: with_changed_entry(zip_of(p / "a.zip", FILES), 8),
         "a.zip is corrupt, .*is encrypted, password required",
     ),
     "zip of text": (
@@ -296,7 +296,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "npz cut": (lambda p: cut(npz_of(p / "a.npz")), "a.npz is corrupt, truncated .*not a zip file"),
     "npz overwritten": (lambda p: overwritten(npz_of(p / "a.npz"), 0.4), "a.npz is corrupt, truncated"),
     "npz checksum": (
-        lambda p: listed(npz_of(p / "a.npz", np.tile(PIXELS, (1, 9, 9, 1))), 16),
+        lambda p: with_changed_entry(npz_of(p / "a.npz", np.tile(PIXELS, (1, 9, 9, 1))), 16),
         "a.npz is corrupt, truncated .*Bad CRC-32",
     ),
     "npz shape": (lambda p: npz_of(p / "a.npz", PIXELS[0]), r"arr_0 of .*a.npz has shape \(8, 6, 3\)"),
@@ -304,19 +304,13 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda p: Path(f"{npz_of(p / 'a.npz', PIXELS[..., :2])}@4"),
         "images with 2 channels cannot be resi",
     ),
-    "npy cut": (
-        lambda p: cut(npy_of(p / "a.npy")),
-        r"a.npy is corrupt, truncated .*does not match the 7 images",
-    ),
+    "npy cut": (lambda p: cut(npy_of(p / "a.npy")), r"a.npy is corrupt, truncated .*does not match the 7 images"),
     "npy floats": (lambda p: npy_of(p / "a.npy", PIXELS / 255), r"a.npy is float64; expected 8-bit images \(uint8\)"),
     "npy text": (lambda p: folder_of(p, {"a.npy": b"text"}) / "a.npy", "a.npy has no valid .npy header"),
     "npy order": (lambda p: npy_of(p / "a.npy", np.asfortranarray(PIXELS)), "a.npy is stored in Fortran order"),
     "tar cut": (lambda p: cut(tar_of(p / "a.tar", FILES), 0.36), "a.tar is corrupt, truncated .*unexpected end"),
     "tar unclosed": (lambda p: unclosed(tar_of(p / "a.tar", FILES)), "a.tar is corrupt, .*no zero padding"),
-    "tar header": (
-        lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2),
-        "a.tar is corrupt, .*no zero padding",
-    ),
+    "tar header": (lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2), "a.tar is corrupt, .*no zero padding"),
     "tar block": (lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2, 512), "a.tar is corrupt, .*no zero padding"),
     "tar of text": (lambda p: folder_of(p, {"a.tar": b"text" * 300}) / "a.tar", "a.tar is corrupt, truncated"),
     "tar empty": (lambda p: tar_of(p / "a.tar", {}), "a.tar has no images"),
@@ -358,18 +352,18 @@ def encoded_as(mode: str, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("make", "says"), BAD.values(), ids=BAD)
-def test_bad_sources(tmp_path: Path, make: Callable[[Path], Path], says: str) -> None:
+@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)
+def test_bad_sources(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
     """The message names the file, its fault and the requirement, in one line."""
     source = str(make(tmp_path))
-    with pytest.raises(ValueError, match=says) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         for _ in open_images(source).batches(2):
             pass
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [
         ("no/such", "no such file or folder: 'no/such'"),
         ("none.npz", "no such file or folder: 'none.npz'"),
@@ -377,9 +371,9 @@ def test_bad_sources(tmp_path: Path, make: Callable[[Path], Path], says: str) ->
         ("none-*.tar", r"there is no shard none-\*.tar"),
     ],
 )
-def test_missing_sources(source: str, says: str) -> None:
+def test_missing_sources(source: str, message: str) -> None:
     """The message names the missing file."""
-    with pytest.raises(FileNotFoundError, match=says):
+    with pytest.raises(FileNotFoundError, match=message):
         open_images(source)
 
 

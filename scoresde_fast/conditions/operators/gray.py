@@ -34,7 +34,7 @@ class Gray:
         return {"kind": "gray", "channels": self.channels}
 
     def measured_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """Return (1, H, W) for images (C, H, W); raises ``ValueError`` for another number of channels."""
+        """Return (1, H, W) for images (C, H, W); raise ``ValueError`` for another number of channels."""
         if image_shape[0] != self.channels:
             raise ValueError(
                 f"the images have shape {tuple(image_shape)}, but this operator has {self.channels} channels: use "

@@ -21,9 +21,12 @@ INVERSE_TOLERANCE = 5e-2
 class LinearOperator(Protocol):
     """A linear measurement A of images.
 
-    A user's class needs only these methods; `require_adjoint` tests them.  It may add ``ridge_inverse(measured,
-    ridge)``, the closed form of the function `ridge_inverse`.  The methods run in a captured loop: they must not read
+    Sampling needs only these methods; `require_adjoint` tests them.  They run in a captured loop, so they must not read
     tensor values on the host, and must move constants to the device in their first call, as `DeviceConstants` does.
+
+    A class may also have ``ridge_inverse(measured, ridge)``, the closed form of the function `ridge_inverse`, and
+    ``describe()``, which returns the settings as JSON values; without it, manifests have only the name of the class.
+    Operators of the command line also need ``measured_shape(image_shape)``, the shape of an image's measurement.
 
     An operator that differs between K measurements, such as `Mask`, also has ``parameters``, a tuple of tensors
     (K, ...), and ``for_batch(*rows)``, which returns the operator for a batch given its rows of the parameters.
@@ -40,7 +43,7 @@ class LinearOperator(Protocol):
 
 
 class DeviceConstants:
-    """Host tensors, with a copy for each device and dtype, made in the first call.
+    """Host tensors, with a copy for each device and dtype, made in the first call of `like`.
 
     Threads that make the first call at the same time get the same copy.
     """
@@ -83,7 +86,7 @@ def parameters_of(operator: LinearOperator) -> tuple[Tensor, ...]:
 
 
 def operator_for_batch(operator: LinearOperator, rows: Sequence[Tensor]) -> LinearOperator:
-    """Return the operator for a batch, given its ``rows`` (B, ...) of the parameters; without rows the operator."""
+    """Return the operator for a batch, given its ``rows`` (B, ...) of the parameters; without rows, ``operator``."""
     return operator.for_batch(*rows) if rows else operator  # type: ignore[attr-defined]
 
 
@@ -106,7 +109,7 @@ def conjugate_gradients(
 
     It solves (A^T A + ridge I) x = A^T y, which has the same solution and, for ridge 0, is solvable for every y.  The
     norm (|A e|^2 + ridge |e|^2)^(1/2) of the error e falls by a factor of at least
-    ((sqrt(k) + 1) / (sqrt(k) - 1))^steps / 2, where k = (s_max^2 + ridge) / (s_min^2 + ridge) for the largest and the
+    ((sqrt(k) + 1) / (sqrt(k) - 1))^steps / 2, where k = (s_max^2 + ridge) / (s_min^2 + ridge) with the largest and the
     smallest nonzero singular value of A.  In 30 steps it falls to 6e-9 for k = 10, 3e-5 for k = 30, 5e-3 for k = 100.
     """
     ridge = ridge.reshape(-1)
@@ -144,10 +147,10 @@ def require_adjoint(
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Raise ``ValueError`` unless an operator passes tests on two fixed random images x of a shape (C, H, W).
+    """Raise ``ValueError`` unless an operator passes tests on two fixed random images x of ``image_shape`` (C, H, W).
 
-    The tests are, to a relative 1e-4, that `apply` is linear and <A x, y> = <x, A^T y>; and to 5e-2 that A A^+ A x =
-    A x, that A^+ A x is orthogonal to x - A^+ A x, and that a closed-form ridge inverse z of y satisfies
+    With the relative tolerance 1e-4, `apply` must be linear and <A x, y> = <x, A^T y>.  With the tolerance 5e-2,
+    A A^+ A x = A x, A^+ A x must be orthogonal to x - A^+ A x, and a closed-form ridge inverse z of y must satisfy
     A^T (y - A z) = ridge z.
 
     Raises:
@@ -225,7 +228,7 @@ def _require_ridge_inverse(gradient: Tensor, scaled_inverse: Tensor, adjoint: Te
 
 
 def _checked(name: str, result: object, images: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-    """Return a method's result for a batch; raises ``ValueError`` for a wrong type, shape, dtype or device."""
+    """Return a method's result for a batch; raise ``ValueError`` for a wrong type, shape, dtype or device."""
     if not isinstance(result, Tensor) or result.ndim < 2 or len(result) != len(images):
         returned = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
         raise ValueError(

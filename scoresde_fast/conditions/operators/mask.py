@@ -68,7 +68,7 @@ class Mask(Masking):
                 f"mask has shape {shape}; it must be (H, W), (1, H, W) or (C, H, W), or for K measurements with a mask "
                 "each (K, 1, H, W) or (K, C, H, W)"
             )
-        count, *self.shape = (1, 1, *shape)[-4:]
+        count, *self.shape = (1, 1, *shape)[-4:]  # K, then C, H and W; missing ones are 1
         self._mask = DeviceConstants(expand_mask(mask, (count, *self.shape)))
 
     @classmethod
@@ -95,7 +95,7 @@ class Mask(Masking):
     def random(cls, image_shape: Sequence[int], known: float, seed: int) -> Mask:
         """Return a random mask with the fraction ``known`` of pixels known, the same in every channel.
 
-        Masks with the same seed are nested: a larger ``known`` contains a smaller one.
+        Masks with the same seed are nested: one with a larger ``known`` contains the known pixels of a smaller one.
 
         Args:
             image_shape: (C, H, W) or (H, W).
@@ -129,7 +129,7 @@ class Mask(Masking):
         return {"kind": "mask", "sha256": self._mask.sha256()}
 
     def measured_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """Return (C, H, W) for images (C, H, W); raises ``ValueError`` if the mask does not fit them."""
+        """Return (C, H, W) for images (C, H, W); raise ``ValueError`` if the mask does not fit them."""
         channels, *size = image_shape
         if size != self.shape[1:] or self.shape[0] not in (1, channels):
             raise ValueError(
@@ -139,16 +139,16 @@ class Mask(Masking):
         return tuple(image_shape)
 
     def mask_for(self, images: Tensor) -> Tensor:
-        """Return the mask on the images' device; raises ``ValueError`` unless it fits their size and number."""
+        """Return the mask on the images' device; raise ``ValueError`` unless it fits their size and number."""
         self.measured_shape(images.shape[-3:])
         (mask,) = self._mask.like(images)
-        if len(images) != len(mask) > 1:
+        if len(mask) > 1 and len(mask) != len(images):
             raise ValueError(f"there are {len(mask)} masks and {len(images)} images; give one mask, or one for each")
         return mask
 
 
 def expand_mask(mask: Tensor | None, shape: Sequence[int]) -> Tensor:
-    """Broadcast the mask to ``shape`` (K, C, H, W) as bool; None means all known.
+    """Return the mask broadcast to ``shape`` (K, C, H, W), as bool; None means that all pixels are known.
 
     Raises:
         ValueError: the mask has another size, or values other than 0 and 1.

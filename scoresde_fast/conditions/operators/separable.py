@@ -21,7 +21,7 @@ MAX_CUTOFF = 1e-3
 
 
 class Separable:
-    """R x C^T for each channel x.
+    """The operator R x C^T on each channel x.
 
     The singular values of A are the products of those of R and C.  They are computed once, in float64 on the host.
     The inverses drop a singular value s if s^2 + ridge <= (cutoff s_max)^2, where s_max is the largest.  A ridge above

@@ -32,7 +32,7 @@ class Syntax(NamedTuple):
     build: Callable[..., ParsedOperator]
 
     def parse(self, values: str) -> list[Any]:
-        """Return the comma-separated values; raises ``ValueError`` for a wrong count or type."""
+        """Return the comma-separated values; raise ``ValueError`` for a wrong count or type."""
         parts = values.split(",", max(0, len(self.types) - 1)) if values else []
         if not self.required <= len(parts) <= len(self.types):
             raise ValueError(f"{len(parts)} values")

@@ -46,7 +46,7 @@ def allowed_reason() -> str | None:
 
 
 def record_reason(reason: str | None, folder: Path) -> None:
-    """Write the reason into the package below ``folder``, or remove an old one if there is none."""
+    """Write the reason into the package below ``folder``; if it is None, remove the file of an earlier build."""
     if reason is None:
         (folder / REASON).unlink(missing_ok=True)
         return
@@ -94,7 +94,7 @@ class CMakeBuild(build_ext):
         options += os.environ.get("CMAKE_ARGS", "").split()
         environment = {**os.environ, "PATH": TOOL_PATH}
         for arguments in (["-S", ROOT, "-B", build, "-GNinja", *options], ["--build", build, "--target", "_C"]):
-            done = subprocess.run(
+            result = subprocess.run(
                 [find_cmake(), *arguments],
                 env=environment,
                 stdout=subprocess.PIPE,
@@ -102,9 +102,9 @@ class CMakeBuild(build_ext):
                 text=True,
                 errors="replace",
             )
-            print(done.stdout, file=sys.stderr)
-            if done.returncode:
-                reason = f"compiling it failed: {first_error(done.stdout)}"
+            print(result.stdout, file=sys.stderr)
+            if result.returncode:
+                reason = f"compiling it failed: {first_error(result.stdout)}"
                 folder = ROOT if self.editable_mode else Path(self.build_lib)
                 record_reason(reason, folder)
                 for outdated in (folder / "scoresde_fast").glob("_C*"):  # from an earlier build of other sources

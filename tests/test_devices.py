@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices: the precisions of each, and the memory of the process."""
+"""Precisions of devices, and memory of the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoresde_fast.devices import choose_precision
 
 
 def test_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ "auto" is bf16 if the GPU supports it; the message for an older GPU gives the required capability."""
+    """ "auto" is bf16 if the GPU supports it; on an older GPU the error gives the required capability."""
     gpu = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert choose_precision("auto", gpu) == "bf16" and choose_precision("tf32", gpu) == "tf32"
@@ -23,9 +23,9 @@ def test_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_precision("bf16", gpu)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the malloc of glibc")
 def test_freed_memory_is_kept() -> None:
-    """After `keep_freed_memory` a thread that makes and frees tensors causes almost no page faults."""
+    """After `keep_freed_memory` a thread that allocates and frees tensors causes almost no page faults."""
     code = """
 import resource, sys, threading, torch
 if sys.argv[1] == "keep":

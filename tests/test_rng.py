@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise contract: known answers, Python against C++, and the distribution."""
+"""The noise contract: known answers, Python against C++, and values at corners."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def core(root: Path) -> ModuleType:
     """Return csrc/core as a Python module, if `make ctest` has built it."""
     built = sorted((root / "build" / "ctest").glob("ssf_core_binding*.so"))
     if not built:
-        pytest.skip("csrc/core is not built as a Python module (make ctest does, with a C++ compiler)")
+        pytest.skip("there is no Python module of csrc/core; make ctest builds it with a C++ compiler")
     spec = importlib.util.spec_from_file_location("ssf_core_binding", built[0])
     assert spec
     assert spec.loader
@@ -58,7 +58,7 @@ def test_philox_known_answers(case: str) -> None:
 
 
 def test_philox_is_elementwise_and_stays_in_range() -> None:
-    """A batch of counters gives the same words as each counter alone, all of 32 bits."""
+    """A batch of counters gives the same words as each counter alone, and words have 32 bits."""
     counters = random_words(5, 7, 4)
     words = torch.stack(philox(counters.unbind(-1), (1, 2)), dim=-1)
     assert words.shape == counters.shape
@@ -76,7 +76,7 @@ def test_philox_equals_the_core(core: ModuleType) -> None:
 
 
 def test_box_muller_equals_the_core(core: ModuleType) -> None:
-    """PyTorch and csrc/core give the same normals to 2 ulp, at corners and in between."""
+    """PyTorch and csrc/core give the same normals to 2 ulp, for corner words and random words."""
     pairs = torch.cat([torch.cartesian_prod(torch.tensor(CORNERS), torch.tensor(CORNERS)), random_words(5000, 2)])
     ours = torch.stack(box_muller(pairs[:, 0], pairs[:, 1]), dim=-1)
     theirs = torch.tensor([core.box_muller(*pair) for pair in pairs.tolist()])

@@ -51,7 +51,7 @@ def test_imports() -> None:
 
 
 def test_refused_imports() -> None:
-    """The test above does fail for modules that Windows lacks."""
+    """`IMPORTS` fails if a module imports one that Windows lacks."""
     code = IMPORTS.replace("import scoresde_fast\n", "exec('import fcntl', {'__name__': 'scoresde_fast.files'})\n")
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert "No module named 'fcntl'" in done.stderr

@@ -15,7 +15,7 @@ struct AffineStep {
   const float* row;        // coefficients, see Columns and PairColumns
   const int32_t* control;  // integers, see ControlColumns
   const int64_t* sample_ids;
-  int64_t samples, elements;  // elements of a sample; of a pair, of both halves
+  int64_t samples, elements;  // elements of a sample, including both halves of a pair
   int64_t ring;               // length of `history`
   int earlier;
   uint64_t run_seed;

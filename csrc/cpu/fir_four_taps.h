@@ -55,7 +55,7 @@ SSF_HD void join(const Eight& even, const Eight& odd, Eight& a, Eight& b) {
   b = __builtin_shufflevector(even, odd, 4, 12, 5, 13, 6, 14, 7, 15);
 }
 
-// Of floats; `inner` is 1, and then `width` a multiple of 8, or a multiple of 8.
+// For floats; `inner` is a multiple of 8, or it is 1 and `width` is a multiple of 8.
 struct FourTaps {
   int64_t height, width, inner;
   const float *x, *zeros;  // zeros: a line of zeros, for rows outside the plane
@@ -67,9 +67,9 @@ struct FourTaps {
 // as fast (256 channels of 16x16 on Zen 3), and costs little for outputs in a cache.
 constexpr int64_t kAhead = 512;
 
-// Adds input column j to kRows output rows of the same two input rows: to the outputs 2 j - 1, if there is a column
-// before, and 2 j, if it is not past the last. `left` has the column before, summed over rows, `inner` for each row,
-// and then this one.
+// Adds input column j to kRows output rows of the same two input rows: to column 2 j - 1 unless j = 0 (kFirst), and
+// to 2 j unless j = width (kLast). `left` has the sums over rows of column j - 1, `inner` for each output row, and
+// afterwards those of column j.
 template <int kRows, bool kFirst, bool kLast>
 SSF_HD void up_column(const FourTaps& op, const float* above, const float* below, const float (&weights)[kRows][2],
                       float* __restrict left, float* __restrict to) {
@@ -108,8 +108,8 @@ SSF_HD void up_pixels(const FourTaps& op, const float* above, const float* below
   up_column<kRows, false, true>(op, above, below, weights, op.left, to + 2 * width * inner);
 }
 
-// Column j of an output row, from input columns 2 j + 1 and 2 j + 2. `left` has the two before, summed over rows,
-// and then these.
+// Column j of an output row, from input columns 2 j - 1 to 2 j + 2. `left` has the sums over rows of the first two of
+// these, and afterwards those of the last two.
 template <bool kFirst, bool kLast>
 SSF_HD void down_columns(const FourTaps& op, const float* const (&rows)[4], int64_t j, float* __restrict left,
                          float* __restrict to) {

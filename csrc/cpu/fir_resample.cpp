@@ -180,7 +180,7 @@ SSF_HD void interleave(const Acc* even, const Acc* odd, int64_t runs, int64_t n,
                               int64_t lines) {                                                         \
     copy_lines(in, in_stride, out, out_stride, n, lines);                                              \
   }
-// If T is not Acc, for rows of sums too.
+// If T is not Acc: from rows of sums back to T.
 #define SSF_FIR_LINES_BACK(T, Acc) \
   SSF_VECTORIZE void fir_rows(const Rows<Acc, Acc, T>& rows) { sum_rows(rows); }
 SSF_FIR_LINES(float, float)

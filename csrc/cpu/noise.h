@@ -63,7 +63,7 @@ SSF_HD void make_unaligned(float (&out)[kBlock], const Field& field, int64_t fir
   std::copy_n(block, count - here, out + here);
 }
 
-// Computes the signs of such elements: 1 or -1 by the top bit of each element's word.
+// Computes at least `count` signs from element `first` on, a multiple of 4: 1 or -1 by the top bit of a word.
 SSF_HD void make_signs(float (&out)[kBlock], const Field& field, int64_t first, int64_t count) {
   const int calls = count <= 4 * kFewCalls ? kFewCalls : kCalls;
   Block words;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// csrc/core for the Python tests, which compare it with scoresde_fast/rng.py word by word.
+// Python module of csrc/core, which the Python tests compare with scoresde_fast/rng.py.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The whole test framework: count what fails, print it, return the count from main.
+// A minimal test framework: failed checks are printed and counted, and main returns their number.
 #pragma once
 
 #include <cmath>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs the kernels of csrc/cuda on the host: a block's threads are threads, its barriers and shuffles real ones, and
-// blocks follow each other. Include this before any of csrc/cuda/*.cuh.
+// Runs the kernels of csrc/cuda on the host: each thread of a block is a host thread, barriers and shuffles synchronise
+// these threads, and blocks run one after another. Include this before any of csrc/cuda/*.cuh.
 #pragma once
 
 #include <barrier>
@@ -16,7 +16,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-// Blocks run one after another, so they may use the same shared memory.
+// Blocks do not run at the same time, so they may use the same shared memory.
 #define __shared__ static
 #define SSF_UNROLL
 
@@ -66,12 +66,12 @@ inline float float_of_half(uint16_t bits) {
   return bits >> 15 ? -x : x;
 }
 
-// An address that is not a multiple of 16 is a fault on a GPU, and here.
+// Aborts if the address is not a multiple of 16, which is a fault on a GPU.
 inline const void* aligned(const void* address) {
   if (reinterpret_cast<uintptr_t>(address) % 16) std::abort();
   return address;
 }
-// Elements outside are NaN here, in each type.
+// Elements outside are NaN here, in each type; on a GPU they are undefined.
 inline float4 load16(const float* first, bool inside) {
   return inside ? *static_cast<const float4*>(aligned(first)) : float4{NAN, NAN, NAN, NAN};
 }
@@ -94,7 +94,7 @@ T shuffle_xor(T value, int mask) {
   return value;
 }
 
-// kernel<<<grid, threads>>>(arguments...)
+// Does kernel<<<grid, threads>>>(arguments...).
 template <class... Parameters, class... Arguments>
 void run(Index3 grid, unsigned threads, void (*kernel)(Parameters...), const Arguments&... arguments) {
   HostBlock block(threads);

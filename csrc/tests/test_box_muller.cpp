@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The transform against long double: corners of both words, then every radius and every angle a stride apart.
+// The transform against long double: all pairs of corner words, then radius and angle words at a fixed stride.
 #include <algorithm>
 
 #include "core/box_muller.h"

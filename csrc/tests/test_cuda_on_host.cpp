@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA kernels' own code, run block by block on the host against the formulas of csrc/core: sizes that end inside
-// a quad, inside a block and beyond one; both paths of access; every combination of a step's registers.
-// clang-format off: the kernels take their intrinsics from here.
+// The CUDA kernels, run block by block on the host, against the formulas of csrc/core: sizes that end inside a quad,
+// inside a block and beyond a block; both paths of access; all combinations of a step's registers.
+// clang-format off: this header must come first, because it replaces the kernels' intrinsics.
 #include "tests/cuda_on_host.h"
 // clang-format on
 
@@ -27,10 +27,10 @@ constexpr int64_t kSamples = 3, kRow = 1, kLength = 3, kEarlier = 3;
 constexpr uint64_t kSeed = 0xfedcba9876543210;
 constexpr uint32_t kDraw = 0xfffffffe;
 const int64_t kIds[kSamples] = {0, int64_t{1} << 32, 0x7fffffffffffffff};
-// Whole quads: 520 is more than a block's 512. Others: within a quad, a block and beyond one.
+// Sizes of whole quads, where 520 exceeds a block's 512, and sizes that end within a quad.
 const int64_t kWhole[] = {8, 512, 520}, kOdd[] = {1, 7, 63, 513};
 
-// Values with a long period that bfloat16 and float16 hold exactly.
+// Values with a long period that are exact in bfloat16 and float16.
 float value(int64_t i, int64_t register_number) {
   return static_cast<float>((i * 37 + register_number * 11) % 64 - 31) / 16;
 }
@@ -42,8 +42,8 @@ uint16_t bits16(Type type, float x) {
   return static_cast<uint16_t>((bits >> 16 & 0x8000) | (x == 0 ? 0 : (exponent - 112) << 10 | (bits >> 13 & 1023)));
 }
 
-// The numbers `value` of a register in memory of its type, with room before them: a register begins on 16 bytes or,
-// where `offset` is 1, between them.
+// A register of its type, filled with `value`. It begins at a multiple of 16 bytes plus `offset` elements, and the last
+// float of its memory is a guard.
 struct Register {
   std::vector<float4> memory;
   Type type;
@@ -64,7 +64,7 @@ struct Register {
   float& guard() { return *reinterpret_cast<float*>(reinterpret_cast<char*>(memory.data() + memory.size()) - 4); }
 };
 
-// An element of a field by the contract.
+// An element of a noise field, by the noise contract.
 float element(Noise noise, int64_t sample, int64_t i) {
   const auto id = static_cast<uint64_t>(kIds[sample]);
   const ssf::Words words = ssf::philox(ssf::noise_counter(static_cast<uint32_t>(i / 4), kDraw, id), kSeed);
@@ -86,16 +86,16 @@ struct HostTable {
   }
   float at(int column) const { return coefficients[COLUMNS::width + column]; }
   int32_t slot() const { return control[ssf::ControlColumns::width + ssf::ControlColumns::slot]; }
-  // The row beyond the last is the last: both ends of the counter's use.
+  // The last row: by its index, or by a counter that points past the table and is clamped.
   Table table(bool counted) const {
     return {coefficients.data(), control.data(), {counted ? &counter : nullptr, false, counted ? 5 : kRow, 2}};
   }
 };
 
-// `quads` for each thread of a block.
+// The grid of blocks whose threads have `quads` quads each.
 Index3 grid(int64_t elements, int quads = 2) {
   const int64_t block = 4 * kThreads * quads;
-  // Two by two places for three samples: the third axis is used, and one place is empty.
+  // 2 x 2 places for three samples, so that the third axis is used and one place is empty.
   return {static_cast<unsigned>(std::max<int64_t>(1, (elements + block - 1) / block)), 2, 2};
 }
 
@@ -107,7 +107,7 @@ void test_fields() {
     run(grid(n), kThreads, kernel, out.floats(), kSamples, n, field, PhiloxKeys(kSeed));
     bool equal = out.guard() == -99;
     for (int64_t i = 0; i < kSamples * n; ++i) equal &= out.floats()[i] == element(NOISE, i / n, i % n);
-    check(equal, "a field is the contract's, bit for bit");
+    check(equal, "a field equals the contract's, bit for bit");
   };
   for (const int64_t n : kWhole) run_one(&field_kernel<NOISE, true, kThreads>, n, 0);
   for (const int64_t n : kOdd) run_one(&field_kernel<NOISE, false, kThreads>, n, 1);
@@ -162,10 +162,10 @@ void test_affine_step(int64_t n, bool saved, bool history, int earlier) {
       equal &=
           d.floats()[place] == (history && OUTPUT != Type::none && place == newest + i ? derived : value(place, 2));
   }
-  check(equal, "a step is the formula's, bit for bit");
+  check(equal, "a step equals the formula, bit for bit");
 }
 
-// A pair's numbers: half a sample of x, then half a sample of v.
+// The first half of a sample is x, the second v.
 template <Noise NOISE, Type OUTPUT, bool LEAN, bool VECTOR>
 void test_affine_step_pair(int64_t half, bool saved, bool history, int earlier) {
   const int64_t n = 2 * half, count = kSamples * n, offset = VECTOR ? 0 : 1;
@@ -215,7 +215,7 @@ void test_affine_step_pair(int64_t half, bool saved, bool history, int earlier) 
                  (history && OUTPUT != Type::none && place == newest + at[side] ? derived : value(place, 2));
     }
   }
-  check(equal, "a step of pairs is the formula's, bit for bit");
+  check(equal, "a step of pairs equals the formula, bit for bit");
 }
 
 template <Noise NOISE, Type OUTPUT>
@@ -268,7 +268,7 @@ void test_langevin(int64_t n) {
     }
   }
   for (int i = 0; i < 2; ++i) close &= ssf::test::ulps(mean[i], means[i] * means[i]) <= 4;
-  check(close, "the norms and their mean are the sums'");
+  check(close, "the norms and their mean equal the sums");
 
   for (const bool per_sample : {true, false}) {
     Register next(Type::float32, kSamples * n, 0, offset);
@@ -283,7 +283,7 @@ void test_langevin(int64_t n) {
       const float moved = std::fmaf(size * table.at(ssf::Columns::derive_output), value(i, 3), value(i, 0));
       equal &= next.floats()[i] == std::fmaf(std::sqrt(2 * size), element(NOISE, i / n, i % n), moved);
     }
-    check(equal, "the corrector is the formula's, bit for bit");
+    check(equal, "the corrector equals the formula, bit for bit");
   }
 }
 
@@ -305,7 +305,7 @@ void test_hutchinson(int64_t n) {
     for (int64_t i = 0; i < n; ++i) dot += static_cast<double>(element(NOISE, sample, i)) * value(sample * n + i, 3);
     close &= std::fabs(divergence[sample] - (2.5 + 0.25 * dot)) <= 1e-12 * n;
   }
-  check(close, "the divergence is the sum's, in float64");
+  check(close, "the divergence equals the sum in float64");
 }
 
 template <Noise NOISE, Type TYPE>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The conversions of the 16-bit types are exact or rightly rounded; SiLU is within 2 ulp; the norm agrees with float64
-// for any division of the groups, and nothing is written past the end.
+// The conversions of the 16-bit types are exact or correctly rounded; SiLU is within 2.5 ulp; the norm agrees with
+// float64 for any division of the groups, and nothing is written past the end.
 #include <algorithm>
 #include <vector>
 
@@ -13,7 +13,7 @@ namespace {
 
 using ssf::test::check;
 
-// Every number of a 16-bit type survives the way to float and back, and halves between neighbours go to the even one.
+// Every number of a 16-bit type is the same after conversion to float and back, and midpoints are rounded to even.
 template <class T>
 bool round_trip(uint32_t infinity) {
   bool ok = true;
@@ -103,7 +103,7 @@ int main() {
     check(whole.worst_error() < 2e-6, "the norm agrees with float64");
     check(whole.y.back() == -99, "nothing is written past the end");
     for (int64_t group = 0; group < kGroups; ++group) ssf::cpu::group_norm_silu(parts.op, 0, group, group + 1);
-    check(parts.y == whole.y && parts.statistics == whole.statistics, "groups apart make the same image");
+    check(parts.y == whole.y && parts.statistics == whole.statistics, "groups one by one give the same image");
 
     Image joined(channels_last);
     const std::vector<float> residual(joined.x.size());
@@ -112,9 +112,9 @@ int main() {
     joined.op.joined = h.data();
     ssf::cpu::group_norm_silu(joined.op, 0, 0, kGroups);
     check(std::equal(joined.x.begin(), joined.x.end(), h.begin()) && h.back() == -99, "all of h is written, no more");
-    check(joined.y == whole.y, "zeros joined leave the norm as it is");
+    check(joined.y == whole.y, "a residual of zeros does not change the norm");
 
-    // A tangent that is constant over a group leaves the norm as it is; so does one along the normalised image.
+    // The norm does not change along a tangent that is constant over a group, nor along the image itself.
     std::vector<float> ones(whole.x.size(), 1.0f), tangent(whole.x.size(), -99.0f);
     ssf::cpu::GroupNormGradient<float> op{};
     op.source = whole.x.data();
@@ -135,7 +135,7 @@ int main() {
     op.change = whole.x.data();
     ssf::cpu::group_norm_silu_tangent(op, 0, 0, kGroups);
     for (const float value : tangent) largest = std::max(largest, static_cast<double>(std::fabs(value)));
-    check(largest < 2e-5, "the norm does not see shift and scale");
+    check(largest < 2e-5, "the tangents of shift and scale are zero");
   }
   return ssf::test::failures;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The vectorised kernel equals the core formula whatever the length, and any split into ranges gives the same field.
+// The vectorised kernel equals the core formula for any length, and a split into ranges gives the same field.
 #include <algorithm>
 #include <vector>
 
@@ -21,7 +21,7 @@ float element(int64_t i) {
   return i % 2 ? pair.sine : pair.cosine;
 }
 
-// Whatever instructions make_words uses, and where the call number wraps.
+// The words do not depend on the instructions that make_words uses, even where the call index wraps.
 void test_words() {
   for (const uint32_t first : {0u, 5u, 0xFFFFFFF0u}) {
     ssf::cpu::Block words, anywhere;
@@ -49,7 +49,7 @@ int main() {
     ssf::cpu::normal(parts.data(), 0, cut, kField);
     ssf::cpu::normal(parts.data(), cut, n, kField);
     field.pop_back();
-    ssf::test::check(parts == field, "two ranges make the same field");
+    ssf::test::check(parts == field, "two ranges give the same field");
   }
   return ssf::test::failures;
 }

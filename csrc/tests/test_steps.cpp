@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading half precision, sums in a fixed order, and the places of a ring.
+// Conversion from 16-bit types, sums in a fixed order, places of a ring buffer, and row indices.
 #include <vector>
 
 #include "core/step_table.h"
@@ -38,10 +38,10 @@ int main() {
     for (int64_t length = 1; length <= 3; ++length)
       for (int k = 0; k <= 3; ++k)
         check(ssf::ring_place(slot + 3, k, length) == (slot + 3 - k) % length, "places of a ring");
-  check(ssf::ring_place(0, 1, 1) == 0 && ssf::ring_place(0, 3, 2) == 1, "before the first output");
+  check(ssf::ring_place(0, 1, 1) == 0 && ssf::ring_place(0, 3, 2) == 1, "ring places before the first output");
 
   const int64_t counter = 7;
   const ssf::RowIndex inside{&counter, true, 2, 10}, past{&counter, true, 3, 10}, fixed{nullptr, false, 4, 10};
-  check(inside() == 9 && past() == 9 && fixed() == 4, "rows, held inside the table");
+  check(inside() == 9 && past() == 9 && fixed() == 4, "row indices are clamped to the table");
   return ssf::test::failures;
 }

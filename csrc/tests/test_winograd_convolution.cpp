@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// With the weights of a filter that is one in the middle and zero elsewhere the kernel copies its input; with any,
-// tiles and panels computed in parts are bit for bit those computed at once, and nothing is written past the end.
+// A filter that is 1 in the middle and 0 elsewhere copies the input. For any filter, tiles and panels computed in parts
+// equal those computed at once, bit for bit, and nothing is written past the end.
 #include <algorithm>
 #include <cstdlib>
 #include <vector>
@@ -22,8 +22,8 @@ std::vector<float> noise(int64_t size) {
   return values;
 }
 
-// G g G^T of that filter: the second column of G, 1 / N(p) times p, times itself; zero at infinity.
-std::vector<float> middle() {
+// G g G^T of the copying filter: the outer product of G's second column, p / N(p) or 0 at infinity, with itself.
+std::vector<float> copying_weights() {
   const double points[] = {0, 0.6875, -0.6875, 1.5, -1.5};
   double column[6] = {};
   for (int i = 0; i < 5; ++i) {
@@ -49,7 +49,7 @@ int main() {
   WinogradConvolution<float> op{x.data(), nullptr, bias.data(), residual.data(), y.data(), 0.5f,
                                 kBatch,   kHeight, kWidth,      kChannels,       kChannels};
 
-  const std::vector<float> copying = middle();
+  const std::vector<float> copying = copying_weights();
   op.u = copying.data();
   ssf::cpu::winograd_convolution(op, 0, op.tiles(), 0, panels);
   double worst = 0;
@@ -57,7 +57,7 @@ int main() {
     const double exact = static_cast<double>(x[i]) + bias[i % kChannels] + 0.5 * residual[i];
     worst = std::fmax(worst, std::fabs(y[i] - exact));
   }
-  ssf::test::check(worst < 1e-6, "the filter that copies copies");
+  ssf::test::check(worst < 1e-6, "the copying filter copies its input");
   ssf::test::check(y[size] == -99.0f, "nothing is written past the end");
 
   const std::vector<float> any = noise(kWinogradPoints * kChannels * kChannels);
@@ -68,6 +68,6 @@ int main() {
     for (int64_t tile = 0; tile < op.tiles(); tile += 5)
       ssf::cpu::winograd_convolution(op, tile, std::min(tile + 5, op.tiles()), panel, panel + 1);
   y.pop_back();
-  ssf::test::check(parts == y, "parts make the same image");
+  ssf::test::check(parts == y, "parts give the same image");
   return ssf::test::failures;
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decisions of the build, and the pure-Python wheel for machines without a compiler."""
+"""Modes, requirements and errors of the build, and the pure-Python wheel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHIPPED = ("scoresde_fast", "kernels", "build_system", "setup.py", "pyproject.to
 
 @pytest.fixture
 def toolchain(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return the module build_system/toolchain.py; sys.path is restored afterwards."""
+    """Return build_system/toolchain.py as a module; sys.path is restored afterwards."""
     monkeypatch.setattr(sys, "path", [str(root / "build_system"), *sys.path])
     return importlib.import_module("toolchain")
 
@@ -41,14 +41,14 @@ def setup_py(root: Path, toolchain: ModuleType) -> ModuleType:
     return module
 
 
-def test_off_means_pure(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mode_off(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """SCORESDE_FAST_EXT=off builds nothing and requires nothing on any machine."""
     monkeypatch.setenv("SCORESDE_FAST_EXT", "off")
     assert toolchain.why_pure() == "the package was built with SCORESDE_FAST_EXT=off"
     assert toolchain.build_requirements() == []
 
 
-def test_unknown_mode_is_refused(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_mode(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown mode stops the build before anything is installed; the message lists the modes."""
     monkeypatch.setenv("SCORESDE_FAST_EXT", "on")
     with pytest.raises(SystemExit, match="unknown SCORESDE_FAST_EXT 'on'; choose from: auto, require, off"):
@@ -66,10 +66,10 @@ def test_no_compiler(toolchain: ModuleType, setup_py: ModuleType, monkeypatch: p
         setup_py.allowed_reason()
 
 
-def test_an_isolated_build_fetches_what_it_lacks(
+def test_requirements_of_an_isolated_build(
     toolchain: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requirements are torch if the target environment has none or an old one, and tools that are not on PATH."""
+    """Requirements are torch, if it is missing or old in the target environment, and tools that are not on PATH."""
     monkeypatch.setattr(toolchain, "compiler", lambda: sys.executable)
     monkeypatch.setattr(toolchain, "find_spec", lambda name: None)
     monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda name: str(tmp_path))
@@ -97,7 +97,7 @@ def test_an_isolated_build_fetches_what_it_lacks(
     ],
     ids=["no torch", "old torch", "no CMake", "old CMake", "no Ninja", "all there"],
 )  # fmt: skip
-def test_what_a_build_lacks_is_named(
+def test_missing_tools_are_named(
     toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, found: dict[str, str | None], why: str | None
 ) -> None:
     """Without isolation nothing is installed; the message names the first tool that is missing or too old."""
@@ -108,8 +108,8 @@ def test_what_a_build_lacks_is_named(
     assert toolchain.why_pure() == why
 
 
-def test_the_links_of_the_description_are_absolute(root: Path, setup_py: ModuleType) -> None:
-    """Pictures are files, pages are shown, and each is in the repository; the README's own links are relative."""
+def test_description_links_are_absolute(root: Path, setup_py: ModuleType) -> None:
+    """Relative links to pictures become raw files, those to pages become GitHub's pages; each target exists."""
     readme = re.findall(r"(!?)\[[^]]*\]\(([^)]*)\)", (root / "README.md").read_text())
     links = re.findall(r"(!?)\[[^]]*\]\(([^)]*)\)", setup_py.long_description())
     assert len(links) == len(readme)
@@ -122,8 +122,8 @@ def test_the_links_of_the_description_are_absolute(root: Path, setup_py: ModuleT
             assert (root / relative).is_file(), relative
 
 
-def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A build without the extension leaves its reason in the package; the next build with it removes the reason."""
+def test_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A build without the extension writes its reason into the package; a build with the extension removes it."""
     (tmp_path / "scoresde_fast").mkdir()
     setup_py.record_reason("there was no C++ compiler", tmp_path)
     assert (tmp_path / setup_py.REASON).read_text() == "there was no C++ compiler\n"
@@ -143,24 +143,24 @@ def test_the_reason_is_recorded(setup_py: ModuleType, tmp_path: Path, capsys: py
     ],
     ids=["compiler", "CMake", "CMake without a sentence", "neither"],
 )  # fmt: skip
-def test_a_failed_build_is_told_in_one_line(setup_py: ModuleType, output: str, error: str) -> None:
-    """The reason is the first error, not the last line."""
+def test_first_error(setup_py: ModuleType, output: str, error: str) -> None:
+    """The first error is found and joined into one line."""
     assert setup_py.first_error(output) == error
 
 
-def test_an_old_setuptools_is_refused(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setuptools too old for the project's metadata is named, with the command that helps."""
+def test_old_setuptools(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message for an old setuptools gives both versions and the command that upgrades it."""
     monkeypatch.setattr(setup_py.setuptools, "__version__", "65.5.0")
     with pytest.raises(SystemExit, match=r"setuptools 65\.5\.0 is too old.*77 or newer: pip install --upgrade"):
         setup_py.main()
 
 
 @pytest.mark.skipif(not all(map(shutil.which, ("c++", "cmake", "ninja"))), reason="needs a compiler, CMake and Ninja")
-def test_a_build_forgets_the_one_before(setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second environment of one checkout: its torch, compiler and options count, and objects are reused."""
+def test_rebuild_uses_current_settings(setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rebuild uses the torch, compiler and options of the current environment, and keeps compiled objects."""
 
     def configure(name: str, options: str) -> str:
-        """The commands of a build with a torch and a compiler in a folder of that name; nothing is compiled."""
+        """Return the commands of a build with torch and compiler in folder ``name``; nothing is compiled."""
         library = tmp_path / name / "torch" / "lib" / "libtorch_cpu.so"
         library.parent.mkdir(parents=True)
         library.touch()
@@ -192,7 +192,7 @@ def test_a_build_forgets_the_one_before(setup_py: ModuleType, tmp_path: Path, mo
 
 
 def test_pure_wheel(root: Path, tmp_path: Path) -> None:
-    """The wheel without extension is for every platform and holds the kernels, the data files and ``py.typed``."""
+    """The wheel without extension is for every platform and contains the kernels, the data files and ``py.typed``."""
     ignore = shutil.ignore_patterns("__pycache__", "*.so")
     for entry in SHIPPED:
         source = root / entry
@@ -231,8 +231,8 @@ def test_pure_wheel(root: Path, tmp_path: Path) -> None:
     assert {file.split("/")[0] for file in files} == {"scoresde_fast", "scoresde_fast-0.1.0.dist-info"}
 
 
-def test_kernels_refuse_another_name(root: Path) -> None:
-    """./kernels cannot be imported as the package of that name on the index."""
+def test_kernels_cannot_be_imported_by_folder(root: Path) -> None:
+    """``import kernels`` in the checkout fails, because PyPI has another package with this name."""
     done = subprocess.run(
         [sys.executable, "-c", "import kernels"], cwd=root, capture_output=True, text=True, check=False
     )

@@ -16,12 +16,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 NVCC = shutil.which(os.environ.get("CUDACXX") or "nvcc")
-#: Seconds rather than a minute.
+#: Sources that compile in seconds; each of the others takes a minute.
 SMALL = ("error.cu", "normal.cu", "rademacher.cu")
 #: The enumerators of csrc/cuda/step.h.
 NOISE = {"none": 0, "fast": 1}
 TYPE = {"float32": 1, "bfloat16": 2}
-#: Elements a thread: `kStepQuads` of csrc/cuda/noise.cuh.
+#: Elements per thread: `kStepQuads` of csrc/cuda/noise.cuh.
 ELEMENTS = {"none": 16, "fast": 8}
 
 pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc on PATH, and CUDACXX names none")
@@ -47,10 +47,10 @@ def sources() -> list[object]:
 @pytest.mark.parametrize("source", sources())
 def test_no_kernel_spills(source: Path, arch: str, tmp_path: Path) -> None:
     """Every kernel compiles without a warning and without spills."""
-    _, said = compile_cubin(source, arch, tmp_path)
-    memory = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
-    assert len(memory) == said.count("Compiling entry function") and (memory or source.stem == "error")
-    assert set(memory) <= {("0", "0", "0")}, said
+    _, output = compile_cubin(source, arch, tmp_path)
+    memory = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", output)
+    assert len(memory) == output.count("Compiling entry function") and (memory or source.stem == "error")
+    assert set(memory) <= {("0", "0", "0")}, output
 
 
 def opcodes(cubin: Path) -> dict[str, list[str]]:
@@ -62,11 +62,11 @@ def opcodes(cubin: Path) -> dict[str, list[str]]:
         pytest.skip("there is no cuobjdump, neither on PATH nor in Triton")
     text = subprocess.run([tool, "-sass", str(cubin)], check=True, capture_output=True, text=True).stdout
     functions = (part.split(maxsplit=1) for part in text.split("Function : ")[1:])
-    found = {name: re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", code) for name, code in functions}
-    return {name: [code for code in codes if code != "NOP"] for name, codes in found.items()}
+    codes_of = {name: re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", code) for name, code in functions}
+    return {name: [code for code in codes if code != "NOP"] for name, codes in codes_of.items()}
 
 
-def test_the_cost_of_a_step(tmp_path: Path) -> None:
+def test_step_instructions(tmp_path: Path) -> None:
     """a x + b s + c z stays within its budget of instructions per element, and accesses its data 16 bytes at a time."""
     cubin, _ = compile_cubin(ROOT / "csrc" / "cuda" / "affine_step.cu", "sm_90", tmp_path)
     functions = opcodes(cubin)
@@ -79,6 +79,6 @@ def test_the_cost_of_a_step(tmp_path: Path) -> None:
         moved = Counter(code for code in codes if code.startswith(("LDG", "STG", "LD.", "ST.")))
         assert moved["LDG.E.128"] == (quads * 2 if output == "float32" else quads * 3 / 2)
         assert moved["STG.E.128"] == quads
-        # The other accesses are to the row: three coefficients, the draw, the counter, the sample id.
+        # Other loads are of the row (three coefficients, the draw, the counter) and the sample id.
         assert set(moved) <= {"LDG.E.128", "STG.E.128", "LDG.E", "LDG.E.64"}
         assert moved["LDG.E"] <= 5 and moved["LDG.E.64"] <= 1

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.same_everywhere
 
 @pytest.fixture
 def operation(monkeypatch: pytest.MonkeyPatch) -> Operation:
-    """Return an operation without its CPU kernel, in a process without a warning so far."""
+    """Return an operation without kernels, as if the process had not warned yet."""
     monkeypatch.setattr(_extension, "_warned", False)
     absent = {
         "triton": Backend(lambda x: x + x, ("cuda",), missing="Triton is not installed: pip install triton"),
@@ -34,7 +34,7 @@ def operation(monkeypatch: pytest.MonkeyPatch) -> Operation:
     return Operation("twice", lambda x: 2 * x, absent)
 
 
-def test_the_first_slow_use_warns_once(operation: Operation) -> None:
+def test_first_slow_use_warns_once(operation: Operation) -> None:
     """The warning ends in a command; the reference runs, and the second use is silent."""
     with pytest.warns(RuntimeWarning, match=r"on the device cpu.*: there was no C\+\+ compiler.*: pip install X$"):
         twice = operation.choose("cpu")
@@ -45,14 +45,14 @@ def test_the_first_slow_use_warns_once(operation: Operation) -> None:
         operation.choose("cpu", "reference")
 
 
-def test_a_gpu_without_triton_warns_too(operation: Operation) -> None:
+def test_gpu_without_triton_warns(operation: Operation) -> None:
     """The warning gives only the reasons of the device's backends."""
     with pytest.warns(RuntimeWarning, match=r"on the device cuda.*\): Triton is not installed: pip install triton$"):
         operation.choose("cuda")
 
 
-def test_a_reference_by_choice_does_not_warn(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no warning if the reference is selected by name or environment variable, or for another device."""
+def test_chosen_reference_does_not_warn(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference does not warn if it is selected by name or variable, or if the device has no kernels."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         operation.choose("cpu", "reference")
@@ -61,7 +61,7 @@ def test_a_reference_by_choice_does_not_warn(operation: Operation, monkeypatch: 
         operation.choose("cpu")
 
 
-SAMPLES_AND_REPORT = """
+SAMPLE_AND_REPORT = """
 import sys, torch
 {change}
 import scoresde_fast as sf
@@ -73,7 +73,7 @@ BUILD = "to build it: SCORESDE_FAST_EXT=require pip install --force-reinstall --
 
 
 @pytest.mark.parametrize(
-    ("change", "files", "sentence"),
+    ("change", "files", "message"),
     [
         ("torch.__version__ = '2.10.0'", {},
          "2.10.0 is too old for the C++ extension, which needs 2.11 or newer: pip install --upgrade 'torch>=2.11'"),
@@ -83,8 +83,8 @@ BUILD = "to build it: SCORESDE_FAST_EXT=require pip install --force-reinstall --
     ],
     ids=["old torch", "broken extension", "no extension"],
 )  # fmt: skip
-def test_without_the_extension_there_are_samples(
-    change: str, files: dict[str, str], sentence: str, root: Path, tmp_path: Path
+def test_sampling_without_the_extension(
+    change: str, files: dict[str, str], message: str, root: Path, tmp_path: Path
 ) -> None:
     """The warning and the environment report each give the reason and the command once."""
     package = tmp_path / "scoresde_fast"
@@ -95,13 +95,13 @@ def test_without_the_extension_there_are_samples(
     for name, text in files.items():
         (package / name).write_text(text)
     done = subprocess.run(
-        [sys.executable, "-c", SAMPLES_AND_REPORT.format(change=change)], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, "-c", SAMPLE_AND_REPORT.format(change=change)], cwd=tmp_path, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("RuntimeWarning") == 1
-    assert sentence.format(root=root) in done.stderr
-    assert done.stdout.count(sentence.format(root=root)) == 1
+    assert message.format(root=root) in done.stderr
+    assert done.stdout.count(message.format(root=root)) == 1
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_without_the_extension_there_are_samples(
     ],
     ids=["missing", "too old", "too new", "oldest", "newer"],
 )
-def test_which_triton_is_used(version: str | None, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_triton_versions(version: str | None, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing or unsupported Triton is reported with a command, and not imported."""
     monkeypatch.setattr(registration, "INTERPRETED", True)
     monkeypatch.setattr(registration, "find_spec", lambda name: version)
     monkeypatch.setattr(metadata, "distributions", lambda name: iter([SimpleNamespace(version=version)]))
-    found = registration.why_no_triton.__wrapped__()
-    assert (found or "").startswith(why) and bool(found) == bool(why)
+    reason = registration.why_no_triton.__wrapped__() or ""
+    assert reason.startswith(why) and bool(reason) == bool(why)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_which_triton_is_used(version: str | None, why: str, monkeypatch: pytest
     ],
     ids=["index", "folder", "wheel", "repository"],
 )
-def test_the_command_names_where_the_package_came_from(
+def test_build_command_names_the_source(
     origin: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command names the index, a folder or a repository; never a wheel, which would lack the extension again."""
+    """The source is the index, a folder or a repository; never a wheel, which would lack the extension again."""
     info = tmp_path / "scoresde_fast-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: scoresde_fast\nVersion: 0.1.0\n")
@@ -151,6 +151,6 @@ def test_the_command_names_where_the_package_came_from(
     assert _extension.build_command().endswith(source)
 
 
-def test_the_command_in_a_checkout(root: Path) -> None:
-    """A package imported from a checkout is built from the checkout."""
+def test_build_command_in_a_checkout(root: Path) -> None:
+    """For a package imported from a checkout, the source is the checkout."""
     assert _extension.build_command().endswith(f"--no-deps --editable {root}")

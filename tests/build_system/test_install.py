@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installation into fresh environments as by a user; each takes minutes, including pip's downloads."""
+"""Installation into fresh environments, as a user does it; each takes minutes, including pip's downloads."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(environment: Path, command: str, cwd: Path, **variables: str) -> str:
-    """A command with the environment's programs first on PATH; its output, both streams.
+    """Run a command with the environment's programs first on PATH, and return its output.
 
-    pip takes the versions of constraints.txt, and the extension is built without CUDA, whose compiler takes minutes.
+    pip uses the versions of constraints.txt, and the extension is built without CUDA, which would take minutes.
     """
     settings = {
         "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": "",  # of the checkout's own tests
+        "PYTHONPATH": "",  # instead of that of this test run
         "PIP_CONSTRAINT": str(ROOT / "constraints.txt"),
         "PIP_BUILD_CONSTRAINT": str(ROOT / "constraints.txt"),
         "CMAKE_ARGS": "-DSSF_CUDA=OFF",
@@ -54,13 +54,13 @@ def run(environment: Path, command: str, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """A fresh virtual environment of this Python."""
+    """Return a fresh virtual environment of this Python."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     return tmp_path / "venv"
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
-def test_a_plain_install_builds_the_extension(checkout: Path, environment: Path, tmp_path: Path) -> None:
+def test_plain_install_builds_the_extension(checkout: Path, environment: Path, tmp_path: Path) -> None:
     """The README's command installs the kernels, and there is no warning."""
     run(environment, "pip install .", checkout)
     backends = run(environment, "scoresde-fast env", tmp_path).partition("backends of each operation")[2]
@@ -69,7 +69,7 @@ def test_a_plain_install_builds_the_extension(checkout: Path, environment: Path,
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
-def test_the_warning_names_a_command_that_works(checkout: Path, environment: Path, tmp_path: Path) -> None:
+def test_command_in_the_warning_works(checkout: Path, environment: Path, tmp_path: Path) -> None:
     """Without a compiler at installation, the first sample warns once, and the command in the warning fixes it."""
     run(environment, "pip install .", checkout, CXX="no-such-compiler")
     warned = run(environment, f'python -c "{SAMPLE}"', tmp_path)
@@ -81,8 +81,8 @@ def test_the_warning_names_a_command_that_works(checkout: Path, environment: Pat
 
 
 @pytest.mark.skipif(_extension.why_missing is not None, reason="the extension is not there")
-def test_a_failed_build_goes_on(checkout: Path, environment: Path, tmp_path: Path) -> None:
-    """If the sources do not compile, the reason is the compiler's error, and the package is installed without them."""
+def test_install_continues_after_a_failed_build(checkout: Path, environment: Path, tmp_path: Path) -> None:
+    """If the C++ sources do not compile, pip installs the package without them; the reason is the compiler's error."""
     source = checkout / "csrc" / "cpu" / "normal.cpp"
     source.write_text(source.read_text() + "\n#error broken on purpose\n")
     run(environment, "pip install .", checkout)
@@ -92,7 +92,7 @@ def test_a_failed_build_goes_on(checkout: Path, environment: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
-def test_distributions_hold_everything(checkout: Path, environment: Path, tmp_path: Path) -> None:
+def test_distributions_are_complete(checkout: Path, environment: Path, tmp_path: Path) -> None:
     """The sdist needs no torch; the wheel built from it is abi3 and contains the whole package."""
     run(environment, "pip install build twine", tmp_path)
     output = run(environment, "python -m build --outdir dist", checkout)

@@ -21,7 +21,7 @@ from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.generate.pixels import STRIP, to_pixels
 from tests.support.chance import assert_moments
 from tests.support.stub_sampler import files
-from tests.support.tiny_models import FAST, MODEL, OPTIONS, SIZE, in_place_of_digits, read, saved_classifier
+from tests.support.tiny_models import FAST, MODEL, OPTIONS, SIZE, read, replace_digits, saved_classifier
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "conditional.md").read_text().partition("## Command line")[2]
 COMMANDS = [line for code in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in code.splitlines()]
@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 @pytest.fixture
 def photos(folder: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """The images of `folder`, with a small network in place of MODEL."""
-    in_place_of_digits(monkeypatch)
+    replace_digits(monkeypatch)
     return folder
 
 

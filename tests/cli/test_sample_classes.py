@@ -14,14 +14,14 @@ import scoresde_fast as sf
 from scoresde_fast.classifier import Classifier
 from scoresde_fast.cli import main
 from scoresde_fast.generate.pixels import to_pixels
-from tests.support.tiny_models import FAST, MODEL, OPTIONS, in_place_of_digits, read, saved_classifier
+from tests.support.tiny_models import FAST, MODEL, OPTIONS, read, replace_digits, saved_classifier
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
     """A small network in place of MODEL, and a temporary working folder."""
     monkeypatch.chdir(tmp_path)
-    return in_place_of_digits(monkeypatch)
+    return replace_digits(monkeypatch)
 
 
 def images_by_seed(out: str) -> dict[int, bytes]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/conditional.md is correct: its code runs and keeps the known values."""
+"""docs/conditional.md: the code runs and keeps the known values, and the tables match the results."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "conditional.md").read_text()
 
 
-def test_the_code_runs() -> None:
-    """The Python block runs as it stands and gives what the page says."""
+def test_code_runs() -> None:
+    """The Python block runs unchanged and gives what the page says."""
     pytest.importorskip("sklearn")
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"__name__": "conditional"}

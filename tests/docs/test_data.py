@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/data.md says what is so: its code runs, its commands parse, its checksums are those that are compared."""
+"""docs/data.md: the code runs, the commands parse, and the checksums are those of the package."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
 
 
-def test_the_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """The Python block runs as it stands, and prints what it says."""
+def test_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The Python block runs unchanged, and prints what its comments say."""
     pytest.importorskip("sklearn")
     (code,) = (code for language, code in BLOCKS if language == "python")
     names: dict[str, Any] = {"__name__": "data"}
@@ -33,17 +33,17 @@ def test_the_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("line", COMMANDS, ids=[line.split()[1] for line in COMMANDS])
-def test_commands_are_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command line is one that the program takes."""
-    ran: list[object] = []
+def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program accepts every command line."""
+    parsed: list[object] = []
     for command in (Likelihood, Train):
-        monkeypatch.setattr(command, "run", lambda self: ran.append(self))
+        monkeypatch.setattr(command, "run", lambda self: parsed.append(self))
     assert main(shlex.split(line)[1:]) == 0
-    assert len(ran) == 1
+    assert len(parsed) == 1
 
 
 def test_official_files() -> None:
-    """The table has every file that is known, with its checksum and its page."""
+    """The table has every file of the package's list, with its checksum and its page."""
     rows = re.findall(r"^\| `([^`]+)` \| `([0-9a-f]{32})` \| (\S+) \|$", PAGE, re.MULTILINE)
     pages = {file: data_set.page for data_set in SETS.values() for files in data_set.splits.values() for file in files}
     assert {file: md5 for file, md5, _ in rows} == MD5

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/latent.md says what is so: its code runs, its commands parse, its pictures exist."""
+"""docs/latent.md: the code runs, the commands parse, and the pictures exist."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
 
 
-def test_the_code_runs() -> None:
-    """The Python block runs as it stands, and gives what the page says: shapes, and images that resemble themselves."""
+def test_code_runs() -> None:
+    """The Python block runs unchanged; shapes are as on the page, and decoded images resemble the originals."""
     pytest.importorskip("sklearn")
     (code,) = (code for language, code in BLOCKS if language == "python")
     names: dict[str, Any] = {"__name__": "latent"}
@@ -34,16 +34,16 @@ def test_the_code_runs() -> None:
 
 
 @pytest.mark.parametrize("line", COMMANDS, ids=[line.split()[1] for line in COMMANDS])
-def test_commands_are_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command line is one that the program takes."""
-    ran: list[object] = []
+def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program accepts every command line."""
+    parsed: list[object] = []
     for command in (Decode, Encode, Interpolate, Likelihood):
-        monkeypatch.setattr(command, "run", lambda self: ran.append(self))
+        monkeypatch.setattr(command, "run", lambda self: parsed.append(self))
     assert main(shlex.split(line)[1:]) == 0
-    assert len(ran) == 1
+    assert len(parsed) == 1
 
 
 def test_pictures_exist() -> None:
-    """Every picture of the page is beside it."""
+    """Every picture of the page is in docs."""
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE)
     assert len(pictures) == 3 and all((DOCS / picture).is_file() for picture in pictures)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README and the pages of docs: their code runs, their links exist, their figures are the measured ones."""
+"""The README and the pages of docs: code and commands run, links exist, and tables match the results."""
 
 from __future__ import annotations
 
@@ -38,10 +38,9 @@ CHECKPOINT_PRESET = "ve/cifar10_ncsnpp_continuous"
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the checkpoint that the pages load: official layout and shapes, fresh weights."""
+    """Return a folder with the checkpoint that the pages load, in the official format with fresh weights."""
     folder = tmp_path_factory.mktemp("readme")
     model = sf.create(CHECKPOINT_PRESET)
-    names = {id(module): name for name, module in model.network.named_modules()}
     state, shadow = {"module.sigmas": model.network.sigmas}, []
     from scoresde_fast.networks import official_modules
 
@@ -51,7 +50,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             first, *rest = name.split(".")
             state[".".join([f"module.all_modules.{index}", official.get(first, first), *rest])] = tensor
         shadow += [p.detach() for p in module.parameters() if p.requires_grad]
-    assert len(state) == len(model.network.state_dict()) and names
+    assert len(state) == len(model.network.state_dict())
     ema = {"decay": 0.999, "num_updates": 1, "shadow_params": shadow}
     torch.save({"model": state, "ema": ema, "optimizer": {}, "step": 1}, folder / "checkpoint_8.pth")
     return folder
@@ -66,7 +65,7 @@ def test_python_blocks_run(code: str, workplace: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("line", COMMANDS, ids=[line.split("#")[0].strip() for line in COMMANDS])
 def test_commands_run(line: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command runs, with the options of `CHEAPER`; training stops after its first steps."""
+    """Every command runs, with the options of `CHEAPER`; training stops after a few steps."""
     run_command(line, workplace, monkeypatch)
 
 
@@ -91,8 +90,8 @@ def run_command(line: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("path", PAGES, ids=str)
-def test_links_lead_somewhere(path: Path) -> None:
-    """Every picture and page that a page links is in the repository, and every anchor is a heading."""
+def test_links_exist(path: Path) -> None:
+    """Every picture and page that a page links to is in the repository, and every anchor is a heading."""
     for target in re.findall(r"\]\(([^)]+)\)", PAGES[path]):
         if "://" in target:
             continue
@@ -107,16 +106,16 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_every_page_is_in_the_index() -> None:
     """docs/README.md links every page of the folder."""
     index = set(re.findall(r"\]\(([^)]+)\)", PAGES[Path("docs/README.md")]))
-    assert {f"{path.name}" for path in PAGES if path.parent.name == "docs"} - {"README.md"} <= index
+    assert {path.name for path in PAGES if path.parent.name == "docs"} - {"README.md"} <= index
 
 
-def test_the_readme_is_short() -> None:
-    """At most 150 lines."""
+def test_readme_is_short() -> None:
+    """The README has at most 150 lines."""
     assert len(README.splitlines()) <= 150
 
 
-def test_solver_table_is_the_registry() -> None:
-    """The README's table has a row for each registered solver: its SDEs, its flow, its order and its source."""
+def test_solver_table_matches_the_registry() -> None:
+    """The README's table has a row with SDEs, flow, order and source of each registered solver."""
     marks = {True: "yes", False: "-"}
     for name, solver in SOLVERS.items():
         title = f"`{name}`" + "".join(

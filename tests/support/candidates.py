@@ -34,7 +34,7 @@ class Stub:
     seconds: float = 0.0
 
     def candidate(self) -> Candidate:
-        """The stub as the comparison takes it."""
+        """Return the stub as a candidate of the comparison."""
         case = Case(self.name, self.name, probability_flow=False, budget=self.budget, tolerance=self.tolerance)
         return Candidate(case, self.priority, self.prepare)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds for statistical tests, derived from sampling distributions and not from observed runs.
+"""Bounds for statistical tests, derived from sampling distributions.
 
 Tests that use them are marked ``statistical`` and use the fixture ``run_seed``: ``pytest -m statistical --run-seed N``
 repeats them with other random numbers.
@@ -67,7 +67,7 @@ def binomial_bounds(probability: float, count: int) -> tuple[float, float]:
 
 
 def kolmogorov_smirnov_bound(counts: Sequence[int]) -> float:
-    """Return a bound at p = 6e-7 of the distance D between two empirical CDFs, or for one count to the exact CDF.
+    """Return a bound at p = 6e-7 of the distance D between two empirical CDFs; with one count, to the exact CDF.
 
     By the Dvoretzky-Kiefer-Wolfowitz inequality with Massart's constant, P(D > d) <= 2 exp(-2 n d^2).  For two samples
     n = n1 n2 / (n1 + n2), which holds asymptotically.

@@ -55,12 +55,12 @@ def check(network: torch.nn.Module) -> None:
     out = network(x, labels)
     assert out.shape == x.shape and out.isfinite().all() and out.std() > 0
     out.square().sum().backward()
-    without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
-    assert without == []
+    without_gradient = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert without_gradient == []
 
 
 def trained(network: ScoreNetwork) -> ScoreNetwork:
-    """Return ``network`` with noise added to its weights: like trained ones, none stays zero."""
+    """Return ``network`` with noise added to its weights, so that none is zero, as after training."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in network.parameters():

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Recording(TorchDispatchMode):
-    """Records each operation as it runs, with Python numbers in its arguments as constants."""
+    """Records each operation that runs; Python numbers in its arguments become constants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Recording(TorchDispatchMode):
         return result
 
     def replay(self) -> None:
-        """Repeat all operations, and write each result into the tensor of the first one; tangents are recorded too."""
+        """Repeat all operations, also those of tangents, and copy each result into the recorded tensor."""
         for func, args, kwargs, recorded in self.operations:
             with forward_ad._set_fwd_grad_enabled(False):
                 result = func(*args, **kwargs)

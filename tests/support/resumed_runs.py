@@ -17,7 +17,7 @@ def finish(run: ResumableRun) -> list[float]:
 
 
 def assert_resumes_exactly(make: Callable[[Path], ResumableRun], folder: Path, snapshot: int) -> None:
-    """Assert that a run stopped two steps after ``snapshot`` and resumed equals a run without a stop."""
+    """Assert that a run that stops two steps after ``snapshot`` and resumes equals an uninterrupted one."""
     whole = make(folder / "whole")
     losses = finish(whole)
     for step, _ in make(folder / "parts").run():

@@ -33,7 +33,7 @@ def backends(operation: Operation, device: str = "cpu") -> list[Any]:
 
 
 def opcheck(implementation: Callable[..., Any], arguments: tuple[Any, ...], **options: Any) -> None:
-    """Check a registered operator with PyTorch's own tests of schema, fake, aliasing and dispatch."""
+    """Check the schema, fake kernel, aliasing and dispatch of a registered operator."""
     assert isinstance(implementation, OpOverload)
     torch.library.opcheck(implementation, arguments, **options)
 
@@ -66,7 +66,7 @@ class Registers:
                    normal(batch, *output_shape).to(dtype))  # fmt: skip
 
     def to(self, dtype: torch.dtype) -> Registers:
-        """Copies with the state's registers in another dtype; the network's output keeps its own."""
+        """Return a copy with the registers in another dtype, except for the network's output."""
         state, saved, history = (register.to(dtype, copy=True) for register in self.changed())
         return Registers(state, saved, history, self.output)
 

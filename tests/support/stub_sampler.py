@@ -16,7 +16,7 @@ OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 
 @dataclass
 class StubSampler:
-    """Returns images determined by their seed or, with ``batch_dependent``, by the batch; ``batches`` records calls."""
+    """Returns images that depend on their seed and, if ``batch_dependent``, their batch; ``batches`` records calls."""
 
     steps: int = 3
     batch_dependent: bool = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks and classifiers with fresh weights, for tests that need some model."""
+"""Small networks and classifiers with fresh weights, for tests that need any model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS: dict[str, Any] = {"solver": "sa", "steps": 3}
 """FAST as keyword arguments."""
 
 
-def in_place_of_digits(monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
+def replace_digits(monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
     """Make `scoresde_fast.load` return a small model for MODEL, with the same shape and SDE."""
     torch.manual_seed(0)
     options = {

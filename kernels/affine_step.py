@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``affine_step`` and ``affine_step_pair``: the next state from registers, network output and noise, in one pass.
+"""``affine_step`` and ``affine_step_pair``: the next state from states, network output and noise, in one pass.
 
-A register that is None is compiled away.  For pairs (x, v) every coefficient is a 2x2 matrix.
+The term of a tensor that is None is not compiled.  For pairs (x, v) every coefficient is a 2x2 matrix.
 """
 
 import triton
@@ -69,7 +69,7 @@ def affine_step_pair(
 
 
 def pair_tile(half):
-    """Return (calls per program, programs per sample, warps), with half as many pairs per thread as `tile` elements."""
+    """Return (calls per program, programs per sample, warps); a thread has half as many pairs as elements in `tile`."""
     calls, blocks, warps = tile(half)
     return calls, blocks, 2 * warps if calls > 64 else warps
 
@@ -94,7 +94,7 @@ def affine_step_kernel(
     PRECISE: tl.constexpr,
     CALLS: tl.constexpr,
 ):
-    """Take the step for the elements of CALLS calls of one sample."""
+    """Take the step for the elements of one sample in CALLS calls of Philox."""
     i_sample, i_call, at, mask = sample_block(tl.program_id(0), ELEMENTS, CALLS)  # [CALLS, 4]
     row = row_index(p_counter, offset, rows)
     p_row = p_coefficients + row * WIDTH
@@ -150,7 +150,7 @@ def affine_step_pair_kernel(
     PRECISE: tl.constexpr,
     CALLS: tl.constexpr,
 ):
-    """Take the step for the elements of CALLS calls of x and the same elements of v, HALF elements further on."""
+    """Take the step for the elements of x in CALLS calls of Philox, and for those of v, HALF elements further on."""
     BLOCKS: tl.constexpr = (HALF + 4 * CALLS - 1) // (4 * CALLS)
     i_program = tl.program_id(0)
     i_sample = (i_program // BLOCKS).to(tl.int64)

@@ -16,7 +16,7 @@ import triton.language as tl
 from scoresde_fast.kernels.group_norm_tiles import INTERPRETED, narrow
 
 ENOUGH_PROGRAMS = 120
-"""Programs that a larger tile must give to be chosen: nine tenths of Hopper's 132 multiprocessors."""
+"""Minimum programs for which a larger tile is chosen: nine tenths of Hopper's 132 multiprocessors."""
 
 
 @triton.jit
@@ -84,7 +84,7 @@ def convolution_kernel(
         )
         accumulator = matmul(b_x, b_weight, accumulator, PRECISION)
 
-    # In two halves, because the residual and the accumulator do not both fit into registers.
+    # Store two halves, because the residual and the accumulator do not both fit into registers.
     PART: tl.constexpr = BLOCK_N // 2
     b_parts = tl.split(tl.permute(tl.reshape(accumulator, [BLOCK_M, 2, PART]), (0, 2, 1)))
     for part in tl.static_range(2):
@@ -108,8 +108,8 @@ class Tile:
     stages: int
 
 
-# By precision of the products, largest first; all fit the shared memory of sm_80.  The part "convolutions" of the GPU
-# benchmarks measures whether this order is the best.
+# For each precision of the products, largest first; all fit the shared memory of sm_80.  The part "convolutions" of the
+# GPU benchmarks measures whether this order is the best.
 TILES = {
     "16 bits": (
         Tile(128, 256, 64, 8, 3),
@@ -125,10 +125,11 @@ TILES = {
 
 def candidates(channels: int, outputs: int, itemsize: int, tf32: bool) -> list[Tile]:
     """Return the tiles that divide the output channels, or all if none does, cut to the convolution's channels."""
-    tiles = TILES["16 bits" if itemsize == 2 else "tf32" if tf32 else "ieee"]
-    least_n, least_c = (max(16, triton.next_power_of_2(size)) for size in (outputs, channels))
+    precision_of_float32 = "tf32" if tf32 else "ieee"
+    tiles = TILES["16 bits" if itemsize == 2 else precision_of_float32]
+    most_n, most_c = (max(16, triton.next_power_of_2(size)) for size in (outputs, channels))
     fitting = [tile for tile in tiles if outputs % tile.n == 0] or tiles
-    cut = [Tile(tile.m, min(tile.n, least_n), min(tile.c, least_c), tile.warps, tile.stages) for tile in fitting]
+    cut = [Tile(tile.m, min(tile.n, most_n), min(tile.c, most_c), tile.warps, tile.stages) for tile in fitting]
     return list(dict.fromkeys(cut))
 
 

@@ -170,9 +170,9 @@ def fir_resample_kernel(
 def fir_resample(x, taps, direction, offset, gain):
     """Launch the kernel of x's memory format; see the schema of ``scoresde_fast.ops.fir_resample``."""
     batch, channels, height, width = x.shape
-    up, last = direction == "up", x.stride(1) == 1 and x.stride(3) != 1
+    up, channels_last = direction == "up", x.stride(1) == 1 and x.stride(3) != 1
     out_height, out_width = (2 * height, 2 * width) if up else (height // 2, width // 2)
-    if last:
+    if channels_last:
         out = x.new_empty((batch, out_height, out_width, channels)).permute(0, 3, 1, 2)
     else:
         out = x.new_empty((batch, channels, out_height, out_width))
@@ -181,7 +181,7 @@ def fir_resample(x, taps, direction, offset, gain):
     row_taps = tuple(tap / sum(taps) for tap in taps)
     filters = {"COLUMN_TAPS": tuple(gain * tap for tap in row_taps), "ROW_TAPS": row_taps, "OFFSET": offset}
     size = x.element_size()
-    if last:
+    if channels_last:
         constants, programs = channels_last_launch(channels, height, width, up, size)
         fir_resample_channels_last_kernel[(batch * programs,)](
             x, out, **constants, **filters, num_warps=WARPS, maxnreg=max_registers(up, size), enable_fp_fusion=True
@@ -201,7 +201,7 @@ WARPS = 4
 def max_registers(up, size):
     """Return the register limit of the channels_last kernel, or None.
 
-    Downsampling has 64 float32 values in flight, and without a limit Triton 3.8 and later spill some.
+    Downsampling has 64 float32 values in flight; without a limit, Triton 3.8 and later spill some of them.
     """
     return 128 if not up and size == 4 else None
 

@@ -2,8 +2,8 @@
 """``group_norm_attention``: GroupNorm, single-head attention over pixels and the residual sum, in two kernels.
 
 The first writes the normalised pixels n, (B, T, C).  The second computes queries n S + u for a tile of pixels, attends
-over the pixels of the same image with n as keys and values, projects by V and adds the residual.  Several images that
-are smaller than a tile share one tile.
+over the pixels of the same image with n as keys and values, projects by V and adds the residual.  Images smaller than
+a tile share one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scoresde_fast.kernels.convolution import matmul
 from scoresde_fast.kernels.group_norm_tiles import LOG2_E, narrow
 
 MAX_CHANNELS, MAX_TOKENS, MAX_SLAB = 512, 1024, 32768
-# Finite, so that the weights stay finite if a block masks all keys of a row; the next block's maximum cancels them.
+# Finite, so that the weights stay finite if a block masks all keys of a row; the next block's maximum makes them 0.
 MASKED = tl.constexpr(-1e30)
 
 
@@ -64,7 +64,7 @@ def normalise_tokens_kernel(
     centred = tl.where(mask, b_x - mean[None, :], 0.0)
     variance = group_total(tl.sum(centred * centred, 0), SLAB, GROUP_CHANNELS) * share
     b_n = centred * (tl.rsqrt(variance + EPS) * b_weight)[None, :] + b_bias[None, :]
-    # A tile may contain other images, with weight 0, but 0 * NaN is NaN.  An image with a NaN keeps it through x.
+    # Store 0 for NaN: other images of a tile have weight 0, but 0 * NaN is NaN.  The result is still NaN, through x.
     b_n = tl.where((variance < float("inf"))[None, :], b_n, 0.0)
     p_rows = p_n + image + token[:, None] * CHANNELS + channel[None, :]
     tl.store(p_rows, narrow(b_n, p_n.dtype.element_ty), mask=mask)
@@ -91,7 +91,7 @@ def group_norm_attention_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Compute (x + attention) * SCALE for BLOCK_M pixels of one image, if PACKED of BLOCK_M / TOKENS whole images."""
+    """Compute (x + attention) * SCALE for BLOCK_M pixels of one image, or of BLOCK_M / TOKENS images if PACKED."""
     dtype: tl.constexpr = p_n.dtype.element_ty
     TILES: tl.constexpr = (TOKENS + BLOCK_M - 1) // BLOCK_M
     i_tile = tl.program_id(0).to(tl.int64)

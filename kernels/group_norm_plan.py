@@ -11,7 +11,7 @@ import triton
 
 ROW_BYTES = 64  # contiguous bytes for efficient access to channels_last memory
 MAX_SLAB_BYTES = 65536  # capacity of a program's registers
-MIN_SLAB, PIECE = 4096, 8192  # elements: of the smallest slab worth a program, and of a piece
+MIN_SLAB, PIECE = 4096, 8192  # elements of the smallest slab worth a program, and of a piece
 MAX_WARPS = 8  # for the largest slabs
 
 
@@ -37,15 +37,15 @@ class Plan:
 
     @cached_property
     def slab(self) -> int:
-        """Channels per program: whole groups, if possible enough for long rows and enough work, that fit registers."""
+        """Channels per program: whole groups that fit registers, if possible with long rows and enough work."""
         counts = [count for count in range(1, self.groups + 1) if self.groups % count == 0]
         sizes = [count * self.group for count in counts]
         if self.group & (self.group - 1):
             # If the group size is not a power of two, groups are summed through a square matrix.
             sizes = [size for size in sizes if size <= max(64, self.group)]
         row = ROW_BYTES // self.itemsize if self.channels_last else 1
-        good = [size for size in sizes if size >= row and size * self.pixels >= MIN_SLAB]
-        smallest = next(iter(good), sizes[-1])
+        large_enough = [size for size in sizes if size >= row and size * self.pixels >= MIN_SLAB]
+        smallest = large_enough[0] if large_enough else sizes[-1]
         fitting = [size for size in sizes if size <= smallest and self.fits(size)]
         # A row of half the bytes is faster than reading everything twice; a shorter row is not.
         return next((size for size in reversed(fitting) if 2 * size >= row), smallest)
@@ -77,7 +77,7 @@ class Plan:
         return {"ROWS": pixels // tiles, "TILES": tiles}, warps
 
     def piece(self, elements: int) -> int:
-        """Return the number of pixels of a slab with about ``elements`` elements."""
+        """Return the number of pixels of a piece with about ``elements`` elements."""
         return max(1, min(triton.next_power_of_2(self.pixels), elements // triton.next_power_of_2(self.slab)))
 
 

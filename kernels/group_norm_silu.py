@@ -42,14 +42,14 @@ KEPT = 9
 def form_of(plan: Plan, join: bool, shift: int, scale: float, eps: float, silu: bool) -> Form | None:
     """Return the kernel form that keeps a slab in registers, or None if it does not fit.
 
-    ``shift`` is the SHIFT of `slab_channels`.  Slabs with fewer warps have no register limit: several of them fit into
-    a multiprocessor anyway, and a float32 slab with a residual, which takes two images, would spill.
+    ``shift`` is the SHIFT of `slab_channels`.  Slabs with fewer than MAX_WARPS warps have no register limit: several
+    fit into a multiprocessor anyway, and with a limit, float32 slabs with a residual (two images) would spill.
     """
     if not plan.fits(plan.slab):
         return None
     tiles, warps = plan.tiles(plan.pixels)
-    of_plan = {**plan.image, **tiles, "KEPT": min(tiles["TILES"], KEPT)}
-    constants = {**of_plan, "JOIN": join, "SHIFT": shift, "SCALE": scale, "EPS": eps, "SILU": silu}
+    of_shape = {**plan.image, **tiles, "KEPT": min(tiles["TILES"], KEPT)}
+    constants = {**of_shape, "JOIN": join, "SHIFT": shift, "SCALE": scale, "EPS": eps, "SILU": silu}
     registers = REGISTERS if warps == MAX_WARPS else None
     return Form(group_norm_silu_kernel, constants, num_warps=warps, maxnreg=registers, enable_fp_fusion=True)
 
@@ -107,7 +107,7 @@ def launch_forms(
     piece = plan.piece(PIECE)
     tiles, warps = plan.tiles(piece)
     moments_of_pieces = {**plan.image, **tiles, "JOIN": join, "SHIFT": shift, "SCALE": scale}
-    if join:  # the stored h includes both
+    if join:  # the stored h includes shift and scale
         shift, scale = 0, 1.0
     block = triton.next_power_of_2(triton.cdiv(plan.pixels, piece))
     statistics = {"PIXELS": plan.pixels, "SCALE": scale, "EPS": eps, "PIECE": piece, "BLOCK": block}
@@ -275,7 +275,7 @@ def group_apply_kernel(
     ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Normalise ROWS pixels of a slab of x, or of the stored h, for which there is no shift and the scale is 1."""
+    """Normalise ROWS pixels of a slab of x, or of the stored h (with SHIFT 0 and SCALE 1)."""
     SLABS: tl.constexpr = CHANNELS // SLAB
     PIECES: tl.constexpr = (PIXELS + ROWS - 1) // ROWS
     i_program = tl.program_id(0).to(tl.int64)

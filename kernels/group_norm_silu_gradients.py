@@ -130,10 +130,7 @@ def gradient_sums_kernel(
     ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Store the sums of d, n d, n and the gradient of h over the pixels of a piece, (B, pieces, 4, C).
-
-    A tangent has only the first two.
-    """
+    """Store the sums of d, n d and, for a gradient, n and the gradient of h over a piece: (B, pieces, 4, C)."""
     PIECES: tl.constexpr = (PIXELS + ROWS - 1) // ROWS
     sample, i_piece, channel, channel_mask, offset, mask, b_n, b_slope, b_d, _weight, _reciprocal = piece(
         p_source, p_change, p_shift, p_statistics, p_weight, p_bias, PIXELS, CHANNELS, GROUP, SLAB, PIXEL_STRIDE,

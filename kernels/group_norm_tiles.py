@@ -24,7 +24,7 @@ def narrow(values, dtype: tl.constexpr):
 def silu(z, PRECISE: tl.constexpr):
     """Return z / (1 + e^-z).
 
-    Unless PRECISE, a squared reciprocal square root replaces the division: fewer instructions, two bits less.
+    Unless PRECISE, a squared reciprocal square root replaces the division; it is faster and loses two bits.
     """
     one_more = 1.0 + tl.exp2(z * -LOG2_E)
     if PRECISE:
@@ -50,7 +50,7 @@ def group_mean(values, GROUP: tl.constexpr):
 
 @triton.jit
 def packed(values):
-    """Return 16-bit ``values`` opaque to the compiler, which would otherwise keep their float32 conversion.
+    """Return ``values``; if they have 16 bits, keep the compiler from storing their float32 conversion.
 
     A slab fits into registers in 16 bits, but not in float32.
     """
@@ -89,7 +89,7 @@ def load_tiles(
     JOIN: tl.constexpr, SHIFT: tl.constexpr, SCALE: tl.constexpr, PIXEL_STRIDE: tl.constexpr, TILES: tl.constexpr,
     FULL: tl.constexpr,
 ):  # fmt: skip
-    """Return the slab of x, or with a residual (JOIN) of h, which is stored too, as a tuple of TILES tiles of pixels.
+    """Return a slab of x as a tuple of TILES tiles of pixels; with a residual (JOIN) store and return h instead.
 
     The kernels work on one tile at a time, so that few values are in float32 at once.
     """
@@ -126,8 +126,8 @@ def two_sum(a, b):
 def moments(tiles, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROUP: tl.constexpr):
     """Return for each channel the mean and variance of source + shift over its group and ``count`` pixels.
 
-    Sums the differences from the channel's mean in the first tile, which is accurate even if the mean is far from zero;
-    two passes would convert everything twice.  The mean is returned as an unevaluated sum of two numbers.
+    Sums of differences from the channel's mean in the first tile are accurate even if the mean is far from zero.  Two
+    passes would convert everything twice.  The mean is returned as an unevaluated sum of two numbers.
     """
     ROWS: tl.constexpr = pixel.shape[0]
     first = tl.sum(packed(tiles[0]).to(tl.float32), 0)
@@ -153,7 +153,7 @@ def moments(tiles, b_shift, pixel, count, channel_mask, FULL: tl.constexpr, GROU
 def normalised(b_source, mean, rest, b_shift, factor, addend, SILU: tl.constexpr):
     """Return SiLU of (source + shift - mean - rest) factor + addend, in float32.
 
-    16-bit sources take fewer instructions, because cancellation cannot lose digits that they do not have.
+    For 16-bit sources a shorter formula is accurate enough: cancellation cannot lose digits that they do not have.
     """
     centre, left = two_sum(mean, -b_shift)
     rest += left
@@ -169,7 +169,7 @@ def normalised(b_source, mean, rest, b_shift, factor, addend, SILU: tl.constexpr
 def store_statistics(
     p_statistics, sample, channel, mask, mean, reciprocal, CHANNELS: tl.constexpr, GROUP: tl.constexpr
 ):
-    """Store one pair per group; the lane of the group's first channel writes it."""
+    """Store mean and reciprocal of each group; the lane of the group's first channel writes them."""
     p_group = p_statistics + (sample * (CHANNELS // GROUP) + channel // GROUP) * 2
     mask &= channel % GROUP == 0
     tl.store(p_group, mean, mask=mask)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``langevin``: the norms of score and noise, then the corrector's step; both generate the noise.
+"""``langevin``: the norms of score and noise, then the corrector's step; each generates the noise.
 
 For the norms a program sums 4096 elements of a sample; for larger samples a second kernel adds the partial sums.  The
 order of addition depends only on the sample's size, not on the batch or on timing.
@@ -83,8 +83,7 @@ def langevin_norms_kernel(
     factor = tl.load(p_coefficients + row * WIDTH + DERIVE_OUTPUT).to(wide)
     draw = tl.load(p_control + row * CONTROL_WIDTH + CONTROL_DRAW).to(tl.uint32)
     sample_id = tl.load(p_ids + i_sample)
-    # The sums are independent, so each uses the best order: eight 16-bit scores per access, and noise as generated,
-    # four values per lane.
+    # Each sum uses the best order: eight 16-bit scores per access, and noise as generated, four values per lane.
     score_squares = tl.zeros([4 * CALLS], wide)
     noise_squares = tl.zeros([CALLS], wide)
     for i_pass in range(PASSES):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fast repeated launches of a compiled kernel, bypassing Triton's specialisation on every call; and result memory.
+"""Fast repeated launches of a compiled kernel without Triton's inspection of the arguments, and memory for results.
 
 Triton inspects all arguments of each call, which takes longer than the launch itself.  The compiled form depends only
-on the constants, which are fixed here, and on each tensor's dtype and 16-byte alignment.
+on the constants, which a `Form` fixes, and on each tensor's dtype and 16-byte alignment.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def box_muller_fast(radius_word, angle_word):
     """Return two normals from two words, by the hardware's approximate functions.
 
     Sine and cosine (errors below 2^-20.5 in [-pi, pi] according to PTX) change a normal by at most 5.9 2^-20.5 < 4e-6.
-    The logarithm (error below 2^-22) changes it by at most sqrt(2 ln 2 2^-22) < 6e-4, if the radius is that small.
+    The logarithm (error below 2^-22) changes it by at most sqrt(2 ln 2 2^-22) < 6e-4, at radii of this size.
     """
     uniform = (radius_word >> 8).to(tl.int32).to(tl.float32) * 5.960464477539063e-08 + 2.9802322387695312e-08
     # Read as a signed integer, the word gives the same angle in (-pi, pi).
@@ -194,7 +194,7 @@ def sample_block(i_program, ELEMENTS: tl.constexpr, CALLS: tl.constexpr):
 
 @triton.jit
 def element_mask(i_row, i_element, ELEMENTS: tl.constexpr, SPAN: tl.constexpr, WIDTH: tl.constexpr = 4):
-    """Return the mask of existing elements [N, WIDTH] for programs of ``SPAN`` elements; [N, 1] if no row is cut."""
+    """Return the mask of existing elements, for programs of ``SPAN``: [N, WIDTH], or [N, 1] if all rows are whole."""
     if ELEMENTS > 0 and ELEMENTS % SPAN == 0:
         return tl.full([i_row.shape[0], 1], True, tl.int1)
     elif ELEMENTS % WIDTH == 0:
@@ -211,6 +211,6 @@ def tile(elements: int) -> tuple[int, int, int]:
 
 
 def passes(elements: int) -> tuple[int, int]:
-    """Return (passes, programs per sample) of a sum over a sample; a pass has 1024 elements, a program up to four."""
+    """Return (passes, programs per sample) of a sum over a sample; a pass has 1024 elements, a program 1 to 4."""
     blocks = max(1, -(-elements // 1024))
     return min(blocks, 4), -(-blocks // 4)

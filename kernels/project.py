@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``project``: moves known blocks of a state to their noised means; the noise is generated in the kernel.
 
-A program handles several calls of one sample, of four means each, and all elements of their blocks.
+A program handles the means of several calls of Philox for one sample (four each) and all elements of their blocks.
 """
 
 import triton
@@ -23,7 +23,7 @@ from scoresde_fast.kernels.step_table import (
 @triton.jit
 def _move(p_state, at, mask, moves, b_mean, KC: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
           PLANE: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
-    """Set the mean of each block to ``b_mean`` where ``moves``; ``at`` is the offset of its first element."""
+    """Set the mean of each block to ``b_mean`` where ``moves``; ``at`` is the offset of the block's first element."""
     if KC * KH * KW == 1:
         # Store all elements of a vector, because a partly masked store writes element by element.
         tl.store(p_state + at, tl.where(moves, b_mean, tl.load(p_state + at, mask, other=0.0)), mask)

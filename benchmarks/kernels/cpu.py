@@ -2,7 +2,7 @@
 """CPU kernels compared with eager PyTorch and torch.compile: python -m benchmarks.kernels.cpu [--only PART ...]
 
 Medians of interleaved calls in one process with two threads, for the shapes of NCSN++ for CIFAR-10 at batch size 8, and
-256 images of 3x32x32 for the solver's steps.  As on the command line, freed memory is kept, so that no call pays for
+256 images of 3x32x32 for the solver's steps.  As on the command line, freed memory is kept, so that no call includes
 page faults.  Writes benchmarks/results/cpu-kernels.json.  `make bench-kernels` times our kernels in the same cases with
 pytest-benchmark.
 """
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.files import RESULTS, parser, save
-from benchmarks.kernels.shapes import CIFAR10, shapes
+from benchmarks.kernels.shapes import shapes
 from scoresde_fast.bench.timing import interleaved
 from scoresde_fast.devices import keep_freed_memory
 from scoresde_fast.ops.affine_step import affine_step
@@ -42,7 +42,7 @@ Cases = Iterator[tuple[str, Callable[[], Calls]]]
 
 def ncsnpp(operation: str) -> list[tuple[Any, ...]]:
     """Return the (shape, form) pairs of an operation in NCSN++ for CIFAR-10, largest first."""
-    return shapes(operation, "NCSN++".__eq__)["NCSN++"]
+    return shapes(operation, lambda network: network == "NCSN++")["NCSN++"]
 
 
 def steps() -> Cases:
@@ -96,10 +96,10 @@ def step_calls(norm: Literal["sample", "batch"] | None) -> Calls:
 
 
 def norms() -> Cases:
-    """Yield GroupNorm + SiLU in channels_last, and in NCHW for float32."""
+    """Yield GroupNorm + SiLU in channels_last, and for float32 also in NCHW."""
     for shape in sorted({shape for shape, _ in ncsnpp("group_norm_silu")}, reverse=True):
         for kind in DTYPES:
-            for layout in list(LAYOUTS)[: 2 if kind == "float32" else 1]:
+            for layout in LAYOUTS if kind == "float32" else ["channels_last"]:
                 yield "{}@{}x{} ".format(*shape) + f"{kind} {layout}", partial(norm_calls, shape, kind, layout)
 
 
@@ -124,7 +124,7 @@ def norm_calls(shape: tuple[int, ...], kind: str, layout: str) -> Calls:
 
 def resampling() -> Cases:
     """Yield resampling by two with the FIR filter, compared with a grouped convolution."""
-    for shape, direction in shapes("fir_resample", CIFAR10.__contains__)["NCSN++"]:
+    for shape, direction in ncsnpp("fir_resample"):
         for kind in DTYPES:
             for layout in LAYOUTS:
                 name = "{}@{}x{} ".format(*shape) + f"{direction} {kind} {layout}"

@@ -4,8 +4,8 @@
 Compiles all variants of sass_variants.py and, if nvcc is installed, the forms of csrc/cuda that samplers use;
 disassembles them and prints one row for each. The exit status is 1 if a kernel spills or uses local memory, if it has
 more static instructions per element on sm_90 than its budget, or if a kernel with aligned pointers accesses its data in
-units of less than 16 bytes (of the widest tensor). nvcc's output is cached in build/sass.
-tests/build_system/test_cuda.py checks all of csrc/cuda for spills.
+units of less than 16 bytes (proportionally less for tensors of narrower elements). nvcc's output is cached in
+build/sass. tests/build_system/test_cuda.py checks all of csrc/cuda for spills.
 """
 
 from __future__ import annotations
@@ -158,10 +158,7 @@ def functions(cubin: bytes) -> Iterator[tuple[str, bytes, int, int, int]]:
 
 
 def disassemble(arch: str, codes: Iterable[bytes]) -> list[list[str]]:
-    """Return the opcodes of each function, with modifiers and without padding.
-
-    The disassembler takes half a second to start, so it is called once for all functions.
-    """
+    """Return the opcodes of each function, with modifiers but without padding; the disassembler starts slowly."""
     codes = list(codes)
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(b"".join(codes))
@@ -269,8 +266,8 @@ def cuda_forms() -> list[CudaForm]:
         CudaForm("normal, fast, CUDA", "normal", "field_kernel<Noise::fast, true", 8, 8, 40.0),
         CudaForm("rademacher, CUDA", "normal", "field_kernel<Noise::signs, true", 8, 8, 20.0),
     ]
-    # Scalars: two coefficients and the counter; with noise a third one, the draw and the sample id; six and nine
-    # coefficients for pairs.
+    # Scalars: two coefficients and the counter; with noise also a third coefficient, the draw and the sample id.  Pairs
+    # have six coefficients, or nine with noise.
     listed: list[tuple[str, str, str, int, int, bool]] = [
         ("affine_step", "no noise, {} score", "none, {}, true, true", 16, 12, True),
         ("affine_step", "{} score", "fast, {}, true, true", 8, 28, True),
@@ -284,11 +281,11 @@ def cuda_forms() -> list[CudaForm]:
     ]
     for operation, label, arguments, elements, scalars, has_budget in listed:
         for bits, kind, noisy in [("fp32", "float32", 45.0), ("bf16", "bfloat16", 48.0)]:
-            budget = None if not has_budget else 8.0 if arguments.startswith("none") else noisy
+            budget = 8.0 if arguments.startswith("none") else noisy
             kernel = f"{operation}_kernel<Noise::{arguments.format(f'Type::{kind}')}"
             title = f"{operation}, {label.format(bits)}, CUDA"
             source = "langevin" if operation.startswith("langevin") else operation
-            forms.append(CudaForm(title, source, kernel, elements, scalars, budget))
+            forms.append(CudaForm(title, source, kernel, elements, scalars, budget if has_budget else None))
     return forms
 
 
@@ -305,9 +302,9 @@ def compile_cuda(forms: list[CudaForm], arch: str) -> list[Compiled]:
     if not cubin.exists():
         cubin.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cubin.parent) as folder:
-            text, result = Path(folder) / "forms.cu", Path(folder) / "forms.cubin"
-            text.write_text(source)
-            subprocess.run([*command, "-o", str(result), str(text)], check=True)
+            source_file, result = Path(folder) / "forms.cu", Path(folder) / "forms.cubin"
+            source_file.write_text(source)
+            subprocess.run([*command, "-o", str(result), str(source_file)], check=True)
             result.rename(cubin)
     all_functions = list(functions(cubin.read_bytes()))
     compiled = []
@@ -320,7 +317,7 @@ def compile_cuda(forms: list[CudaForm], arch: str) -> list[Compiled]:
 
 @cache
 def find_nvcc() -> str | None:
-    """Return the path of $CUDACXX, of nvcc on PATH, or of nvcc in the package nvidia-cuda-nvcc; None without any."""
+    """Return the path of $CUDACXX, of nvcc on PATH, or of nvcc in the package nvidia-cuda-nvcc, or None."""
     named = os.environ.get("CUDACXX") or "nvcc"
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(folder) / "cu13" / "bin" for folder in (spec.submodule_search_locations or [])] if spec else []
@@ -330,20 +327,21 @@ def find_nvcc() -> str | None:
 @cache
 def nvcc_version() -> str:
     """Return nvcc's version, or "" without nvcc."""
-    nvcc = find_nvcc()
-    return subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout.split("\n")[-2] if nvcc else ""
+    if nvcc := find_nvcc():
+        return subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout.split("\n")[-2]
+    return ""
 
 
 def measure(architectures: list[str], only: str, quick: bool) -> list[Row]:
     """Compile and check the forms whose label contains ``only``, in two processes; ``quick`` as in `triton_forms`."""
-    sources: dict[str, list[CudaForm]] = {}
+    by_source: dict[str, list[CudaForm]] = {}
     for form in cuda_forms() if find_nvcc() else []:
         if only.lower() in form.label.lower() and (form.budget or not quick):
-            sources.setdefault(form.source, []).append(form)
+            by_source.setdefault(form.source, []).append(form)
     indices, rows = triton_forms(only, quick), list[Row]()
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         results = {
-            arch: [pool.submit(compile_cuda, forms, arch) for forms in sources.values()]
+            arch: [pool.submit(compile_cuda, forms, arch) for forms in by_source.values()]
             + [pool.submit(compile_triton, index, arch) for index in indices]
             for arch in architectures
         }

@@ -72,7 +72,7 @@ def variants() -> list[Variant]:
         *_hutchinson_dot(),
         *_langevin_norms(),
         *_langevin_step(),
-        *_fields(),
+        *_noise(),
         *_project(),
     ]
 
@@ -88,12 +88,12 @@ def _step(
     warps: int = 4,
     budget: float | None = None,
 ) -> Variant:
-    """Return a variant; pointers that are not given are None, and other run-time arguments int64."""
+    """Return a variant in which all other pointers are None, and all other run-time arguments int64."""
     names = [name for name in kernel.arg_names if not name.isupper()]
     absent = {name: None for name in names if name.startswith("p_") and name not in pointers}
     signature = {name: pointers.get(name, "i64") for name in names if name not in absent}
-    of = tuple(pointers) if aligned else ()
-    return Variant(label, kernel, signature, absent | constants, elements, of, warps, budget=budget)
+    multiples_of_16 = tuple(pointers) if aligned else ()
+    return Variant(label, kernel, signature, absent | constants, elements, multiples_of_16, warps, budget=budget)
 
 
 SCORE, IDS = {"p_output": "*bf16"}, {"p_ids": "*i64"}
@@ -156,7 +156,7 @@ def _langevin_norms() -> Iterator[Variant]:
     ]:
         count, _parts = passes(elements)
         yield _step(
-            f"langevin_norms, {kind} score, {elements} elements{', precise' * precise}",
+            f"langevin_norms, {kind} score, {elements} elements{', precise' if precise else ''}",
             langevin.langevin_norms_kernel,
             {"p_sums": "*fp32", "p_output": f"*{kind}", **IDS, **ROW},
             {"ELEMENTS": elements, "PRECISE": precise, "PASSES": count, "CALLS": 256},
@@ -232,7 +232,7 @@ def _hutchinson_dot() -> Iterator[Variant]:
     )
 
 
-def _fields() -> Iterator[Variant]:
+def _noise() -> Iterator[Variant]:
     calls, _blocks, warps = tile(IMAGE)
     pointers, size = {"p_out": "*fp32", **IDS}, {"ELEMENTS": IMAGE, "CALLS": calls}
     for label, kernel, constants, budget in [
@@ -313,10 +313,10 @@ def _fir_resample() -> Iterator[Variant]:
 
 
 def _resampling(
-    channels: int, size: int, up: bool, kind: str, last: bool, taps: tuple[int, ...] = (1, 3, 3, 1)
+    channels: int, size: int, up: bool, kind: str, channels_last: bool, taps: tuple[int, ...] = (1, 3, 3, 1)
 ) -> Variant:
     signature = {"p_x": f"*{kind}", "p_out": f"*{kind}"}
-    if last:
+    if channels_last:
         kernel = fir_resample.fir_resample_channels_last_kernel
         constants, _programs = fir_resample.channels_last_launch(channels, size, size, up, ITEMSIZES[kind])
         elements = constants["BLOCK_P"] * constants["BLOCK_C"] * (4 if up else 2)
@@ -330,15 +330,15 @@ def _resampling(
     filters = {"COLUMN_TAPS": tuple((4.0 if up else 1.0) * tap for tap in row_taps), "ROW_TAPS": row_taps}
     return Variant(
         f"fir_resample, {'up' if up else 'down'} {channels}x{size}x{size} {kind}, "
-        f"{'channels_last' if last else 'NCHW'}{'' if len(taps) == 4 else f', {len(taps)} taps'}",
+        f"{'channels_last' if channels_last else 'NCHW'}{'' if len(taps) == 4 else f', {len(taps)} taps'}",
         kernel,
         signature,
         constants | filters | {"OFFSET": offset},
         elements,
         aligned=("p_x", "p_out"),
         warps=fir_resample.WARPS,
-        maxnreg=fir_resample.max_registers(up, ITEMSIZES[kind]) if last else None,
-        budget=(16.0 if up else 55.0) if last and len(taps) == 4 else None,
+        maxnreg=fir_resample.max_registers(up, ITEMSIZES[kind]) if channels_last else None,
+        budget=(16.0 if up else 55.0) if channels_last and len(taps) == 4 else None,
     )
 
 
@@ -417,9 +417,9 @@ def _group_norm_silu_in_pieces() -> Iterator[Variant]:
                 if plan.fits(plan.slab):
                     continue
                 name, shift, scale = ("join", 0, 0.5**0.5) if join else ("shift", 2, 1.0)
-                made = plan.piece(PIECE) * plan.slab, 1, plan.piece(PIECE // 2) * plan.slab
-                launched = group_norm_silu.launch_forms(plan, join, shift, scale, 1e-6, True)
-                for kernel, (constants, warps), elements in zip(kernels, launched, made, strict=True):
+                elements_made = plan.piece(PIECE) * plan.slab, 1, plan.piece(PIECE // 2) * plan.slab
+                forms = group_norm_silu.launch_forms(plan, join, shift, scale, 1e-6, True)
+                for kernel, (constants, warps), elements in zip(kernels, forms, elements_made, strict=True):
                     pointers = _pointers(kernel, kind)
                     yield Variant(
                         f"group_norm_silu, {kernel.__name__}: {channels} @ {size}^2, {name}, {kind}",

@@ -32,13 +32,14 @@ class _Calls(TorchDispatchMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if function.name() == "aten::conv2d":
-            (outputs, channels, side, _), stride = args[1].shape, args[3] if len(args) > 3 else [1, 1]
+            outputs, channels, side, _ = args[1].shape
+            stride = args[3] if len(args) > 3 else [1, 1]
             if stride == [1, 1] and channels == args[0].shape[1]:
                 self.seen["convolution", tuple(args[0].shape[1:]), (outputs, side)] += 1
         if function.namespace.startswith("scoresde_fast"):
             name = function.name().partition("::")[2]
-            # Direction of a resampling, or whether a norm has a shift.
-            form = args[2] if name == "fir_resample" else "shift" if args[5] is not None else ""
+            shift = "" if name == "fir_resample" or args[5] is None else "shift"
+            form = args[2] if name == "fir_resample" else shift  # args[2]: the direction
             self.seen[name, tuple(args[0].shape[1:]), form] += 1
         return function(*args, **(kwargs or {}))
 

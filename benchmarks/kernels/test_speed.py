@@ -37,7 +37,7 @@ def test_operation(benchmark: Any, make: Callable[[], Calls]) -> None:
 
 @pytest.mark.parametrize("steps", [20])
 def test_loop(benchmark: Any, steps: int) -> None:
-    """Time the loop, its noise and its kernels, in predictor-corrector sampling with a cheap exact score."""
+    """Time the loop, its noise and its kernels, in predictor-corrector sampling with an exact score that is cheap."""
     means = torch.linspace(0.2, 0.8, 3 * 16 * 16).view(1, 3, 16, 16)
     model = sf.GaussianMixture(VESDE(), [1.0], means, [0.1])
     sampler = sf.Sampler(model, solver="pc", steps=steps, batch_size=32)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations: the schema, PyTorch reference and backends of each.  No other layer knows about backends.
 
-Each file defines an operation and its variants.  Its wrapper checks the arguments and calls the selected backend.
+Each file defines an operation and its variants, and a wrapper that checks the arguments and calls the selected backend.
 """
 
 from scoresde_fast.ops import (

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``affine_step`` and ``affine_step_pair``: one row of a step table, all the arithmetic of a fixed-step solver.
+"""``affine_step`` and ``affine_step_pair``: the step of a fixed-step solver, with coefficients from a row of a table.
 
-From the state x, the saved state s, the network's output o, up to three earlier derived outputs d_k and normal noise z
-a step computes the next state and the newest derived output, see `scoresde_fast.ops.step_table.Columns`.  For pairs
+The step computes the next state and the newest derived output from the state x, the saved state s, the network's output
+o, up to three earlier derived outputs d_k and normal noise z, see `scoresde_fast.ops.step_table.Columns`.  For pairs
 (x, v) of critically-damped Langevin diffusion (Dockhorn et al. 2022) the coefficients are 2x2 matrices, see
 `PairColumns`; x is the first half of the channels and v the second.
 """
@@ -37,14 +37,14 @@ def affine_step(
     precise: bool = False,
     implementation: Callable[..., None] | None = None,
 ) -> None:
-    """Take one step in place.  A register that is None is not read, whatever its coefficient.
+    """Take one step in place.  The term of a tensor that is None is left out, whatever its coefficient.
 
     Args:
         state: (B, ...) float32, contiguous; becomes the next state.  A state of ``pairs`` is (B, 2C, ...).
         table: its ``coefficients`` are (rows, 10), for ``pairs`` (rows, 31).
-        row: index of the row; added to ``counter`` if there is one.
+        row: index of the row; if there is a ``counter``, the row is ``counter[0] + row``.
         counter: (1,) int32 or int64 on the state's device.
-        saved: like ``state``; replaced by the state before the step if the row says so.
+        saved: like ``state``; replaced by the state before the step if the row's ``save`` is 1.
         history: (H, B, ...) float32, ring buffer of derived outputs, H >= ``earlier``; the newest output is stored if
             there is a network output.
         network_output: float32, bfloat16 or float16, like ``state``, for ``pairs`` (B, C, ...).
@@ -141,7 +141,7 @@ def _reference(
 
 
 def _product(factor: Tensor, x: Tensor) -> Tensor:
-    """Return a coefficient times x; for pairs it is a column (2,), a 2x2 matrix (4,) or its lower triangle (3,)."""
+    """Return factor x; for pairs the factor is a column (2,), a 2x2 matrix (4,) or its lower triangle (3,)."""
     if len(factor) == 1:
         return factor * x
     if len(factor) == 2:

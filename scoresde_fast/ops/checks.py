@@ -41,7 +41,7 @@ def require_like(name: str, tensor: Tensor, dtypes: Sequence[torch.dtype], other
     """Raise unless the tensor is contiguous, has one of ``dtypes``, and the shape and device of ``other``."""
     require_contiguous(name, tensor, dtypes)
     if tensor.shape != other.shape:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must have {other_name}'s, {tuple(other.shape)}")
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {tuple(other.shape)} as for {other_name}")
     require_device(name, tensor, other_name, other)
 
 
@@ -64,10 +64,10 @@ def require_image(name: str, image: Tensor, dtypes: Sequence[torch.dtype] = FLOA
 
 
 def require_residual(residual: Tensor, x: Tensor, shape: tuple[int, ...], memory_format: torch.memory_format) -> None:
-    """Raise unless the residual has the result's ``shape`` and ``memory_format``, and the dtype and device of x."""
+    """Raise unless the residual has the result's ``shape`` and ``memory_format`` and the dtype and device of x."""
     require_dtype("residual", residual, [x.dtype])
     if residual.shape != shape:
-        raise ValueError(f"residual has shape {tuple(residual.shape)}; it must have the result's, {shape}")
+        raise ValueError(f"residual has shape {tuple(residual.shape)}; it must be {shape} as for the result")
     require_device("residual", residual, "x", x)
     require_format("residual", residual, memory_format)
 
@@ -80,10 +80,7 @@ def require_parameter(
     other_name: str,
     other: Tensor,
 ) -> None:
-    """Raise unless the parameter is contiguous, has one of ``dtypes`` and ``shapes``, and the device of ``other``.
-
-    The message explains the allowed shapes by the shape of ``other``.
-    """
+    """Raise unless the parameter is contiguous, has one of ``dtypes`` and ``shapes``, and the device of ``other``."""
     require_contiguous(name, tensor, dtypes)
     if not any(tensor.shape == shape for shape in shapes):
         allowed = " or ".join(str(shape) for shape in shapes)
@@ -123,10 +120,7 @@ def require_sample_ids(sample_ids: Tensor, batch_name: str, batch: Tensor) -> No
 def require_step(
     coefficients: Tensor, width: int, row: int, counter: Tensor | None, run_seed: int, other_name: str, other: Tensor
 ) -> None:
-    """Raise ValueError unless the table is (rows, width) and on the device of ``other``, and has the row of the step.
-
-    The run seed is checked too.
-    """
+    """Raise ValueError unless row and run seed are valid and the table is (rows, width), on the device of ``other``."""
     require_device("the step table", coefficients, other_name, other)
     shape = tuple(coefficients.shape)
     if len(shape) != 2 or shape[1] != width:
@@ -138,14 +132,15 @@ def require_step(
 def require_row(rows: int, counter: Tensor | None, offset: int) -> None:
     """Raise ValueError unless the row is in the table.
 
-    A counter on a GPU is not read, because that would synchronise; the kernels clamp it.
+    A counter on a GPU is not read, because that would synchronise; the kernels clamp the row.
     """
-    on_host = counter is not None and counter.device.type == "cpu" and not torch.compiler.is_compiling()
-    row = offset + (int(counter[0]) if counter is not None and on_host else 0)
+    row = offset
+    if counter is not None and counter.device.type == "cpu" and not torch.compiler.is_compiling():
+        row += int(counter[0])
     if not 0 <= row < rows:
         raise ValueError(f"row {row} is outside the step table, which has rows 0 to {rows - 1}")
 
 
 def signed64(value: int) -> int:
-    """Return the two's complement of an unsigned 64-bit integer, because operator schemas only have signed integers."""
+    """Return the signed integer with the same 64 bits; operator schemas have no unsigned integers."""
     return value - 2**64 if value >= 2**63 else value

@@ -21,8 +21,8 @@ from scoresde_fast.ops.registration import define
 FASTER_FUSED: frozenset[tuple[int, int, int, int]] = frozenset()
 """(pixels, input channels, output channels, kernel size) for which 16-bit inputs use the fused kernel by default.
 
-1x1 convolutions with a residual always use it; all other shapes use cuDNN.  The part "convolutions" of the GPU
-benchmarks prints the entries.
+1x1 convolutions with a residual use it too; all other shapes use cuDNN.  The part "convolutions" of the GPU benchmarks
+prints the shapes to list here.
 """
 
 
@@ -44,8 +44,8 @@ def convolution(
         bias: (K,), any floating dtype.
         residual: (B, K, H, W), in the dtype and memory format of ``x``.
         scale: factor of the residual.
-        implementation: a result of ``operation.choose``; None selects the faster one for the shape.  The Triton kernel
-            requires channels_last images and weight; it computes float32 products in full precision unless
+        implementation: a result of ``operation.choose``; None selects the faster form for the shape.  The Triton
+            kernel requires channels_last images and weight; it computes float32 products in full precision unless
             ``torch.backends.cuda.matmul.allow_tf32`` is set.
 
     Raises:
@@ -62,10 +62,10 @@ def convolution(
 
 def _fused_by_default(x: Tensor, weight: Tensor, residual: Tensor | None) -> bool:
     # A 1x1 convolution is memory-bound; a separate addition would read its result and write the sum once more.
-    adds_to_pixels = weight.shape[2] == 1 and residual is not None
+    pointwise_with_residual = weight.shape[2] == 1 and residual is not None
     shape = (x.shape[2] * x.shape[3], x.shape[1], weight.shape[0], weight.shape[2])
-    last = all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
-    return last and x.dtype.itemsize == 2 and (adds_to_pixels or shape in FASTER_FUSED)
+    channels_last = all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
+    return channels_last and x.dtype.itemsize == 2 and (pointwise_with_residual or shape in FASTER_FUSED)
 
 
 def _require(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:

@@ -24,7 +24,7 @@ def needs_derivatives(*tensors: Tensor | None) -> bool:
         for tensor in tensors:
             if tensor is not None and tensor.requires_grad:
                 return True
-    # A compiled graph enters torch.func's levels without telling `forward_ad`.
+    # `forward_ad` does not see the levels of torch.func that a compiled graph enters.
     return may_have_tangents() or torch._C._are_functorch_transforms_active()
 
 
@@ -36,13 +36,13 @@ def may_have_tangents() -> bool:
 def goes_through_dispatcher() -> bool:
     """Return whether a compiler or a torch.func transform is active.
 
-    Otherwise a call can bypass the dispatcher, whose Python layers take longer than a small image.
+    Otherwise a call can bypass the dispatcher, whose Python layers take longer than the operation on a small image.
     """
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def below_autograd(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the operation below the dispatcher's autograd key, for use in the forward of an autograd function."""
+    """Return a function that calls the operation below the dispatcher's autograd key, for an autograd forward."""
 
     def call(*arguments: Any) -> Any:
         # An autograd function disables both modes; the levels of torch.func below this one need them.
@@ -64,7 +64,7 @@ def version(tensor: Tensor) -> int:
 
 
 class SingleLevelFunction(_SingleLevelFunction):
-    """An autograd function for the dispatcher's autograd key, below which the level of torch.func is already entered.
+    """An autograd function for the dispatcher's autograd key, where the level of torch.func is already entered.
 
     ``torch.autograd.Function`` would enter it again, in Python code that is slower than the operation on a small image.
     """
@@ -87,7 +87,7 @@ def with_derivatives(
     Args:
         apply: the operation.
         transpose: its transpose; gets a gradient in the memory format of ``x``.
-        x, residual: (B, C, H, W), (B, K, H', W') or None.
+        x, residual: (B, C, H, W) and (B, K, H', W'); ``residual`` may be None.
         scale: the factor of the residual in ``apply``.
     """
     return _Linear.record(x, residual, apply, transpose, scale)

@@ -6,8 +6,8 @@ image centred.  With the normalised taps h and the offset o, along each axis:
 
     up:    y[n] = sum_i x[i] h[n + o - 2 i]        down:    y[m] = sum_j x[j] h[2 m + o - j]
 
-Each direction is the adjoint of the other with reversed taps and offset K - 1 - o, so the same operation computes
-gradients of any order; because it is linear, it also computes tangents.
+The adjoint of each direction is the other one with the K taps reversed and offset K - 1 - o.  Gradients of any order
+therefore use the same operation, and so do tangents, because it is linear.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def fir_up(x: Tensor, taps: Sequence[float]) -> Tensor:
 
 
 def fir_down(x: Tensor, taps: Sequence[float]) -> Tensor:
-    """Downsample (B, C, H, W) to (B, C, H/2, W/2): every second pixel after the filter ``taps`` with gain 1."""
+    """Downsample (B, C, H, W) to (B, C, H/2, W/2): filter by ``taps`` with gain 1, keep every second pixel."""
     return fir_resample(x, taps, "down")
 
 
@@ -73,13 +73,13 @@ def fir_resample(
 
 def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
     """Return the normalised outer product of ``taps`` with itself, times ``gain``: (K, K) float64."""
-    line = torch.tensor(taps, dtype=torch.float64)
-    square = torch.outer(line, line)
+    row = torch.tensor(taps, dtype=torch.float64)
+    square = torch.outer(row, row)
     return gain * square / square.sum()
 
 
 def fir_filter(x: Tensor, kernel: Tensor, *, pad: int) -> Tensor:
-    """Convolve with a `fir_kernel`, after padding each axis with ``pad`` zeros in total (if odd, one more in front)."""
+    """Convolve with a `fir_kernel`, after padding each axis with ``pad`` zeros in total, one more in front if odd."""
     # On a CPU the convolution is ten times slower in 16 bits.
     wide = x.float() if x.device.type == "cpu" and x.dtype.itemsize == 2 else x
     if pad % 2:
@@ -125,7 +125,7 @@ def _reference(x: Tensor, taps: Sequence[float], direction: Direction, offset: i
     if x.numel() == 0:
         return _fake(x, taps, direction, offset, gain)
     kernel, channels = _each_channel(fir_kernel(taps, gain), x), x.shape[1]
-    # The convolution crops or pads both sides equally; F.pad does the difference.
+    # The convolution crops or pads both sides equally; F.pad makes up the difference.
     if direction == "up":
         front, back = offset, len(taps) - 2 - offset
         common = max(0, min(front, back))
@@ -153,7 +153,7 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 
 def _channels_last(x: Tensor) -> bool:
-    """Return whether the result is channels_last; the last stride decides if the memory has both formats."""
+    """Return whether the result is channels_last; if ``x`` has both formats, its last stride decides."""
     return x.stride(3) != 1 and x.permute(0, 2, 3, 1).is_contiguous()
 
 
@@ -169,9 +169,9 @@ class _Resample(SingleLevelFunction):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         taps, direction, offset, gain = ctx.arguments
-        other = "down" if direction == "up" else "up"
-        adjoint = torch.ops.scoresde_fast.fir_resample.default
-        return adjoint(_dense(grads[0]), taps[::-1], other, len(taps) - 1 - offset, gain), None, None, None, None
+        opposite = "down" if direction == "up" else "up"
+        resample = torch.ops.scoresde_fast.fir_resample.default
+        return resample(_dense(grads[0]), taps[::-1], opposite, len(taps) - 1 - offset, gain), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -185,7 +185,7 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _over_batches(info: Any, in_dims: tuple[int | None, ...], x: Tensor, *options: Any) -> tuple[Tensor, int]:
-    """Resample with one more batch dimension, the rule of ``torch.func.vmap``."""
+    """Resample with one more batch dimension; this is the rule for ``torch.func.vmap``."""
     moved = x.movedim(in_dims[0] or 0, 0)
     merged = _dense(moved.flatten(0, 1))
     y = torch.ops.scoresde_fast.fir_resample.default(merged, *options)

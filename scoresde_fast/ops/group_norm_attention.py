@@ -68,16 +68,18 @@ def group_norm_attention(
         eps: added to the variance in the norm.
         weights: from `merge_attention`, in the dtype of ``x``.
         scale: 1 / sqrt(2) in a variance-preserving block, else 1.
-        implementation: a result of ``operation.choose``; None selects the faster one for the shape.
+        implementation: a result of ``operation.choose``; None selects the faster form for the shape.
 
     Raises:
         TypeError, ValueError: an argument is not as described, or ``implementation`` does not support the shape.
     """
     _require(x, norm_weight, norm_bias, groups, weights)
+    fused_by_default = x.dtype.itemsize == 2 and (x.shape[2] * x.shape[3], x.shape[1]) in FASTER_FUSED
+    fuse = implementation is not None or fused_by_default
+    if not fuse or needs_derivatives(x, norm_weight, norm_bias, *weights):
+        return _reference(x, norm_weight, norm_bias, groups, eps, *weights, scale)
     fused = implementation or torch.ops.scoresde_fast.group_norm_attention.default
-    by_default = x.dtype.itemsize == 2 and (x.shape[2] * x.shape[3], x.shape[1]) in FASTER_FUSED
-    plain = needs_derivatives(x, norm_weight, norm_bias, *weights) or (implementation is None and not by_default)
-    return (_reference if plain else fused)(x, norm_weight, norm_bias, groups, eps, *weights, scale)
+    return fused(x, norm_weight, norm_bias, groups, eps, *weights, scale)
 
 
 def merge_attention(
@@ -142,7 +144,7 @@ def _reference(
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
     if not needs_derivatives(x):
         return F.group_norm(x, groups, weight, bias, eps)
-    # Torch's forward-mode rule of group_norm does not compile or support channels_last, and its gradient is slower.
+    # Torch's forward-mode rule of group_norm neither compiles nor supports channels_last; its gradient is slower.
     return group_norm_silu(x, weight, bias, groups, eps=eps, silu=False)[0]
 
 
@@ -155,7 +157,7 @@ def _project(rows: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
 def _attend(queries: Tensor, keys: Tensor) -> Tensor:
     if forward_ad.unpack_dual(queries).tangent is None:
         return F.scaled_dot_product_attention(queries[:, None], keys[:, None], keys[:, None], scale=1.0)[:, 0]
-    # Torch's fused attention has no forward-mode rule, and that of its softmax is slow.  Logits need float32.
+    # Torch's fused attention has no forward-mode rule, and its softmax has a slow one.  Logits need float32.
     wide = keys.to(torch.promote_types(keys.dtype, torch.float32))
     logits = queries.to(wide.dtype) @ wide.mT
     weights = (logits - logits.detach().amax(-1, keepdim=True)).exp()

@@ -3,12 +3,12 @@
 
 ``h = (x + shift + residual) * scale``, GroupNorm (Wu & He, 2018), SiLU and, if the block resamples, the FIR filter of
 `scoresde_fast.ops.fir_resample`.  ``shift`` is the time bias of a sample's channels.  ``residual`` and ``scale`` are
-those of the block's residual sum h, which is returned because the network needs it too.
+those of the block's residual sum; the sum h is returned too, because the network needs it.
 
 Derivatives: let n = (h - mean) r, z = weight n + bias, y = silu(z) and <.> the mean over a group.  A tangent t of h
 gives the tangent ``silu'(z) weight r (t - <t> - n <n t>)`` of y.  A gradient g of y, with d = g silu'(z), gives the
-gradient ``r (weight d - <weight d> - n <n weight d>)`` of h.  With a residual (``joined``), ``source`` is the stored h;
-without, it is x, from which h = (x + shift) * scale is recomputed.
+gradient ``r (weight d - <weight d> - n <n weight d>)`` of h.  With a residual (``joined``), ``source`` is the stored h.
+Without a residual, ``source`` is x, from which h = (x + shift) * scale is recomputed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Arguments(NamedTuple):
 
 
 class _Saved(NamedTuple):
-    """Arguments of both derivatives after the gradient or tangent, in the order of their schemas."""
+    """Arguments that follow the gradient or tangent in the schemas of the derivatives, in their order."""
 
     source: Tensor
     shift: Tensor | None
@@ -81,7 +81,7 @@ def group_norm_silu(
     taps: Sequence[float] = TAPS,
     implementation: Callable[..., Any] | None = None,
 ) -> Triple:
-    """Return SiLU of GroupNorm of h = (x + shift + residual) * scale, resampled by two, with h and its statistics.
+    """Return y = SiLU(GroupNorm(h)), resampled if asked, h = (x + shift + residual) * scale and the statistics of h.
 
     Gradients and tangents are supported, unless ``implementation`` is given.
 
@@ -115,7 +115,7 @@ def group_norm_silu(
         recording = needs_derivatives(x, weight, bias, shift, residual)
         plain = resample == "none" and not recording
         if backend.checks and plain and _reaches_kernel(x, weight, bias, shift, residual):
-            # The kernel checks its arguments ten times faster than `_require`, whose message is better.
+            # The kernel checks its arguments ten times faster than `_require`, which has better messages.
             try:
                 return implementation(*arguments)
             except RuntimeError:
@@ -257,7 +257,7 @@ def _tangent_fake(tangent: Tensor, source: Tensor, *_saved: Any) -> Tensor:
 
 
 class _GroupNormSilu(SingleLevelFunction):
-    """The operation with its derivatives; the filter is linear, so its derivatives are the filter and its adjoint."""
+    """The operation with its derivatives; the derivatives of the linear filter are the filter and its adjoint."""
 
     @staticmethod
     def forward(implementation: Callable[..., Any], *arguments: Any) -> Any:
@@ -318,7 +318,8 @@ class _GroupNormSilu(SingleLevelFunction):
 
 def _filter(x: Tensor, resample: str, taps: Sequence[float], *, adjoint: bool = False) -> Tensor:
     """Apply `fir_resample` with its defaults, or its adjoint, below autograd."""
-    offset, gain, direction = centred_offset(len(taps), resample), 4.0 if resample == "up" else 1.0, resample
+    direction, gain = resample, 4.0 if resample == "up" else 1.0
+    offset = centred_offset(len(taps), resample)
     if adjoint:
         taps, offset, direction = taps[::-1], len(taps) - 1 - offset, "down" if resample == "up" else "up"
     with torch._C._AutoDispatchBelowAutograd():

@@ -2,8 +2,8 @@
 """``langevin``: a step of the Langevin corrector, with a step size from the norms of score and noise.
 
 Song et al. 2021, algorithms 4 and 5.  A GPU runs ``langevin_norms`` (|score|^2 and |noise|^2 of each sample) and then
-``langevin_step``, which both generate the row's noise.  A CPU generates it once, because there generating noise costs
-more than storing it.
+``langevin_step``; both generate the row's noise.  A CPU generates the noise once and stores it, which costs less there
+than generating it again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def langevin(
     precise: bool = False,
     implementation: Callable[..., None] | None = None,
 ) -> None:
-    """Replace the state by state + e score + sqrt(2 e) noise, e = factor (|noise| / |score|)^2.
+    """Replace the state by state + e score + sqrt(2 e) noise, where e = factor (|noise| / |score|)^2.
 
     Args:
         state: (B, ...) float32, contiguous.

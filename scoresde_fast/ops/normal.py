@@ -54,7 +54,7 @@ def rademacher(
 ) -> Tensor:
     """Return independent signs for each sample, (B, *shape) float32, -1 or 1 with equal probability.
 
-    As probes, they give the trace estimate with the least variance.  The arguments and errors are those of `normal`;
+    As probes of a trace estimate, signs have the least variance.  The arguments and errors are those of `normal`;
     ``implementation`` is a result of ``rademacher_operation.choose``.
     """
     elements = _require(sample_ids, run_seed, draw, shape)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``project``: replaces the known part of a state by the known data with noise (Song et al. 2021, section 5).
+"""``project``: replaces the known part of a state by noised known data (Song et al. 2021, section 5).
 
-The known values are means over blocks of elements.  With A x the means times the square root of the block size, the
-rows of A are orthonormal and the state becomes x + A^T (y_t - A x), so all elements of a known block move by the same
-amount.  Blocks of one element give inpainting, blocks of all channels colorization, blocks of k x k pixels
+The known values are means over blocks of elements.  Let A x be the means times the square root of the block size;
+then the rows of A are orthonormal.  The state becomes x + A^T (y_t - A x), so all elements of a known block move by the
+same amount.  Blocks of one element give inpainting, blocks of all channels colorization, blocks of k x k pixels
 super-resolution.
 """
 
@@ -41,8 +41,8 @@ def project(
         known: (B, C', H', W') float32, contiguous, the means m over blocks of C/C' x H/H' x W/W' elements.
         mask: like ``known``, bool; True where the mean is known.
         sample_ids: (B,) int64.
-        table: its ``coefficients`` are (rows, 5), see `scoresde_fast.ops.step_table.LevelColumns`; of its ``control``
-            only the draw is read.  The noise elements are those of ``known``, followed by those of the velocity.
+        table: its ``coefficients`` are (rows, 5), see `scoresde_fast.ops.step_table.LevelColumns`; only the draw
+            of its ``control`` is read.  The noise elements are those of ``known``, followed by those of the velocity.
         row, counter, run_seed, precise, implementation: as in `affine_step`.
         pairs: whether the velocity of a known block is replaced too.
 
@@ -69,11 +69,13 @@ def project(
 
 
 def block_shape(image: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return the block size (kc, kh, kw) of an image (C, H, W) with means (C', H', W'); None if it does not divide."""
+    """Return the block size (kc, kh, kw) of an image (C, H, W) with means (C', H', W'), or None if it is not whole."""
     if not len(image) == len(known) == 3:
         return None
     sizes = list(zip(image, known, strict=True))
-    return tuple(whole // n for whole, n in sizes) if all(n and not whole % n for whole, n in sizes) else None
+    if any(n == 0 or whole % n for whole, n in sizes):
+        return None
+    return tuple(whole // n for whole, n in sizes)
 
 
 def _reference(

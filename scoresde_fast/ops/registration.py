@@ -30,7 +30,7 @@ BACKENDS = ("auto", "reference", "triton", "cuda", "cpu")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton kernels run in Triton's interpreter on a CPU, for tests."""
 TRITON = ("3.6", "4.0")
-"""The oldest supported Triton, and the first unsupported one."""
+"""The oldest supported version of Triton, and the first version that is too new."""
 
 library = Library("scoresde_fast", "DEF")
 _reference = Library("scoresde_fast_reference", "DEF")
@@ -86,7 +86,7 @@ class Operation:
         return self._find(device, backend).function
 
     def default(self, device: torch.device) -> Backend:
-        """Return the default backend of a device, cached because the selection takes longer than a small image.
+        """Return the default backend of a device, cached because selecting it takes longer than a small image.
 
         Its ``function`` is the C++ operator behind PyTorch's ``OpOverload``, which saves a microsecond per call.
         """
@@ -189,7 +189,7 @@ def _extension_backend(name: str, backend: str) -> Backend:
 
 
 def _triton_backend(name: str, schema: str) -> Backend:
-    """Return the Triton backend; its launcher in ``scoresde_fast.kernels`` is imported on the first call, for speed."""
+    """Return the Triton backend; its launcher in ``scoresde_fast.kernels`` is imported on the first call."""
     if missing := why_no_triton():
         return Backend(_unavailable, ("cuda",), missing=missing)
 

@@ -79,7 +79,7 @@ class ControlColumns(NamedTuple):
 
     ``draw``: index of the row's noise draw, a uint32 stored as the int32 with the same bits.
     ``slot``: number of derived outputs stored before this row.  The newest output goes to index ``slot`` of the
-    history, modulo its length; the output of k evaluations ago is k entries before.
+    history, modulo its length; the output of k evaluations ago is k entries earlier.
     ``save``: 1 if the state before the row becomes the saved state, else 0.
     """
 
@@ -98,7 +98,7 @@ WIDTH, PAIR_WIDTH, LEVEL_WIDTH, DOT_WIDTH = len(COLUMNS), PAIR_COLUMNS.derive_ou
 
 @dataclass(frozen=True)
 class DeviceTable:
-    """Coefficients (rows, columns) float32, in the columns of a tuple above, and control integers (rows, 3) int32."""
+    """A table on a device: coefficients (rows, columns) float32, with columns as above, and control (rows, 3) int32."""
 
     coefficients: Tensor
     control: Tensor
@@ -109,7 +109,7 @@ class DeviceTable:
 
 
 def read_row(table: Tensor, counter: Tensor | None, offset: int) -> Tensor:
-    """Return row ``counter + offset``, at most the last, without reading the counter on the host."""
+    """Return row ``counter + offset``, clamped to the last row, without reading the counter on the host."""
     if counter is None:
         return table[offset]
     return table.index_select(0, (counter.long() + offset).clamp_(max=len(table) - 1))[0]

@@ -48,8 +48,8 @@ def winograd_convolution(
 ) -> Tensor:
     """Return conv2d(x, padding=1) + bias + scale * residual, (B, K, H, W) in the dtype of ``x``, channels_last.
 
-    Tangents and gradients of x and residual are supported; weight and bias are constants.  Every bit of a pixel is
-    independent of its batch.
+    Tangents and gradients of x and residual are supported; weight and bias are constants.  The bits of a
+    pixel do not depend on its batch.
 
     Args:
         x: (B, C, H, W) float32, bfloat16 or float16, channels_last; sums are computed in float32.
@@ -83,7 +83,7 @@ def unchecked(
     residual: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """Run `winograd_convolution` without its checks, which take a tenth of the time of a small image."""
+    """Run `winograd_convolution` without its checks, which take a tenth as long as a small image."""
     if not needs_derivatives(x, residual):
         return implementation(x, weight, bias, residual, scale)
     if goes_through_dispatcher():
@@ -151,8 +151,9 @@ def _toom_cook() -> tuple[npt.NDArray[np.float64], ...]:
         filters[index] /= np.prod(point - others)
         patches[index, :-1] = np.poly(others)[::-1]
     patches[-1] = np.poly(points)[::-1]
-    at_infinity = np.eye(TILE)[:, -1:], np.eye(3)[-1:]
-    return np.hstack([evaluate, at_infinity[0]]), np.vstack([filters, at_infinity[1]]), patches
+    evaluate = np.hstack([evaluate, np.eye(TILE)[:, -1:]])  # the point at infinity
+    filters = np.vstack([filters, np.eye(3)[-1:]])
+    return evaluate, filters, patches
 
 
 A_T, G, B_T = (torch.from_numpy(matrix) for matrix in _toom_cook())

@@ -61,8 +61,8 @@ def test_second_launch(kernel: Kernel) -> None:
     ]
 
 
-def test_other_tensors_are_another_form(kernel: Kernel) -> None:
-    """Each combination of dtypes is compiled once; tensors not aligned to 16 bytes always go through Triton."""
+def test_dtypes_and_alignment(kernel: Kernel) -> None:
+    """Each combination of dtypes is compiled once; tensors not aligned to 16 bytes are always launched by Triton."""
     form, aligned = Form(kernel, {"SIZE": 8, "FLAG": False}), torch.zeros(9)
     form.launch(1, aligned, aligned)
     form.launch(1, aligned, aligned.half())

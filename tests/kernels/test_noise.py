@@ -47,7 +47,7 @@ def _words_kernel(p_words: Any, p_calls: Any, draw: Any, sample_id: Any, run_see
 
 
 def test_philox() -> None:
-    """Every bit of the four words is the contract's, at the ends of the call, draw, sample id and key."""
+    """The four words equal the contract's for the extreme values of call, draw, sample id and key."""
     calls = torch.tensor([0, 1, 2**31, 2**32 - 1])
     for draw, sample, seed in [(0, 0, 0), (2**32 - 1, 2**63 - 1, RUN_SEED), (5, 2**32 + 7, 2**64 - 1)]:
         words = torch.empty(4, 4, dtype=torch.int64)
@@ -58,7 +58,7 @@ def test_philox() -> None:
 
 @pytest.mark.parametrize("precise", [True, False], ids=["precise", "fast"])
 def test_box_muller(precise: bool) -> None:
-    """On random words and on the edges of every octant and of every branch, within the stated error of the contract."""
+    """The error is as stated, for random words and words at the edges of every octant and branch."""
     size = 2**17
     words = torch.randint(0, 2**32, (2, size), generator=torch.Generator().manual_seed(3))
     edges = torch.arange(9)[:, None] * 2**29 + torch.tensor([-512, -256, -1, 0, 255, 256])
@@ -80,8 +80,8 @@ def test_box_muller(precise: bool) -> None:
         assert float((ours - expected).abs().max()) <= 3.5e-4
 
 
-def test_fast_form_of_a_step() -> None:
-    """Without ``precise`` a step's noise keeps the stated error."""
+def test_fast_noise_of_a_step() -> None:
+    """Without ``precise``, the error of a step's noise is as stated."""
     table, states = random_table(WIDTH), [torch.zeros(3, 192) for _ in range(2)]
     for state, precise in zip(states, (False, True), strict=True):
         step = affine_step.operation.choose("cpu", "triton")

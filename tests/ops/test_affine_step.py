@@ -41,7 +41,7 @@ class Kind:
         return Registers.random(((1 + self.pairs) * shape[0], *shape[1:]), shape, dtype)
 
     def take(self, registers: Registers, backend: str, row: int, **options: Any) -> list[Tensor]:
-        """Return the registers after one step; an option that is True passes the register of its name."""
+        """Return the registers after one step, which gets the optional registers whose options are True."""
         optional = {"network_output": registers.output, "saved": registers.saved, "history": registers.history}
         passed: dict[str, Any] = {name: value for name, value in optional.items() if options.pop(name, False)}
         ids = SAMPLE_IDS if options.pop("noise", False) else None
@@ -75,7 +75,7 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_against_float64(kind: Kind, backend: str, shape: tuple[int, ...], form: dict[str, Any]) -> None:
-    """Every combination of registers of the solvers, on odd shapes, with rows that save and rows that do not."""
+    """Every combination of tensors in the solvers is accurate, on odd shapes and with rows that save or do not."""
     for row in (0, 1) if backend == "triton" else range(4):  # the interpreter is slow; one of these saves the state
 
         def step(registers: Registers, backend: str, row: int = row) -> list[Tensor]:
@@ -87,7 +87,7 @@ def test_against_float64(kind: Kind, backend: str, shape: tuple[int, ...], form:
 @pytest.mark.parametrize("dtype", DTYPES, ids=DTYPE_IDS)
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_network_dtypes(kind: Kind, backend: str, dtype: torch.dtype) -> None:
-    """A network output in half precision is read exactly, infinities, subnormals and all."""
+    """A network output in half precision is read exactly, including infinities and subnormals."""
     registers = kind.registers((3, 8, 8), dtype)
     assert_as_exact(lambda r, b: kind.take(r, b, 2, precise=True, **FORMS["all"]), registers, backend)
     special = torch.tensor([float("inf"), -float("inf"), 6e-8, -1e-5, 65504.0, 0.0]).to(dtype)
@@ -110,8 +110,8 @@ def test_counter(kind: Kind, backend: str, counter: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
-def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -> None:
-    """A counter past the table causes no out-of-bounds read: kernels clamp it, as the host does not read a GPU's."""
+def test_counter_past_table(kind: Kind, backend: str) -> None:
+    """A counter past the table takes the last row: kernels clamp it, because the host does not read a GPU's counter."""
     table, states = random_table(kind.width), [torch.ones(3, 8) for _ in range(2)]
     implementation = kind.operation.choose("cpu", backend)
     for state, counter in zip(states, (7, 3), strict=True):
@@ -121,7 +121,7 @@ def test_a_counter_past_the_table_takes_the_last_row(kind: Kind, backend: str) -
 
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
-def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
+def test_noise_contract(kind: Kind, backend: str) -> None:
     """With coefficient 1 for the noise and 0 for all else, the state becomes the noise of the row's draw."""
     first = PAIR_COLUMNS.noise if kind is PAIR else COLUMNS.noise
     coefficients = torch.zeros(1, kind.width)
@@ -137,7 +137,7 @@ def test_the_noise_is_the_contracts(kind: Kind, backend: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
-def test_a_sample_depends_on_its_id_alone(kind: Kind, backend: str) -> None:
+def test_independent_of_batch(kind: Kind, backend: str) -> None:
     """Stepping samples one by one gives the same bits as stepping them together."""
     registers = kind.registers((3, 7, 5))
     table, implementation = random_table(kind.width), kind.operation.choose("cpu", backend)
@@ -155,7 +155,7 @@ def test_a_sample_depends_on_its_id_alone(kind: Kind, backend: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
-def test_nothing_else_is_written(kind: Kind, backend: str) -> None:
+def test_surrounding_memory(kind: Kind, backend: str) -> None:
     """Memory around the state is not modified, for any size."""
     implementation = kind.operation.choose("cpu", backend)
     for elements in (1, 63, 127, 500):
@@ -179,7 +179,7 @@ def test_empty(kind: Kind, backend: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("kind", "backend"), KINDS)
 def test_opcheck_and_compile(kind: Kind, backend: str) -> None:
-    """Schema, fake and aliasing hold together; a compiled function with the step in it gives the same bits."""
+    """Schema, fake and aliasing are consistent; a compiled function that takes the step gives the same bits."""
     registers, table = kind.registers((3, 8, 8)), random_table(kind.width)
     state, saved, history = registers.changed()
     implementation = kind.operation.choose("cpu", backend)
@@ -222,7 +222,7 @@ X, T = torch.zeros(2, 4, 3), random_table(WIDTH)
     ],
 )
 def test_bad_input(error: type[Exception], sentence: str, state: Tensor, options: dict[str, Any]) -> None:
-    """The message names the value and what is allowed, before any write."""
+    """The message names the value and what is allowed."""
     with pytest.raises(error, match=sentence):
         affine_step(state, T, **options)
 
@@ -233,11 +233,11 @@ def test_bad_tables_and_pairs() -> None:
         affine_step(X, random_table(PAIR_WIDTH))
     with pytest.raises(ValueError, match=r"state has shape \(2, 3\); a pair is \(B, 2C, ...\)"):
         affine_step(torch.zeros(2, 3), random_table(PAIR_WIDTH), pairs=True)
-    with pytest.raises(ValueError, match=r"network_output has shape \(2, 4, 3\); it must have half of state's"):
+    with pytest.raises(ValueError, match=r"network_output has shape .* it must be \(2, 2, 3\) as for half of state"):
         affine_step(X, random_table(PAIR_WIDTH), network_output=X, pairs=True)
 
 
-def test_a_missing_backend_says_why() -> None:
+def test_unavailable_backend() -> None:
     """Selecting an unavailable backend by name raises an error with the reason."""
     with pytest.raises(RuntimeError, match="backend 'cuda' of affine_step cannot be used: "):
         operation.choose("cpu", "cuda")

@@ -95,8 +95,8 @@ def test_error_against_float64(
 
 @pytest.mark.parametrize("side", [3, 1])
 @pytest.mark.parametrize("layout", FORMATS.values(), ids=FORMATS)
-def test_left_to_choose(layout: torch.memory_format, side: int) -> None:
-    """The memory format is kept, whatever the weight's; one pixel or one channel counts as channels_last."""
+def test_default_backend(layout: torch.memory_format, side: int) -> None:
+    """The result has the memory format of x, not of the weight; one pixel or one channel counts as channels_last."""
     arguments = case((2, 6, 5, 4), 10, side, torch.float32, layout)
     ours = convolution(**arguments)
     assert ours.is_contiguous(memory_format=layout)
@@ -116,13 +116,13 @@ def tiles() -> list[Any]:
     from scoresde_fast.kernels.convolution import TILES
 
     kinds = {"16 bits": (torch.bfloat16, False), "tf32": (torch.float32, True), "ieee": (torch.float32, False)}
-    return [pytest.param(tile, *kinds[kind], id=f"{kind}-{tile}") for kind, found in TILES.items() for tile in found]
+    return [pytest.param(tile, *kinds[kind], id=f"{kind}-{tile}") for kind, group in TILES.items() for tile in group]
 
 
 @needs_interpreter
 @pytest.mark.parametrize(("tile", "dtype", "tf32"), tiles())
 def test_every_tile(tile: Any, dtype: torch.dtype, tf32: bool) -> None:
-    """Tiles that end within an image, span several or exceed the last, in pixels and in channels."""
+    """Each tile is accurate where it ends within an image, spans several images or exceeds the pixels or channels."""
     from scoresde_fast.kernels.convolution import convolution as launch
 
     for size in ((4, 4), (11, 13)):
@@ -131,8 +131,8 @@ def test_every_tile(tile: Any, dtype: torch.dtype, tf32: bool) -> None:
 
 
 @needs_interpreter
-def test_choice_of_a_tile() -> None:
-    """Large tiles where they occupy a GPU, small tiles for few pixels, and no tile wider than the channels."""
+def test_choose_tile() -> None:
+    """Large tiles are chosen where they occupy a GPU, and small tiles for few pixels or few channels."""
     from scoresde_fast.kernels.convolution import TILES, Tile, choose_tile
 
     assert choose_tile(256 * 256, 256, 256, 2, False) == TILES["16 bits"][0]
@@ -144,10 +144,10 @@ def test_choice_of_a_tile() -> None:
 
 @needs_interpreter
 @pytest.mark.parametrize("side", [3, 1])
-def test_images_do_not_meet(side: int) -> None:
+def test_independent_images(side: int) -> None:
     """In one tile, an image gives the same bits alone and in a batch, even beside one that has become NaN.
 
-    The numbers have so few bits that sums are exact: the interpreter's matrix product adds up in an order of its own.
+    The numbers have so few bits that sums are exact, because the interpreter's matrix product may sum in another order.
     """
     arguments = case((3, 16, 3, 5), 8, side)
     for name in ("x", "weight", "bias"):
@@ -167,7 +167,7 @@ def test_empty(backend: str) -> None:
 
 @pytest.mark.parametrize("layout", FORMATS.values(), ids=FORMATS)
 def test_opcheck(backend: str, layout: torch.memory_format) -> None:
-    """Schema, fake and dispatch of the registered operators hold together."""
+    """Schema, fake and dispatch of the registered operators are consistent."""
     if backend == "triton" and layout == torch.contiguous_format:
         pytest.skip("the kernel reads channels_last")
     arguments = tuple(case((2, 8, 4, 4), 6, layout=layout).values())
@@ -183,8 +183,8 @@ def listed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
     return bool(request.param)
 
 
-def test_the_table_decides(listed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator runs for listed shapes and for 1x1 with a residual, in 16 bits and channels_last only."""
+def test_default_form(listed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused form runs for listed shapes and for 1x1 with a residual, but only in 16 bits and channels_last."""
     called = []
     fused = torch.ops.scoresde_fast.convolution.default
 
@@ -207,7 +207,7 @@ def test_the_table_decides(listed: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(called) == listed + 1
 
 
-def test_compiles_whole(listed: bool) -> None:
+def test_compile(listed: bool) -> None:
     """torch.compile finds no graph break with either form, and keeps the memory format."""
     arguments = case((2, 8, 4, 4), 6)
     compiled = torch.compile(convolution, fullgraph=True, backend="aot_eager")(**arguments)
@@ -217,7 +217,7 @@ def test_compiles_whole(listed: bool) -> None:
 
 @pytest.mark.parametrize("name", ["x", "weight", "bias", "residual"])
 def test_gradients(listed: bool, name: str) -> None:
-    """Gradients are those of the reference, also if the fused kernel would run without gradients."""
+    """Gradients are those of the reference, also for shapes whose forward would run fused."""
     arguments = case((2, 8, 4, 4), 6)
     cotangent = arguments["residual"].flip(0, 1)
 
@@ -248,7 +248,7 @@ def test_tangents(listed: bool, compiled: bool) -> None:
 
 @needs_interpreter
 @pytest.mark.parametrize("name", ["x", "weight", "residual"])
-def test_memory_that_the_kernel_does_not_read(name: str) -> None:
+def test_kernel_rejects_contiguous(name: str) -> None:
     """The kernel selected by name requires channels_last."""
     arguments = case((2, 8, 4, 4), 6)
     arguments[name] = arguments[name].contiguous()
@@ -257,7 +257,7 @@ def test_memory_that_the_kernel_does_not_read(name: str) -> None:
 
 
 @needs_interpreter
-def test_float64_has_no_kernel() -> None:
+def test_kernel_rejects_float64() -> None:
     """The kernel selected by name rejects float64 and lists the supported dtypes."""
     with pytest.raises(ValueError, match="takes float32, bfloat16 and float16, not float64"):
         convolution(**double(case((1, 8, 2, 2), 6)), implementation=operation.choose("cpu", "triton"))
@@ -279,7 +279,7 @@ def test_float64_has_no_kernel() -> None:
         ({"bias": torch.zeros(1)}, ValueError, r"bias has shape \(1,\); for weight of shape .* it must be \(6,\)"),
         ({"bias": torch.zeros(6, dtype=torch.int8)}, TypeError, "bias is int8"),
         ({"bias": torch.zeros(12)[::2]}, ValueError, "bias has strides"),
-        ({"residual": torch.zeros(2, 8, 4, 4)}, ValueError, r"residual has shape .* the result's, \(2, 6, 4, 4\)"),
+        ({"residual": torch.zeros(2, 8, 4, 4)}, ValueError, r"residual has shape .* must be \(2, 6, 4, 4\) as"),
         ({"residual": torch.zeros(2, 6, 4, 4).half()}, TypeError, "residual is float16; it must be float32"),
         ({"residual": torch.zeros(2, 6, 4, 4, device="meta")}, ValueError, "residual is on meta, x on cpu"),
         (

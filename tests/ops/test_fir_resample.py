@@ -31,7 +31,7 @@ def image(*shape: int, dtype: torch.dtype = torch.float32, layout: str = "nchw",
     return x.to(dtype).contiguous(memory_format=FORMATS[layout])
 
 
-def spelled_out(x: torch.Tensor, taps: list[float], direction: str, offset: int, gain: float) -> torch.Tensor:
+def by_formula(x: torch.Tensor, taps: list[float], direction: str, offset: int, gain: float) -> torch.Tensor:
     """Apply the module's formula, as a matrix for each axis."""
 
     def matrix(length: int) -> torch.Tensor:
@@ -48,21 +48,21 @@ def spelled_out(x: torch.Tensor, taps: list[float], direction: str, offset: int,
 @pytest.mark.parametrize("taps", FILTERS, ids=len)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_reference_is_the_formula(taps: list[float], direction: str) -> None:
-    """At every offset, for odd and even filters, wider than the image too."""
+    """The reference is exact at every offset, for odd and even filters, also filters wider than the image."""
     x = image(2, 3, 4, 6, dtype=torch.float64)
     for offset in range(len(taps)):
         ours = operation.reference(x, taps, direction, offset, 2.5)
-        torch.testing.assert_close(ours, spelled_out(x, taps, direction, offset, 2.5), rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(ours, by_formula(x, taps, direction, offset, 2.5), rtol=1e-12, atol=1e-13)
 
 
-def agrees(x: torch.Tensor, taps: list[float], direction: str, offset: int, backend: str) -> None:
-    """The backend's error against float64 is at most that of summing in any order in float32, and of one rounding.
+def assert_accurate(x: torch.Tensor, taps: list[float], direction: str, offset: int, backend: str) -> None:
+    """Assert that the error against float64 is at most that of a float32 sum in any order, plus one final rounding.
 
-    On either axis a tap is rounded, and its product, and up to K - 1 sums: each takes 2^-24 of what is summed.
+    On each axis a tap, its product and up to K - 1 sums are rounded, each by at most 2^-24 of the summed magnitudes.
     """
     gain = 4.0 if direction == "up" else 1.0
     arguments = (taps, direction, offset, gain)
-    exact = spelled_out(x, *arguments)
+    exact = by_formula(x, *arguments)
     ours, reference = operation.choose("cpu", backend)(x, *arguments), operation.reference(x, *arguments)
     assert ours.shape == exact.shape
     assert ours.dtype == x.dtype
@@ -70,11 +70,11 @@ def agrees(x: torch.Tensor, taps: list[float], direction: str, offset: int, back
     if backend == "reference":  # torch's convolution, which is compared with the formula in float64
         return
     sizes = [abs(tap) for tap in taps]
-    summed = spelled_out(x.abs(), sizes, direction, offset, gain * (sum(sizes) / sum(taps)) ** 2)
+    summed = by_formula(x.abs(), sizes, direction, offset, gain * (sum(sizes) / sum(taps)) ** 2)
     bound = 2 * (len(taps) + 1) * 2.0**-24 * summed
     if x.dtype != torch.float32:
-        kept = torch.finfo(x.dtype)
-        bound += kept.eps / 2 * (exact.abs() + bound + kept.smallest_normal)
+        info = torch.finfo(x.dtype)
+        bound += info.eps / 2 * (exact.abs() + bound + info.smallest_normal)
     assert ((ours.double() - exact).abs() <= bound).all()
 
 
@@ -82,26 +82,27 @@ def agrees(x: torch.Tensor, taps: list[float], direction: str, offset: int, back
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_backends_agree_with_the_reference(direction: str, dtype: torch.dtype, layout: str, backend: str) -> None:
+def test_backends_with_the_usual_filter(direction: str, dtype: torch.dtype, layout: str, backend: str) -> None:
     """The filter of NCSN++ is correct for sizes that fill vectors and sizes that do not."""
     shapes = [(1, 9, 4, 8)] if backend == "triton" else [(2, 3, 6, 10), (1, 16, 8, 8), (1, 8, 4, 32), (2, 9, 2, 34)]
     for shape in shapes:
-        agrees(image(*shape, dtype=dtype, layout=layout), TAPS, direction, 1 if direction == "up" else 2, backend)
+        offset = 1 if direction == "up" else 2
+        assert_accurate(image(*shape, dtype=dtype, layout=layout), TAPS, direction, offset, backend)
 
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("taps", FILTERS[1:], ids=len)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_backends_take_every_filter(direction: str, taps: list[float], layout: str, backend: str) -> None:
-    """2 to 12 taps, odd and even, not symmetric, at the offsets of the forward and the adjoint."""
+def test_backends_with_every_filter(direction: str, taps: list[float], layout: str, backend: str) -> None:
+    """Filters of 2 to 12 taps, also asymmetric, are correct at the offsets of the forward and the adjoint."""
     for offset in {0, (len(taps) - 1) // 2, len(taps) - 1} if backend != "triton" else {len(taps) // 2}:
-        agrees(image(1, 8, 2, 4, layout=layout), taps, direction, offset, backend)
+        assert_accurate(image(1, 8, 2, 4, layout=layout), taps, direction, offset, backend)
 
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_cpu_kernel_splits_rows_over_blocks_and_columns(direction: str) -> None:
+def test_cpu_kernel_on_large_images(direction: str) -> None:
     """Large images are correct: many rows, rows with many channels, blocks that end inside an image."""
     for shape, layout in [
         ((1, 2, 70, 66), "nchw"),
@@ -109,7 +110,7 @@ def test_cpu_kernel_splits_rows_over_blocks_and_columns(direction: str) -> None:
         ((1, 520, 4, 40), "channels_last"),
     ]:
         for taps in (TAPS, FILTERS[3]):
-            agrees(image(*shape, layout=layout), taps, direction, len(taps) // 2, _present("cpu"))
+            assert_accurate(image(*shape, layout=layout), taps, direction, len(taps) // 2, _present("cpu"))
 
 
 def _present(name: str) -> str:
@@ -120,7 +121,7 @@ def _present(name: str) -> str:
 
 
 def test_means_are_kept(backend: str) -> None:
-    """A constant stays the same constant, away from the borders."""
+    """A constant image stays constant, except at the borders."""
     x = torch.ones(1, 1, 6, 6)
     choose = operation.choose("cpu", backend)
     torch.testing.assert_close(choose(x, TAPS, "up", 1, 4.0)[..., 1:-1, 1:-1], torch.ones(1, 1, 10, 10))
@@ -130,7 +131,7 @@ def test_means_are_kept(backend: str) -> None:
 @pytest.mark.parametrize("taps", [TAPS, [1.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0, 7.0]], ids=len)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_gradients(direction: Literal["up", "down"], taps: list[float]) -> None:
-    """First and second derivatives, backward, forward and forward over backward, against finite differences."""
+    """First and second derivatives in backward and forward mode agree with finite differences."""
     x = image(1, 2, 2, 4, dtype=torch.float64).requires_grad_()
     for layout in FORMATS.values():
 
@@ -149,7 +150,7 @@ def test_transforms() -> None:
         return fir_down(fir_up(x * x, TAPS).sin(), TAPS)
 
     def plain(x: torch.Tensor) -> torch.Tensor:
-        return spelled_out(spelled_out(x * x, TAPS, "up", 1, 4.0).sin(), TAPS, "down", 2, 1.0)
+        return by_formula(by_formula(x * x, TAPS, "up", 1, 4.0).sin(), TAPS, "down", 2, 1.0)
 
     def jvp(f: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         return torch.func.jvp(f, (x,), (v,))[1]
@@ -178,7 +179,7 @@ def test_tangents_without_gradients() -> None:
 
 
 def test_compiles() -> None:
-    """One graph, forward and backward, with the eager values, except for a sine's last bit in another memory order."""
+    """Forward and backward compile to one graph and give the eager values, up to the sine's last bit."""
     x = image(1, 3, 4, 4, layout="channels_last").requires_grad_()
     compiled = torch.compile(lambda x: fir_down(fir_up(x, TAPS).sin(), TAPS), fullgraph=True, backend="aot_eager")
     y = compiled(x)
@@ -190,7 +191,7 @@ def test_compiles() -> None:
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_opcheck(layout: str, backend: str) -> None:
-    """Schema, fake and dispatch of the registered operators hold together."""
+    """Schema, fake and dispatch of the registered operators are consistent."""
     x = image(2, 3, 4, 4, layout=layout)
     opcheck(operation.choose("cpu", backend), (x, TAPS, "up", 1, 4.0))
     opcheck(torch.ops.scoresde_fast.fir_resample.default, (x.requires_grad_(), TAPS, "down", 2, 1.0))
@@ -198,7 +199,7 @@ def test_opcheck(layout: str, backend: str) -> None:
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_memory_format_is_kept(layout: str, backend: str) -> None:
-    """Resampling down to one pixel and up from one pixel is correct."""
+    """The memory format is kept, also when resampling down to one pixel and up from it."""
     choose = operation.choose("cpu", backend)
     pixel = choose(image(2, 4, 2, 2, layout=layout), TAPS, "down", 2, 1.0)
     assert pixel.shape == (2, 4, 1, 1)

@@ -38,7 +38,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 def make_block(channels: int, *, rescale: bool = True) -> AttentionBlock:
-    """A block in float64 with every weight and bias random and large enough for a softmax far from uniform."""
+    """Return a float64 block; its random weights and biases are so large that the softmax is far from uniform."""
     generator = torch.Generator().manual_seed(channels)
     block = AttentionBlock(channels, init_scale=1.0, skip_rescale=rescale).double().requires_grad_(False)
     for parameter in block.parameters():
@@ -55,13 +55,11 @@ def merged(block: AttentionBlock, dtype: torch.dtype) -> MergedAttention:
 
 
 def run(block: AttentionBlock, x: Tensor, backend: str | None) -> Tensor:
-    """The block by the operation; ``backend`` None lets it choose."""
+    """Return the block's result by the operation; ``backend`` None selects the default."""
     norm, scale = block.norm, math.sqrt(0.5) if block.skip_rescale else 1.0
-    implementation = backend and operation.choose(x.device, backend)
+    chosen = None if backend is None else operation.choose(x.device, backend)
     weights = merged(block, x.dtype)
-    return group_norm_attention(
-        x, norm.weight, norm.bias, norm.num_groups, norm.eps, weights, scale, implementation or None
-    )
+    return group_norm_attention(x, norm.weight, norm.bias, norm.num_groups, norm.eps, weights, scale, chosen)
 
 
 def make_input(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
@@ -74,7 +72,7 @@ def make_input(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.
 
 @pytest.mark.parametrize("rescale", [True, False])
 def test_merging_is_exact(rescale: bool) -> None:
-    """In float64 the merged form is the block, biases and all, to rounding."""
+    """In float64 the merged form equals the block with all its biases, up to rounding."""
     block = make_block(48, rescale=rescale)
     x = make_input((2, 48, 5, 6), torch.float64, torch.contiguous_format)
     torch.testing.assert_close(run(block, x, None), block(x), rtol=1e-12, atol=1e-12)
@@ -85,8 +83,10 @@ def test_merging_is_exact(rescale: bool) -> None:
 def test_error_against_float64(
     backend: str, shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format
 ) -> None:
-    """At most twice the error of the same-dtype block of four projections, plus one ulp of the largest value; same
-    shape, dtype and memory format as the input, over packed, partial and several tiles."""
+    """The error is at most twice the unmerged block's in the same dtype, plus one ulp of the largest value.
+
+    The shapes give packed, partial and several tiles.
+    """
     block = make_block(shape[1])
     x = make_input(shape, dtype, memory_format)
     ours = run(block, x, backend)
@@ -99,10 +99,10 @@ def test_error_against_float64(
 
 
 @pytest.mark.parametrize("pixels", [(4, 4), (8, 8), (3, 5)], ids=str)
-def test_images_do_not_meet(backend: str, pixels: tuple[int, int]) -> None:
+def test_independent_images(backend: str, pixels: tuple[int, int]) -> None:
     """An image gives the same bits alone and in a batch, even beside one that has become NaN.
 
-    At another place in its tile it does so to rounding: the interpreter's matrix product may take each row otherwise.
+    At another place in its tile it is equal up to rounding: the interpreter's matrix product treats rows differently.
     """
     block = make_block(32)
     x = make_input((6, 32, *pixels), torch.bfloat16, torch.channels_last)
@@ -120,7 +120,7 @@ def test_images_do_not_meet(backend: str, pixels: tuple[int, int]) -> None:
 def test_extreme_logits(backend: str) -> None:
     """Logits of thousands do not overflow: the softmax subtracts their maximum first.
 
-    Rounding 2000 to float32's 24 bits moves a logit by up to 1.2e-4, and a weight by as much of it.
+    Rounding 2000 to float32's 24 bits changes a logit by up to 1.2e-4, and a weight by the same fraction.
     """
     block = make_block(32)
     block.query.W.mul_(300)
@@ -136,7 +136,7 @@ def test_empty(backend: str) -> None:
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
 def test_opcheck(backend: str, memory_format: torch.memory_format) -> None:
-    """Schema, fake and dispatch of the registered operators hold together."""
+    """Schema, fake and dispatch of the registered operators are consistent."""
     block, x = make_block(32), make_input((2, 32, 4, 4), torch.bfloat16, memory_format)
     weights = merged(block, x.dtype)
     vectors = block.norm.weight.float(), block.norm.bias.float()
@@ -147,7 +147,7 @@ def test_opcheck(backend: str, memory_format: torch.memory_format) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 256, 4, 4), (2, 32, 4, 4)], ids=["fused", "plain"])
-def test_compiles_whole(shape: tuple[int, ...]) -> None:
+def test_compile(shape: tuple[int, ...]) -> None:
     """torch.compile finds no graph break with either form."""
     assert ((16, shape[1]) in FASTER_FUSED) == (shape[1] == 256)
     block, x = make_block(shape[1]), make_input(shape, torch.bfloat16, torch.channels_last)
@@ -168,8 +168,8 @@ def test_gradients(backend: str | None) -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_tangents_at_a_fused_shape(compiled: bool) -> None:
-    """Forward-mode tangents work where the fused kernels would run without them, and compile as one graph."""
+def test_tangents_of_fused_shape(compiled: bool) -> None:
+    """Forward-mode tangents are correct for shapes whose forward would run fused, and compile to one graph."""
     block = make_block(256)
     x = make_input((1, 256, 4, 4), torch.bfloat16, torch.channels_last)
     direction = make_input((1, 256, 4, 4), torch.bfloat16, torch.channels_last).flip(0, 2)
@@ -185,7 +185,7 @@ def test_tangents_at_a_fused_shape(compiled: bool) -> None:
 
 @needs_interpreter
 @pytest.mark.parametrize("shape", [(1, 24, 4, 4), (1, 544, 2, 2), (1, 16, 33, 32)], ids=str)
-def test_shapes_without_a_kernel(shape: tuple[int, ...]) -> None:
+def test_unsupported_shapes(shape: tuple[int, ...]) -> None:
     """The kernel selected by name rejects unsupported shapes; the operation itself runs them."""
     block, x = make_block(shape[1]), make_input(shape, torch.float32, torch.contiguous_format)
     with pytest.raises(ValueError, match=f"does not support {shape[1]} channels in .* multiples of 16 up to 512"):

@@ -22,7 +22,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # (B, C, H, W), groups: odd sizes, one pixel, a group size that is not a power of two.
 SHAPES = [((2, 8, 6, 6), 2), ((3, 12, 5, 7), 4), ((2, 40, 1, 1), 5)]
 
-
 # The C++ forward allocates its own memory: csrc/tests checks what it writes.
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -31,14 +30,14 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that is present here."""
     name = str(request.param)
-    present(name)
+    skip_if_missing(name)
     return name
 
 
-def present(name: str, of: Any = operation) -> None:
+def skip_if_missing(name: str, chosen: Any = operation) -> None:
     if name == "triton" and not INTERPRETED:
         pytest.skip("Triton kernels run on a CPU in the interpreter only (TRITON_INTERPRET=1)")
-    missing = None if name == "reference" else of.backends[name].missing
+    missing = None if name == "reference" else chosen.backends[name].missing
     if missing:
         pytest.skip(missing)
 
@@ -69,10 +68,10 @@ def double(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_as_good(ours: Tensor, reference: Tensor, exact: Tensor, exact_of_reference: Tensor | None = None) -> None:
-    """The error is at most twice the reference's in the same dtype, plus 1 ulp of the largest value, in float32 8.
+    """Assert an error of at most twice the reference's in the same dtype, plus 1 ulp (float32: 8) of the largest value.
 
-    Some ten roundings of half an ulp lie between x and a result, and sums add theirs by an order that each processor
-    chooses; a value of 16 bits is rounded once more, at the end.
+    A float32 result has about ten roundings of half an ulp, and those of sums, whose order depends on the processor.  A
+    16-bit result is rounded only once to its dtype, at the end.
     """
     assert (ours.shape, ours.dtype, ours.stride()) == (reference.shape, reference.dtype, reference.stride())
     largest = float(exact.abs().max())
@@ -103,7 +102,7 @@ def check(backend: str, arguments: dict[str, Any], groups: int, **options: Any) 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "groups"), SHAPES, ids=str)
 def test_accuracy(backend: str, shape: tuple[int, ...], groups: int, dtype: str, layout: str, join: bool) -> None:
-    """y, h and the statistics are as close to float64 as the reference, for every kind of shift, stride and dtype."""
+    """y, h and the statistics are as accurate as the reference, for every kind of shift, stride and dtype."""
     for shift in (1,) if join else (0, 2):
         check(backend, case(shape, DTYPES[dtype], FORMATS[layout], join, shift), groups)
 
@@ -119,7 +118,7 @@ def test_resampling(backend: str, resample: str, taps: tuple[float, ...], layout
         check(backend, case((2, 8, 6, 10), dtype, FORMATS[layout], True, 1), 2, resample=resample, taps=taps)
 
 
-def test_the_reference_is_what_torch_says() -> None:
+def test_reference_equals_torch() -> None:
     """The result is that of the sum, torch's GroupNorm and SiLU, and `fir_resample`."""
     arguments = double(case((2, 8, 6, 4), torch.float32, torch.contiguous_format, True, 2))
     y, h, statistics = group_norm_silu(groups=2, **arguments, resample="down")
@@ -135,8 +134,8 @@ def test_the_reference_is_what_torch_says() -> None:
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_slabs_too_large_for_registers(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Triton kernels that work in pieces, the last one partial, are as accurate."""
-    present("triton")
+    """The Triton kernels that work in pieces are as accurate, also if the last piece is partial."""
+    skip_if_missing("triton")
     plan = pytest.importorskip("scoresde_fast.kernels.group_norm_plan")
     launcher = pytest.importorskip("scoresde_fast.kernels.group_norm_silu")
     monkeypatch.setattr(plan, "MAX_SLAB_BYTES", 0)
@@ -146,10 +145,10 @@ def test_slabs_too_large_for_registers(layout: str, monkeypatch: pytest.MonkeyPa
             check("triton", case((2, 12, 9, 11), dtype, FORMATS[layout], join, shift), 3)
 
 
-def test_a_mean_far_from_zero(backend: str) -> None:
+def test_mean_far_from_zero(backend: str) -> None:
     """With a mean of a thousand standard deviations, y is accurate up to the rounding of the mean.
 
-    torch's own norm, which is the reference's, subtracts squares here and may lose every digit.
+    torch's norm, which the reference uses, subtracts squares here and may lose every digit.
     """
     arguments = case((2, 8, 8, 8), torch.float32, torch.channels_last, False, 0)
     arguments["x"] = arguments["x"] + 2000
@@ -161,8 +160,8 @@ def test_a_mean_far_from_zero(backend: str) -> None:
         assert (y.double() - exact).abs().max() <= 2 * 2.0**-24 * statistics[..., 0].max() * steepest
 
 
-def test_a_sample_depends_on_itself_alone(backend: str) -> None:
-    """The same bits in any batch, and for any division of the groups among threads."""
+def test_independent_of_batch(backend: str) -> None:
+    """A sample has the same bits in any batch, and for any division of the groups among threads."""
     run = operation.choose("cpu", backend)
     arguments = case((5, 16, 24, 24), torch.bfloat16, torch.channels_last, False, 2)
     whole = group_norm_silu(groups=4, **arguments, implementation=run)
@@ -191,7 +190,7 @@ def test_empty(backend: str, shape: tuple[int, ...], resample: str) -> None:
 
 
 def test_opcheck(backend: str) -> None:
-    """Schema, fake, strides and dispatch of the registered operators hold together."""
+    """Schema, fake, strides and dispatch of the registered operators are consistent."""
     run = operation.choose("cpu", backend)
     for layout in FORMATS.values():
         a = case((2, 8, 4, 6), torch.float32, layout, True, 2)
@@ -202,21 +201,21 @@ def test_opcheck(backend: str) -> None:
 @pytest.mark.parametrize("joined", [False, True], ids=["alone", "joined"])
 @pytest.mark.parametrize("layout", FORMATS)
 def test_derivatives_of_every_backend(backend: str, layout: str, joined: bool) -> None:
-    """The gradient and the tangent operators are as close to float64 as their references."""
-    for of in (backward, tangent):
-        present(backend, of)
+    """The gradient and tangent operators are as accurate as their references."""
+    for op in (backward, tangent):
+        skip_if_missing(backend, op)
     a = case((2, 12, 5, 7), torch.float32, FORMATS[layout], True, 0)
     x, r, shift = a["x"], a["residual"], None if joined else torch.linspace(-1, 1, 24).view(2, 12)
     statistics = operation.reference(x, a["weight"], a["bias"], 3, 1e-6, shift, None, 1.0, True, "none", [])[2]
     for dtype in (torch.float32, torch.bfloat16):
         g, source = r.to(dtype), x.to(dtype)
         rest = (source, shift, statistics, a["weight"], a["bias"], 3, 1.0 if not joined else 0.7, joined, True)
-        for of, arguments in ((backward, (g, g.flip(0) if joined else None, *rest)), (tangent, (g, *rest))):
-            exact = of.reference(*(value.double() if isinstance(value, Tensor) else value for value in arguments))
-            ours, reference = of.choose("cpu", backend)(*arguments), of.reference(*arguments)
-            lists = ([ours], [reference], [exact]) if of is tangent else (ours, reference, exact)
-            for one, two, three in zip(*lists, strict=True):
-                assert_as_good(one, two, three.double())
+        for op, arguments in ((backward, (g, g.flip(0) if joined else None, *rest)), (tangent, (g, *rest))):
+            exact = op.reference(*(value.double() if isinstance(value, Tensor) else value for value in arguments))
+            ours, reference = op.choose("cpu", backend)(*arguments), op.reference(*arguments)
+            lists = ([ours], [reference], [exact]) if op is tangent else (ours, reference, exact)
+            for result, of_reference, truth in zip(*lists, strict=True):
+                assert_as_good(result, of_reference, truth.double())
 
 
 @pytest.mark.parametrize("join", [False, True], ids=["alone", "join"])
@@ -237,25 +236,24 @@ def test_gradients(resample: str, join: bool) -> None:
     ours = torch.autograd.grad(loss(*leaves), leaves)
     exact = torch.autograd.grad(loss(*(leaf.double() for leaf in leaves)), leaves)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    for one, two, three in zip(ours, exact, torch.autograd.grad(compiled(*leaves), leaves), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(one, three)
+    of_compiled = torch.autograd.grad(compiled(*leaves), leaves)
+    for eager, truth, again in zip(ours, exact, of_compiled, strict=True):
+        torch.testing.assert_close(eager, truth, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(eager, again)
 
 
 @pytest.mark.parametrize("join", [False, True], ids=["alone", "join"])
 @pytest.mark.parametrize("resample", ["none", "up", "down"])
 def test_tangents(resample: str, join: bool) -> None:
-    """Forward mode agrees with central differences in float64, by dual tensors, `torch.func.jvp`, and compiled."""
+    """Dual tensors, `torch.func.jvp` and a compiled `jvp` agree with central differences in float64."""
     a = case((2, 8, 6, 6), torch.float32, torch.channels_last, True, 2)
     primals = (a["x"], a["shift"].float(), a["residual"])
     tangents = tuple(primal.cos() for primal in primals)
 
     def run(x: Tensor, shift: Tensor, residual: Tensor) -> Tensor:
         weight, bias = a["weight"].to(x.dtype), a["bias"].to(x.dtype)
-        residual_or_none = residual if join else None
-        y, h, _ = group_norm_silu(
-            x, weight, bias, 2, shift=shift, residual=residual_or_none, scale=0.7, resample=resample
-        )
+        added = residual if join else None
+        y, h, _ = group_norm_silu(x, weight, bias, 2, shift=shift, residual=added, scale=0.7, resample=resample)
         return torch.cat([y.flatten(), h.flatten()])
 
     def along(step: float) -> Tensor:
@@ -271,7 +269,7 @@ def test_tangents(resample: str, join: bool) -> None:
         torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, ours)
 
 
-def test_a_tangent_of_the_weight_is_refused() -> None:
+def test_tangent_of_weight() -> None:
     """A tangent of weight or bias is rejected, not ignored."""
     x, weight = torch.randn(1, 4, 2, 2), torch.ones(4)
     with pytest.raises(NotImplementedError, match="no tangent in weight or bias"):
@@ -290,7 +288,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "shift": ({"shift": torch.zeros(3, 8)}, ValueError, r"shift has shape \(3, 8\).* it must be \(8,\) or \(2, 8\)"),
     "shift strides": ({"shift": torch.zeros(8, 2).T}, ValueError, "shift has strides"),
     "device": ({"shift": torch.zeros(8, device="meta")}, ValueError, "shift is on meta, x on cpu"),
-    "residual": ({"residual": X[:1]}, ValueError, r"residual has shape \(1, 8, 4, 6\); it must have the result's"),
+    "residual": ({"residual": X[:1]}, ValueError, r"residual has shape \(1, 8, 4, 6\); it must be \(2, 8,"),
     "residual dtype": ({"residual": X.half()}, TypeError, "residual is float16; it must be float32"),
     "residual format": (
         {"residual": X.to(memory_format=torch.channels_last)},

@@ -21,7 +21,7 @@ BACKENDS = backends(operation)
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_against_float64(backend: str, shape: tuple[int, ...], dtype: torch.dtype, probe: Any) -> None:
-    """The accumulated divergence, to 1e-6 of the sum of the products' magnitudes."""
+    """The accumulated divergence is accurate to 1e-6 of the sum of the products' magnitudes."""
     tangent = Registers.random(shape, shape, dtype).output
     start = torch.tensor([1.0, -2.0, 1e6], dtype=torch.float64)
     results = []
@@ -38,8 +38,8 @@ def test_against_float64(backend: str, shape: tuple[int, ...], dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_estimates_a_trace(backend: str) -> None:
-    """On J = diag(d) + noise off the diagonal, signs give the trace exactly for the diagonal part."""
+def test_trace(backend: str) -> None:
+    """For a diagonal Jacobian, random signs give the trace exactly."""
     diagonal = torch.linspace(-1, 2, 60).view(3, 4, 5)
     probe = rademacher(SAMPLE_IDS, RUN_SEED, 3, (3, 4, 5))
     divergence = torch.zeros(3, dtype=torch.float64)
@@ -51,8 +51,8 @@ def test_estimates_a_trace(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_counter_and_determinism(backend: str) -> None:
-    """A row from a counter, a second run and a single sample give the same bits."""
+def test_counter_and_batch(backend: str) -> None:
+    """A row from a counter, or a sample alone, gives the same bits."""
     tangent = torch.randn(3, 5000, generator=torch.Generator().manual_seed(2))
     implementation = operation.choose("cpu", backend)
 
@@ -81,7 +81,7 @@ def test_empty(backend: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_opcheck_and_compile(backend: str) -> None:
-    """Schema and fake hold together, and a compiled function with the operation in it gives the same result."""
+    """Schema and fake are consistent, and a compiled function with the operation in it gives the same result."""
     tangent, chosen = torch.randn(3, 63), operation.choose("cpu", backend)
     divergence = torch.zeros(3, dtype=torch.float64)
     opcheck(chosen, (divergence, tangent, SAMPLE_IDS, COEFFICIENTS, None, 1, 2, True, 5, False))

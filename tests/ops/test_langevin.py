@@ -31,10 +31,10 @@ BACKENDS = backends(step_operation)
 
 @pytest.fixture(scope="module")
 def table() -> DeviceTable:
-    """Return a random table with positive Langevin factors."""
-    made = random_table(WIDTH)
-    made.coefficients[:, COLUMNS.langevin] = torch.tensor([0.05, 0.01, 0.5, 0.0])
-    return made
+    """Return a random table whose Langevin factors are not negative."""
+    result = random_table(WIDTH)
+    result.coefficients[:, COLUMNS.langevin] = torch.tensor([0.05, 0.01, 0.5, 0.0])
+    return result
 
 
 def row_of(table: DeviceTable, row: int, ids: Tensor = SAMPLE_IDS, counter: Tensor | None = None) -> tuple[Any, ...]:
@@ -60,7 +60,7 @@ def take_step(
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_norms_against_float64(backend: str, shape: tuple[int, ...], dtype: torch.dtype, table: DeviceTable) -> None:
-    """Sums of squares of score and noise, to 1e-6 of the sums of the same noise in float64."""
+    """The sums of squares of score and noise are accurate to 1e-6."""
     output = Registers.random(shape, shape, dtype).output
     exact = norms_of(output.double(), row_of(table, 1), "reference")
     ours = norms_of(output, row_of(table, 1), backend, precise=True)
@@ -71,7 +71,7 @@ def test_norms_against_float64(backend: str, shape: tuple[int, ...], dtype: torc
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_step_against_float64(backend: str, shape: tuple[int, ...], norm: Any, table: DeviceTable) -> None:
-    """The corrector's step, norms included, with the norms of the sample and of the batch."""
+    """The norms and then the step are accurate, with the norms of the sample and of the batch."""
 
     def step(registers: Registers, name: str) -> list[Tensor]:
         wide = registers.state.dtype == torch.float64
@@ -91,7 +91,7 @@ def test_step_against_float64(backend: str, shape: tuple[int, ...], norm: Any, t
 def test_whole_step_against_float64(
     backend: str, shape: tuple[int, ...], dtype: torch.dtype, norm: Any, table: DeviceTable
 ) -> None:
-    """Norms and step as one operation, in every dtype of the network's output."""
+    """Norms and step as one operation are accurate, in every dtype of the network's output."""
 
     def step(registers: Registers, name: str) -> list[Tensor]:
         langevin(
@@ -104,8 +104,8 @@ def test_whole_step_against_float64(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_norms_are_the_same_bits_whatever_the_batch(backend: str, table: DeviceTable) -> None:
-    """One sample alone, and a second run: the result does not depend on the order in which threads finish."""
+def test_norms_are_deterministic(backend: str, table: DeviceTable) -> None:
+    """A sample alone, or a second run, gives the same bits: the order in which threads finish has no effect."""
     output = torch.randn(3, 5, 1000, generator=torch.Generator().manual_seed(4))
     together = norms_of(output, row_of(table, 0), backend)
     assert torch.equal(together, norms_of(output, row_of(table, 0), backend))
@@ -138,7 +138,7 @@ def test_empty(backend: str, shape: tuple[int, ...], table: DeviceTable) -> None
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_opcheck_and_compile(backend: str, table: DeviceTable) -> None:
-    """Schema and fake hold together, and a compiled corrector gives the eager result."""
+    """Schema and fake are consistent, and a compiled corrector gives the eager result."""
     registers = Registers.random((3, 8, 8), (3, 8, 8), torch.float32)
     row = row_of(table, 1)
     make_norms, step = (operation.choose("cpu", backend) for operation in (norms_operation, step_operation))

@@ -20,7 +20,6 @@ from tests.support.steps import backends, opcheck
 
 IDS = torch.tensor([0, 1, 7, 2**32 - 1, 2**32, 2**63 - 1])
 SEED = 0xFEDCBA9876543210
-
 PRESENT = backends(operation)
 
 
@@ -48,16 +47,16 @@ def test_layout(backend: str) -> None:
 @pytest.mark.parametrize("elements", [1, 3, 63, 127, 128, 500, 768, 5001, 40_001])
 @pytest.mark.parametrize("backend", PRESENT)
 def test_agrees_with_the_reference(backend: str, elements: int) -> None:
-    """Every backend's precise form is within 2 ulp of the reference whatever the length, over several pieces."""
+    """Every backend's precise form is within 2 ulp of the reference for any length, also over several pieces."""
     if backend == "triton" and INTERPRETED and elements > 10_000:
-        pytest.skip("the interpreter takes half a minute, and pieces of this size are the C++ kernel's")
+        pytest.skip("the interpreter takes half a minute, and only the C++ kernel has pieces of this size")
     ours = normal(IDS, SEED, 2**32 - 1, (elements,), precise=True, implementation=operation.choose("cpu", backend))
     reference = Noise(SEED, IDS, "reference").normal(2**32 - 1, (elements,))
     unit = torch.nextafter(reference.abs(), torch.tensor(math.inf)) - reference.abs()
     assert float(((ours - reference).abs() / unit).max()) <= 2
 
 
-def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
+def test_independent_of_batch(backend: str) -> None:
     """A sample's noise has the same bits in any batch."""
     shape = (3, 7, 5)
     batch = Noise(SEED, IDS, backend).normal(5, shape)
@@ -67,14 +66,14 @@ def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
     assert torch.equal(batch[1:2], Noise(SEED, IDS[1:2], backend).normal(5, shape))
 
 
-def test_a_shorter_field_is_the_head_of_a_longer_one(backend: str) -> None:
+def test_independent_of_shape(backend: str) -> None:
     """The noise depends on the element index, not on the shape."""
     noise = Noise(SEED, IDS, backend)
     assert torch.equal(noise.normal(0, (63,)), noise.normal(0, (8, 8)).flatten(1)[:, :63])
 
 
-def test_everything_changes_the_noise(backend: str) -> None:
-    """A different seed, sample, draw or high word of any of them gives different noise."""
+def test_different_seeds(backend: str) -> None:
+    """A different seed, sample, draw, or high word of seed or sample, gives different noise."""
     fields = [
         Noise(seed, torch.tensor([sample]), backend).normal(draw, (16,))
         for seed, sample, draw in [(1, 2, 3), (0, 2, 3), (1, 3, 3), (1, 2, 4), (1 + 2**32, 2, 3), (1, 2 + 2**32, 3)]
@@ -116,13 +115,13 @@ def test_empty(backend: str, shape: tuple[int, ...]) -> None:
 
 
 def test_opcheck(backend: str) -> None:
-    """Schema, fake and dispatch of the registered operators hold together."""
+    """Schema, fake and dispatch of the registered operators are consistent."""
     opcheck(operation.choose("cpu", backend), (IDS, 1, 2, 63, False))
 
 
 @pytest.mark.parametrize("run_seed", [-1, 2**64, 1.5, True], ids=str)
 def test_bad_run_seed(run_seed: Any) -> None:
-    """A run seed that does not fit the key is refused by name."""
+    """A run seed that does not fit the key is rejected."""
     with pytest.raises(ValueError, match=r"run seed .* is out of range: choose an integer from 0 to 2\^64 - 1"):
         Noise(run_seed, IDS)
 
@@ -137,14 +136,14 @@ def test_bad_run_seed(run_seed: Any) -> None:
     ids=["negative", "float", "two-dimensional"],
 )
 def test_bad_sample_ids(ids: torch.Tensor, sentence: str) -> None:
-    """Invalid sample ids are refused when the noise is built."""
+    """Invalid sample ids are rejected when the `Noise` is created."""
     with pytest.raises(ValueError, match=sentence):
         Noise(0, ids)
 
 
 @pytest.mark.parametrize("draw", [-1, 2**32])
 def test_bad_draw(draw: int) -> None:
-    """A draw that does not fit its counter word is refused, not wrapped."""
+    """A draw that does not fit its counter word is rejected, not wrapped."""
     with pytest.raises(ValueError, match=f"draw {draw} is out of range"):
         normal(IDS, 0, draw, (4,))
 
@@ -164,8 +163,8 @@ def test_backend_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         operation.choose()
 
 
-def test_a_backend_that_cannot_run_says_why() -> None:
-    """The CPU kernel is refused for tensors on another device; "auto" uses the reference there."""
+def test_unavailable_backend() -> None:
+    """The CPU kernel is rejected for tensors on another device; "auto" uses the reference there."""
     with pytest.raises(RuntimeError, match="backend 'cpu' of normal cannot be used"):
         operation.choose("meta", "cpu")
     assert operation.choose("meta") is operation.reference

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``rademacher``: the contract's signs, bit for bit on every backend, and their distribution."""
+"""The operation ``rademacher``: the signs of the noise contract on every backend, and their distribution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_bits(backend: str, elements: int) -> None:
 
 
 def test_layout() -> None:
-    """An element's sign is the top bit of its word of the contract."""
+    """The sign of an element is the top bit of its Philox word."""
     field = rademacher(SAMPLE_IDS, RUN_SEED, 5, (2, 5)).flatten(1)
     for sample, sample_id in enumerate(SAMPLE_IDS.tolist()):
         for index in range(10):
@@ -46,7 +46,7 @@ def test_distribution(run_seed: int) -> None:
 
 @pytest.mark.parametrize("backend", backends(operation))
 def test_opcheck(backend: str) -> None:
-    """Schema, fake and dispatch of the operators hold together."""
+    """Schema, fake and dispatch of the operators are consistent."""
     opcheck(operation.choose("cpu", backend), (SAMPLE_IDS, 1, 2, 63))
 
 

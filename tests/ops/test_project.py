@@ -52,7 +52,7 @@ class Case:
         )
 
     def take(self, backend: str, row: int, dtype: torch.dtype = torch.float32, **options: Any) -> Tensor:
-        """The state after one projection."""
+        """Return the state after one projection."""
         state = self.state.to(dtype, copy=True)
         project(
             state, self.known.to(dtype), self.mask, SAMPLE_IDS, random_table(LEVEL_WIDTH), row, pairs=self.pairs,
@@ -65,7 +65,7 @@ class Case:
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_against_float64(backend: str, form: tuple[tuple[int, ...], tuple[int, ...]], pairs: bool) -> None:
-    """Blocks of every kind, on odd sizes, at draws from both ends of their range."""
+    """Blocks of every kind are accurate, on odd sizes and at draws from both ends of their range."""
     case = Case.random(*form, pairs=pairs)
     for row in (3 * pairs,) if backend == "triton" else (0, 3):  # the interpreter is slow
         exact = case.take("reference", row, torch.float64)
@@ -74,10 +74,10 @@ def test_against_float64(backend: str, form: tuple[tuple[int, ...], tuple[int, .
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["plain", "pairs"])
 @pytest.mark.parametrize("backend", ALL)
-def test_what_it_means(backend: str, pairs: bool) -> None:
+def test_definition(backend: str, pairs: bool) -> None:
     """Known blocks have the mean scale m + noise z and keep their differences; unknown blocks keep their bits.
 
-    The noise is the contract's, by the position among the means, the velocity's after the position's.
+    The noise follows the contract: elements are numbered like the means, the velocity's after the position's.
     """
     case = Case.random((3, 6, 10), (3, 2, 2), pairs=pairs)
     table, halves = random_table(LEVEL_WIDTH), 1 + pairs
@@ -98,8 +98,8 @@ def test_what_it_means(backend: str, pairs: bool) -> None:
 
 
 @pytest.mark.parametrize("backend", ALL)
-def test_a_known_pixel_is_exact(backend: str) -> None:
-    """Without noise and at scale 1 known pixels appear bit for bit."""
+def test_known_pixels(backend: str) -> None:
+    """Without noise and at scale 1, known pixels are copied exactly."""
     case = Case.random((3, 7, 5), (1, 1, 1))
     table = DeviceTable(torch.tensor([[1.0, 0, 0, 0, 0]]), torch.zeros(1, 3, dtype=torch.int32))
     state = case.state.clone()
@@ -131,7 +131,7 @@ def test_counter(backend: str, counter: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("backend", ALL)
-def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
+def test_independent_of_batch(backend: str) -> None:
     """Projecting samples one by one gives the same bits as projecting them together."""
     case = Case.random((3, 6, 10), (1, 2, 2), pairs=True)
     table, chosen = random_table(LEVEL_WIDTH), operation.choose("cpu", backend)
@@ -146,7 +146,7 @@ def test_a_sample_depends_on_its_id_alone(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ALL)
-def test_nothing_else_is_written(backend: str) -> None:
+def test_surrounding_memory(backend: str) -> None:
     """Memory around the state is not modified; zero samples are valid."""
     for elements in (1, 63, 127, 500):
         memory = torch.full((3 * elements + 16,), 7.0)
@@ -162,12 +162,12 @@ def test_nothing_else_is_written(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ALL)
 def test_opcheck_and_compile(backend: str) -> None:
-    """Schema, fake and aliasing hold together; a compiled function with the operation in it gives the same result."""
+    """Schema, fake and aliasing are consistent; a compiled function with the operation in it gives the same result."""
     case, table = Case.random((3, 8, 8), (3, 1, 1)), random_table(LEVEL_WIDTH)
     implementation = operation.choose("cpu", backend)
     arguments = (case.state.clone(), case.known, case.mask, SAMPLE_IDS, table.coefficients, table.control, None, 2)
     opcheck(implementation, (*arguments, False, 5, False))
-    if backend == "reference":  # it reads its row's draw on the host
+    if backend == "reference":  # the reference reads the draw on the host
         return
     torch._dynamo.reset()
 
@@ -179,7 +179,7 @@ def test_opcheck_and_compile(backend: str) -> None:
     assert torch.equal(compiled(case.state.clone()), step(case.state.clone()))
 
 
-def refused(**change: Any) -> None:
+def project_with(**change: Any) -> None:
     case = Case.random((3, 6, 10), (1, 1, 1))
     given: dict[str, Any] = {"state": case.state, "known": case.known, "mask": case.mask, "sample_ids": SAMPLE_IDS}
     project(**{**given, "table": random_table(LEVEL_WIDTH), **change})
@@ -202,6 +202,6 @@ def refused(**change: Any) -> None:
     ],
 )  # fmt: skip
 def test_bad_input(error: type[Exception], sentence: str, change: dict[str, Any]) -> None:
-    """The message names the value and what is allowed, before any write."""
+    """The message names the value and what is allowed."""
     with pytest.raises(error, match=sentence):
-        refused(**change)
+        project_with(**change)

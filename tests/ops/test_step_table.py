@@ -18,7 +18,7 @@ from scoresde_fast.ops.step_table import DeviceTable
 
 pytestmark = pytest.mark.same_everywhere
 
-#: The struct in C++ and the prefix in the kernels -> the columns and the width.
+#: (struct in C++, prefix in the kernels) -> (columns, width).
 TABLES: dict[tuple[str, str], tuple[Any, int]] = {
     ("Columns", ""): (step_table.COLUMNS, step_table.WIDTH),
     ("PairColumns", "PAIR_"): (step_table.PAIR_COLUMNS, step_table.PAIR_WIDTH),
@@ -29,7 +29,7 @@ TABLES: dict[tuple[str, str], tuple[Any, int]] = {
 
 
 def test_columns_in_cpp(root: Path) -> None:
-    """Every struct of ``csrc/core/step_table.h`` is a tuple of ``ops/step_table.py`` with its width."""
+    """The structs of ``csrc/core/step_table.h`` are the tuples of ``ops/step_table.py`` with their widths."""
     header = (root / "csrc" / "core" / "step_table.h").read_text()
     found: dict[str, dict[str, int]] = {}
     for struct, body in re.findall(r"struct (\w+) \{\s*enum \{([^}]*)\}", header):
@@ -44,9 +44,9 @@ def test_columns_in_cpp(root: Path) -> None:
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 def test_columns_in_triton() -> None:
-    """Every constant of ``kernels/step_table.py`` is a column of ``ops/step_table.py`` or a width."""
+    """The constants of ``kernels/step_table.py`` are the columns of ``ops/step_table.py`` and the widths."""
     constants = vars(import_module("scoresde_fast.kernels.step_table"))
-    # Triton's interpreter replaces a constexpr by its value, and adds names of its own, which are not integers.
+    # Triton's interpreter replaces each constexpr by its value, and adds names that are not integers.
     integers = {name: value for name, value in constants.items() if name.isupper() and hasattr(value, "__index__")}
     found = {name: operator.index(value) for name, value in integers.items()}
     expected: dict[str, int] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation ``winograd_convolution``: equal to the convolution, in any batch."""
+"""The operation ``winograd_convolution``: equality with the convolution, accuracy, gradients and rejected arguments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IDS = ["-".join(map(str, shape)) for shape in SHAPES]
 
 
 def case(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x, the plain weight, bias and residual, the images rounded to ``dtype``; all float64."""
+    """Return x, the untransformed weight, bias and residual in float64; x and residual are rounded to ``dtype``."""
     batch, channels, out, height, width = shape
     generator = torch.Generator().manual_seed(sum(shape))
 
@@ -49,8 +49,8 @@ def error(result: Tensor, exact: Tensor) -> float:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
-def test_is_the_convolution(shape: tuple[int, ...]) -> None:
-    """In float64 the definition is torch's convolution, to rounding."""
+def test_equals_convolution(shape: tuple[int, ...]) -> None:
+    """In float64 the reference equals torch's convolution up to rounding."""
     x, weight, bias, residual = case(shape)
     y = winograd_convolution(x, winograd_weight(weight), bias, residual, 0.7)
     torch.testing.assert_close(y, F.conv2d(x, weight, bias, padding=1) + 0.7 * residual, rtol=0, atol=1e-12)
@@ -61,7 +61,7 @@ def test_is_the_convolution(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="the C++ extension is not built")
 def test_against_float64(shape: tuple[int, ...], dtype: torch.dtype, joined: bool) -> None:
-    """Error at most twice the same-dtype reference's, plus one ulp of the largest value; every element is written."""
+    """The error is at most twice the reference's in the same dtype, plus one ulp of the largest value."""
     x, weight, bias, residual = case(shape, dtype)
     exact = F.conv2d(x, weight, bias, padding=1) + (0.7 * residual if joined else 0)
     u, to_join = winograd_weight(weight).float(), residual.to(dtype) if joined else None
@@ -75,13 +75,13 @@ def test_against_float64(shape: tuple[int, ...], dtype: torch.dtype, joined: boo
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_as_exact_as_the_direct_sum(backend: str) -> None:
+def test_error_against_direct_sum(backend: str) -> None:
     """Over 256 channels the float32 error is at most three times that of a direct sum, one product after another."""
     x, weight, _, _ = case((1, 256, 64, 16, 16))
     exact = F.conv2d(x, weight, padding=1)
     columns, rows = F.unfold(x.float(), 3, padding=1)[0], weight.float().flatten(1)
     total = torch.zeros(64, 256)
-    for row, column in zip(rows.T, columns, strict=True):  # not by a library, which sums in another order
+    for row, column in zip(rows.T, columns, strict=True):  # a library would sum in another order
         total += row[:, None] * column
     direct = error(total.view(exact.shape), exact)
     chosen = operation.choose("cpu", backend)
@@ -90,8 +90,8 @@ def test_as_exact_as_the_direct_sum(backend: str) -> None:
 
 
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="the C++ extension is not built")
-def test_a_pixel_does_not_depend_on_its_batch() -> None:
-    """Bit for bit: samples alone, batches of several sizes, one thread and three."""
+def test_independent_of_batch() -> None:
+    """Samples alone and in batches of several sizes give the same bits, on one thread and on three."""
     x, weight, bias, _ = case((7, 16, 48, 8, 8))
     images, u, bias = x.float(), winograd_weight(weight).float(), bias.float()
     whole = winograd_convolution(images, u, bias)
@@ -108,7 +108,7 @@ def test_a_pixel_does_not_depend_on_its_batch() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_operator(backend: str) -> None:
-    """Schema and fake hold, strides included; a compiled graph passes through; empty batches work."""
+    """Schema, fake and strides are consistent; the operation compiles to one graph; empty batches are valid."""
     x, weight, bias, residual = (tensor.float() for tensor in case((2, 8, 16, 5, 6)))
     u = winograd_weight(weight)
     x, residual = x.contiguous(memory_format=CL), residual.contiguous(memory_format=CL)
@@ -125,9 +125,9 @@ def test_operator(backend: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
 def test_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Gradients of x and residual: error at most three times the same-dtype definition's, plus one ulp of the largest.
+    """Errors of the gradients are at most three times the reference's in the same dtype, plus one ulp of the largest.
 
-    For input channels that are no multiple of 16, and for any memory format of the incoming gradient.
+    The incoming gradient is contiguous, and some numbers of input channels are no multiple of 16.
     """
     x, weight, bias, residual = case(shape)
     grad = torch.randn(residual.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
@@ -137,9 +137,10 @@ def test_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     transposed = operation.reference(grad.contiguous(memory_format=CL), transposed_weight(u), None, None, 1.0)
     reference = (transposed[:, : x.shape[1]], 0.7 * grad)
     exact = (torch.nn.grad.conv2d_input(x.shape, weight, grad.double(), padding=1), 0.7 * grad.double())
-    for got, defined, wanted in zip(ours, reference, exact, strict=True):
-        assert got.dtype == dtype
-        assert error(got, wanted) <= 3 * error(defined, wanted) + torch.finfo(dtype).eps * float(wanted.abs().max())
+    for result, of_reference, truth in zip(ours, reference, exact, strict=True):
+        assert result.dtype == dtype
+        bound = 3 * error(of_reference, truth) + torch.finfo(dtype).eps * float(truth.abs().max())
+        assert error(result, truth) <= bound
 
 
 def test_gradient_is_the_transpose() -> None:
@@ -153,19 +154,19 @@ def test_gradient_is_the_transpose() -> None:
     assert got.shape[1] == 32 and got[:, 24:].abs().max() <= 1e-12
 
 
-def test_transposed_weight_is_kept() -> None:
-    """The transposed weight is computed once, again after a write to the weight, and freed with it."""
+def test_transposed_weight_is_cached() -> None:
+    """The transposed weight is computed once, recomputed after a write to the weight, and freed with it."""
     weight = winograd_weight(torch.randn(16, 16, 3, 3))
-    made = transposed_weight(weight)
-    assert transposed_weight(weight) is made
+    transposed = transposed_weight(weight)
+    assert transposed_weight(weight) is transposed
     weight.mul_(2)
-    assert torch.equal(transposed_weight(weight), 2 * made)
-    kept = len(module._transposed)
+    assert torch.equal(transposed_weight(weight), 2 * transposed)
+    cached = len(module._transposed)
     del weight
-    assert len(module._transposed) == kept - 1
+    assert len(module._transposed) == cached - 1
 
 
-def test_keeps_no_image() -> None:
+def test_graph_saves_no_image() -> None:
     """The graph saves neither x nor residual, because the operation is linear."""
     x = torch.randn(1, 8, 4, 4).contiguous(memory_format=CL)
     residual = torch.randn(1, 16, 4, 4).contiguous(memory_format=CL)
@@ -178,7 +179,7 @@ def test_keeps_no_image() -> None:
 
 
 def test_operator_of_the_gradient() -> None:
-    """Schema and fake of the transposed convolution, strides included; gradients through tracers and empty batches."""
+    """Schema, fake and strides of the transposed convolution are consistent; tracers and empty batches work."""
     x, weight, bias, residual = (tensor.float() for tensor in case((2, 24, 16, 5, 6)))
     u = winograd_weight(weight)
     x, residual = x.contiguous(memory_format=CL), residual.contiguous(memory_format=CL)
@@ -197,7 +198,7 @@ def test_operator_of_the_gradient() -> None:
     assert torch.autograd.grad(winograd_convolution(empty, u).sum(), empty)[0].shape == empty.shape
 
 
-def test_no_gradient_of_the_gradient() -> None:
+def test_second_derivative() -> None:
     """A second derivative raises an error."""
     x = torch.randn(1, 8, 4, 4).contiguous(memory_format=CL).requires_grad_()
     y = winograd_convolution(x, winograd_weight(torch.randn(16, 8, 3, 3)))
@@ -234,5 +235,5 @@ class TestRefusals:
             winograd_convolution(self.x, self.u, torch.zeros(8))
         with pytest.raises(TypeError, match="residual is bfloat16; it must be float32"):
             winograd_convolution(self.x, self.u, residual=torch.zeros(1, 16, 4, 4, dtype=torch.bfloat16))
-        with pytest.raises(ValueError, match=r"residual has shape \(1, 8, 4, 4\); it must have the result's"):
+        with pytest.raises(ValueError, match=r"residual has shape \(1, 8, 4, 4\); it must be \(1, 16, 4, 4\)"):
             winograd_convolution(self.x, self.u, residual=self.x)

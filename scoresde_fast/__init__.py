@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Score-based SDE models: fast sampling, evaluation and training.
 
-``__init__.pyi`` lists the public names.  Each is imported on first use, so importing the package costs little besides
-PyTorch.
+``__init__.pyi`` lists the public names.  Each name is imported on first use, so importing the package is fast.
 """
 
 from pathlib import Path as _Path
@@ -11,7 +10,7 @@ import lazy_loader as _lazy
 
 __version__ = "0.1.0"
 
-# A source checkout keeps the Triton kernels in ../kernels; wheels carry them as scoresde_fast/kernels (setup.py).
+# Triton kernels are in ../kernels in a source checkout, and in scoresde_fast/kernels in a wheel (see setup.py).
 _root = _Path(__file__).resolve().parent.parent
 if (_root / "setup.py").is_file() and (_root / "kernels" / "__init__.py").is_file():
     __path__.append(str(_root))

@@ -21,7 +21,7 @@ ARCHIVE = PREPARED / "triton.tar.xz"
 EXTENSION = "_C.abi3.so"
 BUILD_SECONDS = 120
 """Time limit for building the extension during a visit; the visit also works without it."""
-LOADS = "from scoresde_fast import _extension; print(_extension.why_missing or 'loaded')"
+LOAD = "from scoresde_fast import _extension; print(_extension.why_missing or 'loaded')"
 
 
 def gpu_name() -> str | None:
@@ -54,9 +54,9 @@ def ready(rehearse: bool) -> str:
 
 
 def adopt_cache() -> int:
-    """Unpack the cache, set the absolute paths in it to this folder, and return its number of kernels.
+    """Unpack the cache, adapt its absolute paths to this machine, and return its number of kernels.
 
-    An existing cache is not replaced, because it may contain more kernels by now.
+    An existing cache is not replaced: it may contain kernels that were compiled later.
     """
     if ARCHIVE.exists() and not CACHE.exists():
         shutil.unpack_archive(ARCHIVE, CACHE)
@@ -86,8 +86,8 @@ def _extension(rehearse: bool) -> str:
     if not target.exists() and (PREPARED / EXTENSION).exists():
         shutil.copy2(PREPARED / EXTENSION, target)
     if target.exists():
-        loads = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, cwd=ROOT, check=False)
-        if loads.stdout.strip() == "loaded":
+        loaded = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, cwd=ROOT, check=False)
+        if loaded.stdout.strip() == "loaded":
             return "prebuilt extension"
         target.unlink()
     if rehearse:

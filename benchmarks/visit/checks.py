@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPU checks: noise against the CPU, steps against float64, and captured guided runs against uncaptured ones."""
+"""GPU checks: noise against the CPU, steps against float64, gradients of guidance, and captured guided runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SEED = 0xFEDCBA9876543210
 FIELD = 40_001
 """Number of noise elements compared with the CPU; odd, to test partial vectors."""
 DRAWS = (10, 100, 1_000_000)
-"""Draws, samples, and elements of each: 10^9 normals in all."""
+"""Numbers of draws, samples per draw, and elements per sample: 10^9 normals in total."""
 STATES = {"CIFAR-10": ((3, 32, 32), (1, 16, 256)), "FFHQ-256": ((3, 256, 256), (1, 8)), "odd": ((3, 7, 5), (3,))}
 NORMS: tuple[Literal["sample", "batch"], ...] = ("sample", "batch")
 PROBES: tuple[Literal["rademacher", "normal"], ...] = ("rademacher", "normal")
@@ -40,7 +40,7 @@ GUIDED_MODELS = ("digits-ve", "digits-vp", "digits-cld")
 SOLVERS: dict[str, dict[str, Any]] = {"digits-cld": {"solver": "sscs", "grid": "quadratic"}}
 DEFAULT_SOLVER: dict[str, Any] = {"solver": "sa", "grid": "logsnr"}
 GUIDED_BATCHES = (4, 2)
-"""Batch sizes of the gradients and of the guided runs."""
+"""Batch sizes for the gradients and for the guided runs."""
 MAX_GRADIENT_ERROR = 1e-4
 """Allowed float32 error relative to the largest gradient, due to different orders of summation."""
 GUIDED_STEPS = 20
@@ -49,7 +49,7 @@ MAX_DIFFERENCE = 1e-2
 
 
 def noise(report: Report) -> None:
-    """Check that signs equal the CPU's, precise normals are within 3 ulp, and 10^9 fast ones are standard normal.
+    """Check that signs equal the CPU's, precise normals are within 3 ulp, and 10^9 fast normals are standard normal.
 
     Triton's normals are exactly 2 ulp from the CPU's in 3 of 160,004 values, so a bound of 2 would depend on rounding.
     """
@@ -75,7 +75,7 @@ def noise(report: Report) -> None:
         report.case(f"{backend}: {check.count} draws", {"kolmogorov_smirnov": distance, **deviations})
         errors.add(f"{backend}: moments, of 5 standard errors", max(map(abs, deviations.values())) / 5)
         errors.add(f"{backend}: Kolmogorov-Smirnov, of 1.95", distance / 1.95)
-    errors.tell(report)
+    errors.report_to(report)
 
 
 def steps(
@@ -83,7 +83,7 @@ def steps(
     states: Mapping[str, tuple[tuple[int, ...], Sequence[int]]] | None = None,
     dtypes: Sequence[torch.dtype] = DTYPES,
 ) -> None:
-    """Check the step operations in all forms that solvers use, on states of CIFAR-10 and FFHQ-256."""
+    """Check the step operations in all forms that solvers use, by default on `STATES`."""
     errors = Errors()
     for label, (shape, batches) in (states or STATES).items():
         for batch in batches:
@@ -96,9 +96,9 @@ def steps(
                 for probe in PROBES:
                     _hutchinson(errors, kind, output, probe)
             for block, pairs in product(((1, 1, 1), (shape[0], 1, 1), (1, 2, 2)), (False, True)):
-                if not any(whole % part for whole, part in zip(shape, block, strict=True)):
+                if all(whole % part == 0 for whole, part in zip(shape, block, strict=True)):
                     _projection(errors, label, (batch, *shape), block, pairs)
-    errors.tell(report)
+    errors.report_to(report)
 
 
 Run = Callable[[Any, torch.dtype], Sequence[Tensor]]
@@ -111,7 +111,7 @@ def _compare(errors: Errors, name: str, label: str, run: Run) -> tuple[Sequence[
     plain, exact = run(reference, torch.float32), run(reference, torch.float64)
     for backend, function in present(name):
         for results in zip(run(function, torch.float32), plain, exact, strict=True):
-            errors.see(f"{name} {backend} {label}", *results)
+            errors.compare(f"{name} {backend} {label}", *results)
     return plain, exact
 
 
@@ -166,11 +166,11 @@ def _langevin(errors: Errors, label: str, output: Tensor) -> None:
         for choice, function in [("as samplers call it", None), *present("langevin")]:
             whole = state.clone()
             langevin.langevin(whole, output, ids, table, 1, norm=norm, precise=True, implementation=function)
-            errors.see(f"langevin {choice} {label}", whole, plain, exact)
+            errors.compare(f"langevin {choice} {label}", whole, plain, exact)
 
 
 def _hutchinson(errors: Errors, label: str, output: Tensor, probe: Literal["rademacher", "normal"]) -> None:
-    """Check the dot products; because terms cancel, the allowed error is that of a float32 sum of absolute values."""
+    """Check the dot products; terms cancel, so the allowed error is that of a float32 sum of absolute values."""
     ids = torch.arange(len(output), device=common.DEVICE)
     coefficients = torch.tensor([[-3.0, 0.5]], device=common.DEVICE)
 
@@ -187,7 +187,7 @@ def _hutchinson(errors: Errors, label: str, output: Tensor, probe: Literal["rade
 
 
 def _projection(errors: Errors, label: str, shape: tuple[int, ...], block: tuple[int, ...], pairs: bool) -> None:
-    """Check the projection of known blocks of images or of pairs."""
+    """Check the projection onto known block means, of images or of pairs."""
     batch, *size = shape
     ids, table = torch.arange(batch, device=common.DEVICE), _table(LEVEL_WIDTH)
     means = [whole // part for whole, part in zip(size, block, strict=True)]
@@ -215,7 +215,7 @@ def _at_row(evaluate: Evaluator, row: Tensor, x: Tensor) -> Tensor:
 
 
 def conditions(report: Report) -> None:
-    """Check gradients of the folded against the plain network, and captured against uncaptured guided runs."""
+    """Check gradients of folded networks against plain ones, and captured guided runs against uncaptured ones."""
     device, errors = torch.device(common.DEVICE), Errors()
     for name in GUIDED_MODELS:
         model = sf.load(name).to(device)
@@ -231,7 +231,7 @@ def conditions(report: Report) -> None:
         errors.add(f"{name}: gradient", error / MAX_GRADIENT_ERROR)
         errors.add(f"{name}: captured", difference / MAX_DIFFERENCE)
         report.case(name, {"gradient": error, "apart": difference})
-    errors.tell(report)
+    errors.report_to(report)
 
 
 def captured_difference(model: sf.ScoreModel, options: dict[str, Any]) -> float:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,23 +25,23 @@ COPY, PEAK = "copy GB/s", "matmul TFLOP/s"
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Sizes of the measurements.
+class Sizes:
+    """Sizes of the measurements and checks.
 
     Attributes:
         config: configuration of the measured network.
         batch: batch size that occupies the device fully.
         nfe: network evaluations per run in comparisons.
-        batches, latencies, eager_batches: batch sizes of the sweep, of the latency comparison, and for eager PyTorch,
-            of which the best counts.
+        batches, latencies: batch sizes of the sweep, and of the latency comparison.
+        eager_batches: batch sizes tried for eager PyTorch, of which the best counts.
         flow_model, flow_batch: model and batch size of RK45.
         check_batch: batch size for the check of the whole network against float64.
-        copy_gigabytes, matmul_sizes: size of the copy, and sides of the matrices, that measure the device's peak rates.
+        copy_gigabytes, matmul_sizes: size of the copy, and sides of the matrices, for the device's peak rates.
         state_bytes: bytes of a state or activation too large for any cache.
         step_batch: batch size of a small state.
         rounds: rounds per measurement.
         seconds: time limit for a comparison of alternatives.
-        derivatives: operations with their (B, C, H, W), for checks of derivatives.
+        derivatives: operations and (B, C, H, W) for checks of derivatives.
     """
 
     config: ConfigLike = "ve/cifar10_ncsnpp_continuous"
@@ -66,11 +67,11 @@ class Setting:
     )
 
     def model(self) -> ScoreModel:
-        """Return the network with reproducible random weights."""
+        """Return the measured model with reproducible random weights."""
         return random_model(self.config)
 
 
-now = Setting()
+sizes = Sizes()
 """Sizes in this process; a rehearsal uses `benchmarks.visit.stand_ins.SMALL`."""
 
 
@@ -82,30 +83,30 @@ def present(name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def bandwidth(report: Report) -> float:
-    """Return the copy bandwidth in GB/s, read plus write; it is measured by the first item that needs it."""
+    """Return the copy bandwidth in GB/s, read plus write; the first item that needs it measures it."""
     if COPY not in report.known:
-        report.known[COPY] = copy_bandwidth(now.copy_gigabytes, DEVICE)
+        report.known[COPY] = copy_bandwidth(sizes.copy_gigabytes, DEVICE)
     return float(report.known[COPY])
 
 
 def peak(report: Report) -> float:
-    """Return the bfloat16 matmul peak in TFLOP/s; it is measured by the first item that needs it."""
+    """Return the bfloat16 matmul peak in TFLOP/s; the first item that needs it measures it."""
     if PEAK not in report.known:
-        report.known[PEAK] = matmul_peak(now.matmul_sizes, torch.bfloat16, DEVICE)
+        report.known[PEAK] = matmul_peak(sizes.matmul_sizes, torch.bfloat16, DEVICE)
     return float(report.known[PEAK])
 
 
 class Errors:
     """The largest ratio of error to allowed error for each label.
 
-    The allowed error is twice that of the reference in the same dtype, plus one ulp of the largest value.
+    `compare` allows twice the error of the reference in the same dtype, plus one ulp of the largest value.
     """
 
     def __init__(self) -> None:
         self.worst: dict[str, float] = {}
 
-    def see(self, label: str, result: Tensor, reference: Tensor, truth: Tensor) -> None:
-        """Compare a result with the float64 truth; NaN counts as infinitely wrong."""
+    def compare(self, label: str, result: Tensor, reference: Tensor, truth: Tensor) -> None:
+        """Compare a result with the float64 truth; the error of NaN is infinite."""
         if truth.numel() == 0:
             return
         ulp = truth.abs().max() * torch.finfo(result.dtype).eps
@@ -117,8 +118,8 @@ class Errors:
 
     def add(self, label: str, ratio: float) -> None:
         """Add a ratio of error to allowed error."""
-        self.worst[label] = max(self.worst.get(label, 0.0), ratio if ratio == ratio else float("inf"))
+        self.worst[label] = max(self.worst.get(label, 0.0), float("inf") if math.isnan(ratio) else ratio)
 
-    def tell(self, report: Report) -> None:
+    def report_to(self, report: Report) -> None:
         """Report whether all comparisons passed, and the worst ratio of each label."""
         report.outcome(bool(self.worst) and all(ratio <= 1 for ratio in self.worst.values()), self.worst)

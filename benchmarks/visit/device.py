@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GPU's software versions and peak rates, and a smoke test of every operation."""
+"""The GPU, its software versions and peak rates, and a smoke test of every operation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoresde_fast.bench.results import device_info
 
 
 def device(report: Report) -> None:
-    """Report versions and clocks, copy bandwidth, and the peak of the matrix product."""
+    """Report the GPU with its clocks, software versions, copy bandwidth, and the peak of the matrix product."""
     info = device_info()
     report.case("device", info)
     report.case("extension", {"missing": _extension.why_missing})
@@ -40,7 +40,7 @@ def smoke(report: Report) -> None:
         inner = Report()
         try:
             check(inner)
-            worst |= {f"{name}: {label}": ratio for label, ratio in inner.found["worst"].items()}
+            worst |= {f"{name}: {label}": ratio for label, ratio in inner.results["worst"].items()}
         except Exception as error:
             worst[f"{name}: {type(error).__name__} {str(error)[:100]}"] = float("inf")
             report.case(name, {"error": traceback.format_exc()[-1500:]})

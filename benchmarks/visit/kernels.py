@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """GPU times of kernels, compared with well-written PyTorch code.
 
-They are medians of interleaved replays over up to 64 sets of inputs, so that inputs are not in a cache, except for the
-smallest shapes.
+Each time is the median of interleaved replays. They alternate between up to 64 sets of inputs, so inputs are not in a
+cache, except for the smallest shapes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scoresde_fast.ops.step_table import DeviceTable
 Calls = dict[str, Callable[..., Any]]
 BATCHES = (1, 16, 256)
 CHANNELS_384 = 384
-"""Channel count with groups of 12, which use 12 of 16 lanes."""
+"""A channel count with groups of 12 channels, which occupy 12 of 16 lanes."""
 HEAVIEST_NORMS = 3
 ATTENTION = (256, (16, 8, 4))
 """Channels, and sides of the images."""
@@ -50,32 +50,32 @@ def norms(report: Report) -> None:
     distinct = {shape for shape, _ in shapes("group_norm_silu", lambda network: network == "NCSN++")["NCSN++"]}
     ordered = sorted(distinct, key=lambda shape: (-shape[0] * shape[1] * shape[2], shape))
     first = ordered[:HEAVIEST_NORMS] + [shape for shape in ordered if shape[0] == CHANNELS_384][:1]
-    shares, ratios, beaten, left_out = [], [], [], []
+    shares, ratios, slower, left_out = [], [], [], []
     begin = time.perf_counter()
     for shape in dict.fromkeys(first + ordered):
         channels, height, width = shape
         if time.perf_counter() - begin > NORM_SECONDS:
             left_out.append(f"{channels}@{height}x{width}")
             continue
-        full = -(-common.now.state_bytes // (2 * channels * height * width))
+        full = -(-common.sizes.state_bytes // (2 * channels * height * width))
         for batch in (full, *BATCHES):
             label = f"{channels}@{height}x{width} batch {batch}"
             case = _norm_case(batch, shape)
             report.case(label, case)
             if case["against_inductor"] < 1:
-                beaten.append(label)
+                slower.append(label)
             if batch == full:
                 shares.append(case["ours GB/s"] / bandwidth(report))
                 ratios.append(case["against_inductor"])
                 report.case(label, {"share_of_copy": shares[-1]})
                 report.target("norm bandwidth", min(shares))
                 report.target("norm against inductor", min(ratios))
-    report.figure("inductor wins on", beaten)
+    report.figure("inductor wins on", slower)
     report.case("left out for time", dict.fromkeys(left_out, True))
 
 
 def _norm_case(batch: int, shape: tuple[int, int, int]) -> dict[str, float]:
-    torch.compiler.reset()  # beyond the recompile limit, shapes would run uncompiled
+    torch.compiler.reset()  # otherwise shapes beyond the recompile limit would run uncompiled
     compiled = torch.compile(eager_norm, dynamic=False)
     channels, groups = shape[0], min(shape[0] // 4, 32)
     weight, bias = torch.randn(2, channels, device=common.DEVICE, dtype=torch.bfloat16)
@@ -91,7 +91,7 @@ def _norm_case(batch: int, shape: tuple[int, int, int]) -> dict[str, float]:
     ours = dict(present("group_norm_silu"))
     for backend, function in ours.items():
         calls[backend] = lambda x, f=function: f(x, weight, bias, groups, 1e-6, None, None, 1.0, True, "none", TAPS)
-    seconds = gpu_seconds(calls, rotation(make, 64), rounds=common.now.rounds)
+    seconds = gpu_seconds(calls, rotation(make, 64), rounds=common.sizes.rounds)
     best = min(seconds[backend] for backend in ours)
     moved = 2 * 2 * batch * channels * shape[1] * shape[2]
     return _microseconds(seconds) | {"against_inductor": seconds["inductor"] / best, "ours GB/s": moved / best / 1e9}
@@ -102,16 +102,16 @@ def _microseconds(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def steps(report: Report) -> None:
-    """Measure the solver's step and the Langevin step on 256 MB of state and on a batch of CIFAR-10 images."""
+    """Measure the solver's step and the Langevin step on 256 MB of state and on a small batch of CIFAR-10 images."""
     table, copied = step_table(common.DEVICE), bandwidth(report)
-    full, small = max(1, common.now.state_bytes // (4 * 3072)), common.now.step_batch
+    full, small = max(1, common.sizes.state_bytes // (4 * 3072)), common.sizes.step_batch
     for label, batch in (("256 MB", full), (f"batch {small}", small)):
         ids = torch.arange(batch, device=common.DEVICE)
         for dtype in (torch.float32, torch.bfloat16):
             for noisy in (True, False):
                 calls = _step_calls(table, ids if noisy else None)
                 inputs = rotation(_states(batch, dtype), 64)
-                seconds = gpu_seconds(calls, inputs, rounds=common.now.rounds)
+                seconds = gpu_seconds(calls, inputs, rounds=common.sizes.rounds)
                 moved = batch * 3072 * (8 + dtype.itemsize)
                 shares = {f"{name} share_of_copy": moved / value / 1e9 / copied for name, value in seconds.items()}
                 report.case(
@@ -166,7 +166,7 @@ def randn_step_kernel(p_state, p_score, p_coefficients, elements, seed, BLOCK: t
 
 
 def randn_step(state: Tensor, score: Tensor, coefficients: Tensor) -> None:
-    """Set state to a state + b score + c noise, in place, with the coefficients of row 0 of an `affine_step` table."""
+    """Set state to a * state + b * score + c * noise, with a, b, c from row 0 of an `affine_step` table."""
     elements = state.numel()
     randn_step_kernel[(triton.cdiv(elements, 1024),)](state, score, coefficients, elements, 7, BLOCK=1024)
 
@@ -182,9 +182,9 @@ def _langevin_case(batch: int, ids: Tensor, table: DeviceTable, copied: float) -
             step_by(x, score, norms, *row, False, 0, False)
 
         calls[backend] = correct
-    seconds = gpu_seconds(calls, rotation(_states(batch, torch.float32), 64), rounds=common.now.rounds)
+    seconds = gpu_seconds(calls, rotation(_states(batch, torch.float32), 64), rounds=common.sizes.rounds)
     best = min(seconds[backend] for backend in steps)
-    # Bytes can only be counted by a profiler; the bytes that a copy moves in this time are an upper bound.
+    # Only a profiler can count bytes; the bytes that a copy moves in this time are an upper bound.
     return _microseconds(seconds) | {
         "bytes_over_least": best * copied * 1e9 / (batch * 3072 * 12),
         "against_eager": seconds["eager"] / best,
@@ -192,7 +192,7 @@ def _langevin_case(batch: int, ids: Tensor, table: DeviceTable, copied: float) -
 
 
 def attention(report: Report) -> None:
-    """Measure the attention block in bf16 channels_last, relative to four projections and SDPA, eager and compiled."""
+    """Measure the attention block in bf16 channels_last, relative to the plain block, eager and compiled."""
     channels, sides = ATTENTION
     for side in sides:
         block, merged = random_attention(channels, torch.bfloat16)
@@ -205,7 +205,7 @@ def attention(report: Report) -> None:
                 return (x.contiguous(memory_format=torch.channels_last),)
 
             with torch.inference_mode():
-                seconds = gpu_seconds(calls, rotation(make, 64), rounds=common.now.rounds)
+                seconds = gpu_seconds(calls, rotation(make, 64), rounds=common.sizes.rounds)
             best = min(seconds.keys() - {"eager", "inductor"}, key=lambda name: seconds[name])
             ratios = {f"against_{name}": seconds[name] / seconds[best] for name in ("eager", "inductor")}
             report.case(f"{side}x{side} batch {batch}", _microseconds(seconds) | ratios | {"best": best})
@@ -224,10 +224,10 @@ def _attention_calls(block: Any, merged: Any) -> Calls:
 
 
 def convolutions(report: Report) -> None:
-    """Measure the heaviest convolutions, with bias and residual, in bf16 channels_last: cuDNN and all tiles.
+    """Measure cuDNN and all tiles on the heaviest convolutions, with bias and residual, in bf16 channels_last.
 
-    Reports the entries for FASTER_FUSED of `scoresde_fast.ops.convolution`: the shapes for which the tile that the
-    kernel chooses is faster than cuDNN at every batch size.
+    Reports the entries for FASTER_FUSED of `scoresde_fast.ops.convolution`: the shapes whose chosen tile is faster than
+    cuDNN at every batch size.
     """
     begin, errors = time.perf_counter(), common.Errors()
     faster, tiles, left_out = [], {}, []
@@ -253,12 +253,12 @@ def convolutions(report: Report) -> None:
             report.figure("FASTER_FUSED", faster)
     report.case("tiles to prefer", tiles)
     report.case("left out for time", dict.fromkeys(left_out, True))
-    errors.tell(report)
+    errors.report_to(report)
 
 
 def _measured(network: str, count: int) -> list[tuple[tuple[int, int, int], tuple[int, int]]]:
-    """Return the heaviest convolutions and all 1x1 shortcuts, for which fusing the residual sum saves most."""
-    shortcuts = [case for case in shapes("convolution", network.__eq__)[network] if case[1][1] == 1]
+    """Return the heaviest convolutions and all 1x1 shortcuts, where fusing the residual sum saves most."""
+    shortcuts = [case for case in shapes("convolution", lambda name: name == network)[network] if case[1][1] == 1]
     return list(dict.fromkeys([*heaviest_convolutions(network, count), *shortcuts]))
 
 
@@ -271,7 +271,7 @@ def usual_search(report: Report) -> None:
     for shape, form in heaviest_convolutions("NCSN++", count):
         plain, make = _cudnn(batches[-1], shape, form)
         with torch.inference_mode(), _search(TEN):
-            seconds = gpu_seconds({"cudnn": plain}, rotation(make, 64), rounds=common.now.rounds)
+            seconds = gpu_seconds({"cudnn": plain}, rotation(make, 64), rounds=common.sizes.rounds)
         work = 2 * batches[-1] * shape[1] * shape[2] * shape[0] * form[0] * form[1] ** 2 / 1e12
         title = f"{form[1]}x{form[1]} {shape[0]} to {form[0]} @{shape[1]}x{shape[2]} batch {batches[-1]}"
         report.case(title, {"cudnn TFLOP/s": work / seconds["cudnn"]})
@@ -305,7 +305,7 @@ def _cudnn(
 def _convolution_case(
     batch: int, shape: tuple[int, int, int], form: tuple[int, int], errors: common.Errors
 ) -> tuple[dict[str, float], str]:
-    """Return the seconds by name and the name of the chosen tile; checks each tile on two of the images."""
+    """Check each tile on two of the images; return the seconds by name, and the name of the chosen tile."""
     plain, make = _cudnn(batch, shape, form)
     first, weight, bias, residual, scale = network_checks.convolution_case(batch, shape, form, torch.bfloat16)
     calls: Calls = {"cudnn": plain}
@@ -318,10 +318,10 @@ def _convolution_case(
     pixels = batch * shape[1] * shape[2]
     chosen = _name(convolution_kernels.choose_tile(pixels, shape[0], form[0], 2, False))
     with torch.inference_mode(), _search(ALL):
-        seconds = gpu_seconds(calls, rotation(make, 64), rounds=common.now.rounds)
+        seconds = gpu_seconds(calls, rotation(make, 64), rounds=common.sizes.rounds)
     # The reference runs last: it uses cuDNN, and PyTorch would cache the algorithm that it selects without a search.
     for name in seconds.keys() - {"cudnn"}:
-        errors.see(f"tile {name}", calls[name](two[0], two[3]), convolution.reference(*two), exact)
+        errors.compare(f"tile {name}", calls[name](two[0], two[3]), convolution.reference(*two), exact)
     return seconds, chosen
 
 

@@ -35,7 +35,7 @@ EXACT: tuple[Precision, ...] = ("tf32", "fp32")
 
 
 def captured(report: Report) -> None:
-    """Measure the folded, captured network: its share of the matmul peak and of a run, and its kernels."""
+    """Measure the folded, captured network: its share of the matmul peak and of a run's time, and its kernels."""
     _forward(report, compile=False)
 
 
@@ -45,27 +45,27 @@ def compiled(report: Report) -> None:
 
 
 def _forward(report: Report, *, compile: bool) -> None:
-    workload = _workload(common.now.batch)
+    workload = _workload(common.sizes.batch)
     options: dict[str, Any] = {"precision": "bf16", "compile": compile, "capture": True}
     sampler = Sampler(workload.model, **workload.sampler_options(), **options)
     sampler.sample(workload.seeds)
     runs: dict[str, Run] = {"run": lambda: sampler.sample(workload.seeds)}
-    wall = median(race(runs, workload.device, common.now.seconds / 2)["run"])
-    of = "compiled" if compile else "uncompiled"
-    report.figure(f"images/s at {workload.nfe} evaluations, {of}", workload.batch / wall)
+    wall = median(race(runs, workload.device, common.sizes.seconds / 2)["run"])
+    variant = "compiled" if compile else "uncompiled"
+    report.figure(f"images/s at {workload.nfe} evaluations, {variant}", workload.batch / wall)
 
     with torch.inference_mode(), arithmetic("bf16", workload.device):
-        # Inference tensors as in the run; others would trigger a recompilation.
+        # Inference tensors, as in the run: other tensors would trigger a recompilation.
         x = torch.rand(workload.batch, *workload.model.state_shape, device=workload.device)
         row = torch.zeros(1, dtype=torch.int64, device=workload.device)
         loop = _captured_loop(sampler, workload)
-        network = gpu_seconds({"network": lambda: loop.loop.evaluate(x, row)}, rounds=common.now.rounds)["network"]
-    report.figure(f"evaluation ms, {of}", 1e3 * network)
-    report.target("matmul share", workload.gflop / 1e3 / network / peak(report), of)
-    report.target("outside the network", 1 - network * workload.nfe / wall, of)
+        network = gpu_seconds({"network": lambda: loop.loop.evaluate(x, row)}, rounds=common.sizes.rounds)["network"]
+    report.figure(f"evaluation ms, {variant}", 1e3 * network)
+    report.target("matmul share", workload.gflop / 1e3 / network / peak(report), variant)
+    report.target("outside the network", 1 - network * workload.nfe / wall, variant)
 
-    with torch.inference_mode():  # like the loop's registers
-        _replays(report, loop, workload, wall, of)
+    with torch.inference_mode():  # the loop's registers are inference tensors
+        _replays(report, loop, workload, wall, variant)
 
 
 def _captured_loop(sampler: Sampler, workload: Workload) -> CapturedLoop:
@@ -75,8 +75,8 @@ def _captured_loop(sampler: Sampler, workload: Workload) -> CapturedLoop:
     return loop
 
 
-def _replays(report: Report, loop: CapturedLoop, workload: Workload, wall: float, of: str) -> None:
-    """Report the ratio of the wall-clock time to the time of all replays, and the most frequent pattern's kernels."""
+def _replays(report: Report, loop: CapturedLoop, workload: Workload, wall: float, variant: str) -> None:
+    """Report the wall-clock time over the time of all replays, and the kernels of the most frequent pattern."""
 
     def replay(pattern: Pattern) -> None:
         loop.registers.counter.zero_()  # replays advance the counter, which must stay inside the table
@@ -85,11 +85,11 @@ def _replays(report: Report, loop: CapturedLoop, workload: Workload, wall: float
     replays: dict[str, Callable[[], Any]] = {
         str(index): partial(replay, phase.pattern) for index, phase in enumerate(loop.phases)
     }
-    seconds = replay_seconds(replays, rounds=common.now.rounds)
-    whole = sum(seconds[str(index)] * phase.repeats for index, phase in enumerate(loop.phases))
-    report.target("wall over replays", wall / whole, of)
-    longest = max(loop.phases, key=lambda phase: phase.repeats).pattern
-    _profile(report, partial(replay, longest), sum(kind.evaluates for kind in longest), workload.device)
+    seconds = replay_seconds(replays, rounds=common.sizes.rounds)
+    total = sum(seconds[str(index)] * phase.repeats for index, phase in enumerate(loop.phases))
+    report.target("wall over replays", wall / total, variant)
+    frequent = max(loop.phases, key=lambda phase: phase.repeats).pattern
+    _profile(report, partial(replay, frequent), sum(kind.evaluates for kind in frequent), workload.device)
 
 
 def _profile(report: Report, replay: Callable[[], Any], evaluations: int, device: torch.device) -> None:
@@ -109,9 +109,9 @@ def _profile(report: Report, replay: Callable[[], Any], evaluations: int, device
 
 
 def against_eager(report: Report) -> None:
-    """Compare sampling with plain PyTorch at its best batch size, with equal NFE."""
+    """Compare sampling with eager PyTorch at equal NFE, each at its best batch size."""
     best: dict[str, float] = {}
-    for batch in common.now.eager_batches:
+    for batch in common.sizes.eager_batches:
         rates = _rates(report, (TF32, FLOAT32, AUTOCAST, CAPTURED), batch)
         best = {name: max(rate, best.get(name, 0.0)) for name, rate in rates.items()}
         for name in (TF32, FLOAT32):
@@ -120,26 +120,26 @@ def against_eager(report: Report) -> None:
 
 
 def latency(report: Report) -> None:
-    """Compare small batches with plain PyTorch."""
-    for batch in common.now.latencies:
+    """Compare small batches with eager PyTorch."""
+    for batch in common.sizes.latencies:
         rates = _rates(report, (TF32, CAPTURED), batch)
         report.target("latency against eager TF32", rates[CAPTURED] / rates[TF32], f"batch {batch}")
 
 
 def against_reduce_overhead(report: Report) -> None:
     """Compare small batches with torch.compile and its CUDA graphs."""
-    for batch in common.now.latencies:
+    for batch in common.sizes.latencies:
         rates = _rates(report, (REDUCE_OVERHEAD, CAPTURED, COMPILED), batch)
         ratio = max(rates[CAPTURED], rates[COMPILED]) / rates[REDUCE_OVERHEAD]
         report.target("latency against reduce-overhead", ratio, f"batch {batch}")
 
 
 def against_max_autotune(report: Report) -> None:
-    """Compare with max-autotune, first with FIR filters that it can fuse, then with grouped convolutions.
+    """Compare with max-autotune, first with FIR filters that it can fuse, then with filters as grouped convolutions.
 
-    Coordinate descent is off, because it takes many minutes.
+    Its coordinate descent is off, because it takes many minutes.
     """
-    workload = _workload(common.now.batch)
+    workload = _workload(common.sizes.batch)
     baselines: list[str] = []
     runs = _prepared((CAPTURED, COMPILED), workload)
     for name in (WITH_FUSED_FIR, MAX_AUTOTUNE):
@@ -153,46 +153,46 @@ def against_max_autotune(report: Report) -> None:
 
 def batches(report: Report) -> None:
     """Measure images per second at several batch sizes."""
-    for batch in common.now.batches:
+    for batch in common.sizes.batches:
         report.figure(f"images/s, batch {batch}", _rates(report, (CAPTURED,), batch)[CAPTURED])
 
 
 def divergence(report: Report) -> None:
-    """Compare evaluations with and without divergence, both captured."""
-    device, model = torch.device(common.DEVICE), common.now.model()
+    """Compare captured evaluations with and without divergence."""
+    device, model = torch.device(common.DEVICE), common.sizes.model()
     precisions: tuple[Precision, ...] = ("bf16", *EXACT)
     for precision in precisions:
-        found = divergence_cost(model, common.now.batch, min(8, common.now.rounds), device, precision)
-        report.case(precision, found)
-        report.target("divergence", found["times_forward"], precision)
+        measured = divergence_cost(model, common.sizes.batch, min(8, common.sizes.rounds), device, precision)
+        report.case(precision, measured)
+        report.target("divergence", measured["times_forward"], precision)
 
 
 def integration(report: Report) -> None:
-    """Compare RK45 with SciPy's loop in the same precisions, and in bf16, for which the difference is reported too."""
+    """Compare RK45 with SciPy's loop in the same precisions; in bf16 also report how far the results differ."""
     device = torch.device(common.DEVICE)
     for precision in EXACT:
-        found = rk45_against_scipy(common.now.flow_model, common.now.flow_batch, 2, device, precision)
-        report.case(precision, found)
-        report.target("RK45 against SciPy", found["times_scipy"], precision)
-    # SciPy is fastest in TF32. bf16 changes the number of evaluations, and the images by the reported difference.
-    found = rk45_against_scipy(common.now.flow_model, common.now.flow_batch, 1, device, "bf16")
-    report.case("bf16", found)
-    report.target("RK45 against SciPy", found["times_scipy"], "bf16 against TF32")
-    report.figure("largest difference of bf16 from SciPy", found["largest_difference_from_scipy"])
+        measured = rk45_against_scipy(common.sizes.flow_model, common.sizes.flow_batch, 2, device, precision)
+        report.case(precision, measured)
+        report.target("RK45 against SciPy", measured["times_scipy"], precision)
+    # SciPy is fastest in TF32. In bf16 the number of evaluations changes, and images differ by the reported difference.
+    measured = rk45_against_scipy(common.sizes.flow_model, common.sizes.flow_batch, 1, device, "bf16")
+    report.case("bf16", measured)
+    report.target("RK45 against SciPy", measured["times_scipy"], "bf16 against TF32")
+    report.figure("largest difference of bf16 from SciPy", measured["largest_difference_from_scipy"])
 
 
 def _workload(batch: int) -> Workload:
-    return Workload.of(common.now.model(), batch, common.now.nfe, torch.device(common.DEVICE))
+    return Workload.of(common.sizes.model(), batch, common.sizes.nfe, torch.device(common.DEVICE))
 
 
 def _rates(report: Report, names: Iterable[str], batch: int) -> dict[str, float]:
-    """Return the images per second of variants, measured interleaved."""
+    """Measure variants interleaved and return the images per second of each."""
     workload = _workload(batch)
     return _raced(report, _prepared(names, workload), workload)
 
 
 def _prepared(names: Iterable[str], workload: Workload) -> dict[str, Run]:
-    """Return variants after a first run, which compiles, tunes and captures."""
+    """Return the runs of variants after a first run, which compiles, tunes and captures."""
     variants = {variant.name: variant for variant in VARIANTS}
     runs = {name: variants[name].build(workload) for name in names}
     for run in runs.values():
@@ -202,7 +202,7 @@ def _prepared(names: Iterable[str], workload: Workload) -> dict[str, Run]:
 
 def _raced(report: Report, runs: dict[str, Run], workload: Workload) -> dict[str, float]:
     """Measure the runs interleaved and return the images per second of each."""
-    readings = race(runs, workload.device, common.now.seconds)
+    readings = race(runs, workload.device, common.sizes.seconds)
     rates = {name: workload.batch / median(taken) for name, taken in readings.items()}
     evaluations = workload.batch / workload.nfe
     milliseconds = {f"{name} ms an evaluation": 1e3 * evaluations / rate for name, rate in rates.items()}

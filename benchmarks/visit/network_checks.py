@@ -26,16 +26,16 @@ from scoresde_fast.ops.group_norm_silu import group_norm_silu
 TAPS = (1.0, 3.0, 3.0, 1.0)
 ATTENTION = tuple(((channels, side), batch) for channels, side in ((256, 16), (256, 8), (256, 4), (128, 16))
                   for batch in (1, 16, 256))  # fmt: skip
-WHOLE = 1.5
-"""Allowed error in bfloat16, as a multiple of the error of PyTorch's autocast."""
+AUTOCAST_MULTIPLE = 1.5
+"""Allowed error of the bfloat16 network, as a multiple of the error of PyTorch's autocast."""
 Case = tuple[str, int, tuple[int, ...], Any, torch.dtype]
 """Network, batch size, (C, H, W), form and dtype of an operation."""
 
 
 def cases(operation: str) -> Iterator[Case]:
-    """Yield all cases of an operation in the networks: all dtypes at the middle batch size, else bfloat16."""
-    for network, found in shapes(operation).items():
-        for shape, form in found:
+    """Yield all cases of an operation: bfloat16 and, at the middle batch size for CIFAR-10, the other dtypes too."""
+    for network, calls in shapes(operation).items():
+        for shape, form in calls:
             for index, batch in enumerate(BATCHES[network]):
                 for dtype in DTYPES if index == 1 and network != "FFHQ-256" else (torch.bfloat16,):
                     yield network, batch, shape, form, dtype
@@ -47,7 +47,7 @@ def _layouts(x: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def norms(report: Report, chosen: Iterable[Case] | None = None) -> None:
-    """Check y, h and the statistics in every shape, with shift or residual, and with resampling."""
+    """Check y, h and the statistics in every shape, with shift or residual, and also with resampling."""
     errors = Errors()
     reference = torch.ops.scoresde_fast_reference.group_norm_silu
     for network, batch, (channels, *size), form, dtype in chosen or cases("group_norm_silu"):
@@ -62,7 +62,7 @@ def norms(report: Report, chosen: Iterable[Case] | None = None) -> None:
             for resample in ("none", "up", "down") if batch == 16 and dtype == torch.bfloat16 else ("none",):
                 arguments = (image, weight, bias, groups, 1e-6, shift, residual, 0.5, True, resample, TAPS)
                 plain = reference(*arguments)
-                # The norm is computed from the rounded sum, in float64 too.
+                # The float64 norm, too, is computed from the rounded sum.
                 h = image.double() if residual is None else plain[1].double()
                 wide = (h, weight.double(), bias.double(), groups, 1e-6, None if shift is None else shift.double())
                 exact = reference(*wide, None, 0.5 if residual is None else 1.0, True, resample, TAPS)
@@ -70,11 +70,11 @@ def norms(report: Report, chosen: Iterable[Case] | None = None) -> None:
                 for backend, function in present("group_norm_silu"):
                     y, ours, statistics = function(*arguments)
                     label = f"{backend} {network} {layout} {str(dtype)[6:]} {resample}"
-                    errors.see(label, y, plain[0], exact[0])
-                    errors.see(f"{backend} statistics {str(dtype)[6:]}", statistics, plain[2], exact[2])
+                    errors.compare(label, y, plain[0], exact[0])
+                    errors.compare(f"{backend} statistics {str(dtype)[6:]}", statistics, plain[2], exact[2])
                     if joined is not None:
-                        errors.see(f"{backend} h {str(dtype)[6:]}", ours, plain[1], joined)
-    errors.tell(report)
+                        errors.compare(f"{backend} h {str(dtype)[6:]}", ours, plain[1], joined)
+    errors.report_to(report)
 
 
 def filters(report: Report, chosen: Iterable[Case] | None = None) -> None:
@@ -87,8 +87,8 @@ def filters(report: Report, chosen: Iterable[Case] | None = None) -> None:
             with arithmetic("fp32", torch.device(common.DEVICE)):
                 plain = torch.ops.scoresde_fast_reference.fir_resample(x, *arguments)
             for backend, function in present("fir_resample"):
-                errors.see(f"{backend} {network} {layout} {str(dtype)[6:]}", function(x, *arguments), plain, exact)
-    errors.tell(report)
+                errors.compare(f"{backend} {network} {layout} {str(dtype)[6:]}", function(x, *arguments), plain, exact)
+    errors.report_to(report)
 
 
 def convolution_case(
@@ -107,10 +107,10 @@ def convolution_case(
 
 
 def convolution_cases() -> Iterator[Case]:
-    """Yield each convolution once, at the middle batch size; every fourth in all dtypes, because each is compiled."""
+    """Yield each convolution once, at one batch size; every fourth in all dtypes, the others in bfloat16."""
     seen = set()
-    for network, found in shapes("convolution").items():
-        for index, (shape, form) in enumerate(found):
+    for network, calls in shapes("convolution").items():
+        for index, (shape, form) in enumerate(calls):
             batch = 1 if network == "FFHQ-256" else BATCHES[network][1]
             for dtype in DTYPES if index % 4 == 0 else (torch.bfloat16,):
                 if (batch, shape, form, dtype) not in seen:
@@ -119,20 +119,20 @@ def convolution_cases() -> Iterator[Case]:
 
 
 def convolutions(report: Report, chosen: Iterable[Case] | None = None) -> None:
-    """Check the kernels in every shape; float32 also in TF32, against cuDNN's TF32."""
+    """Check the kernels in every shape; those of float32 also in TF32, compared with cuDNN's TF32."""
     errors, device = Errors(), torch.device(common.DEVICE)
     reference = torch.ops.scoresde_fast_reference.convolution
     for network, batch, shape, form, dtype in chosen or convolution_cases():
         x, weight, bias, residual, scale = convolution_case(batch, shape, form, dtype)
         exact = reference(x.double(), weight.double(), bias.double(), residual.double(), scale)
         for precision in ("fp32", "tf32") if dtype == torch.float32 else ("fp32",):
-            with arithmetic(precision, device):  # with a TF32 reference, twice the error of TF32 would be allowed
+            with arithmetic(precision, device):  # a TF32 reference for fp32 would allow twice the error of TF32
                 plain = reference(x, weight, bias, residual, scale)
                 for backend, function in present("convolution"):
                     ours = function(x, weight, bias, residual, scale, precision == "tf32")
                     kind = precision if dtype == torch.float32 else str(dtype)[6:]
-                    errors.see(f"{backend} {network} {form[1]}x{form[1]} {kind}", ours, plain, exact)
-    errors.tell(report)
+                    errors.compare(f"{backend} {network} {form[1]}x{form[1]} {kind}", ours, plain, exact)
+    errors.report_to(report)
 
 
 def random_attention(channels: int, dtype: torch.dtype) -> tuple[AttentionBlock, group_norm_attention.MergedAttention]:
@@ -161,8 +161,8 @@ def attention(report: Report, chosen: Iterable[tuple[tuple[int, int], int]] | No
                 plain, exact = block(x), copy.deepcopy(block).double()(x.double())
                 for backend, function in present("group_norm_attention"):
                     ours = fused_attention(x, block, merged, function)
-                    errors.see(f"{backend} {channels}@{side}x{side} {str(dtype)[6:]}", ours, plain, exact)
-    errors.tell(report)
+                    errors.compare(f"{backend} {channels}@{side}x{side} {str(dtype)[6:]}", ours, plain, exact)
+    errors.report_to(report)
 
 
 def fused_attention(
@@ -178,25 +178,25 @@ def fused_attention(
 def derivatives(report: Report) -> None:
     """Check autograd gradients and tangents of the norm and the filters against float64."""
     errors = Errors()
-    for operation, shape in common.now.derivatives:
+    for operation, shape in common.sizes.derivatives:
         for dtype in (torch.float32, torch.bfloat16):
             for layout, x in _layouts(torch.randn(shape, device=common.DEVICE).to(dtype)):
                 ours, plain = _operation(operation, shape[1]), _reference(operation, shape[1])
                 label = f"{operation} {layout} {str(dtype)[6:]}"
                 for kind, of in (("gradient", _gradient), ("tangent", _tangent)):
-                    errors.see(f"{kind} {label}", of(ours, x), of(plain, x), of(plain, x.double()))
-    errors.tell(report)
+                    errors.compare(f"{kind} {label}", of(ours, x), of(plain, x), of(plain, x.double()))
+    errors.report_to(report)
 
 
-def _vectors(channels: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    line = torch.linspace(0.5, 1.5, channels, dtype=torch.float64, device=x.device)
-    return line.to(x.dtype), (line - 1).to(x.dtype)
+def _weight_and_bias(channels: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    weight = torch.linspace(0.5, 1.5, channels, dtype=torch.float64, device=x.device)
+    return weight.to(x.dtype), (weight - 1).to(x.dtype)
 
 
 def _operation(name: str, channels: int) -> Callable[[Tensor], Tensor]:
     """Return the operation as networks call it."""
     if name == "group_norm_silu":
-        return lambda x: group_norm_silu(x, *_vectors(channels, x), min(channels // 4, 32))[0]
+        return lambda x: group_norm_silu(x, *_weight_and_bias(channels, x), min(channels // 4, 32))[0]
     return lambda x: fir_resample(x, TAPS, name.rpartition(" ")[2])  # type: ignore[arg-type]
 
 
@@ -204,8 +204,8 @@ def _reference(name: str, channels: int) -> Callable[[Tensor], Tensor]:
     """Return the same function of PyTorch operations."""
     if name == "group_norm_silu":
         groups = min(channels // 4, 32)
-        function = torch.nn.functional.group_norm
-        return lambda x: torch.nn.functional.silu(function(x.contiguous(), groups, *_vectors(channels, x), 1e-6))
+        norm, silu = torch.nn.functional.group_norm, torch.nn.functional.silu
+        return lambda x: silu(norm(x.contiguous(), groups, *_weight_and_bias(channels, x), 1e-6))
     return lambda x: fir_resample(x.double(), TAPS, name.rpartition(" ")[2]).to(x.dtype)  # type: ignore[arg-type]
 
 
@@ -228,13 +228,13 @@ def _tangent(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def network(report: Report) -> None:
     """Check the folded bfloat16 network, captured and replayed on another input, against the plain one in float64.
 
-    Its RMS error may be at most `WHOLE` times that of the plain network under autocast to bfloat16.
+    Its RMS error may be at most `AUTOCAST_MULTIPLE` times that of the plain network under autocast to bfloat16.
     """
     errors, device = Errors(), torch.device(common.DEVICE)
-    model = common.now.model().to(device)
+    model = common.sizes.model().to(device)
     labels = torch.full((1,), 0.5, device=device)
     row = torch.zeros(1, dtype=torch.int64, device=device)
-    first, second = torch.rand(2, common.now.check_batch, *model.state_shape, device=device)
+    first, second = torch.rand(2, common.sizes.check_batch, *model.state_shape, device=device)
     with torch.no_grad(), arithmetic("bf16", device):
         folded, x = evaluator(model.network, labels, "bf16"), first.clone()
         outputs: list[Tensor] = []
@@ -255,5 +255,5 @@ def network(report: Report) -> None:
     results = {"ours": ours, "autocast": half}
     relative = {name: float((result - exact).norm() / exact.norm()) for name, result in results.items()}
     report.case("relative error", relative)
-    errors.add("captured bfloat16", relative["ours"] / (WHOLE * relative["autocast"]))
-    errors.tell(report)
+    errors.add("captured bfloat16", relative["ours"] / (AUTOCAST_MULTIPLE * relative["autocast"]))
+    errors.report_to(report)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A test of samples for standard normality: moments, Kolmogorov-Smirnov distance and tail counts.
 
-The samples are added in batches and not stored.  All statistics are in units of their standard error, so a limit of
-about five applies to any number of samples.
+Samples are added in batches and not stored.  Moments and tail counts are in units of their standard error, so that a
+limit of about five applies to any number of samples.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class NormalCheck:
         for k, total in enumerate(self.powers, start=1):
             expected, square = _moment(k), _moment(2 * k)
             result[f"moment {k}"] = (total / self.count - expected) / math.sqrt((square - expected**2) / self.count)
-        for tail, seen in zip(TAILS, self.tails, strict=True):
+        for tail, count in zip(TAILS, self.tails, strict=True):
             expected = self.count * math.erfc(tail / math.sqrt(2))
-            result[f"|z| > {tail}"] = (seen - expected) / math.sqrt(expected)
+            result[f"|z| > {tail}"] = (count - expected) / math.sqrt(expected)
         return result
 
     def kolmogorov_smirnov(self) -> float:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Preparation of a GPU visit without a GPU: python -m benchmarks.visit.prepare [--quick]
 
-Compiles all Triton kernels of the visit into a cache, by calling their launchers on meta tensors with a fake driver for
-a GPU of compute capability 9.0; and builds the extension. Both are put into build/gpu/prepared, the cache as an
-archive. The cache is valid for the same Triton, Python and kernel sources; otherwise kernels are compiled during the
-visit.
+Compiles all Triton kernels of the visit into a cache, and builds the extension. Kernels are compiled by calling their
+launchers on meta tensors with a fake driver for a GPU of compute capability 9.0. Both results are put into
+build/gpu/prepared, the cache as an archive. The cache is valid for the same Triton, Python and kernel sources; with
+others, kernels are compiled during the visit.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NEEDED = (".cubin", ".json")
 
 
 class Driver:
-    """A fake Triton driver, for which Triton compiles kernels without launching them."""
+    """A fake Triton driver with which Triton compiles kernels but does not launch them."""
 
     launcher_cls = staticmethod(lambda source, metadata: lambda *arguments: None)
     utils = SimpleNamespace(
@@ -69,7 +69,7 @@ class Driver:
 
 
 def install() -> None:
-    """Make launchers compile without launching, and run the visit's items on meta tensors."""
+    """Patch launchers to compile only, and the visit's items to run on meta tensors."""
     driver.set_active(Driver())
     run = JITFunction.run
     replaced: tuple[tuple[Any, str, Any], ...] = (
@@ -77,7 +77,7 @@ def install() -> None:
         (torch, "compile", lambda function, **_: function),
         (common, "DEVICE", "meta"),
         (common.Errors, "within", lambda *_: None),
-        (common.Errors, "tell", lambda *_: None),
+        (common.Errors, "report_to", lambda *_: None),
         *((module, "present", launchers) for module in (checks, kernels, network_checks)),
         (kernels, "rotation", lambda make, limit: [make()]),
         (kernels, "gpu_seconds", call_once),
@@ -105,7 +105,7 @@ LAUNCHED: set[str] = set()
 
 
 class CompileAhead(TorchDispatchMode):
-    """A mode that calls the launcher for every call of one of our operations or its reference."""
+    """A mode in which every call of one of our operations, or of its reference, also calls its launcher."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.namespace.startswith("scoresde_fast") and args[0].dtype != torch.float64:
@@ -127,8 +127,8 @@ OF_NETWORK = {"group_norm_silu", "fir_resample", "group_norm_attention", "convol
 
 
 def network(batch: int) -> None:
-    """Evaluate the measured network, with one time and with a time for each sample."""
-    model = common.now.model().to("meta")
+    """Evaluate the measured network, with one time for all samples and with a time for each sample."""
+    model = common.sizes.model().to("meta")
     x, times = images(model, batch)
     row = torch.empty(1, dtype=torch.int64, device="meta")
     with torch.inference_mode(), CompileAhead():
@@ -136,13 +136,13 @@ def network(batch: int) -> None:
             evaluator(model.network, torch.ones(1), precision)(x, row)
             timed_evaluator(model.network, precision)(x, times)
     if missed := OF_NETWORK - LAUNCHED:
-        raise SystemExit(f"the network has not called its operations {', '.join(sorted(missed))}")
+        raise SystemExit(f"the network did not call its operations {', '.join(sorted(missed))}")
 
 
 def flow() -> None:
     """Evaluate the networks of the items "RK45" and "divergence", with tangents."""
-    now = common.now
-    for model, batch in ((now.model(), now.batch), (sf.load(now.flow_model), now.flow_batch)):
+    sizes = common.sizes
+    for model, batch in ((sizes.model(), sizes.batch), (sf.load(sizes.flow_model), sizes.flow_batch)):
         model.to("meta")
         x, times = images(model, batch)
         for precision in PRECISIONS:
@@ -229,7 +229,7 @@ def pack() -> float:
 def main() -> int:
     """Fill, pack and test the cache, and build the extension; return 1 if the build failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="only the kernels of one network, without the extension")
+    parser.add_argument("--quick", action="store_true", help="only the network's kernels at batch 1; no extension")
     options = parser.parse_args()
     begin = time.perf_counter()
     shutil.rmtree(build.CACHE, ignore_errors=True)
@@ -239,7 +239,7 @@ def main() -> int:
     size = pack()
     print(f"{new} kernels, {size:.1f} MiB, in {time.perf_counter() - begin:.0f} s")
     build.adopt_cache()
-    missed, found = fill_cache(jobs[:1])  # another process finds them
+    missed, found = fill_cache(jobs[:1])  # another process must find the kernels
     if missed or not found:
         raise SystemExit(f"the unpacked cache lacks {missed} of its kernels and has {found}")
     if options.quick:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rehearsal of a GPU visit without a GPU: python -m benchmarks.visit.rehearse [--prepare]
 
-Works in a copy of the tracked files, and an environment with only the packages of the GPU machine. Precompiles some
-kernels by `benchmarks.visit.prepare`, which checks that they are found, then runs all items on tiny tensors. The exit
-status is 1 if this fails or the output is too long. ``--prepare`` instead builds the visit's folder build/gpu/prepared.
+Checks that kernels precompiled by `benchmarks.visit.prepare` are found, then runs all items on tiny tensors, in a copy
+of the tracked files and an environment with only the packages of the GPU machine. ``--prepare`` instead makes the
+complete folder build/gpu/prepared for a visit. Exit status: 0 success, 1 a step failed or the output is too long.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHARACTERS = 6000
 
 
 def environment() -> Path:
-    """Return the interpreter of an environment with `PACKAGES`, creating it if necessary."""
+    """Create an environment with `PACKAGES` if necessary, and return its interpreter."""
     python = BUILD / "venv" / "bin" / "python"
     installed = BUILD / "packages.json"
     if not installed.exists() or json.loads(installed.read_text()) != PACKAGES:
@@ -45,9 +45,9 @@ def environment() -> Path:
 def run(python: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a script of the copied sources in the environment; print and return its output."""
     variables = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
-    kept = {name: value for name, value in variables.items() if not name.startswith(("PYTHON", "TRITON", "SCORESDE"))}
+    clean = {name: value for name, value in variables.items() if not name.startswith(("PYTHON", "TRITON", "SCORESDE"))}
     done = subprocess.run(
-        [str(python), *command], cwd=BUILD / "source", env=kept, stdout=subprocess.PIPE, text=True, check=False
+        [str(python), *command], cwd=BUILD / "source", env=clean, stdout=subprocess.PIPE, text=True, check=False
     )
     print(done.stdout, end="", flush=True)
     return done

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """All checks and measurements that need a GPU: python benchmarks/gpu.py [--list] [--only ITEM ...]
 
-Each item of `ITEMS` runs in a separate process with a time limit, and its results are saved at once. The network comes
-first, then the checks against float64, in parallel, then the other measurements. If a check fails, the figures of its
-operation are marked, not removed. A second command, ``--only max-autotune``, runs the part that compiles for minutes.
+Each item of `ITEMS` runs in a separate process with a time limit, and its results are saved at once. The network is
+measured first; then the checks against float64 run in parallel, and the other measurements follow. If a check fails,
+the figures of its operation are kept and marked. Items that compile for minutes run only if named (``--only``).
 `benchmarks.visit.prepare` precompiles kernels without a GPU; ``--rehearse`` runs all items without a GPU, on tiny
 tensors. Exit status: 0 success, 1 an item failed, 3 there is no GPU.
 """
@@ -36,7 +36,7 @@ CHARACTERS = 5500
 SECONDS = 400.0
 """Time after which no item is started."""
 PATIENCE = 4
-"""Factor on an item's time limit in a rehearsal on a CPU."""
+"""Factor of an item's time limit in a rehearsal, which runs on a CPU."""
 SLOWER = "runs anyway, but more slowly"
 """Text of the warning in an item's log if a network was not compiled or captured."""
 
@@ -49,10 +49,10 @@ class Item:
         name: name for ``--only`` and in the results.
         where: module and function, called as ``function(report)``.
         what: description for ``--list``.
-        seconds: time limit; results until then are kept.
+        seconds: time limit; results saved before it are kept.
         checks: items whose failure casts doubt on this item's figures.
-        together: whether it may run in parallel with its neighbours, because it measures no times.
-        later: whether it runs only if named.
+        together: whether it may run in parallel with its neighbours; true of items that measure no times.
+        later: whether it runs only if named, or in a rehearsal.
     """
 
     name: str
@@ -70,24 +70,24 @@ ITEMS = (
     Item("device", ".device.device", "versions, clocks, copy bandwidth, peak of the matrix product", 90),
     Item("smoke", ".device.smoke", "every operation on every backend once", 40),
     Item("network", ".network.captured", "NCSN++ captured, uncompiled; its kernels", 60, NETWORK),
-    Item("check noise", ".checks.noise", "words and normals against the CPU's", 120, together=True),
+    Item("check noise", ".checks.noise", "signs and normals against the CPU's", 120, together=True),
     Item(STEPS, ".checks.steps", "steps, Langevin, projections and Hutchinson's sums", 120, together=True),
-    Item(NORM, ".network_checks.norms", "GroupNorm + SiLU with all that it returns", 120, together=True),
+    Item(NORM, ".network_checks.norms", "GroupNorm + SiLU and its other results", 120, together=True),
     Item("check filters", ".network_checks.filters", "FIR filters", 120, together=True),
     Item("check attention", ".network_checks.attention", "the attention block", 120, together=True),
     Item(CONVOLUTION, ".network_checks.convolutions", "convolutions, TF32 too", 120, together=True),
     Item("check derivatives", ".network_checks.derivatives", "gradients and tangents", 120, together=True),
     Item("check network", ".network_checks.network", "the folded network, captured, in bf16", 120, together=True),
     Item("check conditions", ".checks.conditions", "guided runs, captured and not", 120, together=True),
-    Item("compiled", ".network.compiled", "the same compiled", 120, NETWORK),
+    Item("compiled", ".network.compiled", "the same network, compiled", 120, NETWORK),
     Item("eager", ".network.against_eager", "sampling against eager PyTorch in TF32 and float32", 100, NETWORK),
     Item("steps", ".kernels.steps", "step and Langevin kernels: share of copy bandwidth", 40, (STEPS,)),
     Item("norms", ".kernels.norms", "GroupNorm + SiLU: share of copy bandwidth", 60, (NORM,)),
     Item("attention", ".kernels.attention", "the attention block against SDPA", 40, ("check attention",)),
     Item("convolutions", ".kernels.convolutions", "the nine heaviest: cuDNN and our tiles", 60, (CONVOLUTION,)),
-    Item("divergence", ".network.divergence", "an evaluation with its divergence over one without", 60, NETWORK),
+    Item("divergence", ".network.divergence", "an evaluation with its divergence against one without", 60, NETWORK),
     Item("RK45", ".network.integration", "RK45 against SciPy's", 60, NETWORK),
-    Item("batches", ".network.batches", "images a second at batch 64 and 512", 60, NETWORK),
+    Item("batches", ".network.batches", "images per second at batch 64 and 512", 60, NETWORK),
     Item("latency", ".network.latency", "latency at batch 1, 4 and 16 against eager PyTorch", 45, NETWORK),
     Item("usual search", ".kernels.usual_search", "the same convolutions with cuDNN's default search", 40),
     Item("reduce-overhead", ".network.against_reduce_overhead", "latency against PyTorch's graphs", 200, later=True),
@@ -110,7 +110,7 @@ def run_item(where: str, path: str, log: str, known: dict[str, Any], rehearse: b
     torch.manual_seed(0)
     module, _, function = where.rpartition(".")
     with reports.Report(Path(path), known) as report:
-        report.found["kernels"] = build.count_kernels()
+        report.results["kernels"] = build.count_kernels()
         getattr(import_module(module, __package__), function)(report)
 
 
@@ -131,29 +131,29 @@ class Running:
 
     def wait(self) -> dict[str, Any]:
         """Wait for the item, kill it at its time limit, and return its results."""
-        left = self._seconds - (time.perf_counter() - self._begin)
-        self._process.join(max(0.0, left))
-        found: dict[str, Any] = {}
+        remaining = self._seconds - (time.perf_counter() - self._begin)
+        self._process.join(max(0.0, remaining))
+        results: dict[str, Any] = {}
         stopped = self._process.is_alive()
         if stopped:
             os.killpg(self._process.pid or 0, signal.SIGKILL)
             self._process.join()
         if self._path.exists():
-            found = json.loads(self._path.read_text())
+            results = json.loads(self._path.read_text())
         log = self._log.read_text()[-1500:].strip() if self._log.exists() else ""
-        found["log"] = log
+        results["log"] = log
         if stopped:
-            found["error"] = f"stopped after {self._seconds:g} s"
+            results["error"] = f"stopped after {self._seconds:g} s"
         elif self._process.exitcode:
-            found["error"] = f"{log.splitlines()[-1] if log else 'no output'} (exit status {self._process.exitcode})"
+            results["error"] = f"{log.splitlines()[-1] if log else 'no output'} (exit status {self._process.exitcode})"
         elif SLOWER in log:
-            found["error"] = "a network was not compiled or captured, see the log"
-        found.setdefault("seconds", round(time.perf_counter() - self._begin, 1))
-        return found
+            results["error"] = "a network was not compiled or captured, see the log"
+        results.setdefault("seconds", round(time.perf_counter() - self._begin, 1))
+        return results
 
 
 def groups(items: Sequence[Item]) -> list[list[Item]]:
-    """Return the items in order, grouped by those that run in parallel."""
+    """Return the items in order, in groups that run in parallel."""
     parallel: list[list[Item]] = []
     for item in items:
         if parallel and item.together and parallel[-1][0].together:
@@ -172,31 +172,31 @@ def mark_doubts(results: dict[str, Any], items: Sequence[Item]) -> None:
 
 
 def visit(items: Sequence[Item], out: Path, result: dict[str, Any], seconds: float, rehearse: bool) -> bool:
-    """Run the items, write ``out`` and print a line after each; return whether all succeeded."""
-    begin, spent, results = time.perf_counter(), 0, result["items"]
+    """Run the items, and after each write ``out`` and print a line; return whether all succeeded."""
+    begin, printed, results = time.perf_counter(), 0, result["items"]
 
-    def say(text: str) -> None:
-        nonlocal spent
-        if spent + len(text) < CHARACTERS:
+    def print_within_limit(text: str) -> None:
+        nonlocal printed
+        if printed + len(text) < CHARACTERS:
             print(text, flush=True)
-        spent += len(text) + 1
+        printed += len(text) + 1
 
-    def keep(name: str, found: dict[str, Any]) -> None:
-        results[name] = found
+    def record(name: str, item_results: dict[str, Any]) -> None:
+        results[name] = item_results
         mark_doubts(results, ITEMS)
         result["seconds"] = round(time.perf_counter() - begin, 1)
         out.write_text(json.dumps(result, indent=1) + "\n")
-        say(reports.line(name, found))
+        print_within_limit(reports.summary(name, item_results))
 
     for group in groups(items):
         if time.perf_counter() - begin > seconds:
             for item in group:
-                keep(item.name, {"error": f"skipped: more than {seconds:g} s had passed"})
+                record(item.name, {"error": f"skipped: more than {seconds:g} s had passed"})
             continue
-        known = {key: value for found in results.values() for key, value in found.get("figures", {}).items()}
+        known = {key: value for earlier in results.values() for key, value in earlier.get("figures", {}).items()}
         for running in [Running(item, known, rehearse) for item in group]:
-            keep(running.item.name, running.wait())
-    bad = [name for name, found in results.items() if "error" in found or not found.get("passed", True)]
+            record(running.item.name, running.wait())
+    bad = [name for name, each in results.items() if "error" in each or not each.get("passed", True)]
     outcome = f"failed: {', '.join(bad)}" if bad else "all passed"
     print(f"{out} after {result['seconds']} s; {outcome}")
     return not bad
@@ -230,8 +230,8 @@ def main() -> int:
     device = "rehearsal" if options.rehearse else "-".join((gpu or "").lower().split())
     today = date.today().isoformat()
     default = LOGS / "rehearsal.json" if options.rehearse else ROOT / "benchmarks/results" / f"{device}-{today}.json"
-    if brought_back := os.environ.get("OUT"):
-        default = Path(brought_back) / default.name
+    if out_folder := os.environ.get("OUT"):
+        default = Path(out_folder) / default.name
     out = options.out or default
     before = json.loads(out.read_text()) if options.only and out.exists() else {}
     result: dict[str, Any] = {

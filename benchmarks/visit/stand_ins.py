@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stand-ins for a GPU in a rehearsal: tiny CPU tensors, Triton's interpreter, and fakes of CUDA graphs and events.
 
-A replay runs the captured step again, an event records the wall-clock time, and torch.compile only traces. The figures
-are meaningless; a rehearsal only shows that every item runs.
+A replay of a captured step runs it again, an event records the wall-clock time, and torch.compile only traces. The
+figures are meaningless; a rehearsal only shows that every item runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.visit.common import Setting
+from benchmarks.visit.common import Sizes
 
 Step = Callable[[], Any]
 Put = Callable[[Any, str, Any], None]
@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "training": {"sde": "vesde", "continuous": True},
     "sampling": {"predictor": "reverse_diffusion", "corrector": "langevin"},
 }  # fmt: skip
-SMALL = Setting(
+SMALL = Sizes(
     config=TINY,
     batch=2,
     nfe=4,
@@ -69,7 +69,7 @@ class Event:
 
 
 class Graph:
-    """A fake CUDA graph, without operations."""
+    """A fake CUDA graph, whose replay does nothing."""
 
     def replay(self) -> None:
         pass
@@ -105,7 +105,7 @@ def install(put: Put = setattr) -> None:
     from scoresde_fast.loop import capture, table_runner
 
     put(common, "DEVICE", "cpu")
-    put(common, "now", SMALL)
+    put(common, "sizes", SMALL)
     put(checks, "STATES", {"even": ((2, 4, 4), (1,)), "odd": ((3, 3, 5), (2,))})
     put(timing, "WARM_UP_CALLS", 1)
     put(timing, "MIN_GRAPH_SECONDS", 0.0)
@@ -143,6 +143,6 @@ def install(put: Put = setattr) -> None:
         put(module, "choose_capture", lambda choice, _: bool(choice))
 
 
-def _tracing_options(options: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in options.items() if name in ("fullgraph", "dynamic")}
-    return {**kept, "backend": "eager"}
+def _traced(options: dict[str, Any]) -> dict[str, Any]:
+    tracing = {name: value for name, value in options.items() if name in ("fullgraph", "dynamic")}
+    return {**tracing, "backend": "eager"}

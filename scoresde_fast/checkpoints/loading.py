@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loading and saving of trained models and classifiers.
 
-`load` and `load_classifier` take names of embedded models and saved folders; `load` also takes official checkpoints.  A
-saved folder has ``config.json`` and ``model.safetensors``, compatible with huggingface-hub's mixin.
+`load` and `load_classifier` take names of embedded models, or folders; `load` also takes official checkpoints.  Folders
+contain ``config.json`` and ``model.safetensors``, as huggingface-hub's mixin writes them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scoresde_fast.model import ScoreModel
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CLASSIFIER = "classifier"
-"""The only section of a classifier's configuration; configurations of score models do not have it."""
+"""The only section of a classifier's configuration; configurations of score models lack it."""
 Sections = Mapping[str, Mapping[str, Any]]
 Network = TypeVar("Network", ScoreModel, Classifier)
 
@@ -54,8 +54,8 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
         ema: load the averaged weights of an official checkpoint; otherwise the raw ones.
 
     Raises:
-        ValueError: the name is unknown; the file is corrupt, contains code, or does not fit ``config``; ``config`` is
-            missing for an official checkpoint (the message names the presets that fit); it is a classifier.
+        ValueError: the name is unknown or a classifier's; the file is corrupt, contains code, or does not fit
+            ``config``; ``config`` is missing for an official checkpoint (the message names the presets that fit).
         FileNotFoundError: the path does not exist.
     """
     path = _embedded_or_path(path_or_name)
@@ -68,7 +68,7 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
     model = _with_saved_weights(ScoreModel(load_config(path / CONFIG)), path)
     if config is not None and load_config(config) != model.config:
         raise ValueError(
-            f"{str(path_or_name)!r} contains its configuration, which differs from the given one; leave out config"
+            f"{str(path_or_name)!r} contains its configuration, which differs from the given config; leave out config"
         )
     return model
 
@@ -77,8 +77,8 @@ def load_classifier(path_or_name: str | Path) -> Classifier:
     """Load a trained classifier in float32 and evaluation mode.
 
     Args:
-        path_or_name: the name of an embedded classifier, or a folder written by `save_classifier` or by training; as in
-            `load`.
+        path_or_name: the name of an embedded classifier, which takes precedence as in `load`, or a folder written by
+            `save_classifier` or by training.
 
     Raises:
         ValueError: the name is unknown, the folder contains a score model, or its files are corrupt or do not fit.
@@ -126,12 +126,12 @@ def convert(path: str | Path, out: str | Path, config: ConfigLike | None = None,
 
 
 def is_saved(folder: str | Path) -> bool:
-    """Return whether ``folder`` contains a complete saved model; the configuration is written last."""
+    """Return whether ``folder`` contains a complete saved model, of which the configuration is written last."""
     return all((Path(folder) / name).is_file() for name in (WEIGHTS, CONFIG))
 
 
 def has_classifier(file: Path) -> bool:
-    """Return whether a JSON file has a section ``classifier``; False if it is unreadable, which its loader reports."""
+    """Return whether a JSON file has a section ``classifier``; False if it cannot be read, which loaders report."""
     try:
         return CLASSIFIER in json.loads(file.read_text(encoding="utf-8"))
     except (OSError, TypeError, ValueError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Official PyTorch checkpoints: reading without executing code, strict loading, and the presets that they fit."""
+"""Official PyTorch checkpoints: reading without executing code, strict loading, and the presets that fit them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from scoresde_fast.configs import Config, DataConfig, TrainingConfig, load_confi
 from scoresde_fast.model import ScoreModel, build_network
 from scoresde_fast.networks import official_modules
 
-# The warm-up of the official code leaves NumPy scalars in the optimizer's section. These globals only rebuild scalars;
-# files written with NumPy 1 name the module without the underscore.
+# The warm-up of the official code leaves NumPy scalars in the optimizer's section. These globals only rebuild scalars.
+# In files written with NumPy 1 the module's name has no underscore.
 _NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     scalar,
     (scalar, "numpy.core.multiarray.scalar"),
@@ -31,7 +31,7 @@ _NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """The weights in an official checkpoint: ``model`` by official name, and the averages ``shadow`` in EMA order."""
+    """The weights in an official checkpoint: ``model`` by official name, and the EMA list ``shadow`` without names."""
 
     path: Path
     model: dict[str, Tensor]
@@ -66,7 +66,7 @@ def read_official(path: str | Path) -> OfficialCheckpoint:
 
 
 def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool = True) -> None:
-    """Copy the averaged weights of an official checkpoint into ``model``; without ``ema`` the raw ones.
+    """Copy the averaged weights of an official checkpoint into ``model``, or without ``ema`` the raw weights.
 
     Raises:
         ValueError: the weights or the noise levels do not fit exactly. The message lists missing, unexpected and
@@ -97,7 +97,7 @@ def _averaged(checkpoint: OfficialCheckpoint, trainable: Mapping[str, Tensor]) -
     if len(checkpoint.shadow) != len(trainable):
         raise ValueError(
             f"{str(checkpoint.path)!r} has {len(checkpoint.shadow)} averaged weights for {len(trainable)} trainable "
-            "ones; ema=False loads the raw weights"
+            "weights; ema=False loads the raw weights"
         )
     averaged = dict(zip(trainable, checkpoint.shadow, strict=True))
     if problem := misfit(trainable, averaged):
@@ -132,9 +132,9 @@ def _read(path: Path) -> Any:
 
 
 def official_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return all weights of ``network`` by official name, in the order of the official EMA list; ``sigmas`` is first.
+    """Return all weights of ``network`` by official name, first ``sigmas``, then in the order of the official EMA list.
 
-    Modules of several parts map the names of these in ``OFFICIAL_NAMES``.
+    A module with several parts has a map ``OFFICIAL_NAMES`` from their names to the official names.
     """
     sigmas = dict(network.named_buffers(recurse=False)).get("sigmas")
     weights = {} if sigmas is None else {"sigmas": sigmas}
@@ -179,7 +179,7 @@ def fitting_presets(weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def _has_noise_levels(config: Config, weights: Mapping[str, Tensor]) -> bool:
-    """Return whether ``sigmas`` are the noise levels of ``config``; True for SDEs other than VE, which ignore them.
+    """Return whether ``sigmas`` in ``weights`` are the noise levels of ``config``; always True except for VE.
 
     Shapes alone do not distinguish the 256 px models, which differ in ``sigma_max``.
     """
@@ -193,7 +193,7 @@ def _has_noise_levels(config: Config, weights: Mapping[str, Tensor]) -> bool:
 
 
 def _other_kind(config: Config, weights: Mapping[str, Tensor]) -> str:
-    """Describe how ``weights`` belong to another kind of model than ``config``; empty if they do not.
+    """Describe the kind of model that ``weights`` belong to if it is not that of ``config``; otherwise empty.
 
     The networks of CLD take position and velocity and return one image. Checkpoints of CLD-SGM have no noise levels;
     those of score_sde always do.
@@ -223,7 +223,7 @@ def _other_kind(config: Config, weights: Mapping[str, Tensor]) -> str:
 
 
 def _network_options(config: Config) -> Config:
-    """Return ``config`` with only the options that determine the network's weights, the key of `_meta_weights`."""
+    """Return ``config`` reduced to the options that determine the network's weights, as key of `_meta_weights`."""
     data = config.data
     return Config(
         model=replace(config.model, dropout=0.0, ema_rate=0.0, scale_by_sigma=False, mixed_score=False),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading of configurations from a preset, a mapping or a JSON file, also in the flat form of CLD-SGM."""
+"""Loading of configurations from presets, mappings and JSON files, with sections or in the flat form of CLD-SGM."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def preset_names() -> list[str]:
 def load_config(config: ConfigLike) -> Config:
     """Load a configuration from a preset's name, a mapping, or a JSON file.
 
-    A mapping has sections, as in score_sde, or is flat, as in CLD-SGM. It may also contain the options under the key
-    ``config``, beside notes.
+    A mapping has sections, as in score_sde, or is flat, as in CLD-SGM. It may also have other keys, such as notes, if
+    its key ``config`` contains the configuration.
 
     Raises:
         ValueError: the preset is unknown, the file is not a JSON object, or an option is invalid.
@@ -46,11 +46,11 @@ def load_config(config: ConfigLike) -> Config:
 
 
 def read_json(path: Path, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parsed:
-    """Return ``parse`` of the object in a JSON file.
+    """Return the result of ``parse`` on the object in a JSON file.
 
     Raises:
-        ValueError: the file is not JSON, or contains something other than an object; or as ``parse``. The message
-            names the file.
+        ValueError: the file is not JSON, does not contain an object, or ``parse`` raises it. The message names the
+            file.
         FileNotFoundError: the file does not exist.
     """
     if not path.is_file():
@@ -86,7 +86,7 @@ FLAT_NAMES = {
     "optim": ("optimizer", "weight_decay", "grad_clip"),
     "cld": ("m_inv", "gamma", "beta0", "beta1", "numerical_eps"),
 }  # fmt: skip
-"""Options of CLD-SGM with the same name here, by section."""
+"""Options whose names are the same in CLD-SGM and here, by section."""
 FLAT_OPTIONS = {
     **{name: (section, name) for section, names in FLAT_NAMES.items() for name in names},
     "n_channels": ("model", "nf"),
@@ -106,22 +106,22 @@ FLAT_OPTIONS = {
     "n_warmup_iters": ("optim", "warmup"),
     "cld_objective": ("cld", "objective"),
 }
-"""Section and name here of each option of CLD-SGM."""
+"""The section and name here of each option of CLD-SGM."""
 FLAT_IGNORED = frozenset([
     "autocast_eval", "autocast_train", "beta_type", "conv_size", "device", "eval_freq", "fid_freq",
     "fid_samples_training", "fid_threshold", "likelihood_freq", "likelihood_hutchinson_type", "likelihood_threshold",
     "n_eval_batches", "n_likelihood_batches", "save_freq", "save_threshold", "snapshot_threshold", "sscs_num_stab",
     "testing_batch_size",
 ])  # fmt: skip
-"""Options of CLD-SGM that are accepted and ignored: they control its jobs, or have one value here (beta is linear)."""
+"""Options of CLD-SGM that are accepted and ignored: they control its jobs, or have one value here, like beta_type."""
 FLAT_LISTS: dict[str, type] = {"ch_mult": int, "attn_resolutions": int, "fir_kernel": float}
-"""Options written as comma-separated numbers or as one number, and the type of the numbers."""
+"""Options that are lists of numbers, in a string or as one number, and the type of the numbers."""
 FLAT_VALUES: dict[str, dict[str, str]] = {
     "dataset": {"cifar10": "CIFAR10", "celeba_256": "CelebAHQ"},
     "sampling_method": {"em": "euler_maruyama"},
     "striding": {"linear": "uniform"},
 }
-"""Values with another name here."""
+"""Values of options that have other names here."""
 
 
 def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -153,7 +153,7 @@ def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _translate(option: str, value: Any) -> Any:
-    """Convert the value of a flat option to that of a section."""
+    """Return the value of a flat option in the form that sections use."""
     if option in FLAT_VALUES and isinstance(value, str):
         return FLAT_VALUES[option].get(value, value)
     if option not in FLAT_LISTS or isinstance(value, (list, tuple)):

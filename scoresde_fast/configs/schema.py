@@ -14,6 +14,8 @@ from scoresde_fast.errors import unknown_message
 
 Section = TypeVar("Section")
 SDEName = Literal["vesde", "vpsde", "subvpsde", "cld"]
+ImageNetwork = Literal["ncsnpp", "ddpm"]
+PointNetwork = Literal["mlp", "resnet"]
 
 IGNORED: dict[str, frozenset[str]] = {
     "": frozenset({"eval", "seed", "device"}),
@@ -22,8 +24,8 @@ IGNORED: dict[str, frozenset[str]] = {
     "training": frozenset({"eval_freq", "snapshot_freq_for_preemption", "snapshot_sampling"}),
     "optim": frozenset({"amsgrad"}),
 }
-"""Options of the official files that are accepted and ignored, by section ("" lists whole sections). They control the
-official code's input pipeline and jobs, or are not read by it (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
+"""Options of the official files that are accepted and ignored, by section; "" lists whole sections. The official code
+uses them for its input pipeline and jobs, or does not read them (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class DataConfig:
 
     Attributes:
         centered: images are scaled to [-1, 1] for the network; otherwise to [0, 1].
-        is_image: false for points with ``num_channels`` coordinates, which are not scaled; ``image_size`` is then 1.
+        is_image: false for points with ``num_channels`` coordinates. They are not scaled, and ``image_size`` is 1.
     """
 
     dataset: str = "CIFAR10"
@@ -52,15 +54,15 @@ class ModelConfig:
     """The network and the noise scales of its SDE.
 
     Attributes:
-        name: "ncsnpp" and "ddpm" are for images ("ddpm" ignores ``embedding_type`` and ``resblock_type``); "mlp" and
-            "resnet" are for points, with ``num_res_blocks`` hidden layers or residual blocks of width ``nf``.
-        num_scales: number of noise levels; 0 if the model's checkpoints contain no table of noise levels.
+        name: an `ImageNetwork` ("ddpm" ignores ``embedding_type`` and ``resblock_type``), or a `PointNetwork` with
+            ``num_res_blocks`` hidden layers or residual blocks of width ``nf``.
+        num_scales: number of noise levels; 0 if the model has no table of noise levels.
         mixed_score: add the network's output to the score of Gaussian data (CLD and VP; Dockhorn et al. 2022,
             section 3.3).
         label_scale: the network of a continuous VP or sub-VP model receives ``label_scale`` times t.
     """
 
-    name: Literal["ncsnpp", "ddpm", "mlp", "resnet"]
+    name: Literal[ImageNetwork, PointNetwork]
     nf: int = 128
     ch_mult: tuple[int, ...] = (1, 2, 2, 2)
     num_res_blocks: int = 4
@@ -105,7 +107,7 @@ class ModelConfig:
         for low, high in (("sigma_min", "sigma_max"), ("beta_min", "beta_max")):
             a, b = getattr(self, low), getattr(self, high)
             require(a < b, f"model.{low} is {a} and model.{high} is {b}; {low} must be smaller")
-        for width in self._group_norm_widths() if self.name in ("ncsnpp", "ddpm") else ():
+        for width in self._group_norm_widths() if self.is_for_images else ():
             groups = 32 if self.name == "ddpm" else min(max(width // 4, 1), 32)
             require(
                 width % groups == 0,
@@ -113,8 +115,13 @@ class ModelConfig:
                 f"cannot be normalised in {groups} groups; any multiple of 32 is a valid model.nf",
             )
 
+    @property
+    def is_for_images(self) -> bool:
+        """Whether the network is for images; otherwise it is for points."""
+        return self.name in get_args(ImageNetwork)
+
     def _group_norm_widths(self) -> list[int]:
-        """Return the channel counts of all GroupNorm layers, including those after the concatenation of a skip."""
+        """Return the channel counts of an image network's GroupNorm layers, also after skips are concatenated."""
         widths = [self.nf, *(self.nf * mult for mult in self.ch_mult)]
         return [*widths, *(2 * w for w in widths), *(a + b for a, b in pairwise(widths))]
 
@@ -125,10 +132,10 @@ class TrainingConfig:
 
     Attributes:
         continuous: false for models with a finite number of noise levels.
-        weighting: weighting of CLD's objective (Dockhorn et al. 2022, section 3.1).
+        weighting: weights of CLD's objective (Dockhorn et al. 2022, section 3.1).
         loss_eps: smallest training time.
-        loss_times: extension of the official format. "quadratic" squares uniform times, so that half lie below 1/4,
-            where CLD with constant beta generates most image content.
+        loss_times: extension of the official format. "quadratic" squares uniform times, so that half of them lie
+            below 1/4. CLD with constant beta generates most image content there.
     """
 
     sde: SDEName
@@ -155,7 +162,7 @@ class SamplingConfig:
     Attributes:
         steps: number of steps, by default ``num_scales``; extension of the official format.
         grid, order: as in `SolverOptions`.
-        eps: time at which sampling stops, by default that of the SDE.
+        eps: time at which sampling stops, by default the SDE's.
     """
 
     method: Literal["pc", "ode"] = "pc"
@@ -236,12 +243,12 @@ class Config:
         )
         require(
             self.model.num_scales > 0 or (self.training.continuous and self.training.sde != "vesde"),
-            "model.num_scales is 0, which means no table of noise levels; VE and discrete models need one",
+            "model.num_scales is 0, which means no table of noise levels; VE and discrete models need a table",
         )
         require(
             self.model.num_scales > 0 or not self.model.scale_by_sigma,
-            "model.scale_by_sigma is true, but with model.num_scales 0 there is no noise level to divide by: set it to "
-            "false",
+            "model.scale_by_sigma is true, but model.num_scales is 0, so there is no noise level to divide by: set "
+            "scale_by_sigma to false",
         )
         require(
             self.training.continuous or self.training.sde != "cld",
@@ -252,9 +259,10 @@ class Config:
             f"model.mixed_score is for the SDEs 'cld' and 'vpsde', but training.sde is {self.training.sde!r}",
         )
         require(
-            self.data.is_image == (self.model.name in ("ncsnpp", "ddpm")),
-            f"model.name is {self.model.name!r} and data.is_image is {str(self.data.is_image).lower()}: 'ncsnpp' and "
-            "'ddpm' are for images, 'mlp' and 'resnet' for points",
+            self.data.is_image == self.model.is_for_images,
+            f"model.name is {self.model.name!r} and data.is_image is {str(self.data.is_image).lower()}: "
+            f"{' and '.join(map(repr, get_args(ImageNetwork)))} are for images, "
+            f"{' and '.join(map(repr, get_args(PointNetwork)))} for points",
         )
         require(
             self.data.is_image or self.data.image_size == 1,
@@ -263,7 +271,7 @@ class Config:
         )
         require(
             self.training.continuous or self.model.name == "ddpm" or self.model.embedding_type == "positional",
-            "model.embedding_type 'fourier' embeds a continuous noise level; with training.continuous false it must be "
+            "model.embedding_type 'fourier' embeds continuous noise levels; with training.continuous false it must be "
             "'positional'",
         )
 
@@ -313,7 +321,7 @@ def to_plain_dict(section: Any) -> dict[str, Any]:
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
-    """Return ``value`` converted to the type ``kind`` of the option; raise ValueError if it has another type."""
+    """Return ``value`` as the option's type ``kind``; raise ValueError if it has another type."""
     if get_origin(kind) is UnionType:
         return None if value is None else _checked(name, get_args(kind)[0], value)
     if get_origin(kind) is Literal:

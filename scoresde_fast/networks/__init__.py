@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score networks and classifiers for training in float32, and the folded networks of inference."""
+"""Score networks and classifiers; their folded forms for inference are in `scoresde_fast.networks.folding`."""
 
 from scoresde_fast.networks.base import ScoreNetwork, official_modules
 from scoresde_fast.networks.classifiers import FeatureNet, WideResNet

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The base class of score networks, with time embeddings and the order of weights in official checkpoints.
 
-To add a network, derive it from `ScoreNetwork` and list it in `scoresde_fast.model.NETWORKS`.
+To add a network, derive it from `ScoreNetwork`, and list it in `scoresde_fast.model.NETWORKS` and in `ImageNetwork` of
+`scoresde_fast.configs.schema`.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from scoresde_fast.networks.blocks import Activation, OperationsModule, dense
 
 
 class ScoreNetwork(OperationsModule):
-    """Base class of networks of images and time labels: a time embedding, a body, and a division by the noise level.
+    """Base class of networks of images: a time embedding, a body, and a division by the noise level.
 
     Args:
         image_channels, input_channels: channels of the output and of the input.
         centered: whether inputs are in [-1, 1]; otherwise they are in [0, 1].
         act: activation.
-        nf: a quarter of the width of the time embedding.
+        nf: base width; the time embedding is four times as wide.
         conditional: whether the network has a time embedding.
         scale_by_sigma: whether the output is divided by the noise level.
         sigmas: noise levels, largest first; None for a model without a table of noise levels.
-        fourier_scale: scale of random Fourier features of noise levels; None embeds labels by sinusoids.
+        fourier_scale: scale of random Fourier features, for labels that are noise levels; None: sinusoidal embedding.
     """
 
     sigmas: Tensor | None
@@ -66,7 +67,7 @@ class ScoreNetwork(OperationsModule):
         return self.act(self.time1(self.act(self.time0(features))))
 
     def noise_level(self, labels: Tensor) -> Tensor | None:
-        """Return the noise levels (B,) that divide the output, or None; labels are these or indices in ``sigmas``."""
+        """Return the noise levels (B,) that divide the output, or None; labels are noise levels or indices of them."""
         if not self.scale_by_sigma:
             return None
         if self.fourier is not None:
@@ -82,11 +83,11 @@ class ScoreNetwork(OperationsModule):
 
 
 class Section(OperationsModule):
-    """A group of layers that official checkpoints list one by one, without the group."""
+    """A group of layers; official checkpoints list the layers but not the group."""
 
 
 def official_modules(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield modules in the order of the official code's ``all_modules`` list: as registered, `Section` flattened."""
+    """Yield modules in the order of the official ``all_modules`` list: that of registration, without groups."""
     for child in module.children():
         if isinstance(child, Section | nn.ModuleList):
             yield from official_modules(child)
@@ -116,6 +117,6 @@ def positional_embedding(labels: Tensor, size: int, max_period: float = 10_000.0
 
 
 def geometric_sigmas(sigma_min: float, sigma_max: float, count: int) -> Tensor:
-    """Return ``count`` noise levels in geometric sequence, largest first, float32."""
+    """Return ``count`` float32 noise levels in geometric sequence, largest first."""
     log_sigmas = torch.linspace(math.log(sigma_max), math.log(sigma_min), count, dtype=torch.float64)
     return log_sigmas.exp().float()

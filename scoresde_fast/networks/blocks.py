@@ -41,7 +41,7 @@ def upsample(x: Tensor, taps: Taps) -> Tensor:
 
 
 def known_format(y: Tensor, x: Tensor) -> Tensor:
-    """Return ``y``, in channels_last if ``x``, from which it was upsampled, is one pixel, which has no memory format.
+    """Return ``y``, upsampled from ``x``; in channels_last if ``x`` is one pixel, whose memory format is unknown.
 
     Folded convolutions need channels_last images.
     """
@@ -63,7 +63,7 @@ class Operations:
 
 
 class OperationsModule(nn.Module):
-    """A module that computes with ``operations``; benchmarks replace them to compare implementations."""
+    """A module that calls ``operations``, which benchmarks replace to compare implementations."""
 
     operations = Operations()
 
@@ -116,7 +116,7 @@ class NIN(nn.Module):
 
 
 def join(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
-    """Return x + h, with ``rescale`` divided by sqrt(2), which preserves the variance."""
+    """Return x + h; ``rescale`` divides the sum by sqrt(2), which preserves the variance."""
     return (x + h).mul_(1 / math.sqrt(2.0)) if rescale else x + h
 
 
@@ -166,7 +166,7 @@ class ResnetBlock(OperationsModule):
         self.shortcut_nin = NIN(in_channels, out_channels) if changes and kind == "ddpm" else None
 
     def forward(self, x: Tensor, temb: Tensor | None) -> Tensor:
-        """(B, in, H, W), activated time embedding (B, time_channels) or None -> (B, out, H', W'), resampled."""
+        """(B, in, H, W), activated time embedding (B, time_channels) or None -> (B, out, H', W')."""
         h = self.operations.norm_act(self.norm0, self.act, x)
         if self.resample is not None:
             change_size = self.operations.upsample if self.resample == "up" else self.operations.downsample
@@ -177,11 +177,11 @@ class ResnetBlock(OperationsModule):
 
     @property
     def shortcut(self) -> nn.Conv2d | NIN | None:
-        """The layer that gives the input the shape of the output, if they differ."""
+        """Layer that gives the input the shape of the output; None if the shapes are equal."""
         return self.shortcut_nin if self.shortcut_conv is None else self.shortcut_conv
 
     def convolve_and_join(self, h: Tensor, x: Tensor) -> Tensor:
-        """Return `join` of the input, through its shortcut, and the last convolution of ``h``."""
+        """Return the `join` of the shortcut of ``x`` and the last convolution of ``h``."""
         shortcut = self.shortcut
         return join(x if shortcut is None else shortcut(x), self.conv1(h), self.skip_rescale)
 
@@ -244,7 +244,7 @@ class Resampling(OperationsModule):
 
 
 class Upsample(Resampling):
-    """Upsampling by two, ``with_conv`` with a 3x3 convolution after plain upsampling or before a FIR filter."""
+    """Upsampling by two; ``with_conv`` adds a 3x3 convolution, after plain upsampling or before a FIR filter."""
 
     def __init__(self, in_channels: int, out_channels: int, *, with_conv: bool, taps: Taps) -> None:
         layer = conv(in_channels, out_channels, 3, padding=int(taps is None)) if with_conv else None
@@ -263,7 +263,7 @@ class Upsample(Resampling):
 
 
 class Downsample(Resampling):
-    """Downsampling by two, ``with_conv`` by a strided 3x3 convolution, after the FIR filter if there are ``taps``."""
+    """Downsampling by two; ``with_conv`` uses a strided 3x3 convolution, after the FIR filter if there are ``taps``."""
 
     def __init__(self, in_channels: int, out_channels: int, *, with_conv: bool, taps: Taps) -> None:
         super().__init__(conv(in_channels, out_channels, 3, stride=2) if with_conv else None, taps)

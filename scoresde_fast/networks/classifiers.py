@@ -13,7 +13,7 @@ from scoresde_fast.networks.base import positional_embedding
 from scoresde_fast.networks.blocks import ResnetBlock, conv3x3, dense, group_norm, norm_act
 
 WAVES = 4.0
-"""Factor of log(noise) before the sinusoidal embedding: the shortest period is 2 pi / 4."""
+"""Factor of log(noise) in the sinusoidal embedding; the shortest period is 2 pi / `WAVES`."""
 MAX_PERIOD = 100.0
 """Ratio of the longest period to the shortest; the longest exceeds the range of log(noise) in a diffusion."""
 
@@ -21,9 +21,9 @@ MAX_PERIOD = 100.0
 class WideResNet(nn.Module):
     """A wide residual network (Zagoruyko and Komodakis 2016) of pre-activation blocks, conditional on the noise level.
 
-    It has GroupNorm and SiLU, adds a projection of the embedded noise level in each block (Song et al. 2021, appendix
-    I.1) and downsamples by averaging.  The last layer reads all pixels of the lowest resolution, not their mean: in
-    strong noise the class depends on where pixels are bright.
+    It has GroupNorm and SiLU, and downsamples by averaging.  Each block adds a projection of the embedded noise level
+    (Song et al. 2021, appendix I.1).  The last layer reads all pixels of the lowest resolution, not their mean, because
+    in strong noise the class depends on where pixels are bright.
 
     Args:
         image_size: (H, W) of the images.
@@ -87,7 +87,7 @@ FEATURES = 64
 
 
 class FeatureNet(nn.Module):
-    """A small classifier of digits, whose 64 features replace those of Inception where it is not installed."""
+    """A small classifier of digits; its 64 features replace those of Inception where Inception is not installed."""
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()

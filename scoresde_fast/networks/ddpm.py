@@ -20,7 +20,7 @@ from scoresde_fast.networks.blocks import (
     group_norm,
 )
 
-GROUPS = 32  # of every GroupNorm
+GROUPS = 32  # number of groups of each GroupNorm
 
 
 class DownResolution(Section):
@@ -50,16 +50,16 @@ class UpResolution(Section):
         self.steps, self.grow = nn.ModuleList(modules), grow
 
     def forward(self, h: Tensor, skips: list[Tensor], temb: Tensor | None) -> Tensor:
-        """Return the features at the next resolution; pop the skip connections that are used from ``skips``."""
+        """Return the features at the next resolution; pop the used skip connections from ``skips``."""
         for step in self.steps:
             h = step(torch.cat([h, skips.pop()], dim=1), temb) if isinstance(step, ResnetBlock) else step(h)
         return h if self.grow is None else self.grow(h)
 
 
 class DDPM(ScoreNetwork):
-    """The DDPM score network; arguments are named as in the official configurations, see `NCSNpp`.
+    """The DDPM score network; the arguments are the options of the same name in official configurations.
 
-    With ``scale_by_sigma`` labels are indices into ``num_scales`` noise levels, largest first.
+    With ``scale_by_sigma`` labels are indices of ``num_scales`` noise levels, largest first.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folding: builds the inference network of a run from a plain network.
 
-All samples of a run share t, so everything that depends only on time becomes a table with one row per time: the
-projections of the time embedding in all blocks, the biases of the convolutions to which they are added, and the noise
+All samples of a run share t, so all values that depend only on time become a table with one row per time: the
+projections of the time embedding in all blocks, with the biases of the convolutions that they shift, and the noise
 level.  If samples have different times (adaptive solvers), these values are computed for each evaluation.  The factors
 1/sqrt(2) of residual blocks are folded into weights, the projections of attention are merged, and feature maps are
 channels_last in the precision of the run.
@@ -38,8 +38,8 @@ class TimedFoldedNetwork(nn.Module):
 
     Args:
         network: the plain network, on its device, in evaluation mode; it is not changed.
-        precision: precision of weights and feature maps, see `choose_precision`.  The input, the output and values that
-            depend on time are float32.
+        precision: precision of weights and feature maps, see `choose_precision`.  The input, the output and the values
+            that depend on time are float32.
 
     Raises:
         ValueError: the precision is unknown, or not available on the device.
@@ -79,7 +79,7 @@ class TimedFoldedNetwork(nn.Module):
         return shifts, torch.ones_like(labels) if sigma is None else 1 / sigma
 
     def evaluate(self, x: Tensor, shifts: Tensor, scale: Tensor) -> Tensor:
-        """Return the output (B, K, H, W) for x (B, C, H, W), shifts (width,) or (B, width) and a broadcast factor."""
+        """Return ``scale`` times the body's output (B, K, H, W), for x (B, C, H, W), shifts (width,) or (B, width)."""
         x = x if self.centered else 2 * x - 1
         if self.padding:
             x = F.pad(x, (0, 0, 0, 0, 0, self.padding))
@@ -92,7 +92,7 @@ class TimedFoldedNetwork(nn.Module):
 
 
 class FoldedNetwork(TimedFoldedNetwork):
-    """The inference network of a run, with a table of everything that depends only on time.
+    """The inference network of a run, with a table of the values that depend only on time.
 
     Args:
         network, precision: as in `TimedFoldedNetwork`.
@@ -109,7 +109,7 @@ class FoldedNetwork(TimedFoldedNetwork):
     def __init__(self, network: ScoreNetwork, labels: Tensor, precision: Precision = "auto") -> None:
         super().__init__(network, precision)
         device = next(network.parameters()).device
-        # Predictor and corrector evaluate at the same times.
+        # Several rows may have the same time, as those of a predictor and its corrector.
         times, row_of = (tensor.to(device) for tensor in labels.cpu().unique(return_inverse=True))
         table, scale = self.time_values(times)
         self.time_weight = self.time_bias = None  # replaced by the table
@@ -124,13 +124,13 @@ class FoldedNetwork(TimedFoldedNetwork):
 
 
 def _shared_memory(network: nn.Module) -> dict[int, Tensor]:
-    """Return a memo for ``copy.deepcopy`` that shares all tensors, with weights that require no gradients."""
+    """Return a memo with which ``copy.deepcopy`` shares all tensors; the copy's weights require no gradients."""
     constants = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in network.parameters()}
     return {id(buffer): buffer for buffer in network.buffers()} | constants
 
 
 def _fingerprint(network: nn.Module) -> list[tuple[int, int]]:
-    """Return address and version of each weight: they change when weights are replaced or written."""
+    """Return address and version of each weight, which change when the weight is replaced or written."""
     return [(weight.data_ptr(), version(weight)) for weight in network.parameters()]
 
 
@@ -143,7 +143,7 @@ class Folding:
         multiple: the channels of input and output images are padded to a multiple of this number.
 
     Attributes:
-        weights, biases: of the projections, in the order of the blocks.
+        weights, biases: the collected projections in the order of the blocks; biases include those of ``conv0``.
     """
 
     def __init__(self, network: ScoreNetwork, dtype: torch.dtype, multiple: int) -> None:
@@ -172,7 +172,7 @@ class Folding:
         if shortcut is None:
             folded["conv1"] = self._convolution(block.conv1, rescale, residual_scale=rescale)
         else:
-            # One bias for both: the bias of a cuDNN convolution costs a pass over memory.
+            # The shortcut has the bias of both: each bias of a cuDNN convolution costs a pass over memory.
             assert block.conv1.bias is not None
             folded["conv1"] = FoldedConvolution(block.conv1.weight * rescale, None, self.dtype, padding=1)
             name = "shortcut_nin" if shortcut is block.shortcut_nin else "shortcut_conv"
@@ -198,7 +198,7 @@ class Folding:
         residual_scale: float = 1.0,
         more_bias: Tensor | float = 0.0,
     ) -> FoldedConvolution:
-        """Return the folded factor * (layer + more_bias); channels of images are padded with zeros."""
+        """Return factor * (layer + more_bias) as a folded convolution; channels of images are padded with zeros."""
         stride, padding = 1, 0
         if isinstance(layer, nn.Conv2d):
             assert isinstance(layer.padding, tuple) and layer.bias is not None
@@ -219,13 +219,13 @@ class Folding:
 
 
 class FoldedBlock(ResnetBlock):
-    """A `ResnetBlock` of folded layers: convolutions include the factor of the sum, and one of them adds the other."""
+    """A `ResnetBlock` of folded layers, whose last convolution, or whose shortcut, also computes the scaled sum."""
 
     def convolve_and_join(self, h: Tensor, x: Tensor) -> Tensor:
         conv1, shortcut = self.conv1, self.shortcut
         if shortcut is None:
             return conv1(h, residual=x)
-        # Without Winograd's kernel the 1x1 shortcut adds: only its fused kernel is as fast as cuDNN.
+        # Without Winograd's kernel the 1x1 shortcut adds: only the fused 1x1 kernel is as fast as cuDNN.
         if conv1.implementation is None:
             return shortcut(x, residual=conv1(h))
         return conv1(h, residual=shortcut(x))
@@ -234,8 +234,8 @@ class FoldedBlock(ResnetBlock):
 class FoldedConvolution(nn.Module):
     """conv2d(x) + bias + residual_scale * residual for inference, channels_last in and out.
 
-    On a CPU a 3x3 convolution that preserves the size uses Winograd's algorithm.  Its weights then take four times the
-    memory, and eight times from the first gradient on.  Gradients and tangents pass through x and residual; weights are
+    On a CPU a 3x3 convolution that preserves the size uses Winograd's algorithm.  Its weights take four times the
+    memory, and eight times after the first gradient.  Gradients and tangents pass through x and residual; weights are
     constants.
 
     Args:
@@ -244,8 +244,8 @@ class FoldedConvolution(nn.Module):
         dtype: dtype of the feature maps; sums are in float32.
         stride, padding: as in ``torch.nn.Conv2d``.
         residual_scale: factor of the residual.
-        reads_images: whether input and products are float32: rounding a noisy image to 16 bits would exceed the noise
-            of the last steps.
+        reads_images: whether input and products are float32, because the error of a noisy image in 16 bits would
+            exceed the noise of the last steps.
         writes_images: whether the output is float32.
     """
 
@@ -280,12 +280,12 @@ class FoldedConvolution(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.to(self.compute))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Return (B, K, H, W) for x (B, C, H, W) and a residual (B, K, H, W) or None; with a stride it must be None."""
+        """Return (B, K, H, W) for x (B, C, H, W) and a residual (B, K, H, W); with a stride only None."""
         if self.implementation is not None:
             assert self.winograd is not None
             return unchecked(self.implementation, x, self.winograd, self.bias, residual, self.residual_scale)
         if may_have_tangents() and not goes_through_dispatcher():
-            # PyTorch's own rule also convolves the image with zeros as the tangent of the weight.
+            # PyTorch's own rule would also convolve the image with the zero tangent of the weight.
             transpose = partial(self._transpose, x.shape, x.dtype)
             return with_derivatives(self._convolve, transpose, x, residual, self.residual_scale)
         return self._convolve(x, residual, biased=True)
@@ -300,14 +300,14 @@ class FoldedConvolution(nn.Module):
         return F.conv2d(x, self.weight, bias, self.stride, self.padding).to(self.out_dtype)
 
     def _transpose(self, shape: torch.Size, dtype: torch.dtype, y: Tensor) -> Tensor:
-        """Apply the transposed convolution, the gradient in x of ``shape`` and ``dtype``."""
+        """Return the transposed convolution of ``y``: the gradient in x, which has this ``shape`` and ``dtype``."""
         assert self.weight is not None
         wide = y.to(self.compute)
         return conv2d_input(shape, self.weight, wide, self.stride, self.padding).to(dtype)
 
 
 class TimeColumns(nn.Module):
-    """Selects the channels of one block from the shifts of all blocks; replaces the block's projection."""
+    """Selects the shifts of one block from those of all blocks; replaces the block's projection."""
 
     def __init__(self, start: int, stop: int) -> None:
         super().__init__()
@@ -325,7 +325,7 @@ class FoldedAttention(nn.Module):
         super().__init__()
         self.norm, self.scale = block.norm, 1 / math.sqrt(2.0) if block.skip_rescale else 1.0
         self.dtype = dtype
-        # As in `FoldedConvolution`.
+        # On a CPU, products are float32 for the reason given in `FoldedConvolution`.
         self.compute = torch.float32 if block.query.W.device.type == "cpu" else dtype
         merged = merge_attention(
             block.query.W, block.query.b, block.key.W, block.value.W, block.value.b, block.out.W, block.out.b, dtype

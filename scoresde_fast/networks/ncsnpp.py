@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """NCSN++ (Song et al. 2021, appendix H); DDPM++ is a configuration of it.
 
-A U-Net of residual blocks with attention at some resolutions and two optional pyramids: one feeds the downsampled input
-into the descending path, the other accumulates the output on the ascending path.
+A U-Net of residual blocks with attention at some resolutions and two optional pyramids. The input pyramid feeds the
+downsampled input into the descending path; the output pyramid accumulates the output on the ascending path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from scoresde_fast.networks.blocks import (
 
 
 class Stage(Section):
-    """A residual block, then attention if the resolution has it."""
+    """A residual block, followed by attention if the resolution has attention."""
 
     def __init__(self, block: ResnetBlock, attention: AttentionBlock | None) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Head(Section):
 
 
 class DownResolution(Section):
-    """One resolution of the descending path: stages, then downsampling, to which the input pyramid is joined."""
+    """One resolution of the descending path: stages, downsampling, and joining with the input pyramid."""
 
     def __init__(
         self, stages: list[Stage], shrink: nn.Module | None, pyramid: nn.Module | None, *, taps: Taps, rescale: bool
@@ -82,7 +82,7 @@ class DownResolution(Section):
 
 
 class UpResolution(Section):
-    """One resolution of the ascending path: blocks with skip connections, upsampling, and its part of the output."""
+    """One resolution of the ascending path: blocks with skip connections, its part of the output, and upsampling."""
 
     def __init__(
         self,
@@ -120,9 +120,9 @@ class NCSNpp(ScoreNetwork):
     """The NCSN++ score network.
 
     The arguments are the options of the same name in official configurations.  Labels are sigma(t) for
-    ``embedding_type`` "fourier" and time labels for "positional"; with ``scale_by_sigma`` the latter are indices into
-    the ``num_scales`` noise levels of the buffer ``sigmas``, largest first.  ``centered`` inputs are in [-1, 1], others
-    in [0, 1].  ``in_channels`` is by default ``num_channels``, the channels of the output; for CLD it is twice that.
+    ``embedding_type`` "fourier" and time labels for "positional".  With ``scale_by_sigma`` time labels are indices of
+    the ``num_scales`` noise levels in the buffer ``sigmas``, largest first.  Inputs are in [-1, 1] if ``centered``,
+    otherwise in [0, 1].  ``in_channels`` is by default ``num_channels``; CLD needs twice as many.
     """
 
     def __init__(
@@ -250,5 +250,5 @@ class NCSNpp(ScoreNetwork):
             h, output = up(h, skips, output, temb)
         if self.head is not None:
             return self.head(h)
-        assert output is not None  # "output_skip": every resolution has added to it
+        assert output is not None  # with "output_skip" every resolution adds to it
         return output

@@ -13,8 +13,8 @@ from scoresde_fast.networks.blocks import ACTIVATIONS
 
 EMBEDDING = 32
 """Number of features of the time embedding."""
-LABELS = 100.0
-"""Factor of the time in its embedding, so that the periods cover the times over which the score changes."""
+TIME_SCALE = 100.0
+"""Factor of time before its embedding; the periods then match the times over which the score changes."""
 FREQUENCIES = (2.0, 4.0, 8.0, 16.0)
 """Frequencies of the Fourier features of each coordinate, for fine detail (Tancik et al. 2020)."""
 
@@ -22,9 +22,8 @@ FREQUENCIES = (2.0, 4.0, 8.0, 16.0)
 class PointNetwork(nn.Module):
     """Base class: (B, in_channels, 1, 1) and times (B,) -> (B, num_channels, 1, 1).
 
-    First the parts of a state, on CLD position and velocity, are mixed by a matrix that is linear in the time
-    embedding.  The estimate of x(0) is such a mixture; hidden layers could only approximate its products of state and
-    time.
+    First, a matrix that is linear in the time embedding mixes the parts of a state, which on CLD are position and
+    velocity.  The estimate of x(0) is such a mixture; hidden layers could only approximate products of state and time.
 
     Args:
         num_channels: number of coordinates of a point.
@@ -78,9 +77,9 @@ class PointNetwork(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """(B, in_channels, 1, 1), (B,) -> (B, num_channels, 1, 1)."""
-        time = positional_embedding(LABELS * labels, EMBEDDING).to(x.dtype)
+        time = positional_embedding(TIME_SCALE * labels, EMBEDDING).to(x.dtype)
         matrix = self.combine(time).view(len(x), self.parts, self.parts, 1)
-        # The rounding of a batched matrix product may depend on the batch size.
+        # A sum, because the rounding of a batched matrix product may depend on the batch size.
         x = (matrix * x.view(len(x), 1, self.parts, self.num_channels)).sum(2).flatten(1)
         waves = (x[:, :, None] * self.frequencies).flatten(1)
         h = self.enter(torch.cat([x, waves.sin(), waves.cos(), time], dim=1))

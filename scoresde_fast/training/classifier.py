@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of noise-conditional classifiers: cross-entropy at the noise levels of every SDE that they guide."""
+"""Training of noise-conditional classifiers by cross-entropy at the noise levels of every SDE that they guide."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def train_classifier(
 ) -> Path:
     """Train or resume training, and return the folder of the trained classifier, ``out/model``.
 
-    Arguments, files and errors are those of `train`, without grids of samples; ``recipe.json`` records the recipe, and
-    the accuracy on the held-out images at each noise level.
+    Arguments, files and errors are those of `train`, but no grids are written. ``recipe.json`` also records the recipe
+    and, if there are held-out images, the accuracy on them at each noise level.
     """
     trainer = ClassifierTrainer(recipe, out, seed, device)
     held_out = None if recipe.data.held_out is None else labelled_images(recipe.data.held_out, recipe.classifier)
@@ -53,7 +53,7 @@ def train_classifier(
 
 @dataclass
 class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
-    """A `ResumableRun` that trains the classifier of a recipe; also raises the errors of `labelled_images`."""
+    """A `ResumableRun` that trains the classifier of a recipe; it also raises the errors of `labelled_images`."""
 
     def _prepare(self) -> nn.Module:
         self.classifier = Classifier(self.config.classifier).to(self.device)
@@ -76,7 +76,7 @@ class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
         return F.nll_loss(log_p, self.labels[index].to(self.device))
 
     def _noise(self, size: int, generator: torch.Generator) -> Tensor:
-        """Draw the noise std of each image: that of a random SDE at a random time."""
+        """Draw the noise std of each image, which is that of a random SDE at a random time."""
         sde_index = torch.randint(len(self.noise_ranges), (size,), generator=generator).numpy()
         u = torch.rand(size, generator=generator, dtype=torch.float64).numpy()
         noise = np.empty(size)
@@ -89,7 +89,7 @@ def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tens
     """Read images (N, C, H, W) uint8 and labels (N,) int64 that fit ``config``.
 
     Raises:
-        ValueError: the source has no labels or too many classes; or as `read_data`.
+        ValueError: the source has no labels or too many classes, or `read_data` raises it.
         FileNotFoundError: the file does not exist.
     """
     images, _, labels = read_data(source, config.image_shape)
@@ -106,7 +106,7 @@ def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tens
 
 
 def augmented(x: Tensor, data: LabelledData, generator: torch.Generator) -> Tensor:
-    """Return images (B, C, H, W) with channels shuffled, mirrored and shifted at random, as configured in ``data``."""
+    """Shuffle the channels of images (B, C, H, W), mirror and shift them at random, as configured in ``data``."""
     size, channels, height, width = x.shape
     order = torch.rand(size, channels, generator=generator).argsort(1)
     order[torch.rand(size, generator=generator) >= data.shuffle_channels] = torch.arange(channels)
@@ -119,7 +119,7 @@ def augmented(x: Tensor, data: LabelledData, generator: torch.Generator) -> Tens
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor, noise: float, seed: int = 0) -> float:
-    """Return the fraction of 8-bit images (N, C, H, W) that are classified correctly at the noise std ``noise``."""
+    """Return the fraction of 8-bit images (N, C, H, W) that is classified correctly with noise of std ``noise``."""
     correct = 0
     generator = torch.Generator().manual_seed(seed)
     device = next(classifier.parameters()).device

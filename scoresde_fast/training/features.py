@@ -22,11 +22,10 @@ SHIFT = 1
 
 
 def train_features(folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Train a classifier on the digits' training split; return its record: seed, losses, held-out accuracy.
+    """Train a classifier on the digits' training split; return its record: seed, epochs, losses, held-out accuracy.
 
     Writes ``features.safetensors`` (half precision) and the record, ``recipe.json``, to ``folder``.  The hue alone
-    would identify the class, so half of the images have their channels shuffled: the features then also describe the
-    shape.
+    identifies the class, so the channels of half of the images are shuffled to make the features also describe shape.
     """
     images, labels = digits("train")
     held_out, held_out_labels = digits("test")
@@ -42,8 +41,8 @@ def train_features(folder: Path, seed: int = 0) -> dict[str, Any]:
         for batch in torch.randperm(len(images), generator=generator).split(BATCH_SIZE):
             x = images[batch].float() / 255
             channels = torch.randperm(3, generator=generator)
-            half = torch.rand(len(x), generator=generator) < 0.5
-            x = torch.where(half[:, None, None, None], x[:, channels], x)
+            shuffled = torch.rand(len(x), generator=generator) < 0.5
+            x = torch.where(shuffled[:, None, None, None], x[:, channels], x)
             dy, dx = (int(n) for n in torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator))
             loss = F.cross_entropy(network(x.roll((dy, dx), (2, 3))), labels[batch])
             optimizer.zero_grad()

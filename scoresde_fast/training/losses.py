@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoising score matching: the objective of a configuration; continuous, discrete and CLD losses."""
+"""Denoising score matching: the continuous, discrete and CLD losses, and the choice by configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, Array, ScalarSDE
 
 
 def unit_images(images: Tensor, noise: Tensor, data: DataConfig) -> Tensor:
-    """Scale 8-bit images (B, C, H, W) to [0, 1]; with uniform dequantization, ``noise`` in [0, 1] is added first."""
+    """Scale 8-bit images (B, C, H, W) to [0, 1]; uniform dequantization first adds ``noise`` in [0, 1]."""
     return (images.float() + noise) / 256 if data.uniform_dequantization else images.float() / 255
 
 
@@ -24,7 +24,7 @@ def objective(model: ScoreModel, x0: Tensor, u: Array, z: Tensor, z_v0: Tensor) 
 
     Args:
         x0: (B, C, ...) data in the model's range.
-        u: (B,) uniform in [0, 1]; determines the times, or the noise levels of a discrete model.
+        u: (B,) uniform numbers in [0, 1], which determine the times, or the noise levels of a discrete model.
         z: (B, *state_shape) normal noise.
         z_v0: (B, C, ...) normal noise of CLD's initial velocity.
 
@@ -53,8 +53,8 @@ def score_matching_loss(model: ScoreFunction, x0: Tensor, t: Array, z: Tensor, t
         x0: (B, ...) data in the model's range.
         t: (B,) float64 times.
         z: normal noise with the shape of ``x0``.
-        training: ``likelihood_weighting`` by g(t)^2 bounds the likelihood, otherwise the weight is std(t)^2;
-            ``reduce_mean`` averages over a sample's dimensions, otherwise the loss is half the sum.
+        training: with ``likelihood_weighting`` the weight is g(t)^2, which bounds the likelihood, otherwise std(t)^2.
+            ``reduce_mean`` averages over a sample's dimensions; otherwise the loss is half their sum.
     """
     sde = model.sde
     assert isinstance(sde, ScalarSDE)
@@ -78,8 +78,8 @@ def velocity_score_matching_loss(
         t: (B,) float64 times.
         z: (B, 2C, ...) normal noise of position and velocity.
         z_v0: (B, C, ...) normal noise of the initial velocity; "hsm" ignores it.
-        training: ``weighting`` "likelihood" is (s_v + l_t z_v)^2 beta Gamma, which bounds the likelihood;
-            "reweightedv1" the same with (s_v + l_t z_v) / l_t; "reweightedv2" also without beta Gamma.  ``reduce_mean``
+        training: with ``weighting`` "likelihood" the loss is (s_v + l_t z_v)^2 beta Gamma, which bounds the likelihood.
+            "reweightedv1" divides s_v + l_t z_v by l_t; "reweightedv2" also leaves out beta Gamma.  ``reduce_mean``
             averages over a sample's dimensions; otherwise the loss is their sum.
     """
     sde = model.sde
@@ -98,7 +98,7 @@ def velocity_score_matching_loss(
 
 
 def smld_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, training: TrainingConfig) -> Tensor:
-    """Return the score matching loss of discrete VE models (Song & Ermon 2019); ``labels`` (B,), 0: largest noise."""
+    """Return the score matching loss of discrete VE models (Song & Ermon 2019); label 0 is the largest noise."""
     assert isinstance(model.sde, VESDE)
     scales = model.parametrisation.num_scales
     sigma = as_column(model.sde.noise_levels(scales)[scales - 1 - labels.cpu().numpy()], x0)
@@ -107,7 +107,7 @@ def smld_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, train
 
 
 def ddpm_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, training: TrainingConfig) -> Tensor:
-    """Return the noise prediction loss of discrete VP models (Ho et al. 2020); ``labels`` (B,), 0: smallest noise."""
+    """Return the noise prediction loss of discrete VP models (Ho et al. 2020); label 0 is the smallest noise."""
     assert isinstance(model.sde, VPSDE)
     std = model.sde.discrete_std(labels.cpu().numpy(), model.parametrisation.num_scales)
     x = as_column(np.sqrt(1 - std**2), x0) * x0 + as_column(std, x0) * z
@@ -115,7 +115,7 @@ def ddpm_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, train
 
 
 def _apply(matrices: Array, pair: Tensor) -> Tensor:
-    """Multiply position and velocity of ``pair`` (B, 2C, ...) by NumPy matrices (B, 2, 2)."""
+    """Multiply (position, velocity) in ``pair`` (B, 2C, ...) by NumPy matrices (B, 2, 2)."""
     x, v = pair.chunk(2, dim=1)
     rows = [as_column(row[:, 0], x) * x + as_column(row[:, 1], v) * v for row in (matrices[:, 0], matrices[:, 1])]
     return torch.cat(rows, dim=1)

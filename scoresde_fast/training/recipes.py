@@ -34,7 +34,7 @@ def classifier_recipe_names() -> list[str]:
 
 
 def is_classifier_recipe(name: str) -> bool:
-    """Return whether ``name`` is the recipe of a classifier, or a JSON file with a section ``classifier``."""
+    """Return whether ``name`` is that of a classifier's recipe, or of a JSON file with a section ``classifier``."""
     return name in classifier_recipe_names() or (name.endswith(".json") and has_classifier(Path(name)))
 
 
@@ -78,7 +78,7 @@ class LabelledData:
         held_out: a source of images for the recorded accuracy, or None.
         random_flip: mirror half of the images.
         shift: maximum random shift in each direction, in pixels.
-        shuffle_channels: fraction of images whose channels are shuffled, so that colour does not identify the class.
+        shuffle_channels: fraction of images with shuffled channels, so that colour does not identify the class.
     """
 
     dataset: str
@@ -95,7 +95,7 @@ class LabelledData:
 
 @dataclass(frozen=True)
 class ClassifierTraining:
-    """The length of a classifier's run, its batch size, and the decay of the moving average of the weights."""
+    """The length, batch size and logging of a classifier's run, and the decay of the weights' moving average."""
 
     batch_size: int = 64
     n_iters: int = 4000
@@ -154,7 +154,7 @@ class ClassifierRecipe:
 
 @dataclass(frozen=True)
 class NoiseRange:
-    """The noise levels that sampling visits: an SDE, its last time, and the data's range relative to [-1, 1]."""
+    """The noise levels of sampling: an SDE, its stopping time, and the data's range relative to [-1, 1]."""
 
     sde: SDE
     eps: float
@@ -162,7 +162,7 @@ class NoiseRange:
 
     @classmethod
     def of_model(cls, name: str) -> NoiseRange:
-        """Return the noise range of the named model; raise as `load_recipe`, or ValueError for a model of points."""
+        """Return the noise range of the model ``name``; raise ValueError if it is unknown or a model of points."""
         config = load_recipe(name)
         if not config.data.is_image:
             raise ValueError(f"models contains {name!r}, a model of points; classifiers are for images")

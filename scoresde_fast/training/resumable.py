@@ -25,7 +25,7 @@ from scoresde_fast.generate.pipeline import LINE_EVERY
 from scoresde_fast.training.recipes import ClassifierRecipe
 
 SEED_STRIDE = 0x9E3779B1
-"""Odd, near 2^32 divided by the golden ratio, so that runs with different seeds share no step seeds."""
+"""Factor of a run's seed in its step seeds; odd and near 2^32 / golden ratio, so that runs share no step seeds."""
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 RunConfig = TypeVar("RunConfig", Config, ClassifierRecipe)
 
@@ -37,12 +37,12 @@ def run_to_end(
     tensorboard: bool = False,
     progress: bool | None = None,
 ) -> None:
-    """Train to the last step with progress reports.
+    """Train to the last step and report progress.
 
     Args:
         on_snapshot: called with the run after each snapshot.
         tensorboard: write TensorBoard events to ``events/``.
-        progress: True shows a bar, False nothing; None shows a bar on a terminal, otherwise one line a minute.
+        progress: True shows a bar, False nothing; None shows a bar on a terminal, otherwise a line per minute.
 
     Raises:
         MissingPackageError: ``tensorboard`` is given, but the package is not installed.
@@ -53,14 +53,14 @@ def run_to_end(
         from torch.utils.tensorboard import SummaryWriter
 
         writer = SummaryWriter(str(run.folder / "events"))
-    total, due = run.config.training.n_iters, perf_counter()
-    lines = progress is None and not sys.stderr.isatty()
-    hide = None if progress is None else not progress
-    with tqdm(total=total, initial=run.step, unit="step", disable=hide, dynamic_ncols=True) as bar:
+    total, next_line = run.config.training.n_iters, perf_counter()
+    prints_lines = progress is None and not sys.stderr.isatty()
+    hides_bar = None if progress is None else not progress  # None hides it unless on a terminal
+    with tqdm(total=total, initial=run.step, unit="step", disable=hides_bar, dynamic_ncols=True) as bar:
         for step, loss in run.run(on_snapshot):
             bar.update()
-            if lines and perf_counter() >= due:
-                due = perf_counter() + LINE_EVERY
+            if prints_lines and perf_counter() >= next_line:
+                next_line = perf_counter() + LINE_EVERY
                 print(f"step {step} of {total}, loss {loss:.4g}", file=sys.stderr, flush=True)
             if step % run.config.training.log_freq == 0:
                 bar.set_postfix(loss=f"{run.curve[-1][1]:.4g}")
@@ -127,7 +127,7 @@ class ResumableRun(ABC, Generic[RunConfig]):
         return self.folder / "state.pt"
 
     def run(self, on_snapshot: Callable[[Any], object] | None = None) -> Iterator[tuple[int, float]]:
-        """Train to the last step and yield (step, loss); snapshots are written every ``snapshot_freq`` steps."""
+        """Train to the last step and yield (step, loss); save every ``snapshot_freq`` steps and at the end."""
         training = self.config.training
         while self.step < training.n_iters:
             loss = self._train_step()
@@ -154,7 +154,7 @@ class ResumableRun(ABC, Generic[RunConfig]):
         value = loss.item()
         if not np.isfinite(value):
             raise FloatingPointError(
-                f"the loss is {value} at step {self.step + 1}; the last snapshot is intact: lower optim.lr"
+                f"the loss is {value} at step {self.step + 1}; the last snapshot is intact. Lower optim.lr in a new run"
             )
         self.optimizer.step()
         self.ema.update()

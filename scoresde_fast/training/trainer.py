@@ -39,14 +39,14 @@ def train(
 ) -> Path:
     """Train or resume training, and return the folder of the trained model, ``out/model``.
 
-    ``out`` also contains ``state.pt``, the snapshot from which an interrupted run resumes, and ``grids/``, samples at
-    every snapshot with the same seeds. The saved weights are the moving averages; ``recipe.json`` beside them records
-    configuration, seed, versions and the loss curve.
+    ``out`` also contains ``state.pt``, the snapshot from which an interrupted run resumes, and ``grids/``, with samples
+    of the same seeds at every snapshot. The saved weights are the moving averages; ``recipe.json`` beside them records
+    seed, steps, versions, device and the loss curve.
 
     Args:
         half: save the trained weights in half precision.
         tensorboard: write TensorBoard events to ``out/events``.
-        progress: show a progress bar; None shows it on a terminal.
+        progress: as in `run_to_end`.
 
     Raises:
         ValueError: ``out`` contains a run with another configuration or seed, or the data are not suitable.
@@ -64,7 +64,7 @@ def train(
 
 
 def write_grid(trainer: Trainer) -> None:
-    """Sample with the averaged weights and write ``grids/step-NNNNNN.png``; points as a scatter plot."""
+    """Sample with the averaged weights and write ``grids/step-NNNNNN.png``, for points a scatter plot."""
     is_image = trainer.model.is_image
     with trainer.ema.averaged():
         sampler = Sampler(trainer.model, steps=GRID_STEPS, device=trainer.device)
@@ -127,7 +127,7 @@ class Batch:
 
     @classmethod
     def draw(cls, seed: int, step: int, size: int, count: int, model: ScoreModel) -> Batch:
-        """Draw a batch of ``size`` from ``count`` images at ``step`` of a run with ``seed``."""
+        """Draw the numbers of ``step`` in a run with ``seed``: a batch of ``size`` from ``count`` images."""
         shape = model.image_shape
         generator = torch.Generator().manual_seed(step_seed(seed, step))
         return cls(

@@ -40,7 +40,7 @@ def found_by(function: Callable[[Any], None]) -> dict[str, Any]:
     """Run an item; returns its report."""
     found = report.Report()
     function(found)
-    return found.found
+    return found.results
 
 
 def test_without_a_gpu(root: Path) -> None:
@@ -79,10 +79,10 @@ def test_a_wrong_kernel_is_seen(rehearsed: None) -> None:
     """NaN and an error of three times the reference's both fail."""
     errors = Errors()
     truth = torch.linspace(1, 2, 8, dtype=torch.float64) + 1e-9
-    errors.see("wrong", truth.float() + 1e-5, truth.float(), truth)
-    errors.see("nan", torch.full((8,), float("nan")), truth.float(), truth)
-    errors.see("right", truth.float(), truth.float(), truth)
-    assert not found_by(errors.tell)["passed"]
+    errors.compare("wrong", truth.float() + 1e-5, truth.float(), truth)
+    errors.compare("nan", torch.full((8,), float("nan")), truth.float(), truth)
+    errors.compare("right", truth.float(), truth.float(), truth)
+    assert not found_by(errors.report_to)["passed"]
     assert errors.worst["right"] <= 1 < errors.worst["wrong"] and errors.worst["nan"] == float("inf")
 
 
@@ -174,7 +174,7 @@ def test_short_graphs_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_line_is_short() -> None:
     """A line is cut, however much an item finds: the output of a visit is limited."""
-    said = report.line("item", {"error": "x" * 5000, "figures": {f"row {n}": 1.0 for n in range(500)}})
+    said = report.summary("item", {"error": "x" * 5000, "figures": {f"row {n}": 1.0 for n in range(500)}})
     assert len(said) <= 200 and said.startswith("item: FAILED")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved folders: round trips, refusals, and failed writes; names and paths that are not models."""
+"""Saved folders: round trips, refusals and failed writes; arguments that are not models."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TestFolder:
         assert len(list(tmp_path.iterdir())) == 2
 
     def test_corrupt_folders(self, tmp_path: Path) -> None:
-        """A missing file, corrupt weights, weights of another configuration and a wrong option are named."""
+        """Missing files, corrupt weights, weights of another configuration and an unknown section are refused."""
         with pytest.raises(FileNotFoundError, match=r"needs the files config\.json and model\.safetensors"):
             load(tmp_path)
         save(ScoreModel(SMALL), tmp_path)
@@ -91,7 +91,7 @@ class TestFolder:
             load(tmp_path)
 
     def test_given_configuration(self, tmp_path: Path) -> None:
-        """A folder's configuration may be repeated, but not contradicted."""
+        """``config`` may be given for a folder only if it equals the folder's configuration."""
         save(ScoreModel(SMALL), tmp_path)
         assert load(tmp_path, config=SMALL).config == load_config(SMALL)
         with pytest.raises(ValueError, match="contains its configuration"):
@@ -112,6 +112,6 @@ class TestNames:
             load("runs/best")
 
     def test_preset(self) -> None:
-        """A preset is not a trained model; the message says what to do with it."""
+        """A preset is refused, because it is not a trained model; the message suggests `create`."""
         with pytest.raises(ValueError, match="is a preset, which has no weights; create"):
             load("ve/cifar10_ncsnpp_continuous")

@@ -28,7 +28,7 @@ pytest.importorskip("sklearn")
 NAME = "digits-classifier"
 
 
-def test_saved_and_loaded(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     """Saved weights are restored, in the saved precision; a folder with another configuration is not overwritten."""
     classifier = tiny_classifier()
     save_classifier(classifier, tmp_path)
@@ -44,7 +44,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
         save_classifier(other, tmp_path)
 
 
-def test_kill_while_saving_leaves_a_whole_classifier(tmp_path: Path) -> None:
+def test_classifier_survives_kill_while_saving(tmp_path: Path) -> None:
     """After kill -9 while saving, the folder still loads."""
     code = (
         "import sys; from pathlib import Path; from scoresde_fast.checkpoints import *;"
@@ -69,7 +69,7 @@ def test_kill_while_saving_leaves_a_whole_classifier(tmp_path: Path) -> None:
 
 
 def test_each_loader_refuses_the_other_kind(tmp_path: Path) -> None:
-    """Each loader refuses the other kind; for an unknown name the nearest one is suggested."""
+    """Each loader refuses the other kind of model and suggests the nearest name; saving refuses the other's folder."""
     with pytest.raises(ValueError, match=rf"^'{NAME}' is a classifier, .* use load_classifier\('{NAME}'\)"):
         load(NAME)
     with pytest.raises(ValueError, match=f"^'digits-vp' is a score model, but a classifier is needed; give '{NAME}'"):
@@ -103,7 +103,7 @@ def test_each_loader_refuses_the_other_kind(tmp_path: Path) -> None:
     ids=["half a config", "low above high", "another image height", "half the weights"],
 )
 def test_corrupt_files(tmp_path: Path, file: str, damage: Any, message: str) -> None:
-    """A file that is truncated, invalid or does not fit the other one is refused with a message."""
+    """A file that is truncated, invalid, or does not fit the other file is refused with a message."""
     save_classifier(tiny_classifier(), tmp_path)
     path = tmp_path / file
     whole = path.read_bytes()
@@ -114,7 +114,7 @@ def test_corrupt_files(tmp_path: Path, file: str, damage: Any, message: str) -> 
 
 
 def test_embedded_matches_its_recipe() -> None:
-    """The only embedded classifier, in half precision, takes less than 1 MB and completed its recipe's training."""
+    """The only embedded classifier takes less than 1 MB, and its record is that of its recipe's training."""
     assert embedded_classifiers() == classifier_recipe_names() == [NAME]
     assert NAME not in [*embedded_names(), *recipe_names()]
     folder = EMBEDDED / NAME
@@ -127,7 +127,7 @@ def test_embedded_matches_its_recipe() -> None:
 
 
 def test_embedded_recognises_held_out_digits() -> None:
-    """Recorded accuracies are reproduced to two images; low noise gives at least 97 %, or 90 % if channels rotate."""
+    """Recorded accuracies are reproduced to two images; in low noise they are 97%, or 90% with channels rotated."""
     record = json.loads((EMBEDDED / NAME / "recipe.json").read_text())
     classifier = load_classifier(NAME)
     images, labels = labelled_images("digits:test", classifier.config)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded models: small, recorded, equal to their recipes, and able to generate digits."""
+"""The embedded models: size, record, agreement with their recipes, and generated digits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_recipe_has_its_model() -> None:
 
 @pytest.mark.parametrize("name", [*MODELS, "digits-features"])
 def test_small_and_recorded(name: str) -> None:
-    """At most 4 MB each, with the seed and the curve of the training."""
+    """Each model takes at most 4 MB, and its record has the seed and the loss curve."""
     assert size(EMBEDDED / name) <= 4_000_000
     record = json.loads((EMBEDDED / name / "recipe.json").read_text())
     assert record["seed"] == 0 and len(record["loss"]) > 10
@@ -39,7 +39,7 @@ def test_small_and_recorded(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_matches_its_recipe(name: str) -> None:
-    """The configuration is the recipe's, and the training went to its last step."""
+    """The configuration is that of the recipe, and training reached the last step."""
     assert sf.load(name).config == load_recipe(name)
     record = json.loads((EMBEDDED / name / "recipe.json").read_text())
     assert record["steps"] == load_recipe(name).training.n_iters
@@ -48,10 +48,10 @@ def test_matches_its_recipe(name: str) -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("name", MODELS)
 def test_generates_digits(name: str, run_seed: int) -> None:
-    """Short runs give digits of several classes in their tints (`benchmarks.studies.embedded` measures in full).
+    """Short runs give digits of several classes in their tints; `benchmarks.studies.embedded` uses more samples.
 
-    Of 2000 samples (README), all are recognised and at least 95% have their tint. By the binomial distribution, fewer
-    than 10 of 12 recognised or fewer than 6 tinted have a probability of 1e-6, fewer than three classes one of 2e-7.
+    Of 2000 samples (README), all are recognised and at least 95% have their tint. By the binomial distribution, the
+    first assertion then fails with probability 1e-6, and the second, with fewer than three classes, with 2e-7.
     """
     images = sf.sample(sf.load(name), seeds=range(12), steps=60, run_seed=run_seed)
     report = Recogniser().report(images)

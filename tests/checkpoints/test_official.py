@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Official checkpoints: safe reading, strict loading, and refusals that say why."""
+"""Official checkpoints: safe reading, strict loading, and refusals with a reason."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class TestOfficial:
     """Files in the layout of the official code."""
 
     def test_raw_and_averaged_weights(self, pth: Path) -> None:
-        """``ema`` chooses between the two sets; the model comes in evaluation mode."""
+        """``ema`` chooses between raw and averaged weights; the model is in evaluation mode."""
         raw, averaged = (load(pth, config=SMALL, ema=ema) for ema in (False, True))
         torch.testing.assert_close(first_weight(averaged), first_weight(raw) + 1)
         assert not raw.training
         assert not averaged.training
 
     def test_names_without_data_parallel(self, tmp_path: Path, pth: Path) -> None:
-        """Weights saved without the "module." prefix are read alike."""
+        """The names of weights may lack the prefix "module."."""
         bare = dict(read_official(pth).model)
         plain = load(official_file(tmp_path / "plain.pth", model=bare), config=SMALL)
         torch.testing.assert_close(first_weight(plain), first_weight(load(pth, config=SMALL)))
 
     @pytest.mark.parametrize("module", ["numpy._core", "numpy.core"], ids=["numpy 2", "numpy 1"])
     def test_numpy_learning_rate(self, tmp_path: Path, module: str) -> None:
-        """The NumPy scalar that the official warm-up leaves in the optimizer does not make a file unreadable."""
+        """A file loads with the NumPy scalar that the official warm-up leaves in the optimizer."""
         optimizer = {"param_groups": [{"lr": np.float64(2e-4) * np.minimum(7 / 5000, 1.0)}]}
         ours, theirs = official_file(tmp_path / "ours.pth", optimizer=optimizer), tmp_path / "theirs.pth"
         with zipfile.ZipFile(ours) as source, zipfile.ZipFile(theirs, "w") as target:
@@ -54,7 +54,7 @@ class TestOfficial:
         with pytest.raises(ValueError, match="does not contain its configuration: no preset fits its weights"):
             load(pth)
 
-    def test_every_misfit_is_named(self, pth: Path) -> None:
+    def test_misfits_are_named(self, pth: Path) -> None:
         """Missing, unexpected and misshapen weights are named with their shapes."""
         deeper = {**SMALL, "model": {**SMALL["model"], "num_res_blocks": 2}}
         wider = {**SMALL, "model": {**SMALL["model"], "nf": 16}}
@@ -67,27 +67,27 @@ class TestOfficial:
             load(pth, config=SMALL)
 
     def test_noise_levels_of_another_model(self, pth: Path) -> None:
-        """A checkpoint whose shapes fit but whose sigmas are another model's is refused."""
+        """A checkpoint with fitting shapes, but with the sigmas of another model, is refused."""
         other = {**SMALL, "model": {**SMALL["model"], "sigma_max": 348}}
         with pytest.raises(ValueError, match=r"noise levels run from 0\.01 to 50, .* from 0\.01 to 348"):
             load(pth, config=other)
 
     @pytest.mark.parametrize(
-        ("change", "sentence"),
+        ("change", "message"),
         [
-            pytest.param(lambda shadow: shadow[:-1], "averaged weights for .* trainable ones", id="short"),
+            pytest.param(lambda shadow: shadow[:-1], "averaged weights for .* trainable weights", id="short"),
             pytest.param(lambda shadow: shadow[::-1], "averaged weights of .* do not fit", id="reversed"),
         ],
     )
-    def test_averaged_weights_that_do_not_fit(self, tmp_path: Path, pth: Path, change: Any, sentence: str) -> None:
-        """The positional EMA list is checked in length and in every shape; the raw weights can be loaded still."""
+    def test_averaged_weights_that_do_not_fit(self, tmp_path: Path, pth: Path, change: Any, message: str) -> None:
+        """The length and the shapes of the EMA list are checked; the raw weights can still be loaded."""
         wrong = official_file(tmp_path / "wrong.pth", ema={"shadow_params": change(read_official(pth).shadow)})
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(ValueError, match=message):
             load(wrong, config=SMALL)
         assert not load(wrong, config=SMALL, ema=False).training
 
     def test_invalid_files(self, tmp_path: Path, pth: Path) -> None:
-        """Missing, empty, truncated and foreign files get a message each, with the path."""
+        """Missing, empty, truncated and foreign files are refused with different messages, which have the path."""
         with pytest.raises(FileNotFoundError, match=r"checkpoint file or folder '.*gone\.pth' does not exist"):
             load(tmp_path / "gone.pth", config=SMALL)
         whole = pth.read_bytes()
@@ -96,9 +96,9 @@ class TestOfficial:
             whole[: len(whole) // 2]: "truncated or corrupt",
             b"no checkpoint at all": "truncated or corrupt",
         }
-        for content, sentence in contents.items():
+        for content, message in contents.items():
             pth.write_bytes(content)
-            with pytest.raises(ValueError, match=rf"checkpoint_8\.pth' .*{sentence}"):
+            with pytest.raises(ValueError, match=rf"checkpoint_8\.pth' .*{message}"):
                 load(pth, config=SMALL)
         torch.save({"state_dict": {}}, pth)
         with pytest.raises(ValueError, match=r"not an official checkpoint: .* but contains 'state_dict'"):
@@ -125,20 +125,20 @@ class TestKinds:
         assert raw.score(torch.zeros(1, 6, 8, 8), torch.ones(1)).shape == (1, 3, 8, 8)
 
     @pytest.mark.parametrize("config", [SMALL, SMALL_VP], ids=["VE", "VP"])
-    def test_cld_as_another(self, tmp_path: Path, config: dict[str, Any]) -> None:
-        """A CLD checkpoint with a VE or VP configuration: the message says that its network takes pairs."""
+    def test_cld_as_image_model(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        """A CLD checkpoint is refused for a VE or VP configuration, because its network takes pairs."""
         path = official_file(tmp_path / "cld.pth", SMALL_CLD)
         sde = config["training"]["sde"]
-        sentence = rf"is a CLD model: its network takes 6 channels .*, but the SDE '{sde}' needs 3"
-        with pytest.raises(ValueError, match=sentence + ".*give its own configuration"):
+        message = rf"is a CLD model: its network takes 6 channels .*, but the SDE '{sde}' needs 3"
+        with pytest.raises(ValueError, match=message + ".*give its own configuration"):
             load(path, config=config)
 
     @pytest.mark.parametrize("config", [SMALL, SMALL_VP], ids=["VE", "VP"])
-    def test_another_as_cld(self, tmp_path: Path, config: dict[str, Any]) -> None:
-        """A VE or VP checkpoint with a CLD configuration: the message says that its network takes images."""
+    def test_image_model_as_cld(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        """A VE or VP checkpoint is refused for a CLD configuration, because its network takes images."""
         path = official_file(tmp_path / "other.pth", config)
-        sentence = r"is not a CLD model: its network takes 3 channels \(an image\), .* needs 6 \(position"
-        with pytest.raises(ValueError, match=sentence):
+        message = r"is not a CLD model: its network takes 3 channels \(an image\), .* needs 6 \(position"
+        with pytest.raises(ValueError, match=message):
             load(path, config=SMALL_CLD)
 
     def test_noise_levels_missing(self, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ class TestKinds:
         ],
     )
     def test_presets_that_fit_are_named(self, given: str, kind: str, own: str) -> None:
-        """At the sizes of the papers, every refusal ends with the preset that the checkpoint is of."""
+        """At the sizes of the papers, every refusal ends with the preset of the checkpoint."""
         with torch.device("meta"):
             model = ScoreModel(given)
         with pytest.raises(ValueError, match=rf"'x\.pth' {kind}.*; it fits '{own}'$"):
@@ -166,7 +166,7 @@ class TestKinds:
 
 
 class _Touch:
-    """Unpickling it creates a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -199,5 +199,5 @@ class TestFittingPresets:
         ],
     )
     def test_fitting(self, preset: str, fitting: set[str]) -> None:
-        """The preset itself is among those that fit, and no other network is."""
+        """The presets that fit the weights of a preset have the same network."""
         assert set(fitting_presets(preset_weights(preset))) == fitting

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations from presets, mappings, files and the flat form; every official file is a preset with its values."""
+"""Configurations from presets, mappings, files and the flat form; agreement of presets with official files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLD_SGM = {
     "cld_celebahq_256_later": "cld_celebahq_256",
     "cld_toy": "cld_toy",
 }
-"""The configurations of CLD-SGM behind the presets."""
+"""CLD-SGM's configuration for each of its presets."""
 SCORE_SDE = [name for name in preset_names() if name not in CLD_SGM]
 
 
@@ -57,7 +57,7 @@ def test_preset_has_the_official_values(name: str, official: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("name", CLD_SGM)
 def test_cld_preset_has_the_official_values(name: str) -> None:
-    """A CLD preset equals the flat official file, except for the sampler and what the toy's file leaves open."""
+    """A CLD preset equals the official flat file, except for the sampler and two options of the toy."""
     theirs, ours = (load_config(form).to_dict() for form in (recorded("cld_sgm")[CLD_SGM[name]], name))
     differing = {
         f"{section}.{option}"
@@ -97,7 +97,7 @@ def test_round_trip_through_json(name: str) -> None:
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_load_config_takes_every_form(tmp_path: Path) -> None:
+def test_load_config_accepts_every_form(tmp_path: Path) -> None:
     """A name, a mapping, a mapping beside notes, a JSON file and a Config are the same configuration."""
     config = load_config("ve/cifar10_ncsnpp")
     path = tmp_path / "mine.json"
@@ -110,7 +110,7 @@ class TestFlat:
     """The flat form of CLD-SGM."""
 
     def test_golden_configurations(self, golden: Path) -> None:
-        """Every option of the recorded files is translated to its name here."""
+        """The options of a recorded file are translated to their names here."""
         config = load_config(golden / "cld_cifar10.json")
         model, cld = config.model, config.cld
         assert (model.nf, model.num_res_blocks, model.num_scales, model.mixed_score) == (16, 1, 0, True)
@@ -120,7 +120,7 @@ class TestFlat:
         assert (cld.objective, config.training.weighting) == ("hsm", "reweightedv2")
 
     def test_rate_of_vp(self, golden: Path) -> None:
-        """CLD-SGM's VP has beta0 + beta1 t, here from beta_min to beta_max; its networks receive t."""
+        """CLD-SGM's rate beta0 + beta1 t of VP is here one from beta_min to beta_max; its networks receive t."""
         model = load_config(golden / "cld_vpsde_mixed.json").model
         assert (model.beta_min, model.beta_max, model.label_scale) == (0.1, 20.0, 1.0)
         sde = ScoreModel(golden / "cld_vpsde_mixed.json").sde
@@ -134,7 +134,7 @@ class TestFlat:
             assert ours == theirs
 
     def test_sampler(self) -> None:
-        """The original's samplers and strides have their names here; its steps are 1000 unless given."""
+        """CLD-SGM's samplers and strides are translated to the names here; 1000 steps are the default."""
         sampling = load_config({**FLAT, "sampling_method": "em", "striding": "linear"}).sampling
         assert (sampling.method, sampling.predictor, sampling.grid) == ("pc", "euler_maruyama", "uniform")
         sampling = load_config(
@@ -151,13 +151,13 @@ class TestFlat:
 
 
 def test_unknown_preset_names_the_nearest() -> None:
-    """A misspelt preset gets the nearest suggestion."""
+    """The message for a misspelt preset suggests the nearest name."""
     with pytest.raises(ValueError, match="did you mean 've/cifar10_ncsnpp_continuous'"):
         load_config("ve/cifar10_ncsnp_continuous")
 
 
 def test_invalid_files(tmp_path: Path) -> None:
-    """A missing file, invalid JSON and JSON without an object are distinguished, each with its path."""
+    """A missing file, invalid JSON and JSON without an object have different messages, which name the path."""
     path = tmp_path / "mine.json"
     with pytest.raises(FileNotFoundError, match=r"configuration file '.*mine\.json' does not exist"):
         load_config(path)

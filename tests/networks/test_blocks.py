@@ -13,24 +13,24 @@ from scoresde_fast.ops.fir_resample import fir_down, fir_up
 
 @pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 1), (1, 1), (1, 2, 3, 4)], ids=str)
 @pytest.mark.parametrize("size", [(8, 6), (5, 7)], ids=str)
-def test_fir_resampling_is_upfirdn(taps: tuple[int, ...], size: tuple[int, int]) -> None:
+def test_fir_resampling_agrees_with_upfirdn(taps: tuple[int, ...], size: tuple[int, int]) -> None:
     """Up- and downsampling agree with SciPy's upfirdn along each axis, cropped so that the image stays centred."""
     signal = pytest.importorskip("scipy.signal")
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    line = np.array(taps) / sum(taps)
+    kernel = np.array(taps) / sum(taps)
 
     def axis(values: np.ndarray, dim: int, up: int, down: int) -> np.ndarray:
         length = values.shape[dim]
         # Padding of the official code: (K - 1) // 2 + 1 in front for up, (K - 1) // 2 for down.
         if up == 2:
-            full = signal.upfirdn(2 * line, values, up=2, axis=dim)
+            full = signal.upfirdn(2 * kernel, values, up=2, axis=dim)
             lead = len(taps) - 1 - ((len(taps) - 1) // 2 + 1)
-            wanted = [
+            cropped = [
                 full.take(i, dim) if i < full.shape[dim] else 0 * full.take(0, dim)
                 for i in range(lead, lead + 2 * length)
             ]
-            return np.stack(wanted, dim)
-        full = signal.upfirdn(line, values, axis=dim)
+            return np.stack(cropped, dim)
+        full = signal.upfirdn(kernel, values, axis=dim)
         lead = len(taps) - 1 - (len(taps) - 1) // 2
         return full.take(range(lead, lead + length - (length % 2), 2), dim)
 
@@ -41,7 +41,7 @@ def test_fir_resampling_is_upfirdn(taps: tuple[int, ...], size: tuple[int, int])
 
 
 @pytest.mark.parametrize("taps", [None, (1, 3, 3, 1)], ids=["plain", "fir"])
-def test_resampling_layers_halve_and_double(taps: tuple[int, ...] | None) -> None:
+def test_sizes_of_resampling_layers(taps: tuple[int, ...] | None) -> None:
     """With and without convolution, `Downsample` halves and `Upsample` doubles the size."""
     x = torch.randn(1, 4, 6, 6)
     for with_conv in (True, False):

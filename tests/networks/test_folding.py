@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folded networks: equal to the plain ones for every option, channels_last inside, in every precision of a CPU."""
+"""Folded networks: they agree with plain networks for every option, and are channels_last inside."""
 
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -37,8 +38,8 @@ def check(network: ScoreNetwork, size: int = 8, rows: int = len(LABELS), batch: 
         assert largest_difference(out, network(x, LABELS[row].expand(batch))) <= 2e-5
 
 
-class TestEqualsThePlainNetwork:
-    """In float32 max |difference| <= 2e-5 max |value| at every row of a run."""
+class TestAgreesWithPlainNetwork:
+    """In float32, max |difference| <= 2e-5 max |value| at every row of a run."""
 
     @pytest.mark.parametrize("options", OPTIONS + PAIRS, ids=lambda options: "-".join(map(str, options.values())))
     def test_every_option_of_ncsnpp(self, options: dict[str, Any]) -> None:
@@ -50,7 +51,7 @@ class TestEqualsThePlainNetwork:
 
     @pytest.mark.parametrize("block", ["biggan", "ddpm"])
     def test_residual_adds_without_winograd(self, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without Winograd's kernel each shortcut adds the result of the 3x3 convolution and both biases."""
+        """Without Winograd's kernel, each shortcut adds the result of the last 3x3 convolution."""
         monkeypatch.setattr("scoresde_fast.networks.folding.fits", lambda _weight: False)
         network = small(resblock_type=block)
         joins = []
@@ -70,19 +71,13 @@ class TestEqualsThePlainNetwork:
 
     def test_ddpm(self) -> None:
         torch.manual_seed(0)
-        sizes: dict[str, Any] = {
-            "image_size": 8,
-            "nf": 32,
-            "ch_mult": (1, 2),
-            "num_res_blocks": 1,
-            "attn_resolutions": (4,),
-        }
-        check(trained(DDPM(**sizes)))
-        check(trained(DDPM(**sizes, conditional=False, scale_by_sigma=True, centered=False)))
+        ddpm = partial(DDPM, image_size=8, nf=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,))
+        check(trained(ddpm()))
+        check(trained(ddpm(conditional=False, scale_by_sigma=True, centered=False)))
 
     @pytest.mark.parametrize("name", ["ve/cifar10_ncsnpp_continuous", "vp/cifar10_ddpmpp_continuous"])
     def test_presets(self, name: str) -> None:
-        """Networks of the size of the papers, with rounding errors through 95 norms."""
+        """Networks of the papers' sizes, where rounding errors pass through 95 norms."""
         torch.manual_seed(0)
         network = create(name).network
         assert isinstance(network, ScoreNetwork)
@@ -91,7 +86,7 @@ class TestEqualsThePlainNetwork:
     @pytest.mark.parametrize("name", NETWORKS)
     @torch.no_grad()
     def test_golden_networks(self, name: str) -> None:
-        """The outputs recorded from the official code."""
+        """Outputs agree with those recorded from the official code."""
         network = model(name, "ema").network
         assert isinstance(network, ScoreNetwork)
         x, labels, _ = recorded_inputs(recorded(name))
@@ -127,7 +122,7 @@ class _ChannelsLastOnly(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else [out]:
             image = isinstance(tensor, Tensor) and tensor.ndim == 4 and min(tensor.shape[1:]) > 1
-            # The four-dimensional tensors of attention have heads, not channels.
+            # Four-dimensional tensors of attention have heads instead of channels.
             if image and not func.is_view and "attention" not in str(func):
                 self.seen += 1
                 assert tensor.is_contiguous(memory_format=torch.channels_last), (func, tensor.stride())
@@ -155,7 +150,7 @@ def test_table() -> None:
 
 
 @torch.no_grad()
-def test_the_plain_network_is_untouched() -> None:
+def test_plain_network_is_unchanged() -> None:
     """Folding changes neither weights nor outputs of the plain network."""
     network = small()
     before, x = copy.deepcopy(network.state_dict()), torch.rand(1, 3, 8, 8)
@@ -166,8 +161,8 @@ def test_the_plain_network_is_untouched() -> None:
 
 
 @torch.no_grad()
-def test_stale() -> None:
-    """Writing a weight of the plain network is detected."""
+def test_changed_weights_are_detected() -> None:
+    """The folded network is stale after a weight of the plain network is written."""
     network = small()
     folded = FoldedNetwork(network, LABELS)
     assert not folded.stale()
@@ -178,7 +173,7 @@ def test_stale() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @torch.no_grad()
 def test_sixteen_bits(precision: Any) -> None:
-    """Outputs are float32, close to those of float32 but not equal."""
+    """Outputs have dtype float32, and are close but not equal to those of a float32 network."""
     network, x = small(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     folded = FoldedNetwork(network, LABELS, precision)
     out, plain = folded(x, torch.tensor([1])), network(x, LABELS[1].expand(2))
@@ -187,7 +182,7 @@ def test_sixteen_bits(precision: Any) -> None:
 
 
 def test_bad_precision() -> None:
-    """The message says what is allowed."""
+    """An unknown precision, and one that needs a GPU, are refused with what is allowed."""
     with pytest.raises(ValueError, match="unknown precision 'bf61' - did you mean 'bf16'"):
         FoldedNetwork(small(), LABELS, "bf61")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="precision 'tf32' is only available on GPUs; choose from: auto,"):

@@ -44,28 +44,28 @@ def test_compiled_tangents() -> None:
     ids=["winograd", "3x3", "1x1", "strided"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_convolution(shape: tuple[int, ...], options: dict[str, Any], dtype: torch.dtype) -> None:
+def test_gradients(shape: tuple[int, ...], options: dict[str, Any], dtype: torch.dtype) -> None:
     """Gradients in x and residual, also with tangents, are as accurate as those of PyTorch.
 
-    Their error against float64 is at most three times that of PyTorch in the same dtype or, since that may be nearly 0,
-    at most the rounding error of the sum: sqrt(number of products) eps in float32, and eps in 16 bits, whose sums are
-    computed in float32.
+    Their error against float64 is at most three times that of PyTorch in the same dtype. Because PyTorch's error may be
+    nearly 0, the rounding error of the sum is also allowed: sqrt(number of products) eps in float32, and eps in 16
+    bits, whose sums are computed in float32.
     """
     generator = torch.Generator().manual_seed(7)
     weight, bias = torch.randn(shape, generator=generator) / 3, torch.randn(shape[0], generator=generator)
-    joins = "stride" not in options
+    has_residual = "stride" not in options
     folded = FoldedConvolution(weight, bias, dtype, residual_scale=0.7, **options)
-    size = (2, shape[0], 9, 7) if joins else (2, shape[0], 4, 3)
+    size = (2, shape[0], 9, 7) if has_residual else (2, shape[0], 4, 3)
     x, residual, weights = (
-        torch.randn(of, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
-        for of in ((2, shape[1], 9, 7), size, size)
+        torch.randn(dims, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
+        for dims in ((2, shape[1], 9, 7), size, size)
     )
-    inputs = [x, residual] if joins else [x]
+    inputs = [x, residual] if has_residual else [x]
 
-    def plain(dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def plain_gradients(dtype: torch.dtype) -> tuple[Tensor, ...]:
         leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
         y = F.conv2d(leaves[0], weight.to(dtype), bias.to(dtype), **options)
-        return torch.autograd.grad(y + 0.7 * leaves[1] if joins else y, leaves, weights.to(dtype))
+        return torch.autograd.grad(y + 0.7 * leaves[1] if has_residual else y, leaves, weights.to(dtype))
 
     for dual in (False, True):
         leaves = [tensor.detach().requires_grad_() for tensor in inputs]
@@ -73,7 +73,7 @@ def test_convolution(shape: tuple[int, ...], options: dict[str, Any], dtype: tor
             y = folded(forward_ad.make_dual(leaves[0], torch.ones_like(x)) if dual else leaves[0], *leaves[1:])
             ours = torch.autograd.grad(forward_ad.unpack_dual(y).primal, leaves, weights)
         products = shape[0] * shape[2] * shape[3] if dtype == torch.float32 else 1
-        for got, direct, exact in zip(ours, plain(dtype), plain(torch.float64), strict=True):
+        for got, direct, exact in zip(ours, plain_gradients(dtype), plain_gradients(torch.float64), strict=True):
             assert got.dtype == dtype
             error, plain_error = (float((result.double() - exact).abs().max()) for result in (got, direct))
             rounding = products**0.5 * torch.finfo(dtype).eps * float(exact.abs().max())

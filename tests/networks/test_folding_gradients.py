@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients through folded networks: equal to those of plain networks, without cost for runs that need none."""
+"""Gradients through folded networks: equal to those of plain networks, and without cost where not needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoresde_fast.networks.folding import FoldedConvolution, FoldedNetwork, Tim
 from scoresde_fast.ops import winograd_convolution
 from tests.support.networks import LABELS, OPTIONS, PAIRS, largest_difference, small, trained
 
-FOLDED = 2e-5  # the bound of test_folding for outputs, relative to the largest value
+FOLDED = 2e-5  # the bound in test_folding for outputs, relative to the largest value
 
 
 def gradient(network: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def gradient(network: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) ->
 
 
 def images(network: ScoreNetwork, batch: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return an input and weights of its output."""
+    """Return a random input, and random weights for its output."""
     generator = torch.Generator().manual_seed(5)
     x = torch.rand(batch, network.input_channels, size, size, generator=generator)
     return x, torch.randn(batch, network.image_channels, size, size, generator=generator)
@@ -56,7 +56,7 @@ def tiny() -> ScoreNetwork:
     ("name", "label"), [("digits-vp", 300.0), ("digits-subvp", 999.0), ("digits-ve", 0.5), ("digits-cld", 20.0)]
 )
 def test_embedded_models_against_float64(name: str, label: float) -> None:
-    """Relative errors are within the bounds of the outputs; in 16 bits they are too large for hidden float32."""
+    """Relative errors are within the bounds of outputs; those of 16 bits are too large for a float32 computation."""
     network = sf.load(name).network
     assert isinstance(network, ScoreNetwork)
     labels, (x, weights) = torch.full((2,), label), images(network.eval(), 2, 16)
@@ -76,7 +76,7 @@ def test_embedded_models_against_float64(name: str, label: float) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS + PAIRS, ids=lambda options: "-".join(map(str, options.values())))
 def test_every_option_of_ncsnpp(options: dict[str, Any]) -> None:
-    """For samples at different times gradients equal those of the plain network."""
+    """For samples at different times, gradients equal those of the plain network."""
     network, labels = small(**options), LABELS[:2]
     x, weights = images(network, 2, 8)
     timed = TimedFoldedNetwork(network, "fp32")
@@ -85,7 +85,7 @@ def test_every_option_of_ncsnpp(options: dict[str, Any]) -> None:
 
 
 def test_ddpm() -> None:
-    """Blocks without rescaling, and resampling by strided convolutions."""
+    """Gradients agree for blocks without rescaling and resampling by strided convolutions."""
     torch.manual_seed(0)
     network = trained(DDPM(image_size=8, nf=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,)))
     x, weights = images(network, 2, 8)
@@ -95,7 +95,7 @@ def test_ddpm() -> None:
 
 
 def test_weights_are_constants(tiny: ScoreNetwork) -> None:
-    """Only images have gradients, although the weights of the plain network require them."""
+    """Only images have gradients, although the plain network's weights require gradients."""
     folded, (x, _) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
     assert all(weight.requires_grad for weight in tiny.parameters() if weight.ndim == 4)
     assert not folded(x, torch.tensor([0])).requires_grad
@@ -103,18 +103,18 @@ def test_weights_are_constants(tiny: ScoreNetwork) -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_nothing_is_saved_without_gradients(tiny: ScoreNetwork, mode: Callable[[], Any]) -> None:
-    """There is no graph, no saved tensor and no transposed weight; the first gradient creates the last."""
+def test_no_memory_without_gradients(tiny: ScoreNetwork, mode: Callable[[], Any]) -> None:
+    """There is no graph, no saved tensor and no transposed weight; the first gradient creates transposed weights."""
     folded, (x, weights) = FoldedNetwork(tiny, LABELS), images(tiny, 1, 8)
     saved: list[Tensor] = []
-    transformed = [layer.winograd for layer in folded.modules() if isinstance(layer, FoldedConvolution)]
-    ours = [weight for weight in transformed if weight is not None]
+    kernels = [layer.winograd for layer in folded.modules() if isinstance(layer, FoldedConvolution)]
+    ours = [weight for weight in kernels if weight is not None]
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         saved.append(tensor)
         return tensor
 
-    with mode(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+    with mode(), torch.autograd.graph.saved_tensors_hooks(record, lambda t: t):
         out = folded(x.requires_grad_(), torch.tensor([0]))
     assert out.grad_fn is None and not saved
     assert not any(weight in winograd_convolution._transposed for weight in ours)
@@ -122,7 +122,7 @@ def test_nothing_is_saved_without_gradients(tiny: ScoreNetwork, mode: Callable[[
     assert all(weight in winograd_convolution._transposed for weight in ours)
 
 
-def test_compiles_whole(tiny: ScoreNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_gradient(tiny: ScoreNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled evaluation has the same gradient and does not recompute weights."""
     folded, (x, weights), row = FoldedNetwork(tiny, LABELS), images(tiny, 2, 8), torch.tensor([1])
     compiled = torch.compile(folded, backend="aot_eager", fullgraph=True)

@@ -11,7 +11,7 @@ from scoresde_fast.model import build_network
 from tests.support.golden import NETWORKS, model, recorded, recorded_inputs, relative_error
 
 ROUNDING = 2e-5
-"""Relative to the largest value; the recorded float32 outputs and ours each differ from float64 by up to 5e-6."""
+"""Allowed error relative to the largest value; recorded float32 outputs and ours each differ from float64 by 5e-6."""
 OFFICIAL_COUNTS = {
     "ve/cifar10_ncsnpp_continuous": 62_758_915,
     "ve/cifar10_ncsnpp_deep_continuous": 107_587_075,
@@ -20,7 +20,7 @@ OFFICIAL_COUNTS = {
 
 
 def parameter_count(preset: str) -> int:
-    """Return the parameter count of a preset's network, with the fixed Fourier frequencies as in the official code."""
+    """Return the parameter count of a preset's network; like the official count, it includes Fourier frequencies."""
     with torch.device("meta"):
         return sum(weight.numel() for weight in build_network(load_config(preset)).parameters())
 
@@ -48,7 +48,7 @@ class TestGolden:
 
     @torch.no_grad()
     def test_probability_flow(self, name: str, weights: str) -> None:
-        """The drift of the probability-flow ODE is the recorded one, if there is one."""
+        """The drift of the probability-flow ODE is the recorded one, if one was recorded."""
         key = f"pf_drift_{weights}"
         if key not in recorded(name):
             pytest.skip(f"no {key} was recorded")
@@ -59,15 +59,15 @@ class TestGolden:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_builds(name: str) -> None:
-    """Each preset's network is built, with the published parameter count if there is one."""
+    """Each preset's network builds, and has the published parameter count if one is known."""
     count = parameter_count(name)
     assert count == OFFICIAL_COUNTS.get(name, count) > 0
 
 
 def test_parameter_count_of_cld() -> None:
-    """CLD's CIFAR-10 network is the deep NCSN++ of 107.6 M, with two convolutions that also read the velocity.
+    """CLD's CIFAR-10 network is the deep NCSN++ of 107.6 M, but two convolutions also read the velocity.
 
-    These are the stem and the first of the input pyramid, each with 3 more input channels, 128 outputs and 3x3 kernels.
+    The stem and the first convolution of the input pyramid have 3 more input channels, 128 outputs and 3x3 kernels.
     """
     deep = OFFICIAL_COUNTS["ve/cifar10_ncsnpp_deep_continuous"]
     assert parameter_count("cld_cifar10") == deep + 2 * (3 * 128 * 3 * 3)

@@ -27,7 +27,7 @@ def test_switches(options: dict[str, Any]) -> None:
     check(NCSNpp(**SIZES, **options))
 
 
-def test_compiled_differentiated_and_channels_last() -> None:
+def test_compilation_tangents_and_channels_last() -> None:
     """A network compiles without graph breaks, has the right tangents, and is the same function in channels_last."""
     torch.manual_seed(0)
     network = NCSNpp(**SIZES).eval().requires_grad_(False)

@@ -12,7 +12,7 @@ from scoresde_fast.networks import MLP, ResNet
 @pytest.mark.parametrize("in_channels", [2, 4], ids=["points", "pairs"])
 @pytest.mark.parametrize("kind", [MLP, ResNet])
 def test_point_networks(kind: type[MLP | ResNet], in_channels: int) -> None:
-    """The output is initially 0; with other weights it depends on every input, on time and on every weight."""
+    """The output is initially 0; with random weights it depends on every input, on time and on every weight."""
     torch.manual_seed(0)
     network = kind(in_channels=in_channels, nf=16, num_res_blocks=2)
     x = torch.randn(3, in_channels, 1, 1, requires_grad=True)
@@ -31,7 +31,7 @@ def test_point_networks(kind: type[MLP | ResNet], in_channels: int) -> None:
 
 @pytest.mark.parametrize("kind", [MLP, ResNet])
 def test_depth_and_width(kind: type[MLP | ResNet]) -> None:
-    """An MLP has ``num_res_blocks`` hidden layers of width ``nf``, a ResNet twice as many."""
+    """An MLP has ``num_res_blocks`` hidden layers of width ``nf``; a ResNet has twice as many."""
     network = kind(nf=16, num_res_blocks=3, num_channels=5, in_channels=10)
     hidden = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m.in_features == m.out_features == 16]
     assert len(hidden) == {MLP: 3, ResNet: 6}[kind]

@@ -24,16 +24,16 @@ pytest.importorskip("sklearn")
 
 
 @pytest.mark.statistical
-def test_augmentation_keeps_what_it_should(run_seed: int) -> None:
-    """Shuffling permutes channels, shifts go in every direction, and without options images are unchanged."""
+def test_augmentation(run_seed: int) -> None:
+    """Shuffling permutes channels, shifts have every direction, and without options images are unchanged."""
     x = torch.rand(512, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     same = augmented(x, LabelledData("digits"), torch.Generator().manual_seed(1))
     assert torch.equal(same, x)
     shuffled = augmented(x, LabelledData("digits", shuffle_channels=0.5), torch.Generator().manual_seed(run_seed))
     assert torch.equal(shuffled.sort(1).values, x.sort(1).values)
-    moved = (shuffled != x).flatten(1).any(1).float().mean().item()
-    low, high = binomial_bounds(0.5 * 5 / 6, len(x))  # a sixth of the shuffled half keeps its order
-    assert low <= moved <= high
+    changed = (shuffled != x).flatten(1).any(1).float().mean().item()
+    low, high = binomial_bounds(0.5 * 5 / 6, len(x))  # one of six orders changes nothing
+    assert low <= changed <= high
     shifts = {
         tuple(int(n) for n in torch.nonzero(image[0] == x[0, 0, 2, 2])[0] - 2)
         for seed in range(40)
@@ -43,7 +43,7 @@ def test_augmentation_keeps_what_it_should(run_seed: int) -> None:
 
 
 def test_learns(tmp_path: Path) -> None:
-    """A short run recognises held-out digits in little noise, and guesses at the largest noise."""
+    """After a short run held-out digits are recognised in low noise, and guessed in the largest noise."""
     trainer = ClassifierTrainer(
         tiny_recipe(
             classifier={"dropout": 0.0},
@@ -62,7 +62,7 @@ def test_learns(tmp_path: Path) -> None:
     assert accuracy(trainer.classifier, images, labels, trainer.classifier.high) < 0.25
 
 
-def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     """A run that was stopped and resumed ends with the same weights, averages and curve, bit for bit."""
     assert_resumes_exactly(lambda folder: ClassifierTrainer(tiny_recipe(), folder), tmp_path, snapshot=3)
     for change, named in (({"batch_size": 4}, "config"), ({}, "seed")):
@@ -71,7 +71,7 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A classifier's JSON recipe is recognised; --data replaces its data, and drops the held-out images."""
+    """A classifier's JSON recipe is recognised; --data replaces its data and removes the held-out images."""
     file = tmp_path / "mine.json"
     sections = {**TINY_RECIPE, "data": {**TINY_RECIPE["data"], "held_out": "digits:test"}}
     file.write_text(json.dumps(sections))
@@ -97,7 +97,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_folders_of_classes(tmp_path: Path) -> None:
-    """Images with one folder for each class are labelled by the index of the folder."""
+    """Images in one folder per class are labelled by the index of the folder."""
     for number, name in enumerate(("cats", "dogs")):
         (tmp_path / name).mkdir()
         for index in range(2):
@@ -106,8 +106,8 @@ def test_folders_of_classes(tmp_path: Path) -> None:
     assert labels.tolist() == [0, 0, 1, 1] and images[:, :2, 0, 0].tolist() == [[0, 0], [0, 1], [100, 0], [100, 1]]
 
 
-def test_labels_without_a_name() -> None:
-    """More labels than classes are refused before anything is trained."""
+def test_more_labels_than_classes() -> None:
+    """A data set with more labels than classes is refused."""
     config = tiny_recipe(classifier={"classes": ["zero", "one"]}).classifier
     with pytest.raises(ValueError, match=r"digits has labels up to 9, but classifier\.classes names 2"):
         labelled_images("digits", config)

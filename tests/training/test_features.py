@@ -16,7 +16,7 @@ from scoresde_fast.training import features
 
 
 def test_feature_training_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs suffice to classify, the record is complete, and the same seed gives the same weights."""
+    """Two epochs suffice to classify half of the digits, and the same seed gives the same half-precision weights."""
     monkeypatch.setattr(features, "EPOCHS", 2)
     record = features.train_features(tmp_path / "first", seed=1)
     assert record["seed"] == 1 and len(record["loss"]) == 2 and record["loss"][1] < record["loss"][0]

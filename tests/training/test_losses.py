@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training losses: those recorded from the official code, and the objective of each configuration."""
+"""Training losses: agreement with the official code, and the objective of each configuration."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = ("digits-ve", "digits-vp", "digits-subvp", "digits-cld")
 
 
 class Toy(nn.Module):
-    """The "network" that the golden losses were recorded with."""
+    """The function in place of a network with which the golden losses were recorded."""
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         labels = labels.float()[:, None, None, None]
@@ -49,7 +49,7 @@ def steps(golden: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("likelihood_weighting", [False, True], ids=["std", "likelihood"])
 @pytest.mark.parametrize("name", SDE_OF)
 def test_continuous(steps: dict[str, np.ndarray], name: str, likelihood_weighting: bool, reduce_mean: bool) -> None:
-    """Continuous score matching with both weightings and both reductions, to 1e-5."""
+    """Continuous score matching agrees to 1e-5, with both weightings and both reductions."""
     key = f"loss/{name}_continuous_lw{int(likelihood_weighting)}_mean{int(reduce_mean)}"
     model = ScoreFunction(Toy(), Parametrisation(SDE_OF[name]), (3, 4, 4), centered=False)
     training = TrainingConfig("vesde", likelihood_weighting=likelihood_weighting, reduce_mean=reduce_mean)
@@ -64,7 +64,7 @@ def test_continuous(steps: dict[str, np.ndarray], name: str, likelihood_weightin
 def test_discrete(
     steps: dict[str, np.ndarray], kind: str, loss_of: Callable[..., Tensor], sde: SDE, reduce_mean: bool
 ) -> None:
-    """The objectives of the discrete models, SMLD and DDPM, with both reductions, to 1e-5."""
+    """The objectives of discrete models, SMLD and DDPM, agree to 1e-5, with both reductions."""
     key = f"loss/{kind}_mean{int(reduce_mean)}"
     batch, labels, z = (torch.from_numpy(steps[k]) for k in ("loss/batch", f"{key}/labels", f"{key}/z"))
     model = ScoreFunction(Toy(), Parametrisation(sde, continuous=False), (3, 4, 4), centered=False)
@@ -73,8 +73,8 @@ def test_discrete(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_is_the_loss_of_the_sde(name: str, tmp_path: Any) -> None:
-    """On the random numbers of a training step the objective equals the configured loss."""
+def test_objective_is_the_configured_loss(name: str, tmp_path: Any) -> None:
+    """With the random numbers of a training step, the objective equals the configured loss."""
     pytest.importorskip("sklearn")
     trainer = Trainer(load_recipe(name), tmp_path)
     model, settings = trainer.model.eval(), trainer.config.training
@@ -92,7 +92,7 @@ def test_is_the_loss_of_the_sde(name: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize(("sde", "loss"), [("vesde", smld_loss), ("vpsde", ddpm_loss)])
 def test_discrete_models(sde: str, loss: Any) -> None:
-    """Discrete models have their discrete objective, and every noise level can be drawn."""
+    """The objective of a discrete model is discrete, and ``u`` reaches the first and the last noise level."""
     model = small_model(sde, continuous=False)
     x0, z = torch.rand(3, 1, 8, 8), torch.randn(3, 1, 8, 8)
     u = np.array([0.0, 0.5, 1.0])
@@ -101,7 +101,7 @@ def test_discrete_models(sde: str, loss: Any) -> None:
         assert torch.equal(objective(model, x0, u, z, z), theirs)
 
 
-def test_discrete_subvp_has_none() -> None:
+def test_discrete_subvp_has_no_objective() -> None:
     """The sub-VP SDE has no discrete objective."""
     model, x = small_model("subvpsde", continuous=False), torch.zeros(1, 1, 8, 8)
     with pytest.raises(ValueError, match="only the continuous objective"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: those of the embedded models, the noise of the guided models, and mistakes."""
+"""Recipes: the packaged ones, the noise range of the guided models, and mistakes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "digits-classifier"
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_recipes_are_configurations(name: str) -> None:
-    """Every recipe is valid, and its data set comes with the package in the right shape."""
+    """Every recipe is valid, and its data set is in the package and has the configured shape."""
     data = load_recipe(name).data
     examples = load_dataset(data.dataset)[0]
     assert examples.shape[1:] == (data.num_channels, data.image_size, data.image_size)
@@ -32,13 +32,13 @@ def test_recipes_are_configurations(name: str) -> None:
 
 
 def test_unknown_recipe() -> None:
-    """A misspelt recipe gets the nearest name."""
+    """The message for a misspelt recipe suggests the nearest name."""
     with pytest.raises(ValueError, match="did you mean 'digits-ve'"):
         load_recipe("digit-ve")
 
 
-def test_noise_is_that_of_the_models() -> None:
-    """The noise is that of the SDEs on images in [-1, 1]: twice sigma for VE, whose data are in [0, 1]."""
+def test_noise_ranges_of_the_models() -> None:
+    """Noise is relative to images in [-1, 1], so for VE, whose data are in [0, 1], it is twice sigma."""
     trained = load_classifier_recipe(NAME)
     assert set(trained.models) == {"digits-ve", "digits-vp", "digits-subvp", "digits-cld"} <= set(recipe_names())
     ve, vp = load_recipe("digits-ve").model, NoiseRange.of_model("digits-vp")
@@ -47,13 +47,13 @@ def test_noise_is_that_of_the_models() -> None:
     assert isinstance(vp.sde, ScalarSDE)
     scale, std = vp.sde.marginal(np.array([vp.eps, 1.0]))
     np.testing.assert_allclose(vp.std(ends), std / scale)
-    seen = [NoiseRange.of_model(name).std(ends) for name in trained.models]
-    assert trained.classifier.low == np.min(seen) < 1e-3
-    assert trained.classifier.high == np.max(seen) > 100
+    ranges = [NoiseRange.of_model(name).std(ends) for name in trained.models]
+    assert trained.classifier.low == np.min(ranges) < 1e-3
+    assert trained.classifier.high == np.max(ranges) > 100
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"model": {}}, "unknown section of a classifier's recipe 'model'"),
         ({"models": []}, r"models is \[\]; it must list"),
@@ -77,9 +77,9 @@ def test_noise_is_that_of_the_models() -> None:
         ({"optim": {"lr": -1.0}}, r"optim\.lr is -1\.0; it must be greater than 0"),
     ],
 )
-def test_invalid_recipes(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """Each mistake in a recipe is reported with the file, the value and what is allowed."""
+def test_invalid_recipes(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """The message for each mistake names the file, and the option or what is allowed."""
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({**TINY_RECIPE, **change}))
-    with pytest.raises(ValueError, match=rf"mine\.json'?: .*{says}"):
+    with pytest.raises(ValueError, match=rf"mine\.json'?: .*{message}"):
         load_classifier_recipe(str(file))

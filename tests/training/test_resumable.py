@@ -12,7 +12,7 @@ from scoresde_fast.training.resumable import EMA, learning_rate
 
 
 def test_ema_warms_up() -> None:
-    """The first averages follow the weights with decay (1 + n) / (10 + n), later ones with the configured decay."""
+    """The decay of the n-th update is (1 + n) / (10 + n), but at most the configured decay."""
     weight = nn.Parameter(torch.tensor([0.0]))
     ema = EMA([weight], decay=0.25)
     with torch.no_grad():
@@ -28,7 +28,7 @@ def test_ema_warms_up() -> None:
 
 
 def test_learning_rate_rises_and_falls() -> None:
-    """Linear up over the warm-up, flat, linear down to the last step; without either it is flat."""
+    """The rate rises linearly over the warm-up and falls linearly at the end; without both it is constant."""
     sections = {"model": {"name": "ncsnpp"}, "training": {"sde": "vesde", "n_iters": 9}}
     rising = Config.from_dict({**sections, "optim": {"lr": 1.0, "warmup": 4, "decay": 2}})
     assert [learning_rate(rising, step) for step in range(9)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 0.5]

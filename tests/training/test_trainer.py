@@ -59,13 +59,13 @@ def test_seeds_share_no_randomness() -> None:
         assert not any(torch.equal(z, other) for other in drawn[:index])
 
 
-def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     """A run that was stopped and resumed ends with the same weights, averages and curve, bit for bit."""
     assert_resumes_exactly(lambda folder: Trainer(config(), folder), tmp_path, snapshot=4)
 
 
-def test_kill_leaves_a_whole_snapshot(tmp_path: Path) -> None:
-    """kill -9 in the middle of a run: the snapshot loads, at most the last interval is lost."""
+def test_snapshot_survives_kill(tmp_path: Path) -> None:
+    """After kill -9 during a run the snapshot loads, and at most the last interval is lost."""
     code = (
         "import sys, json; from pathlib import Path; from scoresde_fast.configs import Config;"
         "from scoresde_fast.training import Trainer;"
@@ -80,17 +80,17 @@ def test_kill_leaves_a_whole_snapshot(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.stdout is not None
-    done = [int(process.stdout.readline()) for _ in range(5)]
+    steps = [int(process.stdout.readline()) for _ in range(5)]
     time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    done += [int(line) for line in process.stdout.read().split()]
+    steps += [int(line) for line in process.stdout.read().split()]
     process.wait()
     resumed = Trainer(Config.from_dict(json.loads(options)), tmp_path)
-    assert resumed.step >= done[-1] - 1
+    assert resumed.step >= steps[-1] - 1
 
 
 def test_other_configuration_is_refused(tmp_path: Path) -> None:
-    """A folder holds one run: another configuration or seed is refused, not mixed in."""
+    """A folder with a run is refused for another configuration or seed."""
     finish(Trainer(config(), tmp_path))
     with pytest.raises(ValueError, match="another config"):
         Trainer(config(batch_size=4), tmp_path)
@@ -98,8 +98,8 @@ def test_other_configuration_is_refused(tmp_path: Path) -> None:
         Trainer(config(), tmp_path, seed=1)
 
 
-def test_not_a_number_stops_before_it_spreads(tmp_path: Path) -> None:
-    """A loss that is not finite stops the run, names the step, and leaves weights and snapshot as they were."""
+def test_non_finite_loss_stops_the_run(tmp_path: Path) -> None:
+    """A loss that is not finite stops the run with the number of the step; the snapshot does not change."""
     trainer = Trainer(config(), tmp_path)
     trainer.save()
     with torch.no_grad():
@@ -109,8 +109,8 @@ def test_not_a_number_stops_before_it_spreads(tmp_path: Path) -> None:
     assert Trainer(config(), tmp_path).step == 0
 
 
-def test_train_leaves_a_model_that_loads(tmp_path: Path) -> None:
-    """The run leaves a half-precision model of the averaged weights, its record, grids and events."""
+def test_trained_model_loads(tmp_path: Path) -> None:
+    """A run writes the averaged weights in half precision, its record, grids and events."""
     pytest.importorskip("tensorboard")
     folder = train(config(), tmp_path, half=True, tensorboard=True, progress=False)
     assert list((tmp_path / "events").iterdir())
@@ -123,7 +123,7 @@ def test_train_leaves_a_model_that_loads(tmp_path: Path) -> None:
 
 
 def test_learns(tmp_path: Path) -> None:
-    """Sixty steps reduce the loss clearly."""
+    """Sixty steps reduce the loss by at least a fifth."""
     losses = finish(Trainer(config(n_iters=60, batch_size=16), tmp_path))
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
@@ -132,8 +132,8 @@ def with_data(dataset: str) -> Config:
     return Config.from_dict({**TINY, "data": {**TINY["data"], "dataset": dataset}})
 
 
-def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training does not depend on the source: a data set, an archive and a memory-mapped file give the same losses."""
+def test_losses_do_not_depend_on_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set, an archive and a memory-mapped file with the same images give the same losses."""
     images = load_dataset("digits")[0]
     np.savez(tmp_path / "digits.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
     named = finish(Trainer(config(), tmp_path / "named"))
@@ -144,25 +144,21 @@ def test_any_source_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("dataset", "error", "says"),
+    ("dataset", "error", "message"),
     [
-        (
-            "digits@8",
-            ValueError,
-            "images of digits@8 are 8x8 with 3 channels, but the model expects 16x16",
-        ),
+        ("digits@8", ValueError, "images of digits@8 are 8x8 with 3 channels, but the model expects 16x16"),
         ("FFHQ", ValueError, "data.dataset is 'FFHQ', which cannot be found by name; .* --data"),
         ("diamond", ValueError, "diamond contains points, but the model expects images"),
         ("no/such", FileNotFoundError, "no such file or folder: 'no/such'"),
         ("CIFAR10", FileNotFoundError, "cifar10 is not in .*: put cifar-10-binary.tar.gz"),
     ],
 )
-def test_data_that_cannot_be_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, error: type[Exception], says: str
+def test_unsuitable_data_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, error: type[Exception], message: str
 ) -> None:
-    """Other sizes, points and missing data are refused with one sentence, before anything is written."""
+    """Images of another size, points and missing data are refused before anything is written."""
     monkeypatch.setenv("SCORESDE_FAST_DATA", str(tmp_path))
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         Trainer(with_data(dataset), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -170,7 +166,7 @@ def test_data_that_cannot_be_trained_on(
 def test_data_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--data replaces the configuration's data set and is recorded; without a terminal, progress is in lines."""
     recipe, folder = tmp_path / "tiny.json", tmp_path / "photos"
-    recipe.write_text(json.dumps({**config(n_iters=1).to_dict()}))
+    recipe.write_text(json.dumps(config(n_iters=1).to_dict()))
     folder.mkdir()
     Image.new("RGB", (40, 30), (90, 10, 200)).save(folder / "a.png")
     source = f"{folder}@16"
@@ -184,6 +180,6 @@ def test_data_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_discrete_models_are_refused(tmp_path: Path) -> None:
-    """Only continuous score matching is trained; the discrete presets say so at once."""
+    """A discrete preset is refused, because training supports continuous score matching only."""
     with pytest.raises(ValueError, match=r"training\.continuous is false"):
         Trainer(load_recipe("ve/cifar10_ncsnpp"), tmp_path)

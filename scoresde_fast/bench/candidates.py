@@ -237,8 +237,8 @@ TOLERANCES = {
     "rk45": {1e-1: 27, 3e-2: 32, 1e-2: 49, 1e-3: 65, 1e-4: 110, 1e-5: 350},
     "ggf": {0.2: 30, 0.1: 50, 0.05: 80, 0.02: 150},
 }
-"""By adaptive solver, relative tolerances, each with the approximate NFE a sample on digits-vp. rk45 uses the same
-absolute tolerance; ggf uses its default."""
+"""By adaptive solver, relative tolerances, each with the approximate NFE a sample on digits-vp. The absolute
+tolerance is equal for solvers of the probability flow, and the default for others."""
 CHEAP_NFE = 100
 """Adaptive candidates above this NFE are measured last."""
 
@@ -421,9 +421,8 @@ def adaptive(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candi
             raise ValueError(f"solver {name!r} is not defined on the SDE {model.sde.name!r}; leave it out")
         if defined and (not options.solvers or name in options.solvers):
             for tolerance, expected_nfe in TOLERANCES[name].items():
-                on_flow = name == "rk45"  # ggf solves the reverse SDE
-                more = {"atol": tolerance} if on_flow else {}
-                case = Case(name, name, probability_flow=on_flow, tolerance=tolerance, options=more)
+                more = {"atol": tolerance} if solver.probability_flow else {}
+                case = Case(name, name, probability_flow=solver.probability_flow, tolerance=tolerance, options=more)
                 priority = Priority.DEFAULT if expected_nfe <= CHEAP_NFE else Priority.OTHER_GRID_AND_ORDER
                 yield Candidate(case, priority, partial(_prepare_adaptive, model, options, case, expected_nfe))
 

@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 import torch  # loads the libraries that the extension links against
 
 RECORDED = Path(__file__).with_name("why_no_extension.txt")
-"""Reason for a build without the extension, written by setup.py."""
+"""File in which setup.py writes why it built the package without the extension."""
 TORCH = (2, 11)
 """Oldest torch with the stable ABI that the extension uses."""
 
@@ -31,7 +31,7 @@ def build_command() -> str:
 
 
 def _origin() -> str | None:
-    """Return the repository or folder from which pip installed the package; None for the index or a wheel."""
+    """Return the repository or folder from which pip installed the package; None if from the index or a wheel."""
     try:
         origin = json.loads(metadata.distribution("scoresde-fast").read_text("direct_url.json") or "null")
     except metadata.PackageNotFoundError:
@@ -45,10 +45,11 @@ def _origin() -> str | None:
 
 
 def _load() -> str | None:
+    """Load the extension; return None, or why it is unavailable."""
     if tuple(map(int, torch.__version__.split(".")[:2])) < TORCH:
         oldest = ".".join(map(str, TORCH))
-        needs = f"needs {oldest} or newer: pip install --upgrade 'torch>={oldest}'"
-        return f"torch {torch.__version__} is too old for the C++ extension, which {needs}"
+        needed = f"{oldest} or newer: pip install --upgrade 'torch>={oldest}'"
+        return f"torch {torch.__version__} is too old for the C++ extension, which needs {needed}"
     if find_spec("scoresde_fast._C") is None:
         reason = RECORDED.read_text(encoding="utf-8").strip() if RECORDED.is_file() else "it was never built"
         return f"the C++ extension is missing: {reason}; to build it: {build_command()}"

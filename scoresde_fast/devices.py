@@ -56,7 +56,7 @@ def choose_compile(choice: bool | Auto, device: torch.device) -> bool:
     Raises:
         ValueError: ``choice`` is not True, False or "auto".
     """
-    return _on_gpu("compile", choice, device)
+    return _choose_on_gpu("compile", choice, device)
 
 
 def choose_capture(choice: bool | Auto, device: torch.device) -> bool:
@@ -65,13 +65,13 @@ def choose_capture(choice: bool | Auto, device: torch.device) -> bool:
     Raises:
         ValueError: ``choice`` is not True, False or "auto", or it is True for a device without CUDA graphs.
     """
-    captures = _on_gpu("capture", choice, device)
-    if captures and device.type != "cuda":
+    capture = _choose_on_gpu("capture", choice, device)
+    if capture and device.type != "cuda":
         raise ValueError(f"capture=True needs a CUDA device, but the device is {device}: choose capture='auto'")
-    return captures
+    return capture
 
 
-def _on_gpu(name: str, choice: bool | Auto, device: torch.device) -> bool:
+def _choose_on_gpu(name: str, choice: bool | Auto, device: torch.device) -> bool:
     if not (isinstance(choice, bool) or choice == "auto"):
         raise ValueError(f"{name} is {choice!r}; choose True, False or 'auto'")
     return device.type == "cuda" if choice == "auto" else choice
@@ -95,7 +95,7 @@ def choose_precision(precision: str, device: torch.device) -> Precision:
 
 
 def _unsupported_reason(precision: str, device: torch.device) -> str | None:
-    """Return why the device does not support a precision of tensor cores, or None; every CPU supports bf16."""
+    """Return why the device does not support "tf32" or "bf16", or None; every CPU supports bf16."""
     if device.type != "cuda":
         return "is only available on GPUs" if precision == "tf32" else None
     major, minor = torch.cuda.get_device_capability(device)
@@ -136,10 +136,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory that tensors free, for the next ones; other C libraries are left as they are.
+    """Let glibc keep the memory of freed tensors for later tensors; other C libraries are left as they are.
 
-    By default glibc returns pages to the system and takes them again, zeroed: every operation on a CPU tensor of a
-    megabyte then pays for page faults, 8 % of a sampling run.
+    By default glibc returns such memory to the system.  Every operation on a CPU tensor of a megabyte then causes page
+    faults, which took 8 % of a sampling run.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -61,12 +61,12 @@ class Environment:
             "backends of each operation": _group_operations(self.backends),
             "unavailable backends": _group_backends(self.unavailable),
         }
-        return "\n".join(
-            line
-            for title, rows in sections.items()
-            if rows
-            for line in (title, *(f"  {key:<{max(map(len, rows))}} {value}" for key, value in rows.items()))
-        )
+        lines: list[str] = []
+        for title, rows in sections.items():
+            if rows:
+                width = max(map(len, rows))
+                lines += [title, *(f"  {key:<{width}} {value}" for key, value in rows.items())]
+        return "\n".join(lines)
 
 
 def _group_backends(unavailable: dict[str, list[str]]) -> dict[str, str]:
@@ -84,14 +84,14 @@ def _group_operations(backends: dict[str, list[str]]) -> dict[str, str]:
     indent = " " * (max(map(len, groups)) + 3)
     return {
         names: textwrap.fill(
-            ", ".join(sorted(operations)), WIDTH, initial_indent=indent, subsequent_indent=indent
+            ", ".join(sorted(operation_names)), WIDTH, initial_indent=indent, subsequent_indent=indent
         ).strip()
-        for names, operations in groups.items()
+        for names, operation_names in groups.items()
     }
 
 
 def _group_keys(lists: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Group keys with equal lists: {", ".join(list): [keys]}."""
+    """Group the keys that have equal lists: {"item, item": [key, key]}."""
     keys: dict[str, list[str]] = {}
     for key, values in lists.items():
         keys.setdefault(", ".join(values), []).append(key)

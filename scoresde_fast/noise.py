@@ -41,7 +41,7 @@ class Noise:
     Args:
         run_seed: seed of the run, an integer in [0, 2^64).
         sample_ids: (B,) int64, each in [0, 2^63): the user's seeds, on the device of the noise.
-        backend: as in ``Operation.choose`` of `scoresde_fast.ops`; selected once, here.
+        backend: as in ``Operation.choose`` of `scoresde_fast.ops`; it is chosen once, for all draws.
         precise: on a GPU, stay within 2 ulp of the contract instead of using the faster approximation.
 
     Raises:

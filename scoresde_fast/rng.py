@@ -55,9 +55,9 @@ def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]
     """Return two independent standard normals (float32) for two int64 words in [0, 2^32), which broadcast.
 
     u = ((word >> 8) + 1/2) 2^-24 is in (0, 1).  With r = sqrt(-2 ln u0), the normals are r cos(2 pi u1) and
-    r sin(2 pi u1).  For u1 > 1/2 the angle uses u1 - 1, the same point of the circle, so that small sines near a half
-    turn are exact.  u is exact in float64, and the result is computed in float64 and rounded once: it is correctly
-    rounded except for ties, and other backends agree to 2 ulp or better in their precise form.
+    r sin(2 pi u1).  For u1 > 1/2 the angle uses u1 - 1, the same point of the circle, so that small sines near a full
+    turn are exact.  u is exact in float64, and the result is computed in float64 and rounded once.  It is correctly
+    rounded except for ties; the precise form of other backends agrees to 2 ulp or better.
     """
     radius = _uniform(radius_word).log_().mul_(-2.0).sqrt_()
     turns = _uniform(angle_word)

@@ -24,7 +24,7 @@ class RunOptions:
         precision: Precision of the network; auto: bf16 on a GPU that supports it, fp32 on a CPU or with an adaptive
             solver. State, coefficients and noise are always float32.
         strict: Make images bit-identical for any batch size, any other seeds and any number of CPU threads.
-        compile: Compile the network; auto: on a GPU. It is not compiled if a condition needs its gradient.
+        compile: Compile the network; auto: on a GPU. A network whose gradient a condition needs is not compiled.
         capture: Capture the loop as CUDA graphs; auto: on a GPU.
         backend: Implementation of noise and steps: auto (the fastest available), triton, cuda, cpu or reference;
             default: the environment variable SCORESDE_FAST_BACKEND, else auto.
@@ -57,7 +57,7 @@ def names(*groups: type) -> list[str]:
 
 
 def split_options(options: Mapping[str, Any], other_names: Iterable[str]) -> tuple[dict[str, Any], RunOptions]:
-    """Split keyword arguments into the options with ``other_names`` and the `RunOptions`, omitting those that are None.
+    """Split keyword arguments into the options with ``other_names`` and the `RunOptions`; options of None are omitted.
 
     Raises:
         TypeError: an option's name is unknown.
@@ -78,19 +78,19 @@ def split_options(options: Mapping[str, Any], other_names: Iterable[str]) -> tup
 def accepting_options(*groups: type) -> Callable[[Function], Function]:
     """Return a decorator that makes ``help`` and completion list the fields of the dataclasses for ``**options``.
 
-    The default is shown as None if the model or the solver determines it; fields of `RunOptions` show theirs.
+    Fields of `RunOptions` are listed with their defaults.  Others default to None: the model or the solver decides.
     """
 
     def with_signature(function: Function) -> Function:
         own = signature(function)
-        named = [p for p in own.parameters.values() if p.kind != Parameter.VAR_KEYWORD]
+        named = [parameter for parameter in own.parameters.values() if parameter.kind != Parameter.VAR_KEYWORD]
         defaults = dict.fromkeys(names(*groups)) | {field.name: field.default for field in fields(RunOptions)}
-        more = [
+        from_groups = [
             Parameter(name, Parameter.KEYWORD_ONLY, default=default)
             for name, default in defaults.items()
             if name not in own.parameters
         ]
-        function.__signature__ = own.replace(parameters=[*named, *more])  # type: ignore[attr-defined]
+        function.__signature__ = own.replace(parameters=[*named, *from_groups])  # type: ignore[attr-defined]
         return function
 
     return with_signature

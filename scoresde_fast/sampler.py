@@ -26,7 +26,7 @@ from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
 from scoresde_fast.solvers.registry import ALIASES, SOLVERS
 
 PREDICTORS = {"none": "reverse_diffusion", "ancestral_sampling": "ancestral"}
-"""Solvers for a configuration's predictors, where the names differ; "none" as in the official code."""
+"""Solvers of a configuration's predictors whose names differ; "none" is as in the official code."""
 NEUTRAL = {"original": False, "langevin_norm": "sample"}
 """Option values that adaptive solvers accept, because they have no effect."""
 DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
@@ -37,8 +37,8 @@ AnyOptions = SolverOptions | AdaptiveOptions
 class Sampler:
     """Samples images from a model.  A seed gives the same noise in every batch.
 
-    Options default to the model's configuration, or without one to predictor-corrector sampling with 1000 steps.  A
-    network that cannot be folded, compiled or captured runs without; if this was requested, there is one warning.
+    Options default to the model's configuration.  A network that cannot be compiled or captured runs more slowly, after
+    one warning.  A network that cannot be folded runs in float32, after a warning if another precision was requested.
     Changed weights take effect in the next run.
 
     Args:
@@ -46,12 +46,11 @@ class Sampler:
         solver: the name of a solver, or all solver options as one `SolverOptions` or `AdaptiveOptions`.
         steps: number of steps.
         condition: a condition such as `scoresde_fast.Projection` or `scoresde_fast.PiGDM`, or several, applied in
-            order.  The adaptive solvers "rk45" and "ggf" take none.
-        options: the fields of `SolverOptions`, or for "rk45" and "ggf" of `AdaptiveOptions`, and of `RunOptions`.
+            order.  Adaptive solvers ("rk45" and "ggf") take none.
+        options: the fields of `RunOptions`, and of `SolverOptions` or, for adaptive solvers, `AdaptiveOptions`.
 
     Raises:
-        ValueError: an option is out of range, or does not fit the model's SDE or the device; or the device does not
-            exist.
+        ValueError: an option is out of range, does not fit the model's SDE or the device, or names a missing device.
         RuntimeError: the backend is not available; the message gives the reason.
         TypeError: ``model`` is not a model, or an option's name is unknown.
     """
@@ -94,14 +93,14 @@ class Sampler:
 
     @property
     def nfe(self) -> int | None:
-        """Number of network evaluations per image; None for "rk45" and "ggf", see `evaluations`."""
+        """Number of network evaluations per image; None for adaptive solvers, see `evaluations`."""
         return self.runner.nfe
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
         """Return the number of network evaluations of each seed's image.
 
         Raises:
-            ValueError: for "rk45" and "ggf", the image of a seed has not been sampled yet.
+            ValueError: the solver is adaptive, and the image of a seed has not been sampled yet.
         """
         return self.runner.evaluations(seeds)
 
@@ -164,7 +163,7 @@ class Sampler:
         Raises:
             ValueError: ``seeds`` is not a list or range, or a seed is not an integer from 0 to 2^63 - 1.
             NonFiniteError: the network returned NaN or infinity; the message gives the step and the time.
-            IntegrationError: the same for "rk45" and "ggf", or their tolerances cannot be met; has the last state.
+            IntegrationError: the same with an adaptive solver, or it cannot meet the tolerances; has the last states.
             BatchTooLargeError: the batch does not fit in memory; the message gives a size that does.
         """
         for batch, states in self._states(seeds, self.batch_size if batch_size is None else batch_size, on_step):
@@ -192,7 +191,7 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptio
     ``options["solver"]`` may be a complete options object, without any other option.
 
     Raises:
-        ValueError: the solver is unknown, or does not have one of the options.
+        ValueError: the solver is unknown, or one of the options is not an option of the solver.
     """
     solver = options.get("solver")
     if isinstance(solver, SolverOptions | AdaptiveOptions):
@@ -223,7 +222,7 @@ def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> AnyOptions:
-    """Check the options that the user passed as one object, and return them."""
+    """Check options that the user passed as one object, with ``others`` by name, and return them with all defaults."""
     if others:
         raise ValueError(f"{others[0]} is passed in addition to {options!r}; set it there")
     if (options.solver in ADAPTIVE) != isinstance(options, AdaptiveOptions):
@@ -234,11 +233,12 @@ def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> A
 
 def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptions:
     solver = options["solver"]
-    is_flow = solver == "rk45"
+    is_flow = ADAPTIVE[solver].probability_flow
     if options.get("probability_flow", is_flow) != is_flow:
+        equation = "the probability flow" if is_flow else "the reverse SDE"
         raise ValueError(
-            f"probability_flow is {options['probability_flow']}, but 'rk45' always integrates the probability flow and "
-            "'ggf' the reverse SDE: leave it out"
+            f"probability_flow is {options['probability_flow']}, but solver {solver!r} always integrates {equation}: "
+            "leave it out"
         )
     neutral = NEUTRAL | {"probability_flow": is_flow}
     adaptive = {name: value for name, value in options.items() if (name, value) not in neutral.items()}
@@ -252,7 +252,7 @@ def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptio
 
 
 def _defaults(model: ScoreFunction) -> dict[str, Any]:
-    """Return the options of the model's configuration; without one, those published for CLD, or none for other SDEs."""
+    """Return the options of the model's configuration; without one, those published for CLD, or none on other SDEs."""
     if not isinstance(model, ScoreModel):
         return {"solver": "sscs", "grid": "quadratic"} if model.sde.parts == 2 else {}
     sampling = model.config.sampling

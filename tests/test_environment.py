@@ -15,8 +15,8 @@ from scoresde_fast.environment import environment
 pytestmark = pytest.mark.same_everywhere
 
 
-def test_backends_say_why_they_are_absent() -> None:
-    """Each operation lists its available backends, the reference last; each reason for a missing one is given once."""
+def test_reasons_for_unavailable_backends() -> None:
+    """Each operation lists its available backends, the reference last; the text has each reason for absence once."""
     report = environment()
     assert set(report.backends["normal"]) | set(report.unavailable) >= {"cuda", "triton", "cpu"}
     assert torch.cuda.is_available() or "cuda" not in report.backends["normal"]

@@ -237,8 +237,8 @@ TOLERANCES = {
     "rk45": {1e-1: 27, 3e-2: 32, 1e-2: 49, 1e-3: 65, 1e-4: 110, 1e-5: 350},
     "ggf": {0.2: 30, 0.1: 50, 0.05: 80, 0.02: 150},
 }
-"""By adaptive solver, relative tolerances, each with the approximate NFE a sample on digits-vp. rk45 uses the same
-absolute tolerance; ggf uses its default."""
+"""By adaptive solver, relative tolerances, each with the approximate NFE a sample on digits-vp. The absolute
+tolerance is equal for solvers of the probability flow, and the default for others."""
 CHEAP_NFE = 100
 """Adaptive candidates above this NFE are measured last."""
 

@@ -2,8 +2,8 @@
 """Adaptive samplers: "rk45" on the probability flow, "ggf" on the reverse SDE.
 
 "ggf" is "Gotta Go Fast" (Jolicoeur-Martineau et al. 2021, algorithm 1).  Its step is stochastic improved Euler: the
-mean of an Euler-Maruyama step and of a second one with drift and diffusion evaluated at the end of the first.  The
-difference between the first step and the mean is the error estimate.
+mean of two Euler-Maruyama steps, the second with drift and diffusion evaluated at the end of the first.  The difference
+between the first step and the mean is the error estimate.
 
 As published, "ggf" repeats a rejected step with new noise, which favours noise with small errors.  The bias is
 negligible for images, but noticeable for samples of few elements.
@@ -11,7 +11,7 @@ negligible for images, but noticeable for samples of few elements.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from scoresde_fast.flow.integrate import (
     Tolerances,
     replace_where,
 )
-from scoresde_fast.flow.options import AdaptiveOptions
+from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.flow.probability_flow import FlowRunner, Solve
 from scoresde_fast.loop.evaluator import evaluator
 from scoresde_fast.loop.loop import Loop
@@ -67,7 +67,7 @@ class AdaptiveRunner(FlowRunner):
         )
         self._denoising_loop: Loop | None = None
         self._evaluations: dict[int, int] = {}
-        probability_flow = options.solver == "rk45"
+        probability_flow, self._maker = ADAPTIVE[options.solver].probability_flow, MAKERS[options.solver]
         super().__init__(model, device, run, tolerances, model.sde.T, options.eps, probability_flow=probability_flow)
 
     @torch.inference_mode()
@@ -81,11 +81,11 @@ class AdaptiveRunner(FlowRunner):
             assert self._denoising_loop is not None
             with arithmetic(self.precision, self.device, strict=run.strict):
                 states = self._denoising_loop.run(states, noise)
-        # Batches are padded with repeated seeds: the first slot of a seed counts, or with `strict` its fixed slot.
-        counts = [count + (self._denoising is not None) for count in integrated.evaluations.tolist()]
-        for slot, (seed, count) in reversed(list(enumerate(zip(seeds, counts, strict=True)))):
-            if not run.strict or seed % len(seeds) == slot:
-                self._evaluations[seed] = count
+        counts = [count + (0 if self._denoising is None else 1) for count in integrated.evaluations.tolist()]
+        # Padding repeats a seed: the count is that of the seed's first slot, or with `strict` of its fixed slot.
+        for slot in reversed(range(len(seeds))):
+            if not run.strict or seeds[slot] % len(seeds) == slot:
+                self._evaluations[seeds[slot]] = counts[slot]
         return states
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
@@ -108,7 +108,7 @@ class AdaptiveRunner(FlowRunner):
         super()._build()
 
     def _make_solver(self, batch: int, capture: Capture | None) -> Solve:
-        return super()._make_solver(batch, capture) if self.probability_flow else GottaGoFast(self, batch, capture).run
+        return self._maker(self, batch, capture)
 
 
 def _denoising_table(sde: SDE, eps: float) -> StepTable:
@@ -121,8 +121,8 @@ def _denoising_table(sde: SDE, eps: float) -> StepTable:
 class GottaGoFast(BatchIntegrator):
     """Solves the reverse SDE of a runner from T to ``eps``, for batches of one size.
 
-    rtol is relative to the larger of the Euler-Maruyama results of this attempt and of the last accepted one.  Attempt
-    i = 0, 1, ... uses the draw i + 1.
+    rtol is relative to the larger of two Euler-Maruyama results, of this attempt and of the last accepted attempt.
+    Attempt i = 0, 1, ... uses the draw i + 1.
     """
 
     def __init__(self, runner: AdaptiveRunner, batch: int, capture: Capture | None) -> None:
@@ -175,6 +175,13 @@ class GottaGoFast(BatchIntegrator):
         for tensor, value in ((self.y, improved), (self._previous, euler), (self.t, t_next)):
             replace_where(tensor, active & accepted, value)
         self.record(active, accepted, broken, too_short, EVALUATIONS)
+
+
+MAKERS: dict[str, Callable[[AdaptiveRunner, int, Capture | None], Solve]] = {
+    "rk45": FlowRunner._make_solver,
+    "ggf": lambda runner, batch, capture: GottaGoFast(runner, batch, capture).run,
+}
+"""By name in `ADAPTIVE`, a function that makes the solver for batches of one size."""
 
 
 def _noise_table(rows: int, device: torch.device) -> DeviceTable:

@@ -23,7 +23,7 @@ from scoresde_fast.run_options import accepting_options
 from scoresde_fast.sdes import CLDSDE
 
 DEFAULTS: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
-"""With these tolerances a decoded code differs from the image by up to 1e-3; with 1e-5, by a few 1e-3."""
+"""With these tolerances decoded codes differ from the images by up to 1e-3; with 1e-5 it is a few times as much."""
 VELOCITY_DRAW = 1
 """The draw of CLD's initial velocity."""
 
@@ -32,12 +32,12 @@ VELOCITY_DRAW = 1
 def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = None, **options: Any) -> Tensor:
     """Return codes (N, *state_shape) float32 of images (N, C, H, W) in [0, 1] or of points.
 
-    On CLD a code is of position and velocity; the initial velocity is sampled from N(0, gamma M) with the image's seed.
+    On CLD a code is of position and velocity; the initial velocity is drawn from N(0, gamma M) with the image's seed.
 
     Args:
         model: any `ScoreFunction` of continuous time.
         images: the data.
-        seeds: seeds of the velocities; None: 0, 1, ...
+        seeds: seeds of the velocities, by default 0, 1, ...
         options: the fields of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default.
 
     Raises:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reverse-process drift and its divergence, with a separate time for each sample.
 
-    L(t) u + b(t) network(u, label(t))        for CLD's pairs of position and velocity, b applies to the velocity
+    L(t) u + b(t) network(u, label(t))        on CLD, u is a pair of position and velocity, and b is for the velocity
 
 L and b combine the coefficients of the SDE (Song et al. 2021, equations 6 and 13) with the conversion of the network's
-output to a score.  The SDE computes them in float64 on the host.  An adaptive solver chooses its times on the device,
-where `TimeCurves` evaluates them.
+output to a score.  The SDE computes L and b in float64 on the host.  An adaptive solver chooses its times on the
+device, where `TimeCurves` interpolates L and b.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EXACT_TRACE_BATCH = 256
 class TimeCurves:
     """Smooth functions of time, tabulated on the host and evaluated on a device.
 
-    Chebyshev polynomials in log t interpolate them on intervals of equal length.
+    Chebyshev polynomials in log t interpolate the functions on intervals of equal length.
 
     Args:
         functions: ``functions(times)``, for (n,) float64 -> (K, n).
@@ -62,7 +62,7 @@ class TimeCurves:
 
     def __call__(self, t: Tensor) -> Tensor:
         """Map (B,) float64 times to (K, B) float64."""
-        # A NaN cannot be an index: it is replaced here, and restored by `0 * t`.
+        # A NaN cannot be an index: it is replaced here, and `0 * t` restores it.
         position = ((t.log() - self._start) / self._width).nan_to_num()
         interval = position.floor().clamp(0, INTERVALS - 1)
         in_interval = (2 * (position - interval) - 1).clamp(-1, 1)
@@ -71,9 +71,9 @@ class TimeCurves:
 
 
 def drift_coefficients(parametrisation: Parametrisation, t: Array, *, probability_flow: bool = True) -> Array:
-    """Return (2 + parts^2, n): the network's label, b, and L by rows, at times (n,).
+    """Return (2 + parts^2, n): the network's label, b, and the rows of L, at times (n,).
 
-    They are coefficients of the probability flow, or without ``probability_flow`` of the reverse SDE.
+    L and b are those of the probability flow, or without ``probability_flow`` of the reverse SDE.
 
     Raises:
         ValueError: the model was trained at discrete times only.
@@ -106,7 +106,7 @@ class Drift:
         backend: the backend of `hutchinson_dot`, as in ``Operation.choose`` of `scoresde_fast.ops`.
 
     Raises:
-        ValueError: as `drift_coefficients`.
+        ValueError: as in `drift_coefficients`.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class Drift:
 
         Args:
             u, t: as in `slope`.
-            fields: (P, B, *image_shape), the probes; on CLD of v, to which the network's output applies.
-            sample_ids, probes, run_seed: seeds and kind of the probes, from which a kernel recomputes them.
+            fields: (P, B, *image_shape), the probes; on CLD they are probes of the velocity only.
+            sample_ids, probes, run_seed: seeds and kind of the probes, from which a kernel recomputes the probes.
         """
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
@@ -164,7 +164,7 @@ class Drift:
         return self._assemble(u, output, factor, linear), self._trace(factor, linear, dots).T
 
     def slope_and_exact_trace(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `slope` and its exact divergence (B, 1), from one tangent per element; call it inside a dual level."""
+        """Return `slope` and its exact divergence (B, 1), with one tangent per element; call it inside a dual level."""
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
         elements = math.prod(self.model.image_shape)
@@ -193,7 +193,7 @@ class Drift:
         return output, torch.zeros_like(output) if tangent is None else tangent
 
     def _assemble(self, u: Tensor, output: Tensor, factor: Tensor, linear: Tensor) -> Tensor:
-        """Return L u + b output, for b ``factor`` (B,) and L ``linear`` (parts^2, B)."""
+        """Return L u + b output, where ``factor`` (B,) is b, and ``linear`` (parts^2, B) is L."""
         per_sample = (-1, *[1] * (u.ndim - 1))
         network_term = factor.view(per_sample) * output
         entries = [entry.view(per_sample) for entry in linear]
@@ -203,7 +203,7 @@ class Drift:
         return torch.cat([entries[0] * x + entries[1] * v, network_term + entries[2] * x + entries[3] * v], 1)
 
     def _trace(self, factor: Tensor, linear: Tensor, network_trace: Tensor) -> Tensor:
-        """Return the trace (..., B) of the slope's Jacobian, given that of the network's Jacobian."""
+        """Return the trace (..., B) of the slope's Jacobian, given the trace of the network's Jacobian."""
         elements = math.prod(self.model.image_shape)
         diagonal = linear[0] if self._parts == 1 else linear[0] + linear[3]
         return elements * diagonal + factor * network_trace
@@ -211,7 +211,7 @@ class Drift:
 
 @cache
 def _load_decompositions() -> None:
-    """Import the module that PyTorch imports at the first dual tensor, without its warning about ``torch.jit``."""
+    """Import, without its warning about ``torch.jit``, a module that PyTorch imports at the first dual tensor."""
     with warnings.catch_warnings(), suppress(ImportError):
         warnings.filterwarnings("ignore", "`torch.jit.script", Warning)
         import_module("torch._decomp.decompositions_for_jvp")

@@ -2,8 +2,8 @@
 """Integration of batches: tolerances, the loop of attempted steps, and RK45 (Dormand & Prince 1980).
 
 An attempt changes tensors of fixed shapes in place and reads nothing on the host, so that it can be captured as a
-graph.  On the device each sample accepts or rejects its step and sets the length of its next one.  A sample that has
-reached the end keeps its state while the others continue.
+graph.  Each sample accepts or rejects its step and chooses the length of its next step, on the device.  A sample that
+has reached the end keeps its state while the others continue.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Tolerances:
 
     Args:
         rtol, atol: positive numbers, rtol at least 1e-13.
-        norm: "sample": each sample has its own error and steps; "batch": one error and common steps for the whole
-            batch, as in SciPy's ``solve_ivp`` with a batch flattened to one vector.
+        norm: with "sample", each sample has its own error and steps; with "batch", the whole batch has one error and
+            the same steps, as in SciPy's ``solve_ivp`` with a batch flattened to one vector.
 
     Raises:
         ValueError: a number is out of range, or the norm is unknown.
@@ -84,7 +84,7 @@ class IntegrationError(ArithmeticError):
     """Failure to integrate a sample to the end; the message names the sample, the time and the reason.
 
     Attributes:
-        index: the index of the first such sample in the batch.
+        index: the index of the first failed sample in the batch.
         reason: the time and the reason, as in the message.
         y: (B, ...) float64, the last accepted state of every sample.
         t: (B,) float64, the times of these states.
@@ -95,7 +95,7 @@ class IntegrationError(ArithmeticError):
         self.index, self.reason, self.y, self.t = index, reason, y, t
 
     def with_seeds(self, seeds: Sequence[int]) -> IntegrationError:
-        """Return this error with the sample's seed in its message."""
+        """Return the same error, with the sample's seed in its message."""
         return IntegrationError(self.index, self.reason, self.y, self.t, name=f"the sample of seed {seeds[self.index]}")
 
 
@@ -164,7 +164,7 @@ class BatchIntegrator(ABC):
         return Solution(self.y.clone(), self.evaluations.clone())
 
     def next_times(self, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where the next steps of the ``active`` samples end, and whether they are too short to be retried."""
+        """Return the end times of the ``active`` samples' next steps, and whether a step is too short to be retried."""
         if self._times is None:
             spacing = torch.nextafter(self.t, torch.full_like(self.t, self.end)) - self.t
             shortest = MIN_STEP_ULPS * spacing.abs()
@@ -178,7 +178,7 @@ class BatchIntegrator(ABC):
         return torch.where(active, t_next, self.t), too_short
 
     def record(self, active: Tensor, accepted: Tensor, broken: Tensor, too_short: Tensor, evaluations: int) -> None:
-        """Record the outcome (B,) of an attempt: a sample fails if its step is rejected and cannot be shorter."""
+        """Record the outcome (B,) of an attempt; a sample fails if its step is rejected and cannot be shortened."""
         for flag, value in ((self.rejected, ~accepted), (self.broken, broken), (self.failed, too_short & ~accepted)):
             replace_where(flag, active, value)
         self.evaluations.add_(evaluations * active)
@@ -243,7 +243,7 @@ class RK45(BatchIntegrator):
         self._slope_at, self._slope = slope, torch.zeros_like(like)  # the function, and its value at the state
 
     def load(self, y: Tensor) -> None:
-        """Start from ``y``; evaluates the slope once, and with tolerances once more."""
+        """Start from ``y``, with one evaluation of the slope; with tolerances, another chooses the first step."""
         super().load(y)
         self._slope.copy_(self._slope_at(self.y, self.t))
         self.evaluations.fill_(1)
@@ -282,7 +282,7 @@ class RK45(BatchIntegrator):
         return y_end, stages[STAGES], h[:, None] * _combine(self._error, stages)
 
     def _first_length(self, tolerances: Tolerances) -> Tensor:
-        """Return the length (B,) of the first step (Hairer, Norsett & Wanner, II.4), with one evaluation."""
+        """Return the length (B,) of the first step (Hairer, Norsett & Wanner, II.4); this takes one evaluation."""
         y, slope, measure = self.y, self._slope, tolerances.measure
         span = (self.end - self.t).abs()
         size, rate = measure(y, y, y), measure(slope, y, y)
@@ -299,7 +299,7 @@ class RK45(BatchIntegrator):
 
 
 def _next_length(length: Tensor, error: Tensor, accepted: Tensor, rejected_before: Tensor) -> Tensor:
-    """Return the next step length (B,), from the last length and its error; after a rejection it does not grow."""
+    """Return the next step length (B,), from the last length and its error; a step after a rejection is not longer."""
     factor = SAFETY * error.clamp(min=1e-300) ** (-1 / (ERROR_ORDER + 1))
     grown = torch.where(rejected_before, factor.clamp(max=1.0), factor.clamp(max=MAX_FACTOR))
     shrunk = torch.where(error.isfinite(), factor, MIN_FACTOR).clamp(min=MIN_FACTOR)

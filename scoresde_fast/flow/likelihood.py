@@ -38,8 +38,8 @@ class Likelihood:
 
     Attributes:
         log_density: (N,) float64, in nats, of the data in the model's own range; on CLD a lower bound.
-        bits_per_dim: (N,) float64, of 8-bit images, lower is better; None without dequantization.
-        standard_error: (N,) float64, of ``log_density``, estimated from several probes; None with one.
+        bits_per_dim: (N,) float64, of 8-bit images; lower is better; None without dequantization.
+        standard_error: (N,) float64, of ``log_density``, estimated from several probes; None with one probe.
         evaluations: (N,) int64, the number of evaluations of the network and its derivative.
     """
 
@@ -83,7 +83,7 @@ class LikelihoodEstimator:
 
         Args:
             data: the samples; dequantization needs 8-bit values: uint8, or floats that are multiples of 1/255.
-            seeds: seeds of all random numbers, one per sample; None: 0, 1, ...
+            seeds: seeds of all random numbers, one per sample, by default 0, 1, ...
             on_step: callback for the progress of a batch.
 
         Raises:
@@ -139,8 +139,8 @@ def dequantized(images: Tensor, ids: Sequence[int], run_seed: int) -> Tensor:
 def bits_per_dimension(log_density: Tensor, dimensions: int, *, centered: bool) -> Tensor:
     """Return the negative log-likelihood (B,) of 8-bit images in bits per dimension, from the log density (B,) in nats.
 
-    The density is of dequantized images in [0, 1], or with ``centered`` in [-1, 1]: a unit interval contains 2^8 or 2^7
-    pixel values (Song et al. 2021, appendix D).
+    The density is of dequantized images in [0, 1], or with ``centered`` in [-1, 1].  An interval of length 1 has 2^8 or
+    2^7 pixel values (Song et al. 2021, appendix D).
     """
     return math.log2(PIXEL_VALUES / (2 if centered else 1)) - log_density / (dimensions * math.log(2))
 

@@ -15,21 +15,30 @@ class AdaptiveSolver(NamedTuple):
     """Properties of an adaptive solver.
 
     Attributes:
+        probability_flow: whether it solves the probability flow rather than the reverse SDE.
         on_cld: whether it is defined on CLD.
-        rtol, atol: default tolerances; those of "ggf" are for images in [-1, 1].
+        batch_norm: whether it supports error_norm="batch".
+        rtol, atol: default tolerances.
+        ve_atol: default absolute tolerance on VE, whose images are in [0, 1] rather than [-1, 1].
     """
 
+    probability_flow: bool
     on_cld: bool
+    batch_norm: bool
     rtol: float
     atol: float
+    ve_atol: float
 
 
 ADAPTIVE = {
-    # The probability flow; Dormand & Prince 1980.
-    "rk45": AdaptiveSolver(on_cld=True, rtol=1e-5, atol=1e-5),
-    # The reverse SDE; Jolicoeur-Martineau et al. 2021, algorithm 1.
-    "ggf": AdaptiveSolver(on_cld=False, rtol=0.02, atol=2 / 256),
+    # Dormand & Prince 1980.
+    "rk45": AdaptiveSolver(probability_flow=True, on_cld=True, batch_norm=True, rtol=1e-5, atol=1e-5, ve_atol=1e-5),
+    # Jolicoeur-Martineau et al. 2021, algorithm 1; its absolute tolerance is one 8-bit step.
+    "ggf": AdaptiveSolver(
+        probability_flow=False, on_cld=False, batch_norm=False, rtol=0.02, atol=2 / 256, ve_atol=1 / 256
+    ),
 }
+"""Adaptive solvers by name; `scoresde_fast.flow.adaptive.MAKERS` has their implementations."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +66,25 @@ class AdaptiveOptions:
         """Return these options with the defaults of the solver and the SDE filled in.
 
         Raises:
-            ValueError: the solver is not defined on the SDE or does not support an option, or an option is out of
-                range.
+            ValueError: the solver is unknown, is not defined on the SDE or does not support an option, or an option is
+                out of range.
         """
+        if self.solver not in ADAPTIVE:
+            raise ValueError(unknown_message("adaptive solver", self.solver, ADAPTIVE))
         solver = ADAPTIVE[self.solver]
         if isinstance(sde, CLDSDE) and not solver.on_cld:
+            others = ", ".join(repr(name) for name, other in ADAPTIVE.items() if other.on_cld)
             raise ValueError(
-                f"solver {self.solver!r} is not defined on the SDE {sde.name!r}; choose 'rk45' or a fixed-step solver"
+                f"solver {self.solver!r} is not defined on the SDE {sde.name!r}; choose {others} or a fixed-step solver"
             )
         eps = sde.sampling_eps if self.eps is None else self.eps
         if not 0 < eps < sde.T:
             raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")
         require_norm("error_norm", self.error_norm)
-        if self.solver == "ggf" and self.error_norm == "batch":
-            raise ValueError("solver 'ggf' supports only error_norm='sample'; 'batch' needs solver 'rk45'")
-        # VE's images are in [0, 1], half the range of [-1, 1].
-        atol = solver.atol / 2 if self.solver == "ggf" and sde.name == "vesde" else solver.atol
+        if self.error_norm == "batch" and not solver.batch_norm:
+            others = " or ".join(repr(name) for name, other in ADAPTIVE.items() if other.batch_norm)
+            raise ValueError(f"solver {self.solver!r} supports only error_norm='sample'; 'batch' needs solver {others}")
+        atol = solver.ve_atol if sde.name == "vesde" else solver.atol
         return replace(
             self,
             rtol=solver.rtol if self.rtol is None else self.rtol,

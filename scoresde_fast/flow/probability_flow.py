@@ -33,7 +33,7 @@ Solve = Callable[[Tensor, Tensor, OnAttempt | None], Solution]
 """``solve(states, sample_ids, on_attempt)`` integrates a batch of states (B, *state_shape) float64."""
 
 MAX_PADDING = 4
-"""A captured batch size is also used for smaller batches, down to its size divided by this."""
+"""Largest ratio of a captured batch size to the number of samples for which it is used."""
 PROGRESS = 1000
 """Progress units of a complete run, as its number of evaluations is not known in advance."""
 
@@ -42,7 +42,7 @@ class FlowResult(NamedTuple):
     """The result of integrating the flow.
 
     Attributes:
-        states: (B, *state_shape) float64, the states at the end.
+        states: (B, *state_shape) float64, the final states.
         evaluations: (B,) int64, the number of network evaluations of each sample.
         divergence: (B, P) float64, each probe's estimate of the divergence's integral.
     """
@@ -109,11 +109,11 @@ class FlowRunner:
         return self._drift
 
     def refresh(self) -> None:
-        """Rebuild everything that depends on the network if it has changed."""
+        """Rebuild everything that depends on the network if the network has changed."""
         if self._drift is not None and not self._drift.stale():
             return
         self.release()
-        # The number of threads may change the last bits of folded weights: on a CPU, folding always uses one.
+        # Folding uses one CPU thread, because the last bits of a folded weight may depend on the number of threads.
         if self.device.type == "cpu":
             in_worker(self._build)
         else:
@@ -129,7 +129,7 @@ class FlowRunner:
 
     @contextmanager
     def tangents(self) -> Iterator[None]:
-        """Enter the dual level that `solve` needs with probes; all CPU workers share it, as dual levels do not nest."""
+        """Enter the dual level that `solve` needs with probes; CPU workers share one, because they cannot be nested."""
         if self.probes is None or self._in_dual_level:
             yield
             return
@@ -141,7 +141,7 @@ class FlowRunner:
             self._in_dual_level = False
 
     def size_for(self, batch: int, full: int) -> int:
-        """Return a captured batch size for ``batch`` samples, by default ``full``; 0 without capture: any size."""
+        """Return the size to pad ``batch`` samples to: a captured size or ``full``; without capture 0 (no padding)."""
         if not self._graphs.wanted:
             return 0
         return min((size for size in self._captured if batch <= size <= MAX_PADDING * batch), default=full)
@@ -186,7 +186,7 @@ class FlowRunner:
         )
 
     def _solver(self, batch: int) -> Solve:
-        """Return the solver for batches of size ``batch``; with capture it is cached, with its memory."""
+        """Return the solver for batches of size ``batch``; a solver with capture is cached, with its memory."""
         if not self._graphs.wanted:
             return self._make_solver(batch, None)
         if batch not in self._captured:
@@ -296,7 +296,7 @@ class _ProbedSlope:
         self._ids = torch.zeros(batch, dtype=torch.int64, device=runner.device)
 
     def initial(self, states: Tensor, sample_ids: Tensor) -> Tensor:
-        """Sample the probes, and return the states with zeros for the divergences, (B, variables)."""
+        """Sample the probes; return the states, with a zero for each divergence, as (B, variables)."""
         initial, probes = states.flatten(1), self._probes
         if probes is None:
             return initial
@@ -307,7 +307,7 @@ class _ProbedSlope:
         return torch.cat([initial, initial.new_zeros(len(initial), probes.count)], dim=1)
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
-        """Return the slope at (B, variables) and (B,), all float64."""
+        """Return the slope at variables ``y`` (B, variables) and times ``t`` (B,), all float64."""
         u = y[:, : self._size].view(-1, *self._state_shape)
         if self._probes is None:
             return self._drift.slope(u, t).flatten(1)

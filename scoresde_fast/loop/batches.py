@@ -31,7 +31,7 @@ from scoresde_fast.model import ScoreFunction
 from scoresde_fast.run_options import RunOptions
 
 CHUNK_PIXELS = {"cpu": 2**13, "cuda": 2**17}
-"""Pixels in a strict chunk: enough to keep a GPU or one CPU core busy; a quarter of it takes 1.5 times as long."""
+"""Pixels in a strict chunk: enough to keep a GPU or one CPU core busy; with a quarter, runs take 1.5 times as long."""
 MAX_CHUNK = 128
 """Maximum number of images in a strict chunk."""
 CPU_BATCH = 64
@@ -39,7 +39,7 @@ CPU_BATCH = 64
 MAX_BATCH = 4096
 """Largest batch size tried; no device is faster with more."""
 SPARE = 8
-"""1/8 of the largest batch is left as reserve, because a compiled network may need a little more memory."""
+"""1/8 of the largest batch is kept in reserve, because a compiled network may need a little more memory."""
 
 
 class BatchTooLargeError(ValueError):
@@ -54,7 +54,7 @@ class Runner(Protocol):
         run_options: options of the run.
         precision: precision of the network.
         batch_dependent: whether a result depends on the other results of its batch.
-        evaluation: description of what a step evaluates, such as "output" or "gradient"; memory use depends on it.
+        evaluation: what a step evaluates, such as "output" or "gradient", which determines memory use.
     """
 
     model: ScoreFunction
@@ -99,7 +99,7 @@ class Batches(Generic[Item]):
             BatchTooLargeError: the batch does not fit in memory; the message gives a size that does.
         """
         runner, strict = self.runner, self.runner.run_options.strict
-        runner.refresh()  # here, so that workers do not do it concurrently
+        runner.refresh()  # once, before the workers start
         on_cpu = runner.device.type == "cpu"
         threads = torch.get_num_threads() if on_cpu else 1
         if strict:
@@ -113,7 +113,7 @@ class Batches(Generic[Item]):
             size = runner.size_for(-(-len(items) // count), -(-full // count))
             slots = [list(part) for part in split(range(len(items)), count)]
         workers = count if on_cpu and (strict or count > 1) else None
-        parts = [[items[position] for position in (*part, *[0] * (size - len(part)))] for part in slots]
+        parts = [[items[position] for position in part + [0] * (size - len(part))] for part in slots]
         try:
             if workers is not None and size:
                 in_worker(partial(runner.prepare, size))
@@ -125,7 +125,7 @@ class Batches(Generic[Item]):
             if strict:
                 return torch.cat(results)[_strict_order(slots, seeds)]
             return torch.cat([result[: len(part)] for result, part in zip(results, slots, strict=True)])
-        # Outside the handler the error no longer keeps the memory of the failed run, which the trials need.
+        # The trials need the memory of the failed run, which is freed only after the error has been handled.
         raise BatchTooLargeError(_too_large_message(runner, size if strict else len(items)))
 
 
@@ -154,7 +154,7 @@ def _strict_order(slots: list[list[int]], seeds: Sequence[int]) -> list[int]:
     size = len(slots[0])
     result_of: dict[int, int] = {}
     for index, position in enumerate(chain(*slots)):
-        if seeds[position] % size == index % size:  # elsewhere it only fills an empty slot
+        if seeds[position] % size == index % size:  # in other slots the position only fills a gap
             result_of.setdefault(seeds[position], index)
     return [result_of[seed] for seed in seeds]
 
@@ -170,7 +170,7 @@ def _too_large_message(runner: Runner, size: int) -> str:
 
 
 def fitting_batch(runner: Runner) -> int:
-    """Return the batch size for "auto": on a GPU the largest that fits, minus a reserve; it is cached on disk.
+    """Return the size for "auto": `CPU_BATCH`, or on a GPU the largest that fits (cached on disk) minus a reserve.
 
     Raises:
         BatchTooLargeError: not even one image fits.

@@ -81,7 +81,7 @@ class CudaGraphs:
 
     def _end_allocation(self) -> None:
         """Detach the allocator from the pool of a failed capture; torch 2.11 does not, and then frees no memory."""
-        with suppress(RuntimeError), torch.cuda.device(self._device):  # other versions have already done it
+        with suppress(RuntimeError), torch.cuda.device(self._device):  # in other versions it is already detached
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
 
 
@@ -110,8 +110,8 @@ class GraphCapture:
         """Return ``record(graphs)``, or None if capture is not wanted or fails.
 
         Args:
-            check: raises if a capture would fail; called before the first capture, because unlike the check a failed
-                capture leaves the device in a bad state.
+            check: raises if a capture would fail.  It is called before the first capture, because a failed capture
+                leaves the device in a bad state.
             record: captures with the given graphs.
 
         Raises:
@@ -132,7 +132,7 @@ class GraphCapture:
             return None
 
     def step(self, step: Step) -> Step:
-        """Return a replay of the captured step, or the step itself if it is not captured; capturing runs it first."""
+        """Return a replay of the step, or the step itself if it is not captured; the step runs before its capture."""
 
         def record(graphs: Graphs) -> Step:
             for _ in range(WARM_UP):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A check of every operation of a step, that it can be captured in a CUDA graph and replayed.
+"""A check that every operation of a step can be captured in a CUDA graph and replayed.
 
 The check needs no GPU: it accepts fake tensors, which have a device but no data.
 """
@@ -31,10 +31,10 @@ class CaptureUnsafeError(RuntimeError):
 
 @dataclass
 class _Storages:
-    """Names of storages, comparable between recordings: by address from outside the step, else by order of creation."""
+    """Names of storages, the same in every recording: addresses of external storages, numbers of new ones."""
 
-    # A new storage may reuse the address of a freed one; it then gets a new name.  Only external storages are kept
-    # alive, so that the check needs no more memory than the step.
+    # A new storage at the address of a freed one gets a new name.  Only external storages, which come from outside the
+    # step, are kept alive, so that the check needs no more memory than the step.
     external: dict[int, Tensor]
     internal: dict[int, int] = field(default_factory=dict)
     count: int = 0
@@ -48,9 +48,9 @@ class _Storages:
         return f"external {key}"
 
     def written(self, tensor: Tensor, argument_keys: set[int]) -> str:
-        """Return the name of a result's storage: a new name, unless an argument has the storage.
+        """Return the name of a result's storage, which is new unless an argument has the same storage.
 
-        The key is added to ``argument_keys``, so that several results may share a new storage.
+        A new key is added to ``argument_keys``, because several results may share a new storage.
         """
         key = _key(tensor)
         if key not in argument_keys and key not in self.external:
@@ -68,12 +68,12 @@ def _key(tensor: Tensor) -> int:
 class CaptureSafety(TorchDispatchMode):
     """A mode that records every operation and raises `CaptureUnsafeError` for one that cannot be captured.
 
-    Not capturable are reads of a device tensor on the host, output shapes that depend on data, copies between host and
-    device, operations on tensors of both, and draws from torch's random generator.
+    It rejects reads of a device tensor on the host, output shapes that depend on data, copies between host and device,
+    operations that mix their tensors, and draws from torch's random generator.
 
     Args:
         device_type: the type of the run's device; tensors on other devices are treated as host tensors.
-        external: storages that earlier recordings of the step found to be external, by address.
+        external: the external storages in earlier recordings of the step, by address.
     """
 
     def __init__(self, device_type: str, external: dict[int, Tensor]) -> None:
@@ -109,10 +109,11 @@ class CaptureSafety(TorchDispatchMode):
             return "draws from torch's random generator"
         if device and torch.Tag.data_dependent_output in func.tags:
             return "reads a tensor on the host"
-        # The number of entries that a mask selects depends on its data; an integer index has a fixed size.
-        indices = [index for index in tree_leaves(args[1]) if isinstance(index, Tensor)] if func in INDEXING else []
-        masked = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
-        if device and (masked if func in INDEXING else torch.Tag.dynamic_output_shape in func.tags):
+        dynamic = torch.Tag.dynamic_output_shape in func.tags
+        if func in INDEXING:  # only the number of entries that a mask selects depends on data
+            indices = [index for index in tree_leaves(args[1]) if isinstance(index, Tensor)]
+            dynamic = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
+        if device and dynamic:
             return "has a shape that depends on data"
         target = kwargs.get("device")
         if target is not None and tensors:
@@ -146,8 +147,8 @@ class _HostValues(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func in FROM_VALUES and isinstance(result, Tensor) and result.device.type == self.device_type:
-            source = args[1] if func is torch.Tensor.new_tensor and len(args) > 1 else args[0] if args else None
-            if not isinstance(source, Tensor):
+            values = args[1:] if func is torch.Tensor.new_tensor else args
+            if not (values and isinstance(values[0], Tensor)):
                 raise CaptureUnsafeError(f"{func.__name__} makes a tensor from values on the host")
         return result
 

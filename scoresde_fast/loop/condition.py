@@ -46,7 +46,7 @@ class RunContext:
         table, options: the rows of the run, and the options from which they were built.
         device: the device of the states.
         backend: as in `scoresde_fast.ops.Operation.choose`.
-        index: the index of the condition among those of the run.
+        index: the index of the condition among the run's conditions.
     """
 
     model: ScoreFunction
@@ -69,7 +69,7 @@ class BoundCondition(Protocol):
         """Return the data of ``sample_ids`` (B,); ids without data get arbitrary values."""
 
     def empty_data(self, batch: int) -> Data:
-        """Return tensors in the shapes of `data`, for a captured loop to fill."""
+        """Return tensors in the shapes of `data`, which the loop fills before each run."""
 
 
 @runtime_checkable
@@ -93,7 +93,7 @@ class GuidanceCondition(BoundCondition, Protocol):
 
     @property
     def pushes(self) -> bool:
-        """Whether the gradient is added to the state, after each row with an evaluation, rather than to the score."""
+        """Whether the gradient is added to the state after each row with an evaluation; otherwise to the score."""
 
     def log_likelihood(self, x: Tensor, output: Tensor, data: Data, counter: Tensor) -> Tensor:
         """Return log p(y | x) (B,), differentiable, for the state ``x`` at row ``counter`` (1,) with ``output``."""
@@ -107,9 +107,9 @@ class BoundConditions:
     """The conditions of one run.
 
     Attributes:
-        on_state, guidance: the two kinds, each in the order given.
-        to_output: (rows,) float32, factors that convert an addition to the score to one to the network's output.
-        parts: the number of images in a state: 2 for pairs of position and velocity.  The score is that of the last.
+        on_state, guidance: the conditions of each kind, in the order given.
+        to_output: (rows,) float32; an addition to the score times this factor is an addition to the network's output.
+        parts: the number of images in a state, 2 for pairs of position and velocity; the score is of the last image.
     """
 
     on_state: tuple[StateCondition, ...] = ()
@@ -170,7 +170,7 @@ def bind_all(conditions: Sequence[Condition], run: RunContext) -> BoundCondition
     """Bind conditions to one run, each with its own draws.
 
     Raises:
-        TypeError: a bound condition lacks methods of both `StateCondition` and `GuidanceCondition`.
+        TypeError: a bound condition is neither a `StateCondition` nor a `GuidanceCondition`.
         ValueError: see `Condition.bind`.
     """
     bound = [condition.bind(replace(run, index=index)) for index, condition in enumerate(conditions)]

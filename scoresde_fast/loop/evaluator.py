@@ -25,14 +25,14 @@ class Evaluator(Protocol):
     """A network prepared for inference, made by `evaluator` or `timed_evaluator`."""
 
     def __call__(self, x: Tensor, time: Tensor, /) -> Tensor:
-        """(B, ...) contiguous -> (B, ...); ``time`` is (1,) int64, a row, or timed (B,), the labels."""
+        """Map (B, ...) contiguous to (B, ...); ``time`` is a row (1,) int64, or for `timed_evaluator` labels (B,)."""
 
     def stale(self) -> bool:
         """Return whether the evaluator is outdated, because the network has changed."""
 
 
 def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evaluator:
-    """Return the fastest evaluator of a network on its device, called with a row of the table ``labels``.
+    """Return the fastest evaluator of a network on its device; it is called with a row of the table ``labels``.
 
     Args:
         network: ``network(x, labels)``.
@@ -45,7 +45,7 @@ def evaluator(network: nn.Module, labels: Tensor, precision: Precision) -> Evalu
 
 
 def timed_evaluator(network: nn.Module, precision: Precision) -> Evaluator:
-    """Return the fastest evaluator called with a label per sample; it supports forward-mode tangents."""
+    """Return the fastest evaluator with a label for each sample; it supports forward-mode tangents."""
     if isinstance(network, ScoreNetwork):
         return TimedFoldedNetwork(network, precision)
     return TimedPlainNetwork(network)
@@ -88,7 +88,7 @@ def _addresses(network: nn.Module) -> list[int]:
 
 
 def warn_user(message: str) -> None:
-    """Warn at the caller's line outside this package and PyTorch."""
+    """Warn at the innermost calling line outside this package and PyTorch."""
     callers = enumerate(traceback.walk_stack(sys._getframe()), 1)
     level = next(level for level, (frame, _) in callers if not frame.f_code.co_filename.startswith(INTERNAL_PATHS))
     warnings.warn(message, RuntimeWarning, stacklevel=level)

@@ -94,8 +94,8 @@ class Program:
             coefficients[index] = fold
             control[index] = CONTROL._replace(draw=table.draws[index] or 0, slot=stored, save=row.save)
             kinds.append(_kind(row))
-            # Later rows read the derived outputs of all rows but correctors.
-            stored += row.derive is not None and row.langevin is None
+            if row.derive is not None and row.langevin is None:  # later rows do not read outputs of correctors
+                stored += 1
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)
         device_table = DeviceTable(
             torch.from_numpy(coefficients).to(device, torch.float32), torch.from_numpy(control).to(device, torch.int32)
@@ -115,7 +115,7 @@ class Program:
 
 
 def _kind(row: AnyRow) -> RowKind:
-    earlier = row.outputs[row.derive is not None :]  # without an evaluation, all outputs are earlier ones
+    earlier = row.outputs if row.derive is None else row.outputs[1:]  # the first factor is for the row's own output
     read = [k + 1 for k, factor in enumerate(earlier) if np.asarray(factor, dtype=float).any()]
     return RowKind(
         evaluates=row.derive is not None,
@@ -175,7 +175,7 @@ def _fold_pair(row: PairRow, output_scale: float, state_scale: float) -> Array:
 
 
 def split(kinds: Sequence[RowKind]) -> list[Phase]:
-    """Return the phases of a run in order: at each row the pattern whose repetitions cover most rows, or the shortest.
+    """Return the phases in order: each repeats the pattern that covers the most rows, or the shortest of several.
 
     Rows that start no repetition are collected in patterns that run once.
     """

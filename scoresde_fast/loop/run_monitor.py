@@ -17,7 +17,7 @@ OnStep = Callable[[int, int], None]
 CHECK_EVERY = 16
 """Rows between two checks that the state is finite."""
 MAX_QUEUED = 8
-"""Maximum number of parts of a run (rows or patterns) queued on a GPU before the host waits for the first."""
+"""Maximum number of rows or patterns queued on a GPU; the host then waits for the first."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -27,9 +27,9 @@ class NonFiniteError(FloatingPointError):
 class RunMonitor:
     """Monitors one run.
 
-    On a CPU a row is finished when it is recorded, so the sums are read directly.  A GPU runs asynchronously: ``sums``
-    is copied to pinned memory in the stream of the run and read after an event that follows the copy; meanwhile the
-    host queues more work.
+    On a CPU, a queued row is already finished, so the sums are read directly.  A GPU runs asynchronously: ``sums`` is
+    copied to pinned memory in the stream of the run, and read after an event that follows the copy.  Meanwhile the host
+    queues more work.
 
     Args:
         sums: (1, rows) float32, sum of the state after each row; with guidance (2, rows): ``sums[1]`` holds the sums of
@@ -53,13 +53,13 @@ class RunMonitor:
         """
         self._rows += rows
         self._evaluations += evaluations
-        check = self._rows - self._copied >= CHECK_EVERY or self._rows == len(self._table.rows)
-        if check:
+        check_due = self._rows - self._copied >= CHECK_EVERY or self._rows == len(self._table.rows)
+        if check_due:
             self._copied = self._rows
         if not self._asynchronous:
             self._report(self._copied, self._evaluations)
             return
-        if check:
+        if check_due:
             self._host_sums.copy_(self._sums, non_blocking=True)
         event = torch.cuda.Event()
         event.record()

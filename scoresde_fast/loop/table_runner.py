@@ -30,7 +30,7 @@ COMPILE_OPTIONS: dict[str, Any] = {"triton.cudagraphs": False}
 STRICT_OPTIONS: dict[str, Any] = {"deterministic": True}
 """Added for ``strict``, so that the compiler chooses nothing by timing."""
 SIZE_RATIO = 4
-"""Batches are padded to powers of this number, so that few sizes are compiled, and by at most this factor."""
+"""Batches are padded to powers of this number, so that few sizes are compiled, but at most by this factor."""
 RECOMPILE_LIMIT = 256
 """Maximum number of batch sizes compiled per network class in a process; PyTorch's default is eight."""
 
@@ -85,7 +85,7 @@ class TableRunner:
                 "a condition takes the network's gradient, which is not compiled; compile=False silences this warning"
             )
         self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
-        # By batch size and number of CPU threads, because compiled code is specific to the number of threads.
+        # The keys are the batch size and the number of CPU threads: compiled code is specific to both.
         self._loops: dict[tuple[int, int], Loop | CapturedLoop] = {}
         self._network: nn.Module | None = None
         self.refresh()
@@ -114,7 +114,7 @@ class TableRunner:
                 warn_user(
                     f"{type(network).__name__} cannot be folded, which {self._requested} needs; it runs in float32"
                 )
-        self._network = network  # last: a failed build is repeated
+        self._network = network  # set last, so that a failed build is repeated
 
     def release(self) -> None:
         """Free the memory of all loops."""
@@ -126,13 +126,13 @@ class TableRunner:
     def size_for(self, batch: int, full: int) -> int:
         """Return the size to which to pad ``batch`` images, given the size of a full batch.
 
-        This is a prepared size if at most three quarters of it are padding, else the next power of four up to ``full``.
-        It is 0 (no padding) for a loop that is neither compiled nor captured.
+        A loop that is neither compiled nor captured needs no padding: 0.  Otherwise the size is a prepared one of which
+        at most three quarters are padding, or else the next power of four, at most ``full``.
         """
         if not (self._compiling or self._graphs.wanted):
             return 0
-        if ready := [size for size, _ in self._loops if batch <= size <= SIZE_RATIO * batch]:
-            return min(ready)
+        if prepared := [size for size, _ in self._loops if batch <= size <= SIZE_RATIO * batch]:
+            return min(prepared)
         size = 1
         while size < batch:
             size *= SIZE_RATIO

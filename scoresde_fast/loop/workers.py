@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CPU workers: threads that run parts of a batch in parallel, each on one core.
 
-A small network spends much time distributing single operations over the cores and waiting for the slowest core.
-Workers synchronise only once per batch: on two cores this gave 1.3 times the images per second.
+A small network loses much time when each of its operations is distributed over the cores and waits for the slowest.
+Workers synchronise only once per batch; on two cores this gave 1.3 times the images per second.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run_parts(
     """Return ``run(part, on_step)`` for each part, in the order of the parts.
 
     Each worker runs consecutive parts one after another.  With ``workers=None`` the calling thread runs all parts, on
-    all cores.  ``on_step`` reports the first worker only.  An exception in a worker, or while waiting, stops all.
+    all cores.  ``on_step`` reports the first worker only.  An exception in a worker, or an interrupt, stops all.
     """
     cancelled = threading.Event()
 

@@ -14,6 +14,7 @@ from torch import Tensor
 import scoresde_fast as sf
 from scoresde_fast.flow import adaptive
 from scoresde_fast.flow.integrate import IntegrationError
+from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, ScalarSDE, SubVPSDE
 from tests.support.chance import assert_moments
@@ -38,7 +39,7 @@ def test_rk45_on_a_gaussian(name: str) -> None:
     torch.testing.assert_close(sampler.sample(range(4)).double(), exact.clamp(0, 1), rtol=0, atol=2e-6)
 
 
-def test_denoising_is_one_evaluation_more() -> None:
+def test_denoising_takes_one_more_evaluation() -> None:
     """Denoising ends at E[x(0) | x(eps)], which is known for Gaussian data."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 3, 3))
     noisy = sf.Sampler(model, solver="rk45", denoise=False)
@@ -54,9 +55,9 @@ def test_denoising_is_one_evaluation_more() -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("name", ["ve", "vp", "subvp"])
 def test_ggf_samples_the_data(name: str, run_seed: int) -> None:
-    """6144 elements have the mean and standard deviation of Gaussian data, to a hundredth of the standard deviation.
+    """The mean and standard deviation of 6144 elements are those of Gaussian data, to 1 % of the standard deviation.
 
-    This allows for the solver's error at a quarter of the default tolerances: over 147 456 elements the standard
+    The bound allows for the solver's error at a quarter of the default tolerances: over 147 456 elements the standard
     deviation was 0.3 to 0.5 % too small, with a standard error of 0.2 %, and the mean showed no error.
     """
     sde = SDE_OF[name]
@@ -67,8 +68,8 @@ def test_ggf_samples_the_data(name: str, run_seed: int) -> None:
     assert_moments(sampler.sample(range(8)), scale * MEAN, math.hypot(scale * 0.05, std), bias=0.01)
 
 
-def test_ggf_goes_faster_with_looser_tolerances() -> None:
-    """Looser tolerances need fewer evaluations; each attempt takes two."""
+def test_looser_tolerances_need_fewer_evaluations() -> None:
+    """With looser tolerances ggf needs fewer evaluations; each attempt takes two."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 4, 4))
     counts = []
     for rtol in (0.01, 0.05):
@@ -81,15 +82,15 @@ def test_ggf_goes_faster_with_looser_tolerances() -> None:
 
 @pytest.mark.parametrize("solver", ["rk45", "ggf"])
 def test_strict_samples_do_not_depend_on_their_batch(solver: str) -> None:
-    """A sample alone has the bits and the number of evaluations that it has in a batch; without strict it is close."""
+    """A sample has the same bits and number of evaluations alone and in a batch; without strict it is close."""
     options: dict[str, Any] = {"solver": solver, "strict": True, "rtol": 0.02, "atol": 0.02}
     together = sf.Sampler(small_network("vpsde", centered=True), **options)
     images = together.sample([4, 9, 2])
     alone = sf.Sampler(small_network("vpsde", centered=True), **options)
     assert torch.equal(alone.sample([9])[0], images[1])
     assert alone.evaluations([9]) == together.evaluations([9])
-    loose = sf.sample(small_network("vpsde", centered=True), [2, 4], solver=solver, rtol=0.02, atol=0.02)
-    torch.testing.assert_close(loose, images[[2, 0]], rtol=0, atol=1e-3)
+    not_strict = sf.sample(small_network("vpsde", centered=True), [2, 4], solver=solver, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(not_strict, images[[2, 0]], rtol=0, atol=1e-3)
 
 
 def test_evaluations_are_known_after_a_run() -> None:
@@ -105,7 +106,7 @@ def test_evaluations_are_known_after_a_run() -> None:
 
 
 def test_the_batch_norm_depends_on_the_batch() -> None:
-    """With the error norm of a batch all samples take the same steps, and a sample depends on the others."""
+    """With error_norm="batch" all samples take the same steps, and a sample depends on the others."""
     model = sf.GaussianMixture(VPSDE(), [1, 1], torch.tensor([0.1, 0.8]).view(2, 1, 1, 1), [0.02, 0.1])
     sampler = sf.Sampler(model, solver="rk45", error_norm="batch", rtol=1e-3, atol=1e-3)
     assert sampler.batch_dependent
@@ -157,7 +158,17 @@ def test_ggf_is_not_defined_on_cld() -> None:
         sf.Sampler(model, solver="ggf")
 
 
-def test_a_failed_refresh_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_solvers_are_implemented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name in `ADAPTIVE` has an implementation; other names raise an error."""
+    assert adaptive.MAKERS.keys() == ADAPTIVE.keys()
+    with pytest.raises(ValueError, match="unknown adaptive solver 'rk54' - did you mean 'rk45'"):
+        AdaptiveOptions("rk54").on(VPSDE())
+    monkeypatch.setitem(ADAPTIVE, "new", ADAPTIVE["ggf"])
+    with pytest.raises(KeyError, match="new"):
+        sf.Sampler(sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2)), "new")
+
+
+def test_failed_refresh_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """If memory runs out while a changed network is prepared, the next run uses the change in every step."""
     model = sf.load("digits-vp")
     sampler = sf.Sampler(model, "rk45", rtol=0.5, atol=0.5)
@@ -176,7 +187,7 @@ def test_a_failed_refresh_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unsupported_options_at_their_defaults() -> None:
-    """rk45 accepts unsupported options only at the values that have no effect."""
+    """rk45 accepts options of other solvers only at values without effect."""
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     sampler = sf.Sampler(model, "rk45", original=False, langevin_norm="sample", probability_flow=True)
     assert sampler.options.solver == "rk45"

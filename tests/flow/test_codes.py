@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoding, decoding and interpolation, and errors of the flow's functions."""
+"""Encoding, decoding and interpolation, and errors for bad input of these and of likelihoods."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def digit_images() -> Tensor:
 
 
 def test_encode_then_decode(digit_images: Tensor) -> None:
-    """A decoded code rounds to the 8-bit image, and codes have the standard deviation 1 of standard normals.
+    """A decoded code is within half an 8-bit step (2e-3) of its image, and codes have standard deviation 1.
 
-    At the default tolerances the error was up to 8e-4 over twelve images; half an 8-bit step is 2e-3.
+    At the default tolerances the error was up to 8e-4 over twelve images.
     """
     model = sf.load("digits-vp")
     codes = sf.encode(model, digit_images[:2])
@@ -44,7 +44,7 @@ def test_encode_then_decode_with_a_velocity(digit_images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", ["ve", "vp"])
-def test_decode_is_the_rk45_sampler(name: str) -> None:
+def test_decode_equals_the_rk45_sampler(name: str) -> None:
     """Decoding a seed's normals gives the sample of "rk45" without denoising, at the same tolerances."""
     model, _ = mixture(name, (2, 3, 3))
     codes = Noise(0, torch.tensor([3, 8])).normal(0, model.state_shape)
@@ -53,7 +53,7 @@ def test_decode_is_the_rk45_sampler(name: str) -> None:
 
 
 def test_interpolation_is_a_great_circle() -> None:
-    """The ends are exact, the angles between steps equal, and the norms linear."""
+    """The ends are exact, the angles between neighbouring codes are equal, and the norms are linear."""
     a, b = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     b = 1.5 * b
     codes = sf.interpolate(a, b, 6)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drift: its coefficients at any time, the model's flow, and the trace of its Jacobian."""
+"""Coefficients of the drift at any time, the drift itself, and the trace of its Jacobian."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SDE_OF: dict[str, SDE] = {
 @pytest.mark.parametrize("flow", [True, False], ids=["flow", "sde"])
 @pytest.mark.parametrize("name", SDE_OF)
 def test_curves_equal_the_coefficients(name: str, flow: bool) -> None:
-    """At 2000 times over five decades, ends included, the error is within 1e-10, relative or absolute."""
+    """At 2000 times over five decades, both ends included, relative or absolute errors are within 1e-10."""
     parametrisation = Parametrisation(SDE_OF[name], mixed=name.startswith("cld"))
 
     def exact(t: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_curves_equal_the_coefficients(name: str, flow: bool) -> None:
 
 @pytest.mark.parametrize("name", SDE_OF)
 def test_traces_of_a_mixture(name: str) -> None:
-    """The exact trace is that of the Jacobian by reverse mode; Hutchinson's estimate is eps . (J eps)."""
+    """The exact trace equals that of the Jacobian J by reverse mode; Hutchinson's estimate is eps . (J eps)."""
     sde = SDE_OF[name]
     generator = torch.Generator().manual_seed(0)
     means = torch.rand(3, 2, 2, 1, generator=generator, dtype=torch.float64)
@@ -103,11 +103,11 @@ class InFloat64(nn.Module):
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "discrete" not in name and name != "vp_ddpm"])
 @torch.no_grad()
-def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
-    """From T to 0.01 at tolerances of 1e-3, RK45 has SciPy's number of evaluations, and its states to a relative 1e-9.
+def test_rk45_equals_scipy_on_golden_networks(name: str) -> None:
+    """From T to 0.01 at tolerances of 1e-3, RK45 needs as many evaluations as SciPy; states agree to a relative 1e-9.
 
-    Both integrate the same drift in float64 and sum their stages in different orders: only a ten-million-fold
-    amplification of rounding (1e-16) would reach the bound.  In float32 such trajectories differ by up to 1e-4.
+    Both integrate the same drift in float64, but sum stages in different orders.  Rounding errors (1e-16) would have to
+    grow ten-million-fold to reach the bound.  In float32 such trajectories differ by up to 1e-4.
     """
     golden = model(name, "ema")
     score_model = ScoreFunction(
@@ -132,7 +132,7 @@ def test_rk45_is_scipy_on_golden_networks(name: str) -> None:
     assert np.abs(solution.y.flatten().numpy() - final).max() <= 1e-9 * np.abs(final).max()
 
 
-def test_discrete_models_are_refused() -> None:
+def test_discrete_model_is_rejected() -> None:
     """A model trained at discrete times has no drift between them."""
     parametrisation = Parametrisation(VPSDE(), continuous=False)
     with pytest.raises(ValueError, match="1000 discrete times"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RK45: SciPy's steps with the error norm of a batch, separate steps per sample, capture, and errors."""
+"""RK45: the steps of SciPy with the batch norm, separate steps for each sample, capture, and errors."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def solve(slope: Slope, y: Tensor, begin: float, end: float, control: Tolerances
 
 @pytest.mark.parametrize(("begin", "end", "size"), [(0.0, 2.0, 1.0), (2.0, 0.3, 0.5)])
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
-def test_the_batch_norm_is_scipy(begin: float, end: float, size: float, tolerance: float) -> None:
+def test_batch_norm_equals_scipy(begin: float, end: float, size: float, tolerance: float) -> None:
     """The number of evaluations and the result are those of SciPy for the batch as one vector.
 
-    No step's error is within 2 % of the acceptance threshold.  Rounding errors, 2.2e-16 |y| per step, are amplified at
-    most 11-fold forwards, in up to 520 steps, and 74-fold backwards, in up to 200: as a random walk, to 4e-13.
+    No step's error is within 2 % of the acceptance threshold.  Rounding errors are 2.2e-16 |y| per step.  They grow at
+    most 11-fold in up to 520 steps forwards, and 74-fold in up to 200 backwards: as a random walk, to 4e-13.
     """
     y = size * start()
 
@@ -52,8 +52,8 @@ def test_the_batch_norm_is_scipy(begin: float, end: float, size: float, toleranc
     np.testing.assert_allclose(solution.y.flatten().numpy(), expected.y[:, -1], rtol=0, atol=1e-12)
 
 
-def test_a_sample_alone_is_the_same_in_a_batch() -> None:
-    """A sample in a batch has the bits and the number of evaluations of the sample alone, with either error norm."""
+def test_sample_does_not_depend_on_its_batch() -> None:
+    """A sample in a batch with norm "sample" has the bits and evaluations of the sample alone with norm "batch"."""
     together = solve(stiffening, start(), 0.0, 2.0, Tolerances(1e-6, 1e-6))
     assert len(set(together.evaluations.tolist())) > 1
     for index, y in enumerate(start()):
@@ -75,7 +75,7 @@ def test_order_of_fixed_steps() -> None:
 
 
 @pytest.mark.parametrize("control", [Tolerances(1e-6, 1e-6), np.linspace(0, 2, 61)], ids=["adaptive", "fixed"])
-def test_a_step_can_be_captured(control: Tolerances | Array) -> None:
+def test_step_can_be_captured(control: Tolerances | Array) -> None:
     """An attempt reads nothing on the host, and its replay gives the same bits."""
     eager = RK45(stiffening, start(), 0.0, 2.0, control)
     eager.load(start())
@@ -88,7 +88,7 @@ def test_a_step_can_be_captured(control: Tolerances | Array) -> None:
 
 
 def test_nan_names_sample_and_time() -> None:
-    """If one sample meets NaN at t = 0.5, the others reach the end, and the error contains the states reached."""
+    """If one sample becomes NaN at t = 0.5, the others reach the end, and the error contains the last states."""
 
     def breaking(y: Tensor, t: Tensor) -> Tensor:
         return torch.where((y[:, :1] > 1.2) & (t[:, None] > 0.5), torch.nan, stiffening(y, t) * 0 + 1e-3)
@@ -101,7 +101,7 @@ def test_nan_names_sample_and_time() -> None:
         assert caught.value.y.isfinite().all()
 
 
-def test_tolerances_that_cannot_be_met(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_tolerances(monkeypatch: pytest.MonkeyPatch) -> None:
     """Integration stops at a singularity, or after the maximum number of attempts."""
 
     def singular(y: Tensor, t: Tensor) -> Tensor:

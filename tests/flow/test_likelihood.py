@@ -28,8 +28,8 @@ def log_normal(squares: Tensor, variance: float) -> Tensor:
 
 
 @pytest.mark.parametrize("centered", [True, False], ids=["[-1, 1]", "[0, 1]"])
-def test_uniform_images_cost_eight_bits(centered: bool) -> None:
-    """A uniform distribution over images has 8 bits per dimension, in either range."""
+def test_uniform_density_has_eight_bits(centered: bool) -> None:
+    """The uniform density over images has 8 bits per dimension, in either range."""
     width = 2.0 if centered else 1.0
     log_density = torch.tensor([-DIMENSIONS * math.log(width)])
     assert float(bits_per_dimension(log_density, DIMENSIONS, centered=centered)) == pytest.approx(8.0)
@@ -52,7 +52,7 @@ def test_gap_of_the_bound() -> None:
     variance = covariance[1, 1] - slope * covariance[0, 1]
     x = torch.linspace(-1, 1, 7, dtype=torch.float64)
     log_position = log_normal(x**2, covariance[0, 0])
-    # p(v | x) = N(slope x, variance), its log averaged over v ~ N(0, gamma M)
+    # p(v | x) = N(slope x, variance); its log is averaged over v ~ N(0, gamma M)
     joint = log_position + log_normal(VARIANCE + (slope * x) ** 2, variance)
     divergence = 0.5 * (math.log(variance / VARIANCE) + (VARIANCE + (slope * x) ** 2) / variance - 1)
     bound = position_log_density_bound(joint, SDE, 1)
@@ -101,9 +101,9 @@ def test_exact_trace(name: str, shape: tuple[int, ...], components: int) -> None
     [("ve", "rademacher"), ("vp", "rademacher"), ("vp", "normal"), ("subvp", "normal"), ("cld", "rademacher")],
 )
 def test_hutchinson(name: str, probe: str, run_seed: int) -> None:
-    """Over 128 estimates with two probes, errors are unbiased, and squared standard errors estimate squared errors.
+    """The mean error of 128 estimates with two probes is 0; the mean squared error is as estimated.
 
-    A single estimate cannot be tested: a product of sums of probes is far from normally distributed.
+    A single estimate cannot be tested, because a product of sums of probes is far from normally distributed.
     """
     model, data = mixture(name, (2, 3, 3))
     data = data.repeat(32, 1, 1, 1)
@@ -116,7 +116,7 @@ def test_hutchinson(name: str, probe: str, run_seed: int) -> None:
 
 @pytest.mark.parametrize(("name", "steps"), [("vp", 40), ("cld", 60)])
 def test_fixed_steps_agree(name: str, steps: int) -> None:
-    """Fixed and adaptive steps agree to 1e-3 bits per dimension; with the exact trace, both have errors below 4e-4."""
+    """Fixed and adaptive steps agree to 1e-3 bits per dimension; with the exact trace, either error was below 4e-4."""
     model, data = mixture(name, (2, 1, 1))
     adaptive = sf.likelihood(model, data)
     fixed = sf.likelihood(model, data, steps=steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches: padded, split over workers, or strict; each result belongs to its seed."""
+"""Batches that are padded, split over workers, or strict; each result belongs to its seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scoresde_fast.sdes import VPSDE
 
 
 @pytest.mark.parametrize("seeds", [range(1), range(3), range(8), [11, 4, 300, 4, 19]], ids=["1", "3", "8", "mixed"])
-def test_strict_images_are_the_same_bits(
+def test_strict_images_are_bit_identical(
     tiny: sf.ScoreModel, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, seeds: list[int]
 ) -> None:
     """Strict images do not depend on the batch size, the other seeds, their order or the number of workers."""
@@ -32,7 +32,7 @@ def test_strict_images_are_the_same_bits(
         for batch_size in (1, 3, 8):
             images = torch.cat([images for _, images in sampler.stream(seeds, batch_size=batch_size)])
             assert torch.equal(images, torch.cat([alone[seed] for seed in seeds]))
-    # The last bits are others than without it, of eight evaluations; images of two seeds differ by more than 0.1.
+    # Without strict the last bits of eight evaluations differ; images of two seeds differ by more than 0.1.
     torch.testing.assert_close(images, sf.sample(tiny, seeds, solver="pc", steps=4), rtol=0, atol=1e-4)
 
 
@@ -47,10 +47,10 @@ def test_chunks() -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("seeds", [[5], [37, 5, 1], [0, 5], [4, 4, 68], list(range(70))], ids=str)
-def test_every_result_comes_from_its_seed_s_place(
+def test_results_come_from_the_slots_of_their_seeds(
     monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None], seeds: list[int], strict: bool
 ) -> None:
-    """In strict chunks seed s is in slot s mod the chunk size, whatever fills the others; otherwise in its order."""
+    """In strict chunks seed s is in slot s mod the chunk size; results are in the order of the seeds."""
     monkeypatch.setitem(CHUNK_PIXELS, "cpu", 32 * 4)
     runner = SimpleNamespace(
         device=torch.device("cpu"), refresh=lambda: None, prepare=lambda size: None, size_for=lambda batch, full: 48,
@@ -62,15 +62,15 @@ def test_every_result_comes_from_its_seed_s_place(
 
     for workers in (1, 2):
         threads(workers)
-        found = Batches(runner, work).run(seeds, seeds, len(seeds), None)
-        assert found[:, 0].tolist() == seeds
+        results = Batches(runner, work).run(seeds, seeds, len(seeds), None)
+        assert results[:, 0].tolist() == seeds
         if strict:
-            assert found[:, 1].tolist() == [seed % 32 for seed in seeds]
+            assert results[:, 1].tolist() == [seed % 32 for seed in seeds]
 
 
 @pytest.mark.parametrize("options", [{"solver": "dpmpp_2m", "steps": 5}, {"solver": "rk45", "rtol": 0.3, "atol": 0.3}])
-def test_strict_samplers_are_the_same_bits(threads: Callable[[int], None], options: dict[str, Any]) -> None:
-    """Samplers made with other numbers of threads give the same bits, because folding does not depend on them."""
+def test_strict_samplers_are_bit_identical(threads: Callable[[int], None], options: dict[str, Any]) -> None:
+    """Samplers made with one and two threads give the same bits, because folding always uses one thread."""
     model, images = sf.load("digits-vp"), []
     for count in (1, 2):
         threads(count)
@@ -85,25 +85,25 @@ def test_strict_progress(tiny: sf.ScoreModel) -> None:
     assert calls == [(n, 6) for n in range(1, 7)]
 
 
-class Hungry(nn.Module):
-    """A runner that runs out of memory above a number of images."""
+class MemoryLimited(nn.Module):
+    """A network that runs out of memory above a number of images."""
 
-    most = 21
+    limit = 21
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        if len(x) > self.most:
+        if len(x) > self.limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
         return -x
 
 
-def test_too_large_a_batch_says_what_fits() -> None:
+def test_error_of_a_too_large_batch() -> None:
     """The message recommends a batch size, and that size works."""
-    network = Hungry()
+    network = MemoryLimited()
     model = ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True)
     sampler = sf.Sampler(model, "em", 2)
     with pytest.raises(BatchTooLargeError, match=r"a batch of 60 does not fit.*about 2[01] images do.*batch_size=18"):
         next(iter(sampler.stream(range(60), batch_size=60)))
     assert [len(images) for _, images in sampler.stream(range(30), batch_size=18)] == [18, 12]
-    network.most = 0
+    network.limit = 0
     with pytest.raises(BatchTooLargeError, match="nor does a single image"):
         sampler.sample([1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The largest batch that fits: found in few trials, and cached."""
+"""The search for the largest batch that fits, and its cache."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from scoresde_fast.files import cache_folder
 from scoresde_fast.loop.batches import cached_batch, largest_batch
 
 
-@pytest.mark.parametrize("most", [0, 1, 2, 7, 64, 100, 1000, 4096, 10_000])
-def test_largest_batch(most: int) -> None:
-    """Within an eighth of what fits, never above it, in few trials."""
+@pytest.mark.parametrize("limit", [0, 1, 2, 7, 64, 100, 1000, 4096, 10_000])
+def test_largest_batch(limit: int) -> None:
+    """The result fits, is within an eighth of the limit, and takes few trials."""
     tried: list[int] = []
 
     def fits(batch: int) -> bool:
         tried.append(batch)
-        return batch <= most
+        return batch <= limit
 
-    found = largest_batch(fits)
-    assert min(most, 4096) * 7 / 8 - 1 <= found <= min(most, 4096)
+    largest = largest_batch(fits)
+    assert min(limit, 4096) * 7 / 8 - 1 <= largest <= min(limit, 4096)
     assert len(tried) <= 17 and len(set(tried)) == len(tried)
 
 
-def test_the_largest_batch_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_largest_batch_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The size is cached for each key, in the user cache folder; an unreadable cache file is ignored."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     key = {"device": "GPU", "precision": "bf16"}
@@ -39,6 +39,6 @@ def test_the_largest_batch_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert cached_batch(key, lambda: 2) == 2
 
 
-def test_automatic_batch_on_a_cpu(tiny: sf.ScoreModel) -> None:
-    """There is nothing to find: 64."""
+def test_auto_batch_size_on_a_cpu(tiny: sf.ScoreModel) -> None:
+    """On a CPU the batch size is 64, without a search."""
     assert sf.Sampler(tiny, "pc", 2, batch_size="auto").batch_size == 64

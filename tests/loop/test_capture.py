@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Capture of steps as CUDA graphs, checked without a GPU: all steps of ours pass, and unsafe operations are named.
+"""Capture of steps as CUDA graphs, checked without a GPU: all solvers pass, and errors name unsafe operations.
 
-The last tests capture on a GPU where there is one.
+The last tests capture on a GPU if there is one.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ DEVICE = "meta"
 SDE_OF: dict[str, SDE] = {"vesde": VESDE(), "vpsde": VPSDE(), "subvpsde": SubVPSDE(), "cld": CLDSDE()}
 CASES = [
     (sde, solver, probability_flow, corrector, norm)
-    for sde, of in SDE_OF.items()
-    for solver, found in SOLVERS.items()
+    for sde, sde_object in SDE_OF.items()
+    for solver, entry in SOLVERS.items()
     for probability_flow in (False, True)
     for corrector in ("none", *CORRECTORS)
     for norm in (("sample", "batch") if corrector == "langevin" else ("sample",))
-    if isinstance(of, found.sdes) and (found.probability_flow or not probability_flow)
-    if corrector == "none" or (found.correctable and isinstance(of, CORRECTORS[corrector].sdes))
+    if isinstance(sde_object, entry.sdes) and (entry.probability_flow or not probability_flow)
+    if corrector == "none" or (entry.correctable and isinstance(sde_object, CORRECTORS[corrector].sdes))
 ]
 IDS = [
     f"{sde}-{solver}-{'flow' if probability_flow else 'sde'}-{c}-{norm}"
@@ -69,7 +69,7 @@ def models() -> dict[str, sf.ScoreModel]:
 
 
 @pytest.mark.parametrize(("sde", "solver", "probability_flow", "corrector", "norm"), CASES, ids=IDS)
-def test_every_step_can_be_captured(
+def test_steps_can_be_captured(
     models: dict[str, sf.ScoreModel], sde: str, solver: str, probability_flow: bool, corrector: str, norm: Norm
 ) -> None:
     """A step reads nothing on the host, copies nothing to or from it, uses no generator and repeats its operations."""
@@ -87,9 +87,9 @@ def test_every_step_can_be_captured(
 
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("sde", SDE_OF)
-def test_the_same_at_two_counts(sde: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With real data too, steps at different counter values are the same operations on the same tensors."""
-    monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU alone it looks at the counter
+def test_operations_do_not_depend_on_the_counter(sde: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With data on a CPU, steps at different counter values are the same operations on the same tensors."""
+    monkeypatch.setattr(checks, "require_row", lambda *_: None)  # on a CPU it reads the counter on the host
     model = model_of(sde).to_empty(device="cpu")
     table = build_table(SDE_OF[sde], SolverOptions("gddim" if sde == "cld" else "pc", 30))
     program = Program.of_model(model, table, "cpu")
@@ -113,7 +113,7 @@ HOST_READS: dict[str, Callable[[], object]] = {
     "to": lambda: X.to("cpu"),
     "copy_": lambda: torch.empty(3).copy_(X),
 }
-SHAPES_OF_DATA: dict[str, Callable[[], object]] = {
+DATA_DEPENDENT_SHAPES: dict[str, Callable[[], object]] = {
     "nonzero": lambda: X.nonzero(),
     "mask": lambda: X[X > 0],
     "masked_select": lambda: X.masked_select(X > 0),
@@ -133,22 +133,22 @@ HOST_COPIES: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("step", HOST_READS.values(), ids=HOST_READS.keys())
-def test_a_host_read_is_caught(step: Callable[[], object]) -> None:
+def test_host_read_is_rejected(step: Callable[[], object]) -> None:
     """Reading a device tensor on the host, or copying from it, is rejected."""
     with pytest.raises(CaptureUnsafeError, match=r"reads a tensor on the host|copies a tensor to the host|mixes"):
         require_capturable(step, DEVICE)
 
 
-@pytest.mark.parametrize("step", SHAPES_OF_DATA.values(), ids=SHAPES_OF_DATA.keys())
-def test_a_shape_of_data_is_caught(step: Callable[[], object]) -> None:
+@pytest.mark.parametrize("step", DATA_DEPENDENT_SHAPES.values(), ids=DATA_DEPENDENT_SHAPES.keys())
+def test_data_dependent_shape_is_rejected(step: Callable[[], object]) -> None:
     """Operations whose output shape depends on data are rejected."""
     with pytest.raises(CaptureUnsafeError, match="shape that depends on data"):
         require_capturable(step, DEVICE)
 
 
 @pytest.mark.parametrize("step", HOST_COPIES.values(), ids=HOST_COPIES.keys())
-def test_a_copy_from_the_host_is_caught(step: Callable[[], object]) -> None:
-    """A tensor made from host values, copied from the host, or used on the host is rejected."""
+def test_copy_from_the_host_is_rejected(step: Callable[[], object]) -> None:
+    """A tensor that is made from host values, copied from the host, or on the host is rejected."""
     with pytest.raises(CaptureUnsafeError, match=r"from values on the host|copies a tensor from the host|mixes"):
         require_capturable(step, DEVICE)
 
@@ -156,19 +156,19 @@ def test_a_copy_from_the_host_is_caught(step: Callable[[], object]) -> None:
 @pytest.mark.parametrize(
     "step", [lambda: torch.randn_like(X), lambda: X.clone().normal_(), lambda: torch.nn.functional.dropout(X)]
 )
-def test_a_generator_is_caught(step: Callable[[], object]) -> None:
-    """PyTorch's random generator is rejected: noise depends on the counter only."""
+def test_random_generator_is_rejected(step: Callable[[], object]) -> None:
+    """Draws from PyTorch's random generator, also by dropout, are rejected."""
     with pytest.raises(CaptureUnsafeError, match="random generator"):
         require_capturable(step, DEVICE)
 
 
 class Steps:
-    """Python code that depends on the step."""
+    """Steps that differ each time they run."""
 
     def __init__(self) -> None:
         self.step = 0
         self.table = torch.ones(8, 3, device=DEVICE)
-        self.kept: list[Tensor] = [X]
+        self.results: list[Tensor] = [X]
 
     def number(self) -> None:
         self.step += 1
@@ -186,24 +186,24 @@ class Steps:
         self.step += 1
         X.exp() if self.step % 2 else X.log()
 
-    def more(self) -> None:
+    def repeat(self) -> None:
         self.step += 1
         for _ in range(self.step):
             X + 1
 
-    def keeps(self) -> None:
-        self.kept.append(self.kept[-1] + 1)
+    def input(self) -> None:
+        self.results.append(self.results[-1] + 1)
 
 
-@pytest.mark.parametrize("name", ["number", "view", "shape", "branch", "more", "keeps"])
-def test_a_step_that_knows_its_number_is_caught(name: str) -> None:
-    """A number, view, shape, branch, count or tensor that differs between two steps is rejected."""
+@pytest.mark.parametrize("name", ["number", "view", "shape", "branch", "repeat", "input"])
+def test_changing_step_is_rejected(name: str) -> None:
+    """A number, view, shape, branch, count or input that differs between two runs of a step is rejected."""
     with pytest.raises(CaptureUnsafeError, match="differs between two runs of the step"):
         require_capturable(getattr(Steps(), name), DEVICE)
 
 
-def test_what_is_safe_is_let_through() -> None:
-    """Indexing by the counter, new tensors, numbers, in-place operations and dropout in evaluation are accepted."""
+def test_safe_operations_are_accepted() -> None:
+    """Indexing by the counter, new tensors, numbers, in-place operations and inactive dropout are accepted."""
     x, table, dropout = torch.ones(3, device=DEVICE), torch.ones(8, 3, device=DEVICE), nn.Dropout(0.5).eval()
 
     def step() -> None:
@@ -215,18 +215,18 @@ def test_what_is_safe_is_let_through() -> None:
     require_capturable(step, DEVICE)
 
 
-def test_a_check_keeps_no_memory() -> None:
+def test_check_keeps_no_memory() -> None:
     """Temporary tensors are freed, so that a check needs no more memory than the step."""
 
     def step() -> None:
-        made = weakref.ref(X + 1)
-        assert made() is None
+        temporary = weakref.ref(X + 1)
+        assert temporary() is None
 
     require_capturable(step, DEVICE)
 
 
-def test_a_failed_capture_ends_its_allocation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failed capture the allocator has left the pool, and the error of the step is raised."""
+def test_failed_capture_detaches_the_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed capture detaches the allocator from the pool, and raises the error of the step."""
     ended: list[tuple[int, tuple[int, int]]] = []
 
     def end(device: int, pool: tuple[int, int]) -> None:
@@ -234,15 +234,15 @@ def test_a_failed_capture_ends_its_allocation(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("not currently recording to mempool_id")
 
     for name in ("Stream", "CUDAGraph", "device", "stream", "graph"):
-        monkeypatch.setattr(torch.cuda, name, lambda *given, **named: nullcontext())
+        monkeypatch.setattr(torch.cuda, name, lambda *args, **kwargs: nullcontext())
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
 
     def step() -> None:
-        raise ValueError("the step's own")
+        raise ValueError("error of the step")
 
-    with pytest.raises(ValueError, match="the step's own"):
+    with pytest.raises(ValueError, match="error of the step"):
         CudaGraphs(torch.device("cuda", 3)).capture(step)
     assert ended == [(3, (0, 7))]
 
@@ -272,7 +272,7 @@ def test_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
 
 def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
     """A captured loop takes at most 256 MB more than a plain one, for any number of steps and batch sizes."""
-    held = []
+    memory = []
     for steps, capture, sizes in ((20, False, [64]), (20, True, [64]), (1000, True, [64, 1, 4, 16])):
         torch.cuda.empty_cache()
         before = torch.cuda.memory_reserved()
@@ -280,29 +280,30 @@ def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
         assert isinstance(sampler.runner, TableRunner)
         for size in sizes:
             sampler.runner.prepare(size)
-        sampler.sample(range(64)) if steps < 1000 else None
-        held.append(torch.cuda.memory_reserved() - before)
+        if steps < 1000:
+            sampler.sample(range(64))
+        memory.append(torch.cuda.memory_reserved() - before)
         sampler.runner.release()
-    assert max(held[1:]) - held[0] <= 256 * 2**20
+    assert max(memory[1:]) - memory[0] <= 256 * 2**20
 
 
-def test_a_network_that_no_graph_holds_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+def test_uncapturable_network_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
     """The network runs uncaptured, after one warning that names the operation."""
     forward = on_gpu.network.forward
 
-    def reads(x: Tensor, labels: Tensor) -> Tensor:
+    def host_reading(x: Tensor, labels: Tensor) -> Tensor:
         assert labels[0].item() > 0
         return forward(x, labels)
 
-    on_gpu.network.forward = reads
+    on_gpu.network.forward = host_reading
     sampler = sf.Sampler(on_gpu, steps=3, **GPU)
     with pytest.warns(RuntimeWarning, match="_local_scalar_dense reads a tensor on the host") as caught:
         images = [sampler.sample(range(4)) for _ in range(2)]
     assert len(caught) == 1 and torch.equal(*images)
 
 
-def test_strict_and_automatic_batches_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
-    """Strict images have the same bits over batch sizes; the largest batch is found and works."""
+def test_strict_and_auto_batches_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+    """Strict images are bit-identical for any batch size; the largest batch that fits is found and works."""
     strict = sf.Sampler(on_gpu, steps=5, strict=True, **GPU)
     whole = strict.sample(range(40))
     parts = torch.cat([images for _, images in strict.stream(range(40), batch_size=7)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: the same results by counter and row by row, and repeated patterns."""
+"""The loop gives the same results with a counter, row by row, and by repeated patterns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.recorded_graphs import RecordedGraphs
 
 
 def row_by_row(loop: Loop, x: Tensor, noise: Noise) -> Tensor:
-    """Run the table by its equations, with row indices on the host."""
+    """Run the table with row indices on the host."""
     program, x = loop.program, x.clone()
     assert isinstance(loop.evaluate, PlainNetwork)
     saved, history = x.clone(), x.new_zeros(max(program.history, 1), *x.shape)
@@ -43,29 +43,29 @@ def row_by_row(loop: Loop, x: Tensor, noise: Noise) -> Tensor:
 
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("name", TABLES)
-def test_the_counter_drives_the_run(name: str, backend: str) -> None:
-    """A run with the counter is bit-identical to one with row indices on the host, and does not modify its input."""
+def test_run_equals_row_by_row(name: str, backend: str) -> None:
+    """A run with the counter is bit-identical to a run with row indices on the host, and keeps its input unchanged."""
     loop = make_loop(TABLES[name], backend)
     x, noise = start()
-    kept = x.clone()
+    original = x.clone()
     assert torch.equal(loop.run(x, noise), row_by_row(loop, x, noise))
-    assert torch.equal(x, kept)
+    assert torch.equal(x, original)
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_replayed_patterns_are_the_run(name: str) -> None:
+def test_replayed_patterns_equal_the_run(name: str) -> None:
     """Replaying one recording of each pattern, with all host values frozen, is bit-identical to the plain run."""
     loop, graphs = make_loop(TABLES[name]), RecordedGraphs()
     captured = CapturedLoop(loop, (3, *SHAPE), graphs)
     assert graphs.captured <= 5
-    for first in (0, 40):  # a second run finds no trace of the first
+    for first in (0, 40):  # the second run does not depend on the first
         noise = Noise(5, torch.arange(first, first + 3))
         x = noise.normal(0, SHAPE)
         assert torch.equal(captured.run(x, noise), loop.run(x, noise))
     assert graphs.replayed >= 2 * len(split(loop.program.kinds))
 
 
-def test_the_whole_step_is_one_graph_to_the_compiler() -> None:
+def test_pattern_compiles_to_one_graph() -> None:
     """A pattern of predictor and corrector compiles without graph breaks and gives the same result."""
     loop = make_loop(TABLES["pc"])
     pattern = split(loop.program.kinds)[0].pattern
@@ -80,8 +80,8 @@ def test_the_whole_step_is_one_graph_to_the_compiler() -> None:
     torch.testing.assert_close(compiled.state, plain.state)
 
 
-def test_phases_cover_every_row() -> None:
-    """For every table the unrolled phases equal the rows; predictor-corrector is one pattern and its end."""
+def test_phases_cover_all_rows() -> None:
+    """For every table the unrolled phases equal the rows; predictor-corrector has one pattern and a last step."""
     for table in TABLES.values():
         kinds = make_loop(table).program.kinds
         assert tuple(kind for phase in split(kinds) for kind in phase.pattern * phase.repeats) == kinds

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs: the phases of their rows."""
+"""The phases of a program's rows."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.support.loops import SHAPE, TABLES, make_loop, start
 from tests.support.recorded_graphs import RecordedGraphs
 
 
-def test_a_captured_run_reports_progress_and_nan() -> None:
+def test_captured_run_reports_progress_and_nan() -> None:
     """Progress is reported once per pattern; a state of NaN is reported with its row and time."""
     loop = make_loop(TABLES["pc"])
     captured = CapturedLoop(loop, (3, *SHAPE), RecordedGraphs())
@@ -28,19 +28,19 @@ def test_a_captured_run_reports_progress_and_nan() -> None:
         captured.run(x, noise)
 
 
-def test_a_gpu_is_followed_from_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host queues a bounded number of parts, and reports finished progress, and NaN with its row."""
-    passed: list[int] = []
+def test_gpu_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host queues a limited number of rows, and reports only finished evaluations, and NaN with its row."""
+    waited_for: list[int] = []
 
     class Event:
-        made = 0
+        count = 0
 
         def record(self) -> None:
-            Event.made += 1
-            self.number = Event.made
+            Event.count += 1
+            self.number = Event.count
 
         def synchronize(self) -> None:
-            passed.append(self.number)
+            waited_for.append(self.number)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     table, done = TABLES["em"], []
@@ -50,7 +50,7 @@ def test_a_gpu_is_followed_from_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in range(len(table.rows)):
         sums[0, row] = torch.nan if row >= 6 else 1.0
         monitor.queued(1, 1)
-        assert len(passed) == max(0, row + 1 - MAX_QUEUED) == len(done)
+        assert len(waited_for) == max(0, row + 1 - MAX_QUEUED) == len(done)
     with pytest.raises(NonFiniteError, match="after step 7 of 9"):
         monitor.finish()
     assert done == list(range(1, 9))

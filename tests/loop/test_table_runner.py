@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options for speed (compile, capture, precision, padding): effects, unchanged results, warnings and errors."""
+"""Compilation, capture, precision and padding: the images stay the same; warnings and errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_COMPILED = ".*cannot be compiled"
 def function(forward: Callable[[Tensor, Tensor], Tensor]) -> ScoreFunction:
     """Return a model with a user's network on 2x2 images."""
 
-    class Own(nn.Module):
+    class UserNetwork(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.tensor(1.0))
@@ -35,7 +35,7 @@ def function(forward: Callable[[Tensor, Tensor], Tensor]) -> ScoreFunction:
         def forward(self, x: Tensor, labels: Tensor) -> Tensor:
             return self.weight * forward(x, labels)
 
-    return ScoreFunction(Own(), ExactScore(VPSDE()), (1, 2, 2), centered=True)
+    return ScoreFunction(UserNetwork(), ExactScore(VPSDE()), (1, 2, 2), centered=True)
 
 
 def table_runner_of(sampler: sf.Sampler) -> table_runner.TableRunner:
@@ -51,7 +51,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[sf.Sampler], Recorded
     def capture(sampler: sf.Sampler) -> RecordedGraphs:
         graphs = RecordedGraphs()
         monkeypatch.setattr(capturing, "CudaGraphs", lambda device: graphs)
-        # It tells a CPU's tensors not.
+        # On a CPU the check cannot tell device tensors from host tensors.
         monkeypatch.setattr(table_runner, "require_capturable_loop", lambda loop, shape: None)
         table_runner_of(sampler)._graphs.wanted = True
         return graphs
@@ -60,7 +60,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[sf.Sampler], Recorded
 
 
 @pytest.mark.parametrize("solver", ["pc", "ancestral"])
-def test_captured_images_are_the_images(
+def test_captured_images_are_the_same(
     tiny: sf.ScoreModel, solver: str, replayed: Callable[..., RecordedGraphs]
 ) -> None:
     """Padded, replayed batches give each seed its image; each batch size is captured once, and serves similar sizes."""
@@ -68,14 +68,14 @@ def test_captured_images_are_the_images(
     graphs = replayed(sampler)
     for seeds, captured in (([5, 3, 8, 1], 1), ([2, 9], 1), ([7], 1), (range(6), 2), (range(9), 2)):
         images = sampler.sample(seeds)
-        # Sums differ with the batch size in their last bits: ten evaluations round states of up to 50, five deviations,
-        # by 6e-5 together. Images of two seeds differ by more than 0.1.
+        # The last bits of sums depend on the batch size: over ten evaluations, states of up to 50 (five standard
+        # deviations) differ by up to 6e-5.  Images of two seeds differ by more than 0.1.
         torch.testing.assert_close(images, plain.sample(seeds), rtol=0, atol=1e-4)
         assert len(table_runner_of(sampler)._loops) == captured
     assert graphs.captured > 0 and graphs.replayed >= 5 * 5
 
 
-def test_a_changed_weight_is_seen(tiny: sf.ScoreModel, replayed: Callable[..., RecordedGraphs]) -> None:
+def test_changed_network_is_used(tiny: sf.ScoreModel, replayed: Callable[..., RecordedGraphs]) -> None:
     """Weights changed in place, replaced weights and a new network take effect in the next run, captured or not."""
     for capture in (False, True):
         model = function(lambda x, labels: -x)
@@ -98,43 +98,43 @@ def test_a_changed_weight_is_seen(tiny: sf.ScoreModel, replayed: Callable[..., R
         differs(images)
 
 
-def test_a_stale_evaluator_is_made_again(tiny: sf.ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_evaluator_is_replaced(tiny: sf.ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stale evaluator is replaced before the next batch, and everything derived from it is rebuilt."""
-    made: list[PlainNetwork] = []
+    evaluators: list[PlainNetwork] = []
 
     def make(network: nn.Module, labels: Tensor, precision: str) -> PlainNetwork:
-        made.append(PlainNetwork(network, labels))
+        evaluators.append(PlainNetwork(network, labels))
         assert precision == "fp32" and not torch.is_inference_mode_enabled()
-        return made[-1]
+        return evaluators[-1]
 
     monkeypatch.setattr(table_runner, "evaluator", make)
     sampler = sf.Sampler(tiny, "em", 2)
     for batches in (1, 2):
         sampler.sample(range(4))
         sampler.sample(range(9))
-        assert len(made) == batches
-        monkeypatch.setattr(made[-1], "stale", lambda: True)
+        assert len(evaluators) == batches
+        monkeypatch.setattr(evaluators[-1], "stale", lambda: True)
     loops = table_runner_of(sampler)._loops.values()
-    assert all(isinstance(loop, Loop) and loop.evaluate is made[-1] for loop in loops)
+    assert all(isinstance(loop, Loop) and loop.evaluate is evaluators[-1] for loop in loops)
 
 
-def test_a_failed_refresh_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_refresh_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """If memory runs out while a new network is prepared, the next run uses that network."""
     model = function(lambda x, labels: -x)
     sampler = sf.Sampler(model, "em", 2)
     model.network = function(lambda x, labels: -0.1 * x).network
 
-    def full(*arguments: object) -> object:
+    def out_of_memory(*arguments: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(table_runner, "evaluator", full)
+        patch.setattr(table_runner, "evaluator", out_of_memory)
         with pytest.raises(torch.OutOfMemoryError):
             sampler.sample([0])
     assert torch.equal(sampler.sample([0]), sf.sample(model, [0], solver="em", steps=2))
 
 
-def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncapturable_network_runs_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """The warning names the operation, the line that requested it and the option that silences it."""
 
     def forward(x: Tensor, labels: Tensor) -> Tensor:
@@ -143,21 +143,21 @@ def test_what_cannot_be_captured_runs_plain_with_one_warning(monkeypatch: pytest
     expected = sf.sample(function(forward), seeds=range(3), solver="em", steps=4)
     sampler = sf.Sampler(function(forward), "em", 4)
     table_runner_of(sampler)._graphs.wanted = True
-    said = r"Own cannot be captured.*_local_scalar_dense.*test_table_runner\.py"
-    with pytest.warns(RuntimeWarning, match=said) as caught:
+    message = r"UserNetwork cannot be captured.*_local_scalar_dense.*test_table_runner\.py"
+    with pytest.warns(RuntimeWarning, match=message) as caught:
         for _ in range(2):
             assert torch.equal(sampler.sample(range(3)), expected)
     assert len(caught) == 1 and "capture=False" in str(caught[0].message)
     assert caught[0].filename == __file__
 
 
-def test_memory_that_runs_short_is_no_reason_to_go_slower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A capture that runs out of memory raises, without a warning, and the next one is tried again."""
+def test_capture_is_retried_after_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If memory runs out during a capture, the error is raised without a warning, and the next run captures again."""
 
-    def full(device: torch.device) -> RecordedGraphs:
+    def out_of_memory(device: torch.device) -> RecordedGraphs:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(capturing, "CudaGraphs", full)
+    monkeypatch.setattr(capturing, "CudaGraphs", out_of_memory)
     graphs = capturing.GraphCapture(function(lambda x, labels: -x), torch.device("cpu"), wanted=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -168,21 +168,21 @@ def test_memory_that_runs_short_is_no_reason_to_go_slower(monkeypatch: pytest.Mo
     assert graphs.wanted and graphs.step(step) is not step
 
 
-def test_what_cannot_be_compiled_runs_plain_with_one_warning() -> None:
-    """A network with a graph break."""
+def test_uncompilable_network_runs_with_one_warning() -> None:
+    """A network that reads a tensor on the host runs uncompiled, with the same images."""
 
     def forward(x: Tensor, labels: Tensor) -> Tensor:
         return -x if labels[0].item() > 0.5 else -2 * x
 
     expected = sf.sample(function(forward), seeds=range(3), solver="em", steps=4)
     sampler = sf.Sampler(function(forward), "em", 4, compile=True)
-    with pytest.warns(RuntimeWarning, match="Own cannot be compiled") as caught:
+    with pytest.warns(RuntimeWarning, match="UserNetwork cannot be compiled") as caught:
         for _ in range(2):
             assert torch.equal(sampler.sample(range(3)), expected)
-    assert len([w for w in caught if w.category is RuntimeWarning]) == 1
+    assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
 
 
-def test_many_batch_sizes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_batch_sizes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of a dozen batch sizes is compiled, beyond PyTorch's recompile limit of eight."""
     graphs: list[torch.fx.GraphModule] = []
 
@@ -190,20 +190,20 @@ def test_many_batch_sizes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         graphs.append(graph)
         return graph.forward
 
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, options, **others: real(f, backend=backend, **others))
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, options, **others: torch_compile(f, backend=backend, **others))
     model = function(lambda x, labels: -x)
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", NOT_COMPILED, RuntimeWarning)  # PyTorch's compiler has warnings of its own
+        warnings.filterwarnings("error", NOT_COMPILED, RuntimeWarning)  # PyTorch's own warnings are allowed
         for size in range(1, 13):
             sf.Sampler(model, "em", 2, compile=True, batch_size=size).sample(range(size))
     assert len(graphs) == 12
 
 
-def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
-    """A user's network runs in float32, with a warning if another precision was requested, and is described so."""
+def test_unsupported_precision_of_a_network_warns_once() -> None:
+    """A user's network runs in float32, as the description says, with a warning if another precision was requested."""
     model = function(lambda x, labels: -x)
-    with pytest.warns(RuntimeWarning, match="Own cannot be folded, which bf16 needs; it runs in float32"):
+    with pytest.warns(RuntimeWarning, match="UserNetwork cannot be folded, which bf16 needs; it runs in float32"):
         sampler = sf.Sampler(model, "em", 2, precision="bf16")
         assert sampler.describe()["precision"] == "fp32"
     with warnings.catch_warnings():
@@ -213,7 +213,7 @@ def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
         ({"precision": "bf17"}, "unknown precision 'bf17' - did you mean 'bf16'"),
         ({"precision": "tf32"}, "precision 'tf32' is only available on GPUs.*choose from: auto, fp32, bf16, fp16"),
@@ -224,23 +224,22 @@ def test_a_precision_that_a_network_cannot_have_is_said_once() -> None:
         ({"solver": "rk45", "steps": None, "strict": True, "error_norm": "batch"}, "choose error_norm='sample'"),
     ],
 )
-def test_bad_options(tiny: sf.ScoreModel, options: dict[str, Any], sentence: str) -> None:
+def test_bad_options(tiny: sf.ScoreModel, options: dict[str, Any], message: str) -> None:
     """The message gives the value and what is allowed, before anything runs."""
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=message):
         sf.Sampler(tiny, **{"solver": "pc", "steps": 2, **options})
 
 
-def test_description_has_what_decides_the_pixels(tiny: sf.ScoreModel) -> None:
-    """The description contains precision and strictness, but not the batch size."""
-    one, other = (
-        sf.Sampler(tiny, "pc", 2, strict=strict, batch_size=n).describe() for strict, n in ((False, 1), (True, 9))
-    )
-    assert one["precision"] == "fp32" and (one["strict"], other["strict"]) == (False, True)
-    assert "batch_size" not in one
+def test_description_has_precision_and_strictness(tiny: sf.ScoreModel) -> None:
+    """The description contains precision and strictness, but not the batch size, which does not affect images."""
+    for strict, batch_size in ((False, 1), (True, 9)):
+        description = sf.Sampler(tiny, "pc", 2, strict=strict, batch_size=batch_size).describe()
+        assert description["precision"] == "fp32" and description["strict"] == strict
+        assert "batch_size" not in description
 
 
-def test_compiled_images_are_the_images(threads: Callable[[int], None]) -> None:
-    """A compiled network gives the same images within 1e-4, in one worker and in two, whose parts are padded alike."""
+def test_compiled_images_are_the_same(threads: Callable[[int], None]) -> None:
+    """A compiled network gives the same images within 1e-4, with one worker and with two."""
     model = function(lambda x, labels: -x.tanh() / labels.view(-1, 1, 1, 1).sqrt())
     plain, compiled = (sf.Sampler(model, "em", 8, compile=compile) for compile in (False, True))
     for workers in (1, 2):
@@ -252,8 +251,8 @@ def test_compiled_images_are_the_images(threads: Callable[[int], None]) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_embedded_model(threads: Callable[[int], None]) -> None:
-    """The same for an embedded model."""
+def test_compiled_embedded_model(threads: Callable[[int], None]) -> None:
+    """A compiled embedded model gives the same images within 1e-4."""
     threads(2)
     model = sf.load("digits-vp")
     plain, compiled = (sf.Sampler(model, steps=40, compile=compile).sample(range(16)) for compile in (False, True))

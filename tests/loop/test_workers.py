@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU workers: the images of the whole batch, progress, and errors."""
+"""Images, progress and errors of CPU workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_workers_give_the_same_images(tiny: sf.ScoreModel) -> None:
     assert calls == [(n, 6) for n in range(1, 7)]
 
 
-def test_an_error_ends_every_worker() -> None:
+def test_error_stops_all_workers() -> None:
     """An error in one worker is raised, and the other workers stop at their next step."""
     steps = [0, 0]
 

@@ -34,8 +34,8 @@ def point_model() -> sf.ScoreModel:
 
 
 @pytest.mark.parametrize("solver", ["sscs", "em", "gddim"])
-def test_return_velocity(images_model: sf.ScoreModel, solver: str) -> None:
-    """The images are the same with and without the velocities, which are in units of the SDE."""
+def test_return_velocity(image_model: sf.ScoreModel, solver: str) -> None:
+    """Returning velocities does not change the images; velocities are not clipped to [0, 1]."""
     options: dict[str, Any] = {"solver": solver, "steps": 6, "grid": "quadratic"}
     images = sf.sample(image_model, range(3), **options)
     both, velocity = sf.sample(image_model, range(3), return_velocity=True, **options)
@@ -45,28 +45,28 @@ def test_return_velocity(images_model: sf.ScoreModel, solver: str) -> None:
     assert velocity.min() < 0
 
 
-def test_strict_states_do_not_depend_on_the_batch(images_model: sf.ScoreModel) -> None:
-    """With strict=True, the bits of a position and its velocity depend only on the seed."""
-    sampler = sf.Sampler(images_model, "sscs", 6, strict=True, batch_size=4)
+def test_a_seed_is_the_same_in_any_batch(image_model: sf.ScoreModel) -> None:
+    """With strict=True a position and its velocity depend only on their seed, bit for bit."""
+    sampler = sf.Sampler(image_model, "sscs", 6, strict=True, batch_size=4)
     together, velocities = sampler.sample(range(9), return_velocity=True)
     alone, velocity = sampler.sample([7], return_velocity=True)
     assert torch.equal(together[7:8], alone) and torch.equal(velocities[7:8], velocity)
 
 
-def test_points_are_not_clipped(points_model: sf.ScoreModel) -> None:
-    """Points keep negative coordinates."""
-    points = sf.sample(points_model, range(64), steps=10)
+def test_points_are_not_clipped(point_model: sf.ScoreModel) -> None:
+    """Points are not clipped: negative coordinates are kept."""
+    points = sf.sample(point_model, range(64), steps=10)
     assert points.shape == (64, 2, 1, 1)
     assert points.min() < -0.5 and points.isfinite().all()
 
 
-def test_velocity_needs_cld() -> None:
+def test_no_velocity_without_cld() -> None:
     """Requesting velocities of a VP model raises an error."""
     with pytest.raises(ValueError, match="states of the SDE 'vpsde' have no velocity"):
         sf.sample(sf.load("digits-vp"), range(2), solver="em", steps=2, return_velocity=True)
 
 
-def test_position_alone_is_rejected(images_model: sf.ScoreModel) -> None:
+def test_position_alone_is_refused(image_model: sf.ScoreModel) -> None:
     """A CLD score raises an error for a state that is not a pair."""
     with pytest.raises(ValueError, match=r"\(6, 8, 8\), position and velocity concatenated along the channels"):
         image_model.score(torch.zeros(2, 3, 8, 8), torch.ones(2))
@@ -92,6 +92,6 @@ def test_command_line(point_model: sf.ScoreModel, tmp_path: Path, capsys: pytest
         assert np.array_equal(arrays["position"], position.numpy())
         assert np.array_equal(arrays["velocity"], velocity.numpy())
     capsys.readouterr()
-    for name, message in (("folder", "are written to one .npz file"), ("states.npz", "already exists")):
-        assert main([*command, "--out", str(tmp_path / name)]) == 2
-        assert message in capsys.readouterr().err
+    for wrong, sentence in (("folder", "are written to one .npz file"), ("states.npz", "already exists")):
+        assert main([*command, "--out", str(tmp_path / wrong)]) == 2
+        assert sentence in capsys.readouterr().err

@@ -143,6 +143,6 @@ def install(put: Put = setattr) -> None:
         put(module, "choose_capture", lambda choice, _: bool(choice))
 
 
-def _traced(options: dict[str, Any]) -> dict[str, Any]:
+def _tracing_options(options: dict[str, Any]) -> dict[str, Any]:
     tracing = {name: value for name, value in options.items() if name in ("fullgraph", "dynamic")}
     return {**tracing, "backend": "eager"}

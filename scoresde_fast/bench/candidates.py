@@ -421,7 +421,7 @@ def adaptive(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candi
             raise ValueError(f"solver {name!r} is not defined on the SDE {model.sde.name!r}; leave it out")
         if defined and (not options.solvers or name in options.solvers):
             for tolerance, expected_nfe in TOLERANCES[name].items():
-                on_flow = name == "rk45"  # ggf solves the reverse SDE
+                on_flow = solver.probability_flow
                 case_options = {"atol": tolerance} if on_flow else {}
                 case = Case(name, name, probability_flow=on_flow, tolerance=tolerance, options=case_options)
                 priority = Priority.DEFAULT if expected_nfe <= CHEAP_NFE else Priority.OTHER_GRID_AND_ORDER

@@ -73,7 +73,7 @@ def adaptive_step(model: ScoreFunction, solver: str) -> None:
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("solver", ["rk45", "ggf"])
 @pytest.mark.parametrize("sde", SDES)
-def test_adaptive_step_can_be_captured(checking: None, sde: str, solver: str) -> None:
+def test_a_step_of_an_adaptive_solver_can_be_captured(checking: None, sde: str, solver: str) -> None:
     """On the device "meta", a step has no host reads, no copies and no data-dependent shapes, and is repeatable."""
     if (sde, solver) == ("cld", "ggf"):
         pytest.skip("ggf is not defined on CLD")
@@ -94,10 +94,10 @@ def test_adaptive_step_can_be_captured(checking: None, sde: str, solver: str) ->
     ],
     ids=str,
 )
-def test_flow_step_can_be_captured(
+def test_a_step_of_the_flow_can_be_captured(
     checking: None, monkeypatch: pytest.MonkeyPatch, sde: str, probes: Probes | None, steps: int | None
 ) -> None:
-    """Steps to the data, and steps to the prior with the divergence by each kind of probe, can be captured."""
+    """Steps to the data can be captured, and steps to the prior with the divergence by each kind of probe."""
     model = on_meta(sde)
     flow = ProbabilityFlow(model, to_data=probes is None, probes=probes, device=DEVICE, steps=steps)
     monkeypatch.setattr(flow._graphs, "wanted", True)
@@ -107,9 +107,9 @@ def test_flow_step_can_be_captured(
 
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("solver", ["rk45", "ggf", "flow"])
-def test_network_without_weights_runs_on_the_device(checking: None, solver: str) -> None:
-    """A network without weights has no device; its steps run on the device of the states."""
-    model = small(Scaled(1.0))
+def test_a_network_without_weights_runs_on_the_device(checking: None, solver: str) -> None:
+    """A network without weights has no device; its step uses the device of the states."""
+    model = point_model(Scaled(1.0))
     with pytest.raises(CheckedError):
         if solver == "flow":
             flow = ProbabilityFlow(model, to_data=False, probes=Probes(), device=DEVICE)
@@ -163,8 +163,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> RecordedGraphs:
     return graphs
 
 
-@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
-def test_replayed_steps_equal_eager_steps(graphs: RecordedGraphs, runs: Runs) -> None:
+@pytest.mark.parametrize("make_run", RUNS.values(), ids=RUNS.keys())
+def test_a_replayed_step_gives_the_same_result(graphs: RecordedGraphs, make_run: MakeRun) -> None:
     """Two batches of one size share a graph, and its replays give the results of eager steps."""
     model = small_network("vpsde", centered=True)
     torch.testing.assert_close(make_run(model, True)(), make_run(model, False)(), rtol=0, atol=1e-6)
@@ -184,8 +184,8 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize("captured", [False, True], ids=["eager", "captured"])
-@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
-def test_changed_network_is_used(graphs: RecordedGraphs, runs: Runs, captured: bool) -> None:
+@pytest.mark.parametrize("make_run", RUNS.values(), ids=RUNS.keys())
+def test_a_changed_network_is_used(graphs: RecordedGraphs, make_run: MakeRun, captured: bool) -> None:
     """Runs use a weight that was changed in place, a weight that was replaced, and a network that was replaced."""
     network = Scaled(nn.Parameter(torch.tensor(1.0)))
     model = point_model(network)
@@ -212,8 +212,8 @@ class HostReading(nn.Module):
         return x if labels[0].item() > 0 else 2 * x
 
 
-@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
-def test_uncapturable_step_runs_eagerly(graphs: RecordedGraphs, runs: Runs) -> None:
+@pytest.mark.parametrize("make_run", RUNS.values(), ids=RUNS.keys())
+def test_a_step_that_cannot_be_captured_runs_eagerly(graphs: RecordedGraphs, make_run: MakeRun) -> None:
     """One warning names the operation, its line and the option that silences it; results are those of eager steps."""
     model = point_model(HostReading())
     with pytest.warns(RuntimeWarning, match="HostReading cannot be captured as a CUDA graph") as caught:

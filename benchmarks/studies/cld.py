@@ -37,7 +37,7 @@ from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.solvers import PairRow, SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import marginal, propagate
+from scoresde_fast.solvers.exact_moments import marginal, propagate
 
 Array = npt.NDArray[np.float64]
 Case = dict[str, Any]

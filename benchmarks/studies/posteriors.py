@@ -19,7 +19,7 @@ from scoresde_fast.mixture import ExactScore, GaussianMixture, gaussian_marginal
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import SDE, Array
 from scoresde_fast.solvers import SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import REGISTERS, prior, row_maps
+from scoresde_fast.solvers.exact_moments import REGISTERS, prior, row_maps
 from scoresde_fast.solvers.table import AnyRow
 
 

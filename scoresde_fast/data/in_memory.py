@@ -15,7 +15,7 @@ from torch import Tensor
 from scoresde_fast.data import DATASETS, POINT_SETS, load_dataset
 from scoresde_fast.data.codecs import SUFFIXES, decode_image
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors, shape_text
-from scoresde_fast.data.official import SETS
+from scoresde_fast.data.public_sets import SETS
 from scoresde_fast.data.sources import check_exists, open_images, parse_crop_suffix
 
 MAX_BYTES = 1 << 31

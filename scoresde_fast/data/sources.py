@@ -12,7 +12,7 @@ from scoresde_fast.data import DATASETS, POINT_SETS, load_dataset
 from scoresde_fast.data.array_files import open_npy, open_npz
 from scoresde_fast.data.image_files import is_shard_pattern, open_folder, open_shards, open_zip
 from scoresde_fast.data.images import ImageBatch, Images, Item
-from scoresde_fast.data.official import SETS, is_official, open_official, open_set
+from scoresde_fast.data.public_sets import SETS, is_official, open_official, open_set
 from scoresde_fast.errors import unknown_message
 
 READERS: dict[str, Callable[[Path, int | None], Images]] = {

@@ -14,7 +14,7 @@ from scoresde_fast.checkpoints import save
 from scoresde_fast.configs import Config
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.data.in_memory import training_data
-from scoresde_fast.data.official import source_of
+from scoresde_fast.data.public_sets import source_of
 from scoresde_fast.files import make_folder, replacing, write_json
 from scoresde_fast.generate.pixels import compose, point_plot, to_pixels
 from scoresde_fast.model import ScoreModel

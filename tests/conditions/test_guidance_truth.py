@@ -12,7 +12,7 @@ from torch import Tensor
 
 import scoresde_fast as sf
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import Gaussian, prior, propagate
+from scoresde_fast.solvers.exact_moments import Gaussian, prior, propagate
 from tests.support.chance import assert_moments
 from tests.support.conditioned_models import CASES, IDS, MEANS, SDE_OF, SHAPE, STD, TOP, Bayes, model_of, points_of
 

@@ -13,7 +13,7 @@ import pytest
 from scoresde_fast.cli import main
 from scoresde_fast.cli.models import Train
 from scoresde_fast.cli.probability_flow import Likelihood
-from scoresde_fast.data.official import MD5, SETS
+from scoresde_fast.data.public_sets import MD5, SETS
 
 pytestmark = pytest.mark.same_everywhere
 

@@ -14,7 +14,7 @@ import scoresde_fast as sf
 from scoresde_fast.sdes import CLDSDE, SDE, VPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, TimeGrid, build_table
 from scoresde_fast.solvers.correctors import annealed_langevin
-from scoresde_fast.solvers.gaussian import Gaussian, marginal, prior, propagate
+from scoresde_fast.solvers.exact_moments import Gaussian, marginal, prior, propagate
 from tests.support.chance import assert_moments
 from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, sample
 

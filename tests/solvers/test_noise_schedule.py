@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scoresde_fast.solvers import SOLVERS, SolverOptions, StepTable, build_table
-from scoresde_fast.solvers.gaussian import marginal, prior, propagate
+from scoresde_fast.solvers.exact_moments import marginal, prior, propagate
 from tests.support.toy_solvers import FAST, MEAN, SDE_OF, STD
 
 FORMS: list[tuple[str, dict[str, Any]]] = [

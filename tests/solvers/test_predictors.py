@@ -9,7 +9,7 @@ import pytest
 
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import GRIDS, SOLVERS, SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import prior, propagate
+from scoresde_fast.solvers.exact_moments import prior, propagate
 from tests.support.toy_solvers import MEAN, SDE_OF, STD, assert_prediction, error_in_moments, order_of, sample
 
 PUBLISHED = {name: entry for name, entry in SOLVERS.items() if entry.published}

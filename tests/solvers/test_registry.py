@@ -13,7 +13,7 @@ from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.sdes import CLDSDE, SDE, VPSDE
 from scoresde_fast.solvers import SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import prior, propagate
+from scoresde_fast.solvers.exact_moments import prior, propagate
 from tests.support.chance import assert_moments
 from tests.support.toy_solvers import FAST, MEAN, SDE_OF, STD
 

@@ -14,7 +14,7 @@ from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE
 from scoresde_fast.solvers import GRIDS, SolverOptions, StepTable, build_table
-from scoresde_fast.solvers.gaussian import marginal, prior, propagate
+from scoresde_fast.solvers.exact_moments import marginal, prior, propagate
 from tests.support.chance import assert_moments
 from tests.support.cld import CONSTANT, DAMPINGS, MEAN, STD, run
 from tests.support.toy_solvers import order_of

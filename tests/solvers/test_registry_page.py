@@ -11,7 +11,7 @@ import pytest
 
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import prior, propagate
+from scoresde_fast.solvers.exact_moments import prior, propagate
 from scoresde_fast.solvers.registry import ALIASES
 from tests.support.toy_solvers import MEAN, STD
 

@@ -8,7 +8,7 @@ import pytest
 
 from scoresde_fast.sdes import VPSDE
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import prior, propagate
+from scoresde_fast.solvers.exact_moments import prior, propagate
 from tests.support.toy_solvers import EPS, MEAN, SDE_OF, STD, error_in_moments, order_of
 
 RESTART = ((0.1, 0.4, 2, 3), (0.3, 1.0, 1, 4))

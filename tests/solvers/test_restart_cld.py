@@ -13,7 +13,7 @@ import torch
 import scoresde_fast as sf
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.solvers import SolverOptions, build_table
-from scoresde_fast.solvers.gaussian import marginal, prior, propagate
+from scoresde_fast.solvers.exact_moments import marginal, prior, propagate
 from tests.support.chance import assert_moments
 from tests.support.toy_solvers import order_of
 

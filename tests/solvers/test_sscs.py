@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.solvers import SolverOptions, StepTable, build_table, make_grid
-from scoresde_fast.solvers.gaussian import prior, propagate
+from scoresde_fast.solvers.exact_moments import prior, propagate
 from scoresde_fast.solvers.sscs import sscs
 from tests.support.chance import kolmogorov_smirnov_bound
 from tests.support.cld import CONSTANT, DAMPINGS, LINEAR, MEAN, STD, mixture, run

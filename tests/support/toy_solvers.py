@@ -15,7 +15,7 @@ from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, Array, ScalarSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, Row, SolverOptions, StepTable, build_table, make_grid
-from scoresde_fast.solvers.gaussian import Gaussian, marginal, propagate
+from scoresde_fast.solvers.exact_moments import Gaussian, marginal, propagate
 from scoresde_fast.solvers.noise_schedule import NoiseSchedule
 from tests.support import chance
 

@@ -7,7 +7,7 @@ import pytest
 
 from scoresde_fast.sdes import VPSDE
 from scoresde_fast.solvers import Row, StepTable
-from scoresde_fast.solvers.gaussian import prior, propagate
+from scoresde_fast.solvers.exact_moments import prior, propagate
 from tests.support.toy_solvers import MEAN, STD, assert_prediction, sample
 
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from scoresde_fast.configs import load_config, preset_names
-from scoresde_fast.data import DATASETS, official
+from scoresde_fast.data import DATASETS, public_sets
 from scoresde_fast.data.sources import ImageSource, open_images
 from scoresde_fast.errors import MissingPackageError
 
@@ -84,7 +84,7 @@ def unpacked(path: Path, files: Mapping[str, bytes]) -> Path:
 
 def trust(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Register the file's checksum as the official one."""
-    monkeypatch.setitem(official.MD5, path.name, hashlib.md5(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(public_sets.MD5, path.name, hashlib.md5(path.read_bytes()).hexdigest())
     return path
 
 
@@ -109,7 +109,7 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[
     path = make(tmp_path)
     if path.is_file():
         trust(path, monkeypatch)
-    monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(public_sets.FOLDER_VARIABLE, str(tmp_path))
     for split, names in (("train", BATCHES[:5]), ("test", BATCHES[5:])):
         for source in (open_images(f"{path}:{split}"), open_images(f"cifar10:{split}")):
             assert (source.count, source.shape) == (COUNT * len(names), (3, 32, 32))
@@ -193,7 +193,7 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool,
     """Images and labels are read as SciPy wrote them, but the label 10 becomes 0; 3 uint8 labels fit into their tag."""
     variables = {"X": DIGITS[..., :count], "y": CLASSES[:count].astype(dtype)}
     path = trust(mat(tmp_path / "extra_32x32.mat", compressed, **variables), monkeypatch)
-    monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(public_sets.FOLDER_VARIABLE, str(tmp_path))
     for name in ("svhn:extra", str(path), f"{path}:extra"):
         source = open_images(name)
         assert (source.count, source.shape) == (count, (3, 32, 32))
@@ -249,13 +249,13 @@ def test_truncated_mats(tmp_path: Path, end: int) -> None:
 
 def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the file, its checksum, its web page, and the folder for it."""
-    monkeypatch.setenv(official.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(public_sets.FOLDER_VARIABLE, str(tmp_path))
     message = (
         f"is not in {tmp_path}: put cifar-10-binary.tar.gz .MD5 c32a1d4ab5d03f1284b67883e8d87530. from https://www.cs"
     )
     with pytest.raises(FileNotFoundError, match=message):
         open_images("cifar10:test")
-    monkeypatch.delenv(official.FOLDER_VARIABLE)
+    monkeypatch.delenv(public_sets.FOLDER_VARIABLE)
     with pytest.raises(FileNotFoundError, match=r"svhn is not in data: put extra_32x32.mat .*ufldl.stanford.edu"):
         open_images("svhn:extra")
 
@@ -273,10 +273,10 @@ def test_unknown_splits(tmp_path: Path) -> None:
 def test_data_sets_of_presets() -> None:
     """Every official configuration uses a supported data set, or one that the user must provide."""
     datasets = {load_config(name).data.dataset for name in preset_names()}
-    assert datasets <= set(DATASETS) | set(official.CONFIG_SOURCES) | official.USER_PROVIDED
+    assert datasets <= set(DATASETS) | set(public_sets.CONFIG_SOURCES) | official.USER_PROVIDED
     for dataset in datasets:
-        if dataset in official.USER_PROVIDED:
+        if dataset in public_sets.USER_PROVIDED:
             with pytest.raises(ValueError, match=f"data.dataset is '{dataset}', .* with --data or as data.dataset"):
-                official.source_of(dataset)
+                public_sets.source_of(dataset)
         else:
-            assert official.source_of(dataset).split(":")[0] in {**DATASETS, **official.SETS}
+            assert public_sets.source_of(dataset).split(":")[0] in {**DATASETS, **official.SETS}

@@ -273,10 +273,10 @@ def test_unknown_splits(tmp_path: Path) -> None:
 def test_data_sets_of_presets() -> None:
     """Every official configuration uses a supported data set, or one that the user must provide."""
     datasets = {load_config(name).data.dataset for name in preset_names()}
-    assert datasets <= set(DATASETS) | set(public_sets.CONFIG_SOURCES) | official.USER_PROVIDED
+    assert datasets <= set(DATASETS) | set(public_sets.CONFIG_SOURCES) | public_sets.USER_PROVIDED
     for dataset in datasets:
         if dataset in public_sets.USER_PROVIDED:
             with pytest.raises(ValueError, match=f"data.dataset is '{dataset}', .* with --data or as data.dataset"):
                 public_sets.source_of(dataset)
         else:
-            assert public_sets.source_of(dataset).split(":")[0] in {**DATASETS, **official.SETS}
+            assert public_sets.source_of(dataset).split(":")[0] in {**DATASETS, **public_sets.SETS}

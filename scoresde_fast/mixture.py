@@ -30,7 +30,8 @@ class ExactScore(Parametrisation):
 def gaussian_marginals(sde: SDE, t: Array, variances: Array) -> tuple[Array, Array]:
     """Return the marginals of a pixel with data N(m, variances[k]), for every k.
 
-    On CLD the initial velocity is N(0, gamma M), as in sampling, whatever the objective of ``sde``.
+    On CLD a pixel has two parts, position and velocity, otherwise one; the initial velocity is N(0, gamma M), as in
+    sampling, whatever the objective of ``sde``.
 
     Args:
         t: (B,) times.

@@ -38,8 +38,8 @@ def test_images_do_not_depend_on_the_batch(tiny: sf.ScoreModel, batch_size: int)
     torch.testing.assert_close(together, apart.flip(0), rtol=0, atol=ROUNDING)
 
 
-def test_batch_norm_depends_on_the_batch(tiny: sf.ScoreModel) -> None:
-    """The published norm is supported, and makes an image depend on its batch."""
+def test_langevin_norm_over_the_batch(tiny: sf.ScoreModel) -> None:
+    """Langevin norms averaged over the batch, as published, are supported, and make an image depend on its batch."""
     sampler = sf.Sampler(tiny, "pc", 6, langevin_norm="batch")
     alone, together = sampler.sample([3]), sampler.sample([3, 4])[:1]
     assert sampler.batch_dependent and not torch.allclose(alone, together, atol=1e-4)
@@ -125,8 +125,8 @@ def test_name_instead_of_a_model() -> None:
 def test_mixture_samples_have_the_mixtures_moments(run_seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples of a two-component mixture with the exact score have its weights, means and standard deviations.
 
-    The bounds allow for the bias of 200 steps and of a prior without the data's mean.  Measured with 4 x 10^6 samples,
-    it was -0.008 in the larger weight and 2.1 % in a component's standard deviation.
+    The bounds allow for the bias of only 200 steps and of a prior that ignores the data's mean.  Measured with 4 x 10^6
+    samples, the bias was -0.008 in the larger weight and 2.1 % in a component's standard deviation.
     """
     means = torch.tensor([-1.0, 2.0]).view(2, 1, 1, 1)
     model = sf.GaussianMixture(VESDE(0.01, 20.0), [0.3, 0.7], means, [0.2, 0.1])

@@ -2,9 +2,9 @@
 """The numerical tests with the instruction sets of older processors: python -m benchmarks.portability.processors
 
 Limits PyTorch, oneDNN, the BLAS libraries and this package's kernels to the instructions of older processors, one
-library at a time and all at once, as far as this processor supports them. Prints one line per row and saves it in
-benchmarks/results/portability-PROCESSOR.json, the source of the table in docs/portability.md. Exit status 1 if a test
-fails.
+library at a time and all at once, as far as this processor supports them. Each combination is a row of the
+table in docs/portability.md: prints a line for it and saves it in benchmarks/results/portability-PROCESSOR.json. Exit
+status 1 if a test fails.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def cpu_flags() -> frozenset[str]:
 def why_not_run(row: Row) -> str | None:
     """Return why this machine cannot run a row, or None."""
     if row.level is not None and not (platform.machine() == "x86_64" and sys.platform == "linux"):
-        return "the kernels have a single version on this system"
+        return "the kernels are not built for levels of x86-64 on this system"
     missing = sorted(row.needs - cpu_flags())
     return f"this processor has no {', '.join(missing)}" if missing else None
 
@@ -110,6 +110,7 @@ def package(level: int) -> Path:
     links.mkdir(parents=True)
     for name in ("benchmarks", "docs", "kernels", "pyproject.toml", "tests"):
         (links.parent / name).symlink_to(ROOT / name)
+    # As setup.py maps it, kernels is also the package scoresde_fast.kernels.
     for entry in [*(ROOT / "scoresde_fast").iterdir(), ROOT / "kernels"]:
         if entry.name != "__pycache__" and not entry.name.startswith("_C."):
             (links / entry.name).symlink_to(entry)

@@ -61,9 +61,9 @@ class Likelihood(FlowCommand):
     probes: int = 1
     """Number of random probes that estimate the divergence of an image; two or more also give a standard error."""
     probe: Literal["rademacher", "normal", "exact"] = "rademacher"
-    """Distribution of the probes: rademacher (+1 and -1) or normal; exact computes the divergence of small images."""
+    """Distribution of the probes: rademacher (+1 and -1) or normal; exact: the exact trace, for small images."""
     seeds_from: int = 0
-    """Seed of the first image; the following images have the following seeds."""
+    """Seed of the first image; each later image has the next seed."""
     limit: Annotated[int | None, NO_DEFAULT] = None
     """Process only the first LIMIT images; a later run may continue with more."""
 
@@ -85,7 +85,7 @@ class Encode(FlowCommand):
     out: Path = Path("codes.npz")
     """Output file, .npz: codes (N, C, H, W) float32 and names. On CLD a code contains position and velocity."""
     seeds_from: int = 0
-    """CLD: seed of the first image's velocity; the following images have the following seeds."""
+    """CLD: seed of the first image's velocity; each later image has the next seed."""
 
     def run(self) -> None:
         from scoresde_fast.flow.codes import encode

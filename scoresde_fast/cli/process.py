@@ -41,7 +41,7 @@ def use_threads(threads: int | None) -> None:
 
 
 def prepare_measurement(html: Path | None, threads: int | None) -> None:
-    """Set memory and threads of the process, and report missing libraries of --html before the work."""
+    """Set the process's allocator and threads; fail before the work if libraries that --html needs are missing."""
     from scoresde_fast.bench.pages import require_libraries
     from scoresde_fast.devices import keep_freed_memory
 

@@ -36,7 +36,7 @@ class Sample(SamplerOptions):
 
     If the command is interrupted, run it again to continue, with any number of processes.
 
-    Samples of point models (cld-toy), and positions with velocities, are written to one .npz.
+    Samples of point models (cld-toy), and samples with --return-velocity, are written to one .npz.
     """
 
     model: Model
@@ -98,7 +98,7 @@ class Sample(SamplerOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Check every image of a set that sample wrote, for missing, damaged, duplicate and foreign images.
+    """Check a set written by sample for missing, damaged, duplicate and foreign images.
 
     The exit code is 1 if there are any. Without --repair nothing is changed; with it, only missing, damaged and
     duplicate images are sampled again.

@@ -130,7 +130,7 @@ class _SafeUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:
             raise ForbiddenPickleError(
-                f"{self._source} contains {module}.{name}, more than arrays, lists and strings, so loading it could "
+                f"{self._source} contains {module}.{name}, not only arrays, lists and strings, so loading it could "
                 "execute arbitrary code: use another form of the data, or pass trust_pickle if you trust its author"
             )
         return _STAND_INS[module, name]
@@ -147,7 +147,7 @@ class _DType:
 
 
 class _Array:
-    """Stand-in for numpy.ndarray, which trusts the pickled state and crashes if it is invalid."""
+    """Stand-in for numpy.ndarray, because ndarray trusts the pickled state and crashes if it is invalid."""
 
     def __setstate__(self, state: tuple[object, Any, _DType, object, bytes]) -> None:
         _, self._shape, self._dtype, _, self._raw = state
@@ -164,4 +164,4 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _DType,
     ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
 }
-"""Replacements for the classes and functions in a pickle of arrays; they only store their arguments."""
+"""Harmless replacements for the classes and functions in a pickle of arrays."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The base class of score networks, with time embeddings and the order of weights in official checkpoints.
 
-To add a network, derive it from `ScoreNetwork`, and list it in `scoresde_fast.model.NETWORKS` and in `ImageNetwork` of
-`scoresde_fast.configs.schema`.
+To add a network, derive it from `ScoreNetwork`, export it from this package, and list it in
+`scoresde_fast.model.NETWORKS` and in `ImageNetwork` of `scoresde_fast.configs.schema`.
 """
 
 from __future__ import annotations

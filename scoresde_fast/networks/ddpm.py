@@ -59,7 +59,7 @@ class UpResolution(Section):
 class DDPM(ScoreNetwork):
     """The DDPM score network; the arguments are the options of the same name in official configurations.
 
-    With ``scale_by_sigma`` labels are indices of ``num_scales`` noise levels, largest first.
+    With ``scale_by_sigma``, labels are indices of the ``num_scales`` noise levels, largest first.
     """
 
     def __init__(

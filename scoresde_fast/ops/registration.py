@@ -86,9 +86,9 @@ class Operation:
         return self._find(device, backend).function
 
     def default(self, device: torch.device) -> Backend:
-        """Return the default backend of a device, cached because selecting it takes longer than a small image.
+        """Return the default backend of a device.
 
-        Its ``function`` is the C++ operator behind PyTorch's ``OpOverload``, which saves a microsecond per call.
+        It is cached, because selecting it takes longer than the operation on a small image. Its ``function`` is the C++ operator behind PyTorch's ``OpOverload``, which saves a microsecond per call.
         """
         backend = self._default.get(device)
         if backend is None:
@@ -222,14 +222,14 @@ def why_no_triton() -> str | None:
     if not INTERPRETED and torch.version.cuda is None:
         return WITHOUT_CUDA
     oldest, beyond = TRITON
-    allowed = f"pip install 'triton>={oldest},<{beyond}'"
+    install = f"pip install 'triton>={oldest},<{beyond}'"
     if find_spec("triton") is None:
-        return f"Triton is not installed: {allowed} (on Linux)"
+        return f"Triton is not installed: {install} (on Linux)"
     # A Triton distributed under another name, as with torch's nightly builds, has no version here: accept it.
     version = next((package.version for package in metadata.distributions(name="triton")), oldest)
     if _version(oldest) <= _version(version) < _version(beyond):
         return None
-    return f"Triton {version} is not supported; the kernels need >={oldest},<{beyond}: {allowed}"
+    return f"Triton {version} is not supported; the kernels need >={oldest},<{beyond}: {install}"
 
 
 def _version(text: str) -> tuple[int, ...]:

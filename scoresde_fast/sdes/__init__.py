@@ -3,6 +3,7 @@
 
 To add an SDE, derive a dataclass from `ScalarSDE`, list it in `IMAGE_SDES` and add its name to
 ``configs.schema.SDEName``.  Its fields become options of a configuration if ``ModelConfig`` has fields of these names.
+docs/architecture.md lists the tables of benchmarks and tests that need the SDE too.
 """
 
 from scoresde_fast.sdes.base import SDE, Array, ScoreMap, Time

@@ -14,7 +14,7 @@ NODES = 16
 def evaluation_points(edges: Array, count: int, *, ahead: bool = False) -> Array:
     """Return, for each step between ``edges`` (n + 1,), the last ``count`` edges, newest first: (n, count).
 
-    The newest is the start of the step, with ``ahead`` its end.  Entries before the first edge are NaN.
+    The newest is the start of the step, or with ``ahead`` its end.  Entries before the first edge are NaN.
     """
     padded = np.append(np.full(count, np.nan), edges)
     newest = np.arange(len(edges) - 1) + count + ahead

@@ -80,7 +80,7 @@ def with_corrector(
     """Return ``fill`` (grid -> rows of a predictor) extended by ``steps`` corrector rows before each step.
 
     Raises:
-        ValueError: the name is unknown, the corrector is not defined on ``sde``, or ``steps`` or ``snr`` is too small.
+        ValueError: the name is unknown, the corrector is not defined on ``sde``, or a number is out of range.
     """
     if name not in CORRECTORS:
         raise ValueError(unknown_message("corrector", name, [*CORRECTORS, "none"]))

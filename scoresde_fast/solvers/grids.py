@@ -2,8 +2,9 @@
 """Time grids: the times at which a solver evaluates, and the lengths of its steps.
 
 To add a grid, write a function ``(sde, start, stop, fraction)`` that maps fractions (n,) to descending times (n,): 0
-to ``start`` and 1 to ``stop``.  List it in `GRIDS`, in the help of ``SolverOptions.grid`` and in the type of
-``configs.schema.SamplingConfig.grid``; a test compares the three.
+to ``start`` and 1 to ``stop``.  List it in `GRIDS`, in the same order in the type of
+``configs.schema.SamplingConfig.grid``, and in the help of ``SolverOptions.grid``, which tests compare, and of
+``FlowOptions.grid``.
 """
 
 from __future__ import annotations

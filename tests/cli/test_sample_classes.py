@@ -113,7 +113,7 @@ def test_classifiers_of_other_models(model: sf.ScoreModel, options: dict[str, An
 
 
 def test_default_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """Embedded models of digits have a default classifier, other models need one; a classifier needs a class."""
+    """Embedded models of digits have a default classifier; other models need --classifier, which needs --class."""
     monkeypatch.chdir(tmp_path)
     loaded: list[str] = []
 

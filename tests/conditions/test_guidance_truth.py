@@ -26,7 +26,7 @@ def grid_of(sde: str, solver: str) -> dict[str, Any]:
 
 CORRECTOR_BIAS = 0.06
 """Error of "pc" in standard deviations: up to 0.054, measured over 49 152 elements.  The corrector computes its step
-from the norms of a sample's 48 elements; `propagate` uses the expected norms of elements of one distribution."""
+from the norms of a sample's 48 elements; `propagate` replaces the norms by their expectations."""
 
 
 def predicted(sde: str, solver: str, steps: int, mean: float, std: float) -> Gaussian:
@@ -45,8 +45,8 @@ def assert_distribution(x: Tensor, solver: str, expected: Gaussian) -> None:
 @pytest.mark.parametrize(("sde", "solver"), CASES, ids=IDS)
 def test_classes(sde: str, solver: str, run_seed: int) -> None:
     """Samples guided by the exact classifier have the distribution of a run with the score of the class's component."""
-    model, classes = model_of(sde, is_image=False), [0, "bright"] * 16
-    assert isinstance(classes, list)
+    model = model_of(sde, is_image=False)
+    classes: list[int | str] = [0, "bright"] * 16
     options = {"solver": solver, "steps": 40, "run_seed": run_seed, **grid_of(sde, solver)}
     samples = sf.sample(model, classes=classes, classifier=Bayes(is_image=False), class_scale=1.0, **options)
     for class_samples, mean in zip((samples[::2], samples[1::2]), MEANS, strict=True):

@@ -52,7 +52,7 @@ def test_trace(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_counter_and_batch(backend: str) -> None:
-    """A row from a counter, or a sample alone, gives the same bits."""
+    """The bits are the same if the row is an offset plus a counter, and if a sample is computed alone."""
     tangent = torch.randn(3, 5000, generator=torch.Generator().manual_seed(2))
     implementation = operation.choose("cpu", backend)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sampler without a network that returns known images, for the tests of its users."""
+"""A sampler that returns known images without a network, for the tests of code that uses a sampler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ OUTS = ["set", "set.npz", "set.zip", "set.tar", "set.npy"]
 
 @dataclass
 class StubSampler:
-    """Returns images that depend on their seed and, if ``batch_dependent``, their batch; ``batches`` records calls."""
+    """Returns images that depend on their seed and, if ``batch_dependent``, their batch.
+
+    ``batches`` records the seeds of each batch.  The batch with the seed ``nan_in`` contains NaN, and the one with the
+    seed ``interrupt_in`` is interrupted.
+    """
 
     steps: int = 3
     batch_dependent: bool = False

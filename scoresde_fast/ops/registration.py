@@ -88,8 +88,8 @@ class Operation:
     def default(self, device: torch.device) -> Backend:
         """Return the default backend of a device.
 
-        It is cached, because selecting it takes longer than the operation on a small image.  Its ``function`` is the C++
-        operator behind PyTorch's ``OpOverload``, which saves a microsecond per call.
+        It is cached, because selecting it takes longer than the operation on a small image.  Its ``function`` is the
+        C++ operator behind PyTorch's ``OpOverload``, which saves a microsecond per call.
         """
         backend = self._default.get(device)
         if backend is None:

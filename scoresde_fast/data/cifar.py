@@ -45,7 +45,7 @@ def open_cifar(path: Path, split: str, size: int | None, *, trust_pickle: bool =
 
     Raises:
         ValueError: an unknown split, a missing or corrupt file, or, without ``trust_pickle``, a pickle that contains
-            more than arrays, lists and strings.
+            not only arrays, lists and strings.
     """
     if split not in SPLITS:
         raise ValueError(unknown_message("split of CIFAR-10", split, SPLITS))

@@ -19,6 +19,10 @@ from .mixture import GaussianMixture as GaussianMixture
 from .model import ScoreModel as ScoreModel
 from .model import create as create
 from .sampler import Sampler as Sampler
+from .sdes import EDM as EDM
+from .sdes import Betas as Betas
+from .sdes import RectifiedFlow as RectifiedFlow
+from .sdes import Schedule as Schedule
 from .solvers import SolverOptions as SolverOptions
 from .solvers import solver as solver
 from .tasks import colorize as colorize

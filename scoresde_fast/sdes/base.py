@@ -41,11 +41,28 @@ class SDE(ABC):
     """A forward SDE on 0 <= t <= ``T`` with linear drift."""
 
     name: ClassVar[str]
-    T: ClassVar[float] = 1.0
-    sampling_eps: ClassVar[float]
-    """Default time at which sampling stops."""
     parts: ClassVar[int] = 1
     """Number of parts of a state: 1 (the data) or 2 (position and velocity)."""
+
+    @property
+    def T(self) -> float:
+        """Time at which sampling starts."""
+        return 1.0
+
+    @property
+    def sampling_eps(self) -> float:
+        """Default time at which sampling stops."""
+        return 1e-3
+
+    def trained_times(self, times: Array) -> Array:
+        """Return descending ``times`` (n,), moved to the nearest different times at which networks are trained.
+
+        In continuous time these are ``times`` themselves.
+
+        Raises:
+            ValueError: networks are trained at fewer than n times.
+        """
+        return times
 
     @property
     @abstractmethod

@@ -41,23 +41,36 @@ class Reverse(NamedTuple):
 
 @dataclass(frozen=True)
 class ScalarSDE(SDE):
-    """An SDE with scalar drift and diffusion (Song et al. 2021, section 3 and appendix B)."""
+    """An SDE with scalar drift and diffusion (Song et al. 2021, section 3 and appendix B).
 
-    @abstractmethod
-    def drift(self, t: Time) -> Array:
-        """Return f(t) of the drift f(t) x."""
+    A subclass needs only `marginal`: the other methods follow from it, drift and diffusion by finite differences.
+    """
 
-    @abstractmethod
-    def diffusion(self, t: Time) -> Array:
-        """Return g(t)."""
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if not hasattr(cls, "name"):
+            cls.name = cls.__name__
 
     @abstractmethod
     def marginal(self, t: Time) -> Marginal:
-        """Return the kernel x(t) | x(0)."""
+        """Return the kernel x(t) | x(0), for times (...) from 0 to T."""
 
-    @abstractmethod
-    def discretise(self, t: Time, n: int) -> Discretisation:
-        """Return the step of the published ``n``-step forward process at the last of its times at or before ``t``."""
+    def drift(self, t: Time) -> Array:
+        """Return f(t) of the drift f(t) x: the slope of log scale."""
+        return self._log_slopes(t).scale
+
+    def diffusion(self, t: Time) -> Array:
+        """Return g(t): g^2 is twice the variance times the slope of log(std / scale)."""
+        slopes = self._log_slopes(t)
+        return self.marginal(t).std * np.sqrt(2 * (slopes.std - slopes.scale))
+
+    def _log_slopes(self, t: Time) -> Marginal:
+        """Return the slopes of log scale and log std at t > 0, by differences of fourth order from times up to t."""
+        t = as_times(t)
+        width = 1e-5 * t
+        values = [np.log(value) for value in self.marginal(t[..., None] - width[..., None] * np.arange(5))]
+        scale, std = (value @ np.array([25.0, -48.0, 36.0, -16.0, 3.0]) / (12 * width) for value in values)
+        return Marginal(scale, std)
 
     def discretise_between(self, s: Time, t: Time) -> Discretisation:
         """Return the forward step from s to t > s, for grids other than the published one."""
@@ -65,9 +78,9 @@ class ScalarSDE(SDE):
         return Discretisation(scale - 1, std)
 
     @property
-    @abstractmethod
     def prior_std(self) -> float:
         """Standard deviation of the prior N(0, prior_std^2 I), which approximates x(T)."""
+        return float(self.marginal(self.T).std)
 
     @property
     def prior_stds(self) -> tuple[float, ...]:
@@ -105,7 +118,16 @@ class ScalarSDE(SDE):
 
 
 @dataclass(frozen=True)
-class VESDE(ScalarSDE):
+class DiscretisedSDE(ScalarSDE):
+    """An SDE of Song et al. (2021), which has a published process of n steps."""
+
+    @abstractmethod
+    def discretise(self, t: Time, n: int) -> Discretisation:
+        """Return the step of the published ``n``-step forward process at the last of its times at or before ``t``."""
+
+
+@dataclass(frozen=True)
+class VESDE(DiscretisedSDE):
     """dx = sigma(t) sqrt(2 ln(sigma_max / sigma_min)) dw with sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
     Song et al. 2021, appendix C.  Its discretisation is SMLD with geometric noise levels.
@@ -154,7 +176,7 @@ class VESDE(ScalarSDE):
 
 
 @dataclass(frozen=True)
-class LinearBetaSDE(ScalarSDE):
+class LinearBetaSDE(DiscretisedSDE):
     """Base class of VP and sub-VP: drift -beta(t) x / 2 with beta(t) = beta_min + t (beta_max - beta_min).
 
     Raises:

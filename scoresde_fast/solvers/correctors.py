@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.sdes import CLDSDE, IMAGE_SDES, SDE, Array, ScalarSDE
+from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.table import AnyRow, PairRow, Row
 
@@ -69,8 +69,8 @@ class Corrector:
 
 
 CORRECTORS: dict[str, Corrector] = {
-    "langevin": Corrector(langevin, IMAGE_SDES),
-    "ald": Corrector(annealed_langevin, (*IMAGE_SDES, CLDSDE)),
+    "langevin": Corrector(langevin, (ScalarSDE,)),
+    "ald": Corrector(annealed_langevin, (ScalarSDE, CLDSDE)),
 }
 
 

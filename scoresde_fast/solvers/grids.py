@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.sdes import SDE, Array, Discretisation, ScalarSDE
+from scoresde_fast.sdes import SDE, Array, Discretisation, DiscretisedSDE, ScalarSDE
 from scoresde_fast.sdes.scalar import table_index, table_times
 from scoresde_fast.solvers.noise_schedule import invert, time_of
 
@@ -98,6 +98,7 @@ class TimeGrid:
     def discretise(self, sde: ScalarSDE) -> Discretisation:
         """Return the forward step that each step of the grid reverses."""
         if self.published:
+            assert isinstance(sde, DiscretisedSDE)
             return sde.discretise(self.times, len(self))
         return sde.discretise_between(self.ends, self.times)
 
@@ -114,18 +115,20 @@ def make_grid(
 ) -> TimeGrid:
     """Return the grid ``name`` with ``steps`` steps from ``start`` (default T) to ``eps``, and edges at ``through``.
 
-    With ``published`` the uniform grid on a `ScalarSDE` is that of score_sde (Song et al. 2021, algorithms 2 and 3).
-    That grid ends below eps and ignores ``start`` and ``through``.  Every other grid ends at eps.
+    With ``published`` the uniform grid on a `DiscretisedSDE` is that of score_sde (Song et al. 2021, algorithms 2, 3).
+    That grid ends below eps and ignores ``start`` and ``through``.  Every other grid ends at eps.  Edges are moved
+    to times at which networks are trained (`SDE.trained_times`).
 
     Raises:
-        ValueError: the name is unknown, ``steps`` is below 1 or too small for ``through``, or ``eps`` is not in (0, T).
+        ValueError: the name is unknown, ``steps`` is below 1 or too small for ``through``, ``eps`` is not in (0, T), or
+            there are more steps than times at which networks are trained.
     """
     if name not in GRIDS:
         raise ValueError(unknown_message("time grid", name, GRIDS))
     require_steps(steps)
     if not 0 < eps < sde.T:
         raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")
-    if published and name == "uniform" and isinstance(sde, ScalarSDE):
+    if published and name == "uniform" and isinstance(sde, DiscretisedSDE):
         return TimeGrid(np.linspace(sde.T, eps, steps, dtype=np.float64), np.full(steps, sde.T / steps), published=True)
     start = sde.T if start is None else start
     fixed = np.array([start, *sorted(through, reverse=True), eps])
@@ -140,6 +143,9 @@ def make_grid(
         index[i] = np.clip(index[i], index[i - 1] + 1, steps - (len(index) - 1 - i))
     edges = spacing(sde, start, eps, np.interp(np.arange(steps + 1), index, fraction))
     edges[index] = fixed
+    edges = sde.trained_times(edges)
+    if not np.isin(sde.trained_times(fixed), edges).all():
+        raise ValueError(f"{steps} steps through {list(through)} are too many for the times of training: take fewer")
     return TimeGrid.between(edges)
 
 

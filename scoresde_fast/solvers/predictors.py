@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scoresde_fast.sdes import CLDSDE, IMAGE_SDES, SDE, VESDE, VPSDE, Array, ScalarSDE
+from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, Array, ScalarSDE
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow, Row
@@ -23,7 +23,7 @@ def euler_mean(sde: CLDSDE, t: float, dt: float, *, probability_flow: bool = Fal
     "euler_maruyama",
     aliases=("em",),
     source="Song et al. 2021, section 4.1",
-    sdes=(*IMAGE_SDES, CLDSDE),
+    sdes=(ScalarSDE, CLDSDE),
     finish=euler_mean,
     published=True,
     correctable=True,

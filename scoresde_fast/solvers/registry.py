@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scoresde_fast.errors import RENAMED, unknown_message
-from scoresde_fast.sdes import IMAGE_SDES, SDE, ScalarSDE
+from scoresde_fast.sdes import SDE, SDES, ScalarSDE
 from scoresde_fast.solvers.correctors import with_corrector
 from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
 from scoresde_fast.solvers.options import SolverOptions
@@ -36,7 +36,7 @@ class Solver:
             two exceptions.  ``steps`` receives the number of steps of the run.  ``joined`` is False if a corrector is
             used: then no row may belong to two steps.
         source: publication of its equations.
-        sdes: SDEs on which it is defined; the default is `IMAGE_SDES`.
+        sdes: SDEs on which it is defined; the default is `ScalarSDE`: all but CLD.
         probability_flow: whether it has a probability-flow form.
         orders: values of the option ``order``, or the only order.  Each is the order of convergence, strong on the flow
             and weak with noise, unless ``corrected`` or ``weak_order`` changes it.
@@ -54,7 +54,7 @@ class Solver:
     name: str
     fill: Fill
     source: str
-    sdes: tuple[type[SDE], ...] = IMAGE_SDES
+    sdes: tuple[type[SDE], ...] = (ScalarSDE,)
     probability_flow: bool = True
     orders: tuple[int, ...] = (1,)
     finish: Finish | None = None
@@ -76,6 +76,11 @@ class Solver:
         """Options of this solver and their defaults."""
         return {name: default for name, default in self.keywords.items() if name not in ARGUMENTS_OF_THE_RUN}
 
+    @property
+    def sde_names(self) -> list[str]:
+        """Names of the official SDEs on which it is defined."""
+        return [name for name, sde in SDES.items() if issubclass(sde, self.sdes)]
+
     def convergence(self, order: int | None = None, *, noisy: bool = False) -> int:
         """Return the order of convergence: strong on the flow or, with ``noisy``, weak."""
         strong = (self.orders[0] if order is None else order) + self.corrected
@@ -92,7 +97,7 @@ def solver(name: str, *, aliases: tuple[str, ...] = (), **attributes: Any) -> Ca
     Args:
         name: name under which users choose it.
         aliases: other names for it.
-        attributes: further attributes of `Solver`.  ``source`` is required; ``sdes`` is by default `IMAGE_SDES`.
+        attributes: further attributes of `Solver`.  ``source`` is required; ``sdes`` is by default `ScalarSDE`.
 
     Raises:
         TypeError: an option of the function has no default, or a keyword or an attribute has a former name.
@@ -123,7 +128,7 @@ def find_solver(name: str, sde: SDE, *, probability_flow: bool = False) -> Solve
         raise ValueError(unknown_message("solver", name, [*SOLVERS, *ALIASES, "pc"]))
     entry = SOLVERS[name]
     if not isinstance(sde, entry.sdes):
-        defined = ", ".join(repr(other.name) for other in entry.sdes)
+        defined = ", ".join(map(repr, entry.sde_names))
         raise ValueError(
             f"solver {name!r} is not defined on the SDE {sde.name!r}, only on {defined}; "
             f"on {sde.name!r} choose from: {_names(lambda other: isinstance(sde, other.sdes))}"
@@ -202,7 +207,7 @@ def _refuse_option(entry: Solver, option: str, value: Any) -> None:
         if value != entry.orders[0]:
             raise ValueError(f"order is {value!r}; solver {entry.name!r} has order {entry.orders[0]} only")
         return
-    choices = _names(lambda other: option in other.options and bool({*other.sdes} & {*entry.sdes}))
+    choices = _names(lambda other: option in other.options and bool({*other.sde_names} & {*entry.sde_names}))
     choice = f", or choose {choices}" if choices else ""
     raise ValueError(f"{option} is {value!r}; solver {entry.name!r} has no such option: leave it out{choice}")
 

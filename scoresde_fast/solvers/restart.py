@@ -43,6 +43,7 @@ def with_restarts(
         ValueError: an interval is invalid, or the steps are too few.
     """
     _require_intervals(sde, intervals, eps)
+    intervals = [(*sde.trained_times(np.array([high, low]))[::-1].tolist(), *rest) for low, high, *rest in intervals]
     stops = sorted({interval[0] for interval in intervals})
     edges = make_grid(steps, eps, through=stops).edges
     cuts = [0, *np.flatnonzero(np.isin(edges, stops)), len(edges) - 1]

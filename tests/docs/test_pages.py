@@ -121,7 +121,7 @@ def test_solver_table_matches_the_registry() -> None:
         title = f"`{name}`" + "".join(
             f" (`{alias}`)" for alias, of in ALIASES.items() if of == name and len(alias) < len(name)
         )
-        defined = [marks[sde in solver.sdes] for sde in (VESDE, VPSDE, SubVPSDE, CLDSDE)]
+        defined = [marks[issubclass(sde, solver.sdes)] for sde in (VESDE, VPSDE, SubVPSDE, CLDSDE)]
         flow = "always" if solver.deterministic else marks[solver.probability_flow]
         order = " to ".join(map(str, sorted({solver.orders[0], solver.orders[-1]})))
         assert "| " + " | ".join([title, *defined, flow, order, solver.source]) + " |" in README

@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from scoresde_fast.sdes import Array
+from scoresde_fast.sdes import EDM, Array, RectifiedFlow, ScalarSDE, Schedule
 from scoresde_fast.solvers import SOLVERS, SolverOptions, build_table
 from tests.support.toy_solvers import EPS, FAST, SDE_OF, Mixture, error_in_moments, order_of
 
+ANY: dict[str, ScalarSDE] = {
+    **SDE_OF,
+    "edm": EDM(),
+    "rectified_flow": RectifiedFlow(),
+    "functions": Schedule(lambda t: np.cos(1.56 * t), lambda t: np.sin(1.56 * t)),
+}
 FLOWS = [
-    (name, entry.name, order) for name in SDE_OF for entry in FAST if entry.probability_flow for order in entry.orders
+    (name, entry.name, order) for name in ANY for entry in FAST if entry.probability_flow for order in entry.orders
 ]
 NOISY: list[tuple[str, int, dict[str, Any]]] = [
     *[("ddim", 1, {"eta": eta}) for eta in (0.5, 1.0)],
@@ -28,7 +34,7 @@ NOISY: list[tuple[str, int, dict[str, Any]]] = [
 @cache
 def solved(name: str) -> tuple[Array, Array]:
     """Return states at T and the exact ends of their paths on the probability flow, to twelve digits."""
-    sde, mixture = SDE_OF[name], Mixture()
+    sde, mixture = ANY[name], Mixture()
 
     def slope(t: float, x: Array) -> Array:
         drift_x, drift_score, _ = sde.reverse(t, probability_flow=True)
@@ -41,7 +47,7 @@ def solved(name: str) -> tuple[Array, Array]:
 @pytest.mark.parametrize(("name", "solver", "order"), FLOWS, ids=[f"{n}-{s}-{o}" for n, s, o in FLOWS])
 def test_order_of_the_flow(name: str, solver: str, order: int) -> None:
     """The error of paths on a mixture decreases at the solver's order, within 0.25."""
-    sde, mixture = SDE_OF[name], Mixture()
+    sde, mixture = ANY[name], Mixture()
     start, exact = solved(name)
     # On VE with more steps the second-order error of the start dominates that of DEIS of order 4.
     sizes = (40, 80, 160) if (name, solver, order) == ("ve", "deis", 4) else (80, 160, 320)
@@ -58,10 +64,10 @@ def test_order_of_the_flow(name: str, solver: str, order: int) -> None:
 @pytest.mark.parametrize(
     ("solver", "order", "noise"), NOISY, ids=["-".join(map(str, [s, o, *n.values()])) for s, o, n in NOISY]
 )
-@pytest.mark.parametrize("name", SDE_OF)
+@pytest.mark.parametrize("name", ANY)
 def test_weak_order(name: str, solver: str, order: int, noise: dict[str, Any]) -> None:
     """With noise, mean and standard deviation converge at the solver's weak order, within 0.25."""
     sizes = (200, 400, 800)
     options = [SolverOptions(solver, n, grid="logsnr", denoise=False, eps=EPS, order=order, **noise) for n in sizes]
-    errors = [error_in_moments(SDE_OF[name], choice) for choice in options]
+    errors = [error_in_moments(ANY[name], choice) for choice in options]
     assert order_of(sizes, errors) == pytest.approx(SOLVERS[solver].convergence(order, noisy=True), abs=0.25)

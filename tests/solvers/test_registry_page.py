@@ -24,7 +24,7 @@ def documented(name: str) -> str:
     """Return the row that a solver must have in the table of docs/solvers.md."""
     entry = SOLVERS[name]
     aliases = [alias for alias, target in ALIASES.items() if target == name]
-    sdes = ", ".join(TITLES[sde] for sde in TITLES if sde in entry.sdes)
+    sdes = ", ".join(title for sde, title in TITLES.items() if issubclass(sde, entry.sdes))
     orders = ", ".join(str(entry.convergence(order)) for order in entry.orders)
     draws_noise = not entry.deterministic or not NOISE_OPTIONS.isdisjoint(entry.options)
     weak = ", ".join(str(entry.convergence(order, noisy=True)) for order in entry.orders if draws_noise)

@@ -13,14 +13,14 @@ from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import SDE, VESDE, VPSDE, Array, ScalarSDE, SubVPSDE
+from scoresde_fast.sdes import SDE, VESDE, VPSDE, Array, DiscretisedSDE, ScalarSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, Row, SolverOptions, StepTable, build_table, make_grid
 from scoresde_fast.solvers.exact_moments import Gaussian, marginal, propagate
 from scoresde_fast.solvers.noise_schedule import NoiseSchedule
 from tests.support import chance
 
 MEAN, STD = 0.3, 0.5
-SDE_OF: dict[str, ScalarSDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE()}
+SDE_OF: dict[str, DiscretisedSDE] = {"ve": VESDE(), "vp": VPSDE(), "subvp": SubVPSDE()}
 EPS = 0.01
 FAST = [entry for entry in SOLVERS.values() if not entry.published and isinstance(SDE_OF["vp"], entry.sdes)]
 STEPS = 6

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Noise schedules of other models: tables of betas, EDM, rectified flow, and any pair of functions.
+
+Each is the SDE whose marginals are x(t) = scale(t) x(0) + std(t) z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from scoresde_fast.sdes.base import Array, Time, as_times
+from scoresde_fast.sdes.scalar import Marginal, ScalarSDE
+
+CHECKED_TIMES = 257
+"""Number of times at which `Schedule` checks its functions."""
+
+
+@dataclass(frozen=True)
+class Schedule(ScalarSDE):
+    """The SDE with x(t) = alpha(t) x(0) + sigma(t) z, for any functions of the time.
+
+    Args:
+        alpha, sigma: functions that map an array of times to positive values; sigma / alpha increases with the time.
+        T: time at which sampling starts.
+        sampling_eps: time at which sampling stops.
+
+    Raises:
+        ValueError: the times do not satisfy 0 < sampling_eps < T, or the functions are not as above between them.
+    """
+
+    alpha: Callable[[Array], Array]
+    sigma: Callable[[Array], Array]
+    T: float = 1.0
+    sampling_eps: float = 1e-3
+    name: ClassVar[str] = "schedule"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sampling_eps < self.T < math.inf:
+            raise ValueError(f"sampling_eps={self.sampling_eps}, T={self.T}: a schedule needs 0 < sampling_eps < T")
+        times = np.linspace(self.sampling_eps, self.T, CHECKED_TIMES)
+        with np.errstate(all="ignore"):
+            marginal = self.marginal(times)
+            valid = np.logical_and.reduce([(value > 0) & np.isfinite(value) for value in marginal])
+            valid[1:] &= np.diff(marginal.std / marginal.scale) > 0
+        if not valid.all():
+            first = int(np.argmin(valid))
+            raise ValueError(
+                f"at t={times[first]:g} alpha is {marginal.scale[first]:g} and sigma is {marginal.std[first]:g}; both "
+                "must be positive, and sigma / alpha must increase with the time"
+            )
+
+    def marginal(self, t: Time) -> Marginal:
+        t = as_times(t)
+        return Marginal(*(function(t) + np.zeros_like(t) for function in (self.alpha, self.sigma)))
+
+
+@dataclass(frozen=True)
+class EDM(ScalarSDE):
+    """dx = sqrt(2 t) dw, whose time is the noise level: x(t) = x(0) + t z (Karras et al. 2022).
+
+    Raises:
+        ValueError: 0 < sigma_min < sigma_max does not hold.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    name: ClassVar[str] = "edm"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise ValueError(
+                f"sigma_min={self.sigma_min}, sigma_max={self.sigma_max}: EDM needs 0 < sigma_min < sigma_max"
+            )
+
+    @property
+    def T(self) -> float:
+        return self.sigma_max
+
+    @property
+    def sampling_eps(self) -> float:
+        return self.sigma_min
+
+    def drift(self, t: Time) -> Array:
+        return np.zeros_like(as_times(t))
+
+    def diffusion(self, t: Time) -> Array:
+        return np.sqrt(2 * as_times(t))
+
+    def marginal(self, t: Time) -> Marginal:
+        t = as_times(t)
+        return Marginal(np.ones_like(t), t)
+
+
+@dataclass(frozen=True)
+class RectifiedFlow(ScalarSDE):
+    """The straight path x(t) = (1 - t) x(0) + t z (Liu et al. 2022; Lipman et al. 2022, with time reversed).
+
+    Sampling starts at T < 1, because the SDE is singular at 1.  The prior N(0, T^2) has the right variance of the
+    noise, and ignores (1 - T) x(0).
+
+    Raises:
+        ValueError: 0 < sampling_eps < T < 1 does not hold.
+    """
+
+    T: float = 0.999
+    sampling_eps: float = 1e-3
+    name: ClassVar[str] = "rectified_flow"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sampling_eps < self.T < 1:
+            raise ValueError(
+                f"sampling_eps={self.sampling_eps}, T={self.T}: rectified flow needs 0 < sampling_eps < T < 1"
+            )
+
+    def drift(self, t: Time) -> Array:
+        return -1 / (1 - as_times(t))
+
+    def diffusion(self, t: Time) -> Array:
+        t = as_times(t)
+        return np.sqrt(2 * t / (1 - t))
+
+    def marginal(self, t: Time) -> Marginal:
+        t = as_times(t)
+        return Marginal(1 - t, t)
+
+
+@dataclass(frozen=True)
+class Betas(ScalarSDE):
+    """The chain x_i = sqrt(1 - beta_i) x_{i-1} + sqrt(beta_i) z of DDPM (Ho et al. 2020), in continuous time.
+
+    Index i of the ``n`` betas is at the time (i + 1) / n; time 0 is the data.  Between these times beta(t) is constant,
+    so that each step of the chain is exact.
+
+    Args:
+        betas: (n,) numbers between 0 and 1, both excluded.
+
+    Raises:
+        ValueError: ``betas`` is not a list of such numbers, or has fewer than two.
+    """
+
+    betas: Sequence[float] | npt.NDArray[np.floating]
+    name: ClassVar[str] = "betas"
+
+    def __post_init__(self) -> None:
+        betas = np.asarray(self.betas, dtype=np.float64)
+        if betas.ndim != 1 or len(betas) < 2:
+            raise ValueError(f"betas has shape {betas.shape}; pass a list of at least two numbers")
+        if not ((valid := (betas > 0) & (betas < 1)).all()):
+            index = int(np.argmin(valid))
+            raise ValueError(
+                f"beta number {index} is {betas[index]:g}; each beta must be between 0 and 1, both excluded"
+            )
+        object.__setattr__(self, "betas", tuple(betas.tolist()))  # a tuple can be compared and hashed
+
+    @classmethod
+    def linear(cls, n: int = 1000, first: float = 1e-4, last: float = 0.02) -> Betas:
+        """Return evenly spaced betas (Ho et al. 2020)."""
+        return cls(np.linspace(first, last, n))
+
+    @classmethod
+    def scaled_linear(cls, n: int = 1000, first: float = 0.00085, last: float = 0.012) -> Betas:
+        """Return betas with evenly spaced square roots (Rombach et al. 2022)."""
+        return cls(np.linspace(math.sqrt(first), math.sqrt(last), n) ** 2)
+
+    @classmethod
+    def cosine(cls, n: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Betas:
+        """Return the betas for which the squared scale is a squared cosine (Nichol & Dhariwal 2021, equation 17)."""
+        squared_scale = np.cos((np.linspace(0, 1, n + 1) + s) / (1 + s) * math.pi / 2) ** 2
+        return cls(np.minimum(1 - squared_scale[1:] / squared_scale[:-1], max_beta))
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    @property
+    def sampling_eps(self) -> float:
+        return 1 / len(self)
+
+    @cached_property
+    def _log_scales(self) -> Array:
+        """(n + 1,) log of the scale at the times 0, 1 / n, ..., 1."""
+        return np.append(0.0, np.cumsum(np.log1p(-np.asarray(self.betas))) / 2)
+
+    def log_scale(self, t: Time) -> Array:
+        """Return the log of the marginal's scale."""
+        return np.interp(len(self) * as_times(t), np.arange(len(self) + 1), self._log_scales)
+
+    def drift(self, t: Time) -> Array:
+        """Return f(t); at an index's time, that of the step which ends there."""
+        step = np.ceil(len(self) * as_times(t) - ROUNDING).astype(np.int64) - 1
+        return len(self) * np.diff(self._log_scales)[np.clip(step, 0, len(self) - 1)]
+
+    def diffusion(self, t: Time) -> Array:
+        return np.sqrt(-2 * self.drift(t))
+
+    def marginal(self, t: Time) -> Marginal:
+        log_scale = self.log_scale(t)
+        return Marginal(np.exp(log_scale), np.sqrt(-np.expm1(2 * log_scale)))
+
+    def index(self, t: Time) -> npt.NDArray[np.int64]:
+        """Return the index of the beta whose time is nearest to ``t``."""
+        return np.clip(np.round(len(self) * as_times(t)) - 1, 0, len(self) - 1).astype(np.int64)
+
+    def trained_times(self, times: Array) -> Array:
+        if len(times) > len(self):
+            raise ValueError(f"{len(times)} times are too many for {len(self)} betas: take fewer steps")
+        index, places = self.index(times), np.arange(len(times))
+        # An index is at least the number of those after it, and greater than each; and the same from the start.
+        index = np.maximum.accumulate((index + places)[::-1])[::-1] - places
+        index = np.minimum.accumulate(np.minimum(index + places, len(self) - 1)) - places
+        return (index + 1) / len(self)
+
+    def langevin_alpha(self, t: Time, dt: Time) -> Array:
+        """Return 1 - beta of a step of length ``dt``, the squared scale of its transition."""
+        start = np.maximum(as_times(t) - dt, 0.0)
+        return np.exp(2 * (self.log_scale(t) - self.log_scale(start)))
+
+    @property
+    def prior_std(self) -> float:
+        return 1.0
+
+
+ROUNDING = 1e-6
+"""Tolerance, in steps, for times that are those of an index but for rounding."""

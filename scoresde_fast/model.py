@@ -42,8 +42,17 @@ class Parametrisation:
     label_scale: float = 999.0
 
     def labels(self, t: Time) -> Array:
-        """Return the network's time labels at times ``t``."""
+        """Return the network's time labels at times ``t``.
+
+        Raises:
+            ValueError: the SDE is none of the official ones; derive a class that defines `labels` and `output_scale`.
+        """
         t = as_times(t)
+        if not isinstance(self.sde, tuple(SDES.values())):
+            raise ValueError(
+                f"the time labels of networks on the SDE {self.sde.name!r} are not known: derive a Parametrisation with "
+                "labels(t) and output_scale(t)"
+            )
         if isinstance(self.sde, CLDSDE):
             return t
         if isinstance(self.sde, VESDE):

@@ -21,6 +21,7 @@ from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.model import ScoreFunction, ScoreModel, describe_model
 from scoresde_fast.noise import check_seed, require_sequence
 from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
+from scoresde_fast.sdes import Betas
 from scoresde_fast.solvers import SolverOptions, build_table
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
 from scoresde_fast.solvers.registry import ALIASES, SOLVERS
@@ -252,8 +253,10 @@ def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptio
 
 
 def _defaults(model: ScoreFunction) -> dict[str, Any]:
-    """Return the options of the model's configuration; without one, those published for CLD, or none on other SDEs."""
+    """Return the options of the model's configuration; without one, those that suit CLD or betas."""
     if not isinstance(model, ScoreModel):
+        if isinstance(model.sde, Betas):
+            return {"steps": min(SolverOptions.steps, len(model.sde) - 1)}
         return {"solver": "sscs", "grid": "quadratic"} if model.sde.parts == 2 else {}
     sampling = model.config.sampling
     return {

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import scoresde_fast as sf
+from scoresde_fast.model import Parametrisation
 from scoresde_fast.sdes import ScalarSDE, Time
 from scoresde_fast.sdes.scalar import Marginal
 from scoresde_fast.solvers import SolverOptions, build_table
@@ -82,3 +83,19 @@ def test_likelihood_and_codes(name: str) -> None:
     density = sf.likelihood(model, images, probe="exact", dequantize=False, eps=eps, rtol=1e-6, atol=1e-6).log_density
     np.testing.assert_allclose(density, exact, rtol=0, atol=16 * 1e-3)
     torch.testing.assert_close(sf.decode(model, sf.encode(model, images)), images.float(), rtol=0, atol=1e-3)
+
+
+def test_unknown_labels() -> None:
+    """The official parametrisation is refused for other schedules; the message says what to define."""
+    with pytest.raises(
+        ValueError, match="networks on the SDE 'edm' are not known: derive a Parametrisation with labels"
+    ):
+        Parametrisation(sf.EDM()).labels(1.0)
+
+
+def test_default_steps() -> None:
+    """By default the number of steps fits a table of betas."""
+    model = sf.GaussianMixture.gaussian(sf.Betas.linear(50, 0.01, 0.4), MEAN, STD, (1, 4, 4))
+    sampler = sf.Sampler(model)
+    assert isinstance(sampler.options, SolverOptions) and sampler.options.steps == 49
+    assert sampler.sample([0]).shape == (1, 1, 4, 4)

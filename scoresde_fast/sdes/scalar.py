@@ -43,7 +43,7 @@ class Reverse(NamedTuple):
 class ScalarSDE(SDE):
     """An SDE with scalar drift and diffusion (Song et al. 2021, section 3 and appendix B).
 
-    A subclass needs only `marginal`: the other methods follow from it, drift and diffusion by finite differences.
+    A subclass, a frozen dataclass, needs only `marginal`: the rest follows, drift and diffusion by finite differences.
     """
 
     def __init_subclass__(cls) -> None:
@@ -87,7 +87,7 @@ class ScalarSDE(SDE):
         return (self.prior_std,)
 
     def langevin_alpha(self, t: Time, dt: Time) -> Array:
-        """Return the factor alpha of a Langevin corrector's step size: 1 - beta(t) dt on VP and sub-VP, else 1."""
+        """Return the factor alpha of a Langevin corrector's step size: 1 - beta(t) dt with betas, else 1."""
         return np.ones_like(as_times(t))
 
     def transition(self, s: Time, t: Time) -> Marginal:

@@ -20,6 +20,12 @@ from scoresde_fast.sdes.scalar import Marginal, ScalarSDE
 
 CHECKED_TIMES = 257
 """Number of times at which `Schedule` checks its functions."""
+MAX_NOISE_TO_SIGNAL = 1e4
+"""Largest sigma / alpha at T of `Schedule`: beyond it, T is too close to a time without signal for the solvers."""
+MAX_LAST_SCALE = 0.2
+"""Largest scale at the last of `Betas`; the prior N(0, 1) ignores scale x(0)."""
+ROUNDING = 1e-6
+"""Tolerance, in steps, for times that are those of an index but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,9 @@ class Schedule(ScalarSDE):
     """The SDE with x(t) = alpha(t) x(0) + sigma(t) z, for any functions of the time.
 
     Args:
-        alpha, sigma: functions that map an array of times to positive values; sigma / alpha increases with the time.
-        T: time at which sampling starts.
+        alpha, sigma: functions that map an array of times to positive float64 values of the same shape, or to a number;
+            sigma / alpha increases with the time.
+        T: time at which sampling starts; alpha must not vanish there.
         sampling_eps: time at which sampling stops.
 
     Raises:
@@ -45,6 +52,13 @@ class Schedule(ScalarSDE):
         if not 0 < self.sampling_eps < self.T < math.inf:
             raise ValueError(f"sampling_eps={self.sampling_eps}, T={self.T}: a schedule needs 0 < sampling_eps < T")
         times = np.linspace(self.sampling_eps, self.T, CHECKED_TIMES)
+        for name, function in (("alpha", self.alpha), ("sigma", self.sigma)):
+            value = function(times)
+            if not (isinstance(value, float | int) or np.shape(value) == () or _is_float64(value, times.shape)):
+                raise ValueError(
+                    f"{name} returns {type(value).__name__} of dtype {getattr(value, 'dtype', None)} and shape "
+                    f"{np.shape(value)} for times {times.shape}; it must return a float64 array of the same shape"
+                )
         with np.errstate(all="ignore"):
             marginal = self.marginal(times)
             valid = np.logical_and.reduce([(value > 0) & np.isfinite(value) for value in marginal])
@@ -55,15 +69,26 @@ class Schedule(ScalarSDE):
                 f"at t={times[first]:g} alpha is {marginal.scale[first]:g} and sigma is {marginal.std[first]:g}; both "
                 "must be positive, and sigma / alpha must increase with the time"
             )
+        if (ratio := marginal.std[-1] / marginal.scale[-1]) > MAX_NOISE_TO_SIGNAL:
+            raise ValueError(
+                f"sigma / alpha is {ratio:.3g} at T={self.T:g}; it must be at most {MAX_NOISE_TO_SIGNAL:g}: choose a "
+                "smaller T"
+            )
 
     def marginal(self, t: Time) -> Marginal:
         t = as_times(t)
         return Marginal(*(function(t) + np.zeros_like(t) for function in (self.alpha, self.sigma)))
 
 
+def _is_float64(value: object, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.float64 and value.shape == shape
+
+
 @dataclass(frozen=True)
 class EDM(ScalarSDE):
     """dx = sqrt(2 t) dw, whose time is the noise level: x(t) = x(0) + t z (Karras et al. 2022).
+
+    The grids "karras" and "logsnr" suit it; uniform steps in t are too long at small times.
 
     Raises:
         ValueError: 0 < sigma_min < sigma_max does not hold.
@@ -106,7 +131,7 @@ class RectifiedFlow(ScalarSDE):
     noise, and ignores (1 - T) x(0).
 
     Raises:
-        ValueError: 0 < sampling_eps < T < 1 does not hold.
+        ValueError: 0 < sampling_eps < T <= 0.9999 does not hold.
     """
 
     T: float = 0.999
@@ -114,9 +139,9 @@ class RectifiedFlow(ScalarSDE):
     name: ClassVar[str] = "rectified_flow"
 
     def __post_init__(self) -> None:
-        if not 0 < self.sampling_eps < self.T < 1:
+        if not 0 < self.sampling_eps < self.T <= 1 - 1 / MAX_NOISE_TO_SIGNAL:
             raise ValueError(
-                f"sampling_eps={self.sampling_eps}, T={self.T}: rectified flow needs 0 < sampling_eps < T < 1"
+                f"sampling_eps={self.sampling_eps}, T={self.T}: rectified flow needs 0 < sampling_eps < T <= 0.9999"
             )
 
     def drift(self, t: Time) -> Array:
@@ -131,7 +156,7 @@ class RectifiedFlow(ScalarSDE):
         return Marginal(1 - t, t)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Betas(ScalarSDE):
     """The chain x_i = sqrt(1 - beta_i) x_{i-1} + sqrt(beta_i) z of DDPM (Ho et al. 2020), in continuous time.
 
@@ -139,10 +164,10 @@ class Betas(ScalarSDE):
     so that each step of the chain is exact.
 
     Args:
-        betas: (n,) numbers between 0 and 1, both excluded.
+        betas: (n,) numbers between 0 and 1, both excluded: not the alphas 1 - beta, nor their products.
 
     Raises:
-        ValueError: ``betas`` is not a list of such numbers, or has fewer than two.
+        ValueError: ``betas`` is not a list of such numbers, has fewer than two, or leaves more than a fifth of x(0).
     """
 
     betas: Sequence[float] | npt.NDArray[np.floating]
@@ -158,6 +183,20 @@ class Betas(ScalarSDE):
                 f"beta number {index} is {betas[index]:g}; each beta must be between 0 and 1, both excluded"
             )
         object.__setattr__(self, "betas", tuple(betas.tolist()))  # a tuple can be compared and hashed
+        if (scale := math.exp(self._log_scales[-1])) > MAX_LAST_SCALE:
+            raise ValueError(
+                f"the last state contains {scale:.3g} times the data; it must be at most {MAX_LAST_SCALE:g}, because "
+                "sampling starts from noise alone: pass more or larger betas"
+            )
+
+    def __repr__(self) -> str:
+        return f"Betas({len(self)} from {self.betas[0]:g} to {self.betas[-1]:g})"
+
+    @classmethod
+    def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | npt.NDArray[np.floating]) -> Betas:
+        """Return the betas of the squared scales (n,) after each step."""
+        squared_scale = np.append(1.0, np.asarray(alphas_cumprod, dtype=np.float64))
+        return cls(1 - squared_scale[1:] / squared_scale[:-1])
 
     @classmethod
     def linear(cls, n: int = 1000, first: float = 1e-4, last: float = 0.02) -> Betas:
@@ -166,7 +205,7 @@ class Betas(ScalarSDE):
 
     @classmethod
     def scaled_linear(cls, n: int = 1000, first: float = 0.00085, last: float = 0.012) -> Betas:
-        """Return betas with evenly spaced square roots (Rombach et al. 2022)."""
+        """Return betas with evenly spaced square roots; the default is that of Stable Diffusion."""
         return cls(np.linspace(math.sqrt(first), math.sqrt(last), n) ** 2)
 
     @classmethod
@@ -209,7 +248,10 @@ class Betas(ScalarSDE):
 
     def trained_times(self, times: Array) -> Array:
         if len(times) > len(self):
-            raise ValueError(f"{len(times)} times are too many for {len(self)} betas: take fewer steps")
+            raise ValueError(
+                f"{len(times) - 1} steps need {len(times)} times, but there are only {len(self)} betas: take fewer "
+                "steps"
+            )
         index, places = self.index(times), np.arange(len(times))
         # An index is at least the number of those after it, and greater than each; and the same from the start.
         index = np.maximum.accumulate((index + places)[::-1])[::-1] - places
@@ -224,7 +266,3 @@ class Betas(ScalarSDE):
     @property
     def prior_std(self) -> float:
         return 1.0
-
-
-ROUNDING = 1e-6
-"""Tolerance, in steps, for times that are those of an index but for rounding."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise schedule of VE, VP and sub-VP in the variables that the fast solvers share.
+"""The noise schedule of a `ScalarSDE` in the variables that the fast solvers share.
 
 With x(t) | x(0) ~ N(scale(t) x(0), std(t)^2) and the noise-to-signal ratio s = std / scale, the probability flow is
 

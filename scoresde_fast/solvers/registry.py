@@ -44,7 +44,7 @@ class Solver:
             noise of the last step.
         deterministic: whether it draws no noise by default.
         evaluations: network evaluations per step.
-        published: whether it is a solver of score_sde.  If so, on a `ScalarSDE` its uniform grid ends one step below
+        published: whether it is a solver of score_sde.  If so, on a `DiscretisedSDE` its uniform grid ends one step below
             eps, and denoising ignores ``finish``.
         correctable: whether a corrector can precede each step, which requires a solver without a history.
         corrected: whether it has a corrector that costs no extra evaluation and raises the order by one.
@@ -147,7 +147,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     """
     entry = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
     fill = _fill(sde, entry, options)
-    eps = sde.sampling_eps if options.eps is None else options.eps
+    eps = float(sde.trained_times(np.array([sde.sampling_eps if options.eps is None else options.eps]))[0])
     # On images the solvers of score_sde have no denoising step.
     finish = None if not options.denoise or (entry.published and isinstance(sde, ScalarSDE)) else entry.finish
     require_steps(options.steps, 1 if finish is None else 2)

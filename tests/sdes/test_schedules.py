@@ -61,24 +61,25 @@ def test_functions_of_the_time() -> None:
 @pytest.mark.parametrize("make", [Betas.linear, Betas.scaled_linear, Betas.cosine])
 def test_chain_of_betas(make: Callable[[int], Betas]) -> None:
     """Marginals and transitions at the indices are those of the chain."""
-    sde = make(100)
+    sde = make(1000)
     betas = np.asarray(sde.betas)
-    times = np.arange(1, 101) / 100
+    times = np.arange(1, 1001) / 1000
     scale, std = sde.marginal(times)
     np.testing.assert_allclose(scale**2, np.cumprod(1 - betas), rtol=1e-12)
     np.testing.assert_allclose(scale**2 + std**2, 1, rtol=1e-12)
-    step = sde.transition(times - 0.01, times)
+    step = sde.transition(times - 0.001, times)
     np.testing.assert_allclose(step.scale, np.sqrt(1 - betas), rtol=1e-9)
     np.testing.assert_allclose(step.std, np.sqrt(betas), rtol=1e-6)
-    np.testing.assert_allclose(sde.langevin_alpha(times, 0.01), 1 - betas, rtol=1e-9)
-    np.testing.assert_allclose(np.exp(sde.drift(times) / 100), np.sqrt(1 - betas), rtol=1e-12)
+    np.testing.assert_allclose(sde.langevin_alpha(times, 0.001), 1 - betas, rtol=1e-9)
+    np.testing.assert_allclose(np.exp(sde.drift(times) / 1000), np.sqrt(1 - betas), rtol=1e-12)
     np.testing.assert_allclose(sde.diffusion(times) ** 2, -2 * sde.drift(times), rtol=1e-12)
-    assert (sde.index(times) == np.arange(100)).all() and len(sde) == 100 and sde.sampling_eps == 0.01
+    assert (sde.index(times) == np.arange(1000)).all() and len(sde) == 1000 and sde.sampling_eps == 0.001
+    np.testing.assert_allclose(Betas.from_alphas_cumprod(scale**2).betas, betas, rtol=1e-9)
 
 
 def test_times_of_the_indices() -> None:
     """Times are moved to the nearest different times of indices, of which the first is 1 / n."""
-    sde = Betas.linear(10)
+    sde = Betas.linear(10, 0.1, 0.9)
     for times, expected in (
         ([1.0, 0.96, 0.52, 0.17, 0.0], [1.0, 0.9, 0.5, 0.2, 0.1]),
         ([0.5, 0.13, 0.12, 0.11, 0.1], [0.5, 0.4, 0.3, 0.2, 0.1]),
@@ -86,7 +87,7 @@ def test_times_of_the_indices() -> None:
         (np.linspace(1, 0.9, 10), np.linspace(1, 0.1, 10)),
     ):
         np.testing.assert_allclose(sde.trained_times(np.array(times)), expected)
-    with pytest.raises(ValueError, match="11 times are too many for 10 betas: take fewer steps"):
+    with pytest.raises(ValueError, match="10 steps need 11 times, but there are only 10 betas: take fewer steps"):
         sde.trained_times(np.linspace(1, 0.1, 11))
 
 
@@ -98,7 +99,8 @@ def test_published_betas() -> None:
         (Betas.cosine(), 4.13e-5, 0.999),
     ):
         assert sde.betas[0] == pytest.approx(first, rel=2e-3) and sde.betas[-1] == pytest.approx(last)
-    assert Betas([0.1, 0.2]) == Betas(np.array([0.1, 0.2])) and hash(Betas([0.1, 0.2])) == hash(Betas((0.1, 0.2)))
+    assert Betas([0.9, 0.99]) == Betas(np.array([0.9, 0.99])) and hash(Betas([0.9, 0.99])) == hash(Betas((0.9, 0.99)))
+    assert repr(Betas.linear()) == "Betas(1000 from 0.0001 to 0.02)"
 
 
 @pytest.mark.parametrize(
@@ -107,8 +109,21 @@ def test_published_betas() -> None:
         (lambda: Betas([0.1, 1.0]), "beta number 1 is 1; each beta must be between 0 and 1"),
         (lambda: Betas([0.1, float("nan")]), "beta number 1 is nan"),
         (lambda: Betas(np.full((1, 2), 0.1)), r"betas has shape \(1, 2\); pass a list"),
+        (lambda: Betas([0.1, 0.2]), "the last state contains 0.849 times the data; it must be at most 0.2"),
+        (
+            lambda: Schedule(lambda t: np.cos(np.pi / 2 * t), np.sin),
+            r"sigma / alpha is .*e\+16 at T=1; it must be at most",
+        ),
+        (
+            lambda: Schedule(lambda t: np.float32(1) - t.astype("f"), lambda t: t),
+            "alpha returns ndarray of dtype float32",
+        ),
+        (
+            lambda: Schedule(lambda t: 1 - t / 2, lambda t: t[:, None]),
+            r"sigma returns .* and shape \(257, 1\) for times",
+        ),
         (lambda: EDM(80.0, 0.002), "sigma_min=80.0, sigma_max=0.002: EDM needs"),
-        (lambda: RectifiedFlow(T=1.0), "T=1.0: rectified flow needs 0 < sampling_eps < T < 1"),
+        (lambda: RectifiedFlow(T=1.0), "T=1.0: rectified flow needs 0 < sampling_eps < T <= 0.9999"),
         (lambda: Schedule(lambda t: 1 - t, lambda t: t, sampling_eps=2.0), "sampling_eps=2.0, T=1.0: a schedule needs"),
         (lambda: Schedule(lambda t: 1 - t, lambda t: t), "at t=1 alpha is 0 and sigma is 1; both must be positive"),
         (lambda: Schedule(lambda t: 1 + t, lambda t: 1 - t / 2), "sigma / alpha must increase with the time"),

@@ -52,9 +52,17 @@ def test_rows_at_the_indices(restart: Any) -> None:
 
 
 def test_too_many_steps() -> None:
-    """More steps than betas, and steps that leave no room for a restart's times, are refused."""
-    with pytest.raises(ValueError, match="12 times are too many for 10 betas: take fewer steps"):
-        build_table(Betas.linear(10), SolverOptions("ddim", 12, grid="logsnr"))
+    """More steps than betas, and a restart whose end is not above eps at the indices, are refused."""
+    with pytest.raises(ValueError, match="11 steps need 12 times, but there are only 10 betas: take fewer steps"):
+        build_table(Betas.linear(10, 0.1, 0.9), SolverOptions("ddim", 12, grid="logsnr"))
+    with pytest.raises(ValueError, match=r"restart goes from t_min=0.001 to t_max=0.3; it needs eps < t_min"):
+        build_table(Betas.linear(), SolverOptions("ddim", 20, restart=((0.0012, 0.3, 1, 5),)))
+
+
+def test_end_between_indices() -> None:
+    """An end between indices is moved to the nearest one, also for the denoising step."""
+    table = build_table(Betas.linear(10, 0.01, 0.9), SolverOptions("ddim", 5, grid="logsnr", eps=0.14))
+    assert table.times[-1] == pytest.approx(0.1) and (np.diff(table.times) < 0).all()
 
 
 def test_undefined_solver() -> None:

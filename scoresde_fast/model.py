@@ -50,8 +50,8 @@ class Parametrisation:
         t = as_times(t)
         if not isinstance(self.sde, tuple(SDES.values())):
             raise ValueError(
-                f"the time labels of networks on the SDE {self.sde.name!r} are not known: derive a Parametrisation with "
-                "labels(t) and output_scale(t)"
+                f"the time labels of networks on the SDE {self.sde.name!r} are not known: derive a Parametrisation "
+                "with labels(t) and output_scale(t)"
             )
         if isinstance(self.sde, CLDSDE):
             return t

@@ -44,8 +44,8 @@ class Solver:
             noise of the last step.
         deterministic: whether it draws no noise by default.
         evaluations: network evaluations per step.
-        published: whether it is a solver of score_sde.  If so, on a `DiscretisedSDE` its uniform grid ends one step below
-            eps, and denoising ignores ``finish``.
+        published: whether it is a solver of score_sde.  If so, its uniform grid on a `DiscretisedSDE` ends one step
+            below eps, and denoising on a `ScalarSDE` ignores ``finish``.
         correctable: whether a corrector can precede each step, which requires a solver without a history.
         corrected: whether it has a corrector that costs no extra evaluation and raises the order by one.
         weak_order: highest weak order with noise, if lower than the order on the flow.

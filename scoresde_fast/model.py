@@ -45,7 +45,7 @@ class Parametrisation:
         """Return the network's time labels at times ``t``.
 
         Raises:
-            ValueError: the SDE is none of the official ones; derive a class that defines `labels` and `output_scale`.
+            ValueError: the SDE is not an official one; derive a class that defines `labels` and `output_scale`.
         """
         t = as_times(t)
         if not isinstance(self.sde, tuple(SDES.values())):

@@ -54,7 +54,7 @@ class Schedule(ScalarSDE):
         times = np.linspace(self.sampling_eps, self.T, CHECKED_TIMES)
         for name, function in (("alpha", self.alpha), ("sigma", self.sigma)):
             value = function(times)
-            if not (isinstance(value, float | int) or np.shape(value) == () or _is_float64(value, times.shape)):
+            if np.shape(value) != () and not _is_float64(value, times.shape):
                 raise ValueError(
                     f"{name} returns {type(value).__name__} of dtype {getattr(value, 'dtype', None)} and shape "
                     f"{np.shape(value)} for times {times.shape}; it must return a float64 array of the same shape"

@@ -44,7 +44,7 @@ def with_restarts(
     """
     _require_intervals(sde, intervals, eps)
     intervals = [(*sde.trained_times(np.array([high, low]))[::-1].tolist(), *rest) for low, high, *rest in intervals]
-    _require_intervals(sde, intervals, eps)
+    _require_intervals(sde, intervals, eps)  # moving t_min may have reached eps
     stops = sorted({interval[0] for interval in intervals})
     edges = make_grid(steps, eps, through=stops).edges
     cuts = [0, *np.flatnonzero(np.isin(edges, stops)), len(edges) - 1]

@@ -18,6 +18,7 @@ from .flow.options import AdaptiveOptions as AdaptiveOptions
 from .mixture import GaussianMixture as GaussianMixture
 from .model import ScoreModel as ScoreModel
 from .model import create as create
+from .model import wrap as wrap
 from .sampler import Sampler as Sampler
 from .sdes import EDM as EDM
 from .sdes import Betas as Betas

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.model import ScoreFunction
+from scoresde_fast.parametrisation import Parametrisation
 from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE, Time
 from scoresde_fast.sdes.base import as_times
 
@@ -135,7 +136,7 @@ class GaussianMixture(ScoreFunction):
             means.double(),
             torch.tensor(stds, dtype=torch.float64),
         )
-        super().__init__(network, ExactScore(sde), tuple(means.shape[1:]), centered=False, is_image=is_image)
+        super().__init__(network, ExactScore(sde), tuple(means.shape[1:]), (0.0, 1.0) if is_image else None)
 
     @classmethod
     def gaussian(cls, sde: SDE, mean: float, std: float, image_shape: Sequence[int]) -> GaussianMixture:

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score models: a network, an SDE, and the parametrisation that converts the network's output to the score."""
+"""Score models: a network with its parametrisation on an SDE."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import math
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,69 +20,19 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from scoresde_fast.configs import Config, ConfigLike, load_config
-from scoresde_fast.networks import DDPM, MLP, NCSNpp, ResNet
-from scoresde_fast.sdes import CLDSDE, SDE, SDES, VESDE, VPSDE, Array, ScalarSDE, Time
-from scoresde_fast.sdes.base import as_times
+from scoresde_fast.networks import DDPM, MLP, NCSNpp, ResNet, ScoreNetwork
+from scoresde_fast.networks.adapter import Adapter
+from scoresde_fast.parametrisation import (
+    LabelFunction,
+    OfficialParametrisation,
+    Parametrisation,
+    Prediction,
+    PredictionParametrisation,
+    usual_labels,
+)
+from scoresde_fast.sdes import CLDSDE, SDE, SDES, Array, ScalarSDE
 
 NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "ddpm": DDPM, "mlp": MLP, "resnet": ResNet}
-
-
-@dataclass(frozen=True)
-class Parametrisation:
-    """The time labels of a network and the coefficients of its score, in float64.
-
-    Labels: ``label_scale`` t (VP, sub-VP), sigma(t) (VE) or t (CLD).  If not ``continuous``, the label on VE and VP is
-    the index of one of ``num_scales`` steps; VE counts them from the largest noise level.
-
-    Scores: a VE network outputs the score.  VP and sub-VP networks predict the noise: the score is -output / std.  CLD
-    networks predict the noise of v: its score is -l_t output.  A ``mixed`` score adds the score of normal data: -x
-    (VP), -v / S_vv (CLD).
-    """
-
-    sde: SDE
-    continuous: bool = True
-    num_scales: int = 1000
-    mixed: bool = False
-    label_scale: float = 999.0
-
-    def labels(self, t: Time) -> Array:
-        """Return the network's time labels at times ``t``.
-
-        Raises:
-            ValueError: the SDE is not an official one; derive a class that defines `labels` and `output_scale`.
-        """
-        t = as_times(t)
-        if not isinstance(self.sde, tuple(SDES.values())):
-            raise ValueError(
-                f"the time labels of networks on the SDE {self.sde.name!r} are not known: derive a Parametrisation "
-                "with labels(t) and output_scale(t)"
-            )
-        if isinstance(self.sde, CLDSDE):
-            return t
-        if isinstance(self.sde, VESDE):
-            return self.sde.sigma(t) if self.continuous else np.round((self.sde.T - t) * (self.num_scales - 1))
-        # Official score_sde models use 999 for every num_scales.
-        continuous = self.continuous or not isinstance(self.sde, VPSDE)
-        return t * (self.label_scale if continuous else self.num_scales - 1)
-
-    def output_scale(self, t: Time) -> Array:
-        """Return the factor of the output in score = `output_scale` output + `state_scale` x; on CLD x is v."""
-        t = as_times(t)
-        if isinstance(self.sde, CLDSDE):
-            return -self.sde.ell(t)
-        if isinstance(self.sde, VESDE):
-            return np.ones_like(t)
-        if not self.continuous and isinstance(self.sde, VPSDE):
-            return -1 / self.sde.discrete_std(self.labels(t), self.num_scales)
-        assert isinstance(self.sde, ScalarSDE)
-        return -1 / self.sde.marginal(t).std
-
-    def state_scale(self, t: Time) -> Array:
-        """Return the factor of the state, on CLD of the velocity, in the score; 0 unless the score is mixed."""
-        t = as_times(t)
-        if not self.mixed:
-            return np.zeros_like(t)
-        return -1 / self.sde.mixed_variance(t) if isinstance(self.sde, CLDSDE) else -np.ones_like(t)
 
 
 def as_column(values: Array, like: Tensor) -> Tensor:
@@ -93,8 +47,8 @@ class ScoreFunction(nn.Module):
         network: ``network(x, labels)``, (B, *state_shape), (B,) -> (B, *image_shape).
         parametrisation: the SDE, the labels of the network and the scale of its output.
         image_shape: (C, H, W) of one sample.
-        centered: whether data is in [-1, 1]; otherwise it is in [0, 1].
-        is_image: whether samples are images; otherwise they are points, which are neither scaled nor clipped.
+        data_range: the range of the data that the pixel values 0 and 255 have in the network; None for points, which
+            are neither scaled nor clipped.
     """
 
     def __init__(
@@ -102,16 +56,24 @@ class ScoreFunction(nn.Module):
         network: nn.Module,
         parametrisation: Parametrisation,
         image_shape: tuple[int, ...],
-        *,
-        centered: bool,
-        is_image: bool = True,
+        data_range: tuple[float, float] | None = (-1.0, 1.0),
     ) -> None:
         super().__init__()
         self.network = network
         self.parametrisation = parametrisation
         self.image_shape = tuple(image_shape)
-        self.centered = centered
-        self.is_image = is_image
+        self.data_range = data_range
+
+    @property
+    def is_image(self) -> bool:
+        """Whether samples are images rather than points."""
+        return self.data_range is not None
+
+    @property
+    def span(self) -> float:
+        """Length of the data range; 2 for points, as if they were in [-1, 1]."""
+        low, high = self.data_range or (-1.0, 1.0)
+        return high - low
 
     @property
     def sde(self) -> SDE:
@@ -146,8 +108,7 @@ class ScoreFunction(nn.Module):
         times, p = t.detach().double().cpu().numpy(), self.parametrisation
         labels = torch.from_numpy(p.labels(times)).to(x.device, x.dtype)
         output_scale, state_scale = (as_column(scale, x) for scale in (p.output_scale(times), p.state_scale(times)))
-        score = self.network(x, labels) * output_scale
-        return score + state_scale * x.chunk(self.sde.parts, dim=1)[-1] if p.mixed else score
+        return self.network(x, labels) * output_scale + state_scale * x.chunk(self.sde.parts, dim=1)[-1]
 
     forward = score
 
@@ -172,13 +133,11 @@ class ScoreFunction(nn.Module):
 
     def from_images(self, images: Tensor) -> Tensor:
         """Return images in [0, 1] scaled to the range of this model's data; points are unchanged."""
-        return 2 * images - 1 if self.centered and self.is_image else images
+        return images if self.data_range is None else self.span * images + self.data_range[0]
 
     def to_images(self, x: Tensor) -> Tensor:
         """Return samples as images clipped to [0, 1]; points are unchanged."""
-        if not self.is_image:
-            return x
-        return ((x + 1) / 2 if self.centered else x).clamp(0, 1)
+        return x if self.data_range is None else ((x - self.data_range[0]) / self.span).clamp(0, 1)
 
 
 class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
@@ -196,7 +155,7 @@ class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
     def __init__(self, config: ConfigLike) -> None:
         parsed = load_config(config)
         data, model, training = parsed.data, parsed.model, parsed.training
-        parametrisation = Parametrisation(
+        parametrisation = OfficialParametrisation(
             build_sde(parsed),
             continuous=training.continuous,
             num_scales=model.num_scales,
@@ -207,8 +166,7 @@ class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
             build_network(parsed),
             parametrisation,
             (data.num_channels, data.image_size, data.image_size),
-            centered=data.centered,
-            is_image=data.is_image,
+            (-1.0 if data.centered else 0.0, 1.0) if data.is_image else None,
         )
         self.config = parsed
         self._hub_mixin_config = parsed.to_dict()
@@ -234,13 +192,128 @@ def create(config: ConfigLike) -> ScoreModel:
     return ScoreModel(config)
 
 
-def describe_model(model: nn.Module) -> dict[str, Any]:
-    """Return the hash of a model's weights and its configuration (or its class, if it has none), as JSON values."""
-    config = getattr(model, "config", None)
+def wrap(
+    network: Callable[..., Any],
+    schedule: SDE,
+    *,
+    prediction: Prediction,
+    shape: Sequence[int],
+    labels: str | LabelFunction | None = None,
+    data_range: tuple[float, float] | None = (-1.0, 1.0),
+) -> ScoreFunction:
+    """Return a score model that uses a network of any library; it works wherever a loaded model does.
+
+    The network is evaluated once, to check its output.  It is not copied: later changes of its weights take effect.
+
+    Args:
+        network: ``network(x, labels)``, (B, *shape) float32, (B,) -> (B, *shape).  It may also return an object with
+            the output as ``sample``, or twice the channels, of which the second half (a learned variance) is ignored.
+            Pass an ``nn.Module``, rather than a function, so that its weights move to the device of a sampler.
+        schedule: the marginals alpha(t), sigma(t) of the network's training: `Betas`, `EDM`, `RectifiedFlow`,
+            `Schedule` or an SDE.
+        prediction: what the network predicts, and
+        labels: the time labels that it takes: see `PredictionParametrisation`.  By default "index" for `Betas`,
+            "sigma" for `EDM` and `VESDE`, "time" for `RectifiedFlow` and CLD, else "time_999".
+        shape: (C, H, W) of one sample.
+        data_range: the values that black and white have in the network's data; None for points, which are neither
+            scaled nor clipped.
+
+    Raises:
+        TypeError: ``network`` cannot be called, or ``schedule`` is not a schedule.
+        ValueError: the prediction or the labels do not fit the schedule, the network cannot be evaluated, its output
+            has another shape, or its weights are not float32.
+    """
+    name = type(network).__name__
+    if isinstance(network, ScoreFunction) or not callable(network):
+        raise TypeError(f"network is {name}; pass a function or module network(x, labels)")
+    if not isinstance(schedule, SDE):
+        raise TypeError(
+            f"schedule is {schedule!r}; pass a schedule such as Betas(array), EDM(), RectifiedFlow() or "
+            "Schedule(alpha, sigma)"
+        )
+    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(f"shape is {shape!r}; it must be the shape of one sample, such as (3, 32, 32)")
+    if data_range is not None and not -math.inf < data_range[0] < data_range[1] < math.inf:
+        raise ValueError(f"data_range is {data_range!r}; it must be (low, high), such as (-1, 1), or None for points")
+    label = usual_labels(schedule) if labels is None else labels
+    parametrisation = PredictionParametrisation(schedule, prediction, label)
+    if not isinstance(network, ScoreNetwork):  # networks of this package are folded
+        network = Adapter(network, shape[0], integer_labels=parametrisation.integer_labels)
+    model = ScoreFunction(network, parametrisation, tuple(shape), data_range)
+    _require_output(model, name)
+    return model
+
+
+def _require_output(model: ScoreFunction, name: str) -> None:
+    """Evaluate the network at eps and at T; raise ``ValueError`` if it fails or returns another shape."""
+    network, sde, shape = model.network, model.sde, model.image_shape
+    first = next(network.parameters(), None)
+    if first is not None and first.dtype != torch.float32:
+        raise ValueError(
+            f"the weights of {name} are {first.dtype}; call .float() on it: the option precision chooses the precision "
+            "of its arithmetic"
+        )
+    x = torch.zeros(2, *model.state_shape, device=None if first is None else first.device)
+    labels = torch.from_numpy(model.parametrisation.labels(np.array([sde.sampling_eps, sde.T]))).to(x.device, x.dtype)
+    training = [module for module in network.modules() if module.training]
+    try:
+        with torch.no_grad():
+            output = network.eval()(x, labels)
+    except Exception as error:
+        kind = "int64" if getattr(network, "integer_labels", False) else "float32"
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ValueError(
+            f"{name} cannot be evaluated on float32 samples {tuple(x.shape)} with {kind} labels "
+            f"{[round(label, 4) for label in labels.tolist()]}: {reason}"
+        ) from error
+    finally:
+        for module in training:
+            module.training = True
+    if output.shape != (2, *shape):
+        raise ValueError(
+            f"{name} returns shape {tuple(output.shape)} for samples {tuple(x.shape)}; with shape={shape} it must "
+            f"return {(2, *shape)}"
+        )
+
+
+def describe_model(model: ScoreFunction) -> dict[str, Any]:
+    """Return what identifies a model, as JSON values: a hash of its weights, and its configuration.
+
+    Without a configuration: its network's code, its SDE and parametrisation, and the shape and range of its samples.
+    """
+    weights = {"weights_sha256": weights_sha256(model)}
+    if isinstance(model, ScoreModel):
+        return {**weights, "config": model.config.to_dict()}
     return {
-        "weights_sha256": weights_sha256(model),
-        "config": type(model).__name__ if config is None else config.to_dict(),
+        **weights,
+        "network": type(model.network).__name__,
+        "code_sha256": code_sha256(model.network),
+        **model.parametrisation.describe(),
+        "image_shape": list(model.image_shape),
+        "data_range": None if model.data_range is None else list(model.data_range),
     }
+
+
+def code_sha256(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's structure, and of the code of its classes outside this package and PyTorch.
+
+    Comments and formatting do not count.
+    """
+    parts: list[object] = [cls for module in network.modules() for cls in type(module).__mro__]
+    parts += [module.network for module in network.modules() if isinstance(module, Adapter)]
+    code = {_source(part) for part in parts}
+    structure = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
+    return hashlib.sha256("\n".join([structure, *sorted(code)]).encode()).hexdigest()
+
+
+def _source(part: Any) -> str:
+    """Return the code of a class or function without comments, or "" for code of this package or of PyTorch."""
+    if getattr(part, "__module__", "builtins").partition(".")[0] in ("builtins", "torch", __package__):
+        return ""
+    try:
+        return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(part))))
+    except (OSError, TypeError, SyntaxError):  # typed at a prompt, compiled, or part of an expression
+        return getattr(part, "__qualname__", type(part).__qualname__)
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from scoresde_fast.configs import load_config
 from scoresde_fast.loop.program import Program
-from scoresde_fast.model import Parametrisation, ScoreFunction, build_sde
+from scoresde_fast.model import ScoreFunction, build_sde
+from scoresde_fast.parametrisation import OfficialParametrisation
 from scoresde_fast.sdes import CLDSDE, SDE, SDES, VESDE, VPSDE
 from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.cld import CONSTANT, GoldenNetwork, run
@@ -50,9 +51,8 @@ def test_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
     """The rows include the state term of a mixed score: the loop agrees with a run that evaluates `score`."""
     model = ScoreFunction(
         GoldenNetwork() if sde.parts == 2 else Wave(),
-        Parametrisation(sde, mixed=True, label_scale=1.0),
+        OfficialParametrisation(sde, mixed=True, label_scale=1.0),
         (2, 3, 3),
-        centered=True,
     )
     table = build_table(sde, SolverOptions(solver, 12, grid="quadratic", probability_flow=True))
     start = model.prior(torch.randn(4, *model.state_shape, generator=torch.Generator().manual_seed(0)))
@@ -75,7 +75,7 @@ def test_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
 
 def test_langevin_refuses_a_mixed_score() -> None:
     """The Langevin corrector refuses a mixed score: its step size needs the network's output to be the score."""
-    model = ScoreFunction(nn.Identity(), Parametrisation(VPSDE(), mixed=True), (1, 2, 2), centered=True)
+    model = ScoreFunction(nn.Identity(), OfficialParametrisation(VPSDE(), mixed=True), (1, 2, 2))
     table = build_table(VPSDE(), SolverOptions("em", 50, "langevin"))
     with pytest.raises(ValueError, match="choose corrector='none' for a model with a mixed score"):
         Program.of_model(model, table, "cpu")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 import scoresde_fast as sf
 from scoresde_fast.loop.run_monitor import NonFiniteError
-from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
+from scoresde_fast.parametrisation import OfficialParametrisation
 from scoresde_fast.sdes import VESDE, VPSDE
 from scoresde_fast.solvers import SolverOptions
 from tests.support.chance import assert_moments, binomial_bounds
@@ -90,7 +91,7 @@ class NaNNetwork(nn.Module):
 
 def test_nan_stops_the_run() -> None:
     """If the network returns NaN, the run stops with an error that names the step and the time."""
-    model = ScoreFunction(NaNNetwork(), Parametrisation(VPSDE()), (1, 2, 2), centered=True)
+    model = ScoreFunction(NaNNetwork(), OfficialParametrisation(VPSDE()), (1, 2, 2))
     with pytest.raises(NonFiniteError, match=r"after step 21 of 40, at t = 0\.48"):
         sf.sample(model, seeds=[0, 1], solver="em", steps=40)
 

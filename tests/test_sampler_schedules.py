@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import scoresde_fast as sf
-from scoresde_fast.model import Parametrisation
+from scoresde_fast.parametrisation import OfficialParametrisation
 from scoresde_fast.sdes import ScalarSDE, Time
 from scoresde_fast.sdes.scalar import Marginal
 from scoresde_fast.solvers import SolverOptions, build_table
@@ -87,10 +87,8 @@ def test_likelihood_and_codes(name: str) -> None:
 
 def test_unknown_labels() -> None:
     """The official parametrisation is refused for other schedules; the message says what to define."""
-    with pytest.raises(
-        ValueError, match="networks on the SDE 'edm' are not known: derive a Parametrisation with labels"
-    ):
-        Parametrisation(sf.EDM()).labels(1.0)
+    with pytest.raises(ValueError, match=r"networks on the SDE 'edm' are not known: use scoresde_fast\.wrap, or derive"):
+        OfficialParametrisation(sf.EDM())
 
 
 def test_default_steps() -> None:

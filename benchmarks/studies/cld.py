@@ -95,7 +95,7 @@ class MixtureVelocityScore(nn.Module):
 
 def model(field: int = FIELD) -> ScoreFunction:
     """Return the exact score model for samples of field^2 independent particles."""
-    return ScoreFunction(MixtureVelocityScore(), ExactScore(SDE), (1, field, field), centered=False, is_image=False)
+    return ScoreFunction(MixtureVelocityScore(), ExactScore(SDE), (1, field, field), None)
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

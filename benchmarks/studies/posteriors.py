@@ -38,7 +38,7 @@ class CorrelatedGaussian(ScoreFunction):
         distance = np.abs(coordinates[:, None] - coordinates[None]).sum(-1)
         self.data = Moments(0.5 + 0.1 * np.arange(len(coordinates)) / len(coordinates), 0.25 * 0.6**distance)
         score = _CorrelatedScore(sde, self.data)
-        super().__init__(score, ExactScore(sde), shape, centered=False, is_image=False)
+        super().__init__(score, ExactScore(sde), shape, None)
 
     def posterior(self, operator: Array, measured: Array, noise: float = 0.0) -> Moments:
         """Return the moments of the data x, given ``measured`` (M,) = ``operator`` (M, D) x + N(0, noise^2)."""

@@ -95,8 +95,7 @@ def _unfolded(workload: Workload) -> Run:
         Unfolded(model.network),
         model.parametrisation,
         model.image_shape,
-        centered=model.centered,
-        is_image=model.is_image,
+        model.data_range,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the network cannot be folded, as intended

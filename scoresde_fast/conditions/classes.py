@@ -102,7 +102,8 @@ class BoundClassGuidance(BoundItems):
             )
         weights, std = model.sde.observation(run.table.times)
         # The classifier's images are in [-1, 1].
-        span, self._offset = (1.0, 0.0) if model.centered or not model.is_image else (2.0, -1.0)
+        span = 2 / model.span
+        self._offset = 0.0 if model.data_range is None else -1.0 - span * model.data_range[0]
         noise = span * std
         if noise.max() > classifier.high * (1 + NOISE_TOLERANCE):
             raise ValueError(

@@ -234,7 +234,7 @@ class BoundPiGDM(BoundMeasurement):
     def __init__(self, condition: PiGDM, run: RunContext) -> None:
         super().__init__(condition, run)
         model, times = run.model, run.table.times
-        data_std = condition.data_std or (1.0 if model.centered or not model.is_image else 0.5)
+        data_std = condition.data_std or model.span / 2
         variance = 1 / (1 / data_std**2 + 1 / model.sde.observation(times).std ** 2)  # r^2
         noise = condition.noise * self.span
         self._ridge_and_weight = row_table(np.stack([noise**2 / variance, self.scale / variance], axis=1), run.device)

@@ -25,8 +25,9 @@ from torch.autograd import forward_ad
 from scoresde_fast.devices import Precision
 from scoresde_fast.flow.options import Probes
 from scoresde_fast.loop.evaluator import Evaluator, timed_evaluator
-from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops import hutchinson_dot
+from scoresde_fast.parametrisation import OfficialParametrisation, Parametrisation
 from scoresde_fast.sdes import CLDSDE, Array, ScalarSDE
 
 INTERVALS, NODES = 128, 14
@@ -79,7 +80,7 @@ def drift_coefficients(parametrisation: Parametrisation, t: Array, *, probabilit
         ValueError: the model was trained at discrete times only.
     """
     p, sde = parametrisation, parametrisation.sde
-    if not p.continuous:
+    if isinstance(p, OfficialParametrisation) and not p.continuous:
         raise ValueError(
             f"an adaptive solver needs a model of continuous time, but this one was trained at {p.num_scales} discrete "
             "times: choose a solver with a fixed number of steps"

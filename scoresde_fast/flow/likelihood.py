@@ -103,7 +103,7 @@ class LikelihoodEstimator:
         dimensions = math.prod(model.image_shape)
         if isinstance(model.sde, CLDSDE):
             log_density = position_log_density_bound(log_density, model.sde, dimensions)
-        bits = bits_per_dimension(log_density, dimensions, centered=model.centered) if self.dequantize else None
+        bits = bits_per_dimension(log_density, dimensions, model.span) if self.dequantize else None
         count = result.divergence.shape[1]
         standard_error = result.divergence.std(1) / math.sqrt(count) if count > 1 else None
         return Likelihood(log_density, bits, standard_error, result.evaluations)
@@ -136,13 +136,13 @@ def dequantized(images: Tensor, ids: Sequence[int], run_seed: int) -> Tensor:
     return (pixels + noise.view(pixels.shape)) / PIXEL_VALUES
 
 
-def bits_per_dimension(log_density: Tensor, dimensions: int, *, centered: bool) -> Tensor:
+def bits_per_dimension(log_density: Tensor, dimensions: int, span: float) -> Tensor:
     """Return the negative log-likelihood (B,) of 8-bit images in bits per dimension, from the log density (B,) in nats.
 
-    The density is of dequantized images in [0, 1], or with ``centered`` in [-1, 1].  An interval of length 1 has 2^8 or
-    2^7 pixel values (Song et al. 2021, appendix D).
+    The density is of dequantized images whose 2^8 pixel values fill a range of length ``span`` (Song et al. 2021,
+    appendix D).
     """
-    return math.log2(PIXEL_VALUES / (2 if centered else 1)) - log_density / (dimensions * math.log(2))
+    return math.log2(PIXEL_VALUES / span) - log_density / (dimensions * math.log(2))
 
 
 def position_log_density_bound(joint_log_density: Tensor, sde: CLDSDE, dimensions: int) -> Tensor:

@@ -122,6 +122,8 @@ class Loop:
         output, push = self._evaluate(r) if kind.evaluates else (None, None)
         if kind.langevin:
             assert output is not None  # every Langevin row evaluates the network
+            if kind.mixed:
+                output = torch.addcmul(output, r.state, self.program.langevin_state.index_select(0, r.counter))
             langevin.langevin(
                 r.state, output, r.sample_ids, table, counter=r.counter, norm=self.langevin_norm,
                 run_seed=self.run_seed, implementation=self.backends.langevin,

@@ -30,6 +30,7 @@ class RowKind(NamedTuple):
     Attributes:
         evaluates: whether the row evaluates the network.
         langevin: whether it is a Langevin step.
+        mixed: whether it is a Langevin step whose score is not a multiple of the network's output.
         noise: whether it adds noise.
         saves: whether it reads or writes the saved state.
         earlier: number of earlier derived outputs that it reads.
@@ -37,6 +38,7 @@ class RowKind(NamedTuple):
 
     evaluates: bool
     langevin: bool
+    mixed: bool
     noise: bool
     saves: bool
     earlier: int
@@ -61,6 +63,8 @@ class Program:
         table: the rows, on the host.
         device_table: the coefficients, computed in float64 and rounded to float32.
         labels: (rows,) float32, time labels for the network.
+        langevin_state: (rows,) float32; the score of a Langevin row is a multiple of the network's output plus this
+            factor times the state.
         kinds: the kind of each row.
         pairs: whether states are pairs of position and velocity.
     """
@@ -68,6 +72,7 @@ class Program:
     table: StepTable
     device_table: DeviceTable
     labels: Tensor
+    langevin_state: Tensor
     kinds: tuple[RowKind, ...]
     pairs: bool
 
@@ -76,13 +81,13 @@ class Program:
         """Combine a table with a model.
 
         Raises:
-            ValueError: a row without an evaluation reads four earlier outputs, or the derived output of a Langevin row
-                is not a multiple of the network's output.
+            ValueError: a row without an evaluation reads four earlier outputs.
         """
         parametrisation, times = model.parametrisation, table.times
         scales = zip(parametrisation.output_scale(times), parametrisation.state_scale(times), strict=True)
         coefficients = np.zeros((len(table.rows), PAIR_WIDTH if table.pairs else WIDTH))
         control = np.zeros((len(table.rows), len(CONTROL)), dtype=np.int64)
+        langevin_state = np.zeros(len(table.rows))
         kinds, stored = [], 0
         for index, (row, row_scales) in enumerate(zip(table.rows, scales, strict=True)):
             if row.derive is None and len(row.outputs) > EARLIER and np.count_nonzero(row.outputs[EARLIER]):
@@ -90,18 +95,22 @@ class Program:
                     f"row {index + 1} has no evaluation and reads {HISTORY} earlier outputs; at most {EARLIER} are "
                     "allowed"
                 )
-            fold = _fold_pair(row, *row_scales) if isinstance(row, PairRow) else _fold(row, *row_scales, index)
-            coefficients[index] = fold
+            coefficients[index] = _fold_pair(row, *row_scales) if isinstance(row, PairRow) else _fold(row, *row_scales)
+            if row.langevin is not None:
+                langevin_state[index] = (
+                    coefficients[index, COLUMNS.derive_state] / coefficients[index, COLUMNS.derive_output]
+                )
             control[index] = CONTROL._replace(draw=table.draws[index] or 0, slot=stored, save=row.save)
-            kinds.append(_kind(row))
+            kinds.append(_kind(row, mixed=bool(langevin_state[index])))
             if row.derive is not None and row.langevin is None:  # later rows do not read outputs of correctors
                 stored += 1
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)
-        device_table = DeviceTable(
-            torch.from_numpy(coefficients).to(device, torch.float32), torch.from_numpy(control).to(device, torch.int32)
+        factors, labels, ratios = (
+            torch.from_numpy(values).to(device, torch.float32)
+            for values in (coefficients, parametrisation.labels(times), langevin_state)
         )
-        labels = torch.from_numpy(parametrisation.labels(times)).to(device, torch.float32)
-        return cls(table, device_table, labels, tuple(kinds), table.pairs)
+        device_table = DeviceTable(factors, torch.from_numpy(control).to(device, torch.int32))
+        return cls(table, device_table, labels, ratios, tuple(kinds), table.pairs)
 
     @property
     def keeps_state(self) -> bool:
@@ -114,19 +123,20 @@ class Program:
         return max((kind.earlier for kind in self.kinds), default=0)
 
 
-def _kind(row: AnyRow) -> RowKind:
+def _kind(row: AnyRow, *, mixed: bool) -> RowKind:
     earlier = row.outputs if row.derive is None else row.outputs[1:]  # the first factor is for the row's own output
     read = [k + 1 for k, factor in enumerate(earlier) if np.asarray(factor, dtype=float).any()]
     return RowKind(
         evaluates=row.derive is not None,
         langevin=row.langevin is not None,
+        mixed=mixed,
         noise=row.has_noise,
         saves=bool(row.save or np.count_nonzero(row.saved)),
         earlier=max(read, default=0),
     )
 
 
-def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> Array:
+def _fold(row: Row, output_scale: float, state_scale: float) -> Array:
     """Return the row's coefficients, in the order of `Columns`; score = output_scale output + state_scale state."""
     folded = np.zeros(WIDTH)
     folded[COLUMNS.state], folded[COLUMNS.saved], folded[COLUMNS.noise] = row.state, row.saved, row.noise
@@ -138,11 +148,6 @@ def _fold(row: Row, output_scale: float, state_scale: float, index: int) -> Arra
     from_state = row.derive[0] + from_score * state_scale
     folded[COLUMNS.derive_state], folded[COLUMNS.derive_output] = from_state, from_score * output_scale
     if row.langevin is not None:
-        if from_state != 0:
-            raise ValueError(
-                f"row {index + 1} is a Langevin step, whose score must be a multiple of the network's output; here it "
-                f"also contains {from_state:g} times the state: choose corrector='none' for a model with a mixed score"
-            )
         folded[COLUMNS.langevin] = row.langevin
         return folded
     newest, *older = row.outputs or (0.0,)

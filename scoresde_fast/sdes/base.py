@@ -6,16 +6,20 @@ Times are float64 scalars or arrays; results have the shape of the time.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Time = float | Array
+
+CHECKED_TIMES = 257
+"""Number of times at which functions of the time are checked and compared."""
 
 
 class ScoreMap(NamedTuple):
@@ -53,6 +57,15 @@ class SDE(ABC):
     def sampling_eps(self) -> float:
         """Default time at which sampling stops."""
         return 1e-3
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name and the numbers that define this SDE, as JSON values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"name": self.name, **{name: value for name, value in values.items() if isinstance(value, float | str)}}
+
+    def checked_times(self) -> Array:
+        """Return times (n,) from ``sampling_eps`` to T at which to compare functions of the time."""
+        return np.linspace(self.sampling_eps, self.T, CHECKED_TIMES)
 
     def trained_times(self, times: Array) -> Array:
         """Return descending ``times`` (n,), moved to the nearest different times at which networks are trained.
@@ -93,6 +106,13 @@ class SDE(ABC):
             flat = part.reshape(len(x), -1)
             total -= 0.5 * flat.shape[1] * math.log(2 * math.pi * std**2) + (flat**2).sum(1) / (2 * std**2)
         return total
+
+
+def values_sha256(*values: Array) -> str:
+    """Return the SHA-256 of numbers, rounded to six digits so that it does not depend on the processor."""
+    return hashlib.sha256(
+        " ".join(f"{number:.6g}" for array in values for number in np.ravel(array)).encode()
+    ).hexdigest()
 
 
 def as_times(t: Time) -> Array:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from scoresde_fast.sdes.base import SDE, Array, Observation, ScoreMap, Time, as_times
+from scoresde_fast.sdes.base import SDE, Array, Observation, ScoreMap, Time, as_times, values_sha256
 
 
 class Marginal(NamedTuple):
@@ -50,6 +50,9 @@ class ScalarSDE(SDE):
         super().__init_subclass__()
         if not hasattr(cls, "name"):
             cls.name = cls.__name__
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "marginals_sha256": values_sha256(*self.marginal(self.checked_times()))}
 
     @abstractmethod
     def marginal(self, t: Time) -> Marginal:

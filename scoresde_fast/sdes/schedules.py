@@ -18,8 +18,6 @@ import numpy.typing as npt
 from scoresde_fast.sdes.base import Array, Time, as_times
 from scoresde_fast.sdes.scalar import Marginal, ScalarSDE
 
-CHECKED_TIMES = 257
-"""Number of times at which `Schedule` checks its functions."""
 MAX_NOISE_TO_SIGNAL = 1e4
 """Largest sigma / alpha at T of `Schedule`: beyond it, T is too close to a time without signal for the solvers."""
 MAX_LAST_SCALE = 0.2
@@ -51,7 +49,7 @@ class Schedule(ScalarSDE):
     def __post_init__(self) -> None:
         if not 0 < self.sampling_eps < self.T < math.inf:
             raise ValueError(f"sampling_eps={self.sampling_eps}, T={self.T}: a schedule needs 0 < sampling_eps < T")
-        times = np.linspace(self.sampling_eps, self.T, CHECKED_TIMES)
+        times = self.checked_times()
         for name, function in (("alpha", self.alpha), ("sigma", self.sigma)):
             value = function(times)
             if np.shape(value) != () and not _is_float64(value, times.shape):

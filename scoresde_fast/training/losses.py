@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scoresde_fast.configs import DataConfig, TrainingConfig
 from scoresde_fast.model import ScoreFunction, ScoreModel, as_column
+from scoresde_fast.parametrisation import OfficialParametrisation
 from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, Array, ScalarSDE
 
 
@@ -33,7 +34,7 @@ def objective(model: ScoreModel, x0: Tensor, u: Array, z: Tensor, z_v0: Tensor) 
     """
     training, sde = model.config.training, model.sde
     if not training.continuous:
-        scales = model.parametrisation.num_scales
+        scales = _num_scales(model)
         labels = torch.from_numpy(np.minimum((u * scales).astype(np.int64), scales - 1)).to(x0.device)
         if isinstance(sde, VESDE):
             return smld_loss(model, x0, labels, z, training)
@@ -100,7 +101,7 @@ def velocity_score_matching_loss(
 def smld_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, training: TrainingConfig) -> Tensor:
     """Return the score matching loss of discrete VE models (Song & Ermon 2019); label 0 is the largest noise."""
     assert isinstance(model.sde, VESDE)
-    scales = model.parametrisation.num_scales
+    scales = _num_scales(model)
     sigma = as_column(model.sde.noise_levels(scales)[scales - 1 - labels.cpu().numpy()], x0)
     score = model.network(x0 + sigma * z, labels)
     return (_reduce((score + z / sigma) ** 2, training) * sigma.flatten() ** 2).mean()
@@ -109,9 +110,15 @@ def smld_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, train
 def ddpm_loss(model: ScoreFunction, x0: Tensor, labels: Tensor, z: Tensor, training: TrainingConfig) -> Tensor:
     """Return the noise prediction loss of discrete VP models (Ho et al. 2020); label 0 is the smallest noise."""
     assert isinstance(model.sde, VPSDE)
-    std = model.sde.discrete_std(labels.cpu().numpy(), model.parametrisation.num_scales)
+    std = model.sde.discrete_std(labels.cpu().numpy(), _num_scales(model))
     x = as_column(np.sqrt(1 - std**2), x0) * x0 + as_column(std, x0) * z
     return _reduce((model.network(x, labels) - z) ** 2, training).mean()
+
+
+def _num_scales(model: ScoreFunction) -> int:
+    """Return the number of noise levels of a discrete model."""
+    assert isinstance(model.parametrisation, OfficialParametrisation)  # others are not trained here
+    return model.parametrisation.num_scales
 
 
 def _apply(matrices: Array, pair: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ from scoresde_fast.flow.drift import Drift, TimeCurves, drift_coefficients
 from scoresde_fast.flow.integrate import RK45, Tolerances
 from scoresde_fast.flow.options import Probes
 from scoresde_fast.mixture import GaussianMixture
-from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops.normal import rademacher
+from scoresde_fast.parametrisation import OfficialParametrisation
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from tests.support.golden import NETWORKS, model, recorded, recorded_inputs, relative_error
 
@@ -34,7 +35,7 @@ SDE_OF: dict[str, SDE] = {
 @pytest.mark.parametrize("name", SDE_OF)
 def test_curves_equal_the_coefficients(name: str, flow: bool) -> None:
     """At 2000 times over five decades, both ends included, relative or absolute errors are within 1e-10."""
-    parametrisation = Parametrisation(SDE_OF[name], mixed=name.startswith("cld"))
+    parametrisation = OfficialParametrisation(SDE_OF[name], mixed=name.startswith("cld"))
 
     def exact(t: np.ndarray) -> np.ndarray:
         return drift_coefficients(parametrisation, t, probability_flow=flow)
@@ -111,7 +112,7 @@ def test_rk45_equals_scipy_on_golden_networks(name: str) -> None:
     """
     golden = model(name, "ema")
     score_model = ScoreFunction(
-        InFloat64(golden.network), golden.parametrisation, golden.image_shape, centered=golden.centered
+        InFloat64(golden.network), golden.parametrisation, golden.image_shape, golden.data_range
     )
     generator = torch.Generator().manual_seed(0)
     x = golden.prior(torch.randn(2, *golden.state_shape, generator=generator)).double()
@@ -134,6 +135,6 @@ def test_rk45_equals_scipy_on_golden_networks(name: str) -> None:
 
 def test_discrete_model_is_rejected() -> None:
     """A model trained at discrete times has no drift between them."""
-    parametrisation = Parametrisation(VPSDE(), continuous=False)
+    parametrisation = OfficialParametrisation(VPSDE(), continuous=False)
     with pytest.raises(ValueError, match="1000 discrete times"):
         drift_coefficients(parametrisation, np.array([0.5]))

@@ -30,9 +30,9 @@ def log_normal(squares: Tensor, variance: float) -> Tensor:
 @pytest.mark.parametrize("centered", [True, False], ids=["[-1, 1]", "[0, 1]"])
 def test_uniform_density_has_eight_bits(centered: bool) -> None:
     """The uniform density over images has 8 bits per dimension, in either range."""
-    width = 2.0 if centered else 1.0
-    log_density = torch.tensor([-DIMENSIONS * math.log(width)])
-    assert float(bits_per_dimension(log_density, DIMENSIONS, centered=centered)) == pytest.approx(8.0)
+    span = 2.0 if centered else 1.0
+    log_density = torch.tensor([-DIMENSIONS * math.log(span)])
+    assert float(bits_per_dimension(log_density, DIMENSIONS, span)) == pytest.approx(8.0)
 
 
 def test_bound_is_tight_for_an_independent_velocity() -> None:
@@ -131,7 +131,7 @@ def test_bits_per_dimension_of_both_ranges() -> None:
     for centered in (False, True):
         mean, std = (0.0, 0.8) if centered else (0.5, 0.4)
         model = sf.GaussianMixture.gaussian(LONG_SDES["vp"], mean, std, (1, 2, 2))
-        model.centered = centered
+        model.data_range = (-1.0 if centered else 0.0, 1.0)
         models.append(model)
     unit, centered_unit = (sf.likelihood(model, pixels, probe="exact") for model in models)
     assert unit.bits_per_dim is not None and centered_unit.bits_per_dim is not None

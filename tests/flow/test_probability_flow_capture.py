@@ -35,7 +35,7 @@ DEVICE = torch.device("meta")
 
 def point_model(network: nn.Module) -> ScoreFunction:
     """Return a model of points with four elements."""
-    return ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True, is_image=False)
+    return ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), None)
 
 
 def on_meta(sde: str) -> ScoreFunction:

@@ -99,7 +99,7 @@ class MemoryLimited(nn.Module):
 def test_error_of_a_too_large_batch() -> None:
     """The message recommends a batch size, and that size works."""
     network = MemoryLimited()
-    model = ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2), centered=True)
+    model = ScoreFunction(network, ExactScore(VPSDE()), (1, 2, 2))
     sampler = sf.Sampler(model, "em", 2)
     with pytest.raises(BatchTooLargeError, match=r"a batch of 60 does not fit.*about 2[01] images do.*batch_size=18"):
         next(iter(sampler.stream(range(60), batch_size=60)))

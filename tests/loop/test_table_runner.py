@@ -35,7 +35,7 @@ def function(forward: Callable[[Tensor, Tensor], Tensor]) -> ScoreFunction:
         def forward(self, x: Tensor, labels: Tensor) -> Tensor:
             return self.weight * forward(x, labels)
 
-    return ScoreFunction(UserNetwork(), ExactScore(VPSDE()), (1, 2, 2), centered=True)
+    return ScoreFunction(UserNetwork(), ExactScore(VPSDE()), (1, 2, 2))
 
 
 def table_runner_of(sampler: sf.Sampler) -> table_runner.TableRunner:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from scoresde_fast.configs import TrainingConfig
-from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.model import ScoreFunction
+from scoresde_fast.parametrisation import OfficialParametrisation
 from scoresde_fast.sdes import CLDSDE
 from scoresde_fast.sdes.cld import Objective
 from scoresde_fast.training.losses import velocity_score_matching_loss
@@ -80,7 +81,7 @@ def test_losses(steps: dict[str, np.ndarray], beta: str, objective: Objective, w
     """The loss of every sample under each objective, weighting and parametrisation, to 1e-5."""
     key = f"loss/{beta}_{objective}_{weighting}_mixed{int(mixed)}"
     sde = CLDSDE(**BETA[beta], objective=objective)
-    model = ScoreFunction(Toy(), Parametrisation(sde, mixed=mixed), (3, 4, 4), centered=True)
+    model = ScoreFunction(Toy(), OfficialParametrisation(sde, mixed=mixed), (3, 4, 4))
     x, z = (torch.from_numpy(steps[f"{key}/{name}"]) for name in ("x", "z"))
     times = steps[f"{key}/uniform"] * (1 - 1e-5) + 1e-5
     z_v0 = torch.from_numpy(steps[f"{key}/z_v0"]) if objective == "dsm" else torch.zeros_like(x)

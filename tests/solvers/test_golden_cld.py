@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops import affine_step
 from scoresde_fast.ops.step_table import CONTROL
+from scoresde_fast.parametrisation import OfficialParametrisation
 from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.cld import CLDS, GoldenNetwork, run
 
@@ -30,7 +31,7 @@ def test_golden_runs(golden: Path, name: str, solver: str, striding: str, grid: 
     options = SolverOptions(solver, 8, grid=grid, denoise=denoise, original=solver == "sscs")
     table = build_table(CLDS[name], options)
     assert table.nfe == nfe
-    model = ScoreFunction(GoldenNetwork(), Parametrisation(CLDS[name], mixed=True), (3, 4, 4), centered=True)
+    model = ScoreFunction(GoldenNetwork(), OfficialParametrisation(CLDS[name], mixed=True), (3, 4, 4))
 
     def recorded(state: Tensor, _ids: Tensor, _seed: int, control: Tensor) -> Tensor:
         return torch.from_numpy(draws[int(control[CONTROL.draw]) - 1]).to(state.dtype)

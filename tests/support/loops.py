@@ -9,8 +9,9 @@ from torch import Tensor
 from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
-from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
+from scoresde_fast.parametrisation import Parametrisation
 from scoresde_fast.sdes import VESDE, VPSDE, Array, Time
 from scoresde_fast.sdes.base import as_times
 from scoresde_fast.solvers import Row, SolverOptions, StepTable, build_table
@@ -40,7 +41,7 @@ class Scales(Parametrisation):
 
 
 def make_loop(table: StepTable, backend: str | None = None) -> Loop:
-    model = ScoreFunction(Bowl(), Scales(VPSDE()), SHAPE, centered=True)
+    model = ScoreFunction(Bowl(), Scales(VPSDE()), SHAPE)
     program = Program.of_model(model, table, "cpu")
     return Loop(program, PlainNetwork(model.network, program.labels), StepBackends.choose("cpu", backend), run_seed=5)
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from scoresde_fast.configs import TrainingConfig
-from scoresde_fast.model import Parametrisation, ScoreFunction
+from scoresde_fast.model import ScoreFunction
+from scoresde_fast.parametrisation import OfficialParametrisation
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.training import Trainer, load_recipe
 from scoresde_fast.training.losses import (
@@ -51,7 +52,7 @@ def steps(golden: Path) -> dict[str, np.ndarray]:
 def test_continuous(steps: dict[str, np.ndarray], name: str, likelihood_weighting: bool, reduce_mean: bool) -> None:
     """Continuous score matching agrees to 1e-5, with both weightings and both reductions."""
     key = f"loss/{name}_continuous_lw{int(likelihood_weighting)}_mean{int(reduce_mean)}"
-    model = ScoreFunction(Toy(), Parametrisation(SDE_OF[name]), (3, 4, 4), centered=False)
+    model = ScoreFunction(Toy(), OfficialParametrisation(SDE_OF[name]), (3, 4, 4), (0.0, 1.0))
     training = TrainingConfig("vesde", likelihood_weighting=likelihood_weighting, reduce_mean=reduce_mean)
     batch, z = (torch.from_numpy(steps[k]) for k in ("loss/batch", f"{key}/z"))
     times = steps[f"{key}/u"].astype(np.float64) * (1 - 1e-5) + 1e-5
@@ -67,7 +68,7 @@ def test_discrete(
     """The objectives of discrete models, SMLD and DDPM, agree to 1e-5, with both reductions."""
     key = f"loss/{kind}_mean{int(reduce_mean)}"
     batch, labels, z = (torch.from_numpy(steps[k]) for k in ("loss/batch", f"{key}/labels", f"{key}/z"))
-    model = ScoreFunction(Toy(), Parametrisation(sde, continuous=False), (3, 4, 4), centered=False)
+    model = ScoreFunction(Toy(), OfficialParametrisation(sde, continuous=False), (3, 4, 4), (0.0, 1.0))
     loss = loss_of(model, batch, labels, z, TrainingConfig("vesde", reduce_mean=reduce_mean))
     assert float(loss) == pytest.approx(float(steps[f"{key}/loss"]), rel=1e-5)
 

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Adapter`: a network of another library, with the inputs and outputs of the networks of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Adapter(nn.Module):
+    """Maps (B, *state_shape), labels (B,) to an output (B, channels, ...) with any network.
+
+    The network may return a tensor, an object with a tensor ``sample``, or a tuple that begins with either.  Twice
+    ``channels`` are a prediction and a learned variance, which is ignored.
+
+    Args:
+        network: ``network(x, labels)``.
+        channels: channels of a prediction.
+        integer_labels: whether the network takes int64 labels, to which labels are rounded.
+    """
+
+    def __init__(self, network: Callable[..., Any], channels: int, *, integer_labels: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.channels = channels
+        self.integer_labels = integer_labels
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the prediction, in the dtype of ``x``."""
+        output = self.network(x, labels.round().long() if self.integer_labels else labels)
+        if isinstance(output, tuple):
+            output = output[0]
+        prediction: Tensor = output if isinstance(output, Tensor) else output.sample
+        if prediction.shape[1] == 2 * self.channels:
+            prediction = prediction[:, : self.channels]
+        return prediction.to(x.dtype)

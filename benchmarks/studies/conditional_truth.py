@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conditional samples against exact posteriors: python -m benchmarks.studies.conditional_truth samples | bias
 
-samples  20 000 samples of each method (projection, pseudo-inverse guidance, both, diffusion posterior sampling) given
-         one pixel of four, the gray, or averages over 2x2 pixels, on every SDE, with the exact score of correlated
-         Gaussian data and of a mixture. Measurements are exact for methods with projection, otherwise their noise has
-         std 0.1. Adds each line to conditional-truth.json when it is measured, and skips lines that are in the file.
+samples  the errors of 20 000 samples of each method: projection, pseudo-inverse guidance, both, diffusion posterior
+         sampling. One pixel of four, the gray, or averages over 2x2 pixels are given. Every SDE is used with the exact
+         score of correlated Gaussian data and of a mixture. Measurements are exact for methods with projection; else
+         their noise has std 0.1. Writes conditional-truth.json line by line, and skips lines that it contains.
 bias     the exact bias of projection on the Gaussian data, by propagating mean and covariance through the run: the RMS
          error of the mean over measurements, in posterior standard deviations, and the relative Frobenius error of the
          covariance. Writes conditional-bias.json.
@@ -50,13 +50,13 @@ MIXTURE = ([0.5, 0.3, 0.2], (0.2, 0.5, 0.8), [0.15, 0.1, 0.2])
 STEPS = {"projection": 1000, "pigdm": 300, "both": 300, "dps": 1000}
 METHODS = tuple(STEPS)
 EXACT = ("projection", "both")
-"""Methods with exact measurements and a corrector; for "both", the guidance assumes a minimal noise."""
-DPS_SCALE = 0.02  # gives a mean distance to the measurement close to that of its noise
+"""Methods with exact measurements and a corrector; the guidance of "both" assumes `ASSUMED_NOISE`."""
+DPS_SCALE = 0.02  # the mean distance of samples to the measurement is then about the size of its noise
 
 PREDICTORS = {"ve": "reverse_diffusion", "vp": "reverse_diffusion", "subvp": "euler_maruyama", "cld": "sscs"}
 GRIDS = {"ve": ("uniform",), "vp": ("uniform", "quadratic"), "subvp": ("uniform", "quadratic"), "cld": ("quadratic",)}
 RUNS = ((60, 12), (1000, 2))
-"""Steps, and corrector steps before each step, of the runs whose bias is computed."""
+"""Runs whose bias is computed: steps, and corrector steps before each step."""
 SNR = 0.4
 
 
@@ -86,8 +86,8 @@ DATA: dict[str, Callable[[SDE], CorrelatedGaussian | sf.GaussianMixture]] = {
 def solver_of(name: str, data: str, task: str, method: str) -> dict[str, Any]:
     """Return the solver options: predictor and corrector for methods with projection, else a predictor alone.
 
-    One pixel of four determines the mixture's component only when the noise is as small as the components' width. At
-    such noise, many corrector steps let samples move between components.
+    Projection of one pixel of four on the mixture needs many corrector steps, which move samples between components:
+    the pixel determines the component only when the noise is as small as the components' width.
     """
     sde = SDES[name]
     options: dict[str, Any] = {"solver": PREDICTORS[name], "steps": STEPS[method]}
@@ -103,7 +103,7 @@ def solver_of(name: str, data: str, task: str, method: str) -> dict[str, Any]:
 
 
 def errors(samples: torch.Tensor, truth: Moments) -> dict[str, float]:
-    """Return the errors of mean and covariance relative to the exact standard deviation and covariance."""
+    """Return the errors of mean and covariance, relative to ``truth``, and the ratio of the total variances."""
     flat = samples.flatten(1).double().numpy()
     covariance = np.cov(flat.T)
     return {
@@ -121,11 +121,10 @@ def measure(data: str, name: str, task: str, method: str, count: int) -> dict[st
     exact = operator.apply(image)
     noise = 0.0 if method in EXACT else NOISE
     measured = exact + noise * torch.from_numpy(generator.normal(size=exact.shape)).float()
+    mask, values = None, measured
     if task == "inpainting":
-        measured *= ONE_OF_FOUR
-    values = measured[..., 0, 0].flatten() if task == "inpainting" else measured.flatten()
+        mask, measured, values = ONE_OF_FOUR, measured * ONE_OF_FOUR, measured[..., 0, 0]
     posterior = model.posterior if isinstance(model, CorrelatedGaussian) else partial(mixture_posterior, model)
-    mask = ONE_OF_FOUR if task == "inpainting" else None
     std = DATA_STD[data]
     condition = {
         "projection": lambda: sf.Projection(measured[0], mask),
@@ -139,7 +138,7 @@ def measure(data: str, name: str, task: str, method: str, count: int) -> dict[st
     begin = time.perf_counter()
     options = solver_of(name, data, task, method)
     samples = sf.sample(model, range(count), condition=condition, batch_size=5000, **options)
-    truth = posterior(matrix, values.double().numpy(), noise)
+    truth = posterior(matrix, values.flatten().double().numpy(), noise)
     return {**errors(samples, truth), "seconds": time.perf_counter() - begin, "options": options}
 
 
@@ -175,7 +174,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("study", choices=["samples", "bias"])
     arguments.add_argument("--out", type=Path, help="output file (default: the file in benchmarks/results)")
-    arguments.add_argument("--count", type=int, default=COUNT, help=f"samples a line (default: {COUNT})")
+    arguments.add_argument("--count", type=int, default=COUNT, help=f"samples per line (default: {COUNT})")
     chosen = arguments.parse_args()
     if chosen.study == "samples":
         sample_lines(chosen.out or RESULTS / "conditional-truth.json", chosen.count)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """RK45 against SciPy, and the cost of the divergence: python -m benchmarks.studies.flow [--device cpu] [--batch 256]
 
-Compares RK45 on the probability flow, with tolerance 1e-5, with ``solve_ivp`` over the whole batch, which has the same
-error norm and calls the plain network in channels_last. Compares an evaluation with Hutchinson's estimate of the
-divergence with one without. Medians of interleaved runs in one process. Writes benchmarks/results/flow-DEVICE.json.
+Solves the probability flow to tolerance 1e-5 by RK45, and by ``solve_ivp`` over the whole batch, which has the same
+error norm and calls the plain network in channels_last. Times an evaluation with and without Hutchinson's estimate of
+the divergence. Takes medians of interleaved runs in one process. Writes benchmarks/results/flow-DEVICE.json.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def scipy_loop(model: ScoreFunction, prior: torch.Tensor) -> Any:
 def rk45_against_scipy(
     name: str, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Any]:
-    """Compare SciPy with RK45, with the error norm of the whole batch as in SciPy, and with that of each sample.
+    """Compare SciPy with our RK45, whose error norm is over the whole batch, as in SciPy, or over each sample.
 
     Our network computes in ``precision``, SciPy's in float32, with TF32 unless ``precision`` is "fp32".
     """
@@ -63,24 +63,24 @@ def rk45_against_scipy(
     plain = sf.load(name).to(device).eval()
     plain.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     prior = plain.prior(Noise(0, torch.arange(batch, device=device)).normal(0, plain.state_shape))
-    flags: Precision = "fp32" if precision == "fp32" else "tf32"
+    scipy_precision: Precision = "fp32" if precision == "fp32" else "tf32"
     if device.type == "cuda":  # warm-up: graph capture, and cuDNN's search for algorithms
         for sampler in samplers.values():
             sampler.sample(range(batch))
-        with arithmetic(flags, device), torch.no_grad():
+        with arithmetic(scipy_precision, device), torch.no_grad():
             x = prior.contiguous(memory_format=torch.channels_last)
             plain.probability_flow(x, torch.ones(batch, device=device))
     results: dict[str, Any] = {}
 
     def run_scipy() -> None:
-        with arithmetic(flags, device):
+        with arithmetic(scipy_precision, device):
             results["scipy"] = scipy_loop(plain, prior)
 
     def run_ours(norm: str) -> None:
         results[norm] = samplers[norm].sample(range(batch))
 
     runs: dict[str, Callable[[], None]] = {"scipy": run_scipy, **{norm: partial(run_ours, norm) for norm in samplers}}
-    times = race(runs, device, math.inf, most=rounds)
+    times = race(runs, device, seconds=math.inf, most=rounds)
     solution = results["scipy"]
     scipy_images = plain.to_images(torch.from_numpy(solution.y[:, -1].reshape(prior.shape))).float()
     sample_nfe = samplers["sample"].evaluations(range(batch))
@@ -105,7 +105,7 @@ def rk45_against_scipy(
 def divergence_cost(
     model: sf.ScoreModel, batch: int, rounds: int, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Any]:
-    """Compare network evaluations with and without the divergence, both folded, and captured on a GPU."""
+    """Compare evaluations of the folded network with and without the divergence; on a GPU, they are captured."""
     model = model.to(device).eval()
     with torch.no_grad():
         drift = Drift(model, 1e-5, precision, device=device)

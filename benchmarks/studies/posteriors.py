@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact posteriors of linear measurements, and exact moments of a projected run, on Gaussian data.
+"""Exact posteriors of linear measurements, and exact moments of a run with projection, on Gaussian data.
 
 They are the ground truth for conditional samples, computed analytically.
 """
@@ -55,7 +55,7 @@ class _CorrelatedScore(nn.Module):
         self.axes = torch.from_numpy(axes)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """(B, parts C, H, W), (B,) equal times -> (B, C, H, W)."""
+        """Map states (B, parts * C, H, W) and equal times (B,) to scores (B, C, H, W)."""
         mean, covariance = gaussian_marginals(self.sde, t[:1].double().numpy(), self.variances)
         residual = x.double().view(len(x), self.sde.parts, -1) - torch.from_numpy(mean)[..., None] * self.mean
         precision = torch.from_numpy(np.linalg.inv(covariance[0]))  # (D, parts, parts)
@@ -67,19 +67,19 @@ def mixture_posterior(model: GaussianMixture, operator: Array, measured: Array, 
     """Return the moments of the data given a measurement, for a mixture of isotropic Gaussians."""
     network = model.network
     means, stds = network.means.flatten(1).double().numpy(), network.stds.double().numpy()
-    log_weights, parts = [], []
+    log_weights, posteriors = [], []
     for log_weight, mean, std in zip(network.log_weights.double().numpy(), means, stds, strict=True):
         covariance = std**2 * np.eye(len(mean))
-        residual, of_measurement = measured - operator @ mean, _measurement_covariance(covariance, operator, noise)
-        squared_distance = residual @ np.linalg.solve(of_measurement, residual)
-        log_weights.append(log_weight - (squared_distance + np.linalg.slogdet(of_measurement)[1]) / 2)
-        parts.append(_posterior(Moments(mean, covariance), operator, measured, noise))
+        residual, spread = measured - operator @ mean, _measurement_covariance(covariance, operator, noise)
+        squared_distance = residual @ np.linalg.solve(spread, residual)
+        log_weights.append(log_weight - (squared_distance + np.linalg.slogdet(spread)[1]) / 2)
+        posteriors.append(_posterior(Moments(mean, covariance), operator, measured, noise))
     weights = np.exp(np.array(log_weights) - max(log_weights))
     weights /= weights.sum()
-    mean = sum(weight * part.mean for weight, part in zip(weights, parts, strict=True))
+    mean = sum(weight * posterior.mean for weight, posterior in zip(weights, posteriors, strict=True))
     covariance = sum(
-        weight * (part.covariance + np.outer(part.mean - mean, part.mean - mean))
-        for weight, part in zip(weights, parts, strict=True)
+        weight * (posterior.covariance + np.outer(posterior.mean - mean, posterior.mean - mean))
+        for weight, posterior in zip(weights, posteriors, strict=True)
     )
     return Moments(np.asarray(mean), np.asarray(covariance))
 
@@ -176,14 +176,14 @@ class _Registers:
             raise ValueError("a Langevin row's step size depends on the samples; choose the corrector 'ald'")
         if self._maps is None or self._maps[0] is not row:  # corrector steps repeat the same row
             maps = [row_maps(row, self.sde, data) for data in self.data]
-            register, shift, combine, noise = (np.stack(part) for part in zip(*maps, strict=True))
+            evaluate, shift, combine, factor = (np.stack(part) for part in zip(*maps, strict=True))
             offset = np.einsum("dpq,dq->pd", combine, shift).ravel()
-            self._maps = row, self._blocks(combine @ register), offset, self._blocks(noise @ noise.swapaxes(1, 2))
-        _, step, offset, noise = self._maps
+            self._maps = row, self._blocks(combine @ evaluate), offset, self._blocks(factor @ factor.swapaxes(1, 2))
+        _, step, offset, noise_covariance = self._maps
         self.mean = step @ self.mean
         self.mean[:, 0] += offset
         self.covariance = step @ self.covariance @ step.T
-        self.covariance[self.state, self.state] += noise
+        self.covariance[self.state, self.state] += noise_covariance
 
     def _blocks(self, matrices: Array) -> Array:
         """Return the matrix (p D, q D) that applies ``matrices[d]`` (p, q) to coordinate d, for all D coordinates."""

@@ -13,8 +13,8 @@ from tyro.conf import Positional, arg
 from scoresde_fast.cli.options import Flag
 
 DataHelp = arg(
-    help="Other training images: cifar10, svhn:extra, or a folder, .zip, .npz or .tar; photos@64 crops and resizes to "
-    "64x64. Data sets are read from $SCORESDE_FAST_DATA or ./data. More than 2 GiB of images need a folder or .npy.",
+    help="Other training images: cifar10, svhn:extra, a folder, .zip, .tar, .npz or .npy; photos@64 crops and resizes "
+    "to 64x64. Data sets are read from $SCORESDE_FAST_DATA or ./data. Sets over 2 GiB need a folder or .npy.",
     help_behavior_hint="(default: the recipe's)",
 )
 
@@ -24,7 +24,7 @@ class Train:
     """Train a model. If the command is interrupted, run it again to continue."""
 
     recipe: Positional[str]
-    """An embedded model (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    """A recipe (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
     out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
     """Folder of the run: snapshots, sample grids, and the trained model in its subfolder "model"."""
     data: Annotated[str | None, DataHelp] = None
@@ -64,7 +64,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert an official checkpoint to a folder with config.json and model.safetensors, with averaged weights."""
+    """Convert an official checkpoint to a folder with config.json and the averaged weights in model.safetensors."""
 
     checkpoint: Positional[Path]
     """Official checkpoint, .pth."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``normal`` and ``rademacher``: normal noise and random signs by the noise contract of `scoresde_fast.rng`."""
+"""``normal`` and ``rademacher``: normal noise and random signs, set by the noise contract of `scoresde_fast.rng`."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _reference(sample_ids: Tensor, run_seed: int, draw: int, elements: int, prec
     return standard_normals(sample_ids, run_seed, draw, elements)
 
 
-def _fake(sample_ids: Tensor, run_seed: int, draw: int, elements: int, *_precise: Any) -> Tensor:
+def _fake(sample_ids: Tensor, run_seed: int, draw: int, elements: int, *_precise: Any) -> Tensor:  # only for normal
     return sample_ids.new_empty((sample_ids.shape[0], elements), dtype=torch.float32)
 
 

@@ -2,9 +2,9 @@
 """``project``: replaces the known part of a state by noised known data (Song et al. 2021, section 5).
 
 The known values are means over blocks of elements.  Let A x be the means times the square root of the block size;
-then the rows of A are orthonormal.  The state becomes x + A^T (y_t - A x), so all elements of a known block move by the
-same amount.  Blocks of one element give inpainting, blocks of all channels colorization, blocks of k x k pixels
-super-resolution.
+then the rows of A are orthonormal.  The state becomes x + A^T (y - A x), where y is A x of the noised known data, so
+all elements of a known block move by the same amount.  Blocks of one element give inpainting, blocks of all channels
+colorization, blocks of k x k pixels super-resolution.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def project(
     precise: bool = False,
     implementation: Callable[..., None] | None = None,
 ) -> None:
-    """Set the mean of every known block to ``scale m + noise z``, in place; other blocks do not change.
+    """Set the mean of every known block to the noised known mean, in place; other blocks do not change.
 
     Args:
-        state: (B, C, H, W) float32, contiguous; with ``pairs`` (B, 2C, H, W), x in the first C channels.
-        known: (B, C', H', W') float32, contiguous, the means m over blocks of C/C' x H/H' x W/W' elements.
+        state: (B, C, H, W) float32 (or float64 in the reference), contiguous; with ``pairs`` (B, 2C, H, W), x first.
+        known: (B, C', H', W') like ``state``, contiguous, the means m over blocks of C/C' x H/H' x W/W' elements.
         mask: like ``known``, bool; True where the mean is known.
         sample_ids: (B,) int64.
-        table: its ``coefficients`` are (rows, 5), see `scoresde_fast.ops.step_table.LevelColumns`; only the draw
-            of its ``control`` is read.  The noise elements are those of ``known``, followed by those of the velocity.
+        table: its ``coefficients`` are (rows, 5), see `scoresde_fast.ops.step_table.LevelColumns`; its ``control``
+            gives the draw.  The noise has the shape of ``known``; the velocity's noise follows it.
         row, counter, run_seed, precise, implementation: as in `affine_step`.
         pairs: whether the velocity of a known block is replaced too.
 
@@ -54,9 +54,11 @@ def project(
     checks.require_contiguous("known", known, [state.dtype])
     checks.require_device("known", known, "state", state)
     checks.require_like("mask", mask, [torch.bool], "known", known)
-    halves = 1 + pairs
-    image = (state.shape[1] // halves, *state.shape[2:]) if state.ndim > 1 and state.shape[1] % halves == 0 else ()
-    if len(known) != len(state) or block_shape(image, tuple(known.shape[1:])) is None:
+    if (
+        not state.ndim == known.ndim == 4
+        or len(known) != len(state)
+        or not block_shape(tuple(state.shape[1:]), ((1 + pairs) * known.shape[1], *known.shape[2:]))
+    ):
         raise ValueError(
             f"known has shape {tuple(known.shape)}; it must hold the means over equal blocks of the images in a state "
             f"of shape {tuple(state.shape)}{' of pairs' if pairs else ''}"
@@ -69,7 +71,7 @@ def project(
 
 
 def block_shape(image: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return the block size (kc, kh, kw) of an image (C, H, W) with means (C', H', W'), or None if it is not whole."""
+    """Return the block size (kc, kh, kw) of an image (C, H, W) with means (C', H', W'), or None if none fits."""
     if not len(image) == len(known) == 3:
         return None
     sizes = list(zip(image, known, strict=True))
@@ -91,9 +93,9 @@ def _reference(
     run_seed: int,
     precise: bool,
 ) -> None:
-    row, integers = DeviceTable(coefficients, control).row(counter, offset)
+    row, controls = DeviceTable(coefficients, control).row(counter, offset)
     row, known = row.to(state.dtype), known.to(state.dtype)
-    noise = row_noise(torch.cat([known] * (1 + pairs), dim=1), sample_ids, run_seed, integers).chunk(1 + pairs, dim=1)
+    noise = row_noise(torch.cat([known] * (1 + pairs), dim=1), sample_ids, run_seed, controls).chunk(1 + pairs, dim=1)
     means = [row[LEVELS.scale] * known + row[LEVELS.noise] * noise[0]]
     if pairs:
         velocity = row[LEVELS.velocity_scale] * known + row[LEVELS.velocity_noise_x] * noise[0]
@@ -104,7 +106,7 @@ def _reference(
             blocks = blocks.unflatten(dim, (known.shape[dim], -1))
         # (B, C, kc, H, kh, W, kw)
         target, is_known = mean[:, :, None, :, None, :, None], mask[:, :, None, :, None, :, None]
-        if part.shape != known.shape:
+        if part.shape != known.shape:  # otherwise the target is exact
             target = blocks + (target - blocks.mean((2, 4, 6), keepdim=True))
         blocks.copy_(torch.where(is_known, target, blocks))
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forward SDEs in closed form: frozen dataclasses that compute in float64, without tensors.
 
-To add an SDE, derive a dataclass from `ScalarSDE`.  For configurations list it in `SDES` and add its name to
-``configs.schema.SDEName``.  Its fields become options of a configuration if ``ModelConfig`` has fields of these names.
-docs/architecture.md lists the tables of benchmarks and tests that need the SDE too.
+To add an SDE, derive a dataclass from `ScalarSDE`.  To use it in configurations, list it in `SDES` and add its name to
+``configs.schema.SDEName``.  Its fields that ``ModelConfig`` has too become options of the configuration.
+docs/architecture.md lists the tables in benchmarks and tests to which the SDE must be added.
 """
 
 from scoresde_fast.sdes.base import SDE, Array, ScoreMap, Time

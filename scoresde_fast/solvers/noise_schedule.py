@@ -5,7 +5,7 @@ With x(t) | x(0) ~ N(scale(t) x(0), std(t)^2) and the noise-to-signal ratio s = 
 
     d(x / scale) = e ds,        e = -std score, the noise prediction,
 
-on each of these SDEs.  Let l = -log s be half the log-SNR and x0 = E[x(0) | x] = (x + std^2 score) / scale the data
+on every `ScalarSDE`.  Let l = -log s be half the log-SNR and x0 = E[x(0) | x] = (x + std^2 score) / scale the data
 prediction.  The reverse SDE with ``eta`` times the noise of Song et al. (2021) is
 
     d(x / std) = -eta^2 x / std dl + (1 + eta^2) e^l x0 dl + sqrt(2) eta dw        (Lu et al. 2022; Xue et al. 2023),
@@ -27,7 +27,7 @@ from scoresde_fast.solvers.table import AnyRow, PairRow, Row
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """Scale and standard deviation of the marginals at ``times``; the times of a grid are its (n + 1,) edges."""
+    """Scale and standard deviation of the marginals at ``times``; for a grid, at its (n + 1,) edges."""
 
     sde: ScalarSDE
     times: Array
@@ -55,16 +55,16 @@ class NoiseSchedule:
         return np.diff(self.half_log_snr)
 
     def inside_steps(self, r: float) -> NoiseSchedule:
-        """Return the schedule (n,) inside each step, at the fraction ``r`` of its length in l."""
+        """Return the schedule at one time inside each of the n steps, after the fraction ``r`` of its length in l."""
         s = np.exp(-(self.half_log_snr[:-1] + r * self.h))
         return NoiseSchedule.at(self.sde, time_of(self.sde, s, self.times[-1], self.times[0]))
 
     def noise_predictions(self) -> list[tuple[float, float]]:
-        """Return `Row.derive` for e = -std score at each time."""
+        """Return the coefficients `Row.derive` of e = -std score at each time."""
         return [(0.0, -std) for std in self.std]
 
     def data_predictions(self) -> list[tuple[float, float]]:
-        """Return `Row.derive` for x0 = (x + std^2 score) / scale at each time (Tweedie's formula)."""
+        """Return the coefficients `Row.derive` of x0 = (x + std^2 score) / scale (Tweedie's formula) at each time."""
         return list(zip(1 / self.scale, self.std**2 / self.scale, strict=True))
 
 
@@ -84,7 +84,7 @@ def invert(increasing: Callable[[Array], Array], values: Array, low: float, high
 
 
 def posterior_mean(sde: ScalarSDE, t: float, dt: float) -> Row:
-    """Return the denoising row E[x(0) | x(t)]: the step to s = 0 of every first-order solver here."""
+    """Return the denoising row E[x(0) | x(t)], the first-order step to s = 0 of every solver here; ``dt`` is unused."""
     return Row(t, derive=NoiseSchedule.at(sde, np.array([t])).data_predictions()[0], state=0.0, outputs=(1.0,))
 
 

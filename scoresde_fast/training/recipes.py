@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training recipes: configurations of score models, and recipes of classifiers."""
+"""Training recipes: a `Config` for a score model, a `ClassifierRecipe` for a classifier."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def classifier_recipe_names() -> list[str]:
 
 
 def is_classifier_recipe(name: str) -> bool:
-    """Return whether ``name`` is that of a classifier's recipe, or of a JSON file with a section ``classifier``."""
+    """Return whether ``name`` is a classifier's recipe, or a JSON file with a ``classifier`` section."""
     return name in classifier_recipe_names() or (name.endswith(".json") and has_classifier(Path(name)))
 
 
@@ -136,10 +136,11 @@ class ClassifierRecipe:
         if not isinstance(models, list | tuple) or not models:
             raise ValueError(f"models is {models!r}; it must list the names of the models to guide")
         limits = np.concatenate([NoiseRange.of_model(name).std(np.array([0.0, 1.0])) for name in models])
-        noise = {"low": float(limits.min()), "high": float(limits.max())}
         classifier = options.get("classifier")
+        if isinstance(classifier, Mapping):
+            classifier = {**classifier, "low": float(limits.min()), "high": float(limits.max())}
         return cls(
-            ClassifierConfig.from_dict({**classifier, **noise} if isinstance(classifier, Mapping) else classifier),
+            ClassifierConfig.from_dict(classifier),
             tuple(models),
             read_section("data", LabelledData, options.get("data", {})),
             read_section("training", ClassifierTraining, options.get("training", {})),
@@ -154,7 +155,7 @@ class ClassifierRecipe:
 
 @dataclass(frozen=True)
 class NoiseRange:
-    """The noise levels of sampling: an SDE, its stopping time, and the data's range relative to [-1, 1]."""
+    """The noise levels of sampling: an SDE, its final time, and half the width of the data's range."""
 
     sde: SDE
     eps: float
@@ -170,5 +171,5 @@ class NoiseRange:
         return cls(sde, sde.sampling_eps if eps is None else eps, 1.0 if config.data.centered else 0.5)
 
     def std(self, u: Array) -> Array:
-        """Return the noise std on images in [-1, 1] at times eps + u (T - eps), for ``u`` (n,) in [0, 1]."""
+        """Return the noise std at times eps + u (T - eps), for images scaled to [-1, 1] and ``u`` (n,) in [0, 1]."""
         return self.sde.observation(self.eps + u * (self.sde.T - self.eps)).std / self.width

@@ -32,7 +32,7 @@ from scoresde_fast.solvers.options import Norm
 pytestmark = pytest.mark.same_everywhere
 
 DEVICE = "meta"
-"""Tensors with a shape but no data, so that reading one on the host, or copying from it, always fails."""
+"""Tensors with a shape but no data: reading them on the host, or copying them there, always fails."""
 SDE_OF: dict[str, SDE] = {"vesde": VESDE(), "vpsde": VPSDE(), "subvpsde": SubVPSDE(), "cld": CLDSDE()}
 CASES = [
     (sde, solver, probability_flow, corrector, norm)
@@ -97,7 +97,7 @@ def test_operations_do_not_depend_on_the_counter(sde: str, backend: str, monkeyp
     registers = loop.registers((2, *model.state_shape))
     with torch.inference_mode():
         require_capturable(lambda: loop.pattern(split(program.kinds)[0].pattern, registers), "cpu")
-    assert int(registers.counter) == 2 * len(split(program.kinds)[0].pattern)
+    assert int(registers.counter) == 2 * len(split(program.kinds)[0].pattern)  # the check runs the steps twice
 
 
 X, ROW, MASK = torch.ones(3, device=DEVICE), torch.ones(1, device=DEVICE, dtype=torch.int64), torch.ones(3) > 0
@@ -134,7 +134,7 @@ HOST_COPIES: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("step", HOST_READS.values(), ids=HOST_READS.keys())
 def test_host_read_is_rejected(step: Callable[[], object]) -> None:
-    """Reading a device tensor on the host, or copying from it, is rejected."""
+    """Reading a device tensor on the host, or copying it there, is rejected."""
     with pytest.raises(CaptureUnsafeError, match=r"reads a tensor on the host|copies a tensor to the host|mixes"):
         require_capturable(step, DEVICE)
 
@@ -148,7 +148,7 @@ def test_data_dependent_shape_is_rejected(step: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("step", HOST_COPIES.values(), ids=HOST_COPIES.keys())
 def test_copy_from_the_host_is_rejected(step: Callable[[], object]) -> None:
-    """A tensor that is made from host values, copied from the host, or on the host is rejected."""
+    """A tensor is rejected if it is made from host values, copied from the host, or left on the host."""
     with pytest.raises(CaptureUnsafeError, match=r"from values on the host|copies a tensor from the host|mixes"):
         require_capturable(step, DEVICE)
 
@@ -157,7 +157,7 @@ def test_copy_from_the_host_is_rejected(step: Callable[[], object]) -> None:
     "step", [lambda: torch.randn_like(X), lambda: X.clone().normal_(), lambda: torch.nn.functional.dropout(X)]
 )
 def test_random_generator_is_rejected(step: Callable[[], object]) -> None:
-    """Draws from PyTorch's random generator, also by dropout, are rejected."""
+    """Draws from PyTorch's random generator, including those of dropout, are rejected."""
     with pytest.raises(CaptureUnsafeError, match="random generator"):
         require_capturable(step, DEVICE)
 
@@ -248,7 +248,7 @@ def test_failed_capture_detaches_the_allocator(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def on_gpu() -> sf.ScoreModel:
+def gpu_model() -> sf.ScoreModel:
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     torch.manual_seed(0)
@@ -259,9 +259,9 @@ def on_gpu() -> sf.ScoreModel:
 GPU: dict[str, Any] = {"solver": "pc", "device": "cuda", "precision": "fp32", "compile": False}
 
 
-def test_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+def test_graphs_on_a_gpu(gpu_model: sf.ScoreModel) -> None:
     """Captured and padded batches of several sizes give the images of the plain loop, without a warning."""
-    plain, captured = (sf.Sampler(on_gpu, steps=20, capture=capture, **GPU) for capture in (False, True))
+    plain, captured = (sf.Sampler(gpu_model, steps=20, capture=capture, **GPU) for capture in (False, True))
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         for seeds in (range(64), [3], range(70, 100)):
@@ -270,13 +270,13 @@ def test_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
     assert all(type(loop).__name__ == "CapturedLoop" for loop in captured.runner._loops.values())
 
 
-def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+def test_memory_of_graphs_on_a_gpu(gpu_model: sf.ScoreModel) -> None:
     """A captured loop takes at most 256 MB more than a plain one, for any number of steps and batch sizes."""
     memory = []
     for steps, capture, sizes in ((20, False, [64]), (20, True, [64]), (1000, True, [64, 1, 4, 16])):
         torch.cuda.empty_cache()
         before = torch.cuda.memory_reserved()
-        sampler = sf.Sampler(on_gpu, steps=steps, capture=capture, **GPU)
+        sampler = sf.Sampler(gpu_model, steps=steps, capture=capture, **GPU)
         assert isinstance(sampler.runner, TableRunner)
         for size in sizes:
             sampler.runner.prepare(size)
@@ -287,27 +287,27 @@ def test_memory_of_graphs_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
     assert max(memory[1:]) - memory[0] <= 256 * 2**20
 
 
-def test_uncapturable_network_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+def test_uncapturable_network_on_a_gpu(gpu_model: sf.ScoreModel) -> None:
     """The network runs uncaptured, after one warning that names the operation."""
-    forward = on_gpu.network.forward
+    forward = gpu_model.network.forward
 
     def host_reading(x: Tensor, labels: Tensor) -> Tensor:
         assert labels[0].item() > 0
         return forward(x, labels)
 
-    on_gpu.network.forward = host_reading
-    sampler = sf.Sampler(on_gpu, steps=3, **GPU)
+    gpu_model.network.forward = host_reading
+    sampler = sf.Sampler(gpu_model, steps=3, **GPU)
     with pytest.warns(RuntimeWarning, match="_local_scalar_dense reads a tensor on the host") as caught:
         images = [sampler.sample(range(4)) for _ in range(2)]
     assert len(caught) == 1 and torch.equal(*images)
 
 
-def test_strict_and_auto_batches_on_a_gpu(on_gpu: sf.ScoreModel) -> None:
+def test_strict_and_auto_batches_on_a_gpu(gpu_model: sf.ScoreModel) -> None:
     """Strict images are bit-identical for any batch size; the largest batch that fits is found and works."""
-    strict = sf.Sampler(on_gpu, steps=5, strict=True, **GPU)
+    strict = sf.Sampler(gpu_model, steps=5, strict=True, **GPU)
     whole = strict.sample(range(40))
     parts = torch.cat([images for _, images in strict.stream(range(40), batch_size=7)])
     assert torch.equal(whole, parts)
-    automatic = sf.Sampler(on_gpu, steps=2, batch_size="auto", **GPU)
+    automatic = sf.Sampler(gpu_model, steps=2, batch_size="auto", **GPU)
     assert automatic.batch_size >= 64
     assert len(automatic.sample(range(automatic.batch_size))) == automatic.batch_size

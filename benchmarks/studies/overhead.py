@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Overhead: the time of sampling outside the network, on a CPU: python -m benchmarks.studies.overhead
 
-Measures the import time of the package and of PyTorch, 64 images of digits-ve by predictor-corrector sampling with 300
-steps (600 network evaluations), and the share of a run's time outside the network.
+Measures the import time of the package and of PyTorch, the time to sample 64 images of digits-ve in 300
+predictor-corrector steps (600 network evaluations), and the share of a run's time outside the network.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def share_outside_network(steps: int) -> float:
 
 
 def command_line_run() -> tuple[float, str]:
-    """Return the seconds of the whole process of `make sample`, and its output."""
+    """Return the seconds that the command of `make sample` takes as a new process, and its output."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--solver", "pc", "--steps", "300", "--seeds", "0-63", "--out", "set"]
         command = [sys.executable, "-m", "scoresde_fast.cli", "sample", "digits-ve", *options]

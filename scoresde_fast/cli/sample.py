@@ -46,7 +46,7 @@ class Sample(SamplerOptions):
     shard: Annotated[str | None, arg(help_behavior_hint="(default: torchrun's, or all)")] = None
     """Sample one part of the set, for example 3/16; other processes or machines can sample the others at any time."""
     classes: Annotated[str | None, arg(name="class", help_behavior_hint="(default: any)")] = None
-    """Class of the images, by index or name, or several classes: with 3,7,one, seed s gets entry s mod 3."""
+    """Class of the images, by index or name, or several, such as 3,7,one; of n classes, seed s gets class s mod n."""
     classifier: Annotated[str | None, arg(help_behavior_hint="(default: digits-classifier for models of digits)")] = (
         None
     )
@@ -177,4 +177,4 @@ class Verify:
         for name in names:
             if weights_sha256(trained := load(name)) == sha256:
                 return trained
-        raise ValueError(f"the {kind} of {self.out} is not an embedded one; give it by --{kind}")
+        raise ValueError(f"the {kind} of {self.out} is not embedded; give it with --{kind}")

@@ -94,7 +94,7 @@ def evaluate(
         progress: show a progress bar; None shows it on a terminal.
 
     Raises:
-        ValueError: a metric is unknown, or needs a reference or its features; the reference has another extractor or
+        ValueError: a metric is unknown, or the reference does not allow it; the reference has another extractor or
             image size; there are too few images.
         FileNotFoundError: the reference does not exist.
     """
@@ -112,8 +112,8 @@ def evaluate(
             statistics = cached_reference(training, training_set, extractor, features=True, batch_size=batch_size)
             training_features = statistics.features
     layers = {extractor.logits} if "is" in chosen else set()
-    fid_spread = "fid" in chosen and settings.resamples > 1 and images.count <= checks.KEEP_FEATURES_UP_TO
-    if fid_spread or curve or training is not None or need_features:
+    resample_fid = "fid" in chosen and settings.resamples > 1 and images.count <= checks.KEEP_FEATURES_UP_TO
+    if resample_fid or curve or training is not None or need_features:
         layers.add(extractor.layer)
     samples = collect(images, extractor, keep=layers, batch_size=batch_size, processes=processes, progress=progress)
     if samples is None:

@@ -28,8 +28,8 @@ GAP = 4  # px between cells and around them
 BACKGROUND = 24  # gray value; dark, but distinct from black images
 
 SHEET_ROWS = 16
-SHEET_COLUMNS = 6
-"""The enlargement of a sheet's images assumes at least 6 columns; otherwise a narrow sheet would be very tall."""
+MIN_SHEET_COLUMNS = 6
+"""Images are enlarged as if the sheet had at least 6 columns; otherwise a sheet of few columns would be very tall."""
 STRIP = 14  # px; height of a row's label
 INK = 200  # gray value of the label
 UNKNOWN = (0.45, 0.55)
@@ -64,7 +64,7 @@ def write_png(path: Path, pixels: Pixels) -> int:
 
 
 def grid_layout(count: int, width: int) -> tuple[int, int]:
-    """Return the numbers of images and columns of a nearly square grid of up to 64 of ``count`` images."""
+    """Return how many of ``count`` images a nearly square grid shows, at most 64, and its number of columns."""
     columns = min(ceil(sqrt(min(count, GRID_IMAGES))), max(1, MAX_WIDTH // width))
     return min(count, columns * columns), columns
 
@@ -103,7 +103,7 @@ def sheet(
     rows: list[Pixels] = []
     for index, name in enumerate(names[:SHEET_ROWS]):
         cells = [*(images[index] for images in pictures.values()), *samples[index][:max_samples]]
-        columns = max(SHEET_COLUMNS, len(cells))
+        columns = max(MIN_SHEET_COLUMNS, len(cells))
         row = compose([np.broadcast_to(cell, (*cell.shape[:2], 3)) for cell in cells], columns=columns)
         row = row[:, : GAP + len(cells) * ((row.shape[1] - GAP) // columns)]  # without empty cells
         rows += [_label(f"{name}: {titles}", row.shape[1]), row]

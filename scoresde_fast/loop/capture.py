@@ -132,7 +132,7 @@ class GraphCapture:
             return None
 
     def step(self, step: Step) -> Step:
-        """Return a replay of the step, or the step itself if it is not captured; the step runs before its capture."""
+        """Return a replay of the step, or the step itself if it is not captured; capture first runs it a few times."""
 
         def record(graphs: Graphs) -> Step:
             for _ in range(WARM_UP):
@@ -160,18 +160,16 @@ class CapturedLoop:
         frequency: Counter[Pattern] = Counter()
         for phase in self.phases:
             frequency[phase.pattern] += phase.repeats
-        self.replays: dict[Pattern, Step] = {
-            pattern: partial(loop.pattern, pattern, self.registers) for pattern in frequency
-        }
+        steps: dict[Pattern, Step] = {pattern: partial(loop.pattern, pattern, self.registers) for pattern in frequency}
         captured = [pattern for pattern, _ in frequency.most_common(MAX_GRAPHS)]
         for pattern in captured:
             for _ in range(WARM_UP):
                 self.registers.counter.zero_()
-                graphs.warm_up(self.replays[pattern])
-        self.replays |= {pattern: graphs.capture(self.replays[pattern]) for pattern in captured}
+                graphs.warm_up(steps[pattern])
+        self.replays = steps | {pattern: graphs.capture(steps[pattern]) for pattern in captured}
 
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
-        """Run the program like `Loop.run`, but call ``on_step`` after each pattern instead of each row."""
+        """Run the program like `Loop.run`, but call ``on_step`` after each pattern instead of each of its rows."""
         registers = self.loop.start(self.registers, x, noise)
         monitor = RunMonitor(registers.sums, self.loop.program.table, on_step)
         for phase in self.phases:

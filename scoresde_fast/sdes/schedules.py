@@ -19,11 +19,11 @@ from scoresde_fast.sdes.base import Array, Time, as_times
 from scoresde_fast.sdes.scalar import Marginal, ScalarSDE
 
 MAX_NOISE_TO_SIGNAL = 1e4
-"""Largest sigma / alpha at T of `Schedule`: beyond it, T is too close to a time without signal for the solvers."""
+"""Largest sigma / alpha at T; beyond it, the signal at T is too small for the solvers."""
 MAX_LAST_SCALE = 0.2
-"""Largest scale at the last of `Betas`; the prior N(0, 1) ignores scale x(0)."""
+"""Largest scale of the data after the last step of `Betas`; the prior N(0, 1) ignores the data."""
 ROUNDING = 1e-6
-"""Tolerance, in steps, for times that are those of an index but for rounding."""
+"""Tolerance, in steps, for rounding errors in the time of an index."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Schedule(ScalarSDE):
         sampling_eps: time at which sampling stops.
 
     Raises:
-        ValueError: the times do not satisfy 0 < sampling_eps < T, or the functions are not as above between them.
+        ValueError: 0 < sampling_eps < T does not hold, or alpha or sigma breaks a condition above in [sampling_eps, T].
     """
 
     alpha: Callable[[Array], Array]
@@ -75,7 +75,8 @@ class Schedule(ScalarSDE):
 
     def marginal(self, t: Time) -> Marginal:
         t = as_times(t)
-        return Marginal(*(function(t) + np.zeros_like(t) for function in (self.alpha, self.sigma)))
+        zeros = np.zeros_like(t)  # give a constant the shape of t
+        return Marginal(self.alpha(t) + zeros, self.sigma(t) + zeros)
 
 
 def _is_float64(value: object, shape: tuple[int, ...]) -> bool:
@@ -125,8 +126,8 @@ class EDM(ScalarSDE):
 class RectifiedFlow(ScalarSDE):
     """The straight path x(t) = (1 - t) x(0) + t z (Liu et al. 2022; Lipman et al. 2022, with time reversed).
 
-    Sampling starts at T < 1, because the SDE is singular at 1.  The prior N(0, T^2) has the right variance of the
-    noise, and ignores (1 - T) x(0).
+    Sampling starts at T < 1, because the SDE is singular at 1.  The prior N(0, T^2) has the variance of the noise
+    at T, and ignores the signal (1 - T) x(0).
 
     Raises:
         ValueError: 0 < sampling_eps < T <= 0.9999 does not hold.
@@ -165,7 +166,7 @@ class Betas(ScalarSDE):
         betas: (n,) numbers between 0 and 1, both excluded: not the alphas 1 - beta, nor their products.
 
     Raises:
-        ValueError: ``betas`` is not a list of such numbers, has fewer than two, or leaves more than a fifth of x(0).
+        ValueError: ``betas`` is not a list of at least two such numbers, or the last state has over a fifth of x(0).
     """
 
     betas: Sequence[float] | npt.NDArray[np.floating]
@@ -192,7 +193,7 @@ class Betas(ScalarSDE):
 
     @classmethod
     def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | npt.NDArray[np.floating]) -> Betas:
-        """Return the betas of the squared scales (n,) after each step."""
+        """Return the betas for which ``alphas_cumprod`` (n,) are the squared scales after each step."""
         squared_scale = np.append(1.0, np.asarray(alphas_cumprod, dtype=np.float64))
         return cls(1 - squared_scale[1:] / squared_scale[:-1])
 
@@ -203,7 +204,7 @@ class Betas(ScalarSDE):
 
     @classmethod
     def scaled_linear(cls, n: int = 1000, first: float = 0.00085, last: float = 0.012) -> Betas:
-        """Return betas with evenly spaced square roots; the default is that of Stable Diffusion."""
+        """Return betas with evenly spaced square roots; the defaults are those of Stable Diffusion."""
         return cls(np.linspace(math.sqrt(first), math.sqrt(last), n) ** 2)
 
     @classmethod
@@ -229,7 +230,7 @@ class Betas(ScalarSDE):
         return np.interp(len(self) * as_times(t), np.arange(len(self) + 1), self._log_scales)
 
     def drift(self, t: Time) -> Array:
-        """Return f(t); at an index's time, that of the step which ends there."""
+        """Return f(t); where a step ends and the next begins, the value in the ending step."""
         step = np.ceil(len(self) * as_times(t) - ROUNDING).astype(np.int64) - 1
         return len(self) * np.diff(self._log_scales)[np.clip(step, 0, len(self) - 1)]
 
@@ -251,13 +252,13 @@ class Betas(ScalarSDE):
                 "steps"
             )
         index, places = self.index(times), np.arange(len(times))
-        # An index is at least the number of those after it, and greater than each; and the same from the start.
+        # The indices must descend strictly: from the end, raise those too small; from the start, lower those too large.
         index = np.maximum.accumulate((index + places)[::-1])[::-1] - places
         index = np.minimum.accumulate(np.minimum(index + places, len(self) - 1)) - places
         return (index + 1) / len(self)
 
     def langevin_alpha(self, t: Time, dt: Time) -> Array:
-        """Return 1 - beta of a step of length ``dt``, the squared scale of its transition."""
+        """Return 1 - beta, the squared scale, of the step of length ``dt`` that ends at ``t``."""
         start = np.maximum(as_times(t) - dt, 0.0)
         return np.exp(2 * (self.log_scale(t) - self.log_scale(start)))
 

@@ -76,7 +76,7 @@ class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
         return F.nll_loss(log_p, self.labels[index].to(self.device))
 
     def _noise(self, size: int, generator: torch.Generator) -> Tensor:
-        """Draw the noise std of each image, which is that of a random SDE at a random time."""
+        """Draw a noise std for each image: the std of a random SDE at a random time."""
         sde_index = torch.randint(len(self.noise_ranges), (size,), generator=generator).numpy()
         u = torch.rand(size, generator=generator, dtype=torch.float64).numpy()
         noise = np.empty(size)
@@ -89,7 +89,7 @@ def labelled_images(source: str, config: ClassifierConfig) -> tuple[Tensor, Tens
     """Read images (N, C, H, W) uint8 and labels (N,) int64 that fit ``config``.
 
     Raises:
-        ValueError: the source has no labels or too many classes, or `read_data` raises it.
+        ValueError: the source has no labels or too many classes, or `read_data` refuses it.
         FileNotFoundError: the file does not exist.
     """
     images, _, labels = read_data(source, config.image_shape)
@@ -109,10 +109,11 @@ def augmented(x: Tensor, data: LabelledData, generator: torch.Generator) -> Tens
     """Shuffle the channels of images (B, C, H, W), mirror and shift them at random, as configured in ``data``."""
     size, channels, height, width = x.shape
     order = torch.rand(size, channels, generator=generator).argsort(1)
-    order[torch.rand(size, generator=generator) >= data.shuffle_channels] = torch.arange(channels)
+    shuffled = torch.rand(size, generator=generator) < data.shuffle_channels  # a fraction of the images
+    order[~shuffled] = torch.arange(channels)
     x = x[torch.arange(size)[:, None], order]
-    flip = torch.rand(size, generator=generator) < 0.5 * data.random_flip
-    x = torch.where(flip[:, None, None, None], x.flip(-1), x)
+    flipped = torch.rand(size, generator=generator) < (0.5 if data.random_flip else 0)
+    x = torch.where(flipped[:, None, None, None], x.flip(-1), x)
     dy, dx = torch.randint(2 * data.shift + 1, (2,), generator=generator).tolist()
     return F.pad(x, (data.shift,) * 4, mode="replicate")[:, :, dy : dy + height, dx : dx + width]
 

@@ -65,7 +65,7 @@ def test_sets_of_classes(model: sf.ScoreModel, capsys: pytest.CaptureFixture[str
     assert "sampler.condition" in capsys.readouterr().err
     Path("grown/000/000004.png").unlink()
     assert main(["verify", "grown", "--repair", "--model", MODEL]) == 2
-    assert "the classifier of grown is not an embedded one; give it by --classifier" in capsys.readouterr().err
+    assert "the classifier of grown is not embedded; give it with --classifier" in capsys.readouterr().err
     repair = ["verify", "grown", "--repair", "--model", MODEL, "--batch-size", "6"]
     assert main([*repair, "--classifier", "classifier"]) == 0
     assert images_by_seed("grown") == grown

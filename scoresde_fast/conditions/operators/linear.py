@@ -26,7 +26,7 @@ class LinearOperator(Protocol):
 
     A class may also have ``ridge_inverse(measured, ridge)``, the closed form of the function `ridge_inverse`, and
     ``describe()``, which returns the settings as JSON values; without it, manifests have only the name of the class.
-    Operators of the command line also need ``measured_shape(image_shape)``, the shape of an image's measurement.
+    Operators for the command line also need ``measured_shape(image_shape)``, the shape of an image's measurement.
 
     An operator that differs between K measurements, such as `Mask`, also has ``parameters``, a tuple of tensors
     (K, ...), and ``for_batch(*rows)``, which returns the operator for a batch given its rows of the parameters.
@@ -43,9 +43,9 @@ class LinearOperator(Protocol):
 
 
 class DeviceConstants:
-    """Host tensors, with a copy for each device and dtype, made in the first call of `like`.
+    """Host tensors, and a copy for each device and dtype, made when `like` first needs it.
 
-    Threads that make the first call at the same time get the same copy.
+    Threads that need it at the same time get the same copy.
     """
 
     def __init__(self, *tensors: Tensor) -> None:
@@ -107,7 +107,7 @@ def conjugate_gradients(
 ) -> Tensor:
     """Return `ridge_inverse` by conjugate gradients through `apply` and `adjoint` (CGLS, Bjorck 1996, 7.4).
 
-    It solves (A^T A + ridge I) x = A^T y, which has the same solution and, for ridge 0, is solvable for every y.  The
+    It solves (A^T A + ridge I) x = A^T y: the solution is the same, and exists for every y even if ridge is 0.  The
     norm (|A e|^2 + ridge |e|^2)^(1/2) of the error e falls by a factor of at least
     ((sqrt(k) + 1) / (sqrt(k) - 1))^steps / 2, where k = (s_max^2 + ridge) / (s_min^2 + ridge) with the largest and the
     smallest nonzero singular value of A.  In 30 steps it falls to 6e-9 for k = 10, 3e-5 for k = 30, 5e-3 for k = 100.
@@ -163,7 +163,7 @@ def require_adjoint(
     with torch.no_grad():
         applied = _checked("apply", operator.apply(images), images)
         _require_linear(operator, images, applied)
-        # For random y alone, <A x, y> is small beside its terms, which hides mistakes: add y along A x.
+        # For random y, <A x, y> is a small sum of large terms, which hides mistakes: add the direction of A x to y.
         noise = torch.randn(applied.shape, generator=generator, dtype=torch.float64).to(device, dtype)
         measured = _unit(applied) + _unit(noise)
         adjoint = _checked("adjoint", operator.adjoint(measured), images, images.shape)
@@ -222,7 +222,7 @@ def _require_ridge_inverse(gradient: Tensor, scaled_inverse: Tensor, adjoint: Te
     difference, size = (gradient - scaled_inverse).norm(), adjoint.norm()
     if not difference <= INVERSE_TOLERANCE * size:
         raise ValueError(
-            f"ridge_inverse is not A^T (A A^T + ridge I)^-1 y: for its z, A^T (y - A z) and ridge z differ by "
+            f"ridge_inverse is not A^T (A A^T + ridge I)^-1 y: if z is its result, A^T (y - A z) and ridge z differ by "
             f"{difference:.3g}, for a norm of A^T y of {size:.3g}; make them equal, or remove the method"
         )
 

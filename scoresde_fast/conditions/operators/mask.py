@@ -65,8 +65,8 @@ class Mask(Masking):
         shape = tuple(mask.shape)
         if not 2 <= len(shape) <= 4 or 0 in shape:
             raise ValueError(
-                f"mask has shape {shape}; it must be (H, W), (1, H, W) or (C, H, W), or for K measurements with a mask "
-                "each (K, 1, H, W) or (K, C, H, W)"
+                f"mask has shape {shape}; it must be (H, W), (1, H, W) or (C, H, W), or one mask for each of K "
+                "measurements, (K, 1, H, W) or (K, C, H, W)"
             )
         count, *self.shape = (1, 1, *shape)[-4:]  # K, then C, H and W; missing ones are 1
         self._mask = DeviceConstants(expand_mask(mask, (count, *self.shape)))
@@ -111,8 +111,8 @@ class Mask(Masking):
 
     def __repr__(self) -> str:
         (mask,) = self._mask.tensors
-        count = f"{len(mask)} of " if len(mask) > 1 else ""
-        return f"Mask({count}{' x '.join(map(str, self.shape))}, {int(mask.sum())} of {mask.numel()} known)"
+        prefix = f"{len(mask)} masks of " if len(mask) > 1 else ""
+        return f"Mask({prefix}{' x '.join(map(str, self.shape))}, {int(mask.sum())} of {mask.numel()} known)"
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

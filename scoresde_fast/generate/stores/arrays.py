@@ -24,7 +24,7 @@ from scoresde_fast.generate.stores import Samples
 from scoresde_fast.generate.stores.archive import Archive
 
 LOCAL_HEADER, LENGTHS = 30, slice(26, 30)
-"""A .zip member's header has 30 bytes, of which 26 to 29 are the lengths of the name and extra field after it."""
+"""A .zip member's header has 30 bytes; bytes 26 to 29 are the lengths of the name and extra field that follow it."""
 
 
 class _Rows:
@@ -76,7 +76,7 @@ class NpzArchive(ArrayArchive):
         return image
 
     def write_rows(self, file: BinaryIO, header: dict[str, Any], seeds: Integers, rows: Iterator[Any]) -> None:
-        with ZipFile(file, "w") as archive:  # ZipInfo's date is fixed
+        with ZipFile(file, "w") as archive:  # ZipInfo's date is fixed: equal sets have equal files
             with archive.open(ZipInfo("arr_0.npy"), "w", force_zip64=True) as member:
                 npy.write_array_header_1_0(member, header)
                 for row in rows:

@@ -173,10 +173,13 @@ class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
 
 
 def build_sde(config: Config) -> SDE:
-    """Return the SDE of a configuration; its fields are the options of the same name, in "model" or "cld"."""
+    """Return the SDE of a configuration; its fields are the options of the same name, in "model" or "cld".
+
+    A field whose option is None has its default.
+    """
     sde = SDES[config.training.sde]
     options: Mapping[str, Any] = {**vars(config.model), **vars(config.cld)}
-    return sde(**{field.name: options[field.name] for field in fields(sde) if field.name in options})
+    return sde(**{field.name: options[field.name] for field in fields(sde) if options.get(field.name) is not None})
 
 
 def build_network(config: Config) -> nn.Module:

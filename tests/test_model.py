@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SDE of a configuration, and mixed scores: folded into a table's rows, refused by the Langevin corrector."""
+"""The SDE of a configuration, and mixed scores in a table's rows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from scoresde_fast.configs import load_config
-from scoresde_fast.loop.program import Program
 from scoresde_fast.model import ScoreFunction, build_sde
 from scoresde_fast.parametrisation import OfficialParametrisation
+from scoresde_fast.sampler import Sampler
 from scoresde_fast.sdes import CLDSDE, SDE, SDES, VESDE, VPSDE
 from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.cld import CONSTANT, GoldenNetwork, run
@@ -73,9 +73,20 @@ def test_mixed_score_is_folded_into_the_rows(sde: SDE, solver: str) -> None:
     assert (run(model, table, start).double() - u).abs().max() <= 2e-5 * u.abs().max()
 
 
-def test_langevin_refuses_a_mixed_score() -> None:
-    """The Langevin corrector refuses a mixed score: its step size needs the network's output to be the score."""
-    model = ScoreFunction(nn.Identity(), OfficialParametrisation(VPSDE(), mixed=True), (1, 2, 2))
-    table = build_table(VPSDE(), SolverOptions("em", 50, "langevin"))
-    with pytest.raises(ValueError, match="choose corrector='none' for a model with a mixed score"):
-        Program.of_model(model, table, "cpu")
+class Shifted(nn.Module):
+    """`Wave` plus sigma x: the same score as the mixed score of `Wave` on VP."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        std = torch.from_numpy(VPSDE().marginal(t.double().numpy()).std).to(x)
+        return Wave()(x, t) + std.view(-1, 1, 1, 1) * x
+
+
+def test_langevin_step_on_a_mixed_score() -> None:
+    """The Langevin corrector includes the state term: the samples are those of a network that returns the whole."""
+    mixed, whole = (
+        ScoreFunction(network, OfficialParametrisation(VPSDE(), mixed=mixed, label_scale=1.0), (2, 3, 3), None)
+        for network, mixed in ((Wave(), True), (Shifted(), False))
+    )
+    expected = Sampler(whole, "em", 30, corrector="langevin").sample(range(4))
+    samples = Sampler(mixed, "em", 30, corrector="langevin").sample(range(4))
+    assert (samples - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -87,7 +87,7 @@ def test_likelihood_and_codes(name: str) -> None:
 
 def test_unknown_labels() -> None:
     """The official parametrisation is refused for other schedules; the message says what to define."""
-    with pytest.raises(ValueError, match=r"networks on the SDE 'edm' are not known: use scoresde_fast\.wrap, or derive"):
+    with pytest.raises(ValueError, match=r"networks on the SDE 'edm' are not known: use scoresde_fast\.wrap"):
         OfficialParametrisation(sf.EDM())
 
 

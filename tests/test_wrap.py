@@ -5,19 +5,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import scoresde_fast as sf
-from scoresde_fast.sdes import CLDSDE, VPSDE
 from scoresde_fast.solvers import SolverOptions
 from scoresde_fast.solvers.noise_schedule import time_of
-from tests.support.own_networks import CASES, SHAPE, mixture, wrapped
+from tests.support.own_networks import CASES, mixture, wrapped
 
 SOLVERS = (
     SolverOptions("dpmpp_2m", 20, grid="logsnr"),

@@ -73,10 +73,10 @@ class Manifest:
         if not path.exists():
             return new
         manifest = cls.read(path)
-        if differences := list(_differences(manifest.configuration, new.configuration)):
+        if different := list(differences(manifest.configuration, new.configuration)):
             raise ValueError(
                 f"{path.parent if path.name == 'samples.json' else path} was generated with another configuration "
-                f"({'; '.join(differences)}); choose another --out, or use the original options of the set"
+                f"({'; '.join(different)}); choose another --out, or use the original options of the set"
             )
         return manifest
 
@@ -162,7 +162,7 @@ def environment(device: torch.device | str, batch_size: int) -> Json:
     }
 
 
-def _differences(old: object, new: object, key: str = "") -> Iterator[str]:
+def differences(old: object, new: object, key: str = "") -> Iterator[str]:
     """Yield ``key.path: OLD saved, NEW requested`` for every value that differs.
 
     A missing key equals None, so that sets can be resumed when a later version adds an option with the default None.
@@ -170,7 +170,7 @@ def _differences(old: object, new: object, key: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             path = f"{key}.{name}" if key else name
-            yield from _differences(old.get(name), new.get(name), path)
+            yield from differences(old.get(name), new.get(name), path)
     elif old != new:
         saved, requested = ("none" if value is None else json.dumps(value) for value in (old, new))
         yield f"{key}: {saved} saved, {requested} requested"

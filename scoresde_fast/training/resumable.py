@@ -21,6 +21,7 @@ from scoresde_fast.configs import Config
 from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.generate.manifest import differences
 from scoresde_fast.generate.pipeline import LINE_EVERY
 from scoresde_fast.training.recipes import ClassifierRecipe
 
@@ -179,11 +180,12 @@ class ResumableRun(ABC, Generic[RunConfig]):
 
     def _resume(self) -> None:
         state: dict[str, Any] = torch.load(self.state_path, weights_only=True, map_location=self.device)
-        for name, ours in (("config", self.config.to_dict()), ("seed", self.seed)):
-            if state[name] != ours:
-                raise ValueError(
-                    f"{self.state_path} is a run with another {name}; choose another folder, or that run's {name}"
-                )
+        ours = {"config": self.config.to_dict(), "seed": self.seed}
+        if different := list(differences({name: state[name] for name in ours}, ours)):
+            raise ValueError(
+                f"{self.state_path} is a run with other values ({'; '.join(different)}); choose another folder, or "
+                "those values"
+            )
         self.step, self.curve = state["step"], [tuple(point) for point in state["curve"]]
         self.since_log = list(state["since_log"])
         self.network.load_state_dict(state["network"])

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from scoresde_fast.bench.candidates import REFERENCES, SUITED_GRIDS
+from scoresde_fast.bench.measures import MIXTURES
+from scoresde_fast.configs.schema import SDEName
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.sdes import SDE, SDES, Reverse
 from tests.support.golden import assert_close
@@ -71,5 +75,7 @@ def test_reverse_functions(steps: dict[str, np.ndarray], name: str, probability_
 
 
 def test_registry_has_the_official_names() -> None:
-    """SDEs have the names of the official configurations."""
+    """SDEs have the names of the official configurations, which the schema and the benchmarks list too."""
     assert [*SDES] == [sde.name for sde in SDES.values()] == ["vesde", "vpsde", "subvpsde", "cld"]
+    assert get_args(SDEName) == tuple(SDES)
+    assert SUITED_GRIDS.keys() == REFERENCES.keys() == SDES.keys() == {sde.name for sde in MIXTURES.values()}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
+from scoresde_fast.model import ScoreFunction
 from scoresde_fast.parametrisation import LabelFunction, Prediction
 from scoresde_fast.sdes import VESDE, VPSDE, ScalarSDE, SubVPSDE
 
@@ -93,7 +94,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def wrapped(name: str, **options: Any) -> sf.ScoreFunction:
+def wrapped(name: str, **options: Any) -> ScoreFunction:
     """Return the model of a case."""
     case = CASES[name]
     network = OwnNetwork(case.sde, case.prediction, case.label_kind)

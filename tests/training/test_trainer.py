@@ -92,7 +92,7 @@ def test_snapshot_survives_kill(tmp_path: Path) -> None:
 def test_other_configuration_is_refused(tmp_path: Path) -> None:
     """A folder with a run is refused for another configuration or seed."""
     finish(Trainer(config(), tmp_path))
-    with pytest.raises(ValueError, match="batch_size: [0-9]+ saved, 4 requested"):
+    with pytest.raises(ValueError, match=r"batch_size: \d+ saved, 4 requested"):
         Trainer(config(batch_size=4), tmp_path)
     with pytest.raises(ValueError, match="seed: 0 saved, 1 requested"):
         Trainer(config(), tmp_path, seed=1)

@@ -15,6 +15,9 @@ from .flow.codes import encode as encode
 from .flow.codes import interpolate as interpolate
 from .flow.likelihood import likelihood as likelihood
 from .flow.options import AdaptiveOptions as AdaptiveOptions
+from .loop.inputs import Inputs as Inputs
+from .loop.network_guidance import Autoguidance as Autoguidance
+from .loop.network_guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from .mixture import GaussianMixture as GaussianMixture
 from .model import ScoreModel as ScoreModel
 from .model import create as create

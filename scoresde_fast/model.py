@@ -90,10 +90,11 @@ class ScoreFunction(nn.Module):
         parts = normals.chunk(self.sde.parts, dim=1)
         return torch.cat([std * part for std, part in zip(self.sde.prior_stds, parts, strict=True)], dim=1)
 
-    def score(self, x: Tensor, t: Tensor) -> Tensor:
+    def score(self, x: Tensor, t: Tensor, **inputs: Tensor) -> Tensor:
         """Return grad_x log p_t(x) for a time per sample: (B, *state_shape), (B,) -> (B, *image_shape).
 
-        On CLD ``x`` is position and velocity, and the score is that of the velocity.
+        On CLD ``x`` is position and velocity, and the score is that of the velocity.  ``inputs`` (B, ...) are those of
+        a conditional network.
 
         Raises:
             ValueError: the shape of ``x`` is not that of states.
@@ -108,7 +109,7 @@ class ScoreFunction(nn.Module):
         times, p = t.detach().double().cpu().numpy(), self.parametrisation
         labels = torch.from_numpy(p.labels(times)).to(x.device, x.dtype)
         output_scale, state_scale = (as_column(scale, x) for scale in (p.output_scale(times), p.state_scale(times)))
-        return self.network(x, labels) * output_scale + state_scale * x.chunk(self.sde.parts, dim=1)[-1]
+        return self.network(x, labels, **inputs) * output_scale + state_scale * x.chunk(self.sde.parts, dim=1)[-1]
 
     forward = score
 
@@ -243,13 +244,33 @@ def wrap(
     if not isinstance(network, ScoreNetwork):  # networks of this package are folded
         network = Adapter(network, shape[0], integer_labels=parametrisation.integer_labels)
     model = ScoreFunction(network, parametrisation, tuple(shape), data_range)
-    _require_output(model, name)
+    if not required_inputs(network):
+        require_output(model, {})
     return model
 
 
-def _require_output(model: ScoreFunction, name: str) -> None:
-    """Evaluate the network at eps and at T; raise ``ValueError`` if it fails or returns another shape."""
+def required_inputs(network: Callable[..., Any]) -> list[str]:
+    """Return the names of a network's arguments without a default, besides the state and the time."""
+    function = network.network if isinstance(network, Adapter) else network
+    try:
+        parameters = inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters
+    except (TypeError, ValueError):  # compiled
+        return []
+    required = [each for each in parameters.values() if each.default is each.empty]
+    return [each.name for each in required if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)][2:]
+
+
+def require_output(model: ScoreFunction, inputs: Mapping[str, Tensor]) -> None:
+    """Evaluate a model's network at eps and at T, with ``inputs`` (2, ...).
+
+    Raises:
+        ValueError: the network needs other inputs, cannot be evaluated, returns another shape, or its weights are not
+            float32.
+    """
     network, sde, shape = model.network, model.sde, model.image_shape
+    name = type(network.network if isinstance(network, Adapter) else network).__name__
+    if missing := [input for input in required_inputs(network) if input not in inputs]:
+        raise ValueError(f"{name} needs the inputs {missing}: pass inputs={{{missing[0]!r}: ...}} with a row per seed")
     first = next(network.parameters(), None)
     if first is not None and first.dtype != torch.float32:
         raise ValueError(
@@ -261,13 +282,14 @@ def _require_output(model: ScoreFunction, name: str) -> None:
     training = [module for module in network.modules() if module.training]
     try:
         with torch.no_grad():
-            output = network.eval()(x, labels)
+            output = network.eval()(x, labels, **inputs)
     except Exception as error:
         kind = "int64" if getattr(network, "integer_labels", False) else "float32"
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        given = "".join(f", {name} {value.dtype} {tuple(value.shape)}" for name, value in inputs.items())
         raise ValueError(
             f"{name} cannot be evaluated on float32 samples {tuple(x.shape)} with {kind} labels "
-            f"{[round(label, 4) for label in labels.tolist()]}: {reason}"
+            f"{[round(label, 4) for label in labels.tolist()]}{given}: {reason}"
         ) from error
     finally:
         for module in training:

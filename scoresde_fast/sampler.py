@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown_message
@@ -16,6 +16,8 @@ from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.loop.batches import Batches, fitting_batch
 from scoresde_fast.loop.condition import Conditions, RunContext, as_conditions, bind_all
+from scoresde_fast.loop.inputs import InputValues, NetworkInputs
+from scoresde_fast.loop.network_guidance import NetworkGuidance
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.model import ScoreFunction, ScoreModel, describe_model
@@ -30,6 +32,8 @@ PREDICTORS = {"none": "reverse_diffusion", "ancestral_sampling": "ancestral"}
 """Solvers of a configuration's predictors whose names differ; "none" is as in the official code."""
 NEUTRAL = {"original": False, "langevin_norm": "sample"}
 """Option values that adaptive solvers accept, because they have no effect."""
+NOT_OPTIONS = ("model", "condition", "inputs", "guidance")
+"""Keys of descriptions that are no options."""
 DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
 """Options with an older name in descriptions, so that existing sets can be resumed."""
 AnyOptions = SolverOptions | AdaptiveOptions
@@ -39,8 +43,8 @@ class Sampler:
     """Samples images from a model.  A seed gives the same noise in every batch.
 
     Options default to the model's configuration.  A network that cannot be compiled or captured runs more slowly, after
-    one warning.  A network that cannot be folded runs in float32, after a warning if another precision was requested.
-    Changed weights take effect in the next run.
+    one warning.  A network that cannot be folded runs in half precision by autocast.  Changed weights take effect in
+    the next run.
 
     Args:
         model: any `ScoreFunction`; it is moved to the device and set to evaluation mode.
@@ -48,6 +52,9 @@ class Sampler:
         steps: number of steps.
         condition: a condition such as `scoresde_fast.Projection` or `scoresde_fast.PiGDM`, or several, applied in
             order.  Adaptive solvers ("rk45" and "ggf") take none.
+        inputs: inputs of the network besides the state and the time, such as class labels: `scoresde_fast.Inputs`, or
+            tensors (N, ...) by name, of which seed s gets the row s mod N.
+        guidance: `scoresde_fast.ClassifierFreeGuidance` or `scoresde_fast.Autoguidance` of the network.
         options: the fields of `RunOptions`, and of `SolverOptions` or, for adaptive solvers, `AdaptiveOptions`.
 
     Raises:
@@ -64,10 +71,15 @@ class Sampler:
         steps: int | None = None,
         *,
         condition: Conditions = None,
+        inputs: InputValues = None,
+        guidance: NetworkGuidance | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(model, ScoreFunction):
-            raise TypeError(f"model is {model!r}; pass a model, for example scoresde_fast.load('digits-vp')")
+            is_network = isinstance(model, nn.Module)
+            given = f"a network, {type(model).__name__}" if is_network else repr(model)
+            example = "wrap(network, schedule, ...)" if is_network else "load('digits-vp')"
+            raise TypeError(f"model is {given}; pass a model, for example scoresde_fast.{example}")
         solver_names = names(SolverOptions, AdaptiveOptions)
         passed, self.run_options = split_options({"solver": solver, "steps": steps, **options}, solver_names)
         run = self.run_options
@@ -75,20 +87,23 @@ class Sampler:
         self.device = usable_device(run.device)
         self.model = model.to(self.device).eval()
         self.conditions = as_conditions(condition)
+        self.inputs = NetworkInputs.bind(inputs, guidance, self.model, self.device)
         self.runner: TableRunner | AdaptiveRunner
         if isinstance(self.options, AdaptiveOptions):
             if self.conditions:
                 raise ValueError(
                     f"solver {self.options.solver!r} takes no condition; choose a fixed-step solver, such as 'pc'"
                 )
-            self.runner = AdaptiveRunner(self.model, self.options, self.device, run)
+            self.runner = AdaptiveRunner(self.model, self.options, self.device, run, self.inputs)
         else:
             self.table = build_table(model.sde, self.options)
             with torch.inference_mode(False):  # gradients pass through the tensors of conditions
                 context = RunContext(self.model, self.table, self.options, self.device, run.backend)
                 bound = bind_all(self.conditions, context)
             norm = self.options.langevin_norm
-            self.runner = TableRunner(self.model, self.table, self.device, run, langevin_norm=norm, conditions=bound)
+            self.runner = TableRunner(
+                self.model, self.table, self.device, run, langevin_norm=norm, conditions=bound, inputs=self.inputs
+            )
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.runner)
         self._batches = Batches(self.runner, self.runner.run)
 
@@ -119,6 +134,7 @@ class Sampler:
             "run_seed": self.run_options.run_seed,
             "precision": self.runner.precision,
             "strict": self.run_options.strict,
+            **self.inputs.describe(),
             **({"condition": [condition.describe() for condition in self.conditions]} if self.conditions else {}),
         }
 
@@ -176,6 +192,7 @@ class Sampler:
         """Yield batches of seeds and their final states."""
         require_batch_size(batch_size)
         require_sequence(seeds)
+        self.inputs.require_seeds(seeds)
         for condition in self.conditions:
             condition.require_seeds(seeds)
         for start in range(0, len(seeds), batch_size):
@@ -216,10 +233,11 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptio
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options for which ``Sampler(model, **options).describe() == described``.
 
-    Conditions are omitted; `scoresde_fast.conditions.classes.described_conditions` restores them.
+    Conditions, inputs and guidance are omitted; `scoresde_fast.conditions.classes.described_conditions` restores
+    conditions.
     """
     option_names = {key: name for name, key in DESCRIPTION_KEYS.items()}
-    return {option_names.get(key, key): value for key, value in described.items() if key not in ("model", "condition")}
+    return {option_names.get(key, key): value for key, value in described.items() if key not in NOT_OPTIONS}
 
 
 def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> AnyOptions:

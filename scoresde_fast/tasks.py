@@ -18,11 +18,12 @@ from scoresde_fast.conditions.guidance import DPS, PiGDM
 from scoresde_fast.conditions.operators import Gray, LinearOperator, Mask
 from scoresde_fast.conditions.operators.mask import expand_mask
 from scoresde_fast.conditions.projection import Projection
-from scoresde_fast.conditions.seeds import SeedAssignment
 from scoresde_fast.errors import require_integer, unknown_message
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.loop.condition import Condition, Conditions, as_conditions
+from scoresde_fast.loop.inputs import Inputs, InputValues
 from scoresde_fast.loop.run_monitor import OnStep
+from scoresde_fast.loop.seeds import SeedAssignment
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.run_options import accepting_options
 from scoresde_fast.sampler import Sampler
@@ -58,6 +59,7 @@ def sample(
     classifier: Classifier | str | Path | None = None,
     class_scale: float = CLASS_SCALE,
     condition: Conditions = None,
+    inputs: InputValues = None,
     **options: Any,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Return the images of seeds, (len(seeds), C, H, W) float32 in [0, 1], and optionally a CLD model's velocities.
@@ -69,6 +71,7 @@ def sample(
         classes: the class of each image, by index or name, to which ``classifier`` guides it.
         classifier: a `Classifier`, the name of an embedded one ("digits-classifier"), or a folder.
         class_scale: the scale of `ClassGuidance`.
+        inputs: inputs of the network, such as {"y": labels}, with a row for each seed, or one for all.
         condition, options: as in `Sampler`; classes and conditions can be combined.
 
     Raises:
@@ -80,7 +83,8 @@ def sample(
             raise ValueError("there are no seeds: give one for each image, such as seeds=range(16)")
         if classifier is not None:
             raise ValueError("a classifier is given without classes: add one for each image, such as classes=[3, 3, 7]")
-        return Sampler(model, condition=condition, **options).sample(seeds, return_velocity=return_velocity)
+        sampler = Sampler(model, condition=condition, inputs=Inputs.of(inputs, seeds), **options)
+        return sampler.sample(seeds, return_velocity=return_velocity)
     seeds = range(len(classes)) if seeds is None else seeds
     if len(seeds) != len(classes):
         raise ValueError(f"there are {len(seeds)} seeds and {len(classes)} classes; give one of each for every image")
@@ -88,7 +92,8 @@ def sample(
         raise ValueError("classes need a classifier: pass classifier='digits-classifier', or one that you trained")
     loaded = load_classifier(classifier) if isinstance(classifier, str | Path) else classifier
     guidance = ClassGuidance(classes, loaded, scale=class_scale, seeds=seeds)
-    sampler = Sampler(model, condition=(guidance, *as_conditions(condition)), **options)
+    conditions = (guidance, *as_conditions(condition))
+    sampler = Sampler(model, condition=conditions, inputs=Inputs.of(inputs, seeds), **options)
     return sampler.sample(seeds, return_velocity=return_velocity)
 
 
@@ -370,6 +375,7 @@ def _task_sampler(
     """Return the sampler of ``images`` images; ``original`` leaves out ``finish`` and, by default, denoising."""
     if original:
         options, finish = {"denoise": False, **options}, None
+    options = {**options, "inputs": Inputs.of(options.get("inputs"), seeds)}
     sampler = Sampler(model, condition=conditions, **options)
     return TaskSampler(sampler, seeds, SeedAssignment(images, "image", seeds), finish)
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.classifier import Classifier
-from scoresde_fast.conditions.seeds import BoundItems, SeedAssignment, SeededCondition
 from scoresde_fast.errors import require_positive, unknown_message
 from scoresde_fast.loop.condition import Data, RunContext, row_table
+from scoresde_fast.loop.seeds import BoundItems, SeedAssignment, SeededCondition
 from scoresde_fast.model import weights_sha256
 
 CLASS_SCALE = 5.0

@@ -24,9 +24,9 @@ from scoresde_fast.conditions.operators import (
     require_adjoint,
     ridge_inverse,
 )
-from scoresde_fast.conditions.seeds import BoundItems, SeedAssignment, SeededCondition
 from scoresde_fast.errors import require_positive
 from scoresde_fast.loop.condition import Data, RunContext, row_table
+from scoresde_fast.loop.seeds import BoundItems, SeedAssignment, SeededCondition
 from scoresde_fast.noise import Noise
 
 SIMULATION_DRAW = 2**32 - 1

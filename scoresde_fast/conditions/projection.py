@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.conditions.operators.mask import expand_mask
-from scoresde_fast.conditions.seeds import BoundItems, SeedAssignment, SeededCondition
 from scoresde_fast.loop.condition import DRAWS, Data, RunContext
+from scoresde_fast.loop.seeds import BoundItems, SeedAssignment, SeededCondition
 from scoresde_fast.ops.project import block_shape, operation, project
 from scoresde_fast.ops.step_table import CONTROL, LEVEL_WIDTH, LEVELS, DeviceTable
 from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE

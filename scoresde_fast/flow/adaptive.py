@@ -29,7 +29,8 @@ from scoresde_fast.flow.integrate import (
 )
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.flow.probability_flow import FlowRunner, Solve
-from scoresde_fast.loop.evaluator import evaluator
+from scoresde_fast.loop.evaluator import evaluators
+from scoresde_fast.loop.inputs import NO_INPUTS, NetworkInputs
 from scoresde_fast.loop.loop import Loop
 from scoresde_fast.loop.program import Program
 from scoresde_fast.loop.run_monitor import OnStep
@@ -54,21 +55,32 @@ class AdaptiveRunner(FlowRunner):
     Args:
         model: a model on its device, in evaluation mode; its network may be replaced or changed between runs.
         options: the solver and its tolerances, as completed by `AdaptiveOptions.on`.
-        device, run: as in `FlowRunner`, with the same errors.
+        device, run, inputs: as in `FlowRunner`, with the same errors.
     """
 
     nfe = None
 
-    def __init__(self, model: ScoreFunction, options: AdaptiveOptions, device: torch.device, run: RunOptions) -> None:
+    def __init__(
+        self,
+        model: ScoreFunction,
+        options: AdaptiveOptions,
+        device: torch.device,
+        run: RunOptions,
+        inputs: NetworkInputs = NO_INPUTS,
+    ) -> None:
         assert options.eps is not None and options.rtol is not None and options.atol is not None
         tolerances = Tolerances(options.rtol, options.atol, options.error_norm)
         self._denoising = (
-            Program.of_model(model, _denoising_table(model.sde, options.eps), device) if options.denoise else None
+            Program.of_model(model, _denoising_table(model.sde, options.eps), device, inputs)
+            if options.denoise
+            else None
         )
         self._denoising_loop: Loop | None = None
         self._evaluations: dict[int, int] = {}
         probability_flow, self._maker = ADAPTIVE[options.solver].probability_flow, MAKERS[options.solver]
-        super().__init__(model, device, run, tolerances, model.sde.T, options.eps, probability_flow=probability_flow)
+        super().__init__(
+            model, device, run, tolerances, model.sde.T, options.eps, probability_flow=probability_flow, inputs=inputs
+        )
 
     @torch.inference_mode()
     def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
@@ -81,7 +93,8 @@ class AdaptiveRunner(FlowRunner):
             assert self._denoising_loop is not None
             with arithmetic(self.precision, self.device, strict=run.strict):
                 states = self._denoising_loop.run(states, noise)
-        counts = [count + (0 if self._denoising is None else 1) for count in integrated.evaluations.tolist()]
+        denoising = 0 if self._denoising is None else self._denoising.nfe
+        counts = [count + denoising for count in integrated.evaluations.tolist()]
         # Padding repeats a seed: the count is that of the seed's first slot, or with `strict` of its fixed slot.
         for slot in reversed(range(len(seeds))):
             if not run.strict or seeds[slot] % len(seeds) == slot:
@@ -103,8 +116,8 @@ class AdaptiveRunner(FlowRunner):
     @torch.no_grad()
     def _build(self) -> None:
         if self._denoising is not None:
-            network = evaluator(self.model.network, self._denoising.labels, self.precision)
-            self._denoising_loop = Loop(self._denoising, network, self.backends)
+            network, guided = evaluators(self.model.network, self._denoising, self.inputs, self.precision)
+            self._denoising_loop = Loop(self._denoising, network, self.backends, inputs=self.inputs, guided=guided)
         super()._build()
 
     def _make_solver(self, batch: int, capture: Capture | None) -> Solve:
@@ -135,12 +148,15 @@ class GottaGoFast(BatchIntegrator):
         self._run_seed, self._noise_backend = runner.run_options.run_seed, runner.backends.affine_step
         self._noise_table = _noise_table(MAX_ATTEMPTS, device)
         self._sample_ids = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._inputs, self._data = runner.inputs, runner.inputs.empty_data(batch)
         self._noise = torch.zeros(like.shape, dtype=torch.float32, device=device)  # of the attempt
         self._previous = torch.zeros_like(like)  # the Euler-Maruyama result of the last accepted attempt
 
     def run(self, states: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
         """Integrate ``states`` (B, C, H, W) float64 with the noise of the samples; raises as `solve`."""
         self._sample_ids.copy_(sample_ids)
+        for tensor, value in zip(self._data, self._inputs.data(sample_ids), strict=True):
+            tensor.copy_(value)
         return self.solve(states, on_attempt)
 
     def load(self, y: Tensor) -> None:
@@ -162,7 +178,7 @@ class GottaGoFast(BatchIntegrator):
         def euler_maruyama(x: Tensor, t: Tensor) -> Tensor:
             """Step from the state, with drift and diffusion evaluated at ``x`` and ``t``."""
             noise_std = (self._diffusion(t)[0] * h.sqrt()).view(-1, *[1] * (x.ndim - 1))
-            return self.y - h.view(noise_std.shape) * self._drift.slope(x, t) + noise_std * self._noise
+            return self.y - h.view(noise_std.shape) * self._drift.slope(x, t, self._data) + noise_std * self._noise
 
         euler = euler_maruyama(self.y, self.t)
         improved = (euler + euler_maruyama(euler, t_next)) / 2

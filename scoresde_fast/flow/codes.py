@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scoresde_fast.flow.options import FlowOptions
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
+from scoresde_fast.loop.inputs import Inputs
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise, check_seed
@@ -38,7 +39,8 @@ def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = N
         model: any `ScoreFunction` of continuous time.
         images: the data.
         seeds: seeds of the velocities, by default 0, 1, ...
-        options: the fields of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default.
+        options: the fields of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default. Also ``inputs``, with
+            a row for each image, and ``guidance``: see `scoresde_fast.Sampler`.
 
     Raises:
         ValueError: the images have a wrong shape or range, there is not one seed per image, or an option is out of
@@ -46,7 +48,7 @@ def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = N
         IntegrationError: see `ProbabilityFlow.run`.
     """
     ids = sample_ids(images, seeds)
-    flow = ProbabilityFlow(model, to_data=False, defaults=DEFAULTS, **options)
+    flow = ProbabilityFlow(model, to_data=False, defaults=DEFAULTS, **with_inputs(options, ids))
     states = data_states(model, images, ids, flow.run_options.run_seed)
     final = flow.run(states, ids).states
     return (final / model.prior(torch.ones_like(final))).float()
@@ -94,7 +96,7 @@ def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **o
 
     Codes are from `encode`, or standard normal noise; the other arguments and the errors are as in `Decoder`.
     """
-    return Decoder(model, temperature=temperature, **options).decode(codes)
+    return Decoder(model, temperature=temperature, **with_inputs(options, range(len(codes)))).decode(codes)
 
 
 def interpolate(a: Tensor, b: Tensor, steps: int) -> Tensor:
@@ -137,6 +139,11 @@ def sample_ids(data: Tensor, seeds: Sequence[int] | None) -> list[int]:
     if len(ids) != len(data):
         raise ValueError(f"there are {len(ids)} seeds for {len(data)} samples: give one seed per sample")
     return ids
+
+
+def with_inputs(options: dict[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """Return options in which the rows of "inputs", if any, are assigned to the seeds in order."""
+    return {**options, "inputs": Inputs.of(options.get("inputs"), seeds)}
 
 
 def data_states(model: ScoreFunction, images: Tensor, ids: list[int], run_seed: int) -> Tensor:

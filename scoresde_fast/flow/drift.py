@@ -24,7 +24,10 @@ from torch.autograd import forward_ad
 
 from scoresde_fast.devices import Precision
 from scoresde_fast.flow.options import Probes
-from scoresde_fast.loop.evaluator import Evaluator, timed_evaluator
+from scoresde_fast.loop.condition import Data
+from scoresde_fast.loop.evaluator import Evaluator, TimedGuidedNetwork, timed_evaluator
+from scoresde_fast.loop.inputs import NO_INPUTS, NetworkInputs
+from scoresde_fast.loop.network_guidance import Autoguidance
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops import hutchinson_dot
 from scoresde_fast.parametrisation import OfficialParametrisation, Parametrisation
@@ -104,6 +107,7 @@ class Drift:
         precision: the precision of the network.
         probability_flow: use the drift of the probability flow rather than of the reverse SDE.
         device: the device of the states.
+        inputs: inputs of the network, and its guidance; their data is the argument ``data`` of the methods.
         backend: the backend of `hutchinson_dot`, as in ``Operation.choose`` of `scoresde_fast.ops`.
 
     Raises:
@@ -118,9 +122,10 @@ class Drift:
         *,
         probability_flow: bool = True,
         device: torch.device | str = "cpu",
+        inputs: NetworkInputs = NO_INPUTS,
         backend: str | None = None,
     ) -> None:
-        self.model = model
+        self.model, self._inputs = model, inputs
         # A network without parameters is a closed-form score: float64 preserves its accuracy.
         self._dtype = torch.float64 if next(model.network.parameters(), None) is None else torch.float32
         coefficients = partial(drift_coefficients, model.parametrisation, probability_flow=probability_flow)
@@ -130,12 +135,26 @@ class Drift:
         self._parts = model.sde.parts
         self._unit = torch.tensor([[0.0, 1.0]], device=device)
         self._source_network = model.network
-        self._network: Evaluator = timed_evaluator(model.network, precision)
+        network = timed_evaluator(model.network, precision, inputs.names)
+        self._network: Evaluator | TimedGuidedNetwork = network
+        if (guidance := inputs.guidance) is not None:
+            weak = guidance.model.network if isinstance(guidance, Autoguidance) else None
+            weak_evaluator = None if weak is None else timed_evaluator(weak, precision, inputs.names)
+            self._network = TimedGuidedNetwork(network, weak_evaluator, inputs.null)
 
-    def slope(self, u: Tensor, t: Tensor) -> Tensor:
+    def _evaluate(self, x: Tensor, t: Tensor, label: Tensor, data: Data) -> Tensor:
+        """Return the network's output at ``x`` and times ``t`` (B,), guided."""
+        guidance = self._inputs.guidance
+        if guidance is None:
+            return self._network(x, label, *data)
+        low, high = guidance.interval or (-math.inf, math.inf)
+        scale = torch.where((t >= low) & (t <= high), guidance.scale, 1.0)
+        return self._network(x, label, scale, *data)
+
+    def slope(self, u: Tensor, t: Tensor, data: Data = ()) -> Tensor:
         """Return the drift (B, *state_shape) at states ``u`` (B, *state_shape) and times ``t`` (B,), all float64."""
         label, factor, linear = self._at(t)
-        output = self._network(u.to(self._dtype), label.to(self._dtype))
+        output = self._evaluate(u.to(self._dtype), t, label.to(self._dtype), data)
         return self._assemble(u, output, factor, linear)
 
     def stale(self) -> bool:
@@ -143,7 +162,14 @@ class Drift:
         return self.model.network is not self._source_network or self._network.stale()
 
     def slope_and_trace(
-        self, u: Tensor, t: Tensor, fields: Tensor, sample_ids: Tensor, probes: Probes, run_seed: int
+        self,
+        u: Tensor,
+        t: Tensor,
+        fields: Tensor,
+        sample_ids: Tensor,
+        probes: Probes,
+        run_seed: int,
+        data: Data = (),
     ) -> tuple[Tensor, Tensor]:
         """Return `slope` and Hutchinson's estimates (B, P) of its divergence; call it inside a dual level.
 
@@ -151,20 +177,21 @@ class Drift:
             u, t: as in `slope`.
             fields: (P, B, *image_shape), the probes; on CLD they are probes of the velocity only.
             sample_ids, probes, run_seed: seeds and kind of the probes, from which a kernel recomputes the probes.
+            data: inputs of the network, (B, ...) each.
         """
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
         dots = u.new_zeros(len(fields), len(u))
         assert probes.kind != "exact"
         for index, field in enumerate(fields):
-            output, tangent = self._directional(x, label, field)
+            output, tangent = self._directional(x, t, label, field, data)
             hutchinson_dot.hutchinson_dot(
                 dots[index], tangent.contiguous(), sample_ids, self._unit, draw=probes.draw + index, probe=probes.kind,
                 run_seed=run_seed, implementation=self._dot,
             )  # fmt: skip
         return self._assemble(u, output, factor, linear), self._trace(factor, linear, dots).T
 
-    def slope_and_exact_trace(self, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def slope_and_exact_trace(self, u: Tensor, t: Tensor, data: Data = ()) -> tuple[Tensor, Tensor]:
         """Return `slope` and its exact divergence (B, 1), with one tangent per element; call it inside a dual level."""
         label, factor, linear = self._at(t)
         x, label = u.to(self._dtype), label.to(self._dtype)
@@ -174,7 +201,10 @@ class Drift:
         for directions in identity.split(max(1, EXACT_TRACE_BATCH // len(u))):
             count = len(directions)
             field = directions.repeat_interleave(len(u), 0)  # every direction at every sample
-            output, tangent = self._directional(x.repeat(count, *[1] * (x.ndim - 1)), label.repeat(count), field)
+            states, times, labels, *inputs = (
+                value.repeat(count, *[1] * (value.ndim - 1)) for value in (x, t, label, *data)
+            )
+            output, tangent = self._directional(states, times, labels, field, tuple(inputs))
             total += (tangent * field).flatten(1).sum(1).view(count, len(u)).sum(0)
         slope = self._assemble(u, output[: len(u)], factor, linear)
         return slope, self._trace(factor, linear, total)[:, None]
@@ -184,13 +214,13 @@ class Drift:
         curves = self._curves(t)
         return curves[0], curves[1], curves[2:]
 
-    def _directional(self, x: Tensor, label: Tensor, field: Tensor) -> tuple[Tensor, Tensor]:
+    def _directional(self, x: Tensor, t: Tensor, label: Tensor, field: Tensor, data: Data) -> tuple[Tensor, Tensor]:
         """Return the network's output and its derivative along ``field``, a direction of the last part of the state."""
         _load_decompositions()
         direction = field.to(x.dtype)
         if self._parts == 2:
             direction = torch.cat([torch.zeros_like(direction), direction], dim=1)
-        output, tangent = forward_ad.unpack_dual(self._network(forward_ad.make_dual(x, direction), label))
+        output, tangent = forward_ad.unpack_dual(self._evaluate(forward_ad.make_dual(x, direction), t, label, data))
         return output, torch.zeros_like(output) if tangent is None else tangent
 
     def _assemble(self, u: Tensor, output: Tensor, factor: Tensor, linear: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.flow.codes import data_states, require_unit_range, sample_ids
+from scoresde_fast.flow.codes import data_states, require_unit_range, sample_ids, with_inputs
 from scoresde_fast.flow.options import FlowOptions, ProbeKind, Probes
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
 from scoresde_fast.loop.run_monitor import OnStep
@@ -114,7 +114,7 @@ def likelihood(model: ScoreFunction, data: Tensor, seeds: Sequence[int] | None =
 
     ``options`` are as in `LikelihoodEstimator`; data, seeds and errors as in `LikelihoodEstimator.estimate`.
     """
-    return LikelihoodEstimator(model, **options).estimate(data, seeds)
+    return LikelihoodEstimator(model, **with_inputs(options, sample_ids(data, seeds))).estimate(data, seeds)
 
 
 def dequantized(images: Tensor, ids: Sequence[int], run_seed: int) -> Tensor:

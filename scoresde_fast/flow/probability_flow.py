@@ -20,7 +20,10 @@ from scoresde_fast.flow.integrate import RK45, Capture, IntegrationError, OnAtte
 from scoresde_fast.flow.options import FlowOptions, Probes
 from scoresde_fast.loop.batches import Batches, fitting_batch
 from scoresde_fast.loop.capture import GraphCapture
+from scoresde_fast.loop.evaluator import network_precision
+from scoresde_fast.loop.inputs import NO_INPUTS, InputValues, NetworkInputs
 from scoresde_fast.loop.loop import StepBackends
+from scoresde_fast.loop.network_guidance import NetworkGuidance
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.workers import in_worker
 from scoresde_fast.model import ScoreFunction, describe_model
@@ -63,6 +66,7 @@ class FlowRunner:
         start, end: T and the time of the data, in either order.
         probes: the method of computing the divergence; None omits it.
         probability_flow: use the drift of the probability flow rather than of the reverse SDE.
+        inputs: inputs of the network, and its guidance.
 
     Raises:
         ValueError: the device does not support the precision or capture, ``compile`` is True, the model was trained at
@@ -81,7 +85,9 @@ class FlowRunner:
         *,
         probes: Probes | None = None,
         probability_flow: bool = True,
+        inputs: NetworkInputs = NO_INPUTS,
     ) -> None:
+        self.inputs = inputs
         self.batch_dependent = isinstance(control, Tolerances) and control.norm == "batch"
         if run.compile is True:
             raise ValueError("compile=True is not supported by solvers that choose each sample's steps; leave it out")
@@ -92,7 +98,8 @@ class FlowRunner:
             )
         self.model, self.device, self.run_options, self.probes = model, device, run, probes
         self.evaluation = "slope" if probes is None else f"slope and {probes.count} {probes.kind}"
-        self.precision = choose_precision("fp32" if run.precision == "auto" else run.precision, device)
+        precision = choose_precision("fp32" if run.precision == "auto" else run.precision, device)
+        self.precision = network_precision(model.network, precision)
         self.control, self.start, self.end, self.probability_flow = control, start, end, probability_flow
         self.backends = StepBackends.choose(device, run.backend)
         self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
@@ -167,7 +174,8 @@ class FlowRunner:
             except IntegrationError as error:
                 raise error.with_seeds(seeds) from None
         flat = solution.y.flatten(1)
-        return FlowResult(flat[:, :size].view(states.shape), solution.evaluations, flat[:, size:])
+        evaluations = solution.evaluations * (1 if self.inputs.guidance is None else 2)
+        return FlowResult(flat[:, :size].view(states.shape), evaluations, flat[:, size:])
 
     @torch.no_grad()
     def evaluate_once(self, batch: int) -> None:
@@ -182,8 +190,9 @@ class FlowRunner:
     def _build(self) -> None:
         low, backend = min(self.start, self.end), self.run_options.backend
         self._drift = Drift(
-            self.model, low, self.precision, probability_flow=self.probability_flow, device=self.device, backend=backend
-        )
+            self.model, low, self.precision, probability_flow=self.probability_flow, device=self.device,
+            inputs=self.inputs, backend=backend,
+        )  # fmt: skip
 
     def _solver(self, batch: int) -> Solve:
         """Return the solver for batches of size ``batch``; a solver with capture is cached, with its memory."""
@@ -208,11 +217,13 @@ class ProbabilityFlow(FlowRunner):
         to_data: integrate from the prior to the data, rather than from the data to the prior.
         probes: the method of computing the divergence; None omits it.
         defaults: values of options that the user omits.
+        inputs, guidance: as in `scoresde_fast.Sampler`.
         options: the fields of `FlowOptions` and `RunOptions`.
 
     Raises:
         TypeError: an option is unknown.
-        ValueError: an option is out of range, or the model was trained at discrete times only.
+        ValueError: an option is out of range, the inputs do not fit the network, or the model was trained at discrete
+            times only.
     """
 
     def __init__(
@@ -222,6 +233,8 @@ class ProbabilityFlow(FlowRunner):
         to_data: bool,
         probes: Probes | None = None,
         defaults: Mapping[str, Any] | None = None,
+        inputs: InputValues = None,
+        guidance: NetworkGuidance | None = None,
         **options: Any,
     ) -> None:
         flow_options, run = split_options(options, names(FlowOptions))
@@ -236,7 +249,9 @@ class ProbabilityFlow(FlowRunner):
             grid = make_grid(self.options.grid, model.sde, self.options.steps, low, published=False)
             descending = np.append(grid.times, low)
             control = descending if to_data else descending[::-1].copy()
-        super().__init__(model.to(device).eval(), device, run, control, start, end, probes=probes)
+        model = model.to(device).eval()
+        network_inputs = NetworkInputs.bind(inputs, guidance, model, device)
+        super().__init__(model, device, run, control, start, end, probes=probes, inputs=network_inputs)
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self)
 
     def run(self, states: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> FlowResult:
@@ -249,6 +264,7 @@ class ProbabilityFlow(FlowRunner):
         strict = self.run_options.strict
         if strict and len(set(seeds)) < len(seeds):
             raise ValueError("strict=True gives every seed a fixed slot in a batch: give each sample a different seed")
+        self.inputs.require_seeds(seeds)
 
         def work(indices: Sequence[int], on_step: OnStep | None) -> Tensor:
             batch = states[list(indices)].to(self.device, torch.float64)
@@ -272,6 +288,7 @@ class ProbabilityFlow(FlowRunner):
         return {
             "model": describe_model(self.model),
             **asdict(self.options),
+            **self.inputs.describe(),
             "strict": run.strict,
             "run_seed": run.run_seed,
             "precision": self.precision,
@@ -294,10 +311,14 @@ class _ProbedSlope:
         fields = 0 if runner.probes is None or runner.probes.kind == "exact" else count
         self._fields = torch.zeros(fields, batch, *self._image_shape, device=runner.device)
         self._ids = torch.zeros(batch, dtype=torch.int64, device=runner.device)
+        self._inputs = runner.inputs
+        self._data = runner.inputs.empty_data(batch)
 
     def initial(self, states: Tensor, sample_ids: Tensor) -> Tensor:
         """Sample the probes; return the states, with a zero for each divergence, as (B, variables)."""
         initial, probes = states.flatten(1), self._probes
+        for tensor, value in zip(self._data, self._inputs.data(sample_ids), strict=True):
+            tensor.copy_(value)
         if probes is None:
             return initial
         self._ids.copy_(sample_ids)
@@ -310,9 +331,11 @@ class _ProbedSlope:
         """Return the slope at variables ``y`` (B, variables) and times ``t`` (B,), all float64."""
         u = y[:, : self._size].view(-1, *self._state_shape)
         if self._probes is None:
-            return self._drift.slope(u, t).flatten(1)
+            return self._drift.slope(u, t, self._data).flatten(1)
         if self._probes.kind == "exact":
-            slope, trace = self._drift.slope_and_exact_trace(u, t)
+            slope, trace = self._drift.slope_and_exact_trace(u, t, self._data)
         else:
-            slope, trace = self._drift.slope_and_trace(u, t, self._fields, self._ids, self._probes, self._run_seed)
+            slope, trace = self._drift.slope_and_trace(
+                u, t, self._fields, self._ids, self._probes, self._run_seed, self._data
+            )
         return torch.cat([slope.flatten(1), trace], dim=1)

@@ -171,10 +171,10 @@ class CapturedLoop:
     def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
         """Run the program like `Loop.run`, but call ``on_step`` after each pattern instead of each of its rows."""
         registers = self.loop.start(self.registers, x, noise)
-        monitor = RunMonitor(registers.sums, self.loop.program.table, on_step)
+        monitor = RunMonitor(registers.sums, self.loop.program.table, on_step, self.loop.program.nfe)
         for phase in self.phases:
             replay, rows = self.replays[phase.pattern], len(phase.pattern)
-            evaluations = sum(kind.evaluates for kind in phase.pattern)
+            evaluations = sum(kind.evaluations for kind in phase.pattern)
             for _ in range(phase.repeats):
                 replay()
                 monitor.queued(rows, evaluations)

@@ -29,8 +29,8 @@ DRAWS = 2**24
 MAX_CONDITIONS = 2**31 // DRAWS
 """Maximum number of conditions of a run."""
 
-Evaluate = Callable[[Tensor, Tensor], Tensor]
-"""``evaluate(x, row)``: (B, ...) float32 and (1,) int64 -> the network's output at that row's time, contiguous.
+Evaluate = Callable[..., Tensor]
+"""``evaluate(x, row, *inputs)``: (B, ...) float32, (1,) int64 and inputs (B, ...) -> the network's output, contiguous.
 
 For pairs (B, 2C, ...) of position and velocity the output is (B, C, ...), for the velocity."""
 Data = tuple[Tensor, ...]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Data, Evaluate, evaluate_guided
+from scoresde_fast.loop.inputs import NO_INPUTS, NetworkInputs
 from scoresde_fast.loop.program import Pattern, Program, RowKind
 from scoresde_fast.loop.run_monitor import OnStep, RunMonitor
 from scoresde_fast.noise import Noise
@@ -53,6 +54,7 @@ class Registers:
         sums: (1, rows) float32, sum of the state after each row; with guidance (2, rows): ``sums[1]`` holds the sums of
             the gradients.
         data: data of each condition.
+        inputs: inputs of the network.
     """
 
     state: Tensor
@@ -62,6 +64,7 @@ class Registers:
     counter: Tensor
     sums: Tensor
     data: tuple[Data, ...]
+    inputs: Data
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,8 @@ class Loop:
         run_seed: seed of the noise, see `Noise`.
         langevin_norm: see `scoresde_fast.ops.langevin.langevin`.
         conditions: conditions on the samples.
+        inputs: inputs of the network.
+        guided: the network with its guidance, for rows that are guided; None if there are none.
     """
 
     program: Program
@@ -83,6 +88,8 @@ class Loop:
     run_seed: int = 0
     langevin_norm: Norm = "sample"
     conditions: BoundConditions = NO_CONDITIONS
+    inputs: NetworkInputs = NO_INPUTS
+    guided: Evaluate | None = None
 
     def registers(self, shape: tuple[int, ...]) -> Registers:
         """Return registers for a batch of ``shape``, to be filled by `start`."""
@@ -97,6 +104,7 @@ class Loop:
             counter=torch.zeros(1, dtype=torch.int64, device=device),
             sums=state.new_zeros(2 if conditions.guidance else 1, len(program.kinds)),
             data=tuple(condition.empty_data(shape[0]) for condition in conditions.all),
+            inputs=self.inputs.empty_data(shape[0]),
         )
 
     def start(self, registers: Registers, x: Tensor, noise: Noise) -> Registers:
@@ -109,8 +117,8 @@ class Loop:
         for register in (r.history, r.counter, r.sums):
             if register is not None:
                 register.zero_()
-        for condition, tensors in zip(self.conditions.all, r.data, strict=True):
-            for tensor, value in zip(tensors, condition.data(ids), strict=True):
+        for source, tensors in zip((*self.conditions.all, self.inputs), (*r.data, r.inputs), strict=True):
+            for tensor, value in zip(tensors, source.data(ids), strict=True):
                 tensor.copy_(value)
         for condition, data in zip(self.conditions.on_state, r.data, strict=False):
             condition.start(r.state, data, r.sample_ids, run_seed=self.run_seed)
@@ -119,7 +127,7 @@ class Loop:
     def row(self, kind: RowKind, registers: Registers) -> None:
         """Run the row at the counter and advance the counter."""
         r, table = registers, self.program.device_table
-        output, push = self._evaluate(r) if kind.evaluates else (None, None)
+        output, push = self._evaluate(kind, r) if kind.evaluates else (None, None)
         if kind.langevin:
             assert output is not None  # every Langevin row evaluates the network
             if kind.mixed:
@@ -143,12 +151,17 @@ class Loop:
         r.sums[0].index_copy_(0, r.counter, r.state.sum().view(1))
         r.counter.add_(1)
 
-    def _evaluate(self, r: Registers) -> tuple[Tensor, Tensor | None]:
+    def _evaluate(self, kind: RowKind, r: Registers) -> tuple[Tensor, Tensor | None]:
         """Return the guided network output and the guidance term to add to the state after the row, or None."""
+        network = self.guided if kind.guided and self.guided is not None else self.evaluate
         if not self.conditions.guidance:
-            return self.evaluate(r.state, r.counter), None
+            return network(r.state, r.counter, *r.inputs), None
         data = r.data[len(self.conditions.on_state) :]
-        output, push, health = evaluate_guided(self.evaluate, self.conditions, r.state, data, r.counter)
+
+        def evaluate(x: Tensor, row: Tensor) -> Tensor:
+            return network(x, row, *r.inputs)
+
+        output, push, health = evaluate_guided(evaluate, self.conditions, r.state, data, r.counter)
         r.sums[1].index_copy_(0, r.counter, health.view(1))
         return output, push
 
@@ -169,9 +182,9 @@ class Loop:
             NonFiniteError: the state became NaN or infinite; the message gives the row and its time.
         """
         registers = self.start(self.registers(tuple(x.shape)), x, noise)
-        monitor = RunMonitor(registers.sums, self.program.table, on_step)
+        monitor = RunMonitor(registers.sums, self.program.table, on_step, self.program.nfe)
         for kind in self.program.kinds:
             self.row(kind, registers)
-            monitor.queued(1, int(kind.evaluates))
+            monitor.queued(1, kind.evaluations)
         monitor.finish()
         return registers.state

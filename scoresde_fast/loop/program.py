@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde_fast.loop.inputs import NO_INPUTS, NetworkInputs
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.ops.step_table import COLUMNS, CONTROL, PAIR_COLUMNS, PAIR_WIDTH, WIDTH, DeviceTable
 from scoresde_fast.sdes import Array
@@ -30,18 +31,25 @@ class RowKind(NamedTuple):
     Attributes:
         evaluates: whether the row evaluates the network.
         langevin: whether it is a Langevin step.
-        mixed: whether it is a Langevin step whose score is not a multiple of the network's output.
         noise: whether it adds noise.
         saves: whether it reads or writes the saved state.
         earlier: number of earlier derived outputs that it reads.
+        mixed: whether it is a Langevin step whose score is not a multiple of the network's output.
+        guided: whether it also evaluates a weaker network, see `scoresde_fast.loop.network_guidance`.
     """
 
     evaluates: bool
     langevin: bool
-    mixed: bool
     noise: bool
     saves: bool
     earlier: int
+    mixed: bool = False
+    guided: bool = False
+
+    @property
+    def evaluations(self) -> int:
+        """Number of network evaluations of each sample."""
+        return self.evaluates * (1 + self.guided)
 
 
 Pattern = tuple[RowKind, ...]
@@ -77,8 +85,14 @@ class Program:
     pairs: bool
 
     @classmethod
-    def of_model(cls, model: ScoreFunction, table: StepTable, device: torch.device | str) -> Program:
-        """Combine a table with a model.
+    def of_model(
+        cls,
+        model: ScoreFunction,
+        table: StepTable,
+        device: torch.device | str,
+        inputs: NetworkInputs = NO_INPUTS,
+    ) -> Program:
+        """Combine a table with a model and the guidance of its network.
 
         Raises:
             ValueError: a row without an evaluation reads four earlier outputs.
@@ -101,7 +115,8 @@ class Program:
                     coefficients[index, COLUMNS.derive_state] / coefficients[index, COLUMNS.derive_output]
                 )
             control[index] = CONTROL._replace(draw=table.draws[index] or 0, slot=stored, save=row.save)
-            kinds.append(_kind(row, mixed=bool(langevin_state[index])))
+            guided = row.derive is not None and inputs.scales(times[index]) != 1
+            kinds.append(_kind(row)._replace(mixed=bool(langevin_state[index]), guided=bool(guided)))
             if row.derive is not None and row.langevin is None:  # later rows do not read outputs of correctors
                 stored += 1
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)
@@ -111,6 +126,11 @@ class Program:
         )
         device_table = DeviceTable(factors, torch.from_numpy(control).to(device, torch.int32))
         return cls(table, device_table, labels, ratios, tuple(kinds), table.pairs)
+
+    @property
+    def nfe(self) -> int:
+        """Number of network evaluations of each sample."""
+        return sum(kind.evaluations for kind in self.kinds)
 
     @property
     def keeps_state(self) -> bool:
@@ -123,13 +143,12 @@ class Program:
         return max((kind.earlier for kind in self.kinds), default=0)
 
 
-def _kind(row: AnyRow, *, mixed: bool) -> RowKind:
+def _kind(row: AnyRow) -> RowKind:
     earlier = row.outputs if row.derive is None else row.outputs[1:]  # the first factor is for the row's own output
     read = [k + 1 for k, factor in enumerate(earlier) if np.asarray(factor, dtype=float).any()]
     return RowKind(
         evaluates=row.derive is not None,
         langevin=row.langevin is not None,
-        mixed=mixed,
         noise=row.has_noise,
         saves=bool(row.save or np.count_nonzero(row.saved)),
         earlier=max(read, default=0),

@@ -36,10 +36,11 @@ class RunMonitor:
             the gradients.
         table: the rows of the run.
         on_step: called after evaluations are finished, not when they are queued.
+        total: number of evaluations of each sample.
     """
 
-    def __init__(self, sums: Tensor, table: StepTable, on_step: OnStep | None) -> None:
-        self._sums, self._table, self._on_step = sums, table, on_step
+    def __init__(self, sums: Tensor, table: StepTable, on_step: OnStep | None, total: int) -> None:
+        self._sums, self._table, self._on_step, self._total = sums, table, on_step, total
         self._rows = self._evaluations = self._copied = self._checked = 0
         self._queue: deque[tuple[torch.cuda.Event, int, int]] = deque()
         self._asynchronous = sums.device.type == "cuda"
@@ -87,7 +88,7 @@ class RunMonitor:
                 raise NonFiniteError(self._message(self._checked + row, gradient=not finite[1:, row].all()))
             self._checked = rows
         if self._on_step is not None:
-            self._on_step(evaluations, self._table.nfe)
+            self._on_step(evaluations, self._total)
 
     def _message(self, row: int, *, gradient: bool) -> str:
         if gradient:

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from scoresde_fast.devices import arithmetic, choose_capture, choose_compile, choose_precision, out_of_memory
 from scoresde_fast.loop.capture import CapturedLoop, GraphCapture, require_capturable_loop
 from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Evaluate
-from scoresde_fast.loop.evaluator import Evaluator, PlainNetwork, evaluator, warn_slower, warn_user
+from scoresde_fast.loop.evaluator import (
+    Evaluator,
+    evaluators,
+    network_precision,
+    warn_slower,
+    warn_user,
+)
+from scoresde_fast.loop.inputs import NO_INPUTS, NetworkInputs
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.loop.run_monitor import OnStep
@@ -45,14 +52,15 @@ class TableRunner:
         run: precision, compilation, capture, strictness, backend and run seed.
         langevin_norm: see `scoresde_fast.ops.langevin.langevin`.
         conditions: conditions on the samples.
+        inputs: inputs of the network, and its guidance.
 
     Raises:
         ValueError: the device does not support the precision or capture, or strict excludes langevin_norm "batch".
         RuntimeError: the backend is not available; the message gives the reason.
     """
 
-    _evaluator: Evaluator
-    _evaluate: Evaluate  # the evaluator, compiled if requested
+    _evaluators: tuple[Evaluator, Evaluator]  # of the network, and of the guided network
+    _evaluates: tuple[Evaluate, ...]  # the same, compiled if requested
 
     def __init__(
         self,
@@ -63,8 +71,9 @@ class TableRunner:
         *,
         langevin_norm: Norm = "sample",
         conditions: BoundConditions = NO_CONDITIONS,
+        inputs: NetworkInputs = NO_INPUTS,
     ) -> None:
-        self.model, self.run_options, self.device, self.nfe = model, run, device, table.nfe
+        self.model, self.run_options, self.device, self._inputs = model, run, device, inputs
         self.batch_dependent = langevin_norm == "batch" and any(row.langevin is not None for row in table.rows)
         if run.strict and self.batch_dependent:
             raise ValueError(
@@ -73,11 +82,9 @@ class TableRunner:
             )
         self._conditions, self._differentiates = conditions, conditions.through_network
         self.evaluation = "gradient" if self._differentiates else "output"
-        self.program = Program.of_model(model, table, device)
-        self._make_loop = partial(
-            Loop, self.program, backends=StepBackends.choose(device, run.backend), run_seed=run.run_seed,
-            langevin_norm=langevin_norm, conditions=conditions,
-        )  # fmt: skip
+        self.program = Program.of_model(model, table, device, inputs)
+        self.nfe = self.program.nfe
+        self._backends, self._langevin_norm = StepBackends.choose(device, run.backend), langevin_norm
         self._requested = self.precision = choose_precision(run.precision, device)
         self._compiling = choose_compile(run.compile, device) and not self._differentiates
         if run.compile is True and self._differentiates:
@@ -92,7 +99,7 @@ class TableRunner:
 
     def refresh(self) -> None:
         """Rebuild everything that depends on the network if the network has changed."""
-        if self.model.network is not self._network or self._evaluator.stale():
+        if self.model.network is not self._network or any(each.stale() for each in self._evaluators):
             self._build()
 
     @torch.inference_mode(False)
@@ -100,20 +107,16 @@ class TableRunner:
     def _build(self) -> None:
         network, self._network = self.model.network, None
         self.release()
-        make = partial(evaluator, network, self.program.labels, self._requested)
         # Folding runs in one thread, because the last bits of a folded weight may depend on the number of threads.
-        self._evaluator = in_worker(make) if self.device.type == "cpu" else make()
-        self._evaluate = self._evaluator
+        make = partial(evaluators, network, self.program, self._inputs, self._requested)
+        self._evaluators = in_worker(make) if self.device.type == "cpu" else make()
+        self._evaluates = self._evaluators
         if self._compiling:
             options = COMPILE_OPTIONS | (STRICT_OPTIONS if self.run_options.strict else {})
-            self._evaluate = torch.compile(self._evaluator, fullgraph=True, dynamic=False, options=options)
-        previous, self.precision = self.precision, self._requested
-        if isinstance(self._evaluator, PlainNetwork) and self._requested != "tf32":
-            self.precision = "fp32"
-            if self.run_options.precision not in ("auto", "fp32") and previous != "fp32":
-                warn_user(
-                    f"{type(network).__name__} cannot be folded, which {self._requested} needs; it runs in float32"
-                )
+            self._evaluates = tuple(
+                torch.compile(each, fullgraph=True, dynamic=False, options=options) for each in self._evaluators
+            )
+        self.precision = network_precision(network, self._requested)
         self._network = network  # set last, so that a failed build is repeated
 
     def release(self) -> None:
@@ -158,7 +161,7 @@ class TableRunner:
             with self._computing():
                 if self._compiling:
                     self._compile(batch)
-                loop = self._make_loop(self._evaluate)
+                loop = self._make_loop(self._evaluates)
                 self._loops[key] = self._captured(loop, batch) or loop
         return self._loops[key]
 
@@ -177,31 +180,41 @@ class TableRunner:
         """Evaluate as an uncompiled step of this many images does."""
         self.refresh()
         with self._computing():
-            self._evaluate_zeros(self._evaluator, batch)
+            self._evaluate_zeros(self._evaluators, batch)
 
-    def _evaluate_zeros(self, evaluate: Evaluate, batch: int) -> None:
-        """Evaluate the network as the loop does, including its gradient if the loop needs it."""
+    def _make_loop(self, evaluates: Sequence[Evaluate]) -> Loop:
+        """Return the loop with the network and the guided network."""
+        return Loop(
+            self.program, evaluates[0], self._backends, self.run_options.run_seed, self._langevin_norm,
+            self._conditions, self._inputs, guided=evaluates[1],
+        )  # fmt: skip
+
+    def _evaluate_zeros(self, evaluates: Sequence[Evaluate], batch: int) -> None:
+        """Evaluate the networks as the loop does, including their gradients if the loop needs them."""
+        guided = {kind.guided for kind in self.program.kinds if kind.evaluates}
         with torch.set_grad_enabled(self._differentiates):
-            shape = batch, *self.model.state_shape
-            x = torch.zeros(shape, device=self.device, requires_grad=self._differentiates)
-            output = evaluate(x, torch.zeros(1, dtype=torch.int64, device=self.device))
-            if self._differentiates:
-                torch.autograd.grad(output.sum(), x)
+            for evaluate in [evaluates[flag] for flag in guided]:
+                shape = batch, *self.model.state_shape
+                x = torch.zeros(shape, device=self.device, requires_grad=self._differentiates)
+                row = torch.zeros(1, dtype=torch.int64, device=self.device)
+                output = evaluate(x, row, *self._inputs.empty_data(batch))
+                if self._differentiates:
+                    torch.autograd.grad(output.sum(), x)
 
     def _compile(self, batch: int) -> None:
         """Compile the network for this batch size; if that fails, use the uncompiled evaluator from now on."""
         try:
             with torch._dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT):
-                self._evaluate_zeros(self._evaluate, batch)
+                self._evaluate_zeros(self._evaluates, batch)
         except Exception as error:
             if out_of_memory(error):
                 raise
-            self._compiling, self._evaluate = False, self._evaluator
+            self._compiling, self._evaluates = False, self._evaluators
             warn_slower(self.model.network, "compiled", "compile", error)
 
     def _captured(self, loop: Loop, batch: int) -> CapturedLoop | None:
         """Return the captured loop; None if capture is not wanted or fails."""
-        uncompiled = self._make_loop(self._evaluator)
+        uncompiled = self._make_loop(self._evaluators)
         return self._graphs.capture(
             partial(require_capturable_loop, uncompiled, self.model.state_shape),
             partial(CapturedLoop, loop, (batch, *self.model.state_shape)),

@@ -16,7 +16,7 @@ class Adapter(nn.Module):
     ``channels`` are a prediction and a learned variance, which is ignored.
 
     Args:
-        network: ``network(x, labels)``.
+        network: ``network(x, labels, **inputs)``.
         channels: channels of a prediction.
         integer_labels: whether the network takes int64 labels, to which labels are rounded.
     """
@@ -27,9 +27,9 @@ class Adapter(nn.Module):
         self.channels = channels
         self.integer_labels = integer_labels
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor, **inputs: Tensor) -> Tensor:
         """Return the prediction, in the dtype of ``x``."""
-        output = self.network(x, labels.round().long() if self.integer_labels else labels)
+        output = self.network(x, labels.round().long() if self.integer_labels else labels, **inputs)
         if isinstance(output, tuple):
             output = output[0]
         prediction: Tensor = output if isinstance(output, Tensor) else output.sample

@@ -180,7 +180,7 @@ def test_failed_refresh_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(adaptive, "evaluator", out_of_memory)
+        patch.setattr(adaptive, "evaluators", out_of_memory)
         with pytest.raises(torch.OutOfMemoryError):
             sampler.sample([0])
     assert torch.equal(sampler.sample([0]), sf.sample(model, [0], solver="rk45", rtol=0.5, atol=0.5))

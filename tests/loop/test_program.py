@@ -7,7 +7,7 @@ import pytest
 
 from scoresde_fast.loop.program import Phase, RowKind, split
 
-A, B, C, D = (RowKind(True, False, False, False, False, earlier) for earlier in range(4))
+A, B, C, D = (RowKind(True, False, False, False, earlier) for earlier in range(4))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_gpu_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     table, done = TABLES["em"], []
     sums = torch.zeros(1, len(table.rows))
-    monitor = RunMonitor(sums, table, lambda evaluations, total: done.append(evaluations))
+    monitor = RunMonitor(sums, table, lambda evaluations, total: done.append(evaluations), table.nfe)
     monitor._asynchronous, monitor._host_sums = True, torch.empty_like(sums)
     for row in range(len(table.rows)):
         sums[0, row] = torch.nan if row >= 6 else 1.0

@@ -16,6 +16,7 @@ from scoresde_fast.loop import capture as capturing
 from scoresde_fast.loop import table_runner
 from scoresde_fast.loop.evaluator import PlainNetwork
 from scoresde_fast.loop.loop import Loop
+from scoresde_fast.loop.program import Program
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import VPSDE
@@ -42,21 +43,6 @@ def table_runner_of(sampler: sf.Sampler) -> table_runner.TableRunner:
     """Return the runner of a sampler with fixed steps."""
     assert isinstance(sampler.runner, table_runner.TableRunner)
     return sampler.runner
-
-
-@pytest.fixture
-def replayed(monkeypatch: pytest.MonkeyPatch) -> Callable[[sf.Sampler], RecordedGraphs]:
-    """Make samplers capture loops on a CPU, with recordings instead of CUDA graphs."""
-
-    def capture(sampler: sf.Sampler) -> RecordedGraphs:
-        graphs = RecordedGraphs()
-        monkeypatch.setattr(capturing, "CudaGraphs", lambda device: graphs)
-        # On a CPU the check cannot tell device tensors from host tensors.
-        monkeypatch.setattr(table_runner, "require_capturable_loop", lambda loop, shape: None)
-        table_runner_of(sampler)._graphs.wanted = True
-        return graphs
-
-    return capture
 
 
 @pytest.mark.parametrize("solver", ["pc", "ancestral"])
@@ -102,12 +88,12 @@ def test_stale_evaluator_is_replaced(tiny: sf.ScoreModel, monkeypatch: pytest.Mo
     """A stale evaluator is replaced before the next batch, and everything derived from it is rebuilt."""
     evaluators: list[PlainNetwork] = []
 
-    def make(network: nn.Module, labels: Tensor, precision: str) -> PlainNetwork:
-        evaluators.append(PlainNetwork(network, labels))
+    def make(network: nn.Module, program: Program, inputs: object, precision: str) -> tuple[PlainNetwork, PlainNetwork]:
+        evaluators.append(PlainNetwork(network, program.labels))
         assert precision == "fp32" and not torch.is_inference_mode_enabled()
-        return evaluators[-1]
+        return evaluators[-1], evaluators[-1]
 
-    monkeypatch.setattr(table_runner, "evaluator", make)
+    monkeypatch.setattr(table_runner, "evaluators", make)
     sampler = sf.Sampler(tiny, "em", 2)
     for batches in (1, 2):
         sampler.sample(range(4))
@@ -128,7 +114,7 @@ def test_failed_refresh_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(table_runner, "evaluator", out_of_memory)
+        patch.setattr(table_runner, "evaluators", out_of_memory)
         with pytest.raises(torch.OutOfMemoryError):
             sampler.sample([0])
     assert torch.equal(sampler.sample([0]), sf.sample(model, [0], solver="em", steps=2))
@@ -200,16 +186,40 @@ def test_all_batch_sizes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(graphs) == 12
 
 
-def test_unsupported_precision_of_a_network_warns_once() -> None:
-    """A user's network runs in float32, as the description says, with a warning if another precision was requested."""
-    model = function(lambda x, labels: -x)
-    with pytest.warns(RuntimeWarning, match="UserNetwork cannot be folded, which bf16 needs; it runs in float32"):
-        sampler = sf.Sampler(model, "em", 2, precision="bf16")
-        assert sampler.describe()["precision"] == "fp32"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        sampler.sample([0])
-        sf.Sampler(model, "em", 2).sample([0])
+class MatrixNetwork(nn.Module):
+    """A product with a matrix, which autocast computes in half precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        output = self.linear(x.flatten(1))
+        self.seen.append(output.dtype)
+        return output.view(x.shape)
+
+
+@pytest.mark.parametrize("outer", [False, True], ids=["alone", "in autocast"])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize("solver", ["em", "rk45"])
+def test_precision_of_own_network(solver: str, precision: str, dtype: torch.dtype, outer: bool) -> None:
+    """A user's network computes in the requested precision, by autocast; an autocast of the caller has no effect."""
+    network = MatrixNetwork()
+    model = sf.wrap(network, VPSDE(), prediction="epsilon", shape=(1, 2, 2))
+    network.seen.clear()
+    options: dict[str, Any] = {"steps": 2} if solver == "em" else {"rtol": 0.1, "atol": 0.1}
+    with torch.autocast("cpu", torch.float16, enabled=outer):
+        sampler = sf.Sampler(model, solver, precision=precision, **options)
+        images = sampler.sample([0])
+    assert sampler.describe()["precision"] == precision
+    assert set(network.seen) == {dtype} and images.dtype == torch.float32
+
+
+def test_network_without_weights_runs_in_float32() -> None:
+    """There is nothing to cast in a closed form; the description says so."""
+    model = sf.GaussianMixture.gaussian(VPSDE(), 0.5, 0.2, (1, 2, 2))
+    assert sf.Sampler(model, "em", 2, precision="bf16").describe()["precision"] == "fp32"
 
 
 @pytest.mark.parametrize(

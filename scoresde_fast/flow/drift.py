@@ -132,7 +132,7 @@ class Drift:
         self._curves = TimeCurves(coefficients, low, model.sde.T, device)
         operation = hutchinson_dot.operation
         self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(device, backend)
-        self._parts = model.sde.parts
+        self._parts, self._forward_mode = model.sde.parts, True
         self._unit = torch.tensor([[0.0, 1.0]], device=device)
         self._source_network = model.network
         network = timed_evaluator(model.network, precision, inputs.names)
@@ -215,7 +215,24 @@ class Drift:
         return curves[0], curves[1], curves[2:]
 
     def _directional(self, x: Tensor, t: Tensor, label: Tensor, field: Tensor, data: Data) -> tuple[Tensor, Tensor]:
-        """Return the network's output and its derivative along ``field``, a direction of the last part of the state."""
+        """Return the network's output, and a tensor whose product with ``field`` is that of J field with it.
+
+        ``field`` is a direction of the last part of the state, and J the Jacobian of the network there.  The tensor is
+        J field by forward mode, or J^T field by reverse mode if the network has an operation without forward mode.
+        """
+        if self._forward_mode:
+            try:
+                return self._tangent(x, t, label, field, data)
+            except NotImplementedError:
+                self._forward_mode = False
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            output = self._evaluate(x, t, label, data)
+            (gradient,) = torch.autograd.grad(output, x, field.to(output.dtype))
+        return output.detach(), gradient.chunk(self._parts, dim=1)[-1]
+
+    def _tangent(self, x: Tensor, t: Tensor, label: Tensor, field: Tensor, data: Data) -> tuple[Tensor, Tensor]:
+        """Return the network's output and its derivative along ``field``."""
         _load_decompositions()
         direction = field.to(x.dtype)
         if self._parts == 2:

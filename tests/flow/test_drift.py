@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+import scoresde_fast as sf
 from scoresde_fast.flow.drift import Drift, TimeCurves, drift_coefficients
 from scoresde_fast.flow.integrate import RK45, Tolerances
 from scoresde_fast.flow.options import Probes
@@ -46,14 +48,55 @@ def test_curves_equal_the_coefficients(name: str, flow: bool) -> None:
     np.testing.assert_allclose(values, exact(t), rtol=1e-10, atol=1e-10)
 
 
+class Doubled(torch.autograd.Function):
+    """2 x, without forward mode."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 2 * gradient
+
+
+class Attention(nn.Module):
+    """Attention over the rows of an image, which has no forward mode on a CPU, then `Doubled`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        attended = nn.functional.scaled_dot_product_attention(x, x, x)
+        return Doubled.apply(self.weight * attended + labels.view(-1, 1, 1, 1) * x.tanh())
+
+
+def test_trace_without_forward_mode() -> None:
+    """The trace of a network with operations without forward mode is computed by reverse mode."""
+    drift = Drift(sf.wrap(Attention(), sf.EDM(), prediction="epsilon", shape=(1, 4, 4)), 0.1)
+    u = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    with forward_ad.dual_level(), torch.no_grad():
+        slope, trace = drift.slope_and_exact_trace(u, t)
+    torch.testing.assert_close(slope, drift.slope(u, t).detach(), rtol=1e-5, atol=1e-5)
+    for index in range(2):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda x, i=index: drift.slope(x[None], t[i : i + 1])[0].flatten(), u[index]
+        )
+        torch.testing.assert_close(trace[index, 0], jacobian.flatten(1).trace(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("forward_mode", [True, False], ids=["forward", "reverse"])
 @pytest.mark.parametrize("name", SDE_OF)
-def test_traces_of_a_mixture(name: str) -> None:
+def test_traces_of_a_mixture(name: str, forward_mode: bool) -> None:
     """The exact trace equals that of the Jacobian J by reverse mode; Hutchinson's estimate is eps . (J eps)."""
     sde = SDE_OF[name]
     generator = torch.Generator().manual_seed(0)
     means = torch.rand(3, 2, 2, 1, generator=generator, dtype=torch.float64)
     mixture = GaussianMixture(sde, [0.2, 0.3, 0.5], means, [0.3, 0.2, 0.4], is_image=False)
     drift = Drift(mixture, 1e-5)
+    drift._forward_mode = forward_mode
     u = torch.randn(3, *mixture.state_shape, generator=generator, dtype=torch.float64)
     t, ids = torch.tensor([0.02, 0.3, 0.9], dtype=torch.float64), torch.arange(3)
     probes = torch.stack([rademacher(ids, 5, 2 + index, mixture.image_shape) for index in range(2)])

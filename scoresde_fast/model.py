@@ -85,6 +85,15 @@ class ScoreFunction(nn.Module):
         """Shape of one state: ``image_shape``, or on CLD (2C, H, W) for position and velocity."""
         return (self.sde.parts * self.image_shape[0], *self.image_shape[1:])
 
+    def at_trained_times(self) -> ScoreFunction:
+        """Return the model with the marginals and labels of a training at discrete times, or itself."""
+        parametrisation = self.parametrisation
+        if isinstance(parametrisation, OfficialParametrisation):
+            parametrisation = parametrisation.at_trained_times()
+        if parametrisation is self.parametrisation:
+            return self
+        return ScoreFunction(self.network, parametrisation, self.image_shape, self.data_range)
+
     def prior(self, normals: Tensor) -> Tensor:
         """Return states at T from standard normals (B, *state_shape)."""
         parts = normals.chunk(self.sde.parts, dim=1)

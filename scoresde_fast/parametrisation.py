@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.sdes import CLDSDE, EDM, SDE, SDES, VESDE, VPSDE, Array, Betas, RectifiedFlow, ScalarSDE, Time
+from scoresde_fast.sdes import CLDSDE, EDM, SDE, SDES, SMLD, VESDE, VPSDE, Array, Betas, RectifiedFlow, ScalarSDE, Time
 from scoresde_fast.sdes.base import as_times, values_sha256
+from scoresde_fast.sdes.schedules import ROUNDING
 
 Prediction = Literal["epsilon", "sample", "v_prediction", "score", "denoiser", "flow"]
 LabelFunction = Callable[[Array], npt.NDArray[Any]]
@@ -77,6 +78,18 @@ class OfficialParametrisation(Parametrisation):
                 "derive a Parametrisation"
             )
 
+    def at_trained_times(self) -> Parametrisation:
+        """Return the parametrisation at the times of a discrete training; itself if the training was continuous.
+
+        The labels of the official samplers, which this class has, are those of the next lower times on VP: index i is
+        of the noise after i + 1 steps, and they use it at the time i / (num_scales - 1).
+        """
+        if self.continuous or not isinstance(self.sde, VPSDE | VESDE):
+            return self
+        if isinstance(self.sde, VPSDE):
+            return PredictionParametrisation(Betas(self.sde.discrete_betas(self.num_scales)), "epsilon", "index")
+        return replace(self, sde=SMLD(self.sde.sigma_min, self.sde.sigma_max, self.num_scales))
+
     def labels(self, t: Time) -> Array:
         t = as_times(t)
         if isinstance(self.sde, CLDSDE):
@@ -107,7 +120,9 @@ class OfficialParametrisation(Parametrisation):
 
 def _index(sde: SDE, t: Array) -> Array:
     assert isinstance(sde, Betas)  # checked by `PredictionParametrisation`
-    return np.maximum(len(sde) * t - 1, 0)
+    index = np.maximum(len(sde) * t - 1, 0)
+    nearest = np.round(index)
+    return np.where(np.abs(index - nearest) < ROUNDING, nearest, index)
 
 
 def _sigma(sde: SDE, t: Array) -> Array:

@@ -25,8 +25,9 @@ from scoresde_fast.noise import check_seed, require_sequence
 from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
 from scoresde_fast.sdes import Betas
 from scoresde_fast.solvers import SolverOptions, build_table
+from scoresde_fast.solvers.grids import grid_values
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
-from scoresde_fast.solvers.registry import ALIASES, SOLVERS
+from scoresde_fast.solvers.registry import ALIASES, SOLVERS, is_published
 
 PREDICTORS = {"none": "reverse_diffusion", "ancestral_sampling": "ancestral"}
 """Solvers of a configuration's predictors whose names differ; "none" is as in the official code."""
@@ -96,13 +97,15 @@ class Sampler:
                 )
             self.runner = AdaptiveRunner(self.model, self.options, self.device, run, self.inputs)
         else:
-            self.table = build_table(model.sde, self.options)
+            published = is_published(model.sde, self.options)
+            trained = self.model if published else self.model.at_trained_times()
+            self.table = build_table(trained.sde, self.options)
             with torch.inference_mode(False):  # gradients pass through the tensors of conditions
-                context = RunContext(self.model, self.table, self.options, self.device, run.backend)
+                context = RunContext(trained, self.table, self.options, self.device, run.backend)
                 bound = bind_all(self.conditions, context)
             norm = self.options.langevin_norm
             self.runner = TableRunner(
-                self.model, self.table, self.device, run, langevin_norm=norm, conditions=bound, inputs=self.inputs
+                trained, self.table, self.device, run, langevin_norm=norm, conditions=bound, inputs=self.inputs
             )
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.runner)
         self._batches = Batches(self.runner, self.runner.run)
@@ -127,6 +130,7 @@ class Sampler:
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that determine the output, as JSON values."""
+        self.runner.model.network = self.model.network  # it may have been replaced
         self.runner.refresh()  # the precision depends on the current network
         return {
             "model": describe_model(self.model),
@@ -192,6 +196,7 @@ class Sampler:
         """Yield batches of seeds and their final states."""
         require_batch_size(batch_size)
         require_sequence(seeds)
+        self.runner.model.network = self.model.network  # it may have been replaced
         self.inputs.require_seeds(seeds)
         for condition in self.conditions:
             condition.require_seeds(seeds)
@@ -227,6 +232,8 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptio
             raise ValueError(unknown_message("solver", solver, [*solvers, *ADAPTIVE]))
         # The configuration's corrector and order are for its own predictor.
         defaults = {name: value for name, value in defaults.items() if name not in ("corrector", "order")}
+    if not isinstance(grid_values(options.get("grid", "")), str):
+        defaults.pop("steps", None)  # the given times determine the steps
     return SolverOptions(**{**defaults, **options})
 
 

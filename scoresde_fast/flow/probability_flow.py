@@ -246,7 +246,7 @@ class ProbabilityFlow(FlowRunner):
         start, end = (high, low) if to_data else (low, high)
         control: Tolerances | Array = Tolerances(self.options.rtol, self.options.atol, self.options.error_norm)
         if self.options.steps is not None:
-            grid = make_grid(self.options.grid, model.sde, self.options.steps, low, published=False)
+            grid = make_grid(self.options.grid, model.sde, self.options.steps, low)
             descending = np.append(grid.times, low)
             control = descending if to_data else descending[::-1].copy()
         model = model.to(device).eval()

@@ -9,7 +9,7 @@ docs/architecture.md lists the tables in benchmarks and tests to which the SDE m
 from scoresde_fast.sdes.base import SDE, Array, ScoreMap, Time
 from scoresde_fast.sdes.cld import CLDSDE
 from scoresde_fast.sdes.scalar import VESDE, VPSDE, Discretisation, DiscretisedSDE, Reverse, ScalarSDE, SubVPSDE
-from scoresde_fast.sdes.schedules import EDM, Betas, RectifiedFlow, Schedule
+from scoresde_fast.sdes.schedules import EDM, SMLD, Betas, RectifiedFlow, Schedule
 
 SDES: dict[str, type[SDE]] = {"vesde": VESDE, "vpsde": VPSDE, "subvpsde": SubVPSDE, "cld": CLDSDE}
 """The SDEs by their names in the official configurations."""
@@ -19,6 +19,7 @@ __all__ = [
     "EDM",
     "SDE",
     "SDES",
+    "SMLD",
     "VESDE",
     "VPSDE",
     "Array",

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoresde_fast.sdes.base import Array, Time, as_times
-from scoresde_fast.sdes.scalar import Marginal, ScalarSDE
+from scoresde_fast.sdes.scalar import VESDE, Marginal, ScalarSDE
 
 MAX_NOISE_TO_SIGNAL = 1e4
 """Largest sigma / alpha at T; beyond it, the signal at T is too small for the solvers."""
@@ -246,16 +246,7 @@ class Betas(ScalarSDE):
         return np.clip(np.round(len(self) * as_times(t)) - 1, 0, len(self) - 1).astype(np.int64)
 
     def trained_times(self, times: Array) -> Array:
-        if len(times) > len(self):
-            raise ValueError(
-                f"{len(times) - 1} steps need {len(times)} times, but there are only {len(self)} betas: take fewer "
-                "steps"
-            )
-        index, places = self.index(times), np.arange(len(times))
-        # The indices must descend strictly: from the end, raise those too small; from the start, lower those too large.
-        index = np.maximum.accumulate((index + places)[::-1])[::-1] - places
-        index = np.minimum.accumulate(np.minimum(index + places, len(self) - 1)) - places
-        return (index + 1) / len(self)
+        return (distinct_indices(self.index(times), len(self), "betas") + 1) / len(self)
 
     def langevin_alpha(self, t: Time, dt: Time) -> Array:
         """Return 1 - beta, the squared scale, of the step of length ``dt`` that ends at ``t``."""
@@ -265,3 +256,30 @@ class Betas(ScalarSDE):
     @property
     def prior_std(self) -> float:
         return 1.0
+
+
+@dataclass(frozen=True)
+class SMLD(VESDE):
+    """A VE SDE whose networks are trained at ``n`` noise levels, sigma(t) at t = i / (n - 1) (Song & Ermon 2019)."""
+
+    n: int = 1000
+
+    def trained_times(self, times: Array) -> Array:
+        index = distinct_indices(np.round(as_times(times) * (self.n - 1)).astype(np.int64), self.n, "noise levels")
+        return np.maximum(index / (self.n - 1), self.sampling_eps)
+
+
+def distinct_indices(index: npt.NDArray[np.int64], count: int, noun: str) -> npt.NDArray[np.int64]:
+    """Return descending indices below ``count``, moved so that no two are equal.
+
+    Raises:
+        ValueError: there are more than ``count``; ``noun`` says of what.
+    """
+    if len(index) > count:
+        raise ValueError(
+            f"{len(index) - 1} steps need {len(index)} times, but there are only {count} {noun}: take fewer steps"
+        )
+    places = np.arange(len(index))
+    # The indices must descend strictly: from the end, raise those too small; from the start, lower those too large.
+    index = np.maximum.accumulate((index + places)[::-1])[::-1] - places
+    return np.minimum.accumulate(np.minimum(index + places, count - 1)) - places

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,11 @@ def logsnr(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
     high, low = np.log(sde.noise_to_signal(np.array([start, stop])))
     return time_of(sde, np.exp(uniform(sde, high, low, fraction)), stop, start)
 
+
+SIGMAS = "sigmas"
+"""The first entry of `SolverOptions.grid` if the others are values of std / scale."""
+START_TOLERANCE = 0.01
+"""Allowed relative difference between the noise at the start of given times and that of the prior."""
 
 GRIDS: dict[str, Callable[[SDE, float, float, Array], Array]] = {
     "uniform": uniform,
@@ -111,13 +117,13 @@ def make_grid(
     *,
     start: float | None = None,
     through: Sequence[float] = (),
-    published: bool = True,
+    published: bool = False,
 ) -> TimeGrid:
     """Return the grid ``name`` with ``steps`` steps from ``start`` (default T) to ``eps``, and edges at ``through``.
 
-    With ``published`` the uniform grid on a `DiscretisedSDE` is that of score_sde (Song et al. 2021, algorithms 2, 3).
-    That grid ends below eps and ignores ``start`` and ``through``.  Every other grid ends at eps.  Edges are moved
-    to times at which networks are trained (`SDE.trained_times`).
+    With ``published`` the grid is the uniform one of score_sde on a `DiscretisedSDE` (Song et al. 2021, algorithms 2,
+    3), which ends below eps and ignores ``start`` and ``through``.  Every other grid ends at eps.  Edges are moved to
+    times at which networks are trained (`SDE.trained_times`).
 
     Raises:
         ValueError: the name is unknown, ``steps`` is below 1 or too small for ``through``, ``eps`` is not in (0, T), or
@@ -128,7 +134,7 @@ def make_grid(
     require_steps(steps)
     if not 0 < eps < sde.T:
         raise ValueError(f"eps is {eps!r}; it must be greater than 0 and smaller than {sde.T:g}")
-    if published and name == "uniform" and isinstance(sde, DiscretisedSDE):
+    if published:
         return TimeGrid(np.linspace(sde.T, eps, steps, dtype=np.float64), np.full(steps, sde.T / steps), published=True)
     start = sde.T if start is None else start
     fixed = np.array([start, *sorted(through, reverse=True), eps])
@@ -146,6 +152,61 @@ def make_grid(
     edges = sde.trained_times(edges)
     if not np.isin(sde.trained_times(fixed), edges).all():
         raise ValueError(f"{steps} steps through {list(through)} are too many for the times of training: take fewer")
+    return TimeGrid.between(edges)
+
+
+def grid_values(grid: Any) -> str | tuple[float | str, ...]:
+    """Return the name of a grid, or its values as a tuple that begins with "sigmas" if they are values of std / scale.
+
+    Raises:
+        ValueError: a value is not a number.
+    """
+    if isinstance(grid, str):
+        if not grid.startswith(f"{SIGMAS}:") and "," not in grid:
+            return grid
+        kind, _, text = grid.rpartition(":")
+        values: Any = text.split(",")
+    else:
+        kind, values = "", grid
+        if len(grid) and isinstance(grid[0], str):
+            kind, values = grid[0], grid[1] if len(grid) == 2 else grid[1:]
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if kind not in ("", SIGMAS) or not numbers:
+        raise ValueError(f"grid is {grid!r}; it must be a name, times such as 1,0.5,0.1, or sigmas:80,10,1,0.1")
+    return (kind, *numbers) if kind else numbers
+
+
+def grid_of_values(sde: SDE, grid: tuple[float | str, ...]) -> TimeGrid:
+    """Return the grid with the edges of `SolverOptions.grid`: times, or after "sigmas" values of std / scale.
+
+    Raises:
+        ValueError: they do not fall strictly, are not between 0 and T, or the first is not at the noise of the prior.
+    """
+    values = np.array([value for value in grid if value != SIGMAS], dtype=np.float64)
+    edges = values
+    if SIGMAS in grid:
+        low = min(sde.sampling_eps, 1e-6)
+        least, most = sde.noise_to_signal(np.array([low, sde.T]))
+        if not (values <= most * (1 + START_TOLERANCE)).all() or not (values >= least).all():
+            raise ValueError(
+                f"grid has sigmas from {values.min():g} to {values.max():g}; on {sde.name!r} std / scale is between "
+                f"{least:.4g} and {most:.4g}"
+            )
+        edges = time_of(sde, np.minimum(values, most), low, sde.T)
+    if not (np.diff(edges) < 0).all() or not 0 < edges[-1] < edges[0] <= sde.T:
+        raise ValueError(f"grid is {values.tolist()}; its values must fall, from {sde.T:g} or less to above 0")
+    edges = sde.trained_times(edges)
+    start, prior = edges[0], sde.T
+    if isinstance(sde, ScalarSDE):
+        start, prior = float(sde.marginal(edges[0]).std), sde.prior_std
+    if abs(start / prior - 1) > START_TOLERANCE:
+        raise ValueError(
+            f"grid starts at t={edges[0]:g}, where the noise is {start:.4g}, but the prior is at t={sde.T:g}, where it "
+            f"is {prior:.4g}: start there"
+        )
     return TimeGrid.between(edges)
 
 

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from scoresde_fast.errors import unknown_message
+from scoresde_fast.solvers.grids import SIGMAS, grid_values
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
 
 PREDICTOR_CORRECTOR = "pc"
@@ -31,7 +33,9 @@ class SolverOptions:
             default is langevin for "pc" and none for other solvers.
         corrector_steps: Number of corrector steps before each step.
         snr: Signal-to-noise ratio of the corrector.
-        grid: Spacing of the times: uniform (as published), quadratic, sqrt, karras or logsnr.
+        grid: Spacing of the times: uniform (as published), quadratic, sqrt, karras or logsnr. Or the times themselves,
+            such as 1,0.5,0.1, or sigmas:80,10,1,0.1 for values of std / scale; in Python also an array of times, or
+            ("sigmas", array). They replace steps and eps. A last value of 0 stands for denoising.
         probability_flow: Solve the probability-flow ODE instead of the reverse SDE: no noise after the prior.
         denoise: End without noise. The solvers of Song et al. omit the noise of the last step; the others, and all on
             CLD, use the last step to go from eps to the data.
@@ -56,7 +60,7 @@ class SolverOptions:
     corrector: str | None = None
     corrector_steps: int = 1
     snr: float = 0.16
-    grid: str = "uniform"
+    grid: str | Sequence[float | str] = "uniform"
     probability_flow: bool = False
     denoise: bool = True
     eps: float | None = None
@@ -78,8 +82,29 @@ class SolverOptions:
                     f"{name} is {amount!r}, but probability_flow=True draws no noise; leave out one of them"
                 )
         require_norm("langevin_norm", self.langevin_norm)
+        object.__setattr__(self, "grid", grid_values(self.grid))
+        if not isinstance(self.grid, str):
+            self._use_values()
         if self.restart is not None:
             object.__setattr__(self, "restart", restart_intervals(self.restart))
+
+    def _use_values(self) -> None:
+        """Check a grid of values, and set ``steps`` to their number of steps, without that of denoising."""
+        numbers = [value for value in self.grid if value != SIGMAS]
+        if numbers[-1] == 0:
+            if not self.denoise:
+                raise ValueError("grid ends at 0, which needs denoising: leave out denoise=False, or the last value")
+            object.__setattr__(self, "grid", self.grid[:-1])
+            numbers = numbers[:-1]
+        steps = len(numbers) - 1
+        if steps < 1:
+            raise ValueError(f"grid has {len(numbers)} values above 0; it needs at least two")
+        if self.steps not in (type(self).steps, steps):
+            raise ValueError(f"steps is {self.steps}, but grid has {len(numbers)} values, for {steps}: leave out steps")
+        for name in ("eps", "restart"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but grid gives the times: leave out one of them")
+        object.__setattr__(self, "steps", steps)
 
     @property
     def predictor(self) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from scoresde_fast.errors import RENAMED, unknown_message
-from scoresde_fast.sdes import SDE, SDES, ScalarSDE
+from scoresde_fast.sdes import SDE, SDES, DiscretisedSDE, ScalarSDE
 from scoresde_fast.solvers.correctors import with_corrector
-from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
+from scoresde_fast.solvers.grids import TimeGrid, grid_of_values, make_grid, require_steps
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.restart import with_restarts
 from scoresde_fast.solvers.table import ZERO, AnyRow, Row, StepTable
@@ -139,6 +139,12 @@ def find_solver(name: str, sde: SDE, *, probability_flow: bool = False) -> Solve
     return entry
 
 
+def is_published(sde: SDE, options: SolverOptions) -> bool:
+    """Return whether a run is on the uniform grid of score_sde, with the tables of its discrete processes."""
+    entry = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
+    return entry.published and not options.restart and options.grid == "uniform" and isinstance(sde, DiscretisedSDE)
+
+
 def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     """Return the table of a run: for each step the rows of the corrector, if any, then those of the solver.
 
@@ -150,17 +156,21 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     eps = float(sde.trained_times(np.array([sde.sampling_eps if options.eps is None else options.eps]))[0])
     # On images the solvers of score_sde have no denoising step.
     finish = None if not options.denoise or (entry.published and isinstance(sde, ScalarSDE)) else entry.finish
-    require_steps(options.steps, 1 if finish is None else 2)
-    steps = options.steps - (finish is not None)
-    # Restart needs grids that end exactly at the given time.
-    grid_of = partial(make_grid, options.grid, sde, published=entry.published and not options.restart)
     # Steps that are too long give NaN, which `StepTable.of` reports.
     with np.errstate(invalid="ignore", divide="ignore"):
-        if options.restart:
-            assert not isinstance(options.restart, str)  # parsed by `SolverOptions`
-            rows = with_restarts(sde, options.restart, steps, eps, grid_of, fill)
+        if isinstance(options.grid, str):
+            require_steps(options.steps, 1 if finish is None else 2)
+            steps = options.steps - (finish is not None)
+            grid_of = partial(make_grid, options.grid, sde, published=is_published(sde, options))
+            if options.restart:
+                assert not isinstance(options.restart, str)  # parsed by `SolverOptions`
+                rows = with_restarts(sde, options.restart, steps, eps, grid_of, fill)
+            else:
+                rows = fill(grid_of(steps, eps))
         else:
-            rows = fill(grid_of(steps, eps))
+            grid = grid_of_values(sde, tuple(options.grid))
+            eps = float(grid.edges[-1])
+            rows = fill(grid)
     if finish is not None:
         rows.append(finish(sde, eps, eps))
     elif options.denoise:

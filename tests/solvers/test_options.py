@@ -83,7 +83,8 @@ class TestSampler:
     def test_completion_shows_every_option(self) -> None:
         """The signature shown by ``help`` and editors has all options as keywords."""
         shown = signature(sf.Sampler).parameters
-        assert set(shown) == {"model", "condition", *(name for options in OPTIONS for name in names(options))}
+        own = {"model", "condition", "inputs", "guidance"}
+        assert set(shown) == {*own, *(name for options in OPTIONS for name in names(options))}
         assert shown["batch_size"].default == 64 and shown["snr"].default is None
 
 

@@ -18,6 +18,8 @@ from .flow.options import AdaptiveOptions as AdaptiveOptions
 from .loop.inputs import Inputs as Inputs
 from .loop.network_guidance import Autoguidance as Autoguidance
 from .loop.network_guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
+from .loop.step import Step as Step
+from .loop.step import Trajectory as Trajectory
 from .mixture import GaussianMixture as GaussianMixture
 from .model import ScoreModel as ScoreModel
 from .model import create as create

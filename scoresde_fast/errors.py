@@ -14,6 +14,15 @@ IMPORT_NAMES = {"scikit-learn": "sklearn", "torch-fidelity": "torch_fidelity"}
 RENAMED = {"flow": "probability_flow", "parity": "original"}
 """Former option names and the new ones; using a former name raises an error that gives the new one."""
 
+SYNONYMS = {
+    "num_steps": "steps", "n_steps": "steps", "num_inference_steps": "steps", "nfe": "steps",
+    "sampler": "solver", "scheduler": "solver", "method": "solver", "timesteps": "grid", "sigmas": "grid",
+    "seed": "run_seed", "num_images": "seeds", "num_samples": "seeds", "n": "seeds", "generator": "seeds",
+    "latents": "noise", "x_T": "noise", "class_labels": "inputs", "labels": "inputs", "y": "inputs",
+    "guidance_scale": "guidance", "cfg": "guidance", "cfg_scale": "guidance", "dtype": "precision",
+}  # fmt: skip
+"""Names that options have in other libraries, for suggestions."""
+
 
 class MissingPackageError(ModuleNotFoundError, ValueError):
     """An optional package is not installed."""
@@ -22,7 +31,8 @@ class MissingPackageError(ModuleNotFoundError, ValueError):
 def unknown_message(kind: str, value: object, allowed: Iterable[str]) -> str:
     """Return the error message for a name not in ``allowed``, with the closest name and all allowed names."""
     names = sorted(allowed)
-    closest = _closest(str(value), names)
+    synonym = SYNONYMS.get(str(value))
+    closest = synonym if synonym in names else _closest(str(value), names)
     problem = f"unknown {kind} {value!r}" + (f" - did you mean {closest!r}?" if closest else ";")
     return f"{problem} choose from: {', '.join(names)}"
 

@@ -85,6 +85,14 @@ class ScoreFunction(nn.Module):
         """Shape of one state: ``image_shape``, or on CLD (2C, H, W) for position and velocity."""
         return (self.sde.parts * self.image_shape[0], *self.image_shape[1:])
 
+    @property
+    def own_device(self) -> torch.device:
+        """The device of the weights; without weights, that of the buffers, or a GPU if there is one."""
+        tensor = next(iter((*self.network.parameters(), *self.network.buffers())), None)
+        if tensor is not None:
+            return tensor.device
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
     def at_trained_times(self) -> ScoreFunction:
         """Return the model with the marginals and labels of a training at discrete times, or itself."""
         parametrisation = self.parametrisation
@@ -121,6 +129,17 @@ class ScoreFunction(nn.Module):
         return self.network(x, labels, **inputs) * output_scale + state_scale * x.chunk(self.sde.parts, dim=1)[-1]
 
     forward = score
+
+    def denoising_factors(self, t: Array) -> Array:
+        """Return the factors (..., parts + 1) of the state's parts and of the network's output in E[x(0) | x(t)].
+
+        Raises:
+            ValueError: on CLD, as `CLDSDE.joint_score`.
+        """
+        state, score = self.sde.denoised(t)
+        factors = np.concatenate([state, (score * self.parametrisation.output_scale(t))[..., None]], axis=-1)
+        factors[..., -2] += score * self.parametrisation.state_scale(t)
+        return factors
 
     def probability_flow(self, x: Tensor, t: Tensor) -> Tensor:
         """Return dx/dt of the probability-flow ODE: (B, *state_shape), (B,) -> (B, *state_shape).

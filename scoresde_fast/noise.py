@@ -18,7 +18,7 @@ LARGEST_SEED = 2**63 - 1
 
 
 def check_seed(seed: Any) -> int:
-    """Return the seed, which may be a NumPy integer, as an int.
+    """Return the seed, which may be an integer of NumPy or torch, as an int.
 
     Raises:
         ValueError: the seed is not an integer from 0 to `LARGEST_SEED`.
@@ -28,10 +28,19 @@ def check_seed(seed: Any) -> int:
     return int(value)
 
 
-def require_sequence(seeds: Sequence[int]) -> None:
-    """Raise ValueError unless the seeds are a sequence other than a string."""
-    if isinstance(seeds, str) or not (hasattr(seeds, "__len__") and hasattr(seeds, "__getitem__")):
-        raise ValueError(f"seeds is {seeds!r}; pass a list or range of integers, for example range(64)")
+def seed_sequence(seeds: Sequence[int] | int) -> Sequence[int]:
+    """Return the seeds; a number n stands for 0, 1, ..., n - 1.
+
+    Raises:
+        ValueError: ``seeds`` is neither a sequence nor a number.
+    """
+    if isinstance(seeds, SupportsIndex) and not isinstance(seeds, bool) and not getattr(seeds, "ndim", 0):
+        count = operator.index(seeds)
+        checks.require_unsigned("the number of seeds", count, 63)
+        return range(count)
+    if isinstance(seeds, str | int) or not (hasattr(seeds, "__len__") and hasattr(seeds, "__getitem__")):
+        raise ValueError(f"seeds is {seeds!r}; pass a number of images or a sequence of integers, such as range(64)")
+    return seeds
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,8 @@ class RunOptions:
     Attributes:
         run_seed: Seed of the whole run, 0 to 2^64 - 1; a different run seed gives different images for the same seeds.
         batch_size: Images computed together; auto: on a GPU as many as fit, found by trial and cached; on a CPU 64.
-        device: cpu, cuda or cuda:1.
+        device: cpu, cuda or cuda:1; default: the device of the model in Python, a GPU if there is one at the command
+            line.
         precision: Precision of the network; auto: bf16 on a GPU that supports it, fp32 on a CPU or with an adaptive
             solver. State, coefficients and noise are always float32.
         strict: Make images bit-identical for any batch size, any other seeds and any number of CPU threads.
@@ -32,7 +33,7 @@ class RunOptions:
 
     run_seed: int = 0
     batch_size: int | Literal["auto"] = 64
-    device: str = "cpu"
+    device: str | None = None
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     strict: bool = False
     compile: bool | Literal["auto"] = "auto"
@@ -40,9 +41,19 @@ class RunOptions:
     backend: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "device", str(self.device))  # accepts a torch.device
+        use_plain_numbers(self)
+        if self.device is not None:
+            object.__setattr__(self, "device", str(self.device))  # accepts a torch.device
         if self.batch_size != "auto":
             require_batch_size(self.batch_size)
+
+
+def use_plain_numbers(options: Any) -> None:
+    """Replace numbers of NumPy and torch in the fields of a frozen dataclass by those of Python, in place."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+            object.__setattr__(options, field.name, value.item())
 
 
 def require_batch_size(batch_size: int) -> None:
@@ -56,8 +67,12 @@ def names(*groups: type) -> list[str]:
     return list(dict.fromkeys(field.name for group in groups for field in fields(group)))
 
 
-def split_options(options: Mapping[str, Any], other_names: Iterable[str]) -> tuple[dict[str, Any], RunOptions]:
+def split_options(
+    options: Mapping[str, Any], other_names: Iterable[str], arguments: Iterable[str] = ()
+) -> tuple[dict[str, Any], RunOptions]:
     """Split keyword arguments into the options with ``other_names`` and the `RunOptions`; options of None are omitted.
+
+    ``arguments`` are the names of other arguments of the caller, for suggestions.
 
     Raises:
         TypeError: an option's name is unknown.
@@ -69,7 +84,7 @@ def split_options(options: Mapping[str, Any], other_names: Iterable[str]) -> tup
         if RENAMED.get(name) in allowed:
             raise TypeError(f"option {name!r} is now called {RENAMED[name]!r}")
         if name not in allowed:
-            raise TypeError(unknown_message("option", name, allowed))
+            raise TypeError(unknown_message("option", name, [*allowed, *arguments]))
     present = {name: value for name, value in options.items() if value is not None}
     run = RunOptions(**{name: value for name, value in present.items() if name in run_names})
     return {name: value for name, value in present.items() if name not in run_names}, run

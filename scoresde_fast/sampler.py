@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown_message
@@ -19,15 +20,16 @@ from scoresde_fast.loop.condition import Conditions, RunContext, as_conditions, 
 from scoresde_fast.loop.inputs import InputValues, NetworkInputs
 from scoresde_fast.loop.network_guidance import NetworkGuidance
 from scoresde_fast.loop.run_monitor import OnStep
+from scoresde_fast.loop.step import Callback, Recorder, Step, Trajectory
 from scoresde_fast.loop.table_runner import TableRunner
 from scoresde_fast.model import ScoreFunction, ScoreModel, describe_model
-from scoresde_fast.noise import check_seed, require_sequence
+from scoresde_fast.noise import check_seed, seed_sequence
 from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
-from scoresde_fast.sdes import Betas
-from scoresde_fast.solvers import SolverOptions, build_table
+from scoresde_fast.sdes import CLDSDE, EDM, Betas, DiscretisedSDE
+from scoresde_fast.solvers import SolverOptions, build_table, is_published
 from scoresde_fast.solvers.grids import grid_values
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
-from scoresde_fast.solvers.registry import ALIASES, SOLVERS, is_published
+from scoresde_fast.solvers.registry import ALIASES, SOLVERS
 
 PREDICTORS = {"none": "reverse_diffusion", "ancestral_sampling": "ancestral"}
 """Solvers of a configuration's predictors whose names differ; "none" is as in the official code."""
@@ -37,6 +39,8 @@ NOT_OPTIONS = ("model", "condition", "inputs", "guidance")
 """Keys of descriptions that are no options."""
 DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
 """Options with an older name in descriptions, so that existing sets can be resumed."""
+FEW_STEPS = 50
+"""Default number of steps on noise schedules other than the papers'; the solver is then of second order."""
 AnyOptions = SolverOptions | AdaptiveOptions
 
 
@@ -82,10 +86,11 @@ class Sampler:
             example = "wrap(network, schedule, ...)" if is_network else "load('digits-vp')"
             raise TypeError(f"model is {given}; pass a model, for example scoresde_fast.{example}")
         solver_names = names(SolverOptions, AdaptiveOptions)
-        passed, self.run_options = split_options({"solver": solver, "steps": steps, **options}, solver_names)
+        arguments = "condition", "inputs", "guidance"
+        passed, self.run_options = split_options({"solver": solver, "steps": steps, **options}, solver_names, arguments)
         run = self.run_options
         self.options = solver_options(model, passed)
-        self.device = usable_device(run.device)
+        self.device = usable_device(run.device or model.own_device)
         self.model = model.to(self.device).eval()
         self.conditions = as_conditions(condition)
         self.inputs = NetworkInputs.bind(inputs, guidance, self.model, self.device)
@@ -108,7 +113,6 @@ class Sampler:
                 trained, self.table, self.device, run, langevin_norm=norm, conditions=bound, inputs=self.inputs
             )
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.runner)
-        self._batches = Batches(self.runner, self.runner.run)
 
     @property
     def nfe(self) -> int | None:
@@ -144,37 +148,91 @@ class Sampler:
 
     @overload
     def sample(
-        self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: Literal[False] = False
-    ) -> Tensor: ...
+        self, seeds: Sequence[int] | int, on_step: OnStep | None = None, *, return_velocity: Literal[False] = False,
+        trajectory: Literal[False] = False, noise: Tensor | None = None, callback: Callback | None = None,
+        progress: bool = False,
+    ) -> Tensor: ...  # fmt: skip
 
     @overload
     def sample(
-        self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool
-    ) -> Tensor | tuple[Tensor, Tensor]: ...
+        self, seeds: Sequence[int] | int, on_step: OnStep | None = None, *, return_velocity: bool,
+        trajectory: Literal[False] = False, noise: Tensor | None = None, callback: Callback | None = None,
+        progress: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
+
+    @overload
+    def sample(
+        self, seeds: Sequence[int] | int, on_step: OnStep | None = None, *, return_velocity: bool = False,
+        trajectory: Literal[True], noise: Tensor | None = None, callback: Callback | None = None,
+        progress: bool = False,
+    ) -> tuple[Tensor, Trajectory]: ...  # fmt: skip
+
+    @overload
+    def sample(
+        self, seeds: Sequence[int] | int, on_step: OnStep | None = None, *, return_velocity: bool = False,
+        trajectory: bool = False, noise: Tensor | None = None, callback: Callback | None = None,
+        progress: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Trajectory]: ...  # fmt: skip
 
     def sample(
-        self, seeds: Sequence[int], on_step: OnStep | None = None, *, return_velocity: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        self,
+        seeds: Sequence[int] | int,
+        on_step: OnStep | None = None,
+        *,
+        return_velocity: bool = False,
+        trajectory: bool = False,
+        noise: Tensor | None = None,
+        callback: Callback | None = None,
+        progress: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Trajectory]:
         """Return images (len(seeds), C, H, W) float32 in [0, 1], in the order of the seeds; points are not clipped.
 
-        With ``return_velocity`` a CLD model also returns the velocities, in the same shape and in units of the SDE.
+        Args:
+            seeds: the seed of each image; a number n stands for 0, 1, ..., n - 1.
+            on_step: called with (evaluations done, total evaluations) of the current batch.
+            return_velocity: return (images, velocities) of a CLD model, in the same shape and in units of the SDE.
+            trajectory: return (images, `Trajectory`): the states and the denoised estimates of all steps.
+            noise: (len(seeds), *state_shape), the standard normal noise of the prior, instead of that of the seeds.
+            callback: called with a `Step` after each step of each batch; the loop is then not captured.
+            progress: show a progress bar, also in notebooks.
 
         Raises:
-            ValueError: ``return_velocity`` is set and the model's SDE has no velocity.
+            ValueError: ``return_velocity`` is set and the model's SDE has no velocity, ``noise`` has another shape, or
+                an adaptive solver has a callback or a trajectory.
             Exception: the exceptions of `stream`.
         """
-        if return_velocity and self.model.sde.parts == 1:
-            raise ValueError(
-                f"return_velocity=True needs a CLD model, but states of the SDE {self.model.sde.name!r} have no "
-                "velocity: leave it out"
+        if return_velocity and (self.model.sde.parts == 1 or trajectory):
+            reason = (
+                "the states of a trajectory have the velocities"
+                if trajectory
+                else f"it needs a CLD model, but states of the SDE {self.model.sde.name!r} have no velocity"
             )
-        batches = [states for _, states in self._states(seeds, self.batch_size, on_step)]
+            raise ValueError(f"return_velocity=True is not possible: {reason}; leave it out")
+        seeds = seed_sequence(seeds)
+        recorder = Recorder(self.model.image_shape) if trajectory else None
+        callbacks = [each for each in (callback, recorder) if each is not None]
+        batches: list[Tensor] = []
+        with tqdm(total=len(seeds), unit="image", disable=not progress) as bar:
+
+            def report(done: int, total: int) -> None:
+                finished = sum(map(len, batches))
+                size = min(self.batch_size, len(seeds) - finished)
+                bar.update(finished + size * done // total - bar.n)
+                if on_step is not None:
+                    on_step(done, total)
+
+            steps = report if progress else on_step
+            for _, states in self._states(seeds, self.batch_size, steps, noise=noise, callbacks=callbacks):
+                batches.append(states)
+            bar.update(len(seeds) - bar.n)
         states = torch.cat(batches) if batches else torch.empty(0, *self.model.state_shape)
         images = self._images(states)
+        if recorder is not None:
+            return images, recorder.trajectory()
         return (images, states.chunk(2, dim=1)[1]) if return_velocity else images
 
     def stream(
-        self, seeds: Sequence[int], batch_size: int | None = None, on_step: OnStep | None = None
+        self, seeds: Sequence[int] | int, batch_size: int | None = None, on_step: OnStep | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield batches of (seeds, images) in the order of the seeds; images are (B, C, H, W) float32 in [0, 1].
 
@@ -182,7 +240,7 @@ class Sampler:
         batch.
 
         Raises:
-            ValueError: ``seeds`` is not a list or range, or a seed is not an integer from 0 to 2^63 - 1.
+            ValueError: ``seeds`` is neither a number nor a sequence, or a seed is not an integer from 0 to 2^63 - 1.
             NonFiniteError: the network returned NaN or infinity; the message gives the step and the time.
             IntegrationError: the same with an adaptive solver, or it cannot meet the tolerances; has the last states.
             BatchTooLargeError: the batch does not fit in memory; the message gives a size that does.
@@ -191,18 +249,40 @@ class Sampler:
             yield batch, self._images(states)
 
     def _states(
-        self, seeds: Sequence[int], batch_size: int, on_step: OnStep | None
+        self,
+        seeds: Sequence[int] | int,
+        batch_size: int,
+        on_step: OnStep | None,
+        *,
+        noise: Tensor | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield batches of seeds and their final states."""
         require_batch_size(batch_size)
-        require_sequence(seeds)
+        checked = [check_seed(seed) for seed in seed_sequence(seeds)]
         self.runner.model.network = self.model.network  # it may have been replaced
-        self.inputs.require_seeds(seeds)
+        self.inputs.require_seeds(checked)
         for condition in self.conditions:
-            condition.require_seeds(seeds)
-        for start in range(0, len(seeds), batch_size):
-            batch = [check_seed(seed) for seed in seeds[start : start + batch_size]]
-            yield batch, self._batches.run(batch, batch, batch_size, on_step)
+            condition.require_seeds(checked)
+        if noise is not None and noise.shape != (len(checked), *self.model.state_shape):
+            raise ValueError(
+                f"noise has shape {tuple(noise.shape)}; for these seeds it must be "
+                f"{(len(checked), *self.model.state_shape)}: standard normal numbers"
+            )
+
+        def callback(step: Step) -> None:
+            for each in callbacks:
+                each(step)
+
+        def work(positions: Sequence[int], on_step: OnStep | None) -> Tensor:
+            own = [checked[position] for position in positions]
+            normals = None if noise is None else noise[list(positions)].float()
+            return self.runner.run(own, on_step, normals=normals, callback=callback if callbacks else None)
+
+        batches = Batches(self.runner, work, sequential=bool(callbacks))
+        for start in range(0, len(checked), batch_size):
+            batch = checked[start : start + batch_size]
+            yield batch, batches.run(range(start, start + len(batch)), batch, batch_size, on_step)
 
     def _images(self, states: Tensor) -> Tensor:
         return self.model.to_images(states.chunk(self.model.sde.parts, dim=1)[0])
@@ -278,11 +358,14 @@ def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptio
 
 
 def _defaults(model: ScoreFunction) -> dict[str, Any]:
-    """Return the options of the model's configuration; without one, those that suit CLD or betas."""
+    """Return the options of the model's configuration; without one, those that suit its SDE."""
     if not isinstance(model, ScoreModel):
-        if isinstance(model.sde, Betas):
-            return {"steps": min(SolverOptions.steps, len(model.sde) - 1)}
-        return {"solver": "sscs", "grid": "quadratic"} if model.sde.parts == 2 else {}
+        if isinstance(model.sde, CLDSDE):
+            return {"solver": "sscs", "grid": "quadratic"}
+        if isinstance(model.sde, DiscretisedSDE):
+            return {}
+        steps = min(FEW_STEPS, len(model.sde) - 1) if isinstance(model.sde, Betas) else FEW_STEPS
+        return {"solver": "dpmpp_2m", "steps": steps, "grid": "karras" if isinstance(model.sde, EDM) else "logsnr"}
     sampling = model.config.sampling
     return {
         "solver": PREDICTORS.get(sampling.predictor, sampling.predictor),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,13 +18,16 @@ from scoresde_fast.conditions.guidance import DPS, PiGDM
 from scoresde_fast.conditions.operators import Gray, LinearOperator, Mask
 from scoresde_fast.conditions.operators.mask import expand_mask
 from scoresde_fast.conditions.projection import Projection
+from scoresde_fast.data.arrays import ArrayLike, as_unit_images
 from scoresde_fast.errors import require_integer, unknown_message
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.loop.condition import Condition, Conditions, as_conditions
 from scoresde_fast.loop.inputs import Inputs, InputValues
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.seeds import SeedAssignment
+from scoresde_fast.loop.step import Callback
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.noise import seed_sequence
 from scoresde_fast.run_options import accepting_options
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.solvers import SolverOptions
@@ -37,37 +40,29 @@ GRAY_TOLERANCE = 1e-5
 """Allowed difference between the channels of a gray image: rounding error, far below one 8-bit step."""
 
 
-@overload
-def sample(
-    model: ScoreFunction, seeds: Sequence[int] | None = None, *, return_velocity: Literal[False] = False, **options: Any
-) -> Tensor: ...
-
-
-@overload
-def sample(
-    model: ScoreFunction, seeds: Sequence[int] | None = None, *, return_velocity: bool, **options: Any
-) -> Tensor | tuple[Tensor, Tensor]: ...
-
-
 @accepting_options(SolverOptions, AdaptiveOptions)
 def sample(
     model: ScoreFunction,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     *,
     return_velocity: bool = False,
+    trajectory: bool = False,
+    noise: Tensor | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
     classes: Sequence[int | str] | None = None,
     classifier: Classifier | str | Path | None = None,
     class_scale: float = CLASS_SCALE,
     condition: Conditions = None,
     inputs: InputValues = None,
     **options: Any,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """Return the images of seeds, (len(seeds), C, H, W) float32 in [0, 1], and optionally a CLD model's velocities.
 
     Args:
         model: any score model.
-        seeds: one for each image; None with ``classes``: 0, 1, 2, ...
-        return_velocity: see `Sampler.sample`.
+        seeds: one for each image, or the number n of images for 0, 1, ..., n - 1; None: one for each of ``classes``.
+        return_velocity, trajectory, noise, callback, progress: see `Sampler.sample`.
         classes: the class of each image, by index or name, to which ``classifier`` guides it.
         classifier: a `Classifier`, the name of an embedded one ("digits-classifier"), or a folder.
         class_scale: the scale of `ClassGuidance`.
@@ -80,21 +75,26 @@ def sample(
     """
     if classes is None:
         if seeds is None:
-            raise ValueError("there are no seeds: give one for each image, such as seeds=range(16)")
+            raise ValueError("there are no seeds: give the number of images, such as 16, or a seed for each")
         if classifier is not None:
             raise ValueError("a classifier is given without classes: add one for each image, such as classes=[3, 3, 7]")
-        sampler = Sampler(model, condition=condition, inputs=Inputs.of(inputs, seeds), **options)
-        return sampler.sample(seeds, return_velocity=return_velocity)
-    seeds = range(len(classes)) if seeds is None else seeds
-    if len(seeds) != len(classes):
-        raise ValueError(f"there are {len(seeds)} seeds and {len(classes)} classes; give one of each for every image")
-    if classifier is None:
-        raise ValueError("classes need a classifier: pass classifier='digits-classifier', or one that you trained")
-    loaded = load_classifier(classifier) if isinstance(classifier, str | Path) else classifier
-    guidance = ClassGuidance(classes, loaded, scale=class_scale, seeds=seeds)
-    conditions = (guidance, *as_conditions(condition))
+        seeds = seed_sequence(seeds)
+        conditions = as_conditions(condition)
+    else:
+        seeds = range(len(classes)) if seeds is None else seed_sequence(seeds)
+        if len(seeds) != len(classes):
+            raise ValueError(
+                f"there are {len(seeds)} seeds and {len(classes)} classes; give one of each for every image"
+            )
+        if classifier is None:
+            raise ValueError("classes need a classifier: pass classifier='digits-classifier', or one that you trained")
+        loaded = load_classifier(classifier) if isinstance(classifier, str | Path) else classifier
+        guidance = ClassGuidance(classes, loaded, scale=class_scale, seeds=seeds)
+        conditions = (guidance, *as_conditions(condition))
     sampler = Sampler(model, condition=conditions, inputs=Inputs.of(inputs, seeds), **options)
-    return sampler.sample(seeds, return_velocity=return_velocity)
+    return sampler.sample(
+        seeds, return_velocity=return_velocity, trajectory=trajectory, noise=noise, callback=callback, progress=progress
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +150,8 @@ class TaskSampler:
 @accepting_options(SolverOptions, AdaptiveOptions)
 def inpaint(
     model: ScoreFunction,
-    images: Tensor,
-    mask: Tensor,
+    images: ArrayLike,
+    mask: ArrayLike,
     *,
     seeds: Sequence[int] | None = None,
     samples: int = 1,
@@ -188,8 +188,8 @@ def inpaint(
 
 def inpainting(
     model: ScoreFunction,
-    images: Tensor,
-    mask: Tensor,
+    images: ArrayLike,
+    mask: ArrayLike,
     *,
     seeds: Sequence[int] | None = None,
     samples: int = 1,
@@ -217,7 +217,7 @@ def inpainting(
 @accepting_options(SolverOptions, AdaptiveOptions)
 def colorize(
     model: ScoreFunction,
-    gray: Tensor,
+    gray: ArrayLike,
     *,
     seeds: Sequence[int] | None = None,
     samples: int = 1,
@@ -245,7 +245,7 @@ def colorize(
 
 def colorization(
     model: ScoreFunction,
-    gray: Tensor,
+    gray: ArrayLike,
     *,
     seeds: Sequence[int] | None = None,
     samples: int = 1,
@@ -283,7 +283,7 @@ def colorization(
 def restore(
     model: ScoreFunction,
     operator: LinearOperator,
-    measured: Tensor,
+    measured: ArrayLike,
     *,
     noise: float = 0.0,
     method: RestorationMethod = "pigdm",
@@ -319,7 +319,7 @@ def restore(
 def restoration(
     model: ScoreFunction,
     operator: LinearOperator,
-    measured: Tensor,
+    measured: ArrayLike,
     *,
     noise: float = 0.0,
     method: RestorationMethod = "pigdm",
@@ -329,6 +329,7 @@ def restoration(
     **options: Any,
 ) -> TaskSampler:
     """Return the sampler of `restore`; arguments and errors are the same."""
+    measured = as_unit_images(measured)
     seeds = task_seeds(len(measured), seeds, samples)
     if method not in get_args(RestorationMethod):
         raise ValueError(unknown_message("method", method, get_args(RestorationMethod)))
@@ -389,9 +390,9 @@ def _guides(method: CompletionMethod, original: bool) -> bool:
     return method == "pigdm"
 
 
-def _batch(name: str, images: Tensor, model: ScoreFunction, channels: tuple[int, ...]) -> Tensor:
+def _batch(name: str, images: ArrayLike, model: ScoreFunction, channels: tuple[int, ...]) -> Tensor:
     """Return images (N, C, H, W); raise ``ValueError`` unless C is one of ``channels`` and the size is the model's."""
-    images = torch.as_tensor(images)  # accepts NumPy arrays
+    images = as_unit_images(images)
     batch = images[None] if images.ndim == 3 else images
     height, width = model.image_shape[1:]
     if batch.ndim != 4 or batch.shape[1] not in channels or batch.shape[2:] != (height, width) or not len(batch):

@@ -105,7 +105,7 @@ def test_nan_stops_the_run() -> None:
         ({"seeds": [-4]}, r"seed -4 is out of range: choose an integer from 0 to 2\^63 - 1"),
         ({"seeds": [2**63]}, "seed 9223372036854775808 is out of range"),
         ({"seeds": [1.5]}, r"seed 1\.5 is out of range: choose an integer"),
-        ({"seeds": 4}, "seeds is 4; pass a list or range"),
+        ({"seeds": "4"}, "seeds is '4'; pass a number of images or a sequence of integers"),
         ({"device": "cuda:99"}, r"device 'cuda:99' is not usable here( \(.*\))?; choose from: cpu"),
         ({"device": "gpu"}, "device 'gpu' is not usable here"),
     ],
@@ -119,7 +119,7 @@ def test_bad_input(tiny: sf.ScoreModel, options: dict[str, Any], message: str) -
 def test_name_instead_of_a_model() -> None:
     """If a name is passed instead of a model, the message gives the call that loads it."""
     with pytest.raises(TypeError, match=r"model is 'digits-vp'; pass a model, for example scoresde_fast\.load"):
-        sf.sample("digits-vp", [0])  # type: ignore[call-overload]  # the mistake under test
+        sf.sample("digits-vp", [0])  # type: ignore[arg-type]  # the mistake under test
 
 
 @pytest.mark.statistical

@@ -34,6 +34,7 @@ from benchmarks.studies.posteriors import (
     projected_moments,
 )
 from scoresde_fast.conditions.operators import LinearOperator
+from scoresde_fast.loop.condition import Conditions
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SolverOptions
 from scoresde_fast.tasks import ASSUMED_NOISE
@@ -126,7 +127,7 @@ def measure(data: str, name: str, task: str, method: str, count: int) -> dict[st
         mask, measured, values = ONE_OF_FOUR, measured * ONE_OF_FOUR, measured[..., 0, 0]
     posterior = model.posterior if isinstance(model, CorrelatedGaussian) else partial(mixture_posterior, model)
     std = DATA_STD[data]
-    condition = {
+    conditions: dict[str, Callable[[], Conditions]] = {
         "projection": lambda: sf.Projection(measured[0], mask),
         "both": lambda: (
             sf.Projection(measured[0], mask),
@@ -134,10 +135,10 @@ def measure(data: str, name: str, task: str, method: str, count: int) -> dict[st
         ),
         "pigdm": lambda: sf.PiGDM(operator, measured, noise=NOISE, data_std=std),
         "dps": lambda: sf.DPS(operator, measured, scale=DPS_SCALE),
-    }[method]()
+    }
     begin = time.perf_counter()
     options = solver_of(name, data, task, method)
-    samples = sf.sample(model, range(count), condition=condition, batch_size=5000, **options)
+    samples = sf.sample(model, range(count), condition=conditions[method](), batch_size=5000, **options)
     truth = posterior(matrix, values.flatten().double().numpy(), noise)
     return {**errors(samples, truth), "seconds": time.perf_counter() - begin, "options": options}
 

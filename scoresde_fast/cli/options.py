@@ -120,7 +120,7 @@ class SamplerOptions:
     @property
     def device(self) -> str:
         """Device of this process."""
-        return process_device(self.computing.device or "cpu")
+        return process_device(self.computing.device)
 
     def options(self) -> dict[str, Any]:
         """Return the given options as keyword arguments of `Sampler`."""

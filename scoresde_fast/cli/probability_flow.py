@@ -37,7 +37,7 @@ class FlowCommand:
 
     def options(self) -> dict[str, Any]:
         """Return the given options as keyword arguments of the functions in `scoresde_fast.flow`."""
-        device = process_device(self.computing.device or "cpu")
+        device = process_device(self.computing.device)
         return given(self.flow, self.computing) | {"device": device}
 
 

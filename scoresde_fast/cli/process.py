@@ -19,8 +19,15 @@ TERMINATED = 128 + signal.SIGTERM
 """Exit code after SIGTERM."""
 
 
-def process_device(device: str) -> str:
-    """Return ``device``; "cuda" under torchrun becomes the GPU of this process's local rank."""
+def process_device(device: str | None) -> str:
+    """Return the device of this process.
+
+    None is a GPU if there is one, else the CPU.  "cuda" under torchrun becomes the GPU of the process's local rank.
+    """
+    if device is None:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     local_rank = os.environ.get("LOCAL_RANK")
     return device if device != "cuda" or local_rank is None else f"cuda:{local_rank}"
 

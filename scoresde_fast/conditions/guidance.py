@@ -24,6 +24,7 @@ from scoresde_fast.conditions.operators import (
     require_adjoint,
     ridge_inverse,
 )
+from scoresde_fast.data.arrays import ArrayLike, as_unit_images
 from scoresde_fast.errors import require_positive
 from scoresde_fast.loop.condition import Data, RunContext, row_table
 from scoresde_fast.loop.seeds import BoundItems, SeedAssignment, SeededCondition
@@ -43,9 +44,9 @@ class MeasurementGuidance(SeededCondition):
     kind: ClassVar[str]
 
     def __init__(
-        self, operator: LinearOperator, measured: Tensor, *, scale: float = 1.0, seeds: Sequence[int] | None = None
+        self, operator: LinearOperator, measured: ArrayLike, *, scale: float = 1.0, seeds: Sequence[int] | None = None
     ) -> None:
-        measured = torch.as_tensor(measured)  # accepts NumPy arrays
+        measured = as_unit_images(measured)
         if measured.ndim < 2 or not measured.is_floating_point() or not len(measured):
             raise ValueError(
                 f"measured has shape {tuple(measured.shape)} and dtype {str(measured.dtype).removeprefix('torch.')}; "
@@ -108,7 +109,7 @@ class BoundMeasurement(BoundItems):
         self.range = (low, high) if model.is_image else None
         measured = self.span * condition.measured.to(device) + measured_black
         super().__init__(condition.assignment, measured, *parameters)
-        self._estimate = _estimate_table(run)
+        self._estimate = row_table(model.denoising_factors(run.table.times), device)
 
     def denoised(self, x: Tensor, output: Tensor, counter: Tensor) -> Tensor:
         """Return x0_hat = E[x(0) | x(t)], (B, C, H, W)."""
@@ -131,15 +132,6 @@ class BoundMeasurement(BoundItems):
     def limit_gradient(self, gradient: Tensor, counter: Tensor) -> Tensor:
         """Return the gradient unchanged."""
         return gradient
-
-
-def _estimate_table(run: RunContext) -> Tensor:
-    """Return (rows, parts + 1): the factors of the state's parts and of the network's output in x0_hat."""
-    times, parametrisation = run.table.times, run.model.parametrisation
-    state, score = run.model.sde.denoised(times)
-    coefficients = np.concatenate([state, (score * parametrisation.output_scale(times))[:, None]], axis=1)
-    coefficients[:, -2] += score * parametrisation.state_scale(times)
-    return row_table(coefficients, run.device)
 
 
 class DPS(MeasurementGuidance):

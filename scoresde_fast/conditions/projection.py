@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.conditions.operators.mask import expand_mask
+from scoresde_fast.data.arrays import ArrayLike, as_unit_images
 from scoresde_fast.loop.condition import DRAWS, Data, RunContext
 from scoresde_fast.loop.seeds import BoundItems, SeedAssignment, SeededCondition
 from scoresde_fast.ops.project import block_shape, operation, project
 from scoresde_fast.ops.step_table import CONTROL, LEVEL_WIDTH, LEVELS, DeviceTable
 from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
-from scoresde_fast.solvers import find_solver
+from scoresde_fast.solvers import end_time, find_solver
 
 
 class Projection(SeededCondition):
@@ -50,9 +51,14 @@ class Projection(SeededCondition):
     """
 
     def __init__(
-        self, known: Tensor, mask: Tensor | None = None, *, seeds: Sequence[int] | None = None, original: bool = False
+        self,
+        known: ArrayLike,
+        mask: ArrayLike | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        original: bool = False,
     ) -> None:
-        known = torch.as_tensor(known)  # accepts NumPy arrays
+        known = as_unit_images(known)
         if known.ndim not in (3, 4) or not known.is_floating_point() or not len(known):
             raise ValueError(
                 f"known has shape {tuple(known.shape)} and dtype {str(known.dtype).removeprefix('torch.')}; it must be "
@@ -168,8 +174,8 @@ def projection_coefficients(run: RunContext) -> Array:
     with denoising, and have the noise of eps without.
     """
     sde, options = run.model.sde, run.options
-    eps = sde.sampling_eps if options.eps is None else options.eps
-    last = _noise_free_coefficients(sde) if options.denoise else marginal_coefficients(sde, np.array([eps]))
+    end = np.array([end_time(sde, options)])
+    last = _noise_free_coefficients(sde) if options.denoise else marginal_coefficients(sde, end)
     return np.concatenate([marginal_coefficients(sde, run.table.times), last])
 
 

@@ -34,6 +34,7 @@ from scoresde_fast.loop.inputs import NO_INPUTS, NetworkInputs
 from scoresde_fast.loop.loop import Loop
 from scoresde_fast.loop.program import Program
 from scoresde_fast.loop.run_monitor import OnStep
+from scoresde_fast.loop.step import Callback
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step
@@ -83,11 +84,30 @@ class AdaptiveRunner(FlowRunner):
         )
 
     @torch.inference_mode()
-    def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
-        """Return states (len(seeds), *state_shape) float32, sampled as one batch; the errors are as in `solve`."""
+    def run(
+        self,
+        seeds: Sequence[int],
+        on_step: OnStep | None = None,
+        *,
+        normals: Tensor | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Return states (len(seeds), *state_shape) float32, sampled as one batch; the errors are as in `solve`.
+
+        ``normals`` (len(seeds), *state_shape) replace the standard normal noise of the prior.
+
+        Raises:
+            ValueError: there is a callback; the samples have no common steps.
+        """
+        if callback is not None:
+            raise ValueError(
+                "an adaptive solver has no callback and no trajectory, because each sample has its own steps: choose a "
+                "fixed-step solver, such as 'dpmpp_2m'"
+            )
         run, sample_ids = self.run_options, torch.tensor(seeds, dtype=torch.int64, device=self.device)
         noise = Noise(run.run_seed, sample_ids, run.backend)
-        integrated = self.solve(self.model.prior(noise.normal(0, self.model.state_shape)), seeds, on_step)
+        normals = noise.normal(0, self.model.state_shape) if normals is None else normals.to(self.device)
+        integrated = self.solve(self.model.prior(normals), seeds, on_step)
         states = integrated.states.float()
         if self._denoising is not None:
             assert self._denoising_loop is not None

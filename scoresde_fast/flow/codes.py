@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde_fast.data.arrays import ArrayLike, as_unit_images
 from scoresde_fast.flow.options import FlowOptions
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
 from scoresde_fast.loop.inputs import Inputs
@@ -30,14 +31,14 @@ VELOCITY_DRAW = 1
 
 
 @accepting_options(FlowOptions)
-def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = None, **options: Any) -> Tensor:
+def encode(model: ScoreFunction, images: ArrayLike, seeds: Sequence[int] | None = None, **options: Any) -> Tensor:
     """Return codes (N, *state_shape) float32 of images (N, C, H, W) in [0, 1] or of points.
 
     On CLD a code is of position and velocity; the initial velocity is drawn from N(0, gamma M) with the image's seed.
 
     Args:
         model: any `ScoreFunction` of continuous time.
-        images: the data.
+        images: the data; also a NumPy array or images of Pillow.
         seeds: seeds of the velocities, by default 0, 1, ...
         options: the fields of `FlowOptions` and `RunOptions`; rtol and atol are 1e-6 by default. Also ``inputs``, with
             a row for each image, and ``guidance``: see `scoresde_fast.Sampler`.
@@ -47,6 +48,7 @@ def encode(model: ScoreFunction, images: Tensor, seeds: Sequence[int] | None = N
             range.
         IntegrationError: see `ProbabilityFlow.run`.
     """
+    images = with_batch(as_unit_images(images), model)
     ids = sample_ids(images, seeds)
     flow = ProbabilityFlow(model, to_data=False, defaults=DEFAULTS, **with_inputs(options, ids))
     states = data_states(model, images, ids, flow.run_options.run_seed)
@@ -139,6 +141,11 @@ def sample_ids(data: Tensor, seeds: Sequence[int] | None) -> list[int]:
     if len(ids) != len(data):
         raise ValueError(f"there are {len(ids)} seeds for {len(data)} samples: give one seed per sample")
     return ids
+
+
+def with_batch(images: Tensor, model: ScoreFunction) -> Tensor:
+    """Return one image (C, H, W) as (1, C, H, W), and others unchanged."""
+    return images[None] if images.shape == model.image_shape else images
 
 
 def with_inputs(options: dict[str, Any], seeds: Sequence[int]) -> dict[str, Any]:

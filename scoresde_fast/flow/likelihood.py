@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.flow.codes import data_states, require_unit_range, sample_ids, with_inputs
+from scoresde_fast.data.arrays import ArrayLike, as_tensor
+from scoresde_fast.flow.codes import data_states, require_unit_range, sample_ids, with_batch, with_inputs
 from scoresde_fast.flow.options import FlowOptions, ProbeKind, Probes
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
 from scoresde_fast.loop.run_monitor import OnStep
@@ -78,11 +79,14 @@ class LikelihoodEstimator:
         self.flow = ProbabilityFlow(model, to_data=False, probes=Probes(probe, probes), **options)
         self.model = self.flow.model
 
-    def estimate(self, data: Tensor, seeds: Sequence[int] | None = None, on_step: OnStep | None = None) -> Likelihood:
+    def estimate(
+        self, data: ArrayLike, seeds: Sequence[int] | None = None, on_step: OnStep | None = None
+    ) -> Likelihood:
         """Return the likelihoods of images (N, C, H, W), uint8 or in [0, 1], or of points.
 
         Args:
-            data: the samples; dequantization needs 8-bit values: uint8, or floats that are multiples of 1/255.
+            data: the samples, also an array or images of Pillow; dequantization needs 8-bit values: uint8, or floats
+                that are multiples of 1/255.
             seeds: seeds of all random numbers, one per sample, by default 0, 1, ...
             on_step: callback for the progress of a batch.
 
@@ -91,6 +95,7 @@ class LikelihoodEstimator:
                 are not 8-bit values.
             IntegrationError: see `ProbabilityFlow.run`.
         """
+        data = with_batch(as_tensor(data), self.model)
         ids, model = sample_ids(data, seeds), self.model
         run_seed = self.flow.run_options.run_seed
         images = data.double() / 255 if data.dtype == torch.uint8 else data
@@ -109,11 +114,12 @@ class LikelihoodEstimator:
         return Likelihood(log_density, bits, standard_error, result.evaluations)
 
 
-def likelihood(model: ScoreFunction, data: Tensor, seeds: Sequence[int] | None = None, **options: Any) -> Likelihood:
+def likelihood(model: ScoreFunction, data: ArrayLike, seeds: Sequence[int] | None = None, **options: Any) -> Likelihood:
     """Return log densities, and bits per dimension of 8-bit images, under a model.
 
     ``options`` are as in `LikelihoodEstimator`; data, seeds and errors as in `LikelihoodEstimator.estimate`.
     """
+    data = with_batch(as_tensor(data), model)
     return LikelihoodEstimator(model, **with_inputs(options, sample_ids(data, seeds))).estimate(data, seeds)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.sdes import CLDSDE, SDE
+from scoresde_fast.run_options import use_plain_numbers
+from scoresde_fast.sdes import CLDSDE, SDE, VESDE
 from scoresde_fast.solvers.options import Norm, require_norm
 
 
@@ -62,6 +63,9 @@ class AdaptiveOptions:
     denoise: bool = True
     eps: float | None = None
 
+    def __post_init__(self) -> None:
+        use_plain_numbers(self)
+
     def on(self, sde: SDE) -> AdaptiveOptions:
         """Return these options with the defaults of the solver and the SDE filled in.
 
@@ -84,7 +88,7 @@ class AdaptiveOptions:
         if self.error_norm == "batch" and not solver.batch_norm:
             others = " or ".join(repr(name) for name, other in ADAPTIVE.items() if other.batch_norm)
             raise ValueError(f"solver {self.solver!r} supports only error_norm='sample'; 'batch' needs solver {others}")
-        atol = solver.ve_atol if sde.name == "vesde" else solver.atol
+        atol = solver.ve_atol if isinstance(sde, VESDE) else solver.atol
         return replace(
             self,
             rtol=solver.rtol if self.rtol is None else self.rtol,
@@ -103,7 +107,8 @@ class FlowOptions:
         error_norm: Error norm: "sample" for each sample; "batch" for the whole batch, as in the official code.
         steps: Number of fixed steps, of six evaluations each; they replace steps chosen by tolerances.
         grid: Spacing of fixed steps: uniform, quadratic, sqrt, karras or logsnr (the default).
-        eps: Time at the data, by default 1e-5.
+        eps: Time at the data. The default is 1e-5 on the SDEs of the papers, and elsewhere that at which sampling
+            stops.
     """
 
     rtol: float = 1e-5
@@ -111,7 +116,10 @@ class FlowOptions:
     error_norm: Norm = "sample"
     steps: int | None = None
     grid: str = "logsnr"
-    eps: float = 1e-5
+    eps: float | None = None
+
+    def __post_init__(self) -> None:
+        use_plain_numbers(self)
 
 
 ProbeKind = Literal["rademacher", "normal", "exact"]

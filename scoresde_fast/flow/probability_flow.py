@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -239,7 +239,10 @@ class ProbabilityFlow(FlowRunner):
     ) -> None:
         flow_options, run = split_options(options, names(FlowOptions))
         self.options = FlowOptions(**{**(defaults or {}), **flow_options})
-        device = usable_device(run.device)
+        device = usable_device(run.device or model.own_device)
+        if self.options.eps is None:
+            self.options = replace(self.options, eps=model.sde.flow_eps)
+        assert self.options.eps is not None
         low, high = self.options.eps, model.sde.T
         if not 0 < low < high:
             raise ValueError(f"eps is {low!r}; it must be greater than 0 and smaller than {high:g}")

@@ -87,10 +87,12 @@ class Batches(Generic[Item]):
     Attributes:
         runner: the runner that ``work`` uses.
         work: ``work(items, on_step)`` runs n items as one batch and returns their results (n, ...).
+        sequential: whether to run a batch undivided and unpadded; with ``strict``, its chunks one after another.
     """
 
     runner: Runner
     work: Callable[[Sequence[Item], OnStep | None], Tensor]
+    sequential: bool = False
 
     def run(self, items: Sequence[Item], seeds: Sequence[int], full: int, on_step: OnStep | None) -> Tensor:
         """Return the results (len(items), ...) of one batch; ``full`` is the size of a full batch.
@@ -105,8 +107,8 @@ class Batches(Generic[Item]):
         if strict:
             size = chunk_size(runner.model.image_shape, runner.device)
             slots = chunks(seeds, size)
-            count = min(len(slots), threads)
-        elif runner.batch_dependent:
+            count = 1 if self.sequential else min(len(slots), threads)
+        elif runner.batch_dependent or self.sequential:
             size, slots, count = 0, [list(range(len(items)))], 1
         else:
             count = max(1, min(threads, len(items) // MIN_IMAGES))

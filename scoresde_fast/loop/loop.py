@@ -22,6 +22,8 @@ from scoresde_fast.noise import Noise
 from scoresde_fast.ops import affine_step, langevin
 from scoresde_fast.solvers.options import Norm
 
+AfterRow = Callable[[int, Tensor, Tensor, Tensor | None], None]
+
 
 @dataclass(frozen=True)
 class StepBackends:
@@ -124,16 +126,17 @@ class Loop:
             condition.start(r.state, data, r.sample_ids, run_seed=self.run_seed)
         return r
 
-    def row(self, kind: RowKind, registers: Registers) -> None:
-        """Run the row at the counter and advance the counter."""
+    def row(self, kind: RowKind, registers: Registers) -> Tensor | None:
+        """Run the row at the counter, advance the counter, and return the network's output, if any."""
         r, table = registers, self.program.device_table
         output, push = self._evaluate(kind, r) if kind.evaluates else (None, None)
         if kind.langevin:
             assert output is not None  # every Langevin row evaluates the network
+            multiple = output
             if kind.mixed:
-                output = torch.addcmul(output, r.state, self.program.langevin_state.index_select(0, r.counter))
+                multiple = torch.addcmul(output, r.state, self.program.langevin_state.index_select(0, r.counter))
             langevin.langevin(
-                r.state, output, r.sample_ids, table, counter=r.counter, norm=self.langevin_norm,
+                r.state, multiple, r.sample_ids, table, counter=r.counter, norm=self.langevin_norm,
                 run_seed=self.run_seed, implementation=self.backends.langevin,
             )  # fmt: skip
         else:
@@ -150,6 +153,7 @@ class Loop:
             condition.after_row(r.state, data, r.sample_ids, r.counter, run_seed=self.run_seed)
         r.sums[0].index_copy_(0, r.counter, r.state.sum().view(1))
         r.counter.add_(1)
+        return output
 
     def _evaluate(self, kind: RowKind, r: Registers) -> tuple[Tensor, Tensor | None]:
         """Return the guided network output and the guidance term to add to the state after the row, or None."""
@@ -170,21 +174,27 @@ class Loop:
         for kind in pattern:
             self.row(kind, registers)
 
-    def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
+    def run(self, x: Tensor, noise: Noise, on_step: OnStep | None = None, after_row: AfterRow | None = None) -> Tensor:
         """Run the program row by row, from a prior sample to the data, and return the final state.
 
         Args:
             x: (B, ...) float32, the state at T; not modified.
             noise: the noise, with the sample ids.
             on_step: called with (evaluations done, total evaluations) after each row.
+            after_row: called with the row's index, the states before and after it, and the network's output.
 
         Raises:
             NonFiniteError: the state became NaN or infinite; the message gives the row and its time.
         """
         registers = self.start(self.registers(tuple(x.shape)), x, noise)
         monitor = RunMonitor(registers.sums, self.program.table, on_step, self.program.nfe)
-        for kind in self.program.kinds:
-            self.row(kind, registers)
+        before = registers.state.clone() if after_row else x
+        for index, kind in enumerate(self.program.kinds):
+            output = self.row(kind, registers)
             monitor.queued(1, kind.evaluations)
+            if after_row:
+                state = registers.state.clone()
+                after_row(index, before, state, output)
+                before = state
         monitor.finish()
         return registers.state

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from scoresde_fast.loop.inputs import NO_INPUTS, NetworkInputs
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
 from scoresde_fast.loop.run_monitor import OnStep
+from scoresde_fast.loop.step import Callback, Step
 from scoresde_fast.loop.workers import in_worker
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
@@ -165,12 +167,43 @@ class TableRunner:
                 self._loops[key] = self._captured(loop, batch) or loop
         return self._loops[key]
 
-    def run(self, seeds: Sequence[int], on_step: OnStep | None = None) -> Tensor:
-        """Return the final states (len(seeds), *state_shape) of one batch; the errors are those of `Loop.run`."""
+    def run(
+        self,
+        seeds: Sequence[int],
+        on_step: OnStep | None = None,
+        *,
+        normals: Tensor | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Return the final states (len(seeds), *state_shape) of one batch; the errors are those of `Loop.run`.
+
+        ``normals`` (len(seeds), *state_shape) replace the standard normal noise of the prior.
+        """
         loop, run = self.prepare(len(seeds)), self.run_options
         with self._computing():
             noise = Noise(run.run_seed, torch.tensor(seeds, dtype=torch.int64, device=self.device), run.backend)
-            return loop.run(self.model.prior(noise.normal(0, self.model.state_shape)), noise, on_step)
+            normals = noise.normal(0, self.model.state_shape) if normals is None else normals.to(self.device)
+            x = self.model.prior(normals)
+            if callback is None:
+                return loop.run(x, noise, on_step)
+            uncaptured = loop.loop if isinstance(loop, CapturedLoop) else loop
+            return uncaptured.run(x, noise, on_step, partial(self._report, callback, seeds))
+
+    def _report(
+        self,
+        callback: Callback,
+        seeds: Sequence[int],
+        index: int,
+        before: Tensor,
+        state: Tensor,
+        output: Tensor | None,
+    ) -> None:
+        """Call ``callback`` after the row ``index``."""
+        rows = self.program.table.rows
+        t = float(rows[index].t)
+        sigma = float(self.model.sde.noise_to_signal(np.array(t)))
+        factors = partial(self.model.denoising_factors, np.array(t))
+        callback(Step(index + 1, len(rows), t, sigma, seeds, state, before, output, factors))
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
         """Return the network evaluations of each seed's run."""

@@ -58,6 +58,11 @@ class SDE(ABC):
         """Default time at which sampling stops."""
         return 1e-3
 
+    @property
+    def flow_eps(self) -> float:
+        """Default time of the data for codes and likelihoods; 1e-5 as in the official code."""
+        return 1e-5
+
     def describe(self) -> dict[str, Any]:
         """Return the name and the numbers that define this SDE, as JSON values."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

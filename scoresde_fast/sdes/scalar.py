@@ -51,6 +51,10 @@ class ScalarSDE(SDE):
         if not hasattr(cls, "name"):
             cls.name = cls.__name__
 
+    @property
+    def flow_eps(self) -> float:
+        return self.sampling_eps
+
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "marginals_sha256": values_sha256(*self.marginal(self.checked_times()))}
 
@@ -123,6 +127,10 @@ class ScalarSDE(SDE):
 @dataclass(frozen=True)
 class DiscretisedSDE(ScalarSDE):
     """An SDE of Song et al. (2021), which has a published process of n steps."""
+
+    @property
+    def flow_eps(self) -> float:
+        return 1e-5
 
     @abstractmethod
     def discretise(self, t: Time, n: int) -> Discretisation:

@@ -15,7 +15,7 @@ steps, and to denoise by ``finish=posterior_mean``; see ``FAST`` in tests/suppor
 from scoresde_fast.solvers import data_prediction, gddim, noise_prediction, predictors, sscs  # noqa: F401  (registers)
 from scoresde_fast.solvers.grids import GRIDS, TimeGrid, make_grid
 from scoresde_fast.solvers.options import SolverOptions
-from scoresde_fast.solvers.registry import SOLVERS, Solver, build_table, find_solver, solver
+from scoresde_fast.solvers.registry import SOLVERS, Solver, build_table, end_time, find_solver, is_published, solver
 from scoresde_fast.solvers.restart import RestartInterval
 from scoresde_fast.solvers.table import AnyRow, PairRow, Row, StepTable
 
@@ -31,7 +31,9 @@ __all__ = [
     "StepTable",
     "TimeGrid",
     "build_table",
+    "end_time",
     "find_solver",
+    "is_published",
     "make_grid",
     "solver",
 ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from scoresde_fast.errors import unknown_message
+from scoresde_fast.run_options import use_plain_numbers
 from scoresde_fast.solvers.grids import SIGMAS, grid_values
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
 
@@ -72,6 +73,7 @@ class SolverOptions:
     langevin_norm: Norm = "sample"
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         for name, amount in (("eta", self.eta), ("churn", self.churn)):
             if amount is None:
                 continue

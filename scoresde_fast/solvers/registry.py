@@ -145,6 +145,14 @@ def is_published(sde: SDE, options: SolverOptions) -> bool:
     return entry.published and not options.restart and options.grid == "uniform" and isinstance(sde, DiscretisedSDE)
 
 
+def end_time(sde: SDE, options: SolverOptions) -> float:
+    """Return the time at which a run ends, before denoising; the grid of score_sde goes one step further."""
+    if not isinstance(options.grid, str):
+        return float(grid_of_values(sde, tuple(options.grid)).edges[-1])
+    eps = sde.sampling_eps if options.eps is None else options.eps
+    return float(sde.trained_times(np.array([eps]))[0])
+
+
 def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     """Return the table of a run: for each step the rows of the corrector, if any, then those of the solver.
 
@@ -153,7 +161,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     """
     entry = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
     fill = _fill(sde, entry, options)
-    eps = float(sde.trained_times(np.array([sde.sampling_eps if options.eps is None else options.eps]))[0])
+    eps = end_time(sde, options)
     # On images the solvers of score_sde have no denoising step.
     finish = None if not options.denoise or (entry.published and isinstance(sde, ScalarSDE)) else entry.finish
     # Steps that are too long give NaN, which `StepTable.of` reports.
@@ -168,9 +176,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
             else:
                 rows = fill(grid_of(steps, eps))
         else:
-            grid = grid_of_values(sde, tuple(options.grid))
-            eps = float(grid.edges[-1])
-            rows = fill(grid)
+            rows = fill(grid_of_values(sde, tuple(options.grid)))
     if finish is not None:
         rows.append(finish(sde, eps, eps))
     elif options.denoise:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -205,7 +205,7 @@ class Broken(nn.Module):
 def test_nan_gradients() -> None:
     """The message says that the gradients, not the network's outputs, are not finite, and names the step."""
     with pytest.raises(NonFiniteError, match=r"the guidance gradients are not finite after step \d+"):
-        sf.sample(model_of("vp"), classes=[0], classifier=Broken(), solver="euler_maruyama", steps=50)
+        sf.sample(model_of("vp"), classes=[0], classifier=cast(Any, Broken()), solver="euler_maruyama", steps=50)
 
 
 class Wrong(LinearOperator):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.conditions.operators.linear import DeviceConstants
+from scoresde_fast.data.arrays import ArrayLike, as_tensor
 
 
 class Masking(ABC):
@@ -147,7 +148,7 @@ class Mask(Masking):
         return mask
 
 
-def expand_mask(mask: Tensor | None, shape: Sequence[int]) -> Tensor:
+def expand_mask(mask: ArrayLike | None, shape: Sequence[int]) -> Tensor:
     """Return the mask broadcast to ``shape`` (K, C, H, W), as bool; None means that all pixels are known.
 
     Raises:
@@ -155,7 +156,9 @@ def expand_mask(mask: Tensor | None, shape: Sequence[int]) -> Tensor:
     """
     if mask is None:
         return torch.ones(*shape, dtype=torch.bool)
-    mask = torch.as_tensor(mask)  # accepts NumPy arrays
+    mask = as_tensor(mask)
+    if mask.dtype == torch.uint8 and ((mask == 0) | (mask == 255)).all():  # black and white
+        mask = mask == 255
     count, channels, height, width = shape
     allowed = [(height, width), (1, height, width), (channels, height, width)]
     allowed += [(k, c, height, width) for k in (1, count) for c in (1, channels)]

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Habits of other libraries: numbers of images, progress, callbacks, trajectories, own noise, and arrays."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import scoresde_fast as sf
+from scoresde_fast.data.arrays import as_tensor
+from scoresde_fast.sdes import VPSDE
+from tests.support.own_networks import SHAPE, mixture
+
+
+@pytest.fixture
+def model() -> sf.GaussianMixture:
+    return mixture(VPSDE())
+
+
+def test_numbers_of_other_libraries(model: sf.GaussianMixture) -> None:
+    """A number of images stands for the first seeds; numbers and seeds may be of NumPy and torch."""
+    expected = sf.sample(model, range(4), solver="ddim", steps=5, run_seed=3)
+    numbers: dict[str, Any] = {"steps": np.int64(5), "run_seed": torch.tensor(3), "batch_size": np.int32(64)}
+    kinds: tuple[Any, ...] = (
+        4,
+        np.int64(4),
+        torch.tensor(4),
+        np.arange(4),
+        torch.arange(4),
+        [np.uint8(i) for i in range(4)],
+    )
+    for seeds in kinds:
+        assert torch.equal(sf.sample(model, seeds, solver="ddim", **numbers), expected)
+    assert torch.equal(sf.Sampler(model, "ddim", 5, run_seed=3).sample(4), expected)
+    eta = sf.Sampler(model, "ddim", 5, eta=np.float32(0.5), eps=torch.tensor(0.01)).options
+    assert isinstance(eta, sf.SolverOptions) and type(eta.eta) is float and type(eta.eps) is float
+
+
+@pytest.mark.parametrize(
+    ("options", "suggestion"),
+    [
+        ({"num_steps": 20}, "steps"),
+        ({"num_inference_steps": 20}, "steps"),
+        ({"scheduler": "ddim"}, "solver"),
+        ({"timesteps": [1, 0.5]}, "grid"),
+        ({"seed": 1}, "run_seed"),
+        ({"class_labels": [1]}, "inputs"),
+        ({"guidance_scale": 2}, "guidance"),
+        ({"stepss": 5}, "steps"),
+    ],
+)
+def test_names_of_other_libraries(model: sf.GaussianMixture, options: dict[str, Any], suggestion: str) -> None:
+    """An option's name in another library gets the name here."""
+    (name,) = options
+    with pytest.raises(TypeError, match=f"unknown option {name!r} - did you mean {suggestion!r}"):
+        sf.Sampler(model, **options)
+
+
+def test_own_noise(model: sf.GaussianMixture) -> None:
+    """Noise of one's own replaces that of the prior, sample by sample, in every solver; its shape is checked."""
+    noise = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    solvers: dict[str, dict[str, Any]] = {"ddim": {"steps": 6}, "rk45": {"rtol": 1e-3, "atol": 1e-3}}
+    for solver, options in solvers.items():
+        sampler = sf.Sampler(model, solver, batch_size=2, **options)
+        images = sampler.sample(5, noise=noise)
+        (again,) = sampler.sample([77], noise=noise[3:4])
+        torch.testing.assert_close(again, images[3], rtol=0, atol=1e-5)
+        assert not torch.allclose(images, sampler.sample(5))
+    with pytest.raises(ValueError, match=re.escape("noise has shape (5, 2, 2, 2); for these seeds it must be (4,")):
+        sampler.sample(4, noise=noise)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("solver", ["ddim", "pc", "unipc"])
+def test_callback(model: sf.GaussianMixture, solver: str, strict: bool) -> None:
+    """Each step of each batch is reported with its time, noise, states and exact denoised estimate."""
+    number, grid = (60, "uniform") if solver == "pc" else (6, "karras")
+    sampler = sf.Sampler(model, solver, number, grid=grid, batch_size=3, strict=strict)
+    steps: list[sf.Step] = []
+    images = sampler.sample([4, 9, 2, 8], callback=steps.append)
+    assert torch.equal(images, sampler.sample([4, 9, 2, 8]))
+    rows = len(sampler.table.rows)
+    first = steps[:rows]
+    assert [step.step for step in first] == list(range(1, rows + 1)) and {step.steps for step in steps} == {rows}
+    np.testing.assert_allclose([step.t for step in first], sampler.table.times)
+    np.testing.assert_allclose([step.sigma for step in first], VPSDE().noise_to_signal(sampler.table.times))
+    for before, step in pairwise(first):
+        scale, std = (float(value) for value in VPSDE().marginal(step.t))
+        score = model.score(before.x.double(), torch.full((len(before.x),), step.t))
+        assert step.denoised is not None
+        exact = (before.x.double() + std**2 * score) / scale
+        torch.testing.assert_close(step.denoised.double(), exact, rtol=1e-4, atol=1e-4)
+    last = [step for step in steps if step.step == rows]
+    by_seed = {seed: x for step in last for seed, x in zip(step.seeds, step.x, strict=True)}
+    for seed, image in zip([4, 9, 2, 8], images, strict=True):
+        assert torch.equal(by_seed[seed], image)
+
+
+def test_trajectory(model: sf.GaussianMixture) -> None:
+    """A trajectory has all states and estimates, in the order of the seeds; the last state is the sample."""
+    sampler = sf.Sampler(model, "dpmpp_2m", 7, batch_size=2)
+    images, path = sampler.sample(5, trajectory=True)
+    assert torch.equal(images, sampler.sample(5)) and torch.equal(path.states[-1], images)
+    assert path.states.shape == path.denoised.shape == (7, 5, *SHAPE)
+    np.testing.assert_allclose(path.times, sampler.table.times)
+    torch.testing.assert_close(path.denoised[-1], images, rtol=1e-5, atol=1e-5)
+    both, function = sf.sample(model, 5, solver="dpmpp_2m", steps=7, trajectory=True)
+    torch.testing.assert_close(both, images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(function.states, path.states, rtol=0, atol=1e-4)
+
+
+def test_unusable_callbacks(model: sf.GaussianMixture) -> None:
+    """Adaptive solvers have no common steps; a trajectory includes velocities."""
+    with pytest.raises(ValueError, match="an adaptive solver has no callback and no trajectory"):
+        sf.sample(model, 2, solver="rk45", trajectory=True)
+    with pytest.raises(ValueError, match="the states of a trajectory have the velocities; leave it out"):
+        sf.sample(sf.load("digits-cld"), 2, return_velocity=True, trajectory=True)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "rk45"])
+def test_progress(model: sf.GaussianMixture, solver: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bar counts the images; without progress nothing is printed."""
+    options = {"steps": 9} if solver == "ddim" else {"rtol": 1e-2, "atol": 1e-2}
+    sampler = sf.Sampler(model, solver, batch_size=2, **options)
+    sampler.sample(5)
+    assert capsys.readouterr().err == ""
+    done: list[int] = []
+    sampler.sample(5, lambda evaluations, total: done.append(evaluations), progress=True)
+    assert "5/5" in capsys.readouterr().err and done
+
+
+def pictures(*sizes: tuple[int, int], mode: str = "RGB") -> list[Image.Image]:
+    """Return images of random pixels."""
+    generator = np.random.default_rng(0)
+    shapes = [(*size, 3) if mode == "RGB" else size for size in sizes]
+    return [Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)) for shape in shapes]
+
+
+def test_images_of_pillow() -> None:
+    """Images of Pillow and arrays are taken where tensors are."""
+    model = sf.load("digits-vp")
+    images = pictures((16, 16), (16, 16))
+    unit = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]).float() / 255
+    mask = np.zeros((16, 16), dtype=np.uint8)
+    mask[:, :8] = 255
+    options: dict[str, Any] = {"solver": "ddim", "steps": 3}
+    expected = sf.inpaint(model, unit, torch.from_numpy(mask == 255), **options)
+    for ours in (images, unit.numpy(), (unit * 255).round().to(torch.uint8)):
+        torch.testing.assert_close(
+            sf.inpaint(model, ours, Image.fromarray(mask), **options), expected, rtol=0, atol=1e-6
+        )
+    gray = pictures((16, 16), mode="L")
+    expected = sf.colorize(model, as_tensor(gray).float() / 255, **options)
+    torch.testing.assert_close(sf.colorize(model, gray[0], **options), expected, rtol=0, atol=1e-6)
+    flow: dict[str, Any] = {"steps": 2}
+    torch.testing.assert_close(sf.encode(model, images[0], **flow), sf.encode(model, unit[:1], **flow))
+    density = sf.likelihood(model, images, **flow).log_density
+    torch.testing.assert_close(density, sf.likelihood(model, (unit * 255).round().byte(), **flow).log_density)
+
+
+def test_different_images_are_refused() -> None:
+    """Images of a list have one size; a palette becomes colours."""
+    with pytest.raises(ValueError, match=re.escape("the images have shapes [(3, 8, 8), (3, 16, 16)]; give images of")):
+        as_tensor(pictures((8, 8), (16, 16)))
+    assert as_tensor(pictures((4, 4))[0].convert("P")).shape == (3, 4, 4)
+
+
+def test_own_device() -> None:
+    """A run is on the device of the model's weights unless another is named; without weights, on a GPU if any."""
+    network = torch.nn.Linear(2, 2, device="meta")
+    wrapped = sf.load("digits-vp")
+    assert wrapped.own_device == torch.device("cpu") and sf.Sampler(wrapped, "ddim", 3).device.type == "cpu"
+    wrapped.network = network
+    assert wrapped.own_device == torch.device("meta")
+
+    class Closed(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return -x
+
+    wrapped.network = Closed()
+    assert wrapped.own_device.type == ("cuda" if torch.cuda.is_available() else "cpu")

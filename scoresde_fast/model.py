@@ -298,7 +298,10 @@ def require_output(model: ScoreFunction, inputs: Mapping[str, Tensor]) -> None:
     network, sde, shape = model.network, model.sde, model.image_shape
     name = type(network.network if isinstance(network, Adapter) else network).__name__
     if missing := [input for input in required_inputs(network) if input not in inputs]:
-        raise ValueError(f"{name} needs the inputs {missing}: pass inputs={{{missing[0]!r}: ...}} with a row per seed")
+        raise ValueError(
+            f"{name} needs the inputs {missing}: pass inputs={{{missing[0]!r}: ...}} with a row per "
+            f"seed, on the command line --inputs {missing[0]}=..."
+        )
     first = next(network.parameters(), None)
     if first is not None and first.dtype != torch.float32:
         raise ValueError(

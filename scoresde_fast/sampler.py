@@ -320,8 +320,8 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptio
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options for which ``Sampler(model, **options).describe() == described``.
 
-    Conditions, inputs and guidance are omitted; `scoresde_fast.conditions.classes.described_conditions` restores
-    conditions.
+    Conditions, inputs and guidance are omitted; `scoresde_fast.conditions.classes.described_conditions` and
+    `scoresde_fast.loop.network_guidance.described_guidance` restore two of them.
     """
     option_names = {key: name for name, key in DESCRIPTION_KEYS.items()}
     return {option_names.get(key, key): value for key, value in described.items() if key not in NOT_OPTIONS}

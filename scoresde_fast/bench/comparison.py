@@ -48,7 +48,8 @@ from scoresde_fast.bench.results import (
     write_result,
 )
 from scoresde_fast.bench.timing import add_rounds, wall_seconds
-from scoresde_fast.checkpoints.loading import embedded_names, load
+from scoresde_fast.checkpoints.loading import embedded_names
+from scoresde_fast.checkpoints.python_models import is_python_name, load_model
 from scoresde_fast.data import digits
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.devices import usable_device
@@ -159,9 +160,9 @@ def _load_model(name: str) -> ScoreFunction:
     """Return the model; raise ValueError if it is unknown or its samples cannot be scored."""
     if name in MIXTURES:
         return mixture(name)
-    if name not in embedded_names() and not Path(name).exists():
+    if name not in embedded_names() and not is_python_name(name) and not Path(name).exists():
         raise ValueError(unknown_message("model", name, [*MIXTURES, *embedded_names()]))
-    model = load(name)
+    model = load_model(name)
     if not model.is_image or model.image_shape != IMAGE_SHAPE:
         raise ValueError(
             f"the samples of {name!r} have the shape {model.image_shape}, but the comparison can only score images of "

@@ -96,7 +96,7 @@ class MeasuredNetwork:
 
     Attributes:
         name: name of an embedded model or a preset.
-        weights: "embedded" or "random".
+        weights: "embedded", "own" (a model in Python) or "random".
         parameters: number of parameters.
         gflop_per_image: 10^9 operations of one network evaluation of an image.
         batch, nfe: images a run, and network evaluations an image.

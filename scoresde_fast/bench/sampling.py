@@ -46,6 +46,7 @@ from scoresde_fast.bench.workload import (
     require_names,
 )
 from scoresde_fast.checkpoints.loading import embedded_names
+from scoresde_fast.checkpoints.python_models import is_python_name
 from scoresde_fast.devices import usable_device
 
 BATCHES = {"cpu": (1, 4, 16, 64), "cuda": (1, 4, 16, 64, 256)}
@@ -77,7 +78,7 @@ def bench(
     """Measure the speed of sampling.
 
     Args:
-        names: embedded models or presets; by default those of `AMOUNTS`.
+        names: embedded models, presets, or models in Python, see `load_model`; by default those of `AMOUNTS`.
         device: name of a PyTorch device.
         batch, nfe: batch size and network evaluations an image; by default those of `AMOUNTS`.
         seconds: time budget of a network's timed rounds, excluding preparation and first runs.
@@ -189,7 +190,7 @@ def measure_network(
 
     return MeasuredNetwork(
         name=name,
-        weights="embedded" if name in embedded_names() else "random",
+        weights="embedded" if name in embedded_names() else "own" if is_python_name(name) else "random",
         parameters=sum(parameter.numel() for parameter in workload.model.network.parameters()),
         gflop_per_image=workload.gflop / workload.batch,
         batch=workload.batch,

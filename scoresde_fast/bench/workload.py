@@ -16,8 +16,8 @@ from torch.utils.flop_counter import flop_registry
 
 from scoresde_fast.bench.baselines import original
 from scoresde_fast.bench.results import Share
-from scoresde_fast.checkpoints import load
 from scoresde_fast.checkpoints.loading import embedded_names
+from scoresde_fast.checkpoints.python_models import is_python_name, load_model
 from scoresde_fast.configs import ConfigLike, load_config, preset_names
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.model import ScoreFunction, ScoreModel, create
@@ -113,16 +113,21 @@ class Workload:
 
 
 def require_names(names: Sequence[str]) -> None:
-    """Raise ValueError unless every name is an embedded model or a preset."""
+    """Raise ValueError unless every name is an embedded model, a preset or a name of a model in Python."""
     networks = [*embedded_names(), *preset_names()]
     for name in names:
-        if name not in networks:
+        if name not in networks and not is_python_name(name):
             raise ValueError(unknown_message("network", name, networks))
 
 
-def measured_model(name: str) -> ScoreModel:
-    """Return an embedded model with its weights, or a preset with random weights."""
-    return load(name) if name in embedded_names() else random_model(name)
+def measured_model(name: str) -> ScoreFunction:
+    """Return an embedded model or one in Python, with its weights, or a preset with random weights."""
+    if not (name in embedded_names() or is_python_name(name)):
+        return random_model(name)
+    model = load_model(name)
+    if next(model.network.parameters(), None) is None:
+        raise ValueError(f"the network of {name!r} has no parameters; bench measures networks that are nn.Modules")
+    return model
 
 
 def random_model(config: ConfigLike) -> ScoreModel:

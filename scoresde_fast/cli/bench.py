@@ -9,9 +9,17 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.options import NO_DEFAULT, Device, Flag, Threads
+from scoresde_fast.cli.options import NO_DEFAULT, OWN_MODEL, Device, Flag, Threads
 from scoresde_fast.cli.process import prepare_measurement, report
 
+NamesHelp = arg(
+    help="Embedded models and presets, such as digits-ve ve/cifar10_ncsnpp_continuous, by default seven of them; or "
+    f"{OWN_MODEL}."
+)
+ComparedHelp = arg(
+    help="An embedded model of images (digits-vp), a saved folder, an exact model (mixture-ve, -vp, -subvp or -cld), "
+    f"or {OWN_MODEL}."
+)
 DEFAULT_OF_NETWORK = arg(help_behavior_hint="(default: each network's own)")
 
 
@@ -19,8 +27,7 @@ DEFAULT_OF_NETWORK = arg(help_behavior_hint="(default: each network's own)")
 class Bench:
     """Measure speed and error of sampling with plain PyTorch, tuned PyTorch, and this package."""
 
-    names: Positional[tuple[str, ...]] = ()
-    """Embedded models and presets, such as digits-ve ve/cifar10_ncsnpp_continuous; by default seven of them."""
+    names: Positional[Annotated[tuple[str, ...], NamesHelp]] = ()
     device: Device = "cpu"
     batch_size: Annotated[int | None, DEFAULT_OF_NETWORK] = None
     """Images a batch."""
@@ -56,8 +63,7 @@ class Bench:
 class BenchSolvers:
     """Compare every solver on one model by quality, network evaluations and time, and recommend the best."""
 
-    model: Positional[str]
-    """An embedded model of images (digits-vp), a saved folder, or an exact model: mixture-ve, -vp, -subvp or -cld."""
+    model: Positional[Annotated[str, ComparedHelp]]
     nfe: tuple[int, ...] = (5, 10, 15, 20, 25, 50, 100)
     """Budgets of network evaluations; each candidate takes as many steps as its budget allows."""
     samples: Annotated[int | None, arg(help_behavior_hint="(default: 2 000 images or 20 000 scalars)")] = None

@@ -17,7 +17,7 @@ from scoresde_fast.cli.process import stopping_on_sigterm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scoresde_fast.model import ScoreModel
+    from scoresde_fast.model import ScoreFunction
     from scoresde_fast.tasks import TaskSampler
 
 
@@ -93,7 +93,7 @@ class TaskCommand(SamplerOptions, ABC):
             )  # fmt: skip
 
     @abstractmethod
-    def task(self, model: ScoreModel) -> Task:
+    def task(self, model: ScoreFunction) -> Task:
         """Read the images and build the sampler."""
 
     def task_options(self, **own: Any) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Inpaint(TaskCommand):
     out: Path = Path("inpainted")
     """Output folder."""
 
-    def task(self, model: ScoreModel) -> Task:
+    def task(self, model: ScoreFunction) -> Task:
         from scoresde_fast.data.in_memory import read_images
         from scoresde_fast.data.masks import read_masks
         from scoresde_fast.generate.pixels import checkered
@@ -145,7 +145,7 @@ class Colorize(TaskCommand):
     out: Path = Path("colorized")
     """Output folder."""
 
-    def task(self, model: ScoreModel) -> Task:
+    def task(self, model: ScoreFunction) -> Task:
         from scoresde_fast.data.in_memory import read_images
         from scoresde_fast.tasks import colorization
 
@@ -191,7 +191,7 @@ class Restore(TaskCommand):
     out: Path = Path("restored")
     """Output folder."""
 
-    def task(self, model: ScoreModel) -> Task:
+    def task(self, model: ScoreFunction) -> Task:
         from scoresde_fast.conditions.guidance import enlarged, known_pixels, simulate
         from scoresde_fast.conditions.operators.text import parse_operator
         from scoresde_fast.data.in_memory import read_images

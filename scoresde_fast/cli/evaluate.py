@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from scoresde_fast.cli.options import (
     NO_DEFAULT,
+    OWN_MODEL,
     BatchSize,
     Device,
     Flag,
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from scoresde_fast.evaluation.reference import Reference
 
 
+SourceHelp = arg(
+    help="Images (folder, .zip, .npz, .tar, or data set like digits:test); or a model: embedded, a saved folder, a "
+    f".pth, or {OWN_MODEL}."
+)
 ReferenceHelp = arg(
     help="Images in the same forms as SOURCE (their statistics are cached); a file of eval stats; or statistics of "
     "other programs (mu and sigma, or score_sde's cifar10_stats.npz).",
@@ -69,8 +74,7 @@ class Eval(SamplerOptions, ExtractorOptions):
     per dimension).
     """
 
-    source: Positional[str]
-    """Images (folder, .zip, .npz, .tar, or data set like digits:test), or a model (embedded, saved folder, or .pth)."""
+    source: Positional[Annotated[str, SourceHelp]]
     reference: Annotated[str | None, ReferenceHelp] = None
     metrics: Annotated[
         tuple[Literal["fid", "kid", "is", "pr"], ...],
@@ -142,13 +146,11 @@ class Eval(SamplerOptions, ExtractorOptions):
     def _images(self) -> tuple[ImageSource, str, int]:
         """Return the images, their title, and the batch size."""
         import scoresde_fast as sf
-        from scoresde_fast.checkpoints import embedded_names
-        from scoresde_fast.checkpoints.loading import is_saved
         from scoresde_fast.data.sources import open_images
         from scoresde_fast.evaluation import SampledImages
         from scoresde_fast.generate import parse_seeds
 
-        if not (self.source in embedded_names() or is_saved(self.source) or Path(self.source).suffix == ".pth"):
+        if not _is_model(self.source):
             _check_source_name(self.source)
             size = self.computing.batch_size
             images = open_images(self.source, trust_pickle=self.trust_pickle)
@@ -161,6 +163,18 @@ class Eval(SamplerOptions, ExtractorOptions):
         channels, height, width = model.image_shape
         sampled = SampledImages(sampler, (channels, height, width), seeds, self.rounding)
         return sampled, f"{self.source}, seeds {self.seeds}", sampler.batch_size
+
+
+def _is_model(source: str) -> bool:
+    """Return whether ``source`` names a model; "NAME:SPLIT" of a data set does not."""
+    from scoresde_fast.checkpoints import embedded_names
+    from scoresde_fast.checkpoints.loading import is_saved
+    from scoresde_fast.checkpoints.python_models import is_found, is_python_name
+    from scoresde_fast.data.sources import is_data_set
+
+    if source in embedded_names() or is_saved(source) or Path(source).suffix == ".pth":
+        return True
+    return is_python_name(source) and not is_data_set(source.partition(":")[0]) and is_found(source)
 
 
 def _check_source_name(source: str) -> None:
@@ -247,7 +261,12 @@ class EvalLoss:
     def run(self) -> None:
         from scoresde_fast.data.sources import open_images
         from scoresde_fast.evaluation import data_set_loss
+        from scoresde_fast.model import ScoreModel
 
         model = self.loading.load(self.model).to(process_device(self.device))
+        if not isinstance(model, ScoreModel):
+            raise ValueError(
+                f"{self.model} has no configuration, which defines the training loss; likelihood takes any model"
+            )
         images = open_images(self.data, trust_pickle=self.trust_pickle)
         print(data_set_loss(model, images, draws=self.draws, run_seed=self.run_seed, batch_size=self.batch_size))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeAlias, get_args,
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from scoresde_fast.cli.network_inputs import NetworkInputOptions
 from scoresde_fast.cli.process import process_device, use_threads
 from scoresde_fast.flow.options import AdaptiveOptions, FlowOptions
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.solvers.options import SolverOptions
 
 if TYPE_CHECKING:
-    from scoresde_fast.model import ScoreModel
+    from scoresde_fast.model import ScoreFunction
 
 NO_DEFAULT = arg(help_behavior_hint="")
 Flag = FlagCreatePairsOff[Annotated[bool, NO_DEFAULT]]
@@ -25,7 +26,9 @@ Flag = FlagCreatePairsOff[Annotated[bool, NO_DEFAULT]]
 Threads = Annotated[int | None, arg(help="Number of CPU threads.", help_behavior_hint="(default: torch's)")]
 Device = Annotated[str, arg(help="cpu, cuda or cuda:1.")]
 BatchSize = Annotated[int, arg(help="Number of images in a batch.")]
-Model = Positional[Annotated[str, arg(help="An embedded model (digits-vp), a saved folder, or a .pth with --config.")]]
+OWN_MODEL = "a model in Python (FILE.py:NAME or PACKAGE.MODULE:NAME), whose code is executed"
+ModelHelp = arg(help=f"An embedded model (digits-vp), a saved folder, a .pth with --config, or {OWN_MODEL}.")
+Model = Positional[Annotated[str, ModelHelp]]
 Data = Positional[Annotated[str, arg(help="A data set (digits:test), a folder, .zip, .tar, .npz or .npy of images.")]]
 
 
@@ -98,14 +101,14 @@ class LoadingOptions:
     raw: Flag = False
     threads: Threads = None
 
-    def load(self, name: str) -> ScoreModel:
+    def load(self, name: str) -> ScoreFunction:
         """Set memory and threads of the process, and load the model ``name``."""
-        import scoresde_fast as sf
+        from scoresde_fast.checkpoints.python_models import load_model
         from scoresde_fast.devices import keep_freed_memory
 
         keep_freed_memory()
         use_threads(self.threads)
-        return sf.load(name, config=self.config, ema=not self.raw)
+        return load_model(name, config=self.config, ema=not self.raw)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,7 @@ class SamplerOptions:
     solver: SolverGroup = field(default_factory=SolverGroup)
     tolerance: ToleranceGroup = field(default_factory=ToleranceGroup)
     computing: RunGroup = field(default_factory=RunGroup)
+    network: NetworkInputOptions = field(default_factory=NetworkInputOptions)
     loading: LoadingOptions = field(default_factory=LoadingOptions)
 
     @property
@@ -124,4 +128,4 @@ class SamplerOptions:
 
     def options(self) -> dict[str, Any]:
         """Return the given options as keyword arguments of `Sampler`."""
-        return given(self.solver, self.tolerance, self.computing) | {"device": self.device}
+        return given(self.solver, self.tolerance, self.computing) | self.network.options() | {"device": self.device}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional
 
+from scoresde_fast.cli.network_inputs import NetworkInputOptions
 from scoresde_fast.cli.options import (
     NO_DEFAULT,
     Data,
@@ -23,7 +24,7 @@ from scoresde_fast.cli.process import process_device
 
 if TYPE_CHECKING:
     from scoresde_fast.data.in_memory import NamedData
-    from scoresde_fast.model import ScoreModel
+    from scoresde_fast.model import ScoreFunction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +34,16 @@ class FlowCommand:
     model: Model
     flow: FlowGroup = field(default_factory=FlowGroup)
     computing: RunGroup = field(default_factory=RunGroup)
+    network: NetworkInputOptions = field(default_factory=NetworkInputOptions)
     loading: LoadingOptions = field(default_factory=LoadingOptions)
 
     def options(self) -> dict[str, Any]:
         """Return the given options as keyword arguments of the functions in `scoresde_fast.flow`."""
         device = process_device(self.computing.device)
-        return given(self.flow, self.computing) | {"device": device}
+        return given(self.flow, self.computing) | self.network.options() | {"device": device}
 
 
-def _read(data: str, model: ScoreModel) -> NamedData:
+def _read(data: str, model: ScoreFunction) -> NamedData:
     from scoresde_fast.data.in_memory import read_data
 
     return read_data(data, model.image_shape, is_image=model.is_image)

@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from tyro.conf import Positional, arg
 
+from scoresde_fast.cli.network_inputs import InputTexts, parse_inputs
 from scoresde_fast.cli.options import NO_DEFAULT, BatchSize, Device, Flag, Model, SamplerOptions
 from scoresde_fast.cli.process import process_device, stopping_on_sigterm
 
 if TYPE_CHECKING:
     from scoresde_fast.classifier import Classifier
     from scoresde_fast.conditions.classes import ClassGuidance
-    from scoresde_fast.model import ScoreModel
+    from scoresde_fast.model import ScoreFunction, ScoreModel
     from scoresde_fast.sampler import Sampler
 
 Trained = TypeVar("Trained", "ScoreModel", "Classifier")
@@ -109,7 +110,9 @@ class Verify:
     repair: Flag = False
     """Sample missing, damaged and duplicate images again."""
     model: Annotated[str | None, arg(help_behavior_hint="(default: the embedded model of the set)")] = None
-    """For --repair: the model of the set."""
+    """For --repair: the model of the set, in any form that sample accepts."""
+    inputs: InputTexts = ()
+    """For --repair of a set with inputs: the same inputs as for sample."""
     classifier: Annotated[str | None, arg(help_behavior_hint="(default: the embedded classifier of the set)")] = None
     """For --repair of a set with classes: the classifier that guided it."""
     config: Annotated[str | None, NO_DEFAULT] = None
@@ -145,23 +148,32 @@ class Verify:
         from scoresde_fast.conditions.classes import described_conditions
         from scoresde_fast.devices import keep_freed_memory
         from scoresde_fast.generate.verify import read_set
+        from scoresde_fast.loop.network_guidance import described_guidance
         from scoresde_fast.sampler import described_options
 
         keep_freed_memory()
         described = read_set(self.out)[1].configuration["sampler"]
-        # First: sets with conditions that cannot be rebuilt are refused before a model is loaded.
+        # First: sets with conditions, guidance or inputs that cannot be rebuilt are refused before a model is loaded.
         conditions = described_conditions(described.get("condition", ()), self._classifier)
-        model = self._model(described["model"]["weights_sha256"])
+        guidance = described_guidance(described.get("guidance"))
+        inputs = parse_inputs(self.inputs)
+        if missing := [name for name in described.get("inputs", ()) if name not in inputs]:
+            raise ValueError(
+                f"the samples of {self.out} have inputs, of which its manifest has only hashes; give them with "
+                f"--inputs {missing[0]}=..., as for sample"
+            )
+        model = self._model(described["model"])
         options = {**described_options(described), "device": process_device(self.device), "batch_size": self.batch_size}
-        return sf.Sampler(model, condition=conditions, **options)
+        return sf.Sampler(model, condition=conditions, inputs=inputs or None, guidance=guidance, **options)
 
-    def _model(self, sha256: str) -> ScoreModel:
-        import scoresde_fast as sf
-        from scoresde_fast.checkpoints import embedded_names
+    def _model(self, described: Mapping[str, Any]) -> ScoreFunction:
+        from scoresde_fast.checkpoints import embedded_names, load
+        from scoresde_fast.checkpoints.python_models import load_model
 
         if self.model is not None:
-            return sf.load(self.model, config=self.config, ema=not self.raw)
-        return self._embedded("model", embedded_names(), sf.load, sha256)
+            return load_model(self.model, config=self.config, ema=not self.raw)
+        names = embedded_names() if "config" in described else []  # models of one's own have none
+        return self._embedded("model", names, load, described["weights_sha256"])
 
     def _classifier(self, sha256: str) -> Classifier:
         from scoresde_fast.checkpoints import embedded_classifiers, load_classifier

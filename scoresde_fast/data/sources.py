@@ -75,6 +75,11 @@ def open_images(source: str, *, trust_pickle: bool = False) -> Images:
     return READERS[path.suffix](path, size)
 
 
+def is_data_set(name: str) -> bool:
+    """Return whether ``name``, without a split, is a data set or an official file or folder of one."""
+    return name in DATASETS or name in SETS or is_official(Path(name))
+
+
 def check_exists(path: Path, name: str) -> None:
     """Raise FileNotFoundError if ``path`` is missing, or ValueError with suggestions if ``name`` may be a data set."""
     if name and path.exists():

@@ -83,3 +83,24 @@ class Autoguidance(NetworkGuidance):
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "autoguidance", **super().describe(), "model": describe_model(self.model)}
+
+
+def described_guidance(description: Mapping[str, Any] | None) -> ClassifierFreeGuidance | None:
+    """Rebuild guidance from the result of its ``describe``; None is no guidance.
+
+    Raises:
+        ValueError: the description is of `Autoguidance`, and does not contain the guiding model.
+    """
+    if description is None:
+        return None
+    if description["kind"] != "classifier_free":
+        raise ValueError(
+            f"the description of guidance {description['kind']!r} does not contain its model: sample again with the "
+            "guidance itself"
+        )
+    interval = description["interval"]
+    return ClassifierFreeGuidance(
+        scale=description["scale"],
+        interval=None if interval is None else tuple(interval),
+        null=description["null"],
+    )

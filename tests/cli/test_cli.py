@@ -21,6 +21,7 @@ from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.run_options import names, split_options
 from scoresde_fast.solvers import SolverOptions
 from tests.support.stub_sampler import StubSampler
+from tests.support.tiny_models import LOAD
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -41,7 +42,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             recorded["stub"].batch_size = size
         return recorded["stub"]
 
-    monkeypatch.setattr(scoresde_fast, "load", load, raising=False)
+    monkeypatch.setattr(LOAD, load)
     monkeypatch.setattr(scoresde_fast, "Sampler", sampler, raising=False)
     return recorded
 
@@ -170,7 +171,7 @@ def test_failure(
     message: str,
 ) -> None:
     """Errors of the library and Ctrl-C give one line and an exit code, never a traceback."""
-    monkeypatch.setattr(scoresde_fast, "load", fail(error), raising=False)
+    monkeypatch.setattr(LOAD, fail(error))
     assert main(["sample", "a.pth"]) == code
     assert capsys.readouterr().err.strip() == message
 

@@ -21,7 +21,7 @@ from scoresde_fast.conditions.operators.text import parse_operator
 from scoresde_fast.generate.pixels import STRIP, to_pixels
 from tests.support.chance import assert_moments
 from tests.support.stub_sampler import files
-from tests.support.tiny_models import FAST, MODEL, OPTIONS, SIZE, read, replace_digits, saved_classifier
+from tests.support.tiny_models import FAST, LOAD, MODEL, OPTIONS, SIZE, read, replace_digits, saved_classifier
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "conditional.md").read_text().partition("## Command line")[2]
 COMMANDS = [line for code in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in code.splitlines()]
@@ -281,7 +281,7 @@ def test_mistakes(photos: np.ndarray, command: str, message: str, capsys: pytest
 def test_models_of_points(photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """A model of points is refused by name."""
     points = sf.GaussianMixture(sf.load(MODEL).sde, [1.0], torch.zeros(1, 2, 1, 1), [0.5], is_image=False)
-    monkeypatch.setattr(sf, "load", lambda *_, **__: points, raising=False)
+    monkeypatch.setattr(LOAD, lambda *_, **__: points)
     assert main(["colorize", "toy", "photos"]) == 2
     assert "toy is a model of points" in capsys.readouterr().err
 
@@ -289,7 +289,7 @@ def test_models_of_points(photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, c
 def test_models_of_gray_images(photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """A model of gray images is refused."""
     gray = sf.GaussianMixture.gaussian(sf.load(MODEL).sde, 0.5, 0.2, (1, SIZE, SIZE))
-    monkeypatch.setattr(sf, "load", lambda *_, **__: gray, raising=False)
+    monkeypatch.setattr(LOAD, lambda *_, **__: gray)
     assert main(["colorize", "mono", "photos"]) == 2
     assert "mono generates images with one channel" in capsys.readouterr().err
 

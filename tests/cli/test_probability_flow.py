@@ -22,6 +22,7 @@ from scoresde_fast.generate.likelihoods import write_likelihoods
 from scoresde_fast.generate.pixels import to_pixels
 from scoresde_fast.generate.states import CodeImages, seed_codes, write_codes
 from scoresde_fast.sdes import CLDSDE, SDE, VPSDE
+from tests.support.tiny_models import LOAD
 
 SHAPE = (3, 8, 8)
 LOOSE = ["--rtol", "1e-2", "--atol", "1e-2"]
@@ -266,12 +267,12 @@ def test_failed_integration_gives_one_line(
     model = gaussian()
     score = model.network.forward
     monkeypatch.setattr(model.network, "forward", lambda x, t: score(x, t) * (1 if t.max() < 0.5 else float("nan")))
-    monkeypatch.setattr(sf, "load", lambda *_, **__: model, raising=False)
+    monkeypatch.setattr(LOAD, lambda *_, **__: model)
     codes = tmp_path / "codes.npz"
     assert main(["encode", "broken", str(images), *LOOSE, "--out", str(codes)]) == 2
     printed = capsys.readouterr()
     assert "NaN" in printed.err and printed.err.count("\n") == 1 and not codes.exists()
-    monkeypatch.setattr(sf, "load", lambda *_, **__: 1 / 0, raising=False)
+    monkeypatch.setattr(LOAD, lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["encode", "broken", str(images)])
 
@@ -308,7 +309,7 @@ def test_encode_and_decode_commands(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Encoded images are decoded to the same 8-bit pixels, to a folder and to one file, named by index."""
-    monkeypatch.setattr(sf, "load", lambda *_, **__: gaussian(), raising=False)
+    monkeypatch.setattr(LOAD, lambda *_, **__: gaussian())
     codes, tight, exact = tmp_path / "codes.npz", ["--rtol", "1e-6", "--atol", "1e-6"], "exact"
     assert main(["encode", exact, str(images), "--out", str(codes), *tight]) == 0
     with np.load(codes) as archive:
@@ -352,7 +353,7 @@ def test_decoding_continues_with_its_settings(tiny: str, tmp_path: Path, capsys:
 def test_points_are_decoded_to_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sde: SDE) -> None:
     """Codes of points are decoded to the same positions; on CLD the codes include a velocity."""
     exact = sf.GaussianMixture(sde, [1.0], torch.zeros(1, 2, 1, 1), [0.5], is_image=False)
-    monkeypatch.setattr(sf, "load", lambda *_, **__: exact, raising=False)
+    monkeypatch.setattr(LOAD, lambda *_, **__: exact)
     points = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2, 1, 1)
     np.savez(tmp_path / "points.npz", position=points)
     paths = {name: str(tmp_path / name) for name in ("points.npz", "codes.npz", "back.npz")}

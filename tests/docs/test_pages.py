@@ -38,7 +38,10 @@ CHECKPOINT_PRESET = "ve/cifar10_ncsnpp_continuous"
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the checkpoint that the pages load, in the official format with fresh weights."""
+    """Return a folder with the files of the pages: a checkpoint in the official format with fresh weights, and modules.
+
+    A module is a block of Python that begins with its name.
+    """
     folder = tmp_path_factory.mktemp("readme")
     model = sf.create(CHECKPOINT_PRESET)
     state, shadow = {"module.sigmas": model.network.sigmas}, []
@@ -53,6 +56,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(state) == len(model.network.state_dict())
     ema = {"decay": 0.999, "num_updates": 1, "shadow_params": shadow}
     torch.save({"model": state, "ema": ema, "optimizer": {}, "step": 1}, folder / "checkpoint_8.pth")
+    for code in PYTHON:
+        if file := re.match(r"# (\w+\.py)\n", code):
+            (folder / file[1]).write_text(code)
     return folder
 
 

@@ -17,13 +17,15 @@ from scoresde_fast.classifier import Classifier, ClassifierConfig
 
 SIZE = 16
 MODEL = "digits-vp"
+LOAD = "scoresde_fast.checkpoints.python_models.load"
+"""Where the command line looks up `scoresde_fast.load`."""
 FAST = ["--solver", "sa", "--steps", "3"]
 OPTIONS: dict[str, Any] = {"solver": "sa", "steps": 3}
 """FAST as keyword arguments."""
 
 
 def replace_digits(monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
-    """Make `scoresde_fast.load` return a small model for MODEL, with the same shape and SDE."""
+    """Make `scoresde_fast.load` and the command line use a small model for MODEL, with the same shape and SDE."""
     torch.manual_seed(0)
     options = {
         "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 1], "num_res_blocks": 1, "init_scale": 1.0, "dropout": 0.0},
@@ -31,7 +33,8 @@ def replace_digits(monkeypatch: pytest.MonkeyPatch) -> sf.ScoreModel:
         "training": {"sde": "vpsde"},
     }
     model, load = sf.create(options).eval(), sf.load
-    monkeypatch.setattr(sf, "load", lambda name, **more: model if name == MODEL else load(name, **more), raising=False)
+    for target in ("scoresde_fast.load", LOAD):
+        monkeypatch.setattr(target, lambda name, **more: model if name == MODEL else load(name, **more), raising=False)
     return model
 
 

@@ -141,13 +141,17 @@ def _null_values(guidance: ClassifierFreeGuidance, values: Mapping[str, Tensor])
         )
     null: list[Tensor | None] = []
     for name, value in values.items():
-        row = None if name not in guidance.null else torch.as_tensor(guidance.null[name]).to(value)
+        row = None if name not in guidance.null else torch.as_tensor(guidance.null[name]).to(value.device)
+        if row is not None and row.is_floating_point() and not value.is_floating_point():
+            raise ValueError(
+                f"the null value of {name!r} is {row.tolist()}, but the input has integers: give an integer"
+            )
         if row is not None and row.shape != value.shape[1:]:
             raise ValueError(
                 f"the null value of {name!r} has shape {tuple(row.shape)}, but a row of the input has "
                 f"{tuple(value.shape[1:])}; give one of that shape"
             )
-        null.append(None if row is None else row[None])
+        null.append(None if row is None else row[None].to(value.dtype))
     return null
 
 

@@ -251,6 +251,10 @@ def test_description_has_inputs_and_guidance() -> None:
             r"the null value of 'y' has shape \(1,\), but a row of the input has \(\); give one of that shape",
         ),
         (
+            {"inputs": {"y": [1]}, "guidance": sf.ClassifierFreeGuidance(scale=2, null={"y": 3.5})},
+            "the null value of 'y' is 3.5, but the input has integers: give an integer",
+        ),
+        (
             {"inputs": {"y": [1]}, "guidance": sf.Autoguidance(scale=2, model=of_class(0))},
             "autoguidance needs two models with the same",
         ),

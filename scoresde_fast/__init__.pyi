@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+from .adapters import from_diffusers as from_diffusers
+from .adapters import from_edm as from_edm
+from .adapters import from_k_diffusion as from_k_diffusion
 from .checkpoints import load as load
 from .checkpoints import load_classifier as load_classifier
 from .conditions.classes import ClassGuidance as ClassGuidance

@@ -31,7 +31,16 @@ LIBRARIES = (
     "tyro",
 )
 """Required libraries."""
-OPTIONAL = ("scikit-learn", "scipy", "torch-fidelity", "torchvision", "matplotlib", "jinja2", "tensorboard")
+OPTIONAL = (
+    "scikit-learn",
+    "scipy",
+    "torch-fidelity",
+    "torchvision",
+    "diffusers",
+    "matplotlib",
+    "jinja2",
+    "tensorboard",
+)
 WIDTH = 100
 """Maximum length of a line of the report."""
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from scoresde_fast.configs import Config, ConfigLike, load_config
 from scoresde_fast.networks import DDPM, MLP, NCSNpp, ResNet, ScoreNetwork
-from scoresde_fast.networks.adapter import Adapter
+from scoresde_fast.networks.adapter import Adapter, Conditional
 from scoresde_fast.parametrisation import (
     LabelFunction,
     OfficialParametrisation,
@@ -280,6 +280,8 @@ def wrap(
 def required_inputs(network: Callable[..., Any]) -> list[str]:
     """Return the names of a network's arguments without a default, besides the state and the time."""
     function = network.network if isinstance(network, Adapter) else network
+    if isinstance(function, Conditional):
+        return [*function.required_inputs]
     try:
         parameters = inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters
     except (TypeError, ValueError):  # compiled
@@ -356,7 +358,7 @@ def code_sha256(network: nn.Module) -> str:
     Comments and formatting do not count.
     """
     parts: list[object] = [cls for module in network.modules() for cls in type(module).__mro__]
-    parts += [module.network for module in network.modules() if isinstance(module, Adapter)]
+    parts += [module.network for module in network.modules() if isinstance(module, Adapter | Conditional)]
     code = {_source(part) for part in parts}
     structure = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
     return hashlib.sha256("\n".join([structure, *sorted(code)]).encode()).hexdigest()

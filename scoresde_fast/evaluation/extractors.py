@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
@@ -24,6 +22,7 @@ from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import require_packages, unknown_message
 from scoresde_fast.model import weights_sha256
 from scoresde_fast.networks import FeatureNet
+from scoresde_fast.torchvision_import import import_library
 
 DIGITS_FEATURES = "digits-features"
 DIGITS_SHAPE = (3, 16, 16)
@@ -36,7 +35,6 @@ FROM_FILES = (*HUB_FILES, "clip-")
 """Prefixes of extractors that read their weights from a file."""
 CODE_FROM_HUB = "dinov2-"
 """Prefix of extractors whose code torch hub would download."""
-DETECTION_OPERATORS = ("nms", "qnms")
 
 
 def default_extractor(shape: Sequence[int]) -> str:
@@ -171,33 +169,9 @@ def load_torch_fidelity() -> ModuleType:
         MissingPackageError: torch-fidelity or torchvision is not installed.
     """
     require_packages("this metric", "torch-fidelity", "torchvision")
-    library = _import_library()
+    library = import_library("torch_fidelity")
     library.register_feature_extractor(DIGITS_FEATURES, _digits_extractor(library.FeatureExtractorBase))
     return library
-
-
-def _import_library() -> ModuleType:
-    """Import torch-fidelity, which imports torchvision.
-
-    A torchvision built for another build of torch fails to import, because its detection operators are not registered.
-    Nothing here uses them, so their schemas are declared instead.
-    """
-    try:
-        import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for name in DETECTION_OPERATORS:
-            _schemas().define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # partly initialised by the failed import
-    return import_module("torch_fidelity")
-
-
-@cache
-def _schemas() -> torch.library.Library:
-    """Return the library that declares the schemas; the cache keeps the library, and thus the schemas, alive."""
-    return torch.library.Library("torchvision", "DEF")
 
 
 def _digits_extractor(base: type[Any]) -> type[Any]:

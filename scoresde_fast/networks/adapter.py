@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Adapter`: a network of another library, with the inputs and outputs of the networks of this package."""
+"""Networks of other libraries, with the inputs and outputs of the networks of this package."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,3 +36,21 @@ class Adapter(nn.Module):
         if prediction.shape[1] == 2 * self.channels:
             prediction = prediction[:, : self.channels]
         return prediction.to(x.dtype)
+
+
+class Conditional(nn.Module):
+    """A network that names the inputs that it needs, because its signature does not: it has defaults or ``**kwargs``.
+
+    Args:
+        network: ``network(x, labels, **inputs)``.
+        required_inputs: the names of the inputs.
+    """
+
+    def __init__(self, network: Callable[..., Any], required_inputs: Iterable[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.required_inputs = list(required_inputs)
+
+    def forward(self, x: Tensor, labels: Tensor, **inputs: Tensor) -> Any:
+        """Return the output of the network."""
+        return self.network(x, labels, **inputs)

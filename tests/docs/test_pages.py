@@ -24,8 +24,7 @@ PAGES = {
     path.relative_to(ROOT): path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 README = PAGES[Path("README.md")]
-NAMES = ("README.md", "docs/sampling.md", "docs/models.md", "docs/own-networks.md", "docs/training.md")
-RUN = [PAGES[Path(name)] for name in NAMES]
+RUN = [PAGES[Path(name)] for name in ("README.md", "docs/sampling.md", "docs/models.md", "docs/training.md")]
 """Pages whose code runs here; other pages have their own tests."""
 BLOCKS = list(dict.fromkeys(block for page in RUN for block in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)))
 PYTHON = [code for language, code in BLOCKS if language == "python"]

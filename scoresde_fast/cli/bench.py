@@ -58,8 +58,7 @@ class BenchSolvers(ExtractorOptions):
     """Compare every solver on one model by quality, network evaluations and time, and recommend the best."""
 
     model: Positional[str]
-    """A model of images (embedded, saved folder, or .pth), or an exact one: mixture-ve, -vp, -subvp, -cld, -edm, -betas
-    or -flow."""
+    """A model of images (digits-vp, a folder, a .pth), or mixture-ve, -vp, -subvp, -cld, -edm, -betas or -flow."""
     reference: Annotated[str | None, ReferenceHelp] = None
     training_set: Annotated[str | None, NO_DEFAULT] = None
     """The model's training images. The page shows those that are nearest to the images of the best solver."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
@@ -17,15 +18,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from scoresde_fast import __version__
 from scoresde_fast.bench.measures import MIN_SAMPLES
 from scoresde_fast.devices import Precision
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
+from scoresde_fast.loop.inputs import InputValues, NetworkInputs
+from scoresde_fast.loop.network_guidance import NetworkGuidance
+from scoresde_fast.loop.program import Program
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler, solver_options
-from scoresde_fast.sdes import SDE, ScalarSDE
+from scoresde_fast.sdes import SDE, Betas, ScalarSDE
 from scoresde_fast.solvers import (
     GRIDS,
     SOLVERS,
@@ -50,12 +55,15 @@ class ComparisonOptions:
         solvers: names; by default all solvers of the model's SDE.
         extra: solvers that are always included, such as those of a plugin.
         grids: names; by default all.
+        variants: also compare the other orders and forms of each solver. Without them each solver has its default
+            order and form. The grids are then by default the one that suits the SDE, and adaptive solvers, which have
+            no budgets, are compared only if ``solvers`` names them.
         reference_steps: number of steps of the reference sampler; None to omit it.
         samples: samples of each candidate; by default 2 000 images or 20 000 scalars.
         batch_size: samples a batch; by default 100 images or 20 000 scalars.
         seconds: time limit; candidates that are not expected to finish within it are listed as left out.
         timing_seconds: time budget for timing the measured cases; 0 skips timing. By default 120, or 30 for scalars.
-        device, precision: as of `Sampler`.
+        device, precision, inputs, guidance: as of `Sampler`.
 
     Raises:
         ValueError: a number is out of range.
@@ -65,6 +73,7 @@ class ComparisonOptions:
     solvers: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     grids: tuple[str, ...] = ()
+    variants: bool = True
     reference_steps: int | None = None
     samples: int | None = None
     batch_size: int | None = None
@@ -72,6 +81,8 @@ class ComparisonOptions:
     timing_seconds: float | None = None
     device: torch.device | str = "cpu"
     precision: Precision = "auto"
+    inputs: InputValues = None
+    guidance: NetworkGuidance | None = None
 
     def __post_init__(self) -> None:
         if not self.budgets:
@@ -185,17 +196,32 @@ class Candidate:
         case: the compared solver and its options.
         priority: position in the measurement order.
         prepare: raises ValueError, with the reason, if the case cannot run on the model.
+        expected_nfe: network evaluations a sample that are expected before the case is prepared; None: its budget.
     """
 
     case: Case
     priority: Priority
     prepare: Callable[[], Prepared]
+    expected_nfe: float | None = None
+
+    @property
+    def cost(self) -> float:
+        """Expected network evaluations a sample; 0 if unknown."""
+        return self.expected_nfe or self.case.budget or 0.0
 
 
 Family = Callable[[ScoreFunction, ComparisonOptions], Iterable[Candidate]]
 """Returns the candidates of one kind for a model."""
 
-SUITED_GRIDS = {"vesde": "karras", "vpsde": "quadratic", "subvpsde": "quadratic", "cld": "quadratic"}
+SUITED_GRIDS = {
+    "vesde": "karras",
+    "vpsde": "quadratic",
+    "subvpsde": "quadratic",
+    "cld": "quadratic",
+    "edm": "karras",
+    "betas": "quadratic",
+    "rectified_flow": "quadratic",
+}
 """By SDE, a grid that suits few steps; it is measured first."""
 
 REFERENCES: dict[str, dict[str, Any]] = {
@@ -203,8 +229,21 @@ REFERENCES: dict[str, dict[str, Any]] = {
     "vpsde": {"solver": "ancestral", "grid": "uniform"},
     "subvpsde": {"solver": PREDICTOR_CORRECTOR, "grid": "uniform"},
     "cld": {"solver": "sscs", "grid": "quadratic"},
+    "edm": {"solver": "heun", "grid": "karras", "probability_flow": True},
+    "betas": {"solver": "ddim", "grid": "uniform", "options": {"eta": 1.0}},
+    "rectified_flow": {"solver": "ddim", "grid": "uniform", "probability_flow": True},
 }
-"""By SDE, the published sampler, which takes many steps."""
+"""By SDE, the published sampler, which takes many steps: on betas DDPM's chain, on a rectified flow Euler steps."""
+OTHER_REFERENCE: dict[str, Any] = {"solver": "sa", "grid": "logsnr"}
+"""The sampler of many steps on other SDEs: noise corrects the errors of earlier steps."""
+
+
+def suited_grid(sde: SDE) -> str:
+    """Return a grid that suits few steps. On an SDE of one's own it does not depend on how time is measured."""
+    if sde.name in SUITED_GRIDS:
+        return SUITED_GRIDS[sde.name]
+    keeps_scale = isinstance(sde, ScalarSDE) and np.ptp(sde.marginal(sde.checked_times()).scale) == 0
+    return "karras" if keeps_scale else "logsnr"
 
 
 class Form(NamedTuple):
@@ -239,6 +278,8 @@ TOLERANCES = {
 }
 """By adaptive solver, relative tolerances, each with the approximate NFE a sample on digits-vp. The absolute
 tolerance is equal for solvers of the probability flow, and the default for others."""
+BAR_AFTER = 2.0
+"""Seconds after which a terminal shows a bar of the samples of a candidate."""
 CHEAP_NFE = 100
 """Adaptive candidates above this NFE are measured last."""
 
@@ -253,13 +294,18 @@ def fixed_step(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Can
     for grid in options.grids:
         if grid not in GRIDS:
             raise ValueError(unknown_message("time grid", grid, GRIDS))
-    grids = options.grids or tuple(GRIDS)
-    suited_grid = SUITED_GRIDS[sde.name] if SUITED_GRIDS[sde.name] in grids else grids[0]
+    suited = suited_grid(sde)
+    grids = options.grids or (tuple(GRIDS) if options.variants else (suited,))
+    if suited not in grids:
+        suited = grids[0]
     for name in _selected_solvers(sde, options):
         solver = find_solver("reverse_diffusion" if name == PREDICTOR_CORRECTOR else name, sde)
         default_order = solver.options.get("order")
         orders = solver.orders if default_order is not None else (None,)
-        for form, order, grid, budget in product(_forms(name, solver, sde), orders, grids, options.budgets):
+        forms = list(_forms(name, solver, sde))
+        if not options.variants:
+            orders, forms = (default_order,), forms[:1]
+        for form, order, grid, budget in product(forms, orders, grids, options.budgets):
             case = Case(
                 name=form.label,
                 solver=name,
@@ -269,14 +315,19 @@ def fixed_step(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Can
                 budget=budget,
                 options=form.options,
             )
-            priority = _priority(default_order=order == default_order, suited_grid=grid == suited_grid)
+            priority = _priority(default_order=order == default_order, suited_grid=grid == suited)
             yield Candidate(case, priority, partial(prepare_fixed_step, model, options, case))
     if options.reference_steps is not None:
-        sampler = REFERENCES[sde.name]
-        label = f"{sampler['solver']}, {options.reference_steps} steps"
-        case = Case(label, **sampler, probability_flow=False, reference=True)
-        prepare = partial(prepare_fixed_step, model, options, case, options.reference_steps)
-        yield Candidate(case, Priority.REFERENCE, prepare)
+        steps = min(options.reference_steps, most_steps(sde))
+        sampler = {"probability_flow": False, **REFERENCES.get(sde.name, OTHER_REFERENCE)}
+        case = Case(f"{sampler['solver']}, {steps} steps", **sampler, reference=True)
+        prepare = partial(prepare_fixed_step, model, options, case, steps)
+        yield Candidate(case, Priority.REFERENCE, prepare, expected_nfe=steps)
+
+
+def most_steps(sde: SDE) -> int:
+    """Return the largest number of steps: a chain of n betas has n times, between which there are n - 1 steps."""
+    return len(sde) - 1 if isinstance(sde, Betas) else sys.maxsize
 
 
 def _selected_solvers(sde: SDE, options: ComparisonOptions) -> list[str]:
@@ -304,6 +355,8 @@ def _forms(name: str, solver: Solver, sde: SDE) -> Iterator[Form]:
     if solver.deterministic or has_flow:
         yield Form(name if solver.deterministic else f"{name}, flow", True, {})
     for form in EXTRA_FORMS.get(name, ()):
+        if not sde.sampling_eps < form.options.get("eps", sde.T) <= sde.T:
+            continue  # the form would not stop early
         yield form._replace(label=f"{name}, {form.label}")
     if name in RESTART_SOLVERS:
         yield Form(f"{name}, restart", False, {"restart": (restart_interval(sde),)})
@@ -329,37 +382,56 @@ def prepare_fixed_step(
     Raises:
         ValueError: the solver cannot run with these steps, or within the budget.
     """
-    solver = _steps_within_budget(model, case) if steps is None else _with_steps(model, case, steps)
-    table = build_table(model.sde, solver)
+    if steps is None:
+        steps = _steps_within_budget(model, options, case)
+    solver, table = _with_steps(model, case, steps)
     with_flow_end = case.probability_flow and "eps" not in case.options
-    return _prepared(model, options, solver, table.nfe, table_digest(table), with_flow_end=with_flow_end)
+    nfe = evaluations(model, options, table)
+    return _prepared(model, options, solver, nfe, table_digest(table), with_flow_end=with_flow_end)
 
 
-def _with_steps(model: ScoreFunction, case: Case, steps: int) -> SolverOptions:
+def evaluations(model: ScoreFunction, options: ComparisonOptions, table: StepTable) -> int:
+    """Return the network evaluations a sample of a table, as `Sampler.nfe` counts them: a guided one counts as two."""
+    if options.guidance is None:
+        return table.nfe
+    return Program.of_model(model, table, "cpu", NetworkInputs(guidance=options.guidance)).nfe
+
+
+def _with_steps(model: ScoreFunction, case: Case, steps: int) -> tuple[SolverOptions, StepTable]:
     chosen = {"order": case.order, "grid": case.grid, "probability_flow": case.probability_flow, **case.options}
     solver = solver_options(model, {"solver": case.solver, "steps": steps, "denoise": True, **chosen})
     assert isinstance(solver, SolverOptions)
-    return solver
+    return solver, build_table(model.sde, solver)
 
 
-def _steps_within_budget(model: ScoreFunction, case: Case) -> SolverOptions:
-    """Return the solver with the largest number of steps that fits the budget; raise ValueError if there is none."""
+def _steps_within_budget(model: ScoreFunction, options: ComparisonOptions, case: Case) -> int:
+    """Return the largest number of steps that fits the budget.
+
+    Raises:
+        ValueError: no number of steps fits the budget, or the largest one also fits a smaller budget of the comparison.
+    """
     assert case.budget is not None
 
     def nfe(steps: int) -> int:
-        return build_table(model.sde, _with_steps(model, case, steps)).nfe
+        return evaluations(model, options, _with_steps(model, case, steps)[1])
 
-    steps = case.budget
+    most = most_steps(model.sde)
+    steps = min(case.budget, most)
     try:
-        while (evaluations := nfe(steps)) > case.budget and steps > 1:
-            steps = max(1, min(steps - 1, steps * case.budget // evaluations))
-    except ValueError as error:  # the solver needs more steps
-        raise ValueError(f"the budget is too small: {error}") from error
-    if evaluations > case.budget:
-        raise ValueError(f"the budget is too small: one step takes {evaluations}")
-    while nfe(steps + 1) <= case.budget:
-        steps += 1
-    return _with_steps(model, case, steps)
+        while (taken := nfe(steps)) > case.budget and steps > 1:
+            steps = max(1, min(steps - 1, steps * case.budget // taken))
+    except ValueError as error:
+        if steps == most:
+            raise
+        raise ValueError(f"the budget is too small: {error}") from error  # the solver needs more steps
+    if taken > case.budget:
+        raise ValueError(f"the budget is too small: one step takes {taken}")
+    while steps < most and (more := nfe(steps + 1)) <= case.budget:
+        steps, taken = steps + 1, more
+    smaller = [budget for budget in options.budgets if taken <= budget < case.budget]
+    if smaller:
+        raise ValueError(f"the {taken} evaluations of the longest run also fit the budget {min(smaller)}")
+    return steps
 
 
 def _prepared(
@@ -382,11 +454,18 @@ def _prepared(
             device=options.device,
             precision=options.precision,
             batch_size=options.batch_size,
+            inputs=options.inputs,
+            guidance=options.guidance,
         )
 
     def draw(seeds: Sequence[int]) -> SampleBatch:
-        samples = sampler(True).sample(seeds)
-        return SampleBatch(samples, mean(sampler(True).evaluations(seeds)))
+        batches = []
+        hide = len(seeds) <= sampler(True).batch_size or None  # one batch, such as one that is timed, has no bar
+        with tqdm(total=len(seeds), unit=" samples", disable=hide, leave=False, delay=BAR_AFTER) as bar:
+            for batch, samples in sampler(True).stream(seeds):
+                batches.append(samples)
+                bar.update(len(batch))
+        return SampleBatch(torch.cat(batches), mean(sampler(True).evaluations(seeds)))
 
     def warm_up(batch: int) -> None:
         sampler(True).runner.refresh()  # folds the network
@@ -419,13 +498,14 @@ def adaptive(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candi
         defined = solver.on_cld or model.sde.parts == 1
         if name in options.solvers and not defined:
             raise ValueError(f"solver {name!r} is not defined on the SDE {model.sde.name!r}; leave it out")
-        if defined and (not options.solvers or name in options.solvers):
+        if defined and (name in options.solvers or (options.variants and not options.solvers)):
             for tolerance, expected_nfe in TOLERANCES[name].items():
                 on_flow = solver.probability_flow
                 case_options = {"atol": tolerance} if on_flow else {}
                 case = Case(name, name, probability_flow=on_flow, tolerance=tolerance, options=case_options)
                 priority = Priority.DEFAULT if expected_nfe <= CHEAP_NFE else Priority.OTHER_GRID_AND_ORDER
-                yield Candidate(case, priority, partial(_prepare_adaptive, model, options, case, expected_nfe))
+                prepare = partial(_prepare_adaptive, model, options, case, expected_nfe)
+                yield Candidate(case, priority, prepare, expected_nfe)
 
 
 def _prepare_adaptive(model: ScoreFunction, options: ComparisonOptions, case: Case, expected_nfe: float) -> Prepared:

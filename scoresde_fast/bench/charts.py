@@ -124,8 +124,10 @@ def quality(result: Comparison, cost: str) -> Markup:
     axes.plot(x, y, color=FAINT, alpha=0.35, linewidth=9, solid_capstyle="round", label="Pareto front")
     errors = [case.standard_error for case in front]
     axes.errorbar(x, y, errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=4)
-    values = [*_curves(axes, result, cost, "quality"), result.floor]
-    axes.axhline(result.floor, color=INK, linewidth=1, linestyle=":", label=result.floor_name)
+    values = _curves(axes, result, cost, "quality")
+    if result.floor is not None:
+        axes.axhline(result.floor, color=INK, linewidth=1, linestyle=":", label=result.floor_name)
+        values.append(result.floor)
     for case in result.lines:
         if case.reference and not case.diverged:
             axes.axhline(case.quality, color=INK, linewidth=1, linestyle="--", label=case.name)

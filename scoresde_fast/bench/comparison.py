@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import runpy
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from scoresde_fast.bench.candidates import (
     Candidate,
@@ -26,36 +23,31 @@ from scoresde_fast.bench.candidates import (
     adaptive,
     fixed_step,
 )
-from scoresde_fast.bench.measures import (
-    IMAGE_SHAPE,
-    MIXTURES,
-    ConvergedFlow,
-    Measure,
-    frechet_measure,
-    mixture,
-    standard_error,
-    wasserstein_measure,
-)
+from scoresde_fast.bench.measures import MIXTURES, mixture, standard_error
+from scoresde_fast.bench.pages import write_html
+from scoresde_fast.bench.pictures import image_strips
+from scoresde_fast.bench.progress import Progress, duration
 from scoresde_fast.bench.ranking import MeasuredCase, rank
 from scoresde_fast.bench.results import (
     Comparison,
-    Strip,
     UnmeasuredCase,
     device_name,
     error_sentence,
     provenance,
     read_result,
+    rounded,
     write_result,
 )
+from scoresde_fast.bench.targets import Target, image_target, mixture_target
 from scoresde_fast.bench.timing import add_rounds, wall_seconds
 from scoresde_fast.checkpoints.loading import embedded_names
 from scoresde_fast.checkpoints.python_models import is_python_name, load_model
-from scoresde_fast.data import digits
-from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.generate.pixels import to_pixels
-from scoresde_fast.model import ScoreFunction, weights_sha256
+from scoresde_fast.evaluation.extractors import Extractor
+from scoresde_fast.loop.inputs import NetworkInputs
+from scoresde_fast.model import ScoreFunction, ScoreModel, describe_model, weights_sha256
+from scoresde_fast.networks.adapter import Adapter
 from scoresde_fast.solvers import SOLVERS
 
 FAMILIES: tuple[Family, ...] = (fixed_step, adaptive)
@@ -66,9 +58,10 @@ TIMING_SECONDS = {"mixture": 30.0, "image": 120.0}
 MIN_ROUNDS, MAX_ROUNDS = 3, 9
 SINGLE_ROUND_SHARE = 0.1
 """A case that takes more than this share of the timing budget for one reading is timed in the first round only."""
-WRITE_INTERVAL = 2.0
-"""Minimum number of seconds between writes of the result during the run."""
-STRIP_IMAGES = 12
+WRITE_SHARE = 0.1
+"""Largest share of the time that goes to writing the result during the run."""
+EXTRACTED = 64
+"""Number of images whose features are extracted at once, as in `evaluate`."""
 NOTES = (
     "All candidates draw the same seeds: their samples start from the same states and are scored in the same way.",
     "The standard error is the effect of other seeds, estimated from halves of the samples. Two candidates are tied if "
@@ -86,37 +79,78 @@ FLOW_NOTE = (
 
 
 def compare(
-    name: str,
+    model: str | ScoreFunction,
     options: ComparisonOptions | None = None,
     *,
+    name: str | None = None,
+    reference: str | None = None,
+    extractor: Extractor | None = None,
+    training_set: str | None = None,
+    trust_pickle: bool = False,
     out: Path | None = None,
+    html: Path | None = None,
     families: Sequence[Family] = FAMILIES,
 ) -> Comparison:
     """Measure every candidate on a model.
 
     Args:
-        name: a mixture of `MIXTURES`, an embedded model of digits, or the folder of a model with the same image shape.
+        model: any model of images, the name or the folder of a saved one, or a mixture of `MIXTURES`.
         options: settings, and the selection of candidates; by default all.
+        name: the model's name in the result; by default its own, or that of its network's class.
+        reference, extractor, training_set, trust_pickle: as of `scoresde_fast.evaluation.evaluate`. By default images
+            of the digits' shape are compared with the digits, and the extractor is the one for the images' size.
         out: output file, also written during the run. Cases that it already contains are not measured again.
+        html: file of the page, also written during the run.
         families: functions that return the candidates.
 
     Raises:
         ValueError: a name is unknown, the model's samples cannot be scored, or ``out`` contains a different result.
+        FileNotFoundError: the model, the reference, the training set or the extractor's weights do not exist.
+        MissingPackageError: the libraries of pages are not installed, and ``html`` is given.
     """
     options = options or ComparisonOptions()
     device = usable_device(options.device)
-    model, kind = _load_model(name), "mixture" if name in MIXTURES else "image"
+    kind = "mixture" if isinstance(model, str) and model in MIXTURES else "image"
+    if isinstance(model, str):
+        name, model = name or model, _load_model(model)
+    elif name is None:
+        network = model.network.network if isinstance(model.network, Adapter) else model.network
+        name = getattr(network, "__name__", type(network).__name__)
+    if kind == "image" and not model.is_image:
+        raise ValueError(
+            f"{name} is a model of points; the comparison scores models of images, and the mixtures "
+            f"{', '.join(MIXTURES)}"
+        )
     samples, batch_size = options.samples or SAMPLES[kind], options.batch_size or BATCH[kind]
     timing_seconds = TIMING_SECONDS[kind] if options.timing_seconds is None else options.timing_seconds
     options = replace(options, batch_size=batch_size)
     candidates = [candidate for family in families for candidate in family(model, options)]
+    model = model.to(device).eval()
+    inputs = NetworkInputs.bind(options.inputs, options.guidance, model, device)
     machine = device_name(device, with_threads=False)
-    measure = wasserstein_measure(samples) if kind == "mixture" else frechet_measure()
-    flow = ConvergedFlow.of(model, samples) if kind == "mixture" else None
+    if kind == "image":
+        target = image_target(
+            model.image_shape,
+            samples,
+            device=device,
+            reference=reference,
+            extractor=extractor,
+            training_set=training_set,
+            trust_pickle=trust_pickle,
+            batch_size=EXTRACTED,
+        )
+    elif reference is not None or extractor is not None or training_set is not None:
+        raise ValueError(f"{name} is compared with its exact distribution: leave out reference, extractor and images")
+    else:
+        target = mixture_target(model, samples)
+    measure, flow = target.measure, target.flow
+    has_config = isinstance(model, ScoreModel) or kind == "mixture"
+    described = {} if has_config else {"description": describe_model(model)}
     result = Comparison(
         title=f"{name} on {machine}",
         model=name,
         weights_sha256=weights_sha256(model),
+        settings=rounded(described | inputs.describe() | target.identity),
         samples=samples,
         machine=machine,
         sde=model.sde.name,
@@ -127,16 +161,18 @@ def compare(
         flow_gap=None if flow is None else flow.gap,
         own=list(options.extra),
         **provenance(device),
-        notes=[*NOTES, *([] if flow is None else [FLOW_NOTE])],
+        notes=[*NOTES, *([] if flow is None else [FLOW_NOTE]), *target.notes],
     )
     if out is not None and out.exists():
         _continue(result, out)
+    floor = "" if measure.floor is None else f", {measure.floor_name}: {measure.floor:.4g}"
     print(
-        f"{name}: at most {len(candidates)} candidates, {samples} samples each; {measure.name}, {measure.floor_name}: "
-        f"{measure.floor:.4g}",
+        f"{name}: at most {len(candidates)} candidates, {samples} samples each; {measure.name}{floor}",
+        *target.notes,
+        sep="\n  ",
         flush=True,
     )
-    run = _Run(result, measure, flow, options, out)
+    run = _Run(result, target, options, candidates, out, html)
     try:
         for candidate in sorted(candidates, key=_measurement_order):
             run.measure(candidate)
@@ -145,7 +181,8 @@ def compare(
     if timing_seconds:
         run.time(device, min(batch_size, samples), timing_seconds)
     if kind == "image":
-        result.pictures = image_strips(result, candidates)
+        result.pictures = image_strips(result, candidates, target)
+    result.progress = ""
     run.write()
     return result
 
@@ -157,18 +194,12 @@ def _measurement_order(candidate: Candidate) -> tuple[Any, ...]:
 
 
 def _load_model(name: str) -> ScoreFunction:
-    """Return the model; raise ValueError if it is unknown or its samples cannot be scored."""
+    """Return the model; raise ValueError if the name is unknown."""
     if name in MIXTURES:
         return mixture(name)
     if name not in embedded_names() and not is_python_name(name) and not Path(name).exists():
         raise ValueError(unknown_message("model", name, [*MIXTURES, *embedded_names()]))
-    model = load_model(name)
-    if not model.is_image or model.image_shape != IMAGE_SHAPE:
-        raise ValueError(
-            f"the samples of {name!r} have the shape {model.image_shape}, but the comparison can only score images of "
-            f"shape {IMAGE_SHAPE} and the mixtures {', '.join(MIXTURES)}"
-        )
-    return model
+    return load_model(name)
 
 
 def _continue(result: Comparison, path: Path) -> None:
@@ -177,8 +208,10 @@ def _continue(result: Comparison, path: Path) -> None:
         earlier = read_result(Comparison, path)
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"{str(path)!r} is not a result of this command: choose another --out or remove it") from None
-    for name in ("model", "weights_sha256", "samples", "machine"):
-        old, new = getattr(earlier, name), getattr(result, name)
+    names = ("model", "weights_sha256", "samples", "machine", "measure")
+    identities = [{name: getattr(each, name) for name in names} | each.settings for each in (earlier, result)]
+    for name in identities[0] | identities[1]:
+        old, new = (identity.get(name) for identity in identities)
         if old != new:
             raise ValueError(
                 f"{str(path)!r} has {name} {old!r}, this run has {new!r}: choose another --out or remove it"
@@ -192,20 +225,24 @@ class _Run:
     def __init__(
         self,
         result: Comparison,
-        measure: Measure,
-        flow: ConvergedFlow | None,
+        target: Target,
         options: ComparisonOptions,
+        candidates: Sequence[Candidate],
         out: Path | None,
+        html: Path | None,
     ) -> None:
-        self.result, self.score, self.flow, self.options, self.out = result, measure.score, flow, options, out
-        self.started, self.written = time.perf_counter(), 0.0
-        self.seconds_per_nfe: list[float] = []  # of each measured case, for all samples and their scoring
+        self.result, self.score, self.flow, self.options = result, target.measure.score, target.flow, options
+        self.out, self.html = out, html
         self.lines = {line.key: line for line in result.lines}
         self.runnable: dict[str, Candidate] = {}  # the first candidate of each digest
+        costs = {each.case.key: 0.0 if each.case.key in self.lines else each.cost for each in candidates}
+        self.progress = Progress(costs, options.seconds)
+        self.written = self.write_seconds = 0.0
 
     def measure(self, candidate: Candidate) -> None:
         """Measure a candidate, or add its case to the skipped or left out ones of the result."""
         case = candidate.case
+        self.progress.finish(case.key)
         try:
             prepared = candidate.prepare()
             self.runnable.setdefault(prepared.digest, candidate)
@@ -219,6 +256,7 @@ class _Run:
                 self.result.left_out.append(UnmeasuredCase(**case.case_fields(), nfe=prepared.nfe, reason=reason))
                 return
             else:
+                self._write_if_due(self.progress.expected(prepared.nfe))
                 line = self._measured(case, prepared)
         except Exception as error:  # one broken candidate, perhaps a user's, must not stop the others
             reason = error_sentence(error)
@@ -229,14 +267,12 @@ class _Run:
         self.lines.pop(case.key, None)  # measured by an earlier version of the method
         self.lines[case.key] = line
         self.result.lines = list(self.lines.values())
-        if self.out is not None and time.monotonic() - self.written >= WRITE_INTERVAL:
-            self.write()
+        self.result.progress = str(self.progress)
 
     def _exceeds_limit(self, prepared: Prepared) -> bool:
         if self.options.seconds is None:
             return False
-        expected = median(self.seconds_per_nfe) * prepared.nfe if self.seconds_per_nfe else 0.0
-        return time.perf_counter() - self.started + expected > self.options.seconds
+        return self.progress.elapsed + self.progress.expected(prepared.nfe) > self.options.seconds
 
     def _measured(self, case: Case, prepared: Prepared) -> MeasuredCase:
         begin = time.perf_counter()
@@ -247,8 +283,8 @@ class _Run:
         except FloatingPointError as error:
             line = replace(line, diverged=error_sentence(error))
             outcome = f"{line.nfe:g} NFE, diverged"
-        self.seconds_per_nfe.append((time.perf_counter() - begin) / prepared.nfe)
-        print(f"  {line}: {outcome}", flush=True)
+        self.progress.add(line.nfe, time.perf_counter() - begin)
+        print(f"  {line}: {outcome} [{self.progress}]", flush=True)
         return line
 
     def _scored(self, line: MeasuredCase, prepared: Prepared) -> MeasuredCase:
@@ -277,6 +313,7 @@ class _Run:
         memory. A case is timed only if all rounds are expected to fit into ``budget`` seconds. The other cases keep
         their earlier times if device, threads and batch size are the same.
         """
+        print(f"timing for about {duration(budget)}", flush=True)
         measured = {line.digest: line for line in self.lines.values() if not line.diverged}
         timeable = {digest: measured[digest] for digest in self.runnable if digest in measured}
         begin = time.perf_counter()
@@ -317,30 +354,21 @@ class _Run:
                 self.lines[key] = replace(line, seconds_per_1000=None, timed=0)
         self.result.lines, self.result.timed_on = list(self.lines.values()), timed_on
 
+    def _write_if_due(self, seconds: float) -> None:
+        """Write the result unless that would take a large share of the time since the last write and of the next."""
+        if self.result.lines and time.monotonic() - self.written + seconds >= self.write_seconds / WRITE_SHARE:
+            self.write()
+
     def write(self) -> None:
-        """Rank the cases and write the result."""
+        """Rank the cases, and write the result and the page."""
+        begin = time.monotonic()
         self.result.ranking = rank(self.result.lines, self.options.budgets, self.result.chance)
         if self.out is not None:
             write_result(self.result, self.out)
+        if self.html is not None:
+            write_html(self.result, self.html)
         self.written = time.monotonic()
-
-
-def image_strips(result: Comparison, candidates: Iterable[Candidate]) -> list[Strip]:
-    """Return the first images of the data, and of the best case within each budget."""
-    by_key = {candidate.case.key: candidate for candidate in candidates}
-    strips = [_strip("the data", digits("test")[0][:STRIP_IMAGES] / 255)]
-    for best in result.ranking.by_nfe:
-        line = result.lines[best.best]
-        if candidate := by_key.get(line.key):  # None if the case is of an earlier call with other solvers
-            batch = candidate.prepare().draw(range(min(STRIP_IMAGES, result.samples)))
-            strips.append(_strip(f"at most {best.limit} evaluations: {line}", batch.samples))
-    return strips
-
-
-def _strip(title: str, images: Tensor) -> Strip:
-    """Join images (N, C, H, W) in [0, 1] side by side."""
-    pixels = np.concatenate(list(to_pixels(images, "floor")), axis=1)
-    return Strip(title, base64.b64encode(encode_png(pixels)).decode())
+        self.write_seconds = self.written - begin
 
 
 def load_solvers(path: Path) -> tuple[str, ...]:

@@ -20,15 +20,19 @@ from torch import Tensor
 
 from scoresde_fast.data import digits
 from scoresde_fast.data.built_in import DIGITS_SIZE
-from scoresde_fast.evaluation import Recogniser, extract_features, gaussian_distance
+from scoresde_fast.evaluation import Extractor, Recogniser, extract_features, gaussian_distance
+from scoresde_fast.evaluation.frechet import FrechetDistance
+from scoresde_fast.evaluation.reference import Reference
+from scoresde_fast.generate.pixels import to_uint8
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import CLDSDE, SDE, VESDE, VPSDE, Array, SubVPSDE
+from scoresde_fast.sdes import CLDSDE, EDM, SDE, VESDE, VPSDE, Array, Betas, RectifiedFlow, SubVPSDE
 from scoresde_fast.solvers import make_grid
 
 IMAGE_SHAPE = (3, DIGITS_SIZE, DIGITS_SIZE)
 """The image shape of digits-features."""
+HALVES = "halves of the data"
 HALVINGS = 16
 MIN_SAMPLES = 4
 """Smallest number of samples whose halves have a covariance."""
@@ -49,14 +53,15 @@ class Measure:
 
     Attributes:
         name: name of the distance.
-        floor_name, floor: what the floor is, and its value: the distance of samples from the data distribution itself.
+        floor_name, floor: what the floor is, and its value: the distance of samples from the data distribution itself;
+            None if it is unknown.
         chance: the largest distance that exact samples have by chance; 0 if it is unknown.
         score: returns the score of samples (N, C, H, W).
     """
 
     name: str
     floor_name: str
-    floor: float
+    floor: float | None
     chance: float
     score: Callable[[Tensor], Score]
 
@@ -72,7 +77,7 @@ def wasserstein_measure(samples: int) -> Measure:
     return Measure(name, "exact draws", float(np.mean(distances)), max(distances), score)
 
 
-def frechet_measure() -> Measure:
+def digits_measure() -> Measure:
     """Return the Frechet distance to the digits, in the features of the network digits-features.
 
     Its scores also have the shares of recognised digits and tints.
@@ -83,11 +88,34 @@ def frechet_measure() -> Measure:
     floor = gaussian_distance(*_gaussian(halves[0]), *_gaussian(halves[1]))
 
     def score(samples: Tensor) -> Score:
-        distance = halved(extract_features(samples), lambda part: gaussian_distance(*_gaussian(part), *data))
         report = recogniser.report(samples)
-        return replace(distance, more={"recognised": report.recognised, "tint_matches": report.tint_matches})
+        more = {"recognised": report.recognised, "tint_matches": report.tint_matches}
+        return replace(_frechet(extract_features(samples), *data), more=more)
 
-    return Measure("Frechet distance to the data", "halves of the data", floor, 0.0, score)
+    return Measure("Frechet distance to the data", HALVES, floor, 0.0, score)
+
+
+def reference_measure(reference: Reference, extractor: Extractor, batch_size: int) -> Measure:
+    """Return the Frechet distance to a reference, in the features of an extractor: the FID of Inception's.
+
+    Samples are rounded to 8 bits, as ``scoresde-fast eval`` does, and ``batch_size`` of them are extracted at once.
+    """
+
+    def features(images: Tensor) -> Tensor:
+        pixels = to_uint8(images, "floor").permute(0, 3, 1, 2).contiguous()
+        return extractor(pixels)[extractor.layer].cpu().double()
+
+    def score(samples: Tensor) -> Score:
+        rows = torch.cat([features(batch) for batch in samples.split(batch_size)])
+        return _frechet(rows, reference.mean, reference.covariance)
+
+    name = f"Frechet distance to {reference.record['source']} ({extractor.name})"
+    return Measure(name, HALVES, reference.floor, 0.0, score)
+
+
+def _frechet(features: Tensor, mean: Tensor, covariance: Tensor) -> Score:
+    """Return the score of samples by their features (N, D): the Frechet distance to a Gaussian."""
+    return halved(features, FrechetDistance(mean, covariance).of_features)
 
 
 def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,11 +146,14 @@ def paired_standard_error(half_differences: Sequence[float], others: Sequence[fl
 # A one-dimensional Gaussian mixture, a model with an exact score.
 
 WEIGHTS, MEANS, STD = (0.3, 0.5, 0.2), (-0.8, -0.1, 0.6), 0.05
-MIXTURES: dict[str, type[SDE]] = {
+MIXTURES: dict[str, Callable[[], SDE]] = {
     "mixture-ve": VESDE,
     "mixture-vp": VPSDE,
     "mixture-subvp": SubVPSDE,
     "mixture-cld": CLDSDE,
+    "mixture-edm": EDM,
+    "mixture-betas": Betas.linear,
+    "mixture-flow": RectifiedFlow,
 }
 """SDEs of the mixtures by name, with their default noise levels."""
 
@@ -211,9 +242,11 @@ class ConvergedFlow:
 
 @torch.no_grad()
 def solve(model: ScoreFunction, x: Tensor, method: RungeKutta, steps: int) -> Tensor:
-    """Solve the flow from states (N, ...) at T to eps, on the grid "karras"."""
+    """Solve the flow from states (N, ...) at T to eps, on the grid "karras"; on betas each step is that of a beta."""
     sde = model.sde
-    grid = make_grid("karras", sde, steps, sde.sampling_eps)
+    # The flow of betas is smooth only within each of them.
+    name, steps = ("uniform", len(sde) - 1) if isinstance(sde, Betas) else ("karras", steps)
+    grid = make_grid(name, sde, steps, sde.sampling_eps)
     fractions = [0.0, *(sum(stage) for stage in method.stages)]
     for t, dt in zip(grid.times, grid.dt, strict=True):
         slopes: list[Tensor] = []

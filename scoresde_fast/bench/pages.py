@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from scoresde_fast.bench.ranking import Best, MeasuredCase, best_of_curve, competing
+from scoresde_fast.bench.ranking import MeasuredCase, best_of_curve, competing, tied
 from scoresde_fast.bench.results import BenchResult, Comparison, UnmeasuredCase
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.errors import require_packages
@@ -80,8 +80,10 @@ def _tables(result: Comparison) -> dict[str, Any]:
     on_front = {index for front in result.ranking.fronts.values() for index in front}
     measured = [(case, index in on_front) for index, case in enumerate(result.lines) if not case.diverged]
     diverged = [UnmeasuredCase(**case.case_fields(), reason="diverged") for case in result.lines if case.diverged]
+    limits, table = best_table(result)
     return {
-        "table": best_table(result),
+        "limits": limits,
+        "table": table,
         "lines": sorted(measured, key=lambda item: (item[0].nfe, item[0].quality)),
         "unmeasured": {
             "Diverged": _grouped(diverged),
@@ -92,31 +94,44 @@ def _tables(result: Comparison) -> dict[str, Any]:
 
 
 class Cell(NamedTuple):
-    """A curve's best case within a budget; ``mark`` is "best" or "tied" if it is so among all curves, else empty."""
+    """A curve's best case at a budget; ``mark`` is "best" or "tied" if it is so among all curves, else empty."""
 
     case: MeasuredCase
     mark: str
 
 
-def best_table(result: Comparison) -> dict[str, list[Cell | None]]:
-    """Return the row of each curve, a cell for each budget; the rows are sorted by quality at the largest budget."""
-    rows = {
-        name: [_cell(result, curve, best) for best in result.ranking.by_nfe]
-        for name, curve in best_of_curve(result.lines).items()
+def best_table(result: Comparison) -> tuple[list[float], dict[str, list[Cell | None]]]:
+    """Return the budgets, and the row of each curve, a cell for each budget, sorted by quality at the largest budget.
+
+    Each case stands in the column of the smallest budget that it fits, and in no other: a curve without a case there
+    has None. Budgets without any case are omitted.
+    """
+    columns: list[tuple[float, list[MeasuredCase]]] = []
+    curves = best_of_curve(result.lines)
+    cases, below = [case for curve in curves.values() for case in curve], 0.0
+    for limit in (best.limit for best in result.ranking.by_nfe):
+        if column := sorted((case for case in cases if below < case.nfe <= limit), key=lambda case: case.quality):
+            columns.append((limit, column))
+        below = limit
+    rows: dict[str, list[Cell | None]] = {
+        name: [_cell(name, column, result.chance) for _, column in columns] for name in curves
     }
-    last = {name: next((cell.case.quality for cell in reversed(row) if cell), 0.0) for name, row in rows.items()}
-    return dict(sorted(rows.items(), key=lambda item: last[item[0]]))
+
+    def order(name: str) -> list[tuple[bool, float]]:
+        """Return the sort key: the quality at the largest budget, then at the one before."""
+        return [(cell is None, 0.0 if cell is None else cell.case.quality) for cell in reversed(rows[name])]
+
+    return [limit for limit, _ in columns], {name: rows[name] for name in sorted(rows, key=order)}
 
 
-def _cell(result: Comparison, curve: Sequence[MeasuredCase], best: Best) -> Cell | None:
-    within = [case for case in curve if case.nfe <= best.limit]
-    if not within:
+def _cell(name: str, column: Sequence[MeasuredCase], chance: float) -> Cell | None:
+    """Return the cell of the curve ``name`` in a column of cases, sorted by quality."""
+    case = next((case for case in column if case.name == name), None)
+    if case is None:
         return None
-    case = min(within, key=lambda case: case.quality)
-    index = result.lines.index(case)
-    if index == best.best:
+    if case is column[0]:
         return Cell(case, "best")
-    return Cell(case, "tied" if index in best.tied else "")
+    return Cell(case, "tied" if tied(case, column[0], chance) else "")
 
 
 def _grouped(cases: Sequence[UnmeasuredCase]) -> list[tuple[str, str]]:

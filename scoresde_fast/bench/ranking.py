@@ -101,8 +101,10 @@ def rank(cases: Sequence[MeasuredCase], budgets: Iterable[int], chance: float = 
     by_nfe = _best_within_limits(cases, "nfe", limits, chance)
     timed = _best_within_limits(cases, "seconds_per_1000", _time_limits(cases), chance)
     by_seconds = [next(same) for _, same in groupby(timed, key=lambda best: best.best)]
+    # A larger budget at which nothing changes, perhaps because nothing is measured there yet, needs no sentence.
+    changes = [next(same) for _, same in groupby(by_nfe, key=lambda best: (best.best, best.tied, best.cheapest))]
     sentences = [
-        *(_recommendation(cases, best, f"{best.limit} evaluations") for best in by_nfe),
+        *(_recommendation(cases, best, f"{best.limit} evaluations") for best in changes),
         *(_recommendation(cases, best, f"{best.limit:g} s for 1000 samples") for best in by_seconds),
         *_note_on_untimed(cases),
         *_comparison_with_reference(cases, by_nfe),

@@ -23,6 +23,8 @@ from scoresde_fast.files import make_folder, write_json
 
 JSON_KEYS = {"ranking": "verdict", "probability_flow": "flow"}
 """JSON keys that differ from the fields' names, because older results have them."""
+IF_ANY = ("settings", "progress")
+"""JSON keys that are written only with a value; older results lack them."""
 FIELD_NAMES = {key: name for name, key in JSON_KEYS.items()}
 SMI_FIELDS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "power.limit", "temperature.gpu")
 
@@ -189,6 +191,7 @@ class Comparison:
     """The comparison of solvers on one model.
 
     Attributes:
+        settings: what else identifies the model, its inputs, the reference and the extractor, as JSON values.
         samples: number of samples of each case.
         machine: name of the device.
         timed_on: device, threads and batch size of the times; None if nothing is timed.
@@ -199,17 +202,19 @@ class Comparison:
         skipped, left_out: the cases that cannot run, and those that did not fit into the time limit.
         ranking: ranking of the measured cases.
         pictures: the first images of the data and of the best cases.
+        progress: the candidates that are done and the time left; empty when the comparison is finished.
     """
 
     title: str
     model: str
     weights_sha256: str
+    settings: dict[str, Any] = field(default_factory=dict)
     samples: int
     machine: str
     timed_on: dict[str, Any] | None = None
     sde: str
     measure: str
-    floor: float
+    floor: float | None
     floor_name: str
     chance: float
     flow_gap: float | None
@@ -223,6 +228,7 @@ class Comparison:
     left_out: list[UnmeasuredCase] = field(default_factory=list)
     ranking: Ranking = field(default_factory=lambda: Ranking([], [], {}, []))
     pictures: list[Strip] = field(default_factory=list)
+    progress: str = ""
 
 
 AnyResult = TypeVar("AnyResult", bound="BenchResult | Comparison")
@@ -230,7 +236,8 @@ AnyResult = TypeVar("AnyResult", bound="BenchResult | Comparison")
 
 def write_result(result: BenchResult | Comparison, path: Path) -> None:
     """Write a result as JSON; infinite values become null."""
-    write_rounded(asdict(result, dict_factory=_json_object), path)
+    values = asdict(result, dict_factory=_json_object)
+    write_rounded({name: value for name, value in values.items() if value or name not in IF_ANY}, path)
 
 
 def read_result(kind: type[AnyResult], path: Path) -> AnyResult:

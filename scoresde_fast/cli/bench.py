@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.options import NO_DEFAULT, OWN_MODEL, Device, Flag, Threads
+from scoresde_fast.cli.evaluate import ExtractorOptions, ReferenceHelp
+from scoresde_fast.cli.options import NO_DEFAULT, OWN_MODEL, Device, Flag, LoadingOptions, Threads
 from scoresde_fast.cli.process import prepare_measurement, report
 
 NamesHelp = arg(
@@ -17,8 +18,8 @@ NamesHelp = arg(
     f"{OWN_MODEL}."
 )
 ComparedHelp = arg(
-    help="An embedded model of images (digits-vp), a saved folder, an exact model (mixture-ve, -vp, -subvp or -cld), "
-    f"or {OWN_MODEL}."
+    help="A model of images (digits-vp, a folder, a .pth), mixture-ve, -vp, -subvp, -cld, -edm, -betas or -flow, or "
+    f"{OWN_MODEL}."
 )
 DEFAULT_OF_NETWORK = arg(help_behavior_hint="(default: each network's own)")
 
@@ -59,11 +60,14 @@ class Bench:
         report(result, self.out, self.html)
 
 
-@dataclass(frozen=True)
-class BenchSolvers:
+@dataclass(frozen=True, kw_only=True)
+class BenchSolvers(ExtractorOptions):
     """Compare every solver on one model by quality, network evaluations and time, and recommend the best."""
 
     model: Positional[Annotated[str, ComparedHelp]]
+    reference: Annotated[str | None, ReferenceHelp] = None
+    training_set: Annotated[str | None, NO_DEFAULT] = None
+    """The model's training images. The page shows those that are nearest to the images of the best solver."""
     nfe: tuple[int, ...] = (5, 10, 15, 20, 25, 50, 100)
     """Budgets of network evaluations; each candidate takes as many steps as its budget allows."""
     samples: Annotated[int | None, arg(help_behavior_hint="(default: 2 000 images or 20 000 scalars)")] = None
@@ -72,6 +76,8 @@ class BenchSolvers:
     """Solvers to compare."""
     grids: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all)")] = ()
     """Time grids to compare."""
+    no_variants: Flag = False
+    """Compare each solver in its default order and form only; without --grids, on the grid that suits the SDE."""
     plugin: Annotated[Path | None, NO_DEFAULT] = None
     """A Python file that registers further solvers with the decorator @scoresde_fast.solver."""
     reference_steps: Annotated[int | None, NO_DEFAULT] = None
@@ -87,22 +93,23 @@ class BenchSolvers:
     device: Device = "cpu"
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Precision of the network; auto: bf16 on a GPU that has it, fp32 elsewhere."""
-    threads: Threads = None
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
     out: Annotated[Path | None, NO_DEFAULT] = None
     """Write the result as JSON, also during the run. The same command continues an unfinished result."""
     html: Annotated[Path | None, NO_DEFAULT] = None
-    """Write the result as one self-contained page."""
+    """Write the result as one self-contained page, also during the run."""
 
     def run(self) -> None:
         from scoresde_fast.bench.candidates import ComparisonOptions
         from scoresde_fast.bench.comparison import compare, load_solvers
 
-        prepare_measurement(self.html, self.threads)
+        prepare_measurement(self.html, self.loading.threads)
         options = ComparisonOptions(
             budgets=self.nfe,
             solvers=self.solvers,
             extra=load_solvers(self.plugin) if self.plugin is not None else (),
             grids=self.grids,
+            variants=not self.no_variants,
             reference_steps=self.reference_steps,
             samples=self.samples,
             batch_size=self.batch_size,
@@ -111,6 +118,24 @@ class BenchSolvers:
             device=self.device,
             precision=self.precision,
         )
-        result = compare(self.model, options, out=self.out)
+        model = self.model if self.model.startswith("mixture-") else self.loading.load(self.model)
+        extractor = None
+        if (self.extractor, self.extractor_weights) != (None, None):
+            if isinstance(model, str):
+                raise ValueError(f"{model} is compared with its exact distribution: leave out the extractor")
+            extractor = self.load_extractor(model.image_shape, self.device)
+        result = compare(
+            model,
+            options,
+            name=self.model,
+            reference=self.reference,
+            extractor=extractor,
+            training_set=self.training_set,
+            trust_pickle=self.trust_pickle,
+            out=self.out,
+            html=self.html,
+        )
         print(*result.ranking.sentences, sep="\n")
-        report(result, self.out, self.html)
+        for path in (self.out, self.html):
+            if path is not None:
+                print(path)

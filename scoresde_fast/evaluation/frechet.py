@@ -32,13 +32,21 @@ class FrechetDistance:
         """Return the distance of the Gaussian with this mean (D,) and covariance (D, D)."""
         mean, covariance = mean.double(), covariance.double()
         # A^(1/2) B A^(1/2) is symmetric and has the eigenvalues of A B.
-        trace_root = torch.linalg.eigvalsh(self._root @ covariance @ self._root).clamp(min=0).sqrt().sum()
-        return float(((self._mean - mean) ** 2).sum() + self._trace + covariance.trace() - 2 * trace_root)
+        return self._distance(mean, covariance.trace(), self._root @ covariance @ self._root)
 
     def of_features(self, features: Tensor) -> float:
         """Return the distance of the Gaussian fitted to features (N, D)."""
         moments = FeatureMoments.of(features)
-        return self(moments.mean, moments.covariance)
+        if len(features) > features.shape[1]:
+            return self(moments.mean, moments.covariance)
+        # B = X^T X / (N - 1): the (N, N) matrix of the rows of X A^(1/2) has the same eigenvalues except zeros.
+        rows = (features.double() - moments.mean) @ self._root
+        return self._distance(moments.mean, moments.covariance.trace(), rows @ rows.T / (moments.count - 1))
+
+    def _distance(self, mean: Tensor, trace: Tensor, product: Tensor) -> float:
+        """Return the distance; ``product`` is symmetric and has the nonzero eigenvalues of A B."""
+        trace_root = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum()
+        return float(((self._mean - mean) ** 2).sum() + self._trace + trace - 2 * trace_root)
 
 
 def gaussian_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-import scoresde_fast as sf
 from scoresde_fast.bench import candidates, comparison, measures
 from scoresde_fast.bench.candidates import Prepared, Priority, SampleBatch
 from scoresde_fast.bench.comparison import MIN_ROUNDS, compare
@@ -25,7 +26,7 @@ from scoresde_fast.solvers.registry import ALIASES
 from tests.support.candidates import SMALL, Stub, run_stubs
 
 ROOT = Path(__file__).resolve().parents[2]
-(PLUGIN,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "comparison.md").read_text(), re.DOTALL)
+OWN_NETWORK, PLUGIN = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "comparison.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +72,17 @@ def test_a_registered_solver_is_compared(tmp_path: Path, capsys: pytest.CaptureF
     assert main([*command, "--no-timing"]) == 0
     assert " NFE, " not in capsys.readouterr().out, "a second call must not measure again"
     assert json.loads(out.read_text())["lines"] == json.loads(before)["lines"]
+
+
+def test_the_example_of_an_own_network_runs() -> None:
+    """The Python block of the documentation compares both solvers at both budgets, guided for half the steps."""
+    pytest.importorskip("sklearn")
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(OWN_NETWORK, "page", "exec"), names)
+    lines = names["result"].lines
+    expected = {("dpmpp_2m", 10, 10), ("dpmpp_2m", 20, 20), ("ddim", 10, 10), ("ddim", 20, 20)}
+    assert {(line.solver, line.budget, line.nfe) for line in lines} == expected
+    assert all(line.nfe == 2 * line.steps and not line.diverged for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -123,16 +135,6 @@ def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixt
     assert message in printed.err and printed.err.count("\n") == 1 and printed.out == ""
 
 
-def test_a_model_without_a_measure_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A model with an image shape other than that of digits-features gives an error that names the shape."""
-    options = sf.load("digits-vp").config.to_dict()
-    options["data"]["image_size"] = 8
-    options["model"] |= {"nf": 32, "ch_mult": (1, 1), "num_res_blocks": 1}
-    sf.create(options).save_pretrained(tmp_path / "other")
-    assert main(["bench", "solvers", str(tmp_path / "other")]) == 2
-    assert "have the shape (3, 8, 8), but the comparison can only score" in capsys.readouterr().err
-
-
 def test_a_failing_candidate_does_not_stop_the_others() -> None:
     """A failing candidate is listed with its reason, one with non-finite samples as diverged; the rest is measured."""
     broken = Stub("broken", error=TypeError("no\nsuch"))
@@ -150,7 +152,7 @@ def test_an_adaptive_candidate_has_a_tolerance_instead_of_a_budget() -> None:
         Stub("adaptive", budget=None, tolerance=0.1, nfe=7.5), Stub("adaptive", tolerance=0.01, nfe=12.5)
     )
     assert [(line.tolerance, line.nfe) for line in result.lines] == [(0.01, 12.5), (0.1, 7.5)]
-    assert best_table(result).keys() == {"adaptive"}
+    assert best_table(result)[1].keys() == {"adaptive"}
 
 
 def test_the_adaptive_solvers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +199,38 @@ def test_a_second_call_continues(tmp_path: Path) -> None:
     out.write_text("{}")
     with pytest.raises(ValueError, match="is not a result of this command"):
         run_stubs(Stub("a"), out=out)
+
+
+def test_the_files_grow_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a case runs, the JSON and the page have all earlier ones; after Ctrl-C the same call continues."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(comparison, "WRITE_SHARE", math.inf)  # writes before every case
+    out, html = tmp_path / "x.json", tmp_path / "x.html"
+    seen: list[list[str]] = []
+    pages: list[str] = []
+
+    @dataclass(frozen=True)
+    class Watching(Stub):
+        def draw(self, seeds: Sequence[int]) -> SampleBatch:
+            result = read_result(Comparison, out) if out.exists() else None
+            seen.append([] if result is None else [line.name for line in result.lines])
+            if result is not None:
+                pages.append(html.read_text())
+            if self.name == "c" and len(seen) == 3:
+                raise KeyboardInterrupt
+            return super().draw(seeds)
+
+    stubs = [Watching(name) for name in "abc"]
+    with pytest.raises(KeyboardInterrupt):
+        run_stubs(*stubs, out=out, html=html)
+    assert seen == [[], ["a"], ["a", "b"]] and read_result(Comparison, out).progress
+    for done, page in enumerate(pages, 1):
+        assert f"Unfinished: {done} of 3, 0 s, about 0 s left." in page and 'http-equiv="refresh"' in page
+        assert [f"<tr><td>{name}</td>" in page for name in "abc"] == [index < done for index in range(3)]
+    result = run_stubs(Stub("a", error=AssertionError("measured again")), *map(Stub, "bc"), out=out, html=html)
+    assert [line.name for line in result.lines] == ["a", "b", "c"] and result.progress == ""
+    page = html.read_text()
+    assert all(f"<tr><td>{name}</td>" in page for name in "abc") and not re.search("Unfinished|refresh", page)
 
 
 def test_times_are_medians_of_interleaved_rounds() -> None:

@@ -46,7 +46,7 @@ def test_wasserstein_distance_to_the_mixture(run_seed: int) -> None:
     assert np.square(exact).mean() == pytest.approx(second_moment, rel=1e-3)
     assert wasserstein(np.random.default_rng(0).permutation(exact) + 0.1) == pytest.approx(0.1)
     measure = wasserstein_measure(2000)
-    assert 0 < measure.floor < measure.chance < 0.15
+    assert measure.floor is not None and 0 < measure.floor < measure.chance < 0.15
     draws = [exact_draws(2000, 100 + 64 * run_seed + index) for index in range(64)]
     distances = list(map(wasserstein, draws))
     assert measure.score(torch.from_numpy(draws[0]).view(-1, 1, 1, 1)).quality == pytest.approx(distances[0])

@@ -36,6 +36,10 @@ def test_ties_and_the_cheapest_of_them() -> None:
     cases = [case("a", 10, 0.53, **varied), case("b", 10, 0.6, **varied), case("a", 20, 0.5), case("c", 25, 0.5041)]
     ranking = rank(cases, (5, 10, 20, 25))
     assert ranking.by_nfe == [Best(10, 0, [], 0), Best(20, 2, [], 0), Best(25, 2, [], 0)]
+    assert [sentence.partition(":")[0] for sentence in ranking.sentences if "evaluations" in sentence] == [
+        "Best within 10 evaluations",
+        "Best within 20 evaluations",
+    ], "nothing changes at 25"
     assert rank(cases, (25,), chance=0.55).by_nfe == [Best(25, 2, [3], 0)]
     assert rank(cases, (25,), chance=0.55).sentences[0] == (
         "Best within 25 evaluations: a, 0.5 ± 0.01 at 20 NFE and 2 s for 1000. Tied with it: c. "

@@ -10,6 +10,7 @@ pytest.importorskip("sklearn")
 
 from scoresde_fast.data import digits
 from scoresde_fast.evaluation import frechet_distance, gaussian_distance
+from scoresde_fast.evaluation.frechet import FeatureMoments, FrechetDistance
 
 
 @pytest.mark.parametrize("smallest", [0.5, 0.0], ids=["regular", "singular"])
@@ -38,6 +39,21 @@ def test_gaussian_distance_of_any_covariances() -> None:
     zero = torch.zeros(6)
     expected = float((cov_a + cov_b).trace()) - 2 * linalg.sqrtm((cov_a @ cov_b).numpy()).real.trace()
     assert gaussian_distance(zero, cov_a, zero, cov_b) == pytest.approx(expected, rel=1e-8)
+
+
+def test_fewer_samples_than_features() -> None:
+    """The distance of N <= D features is that of their mean and covariance.
+
+    Either way has at most D roots of eigenvalues M or less, each with an error of at most the root of the rounding
+    error D eps M. Roots count twice.
+    """
+    generator = torch.Generator().manual_seed(2)
+    features, others = (torch.randn(count, 12, generator=generator).double() for count in (9, 40))
+    a, b = FeatureMoments.of(features), FeatureMoments.of(others)
+    distance = FrechetDistance(b.mean, b.covariance)
+    largest = float(torch.linalg.matrix_norm(a.covariance, 2) * torch.linalg.matrix_norm(b.covariance, 2))
+    bound = 2 * 2 * 12 * (12 * torch.finfo(torch.float64).eps * largest) ** 0.5
+    assert abs(distance.of_features(features) - distance(a.mean, a.covariance)) <= bound < 1e-4
 
 
 def test_frechet_distance_orders_images_by_quality() -> None:

@@ -50,7 +50,10 @@ class Stub:
         return SampleBatch(values.view(-1, 1, 1, 1), self.nfe)
 
 
-def run_stubs(*stubs: Stub, timing_seconds: float = 0.0, out: Path | None = None, **options: Any) -> Comparison:
+def run_stubs(
+    *stubs: Stub, timing_seconds: float = 0.0, out: Path | None = None, html: Path | None = None, **options: Any
+) -> Comparison:
     """Return the comparison of ``stubs``, by default without timing."""
     small = replace(SMALL, samples=200, timing_seconds=timing_seconds, **options)
-    return compare("mixture-vp", small, out=out, families=[lambda *_: [stub.candidate() for stub in stubs]])
+    candidates = [stub.candidate() for stub in stubs]
+    return compare("mixture-vp", small, out=out, html=html, families=[lambda *_: candidates])

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from scoresde_fast.cli.evaluate import ExtractorOptions, ReferenceHelp
+from scoresde_fast.cli.network_inputs import NetworkInputOptions
 from scoresde_fast.cli.options import NO_DEFAULT, OWN_MODEL, Device, Flag, LoadingOptions, Threads
-from scoresde_fast.cli.process import prepare_measurement, report
+from scoresde_fast.cli.process import prepare_measurement, process_device, report
 
 NamesHelp = arg(
     help="Embedded models and presets, such as digits-ve ve/cifar10_ncsnpp_continuous, by default seven of them; or "
@@ -29,7 +30,7 @@ class Bench:
     """Measure speed and error of sampling with plain PyTorch, tuned PyTorch, and this package."""
 
     names: Positional[Annotated[tuple[str, ...], NamesHelp]] = ()
-    device: Device = "cpu"
+    device: Device = None
     batch_size: Annotated[int | None, DEFAULT_OF_NETWORK] = None
     """Images a batch."""
     nfe: Annotated[int | None, DEFAULT_OF_NETWORK] = None
@@ -50,7 +51,7 @@ class Bench:
         prepare_measurement(self.html, self.threads)
         result = bench(
             self.names,
-            device=self.device,
+            device=process_device(self.device),
             batch=self.batch_size,
             nfe=self.nfe,
             seconds=self.seconds,
@@ -90,9 +91,10 @@ class BenchSolvers(ExtractorOptions):
     """Do not time the candidates. The same command without this option can time them later, on an idle machine."""
     batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 100 images or 20 000 scalars)")] = None
     """Samples a batch."""
-    device: Device = "cpu"
+    device: Device = None
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Precision of the network; auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    network: NetworkInputOptions = field(default_factory=NetworkInputOptions)
     loading: LoadingOptions = field(default_factory=LoadingOptions)
     out: Annotated[Path | None, NO_DEFAULT] = None
     """Write the result as JSON, also during the run. The same command continues an unfinished result."""
@@ -115,15 +117,16 @@ class BenchSolvers(ExtractorOptions):
             batch_size=self.batch_size,
             seconds=self.seconds,
             timing_seconds=0.0 if self.no_timing else self.timing_seconds,
-            device=self.device,
+            device=process_device(self.device),
             precision=self.precision,
+            **self.network.options(),
         )
         model = self.model if self.model.startswith("mixture-") else self.loading.load(self.model)
         extractor = None
         if (self.extractor, self.extractor_weights) != (None, None):
             if isinstance(model, str):
                 raise ValueError(f"{model} is compared with its exact distribution: leave out the extractor")
-            extractor = self.load_extractor(model.image_shape, self.device)
+            extractor = self.load_extractor(model.image_shape, process_device(self.device))
         result = compare(
             model,
             options,

@@ -206,7 +206,7 @@ class EvalStats(ExtractorOptions):
     features: Flag = False
     """Keep the features, which KID, precision and recall need: for Inception, 8 kB for each image."""
     batch_size: BatchSize = 64
-    device: Device = "cpu"
+    device: Device = None
     threads: Threads = None
 
     def run(self) -> None:
@@ -235,7 +235,7 @@ class EvalStats(ExtractorOptions):
         if has_statistics(Path(source)):
             return read_statistics(Path(source))
         images = open_images(source, trust_pickle=self.trust_pickle)
-        extractor = self.load_extractor(images.shape, self.device)
+        extractor = self.load_extractor(images.shape, process_device(self.device))
         return compute_reference(
             images, source, extractor, features=self.features, batch_size=self.batch_size, processes=processes
         )
@@ -253,7 +253,7 @@ class EvalLoss:
     run_seed: int = 0
     """Seed of the times and the noise."""
     batch_size: BatchSize = 64
-    device: Device = "cpu"
+    device: Device = None
     trust_pickle: Flag = False
     """Allow images in pickles, which can execute arbitrary code."""
     loading: LoadingOptions = field(default_factory=LoadingOptions)

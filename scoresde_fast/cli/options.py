@@ -24,7 +24,10 @@ NO_DEFAULT = arg(help_behavior_hint="")
 Flag = FlagCreatePairsOff[Annotated[bool, NO_DEFAULT]]
 """A flag without a --no- counterpart."""
 Threads = Annotated[int | None, arg(help="Number of CPU threads.", help_behavior_hint="(default: torch's)")]
-Device = Annotated[str, arg(help="cpu, cuda or cuda:1.")]
+Device = Annotated[
+    str | None,
+    arg(help="cpu, cuda or cuda:1.", help_behavior_hint="(default: a GPU if there is one)"),
+]
 BatchSize = Annotated[int, arg(help="Number of images in a batch.")]
 OWN_MODEL = "a model in Python (FILE.py:NAME or PACKAGE.MODULE:NAME), whose code is executed"
 ModelHelp = arg(help=f"An embedded model (digits-vp), a saved folder, a .pth with --config, or {OWN_MODEL}.")

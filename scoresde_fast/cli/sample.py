@@ -120,7 +120,7 @@ class Verify:
     raw: Flag = False
     """For a .pth: load the raw weights instead of their moving average."""
     batch_size: BatchSize = 64
-    device: Device = "cpu"
+    device: Device = None
 
     def run(self) -> None:
         from tqdm import tqdm

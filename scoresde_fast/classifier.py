@@ -91,7 +91,7 @@ class Classifier(nn.Module):
         self.low, self.high = config.low, config.high
         channels, *size = config.image_shape
         options = {**vars(config), "image_size": size, "in_channels": channels, "classes": len(config.classes)}
-        self.network = WideResNet(**{name: options[name] for name in inspect.signature(WideResNet).parameters})
+        self.network = WideResNet(**{name: options[name] for name in inspect.signature(WideResNet).parameters}).float()
         # channels_last is 20% faster on a CPU, and the common layout on a GPU.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -107,14 +107,22 @@ def _unsupported_reason(precision: str, device: torch.device) -> str | None:
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device, *, strict: bool = False) -> Iterator[None]:
-    """Make the device current and set PyTorch's GPU flags for a run; restore them afterwards.
+    """Make the device current and set PyTorch's flags for a run; restore them afterwards.
 
-    Float32 products use TF32 only if the precision is "tf32".  ``strict`` selects cuDNN's deterministic algorithms;
-    otherwise cuDNN selects the fastest one for each shape by measurement.
+    An autocast of the caller is disabled.  Float32 products use TF32 only if the precision is "tf32".  ``strict``
+    selects cuDNN's deterministic algorithms; otherwise cuDNN selects the fastest one for each shape by measurement.
     """
-    if device.type != "cuda":
-        yield
-        return
+    with torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext():
+        if device.type == "cuda":
+            with _gpu_arithmetic(precision, device, strict=strict):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _gpu_arithmetic(precision: Precision, device: torch.device, *, strict: bool) -> Iterator[None]:
+    """Set the flags of a GPU, as `arithmetic` describes."""
     tf32, matmul = precision == "tf32", torch.backends.cuda.matmul
     previous = matmul.allow_tf32
     with (

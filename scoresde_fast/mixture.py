@@ -132,16 +132,16 @@ class GaussianMixture(ScoreFunction):
             raise ValueError(f"weights {list(weights)} and stds {list(stds)} of a mixture must all be greater than 0")
         network = MixtureScore(
             sde,
-            torch.tensor(weights, dtype=torch.float64),
+            torch.tensor(weights, dtype=torch.float64, device="cpu"),
             means.double(),
-            torch.tensor(stds, dtype=torch.float64),
+            torch.tensor(stds, dtype=torch.float64, device="cpu"),
         )
         super().__init__(network, ExactScore(sde), tuple(means.shape[1:]), (0.0, 1.0) if is_image else None)
 
     @classmethod
     def gaussian(cls, sde: SDE, mean: float, std: float, image_shape: Sequence[int]) -> GaussianMixture:
         """Return the exact score model of data N(mean, std^2 I)."""
-        return cls(sde, [1.0], torch.full((1, *image_shape), mean, dtype=torch.float64), [std])
+        return cls(sde, [1.0], torch.full((1, *image_shape), mean, dtype=torch.float64, device="cpu"), [std])
 
     def joint_score(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the score of the whole state ``x`` (B, *state_shape), which on CLD is position and velocity."""

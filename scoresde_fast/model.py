@@ -192,7 +192,7 @@ class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
             label_scale=model.label_scale,
         )
         super().__init__(
-            build_network(parsed),
+            build_network(parsed).float(),  # whatever torch's default dtype
             parametrisation,
             (data.num_channels, data.image_size, data.image_size),
             (-1.0 if data.centered else 0.0, 1.0) if data.is_image else None,
@@ -290,6 +290,21 @@ def required_inputs(network: Callable[..., Any]) -> list[str]:
     return [each.name for each in required if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)][2:]
 
 
+def network_name(network: nn.Module) -> str:
+    """Return the name of a network's class, without adapters."""
+    return type(network.network if isinstance(network, Adapter) else network).__name__
+
+
+def require_float32(network: nn.Module) -> None:
+    """Raise ``ValueError`` unless the weights of a network are float32."""
+    other = next((weight for weight in network.parameters() if weight.dtype != torch.float32), None)
+    if other is not None and other.is_floating_point():
+        raise ValueError(
+            f"the weights of {network_name(network)} are {str(other.dtype).removeprefix('torch.')}; call .float() on "
+            "it: the option precision chooses the precision of its arithmetic"
+        )
+
+
 def require_output(model: ScoreFunction, inputs: Mapping[str, Tensor]) -> None:
     """Evaluate a model's network at eps and at T, with ``inputs`` (2, ...).
 
@@ -298,19 +313,14 @@ def require_output(model: ScoreFunction, inputs: Mapping[str, Tensor]) -> None:
             float32.
     """
     network, sde, shape = model.network, model.sde, model.image_shape
-    name = type(network.network if isinstance(network, Adapter) else network).__name__
+    name = network_name(network)
     if missing := [input for input in required_inputs(network) if input not in inputs]:
         raise ValueError(
             f"{name} needs the inputs {missing}: pass inputs={{{missing[0]!r}: ...}} with a row per "
             f"seed, on the command line --inputs {missing[0]}=..."
         )
-    first = next(network.parameters(), None)
-    if first is not None and first.dtype != torch.float32:
-        raise ValueError(
-            f"the weights of {name} are {first.dtype}; call .float() on it: the option precision chooses the precision "
-            "of its arithmetic"
-        )
-    x = torch.zeros(2, *model.state_shape, device=None if first is None else first.device)
+    require_float32(network)
+    x = torch.zeros(2, *model.state_shape, dtype=torch.float32, device=model.own_device)
     labels = torch.from_numpy(model.parametrisation.labels(np.array([sde.sampling_eps, sde.T]))).to(x.device, x.dtype)
     training = [module for module in network.modules() if module.training]
     try:

@@ -225,7 +225,11 @@ class Sampler:
             for _, states in self._states(seeds, self.batch_size, steps, noise=noise, callbacks=callbacks):
                 batches.append(states)
             bar.update(len(seeds) - bar.n)
-        states = torch.cat(batches) if batches else torch.empty(0, *self.model.state_shape)
+        states = (
+            torch.cat(batches)
+            if batches
+            else torch.empty(0, *self.model.state_shape, dtype=torch.float32, device=self.device)
+        )
         images = self._images(states)
         if recorder is not None:
             return images, recorder.trajectory()

@@ -97,14 +97,16 @@ class BoundMeasurement(BoundItems):
         first_operator = operator_for_batch(self.operator, [parameter[:1] for parameter in parameters])
         require_adjoint(first_operator, model.image_shape, device)
         # Convert measurements of images in [0, 1] to the model's range: A (2 x - 1) = 2 A x + A (-1), as A is linear.
-        black = torch.zeros(len(condition.measured) if parameters else 1, *model.image_shape, device=device)
+        black = torch.zeros(
+            len(condition.measured) if parameters else 1, *model.image_shape, dtype=torch.float32, device=device
+        )
         measured_black = self.operator.apply(model.from_images(black))
         if condition.measured.shape[1:] != measured_black.shape[1:]:
             raise ValueError(
                 f"measured has shape {tuple(condition.measured.shape)}; for this model's images, {model.image_shape}, "
                 f"the operator returns (K, {', '.join(map(str, measured_black.shape[1:]))})"
             )
-        low, high = model.from_images(torch.tensor([0.0, 1.0])).tolist()
+        low, high = model.from_images(torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu")).tolist()
         self.span = high - low
         self.range = (low, high) if model.is_image else None
         measured = self.span * condition.measured.to(device) + measured_black
@@ -252,13 +254,13 @@ class BoundPiGDM(BoundMeasurement):
 def simulate(operator: LinearOperator, images: Tensor, noise: float, *, seeds: Sequence[int], run_seed: int) -> Tensor:
     """Return A x + noise z (N, ...) for images (N, C, H, W), with standard normal z from the seeds."""
     measured = operator.apply(images)
-    generator = Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64))
+    generator = Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64, device="cpu"))
     return measured + noise * generator.normal(SIMULATION_DRAW, tuple(measured.shape[1:]))
 
 
 def known_pixels(operator: LinearOperator, image_shape: Sequence[int]) -> Tensor:
     """Return the mask (1, C, H, W) of measured pixels; all are True unless the operator is a `Mask`."""
-    ones = torch.ones(1, *image_shape)
+    ones = torch.ones(1, *image_shape, dtype=torch.float32, device="cpu")
     return operator.apply(ones) > 0 if isinstance(operator, Mask) else ones > 0
 
 

@@ -121,9 +121,9 @@ class BoundProjection(BoundItems):
             coefficients, self._clears_channel, self._projects_start = projection_coefficients(run), False, True
         # Unit noise in orthonormal coordinates has the standard deviation 1 / sqrt(block size) in the block means.
         coefficients[:, [LEVELS.noise, LEVELS.velocity_noise_x, LEVELS.velocity_noise_v]] /= math.sqrt(math.prod(block))
-        control = torch.zeros(len(coefficients), len(CONTROL), dtype=torch.int64)
+        control = torch.zeros(len(coefficients), len(CONTROL), dtype=torch.int64, device="cpu")
         # Draws are at least 2^31; the table stores each as the int32 with the same bits.
-        control[:, CONTROL.draw] = run.first_draw - 2**32 + torch.arange(len(coefficients))
+        control[:, CONTROL.draw] = run.first_draw - 2**32 + torch.arange(len(coefficients), device="cpu")
         # Row 0 is for the prior sample, row i + 1 for the state after row i of the run.
         self._table = DeviceTable(
             torch.from_numpy(coefficients).to(run.device, torch.float32), control.to(run.device, torch.int32)

@@ -31,7 +31,7 @@ def as_tensor(images: ArrayLike) -> Tensor:
                 "mode"
             )
         return torch.stack(pixels)
-    return torch.as_tensor(np.asarray(images) if isinstance(images, list | tuple) else images)
+    return images if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images), device="cpu")
 
 
 def as_unit_images(images: ArrayLike) -> Tensor:

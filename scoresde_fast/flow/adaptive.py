@@ -222,7 +222,8 @@ MAKERS: dict[str, Callable[[AdaptiveRunner, int, Capture | None], Solve]] = {
 
 def _noise_table(rows: int, device: torch.device) -> DeviceTable:
     """Return a table in which row i writes only noise, of draw i + 1."""
-    coefficients, control = torch.zeros(rows, WIDTH), torch.zeros(rows, len(CONTROL), dtype=torch.int32)
+    coefficients = torch.zeros(rows, WIDTH, dtype=torch.float32, device=device)
+    control = torch.zeros(rows, len(CONTROL), dtype=torch.int32, device=device)
     coefficients[:, COLUMNS.noise] = 1
-    control[:, CONTROL.draw] = torch.arange(1, rows + 1)
-    return DeviceTable(coefficients.to(device), control.to(device))
+    control[:, CONTROL.draw] = torch.arange(1, rows + 1, device=device)
+    return DeviceTable(coefficients, control)

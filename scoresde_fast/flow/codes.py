@@ -169,7 +169,7 @@ def data_states(model: ScoreFunction, images: Tensor, ids: list[int], run_seed: 
     x, sde = model.from_images(data), model.sde
     if not isinstance(sde, CLDSDE):
         return x
-    noise = Noise(run_seed, torch.tensor(ids, dtype=torch.int64))
+    noise = Noise(run_seed, torch.tensor(ids, dtype=torch.int64, device="cpu"))
     velocity = math.sqrt(sde.gamma * sde.mass) * noise.normal(VELOCITY_DRAW, model.image_shape)
     return torch.cat([x, velocity.double()], dim=1)
 

@@ -133,7 +133,7 @@ class Drift:
         operation = hutchinson_dot.operation
         self._dot = operation.reference if self._dtype == torch.float64 else operation.choose(device, backend)
         self._parts, self._forward_mode = model.sde.parts, True
-        self._unit = torch.tensor([[0.0, 1.0]], device=device)
+        self._unit = torch.tensor([[0.0, 1.0]], dtype=torch.float32, device=device)
         self._source_network = model.network
         network = timed_evaluator(model.network, precision, inputs.names)
         self._network: Evaluator | TimedGuidedNetwork = network

@@ -138,7 +138,9 @@ def dequantized(images: Tensor, ids: Sequence[int], run_seed: int) -> Tensor:
             "dimension need 8-bit images; give such images, or choose dequantize=False to get only the log density"
         )
     require_unit_range(pixels / (PIXEL_VALUES - 1))
-    noise = uniforms(torch.tensor(list(ids), dtype=torch.int64), run_seed, DEQUANTIZATION_DRAW, pixels[0:1].numel())
+    noise = uniforms(
+        torch.tensor(list(ids), dtype=torch.int64, device="cpu"), run_seed, DEQUANTIZATION_DRAW, pixels[0:1].numel()
+    )
     return (pixels + noise.view(pixels.shape)) / PIXEL_VALUES
 
 

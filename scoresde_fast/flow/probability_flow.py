@@ -277,7 +277,7 @@ class ProbabilityFlow(FlowRunner):
         batches = Batches(self, work)
         full = len(states) if strict else min(self.batch_size, len(states))
         size, probes = math.prod(self.model.state_shape), self.probes.count if self.probes else 0
-        results = [torch.zeros(0, size + probes + 1, dtype=torch.float64)]
+        results = [torch.zeros(0, size + probes + 1, dtype=torch.float64, device="cpu")]
         with self.tangents():
             for start in range(0, len(states), max(1, full)):
                 indices = range(start, min(start + full, len(states)))
@@ -312,7 +312,7 @@ class _ProbedSlope:
         self._size, count = math.prod(self._state_shape), 0 if runner.probes is None else runner.probes.count
         self.variables = self._size + count
         fields = 0 if runner.probes is None or runner.probes.kind == "exact" else count
-        self._fields = torch.zeros(fields, batch, *self._image_shape, device=runner.device)
+        self._fields = torch.zeros(fields, batch, *self._image_shape, dtype=torch.float32, device=runner.device)
         self._ids = torch.zeros(batch, dtype=torch.int64, device=runner.device)
         self._inputs = runner.inputs
         self._data = runner.inputs.empty_data(batch)

@@ -113,8 +113,8 @@ def sheet(
 def checkered(images: Tensor, known: Tensor) -> Tensor:
     """Return images (N, C, H, W) in [0, 1] with a checkerboard where ``known``, broadcast to their shape, is False."""
     height, width = images.shape[-2:]
-    parity = (torch.arange(height)[:, None] + torch.arange(width)) % 2
-    return torch.where(known, images, torch.tensor(UNKNOWN)[parity])
+    parity = (torch.arange(height, device="cpu")[:, None] + torch.arange(width, device="cpu")) % 2
+    return torch.where(known, images, torch.tensor(UNKNOWN, dtype=torch.float32, device="cpu")[parity])
 
 
 def point_plot(points: Tensor) -> bytes:

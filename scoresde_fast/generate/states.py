@@ -134,7 +134,7 @@ class CodeImages:
 
 def seed_codes(model: ScoreFunction, seeds: Sequence[int], run_seed: int = 0) -> Tensor:
     """Return codes (B, *state_shape): the standard normal noise from which the sampler starts for each seed."""
-    return Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64)).normal(0, model.state_shape)
+    return Noise(run_seed, torch.tensor(list(seeds), dtype=torch.int64, device="cpu")).normal(0, model.state_shape)
 
 
 def interpolation_grid(model: ScoreFunction, seeds: Sequence[int], steps: int, **settings: Any) -> Pixels:

@@ -19,6 +19,7 @@ from scoresde_fast.devices import DTYPES, Precision
 from scoresde_fast.loop.inputs import NetworkInputs
 from scoresde_fast.loop.network_guidance import Autoguidance
 from scoresde_fast.loop.program import Program
+from scoresde_fast.model import network_name, require_float32
 from scoresde_fast.networks import ScoreNetwork
 from scoresde_fast.networks.folding import FoldedNetwork, TimedFoldedNetwork
 
@@ -44,7 +45,11 @@ def evaluator(network: nn.Module, labels: Tensor, precision: Precision, names: S
         labels: (rows,) float32 on the network's device.
         precision: precision of the network.
         names: names of the inputs, in the order in which the evaluator takes them.
+
+    Raises:
+        ValueError: the weights are not float32.
     """
+    require_float32(network)
     if isinstance(network, ScoreNetwork):
         return FoldedNetwork(network, labels, precision)
     return PlainNetwork(network, labels, precision, names)
@@ -65,7 +70,8 @@ def evaluators(
 
 
 def timed_evaluator(network: nn.Module, precision: Precision, names: Sequence[str] = ()) -> Evaluator:
-    """Return the fastest evaluator with a label for each sample; arguments are as in `evaluator`."""
+    """Return the fastest evaluator with a label for each sample; arguments and errors are as in `evaluator`."""
+    require_float32(network)
     if isinstance(network, ScoreNetwork):
         return TimedFoldedNetwork(network, precision)
     return TimedPlainNetwork(network, precision, names)
@@ -200,7 +206,7 @@ def warn_slower(network: nn.Module, done: str, option: str, error: Exception) ->
     """
     reason = " ".join(list(filter(str.strip, str(error).splitlines()))[:2]) or type(error).__name__
     warn_user(
-        f"{type(network).__name__} cannot be {done}: {reason}{_raised_at(error)}; "
+        f"{network_name(network)} cannot be {done}: {reason}{_raised_at(error)}; "
         f"it runs anyway, but more slowly; {option}=False silences this warning"
     )
 

@@ -97,7 +97,7 @@ class Loop:
         """Return registers for a batch of ``shape``, to be filled by `start`."""
         program, conditions = self.program, self.conditions
         device = program.labels.device
-        state = torch.zeros(shape, device=device)
+        state = torch.zeros(shape, dtype=torch.float32, device=device)
         return Registers(
             state=state,
             saved=torch.zeros_like(state) if program.keeps_state else None,

@@ -86,7 +86,7 @@ class Recorder:
 
     def trajectory(self) -> Trajectory:
         """Return the steps of all batches."""
-        times = torch.tensor([step.t for step in self._batches[0]], dtype=torch.float64)
+        times = torch.tensor([step.t for step in self._batches[0]], dtype=torch.float64, device="cpu")
         states, denoised = [], []
         for steps in zip(*self._batches, strict=True):
             states.append(torch.cat([step.x.cpu() for step in steps]))
@@ -95,4 +95,8 @@ class Recorder:
 
     def _estimate(self, step: Step) -> Tensor:
         estimate = step.denoised
-        return torch.full((len(step.x), *self._image_shape), torch.nan) if estimate is None else estimate.cpu()
+        return (
+            torch.full((len(step.x), *self._image_shape), torch.nan, dtype=torch.float32, device="cpu")
+            if estimate is None
+            else estimate.cpu()
+        )

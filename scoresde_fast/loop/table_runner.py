@@ -228,7 +228,7 @@ class TableRunner:
         with torch.set_grad_enabled(self._differentiates):
             for evaluate in [evaluates[flag] for flag in guided]:
                 shape = batch, *self.model.state_shape
-                x = torch.zeros(shape, device=self.device, requires_grad=self._differentiates)
+                x = torch.zeros(shape, dtype=torch.float32, device=self.device, requires_grad=self._differentiates)
                 row = torch.zeros(1, dtype=torch.int64, device=self.device)
                 output = evaluate(x, row, *self._inputs.empty_data(batch))
                 if self._differentiates:

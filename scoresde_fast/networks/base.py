@@ -118,5 +118,5 @@ def positional_embedding(labels: Tensor, size: int, max_period: float = 10_000.0
 
 def geometric_sigmas(sigma_min: float, sigma_max: float, count: int) -> Tensor:
     """Return ``count`` float32 noise levels in geometric sequence, largest first."""
-    log_sigmas = torch.linspace(math.log(sigma_max), math.log(sigma_min), count, dtype=torch.float64)
+    log_sigmas = torch.linspace(math.log(sigma_max), math.log(sigma_min), count, dtype=torch.float64, device="cpu")
     return log_sigmas.exp().float()

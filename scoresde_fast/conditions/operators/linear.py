@@ -159,12 +159,12 @@ def require_adjoint(
     if missing := [name for name in ("apply", "adjoint", "pseudo_inverse") if not hasattr(operator, name)]:
         raise ValueError(f"operator {operator!r} has no method {missing[0]!r}; see LinearOperator for its interface")
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, *image_shape, generator=generator, dtype=torch.float64).to(device, dtype)
+    images = torch.randn(2, *image_shape, generator=generator, dtype=torch.float64, device="cpu").to(device, dtype)
     with torch.no_grad():
         applied = _checked("apply", operator.apply(images), images)
         _require_linear(operator, images, applied)
         # For random y, <A x, y> is a small sum of large terms, which hides mistakes: add the direction of A x to y.
-        noise = torch.randn(applied.shape, generator=generator, dtype=torch.float64).to(device, dtype)
+        noise = torch.randn(applied.shape, generator=generator, dtype=torch.float64, device="cpu").to(device, dtype)
         measured = _unit(applied) + _unit(noise)
         adjoint = _checked("adjoint", operator.adjoint(measured), images, images.shape)
         _require_equal_products(_dots(applied, measured), _dots(images, adjoint))

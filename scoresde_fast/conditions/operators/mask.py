@@ -88,7 +88,7 @@ class Mask(Masking):
                 f"a box of {height} x {width} pixels at row {top} and column {left} is not within an image of "
                 f"{rows} x {columns}: choose a height and width of at least 1 that stay inside"
             )
-        mask = torch.ones(rows, columns, dtype=torch.bool)
+        mask = torch.ones(rows, columns, dtype=torch.bool, device="cpu")
         mask[top : top + height, left : left + width] = False
         return cls(mask)
 
@@ -155,7 +155,7 @@ def expand_mask(mask: ArrayLike | None, shape: Sequence[int]) -> Tensor:
         ValueError: the mask has another size, or values other than 0 and 1.
     """
     if mask is None:
-        return torch.ones(*shape, dtype=torch.bool)
+        return torch.ones(*shape, dtype=torch.bool, device="cpu")
     mask = as_tensor(mask)
     if mask.dtype == torch.uint8 and ((mask == 0) | (mask == 255)).all():  # black and white
         mask = mask == 255

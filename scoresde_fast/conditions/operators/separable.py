@@ -195,11 +195,15 @@ class Blur(SeparableFamily):
 
     def matrix(self, pixels: int) -> Tensor:
         """Return the float64 matrix (n, n)."""
-        distances = torch.arange(-self.radius, self.radius + 1)
+        distances = torch.arange(-self.radius, self.radius + 1, device="cpu")
         kernel = torch.softmax(-(distances.double() / self.std).square() / 2, dim=0)
-        position = (torch.arange(pixels)[:, None] + distances) % (2 * pixels)  # the padding repeats every 2 n
+        position = (torch.arange(pixels, device="cpu")[:, None] + distances) % (
+            2 * pixels
+        )  # the padding repeats every 2 n
         mirrored = torch.minimum(position, 2 * pixels - 1 - position)
-        return torch.zeros(pixels, pixels, dtype=torch.float64).scatter_add(1, mirrored, kernel.expand(pixels, -1))
+        return torch.zeros(pixels, pixels, dtype=torch.float64, device="cpu").scatter_add(
+            1, mirrored, kernel.expand(pixels, -1)
+        )
 
     def image_pixels(self, measured: int) -> int:
         """Return ``measured``: a blur keeps the size."""
@@ -235,7 +239,7 @@ class SuperResolution(SeparableFamily):
                 f"image side {pixels} is not divisible by factor {self.factor}; choose a factor that divides height "
                 "and width"
             )
-        blocks = torch.eye(pixels // self.factor, dtype=torch.float64)
+        blocks = torch.eye(pixels // self.factor, dtype=torch.float64, device="cpu")
         return blocks.repeat_interleave(self.factor, dim=1) / self.factor
 
     def image_pixels(self, measured: int) -> int:

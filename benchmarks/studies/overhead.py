@@ -19,8 +19,11 @@ from torch import nn
 
 import scoresde_fast as sf
 from benchmarks.files import RESULTS, parser, save
+from scoresde_fast.loop.loop import Loop
+from scoresde_fast.loop.table_runner import TableRunner
 
 REPEATS = 5
+BATCH = 32
 
 
 def import_seconds() -> dict[str, float]:
@@ -43,8 +46,10 @@ def share_outside_network(steps: int) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one CPU worker, so that the times in and outside the network add up
     sampler = sf.Sampler(sf.load("digits-ve"), "pc", steps)
-    network = sampler.runner.refresh()
-    assert isinstance(network, nn.Module)
+    assert isinstance(sampler.runner, TableRunner)
+    loop = sampler.runner.prepare(BATCH)
+    assert isinstance(loop, Loop) and isinstance(loop.evaluate, nn.Module)
+    network = loop.evaluate
     clock = {"inside": 0.0}
     network.register_forward_pre_hook(lambda *_: clock.update(entered=time.perf_counter()))
     network.register_forward_hook(
@@ -53,7 +58,7 @@ def share_outside_network(steps: int) -> float:
     shares = []
     for _ in range(REPEATS):
         clock["inside"], start = 0.0, time.perf_counter()
-        sampler.sample(range(32))
+        sampler.sample(range(BATCH))
         shares.append(1 - clock["inside"] / (time.perf_counter() - start))
     torch.set_num_threads(threads)
     return statistics.median(shares)

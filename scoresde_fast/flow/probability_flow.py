@@ -97,7 +97,7 @@ class FlowRunner:
                 "error_norm='sample'"
             )
         self.model, self.device, self.run_options, self.probes = model, device, run, probes
-        self.evaluation = "slope" if probes is None else f"slope and {probes.count} {probes.kind}"
+        self.evaluation = ("slope" if probes is None else f"slope and {probes.count} {probes.kind}") + inputs.memory
         precision = choose_precision("fp32" if run.precision == "auto" else run.precision, device)
         self.precision = network_precision(model.network, precision)
         self.control, self.start, self.end, self.probability_flow = control, start, end, probability_flow

@@ -106,6 +106,13 @@ class NetworkInputs:
         """The names of the inputs, in the order of the data."""
         return () if self.source is None else tuple(self.source.values)
 
+    @property
+    def memory(self) -> str:
+        """What an evaluation needs memory for besides the state: the inputs of a sample, and the guidance."""
+        shapes = {} if self.source is None else {name: list(v.shape[1:]) for name, v in self.source.values.items()}
+        guidance = "" if self.guidance is None else f" with {type(self.guidance).__name__}"
+        return (f" and inputs {shapes}" if shapes else "") + guidance
+
     def data(self, sample_ids: Tensor) -> Data:
         """Return the inputs (B, ...) of ``sample_ids`` (B,)."""
         return () if self.items is None else self.items.data(sample_ids)

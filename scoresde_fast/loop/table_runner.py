@@ -83,7 +83,7 @@ class TableRunner:
                 "choose langevin_norm='sample'"
             )
         self._conditions, self._differentiates = conditions, conditions.through_network
-        self.evaluation = "gradient" if self._differentiates else "output"
+        self.evaluation = ("gradient" if self._differentiates else "output") + inputs.memory
         self.program = Program.of_model(model, table, device, inputs)
         self.nfe = self.program.nfe
         self._backends, self._langevin_norm = StepBackends.choose(device, run.backend), langevin_norm

@@ -274,3 +274,13 @@ def test_misuse_of_guidance() -> None:
         sf.Autoguidance(scale=2, model=conditional(), interval=(0.8, 0.2))
     with pytest.raises(ValueError, match=r"inputs are \['y'\], but NCSNpp takes none: omit them"):
         sf.Sampler(sf.load("digits-ve"), inputs={"y": [1]})
+
+
+def test_memory_of_an_evaluation() -> None:
+    """The batch that fits is searched anew for other inputs and guidance, which need other memory."""
+    guidance = sf.ClassifierFreeGuidance(scale=2.0, null={"y": 3})
+    kinds = {
+        sf.Sampler(conditional(), "ddim", 3, inputs={"y": [1]}, guidance=given).runner.evaluation
+        for given in (None, guidance)
+    } | {sf.Sampler(of_class(1), "ddim", 3).runner.evaluation}
+    assert len(kinds) == 3 and "output" in kinds

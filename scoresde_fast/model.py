@@ -235,7 +235,8 @@ def wrap(
 ) -> ScoreFunction:
     """Return a score model that uses a network of any library; it works wherever a loaded model does.
 
-    The network is evaluated once, to check its output.  It is not copied: later changes of its weights take effect.
+    The network is evaluated once, to check its output; if it has further arguments, a sampler does this with its inputs.
+    It is not copied: later changes of its weights take effect.
 
     Args:
         network: ``network(x, labels)``, (B, *shape) float32, (B,) -> (B, *shape).  It may also return an object with
@@ -272,22 +273,27 @@ def wrap(
     if not isinstance(network, ScoreNetwork):  # networks of this package are folded
         network = Adapter(network, shape[0], integer_labels=parametrisation.integer_labels)
     model = ScoreFunction(network, parametrisation, tuple(shape), data_range)
-    if not required_inputs(network):
+    if not network_inputs(network):  # otherwise the inputs of a sampler are needed
         require_output(model, {})
     return model
 
 
 def required_inputs(network: Callable[..., Any]) -> list[str]:
-    """Return the names of a network's arguments without a default, besides the state and the time."""
+    """Return the names of the inputs that a network needs besides the state and the time."""
+    return [name for name, required in network_inputs(network).items() if required]
+
+
+def network_inputs(network: Callable[..., Any]) -> dict[str, bool]:
+    """Return the names of a network's arguments besides the state and the time, and whether each is required."""
     function = network.network if isinstance(network, Adapter) else network
     if isinstance(function, Conditional):
-        return [*function.required_inputs]
+        return dict.fromkeys(function.required_inputs, True)
     try:
         parameters = inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters
     except (TypeError, ValueError):  # compiled
-        return []
-    required = [each for each in parameters.values() if each.default is each.empty]
-    return [each.name for each in required if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)][2:]
+        return {}
+    named = [each for each in parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return {each.name: each.default is each.empty for each in named[2:]}
 
 
 def network_name(network: nn.Module) -> str:
@@ -330,6 +336,8 @@ def require_output(model: ScoreFunction, inputs: Mapping[str, Tensor]) -> None:
         kind = "int64" if getattr(network, "integer_labels", False) else "float32"
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         given = "".join(f", {name} {value.dtype} {tuple(value.shape)}" for name, value in inputs.items())
+        if optional := [name for name in network_inputs(network) if name not in inputs]:
+            given += f", without the inputs {optional}"
         raise ValueError(
             f"{name} cannot be evaluated on float32 samples {tuple(x.shape)} with {kind} labels "
             f"{[round(label, 4) for label in labels.tolist()]}{given}: {reason}"

@@ -27,7 +27,7 @@ SOURCES = [
     *HEADERS_AND_SOURCES,
     *(
         path
-        for folder in ("scoresde_fast", "kernels", "build_system", "tests", "benchmarks")
+        for folder in ("scoresde_fast", "kernels", "build_system", "tests", "benchmarks", "examples")
         for path in (ROOT / folder).rglob("*.py")
     ),
 ]

@@ -108,7 +108,7 @@ def package(level: int) -> Path:
     links = folder / "package" / "scoresde_fast"
     shutil.rmtree(links.parent, ignore_errors=True)
     links.mkdir(parents=True)
-    for name in ("benchmarks", "docs", "kernels", "pyproject.toml", "tests"):
+    for name in ("benchmarks", "docs", "examples", "kernels", "pyproject.toml", "tests"):
         (links.parent / name).symlink_to(ROOT / name)
     # As setup.py maps it, kernels is also the package scoresde_fast.kernels.
     for entry in [*(ROOT / "scoresde_fast").iterdir(), ROOT / "kernels"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from scoresde_fast.loop.condition import Data
 from scoresde_fast.loop.network_guidance import Autoguidance, ClassifierFreeGuidance, NetworkGuidance
 from scoresde_fast.loop.seeds import BoundItems, SeedAssignment
-from scoresde_fast.model import ScoreFunction, require_output, required_inputs
+from scoresde_fast.model import ScoreFunction, network_inputs, require_output
 from scoresde_fast.networks import ScoreNetwork
 from scoresde_fast.sdes import Array
 
@@ -96,7 +96,7 @@ class NetworkInputs:
         elif isinstance(guidance, Autoguidance):
             _require_same_output(guidance, model)
             guidance.model.to(device).eval()
-        if values or required_inputs(model.network):
+        if values or network_inputs(model.network):
             require_output(model, {name: value[:1].expand(2, *value.shape[1:]) for name, value in values.items()})
         items = None if source is None else BoundItems(source.assignment, *values.values())
         return cls(source, guidance, items, tuple(null))

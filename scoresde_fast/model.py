@@ -235,7 +235,7 @@ def wrap(
 ) -> ScoreFunction:
     """Return a score model that uses a network of any library; it works wherever a loaded model does.
 
-    The network is evaluated once, to check its output; if it has further arguments, a sampler does this with its inputs.
+    The network is evaluated once, to check its output; if it has further arguments, a sampler does so with its inputs.
     It is not copied: later changes of its weights take effect.
 
     Args:

@@ -241,7 +241,7 @@ NOT_BINARY = torch.full((4, 4), 0.5)
         (r"known has shape \(3, 4, 3\), but the model's images have \(3, 4, 4\): give that shape", IMAGE[..., :3], {}),
         (r"known has shape \(2, 4, 4\)", IMAGE[:2], {}),
         (r"known has shape \(4, 4\) and dtype float32; it must be", IMAGE[0], {}),
-        ("and dtype uint8; it must be .* divide 8-bit values by 255", IMAGE.byte(), {}),
+        ("and dtype int32; it must be .* divide 8-bit values by 255", IMAGE.int(), {}),
         ("known has values from 0 to 127.5; images have values in", 255 * IMAGE, {"mask": torch.eye(4)}),
         ("known contains NaN or infinity", IMAGE / 0, {}),
         (r"mask has shape \(4, 3\); for images of shape \(1, 3, 4, 4\) it must be \(4, 4\)", IMAGE,

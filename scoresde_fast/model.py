@@ -10,7 +10,8 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -63,6 +64,9 @@ class ScoreFunction(nn.Module):
         self.parametrisation = parametrisation
         self.image_shape = tuple(image_shape)
         self.data_range = data_range
+
+    def extra_repr(self) -> str:
+        return f"{self.parametrisation}, image_shape={self.image_shape}, data_range={self.data_range}"
 
     @property
     def is_image(self) -> bool:
@@ -257,16 +261,18 @@ def wrap(
             has another shape, or its weights are not float32.
     """
     name = type(network).__name__
-    if isinstance(network, ScoreFunction) or not callable(network):
-        raise TypeError(f"network is {name}; pass a function or module network(x, labels)")
+    if isinstance(network, ScoreFunction) or inspect.isclass(network) or not callable(network):
+        given = f"the class {network.__name__}" if inspect.isclass(network) else f"of type {name}"
+        raise TypeError(f"network is {given}; pass a module or function network(x, labels)")
     if not isinstance(schedule, SDE):
         raise TypeError(
-            f"schedule is {schedule!r}; pass a schedule such as Betas(array), EDM(), RectifiedFlow() or "
-            "Schedule(alpha, sigma)"
+            f"schedule is of type {type(schedule).__name__}; pass a schedule such as Betas(array), EDM(), "
+            "RectifiedFlow() or Schedule(alpha, sigma)"
         )
-    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+    if not isinstance(shape, Sequence) or not shape or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"shape is {shape!r}; it must be the shape of one sample, such as (3, 32, 32)")
-    if data_range is not None and not -math.inf < data_range[0] < data_range[1] < math.inf:
+    is_range = isinstance(data_range, Sequence) and len(data_range) == 2
+    if data_range is not None and not (is_range and -math.inf < data_range[0] < data_range[1] < math.inf):
         raise ValueError(f"data_range is {data_range!r}; it must be (low, high), such as (-1, 1), or None for points")
     label = usual_labels(schedule) if labels is None else labels
     parametrisation = PredictionParametrisation(schedule, prediction, label)
@@ -301,6 +307,19 @@ def network_name(network: nn.Module) -> str:
     return type(network.network if isinstance(network, Adapter) else network).__name__
 
 
+@contextmanager
+def evaluation_mode(*networks: nn.Module) -> Iterator[None]:
+    """Set networks to evaluation mode, and restore the mode of each module afterwards."""
+    training = [module for network in networks for module in network.modules() if module.training]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def require_float32(network: nn.Module) -> None:
     """Raise ``ValueError`` unless the weights of a network are float32."""
     other = next((weight for weight in network.parameters() if weight.dtype != torch.float32), None)
@@ -322,16 +341,15 @@ def require_output(model: ScoreFunction, inputs: Mapping[str, Tensor]) -> None:
     name = network_name(network)
     if missing := [input for input in required_inputs(network) if input not in inputs]:
         raise ValueError(
-            f"{name} needs the inputs {missing}: pass inputs={{{missing[0]!r}: ...}} with a row per "
-            f"seed, on the command line --inputs {missing[0]}=..."
+            f"{name} needs the inputs {missing}, and was given {list(inputs)}: pass inputs={{{missing[0]!r}: ...}} "
+            f"with a row per seed, on the command line --inputs {missing[0]}=..."
         )
     require_float32(network)
     x = torch.zeros(2, *model.state_shape, dtype=torch.float32, device=model.own_device)
     labels = torch.from_numpy(model.parametrisation.labels(np.array([sde.sampling_eps, sde.T]))).to(x.device, x.dtype)
-    training = [module for module in network.modules() if module.training]
     try:
-        with torch.no_grad():
-            output = network.eval()(x, labels, **inputs)
+        with torch.no_grad(), evaluation_mode(network):
+            output = network(x, labels, **inputs)
     except Exception as error:
         kind = "int64" if getattr(network, "integer_labels", False) else "float32"
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -340,11 +358,9 @@ def require_output(model: ScoreFunction, inputs: Mapping[str, Tensor]) -> None:
             given += f", without the inputs {optional}"
         raise ValueError(
             f"{name} cannot be evaluated on float32 samples {tuple(x.shape)} with {kind} labels "
-            f"{[round(label, 4) for label in labels.tolist()]}{given}: {reason}"
+            f"{[round(label, 4) for label in labels.tolist()]}{given}: {reason}; shape, labels and inputs must be "
+            "those of its training"
         ) from error
-    finally:
-        for module in training:
-            module.training = True
     if output.shape != (2, *shape):
         raise ValueError(
             f"{name} returns shape {tuple(output.shape)} for samples {tuple(x.shape)}; with shape={shape} it must "

@@ -195,7 +195,10 @@ class PredictionParametrisation(Parametrisation):
                     f"{worst:.2g}: choose the schedule and the prediction of the network's training"
                 )
         if callable(self.label):
-            labels = np.asarray(self.label(times))
+            try:
+                labels = np.asarray(self.label(times))
+            except TypeError as error:
+                raise TypeError(f"labels fails for a NumPy array of times: {error}; use functions of NumPy") from error
             if labels.shape != times.shape or labels.dtype.kind not in "iuf" or not np.isfinite(labels).all():
                 raise ValueError(
                     f"labels returns an array of dtype {labels.dtype} and shape {labels.shape} for times "

@@ -13,6 +13,10 @@ from scoresde_fast.errors import RENAMED, unknown_message
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+ARGUMENTS_OF_SAMPLE = ("callback", "trajectory", "progress", "noise", "return_velocity")
+"""Arguments that are not options, because they differ from call to call."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Options of a run that do not depend on the solver.
@@ -83,6 +87,8 @@ def split_options(
     for name in options:
         if RENAMED.get(name) in allowed:
             raise TypeError(f"option {name!r} is now called {RENAMED[name]!r}")
+        if name in ARGUMENTS_OF_SAMPLE:
+            raise TypeError(f"{name!r} is an argument of sample(): pass it there")
         if name not in allowed:
             raise TypeError(unknown_message("option", name, [*allowed, *arguments]))
     present = {name: value for name, value in options.items() if value is not None}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from scoresde_fast.data.arrays import ArrayLike, as_tensor
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.flow.adaptive import AdaptiveRunner
@@ -39,6 +40,8 @@ NOT_OPTIONS = ("model", "condition", "inputs", "guidance")
 """Keys of descriptions that are no options."""
 DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
 """Options with an older name in descriptions, so that existing sets can be resumed."""
+ENOUGH, SPREAD = 64, 2.0
+"""Number of elements from which the spread of own noise is checked, and the factor by which it may differ from 1."""
 FEW_STEPS = 50
 """Default number of steps on noise schedules other than the papers'; the solver is then of second order."""
 AnyOptions = SolverOptions | AdaptiveOptions
@@ -52,7 +55,7 @@ class Sampler:
     the next run.
 
     Args:
-        model: any `ScoreFunction`; it is moved to the device and set to evaluation mode.
+        model: any `ScoreFunction`; it is moved to the device.  During a run it is in evaluation mode.
         solver: the name of a solver, or all solver options as one `SolverOptions` or `AdaptiveOptions`.
         steps: number of steps.
         condition: a condition such as `scoresde_fast.Projection` or `scoresde_fast.PiGDM`, or several, applied in
@@ -82,7 +85,7 @@ class Sampler:
     ) -> None:
         if not isinstance(model, ScoreFunction):
             is_network = isinstance(model, nn.Module)
-            given = f"a network, {type(model).__name__}" if is_network else repr(model)
+            given = repr(model) if isinstance(model, str) else f"of type {type(model).__name__}"
             example = "wrap(network, schedule, ...)" if is_network else "load('digits-vp')"
             raise TypeError(f"model is {given}; pass a model, for example scoresde_fast.{example}")
         solver_names = names(SolverOptions, AdaptiveOptions)
@@ -91,7 +94,7 @@ class Sampler:
         run = self.run_options
         self.options = solver_options(model, passed)
         self.device = usable_device(run.device or model.own_device)
-        self.model = model.to(self.device).eval()
+        self.model = model.to(self.device)
         self.conditions = as_conditions(condition)
         self.inputs = NetworkInputs.bind(inputs, guidance, self.model, self.device)
         self.runner: TableRunner | AdaptiveRunner
@@ -149,28 +152,28 @@ class Sampler:
     @overload
     def sample(
         self, seeds: Sequence[int] | int, on_step: OnStep | None = None, *, return_velocity: Literal[False] = False,
-        trajectory: Literal[False] = False, noise: Tensor | None = None, callback: Callback | None = None,
+        trajectory: Literal[False] = False, noise: ArrayLike | None = None, callback: Callback | None = None,
         progress: bool = False,
     ) -> Tensor: ...  # fmt: skip
 
     @overload
     def sample(
         self, seeds: Sequence[int] | int, on_step: OnStep | None = None, *, return_velocity: bool,
-        trajectory: Literal[False] = False, noise: Tensor | None = None, callback: Callback | None = None,
+        trajectory: Literal[False] = False, noise: ArrayLike | None = None, callback: Callback | None = None,
         progress: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
 
     @overload
     def sample(
         self, seeds: Sequence[int] | int, on_step: OnStep | None = None, *, return_velocity: bool = False,
-        trajectory: Literal[True], noise: Tensor | None = None, callback: Callback | None = None,
+        trajectory: Literal[True], noise: ArrayLike | None = None, callback: Callback | None = None,
         progress: bool = False,
     ) -> tuple[Tensor, Trajectory]: ...  # fmt: skip
 
     @overload
     def sample(
         self, seeds: Sequence[int] | int, on_step: OnStep | None = None, *, return_velocity: bool = False,
-        trajectory: bool = False, noise: Tensor | None = None, callback: Callback | None = None,
+        trajectory: bool = False, noise: ArrayLike | None = None, callback: Callback | None = None,
         progress: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Trajectory]: ...  # fmt: skip
 
@@ -181,7 +184,7 @@ class Sampler:
         *,
         return_velocity: bool = False,
         trajectory: bool = False,
-        noise: Tensor | None = None,
+        noise: ArrayLike | None = None,
         callback: Callback | None = None,
         progress: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Trajectory]:
@@ -258,7 +261,7 @@ class Sampler:
         batch_size: int,
         on_step: OnStep | None,
         *,
-        noise: Tensor | None = None,
+        noise: Any = None,
         callbacks: Sequence[Callback] = (),
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield batches of seeds and their final states."""
@@ -268,11 +271,9 @@ class Sampler:
         self.inputs.require_seeds(checked)
         for condition in self.conditions:
             condition.require_seeds(checked)
-        if noise is not None and noise.shape != (len(checked), *self.model.state_shape):
-            raise ValueError(
-                f"noise has shape {tuple(noise.shape)}; for these seeds it must be "
-                f"{(len(checked), *self.model.state_shape)}: standard normal numbers"
-            )
+        if noise is not None:
+            noise = as_tensor(noise)
+            self._require_noise(noise, len(checked))
 
         def callback(step: Step) -> None:
             for each in callbacks:
@@ -287,6 +288,18 @@ class Sampler:
         for start in range(0, len(checked), batch_size):
             batch = checked[start : start + batch_size]
             yield batch, batches.run(range(start, start + len(batch)), batch, batch_size, on_step)
+
+    def _require_noise(self, noise: Tensor, count: int) -> None:
+        """Raise ``ValueError`` unless ``noise`` is standard normal numbers of ``count`` samples."""
+        shape = (count, *self.model.state_shape)
+        if noise.shape != shape:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}; for these seeds it must be {shape}")
+        std = float(noise.double().std())
+        if noise.numel() >= ENOUGH and not 1 / SPREAD < std < SPREAD:
+            raise ValueError(
+                f"noise has the standard deviation {std:.3g}; it must be standard normal, because sampling scales it "
+                "to the prior"
+            )
 
     def _images(self, states: Tensor) -> Tensor:
         return self.model.to_images(states.chunk(self.model.sde.parts, dim=1)[0])

@@ -47,7 +47,7 @@ def sample(
     *,
     return_velocity: bool = False,
     trajectory: bool = False,
-    noise: Tensor | None = None,
+    noise: ArrayLike | None = None,
     callback: Callback | None = None,
     progress: bool = False,
     classes: Sequence[int | str] | None = None,

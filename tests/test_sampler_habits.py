@@ -65,16 +65,21 @@ def test_names_of_other_libraries(model: sf.GaussianMixture, options: dict[str, 
 
 def test_own_noise(model: sf.GaussianMixture) -> None:
     """Noise of one's own replaces that of the prior, sample by sample, in every solver; its shape is checked."""
-    noise = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(16, *SHAPE, generator=torch.Generator().manual_seed(0))
     solvers: dict[str, dict[str, Any]] = {"ddim": {"steps": 6}, "rk45": {"rtol": 1e-3, "atol": 1e-3}}
     for solver, options in solvers.items():
         sampler = sf.Sampler(model, solver, batch_size=2, **options)
-        images = sampler.sample(5, noise=noise)
+        images = sampler.sample(16, noise=noise)
         (again,) = sampler.sample([77], noise=noise[3:4])
         torch.testing.assert_close(again, images[3], rtol=0, atol=1e-5)
-        assert not torch.allclose(images, sampler.sample(5))
-    with pytest.raises(ValueError, match=re.escape("noise has shape (5, 2, 2, 2); for these seeds it must be (4,")):
+        assert not torch.allclose(images, sampler.sample(16))
+    with pytest.raises(ValueError, match=re.escape("noise has shape (16, 2, 2, 2); for these seeds it must be (4,")):
         sampler.sample(4, noise=noise)
+    with pytest.raises(ValueError, match=r"noise has the standard deviation \d+\.?\d*; it must be standard normal"):
+        sampler.sample(16, noise=80 * noise)
+    assert torch.equal(sampler.sample(16, noise=noise.numpy()), sampler.sample(16, noise=noise))
+    with pytest.raises(TypeError, match=r"'callback' is an argument of sample\(\): pass it there"):
+        sf.Sampler(model, callback=print)
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -91,6 +91,12 @@ def test_unknown_labels() -> None:
         OfficialParametrisation(sf.EDM())
 
 
+def test_functions_of_torch() -> None:
+    """A schedule with functions of torch is refused with the remedy."""
+    with pytest.raises(TypeError, match=r"alpha fails for a NumPy array of times: .*; use functions of NumPy"):
+        sf.Schedule(torch.cos, torch.sin)  # type: ignore[arg-type]
+
+
 def test_default_steps() -> None:
     """By default the number of steps fits a table of betas."""
     model = sf.GaussianMixture.gaussian(sf.Betas.linear(50, 0.01, 0.4), MEAN, STD, (1, 4, 4))

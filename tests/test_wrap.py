@@ -118,8 +118,38 @@ def test_labels_reach_the_network() -> None:
     with torch.no_grad():
         network.weight.fill_(0.1)
     assert not torch.equal(sampler.sample(2), first)
+    assert all(module.training for module in network.modules())
     other = wrapped("edm-denoiser").network.network
     assert isinstance(other, OwnNetwork) and set(other.seen) == {torch.float32}
+
+
+class Normalised(nn.Module):
+    """A network with batch normalisation and dropout, which differ in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5))
+        self.layers[2].eval()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "rk45"])
+def test_mode_of_the_network(solver: str) -> None:
+    """A run is in evaluation mode, and leaves the mode and the statistics of each module as they were."""
+    torch.manual_seed(0)
+    network = Normalised()
+    model = sf.wrap(network, sf.EDM(), prediction="epsilon", shape=(3, 4, 4), data_range=None)
+    options: dict[str, Any] = {"steps": 3} if solver == "ddim" else {"rtol": 0.1, "atol": 0.1}
+    sampler = sf.Sampler(model, solver, **options)
+    first = sampler.sample(4)
+    network.train()
+    network.layers[2].eval()
+    assert torch.equal(sampler.sample(4), first)
+    normalisation = network.layers[1]
+    assert isinstance(normalisation, nn.BatchNorm2d) and normalisation.num_batches_tracked == 0
+    assert network.training and normalisation.training and not network.layers[2].training
 
 
 def test_networks_of_the_package_are_folded() -> None:
@@ -235,13 +265,19 @@ def test_misuse_of_networks() -> None:
         small(Small(lambda y: y[:, :1]))
     with pytest.raises(ValueError, match=r"the weights of Small are float16; call .float\(\) on it"):
         small(Small().half())
-    with pytest.raises(TypeError, match="network is int; pass a function or module"):
+    with pytest.raises(TypeError, match="network is of type int; pass a module or function"):
         sf.wrap(3, sf.EDM(), prediction="denoiser", shape=(3, 4, 4))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"network is ScoreFunction; pass a function or module"):
+    with pytest.raises(TypeError, match="network is of type ScoreFunction; pass a module or function"):
         small(small(Small()))
-    with pytest.raises(TypeError, match=r"schedule is \[0.1, 0.2\]; pass a schedule such as Betas\(array\)"):
+    with pytest.raises(TypeError, match="network is the class Small; pass a module or function"):
+        small(Small)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Small cannot be evaluated .*: it returns dict, not a tensor or an object"):
+        small(Small(lambda y: {"sample": y}))
+    with pytest.raises(TypeError, match=r"labels fails for a NumPy array of times: .*; use functions of NumPy"):
+        small(Small(), labels=lambda t: torch.cos(t))
+    with pytest.raises(TypeError, match=r"schedule is of type list; pass a schedule such as Betas\(array\)"):
         sf.wrap(Small(), [0.1, 0.2], prediction="epsilon", shape=(3, 4, 4))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"model is a network, Small; pass a model, for example scoresde_fast.wrap"):
+    with pytest.raises(TypeError, match=r"model is of type Small; pass a model, for example scoresde_fast\.wrap"):
         sf.sample(Small(), 2)  # type: ignore[arg-type]
     for convert in (nn.Module.half, nn.Module.double):
         model = small(Small())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ def as_tensor(images: ArrayLike) -> Tensor:
 
     Raises:
         ValueError: the images of a list differ in size or mode.
+        TypeError: ``images`` is a path.
     """
     if hasattr(images, "getbands"):
         return _pixels(images)
@@ -31,6 +33,8 @@ def as_tensor(images: ArrayLike) -> Tensor:
                 "mode"
             )
         return torch.stack(pixels)
+    if isinstance(images, str | PathLike):
+        raise TypeError(f"{str(images)!r} is a path; open it first, for example with PIL.Image.open")
     return images if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images), device="cpu")
 
 

@@ -54,7 +54,7 @@ class AdaptiveRunner(FlowRunner):
     """Samples the states of seeds: integrates from the prior to ``eps``, then takes a denoising step.
 
     Args:
-        model: a model on its device, in evaluation mode; its network may be replaced or changed between runs.
+        model: a model on its device; its network may be replaced or changed between runs.
         options: the solver and its tolerances, as completed by `AdaptiveOptions.on`.
         device, run, inputs: as in `FlowRunner`, with the same errors.
     """

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from scoresde_fast.devices import arithmetic, choose_capture, choose_precision, usable_device
@@ -59,7 +59,7 @@ class FlowRunner:
     """Integrates batches of a model's reverse process on a device, with separate steps for each sample.
 
     Args:
-        model: a model on its device, in evaluation mode; its network may be replaced or changed between runs.
+        model: a model on its device; its network may be replaced or changed between runs.
         device: the device of the model.
         run: precision ("auto" is fp32), capture of a step, strictness, backend and run seed.
         control: tolerances, or the times of fixed steps from ``start`` to ``end``.
@@ -107,6 +107,11 @@ class FlowRunner:
         self._captured: dict[int, Solve] = {}
         self._in_dual_level = False
         self.refresh()
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The networks that a run evaluates."""
+        return self.model.network, *self.inputs.networks
 
     @property
     def drift(self) -> Drift:
@@ -213,7 +218,7 @@ class ProbabilityFlow(FlowRunner):
     """Integrates any number of samples between data and prior, for encoding, decoding and likelihoods.
 
     Args:
-        model: any `ScoreFunction` of continuous time; it is moved to the device and put in evaluation mode.
+        model: any `ScoreFunction` of continuous time; it is moved to the device.
         to_data: integrate from the prior to the data, rather than from the data to the prior.
         probes: the method of computing the divergence; None omits it.
         defaults: values of options that the user omits.
@@ -252,7 +257,7 @@ class ProbabilityFlow(FlowRunner):
             grid = make_grid(self.options.grid, model.sde, self.options.steps, low)
             descending = np.append(grid.times, low)
             control = descending if to_data else descending[::-1].copy()
-        model = model.to(device).eval()
+        model = model.to(device)
         network_inputs = NetworkInputs.bind(inputs, guidance, model, device)
         super().__init__(model, device, run, control, start, end, probes=probes, inputs=network_inputs)
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self)

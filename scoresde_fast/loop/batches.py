@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, Generic, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde_fast import __version__
 from scoresde_fast.devices import Precision, out_of_memory
 from scoresde_fast.files import cache_folder, replacing
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.workers import MIN_IMAGES, Item, in_worker, run_parts, split
-from scoresde_fast.model import ScoreFunction
+from scoresde_fast.model import ScoreFunction, evaluation_mode
 from scoresde_fast.run_options import RunOptions
 
 CHUNK_PIXELS = {"cpu": 2**13, "cuda": 2**17}
@@ -63,6 +63,10 @@ class Runner(Protocol):
     precision: Precision
     batch_dependent: bool
     evaluation: str
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The networks that a run evaluates."""
 
     def refresh(self) -> None:
         """Rebuild everything that depends on the network if the network has changed; called before a run."""
@@ -100,6 +104,10 @@ class Batches(Generic[Item]):
         Raises:
             BatchTooLargeError: the batch does not fit in memory; the message gives a size that does.
         """
+        with evaluation_mode(*self.runner.networks):
+            return self._run(items, seeds, full, on_step)
+
+    def _run(self, items: Sequence[Item], seeds: Sequence[int], full: int, on_step: OnStep | None) -> Tensor:
         runner, strict = self.runner, self.runner.run_options.strict
         runner.refresh()  # once, before the workers start
         on_cpu = runner.device.type == "cpu"
@@ -213,7 +221,8 @@ def _fits(runner: Runner, batch: int) -> bool:
     """Return whether one evaluation of ``batch`` samples fits in memory; releases what the runner has prepared."""
     runner.release()
     try:
-        runner.evaluate_once(batch)
+        with evaluation_mode(*runner.networks):
+            runner.evaluate_once(batch)
         if runner.device.type == "cuda":
             torch.cuda.synchronize(runner.device)
     except Exception as error:

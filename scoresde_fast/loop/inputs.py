@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde_fast.loop.condition import Data
 from scoresde_fast.loop.network_guidance import Autoguidance, ClassifierFreeGuidance, NetworkGuidance
@@ -31,11 +31,19 @@ class Inputs:
     """
 
     def __init__(self, values: Mapping[str, Any], seeds: Sequence[int] | None = None) -> None:
+        if not isinstance(values, Mapping) or not values:
+            raise ValueError(f"inputs is of type {type(values).__name__}; pass values by name, such as {{'y': [1, 2]}}")
         self.values = {name: _as_input(name, value) for name, value in values.items()}
         counts = {name: len(value) for name, value in self.values.items()}
         if len(set(counts.values())) != 1 or 0 in counts.values():
             raise ValueError(f"the inputs have {counts} rows; give each input the same number of rows, at least one")
-        self.assignment = SeedAssignment(next(iter(counts.values())), "input", seeds, round_robin=seeds is None)
+        count = next(iter(counts.values()))
+        if seeds is not None and len(seeds) % count:
+            raise ValueError(
+                f"the inputs {list(counts)} have {count} rows for {len(seeds)} seeds; give a row for each seed, or one "
+                "for all"
+            )
+        self.assignment = SeedAssignment(count, "input", seeds, round_robin=seeds is None)
 
     @classmethod
     def of(cls, inputs: Inputs | Mapping[str, Any] | None, seeds: Sequence[int]) -> Inputs | None:
@@ -50,8 +58,15 @@ class Inputs:
         return {name: self.assignment.sha256(value) for name, value in self.values.items()}
 
 
+def _as_numbers(name: str, value: Any) -> Tensor:
+    try:
+        return value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value), device="cpu")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"input {name!r} is of type {type(value).__name__}; it must be an array of numbers") from error
+
+
 def _as_input(name: str, value: Any) -> Tensor:
-    tensor = torch.as_tensor(value)
+    tensor = _as_numbers(name, value)
     if tensor.ndim == 0:
         raise ValueError(f"input {name!r} is {value!r}; it must have a row for each seed, such as [{value!r}]")
     return tensor.float() if tensor.dtype == torch.float64 else tensor
@@ -90,16 +105,29 @@ class NetworkInputs:
         values = {} if source is None else {name: value.to(device) for name, value in source.values.items()}
         if values and isinstance(model.network, ScoreNetwork):
             raise ValueError(f"inputs are {sorted(values)}, but {type(model.network).__name__} takes none: omit them")
+        if guidance is not None:
+            _require_guidance(guidance, model)
         null: list[Tensor | None] = [None] * len(values)
         if isinstance(guidance, ClassifierFreeGuidance):
             null = _null_values(guidance, values)
         elif isinstance(guidance, Autoguidance):
             _require_same_output(guidance, model)
-            guidance.model.to(device).eval()
+            guidance.model.to(device)
         if values or network_inputs(model.network):
-            require_output(model, {name: value[:1].expand(2, *value.shape[1:]) for name, value in values.items()})
+            require_output(model, {name: value[_extreme_rows(value)] for name, value in values.items()})
+        if any(row is not None for row in null):
+            rows = zip(values.items(), null, strict=True)
+            require_output(
+                model,
+                {name: (value[:1] if row is None else row).expand(2, *value.shape[1:]) for (name, value), row in rows},
+            )
         items = None if source is None else BoundItems(source.assignment, *values.values())
         return cls(source, guidance, items, tuple(null))
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The networks that guide."""
+        return (self.guidance.model.network,) if isinstance(self.guidance, Autoguidance) else ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,6 +167,33 @@ class NetworkInputs:
 NO_INPUTS = NetworkInputs()
 
 
+def _extreme_rows(value: Tensor) -> list[int]:
+    """Return the rows with the smallest and the largest number, such as class labels outside of an embedding."""
+    totals = value.flatten(1).double().sum(1) if value.ndim > 1 else value
+    return [int(totals.argmin()), int(totals.argmax())]
+
+
+def _require_guidance(guidance: NetworkGuidance, model: ScoreFunction) -> None:
+    """Raise an error unless ``guidance`` guides at any time of the model."""
+    if not isinstance(guidance, NetworkGuidance):
+        raise TypeError(
+            f"guidance is of type {type(guidance).__name__}; pass ClassifierFreeGuidance(scale=..., null=...) or "
+            "Autoguidance(scale=..., model=...)"
+        )
+    low, high = guidance.interval or (0.0, model.sde.T)
+    if low > model.sde.T or high < model.sde.sampling_eps:
+        raise ValueError(
+            f"interval is {guidance.interval}, but the times of {model.sde.name!r} are from {model.sde.sampling_eps:g} "
+            f"to {model.sde.T:g}: give times between them"
+        )
+
+
+def _as_null(name: str, null: Any, value: Tensor) -> Tensor:
+    """Return a null value in the shape of a row of ``value``, which a single number fills."""
+    row = _as_numbers(f"null {name}", null).to(value.device)
+    return row.expand(value.shape[1:]) if row.ndim == 0 else row
+
+
 def _null_values(guidance: ClassifierFreeGuidance, values: Mapping[str, Tensor]) -> list[Tensor | None]:
     """Return the null value (1, ...) of each input, or None for an input that is kept."""
     if not guidance.null or not guidance.null.keys() <= values.keys():
@@ -148,7 +203,7 @@ def _null_values(guidance: ClassifierFreeGuidance, values: Mapping[str, Tensor])
         )
     null: list[Tensor | None] = []
     for name, value in values.items():
-        row = None if name not in guidance.null else torch.as_tensor(guidance.null[name]).to(value.device)
+        row = None if name not in guidance.null else _as_null(name, guidance.null[name], value)
         if row is not None and row.is_floating_point() and not value.is_floating_point():
             raise ValueError(
                 f"the null value of {name!r} is {row.tolist()}, but the input has integers: give an integer"

@@ -66,6 +66,11 @@ class ClassifierFreeGuidance(NetworkGuidance):
 
     null: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.null, Mapping):
+            raise TypeError(f"null is {self.null!r}; it must be values by the name of the input, such as {{'y': 10}}")
+
     def describe(self) -> dict[str, Any]:
         null = {name: torch.as_tensor(value).tolist() for name, value in self.null.items()}
         return {"kind": "classifier_free", **super().describe(), "null": null}

@@ -48,7 +48,7 @@ class TableRunner:
     """Runs a step table with a model's network, eager, compiled or captured; see `scoresde_fast.loop.batches.Runner`.
 
     Args:
-        model: the model, on its device and in evaluation mode; its network may change or be replaced between runs.
+        model: the model, on its device; its network may change or be replaced between runs.
         table: the rows of the solver.
         device: the model's device.
         run: precision, compilation, capture, strictness, backend and run seed.
@@ -98,6 +98,11 @@ class TableRunner:
         self._loops: dict[tuple[int, int], Loop | CapturedLoop] = {}
         self._network: nn.Module | None = None
         self.refresh()
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The networks that a run evaluates."""
+        return self.model.network, *self._inputs.networks
 
     def refresh(self) -> None:
         """Rebuild everything that depends on the network if the network has changed."""

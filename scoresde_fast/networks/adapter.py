@@ -32,7 +32,9 @@ class Adapter(nn.Module):
         output = self.network(x, labels.round().long() if self.integer_labels else labels, **inputs)
         if isinstance(output, tuple):
             output = output[0]
-        prediction: Tensor = output if isinstance(output, Tensor) else output.sample
+        prediction = output if isinstance(output, Tensor) else getattr(output, "sample", None)
+        if not isinstance(prediction, Tensor):
+            raise TypeError(f"it returns {type(output).__name__}, not a tensor or an object with a tensor .sample")
         if prediction.shape[1] == 2 * self.channels:
             prediction = prediction[:, : self.channels]
         return prediction.to(x.dtype)

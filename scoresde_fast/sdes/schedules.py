@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,10 @@ class Schedule(ScalarSDE):
             raise ValueError(f"sampling_eps={self.sampling_eps}, T={self.T}: a schedule needs 0 < sampling_eps < T")
         times = self.checked_times()
         for name, function in (("alpha", self.alpha), ("sigma", self.sigma)):
-            value = function(times)
+            try:
+                value = function(times)
+            except TypeError as error:
+                raise TypeError(f"{name} fails for a NumPy array of times: {error}; use functions of NumPy") from error
             if np.shape(value) != () and not _is_float64(value, times.shape):
                 raise ValueError(
                     f"{name} returns {type(value).__name__} of dtype {getattr(value, 'dtype', None)} and shape "
@@ -181,6 +184,11 @@ class Betas(ScalarSDE):
             raise ValueError(
                 f"beta number {index} is {betas[index]:g}; each beta must be between 0 and 1, both excluded"
             )
+        if betas[0] > betas[-1]:
+            raise ValueError(
+                f"the betas fall from {betas[0]:g} to {betas[-1]:g}, but the first belongs to the least noise: pass "
+                "betas, not alphas, in the order of the noise; products of alphas go to Betas.from_alphas_cumprod"
+            )
         object.__setattr__(self, "betas", tuple(betas.tolist()))  # a tuple can be compared and hashed
         if (scale := math.exp(self._log_scales[-1])) > MAX_LAST_SCALE:
             raise ValueError(
@@ -212,6 +220,9 @@ class Betas(ScalarSDE):
         """Return the betas for which the squared scale is a squared cosine (Nichol & Dhariwal 2021, equation 17)."""
         squared_scale = np.cos((np.linspace(0, 1, n + 1) + s) / (1 + s) * math.pi / 2) ** 2
         return cls(np.minimum(1 - squared_scale[1:] / squared_scale[:-1], max_beta))
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "n": len(self), "first": self.betas[0], "last": self.betas[-1]}
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -277,7 +288,8 @@ def distinct_indices(index: npt.NDArray[np.int64], count: int, noun: str) -> npt
     """
     if len(index) > count:
         raise ValueError(
-            f"{len(index) - 1} steps need {len(index)} times, but there are only {count} {noun}: take fewer steps"
+            f"there are only {count} {noun}, which is too few for {len(index)} different times: take at most "
+            f"{count - 1} steps"
         )
     places = np.arange(len(index))
     # The indices must descend strictly: from the end, raise those too small; from the start, lower those too large.

@@ -196,8 +196,13 @@ def grid_of_values(sde: SDE, grid: tuple[float | str, ...]) -> TimeGrid:
                 f"{least:.4g} and {most:.4g}"
             )
         edges = time_of(sde, np.minimum(values, most), low, sde.T)
+    if sde.T < edges[0] <= sde.T * (1 + START_TOLERANCE):
+        edges = np.append(sde.T, edges[1:])
     if not (np.diff(edges) < 0).all() or not 0 < edges[-1] < edges[0] <= sde.T:
-        raise ValueError(f"grid is {values.tolist()}; its values must fall, from {sde.T:g} or less to above 0")
+        raise ValueError(
+            f"grid is {_shortened(values)}; times must fall, from {sde.T:g} or less to above 0: give values of std / "
+            "scale as ('sigmas', values)"
+        )
     edges = sde.trained_times(edges)
     start, prior = edges[0], sde.T
     if isinstance(sde, ScalarSDE):
@@ -208,6 +213,12 @@ def grid_of_values(sde: SDE, grid: tuple[float | str, ...]) -> TimeGrid:
             f"is {prior:.4g}: start there"
         )
     return TimeGrid.between(edges)
+
+
+def _shortened(values: Array) -> str:
+    """Return the values in a message: at most the first and the last three."""
+    texts = [f"{value:g}" for value in values]
+    return ", ".join(texts if len(texts) <= 6 else [*texts[:3], "...", *texts[-3:]])
 
 
 def require_steps(steps: int, least: int = 1) -> None:

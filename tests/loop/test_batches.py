@@ -55,6 +55,7 @@ def test_results_come_from_the_slots_of_their_seeds(
     runner = SimpleNamespace(
         device=torch.device("cpu"), refresh=lambda: None, prepare=lambda size: None, size_for=lambda batch, full: 48,
         batch_dependent=False, run_options=RunOptions(strict=strict), model=SimpleNamespace(image_shape=(1, 2, 2)),
+        networks=(),
     )  # fmt: skip
 
     def work(items: Sequence[int], on_step: object) -> Tensor:

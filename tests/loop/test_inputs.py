@@ -124,7 +124,7 @@ def test_guidance_of_scale_1_is_the_conditional_model() -> None:
     expected = plain.sample(range(4))
     for guidance in (
         sf.ClassifierFreeGuidance(scale=1.0, null={"y": 3}),
-        sf.ClassifierFreeGuidance(scale=4.0, null={"y": 3}, interval=(2.0, 3.0)),
+        sf.ClassifierFreeGuidance(scale=4.0, null={"y": 3}, interval=(0.5, 0.501)),
         sf.Autoguidance(scale=1.0, model=conditional(0.5)),
     ):
         sampler = sf.Sampler(conditional(), "ddim", 10, inputs={"y": [1]}, guidance=guidance)
@@ -236,8 +236,15 @@ def test_description_has_inputs_and_guidance() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"ConditionalNetwork needs the inputs \['y'\]: pass inputs=\{'y': ...\} with a row per seed"),
-        ({"inputs": {"z": [0]}}, r"needs the inputs \['y'\]"),
+        ({}, r"ConditionalNetwork needs the inputs \['y'\], and was given \[\]: pass inputs=\{'y': ...\} with a row"),
+        ({"inputs": {"z": [0]}}, r"needs the inputs \['y'\], and was given \['z'\]"),
+        ({"inputs": [1, 2]}, r"inputs is of type list; pass values by name, such as \{'y': \[1, 2\]\}"),
+        ({"inputs": {"y": None}}, "input 'y' is of type NoneType; it must be an array of numbers"),
+        ({"inputs": {"y": [0, 9, 1]}}, r"cannot be evaluated .*, y torch.int64 \(2,\): index"),
+        (
+            {"inputs": {"y": [1]}, "guidance": sf.ClassifierFreeGuidance(scale=2, null={"y": 3}, interval=(2.0, 3.0))},
+            r"interval is \(2.0, 3.0\), but the times of 'schedule' are from 0.001 to 1: give times between them",
+        ),
         ({"inputs": {"y": [0.5]}}, r"cannot be evaluated .*, y torch.float32 \(2,\): "),
         ({"inputs": {"y": 3}}, r"input 'y' is 3; it must have a row for each seed, such as \[3\]"),
         ({"inputs": {"y": [1, 2], "z": [1]}}, r"the inputs have \{'y': 2, 'z': 1\} rows; give each"),
@@ -272,6 +279,12 @@ def test_misuse_of_guidance() -> None:
         sf.ClassifierFreeGuidance(scale=math.nan, null={"y": 3})
     with pytest.raises(ValueError, match=r"interval is \(0.8, 0.2\); it must be times \(low, high\)"):
         sf.Autoguidance(scale=2, model=conditional(), interval=(0.8, 0.2))
+    with pytest.raises(TypeError, match=r"null is 3; it must be values by the name of the input, such as \{'y': 10\}"):
+        sf.ClassifierFreeGuidance(scale=2, null=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"guidance is of type float; pass ClassifierFreeGuidance\("):
+        sf.Sampler(conditional(), inputs={"y": [1]}, guidance=2.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"the inputs \['y'\] have 3 rows for 4 seeds; give a row for each seed"):
+        sf.sample(conditional(), 4, inputs={"y": [0, 1, 2]})
     with pytest.raises(ValueError, match=r"inputs are \['y'\], but NCSNpp takes none: omit them"):
         sf.Sampler(sf.load("digits-ve"), inputs={"y": [1]})
 

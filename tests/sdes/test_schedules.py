@@ -87,7 +87,7 @@ def test_times_of_the_indices() -> None:
         (np.linspace(1, 0.9, 10), np.linspace(1, 0.1, 10)),
     ):
         np.testing.assert_allclose(sde.trained_times(np.array(times)), expected)
-    with pytest.raises(ValueError, match="10 steps need 11 times, but there are only 10 betas: take fewer steps"):
+    with pytest.raises(ValueError, match="10 betas, which is too few for 11 different times: take at most 9"):
         sde.trained_times(np.linspace(1, 0.1, 11))
 
 
@@ -106,6 +106,10 @@ def test_published_betas() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: Betas(1 - np.linspace(1e-4, 0.02, 9)),
+            "the betas fall from 0.9999 to 0.98, .*: pass betas, not",
+        ),
         (lambda: Betas([0.1, 1.0]), "beta number 1 is 1; each beta must be between 0 and 1"),
         (lambda: Betas([0.1, float("nan")]), "beta number 1 is nan"),
         (lambda: Betas(np.full((1, 2), 0.1)), r"betas has shape \(1, 2\); pass a list"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scoresde_fast.configs.schema import SamplingConfig
-from scoresde_fast.sdes import EDM, SDE, VPSDE, Betas
+from scoresde_fast.sdes import EDM, SDE, VPSDE, Betas, RectifiedFlow
 from scoresde_fast.solvers import GRIDS, SolverOptions, build_table, make_grid
 from scoresde_fast.solvers.noise_schedule import NoiseSchedule
 from tests.support.toy_solvers import SDE_OF
@@ -50,6 +50,8 @@ def test_logsnr_grid_is_even(name: str) -> None:
         (EDM(), np.array([80.0, 10.0, 1.0, 0.5]), [80, 10, 1, 0.5]),
         (EDM(), ("sigmas", torch.tensor([80.0, 10.0, 0.0])), [80, 10]),
         (EDM(), "sigmas:80,10,1", [80, 10, 1]),
+        (EDM(0.002, 14.6146), torch.tensor([14.6146, 1.0]), [14.6146, 1]),
+        (RectifiedFlow(), torch.linspace(1, 0, 6), [0.999, 0.8, 0.6, 0.4, 0.2]),
         (Betas.linear(10, 0.1, 0.9), [1, 0.62, 0.58, 0.49, 0.1], [1, 0.7, 0.6, 0.5, 0.1]),
     ],
 )
@@ -57,7 +59,7 @@ def test_given_times(sde: SDE, grid: Any, times: list[float]) -> None:
     """Times and values of std / scale can be given; the last row denoises; times are moved to those of training."""
     options = SolverOptions("dpmpp_2m", grid=grid)
     assert options.steps == len(times) - 1
-    np.testing.assert_allclose(build_table(sde, options).times, times, rtol=1e-9)
+    np.testing.assert_allclose(build_table(sde, options).times, times, rtol=1e-6)
 
 
 def test_given_times_of_the_grid_are_the_grid() -> None:
@@ -71,7 +73,10 @@ def test_given_times_of_the_grid_are_the_grid() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"grid": [1, 0.7, 0.8]}, "grid is [1.0, 0.7, 0.8]; its values must fall, from 1 or less to above 0"),
+        (
+            {"grid": [1, 0.7, 0.8]},
+            "grid is 1, 0.7, 0.8; times must fall, from 1 or less to above 0: give values of std / scale as",
+        ),
         ({"grid": [0.5, 0.1]}, "grid starts at t=0.5, where the noise is 0.9597, but the prior is at t=1"),
         ({"grid": [1, 0]}, "grid has 1 values above 0; it needs at least two"),
         ({"grid": "a,b"}, "grid is 'a,b'; it must be a name, times such as 1,0.5,0.1, or sigmas:80,10,1,0.1"),

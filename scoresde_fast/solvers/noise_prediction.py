@@ -81,7 +81,9 @@ def _adams_rows(schedule: NoiseSchedule, weights: Array) -> list[AnyRow]:
     finish=posterior_mean,
 )
 def heun(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
-    """An Euler step of x / scale in s, then the whole step again with the mean of e at both ends.
+    """An Euler step of x / scale in s, then the whole step again with the mean of the slopes e at both ends.
+
+    On rectified flow it steps x in t: there the path of a sample is straight in t too, and s is very large near T.
 
     With ``churn`` each step first adds noise, which multiplies s by 1 + min(``churn`` / ``steps``, `MAX_CHURN`), but
     moves t at most to T.
@@ -91,12 +93,24 @@ def heun(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, steps: int, 
     if gamma:
         s_hat = starts.noise_to_signal * (1 + gamma)
         starts = NoiseSchedule.at(sde, time_of(sde, s_hat, grid.edges[-1], sde.T))
-    decay, width = ends.scale / starts.scale, ends.scale * (ends.noise_to_signal - starts.noise_to_signal)
-    e_start, e_end = starts.noise_predictions(), ends.noise_predictions()
+    (unit, u, slopes), (end_unit, end_u, end_slopes) = _straight(starts), _straight(ends)
+    decay, width = end_unit / unit, end_unit * (end_u - u)
     rows: list[AnyRow] = []
     for i, t in enumerate(grid.times):
         if gamma and t < sde.T:
             rows.append(forward_step(sde, t, starts.times[i]))
-        rows.append(Row(starts.times[i], e_start[i], decay[i], outputs=(width[i],), save=True))
-        rows.append(Row(ends.times[i], e_end[i], 0.0, saved=decay[i], outputs=(width[i] / 2, width[i] / 2)))
+        rows.append(Row(starts.times[i], slopes[i], decay[i], outputs=(width[i],), save=True))
+        rows.append(Row(ends.times[i], end_slopes[i], 0.0, saved=decay[i], outputs=(width[i] / 2, width[i] / 2)))
     return rows
+
+
+def _straight(schedule: NoiseSchedule) -> tuple[Array, Array, list[tuple[float, float]]]:
+    """Return ``unit``, ``u`` and the slopes by `derive`: x / unit of x = scale x(0) + std z is linear in u.
+
+    In general these are scale, s and e; where scale + std = 1, as on rectified flow, 1, std and the velocity e - x(0).
+    """
+    noise = schedule.noise_predictions()
+    if not np.allclose(schedule.scale + schedule.std, 1):
+        return schedule.scale, schedule.noise_to_signal, noise
+    velocity = [(e[0] - x0[0], e[1] - x0[1]) for e, x0 in zip(noise, schedule.data_predictions(), strict=True)]
+    return np.ones_like(schedule.std), schedule.std, velocity

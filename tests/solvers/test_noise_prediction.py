@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scoresde_fast.sdes import VESDE, VPSDE
+from scoresde_fast.sdes import VESDE, VPSDE, Array, RectifiedFlow, ScalarSDE, Schedule
 from scoresde_fast.solvers import SolverOptions, build_table, make_grid
-from tests.support.toy_solvers import SDE_OF, STEPS, one_step, rows_of
+from tests.support.toy_solvers import SDE_OF, STEPS, Mixture, one_step, rows_of
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
@@ -51,6 +51,27 @@ def test_first_step_with_eta_one_is_ddim() -> None:
     wanted = one_step(rows_of(VPSDE(), "ddim", eta=1.0)[0])
     assert one_step(rows_of(VPSDE(), "dpmpp_2m_sde")[0]) == pytest.approx(wanted, rel=1e-9)
     assert one_step(rows_of(VPSDE(), "sa")[0]) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "sde", [RectifiedFlow(), Schedule(lambda t: 1 - t, lambda t: t, T=0.999)], ids=["flow", "functions"]
+)
+def test_heun_on_rectified_flow(sde: ScalarSDE) -> None:
+    """On rectified flow the steps are those of Heun's method for dx/dt = E[z - x(0) | x(t)], on an exact mixture."""
+    options = SolverOptions("heun", 9, denoise=False, eps=0.05)
+    grid = make_grid("uniform", sde, 9, 0.05)
+    x = np.linspace(-2.0, 2.5, 7)
+    table = build_table(sde, options)
+
+    def velocity(x: Array, t: float) -> Array:
+        score = Mixture().score(sde, x, t)
+        return -t * score - (x + t**2 * score) / (1 - t)
+
+    expected = x
+    for t, end in zip(grid.times, grid.ends, strict=True):
+        slope = velocity(expected, t)
+        expected = expected + (end - t) * (slope + velocity(expected + (end - t) * slope, end)) / 2
+    np.testing.assert_allclose(Mixture().run(sde, table, x), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_churn_is_limited() -> None:

@@ -258,6 +258,20 @@ def gpu_results() -> list[Path]:
     return sorted(RESULTS.glob("*-20[0-9][0-9]-[0-9][0-9]-[0-9][0-9].json"), key=lambda path: path.stem[-10:])
 
 
+def own_network() -> list[str]:
+    """Return the time of a run with a network of one's own against its bare evaluations."""
+    rows = [
+        [
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['bare_seconds']:.2f} s",
+            f"{row['sampler_seconds']:.2f} s",
+            f"{row['ratio']:.2f}",
+        ]
+        for row in load("own-network")["rows"]
+    ]
+    return table(["U-Net, weights", "10 bare evaluations", "`Sampler.sample`, 10 steps", "ratio"], rows)
+
+
 PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {
     "README.md": (waterfall,),
     "docs/cld.md": (
@@ -270,6 +284,7 @@ PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {
     ),
     "docs/kernels.md": (cpu_kernels, instructions),
     "docs/models.md": (embedded,),
+    "docs/own-networks.md": (own_network,),
     "docs/performance.md": (overhead, flow, targets),
     "docs/portability.md": (study_tables.processors, study_tables.versions, study_tables.installed),
     "docs/sampling.md": (sixteen_bits,),

@@ -131,6 +131,11 @@ class Sampler:
         return self.runner.evaluations(seeds)
 
     @property
+    def implementation(self) -> str:
+        """How the network runs, such as "folded network, bf16, compiled, captured"; complete after the first run."""
+        return self.runner.implementation
+
+    @property
     def batch_dependent(self) -> bool:
         """Whether an image depends on the other images of its batch."""
         return self.runner.batch_dependent

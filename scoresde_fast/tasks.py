@@ -125,6 +125,11 @@ class TaskSampler:
         return self.sampler.device
 
     @property
+    def implementation(self) -> str:
+        """See `Sampler.implementation`."""
+        return self.sampler.implementation
+
+    @property
     def batch_dependent(self) -> bool:
         """See `Sampler.batch_dependent`."""
         return self.sampler.batch_dependent

@@ -41,7 +41,7 @@ SAMPLE = ["sample", "digits-ve", "--solver", "dpmpp_2m_sde", "--grid", "karras",
 class Stub:
     """A sampler that returns fixed images, selected by seed; each batch calls ``work`` and sleeps for ``seconds``."""
 
-    nfe, batch_dependent = 1, False
+    nfe, batch_dependent, implementation = 1, False, ""
     device = torch.device("cpu")
 
     def __init__(self, size: int = 32, seconds: float = 0.0, work: Callable[[], object] | None = None) -> None:

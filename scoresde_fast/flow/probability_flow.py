@@ -20,7 +20,7 @@ from scoresde_fast.flow.integrate import RK45, Capture, IntegrationError, OnAtte
 from scoresde_fast.flow.options import FlowOptions, Probes
 from scoresde_fast.loop.batches import Batches, fitting_batch
 from scoresde_fast.loop.capture import GraphCapture
-from scoresde_fast.loop.evaluator import network_precision
+from scoresde_fast.loop.evaluator import network_form, network_precision
 from scoresde_fast.loop.inputs import NO_INPUTS, InputValues, NetworkInputs
 from scoresde_fast.loop.loop import StepBackends
 from scoresde_fast.loop.network_guidance import NetworkGuidance
@@ -112,6 +112,12 @@ class FlowRunner:
     def networks(self) -> tuple[nn.Module, ...]:
         """The networks that a run evaluates."""
         return self.model.network, *self.inputs.networks
+
+    @property
+    def implementation(self) -> str:
+        """How the network runs: folded or as written, its precision, and whether a step is captured."""
+        parts = [network_form(self.model.network), self.precision, *["captured"] * self._graphs.wanted]
+        return ", ".join(parts)
 
     @property
     def drift(self) -> Drift:

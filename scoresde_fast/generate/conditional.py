@@ -96,6 +96,7 @@ def write_samples(
         seconds=seconds,
         missing=len(missing),
         stopped=stopped,
+        implementation=sampler.implementation,
     )
 
 

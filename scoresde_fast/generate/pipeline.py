@@ -238,6 +238,7 @@ class Report:
         waited: seconds that the sampler waited for the disk.
         missing: number of missing images, which other processes or the next run compute.
         stopped: whether the caller's ``stop`` ended the run early.
+        implementation: how the network ran.
     """
 
     made: int
@@ -248,6 +249,7 @@ class Report:
     waited: float = 0.0
     missing: int = 0
     stopped: bool = False
+    implementation: str = ""
 
     def __str__(self) -> str:
         existing = f", {self.found} images already existed" if self.found or not self.made else ""
@@ -256,7 +258,8 @@ class Report:
             return f"nothing {'done' if self.stopped else 'to do'}{existing}{missing} -> {self.look_at}"
         rate = f"{self.made / self.seconds:.2f} images/s"
         nfe = "" if self.nfe is None else f" ({self.nfe} NFE each)"
-        computed = f"{self.made} images{nfe} in {self.seconds:.1f} s, {rate}"
+        how = f" ({self.implementation})" if self.implementation else ""
+        computed = f"{self.made} images{nfe} in {self.seconds:.1f} s, {rate}{how}"
         slow = self.waited > SLOW_DISK * self.seconds
         disk = f", {self.waited:.1f} s of it waiting for the disk" if slow else ""
         return f"{computed}{disk}{existing}{missing} -> {self.look_at}"

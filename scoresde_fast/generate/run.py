@@ -47,6 +47,10 @@ class ImageSampler(Protocol):
     def device(self) -> torch.device: ...
 
     @property
+    def implementation(self) -> str:
+        """How the network runs, for the report."""
+
+    @property
     def batch_dependent(self) -> bool:
         """Whether an image depends on the others of its batch, as with ``langevin_norm="batch"``."""
 
@@ -255,7 +259,10 @@ class _SetWriter:
                     made += len(seeds)
                     display.add(len(seeds))
         seconds, waited = perf_counter() - start, pipeline.stats.waited
-        return Report(made, found, nfe, self.store.out, seconds=seconds, waited=waited, stopped=stopped)
+        return Report(
+            made, found, nfe, self.store.out, seconds, waited, stopped=stopped,
+            implementation=self.sampler.implementation,
+        )  # fmt: skip
 
     def _batches(self, manifest: Manifest, missing: SeedSet) -> Iterator[list[int]]:
         if not self.sampler.batch_dependent:

@@ -110,6 +110,11 @@ class CodeImages:
         self.codes, self.device = codes, self._flow.device
         self.batch_size, self.batch_dependent = self._flow.batch_size, self._flow.batch_dependent
 
+    @property
+    def implementation(self) -> str:
+        """See `Sampler.implementation`."""
+        return self._flow.implementation
+
     def describe(self) -> dict[str, Any]:
         """Return the settings that determine the output, as JSON values."""
         return {

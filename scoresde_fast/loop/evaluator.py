@@ -77,6 +77,11 @@ def timed_evaluator(network: nn.Module, precision: Precision, names: Sequence[st
     return TimedPlainNetwork(network, precision, names)
 
 
+def network_form(network: nn.Module) -> str:
+    """Return whether a network runs folded or as it is written, for reports."""
+    return "folded network" if isinstance(network, ScoreNetwork) else "network as written"
+
+
 def network_precision(network: nn.Module, precision: Precision) -> Precision:
     """Return the precision in which a network runs: ``precision``, but "fp32" for a network without weights."""
     return "fp32" if DTYPES[precision] != torch.float32 and next(network.parameters(), None) is None else precision

@@ -18,6 +18,7 @@ from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Evaluat
 from scoresde_fast.loop.evaluator import (
     Evaluator,
     evaluators,
+    network_form,
     network_precision,
     warn_slower,
     warn_user,
@@ -103,6 +104,13 @@ class TableRunner:
     def networks(self) -> tuple[nn.Module, ...]:
         """The networks that a run evaluates."""
         return self.model.network, *self._inputs.networks
+
+    @property
+    def implementation(self) -> str:
+        """How the network runs: folded or as written, its precision, and whether it is compiled and captured."""
+        parts = [network_form(self.model.network), self.precision]
+        parts += ["compiled"] * self._compiling + ["captured"] * self._graphs.wanted
+        return ", ".join(parts)
 
     def refresh(self) -> None:
         """Rebuild everything that depends on the network if the network has changed."""

@@ -16,6 +16,8 @@ import torch
 import tyro
 from PIL import Image
 
+from tests.support.diffusers_models import diffusers
+
 pytest.importorskip("sklearn")
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -33,6 +35,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     monkeypatch.syspath_prepend(EXAMPLES)
 
     def run(name: str, *options: object) -> str:
+        if name == "diffusers_unet":
+            diffusers()
         with torch.random.fork_rng():
             tyro.cli(importlib.import_module(name).main, args=[str(option) for option in options])
         return capsys.readouterr().out

@@ -216,6 +216,16 @@ def test_precision_of_own_network(solver: str, precision: str, dtype: torch.dtyp
     assert set(network.seen) == {dtype} and images.dtype == torch.float32
 
 
+def test_report_of_the_implementation(tiny: sf.ScoreModel, replayed: Callable[..., RecordedGraphs]) -> None:
+    """A sampler says how its network runs."""
+    assert sf.Sampler(tiny, "em", 2, precision="bf16").implementation == "folded network, bf16"
+    assert sf.Sampler(tiny, "rk45").implementation == "folded network, fp32"
+    sampler = sf.Sampler(function(lambda x, labels: -x), "em", 2, compile=True)
+    assert sampler.implementation == "network as written, fp32, compiled"
+    replayed(sampler)
+    assert sampler.implementation == "network as written, fp32, compiled, captured"
+
+
 def test_network_without_weights_runs_in_float32() -> None:
     """There is nothing to cast in a closed form; the description says so."""
     model = sf.GaussianMixture.gaussian(VPSDE(), 0.5, 0.2, (1, 2, 2))

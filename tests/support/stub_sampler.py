@@ -24,6 +24,7 @@ class StubSampler:
 
     steps: int = 3
     batch_dependent: bool = False
+    implementation: str = ""
     nan_in: int | None = None
     interrupt_in: int | None = None
     channels: int = 3

@@ -76,7 +76,7 @@ def samples(out: str, each: int = 2) -> np.ndarray:
 def test_inpaint(photos: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
     """Samples equal the library's, known pixels are the image's, and the printed line names the sheet."""
     assert main(["inpaint", MODEL, "photos", "--mask", "mask.png", "--samples", "2", *FAST]) == 0
-    assert capsys.readouterr().out.endswith("images/s -> inpainted/sheet.png\n")
+    assert capsys.readouterr().out.endswith("images/s (folded network, fp32) -> inpainted/sheet.png\n")
     made = samples("inpainted")
     mask = torch.from_numpy(half() == 255)
     wanted = sf.inpaint(sf.load(MODEL), tensor(photos), mask, samples=2, **OPTIONS)

@@ -163,7 +163,7 @@ def _class(name: str | None) -> Any:
     """Return the class of diffusers with this name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: diffusers has no class with this name.
     """
     require_packages("from_diffusers", "diffusers")
     found = getattr(import_library("diffusers"), name or "", None)

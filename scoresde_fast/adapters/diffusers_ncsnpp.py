@@ -45,7 +45,7 @@ def as_ncsnpp(unet: Any) -> NCSNpp | None:
 
 
 def _untrained(config: Mapping[str, Any]) -> NCSNpp | None:
-    """Return the network of a configuration of `UNet2DModel`, with fresh weights, or None if there is none."""
+    """Return the NCSN++ of a configuration of `UNet2DModel`, with fresh weights, or None if it is another network."""
     widths, size = config["block_out_channels"], config["sample_size"]
     down, up = ([SKIP_BLOCKS.get(name) for name in config[f"{way}_block_types"]] for way in ("down", "up"))
     if (

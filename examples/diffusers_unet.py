@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import tyro
-from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -18,13 +17,15 @@ import scoresde_fast as sf
 from scoresde_fast.data import load_dataset
 from scoresde_fast.evaluation import frechet_distance
 from scoresde_fast.generate import generate
+from scoresde_fast.torchvision_import import import_library
 
+diffusers = import_library("diffusers")  # a plain import fails beside a torchvision that does not fit torch
 SOLVER: dict[str, Any] = {"solver": "dpmpp_2m", "steps": 20, "grid": "logsnr"}
 
 
-def train(data: Tensor, scheduler: DDPMScheduler, steps: int) -> nn.Module:
+def train(data: Tensor, scheduler: Any, steps: int) -> nn.Module:
     """Return a U-Net with averaged weights, trained on images (N, 3, 16, 16) in [-1, 1]."""
-    network = UNet2DModel(
+    network = diffusers.UNet2DModel(
         sample_size=16,
         layers_per_block=1,
         block_out_channels=(32, 64),
@@ -63,7 +64,7 @@ def main(train_steps: int = 1200, images: int = 364, out: Path = Path("runs/diff
     out.mkdir(parents=True)  # fails if there is already a run
     torch.manual_seed(0)
     real, held_out = (load_dataset("digits", split)[0] / 255 for split in ("train", "test"))
-    scheduler = DDPMScheduler(prediction_type="v_prediction")
+    scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
     network = train(2 * real - 1, scheduler, train_steps)
 
     model = sf.from_diffusers(network, scheduler)  # or a pipeline, or its folder

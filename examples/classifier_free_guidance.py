@@ -80,7 +80,7 @@ def main(
     plain = sf.sample(model, images, inputs={"y": y}, **SOLVER)  # (images, 3, 16, 16) in [0, 1]
     guided = sf.sample(model, images, inputs={"y": y}, guidance=guidance, **SOLVER)
 
-    # The guided samples again, as PNGs with samples.json and grid.png.
+    # The guided samples again, as PNGs with samples.json and a grid.
     generate(sf.Sampler(model, inputs={"y": y}, guidance=guidance, **SOLVER), range(images), out / "samples")
     write_png(out / "classes.png", compose(list(to_pixels(guided[: CLASSES**2], "round")), columns=CLASSES))
 

@@ -69,7 +69,7 @@ def main(train_steps: int = 1200, images: int = 364, out: Path = Path("runs/diff
 
     model = sf.from_diffusers(network, scheduler)  # or a pipeline, or its folder
     samples = sf.sample(model, images, **SOLVER)  # (images, 3, 16, 16) in [0, 1]
-    generate(sf.Sampler(model, **SOLVER), range(images), out)  # the same, as PNGs with samples.json and grid.png
+    generate(sf.Sampler(model, **SOLVER), range(images), out)  # the same, as PNGs with samples.json and a grid
 
     print(f"{images} samples in {out}")
     print(f"Frechet distance to the training digits: {frechet_distance(samples, real):.2f}")

@@ -60,7 +60,7 @@ def main(train_steps: int = 1200, images: int = 364, out: Path = Path("runs/flow
 
     model = sf.wrap(network, sf.RectifiedFlow(), prediction="flow", shape=(3, 16, 16))
     samples = sf.sample(model, images, **SOLVER)  # (images, 3, 16, 16) in [0, 1]
-    generate(sf.Sampler(model, **SOLVER), range(images), out)  # the same, as PNGs with samples.json and grid.png
+    generate(sf.Sampler(model, **SOLVER), range(images), out)  # the same, as PNGs with samples.json and a grid
 
     print(f"{images} samples in {out}")
     print(f"Frechet distance to the training digits: {frechet_distance(samples, real):.2f}")

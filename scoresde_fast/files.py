@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +15,15 @@ from typing import Any, BinaryIO
 
 UNFINISHED = ".unfinished"
 """Suffix of the hidden temporary name that a file has until all bytes are written."""
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+"""Flags of `os.open` for the files of a set; Windows has no flag that refuses links."""
 CAN_SYNC_FILESYSTEM = hasattr(os, "sync")
 """Whether the system can sync many files in one call. Windows cannot: there each file is synced when it is written."""
+
+
+def temporary_name(path: Path) -> Path:
+    """Return the name that the file ``path`` has until all bytes are written."""
+    return path.with_name(f".{path.name}{UNFINISHED}")
 
 
 @contextmanager
@@ -26,9 +35,9 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     Raises:
         OSError: the file cannot be written (disk full, read-only, ...); see `write_error`.
     """
-    temporary = path.with_name(f".{path.name}{UNFINISHED}")
+    temporary = temporary_name(path)
     try:
-        with open(temporary, "wb") as file:
+        with _create(temporary) as file:
             yield file
             file.flush()
             if sync or not CAN_SYNC_FILESYSTEM:
@@ -40,6 +49,26 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise write_error(path, error) from error
         raise
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file for reading and appending, create it if it is missing, and sync it when the block succeeds.
+
+    Raises:
+        OSError: the file cannot be written, or is a link.
+    """
+    try:
+        is_new = not path.exists()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINK, 0o666)
+        with open(descriptor, "a+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def write_json(path: Path, value: object, **options: Any) -> None:
@@ -57,7 +86,7 @@ def write_atomically(path: str, content: bytes) -> None:
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/.{name}{UNFINISHED}"
     try:
-        with open(temporary, "wb") as file:
+        with _create(temporary) as file:
             file.write(content)
             if not CAN_SYNC_FILESYSTEM:
                 file.flush()
@@ -67,6 +96,40 @@ def write_atomically(path: str, content: bytes) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise write_error(Path(path), error) from error
+
+
+def _create(path: str | Path) -> BinaryIO:
+    """Create a file that must not exist, so that no link of that name is followed; remove what a killed run left."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except FileExistsError:
+        os.unlink(path)
+        descriptor = os.open(path, flags, 0o666)
+    return open(descriptor, "wb")
+
+
+def read_file(path: str | Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        ValueError: ``path`` is a link, a folder or another special file.
+        OSError: the file is missing or cannot be read.
+    """
+    try:
+        # Not blocking, because the opening of a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | NO_LINK | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError("it is a link") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a regular file")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.readall()
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:
@@ -120,6 +183,21 @@ def write_error(path: Path, error: OSError) -> OSError:
     reason = error.strerror or str(error)
     hint = "finished files are kept; run the same command again to continue"
     return OSError(error.errno, f"could not be written ({reason}); {hint}", str(path))
+
+
+def user_path(text: str | Path) -> Path:
+    """Return a path that the user gave, with a leading ``~`` expanded.
+
+    Raises:
+        ValueError: the path is empty, or ``~`` is of an unknown user.
+    """
+    if not str(text):
+        raise ValueError("the path '' is empty; give the name of a file or folder, or . for the current folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        message = f"the path {text} begins with an unknown user; write ./{text} for a file of that name"
+        raise ValueError(message) from error
 
 
 def cache_folder() -> Path:

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +20,15 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from scoresde_fast import __version__
-from scoresde_fast.files import make_folder, write_error, write_json
+from scoresde_fast.files import make_folder, replacing, write_error
+from scoresde_fast.generate.digests import append_digests
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 from scoresde_fast.generate.stores import Store
 
 Json = dict[str, Any]
 
+MAX_BYTES = 64 * 2**20
+"""Limit of the size of a manifest; that of a set of any size in few ranges of seeds has a few thousand bytes."""
 POLL_SECONDS = 0.01
 """Interval at which a waiting process tries to lock the manifest."""
 _SHARD_LOCK = re.compile(r"shard-(\d+)-of-(\d+)\.lock", re.ASCII)
@@ -88,14 +91,20 @@ class Manifest:
             DamagedManifestError: the file is not a valid manifest.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES} bytes")
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text)
+            sha256 = content.pop("sha256", None)
+            if sha256 is not None and text != _text(content):
+                raise ValueError("its content does not match its SHA-256")
             return cls(
                 dict(content["configuration"]),
                 tuple(map(SeedSet.parse, content["seeds"])),
                 tuple(map(dict, content["environments"])),
                 SeedSet.parse(content["done"]) if "done" in content else None,
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise DamagedManifestError(
                 f"{path} is not a valid manifest of samples ({error}); move it or choose another --out"
             ) from error
@@ -120,7 +129,8 @@ class Manifest:
         }
         if self.done is not None:
             content["done"] = str(self.done)
-        write_json(path, content, indent=2, ensure_ascii=False)
+        with replacing(path) as file:
+            file.write(_text(content).encode())
 
     def all_seeds(self) -> SeedSet:
         """Return all requested seeds."""
@@ -136,11 +146,19 @@ class Manifest:
             yield from seeds.batches(batch_size)
 
 
-def record_done(store: Store, *, done: SeedSet = EMPTY, lost: SeedSet = EMPTY) -> None:
-    """Remove ``lost`` from the done seeds of the set's manifest, then add ``done``."""
+def _text(content: Json) -> str:
+    """Return the text of a manifest; its last entry is the SHA-256 of the others."""
+    sha256 = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return json.dumps({**content, "sha256": sha256}, indent=2, ensure_ascii=False) + "\n"
+
+
+def record_done(store: Store, digests: Mapping[int, str], *, lost: SeedSet = EMPTY) -> None:
+    """Append ``digests`` of synced images, and add their seeds to the manifest's done ones, without ``lost``."""
     with ManifestLock(store.work):
         manifest = Manifest.read(store.manifest)
-        replace(manifest, done=((manifest.done or EMPTY) - lost) | done).write(store.manifest)
+        if digests:
+            append_digests(store, digests)
+        replace(manifest, done=((manifest.done or EMPTY) - lost) | SeedSet.of(digests)).write(store.manifest)
 
 
 def data_sha256(data: Tensor) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from scoresde_fast.generate.digests import digest
 from scoresde_fast.generate.seeds import Shard
 from scoresde_fast.generate.stores import Store
 
@@ -48,19 +49,19 @@ class Pipeline:
     Args:
         store: writes the samples.
         rounding: rounding to 8 bits, for 8-bit formats.
-        record: called with the seeds of synced samples, in a separate thread.
+        record: called with the digest of each synced sample by seed, in a separate thread.
 
     Attributes:
         stats: totals so far.
     """
 
-    def __init__(self, store: Store, rounding: str, record: Callable[[list[int]], None]) -> None:
+    def __init__(self, store: Store, rounding: str, record: Callable[[dict[int, str]], None]) -> None:
         self._store, self._rounding, self._record = store, rounding, record
         self._workers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "write")
         self._recorder = ThreadPoolExecutor(1, "record")
         self._lock = threading.Lock()
         self._queue: deque[tuple[Future[int], int]] = deque()
-        self._unrecorded: list[int] = []
+        self._unrecorded: dict[int, str] = {}
         self._recording: Future[None] | None = None
         self._recorded_at, self._recording_seconds = perf_counter(), 0.0
         self.stats = WriteStats()
@@ -102,9 +103,11 @@ class Pipeline:
             images = self._store.to_samples(images, self._rounding)
         else:
             copied.synchronize()
-        size = self._store.write(seeds, images.numpy())
+        encoded = self._store.encode(images.numpy())
+        digests = dict(zip(seeds, map(digest, encoded), strict=True))
+        size = self._store.write(seeds, encoded)
         with self._lock:
-            self._unrecorded += seeds
+            self._unrecorded |= digests
         return size
 
     def _record_if_due(self) -> None:
@@ -119,10 +122,10 @@ class Pipeline:
     def _sync_and_record(self) -> None:
         start = perf_counter()
         with self._lock:
-            seeds, self._unrecorded = self._unrecorded, []
-        if seeds:
+            digests, self._unrecorded = self._unrecorded, {}
+        if digests:
             self._store.sync()
-            self._record(seeds)
+            self._record(digests)
         self._recorded_at = perf_counter()
         self._recording_seconds = self._recorded_at - start
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde_fast.data.codecs import encode_png
+from scoresde_fast.data.codecs import Pixels, encode_png
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.files import make_folder, replacing, user_path
+from scoresde_fast.generate.digests import Digests, digest
 from scoresde_fast.generate.manifest import (
     DamagedManifestError,
     Json,
@@ -30,7 +32,7 @@ from scoresde_fast.generate.manifest import (
 from scoresde_fast.generate.pipeline import Pipeline, Progress, Report
 from scoresde_fast.generate.pixels import GRID_IMAGES, ROUNDINGS, compose, to_pixels
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
-from scoresde_fast.generate.stores import Store, open_store
+from scoresde_fast.generate.stores import Store, Stored, damaged_image, open_store
 
 MAX_DIFFERENCE = 1
 """Largest difference between pixel values (0 to 255) of one seed at different batch sizes or on different machines."""
@@ -89,8 +91,7 @@ def generate(
         batch_size: images computed together.
         rounding: ``"floor"`` of 255 x as in the official code, or ``"round"`` to the nearest.
         shard: the shard of this process; None: `Shard.of_process`, the shard under torchrun or else the whole set.
-        grid: whether the process that completes the set writes a picture of the first images, ``grid.png`` or
-            ``SET.grid.png``.
+        grid: whether the process that completes the set writes a picture of the first images, ``OUT.grid.png``.
         progress: whether to show a bar if stderr is a terminal, and otherwise print a line a minute.
         stop: polled before each batch; True ends the run early.
 
@@ -101,7 +102,7 @@ def generate(
         OSError: a file cannot be written; finished ones are kept.
         FloatingPointError: the network returned NaN; the images of earlier batches are kept.
     """
-    requested, store = SeedSet.of(seeds), open_store(Path(out))
+    requested, store = SeedSet.of(seeds), open_store(user_path(out))
     if not len(requested):
         raise ValueError("no seeds: give at least one, for instance 0-63")
     configuration = set_configuration(sampler, store, batch_size=batch_size, rounding=rounding)
@@ -133,6 +134,11 @@ def sampler_configuration(sampler: ImageSampler, batch_size: int) -> Json:
     return configuration | ({"batch_size": batch_size} if sampler.batch_dependent else {})
 
 
+def grid_of(store: Store, seeds: SeedSet) -> Pixels:
+    """Return the grid of the finished set of ``seeds``; raise ValueError if one of its images is damaged."""
+    return compose([pixels for _, pixels in store.read(SeedSet.of(seeds.take(GRID_IMAGES)))])
+
+
 @dataclass(frozen=True)
 class _SetWriter:
     """The steps of `generate`, in the order in which `run` takes them."""
@@ -158,7 +164,7 @@ class _SetWriter:
                 f"{store.out} would have {total} images, but a .{store.format} has at most {store.max_images}: use "
                 ".tar or a folder"
             )
-        finished = not store.work.exists() and (store.grid.exists() or not grid)
+        finished = not store.work.exists() and store.digests.exists() and (store.grid.exists() or not grid)
         if finished and not len(manifest.missing()) and not len(mine - store.present()):
             return Report(made=0, found=len(mine), nfe=self.sampler.nfe, look_at=store.grid if grid else store.out)
         make_folder(store.manifest.parent)
@@ -223,28 +229,30 @@ class _SetWriter:
 
     def _check_done(self, manifest: Manifest, mine: SeedSet) -> SeedSet:
         """Check and record images of ``mine`` that a killed run left; return all seeds with an intact image."""
-        done, present = manifest.done or EMPTY, self.store.present()
+        store = self.store
+        done = (manifest.done or EMPTY) & Digests.read(store).seeds()
+        present = store.present()
         unrecorded = (present - done) & mine
         lost = (done - present) & mine
-        damaged = self.store.damaged(unrecorded)
-        if len(damaged):
-            self.store.remove(damaged)
+        digests: dict[int, str] = {}
+        for seed, image in store.try_load(unrecorded):
+            if not isinstance(image, Exception) and not isinstance(store.try_decode(image), Exception):
+                digests[seed] = digest(image)
+        intact = SeedSet.of(digests)
+        if len(damaged := unrecorded - intact):
+            store.remove(damaged)
         if len(unrecorded) or len(lost):
-            self.store.sync()
-            record_done(self.store, done=unrecorded - damaged, lost=lost)
-        return ((done | unrecorded) - lost) - damaged
+            store.sync()
+            record_done(store, digests, lost=lost)
+        return (done | intact) - lost
 
     def _compute(
         self, manifest: Manifest, missing: SeedSet, *, found: int, progress: bool, stop: Callable[[], bool]
     ) -> Report:
         """Compute and write the images of ``missing``; ``found`` other images of this shard exist already."""
-
-        def record(seeds: list[int]) -> None:
-            record_done(self.store, done=SeedSet.of(seeds))
-
         nfe, made, stopped, start = self.sampler.nfe, 0, False, perf_counter()
         with (
-            Pipeline(self.store, self.rounding, record) as pipeline,
+            Pipeline(self.store, self.rounding, partial(record_done, self.store)) as pipeline,
             Progress(found + len(missing), found, nfe, self.shard, pipeline.stats, enabled=progress) as display,
         ):
             for batch in self._batches(manifest, missing):
@@ -271,17 +279,27 @@ class _SetWriter:
         return (batch for batch in batches if any(seed in missing for seed in batch))
 
     def _finish(self, grid: bool) -> bool:
-        """Write the grid and the archive if the set is complete; return whether it is."""
+        """Write the grid, the archive and their digests if the set is complete; return whether it is."""
         store = self.store
         with ManifestLock(store.work):
             manifest = Manifest.read(store.manifest)
             if len(manifest.missing()):
                 return False
+            seeds = manifest.all_seeds()
             if grid:
-                first = SeedSet.of(manifest.all_seeds().take(GRID_IMAGES))
-                png = encode_png(compose([pixels for _, pixels in store.read(first)]))
+                png = encode_png(grid_of(store, seeds))
                 if not store.grid.exists() or store.grid.read_bytes() != png:
                     with replacing(store.grid) as file:
                         file.write(png)
-            store.pack(manifest.all_seeds())
+            digests = Digests.read(store)
+
+            def check(seed: int, image: Stored) -> None:
+                if digests.images.get(seed) != digest(image):
+                    raise damaged_image(seed, store.out, "it does not match its digest")
+
+            if digests.files:  # they may change: until they are known again, none is recorded
+                Digests(digests.images).write(store)
+            store.pack(seeds, check)
+            digests.finished(seeds, store.archives()).write(store)
+            store.clean()  # last: until then a crash can lose nothing
         return True

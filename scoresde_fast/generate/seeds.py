@@ -89,8 +89,12 @@ class SeedSet:
         if isinstance(seeds, range) and seeds and abs(seeds.step) == 1:  # without iterating over it
             first, last = sorted((check_seed(seeds[0]), check_seed(seeds[-1])))
             return cls(np.array([first], np.int64), np.array([last], np.int64))
-        values = np.unique(np.fromiter(map(check_seed, seeds), np.int64))
-        return cls.merged(values, values)
+        return cls.of_array(np.fromiter(map(check_seed, seeds), np.int64))
+
+    @classmethod
+    def of_array(cls, seeds: Integers) -> SeedSet:
+        """Return the set of valid ``seeds`` (N,), which may be unsorted and repeated."""
+        return cls.merged(seeds, seeds)
 
     @classmethod
     def parse(cls, text: str) -> SeedSet:

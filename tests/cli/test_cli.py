@@ -57,7 +57,7 @@ def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFix
     assert len(list((tmp_path / "set").rglob("*.png"))) == 5
     printed = capsys.readouterr()
     assert printed.out.startswith("4 images (6 NFE each) in ")
-    assert printed.out.endswith(f"images/s -> {tmp_path / 'set' / 'grid.png'}\n")
+    assert printed.out.endswith(f"images/s -> {tmp_path / 'set.grid.png'}\n")
     assert printed.out.count("\n") == 1
     assert printed.err == ""
 
@@ -91,7 +91,7 @@ def test_sample_options(calls: dict[str, Any], tmp_path: Path) -> None:
         "compile": False,
         "capture": False,
     }
-    manifest = json.loads((tmp_path / "set.samples.json").read_text())
+    manifest = json.loads((tmp_path / "set.npz.samples.json").read_text())
     assert manifest["configuration"]["rounding"] == "round"
     assert manifest["environments"][0]["batch_size"] == 2
 

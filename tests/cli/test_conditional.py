@@ -307,7 +307,7 @@ def test_commands_of_the_page(folder: np.ndarray, line: str) -> None:
     before = files(Path())
     assert words[0] == "scoresde-fast" and main(words[1:]) == 0
     new = set(files(Path())) - set(before)
-    assert any(name.endswith(("/sheet.png", "/grid.png")) for name in new) and len(new) >= 6
+    assert any(name.endswith(("/sheet.png", ".grid.png")) for name in new) and len(new) >= 6
 
 
 def test_page_has_every_command() -> None:

@@ -339,7 +339,7 @@ def test_decoding_continues_with_its_settings(tiny: str, tmp_path: Path, capsys:
     assert main([*command, "--temperature", "0.8"]) == 0
     again = {path.name: path.read_bytes() for path in out.rglob("*.*")}
     assert np.abs(np.asarray(Image.open(out / "000/000001.png")) - pixels).max() <= 1  # batch of one: last bit
-    for name in ("000001.png", "grid.png"):
+    for name in ("000001.png", "samples.sha256"):
         del whole[name], again[name]
     assert again == whole
     assert main(command) == 2
@@ -400,6 +400,6 @@ def test_sampling_by_tolerances(tiny: str, tmp_path: Path, options: list[str], n
     """--solver rk45 takes tolerances and an error norm, and the set's description records them."""
     out = tmp_path / "set.npz"
     assert main(["sample", tiny, "--solver", "rk45", "--seeds", "0-2", "--out", str(out), *LOOSE, *options]) == 0
-    described = json.loads((tmp_path / "set.samples.json").read_text())["configuration"]["sampler"]
+    described = json.loads((tmp_path / "set.npz.samples.json").read_text())["configuration"]["sampler"]
     assert described.items() >= {"rtol": 1e-2, "atol": 1e-2, "error_norm": norm}.items()
     assert np.load(out)["arr_0"].shape == (3, 8, 8, 3)

@@ -57,7 +57,7 @@ def require_set(folder: Path, count: int) -> None:
     images = sorted(folder.glob("000/*.png"))
     assert [path.name for path in images] == [f"{seed:06}.png" for seed in range(count)]
     assert all(Image.open(path).size == (16, 16) for path in images)
-    assert Image.open(folder / "grid.png").size[0] > 3 * 16
+    assert Image.open(folder.with_name(f"{folder.name}.grid.png")).size[0] > 3 * 16
     sampler = json.loads((folder / "samples.json").read_text())["configuration"]["sampler"]
     assert sampler["steps"] <= 20 and len(sampler["model"]["weights_sha256"]) == 64
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from scoresde_fast.generate import generate
 from scoresde_fast.generate.pixels import to_pixels
+from scoresde_fast.generate.verify import verify
 from tests.support.stub_sampler import OUTS, StubSampler
 
 pytestmark = pytest.mark.same_everywhere
@@ -28,12 +29,12 @@ def expected(seed: int, channels: int = 3) -> np.ndarray:
 
 
 def test_folder(tmp_path: Path) -> None:
-    """A folder contains a PNG per seed, in subfolders of a thousand seeds, the grid, samples.json, and nothing else."""
+    """A folder has a PNG per seed, in subfolders of a thousand, the manifest, the digests, and beside it the grid."""
     report = generate(StubSampler(), [3, 0, 1234567], tmp_path / "set", batch_size=2)
     names = {str(path.relative_to(tmp_path / "set")) for path in (tmp_path / "set").rglob("*") if path.is_file()}
-    assert names == {"000/000000.png", "000/000003.png", "1234/1234567.png", "grid.png", "samples.json"}
+    assert names == {"000/000000.png", "000/000003.png", "1234/1234567.png", "samples.json", "samples.sha256"}
     assert np.array_equal(np.asarray(Image.open(tmp_path / "set/1234/1234567.png")), expected(1234567))
-    assert (report.made, report.found, report.look_at) == (3, 0, tmp_path / "set/grid.png")
+    assert (report.made, report.found, report.look_at) == (3, 0, tmp_path / "set.grid.png")
 
 
 def test_npz(tmp_path: Path) -> None:
@@ -43,7 +44,12 @@ def test_npz(tmp_path: Path) -> None:
         assert archive["seeds"].tolist() == [2, 5, 9]
         assert archive["arr_0"].dtype == np.uint8
         assert np.array_equal(archive["arr_0"], np.stack([expected(seed) for seed in (2, 5, 9)]))
-    assert {path.name for path in tmp_path.iterdir()} == {"set.npz", "set.grid.png", "set.samples.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "set.npz",
+        "set.npz.grid.png",
+        "set.npz.samples.json",
+        "set.npz.sha256",
+    }
 
 
 def test_zip(tmp_path: Path) -> None:
@@ -55,7 +61,7 @@ def test_zip(tmp_path: Path) -> None:
         assert {info.date_time[0] for info in archive.infolist()} == {1980}
         for name in archive.namelist():
             assert archive.read(name) == (tmp_path / "set/000" / name).read_bytes()
-    assert (tmp_path / "set.grid.png").read_bytes() == (tmp_path / "set/grid.png").read_bytes()
+    assert (tmp_path / "set.zip.grid.png").read_bytes() == (tmp_path / "set.grid.png").read_bytes()
 
 
 def test_tar(tmp_path: Path) -> None:
@@ -82,7 +88,7 @@ def test_npy(tmp_path: Path) -> None:
     assert np.load(tmp_path / "set.npy").dtype == np.float32
     assert np.array_equal(np.load(tmp_path / "set.npy"), images)
     assert np.array_equal(np.load(tmp_path / "set.npy", mmap_mode="r"), images)
-    assert json.loads((tmp_path / "set.samples.json").read_text())["configuration"]["rounding"] is None
+    assert json.loads((tmp_path / "set.npy.samples.json").read_text())["configuration"]["rounding"] is None
 
 
 def test_manifest(tmp_path: Path) -> None:
@@ -145,10 +151,10 @@ def test_other_rounding(tmp_path: Path) -> None:
 
 
 def test_other_format_of_the_same_name(tmp_path: Path) -> None:
-    """set.npz and set.zip would share set.samples.json, so the second is refused."""
-    generate(StubSampler(), range(3), tmp_path / "set.npz")
-    with pytest.raises(ValueError, match='format: "npz" saved, "zip" requested'):
-        generate(StubSampler(), range(3), tmp_path / "set.zip")
+    """Sets of one name in all formats lie in one folder, and each is sound."""
+    for out in OUTS:
+        generate(StubSampler(), range(3), tmp_path / out)
+    assert all(verify(tmp_path / out).sound for out in OUTS)
 
 
 def test_foreign_images(tmp_path: Path) -> None:

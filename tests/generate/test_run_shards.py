@@ -118,7 +118,8 @@ def test_packing_keeps_locks(tmp_path: Path) -> None:
     make(tmp_path / "set.npz", Shard(0, 2))
     store = open_store(tmp_path / "set.npz")
     with ManifestLock(store.work):
-        store.pack(store.present())
+        store.pack(store.present(), lambda seed, image: None)
+        store.clean()
         assert [path.name for path in store.work.iterdir()] == ["manifest.lock"]
     assert not store.work.exists()
 

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,17 @@ import numpy.typing as npt
 from torch import Tensor
 
 from scoresde_fast.data.codecs import Pixels
-from scoresde_fast.files import UNFINISHED, sync_filesystem
+from scoresde_fast.files import sync_filesystem, temporary_name
 from scoresde_fast.generate.pixels import to_uint8
-from scoresde_fast.generate.seeds import SeedSet
+from scoresde_fast.generate.seeds import EMPTY, SeedSet
 
 Samples = npt.NDArray[Any]
-"""A batch as stored: (B, H, W, C) uint8, or (B, C, H, W) float32 in a format without rounding."""
+"""A batch to be stored: (B, H, W, C) uint8, or (B, C, H, W) float32 in a format without rounding."""
+Stored = Any
+"""An image as stored: an encoded PNG (bytes), or a row of `Samples` (an array)."""
+SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that operating systems and network file systems leave in folders; those with a prefix are below."""
+SYSTEM_PREFIXES = ("._", ".nfs", ".fuse_hidden")
 
 
 class Store(ABC):
@@ -28,7 +33,7 @@ class Store(ABC):
 
     Attributes:
         out: the path given by the user.
-        manifest, grid: paths of the set's manifest and grid.
+        manifest, digests, grid: paths of the set's manifest, the digests of its files, and its grid.
         work: the folder for locks and an archive's parts; it exists while a process writes the set or parts are left.
         format: name in the manifest.
         rounds: whether images are rounded to 8 bits when they are written; otherwise `read` rounds to nearest.
@@ -39,11 +44,12 @@ class Store(ABC):
     rounds = True
     max_images: int | None = None
     manifest: Path
-    grid: Path
+    digests: Path
     work: Path
 
     def __init__(self, out: Path) -> None:
         self.out = out
+        self.grid = beside(out, ".grid.png")
 
     def to_samples(self, images: Tensor, rounding: str) -> Tensor:
         """Convert images (B, C, H, W) in [0, 1] to the samples that `write` takes, on the same device."""
@@ -58,8 +64,36 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def name_of(self, seed: int) -> str:
+        """Return the name of an image in the digests."""
+
+    @abstractmethod
+    def seed_of(self, name: str) -> int | None:
+        """Return the seed of an image named in the digests, or None for the name of another file."""
+
+    @abstractmethod
+    def encode(self, samples: Samples) -> Sequence[Stored]:
+        """Return the images of a batch as the format stores them."""
+
+    @abstractmethod
+    def decode(self, image: Stored) -> Pixels:
+        """Return a stored image as (H, W, C) uint8; raise an exception of any kind if it is corrupt."""
+
+    @abstractmethod
+    def try_load(self, seeds: SeedSet) -> Iterator[tuple[int, Stored | Exception]]:
+        """Yield (seed, image as stored or the reason why it cannot be read) for the present ``seeds``, ascending."""
+
     def try_read(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
         """Yield (seed, image (H, W, C) uint8 or the error of a damaged image) for the present ``seeds``, ascending."""
+        for seed, image in self.try_load(seeds):
+            yield seed, image if isinstance(image, Exception) else self.try_decode(image)
+
+    def try_decode(self, image: Stored) -> Pixels | Exception:
+        """Return a stored image as (H, W, C) uint8, or the error of a corrupt one."""
+        try:
+            return self.decode(image)
+        except Exception as error:  # decoders raise exceptions of many kinds for corrupt bytes
+            return error
 
     def read(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels]]:
         """Yield the images as `try_read` does.
@@ -69,44 +103,52 @@ class Store(ABC):
         """
         for seed, pixels in self.try_read(seeds):
             if isinstance(pixels, Exception):
-                raise ValueError(f"the image of seed {seed} in {self.out} is damaged: {pixels}")
+                raise damaged_image(seed, self.out, pixels)
             yield seed, pixels
 
-    def damaged(self, seeds: SeedSet) -> SeedSet:
-        """Return the present ``seeds`` with an image that cannot be read."""
-        return SeedSet.of(seed for seed, pixels in self.try_read(seeds) if isinstance(pixels, Exception))
-
     @abstractmethod
-    def write(self, seeds: list[int], samples: Samples) -> int:
+    def write(self, seeds: Sequence[int], images: Sequence[Stored]) -> int:
         """Write images under their final names, creating folders, and return the number of bytes, not yet synced.
 
         Raises:
             OSError: a file cannot be written; the others are kept.
+            ValueError: a folder of the set is a link.
         """
 
     @abstractmethod
-    def remove(self, seeds: SeedSet) -> None:
-        """Remove the images of ``seeds``, and archives that cannot be read at all."""
+    def remove(self, seeds: SeedSet, archives: Collection[Path] = ()) -> None:
+        """Remove the images of ``seeds``, ``archives`` but not their other images, and archives that are unreadable."""
+
+    def archives(self) -> list[Path]:
+        """Return the existing finished archives."""
+        return []
+
+    def seeds_in(self, path: Path) -> SeedSet:
+        """Return the seeds of a finished archive; other files have none."""
+        return EMPTY
 
     @abstractmethod
-    def pack(self, seeds: SeedSet) -> None:
+    def pack(self, seeds: SeedSet, check: Callable[[int, Stored], None]) -> None:
         """Assemble the finished set of all ``seeds``, in formats that need it.
 
+        Args:
+            check: called with each image before it is copied; raises ValueError if the image is damaged.
+
         Raises:
-            ValueError: an image is missing; nothing is changed.
+            ValueError: an image is missing or damaged; nothing is changed.
         """
+
+    def clean(self) -> None:  # noqa: B027  (most formats have no parts)
+        """Remove the parts of an assembled set."""
 
     def sync(self) -> None:
         """Sync everything that was written to disk."""
         sync_filesystem(self.manifest.parent)
 
-    def folders(self) -> Iterable[Path]:
-        """Return the folders with files of the set, except `work`."""
-        return [self.manifest.parent]
-
     def leftovers(self) -> Iterator[Path]:
-        """Yield the incomplete files of killed runs."""
-        return chain.from_iterable(folder.glob(f".*{UNFINISHED}") for folder in (*self.folders(), self.work))
+        """Yield the incomplete files of killed runs of this set."""
+        paths = map(temporary_name, (self.manifest, self.digests, self.grid))
+        return (path for path in paths if os.path.lexists(path))
 
     def remove_leftovers(self) -> None:
         """Remove `leftovers`; no process may be writing."""
@@ -115,7 +157,16 @@ class Store(ABC):
 
     @abstractmethod
     def foreign(self) -> Iterable[Path]:
-        """Return the files in the folder of the set that do not belong to it; `leftovers` may be among them."""
+        """Return the files, links and folders in the folder of the set that do not belong to it.
+
+        `leftovers` may be among them; files that operating systems leave in folders are not.
+        """
+
+
+def damaged_image(seed: int, out: Path, reason: object) -> ValueError:
+    """Return the error for a damaged image of the set ``out``."""
+    fix = f"scoresde-fast verify {out} --repair"
+    return ValueError(f"the image of seed {seed} in {out} is damaged: {reason}; repair it: {fix}")
 
 
 def open_store(out: Path) -> Store:
@@ -134,6 +185,23 @@ def open_store(out: Path) -> Store:
         formats = ", ".join(archives)
         raise ValueError(f"--out {out}: no format has the suffix {suffix!r}; use {formats}, or none for a folder")
     return archives[suffix](out)
+
+
+def beside(out: Path, suffix: str) -> Path:
+    """Return the path beside ``out`` with its name and ``suffix``: ``SET.npz`` has ``SET.npz.grid.png``.
+
+    Raises:
+        ValueError: ``out`` is the root of a file system.
+    """
+    named = out if out.name not in ("", "..") else out.resolve()
+    if not named.name:
+        raise ValueError(f"--out {out} is the root of the file system; choose a folder in it")
+    return named.with_name(f"{named.name}{suffix}")
+
+
+def is_system_file(name: str) -> bool:
+    """Return whether operating systems leave files of this name in folders."""
+    return name in SYSTEM_FILES or name.startswith(SYSTEM_PREFIXES)
 
 
 def file_suffix(out: Path) -> str:

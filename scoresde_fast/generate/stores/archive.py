@@ -6,30 +6,26 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
-from zipfile import BadZipFile
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from scoresde_fast.data.codecs import Pixels
-from scoresde_fast.files import make_folder, replacing, sync_folder
-from scoresde_fast.generate.seeds import Integers, SeedSet
-from scoresde_fast.generate.stores import Samples, Store
+from scoresde_fast.files import UNFINISHED, make_folder, replacing, sync_folder
+from scoresde_fast.generate.seeds import EMPTY, Integers, SeedSet
+from scoresde_fast.generate.stores import Store, Stored, beside, damaged_image, is_system_file
 
 PART_IMAGES = 1024
 """Images in a part that `Archive.remove` writes."""
 MAX_OPEN_FILES = 8
 """Limit of open files; few suffice, because images are read by ascending seed, mostly one part after another."""
-CORRUPT_ERRORS = (BadZipFile, EOFError, KeyError, ValueError)
-"""Errors of reading a file that is corrupt or has another format."""
 
 
 class Archive(Store):
-    """A set in ``SET.npz`` or another archive, with ``SET.samples.json`` and ``SET.grid.png`` beside it.
+    """A set in ``SET.npz`` or another archive, with ``SET.npz.samples.json`` and its like beside it.
 
     Batches are written as parts to the folder ``SET.npz.partial``.  When the set is complete, the parts, and the
     previous archive if the set has grown, are assembled into one archive.  Every file records its seeds.
@@ -44,20 +40,12 @@ class Archive(Store):
         if out.is_dir():
             raise ValueError(f"--out {out} is a folder; choose another name for the archive")
         super().__init__(out)
-        self.manifest = out.with_name(f"{out.stem}.samples.json")
-        self.grid = out.with_name(f"{out.stem}.grid.png")
-        self.work = out.with_name(f"{out.name}.partial")
-
-    def encode(self, samples: Samples) -> Iterable[Any]:
-        """Return the images of a batch as the archive stores them."""
-        return samples
+        self.manifest = beside(out, ".samples.json")
+        self.digests = beside(out, ".sha256")
+        self.work = beside(out, ".partial")
 
     @abstractmethod
-    def decode(self, image: Any) -> Pixels:
-        """Return a stored image as (H, W, C) uint8; raise ValueError if it is corrupt."""
-
-    @abstractmethod
-    def write_part(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
+    def write_part(self, file: BinaryIO, seeds: Integers, images: Iterable[Stored]) -> None:
         """Write stored images as a part."""
 
     @abstractmethod
@@ -65,16 +53,25 @@ class Archive(Store):
         """Open a part."""
 
     @abstractmethod
-    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterable[Stored]) -> None:
         """Write stored images as an archive; equal ``seeds`` and images give equal bytes."""
 
     @abstractmethod
     def open_archive(self, path: Path) -> Reader:
         """Open a finished archive."""
 
+    def is_archive(self, name: str) -> bool:
+        """Return whether a finished archive of this set has this file name."""
+        return name == self.out.name
+
     def archives(self) -> list[Path]:
-        """Return the existing finished archives."""
-        return [self.out] if self.out.exists() else []
+        return [self.out] if self.out.is_file() else []
+
+    def seeds_in(self, path: Path) -> SeedSet:
+        if not self.is_archive(path.name):
+            return EMPTY
+        with closing(self.open_archive(path)) as reader:
+            return SeedSet.of_array(reader.seeds)
 
     def seeds_by_archive(self, seeds: SeedSet) -> Iterator[tuple[Path, SeedSet]]:
         """Yield (archive, its seeds) for each archive of a set with ``seeds``."""
@@ -90,29 +87,39 @@ class Archive(Store):
                     )
             return readers.seeds
 
-    def try_read(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
+    def try_load(self, seeds: SeedSet) -> Iterator[tuple[int, Stored | Exception]]:
         with closing(self._readers()) as readers:
             for seed, read in readers.images(seeds):
                 try:
-                    yield seed, self.decode(read())
-                except CORRUPT_ERRORS as error:
+                    yield seed, read()
+                except Exception as error:  # zipfile, tarfile and NumPy raise exceptions of many kinds
                     yield seed, error
 
-    def write(self, seeds: list[int], samples: Samples) -> int:
-        return self._write_part(seeds, self.encode(samples), sync=False)
+    def write(self, seeds: Sequence[int], images: Sequence[Stored]) -> int:
+        return self._write_part(seeds, images, sync=False)
 
-    def remove(self, seeds: SeedSet) -> None:
-        """Remove every file that contains one of ``seeds``; first write the file's other images to new parts."""
+    def remove(self, seeds: SeedSet, archives: Collection[Path] = ()) -> None:
+        """Remove the files that contain one of ``seeds``, and ``archives``; first write their other images to parts."""
         with closing(self._readers()) as readers:
-            paths = [path for path, file_seeds in readers.seeds_of.items() if len(file_seeds & seeds)]
+            paths = [path for path, held in readers.seeds_of.items() if len(held & seeds) or path in archives]
             other_seeds = SeedSet.union(readers.seeds_of[path] for path in paths) - seeds
             for batch in other_seeds.batches(PART_IMAGES):
                 images = [read() for _, read in readers.images(SeedSet.of(batch))]
                 self._write_part(batch, images, sync=True)
+            if len(other_seeds):
+                sync_folder(self.work)  # before the files that have these images too are removed
             for path in (*paths, *readers.broken):
                 path.unlink()
 
-    def pack(self, seeds: SeedSet) -> None:
+    def pack(self, seeds: SeedSet, check: Callable[[int, Stored], None]) -> None:
+        def checked(seed: int, read: Callable[[], Stored]) -> Stored:
+            try:
+                image = read()
+            except Exception as error:  # as in try_load
+                raise damaged_image(seed, self.out, error) from error
+            check(seed, image)
+            return image
+
         with closing(self._readers()) as readers:
             if len(lost := seeds - readers.seeds):
                 raise ValueError(
@@ -122,23 +129,32 @@ class Archive(Store):
             for path, file_seeds in self.seeds_by_archive(seeds):
                 if readers.seeds_of.get(path) != file_seeds:
                     with replacing(path) as file:
-                        images = (read() for _, read in readers.images(file_seeds))
+                        images = (checked(seed, read) for seed, read in readers.images(file_seeds))
                         self.write_archive(file, file_seeds.array(), images)
-        sync_folder(self.out.parent)  # make the archive durable before its parts are removed
-        for path in self.work.iterdir():
-            if path.suffix != ".lock":  # other processes may be waiting for a lock
-                with suppress(OSError):
-                    path.unlink()
+        sync_folder(self.out.parent)
+
+    def clean(self) -> None:
+        for part in self._parts():  # and nothing else: a user's file may be among them
+            with suppress(OSError):
+                part.unlink()
+
+    def leftovers(self) -> Iterator[Path]:
+        yield from super().leftovers()
+        yield from self.work.glob(f".part-*{UNFINISHED}")
+        for path in self.out.parent.glob(f".*{UNFINISHED}"):
+            if self.is_archive(path.name[1 : -len(UNFINISHED)]):
+                yield path
 
     def foreign(self) -> Iterable[Path]:
         """Return the foreign files in `work`; the archive's own folder may contain any files."""
-        return set(self.work.glob("*")) - {*self._parts(), *self.work.glob("*.lock")}
+        own = {*self._parts(), *self.work.glob("*.lock")}
+        return [path for path in self.work.glob("*") if path not in own and not is_system_file(path.name)]
 
     def _parts(self) -> list[Path]:
         return sorted(self.work.glob(f"part-*{self.part_suffix}"))
 
-    def _write_part(self, seeds: list[int], images: Iterable[Any], *, sync: bool) -> int:
-        digest = hashlib.sha256(str(seeds).encode()).hexdigest()[:8]
+    def _write_part(self, seeds: Sequence[int], images: Iterable[Stored], *, sync: bool) -> int:
+        digest = hashlib.sha256(str(list(seeds)).encode()).hexdigest()[:8]
         make_folder(self.work)
         with replacing(self.work / f"part-{seeds[0]:012d}-{digest}{self.part_suffix}", sync=sync) as file:
             self.write_part(file, np.array(seeds, np.int64), images)
@@ -162,8 +178,8 @@ class Reader(Protocol):
 
     seeds: Integers
 
-    def image(self, index: int) -> Any:
-        """Return the image of ``seeds[index]`` as stored; raise one of `CORRUPT_ERRORS` if it cannot be read."""
+    def image(self, index: int) -> Stored:
+        """Return the image of ``seeds[index]`` as stored; raise an exception of any kind if it is corrupt."""
 
     def close(self) -> None: ...
 
@@ -191,10 +207,12 @@ class Readers:
         for file, path in enumerate(openers):
             try:
                 file_seeds = self._reader(file).seeds
-            except CORRUPT_ERRORS as error:
-                self.broken[path] = str(error)
+            except FileNotFoundError:  # another process has removed the file
+                raise
+            except Exception as error:  # as in `Archive.try_load`
+                self.broken[path] = str(error) or type(error).__name__
                 continue
-            self.seeds_of[path] = SeedSet.merged(file_seeds, file_seeds)
+            self.seeds_of[path] = SeedSet.of_array(file_seeds)
             seeds.append(file_seeds)
             files.append(np.full(len(file_seeds), file, np.int32))
             indices.append(np.arange(len(file_seeds), dtype=np.int32))
@@ -202,13 +220,13 @@ class Readers:
         self._files, self._indices = np.concatenate(files)[first], np.concatenate(indices)[first]
         self.seeds = SeedSet.union(self.seeds_of.values())
 
-    def images(self, seeds: SeedSet) -> Iterator[tuple[int, Callable[[], Any]]]:
+    def images(self, seeds: SeedSet) -> Iterator[tuple[int, Callable[[], Stored]]]:
         """Yield (seed, a function that reads its image) for those ``seeds`` that are present, ascending."""
         present = (seeds & self.seeds).array()
         for seed, row in zip(present.tolist(), np.searchsorted(self._seeds, present).tolist(), strict=True):
             yield seed, partial(self._image, int(self._files[row]), int(self._indices[row]))
 
-    def _image(self, file: int, index: int) -> Any:
+    def _image(self, file: int, index: int) -> Stored:
         return self._reader(file).image(index)
 
     def _reader(self, file: int) -> Reader:

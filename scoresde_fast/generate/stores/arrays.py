@@ -48,11 +48,20 @@ class ArrayArchive(Archive):
     part_suffix = ".npz"
     dtype: np.dtype[Any]
 
+    def name_of(self, seed: int) -> str:
+        return f"{seed:06d}"
+
+    def seed_of(self, name: str) -> int | None:
+        return int(name) if name.isdecimal() and name.isascii() else None
+
+    def encode(self, samples: Samples) -> list[Samples]:
+        return list(np.ascontiguousarray(samples))
+
     def write_part(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
         np.savez(file, seeds=seeds, samples=np.asarray(images))
 
     def open_part(self, path: Path) -> _Rows:
-        with np.load(path, allow_pickle=False) as archive:
+        with _load(path) as archive:
             return _Rows(archive["seeds"], archive["samples"])
 
     def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
@@ -85,7 +94,7 @@ class NpzArchive(ArrayArchive):
                 npy.write_array(member, seeds, allow_pickle=False)
 
     def open_archive(self, path: Path) -> _Rows:
-        with np.load(path, allow_pickle=False) as archive:
+        with _load(path) as archive:
             seeds = archive["seeds"]
         return _Rows(seeds, _mapped_member(path, "arr_0.npy"))
 
@@ -115,12 +124,19 @@ class NpyArchive(ArrayArchive):
         return _Rows(seeds, rows)
 
 
+def _load(path: Path) -> Any:
+    """Open a .npz of uncompressed arrays; raise ValueError for others, whose size in memory is unknown."""
+    with ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != ZIP_STORED or member.file_size > path.stat().st_size:
+                raise ValueError(f"{member.filename} is compressed")
+    return np.load(path, allow_pickle=False)
+
+
 def _mapped_member(path: Path, name: str) -> Samples:
-    """Memory-map an uncompressed array of images in a .zip; raise one of `CORRUPT_ERRORS` if this is impossible."""
+    """Memory-map an uncompressed array of images in a .zip."""
     with ZipFile(path) as archive:
         info = archive.getinfo(name)
-    if info.compress_type != ZIP_STORED:
-        raise ValueError(f"{name} is compressed")
     with open(path, "rb") as file:
         file.seek(info.header_offset)
         lengths = np.frombuffer(file.read(LOCAL_HEADER)[LENGTHS], "<u2")

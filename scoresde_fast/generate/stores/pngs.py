@@ -6,20 +6,21 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
 from scoresde_fast.data.codecs import Pixels, decode_verified_png, encode_png
-from scoresde_fast.files import make_folder, write_atomically
+from scoresde_fast.files import UNFINISHED, make_folder, read_file, write_atomically
 from scoresde_fast.generate.seeds import Integers, SeedSet
-from scoresde_fast.generate.stores import Samples, Store
+from scoresde_fast.generate.stores import Samples, Store, Stored, is_system_file
 from scoresde_fast.generate.stores.archive import Archive
 
 PER_FOLDER = 1000
@@ -34,7 +35,7 @@ _SUBFOLDER = re.compile(r"\d{3,}", re.ASCII)
 
 
 class PngFolder(Store):
-    """``OUT/000/000000.png, ...``, a thousand seeds per subfolder, with ``OUT/samples.json`` and ``OUT/grid.png``.
+    """``OUT/000/000000.png, ...``, a thousand seeds per subfolder, with ``OUT/samples.json`` and ``OUT.grid.png``.
 
     Raises:
         ValueError: ``out`` is a file.
@@ -47,56 +48,77 @@ class PngFolder(Store):
             raise ValueError(f"--out {out} is a file, but a name without a suffix is a folder of PNGs; choose another")
         super().__init__(out)
         self.manifest = out / "samples.json"
-        self.grid = out / "grid.png"
+        self.digests = out / "samples.sha256"
         self.work = out / ".work"
 
     def present(self, *, ignore_broken: bool = False) -> SeedSet:
         return SeedSet.of(chain.from_iterable(map(_seeds_in, self._subfolders())))
 
-    def try_read(self, seeds: SeedSet) -> Iterator[tuple[int, Pixels | Exception]]:
+    def name_of(self, seed: int) -> str:
+        return f"{seed // PER_FOLDER:03d}/{_png_name(seed)}"
+
+    def seed_of(self, name: str) -> int | None:
+        seed = _png_seed(name.rpartition("/")[2])
+        return seed if seed is not None and name == self.name_of(seed) else None
+
+    def encode(self, samples: Samples) -> list[bytes]:
+        return [encode_png(pixels) for pixels in samples]
+
+    def decode(self, image: Stored) -> Pixels:
+        return decode_verified_png(image)
+
+    def try_load(self, seeds: SeedSet) -> Iterator[tuple[int, Stored | Exception]]:
         for seed in seeds:
             try:
-                yield seed, decode_verified_png(self._path(seed).read_bytes())
+                yield seed, read_file(f"{self.out}/{self.name_of(seed)}")
             except FileNotFoundError:
                 continue
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 yield seed, error
 
-    def write(self, seeds: list[int], samples: Samples) -> int:
+    def write(self, seeds: Sequence[int], images: Sequence[Stored]) -> int:
         size, out = 0, str(self.out)  # strings are faster than paths
         for subfolder in {seed // PER_FOLDER for seed in seeds}:
-            make_folder(self.out / f"{subfolder:03d}")
-        for seed, pixels in zip(seeds, samples, strict=True):
-            png = encode_png(pixels)
-            write_atomically(f"{out}/{seed // PER_FOLDER:03d}/{_png_name(seed)}", png)
+            folder = self.out / f"{subfolder:03d}"
+            make_folder(folder)
+            if folder.is_symlink():
+                raise ValueError(f"{folder} is a link, whose target may belong to another set; replace it by a folder")
+        for seed, png in zip(seeds, images, strict=True):
+            write_atomically(f"{out}/{self.name_of(seed)}", png)
             size += len(png)
         return size
 
-    def remove(self, seeds: SeedSet) -> None:
+    def remove(self, seeds: SeedSet, archives: Collection[Path] = ()) -> None:
         for seed in seeds:
-            self._path(seed).unlink(missing_ok=True)
+            with suppress(OSError):  # a folder in an image's place is kept
+                (self.out / self.name_of(seed)).unlink()
 
-    def pack(self, seeds: SeedSet) -> None:
+    def pack(self, seeds: SeedSet, check: Callable[[int, Stored], None]) -> None:
         """Do nothing: the images are the set."""
 
-    def folders(self) -> list[Path]:
-        return [self.out, *self._subfolders()]
-
-    def foreign(self) -> Iterator[Path]:
-        for folder, folders, names in os.walk(self.out):
-            if Path(folder) == self.work:
-                folders.clear()
-                continue
-            for name in names:
-                path, seed = Path(folder, name), _png_seed(name)
-                if path not in (self.manifest, self.grid) and (seed is None or path != self._path(seed)):
+    def leftovers(self) -> Iterator[Path]:
+        yield from super().leftovers()
+        for folder in self._subfolders():
+            for path in folder.glob(f".*{UNFINISHED}"):
+                if self.seed_of(f"{folder.name}/{path.name[1 : -len(UNFINISHED)]}") is not None:
                     yield path
 
-    def _path(self, seed: int) -> Path:
-        return self.out / f"{seed // PER_FOLDER:03d}" / _png_name(seed)
+    def foreign(self) -> Iterator[Path]:
+        own = {self.manifest, self.digests, self.work}
+        subfolders = self._subfolders()
+        for folder in (self.out, *subfolders):
+            for entry in os.scandir(folder):
+                path = Path(entry.path)
+                is_named = self.seed_of(f"{folder.name}/{entry.name}") is not None
+                is_image = is_named and entry.is_file(follow_symlinks=False)
+                if not (is_image or path in own or path in subfolders or is_system_file(entry.name)):
+                    yield path
 
     def _subfolders(self) -> list[Path]:
-        return [path for path in self.out.glob("*") if _SUBFOLDER.fullmatch(path.name) and path.is_dir()]
+        if not self.out.is_dir():
+            return []
+        folders = (entry for entry in os.scandir(self.out) if entry.is_dir(follow_symlinks=False))
+        return [Path(folder.path) for folder in folders if _SUBFOLDER.fullmatch(folder.name)]
 
 
 class PngArchive(Archive):
@@ -104,17 +126,23 @@ class PngArchive(Archive):
 
     part_suffix = ".zip"
 
+    def name_of(self, seed: int) -> str:
+        return _png_name(seed)
+
+    def seed_of(self, name: str) -> int | None:
+        return _png_seed(name)
+
     def encode(self, samples: Samples) -> list[bytes]:
         return [encode_png(pixels) for pixels in samples]
 
-    def decode(self, image: bytes) -> Pixels:
+    def decode(self, image: Stored) -> Pixels:
         return decode_verified_png(image)
 
-    def write_part(self, file: BinaryIO, seeds: Integers, images: Iterable[bytes]) -> None:
+    def write_part(self, file: BinaryIO, seeds: Integers, images: Iterable[Stored]) -> None:
         with ZipFile(file, "w") as archive:
             for seed, image in zip(seeds.tolist(), images, strict=True):
                 archive.writestr(ZipInfo(_png_name(seed)), image)  # ZipInfo's date is fixed
-            comment = f"{SEEDS_KEY}={SeedSet.merged(seeds, seeds)}".encode()
+            comment = f"{SEEDS_KEY}={SeedSet.of_array(seeds)}".encode()
             archive.comment = comment if len(comment) <= MAX_COMMENT else b""
 
     def open_part(self, path: Path) -> _ZipReader:
@@ -139,9 +167,11 @@ class TarShards(PngArchive):
 
     format = "tar"
 
+    def is_archive(self, name: str) -> bool:
+        return re.fullmatch(re.escape(self.out.stem) + r"-\d{6,}\.tar", name, re.ASCII) is not None
+
     def archives(self) -> list[Path]:
-        name = re.compile(re.escape(self.out.stem) + r"-\d{6,}\.tar", re.ASCII)
-        return sorted(path for path in self.out.parent.glob("*.tar") if name.fullmatch(path.name))
+        return sorted(path for path in self.out.parent.glob("*.tar") if self.is_archive(path.name) and path.is_file())
 
     def seeds_by_archive(self, seeds: SeedSet) -> Iterator[tuple[Path, SeedSet]]:
         shards = (range(first // PER_SHARD, last // PER_SHARD + 1) for first, last in seeds.ranges())
@@ -149,8 +179,8 @@ class TarShards(PngArchive):
             shard_seeds = SeedSet.of(range(shard * PER_SHARD, (shard + 1) * PER_SHARD))
             yield self.out.with_name(f"{self.out.stem}-{shard:06d}.tar"), seeds & shard_seeds
 
-    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterable[bytes]) -> None:
-        header = {SEEDS_KEY: str(SeedSet.merged(seeds, seeds))}
+    def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterable[Stored]) -> None:
+        header = {SEEDS_KEY: str(SeedSet.of_array(seeds))}
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=header) as archive:
             for seed, image in zip(seeds.tolist(), images, strict=True):
                 member = tarfile.TarInfo(_png_name(seed))  # its date and owner are fixed
@@ -169,7 +199,7 @@ class _ZipReader:
         self._path = path
         comment = _zip_comment(path)
         if comment.startswith(f"{SEEDS_KEY}="):
-            self.seeds = SeedSet.parse(comment.removeprefix(f"{SEEDS_KEY}=")).array()
+            self.seeds = _parse_seeds(comment.removeprefix(f"{SEEDS_KEY}="), path)
         else:
             seeds = map(_png_seed, self._archive.namelist())
             self.seeds = np.array([seed for seed in seeds if seed is not None], np.int64)
@@ -179,7 +209,10 @@ class _ZipReader:
         return ZipFile(self._path)
 
     def image(self, index: int) -> bytes:
-        return self._archive.read(_png_name(int(self.seeds[index])))
+        member = self._archive.getinfo(_png_name(int(self.seeds[index])))
+        if member.compress_type != ZIP_STORED:
+            raise ValueError("it is compressed, but the images of a set are stored")
+        return self._archive.read(member)
 
     def close(self) -> None:
         if "_archive" in self.__dict__:
@@ -192,16 +225,13 @@ class _TarReader:
     def __init__(self, path: Path) -> None:
         try:
             self._archive = tarfile.open(path, "r:")  # noqa: SIM115  (closed by close)
-            self.seeds = SeedSet.parse(self._archive.pax_headers[SEEDS_KEY]).array()
-        except tarfile.TarError as error:
-            raise ValueError(str(error)) from error
+            self.seeds = _parse_seeds(self._archive.pax_headers[SEEDS_KEY], path)
+        except KeyError as error:
+            raise ValueError("its header has no seeds") from error
 
     @cached_property
     def _members(self) -> dict[str, tarfile.TarInfo]:
-        try:
-            return {member.name: member for member in self._archive}
-        except tarfile.TarError as error:
-            raise ValueError(str(error)) from error
+        return {member.name: member for member in self._archive}
 
     def image(self, index: int) -> bytes:
         member = self._archive.extractfile(self._members[_png_name(int(self.seeds[index]))])
@@ -225,6 +255,14 @@ def _zip_comment(path: Path) -> str:
     return tail[offset + END_RECORD :].decode(errors="replace")
 
 
+def _parse_seeds(text: str, path: Path) -> Integers:
+    """Return the seeds in the header of an archive; raise ValueError if the file is too small for so many images."""
+    seeds = SeedSet.parse(text)
+    if len(seeds) > path.stat().st_size:
+        raise ValueError(f"its header has {len(seeds)} seeds, but the file has {path.stat().st_size} bytes")
+    return seeds.array()
+
+
 def _png_name(seed: int) -> str:
     return f"{seed:06d}.png"
 
@@ -236,7 +274,8 @@ def _png_seed(name: str) -> int | None:
 
 
 def _seeds_in(folder: Path) -> Iterator[int]:
-    """Yield the seeds of a subfolder's images, except images that belong in another subfolder."""
-    for seed in map(_png_seed, os.listdir(folder)):
-        if seed is not None and seed // PER_FOLDER == int(folder.name):
+    """Yield the seeds of a subfolder's images, except links and images that belong in another subfolder."""
+    for entry in os.scandir(folder):
+        seed = _png_seed(entry.name)
+        if seed is not None and seed // PER_FOLDER == int(folder.name) and entry.is_file(follow_symlinks=False):
             yield seed

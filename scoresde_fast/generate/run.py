@@ -225,6 +225,7 @@ class _SetWriter:
             extended = replace(extended, done=extended.done or EMPTY)
             if extended != manifest:
                 extended.write(self.store.manifest)
+                self.store.sync()  # else a power loss may leave images without a manifest
         return extended
 
     def _check_done(self, manifest: Manifest, mine: SeedSet) -> SeedSet:
@@ -301,5 +302,6 @@ class _SetWriter:
                 Digests(digests.images).write(store)
             store.pack(seeds, check)
             digests.finished(seeds, store.archives()).write(store)
-            store.clean()  # last: until then a crash can lose nothing
+            store.sync()  # before the parts and `work`, by which the next run notices that it has to finish, are removed
+            store.clean()
         return True

@@ -24,13 +24,17 @@ pytestmark = [
 ]
 
 
+FAST = ("set", "set.npz")
+"""The formats of `make test`: a folder, and one of the archives, which are all written alike."""
+
+
 def write_twice(out: Path) -> None:
     """Write a set of three images, which grows to five."""
     for count in (3, 5):
         generate(StubSampler(), range(count), out, batch_size=2, progress=False)
 
 
-@pytest.mark.parametrize("out", OUTS)
+@pytest.mark.parametrize("out", [pytest.param(out, marks=[] if out in FAST else pytest.mark.slow) for out in OUTS])
 def test_every_prefix(tmp_path: Path, out: str) -> None:
     """A set is written and grows; power is lost after each operation, with several outcomes on the disk."""
     whole = tmp_path / "whole"

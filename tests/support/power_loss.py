@@ -57,9 +57,8 @@ class Disk:
 
     def states(self, generator: random.Random) -> Iterator[dict[str, bytes | None]]:
         """Yield states of the disk after a power loss: path -> content, None for a folder."""
-        everything = (self.pending, 1.0)
-        some = [each for each in self.pending if generator.random() < 0.5]
-        for operations, share in (([], 0.0), (self.pending, 0.0), everything, (some, generator.random())):
+        some = [[each for each in self.pending if generator.random() < 0.5] for _ in range(2)]
+        for operations, share in (([], 0.0), (self.pending, 0.0), (some[0], 0.0), (some[1], generator.random())):
             names = dict(self.names)
             for operation in operations:
                 change(names, operation)

@@ -131,7 +131,6 @@ class Archive(Store):
                     with replacing(path) as file:
                         images = (checked(seed, read) for seed, read in readers.images(file_seeds))
                         self.write_archive(file, file_seeds.array(), images)
-        sync_folder(self.out.parent)
 
     def clean(self) -> None:
         for part in self._parts():  # and nothing else: a user's file may be among them

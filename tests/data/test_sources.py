@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import tracemalloc
@@ -20,6 +21,7 @@ from scoresde_fast.data import in_memory, load_dataset
 from scoresde_fast.data.images import Images
 from scoresde_fast.data.in_memory import read_data, training_data
 from scoresde_fast.data.sources import open_images
+from scoresde_fast.errors import DataWarning
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -61,6 +63,13 @@ def tar_of(path: Path, files: Mapping[str, bytes]) -> Path:
     return path
 
 
+def gzipped(tar: Path, suffix: str) -> Path:
+    path = tar.with_suffix(suffix)
+    path.write_bytes(gzip.compress(tar.read_bytes()))
+    tar.unlink()
+    return path
+
+
 def npz_of(path: Path, array: np.ndarray = PIXELS) -> Path:
     np.savez_compressed(path, arr_0=array)
     return path
@@ -81,6 +90,8 @@ SETS: dict[str, Callable[[Path], object]] = {
     "folder": lambda path: folder_of(path / "set", dict(reversed(FILES.items()))),
     "zip": lambda path: zip_of(path / "set.zip", dict(reversed(FILES.items()))),
     "tar": lambda path: tar_of(path / "set.tar", FILES),
+    "tar.gz": lambda path: gzipped(tar_of(path / "set.tar", FILES), ".tar.gz"),
+    "tgz": lambda path: gzipped(tar_of(path / "set.tar", FILES), ".TGZ"),
     "npz": lambda path: npz_of(path / "set.npz"),
     "npy": lambda path: npy_of(path / "set.npy"),
     "shards": lambda path: shards_of(path) / "set-{000000..000001}.tar",
@@ -119,7 +130,9 @@ class TestNames:
     def test_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
         """Sibling folders are classes, numbered in the order of their names, also below a common folder."""
         names = ["in/dog/b.png", "in/cat/9.png", "in/dog/a.PNG", "in/cat/10.png"]
-        path = self.path(tmp_path, pack, [*names, "in/dog/notes.txt", "in/dog/._a.png"])
+        path = self.path(
+            tmp_path, pack, [*names, "in/dog/._a.png", "in/.DS_Store", "__MACOSX/in/a.png", "in/Thumbs.db"]
+        )
         assert self.read(path) == (sorted(names), [0, 0, 1, 1])
 
     @pytest.mark.parametrize(
@@ -153,7 +166,9 @@ def test_labels_of_shards(tmp_path: Path) -> None:
     """A sample's .cls file contains its label; other files, and samples without an image, are ignored."""
     files = {"x.png": FILES[NAMES[0]], "x.cls": b"7", "x.json": b"{}", "y.txt": b"", "z.0.PNG": FILES[NAMES[1]]}
     path = tar_of(tmp_path / "a.tar", {**files, "z.cls": b"2\n"})
-    (batch,) = open_images(str(path)).batches(8)
+    with pytest.warns(DataWarning, match=r"a.tar: 1 file is passed over \(1 .txt\), the first is y.txt"):
+        source = open_images(str(path))
+    (batch,) = source.batches(8)
     assert batch.names == ["x.png", "z.0.PNG"] and batch.labels is not None and batch.labels.tolist() == [7, 2]
 
 
@@ -305,13 +320,21 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         "images with 2 channels cannot be resi",
     ),
     "npy cut": (lambda p: cut(npy_of(p / "a.npy")), r"a.npy is corrupt, truncated .*does not match the 7 images"),
-    "npy floats": (lambda p: npy_of(p / "a.npy", PIXELS / 255), r"a.npy is float64; expected 8-bit images \(uint8\)"),
+    "npy floats": (
+        lambda p: npy_of(p / "a.npy", PIXELS / 255),
+        r"a.npy is float64 with shape .*; floats are \(N, C, H, W\)",
+    ),
     "npy text": (lambda p: folder_of(p, {"a.npy": b"text"}) / "a.npy", "a.npy has no valid .npy header"),
     "npy order": (lambda p: npy_of(p / "a.npy", np.asfortranarray(PIXELS)), "a.npy is stored in Fortran order"),
     "tar cut": (lambda p: cut(tar_of(p / "a.tar", FILES), 0.36), "a.tar is corrupt, truncated .*unexpected end"),
     "tar unclosed": (lambda p: unclosed(tar_of(p / "a.tar", FILES)), "a.tar is corrupt, .*no zero padding"),
     "tar header": (lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2), "a.tar is corrupt, .*no zero padding"),
     "tar block": (lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2, 512), "a.tar is corrupt, .*no zero padding"),
+    "gz cut": (lambda p: cut(gzipped(tar_of(p / "a.tar", FILES), ".tar.gz")), "a.tar.gz is corrupt, truncated"),
+    "gz header": (
+        lambda p: gzipped(overwritten(tar_of(p / "a.tar", FILES), 0.2), ".tar.gz"),
+        "a.tar.gz is corrupt, .*no zero padding",
+    ),
     "tar of text": (lambda p: folder_of(p, {"a.tar": b"text" * 300}) / "a.tar", "a.tar is corrupt, truncated"),
     "tar empty": (lambda p: tar_of(p / "a.tar", {}), "a.tar has no images"),
     "two images": (
@@ -333,16 +356,21 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "cmyk": (
         lambda p: folder_of(p / "a", {"x.jpg": encoded_as("CMYK", "JPEG")}),
-        "x.jpg of .*: the image has CMYK colours; convert it to 8-bit gray or RGB",
+        "x.jpg of .*: the image has CMYK colours, but 8-bit gray or RGB is required; use .*a@rgb to convert",
     ),
     "alpha": (
         lambda p: folder_of(p / "a", {"x.webp": encoded_as("RGBA", "WebP")}),
         "x.webp of .*: the image has an alpha channel",
     ),
-    "folder empty": (lambda p: folder_of(p / "a", {"notes.txt": b""}), "a has no images"),
+    "folder empty": (
+        lambda p: folder_of(p / "a", {"notes.txt": b""}),
+        r"a has no images: 1 file is passed over \(1 .txt\), the first is notes.txt",
+    ),
     "suffix": (lambda p: folder_of(p, {"a.rar": b""}) / "a.rar", "a.rar cannot be read; use a data set, a folder"),
     "split": (lambda p: Path(f"{folder_of(p / 'a', FILES)}:test"), "a has no splits; remove :test"),
     "range": (lambda p: p / "a-{3..1}.tar", r"the range \{3..1\} in .* is empty"),
+    "long range": (lambda p: p / "a-{0..9999}-{0..9999}.tar", "stands for 100000000 shards; at most 1000000 are"),
+    "conversion": (lambda p: Path(f"{folder_of(p / 'a', FILES)}@gray"), "'@gray'; it may be @SIZE, @rgb or @SIZE,rgb"),
 }
 
 

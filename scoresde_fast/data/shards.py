@@ -190,8 +190,10 @@ def _samples(path: Path, *, with_images: bool) -> Iterator[Sample]:
             sample.files[suffix] = member.name
             if suffix == LABEL_SUFFIX:
                 sample = sample._replace(label=_label(shard, member, path))
-            elif with_images and suffix.endswith(SUFFIXES):
-                sample = sample._replace(image=_content(shard, member, path))
+            elif suffix.endswith(SUFFIXES):
+                require_size(f"{member.name} of {path}", member.size)
+                if with_images:
+                    sample = sample._replace(image=_content(shard, member))
         if sample.files:
             yield sample
         assert shard.fileobj is not None
@@ -201,7 +203,7 @@ def _samples(path: Path, *, with_images: bool) -> Iterator[Sample]:
 
 def _label(shard: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> int:
     require_size(f"{member.name} of {path}", member.size, MAX_LABEL_BYTES)
-    content = _content(shard, member, path)
+    content = _content(shard, member)
     try:
         label = int(content)
         torch.tensor(label)
@@ -210,8 +212,7 @@ def _label(shard: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> int:
     return label
 
 
-def _content(shard: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
-    require_size(f"{member.name} of {path}", member.size)
+def _content(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = shard.extractfile(member)
     assert file is not None  # None is for members that are not files
     return file.read()

@@ -106,11 +106,11 @@ def _warnings_in_one_line() -> Iterator[None]:
     """Print warnings about the user's data as messages, without the line of code that raises them."""
     show = warnings.showwarning
 
-    def show_in_one_line(message: Warning | str, category: type[Warning], *arguments: Any) -> None:
+    def show_in_one_line(message: Warning | str, category: type[Warning], *arguments: Any, **options: Any) -> None:
         if issubclass(category, DataWarning):
             print(f"{PROGRAM}: {message}", file=sys.stderr)
         else:
-            show(message, category, *arguments)
+            show(message, category, *arguments, **options)
 
     with warnings.catch_warnings():
         warnings.showwarning = show_in_one_line

@@ -205,8 +205,8 @@ def test_orientation(kind: str, orientation: int) -> None:
     square = np.kron(RANDOM.integers(0, 2, (3, 4, 1)), np.full((16, 16, 3), 255)).astype(np.uint8)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}}.get(kind, {})
-    pixels = decode_image(encoded(Image.fromarray(square), kind, exif=exif, **options))
+    options: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}}
+    pixels = decode_image(encoded(Image.fromarray(square), kind, exif=exif, **options.get(kind, {})))
     expected = UPRIGHT[orientation](square)
     assert pixels.shape == expected.shape
     assert np.array_equal(pixels > 127, expected > 127)

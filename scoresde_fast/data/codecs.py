@@ -119,8 +119,9 @@ def load_image(image: ImageFile, kind: str) -> Image.Image:
     """Return an opened image with its pixels, upright by its EXIF orientation; raise ValueError if it is corrupt."""
     with corrupt_errors(kind):
         image.load()
-    with suppress(Exception):  # a corrupt EXIF, for which Pillow raises many classes, has no orientation
-        ImageOps.exif_transpose(image, in_place=True)
+    if image.info:  # the orientation is in the EXIF or XMP data; `load` turns a TIFF
+        with suppress(Exception):  # corrupt data, for which Pillow raises many classes, have no orientation
+            ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
